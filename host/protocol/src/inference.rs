@@ -1,0 +1,419 @@
+//! Messages to and from the inference process, and the packet socket that carries them.
+//!
+//! The host starts the process, sends [`FromHost::Configure`] and waits for [`ToHost::Ready`]. Then it announces each
+//! session with [`FromHost::Attach`], passing the inference end of the session's packet socket and its shared memory.
+//! The inference process greets the worker with [`ToWorker::Hello`].
+//!
+//! The host keeps a duplicate of both descriptors. When the inference process dies it gives them to the next one: the
+//! worker's end stays as it was, and the second `Hello` tells the worker to send again what it still waits for.
+//! An inference process answers each request number at most once, so a request that was sent twice does not run twice.
+//!
+//! A worker has at most one request under way.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Longest packet in bytes: a request with 64 tensors, or the catalogue of a few hundred models, stays below it.
+pub const MAX_PACKET: usize = 128 << 10;
+
+/// Most inputs or outputs of a model.
+pub const MAX_TENSORS: usize = 64;
+
+/// Most dimensions of a tensor.
+pub const MAX_RANK: usize = 8;
+
+/// Descriptors that accompany [`FromHost::Attach`]: the socket, then the shared memory.
+pub const ATTACH_DESCRIPTORS: usize = 2;
+
+/// The type of a tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Element {
+    /// IEEE half.
+    F16,
+    /// IEEE single.
+    F32,
+    /// IEEE double.
+    F64,
+    /// bfloat16.
+    Bf16,
+    /// Unsigned byte.
+    U8,
+    /// Signed, 4 bytes.
+    I32,
+    /// Signed, 8 bytes.
+    I64,
+}
+
+impl Element {
+    /// Bytes of an element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::U8 => 1,
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 | Self::I32 => 4,
+            Self::F64 | Self::I64 => 8,
+        }
+    }
+
+    /// Bytes of a tensor of this shape, or none where that overflows.
+    pub fn bytes(self, shape: &[u32]) -> Option<usize> {
+        shape.iter().try_fold(self.size(), |bytes, &side| bytes.checked_mul(usize::try_from(side).ok()?))
+    }
+}
+
+/// An input or output as the model declares it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorDeclaration {
+    /// Its name in the graph.
+    pub name: String,
+    /// Its elements.
+    pub element: Element,
+    /// Its shape; -1 is a dimension known at run time alone.
+    pub shape: Vec<i64>,
+}
+
+impl TensorDeclaration {
+    /// The shape, where every dimension of it is fixed.
+    pub fn fixed_shape(&self) -> Option<Vec<u32>> {
+        self.shape.iter().map(|&side| u32::try_from(side).ok()).collect()
+    }
+
+    /// Whether a tensor of this shape may be given where this one is declared.
+    pub fn admits(&self, shape: &[u32]) -> bool {
+        self.shape.len() == shape.len()
+            && self.shape.iter().zip(shape).all(|(&declared, &given)| declared < 0 || declared == i64::from(given))
+    }
+}
+
+/// A model that the host has checked and offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// Its name in the catalogue.
+    pub name: String,
+    /// The ONNX file's absolute path.
+    pub path: String,
+    /// SHA-256 of the file: lower-case hexadecimal.
+    pub sha256: String,
+    /// What `model.toml` says of its inputs.
+    pub inputs: Vec<TensorDeclaration>,
+    /// What `model.toml` says of its outputs.
+    pub outputs: Vec<TensorDeclaration>,
+}
+
+/// How the inference process is to work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configure {
+    /// ONNX Runtime's shared library, an absolute path.
+    pub library: String,
+    /// Its SHA-256, lower-case hexadecimal, where the library is the one that this release pins.
+    pub library_sha256: Option<String>,
+    /// Runs at the same time: one thread and one session of each model for each.
+    pub threads: u32,
+    /// All models that may be asked for.
+    pub models: Vec<Model>,
+    /// Names of those to load and warm before `Ready`.
+    pub preload: Vec<String>,
+}
+
+/// From the host to the inference process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromHost {
+    /// The first message.
+    Configure(Configure),
+    /// A session may ask from now on. Carries [`ATTACH_DESCRIPTORS`] descriptors.
+    Attach {
+        /// The session's name, for messages.
+        session: String,
+    },
+}
+
+/// From the inference process to the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToHost {
+    /// The library is loaded and the models to preload are warm.
+    Ready {
+        /// ONNX Runtime's version.
+        version: String,
+    },
+    /// The process cannot work and exits.
+    Failed {
+        /// Why, and what to do.
+        message: String,
+    },
+}
+
+/// A tensor in the session's shared memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedTensor {
+    /// Its name in the graph.
+    pub name: String,
+    /// Its elements.
+    pub element: Element,
+    /// Its shape.
+    pub shape: Vec<u32>,
+    /// Where it begins in the shared memory: a multiple of [`crate::shm::ALIGNMENT`].
+    pub offset: u64,
+}
+
+impl PlacedTensor {
+    /// Where its bytes lie, or none where that overflows.
+    pub fn range(&self) -> Option<std::ops::Range<usize>> {
+        let start = usize::try_from(self.offset).ok()?;
+        Some(start..start.checked_add(self.element.bytes(&self.shape)?)?)
+    }
+}
+
+/// From a worker to the inference process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// Asks for a model; answered by `Opened` or `Failed`. The model is loaded and warmed if it is not yet.
+    Open {
+        /// Counts up with each request of the session.
+        id: u64,
+        /// The model's name.
+        model: String,
+    },
+    /// Runs a model that was opened before; answered by `Done` or `Failed`.
+    Run {
+        /// Counts up with each request of the session.
+        id: u64,
+        /// The model's name.
+        model: String,
+        /// Every input of the model.
+        inputs: Vec<PlacedTensor>,
+        /// Where the outputs go: one after the other in the model's order, each aligned. Overlaps no input.
+        output_offset: u64,
+        /// Bytes of room for them.
+        output_length: u64,
+    },
+}
+
+impl FromWorker {
+    /// The request's number.
+    pub fn id(&self) -> u64 {
+        match self {
+            Self::Open { id, .. } | Self::Run { id, .. } => *id,
+        }
+    }
+}
+
+/// Why a request failed: the codes of wasi:nn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ErrorCode {
+    /// A tensor is missing, or has another name, type or shape than the model takes.
+    InvalidArgument,
+    /// The model's file cannot be read as a graph.
+    InvalidEncoding,
+    /// Not in time.
+    Timeout,
+    /// ONNX Runtime reported an error, or the process died.
+    RuntimeError,
+    /// Something that this host does not do.
+    UnsupportedOperation,
+    /// The tensors do not fit into the session's shared memory.
+    TooLarge,
+    /// No such model.
+    NotFound,
+    /// Not allowed.
+    Security,
+    /// Anything else.
+    Unknown,
+}
+
+/// From the inference process to a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// An inference process serves this session from now on. A request still unanswered is to be sent again.
+    Hello,
+    /// The model may be run.
+    Opened {
+        /// The request's number.
+        id: u64,
+        /// Its inputs.
+        inputs: Vec<TensorDeclaration>,
+        /// Its outputs, in the order in which they are laid out.
+        outputs: Vec<TensorDeclaration>,
+    },
+    /// The outputs lie in the shared memory.
+    Done {
+        /// The request's number.
+        id: u64,
+        /// Where, and of what shape.
+        outputs: Vec<PlacedTensor>,
+        /// Time spent waiting for a free thread, in nanoseconds.
+        queued_ns: u64,
+        /// Time of the run itself, in nanoseconds.
+        run_ns: u64,
+    },
+    /// The request failed; the session may go on.
+    Failed {
+        /// The request's number.
+        id: u64,
+        /// Its kind.
+        code: ErrorCode,
+        /// What happened.
+        message: String,
+    },
+}
+
+/// Why a packet could not be sent or taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum PacketError {
+    /// The other side is gone.
+    #[error("the connection is closed")]
+    Closed,
+    /// The packet, or the number of descriptors with it, exceeds its bound.
+    #[error("a packet exceeds its bound of {MAX_PACKET} bytes or {ATTACH_DESCRIPTORS} descriptors")]
+    TooLong,
+    /// The bytes are not a message of the expected type.
+    #[error("malformed packet: {0}")]
+    Malformed(#[from] postcard::Error),
+    /// The socket failed; `WOULDBLOCK` where it does not block and nothing is there.
+    #[error(transparent)]
+    Io(#[from] rustix::io::Errno),
+}
+
+/// Two connected packet sockets: messages keep their bounds and arrive whole, in order.
+pub fn packet_pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Sends one message with descriptors.
+pub fn send_with<M: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &M,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), PacketError> {
+    let bytes = postcard::to_stdvec(message)?;
+    if bytes.len() > MAX_PACKET || descriptors.len() > ATTACH_DESCRIPTORS {
+        return Err(PacketError::TooLong);
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ATTACH_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(PacketError::TooLong);
+    }
+    let parts = [IoSlice::new(&bytes)];
+    match rustix::io::retry_on_intr(|| rustix::net::sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)) {
+        Ok(_) => Ok(()),
+        Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Err(PacketError::Closed),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Sends one message.
+pub fn send<M: Serialize>(socket: BorrowedFd<'_>, message: &M) -> Result<(), PacketError> {
+    send_with(socket, message, &[])
+}
+
+/// Receives one message and the descriptors that came with it. `buffer` is at least [`MAX_PACKET`] bytes, kept by the
+/// caller between calls.
+pub fn receive_with<M: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> Result<(M, Vec<OwnedFd>), PacketError> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ATTACH_DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    });
+    let received = match received {
+        Ok(received) => received,
+        Err(rustix::io::Errno::CONNRESET) => return Err(PacketError::Closed),
+        Err(errno) => return Err(errno.into()),
+    };
+    let descriptors: Vec<OwnedFd> = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(rights) => Some(rights),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(PacketError::TooLong);
+    }
+    // No message of ours is empty, so no bytes means that the other side is gone.
+    match buffer.get(..received.bytes) {
+        None | Some([]) => Err(PacketError::Closed),
+        Some(bytes) => Ok((postcard::from_bytes(bytes)?, descriptors)),
+    }
+}
+
+/// Receives one message. Descriptors that came with it are closed.
+pub fn receive<M: DeserializeOwned>(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<M, PacketError> {
+    receive_with(socket, buffer).map(|(message, _)| message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_message_arrives_with_its_descriptors() {
+        let (ours, theirs) = packet_pair().unwrap();
+        let memory = crate::shm::SharedMemory::create(4096).unwrap();
+        let message = FromHost::Attach { session: "cam".into() };
+        send_with(ours.as_fd(), &message, &[ours.as_fd(), memory.fd()]).unwrap();
+        let mut buffer = vec![0; MAX_PACKET];
+        let (received, mut descriptors) = receive_with::<FromHost>(theirs.as_fd(), &mut buffer).unwrap();
+        assert_eq!(received, message);
+        assert_eq!(descriptors.len(), 2);
+        assert_eq!(crate::shm::SharedMemory::map(descriptors.pop().unwrap()).unwrap().len(), 4096);
+    }
+
+    #[test]
+    fn the_end_of_the_other_side_is_seen() {
+        let (ours, theirs) = packet_pair().unwrap();
+        drop(theirs);
+        let mut buffer = vec![0; MAX_PACKET];
+        assert!(matches!(receive::<ToWorker>(ours.as_fd(), &mut buffer), Err(PacketError::Closed)));
+        assert!(matches!(send(ours.as_fd(), &ToWorker::Hello), Err(PacketError::Closed)));
+    }
+
+    #[test]
+    fn a_packet_of_random_bytes_is_malformed() {
+        let (ours, theirs) = packet_pair().unwrap();
+        rustix::net::send(&ours, &[0xff; 40], SendFlags::empty()).unwrap();
+        let mut buffer = vec![0; MAX_PACKET];
+        assert!(matches!(receive::<ToWorker>(theirs.as_fd(), &mut buffer), Err(PacketError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_packet_over_the_bound_is_not_sent() {
+        let (ours, _theirs) = packet_pair().unwrap();
+        let message = FromHost::Attach { session: "x".repeat(MAX_PACKET) };
+        assert!(matches!(send(ours.as_fd(), &message), Err(PacketError::TooLong)));
+    }
+
+    #[test]
+    fn a_tensor_of_impossible_size_has_no_range() {
+        let tensor = PlacedTensor {
+            name: "x".into(),
+            element: Element::F32,
+            shape: vec![u32::MAX, u32::MAX, u32::MAX],
+            offset: 0,
+        };
+        assert_eq!(tensor.range(), None);
+    }
+
+    #[test]
+    fn a_shape_fits_where_the_fixed_sides_agree() {
+        let declared = TensorDeclaration { name: "x".into(), element: Element::F32, shape: vec![-1, 3, 416] };
+        assert!(declared.admits(&[7, 3, 416]));
+        assert!(!declared.admits(&[7, 4, 416]));
+        assert!(!declared.admits(&[7, 3]));
+        assert_eq!(declared.fixed_shape(), None);
+    }
+}

@@ -1,0 +1,53 @@
+//! How a child process is given its descriptors: by number, from 3 on, before it starts.
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+/// Descriptors of an `ocelli-worker`.
+pub mod worker {
+    use super::RawFd;
+    /// Stream socket to the host.
+    pub const HOST: RawFd = 3;
+    /// Sequenced-packet socket to the inference process.
+    pub const INFERENCE: RawFd = 4;
+    /// The session's shared memory.
+    pub const TENSORS: RawFd = 5;
+    /// The compiled component, open for reading.
+    pub const COMPONENT: RawFd = 6;
+}
+
+/// Descriptors of an `ocelli-inference`.
+pub mod inference {
+    use super::RawFd;
+    /// Sequenced-packet socket to the host.
+    pub const HOST: RawFd = 3;
+}
+
+/// Descriptors of an `ocelli-compile`.
+pub mod compile {
+    use super::RawFd;
+    /// The component, open for reading.
+    pub const COMPONENT: RawFd = 3;
+    /// The file that the compiled component is written to.
+    pub const OUTPUT: RawFd = 4;
+}
+
+/// Takes over a descriptor that the parent promised to pass.
+///
+/// # Safety
+///
+/// To be called once per number, at the start of a child that its parent gave this descriptor, before anything else in
+/// the process could own it.
+#[allow(unsafe_code)]
+pub unsafe fn inherited(number: RawFd) -> OwnedFd {
+    // SAFETY: the caller promises that the number is an open descriptor that nothing else owns.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Ends this process when its parent ends, however that ends. Call it first of all: a parent that died before is
+/// noticed by the closed socket.
+///
+/// The kernel looks at the *thread* that started the child, so the parent must start children from a thread that lives
+/// as long as the process: never from a pool whose threads come and go.
+pub fn die_with_parent() -> std::io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
+}

@@ -1,0 +1,332 @@
+//! Messages between the host and the worker of one session.
+//!
+//! The host opens with [`ToWorker::Start`]; the worker answers [`FromWorker::Ready`] once its pipeline is initialised,
+//! or [`FromWorker::Failed`] and exits. From then on access units flow one way and results the other.
+
+use serde::{Deserialize, Serialize};
+
+/// The compression of an access unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Codec {
+    /// H.264, Annex B, parameter sets before each key frame.
+    H264,
+    /// H.265, Annex B, parameter sets before each key frame.
+    H265,
+    /// One JPEG picture per access unit.
+    Mjpeg,
+}
+
+/// Which frames a worker decodes: decoding is a camera's largest fixed cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decode {
+    /// Every frame.
+    #[default]
+    All,
+    /// Frames that others refer to.
+    Reference,
+    /// Key frames alone.
+    Key,
+}
+
+/// What a worker does with frames that arrive faster than its pipeline takes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pacing {
+    /// A live source: the newest frame wins, those before it are skipped and counted.
+    NewestWins,
+    /// A file: every frame, in order; the reader waits.
+    EveryFrame,
+}
+
+/// The first message to a worker: all that it needs to know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// The session's name, for the process title and messages.
+    pub session: String,
+    /// The pipeline's settings, a JSON object.
+    pub settings: String,
+    /// See [`Pacing`].
+    pub pacing: Pacing,
+    /// See [`Decode`].
+    pub decode: Decode,
+    /// Bound on the process's private memory (RLIMIT_DATA), in bytes.
+    pub memory_limit: u64,
+    /// Bound on the component's linear memories together, in bytes.
+    pub guest_memory_limit: u64,
+    /// CPU time that one call into the component may use, in milliseconds. Waiting for inference is not counted.
+    pub call_cpu_limit_ms: u32,
+    /// How long one inference may take, waiting in the queue included, in milliseconds.
+    pub inference_timeout_ms: u32,
+}
+
+/// What the host knows of an access unit; its bytes are the message's payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitHeader {
+    /// The access unit's number in the source, in decoding order, from 0 on without gaps.
+    pub number: u64,
+    /// See [`Codec`].
+    pub codec: Codec,
+    /// Decoding can start here.
+    pub key: bool,
+    /// No other picture refers to this one.
+    pub disposable: bool,
+    /// Something before this unit is missing: what the decoder still holds is given out, then it starts afresh.
+    pub discontinuity: bool,
+    /// Presentation time since the source began, in nanoseconds. None where the container has no times.
+    pub presentation_ns: Option<i64>,
+    /// Wall-clock time of the picture, in nanoseconds since 1970, where it is known.
+    pub capture_ns: u64,
+    /// When the host had received the unit, on the monotonic clock, in nanoseconds.
+    pub received_ns: u64,
+}
+
+/// From the host to a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// The first message.
+    Start(Start),
+    /// A compressed picture; the payload holds its bytes.
+    Unit(UnitHeader),
+    /// The source has ended: give out what the decoder holds, then answer [`FromWorker::Finished`].
+    End,
+    /// A question to the pipeline, JSON.
+    Command {
+        /// Repeated in the answer.
+        id: u64,
+        /// JSON.
+        request: String,
+    },
+    /// Give the pipeline's state; the answer's payload holds it.
+    Snapshot,
+    /// Take over another instance's state; the payload holds it.
+    Restore {
+        /// Version of the pipeline that gave the state.
+        version: String,
+    },
+}
+
+/// A rectangle in frame pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rect {
+    /// Left edge.
+    pub x: f32,
+    /// Upper edge.
+    pub y: f32,
+    /// Width.
+    pub width: f32,
+    /// Height.
+    pub height: f32,
+}
+
+/// A property of an object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attribute {
+    /// What is said.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// 0 to 1.
+    pub score: f32,
+}
+
+/// An object found in a frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Detection {
+    /// The object's class.
+    pub label: String,
+    /// 0 to 1.
+    pub score: f32,
+    /// Where it is.
+    pub area: Rect,
+    /// The same number for the same object from frame to frame.
+    pub track: Option<u64>,
+    /// What further stages made of it.
+    pub attributes: Vec<Attribute>,
+    /// A vector that describes it.
+    pub embedding: Option<Vec<f32>>,
+}
+
+/// Something that happened, as a pipeline told it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// What happened.
+    pub kind: String,
+    /// The detections that it is about.
+    pub detections: Vec<Detection>,
+    /// A JSON object, or empty.
+    pub data: String,
+    /// JPEG pictures.
+    pub attachments: Vec<Vec<u8>>,
+}
+
+/// When a frame passed each station, on the monotonic clock, in nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stations {
+    /// The host had the access unit.
+    pub received: u64,
+    /// The worker had the picture.
+    pub decoded: u64,
+    /// The pipeline got the frame.
+    pub submitted: u64,
+    /// The last inference for the frame had answered; `submitted` where there was none.
+    pub inferred: u64,
+    /// The pipeline had returned.
+    pub emitted: u64,
+}
+
+/// What a pipeline made of one frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FrameResult {
+    /// The frame's number in the source, in presentation order.
+    pub frame: u64,
+    /// Wall-clock time of the picture, nanoseconds since 1970.
+    pub capture_ns: u64,
+    /// Frame size in pixels.
+    pub width: u32,
+    /// Frame size in pixels.
+    pub height: u32,
+    /// None where the pipeline did not look at the frame.
+    pub detections: Option<Vec<Detection>>,
+    /// What happened.
+    pub events: Vec<Event>,
+    /// See [`Stations`].
+    pub stations: Stations,
+}
+
+/// What became of the access units so far: totals since the worker started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Access units taken in.
+    pub received: u64,
+    /// Pictures decoded.
+    pub decoded: u64,
+    /// Frames that the pipeline has processed.
+    pub processed: u64,
+    /// Inferences run.
+    pub inferred: u64,
+    /// Frames skipped because a newer one had come.
+    pub skipped_newer: u64,
+    /// Access units that the decode setting leaves out.
+    pub skipped_setting: u64,
+    /// Access units that came before the first key frame.
+    pub skipped_no_key: u64,
+    /// Pictures that the decoder marked as damaged, and access units that it refused.
+    pub skipped_corrupt: u64,
+}
+
+/// Severity of a log line, least severe first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Level {
+    /// Steps of an algorithm.
+    Trace,
+    /// For whoever looks for a fault.
+    Debug,
+    /// Worth knowing.
+    Info,
+    /// Something is not as it should be.
+    Warn,
+    /// Something failed.
+    Error,
+}
+
+/// The part of a worker that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// Setting up the process.
+    Setup,
+    /// Loading the compiled component.
+    Load,
+    /// Instantiating it: an import that this host does not offer, a limit that its memory exceeds.
+    Instantiate,
+    /// Its `init`.
+    Init,
+    /// Decoding the stream.
+    Decode,
+    /// Its `process`.
+    Process,
+    /// Its `command`.
+    Command,
+    /// Its `snapshot`.
+    Snapshot,
+    /// Its `restore`.
+    Restore,
+}
+
+/// A model that a pipeline says it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelNeed {
+    /// The model's name in the catalogue.
+    pub name: String,
+    /// Inputs by name with their shapes; -1 is a dimension left open.
+    pub inputs: Vec<(String, Vec<i64>)>,
+}
+
+/// What a component says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// The pipeline's name.
+    pub name: String,
+    /// Semantic version.
+    pub version: String,
+    /// Models that it loads.
+    pub models: Vec<ModelNeed>,
+    /// JSON Schema of its settings.
+    pub settings_schema: String,
+}
+
+/// From a worker to the host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// The pipeline is initialised and waits for frames.
+    Ready(Description),
+    /// A frame has been processed.
+    Result {
+        /// What came of it.
+        result: FrameResult,
+        /// Totals so far.
+        counters: Counters,
+    },
+    /// `process` returned an error: this frame has no result, the pipeline goes on.
+    FrameFailed {
+        /// The frame's number.
+        frame: u64,
+        /// The pipeline's own words.
+        message: String,
+        /// Totals so far.
+        counters: Counters,
+    },
+    /// A line for the session's log.
+    Log {
+        /// See [`Level`].
+        level: Level,
+        /// Which part of the pipeline or the worker speaks.
+        context: String,
+        /// The line.
+        message: String,
+        /// The frame in work.
+        frame: Option<u64>,
+    },
+    /// Answer to [`ToWorker::Command`].
+    CommandAnswer {
+        /// As asked.
+        id: u64,
+        /// JSON, or the pipeline's own words on why not.
+        answer: Result<String, String>,
+    },
+    /// Answer to [`ToWorker::Snapshot`]; the payload holds the state.
+    Snapshot,
+    /// Answer to [`ToWorker::Restore`].
+    Restored(Result<(), String>),
+    /// Answer to [`ToWorker::End`]: every frame is processed.
+    Finished {
+        /// Totals.
+        counters: Counters,
+    },
+    /// The worker cannot go on. It exits after this message.
+    Failed {
+        /// Where.
+        stage: Stage,
+        /// Why, with the wasm backtrace where there is one.
+        message: String,
+    },
+}
