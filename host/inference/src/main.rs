@@ -1,0 +1,94 @@
+//! The inference process. Started by the host, which passes one socket and says all else over it.
+
+use std::io::IsTerminal;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use ocelli_inference::Engine;
+use ocelli_protocol::inference::{FromHost, MAX_PACKET, PacketError, ToHost, receive_with, send};
+use ocelli_protocol::process;
+use tracing_subscriber::EnvFilter;
+
+/// ONNX Runtime's own lines are for its developers, apart from errors and what concerns execution providers.
+const LOG_FILTER: &str = "info,ort=error,ort::ep=warn";
+
+#[allow(unsafe_code)]
+fn main() -> ExitCode {
+    // SAFETY: no other thread runs yet, and nothing has read the environment.
+    unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(LOG_FILTER))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    // A thread that is gone would leave its requests unanswered; the host replaces a process that is gone.
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!("{panic}");
+        std::process::abort();
+    }));
+    if let Err(error) = process::die_with_parent() {
+        tracing::error!(%error, "cannot ask to end with the host");
+        return ExitCode::FAILURE;
+    }
+    // SAFETY: this is the start of the process, and nothing has opened a descriptor that stays open.
+    let host = unsafe { process::inherited(process::inference::HOST) };
+    if rustix::io::fcntl_getfd(&host).is_err() {
+        std::mem::forget(host);
+        tracing::error!("this program is started by `ocelli serve`, not by hand");
+        return ExitCode::FAILURE;
+    }
+    match serve(&host) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            tracing::error!("{message}");
+            if let Err(error) = send(host.as_fd(), &ToHost::Failed { message }) {
+                tracing::debug!(%error, "cannot tell the host");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until the host closes its end.
+fn serve(host: &OwnedFd) -> Result<(), String> {
+    let mut buffer = vec![0; MAX_PACKET];
+    let configure = match receive_with(host.as_fd(), &mut buffer) {
+        Ok((FromHost::Configure(configure), _)) => configure,
+        Ok((FromHost::Attach { session }, _)) => {
+            return Err(format!("session {session} came before `Configure`"));
+        }
+        Err(PacketError::Closed) => return Ok(()),
+        Err(error) => return Err(format!("the host's first message: {error}")),
+    };
+    let engine = Engine::new(configure).map_err(|error| error.to_string())?;
+    let ready = ToHost::Ready { version: engine.version().to_owned() };
+    match send(host.as_fd(), &ready) {
+        Ok(()) => {}
+        Err(PacketError::Closed) => return Ok(()),
+        Err(error) => return Err(format!("cannot report to the host: {error}")),
+    }
+    loop {
+        match receive_with(host.as_fd(), &mut buffer) {
+            Ok((FromHost::Attach { session }, descriptors)) => attach(&engine, session, descriptors),
+            Ok((FromHost::Configure(_), _)) => {
+                return Err("the host configured this process twice".to_owned());
+            }
+            Err(PacketError::Closed) => return Ok(()),
+            Err(error) => return Err(format!("a message of the host: {error}")),
+        }
+    }
+}
+
+/// Takes on a session. One that cannot be taken on must not cost the others theirs.
+fn attach(engine: &Engine, session: String, descriptors: Vec<OwnedFd>) {
+    let mut descriptors = descriptors.into_iter();
+    let (Some(socket), Some(memory), None) = (descriptors.next(), descriptors.next(), descriptors.next())
+    else {
+        tracing::error!(session, "the host sent a session without its two descriptors");
+        return;
+    };
+    match engine.attach(session.clone(), socket, memory) {
+        Ok(()) => tracing::debug!(session, "serving a session"),
+        Err(error) => tracing::warn!(session, %error, "cannot serve a session"),
+    }
+}

@@ -1,0 +1,250 @@
+//! The models that may be asked for: their files, checked against the catalogue, and the sessions made from them.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use ocelli_protocol::inference::{Element, ErrorCode, MAX_RANK, MAX_TENSORS, Model, TensorDeclaration};
+use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
+use ort::session::Session;
+use ort::value::{Outlet, TensorElementType, ValueType};
+
+use crate::error::{EngineError, RequestError};
+use crate::request::Layout;
+use crate::run::Plan;
+use crate::runtime::{Runtime, sha256};
+
+/// A tensor of a model, with its name as the C interface takes it.
+#[derive(Debug)]
+pub(crate) struct Tensor {
+    /// As in the catalogue.
+    pub(crate) declaration: TensorDeclaration,
+    /// The same name, ending in 0.
+    pub(crate) name: CString,
+}
+
+/// The inputs and outputs of a model, as the catalogue declares them and its graph has been found to have them.
+#[derive(Debug)]
+pub(crate) struct Signature {
+    /// In the catalogue's order.
+    pub(crate) inputs: Vec<Tensor>,
+    /// In the catalogue's order, which is the order in which they are laid out.
+    pub(crate) outputs: Vec<Tensor>,
+}
+
+/// A session of a model, ready to run.
+pub(crate) struct Loaded {
+    pub(crate) session: Session,
+    pub(crate) signature: Arc<Signature>,
+}
+
+/// All models by name.
+pub(crate) struct Catalogue {
+    entries: HashMap<String, Entry>,
+}
+
+struct Entry {
+    model: Model,
+    signature: Arc<Signature>,
+    /// The file's bytes, while any runner makes a session from them. Runners that load the same model at the same time
+    /// read and check it once.
+    bytes: Mutex<Weak<[u8]>>,
+}
+
+impl Catalogue {
+    /// Checks what is declared, not the files.
+    pub(crate) fn new(models: Vec<Model>) -> Result<Self, EngineError> {
+        let mut entries = HashMap::new();
+        for model in models {
+            let signature = Signature::new(&model).map_err(EngineError::Configuration)?;
+            let name = model.name.clone();
+            let bytes = Mutex::new(Weak::<[u8; 0]>::new() as Weak<[u8]>);
+            if entries.insert(name.clone(), Entry { model, signature: Arc::new(signature), bytes }).is_some()
+            {
+                return Err(EngineError::Configuration(format!("there are two models \"{name}\"")));
+            }
+        }
+        Ok(Self { entries })
+    }
+
+    /// What was declared.
+    pub(crate) fn models(&self) -> impl Iterator<Item = &Model> {
+        self.entries.values().map(|entry| &entry.model)
+    }
+
+    /// Makes a session of a model: reads the file, checks its digest and its graph, and runs it once, since the first
+    /// run costs twice as much as any other.
+    pub(crate) fn load(&self, name: &str, runtime: &Runtime) -> Result<Loaded, RequestError> {
+        let entry = self.entries.get(name).ok_or_else(|| {
+            let mut known: Vec<_> = self.entries.keys().map(String::as_str).collect();
+            known.sort_unstable();
+            let message = format!("there is no model \"{name}\"; there are: {}", known.join(", "));
+            RequestError::new(ErrorCode::NotFound, message)
+        })?;
+        let session = {
+            let bytes = entry.bytes()?;
+            runtime.session(&bytes).map_err(|error| {
+                let message = format!("model \"{name}\": {} cannot be loaded: {error}", entry.model.path);
+                RequestError::new(ErrorCode::InvalidEncoding, message)
+            })?
+        };
+        let differs = |difference| {
+            let message =
+                format!("model \"{name}\": model.toml and {} differ: {difference}", entry.model.path);
+            RequestError::new(ErrorCode::InvalidEncoding, message)
+        };
+        compare("input", &entry.signature.inputs, session.inputs()).map_err(differs)?;
+        compare("output", &entry.signature.outputs, session.outputs()).map_err(differs)?;
+        let mut loaded = Loaded { session, signature: Arc::clone(&entry.signature) };
+        loaded.warm().map_err(|error| {
+            let message = format!("model \"{name}\" fails when it is run on zeros: {}", error.message);
+            RequestError::new(error.code, message)
+        })?;
+        Ok(loaded)
+    }
+}
+
+impl Entry {
+    /// The bytes of the file, whose digest is the declared one.
+    fn bytes(&self) -> Result<Arc<[u8]>, RequestError> {
+        let mut kept = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = kept.upgrade() {
+            return Ok(bytes);
+        }
+        let Model { name, path, sha256: expected, .. } = &self.model;
+        let bytes: Arc<[u8]> = std::fs::read(path)
+            .map_err(|error| {
+                let message = format!("model \"{name}\": cannot read {path}: {error}");
+                RequestError::new(ErrorCode::NotFound, message)
+            })?
+            .into();
+        let found = sha256(&bytes);
+        if found != *expected {
+            let message = format!(
+                "model \"{name}\": {path} has sha256 {found}, model.toml says {expected}; restore the file, or correct \
+                 model.toml if the change is wanted"
+            );
+            return Err(RequestError::new(ErrorCode::Security, message));
+        }
+        *kept = Arc::downgrade(&bytes);
+        Ok(bytes)
+    }
+}
+
+impl Signature {
+    fn new(model: &Model) -> Result<Self, String> {
+        let tensors = |kind: &str, declared: &[TensorDeclaration]| {
+            if declared.is_empty() || declared.len() > MAX_TENSORS {
+                return Err(format!(
+                    "model \"{}\" has {} {kind}s; 1 to {MAX_TENSORS} are possible",
+                    model.name,
+                    declared.len()
+                ));
+            }
+            declared.iter().map(|declaration| tensor(&model.name, kind, declaration)).collect()
+        };
+        Ok(Self { inputs: tensors("input", &model.inputs)?, outputs: tensors("output", &model.outputs)? })
+    }
+
+    /// Bytes that the tensors of fixed shape take when they are laid out one after the other.
+    fn fixed_bytes<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Option<usize> {
+        tensors.filter_map(|tensor| Some((tensor, tensor.declaration.fixed_shape()?))).try_fold(
+            0_usize,
+            |sum, (tensor, shape)| {
+                let bytes = tensor.declaration.element.bytes(&shape)?;
+                sum.checked_add(bytes.checked_next_multiple_of(ALIGNMENT)?)
+            },
+        )
+    }
+}
+
+fn tensor(model: &str, kind: &str, declaration: &TensorDeclaration) -> Result<Tensor, String> {
+    let name = &declaration.name;
+    if declaration.shape.len() > MAX_RANK || declaration.shape.iter().any(|&side| side == 0 || side < -1) {
+        return Err(format!(
+            "model \"{model}\": {kind} \"{name}\" has shape {:?}; at most {MAX_RANK} sides are possible, each -1 or \
+             more than 0",
+            declaration.shape
+        ));
+    }
+    let name = CString::new(name.as_str())
+        .map_err(|_| format!("model \"{model}\": the name of {kind} {name:?} holds a 0 byte"))?;
+    Ok(Tensor { declaration: declaration.clone(), name })
+}
+
+impl Loaded {
+    /// One run on zeros. A model whose inputs have no fixed shape is not run: nobody knows what it can take.
+    fn warm(&mut self) -> Result<(), RequestError> {
+        let signature = &self.signature;
+        let shapes: Option<Vec<_>> =
+            signature.inputs.iter().map(|input| input.declaration.fixed_shape()).collect();
+        let Some(shapes) = shapes else { return Ok(()) };
+        let too_large = || RequestError::new(ErrorCode::TooLarge, "its tensors exceed the address space");
+        let inputs = Signature::fixed_bytes(signature.inputs.iter()).ok_or_else(too_large)?;
+        let outputs = Signature::fixed_bytes(signature.outputs.iter()).ok_or_else(too_large)?;
+        let length = inputs.checked_add(outputs).ok_or_else(too_large)?.max(ALIGNMENT);
+        let memory = SharedMemory::create(length).map_err(|error| {
+            RequestError::new(ErrorCode::TooLarge, format!("{length} bytes of tensors: {error}"))
+        })?;
+        let layout = Layout::consecutive(signature, shapes, inputs..length);
+        let mut plan = Plan::new(Arc::new(memory), Arc::clone(signature), layout)?;
+        plan.execute(&mut self.session)
+    }
+}
+
+/// Compares what the catalogue declares with what the graph has. Where the graph leaves a side open, the catalogue may
+/// fix it.
+fn compare(kind: &str, declared: &[Tensor], graph: &[Outlet]) -> Result<(), String> {
+    for tensor in declared {
+        let TensorDeclaration { name, element, shape } = &tensor.declaration;
+        let Some(outlet) = graph.iter().find(|outlet| outlet.name() == name) else {
+            let names: Vec<_> = graph.iter().map(Outlet::name).collect();
+            return Err(format!("the graph has no {kind} \"{name}\"; it has: {}", names.join(", ")));
+        };
+        let ValueType::Tensor { ty, shape: found, .. } = outlet.dtype() else {
+            return Err(format!("{kind} \"{name}\" is {} in the graph, not a tensor", outlet.dtype()));
+        };
+        let same_shape =
+            shape.len() == found.len() && shape.iter().zip(found.iter()).all(|(a, b)| a == b || *b < 0);
+        if !same_shape || element_of(*ty) != Some(*element) {
+            return Err(format!(
+                "{kind} \"{name}\" is declared as {} {shape:?}, but is {ty} {:?} in the graph",
+                element_name(*element),
+                &**found
+            ));
+        }
+    }
+    match graph.iter().find(|outlet| !declared.iter().any(|tensor| tensor.declaration.name == outlet.name()))
+    {
+        Some(outlet) => {
+            Err(format!("the graph's {kind} \"{}\", {}, is not declared", outlet.name(), outlet.dtype()))
+        }
+        None => Ok(()),
+    }
+}
+
+fn element_of(ty: TensorElementType) -> Option<Element> {
+    Some(match ty {
+        TensorElementType::Float16 => Element::F16,
+        TensorElementType::Float32 => Element::F32,
+        TensorElementType::Float64 => Element::F64,
+        TensorElementType::Bfloat16 => Element::Bf16,
+        TensorElementType::Uint8 => Element::U8,
+        TensorElementType::Int32 => Element::I32,
+        TensorElementType::Int64 => Element::I64,
+        _ => return None,
+    })
+}
+
+/// As `model.toml` writes it.
+pub(crate) fn element_name(element: Element) -> &'static str {
+    match element {
+        Element::F16 => "f16",
+        Element::F32 => "f32",
+        Element::F64 => "f64",
+        Element::Bf16 => "bf16",
+        Element::U8 => "u8",
+        Element::I32 => "i32",
+        Element::I64 => "i64",
+    }
+}

@@ -1,0 +1,166 @@
+//! Checks what a worker asks to be run, before anything of it is used.
+
+use std::ops::Range;
+
+use ocelli_protocol::inference::{ErrorCode, MAX_RANK, PlacedTensor};
+use ocelli_protocol::shm::ALIGNMENT;
+
+use crate::error::RequestError;
+use crate::model::{Signature, Tensor, element_name};
+
+/// A tensor's place, checked: `bytes` lies in the region, begins aligned, and is as long as the shape needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) shape: Vec<u32>,
+    pub(crate) bytes: Range<usize>,
+}
+
+/// Where the tensors of a run lie.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// One for each input of the signature, in its order.
+    pub(crate) inputs: Vec<Place>,
+    /// For the outputs up to the first whose shape is known at run time alone. The others follow them.
+    pub(crate) outputs: Vec<Place>,
+    /// Room for all outputs.
+    pub(crate) room: Range<usize>,
+}
+
+impl Layout {
+    /// The layout of a request over a region of `length` bytes.
+    pub(crate) fn check(
+        signature: &Signature,
+        length: usize,
+        placed: &[PlacedTensor],
+        output_offset: u64,
+        output_length: u64,
+    ) -> Result<Self, RequestError> {
+        let room = region_range(length, output_offset, output_length)
+            .ok_or_else(|| outside("the room for the outputs", output_offset, output_length, length))?;
+        aligned("the room for the outputs", output_offset)?;
+        if let Some(unknown) = placed
+            .iter()
+            .find(|given| !signature.inputs.iter().any(|input| input.declaration.name == given.name))
+        {
+            let names: Vec<_> =
+                signature.inputs.iter().map(|input| input.declaration.name.as_str()).collect();
+            let message =
+                format!("the model has no input \"{}\"; it has: {}", unknown.name, names.join(", "));
+            return Err(RequestError::argument(message));
+        }
+        let inputs = signature.inputs.iter().map(|input| input_place(input, length, placed, &room));
+        Ok(Self {
+            inputs: inputs.collect::<Result<_, _>>()?,
+            outputs: output_places(signature, &room)?,
+            room,
+        })
+    }
+
+    /// Inputs of these shapes from the region's start on, and the outputs in `room`, which is large enough.
+    pub(crate) fn consecutive(signature: &Signature, shapes: Vec<Vec<u32>>, room: Range<usize>) -> Self {
+        let mut start = 0;
+        let inputs = signature.inputs.iter().zip(shapes).map(|(input, shape)| {
+            let end = start + input.declaration.element.bytes(&shape).unwrap_or(0);
+            let place = Place { shape, bytes: start..end };
+            start = end.next_multiple_of(ALIGNMENT);
+            place
+        });
+        let inputs = inputs.collect();
+        Self { inputs, outputs: output_places(signature, &room).unwrap_or_default(), room }
+    }
+}
+
+fn input_place(
+    input: &Tensor,
+    length: usize,
+    placed: &[PlacedTensor],
+    room: &Range<usize>,
+) -> Result<Place, RequestError> {
+    let declaration = &input.declaration;
+    let name = &declaration.name;
+    let mut given = placed.iter().filter(|given| given.name == *name);
+    let Some(tensor) = given.next() else {
+        return Err(RequestError::argument(format!("the input \"{name}\" is missing")));
+    };
+    if given.next().is_some() {
+        return Err(RequestError::argument(format!("the input \"{name}\" is given twice")));
+    }
+    if tensor.element != declaration.element {
+        return Err(RequestError::argument(format!(
+            "the input \"{name}\" is {}, the model takes {}",
+            element_name(tensor.element),
+            element_name(declaration.element)
+        )));
+    }
+    if tensor.shape.len() > MAX_RANK || tensor.shape.contains(&0) || !declaration.admits(&tensor.shape) {
+        return Err(RequestError::argument(format!(
+            "the input \"{name}\" has shape {:?}, the model takes {:?}",
+            tensor.shape, declaration.shape
+        )));
+    }
+    let what = format!("the input \"{name}\"");
+    aligned(&what, tensor.offset)?;
+    let size =
+        tensor.element.bytes(&tensor.shape).and_then(|size| u64::try_from(size).ok()).unwrap_or(u64::MAX);
+    let bytes = region_range(length, tensor.offset, size)
+        .ok_or_else(|| outside(&what, tensor.offset, size, length))?;
+    if bytes.start < room.end && room.start < bytes.end {
+        return Err(RequestError::argument(format!(
+            "{what} at {}..{} overlaps the room for the outputs at {}..{}",
+            bytes.start, bytes.end, room.start, room.end
+        )));
+    }
+    Ok(Place { shape: tensor.shape.clone(), bytes })
+}
+
+fn output_places(signature: &Signature, room: &Range<usize>) -> Result<Vec<Place>, RequestError> {
+    let mut places = Vec::with_capacity(signature.outputs.len());
+    let mut start = room.start;
+    for output in &signature.outputs {
+        let Some(shape) = output.declaration.fixed_shape() else { break };
+        let bytes = output.declaration.element.bytes(&shape);
+        let place =
+            place_in(room, start, shape, bytes).ok_or_else(|| no_room(&output.declaration.name, room))?;
+        start = place.bytes.end;
+        places.push(place);
+    }
+    Ok(places)
+}
+
+/// The place of a tensor of `bytes` bytes at the first aligned offset from `from` on, where it fits into `room`.
+pub(crate) fn place_in(
+    room: &Range<usize>,
+    from: usize,
+    shape: Vec<u32>,
+    bytes: Option<usize>,
+) -> Option<Place> {
+    let start = from.checked_next_multiple_of(ALIGNMENT)?;
+    let end = start.checked_add(bytes?)?;
+    (end <= room.end).then_some(Place { shape, bytes: start..end })
+}
+
+/// The error of an output that does not fit.
+pub(crate) fn no_room(name: &str, room: &Range<usize>) -> RequestError {
+    let message =
+        format!("the output \"{name}\" does not fit into the {} bytes given for the outputs", room.len());
+    RequestError::new(ErrorCode::TooLarge, message)
+}
+
+fn region_range(length: usize, offset: u64, size: u64) -> Option<Range<usize>> {
+    let start = usize::try_from(offset).ok()?;
+    let end = start.checked_add(usize::try_from(size).ok()?)?;
+    (end <= length).then_some(start..end)
+}
+
+fn aligned(what: &str, offset: u64) -> Result<(), RequestError> {
+    if offset.is_multiple_of(ALIGNMENT as u64) {
+        return Ok(());
+    }
+    Err(RequestError::argument(format!("{what} begins at {offset}, which is no multiple of {ALIGNMENT}")))
+}
+
+fn outside(what: &str, offset: u64, size: u64, length: usize) -> RequestError {
+    let message =
+        format!("{what}, {size} bytes at {offset}, does not lie in the {length} bytes of shared memory");
+    RequestError::argument(message)
+}

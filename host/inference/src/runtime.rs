@@ -1,0 +1,259 @@
+//! Loads ONNX Runtime's shared library, after checking that it is one, and sets up its environment.
+
+use std::error::Error as _;
+use std::ffi::{CStr, c_char};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use ort::AsPointer;
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::Session;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use sha2::{Digest, Sha256};
+
+use crate::error::EngineError;
+
+/// ONNX Runtime, loaded and ready to make sessions. There is one environment in a process; clones share it.
+#[derive(Clone)]
+pub(crate) struct Runtime {
+    environment: Environment,
+    version: String,
+}
+
+/// The one library of this process, once it is loaded. It is never unloaded.
+static LOADED: Mutex<Option<(PathBuf, Runtime)>> = Mutex::new(None);
+
+impl Runtime {
+    /// Checks and loads the library at an absolute path.
+    pub(crate) fn load(library: &Path, sha256: Option<&str>) -> Result<Self, EngineError> {
+        if !library.is_absolute() {
+            let message = format!("`inference.library` must be an absolute path, not {}", library.display());
+            return Err(EngineError::Configuration(message));
+        }
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((path, runtime)) = &*loaded {
+            if path != library {
+                return Err(EngineError::OtherLibraryLoaded {
+                    loaded: path.clone(),
+                    asked: library.to_owned(),
+                });
+            }
+            return Ok(runtime.clone());
+        }
+        verify(library, sha256)?;
+        let unusable = |reason: String| EngineError::LibraryUnusable { path: library.to_owned(), reason };
+        let version = version(library).map_err(unusable)?;
+        let environment = ort::init_from(library)
+            .map_err(|error| unusable(error.to_string()))?
+            .with_name("ocelli")
+            .with_telemetry(false)
+            .build()?;
+        // Below this level ONNX Runtime would format hundreds of lines per load for nobody.
+        environment.set_log_level(LogLevel::Warning);
+        share_arena(&environment)?;
+        let runtime = Self { environment, version };
+        *loaded = Some((library.to_owned(), runtime.clone()));
+        Ok(runtime)
+    }
+
+    /// The library's version, like `1.28.0`.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// A session from a model's bytes: one thread that never spins, all graph optimisations, the shared arena.
+    pub(crate) fn session(&self, model: &[u8]) -> ort::Result<Session> {
+        let session = SessionBuilder::new(&self.environment)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_parallel_execution(false)?
+            .with_intra_threads(1)?
+            .with_inter_threads(1)?
+            .with_intra_op_spinning(false)?
+            .with_inter_op_spinning(false)?
+            .with_env_allocators()?
+            .commit_from_memory(model)?;
+        return_freed_memory();
+        Ok(session)
+    }
+}
+
+/// Hexadecimal SHA-256 of some bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Checks all that would otherwise end in a crash: loading a truncated library kills the process.
+fn verify(library: &Path, expected: Option<&str>) -> Result<(), EngineError> {
+    let missing = |source| EngineError::LibraryMissing { path: library.to_owned(), source };
+    let unusable =
+        |reason: &str| EngineError::LibraryUnusable { path: library.to_owned(), reason: reason.to_owned() };
+    let mut file = File::open(library).map_err(missing)?;
+    let metadata = file.metadata().map_err(missing)?;
+    if !metadata.is_file() {
+        return Err(unusable("it is not a file"));
+    }
+    if metadata.len() == 0 {
+        return Err(unusable("the file is empty"));
+    }
+    match elf_extent(&mut file) {
+        Ok(Some(extent)) if extent <= metadata.len() => {}
+        Ok(Some(_)) => return Err(unusable("the file is truncated")),
+        Ok(None) => return Err(unusable("it is not a shared library of this platform (64-bit ELF)")),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(unusable("the file is truncated"));
+        }
+        Err(error) => return Err(missing(error)),
+    }
+    if let Some(expected) = expected {
+        let mut digest = Sha256::new();
+        file.rewind().and_then(|()| io::copy(&mut file, &mut digest)).map_err(missing)?;
+        let found = hex(&digest.finalize());
+        if found != expected {
+            let (path, expected) = (library.to_owned(), expected.to_owned());
+            return Err(EngineError::LibraryDiffers { path, expected, found });
+        }
+    }
+    Ok(())
+}
+
+/// How long an ELF file must be to hold all segments that are mapped, or none where it is no 64-bit little-endian ELF.
+/// Offsets are those of `Elf64_Ehdr` and `Elf64_Phdr`.
+fn elf_extent(file: &mut File) -> io::Result<Option<u64>> {
+    const LOAD: [u8; 4] = [1, 0, 0, 0];
+    let mut header = [0_u8; 64];
+    let mut magic = [0_u8; 4];
+    file.read_exact(&mut magic)?;
+    if magic != *b"\x7fELF" {
+        return Ok(None);
+    }
+    file.rewind()?;
+    file.read_exact(&mut header)?;
+    if header.get(4..6) != Some(&[2, 1]) {
+        return Ok(None);
+    }
+    let table = number(&header, 32, 8);
+    let (entry, count) = (number(&header, 54, 2), number(&header, 56, 2));
+    let mut extent = table.saturating_add(entry * count);
+    file.seek(SeekFrom::Start(table))?;
+    // Both factors are 16-bit numbers: at most 4 GiB by the header, and never read beyond the file's end.
+    let mut entries = Vec::new();
+    file.take(entry * count).read_to_end(&mut entries)?;
+    for segment in entries.chunks_exact(usize::try_from(entry).unwrap_or(0).max(1)) {
+        if segment.get(..4) == Some(&LOAD) {
+            extent = extent.max(number(segment, 8, 8).saturating_add(number(segment, 32, 8)));
+        }
+    }
+    Ok(Some(extent))
+}
+
+/// A little-endian number of `length` bytes; bytes that are not there count as 0.
+fn number(bytes: &[u8], offset: usize, length: usize) -> u64 {
+    let digits = bytes.iter().skip(offset).take(length);
+    digits.rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+/// What the library says of itself.
+#[allow(unsafe_code)]
+fn version(library: &Path) -> Result<String, String> {
+    // SAFETY: the file was checked as well as it can be; its initialisers are those of ONNX Runtime, or of what the
+    // operator named instead of it.
+    let handle = unsafe { libloading::Library::new(library) }.map_err(|error| {
+        // The error proper says no more than that `dlopen` failed; its source says why.
+        error.source().map_or_else(|| error.to_string(), ToString::to_string)
+    })?;
+    // SAFETY: this is the signature of the one symbol that every ONNX Runtime since 1.0 exports.
+    let base =
+        unsafe { handle.get::<unsafe extern "C" fn() -> *const ort_sys::OrtApiBase>(b"OrtGetApiBase") };
+    let base = base.map_err(|_| "it does not export `OrtGetApiBase`".to_owned())?;
+    // SAFETY: it takes nothing and returns a pointer to a static, or null; the version is a static string.
+    let text: Option<*const c_char> = unsafe { base().as_ref().map(|base| (base.GetVersionString)()) };
+    let text = text.filter(|text| !text.is_null()).ok_or("it tells no version")?;
+    // SAFETY: a static string that ends in 0; `handle` is alive.
+    let version = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+    // The library is never unloaded: it cannot be, once it has started threads.
+    std::mem::forget(handle);
+    Ok(version)
+}
+
+/// Registers one arena for the CPU that all sessions allocate from, so that sessions of one model share the memory of
+/// their activations.
+#[allow(unsafe_code)]
+fn share_arena(environment: &Environment) -> ort::Result<()> {
+    let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Arena, MemoryType::Default)?;
+    // SAFETY: the environment and the memory's description are alive for the call, and the library copies the
+    // description. No arena settings means its own defaults. The status is taken over.
+    unsafe {
+        let environment = environment.ptr().cast_mut();
+        let status = (ort::api().CreateAndRegisterAllocator)(environment, memory.ptr(), std::ptr::null());
+        ort::Error::result_from_status(status)
+    }
+}
+
+/// Gives the system back what loading a model has freed: of a 7 MB model about 20 MB, which the allocator would keep.
+#[allow(unsafe_code)]
+fn return_freed_memory() {
+    // SAFETY: no precondition.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(name: &str, bytes: &[u8], sha256: Option<&str>) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let error = verify(&path, sha256).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+        assert!(error.contains("./x setup"), "{error}");
+        error
+    }
+
+    #[test]
+    fn a_missing_library_is_named_with_what_to_do() {
+        let error = verify(Path::new("/nonexistent/libonnxruntime.so"), None).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/libonnxruntime.so"), "{error}");
+        assert!(error.contains("./x setup") && error.contains("inference.library"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_library_is_refused() {
+        assert!(refused("empty.so", b"", None).contains("empty"));
+        assert!(refused("text.so", &[b'x'; 100], None).contains("not a shared library"));
+        assert!(refused("short.so", b"\x7fELF\x02\x01", None).contains("truncated"));
+    }
+
+    #[test]
+    fn a_truncated_library_is_refused_before_it_is_loaded() {
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let whole = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(whole.path(), &program).unwrap();
+        verify(whole.path(), None).unwrap();
+        assert!(refused("half.so", &program[..4096], None).contains("truncated"));
+    }
+
+    #[test]
+    fn a_library_with_another_digest_is_refused() {
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let error = refused("other.so", &program, Some("00ff"));
+        assert!(error.contains("00ff") && error.contains(&sha256(&program)), "{error}");
+    }
+
+    #[test]
+    fn a_relative_path_is_refused() {
+        let error = Runtime::load(Path::new("libonnxruntime.so"), None).err().unwrap();
+        assert!(error.to_string().contains("absolute"), "{error}");
+    }
+}

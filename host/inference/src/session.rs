@@ -1,0 +1,100 @@
+//! A worker's connection, as the engine sees it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ocelli_protocol::inference::{PacketError, PlacedTensor, ToWorker, send};
+use ocelli_protocol::shm::SharedMemory;
+use rustix::net::Shutdown;
+
+use crate::error::RequestError;
+use crate::model::Loaded;
+use crate::request::Layout;
+use crate::run::Plan;
+
+/// Plans that are kept per session. A pipeline runs a model or two, each on a few blocks of memory in turn.
+const MAX_PLANS: usize = 16;
+
+/// The connection to one worker, and what is kept for it.
+pub(crate) struct Session {
+    name: String,
+    socket: OwnedFd,
+    memory: Arc<SharedMemory>,
+    /// A request is in the queue or with a runner.
+    busy: AtomicBool,
+    /// Used by the runner that has the session's one request, so never contended. Last used first.
+    plans: Mutex<Vec<Plan>>,
+}
+
+impl Session {
+    /// Takes on a connection. The socket is made non-blocking: a worker that does not take its answers must not hold a
+    /// runner.
+    pub(crate) fn new(name: String, socket: OwnedFd, memory: OwnedFd) -> std::io::Result<Self> {
+        let memory = Arc::new(SharedMemory::map(memory)?);
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(Self { name, socket, memory, busy: AtomicBool::new(false), plans: Mutex::new(Vec::new()) })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Bytes of shared memory.
+    pub(crate) fn memory_length(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Notes that a request is under way; false where one is already.
+    pub(crate) fn begin(&self) -> bool {
+        !self.busy.swap(true, Ordering::AcqRel)
+    }
+
+    /// Answers the request that is under way. A worker that is gone or does not listen is left to the dispatcher.
+    pub(crate) fn answer(&self, answer: &ToWorker) {
+        // Before the answer: the worker may send its next request as soon as it has it.
+        self.busy.store(false, Ordering::Release);
+        match self.send(answer) {
+            Ok(()) | Err(PacketError::Closed) => {}
+            Err(error) => {
+                tracing::warn!(session = self.name, %error, "dropped a worker that does not take its answers");
+                self.disconnect();
+            }
+        }
+    }
+
+    pub(crate) fn send(&self, message: &ToWorker) -> Result<(), PacketError> {
+        send(self.socket(), message)
+    }
+
+    /// Ends the connection for all who hold a descriptor of it; the worker and the dispatcher see its end.
+    pub(crate) fn disconnect(&self) {
+        if let Err(error) = rustix::net::shutdown(&self.socket, Shutdown::Both) {
+            tracing::debug!(session = self.name, %error, "cannot shut a worker's socket down");
+        }
+    }
+
+    /// Runs a model on this session's memory. The plan is kept for the next request with the same layout.
+    pub(crate) fn run(&self, loaded: &mut Loaded, layout: Layout) -> Result<Vec<PlacedTensor>, RequestError> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        match plans.iter().position(|plan| plan.is_for(&loaded.signature, &layout)) {
+            Some(index) => {
+                if let Some(recent) = plans.get_mut(..=index) {
+                    recent.rotate_right(1);
+                }
+            }
+            None => {
+                let plan = Plan::new(Arc::clone(&self.memory), Arc::clone(&loaded.signature), layout)?;
+                plans.truncate(MAX_PLANS - 1);
+                plans.insert(0, plan);
+            }
+        }
+        let plan = plans.first_mut().ok_or_else(|| RequestError::argument("there is nothing to run"))?;
+        plan.execute(&mut loaded.session)?;
+        Ok(plan.results())
+    }
+}
