@@ -1,0 +1,156 @@
+//! Where tensors lie: blocks of the session's shared memory, given out first-fit and returned when dropped.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
+
+/// Hands out blocks of one region of shared memory.
+#[derive(Debug)]
+pub struct Arena {
+    memory: SharedMemory,
+    /// Ranges that nobody holds: sorted, not adjacent, multiples of [`ALIGNMENT`].
+    free: Mutex<Vec<Range<usize>>>,
+}
+
+impl Arena {
+    /// An arena over a whole region.
+    pub fn new(memory: SharedMemory) -> Arc<Self> {
+        let length = memory.len() / ALIGNMENT * ALIGNMENT;
+        let whole = 0..length;
+        Arc::new(Self { memory, free: Mutex::new(vec![whole]) })
+    }
+
+    /// Bytes of the region.
+    pub fn capacity(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// The largest block that could be given out now, in bytes.
+    pub fn largest_free(&self) -> usize {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.iter().map(|range| range.end - range.start).max().unwrap_or(0)
+    }
+
+    /// A block of at least `length` bytes, or none where no free range is that long. Its bytes are what was left there.
+    pub fn allocate(self: &Arc<Self>, length: usize) -> Option<Block> {
+        let length = length.max(1).checked_next_multiple_of(ALIGNMENT)?;
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let (index, range) = free.iter_mut().enumerate().find(|(_, range)| range.end - range.start >= length)?;
+        let taken = range.start..range.start + length;
+        range.start = taken.end;
+        if range.start == range.end {
+            free.remove(index);
+        }
+        drop(free);
+        Some(Block { arena: Arc::clone(self), range: taken })
+    }
+
+    fn release(&self, range: Range<usize>) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = free.partition_point(|other| other.start < range.start);
+        free.insert(index, range);
+        free.dedup_by(|next, previous| {
+            let adjacent = previous.end == next.start;
+            if adjacent {
+                previous.end = next.end;
+            }
+            adjacent
+        });
+    }
+}
+
+/// A part of the shared memory that its holder alone uses within this process.
+#[derive(Debug)]
+pub struct Block {
+    arena: Arc<Arena>,
+    range: Range<usize>,
+}
+
+impl Block {
+    /// Where the block begins in the shared memory.
+    pub fn offset(&self) -> usize {
+        self.range.start
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.range.end - self.range.start
+    }
+
+    /// Whether the block has no bytes. No block that an arena gave out is empty.
+    pub fn is_empty(&self) -> bool {
+        self.range.start == self.range.end
+    }
+
+    /// The bytes, to read.
+    #[allow(unsafe_code)]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: within this process the block's range belongs to the block, and writing takes `&mut self`. The
+        // inference process writes to a block only between a request that names it and the answer; `inference::Client`
+        // keeps blocks of an unanswered request out of reach until then. The bytes are plain numbers, so a process that
+        // broke this rule could spoil values, not memory safety.
+        unsafe { self.arena.memory.bytes(self.range.clone()) }.unwrap_or_default()
+    }
+
+    /// The bytes, to write.
+    #[allow(unsafe_code)]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and `&mut self` keeps readers in this process away.
+        unsafe { self.arena.memory.bytes_mut(self.range.clone()) }.unwrap_or_default()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.arena.release(self.range.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn arena(length: usize) -> Arc<Arena> {
+        Arena::new(SharedMemory::create(length).unwrap())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_until_something_is_returned() {
+        let arena = arena(8192);
+        let first = arena.allocate(4096).unwrap();
+        let second = arena.allocate(4096).unwrap();
+        assert!(arena.allocate(1).is_none());
+        drop(first);
+        drop(second);
+        assert_eq!(arena.allocate(8192).unwrap().len(), 8192);
+    }
+
+    #[test]
+    fn an_impossible_length_is_refused() {
+        assert!(arena(4096).allocate(usize::MAX).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_never_overlap_and_all_room_comes_back(steps in proptest::collection::vec((0usize..3000, any::<bool>()), 1..60)) {
+            let arena = arena(1 << 14);
+            let mut held: Vec<Block> = Vec::new();
+            for (length, give_back) in steps {
+                if give_back && !held.is_empty() {
+                    held.swap_remove(length % held.len());
+                } else if let Some(mut block) = arena.allocate(length) {
+                    prop_assert_eq!(block.offset() % ALIGNMENT, 0);
+                    for other in &held {
+                        prop_assert!(block.range.end <= other.range.start || other.range.end <= block.range.start);
+                    }
+                    block.bytes_mut().fill(held.len() as u8);
+                    held.push(block);
+                }
+            }
+            held.clear();
+            prop_assert_eq!(arena.largest_free(), 1 << 14);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! `frames`: what a component may ask of a picture. Pixels go straight into shared memory.
+
+use std::sync::Arc;
+
+use ocelli_protocol::inference::Element;
+use wasmtime::component::Resource;
+
+use super::bindings::ocelli::pipeline::frames::{self as wit, FrameError};
+use super::nn::Tensor;
+use super::output::rect;
+use super::state::State;
+use crate::video;
+
+/// Most regions of one batch. More objects than that in one frame are cheaper in two batches than one allocation.
+const MAX_REGIONS: usize = 64;
+
+/// The frame that a component borrows while it processes it.
+#[derive(Debug, Clone)]
+pub struct FrameHandle(pub Arc<video::Frame>);
+
+/// An encoded picture.
+#[derive(Debug)]
+pub struct Image {
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// The JPEG file's bytes.
+    pub jpeg: Vec<u8>,
+}
+
+type Fallible<T> = wasmtime::Result<Result<T, FrameError>>;
+
+impl State {
+    /// Allocates a tensor for `count` pictures and lets `write` fill it.
+    fn tensor_of<T>(
+        &mut self,
+        frame: &Resource<FrameHandle>,
+        spec: wit::TensorSpec,
+        count: usize,
+        write: impl FnOnce(&mut video::Resampler, &video::Picture, &video::TensorSpec, &mut [u8]) -> Result<T, video::FrameError>,
+    ) -> Fallible<(Resource<Tensor>, T)> {
+        let frame = Arc::clone(&self.table.get(frame)?.0);
+        let spec = tensor_spec(spec);
+        let Some((shape, bytes)) = spec.check().ok().and_then(|()| shape(&spec, count)) else {
+            let message = spec.check().err().map_or("the tensor is too large".into(), |error| error.to_string());
+            return Ok(Err(FrameError::InvalidSpec(message)));
+        };
+        let Some(mut block) = self.arena.allocate(bytes) else {
+            let largest = self.arena.largest_free();
+            let message = format!("a tensor of {bytes} bytes does not fit: {largest} bytes are free in one piece");
+            return Ok(Err(FrameError::OutOfMemory(message)));
+        };
+        let out = block.bytes_mut().get_mut(..bytes).unwrap_or_default();
+        match write(&mut self.resampler, &frame.picture, &spec, out) {
+            Ok(made) => {
+                let tensor = Tensor::in_block(element(spec.element), shape, block);
+                Ok(Ok((self.table.push(tensor)?, made)))
+            }
+            Err(error) => Ok(Err(frame_error(error))),
+        }
+    }
+}
+
+/// The shape and the bytes of `count` pictures, or none where that overflows.
+fn shape(spec: &video::TensorSpec, count: usize) -> Option<(Vec<u32>, usize)> {
+    let count = u32::try_from(count).ok()?;
+    let shape = match spec.layout {
+        video::Layout::Nchw => vec![count, 3, spec.height, spec.width],
+        video::Layout::Nhwc => vec![count, spec.height, spec.width, 3],
+    };
+    let bytes = element(spec.element).bytes(&shape)?;
+    Some((shape, bytes))
+}
+
+fn element(element: video::Element) -> Element {
+    match element {
+        video::Element::F32 => Element::F32,
+        video::Element::U8 => Element::U8,
+    }
+}
+
+fn tensor_spec(spec: wit::TensorSpec) -> video::TensorSpec {
+    let three = |(a, b, c): (f32, f32, f32)| [a, b, c];
+    video::TensorSpec {
+        width: spec.width,
+        height: spec.height,
+        fit: match spec.fit {
+            wit::Fit::Letterbox => video::Fit::Letterbox,
+            wit::Fit::Stretch => video::Fit::Stretch,
+        },
+        channels: match spec.channels {
+            wit::Channels::Rgb => video::Channels::Rgb,
+            wit::Channels::Bgr => video::Channels::Bgr,
+        },
+        layout: match spec.layout {
+            wit::Layout::Nchw => video::Layout::Nchw,
+            wit::Layout::Nhwc => video::Layout::Nhwc,
+        },
+        element: match spec.element {
+            wit::Element::F32 => video::Element::F32,
+            wit::Element::U8 => video::Element::U8,
+        },
+        fill: three(spec.fill),
+        mean: three(spec.mean),
+        std: three(spec.std),
+    }
+}
+
+fn placement(placement: video::Placement) -> wit::Placement {
+    wit::Placement {
+        scale_x: placement.scale_x,
+        scale_y: placement.scale_y,
+        offset_x: placement.offset_x,
+        offset_y: placement.offset_y,
+    }
+}
+
+fn frame_error(error: video::FrameError) -> FrameError {
+    match error {
+        video::FrameError::InvalidRegion(message) => FrameError::InvalidRegion(message),
+        video::FrameError::InvalidSpec(message) => FrameError::InvalidSpec(message),
+    }
+}
+
+impl wit::Host for State {}
+
+impl wit::HostImage for State {
+    fn width(&mut self, image: Resource<Image>) -> wasmtime::Result<u32> {
+        Ok(self.table.get(&image)?.width)
+    }
+
+    fn height(&mut self, image: Resource<Image>) -> wasmtime::Result<u32> {
+        Ok(self.table.get(&image)?.height)
+    }
+
+    fn size(&mut self, image: Resource<Image>) -> wasmtime::Result<u64> {
+        Ok(self.table.get(&image)?.jpeg.len() as u64)
+    }
+
+    fn drop(&mut self, image: Resource<Image>) -> wasmtime::Result<()> {
+        self.table.delete(image)?;
+        Ok(())
+    }
+}
+
+impl wit::HostFrame for State {
+    fn index(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u64> {
+        Ok(self.table.get(&frame)?.0.number)
+    }
+
+    fn capture_time(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u64> {
+        Ok(self.table.get(&frame)?.0.capture_ns)
+    }
+
+    fn presentation_time(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u64> {
+        Ok(self.table.get(&frame)?.0.presentation_ns)
+    }
+
+    fn width(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u32> {
+        Ok(self.table.get(&frame)?.0.picture.width())
+    }
+
+    fn height(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u32> {
+        Ok(self.table.get(&frame)?.0.picture.height())
+    }
+
+    fn tensor(
+        &mut self,
+        frame: Resource<FrameHandle>,
+        region: Option<wit::Rect>,
+        spec: wit::TensorSpec,
+    ) -> Fallible<(Resource<Tensor>, wit::Placement)> {
+        let made = self.tensor_of(&frame, spec, 1, |resampler, picture, spec, out| {
+            resampler.tensor(picture, region.map(rect), spec, out)
+        })?;
+        Ok(made.map(|(tensor, placed)| (tensor, placement(placed))))
+    }
+
+    fn tensors(
+        &mut self,
+        frame: Resource<FrameHandle>,
+        regions: Vec<wit::Rect>,
+        spec: wit::TensorSpec,
+    ) -> Fallible<(Resource<Tensor>, Vec<wit::Placement>)> {
+        if regions.is_empty() || regions.len() > MAX_REGIONS {
+            let message = format!("{} regions: between 1 and {MAX_REGIONS} are taken", regions.len());
+            return Ok(Err(FrameError::InvalidSpec(message)));
+        }
+        let regions: Vec<_> = regions.into_iter().map(rect).collect();
+        let made = self.tensor_of(&frame, spec, regions.len(), |resampler, picture, spec, out| {
+            resampler.tensors(picture, &regions, spec, out)
+        })?;
+        Ok(made.map(|(tensor, placed)| (tensor, placed.into_iter().map(placement).collect())))
+    }
+
+    fn warp(
+        &mut self,
+        frame: Resource<FrameHandle>,
+        to_frame: wit::Affine,
+        spec: wit::TensorSpec,
+    ) -> Fallible<Resource<Tensor>> {
+        let wit::Affine { a, b, c, d, e, f } = to_frame;
+        let to_frame = video::Affine { a, b, c, d, e, f };
+        let made = self.tensor_of(&frame, spec, 1, |_, picture, spec, out| video::warp(picture, &to_frame, spec, out))?;
+        Ok(made.map(|(tensor, ())| tensor))
+    }
+
+    fn luma(&mut self, frame: Resource<FrameHandle>, width: u32, height: u32) -> Fallible<Vec<u8>> {
+        let frame = Arc::clone(&self.table.get(&frame)?.0);
+        Ok(self.resampler.luma(&frame.picture, width, height).map_err(frame_error))
+    }
+
+    fn image(
+        &mut self,
+        frame: Resource<FrameHandle>,
+        region: Option<wit::Rect>,
+        quality: u8,
+    ) -> Fallible<Resource<Image>> {
+        let frame = Arc::clone(&self.table.get(&frame)?.0);
+        match video::jpeg(&frame.picture, region.map(rect), quality) {
+            Ok(video::Jpeg { width, height, bytes }) => {
+                Ok(Ok(self.table.push(Image { width, height, jpeg: bytes })?))
+            }
+            Err(error) => Ok(Err(frame_error(error))),
+        }
+    }
+
+    fn drop(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<()> {
+        self.table.delete(frame)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! The way back to the host: results, answers and log lines from both threads, one whole message at a time.
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ocelli_protocol::wire;
+use ocelli_protocol::worker::{FromWorker, Level, Stage};
+
+/// Longest log line in bytes; the rest is cut off. A wasm backtrace of 50 frames stays below it.
+const MAX_LINE: usize = 8 << 10;
+
+/// Sends messages to the host. Cheap to clone.
+#[derive(Clone)]
+pub struct HostLink {
+    to: Arc<Mutex<Box<dyn Write + Send>>>,
+}
+
+impl HostLink {
+    /// A link over the inherited socket.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self::over(UnixStream::from(socket))
+    }
+
+    /// A link over any stream.
+    pub fn over(stream: impl Write + Send + 'static) -> Self {
+        Self { to: Arc::new(Mutex::new(Box::new(stream))) }
+    }
+
+    /// Sends a message. A host that is gone is noticed by the intake, so a failure here says nothing more.
+    pub fn send(&self, message: &FromWorker) {
+        self.send_with(message, &[]);
+    }
+
+    /// Sends a message with a payload.
+    pub fn send_with(&self, message: &FromWorker, payload: &[u8]) {
+        let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = wire::write(&mut *to, message, payload);
+        if let Err(wire::WireError::TooLong { what, length, bound }) = sent {
+            let message = format!("a {what} of {length} bytes was dropped: at most {bound} bytes are sent");
+            let line = FromWorker::Log { level: Level::Error, context: "worker".into(), message, frame: None };
+            let _ = wire::write(&mut *to, &line, &[]);
+        }
+    }
+
+    /// Sends a log line.
+    pub fn log(&self, level: Level, context: &str, message: &str, frame: Option<u64>) {
+        let message = cut(message).to_owned();
+        self.send(&FromWorker::Log { level, context: cut(context).to_owned(), message, frame });
+    }
+
+    /// Tells the host that the worker cannot go on.
+    pub fn fail(&self, stage: Stage, message: String) {
+        self.send(&FromWorker::Failed { stage, message });
+    }
+}
+
+/// At most [`MAX_LINE`] bytes, on a character boundary.
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_LINE)).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_cut_at_a_character() {
+        let line = "é".repeat(MAX_LINE);
+        assert_eq!(cut(&line).len(), MAX_LINE);
+        assert_eq!(cut("short"), "short");
+    }
+
+    #[test]
+    fn two_threads_never_mix_their_messages() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let link = HostLink::over(ours);
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                let link = link.clone();
+                std::thread::spawn(move || {
+                    for line in 0..200 {
+                        link.log(Level::Info, "test", &format!("{thread} {line}"), None);
+                    }
+                })
+            })
+            .collect();
+        drop(link);
+        let mut reader = wire::Reader::new(theirs);
+        let mut lines = 0;
+        while let Ok((message, _)) = reader.read::<FromWorker>() {
+            assert!(matches!(message, FromWorker::Log { .. }));
+            lines += 1;
+        }
+        assert_eq!(lines, 800);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}

@@ -1,0 +1,25 @@
+//! The worker process of one camera session.
+//!
+//! Two threads share the work. The *intake* reads the host's messages and decodes access units into pictures; the
+//! *pipeline* thread owns the Wasmtime store and calls the guest component. Between them stands one bounded queue
+//! ([`queue::WorkQueue`]): for a live source a newer frame takes the place of one that still waits there, for a file the
+//! intake waits until there is room.
+//!
+//! ```text
+//! host --access units--> intake: decode -> queue -> pipeline thread: guest.process -> results --> host
+//!                                                        | tensors in shared memory
+//!                                                        v
+//!                                                  inference process
+//! ```
+//!
+//! The process opens nothing by name: sockets, shared memory and the compiled component are inherited. It holds no
+//! compiler; the component was compiled by `ocelli-compile` with the same [`engine::config`].
+
+pub mod arena;
+pub mod engine;
+pub mod guest;
+pub mod host_link;
+pub mod inference;
+pub mod queue;
+pub mod session;
+pub mod video;

@@ -1,0 +1,188 @@
+//! The queue between intake and pipeline: bounded, in order, and the place where a slow pipeline skips frames.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use ocelli_protocol::worker::{Counters, Pacing};
+
+/// Something for the pipeline thread to do. `F` is a decoded frame.
+#[derive(Debug)]
+pub enum Work<F> {
+    /// Process a frame.
+    Frame(F),
+    /// Answer a question.
+    Command {
+        /// The question's number.
+        id: u64,
+        /// JSON.
+        request: String,
+    },
+    /// Hand over the state.
+    Snapshot,
+    /// Take over a state.
+    Restore {
+        /// The version that gave it.
+        version: String,
+        /// The state.
+        state: Vec<u8>,
+    },
+    /// The source has ended.
+    End,
+}
+
+/// Most frames of a file that wait decoded: one in work, one ready, so that decoding and processing overlap.
+const FILE_FRAMES: usize = 1;
+
+/// Most other work that waits. A host that asks faster than the pipeline answers has to wait.
+const OTHER_WORK: usize = 64;
+
+struct Inner<F> {
+    work: VecDeque<Work<F>>,
+    closed: bool,
+    counters: Counters,
+}
+
+/// See the module's documentation.
+pub struct WorkQueue<F> {
+    pacing: Pacing,
+    inner: Mutex<Inner<F>>,
+    changed: Condvar,
+}
+
+impl<F> WorkQueue<F> {
+    /// An empty queue.
+    pub fn new(pacing: Pacing) -> Self {
+        let inner = Inner { work: VecDeque::new(), closed: false, counters: Counters::default() };
+        Self { pacing, inner: Mutex::new(inner), changed: Condvar::new() }
+    }
+
+    /// Adds work, in order. Waits where the bound is reached, except for a live source's frame: that takes the place of
+    /// the last one if it still waits, and the one that it replaced is counted as skipped. Work for a closed queue is
+    /// dropped.
+    pub fn push(&self, work: Work<F>) {
+        let mut inner = self.lock();
+        match (&work, self.pacing) {
+            (Work::Frame(_), Pacing::NewestWins) => {
+                if let Some(last @ Work::Frame(_)) = inner.work.back_mut() {
+                    *last = work;
+                    inner.counters.skipped_newer += 1;
+                    return;
+                }
+            }
+            (Work::Frame(_), Pacing::EveryFrame) => {
+                inner = self.wait(inner, |inner| frames(&inner.work) >= FILE_FRAMES);
+            }
+            _ => inner = self.wait(inner, |inner| inner.work.len() - frames(&inner.work) >= OTHER_WORK),
+        }
+        if !inner.closed {
+            inner.work.push_back(work);
+            self.changed.notify_all();
+        }
+    }
+
+    /// The next work, or none once the queue is closed. Waits while there is none.
+    pub fn next(&self) -> Option<Work<F>> {
+        let mut inner = self.wait(self.lock(), |inner| inner.work.is_empty());
+        if inner.closed {
+            return None;
+        }
+        let work = inner.work.pop_front();
+        self.changed.notify_all();
+        work
+    }
+
+    /// Wakes both sides and lets nothing more through.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// The totals, after `change` has been applied to them.
+    pub fn count(&self, change: impl FnOnce(&mut Counters)) -> Counters {
+        let mut inner = self.lock();
+        change(&mut inner.counters);
+        inner.counters
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<F>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(
+        &self,
+        inner: MutexGuard<'a, Inner<F>>,
+        mut full: impl FnMut(&Inner<F>) -> bool,
+    ) -> MutexGuard<'a, Inner<F>> {
+        self.changed
+            .wait_while(inner, |inner| !inner.closed && full(inner))
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn frames<F>(work: &VecDeque<Work<F>>) -> usize {
+    work.iter().filter(|work| matches!(work, Work::Frame(_))).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn frame(queue: &WorkQueue<u32>) -> Option<u32> {
+        match queue.next()? {
+            Work::Frame(frame) => Some(frame),
+            other => panic!("not a frame: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_newest_frame_wins_and_the_skipped_are_counted() {
+        let queue = WorkQueue::new(Pacing::NewestWins);
+        (0..5).for_each(|number| queue.push(Work::Frame(number)));
+        assert_eq!(frame(&queue), Some(4));
+        assert_eq!(queue.count(|_| ()).skipped_newer, 4);
+    }
+
+    #[test]
+    fn a_frame_does_not_overtake_what_was_asked_before_it() {
+        let queue = WorkQueue::new(Pacing::NewestWins);
+        queue.push(Work::Frame(1));
+        queue.push(Work::Snapshot);
+        queue.push(Work::Frame(2));
+        queue.push(Work::Frame(3));
+        assert_eq!(frame(&queue), Some(1));
+        assert!(matches!(queue.next(), Some(Work::Snapshot)));
+        assert_eq!(frame(&queue), Some(3));
+    }
+
+    #[test]
+    fn every_frame_of_a_file_comes_through_in_order() {
+        let queue = Arc::new(WorkQueue::new(Pacing::EveryFrame));
+        let intake = std::thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || {
+                (0..500).for_each(|number| queue.push(Work::Frame(number)));
+                queue.push(Work::End);
+            }
+        });
+        for expected in 0..500 {
+            assert_eq!(frame(&queue), Some(expected));
+        }
+        assert!(matches!(queue.next(), Some(Work::End)));
+        intake.join().unwrap();
+        assert_eq!(queue.count(|_| ()).skipped_newer, 0);
+    }
+
+    #[test]
+    fn closing_frees_whoever_waits() {
+        let queue = Arc::new(WorkQueue::new(Pacing::EveryFrame));
+        queue.push(Work::Frame(1));
+        let waiting = std::thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || queue.push(Work::Frame(2))
+        });
+        queue.close();
+        waiting.join().unwrap();
+        assert!(queue.next().is_none());
+    }
+}

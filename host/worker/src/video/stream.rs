@@ -1,0 +1,278 @@
+//! One source's access units turned into numbered frames.
+
+use std::collections::VecDeque;
+
+use ocelli_protocol::clock::monotonic_ns;
+use ocelli_protocol::worker::{Codec, Counters, Decode, UnitHeader};
+
+use super::decoder::{Decoded, Decoder, DecoderError, MAX_PIXELS};
+use super::numbering::{Numbering, Unit};
+use super::picture::Picture;
+
+/// Presentation time of one frame after another where the source has no times: 25 frames a second.
+const FRAME_NS: u64 = 40_000_000;
+
+/// Frames that may wait for their number. As many as a reorder buffer holds by the standards.
+const MAX_HELD: usize = 16;
+
+/// A decoded picture with all that is known of it.
+#[derive(Debug)]
+pub struct Frame {
+    /// The frame's number in the source, in presentation order.
+    pub number: u64,
+    /// Nanoseconds since the source began. Never runs backwards.
+    pub presentation_ns: u64,
+    /// Wall-clock time of the picture, nanoseconds since 1970.
+    pub capture_ns: u64,
+    /// When the host had received the access unit, on the monotonic clock, in nanoseconds.
+    pub received_ns: u64,
+    /// When the picture came out of the decoder, on the monotonic clock, in nanoseconds.
+    pub decoded_ns: u64,
+    /// The picture.
+    pub picture: Picture,
+}
+
+/// What a frame takes over from its access unit.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    capture_ns: u64,
+    received_ns: u64,
+}
+
+/// A picture that waits until its number is known.
+#[derive(Debug)]
+struct Held {
+    unit: u64,
+    decoded_ns: u64,
+    /// None for one that the decoder marked as damaged.
+    picture: Option<Picture>,
+}
+
+/// Decodes a source's access units, in decoding order, into frames in presentation order.
+///
+/// - After a discontinuity, or where the codec changes, the decoder gives out what it holds and starts afresh at a key
+///   unit.
+/// - [`Decode::Reference`] leaves out disposable units before they are decoded, [`Decode::Key`] all but key units. A frame
+///   gets the number that it has when everything is decoded. Where units are left out, a frame may therefore wait for
+///   the next unit: until then, one that is presented before it can still come.
+/// - What the decoder refuses or marks as damaged is counted and not given out; [`Stream::take_fault`] says why.
+pub struct Stream {
+    setting: Decode,
+    max_pixels: u64,
+    decoder: Option<Decoder>,
+    numbering: Numbering<Times>,
+    held: VecDeque<Held>,
+    /// The first key unit since the last start, once there was one: its number and time.
+    start: Option<(u64, Option<i64>)>,
+    /// A disposable unit was left out: the source reorders, or has layers.
+    left_out: bool,
+    last_unit: Option<u64>,
+    last_time: Option<i64>,
+    last_presentation_ns: u64,
+    counters: Counters,
+    fault: Option<String>,
+}
+
+impl Stream {
+    /// A stream of pictures of up to [`MAX_PIXELS`].
+    pub fn new(setting: Decode) -> Self {
+        Self::with_max_pixels(setting, MAX_PIXELS)
+    }
+
+    /// A stream of pictures of up to `max_pixels`; access units with larger ones are refused.
+    pub fn with_max_pixels(setting: Decode, max_pixels: u64) -> Self {
+        Self {
+            setting,
+            max_pixels,
+            decoder: None,
+            numbering: Numbering::default(),
+            held: VecDeque::new(),
+            start: None,
+            left_out: false,
+            last_unit: None,
+            last_time: None,
+            last_presentation_ns: 0,
+            counters: Counters::default(),
+            fault: None,
+        }
+    }
+
+    /// Takes an access unit; `out` gets the frames that it brings out, which may be those of earlier units. An error
+    /// means that no decoder can be opened: the stream cannot go on. What is wrong with one unit alone is no error.
+    pub fn push(
+        &mut self,
+        header: &UnitHeader,
+        data: &[u8],
+        out: &mut dyn FnMut(Frame),
+    ) -> Result<(), DecoderError> {
+        self.counters.received += 1;
+        if self.starts_afresh(header) {
+            self.drain(out);
+        }
+        if self.start.is_none() && !header.key {
+            self.counters.skipped_no_key += 1;
+            return Ok(());
+        }
+        self.start.get_or_insert((header.number, header.presentation_ns));
+        self.last_unit = Some(header.number);
+        let skipped = match self.setting {
+            Decode::All => false,
+            Decode::Reference => header.disposable && !header.key,
+            Decode::Key => !header.key,
+        };
+        self.numbering.push(Unit {
+            number: header.number,
+            time: header.presentation_ns,
+            key: header.key,
+            skipped,
+            data: Times { capture_ns: header.capture_ns, received_ns: header.received_ns },
+        });
+        if skipped {
+            self.counters.skipped_setting += 1;
+            self.left_out |= header.disposable;
+        } else {
+            self.decode(header, data)?;
+        }
+        self.release(false, out);
+        Ok(())
+    }
+
+    /// The source has ended, or goes on elsewhere: gives out what the decoder holds. The next unit has to be a key unit.
+    pub fn drain(&mut self, out: &mut dyn FnMut(Frame)) {
+        self.empty_decoder();
+        self.release(true, out);
+        self.numbering.clear();
+        self.start = None;
+        self.last_time = None;
+    }
+
+    /// Puts this stream's totals into `counters` and leaves the others alone.
+    pub fn count_into(&self, counters: &mut Counters) {
+        counters.received = self.counters.received;
+        counters.decoded = self.counters.decoded;
+        counters.skipped_setting = self.counters.skipped_setting;
+        counters.skipped_no_key = self.counters.skipped_no_key;
+        counters.skipped_corrupt = self.counters.skipped_corrupt;
+    }
+
+    /// The totals of this stream.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Why the latest access unit was counted as corrupt, since this was last asked. For the log; names the unit.
+    pub fn take_fault(&mut self) -> Option<String> {
+        self.fault.take()
+    }
+
+    /// Whether nothing that came before `header` says anything about what follows.
+    fn starts_afresh(&self, header: &UnitHeader) -> bool {
+        let other_codec = self.decoder.as_ref().is_some_and(|decoder| decoder.codec() != header.codec);
+        // A source that begins again without saying so: a key picture is never presented before what came out already.
+        let back = header.key && header.presentation_ns.is_some() && header.presentation_ns <= self.last_time;
+        let repeated = self.last_unit.is_some_and(|last| header.number <= last);
+        header.discontinuity || other_codec || back || repeated
+    }
+
+    fn decode(&mut self, header: &UnitHeader, data: &[u8]) -> Result<(), DecoderError> {
+        let decoder = match self.decoder.take() {
+            Some(decoder) if decoder.codec() == header.codec => self.decoder.insert(decoder),
+            _ => self.decoder.insert(Decoder::new(header.codec, self.max_pixels)?),
+        };
+        let mut decoded = Vec::new();
+        let result = decoder.decode(header.number, data, &mut |picture| decoded.push(picture));
+        self.take_out(decoded);
+        if let Err(error) = result {
+            self.corrupt(format!("access unit {}: {error}", header.number));
+        }
+        if self.setting == Decode::Key {
+            // Nothing follows that could push the picture out of the reorder buffer before the next key frame.
+            self.empty_decoder();
+        }
+        Ok(())
+    }
+
+    fn empty_decoder(&mut self) {
+        let mut decoded = Vec::new();
+        let result = self.decoder.as_mut().map(|decoder| decoder.drain(&mut |picture| decoded.push(picture)));
+        self.take_out(decoded);
+        if let Some(Err(error)) = result {
+            self.corrupt(format!("the end before access unit {:?}: {error}", self.last_unit));
+        }
+    }
+
+    fn take_out(&mut self, decoded: Vec<Decoded>) {
+        let decoded_ns = monotonic_ns();
+        for Decoded { unit, damaged, picture } in decoded {
+            let picture = match picture {
+                Ok(_) if damaged => {
+                    self.corrupt(format!("access unit {unit}: the picture is damaged"));
+                    None
+                }
+                Ok(picture) => Some(picture),
+                Err(error) => {
+                    self.corrupt(format!("access unit {unit}: {error}"));
+                    None
+                }
+            };
+            self.held.push_back(Held { unit, decoded_ns, picture });
+        }
+    }
+
+    fn corrupt(&mut self, fault: String) {
+        self.counters.skipped_corrupt += 1;
+        self.fault = Some(fault);
+    }
+
+    /// Gives out held pictures: all of them, or those whose number is certain.
+    fn release(&mut self, all: bool, out: &mut dyn FnMut(Frame)) {
+        // A decoder that sees every unit holds pictures back until it knows; so does one that knows the reorder depth.
+        // One that is never shown a B frame may give a picture out before those that are presented earlier have come in.
+        let reorders = self.decoder.as_ref().is_some_and(|decoder| decoder.codec() != Codec::Mjpeg);
+        let uncertain = match self.setting {
+            Decode::All => false,
+            Decode::Reference => reorders && self.left_out,
+            Decode::Key => reorders,
+        };
+        while let Some(held) = self.held.front() {
+            let settled =
+                all || !uncertain || self.held.len() > MAX_HELD || self.numbering.settled(held.unit);
+            if !settled {
+                return;
+            }
+            if let Some(held) = self.held.pop_front() {
+                self.number(held, out);
+            }
+        }
+    }
+
+    fn number(&mut self, held: Held, out: &mut dyn FnMut(Frame)) {
+        let Some((number, unit)) = self.numbering.output(held.unit) else {
+            // A picture of a unit that has given one already (two fields taken for two frames), or that came too late.
+            return;
+        };
+        let Some(picture) = held.picture else { return };
+        let before_start = self.start.is_some_and(|(first, time)| unit.number > first && unit.time < time);
+        let late = unit.time.is_some() && unit.time < self.last_time;
+        if before_start || late {
+            // What comes before the first key frame in presentation refers to pictures that were never seen.
+            self.counters.skipped_no_key += 1;
+            return;
+        }
+        self.last_time = unit.time;
+        let presentation_ns = match unit.time {
+            Some(time) => u64::try_from(time).unwrap_or(0),
+            None => number.saturating_mul(FRAME_NS),
+        };
+        self.last_presentation_ns = self.last_presentation_ns.max(presentation_ns);
+        self.counters.decoded += 1;
+        out(Frame {
+            number,
+            presentation_ns: self.last_presentation_ns,
+            capture_ns: unit.data.capture_ns,
+            received_ns: unit.data.received_ns,
+            decoded_ns: held.decoded_ns,
+            picture,
+        });
+    }
+}

@@ -1,0 +1,340 @@
+//! What decoding promises, on whole clips.
+
+use std::collections::BTreeMap;
+
+use ocelli_protocol::worker::{Codec, Counters, Decode};
+
+use super::clips::{AccessUnit, CAPTURE_START, units};
+use super::*;
+
+const CLIPS: [&str; 7] = [
+    "bikes.mp4",
+    "people-1080-high-b3.mp4",
+    "people-576-baseline.mp4",
+    "people-576-hevc.mp4",
+    "people-576-high-b3.mp4",
+    "people-576-high.mp4",
+    "people-576-mjpeg.avi",
+];
+
+/// One clip for each codec.
+const CODECS: [&str; 3] = ["people-576-high-b3.mp4", "people-576-hevc.mp4", "people-576-mjpeg.avi"];
+
+fn decode_with(mut stream: Stream, units: &[AccessUnit]) -> (Vec<Frame>, Counters) {
+    let mut frames = Vec::new();
+    for (header, data) in units {
+        stream.push(header, data, &mut |frame| frames.push(frame)).unwrap();
+    }
+    stream.drain(&mut |frame| frames.push(frame));
+    (frames, stream.counters())
+}
+
+fn decode(setting: Decode, units: &[AccessUnit]) -> (Vec<Frame>, Counters) {
+    decode_with(Stream::new(setting), units)
+}
+
+/// Number to presentation time.
+fn numbers(frames: &[Frame]) -> BTreeMap<u64, u64> {
+    frames.iter().map(|frame| (frame.number, frame.presentation_ns)).collect()
+}
+
+/// Bytes that a picture's luma shows, to tell pictures apart.
+fn sum(picture: &Picture) -> u64 {
+    picture.luma().rows(0).flatten().map(|&sample| u64::from(sample)).sum()
+}
+
+#[test]
+fn every_clip_decodes_whole_and_is_numbered_in_presentation_order() {
+    for clip in CLIPS {
+        let units = units(clip);
+        assert!(units.len() >= 50, "{clip}: {} units", units.len());
+        let mut stream = Stream::new(Decode::All);
+        let mut seen = Vec::new();
+        // Pictures are dropped at once, so that the decoder's pool is reused.
+        let mut note = |frame: Frame| {
+            seen.push((frame.number, frame.presentation_ns, frame.capture_ns, frame.received_ns))
+        };
+        for (header, data) in &units {
+            stream.push(header, data, &mut note).unwrap();
+        }
+        stream.drain(&mut note);
+        assert_eq!(stream.take_fault(), None, "{clip}");
+        assert_eq!(stream.counters().decoded, units.len() as u64, "{clip}");
+        let received: BTreeMap<i64, u64> =
+            units.iter().map(|(header, _)| (header.presentation_ns.unwrap(), header.received_ns)).collect();
+        for (expected, (&(number, time, capture, unit), (&at, &by))) in seen.iter().zip(&received).enumerate()
+        {
+            assert_eq!((number, time), (expected as u64, at as u64), "{clip}");
+            assert_eq!((capture, unit), (CAPTURE_START + time, by), "{clip}: times go with their picture");
+        }
+        assert_eq!(seen.len(), units.len(), "{clip}");
+    }
+}
+
+#[test]
+fn frames_keep_their_numbers_when_others_are_not_decoded() {
+    for clip in CLIPS {
+        let units = units(clip);
+        let times = {
+            let mut times: Vec<_> =
+                units.iter().map(|(header, _)| header.presentation_ns.unwrap() as u64).collect();
+            times.sort_unstable();
+            times
+        };
+        for setting in [Decode::Reference, Decode::Key] {
+            let kept = units.iter().filter(|(header, _)| match setting {
+                Decode::Reference => header.key || !header.disposable,
+                _ => header.key,
+            });
+            let kept: Vec<u64> = kept.map(|(header, _)| header.presentation_ns.unwrap() as u64).collect();
+            let (frames, counters) = decode(setting, &units);
+            let numbers = numbers(&frames);
+            assert_eq!(numbers.len(), kept.len(), "{clip} {setting:?}");
+            for (number, time) in numbers {
+                assert_eq!(times.get(number as usize), Some(&time), "{clip} {setting:?}: frame {number}");
+            }
+            assert_eq!(counters.skipped_setting, (units.len() - kept.len()) as u64, "{clip} {setting:?}");
+            assert!(frames.is_sorted_by_key(|frame| frame.presentation_ns), "{clip} {setting:?}");
+        }
+    }
+}
+
+#[test]
+fn whoever_joins_at_a_later_key_unit_sees_the_same_numbers() {
+    for clip in CLIPS {
+        let units = units(clip);
+        let keys =
+            units.iter().skip(1).filter(|(header, _)| header.key).map(|(header, _)| header.number as usize);
+        let Some(key) = keys.take(30).last() else { continue };
+        // A join in mid-GOP: the units before the key one are skipped.
+        let from = key.saturating_sub(3).max(1);
+        let until = (key + 40).min(units.len());
+        let (all, _) = decode(Decode::All, &units[..until]);
+        let (joined, counters) = decode(Decode::All, &units[from..until]);
+        let before = units[from..key].iter().filter(|(header, _)| !header.key).count();
+        if before == key - from {
+            assert_eq!(counters.skipped_no_key, before as u64, "{clip}");
+        }
+        // Leading pictures of an open GOP refer to what was before the key unit: they cannot be decoded.
+        let time = units[key].0.presentation_ns;
+        let leading = units[key..until].iter().filter(|(header, _)| header.presentation_ns < time).count();
+        assert!(joined.len() >= until - key - leading, "{clip}");
+        let all: BTreeMap<u64, (u64, u64)> =
+            all.iter().map(|frame| (frame.number, (frame.presentation_ns, sum(&frame.picture)))).collect();
+        for frame in joined {
+            let other = all.get(&frame.number).copied();
+            assert_eq!(
+                other,
+                Some((frame.presentation_ns, sum(&frame.picture))),
+                "{clip}: frame {}",
+                frame.number
+            );
+        }
+    }
+}
+
+#[test]
+fn a_discontinuity_gives_out_what_is_held_and_starts_afresh() {
+    let mut units = units("people-576-high-b3.mp4");
+    let key = units.iter().skip(1).find(|(header, _)| header.key).unwrap().0.number as usize;
+    // Six units are lost before the key unit.
+    units[key].0.discontinuity = true;
+    units.drain(key - 6..key);
+    let (frames, counters) = decode(Decode::All, &units);
+    assert_eq!(frames.len(), units.len());
+    assert_eq!(counters.skipped_corrupt, 0);
+    let resumed = frames.iter().find(|frame| frame.number >= key as u64).unwrap();
+    assert_eq!(resumed.number, key as u64);
+    assert_eq!(frames.iter().filter(|frame| frame.number < key as u64).count(), key - 6);
+}
+
+#[test]
+fn a_source_may_change_its_codec() {
+    let mut both: Vec<AccessUnit> = units("people-576-high-b3.mp4").into_iter().take(20).collect();
+    for (number, (mut header, data)) in (20..).zip(units("people-576-mjpeg.avi").into_iter().take(10)) {
+        header.number = number;
+        header.presentation_ns = header.presentation_ns.map(|time| time + 60_000_000_000);
+        both.push((header, data));
+    }
+    let (frames, _) = decode(Decode::All, &both);
+    let found: Vec<u64> = frames.iter().map(|frame| frame.number).collect();
+    assert_eq!(found, (0..30).collect::<Vec<_>>());
+    assert!(!frames[19].picture.full_range() && frames[20].picture.full_range());
+}
+
+#[test]
+fn a_source_that_begins_again_never_turns_presentation_time_back() {
+    let clip: Vec<AccessUnit> = units("people-576-high-b3.mp4").into_iter().take(20).collect();
+    let again = clip.iter().cloned().map(|(mut header, data)| {
+        header.number += clip.len() as u64;
+        header.discontinuity = false;
+        (header, data)
+    });
+    let twice: Vec<AccessUnit> = clip.iter().cloned().chain(again).collect();
+    let (frames, _) = decode(Decode::All, &twice);
+    let found: Vec<u64> = frames.iter().map(|frame| frame.number).collect();
+    assert_eq!(found, (0..40).collect::<Vec<_>>());
+    assert!(frames.is_sorted_by_key(|frame| frame.presentation_ns));
+}
+
+#[test]
+fn frames_without_times_get_them_from_their_number() {
+    let mut units: Vec<AccessUnit> = units("people-576-high-b3.mp4").into_iter().take(30).collect();
+    units.iter_mut().for_each(|(header, _)| header.presentation_ns = None);
+    let (frames, _) = decode(Decode::All, &units);
+    let found: Vec<_> = frames.iter().map(|frame| (frame.number, frame.presentation_ns)).collect();
+    assert_eq!(found, (0..30).map(|number| (number, number * 40_000_000)).collect::<Vec<_>>());
+}
+
+/// A small generator (xorshift) so that a failing seed can be run again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound.max(1) as u64) as usize
+    }
+}
+
+fn mutate(units: &[AccessUnit], seed: u64) -> Vec<AccessUnit> {
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut units = units.to_vec();
+    for _ in 0..1 + random.below(6) {
+        let victim = random.below(units.len());
+        let data = &mut units[victim].1;
+        let length = data.len();
+        match random.below(5) {
+            0 => data.truncate(random.below(length)),
+            1 => (0..1 + random.below(20)).for_each(|_| data[random.below(length)] = random.below(256) as u8),
+            // Headers and parameter sets are where the most decisions are made.
+            2 => (0..1 + random.below(4))
+                .for_each(|_| data[random.below(length.min(64))] ^= 1 << random.below(8)),
+            3 => data.clear(),
+            _ => {
+                units.remove(victim);
+            }
+        }
+        if units.is_empty() || units.iter().any(|(_, data)| data.is_empty()) {
+            return units;
+        }
+    }
+    units
+}
+
+#[test]
+fn mutated_bitstreams_neither_crash_nor_hang_nor_give_damaged_frames() {
+    for clip in CODECS {
+        let whole: Vec<AccessUnit> = units(clip).into_iter().take(8).collect();
+        let mut affected = 0;
+        for seed in 0..200 {
+            let units = mutate(&whole, seed);
+            let (frames, counters) = decode(Decode::All, &units);
+            assert_eq!(counters.received, units.len() as u64, "{clip} seed {seed}");
+            assert_eq!(counters.decoded, frames.len() as u64, "{clip} seed {seed}");
+            assert!(frames.len() <= units.len(), "{clip} seed {seed}");
+            assert!(frames.is_sorted_by(|a, b| a.number < b.number), "{clip} seed {seed}");
+            assert!(frames.is_sorted_by_key(|frame| frame.presentation_ns), "{clip} seed {seed}");
+            frames.iter().for_each(|frame| drop(std::hint::black_box(sum(&frame.picture))));
+            affected += u64::from(counters.skipped_corrupt > 0);
+        }
+        assert!(affected > 20, "{clip}: only {affected} of 200 mutations were noticed");
+    }
+}
+
+#[test]
+fn pictures_marked_as_damaged_are_counted_and_not_given_out() {
+    let mut units: Vec<AccessUnit> = units("people-576-baseline.mp4").into_iter().take(10).collect();
+    // The lower part of one P picture is missing; its slice goes on to the end of the picture.
+    let length = units[4].1.len();
+    units[4].1.truncate(length / 2);
+    let (frames, counters) = decode(Decode::All, &units);
+    assert!(counters.skipped_corrupt >= 1);
+    assert!(frames.iter().all(|frame| frame.number != 4));
+    assert!(frames.iter().any(|frame| frame.number == 9), "the number of frame 4 is used up");
+}
+
+#[test]
+fn pictures_beyond_the_bound_are_refused() {
+    for clip in CODECS {
+        let units: Vec<AccessUnit> = units(clip).into_iter().take(5).collect();
+        let (frames, counters) = decode_with(Stream::with_max_pixels(Decode::All, 768 * 576 - 1), &units);
+        assert!(frames.is_empty(), "{clip}");
+        assert!(counters.skipped_corrupt >= 5, "{clip}: {counters:?}");
+    }
+}
+
+#[test]
+fn a_parameter_set_that_claims_an_enormous_picture_is_refused() {
+    let (header, mut data) = units("people-576-mjpeg.avi").swap_remove(0);
+    let frame_header = data.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+    // Height and width follow the marker, the segment's length and the precision.
+    data[frame_header + 5..frame_header + 9].copy_from_slice(&[0x40, 0, 0x40, 0]);
+    let (frames, counters) = decode(Decode::All, &[(header, data)]);
+    assert!(frames.is_empty() && counters.skipped_corrupt == 1);
+
+    let (header, data) = units("people-576-baseline.mp4").swap_remove(0);
+    let second = data.windows(4).enumerate().skip(1).find(|(_, code)| *code == [0, 0, 0, 1]).unwrap().0;
+    let enormous = [&[0, 0, 0, 1], &*sequence_parameter_set(1024), &data[second..]].concat();
+    let mut stream = Stream::new(Decode::All);
+    stream.push(&header, &enormous, &mut |frame| panic!("{frame:?}")).unwrap();
+    let fault = stream.take_fault().unwrap();
+    assert!(fault.contains("access unit 0") && fault.contains("H264"), "{fault}");
+}
+
+/// An H.264 baseline sequence parameter set for a square picture (ITU-T H.264, 7.3.2.1.1).
+fn sequence_parameter_set(macroblocks: u32) -> Vec<u8> {
+    let mut bits = String::new();
+    let code = |value: u32| format!("{:0>1$b}", value + 1, 2 * (value + 1).ilog2() as usize + 1);
+    // Identifier, log2_max_frame_num - 4, order count type 2, one reference frame, no gaps.
+    for part in [code(0), code(0), code(2), code(1), "0".into(), code(macroblocks - 1), code(macroblocks - 1)]
+    {
+        bits += &part;
+    }
+    // Frames only, direct 8x8 inference, no cropping, no VUI, stop bit.
+    bits += "11001";
+    while bits.len() % 8 != 0 {
+        bits.push('0');
+    }
+    let payload =
+        bits.as_bytes().chunks(8).map(|byte| u8::from_str_radix(str::from_utf8(byte).unwrap(), 2).unwrap());
+    [0x67, 66, 0xc0, 52].into_iter().chain(payload).collect()
+}
+
+#[test]
+fn a_picture_may_outlive_its_decoder_on_another_thread() {
+    let units: Vec<AccessUnit> = units("people-576-high.mp4").into_iter().take(10).collect();
+    let (frames, _) = decode(Decode::All, &units);
+    let expected: Vec<u64> = frames.iter().map(|frame| sum(&frame.picture)).collect();
+    let found =
+        std::thread::spawn(move || frames.into_iter().map(|frame| sum(&frame.picture)).collect::<Vec<_>>());
+    assert_eq!(found.join().unwrap(), expected);
+}
+
+#[test]
+fn a_jpeg_decodes_again_to_the_same_size_and_looks_the_same() {
+    let (frames, _) = decode(Decode::All, &units("people-576-high.mp4")[..5]);
+    let picture = &frames[0].picture;
+    let part = ocelli_protocol::worker::Rect { x: 100.4, y: 50.0, width: 301.0, height: 200.0 };
+    for (region, size) in [(None, (768, 576)), (Some(part), (302, 200))] {
+        let encoded = jpeg(picture, region, 95).unwrap();
+        assert_eq!((encoded.width, encoded.height), size);
+        let mut decoder = Decoder::new(Codec::Mjpeg, MAX_PIXELS).unwrap();
+        let mut decoded = Vec::new();
+        decoder.decode(0, &encoded.bytes, &mut |picture| decoded.push(picture)).unwrap();
+        decoder.drain(&mut |picture| decoded.push(picture)).unwrap();
+        let again = decoded.swap_remove(0).picture.unwrap();
+        assert_eq!((again.width(), again.height()), size);
+        if region.is_none() {
+            let (before, after) = (
+                Resampler::new().luma(picture, 64, 48).unwrap(),
+                Resampler::new().luma(&again, 64, 48).unwrap(),
+            );
+            let worst = before.iter().zip(&after).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(worst <= Some(3), "{worst:?}");
+        }
+    }
+    assert!(matches!(jpeg(picture, None, 0), Err(FrameError::InvalidSpec(_))));
+    assert!(matches!(jpeg(picture, None, 101), Err(FrameError::InvalidSpec(_))));
+}
