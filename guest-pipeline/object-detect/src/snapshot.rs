@@ -1,0 +1,140 @@
+//! The state that outlives a change of the pipeline's version or settings: tracks, the next number, the pace.
+
+use ocelli_sdk::track::{State, Tracker};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Engine;
+use crate::model;
+
+/// Raised with every change of [`Snapshot`] or of the tracker's state that an older version cannot read.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Snapshot<S> {
+    /// First, so that it can be told from the formats of other versions.
+    format: u32,
+    pipeline: String,
+    next_due: Option<u64>,
+    tracker: S,
+}
+
+/// The only part that every format has.
+#[derive(Deserialize)]
+struct Header {
+    format: u32,
+    pipeline: String,
+}
+
+/// Writes the engine's state as JSON.
+#[must_use]
+pub fn write(engine: &Engine) -> Vec<u8> {
+    let snapshot = Snapshot {
+        format: FORMAT,
+        pipeline: env!("CARGO_PKG_NAME").into(),
+        next_due: engine.pace.next(),
+        tracker: engine.tracker.state(),
+    };
+    // Plain records with text keys always serialise; no state would mean to start afresh.
+    serde_json::to_vec(&snapshot).unwrap_or_default()
+}
+
+/// Goes on from what [`write()`] gave, in an engine with settings of its own. No state leaves the engine as it
+/// is.
+///
+/// # Errors
+/// Says why the state of `version` cannot be taken over; the engine is as before.
+pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), String> {
+    if state.is_empty() {
+        return Ok(());
+    }
+    let refuse = |why: String| format!("the state of version {version} cannot be taken over: {why}");
+    let unreadable = |e: serde_json::Error| refuse(e.to_string());
+    let Header { format, pipeline } = serde_json::from_slice(state).map_err(unreadable)?;
+    let own = env!("CARGO_PKG_NAME");
+    if pipeline != own {
+        return Err(refuse(format!("it is of the pipeline {pipeline:?}, this is {own}")));
+    }
+    if format != FORMAT {
+        return Err(refuse(format!("its format is {format}, this version reads {FORMAT}")));
+    }
+    let snapshot: Snapshot<State> = serde_json::from_slice(state).map_err(unreadable)?;
+    let config = engine.tracker.config().clone();
+    let tracker = Tracker::resume(config, snapshot.tracker).map_err(refuse)?;
+    if let Some(track) = tracker.tracks().iter().find(|t| t.class as usize >= model::CLASSES) {
+        return Err(refuse(format!("track {} is of the unknown class {}", track.id, track.class)));
+    }
+    engine.tracker = tracker;
+    engine.pace.resume(snapshot.next_due);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+    use ocelli_sdk::geometry::BBox;
+    use ocelli_sdk::nms::Candidate;
+
+    fn engine(settings: &str) -> Engine {
+        Engine::new(Settings::read(settings).unwrap())
+    }
+
+    /// Two objects that walk; frame `n` of 10 a second.
+    fn look(engine: &mut Engine, n: u64) -> Option<String> {
+        let at = |x: f32, class| Candidate { bbox: BBox::from_xywh(x, 0.0, 31.3, 77.7), class, score: 0.8 };
+        let step = n as f32 * 1.7;
+        let time = n * 100_000_000;
+        engine
+            .is_due(time)
+            .then(|| format!("{:?}", engine.finish(time, vec![at(step, 0), at(300.0 - step, 2)])))
+    }
+
+    #[test]
+    fn a_new_version_goes_on_with_the_same_tracks_and_pace() {
+        let settings = r#"{"max_results_per_second":4}"#;
+        let (mut blue, mut green) = (engine(settings), engine(settings));
+        for n in 0..21 {
+            look(&mut blue, n);
+        }
+        read(&mut green, "0.0.9", &write(&blue)).unwrap();
+        assert_eq!(green.tracks().len(), 2);
+        for n in 21..40 {
+            assert_eq!(look(&mut green, n), look(&mut blue, n));
+        }
+        assert_eq!(write(&green), write(&blue));
+    }
+
+    #[test]
+    fn no_state_is_a_fresh_start() {
+        let mut engine = engine("{}");
+        read(&mut engine, "0.0.9", b"").unwrap();
+        assert!(engine.tracks().is_empty());
+    }
+
+    #[test]
+    fn a_state_that_does_not_fit_is_refused_with_the_reason_and_changes_nothing() {
+        let mut blue = engine("{}");
+        (0..5).for_each(|n| drop(look(&mut blue, n)));
+        let state: serde_json::Value = serde_json::from_slice(&write(&blue)).unwrap();
+        let before = write(&blue);
+        let spoilt = |pointer: &str, value: serde_json::Value| {
+            let mut state = state.clone();
+            *state.pointer_mut(pointer).unwrap() = value;
+            serde_json::to_vec(&state).unwrap()
+        };
+        let cases = [
+            (spoilt("/format", 2.into()), "its format is 2, this version reads 1"),
+            (spoilt("/pipeline", "line-count".into()), "pipeline \"line-count\""),
+            (spoilt("/tracker/tracks/0/class", 80.into()), "unknown class 80"),
+            (spoilt("/tracker/next_id", 1.into()), "track 0 of 2"),
+            (spoilt("/tracker", 1.into()), "invalid type"),
+            (b"{".to_vec(), "EOF"),
+            (b"\xff\x00".to_vec(), "expected value"),
+        ];
+        for (state, reason) in cases {
+            let error = read(&mut blue, "0.0.9", &state).unwrap_err();
+            assert!(error.contains(reason) && error.contains("version 0.0.9"), "{error} for {reason}");
+            assert_eq!(write(&blue), before);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What an author of a pipeline in Rust depends on.
+//!
+//! A pipeline is a WebAssembly component that looks at one camera. The host decodes the stream, calls
+//! [`Pipeline::process`] for each frame that it gives to the pipeline, and sends on what comes back. Pixels
+//! stay with the host: a pipeline asks a [`Frame`] for the tensor that its model takes and gets a handle,
+//! runs a model on it with [`nn::Model`], and reads only the model's outputs.
+//!
+//! Implement [`Pipeline`] and name the type in [`export_pipeline!`]:
+//!
+//! ```
+//! use ocelli_sdk::{Description, Event, Frame, Output, Pipeline, export_pipeline, settings};
+//!
+//! /// Tells when the picture turns dark.
+//! struct Darkness {
+//!     below: u8,
+//!     dark: bool,
+//! }
+//!
+//! #[derive(serde::Deserialize)]
+//! #[serde(default, deny_unknown_fields)]
+//! struct Settings {
+//!     below: u8,
+//! }
+//!
+//! impl Default for Settings {
+//!     fn default() -> Self {
+//!         Self { below: 40 }
+//!     }
+//! }
+//!
+//! impl Pipeline for Darkness {
+//!     fn describe() -> Description {
+//!         Description {
+//!             name: "darkness".into(),
+//!             version: env!("CARGO_PKG_VERSION").into(),
+//!             models: vec![],
+//!             settings_schema: r#"{"type":"object","properties":{"below":{"type":"integer"}}}"#.into(),
+//!         }
+//!     }
+//!
+//!     fn new(json: &str) -> Result<Self, String> {
+//!         let Settings { below } = settings::parse(json)?;
+//!         Ok(Self { below, dark: false })
+//!     }
+//!
+//!     fn process(&mut self, frame: &Frame) -> Result<Output, String> {
+//!         let grey = frame.luma(32, 32).map_err(|e| e.to_string())?;
+//!         let mean = grey.iter().map(|&p| u64::from(p)).sum::<u64>() / grey.len().max(1) as u64;
+//!         let dark = mean < u64::from(self.below);
+//!         let turned = dark && !std::mem::replace(&mut self.dark, dark);
+//!         let events = if turned { vec![Event::new("dark")] } else { vec![] };
+//!         Ok(Output { detections: None, events })
+//!     }
+//! }
+//!
+//! export_pipeline!(Darkness);
+//! # fn main() {}
+//! ```
+//!
+//! The crate is a library of type `cdylib`, built with `cargo build --target wasm32-wasip2`. One instance of
+//! a component serves one camera, on one thread, for as long as the deployment lives; a trap (a panic too)
+//! ends the instance, so what a camera can cause is answered with an error, which the host counts and shows.
+//!
+//! # What is here
+//!
+//! | module | for |
+//! | --- | --- |
+//! | [`nn`] | models by name, their outputs as numbers |
+//! | [`letterbox`], [`geometry`] | from the tensor's pixels to the frame's |
+//! | [`nms`] | score filter over a model's class scores, non-maximum suppression |
+//! | [`nanodet`], [`labels`] | boxes of the NanoDet detectors, the COCO labels |
+//! | [`track`] | ByteTrack: the same number for the same object from frame to frame |
+//! | [`settings`] | typed settings with errors that name the field |
+//! | [`log`] | the camera's log |
+//! | [`bindings`] | the generated interface, for what the above does not cover |
+//!
+//! Everything but the calls to the host compiles and can be tested natively.
+
+pub mod bindings;
+pub mod geometry;
+mod glue;
+pub mod labels;
+mod lanes;
+pub mod letterbox;
+pub mod log;
+pub mod nanodet;
+pub mod nms;
+pub mod nn;
+mod pipeline;
+pub mod settings;
+pub mod track;
+mod types;
+
+pub use bindings::exports::ocelli::pipeline::pipeline::{Description, ModelNeed};
+pub use bindings::ocelli::pipeline::frames::{
+    Affine, Channels, Element, Fit, Frame, FrameError, Image, Layout, Placement, Rect, TensorSpec,
+};
+pub use bindings::ocelli::pipeline::results::{Attribute, Detection, Event, Output};
+pub use bindings::wasi::nn::tensor::{Tensor, TensorType};
+pub use pipeline::Pipeline;
+
+/// What [`export_pipeline!`] expands to; not for direct use.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::glue::Slot;
+}

@@ -1,0 +1,23 @@
+//! Lines in the camera's log. The host bounds how many a pipeline may write in a second, so log what an
+//! operator wants to know, not every frame.
+
+pub use crate::bindings::wasi::logging::logging::Level;
+
+/// Writes one line; `context` says which part of the pipeline speaks. Natively, in tests, it goes to standard
+/// error.
+pub fn log(level: Level, context: &str, message: &str) {
+    #[cfg(target_family = "wasm")]
+    crate::bindings::wasi::logging::logging::log(level, context, message);
+    #[cfg(not(target_family = "wasm"))]
+    eprintln!("{level:?} {context}: {message}");
+}
+
+/// Writes a line that tells what goes on.
+pub fn info(context: &str, message: &str) {
+    log(Level::Info, context, message);
+}
+
+/// Writes a line about something that an operator should look at.
+pub fn warn(context: &str, message: &str) {
+    log(Level::Warn, context, message);
+}

@@ -1,0 +1,148 @@
+//! Models by name, run with named tensors, and their outputs as numbers.
+
+use std::borrow::Cow;
+
+use crate::bindings::wasi::nn::errors::Error;
+use crate::bindings::wasi::nn::graph::{self, Graph};
+use crate::bindings::wasi::nn::inference::GraphExecutionContext;
+use crate::{Tensor, TensorType};
+
+/// A loaded model.
+pub struct Model {
+    name: String,
+    // Fields are dropped in order: the context before the graph that it was made of.
+    context: GraphExecutionContext,
+    _graph: Graph,
+}
+
+impl Model {
+    /// Loads a model of the host's catalogue.
+    ///
+    /// # Errors
+    /// The host has no model of that name or cannot run it.
+    pub fn load(name: &str) -> Result<Self, String> {
+        let because = |what: &str, error: Error| format!("model {name}: {what}: {}", text(&error));
+        let graph = graph::load_by_name(name).map_err(|e| because("cannot be loaded", e))?;
+        let context = graph.init_execution_context().map_err(|e| because("cannot be made ready", e))?;
+        Ok(Self { name: name.to_owned(), context, _graph: graph })
+    }
+
+    /// Runs the model on tensors, each with the name of its input.
+    ///
+    /// # Errors
+    /// Tensors that do not fit the model, a run that failed or took too long.
+    pub fn run<'a>(&self, inputs: impl IntoIterator<Item = (&'a str, Tensor)>) -> Result<Outputs, String> {
+        let inputs = inputs.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
+        let outputs =
+            self.context.compute(inputs).map_err(|e| format!("model {}: {}", self.name, text(&e)))?;
+        Ok(Outputs { model: self.name.clone(), outputs })
+    }
+
+    /// The name that the model was loaded by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+fn text(error: &Error) -> String {
+    format!("{} ({:?})", error.data(), error.code())
+}
+
+/// What a run of a model gave: named tensors, on the host's side until they are read.
+pub struct Outputs {
+    model: String,
+    outputs: Vec<(String, Tensor)>,
+}
+
+impl Outputs {
+    /// Copies an output of type f32 to the pipeline.
+    ///
+    /// # Errors
+    /// The model has no output of that name, or one of another type.
+    pub fn floats(&self, name: &str) -> Result<Floats, String> {
+        let found = self.outputs.iter().find(|(output, _)| output == name);
+        let (_, tensor) = found.ok_or_else(|| {
+            let names: Vec<_> = self.outputs.iter().map(|(name, _)| name.as_str()).collect();
+            format!("model {} has no output {name:?}, it has {}", self.model, names.join(", "))
+        })?;
+        let ty = tensor.ty();
+        if ty != TensorType::Fp32 {
+            return Err(format!("output {name} of model {} is of type {ty:?}, not f32", self.model));
+        }
+        Floats::new(tensor.dimensions(), tensor.data())
+            .map_err(|e| format!("output {name} of model {}: {e}", self.model))
+    }
+}
+
+/// An f32 tensor's content.
+#[derive(Debug, Clone)]
+pub struct Floats {
+    dimensions: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+impl Floats {
+    /// Bytes of f32 values, little endian, and their dimensions.
+    ///
+    /// # Errors
+    /// A number of bytes that does not fit the dimensions.
+    pub fn new(dimensions: Vec<u32>, bytes: Vec<u8>) -> Result<Self, String> {
+        let count = dimensions.iter().try_fold(size_of::<f32>(), |n, &d| n.checked_mul(d as usize));
+        if count == Some(bytes.len()) {
+            Ok(Self { dimensions, bytes })
+        } else {
+            Err(format!("{} bytes do not fill the dimensions {dimensions:?}", bytes.len()))
+        }
+    }
+
+    /// The size of each dimension.
+    #[must_use]
+    pub fn dimensions(&self) -> &[u32] {
+        &self.dimensions
+    }
+
+    /// The values, row-major. Borrowed where the bytes lie aligned, as the allocator of a component gives
+    /// them; copied elsewhere, for the interface promises no alignment.
+    #[must_use]
+    pub fn values(&self) -> Cow<'_, [f32]> {
+        values(&self.bytes)
+    }
+}
+
+#[allow(unsafe_code)]
+fn values(bytes: &[u8]) -> Cow<'_, [f32]> {
+    if cfg!(target_endian = "little") {
+        // SAFETY: every pattern of four bytes is an f32, and `align_to` gives only whole, aligned ones.
+        let (before, values, after) = unsafe { bytes.align_to::<f32>() };
+        if before.is_empty() && after.is_empty() {
+            return Cow::Borrowed(values);
+        }
+    }
+    let (quads, _) = bytes.as_chunks::<4>();
+    Cow::Owned(quads.iter().map(|&quad| f32::from_le_bytes(quad)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_the_same_at_any_alignment() {
+        let numbers = [1.5f32, -0.0, f32::MAX, 1e-40];
+        let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        for shift in 0..4 {
+            let mut shifted = vec![0u8; shift];
+            shifted.extend(&bytes);
+            assert_eq!(&*values(&shifted[shift..]), &numbers);
+        }
+        assert_eq!(&*Floats::new(vec![2, 2], bytes).unwrap().values(), &numbers);
+    }
+
+    #[test]
+    fn bytes_that_do_not_fill_the_dimensions_are_refused() {
+        assert!(Floats::new(vec![1, 2], vec![0; 8]).is_ok());
+        assert!(Floats::new(vec![1, 3], vec![0; 8]).is_err());
+        assert!(Floats::new(vec![u32::MAX; 4], vec![0; 8]).is_err(), "a product too large for memory");
+    }
+}

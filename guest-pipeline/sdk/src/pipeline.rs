@@ -1,0 +1,79 @@
+//! The trait that a pipeline implements, and the macro that makes a component of it.
+
+use crate::{Description, Frame, Output};
+
+/// A pipeline: one value of the implementing type serves one camera.
+///
+/// Errors are texts for the operator; say what was wrong and, where there is one, the remedy.
+pub trait Pipeline: Sized + 'static {
+    /// Says what this component is. Called on a fresh instance before [`Pipeline::new`]; it must not depend
+    /// on state.
+    fn describe() -> Description;
+
+    /// Makes the pipeline. Called once, before the first frame. `settings` is a JSON object; read it with
+    /// [`settings::parse`](crate::settings::parse).
+    ///
+    /// # Errors
+    /// Settings that make no sense, a model that cannot be loaded. The deployment fails with this text.
+    fn new(settings: &str) -> Result<Self, String>;
+
+    /// Looks at one frame. Called for each frame that the pipeline gets, in presentation order; frames may be
+    /// missing, so measure time by [`Frame::presentation_time`].
+    ///
+    /// # Errors
+    /// The frame counts as failed and the pipeline gets the next one.
+    fn process(&mut self, frame: &Frame) -> Result<Output, String>;
+
+    /// Answers a question of an operator or a subscriber: JSON in, JSON out.
+    ///
+    /// # Errors
+    /// A request that this pipeline does not know. By default that is every request.
+    fn command(&mut self, request: &str) -> Result<String, String> {
+        let _ = request;
+        Err(format!("{} answers no commands", Self::describe().name))
+    }
+
+    /// The state that a following version should go on from. Empty, as by default, for a pipeline that keeps
+    /// none.
+    fn snapshot(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Takes over what another instance's [`Pipeline::snapshot`] gave; `version` is that instance's version.
+    /// Called after [`Pipeline::new`]. By default the state is dropped and the pipeline starts afresh.
+    ///
+    /// # Errors
+    /// State that cannot be taken over; the swap is undone and the operator reads this text.
+    fn restore(&mut self, version: &str, state: &[u8]) -> Result<(), String> {
+        let _ = (version, state);
+        Ok(())
+    }
+}
+
+/// Makes the component's exports of a type that implements [`Pipeline`]. Once in a crate of type `cdylib`.
+///
+/// On a native target it only checks that the type implements the trait, so that a pipeline's logic can be
+/// tested without a WebAssembly runtime.
+#[macro_export]
+macro_rules! export_pipeline {
+    ($pipeline:ty) => {
+        const _: () = {
+            struct Exported;
+
+            impl $crate::__private::Slot for Exported {
+                type Pipeline = $pipeline;
+
+                fn with<R>(f: impl FnOnce(&mut Option<$pipeline>) -> R) -> R {
+                    ::std::thread_local! {
+                        static INSTANCE: ::std::cell::RefCell<Option<$pipeline>> =
+                            const { ::std::cell::RefCell::new(None) };
+                    }
+                    INSTANCE.with_borrow_mut(f)
+                }
+            }
+
+            #[cfg(target_family = "wasm")]
+    $crate::bindings::export_component!(Exported with_types_in $crate::bindings);
+        };
+    };
+}

@@ -1,0 +1,377 @@
+//! The same number for the same object from frame to frame: ByteTrack (Zhang et al., "ByteTrack: Multi-Object
+//! Tracking by Associating Every Detection Box", ECCV 2022), with the motion model of BoT-SORT and time in
+//! place of frame counts.
+//!
+//! # How it works
+//!
+//! An update takes the detections of one frame, those of low score too, and the frame's time. Every track is
+//! first moved on to that time by its Kalman filter. Then three times an optimal assignment pairs tracks and
+//! detections of one class by IoU:
+//!
+//! 1. all confirmed tracks, lost ones too, with the detections of high score;
+//! 2. confirmed tracks that were seen in the update before and got nothing, with the detections of low score:
+//!    an object half hidden scores low, background scores low too but is seldom where a track is expected;
+//! 3. unconfirmed tracks with what is left of the detections of high score.
+//!
+//! A detection of still higher score that is left begins an unconfirmed track. It is confirmed, and gets its
+//! number, when it is seen again in the next update; otherwise it is dropped in silence. A confirmed track
+//! that is not seen is lost: it is moved on and may be found again, until it has been out of sight for
+//! [`Config::lost_for`]; then it ends.
+//!
+//! Where this departs from the authors' program: cost is IoU alone, as in the paper; tracks of the first
+//! frame need confirmation too; a track keeps its class; and since a pipeline skips frames, durations count
+//! in presentation time. The same updates give the same tracks, also across [`Tracker::state`] and
+//! [`Tracker::resume`].
+
+mod assign;
+mod kalman;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::geometry::BBox;
+use assign::assign;
+use kalman::Motion;
+
+/// Detections that an update looks at, best score first. Assignment takes time with their square; a picture
+/// with more objects than this to follow is beyond the method.
+pub const MAX_DETECTIONS: usize = 200;
+/// Tracks alive at a time, for the same reason. Detections begin no track while there are as many.
+pub const MAX_TRACKS: usize = 400;
+/// A gap between updates of this many times [`Config::lost_for`] ends every track: what is there afterwards
+/// is something else, and extrapolation over such a time is a guess.
+const HOPELESS: u32 = 5;
+
+/// How tracks begin, are kept and end. The defaults are ByteTrack's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Detections of this score and more are paired first.
+    pub high_score: f32,
+    /// Detections below this score are not looked at.
+    pub low_score: f32,
+    /// Detections of this score and more begin tracks.
+    pub new_score: f32,
+    /// A track paired with a detection of high score overlaps it by more than this IoU.
+    pub high_iou: f32,
+    /// The same for detections of low score.
+    pub low_iou: f32,
+    /// The same for an unconfirmed track.
+    pub unconfirmed_iou: f32,
+    /// How long a track that is not seen is kept.
+    pub lost_for: Duration,
+    /// In how many updates, at least, a track is looked for in vain before it ends: with few updates a
+    /// second, `lost_for` may be over after a single one.
+    pub lost_updates: u32,
+    /// A lost track that overlaps one that is seen by more than this IoU is the same object; the younger of
+    /// them ends.
+    pub duplicate_iou: f32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            high_score: 0.6,
+            low_score: 0.1,
+            new_score: 0.7,
+            high_iou: 0.2,
+            low_iou: 0.5,
+            unconfirmed_iou: 0.3,
+            // ByteTrack's buffer of 30 frames, at 30 frames a second.
+            lost_for: Duration::from_secs(1),
+            lost_updates: 3,
+            duplicate_iou: 0.85,
+        }
+    }
+}
+
+impl Config {
+    /// ByteTrack's thresholds in proportion to a detector's own: detections of `score` and more are of high
+    /// score, and a new track needs 0.1 more.
+    #[must_use]
+    pub fn for_score(score: f32) -> Self {
+        let default = Self::default();
+        let new_score = (score + 0.1).min(1.0);
+        Self { high_score: score, low_score: default.low_score.min(score), new_score, ..default }
+    }
+}
+
+/// One detection of a frame.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Observation {
+    /// In frame pixels.
+    pub bbox: BBox,
+    /// 0 to 1.
+    pub score: f32,
+    /// Number of the class.
+    pub class: u32,
+}
+
+/// A confirmed track.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TrackInfo {
+    /// From 1 upwards, in order of confirmation; never used again.
+    pub id: u64,
+    /// Number of the class.
+    pub class: u32,
+    /// The score of the last detection.
+    pub score: f32,
+    /// The box of the last detection, in frame pixels, as the detector gave it.
+    pub bbox: BBox,
+    /// Presentation time of the first detection, in nanoseconds.
+    pub first_seen: u64,
+    /// Presentation time of the last detection, in nanoseconds.
+    pub last_seen: u64,
+    /// Whether the last update looked for it in vain.
+    pub lost: bool,
+}
+
+impl TrackInfo {
+    /// From the first detection to the last.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        Duration::from_nanos(self.last_seen.saturating_sub(self.first_seen))
+    }
+}
+
+/// What an update made of a frame's detections.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Update {
+    /// For each observation, in the order given, the track that it belongs to. `None` where that is not
+    /// confirmed yet.
+    pub tracks: Vec<Option<u64>>,
+    /// Tracks that were confirmed, in order of their numbers.
+    pub began: Vec<TrackInfo>,
+    /// Tracks that ended, in order of their numbers.
+    pub ended: Vec<TrackInfo>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Track {
+    /// None until confirmed.
+    id: Option<u64>,
+    class: u32,
+    score: f32,
+    bbox: BBox,
+    first_seen: u64,
+    last_seen: u64,
+    /// Updates in a row that looked for it in vain.
+    missed: u32,
+    motion: Motion,
+}
+
+impl Track {
+    fn begin(seen: &Observation, time: u64) -> Self {
+        let Observation { bbox, score, class } = *seen;
+        let motion = Motion::new(&bbox);
+        Self { id: None, class, score, bbox, first_seen: time, last_seen: time, missed: 0, motion }
+    }
+
+    fn see(&mut self, seen: &Observation, time: u64) {
+        self.motion.correct(&seen.bbox);
+        (self.bbox, self.score, self.last_seen, self.missed) = (seen.bbox, seen.score, time, 0);
+    }
+
+    fn miss(&mut self) {
+        self.motion.hold_size();
+        self.missed = self.missed.saturating_add(1);
+    }
+
+    /// What others may know of it; `None` until confirmed.
+    fn info(&self) -> Option<TrackInfo> {
+        let Self { class, score, bbox, first_seen, last_seen, .. } = *self;
+        self.id.map(|id| TrackInfo { id, class, score, bbox, first_seen, last_seen, lost: self.missed > 0 })
+    }
+
+    fn is_sound(&self, state: &State) -> bool {
+        self.id.is_none_or(|id| id >= 1 && id < state.next_id)
+            && self.score.is_finite()
+            && self.bbox.is_proper()
+            && self.first_seen <= self.last_seen
+            && self.last_seen <= state.time
+            && self.motion.is_sound()
+    }
+}
+
+/// All that a tracker knows, to be kept and taken up again by another instance or a following version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Presentation time of the last update, in nanoseconds.
+    time: u64,
+    next_id: u64,
+    tracks: Vec<Track>,
+}
+
+/// Follows the objects of one camera.
+#[derive(Debug, Clone)]
+pub struct Tracker {
+    config: Config,
+    state: State,
+}
+
+impl Tracker {
+    /// A tracker that has seen nothing.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, state: State { time: 0, next_id: 1, tracks: Vec::new() } }
+    }
+
+    /// Goes on from a state that [`Tracker::state`] gave.
+    ///
+    /// # Errors
+    /// A state that cannot have come from a tracker.
+    pub fn resume(config: Config, state: State) -> Result<Self, String> {
+        let count = state.tracks.len();
+        if count > MAX_TRACKS {
+            return Err(format!("{count} tracks are more than the {MAX_TRACKS} that a tracker keeps"));
+        }
+        if let Some(number) = state.tracks.iter().position(|track| !track.is_sound(&state)) {
+            return Err(format!("track {number} of {count} has values that no tracker makes"));
+        }
+        let mut ids: Vec<_> = state.tracks.iter().filter_map(|track| track.id).collect();
+        ids.sort_unstable();
+        if let Some([id, _]) = ids.array_windows().find(|[a, b]| a == b) {
+            return Err(format!("track number {id} is there twice"));
+        }
+        Ok(Self { config, state })
+    }
+
+    /// How tracks begin, are kept and end.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// All that the tracker knows.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The confirmed tracks that are alive, lost ones too, in order of their numbers.
+    #[must_use]
+    pub fn tracks(&self) -> Vec<TrackInfo> {
+        infos(&self.state.tracks)
+    }
+
+    /// Takes in the detections of the frame at `time`, its presentation time in nanoseconds. Those of low
+    /// score too; see [`Config::low_score`]. Observations that are not finite or have no area are passed
+    /// over.
+    ///
+    /// Time that runs backwards, or a gap of five times [`Config::lost_for`], ends every track first.
+    // Every index is one of a track or an observation, made here from the lengths of these two lists.
+    #[allow(clippy::indexing_slicing)]
+    pub fn update(&mut self, time: u64, observations: &[Observation]) -> Update {
+        let mut ended = self.advance(time);
+        let config = &self.config;
+        let tracks = &mut self.state.tracks;
+        let (high, low) = split(observations, config);
+
+        let mut seen_as: Vec<Option<usize>> = vec![None; tracks.len()];
+        let mut used = vec![false; observations.len()];
+        let mut stage = |eligible: &dyn Fn(&Track) -> bool, from: &[usize], least_iou: f32| {
+            let rows: Vec<usize> =
+                (0..tracks.len()).filter(|&t| seen_as[t].is_none() && eligible(&tracks[t])).collect();
+            let columns: Vec<usize> = from.iter().copied().filter(|&o| !used[o]).collect();
+            let expected: Vec<BBox> = rows.iter().map(|&t| tracks[t].motion.bbox()).collect();
+            let pairs = assign(rows.len(), columns.len(), |row, column| {
+                let observation = &observations[columns[column]];
+                let same_class = tracks[rows[row]].class == observation.class;
+                if same_class { expected[row].iou(&observation.bbox) - least_iou } else { 0.0 }
+            });
+            for (row, column) in pairs {
+                seen_as[rows[row]] = Some(columns[column]);
+                used[columns[column]] = true;
+            }
+        };
+        stage(&|t| t.id.is_some(), &high, config.high_iou);
+        stage(&|t| t.id.is_some() && t.missed == 0, &low, config.low_iou);
+        stage(&|t| t.id.is_none(), &high, config.unconfirmed_iou);
+
+        let mut began = Vec::new();
+        let mut numbers = vec![None; observations.len()];
+        for (track, seen) in tracks.iter_mut().zip(&seen_as) {
+            let Some(observation) = *seen else {
+                track.miss();
+                continue;
+            };
+            track.see(&observations[observation], time);
+            if track.id.is_none() {
+                track.id = Some(self.state.next_id);
+                self.state.next_id += 1;
+                began.extend(track.info());
+            }
+            numbers[observation] = track.id;
+        }
+
+        let over = |t: &Track| {
+            let unseen = Duration::from_nanos(time.saturating_sub(t.last_seen));
+            t.missed > 0 && (t.id.is_none() || unseen > config.lost_for && t.missed >= config.lost_updates)
+        };
+        let mut gone: Vec<Track> = tracks.extract_if(.., |t| over(t)).collect();
+        gone.extend(drop_duplicates(tracks, config.duplicate_iou));
+        ended.extend(infos(&gone));
+        ended.sort_by_key(|t| t.id);
+
+        let begins = high.iter().map(|&o| (o, &observations[o])).filter(|(_, o)| o.score >= config.new_score);
+        for (_, observation) in begins.filter(|(o, _)| !used[*o]) {
+            if tracks.len() < MAX_TRACKS {
+                tracks.push(Track::begin(observation, time));
+            }
+        }
+        Update { tracks: numbers, began, ended }
+    }
+
+    /// Moves all tracks on to `time`, or ends them where that makes no sense. Gives the confirmed ones that
+    /// ended.
+    fn advance(&mut self, time: u64) -> Vec<TrackInfo> {
+        let elapsed = time.checked_sub(self.state.time).map(Duration::from_nanos);
+        self.state.time = time;
+        match elapsed {
+            Some(elapsed) if elapsed <= self.config.lost_for.saturating_mul(HOPELESS) => {
+                let seconds = elapsed.as_secs_f64();
+                self.state.tracks.iter_mut().for_each(|track| track.motion.predict(seconds));
+                Vec::new()
+            }
+            _ => infos(&std::mem::take(&mut self.state.tracks)),
+        }
+    }
+}
+
+/// The confirmed tracks among these, in order of their numbers.
+fn infos(tracks: &[Track]) -> Vec<TrackInfo> {
+    let mut infos: Vec<_> = tracks.iter().filter_map(Track::info).collect();
+    infos.sort_by_key(|info| info.id);
+    infos
+}
+
+/// Indices of the observations of high and of low score, best first.
+fn split(observations: &[Observation], config: &Config) -> (Vec<usize>, Vec<usize>) {
+    let usable = |o: &Observation| o.score.is_finite() && o.score >= config.low_score && o.bbox.is_proper();
+    let mut ranked: Vec<_> = observations.iter().enumerate().filter(|(_, o)| usable(o)).collect();
+    ranked.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score));
+    ranked.truncate(MAX_DETECTIONS);
+    let high = ranked.partition_point(|(_, o)| o.score >= config.high_score);
+    let low = ranked.split_off(high).into_iter().map(|(index, _)| index).collect();
+    (ranked.into_iter().map(|(index, _)| index).collect(), low)
+}
+
+/// Takes out of `tracks` what is another track's object: of a lost track and one that was seen the one that
+/// began later.
+fn drop_duplicates(tracks: &mut Vec<Track>, iou: f32) -> Vec<Track> {
+    let seen: Vec<_> = tracks.iter().filter(|t| t.id.is_some() && t.missed == 0).collect();
+    let lost = tracks.iter().filter(|t| t.id.is_some() && t.missed > 0);
+    let mut drop = Vec::new();
+    for lost in lost {
+        let there = lost.motion.bbox();
+        let same = |t: &&&Track| t.class == lost.class && t.motion.bbox().iou(&there) > iou;
+        if let Some(seen) = seen.iter().find(same) {
+            drop.extend(if seen.first_seen <= lost.first_seen { lost.id } else { seen.id });
+        }
+    }
+    tracks.extract_if(.., |t| t.id.is_some_and(|id| drop.contains(&id))).collect()
+}
+
+#[cfg(test)]
+mod tests;

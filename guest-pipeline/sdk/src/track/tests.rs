@@ -1,0 +1,317 @@
+//! What the tracker promises.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Nanoseconds between two frames of a camera with 10 frames a second.
+const FRAME: u64 = 100_000_000;
+
+fn at(x: f32, y: f32, score: f32) -> Observation {
+    Observation { bbox: BBox::from_xywh(x, y, 40.0, 80.0), score, class: 0 }
+}
+
+fn tracker() -> Tracker {
+    Tracker::new(Config::for_score(0.4))
+}
+
+/// Feeds frames of 100 ms; gives what each update said.
+fn feed(tracker: &mut Tracker, from: u64, frames: &[Vec<Observation>]) -> Vec<Update> {
+    (from..).zip(frames).map(|(n, frame)| tracker.update(n * FRAME, frame)).collect()
+}
+
+#[test]
+fn a_track_is_confirmed_by_its_second_sight_and_numbers_start_at_one() {
+    let mut tracker = tracker();
+    let first = tracker.update(0, &[at(0.0, 0.0, 0.8)]);
+    assert_eq!(first, Update { tracks: vec![None], ..Update::default() });
+    let second = tracker.update(FRAME, &[at(2.0, 0.0, 0.9)]);
+    assert_eq!(second.tracks, [Some(1)]);
+    let began = second.began[0];
+    assert_eq!((began.id, began.first_seen, began.last_seen), (1, 0, FRAME));
+    assert_eq!(began.bbox, at(2.0, 0.0, 0.9).bbox, "the detector's box, not a smoothed one");
+}
+
+#[test]
+fn something_seen_once_or_with_a_low_score_begins_no_track() {
+    let mut tracker = tracker();
+    let flicker = feed(&mut tracker, 0, &[vec![at(0.0, 0.0, 0.9)], vec![], vec![at(0.0, 0.0, 0.9)], vec![]]);
+    let faint = feed(&mut tracker, 4, &vec![vec![at(0.0, 0.0, 0.3)]; 10]);
+    for update in flicker.iter().chain(&faint) {
+        assert!(
+            update.began.is_empty() && update.ended.is_empty() && update.tracks.iter().all(Option::is_none)
+        );
+    }
+    assert!(tracker.tracks().is_empty());
+}
+
+#[test]
+fn two_crossing_objects_keep_their_numbers() {
+    let mut tracker = tracker();
+    // One goes right and one left at 60 px/s, 15 px apart in height: they meet in frame 25.
+    let frame = |n: u64| {
+        let travelled = n as f32 * 6.0;
+        vec![at(travelled, 100.0, 0.8), at(300.0 - travelled, 115.0, 0.8)]
+    };
+    let frames: Vec<_> = (0..50).map(frame).collect();
+    let updates = feed(&mut tracker, 0, &frames);
+    for update in &updates[1..] {
+        assert_eq!(update.tracks, [Some(1), Some(2)]);
+    }
+}
+
+#[test]
+fn an_object_hidden_behind_another_keeps_its_number() {
+    let mut tracker = tracker();
+    // As above, but while they overlap the detector sees only the one in front.
+    let frame = |n: u64| {
+        let (right, left) = (n as f32 * 6.0, 300.0 - n as f32 * 6.0);
+        let front = at(right, 100.0, 0.8);
+        let back = at(left, 115.0, 0.8);
+        if front.bbox.iou(&back.bbox) > 0.2 { vec![front] } else { vec![front, back] }
+    };
+    let frames: Vec<_> = (0..50).map(frame).collect();
+    assert!(frames.iter().filter(|f| f.len() == 1).count() >= 3, "it is hidden for a while");
+    let updates = feed(&mut tracker, 0, &frames);
+    assert_eq!(updates.last().unwrap().tracks, [Some(1), Some(2)]);
+    assert!(updates.iter().all(|u| u.ended.is_empty()));
+}
+
+#[test]
+fn a_short_gap_keeps_the_number_of_a_moving_object() {
+    let mut tracker = tracker();
+    let walk = |n: u64| at(n as f32 * 6.0, 0.0, 0.8);
+    for n in 0..20 {
+        tracker.update(n * FRAME, &[walk(n)]);
+    }
+    for n in 20..28 {
+        assert_eq!(tracker.update(n * FRAME, &[]), Update::default());
+        assert!(tracker.tracks()[0].lost);
+    }
+    // 54 px on, more than its width: found again only where it was expected.
+    let found = tracker.update(28 * FRAME, &[walk(28)]);
+    assert_eq!(found.tracks, [Some(1)]);
+    assert!(!tracker.tracks()[0].lost);
+}
+
+#[test]
+fn a_gap_longer_than_the_buffer_ends_the_track_and_gives_a_new_number() {
+    let mut tracker = tracker();
+    feed(&mut tracker, 0, &vec![vec![at(50.0, 50.0, 0.8)]; 5]);
+    let gap = feed(&mut tracker, 5, &vec![vec![]; 15]);
+    let ended: Vec<_> = gap.iter().flat_map(|u| &u.ended).collect();
+    assert_eq!(ended.len(), 1);
+    assert_eq!((ended[0].id, ended[0].last_seen), (1, 4 * FRAME));
+    assert_eq!(ended[0].duration(), Duration::from_nanos(4 * FRAME));
+    let when = gap.iter().position(|u| !u.ended.is_empty()).unwrap();
+    assert_eq!(when, 10, "1.1 s after it was last seen, the first update above 1 s");
+    let again = feed(&mut tracker, 20, &vec![vec![at(50.0, 50.0, 0.8)]; 2]);
+    assert_eq!(again[1].tracks, [Some(2)]);
+}
+
+#[test]
+fn the_buffer_counts_time_not_updates() {
+    // The same second without a sight, at 30 and at 5 updates a second.
+    for rate in [30u64, 5] {
+        let step = 1_000_000_000 / rate;
+        let mut tracker = tracker();
+        for n in 0..rate {
+            tracker.update(n * step, &[at(50.0, 50.0, 0.8)]);
+        }
+        let last_seen = (rate - 1) * step;
+        let mut ended_at = None;
+        for n in rate..rate * 4 {
+            let update = tracker.update(n * step, &[]);
+            if !update.ended.is_empty() {
+                ended_at = Some(n * step - last_seen);
+                break;
+            }
+        }
+        let seconds = ended_at.unwrap() as f64 / 1e9;
+        assert!(seconds > 1.0 && seconds < 1.0 + 1.5 / rate as f64, "{seconds} s at {rate} a second");
+    }
+}
+
+#[test]
+fn with_few_updates_a_second_one_miss_ends_nothing() {
+    let mut tracker = tracker();
+    let second = 1_000_000_000;
+    for n in 0..4 {
+        tracker.update(n * second, &[at(50.0, 50.0, 0.8)]);
+    }
+    assert!(tracker.update(5 * second, &[]).ended.is_empty(), "2 s unseen, but looked for once only");
+    assert_eq!(tracker.update(6 * second, &[at(50.0, 50.0, 0.8)]).tracks, [Some(1)]);
+}
+
+#[test]
+fn skipped_frames_do_not_cost_the_number_of_a_moving_object() {
+    let mut tracker = tracker();
+    // 60 px/s; only these frames are looked at.
+    let looked_at = [0u64, 1, 2, 3, 5, 6, 10, 11, 12, 17, 18, 24, 25, 30];
+    let updates: Vec<_> =
+        looked_at.iter().map(|&n| tracker.update(n * FRAME, &[at(n as f32 * 6.0, 0.0, 0.8)])).collect();
+    assert!(updates[1..].iter().all(|u| u.tracks == [Some(1)]));
+}
+
+#[test]
+fn a_low_score_keeps_a_track_that_is_in_sight() {
+    let mut tracker = tracker();
+    feed(&mut tracker, 0, &vec![vec![at(0.0, 0.0, 0.8)]; 5]);
+    let faint = feed(&mut tracker, 5, &vec![vec![at(0.0, 0.0, 0.15)]; 30]);
+    assert!(faint.iter().all(|u| u.tracks == [Some(1)] && u.ended.is_empty()));
+    let below = tracker.update(35 * FRAME, &[at(0.0, 0.0, 0.05)]);
+    assert_eq!(below.tracks, [None]);
+}
+
+#[test]
+fn a_low_score_does_not_bring_back_a_lost_track() {
+    let mut tracker = tracker();
+    feed(&mut tracker, 0, &vec![vec![at(0.0, 0.0, 0.8)]; 5]);
+    let updates = feed(&mut tracker, 5, &[vec![], vec![at(0.0, 0.0, 0.2)]]);
+    assert_eq!(updates[1].tracks, [None]);
+}
+
+#[test]
+fn objects_of_different_classes_are_never_one_track() {
+    let mut tracker = tracker();
+    let car = Observation { class: 2, ..at(0.0, 0.0, 0.8) };
+    feed(&mut tracker, 0, &vec![vec![at(0.0, 0.0, 0.8)]; 5]);
+    let updates = feed(&mut tracker, 5, &vec![vec![car]; 2]);
+    assert_eq!(updates[0].tracks, [None]);
+    assert_eq!(updates[1].tracks, [Some(2)]);
+    assert_eq!(updates[1].began[0].class, 2);
+}
+
+#[test]
+fn time_that_jumps_ends_every_track() {
+    for later in [0, 60 * 1_000_000_000] {
+        let mut tracker = tracker();
+        feed(&mut tracker, 10, &vec![vec![at(0.0, 0.0, 0.8)]; 5]);
+        let update = tracker.update(later, &[at(0.0, 0.0, 0.8)]);
+        assert_eq!(update.ended.len(), 1);
+        assert_eq!(update.tracks, [None]);
+        assert_eq!(tracker.update(later + FRAME, &[at(0.0, 0.0, 0.8)]).tracks, [Some(2)], "no number twice");
+    }
+}
+
+#[test]
+fn of_two_tracks_on_one_object_the_younger_ends() {
+    let mut tracker = tracker();
+    // Two boxes on one object, then one between them: the two tracks' estimates fall together.
+    feed(&mut tracker, 0, &vec![vec![at(0.0, 0.0, 0.9)]; 3]);
+    feed(&mut tracker, 3, &vec![vec![at(0.0, 0.0, 0.9), at(3.0, 0.0, 0.8)]; 3]);
+    assert_eq!(tracker.tracks().len(), 2);
+    let updates = feed(&mut tracker, 6, &vec![vec![at(3.0, 0.0, 0.9)]; 3]);
+    let ended: Vec<_> = updates.iter().flat_map(|u| &u.ended).map(|t| t.id).collect();
+    assert_eq!(ended, [2]);
+    assert_eq!(tracker.tracks().len(), 1);
+}
+
+#[test]
+fn numbers_of_tracks_and_detections_are_bounded() {
+    let mut tracker = tracker();
+    for n in 0..10u64 {
+        let shift = n as f32 * 1000.0;
+        let crowd: Vec<_> =
+            (0..300).map(|i| at(shift + (i % 20) as f32 * 50.0, (i / 20) as f32 * 90.0, 0.9)).collect();
+        let update = tracker.update(n * FRAME, &crowd);
+        assert_eq!(update.tracks.len(), 300);
+        assert!(tracker.state().tracks.len() <= MAX_TRACKS);
+    }
+}
+
+#[test]
+fn what_is_not_a_number_is_passed_over() {
+    let mut tracker = tracker();
+    let nan = Observation { bbox: BBox { left: f32::NAN, ..at(0.0, 0.0, 0.9).bbox }, score: 0.9, class: 0 };
+    let update = tracker.update(0, &[nan, at(0.0, 0.0, f32::INFINITY), at(0.0, 0.0, f32::NAN)]);
+    assert_eq!(update.tracks, [None; 3]);
+    assert!(tracker.state().tracks.is_empty());
+}
+
+/// A few objects that wander, vanish, flicker and cross, at times that are not regular.
+fn scene() -> impl Strategy<Value = Vec<(u64, Vec<Observation>)>> {
+    let seen = (0usize..4, -6f32..6.0, -6f32..6.0, 0.05f32..1.0);
+    let frame = (20_000_000u64..400_000_000, prop::collection::vec(seen, 0..6));
+    prop::collection::vec(frame, 1..60).prop_map(|frames| {
+        let mut time = 0;
+        let place = |n: usize, object: usize, dx: f32, dy: f32, score: f32| Observation {
+            bbox: BBox::from_xywh(
+                n as f32 * (object as f32 - 1.5) * 3.0 + 100.0 + dx,
+                60.0 * object as f32 + dy,
+                40.0,
+                80.0,
+            ),
+            score,
+            class: (object / 2) as u32,
+        };
+        let at_times = frames.into_iter().enumerate().map(|(n, (dt, seen))| {
+            time += dt;
+            (time, seen.into_iter().map(|(object, dx, dy, score)| place(n, object, dx, dy, score)).collect())
+        });
+        at_times.collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_track_begins_once_and_ends_at_most_once(scene in scene()) {
+        let mut tracker = tracker();
+        let mut alive = Vec::new();
+        let mut last = 0;
+        for (time, frame) in &scene {
+            let update = tracker.update(*time, frame);
+            for began in &update.began {
+                prop_assert_eq!(began.id, last + 1, "numbers follow each other");
+                last = began.id;
+                alive.push(began.id);
+            }
+            for ended in &update.ended {
+                prop_assert!(alive.contains(&ended.id));
+                alive.retain(|id| *id != ended.id);
+            }
+            let mut numbers: Vec<_> = update.tracks.iter().flatten().collect();
+            numbers.sort_unstable();
+            prop_assert!(numbers.array_windows().all(|[a, b]| a != b), "one detection a track");
+            let known: Vec<_> = tracker.tracks().iter().map(|t| t.id).collect();
+            prop_assert_eq!(&known, &alive);
+        }
+    }
+
+    #[test]
+    fn another_instance_goes_on_with_the_same_numbers(scene in scene(), at in 0usize..60) {
+        let mut blue = tracker();
+        let (before, after) = scene.split_at(at.min(scene.len()));
+        for (time, frame) in before {
+            blue.update(*time, frame);
+        }
+        let kept = serde_json::to_string(blue.state()).unwrap();
+        let mut green = Tracker::resume(Config::for_score(0.4), serde_json::from_str(&kept).unwrap()).unwrap();
+        for (time, frame) in after {
+            prop_assert_eq!(blue.update(*time, frame), green.update(*time, frame));
+        }
+        prop_assert_eq!(blue.state(), green.state(), "to the last bit");
+    }
+}
+
+#[test]
+fn a_state_that_no_tracker_makes_is_refused() {
+    let mut tracker = tracker();
+    feed(&mut tracker, 0, &vec![vec![at(0.0, 0.0, 0.8), at(100.0, 0.0, 0.8)]; 3]);
+    let sound = serde_json::to_value(tracker.state()).unwrap();
+    let resume = |state: serde_json::Value| -> Result<(), String> {
+        let state = serde_json::from_value(state).map_err(|e| e.to_string())?;
+        Tracker::resume(Config::default(), state).map(|_| ())
+    };
+    assert_eq!(resume(sound.clone()), Ok(()));
+    let spoilt = |pointer: &str, value: serde_json::Value| {
+        let mut state = sound.clone();
+        *state.pointer_mut(pointer).unwrap() = value;
+        resume(state).unwrap_err()
+    };
+    assert!(spoilt("/tracks/1/id", 1.into()).contains("twice"));
+    assert!(spoilt("/next_id", 2.into()).contains("track 1 of 2"));
+    assert!(spoilt("/tracks/0/bbox/right", (-5.0).into()).contains("track 0 of 2"));
+    assert!(spoilt("/tracks/0/motion/x/covariance/0", (-1.0).into()).contains("track 0 of 2"));
+    spoilt("/tracks/0/score", serde_json::Value::Null);
+}
