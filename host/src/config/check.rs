@@ -1,0 +1,135 @@
+//! What a schema cannot say: names, addresses, values that depend on each other, and what this version does not have.
+
+use std::collections::BTreeMap;
+
+use super::error::Problem;
+use super::source::Source;
+use super::tree::Node;
+use super::{Camera, CameraTable, Config, Device, Document, Isolation};
+
+/// Longest session name in bytes. The session's log file is named after it, and file names end at 255 bytes.
+pub const MAX_ID_BYTES: usize = 200;
+
+/// Whether a session, a configured camera or a subscriber's, may be called this: anything printable, without blanks at
+/// its ends. The error says what is wrong with the name and does not repeat it.
+pub fn check_session_id(id: &str) -> Result<(), String> {
+    if id.is_empty() {
+        Err("a session's name is empty".into())
+    } else if id.len() > MAX_ID_BYTES {
+        Err(format!("a session's name has at most {MAX_ID_BYTES} bytes, this one has {}", id.len()))
+    } else if let Some(character) = id.chars().find(|&character| !printable(character)) {
+        Err(format!("a session's name is printable; this one has U+{:04X}", u32::from(character)))
+    } else if id.trim() != id {
+        Err("a session's name has no blanks at its ends".into())
+    } else {
+        Ok(())
+    }
+}
+
+/// Neither a control character nor one that is invisible or turns the direction of the line around: names stand in log
+/// lines and on consoles.
+fn printable(character: char) -> bool {
+    !character.is_control()
+        && !matches!(character,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The last step: from a document that the schema admits to a config.
+pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut report = |key: &str, message: String| {
+        problems.push(Problem { origin: tree.nearest(key).origin.clone(), key: key.to_owned(), message });
+    };
+    let listen = document.server.listen;
+    if !listen.ip().to_canonical().is_loopback() {
+        report(
+            "server.listen",
+            format!(
+                "{listen} is not a loopback address, and this version has no tokens to keep strangers out: listen on \
+                 127.0.0.1 and put a reverse proxy that authenticates in front"
+            ),
+        );
+    }
+    let limits = &document.resource_limits;
+    if limits.guest_memory_mb > limits.memory_per_process_mb {
+        report(
+            "resource_limits.guest_memory_mb",
+            format!(
+                "{} is more than the whole worker process may use (resource_limits.memory_per_process_mb = {})",
+                limits.guest_memory_mb, limits.memory_per_process_mb
+            ),
+        );
+    }
+    if document.inference.isolation != Isolation::Process {
+        report("inference.isolation", "not available in this version; it has \"process\" alone".into());
+    }
+    if document.inference.device != Device::Cpu {
+        report("inference.device", "not available in this version; it has \"cpu\" alone".into());
+    }
+    if document.redis.is_some() {
+        report("redis", "not available in this version; leave the section out".into());
+    }
+    let mut seen = BTreeMap::new();
+    let mut cameras = Vec::with_capacity(document.cameras.len());
+    for (index, table) in document.cameras.into_iter().enumerate() {
+        let key = |name: &str| format!("cameras[{index}].{name}");
+        if let Err(message) = check_session_id(&table.id) {
+            report(&key("id"), message);
+        } else if let Some(first) = seen.insert(table.id.clone(), index) {
+            report(&key("id"), format!("\"{}\" is the name of cameras[{first}] already", table.id));
+        }
+        match camera(table) {
+            Ok(camera) => cameras.push(camera),
+            Err((id, message)) => {
+                report(&key("source"), format!("camera \"{}\": {message}", id.escape_debug()))
+            }
+        }
+    }
+    let max = document.session_processes.max_concurrent_sessions;
+    if seen.len() > max {
+        report(
+            "cameras",
+            format!("{} cameras are more than session_processes.max_concurrent_sessions = {max}", seen.len()),
+        );
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(Config {
+        server: document.server,
+        session_processes: document.session_processes,
+        resource_limits: document.resource_limits,
+        inference: document.inference,
+        models: document.models,
+        logs: document.logs,
+        store: document.store,
+        subscriptions: document.subscriptions,
+        cameras,
+    })
+}
+
+fn camera(table: CameraTable) -> Result<Camera, (String, String)> {
+    match Source::parse(&table.source, table.transport, table.pace, table.repeat) {
+        Ok(source) => Ok(Camera {
+            id: table.id,
+            source,
+            pipeline: table.pipeline,
+            settings: table.settings,
+            decode: table.decode,
+        }),
+        Err(error) => Err((table.id, error.to_string())),
+    }
+}
+
+/// A value that the schema admits and the types do not: `server.listen` is the one string with a form of its own.
+pub(super) fn untyped(tree: &Node, error: &serde_json::Error) -> Problem {
+    let node = tree.nearest("server.listen");
+    match node.to_json().as_str() {
+        Some(text) if text.parse::<std::net::SocketAddr>().is_err() => Problem {
+            origin: node.origin.clone(),
+            key: "server.listen".into(),
+            message: format!("expected ADDRESS:PORT such as 127.0.0.1:8001, found the string {text:?}"),
+        },
+        _ => Problem::whole(error.to_string()),
+    }
+}

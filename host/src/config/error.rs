@@ -1,0 +1,93 @@
+//! What can be wrong with a config, said so that an operator can put it right without looking anything up.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// This line of the file, counted from 1.
+    Line(usize),
+    /// Somewhere in the file: JSON gives no lines once it is read.
+    File,
+    /// This environment variable.
+    Environment(String),
+}
+
+/// One thing that is wrong, with the key that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it was written.
+    pub origin: Origin,
+    /// The key's full path, such as `cameras[0].source`. Empty for the file as a whole.
+    pub key: String,
+    /// What is wrong and what would be right. Never holds a credential.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Origin::Line(line) => write!(formatter, "line {line}: ")?,
+            Origin::File => {}
+            Origin::Environment(name) => write!(formatter, "environment variable {name}: ")?,
+        }
+        if !self.key.is_empty() {
+            write!(formatter, "{}: ", self.key)?;
+        }
+        formatter.write_str(&self.message)
+    }
+}
+
+/// Why there is no config.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not there.
+    #[error(
+        "{}: no such config file. Name another with --config FILE, or make one. The smallest that does something:\n\n\
+         [[cameras]]\nid = \"cam-001\"\nsource = \"rtsp://user:password@host/stream\"\npipeline = \"object-detect\"\n",
+        path.display()
+    )]
+    Missing {
+        /// The path as it was given.
+        path: PathBuf,
+    },
+    /// The file is there and cannot be read.
+    #[error("{}: cannot read the config file: {source}", path.display())]
+    Unreadable {
+        /// The path as it was given.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It is neither TOML nor JSON.
+    #[error("{}: not valid {format}, {position}: {message}", path.display())]
+    Syntax {
+        /// The path as it was given.
+        path: PathBuf,
+        /// `TOML` or `JSON`.
+        format: &'static str,
+        /// Line and column, counted from 1.
+        position: String,
+        /// The parser's words, without the line itself: it may hold a password.
+        message: String,
+    },
+    /// It can be read and says something wrong.
+    #[error("{}: {}", path.display(), listing(problems))]
+    Invalid {
+        /// The path as it was given.
+        path: PathBuf,
+        /// All that is wrong, in the order of the file's sections; never empty.
+        problems: Vec<Problem>,
+    },
+}
+
+fn listing(problems: &[Problem]) -> String {
+    match problems {
+        [only] => only.to_string(),
+        several => {
+            let lines: Vec<String> = several.iter().map(|problem| format!("\n  {problem}")).collect();
+            format!("{} problems:{}", several.len(), lines.concat())
+        }
+    }
+}

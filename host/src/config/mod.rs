@@ -1,0 +1,401 @@
+//! The config: TOML or JSON with the same keys, overridden by `OCELLI__SECTION__KEY`, checked as a whole before
+//! anything starts.
+//!
+//! Three steps, each able to tell everything that is wrong at once: the text becomes a tree that remembers lines, the
+//! tree is checked against the committed schema (keys, types, ranges, choices), and what a schema cannot say is checked
+//! on the typed values (camera names, addresses, what this version does not have).
+
+mod check;
+mod error;
+mod schema;
+pub mod source;
+mod tree;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ocelli_protocol::worker::Decode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use check::{MAX_ID_BYTES, check_session_id};
+pub use error::{ConfigError, Origin, Problem};
+pub use schema::SCHEMA;
+
+use schema::Schema;
+use source::{Pace, Source, Transport};
+use tree::Node;
+
+/// Where the config is when no other file is named, relative to the working directory.
+pub const DEFAULT_PATH: &str = "config/ocelli.toml";
+
+/// Everything that an operator can set, with the defaults in place.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Config {
+    /// The API.
+    pub server: Server,
+    /// The worker processes.
+    pub session_processes: SessionProcesses,
+    /// What one session may use.
+    pub resource_limits: ResourceLimits,
+    /// The process that runs the models.
+    pub inference: Inference,
+    /// The models.
+    pub models: Models,
+    /// Log files.
+    pub logs: Logs,
+    /// What the host keeps.
+    pub store: Store,
+    /// Sessions that subscribers make.
+    pub subscriptions: Subscriptions,
+    /// Sessions that are always on.
+    pub cameras: Vec<Camera>,
+}
+
+/// The HTTP and WebSocket API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Always a loopback address in this version.
+    pub listen: SocketAddr,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8001)) }
+    }
+}
+
+/// The worker processes, one for each session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionProcesses {
+    /// Sessions at the same time.
+    pub max_concurrent_sessions: usize,
+    /// Seconds that all sessions together have to end when the host stops.
+    pub process_cleanup_timeout: u64,
+    /// Seconds between two checks of a session's health. Not used yet.
+    pub health_check_interval: u64,
+    /// When log files are rotated. Not used yet.
+    pub log_rotation: LogRotation,
+}
+
+impl Default for SessionProcesses {
+    fn default() -> Self {
+        Self {
+            max_concurrent_sessions: 20,
+            process_cleanup_timeout: 30,
+            health_check_interval: 10,
+            log_rotation: LogRotation::default(),
+        }
+    }
+}
+
+/// When log files are rotated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogRotation {
+    /// Size of a file in MiB at which a new one is begun.
+    pub max_size_mb: u64,
+    /// Older files kept.
+    pub backup_count: usize,
+}
+
+impl Default for LogRotation {
+    fn default() -> Self {
+        Self { max_size_mb: 100, backup_count: 5 }
+    }
+}
+
+/// What one session may use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResourceLimits {
+    /// Private memory of a worker process in MiB.
+    pub memory_per_process_mb: u64,
+    /// Share of the GPU's memory for one inference process, 0 to 1. Not used yet.
+    pub gpu_memory_fraction: f64,
+    /// Linear memories of a pipeline together, in MiB; at most `memory_per_process_mb`.
+    pub guest_memory_mb: u64,
+    /// CPU time of one call into a pipeline, in milliseconds.
+    pub call_cpu_ms: u32,
+}
+
+impl Default for ResourceLimits {
+    fn default() -> Self {
+        Self {
+            memory_per_process_mb: 2048,
+            gpu_memory_fraction: 0.3,
+            guest_memory_mb: 256,
+            call_cpu_ms: 1000,
+        }
+    }
+}
+
+/// Where models run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// One supervised child process for each device.
+    #[default]
+    Process,
+    /// A child process for each session. Not in this version.
+    Session,
+    /// In the host itself. Not in this version.
+    InProcess,
+}
+
+/// What models run on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// NVIDIA, by CUDA. Not in this version.
+    Cuda,
+    /// NVIDIA, by TensorRT. Not in this version.
+    Tensorrt,
+    /// Intel, by OpenVINO. Not in this version.
+    Openvino,
+}
+
+/// The process that runs the models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Inference {
+    /// Always [`Isolation::Process`] in this version.
+    pub isolation: Isolation,
+    /// Always [`Device::Cpu`] in this version.
+    pub device: Device,
+    /// Inferences at the same time, one thread each; none: as many as there are cores.
+    pub threads: Option<u32>,
+    /// Milliseconds that one inference may take, waiting in the queue included.
+    pub timeout_ms: u32,
+    /// ONNX Runtime's shared library; none: the one in the cache folder.
+    pub library: Option<PathBuf>,
+    /// Models to load before the first camera starts.
+    pub preload: Vec<String>,
+}
+
+impl Default for Inference {
+    fn default() -> Self {
+        Self {
+            isolation: Isolation::default(),
+            device: Device::default(),
+            threads: None,
+            timeout_ms: 5000,
+            library: None,
+            preload: Vec::new(),
+        }
+    }
+}
+
+/// The models that pipelines may use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Models {
+    /// One folder for each model.
+    pub directory: PathBuf,
+}
+
+impl Default for Models {
+    fn default() -> Self {
+        Self { directory: "models".into() }
+    }
+}
+
+/// Log files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logs {
+    /// Where they go.
+    pub directory: PathBuf,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { directory: "logs".into() }
+    }
+}
+
+/// What the host keeps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// Pipelines and the cache of compiled ones.
+    pub directory: PathBuf,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { directory: "data".into() }
+    }
+}
+
+/// Sessions that subscribers make.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Subscriptions {
+    /// Seconds that such a session lives on when its last subscriber has gone.
+    pub grace_s: u64,
+    /// What a source that a subscriber names may begin with; empty: subscribers make no sessions.
+    pub sources: Vec<String>,
+}
+
+impl Default for Subscriptions {
+    fn default() -> Self {
+        Self { grace_s: 10, sources: vec!["rtsp://".into()] }
+    }
+}
+
+/// A session that is always on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Camera {
+    /// The session's name; see [`check_session_id`].
+    pub id: String,
+    /// Where its frames come from.
+    pub source: Source,
+    /// A pipeline's name, or a path to a `.wasm` component.
+    pub pipeline: String,
+    /// Given to the pipeline.
+    pub settings: Map<String, Value>,
+    /// Frames to decode.
+    pub decode: Decode,
+}
+
+impl Config {
+    /// Reads a config file and the environment's overrides of it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
+            _ => ConfigError::Unreadable { path: path.to_owned(), source },
+        })?;
+        let mut unreadable = Vec::new();
+        // Sorted, so that the same environment gives the same answer each time.
+        let mut variables: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+            .filter(|(name, _)| name.starts_with(tree::PREFIX))
+            .filter_map(|(name, value)| match value.into_string() {
+                Ok(value) => Some((name, value)),
+                Err(_) => {
+                    let message = "the value is not valid UTF-8".to_owned();
+                    unreadable.push(Problem {
+                        origin: Origin::Environment(name),
+                        key: String::new(),
+                        message,
+                    });
+                    None
+                }
+            })
+            .collect();
+        variables.sort_unstable();
+        if unreadable.is_empty() {
+            Self::from_text(path, &text, &variables)
+        } else {
+            Err(ConfigError::Invalid { path: path.to_owned(), problems: unreadable })
+        }
+    }
+
+    /// A config from the text of a file, overridden by variables given as name and value. `path` tells TOML from JSON
+    /// by its ending, where it has one of the two, and stands in errors; nothing is read from it.
+    pub fn from_text(path: &Path, text: &str, variables: &[(String, String)]) -> Result<Self, ConfigError> {
+        let json = match path.extension().and_then(|ending| ending.to_str()) {
+            Some("json") => true,
+            Some("toml") => false,
+            // No TOML document begins with a brace.
+            _ => text.trim_start().starts_with('{'),
+        };
+        let (format, parsed) =
+            if json { ("JSON", Node::from_json(text)) } else { ("TOML", Node::from_toml(text)) };
+        let mut tree = parsed.map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            format,
+            position: error.position,
+            message: error.message,
+        })?;
+        let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
+        let schema = Schema::committed().map_err(|error| {
+            invalid(vec![Problem::whole(format!("the built-in schema is broken: {error}"))])
+        })?;
+        let mut problems = Vec::new();
+        tree.overlay(variables, &schema, &mut problems);
+        schema.check(&tree, "", &mut problems);
+        if !problems.is_empty() {
+            return Err(invalid(problems));
+        }
+        let document: Document = serde_json::from_value(tree.to_json())
+            .map_err(|error| invalid(vec![check::untyped(&tree, &error)]))?;
+        check::typed(document, &tree).map_err(invalid)
+    }
+
+    /// What the operator set and this version does nothing with: lines for the log at start.
+    pub fn warnings(&self) -> Vec<String> {
+        let (processes, limits) = (SessionProcesses::default(), ResourceLimits::default());
+        let rotation = &self.session_processes.log_rotation;
+        let idle = [
+            (
+                "session_processes.health_check_interval",
+                self.session_processes.health_check_interval != processes.health_check_interval,
+            ),
+            (
+                "session_processes.log_rotation.max_size_mb",
+                rotation.max_size_mb != processes.log_rotation.max_size_mb,
+            ),
+            (
+                "session_processes.log_rotation.backup_count",
+                rotation.backup_count != processes.log_rotation.backup_count,
+            ),
+            (
+                "resource_limits.gpu_memory_fraction",
+                self.resource_limits.gpu_memory_fraction != limits.gpu_memory_fraction,
+            ),
+        ];
+        idle.iter()
+            .filter(|(_, set)| *set)
+            .map(|(key, _)| format!("{key} has no effect in this version"))
+            .collect()
+    }
+}
+
+/// A config as it is written: [`Config`] before sources are taken apart. Its keys are those of the schema.
+/// Without `Debug`: it holds credentials.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Document {
+    server: Server,
+    session_processes: SessionProcesses,
+    resource_limits: ResourceLimits,
+    inference: Inference,
+    models: Models,
+    logs: Logs,
+    store: Store,
+    redis: Option<Redis>,
+    subscriptions: Subscriptions,
+    cameras: Vec<CameraTable>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Redis {
+    url: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CameraTable {
+    id: String,
+    source: String,
+    transport: Option<Transport>,
+    pace: Option<Pace>,
+    #[serde(default)]
+    repeat: bool,
+    pipeline: String,
+    #[serde(default)]
+    settings: Map<String, Value>,
+    #[serde(default)]
+    decode: Decode,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! Checks a config against `config/ocelli.schema.json`, the one place where keys, types, ranges and choices are written.
+//!
+//! The schema keeps to what this reads: `type`, `properties` with `additionalProperties: false`, `required`, `items`,
+//! `enum`, `minimum`, `maximum`, `minLength`, and `writeOnly` for values that may hold a credential and are not shown.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use super::error::{Origin, Problem};
+use super::tree::{Node, Value};
+
+/// The committed schema, built into the program.
+pub const SCHEMA: &str = include_str!("../../../config/ocelli.schema.json");
+
+/// Below this similarity (0 to 1, by Damerau and Levenshtein) a known key is no guess at what was meant: `tokens` is
+/// not a slip of the pen for `listen`.
+const SIMILAR: f64 = 0.6;
+
+/// Characters of a wrong value that a message repeats.
+const SHOWN: usize = 60;
+
+/// The types of JSON Schema that the config uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    Object,
+    Array,
+    String,
+    Integer,
+    Number,
+    Boolean,
+}
+
+/// A node of the schema.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Schema {
+    #[serde(rename = "type")]
+    kind: Option<Kind>,
+    #[serde(default)]
+    properties: BTreeMap<String, Schema>,
+    additional_properties: Option<bool>,
+    #[serde(default)]
+    required: Vec<String>,
+    items: Option<Box<Schema>>,
+    #[serde(rename = "enum", default)]
+    choices: Vec<String>,
+    minimum: Option<f64>,
+    maximum: Option<f64>,
+    min_length: Option<usize>,
+    #[serde(default)]
+    write_only: bool,
+}
+
+impl Schema {
+    /// The committed schema.
+    pub(super) fn committed() -> Result<Self, serde_json::Error> {
+        serde_json::from_str(SCHEMA)
+    }
+
+    /// The type; a choice is a string.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind.unwrap_or(Kind::String)
+    }
+
+    /// The schema of the key at this path.
+    pub(super) fn at(&self, steps: &[&str]) -> Option<&Self> {
+        steps.iter().try_fold(self, |schema, step| schema.properties.get(*step))
+    }
+
+    /// Adds all that is wrong with a value. `key` is the value's full path, empty for the root.
+    pub(super) fn check(&self, node: &Node, key: &str, problems: &mut Vec<Problem>) {
+        self.check_below(self, node, key, problems);
+    }
+
+    fn check_below(&self, root: &Self, node: &Node, key: &str, problems: &mut Vec<Problem>) {
+        match (&node.value, self.kind()) {
+            (Value::Table(members), Kind::Object) => self.check_table(root, members, node, key, problems),
+            (Value::Array(items), Kind::Array) => {
+                let Some(schema) = &self.items else { return };
+                for (index, item) in items.iter().enumerate() {
+                    schema.check_below(root, item, &format!("{key}[{index}]"), problems);
+                }
+            }
+            (Value::Scalar(scalar), kind) if self.admits(scalar, kind) => {}
+            _ => problems.push(Problem {
+                origin: node.origin.clone(),
+                key: key.to_owned(),
+                message: format!("expected {}, found {}", self.expected(), self.found(&node.value)),
+            }),
+        }
+    }
+
+    fn check_table(
+        &self,
+        root: &Self,
+        members: &BTreeMap<String, Node>,
+        node: &Node,
+        key: &str,
+        problems: &mut Vec<Problem>,
+    ) {
+        for (name, member) in members {
+            match self.properties.get(name) {
+                Some(schema) => schema.check_below(root, member, &joined(key, name), problems),
+                None if self.additional_properties == Some(false) => problems.push(Problem {
+                    origin: member.origin.clone(),
+                    key: joined(key, name),
+                    message: self.unknown(root, name),
+                }),
+                None => {}
+            }
+        }
+        for name in self.required.iter().filter(|name| !members.contains_key(*name)) {
+            problems.push(Problem {
+                origin: node.origin.clone(),
+                key: joined(key, name),
+                message: "missing".to_owned(),
+            });
+        }
+    }
+
+    fn unknown(&self, root: &Self, name: &str) -> String {
+        let nearest = self
+            .properties
+            .keys()
+            .map(|known| (strsim::normalized_damerau_levenshtein(known, name), known))
+            .max_by(|one, other| one.0.total_cmp(&other.0));
+        match nearest {
+            Some((similarity, known)) if similarity >= SIMILAR => {
+                return format!("unknown key; did you mean {known}?");
+            }
+            _ => {}
+        }
+        if let Some(elsewhere) = root.find(name, "") {
+            return format!("unknown key here; did you mean {elsewhere}?");
+        }
+        let known: Vec<&str> = self.properties.keys().map(String::as_str).collect();
+        format!("unknown key; known here: {}", known.join(", "))
+    }
+
+    /// The full path of a key of this name.
+    fn find(&self, name: &str, path: &str) -> Option<String> {
+        let below = |(key, schema): (&String, &Self)| {
+            let path = joined(path, key);
+            if key == name { Some(path) } else { schema.find(name, &path) }
+        };
+        self.properties.iter().find_map(below)
+    }
+
+    fn admits(&self, scalar: &Json, kind: Kind) -> bool {
+        let in_range = |number: f64| {
+            self.minimum.is_none_or(|minimum| number >= minimum)
+                && self.maximum.is_none_or(|maximum| number <= maximum)
+        };
+        match (scalar, kind) {
+            (Json::Bool(_), Kind::Boolean) => true,
+            (Json::Number(number), Kind::Number) => number.as_f64().is_some_and(in_range),
+            (Json::Number(number), Kind::Integer) => {
+                !number.is_f64() && number.as_f64().is_some_and(in_range)
+            }
+            (Json::String(text), Kind::String) => {
+                self.min_length.is_none_or(|length| text.chars().count() >= length)
+                    && (self.choices.is_empty() || self.choices.contains(text))
+            }
+            _ => false,
+        }
+    }
+
+    fn expected(&self) -> String {
+        let range = match (self.minimum, self.maximum) {
+            (Some(minimum), Some(maximum)) => format!(" from {minimum} to {maximum}"),
+            _ => String::new(),
+        };
+        match self.kind() {
+            Kind::Object => "a table".into(),
+            Kind::Array if self.items.as_ref().is_some_and(|items| items.kind() == Kind::Object) => {
+                "an array of tables".into()
+            }
+            Kind::Array => "an array".into(),
+            Kind::Integer => format!("an integer{range}"),
+            Kind::Number => format!("a number{range}"),
+            Kind::Boolean => "true or false".into(),
+            Kind::String if !self.choices.is_empty() => {
+                let choices: Vec<String> =
+                    self.choices.iter().map(|choice| format!("\"{choice}\"")).collect();
+                format!("one of {}", choices.join(", "))
+            }
+            Kind::String if self.min_length.is_some() => "a string that is not empty".into(),
+            Kind::String => "a string".into(),
+        }
+    }
+
+    fn found(&self, value: &Value) -> String {
+        let (article, value) = match value {
+            Value::Table(_) => return "a table".into(),
+            Value::Array(_) => return "an array".into(),
+            Value::Scalar(scalar) => (
+                match scalar {
+                    Json::String(_) => "the string ",
+                    Json::Number(_) => "the number ",
+                    _ => "",
+                },
+                scalar.to_string(),
+            ),
+        };
+        if self.write_only {
+            return "something else (not shown: it may hold a password)".into();
+        }
+        match value.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{article}{}...", value.get(..end).unwrap_or_default()),
+            None => format!("{article}{value}"),
+        }
+    }
+}
+
+impl Problem {
+    /// About the config as a whole.
+    pub(super) fn whole(message: String) -> Self {
+        Self { origin: Origin::File, key: String::new(), message }
+    }
+}
+
+fn joined(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}

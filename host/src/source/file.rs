@@ -1,0 +1,253 @@
+//! Reads a video file for one subscriber: on a thread of its own, no faster than the subscriber takes the units.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ocelli_protocol::clock;
+use ocelli_protocol::worker::UnitHeader;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
+
+use super::annexb::AnnexB;
+use super::mp4::Mp4File;
+use super::nal::{Assembler, NalCodec, Picture};
+use super::{AccessUnit, Fault, SourceEvent};
+use crate::config::source::{FileSource, Pace};
+
+/// Units read ahead: enough that the disk's delays do not show, few enough to cost no memory.
+const READ_AHEAD: usize = 8;
+/// How long a picture of a raw stream is taken to last, which says nothing of it: 25 a second.
+pub(super) const ASSUMED_FRAME_NS: i64 = 40_000_000;
+/// What the endings of files stand for.
+const ENDINGS: [(&str, Container); 7] = [
+    ("mp4", Container::Mp4),
+    ("m4v", Container::Mp4),
+    ("h264", Container::Raw(NalCodec::H264)),
+    ("264", Container::Raw(NalCodec::H264)),
+    ("h265", Container::Raw(NalCodec::H265)),
+    ("265", Container::Raw(NalCodec::H265)),
+    ("hevc", Container::Raw(NalCodec::H265)),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Container {
+    Mp4,
+    Raw(NalCodec),
+}
+
+/// The subscriber's end.
+#[derive(Debug)]
+pub(super) struct FileReader {
+    pace: Pace,
+    items: mpsc::Receiver<Item>,
+    /// Read, and waiting for its time.
+    pending: Option<TimedUnit>,
+    /// When the first unit was due.
+    started: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Item {
+    Unit(TimedUnit),
+    Failed(Fault),
+}
+
+#[derive(Debug)]
+struct TimedUnit {
+    unit: AccessUnit,
+    /// Since the first unit.
+    due: Duration,
+}
+
+impl FileReader {
+    /// Starts reading. Whatever is wrong with the file comes as an event.
+    pub(super) fn start(source: &FileSource) -> Self {
+        let (sender, items) = mpsc::channel(READ_AHEAD);
+        let reader = Self { pace: source.pace, items, pending: None, started: None };
+        let source = source.clone();
+        let failed = source.clone();
+        let on_failure = sender.clone();
+        let thread = std::thread::Builder::new().name("ocelli-file".to_owned()).spawn(move || {
+            // The mp4 parser panics on some damaged files; that is the file's fault, and no one else's trouble.
+            let outcome = catch_unwind(AssertUnwindSafe(|| read(&source, &sender)))
+                .unwrap_or_else(|_panic| Err(Stop::Failed("the file is damaged".to_owned())));
+            match outcome {
+                Ok(()) => debug!(target: "ocelli::source", %source, "at its end"),
+                Err(Stop::Unwanted) => debug!(target: "ocelli::source", %source, "no longer wanted"),
+                Err(Stop::Failed(cause)) => report(&sender, Fault::file(&source, cause)),
+            }
+        });
+        if let Err(error) = thread {
+            report_at_once(&on_failure, Fault::file(&failed, format!("no thread to read it: {error}")));
+        }
+        reader
+    }
+
+    /// The next event; cancel-safe.
+    pub(super) async fn next(&mut self) -> SourceEvent {
+        loop {
+            if let Some(pending) = &self.pending {
+                if self.pace == Pace::Realtime {
+                    let started = *self.started.get_or_insert_with(Instant::now);
+                    sleep_until(started + pending.due).await;
+                }
+                if let Some(TimedUnit { mut unit, .. }) = self.pending.take() {
+                    unit.header.received_ns = clock::monotonic_ns();
+                    return SourceEvent::Unit(Arc::new(unit));
+                }
+            }
+            match self.items.recv().await {
+                Some(Item::Unit(unit)) => {
+                    let is_first = unit.unit.header.number == 0;
+                    self.pending = Some(unit);
+                    if is_first {
+                        return SourceEvent::Up;
+                    }
+                }
+                Some(Item::Failed(fault)) => return SourceEvent::Down(fault),
+                None => return SourceEvent::Ended,
+            }
+        }
+    }
+}
+
+fn report(sender: &mpsc::Sender<Item>, fault: Fault) {
+    warn!(target: "ocelli::source", kind = fault.kind.code(), "{fault}");
+    // Nobody listens any more: then nobody needs to know.
+    let _ = sender.blocking_send(Item::Failed(fault));
+}
+
+fn report_at_once(sender: &mpsc::Sender<Item>, fault: Fault) {
+    warn!(target: "ocelli::source", kind = fault.kind.code(), "{fault}");
+    // The queue is empty: nothing was ever read.
+    let _ = sender.try_send(Item::Failed(fault));
+}
+
+/// Why reading stops before the end.
+enum Stop {
+    /// The subscriber has gone.
+    Unwanted,
+    /// With the cause.
+    Failed(String),
+}
+
+impl From<String> for Stop {
+    fn from(cause: String) -> Self {
+        Self::Failed(cause)
+    }
+}
+
+fn read(source: &FileSource, sender: &mpsc::Sender<Item>) -> Result<(), Stop> {
+    let container = container(source)?;
+    let mut output = Output { sender, number: 0, restarted: false };
+    let file = || File::open(&source.path).map_err(|error| format!("cannot be opened: {error}"));
+    match container {
+        Container::Mp4 => {
+            let mut mp4 = Mp4File::open(file()?)?;
+            let mut shift_ns = 0_i64;
+            loop {
+                output.mp4(&mut mp4, shift_ns)?;
+                shift_ns = shift_ns.saturating_add(mp4.duration_ns);
+                if !output.goes_on(source)? {
+                    return Ok(());
+                }
+            }
+        }
+        Container::Raw(codec) => loop {
+            output.raw(file()?, codec)?;
+            if !output.goes_on(source)? {
+                return Ok(());
+            }
+        },
+    }
+}
+
+fn container(source: &FileSource) -> Result<Container, String> {
+    let ending = source.path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
+    let known = ENDINGS.iter().find(|(known, _)| *known == ending);
+    known.map(|(_, container)| *container).ok_or_else(|| {
+        let known: Vec<String> = ENDINGS.iter().map(|(ending, _)| format!(".{ending}")).collect();
+        let is = if ending.is_empty() {
+            "the name has no ending".to_owned()
+        } else {
+            format!("unknown ending .{ending}")
+        };
+        format!("{is}; known are {}", known.join(", "))
+    })
+}
+
+/// Where units go, numbered.
+struct Output<'a> {
+    sender: &'a mpsc::Sender<Item>,
+    number: u64,
+    /// The next unit is the first of a repetition.
+    restarted: bool,
+}
+
+impl Output<'_> {
+    /// At the file's end: whether it is to be read once more.
+    fn goes_on(&mut self, source: &FileSource) -> Result<bool, String> {
+        if self.number == 0 {
+            return Err("holds no pictures".to_owned());
+        }
+        self.restarted = true;
+        Ok(source.repeat)
+    }
+
+    fn mp4(&mut self, mp4: &mut Mp4File, shift_ns: i64) -> Result<(), Stop> {
+        let samples = std::mem::take(&mut mp4.samples);
+        for sample in &samples {
+            if let Some((picture, data)) = mp4.read(sample)? {
+                let shown_ns = sample.presentation_ns.saturating_add(shift_ns);
+                let due_ns = sample.decoding_ns.saturating_add(shift_ns);
+                self.send(mp4.codec, picture, data, Some(shown_ns), due_ns)?;
+            }
+        }
+        mp4.samples = samples;
+        Ok(())
+    }
+
+    fn raw(&mut self, file: File, codec: NalCodec) -> Result<(), Stop> {
+        let mut units = AnnexB::new(file, codec);
+        let mut assembler = Assembler::new(codec, Vec::new());
+        while let Some(unit) = units.next_unit()? {
+            let nals: Vec<&[u8]> = unit.iter().map(Vec::as_slice).collect();
+            if let Some((picture, data)) = assembler.assemble(&nals, false) {
+                let due_ns = i64::try_from(self.number).unwrap_or(i64::MAX).saturating_mul(ASSUMED_FRAME_NS);
+                self.send(codec, picture, data, None, due_ns)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        codec: NalCodec,
+        picture: Picture,
+        data: Bytes,
+        presentation_ns: Option<i64>,
+        due_ns: i64,
+    ) -> Result<(), Stop> {
+        let header = UnitHeader {
+            number: self.number,
+            codec: codec.into(),
+            key: picture.key,
+            disposable: picture.disposable,
+            // The decoder must not take the repetition for a continuation of the end.
+            discontinuity: std::mem::take(&mut self.restarted),
+            presentation_ns,
+            capture_ns: u64::try_from(presentation_ns.unwrap_or(due_ns)).unwrap_or_default(),
+            // Set when the unit is handed over: before that it waits for its subscriber.
+            received_ns: 0,
+        };
+        self.number += 1;
+        let due = Duration::from_nanos(u64::try_from(due_ns).unwrap_or_default());
+        let unit = TimedUnit { unit: AccessUnit { header, data }, due };
+        self.sender.blocking_send(Item::Unit(unit)).map_err(|_| Stop::Unwanted)
+    }
+}

@@ -1,0 +1,232 @@
+//! Sources of access units: RTSP cameras and video files.
+//!
+//! A **live source** has one reader, whatever the number of subscribers, so that two sessions on a camera share its
+//! connection. The reader starts with the first subscription and ends with the last. Each subscriber has a queue of its
+//! own with a bound; one that is too slow loses units up to the next key unit, which is marked, and nobody else notices.
+//! A new subscriber gets the current GOP first, then what comes, without gap or duplicate.
+//!
+//! A **file** has a reader for each subscription, which waits for its subscriber: nothing is ever skipped, and no
+//! subscriber waits for another.
+//!
+//! ```text
+//! retina --frame--> rtsp: gate, timing --unit--> fanout: gop, queue per subscriber --> Subscription
+//! mp4 | annexb --unit--> file: thread, bounded channel ------------------------------> Subscription
+//! ```
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ocelli_protocol::worker::UnitHeader;
+use tokio::task::AbortHandle;
+
+use crate::config::source::{RtspSource, Source};
+
+mod annexb;
+mod backoff;
+mod fanout;
+mod fault;
+mod file;
+mod gate;
+mod gop;
+mod mp4;
+mod nal;
+mod rtsp;
+mod timing;
+mod udp;
+
+pub use fault::{Fault, FaultKind};
+
+use fanout::{Fanout, Member};
+use file::FileReader;
+
+/// One coded picture with what is known of it.
+///
+/// For a file, the wall-clock time in the header is the presentation time counted from 1970-01-01, and of a raw stream,
+/// which has no times, the unit's number at 25 pictures a second.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessUnit {
+    /// Its place, times and codec.
+    pub header: UnitHeader,
+    /// Its bytes, as [`Codec`](ocelli_protocol::worker::Codec) describes them.
+    pub data: Bytes,
+}
+
+/// What a subscriber hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceEvent {
+    /// The next access unit, in decoding order.
+    Unit(Arc<AccessUnit>),
+    /// The source delivers from now on.
+    Up,
+    /// The source delivers nothing. A live source is tried again by itself, and [`SourceEvent::Up`] follows when it is
+    /// back; another `Down` when the reason has changed.
+    Down(Fault),
+    /// A file is at its end. Nothing else follows.
+    Ended,
+}
+
+/// How sources are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a live stream may go without a picture before its connection is given up. Cameras send at least one a
+    /// second; 4 s notices a frozen one soon and bears a congested network.
+    pub silence_limit: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { silence_limit: Duration::from_secs(4) }
+    }
+}
+
+/// The registry of readers. Clones are the same registry.
+#[derive(Clone)]
+pub struct Sources {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    readers: Mutex<HashMap<RtspSource, Reader>>,
+}
+
+/// The one reader of a live source.
+struct Reader {
+    fanout: Arc<Fanout>,
+    task: AbortHandle,
+    subscriptions: usize,
+}
+
+impl Sources {
+    /// A registry without readers.
+    pub fn new(settings: Settings) -> Self {
+        Self { inner: Arc::new(Inner { settings, readers: Mutex::default() }) }
+    }
+
+    /// Subscribes to a source, whose reader starts if this is the first subscription. What is wrong with the source
+    /// comes as [`SourceEvent::Down`].
+    ///
+    /// To be called within a tokio runtime, which the reader then runs in.
+    pub fn subscribe(&self, source: &Source) -> Subscription {
+        let feed = match source {
+            Source::Rtsp(source) => Feed::Live(self.join(source)),
+            Source::File(source) => Feed::File(FileReader::start(source)),
+        };
+        Subscription { feed }
+    }
+
+    /// How many live sources are being read.
+    pub fn live_readers(&self) -> usize {
+        self.inner.lock().len()
+    }
+
+    fn join(&self, source: &RtspSource) -> LiveFeed {
+        let mut readers = self.inner.lock();
+        let reader = readers.entry(source.clone()).or_insert_with(|| {
+            let fanout = Arc::new(Fanout::default());
+            let task = tokio::spawn(rtsp::run(source.clone(), Arc::clone(&fanout), self.inner.settings));
+            Reader { fanout, task: task.abort_handle(), subscriptions: 0 }
+        });
+        reader.subscriptions += 1;
+        let member = reader.fanout.join();
+        LiveFeed { member, _lease: Lease { inner: Arc::clone(&self.inner), source: source.clone() } }
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("settings", &self.inner.settings).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RtspSource, Reader>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A subscriber's view of a source. Dropping it unsubscribes.
+#[derive(Debug)]
+pub struct Subscription {
+    feed: Feed,
+}
+
+#[derive(Debug)]
+enum Feed {
+    Live(LiveFeed),
+    File(FileReader),
+}
+
+#[derive(Debug)]
+struct LiveFeed {
+    member: Member,
+    _lease: Lease,
+}
+
+impl Subscription {
+    /// The next event. Cancel-safe: a call that is given up loses nothing. After [`SourceEvent::Ended`] it answers
+    /// `Ended` again.
+    pub async fn next(&mut self) -> SourceEvent {
+        match &mut self.feed {
+            Feed::Live(live) => live.member.next().await,
+            Feed::File(file) => file.next().await,
+        }
+    }
+
+    /// Units that this subscriber was too slow for, in total. Always 0 for a file.
+    pub fn dropped(&self) -> u64 {
+        match &self.feed {
+            Feed::Live(live) => live.member.dropped(),
+            Feed::File(_) => 0,
+        }
+    }
+}
+
+/// Keeps a reader running.
+struct Lease {
+    inner: Arc<Inner>,
+    source: RtspSource,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut readers = self.inner.lock();
+        let Some(reader) = readers.get_mut(&self.source) else { return };
+        reader.subscriptions -= 1;
+        if reader.subscriptions == 0 {
+            reader.task.abort();
+            readers.remove(&self.source);
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lease").field(&self.source).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ocelli_protocol::worker::Codec;
+
+    use super::*;
+
+    /// An access unit with a number and `size` bytes; what the other fields hold plays no part.
+    pub(super) fn unit(number: u64, key: bool, size: usize) -> Arc<AccessUnit> {
+        let header = UnitHeader {
+            number,
+            codec: Codec::H264,
+            key,
+            disposable: false,
+            discontinuity: false,
+            presentation_ns: None,
+            capture_ns: 0,
+            received_ns: 0,
+        };
+        Arc::new(AccessUnit { header, data: Bytes::from(vec![0; size]) })
+    }
+}

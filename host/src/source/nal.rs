@@ -1,0 +1,351 @@
+//! NAL units of H.264 and H.265: what kind each is, and access units put together from them in Annex B form.
+//!
+//! Only headers are read, and of a sequence parameter set the one field that lies in its third byte. Type numbers are
+//! those of ITU-T H.264 table 7-1 and H.265 table 7-1.
+
+use bytes::Bytes;
+use ocelli_protocol::worker::Codec;
+
+/// The four-byte form everywhere: it is demanded before parameter sets and before the first NAL unit of an access unit.
+const START_CODE: [u8; 4] = [0, 0, 0, 1];
+
+/// Parameter sets kept for key pictures that come without. A stream has one of each kind, rarely two; the bound keeps a
+/// hostile file from filling memory.
+const MAX_PARAMETER_SETS: usize = 64;
+
+/// What a NAL unit is to whoever cuts streams into access units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A slice; `first` where it is the first one of its picture.
+    Slice { first: bool },
+    /// VPS, SPS or PPS.
+    ParameterSet,
+    /// Access unit delimiter.
+    Delimiter,
+    /// Anything else that stands before the first slice of an access unit.
+    Prefix,
+    /// Anything that may follow slices of the same access unit.
+    Other,
+}
+
+/// What the slices of an access unit say about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Picture {
+    /// Decoding can start here.
+    pub(super) key: bool,
+    /// No other picture refers to this one.
+    pub(super) disposable: bool,
+}
+
+/// H.264 or H.265: the two codecs made of NAL units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NalCodec {
+    H264,
+    H265,
+}
+
+impl From<NalCodec> for Codec {
+    fn from(codec: NalCodec) -> Self {
+        match codec {
+            NalCodec::H264 => Self::H264,
+            NalCodec::H265 => Self::H265,
+        }
+    }
+}
+
+impl NalCodec {
+    fn nal_type(self, nal: &[u8]) -> Option<u8> {
+        let header = *nal.first()?;
+        Some(match self {
+            Self::H264 => header & 0x1f,
+            Self::H265 => (header >> 1) & 0x3f,
+        })
+    }
+
+    /// None where the NAL unit is too short to have a header.
+    pub(super) fn kind(self, nal: &[u8]) -> Option<Kind> {
+        // The first syntax element of a slice header, first_mb_in_slice as ue(v) or
+        // first_slice_segment_in_pic_flag, starts with a set bit exactly where the slice starts its picture.
+        let starts_picture = |at: usize| nal.get(at).is_some_and(|byte| byte & 0x80 != 0);
+        Some(match (self, self.nal_type(nal)?) {
+            (Self::H264, 1 | 2 | 5) => Kind::Slice { first: starts_picture(1) },
+            (Self::H264, 7 | 8) => Kind::ParameterSet,
+            (Self::H264, 9) => Kind::Delimiter,
+            (Self::H264, 6 | 15..=18) => Kind::Prefix,
+            (Self::H265, 0..=31) => {
+                // Slices of other layers than the base layer belong to the base layer's picture before them.
+                Kind::Slice { first: layer(nal)? == 0 && starts_picture(2) }
+            }
+            (Self::H265, 32..=34) => Kind::ParameterSet,
+            (Self::H265, 35) => Kind::Delimiter,
+            (Self::H265, 39 | 41..=44 | 48..=55) => Kind::Prefix,
+            _ => Kind::Other,
+        })
+    }
+
+    fn is_sequence_parameter_set(self, nal: &[u8]) -> bool {
+        match self {
+            Self::H264 => self.nal_type(nal) == Some(7),
+            Self::H265 => self.nal_type(nal) == Some(33),
+        }
+    }
+}
+
+fn layer(nal: &[u8]) -> Option<u8> {
+    let (first, second) = (nal.first()?, nal.get(1)?);
+    Some((first & 1) << 5 | second >> 3)
+}
+
+/// Looks at access units in decoding order and remembers what later ones are judged by.
+#[derive(Debug)]
+pub(super) struct Inspector {
+    codec: NalCodec,
+    /// The highest temporal layer that the H.265 stream may have (sps_max_sub_layers_minus1).
+    highest_layer: Option<u8>,
+}
+
+impl Inspector {
+    pub(super) fn new(codec: NalCodec) -> Self {
+        Self { codec, highest_layer: None }
+    }
+
+    /// Judges an access unit by its first slice: key and reference marks are the same for all slices of a picture.
+    /// None where it holds no slice.
+    pub(super) fn inspect<'a>(&mut self, nals: impl IntoIterator<Item = &'a [u8]>) -> Option<Picture> {
+        for nal in nals {
+            let Some(nal_type) = self.codec.nal_type(nal) else { continue };
+            match (self.codec, nal_type) {
+                (NalCodec::H264, 1 | 2 | 5) => {
+                    let reference = nal.first().is_some_and(|header| header & 0x60 != 0);
+                    return Some(Picture { key: nal_type == 5, disposable: !reference });
+                }
+                (NalCodec::H265, 33) => {
+                    // sps_video_parameter_set_id u(4), sps_max_sub_layers_minus1 u(3)
+                    self.highest_layer = nal.get(2).map(|byte| (byte >> 1) & 0x07);
+                }
+                (NalCodec::H265, 0..=31) => {
+                    // 16 to 21 are BLA, IDR and CRA: random access points all of them. 22 and 23 are reserved for more.
+                    let key = (16..=21).contains(&nal_type);
+                    return Some(Picture { key, disposable: self.is_disposable_h265(nal, nal_type) });
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// A sub-layer non-reference picture (even types up to 14) may still be referred to by pictures of higher temporal
+    /// layers; nothing refers to it only where there is no higher one.
+    fn is_disposable_h265(&self, nal: &[u8], nal_type: u8) -> bool {
+        let non_reference = nal_type <= 14 && nal_type.is_multiple_of(2);
+        let temporal_layer = nal.get(1).and_then(|byte| (byte & 0x07).checked_sub(1));
+        non_reference && temporal_layer.is_some() && temporal_layer == self.highest_layer
+    }
+}
+
+/// Puts NAL units together to access units that a decoder can start on at every key picture.
+#[derive(Debug)]
+pub(super) struct Assembler {
+    codec: NalCodec,
+    inspector: Inspector,
+    /// The parameter sets in force, for key pictures that come without.
+    parameter_sets: Vec<Vec<u8>>,
+}
+
+impl Assembler {
+    /// `parameter_sets`: those that the container keeps apart from the pictures.
+    pub(super) fn new(codec: NalCodec, parameter_sets: Vec<Vec<u8>>) -> Self {
+        let mut inspector = Inspector::new(codec);
+        // No slice among them: this only notes the stream's number of temporal layers.
+        inspector.inspect(parameter_sets.iter().map(Vec::as_slice));
+        Self { codec, inspector, parameter_sets }
+    }
+
+    /// Writes the NAL units of one access unit in Annex B form, parameter sets before a key picture's slices whether it
+    /// brought them or not. None where it has no slice, so that no picture would come of it. `sync`: the container says
+    /// that decoding can start here, which of some streams only the container knows (recovery points without IDR).
+    pub(super) fn assemble(&mut self, nals: &[&[u8]], sync: bool) -> Option<(Picture, Bytes)> {
+        let picture = self.inspector.inspect(nals.iter().copied());
+        let picture = picture.map(|picture| Picture { key: picture.key || sync, ..picture });
+        let brings_sets = nals.iter().any(|nal| self.codec.is_sequence_parameter_set(nal));
+        let add_sets = picture.is_some_and(|picture| picture.key) && !brings_sets;
+        let mut size: usize = nals.iter().map(|nal| nal.len() + START_CODE.len()).sum();
+        if add_sets {
+            size += self.parameter_sets.iter().map(|nal| nal.len() + START_CODE.len()).sum::<usize>();
+        }
+        let mut data = Vec::with_capacity(size);
+        let mut write = |nal: &[u8]| {
+            data.extend_from_slice(&START_CODE);
+            data.extend_from_slice(nal);
+        };
+        // A delimiter, where there is one, must stay the first.
+        let delimiter = nals.iter().filter(|nal| self.codec.kind(nal) == Some(Kind::Delimiter));
+        delimiter.for_each(|nal| write(nal));
+        if add_sets {
+            self.parameter_sets.iter().for_each(|nal| write(nal));
+        }
+        let rest = nals.iter().filter(|nal| self.codec.kind(nal) != Some(Kind::Delimiter));
+        rest.for_each(|nal| write(nal));
+        self.remember(nals, brings_sets);
+        Some((picture?, data.into()))
+    }
+
+    fn remember(&mut self, nals: &[&[u8]], brings_sequence: bool) {
+        let sets = nals.iter().filter(|nal| self.codec.kind(nal) == Some(Kind::ParameterSet));
+        let mut sets = sets.peekable();
+        if sets.peek().is_none() {
+            return;
+        }
+        if brings_sequence {
+            self.parameter_sets.clear();
+        }
+        for nal in sets {
+            let known = self.parameter_sets.iter().any(|set| set.as_slice() == *nal);
+            if !known && self.parameter_sets.len() < MAX_PARAMETER_SETS {
+                self.parameter_sets.push(nal.to_vec());
+            }
+        }
+    }
+}
+
+/// The NAL units of a whole access unit in Annex B form.
+pub(super) fn split_annex_b(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = match find_start_code(data) {
+        Some(at) => data.get(at + 3..).unwrap_or_default(),
+        None => &[],
+    };
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            let (nal, next) = match find_start_code(rest) {
+                Some(at) => {
+                    rest.split_at_checked(at).map(|(nal, next)| (nal, next.get(3..).unwrap_or_default()))?
+                }
+                None => (rest, [].as_slice()),
+            };
+            rest = next;
+            let nal = trim_trailing_zeros(nal);
+            if !nal.is_empty() {
+                return Some(nal);
+            }
+        }
+        None
+    })
+}
+
+/// A NAL unit never ends with a zero byte; those that follow it belong to the next start code or are padding.
+pub(super) fn trim_trailing_zeros(nal: &[u8]) -> &[u8] {
+    let end = nal.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    nal.get(..end).unwrap_or_default()
+}
+
+/// Where the first `00 00 01` begins.
+pub(super) fn find_start_code(data: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        // The 01 is rare, so looking for it first passes over most of the data in one step.
+        let at = from + data.get(from..)?.iter().position(|byte| *byte == 1)?;
+        if at >= 2 && data.get(at - 2..at) == Some(&[0, 0]) {
+            return Some(at - 2);
+        }
+        from = at + 1;
+    }
+}
+
+/// The NAL units of a sample with length prefixes of `length_size` bytes, as mp4 keeps them. None where a length points
+/// behind the sample's end.
+pub(super) fn split_length_prefixed(mut data: &[u8], length_size: usize) -> Option<Vec<&[u8]>> {
+    let mut nals = Vec::new();
+    while !data.is_empty() {
+        let (length, rest) = data.split_at_checked(length_size)?;
+        let length = length.iter().fold(0_usize, |length, byte| length << 8 | usize::from(*byte));
+        let (nal, rest) = rest.split_at_checked(length)?;
+        if !nal.is_empty() {
+            nals.push(nal);
+        }
+        data = rest;
+    }
+    Some(nals)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPS_264: &[u8] = &[0x67, 1, 2];
+    const PPS_264: &[u8] = &[0x68, 3];
+    const IDR_264: &[u8] = &[0x65, 0x88, 1];
+
+    fn h265(nal_type: u8, temporal_layer: u8) -> Vec<u8> {
+        vec![nal_type << 1, temporal_layer + 1, 0x80]
+    }
+
+    #[test]
+    fn annex_b_splits_at_short_and_long_start_codes() {
+        let data = [0, 0, 0, 1, 9, 0, 0, 1, 0x65, 0, 0, 2, 0, 0, 0, 0, 1, 7, 0];
+        let nals: Vec<&[u8]> = split_annex_b(&data).collect();
+        assert_eq!(nals, [&[9][..], &[0x65, 0, 0, 2], &[7]]);
+        assert_eq!(split_annex_b(&[1, 2, 3]).count(), 0);
+        assert_eq!(split_annex_b(&[0, 0, 1]).count(), 0);
+    }
+
+    #[test]
+    fn a_length_behind_the_samples_end_is_refused() {
+        assert_eq!(split_length_prefixed(&[0, 2, 8, 9, 0, 1, 7], 2), Some(vec![&[8, 9][..], &[7]]));
+        assert_eq!(split_length_prefixed(&[0, 3, 8, 9], 2), None);
+        assert_eq!(split_length_prefixed(&[0], 2), None);
+    }
+
+    #[test]
+    fn h264_key_and_disposable_come_from_the_slice_header() {
+        let mut inspector = Inspector::new(NalCodec::H264);
+        let mut inspect = |nal: &[u8]| inspector.inspect([SPS_264, nal]);
+        assert_eq!(inspect(IDR_264), Some(Picture { key: true, disposable: false }));
+        assert_eq!(inspect(&[0x41, 0x9a]), Some(Picture { key: false, disposable: false }));
+        assert_eq!(inspect(&[0x01, 0x9a]), Some(Picture { key: false, disposable: true }));
+        assert_eq!(inspect(PPS_264), None);
+    }
+
+    #[test]
+    fn h265_bla_idr_and_cra_are_key_pictures() {
+        let mut inspector = Inspector::new(NalCodec::H265);
+        for nal_type in 0..=31 {
+            let picture = inspector.inspect([h265(nal_type, 0).as_slice()]).unwrap();
+            assert_eq!(picture.key, (16..=21).contains(&nal_type), "type {nal_type}");
+        }
+    }
+
+    #[test]
+    fn h265_pictures_are_disposable_only_in_the_highest_temporal_layer() {
+        let mut inspector = Inspector::new(NalCodec::H265);
+        let disposable = |inspector: &mut Inspector, nal_type, layer| {
+            inspector.inspect([h265(nal_type, layer).as_slice()]).unwrap().disposable
+        };
+        assert!(!disposable(&mut inspector, 0, 0), "the number of layers is not known yet");
+        inspector.inspect([&[33 << 1, 1, 0b0000_0010][..]]);
+        assert!(disposable(&mut inspector, 0, 1));
+        assert!(!disposable(&mut inspector, 0, 0), "a picture of layer 1 may refer to it");
+        assert!(!disposable(&mut inspector, 1, 1), "a reference picture");
+        assert!(disposable(&mut inspector, 8, 1), "a leading picture of the highest layer");
+        assert!(!disposable(&mut inspector, 16, 1), "a key picture");
+    }
+
+    #[test]
+    fn key_pictures_get_parameter_sets_behind_the_delimiter_unless_they_bring_them() {
+        let mut assembler = Assembler::new(NalCodec::H264, vec![SPS_264.to_vec(), PPS_264.to_vec()]);
+        let delimiter: &[u8] = &[9, 0x10];
+        let (picture, data) = assembler.assemble(&[delimiter, IDR_264], false).unwrap();
+        assert!(picture.key);
+        let nals: Vec<&[u8]> = split_annex_b(&data).collect();
+        assert_eq!(nals, [delimiter, SPS_264, PPS_264, IDR_264]);
+
+        let other_sps: &[u8] = &[0x67, 9];
+        let (_, data) = assembler.assemble(&[other_sps, PPS_264, IDR_264], false).unwrap();
+        assert_eq!(split_annex_b(&data).count(), 3);
+        let (_, data) = assembler.assemble(&[IDR_264], false).unwrap();
+        let nals: Vec<&[u8]> = split_annex_b(&data).collect();
+        assert_eq!(nals, [other_sps, PPS_264, IDR_264], "the newest sets are in force");
+
+        let (_, data) = assembler.assemble(&[&[0x41, 0x9a]], false).unwrap();
+        assert_eq!(split_annex_b(&data).count(), 1, "no sets before other pictures");
+    }
+}
