@@ -1,0 +1,197 @@
+//! What clients send over a WebSocket.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::config::check_session_id;
+
+/// Longest message of a client in bytes: settings and commands are small, and a client that sends more is at fault.
+pub(super) const MAX_MESSAGE: usize = 64 << 10;
+
+/// The types, for error messages.
+const TYPES: &str = "subscribe, unsubscribe, command, ping";
+
+/// A request.
+#[derive(Debug, PartialEq)]
+pub(super) enum ClientMessage {
+    Subscribe(Subscribe),
+    Unsubscribe { session: String },
+    Command { session: String, id: Option<Value>, command: Value },
+    Ping,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Subscribe {
+    pub(super) session: String,
+    pub(super) source: Option<String>,
+    pub(super) pipeline: Option<String>,
+    pub(super) settings: Option<Map<String, Value>>,
+    #[serde(default = "yes")]
+    pub(super) detections: bool,
+    pub(super) after: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unsubscribe {
+    session: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Command {
+    session: String,
+    id: Option<Value>,
+    command: Value,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ping {}
+
+/// Why a message is not a request.
+#[derive(Debug, PartialEq)]
+pub(super) struct Malformed {
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    pub(super) session: Option<String>,
+}
+
+impl ClientMessage {
+    /// Reads one message. Unknown keys are refused: a misspelt one would otherwise be taken for its default.
+    pub(super) fn parse(text: &str) -> Result<Self, Malformed> {
+        let malformed = |code, message: String| Malformed { code, message, session: None };
+        if text.len() > MAX_MESSAGE {
+            let message = format!("a message has at most {MAX_MESSAGE} bytes, this one has {}", text.len());
+            return Err(malformed("too_large", message));
+        }
+        let value: Value = serde_json::from_str(text)
+            .map_err(|error| malformed("bad_json", format!("the message is not JSON: {error}")))?;
+        let Value::Object(mut members) = value else {
+            return Err(malformed("bad_message", "a message is one JSON object".into()));
+        };
+        let session = members.get("session").and_then(Value::as_str).map(str::to_owned);
+        let kind = members.remove("type");
+        let rest = Value::Object(members);
+        let parsed = match kind.as_ref().and_then(Value::as_str) {
+            Some("subscribe") => Subscribe::deserialize(rest).map(Self::Subscribe),
+            Some("unsubscribe") => {
+                Unsubscribe::deserialize(rest).map(|message| Self::Unsubscribe { session: message.session })
+            }
+            Some("command") => Command::deserialize(rest).map(|message| Self::Command {
+                session: message.session,
+                id: message.id,
+                command: message.command,
+            }),
+            Some("ping") => Ping::deserialize(rest).map(|Ping {}| Self::Ping),
+            Some(other) => {
+                let other: String = other.chars().take(60).collect();
+                let message = format!("there is no message of type {other:?}; types are {TYPES}");
+                return Err(Malformed { session, ..malformed("unknown_type", message) });
+            }
+            None => {
+                let message = format!("a message says what it is in \"type\", one of {TYPES}");
+                return Err(Malformed { session, ..malformed("bad_message", message) });
+            }
+        };
+        let checked = parsed.map_err(|error| error.to_string()).and_then(Self::checked);
+        checked.map_err(|message| Malformed { session, ..malformed("bad_message", message) })
+    }
+
+    fn checked(self) -> Result<Self, String> {
+        match &self {
+            Self::Subscribe(subscribe) => {
+                check_session_id(&subscribe.session)?;
+                match (&subscribe.source, &subscribe.pipeline, &subscribe.settings) {
+                    (Some(_), Some(_), _) | (None, None, None) => {}
+                    (None, None, Some(_)) => {
+                        return Err("settings go with a source and a pipeline, which make a session".into());
+                    }
+                    _ => return Err("source and pipeline go together: both make a session".into()),
+                }
+            }
+            Self::Unsubscribe { session } | Self::Command { session, .. } => check_session_id(session)?,
+            Self::Ping => {}
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn code(text: &str) -> (&'static str, String) {
+        let malformed = ClientMessage::parse(text).unwrap_err();
+        (malformed.code, malformed.message)
+    }
+
+    #[test]
+    fn requests_are_read_with_their_defaults() {
+        let message =
+            ClientMessage::parse(r#"{"type":"subscribe","session":"display-001;cam-001"}"#).unwrap();
+        let ClientMessage::Subscribe(subscribe) = message else { panic!("{message:?}") };
+        assert_eq!(subscribe.session, "display-001;cam-001");
+        assert!(subscribe.detections);
+        assert_eq!((subscribe.source, subscribe.pipeline, subscribe.after), (None, None, None));
+        assert_eq!(
+            ClientMessage::parse(r#"{"session":"a","command":{"count":"cars"},"type":"command","id":4}"#)
+                .unwrap(),
+            ClientMessage::Command {
+                session: "a".into(),
+                id: Some(json!(4)),
+                command: json!({"count": "cars"})
+            }
+        );
+        assert_eq!(ClientMessage::parse(r#"{"type":"ping"}"#).unwrap(), ClientMessage::Ping);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_message_is_said() {
+        assert_eq!(code("{").0, "bad_json");
+        assert_eq!(code("").0, "bad_json");
+        assert_eq!(code("[1]").0, "bad_message");
+        assert_eq!(code("{}").0, "bad_message");
+        assert_eq!(code(r#"{"type":7}"#).0, "bad_message");
+        assert_eq!(code(&"[".repeat(10_000)).0, "bad_json");
+        assert_eq!(code(&" ".repeat(MAX_MESSAGE + 1)).0, "too_large");
+        let (kind, message) = code(r#"{"type":"subscrib","session":"a"}"#);
+        assert!(kind == "unknown_type" && message.contains("subscrib") && message.contains("unsubscribe"));
+        let cases = [
+            (r#"{"type":"subscribe"}"#, "session"),
+            (r#"{"type":"subscribe","session":"a","detection":false}"#, "detection"),
+            (r#"{"type":"subscribe","session":"a","detections":"no"}"#, "\"no\""),
+            (r#"{"type":"subscribe","session":"a","source":"rtsp://h/"}"#, "pipeline"),
+            (r#"{"type":"subscribe","session":"a","pipeline":"p"}"#, "source"),
+            (r#"{"type":"subscribe","session":"a","settings":{}}"#, "source"),
+            (r#"{"type":"subscribe","session":"a\nb"}"#, "U+000A"),
+            (r#"{"type":"unsubscribe","session":""}"#, "empty"),
+            (r#"{"type":"command","session":"a"}"#, "command"),
+            (r#"{"type":"ping","session":"a"}"#, "session"),
+        ];
+        for (text, named) in cases {
+            let (kind, message) = code(text);
+            assert!(kind == "bad_message" && message.contains(named), "{text}: {kind} {message}");
+        }
+    }
+
+    #[test]
+    fn the_session_that_a_malformed_message_is_about_is_named() {
+        let malformed = ClientMessage::parse(r#"{"type":"subscribe","session":"a","after":-1}"#).unwrap_err();
+        assert_eq!(malformed.session.as_deref(), Some("a"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in ".{0,200}") {
+            let _ = ClientMessage::parse(&text);
+        }
+    }
+}

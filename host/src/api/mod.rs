@@ -1,0 +1,194 @@
+//! The HTTP and WebSocket API. It knows sessions through [`Control`] alone, and their messages through the event hub.
+//!
+//! Every error answer is a problem of RFC 9457; every WebSocket message is one JSON object, `type` first.
+
+mod message;
+mod origin;
+mod problem;
+mod rest;
+mod socket;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+use axum::serve::ListenerExt;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::event::Hub;
+
+/// WebSockets at the same time, far beyond the displays of a site; each holds a file descriptor and up to
+/// 2 x [`MAX_BYTES`](crate::event::MAX_BYTES) of messages.
+const MAX_SOCKETS: usize = 4096;
+
+/// What the API asks of the sessions.
+pub trait Control: Clone + Send + Sync + 'static {
+    /// A session as `GET /v1/sessions` shows it.
+    type Status: Serialize + Send;
+
+    /// All sessions, sorted by name.
+    fn sessions(&self) -> Vec<Self::Status>;
+
+    /// One session.
+    fn session(&self, id: &str) -> Option<Self::Status>;
+
+    /// Makes sure that there is a session of this name on this source with this pipeline. Runs to its end whether its
+    /// caller still waits or not.
+    fn ensure(
+        &self,
+        id: &str,
+        source: &str,
+        pipeline: &str,
+        settings: Map<String, Value>,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Asks a session's pipeline a question and brings its answer.
+    fn command(&self, id: &str, command: Value) -> impl Future<Output = Result<Value, Refusal>> + Send;
+
+    /// Starts a session anew.
+    fn restart(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Ends a session. Returns when it has ended.
+    fn stop(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Stable, for programs: `unknown_session`, `timeout`, ...
+    pub code: &'static str,
+    /// For a person. Holds no credential.
+    pub message: String,
+}
+
+impl Refusal {
+    /// There is no such session.
+    pub fn unknown(id: &str) -> Self {
+        Self { code: "unknown_session", message: format!("there is no session {id:?}") }
+    }
+}
+
+/// How long the API waits for a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Between two pings to a WebSocket.
+    pub ping: Duration,
+    /// A client from which nothing came for this long, not even the answer to a ping, is gone.
+    pub silence: Duration,
+    /// A client that takes not a byte of a message for this long does not read.
+    pub send: Duration,
+    /// For the last message, the closing handshake, and requests under way when the host stops.
+    pub farewell: Duration,
+}
+
+impl Default for Timing {
+    /// Three pings within the silence: one may be lost in a change of networks, and proxies that close what is idle for
+    /// a minute see traffic.
+    fn default() -> Self {
+        Self {
+            ping: Duration::from_secs(15),
+            silence: Duration::from_secs(45),
+            send: Duration::from_secs(20),
+            farewell: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What every request can reach.
+struct State<C> {
+    control: C,
+    hub: Hub,
+    timing: Timing,
+    ready: Arc<AtomicBool>,
+    stop: CancellationToken,
+    sockets: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+/// The running API.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    ready: Arc<AtomicBool>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    timing: Timing,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    /// Answers on a bound address from now on; `/readyz` only once [`set_ready`](Self::set_ready) was called.
+    pub fn start<C: Control>(
+        listener: TcpListener,
+        hub: Hub,
+        control: C,
+        timing: Timing,
+    ) -> std::io::Result<Self> {
+        let address = listener.local_addr()?;
+        let (ready, stop, tasks) =
+            (Arc::new(AtomicBool::new(false)), CancellationToken::new(), TaskTracker::new());
+        let state = State {
+            control,
+            hub,
+            timing,
+            ready: Arc::clone(&ready),
+            stop: stop.clone(),
+            sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
+            tasks: tasks.clone(),
+        };
+        let listener = listener.tap_io(|connection| {
+            // A small message waits for no other. Where this fails the connection is gone already.
+            let _ = connection.set_nodelay(true);
+        });
+        let serving =
+            axum::serve(listener, router(state)).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let serving = tokio::spawn(serving.into_future());
+        Ok(Self { address, ready, stop, tasks, timing, serving })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets `/readyz` say so.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// Takes no more requests, tells every subscriber that the host stops, and returns when they are gone or the time
+    /// for a farewell is over.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        // A socket bounds its own farewell; requests under way get as much time.
+        let mut serving = self.serving;
+        let under_way = tokio::time::timeout(self.timing.farewell, &mut serving);
+        if tokio::join!(under_way, self.tasks.wait()).0.is_err() {
+            serving.abort();
+        }
+    }
+}
+
+fn router<C: Control>(state: State<C>) -> Router {
+    Router::new()
+        .route("/healthz", get(rest::health))
+        .route("/readyz", get(rest::ready))
+        .route("/v1/sessions", get(rest::sessions))
+        .route("/v1/sessions/{id}", get(rest::session).delete(rest::stop))
+        .route("/v1/sessions/{id}/restart", post(rest::restart))
+        .route("/v1/ws", get(socket::open))
+        .fallback(rest::no_such_path)
+        .method_not_allowed_fallback(rest::no_such_method)
+        .layer(axum::middleware::from_fn(origin::check))
+        .with_state(Arc::new(state))
+}

@@ -1,0 +1,89 @@
+//! The HTTP requests.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State as Extract};
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::problem::Problem;
+use super::{Control, Refusal, State};
+
+/// A session's name in a path: percent-decoded, so it may hold a slash.
+type Id = Result<Path<String>, PathRejection>;
+
+fn id(path: Id) -> Result<String, Problem> {
+    path.map(|Path(id)| id)
+        .map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, "bad_path", rejection.body_text()))
+}
+
+/// The process answers.
+pub(super) async fn health() -> Response {
+    Json(json!({"status": "ok"})).into_response()
+}
+
+/// The cameras have been started.
+pub(super) async fn ready<C: Control>(Extract(state): Extract<Arc<State<C>>>) -> Result<Response, Problem> {
+    let not = |code, detail| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail));
+    if state.stop.is_cancelled() {
+        not("shutting_down", "the host is stopping")
+    } else if !state.ready.load(Ordering::Acquire) {
+        not("starting", "the host is starting its cameras")
+    } else {
+        Ok(Json(json!({"status": "ready"})).into_response())
+    }
+}
+
+pub(super) async fn sessions<C: Control>(Extract(state): Extract<Arc<State<C>>>) -> Response {
+    Json(json!({"sessions": state.control.sessions()})).into_response()
+}
+
+pub(super) async fn session<C: Control>(
+    Extract(state): Extract<Arc<State<C>>>,
+    path: Id,
+) -> Result<Response, Problem> {
+    let id = id(path)?;
+    let status = state.control.session(&id).ok_or_else(|| Refusal::unknown(&id))?;
+    Ok(Json(status).into_response())
+}
+
+/// Answers with the session as it is then.
+pub(super) async fn restart<C: Control>(
+    Extract(state): Extract<Arc<State<C>>>,
+    path: Id,
+) -> Result<Response, Problem> {
+    let id = id(path)?;
+    state.control.restart(&id).await?;
+    let status = state.control.session(&id).ok_or_else(|| Refusal::unknown(&id))?;
+    Ok((StatusCode::ACCEPTED, Json(status)).into_response())
+}
+
+/// Answers when the session's process is gone. It ends too if the client does not wait for that.
+pub(super) async fn stop<C: Control>(
+    Extract(state): Extract<Arc<State<C>>>,
+    path: Id,
+) -> Result<StatusCode, Problem> {
+    let id = id(path)?;
+    let control = state.control.clone();
+    let stopped = state.tasks.spawn(async move { control.stop(&id).await });
+    match stopped.await {
+        Ok(stopped) => stopped?,
+        Err(error) => {
+            return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()));
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn no_such_path(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "unknown_path", format!("there is nothing at {}", uri.path()))
+}
+
+pub(super) async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{method} is not for {}; the Allow header says what is", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", detail)
+}

@@ -1,0 +1,162 @@
+//! From a pipeline's name to a running session: find the component, compile it once, start the session.
+
+mod compile;
+mod pipelines;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::config::source::{Source, SourceError};
+use crate::config::{Camera, Config};
+use crate::event::Hub;
+use crate::session::{SessionError, Sessions, Spec};
+use compile::Compiler;
+
+pub use compile::CompileError;
+pub use pipelines::{PipelineError, find_pipeline};
+
+/// Why a session could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// The pipeline cannot be found or read.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// The component cannot be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The source is not one.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A subscriber may not name this source.
+    #[error("this source is not among those that subscribers may name: see `subscriptions.sources` in the config")]
+    SourceNotAllowed,
+    /// There is a session of this name with another source or pipeline.
+    #[error("session {0:?} exists with another source or pipeline")]
+    Differs(String),
+    /// The session was refused.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}
+
+impl DeployError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Pipeline(_) => "unknown_pipeline",
+            Self::Compile(_) => "invalid_pipeline",
+            Self::Source(_) => "invalid_source",
+            Self::SourceNotAllowed => "source_not_allowed",
+            Self::Differs(_) => "session_differs",
+            Self::Session(error) => error.code(),
+        }
+    }
+}
+
+/// Makes sessions. Cheap to clone.
+#[derive(Clone)]
+pub struct Deployer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    sessions: Sessions,
+    hub: Hub,
+    compiler: Compiler,
+    config: Config,
+}
+
+impl Deployer {
+    /// A deployer with its cache of compiled components in the store's folder.
+    pub async fn new(sessions: Sessions, hub: Hub, program: &std::path::Path, config: &Config) -> anyhow::Result<Self> {
+        let compiler = Compiler::new(program.to_owned(), &config.store.directory.join("compiled")).await?;
+        Ok(Self { inner: Arc::new(Inner { sessions, hub, compiler, config: config.clone() }) })
+    }
+
+    /// Starts a camera of the config.
+    pub async fn start_configured(&self, camera: &Camera) -> Result<(), DeployError> {
+        let path = find_pipeline(&camera.pipeline, &self.inner.config)?;
+        let deployment = self.inner.compiler.deployment(&camera.pipeline, &path).await?;
+        self.inner.sessions.start(Spec {
+            id: camera.id.clone(),
+            source: camera.source.clone(),
+            deployment,
+            settings: camera.settings.clone(),
+            decode: camera.decode,
+        })?;
+        Ok(())
+    }
+
+    /// Makes sure that a session runs this pipeline on this source: a subscriber's, which ends when its last subscriber
+    /// has been gone for the grace period. One that exists already is left as it is.
+    pub async fn ensure(
+        &self,
+        id: &str,
+        source: &str,
+        pipeline: &str,
+        settings: Map<String, Value>,
+    ) -> Result<(), DeployError> {
+        let Inner { sessions, hub, compiler, config } = &*self.inner;
+        let parsed = Source::parse(source, None, None, false)?;
+        if let Some(spec) = sessions.spec(id) {
+            let same = spec.source == parsed && spec.deployment.pipeline == pipeline;
+            return if same { Ok(()) } else { Err(DeployError::Differs(id.to_owned())) };
+        }
+        if !allowed(source, &config.subscriptions.sources) {
+            return Err(DeployError::SourceNotAllowed);
+        }
+        let path = pipelines::find_named(pipeline, config)?;
+        let deployment = compiler.deployment(pipeline, &path).await?;
+        let spec = Spec { id: id.to_owned(), source: parsed, deployment, settings, decode: Default::default() };
+        sessions.start(spec)?;
+        tokio::spawn(end_when_deserted(
+            id.to_owned(),
+            sessions.clone(),
+            hub.clone(),
+            Duration::from_secs(config.subscriptions.grace_s),
+        ));
+        Ok(())
+    }
+}
+
+/// Whether a source begins like one of those that subscribers may name. A path with `..` could lead out of an allowed
+/// folder.
+fn allowed(source: &str, prefixes: &[String]) -> bool {
+    let climbs = source.starts_with("file:") && source.split(['/', ':']).any(|part| part == "..");
+    !climbs && prefixes.iter().any(|prefix| source.starts_with(prefix.as_str()))
+}
+
+/// Waits until nobody has subscribed to a session for the grace period, then ends it.
+async fn end_when_deserted(id: String, sessions: Sessions, hub: Hub, grace: Duration) {
+    let mut subscribers = hub.watch_subscribers(&id);
+    loop {
+        // Its first subscriber counts from the moment when the session was asked for.
+        let returned = tokio::time::timeout(grace, subscribers.wait_for(|count| *count > 0)).await;
+        if !matches!(returned, Ok(Ok(_))) {
+            break;
+        }
+        drop(returned);
+        if subscribers.wait_for(|count| *count == 0).await.is_err() {
+            break;
+        }
+    }
+    // An operator may have ended it before.
+    let _ = sessions.stop(&id, "its last subscriber is gone").await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_allowed_by_its_beginning_alone() {
+        let prefixes = ["rtsp://".to_owned(), "file:/clips/".to_owned()];
+        assert!(allowed("rtsp://camera/stream", &prefixes));
+        assert!(allowed("file:/clips/people.mp4", &prefixes));
+        assert!(!allowed("file:/etc/passwd", &prefixes));
+        assert!(!allowed("file:/clips/../etc/passwd", &prefixes));
+        assert!(!allowed("http://camera/", &prefixes));
+        assert!(!allowed("rtsp://camera/", &[]));
+    }
+}

@@ -1,0 +1,137 @@
+//! From what a worker reports to what subscribers get. Numbers are rounded here, so that a message is compact and two
+//! runs over one file give the same bytes.
+
+use jiff::Timestamp;
+use ocelli_protocol::worker as protocol;
+use serde_json::{Map, Value};
+
+use super::wire::{Attribute, Attributes, Detection, Detections, Event, Latency};
+
+/// Why a worker's result cannot be told to anyone: JSON has no such value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadResult {
+    /// Infinite, or not a number.
+    #[error("a detection of frame {frame} labelled {label:?} has a {what} that is not finite")]
+    NotFinite {
+        /// The frame's number.
+        frame: u64,
+        /// The detection's label.
+        label: String,
+        /// Which of its numbers.
+        what: &'static str,
+    },
+    /// An event's data.
+    #[error("the data of event {kind:?} of frame {frame} is not a JSON object: {reason}")]
+    Data {
+        /// The frame's number.
+        frame: u64,
+        /// The event's kind.
+        kind: String,
+        /// The parser's words.
+        reason: String,
+    },
+}
+
+/// The detections of a frame; none where the pipeline did not look at it. `deployment` says which one it was.
+pub fn detections(result: &protocol::FrameResult, deployment: &str) -> Result<Option<Detections>, BadResult> {
+    let Some(found) = &result.detections else { return Ok(None) };
+    Ok(Some(Detections {
+        frame: result.frame,
+        time: rfc3339(result.capture_ns),
+        deployment: deployment.to_owned(),
+        width: result.width,
+        height: result.height,
+        detections: all(found, result.frame)?,
+        latency_ms: Latency::of(&result.stations),
+    }))
+}
+
+/// One of a frame's events. `deployment` says which one it was.
+pub fn event(
+    event: &protocol::Event,
+    result: &protocol::FrameResult,
+    deployment: &str,
+) -> Result<Event, BadResult> {
+    let data = match event.data.trim() {
+        "" => Map::new(),
+        text => serde_json::from_str::<Map<String, Value>>(text).map_err(|error| BadResult::Data {
+            frame: result.frame,
+            kind: event.kind.clone(),
+            reason: error.to_string(),
+        })?,
+    };
+    Ok(Event {
+        time: rfc3339(result.capture_ns),
+        kind: event.kind.clone(),
+        deployment: deployment.to_owned(),
+        frame: result.frame,
+        detections: all(&event.detections, result.frame)?,
+        data,
+    })
+}
+
+/// Nanoseconds since 1970 as RFC 3339 in UTC with milliseconds, cut off, not rounded.
+pub fn rfc3339(wall_ns: u64) -> String {
+    // 64 bits of nanoseconds end in the year 2554, within what a timestamp can hold.
+    let time = Timestamp::from_nanosecond(i128::from(wall_ns)).unwrap_or(Timestamp::UNIX_EPOCH);
+    format!("{time:.3}")
+}
+
+fn all(found: &[protocol::Detection], frame: u64) -> Result<Vec<Detection>, BadResult> {
+    found.iter().map(|detection| one(detection, frame)).collect()
+}
+
+fn one(found: &protocol::Detection, frame: u64) -> Result<Detection, BadResult> {
+    let not_finite = |what| BadResult::NotFinite { frame, label: found.label.clone(), what };
+    let area = [found.area.x, found.area.y, found.area.width, found.area.height];
+    if !area.iter().all(|side| side.is_finite()) {
+        return Err(not_finite("box"));
+    }
+    if !found.score.is_finite() || !found.attributes.iter().all(|attribute| attribute.score.is_finite()) {
+        return Err(not_finite("score"));
+    }
+    if !found.embedding.iter().flatten().all(|element| element.is_finite()) {
+        return Err(not_finite("embedding"));
+    }
+    let mut attributes: Vec<(String, Attribute)> = Vec::with_capacity(found.attributes.len());
+    for attribute in &found.attributes {
+        // A JSON object has each name once: the first one said counts.
+        if !attributes.iter().any(|(name, _)| *name == attribute.name) {
+            let value = Attribute { value: attribute.value.clone(), score: rounded(attribute.score, 4) };
+            attributes.push((attribute.name.clone(), value));
+        }
+    }
+    Ok(Detection {
+        label: found.label.clone(),
+        score: rounded(found.score, 4),
+        area: area.map(|side| rounded(side, 2)),
+        track: found.track,
+        attributes: Attributes(attributes),
+        embedding: found.embedding.clone(),
+    })
+}
+
+fn rounded(number: f32, decimals: i32) -> f64 {
+    let scale = 10f64.powi(decimals);
+    // Adding zero turns -0 into 0.
+    (f64::from(number) * scale).round() / scale + 0.0
+}
+
+impl Latency {
+    /// What the stations' times amount to. A station that lies before the one before it, as one that was never reached
+    /// does, counts 0.
+    pub fn of(stations: &protocol::Stations) -> Self {
+        let between = |from: u64, to: u64| {
+            // Hundredths of a millisecond, rounded to the nearest.
+            let hundredths = (to.saturating_sub(from) + 5_000) / 10_000;
+            hundredths as f64 / 100.0
+        };
+        Self {
+            decode: between(stations.received, stations.decoded),
+            wait: between(stations.decoded, stations.submitted),
+            inference: between(stations.submitted, stations.inferred),
+            pipeline: between(stations.inferred, stations.emitted),
+            total: between(stations.received, stations.emitted),
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! The hub: one topic for each session, and for each subscriber a queue that its topics write to.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ocelli_protocol::worker::FrameResult;
+use tokio::sync::watch;
+
+use super::convert::{self, BadResult};
+use super::queue::{Queue, Slow};
+use super::wire::{Detections, Event, ServerMessage, State};
+
+/// Where sessions publish and subscribers listen. Cheap to clone; all clones are one hub. Nothing here ever waits for a
+/// subscriber.
+#[derive(Debug, Clone, Default)]
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    // Locked before a topic's own lock where both are held, and never while a message is serialised.
+    topics: Mutex<HashMap<Arc<str>, Arc<Topic>>>,
+    subscribers: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Topic {
+    session: Arc<str>,
+    inner: Mutex<Inner>,
+    /// Subscribers and holds.
+    count: watch::Sender<usize>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// The last event's number.
+    seq: u64,
+    state: State,
+    members: HashMap<u64, Member>,
+    holds: usize,
+    /// Whether there is a session behind it; without, the topic goes with its last subscriber.
+    lives: bool,
+}
+
+#[derive(Debug)]
+struct Member {
+    queue: Arc<Queue>,
+    wants_detections: bool,
+}
+
+impl Hub {
+    /// A hub without topics.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Publishes all that came of a frame: its detections, then its events. `deployment` says which one it was. What
+    /// cannot be told is an error, and nothing of the frame is published then.
+    pub fn publish_result(
+        &self,
+        session: &str,
+        deployment: &str,
+        result: FrameResult,
+    ) -> Result<(), BadResult> {
+        let detections =
+            if self.wants_detections(session) { convert::detections(&result, deployment)? } else { None };
+        let events: Result<Vec<Event>, BadResult> =
+            result.events.iter().map(|event| convert::event(event, &result, deployment)).collect();
+        let events = events?;
+        if let Some(detections) = detections {
+            self.publish_detections(session, &detections);
+        }
+        for event in &events {
+            self.publish_event(session, event);
+        }
+        Ok(())
+    }
+
+    /// Tells all who want to know what was found in a frame. Costs nothing where nobody listens.
+    pub fn publish_detections(&self, session: &str, detections: &Detections) {
+        let topic = self.live_topic(session);
+        let inner = lock(&topic.inner);
+        let mut listeners = inner.members.values().filter(|member| member.wants_detections).peekable();
+        if listeners.peek().is_some() {
+            let text = ServerMessage::Detections { session, detections }.to_text();
+            listeners.for_each(|member| member.queue.push_detections(&topic.session, Arc::clone(&text)));
+        }
+    }
+
+    /// Whether anyone wants the session's detections: if not, they need not be made.
+    pub fn wants_detections(&self, session: &str) -> bool {
+        let topic = self.topics().get(session).cloned();
+        topic.is_some_and(|topic| lock(&topic.inner).members.values().any(|member| member.wants_detections))
+    }
+
+    /// Gives an event the session's next number, tells all subscribers, and returns the number.
+    pub fn publish_event(&self, session: &str, event: &Event) -> u64 {
+        let topic = self.live_topic(session);
+        let mut inner = lock(&topic.inner);
+        inner.seq += 1;
+        let seq = inner.seq;
+        topic.tell(&mut inner, || ServerMessage::Event { session, seq, event }.to_text());
+        seq
+    }
+
+    /// Notes what the session is doing and tells all subscribers. `reason` is for a person and holds no credential.
+    pub fn publish_state(&self, session: &str, state: State, reason: Option<String>) {
+        let topic = self.live_topic(session);
+        let mut inner = lock(&topic.inner);
+        inner.state = state;
+        topic.tell(&mut inner, || {
+            ServerMessage::Session { session, state, reason: reason.as_deref() }.to_text()
+        });
+    }
+
+    /// Drops what the hub knows of a session that is gone for good. Its subscribers stay: they would hear a session
+    /// that is made under the same name.
+    pub fn forget(&self, session: &str) {
+        let mut topics = self.topics();
+        let Some(topic) = topics.get(session) else { return };
+        let mut inner = lock(&topic.inner);
+        inner.lives = false;
+        let empty = inner.is_empty();
+        drop(inner);
+        if empty {
+            topics.remove(session);
+        }
+    }
+
+    /// A new subscriber that listens to nothing yet.
+    pub fn subscriber(&self) -> Subscriber {
+        Subscriber {
+            hub: self.clone(),
+            id: self.shared.subscribers.fetch_add(1, Ordering::Relaxed),
+            queue: Arc::default(),
+            sessions: Mutex::default(),
+        }
+    }
+
+    /// How many subscribe to a session, those included who only [`hold`](Self::hold) it.
+    pub fn subscriber_count(&self, session: &str) -> usize {
+        self.topics().get(session).map_or(0, |topic| *topic.count.borrow())
+    }
+
+    /// The number of an existing session's subscribers as it changes; an error from it means that the session was
+    /// [forgotten](Self::forget).
+    pub fn watch_subscribers(&self, session: &str) -> watch::Receiver<usize> {
+        self.live_topic(session).count.subscribe()
+    }
+
+    /// Counts as a subscriber until it is dropped. Taken before a session is made for somebody, so that it does not end
+    /// before they have subscribed.
+    pub fn hold(&self, session: &str) -> Hold {
+        let mut topics = self.topics();
+        let topic = topic(&mut topics, session);
+        let mut inner = lock(&topic.inner);
+        inner.holds += 1;
+        topic.count_again(&inner);
+        drop(inner);
+        Hold { hub: self.clone(), session: session.into() }
+    }
+
+    fn topics(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Topic>>> {
+        lock(&self.shared.topics)
+    }
+
+    /// The topic of a session that exists.
+    fn live_topic(&self, session: &str) -> Arc<Topic> {
+        let topic = topic(&mut self.topics(), session);
+        lock(&topic.inner).lives = true;
+        topic
+    }
+
+    /// Changes who listens to a session; the topic goes when nobody does and there is no session behind it.
+    fn leave(&self, session: &str, change: impl FnOnce(&mut Inner)) {
+        let mut topics = self.topics();
+        let Some(topic) = topics.get(session) else { return };
+        let mut inner = lock(&topic.inner);
+        change(&mut inner);
+        topic.count_again(&inner);
+        let over = inner.is_empty() && !inner.lives;
+        drop(inner);
+        if over {
+            topics.remove(session);
+        }
+    }
+}
+
+fn topic(topics: &mut HashMap<Arc<str>, Arc<Topic>>, session: &str) -> Arc<Topic> {
+    if let Some(topic) = topics.get(session) {
+        return Arc::clone(topic);
+    }
+    let session: Arc<str> = session.into();
+    let inner = Inner { seq: 0, state: State::Starting, members: HashMap::new(), holds: 0, lives: false };
+    let topic =
+        Topic { session: Arc::clone(&session), inner: Mutex::new(inner), count: watch::Sender::new(0) };
+    Arc::clone(topics.entry(session).or_insert(Arc::new(topic)))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these, and each step leaves them whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.holds == 0
+    }
+}
+
+impl Topic {
+    /// Gives every subscriber a message, and loses those that are too slow for it.
+    fn tell(&self, inner: &mut Inner, message: impl FnOnce() -> Arc<str>) {
+        if inner.members.is_empty() {
+            return;
+        }
+        let text = message();
+        inner.members.retain(|_, member| member.queue.push_event(Arc::clone(&text)));
+        self.count_again(inner);
+    }
+
+    fn count_again(&self, inner: &Inner) {
+        let count = inner.members.len() + inner.holds;
+        self.count.send_if_modified(|before| std::mem::replace(before, count) != count);
+    }
+}
+
+/// See [`Hub::hold`].
+#[derive(Debug)]
+pub struct Hold {
+    hub: Hub,
+    session: Arc<str>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.hub.leave(&self.session, |inner| inner.holds = inner.holds.saturating_sub(1));
+    }
+}
+
+/// One who listens. Dropping it ends all its subscriptions.
+#[derive(Debug)]
+pub struct Subscriber {
+    hub: Hub,
+    id: u64,
+    queue: Arc<Queue>,
+    sessions: Mutex<HashSet<Arc<str>>>,
+}
+
+impl Subscriber {
+    /// Listens to a session, whether it exists or not. `subscribed` with the session's present state comes first, then
+    /// everything that is published from now on, without a gap between the two. Subscribing again changes
+    /// `wants_detections` and is answered again.
+    pub fn subscribe(&self, session: &str, wants_detections: bool) {
+        let mut topics = self.hub.topics();
+        let topic = topic(&mut topics, session);
+        let mut inner = lock(&topic.inner);
+        let answer = ServerMessage::Subscribed { session, state: inner.state }.to_text();
+        if !wants_detections {
+            self.queue.clear_detections(session);
+        }
+        if self.queue.push_event(answer) {
+            inner.members.insert(self.id, Member { queue: Arc::clone(&self.queue), wants_detections });
+            lock(&self.sessions).insert(Arc::clone(&topic.session));
+        }
+        topic.count_again(&inner);
+    }
+
+    /// Ends a subscription, if there is one. `unsubscribed` is the last message of the session.
+    pub fn unsubscribe(&self, session: &str) {
+        self.leave(session);
+        lock(&self.sessions).remove(session);
+        self.queue.clear_detections(session);
+        self.send(&ServerMessage::Unsubscribed { session });
+    }
+
+    /// How many sessions it listens to.
+    pub fn subscriptions(&self) -> usize {
+        lock(&self.sessions).len()
+    }
+
+    /// Whether it listens to this session.
+    pub fn is_subscribed(&self, session: &str) -> bool {
+        lock(&self.sessions).contains(session)
+    }
+
+    /// Queues a message for this subscriber alone, behind those that wait already.
+    pub fn send(&self, message: &ServerMessage<'_>) {
+        self.queue.push_event(message.to_text());
+    }
+
+    /// The next message as it goes over the wire, once there is one. To be called by one task at a time; dropping the
+    /// future loses nothing. An error means that the subscriber was too slow: it gets nothing more.
+    pub async fn next(&self) -> Result<Arc<str>, Slow> {
+        self.queue.next().await
+    }
+
+    /// As [`next`](Self::next), without waiting.
+    pub fn try_next(&self) -> Option<Result<Arc<str>, Slow>> {
+        self.queue.try_next()
+    }
+
+    /// Messages and bytes that wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        self.queue.waiting()
+    }
+
+    fn leave(&self, session: &str) {
+        self.hub.leave(session, |inner| {
+            inner.members.remove(&self.id);
+        });
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let sessions = std::mem::take(&mut *lock(&self.sessions));
+        sessions.iter().for_each(|session| self.leave(session));
+    }
+}
+
+#[cfg(test)]
+mod tests;

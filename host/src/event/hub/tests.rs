@@ -1,0 +1,412 @@
+use std::collections::BTreeMap;
+
+use ocelli_protocol::worker as protocol;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::{BadResult, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, convert};
+use super::*;
+
+fn result(frame: u64) -> protocol::FrameResult {
+    let detection = protocol::Detection {
+        label: "car".into(),
+        score: 0.873_26,
+        area: protocol::Rect { x: 12.346, y: -0.001, width: 100.0, height: 50.5 },
+        track: Some(7),
+        attributes: vec![
+            protocol::Attribute { name: "brand".into(), value: "b".into(), score: 0.912_345 },
+            protocol::Attribute { name: "body".into(), value: "van".into(), score: 1.0 },
+            protocol::Attribute { name: "brand".into(), value: "c".into(), score: 0.1 },
+        ],
+        embedding: None,
+    };
+    protocol::FrameResult {
+        frame,
+        capture_ns: 1_700_000_000_123_999_999,
+        width: 768,
+        height: 576,
+        detections: Some(vec![detection.clone()]),
+        events: vec![protocol::Event {
+            kind: "entered".into(),
+            detections: vec![protocol::Detection { track: None, attributes: vec![], ..detection }],
+            data: r#"{"zone":"gate"}"#.into(),
+            attachments: vec![],
+        }],
+        stations: protocol::Stations {
+            received: 1_000_000_000,
+            decoded: 1_002_504_999,
+            submitted: 1_002_600_000,
+            inferred: 1_050_000_000,
+            emitted: 1_051_000_000,
+        },
+    }
+}
+
+fn found(frame: u64) -> Detections {
+    convert::detections(&result(frame), "0a1b2c3d4e5f").unwrap().unwrap()
+}
+
+fn happened() -> Event {
+    convert::event(&result(1).events[0], &result(1), "0a1b2c3d4e5f").unwrap()
+}
+
+/// All that waits, and whether the subscriber was closed.
+fn drain(subscriber: &Subscriber) -> (Vec<Value>, bool) {
+    let mut messages = Vec::new();
+    while let Some(next) = subscriber.try_next() {
+        match next {
+            Ok(text) => messages.push(serde_json::from_str(&text).unwrap()),
+            Err(Slow) => return (messages, true),
+        }
+    }
+    (messages, false)
+}
+
+fn texts(subscriber: &Subscriber) -> Vec<String> {
+    std::iter::from_fn(|| subscriber.try_next()).map(|next| next.unwrap().to_string()).collect()
+}
+
+fn kind(message: &Value) -> &str {
+    message["type"].as_str().unwrap()
+}
+
+#[test]
+fn messages_are_on_the_wire_as_the_contract_has_them() {
+    let hub = Hub::new();
+    let subscriber = hub.subscriber();
+    let session = "display-001;cam-001";
+    subscriber.subscribe(session, true);
+    hub.publish_state(session, State::Degraded, Some("the camera is \"down\"".into()));
+    hub.publish_state(session, State::Running, None);
+    hub.publish_result(session, "0a1b2c3d4e5f", result(12)).unwrap();
+    subscriber.send(&ServerMessage::Pong);
+    subscriber.send(&ServerMessage::Answer { session, id: Some(&json!(3)), answer: &json!({"count": 1}) });
+    subscriber.send(&ServerMessage::Error { code: "bad_json", message: "no", session: None, cause: None });
+    let refused = ServerMessage::Error {
+        code: "session_refused",
+        message: "full",
+        session: Some(session),
+        cause: Some("session_limit"),
+    };
+    subscriber.send(&refused);
+    let mut told = texts(&subscriber);
+    subscriber.unsubscribe(session);
+    told.extend(texts(&subscriber));
+    let expected = [
+        r#"{"type":"subscribed","session":"display-001;cam-001","state":"starting"}"#,
+        r#"{"type":"session","session":"display-001;cam-001","state":"degraded","reason":"the camera is \"down\""}"#,
+        r#"{"type":"session","session":"display-001;cam-001","state":"running","reason":null}"#,
+        concat!(
+            r#"{"type":"detections","session":"display-001;cam-001","frame":12,"time":"2023-11-14T22:13:20.123Z","#,
+            r#""deployment":"0a1b2c3d4e5f","width":768,"height":576,"detections":[{"label":"car","score":0.8733,"#,
+            r#""box":[12.35,0.0,100.0,50.5],"track":7,"attributes":{"brand":{"value":"b","score":0.9123},"#,
+            r#""body":{"value":"van","score":1.0}}}],"#,
+            r#""latency_ms":{"decode":2.5,"wait":0.1,"inference":47.4,"pipeline":1.0,"total":51.0}}"#
+        ),
+        concat!(
+            r#"{"type":"event","session":"display-001;cam-001","seq":1,"time":"2023-11-14T22:13:20.123Z","#,
+            r#""kind":"entered","deployment":"0a1b2c3d4e5f","frame":12,"detections":[{"label":"car","score":0.8733,"#,
+            r#""box":[12.35,0.0,100.0,50.5],"attributes":{}}],"data":{"zone":"gate"}}"#
+        ),
+        r#"{"type":"pong"}"#,
+        r#"{"type":"answer","session":"display-001;cam-001","id":3,"answer":{"count":1}}"#,
+        r#"{"type":"error","code":"bad_json","message":"no"}"#,
+        r#"{"type":"error","code":"session_refused","message":"full","session":"display-001;cam-001","cause":"session_limit"}"#,
+        r#"{"type":"unsubscribed","session":"display-001;cam-001"}"#,
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn numbers_that_json_does_not_have_are_refused_and_the_frame_with_them() {
+    let hub = Hub::new();
+    let subscriber = hub.subscriber();
+    subscriber.subscribe("cam", true);
+    let mut bad = result(1);
+    bad.detections.as_mut().unwrap()[0].area.width = f32::NAN;
+    assert!(matches!(hub.publish_result("cam", "d", bad), Err(BadResult::NotFinite { what: "box", .. })));
+    let mut bad = result(1);
+    bad.detections.as_mut().unwrap()[0].embedding = Some(vec![1.0, f32::INFINITY]);
+    assert!(matches!(
+        hub.publish_result("cam", "d", bad),
+        Err(BadResult::NotFinite { what: "embedding", .. })
+    ));
+    for data in ["[1]", "{", "7", "{\"a\":NaN}"] {
+        let mut bad = result(1);
+        bad.events[0].data = data.into();
+        assert!(matches!(hub.publish_result("cam", "d", bad), Err(BadResult::Data { .. })), "{data}");
+    }
+    assert_eq!(drain(&subscriber).0.len(), 1, "subscribed, and nothing of a frame that was refused");
+}
+
+#[test]
+fn a_frame_that_was_not_looked_at_has_events_alone() {
+    let hub = Hub::new();
+    let subscriber = hub.subscriber();
+    subscriber.subscribe("cam", true);
+    let unseen = protocol::FrameResult { detections: None, ..result(1) };
+    hub.publish_result("cam", "d", unseen).unwrap();
+    assert_eq!(drain(&subscriber).0.iter().map(kind).collect::<Vec<_>>(), ["subscribed", "event"]);
+}
+
+#[test]
+fn a_slow_subscriber_gets_the_newest_detections_the_count_of_the_others_and_every_event() {
+    let hub = Hub::new();
+    let slow = hub.subscriber();
+    slow.subscribe("cam", true);
+    let published = MAX_DETECTIONS as u64 + 44;
+    for frame in 0..published {
+        hub.publish_detections("cam", &found(frame));
+        if frame % 10 == 0 {
+            hub.publish_event("cam", &happened());
+        }
+    }
+    let (messages, closed) = drain(&slow);
+    assert!(!closed);
+    let frames: Vec<u64> =
+        messages.iter().filter(|m| kind(m) == "detections").map(|m| m["frame"].as_u64().unwrap()).collect();
+    assert_eq!(frames, (44..published).collect::<Vec<_>>());
+    let lagged: Vec<usize> = (0..messages.len()).filter(|&at| kind(&messages[at]) == "lagged").collect();
+    assert_eq!(lagged.len(), 1);
+    assert_eq!(messages[lagged[0]]["missed"], 44);
+    assert_eq!(messages[lagged[0] + 1]["frame"], 44, "what was missed is said before the next detections");
+    let events: Vec<u64> =
+        messages.iter().filter(|m| kind(m) == "event").map(|m| m["seq"].as_u64().unwrap()).collect();
+    assert_eq!(events, (1..=published.div_ceil(10)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_subscriber_that_never_reads_costs_a_bounded_amount_and_is_closed_by_events() {
+    let hub = Hub::new();
+    let never = hub.subscriber();
+    never.subscribe("cam", true);
+    for frame in 0..2_000 {
+        hub.publish_detections("cam", &found(frame));
+    }
+    let (messages, bytes) = never.waiting();
+    assert_eq!(messages, MAX_DETECTIONS + 1);
+    assert!(bytes < MAX_BYTES);
+    assert_eq!(hub.subscriber_count("cam"), 1);
+    // `subscribed` waits already.
+    for _ in 0..MAX_EVENTS - 1 {
+        hub.publish_event("cam", &happened());
+    }
+    assert_eq!(hub.subscriber_count("cam"), 1);
+    hub.publish_event("cam", &happened());
+    assert_eq!(hub.subscriber_count("cam"), 0);
+    assert_eq!(never.waiting(), (0, 0));
+    assert_eq!(drain(&never), (vec![], true));
+    hub.publish_detections("cam", &found(1));
+    never.send(&ServerMessage::Pong);
+    never.subscribe("cam", true);
+    assert_eq!(drain(&never), (vec![], true), "closed is closed");
+    assert_eq!(hub.subscriber_count("cam"), 0);
+}
+
+#[test]
+fn large_detections_are_bounded_by_bytes_over_all_sessions_and_counted_for_each() {
+    let hub = Hub::new();
+    let slow = hub.subscriber();
+    let mut large = found(0);
+    large.detections[0].label = "x".repeat(1 << 20);
+    for session in ["one", "two"] {
+        slow.subscribe(session, true);
+        (0..20).for_each(|_| hub.publish_detections(session, &large));
+    }
+    assert!(slow.waiting().1 <= MAX_BYTES + 1024);
+    let mut got = BTreeMap::new();
+    for message in drain(&slow).0 {
+        let (delivered, missed) =
+            got.entry(message["session"].as_str().unwrap().to_owned()).or_insert((0, 0));
+        match kind(&message) {
+            "detections" => *delivered += 1,
+            "lagged" => *missed += message["missed"].as_u64().unwrap(),
+            _ => {}
+        }
+    }
+    assert_eq!(got["two"].0 + got["two"].1, 20);
+    // All of the first session's went for the second's; a count is told before the next detections, and none came.
+    assert_eq!(got["one"], (0, 0));
+    hub.publish_detections("one", &found(1));
+    let told: Vec<Value> = drain(&slow).0;
+    assert_eq!((kind(&told[0]), told[0]["missed"].as_u64()), ("lagged", Some(20)));
+}
+
+#[test]
+fn a_slow_subscriber_takes_nothing_from_another() {
+    let hub = Hub::new();
+    let (slow, quick) = (hub.subscriber(), hub.subscriber());
+    slow.subscribe("cam", true);
+    quick.subscribe("cam", true);
+    assert_eq!(drain(&quick).0.len(), 1);
+    for frame in 0..2_000 {
+        hub.publish_detections("cam", &found(frame));
+        let seq = hub.publish_event("cam", &happened());
+        let (messages, closed) = drain(&quick);
+        assert!(!closed);
+        assert_eq!((messages[0]["frame"].as_u64(), messages[1]["seq"].as_u64()), (Some(frame), Some(seq)));
+        assert_eq!(messages.len(), 2);
+    }
+    assert!(drain(&slow).1);
+}
+
+#[test]
+fn nothing_of_a_session_follows_its_unsubscribed() {
+    let hub = Hub::new();
+    let subscriber = hub.subscriber();
+    subscriber.subscribe("cam", true);
+    hub.publish_detections("cam", &found(1));
+    hub.publish_event("cam", &happened());
+    subscriber.unsubscribe("cam");
+    hub.publish_detections("cam", &found(2));
+    hub.publish_event("cam", &happened());
+    let kinds: Vec<String> = drain(&subscriber).0.iter().map(|message| kind(message).to_owned()).collect();
+    assert_eq!(kinds, ["subscribed", "event", "unsubscribed"]);
+}
+
+#[test]
+fn who_wants_events_alone_gets_no_detections() {
+    let hub = Hub::new();
+    let subscriber = hub.subscriber();
+    subscriber.subscribe("cam", false);
+    assert!(!hub.wants_detections("cam"));
+    hub.publish_result("cam", "d", result(1)).unwrap();
+    subscriber.subscribe("cam", true);
+    assert!(hub.wants_detections("cam"));
+    hub.publish_result("cam", "d", result(2)).unwrap();
+    let kinds: Vec<String> = drain(&subscriber).0.iter().map(|message| kind(message).to_owned()).collect();
+    assert_eq!(kinds, ["subscribed", "event", "subscribed", "detections", "event"]);
+    assert_eq!(hub.subscriber_count("cam"), 1);
+}
+
+#[test]
+fn subscribed_tells_the_present_state() {
+    let hub = Hub::new();
+    hub.publish_state("cam", State::Failed, Some("crash loop".into()));
+    let subscriber = hub.subscriber();
+    subscriber.subscribe("cam", true);
+    assert_eq!(drain(&subscriber).0[0]["state"], "failed");
+}
+
+#[tokio::test]
+async fn the_count_of_subscribers_can_be_awaited_and_holds_count() {
+    let hub = Hub::new();
+    hub.publish_state("cam", State::Running, None);
+    let mut count = hub.watch_subscribers("cam");
+    assert_eq!(*count.borrow(), 0);
+    let hold = hub.hold("cam");
+    let subscriber = hub.subscriber();
+    subscriber.subscribe("cam", true);
+    drop(hold);
+    count.wait_for(|count| *count == 1).await.unwrap();
+    drop(subscriber);
+    count.wait_for(|count| *count == 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_waiting_subscriber_is_woken_by_a_message_and_by_its_closing() {
+    let hub = Hub::new();
+    let subscriber = Arc::new(hub.subscriber());
+    subscriber.subscribe("cam", true);
+    subscriber.next().await.unwrap();
+    let waiting = tokio::spawn({
+        let subscriber = Arc::clone(&subscriber);
+        async move { subscriber.next().await }
+    });
+    tokio::task::yield_now().await;
+    hub.publish_state("cam", State::Running, None);
+    assert!(waiting.await.unwrap().unwrap().contains("running"));
+    (0..=MAX_EVENTS).for_each(|_| hub.publish_state("cam", State::Running, None));
+    assert_eq!(subscriber.next().await, Err(Slow));
+}
+
+#[test]
+fn topics_of_sessions_that_never_were_go_with_their_last_subscriber() {
+    let hub = Hub::new();
+    let subscriber = hub.subscriber();
+    for number in 0..100 {
+        subscriber.subscribe(&format!("session {number}"), true);
+    }
+    assert_eq!(hub.topics().len(), 100);
+    drop(subscriber);
+    drop(hub.hold("another"));
+    assert_eq!(hub.topics().len(), 0);
+    assert_eq!(hub.publish_event("cam", &happened()), 1);
+    assert_eq!(hub.publish_event("cam", &happened()), 2);
+    hub.forget("cam");
+    assert_eq!(hub.topics().len(), 0);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Detections(usize),
+    Event(usize),
+    State(usize),
+    Read(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..2usize).prop_map(Step::Detections),
+        2 => (0..2usize).prop_map(Step::Event),
+        1 => (0..2usize).prop_map(Step::State),
+        2 => (0..12usize).prop_map(Step::Read),
+    ];
+    proptest::collection::vec(step, 0..1500)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn whatever_is_read_when_order_holds_and_every_loss_is_counted(steps in steps()) {
+        let sessions = ["cam-a", "cam-b"];
+        let hub = Hub::new();
+        let subscriber = hub.subscriber();
+        sessions.iter().for_each(|session| subscriber.subscribe(session, true));
+        let mut frames = [0u64; 2];
+        let mut told: Vec<Value> = Vec::new();
+        let read = |told: &mut Vec<Value>| match subscriber.try_next() {
+            Some(next) => {
+                told.push(serde_json::from_str(&next.unwrap()).unwrap());
+                true
+            }
+            None => false,
+        };
+        for step in &steps {
+            match step {
+                Step::Detections(at) => {
+                    hub.publish_detections(sessions[*at], &found(frames[*at]));
+                    frames[*at] += 1;
+                }
+                Step::Event(at) => {
+                    hub.publish_event(sessions[*at], &happened());
+                }
+                Step::State(at) => hub.publish_state(sessions[*at], State::Running, None),
+                Step::Read(count) => (0..*count).for_each(|_| { read(&mut told); }),
+            }
+            prop_assert!(subscriber.waiting().0 <= 2 * MAX_DETECTIONS + MAX_EVENTS);
+        }
+        while read(&mut told) {}
+        for (at, session) in sessions.iter().enumerate() {
+            let (mut next_frame, mut next_seq) = (0, 1);
+            for message in told.iter().filter(|message| message["session"] == *session) {
+                match kind(message) {
+                    "detections" => {
+                        prop_assert_eq!(message["frame"].as_u64().unwrap(), next_frame);
+                        next_frame += 1;
+                    }
+                    "lagged" => next_frame += message["missed"].as_u64().unwrap(),
+                    "event" => {
+                        prop_assert_eq!(message["seq"].as_u64().unwrap(), next_seq);
+                        next_seq += 1;
+                    }
+                    _ => {}
+                }
+            }
+            prop_assert_eq!(next_frame, frames[at]);
+            let events = steps.iter().filter(|step| matches!(step, Step::Event(of) if *of == at)).count();
+            prop_assert_eq!(next_seq, events as u64 + 1);
+        }
+    }
+}

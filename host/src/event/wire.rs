@@ -1,0 +1,224 @@
+//! The messages that the host sends over a WebSocket, one JSON object each, `type` first.
+
+use std::sync::Arc;
+
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+/// What a session is doing. The session manager owns the transitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Its worker is being set up.
+    Starting,
+    /// It works.
+    Running,
+    /// The source is down; the session waits for it.
+    Degraded,
+    /// The worker has ended and a new one comes after a pause.
+    Restarting,
+    /// It needs a person or another pipeline.
+    Failed,
+    /// It has ended on request, or with its source.
+    Stopped,
+}
+
+impl State {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Degraded => "degraded",
+            Self::Restarting => "restarting",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// Everything that the host sends. Borrowed: a message is made, serialised once, and shared as text.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ServerMessage<'a> {
+    /// Answer to `subscribe`: the session's messages follow.
+    Subscribed {
+        /// Its id.
+        session: &'a str,
+        /// What it is doing now; every change follows as `session`.
+        state: State,
+    },
+    /// Answer to `unsubscribe`: no message of the session follows.
+    Unsubscribed {
+        /// Its id.
+        session: &'a str,
+    },
+    /// Answer to `ping`.
+    Pong,
+    /// Answer to `command`.
+    Answer {
+        /// Its id.
+        session: &'a str,
+        /// As the client gave it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a Value>,
+        /// The pipeline's own words.
+        answer: &'a Value,
+    },
+    /// What a pipeline found in one frame.
+    Detections {
+        /// Its id.
+        session: &'a str,
+        /// The rest.
+        #[serde(flatten)]
+        detections: &'a Detections,
+    },
+    /// Something happened.
+    Event {
+        /// Its id.
+        session: &'a str,
+        /// Counts the session's events, from 1 on without gaps.
+        seq: u64,
+        /// The rest.
+        #[serde(flatten)]
+        event: &'a Event,
+    },
+    /// The session is doing something else now.
+    Session {
+        /// Its id.
+        session: &'a str,
+        /// What.
+        state: State,
+        /// Why, for a person.
+        reason: Option<&'a str>,
+    },
+    /// Detections that this subscriber was too slow for.
+    Lagged {
+        /// The session's id.
+        session: &'a str,
+        /// How many, since the last that it got.
+        missed: u64,
+    },
+    /// Something that the client sent was not done, or the connection is about to end.
+    Error {
+        /// Stable, for programs.
+        code: &'a str,
+        /// For a person.
+        message: &'a str,
+        /// The session that it is about.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session: Option<&'a str>,
+        /// Which of the causes of `code` it was, where it has several.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cause: Option<&'a str>,
+    },
+}
+
+impl ServerMessage<'_> {
+    /// The message as it goes over the wire, to be shared by all who get it.
+    pub fn to_text(&self) -> Arc<str> {
+        // Every field is a string, a finite number, or JSON itself, and every key a string: nothing to refuse.
+        serde_json::to_string(self).unwrap_or_default().into()
+    }
+}
+
+/// What a pipeline found in one frame.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Detections {
+    /// The frame's number in its source, in presentation order.
+    pub frame: u64,
+    /// Wall-clock time of the picture: RFC 3339 in UTC, with milliseconds.
+    pub time: String,
+    /// The deployment that found it.
+    pub deployment: String,
+    /// Frame size in pixels.
+    pub width: u32,
+    /// Frame size in pixels.
+    pub height: u32,
+    /// What was found.
+    pub detections: Vec<Detection>,
+    /// How long each station took.
+    pub latency_ms: Latency,
+}
+
+/// An object found in a frame.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Detection {
+    /// Its class.
+    pub label: String,
+    /// 0 to 1, 4 decimals.
+    pub score: f64,
+    /// Left edge, upper edge, width, height in frame pixels, 2 decimals.
+    #[serde(rename = "box")]
+    pub area: [f64; 4],
+    /// The same number for the same object from frame to frame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub track: Option<u64>,
+    /// What further stages made of it.
+    pub attributes: Attributes,
+    /// A vector that describes it, as the pipeline gave it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<Vec<f32>>,
+}
+
+/// A value that a further stage gave an object.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Attribute {
+    /// The value.
+    pub value: String,
+    /// 0 to 1, 4 decimals.
+    pub score: f64,
+}
+
+/// Attributes by name, in the pipeline's order; each name once.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Attributes(pub Vec<(String, Attribute)>);
+
+impl Serialize for Attributes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, attribute) in &self.0 {
+            map.serialize_entry(name, attribute)?;
+        }
+        map.end()
+    }
+}
+
+/// Milliseconds on a frame's way, 2 decimals.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Latency {
+    /// From the access unit's arrival at the host to the decoded picture.
+    pub decode: f64,
+    /// From there until the pipeline took the frame.
+    pub wait: f64,
+    /// From there to the last inference's answer; 0 where there was none.
+    pub inference: f64,
+    /// From there until the pipeline returned.
+    pub pipeline: f64,
+    /// All of it.
+    pub total: f64,
+}
+
+/// Something that happened, as a pipeline told it. Its pictures are not sent to subscribers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Event {
+    /// Wall-clock time of the picture that it was seen in: RFC 3339 in UTC, with milliseconds.
+    pub time: String,
+    /// What happened.
+    pub kind: String,
+    /// The deployment that saw it.
+    pub deployment: String,
+    /// The frame's number in its source.
+    pub frame: u64,
+    /// The objects that it is about.
+    pub detections: Vec<Detection>,
+    /// What else the pipeline has to say.
+    pub data: Map<String, Value>,
+}

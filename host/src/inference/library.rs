@@ -1,0 +1,64 @@
+//! Where ONNX Runtime lies.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+/// The version that this release is made for, and the digest of its library for x86-64 Linux.
+const VERSION: &str = "1.28.0";
+const SHA256: &str = "aa4079d18f4ea7a5f3a94d80cd4bbe0f2740436626622d64d793803a20381083";
+
+/// A library to load.
+#[derive(Debug)]
+pub(super) struct Library {
+    /// Its absolute path.
+    pub(super) path: String,
+    /// Its digest, where it has to be the pinned one: a library that the operator chose may be any.
+    pub(super) sha256: Option<String>,
+}
+
+/// The operator's library, or the one that `./x setup` puts into the cache folder.
+pub(super) fn find(chosen: Option<&Path>) -> anyhow::Result<Library> {
+    let (path, sha256) = match chosen {
+        Some(path) => (path.to_owned(), None),
+        None => (in_cache(&cache(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))?), Some(SHA256.to_owned())),
+    };
+    let path = path.canonicalize().with_context(|| {
+        let shown = path.display();
+        format!("ONNX Runtime {VERSION} is not at {shown}: run `./x setup`, or set `inference.library`")
+    })?;
+    let path = path.to_str().context("the path of ONNX Runtime is not UTF-8")?.to_owned();
+    Ok(Library { path, sha256 })
+}
+
+/// `$OCELLI_CACHE`, or `ocelli` in the user's cache folder.
+fn cache(variable: impl Fn(&str) -> Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    variable("OCELLI_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("ocelli")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/ocelli")))
+        .context("ONNX Runtime is looked for in $OCELLI_CACHE or $HOME/.cache/ocelli, and neither variable is set")
+}
+
+fn in_cache(cache: &Path) -> PathBuf {
+    cache.join(format!("onnxruntime-{VERSION}")).join(format!("libonnxruntime.so.{VERSION}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_where_the_setup_puts_it() {
+        let set = |names: &'static [&str]| move |name: &str| names.contains(&name).then(|| PathBuf::from(name));
+        assert_eq!(cache(set(&["OCELLI_CACHE", "HOME"])).unwrap(), Path::new("OCELLI_CACHE"));
+        assert_eq!(cache(set(&["XDG_CACHE_HOME", "HOME"])).unwrap(), Path::new("XDG_CACHE_HOME/ocelli"));
+        assert_eq!(cache(set(&["HOME"])).unwrap(), Path::new("HOME/.cache/ocelli"));
+        assert!(cache(set(&[])).is_err());
+    }
+
+    #[test]
+    fn a_missing_library_says_what_to_do() {
+        let error = find(Some(Path::new("/nowhere/libonnxruntime.so"))).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/libonnxruntime.so") && error.contains("./x setup"), "{error}");
+    }
+}

@@ -1,0 +1,18 @@
+//! The control plane of Ocelli: everything that runs in the host's own process.
+//!
+//! No decoder, no ML library and no guest code lives here; those are child processes that this crate starts, feeds and
+//! supervises. A camera's access units come in through [`source`], go to a worker through [`session`], come back as
+//! detections and events into [`event`], and leave through [`api`].
+//!
+//! Imports point down only: `api -> deploy -> session -> source, inference, event -> config`. [`telemetry`] stands
+//! beside, [`serve`] composes, and the command line lies on top.
+
+pub mod api;
+pub mod config;
+pub mod deploy;
+pub mod event;
+pub mod inference;
+pub mod serve;
+pub mod session;
+pub mod source;
+pub mod telemetry;

@@ -1,0 +1,113 @@
+//! The command line. Exit status: 0 done, 1 failed, 2 wrong usage or config.
+
+mod client;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use ocelli::config::{Config, ConfigError, DEFAULT_PATH};
+use ocelli::deploy::find_pipeline;
+use ocelli::inference::catalogue::Catalogue;
+use ocelli::telemetry::{self, TelemetryError};
+
+/// Live camera analytics whose pipelines cannot hurt each other.
+#[derive(Parser)]
+#[command(name = "ocelli", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the host: cameras, sessions, API. SIGTERM or Ctrl-C stops it; OCELLI_LOG sets what is logged.
+    Serve {
+        /// The config: TOML, or JSON with the same keys.
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Check a config, and that the models and pipelines that it names are there.
+    Check {
+        /// The config: TOML, or JSON with the same keys.
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// List the sessions of a running host.
+    Sessions {
+        /// Where the host is.
+        #[arg(long, value_name = "URL", env = "OCELLI_URL", default_value = client::DEFAULT_URL)]
+        url: String,
+        /// As the host tells it, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve { config } => serve(&config),
+        Command::Check { config } => check(&config),
+        Command::Sessions { url, json } => client::sessions(&url, json),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ocelli: {error:#}");
+            let usage = error.is::<ConfigError>()
+                || error
+                    .downcast_ref::<TelemetryError>()
+                    .is_some_and(|e| matches!(e, TelemetryError::Filter { .. }));
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn serve(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    telemetry::init(&config.logs.directory)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "starting");
+    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+    let served = runtime.block_on(ocelli::serve::serve(config));
+    if let Err(error) = &served {
+        tracing::error!("the host has failed: {error:#}");
+    }
+    // What still runs on a thread of its own is not waited for: the process ends here.
+    runtime.shutdown_background();
+    served
+}
+
+/// Says everything that is wrong, not only the first.
+fn check(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    for warning in config.warnings() {
+        eprintln!("ocelli: {}: warning: {warning}", path.display());
+    }
+    let mut problems = Vec::new();
+    let models = match Catalogue::load(&config.models.directory) {
+        Ok(catalogue) => {
+            let unknown = config.inference.preload.iter().filter(|name| !catalogue.contains(name));
+            problems.extend(unknown.map(|name| {
+                let directory = config.models.directory.display();
+                format!("inference.preload names the model {name:?}, which is not in {directory}")
+            }));
+            catalogue.names().count()
+        }
+        Err(error) => {
+            problems.push(format!("{:#}", anyhow::Error::from(error)));
+            0
+        }
+    };
+    for camera in &config.cameras {
+        if let Err(error) = find_pipeline(&camera.pipeline, &config) {
+            problems.push(format!("camera {:?}: {:#}", camera.id, anyhow::Error::from(error)));
+        }
+    }
+    if problems.is_empty() {
+        let cameras = config.cameras.len();
+        println!("{}: good; cameras: {cameras}, models: {models}", path.display());
+        return Ok(());
+    }
+    anyhow::bail!("{}: {}", path.display(), problems.join("\n  "))
+}

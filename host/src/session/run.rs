@@ -1,0 +1,468 @@
+//! The task of one session. [`Task::run`] only loops: it serves, and decides what follows; [`Task::serve`] does the work
+//! of one worker's life.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ocelli_protocol::worker::{FromWorker, Level, Pacing, Start, ToWorker};
+use rand::Rng;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::phase::{Change, Life};
+use super::worker::{Outbox, Received, Worker};
+use super::{Environment, Frames, Request, SessionError, Shared};
+use crate::event::State;
+use crate::inference::Attachment;
+use crate::source::{SourceEvent, Subscription};
+
+/// How long loading a component, its `init` and opening its models may take. A model of hundreds of megabytes that is
+/// not preloaded takes tens of seconds.
+const READY_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Wait after the first loss of a worker: doubled with each further one in a row, up to the second figure.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// A wait is lengthened by up to this share, so that sessions that fell together do not start together.
+const JITTER: f64 = 0.25;
+
+/// Questions to a pipeline that wait for their answer.
+const MAX_PENDING: usize = 64;
+
+/// Words from the pump that wait to be heard: one is enough to say that the source changed.
+const NOTES: usize = 4;
+
+/// Questions that wait for the pump.
+const OUTGOING: usize = 8;
+
+/// How long a worker that its session gave up may take to end by itself.
+const END_GRACE: Duration = Duration::from_millis(500);
+
+/// How one worker's life ended.
+enum Ended {
+    /// Asked for.
+    Stop(String),
+    /// Asked for.
+    Restart,
+    /// The file has no more frames.
+    Finished,
+    /// The worker died, failed, broke the protocol, or could not be started.
+    Lost(String),
+}
+
+/// What the pump says of the source.
+enum Note {
+    Up,
+    Down(String),
+    Ended,
+}
+
+type Answer = oneshot::Sender<Result<String, SessionError>>;
+
+pub(super) struct Task {
+    environment: Arc<Environment>,
+    shared: Arc<Shared>,
+    requests: mpsc::Receiver<Request>,
+    life: Life,
+    /// The last worker's subscription, kept so that the source's reader lives on until the next one has subscribed.
+    subscription: Option<Subscription>,
+}
+
+impl Task {
+    pub(super) fn new(
+        environment: Arc<Environment>,
+        shared: Arc<Shared>,
+        requests: mpsc::Receiver<Request>,
+    ) -> Self {
+        Self { environment, shared, requests, life: Life::default(), subscription: None }
+    }
+
+    /// Serves until the session is stopped.
+    pub(super) async fn run(mut self) {
+        self.show();
+        loop {
+            match self.serve().await {
+                Ended::Stop(reason) => return self.change(Change::Stop(reason)),
+                Ended::Restart => self.change(Change::Restart),
+                Ended::Finished => self.change(Change::Stop("the file has ended".into())),
+                Ended::Lost(reason) => {
+                    tracing::error!(target: "ocelli::session", session = self.id(), "worker lost: {reason}");
+                    self.shared.update(|shown| shown.last_error = Some(reason.clone()));
+                    self.change(Change::WorkerLost(reason));
+                }
+            }
+            if !self.wait_for_next_start().await {
+                return;
+            }
+        }
+    }
+
+    /// Waits as long as the session's state asks for. False where the session is over.
+    async fn wait_for_next_start(&mut self) -> bool {
+        let deadline = match self.life.state().0 {
+            State::Restarting => Some(tokio::time::Instant::now() + wait(self.life.losses())),
+            State::Failed | State::Stopped => {
+                // Nothing is held for a session that a person has to start again.
+                self.subscription = None;
+                None
+            }
+            _ => return true,
+        };
+        loop {
+            let request = match deadline {
+                Some(deadline) => match tokio::time::timeout_at(deadline, self.requests.recv()).await {
+                    Ok(request) => request,
+                    Err(_) => return true,
+                },
+                None => self.requests.recv().await,
+            };
+            match request {
+                Some(Request::Restart) => {
+                    self.change(Change::Restart);
+                    return true;
+                }
+                Some(Request::Command { answer, .. }) => {
+                    let _ = answer.send(Err(SessionError::NotRunning(self.id().to_owned())));
+                }
+                Some(Request::Stop { reason }) => {
+                    self.change(Change::Stop(reason));
+                    return false;
+                }
+                None => return false,
+            }
+        }
+    }
+
+    /// One worker's life, from its start to the moment when it is gone.
+    async fn serve(&mut self) -> Ended {
+        let started = match self.start_worker().await {
+            Ok(started) => started,
+            Err(error) => return Ended::Lost(format!("{error:#}")),
+        };
+        // Each worker has a place of its own at the inference process: what the one before it left unanswered there, or
+        // in its shared memory, stays with that one.
+        let (mut worker, outbox, _attachment) = started;
+        self.shared.update(|shown| shown.pid = worker.pid());
+        let mut outbox = Some(outbox);
+        let mut serving = None;
+        let ended = loop {
+            match &mut serving {
+                None => match self.until_ready(&mut worker).await {
+                    Ok(()) => {
+                        let Some((outbox, subscription)) = outbox.take().zip(self.subscription.take()) else {
+                            break Ended::Lost("the worker was ready twice".into());
+                        };
+                        self.change(Change::WorkerReady);
+                        serving = Some(Serving::start(outbox, subscription));
+                    }
+                    Err(ended) => break ended,
+                },
+                Some(serving) => {
+                    if let Some(ended) = self.step(&mut worker, serving).await {
+                        break ended;
+                    }
+                }
+            }
+        };
+        // Without its connection the worker ends by itself.
+        drop(outbox);
+        if let Some(serving) = serving {
+            self.subscription = serving.stop(self.id()).await;
+        }
+        let grace = if matches!(ended, Ended::Lost(_)) { END_GRACE } else { self.environment.limits.cleanup };
+        let status = worker.end(grace).await;
+        self.shared.update(|shown| shown.pid = None);
+        match ended {
+            Ended::Lost(reason) => Ended::Lost(format!("{reason} ({status})")),
+            ended => ended,
+        }
+    }
+
+    async fn start_worker(&mut self) -> anyhow::Result<(Worker, Outbox, Attachment)> {
+        let environment = Arc::clone(&self.environment);
+        let spec = &self.shared.spec;
+        // Subscribing first lets a cold camera connect while the worker starts. The old subscription goes when the new
+        // one is there, so that the reader does not end in between.
+        self.subscription = Some(environment.sources.subscribe(&spec.source));
+        let attachment = environment.inference.attach(&spec.id).await?;
+        let (worker, mut outbox) =
+            Worker::start(&environment.programs, &spec.id, &attachment, &spec.deployment.compiled)?;
+        let limits = environment.limits;
+        let start = Start {
+            session: spec.id.clone(),
+            settings: serde_json::to_string(&spec.settings)?,
+            pacing: if spec.source.is_live() { Pacing::NewestWins } else { Pacing::EveryFrame },
+            decode: spec.decode,
+            memory_limit: limits.memory,
+            guest_memory_limit: limits.guest_memory,
+            call_cpu_limit_ms: limits.call_cpu_ms,
+            inference_timeout_ms: limits.inference_timeout_ms,
+        };
+        outbox.send(&ToWorker::Start(start), &[]).await?;
+        Ok((worker, outbox, attachment))
+    }
+
+    /// Waits until the pipeline is initialised.
+    async fn until_ready(&mut self, worker: &mut Worker) -> Result<(), Ended> {
+        let deadline = tokio::time::Instant::now() + READY_TIMEOUT;
+        loop {
+            tokio::select! {
+                received = worker.inbox.recv() => match lost_or(received).map_err(Ended::Lost)? {
+                    FromWorker::Ready(description) => {
+                        self.shared.update(|shown| shown.description = Some(description));
+                        return Ok(());
+                    }
+                    FromWorker::Log { level, context, message, frame } => self.log(level, &context, &message, frame),
+                    FromWorker::Failed { stage, message } => {
+                        return Err(Ended::Lost(format!("{stage:?}: {message}")));
+                    }
+                    other => return Err(Ended::Lost(format!("out of turn: {other:?}"))),
+                },
+                request = self.requests.recv() => match request {
+                    Some(Request::Restart) => return Err(Ended::Restart),
+                    Some(Request::Stop { reason }) => return Err(Ended::Stop(reason)),
+                    Some(Request::Command { answer, .. }) => {
+                        let _ = answer.send(Err(SessionError::NotRunning(self.id().to_owned())));
+                    }
+                    None => return Err(Ended::Stop("the host stops".into())),
+                },
+                () = tokio::time::sleep_until(deadline) => {
+                    return Err(Ended::Lost(format!("not ready within {} s", READY_TIMEOUT.as_secs())));
+                }
+            }
+        }
+    }
+
+    /// Waits for the next thing to happen and handles it. Some where the worker's life is over.
+    async fn step(&mut self, worker: &mut Worker, serving: &mut Serving) -> Option<Ended> {
+        tokio::select! {
+            received = worker.inbox.recv() => match lost_or(received) {
+                Ok(message) => self.handle(message, serving),
+                Err(reason) => Some(Ended::Lost(reason)),
+            },
+            Some(note) = serving.notes.recv() => {
+                match note {
+                    Note::Up => self.change(Change::SourceUp),
+                    Note::Down(reason) => {
+                        tracing::warn!(target: "ocelli::session", session = self.id(), "source down: {reason}");
+                        self.shared.update(|shown| shown.last_error = Some(reason.clone()));
+                        self.change(Change::SourceDown(reason));
+                    }
+                    // `Finished` follows when the worker has processed what it has.
+                    Note::Ended => {}
+                }
+                None
+            }
+            request = self.requests.recv() => match request {
+                Some(Request::Restart) => Some(Ended::Restart),
+                Some(Request::Stop { reason }) => Some(Ended::Stop(reason)),
+                Some(Request::Command { request, answer }) => {
+                    serving.ask(self.id(), request, answer);
+                    None
+                }
+                None => Some(Ended::Stop("the host stops".into())),
+            },
+        }
+    }
+
+    fn handle(&mut self, message: FromWorker, serving: &mut Serving) -> Option<Ended> {
+        match message {
+            FromWorker::Result { result, counters } => {
+                self.life.apply(Change::Served);
+                self.shared.update(|shown| {
+                    shown.results += u64::from(result.detections.is_some());
+                    shown.frames = Frames::from(counters);
+                });
+                let (frame, deployment) = (result.frame, &self.shared.spec.deployment.id);
+                if let Err(error) = self.environment.hub.publish_result(self.id(), deployment, result) {
+                    self.shared.update(|shown| shown.last_error = Some(error.to_string()));
+                    self.log(Level::Error, "result", &error.to_string(), Some(frame));
+                }
+            }
+            FromWorker::FrameFailed { frame, message, counters } => {
+                self.shared.update(|shown| {
+                    shown.frames = Frames::from(counters);
+                    shown.last_error = Some(message.clone());
+                });
+                self.log(Level::Error, "process", &message, Some(frame));
+            }
+            FromWorker::Log { level, context, message, frame } => self.log(level, &context, &message, frame),
+            FromWorker::CommandAnswer { id, answer } => match serving.pending.remove(&id) {
+                Some(waiting) => {
+                    let _ = waiting.send(answer.map_err(SessionError::Refused));
+                }
+                None => return Some(Ended::Lost(format!("an answer to a question {id} that nobody asked"))),
+            },
+            FromWorker::Finished { counters } => {
+                self.shared.update(|shown| shown.frames = Frames::from(counters));
+                return Some(Ended::Finished);
+            }
+            FromWorker::Failed { stage, message } => return Some(Ended::Lost(format!("{stage:?}: {message}"))),
+            other @ (FromWorker::Ready(_) | FromWorker::Snapshot | FromWorker::Restored(_)) => {
+                return Some(Ended::Lost(format!("out of turn: {other:?}")));
+            }
+        }
+        None
+    }
+
+    fn id(&self) -> &str {
+        &self.shared.spec.id
+    }
+
+    /// Takes a change in, and shows and publishes the state if it is another than before.
+    fn change(&mut self, change: Change) {
+        let before = (self.life.state().0, self.life.state().1.map(str::to_owned));
+        if matches!(change, Change::Restart) {
+            self.shared.update(|shown| shown.since = Instant::now());
+        }
+        let new_worker = matches!(change, Change::WorkerLost(_) | Change::Restart);
+        self.life.apply(change);
+        let (state, reason) = self.life.state();
+        if new_worker && matches!(state, State::Restarting | State::Starting) {
+            self.shared.update(|shown| shown.restarts += 1);
+        }
+        if (state, reason) != (before.0, before.1.as_deref()) {
+            self.show();
+        }
+    }
+
+    fn show(&self) {
+        let (state, reason) = self.life.state();
+        self.shared.update(|shown| {
+            shown.state = state;
+            shown.reason = reason.map(str::to_owned);
+        });
+        let shown = reason.unwrap_or_default();
+        tracing::info!(target: "ocelli::session", session = self.id(), ?state, reason = shown, "session state");
+        self.environment.hub.publish_state(self.id(), state, reason.map(str::to_owned));
+    }
+
+    /// Writes a line of the worker or its pipeline to the host's log.
+    fn log(&self, level: Level, context: &str, message: &str, frame: Option<u64>) {
+        let (session, deployment) = (self.id(), self.shared.spec.deployment.id.as_str());
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(target: "ocelli::pipeline", session, deployment, frame, context, "{message}")
+            };
+        }
+        match level {
+            Level::Trace => line!(trace),
+            Level::Debug => line!(debug),
+            Level::Info => line!(info),
+            Level::Warn => line!(warn),
+            Level::Error => line!(error),
+        }
+    }
+}
+
+/// The message, or why the worker is lost.
+fn lost_or(received: Option<Received>) -> Result<FromWorker, String> {
+    match received {
+        Some(Ok((message, _))) => Ok(message),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err("the connection is closed".into()),
+    }
+}
+
+/// The wait before the next start after this many losses in a row.
+fn wait(losses: u32) -> Duration {
+    let doubled = FIRST_WAIT.saturating_mul(1 << losses.saturating_sub(1).min(16));
+    doubled.min(LONGEST_WAIT).mul_f64(1.0 + rand::rng().random_range(0.0..JITTER))
+}
+
+/// A worker that gets frames.
+struct Serving {
+    notes: mpsc::Receiver<Note>,
+    outgoing: mpsc::Sender<ToWorker>,
+    pump: JoinHandle<Subscription>,
+    pending: BTreeMap<u64, Answer>,
+    next_question: u64,
+}
+
+impl Serving {
+    fn start(outbox: Outbox, subscription: Subscription) -> Self {
+        let (note_sender, notes) = mpsc::channel(NOTES);
+        let (outgoing, questions) = mpsc::channel(OUTGOING);
+        let pump = tokio::spawn(pump(outbox, subscription, questions, note_sender));
+        Self { notes, outgoing, pump, pending: BTreeMap::new(), next_question: 0 }
+    }
+
+    fn ask(&mut self, session: &str, request: String, answer: Answer) {
+        let id = self.next_question;
+        self.next_question += 1;
+        // A question whose asker has gone away does not take up room.
+        self.pending.retain(|_, waiting| !waiting.is_closed());
+        let sent = self.pending.len() < MAX_PENDING
+            && self.outgoing.try_send(ToWorker::Command { id, request }).is_ok();
+        if sent {
+            self.pending.insert(id, answer);
+        } else {
+            let message = format!("session {session:?} has too many unanswered commands");
+            let _ = answer.send(Err(SessionError::Refused(message)));
+        }
+    }
+
+    /// Ends the pump, which closes the worker's connection, and gives the subscription back. Questions still open are
+    /// answered by dropping them.
+    async fn stop(self, session: &str) -> Option<Subscription> {
+        // The pump may be waiting for a worker that no longer reads: its write fails when that worker is killed, but a
+        // session must not wait for that.
+        drop(self.outgoing);
+        drop(self.notes);
+        let mut pump = self.pump;
+        match tokio::time::timeout(END_GRACE, &mut pump).await {
+            Ok(Ok(subscription)) => Some(subscription),
+            Ok(Err(error)) => {
+                tracing::error!(target: "ocelli::session", session, "the pump failed: {error}");
+                None
+            }
+            Err(_) => {
+                pump.abort();
+                let _ = pump.await;
+                None
+            }
+        }
+    }
+}
+
+/// Carries access units from the source to the worker, and questions between them, until the session or the worker is
+/// gone. Gives the subscription back.
+async fn pump(
+    mut outbox: Outbox,
+    mut subscription: Subscription,
+    mut questions: mpsc::Receiver<ToWorker>,
+    notes: mpsc::Sender<Note>,
+) -> Subscription {
+    let mut ended = false;
+    loop {
+        let sent = tokio::select! {
+            biased;
+            question = questions.recv() => match question {
+                Some(question) => outbox.send(&question, &[]).await,
+                None => return subscription,
+            },
+            event = subscription.next(), if !ended => match event {
+                SourceEvent::Unit(unit) => outbox.send_unit(&unit).await,
+                SourceEvent::Up => {
+                    let _ = notes.send(Note::Up).await;
+                    Ok(())
+                }
+                SourceEvent::Down(fault) => {
+                    let _ = notes.send(Note::Down(fault.message)).await;
+                    Ok(())
+                }
+                SourceEvent::Ended => {
+                    ended = true;
+                    let _ = notes.send(Note::Ended).await;
+                    outbox.send(&ToWorker::End, &[]).await
+                }
+            },
+        };
+        // The worker is gone: its end of the connection tells the session.
+        if sent.is_err() {
+            return subscription;
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! One worker process: started with its descriptors, spoken to over its socket, and ended in time.
+
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use command_fds::{CommandFdExt, FdMapping};
+use ocelli_protocol::process::worker as descriptor;
+use ocelli_protocol::wire::{self, WireError};
+use ocelli_protocol::worker::{FromWorker, ToWorker};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+use super::Programs;
+use crate::inference::Attachment;
+use crate::source::AccessUnit;
+
+/// Messages of a worker that wait to be handled. A worker that sends faster is held up by its socket.
+const INBOX: usize = 32;
+
+/// Bytes of a line of standard error that are logged.
+const MAX_LINE: usize = 2 << 10;
+
+/// What a worker sent, or how its connection ended.
+pub(super) type Received = Result<(FromWorker, Vec<u8>), WireError>;
+
+/// A running worker. It is killed when this is dropped.
+pub(super) struct Worker {
+    child: Child,
+    /// Its messages, the end of the connection last.
+    pub(super) inbox: mpsc::Receiver<Received>,
+}
+
+impl Worker {
+    /// Starts a worker for a session. `component` is the compiled component.
+    pub(super) fn start(
+        programs: &Programs,
+        session: &str,
+        attachment: &Attachment,
+        component: &OwnedFd,
+    ) -> anyhow::Result<(Self, Outbox)> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().context("making the worker's socket")?;
+        ours.set_nonblocking(true)?;
+        let mapping = |parent_fd: OwnedFd, child_fd| FdMapping { parent_fd, child_fd };
+        let mappings = vec![
+            mapping(theirs.into(), descriptor::HOST),
+            mapping(attachment.socket.try_clone()?, descriptor::INFERENCE),
+            mapping(attachment.memory.try_clone()?, descriptor::TENSORS),
+            mapping(component.try_clone()?, descriptor::COMPONENT),
+        ];
+        let mut command = Command::new(&programs.worker);
+        command
+            // For the process list alone: the worker takes no arguments.
+            .arg(session)
+            .fd_mappings(mappings)?
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("starting {}", programs.worker.display()))?;
+        // Closes our copies of what the child inherited, its end of the socket above all.
+        drop(command);
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(log_lines(stderr, session.to_owned()));
+        }
+        let (read, write) = UnixStream::from_std(ours)?.into_split();
+        let (sender, inbox) = mpsc::channel(INBOX);
+        tokio::spawn(receive_all(read, sender));
+        Ok((Self { child, inbox }, Outbox(write)))
+    }
+
+    /// The process's number while it lives.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Waits until the process has ended by itself, kills it after `grace`, and tells how it ended. Its messages are
+    /// thrown away: a worker that waits for room to send would never end.
+    pub(super) async fn end(mut self, grace: Duration) -> String {
+        self.inbox.close();
+        while self.inbox.try_recv().is_ok() {}
+        let status = match tokio::time::timeout(grace, self.child.wait()).await {
+            Ok(status) => status,
+            Err(_) => {
+                let _ = self.child.start_kill();
+                self.child.wait().await
+            }
+        };
+        status.map_or_else(|error| error.to_string(), |status| status.to_string())
+    }
+}
+
+/// The way to a worker. Dropping it tells the worker to end.
+pub(super) struct Outbox(OwnedWriteHalf);
+
+impl Outbox {
+    /// Sends a message.
+    pub(super) async fn send(&mut self, message: &ToWorker, payload: &[u8]) -> Result<(), WireError> {
+        self.0.write_all(&wire::encode(message, payload.len())?).await?;
+        self.0.write_all(payload).await?;
+        Ok(())
+    }
+
+    /// Sends an access unit.
+    pub(super) async fn send_unit(&mut self, unit: &Arc<AccessUnit>) -> Result<(), WireError> {
+        self.send(&ToWorker::Unit(unit.header.clone()), &unit.data).await
+    }
+}
+
+/// Reads messages until the connection ends or breaks; says which, then stops.
+async fn receive_all(mut from: OwnedReadHalf, to: mpsc::Sender<Received>) {
+    loop {
+        let received = receive(&mut from).await;
+        let over = received.is_err();
+        if to.send(received).await.is_err() || over {
+            return;
+        }
+    }
+}
+
+async fn receive(from: &mut OwnedReadHalf) -> Received {
+    let mut header = [0; wire::HEADER];
+    if let Err(error) = from.read_exact(&mut header).await {
+        let closed = error.kind() == std::io::ErrorKind::UnexpectedEof;
+        return Err(if closed { WireError::Closed } else { error.into() });
+    }
+    let (message, payload) = wire::decode_header(header)?;
+    let (mut message, mut payload) = (vec![0; message], vec![0; payload]);
+    from.read_exact(&mut message).await?;
+    from.read_exact(&mut payload).await?;
+    Ok((wire::decode(&message)?, payload))
+}
+
+/// Logs what a worker writes to its standard error: nothing, unless something went badly wrong.
+async fn log_lines(stderr: tokio::process::ChildStderr, session: String) {
+    let mut lines = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // A line longer than the bound is logged in pieces.
+        match (&mut lines).take(MAX_LINE as u64).read_until(b'\n', &mut line).await {
+            Ok(1..) => {
+                let text = String::from_utf8_lossy(&line);
+                tracing::warn!(target: "ocelli::worker", session, "{}", text.trim_end());
+            }
+            _ => return,
+        }
+    }
+}
