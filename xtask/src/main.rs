@@ -1,0 +1,77 @@
+//! Developer tasks, called through `./x`: set up the machine, build, run the demo, test, lint, bench.
+
+mod bench;
+mod checks;
+mod demo;
+mod onnxruntime;
+mod process;
+mod programs;
+mod setup;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+#[derive(Parser)]
+#[command(bin_name = "./x", about = "Developer tasks of Ocelli", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Installs what this machine lacks: Debian packages, the wasm target, ONNX Runtime
+    Setup,
+    /// Builds the programs into target/release and the pipelines into target/pipelines
+    Build,
+    /// Runs the host on a looping clip served over RTSP and prints what it detects
+    Demo {
+        /// Ends after so many seconds of results; without it Ctrl-C does
+        #[arg(long, value_name = "N")]
+        seconds: Option<u64>,
+    },
+    /// Builds everything and runs all tests, or those that the filter arguments select
+    Test {
+        /// Given to the test runner: cargo-nextest where it is installed, else cargo test
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        filter: Vec<String>,
+    },
+    /// Checks the format and runs clippy, warnings being errors
+    Lint,
+    /// Builds everything and measures it
+    Bench {
+        /// Given to the bench program
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("x: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match task {
+        Task::Setup => setup::everything().map(|()| ExitCode::SUCCESS),
+        Task::Build => {
+            setup::for_building()?;
+            programs::build(&workspace).map(|()| ExitCode::SUCCESS)
+        }
+        Task::Demo { seconds } => demo::run(&workspace, seconds),
+        Task::Test { filter } => checks::test(&workspace, &filter),
+        Task::Lint => checks::lint(&workspace),
+        Task::Bench { arguments } => bench::run(&workspace, &arguments),
+    }
+}

@@ -1,0 +1,89 @@
+//! `./x build`: the programs and the gallery of pipelines.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::process;
+use crate::workspace::Workspace;
+
+/// The target of every pipeline.
+pub(crate) const GUEST_TARGET: &str = "wasm32-wasip2";
+
+/// Folders of `guest-pipeline/` that are no pipelines: the authors' crate, and the beginnings that authors copy.
+const NOT_PIPELINES: [&str; 2] = ["sdk", "templates"];
+
+/// Builds the programs into `target/release` and the gallery into `target/pipelines`.
+///
+/// Cargo unifies the features of all crates that one invocation builds, so the compiler needs one of its own: built
+/// together with the worker it would bring Cranelift into every session's process.
+pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+    let cargo = |arguments: &[&str]| process::run(workspace.cargo().arg("build").args(arguments));
+    process::step(&title(workspace, "host, worker and inference", "ocelli-inference"), || {
+        // All crates that the tests meet, so that the tests find Wasmtime built with the features that they want.
+        cargo(&["--release", "--workspace", "--exclude", "xtask", "--exclude", "ocelli-tests", "--bins"])
+    })?;
+    process::step(&title(workspace, "the compiler of pipelines", "ocelli-compile"), || {
+        cargo(&["--release", "-p", "ocelli-worker", "--features", "compile", "--bin", "ocelli-compile"])
+    })?;
+    let pipelines = pipelines(&workspace.root().join("guest-pipeline"))?;
+    process::step(&format!("building pipelines: {}", pipelines.join(", ")), || {
+        let crates = pipelines.iter().flat_map(|name| ["-p", name]);
+        cargo(
+            &["--profile", "guest", "--target", GUEST_TARGET].into_iter().chain(crates).collect::<Vec<_>>(),
+        )?;
+        pipelines.iter().try_for_each(|name| add_to_gallery(workspace, name))
+    })
+}
+
+fn title(workspace: &Workspace, what: &str, program: &str) -> String {
+    let built = workspace.programs().join(program).exists();
+    format!("building {what}{}", if built { "" } else { " (first time: several minutes)" })
+}
+
+/// The names of the pipelines: of the crates in `folder`, sorted.
+fn pipelines(folder: &Path) -> Result<Vec<String>> {
+    let read = |error| format!("cannot list {}: {error}", folder.display());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| anyhow::anyhow!(read(error)))? {
+        let entry = entry.map_err(|error| anyhow::anyhow!(read(error)))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().join("Cargo.toml").exists() && !NOT_PIPELINES.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Puts what Cargo built into the gallery in one step, so that a running host never reads half a file.
+fn add_to_gallery(workspace: &Workspace, name: &str) -> Result<()> {
+    let built =
+        workspace.target().join(GUEST_TARGET).join("guest").join(format!("{}.wasm", name.replace('-', "_")));
+    let gallery = workspace.pipelines();
+    let place = || -> std::io::Result<()> {
+        fs::create_dir_all(&gallery)?;
+        let partial = tempfile::NamedTempFile::new_in(&gallery)?;
+        fs::copy(&built, partial.path())?;
+        partial.persist(gallery.join(format!("{name}.wasm")))?;
+        Ok(())
+    };
+    place().with_context(|| format!("cannot copy {} to {}", built.display(), gallery.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gallery_holds_the_crates_that_are_pipelines() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["object-detect", "count", "sdk", "templates"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("Cargo.toml"), "").unwrap();
+        }
+        fs::create_dir(folder.path().join("notes")).unwrap();
+        assert_eq!(pipelines(folder.path()).unwrap(), ["count", "object-detect"]);
+    }
+}

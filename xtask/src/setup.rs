@@ -1,0 +1,160 @@
+//! `./x setup`: asks for each thing that a build or a run needs, and installs those that are missing.
+//!
+//! A need is asked for by its use and not by a package's name, so a machine that has it from elsewhere installs nothing.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::programs::GUEST_TARGET;
+use crate::{onnxruntime, process};
+
+/// The system's Python: the GObject bindings are Debian packages, which another Python on the PATH does not see.
+pub(crate) const SYSTEM_PYTHON: &str = "/usr/bin/python3";
+
+/// A Debian package, and a command that succeeds where what the package gives is there.
+struct Need {
+    package: &'static str,
+    probe: &'static [&'static str],
+}
+
+const fn need(package: &'static str, probe: &'static [&'static str]) -> Need {
+    Need { package, probe }
+}
+
+/// What building takes.
+const TO_BUILD: &[Need] = &[
+    need("build-essential", &["c++", "--version"]),
+    need("pkg-config", &["pkg-config", "--version"]),
+    need("libavcodec-dev", &["pkg-config", "--exists", "libavcodec"]),
+    need("libavutil-dev", &["pkg-config", "--exists", "libavutil"]),
+];
+
+/// What the cameras of the demo and the tests take.
+const TO_RUN: &[Need] = &[
+    need("python3", &[SYSTEM_PYTHON, "--version"]),
+    need("python3-gi", &[SYSTEM_PYTHON, "-c", "import gi"]),
+    need(
+        "gir1.2-gst-rtsp-server-1.0",
+        &[SYSTEM_PYTHON, "-c", "import gi; gi.require_version('GstRtspServer', '1.0')"],
+    ),
+    need("gstreamer1.0-tools", &["gst-inspect-1.0", "--version"]),
+    need("gstreamer1.0-plugins-base", &["gst-inspect-1.0", "--exists", "appsrc"]),
+    need("gstreamer1.0-plugins-good", &["gst-inspect-1.0", "--exists", "rtph264pay"]),
+    need("gstreamer1.0-plugins-bad", &["gst-inspect-1.0", "--exists", "h265parse"]),
+];
+
+/// Installs what `./x build` and `./x lint` need and the machine lacks.
+pub(crate) fn for_building() -> Result<()> {
+    packages(TO_BUILD.iter())?;
+    wasm_target()
+}
+
+/// Installs all that the machine lacks.
+pub(crate) fn everything() -> Result<()> {
+    packages(TO_BUILD.iter().chain(TO_RUN))?;
+    wasm_target()?;
+    onnx_runtime()
+}
+
+/// Installs a component of the Rust toolchain that gives cargo the command `subcommand`.
+pub(crate) fn rust_component(component: &str, subcommand: &str) -> Result<()> {
+    if process::succeeds(Command::new("cargo").args([subcommand, "--version"])) {
+        return Ok(());
+    }
+    rustup(&["component", "add", component])
+}
+
+fn packages(needs: impl Iterator<Item = &'static Need>) -> Result<()> {
+    let lacking = missing(needs);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = lacking.iter().map(|need| need.package).collect();
+    process::step(&format!("installing with apt: {}", names.join(" ")), || install(&names))?;
+    match missing(lacking.into_iter()).first() {
+        Some(need) => bail!("{} is installed, but `{}` fails", need.package, need.probe.join(" ")),
+        None => Ok(()),
+    }
+}
+
+/// Those whose probe fails. All probes run at once: each waits for a process to start.
+fn missing(needs: impl Iterator<Item = &'static Need>) -> Vec<&'static Need> {
+    let probes: Vec<_> = needs.map(|need| (need, start(need.probe))).collect();
+    let lacking =
+        |probe: Option<Child>| !probe.is_some_and(|mut child| child.wait().is_ok_and(|end| end.success()));
+    probes.into_iter().filter_map(|(need, probe)| lacking(probe).then_some(need)).collect()
+}
+
+/// None where there is no such program.
+fn start(probe: &[&str]) -> Option<Child> {
+    let (program, arguments) = probe.split_first()?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().ok()
+}
+
+/// Installs Debian packages, as root or through a sudo that asks nothing.
+fn install(packages: &[&str]) -> Result<()> {
+    let by_hand = format!(
+        "run this, then ./x again: sudo apt-get update && sudo apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    );
+    if !process::succeeds(Command::new("apt-get").arg("--version")) {
+        bail!("this machine has no apt-get; on Debian or Ubuntu {by_hand}");
+    }
+    let prefix: &[&str] = if rustix::process::geteuid().is_root() {
+        &["env"]
+    } else if process::succeeds(Command::new("sudo").args(["-n", "true"])) {
+        &["sudo", "-n", "env"]
+    } else {
+        bail!("installing packages needs root; {by_hand}");
+    };
+    let apt_get = |arguments: &[&str]| {
+        let words =
+            [prefix, &["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]]
+                .concat();
+        let (program, rest) = words.split_first().context("no command")?;
+        process::run(Command::new(program).args(rest).args(arguments).stdin(Stdio::null()))
+    };
+    apt_get(&["update"])
+        .and_then(|()| apt_get(&[&["install", "-y", "--no-install-recommends"], packages].concat()))
+        .context(by_hand)
+}
+
+fn wasm_target() -> Result<()> {
+    let asked =
+        process::output(Command::new("rustc").args(["--print", "target-libdir", "--target", GUEST_TARGET]));
+    if asked.is_ok_and(|folder| Path::new(folder.trim()).exists()) {
+        return Ok(());
+    }
+    rustup(&["target", "add", GUEST_TARGET])
+}
+
+fn rustup(arguments: &[&str]) -> Result<()> {
+    let command = format!("rustup {}", arguments.join(" "));
+    process::step(&command, || {
+        let by_hand = format!("Rust lacks a part; run this, then ./x again: {command}");
+        process::run(Command::new("rustup").args(arguments)).context(by_hand)
+    })
+}
+
+fn onnx_runtime() -> Result<()> {
+    let library = onnxruntime::library()?;
+    if onnxruntime::is_installed(&library) {
+        return Ok(());
+    }
+    let python = python_with_pip()?;
+    process::step("downloading ONNX Runtime (20 MB)", || onnxruntime::install(&library, python))
+}
+
+/// The user's own Python first: pip's configuration may belong to it.
+fn python_with_pip() -> Result<&'static str> {
+    let pip = |python: &&str| process::succeeds(Command::new(python).args(["-m", "pip", "--version"]));
+    if let Some(python) = ["python3", SYSTEM_PYTHON].into_iter().find(pip) {
+        return Ok(python);
+    }
+    process::step("installing with apt: python3-pip", || install(&["python3-pip"]))?;
+    [SYSTEM_PYTHON].into_iter().find(pip).context("python3-pip is installed, but `python3 -m pip` fails")
+}

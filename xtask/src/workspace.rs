@@ -1,0 +1,57 @@
+//! Where the checkout and its build outputs are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::process;
+
+/// The folders that the tasks work in, as Cargo sees them.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Workspace {
+    #[serde(rename = "workspace_root")]
+    root: PathBuf,
+    #[serde(rename = "target_directory")]
+    target: PathBuf,
+}
+
+impl Workspace {
+    /// Asks Cargo, so that CARGO_TARGET_DIR and Cargo's own configuration are respected.
+    pub(crate) fn find() -> Result<Self> {
+        let metadata = process::output(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
+        serde_json::from_str(&metadata).context("cannot read the answer of `cargo metadata`")
+    }
+
+    /// The top of the checkout.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where Cargo puts what it builds.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// The release programs.
+    pub(crate) fn programs(&self) -> PathBuf {
+        self.target.join("release")
+    }
+
+    /// The gallery: one `NAME.wasm` for each pipeline.
+    pub(crate) fn pipelines(&self) -> PathBuf {
+        self.target.join("pipelines")
+    }
+
+    /// A cargo command that runs at the top of the checkout.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut command = cargo();
+        command.current_dir(&self.root);
+        command
+    }
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
