@@ -1,0 +1,1 @@
+//! Measures the whole chain beside a bare loop.
