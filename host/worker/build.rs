@@ -22,9 +22,8 @@ fn main() -> ExitCode {
 }
 
 fn build() -> Result<(), String> {
-    // libavcodec first: with static libraries the linker resolves from left to right.
     let libraries = [probe("libavcodec", LIBAVCODEC)?, probe("libavutil", LIBAVUTIL)?];
-    // The shim goes before both in the link order; pkg-config's flags come after it.
+    // The linker resolves from left to right: the shim, then libavcodec, then libavutil.
     cc::Build::new()
         .file(SHIM)
         .includes(libraries.iter().flat_map(|library| &library.include_paths))

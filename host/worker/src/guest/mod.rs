@@ -7,6 +7,8 @@ pub mod nn;
 pub mod output;
 pub mod state;
 pub mod support;
+#[cfg(test)]
+mod tests;
 
 /// Generated from the world in `wit/0.1`.
 #[allow(missing_docs, reason = "generated; the documentation stands in the WIT files")]

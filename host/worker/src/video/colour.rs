@@ -8,6 +8,9 @@ use super::spec::{Channels, Element, Layout, TensorSpec};
 /// slower.
 const ROUND: f32 = 12_582_912.0;
 
+/// Chroma of grey, 8 bits.
+pub(super) const NEUTRAL: f32 = 128.0;
+
 /// The number, clamped to 0 to 255, as the nearest byte.
 fn byte(number: f32) -> u8 {
     (number.clamp(0.0, 255.0) + ROUND).to_bits() as u8
@@ -41,13 +44,12 @@ impl Conversion {
         Self { luma_offset, luma, red_v: red, green_u: blue * kb / kg, green_v: red * kr / kg, blue_u: blue }
     }
 
-    /// Converts a row. All rows have the same length; chroma is centred at 128.
-    pub(super) fn row(&self, luma: &[u8], chroma: [&[f32]; 2], [red, green, blue]: [&mut [u8]; 3]) {
+    /// Converts a row of luma, and blue and red difference. All rows have the same length.
+    pub(super) fn row(&self, luma: &[u8], chroma: &[[f32; 2]], [red, green, blue]: [&mut [u8]; 3]) {
         let Self { luma_offset, luma: scale, red_v, green_u, green_v, blue_u } = *self;
-        let [us, vs] = chroma;
-        let samples = luma.iter().zip(us).zip(vs);
-        for ((((&y, &u), &v), red), (green, blue)) in samples.zip(red).zip(green.iter_mut().zip(blue)) {
-            let (y, u, v) = ((f32::from(y) - luma_offset) * scale, u - 128.0, v - 128.0);
+        let pixels = red.iter_mut().zip(green).zip(blue);
+        for ((&y, &[u, v]), ((red, green), blue)) in luma.iter().zip(chroma).zip(pixels) {
+            let (y, u, v) = ((f32::from(y) - luma_offset) * scale, u - NEUTRAL, v - NEUTRAL);
             *red = byte(y + red_v * v);
             *green = byte(y - green_u * u - green_v * v);
             *blue = byte(y + blue_u * u);

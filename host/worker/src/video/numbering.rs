@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn complete(source: &[Coded]) -> Vec<Coded> {
-        source.iter().cloned().map(|coded| Coded { comes_out: true, ..coded }).collect()
+        source.iter().map(|coded| Coded { comes_out: true, ..*coded }).collect()
     }
 
     /// Pictures that come before `coded[at]` in coding and after it in presentation, over the whole source.

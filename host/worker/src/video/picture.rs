@@ -353,6 +353,19 @@ impl Picture {
             format: "painted",
         }
     }
+
+    /// The same picture with `depth` bits, 9 to 12, for each sample.
+    pub(super) fn deeper(mut self, depth: u32) -> Self {
+        let Memory::Own(planes) = &mut self.memory else { unreachable!("a painted picture owns its planes") };
+        for (index, plane) in planes.iter_mut().enumerate() {
+            *plane =
+                plane.iter().flat_map(|&sample| (u16::from(sample) << (depth - 8)).to_le_bytes()).collect();
+            self.data[index] = plane.as_ptr();
+            self.stride[index] *= 2;
+        }
+        self.depth = depth;
+        self
+    }
 }
 
 #[cfg(test)]

@@ -236,7 +236,11 @@ fn mutated_bitstreams_neither_crash_nor_hang_nor_give_damaged_frames() {
             assert!(frames.len() <= units.len(), "{clip} seed {seed}");
             assert!(frames.is_sorted_by(|a, b| a.number < b.number), "{clip} seed {seed}");
             assert!(frames.is_sorted_by_key(|frame| frame.presentation_ns), "{clip} seed {seed}");
-            frames.iter().for_each(|frame| drop(std::hint::black_box(sum(&frame.picture))));
+            for frame in &frames {
+                // Each row can be read to its end.
+                let ends = frame.picture.luma().rows(0).filter_map(|row| row.last()).count();
+                assert_eq!(ends, frame.picture.height() as usize, "{clip} seed {seed}");
+            }
             affected += u64::from(counters.skipped_corrupt > 0);
         }
         assert!(affected > 20, "{clip}: only {affected} of 200 mutations were noticed");
@@ -294,7 +298,7 @@ fn sequence_parameter_set(macroblocks: u32) -> Vec<u8> {
     }
     // Frames only, direct 8x8 inference, no cropping, no VUI, stop bit.
     bits += "11001";
-    while bits.len() % 8 != 0 {
+    while !bits.len().is_multiple_of(8) {
         bits.push('0');
     }
     let payload =
@@ -331,8 +335,9 @@ fn a_jpeg_decodes_again_to_the_same_size_and_looks_the_same() {
                 Resampler::new().luma(picture, 64, 48).unwrap(),
                 Resampler::new().luma(&again, 64, 48).unwrap(),
             );
-            let worst = before.iter().zip(&after).map(|(a, b)| a.abs_diff(*b)).max();
-            assert!(worst <= Some(3), "{worst:?}");
+            // JPEG goes through RGB, which cannot show every colour of the video: single pixels may differ by more.
+            let difference: u32 = before.iter().zip(&after).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
+            assert!(difference <= before.len() as u32, "{difference} over {} pixels", before.len());
         }
     }
     assert!(matches!(jpeg(picture, None, 0), Err(FrameError::InvalidSpec(_))));

@@ -1,6 +1,6 @@
 //! An affine warp: the picture as it looks along other axes, an aligned face for instance.
 
-use super::colour::{Conversion, Writer};
+use super::colour::{Conversion, NEUTRAL, Writer};
 use super::picture::{Picture, Plane};
 use super::spec::{Affine, FrameError, TensorSpec};
 
@@ -26,11 +26,11 @@ pub fn warp(
     let (writer, conversion) = (Writer::new(spec), Conversion::of(picture));
     let sampler = Sampler::new(picture);
     let columns = spec.width as usize;
-    let (mut luma, mut us, mut vs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut luma, mut chroma) = (Vec::new(), Vec::new());
     let mut rgb: [Vec<u8>; 3] = Default::default();
     for y in 0..spec.height {
-        [&mut us, &mut vs].into_iter().for_each(Vec::clear);
         luma.clear();
+        chroma.clear();
         let row = f64::from(y) + 0.5;
         // A row is mapped to a line, and the frame is convex: the pixels inside it follow each other.
         let mut left = 0;
@@ -42,14 +42,12 @@ pub fn warp(
                     left = x;
                 }
                 luma.push(sampler.luma(frame_x, frame_y));
-                let [u, v] = sampler.chroma(frame_x, frame_y);
-                us.push(u);
-                vs.push(v);
+                chroma.push(sampler.chroma(frame_x, frame_y));
             }
         }
         rgb.iter_mut().for_each(|row| row.resize(columns, 0));
         let [red, green, blue] = &mut rgb;
-        conversion.row(&luma, [&us, &vs], [red, green, blue]);
+        conversion.row(&luma, &chroma, [red, green, blue]);
         let inside = |row| <[u8]>::get(row, ..luma.len()).unwrap_or_default();
         writer.row(out, y, left, [inside(red), inside(green), inside(blue)]);
     }
@@ -82,7 +80,7 @@ impl<'a> Sampler<'a> {
     }
 
     fn chroma(&self, x: f64, y: f64) -> [f32; 2] {
-        let Some([u, v]) = &self.chroma else { return [128.0; 2] };
+        let Some([u, v]) = &self.chroma else { return [NEUTRAL; 2] };
         let (x, y) = ((x + self.offset.0) * self.scale.0, (y + self.offset.1) * self.scale.1);
         [sample(u, x, y), sample(v, x, y)]
     }

@@ -1,0 +1,212 @@
+//! The host's side of the imports, called as the generated glue would call it: without wasm, with the test in the place of
+//! the inference process.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ocelli_protocol::inference::{
+    Element, ErrorCode, FromWorker, MAX_PACKET, PlacedTensor, TensorDeclaration, ToWorker, packet_pair, receive, send,
+};
+use ocelli_protocol::shm::SharedMemory;
+use serde_json::json;
+use wasmtime::component::Resource;
+
+use super::bindings::ocelli::pipeline::results as wit;
+use super::bindings::wasi::config::store::Host as _;
+use super::bindings::wasi::nn::errors::{self, HostError as _};
+use super::bindings::wasi::nn::graph::{self, Host as _, HostGraph as _};
+use super::bindings::wasi::nn::inference::HostGraphExecutionContext as _;
+use super::bindings::wasi::nn::tensor::{HostTensor as _, TensorType};
+use super::frames::Image;
+use super::nn::ExecutionContext;
+use super::output::output;
+use super::state::State;
+use crate::arena::Arena;
+use crate::host_link::HostLink;
+use crate::inference::{Client, InferenceError};
+
+const MEMORY: usize = 64 << 10;
+
+/// A model that takes four numbers and gives them back doubled.
+fn declaration(name: &str) -> TensorDeclaration {
+    TensorDeclaration { name: name.into(), element: Element::F32, shape: vec![1, 4] }
+}
+
+/// A state whose inference process knows one model, "double", and answers until the state is dropped.
+fn state() -> State {
+    let (ours, theirs) = packet_pair().unwrap();
+    let memory = SharedMemory::create(MEMORY).unwrap();
+    let view = SharedMemory::map(memory.fd().try_clone_to_owned().unwrap()).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; MAX_PACKET];
+        while let Ok(request) = receive::<FromWorker>(theirs.as_fd(), &mut buffer) {
+            send(theirs.as_fd(), &answer(&view, request)).unwrap();
+        }
+    });
+    let (host, _) = UnixStream::pair().unwrap();
+    let client = Client::new(ours, Duration::from_secs(60));
+    let settings = json!({"score": 0.5, "model": "double"}).as_object().unwrap().clone();
+    State::new(HostLink::over(host), Arena::new(memory), client, settings, 1 << 20)
+}
+
+#[allow(unsafe_code)]
+fn answer(memory: &SharedMemory, request: FromWorker) -> ToWorker {
+    match request {
+        FromWorker::Open { id, model } if model == "double" => {
+            ToWorker::Opened { id, inputs: vec![declaration("x")], outputs: vec![declaration("y")] }
+        }
+        FromWorker::Open { id, model } => {
+            ToWorker::Failed { id, code: ErrorCode::NotFound, message: format!("no model {model:?}") }
+        }
+        FromWorker::Run { id, inputs, output_offset, .. } => {
+            let output = PlacedTensor {
+                name: "y".into(),
+                element: Element::F32,
+                shape: vec![1, 4],
+                offset: output_offset,
+            };
+            // SAFETY: the worker waits for this answer, and input and output do not overlap.
+            let (from, to) = unsafe {
+                (memory.bytes(inputs[0].range().unwrap()), memory.bytes_mut(output.range().unwrap()))
+            };
+            for (from, to) in from.unwrap().chunks_exact(4).zip(to.unwrap().chunks_exact_mut(4)) {
+                to.copy_from_slice(&(2.0 * f32::from_le_bytes(from.try_into().unwrap())).to_le_bytes());
+            }
+            ToWorker::Done { id, outputs: vec![output], queued_ns: 0, run_ns: 0 }
+        }
+    }
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn context(state: &mut State) -> Resource<ExecutionContext> {
+    let graph = state.load_by_name("double".into()).unwrap().unwrap();
+    state.init_execution_context(graph).unwrap().unwrap()
+}
+
+fn told(state: &mut State, error: Resource<InferenceError>) -> (errors::ErrorCode, String) {
+    let borrowed = || Resource::new_borrow(error.rep());
+    (state.code(borrowed()).unwrap(), errors::HostError::data(state, borrowed()).unwrap())
+}
+
+#[test]
+fn a_model_computes_over_shared_memory() {
+    let mut state = state();
+    let context = context(&mut state);
+    let input = state.new(vec![1, 4], TensorType::Fp32, bytes(&[1.0, 2.0, 3.0, 4.0])).unwrap();
+    let outputs = state.compute(context, vec![("x".into(), input)]).unwrap().unwrap();
+    let [(name, output)] = &outputs[..] else { panic!("{} outputs", outputs.len()) };
+    assert_eq!(name, "y");
+    assert_eq!(state.dimensions(Resource::new_borrow(output.rep())).unwrap(), [1, 4]);
+    let data = super::bindings::wasi::nn::tensor::HostTensor::data(&mut state, Resource::new_borrow(output.rep()));
+    assert_eq!(data.unwrap(), bytes(&[2.0, 4.0, 6.0, 8.0]));
+    assert_eq!(state.inferences, 1);
+}
+
+#[test]
+fn dropped_tensors_give_their_memory_back() {
+    let mut state = state();
+    let free = state.arena.largest_free();
+    for _ in 0..100 {
+        let context = context(&mut state);
+        let input = state.new(vec![1, 4], TensorType::Fp32, bytes(&[0.0; 4])).unwrap();
+        for (_, output) in state.compute(context, vec![("x".into(), input)]).unwrap().unwrap() {
+            super::bindings::wasi::nn::tensor::HostTensor::drop(&mut state, output).unwrap();
+        }
+    }
+    assert_eq!(state.arena.largest_free(), free);
+}
+
+#[test]
+fn a_tensor_that_the_model_does_not_take_is_named() {
+    let mut state = state();
+    let context = context(&mut state);
+    let wrong = state.new(vec![1, 3], TensorType::Fp32, bytes(&[0.0; 3])).unwrap();
+    let borrowed = Resource::new_borrow(context.rep());
+    let error = state.compute(borrowed, vec![("x".into(), wrong)]).unwrap().unwrap_err();
+    let (code, message) = told(&mut state, error);
+    assert_eq!(code, errors::ErrorCode::InvalidArgument);
+    assert!(message.contains("\"x\"") && message.contains("[1, 3]") && message.contains("[1, 4]"), "{message}");
+
+    let error = state.compute(context, Vec::new()).unwrap().unwrap_err();
+    assert!(told(&mut state, error).1.contains("missing"));
+}
+
+#[test]
+fn models_come_by_name_alone() {
+    let mut state = state();
+    let error = state.load_by_name("nose".into()).unwrap().unwrap_err();
+    assert_eq!(told(&mut state, error).0, errors::ErrorCode::NotFound);
+    let load = state.load(vec![vec![0]], graph::GraphEncoding::Onnx, graph::ExecutionTarget::Cpu);
+    let error = load.unwrap().unwrap_err();
+    assert_eq!(told(&mut state, error).0, errors::ErrorCode::UnsupportedOperation);
+}
+
+#[test]
+fn a_tensor_over_the_shared_memory_or_of_impossible_size_is_refused() {
+    let mut state = state();
+    let large = u32::try_from(MEMORY).unwrap() + 1;
+    let error = state.new(vec![large], TensorType::U8, vec![0; MEMORY + 1]).unwrap_err().to_string();
+    assert!(error.contains("does not fit"), "{error}");
+    let error = state.new(vec![u32::MAX; 4], TensorType::Fp64, vec![0; 8]).unwrap_err().to_string();
+    assert!(error.contains("8 bytes given"), "{error}");
+}
+
+#[test]
+fn settings_are_read_by_key() {
+    let mut state = state();
+    assert_eq!(state.get("model".into()).unwrap().unwrap().as_deref(), Some("double"));
+    assert_eq!(state.get("score".into()).unwrap().unwrap().as_deref(), Some("0.5"));
+    assert_eq!(state.get("colour".into()).unwrap().unwrap(), None);
+}
+
+fn event(attachments: Vec<Resource<Image>>) -> wit::Output {
+    let event = wit::Event { kind: "entered".into(), detections: Vec::new(), data: String::new(), attachments };
+    wit::Output { detections: None, events: vec![event] }
+}
+
+fn detection(score: f32) -> wit::Detection {
+    let area = super::bindings::ocelli::pipeline::frames::Rect { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
+    let label = "person".into();
+    wit::Detection { label, score, box_: area, track: None, attributes: Vec::new(), embedding: None }
+}
+
+#[test]
+fn an_attachment_leaves_with_its_event() {
+    let mut state = state();
+    let image = state.table.push(Image { width: 1, height: 1, jpeg: vec![7; 10] }).unwrap();
+    let rep = image.rep();
+    let taken = output(&mut state.table, event(vec![image])).unwrap();
+    assert_eq!(taken.events[0].attachments, [vec![7; 10]]);
+    assert!(state.table.get(&Resource::<Image>::new_borrow(rep)).is_err(), "the handle is gone");
+}
+
+#[test]
+fn output_out_of_bounds_is_refused() {
+    let mut state = state();
+    let image = state.table.push(Image { width: 1, height: 1, jpeg: vec![0; 3 << 20] }).unwrap();
+    let error = output(&mut state.table, event(vec![image])).unwrap_err().to_string();
+    assert!(error.contains("bytes"), "{error}");
+
+    let many = wit::Output { detections: Some(vec![detection(0.5); 1001]), events: Vec::new() };
+    let error = output(&mut state.table, many).unwrap_err().to_string();
+    assert!(error.contains("1001 detections"), "{error}");
+
+    let odd = wit::Output { detections: Some(vec![detection(f32::NAN)]), events: Vec::new() };
+    let error = output(&mut state.table, odd).unwrap_err().to_string();
+    assert!(error.contains("not finite"), "{error}");
+}
+
+#[test]
+fn handles_are_bounded() {
+    let mut state = state();
+    let mut pushed = 0;
+    while state.table.push(Arc::new(())).is_ok() {
+        pushed += 1;
+        assert!(pushed <= 10_000, "no bound in sight");
+    }
+}
