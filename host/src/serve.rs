@@ -34,18 +34,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let host = tokio::select! {
         host = Host::start(&config) => host?,
         name = signals.next() => {
-            tracing::info!("{name}: stopped before anything had started");
+            tracing::info!("{name}: stopped while starting");
             return Ok(());
         }
     };
-    tokio::select! {
-        () = host.start_cameras(&config) => {
-            tracing::info!(cameras = config.cameras.len(), "ready");
-            let name = signals.next().await;
-            tracing::info!("{name}: stopping");
-        }
-        name = signals.next() => tracing::info!("{name}: stopping while cameras start"),
-    }
+    tracing::info!(cameras = config.cameras.len(), "ready");
+    let name = signals.next().await;
+    tracing::info!("{name}: stopping");
     tokio::spawn(async move {
         let name = signals.next().await;
         tracing::warn!("{name} again: ending at once");
@@ -59,7 +54,6 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 /// What runs.
 struct Host {
     sessions: Sessions,
-    deployer: Deployer,
     server: Server,
 }
 
@@ -81,25 +75,13 @@ impl Host {
         let compiler = programs.compile.clone();
         let sessions = Sessions::new(programs, sources, inference, hub.clone(), config);
         let deployer = Deployer::new(sessions.clone(), hub.clone(), &compiler, config).await?;
-        let control = Operator { sessions: sessions.clone(), deployer: deployer.clone() };
+        start_cameras(&deployer, config).await;
+        // Whoever connected before waits until here: a client that is answered finds every configured session.
+        let control = Operator { sessions: sessions.clone(), deployer };
         let server = Server::start(listener, hub, control, Timing::default())?;
+        server.set_ready();
         tracing::info!("listening on http://{}", server.address());
-        Ok(Self { sessions, deployer, server })
-    }
-
-    /// Starts the configured cameras at the same time. One that cannot be started keeps no other from it.
-    async fn start_cameras(&self, config: &Config) {
-        let start = |camera| async move {
-            if let Err(error) = self.deployer.start_configured(camera).await {
-                tracing::error!(
-                    session = camera.id,
-                    "the camera is not started: {error:#}",
-                    error = anyhow::Error::from(error)
-                );
-            }
-        };
-        futures_util::future::join_all(config.cameras.iter().map(start)).await;
-        self.server.set_ready();
+        Ok(Self { sessions, server })
     }
 
     async fn stop(self, within: Duration) {
@@ -109,6 +91,20 @@ impl Host {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Starts the configured cameras at the same time. One that cannot be started keeps no other from it.
+async fn start_cameras(deployer: &Deployer, config: &Config) {
+    let start = |camera| async move {
+        if let Err(error) = deployer.start_configured(camera).await {
+            tracing::error!(
+                session = camera.id,
+                "the camera is not started: {error:#}",
+                error = anyhow::Error::from(error)
+            );
+        }
+    };
+    futures_util::future::join_all(config.cameras.iter().map(start)).await;
 }
 
 /// Sessions as the API may use them.

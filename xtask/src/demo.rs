@@ -146,9 +146,9 @@ impl<'a> Demo<'a> {
         children.push(self.start_host()?);
         let host = children.last_mut().context("no host")?;
         let watched = async {
-            tokio::time::timeout(START_LIMIT, self.until_healthy()).await.map_err(|_| {
-                anyhow!("the host did not answer /healthz within {} s", START_LIMIT.as_secs())
-            })?;
+            tokio::time::timeout(START_LIMIT, self.until_healthy())
+                .await
+                .map_err(|_| anyhow!("the host did not answer /readyz within {} s", START_LIMIT.as_secs()))?;
             match limit {
                 Some(limit) => tokio::time::timeout(limit, self.print_messages(rate)).await.unwrap_or(Ok(())),
                 None => self.print_messages(rate).await,
@@ -205,7 +205,7 @@ impl<'a> Demo<'a> {
     async fn is_healthy(&self) -> io::Result<bool> {
         let expected = b"HTTP/1.1 200";
         let mut stream = TcpStream::connect(self.listen).await?;
-        let request = format!("GET /healthz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.listen);
+        let request = format!("GET /readyz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.listen);
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.take(expected.len() as u64).read_to_end(&mut answer).await?;

@@ -1,5 +1,4 @@
-//! Lines in the camera's log. The host bounds how many a pipeline may write in a second, so log what an
-//! operator wants to know, not every frame.
+//! Lines in the camera's log: what an operator wants to know, not every frame.
 
 pub use crate::bindings::wasi::logging::logging::Level;
 

@@ -90,7 +90,11 @@ impl TensorDeclaration {
     /// Whether a tensor of this shape may be given where this one is declared.
     pub fn admits(&self, shape: &[u32]) -> bool {
         self.shape.len() == shape.len()
-            && self.shape.iter().zip(shape).all(|(&declared, &given)| declared < 0 || declared == i64::from(given))
+            && self
+                .shape
+                .iter()
+                .zip(shape)
+                .all(|(&declared, &given)| declared < 0 || declared == i64::from(given))
     }
 }
 
@@ -303,7 +307,9 @@ pub fn send_with<M: Serialize>(
         return Err(PacketError::TooLong);
     }
     let parts = [IoSlice::new(&bytes)];
-    match rustix::io::retry_on_intr(|| rustix::net::sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)) {
+    match rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)
+    }) {
         Ok(_) => Ok(()),
         Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Err(PacketError::Closed),
         Err(errno) => Err(errno.into()),

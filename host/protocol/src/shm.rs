@@ -29,7 +29,8 @@ pub struct SharedMemory {
 impl SharedMemory {
     /// A new region of `length` bytes, all zero, all allocated.
     pub fn create(length: usize) -> io::Result<Self> {
-        let file = rustix::fs::memfd_create("ocelli-tensors", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let file =
+            rustix::fs::memfd_create("ocelli-tensors", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::ftruncate(&file, length as u64)?;
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length as u64)?;
         rustix::fs::fcntl_add_seals(&file, SEALS)?;
@@ -125,7 +126,8 @@ mod tests {
 
     #[test]
     fn a_region_that_could_shrink_is_refused() {
-        let file = rustix::fs::memfd_create("unsealed", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        let file =
+            rustix::fs::memfd_create("unsealed", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
         rustix::fs::ftruncate(&file, 4096).unwrap();
         let error = SharedMemory::map(file).unwrap_err();
         assert!(error.to_string().contains("seals"), "{error}");

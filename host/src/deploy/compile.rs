@@ -71,24 +71,36 @@ pub(super) struct Compiler {
 impl Compiler {
     /// A compiler with its cache in this folder, which is made if it is not there.
     pub(super) async fn new(program: PathBuf, cache: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(cache)
-            .with_context(|| format!("making {}: set `store.directory` to a folder that can be written", cache.display()))?;
-        let asked = Command::new(&program).arg("--compatibility").env_clear().stdin(Stdio::null()).output().await;
+        std::fs::create_dir_all(cache).with_context(|| {
+            format!("making {}: set `store.directory` to a folder that can be written", cache.display())
+        })?;
+        let asked =
+            Command::new(&program).arg("--compatibility").env_clear().stdin(Stdio::null()).output().await;
         let asked = asked.with_context(|| format!("starting {}", program.display()))?;
         let compatibility = String::from_utf8_lossy(&asked.stdout).trim().to_owned();
-        ensure!(asked.status.success() && !compatibility.is_empty(), "{} does not work: {}", program.display(), words(&asked.stderr));
+        ensure!(
+            asked.status.success() && !compatibility.is_empty(),
+            "{} does not work: {}",
+            program.display(),
+            words(&asked.stderr)
+        );
         Ok(Self { program, cache: cache.to_owned(), compatibility, turn: Mutex::new(()) })
     }
 
     /// The deployment of a component, compiled now if it is not in the cache.
-    pub(super) async fn deployment(&self, pipeline: &str, component: &Path) -> Result<Deployment, CompileError> {
+    pub(super) async fn deployment(
+        &self,
+        pipeline: &str,
+        component: &Path,
+    ) -> Result<Deployment, CompileError> {
         let file = |path: &Path| {
             let (pipeline, path) = (pipeline.to_owned(), path.to_owned());
             move |source| CompileError::File { pipeline, path, source }
         };
         let hashed = component.to_owned();
         let digest = tokio::task::spawn_blocking(move || digest(&hashed)).await;
-        let digest = digest.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(file(component))?;
+        let digest =
+            digest.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(file(component))?;
         let cached = self.cache.join(format!("{digest}-{}.cwasm", self.compatibility));
         let _turn = self.turn.lock().await;
         if !cached.is_file() {

@@ -30,7 +30,9 @@ pub enum DeployError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// A subscriber may not name this source.
-    #[error("this source is not among those that subscribers may name: see `subscriptions.sources` in the config")]
+    #[error(
+        "this source is not among those that subscribers may name: see `subscriptions.sources` in the config"
+    )]
     SourceNotAllowed,
     /// There is a session of this name with another source or pipeline.
     #[error("session {0:?} exists with another source or pipeline")]
@@ -69,7 +71,12 @@ struct Inner {
 
 impl Deployer {
     /// A deployer with its cache of compiled components in the store's folder.
-    pub async fn new(sessions: Sessions, hub: Hub, program: &std::path::Path, config: &Config) -> anyhow::Result<Self> {
+    pub async fn new(
+        sessions: Sessions,
+        hub: Hub,
+        program: &std::path::Path,
+        config: &Config,
+    ) -> anyhow::Result<Self> {
         let compiler = Compiler::new(program.to_owned(), &config.store.directory.join("compiled")).await?;
         Ok(Self { inner: Arc::new(Inner { sessions, hub, compiler, config: config.clone() }) })
     }
@@ -108,7 +115,8 @@ impl Deployer {
         }
         let path = pipelines::find_named(pipeline, config)?;
         let deployment = compiler.deployment(pipeline, &path).await?;
-        let spec = Spec { id: id.to_owned(), source: parsed, deployment, settings, decode: Default::default() };
+        let spec =
+            Spec { id: id.to_owned(), source: parsed, deployment, settings, decode: Default::default() };
         sessions.start(spec)?;
         tokio::spawn(end_when_deserted(
             id.to_owned(),

@@ -22,7 +22,9 @@ pub enum PipelineError {
         looked: Vec<PathBuf>,
     },
     /// Not a name.
-    #[error("{0:?} is not a pipeline's name: letters, digits, `-`, `_` and `.` are, not at the beginning `.`")]
+    #[error(
+        "{0:?} is not a pipeline's name: letters, digits, `-`, `_` and `.` are, not at the beginning `.`"
+    )]
     NotAName(String),
 }
 

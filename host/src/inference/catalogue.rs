@@ -145,13 +145,17 @@ fn load(folder: &Path) -> Result<Model, CatalogueError> {
     };
     let path = folder.join("model.toml");
     let text = std::fs::read_to_string(&path).map_err(file(&path))?;
-    let wrong = |message: String| CatalogueError::Manifest { model: name.clone(), path: path.clone(), message };
+    let wrong =
+        |message: String| CatalogueError::Manifest { model: name.clone(), path: path.clone(), message };
     let manifest: Manifest = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     if manifest.name != name {
         return Err(wrong(format!("`name` is {:?}, the folder's name is {name:?}", manifest.name)));
     }
     if Path::new(&manifest.file).file_name() != Some(manifest.file.as_ref()) {
-        return Err(wrong(format!("`file` is {:?}: it has to name a file in the model's folder", manifest.file)));
+        return Err(wrong(format!(
+            "`file` is {:?}: it has to name a file in the model's folder",
+            manifest.file
+        )));
     }
     let graph = folder.join(&manifest.file);
     let graph = graph.canonicalize().map_err(file(&graph))?;
@@ -214,7 +218,10 @@ mod tests {
     fn an_exchanged_graph_is_refused_with_both_digests() {
         let directory = folder(&manifest(""), b"another");
         let error = Catalogue::load(directory.path()).unwrap_err().to_string();
-        assert!(error.contains("eye") && error.contains(&format!("{:x}", Sha256::digest(b"another"))), "{error}");
+        assert!(
+            error.contains("eye") && error.contains(&format!("{:x}", Sha256::digest(b"another"))),
+            "{error}"
+        );
     }
 
     #[test]

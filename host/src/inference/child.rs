@@ -59,9 +59,13 @@ impl Child {
         // The mapping keeps our copy of the child's end open; it closes here, so that the child's death is seen.
         drop(command);
         let stderr = Arc::new(Mutex::new(VecDeque::new()));
-        let stderr_reader = process.stderr.take().map(|pipe| tokio::spawn(keep_lines(pipe, Arc::clone(&stderr))));
-        #[expect(deprecated, reason = "unsound for types that lie about their descriptor; OwnedFd does not, and the \
-            replacement is unsafe")]
+        let stderr_reader =
+            process.stderr.take().map(|pipe| tokio::spawn(keep_lines(pipe, Arc::clone(&stderr))));
+        #[expect(
+            deprecated,
+            reason = "unsound for types that lie about their descriptor; OwnedFd does not, and the \
+            replacement is unsafe"
+        )]
         let socket = AsyncFd::new(ours)?;
         let mut child = Self { process, socket, stderr, stderr_reader };
         child.send(&FromHost::Configure(configure.clone()), &[]).await?;
@@ -111,7 +115,11 @@ impl Child {
         format!("{status}; it wrote last: {}", lines.join(" | "))
     }
 
-    async fn send(&self, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> Result<(), PacketError> {
+    async fn send(
+        &self,
+        message: &impl Serialize,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), PacketError> {
         self.on_socket(Interest::WRITABLE, |socket| send_with(socket, message, descriptors)).await
     }
 

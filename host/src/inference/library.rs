@@ -21,7 +21,12 @@ pub(super) struct Library {
 pub(super) fn find(chosen: Option<&Path>) -> anyhow::Result<Library> {
     let (path, sha256) = match chosen {
         Some(path) => (path.to_owned(), None),
-        None => (in_cache(&cache(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))?), Some(SHA256.to_owned())),
+        None => (
+            in_cache(&cache(|name| {
+                std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+            })?),
+            Some(SHA256.to_owned()),
+        ),
     };
     let path = path.canonicalize().with_context(|| {
         let shown = path.display();
@@ -36,7 +41,9 @@ fn cache(variable: impl Fn(&str) -> Option<PathBuf>) -> anyhow::Result<PathBuf> 
     variable("OCELLI_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("ocelli")))
         .or_else(|| variable("HOME").map(|home| home.join(".cache/ocelli")))
-        .context("ONNX Runtime is looked for in $OCELLI_CACHE or $HOME/.cache/ocelli, and neither variable is set")
+        .context(
+            "ONNX Runtime is looked for in $OCELLI_CACHE or $HOME/.cache/ocelli, and neither variable is set",
+        )
 }
 
 fn in_cache(cache: &Path) -> PathBuf {
@@ -49,7 +56,8 @@ mod tests {
 
     #[test]
     fn the_cache_is_where_the_setup_puts_it() {
-        let set = |names: &'static [&str]| move |name: &str| names.contains(&name).then(|| PathBuf::from(name));
+        let set =
+            |names: &'static [&str]| move |name: &str| names.contains(&name).then(|| PathBuf::from(name));
         assert_eq!(cache(set(&["OCELLI_CACHE", "HOME"])).unwrap(), Path::new("OCELLI_CACHE"));
         assert_eq!(cache(set(&["XDG_CACHE_HOME", "HOME"])).unwrap(), Path::new("XDG_CACHE_HOME/ocelli"));
         assert_eq!(cache(set(&["HOME"])).unwrap(), Path::new("HOME/.cache/ocelli"));

@@ -93,7 +93,8 @@ impl Inference {
         let library = library::find(settings.library.as_deref())?;
         let threads = match settings.threads {
             Some(threads) => threads,
-            None => std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1)),
+            None => std::thread::available_parallelism()
+                .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1)),
         };
         let configure = Configure {
             library: library.path,
@@ -177,7 +178,9 @@ impl Supervisor {
     async fn serve(&mut self, child: &mut Child) -> Option<String> {
         for session in self.sessions.values() {
             discard_pending(&session.socket);
-            if let Err(error) = child.attach(&session.name, session.socket.as_fd(), session.memory.as_fd()).await {
+            if let Err(error) =
+                child.attach(&session.name, session.socket.as_fd(), session.memory.as_fd()).await
+            {
                 return Some(error.to_string());
             }
         }

@@ -319,7 +319,13 @@ pub struct Sessions {
 
 impl Sessions {
     /// An empty registry.
-    pub fn new(programs: Programs, sources: Sources, inference: Inference, hub: Hub, config: &Config) -> Self {
+    pub fn new(
+        programs: Programs,
+        sources: Sources,
+        inference: Inference,
+        hub: Hub,
+        config: &Config,
+    ) -> Self {
         let environment = Environment { programs, sources, inference, hub, limits: Limits::new(config) };
         Self { environment: Arc::new(environment), entries: Arc::default() }
     }

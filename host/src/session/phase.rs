@@ -7,6 +7,7 @@
 //!     +-----------+-------------+--> restarting --> running ...     (worker lost, backoff)
 //!                                         |
 //!                                         +--> failed               (crash loop: needs a person or a new pipeline)
+//! starting, running, degraded --> failed  (a model or a file that is not there)
 //! any state --> stopped;  failed, stopped --> starting              (restarted by a person)
 //! ```
 
@@ -20,7 +21,7 @@ pub(super) const CRASH_LOOP: u32 = 5;
 pub(super) enum Change {
     /// The pipeline waits for frames.
     WorkerReady,
-    /// A result came: the worker is not in a crash loop.
+    /// The worker has given results for long enough not to be in a crash loop.
     Served,
     /// The worker is gone, or could not be started.
     WorkerLost(String),
@@ -30,6 +31,8 @@ pub(super) enum Change {
     SourceUp,
     /// A person asked for a new start.
     Restart,
+    /// What the session cannot go on without is not there, and trying again would not bring it.
+    Fail(String),
     /// The end: asked for, or a file's.
     Stop(String),
 }
@@ -65,6 +68,7 @@ impl Life {
             (Change::Stop(reason), _) => self.phase = Phase::Stopped(reason),
             (Change::Restart, _) => *self = Self { source_down: self.source_down.take(), ..Self::default() },
             (_, Phase::Failed(_) | Phase::Stopped(_)) => {}
+            (Change::Fail(reason), _) => self.phase = Phase::Failed(reason),
             (Change::WorkerReady, _) => self.phase = Phase::Serving,
             (Change::Served, _) => self.losses = 0,
             (Change::WorkerLost(reason), _) => {
@@ -92,6 +96,11 @@ impl Life {
         }
     }
 
+    /// What is wrong with the source now.
+    pub(super) fn source_fault(&self) -> Option<&str> {
+        self.source_down.as_deref()
+    }
+
     /// Losses in a row.
     pub(super) fn losses(&self) -> u32 {
         self.losses
@@ -111,6 +120,7 @@ mod tests {
             Just(Change::SourceDown("source".into())),
             Just(Change::SourceUp),
             Just(Change::Restart),
+            Just(Change::Fail("model".into())),
             Just(Change::Stop("asked".into())),
         ]
     }
@@ -121,6 +131,7 @@ mod tests {
             || match change {
                 Change::Stop(_) => to == Stopped,
                 Change::Restart => to == Starting,
+                Change::Fail(_) => to == Failed,
                 Change::WorkerReady => matches!((from, to), (Starting | Restarting, Running | Degraded)),
                 Change::WorkerLost(_) => {
                     matches!((from, to), (Starting | Running | Degraded | Restarting, Restarting | Failed))

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ocelli_protocol::worker::{FromWorker, Level, Pacing, Start, ToWorker};
+use ocelli_protocol::worker::{Counters, FromWorker, Level, Pacing, Start, ToWorker};
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -24,6 +25,10 @@ const READY_TIMEOUT: Duration = Duration::from_secs(90);
 /// Wait after the first loss of a worker: doubled with each further one in a row, up to the second figure.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// A worker that gives a result this long after it was ready is not in a crash loop. Longer than any wait between starts,
+/// so that a worker that dies on every hundredth frame ends as failed too.
+const STABLE: Duration = Duration::from_secs(10);
 
 /// A wait is lengthened by up to this share, so that sessions that fell together do not start together.
 const JITTER: f64 = 0.25;
@@ -48,6 +53,8 @@ enum Ended {
     Restart,
     /// The file has no more frames.
     Finished,
+    /// Not to be tried again before a person has changed something.
+    Failed(String),
     /// The worker died, failed, broke the protocol, or could not be started.
     Lost(String),
 }
@@ -87,6 +94,7 @@ impl Task {
                 Ended::Stop(reason) => return self.change(Change::Stop(reason)),
                 Ended::Restart => self.change(Change::Restart),
                 Ended::Finished => self.change(Change::Stop("the file has ended".into())),
+                Ended::Failed(reason) => self.change(Change::Fail(reason)),
                 Ended::Lost(reason) => {
                     tracing::error!(target: "ocelli::session", session = self.id(), "worker lost: {reason}");
                     self.shared.update(|shown| shown.last_error = Some(reason.clone()));
@@ -251,7 +259,9 @@ impl Task {
                         self.change(Change::SourceDown(reason));
                     }
                     // `Finished` follows when the worker has processed what it has.
-                    Note::Ended => {}
+                    // A file that cannot be read ends with its fault. One that ends well ends with `Finished`, when the
+                    // worker has processed what it has.
+                    Note::Ended => return self.life.source_fault().map(|fault| Ended::Failed(fault.to_owned())),
                 }
                 None
             }
@@ -270,10 +280,12 @@ impl Task {
     fn handle(&mut self, message: FromWorker, serving: &mut Serving) -> Option<Ended> {
         match message {
             FromWorker::Result { result, counters } => {
-                self.life.apply(Change::Served);
+                if serving.since.elapsed() >= STABLE {
+                    self.life.apply(Change::Served);
+                }
                 self.shared.update(|shown| {
                     shown.results += u64::from(result.detections.is_some());
-                    shown.frames = Frames::from(counters);
+                    shown.frames = serving.frames(counters);
                 });
                 let (frame, deployment) = (result.frame, &self.shared.spec.deployment.id);
                 if let Err(error) = self.environment.hub.publish_result(self.id(), deployment, result) {
@@ -283,7 +295,7 @@ impl Task {
             }
             FromWorker::FrameFailed { frame, message, counters } => {
                 self.shared.update(|shown| {
-                    shown.frames = Frames::from(counters);
+                    shown.frames = serving.frames(counters);
                     shown.last_error = Some(message.clone());
                 });
                 self.log(Level::Error, "process", &message, Some(frame));
@@ -296,10 +308,12 @@ impl Task {
                 None => return Some(Ended::Lost(format!("an answer to a question {id} that nobody asked"))),
             },
             FromWorker::Finished { counters } => {
-                self.shared.update(|shown| shown.frames = Frames::from(counters));
+                self.shared.update(|shown| shown.frames = serving.frames(counters));
                 return Some(Ended::Finished);
             }
-            FromWorker::Failed { stage, message } => return Some(Ended::Lost(format!("{stage:?}: {message}"))),
+            FromWorker::Failed { stage, message } => {
+                return Some(Ended::Lost(format!("{stage:?}: {message}")));
+            }
             other @ (FromWorker::Ready(_) | FromWorker::Snapshot | FromWorker::Restored(_)) => {
                 return Some(Ended::Lost(format!("out of turn: {other:?}")));
             }
@@ -379,14 +393,32 @@ struct Serving {
     pump: JoinHandle<Subscription>,
     pending: BTreeMap<u64, Answer>,
     next_question: u64,
+    since: Instant,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Serving {
     fn start(outbox: Outbox, subscription: Subscription) -> Self {
         let (note_sender, notes) = mpsc::channel(NOTES);
         let (outgoing, questions) = mpsc::channel(OUTGOING);
+        let dropped = subscription.dropped();
         let pump = tokio::spawn(pump(outbox, subscription, questions, note_sender));
-        Self { notes, outgoing, pump, pending: BTreeMap::new(), next_question: 0 }
+        Self {
+            notes,
+            outgoing,
+            pump,
+            pending: BTreeMap::new(),
+            next_question: 0,
+            since: Instant::now(),
+            dropped,
+        }
+    }
+
+    /// The worker's counts, with what never reached it.
+    fn frames(&self, counters: Counters) -> Frames {
+        let mut frames = Frames::from(counters);
+        frames.skipped.queue = self.dropped.load(Ordering::Relaxed);
+        frames
     }
 
     fn ask(&mut self, session: &str, request: String, answer: Answer) {

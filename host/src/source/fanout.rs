@@ -57,7 +57,7 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Shared {
     wake: Notify,
-    dropped: AtomicU64,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Fanout {
@@ -198,8 +198,9 @@ impl Member {
         }
     }
 
-    pub(super) fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
+    /// Units that this subscriber was too slow for, counted on.
+    pub(super) fn dropped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.shared.dropped)
     }
 
     fn pop(&self) -> Option<SourceEvent> {
@@ -251,10 +252,10 @@ mod tests {
             got.extend(units(&drain(&quick)));
         }
         assert_eq!(got, (0..400).map(|number| (number, false)).collect::<Vec<_>>());
-        assert_eq!(quick.dropped(), 0);
+        assert_eq!(quick.dropped().load(Ordering::Relaxed), 0);
 
         assert_eq!(units(&drain(&slow)), (0..250).map(|number| (number, false)).collect::<Vec<_>>());
-        assert_eq!(slow.dropped(), 150);
+        assert_eq!(slow.dropped().load(Ordering::Relaxed), 150);
         publish(&fanout, 401..440, 40);
         assert!(drain(&slow).is_empty(), "still within a GOP whose start it missed");
         publish(&fanout, 440..443, 40);
@@ -269,7 +270,7 @@ mod tests {
             fanout.unit(AccessUnit::clone(&unit(number, true, MAX_WAITING_BYTES / 2)));
         }
         assert_eq!(units(&drain(&slow)).len(), 2);
-        assert_eq!(slow.dropped(), 2);
+        assert_eq!(slow.dropped().load(Ordering::Relaxed), 2);
         fanout.unit(AccessUnit::clone(&unit(4, true, MAX_WAITING_BYTES + 1)));
         assert_eq!(units(&drain(&slow)), [(4, true)], "one unit always has room");
     }
@@ -293,7 +294,7 @@ mod tests {
         let late = fanout.join();
         publish(&fanout, 900..1000, 1000);
         assert_eq!(units(&drain(&late)).len(), 1000);
-        assert_eq!(late.dropped(), 0);
+        assert_eq!(late.dropped().load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -15,6 +15,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -176,11 +177,11 @@ impl Subscription {
         }
     }
 
-    /// Units that this subscriber was too slow for, in total. Always 0 for a file.
-    pub fn dropped(&self) -> u64 {
+    /// Units that this subscriber was too slow for, counted on as they are dropped. Stays 0 for a file.
+    pub fn dropped(&self) -> Arc<AtomicU64> {
         match &self.feed {
             Feed::Live(live) => live.member.dropped(),
-            Feed::File(_) => 0,
+            Feed::File(_) => Arc::default(),
         }
     }
 }

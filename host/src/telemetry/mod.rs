@@ -1,14 +1,13 @@
 //! Log set-up: lines for people on standard error, and the same lines in `detector_worker_main.log`.
 //!
-//! Whatever is about one session is logged inside its [`session_span`] or with a field `session`, so that every such
-//! line can be found by `session=` and the name.
+//! Whatever is about one session is logged with a field `session`, so that every such line can be found by `session=` and
+//! the name.
 
 use std::fs::{File, OpenOptions};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tracing::Span;
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
@@ -54,19 +53,17 @@ pub fn init(directory: &Path) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-/// The span of a session's work.
-pub fn session_span(session: &str) -> Span {
-    tracing::info_span!("session", session)
-}
+/// What is logged where no variable says otherwise. retina tells every oddity of a camera at info.
+const DEFAULT_FILTER: &str = "info,retina=warn";
 
-/// Info where no variable says otherwise.
+/// [`DEFAULT_FILTER`] where no variable says otherwise.
 fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, TelemetryError> {
     let set = VARIABLES.into_iter().find_map(|name| Some((name, variable(name)?)));
     match set {
         Some((name, text)) if !text.trim().is_empty() => {
             EnvFilter::try_new(text).map_err(|source| TelemetryError::Filter { variable: name, source })
         }
-        _ => Ok(EnvFilter::new("info")),
+        _ => Ok(EnvFilter::new(DEFAULT_FILTER)),
     }
 }
 
@@ -97,7 +94,7 @@ mod tests {
         for round in 0..2 {
             let subscriber = tracing_subscriber::registry().with(to_file(open(&directory).unwrap()));
             tracing::subscriber::with_default(subscriber, || {
-                session_span("display-001;cam-001").in_scope(|| tracing::warn!(round, "the source is down"));
+                tracing::warn!(session = "display-001;cam-001", round, "the source is down");
             });
         }
         let text = std::fs::read_to_string(directory.join(MAIN_LOG)).unwrap();
@@ -122,10 +119,11 @@ mod tests {
         let set = |name: &'static str, value: &'static str| {
             move |asked: &str| (asked == name).then(|| value.into())
         };
-        assert_eq!(filter(|_| None).unwrap().to_string(), "info");
+        let default = EnvFilter::new(DEFAULT_FILTER).to_string();
+        assert_eq!(filter(|_| None).unwrap().to_string(), default);
         assert_eq!(filter(set("OCELLI_LOG", "debug")).unwrap().to_string(), "debug");
         assert_eq!(filter(set("RUST_LOG", "warn")).unwrap().to_string(), "warn");
-        assert_eq!(filter(set("OCELLI_LOG", "")).unwrap().to_string(), "info");
+        assert_eq!(filter(set("OCELLI_LOG", "")).unwrap().to_string(), default);
         let error = filter(set("OCELLI_LOG", "ocelli=loud")).unwrap_err().to_string();
         assert!(error.contains("OCELLI_LOG"), "{error}");
     }

@@ -36,7 +36,8 @@ impl Arena {
     pub fn allocate(self: &Arc<Self>, length: usize) -> Option<Block> {
         let length = length.max(1).checked_next_multiple_of(ALIGNMENT)?;
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let (index, range) = free.iter_mut().enumerate().find(|(_, range)| range.end - range.start >= length)?;
+        let (index, range) =
+            free.iter_mut().enumerate().find(|(_, range)| range.end - range.start >= length)?;
         let taken = range.start..range.start + length;
         range.start = taken.end;
         if range.start == range.end {

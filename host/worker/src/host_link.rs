@@ -39,7 +39,8 @@ impl HostLink {
         let sent = wire::write(&mut *to, message, payload);
         if let Err(wire::WireError::TooLong { what, length, bound }) = sent {
             let message = format!("a {what} of {length} bytes was dropped: at most {bound} bytes are sent");
-            let line = FromWorker::Log { level: Level::Error, context: "worker".into(), message, frame: None };
+            let line =
+                FromWorker::Log { level: Level::Error, context: "worker".into(), message, frame: None };
             let _ = wire::write(&mut *to, &line, &[]);
         }
     }

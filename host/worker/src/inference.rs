@@ -141,7 +141,8 @@ impl Client {
                     self.greeted = true;
                     if unsettled.deaths >= MAX_DEATHS {
                         self.unsettled = None;
-                        let message = format!("the inference process died {MAX_DEATHS} times on this request");
+                        let message =
+                            format!("the inference process died {MAX_DEATHS} times on this request");
                         return Err(InferenceError::new(ErrorCode::RuntimeError, message));
                     }
                     // The request may be the one that the last process took with it. If it still waits in the
@@ -165,7 +166,8 @@ impl Client {
         let ready = rustix::io::retry_on_intr(|| poll(&mut descriptors, timeout.as_ref()))
             .map_err(|errno| lost(PacketError::Io(errno)))?;
         if ready == 0 {
-            let message = format!("no answer from the inference process within {} ms", self.timeout.as_millis());
+            let message =
+                format!("no answer from the inference process within {} ms", self.timeout.as_millis());
             return Err(InferenceError::new(ErrorCode::Timeout, message));
         }
         receive(self.socket.as_fd(), &mut self.buffer).map_err(lost)
@@ -177,7 +179,10 @@ fn lost(error: PacketError) -> InferenceError {
 }
 
 fn unexpected(answer: &ToWorker) -> InferenceError {
-    InferenceError::new(ErrorCode::RuntimeError, format!("the inference process answered out of turn: {answer:?}"))
+    InferenceError::new(
+        ErrorCode::RuntimeError,
+        format!("the inference process answered out of turn: {answer:?}"),
+    )
 }
 
 #[cfg(test)]
@@ -191,7 +196,9 @@ mod tests {
     const GENEROUS: Duration = Duration::from_secs(60);
 
     /// Plays the inference process: `serve` gets the socket and a receive function.
-    fn served(serve: impl FnOnce(&OwnedFd, &mut dyn FnMut() -> FromWorker) + Send + 'static) -> (Client, OwnedFd) {
+    fn served(
+        serve: impl FnOnce(&OwnedFd, &mut dyn FnMut() -> FromWorker) + Send + 'static,
+    ) -> (Client, OwnedFd) {
         let (ours, theirs) = packet_pair().unwrap();
         let kept = theirs.try_clone().unwrap();
         std::thread::spawn(move || {
@@ -241,7 +248,8 @@ mod tests {
         drop(output);
         assert_eq!(arena.largest_free(), 4096, "the block is still under the request");
 
-        send(theirs.as_fd(), &ToWorker::Failed { id: 1, code: ErrorCode::Unknown, message: String::new() }).unwrap();
+        send(theirs.as_fd(), &ToWorker::Failed { id: 1, code: ErrorCode::Unknown, message: String::new() })
+            .unwrap();
         client.timeout = GENEROUS;
         send(theirs.as_fd(), &opened(2)).unwrap();
         assert!(client.open("model").is_ok());
@@ -252,8 +260,10 @@ mod tests {
     fn an_output_outside_its_block_is_refused() {
         let (mut client, _kept) = served(|socket, next| {
             let id = next().id();
-            let tensor = PlacedTensor { name: "y".into(), element: Element::F32, shape: vec![1024], offset: 4096 };
-            send(socket.as_fd(), &ToWorker::Done { id, outputs: vec![tensor], queued_ns: 0, run_ns: 0 }).unwrap();
+            let tensor =
+                PlacedTensor { name: "y".into(), element: Element::F32, shape: vec![1024], offset: 4096 };
+            send(socket.as_fd(), &ToWorker::Done { id, outputs: vec![tensor], queued_ns: 0, run_ns: 0 })
+                .unwrap();
         });
         let arena = Arena::new(SharedMemory::create(8192).unwrap());
         let output = Arc::new(arena.allocate(4096).unwrap());

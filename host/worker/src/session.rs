@@ -4,13 +4,13 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ocelli_protocol::process::worker as descriptor;
 use ocelli_protocol::shm::SharedMemory;
 use ocelli_protocol::wire::{Reader, WireError};
-use ocelli_protocol::worker::{FromWorker, Stage, Start, ToWorker};
+use ocelli_protocol::worker::{FromWorker, Level, Stage, Start, ToWorker};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use wasmtime::component::Component;
 
@@ -22,6 +22,9 @@ use crate::host_link::HostLink;
 use crate::inference::Client;
 use crate::queue::{Work, WorkQueue};
 use crate::video::{Frame, Stream};
+
+/// How often at the most the log tells of damaged or undecodable pictures. Each is counted.
+const FAULT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a worker inherits.
 pub struct Inherited {
@@ -49,7 +52,8 @@ fn at<E: std::fmt::Debug>(stage: Stage) -> impl Fn(E) -> Fatal {
 /// Serves one session until the host closes the connection. An error has been told to the host before it is returned.
 pub fn run(inherited: Inherited) -> anyhow::Result<()> {
     let Inherited { host, inference, tensors, component } = inherited;
-    let mut reader = Reader::new(UnixStream::from(host.try_clone().context("cloning the socket to the host")?));
+    let mut reader =
+        Reader::new(UnixStream::from(host.try_clone().context("cloning the socket to the host")?));
     let host = HostLink::new(host);
     let start = match reader.read::<ToWorker>() {
         Ok((ToWorker::Start(start), _)) => start,
@@ -93,7 +97,7 @@ fn serve(
     let intake = std::thread::Builder::new().name("intake".into()).spawn({
         let (queue, host, stream) = (Arc::clone(&queue), host.clone(), Stream::new(start.decode));
         move || {
-            let taken = take_in(reader, &queue, stream);
+            let taken = take_in(reader, &queue, stream, &host);
             queue.close();
             taken.inspect_err(|error| host.fail(error.stage, error.message.clone()))
         }
@@ -101,7 +105,9 @@ fn serve(
     let intake = intake.map_err(at(Stage::Setup))?;
     process(&queue, &mut instance, host).inspect_err(|_| queue.close())?;
     // The queue was closed by the intake, which has told the host of its own error.
-    intake.join().unwrap_or_else(|_| Err(Fatal { stage: Stage::Decode, message: "the intake panicked".into() }))
+    intake
+        .join()
+        .unwrap_or_else(|_| Err(Fatal { stage: Stage::Decode, message: "the intake panicked".into() }))
 }
 
 /// Puts the stage to a component's error.
@@ -119,7 +125,13 @@ fn load(engine: &wasmtime::Engine, component: OwnedFd) -> wasmtime::Result<Compo
 }
 
 /// Reads the host's messages, decodes access units, and queues what there is to do until the host closes.
-fn take_in(mut reader: Reader<UnixStream>, queue: &WorkQueue<Frame>, mut stream: Stream) -> Result<(), Fatal> {
+fn take_in(
+    mut reader: Reader<UnixStream>,
+    queue: &WorkQueue<Frame>,
+    mut stream: Stream,
+    host: &HostLink,
+) -> Result<(), Fatal> {
+    let mut told: Option<Instant> = None;
     loop {
         let (message, payload) = match reader.read::<ToWorker>() {
             Ok(read) => read,
@@ -131,6 +143,12 @@ fn take_in(mut reader: Reader<UnixStream>, queue: &WorkQueue<Frame>, mut stream:
                 let decoded = stream.push(&header, payload, &mut |frame| queue.push(Work::Frame(frame)));
                 queue.count(|counters| stream.count_into(counters));
                 decoded.map_err(at(Stage::Decode))?;
+                if let Some(fault) =
+                    stream.take_fault().filter(|_| told.is_none_or(|told| told.elapsed() >= FAULT_INTERVAL))
+                {
+                    told = Some(Instant::now());
+                    host.log(Level::Warn, "decoder", &fault, None);
+                }
             }
             ToWorker::End => {
                 stream.drain(&mut |frame| queue.push(Work::Frame(frame)));

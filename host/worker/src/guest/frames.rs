@@ -38,17 +38,24 @@ impl State {
         frame: &Resource<FrameHandle>,
         spec: wit::TensorSpec,
         count: usize,
-        write: impl FnOnce(&mut video::Resampler, &video::Picture, &video::TensorSpec, &mut [u8]) -> Result<T, video::FrameError>,
+        write: impl FnOnce(
+            &mut video::Resampler,
+            &video::Picture,
+            &video::TensorSpec,
+            &mut [u8],
+        ) -> Result<T, video::FrameError>,
     ) -> Fallible<(Resource<Tensor>, T)> {
         let frame = Arc::clone(&self.table.get(frame)?.0);
         let spec = tensor_spec(spec);
         let Some((shape, bytes)) = spec.check().ok().and_then(|()| shape(&spec, count)) else {
-            let message = spec.check().err().map_or("the tensor is too large".into(), |error| error.to_string());
+            let message =
+                spec.check().err().map_or("the tensor is too large".into(), |error| error.to_string());
             return Ok(Err(FrameError::InvalidSpec(message)));
         };
         let Some(mut block) = self.arena.allocate(bytes) else {
             let largest = self.arena.largest_free();
-            let message = format!("a tensor of {bytes} bytes does not fit: {largest} bytes are free in one piece");
+            let message =
+                format!("a tensor of {bytes} bytes does not fit: {largest} bytes are free in one piece");
             return Ok(Err(FrameError::OutOfMemory(message)));
         };
         let out = block.bytes_mut().get_mut(..bytes).unwrap_or_default();
@@ -202,7 +209,8 @@ impl wit::HostFrame for State {
     ) -> Fallible<Resource<Tensor>> {
         let wit::Affine { a, b, c, d, e, f } = to_frame;
         let to_frame = video::Affine { a, b, c, d, e, f };
-        let made = self.tensor_of(&frame, spec, 1, |_, picture, spec, out| video::warp(picture, &to_frame, spec, out))?;
+        let made = self
+            .tensor_of(&frame, spec, 1, |_, picture, spec, out| video::warp(picture, &to_frame, spec, out))?;
         Ok(made.map(|(tensor, ())| tensor))
     }
 

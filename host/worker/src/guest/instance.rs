@@ -41,11 +41,18 @@ pub struct Instance {
 
 impl Instance {
     /// Instantiates a component. An import that this host does not offer, or a memory over its limit, is an error.
-    pub fn new(engine: &Engine, component: &Component, state: State, cpu_limit: Duration) -> wasmtime::Result<Self> {
+    pub fn new(
+        engine: &Engine,
+        component: &Component,
+        state: State,
+        cpu_limit: Duration,
+    ) -> wasmtime::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let mut linker = Linker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        CameraPipeline::add_to_linker::<State, wasmtime::component::HasSelf<State>>(&mut linker, |state| state)?;
+        CameraPipeline::add_to_linker::<State, wasmtime::component::HasSelf<State>>(&mut linker, |state| {
+            state
+        })?;
         nn::shadow_tensor_data(&mut linker)?;
 
         let mut store = Store::new(engine, state);
@@ -54,7 +61,8 @@ impl Instance {
         let ticker = Ticker::start(engine)?;
         start_call(&mut store, cpu_limit);
         let ticking = ticker.during_call();
-        let instantiated = runtime.block_on(CameraPipeline::instantiate_async(&mut store, component, &linker));
+        let instantiated =
+            runtime.block_on(CameraPipeline::instantiate_async(&mut store, component, &linker));
         drop(ticking);
         let component = instantiated.map_err(|error| match store.data_mut().limiter.take_refused() {
             Some(refused) => error.context(format!("the component was refused {refused}")),
@@ -71,14 +79,18 @@ impl Instance {
 
     /// Gives the component its settings, a JSON object.
     pub fn init(&mut self, settings: &str) -> Result<(), CallError> {
-        self.call(async |component, store| component.ocelli_pipeline_pipeline().call_init(store, settings).await)?
-            .map_err(CallError::Refused)
+        self.call(async |component, store| {
+            component.ocelli_pipeline_pipeline().call_init(store, settings).await
+        })?
+        .map_err(CallError::Refused)
     }
 
     /// Asks the component a question, JSON.
     pub fn command(&mut self, request: &str) -> Result<String, CallError> {
-        self.call(async |component, store| component.ocelli_pipeline_pipeline().call_command(store, request).await)?
-            .map_err(CallError::Refused)
+        self.call(async |component, store| {
+            component.ocelli_pipeline_pipeline().call_command(store, request).await
+        })?
+        .map_err(CallError::Refused)
     }
 
     /// The component's state.
@@ -101,7 +113,8 @@ impl Instance {
         let state = self.store.data_mut();
         state.frame = Some(frame.number);
         state.inferred_ns = 0;
-        let handle = state.table.push(FrameHandle(Arc::clone(&frame))).map_err(|error| trap(&error.into()))?;
+        let handle =
+            state.table.push(FrameHandle(Arc::clone(&frame))).map_err(|error| trap(&error.into()))?;
         let borrowed = Resource::new_borrow(handle.rep());
         let returned = self.call(async |component, store| {
             component.ocelli_pipeline_pipeline().call_process(store, borrowed).await
@@ -142,7 +155,8 @@ impl Instance {
         start_call(&mut self.store, self.cpu_limit);
         let ticking = self.ticker.during_call();
         let (component, store) = (&self.component, &mut self.store);
-        let called = self.runtime.block_on(async { tokio::time::timeout(CALL_TIMEOUT, call(component, store)).await });
+        let called =
+            self.runtime.block_on(async { tokio::time::timeout(CALL_TIMEOUT, call(component, store)).await });
         drop(ticking);
         match called {
             Ok(Ok(value)) => Ok(value),

@@ -94,7 +94,8 @@ struct TickerState {
 impl Ticker {
     /// Starts the thread. It ends when the ticker is dropped.
     pub fn start(engine: &Engine) -> std::io::Result<Self> {
-        let state = TickerState { running: Mutex::new(false), changed: Condvar::new(), over: AtomicBool::new(false) };
+        let state =
+            TickerState { running: Mutex::new(false), changed: Condvar::new(), over: AtomicBool::new(false) };
         let shared = Arc::new(state);
         let (state, engine) = (Arc::clone(&shared), engine.clone());
         std::thread::Builder::new().name("epoch".into()).spawn(move || state.tick(&engine))?;

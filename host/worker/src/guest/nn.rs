@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ocelli_protocol::clock::monotonic_ns;
-use ocelli_protocol::inference::{Element, ErrorCode, MAX_RANK, MAX_TENSORS, PlacedTensor, TensorDeclaration};
+use ocelli_protocol::inference::{
+    Element, ErrorCode, MAX_RANK, MAX_TENSORS, PlacedTensor, TensorDeclaration,
+};
 use ocelli_protocol::shm::ALIGNMENT;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
@@ -73,7 +75,8 @@ fn invalid(message: impl Into<String>) -> InferenceError {
 
 fn no_room(bytes: usize, state: &State) -> InferenceError {
     let (largest, capacity) = (state.arena.largest_free(), state.arena.capacity());
-    let message = format!("a block of {bytes} bytes does not fit: {largest} of {capacity} bytes are free in one piece");
+    let message =
+        format!("a block of {bytes} bytes does not fit: {largest} of {capacity} bytes are free in one piece");
     InferenceError::new(ErrorCode::TooLarge, message)
 }
 
@@ -96,7 +99,8 @@ fn compute(
     for declared in &graph.signature.inputs {
         let name = &declared.name;
         let given = inputs.iter().find(|(given, _)| given == name);
-        let (_, given) = given.ok_or_else(|| invalid(format!("model {}: input {name:?} is missing", graph.name)))?;
+        let (_, given) =
+            given.ok_or_else(|| invalid(format!("model {}: input {name:?} is missing", graph.name)))?;
         if given.element != declared.element || !declared.admits(&given.shape) {
             return Err(invalid(format!(
                 "model {}: input {name:?} is {:?} {:?}, the model takes {:?} {:?}",
@@ -128,9 +132,17 @@ impl State {
         Ok(Err(self.table.push(error)?))
     }
 
-    fn new_tensor(&mut self, shape: Vec<u32>, element: Element, data: &[u8]) -> Result<Tensor, InferenceError> {
+    fn new_tensor(
+        &mut self,
+        shape: Vec<u32>,
+        element: Element,
+        data: &[u8],
+    ) -> Result<Tensor, InferenceError> {
         if shape.len() > MAX_RANK {
-            return Err(invalid(format!("a tensor of {} dimensions: at most {MAX_RANK} are taken", shape.len())));
+            return Err(invalid(format!(
+                "a tensor of {} dimensions: at most {MAX_RANK} are taken",
+                shape.len()
+            )));
         }
         let bytes = element.bytes(&shape);
         if bytes != Some(data.len()) {

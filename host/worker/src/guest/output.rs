@@ -41,7 +41,12 @@ fn take_event(table: &mut ResourceTable, event: results::Event, left: &mut usize
         Ok(image.jpeg)
     });
     let attachments = attachments.collect::<wasmtime::Result<_>>()?;
-    Ok(Event { kind: event.kind, detections: detections(event.detections, left)?, data: event.data, attachments })
+    Ok(Event {
+        kind: event.kind,
+        detections: detections(event.detections, left)?,
+        data: event.data,
+        attachments,
+    })
 }
 
 fn detections(found: Vec<results::Detection>, left: &mut usize) -> wasmtime::Result<Vec<Detection>> {
@@ -51,7 +56,10 @@ fn detections(found: Vec<results::Detection>, left: &mut usize) -> wasmtime::Res
 
 fn take_detection(detection: results::Detection, left: &mut usize) -> wasmtime::Result<Detection> {
     let attributes = detection.attributes.iter().map(|a| a.name.len() + a.value.len()).sum::<usize>();
-    spend(left, detection.label.len() + attributes + detection.embedding.as_ref().map_or(0, |e| e.len() * 4))?;
+    spend(
+        left,
+        detection.label.len() + attributes + detection.embedding.as_ref().map_or(0, |e| e.len() * 4),
+    )?;
     let area = detection.box_;
     let numbers = [detection.score, area.x, area.y, area.width, area.height];
     if !numbers.iter().chain(detection.embedding.iter().flatten()).all(|number| number.is_finite()) {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocelli_protocol::inference::{
-    Element, ErrorCode, FromWorker, MAX_PACKET, PlacedTensor, TensorDeclaration, ToWorker, packet_pair, receive, send,
+    Element, ErrorCode, FromWorker, MAX_PACKET, PlacedTensor, TensorDeclaration, ToWorker, packet_pair,
+    receive, send,
 };
 use ocelli_protocol::shm::SharedMemory;
 use serde_json::json;
@@ -102,7 +103,8 @@ fn a_model_computes_over_shared_memory() {
     let [(name, output)] = &outputs[..] else { panic!("{} outputs", outputs.len()) };
     assert_eq!(name, "y");
     assert_eq!(state.dimensions(Resource::new_borrow(output.rep())).unwrap(), [1, 4]);
-    let data = super::bindings::wasi::nn::tensor::HostTensor::data(&mut state, Resource::new_borrow(output.rep()));
+    let data =
+        super::bindings::wasi::nn::tensor::HostTensor::data(&mut state, Resource::new_borrow(output.rep()));
     assert_eq!(data.unwrap(), bytes(&[2.0, 4.0, 6.0, 8.0]));
     assert_eq!(state.inferences, 1);
 }
@@ -130,7 +132,10 @@ fn a_tensor_that_the_model_does_not_take_is_named() {
     let error = state.compute(borrowed, vec![("x".into(), wrong)]).unwrap().unwrap_err();
     let (code, message) = told(&mut state, error);
     assert_eq!(code, errors::ErrorCode::InvalidArgument);
-    assert!(message.contains("\"x\"") && message.contains("[1, 3]") && message.contains("[1, 4]"), "{message}");
+    assert!(
+        message.contains("\"x\"") && message.contains("[1, 3]") && message.contains("[1, 4]"),
+        "{message}"
+    );
 
     let error = state.compute(context, Vec::new()).unwrap().unwrap_err();
     assert!(told(&mut state, error).1.contains("missing"));
@@ -165,7 +170,8 @@ fn settings_are_read_by_key() {
 }
 
 fn event(attachments: Vec<Resource<Image>>) -> wit::Output {
-    let event = wit::Event { kind: "entered".into(), detections: Vec::new(), data: String::new(), attachments };
+    let event =
+        wit::Event { kind: "entered".into(), detections: Vec::new(), data: String::new(), attachments };
     wit::Output { detections: None, events: vec![event] }
 }
 
