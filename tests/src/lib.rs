@@ -1,1 +1,48 @@
-//! Whole-system tests against real servers.
+//! What the whole-system tests are made with: the real programs, real RTSP cameras, a WebSocket client, and servers that
+//! are no cameras.
+//!
+//! Nothing here knows the product's crates: the tests see what an operator and a subscriber see. Whatever waits has a
+//! deadline, and a test that fails shows the end of its host's log.
+//!
+//! The kernel ends hosts and cameras with the *thread* that started them. Start them from the body of a test, which has
+//! its thread for itself, and not from a task.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what goes wrong here fails the test"
+)]
+
+mod cameras;
+mod client;
+mod fake;
+mod host;
+mod log;
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use cameras::Cameras;
+pub use client::Client;
+pub use fake::{ClosedPort, Fake, Relay};
+pub use host::{Exit, Ocelli, run_to_end};
+pub use log::Log;
+pub use process::{Process, children};
+
+/// Far above what any step takes on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// A file of `tests/clips`.
+pub fn clip(name: &str) -> PathBuf {
+    let path = root().join("tests/clips").join(name);
+    assert!(path.is_file(), "{} is missing", path.display());
+    path
+}

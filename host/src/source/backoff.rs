@@ -8,9 +8,9 @@ use super::fault::FaultKind;
 /// The first wait after a stream broke: a camera that lost one packet or restarted its service is back at once.
 const FAST_START: Duration = Duration::from_millis(250);
 /// The longest wait for a camera that does not answer. A stream must resume within 3 s of the camera's return, and
-/// connecting and waiting for the first key frame take their share of it. One connection attempt every 1.5 s costs
-/// neither side anything.
-const FAST_CAP: Duration = Duration::from_millis(1500);
+/// connecting and waiting for the first key frame, up to 2 s with the usual GOP, take their share of it. One connection
+/// attempt every 0.7 s costs neither side anything.
+const FAST_CAP: Duration = Duration::from_millis(700);
 /// The first wait after a fault that a retry cannot cure. Cameras lock an account after a few wrong passwords (5 within
 /// 5 minutes is common); the doubling waits from here on try 4 times in the first 2 minutes.
 const SLOW_START: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn an_unreachable_camera_is_tried_at_doubling_waits_up_to_the_cap() {
-        assert_eq!(waits(FaultKind::Unreachable, 0.0, 5), [250, 500, 1000, 1500, 1500]);
+        assert_eq!(waits(FaultKind::Unreachable, 0.0, 5), [250, 500, 700, 700, 700]);
     }
 
     #[test]

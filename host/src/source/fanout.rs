@@ -98,16 +98,17 @@ impl Fanout {
         state.tell(&SourceEvent::Up);
     }
 
-    /// No units until the next [`Fanout::up`]. Told when it is new or differs from what is known.
-    pub(super) fn down(&self, fault: Fault) {
+    /// No units until the next [`Fanout::up`]. Told when it is new or differs from what is known; whether it was.
+    pub(super) fn down(&self, fault: Fault) -> bool {
         let mut state = self.lock();
         // What comes after the break does not continue the GOP, and a joiner must not take old pictures for new ones.
         state.gop.clear();
         if matches!(&state.status, Status::Down(known) if *known == fault) {
-            return;
+            return false;
         }
         state.status = Status::Down(fault.clone());
         state.tell(&SourceEvent::Down(fault));
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

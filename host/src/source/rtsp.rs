@@ -62,8 +62,13 @@ pub(super) async fn run(source: RtspSource, fanout: Arc<Fanout>, settings: Setti
         let fault = reader.run_once().await;
         let up_for = reader.up_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         let wait = backoff.after(fault.kind, up_for, rand::random());
-        warn!(target: "ocelli::source", kind = fault.kind.code(), retry_ms = wait.as_millis(), "{fault}");
-        reader.fanout.down(fault);
+        let (kind, retry_ms) = (fault.kind.code(), wait.as_millis());
+        // A camera that is away for a night is told of once, not at every attempt.
+        if reader.fanout.down(fault.clone()) {
+            warn!(target: "ocelli::source", kind, retry_ms, "{fault}");
+        } else {
+            debug!(target: "ocelli::source", kind, retry_ms, "still: {fault}");
+        }
         let stale = group.stale_sessions();
         let _ = tokio::join!(
             tokio::time::sleep(wait),

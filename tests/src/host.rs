@@ -1,0 +1,218 @@
+//! The host as an operator runs it: a config, a process, its log, its API.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::{Client, DEADLINE, Log, Process, root};
+
+/// How long a host may take to end after SIGTERM before it is killed: above the time that it gives itself.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Between two looks at something that tells nobody when it changes.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A running host; stopped when dropped. Its store and logs lie in a folder of its own.
+#[derive(Debug)]
+pub struct Ocelli {
+    child: Child,
+    process: Process,
+    address: SocketAddr,
+    log: Log,
+    folder: TempDir,
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub struct Exit {
+    /// Its exit status; none where a signal ended it.
+    pub status: Option<i32>,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+/// A config file and what else a host needs for itself.
+struct Setup {
+    folder: TempDir,
+}
+
+impl Setup {
+    /// `config` is TOML. Its sections server, models, logs and store, where it has none, are for tests: a free port, the
+    /// repository's models, and a folder that goes with the test.
+    fn new(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let sections = [
+            ("[server]", "listen", "127.0.0.1:0".to_owned()),
+            ("[models]", "directory", root().join("models").display().to_string()),
+            ("[logs]", "directory", path("logs")),
+            ("[store]", "directory", path("data")),
+        ];
+        let missing = sections.iter().filter(|(section, ..)| !config.contains(section));
+        let missing: String =
+            missing.map(|(section, key, value)| format!("{section}\n{key} = {value:?}\n")).collect();
+        // The test's own text first: its line numbers stay what they are.
+        std::fs::write(folder.path().join("ocelli.toml"), format!("{config}\n{missing}")).unwrap();
+        Self { folder }
+    }
+
+    fn spawn(&self, environment: &[(&str, &str)]) -> (Child, Log) {
+        let mut child = Command::new(program("ocelli"))
+            .arg("serve")
+            .arg("--config")
+            .arg(self.folder.path().join("ocelli.toml"))
+            .env("ORT_DISABLE_TELEMETRY", "1")
+            .env_remove("RUST_LOG")
+            .env_remove("OCELLI_LOG")
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Log::read(child.stderr.take().unwrap());
+        (child, log)
+    }
+}
+
+/// A program of the product.
+fn program(name: &str) -> PathBuf {
+    let folder =
+        std::env::var_os("OCELLI_BIN_DIR").map_or_else(|| root().join("target/release"), PathBuf::from);
+    let path = folder.join(name);
+    assert!(path.is_file(), "{} is missing: `./x test` builds it", path.display());
+    path
+}
+
+impl Ocelli {
+    /// Starts a host. Returns when it listens: its configured cameras have sessions by then.
+    pub async fn start(config: &str) -> Self {
+        Self::start_with(config, &[]).await
+    }
+
+    /// As [`start`](Self::start), with further variables in its environment.
+    pub async fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
+        let setup = Setup::new(config);
+        let (mut child, log) = setup.spawn(environment);
+        let listening = log.find(|line| line.split_once("listening on http://")?.1.trim().parse().ok());
+        let Ok(Some(address)) = timeout(DEADLINE, listening).await else {
+            let _ = child.kill();
+            panic!("the host did not start ({:?}); its log:\n{}", child.wait(), log.tail());
+        };
+        let process = Process::open(child.id()).expect("the host lives");
+        Self { child, process, address, log, folder: setup.folder }
+    }
+
+    /// The host's process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// What it logs.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The folder of its config, its store (`data`) and its logs (`logs`).
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A new WebSocket.
+    pub async fn client(&self) -> Client {
+        Client::connect(self.address).await
+    }
+
+    /// The body that `GET path` answers with.
+    pub async fn get(&self, path: &str) -> String {
+        let (good, body) = self.answer(path).await;
+        assert!(good, "{path}: {body}");
+        body
+    }
+
+    /// Whether `GET path` succeeds, and the body.
+    async fn answer(&self, path: &str) -> (bool, String) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        let exchange = async {
+            let mut connection = TcpStream::connect(self.address).await?;
+            connection.write_all(request.as_bytes()).await?;
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        let answer = timeout(DEADLINE, exchange).await.expect("an answer in time").unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        (head.starts_with("HTTP/1.1 200"), body.to_owned())
+    }
+
+    /// One entry of `GET /v1/sessions`; null where there is no such session.
+    pub async fn session(&self, id: &str) -> Value {
+        let answer: Value = serde_json::from_str(&self.get("/v1/sessions").await).unwrap();
+        let sessions = answer["sessions"].as_array().expect("a list of sessions");
+        sessions.iter().find(|session| session["id"] == id).cloned().unwrap_or_default()
+    }
+
+    /// The number of a session's worker process.
+    pub async fn worker(&self, id: &str) -> Process {
+        let session = self.session(id).await;
+        let pid = session["pid"].as_u64().unwrap_or_else(|| panic!("no worker: {session}"));
+        Process::open(u32::try_from(pid).unwrap()).expect("the worker lives")
+    }
+
+    /// Asks for a session's entry until it is as it should be.
+    pub async fn session_becomes(&self, id: &str, good: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let session = self.session(id).await;
+            if good(&session) {
+                return session;
+            }
+            assert!(begun.elapsed() < DEADLINE, "session {id} stays {session}");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub async fn stop(&mut self) -> Exit {
+        self.process.signal(Signal::TERM);
+        assert!(self.process.ends_within(STOP_LIMIT), "the host does not stop");
+        let status = self.child.wait().unwrap().code();
+        self.log.end().await;
+        Exit { status, stderr: self.log.text() }
+    }
+}
+
+impl Drop for Ocelli {
+    fn drop(&mut self) {
+        self.process.signal(Signal::TERM);
+        if !self.process.ends_within(STOP_LIMIT) {
+            eprintln!("the host does not stop and is killed");
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the host's log ends:\n{}", self.log.tail());
+        }
+    }
+}
+
+/// Runs a host that is expected to end by itself.
+pub async fn run_to_end(config: &str) -> Exit {
+    let setup = Setup::new(config);
+    let (mut child, log) = setup.spawn(&[]);
+    let ended = timeout(DEADLINE, log.end()).await;
+    if ended.is_err() {
+        let _ = child.kill();
+    }
+    let status = child.wait().unwrap();
+    assert!(ended.is_ok(), "the host runs instead of ending; its log:\n{}", log.tail());
+    Exit { status: status.code(), stderr: log.text() }
+}

@@ -1,0 +1,144 @@
+//! Files as sources: every frame once, the same detections each time, and those of a reference made without Ocelli.
+
+use ocelli_tests::{Ocelli, clip, root};
+use serde_json::Value;
+
+/// Subscribers may name files.
+const FILES: &str = "[subscriptions]\nsources = [\"file:\"]\n";
+
+/// The pipeline's threshold is 0.40; what is compared lies far enough above it for small differences not to matter.
+const COMPARED_SCORE: f64 = 0.45;
+
+/// Share of the compared detections that must be alike.
+const SHARE: f64 = 0.95;
+
+/// How far edges may lie apart, in pixels.
+const MAX_PIXELS: f64 = 3.0;
+
+/// How far scores may lie apart.
+const MAX_SCORE: f64 = 0.02;
+
+/// Makes a session on a clip and returns its detections and events up to the end of the file.
+async fn play(host: &Ocelli, session: &str, name: &str) -> Vec<Value> {
+    let mut client = host.client().await;
+    client.subscribe_to(session, &format!("file:{}", clip(name).display())).await;
+    let mut results = Vec::new();
+    loop {
+        let message = client.next().await;
+        match message["type"].as_str().unwrap() {
+            "detections" | "event" => results.push(message),
+            "session" if message["state"] == "stopped" => return results,
+            "subscribed" => {}
+            "session" if message["state"] == "starting" || message["state"] == "running" => {}
+            _ => panic!("{message}"),
+        }
+    }
+}
+
+fn frames(results: &[Value]) -> Vec<u64> {
+    let detections = results.iter().filter(|message| message["type"] == "detections");
+    detections.map(|message| message["frame"].as_u64().unwrap()).collect()
+}
+
+/// Score and edges.
+fn numbers(detection: &Value) -> (f64, [f64; 4]) {
+    let [x, y, width, height] = [0, 1, 2, 3].map(|side| detection["box"][side].as_f64().unwrap());
+    (detection["score"].as_f64().unwrap(), [x, y, x + width, y + height])
+}
+
+fn alike(one: &Value, other: &Value) -> bool {
+    let ((score, edges), (other_score, other_edges)) = (numbers(one), numbers(other));
+    let near = edges.iter().zip(other_edges).all(|(edge, other)| (edge - other).abs() <= MAX_PIXELS);
+    one["label"] == other["label"] && near && (score - other_score).abs() <= MAX_SCORE
+}
+
+/// How many of `these` detections score enough to be compared, and how many of them are among `those`; each one of
+/// `those` counts once.
+fn compare(these: &[Value], those: &[Value]) -> (usize, usize) {
+    let mut free: Vec<&Value> = those.iter().collect();
+    let compared: Vec<&Value> =
+        these.iter().filter(|detection| numbers(detection).0 >= COMPARED_SCORE).collect();
+    let found = compared.iter().filter(|detection| {
+        let place = free.iter().position(|other| alike(detection, other));
+        place.map(|place| free.swap_remove(place)).is_some()
+    });
+    (compared.len(), found.count())
+}
+
+/// Plays the clip of a golden file; the share of the reference's detections that the product has, and the other way
+/// round.
+async fn shares(host: &Ocelli, golden: &str) -> (f64, f64) {
+    let text = std::fs::read_to_string(root().join("tests/golden").join(golden)).unwrap();
+    let reference: Value = serde_json::from_str(&text).unwrap();
+    let results = play(host, golden, reference["clip"].as_str().unwrap()).await;
+    let results = results.iter().filter(|message| message["type"] == "detections");
+    let expected = reference["frames"].as_array().unwrap();
+    let (mut there, mut back) = ((0, 0), (0, 0));
+    let mut count = 0;
+    for (expected, got) in expected.iter().zip(results) {
+        assert_eq!(expected["frame"], got["frame"]);
+        let (expected, got) =
+            (expected["detections"].as_array().unwrap(), got["detections"].as_array().unwrap());
+        for (sum, (all, found)) in [(&mut there, compare(expected, got)), (&mut back, compare(got, expected))]
+        {
+            *sum = (sum.0 + all, sum.1 + found);
+        }
+        count += 1;
+    }
+    assert_eq!(count, expected.len(), "frames");
+    let share = |(all, found): (usize, usize)| {
+        assert!(all > 0, "nothing to compare");
+        found as f64 / all as f64
+    };
+    println!("{golden}: of the reference {}/{} are found: {:.2} %", there.1, there.0, 100.0 * share(there));
+    println!(
+        "{golden}: of the product {}/{} are in the reference: {:.2} %",
+        back.1,
+        back.0,
+        100.0 * share(back)
+    );
+    (share(there), share(back))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn detections_are_those_of_the_reference() {
+    let host = Ocelli::start(FILES).await;
+    let (found, known) = shares(&host, "people-576-high.json").await;
+    assert!(found >= SHARE, "{found} of the reference's detections are found");
+    assert!(known >= SHARE, "{known} of the product's detections are in the reference");
+    // Too sensitive to the way of resizing to be the measure (see tests/golden/README.md): for looking alone.
+    shares(&host, "bikes.json").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_gives_every_frame_once_and_the_same_results_each_time() {
+    for (name, count) in [("people-576-high-b3.mp4", 102), ("people-576-hevc.mp4", 102)] {
+        let host = Ocelli::start(FILES).await;
+        let first = play(&host, "first", name).await;
+        drop(host);
+        assert_eq!(frames(&first), (0..count).collect::<Vec<_>>(), "{name}");
+        // Another host, and a neighbour that takes turns with it.
+        let host = Ocelli::start(FILES).await;
+        let (again, neighbour) = tokio::join!(play(&host, "again", name), play(&host, "neighbour", name));
+        let first = comparable(first);
+        assert!(first.iter().any(|text| text.contains("entered")), "{name}: no event");
+        for (other, session) in [(again, "again"), (neighbour, "neighbour")] {
+            let other = comparable(other);
+            assert_eq!(other.len(), first.len(), "{name}, {session}");
+            for (other, first) in other.iter().zip(&first) {
+                assert_eq!(other, first, "{name}, {session}");
+            }
+        }
+    }
+}
+
+/// Messages without what may differ from run to run.
+fn comparable(results: Vec<Value>) -> Vec<String> {
+    let texts = results.into_iter().map(|mut message| {
+        let members = message.as_object_mut().unwrap();
+        members.remove("session");
+        members.remove("latency_ms");
+        message.to_string()
+    });
+    texts.collect()
+}

@@ -1,0 +1,115 @@
+//! Processes that die: what it costs, and whom.
+
+use ocelli_tests::{Cameras, Client, DEADLINE, Ocelli, Process, children};
+use rustix::process::Signal;
+
+use crate::{SLOW, camera};
+
+/// A host with two cameras, and a client that has got results of both.
+async fn two_cameras(cameras: &Cameras) -> (Ocelli, Client) {
+    let url = cameras.url("/cam");
+    let host = Ocelli::start(&(camera("one", &url, SLOW) + &camera("two", &url, SLOW))).await;
+    let mut client = host.client().await;
+    for session in ["one", "two"] {
+        client.subscribe(session).await;
+    }
+    for session in ["one", "two"] {
+        client.detections(session).await;
+    }
+    (host, client)
+}
+
+fn people() -> Cameras {
+    Cameras::start(&[], &[("/cam", "people-576-high.mp4")])
+}
+
+/// The inference process of a host.
+fn inference(host: &Ocelli) -> Process {
+    // The kernel keeps 15 bytes of a program's name.
+    let mut found = children(host.process().pid).into_iter().filter(|child| child.name == "ocelli-inferenc");
+    let inference = found.next().expect("an inference process");
+    assert!(found.next().is_none(), "one inference process");
+    inference
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_is_replaced_and_its_neighbour_notices_nothing() {
+    let cameras = people();
+    let (host, mut client) = two_cameras(&cameras).await;
+    let (one, two) = (host.worker("one").await, host.worker("two").await);
+    one.signal(Signal::KILL);
+    let lost = client.state("one", "restarting").await;
+    assert!(lost["reason"].as_str().is_some_and(|reason| reason.contains("SIGKILL")), "{lost}");
+    client.state("one", "running").await;
+    client.detections("one").await;
+    let replaced = host.session("one").await;
+    assert_ne!(replaced["pid"], one.pid, "{replaced}");
+    assert_eq!(replaced["restarts"], 1, "{replaced}");
+    assert!(replaced["last_error"].as_str().is_some_and(|error| error.contains("SIGKILL")), "{replaced}");
+
+    client.detections("two").await;
+    let neighbour = host.session("two").await;
+    assert_eq!((&neighbour["pid"], &neighbour["restarts"]), (&two.pid.into(), &0.into()), "{neighbour}");
+    let told =
+        client.received().iter().filter(|text| text.starts_with(r#"{"type":"session","session":"two""#));
+    let told: Vec<_> = told.filter(|text| !text.contains("running")).collect();
+    assert!(told.is_empty(), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_inference_process_is_replaced_and_the_workers_live_on() {
+    let cameras = people();
+    let (host, mut client) = two_cameras(&cameras).await;
+    let workers = [host.worker("one").await.pid, host.worker("two").await.pid];
+    let killed = inference(&host);
+    killed.signal(Signal::KILL);
+    assert!(killed.ends_within(DEADLINE));
+    // Results that were on their way belong to the old process: those that count come after the new one is ready.
+    let ready = |line: &str| {
+        (line.contains("is ready") && !line.contains(&format!("pid={}", killed.pid))).then_some(())
+    };
+    let replaced = host.log().find(|line| line.contains("ONNX Runtime").then(|| ready(line))?);
+    tokio::time::timeout(DEADLINE, replaced)
+        .await
+        .expect("a new inference process in time")
+        .expect("the host lives");
+    for session in ["one", "two"] {
+        let results = host.session(session).await["results"].as_u64().unwrap();
+        client.detections(session).await;
+        host.session_becomes(session, |status| status["results"].as_u64().unwrap() > results + 2).await;
+        let status = host.session(session).await;
+        assert_eq!((&status["state"], &status["restarts"]), (&"running".into(), &0.into()), "{status}");
+    }
+    assert_ne!(inference(&host).pid, killed.pid);
+    assert_eq!(workers, [host.worker("one").await.pid, host.worker("two").await.pid]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_outlives_a_killed_host() {
+    let cameras = people();
+    let (host, _client) = two_cameras(&cameras).await;
+    let orphans = children(host.process().pid);
+    assert!(orphans.len() >= 3, "two workers and inference: {orphans:?}");
+    host.process().signal(Signal::KILL);
+    for orphan in orphans {
+        assert!(orphan.ends_within(DEADLINE), "{orphan:?} outlives the host");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_asked_to_stop_says_so_and_leaves_nothing_behind() {
+    let cameras = people();
+    let (mut host, mut client) = two_cameras(&cameras).await;
+    let processes = children(host.process().pid);
+    let exit = host.stop().await;
+    assert_eq!(exit.status, Some(0), "{}", exit.stderr);
+    for process in processes {
+        assert!(process.ends_within(DEADLINE), "{process:?} outlives the host");
+    }
+    let mut last = None;
+    while let Some(message) = client.next_or_end().await {
+        last = Some(message);
+    }
+    let last = last.expect("a farewell");
+    assert_eq!((&last["type"], &last["code"]), (&"error".into(), &"shutting_down".into()), "{last}");
+}

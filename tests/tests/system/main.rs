@@ -1,0 +1,26 @@
+//! The whole system: the real programs, a real RTSP server, real clips and the real model. Each test is named after what
+//! it promises.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy takes helpers of tests for production code"
+)]
+
+mod bad_sources;
+mod files;
+mod isolation;
+mod recovery;
+mod start;
+mod streams;
+mod subscribers;
+
+/// The table of a camera in a config. `more` are further lines.
+fn camera(id: &str, source: &str, more: &str) -> String {
+    format!("[[cameras]]\nid = {id:?}\nsource = {source:?}\npipeline = \"object-detect\"\n{more}\n")
+}
+
+/// Settings of a camera that is to cost little: 4 results a second.
+const SLOW: &str = "settings = { max_results_per_second = 4 }";
