@@ -1,6 +1,7 @@
 //! Messages between the host and the worker of one session.
 //!
-//! The host opens with [`ToWorker::Start`]; the worker answers [`FromWorker::Ready`] once its pipeline is initialised,
+//! The host opens with [`ToWorker::Start`]; the worker answers with what the pipeline says of itself
+//! ([`FromWorker::Described`]), then [`FromWorker::Ready`] once it is initialised,
 //! or [`FromWorker::Failed`] and exits. From then on access units flow one way and results the other.
 
 use serde::{Deserialize, Serialize};
@@ -277,8 +278,10 @@ pub struct Description {
 /// From a worker to the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromWorker {
+    /// What the pipeline says of itself, before it is initialised.
+    Described(Description),
     /// The pipeline is initialised and waits for frames.
-    Ready(Description),
+    Ready,
     /// A frame has been processed.
     Result {
         /// What came of it.

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ocelli_protocol::inference::{Model, TensorDeclaration};
+use ocelli_protocol::worker::{Description, ModelNeed};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -168,6 +169,33 @@ fn load(folder: &Path) -> Result<Model, CatalogueError> {
     Ok(Model { name, path, sha256, inputs, outputs })
 }
 
+/// What a pipeline needs and the models do not offer: one sentence that says what to do, or none.
+pub fn lacks(models: &[Model], pipeline: &Description) -> Option<String> {
+    pipeline.models.iter().find_map(|need| {
+        let problem = match models.iter().find(|model| model.name == need.name) {
+            Some(model) => need.inputs.iter().find_map(|input| differs(model, input))?,
+            None => {
+                let offered: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+                format!("is not in the models' folder, which has: {}", offered.join(", "))
+            }
+        };
+        let (Description { name, version, .. }, ModelNeed { name: model, .. }) = (pipeline, need);
+        Some(format!(
+            "pipeline {name} {version} needs the model {model}, which {problem}; put the right one there"
+        ))
+    })
+}
+
+/// How a model's input is other than a pipeline expects. -1 on either side agrees with everything.
+fn differs(model: &Model, (name, expected): &(String, Vec<i64>)) -> Option<String> {
+    let Some(declared) = model.inputs.iter().find(|input| input.name == *name) else {
+        return Some(format!("has no input {name:?}"));
+    };
+    let agrees = declared.shape.len() == expected.len()
+        && declared.shape.iter().zip(expected).all(|(one, other)| *one < 0 || *other < 0 || one == other);
+    (!agrees).then(|| format!("takes {name:?} as {:?}, not as {expected:?}", declared.shape))
+}
+
 /// SHA-256 of a file, lower-case hexadecimal.
 pub fn digest(path: &Path) -> std::io::Result<String> {
     let mut file = std::fs::File::open(path)?;
@@ -236,6 +264,27 @@ mod tests {
         let toml = manifest("").replace("model.onnx", "../model.onnx");
         let error = Catalogue::load(folder(&toml, b"graph").path()).unwrap_err().to_string();
         assert!(error.contains("in the model's folder"), "{error}");
+    }
+
+    #[test]
+    fn a_pipeline_is_told_which_model_it_lacks_or_finds_other_than_expected() {
+        let directory = folder(&manifest(""), b"graph");
+        let models: Vec<Model> = Catalogue::load(directory.path()).unwrap().models().cloned().collect();
+        let needs = |name: &str, input: &str, shape: &[i64]| {
+            let inputs = vec![(input.to_owned(), shape.to_vec())];
+            let models = vec![ModelNeed { name: name.to_owned(), inputs }];
+            Description { name: "p".into(), version: "1.0.0".into(), models, settings_schema: String::new() }
+        };
+        assert_eq!(lacks(&models, &needs("eye", "x", &[1, 3, 416, -1])), None);
+        let lacks = |name, input, shape| lacks(&models, &needs(name, input, shape)).unwrap();
+        let missing = lacks("nose", "x", &[1]);
+        assert!(
+            missing.contains("p 1.0.0") && missing.contains("nose") && missing.contains("eye"),
+            "{missing}"
+        );
+        let other = lacks("eye", "x", &[1, 1, 416, 416]);
+        assert!(other.contains("[1, 3, -1, -1]") && other.contains("[1, 1, 416, 416]"), "{other}");
+        assert!(lacks("eye", "y", &[1]).contains("no input \"y\""));
     }
 
     #[test]

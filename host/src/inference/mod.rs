@@ -14,10 +14,11 @@ mod library;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ocelli_protocol::inference::{Configure, MAX_PACKET, packet_pair};
+use ocelli_protocol::inference::{Configure, MAX_PACKET, Model, packet_pair};
 use ocelli_protocol::shm::SharedMemory;
 use rustix::net::RecvFlags;
 use tokio::sync::{mpsc, watch};
@@ -45,6 +46,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub struct Inference {
     requests: mpsc::Sender<Request>,
     pid: watch::Receiver<Option<u32>>,
+    models: Arc<[Model]>,
 }
 
 enum Request {
@@ -108,7 +110,12 @@ impl Inference {
         let (pid_sender, pid) = watch::channel(child.pid());
         let supervisor = Supervisor { program, configure, inbox, sessions: BTreeMap::new(), pid: pid_sender };
         tokio::spawn(supervisor.run(child));
-        Ok(Self { requests, pid })
+        Ok(Self { requests, pid, models: catalogue.models().cloned().collect() })
+    }
+
+    /// The models that sessions may use, sorted by name.
+    pub fn models(&self) -> &[Model] {
+        &self.models
     }
 
     /// The process that serves now; none while it is being replaced.

@@ -15,7 +15,7 @@ use super::phase::{Change, Life};
 use super::worker::{Outbox, Received, Worker};
 use super::{Environment, Frames, Request, SessionError, Shared};
 use crate::event::State;
-use crate::inference::Attachment;
+use crate::inference::{Attachment, catalogue};
 use crate::source::{SourceEvent, Subscription};
 
 /// How long loading a component, its `init` and opening its models may take. A model of hundreds of megabytes that is
@@ -94,7 +94,10 @@ impl Task {
                 Ended::Stop(reason) => return self.change(Change::Stop(reason)),
                 Ended::Restart => self.change(Change::Restart),
                 Ended::Finished => self.change(Change::Stop("the file has ended".into())),
-                Ended::Failed(reason) => self.change(Change::Fail(reason)),
+                Ended::Failed(reason) => {
+                    self.shared.update(|shown| shown.last_error = Some(reason.clone()));
+                    self.change(Change::Fail(reason));
+                }
                 Ended::Lost(reason) => {
                     tracing::error!(target: "ocelli::session", session = self.id(), "worker lost: {reason}");
                     self.shared.update(|shown| shown.last_error = Some(reason.clone()));
@@ -218,10 +221,14 @@ impl Task {
         loop {
             tokio::select! {
                 received = worker.inbox.recv() => match lost_or(received).map_err(Ended::Lost)? {
-                    FromWorker::Ready(description) => {
+                    FromWorker::Described(description) => {
+                        let lacks = catalogue::lacks(self.environment.inference.models(), &description);
                         self.shared.update(|shown| shown.description = Some(description));
-                        return Ok(());
+                        if let Some(lacks) = lacks {
+                            return Err(Ended::Failed(lacks));
+                        }
                     }
+                    FromWorker::Ready => return Ok(()),
                     FromWorker::Log { level, context, message, frame } => self.log(level, &context, &message, frame),
                     FromWorker::Failed { stage, message } => {
                         return Err(Ended::Lost(format!("{stage:?}: {message}")));
@@ -314,7 +321,10 @@ impl Task {
             FromWorker::Failed { stage, message } => {
                 return Some(Ended::Lost(format!("{stage:?}: {message}")));
             }
-            other @ (FromWorker::Ready(_) | FromWorker::Snapshot | FromWorker::Restored(_)) => {
+            other @ (FromWorker::Described(_)
+            | FromWorker::Ready
+            | FromWorker::Snapshot
+            | FromWorker::Restored(_)) => {
                 return Some(Ended::Lost(format!("out of turn: {other:?}")));
             }
         }

@@ -90,8 +90,9 @@ fn serve(
     let mut instance =
         Instance::new(&engine, &component, state, cpu_limit).map_err(at(Stage::Instantiate))?;
     let description = instance.describe().map_err(told(Stage::Init))?;
+    host.send(&FromWorker::Described(description));
     instance.init(&start.settings).map_err(told(Stage::Init))?;
-    host.send(&FromWorker::Ready(description));
+    host.send(&FromWorker::Ready);
 
     let queue = Arc::new(WorkQueue::new(start.pacing));
     let intake = std::thread::Builder::new().name("intake".into()).spawn({

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ocelli_tests::{root, run_to_end};
+use ocelli_tests::{Ocelli, root, run_to_end};
 use tempfile::TempDir;
 
 use crate::camera;
@@ -43,6 +43,16 @@ async fn a_missing_folder_of_models_is_refused() {
 async fn a_missing_model_is_refused_by_name() {
     let config = "[inference]\npreload = [\"nanodet-h-999\"]\n".to_owned() + &some_camera();
     refused(&config, 1, &["nanodet-h-999"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_whose_model_is_missing_fails_at_once_and_says_which() {
+    let folder = TempDir::new().unwrap();
+    let host = Ocelli::start(&(directory(folder.path()) + &some_camera())).await;
+    let session = host.session_becomes("cam", |session| session["state"] == "failed").await;
+    let reason = session["reason"].as_str().unwrap();
+    assert!(reason.contains("object-detect") && reason.contains("nanodet-g-416"), "{reason}");
+    assert_eq!(session["restarts"], 0, "trying again would not bring the model");
 }
 
 #[tokio::test(flavor = "multi_thread")]
