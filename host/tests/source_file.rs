@@ -174,7 +174,7 @@ async fn a_slow_subscriber_loses_nothing_and_delays_nobody() {
     for number in 1..100 {
         assert_eq!(next_unit(&mut slow).await.header.number, number);
     }
-    assert_eq!(slow.dropped(), 0);
+    assert_eq!(slow.dropped().load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

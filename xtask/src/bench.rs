@@ -1,4 +1,4 @@
-//! `./x bench`: builds everything and runs the bench program of the whole-system tests.
+//! `./x bench`: builds everything and runs the driver of the measurements.
 
 use std::process::{Command, ExitCode};
 
@@ -7,14 +7,14 @@ use anyhow::Result;
 use crate::workspace::Workspace;
 use crate::{checks, process, programs, setup};
 
-/// Measures; `arguments` go to the bench program, whose exit code is returned.
+/// Measures; `arguments` go to the driver, whose exit code is returned.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
     setup::everything()?;
     programs::build(workspace)?;
-    process::step("building the bench program", || {
-        process::run(workspace.cargo().args(["build", "--release", "-p", "ocelli-tests", "--bin", "bench"]))
+    process::step("building the bench", || {
+        process::run(workspace.cargo().args(["build", "--release", "-p", "ocelli-bench"]))
     })?;
-    let mut bench = Command::new(workspace.programs().join("bench"));
+    let mut bench = Command::new(workspace.programs().join("ocelli-bench"));
     checks::system_environment(&mut bench, workspace);
-    process::status(bench.args(arguments).current_dir(workspace.root())).map(checks::exit_code)
+    process::status(bench.arg("--root").arg(workspace.root()).args(arguments)).map(checks::exit_code)
 }

@@ -15,8 +15,8 @@ const MAX_TABLE_ELEMENTS: usize = 100_000;
 /// Most core instances, memories and tables of one component. Components made of Python use about forty instances.
 const MAX_INSTANCES: usize = 200;
 
-/// How often a running call is looked at. A call may overrun its share by this much.
-const TICK: Duration = Duration::from_millis(20);
+/// How often a running call is looked at. A call may overrun its share by this much; each look costs some 0.1 ms of CPU.
+const TICK: Duration = Duration::from_millis(50);
 
 /// Bounds linear memory and tables, summed over a component, and remembers what it refused: a guest that is denied
 /// memory traps as `unreachable`, which by itself does not tell why.

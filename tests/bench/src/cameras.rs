@@ -1,0 +1,85 @@
+//! RTSP cameras that play the clip, from the tests' launcher.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use ocelli::config::source::Source;
+use ocelli::source::{SourceEvent, Sources};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::task::JoinHandle;
+
+use crate::child::Running;
+use crate::paths::Paths;
+
+/// The system's Python: the launcher's bindings are Debian packages.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Loading a clip takes a second; a busy machine gets a minute.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A server with some cameras. All play the same clip, each in its own time.
+pub struct Cameras {
+    server: Running,
+    port: u16,
+}
+
+impl Cameras {
+    /// Starts `count` cameras, from 0 on.
+    pub async fn start(paths: &Paths, count: usize) -> Result<Self> {
+        let mut command = Command::new(PYTHON);
+        command.arg(&paths.cameras).args(["--port", "0"]);
+        for index in 0..count {
+            command.arg(format!("/{index}={}", paths.clip.display()));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut server = Running::start("the cameras' server", command)?;
+        let mut lines = BufReader::new(server.child.stdout.take().context("no output")?).lines();
+        let first = tokio::time::timeout(START_LIMIT, lines.next_line()).await;
+        let first = first.context("the cameras' server does not start")??.unwrap_or_default();
+        let Some(port) = first.strip_prefix("READY ").and_then(|port| port.trim().parse().ok()) else {
+            bail!("the cameras' server could not start; `./x setup` installs what it needs")
+        };
+        Ok(Self { server, port })
+    }
+
+    /// The address of a camera.
+    pub fn url(&self, index: usize) -> String {
+        format!("rtsp://127.0.0.1:{}/{index}", self.port)
+    }
+
+    /// Makes a camera play for someone else, as a real one does all the time: without a client the server would begin
+    /// its clip, and so a GOP, with the first. Returns when pictures come.
+    pub async fn keep_playing(&self, index: usize) -> Result<Playing> {
+        let source = Source::parse(&self.url(index), None, None, false)?;
+        let mut subscription = Sources::new(Default::default()).subscribe(&source);
+        loop {
+            match subscription.next().await {
+                SourceEvent::Unit(_) => break,
+                SourceEvent::Down(fault) => bail!("camera {index}: {}", fault.message),
+                SourceEvent::Up | SourceEvent::Ended => {}
+            }
+        }
+        let reader = tokio::spawn(async move {
+            loop {
+                subscription.next().await;
+            }
+        });
+        Ok(Playing(reader))
+    }
+
+    /// Ends all cameras.
+    pub async fn stop(self) -> Result<()> {
+        self.server.stop().await
+    }
+}
+
+/// Keeps a camera playing until it is dropped.
+pub struct Playing(JoinHandle<()>);
+
+impl Drop for Playing {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

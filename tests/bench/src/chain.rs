@@ -1,0 +1,210 @@
+//! The whole chain under measurement: a host with its children.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use crate::child::{Running, quiet};
+use crate::machine::Snapshot;
+use crate::paths::Paths;
+use crate::subscriber::Subscriber;
+
+/// From its start to a host's readiness: the first of a run compiles the pipeline, on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Lines of the host's log that are shown when it fails.
+const LOG_TAIL: usize = 15;
+
+/// A session that the config names.
+pub struct Camera {
+    /// The session.
+    pub id: String,
+    /// A live stream, or a file.
+    pub source: String,
+}
+
+impl Camera {
+    /// A camera that a server plays.
+    pub fn live(index: usize, url: String) -> Self {
+        Self { id: format!("cam-{index}"), source: url }
+    }
+
+    /// A file that is read over and over, as fast as it can be processed.
+    pub fn file(index: usize, path: &Path) -> Self {
+        Self { id: format!("file-{index}"), source: format!("file:{}", path.display()) }
+    }
+
+    fn config(&self) -> Value {
+        let mut camera = json!({"id": self.id, "source": self.source, "pipeline": "object-detect"});
+        if let (true, Some(table)) = (self.source.starts_with("file:"), camera.as_object_mut()) {
+            table.insert("repeat".into(), true.into());
+        }
+        camera
+    }
+}
+
+/// A session as the host tells it.
+#[derive(Debug, Deserialize)]
+pub struct Session {
+    /// Its name.
+    pub id: String,
+    /// Its worker.
+    pub pid: Option<u32>,
+    /// Results so far.
+    pub results: u64,
+    /// Frames so far.
+    pub frames: Frames,
+}
+
+/// Counts of frames.
+#[derive(Debug, Deserialize)]
+pub struct Frames {
+    /// Pictures decoded.
+    pub decoded: u64,
+}
+
+/// A folder that the hosts of a run share, so that the pipeline is compiled once.
+pub struct Workplace {
+    folder: TempDir,
+}
+
+impl Workplace {
+    /// An empty one.
+    pub fn new() -> Result<Self> {
+        Ok(Self { folder: tempfile::tempdir().context("making a folder for the hosts")? })
+    }
+}
+
+/// A running host.
+pub struct Chain {
+    host: Running,
+    address: SocketAddr,
+    started: Instant,
+}
+
+impl Chain {
+    /// Starts a host, and returns when it says that it is ready.
+    pub async fn start(paths: &Paths, workplace: &Workplace, cameras: &[Camera]) -> Result<Self> {
+        // Free a moment ago; nothing on this machine is likely to take it before the host does.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let folder = workplace.folder.path();
+        let config = json!({
+            "server": {"listen": address.to_string()},
+            "inference": {"library": paths.library, "preload": [object_detect::model::DEFAULT.name]},
+            "models": {"directory": paths.models},
+            "logs": {"directory": folder.join("logs")},
+            "store": {"directory": folder.join("data")},
+            // Sessions that a measurement makes are over soon after it.
+            "subscriptions": {"grace_s": 1, "sources": ["rtsp://127.0.0.1", "file:"]},
+            "cameras": cameras.iter().map(Camera::config).collect::<Vec<_>>(),
+        });
+        let file = folder.join("config.json");
+        std::fs::write(&file, config.to_string())?;
+        let log = folder.join("host.log");
+        let mut command = Command::new(&paths.host);
+        command.args(["serve", "--config"]).arg(&file).env("OCELLI_LOG", "warn");
+        quiet(&mut command);
+        command.stderr(File::create(&log).with_context(|| log.display().to_string())?);
+        let started = Instant::now();
+        let mut chain = Self { host: Running::start("the host", command)?, address, started };
+        chain.until_ready().await.map_err(|error| {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let tail = lines.get(lines.len().saturating_sub(LOG_TAIL)..).unwrap_or_default();
+            anyhow!("{error:#}; the host's last words:\n{}", tail.join("\n"))
+        })?;
+        Ok(chain)
+    }
+
+    /// When the host was started.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// A new subscriber.
+    pub async fn subscriber(&self) -> Result<Subscriber> {
+        Subscriber::connect(self.address).await
+    }
+
+    /// All its processes.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::take(self.host.pid())
+    }
+
+    /// All its sessions.
+    pub async fn sessions(&self) -> Result<Vec<Session>> {
+        #[derive(Deserialize)]
+        struct Answer {
+            sessions: Vec<Session>,
+        }
+        let (_, text) = ask(self.address, "/v1/sessions", Method::Get).await?;
+        Ok(serde_json::from_str::<Answer>(&text).with_context(|| format!("not understood: {text}"))?.sessions)
+    }
+
+    /// Has a session started anew, as a person would. Its losses so far are forgotten.
+    pub async fn restart(&self, session: &str) -> Result<()> {
+        let (status, text) =
+            ask(self.address, &format!("/v1/sessions/{session}/restart"), Method::Post).await?;
+        anyhow::ensure!((200..300).contains(&status), "restarting {session:?}: {status}: {text}");
+        Ok(())
+    }
+
+    /// Ends the host and its children.
+    pub async fn stop(self) -> Result<()> {
+        self.host.stop().await
+    }
+
+    async fn until_ready(&mut self) -> Result<()> {
+        let address = self.address;
+        let ready = async {
+            // The host says that it is ready by answering; each try is answered or refused at once.
+            let mut tries = tokio::time::interval(Duration::from_millis(20));
+            loop {
+                tries.tick().await;
+                if ask(address, "/readyz", Method::Get).await.is_ok_and(|(status, _)| status == 200) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            ready = tokio::time::timeout(START_LIMIT, ready) => match ready {
+                Ok(()) => Ok(()),
+                Err(_) => bail!("the host was not ready within {} s", START_LIMIT.as_secs()),
+            },
+            ended = self.host.ended() => Err(ended),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Method {
+    Get,
+    Post,
+}
+
+/// Status and body of an answer.
+async fn ask(address: SocketAddr, path: &str, method: Method) -> Result<(u16, String)> {
+    let url = format!("http://{address}{path}");
+    tokio::task::spawn_blocking(move || {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(START_LIMIT))
+            .http_status_as_error(false)
+            .build()
+            .into();
+        let answer = match method {
+            Method::Get => agent.get(&url).call(),
+            Method::Post => agent.post(&url).send_empty(),
+        };
+        let mut answer = answer.with_context(|| url.clone())?;
+        Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
+    })
+    .await?
+}

@@ -1,0 +1,69 @@
+//! Where the things that the bench runs lie.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+/// ONNX Runtime's library under the cache folder, where `./x setup` puts it.
+const LIBRARY: &str = "onnxruntime-1.28.0/libonnxruntime.so.1.28.0";
+
+/// The clip that every part shows: 768x576, 10 pictures a second, a key frame every 20.
+pub const CLIP: &str = "people-576-high.mp4";
+
+/// Files and programs. All paths are absolute.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// The host; its children and the gallery are found beside it.
+    pub host: PathBuf,
+    /// The program `bare-loop`.
+    pub bare_loop: PathBuf,
+    /// The folder of models.
+    pub models: PathBuf,
+    /// The default pipeline's model.
+    pub model: PathBuf,
+    /// ONNX Runtime.
+    pub library: PathBuf,
+    /// See [`CLIP`].
+    pub clip: PathBuf,
+    /// The program that plays clips as RTSP cameras.
+    pub cameras: PathBuf,
+}
+
+impl Paths {
+    /// Looks for all of them: programs in `programs` or else beside this one, the rest in the checkout `root`.
+    pub fn find(root: &Path, programs: Option<&Path>) -> Result<Self> {
+        let root = root.canonicalize().with_context(|| format!("no folder {}", root.display()))?;
+        let own = std::env::current_exe().context("asking for this program's path")?;
+        let own = own.parent().context("this program lies in no folder")?;
+        let models = root.join("models");
+        let found = Self {
+            host: programs.unwrap_or(own).join("ocelli"),
+            bare_loop: own.join("bare-loop"),
+            model: models.join(object_detect::model::DEFAULT.name).join("model.onnx"),
+            models,
+            library: cache()?.join(LIBRARY),
+            clip: root.join("tests/clips").join(CLIP),
+            cameras: root.join("tests/cameras/rtsp_cameras.py"),
+        };
+        for (path, remedy) in [
+            (&found.host, "`./x build` makes it"),
+            (&found.bare_loop, "`cargo build --release -p ocelli-bench` makes it"),
+            (&found.model, "it belongs to the checkout; --root names another"),
+            (&found.library, "`./x setup` puts it there"),
+            (&found.clip, "it belongs to the checkout; --root names another"),
+            (&found.cameras, "it belongs to the checkout; --root names another"),
+        ] {
+            ensure!(path.is_file(), "{} is missing: {remedy}", path.display());
+        }
+        Ok(Self { host: found.host.canonicalize()?, ..found })
+    }
+}
+
+/// `$OCELLI_CACHE`, or `ocelli` in the user's cache folder.
+fn cache() -> Result<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("OCELLI_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("ocelli")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/ocelli")))
+        .context("neither OCELLI_CACHE nor HOME is set, so ONNX Runtime cannot be found")
+}

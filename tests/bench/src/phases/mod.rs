@@ -1,0 +1,28 @@
+//! What is measured, one module each. Each phase starts the processes that it needs and ends them.
+
+pub mod cost;
+pub mod joining;
+pub mod live;
+pub mod recovery;
+
+use std::time::Duration;
+
+use crate::chain::Workplace;
+use crate::paths::Paths;
+
+/// What all phases need.
+pub struct Environment {
+    /// Files and programs.
+    pub paths: Paths,
+    /// Shared by all hosts of the run.
+    pub workplace: Workplace,
+    /// How long one measurement lasts.
+    pub segment: Duration,
+    /// How often what is compared is measured side by side.
+    pub rounds: usize,
+    /// How often a single moment, like a first result, is measured.
+    pub repeats: usize,
+}
+
+/// What a machine needs to come to rest after processes have started: caches fill, the model's first runs are slow.
+const SETTLE: Duration = Duration::from_secs(1);

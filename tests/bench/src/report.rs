@@ -1,0 +1,172 @@
+//! The figures as a person reads them.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+
+use serde::Serialize;
+
+use crate::machine::{Machine, Role};
+use crate::phases::cost::Cost;
+use crate::phases::joining::Joining;
+use crate::phases::live::{Live, Moments, STATIONS};
+use crate::phases::recovery::Recovery;
+
+/// One run. All figures in it were measured in this run, on this machine.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Of the crates.
+    pub version: &'static str,
+    /// Where.
+    pub machine: Machine,
+    /// The clip that all cameras and files play.
+    pub clip: &'static str,
+    /// Seconds of one measurement.
+    pub segment_s: f64,
+    /// Seconds of all together.
+    pub took_s: f64,
+    /// The chain beside the bare loop.
+    pub cost: Cost,
+    /// By number of cameras.
+    pub live: Vec<Live>,
+    /// Subscribe to first result.
+    pub joining: Joining,
+    /// A worker is killed.
+    pub recovery: Recovery,
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Machine { cpu, cores, memory_gb, kernel, load_before } = &self.machine;
+        writeln!(f, "Ocelli {} on {cpu}, {cores} cores, {memory_gb:.0} GB, Linux {kernel}", self.version)?;
+        writeln!(
+            f,
+            "libraries: {}; model: nanodet-g-416; clip: {}",
+            self.cost.libraries.join(", "),
+            self.clip
+        )?;
+        writeln!(
+            f,
+            "all figures are from this one run of {:.0} s, {:.0} s each; load before it: {load_before:.2}",
+            self.took_s, self.segment_s
+        )?;
+        writeln!(f)?;
+        self.cost(f)?;
+        writeln!(f)?;
+        self.live(f)?;
+        writeln!(f)?;
+        self.moments(f)
+    }
+}
+
+impl Report {
+    fn cost(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let cost = &self.cost;
+        writeln!(f, "CPU per result, two at once on files; chain = host + 2 workers + inference")?;
+        writeln!(f, "  round   bare loop      chain   ratio   results/s bare, chain   busy with others")?;
+        for (index, round) in cost.rounds.iter().enumerate() {
+            let ([bare, chain], [beside_bare, beside_chain]) = (round.rates, round.other_cores);
+            writeln!(
+                f,
+                "  {:>5}  {:>7.2} ms {:>7.2} ms  {:>6.3}   {bare:>9.1} {chain:>11.1}   {beside_bare:.2}, \
+                 {beside_chain:.2} cores",
+                index + 1,
+                round.bare_ms,
+                round.chain_ms,
+                round.ratio
+            )?;
+        }
+        let [bare, chain] = cost.rates;
+        writeln!(
+            f,
+            "  median {:>7.2} ms {:>7.2} ms  {:>6.3}   {bare:>9.1} {chain:>11.1}",
+            cost.bare_ms, cost.chain_ms, cost.ratio
+        )?;
+        let stations = ["decode", "tensor", "model", "boxes"];
+        let stations = stations.iter().filter_map(|name| Some((name, cost.bare_stations_ms.get(name)?)));
+        let stations: Vec<String> = stations.map(|(name, ms)| format!("{name} {ms:.2}")).collect();
+        writeln!(
+            f,
+            "  bare loop by station: {} ms; its memory: {:.0} MB",
+            stations.join(", "),
+            cost.bare_pss_mb
+        )?;
+        writeln!(f, "  chain by process: {} ms", roles(&cost.chain_roles_ms))
+    }
+
+    fn live(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "RTSP cameras of 10 pictures a second")?;
+        writeln!(
+            f,
+            "  cameras  results/s  CPU/result  decoded/result   PSS per session (largest)  host  inference  all/camera"
+        )?;
+        for live in &self.live {
+            let memory = &live.memory;
+            writeln!(
+                f,
+                "  {:>7}  {:>9.1}  {:>7.2} ms  {:>14.2}   {:>12.1} MB ({:.1})  {:>8.1}  {:>9.1}  {:>7.1} MB",
+                live.cameras,
+                live.results_per_second,
+                live.cpu_ms_per_result,
+                live.decoded_per_result,
+                memory.worker,
+                memory.worker_largest,
+                memory.host,
+                memory.inference,
+                memory.all_per_camera
+            )?;
+        }
+        for live in &self.live {
+            let others = live.other_cores;
+            let by_role = roles(&live.roles_ms);
+            writeln!(
+                f,
+                "  {:>7}: CPU per result: {by_role} ms; busy with others: {others:.2} cores",
+                live.cameras
+            )?;
+        }
+        writeln!(f)?;
+        writeln!(f, "latency by station, ms: p50 / p99; start of the host to first result: median, max")?;
+        writeln!(f, "  cameras  {}", STATIONS.map(|station| format!("{station:>15}")).concat())?;
+        for live in &self.live {
+            let each = STATIONS.iter().filter_map(|station| live.latency_ms.get(station));
+            let each: String =
+                each.map(|p| format!("{:>15}", format!("{:.1} / {:.1}", p.p50, p.p99))).collect();
+            let Moments { median, max } = live.start_to_first_result_s;
+            writeln!(f, "  {:>7}  {each}    {median:.2} s, {max:.2} s", live.cameras)?;
+        }
+        Ok(())
+    }
+
+    fn moments(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Joining { running, cold, gop_s, file, repeats } = &self.joining;
+        writeln!(f, "subscribe to first result, {repeats} times each: median, max")?;
+        writeln!(f, "  running camera  {}", milliseconds(running))?;
+        writeln!(f, "  cold camera     {}   (one GOP is {gop_s:.1} s)", milliseconds(cold))?;
+        writeln!(f, "  file            {}   (start of a worker and one frame)", milliseconds(file))?;
+        let Recovery { noticed, ready, result, restarted, repeats } = &self.recovery;
+        writeln!(f, "worker killed, {repeats} times: median, max")?;
+        writeln!(f, "  noticed         {}", milliseconds(noticed))?;
+        writeln!(
+            f,
+            "  new worker      {}   (100 to 125 ms of it are a pause on purpose)",
+            milliseconds(ready)
+        )?;
+        writeln!(f, "  first result    {}", milliseconds(result))?;
+        writeln!(f, "worker restarted by the API, {repeats} times: median, max")?;
+        writeln!(f, "  first result    {}", milliseconds(restarted))
+    }
+}
+
+fn milliseconds(moments: &Moments) -> String {
+    format!("{:>6.0} ms, {:>6.0} ms", moments.median * 1e3, moments.max * 1e3)
+}
+
+fn roles(by_role: &BTreeMap<Role, f64>) -> String {
+    let name = |role: &Role| match role {
+        Role::Host => "host",
+        Role::Worker => "workers",
+        Role::Inference => "inference",
+        Role::Other => "other",
+    };
+    by_role.iter().map(|(role, ms)| format!("{} {ms:.2}", name(role))).collect::<Vec<_>>().join(", ")
+}
