@@ -10,15 +10,15 @@ const SHA256: &str = "aa4079d18f4ea7a5f3a94d80cd4bbe0f2740436626622d64d793803a20
 
 /// A library to load.
 #[derive(Debug)]
-pub(super) struct Library {
+pub struct Library {
     /// Its absolute path.
-    pub(super) path: String,
+    pub path: String,
     /// Its digest, where it has to be the pinned one: a library that the operator chose may be any.
-    pub(super) sha256: Option<String>,
+    pub sha256: Option<String>,
 }
 
 /// The operator's library, or the one that `./x setup` puts into the cache folder.
-pub(super) fn find(chosen: Option<&Path>) -> anyhow::Result<Library> {
+pub fn find(chosen: Option<&Path>) -> anyhow::Result<Library> {
     let (path, sha256) = match chosen {
         Some(path) => (path.to_owned(), None),
         None => (

@@ -9,7 +9,7 @@
 
 pub mod catalogue;
 mod child;
-mod library;
+pub mod library;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};

@@ -4,9 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-/// ONNX Runtime's library under the cache folder, where `./x setup` puts it.
-const LIBRARY: &str = "onnxruntime-1.28.0/libonnxruntime.so.1.28.0";
-
 /// The clip that every part shows: 768x576, 10 pictures a second, a key frame every 20.
 pub const CLIP: &str = "people-576-high.mp4";
 
@@ -41,7 +38,7 @@ impl Paths {
             bare_loop: own.join("bare-loop"),
             model: models.join(object_detect::model::DEFAULT.name).join("model.onnx"),
             models,
-            library: cache()?.join(LIBRARY),
+            library: ocelli::inference::library::find(None)?.path.into(),
             clip: root.join("tests/clips").join(CLIP),
             cameras: root.join("tests/cameras/rtsp_cameras.py"),
         };
@@ -49,7 +46,6 @@ impl Paths {
             (&found.host, "`./x build` makes it"),
             (&found.bare_loop, "`cargo build --release -p ocelli-bench` makes it"),
             (&found.model, "it belongs to the checkout; --root names another"),
-            (&found.library, "`./x setup` puts it there"),
             (&found.clip, "it belongs to the checkout; --root names another"),
             (&found.cameras, "it belongs to the checkout; --root names another"),
         ] {
@@ -57,13 +53,4 @@ impl Paths {
         }
         Ok(Self { host: found.host.canonicalize()?, ..found })
     }
-}
-
-/// `$OCELLI_CACHE`, or `ocelli` in the user's cache folder.
-fn cache() -> Result<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable("OCELLI_CACHE")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("ocelli")))
-        .or_else(|| variable("HOME").map(|home| home.join(".cache/ocelli")))
-        .context("neither OCELLI_CACHE nor HOME is set, so ONNX Runtime cannot be found")
 }
