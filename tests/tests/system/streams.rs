@@ -10,12 +10,15 @@ use serde_json::Value;
 use crate::camera;
 
 /// Path, clip, width and height.
-const STREAMS: [(&str, &str, u64, u64); 5] = [
+const STREAMS: [(&str, &str, u64, u64); 8] = [
     ("/baseline", "people-576-baseline.mp4", 768, 576),
     ("/high", "people-576-high-b3.mp4", 768, 576),
     ("/hevc", "people-576-hevc.mp4", 768, 576),
     ("/mjpeg", "people-576-mjpeg.avi", 768, 576),
-    ("/full-hd", "people-1080-high-b3.mp4", 1920, 1080),
+    ("/hd-baseline", "people-1080-baseline.mp4", 1920, 1080),
+    ("/hd-high", "people-1080-high-b3.mp4", 1920, 1080),
+    ("/hd-hevc", "people-1080-hevc.mp4", 1920, 1080),
+    ("/hd-mjpeg", "people-1080-mjpeg.avi", 1920, 1080),
 ];
 
 /// How far the time of a picture may lie from now: the server's and this clock are one, and the rest is the way from the
