@@ -1,9 +1,10 @@
 //! The inference process as the host sees it: started and warmed before the first session, watched, and replaced when it
 //! dies.
 //!
-//! A session is [attached](Inference::attach) once. Its packet socket and its shared memory outlive any one inference
-//! process: the host keeps the inference end of the socket and gives it to the next process, which greets the worker
-//! again. The worker sends what was lost with the old process once more, and never learns anything else.
+//! Each worker of a session is [attached](Inference::attach) once, with a packet socket and shared memory of its own, which
+//! outlive any one inference process: the host keeps the inference end of the socket and gives it to the next process,
+//! which greets the worker again. The worker sends what was lost with the old process once more, and never learns
+//! anything else.
 //!
 //! One task owns the child and the list of sessions; everybody else sends it requests over a bounded channel.
 

@@ -11,8 +11,8 @@
 //! leaves out units for this session alone, up to the next key frame. A file's reader waits instead.
 //!
 //! Results go to the event hub as they come. Each loss of the worker is followed by a new one after a wait that grows;
-//! the source's reader is kept meanwhile. Losses without a result between them
-//! are a crash loop, which ends in `failed` and waits for a person.
+//! the source's reader is kept meanwhile. Losses in a row, none of them after ten seconds of results, are a crash loop, which
+//! ends in `failed` and waits for a person.
 
 mod phase;
 mod run;
