@@ -61,7 +61,7 @@ fn serve(host: &OwnedFd) -> Result<(), String> {
         Err(error) => return Err(format!("the host's first message: {error}")),
     };
     let engine = Engine::new(configure).map_err(|error| error.to_string())?;
-    let ready = ToHost::Ready { version: engine.version().to_owned() };
+    let ready = ToHost::Ready { version: engine.version().to_owned(), confinement: Default::default() };
     match send(host.as_fd(), &ready) {
         Ok(()) => {}
         Err(PacketError::Closed) => return Ok(()),

@@ -48,7 +48,7 @@ impl Process {
 
     fn ready(threads: u32) -> Self {
         let (process, answer) = Self::configured(configure(threads, vec![model()], &[MODEL]));
-        assert_eq!(answer, ToHost::Ready { version: "1.28.0".into() });
+        assert!(matches!(answer, ToHost::Ready { version, .. } if version == "1.28.0"));
         process
     }
 

@@ -21,6 +21,8 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::confinement::Confinement;
+
 /// Longest packet in bytes: a request with 64 tensors, or the catalogue of a few hundred models, stays below it.
 pub const MAX_PACKET: usize = 128 << 10;
 
@@ -147,6 +149,8 @@ pub enum ToHost {
     Ready {
         /// ONNX Runtime's version.
         version: String,
+        /// How the process is confined.
+        confinement: Confinement,
     },
     /// The process cannot work and exits.
     Failed {

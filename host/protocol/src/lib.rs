@@ -13,7 +13,9 @@
 //! against the region before anything is read.
 
 pub mod clock;
+pub mod confinement;
 pub mod inference;
+pub mod limit;
 pub mod process;
 pub mod shm;
 pub mod wire;

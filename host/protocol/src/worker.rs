@@ -1,10 +1,13 @@
 //! Messages between the host and the worker of one session.
 //!
-//! The host opens with [`ToWorker::Start`]; the worker answers with what the pipeline says of itself
-//! ([`FromWorker::Described`]), then [`FromWorker::Ready`] once it is initialised,
+//! The host opens with [`ToWorker::Start`]; the worker answers with how it is confined ([`FromWorker::Confined`]), what
+//! the pipeline says of itself ([`FromWorker::Described`]), then [`FromWorker::Ready`] once it is initialised,
 //! or [`FromWorker::Failed`] and exits. From then on access units flow one way and results the other.
 
 use serde::{Deserialize, Serialize};
+
+use crate::confinement::Confinement;
+use crate::limit::{Limit, LimitCounts};
 
 /// The compression of an access unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,14 +53,37 @@ pub struct Start {
     pub pacing: Pacing,
     /// See [`Decode`].
     pub decode: Decode,
-    /// Bound on the process's private memory (RLIMIT_DATA), in bytes.
-    pub memory_limit: u64,
-    /// Bound on the component's linear memories together, in bytes.
-    pub guest_memory_limit: u64,
-    /// CPU time that one call into the component may use, in milliseconds. Waiting for inference is not counted.
-    pub call_cpu_limit_ms: u32,
-    /// How long one inference may take, waiting in the queue included, in milliseconds.
+    /// See [`WorkerLimits`].
+    pub limits: WorkerLimits,
+    /// How often the worker says that it is alive ([`FromWorker::Alive`]), in milliseconds.
+    pub heartbeat_ms: u32,
+}
+
+/// What a worker and its component may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerLimits {
+    /// Private memory of the process (RLIMIT_DATA), in bytes.
+    pub memory: u64,
+    /// Descriptors of the process (RLIMIT_NOFILE).
+    pub open_files: u64,
+    /// The component's linear memories together, in bytes.
+    pub guest_memory: u64,
+    /// CPU time of one call into the component, in milliseconds. Waiting for inference is not counted.
+    pub call_cpu_ms: u32,
+    /// Time of one call into the component by the clock, in milliseconds.
+    pub call_timeout_ms: u32,
+    /// Time of one host import by the clock, in milliseconds; inference has its own.
+    pub host_call_ms: u32,
+    /// Time of one inference by the clock, waiting in the queue included, in milliseconds.
     pub inference_timeout_ms: u32,
+    /// Events of one frame.
+    pub events_per_frame: u32,
+    /// Bytes of one event without its attachments.
+    pub event_bytes: u32,
+    /// Attachments of one frame's events together.
+    pub attachments_per_frame: u32,
+    /// Log lines of the component in a second. What is beyond is dropped and counted.
+    pub log_lines_per_second: u32,
 }
 
 /// What the host knows of an access unit; its bytes are the message's payload.
@@ -213,6 +239,8 @@ pub struct Counters {
     pub skipped_no_key: u64,
     /// Pictures that the decoder marked as damaged, and access units that it refused.
     pub skipped_corrupt: u64,
+    /// How often each limit was run into.
+    pub limits: LimitCounts,
 }
 
 /// Severity of a log line, least severe first.
@@ -278,6 +306,8 @@ pub struct Description {
 /// From a worker to the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromWorker {
+    /// How the process is confined. The first message.
+    Confined(Confinement),
     /// What the pipeline says of itself, before it is initialised.
     Described(Description),
     /// The pipeline is initialised and waits for frames.
@@ -325,10 +355,21 @@ pub enum FromWorker {
         /// Totals.
         counters: Counters,
     },
+    /// The worker is alive: sent at a steady interval from `Start` on, whatever the pipeline does.
+    Alive {
+        /// Totals so far.
+        counters: Counters,
+        /// Bytes of the component's linear memories together.
+        guest_memory: u64,
+    },
     /// The worker cannot go on. It exits after this message.
     Failed {
         /// Where.
         stage: Stage,
+        /// The limit that was run into, where it was one.
+        limit: Option<Limit>,
+        /// Totals, that limit counted.
+        counters: Counters,
         /// Why, with the wasm backtrace where there is one.
         message: String,
     },

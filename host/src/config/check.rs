@@ -104,6 +104,7 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
         logs: document.logs,
         store: document.store,
         subscriptions: document.subscriptions,
+        alerts: document.alerts,
         cameras,
     })
 }

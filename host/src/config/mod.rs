@@ -48,6 +48,8 @@ pub struct Config {
     pub store: Store,
     /// Sessions that subscribers make.
     pub subscriptions: Subscriptions,
+    /// When an alert is raised.
+    pub alerts: Alerts,
     /// Sessions that are always on.
     pub cameras: Vec<Camera>,
 }
@@ -74,9 +76,11 @@ pub struct SessionProcesses {
     pub max_concurrent_sessions: usize,
     /// Seconds that all sessions together have to end when the host stops.
     pub process_cleanup_timeout: u64,
-    /// Seconds between two checks of a session's health. Not used yet.
+    /// Seconds within which a worker that hangs is noticed.
     pub health_check_interval: u64,
-    /// When log files are rotated. Not used yet.
+    /// Whether the host runs where the kernel cannot confine its child processes as it should.
+    pub sandbox: Sandbox,
+    /// When log files are rotated.
     pub log_rotation: LogRotation,
 }
 
@@ -86,9 +90,21 @@ impl Default for SessionProcesses {
             max_concurrent_sessions: 20,
             process_cleanup_timeout: 30,
             health_check_interval: 10,
+            sandbox: Sandbox::default(),
             log_rotation: LogRotation::default(),
         }
     }
+}
+
+/// What happens where the kernel cannot confine a child process as it should.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sandbox {
+    /// It runs with what the kernel has, and the log and the API say what is missing.
+    #[default]
+    BestEffort,
+    /// It does not run.
+    Required,
 }
 
 /// When log files are rotated.
@@ -119,6 +135,22 @@ pub struct ResourceLimits {
     pub guest_memory_mb: u64,
     /// CPU time of one call into a pipeline, in milliseconds.
     pub call_cpu_ms: u32,
+    /// Time of one call into a pipeline by the clock, in milliseconds.
+    pub call_timeout_ms: u32,
+    /// Time of one call from a pipeline to the host by the clock, in milliseconds; inference has its own.
+    pub host_call_ms: u32,
+    /// Events of one frame.
+    pub events_per_frame: u32,
+    /// Size of one event in KiB, without its attachments.
+    pub event_kb: u32,
+    /// Attachments of one frame's events together.
+    pub attachments_per_frame: u32,
+    /// Log lines of a pipeline in a second.
+    pub log_lines_per_second: u32,
+    /// Descriptors of a worker process.
+    pub open_files: u64,
+    /// CPU time of a worker process in percent of one core, where the host may make control groups.
+    pub cpu_percent: u32,
 }
 
 impl Default for ResourceLimits {
@@ -128,6 +160,14 @@ impl Default for ResourceLimits {
             gpu_memory_fraction: 0.3,
             guest_memory_mb: 256,
             call_cpu_ms: 1000,
+            call_timeout_ms: 60_000,
+            host_call_ms: 10_000,
+            events_per_frame: 100,
+            event_kb: 256,
+            attachments_per_frame: 16,
+            log_lines_per_second: 50,
+            open_files: 64,
+            cpu_percent: 200,
         }
     }
 }
@@ -211,11 +251,52 @@ impl Default for Models {
 pub struct Logs {
     /// Where they go.
     pub directory: PathBuf,
+    /// How a line of a log file is written.
+    pub format: LogFormat,
 }
 
 impl Default for Logs {
     fn default() -> Self {
-        Self { directory: "logs".into() }
+        Self { directory: "logs".into(), format: LogFormat::default() }
+    }
+}
+
+/// How a line of a log file is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// When an `alert` is raised. 0 turns an alert off.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Alerts {
+    /// Memory of a worker process in percent of `resource_limits.memory_per_process_mb`.
+    pub memory_percent: u32,
+    /// Seconds without a result of a session whose source delivers.
+    pub no_results_s: u64,
+    /// Restarts of a session within an hour.
+    pub restarts_per_hour: u32,
+    /// Seconds that a session's source has been down.
+    pub source_down_s: u64,
+    /// Free room, in percent, of the disks that logs and store lie on.
+    pub disk_free_percent: u32,
+}
+
+impl Default for Alerts {
+    fn default() -> Self {
+        Self {
+            memory_percent: 90,
+            no_results_s: 30,
+            restarts_per_hour: 5,
+            source_down_s: 10,
+            disk_free_percent: 5,
+        }
     }
 }
 
@@ -331,29 +412,10 @@ impl Config {
 
     /// What the operator set and this version does nothing with: lines for the log at start.
     pub fn warnings(&self) -> Vec<String> {
-        let (processes, limits) = (SessionProcesses::default(), ResourceLimits::default());
-        let rotation = &self.session_processes.log_rotation;
-        let idle = [
-            (
-                "session_processes.health_check_interval",
-                self.session_processes.health_check_interval != processes.health_check_interval,
-            ),
-            (
-                "session_processes.log_rotation.max_size_mb",
-                rotation.max_size_mb != processes.log_rotation.max_size_mb,
-            ),
-            (
-                "session_processes.log_rotation.backup_count",
-                rotation.backup_count != processes.log_rotation.backup_count,
-            ),
-            (
-                "resource_limits.gpu_memory_fraction",
-                self.resource_limits.gpu_memory_fraction != limits.gpu_memory_fraction,
-            ),
-        ];
-        idle.iter()
-            .filter(|(_, set)| *set)
-            .map(|(key, _)| format!("{key} has no effect in this version"))
+        let default = ResourceLimits::default().gpu_memory_fraction;
+        let set = self.resource_limits.gpu_memory_fraction != default;
+        set.then(|| "resource_limits.gpu_memory_fraction has no effect in this version".to_owned())
+            .into_iter()
             .collect()
     }
 }
@@ -372,6 +434,7 @@ struct Document {
     store: Store,
     redis: Option<Redis>,
     subscriptions: Subscriptions,
+    alerts: Alerts,
     cameras: Vec<CameraTable>,
 }
 

@@ -43,6 +43,7 @@ fn the_schema_and_the_types_have_the_same_keys() {
         store: Store::default(),
         redis: Some(Redis { url: "redis://localhost".into() }),
         subscriptions: Subscriptions::default(),
+        alerts: Alerts::default(),
         cameras: vec![CameraTable {
             id: "cam".into(),
             source: "file:clip.mp4".into(),

@@ -70,7 +70,7 @@ impl Child {
         let mut child = Self { process, socket, stderr, stderr_reader };
         child.send(&FromHost::Configure(configure.clone()), &[]).await?;
         match tokio::time::timeout(READY_TIMEOUT, child.receive()).await {
-            Ok(Ok(ToHost::Ready { version })) => {
+            Ok(Ok(ToHost::Ready { version, confinement: _ })) => {
                 tracing::info!(target: "ocelli::inference", pid = child.pid(), "ONNX Runtime {version} is ready");
                 Ok(child)
             }

@@ -14,6 +14,7 @@
 //! the source's reader is kept meanwhile. Losses in a row, none of them after ten seconds of results, are a crash loop, which
 //! ends in `failed` and waits for a person.
 
+mod health;
 mod phase;
 mod run;
 mod worker;
@@ -25,13 +26,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ocelli_protocol::worker::{Counters, Decode, Description};
-use serde::Serialize;
+use ocelli_protocol::confinement::Confinement;
+use ocelli_protocol::limit::LimitCounts;
+use ocelli_protocol::worker::{Counters, Decode, Description, WorkerLimits};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::{Config, Sandbox};
 use crate::config::source::Source;
 use crate::event::{Hub, State};
 use crate::inference::Inference;
@@ -124,8 +127,21 @@ pub struct SessionStatus {
     pub last_error: Option<String>,
     /// Results since the session was made.
     pub results: u64,
+    /// Events since the session was made.
+    pub events: u64,
     /// What became of the frames since the worker started.
     pub frames: Frames,
+    /// Bytes of the component's linear memories together.
+    pub guest_memory: u64,
+    /// How often the pipeline ran into each limit since the session was made; those that it never met are left out.
+    #[serde(serialize_with = "by_name")]
+    pub limits: LimitCounts,
+    /// What the kernel enforces on the worker; none before it has said so.
+    pub sandbox: Option<Confinement>,
+}
+
+fn by_name<S: Serializer>(counts: &LimitCounts, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(counts.hit().map(|(limit, count)| (limit.name(), count)))
 }
 
 /// Counts of frames.
@@ -233,10 +249,11 @@ pub(crate) struct Environment {
 /// Bounds from the config.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    memory: u64,
-    guest_memory: u64,
-    call_cpu_ms: u32,
-    inference_timeout_ms: u32,
+    worker: WorkerLimits,
+    /// Within which a worker that hangs is noticed.
+    health: Duration,
+    /// Whether a worker that is not confined as it should be may run.
+    sandbox: Sandbox,
     cleanup: Duration,
     sessions: usize,
 }
@@ -245,10 +262,21 @@ impl Limits {
     fn new(config: &Config) -> Self {
         let resources = &config.resource_limits;
         Self {
-            memory: resources.memory_per_process_mb << 20,
-            guest_memory: resources.guest_memory_mb << 20,
-            call_cpu_ms: resources.call_cpu_ms,
-            inference_timeout_ms: config.inference.timeout_ms,
+            worker: WorkerLimits {
+                memory: resources.memory_per_process_mb << 20,
+                open_files: resources.open_files,
+                guest_memory: resources.guest_memory_mb << 20,
+                call_cpu_ms: resources.call_cpu_ms,
+                call_timeout_ms: resources.call_timeout_ms,
+                host_call_ms: resources.host_call_ms,
+                inference_timeout_ms: config.inference.timeout_ms,
+                events_per_frame: resources.events_per_frame,
+                event_bytes: resources.event_kb << 10,
+                attachments_per_frame: resources.attachments_per_frame,
+                log_lines_per_second: resources.log_lines_per_second,
+            },
+            health: Duration::from_secs(config.session_processes.health_check_interval),
+            sandbox: config.session_processes.sandbox,
             cleanup: Duration::from_secs(config.session_processes.process_cleanup_timeout),
             sessions: config.session_processes.max_concurrent_sessions,
         }
@@ -270,7 +298,25 @@ struct Shown {
     restarts: u64,
     last_error: Option<String>,
     results: u64,
+    events: u64,
     frames: Frames,
+    guest_memory: u64,
+    /// Of the worker that runs; those before it are in `past_limits`.
+    limits: LimitCounts,
+    past_limits: LimitCounts,
+    confinement: Option<Confinement>,
+    /// When the pipeline last gave a result, or was ready to.
+    last_result: Option<Instant>,
+    /// Since when the source delivers nothing.
+    source_down: Option<Instant>,
+}
+
+impl Shown {
+    /// Takes in a worker's totals.
+    fn count(&mut self, frames: Frames, limits: LimitCounts) {
+        self.frames = frames;
+        self.limits = limits;
+    }
 }
 
 impl Shared {
@@ -292,7 +338,11 @@ impl Shared {
             restarts: shown.restarts,
             last_error: shown.last_error.clone(),
             results: shown.results,
+            events: shown.events,
             frames: shown.frames.clone(),
+            guest_memory: shown.guest_memory,
+            limits: shown.past_limits.plus(shown.limits),
+            sandbox: shown.confinement.clone(),
         })
     }
 }
@@ -350,7 +400,14 @@ impl Sessions {
             restarts: 0,
             last_error: None,
             results: 0,
+            events: 0,
             frames: Frames::default(),
+            guest_memory: 0,
+            limits: LimitCounts::default(),
+            past_limits: LimitCounts::default(),
+            confinement: None,
+            last_result: None,
+            source_down: None,
         };
         let shared = Arc::new(Shared { spec, shown: Mutex::new(shown) });
         let (requests, inbox) = mpsc::channel(REQUESTS);

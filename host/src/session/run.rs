@@ -6,14 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::worker::{Counters, FromWorker, Level, Pacing, Start, ToWorker};
+use ocelli_protocol::wire::WireError;
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
+use super::health::Health;
 use super::phase::{Change, Life};
 use super::worker::{Outbox, Received, Worker};
 use super::{Environment, Frames, Request, SessionError, Shared};
+use crate::config::Sandbox;
 use crate::event::State;
 use crate::inference::{Attachment, catalogue};
 use crate::source::{SourceEvent, Subscription};
@@ -45,6 +50,10 @@ const OUTGOING: usize = 8;
 /// How long a worker that its session gave up may take to end by itself.
 const END_GRACE: Duration = Duration::from_millis(500);
 
+/// Messages of a worker in a second, beyond which it floods its host: ten times what a camera of 100 frames a second with
+/// all the log lines that a pipeline may write comes to.
+const MAX_MESSAGE_RATE: u64 = 10_000;
+
 /// How one worker's life ended.
 enum Ended {
     /// Asked for.
@@ -55,8 +64,10 @@ enum Ended {
     Finished,
     /// Not to be tried again before a person has changed something.
     Failed(String),
-    /// The worker died, failed, broke the protocol, or could not be started.
+    /// The worker died, said that it cannot go on, or could not be started.
     Lost(String),
+    /// The worker hangs or breaks the protocol: it is killed.
+    Broken(String),
 }
 
 /// What the pump says of the source.
@@ -98,7 +109,7 @@ impl Task {
                     self.shared.update(|shown| shown.last_error = Some(reason.clone()));
                     self.change(Change::Fail(reason));
                 }
-                Ended::Lost(reason) => {
+                Ended::Lost(reason) | Ended::Broken(reason) => {
                     tracing::error!(target: "ocelli::session", session = self.id(), "worker lost: {reason}");
                     self.shared.update(|shown| shown.last_error = Some(reason.clone()));
                     self.change(Change::WorkerLost(reason));
@@ -155,15 +166,20 @@ impl Task {
         // Each worker has a place of its own at the inference process: what the one before it left unanswered there, or
         // in its shared memory, stays with that one.
         let (mut worker, outbox, _attachment) = started;
-        self.shared.update(|shown| shown.pid = worker.pid());
+        self.shared.update(|shown| {
+            shown.pid = worker.pid();
+            shown.confinement = None;
+        });
+        let limit = self.environment.limits.health;
+        let mut health = Watched::new(limit);
         let mut outbox = Some(outbox);
         let mut serving = None;
         let ended = loop {
             match &mut serving {
-                None => match self.until_ready(&mut worker).await {
+                None => match self.until_ready(&mut worker, &mut health).await {
                     Ok(()) => {
                         let Some((outbox, subscription)) = outbox.take().zip(self.subscription.take()) else {
-                            break Ended::Lost("the worker was ready twice".into());
+                            break Ended::Broken("the worker was ready twice".into());
                         };
                         self.change(Change::WorkerReady);
                         serving = Some(Serving::start(outbox, subscription));
@@ -171,12 +187,15 @@ impl Task {
                     Err(ended) => break ended,
                 },
                 Some(serving) => {
-                    if let Some(ended) = self.step(&mut worker, serving).await {
+                    if let Some(ended) = self.step(&mut worker, serving, &mut health).await {
                         break ended;
                     }
                 }
             }
         };
+        if matches!(ended, Ended::Broken(_)) {
+            worker.kill();
+        }
         // Without its connection the worker ends by itself.
         drop(outbox);
         if let Some(serving) = serving {
@@ -184,7 +203,11 @@ impl Task {
         }
         let grace = if matches!(ended, Ended::Lost(_)) { END_GRACE } else { self.environment.limits.cleanup };
         let status = worker.end(grace).await;
-        self.shared.update(|shown| shown.pid = None);
+        self.shared.update(|shown| {
+            shown.pid = None;
+            shown.guest_memory = 0;
+            shown.past_limits = shown.past_limits.plus(std::mem::take(&mut shown.limits));
+        });
         match ended {
             Ended::Lost(reason) => Ended::Lost(format!("{reason} ({status})")),
             ended => ended,
@@ -206,22 +229,25 @@ impl Task {
             settings: serde_json::to_string(&spec.settings)?,
             pacing: if spec.source.is_live() { Pacing::NewestWins } else { Pacing::EveryFrame },
             decode: spec.decode,
-            memory_limit: limits.memory,
-            guest_memory_limit: limits.guest_memory,
-            call_cpu_limit_ms: limits.call_cpu_ms,
-            inference_timeout_ms: limits.inference_timeout_ms,
+            limits: limits.worker,
+            heartbeat_ms: u32::try_from(Health::interval(limits.health).as_millis()).unwrap_or(u32::MAX),
         };
         outbox.send(&ToWorker::Start(start), &[]).await?;
         Ok((worker, outbox, attachment))
     }
 
     /// Waits until the pipeline is initialised.
-    async fn until_ready(&mut self, worker: &mut Worker) -> Result<(), Ended> {
+    async fn until_ready(&mut self, worker: &mut Worker, health: &mut Watched) -> Result<(), Ended> {
         let deadline = tokio::time::Instant::now() + READY_TIMEOUT;
         loop {
             tokio::select! {
-                received = worker.inbox.recv() => match lost_or(received).map_err(Ended::Lost)? {
+                received = worker.inbox.recv() => match health.message(received)? {
+                    FromWorker::Confined(confinement) => self.confined(confinement)?,
+                    FromWorker::Alive { counters, guest_memory } => self.alive(None, counters, guest_memory, health),
                     FromWorker::Described(description) => {
+                        if self.shared.update(|shown| shown.confinement.is_none()) {
+                            return Err(Ended::Broken("the worker did not say how it is confined".into()));
+                        }
                         let lacks = catalogue::lacks(self.environment.inference.models(), &description);
                         self.shared.update(|shown| shown.description = Some(description));
                         if let Some(lacks) = lacks {
@@ -230,11 +256,13 @@ impl Task {
                     }
                     FromWorker::Ready => return Ok(()),
                     FromWorker::Log { level, context, message, frame } => self.log(level, &context, &message, frame),
-                    FromWorker::Failed { stage, message } => {
+                    FromWorker::Failed { stage, message, counters, .. } => {
+                        self.shared.update(|shown| shown.limits = counters.limits);
                         return Err(Ended::Lost(format!("{stage:?}: {message}")));
                     }
-                    other => return Err(Ended::Lost(format!("out of turn: {other:?}"))),
+                    other => return Err(out_of_turn(&other)),
                 },
+                _ = health.looks.tick() => health.look(0)?,
                 request = self.requests.recv() => match request {
                     Some(Request::Restart) => return Err(Ended::Restart),
                     Some(Request::Stop { reason }) => return Err(Ended::Stop(reason)),
@@ -251,12 +279,18 @@ impl Task {
     }
 
     /// Waits for the next thing to happen and handles it. Some where the worker's life is over.
-    async fn step(&mut self, worker: &mut Worker, serving: &mut Serving) -> Option<Ended> {
+    async fn step(
+        &mut self,
+        worker: &mut Worker,
+        serving: &mut Serving,
+        health: &mut Watched,
+    ) -> Option<Ended> {
         tokio::select! {
-            received = worker.inbox.recv() => match lost_or(received) {
-                Ok(message) => self.handle(message, serving),
-                Err(reason) => Some(Ended::Lost(reason)),
+            received = worker.inbox.recv() => match health.message(received) {
+                Ok(message) => self.handle(message, serving, health),
+                Err(ended) => Some(ended),
             },
+            _ = health.looks.tick() => health.look(serving.sent.load(Ordering::Relaxed)).err(),
             Some(note) = serving.notes.recv() => {
                 match note {
                     Note::Up => self.change(Change::SourceUp),
@@ -284,15 +318,18 @@ impl Task {
         }
     }
 
-    fn handle(&mut self, message: FromWorker, serving: &mut Serving) -> Option<Ended> {
+    fn handle(&mut self, message: FromWorker, serving: &mut Serving, health: &mut Watched) -> Option<Ended> {
         match message {
             FromWorker::Result { result, counters } => {
                 if serving.since.elapsed() >= STABLE {
                     self.life.apply(Change::Served);
                 }
+                health.counted(counters);
                 self.shared.update(|shown| {
                     shown.results += u64::from(result.detections.is_some());
-                    shown.frames = serving.frames(counters);
+                    shown.events += result.events.len() as u64;
+                    shown.last_result = Some(Instant::now());
+                    shown.count(serving.frames(counters), counters.limits);
                 });
                 let (frame, deployment) = (result.frame, &self.shared.spec.deployment.id);
                 if let Err(error) = self.environment.hub.publish_result(self.id(), deployment, result) {
@@ -301,34 +338,65 @@ impl Task {
                 }
             }
             FromWorker::FrameFailed { frame, message, counters } => {
+                health.counted(counters);
                 self.shared.update(|shown| {
-                    shown.frames = serving.frames(counters);
+                    shown.count(serving.frames(counters), counters.limits);
                     shown.last_error = Some(message.clone());
                 });
                 self.log(Level::Error, "process", &message, Some(frame));
             }
             FromWorker::Log { level, context, message, frame } => self.log(level, &context, &message, frame),
+            FromWorker::Alive { counters, guest_memory } => {
+                self.alive(Some(serving), counters, guest_memory, health);
+            }
             FromWorker::CommandAnswer { id, answer } => match serving.pending.remove(&id) {
                 Some(waiting) => {
                     let _ = waiting.send(answer.map_err(SessionError::Refused));
                 }
-                None => return Some(Ended::Lost(format!("an answer to a question {id} that nobody asked"))),
+                None => return Some(Ended::Broken(format!("an answer to a question {id} that nobody asked"))),
             },
             FromWorker::Finished { counters } => {
-                self.shared.update(|shown| shown.frames = serving.frames(counters));
+                self.shared.update(|shown| shown.count(serving.frames(counters), counters.limits));
                 return Some(Ended::Finished);
             }
-            FromWorker::Failed { stage, message } => {
+            FromWorker::Failed { stage, message, counters, .. } => {
+                self.shared.update(|shown| shown.count(serving.frames(counters), counters.limits));
                 return Some(Ended::Lost(format!("{stage:?}: {message}")));
             }
-            other @ (FromWorker::Described(_)
+            other @ (FromWorker::Confined(_)
+            | FromWorker::Described(_)
             | FromWorker::Ready
             | FromWorker::Snapshot
-            | FromWorker::Restored(_)) => {
-                return Some(Ended::Lost(format!("out of turn: {other:?}")));
-            }
+            | FromWorker::Restored(_)) => return Some(out_of_turn(&other)),
         }
         None
+    }
+
+    /// Takes in how the worker is confined, before anything of the component has run.
+    fn confined(&self, confinement: Confinement) -> Result<(), Ended> {
+        let (complete, lacks) = (confinement.is_complete(), confinement.lacks());
+        self.shared.update(|shown| shown.confinement = Some(confinement));
+        if !complete && self.environment.limits.sandbox == Sandbox::Required {
+            return Err(Ended::Failed(format!(
+                "the worker is not confined as session_processes.sandbox = \"required\" wants: {lacks}"
+            )));
+        }
+        Ok(())
+    }
+
+    fn alive(
+        &self,
+        serving: Option<&Serving>,
+        counters: Counters,
+        guest_memory: u64,
+        health: &mut Watched,
+    ) {
+        health.counted(counters);
+        self.shared.update(|shown| {
+            shown.guest_memory = guest_memory;
+            let frames = serving.map_or_else(|| Frames::from(counters), |serving| serving.frames(counters));
+            shown.count(frames, counters.limits);
+        });
     }
 
     fn id(&self) -> &str {
@@ -338,9 +406,14 @@ impl Task {
     /// Takes a change in, and shows and publishes the state if it is another than before.
     fn change(&mut self, change: Change) {
         let before = (self.life.state().0, self.life.state().1.map(str::to_owned));
-        if matches!(change, Change::Restart) {
-            self.shared.update(|shown| shown.since = Instant::now());
-        }
+        let now = Instant::now();
+        self.shared.update(|shown| match &change {
+            Change::Restart => shown.since = now,
+            Change::WorkerReady => shown.last_result = Some(now),
+            Change::SourceDown(_) => shown.source_down = shown.source_down.or(Some(now)),
+            Change::SourceUp => shown.source_down = None,
+            _ => {}
+        });
         let new_worker = matches!(change, Change::WorkerLost(_) | Change::Restart);
         self.life.apply(change);
         let (state, reason) = self.life.state();
@@ -381,12 +454,54 @@ impl Task {
     }
 }
 
-/// The message, or why the worker is lost.
-fn lost_or(received: Option<Received>) -> Result<FromWorker, String> {
-    match received {
-        Some(Ok((message, _))) => Ok(message),
-        Some(Err(error)) => Err(error.to_string()),
-        None => Err("the connection is closed".into()),
+/// What a worker may not say now. Only the beginning is told: a message may be megabytes.
+fn out_of_turn(message: &FromWorker) -> Ended {
+    const TOLD: usize = 200;
+    Ended::Broken(format!("out of turn: {:.TOLD$}", format!("{message:?}")))
+}
+
+/// A worker's health, and when it is looked at.
+struct Watched {
+    health: Health,
+    looks: tokio::time::Interval,
+    /// Messages since the last look.
+    messages: u64,
+}
+
+impl Watched {
+    /// A worker that was started now.
+    fn new(limit: Duration) -> Self {
+        let mut looks = tokio::time::interval(Health::interval(limit));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { health: Health::new(limit, Instant::now()), looks, messages: 0 }
+    }
+
+    /// The message, or how the worker's life has ended.
+    fn message(&mut self, received: Option<Received>) -> Result<FromWorker, Ended> {
+        match received {
+            Some(Ok((message, _))) => {
+                self.messages += 1;
+                self.health.sign(Instant::now());
+                Ok(message)
+            }
+            Some(Err(WireError::Closed)) | None => Err(Ended::Lost("the connection is closed".into())),
+            Some(Err(WireError::Io(error))) => Err(Ended::Lost(error.to_string())),
+            Some(Err(error)) => Err(Ended::Broken(format!("it broke the protocol: {error}"))),
+        }
+    }
+
+    fn counted(&mut self, counters: Counters) {
+        self.health.counted(counters, Instant::now());
+    }
+
+    /// Looks at the worker, which was sent `sent` access units so far.
+    fn look(&mut self, sent: u64) -> Result<(), Ended> {
+        let messages = std::mem::take(&mut self.messages);
+        let seconds = self.looks.period().as_secs_f64();
+        if messages as f64 > MAX_MESSAGE_RATE as f64 * seconds.max(1.0) {
+            return Err(Ended::Broken(format!("it sent {messages} messages within {seconds:.1} s")));
+        }
+        self.health.check(sent, Instant::now()).map_err(|unwell| Ended::Broken(unwell.to_string()))
     }
 }
 
@@ -404,6 +519,8 @@ struct Serving {
     pending: BTreeMap<u64, Answer>,
     next_question: u64,
     since: Instant,
+    /// Access units written to the worker.
+    sent: Arc<AtomicU64>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -412,7 +529,8 @@ impl Serving {
         let (note_sender, notes) = mpsc::channel(NOTES);
         let (outgoing, questions) = mpsc::channel(OUTGOING);
         let dropped = subscription.dropped();
-        let pump = tokio::spawn(pump(outbox, subscription, questions, note_sender));
+        let sent = Arc::<AtomicU64>::default();
+        let pump = tokio::spawn(pump(outbox, subscription, questions, note_sender, Arc::clone(&sent)));
         Self {
             notes,
             outgoing,
@@ -420,6 +538,7 @@ impl Serving {
             pending: BTreeMap::new(),
             next_question: 0,
             since: Instant::now(),
+            sent,
             dropped,
         }
     }
@@ -476,6 +595,7 @@ async fn pump(
     mut subscription: Subscription,
     mut questions: mpsc::Receiver<ToWorker>,
     notes: mpsc::Sender<Note>,
+    units: Arc<AtomicU64>,
 ) -> Subscription {
     let mut ended = false;
     loop {
@@ -486,7 +606,11 @@ async fn pump(
                 None => return subscription,
             },
             event = subscription.next(), if !ended => match event {
-                SourceEvent::Unit(unit) => outbox.send_unit(&unit).await,
+                SourceEvent::Unit(unit) => {
+                    let sent = outbox.send_unit(&unit).await;
+                    units.fetch_add(1, Ordering::Relaxed);
+                    sent
+                }
                 SourceEvent::Up => {
                     let _ = notes.send(Note::Up).await;
                     Ok(())

@@ -55,7 +55,8 @@ impl Worker {
         ];
         let mut command = Command::new(&programs.worker);
         command
-            // For the process list alone: the worker takes no arguments.
+            // For the process list alone, which then shows `ocelli-worker SESSION`.
+            .arg0("ocelli-worker")
             .arg(session)
             .fd_mappings(mappings)?
             .env_clear()
@@ -78,6 +79,12 @@ impl Worker {
     /// The process's number while it lives.
     pub(super) fn pid(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// Ends the process without asking it.
+    pub(super) fn kill(&mut self) {
+        // It fails only where the process has ended already.
+        let _ = self.child.start_kill();
     }
 
     /// Waits until the process has ended by itself, kills it after `grace`, and tells how it ended. Its messages are

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ocelli_protocol::wire;
-use ocelli_protocol::worker::{FromWorker, Level, Stage};
+use ocelli_protocol::worker::{Counters, FromWorker, Level, Stage};
 
 /// Longest log line in bytes; the rest is cut off. A wasm backtrace of 50 frames stays below it.
 const MAX_LINE: usize = 8 << 10;
@@ -53,7 +53,7 @@ impl HostLink {
 
     /// Tells the host that the worker cannot go on.
     pub fn fail(&self, stage: Stage, message: String) {
-        self.send(&FromWorker::Failed { stage, message });
+        self.send(&FromWorker::Failed { stage, limit: None, counters: Counters::default(), message });
     }
 }
 

@@ -1,0 +1,103 @@
+//! What the kernel enforces on a child process, as the process itself found out when it confined itself.
+
+use serde::{Deserialize, Serialize};
+
+/// Something that the kernel enforces on a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// It can gain no privileges by starting a program.
+    NoNewPrivileges,
+    /// It reaches no file by name, or only those that it was granted (landlock).
+    Files,
+    /// It binds and connects no TCP socket (landlock).
+    Network,
+    /// It reaches no process and no abstract socket outside itself (landlock).
+    Scopes,
+    /// It makes only the system calls that its work needs (seccomp).
+    SystemCalls,
+    /// It ends when its parent ends.
+    ParentDeath,
+    /// It leaves no core dump.
+    CoreDumps,
+}
+
+impl Measure {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::NoNewPrivileges,
+        Self::Files,
+        Self::Network,
+        Self::Scopes,
+        Self::SystemCalls,
+        Self::ParentDeath,
+        Self::CoreDumps,
+    ];
+
+    /// Its name, in the API and in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoNewPrivileges => "no_new_privileges",
+            Self::Files => "files",
+            Self::Network => "network",
+            Self::Scopes => "scopes",
+            Self::SystemCalls => "system_calls",
+            Self::ParentDeath => "parent_death",
+            Self::CoreDumps => "core_dumps",
+        }
+    }
+}
+
+/// A measure that is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// Which.
+    pub measure: Measure,
+    /// Why: what the kernel lacks or said.
+    pub reason: String,
+}
+
+/// How a process is confined.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// What is in force.
+    pub enforced: Vec<Measure>,
+    /// What is not.
+    pub missing: Vec<Missing>,
+}
+
+impl Confinement {
+    /// Whether everything is in force.
+    pub fn is_complete(&self) -> bool {
+        Measure::ALL.iter().all(|measure| self.enforced.contains(measure))
+    }
+
+    /// What is missing and why, for a person.
+    pub fn lacks(&self) -> String {
+        let told = |missing: &Missing| format!("{} ({})", missing.measure.name(), missing.reason);
+        self.missing.iter().map(told).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_confined_when_nothing_is_missing() {
+        let mut confinement = Confinement { enforced: Measure::ALL.to_vec(), missing: Vec::new() };
+        assert!(confinement.is_complete());
+        let measure = confinement.enforced.pop().unwrap();
+        confinement.missing.push(Missing { measure, reason: "the kernel has none".into() });
+        assert!(!confinement.is_complete());
+        assert_eq!(confinement.lacks(), "core_dumps (the kernel has none)");
+        assert!(!Confinement::default().is_complete());
+    }
+
+    #[test]
+    fn a_measure_is_named_alike_in_messages_and_in_json() {
+        for measure in Measure::ALL {
+            assert_eq!(serde_json::to_value(measure).unwrap(), measure.name());
+        }
+    }
+}

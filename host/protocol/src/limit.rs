@@ -1,0 +1,131 @@
+//! The limits on a component by name: what an error, a counter, and a metric call each.
+
+use serde::{Deserialize, Serialize};
+
+/// A limit that a component can run into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Limit {
+    /// Linear memories of the component together, or private memory of its process.
+    Memory,
+    /// Elements of its tables together.
+    Tables,
+    /// Handles that it holds at a time.
+    Handles,
+    /// A tensor larger than the session's shared memory, or of a size that is none.
+    Tensor,
+    /// CPU time of one call.
+    CpuTime,
+    /// Time of one call by the clock.
+    CallTime,
+    /// Time of one host import by the clock.
+    HostCall,
+    /// Native or wasm stack.
+    Stack,
+    /// Detections of one frame.
+    Detections,
+    /// Events of one frame.
+    Events,
+    /// Bytes of one event.
+    EventBytes,
+    /// Attachments of one frame.
+    Attachments,
+    /// Bytes of all that is returned for one frame.
+    OutputBytes,
+    /// Log lines in a second.
+    LogLines,
+}
+
+impl Limit {
+    /// All of them, in the order of their counters.
+    pub const ALL: [Self; 14] = [
+        Self::Memory,
+        Self::Tables,
+        Self::Handles,
+        Self::Tensor,
+        Self::CpuTime,
+        Self::CallTime,
+        Self::HostCall,
+        Self::Stack,
+        Self::Detections,
+        Self::Events,
+        Self::EventBytes,
+        Self::Attachments,
+        Self::OutputBytes,
+        Self::LogLines,
+    ];
+
+    /// Its name in errors, in `GET /v1/sessions` and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Tables => "tables",
+            Self::Handles => "handles",
+            Self::Tensor => "tensor",
+            Self::CpuTime => "cpu_time",
+            Self::CallTime => "call_time",
+            Self::HostCall => "host_call",
+            Self::Stack => "stack",
+            Self::Detections => "detections",
+            Self::Events => "events",
+            Self::EventBytes => "event_bytes",
+            Self::Attachments => "attachments",
+            Self::OutputBytes => "output_bytes",
+            Self::LogLines => "log_lines",
+        }
+    }
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// How often each limit was run into.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitCounts([u64; Limit::ALL.len()]);
+
+impl LimitCounts {
+    /// Adds to a limit's count.
+    pub fn add(&mut self, limit: Limit, count: u64) {
+        if let Some(counter) = self.0.get_mut(limit as usize) {
+            *counter = counter.saturating_add(count);
+        }
+    }
+
+    /// A limit's count.
+    pub fn of(&self, limit: Limit) -> u64 {
+        self.0.get(limit as usize).copied().unwrap_or(0)
+    }
+
+    /// The limits that were run into, with their counts.
+    pub fn hit(&self) -> impl Iterator<Item = (Limit, u64)> + '_ {
+        Limit::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
+    }
+
+    /// Both counts together.
+    #[must_use]
+    pub fn plus(mut self, other: Self) -> Self {
+        other.hit().for_each(|(limit, count)| self.add(limit, count));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_limit_has_a_counter_and_a_name_of_its_own() {
+        let mut counts = LimitCounts::default();
+        for (index, limit) in Limit::ALL.into_iter().enumerate() {
+            assert_eq!(limit as usize, index);
+            counts.add(limit, index as u64);
+        }
+        let hit: Vec<_> = counts.plus(counts).hit().collect();
+        assert_eq!(hit.len(), Limit::ALL.len() - 1, "the first was counted 0 times");
+        assert!(hit.iter().all(|(limit, count)| *count == 2 * *limit as u64));
+        let names: std::collections::BTreeSet<_> = Limit::ALL.map(Limit::name).into();
+        assert_eq!(names.len(), Limit::ALL.len());
+    }
+}

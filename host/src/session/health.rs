@@ -1,0 +1,226 @@
+//! Whether a worker is well: it gives signs of life, and frames that reach it come out as results.
+//!
+//! A process that is alive says little. Two things are asked of a worker: a message at least as often as its heartbeat,
+//! which it sends from a thread that nothing else can hold up; and progress, as long as it owes some. It owes progress
+//! while the host has sent it access units that it has not taken in, or it has decoded pictures that its pipeline has
+//! neither processed nor skipped for a newer one.
+
+use std::time::{Duration, Instant};
+
+use ocelli_protocol::worker::Counters;
+
+/// Heartbeats in the time within which a worker that hangs is noticed: one or two that come late are no reason to kill.
+pub(super) const HEARTBEATS: u32 = 5;
+
+/// How a worker is unwell.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unwell {
+    /// Stopped, or without a processor.
+    #[error("health: no sign of life for {:.1} s", .0.as_secs_f64())]
+    Silent(Duration),
+    /// It has access units and takes none in.
+    #[error("health: the decoder has taken nothing in for {:.1} s although frames arrive", .0.as_secs_f64())]
+    NotDecoding(Duration),
+    /// It has frames and gives no results.
+    #[error("health: no result for {:.1} s although frames arrive", .0.as_secs_f64())]
+    NoResults(Duration),
+}
+
+/// Since when progress has been owed.
+#[derive(Debug, Default)]
+struct Debt {
+    done: u64,
+    since: Option<Instant>,
+}
+
+impl Debt {
+    fn update(&mut self, owed: bool, done: u64, now: Instant) {
+        if !owed {
+            self.since = None;
+        } else if done != self.done || self.since.is_none() {
+            self.since = Some(now);
+        }
+        self.done = done;
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+}
+
+/// What is known of a worker's health.
+#[derive(Debug)]
+pub(super) struct Health {
+    limit: Duration,
+    sign: Instant,
+    looked: Instant,
+    counters: Counters,
+    intake: Debt,
+    pipeline: Debt,
+}
+
+impl Health {
+    /// A worker that was started now. One that hangs is noticed within `limit`, if it is looked at every
+    /// [`interval`](Self::interval).
+    pub(super) fn new(limit: Duration, now: Instant) -> Self {
+        Self {
+            limit,
+            sign: now,
+            looked: now,
+            counters: Counters::default(),
+            intake: Debt::default(),
+            pipeline: Debt::default(),
+        }
+    }
+
+    /// Between two looks, and between two heartbeats.
+    pub(super) fn interval(limit: Duration) -> Duration {
+        limit / HEARTBEATS
+    }
+
+    /// A message has come.
+    pub(super) fn sign(&mut self, now: Instant) {
+        self.sign = now;
+    }
+
+    /// The worker's totals.
+    pub(super) fn counted(&mut self, counters: Counters, now: Instant) {
+        self.counters = counters;
+        let settled = counters.processed.saturating_add(counters.skipped_newer);
+        self.pipeline.update(counters.decoded > settled, counters.processed, now);
+    }
+
+    /// Looks at the worker, which was sent `sent` access units so far.
+    pub(super) fn check(&mut self, sent: u64, now: Instant) -> Result<(), Unwell> {
+        let pause = now.saturating_duration_since(std::mem::replace(&mut self.looked, now));
+        if pause >= self.limit / 2 {
+            // The host itself did not run: what the worker said meanwhile has still to be read.
+            self.sign = now;
+            self.pipeline.since = None;
+            self.intake.since = None;
+        }
+        // The intake of a file waits for the pipeline, so what the pipeline does is its progress too.
+        let done = self.counters.received.saturating_add(self.counters.processed);
+        self.intake.update(sent > self.counters.received, done, now);
+        let limit = self.limit.saturating_sub(Self::interval(self.limit));
+        let silent = now.saturating_duration_since(self.sign);
+        if silent >= limit {
+            Err(Unwell::Silent(silent))
+        } else if self.pipeline.age(now) >= self.limit {
+            Err(Unwell::NoResults(self.pipeline.age(now)))
+        } else if self.intake.age(now) >= self.limit {
+            Err(Unwell::NotDecoding(self.intake.age(now)))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn counters(received: u64, decoded: u64, processed: u64) -> Counters {
+        Counters { received, decoded, processed, ..Counters::default() }
+    }
+
+    /// Looks at every interval for `seconds`, doing `each` before; how it went and when it ended.
+    fn watch(
+        seconds: u64,
+        sent: impl Fn(u64) -> u64,
+        mut each: impl FnMut(&mut Health, u64, Instant),
+    ) -> Result<(), (u64, Unwell)> {
+        let begin = Instant::now();
+        let mut health = Health::new(LIMIT, begin);
+        for second in (0..seconds).step_by(2) {
+            let now = begin + Duration::from_secs(second);
+            each(&mut health, second, now);
+            health.check(sent(second), now).map_err(|unwell| (second, unwell))?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_worker_that_has_nothing_to_do_is_well_as_long_as_it_says_so() {
+        assert_eq!(watch(1000, |_| 0, |health, _, now| health.sign(now)), Ok(()));
+    }
+
+    #[test]
+    fn a_stopped_worker_is_noticed_within_the_limit() {
+        let stopped = watch(
+            1000,
+            |_| 0,
+            |health, second, now| {
+                if second < 50 {
+                    health.sign(now);
+                }
+            },
+        );
+        let (second, unwell) = stopped.unwrap_err();
+        assert!(matches!(unwell, Unwell::Silent(_)), "{unwell}");
+        assert!(second - 48 <= LIMIT.as_secs(), "{second}");
+    }
+
+    #[test]
+    fn a_pipeline_that_hangs_is_noticed_while_the_decoder_goes_on() {
+        let hung = watch(1000, |second| second, |health, second, now| {
+            health.sign(now);
+            let processed = second.min(50);
+            let skipped_newer = second.saturating_sub(52);
+            health.counted(Counters { skipped_newer, ..counters(second, second, processed) }, now);
+        });
+        let (second, unwell) = hung.unwrap_err();
+        assert!(matches!(unwell, Unwell::NoResults(_)), "{unwell}");
+        assert!((60..=64).contains(&second), "{second}");
+    }
+
+    #[test]
+    fn a_decoder_that_hangs_is_noticed() {
+        let hung = watch(1000, |second| second, |health, second, now| {
+            health.sign(now);
+            health.counted(counters(second.min(50), second.min(50), second.min(50)), now);
+        });
+        let (second, unwell) = hung.unwrap_err();
+        assert!(matches!(unwell, Unwell::NotDecoding(_)), "{unwell}");
+        assert!((60..=64).contains(&second), "{second}");
+    }
+
+    #[test]
+    fn a_pause_of_the_host_is_not_the_workers_fault() {
+        let begin = Instant::now();
+        let mut health = Health::new(LIMIT, begin);
+        health.counted(counters(2, 2, 1), begin);
+        health.check(2, begin).unwrap();
+        let resumed = begin + Duration::from_secs(1000);
+        assert_eq!(health.check(2, resumed), Ok(()));
+        let unwell = (1..=5).map(|look| health.check(2, resumed + look * Health::interval(LIMIT)));
+        assert!(unwell.last().unwrap().is_err(), "after that it counts again");
+    }
+
+    #[test]
+    fn a_pause_of_the_source_is_no_debt() {
+        let sent = |second: u64| if second < 500 { 10 } else { second };
+        let seen = watch(1000, sent, |health, second, now| {
+            health.sign(now);
+            let done = sent(second).saturating_sub(1).max(10);
+            health.counted(counters(done, done, done), now);
+        });
+        assert_eq!(seen, Ok(()));
+    }
+
+    #[test]
+    fn a_file_whose_every_frame_takes_long_is_well() {
+        // The intake waits inside one unit as long as the pipeline does.
+        let seen = watch(
+            1000,
+            |_| 1000,
+            |health, second, now| {
+                health.sign(now);
+                health.counted(counters(20, 20, second / 8), now);
+            },
+        );
+        assert_eq!(seen, Ok(()));
+    }
+}
