@@ -133,14 +133,15 @@ impl Ocelli {
 
     /// The body that `GET path` answers with.
     pub async fn get(&self, path: &str) -> String {
-        let (good, body) = self.answer(path).await;
-        assert!(good, "{path}: {body}");
+        let (status, body) = self.request("GET", path).await;
+        assert_eq!(status, 200, "{path}: {body}");
         body
     }
 
-    /// Whether `GET path` succeeds, and the body.
-    async fn answer(&self, path: &str) -> (bool, String) {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+    /// The status and the body that a request without a body is answered with. `path` is percent-encoded.
+    pub async fn request(&self, method: &str, path: &str) -> (u16, String) {
+        let head = format!("Host: {}\r\nContent-Length: 0\r\nConnection: close", self.address);
+        let request = format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n");
         let exchange = async {
             let mut connection = TcpStream::connect(self.address).await?;
             connection.write_all(request.as_bytes()).await?;
@@ -150,7 +151,8 @@ impl Ocelli {
         };
         let answer = timeout(DEADLINE, exchange).await.expect("an answer in time").unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-        (head.starts_with("HTTP/1.1 200"), body.to_owned())
+        let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("{method} {path}: no status in {head}")), body.to_owned())
     }
 
     /// One entry of `GET /v1/sessions`; null where there is no such session.

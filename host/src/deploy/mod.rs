@@ -106,6 +106,7 @@ impl Deployer {
     ) -> Result<(), DeployError> {
         let Inner { sessions, hub, compiler, config } = &*self.inner;
         let parsed = Source::parse(source, None, None, false)?;
+        sessions.settled(id).await;
         if let Some(spec) = sessions.spec(id) {
             let same = spec.source == parsed && spec.deployment.pipeline == pipeline;
             return if same { Ok(()) } else { Err(DeployError::Differs(id.to_owned())) };

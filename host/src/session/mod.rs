@@ -31,8 +31,7 @@ use ocelli_protocol::limit::LimitCounts;
 use ocelli_protocol::worker::{Counters, Decode, Description, WorkerLimits};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Config, Sandbox};
 use crate::config::source::Source;
@@ -357,7 +356,17 @@ enum Request {
 struct Entry {
     shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
-    task: JoinHandle<()>,
+    /// Whether it was told to stop.
+    ending: bool,
+    /// Closed when its task is over, and its worker gone with it.
+    over: watch::Receiver<()>,
+}
+
+impl Entry {
+    /// What tells this session from another of its name, and what tells its end.
+    fn end(&self) -> (Arc<Shared>, watch::Receiver<()>) {
+        (Arc::clone(&self.shared), self.over.clone())
+    }
 }
 
 /// All sessions. Cheap to clone.
@@ -412,8 +421,12 @@ impl Sessions {
         let shared = Arc::new(Shared { spec, shown: Mutex::new(shown) });
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let task = run::Task::new(Arc::clone(&self.environment), Arc::clone(&shared), inbox);
-        let task = tokio::spawn(task.run());
-        entries.insert(id, Entry { shared, requests, task });
+        let (running, over) = watch::channel(());
+        tokio::spawn(async move {
+            task.run().await;
+            drop(running);
+        });
+        entries.insert(id, Entry { shared, requests, ending: false, over });
         Ok(())
     }
 
@@ -452,13 +465,36 @@ impl Sessions {
 
     /// Ends a session and forgets it. Returns when its worker is gone.
     pub async fn stop(&self, id: &str, reason: &str) -> Result<(), SessionError> {
-        self.request(id, Request::Stop { reason: reason.to_owned() }).await?;
-        let entry = self.entries().remove(id);
-        if let Some(entry) = entry {
-            let _ = entry.task.await;
+        let unknown = || SessionError::Unknown(id.to_owned());
+        let (requests, ending) = {
+            let mut entries = self.entries();
+            let entry = entries.get_mut(id).ok_or_else(unknown)?;
+            entry.ending = true;
+            (entry.requests.clone(), entry.end())
+        };
+        // A task that takes no more requests is over already.
+        let _ = requests.send(Request::Stop { reason: reason.to_owned() }).await;
+        self.forget_after(id, ending).await;
+        Ok(())
+    }
+
+    /// Waits until a session that was told to stop is gone; returns at once where there is none, or one that goes on.
+    pub async fn settled(&self, id: &str) {
+        let ending = self.entries().get(id).filter(|entry| entry.ending).map(Entry::end);
+        if let Some(ending) = ending {
+            self.forget_after(id, ending).await;
+        }
+    }
+
+    /// Waits for a session's end and frees its name: not before, so that no name ever has two workers.
+    async fn forget_after(&self, id: &str, (shared, mut over): (Arc<Shared>, watch::Receiver<()>)) {
+        while over.changed().await.is_ok() {}
+        let mut entries = self.entries();
+        // Whoever else waited for this end may have come first, and the name have been given anew.
+        if entries.get(id).is_some_and(|entry| Arc::ptr_eq(&entry.shared, &shared)) {
+            entries.remove(id);
             self.environment.hub.forget(id);
         }
-        Ok(())
     }
 
     /// Ends all sessions at the same time.

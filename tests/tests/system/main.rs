@@ -12,6 +12,7 @@
 mod bad_sources;
 mod files;
 mod isolation;
+mod manager;
 mod recovery;
 mod start;
 mod streams;

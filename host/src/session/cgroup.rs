@@ -1,0 +1,371 @@
+//! Control groups (cgroup v2): a bound on a worker's memory and CPU time that the kernel keeps from outside the process.
+//!
+//! # Theory of operation
+//!
+//! Groups are folders. The host may make some where the folder that it runs in was *delegated* to it: by systemd
+//! (`Delegate=yes` in the shipped unit), or by whoever made it and gave it to the host's user. Everything below a
+//! delegated folder is the host's own business, the folder's limits themselves are not.
+//!
+//! ```text
+//! .../ocelli.service            delegated; its `cgroup.subtree_control` hands memory and cpu down
+//!     host/                     the host, the inference process and the compiler: no limits of their own
+//!     worker-0/  worker-1/ ...  one for each worker, removed with it
+//! ```
+//!
+//! A group hands controllers down only while it holds no process itself, so [`ControlGroups::set_up`] moves the host into
+//! the leaf `host` first. A worker enters its group right after its start, before it was told what to run: it cannot
+//! leave it, since it reaches no file.
+//!
+//! The memory that a pipeline can take is bounded by `RLIMIT_DATA` and by the engine first, both with an error that
+//! says so. The group bounds what those do not see, with room to spare, so that it never comes before them.
+
+mod locate;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::fs::Access;
+use rustix::io::Errno;
+
+/// The leaf that the host itself moves into.
+const HOST: &str = "host";
+
+/// What a worker's group is called, before its number.
+const WORKER: &str = "worker-";
+
+/// What `memory.max` lies above the worker's `RLIMIT_DATA`, in bytes. A group counts what that limit does not: the pages
+/// of programs, libraries and compiled components that the worker was the first to touch (libavcodec 15 MiB, the worker
+/// 5 MiB, a component made of Python 30 MiB), page tables (4 MiB for 2 GiB), stacks and socket buffers (1 MiB). Tensors
+/// are counted where they were allocated, with the host.
+const UNCOUNTED_MEMORY: u64 = 64 << 20;
+
+/// Microseconds over which CPU time is measured: the kernel's default. A worker that has used up its share waits for the
+/// next period, at most this long.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// The first wait before a group is removed that still holds a process; doubled each time.
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+
+/// Attempts to remove a group: some 10 s together. A killed process is gone long before, unless it hangs in the kernel.
+const ATTEMPTS: u32 = 11;
+
+/// Numbers that are tried for one group: those of an earlier host that could not be removed are taken.
+const NUMBERS: u32 = 1000;
+
+/// Why workers run without control groups. What to do about it is the same in all cases; see [`REMEDY`].
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unavailable {
+    /// cgroup v1, or nothing at all.
+    #[error("no cgroup v2 hierarchy is mounted")]
+    NotMounted,
+    /// The mount shows another part of the hierarchy.
+    #[error("the host's own control group is not below the cgroup v2 mount {}", .0.display())]
+    OutOfSight(PathBuf),
+    /// The kernel's own group: not anyone's to divide.
+    #[error("the host runs in the root control group {}, which is the system's", .0.display())]
+    Root(PathBuf),
+    /// Neither of the two controllers was handed down.
+    #[error(
+        "the control group {} has neither the memory nor the cpu controller{}",
+        group.display(),
+        if *v1 { ": cgroup v1 holds them" } else { "" }
+    )]
+    NoControllers {
+        /// The host's own group.
+        group: PathBuf,
+        /// Whether cgroup v1 has at least one of them.
+        v1: bool,
+    },
+    /// Made by someone who has not given it away.
+    #[error("the control group {} is not delegated to the host", .0.display())]
+    NotDelegated(PathBuf),
+    /// Given away to another user, or mounted read-only as in most containers.
+    #[error("the control group {} cannot be written: {source}", path.display())]
+    NotWritable {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A group with processes of its own hands no controllers down.
+    #[error("other processes than the host run in the control group {}", .0.display())]
+    Busy(PathBuf),
+    /// Anything else.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What an operator can do where control groups are not available.
+pub(crate) const REMEDY: &str = "run the host as a systemd service with Delegate=yes, as config/ocelli.service has it";
+
+/// The groups of this host's workers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct ControlGroups {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// The delegated group.
+    folder: PathBuf,
+    controllers: Controllers,
+    next: AtomicU64,
+}
+
+/// The controllers that were handed down: at least one of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Controllers {
+    memory: bool,
+    cpu: bool,
+}
+
+impl Controllers {
+    /// Reads a list as it stands in `cgroup.controllers`.
+    fn parse(list: &str) -> Option<Self> {
+        let has = |name| list.split_whitespace().any(|controller| controller == name);
+        let found = Self { memory: has("memory"), cpu: has("cpu") };
+        (found.memory || found.cpu).then_some(found)
+    }
+
+    /// As it is written to `cgroup.subtree_control`.
+    fn enabling(self) -> &'static str {
+        match (self.memory, self.cpu) {
+            (true, true) => "+memory +cpu",
+            (true, false) => "+memory",
+            _ => "+cpu",
+        }
+    }
+}
+
+/// What a worker may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GroupLimits {
+    /// The worker's `RLIMIT_DATA` in bytes.
+    pub(crate) memory: u64,
+    /// CPU time in percent of one core.
+    pub(crate) cpu_percent: u32,
+}
+
+impl ControlGroups {
+    /// Takes the host's own control group over, where it is the host's to divide: moves the host into a leaf, hands the
+    /// controllers down, and removes what an earlier host has left. To be called once, before any child is started:
+    /// children begin in the group of their parent.
+    pub(crate) fn set_up() -> Result<Self, Unavailable> {
+        let read = |path: &str| {
+            fs::read_to_string(path).map_err(|source| Unavailable::Io { path: path.into(), source })
+        };
+        let own = locate::own(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)?;
+        Self::take(&own, is_delegated(&own))
+    }
+
+    /// As [`set_up`](Self::set_up), for a given group.
+    fn take(own: &locate::Own, delegated: bool) -> Result<Self, Unavailable> {
+        let folder = &own.folder;
+        // Only the kernel's own group is of no type.
+        if !folder.join("cgroup.type").exists() {
+            return Err(if folder.join("cgroup.controllers").exists() && !own.v1_controllers {
+                Unavailable::Root(folder.clone())
+            } else {
+                Unavailable::NoControllers { group: folder.clone(), v1: own.v1_controllers }
+            });
+        }
+        let path = folder.join("cgroup.controllers");
+        let list = fs::read_to_string(&path).map_err(|source| Unavailable::Io { path, source })?;
+        let controllers = Controllers::parse(&list).ok_or_else(|| Unavailable::NoControllers {
+            group: folder.clone(),
+            v1: own.v1_controllers,
+        })?;
+        if !delegated {
+            return Err(Unavailable::NotDelegated(folder.clone()));
+        }
+        for name in ["", "cgroup.procs", "cgroup.subtree_control"] {
+            let path = if name.is_empty() { folder.clone() } else { folder.join(name) };
+            rustix::fs::access(&path, Access::WRITE_OK)
+                .map_err(|error| Unavailable::NotWritable { path, source: error.into() })?;
+        }
+        hand_down(folder, controllers)?;
+        let groups =
+            Self { inner: Arc::new(Inner { folder: folder.clone(), controllers, next: AtomicU64::new(0) }) };
+        groups.remove_leftovers();
+        Ok(groups)
+    }
+
+    /// Where the groups are, for a line of the log.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.inner.folder
+    }
+
+    /// What the groups do not bound because the controller was not handed down to the host.
+    pub(crate) fn lacks(&self) -> Option<&'static str> {
+        match self.inner.controllers {
+            Controllers { memory: false, .. } => Some("memory"),
+            Controllers { cpu: false, .. } => Some("cpu"),
+            _ => None,
+        }
+    }
+
+    /// Makes a group for a worker.
+    pub(crate) fn create(&self, limits: GroupLimits) -> io::Result<Group> {
+        let group = self.make_folder()?;
+        let Controllers { memory, cpu } = self.inner.controllers;
+        if memory {
+            group.write("memory.max", limits.memory.saturating_add(UNCOUNTED_MEMORY))?;
+            // A worker that is swapped out does not meet its limit: it makes all others wait for the disk. The files are
+            // not there in a kernel without swap, and nothing is lost without them.
+            group.write_if_there("memory.swap.max", 0)?;
+            group.write_if_there("memory.oom.group", 1)?;
+        }
+        if cpu {
+            let quota = u64::from(limits.cpu_percent) * CPU_PERIOD_US / 100;
+            group.write("cpu.max", format_args!("{quota} {CPU_PERIOD_US}"))?;
+        }
+        Ok(group)
+    }
+
+    fn make_folder(&self) -> io::Result<Group> {
+        for _ in 0..NUMBERS {
+            let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
+            let folder = self.inner.folder.join(format!("{WORKER}{number}"));
+            match fs::create_dir(&folder) {
+                Ok(()) => return Ok(Group { folder }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(named(&folder, error)),
+            }
+        }
+        Err(io::Error::other(format!("{NUMBERS} groups of earlier hosts are in the way")))
+    }
+
+    /// Workers die with their host, so their groups are empty. One that is not belongs to somebody else and stays.
+    fn remove_leftovers(&self) {
+        let Ok(entries) = fs::read_dir(&self.inner.folder) else { return };
+        let folders = entries.flatten().filter(|entry| {
+            entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && entry.file_name().to_str().is_some_and(|name| name.starts_with(WORKER))
+        });
+        for folder in folders.map(|entry| entry.path()) {
+            if let Err(error) = fs::remove_dir(&folder) {
+                tracing::warn!(target: "ocelli::session", "{} stays: {error}", folder.display());
+            }
+        }
+    }
+}
+
+/// Moves the host into its leaf and hands controllers down. What was done is undone where it fails half-way.
+fn hand_down(folder: &Path, controllers: Controllers) -> Result<(), Unavailable> {
+    let leaf = folder.join(HOST);
+    let not_writable = |path: PathBuf| |source| Unavailable::NotWritable { path, source };
+    match fs::create_dir(&leaf) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(not_writable(leaf)(error)),
+        _ => {}
+    }
+    // 0 is whoever writes it, with all threads.
+    let procs = leaf.join("cgroup.procs");
+    fs::write(&procs, "0").map_err(not_writable(procs))?;
+    let path = folder.join("cgroup.subtree_control");
+    let Err(error) = fs::write(&path, controllers.enabling()) else { return Ok(()) };
+    let _ = fs::write(folder.join("cgroup.procs"), "0");
+    let _ = fs::remove_dir(&leaf);
+    Err(match Errno::from_io_error(&error) {
+        Some(Errno::BUSY) => Unavailable::Busy(folder.to_owned()),
+        _ => not_writable(path)(error),
+    })
+}
+
+/// Whether somebody gave a group away to the host. To root everything can be written, so that says nothing there.
+fn is_delegated(own: &locate::Own) -> bool {
+    // systemd marks what it delegates; the second name is older and can be read by root alone.
+    let marked = ["user.delegate", "trusted.delegate"].iter().any(|name| {
+        let mut value = [0; 1];
+        rustix::fs::getxattr(&own.folder, *name, &mut value).is_ok_and(|length| length == 1 && value == *b"1")
+    });
+    // A container whose view of the hierarchy begins at its own group was given that group, if it can write it.
+    marked || own.is_view || !rustix::process::geteuid().is_root()
+}
+
+/// A worker's group. It is removed when this is dropped, as soon as the worker is gone.
+#[derive(Debug)]
+pub(crate) struct Group {
+    folder: PathBuf,
+}
+
+impl Group {
+    /// Moves a process into the group, with all its threads. May wait some ten milliseconds for the kernel.
+    pub(crate) fn admit(&self, pid: u32) -> io::Result<()> {
+        self.write("cgroup.procs", pid)
+    }
+
+    /// Whether the kernel has killed a process of the group because its memory was used up.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        let events = fs::read_to_string(self.folder.join("memory.events")).unwrap_or_default();
+        let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        kills.and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|count| count > 0)
+    }
+
+    fn write(&self, file: &str, value: impl std::fmt::Display) -> io::Result<()> {
+        let path = self.folder.join(file);
+        // In one write: the kernel takes each for a whole value.
+        fs::write(&path, value.to_string()).map_err(|error| named(&path, error))
+    }
+
+    fn write_if_there(&self, file: &str, value: u64) -> io::Result<()> {
+        if self.folder.join(file).exists() { self.write(file, value) } else { Ok(()) }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let folder = std::mem::take(&mut self.folder);
+        let Err(error) = remove(&folder) else { return };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if is_busy(&error) => {
+                runtime.spawn(remove_when_empty(folder));
+            }
+            _ => tracing::warn!(target: "ocelli::session", "{} stays: {error}", folder.display()),
+        }
+    }
+}
+
+/// Removes a group that may still hold a process that is about to end.
+async fn remove_when_empty(folder: PathBuf) {
+    let mut wait = FIRST_WAIT;
+    for attempt in 1..=ATTEMPTS {
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+        match remove(&folder) {
+            Ok(()) => return,
+            Err(error) if is_busy(&error) && attempt < ATTEMPTS => {}
+            Err(error) => {
+                tracing::warn!(target: "ocelli::session", "{} stays: {error}", folder.display());
+                return;
+            }
+        }
+    }
+}
+
+/// One that is gone already is as good as removed.
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty)
+}
+
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests;
