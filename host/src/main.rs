@@ -2,6 +2,7 @@
 
 mod client;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -54,7 +55,8 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ocelli: {error:#}");
+            // Standard error may be a file on a full disk.
+            let _ = writeln!(std::io::stderr(), "ocelli: {error:#}");
             let usage = error.is::<ConfigError>()
                 || error
                     .downcast_ref::<TelemetryError>()
@@ -66,10 +68,11 @@ fn main() -> ExitCode {
 
 fn serve(path: &Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
-    telemetry::init(&config.logs.directory)?;
+    // Dropped behind all else, so that nothing of what is said at the end is missing.
+    let _log = telemetry::init(&config.logs, &config.session_processes.log_rotation)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "starting");
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
-    let served = runtime.block_on(ocelli::serve::serve(config));
+    let served = runtime.block_on(ocelli::serve::serve(path, config));
     if let Err(error) = &served {
         tracing::error!("the host has failed: {error:#}");
     }

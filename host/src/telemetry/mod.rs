@@ -1,23 +1,61 @@
-//! Log set-up: lines for people on standard error, and the same lines in `detector_worker_main.log`.
+//! The log: lines for people on standard error, the same in `detector_worker_main.log`, and a file for each session.
 //!
-//! Whatever is about one session is logged with a field `session`, so that every such line can be found by `session=` and
-//! the name.
+//! ```text
+//! tracing --> Logs (layer): one entry of text or JSON --> queue --> thread --> files: which, rotation, what is missing
+//!                                                    `--> queue --> thread --> standard error
+//! ```
+//!
+//! Where a line goes is said by its fields and its target. One with the field `session` goes to that session's file. It goes
+//! to the main file too, unless its target is one of [`GUEST_TARGETS`]: of what pipelines and workers say, the main file has
+//! the warnings and errors alone, and of one session not more than some in a minute. `deployment` and `frame` stand beside
+//! the session where an event has them. Spans are not shown: an event says itself what it is about.
+//!
+//! Logging never waits and never fails. What finds no room in a queue, or no room on the disk, is counted
+//! ([`lost_lines`]), and when lines are written again, one of them tells how many are missing.
 
-use std::fs::{File, OpenOptions};
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod files;
+mod name;
+mod queue;
+mod record;
+mod rotate;
+#[cfg(test)]
+mod tests;
+mod writer;
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use jiff::Timestamp;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, ParseError};
-use tracing_subscriber::layer::{Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-/// The host's own log, in the folder of `[logs] directory`.
-pub const MAIN_LOG: &str = "detector_worker_main.log";
+pub use self::name::{MAIN_LOG, session_log};
+pub use self::writer::Guard;
+
+use self::files::Files;
+use self::queue::{Entry, Queue};
+use self::record::Record;
+use self::rotate::Rotation;
+use self::writer::to_stderr;
+use crate::config::{LogFormat, LogRotation, Logs};
 
 /// Variables that set what is logged, the first one that is there counts: `debug`, or `info,ocelli::source=trace`.
 pub const VARIABLES: [&str; 2] = ["OCELLI_LOG", "RUST_LOG"];
+
+/// Targets of what a session's pipeline and worker say themselves.
+pub const GUEST_TARGETS: [&str; 2] = ["ocelli::pipeline", "ocelli::worker"];
+
+/// Bytes that may wait for the files: the lines of a second or two at the speed of a slow disk.
+const FILES_ROOM: usize = 8 << 20;
+
+/// Bytes that may wait for standard error.
+const CONSOLE_ROOM: usize = 1 << 20;
+
+/// Lines that no file has.
+static LOST: OnceLock<Arc<AtomicU64>> = OnceLock::new();
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +68,7 @@ pub enum TelemetryError {
         /// What is wrong with it.
         source: ParseError,
     },
-    /// The file or its folder.
+    /// The main file or its folder.
     #[error("cannot write the log {}: {source}; `[logs] directory` in the config says where logs go", path.display())]
     File {
         /// The file.
@@ -38,19 +76,49 @@ pub enum TelemetryError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A thread that writes.
+    #[error("cannot start a thread that writes the log")]
+    Thread(#[source] std::io::Error),
     /// There is a log already.
     #[error(transparent)]
     Twice(#[from] TryInitError),
 }
 
-/// Sets the process's log up, in a folder that is made when it is not there. To be called once.
-pub fn init(directory: &Path) -> Result<(), TelemetryError> {
+/// Sets the process's log up, in a folder that is made when it is not there. To be called once. The log ends when the guard
+/// is dropped; what is logged after that is lost.
+pub fn init(logs: &Logs, rotation: &LogRotation) -> Result<Guard, TelemetryError> {
     let filter = filter(|name| std::env::var(name).ok())?;
-    let file = open(directory)?;
-    let colours = std::io::stderr().is_terminal();
-    let console = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
-    tracing_subscriber::registry().with(filter).with(console).with(to_file(file)).try_init()?;
-    Ok(())
+    let rotation =
+        Rotation { max_bytes: rotation.max_size_mb.saturating_mul(1 << 20), backups: rotation.backup_count };
+    let lost = Arc::<AtomicU64>::default();
+    let files = Files::open(&logs.directory, logs.format, rotation, Arc::clone(&lost), Timestamp::now())
+        .map_err(|(path, source)| TelemetryError::File { path, source })?;
+    let layer = LogLayer {
+        format: logs.format,
+        files: Arc::new(Queue::new(FILES_ROOM, Arc::clone(&lost))),
+        // A line that the console does not show is not lost.
+        console: Some(Arc::new(Queue::new(CONSOLE_ROOM, Arc::default()))),
+    };
+    let mut guard = Guard::default();
+    let files = match &layer.console {
+        Some(console) => files.with_console(Arc::clone(console)),
+        None => files,
+    };
+    guard
+        .add("log files", Arc::clone(&layer.files), |queue| files.write_all(queue))
+        .map_err(TelemetryError::Thread)?;
+    if let Some(console) = &layer.console {
+        guard.add("log console", Arc::clone(console), to_stderr).map_err(TelemetryError::Thread)?;
+    }
+    tracing_subscriber::registry().with(filter).with(layer).try_init()?;
+    // There is one log, so nobody was here before.
+    let _ = LOST.set(lost);
+    Ok(guard)
+}
+
+/// Lines that were to be in a log file and are not, since the start: for want of room in the queue or on the disk.
+pub fn lost_lines() -> u64 {
+    LOST.get().map_or(0, |lost| lost.load(Ordering::Relaxed))
 }
 
 /// What is logged where no variable says otherwise. retina tells every oddity of a camera at info.
@@ -67,64 +135,28 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, Teleme
     }
 }
 
-fn open(directory: &Path) -> Result<File, TelemetryError> {
-    let path = directory.join(MAIN_LOG);
-    // Appending, so that each line goes behind all others whoever writes them.
-    std::fs::create_dir_all(directory)
-        .and_then(|()| OpenOptions::new().create(true).append(true).open(&path))
-        .map_err(|source| TelemetryError::File { path, source })
+/// Makes an entry of each event and leaves it to the threads that write.
+struct LogLayer {
+    format: LogFormat,
+    files: Arc<Queue>,
+    console: Option<Arc<Queue>>,
 }
 
-/// A line is one write to the file.
-fn to_file<S>(file: File) -> impl Layer<S>
-where
-    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
-{
-    tracing_subscriber::fmt::layer().with_writer(Arc::new(file)).with_ansi(false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_of_a_session_carry_its_name_and_are_appended() {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = folder.path().join("made/on/the/way");
-        for round in 0..2 {
-            let subscriber = tracing_subscriber::registry().with(to_file(open(&directory).unwrap()));
-            tracing::subscriber::with_default(subscriber, || {
-                tracing::warn!(session = "display-001;cam-001", round, "the source is down");
-            });
+impl<S: Subscriber> Layer<S> for LogLayer {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let record = Record::of(event, Timestamp::now());
+        let session: Option<Arc<str>> = record.session.as_deref().map(Arc::from);
+        let guest = GUEST_TARGETS.contains(&record.target.as_ref());
+        let entry =
+            |line| Entry { time: record.time, level: record.level, session: session.clone(), guest, line };
+        let line: Arc<str> = record.line(self.format).into();
+        if let Some(console) = &self.console {
+            let shown = match self.format {
+                LogFormat::Text => Arc::clone(&line),
+                LogFormat::Json => record.text().into(),
+            };
+            console.push(entry(shown));
         }
-        let text = std::fs::read_to_string(directory.join(MAIN_LOG)).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 2, "{text}");
-        for (round, line) in lines.iter().enumerate() {
-            assert!(line.contains(r#"session="display-001;cam-001""#), "{line}");
-            assert!(line.contains("WARN") && line.contains(&format!("round={round}")), "{line}");
-        }
-    }
-
-    #[test]
-    fn a_log_that_cannot_be_written_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("file"), b"").unwrap();
-        let error = open(&folder.path().join("file")).unwrap_err().to_string();
-        assert!(error.contains(MAIN_LOG) && error.contains("directory"), "{error}");
-    }
-
-    #[test]
-    fn the_first_variable_counts_and_a_wrong_one_is_refused() {
-        let set = |name: &'static str, value: &'static str| {
-            move |asked: &str| (asked == name).then(|| value.into())
-        };
-        let default = EnvFilter::new(DEFAULT_FILTER).to_string();
-        assert_eq!(filter(|_| None).unwrap().to_string(), default);
-        assert_eq!(filter(set("OCELLI_LOG", "debug")).unwrap().to_string(), "debug");
-        assert_eq!(filter(set("RUST_LOG", "warn")).unwrap().to_string(), "warn");
-        assert_eq!(filter(set("OCELLI_LOG", "")).unwrap().to_string(), default);
-        let error = filter(set("OCELLI_LOG", "ocelli=loud")).unwrap_err().to_string();
-        assert!(error.contains("OCELLI_LOG"), "{error}");
+        self.files.push(entry(line));
     }
 }
