@@ -1,6 +1,7 @@
 //! `ocelli serve`: puts the host together, runs it, and takes it apart again.
 
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -15,18 +16,25 @@ use crate::deploy::{DeployError, Deployer, find_pipeline};
 use crate::event::Hub;
 use crate::inference::Inference;
 use crate::inference::catalogue::Catalogue;
-use crate::session::{Programs, SessionError, SessionStatus, Sessions};
+use crate::monitor::Monitor;
+use crate::reload::Reloads;
+use crate::session::{
+    CONTROL_GROUPS_REMEDY, ControlGroups, Programs, SessionError, SessionStatus, Sessions, check_sandbox,
+};
 use crate::source::{Settings, Sources};
+use crate::telemetry;
 
 /// Descriptors that the host asks for: a socket for each of the API's 4096 subscribers, a handful for each session.
 /// The usual soft limit is 1024.
 const DESCRIPTORS: u64 = 16_384;
 
 /// Runs the host until SIGTERM or SIGINT, then stops it within `process_cleanup_timeout`. A second signal ends the
-/// process at once. Fails where something that every camera needs is missing: the address, a program, a model that
-/// differs from its description, a configured pipeline, ONNX Runtime.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+/// process at once. `config` was read from `path`, which is read again when it was edited and at SIGHUP. Fails where
+/// something that every camera needs is missing: the address, a program, a model that differs from its description, a
+/// configured pipeline, ONNX Runtime.
+pub async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    let reloads = Reloads::new(path)?;
     raise_descriptor_limit();
     for warning in config.warnings() {
         tracing::warn!("{warning}");
@@ -39,21 +47,27 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         }
     };
     tracing::info!(cameras = config.cameras.len(), "ready");
+    let deployer = host.deployer.clone();
+    let reloading = tokio::spawn(reloads.run(deployer.clone()));
     let name = signals.next().await;
     tracing::info!("{name}: stopping");
+    // A config that is being applied starts no more sessions.
+    reloading.abort();
+    let _ = reloading.await;
     tokio::spawn(async move {
         let name = signals.next().await;
         tracing::warn!("{name} again: ending at once");
         // Child processes die with this one.
         std::process::exit(1);
     });
-    host.stop(Duration::from_secs(config.session_processes.process_cleanup_timeout)).await;
+    host.stop(Duration::from_secs(deployer.config().session_processes.process_cleanup_timeout)).await;
     Ok(())
 }
 
 /// What runs.
 struct Host {
     sessions: Sessions,
+    deployer: Deployer,
     server: Server,
 }
 
@@ -68,20 +82,25 @@ impl Host {
             find_pipeline(&camera.pipeline, config).with_context(|| format!("camera {:?}", camera.id))?;
         }
         let programs = Programs::find()?;
+        check_sandbox(&programs, config.session_processes.sandbox).await?;
         let catalogue = Catalogue::load(&config.models.directory)?;
         let hub = Hub::new();
+        let groups = control_groups();
         let inference = Inference::start(programs.inference.clone(), &catalogue, config).await?;
         let sources = Sources::new(Settings::default());
         let compiler = programs.compile.clone();
-        let sessions = Sessions::new(programs, sources, inference, hub.clone(), config);
+        let sessions = Sessions::new(programs, sources, inference.clone(), hub.clone(), groups, config);
         let deployer = Deployer::new(sessions.clone(), hub.clone(), &compiler, config).await?;
-        start_cameras(&deployer, config).await;
+        let in_force = deployer.watch_config();
+        let monitor =
+            Monitor::start(sessions.clone(), inference, hub.clone(), in_force, telemetry::lost_lines);
+        deployer.start_configured().await;
         // Whoever connected before waits until here: a client that is answered finds every configured session.
-        let control = Operator { sessions: sessions.clone(), deployer };
+        let control = Operator { sessions: sessions.clone(), deployer: deployer.clone(), monitor };
         let server = Server::start(listener, hub, control, Timing::default())?;
         server.set_ready();
         tracing::info!("listening on http://{}", server.address());
-        Ok(Self { sessions, server })
+        Ok(Self { sessions, deployer, server })
     }
 
     async fn stop(self, within: Duration) {
@@ -93,18 +112,26 @@ impl Host {
     }
 }
 
-/// Starts the configured cameras at the same time. One that cannot be started keeps no other from it.
-async fn start_cameras(deployer: &Deployer, config: &Config) {
-    let start = |camera| async move {
-        if let Err(error) = deployer.start_configured(camera).await {
-            tracing::error!(
-                session = camera.id,
-                "the camera is not started: {error:#}",
-                error = anyhow::Error::from(error)
-            );
+/// The control groups of workers, where the host may make some. To be called before any child is started.
+fn control_groups() -> Option<ControlGroups> {
+    match ControlGroups::set_up() {
+        Ok(groups) => {
+            let folder = groups.folder().display();
+            tracing::info!("workers run in control groups of their own below {folder}");
+            if let Some(lacks) = groups.lacks() {
+                tracing::warn!(
+                    "the control group {folder} has no {lacks} controller: workers' {lacks} is not bounded by it"
+                );
+            }
+            Some(groups)
         }
-    };
-    futures_util::future::join_all(config.cameras.iter().map(start)).await;
+        Err(reason) => {
+            tracing::warn!(
+                "workers run without control groups: {reason}. To have them, {CONTROL_GROUPS_REMEDY}"
+            );
+            None
+        }
+    }
 }
 
 /// Sessions as the API may use them.
@@ -112,6 +139,7 @@ async fn start_cameras(deployer: &Deployer, config: &Config) {
 struct Operator {
     sessions: Sessions,
     deployer: Deployer,
+    monitor: Monitor,
 }
 
 impl Control for Operator {
@@ -141,11 +169,15 @@ impl Control for Operator {
     }
 
     async fn restart(&self, id: &str) -> Result<(), Refusal> {
-        Ok(self.sessions.restart(id).await?)
+        Ok(self.deployer.restart(id).await?)
     }
 
     async fn stop(&self, id: &str) -> Result<(), Refusal> {
         Ok(self.sessions.stop(id, "stopped by an operator").await?)
+    }
+
+    async fn metrics(&self) -> String {
+        self.monitor.metrics().await
     }
 }
 

@@ -73,6 +73,10 @@ impl Control for Double {
     async fn stop(&self, id: &str) -> Result<(), Refusal> {
         self.sessions.lock().unwrap().remove(id).map(drop).ok_or_else(|| Refusal::unknown(id))
     }
+
+    async fn metrics(&self) -> String {
+        "# TYPE ocelli_build info\nocelli_build_info{version=\"1\"} 1\n# EOF\n".into()
+    }
 }
 
 struct Host {
@@ -117,6 +121,7 @@ impl Host {
             status: head.split(' ').nth(1).unwrap().parse().unwrap(),
             head: head.to_lowercase(),
             body: serde_json::from_str(body).unwrap_or_default(),
+            text: body.to_owned(),
         }
     }
 
@@ -136,7 +141,9 @@ impl Host {
 struct Answer {
     status: u16,
     head: String,
+    /// Null where it is not JSON.
     body: Value,
+    text: String,
 }
 
 impl Answer {
@@ -209,7 +216,7 @@ fn happened(size: usize) -> Event {
         time: "2026-01-02T03:04:05.678Z".into(),
         kind: "x".repeat(size),
         deployment: "0a1b".into(),
-        frame: 1,
+        frame: Some(1),
         detections: vec![],
         data: Map::new(),
     }
@@ -239,6 +246,16 @@ async fn sessions_are_listed_shown_restarted_and_ended_whatever_their_names_hold
     for request in [format!("GET {path}"), format!("POST {path}/restart"), format!("DELETE {path}")] {
         host.http(&request).await.is_problem(404, "unknown_session");
     }
+}
+
+#[tokio::test]
+async fn metrics_are_told_to_be_open_metrics() {
+    let host = Host::start().await;
+    let metrics = host.http("GET /metrics").await;
+    assert_eq!(metrics.status, 200);
+    let wanted = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(metrics.head.contains(wanted), "{metrics:?}");
+    assert!(metrics.text.starts_with("# TYPE ocelli_") && metrics.text.ends_with("# EOF\n"), "{metrics:?}");
 }
 
 #[tokio::test]

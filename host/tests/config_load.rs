@@ -140,16 +140,17 @@ fn what_this_version_does_not_have_is_refused_not_ignored() {
 }
 
 #[test]
-fn what_has_no_effect_yet_is_warned_of_when_it_is_set_and_only_then() {
+fn what_does_not_do_what_it_says_is_warned_of_when_it_is_set_and_only_then() {
     assert_eq!(Config::default().warnings(), Vec::<String>::new());
-    let text = "[session_processes]\nhealth_check_interval = 5\nlog_rotation = { backup_count = 2, max_size_mb = 100 }\n\
-                [resource_limits]\ngpu_memory_fraction = 0.5\n";
-    let expected = [
-        "session_processes.health_check_interval has no effect in this version",
-        "session_processes.log_rotation.backup_count has no effect in this version",
-        "resource_limits.gpu_memory_fraction has no effect in this version",
-    ];
-    assert_eq!(load(text, &[]).unwrap().warnings(), expected);
+    let warnings = |text: &str| load(text, &[]).unwrap().warnings();
+    let gpu = warnings("[resource_limits]\ngpu_memory_fraction = 0.5\n");
+    assert_eq!(gpu, ["resource_limits.gpu_memory_fraction has no effect in this version"]);
+    let health = warnings("[session_processes]\nhealth_check_interval = 8\n");
+    assert!(
+        matches!(&health[..], [one] if one.contains("call_timeout_ms = 8000") && one.contains("hangs")),
+        "{health:?}"
+    );
+    assert!(warnings("[session_processes]\nhealth_check_interval = 9\n").is_empty());
 }
 
 #[test]

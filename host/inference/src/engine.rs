@@ -1,8 +1,8 @@
 //! The engine: its threads, and the dispatcher that hands requests from sessions to runners.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,6 +43,14 @@ pub struct Engine {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// ONNX Runtime, loaded, before any thread runs: the state in which a process confines itself.
+pub struct Prepared {
+    runtime: Runtime,
+    catalogue: Arc<Catalogue>,
+    threads: u32,
+    preload: Arc<[String]>,
+}
+
 struct Shared {
     catalogue: Arc<Catalogue>,
     queue: Queue<Job>,
@@ -60,10 +68,15 @@ struct Connection {
 }
 
 impl Engine {
-    /// Loads the library, starts the runners, and has each of them load and warm the models to preload.
+    /// [Prepares](Self::prepare) the engine and [starts](Prepared::start) it.
+    pub fn new(configure: Configure) -> Result<Self, EngineError> {
+        Self::prepare(configure)?.start()
+    }
+
+    /// Loads the library. That reads the files which describe the processor and its devices, and starts no thread.
     ///
     /// `ORT_DISABLE_TELEMETRY=1` must be in the environment.
-    pub fn new(configure: Configure) -> Result<Self, EngineError> {
+    pub fn prepare(configure: Configure) -> Result<Prepared, EngineError> {
         let Configure { library, library_sha256, threads, models, preload } = configure;
         if !(1..=MAX_THREADS).contains(&threads) {
             let message = format!("`inference.threads` is {threads}; 1 to {MAX_THREADS} are possible");
@@ -71,40 +84,7 @@ impl Engine {
         }
         let catalogue = Arc::new(Catalogue::new(models)?);
         let runtime = Runtime::load(Path::new(&library), library_sha256.as_deref())?;
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
-        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)
-            .map_err(std::io::Error::from)?;
-        let shared = Arc::new(Shared {
-            catalogue: Arc::clone(&catalogue),
-            queue: Queue::new(MAX_SESSIONS),
-            epoll,
-            stop,
-            sessions: Mutex::default(),
-            next_key: AtomicU64::new(STOP + 1),
-        });
-        // From here on dropping the engine ends the threads that have been started.
-        let mut engine = Self { shared, version: runtime.version().to_owned(), threads: Vec::new() };
-        let preload: Arc<[String]> = preload.into();
-        let (warm, warmed) = sync_channel(threads as usize);
-        for index in 0..threads {
-            let mut runner = Runner::new(runtime.clone(), Arc::clone(&catalogue));
-            let (shared, preload, warm) = (Arc::clone(&engine.shared), Arc::clone(&preload), warm.clone());
-            engine.start(format!("run-{index}"), move || {
-                let ready = runner.preload(&preload);
-                let usable = ready.is_ok();
-                // The receiver may be gone: another runner failed.
-                if warm.send(ready).is_ok() && usable {
-                    drop(warm);
-                    runner.serve(&shared.queue);
-                }
-            })?;
-        }
-        drop(warm);
-        warmed.iter().try_for_each(|ready| ready)?;
-        let shared = Arc::clone(&engine.shared);
-        engine.start("dispatch".to_owned(), move || shared.dispatch())?;
-        Ok(engine)
+        Ok(Prepared { runtime, catalogue, threads, preload: preload.into() })
     }
 
     /// ONNX Runtime's version, like `1.28.0`.
@@ -126,6 +106,55 @@ impl Engine {
     fn start(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
         self.threads.push(std::thread::Builder::new().name(name).spawn(body)?);
         Ok(())
+    }
+}
+
+impl Prepared {
+    /// The folders of the models, which are read when they are first asked for: of the files themselves, where a name is
+    /// a link.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let files = self.catalogue.models().map(|model| PathBuf::from(&model.path));
+        let files = files.map(|path| path.canonicalize().unwrap_or(path));
+        let folders = files.filter_map(|path| path.parent().map(Path::to_owned));
+        folders.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Starts the runners, and has each of them load and warm the models to preload.
+    pub fn start(self) -> Result<Engine, EngineError> {
+        let Self { runtime, catalogue, threads, preload } = self;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
+        epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)
+            .map_err(std::io::Error::from)?;
+        let shared = Arc::new(Shared {
+            catalogue: Arc::clone(&catalogue),
+            queue: Queue::new(MAX_SESSIONS),
+            epoll,
+            stop,
+            sessions: Mutex::default(),
+            next_key: AtomicU64::new(STOP + 1),
+        });
+        // From here on dropping the engine ends the threads that have been started.
+        let mut engine = Engine { shared, version: runtime.version().to_owned(), threads: Vec::new() };
+        let (warm, warmed) = sync_channel(threads as usize);
+        for index in 0..threads {
+            let mut runner = Runner::new(runtime.clone(), Arc::clone(&catalogue));
+            let (shared, preload, warm) = (Arc::clone(&engine.shared), Arc::clone(&preload), warm.clone());
+            engine.start(format!("run-{index}"), move || {
+                let ready = runner.preload(&preload);
+                let usable = ready.is_ok();
+                // The receiver may be gone: another runner failed.
+                if warm.send(ready).is_ok() && usable {
+                    drop(warm);
+                    runner.serve(&shared.queue);
+                }
+            })?;
+        }
+        drop(warm);
+        warmed.iter().try_for_each(|ready| ready)?;
+        let shared = Arc::clone(&engine.shared);
+        engine.start("dispatch".to_owned(), move || shared.dispatch())?;
+        Ok(engine)
     }
 }
 

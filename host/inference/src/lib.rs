@@ -25,5 +25,5 @@ mod runner;
 mod runtime;
 mod session;
 
-pub use engine::{Engine, MAX_SESSIONS};
+pub use engine::{Engine, MAX_SESSIONS, Prepared};
 pub use error::{AttachError, EngineError, RequestError};

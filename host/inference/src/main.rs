@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use ocelli_inference::Engine;
 use ocelli_protocol::inference::{FromHost, MAX_PACKET, PacketError, ToHost, receive_with, send};
 use ocelli_protocol::process;
+use ocelli_sandbox::{Profile, confine};
 use tracing_subscriber::EnvFilter;
 
 /// ONNX Runtime's own lines are for its developers, apart from errors and what concerns execution providers.
@@ -14,6 +15,8 @@ const LOG_FILTER: &str = "info,ort=error,ort::ep=warn";
 
 #[allow(unsafe_code)]
 fn main() -> ExitCode {
+    // SAFETY: the process has opened nothing yet, and the host passes no more than this.
+    let entered = unsafe { ocelli_sandbox::enter(process::inference::HOST) };
     // SAFETY: no other thread runs yet, and nothing has read the environment.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
     tracing_subscriber::fmt()
@@ -26,7 +29,7 @@ fn main() -> ExitCode {
         tracing::error!("{panic}");
         std::process::abort();
     }));
-    if let Err(error) = process::die_with_parent() {
+    if let Err(error) = entered {
         tracing::error!(%error, "cannot ask to end with the host");
         return ExitCode::FAILURE;
     }
@@ -60,8 +63,10 @@ fn serve(host: &OwnedFd) -> Result<(), String> {
         Err(PacketError::Closed) => return Ok(()),
         Err(error) => return Err(format!("the host's first message: {error}")),
     };
-    let engine = Engine::new(configure).map_err(|error| error.to_string())?;
-    let ready = ToHost::Ready { version: engine.version().to_owned(), confinement: Default::default() };
+    let prepared = Engine::prepare(configure).map_err(|error| error.to_string())?;
+    let confinement = confine(&Profile::inference(prepared.folders()));
+    let engine = prepared.start().map_err(|error| error.to_string())?;
+    let ready = ToHost::Ready { version: engine.version().to_owned(), confinement };
     match send(host.as_fd(), &ready) {
         Ok(()) => {}
         Err(PacketError::Closed) => return Ok(()),

@@ -79,6 +79,26 @@ impl Confinement {
     }
 }
 
+/// An attempt at something that a confined process must not be able to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// What was tried.
+    pub attempt: String,
+    /// The kernel refused it, as confinement makes it refuse.
+    pub refused: bool,
+    /// The system's error, like `EPERM`; none where the attempt succeeded.
+    pub error: Option<String>,
+}
+
+/// What `ocelli-worker --sandbox-check` prints, as JSON: it confines itself as a worker does, then tries it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxCheck {
+    /// What the process was told is in force.
+    pub confinement: Confinement,
+    /// What the kernel did.
+    pub attempts: Vec<Attempt>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Most detections of a frame, or of one event. Beyond that a pipeline is at fault, not a camera.
+pub const MAX_DETECTIONS: usize = 1000;
+
+/// Most bytes of the texts, embeddings and attachments of one frame's output: with the rest of it, a result stays below
+/// [`MAX_MESSAGE`](crate::wire::MAX_MESSAGE).
+pub const MAX_OUTPUT_BYTES: usize = 2 << 20;
+
 /// A limit that a component can run into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Limit {

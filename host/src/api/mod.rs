@@ -59,6 +59,9 @@ pub trait Control: Clone + Send + Sync + 'static {
 
     /// Ends a session. Returns when it has ended.
     fn stop(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// The host and its sessions in the OpenMetrics text format.
+    fn metrics(&self) -> impl Future<Output = String> + Send;
 }
 
 /// Why something was not done.
@@ -183,6 +186,7 @@ fn router<C: Control>(state: State<C>) -> Router {
     Router::new()
         .route("/healthz", get(rest::health))
         .route("/readyz", get(rest::ready))
+        .route("/metrics", get(rest::metrics))
         .route("/v1/sessions", get(rest::sessions))
         .route("/v1/sessions/{id}", get(rest::session).delete(rest::stop))
         .route("/v1/sessions/{id}/restart", post(rest::restart))

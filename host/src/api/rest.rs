@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Extract};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -36,6 +36,14 @@ pub(super) async fn ready<C: Control>(Extract(state): Extract<Arc<State<C>>>) ->
     } else {
         Ok(Json(json!({"status": "ready"})).into_response())
     }
+}
+
+/// The one format that there is, whatever a client says that it accepts.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// For Prometheus and whoever reads its format.
+pub(super) async fn metrics<C: Control>(Extract(state): Extract<Arc<State<C>>>) -> Response {
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], state.control.metrics().await).into_response()
 }
 
 pub(super) async fn sessions<C: Control>(Extract(state): Extract<Arc<State<C>>>) -> Response {

@@ -6,10 +6,12 @@
 //! on the typed values (camera names, addresses, what this version does not have).
 
 mod check;
+pub mod diff;
 mod error;
 mod schema;
 pub mod source;
 mod tree;
+mod watch;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use serde_json::{Map, Value};
 pub use check::{MAX_ID_BYTES, check_session_id};
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::SCHEMA;
+pub use watch::Watch;
 
 use schema::Schema;
 use source::{Pace, Source, Transport};
@@ -160,8 +163,8 @@ impl Default for ResourceLimits {
             gpu_memory_fraction: 0.3,
             guest_memory_mb: 256,
             call_cpu_ms: 1000,
-            call_timeout_ms: 60_000,
-            host_call_ms: 10_000,
+            call_timeout_ms: 8000,
+            host_call_ms: 5000,
             events_per_frame: 100,
             event_kb: 256,
             attachments_per_frame: 16,
@@ -410,13 +413,23 @@ impl Config {
         check::typed(document, &tree).map_err(invalid)
     }
 
-    /// What the operator set and this version does nothing with: lines for the log at start.
+    /// What an operator should know of the settings: lines for the log at start.
     pub fn warnings(&self) -> Vec<String> {
-        let default = ResourceLimits::default().gpu_memory_fraction;
-        let set = self.resource_limits.gpu_memory_fraction != default;
-        set.then(|| "resource_limits.gpu_memory_fraction has no effect in this version".to_owned())
-            .into_iter()
-            .collect()
+        let limits = &self.resource_limits;
+        let mut warnings = Vec::new();
+        if limits.gpu_memory_fraction != ResourceLimits::default().gpu_memory_fraction {
+            warnings.push("resource_limits.gpu_memory_fraction has no effect in this version".to_owned());
+        }
+        let health_ms = self.session_processes.health_check_interval.saturating_mul(1000);
+        if u64::from(limits.call_timeout_ms.max(limits.host_call_ms)) >= health_ms {
+            warnings.push(format!(
+                "resource_limits.call_timeout_ms = {} and host_call_ms = {} are not below \
+                 session_processes.health_check_interval ({health_ms} ms): a pipeline that takes so long is ended as \
+                 one that hangs, without the limit's name",
+                limits.call_timeout_ms, limits.host_call_ms
+            ));
+        }
+        warnings
     }
 }
 

@@ -12,6 +12,7 @@ use ocelli_protocol::process::compile as descriptor;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
+use crate::config::Sandbox;
 use crate::inference::catalogue::digest;
 use crate::session::Deployment;
 
@@ -62,6 +63,7 @@ pub enum CompileError {
 pub(super) struct Compiler {
     program: PathBuf,
     cache: PathBuf,
+    sandbox: Sandbox,
     /// What the compiled code is compatible with; part of its name in the cache.
     compatibility: String,
     /// One compilation at a time: each uses all cores.
@@ -70,7 +72,7 @@ pub(super) struct Compiler {
 
 impl Compiler {
     /// A compiler with its cache in this folder, which is made if it is not there.
-    pub(super) async fn new(program: PathBuf, cache: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn new(program: PathBuf, cache: &Path, sandbox: Sandbox) -> anyhow::Result<Self> {
         std::fs::create_dir_all(cache).with_context(|| {
             format!("making {}: set `store.directory` to a folder that can be written", cache.display())
         })?;
@@ -84,7 +86,7 @@ impl Compiler {
             program.display(),
             words(&asked.stderr)
         );
-        Ok(Self { program, cache: cache.to_owned(), compatibility, turn: Mutex::new(()) })
+        Ok(Self { program, cache: cache.to_owned(), sandbox, compatibility, turn: Mutex::new(()) })
     }
 
     /// The deployment of a component, compiled now if it is not in the cache.
@@ -108,7 +110,7 @@ impl Compiler {
         }
         let compiled = std::fs::File::open(&cached).map_err(file(&cached))?;
         let id = digest.get(..ID_DIGITS).unwrap_or(&digest).to_owned();
-        Ok(Deployment { pipeline: pipeline.to_owned(), id, compiled: Arc::new(OwnedFd::from(compiled)) })
+        Ok(Deployment { pipeline: pipeline.to_owned(), id, compiled: Ok(Arc::new(OwnedFd::from(compiled))) })
     }
 
     /// Compiles into a temporary file, which takes its place in the cache when it is whole.
@@ -123,6 +125,9 @@ impl Compiler {
         let output = tempfile::NamedTempFile::new_in(&self.cache).map_err(file(&self.cache))?;
         let written = output.as_file().try_clone().map_err(file(output.path()))?;
         let mut command = Command::new(&self.program);
+        if self.sandbox == Sandbox::Required {
+            command.arg("--require-sandbox");
+        }
         command
             .fd_mappings(vec![
                 FdMapping { parent_fd: input.into(), child_fd: descriptor::COMPONENT },

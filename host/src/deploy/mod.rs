@@ -1,20 +1,24 @@
 //! From a pipeline's name to a running session: find the component, compile it once, start the session.
 
 mod compile;
+mod configured;
 mod pipelines;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tokio::sync::{Mutex, watch};
 
+use crate::config::Config;
 use crate::config::source::{Source, SourceError};
-use crate::config::{Camera, Config};
 use crate::event::Hub;
 use crate::session::{SessionError, Sessions, Spec};
 use compile::Compiler;
 
 pub use compile::CompileError;
+pub use configured::Applied;
 pub use pipelines::{PipelineError, find_pipeline};
 
 /// Why a session could not be made.
@@ -56,7 +60,7 @@ impl DeployError {
     }
 }
 
-/// Makes sessions. Cheap to clone.
+/// Makes sessions, and owns the config that is in force. Cheap to clone.
 #[derive(Clone)]
 pub struct Deployer {
     inner: Arc<Inner>,
@@ -66,7 +70,9 @@ struct Inner {
     sessions: Sessions,
     hub: Hub,
     compiler: Compiler,
-    config: Config,
+    config: watch::Sender<Arc<Config>>,
+    /// The configured cameras that have a session, by name. Locked while a config is applied.
+    cameras: Mutex<BTreeMap<String, configured::Configured>>,
 }
 
 impl Deployer {
@@ -77,22 +83,26 @@ impl Deployer {
         program: &std::path::Path,
         config: &Config,
     ) -> anyhow::Result<Self> {
-        let compiler = Compiler::new(program.to_owned(), &config.store.directory.join("compiled")).await?;
-        Ok(Self { inner: Arc::new(Inner { sessions, hub, compiler, config: config.clone() }) })
+        let cache = config.store.directory.join("compiled");
+        let compiler = Compiler::new(program.to_owned(), &cache, config.session_processes.sandbox).await?;
+        let config = watch::Sender::new(Arc::new(config.clone()));
+        Ok(Self { inner: Arc::new(Inner { sessions, hub, compiler, config, cameras: Mutex::default() }) })
     }
 
-    /// Starts a camera of the config.
-    pub async fn start_configured(&self, camera: &Camera) -> Result<(), DeployError> {
-        let path = find_pipeline(&camera.pipeline, &self.inner.config)?;
-        let deployment = self.inner.compiler.deployment(&camera.pipeline, &path).await?;
-        self.inner.sessions.start(Spec {
-            id: camera.id.clone(),
-            source: camera.source.clone(),
-            deployment,
-            settings: camera.settings.clone(),
-            decode: camera.decode,
-        })?;
-        Ok(())
+    /// The config that is in force: what a running host cannot take over is as it was at its start.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.inner.config.borrow())
+    }
+
+    /// The config that is in force, as it changes.
+    pub fn watch_config(&self) -> watch::Receiver<Arc<Config>> {
+        self.inner.config.subscribe()
+    }
+
+    /// Starts a session anew: a fresh worker at once, whatever state it is in. What a failed camera lacks is looked for
+    /// and compiled again.
+    pub async fn restart(&self, id: &str) -> Result<(), SessionError> {
+        if self.retry(id).await { Ok(()) } else { self.inner.sessions.restart(id).await }
     }
 
     /// Makes sure that a session runs this pipeline on this source: a subscriber's, which ends when its last subscriber
@@ -104,7 +114,8 @@ impl Deployer {
         pipeline: &str,
         settings: Map<String, Value>,
     ) -> Result<(), DeployError> {
-        let Inner { sessions, hub, compiler, config } = &*self.inner;
+        let Inner { sessions, hub, compiler, .. } = &*self.inner;
+        let config = self.config();
         let parsed = Source::parse(source, None, None, false)?;
         sessions.settled(id).await;
         if let Some(spec) = sessions.spec(id) {
@@ -114,13 +125,14 @@ impl Deployer {
         if !allowed(source, &config.subscriptions.sources) {
             return Err(DeployError::SourceNotAllowed);
         }
-        let path = pipelines::find_named(pipeline, config)?;
+        let path = pipelines::find_named(pipeline, &config)?;
         let deployment = compiler.deployment(pipeline, &path).await?;
         let spec =
             Spec { id: id.to_owned(), source: parsed, deployment, settings, decode: Default::default() };
-        sessions.start(spec)?;
+        let over = sessions.start(spec)?;
         tokio::spawn(end_when_deserted(
             id.to_owned(),
+            over,
             sessions.clone(),
             hub.clone(),
             Duration::from_secs(config.subscriptions.grace_s),
@@ -136,19 +148,33 @@ fn allowed(source: &str, prefixes: &[String]) -> bool {
     !climbs && prefixes.iter().any(|prefix| source.starts_with(prefix.as_str()))
 }
 
-/// Waits until nobody has subscribed to a session for the grace period, then ends it.
-async fn end_when_deserted(id: String, sessions: Sessions, hub: Hub, grace: Duration) {
+/// Waits until nobody has subscribed to a session for the grace period, then ends it. `over` closes with the session: the
+/// next one of its name is another's.
+async fn end_when_deserted(
+    id: String,
+    mut over: watch::Receiver<()>,
+    sessions: Sessions,
+    hub: Hub,
+    grace: Duration,
+) {
     let mut subscribers = hub.watch_subscribers(&id);
-    loop {
-        // Its first subscriber counts from the moment when the session was asked for.
-        let returned = tokio::time::timeout(grace, subscribers.wait_for(|count| *count > 0)).await;
-        if !matches!(returned, Ok(Ok(_))) {
-            break;
+    let deserted = async {
+        loop {
+            // Its first subscriber counts from the moment when the session was asked for.
+            let returned = tokio::time::timeout(grace, subscribers.wait_for(|count| *count > 0)).await;
+            if !matches!(returned, Ok(Ok(_))) {
+                return;
+            }
+            drop(returned);
+            if subscribers.wait_for(|count| *count == 0).await.is_err() {
+                return;
+            }
         }
-        drop(returned);
-        if subscribers.wait_for(|count| *count == 0).await.is_err() {
-            break;
-        }
+    };
+    tokio::select! {
+        biased;
+        _ = over.changed() => return,
+        () = deserted => {}
     }
     // An operator may have ended it before.
     let _ = sessions.stop(&id, "its last subscriber is gone").await;

@@ -64,7 +64,7 @@ pub fn event(
         time: rfc3339(result.capture_ns),
         kind: event.kind.clone(),
         deployment: deployment.to_owned(),
-        frame: result.frame,
+        frame: Some(result.frame),
         detections: all(&event.detections, result.frame)?,
         data,
     })

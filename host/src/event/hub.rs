@@ -8,7 +8,7 @@ use ocelli_protocol::worker::FrameResult;
 use tokio::sync::watch;
 
 use super::convert::{self, BadResult};
-use super::queue::{Queue, Slow};
+use super::queue::{Losses, Queue, Slow};
 use super::wire::{Detections, Event, ServerMessage, State};
 
 /// Where sessions publish and subscribers listen. Cheap to clone; all clones are one hub. Nothing here ever waits for a
@@ -22,7 +22,21 @@ pub struct Hub {
 struct Shared {
     // Locked before a topic's own lock where both are held, and never while a message is serialised.
     topics: Mutex<HashMap<Arc<str>, Arc<Topic>>>,
+    /// Subscribers made and subscribers gone, so far.
     subscribers: AtomicU64,
+    gone: AtomicU64,
+    losses: Arc<Losses>,
+}
+
+/// How a hub stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Who listens now, whether to a session or to none yet.
+    pub subscribers: u64,
+    /// Detections that subscribers were too slow for, so far.
+    pub missed: u64,
+    /// Subscribers closed for being too slow for events, so far.
+    pub closed: u64,
 }
 
 #[derive(Debug)]
@@ -99,10 +113,15 @@ impl Hub {
     pub fn publish_event(&self, session: &str, event: &Event) -> u64 {
         let topic = self.live_topic(session);
         let mut inner = lock(&topic.inner);
-        inner.seq += 1;
-        let seq = inner.seq;
-        topic.tell(&mut inner, || ServerMessage::Event { session, seq, event }.to_text());
-        seq
+        topic.number(&mut inner, event)
+    }
+
+    /// As [`publish_event`](Self::publish_event), of a session that may have ended meanwhile: then nothing is told, and
+    /// there is no number.
+    pub fn publish_event_if_alive(&self, session: &str, event: &Event) -> Option<u64> {
+        let topic = self.topics().get(session).cloned()?;
+        let mut inner = lock(&topic.inner);
+        inner.lives.then(|| topic.number(&mut inner, event))
     }
 
     /// Notes what the session is doing and tells all subscribers. `reason` is for a person and holds no credential.
@@ -134,8 +153,21 @@ impl Hub {
         Subscriber {
             hub: self.clone(),
             id: self.shared.subscribers.fetch_add(1, Ordering::Relaxed),
-            queue: Arc::default(),
+            queue: Arc::new(Queue::new(Arc::clone(&self.shared.losses))),
             sessions: Mutex::default(),
+        }
+    }
+
+    /// How many listen, and what was lost so far.
+    pub fn counts(&self) -> Counts {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Shared { subscribers, gone, losses, .. } = &*self.shared;
+        // Read first, so that nobody counts as gone who is not yet counted as made.
+        let gone = load(gone);
+        Counts {
+            subscribers: load(subscribers).saturating_sub(gone),
+            missed: load(&losses.missed),
+            closed: load(&losses.closed),
         }
     }
 
@@ -211,6 +243,14 @@ impl Inner {
 }
 
 impl Topic {
+    /// Gives an event the session's next number and tells every subscriber.
+    fn number(&self, inner: &mut Inner, event: &Event) -> u64 {
+        inner.seq += 1;
+        let seq = inner.seq;
+        self.tell(inner, || ServerMessage::Event { session: &self.session, seq, event }.to_text());
+        seq
+    }
+
     /// Gives every subscriber a message, and loses those that are too slow for it.
     fn tell(&self, inner: &mut Inner, message: impl FnOnce() -> Arc<str>) {
         if inner.members.is_empty() {
@@ -319,6 +359,7 @@ impl Drop for Subscriber {
     fn drop(&mut self) {
         let sessions = std::mem::take(&mut *lock(&self.sessions));
         sessions.iter().for_each(|session| self.leave(session));
+        self.hub.shared.gone.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -16,6 +16,6 @@ mod queue;
 mod wire;
 
 pub use convert::{BadResult, detections, event, rfc3339};
-pub use hub::{Hold, Hub, Subscriber};
+pub use hub::{Counts, Hold, Hub, Subscriber};
 pub use queue::{MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, Slow};
-pub use wire::{Attribute, Attributes, Detection, Detections, Event, Latency, ServerMessage, State};
+pub use wire::{ALERT, Attribute, Attributes, Detection, Detections, Event, Latency, ServerMessage, State};

@@ -1,6 +1,7 @@
 //! What waits for one subscriber: bounded in number and in bytes, whatever is published and however slowly it reads.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -23,11 +24,21 @@ pub const MAX_BYTES: usize = 16 << 20;
 #[error("more than {MAX_EVENTS} events were waiting to be read")]
 pub struct Slow;
 
-/// A subscriber's queue: written by the hub, read by the subscriber alone.
+/// What all queues of a hub have lost so far.
 #[derive(Debug, Default)]
+pub(super) struct Losses {
+    /// Detections that a subscriber was too slow for.
+    pub(super) missed: AtomicU64,
+    /// Subscribers closed because they were too slow for events.
+    pub(super) closed: AtomicU64,
+}
+
+/// A subscriber's queue: written by the hub, read by the subscriber alone.
+#[derive(Debug)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     changed: Notify,
+    losses: Arc<Losses>,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +62,11 @@ struct Lane {
 }
 
 impl Queue {
+    /// An empty queue that counts what it loses.
+    pub(super) fn new(losses: Arc<Losses>) -> Self {
+        Self { waiting: Mutex::default(), changed: Notify::default(), losses }
+    }
+
     /// Adds something that must not be skipped. False when the subscriber is closed, by this message or before.
     pub(super) fn push_event(&self, text: Arc<str>) -> bool {
         let mut waiting = self.lock();
@@ -59,6 +75,7 @@ impl Queue {
         }
         if waiting.events.len() >= MAX_EVENTS || waiting.event_bytes.saturating_add(text.len()) > MAX_BYTES {
             *waiting = Waiting { closed: true, ..Waiting::default() };
+            self.losses.closed.fetch_add(1, Ordering::Relaxed);
         } else {
             let ticket = waiting.ticket();
             waiting.event_bytes += text.len();
@@ -85,11 +102,13 @@ impl Queue {
             && let Some(&oldest) = lane.tickets.front()
         {
             waiting.skip(oldest);
+            self.losses.missed.fetch_add(1, Ordering::Relaxed);
         }
         // The message that has just come stays, whatever its size.
         while waiting.detection_bytes > MAX_BYTES && waiting.detections.len() > 1 {
             let Some((&oldest, _)) = waiting.detections.first_key_value() else { break };
             waiting.skip(oldest);
+            self.losses.missed.fetch_add(1, Ordering::Relaxed);
         }
         drop(waiting);
         self.changed.notify_one();

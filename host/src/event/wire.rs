@@ -6,6 +6,9 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+/// The kind of the event by which the host tells that an alert was raised or cleared.
+pub const ALERT: &str = "alert";
+
 /// What a session is doing. The session manager owns the transitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -206,19 +209,20 @@ pub struct Latency {
     pub total: f64,
 }
 
-/// Something that happened, as a pipeline told it. Its pictures are not sent to subscribers.
+/// Something that happened, as a pipeline or the host told it. Pictures are not sent to subscribers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
-    /// Wall-clock time of the picture that it was seen in: RFC 3339 in UTC, with milliseconds.
+    /// Wall-clock time of the picture that it was seen in, or of the host's event: RFC 3339 in UTC, with milliseconds.
     pub time: String,
-    /// What happened.
+    /// What happened. [`ALERT`] where the host tells it.
     pub kind: String,
-    /// The deployment that saw it.
+    /// The deployment that saw it, or that ran.
     pub deployment: String,
-    /// The frame's number in its source.
-    pub frame: u64,
+    /// The frame's number in its source. None for what the host tells: it was seen in no frame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame: Option<u64>,
     /// The objects that it is about.
     pub detections: Vec<Detection>,
-    /// What else the pipeline has to say.
+    /// What else there is to say.
     pub data: Map<String, Value>,
 }

@@ -20,6 +20,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Interest};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
+use crate::config::Sandbox;
+
 /// How long loading the library and warming the preloaded models may take. A large model on a slow disk takes tens of
 /// seconds.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -43,7 +45,11 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts the process and waits until it says that it is ready.
-    pub(super) async fn start(program: &Path, configure: &Configure) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        program: &Path,
+        configure: &Configure,
+        sandbox: Sandbox,
+    ) -> anyhow::Result<Self> {
         let (ours, theirs) = packet_pair()?;
         rustix::fs::fcntl_setfl(&ours, rustix::fs::fcntl_getfl(&ours)? | rustix::fs::OFlags::NONBLOCK)?;
         let mut command = Command::new(program);
@@ -70,7 +76,16 @@ impl Child {
         let mut child = Self { process, socket, stderr, stderr_reader };
         child.send(&FromHost::Configure(configure.clone()), &[]).await?;
         match tokio::time::timeout(READY_TIMEOUT, child.receive()).await {
-            Ok(Ok(ToHost::Ready { version, confinement: _ })) => {
+            Ok(Ok(ToHost::Ready { version, confinement })) => {
+                if !confinement.is_complete() {
+                    let lacks = confinement.lacks();
+                    if sandbox == Sandbox::Required {
+                        bail!(
+                            "it is not confined as session_processes.sandbox = \"required\" wants: {lacks}"
+                        );
+                    }
+                    tracing::warn!(target: "ocelli::inference", "the inference process is not fully confined: {lacks}");
+                }
                 tracing::info!(target: "ocelli::inference", pid = child.pid(), "ONNX Runtime {version} is ready");
                 Ok(child)
             }

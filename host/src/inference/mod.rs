@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -24,7 +25,7 @@ use ocelli_protocol::shm::SharedMemory;
 use rustix::net::RecvFlags;
 use tokio::sync::{mpsc, watch};
 
-use crate::config::Config;
+use crate::config::{Config, Sandbox};
 use catalogue::Catalogue;
 use child::Child;
 
@@ -47,6 +48,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub struct Inference {
     requests: mpsc::Sender<Request>,
     pid: watch::Receiver<Option<u32>>,
+    restarts: Arc<AtomicU64>,
     models: Arc<[Model]>,
 }
 
@@ -106,12 +108,23 @@ impl Inference {
             models: catalogue.models().cloned().collect(),
             preload: settings.preload.clone(),
         };
-        let child = Child::start(&program, &configure).await.context("starting the inference process")?;
+        let sandbox = config.session_processes.sandbox;
+        let child =
+            Child::start(&program, &configure, sandbox).await.context("starting the inference process")?;
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (pid_sender, pid) = watch::channel(child.pid());
-        let supervisor = Supervisor { program, configure, inbox, sessions: BTreeMap::new(), pid: pid_sender };
+        let restarts = Arc::<AtomicU64>::default();
+        let supervisor = Supervisor {
+            program,
+            configure,
+            sandbox,
+            inbox,
+            sessions: BTreeMap::new(),
+            pid: pid_sender,
+            restarts: Arc::clone(&restarts),
+        };
         tokio::spawn(supervisor.run(child));
-        Ok(Self { requests, pid, models: catalogue.models().cloned().collect() })
+        Ok(Self { requests, pid, restarts, models: catalogue.models().cloned().collect() })
     }
 
     /// The models that sessions may use, sorted by name.
@@ -122,6 +135,11 @@ impl Inference {
     /// The process that serves now; none while it is being replaced.
     pub fn pid(&self) -> Option<u32> {
         *self.pid.borrow()
+    }
+
+    /// How often the process was replaced.
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
     }
 
     /// Makes the socket and the shared memory of a session and announces it to the inference process.
@@ -141,7 +159,6 @@ impl Inference {
 }
 
 fn next_number() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
@@ -149,9 +166,11 @@ fn next_number() -> u64 {
 struct Supervisor {
     program: PathBuf,
     configure: Configure,
+    sandbox: Sandbox,
     inbox: mpsc::Receiver<Request>,
     sessions: BTreeMap<u64, Attached>,
     pid: watch::Sender<Option<u32>>,
+    restarts: Arc<AtomicU64>,
 }
 
 impl Supervisor {
@@ -167,7 +186,7 @@ impl Supervisor {
                 wait = FIRST_WAIT;
             }
             child = loop {
-                match Child::start(&self.program, &self.configure).await {
+                match Child::start(&self.program, &self.configure, self.sandbox).await {
                     Ok(child) => break child,
                     Err(error) => {
                         tracing::error!(target: "ocelli::inference", "the inference process does not start: {error:#}");
@@ -176,6 +195,7 @@ impl Supervisor {
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(LONGEST_WAIT);
             };
+            self.restarts.fetch_add(1, Ordering::Relaxed);
             self.pid.send_replace(child.pid());
             tracing::info!(target: "ocelli::inference", sessions = self.sessions.len(), "inference process replaced");
         }

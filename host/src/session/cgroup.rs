@@ -58,7 +58,7 @@ const NUMBERS: u32 = 1000;
 
 /// Why workers run without control groups. What to do about it is the same in all cases; see [`REMEDY`].
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unavailable {
+pub enum Unavailable {
     /// cgroup v1, or nothing at all.
     #[error("no cgroup v2 hierarchy is mounted")]
     NotMounted,
@@ -105,11 +105,12 @@ pub(crate) enum Unavailable {
 }
 
 /// What an operator can do where control groups are not available.
-pub(crate) const REMEDY: &str = "run the host as a systemd service with Delegate=yes, as config/ocelli.service has it";
+pub const REMEDY: &str =
+    "run the host as a systemd service with Delegate=yes, as config/ocelli.service has it";
 
 /// The groups of this host's workers. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct ControlGroups {
+pub struct ControlGroups {
     inner: Arc<Inner>,
 }
 
@@ -159,7 +160,7 @@ impl ControlGroups {
     /// Takes the host's own control group over, where it is the host's to divide: moves the host into a leaf, hands the
     /// controllers down, and removes what an earlier host has left. To be called once, before any child is started:
     /// children begin in the group of their parent.
-    pub(crate) fn set_up() -> Result<Self, Unavailable> {
+    pub fn set_up() -> Result<Self, Unavailable> {
         let read = |path: &str| {
             fs::read_to_string(path).map_err(|source| Unavailable::Io { path: path.into(), source })
         };
@@ -180,10 +181,8 @@ impl ControlGroups {
         }
         let path = folder.join("cgroup.controllers");
         let list = fs::read_to_string(&path).map_err(|source| Unavailable::Io { path, source })?;
-        let controllers = Controllers::parse(&list).ok_or_else(|| Unavailable::NoControllers {
-            group: folder.clone(),
-            v1: own.v1_controllers,
-        })?;
+        let controllers = Controllers::parse(&list)
+            .ok_or_else(|| Unavailable::NoControllers { group: folder.clone(), v1: own.v1_controllers })?;
         if !delegated {
             return Err(Unavailable::NotDelegated(folder.clone()));
         }
@@ -200,12 +199,12 @@ impl ControlGroups {
     }
 
     /// Where the groups are, for a line of the log.
-    pub(crate) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         &self.inner.folder
     }
 
     /// What the groups do not bound because the controller was not handed down to the host.
-    pub(crate) fn lacks(&self) -> Option<&'static str> {
+    pub fn lacks(&self) -> Option<&'static str> {
         match self.inner.controllers {
             Controllers { memory: false, .. } => Some("memory"),
             Controllers { cpu: false, .. } => Some("cpu"),

@@ -14,9 +14,15 @@
 //! the source's reader is kept meanwhile. Losses in a row, none of them after ten seconds of results, are a crash loop, which
 //! ends in `failed` and waits for a person.
 
+mod bounds;
+mod cgroup;
 mod health;
+pub mod latency;
 mod phase;
 mod run;
+mod sandbox;
+mod serving;
+mod totals;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -28,7 +34,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::limit::LimitCounts;
-use ocelli_protocol::worker::{Counters, Decode, Description, WorkerLimits};
+use ocelli_protocol::worker::{Decode, Description, WorkerLimits};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -38,6 +44,12 @@ use crate::config::source::Source;
 use crate::event::{Hub, State};
 use crate::inference::Inference;
 use crate::source::Sources;
+use latency::Latencies;
+pub use sandbox::check_sandbox;
+pub use totals::{Frames, Skipped};
+use totals::Totals;
+
+pub use cgroup::{ControlGroups, REMEDY as CONTROL_GROUPS_REMEDY, Unavailable};
 
 /// Requests to a session's task that may wait.
 const REQUESTS: usize = 32;
@@ -73,15 +85,23 @@ impl Programs {
     }
 }
 
-/// A compiled pipeline, ready to be run by any number of workers.
+/// A compiled pipeline, ready to be run by any number of workers, or why there is none.
 #[derive(Debug, Clone)]
 pub struct Deployment {
     /// The pipeline's name or path, as the config or the subscriber gave it.
     pub pipeline: String,
-    /// The first 12 hexadecimal digits of the component's SHA-256: what results carry as `deployment`.
+    /// The first 12 hexadecimal digits of the component's SHA-256: what results carry as `deployment`. Empty where there
+    /// is no component.
     pub id: String,
-    /// The compiled component, open for reading.
-    pub compiled: Arc<OwnedFd>,
+    /// The compiled component, open for reading; or why there is none, with which the session fails.
+    pub compiled: Result<Arc<OwnedFd>, String>,
+}
+
+impl Deployment {
+    /// Stands for a pipeline that cannot be run.
+    pub fn missing(pipeline: &str, reason: String) -> Self {
+        Self { pipeline: pipeline.to_owned(), id: String::new(), compiled: Err(reason) }
+    }
 }
 
 /// What a session is made of.
@@ -128,67 +148,40 @@ pub struct SessionStatus {
     pub results: u64,
     /// Events since the session was made.
     pub events: u64,
-    /// What became of the frames since the worker started.
+    /// What became of the frames since the session was made.
     pub frames: Frames,
     /// Bytes of the component's linear memories together.
     pub guest_memory: u64,
     /// How often the pipeline ran into each limit since the session was made; those that it never met are left out.
     #[serde(serialize_with = "by_name")]
     pub limits: LimitCounts,
+    /// The alerts that are raised now.
+    pub alerts: Vec<&'static str>,
     /// What the kernel enforces on the worker; none before it has said so.
     pub sandbox: Option<Confinement>,
+    /// Whether the worker runs in a control group of its own, which bounds its memory and CPU time.
+    pub control_group: bool,
 }
 
 fn by_name<S: Serializer>(counts: &LimitCounts, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(counts.hit().map(|(limit, count)| (limit.name(), count)))
 }
 
-/// Counts of frames.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Frames {
-    /// Access units that the worker got.
-    pub received: u64,
-    /// Pictures decoded.
-    pub decoded: u64,
-    /// Frames that the pipeline processed.
-    pub processed: u64,
-    /// Inferences run.
-    pub inferred: u64,
-    /// Skipped frames by reason.
-    pub skipped: Skipped,
-}
-
-/// Skipped frames by reason.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Skipped {
-    /// A newer frame had come.
-    pub newer: u64,
-    /// The decode setting leaves them out.
-    pub setting: u64,
-    /// They came before the first key frame.
-    pub no_key: u64,
-    /// Damaged.
-    pub corrupt: u64,
-    /// The worker's queue was full.
-    pub queue: u64,
-}
-
-impl From<Counters> for Frames {
-    fn from(counters: Counters) -> Self {
-        Self {
-            received: counters.received,
-            decoded: counters.decoded,
-            processed: counters.processed,
-            inferred: counters.inferred,
-            skipped: Skipped {
-                newer: counters.skipped_newer,
-                setting: counters.skipped_setting,
-                no_key: counters.skipped_no_key,
-                corrupt: counters.skipped_corrupt,
-                queue: 0,
-            },
-        }
-    }
+/// A session as metrics and alerts see it.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// As the API shows it.
+    pub status: SessionStatus,
+    /// How long its frames took, since the session was made.
+    pub latencies: Latencies,
+    /// When its pipeline last gave a result, or was ready to.
+    pub last_result: Option<Instant>,
+    /// Since when its source delivers nothing.
+    pub source_down: Option<Instant>,
+    /// Bytes of private memory that its worker may have.
+    pub memory_limit: u64,
+    /// Bytes that the component's linear memories may have together.
+    pub guest_memory_limit: u64,
 }
 
 /// Why a request to a session failed.
@@ -242,13 +235,23 @@ pub(crate) struct Environment {
     pub(crate) sources: Sources,
     pub(crate) inference: Inference,
     pub(crate) hub: Hub,
-    pub(crate) limits: Limits,
+    pub(crate) groups: Option<ControlGroups>,
+    /// Those of the config in force.
+    limits: Mutex<Limits>,
+}
+
+impl Environment {
+    fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Bounds from the config.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     worker: WorkerLimits,
+    /// CPU time of a worker in percent of one core.
+    cpu_percent: u32,
     /// Within which a worker that hangs is noticed.
     health: Duration,
     /// Whether a worker that is not confined as it should be may run.
@@ -274,6 +277,7 @@ impl Limits {
                 attachments_per_frame: resources.attachments_per_frame,
                 log_lines_per_second: resources.log_lines_per_second,
             },
+            cpu_percent: resources.cpu_percent,
             health: Duration::from_secs(config.session_processes.health_check_interval),
             sandbox: config.session_processes.sandbox,
             cleanup: Duration::from_secs(config.session_processes.process_cleanup_timeout),
@@ -284,7 +288,7 @@ impl Limits {
 
 /// What a session's task shows of itself.
 struct Shared {
-    spec: Spec,
+    spec: Mutex<Arc<Spec>>,
     shown: Mutex<Shown>,
 }
 
@@ -298,12 +302,14 @@ struct Shown {
     last_error: Option<String>,
     results: u64,
     events: u64,
-    frames: Frames,
+    totals: Totals,
+    latencies: Latencies,
     guest_memory: u64,
-    /// Of the worker that runs; those before it are in `past_limits`.
-    limits: LimitCounts,
-    past_limits: LimitCounts,
+    alerts: Vec<&'static str>,
     confinement: Option<Confinement>,
+    control_group: bool,
+    /// What the worker that runs may use, or the next one if none runs.
+    allowed: WorkerLimits,
     /// When the pipeline last gave a result, or was ready to.
     last_result: Option<Instant>,
     /// Since when the source delivers nothing.
@@ -311,10 +317,11 @@ struct Shown {
 }
 
 impl Shown {
-    /// Takes in a worker's totals.
-    fn count(&mut self, frames: Frames, limits: LimitCounts) {
-        self.frames = frames;
-        self.limits = limits;
+    /// The worker is gone.
+    fn end_worker(&mut self) {
+        self.pid = None;
+        self.guest_memory = 0;
+        self.totals.end_worker();
     }
 }
 
@@ -323,25 +330,36 @@ impl Shared {
         change(&mut self.shown.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn spec(&self) -> Arc<Spec> {
+        Arc::clone(&self.spec.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_spec(&self, spec: Arc<Spec>) {
+        *self.spec.lock().unwrap_or_else(PoisonError::into_inner) = spec;
+    }
+
     fn status(&self) -> SessionStatus {
+        let spec = self.spec();
         self.update(|shown| SessionStatus {
-            id: self.spec.id.clone(),
+            id: spec.id.clone(),
             state: shown.state,
             reason: shown.reason.clone(),
             pid: shown.pid,
-            source: self.spec.source.to_string(),
-            pipeline: self.spec.deployment.pipeline.clone(),
+            source: spec.source.to_string(),
+            pipeline: spec.deployment.pipeline.clone(),
             pipeline_version: shown.description.as_ref().map(|d| format!("{} {}", d.name, d.version)),
-            deployment: self.spec.deployment.id.clone(),
+            deployment: spec.deployment.id.clone(),
             uptime_s: (shown.since.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
             restarts: shown.restarts,
             last_error: shown.last_error.clone(),
             results: shown.results,
             events: shown.events,
-            frames: shown.frames.clone(),
+            frames: shown.totals.frames(),
             guest_memory: shown.guest_memory,
-            limits: shown.past_limits.plus(shown.limits),
+            limits: shown.totals.limits(),
+            alerts: shown.alerts.clone(),
             sandbox: shown.confinement.clone(),
+            control_group: shown.control_group,
         })
     }
 }
@@ -350,6 +368,8 @@ impl Shared {
 enum Request {
     Command { request: String, answer: oneshot::Sender<Result<String, SessionError>> },
     Restart,
+    /// A new start with another spec of the same name.
+    Replace { spec: Arc<Spec> },
     Stop { reason: String },
 }
 
@@ -383,19 +403,27 @@ impl Sessions {
         sources: Sources,
         inference: Inference,
         hub: Hub,
+        groups: Option<ControlGroups>,
         config: &Config,
     ) -> Self {
-        let environment = Environment { programs, sources, inference, hub, limits: Limits::new(config) };
+        let limits = Mutex::new(Limits::new(config));
+        let environment = Environment { programs, sources, inference, hub, groups, limits };
         Self { environment: Arc::new(environment), entries: Arc::default() }
     }
 
-    /// Makes a session and starts it.
-    pub fn start(&self, spec: Spec) -> Result<(), SessionError> {
+    /// Takes limits over from another config: those on workers for workers that start from now on, all others at once.
+    pub fn follow(&self, config: &Config) {
+        *self.environment.limits.lock().unwrap_or_else(PoisonError::into_inner) = Limits::new(config);
+    }
+
+    /// Makes a session and starts it. What it returns closes when the session is over.
+    pub fn start(&self, spec: Spec) -> Result<watch::Receiver<()>, SessionError> {
         let mut entries = self.entries();
         if entries.contains_key(&spec.id) {
             return Err(SessionError::Exists(spec.id));
         }
-        let limit = self.environment.limits.sessions;
+        let limits = self.environment.limits();
+        let limit = limits.sessions;
         if entries.len() >= limit {
             return Err(SessionError::Limit { limit, holders: entries.keys().cloned().collect() });
         }
@@ -410,15 +438,17 @@ impl Sessions {
             last_error: None,
             results: 0,
             events: 0,
-            frames: Frames::default(),
+            totals: Totals::default(),
+            latencies: Latencies::default(),
             guest_memory: 0,
-            limits: LimitCounts::default(),
-            past_limits: LimitCounts::default(),
+            alerts: Vec::new(),
             confinement: None,
+            control_group: false,
+            allowed: limits.worker,
             last_result: None,
             source_down: None,
         };
-        let shared = Arc::new(Shared { spec, shown: Mutex::new(shown) });
+        let shared = Arc::new(Shared { spec: Mutex::new(Arc::new(spec)), shown: Mutex::new(shown) });
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let task = run::Task::new(Arc::clone(&self.environment), Arc::clone(&shared), inbox);
         let (running, over) = watch::channel(());
@@ -426,13 +456,39 @@ impl Sessions {
             task.run().await;
             drop(running);
         });
-        entries.insert(id, Entry { shared, requests, ending: false, over });
-        Ok(())
+        entries.insert(id, Entry { shared, requests, ending: false, over: over.clone() });
+        Ok(over)
     }
 
     /// All sessions, sorted by name.
     pub fn list(&self) -> Vec<SessionStatus> {
         self.entries().values().map(|entry| entry.shared.status()).collect()
+    }
+
+    /// All sessions with what metrics and alerts need, sorted by name. Holds up no session for longer than its numbers
+    /// take to copy.
+    pub fn observe(&self) -> Vec<Observation> {
+        let shared: Vec<Arc<Shared>> =
+            self.entries().values().map(|entry| Arc::clone(&entry.shared)).collect();
+        let observe = |shared: &Arc<Shared>| {
+            let status = shared.status();
+            shared.update(|shown| Observation {
+                status,
+                latencies: shown.latencies,
+                last_result: shown.last_result,
+                source_down: shown.source_down,
+                memory_limit: shown.allowed.memory,
+                guest_memory_limit: shown.allowed.guest_memory,
+            })
+        };
+        shared.iter().map(observe).collect()
+    }
+
+    /// Shows the alerts that are raised of a session, by their names.
+    pub fn show_alerts(&self, id: &str, alerts: Vec<&'static str>) {
+        if let Some(entry) = self.entries().get(id) {
+            entry.shared.update(|shown| shown.alerts = alerts);
+        }
     }
 
     /// One session.
@@ -441,8 +497,8 @@ impl Sessions {
     }
 
     /// What a session is made of.
-    pub fn spec(&self, id: &str) -> Option<Spec> {
-        self.entries().get(id).map(|entry| entry.shared.spec.clone())
+    pub fn spec(&self, id: &str) -> Option<Arc<Spec>> {
+        self.entries().get(id).map(|entry| entry.shared.spec())
     }
 
     /// Asks a session's pipeline a question.
@@ -461,6 +517,16 @@ impl Sessions {
     /// Starts a session anew: a fresh worker at once, whatever state it is in.
     pub async fn restart(&self, id: &str) -> Result<(), SessionError> {
         self.request(id, Request::Restart).await
+    }
+
+    /// Gives the session of this name another spec: a fresh worker at once, whatever state it is in. Its subscribers
+    /// stay, its events are numbered on, and a source that is the same stays connected.
+    pub async fn replace(&self, spec: Spec) -> Result<(), SessionError> {
+        let spec = Arc::new(spec);
+        if self.entries().get(&spec.id).is_some_and(|entry| entry.ending) {
+            return Err(SessionError::Unknown(spec.id.clone()));
+        }
+        self.request(&spec.id, Request::Replace { spec: Arc::clone(&spec) }).await
     }
 
     /// Ends a session and forgets it. Returns when its worker is gone.

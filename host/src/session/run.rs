@@ -1,27 +1,30 @@
 //! The task of one session. [`Task::run`] only loops: it serves, and decides what follows; [`Task::serve`] does the work
 //! of one worker's life.
 
-use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ocelli_protocol::confinement::Confinement;
-use ocelli_protocol::worker::{Counters, FromWorker, Level, Pacing, Start, ToWorker};
+use ocelli_protocol::limit::Limit;
 use ocelli_protocol::wire::WireError;
+use ocelli_protocol::worker::{Counters, FromWorker, Level, Pacing, Stage, Start, ToWorker, WorkerLimits};
 use rand::Rng;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::bounds;
+use super::cgroup::GroupLimits;
 use super::health::Health;
 use super::phase::{Change, Life};
+use super::serving::{Note, Serving};
 use super::worker::{Outbox, Received, Worker};
-use super::{Environment, Frames, Request, SessionError, Shared};
+use super::{Environment, Frames, Limits, Request, SessionError, Shared, Spec};
 use crate::config::Sandbox;
 use crate::event::State;
 use crate::inference::{Attachment, catalogue};
-use crate::source::{SourceEvent, Subscription};
+use crate::source::Subscription;
 
 /// How long loading a component, its `init` and opening its models may take. A model of hundreds of megabytes that is
 /// not preloaded takes tens of seconds.
@@ -37,15 +40,6 @@ const STABLE: Duration = Duration::from_secs(10);
 
 /// A wait is lengthened by up to this share, so that sessions that fell together do not start together.
 const JITTER: f64 = 0.25;
-
-/// Questions to a pipeline that wait for their answer.
-const MAX_PENDING: usize = 64;
-
-/// Words from the pump that wait to be heard: one is enough to say that the source changed.
-const NOTES: usize = 4;
-
-/// Questions that wait for the pump.
-const OUTGOING: usize = 8;
 
 /// How long a worker that its session gave up may take to end by itself.
 const END_GRACE: Duration = Duration::from_millis(500);
@@ -70,18 +64,10 @@ enum Ended {
     Broken(String),
 }
 
-/// What the pump says of the source.
-enum Note {
-    Up,
-    Down(String),
-    Ended,
-}
-
-type Answer = oneshot::Sender<Result<String, SessionError>>;
-
 pub(super) struct Task {
     environment: Arc<Environment>,
     shared: Arc<Shared>,
+    spec: Arc<Spec>,
     requests: mpsc::Receiver<Request>,
     life: Life,
     /// The last worker's subscription, kept so that the source's reader lives on until the next one has subscribed.
@@ -94,7 +80,8 @@ impl Task {
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
     ) -> Self {
-        Self { environment, shared, requests, life: Life::default(), subscription: None }
+        let spec = shared.spec();
+        Self { environment, shared, spec, requests, life: Life::default(), subscription: None }
     }
 
     /// Serves until the session is stopped.
@@ -110,7 +97,8 @@ impl Task {
                     self.change(Change::Fail(reason));
                 }
                 Ended::Lost(reason) | Ended::Broken(reason) => {
-                    tracing::error!(target: "ocelli::session", session = self.id(), "worker lost: {reason}");
+                    let deployment = &self.spec.deployment.id;
+                    tracing::error!(target: "ocelli::session", session = self.id(), deployment, "worker lost: {reason}");
                     self.shared.update(|shown| shown.last_error = Some(reason.clone()));
                     self.change(Change::WorkerLost(reason));
                 }
@@ -145,6 +133,11 @@ impl Task {
                     self.change(Change::Restart);
                     return true;
                 }
+                Some(Request::Replace { spec }) => {
+                    self.change(Change::Restart);
+                    self.take_over(spec);
+                    return true;
+                }
                 Some(Request::Command { answer, .. }) => {
                     let _ = answer.send(Err(SessionError::NotRunning(self.id().to_owned())));
                 }
@@ -159,7 +152,12 @@ impl Task {
 
     /// One worker's life, from its start to the moment when it is gone.
     async fn serve(&mut self) -> Ended {
-        let started = match self.start_worker().await {
+        let component = match &self.spec.deployment.compiled {
+            Ok(component) => Arc::clone(component),
+            Err(reason) => return Ended::Failed(reason.clone()),
+        };
+        let limits = self.environment.limits();
+        let started = match self.start_worker(&component, limits).await {
             Ok(started) => started,
             Err(error) => return Ended::Lost(format!("{error:#}")),
         };
@@ -169,9 +167,10 @@ impl Task {
         self.shared.update(|shown| {
             shown.pid = worker.pid();
             shown.confinement = None;
+            shown.control_group = worker.is_in_group();
+            shown.allowed = limits.worker;
         });
-        let limit = self.environment.limits.health;
-        let mut health = Watched::new(limit);
+        let mut health = Watched::new(limits.health, limits.worker);
         let mut outbox = Some(outbox);
         let mut serving = None;
         let ended = loop {
@@ -201,12 +200,14 @@ impl Task {
         if let Some(serving) = serving {
             self.subscription = serving.stop(self.id()).await;
         }
-        let grace = if matches!(ended, Ended::Lost(_)) { END_GRACE } else { self.environment.limits.cleanup };
-        let status = worker.end(grace).await;
+        let grace =
+            if matches!(ended, Ended::Lost(_)) { END_GRACE } else { self.environment.limits().cleanup };
+        let (status, out_of_memory) = worker.end(grace).await;
         self.shared.update(|shown| {
-            shown.pid = None;
-            shown.guest_memory = 0;
-            shown.past_limits = shown.past_limits.plus(std::mem::take(&mut shown.limits));
+            if out_of_memory {
+                shown.totals.hit(Limit::Memory);
+            }
+            shown.end_worker();
         });
         match ended {
             Ended::Lost(reason) => Ended::Lost(format!("{reason} ({status})")),
@@ -214,16 +215,25 @@ impl Task {
         }
     }
 
-    async fn start_worker(&mut self) -> anyhow::Result<(Worker, Outbox, Attachment)> {
+    async fn start_worker(
+        &mut self,
+        component: &OwnedFd,
+        limits: Limits,
+    ) -> anyhow::Result<(Worker, Outbox, Attachment)> {
         let environment = Arc::clone(&self.environment);
-        let spec = &self.shared.spec;
+        let spec = Arc::clone(&self.spec);
         // Subscribing first lets a cold camera connect while the worker starts. The old subscription goes when the new
         // one is there, so that the reader does not end in between.
         self.subscription = Some(environment.sources.subscribe(&spec.source));
         let attachment = environment.inference.attach(&spec.id).await?;
-        let (worker, mut outbox) =
-            Worker::start(&environment.programs, &spec.id, &attachment, &spec.deployment.compiled)?;
-        let limits = environment.limits;
+        let (mut worker, mut outbox) =
+            Worker::start(&environment.programs, &spec.id, &attachment, component)?;
+        if let Some(groups) = &environment.groups {
+            let group = GroupLimits { memory: limits.worker.memory, cpu_percent: limits.cpu_percent };
+            if let Err(error) = worker.enter_group(groups.clone(), group).await {
+                tracing::warn!(target: "ocelli::session", session = spec.id, "no control group: {error}");
+            }
+        }
         let start = Start {
             session: spec.id.clone(),
             settings: serde_json::to_string(&spec.settings)?,
@@ -248,6 +258,7 @@ impl Task {
                         if self.shared.update(|shown| shown.confinement.is_none()) {
                             return Err(Ended::Broken("the worker did not say how it is confined".into()));
                         }
+                        bounds::description(&description).map_err(Ended::Broken)?;
                         let lacks = catalogue::lacks(self.environment.inference.models(), &description);
                         self.shared.update(|shown| shown.description = Some(description));
                         if let Some(lacks) = lacks {
@@ -257,14 +268,18 @@ impl Task {
                     FromWorker::Ready => return Ok(()),
                     FromWorker::Log { level, context, message, frame } => self.log(level, &context, &message, frame),
                     FromWorker::Failed { stage, message, counters, .. } => {
-                        self.shared.update(|shown| shown.limits = counters.limits);
-                        return Err(Ended::Lost(format!("{stage:?}: {message}")));
+                        self.shared.update(|shown| shown.totals.count_limits(counters.limits));
+                        return Err(failed(stage, message));
                     }
                     other => return Err(out_of_turn(&other)),
                 },
                 _ = health.looks.tick() => health.look(0)?,
                 request = self.requests.recv() => match request {
                     Some(Request::Restart) => return Err(Ended::Restart),
+                    Some(Request::Replace { spec }) => {
+                        self.take_over(spec);
+                        return Err(Ended::Restart);
+                    }
                     Some(Request::Stop { reason }) => return Err(Ended::Stop(reason)),
                     Some(Request::Command { answer, .. }) => {
                         let _ = answer.send(Err(SessionError::NotRunning(self.id().to_owned())));
@@ -290,16 +305,16 @@ impl Task {
                 Ok(message) => self.handle(message, serving, health),
                 Err(ended) => Some(ended),
             },
-            _ = health.looks.tick() => health.look(serving.sent.load(Ordering::Relaxed)).err(),
+            _ = health.looks.tick() => health.look(serving.sent.units.load(Ordering::Relaxed)).err(),
             Some(note) = serving.notes.recv() => {
                 match note {
                     Note::Up => self.change(Change::SourceUp),
                     Note::Down(reason) => {
-                        tracing::warn!(target: "ocelli::session", session = self.id(), "source down: {reason}");
+                        let deployment = &self.spec.deployment.id;
+                        tracing::warn!(target: "ocelli::session", session = self.id(), deployment, "source down: {reason}");
                         self.shared.update(|shown| shown.last_error = Some(reason.clone()));
                         self.change(Change::SourceDown(reason));
                     }
-                    // `Finished` follows when the worker has processed what it has.
                     // A file that cannot be read ends with its fault. One that ends well ends with `Finished`, when the
                     // worker has processed what it has.
                     Note::Ended => return self.life.source_fault().map(|fault| Ended::Failed(fault.to_owned())),
@@ -308,6 +323,10 @@ impl Task {
             }
             request = self.requests.recv() => match request {
                 Some(Request::Restart) => Some(Ended::Restart),
+                Some(Request::Replace { spec }) => {
+                    self.take_over(spec);
+                    Some(Ended::Restart)
+                }
                 Some(Request::Stop { reason }) => Some(Ended::Stop(reason)),
                 Some(Request::Command { request, answer }) => {
                     serving.ask(self.id(), request, answer);
@@ -321,6 +340,10 @@ impl Task {
     fn handle(&mut self, message: FromWorker, serving: &mut Serving, health: &mut Watched) -> Option<Ended> {
         match message {
             FromWorker::Result { result, counters } => {
+                if let Err((limit, message)) = bounds::result(&result, &health.limits) {
+                    self.shared.update(|shown| shown.totals.hit(limit));
+                    return Some(Ended::Broken(message));
+                }
                 if serving.since.elapsed() >= STABLE {
                     self.life.apply(Change::Served);
                 }
@@ -329,18 +352,20 @@ impl Task {
                     shown.results += u64::from(result.detections.is_some());
                     shown.events += result.events.len() as u64;
                     shown.last_result = Some(Instant::now());
-                    shown.count(serving.frames(counters), counters.limits);
+                    shown.latencies.record(&result.stations);
+                    shown.totals.count(serving.frames(counters), counters.limits);
                 });
-                let (frame, deployment) = (result.frame, &self.shared.spec.deployment.id);
+                let (frame, deployment) = (result.frame, &self.spec.deployment.id);
                 if let Err(error) = self.environment.hub.publish_result(self.id(), deployment, result) {
                     self.shared.update(|shown| shown.last_error = Some(error.to_string()));
                     self.log(Level::Error, "result", &error.to_string(), Some(frame));
                 }
             }
             FromWorker::FrameFailed { frame, message, counters } => {
+                let message = bounds::cause(message);
                 health.counted(counters);
                 self.shared.update(|shown| {
-                    shown.count(serving.frames(counters), counters.limits);
+                    shown.totals.count(serving.frames(counters), counters.limits);
                     shown.last_error = Some(message.clone());
                 });
                 self.log(Level::Error, "process", &message, Some(frame));
@@ -353,17 +378,20 @@ impl Task {
                 Some(waiting) => {
                     let _ = waiting.send(answer.map_err(SessionError::Refused));
                 }
-                None => return Some(Ended::Broken(format!("an answer to a question {id} that nobody asked"))),
+                None => {
+                    return Some(Ended::Broken(format!("an answer to a question {id} that nobody asked")));
+                }
             },
-            FromWorker::Finished { counters } => {
-                self.shared.update(|shown| shown.count(serving.frames(counters), counters.limits));
+            FromWorker::Finished { counters } if serving.sent.end.load(Ordering::Acquire) => {
+                self.shared.update(|shown| shown.totals.count(serving.frames(counters), counters.limits));
                 return Some(Ended::Finished);
             }
             FromWorker::Failed { stage, message, counters, .. } => {
-                self.shared.update(|shown| shown.count(serving.frames(counters), counters.limits));
-                return Some(Ended::Lost(format!("{stage:?}: {message}")));
+                self.shared.update(|shown| shown.totals.count(serving.frames(counters), counters.limits));
+                return Some(failed(stage, message));
             }
-            other @ (FromWorker::Confined(_)
+            other @ (FromWorker::Finished { .. }
+            | FromWorker::Confined(_)
             | FromWorker::Described(_)
             | FromWorker::Ready
             | FromWorker::Snapshot
@@ -376,7 +404,7 @@ impl Task {
     fn confined(&self, confinement: Confinement) -> Result<(), Ended> {
         let (complete, lacks) = (confinement.is_complete(), confinement.lacks());
         self.shared.update(|shown| shown.confinement = Some(confinement));
-        if !complete && self.environment.limits.sandbox == Sandbox::Required {
+        if !complete && self.environment.limits().sandbox == Sandbox::Required {
             return Err(Ended::Failed(format!(
                 "the worker is not confined as session_processes.sandbox = \"required\" wants: {lacks}"
             )));
@@ -384,23 +412,30 @@ impl Task {
         Ok(())
     }
 
-    fn alive(
-        &self,
-        serving: Option<&Serving>,
-        counters: Counters,
-        guest_memory: u64,
-        health: &mut Watched,
-    ) {
+    fn alive(&self, serving: Option<&Serving>, counters: Counters, guest_memory: u64, health: &mut Watched) {
         health.counted(counters);
         self.shared.update(|shown| {
             shown.guest_memory = guest_memory;
             let frames = serving.map_or_else(|| Frames::from(counters), |serving| serving.frames(counters));
-            shown.count(frames, counters.limits);
+            shown.totals.count(frames, counters.limits);
         });
     }
 
     fn id(&self) -> &str {
-        &self.shared.spec.id
+        &self.spec.id
+    }
+
+    /// Makes another spec the session's, for the next worker.
+    fn take_over(&mut self, spec: Arc<Spec>) {
+        if spec.source != self.spec.source {
+            // What is wrong with the old source says nothing of the new one.
+            self.life.apply(Change::SourceUp);
+            self.shared.update(|shown| shown.source_down = None);
+        }
+        // The next pipeline speaks for itself.
+        self.shared.update(|shown| shown.description = None);
+        self.shared.set_spec(Arc::clone(&spec));
+        self.spec = spec;
     }
 
     /// Takes a change in, and shows and publishes the state if it is another than before.
@@ -431,14 +466,16 @@ impl Task {
             shown.state = state;
             shown.reason = reason.map(str::to_owned);
         });
-        let shown = reason.unwrap_or_default();
-        tracing::info!(target: "ocelli::session", session = self.id(), ?state, reason = shown, "session state");
+        // A backtrace has been logged with the loss that it explains.
+        let told = reason.and_then(|reason| reason.lines().next());
+        let deployment = &self.spec.deployment.id;
+        tracing::info!(target: "ocelli::session", session = self.id(), deployment, %state, reason = told, "session state");
         self.environment.hub.publish_state(self.id(), state, reason.map(str::to_owned));
     }
 
     /// Writes a line of the worker or its pipeline to the host's log.
     fn log(&self, level: Level, context: &str, message: &str, frame: Option<u64>) {
-        let (session, deployment) = (self.id(), self.shared.spec.deployment.id.as_str());
+        let (session, deployment) = (self.id(), self.spec.deployment.id.as_str());
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(target: "ocelli::pipeline", session, deployment, frame, context, "{message}")
@@ -454,14 +491,20 @@ impl Task {
     }
 }
 
+/// What a worker says that cannot go on.
+fn failed(stage: Stage, message: String) -> Ended {
+    Ended::Lost(format!("{stage:?}: {}", bounds::cause(message)))
+}
+
 /// What a worker may not say now. Only the beginning is told: a message may be megabytes.
 fn out_of_turn(message: &FromWorker) -> Ended {
     const TOLD: usize = 200;
     Ended::Broken(format!("out of turn: {:.TOLD$}", format!("{message:?}")))
 }
 
-/// A worker's health, and when it is looked at.
+/// A worker's health, when it is looked at, and what the worker may use.
 struct Watched {
+    limits: WorkerLimits,
     health: Health,
     looks: tokio::time::Interval,
     /// Messages since the last look.
@@ -470,10 +513,10 @@ struct Watched {
 
 impl Watched {
     /// A worker that was started now.
-    fn new(limit: Duration) -> Self {
+    fn new(limit: Duration, limits: WorkerLimits) -> Self {
         let mut looks = tokio::time::interval(Health::interval(limit));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { health: Health::new(limit, Instant::now()), looks, messages: 0 }
+        Self { limits, health: Health::new(limit, Instant::now()), looks, messages: 0 }
     }
 
     /// The message, or how the worker's life has ended.
@@ -509,126 +552,4 @@ impl Watched {
 fn wait(losses: u32) -> Duration {
     let doubled = FIRST_WAIT.saturating_mul(1 << losses.saturating_sub(1).min(16));
     doubled.min(LONGEST_WAIT).mul_f64(1.0 + rand::rng().random_range(0.0..JITTER))
-}
-
-/// A worker that gets frames.
-struct Serving {
-    notes: mpsc::Receiver<Note>,
-    outgoing: mpsc::Sender<ToWorker>,
-    pump: JoinHandle<Subscription>,
-    pending: BTreeMap<u64, Answer>,
-    next_question: u64,
-    since: Instant,
-    /// Access units written to the worker.
-    sent: Arc<AtomicU64>,
-    dropped: Arc<AtomicU64>,
-}
-
-impl Serving {
-    fn start(outbox: Outbox, subscription: Subscription) -> Self {
-        let (note_sender, notes) = mpsc::channel(NOTES);
-        let (outgoing, questions) = mpsc::channel(OUTGOING);
-        let dropped = subscription.dropped();
-        let sent = Arc::<AtomicU64>::default();
-        let pump = tokio::spawn(pump(outbox, subscription, questions, note_sender, Arc::clone(&sent)));
-        Self {
-            notes,
-            outgoing,
-            pump,
-            pending: BTreeMap::new(),
-            next_question: 0,
-            since: Instant::now(),
-            sent,
-            dropped,
-        }
-    }
-
-    /// The worker's counts, with what never reached it.
-    fn frames(&self, counters: Counters) -> Frames {
-        let mut frames = Frames::from(counters);
-        frames.skipped.queue = self.dropped.load(Ordering::Relaxed);
-        frames
-    }
-
-    fn ask(&mut self, session: &str, request: String, answer: Answer) {
-        let id = self.next_question;
-        self.next_question += 1;
-        // A question whose asker has gone away does not take up room.
-        self.pending.retain(|_, waiting| !waiting.is_closed());
-        let sent = self.pending.len() < MAX_PENDING
-            && self.outgoing.try_send(ToWorker::Command { id, request }).is_ok();
-        if sent {
-            self.pending.insert(id, answer);
-        } else {
-            let message = format!("session {session:?} has too many unanswered commands");
-            let _ = answer.send(Err(SessionError::Refused(message)));
-        }
-    }
-
-    /// Ends the pump, which closes the worker's connection, and gives the subscription back. Questions still open are
-    /// answered by dropping them.
-    async fn stop(self, session: &str) -> Option<Subscription> {
-        // The pump may be waiting for a worker that no longer reads: its write fails when that worker is killed, but a
-        // session must not wait for that.
-        drop(self.outgoing);
-        drop(self.notes);
-        let mut pump = self.pump;
-        match tokio::time::timeout(END_GRACE, &mut pump).await {
-            Ok(Ok(subscription)) => Some(subscription),
-            Ok(Err(error)) => {
-                tracing::error!(target: "ocelli::session", session, "the pump failed: {error}");
-                None
-            }
-            Err(_) => {
-                pump.abort();
-                let _ = pump.await;
-                None
-            }
-        }
-    }
-}
-
-/// Carries access units from the source to the worker, and questions between them, until the session or the worker is
-/// gone. Gives the subscription back.
-async fn pump(
-    mut outbox: Outbox,
-    mut subscription: Subscription,
-    mut questions: mpsc::Receiver<ToWorker>,
-    notes: mpsc::Sender<Note>,
-    units: Arc<AtomicU64>,
-) -> Subscription {
-    let mut ended = false;
-    loop {
-        let sent = tokio::select! {
-            biased;
-            question = questions.recv() => match question {
-                Some(question) => outbox.send(&question, &[]).await,
-                None => return subscription,
-            },
-            event = subscription.next(), if !ended => match event {
-                SourceEvent::Unit(unit) => {
-                    let sent = outbox.send_unit(&unit).await;
-                    units.fetch_add(1, Ordering::Relaxed);
-                    sent
-                }
-                SourceEvent::Up => {
-                    let _ = notes.send(Note::Up).await;
-                    Ok(())
-                }
-                SourceEvent::Down(fault) => {
-                    let _ = notes.send(Note::Down(fault.message)).await;
-                    Ok(())
-                }
-                SourceEvent::Ended => {
-                    ended = true;
-                    let _ = notes.send(Note::Ended).await;
-                    outbox.send(&ToWorker::End, &[]).await
-                }
-            },
-        };
-        // The worker is gone: its end of the connection tells the session.
-        if sent.is_err() {
-            return subscription;
-        }
-    }
 }

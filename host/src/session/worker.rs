@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 use super::Programs;
+use super::cgroup::{ControlGroups, Group, GroupLimits};
 use crate::inference::Attachment;
 use crate::source::AccessUnit;
 
@@ -32,6 +33,7 @@ pub(super) type Received = Result<(FromWorker, Vec<u8>), WireError>;
 /// A running worker. It is killed when this is dropped.
 pub(super) struct Worker {
     child: Child,
+    group: Option<Group>,
     /// Its messages, the end of the connection last.
     pub(super) inbox: mpsc::Receiver<Received>,
 }
@@ -73,7 +75,29 @@ impl Worker {
         let (read, write) = UnixStream::from_std(ours)?.into_split();
         let (sender, inbox) = mpsc::channel(INBOX);
         tokio::spawn(receive_all(read, sender));
-        Ok((Self { child, inbox }, Outbox(write)))
+        Ok((Self { child, group: None, inbox }, Outbox(write)))
+    }
+
+    /// Puts the process into a control group of its own. To be called before it is told what to run.
+    pub(super) async fn enter_group(
+        &mut self,
+        groups: ControlGroups,
+        limits: GroupLimits,
+    ) -> anyhow::Result<()> {
+        let pid = self.pid().context("the worker has ended")?;
+        // The kernel may take some ten milliseconds over it.
+        let entered = tokio::task::spawn_blocking(move || {
+            let group = groups.create(limits)?;
+            group.admit(pid)?;
+            std::io::Result::Ok(group)
+        });
+        self.group = Some(entered.await??);
+        Ok(())
+    }
+
+    /// Whether the process is in a control group of its own.
+    pub(super) fn is_in_group(&self) -> bool {
+        self.group.is_some()
     }
 
     /// The process's number while it lives.
@@ -87,9 +111,10 @@ impl Worker {
         let _ = self.child.start_kill();
     }
 
-    /// Waits until the process has ended by itself, kills it after `grace`, and tells how it ended. Its messages are
-    /// thrown away: a worker that waits for room to send would never end.
-    pub(super) async fn end(mut self, grace: Duration) -> String {
+    /// Waits until the process has ended by itself, kills it after `grace`, and tells how it ended and whether its
+    /// control group's memory was used up. Its messages are thrown away: a worker that waits for room to send would
+    /// never end.
+    pub(super) async fn end(mut self, grace: Duration) -> (String, bool) {
         self.inbox.close();
         while self.inbox.try_recv().is_ok() {}
         let status = match tokio::time::timeout(grace, self.child.wait()).await {
@@ -99,7 +124,12 @@ impl Worker {
                 self.child.wait().await
             }
         };
-        status.map_or_else(|error| error.to_string(), |status| status.to_string())
+        let mut status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let out_of_memory = self.group.as_ref().is_some_and(Group::is_out_of_memory);
+        if out_of_memory {
+            status += ": killed by its memory limit (control group)";
+        }
+        (status, out_of_memory)
     }
 }
 

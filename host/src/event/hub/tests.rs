@@ -337,6 +337,36 @@ fn topics_of_sessions_that_never_were_go_with_their_last_subscriber() {
     assert_eq!(hub.topics().len(), 0);
 }
 
+#[test]
+fn an_event_of_a_session_that_is_gone_is_told_to_nobody_and_leaves_nothing() {
+    let hub = Hub::new();
+    assert_eq!(hub.publish_event_if_alive("cam", &happened()), None);
+    assert_eq!(hub.topics().len(), 0);
+    hub.publish_state("cam", State::Running, None);
+    assert_eq!(hub.publish_event_if_alive("cam", &happened()), Some(1));
+    assert_eq!(hub.publish_event("cam", &happened()), 2, "in the numbering of the session's events");
+    let subscriber = hub.subscriber();
+    subscriber.subscribe("cam", true);
+    hub.forget("cam");
+    assert_eq!(hub.publish_event_if_alive("cam", &happened()), None);
+    assert_eq!(drain(&subscriber).0.len(), 1, "subscribed alone");
+}
+
+#[test]
+fn the_hub_counts_who_listens_and_what_was_lost() {
+    let hub = Hub::new();
+    assert_eq!(hub.counts(), Counts::default());
+    let (slow, other) = (hub.subscriber(), hub.subscriber());
+    slow.subscribe("cam", true);
+    (0..MAX_DETECTIONS as u64 + 44).for_each(|frame| hub.publish_detections("cam", &found(frame)));
+    assert_eq!(hub.counts(), Counts { subscribers: 2, missed: 44, closed: 0 });
+    (0..=MAX_EVENTS).for_each(|_| hub.publish_state("cam", State::Running, None));
+    drop(other);
+    assert_eq!(hub.counts(), Counts { subscribers: 1, missed: 44, closed: 1 });
+    drop(slow);
+    assert_eq!(hub.counts().subscribers, 0);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Detections(usize),

@@ -64,9 +64,9 @@ fn unescape(field: &str) -> String {
     let mut parts = field.split('\\');
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let code = part.split_at_checked(3).and_then(|(digits, rest)| {
-            Some((char::from(u8::from_str_radix(digits, 8).ok()?), rest))
-        });
+        let code = part
+            .split_at_checked(3)
+            .and_then(|(digits, rest)| Some((char::from(u8::from_str_radix(digits, 8).ok()?), rest)));
         match code {
             Some((character, rest)) => {
                 text.push(character);

@@ -1,0 +1,353 @@
+//! What differs between two configs, key by key: what a running host can take over, and what has to wait.
+//!
+//! Names of keys are told, never their values: those may be secrets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::source::Source;
+use super::{Camera, Config, SessionProcesses};
+
+/// When a changed key outside `[[cameras]]` takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// At once.
+    Now,
+    /// For workers that start from now on; those that run keep what they have.
+    NextWorker,
+    /// When the host is restarted.
+    NextHost,
+}
+
+/// Keys and sections that take effect later than at once.
+const LATER: [(&str, Effect); 9] = [
+    ("server", Effect::NextHost),
+    ("session_processes.log_rotation", Effect::NextHost),
+    ("inference", Effect::NextHost),
+    ("models", Effect::NextHost),
+    ("logs", Effect::NextHost),
+    ("store", Effect::NextHost),
+    ("session_processes.health_check_interval", Effect::NextWorker),
+    ("session_processes.sandbox", Effect::NextWorker),
+    ("resource_limits", Effect::NextWorker),
+];
+
+/// The keys outside `[[cameras]]` that differ, as `section.key`, by their effect.
+pub fn sections(old: &Config, new: &Config) -> BTreeMap<Effect, Vec<String>> {
+    let mut changes = BTreeMap::<Effect, Vec<String>>::new();
+    for key in differing("", Some(&as_json(old)), Some(&as_json(new))) {
+        let below = |section: &str| {
+            key.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let effect =
+            LATER.iter().find(|(section, _)| below(section)).map_or(Effect::Now, |(_, effect)| *effect);
+        changes.entry(effect).or_default().push(key);
+    }
+    changes
+}
+
+/// What a host that runs with `running` does when it is given `wanted`: everything new but what has to wait for its
+/// next start.
+#[must_use]
+pub fn in_force(running: &Config, wanted: Config) -> Config {
+    let Config {
+        server: _,
+        session_processes,
+        resource_limits,
+        inference: _,
+        models: _,
+        logs: _,
+        store: _,
+        subscriptions,
+        alerts,
+        cameras,
+    } = wanted;
+    let log_rotation = running.session_processes.log_rotation.clone();
+    Config {
+        session_processes: SessionProcesses { log_rotation, ..session_processes },
+        resource_limits,
+        subscriptions,
+        alerts,
+        cameras,
+        ..running.clone()
+    }
+}
+
+/// Sections without cameras. A new one does not compile until it is here.
+fn as_json(config: &Config) -> Value {
+    let Config {
+        server,
+        session_processes,
+        resource_limits,
+        inference,
+        models,
+        logs,
+        store,
+        subscriptions,
+        alerts,
+        cameras: _,
+    } = config;
+    serde_json::json!({
+        "server": server,
+        "session_processes": session_processes,
+        "resource_limits": resource_limits,
+        "inference": inference,
+        "models": models,
+        "logs": logs,
+        "store": store,
+        "subscriptions": subscriptions,
+        "alerts": alerts,
+    })
+}
+
+/// The paths of the innermost keys whose values differ, those included that only one of the two has.
+fn differing(path: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<String> {
+    match (old, new) {
+        (Some(Value::Object(old)), Some(Value::Object(new))) => {
+            let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            let below = keys.into_iter().flat_map(|key| {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                differing(&path, old.get(key), new.get(key))
+            });
+            below.collect()
+        }
+        _ if old == new => Vec::new(),
+        _ => vec![path.to_owned()],
+    }
+}
+
+/// What differs between the cameras of two configs.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CameraChanges {
+    /// New ones.
+    pub added: Vec<Camera>,
+    /// Names of those that are gone.
+    pub removed: Vec<String>,
+    /// Those with another entry than before.
+    pub changed: Vec<ChangedCamera>,
+}
+
+/// A camera with another entry than before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChangedCamera {
+    /// Its new entry.
+    pub camera: Camera,
+    /// The keys that differ; never empty.
+    pub keys: Vec<String>,
+}
+
+impl CameraChanges {
+    /// What leads from one set of cameras to another. The order of entries means nothing.
+    pub fn between<'a>(
+        old: impl IntoIterator<Item = &'a Camera>,
+        new: impl IntoIterator<Item = &'a Camera>,
+    ) -> Self {
+        let mut old: BTreeMap<&str, &Camera> =
+            old.into_iter().map(|camera| (camera.id.as_str(), camera)).collect();
+        let mut changes = Self::default();
+        for camera in new {
+            match old.remove(camera.id.as_str()) {
+                None => changes.added.push(camera.clone()),
+                Some(before) if before == camera => {}
+                Some(before) => changes
+                    .changed
+                    .push(ChangedCamera { camera: camera.clone(), keys: differing_keys(before, camera) }),
+            }
+        }
+        changes.removed = old.into_keys().map(str::to_owned).collect();
+        changes
+    }
+}
+
+/// The keys that differ between two entries of one camera.
+fn differing_keys(old: &Camera, new: &Camera) -> Vec<String> {
+    let mut keys: Vec<String> =
+        source_keys(&old.source, &new.source).into_iter().map(str::to_owned).collect();
+    if old.pipeline != new.pipeline {
+        keys.push("pipeline".into());
+    }
+    let settings = |camera: &Camera| Value::Object(camera.settings.clone());
+    keys.extend(differing("settings", Some(&settings(old)), Some(&settings(new))));
+    if old.decode != new.decode {
+        keys.push("decode".into());
+    }
+    keys
+}
+
+fn source_keys(old: &Source, new: &Source) -> Vec<&'static str> {
+    let differs: Vec<(&str, bool)> = match (old, new) {
+        (Source::Rtsp(old), Source::Rtsp(new)) => vec![
+            ("source", old.url() != new.url()),
+            ("source (user name or password)", old.credentials != new.credentials),
+            ("transport", old.transport != new.transport),
+        ],
+        (Source::File(old), Source::File(new)) => vec![
+            ("source", old.path != new.path),
+            ("pace", old.pace != new.pace),
+            ("repeat", old.repeat != new.repeat),
+        ],
+        _ => vec![("source", true)],
+    };
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parsed(text: &str) -> Config {
+        Config::from_text(Path::new("test.toml"), text, &[]).unwrap()
+    }
+
+    fn one(entry: &str) -> Camera {
+        let mut config = parsed(&format!("[[cameras]]\nid = \"cam\"\n{entry}\n"));
+        config.cameras.remove(0)
+    }
+
+    fn keys(old: &str, new: &str) -> Vec<String> {
+        let changes = CameraChanges::between(&[one(old)], &[one(new)]);
+        assert!(changes.added.is_empty() && changes.removed.is_empty());
+        changes.changed.into_iter().flat_map(|changed| changed.keys).collect()
+    }
+
+    #[test]
+    fn the_keys_that_changed_are_named_and_no_value_of_theirs() {
+        let rtsp = "source = \"rtsp://ann:hush@camera/a\"\npipeline = \"eye\"";
+        assert_eq!(keys(rtsp, rtsp), Vec::<String>::new());
+        let password = rtsp.replace("hush", "secret");
+        assert_eq!(keys(rtsp, &password), ["source (user name or password)"]);
+        assert_eq!(keys(rtsp, &rtsp.replace("camera/a", "camera/b")), ["source"]);
+        assert_eq!(
+            keys(rtsp, &format!("{rtsp}\ntransport = \"udp\"\ndecode = \"key\"")),
+            ["transport", "decode"]
+        );
+        assert_eq!(keys(rtsp, &rtsp.replace("eye", "ear")), ["pipeline"]);
+        let file = "source = \"file:a.mp4\"\npipeline = \"eye\"";
+        assert_eq!(keys(rtsp, file), ["source"]);
+        assert_eq!(keys(file, &format!("{file}\npace = \"realtime\"\nrepeat = true")), ["pace", "repeat"]);
+        let set = |settings: &str| format!("{file}\nsettings = {{ {settings} }}");
+        assert_eq!(
+            keys(
+                &set("score = 0.4, zone = { left = 1, top = 2 }"),
+                &set("zone = { left = 1, top = 3 }, token = \"t\"")
+            ),
+            ["settings.score", "settings.token", "settings.zone.top"]
+        );
+    }
+
+    #[test]
+    fn each_key_outside_the_cameras_has_its_effect() {
+        let new = parsed(
+            "[server]\nlisten = \"127.0.0.1:9000\"\n\
+             [session_processes]\nmax_concurrent_sessions = 30\nprocess_cleanup_timeout = 5\n\
+             health_check_interval = 3\nsandbox = \"required\"\n\
+             [session_processes.log_rotation]\nbackup_count = 1\n\
+             [resource_limits]\ncall_cpu_ms = 500\ncpu_percent = 100\n\
+             [inference]\nthreads = 3\n[models]\ndirectory = \"m\"\n[logs]\ndirectory = \"l\"\n\
+             [store]\ndirectory = \"d\"\n[subscriptions]\ngrace_s = 1\n[alerts]\nno_results_s = 1\n",
+        );
+        let changes = sections(&Config::default(), &new);
+        assert_eq!(
+            changes[&Effect::Now],
+            [
+                "alerts.no_results_s",
+                "session_processes.max_concurrent_sessions",
+                "session_processes.process_cleanup_timeout",
+                "subscriptions.grace_s"
+            ]
+        );
+        assert_eq!(
+            changes[&Effect::NextWorker],
+            [
+                "resource_limits.call_cpu_ms",
+                "resource_limits.cpu_percent",
+                "session_processes.health_check_interval",
+                "session_processes.sandbox"
+            ]
+        );
+        assert_eq!(
+            changes[&Effect::NextHost],
+            [
+                "inference.threads",
+                "logs.directory",
+                "models.directory",
+                "server.listen",
+                "session_processes.log_rotation.backup_count",
+                "store.directory"
+            ]
+        );
+        // What is in force afterwards differs from what is wanted by what has to wait, and by nothing else.
+        let waiting = sections(&in_force(&Config::default(), new.clone()), &new);
+        assert_eq!(waiting.keys().collect::<Vec<_>>(), [&Effect::NextHost]);
+        assert_eq!(waiting[&Effect::NextHost], changes[&Effect::NextHost]);
+    }
+
+    /// Entries that differ in few ways, so that equal ones are common.
+    fn camera() -> impl Strategy<Value = Camera> {
+        let source =
+            prop_oneof![Just("rtsp://a/"), Just("rtsp://u:p@a/"), Just("rtsp://u:q@a/"), Just("file:a.mp4")];
+        ("[a-f]", source, "[xy]", prop::option::of(0..2)).prop_map(|(id, source, pipeline, score)| Camera {
+            id,
+            source: Source::parse(source, None, None, false).unwrap(),
+            pipeline,
+            settings: score.map(|score| ("score".to_owned(), Value::from(score))).into_iter().collect(),
+            decode: Default::default(),
+        })
+    }
+
+    fn cameras() -> impl Strategy<Value = Vec<Camera>> {
+        prop::collection::vec(camera(), 0..6).prop_map(|cameras| {
+            let unique: BTreeMap<String, Camera> =
+                cameras.into_iter().map(|camera| (camera.id.clone(), camera)).collect();
+            unique.into_values().collect()
+        })
+    }
+
+    fn by_id(cameras: &[Camera]) -> BTreeMap<String, Camera> {
+        cameras.iter().map(|camera| (camera.id.clone(), camera.clone())).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn applying_the_changes_touches_exactly_the_cameras_that_differ_whatever_the_order(
+            (old, old_shuffled) in cameras().prop_flat_map(|list| (Just(list.clone()), Just(list).prop_shuffle())),
+            (new, new_shuffled) in cameras().prop_flat_map(|list| (Just(list.clone()), Just(list).prop_shuffle())),
+        ) {
+            let changes = CameraChanges::between(&old_shuffled, &new_shuffled);
+            let (old, new) = (by_id(&old), by_id(&new));
+            let mut running = old.clone();
+            let mut touched = Vec::new();
+            for id in &changes.removed {
+                prop_assert!(running.remove(id).is_some(), "{id} did not run");
+                touched.push(id.clone());
+            }
+            for changed in &changes.changed {
+                prop_assert!(!changed.keys.is_empty());
+                let before = running.insert(changed.camera.id.clone(), changed.camera.clone());
+                prop_assert!(before.is_some_and(|before| before != changed.camera));
+                touched.push(changed.camera.id.clone());
+            }
+            for camera in &changes.added {
+                prop_assert!(running.insert(camera.id.clone(), camera.clone()).is_none());
+                touched.push(camera.id.clone());
+            }
+            prop_assert_eq!(&running, &new);
+            touched.sort();
+            let all: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            let differ: Vec<String> = all.into_iter().filter(|id| old.get(*id) != new.get(*id)).cloned().collect();
+            prop_assert_eq!(touched, differ);
+        }
+
+        #[test]
+        fn a_config_differs_in_nothing_from_itself_in_another_order(
+            (list, shuffled) in cameras().prop_flat_map(|list| (Just(list.clone()), Just(list).prop_shuffle())),
+        ) {
+            prop_assert_eq!(CameraChanges::between(&list, &shuffled), CameraChanges::default());
+        }
+    }
+}

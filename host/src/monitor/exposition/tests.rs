@@ -1,0 +1,322 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use ocelli_protocol::limit::LimitCounts;
+use ocelli_protocol::worker::Stations;
+
+use super::*;
+use crate::session::latency::Latencies;
+use crate::session::{Frames, SessionStatus, Skipped};
+
+/// Names that a config accepts, and some that no config does.
+const ODD_NAMES: [&str; 6] = [
+    "display-001;cam-001",
+    "the \"gate\"",
+    r"back\slash\n",
+    "Eingang Süd, 門",
+    "a}b{c=\"d\",e\"",
+    "two\nlines",
+];
+
+fn session(id: &str) -> Session {
+    let mut limits = LimitCounts::default();
+    limits.add(Limit::LogLines, 3);
+    let skipped = Skipped { newer: 5, setting: 0, no_key: 1, corrupt: 0, queue: 2 };
+    let mut latencies = Latencies::default();
+    for ms in [4u64, 40, 400] {
+        let ns = ms * 1_000_000;
+        let (decoded, submitted) = (1_000_000, 1_500_000);
+        latencies.record(&Stations { received: 0, decoded, submitted, inferred: ns - 1, emitted: ns });
+    }
+    let status = SessionStatus {
+        id: id.to_owned(),
+        state: State::Degraded,
+        reason: Some("connection refused".into()),
+        pid: Some(77),
+        source: "rtsp://camera/stream".into(),
+        pipeline: "object-detect".into(),
+        pipeline_version: None,
+        deployment: "0a1b2c3d4e5f".into(),
+        uptime_s: 12.0,
+        restarts: 1,
+        last_error: None,
+        results: 3,
+        events: 2,
+        frames: Frames { received: 45, decoded: 44, processed: 40, inferred: 39, skipped },
+        guest_memory: 1 << 20,
+        limits,
+        alerts: vec!["source_down"],
+        sandbox: None,
+        control_group: false,
+    };
+    let worker = Usage { life: (77, 5), cpu: 1.25, resident: 40 << 20, data: 30 << 20, threads: 3 };
+    Session {
+        observation: Observation {
+            status,
+            latencies,
+            last_result: None,
+            source_down: Some(std::time::Instant::now()),
+            memory_limit: 2 << 30,
+            guest_memory_limit: 256 << 20,
+        },
+        worker: WorkerUsage { now: Some(worker), cpu: 3.5 },
+        proportional: Some(21 << 20),
+        subscribers: 2,
+        result_age: Some(0.25),
+        alerts: vec![Alert::SourceDown],
+    }
+}
+
+fn exposition(sessions: &[&str]) -> Exposition {
+    let own = Usage { life: (7, 5), cpu: 2.5, resident: 20 << 20, data: 15 << 20, threads: 4 };
+    Exposition {
+        sessions: sessions.iter().map(|id| session(id)).collect(),
+        programs: vec![
+            Program { name: "host", now: Some(own), cpu: 2.5 },
+            Program { name: "inference", now: None, cpu: 100.0 },
+        ],
+        descriptors: Some((40, 16_384)),
+        inference_restarts: 1,
+        session_limit: 20,
+        hub: Counts { subscribers: 3, missed: 44, closed: 1 },
+        lost_lines: 9,
+        rooms: vec![Room { folder: "logs", free: 1 << 30, size: 4 << 30 }],
+        disk_alert: false,
+    }
+}
+
+type Labels = BTreeMap<String, String>;
+
+/// An exposition as a strict reader of OpenMetrics takes it: types by family, and samples by name and labels.
+struct Parsed {
+    types: BTreeMap<String, String>,
+    samples: BTreeMap<(String, Labels), f64>,
+}
+
+impl Parsed {
+    fn of(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        Self::read(text).get(name, labels)
+    }
+
+    fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let labels: Labels = labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        self.samples.get(&(name.to_owned(), labels)).copied()
+    }
+
+    /// Panics at whatever the format does not allow.
+    fn read(text: &str) -> Self {
+        let body = text.strip_suffix("# EOF\n").expect("the last line is # EOF");
+        let (mut types, mut samples) = (BTreeMap::new(), BTreeMap::new());
+        let mut family = (String::new(), String::new());
+        let mut described = BTreeSet::new();
+        for line in body.lines() {
+            if let Some(rest) = line.strip_prefix("# ") {
+                let mut words = rest.splitn(3, ' ');
+                let (keyword, name, value) =
+                    (words.next().unwrap(), words.next().unwrap(), words.next().expect("a value"));
+                assert!(described.insert((keyword.to_owned(), name.to_owned())), "twice: {line}");
+                match keyword {
+                    "HELP" => {
+                        assert!(!value.is_empty(), "{line}");
+                        family = (name.to_owned(), String::new());
+                        check_name(name);
+                    }
+                    "TYPE" => {
+                        assert_eq!(family.0, name, "the help comes first: {line}");
+                        assert!(["counter", "gauge", "histogram", "info"].contains(&value), "{line}");
+                        family.1 = value.to_owned();
+                        types.insert(name.to_owned(), value.to_owned());
+                    }
+                    "UNIT" => assert!(family.0 == name && name.ends_with(&format!("_{value}")), "{line}"),
+                    _ => panic!("an unknown keyword: {line}"),
+                }
+                continue;
+            }
+            let (name, labels, value) = sample(line);
+            let suffix = name.strip_prefix(&family.0).unwrap_or_else(|| panic!("outside its family: {line}"));
+            let suffixes: &[&str] = match family.1.as_str() {
+                "counter" => &["_total"],
+                "gauge" => &[""],
+                "info" => &["_info"],
+                "histogram" => &["_bucket", "_count", "_sum"],
+                _ => panic!("a sample before its type: {line}"),
+            };
+            assert!(suffixes.contains(&suffix), "{line}");
+            assert_eq!(suffix == "_bucket", labels.contains_key("le"), "{line}");
+            if family.1 != "gauge" {
+                assert!(value >= 0.0, "{line}");
+            }
+            assert_eq!(samples.insert((name, labels), value), None, "twice: {line}");
+        }
+        Self { types, samples }
+    }
+}
+
+fn check_name(name: &str) {
+    assert!(name.starts_with("ocelli_"), "{name}");
+    assert!(
+        name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'),
+        "{name}"
+    );
+}
+
+/// Name, labels, value.
+fn sample(line: &str) -> (String, Labels, f64) {
+    let end = line.find(['{', ' ']).unwrap_or_else(|| panic!("no value: {line}"));
+    let (name, mut rest) = line.split_at(end);
+    check_name(name);
+    let mut labels = Labels::new();
+    if let Some(inside) = rest.strip_prefix('{') {
+        rest = inside;
+        loop {
+            let (key, quoted) = rest.split_once("=\"").unwrap_or_else(|| panic!("no label: {line}"));
+            assert!(
+                !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+                "{line}"
+            );
+            let mut value = String::new();
+            let mut characters = quoted.char_indices();
+            let end = loop {
+                match characters.next().unwrap_or_else(|| panic!("a label without end: {line}")) {
+                    (at, '"') => break at,
+                    (_, '\\') => value.push(match characters.next() {
+                        Some((_, 'n')) => '\n',
+                        Some((_, '\\')) => '\\',
+                        Some((_, '"')) => '"',
+                        other => panic!("an unknown escape {other:?}: {line}"),
+                    }),
+                    (_, character) => value.push(character),
+                }
+            };
+            assert_eq!(labels.insert(key.to_owned(), value), None, "twice: {line}");
+            rest = &quoted[end + 1..];
+            match rest.strip_prefix(',') {
+                Some(more) => rest = more,
+                None => break,
+            }
+        }
+        rest = rest.strip_prefix('}').unwrap_or_else(|| panic!("labels without end: {line}"));
+    }
+    let value = rest.strip_prefix(' ').unwrap_or_else(|| panic!("no value: {line}"));
+    (name.to_owned(), labels, value.parse().unwrap_or_else(|_| panic!("no number: {line}")))
+}
+
+#[test]
+fn the_exposition_is_open_metrics_and_says_what_is_so() {
+    let text = exposition(&["cam"]).into_text();
+    let parsed = Parsed::read(&text);
+    let cam = ("session", "cam");
+    for (name, labels, value) in [
+        ("ocelli_build_info", vec![("version", env!("CARGO_PKG_VERSION"))], 1.0),
+        ("ocelli_process_cpu_seconds_total", vec![("process", "host")], 2.5),
+        ("ocelli_process_cpu_seconds_total", vec![("process", "inference")], 100.0),
+        ("ocelli_process_resident_memory_bytes", vec![("process", "host")], f64::from(20 << 20)),
+        ("ocelli_process_open_fds", vec![("process", "host")], 40.0),
+        ("ocelli_inference_up", vec![], 0.0),
+        ("ocelli_inference_restarts_total", vec![], 1.0),
+        ("ocelli_sessions", vec![("state", "degraded")], 1.0),
+        ("ocelli_sessions", vec![("state", "running")], 0.0),
+        ("ocelli_subscribers", vec![], 3.0),
+        ("ocelli_detections_missed_total", vec![], 44.0),
+        ("ocelli_subscribers_closed_total", vec![], 1.0),
+        ("ocelli_log_lines_lost_total", vec![], 9.0),
+        ("ocelli_disk_free_bytes", vec![("folder", "logs")], f64::from(1 << 30)),
+        ("ocelli_alert_active", vec![("alert", "disk")], 0.0),
+        ("ocelli_alert_active", vec![cam, ("alert", "source_down")], 1.0),
+        ("ocelli_alert_active", vec![cam, ("alert", "memory")], 0.0),
+        ("ocelli_session_state", vec![cam, ("state", "degraded")], 1.0),
+        ("ocelli_session_state", vec![cam, ("state", "failed")], 0.0),
+        ("ocelli_session_source_up", vec![cam], 0.0),
+        ("ocelli_session_frames_received_total", vec![cam], 45.0),
+        ("ocelli_session_frames_decoded_total", vec![cam], 44.0),
+        ("ocelli_session_frames_processed_total", vec![cam], 40.0),
+        ("ocelli_session_inferences_total", vec![cam], 39.0),
+        ("ocelli_session_frames_skipped_total", vec![cam, ("reason", "newer")], 5.0),
+        ("ocelli_session_frames_skipped_total", vec![cam, ("reason", "queue")], 2.0),
+        ("ocelli_session_results_total", vec![cam], 3.0),
+        ("ocelli_session_events_total", vec![cam], 2.0),
+        ("ocelli_session_restarts_total", vec![cam], 1.0),
+        ("ocelli_session_limit_hits_total", vec![cam, ("limit", "log_lines")], 3.0),
+        ("ocelli_session_limit_hits_total", vec![cam, ("limit", "memory")], 0.0),
+        ("ocelli_session_latency_seconds_count", vec![cam, ("stage", "total")], 3.0),
+        ("ocelli_session_latency_seconds_bucket", vec![cam, ("stage", "total"), ("le", "0.005")], 1.0),
+        ("ocelli_session_latency_seconds_bucket", vec![cam, ("stage", "total"), ("le", "0.05")], 2.0),
+        ("ocelli_session_latency_seconds_bucket", vec![cam, ("stage", "total"), ("le", "+Inf")], 3.0),
+        ("ocelli_session_latency_seconds_sum", vec![cam, ("stage", "total")], 0.444),
+        ("ocelli_session_subscribers", vec![cam], 2.0),
+        ("ocelli_session_last_result_age_seconds", vec![cam], 0.25),
+        ("ocelli_session_guest_memory_bytes", vec![cam], f64::from(1 << 20)),
+        ("ocelli_worker_cpu_seconds_total", vec![cam], 3.5),
+        ("ocelli_worker_resident_memory_bytes", vec![cam], f64::from(40 << 20)),
+        ("ocelli_worker_proportional_memory_bytes", vec![cam], f64::from(21 << 20)),
+    ] {
+        assert_eq!(parsed.get(name, &labels), Some(value), "{name} {labels:?}\n{text}");
+    }
+    let process = [("process", "inference")];
+    let missing = parsed.get("ocelli_process_resident_memory_bytes", &process);
+    assert_eq!(missing, None, "a process that is not there uses no memory, not 0");
+}
+
+#[test]
+fn names_follow_the_conventions() {
+    let parsed = Parsed::read(&exposition(&["cam"]).into_text());
+    for (family, kind) in &parsed.types {
+        assert!(!family.ends_with("_total") && !family.ends_with("_count"), "{family}");
+        assert!(
+            !["_ms", "_mb", "_kb", "_percent"].iter().any(|unit| family.ends_with(unit)),
+            "base units: {family}"
+        );
+        if kind == "histogram" {
+            assert!(family.ends_with("_seconds"), "{family}");
+        }
+    }
+    // A histogram's buckets are cumulative and end with the count.
+    let mut last: BTreeMap<Labels, f64> = BTreeMap::new();
+    let buckets = parsed.samples.iter().filter(|((name, _), _)| name.ends_with("_bucket"));
+    let mut buckets: Vec<(Labels, f64, f64)> = buckets
+        .map(|((_, labels), count)| {
+            let mut labels = labels.clone();
+            let bound = labels.remove("le").unwrap();
+            (labels, bound.parse().unwrap_or(f64::INFINITY), *count)
+        })
+        .collect();
+    buckets.sort_by(|one, other| (&one.0, one.1).partial_cmp(&(&other.0, other.1)).unwrap());
+    for (labels, _, count) in buckets {
+        let before = last.insert(labels.clone(), count).unwrap_or_default();
+        assert!(before <= count, "{labels:?}");
+    }
+    assert_eq!(last.len(), 5);
+    for (labels, count) in last {
+        let name = "ocelli_session_latency_seconds_count".to_owned();
+        assert_eq!(parsed.samples.get(&(name, labels)), Some(&count));
+    }
+}
+
+#[test]
+fn any_name_of_a_session_comes_through_as_it_is() {
+    let text = exposition(&ODD_NAMES).into_text();
+    let parsed = Parsed::read(&text);
+    for name in ODD_NAMES {
+        let labels = [("session", name)];
+        assert_eq!(parsed.get("ocelli_session_results_total", &labels), Some(3.0), "{name:?}\n{text}");
+    }
+    let sessions = parsed.samples.keys().filter(|(name, _)| name == "ocelli_session_results_total").count();
+    assert_eq!(sessions, ODD_NAMES.len());
+}
+
+#[test]
+fn a_sessions_series_end_with_it() {
+    let of = |text: &str, session: &str| {
+        let parsed = Parsed::read(text);
+        let of = |labels: &Labels| labels.get("session").is_some_and(|name| name == session);
+        parsed.samples.keys().filter(|(_, labels)| of(labels)).count()
+    };
+    let both = exposition(&["one", "two"]).into_text();
+    let series = of(&both, "one");
+    assert_eq!(series, of(&both, "two"));
+    assert!(series < 150, "{series} series for a session");
+    let one = exposition(&["two"]).into_text();
+    assert_eq!((of(&one, "one"), of(&one, "two")), (0, series));
+    assert_eq!(Parsed::of(&one, "ocelli_sessions", &[("state", "degraded")]), Some(1.0));
+    let none = exposition(&[]).into_text();
+    assert_eq!(Parsed::of(&none, "ocelli_subscribers", &[]), Some(3.0));
+}

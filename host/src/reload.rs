@@ -1,0 +1,109 @@
+//! The config while the host runs: read again when SIGHUP asks for it or the file was edited, and applied where it is
+//! without errors.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::{Config, ConfigError, Watch};
+use crate::deploy::{Applied, Deployer};
+
+/// Listens for reasons to read the config again.
+pub(crate) struct Reloads {
+    path: PathBuf,
+    hangup: Signal,
+}
+
+impl Reloads {
+    /// From here on SIGHUP no longer ends the process: one that comes before [`run`](Self::run) is heeded then.
+    pub(crate) fn new(path: &Path) -> anyhow::Result<Self> {
+        let hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
+        Ok(Self { path: path.to_owned(), hangup })
+    }
+
+    /// Applies the config whenever there is a reason to. Never returns; may be dropped at any time.
+    pub(crate) async fn run(mut self, deployer: Deployer) {
+        let mut watch = Watch::new(self.path.clone());
+        // The first report is of the file that the host was started with, unless somebody edited it since.
+        let mut first = true;
+        loop {
+            let asked = tokio::select! {
+                _ = self.hangup.recv() => true,
+                () = watch.edited() => false,
+            };
+            let quiet = !asked && std::mem::take(&mut first);
+            reload(&self.path, &deployer, if asked { "SIGHUP" } else { "edited" }, quiet).await;
+        }
+    }
+}
+
+/// Reads the config and applies it. `quiet`: nothing is said where nothing has changed.
+async fn reload(path: &Path, deployer: &Deployer, cause: &str, quiet: bool) {
+    let owned = path.to_owned();
+    // On a thread of its own: a network file system may take its time.
+    let read = tokio::task::spawn_blocking(move || read(&owned)).await;
+    let wanted = match read {
+        Ok(Ok(wanted)) => wanted,
+        Ok(Err(error)) => return log_problems(&error, cause),
+        Err(error) => {
+            tracing::error!("reading the config: {error}");
+            return;
+        }
+    };
+    let running = deployer.config();
+    for warning in wanted.warnings().into_iter().filter(|warning| !running.warnings().contains(warning)) {
+        tracing::warn!("{warning}");
+    }
+    let applied = deployer.apply(wanted).await;
+    let touched = Applied { untouched: 0, ..applied } != Applied::default() || *running != *deployer.config();
+    if touched || !quiet {
+        tracing::info!(cause, config = %path.display(), "config applied; {applied}");
+    }
+}
+
+/// Reads a config that is to take the place of another. An empty file is what a full disk or a broken tool leaves
+/// behind: to have no cameras, one writes so much as a comment.
+fn read(path: &Path) -> Result<Config, ConfigError> {
+    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
+        let source = std::io::Error::other("the file is empty");
+        return Err(ConfigError::Unreadable { path: path.to_owned(), source });
+    }
+    Config::load(path)
+}
+
+/// Says everything that is wrong, one line for each, so that no line of the log holds several.
+fn log_problems(error: &ConfigError, cause: &str) {
+    const KEPT: &str = "the config is not applied, everything runs on as before";
+    match error {
+        ConfigError::Invalid { path, problems } => {
+            tracing::error!(cause, config = %path.display(), problems = problems.len(), "{KEPT}");
+            for problem in problems {
+                tracing::error!("{}: {problem}", path.display());
+            }
+        }
+        // Its own words are for the first start: how to make one.
+        ConfigError::Missing { path } => {
+            tracing::error!(cause, "{KEPT}: {}: no such file", path.display());
+        }
+        error => tracing::error!(cause, "{KEPT}: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_no_config_to_go_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ocelli.toml");
+        std::fs::write(&path, "").unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.contains("empty") && error.contains("ocelli.toml"), "{error}");
+        std::fs::write(&path, "# no cameras\n").unwrap();
+        assert_eq!(read(&path).unwrap(), Config::load(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(read(&path), Err(ConfigError::Missing { .. })));
+    }
+}

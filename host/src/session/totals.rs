@@ -1,0 +1,179 @@
+//! What became of a session's frames, and which limits it ran into, over all its workers.
+
+use ocelli_protocol::limit::{Limit, LimitCounts};
+use ocelli_protocol::worker::Counters;
+use serde::Serialize;
+
+/// Counts of frames.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Frames {
+    /// Access units that the worker got.
+    pub received: u64,
+    /// Pictures decoded.
+    pub decoded: u64,
+    /// Frames that the pipeline processed.
+    pub processed: u64,
+    /// Inferences run.
+    pub inferred: u64,
+    /// Skipped frames by reason.
+    pub skipped: Skipped,
+}
+
+/// Skipped frames by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// A newer frame had come.
+    pub newer: u64,
+    /// The decode setting leaves them out.
+    pub setting: u64,
+    /// They came before the first key frame.
+    pub no_key: u64,
+    /// Damaged.
+    pub corrupt: u64,
+    /// The worker's queue was full.
+    pub queue: u64,
+}
+
+impl From<Counters> for Frames {
+    fn from(counters: Counters) -> Self {
+        Self {
+            received: counters.received,
+            decoded: counters.decoded,
+            processed: counters.processed,
+            inferred: counters.inferred,
+            skipped: Skipped {
+                newer: counters.skipped_newer,
+                setting: counters.skipped_setting,
+                no_key: counters.skipped_no_key,
+                corrupt: counters.skipped_corrupt,
+                queue: 0,
+            },
+        }
+    }
+}
+
+impl Frames {
+    /// Both counts together.
+    #[must_use]
+    fn plus(self, other: Self) -> Self {
+        // The numbers come from a worker: whatever they are, adding them must not go wrong.
+        let sum = u64::saturating_add;
+        let (one, two) = (self.skipped, other.skipped);
+        Self {
+            received: sum(self.received, other.received),
+            decoded: sum(self.decoded, other.decoded),
+            processed: sum(self.processed, other.processed),
+            inferred: sum(self.inferred, other.inferred),
+            skipped: Skipped {
+                newer: sum(one.newer, two.newer),
+                setting: sum(one.setting, two.setting),
+                no_key: sum(one.no_key, two.no_key),
+                corrupt: sum(one.corrupt, two.corrupt),
+                queue: sum(one.queue, two.queue),
+            },
+        }
+    }
+}
+
+/// A session's sums: each worker counts from 0, and these never go back.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Totals {
+    frames: Frames,
+    limits: LimitCounts,
+    past_frames: Frames,
+    past_limits: LimitCounts,
+}
+
+impl Totals {
+    /// Takes in what the worker that runs has counted so far.
+    pub(super) fn count(&mut self, frames: Frames, limits: LimitCounts) {
+        self.frames = frames;
+        self.limits = limits;
+    }
+
+    /// Takes in the limits alone, where no frame was sent yet.
+    pub(super) fn count_limits(&mut self, limits: LimitCounts) {
+        self.limits = limits;
+    }
+
+    /// Adds a limit that the worker ran into and could not tell of.
+    pub(super) fn hit(&mut self, limit: Limit) {
+        self.limits.add(limit, 1);
+    }
+
+    /// The worker is gone: the next one counts on top of what it has counted.
+    pub(super) fn end_worker(&mut self) {
+        self.past_frames = self.frames();
+        self.past_limits = self.limits();
+        (self.frames, self.limits) = Default::default();
+    }
+
+    /// Of all workers together.
+    pub(super) fn frames(&self) -> Frames {
+        self.past_frames.plus(self.frames)
+    }
+
+    /// Of all workers together.
+    pub(super) fn limits(&self) -> LimitCounts {
+        self.past_limits.plus(self.limits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn counters(count: u64) -> Counters {
+        let mut limits = LimitCounts::default();
+        limits.add(Limit::LogLines, count);
+        Counters {
+            received: count,
+            decoded: count,
+            processed: count,
+            inferred: count,
+            skipped_newer: count,
+            skipped_setting: count,
+            skipped_no_key: count,
+            skipped_corrupt: count,
+            limits,
+        }
+    }
+
+    /// The numbers of the sums, by name.
+    fn numbers(totals: &Totals) -> Vec<(String, u64)> {
+        let serde_json::Value::Object(mut frames) = serde_json::to_value(totals.frames()).unwrap() else {
+            panic!("frames are an object")
+        };
+        let serde_json::Value::Object(skipped) = frames.remove("skipped").unwrap() else {
+            panic!("skipped is an object")
+        };
+        let numbers = frames.into_iter().chain(skipped).map(|(name, count)| (name, count.as_u64().unwrap()));
+        numbers.chain([("log_lines".to_owned(), totals.limits().of(Limit::LogLines))]).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn no_number_goes_back_when_a_worker_is_replaced(workers in proptest::collection::vec(0u64..50, 1..8)) {
+            let (mut totals, mut last) = (Totals::default(), numbers(&Totals::default()));
+            let mut total = 0;
+            for last_count in workers {
+                for count in 0..=last_count {
+                    let counters = counters(count);
+                    let mut frames = Frames::from(counters);
+                    frames.skipped.queue = count;
+                    totals.count(frames, counters.limits);
+                    let now = numbers(&totals);
+                    for (before, after) in last.iter().zip(&now) {
+                        prop_assert!(before.0 == after.0 && before.1 <= after.1, "{before:?}, then {after:?}");
+                        prop_assert_eq!(after.1, total + count, "{}", after.0);
+                    }
+                    last = now;
+                }
+                total += last_count;
+                totals.end_worker();
+                prop_assert_eq!(numbers(&totals), last.clone(), "the end of a worker changes nothing");
+            }
+        }
+    }
+}
