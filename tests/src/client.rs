@@ -49,18 +49,20 @@ impl Client {
 
     /// The next message; None where the host has closed the connection.
     pub async fn next_or_end(&mut self) -> Option<Value> {
-        loop {
-            let message = timeout(DEADLINE, self.socket.next()).await;
-            let message = message.unwrap_or_else(|_| panic!("no message; the last were {}", self.last()));
-            match message {
-                Some(Ok(Message::Text(text))) => {
-                    self.received.push(text.to_string());
-                    return Some(serde_json::from_str(&text).unwrap());
+        // The host's pings are no messages: they must not put the deadline off.
+        let next = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Text(text))) => return Some(text),
+                    None | Some(Ok(Message::Close(_)) | Err(_)) => return None,
+                    Some(Ok(_)) => {}
                 }
-                None | Some(Ok(Message::Close(_)) | Err(_)) => return None,
-                Some(Ok(_)) => {}
             }
-        }
+        };
+        let text = timeout(DEADLINE, next).await;
+        let text = text.unwrap_or_else(|_| panic!("no message; the last were {}", self.last()))?;
+        self.received.push(text.to_string());
+        Some(serde_json::from_str(&text).unwrap())
     }
 
     /// The next message.

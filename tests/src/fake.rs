@@ -1,4 +1,4 @@
-//! Servers that are no cameras, and a relay that counts connections.
+//! Servers that are no cameras, and a relay that counts and cuts connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 /// Something that listens; it stops when dropped.
@@ -77,11 +78,12 @@ impl Drop for Fake {
     }
 }
 
-/// Passes connections on to a port of this machine, and counts them.
+/// Passes connections on to a port of this machine, counts them, and cuts them.
 #[derive(Debug)]
 pub struct Relay {
     fake: Fake,
     connections: Arc<AtomicUsize>,
+    cuts: watch::Sender<usize>,
 }
 
 impl Relay {
@@ -89,16 +91,30 @@ impl Relay {
     pub async fn to(port: u16) -> Self {
         let connections = Arc::<AtomicUsize>::default();
         let count = Arc::clone(&connections);
+        let (cuts, cut) = watch::channel(0);
         let fake = Fake::serve(move |mut inner| {
             count.fetch_add(1, Ordering::SeqCst);
+            let mut cut = cut.clone();
+            cut.mark_unchanged();
             async move {
-                if let Ok(mut outer) = TcpStream::connect(("127.0.0.1", port)).await {
-                    let _ = copy_bidirectional(&mut inner, &mut outer).await;
+                let passing = async {
+                    if let Ok(mut outer) = TcpStream::connect(("127.0.0.1", port)).await {
+                        let _ = copy_bidirectional(&mut inner, &mut outer).await;
+                    }
+                };
+                tokio::select! {
+                    () = passing => {}
+                    _ = cut.changed() => {}
                 }
             }
         })
         .await;
-        Self { fake, connections }
+        Self { fake, connections, cuts }
+    }
+
+    /// Ends all connections at both ends. New ones are taken as before.
+    pub fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// Where it listens.

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::{Client, DEADLINE, Log, Process, root};
+use crate::{Client, DEADLINE, Log, Process, Programs, root};
 
 /// How long a host may take to end after SIGTERM before it is killed: above the time that it gives itself.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -44,28 +44,33 @@ struct Setup {
     folder: TempDir,
 }
 
+/// A config as a test's host needs it. `config` is TOML. Its sections server, models, logs and store, where it has none,
+/// are for tests: a free port, the repository's models, and a folder that goes with the test.
+fn complete(config: &str, folder: &Path) -> String {
+    let path = |name: &str| folder.join(name).display().to_string();
+    let sections = [
+        ("[server]", "listen", "127.0.0.1:0".to_owned()),
+        ("[models]", "directory", root().join("models").display().to_string()),
+        ("[logs]", "directory", path("logs")),
+        ("[store]", "directory", path("data")),
+    ];
+    let missing = sections.iter().filter(|(section, ..)| !config.contains(section));
+    let missing: String =
+        missing.map(|(section, key, value)| format!("{section}\n{key} = {value:?}\n")).collect();
+    // The test's own text first: its line numbers stay what they are.
+    format!("{config}\n{missing}")
+}
+
 impl Setup {
-    /// `config` is TOML. Its sections server, models, logs and store, where it has none, are for tests: a free port, the
-    /// repository's models, and a folder that goes with the test.
+    /// For what `config` may be, see [`complete`].
     fn new(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let sections = [
-            ("[server]", "listen", "127.0.0.1:0".to_owned()),
-            ("[models]", "directory", root().join("models").display().to_string()),
-            ("[logs]", "directory", path("logs")),
-            ("[store]", "directory", path("data")),
-        ];
-        let missing = sections.iter().filter(|(section, ..)| !config.contains(section));
-        let missing: String =
-            missing.map(|(section, key, value)| format!("{section}\n{key} = {value:?}\n")).collect();
-        // The test's own text first: its line numbers stay what they are.
-        std::fs::write(folder.path().join("ocelli.toml"), format!("{config}\n{missing}")).unwrap();
+        std::fs::write(folder.path().join("ocelli.toml"), complete(config, folder.path())).unwrap();
         Self { folder }
     }
 
-    fn spawn(&self, environment: &[(&str, &str)]) -> (Child, Log) {
-        let mut child = Command::new(program("ocelli"))
+    fn spawn(&self, program: &Path, environment: &[(&str, &str)]) -> (Child, Log) {
+        let mut child = Command::new(program)
             .arg("serve")
             .arg("--config")
             .arg(self.folder.path().join("ocelli.toml"))
@@ -84,10 +89,19 @@ impl Setup {
 }
 
 /// A program of the product.
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let folder =
         std::env::var_os("OCELLI_BIN_DIR").map_or_else(|| root().join("target/release"), PathBuf::from);
     let path = folder.join(name);
+    assert!(path.is_file(), "{} is missing: `./x test` builds it", path.display());
+    path
+}
+
+/// The component of a pipeline of the gallery.
+pub fn gallery(name: &str) -> PathBuf {
+    // Beside the folder of the programs.
+    let target = program("ocelli").parent().and_then(Path::parent).map(Path::to_owned);
+    let path = target.unwrap().join("pipelines").join(format!("{name}.wasm"));
     assert!(path.is_file(), "{} is missing: `./x test` builds it", path.display());
     path
 }
@@ -100,8 +114,17 @@ impl Ocelli {
 
     /// As [`start`](Self::start), with further variables in its environment.
     pub async fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
+        Self::launch(&program("ocelli"), config, environment).await
+    }
+
+    /// As [`start`](Self::start), with the programs of a folder.
+    pub async fn start_from(programs: &Programs, config: &str) -> Self {
+        Self::launch(&programs.host(), config, &[]).await
+    }
+
+    async fn launch(program: &Path, config: &str, environment: &[(&str, &str)]) -> Self {
         let setup = Setup::new(config);
-        let (mut child, log) = setup.spawn(environment);
+        let (mut child, log) = setup.spawn(program, environment);
         let listening = log.find(|line| line.split_once("listening on http://")?.1.trim().parse().ok());
         let Ok(Some(address)) = timeout(DEADLINE, listening).await else {
             let _ = child.kill();
@@ -124,6 +147,24 @@ impl Ocelli {
     /// The folder of its config, its store (`data`) and its logs (`logs`).
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Its config file.
+    pub fn config_path(&self) -> PathBuf {
+        self.folder().join("ocelli.toml")
+    }
+
+    /// Puts another config in the place of its own, at once, as an editor does that renames. It gets the sections that
+    /// the first one got.
+    pub fn edit_config(&self, config: &str) {
+        let new = self.folder().join("ocelli.toml.new");
+        std::fs::write(&new, complete(config, self.folder())).unwrap();
+        std::fs::rename(new, self.config_path()).unwrap();
+    }
+
+    /// As [`edit_config`](Self::edit_config), into the same file.
+    pub fn edit_config_in_place(&self, config: &str) {
+        std::fs::write(self.config_path(), complete(config, self.folder())).unwrap();
     }
 
     /// A new WebSocket.
@@ -155,6 +196,12 @@ impl Ocelli {
         (status.unwrap_or_else(|| panic!("{method} {path}: no status in {head}")), body.to_owned())
     }
 
+    /// Has a session started anew, as a person would: its losses so far are forgotten. Its name has to be fit for a URL.
+    pub async fn restart(&self, id: &str) {
+        let (status, body) = self.request("POST", &format!("/v1/sessions/{id}/restart")).await;
+        assert!((200..300).contains(&status), "{id}: {status}: {body}");
+    }
+
     /// One entry of `GET /v1/sessions`; null where there is no such session.
     pub async fn session(&self, id: &str) -> Value {
         let answer: Value = serde_json::from_str(&self.get("/v1/sessions").await).unwrap();
@@ -178,6 +225,20 @@ impl Ocelli {
                 return session;
             }
             assert!(begun.elapsed() < DEADLINE, "session {id} stays {session}");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Reads a session's log file until it holds a text; all of it then. The session's name has to be fit for a file's.
+    pub async fn session_log_says(&self, id: &str, text: &str) -> String {
+        let path = self.folder().join(format!("logs/detector_worker_camera_{id}.log"));
+        let begun = Instant::now();
+        loop {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            if log.contains(text) {
+                return log;
+            }
+            assert!(begun.elapsed() < DEADLINE, "{} does not say {text:?} but:\n{log}", path.display());
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
@@ -209,7 +270,7 @@ impl Drop for Ocelli {
 /// Runs a host that is expected to end by itself.
 pub async fn run_to_end(config: &str) -> Exit {
     let setup = Setup::new(config);
-    let (mut child, log) = setup.spawn(&[]);
+    let (mut child, log) = setup.spawn(&program("ocelli"), &[]);
     let ended = timeout(DEADLINE, log.end()).await;
     if ended.is_err() {
         let _ = child.kill();

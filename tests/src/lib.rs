@@ -1,8 +1,9 @@
 //! What the whole-system tests are made with: the real programs, real RTSP cameras, a WebSocket client, and servers that
 //! are no cameras.
 //!
-//! Nothing here knows the product's crates: the tests see what an operator and a subscriber see. Whatever waits has a
-//! deadline, and a test that fails shows the end of its host's log.
+//! Nothing here knows the product's crates: the tests see what an operator and a subscriber see. The one exception is the
+//! program `rogue-worker`, which has to speak a worker's language to abuse it. Whatever waits has a deadline, and a test
+//! that fails shows the end of its host's log.
 //!
 //! The kernel ends hosts and cameras with the *thread* that started them. Start them from the body of a test, which has
 //! its thread for itself, and not from a task.
@@ -18,9 +19,13 @@
 mod cameras;
 mod client;
 mod fake;
+mod guests;
+mod held;
 mod host;
 mod log;
+mod play;
 mod process;
+mod programs;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,9 +33,13 @@ use std::time::Duration;
 pub use cameras::Cameras;
 pub use client::Client;
 pub use fake::{ClosedPort, Fake, Relay};
-pub use host::{Exit, Ocelli, run_to_end};
+pub use guests::{Store, guest};
+pub use held::Held;
+pub use host::{Exit, Ocelli, gallery, program, run_to_end};
 pub use log::Log;
+pub use play::{FileSession, assert_identical};
 pub use process::{Process, children};
+pub use programs::Programs;
 
 /// Far above what any step takes on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -11,6 +11,7 @@ use crate::{process, programs, setup};
 pub(crate) fn test(workspace: &Workspace, filter: &[String]) -> Result<ExitCode> {
     setup::everything()?;
     programs::build(workspace)?;
+    programs::build_test_pipelines(workspace)?;
     let mut runner = workspace.cargo();
     if process::succeeds(workspace.cargo().args(["nextest", "--version"])) {
         runner.args(["nextest", "run"]);

@@ -37,13 +37,22 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     process::step(&title(workspace, "the compiler of pipelines", "ocelli-compile"), || {
         cargo(&["--release", "-p", "ocelli-worker", "--features", "compile", "--bin", "ocelli-compile"])
     })?;
-    let pipelines = pipelines(&workspace.root().join("guest-pipeline"))?;
-    process::step(&format!("building pipelines: {}", pipelines.join(", ")), || {
-        let crates = pipelines.iter().flat_map(|name| ["-p", name]);
-        cargo(
-            &["--profile", "guest", "--target", GUEST_TARGET].into_iter().chain(crates).collect::<Vec<_>>(),
-        )?;
-        pipelines.iter().try_for_each(|name| add_to_gallery(workspace, name))
+    components(workspace, "pipelines", "guest-pipeline", &workspace.pipelines())
+}
+
+/// Builds the pipelines of the tests into `target/test-pipelines`, apart from the gallery: no camera is to run them.
+pub(crate) fn build_test_pipelines(workspace: &Workspace) -> Result<()> {
+    components(workspace, "pipelines of the tests", "tests/guests", &workspace.test_pipelines())
+}
+
+/// Builds the components whose crates lie in a folder of the checkout, and puts them into a gallery.
+fn components(workspace: &Workspace, what: &str, folder: &str, gallery: &Path) -> Result<()> {
+    let names = pipelines(&workspace.root().join(folder))?;
+    process::step(&format!("building {what}: {}", names.join(", ")), || {
+        let mut command = workspace.cargo();
+        command.args(["build", "--profile", "guest", "--target", GUEST_TARGET]);
+        process::run(command.args(names.iter().flat_map(|name| ["-p", name])))?;
+        names.iter().try_for_each(|name| add_to_gallery(workspace, name, gallery))
     })
 }
 
@@ -68,13 +77,12 @@ fn pipelines(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// Puts what Cargo built into the gallery in one step, so that a running host never reads half a file.
-fn add_to_gallery(workspace: &Workspace, name: &str) -> Result<()> {
+fn add_to_gallery(workspace: &Workspace, name: &str, gallery: &Path) -> Result<()> {
     let built =
         workspace.target().join(GUEST_TARGET).join("guest").join(format!("{}.wasm", name.replace('-', "_")));
-    let gallery = workspace.pipelines();
     let place = || -> std::io::Result<()> {
-        fs::create_dir_all(&gallery)?;
-        let partial = tempfile::NamedTempFile::new_in(&gallery)?;
+        fs::create_dir_all(gallery)?;
+        let partial = tempfile::NamedTempFile::new_in(gallery)?;
         fs::copy(&built, partial.path())?;
         partial.persist(gallery.join(format!("{name}.wasm")))?;
         Ok(())

@@ -44,6 +44,11 @@ impl Workspace {
         self.target.join("pipelines")
     }
 
+    /// The pipelines of the tests, as the gallery has its own.
+    pub(crate) fn test_pipelines(&self) -> PathBuf {
+        self.target.join("test-pipelines")
+    }
+
     /// A cargo command that runs at the top of the checkout.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = cargo();

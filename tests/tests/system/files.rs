@@ -1,10 +1,7 @@
 //! Files as sources: every frame once, the same detections each time, and those of a reference made without Ocelli.
 
-use ocelli_tests::{Ocelli, clip, root};
+use ocelli_tests::{FileSession, Ocelli, assert_identical, root};
 use serde_json::Value;
-
-/// Subscribers may name files.
-const FILES: &str = "[subscriptions]\nsources = [\"file:\"]\n";
 
 /// The pipeline's threshold is 0.40; what is compared lies far enough above it for small differences not to matter.
 const COMPARED_SCORE: f64 = 0.45;
@@ -18,26 +15,10 @@ const MAX_PIXELS: f64 = 3.0;
 /// How far scores may lie apart.
 const MAX_SCORE: f64 = 0.02;
 
-/// Makes a session on a clip and returns its detections and events up to the end of the file.
-async fn play(host: &Ocelli, session: &str, name: &str) -> Vec<Value> {
-    let mut client = host.client().await;
-    client.subscribe_to(session, &format!("file:{}", clip(name).display())).await;
-    let mut results = Vec::new();
-    loop {
-        let message = client.next().await;
-        match message["type"].as_str().unwrap() {
-            "detections" | "event" => results.push(message),
-            "session" if message["state"] == "stopped" => return results,
-            "subscribed" => {}
-            "session" if message["state"] == "starting" || message["state"] == "running" => {}
-            _ => panic!("{message}"),
-        }
-    }
-}
-
-fn frames(results: &[Value]) -> Vec<u64> {
-    let detections = results.iter().filter(|message| message["type"] == "detections");
-    detections.map(|message| message["frame"].as_u64().unwrap()).collect()
+/// The detections among a session's results.
+fn detections(results: &[String]) -> impl Iterator<Item = Value> {
+    let messages = results.iter().map(|text| serde_json::from_str::<Value>(text).unwrap());
+    messages.filter(|message| message["type"] == "detections")
 }
 
 /// Score and edges.
@@ -70,12 +51,11 @@ fn compare(these: &[Value], those: &[Value]) -> (usize, usize) {
 async fn shares(host: &Ocelli, golden: &str) -> (f64, f64) {
     let text = std::fs::read_to_string(root().join("tests/golden").join(golden)).unwrap();
     let reference: Value = serde_json::from_str(&text).unwrap();
-    let results = play(host, golden, reference["clip"].as_str().unwrap()).await;
-    let results = results.iter().filter(|message| message["type"] == "detections");
+    let results = FileSession::detecting(golden, reference["clip"].as_str().unwrap()).play(host).await;
     let expected = reference["frames"].as_array().unwrap();
     let (mut there, mut back) = ((0, 0), (0, 0));
     let mut count = 0;
-    for (expected, got) in expected.iter().zip(results) {
+    for (expected, got) in expected.iter().zip(detections(&results)) {
         assert_eq!(expected["frame"], got["frame"]);
         let (expected, got) =
             (expected["detections"].as_array().unwrap(), got["detections"].as_array().unwrap());
@@ -102,7 +82,7 @@ async fn shares(host: &Ocelli, golden: &str) -> (f64, f64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn detections_are_those_of_the_reference() {
-    let host = Ocelli::start(FILES).await;
+    let host = Ocelli::start(FileSession::ALLOWED).await;
     let (found, known) = shares(&host, "people-576-high.json").await;
     assert!(found >= SHARE, "{found} of the reference's detections are found");
     assert!(known >= SHARE, "{known} of the product's detections are in the reference");
@@ -113,32 +93,19 @@ async fn detections_are_those_of_the_reference() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_gives_every_frame_once_and_the_same_results_each_time() {
     for (name, count) in [("people-576-high-b3.mp4", 102), ("people-576-hevc.mp4", 102)] {
-        let host = Ocelli::start(FILES).await;
-        let first = play(&host, "first", name).await;
+        let host = Ocelli::start(FileSession::ALLOWED).await;
+        let session = FileSession::detecting("camera", name);
+        let first = session.play(&host).await;
         drop(host);
-        assert_eq!(frames(&first), (0..count).collect::<Vec<_>>(), "{name}");
-        // Another host, and a neighbour that takes turns with it.
-        let host = Ocelli::start(FILES).await;
-        let (again, neighbour) = tokio::join!(play(&host, "again", name), play(&host, "neighbour", name));
-        let first = comparable(first);
+        let frames: Vec<_> = detections(&first).map(|message| message["frame"].as_u64().unwrap()).collect();
+        assert_eq!(frames, (0..count).collect::<Vec<_>>(), "{name}");
         assert!(first.iter().any(|text| text.contains("entered")), "{name}: no event");
-        for (other, session) in [(again, "again"), (neighbour, "neighbour")] {
-            let other = comparable(other);
-            assert_eq!(other.len(), first.len(), "{name}, {session}");
-            for (other, first) in other.iter().zip(&first) {
-                assert_eq!(other, first, "{name}, {session}");
-            }
-        }
+        // Another host, and a neighbour that takes turns with it.
+        let host = Ocelli::start(FileSession::ALLOWED).await;
+        let neighbour = FileSession { name: "neighbour", ..session.clone() };
+        let (again, beside) = tokio::join!(session.play(&host), neighbour.play(&host));
+        assert_identical(name, &first, &again);
+        let beside: Vec<_> = beside.iter().map(|text| text.replacen("neighbour", "camera", 1)).collect();
+        assert_identical(name, &first, &beside);
     }
-}
-
-/// Messages without what may differ from run to run.
-fn comparable(results: Vec<Value>) -> Vec<String> {
-    let texts = results.into_iter().map(|mut message| {
-        let members = message.as_object_mut().unwrap();
-        members.remove("session");
-        members.remove("latency_ms");
-        message.to_string()
-    });
-    texts.collect()
 }

@@ -10,10 +10,17 @@
 )]
 
 mod bad_sources;
+mod contamination;
+mod damaged;
+mod faults;
 mod files;
+mod hostile;
 mod isolation;
 mod manager;
+mod metrics;
 mod recovery;
+mod reload;
+mod rogues;
 mod start;
 mod streams;
 mod subscribers;

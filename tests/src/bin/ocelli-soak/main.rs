@@ -1,0 +1,109 @@
+//! `./x soak`: what a host holds of the machine does not grow, however often cameras drop out, sessions come and go, and
+//! workers die. Prints a table of figures, and fails where one has grown beyond its allowance.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what goes wrong here fails the soak, with the end of the host's log"
+)]
+
+mod figures;
+mod strain;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::time::{Instant, sleep};
+
+use crate::figures::Figures;
+use crate::strain::Strain;
+
+/// Rows of the table for each part.
+const STEPS: usize = 5;
+
+/// Before the first figures are taken: longer than the ten seconds for which the runtime keeps an idle thread.
+const REST: Duration = Duration::from_secs(15);
+
+/// How long the last figures may take to come to rest.
+const LAST_REST: Duration = Duration::from_secs(60);
+
+/// Strains one host with cameras that drop out, sessions that come and go, and workers that are killed, and compares what
+/// it holds in the end with what it held after a warm-up.
+#[derive(Parser)]
+#[command(name = "ocelli-soak", version)]
+struct Arguments {
+    /// A tenth of everything
+    #[arg(long)]
+    quick: bool,
+}
+
+// The host and the cameras end with the thread that starts them: this one.
+#[tokio::main]
+async fn main() -> ExitCode {
+    let share = if Arguments::parse().quick { 10 } else { 1 };
+    let table = Table { begun: Instant::now() };
+    let mut strain = Strain::start().await;
+    table.heading();
+    table.row("started", &strain);
+    // Everything once: what is made at its first use is there from now on.
+    strain.reconnect(20).await;
+    strain.sessions(12).await;
+    strain.kill(20).await;
+    strain.outage(Duration::from_secs(2)).await;
+    sleep(REST).await;
+    let before = table.row("warm", &strain);
+    for step in 1..=STEPS {
+        strain.reconnect(500 / share / STEPS).await;
+        table.row(&format!("{} reconnects", 500 / share / STEPS * step), &strain);
+    }
+    for step in 1..=STEPS {
+        strain.sessions(300 / share / STEPS).await;
+        table.row(&format!("{} sessions", 300 / share / STEPS * step), &strain);
+    }
+    for step in 1..=STEPS {
+        strain.kill(100 / share / STEPS).await;
+        table.row(&format!("{} kills", 100 / share / STEPS * step), &strain);
+    }
+    let outage = Duration::from_secs(60 / share as u64);
+    strain.outage(outage).await;
+    table.row(&format!("server gone {} s", outage.as_secs()), &strain);
+    strain.all_give_results().await;
+    let grown = at_rest(&strain, &before).await;
+    table.row("in the end", &strain);
+    for what in &grown {
+        println!("GROWN  {what}");
+    }
+    println!("{}", if grown.is_empty() { "nothing has grown" } else { "the host holds more than before" });
+    ExitCode::from(u8::from(!grown.is_empty()))
+}
+
+/// Looks until nothing has grown, or for as long as things may take to come to rest.
+async fn at_rest(strain: &Strain, before: &Figures) -> Vec<String> {
+    let begun = Instant::now();
+    loop {
+        let grown = Figures::of(strain.host()).grown_since(before);
+        if grown.is_empty() || begun.elapsed() > LAST_REST {
+            return grown;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+struct Table {
+    begun: Instant,
+}
+
+impl Table {
+    fn heading(&self) {
+        println!("{:>6}  {:<18}{}", "s", "after", Figures::heading());
+    }
+
+    fn row(&self, after: &str, strain: &Strain) -> Figures {
+        let figures = Figures::of(strain.host());
+        println!("{:>6.0}  {after:<18}{figures}", self.begun.elapsed().as_secs_f64());
+        figures
+    }
+}

@@ -1,0 +1,120 @@
+//! Damaged streams, all the way from the file or the camera to the decoder: they cost their own session at most.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use futures_util::future::join_all;
+use ocelli_tests::{Cameras, FileSession, Ocelli, assert_identical, clip};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::isolation::notices_nothing;
+use crate::{SLOW, camera};
+
+/// One of each codec that files are read of, and one whose pictures are not in decoding order.
+const FILES: [&str; 3] = ["people-576-baseline.mp4", "people-576-high-b3.mp4", "people-576-hevc.mp4"];
+
+/// What cameras play.
+const STREAMS: [&str; 3] = ["people-576-high.mp4", "people-576-hevc.mp4", "people-576-mjpeg.avi"];
+
+/// A clip with some bytes of `part` changed, one in `every`, at places that follow from `seed`.
+fn damage(folder: &TempDir, name: &str, part: Range<usize>, every: usize, seed: u64) -> PathBuf {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut bytes = std::fs::read(clip(name)).unwrap();
+    for _ in 0..part.len().div_ceil(every) {
+        bytes[random.usize(part.clone())] = random.u8(..);
+    }
+    let path = folder.path().join(format!("{seed}-{name}"));
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// Where the pictures of a clip lie: what says how to read them lies before or behind.
+fn pictures(name: &str) -> Range<usize> {
+    let bytes = std::fs::read(clip(name)).unwrap();
+    let find = |mark: &[u8]| bytes.windows(mark.len()).position(|window| window == mark);
+    let length = |at: usize| <[u8; 4]>::try_from(&bytes[at..at + 4]).unwrap();
+    if let Some(mdat) = find(b"mdat") {
+        // ISO 14496-12: the length stands before the name and counts both.
+        mdat + 4..mdat - 4 + u32::from_be_bytes(length(mdat - 4)) as usize
+    } else {
+        // RIFF: a list's length stands before its kind and counts it.
+        let movi = find(b"movi").expect("a list of pictures");
+        movi + 4..movi + u32::from_le_bytes(length(movi - 4)) as usize
+    }
+}
+
+/// Plays a file to its end in a session that a subscriber makes. What comes of it, and how it ends, is up to the damage.
+async fn play(host: &Ocelli, file: &Path) {
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let mut client = host.client().await;
+    client.subscribe_to(name, &format!("file:{}", file.display())).await;
+    let (mut results, mut restarts) = (0, 0);
+    loop {
+        let message = client.next().await;
+        match (message["type"].as_str().unwrap(), message["state"].as_str()) {
+            ("session", Some("stopped" | "failed")) => {
+                println!("{name}: {results} results, {restarts} restarts, {}", message["reason"]);
+                return;
+            }
+            ("session", Some("restarting")) => restarts += 1,
+            ("detections", _) => results += 1,
+            ("error", _) => panic!("{name}: {message}"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_files_cost_a_healthy_one_nothing() {
+    let folder = TempDir::new().unwrap();
+    let healthy = FileSession::detecting("healthy", "people-576-high.mp4");
+    let host = Ocelli::start(FileSession::ALLOWED).await;
+    let alone = healthy.play(&host).await;
+    drop(host);
+    let host = Ocelli::start(FileSession::ALLOWED).await;
+    let mut damaged = Vec::new();
+    for (number, name) in FILES.into_iter().enumerate() {
+        let whole = 0..std::fs::metadata(clip(name)).unwrap().len() as usize;
+        // Pictures alone, lightly and heavily; then what says how to read them as well.
+        for (kind, part, every) in [(0, pictures(name), 10_000), (1, pictures(name), 100), (2, whole, 1000)] {
+            damaged.push(damage(&folder, name, part, every, (number * 10 + kind) as u64));
+        }
+    }
+    let all = join_all(damaged.iter().map(|file| play(&host, file)));
+    let (beside, _) = tokio::join!(healthy.play(&host), all);
+    assert_identical("healthy", &alone, &beside);
+    // And after all of them, on the same host.
+    let after = FileSession { name: "after", ..healthy }.play(&host).await;
+    let after: Vec<_> = after.iter().map(|text| text.replacen("after", "healthy", 1)).collect();
+    assert_identical("after", &alone, &after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cameras_with_damaged_streams_go_on_and_their_neighbour_notices_nothing() {
+    let folder = TempDir::new().unwrap();
+    let damaged = STREAMS.map(|name| damage(&folder, name, pictures(name), 2_000, 1));
+    let paths = ["/0", "/1", "/2"];
+    let mounts = paths.iter().copied().zip(damaged.iter().map(|file| file.to_str().unwrap()));
+    let mounts: Vec<_> = mounts.chain([("/good", STREAMS[0])]).collect();
+    let cameras = Cameras::start(&[], &mounts);
+    let sessions = ["h264", "h265", "mjpeg"];
+    let config: String =
+        sessions.iter().zip(paths).map(|(id, path)| camera(id, &cameras.url(path), SLOW)).collect();
+    let host = Ocelli::start(&(config + &camera("good", &cameras.url("/good"), SLOW))).await;
+    let mut client = host.client().await;
+    client.subscribe("good").await;
+    client.detections("good").await;
+    let neighbour = host.worker("good").await.pid;
+    for session in sessions {
+        client.subscribe(session).await;
+        let harmed = |status: &Value| status["frames"]["skipped"]["corrupt"].as_u64() > Some(5);
+        let harmed = host.session_becomes(session, harmed).await;
+        println!("{session}: {}, {} restarts", harmed["frames"], harmed["restarts"]);
+        // It goes on where it can.
+        for _ in 0..5 {
+            client.detections(session).await;
+        }
+    }
+    notices_nothing(&host, &mut client, "good", neighbour).await;
+}

@@ -1,0 +1,149 @@
+//! Workers that break the protocol. Whatever one sends, its host lives, loses nothing but the session, and says why.
+//!
+//! The host has `rogue-worker` in the place of its worker (see there for the rules that it breaks), but for one session,
+//! which has the real one and must not notice any of this.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use ocelli_tests::{Client, Held, Ocelli, Programs, clip};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::isolation::{notices_nothing, people};
+use crate::{SLOW, camera};
+
+/// Sessions that break a rule at the same time. A session has five workers before it fails, so that 15 rules are broken in
+/// 225 ways.
+const SESSIONS: usize = 3;
+
+/// What a host may have taken at most, in MiB. A worker's message and its payload are bounded by 20 MiB, and a few of
+/// each of the sessions at once are in the host at a time; what is far above that is an amplifier.
+const MOST_MEMORY: u64 = 1024;
+
+/// Rules that are broken at once, and what one of the words of the reason has to be.
+type Rules = &'static [(&'static str, &'static [&'static str])];
+
+/// What the host says of messages that are none, or that come at the wrong time.
+const PROTOCOL: &[&str] = &[
+    "broke the protocol",
+    "out of turn",
+    "the worker did not say how it is confined",
+    "the worker was ready twice",
+    "Setup: or so",
+    "closed",
+    "Broken pipe",
+    "reset by peer",
+];
+const CLOSED: &[&str] = &["closed", "Broken pipe", "reset by peer"];
+/// What a host says of so much that it may not even be ready with it when the worker's health is looked at.
+const TOO_MUCH: &[&str] = &[
+    "closed",
+    "reset by peer",
+    "Broken pipe",
+    "beyond",
+    "exceeds",
+    "nothing in",
+    "no result",
+    "no sign of life",
+];
+const SILENT: &[&str] = &["no sign of life"];
+const IDLE: &[&str] = &["nothing in", "no result", "no sign of life"];
+
+const ROUNDS: [Rules; 5] = [
+    &[
+        ("noise", PROTOCOL),
+        ("order", PROTOCOL),
+        //("finished", &["out of turn"]),
+        ("answers", &["nobody asked"]),
+    ],
+    &[("heavy", TOO_MUCH)],
+    &[("closing", PROTOCOL), ("leaving", CLOSED)],
+    &[("flood", &["messages within"]), ("stderr", &["exit status: 3"])],
+    // These take as long as a health check does.
+    &[
+        ("lengths", &["exceeds the bound", "malformed", "no sign of life"]),
+        ("deaf", IDLE),
+        ("mute", SILENT),
+        ("stiff", SILENT),
+        ("pulse", IDLE),
+    ],
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_breaks_the_protocol_ends_its_session_alone() {
+    let cameras = people();
+    let programs = Programs::with_worker(Path::new(env!("CARGO_BIN_EXE_rogue-worker")));
+    let honest = format!("file:{}", clip("people-576-high.mp4").display());
+    let honest = camera("honest-0", &honest, &format!("repeat = true\npace = \"realtime\"\n{SLOW}"));
+    let config = "[session_processes]\nhealth_check_interval = 2\nmax_concurrent_sessions = 50\n\
+        [subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:\"]\n";
+    let host = Ocelli::start_from(&programs, &(config.to_owned() + &honest)).await;
+    let mut client = host.client().await;
+    client.subscribe("honest-0").await;
+    client.detections("honest-0").await;
+    let worker = host.worker("honest-0").await.pid;
+    let mut wrong = Vec::new();
+    for rules in ROUNDS {
+        let begun = Instant::now();
+        let mut rogues = host.client().await;
+        let reasons = break_rules(&host, &mut rogues, &cameras.url("/cam"), rules).await;
+        let held = Held::by(host.process().pid);
+        let names: Vec<_> = rules.iter().map(|(rule, _)| *rule).collect();
+        println!(
+            "{}: {:.1} s; host {} MiB, at most {} MiB, {} descriptors, {} threads",
+            names.join(", "),
+            begun.elapsed().as_secs_f64(),
+            held.resident_kib >> 10,
+            held.peak_kib >> 10,
+            held.descriptors.len(),
+            held.threads
+        );
+        for (session, reason) in reasons {
+            println!("  {session}: {reason:.150}");
+            let (_, words) = rules.iter().find(|(rule, _)| session.starts_with(rule)).unwrap();
+            if !words.iter().any(|word| reason.contains(word)) {
+                wrong.push(format!("{session}: {reason:.1000}"));
+            }
+        }
+        assert!(held.peak_kib >> 10 < MOST_MEMORY, "{held:?}");
+        notices_nothing(&host, &mut client, "honest-0", worker).await;
+    }
+    assert!(wrong.is_empty(), "not for what they did: {wrong:#?}");
+}
+
+/// Has sessions break these rules until all have failed; the reason of each.
+async fn break_rules(
+    host: &Ocelli,
+    client: &mut Client,
+    source: &str,
+    rules: Rules,
+) -> Vec<(String, String)> {
+    let sessions: BTreeSet<String> = rules
+        .iter()
+        .flat_map(|(rule, _)| (0..SESSIONS).map(move |number| format!("{rule}-{number}")))
+        .collect();
+    for session in &sessions {
+        // What rogues detect is of no interest, but megabytes.
+        let subscribe = json!({"type": "subscribe", "session": session, "source": source,
+            "pipeline": "object-detect", "detections": false});
+        client.send(&subscribe).await;
+    }
+    let mut waited_for = sessions.clone();
+    let ended = |message: &Value| {
+        let state = message["state"].as_str().unwrap_or_default();
+        if message["type"] == "session" && ["failed", "stopped"].contains(&state) {
+            waited_for.remove(message["session"].as_str().unwrap());
+        }
+        waited_for.is_empty().then_some(())
+    };
+    client.find(ended).await;
+    let mut reasons = Vec::new();
+    for session in sessions {
+        let status = host.session(&session).await;
+        assert_eq!(status["state"], "failed", "{status}");
+        assert!(status["pid"].is_null(), "{status}");
+        reasons.push((session, status["reason"].as_str().unwrap().to_owned()));
+    }
+    reasons
+}
