@@ -7,6 +7,9 @@ use ocelli_protocol::worker::{Description, Detection, Event, FrameResult, Worker
 /// Bytes of a cause that are kept and told: a wasm backtrace and the last words before it.
 const MAX_CAUSE: usize = 16 << 10;
 
+/// Bytes of a log line: what a worker cuts its lines at.
+const MAX_LINE: usize = 8 << 10;
+
 /// Bytes of a pipeline's name, and of its version.
 const MAX_NAME: usize = 200;
 
@@ -48,6 +51,11 @@ pub(super) fn description(description: &Description) -> Result<(), String> {
 pub(super) fn cause(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MAX_CAUSE));
     text
+}
+
+/// A log line, cut where it is longer than a worker makes it.
+pub(super) fn line(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_LINE)).unwrap_or(text)
 }
 
 fn at_most(limit: Limit, what: &str, found: usize, most: usize) -> Result<(), (Limit, String)> {

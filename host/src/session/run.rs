@@ -48,6 +48,9 @@ const END_GRACE: Duration = Duration::from_millis(500);
 /// all the log lines that a pipeline may write comes to.
 const MAX_MESSAGE_RATE: u64 = 10_000;
 
+/// Log lines that a worker may write for itself between two looks: it tells of damaged pictures every ten seconds.
+const OWN_LINES: f64 = 100.0;
+
 /// How one worker's life ended.
 enum Ended {
     /// Asked for.
@@ -476,6 +479,7 @@ impl Task {
     /// Writes a line of the worker or its pipeline to the host's log.
     fn log(&self, level: Level, context: &str, message: &str, frame: Option<u64>) {
         let (session, deployment) = (self.id(), self.spec.deployment.id.as_str());
+        let (context, message) = (bounds::line(context), bounds::line(message));
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(target: "ocelli::pipeline", session, deployment, frame, context, "{message}")
@@ -509,6 +513,8 @@ struct Watched {
     looks: tokio::time::Interval,
     /// Messages since the last look.
     messages: u64,
+    /// Log lines among them.
+    lines: u64,
 }
 
 impl Watched {
@@ -516,7 +522,7 @@ impl Watched {
     fn new(limit: Duration, limits: WorkerLimits) -> Self {
         let mut looks = tokio::time::interval(Health::interval(limit));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { limits, health: Health::new(limit, Instant::now()), looks, messages: 0 }
+        Self { limits, health: Health::new(limit, Instant::now()), looks, messages: 0, lines: 0 }
     }
 
     /// The message, or how the worker's life has ended.
@@ -524,6 +530,7 @@ impl Watched {
         match received {
             Some(Ok((message, _))) => {
                 self.messages += 1;
+                self.lines += u64::from(matches!(message, FromWorker::Log { .. }));
                 self.health.sign(Instant::now());
                 Ok(message)
             }
@@ -539,10 +546,15 @@ impl Watched {
 
     /// Looks at the worker, which was sent `sent` access units so far.
     fn look(&mut self, sent: u64) -> Result<(), Ended> {
-        let messages = std::mem::take(&mut self.messages);
+        let (messages, lines) = (std::mem::take(&mut self.messages), std::mem::take(&mut self.lines));
         let seconds = self.looks.period().as_secs_f64();
-        if messages as f64 > MAX_MESSAGE_RATE as f64 * seconds.max(1.0) {
+        if messages as f64 > MAX_MESSAGE_RATE as f64 * seconds {
             return Err(Ended::Broken(format!("it sent {messages} messages within {seconds:.1} s")));
+        }
+        // The worker holds its pipeline to as many, and may have saved up a second's; it says little for itself.
+        let most = f64::from(self.limits.log_lines_per_second) * (seconds + 1.0) * 2.0 + OWN_LINES;
+        if lines as f64 > most {
+            return Err(Ended::Broken(format!("it sent {lines} log lines within {seconds:.1} s")));
         }
         self.health.check(sent, Instant::now()).map_err(|unwell| Ended::Broken(unwell.to_string()))
     }

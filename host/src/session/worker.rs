@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use command_fds::{CommandFdExt, FdMapping};
@@ -26,6 +26,9 @@ const INBOX: usize = 32;
 
 /// Bytes of a line of standard error that are logged.
 const MAX_LINE: usize = 2 << 10;
+
+/// Lines of standard error that are logged in a second: a panic with its backtrace, and the allocator's last words.
+const MAX_LINES: u32 = 200;
 
 /// What a worker sent, or how its connection ended.
 pub(super) type Received = Result<(FromWorker, Vec<u8>), WireError>;
@@ -167,22 +170,40 @@ async fn receive(from: &mut OwnedReadHalf) -> Received {
         let closed = error.kind() == std::io::ErrorKind::UnexpectedEof;
         return Err(if closed { WireError::Closed } else { error.into() });
     }
-    let (message, payload) = wire::decode_header(header)?;
-    let (mut message, mut payload) = (vec![0; message], vec![0; payload]);
-    from.read_exact(&mut message).await?;
+    let (message, length) = wire::decode_header(header)?;
+    let mut bytes = vec![0; message];
+    from.read_exact(&mut bytes).await?;
+    let message = wire::decode(&bytes)?;
+    // Nothing is allocated for bytes that no message has.
+    let bound = if matches!(message, FromWorker::Snapshot) { wire::MAX_PAYLOAD } else { 0 };
+    if length > bound {
+        return Err(WireError::TooLong { what: "payload", length, bound });
+    }
+    let mut payload = vec![0; length];
     from.read_exact(&mut payload).await?;
-    Ok((wire::decode(&message)?, payload))
+    Ok((message, payload))
 }
 
 /// Logs what a worker writes to its standard error: nothing, unless something went badly wrong.
 async fn log_lines(stderr: tokio::process::ChildStderr, session: String) {
     let mut lines = BufReader::new(stderr);
     let mut line = Vec::new();
+    let (mut second, mut logged, mut left_out) = (Instant::now(), 0, 0_u64);
     loop {
         line.clear();
+        // A read costs one unit of the task's budget for hundreds of short lines, so a flood would hold a thread of the host.
+        tokio::task::coop::consume_budget().await;
+        if second.elapsed() >= Duration::from_secs(1) {
+            if left_out > 0 {
+                tracing::warn!(target: "ocelli::worker", session, "{left_out} lines of standard error are left out");
+            }
+            (second, logged, left_out) = (Instant::now(), 0, 0);
+        }
         // A line longer than the bound is logged in pieces.
         match (&mut lines).take(MAX_LINE as u64).read_until(b'\n', &mut line).await {
+            Ok(1..) if logged >= MAX_LINES => left_out += 1,
             Ok(1..) => {
+                logged += 1;
                 let text = String::from_utf8_lossy(&line);
                 tracing::warn!(target: "ocelli::worker", session, "{}", text.trim_end());
             }
