@@ -21,6 +21,7 @@ mod metrics;
 mod recovery;
 mod reload;
 mod rogues;
+mod sandbox;
 mod start;
 mod streams;
 mod subscribers;

@@ -1,0 +1,214 @@
+//! Attempts at what a confined process must not be able to do. Each is really made, so that what is reported is what the
+//! kernel does, not what it was asked for. Unconfined each succeeds, and does no harm.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use ocelli_protocol::confinement::Attempt;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, setrlimit};
+
+/// The argument with which the attempt to execute starts this very program. Whoever reads it has escaped, and ends with
+/// [`EXECUTED_STATUS`].
+pub const EXECUTED: &str = "--sandbox-executed";
+
+/// The exit status of a process that could execute a program.
+pub const EXECUTED_STATUS: u8 = 42;
+
+/// What the attempts need and what has to be made before the process is confined.
+pub struct Targets {
+    program: PathBuf,
+    folder: PathBuf,
+    listener: TcpListener,
+    receiver: UdpSocket,
+    parent: Pid,
+    memory: u64,
+    open_files: u64,
+}
+
+impl Targets {
+    /// Sockets of loopback that listen, and the names of the rest. `memory` and `open_files` are the limits that are to
+    /// be found: bytes of private memory, and descriptors.
+    pub fn new(memory: u64, open_files: u64) -> io::Result<Self> {
+        Ok(Self {
+            program: std::env::current_exe()?,
+            folder: std::env::temp_dir(),
+            listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+            receiver: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
+            // A parent outside this namespace of processes has no number here; the first process is as foreign.
+            parent: getppid().unwrap_or(Pid::INIT),
+            memory,
+            open_files,
+        })
+    }
+}
+
+/// The errors of landlock and seccomp.
+const DENIED: &[Errno] = &[Errno::PERM, Errno::ACCESS];
+
+/// An attempt: its name, the errors that mean that confinement refused it, and how it is made. Other errors come from
+/// elsewhere, and say nothing about confinement.
+type Try = (&'static str, &'static [Errno], fn(&Targets) -> io::Result<()>);
+
+/// All attempts.
+const ATTEMPTS: &[Try] = &[
+    ("open_file", DENIED, open_file),
+    ("create_file", DENIED, create_file),
+    ("connect_tcp", DENIED, connect_tcp),
+    ("send_udp", DENIED, send_udp),
+    ("create_unix_socket", DENIED, create_unix_socket),
+    ("fork", DENIED, fork),
+    ("trace_process", DENIED, trace_process),
+    ("signal_process", DENIED, signal_process),
+    ("create_shared_memory", DENIED, create_shared_memory),
+    ("write_executable_memory", DENIED, write_executable_memory),
+    ("raise_limit", DENIED, raise_limit),
+    ("allocate_past_limit", &[Errno::NOMEM], allocate_past_limit),
+    ("open_past_limit", &[Errno::MFILE], open_past_limit),
+    // The last: where it succeeds, this program is no more.
+    ("execute", DENIED, execute),
+];
+
+/// The names of all attempts, in their order.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ATTEMPTS.iter().map(|(name, ..)| *name)
+}
+
+/// Makes all attempts.
+pub fn make_all(targets: &Targets) -> Vec<Attempt> {
+    ATTEMPTS.iter().map(|attempt| make(attempt, targets)).collect()
+}
+
+/// Makes one attempt; none where there is none of that name.
+pub fn make_one(name: &str, targets: &Targets) -> Option<Attempt> {
+    ATTEMPTS.iter().find(|(other, ..)| *other == name).map(|attempt| make(attempt, targets))
+}
+
+fn make((name, refusals, attempt): &Try, targets: &Targets) -> Attempt {
+    let error = attempt(targets).err();
+    let errno = error.as_ref().and_then(Errno::from_io_error);
+    let refused = errno.is_some_and(|errno| refusals.contains(&errno));
+    let error = error.map(|error| errno.and_then(symbol).map_or_else(|| error.to_string(), str::to_owned));
+    Attempt { attempt: (*name).to_owned(), refused, error }
+}
+
+/// How the manuals call an error.
+fn symbol(errno: Errno) -> Option<&'static str> {
+    match errno {
+        Errno::PERM => Some("EPERM"),
+        Errno::ACCESS => Some("EACCES"),
+        Errno::NOMEM => Some("ENOMEM"),
+        Errno::MFILE => Some("EMFILE"),
+        _ => None,
+    }
+}
+
+fn open_file(targets: &Targets) -> io::Result<()> {
+    File::open(&targets.program).map(drop)
+}
+
+fn create_file(targets: &Targets) -> io::Result<()> {
+    let path = targets.folder.join(format!("ocelli-sandbox-{}", std::process::id()));
+    File::create_new(&path)?;
+    std::fs::remove_file(path)
+}
+
+fn connect_tcp(targets: &Targets) -> io::Result<()> {
+    TcpStream::connect(targets.listener.local_addr()?).map(drop)
+}
+
+/// With a socket of its own, and with one that it already has.
+fn send_udp(targets: &Targets) -> io::Result<()> {
+    let to = targets.receiver.local_addr()?;
+    let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+    own.and_then(|socket| socket.send_to(b"ocelli", to))
+        .or_else(|_| targets.receiver.send_to(b"ocelli", to))
+        .map(drop)
+}
+
+fn create_unix_socket(_: &Targets) -> io::Result<()> {
+    UnixDatagram::unbound().map(drop)
+}
+
+#[allow(unsafe_code)]
+fn fork(_: &Targets) -> io::Result<()> {
+    // SAFETY: no precondition in a process of one thread. The child does nothing but end.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: ends the child at once.
+        0 => unsafe { libc::_exit(0) },
+        child => {
+            rustix::process::waitpid(Pid::from_raw(child), rustix::process::WaitOptions::empty())?;
+            Ok(())
+        }
+    }
+}
+
+fn execute(targets: &Targets) -> io::Result<()> {
+    Err(Command::new(&targets.program).arg(EXECUTED).exec())
+}
+
+/// Takes hold of the parent as a debugger does, without stopping it. Lets go by ending.
+#[allow(unsafe_code)]
+fn trace_process(targets: &Targets) -> io::Result<()> {
+    let parent = targets.parent.as_raw_nonzero().get();
+    // SAFETY: the request takes no memory of ours.
+    match unsafe { libc::ptrace(libc::PTRACE_SEIZE, parent, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Asks whether the parent can be signalled, then tells it to continue, which it does anyway.
+fn signal_process(targets: &Targets) -> io::Result<()> {
+    let asked = rustix::process::test_kill_process(targets.parent);
+    let told = rustix::process::kill_process(targets.parent, Signal::CONT);
+    Ok(asked.or(told)?)
+}
+
+fn create_shared_memory(_: &Targets) -> io::Result<()> {
+    Ok(memfd_create("ocelli-sandbox", MemfdFlags::CLOEXEC).map(drop)?)
+}
+
+fn write_executable_memory(_: &Targets) -> io::Result<()> {
+    map(4096, ProtFlags::READ | ProtFlags::WRITE | ProtFlags::EXEC)
+}
+
+fn raise_limit(_: &Targets) -> io::Result<()> {
+    let limit = getrlimit(Resource::Data);
+    let doubled = limit.maximum.map(|maximum| maximum.saturating_mul(2));
+    setrlimit(Resource::Data, Rlimit { current: doubled, maximum: doubled })?;
+    Ok(setrlimit(Resource::Data, limit)?)
+}
+
+/// As much private memory as the limit allows, on top of what the process has.
+fn allocate_past_limit(targets: &Targets) -> io::Result<()> {
+    map(usize::try_from(targets.memory).unwrap_or(usize::MAX), ProtFlags::READ | ProtFlags::WRITE)
+}
+
+/// As many descriptors as the limit allows, on top of those that are open.
+fn open_past_limit(targets: &Targets) -> io::Result<()> {
+    let opened: Result<Vec<OwnedFd>, Errno> =
+        (0..targets.open_files).map(|_| eventfd(0, EventfdFlags::CLOEXEC)).collect();
+    Ok(opened.map(drop)?)
+}
+
+/// Maps private memory and gives it back at once.
+#[allow(unsafe_code)]
+fn map(bytes: usize, protection: ProtFlags) -> io::Result<()> {
+    // SAFETY: the kernel chooses an address where nothing is; nobody has a reference into what is unmapped.
+    unsafe {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let memory = rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, protection, flags)?;
+        Ok(rustix::mm::munmap(memory, bytes)?)
+    }
+}

@@ -1,0 +1,127 @@
+//! The steps that confine a process, and the proof of each that can be read back.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use ocelli_protocol::confinement::{Confinement, Measure, Missing};
+use ocelli_protocol::process::die_with_parent;
+use rustix::process::{Resource, Signal, getrlimit, parent_process_death_signal};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, SecureComputingMode, capabilities, no_new_privs, secure_computing_mode,
+    set_capabilities, set_no_new_privs,
+};
+
+use crate::profile::{Kind, Profile};
+use crate::{calls, domain, limit};
+
+/// Ties the process to its parent, and closes every descriptor above `promised`, the largest number that the parent has
+/// promised. What the parent left open by mistake is out of reach from then on.
+///
+/// # Safety
+///
+/// To be called first of all in `main`: before the process opens a descriptor that it keeps, and before anything in it
+/// owns one with a number above `promised`.
+#[allow(unsafe_code)]
+pub unsafe fn enter(promised: RawFd) -> io::Result<()> {
+    die_with_parent()?;
+    let first = libc::c_uint::try_from(promised).map_or(0, |promised| promised.saturating_add(1));
+    // By number, since libraries that are older than the kernel lack the function.
+    // SAFETY: the call takes three numbers; nobody owns the descriptors that it closes, says the caller.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    if closed == 0 {
+        return Ok(());
+    }
+    // Before Linux 5.9, and where a container's own filter does not know the call.
+    let numbers = getrlimit(Resource::Nofile).current.and_then(|limit| limit.try_into().ok());
+    for number in first..numbers.unwrap_or(MOST_DESCRIPTORS).min(MOST_DESCRIPTORS) {
+        // SAFETY: as above; a number that is not open is an error that changes nothing.
+        unsafe { libc::close(number.cast_signed()) };
+    }
+    Ok(())
+}
+
+/// Numbers that are closed one by one where the kernel does not close all at once: above what a host has open, which asks
+/// for 16,384.
+const MOST_DESCRIPTORS: libc::c_uint = 1 << 16;
+
+/// Confines the calling thread and all that it will start; says what is in force and what is not. Call it while the
+/// process has one thread.
+pub fn confine(profile: &Profile<'_>) -> Confinement {
+    let threads = threads();
+    let privileges = give_up_privileges(profile.kind);
+    let parent_death = die_with_parent().map_err(told);
+    let core_dumps = limit::no_core_dumps().map_err(told);
+    let domain = domain::restrict(profile);
+    let system_calls = calls::restrict(profile.kind);
+
+    let on_every_thread = |done: Result<(), String>| match threads {
+        0..=1 => done,
+        _ => Err(format!("{threads} threads were running already")),
+    };
+    let mut confinement = Confinement::default();
+    for (measure, done) in [
+        (Measure::NoNewPrivileges, on_every_thread(privileges.and_then(|()| privileges_are_gone()))),
+        (Measure::Files, on_every_thread(domain.files)),
+        (Measure::Network, on_every_thread(domain.network)),
+        (Measure::Scopes, on_every_thread(domain.scopes)),
+        (Measure::SystemCalls, on_every_thread(system_calls.and_then(|()| calls_are_filtered()))),
+        (Measure::ParentDeath, parent_death.and_then(|()| dies_with_parent())),
+        (Measure::CoreDumps, core_dumps),
+    ] {
+        match done {
+            Ok(()) => confinement.enforced.push(measure),
+            Err(reason) => confinement.missing.push(Missing { measure, reason }),
+        }
+    }
+    confinement
+}
+
+/// Closes the last door of a worker, once its component is mapped: from then on nothing is opened by name, landlock or
+/// not, and the list of system calls is final. Does nothing where system calls are not filtered. It takes effect on
+/// all threads.
+pub fn seal(confinement: &Confinement) -> io::Result<()> {
+    if confinement.enforced.contains(&Measure::SystemCalls) {
+        calls::seal().map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// Threads of this process; 0 where nobody tells.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+/// Gives up what a start of another program could bring, and what root has. The inference process keeps the right to read
+/// the files of other users: a host that runs as root checked the models with it.
+fn give_up_privileges(kind: Kind) -> Result<(), String> {
+    set_no_new_privs(true).map_err(told)?;
+    let held = capabilities(None).map_err(told)?.permitted;
+    let kept = match kind {
+        Kind::Inference => held & CapabilitySet::DAC_READ_SEARCH,
+        Kind::Worker | Kind::Compile => CapabilitySet::empty(),
+    };
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets).map_err(|error| format!("capabilities are kept: {error}"))
+}
+
+fn privileges_are_gone() -> Result<(), String> {
+    if no_new_privs().map_err(told)? { Ok(()) } else { Err("the kernel says that it is off".into()) }
+}
+
+fn calls_are_filtered() -> Result<(), String> {
+    match secure_computing_mode().map_err(told)? {
+        SecureComputingMode::Filter => Ok(()),
+        other => Err(format!("the kernel says {other:?}")),
+    }
+}
+
+fn dies_with_parent() -> Result<(), String> {
+    match parent_process_death_signal().map_err(told)? {
+        Some(Signal::KILL) => Ok(()),
+        other => Err(format!("the kernel says {other:?}")),
+    }
+}
+
+fn told(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,41 @@
+//! What each kind of child process needs.
+
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+/// What a process keeps when it is confined.
+#[derive(Debug)]
+pub struct Profile<'a> {
+    pub(crate) kind: Kind,
+    /// Folders in which files may be opened for reading. One that is not there is left out.
+    pub(crate) readable: Vec<PathBuf>,
+    /// An open file that may be opened once more for reading.
+    pub(crate) reopened: Option<BorrowedFd<'a>>,
+}
+
+/// Which system calls a process makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Worker,
+    Compile,
+    Inference,
+}
+
+impl<'a> Profile<'a> {
+    /// A session's worker: no files, no network. `component` can be opened once more through its entry under
+    /// `/proc/self/fd`, which is the one way in which Wasmtime maps a compiled component, until [`crate::seal`].
+    pub fn worker(component: Option<BorrowedFd<'a>>) -> Self {
+        Self { kind: Kind::Worker, readable: Vec::new(), reopened: component }
+    }
+
+    /// The compiler: the descriptors that it inherited, and threads.
+    pub fn compile() -> Self {
+        Self { kind: Kind::Compile, readable: Vec::new(), reopened: None }
+    }
+
+    /// The inference process, once ONNX Runtime is loaded: it still reads models beneath `models`, makes memory to warm
+    /// them, and takes the descriptors of sessions.
+    pub fn inference(models: Vec<PathBuf>) -> Self {
+        Self { kind: Kind::Inference, readable: models, reopened: None }
+    }
+}
