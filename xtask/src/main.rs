@@ -1,4 +1,4 @@
-//! Developer tasks, called through `./x`: set up the machine, build, run the demo, test, lint, bench.
+//! Developer tasks, called through `./x`: set up the machine, build, run the demo, test, lint, bench, soak.
 
 mod bench;
 mod checks;
@@ -7,6 +7,7 @@ mod onnxruntime;
 mod process;
 mod programs;
 mod setup;
+mod soak;
 mod workspace;
 
 use std::process::ExitCode;
@@ -49,6 +50,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Builds everything and strains one host for some minutes: what it holds must not grow
+    Soak {
+        /// Given to the soak program: `--quick` does a tenth of everything
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -73,5 +80,6 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test { filter } => checks::test(&workspace, &filter),
         Task::Lint => checks::lint(&workspace),
         Task::Bench { arguments } => bench::run(&workspace, &arguments),
+        Task::Soak { arguments } => soak::run(&workspace, &arguments),
     }
 }

@@ -98,7 +98,8 @@ impl Totals {
 
     /// Adds a limit that the worker ran into and could not tell of.
     pub(super) fn hit(&mut self, limit: Limit) {
-        self.limits.add(limit, 1);
+        // Beside the worker's own numbers, which replace each other.
+        self.past_limits.add(limit, 1);
     }
 
     /// The worker is gone: the next one counts on top of what it has counted.

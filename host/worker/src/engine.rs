@@ -2,11 +2,16 @@
 
 use wasmtime::{Config, Engine};
 
+/// Stack that a component may use, in bytes: Wasmtime's own default, named here because an error tells it. Calls run on
+/// stacks of 2 MiB, so the host's functions have the rest for themselves.
+pub const MAX_STACK: usize = 512 << 10;
+
 /// The configuration of every engine in Ocelli.
 pub fn config() -> Config {
     let mut config = Config::new();
-    // Calls into a component are bounded by the CPU time that they use; see `guest::limits`.
+    // Calls into a component are bounded by the CPU time that they use; see `guest::deadline`.
     config.epoch_interruption(true);
+    config.max_wasm_stack(MAX_STACK);
     config
 }
 

@@ -1,10 +1,11 @@
-//! The way back to the host: results, answers and log lines from both threads, one whole message at a time.
+//! The way back to the host: results, answers, log lines and heartbeats of all threads, one whole message at a time.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ocelli_protocol::limit::Limit;
 use ocelli_protocol::wire;
 use ocelli_protocol::worker::{Counters, FromWorker, Level, Stage};
 
@@ -52,13 +53,13 @@ impl HostLink {
     }
 
     /// Tells the host that the worker cannot go on.
-    pub fn fail(&self, stage: Stage, message: String) {
-        self.send(&FromWorker::Failed { stage, limit: None, counters: Counters::default(), message });
+    pub fn fail(&self, stage: Stage, limit: Option<Limit>, counters: Counters, message: &str) {
+        self.send(&FromWorker::Failed { stage, limit, counters, message: cut(message).to_owned() });
     }
 }
 
-/// At most [`MAX_LINE`] bytes, on a character boundary.
-fn cut(text: &str) -> &str {
+/// At most [`MAX_LINE`] bytes, on a character boundary. For texts that a component has a part in.
+pub(crate) fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(MAX_LINE)).unwrap_or(text)
 }
 

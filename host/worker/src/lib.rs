@@ -1,6 +1,6 @@
 //! The worker process of one camera session.
 //!
-//! Two threads share the work. The *intake* reads the host's messages and decodes access units into pictures; the
+//! Two threads share the work, and a third says that they live ([`heartbeat`]). The *intake* reads the host's messages and decodes access units into pictures; the
 //! *pipeline* thread owns the Wasmtime store and calls the guest component. Between them stands one bounded queue
 //! ([`queue::WorkQueue`]): for a live source a newer frame takes the place of one that still waits there, for a file the
 //! intake waits until there is room.
@@ -15,11 +15,15 @@
 //! The process opens nothing by name: sockets, shared memory and the compiled component are inherited. It holds no
 //! compiler; the component was compiled by `ocelli-compile` with the same [`engine::config`].
 
+#[cfg(test)]
+mod alone;
 pub mod arena;
 pub mod engine;
 pub mod guest;
+pub mod heartbeat;
 pub mod host_link;
 pub mod inference;
 pub mod queue;
 pub mod session;
+pub mod tally;
 pub mod video;

@@ -1,9 +1,11 @@
 //! The queue between intake and pipeline: bounded, in order, and the place where a slow pipeline skips frames.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use ocelli_protocol::worker::{Counters, Pacing};
+use ocelli_protocol::worker::Pacing;
+
+use crate::tally::Tally;
 
 /// Something for the pipeline thread to do. `F` is a decoded frame.
 #[derive(Debug)]
@@ -39,21 +41,21 @@ const OTHER_WORK: usize = 64;
 struct Inner<F> {
     work: VecDeque<Work<F>>,
     closed: bool,
-    counters: Counters,
 }
 
 /// See the module's documentation.
 pub struct WorkQueue<F> {
     pacing: Pacing,
+    tally: Arc<Tally>,
     inner: Mutex<Inner<F>>,
     changed: Condvar,
 }
 
 impl<F> WorkQueue<F> {
-    /// An empty queue.
-    pub fn new(pacing: Pacing) -> Self {
-        let inner = Inner { work: VecDeque::new(), closed: false, counters: Counters::default() };
-        Self { pacing, inner: Mutex::new(inner), changed: Condvar::new() }
+    /// An empty queue that counts what it skips.
+    pub fn new(pacing: Pacing, tally: Arc<Tally>) -> Self {
+        let inner = Inner { work: VecDeque::new(), closed: false };
+        Self { pacing, tally, inner: Mutex::new(inner), changed: Condvar::new() }
     }
 
     /// Adds work, in order. Waits where the bound is reached, except for a live source's frame: that takes the place of
@@ -65,7 +67,7 @@ impl<F> WorkQueue<F> {
             (Work::Frame(_), Pacing::NewestWins) => {
                 if let Some(last @ Work::Frame(_)) = inner.work.back_mut() {
                     *last = work;
-                    inner.counters.skipped_newer += 1;
+                    self.tally.count(|counters| counters.skipped_newer += 1);
                     return;
                 }
             }
@@ -97,13 +99,6 @@ impl<F> WorkQueue<F> {
         self.changed.notify_all();
     }
 
-    /// The totals, after `change` has been applied to them.
-    pub fn count(&self, change: impl FnOnce(&mut Counters)) -> Counters {
-        let mut inner = self.lock();
-        change(&mut inner.counters);
-        inner.counters
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner<F>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,7 +121,10 @@ fn frames<F>(work: &VecDeque<Work<F>>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+
+    fn new(pacing: Pacing) -> WorkQueue<u32> {
+        WorkQueue::new(pacing, Arc::default())
+    }
 
     fn frame(queue: &WorkQueue<u32>) -> Option<u32> {
         match queue.next()? {
@@ -137,15 +135,15 @@ mod tests {
 
     #[test]
     fn the_newest_frame_wins_and_the_skipped_are_counted() {
-        let queue = WorkQueue::new(Pacing::NewestWins);
+        let queue = new(Pacing::NewestWins);
         (0..5).for_each(|number| queue.push(Work::Frame(number)));
         assert_eq!(frame(&queue), Some(4));
-        assert_eq!(queue.count(|_| ()).skipped_newer, 4);
+        assert_eq!(queue.tally.counters().skipped_newer, 4);
     }
 
     #[test]
     fn a_frame_does_not_overtake_what_was_asked_before_it() {
-        let queue = WorkQueue::new(Pacing::NewestWins);
+        let queue = new(Pacing::NewestWins);
         queue.push(Work::Frame(1));
         queue.push(Work::Snapshot);
         queue.push(Work::Frame(2));
@@ -157,7 +155,7 @@ mod tests {
 
     #[test]
     fn every_frame_of_a_file_comes_through_in_order() {
-        let queue = Arc::new(WorkQueue::new(Pacing::EveryFrame));
+        let queue = Arc::new(new(Pacing::EveryFrame));
         let intake = std::thread::spawn({
             let queue = Arc::clone(&queue);
             move || {
@@ -170,12 +168,12 @@ mod tests {
         }
         assert!(matches!(queue.next(), Some(Work::End)));
         intake.join().unwrap();
-        assert_eq!(queue.count(|_| ()).skipped_newer, 0);
+        assert_eq!(queue.tally.counters().skipped_newer, 0);
     }
 
     #[test]
     fn closing_frees_whoever_waits() {
-        let queue = Arc::new(WorkQueue::new(Pacing::EveryFrame));
+        let queue = Arc::new(new(Pacing::EveryFrame));
         queue.push(Work::Frame(1));
         let waiting = std::thread::spawn({
             let queue = Arc::clone(&queue);

@@ -7,20 +7,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use ocelli_protocol::confinement::Confinement;
+use ocelli_protocol::limit::Limit;
 use ocelli_protocol::process::worker as descriptor;
 use ocelli_protocol::shm::SharedMemory;
 use ocelli_protocol::wire::{Reader, WireError};
 use ocelli_protocol::worker::{FromWorker, Level, Stage, Start, ToWorker};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use ocelli_sandbox::{limit, seal};
 use wasmtime::component::Component;
 
 use crate::arena::Arena;
 use crate::engine;
 use crate::guest::instance::{CallError, Instance};
 use crate::guest::state::State;
+use crate::heartbeat::Heartbeat;
 use crate::host_link::HostLink;
 use crate::inference::Client;
 use crate::queue::{Work, WorkQueue};
+use crate::tally::Tally;
 use crate::video::{Frame, Stream};
 
 /// How often at the most the log tells of damaged or undecodable pictures. Each is counted.
@@ -41,16 +45,24 @@ pub struct Inherited {
 /// A failure that ends the worker, with the part of it that failed.
 struct Fatal {
     stage: Stage,
+    limit: Option<Limit>,
     message: String,
+}
+
+impl Fatal {
+    fn tell(&self, host: &HostLink, tally: &Tally) {
+        host.fail(self.stage, self.limit, tally.counters(), &self.message);
+    }
 }
 
 /// Puts the stage to an error.
 fn at<E: std::fmt::Debug>(stage: Stage) -> impl Fn(E) -> Fatal {
-    move |error| Fatal { stage, message: format!("{error:?}") }
+    move |error| Fatal { stage, limit: None, message: format!("{error:?}") }
 }
 
 /// Serves one session until the host closes the connection. An error has been told to the host before it is returned.
-pub fn run(inherited: Inherited) -> anyhow::Result<()> {
+/// `confinement` is what the process has found to be in force.
+pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()> {
     let Inherited { host, inference, tensors, component } = inherited;
     let mut reader =
         Reader::new(UnixStream::from(host.try_clone().context("cloning the socket to the host")?));
@@ -61,64 +73,89 @@ pub fn run(inherited: Inherited) -> anyhow::Result<()> {
         Err(WireError::Closed) => return Ok(()),
         Err(error) => return Err(error).context("reading the first message"),
     };
-    serve(reader, &host, inference, tensors, component, &start).map_err(|Fatal { stage, message }| {
-        host.fail(stage, message.clone());
-        anyhow::anyhow!("{stage:?}: {message}")
+    host.send(&FromWorker::Confined(confinement.clone()));
+    let tally = Arc::new(Tally::default());
+    let interval = Duration::from_millis(u64::from(start.heartbeat_ms));
+    let served = Heartbeat::start(host.clone(), Arc::clone(&tally), interval)
+        .map_err(at(Stage::Setup))
+        .and_then(|_beats_until_the_end| {
+            let instance = prepare(&host, &tally, inference, tensors, component, &start, &confinement)?;
+            serve(reader, &host, &tally, &start, instance)
+        });
+    served.map_err(|fatal| {
+        fatal.tell(&host, &tally);
+        anyhow::anyhow!("{:?}: {}", fatal.stage, fatal.message)
     })
 }
 
-fn serve(
-    reader: Reader<UnixStream>,
+/// Limits the process, closes its last door, and gets the pipeline to where it waits for frames.
+fn prepare(
     host: &HostLink,
+    tally: &Arc<Tally>,
     inference: OwnedFd,
     tensors: OwnedFd,
     component: OwnedFd,
     start: &Start,
-) -> Result<(), Fatal> {
-    // RLIMIT_AS would count the gigabytes of address space that Wasmtime reserves without using them.
-    let limit = Some(start.memory_limit);
-    setrlimit(Resource::Data, Rlimit { current: limit, maximum: limit }).map_err(at(Stage::Setup))?;
+    confinement: &Confinement,
+) -> Result<Instance, Fatal> {
+    limit::memory(start.limits.memory).map_err(at(Stage::Setup))?;
+    limit::open_files(start.limits.open_files).map_err(at(Stage::Setup))?;
     let arena = Arena::new(SharedMemory::map(tensors).map_err(at(Stage::Setup))?);
-    let client = Client::new(inference, Duration::from_millis(u64::from(start.inference_timeout_ms)));
+    let client = Client::new(inference, Duration::from_millis(u64::from(start.limits.inference_timeout_ms)));
     let settings = serde_json::from_str(&start.settings).map_err(at(Stage::Setup))?;
-    let guest_memory = usize::try_from(start.guest_memory_limit).unwrap_or(usize::MAX);
-    let state = State::new(host.clone(), arena, client, settings, guest_memory);
+    let state = State::new(host.clone(), arena, client, settings, start.limits, Arc::clone(tally));
 
     let engine = engine::engine().map_err(at(Stage::Load))?;
     let component = load(&engine, component).map_err(at(Stage::Load))?;
-    let cpu_limit = Duration::from_millis(u64::from(start.call_cpu_limit_ms));
-    let mut instance =
-        Instance::new(&engine, &component, state, cpu_limit).map_err(at(Stage::Instantiate))?;
+    seal(confinement).map_err(at(Stage::Setup))?;
+    let mut instance = Instance::new(&engine, &component, state).map_err(told(Stage::Instantiate))?;
     let description = instance.describe().map_err(told(Stage::Init))?;
     host.send(&FromWorker::Described(description));
     instance.init(&start.settings).map_err(told(Stage::Init))?;
     host.send(&FromWorker::Ready);
+    Ok(instance)
+}
 
-    let queue = Arc::new(WorkQueue::new(start.pacing));
+/// Turns access units into results until the host closes the connection.
+fn serve(
+    reader: Reader<UnixStream>,
+    host: &HostLink,
+    tally: &Arc<Tally>,
+    start: &Start,
+    mut instance: Instance,
+) -> Result<(), Fatal> {
+    let queue = Arc::new(WorkQueue::new(start.pacing, Arc::clone(tally)));
     let intake = std::thread::Builder::new().name("intake".into()).spawn({
-        let (queue, host, stream) = (Arc::clone(&queue), host.clone(), Stream::new(start.decode));
+        let (queue, host, tally) = (Arc::clone(&queue), host.clone(), Arc::clone(tally));
+        let stream = Stream::new(start.decode);
         move || {
-            let taken = take_in(reader, &queue, stream, &host);
+            let taken = take_in(reader, &queue, stream, &host, &tally);
             queue.close();
-            taken.inspect_err(|error| host.fail(error.stage, error.message.clone()))
+            taken.inspect_err(|fatal| fatal.tell(&host, &tally))
         }
     });
     let intake = intake.map_err(at(Stage::Setup))?;
-    process(&queue, &mut instance, host).inspect_err(|_| queue.close())?;
+    process(&queue, &mut instance, host, tally).inspect_err(|_| queue.close())?;
     // The queue was closed by the intake, which has told the host of its own error.
-    intake
-        .join()
-        .unwrap_or_else(|_| Err(Fatal { stage: Stage::Decode, message: "the intake panicked".into() }))
+    intake.join().unwrap_or_else(|_| Err(fault(Stage::Decode, "the intake panicked")))
 }
 
 /// Puts the stage to a component's error.
 fn told(stage: Stage) -> impl Fn(CallError) -> Fatal {
-    move |error| Fatal { stage, message: error.to_string() }
+    move |error| match error {
+        CallError::Refused(message) => Fatal { stage, limit: None, message },
+        CallError::Trap { limit, message } => Fatal { stage, limit, message },
+    }
+}
+
+fn fault(stage: Stage, message: &str) -> Fatal {
+    Fatal { stage, limit: None, message: message.to_owned() }
 }
 
 #[allow(unsafe_code)]
 fn load(engine: &wasmtime::Engine, component: OwnedFd) -> wasmtime::Result<Component> {
     use std::os::fd::AsRawFd;
+    // Wasmtime takes open files of modules, but only names of components. This one name is granted until `seal`.
     let path = format!("/proc/self/fd/{}", component.as_raw_fd());
     // SAFETY: the host passes only files that `ocelli-compile` wrote for it and that nothing else can write to; a file of
     // another engine version or configuration is refused by Wasmtime itself.
@@ -131,6 +168,7 @@ fn take_in(
     queue: &WorkQueue<Frame>,
     mut stream: Stream,
     host: &HostLink,
+    tally: &Tally,
 ) -> Result<(), Fatal> {
     let mut told: Option<Instant> = None;
     loop {
@@ -142,7 +180,7 @@ fn take_in(
         match message {
             ToWorker::Unit(header) => {
                 let decoded = stream.push(&header, payload, &mut |frame| queue.push(Work::Frame(frame)));
-                queue.count(|counters| stream.count_into(counters));
+                tally.count(|counters| stream.count_into(counters));
                 decoded.map_err(at(Stage::Decode))?;
                 if let Some(fault) =
                     stream.take_fault().filter(|_| told.is_none_or(|told| told.elapsed() >= FAULT_INTERVAL))
@@ -153,27 +191,32 @@ fn take_in(
             }
             ToWorker::End => {
                 stream.drain(&mut |frame| queue.push(Work::Frame(frame)));
-                queue.count(|counters| stream.count_into(counters));
+                tally.count(|counters| stream.count_into(counters));
                 queue.push(Work::End);
             }
             ToWorker::Command { id, request } => queue.push(Work::Command { id, request }),
             ToWorker::Snapshot => queue.push(Work::Snapshot),
             ToWorker::Restore { version } => queue.push(Work::Restore { version, state: payload.to_vec() }),
             ToWorker::Start(_) => {
-                return Err(Fatal { stage: Stage::Setup, message: "a second Start".into() });
+                return Err(fault(Stage::Setup, "a second Start"));
             }
         }
     }
 }
 
 /// Does what is queued, until the queue is closed or the pipeline is lost.
-fn process(queue: &WorkQueue<Frame>, instance: &mut Instance, host: &HostLink) -> Result<(), Fatal> {
+fn process(
+    queue: &WorkQueue<Frame>,
+    instance: &mut Instance,
+    host: &HostLink,
+    tally: &Tally,
+) -> Result<(), Fatal> {
     while let Some(work) = queue.next() {
         match work {
             Work::Frame(frame) => {
                 let number = frame.number;
                 let processed = instance.process(frame);
-                let counters = queue.count(|counters| {
+                let counters = tally.count(|counters| {
                     counters.processed += 1;
                     counters.inferred = instance.inferences();
                 });
@@ -205,7 +248,7 @@ fn process(queue: &WorkQueue<Frame>, instance: &mut Instance, host: &HostLink) -
                 };
                 host.send(&FromWorker::Restored(restored));
             }
-            Work::End => host.send(&FromWorker::Finished { counters: queue.count(|_| ()) }),
+            Work::End => host.send(&FromWorker::Finished { counters: tally.counters() }),
         }
     }
     Ok(())

@@ -29,21 +29,30 @@ pub struct Camera {
     pub id: String,
     /// A live stream, or a file.
     pub source: String,
+    /// For the pipeline.
+    settings: Value,
 }
 
 impl Camera {
     /// A camera that a server plays.
     pub fn live(index: usize, url: String) -> Self {
-        Self { id: format!("cam-{index}"), source: url }
+        Self { id: format!("cam-{index}"), source: url, settings: json!({}) }
     }
 
     /// A file that is read over and over, as fast as it can be processed.
     pub fn file(index: usize, path: &Path) -> Self {
-        Self { id: format!("file-{index}"), source: format!("file:{}", path.display()) }
+        Self { id: format!("file-{index}"), source: format!("file:{}", path.display()), settings: json!({}) }
+    }
+
+    /// The same with settings for its pipeline.
+    pub fn with(self, settings: Value) -> Self {
+        Self { settings, ..self }
     }
 
     fn config(&self) -> Value {
-        let mut camera = json!({"id": self.id, "source": self.source, "pipeline": "object-detect"});
+        let Self { id, source, settings } = self;
+        let mut camera =
+            json!({"id": id, "source": source, "pipeline": "object-detect", "settings": settings});
         if let (true, Some(table)) = (self.source.starts_with("file:"), camera.as_object_mut()) {
             table.insert("repeat".into(), true.into());
         }
@@ -56,6 +65,8 @@ impl Camera {
 pub struct Session {
     /// Its name.
     pub id: String,
+    /// Where it stands, in one word.
+    pub state: String,
     /// Its worker.
     pub pid: Option<u32>,
     /// Results so far.
@@ -67,6 +78,8 @@ pub struct Session {
 /// Counts of frames.
 #[derive(Debug, Deserialize)]
 pub struct Frames {
+    /// Access units that the worker got.
+    pub received: u64,
     /// Pictures decoded.
     pub decoded: u64,
 }

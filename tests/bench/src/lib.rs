@@ -11,6 +11,7 @@
 //! ```text
 //! cost      bare loop x 2 | host + 2 workers + inference on files | again ...   CPU per result, ratio
 //! live      N RTSP cameras: results a second, CPU, memory, latency of each station
+//! twenty    20 RTSP cameras at a low rate: the host's own CPU | 20 idle workers: PSS by mapping
 //! joining   subscribe to first result: running camera, cold camera, file
 //! recovery  SIGKILL of a worker to its next result
 //! ```

@@ -173,6 +173,53 @@ pub fn pss_mb(pid: u32) -> Result<f64> {
     Ok(kib.with_context(|| format!("{path} has no Pss"))? * 1024.0 / 1e6)
 }
 
+/// What a process maps of one file, or of one kind of memory without a file.
+#[derive(Debug, Clone, Serialize)]
+pub struct Mapping {
+    /// The file's name without its folder, or what the kernel calls it.
+    pub name: String,
+    /// MB of PSS.
+    pub pss_mb: f64,
+    /// MB that the process alone has and has written to: relocated or changed.
+    pub private_dirty_mb: f64,
+}
+
+/// What a process maps, the largest first.
+pub fn mappings(pid: u32) -> Result<Vec<Mapping>> {
+    let path = format!("/proc/{pid}/smaps");
+    Ok(parse_mappings(&fs::read_to_string(&path).with_context(|| path.clone())?))
+}
+
+/// proc(5): a line of six fields, the name last and often missing, then a line `Key: NUMBER kB` for each figure.
+fn parse_mappings(text: &str) -> Vec<Mapping> {
+    let mut sums = BTreeMap::<&str, (f64, f64)>::new();
+    let mut name = "";
+    for line in text.lines() {
+        let mut fields = line.split_whitespace();
+        let first = fields.next().unwrap_or_default();
+        let Some(key) = first.strip_suffix(':') else {
+            let path = fields.nth(4).unwrap_or("[anonymous]");
+            name = path.rsplit('/').next().unwrap_or(path);
+            continue;
+        };
+        let megabytes = fields.next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) * 1024.0 / 1e6;
+        let sum = sums.entry(name).or_default();
+        match key {
+            "Pss" => sum.0 += megabytes,
+            "Private_Dirty" => sum.1 += megabytes,
+            _ => {}
+        }
+    }
+    let mapping = |(name, (pss_mb, private_dirty_mb)): (&str, _)| Mapping {
+        name: name.to_owned(),
+        pss_mb,
+        private_dirty_mb,
+    };
+    let mut mappings: Vec<Mapping> = sums.into_iter().map(mapping).collect();
+    mappings.sort_by(|one, other| other.pss_mb.total_cmp(&one.pss_mb));
+    mappings
+}
+
 /// File names of the libraries of a process that begin with one of `names`: they tell their versions.
 pub fn libraries(pid: u32, names: &[&str]) -> Result<Vec<String>> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).context("reading a process's mappings")?;
@@ -236,6 +283,25 @@ mod tests {
         assert_eq!((stat.name.as_str(), stat.parent), ("a) b (c", 7));
         assert_eq!(stat.cpu_s, 200.0 / tick_rate());
         assert!(Stat::parse("12 (a").is_none());
+    }
+
+    #[test]
+    fn mappings_of_one_file_count_together() {
+        let text = "\
+7f00-7f10 r--p 00000000 08:01 5    /usr/lib/libx.so.1
+Pss:                1000 kB
+Private_Dirty:         0 kB
+7f10-7f20 rw-p 00010000 08:01 5    /usr/lib/libx.so.1
+Pss:                1000 kB
+Private_Dirty:       500 kB
+7f20-7f30 rw-p 00000000 00:00 0
+Pss:                  10 kB
+VmFlags: rd wr
+";
+        let found = parse_mappings(text);
+        let names: Vec<&str> = found.iter().map(|mapping| mapping.name.as_str()).collect();
+        assert_eq!(names, ["libx.so.1", "[anonymous]"]);
+        assert_eq!((found[0].pss_mb, found[0].private_dirty_mb), (2.048, 0.512));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::phases::cost::Cost;
 use crate::phases::joining::Joining;
 use crate::phases::live::{Live, Moments, STATIONS};
 use crate::phases::recovery::Recovery;
+use crate::phases::twenty::{Idle, Streaming, Twenty};
 
 /// One run. All figures in it were measured in this run, on this machine.
 #[derive(Debug, Serialize)]
@@ -28,6 +29,8 @@ pub struct Report {
     pub cost: Cost,
     /// By number of cameras.
     pub live: Vec<Live>,
+    /// Twenty sessions.
+    pub twenty: Twenty,
     /// Subscribe to first result.
     pub joining: Joining,
     /// A worker is killed.
@@ -53,6 +56,8 @@ impl Display for Report {
         self.cost(f)?;
         writeln!(f)?;
         self.live(f)?;
+        writeln!(f)?;
+        self.twenty(f)?;
         writeln!(f)?;
         self.moments(f)
     }
@@ -135,6 +140,41 @@ impl Report {
             writeln!(f, "  {:>7}  {each}    {median:.2} s, {max:.2} s", live.cameras)?;
         }
         Ok(())
+    }
+
+    fn twenty(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Twenty { sessions, live, idle } = &self.twenty;
+        let Streaming {
+            host_percent,
+            workers_percent,
+            inference_percent,
+            units_per_second,
+            results_per_second,
+            other_cores,
+            worker_mb,
+            host_mb,
+        } = live;
+        writeln!(f, "{sessions} sessions, a camera each: CPU in percent of one core")?;
+        writeln!(
+            f,
+            "  host {host_percent:.1} %, workers {workers_percent:.0} %, inference {inference_percent:.0} %; \
+             {units_per_second:.0} pictures/s in, {results_per_second:.1} results/s out; others kept \
+             {other_cores:.2} cores busy"
+        )?;
+        writeln!(f, "  PSS: worker {:.1} MB ({:.1}), host {host_mb:.1} MB", worker_mb.median, worker_mb.max)?;
+        let Idle { host_percent, workers_percent, worker_mb, workers_mb, mappings, libraries } = idle;
+        writeln!(f, "{sessions} sessions whose cameras do not answer: no worker has a decoder")?;
+        writeln!(f, "  host {host_percent:.1} %, workers {workers_percent:.1} %")?;
+        writeln!(
+            f,
+            "  PSS: worker {:.2} MB ({:.2}), all workers {workers_mb:.0} MB; {libraries} libraries; the largest \
+             (own and written to):",
+            worker_mb.median, worker_mb.max
+        )?;
+        let named = mappings.iter().map(|mapping| {
+            format!("{} {:.2} ({:.2})", mapping.name, mapping.pss_mb, mapping.private_dirty_mb)
+        });
+        writeln!(f, "  {}", named.collect::<Vec<_>>().join(", "))
     }
 
     fn moments(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -24,7 +24,7 @@ use ocelli_protocol::confinement::{Confinement, Measure};
 use ocelli_protocol::process::{die_with_parent, inherited, worker};
 use ocelli_protocol::wire::{self, MAX_MESSAGE, MAX_PAYLOAD};
 use ocelli_protocol::worker::{
-    Counters, Description, Detection, Event, FrameResult, FromWorker, Level, Rect, Stage, Stations,
+    Attribute, Counters, Description, Detection, Event, FrameResult, FromWorker, Level, Rect, Stage, Stations,
 };
 
 /// What fits into a message beside a text or a list: names, numbers, lengths.
@@ -151,13 +151,14 @@ impl Rogue {
     /// Results that no camera can have.
     fn absurd(&mut self) -> Result<()> {
         self.greet()?;
-        let result = match self.seed % 6 {
+        let result = match self.seed % 7 {
             0 => self.not_numbers(),
             // As many as a message holds.
             1 => FrameResult { detections: Some(vec![thing(""); MAX_MESSAGE / 32]), ..empty() },
             2 => FrameResult { detections: Some(vec![thing(&long_text())]), ..empty() },
             3 => FrameResult { events: vec![event("", ""); MAX_MESSAGE / 5], ..empty() },
             4 => FrameResult { events: vec![event(&long_text(), "{}")], ..empty() },
+            5 => FrameResult { detections: Some(vec![many_sided()]), ..empty() },
             _ => FrameResult { events: vec![event("nested", &"[".repeat(MAX_MESSAGE - ROOM))], ..empty() },
         };
         for frame in 0..20 {
@@ -320,6 +321,12 @@ fn thing(label: &str) -> Detection {
         attributes: Vec::new(),
         embedding: None,
     }
+}
+
+/// With as many attributes as a message holds, each of another name.
+fn many_sided() -> Detection {
+    let attribute = |number| Attribute { name: format!("{number:x}"), value: String::new(), score: 0.5 };
+    Detection { attributes: (0..MAX_MESSAGE / 16).map(attribute).collect(), ..thing("") }
 }
 
 fn event(kind: &str, data: &str) -> Event {

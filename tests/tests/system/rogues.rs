@@ -37,16 +37,9 @@ const PROTOCOL: &[&str] = &[
 ];
 const CLOSED: &[&str] = &["closed", "Broken pipe", "reset by peer"];
 /// What a host says of so much that it may not even be ready with it when the worker's health is looked at.
-const TOO_MUCH: &[&str] = &[
-    "closed",
-    "reset by peer",
-    "Broken pipe",
-    "beyond",
-    "exceeds",
-    "nothing in",
-    "no result",
-    "no sign of life",
-];
+const TOO_MUCH: &[&str] =
+    &["closed", "reset by peer", "Broken pipe", "limit ", "nothing in", "no result", "no sign of life"];
+const FLOOD: &[&str] = &["messages within", "log lines", "nothing in", "no result"];
 const SILENT: &[&str] = &["no sign of life"];
 const IDLE: &[&str] = &["nothing in", "no result", "no sign of life"];
 
@@ -54,12 +47,12 @@ const ROUNDS: [Rules; 5] = [
     &[
         ("noise", PROTOCOL),
         ("order", PROTOCOL),
-        //("finished", &["out of turn"]),
+        ("finished", &["out of turn"]),
         ("answers", &["nobody asked"]),
     ],
-    &[("heavy", TOO_MUCH)],
+    &[("absurd", TOO_MUCH), ("heavy", TOO_MUCH)],
     &[("closing", PROTOCOL), ("leaving", CLOSED)],
-    &[("flood", &["messages within"]), ("stderr", &["exit status: 3"])],
+    &[("flood", FLOOD), ("stderr", &["exit status: 3", "no sign of life"])],
     // These take as long as a health check does.
     &[
         ("lengths", &["exceeds the bound", "malformed", "no sign of life"]),

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use ocelli_protocol::inference::Element;
+use ocelli_protocol::limit::Limit;
 use wasmtime::component::Resource;
 
 use super::bindings::ocelli::pipeline::frames::{self as wit, FrameError};
 use super::nn::Tensor;
 use super::output::rect;
-use super::state::State;
+use super::state::{HeldRoom, State};
 use crate::video;
 
 /// Most regions of one batch. More objects than that in one frame are cheaper in two batches than one allocation.
@@ -27,6 +28,8 @@ pub struct Image {
     pub height: u32,
     /// The JPEG file's bytes.
     pub jpeg: Vec<u8>,
+    /// Their room, given back with the picture.
+    pub room: HeldRoom,
 }
 
 type Fallible<T> = wasmtime::Result<Result<T, FrameError>>;
@@ -47,15 +50,18 @@ impl State {
     ) -> Fallible<(Resource<Tensor>, T)> {
         let frame = Arc::clone(&self.table.get(frame)?.0);
         let spec = tensor_spec(spec);
-        let Some((shape, bytes)) = spec.check().ok().and_then(|()| shape(&spec, count)) else {
-            let message =
-                spec.check().err().map_or("the tensor is too large".into(), |error| error.to_string());
-            return Ok(Err(FrameError::InvalidSpec(message)));
+        if let Err(error) = spec.check() {
+            return Ok(Err(self.frame_error(error)));
+        }
+        let Some((shape, bytes)) = shape(&spec, count) else {
+            let message = format!("{count} tensors of {} x {}: more than there is", spec.width, spec.height);
+            return Ok(Err(self.frame_error(video::FrameError::InvalidSize(message))));
         };
         let Some(mut block) = self.arena.allocate(bytes) else {
             let largest = self.arena.largest_free();
             let message =
                 format!("a tensor of {bytes} bytes does not fit: {largest} bytes are free in one piece");
+            self.refuse(Limit::Tensor, &message);
             return Ok(Err(FrameError::OutOfMemory(message)));
         };
         let out = block.bytes_mut().get_mut(..bytes).unwrap_or_default();
@@ -64,7 +70,19 @@ impl State {
                 let tensor = Tensor::in_block(element(spec.element), shape, block);
                 Ok(Ok((self.table.push(tensor)?, made)))
             }
-            Err(error) => Ok(Err(frame_error(error))),
+            Err(error) => Ok(Err(self.frame_error(error))),
+        }
+    }
+
+    /// The component's error of ours. A size that no tensor has is counted as a limit.
+    fn frame_error(&mut self, error: video::FrameError) -> FrameError {
+        match error {
+            video::FrameError::InvalidRegion(message) => FrameError::InvalidRegion(message),
+            video::FrameError::InvalidSpec(message) => FrameError::InvalidSpec(message),
+            video::FrameError::InvalidSize(message) => {
+                self.refuse(Limit::Tensor, &message);
+                FrameError::InvalidSpec(message)
+            }
         }
     }
 }
@@ -120,13 +138,6 @@ fn placement(placement: video::Placement) -> wit::Placement {
         scale_y: placement.scale_y,
         offset_x: placement.offset_x,
         offset_y: placement.offset_y,
-    }
-}
-
-fn frame_error(error: video::FrameError) -> FrameError {
-    match error {
-        video::FrameError::InvalidRegion(message) => FrameError::InvalidRegion(message),
-        video::FrameError::InvalidSpec(message) => FrameError::InvalidSpec(message),
     }
 }
 
@@ -216,7 +227,8 @@ impl wit::HostFrame for State {
 
     fn luma(&mut self, frame: Resource<FrameHandle>, width: u32, height: u32) -> Fallible<Vec<u8>> {
         let frame = Arc::clone(&self.table.get(&frame)?.0);
-        Ok(self.resampler.luma(&frame.picture, width, height).map_err(frame_error))
+        let luma = self.resampler.luma(&frame.picture, width, height);
+        Ok(luma.map_err(|error| self.frame_error(error)))
     }
 
     fn image(
@@ -226,12 +238,18 @@ impl wit::HostFrame for State {
         quality: u8,
     ) -> Fallible<Resource<Image>> {
         let frame = Arc::clone(&self.table.get(&frame)?.0);
-        match video::jpeg(&frame.picture, region.map(rect), quality) {
-            Ok(video::Jpeg { width, height, bytes }) => {
-                Ok(Ok(self.table.push(Image { width, height, jpeg: bytes })?))
-            }
-            Err(error) => Ok(Err(frame_error(error))),
-        }
+        let video::Jpeg { width, height, bytes } =
+            match video::jpeg(&frame.picture, region.map(rect), quality) {
+                Ok(encoded) => encoded,
+                Err(error) => return Ok(Err(self.frame_error(error))),
+            };
+        let Some(room) = self.pictures.take(bytes.len()) else {
+            let most = self.pictures.capacity() >> 20;
+            let message = format!("the component holds pictures of more than {most} MiB");
+            self.refuse(Limit::Memory, &message);
+            return Ok(Err(FrameError::OutOfMemory(message)));
+        };
+        Ok(Ok(self.table.push(Image { width, height, jpeg: bytes, room })?))
     }
 
     fn drop(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<()> {

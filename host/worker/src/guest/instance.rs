@@ -2,22 +2,22 @@
 //! `&mut self` and a caller that got [`CallError::Trap`] has to drop the instance.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use ocelli_protocol::clock::monotonic_ns;
+use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::{Description, FrameResult, Level, Stations};
-use wasmtime::component::{Component, Linker, Resource};
-use wasmtime::{Engine, Store, Trap};
+use wasmtime::component::{Component, HasSelf, Linker, Resource};
+use wasmtime::{Engine, Store};
 
 use super::bindings::CameraPipeline;
+use super::deadline::{Ticker, bounded, install, start_call};
 use super::frames::FrameHandle;
-use super::limits::{Ticker, install_cpu_limit, start_call};
-use super::state::State;
-use super::{nn, output};
+use super::limits::Exceeded;
+use super::nn;
+use super::output::{self, MAX_BYTES, MAX_SNAPSHOT};
+use super::state::{MAX_HANDLES, State};
+use crate::host_link::cut;
 use crate::video::Frame;
-
-/// How long a call may take by the clock. CPU time is bounded far lower; this ends a component that sleeps.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why a call into the component brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -25,85 +25,76 @@ pub enum CallError {
     /// The component's own answer: it may be called again.
     #[error("{0}")]
     Refused(String),
-    /// The instance is lost. The text names the cause, and has the wasm backtrace.
-    #[error("{0}")]
-    Trap(String),
+    /// The instance is lost.
+    #[error("{message}")]
+    Trap {
+        /// The limit that it ran into, where it was one.
+        limit: Option<Limit>,
+        /// The cause, what the component said last, and the wasm backtrace.
+        message: String,
+    },
 }
 
 /// A component, ready to be called.
 pub struct Instance {
-    runtime: tokio::runtime::Runtime,
+    driver: Driver,
     store: Store<State>,
     component: CameraPipeline,
-    ticker: Ticker,
-    cpu_limit: Duration,
 }
 
 impl Instance {
     /// Instantiates a component. An import that this host does not offer, or a memory over its limit, is an error.
-    pub fn new(
-        engine: &Engine,
-        component: &Component,
-        state: State,
-        cpu_limit: Duration,
-    ) -> wasmtime::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-        let mut linker = Linker::new(engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        CameraPipeline::add_to_linker::<State, wasmtime::component::HasSelf<State>>(&mut linker, |state| {
-            state
-        })?;
-        nn::shadow_tensor_data(&mut linker)?;
-
+    pub fn new(engine: &Engine, component: &Component, state: State) -> Result<Self, CallError> {
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.limiter);
-        install_cpu_limit(&mut store);
-        let ticker = Ticker::start(engine)?;
-        start_call(&mut store, cpu_limit);
-        let ticking = ticker.during_call();
-        let instantiated =
-            runtime.block_on(CameraPipeline::instantiate_async(&mut store, component, &linker));
-        drop(ticking);
-        let component = instantiated.map_err(|error| match store.data_mut().limiter.take_refused() {
-            Some(refused) => error.context(format!("the component was refused {refused}")),
-            None => error,
+        store.set_max_component_handles(MAX_HANDLES);
+        install(&mut store);
+        let (linker, driver) = linker(engine)
+            .and_then(|linker| Ok((linker, Driver::new(engine)?)))
+            .map_err(|error| trap(&error))?;
+        let component = driver.run(&mut store, MAX_BYTES, async |store| {
+            CameraPipeline::instantiate_async(store, component, &linker).await
         })?;
-        Ok(Self { runtime, store, component, ticker, cpu_limit })
+        Ok(Self { driver, store, component })
     }
 
     /// What the component says of itself.
     pub fn describe(&mut self) -> Result<Description, CallError> {
-        self.call(async |component, store| component.ocelli_pipeline_pipeline().call_describe(store).await)
-            .map(output::description)
+        self.call(MAX_BYTES, async |component, store| {
+            component.ocelli_pipeline_pipeline().call_describe(store).await
+        })
+        .map(output::description)
     }
 
     /// Gives the component its settings, a JSON object.
     pub fn init(&mut self, settings: &str) -> Result<(), CallError> {
-        self.call(async |component, store| {
+        self.call(MAX_BYTES, async |component, store| {
             component.ocelli_pipeline_pipeline().call_init(store, settings).await
         })?
-        .map_err(CallError::Refused)
+        .map_err(refused)
     }
 
     /// Asks the component a question, JSON.
     pub fn command(&mut self, request: &str) -> Result<String, CallError> {
-        self.call(async |component, store| {
+        self.call(MAX_BYTES, async |component, store| {
             component.ocelli_pipeline_pipeline().call_command(store, request).await
         })?
-        .map_err(CallError::Refused)
+        .map_err(refused)
     }
 
     /// The component's state.
     pub fn snapshot(&mut self) -> Result<Vec<u8>, CallError> {
-        self.call(async |component, store| component.ocelli_pipeline_pipeline().call_snapshot(store).await)
+        self.call(MAX_SNAPSHOT, async |component, store| {
+            component.ocelli_pipeline_pipeline().call_snapshot(store).await
+        })
     }
 
     /// Gives the component the state of another instance.
     pub fn restore(&mut self, version: &str, state: &[u8]) -> Result<(), CallError> {
-        self.call(async |component, store| {
+        self.call(MAX_BYTES, async |component, store| {
             component.ocelli_pipeline_pipeline().call_restore(store, version, state).await
         })?
-        .map_err(CallError::Refused)
+        .map_err(refused)
     }
 
     /// Lets the component process a frame.
@@ -111,19 +102,18 @@ impl Instance {
         let submitted = monotonic_ns();
         let frame = Arc::new(frame);
         let state = self.store.data_mut();
-        state.frame = Some(frame.number);
+        state.log.set_frame(frame.number);
         state.inferred_ns = 0;
-        let handle =
-            state.table.push(FrameHandle(Arc::clone(&frame))).map_err(|error| trap(&error.into()))?;
+        let handle = state.table.push(FrameHandle(Arc::clone(&frame)));
+        let handle = handle.map_err(|error| lost(state, &error.into()))?;
         let borrowed = Resource::new_borrow(handle.rep());
-        let returned = self.call(async |component, store| {
+        let returned = self.call(MAX_BYTES, async |component, store| {
             component.ocelli_pipeline_pipeline().call_process(store, borrowed).await
         })?;
         let state = self.store.data_mut();
-        let removed = state.table.delete(handle).map_err(|error| trap(&error.into()));
-        removed?;
-        let output = output::output(&mut state.table, returned.map_err(CallError::Refused)?);
-        let output = output.map_err(|error| trap(&error))?;
+        state.table.delete(handle).map_err(|error| lost(state, &error.into()))?;
+        let output = output::output(&mut state.table, returned.map_err(refused)?, &state.limits);
+        let output = output.map_err(|error| lost(state, &error))?;
         let inferred = if state.inferred_ns == 0 { submitted } else { state.inferred_ns };
         Ok(FrameResult {
             frame: frame.number,
@@ -147,45 +137,91 @@ impl Instance {
         self.store.data().inferences
     }
 
-    /// Makes one call within its share of CPU time and its time limit.
+    /// Makes one call that may return up to `max_returned` bytes.
     fn call<T>(
         &mut self,
+        max_returned: usize,
         call: impl AsyncFnOnce(&CameraPipeline, &mut Store<State>) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
-        start_call(&mut self.store, self.cpu_limit);
-        let ticking = self.ticker.during_call();
-        let (component, store) = (&self.component, &mut self.store);
-        let called =
-            self.runtime.block_on(async { tokio::time::timeout(CALL_TIMEOUT, call(component, store)).await });
-        drop(ticking);
-        match called {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.explain(&error)),
-            Err(_) => Err(CallError::Trap(format!("the call took longer than {} s", CALL_TIMEOUT.as_secs()))),
-        }
+        let component = &self.component;
+        self.driver.run(&mut self.store, max_returned, async |store| call(component, store).await)
+    }
+}
+
+/// All that a component may import.
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    CameraPipeline::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    nn::shadow_tensor_data(&mut linker)?;
+    Ok(linker)
+}
+
+/// Runs calls, each within its limits.
+struct Driver {
+    runtime: tokio::runtime::Runtime,
+    ticker: Ticker,
+}
+
+impl Driver {
+    fn new(engine: &Engine) -> wasmtime::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        Ok(Self { runtime, ticker: Ticker::start(engine)? })
     }
 
-    /// Says what led to a trap: wasm itself tells a panic, denied memory and a bug all as `unreachable`.
-    fn explain(&mut self, error: &wasmtime::Error) -> CallError {
-        let cpu_limit = self.cpu_limit;
-        let state = self.store.data_mut();
-        let mut text = String::new();
-        if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {
-            text += &format!("the call used more than {} ms of CPU time; ", cpu_limit.as_millis());
+    fn run<T>(
+        &self,
+        store: &mut Store<State>,
+        max_returned: usize,
+        call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+    ) -> Result<T, CallError> {
+        start_call(store, max_returned);
+        let (host_calls, limits) = (Arc::clone(&store.data().host_calls), store.data().limits);
+        let ticking = self.ticker.during_call();
+        let called = self.runtime.block_on(async { bounded(call(store), &host_calls, &limits).await });
+        drop(ticking);
+        match called {
+            Ok(Ok(value)) => {
+                store.data().log.tell_dropped();
+                Ok(value)
+            }
+            Ok(Err(error)) => Err(lost(store.data_mut(), &error)),
+            Err(exceeded) => Err(lost(store.data_mut(), &exceeded.into())),
         }
-        if let Some(refused) = state.limiter.take_refused() {
-            text += &format!("the component was refused {refused}; ");
-        }
-        let said = state.stderr.take_tail();
-        if !said.is_empty() {
-            text += &format!("it said: {said}; ");
-        }
-        text += &format!("{error:?}");
-        state.log(Level::Error, "worker", &text);
-        CallError::Trap(text)
+    }
+}
+
+/// The component's own words, which may be long.
+fn refused(message: String) -> CallError {
+    CallError::Refused(cut(&message).to_owned())
+}
+
+/// Says what led to the loss of the instance: wasm itself tells a panic, denied memory and a bug all as `unreachable`.
+fn lost(state: &mut State, error: &wasmtime::Error) -> CallError {
+    let (limit, mut text) = cause(state, error);
+    let said = state.stderr.take_tail();
+    if !said.is_empty() {
+        text += &format!("it said: {said}; ");
+    }
+    text += &format!("{error:?}");
+    state.log.tell_dropped_now();
+    state.log.own_line(Level::Error, &text);
+    CallError::Trap { limit, message: text }
+}
+
+/// The limit behind an error, which is counted, and a text that names it.
+fn cause(state: &mut State, error: &wasmtime::Error) -> (Option<Limit>, String) {
+    let exceeded = Exceeded::behind(error);
+    if let Some(exceeded) = &exceeded {
+        state.tally.hit(exceeded.limit);
+    }
+    // What was refused in this call has been counted already.
+    match exceeded.or_else(|| state.limiter.take_refused()) {
+        Some(exceeded) => (Some(exceeded.limit), format!("{exceeded}; ")),
+        None => (None, String::new()),
     }
 }
 
 fn trap(error: &wasmtime::Error) -> CallError {
-    CallError::Trap(format!("{error:?}"))
+    CallError::Trap { limit: None, message: format!("{error:?}") }
 }

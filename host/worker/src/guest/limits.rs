@@ -1,13 +1,15 @@
-//! Bounds on what a component may use: memory, tables, and CPU time per call.
+//! Bounds on a component's memory and tables, and which limit, if any, is behind an error.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use ocelli_protocol::clock::thread_cpu_ns;
-use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
+use ocelli_protocol::limit::Limit;
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use wasmtime::component::ResourceTableError;
+use wasmtime::{OutOfMemory, ResourceLimiter, Trap};
 
-use super::state::State;
+use crate::engine::MAX_STACK;
+use crate::tally::Tally;
 
 /// Most elements of a component's tables together. Interpreters compiled to wasm use about ten thousand.
 const MAX_TABLE_ELEMENTS: usize = 100_000;
@@ -15,52 +17,172 @@ const MAX_TABLE_ELEMENTS: usize = 100_000;
 /// Most core instances, memories and tables of one component. Components made of Python use about forty instances.
 const MAX_INSTANCES: usize = 200;
 
-/// How often a running call is looked at. A call may overrun its share by this much; each look costs some 0.1 ms of CPU.
-const TICK: Duration = Duration::from_millis(50);
+/// Private memory that a component's growth leaves to the rest of the process, in bytes: what it hands over and returns,
+/// messages, the next pictures. A Rust program that finds none ends itself without a word on the cause.
+const KEPT_FREE: usize = 16 << 20;
 
-/// Bounds linear memory and tables, summed over a component, and remembers what it refused: a guest that is denied
+/// A limit that was run into. As an error it ends the call, and the instance with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("limit {limit}: {message}")]
+pub struct Exceeded {
+    /// Which.
+    pub limit: Limit,
+    /// What was asked for, and how much there is.
+    pub message: String,
+}
+
+impl Exceeded {
+    /// That this limit was run into.
+    pub fn new(limit: Limit, message: impl Into<String>) -> Self {
+        Self { limit, message: message.into() }
+    }
+
+    /// The limit that Wasmtime or one of the host's functions ran into, where that is what `error` says.
+    pub fn behind(error: &wasmtime::Error) -> Option<Self> {
+        if let Some(exceeded) = error.downcast_ref::<Self>() {
+            return Some(exceeded.clone());
+        }
+        if matches!(error.downcast_ref::<Trap>(), Some(Trap::StackOverflow)) {
+            let message = format!("the component used more than {} KiB of stack", MAX_STACK >> 10);
+            return Some(Self::new(Limit::Stack, message));
+        }
+        // Wasmtime has no types for the two errors that are known by their words.
+        let words = error.root_cause().to_string();
+        let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
+        if full || words.contains("store handle limit exceeded") {
+            let message = format!("the component holds more than {} handles", super::state::MAX_HANDLES);
+            return Some(Self::new(Limit::Handles, message));
+        }
+        if words.contains("fuel allocated for hostcalls has been exhausted") {
+            let message = "the component handed over more at a time than the host takes";
+            return Some(Self::new(Limit::OutputBytes, message));
+        }
+        if error.is::<OutOfMemory>() || is_of_the_system(error) {
+            return Some(Self::new(Limit::Memory, "the process has no more memory"));
+        }
+        None
+    }
+}
+
+/// Whether the kernel refused something: of a component's making that can only be memory. Wasmtime says it in two ways.
+fn is_of_the_system(error: &wasmtime::Error) -> bool {
+    let refusals = [error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error)];
+    let errno = error.downcast_ref::<Errno>().map(|errno| errno.raw_os_error());
+    refusals.into_iter().chain([errno]).flatten().any(|number| number == Errno::NOMEM.raw_os_error())
+}
+
+/// Whether the process could have so much more private memory now, by its own limit.
+#[allow(unsafe_code)]
+fn process_has(bytes: usize) -> bool {
+    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+    // SAFETY: a new mapping, at an address of the kernel's choice, that nothing uses before it is gone again.
+    unsafe {
+        let Ok(mapping) = mmap_anonymous(std::ptr::null_mut(), bytes, protection, flags) else {
+            return false;
+        };
+        munmap(mapping, bytes).is_ok()
+    }
+}
+
+/// Bounds linear memory and tables, summed over a component, and remembers what was refused: a guest that is denied
 /// memory traps as `unreachable`, which by itself does not tell why.
 #[derive(Debug)]
 pub struct Limiter {
     memory: usize,
     memory_limit: usize,
+    /// What the latest permitted growth added to `memory`.
+    added: usize,
     table: usize,
-    refused: Option<String>,
+    refused: Option<Exceeded>,
+    tally: Arc<Tally>,
 }
 
 impl Limiter {
     /// A limiter for an instance that may have `memory_limit` bytes of linear memory.
-    pub fn new(memory_limit: usize) -> Self {
-        Self { memory: 0, memory_limit, table: 0, refused: None }
+    pub fn new(memory_limit: u64, tally: Arc<Tally>) -> Self {
+        let memory_limit = usize::try_from(memory_limit).unwrap_or(usize::MAX);
+        Self { memory: 0, memory_limit, added: 0, table: 0, refused: None, tally }
     }
 
-    /// What has been refused since the last call of this function.
-    pub fn take_refused(&mut self) -> Option<String> {
+    /// Counts and remembers a refusal that the component may survive.
+    pub fn refuse(&mut self, limit: Limit, message: String) {
+        self.tally.hit(limit);
+        self.refused = Some(Exceeded::new(limit, message));
+    }
+
+    /// The latest refusal since the last call of this function.
+    pub fn take_refused(&mut self) -> Option<Exceeded> {
         self.refused.take()
     }
 
-    /// Bytes of linear memory in use.
-    pub fn memory(&self) -> usize {
-        self.memory
+    fn set_memory(&mut self, bytes: usize) {
+        self.memory = bytes;
+        self.tally.set_guest_memory(bytes);
     }
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let total = self.memory.saturating_add(desired.saturating_sub(current));
-        if total > self.memory_limit {
-            let limit = self.memory_limit >> 20;
-            self.refused = Some(format!("linear memory of {} MiB, the limit is {limit} MiB", total >> 20));
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            // The component's own bound.
             return Ok(false);
         }
-        self.memory = total;
+        let added = desired.saturating_sub(current);
+        let total = self.memory.saturating_add(added);
+        if total > self.memory_limit {
+            let (total, limit) = (total >> 20, self.memory_limit >> 20);
+            let message =
+                format!("the component was refused linear memory of {total} MiB, the limit is {limit} MiB");
+            self.refuse(Limit::Memory, message);
+            return Ok(false);
+        }
+        if !process_has(added.saturating_add(KEPT_FREE)) {
+            let (total, kept) = (total >> 20, KEPT_FREE >> 20);
+            let message = format!(
+                "the component was refused linear memory of {total} MiB, the process has no room for it beside \
+                 the {kept} MiB that it keeps for itself"
+            );
+            self.refuse(Limit::Memory, message);
+            return Ok(false);
+        }
+        self.added = added;
+        self.set_memory(total);
         Ok(true)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        // Other errors come without `memory_growing` having been asked, or are none that a 64-bit system gives: to take
+        // something off the sum for those could let a component have more than its share.
+        if is_of_the_system(&error) {
+            let wanted = self.memory >> 20;
+            let added = std::mem::take(&mut self.added);
+            self.set_memory(self.memory.saturating_sub(added));
+            let message = format!("the process has no room for linear memory of {wanted} MiB: {error:#}");
+            self.refuse(Limit::Memory, message);
+        }
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
         let total = self.table.saturating_add(desired.saturating_sub(current));
         if total > MAX_TABLE_ELEMENTS {
-            self.refused = Some(format!("tables of {total} elements, the limit is {MAX_TABLE_ELEMENTS}"));
+            let message = format!(
+                "the component was refused tables of {total} elements, the limit is {MAX_TABLE_ELEMENTS}"
+            );
+            self.refuse(Limit::Tables, message);
             return Ok(false);
         }
         self.table = total;
@@ -80,112 +202,66 @@ impl ResourceLimiter for Limiter {
     }
 }
 
-/// Advances the engine's epoch while a call runs, so that the call can be looked at; rests between calls.
-pub struct Ticker {
-    shared: Arc<TickerState>,
-}
-
-struct TickerState {
-    running: Mutex<bool>,
-    changed: Condvar,
-    over: AtomicBool,
-}
-
-impl Ticker {
-    /// Starts the thread. It ends when the ticker is dropped.
-    pub fn start(engine: &Engine) -> std::io::Result<Self> {
-        let state =
-            TickerState { running: Mutex::new(false), changed: Condvar::new(), over: AtomicBool::new(false) };
-        let shared = Arc::new(state);
-        let (state, engine) = (Arc::clone(&shared), engine.clone());
-        std::thread::Builder::new().name("epoch".into()).spawn(move || state.tick(&engine))?;
-        Ok(Self { shared })
-    }
-
-    /// Ticks until the returned guard is dropped.
-    pub fn during_call(&self) -> Ticking {
-        self.shared.set(true);
-        Ticking { shared: Arc::clone(&self.shared) }
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.shared.over.store(true, Ordering::Release);
-        self.shared.set(true);
-    }
-}
-
-/// A call is running.
-pub struct Ticking {
-    shared: Arc<TickerState>,
-}
-
-impl Drop for Ticking {
-    fn drop(&mut self) {
-        self.shared.set(false);
-    }
-}
-
-impl TickerState {
-    fn set(&self, running: bool) {
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = running;
-        // Starting wakes the thread from its rest; stopping need not: it looks after its tick.
-        if running {
-            self.changed.notify_one();
-        }
-    }
-
-    fn tick(&self, engine: &Engine) {
-        loop {
-            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            let running =
-                self.changed.wait_while(running, |running| !*running).unwrap_or_else(PoisonError::into_inner);
-            // Woken early only by `over`, or by the start of a following call, which then is looked at a little early.
-            drop(self.changed.wait_timeout(running, TICK).unwrap_or_else(PoisonError::into_inner));
-            if self.over.load(Ordering::Acquire) {
-                return;
-            }
-            engine.increment_epoch();
-        }
-    }
-}
-
-/// Makes the store check its call's CPU time at every tick. Waiting, for inference say, uses none.
-pub fn install_cpu_limit(store: &mut Store<State>) {
-    store.epoch_deadline_callback(|context| {
-        if thread_cpu_ns() > context.data().cpu_deadline_ns {
-            return Ok(UpdateDeadline::Interrupt);
-        }
-        Ok(UpdateDeadline::Continue(1))
-    });
-}
-
-/// Starts a call's share of CPU time.
-pub fn start_call(store: &mut Store<State>, limit: Duration) {
-    store.set_epoch_deadline(1);
-    let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-    store.data_mut().cpu_deadline_ns = thread_cpu_ns().saturating_add(limit);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ocelli_protocol::worker::Counters;
 
-    #[test]
-    fn memories_are_summed() {
-        let mut limiter = Limiter::new(10 << 20);
-        assert!(limiter.memory_growing(0, 6 << 20, None).unwrap());
-        assert!(!limiter.memory_growing(0, 6 << 20, None).unwrap());
-        assert_eq!(limiter.take_refused().unwrap(), "linear memory of 12 MiB, the limit is 10 MiB");
-        assert!(limiter.memory_growing(0, 4 << 20, None).unwrap());
-        assert_eq!(limiter.memory(), 10 << 20);
+    fn limiter(memory_limit: u64) -> (Limiter, Arc<Tally>) {
+        let tally = Arc::new(Tally::default());
+        (Limiter::new(memory_limit, Arc::clone(&tally)), tally)
+    }
+
+    fn counted(counters: Counters) -> Vec<(Limit, u64)> {
+        counters.limits.hit().collect()
     }
 
     #[test]
-    fn tables_are_summed() {
-        let mut limiter = Limiter::new(0);
+    fn memories_are_summed_up_to_the_limit_and_not_beyond() {
+        let (mut limiter, tally) = limiter(10 << 20);
+        assert!(limiter.memory_growing(0, 6 << 20, None).unwrap());
+        assert!(!limiter.memory_growing(0, 6 << 20, None).unwrap());
+        let refused = limiter.take_refused().unwrap().to_string();
+        assert_eq!(
+            refused,
+            "limit memory: the component was refused linear memory of 12 MiB, the limit is 10 MiB"
+        );
+        assert!(limiter.memory_growing(0, 4 << 20, None).unwrap());
+        assert_eq!(tally.guest_memory(), 10 << 20);
+        assert!(!limiter.memory_growing(4 << 20, (4 << 20) + 1, None).unwrap());
+        assert_eq!(counted(tally.counters()), [(Limit::Memory, 2)]);
+    }
+
+    #[test]
+    fn memory_that_the_system_has_not_is_given_back_once() {
+        let (mut limiter, tally) = limiter(10 << 20);
+        let denied = || std::io::Error::from(Errno::NOMEM);
+        assert!(limiter.memory_growing(0, 4 << 20, None).unwrap());
+        assert!(limiter.memory_growing(4 << 20, 9 << 20, None).unwrap());
+        limiter.memory_grow_failed(denied().into()).unwrap();
+        assert_eq!(tally.guest_memory(), 4 << 20);
+        assert!(limiter.take_refused().unwrap().message.contains("no room for linear memory of 9 MiB"));
+        limiter.memory_grow_failed(denied().into()).unwrap();
+        assert_eq!(tally.guest_memory(), 4 << 20);
+    }
+
+    #[test]
+    fn a_growth_that_was_never_permitted_takes_nothing_off_the_sum() {
+        let (mut limiter, tally) = limiter(10 << 20);
+        assert!(limiter.memory_growing(0, 4 << 20, None).unwrap());
+        limiter.memory_grow_failed(wasmtime::Error::msg("exceeds memory type's limits")).unwrap();
+        assert!(!limiter.memory_growing(4 << 20, 8 << 20, Some(6 << 20)).unwrap());
+        assert_eq!(tally.guest_memory(), 4 << 20);
+        assert_eq!(counted(tally.counters()), [], "a component's own bound is no limit of ours");
+    }
+
+    #[test]
+    fn tables_are_summed_up_to_the_limit_and_not_beyond() {
+        let (mut limiter, tally) = limiter(0);
         assert!(limiter.table_growing(0, MAX_TABLE_ELEMENTS, None).unwrap());
         assert!(!limiter.table_growing(0, 1, None).unwrap());
+        assert!(!limiter.table_growing(0, 2, Some(1)).unwrap());
+        assert!(limiter.take_refused().unwrap().message.contains("100001 elements"));
+        assert_eq!(counted(tally.counters()), [(Limit::Tables, 1)]);
     }
 }

@@ -1,8 +1,14 @@
 //! The guest component: its bindings, what it may import, and one instance of it in its store.
 
+#[cfg(test)]
+mod components;
+pub mod deadline;
 pub mod frames;
 pub mod instance;
+#[cfg(test)]
+mod limit_tests;
 pub mod limits;
+pub mod log;
 pub mod nn;
 pub mod output;
 pub mod state;

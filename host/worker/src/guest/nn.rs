@@ -8,6 +8,7 @@ use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::inference::{
     Element, ErrorCode, MAX_RANK, MAX_TENSORS, PlacedTensor, TensorDeclaration,
 };
+use ocelli_protocol::limit::Limit;
 use ocelli_protocol::shm::ALIGNMENT;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
@@ -15,6 +16,7 @@ use wasmtime::component::{Linker, Resource};
 use super::bindings::wasi::nn::{errors, graph, inference, tensor};
 use super::state::State;
 use crate::arena::Block;
+use crate::host_link::cut;
 use crate::inference::{InferenceError, Signature};
 
 /// The name under which `tensor` is imported.
@@ -73,10 +75,11 @@ fn invalid(message: impl Into<String>) -> InferenceError {
     InferenceError::new(ErrorCode::InvalidArgument, message)
 }
 
-fn no_room(bytes: usize, state: &State) -> InferenceError {
+fn no_room(bytes: usize, state: &mut State) -> InferenceError {
     let (largest, capacity) = (state.arena.largest_free(), state.arena.capacity());
     let message =
         format!("a block of {bytes} bytes does not fit: {largest} of {capacity} bytes are free in one piece");
+    state.refuse(Limit::Tensor, &message);
     InferenceError::new(ErrorCode::TooLarge, message)
 }
 
@@ -128,7 +131,9 @@ fn compute(
 }
 
 impl State {
-    fn nn_error<T>(&mut self, error: InferenceError) -> Fallible<T> {
+    fn nn_error<T>(&mut self, mut error: InferenceError) -> Fallible<T> {
+        // Kept as long as the component keeps its handle, and it may have a part in the words.
+        error.message = cut(&error.message).to_owned();
         Ok(Err(self.table.push(error)?))
     }
 
@@ -144,8 +149,14 @@ impl State {
                 shape.len()
             )));
         }
-        let bytes = element.bytes(&shape);
-        if bytes != Some(data.len()) {
+        let capacity = self.arena.capacity();
+        let Some(bytes) = element.bytes(&shape).filter(|&bytes| bytes <= capacity) else {
+            let message =
+                format!("a tensor {element:?} {shape:?}: the session's shared memory has {capacity} bytes");
+            self.refuse(Limit::Tensor, &message);
+            return Err(InferenceError::new(ErrorCode::TooLarge, message));
+        };
+        if bytes != data.len() {
             return Err(invalid(format!("{} bytes given for a tensor {element:?} {shape:?}", data.len())));
         }
         let mut block = self.arena.allocate(data.len()).ok_or_else(|| no_room(data.len(), self))?;

@@ -1,19 +1,24 @@
 //! From a component's types to the protocol's, within bounds.
 
-use ocelli_protocol::worker::{Attribute, Description, Detection, Event, ModelNeed, Rect};
+use ocelli_protocol::limit::{Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
+use ocelli_protocol::worker::{Attribute, Description, Detection, Event, ModelNeed, Rect, WorkerLimits};
 use wasmtime::component::ResourceTable;
 
 use super::bindings::exports::ocelli::pipeline::pipeline as exported;
 use super::bindings::ocelli::pipeline::{frames, results};
+use super::limits::Exceeded;
 use super::state::State;
+use crate::host_link::cut;
 
 impl results::Host for State {}
 
-/// Most detections or events of one frame. Beyond that a pipeline is at fault, not a camera.
-const MAX_PER_FRAME: usize = 1000;
+/// Most bytes that a call returns in lists and texts, as Wasmtime counts them when it takes them over. A frame's texts,
+/// embeddings and attachments together are held to the same figure once more. With both, a result stays below
+/// [`ocelli_protocol::wire::MAX_MESSAGE`].
+pub const MAX_BYTES: usize = MAX_OUTPUT_BYTES;
 
-/// Most bytes of a frame's texts, embeddings and attachments together.
-const MAX_BYTES: usize = 2 << 20;
+/// Most bytes of a snapshot: what a message's payload holds.
+pub const MAX_SNAPSHOT: usize = ocelli_protocol::wire::MAX_PAYLOAD;
 
 /// What a component returned for one frame.
 #[derive(Debug, Default)]
@@ -25,45 +30,88 @@ pub struct Output {
 }
 
 /// Takes over what `process` returned. An output out of bounds, or with an attachment that does not exist, is an error.
-pub fn output(table: &mut ResourceTable, output: results::Output) -> wasmtime::Result<Output> {
-    let mut left = MAX_BYTES;
-    let detections = output.detections.map(|found| detections(found, &mut left)).transpose()?;
-    check_count("events", output.events.len())?;
-    let events = output.events.into_iter().map(|event| take_event(table, event, &mut left));
+pub fn output(
+    table: &mut ResourceTable,
+    output: results::Output,
+    limits: &WorkerLimits,
+) -> wasmtime::Result<Output> {
+    let mut room = Room { bytes: MAX_BYTES, attachments: limits.attachments_per_frame as usize, limits };
+    let detections = output.detections.map(|found| detections(found, &mut room)).transpose()?;
+    let most = limits.events_per_frame as usize;
+    check_count(Limit::Events, "events of one frame", output.events.len(), most)?;
+    let events = output.events.into_iter().map(|event| take_event(table, event, &mut room));
     Ok(Output { detections, events: events.collect::<wasmtime::Result<_>>()? })
 }
 
-fn take_event(table: &mut ResourceTable, event: results::Event, left: &mut usize) -> wasmtime::Result<Event> {
-    spend(left, event.kind.len() + event.data.len())?;
+/// What a frame's output may still take.
+struct Room<'a> {
+    bytes: usize,
+    attachments: usize,
+    limits: &'a WorkerLimits,
+}
+
+impl Room<'_> {
+    fn spend(&mut self, bytes: usize) -> Result<(), Exceeded> {
+        let over = || format!("the output of one frame has more than {MAX_BYTES} bytes");
+        let rest = self.bytes.checked_sub(bytes);
+        self.bytes = rest.ok_or_else(|| Exceeded::new(Limit::OutputBytes, over()))?;
+        Ok(())
+    }
+
+    fn attach(&mut self, count: usize) -> Result<(), Exceeded> {
+        let most = self.limits.attachments_per_frame;
+        let over = || format!("the events of one frame have more than {most} attachments");
+        let rest = self.attachments.checked_sub(count);
+        self.attachments = rest.ok_or_else(|| Exceeded::new(Limit::Attachments, over()))?;
+        Ok(())
+    }
+}
+
+fn take_event(
+    table: &mut ResourceTable,
+    event: results::Event,
+    room: &mut Room<'_>,
+) -> wasmtime::Result<Event> {
+    let texts = event.kind.len() + event.data.len();
+    let bytes = texts + event.detections.iter().map(bytes).sum::<usize>();
+    let most = room.limits.event_bytes;
+    if bytes > most as usize {
+        let message = format!("an event of {bytes} bytes without its attachments: at most {most} are taken");
+        return Err(Exceeded::new(Limit::EventBytes, message).into());
+    }
+    room.spend(texts)?;
+    room.attach(event.attachments.len())?;
     let attachments = event.attachments.into_iter().map(|image| {
         let image = table.delete(image)?;
-        spend(left, image.jpeg.len())?;
+        room.spend(image.jpeg.len())?;
         Ok(image.jpeg)
     });
     let attachments = attachments.collect::<wasmtime::Result<_>>()?;
     Ok(Event {
         kind: event.kind,
-        detections: detections(event.detections, left)?,
+        detections: detections(event.detections, room)?,
         data: event.data,
         attachments,
     })
 }
 
-fn detections(found: Vec<results::Detection>, left: &mut usize) -> wasmtime::Result<Vec<Detection>> {
-    check_count("detections", found.len())?;
-    found.into_iter().map(|detection| take_detection(detection, left)).collect()
+fn detections(found: Vec<results::Detection>, room: &mut Room<'_>) -> wasmtime::Result<Vec<Detection>> {
+    check_count(Limit::Detections, "detections", found.len(), MAX_DETECTIONS)?;
+    found.into_iter().map(|detection| take_detection(detection, room)).collect()
 }
 
-fn take_detection(detection: results::Detection, left: &mut usize) -> wasmtime::Result<Detection> {
+/// Bytes of a detection's texts and embedding.
+fn bytes(detection: &results::Detection) -> usize {
     let attributes = detection.attributes.iter().map(|a| a.name.len() + a.value.len()).sum::<usize>();
-    spend(
-        left,
-        detection.label.len() + attributes + detection.embedding.as_ref().map_or(0, |e| e.len() * 4),
-    )?;
+    detection.label.len() + attributes + detection.embedding.as_ref().map_or(0, |e| e.len() * 4)
+}
+
+fn take_detection(detection: results::Detection, room: &mut Room<'_>) -> wasmtime::Result<Detection> {
+    room.spend(bytes(&detection))?;
     let area = detection.box_;
     let numbers = [detection.score, area.x, area.y, area.width, area.height];
     if !numbers.iter().chain(detection.embedding.iter().flatten()).all(|number| number.is_finite()) {
-        wasmtime::bail!("a detection {:?} with a number that is not finite", detection.label);
+        wasmtime::bail!("a detection {:?} with a number that is not finite", cut(&detection.label));
     }
     let attribute = |a: results::Attribute| Attribute { name: a.name, value: a.value, score: a.score };
     Ok(Detection {
@@ -76,17 +124,9 @@ fn take_detection(detection: results::Detection, left: &mut usize) -> wasmtime::
     })
 }
 
-fn check_count(what: &str, count: usize) -> wasmtime::Result<()> {
-    if count > MAX_PER_FRAME {
-        wasmtime::bail!("{count} {what} of one frame: at most {MAX_PER_FRAME} are taken");
-    }
-    Ok(())
-}
-
-fn spend(left: &mut usize, bytes: usize) -> wasmtime::Result<()> {
-    match left.checked_sub(bytes) {
-        Some(rest) => *left = rest,
-        None => wasmtime::bail!("a frame's output of more than {MAX_BYTES} bytes"),
+fn check_count(limit: Limit, what: &str, count: usize, most: usize) -> Result<(), Exceeded> {
+    if count > most {
+        return Err(Exceeded::new(limit, format!("{count} {what}: at most {most} are taken")));
     }
     Ok(())
 }

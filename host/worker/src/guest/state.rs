@@ -1,22 +1,38 @@
 //! What stands behind a component's imports.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use ocelli_protocol::worker::Level;
+use ocelli_protocol::limit::Limit;
+use ocelli_protocol::worker::{Level, WorkerLimits};
 use serde_json::{Map, Value};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use super::deadline::Deadline;
 use super::limits::Limiter;
+use super::log::GuestLog;
+use super::output::MAX_BYTES;
 use super::support::Console;
 use crate::arena::Arena;
 use crate::host_link::HostLink;
 use crate::inference::Client;
+use crate::tally::Tally;
 use crate::video::Resampler;
 
 /// Most handles that a component may hold at a time: tensors, frames, contexts, streams. A pipeline holds a few dozen;
 /// one that never drops its handles is told so instead of filling the process's memory.
-const MAX_HANDLES: usize = 10_000;
+pub const MAX_HANDLES: usize = 10_000;
+
+/// Bytes that a component may hand to the host in one call besides a tensor: names, a log line.
+const HANDED_BESIDES: usize = 1 << 20;
+
+/// Random bytes that a component may ask for at a time. Seeds and keys take a few dozen.
+const MAX_RANDOM: u64 = 1 << 20;
+
+/// Most bytes of encoded pictures that a component may hold: they lie in the worker's memory, not in its own. Twenty of
+/// a 4K camera.
+const MAX_PICTURES: usize = 64 << 20;
 
 /// The host's side of one instance.
 pub struct State {
@@ -36,15 +52,26 @@ pub struct State {
     pub settings: Map<String, Value>,
     /// The component's standard error: a panic's message goes there.
     pub stderr: Console,
-    /// The number of the frame in work.
-    pub frame: Option<u64>,
+    /// Where its lines go.
+    pub log: GuestLog,
+    /// What it may use.
+    pub limits: WorkerLimits,
+    /// Where what it ran into is counted.
+    pub tally: Arc<Tally>,
+    /// Room for its encoded pictures.
+    pub pictures: PictureRoom,
     /// Inferences so far.
     pub inferences: u64,
     /// When the last inference of the current call had answered, on the monotonic clock; 0 if there was none.
     pub inferred_ns: u64,
-    /// CPU time of the thread at which the current call has used up its share, in nanoseconds.
-    pub cpu_deadline_ns: u64,
-    host: HostLink,
+    /// What the current call may still use.
+    pub deadline: Deadline,
+    /// Calls from the component to the host so far.
+    pub host_calls: Arc<AtomicU64>,
+    /// Bytes that it may hand to the host in one call.
+    pub max_handed: usize,
+    /// Bytes that the current call may return.
+    pub max_returned: usize,
 }
 
 impl State {
@@ -54,12 +81,15 @@ impl State {
         arena: Arc<Arena>,
         inference: Client,
         settings: Map<String, Value>,
-        guest_memory_limit: usize,
+        limits: WorkerLimits,
+        tally: Arc<Tally>,
     ) -> Self {
-        let stderr = Console::new(host.clone(), Level::Warn, "stderr");
+        let log = GuestLog::new(host, Arc::clone(&tally), limits.log_lines_per_second);
+        let stderr = Console::new(log.clone(), Level::Warn, "stderr");
         let wasi = WasiCtx::builder()
-            .stdout(Console::new(host.clone(), Level::Info, "stdout"))
+            .stdout(Console::new(log.clone(), Level::Info, "stdout"))
             .stderr(stderr.clone())
+            .max_random_size(MAX_RANDOM)
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
@@ -69,28 +99,97 @@ impl State {
         Self {
             table,
             wasi,
-            limiter: Limiter::new(guest_memory_limit),
+            limiter: Limiter::new(limits.guest_memory, Arc::clone(&tally)),
+            // The largest thing that it can hand over is a tensor that fills the shared memory.
+            max_handed: arena.capacity().saturating_add(HANDED_BESIDES),
             arena,
             inference,
             resampler: Resampler::new(),
             settings,
             stderr,
-            frame: None,
+            log,
+            limits,
+            tally,
+            pictures: PictureRoom::default(),
             inferences: 0,
             inferred_ns: 0,
-            cpu_deadline_ns: u64::MAX,
-            host,
+            deadline: Deadline::after(0, 0, &limits),
+            host_calls: Arc::default(),
+            max_returned: MAX_BYTES,
         }
     }
 
-    /// Writes a line to the session's log, with the frame in work.
-    pub fn log(&self, level: Level, context: &str, message: &str) {
-        self.host.log(level, context, message, self.frame);
+    /// Counts and remembers a refusal that the component may survive.
+    pub fn refuse(&mut self, limit: Limit, message: &str) {
+        self.limiter.refuse(limit, message.to_owned());
+    }
+}
+
+/// Bytes of encoded pictures that a component holds.
+#[derive(Debug, Clone, Default)]
+pub struct PictureRoom(Arc<AtomicUsize>);
+
+impl PictureRoom {
+    /// Room for `bytes` until what is returned is dropped, or none where too many are held.
+    pub fn take(&self, bytes: usize) -> Option<HeldRoom> {
+        let held = self.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let taken = HeldRoom { room: self.clone(), bytes };
+        if held > MAX_PICTURES { None } else { Some(taken) }
+    }
+
+    /// Most bytes that are held at a time.
+    pub fn capacity(&self) -> usize {
+        MAX_PICTURES
+    }
+}
+
+/// Room that is taken. Dropping it gives it back.
+#[derive(Debug)]
+pub struct HeldRoom {
+    room: PictureRoom,
+    bytes: usize,
+}
+
+impl Drop for HeldRoom {
+    fn drop(&mut self) {
+        self.room.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Limits that no test runs into by accident.
+    pub(in crate::guest) fn limits() -> WorkerLimits {
+        WorkerLimits {
+            memory: 1 << 30,
+            open_files: 64,
+            guest_memory: 16 << 20,
+            call_cpu_ms: 60_000,
+            call_timeout_ms: 120_000,
+            host_call_ms: 120_000,
+            inference_timeout_ms: 60_000,
+            events_per_frame: 100,
+            event_bytes: 256 << 10,
+            attachments_per_frame: 16,
+            log_lines_per_second: 1000,
+        }
+    }
+
+    #[test]
+    fn pictures_have_room_up_to_the_limit_and_give_it_back() {
+        let room = PictureRoom::default();
+        let most = room.take(MAX_PICTURES).unwrap();
+        assert!(room.take(1).is_none());
+        assert!(room.take(1).is_none(), "what was refused takes no room");
+        drop(most);
+        assert!(room.take(MAX_PICTURES).is_some());
     }
 }

@@ -11,8 +11,8 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::bindings::wasi::config::store;
 use super::bindings::wasi::logging::logging;
+use super::log::GuestLog;
 use super::state::State;
-use crate::host_link::HostLink;
 
 impl logging::Host for State {
     fn log(&mut self, level: logging::Level, context: String, message: String) -> wasmtime::Result<()> {
@@ -23,7 +23,7 @@ impl logging::Host for State {
             logging::Level::Warn => Level::Warn,
             logging::Level::Error | logging::Level::Critical => Level::Error,
         };
-        State::log(self, level, &context, &message);
+        self.log.line(level, &context, &message);
         Ok(())
     }
 }
@@ -57,7 +57,7 @@ const PERMIT: usize = 64 << 10;
 /// A component's standard output or error: each line goes to the session's log, the latest text is kept.
 #[derive(Clone)]
 pub struct Console {
-    host: HostLink,
+    log: GuestLog,
     level: Level,
     context: &'static str,
     text: Arc<Mutex<Text>>,
@@ -71,8 +71,8 @@ struct Text {
 
 impl Console {
     /// A console whose lines are logged with this level and context.
-    pub fn new(host: HostLink, level: Level, context: &'static str) -> Self {
-        Self { host, level, context, text: Arc::default() }
+    pub fn new(log: GuestLog, level: Level, context: &'static str) -> Self {
+        Self { log, level, context, text: Arc::default() }
     }
 
     /// Takes what was written since the last call of this function: at most the last 2 KiB.
@@ -91,7 +91,7 @@ impl Console {
                 text.line.push(byte);
             }
             if byte == b'\n' || text.line.len() >= MAX_LINE {
-                self.host.log(self.level, self.context, &String::from_utf8_lossy(&text.line), None);
+                self.log.line(self.level, self.context, &String::from_utf8_lossy(&text.line));
                 text.line.clear();
             }
         }
@@ -139,6 +139,7 @@ impl OutputStream for Console {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host_link::HostLink;
     use ocelli_protocol::wire::Reader;
     use ocelli_protocol::worker::FromWorker;
     use std::os::unix::net::UnixStream;
@@ -146,7 +147,8 @@ mod tests {
     #[test]
     fn lines_are_logged_whole_and_the_latest_text_is_kept() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let console = Console::new(HostLink::over(ours), Level::Warn, "stderr");
+        let log = GuestLog::new(HostLink::over(ours), Arc::default(), 50);
+        let console = Console::new(log, Level::Warn, "stderr");
         console.append(b"first li");
         console.append(b"ne\nsecond");
         let mut reader = Reader::new(theirs);

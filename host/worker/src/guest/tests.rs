@@ -10,23 +10,28 @@ use ocelli_protocol::inference::{
     Element, ErrorCode, FromWorker, MAX_PACKET, PlacedTensor, TensorDeclaration, ToWorker, packet_pair,
     receive, send,
 };
+use ocelli_protocol::limit::Limit;
 use ocelli_protocol::shm::SharedMemory;
+use ocelli_protocol::worker::{Decode, WorkerLimits};
 use serde_json::json;
 use wasmtime::component::Resource;
 
-use super::bindings::ocelli::pipeline::results as wit;
+use super::bindings::ocelli::pipeline::{frames as wit_frames, results as wit};
 use super::bindings::wasi::config::store::Host as _;
 use super::bindings::wasi::nn::errors::{self, HostError as _};
 use super::bindings::wasi::nn::graph::{self, Host as _, HostGraph as _};
 use super::bindings::wasi::nn::inference::HostGraphExecutionContext as _;
 use super::bindings::wasi::nn::tensor::{HostTensor as _, TensorType};
-use super::frames::Image;
+use super::frames::{FrameHandle, Image};
+use super::limits::Exceeded;
 use super::nn::ExecutionContext;
 use super::output::output;
 use super::state::State;
+use super::state::tests::limits;
 use crate::arena::Arena;
 use crate::host_link::HostLink;
 use crate::inference::{Client, InferenceError};
+use crate::video::{Stream, clips};
 
 const MEMORY: usize = 64 << 10;
 
@@ -49,7 +54,7 @@ fn state() -> State {
     let (host, _) = UnixStream::pair().unwrap();
     let client = Client::new(ours, Duration::from_secs(60));
     let settings = json!({"score": 0.5, "model": "double"}).as_object().unwrap().clone();
-    State::new(HostLink::over(host), Arena::new(memory), client, settings, 1 << 20)
+    State::new(HostLink::over(host), Arena::new(memory), client, settings, limits(), Arc::default())
 }
 
 #[allow(unsafe_code)]
@@ -151,14 +156,72 @@ fn models_come_by_name_alone() {
     assert_eq!(told(&mut state, error).0, errors::ErrorCode::UnsupportedOperation);
 }
 
+/// How often a limit was run into.
+fn counted(state: &State, limit: Limit) -> u64 {
+    state.tally.counters().limits.of(limit)
+}
+
 #[test]
-fn a_tensor_over_the_shared_memory_or_of_impossible_size_is_refused() {
+fn a_tensor_over_the_shared_memory_is_refused_and_one_that_fills_it_is_not() {
     let mut state = state();
-    let large = u32::try_from(MEMORY).unwrap() + 1;
-    let error = state.new(vec![large], TensorType::U8, vec![0; MEMORY + 1]).unwrap_err().to_string();
+    let whole = u32::try_from(MEMORY).unwrap();
+    let tensor = state.new(vec![whole], TensorType::U8, vec![0; MEMORY]).unwrap();
+    let error = state.new(vec![1], TensorType::U8, vec![0]).unwrap_err().to_string();
     assert!(error.contains("does not fit"), "{error}");
+    super::bindings::wasi::nn::tensor::HostTensor::drop(&mut state, tensor).unwrap();
+    assert_eq!(counted(&state, Limit::Tensor), 1);
+
+    let error = state.new(vec![whole + 1], TensorType::U8, vec![0; MEMORY + 1]).unwrap_err().to_string();
+    assert!(error.contains(&format!("{MEMORY} bytes")), "{error}");
     let error = state.new(vec![u32::MAX; 4], TensorType::Fp64, vec![0; 8]).unwrap_err().to_string();
+    assert!(error.contains("[4294967295, 4294967295, 4294967295, 4294967295]"), "{error}");
+    assert_eq!(counted(&state, Limit::Tensor), 3);
+
+    let error = state.new(vec![2], TensorType::U8, vec![0; 8]).unwrap_err().to_string();
     assert!(error.contains("8 bytes given"), "{error}");
+    assert_eq!(counted(&state, Limit::Tensor), 3, "a mistake and no limit");
+}
+
+#[test]
+fn outputs_that_find_no_room_are_an_error_and_a_limit() {
+    let mut state = state();
+    let context = context(&mut state);
+    let most = u32::try_from(MEMORY - 64).unwrap();
+    let _full = state.new(vec![most], TensorType::U8, vec![0; MEMORY - 64]).unwrap();
+    let input = state.new(vec![1, 4], TensorType::Fp32, bytes(&[0.0; 4])).unwrap();
+    let error = state.compute(context, vec![("x".into(), input)]).unwrap().unwrap_err();
+    assert_eq!(told(&mut state, error).0, errors::ErrorCode::TooLarge);
+    assert_eq!(counted(&state, Limit::Tensor), 1);
+}
+
+#[test]
+fn a_picture_is_asked_for_tensors_that_there_can_be() {
+    let mut state = state();
+    let mut frames = Vec::new();
+    let (header, data) = clips::units("people-576-mjpeg.avi").swap_remove(0);
+    Stream::new(Decode::All).push(&header, &data, &mut |frame| frames.push(frame)).unwrap();
+    let frame = state.table.push(FrameHandle(Arc::new(frames.swap_remove(0)))).unwrap();
+    let mut tensor = |width, height, element| {
+        let spec = wit_frames::TensorSpec {
+            width,
+            height,
+            fit: wit_frames::Fit::Stretch,
+            channels: wit_frames::Channels::Rgb,
+            layout: wit_frames::Layout::Nchw,
+            element,
+            fill: (0.0, 0.0, 0.0),
+            mean: (0.0, 0.0, 0.0),
+            std: (1.0, 1.0, 1.0),
+        };
+        let frame = Resource::new_borrow(frame.rep());
+        let made = wit_frames::HostFrame::tensor(&mut state, frame, None, spec).unwrap();
+        (made.map(|_| ()), counted(&state, Limit::Tensor))
+    };
+    use wit_frames::{Element, FrameError};
+    assert!(matches!(tensor(64, 64, Element::U8), (Ok(()), 0)));
+    assert!(matches!(tensor(1 << 20, 1 << 20, Element::F32), (Err(FrameError::InvalidSpec(_)), 1)));
+    assert!(matches!(tensor(0, 64, Element::F32), (Err(FrameError::InvalidSpec(_)), 2)));
+    assert!(matches!(tensor(4096, 4096, Element::F32), (Err(FrameError::OutOfMemory(_)), 3)));
 }
 
 #[test]
@@ -181,30 +244,68 @@ fn detection(score: f32) -> wit::Detection {
     wit::Detection { label, score, box_: area, track: None, attributes: Vec::new(), embedding: None }
 }
 
+fn image(state: &mut State, jpeg: Vec<u8>) -> Resource<Image> {
+    let room = state.pictures.take(jpeg.len()).unwrap();
+    state.table.push(Image { width: 1, height: 1, jpeg, room }).unwrap()
+}
+
+/// The limit that taking over such an output runs into.
+fn limit_of(state: &mut State, taken: wit::Output, limits: &WorkerLimits) -> Option<Limit> {
+    let error = output(&mut state.table, taken, limits).err()?;
+    Some(Exceeded::behind(&error).unwrap_or_else(|| panic!("{error}")).limit)
+}
+
 #[test]
 fn an_attachment_leaves_with_its_event() {
     let mut state = state();
-    let image = state.table.push(Image { width: 1, height: 1, jpeg: vec![7; 10] }).unwrap();
+    let image = image(&mut state, vec![7; 10]);
     let rep = image.rep();
-    let taken = output(&mut state.table, event(vec![image])).unwrap();
+    let taken = output(&mut state.table, event(vec![image]), &limits()).unwrap();
     assert_eq!(taken.events[0].attachments, [vec![7; 10]]);
     assert!(state.table.get(&Resource::<Image>::new_borrow(rep)).is_err(), "the handle is gone");
+    let all = state.pictures.capacity();
+    assert!(state.pictures.take(all).is_some(), "and so is its room");
+}
+
+#[test]
+fn attachments_are_taken_up_to_the_limit() {
+    let mut state = state();
+    let limits = WorkerLimits { attachments_per_frame: 2, ..limits() };
+    let mut with = |count: usize| {
+        let images = (0..count).map(|_| image(&mut state, vec![0; 4])).collect();
+        limit_of(&mut state, event(images), &limits)
+    };
+    assert_eq!(with(2), None);
+    assert_eq!(with(3), Some(Limit::Attachments));
 }
 
 #[test]
 fn output_out_of_bounds_is_refused() {
     let mut state = state();
-    let image = state.table.push(Image { width: 1, height: 1, jpeg: vec![0; 3 << 20] }).unwrap();
-    let error = output(&mut state.table, event(vec![image])).unwrap_err().to_string();
-    assert!(error.contains("bytes"), "{error}");
+    let limits = limits();
+    let large = image(&mut state, vec![0; 3 << 20]);
+    assert_eq!(limit_of(&mut state, event(vec![large]), &limits), Some(Limit::OutputBytes));
 
-    let many = wit::Output { detections: Some(vec![detection(0.5); 1001]), events: Vec::new() };
-    let error = output(&mut state.table, many).unwrap_err().to_string();
-    assert!(error.contains("1001 detections"), "{error}");
+    let with = |count| wit::Output { detections: Some(vec![detection(0.5); count]), events: Vec::new() };
+    assert_eq!(limit_of(&mut state, with(1000), &limits), None);
+    assert_eq!(limit_of(&mut state, with(1001), &limits), Some(Limit::Detections));
 
     let odd = wit::Output { detections: Some(vec![detection(f32::NAN)]), events: Vec::new() };
-    let error = output(&mut state.table, odd).unwrap_err().to_string();
-    assert!(error.contains("not finite"), "{error}");
+    let error = output(&mut state.table, odd, &limits).unwrap_err();
+    assert!(error.to_string().contains("not finite") && Exceeded::behind(&error).is_none(), "{error}");
+}
+
+#[test]
+fn an_events_detections_count_towards_its_size() {
+    let mut state = state();
+    let limits = WorkerLimits { event_bytes: 20, ..limits() };
+    let mut about = |label: &str| {
+        let found = wit::Detection { label: label.into(), ..detection(0.5) };
+        let event = wit::Event { detections: vec![found], ..event(Vec::new()).events.swap_remove(0) };
+        limit_of(&mut state, wit::Output { detections: None, events: vec![event] }, &limits)
+    };
+    assert_eq!(about("thirteen long"), None, "with \"entered\" that makes 20 bytes");
+    assert_eq!(about("fourteen bytes"), Some(Limit::EventBytes));
 }
 
 #[test]

@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use ocelli_protocol::worker::{Codec, UnitHeader};
 
 /// Wall-clock time of a clip's first picture in these headers; a picture's is this much later than its presentation.
-pub(super) const CAPTURE_START: u64 = 1_700_000_000_000_000_000;
+pub(crate) const CAPTURE_START: u64 = 1_700_000_000_000_000_000;
 
 /// An access unit: what the host says of it, and its bytes.
-pub(super) type AccessUnit = (UnitHeader, Vec<u8>);
+pub(crate) type AccessUnit = (UnitHeader, Vec<u8>);
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
 
 /// All access units of a clip in decoding order.
-pub(super) fn units(name: &str) -> Vec<AccessUnit> {
+pub(crate) fn units(name: &str) -> Vec<AccessUnit> {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clips")).join(name);
     let file = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     if name.ends_with(".avi") { motion_jpeg(&file) } else { mp4(&file) }

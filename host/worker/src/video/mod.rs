@@ -16,7 +16,7 @@ mod tensor;
 mod warp;
 
 #[cfg(test)]
-mod clips;
+pub(crate) mod clips;
 #[cfg(test)]
 mod tests;
 

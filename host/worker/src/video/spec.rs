@@ -78,7 +78,7 @@ impl TensorSpec {
         let Self { width, height, fill, mean, std, .. } = self;
         if !(1..=MAX_SIDE).contains(width) || !(1..=MAX_SIDE).contains(height) {
             let message = format!("a tensor of {width} x {height}: sides are 1 to {MAX_SIDE} pixels");
-            return Err(FrameError::InvalidSpec(message));
+            return Err(FrameError::InvalidSize(message));
         }
         if !fill.iter().chain(mean).chain(std).all(|number| number.is_finite()) {
             let message = format!("fill {fill:?}, mean {mean:?}, std {std:?}: all have to be finite");
@@ -135,4 +135,7 @@ pub enum FrameError {
     /// The spec cannot be served.
     #[error("invalid spec: {0}")]
     InvalidSpec(String),
+    /// The size of the tensor is none, or beyond what is made.
+    #[error("invalid size: {0}")]
+    InvalidSize(String),
 }

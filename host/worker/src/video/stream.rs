@@ -55,7 +55,8 @@ struct Held {
 /// - [`Decode::Reference`] leaves out disposable units before they are decoded, [`Decode::Key`] all but key units. A frame
 ///   gets the number that it has when everything is decoded. Where units are left out, a frame may therefore wait for
 ///   the next unit: until then, one that is presented before it can still come.
-/// - What the decoder refuses or marks as damaged is counted and not given out; [`Stream::take_fault`] says why.
+/// - What the decoder refuses or marks as damaged is counted and not given out; [`Stream::take_fault`] says why. After
+///   such a unit an H.264 source gets a new decoder at its next key unit.
 pub struct Stream {
     setting: Decode,
     max_pixels: u64,
@@ -71,6 +72,8 @@ pub struct Stream {
     last_presentation_ns: u64,
     counters: Counters,
     fault: Option<String>,
+    /// The decoder has met something damaged.
+    spoilt: bool,
 }
 
 impl Stream {
@@ -94,6 +97,7 @@ impl Stream {
             last_presentation_ns: 0,
             counters: Counters::default(),
             fault: None,
+            spoilt: false,
         }
     }
 
@@ -106,8 +110,11 @@ impl Stream {
         out: &mut dyn FnMut(Frame),
     ) -> Result<(), DecoderError> {
         self.counters.received += 1;
-        if self.starts_afresh(header) {
+        if self.starts_afresh(header) || (header.key && self.is_spoilt()) {
             self.drain(out);
+            if self.is_spoilt() {
+                self.decoder = None;
+            }
         }
         if self.start.is_none() && !header.key {
             self.counters.skipped_no_key += 1;
@@ -174,10 +181,20 @@ impl Stream {
         header.discontinuity || other_codec || back || repeated
     }
 
+    /// Whether the decoder may show traces of a damaged unit in undamaged ones. Where libavcodec breaks off in the middle
+    /// of an H.264 macroblock it keeps the coefficients read so far, adds them to the next macroblock that it decodes, and
+    /// marks nothing; flushing does not help. Its other decoders clear what they keep.
+    fn is_spoilt(&self) -> bool {
+        self.spoilt && self.decoder.as_ref().is_some_and(|decoder| decoder.codec() == Codec::H264)
+    }
+
     fn decode(&mut self, header: &UnitHeader, data: &[u8]) -> Result<(), DecoderError> {
         let decoder = match self.decoder.take() {
             Some(decoder) if decoder.codec() == header.codec => self.decoder.insert(decoder),
-            _ => self.decoder.insert(Decoder::new(header.codec, self.max_pixels)?),
+            _ => {
+                self.spoilt = false;
+                self.decoder.insert(Decoder::new(header.codec, self.max_pixels)?)
+            }
         };
         let mut decoded = Vec::new();
         let result = decoder.decode(header.number, data, &mut |picture| decoded.push(picture));
@@ -220,6 +237,7 @@ impl Stream {
     }
 
     fn corrupt(&mut self, fault: String) {
+        self.spoilt = true;
         self.counters.skipped_corrupt += 1;
         self.fault = Some(fault);
     }

@@ -75,7 +75,7 @@ impl Resampler {
         if !(1..=MAX_LUMA_SIDE).contains(&width) || !(1..=MAX_LUMA_SIDE).contains(&height) {
             let message =
                 format!("a luma picture of {width} x {height}: sides are 1 to {MAX_LUMA_SIDE} pixels");
-            return Err(FrameError::InvalidSpec(message));
+            return Err(FrameError::InvalidSize(message));
         }
         let region = Region::of(picture, None)?;
         self.resize_luma(picture, &region, width, height)?;

@@ -8,7 +8,7 @@ use clap::Parser;
 use ocelli_bench::chain::Workplace;
 use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::{CLIP, Paths};
-use ocelli_bench::phases::{Environment, cost, joining, live, recovery};
+use ocelli_bench::phases::{Environment, cost, joining, live, recovery, twenty};
 use ocelli_bench::report::Report;
 
 /// Numbers of cameras: one that has the machine to itself, then as many as two cores can serve, then twice as many.
@@ -72,6 +72,8 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         by_cameras
             .push(live::measure(&environment, count).await.with_context(|| format!("{count} cameras"))?);
     }
+    progress("twenty sessions");
+    let twenty = twenty::measure(&environment).await.context("twenty sessions")?;
     progress("subscribe to first result");
     let joining = joining::measure(&environment).await.context("joining")?;
     progress("a worker is killed");
@@ -84,6 +86,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         took_s: begun.elapsed().as_secs_f64(),
         cost,
         live: by_cameras,
+        twenty,
         joining,
         recovery,
     })

@@ -4,6 +4,7 @@ pub mod cost;
 pub mod joining;
 pub mod live;
 pub mod recovery;
+pub mod twenty;
 
 use std::time::Duration;
 

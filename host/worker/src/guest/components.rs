@@ -1,0 +1,151 @@
+//! Small components for tests: written in WAT, given the world's types by `wit-component`, and compiled by the program
+//! `ocelli-compile`, since the worker has no compiler inside.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use ocelli_protocol::process::compile as descriptor;
+use wasmtime::component::Component;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+use crate::engine;
+
+/// The world of a pipeline, and what of WASI the tests import.
+const WORLD: &str = "
+package ocelli:tests;
+
+world guest {
+    include ocelli:pipeline/camera-pipeline@0.1.0;
+    import wasi:io/poll@0.2.0;
+    import wasi:clocks/monotonic-clock@0.2.0;
+}
+
+package wasi:io@0.2.0 {
+    interface poll {
+        resource pollable {
+            block: func();
+        }
+    }
+}
+
+package wasi:clocks@0.2.0 {
+    interface monotonic-clock {
+        use wasi:io/poll@0.2.0.{pollable};
+        subscribe-duration: func(nanoseconds: u64) -> pollable;
+    }
+}
+";
+
+/// A pipeline whose functions do nothing and return what is empty, where they are not given a body. Addresses below 4096
+/// are its own, results lie at [`RESULT`], and what the host writes into its memory lies from 8192 on.
+pub(super) struct Guest<'a> {
+    /// Imports of the core module.
+    pub(super) imports: &'a str,
+    /// Its memory's first size, in pages of 64 KiB.
+    pub(super) pages: u32,
+    /// Further items: functions, tables, globals.
+    pub(super) items: &'a str,
+    /// What `init` does before it succeeds.
+    pub(super) init: &'a str,
+    /// What `process` does before it drops the frame and succeeds.
+    pub(super) process: &'a str,
+    /// What `snapshot` does before it gives what lies at [`RESULT`].
+    pub(super) snapshot: &'a str,
+}
+
+/// Where a [`Guest`]'s results lie in its memory. Zeros there are an empty success.
+pub(super) const RESULT: u32 = 1024;
+
+/// A guest that does nothing.
+pub(super) const IDLE: Guest<'static> =
+    Guest { imports: "", pages: 1, items: "", init: "", process: "", snapshot: "" };
+
+/// Sleeping: `$sleep` waits for so many nanoseconds and keeps its handle, `$timer` makes a handle and does not wait.
+pub(super) const SLEEP: &str = r#"
+    (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $timer (param i64) (result i32)))
+    (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
+    (import "wasi:io/poll@0.2.0" "[resource-drop]pollable" (func $drop_timer (param i32)))
+"#;
+
+impl Guest<'_> {
+    fn wat(&self) -> String {
+        let Self { imports, pages, items, init, process, snapshot } = self;
+        let pipeline = "ocelli:pipeline/pipeline@0.1.0";
+        format!(
+            r#"(module
+                (import "ocelli:pipeline/frames@0.1.0" "[resource-drop]frame" (func $drop_frame (param i32)))
+                {imports}
+                (memory (export "memory") {pages})
+                {items}
+                (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 8192))
+                (func (export "{pipeline}#describe") (result i32) (i32.const {RESULT}))
+                (func (export "{pipeline}#init") (param i32 i32) (result i32)
+                    {init}
+                    (i32.const {RESULT}))
+                (func (export "{pipeline}#process") (param i32) (result i32)
+                    {process}
+                    (call $drop_frame (local.get 0))
+                    (i32.const {RESULT}))
+                (func (export "{pipeline}#command") (param i32 i32) (result i32) (i32.const {RESULT}))
+                (func (export "{pipeline}#snapshot") (result i32)
+                    {snapshot}
+                    (i32.const {RESULT}))
+                (func (export "{pipeline}#restore") (param i32 i32 i32 i32) (result i32) (i32.const {RESULT}))
+            )"#
+        )
+    }
+
+    fn component(&self) -> Vec<u8> {
+        let mut resolve = Resolve::default();
+        resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/0.1")).unwrap();
+        let package = resolve.push_str("tests.wit", WORLD).unwrap();
+        let world = resolve.select_world(&[package], Some("guest")).unwrap();
+        let mut module = wat::parse_str(self.wat()).unwrap();
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+        ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
+    }
+
+    /// The component, ready to be instantiated. None where `ocelli-compile` is not there, which is said.
+    #[allow(unsafe_code)]
+    pub(super) fn compiled(&self, engine: &wasmtime::Engine) -> Option<Component> {
+        let program = compiler()?;
+        let folder = tempfile::tempdir().unwrap();
+        let [component, compiled] =
+            ["component.wasm", "component.cwasm"].map(|name| folder.path().join(name));
+        std::fs::write(&component, self.component()).unwrap();
+        let input = std::fs::File::open(&component).unwrap();
+        let output = std::fs::File::create(&compiled).unwrap();
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .stdin(Stdio::null())
+            .fd_mappings(vec![
+                FdMapping { parent_fd: input.into(), child_fd: descriptor::COMPONENT },
+                FdMapping { parent_fd: output.into(), child_fd: descriptor::OUTPUT },
+            ])
+            .unwrap();
+        let ended = command.output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        // SAFETY: `ocelli-compile` has just written the file, and nothing else knows of it.
+        Some(unsafe { Component::deserialize_file(engine, &compiled) }.unwrap())
+    }
+}
+
+/// `ocelli-compile`, where it was built: `./x test` names the folder, by hand it lies beside the tests.
+fn compiler() -> Option<PathBuf> {
+    let built = std::env::var_os("OCELLI_BIN_DIR").map(PathBuf::from);
+    let beside = || std::env::current_exe().ok()?.parent()?.parent().map(Path::to_owned);
+    let program = built.or_else(beside)?.join("ocelli-compile");
+    if !program.is_file() {
+        eprintln!("SKIPPED: {} is not there; `./x build` makes it", program.display());
+        return None;
+    }
+    Some(program)
+}
+
+/// The engine of the tests.
+pub(super) fn test_engine() -> wasmtime::Engine {
+    engine::engine().unwrap()
+}

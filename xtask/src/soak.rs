@@ -1,0 +1,21 @@
+//! `./x soak`: builds everything and runs the soak, minutes of what wears a host out.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use crate::workspace::Workspace;
+use crate::{checks, process, programs, setup};
+
+/// Strains a host; `arguments` go to the program, whose exit code is returned.
+pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
+    setup::everything()?;
+    programs::build(workspace)?;
+    process::step("building the soak", || {
+        let soak = ["build", "--release", "-p", "ocelli-tests", "--bin", "ocelli-soak"];
+        process::run(workspace.cargo().args(soak))
+    })?;
+    let mut soak = Command::new(workspace.programs().join("ocelli-soak"));
+    checks::system_environment(&mut soak, workspace);
+    process::status(soak.args(arguments)).map(checks::exit_code)
+}
