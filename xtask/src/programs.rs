@@ -28,8 +28,6 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
             "--exclude",
             "xtask",
             "--exclude",
-            "ocelli-tests",
-            "--exclude",
             "ocelli-bench",
             "--bins",
         ])
