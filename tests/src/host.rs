@@ -209,9 +209,9 @@ impl Ocelli {
         sessions.iter().find(|session| session["id"] == id).cloned().unwrap_or_default()
     }
 
-    /// The number of a session's worker process.
+    /// A session's worker process, once it has one.
     pub async fn worker(&self, id: &str) -> Process {
-        let session = self.session(id).await;
+        let session = self.session_becomes(id, |session| session["pid"].is_u64()).await;
         let pid = session["pid"].as_u64().unwrap_or_else(|| panic!("no worker: {session}"));
         Process::open(u32::try_from(pid).unwrap()).expect("the worker lives")
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ocelli_tests::{ClosedPort, DEADLINE, Ocelli, children, clip};
+use ocelli_tests::{Client, ClosedPort, DEADLINE, Ocelli, children, clip};
 use serde_json::{Value, json};
 
 use crate::camera;
@@ -30,6 +30,7 @@ async fn a_session_beyond_the_limit_is_refused_with_the_limit_and_who_holds_it()
     let port = ClosedPort::new();
     let limit = "[session_processes]\nmax_concurrent_sessions = 2\n";
     let host = Ocelli::start(&(limit.to_owned() + &silent("one", &port) + &silent("two", &port))).await;
+    let (one, two) = (host.worker("one").await, host.worker("two").await);
     let mut client = host.client().await;
     client.subscribe_to("three", &format!("rtsp://{}/cam", port.address)).await;
     let refused = client.next_of("error").await;
@@ -39,7 +40,7 @@ async fn a_session_beyond_the_limit_is_refused_with_the_limit_and_who_holds_it()
         ["2", "one", "two", "max_concurrent_sessions"].iter().all(|word| message.contains(word)),
         "{message}"
     );
-    assert_eq!(workers(&host).len(), 2);
+    assert_eq!(workers(&host), BTreeSet::from([one.pid, two.pid]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,6 +95,13 @@ async fn whatever_is_asked_in_whatever_order_a_session_has_one_worker_and_no_wor
         *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(*random >> 33).unwrap()
     }
+    /// Waits until a request is done, well or not. What follows from it goes on beside the next.
+    async fn answered(client: &mut Client, id: &str) {
+        let done = ["subscribed", "unsubscribed", "error"];
+        let done =
+            |message: &Value| done.iter().any(|kind| message["type"] == *kind) && message["session"] == id;
+        client.find(|message| done(message).then_some(())).await;
+    }
     let port = ClosedPort::new();
     let url = format!("rtsp://{}/cam", port.address);
     let host = Ocelli::start("[subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:\"]\n").await;
@@ -102,8 +110,14 @@ async fn whatever_is_asked_in_whatever_order_a_session_has_one_worker_and_no_wor
     for _ in 0..120 {
         let id = format!("s{}", next(&mut random) % 4);
         match next(&mut random) % 5 {
-            0 | 1 => client.subscribe_to(&id, &url).await,
-            2 => client.send(&json!({"type": "unsubscribe", "session": id})).await,
+            0 | 1 => {
+                client.subscribe_to(&id, &url).await;
+                answered(&mut client, &id).await;
+            }
+            2 => {
+                client.send(&json!({"type": "unsubscribe", "session": id})).await;
+                answered(&mut client, &id).await;
+            }
             3 => drop(host.request("POST", &format!("/v1/sessions/{id}/restart")).await),
             _ => {
                 for worker in workers(&host).into_iter().take(1) {
@@ -118,6 +132,7 @@ async fn whatever_is_asked_in_whatever_order_a_session_has_one_worker_and_no_wor
     // What the client asked is done in order: after the answer to the last of these nothing else is under way.
     for id in ["s0", "s1", "s2", "s3"] {
         client.subscribe_to(id, &url).await;
+        answered(&mut client, id).await;
         // One that was killed five times in a row waits for an operator.
         host.session_becomes(id, |session| !session.is_null()).await;
         host.request("POST", &format!("/v1/sessions/{id}/restart")).await;
