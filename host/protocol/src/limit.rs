@@ -9,6 +9,10 @@ pub const MAX_DETECTIONS: usize = 1000;
 /// [`MAX_MESSAGE`](crate::wire::MAX_MESSAGE).
 pub const MAX_OUTPUT_BYTES: usize = 2 << 20;
 
+/// Bytes that an attribute counts for beside its texts: what it takes to hold one. Without it two million of them, their
+/// names empty, would count for nothing.
+pub const ATTRIBUTE_BYTES: usize = 64;
+
 /// A limit that a component can run into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Limit {

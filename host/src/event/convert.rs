@@ -1,6 +1,8 @@
 //! From what a worker reports to what subscribers get. Numbers are rounded here, so that a message is compact and two
 //! runs over one file give the same bytes.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use ocelli_protocol::worker as protocol;
 use serde_json::{Map, Value};
@@ -93,10 +95,11 @@ fn one(found: &protocol::Detection, frame: u64) -> Result<Detection, BadResult> 
     if !found.embedding.iter().flatten().all(|element| element.is_finite()) {
         return Err(not_finite("embedding"));
     }
-    let mut attributes: Vec<(String, Attribute)> = Vec::with_capacity(found.attributes.len());
+    let mut attributes = Vec::with_capacity(found.attributes.len());
+    let mut names = HashSet::with_capacity(found.attributes.len());
     for attribute in &found.attributes {
         // A JSON object has each name once: the first one said counts.
-        if !attributes.iter().any(|(name, _)| *name == attribute.name) {
+        if names.insert(attribute.name.as_str()) {
             let value = Attribute { value: attribute.value.clone(), score: rounded(attribute.score, 4) };
             attributes.push((attribute.name.clone(), value));
         }

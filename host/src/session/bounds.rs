@@ -1,7 +1,7 @@
 //! What a worker says, held against what it may say. It has done so itself before; but a worker that was taken over by its
 //! stream or its pipeline may say anything, and what it says goes to every subscriber.
 
-use ocelli_protocol::limit::{Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
+use ocelli_protocol::limit::{ATTRIBUTE_BYTES, Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
 use ocelli_protocol::worker::{Description, Detection, Event, FrameResult, WorkerLimits};
 
 /// Bytes of a cause that are kept and told: a wasm backtrace and the last words before it.
@@ -69,9 +69,10 @@ fn event_bytes(event: &Event) -> usize {
     event.kind.len() + event.data.len() + event.detections.iter().map(bytes).sum::<usize>()
 }
 
-/// Bytes of a detection's texts and embedding.
+/// Bytes of a detection's texts, attributes and embedding.
 fn bytes(detection: &Detection) -> usize {
-    let attributes = detection.attributes.iter().map(|a| a.name.len() + a.value.len()).sum::<usize>();
+    let attributes =
+        detection.attributes.iter().map(|a| a.name.len() + a.value.len() + ATTRIBUTE_BYTES).sum::<usize>();
     let embedding = detection.embedding.as_ref().map_or(0, |values| size_of_val(values.as_slice()));
     detection.label.len() + attributes + embedding
 }
@@ -139,6 +140,10 @@ mod tests {
         assert_eq!(broken(None, vec![event(1, &[1]); 2]), Some(Limit::Attachments));
         assert_eq!(broken(Some(vec![detection(1); MAX_DETECTIONS + 1]), vec![]), Some(Limit::Detections));
         assert_eq!(broken(Some(vec![detection(MAX_OUTPUT_BYTES + 1)]), vec![]), Some(Limit::OutputBytes));
+        let attribute =
+            ocelli_protocol::worker::Attribute { name: String::new(), value: String::new(), score: 0.5 };
+        let nameless = Detection { attributes: vec![attribute; MAX_OUTPUT_BYTES / 64 + 1], ..detection(1) };
+        assert_eq!(broken(Some(vec![nameless]), vec![]), Some(Limit::OutputBytes));
         let large = vec![event(1, &[MAX_OUTPUT_BYTES])];
         assert_eq!(broken(None, large), Some(Limit::OutputBytes));
     }

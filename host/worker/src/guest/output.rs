@@ -1,6 +1,6 @@
 //! From a component's types to the protocol's, within bounds.
 
-use ocelli_protocol::limit::{Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
+use ocelli_protocol::limit::{ATTRIBUTE_BYTES, Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
 use ocelli_protocol::worker::{Attribute, Description, Detection, Event, ModelNeed, Rect, WorkerLimits};
 use wasmtime::component::ResourceTable;
 
@@ -100,9 +100,10 @@ fn detections(found: Vec<results::Detection>, room: &mut Room<'_>) -> wasmtime::
     found.into_iter().map(|detection| take_detection(detection, room)).collect()
 }
 
-/// Bytes of a detection's texts and embedding.
+/// Bytes of a detection's texts, attributes and embedding.
 fn bytes(detection: &results::Detection) -> usize {
-    let attributes = detection.attributes.iter().map(|a| a.name.len() + a.value.len()).sum::<usize>();
+    let attributes =
+        detection.attributes.iter().map(|a| a.name.len() + a.value.len() + ATTRIBUTE_BYTES).sum::<usize>();
     detection.label.len() + attributes + detection.embedding.as_ref().map_or(0, |e| e.len() * 4)
 }
 
