@@ -309,21 +309,7 @@ impl Task {
                 Err(ended) => Some(ended),
             },
             _ = health.looks.tick() => health.look(serving.sent.units.load(Ordering::Relaxed)).err(),
-            Some(note) = serving.notes.recv() => {
-                match note {
-                    Note::Up => self.change(Change::SourceUp),
-                    Note::Down(reason) => {
-                        let deployment = &self.spec.deployment.id;
-                        tracing::warn!(target: "ocelli::session", session = self.id(), deployment, "source down: {reason}");
-                        self.shared.update(|shown| shown.last_error = Some(reason.clone()));
-                        self.change(Change::SourceDown(reason));
-                    }
-                    // A file that cannot be read ends with its fault. One that ends well ends with `Finished`, when the
-                    // worker has processed what it has.
-                    Note::Ended => return self.life.source_fault().map(|fault| Ended::Failed(fault.to_owned())),
-                }
-                None
-            }
+            Some(note) = serving.notes.recv() => self.note(note),
             request = self.requests.recv() => match request {
                 Some(Request::Restart) => Some(Ended::Restart),
                 Some(Request::Replace { spec }) => {
@@ -338,6 +324,23 @@ impl Task {
                 None => Some(Ended::Stop("the host stops".into())),
             },
         }
+    }
+
+    /// What the pump says of the source. Some where the worker's life is over with it.
+    fn note(&mut self, note: Note) -> Option<Ended> {
+        match note {
+            Note::Up => self.change(Change::SourceUp),
+            Note::Down(reason) => {
+                let deployment = &self.spec.deployment.id;
+                tracing::warn!(target: "ocelli::session", session = self.id(), deployment, "source down: {reason}");
+                self.shared.update(|shown| shown.last_error = Some(reason.clone()));
+                self.change(Change::SourceDown(reason));
+            }
+            // A file that cannot be read ends with its fault. One that ends well ends with `Finished`, when the worker
+            // has processed what it has.
+            Note::Ended => return self.life.source_fault().map(|fault| Ended::Failed(fault.to_owned())),
+        }
+        None
     }
 
     fn handle(&mut self, message: FromWorker, serving: &mut Serving, health: &mut Watched) -> Option<Ended> {
@@ -387,7 +390,10 @@ impl Task {
             },
             FromWorker::Finished { counters } if serving.sent.end.load(Ordering::Acquire) => {
                 self.shared.update(|shown| shown.totals.count(serving.frames(counters), counters.limits));
-                return Some(Ended::Finished);
+                // What the pump said before it sent the end may still wait: the fault of a file, that is.
+                let faulty =
+                    std::iter::from_fn(|| serving.notes.try_recv().ok()).find_map(|note| self.note(note));
+                return Some(faulty.unwrap_or(Ended::Finished));
             }
             FromWorker::Failed { stage, message, counters, .. } => {
                 self.shared.update(|shown| shown.totals.count(serving.frames(counters), counters.limits));
