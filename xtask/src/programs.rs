@@ -22,15 +22,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     let cargo = |arguments: &[&str]| process::run(workspace.cargo().arg("build").args(arguments));
     process::step(&title(workspace, "host, worker and inference", "ocelli-inference"), || {
         // All crates that the tests meet, so that the tests find Wasmtime built with the features that they want.
-        cargo(&[
-            "--release",
-            "--workspace",
-            "--exclude",
-            "xtask",
-            "--exclude",
-            "ocelli-bench",
-            "--bins",
-        ])
+        cargo(&["--release", "--workspace", "--exclude", "xtask", "--exclude", "ocelli-bench", "--bins"])
     })?;
     process::step(&title(workspace, "the compiler of pipelines", "ocelli-compile"), || {
         cargo(&["--release", "-p", "ocelli-worker", "--features", "compile", "--bin", "ocelli-compile"])

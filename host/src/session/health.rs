@@ -165,12 +165,16 @@ mod tests {
 
     #[test]
     fn a_pipeline_that_hangs_is_noticed_while_the_decoder_goes_on() {
-        let hung = watch(1000, |second| second, |health, second, now| {
-            health.sign(now);
-            let processed = second.min(50);
-            let skipped_newer = second.saturating_sub(52);
-            health.counted(Counters { skipped_newer, ..counters(second, second, processed) }, now);
-        });
+        let hung = watch(
+            1000,
+            |second| second,
+            |health, second, now| {
+                health.sign(now);
+                let processed = second.min(50);
+                let skipped_newer = second.saturating_sub(52);
+                health.counted(Counters { skipped_newer, ..counters(second, second, processed) }, now);
+            },
+        );
         let (second, unwell) = hung.unwrap_err();
         assert!(matches!(unwell, Unwell::NoResults(_)), "{unwell}");
         assert!((60..=64).contains(&second), "{second}");
@@ -178,10 +182,14 @@ mod tests {
 
     #[test]
     fn a_decoder_that_hangs_is_noticed() {
-        let hung = watch(1000, |second| second, |health, second, now| {
-            health.sign(now);
-            health.counted(counters(second.min(50), second.min(50), second.min(50)), now);
-        });
+        let hung = watch(
+            1000,
+            |second| second,
+            |health, second, now| {
+                health.sign(now);
+                health.counted(counters(second.min(50), second.min(50), second.min(50)), now);
+            },
+        );
         let (second, unwell) = hung.unwrap_err();
         assert!(matches!(unwell, Unwell::NotDecoding(_)), "{unwell}");
         assert!((60..=64).contains(&second), "{second}");

@@ -39,15 +39,15 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::{Config, Sandbox};
 use crate::config::source::Source;
+use crate::config::{Config, Sandbox};
 use crate::event::{Hub, State};
 use crate::inference::Inference;
 use crate::source::Sources;
 use latency::Latencies;
 pub use sandbox::check_sandbox;
-pub use totals::{Frames, Skipped};
 use totals::Totals;
+pub use totals::{Frames, Skipped};
 
 pub use cgroup::{ControlGroups, REMEDY as CONTROL_GROUPS_REMEDY, Unavailable};
 
@@ -366,11 +366,18 @@ impl Shared {
 
 /// A request to a session's task.
 enum Request {
-    Command { request: String, answer: oneshot::Sender<Result<String, SessionError>> },
+    Command {
+        request: String,
+        answer: oneshot::Sender<Result<String, SessionError>>,
+    },
     Restart,
     /// A new start with another spec of the same name.
-    Replace { spec: Arc<Spec> },
-    Stop { reason: String },
+    Replace {
+        spec: Arc<Spec>,
+    },
+    Stop {
+        reason: String,
+    },
 }
 
 struct Entry {
