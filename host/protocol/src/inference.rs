@@ -9,6 +9,13 @@
 //! An inference process answers each request number at most once, so a request that was sent twice does not run twice.
 //!
 //! A worker has at most one request under way.
+//!
+//! What is running at a moment stands in the [`crate::ledger::Ledger`], memory that the host and the inference process
+//! share: when the process dies, the host reads there who was running, and so who may have caused it. A request that was
+//! running is given to the next process as a *suspect* ([`Attach::suspect`]), which runs it alone.
+//!
+//! Models have versions: a folder that changes on disk makes a new *generation* of the catalogue. A session keeps the one
+//! that it was attached with.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -32,8 +39,12 @@ pub const MAX_TENSORS: usize = 64;
 /// Most dimensions of a tensor.
 pub const MAX_RANK: usize = 8;
 
-/// Descriptors that accompany [`FromHost::Attach`]: the socket, then the shared memory.
+/// Descriptors that accompany [`FromHost::Attach`]: the socket, then the shared memory. [`FromHost::Configure`] carries
+/// one: the ledger.
 pub const ATTACH_DESCRIPTORS: usize = 2;
+
+/// Most requests that one run may answer: a batch.
+pub const MAX_BATCH: u32 = 32;
 
 /// The type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,6 +60,10 @@ pub enum Element {
     Bf16,
     /// Unsigned byte.
     U8,
+    /// Signed byte. `wasi:nn` has no such type: components see it as `U8`.
+    I8,
+    /// Truth value: a byte, 0 or 1. `wasi:nn` has no such type: components see it as `U8`.
+    Bool,
     /// Signed, 4 bytes.
     I32,
     /// Signed, 8 bytes.
@@ -59,7 +74,7 @@ impl Element {
     /// Bytes of an element.
     pub fn size(self) -> usize {
         match self {
-            Self::U8 => 1,
+            Self::U8 | Self::I8 | Self::Bool => 1,
             Self::F16 | Self::Bf16 => 2,
             Self::F32 | Self::I32 => 4,
             Self::F64 | Self::I64 => 8,
@@ -100,7 +115,66 @@ impl TensorDeclaration {
     }
 }
 
-/// A model that the host has checked and offers.
+/// What a model runs on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// NVIDIA by CUDA: the device's number.
+    Cuda(u32),
+    /// NVIDIA by TensorRT: the device's number.
+    Tensorrt(u32),
+    /// Intel by OpenVINO.
+    Openvino,
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Tensorrt(number) => write!(f, "tensorrt:{number}"),
+            Self::Openvino => f.write_str("openvino"),
+        }
+    }
+}
+
+impl std::str::FromStr for Device {
+    type Err = String;
+
+    /// "cpu", "cuda:N", "tensorrt:N" or "openvino"; "cuda" and "tensorrt" alone mean device 0.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, number) = match text.split_once(':') {
+            Some((kind, number)) => (kind, Some(number)),
+            None => (text, None),
+        };
+        let numbered = |device: fn(u32) -> Self| match number.unwrap_or("0").parse() {
+            Ok(number) => Ok(device(number)),
+            Err(_) => Err(format!("{text:?} is no device: a number has to follow \"{kind}:\"")),
+        };
+        match kind {
+            "cpu" if number.is_none() => Ok(Self::Cpu),
+            "openvino" if number.is_none() => Ok(Self::Openvino),
+            "cuda" => numbered(Self::Cuda),
+            "tensorrt" => numbered(Self::Tensorrt),
+            _ => {
+                Err(format!("{text:?} is no device: \"cpu\", \"cuda:N\", \"tensorrt:N\" or \"openvino\" is"))
+            }
+        }
+    }
+}
+
+/// How requests of several sessions are put into one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batching {
+    /// Most requests of a run: 2 to [`MAX_BATCH`].
+    pub max: u32,
+    /// How long the first request waits for others, in milliseconds.
+    pub delay_ms: u32,
+}
+
+/// A version of a model that the host has checked and offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
     /// Its name in the catalogue.
@@ -113,10 +187,16 @@ pub struct Model {
     pub inputs: Vec<TensorDeclaration>,
     /// What `model.toml` says of its outputs.
     pub outputs: Vec<TensorDeclaration>,
+    /// What it is to run on.
+    pub device: Device,
+    /// Whether it runs on the processor where the device is not usable. Otherwise that is an error.
+    pub fallback: bool,
+    /// None: each request runs by itself.
+    pub batching: Option<Batching>,
 }
 
-/// How the inference process is to work.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// How the inference process is to work. Carries the ledger's descriptor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Configure {
     /// ONNX Runtime's shared library, an absolute path.
     pub library: String,
@@ -124,22 +204,101 @@ pub struct Configure {
     pub library_sha256: Option<String>,
     /// Runs at the same time: one thread and one session of each model for each.
     pub threads: u32,
-    /// All models that may be asked for.
+    /// Share of a GPU's memory that the process may take, 0 to 1.
+    pub gpu_memory_fraction: f32,
+    /// Private memory of the process in bytes (RLIMIT_DATA); none: unbounded.
+    pub memory: Option<u64>,
+    /// Models that may be asked for: generation 0.
     pub models: Vec<Model>,
     /// Names of those to load and warm before `Ready`.
     pub preload: Vec<String>,
 }
 
-/// From the host to the inference process.
+/// How important a session's requests are: shares of the runners' time, not precedence, so nobody starves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// A quarter of a normal share.
+    Low,
+    /// One share.
+    #[default]
+    Normal,
+    /// Four shares.
+    High,
+}
+
+impl Priority {
+    /// Its share of the runners' time against the others', where there is more to do than they can.
+    pub fn weight(self) -> u32 {
+        match self {
+            Self::Low => 1,
+            Self::Normal => 4,
+            Self::High => 16,
+        }
+    }
+}
+
+/// What a session gets of the inference process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Sessions with the same number have one share of the runners' time together.
+    pub share: u64,
+    /// See [`Priority`].
+    pub priority: Priority,
+    /// Milliseconds that a request may take, waiting included. A run that takes longer is terminated.
+    pub timeout_ms: u32,
+    /// Milliseconds after which a request that still waits is dropped as stale: its frame is too old to be of use.
+    /// None: it waits as long as `timeout_ms` allows.
+    pub stale_ms: Option<u32>,
+    /// Whether the worker may have models of its own loaded ([`FromWorker::Load`]).
+    pub may_load: bool,
+}
+
+/// A session that may ask from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// The session's name, for messages.
+    pub session: String,
+    /// Unique among all attachments of the host, not 0: what the ledger calls it.
+    pub number: u64,
+    /// The generation of the catalogue that it keeps.
+    pub generation: u32,
+    /// See [`Service`].
+    pub service: Service,
+    /// A request that was running when a process died: it is run alone, so that it is known whether it was the cause.
+    pub suspect: Option<u64>,
+}
+
+/// From the host to the inference process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromHost {
     /// The first message.
     Configure(Configure),
-    /// A session may ask from now on. Carries [`ATTACH_DESCRIPTORS`] descriptors.
-    Attach {
-        /// The session's name, for messages.
-        session: String,
+    /// Another generation of the catalogue. What earlier ones hold stays.
+    Offer {
+        /// Counts up from 1.
+        generation: u32,
+        /// All models of it.
+        models: Vec<Model>,
     },
+    /// A session may ask from now on. Carries [`ATTACH_DESCRIPTORS`] descriptors.
+    Attach(Attach),
+    /// Take no more requests, answer those that were taken, then say [`ToHost::Drained`] and exit.
+    Drain,
+}
+
+/// What a loaded model really runs on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadedModel {
+    /// Its name in the catalogue.
+    pub name: String,
+    /// The version's SHA-256.
+    pub sha256: String,
+    /// Nodes of the graph by the execution provider that runs them, as ONNX Runtime reports it. Empty where the library
+    /// cannot tell.
+    pub nodes: Vec<(String, u32)>,
+    /// Why it does not run on the device that it was meant for: the provider's own words.
+    pub fell_back: Option<String>,
 }
 
 /// From the inference process to the host.
@@ -151,7 +310,13 @@ pub enum ToHost {
         version: String,
         /// How the process is confined.
         confinement: Confinement,
+        /// The models that are loaded.
+        models: Vec<LoadedModel>,
     },
+    /// A model was loaded because a session asked for it.
+    Loaded(LoadedModel),
+    /// Answer to [`FromHost::Drain`]: every request that was taken is answered.
+    Drained,
     /// The process cannot work and exits.
     Failed {
         /// Why, and what to do.
@@ -190,7 +355,17 @@ pub enum FromWorker {
         /// The model's name.
         model: String,
     },
-    /// Runs a model that was opened before; answered by `Done` or `Failed`.
+    /// Asks for a model whose file lies in the shared memory; answered by `Opened` or `Failed`. It is loaded for this
+    /// session alone and stays until the session ends; `Run` names it as `Opened` says.
+    Load {
+        /// Counts up with each request of the session.
+        id: u64,
+        /// Where the ONNX file begins in the shared memory.
+        offset: u64,
+        /// Its bytes.
+        length: u64,
+    },
+    /// Runs a model that was opened before; answered by `Done`, `Stale` or `Failed`.
     Run {
         /// Counts up with each request of the session.
         id: u64,
@@ -209,7 +384,7 @@ impl FromWorker {
     /// The request's number.
     pub fn id(&self) -> u64 {
         match self {
-            Self::Open { id, .. } | Self::Run { id, .. } => *id,
+            Self::Open { id, .. } | Self::Load { id, .. } | Self::Run { id, .. } => *id,
         }
     }
 }
@@ -246,6 +421,8 @@ pub enum ToWorker {
     Opened {
         /// The request's number.
         id: u64,
+        /// By what name to run it.
+        model: String,
         /// Its inputs.
         inputs: Vec<TensorDeclaration>,
         /// Its outputs, in the order in which they are laid out.
@@ -262,7 +439,14 @@ pub enum ToWorker {
         /// Time of the run itself, in nanoseconds.
         run_ns: u64,
     },
-    /// The request failed; the session may go on.
+    /// The request was not run: it had waited so long that its frame is too old.
+    Stale {
+        /// The request's number.
+        id: u64,
+        /// How long it had waited, in milliseconds.
+        waited_ms: u32,
+    },
+    /// The request failed; the session may go on. Sent by the host where the process died of the request.
     Failed {
         /// The request's number.
         id: u64,
@@ -370,11 +554,33 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
+    fn attach(session: &str) -> Attach {
+        let service = Service {
+            share: 1,
+            priority: Priority::Normal,
+            timeout_ms: 1000,
+            stale_ms: None,
+            may_load: false,
+        };
+        Attach { session: session.into(), number: 1, generation: 0, service, suspect: None }
+    }
+
+    #[test]
+    fn a_device_is_written_as_it_is_read() {
+        for text in ["cpu", "cuda:0", "cuda:3", "tensorrt:1", "openvino"] {
+            assert_eq!(text.parse::<Device>().unwrap().to_string(), text);
+        }
+        assert_eq!("cuda".parse::<Device>(), Ok(Device::Cuda(0)));
+        for text in ["", "gpu", "cpu:0", "cuda:", "cuda:x", "openvino:1"] {
+            assert!(text.parse::<Device>().unwrap_err().contains(text), "{text}");
+        }
+    }
+
     #[test]
     fn a_message_arrives_with_its_descriptors() {
         let (ours, theirs) = packet_pair().unwrap();
         let memory = crate::shm::SharedMemory::create(4096).unwrap();
-        let message = FromHost::Attach { session: "cam".into() };
+        let message = FromHost::Attach(attach("cam"));
         send_with(ours.as_fd(), &message, &[ours.as_fd(), memory.fd()]).unwrap();
         let mut buffer = vec![0; MAX_PACKET];
         let (received, mut descriptors) = receive_with::<FromHost>(theirs.as_fd(), &mut buffer).unwrap();
@@ -403,7 +609,7 @@ mod tests {
     #[test]
     fn a_packet_over_the_bound_is_not_sent() {
         let (ours, _theirs) = packet_pair().unwrap();
-        let message = FromHost::Attach { session: "x".repeat(MAX_PACKET) };
+        let message = FromHost::Attach(attach(&"x".repeat(MAX_PACKET)));
         assert!(matches!(send(ours.as_fd(), &message), Err(PacketError::TooLong)));
     }
 

@@ -15,6 +15,7 @@
 pub mod clock;
 pub mod confinement;
 pub mod inference;
+pub mod ledger;
 pub mod limit;
 pub mod process;
 pub mod shm;

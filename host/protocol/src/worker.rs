@@ -42,6 +42,15 @@ pub enum Pacing {
     EveryFrame,
 }
 
+/// What a worker is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// One pipeline on one stream, with one instance of the component that lives as long as the worker.
+    Stream(Pacing),
+    /// Single pictures ([`ToWorker::Analyze`]), each with a fresh instance of the component.
+    Analyze,
+}
+
 /// The first message to a worker: all that it needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Start {
@@ -49,8 +58,8 @@ pub struct Start {
     pub session: String,
     /// The pipeline's settings, a JSON object.
     pub settings: String,
-    /// See [`Pacing`].
-    pub pacing: Pacing,
+    /// See [`Mode`].
+    pub mode: Mode,
     /// See [`Decode`].
     pub decode: Decode,
     /// See [`WorkerLimits`].
@@ -84,6 +93,8 @@ pub struct WorkerLimits {
     pub attachments_per_frame: u32,
     /// Log lines of the component in a second. What is beyond is dropped and counted.
     pub log_lines_per_second: u32,
+    /// Pixels of a single picture that is to be analysed.
+    pub image_pixels: u32,
 }
 
 /// What the host knows of an access unit; its bytes are the message's payload.
@@ -129,6 +140,13 @@ pub enum ToWorker {
     Restore {
         /// Version of the pipeline that gave the state.
         version: String,
+    },
+    /// Analyse the picture in the payload, a JPEG or PNG file; answered by [`FromWorker::Analyzed`]. One at a time.
+    Analyze {
+        /// Repeated in the answer.
+        id: u64,
+        /// The pipeline's settings, a JSON object; none: those of `Start`.
+        settings: Option<String>,
     },
 }
 
@@ -231,6 +249,14 @@ pub struct Counters {
     pub processed: u64,
     /// Inferences run.
     pub inferred: u64,
+    /// Inferences that brought an error.
+    pub inference_failed: u64,
+    /// Inferences that were dropped because they had waited too long.
+    pub inference_stale: u64,
+    /// Time that inferences waited for a free runner, together, in nanoseconds.
+    pub inference_wait_ns: u64,
+    /// Time that inferences ran, together, in nanoseconds.
+    pub inference_run_ns: u64,
     /// Frames skipped because a newer one had come.
     pub skipped_newer: u64,
     /// Access units that the decode setting leaves out.
@@ -303,6 +329,23 @@ pub struct Description {
     pub settings_schema: String,
 }
 
+/// Why a picture was not analysed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AnalysisFault {
+    /// The bytes are neither a JPEG nor a PNG file.
+    UnsupportedImage,
+    /// The file is damaged or ends too soon.
+    DamagedImage,
+    /// The picture has more pixels than are allowed.
+    ImageTooLarge,
+    /// The pipeline's `init` refused the settings.
+    InvalidSettings,
+    /// `process` returned an error.
+    PipelineFailed,
+    /// The pipeline trapped; with the limit that it ran into, where it was one.
+    PipelineTrapped(Option<Limit>),
+}
+
 /// From a worker to the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromWorker {
@@ -350,6 +393,15 @@ pub enum FromWorker {
     Snapshot,
     /// Answer to [`ToWorker::Restore`].
     Restored(Result<(), String>),
+    /// Answer to [`ToWorker::Analyze`].
+    Analyzed {
+        /// As asked.
+        id: u64,
+        /// What came of the picture, as frame 0; or why nothing did, with words for a person.
+        outcome: Result<FrameResult, (AnalysisFault, String)>,
+        /// Totals so far.
+        counters: Counters,
+    },
     /// Answer to [`ToWorker::End`]: every frame is processed.
     Finished {
         /// Totals.

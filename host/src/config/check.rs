@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::error::Problem;
 use super::source::Source;
 use super::tree::Node;
-use super::{Camera, CameraTable, Config, Device, Document, Isolation};
+use super::{Camera, CameraTable, Config, Device, Document};
 
 /// Longest session name in bytes. The session's log file is named after it, and file names end at 255 bytes.
 pub const MAX_ID_BYTES: usize = 200;
@@ -60,11 +60,20 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
             ),
         );
     }
-    if document.inference.isolation != Isolation::Process {
-        report("inference.isolation", "not available in this version; it has \"process\" alone".into());
+    let mut models = BTreeMap::new();
+    for (index, options) in document.inference.models.iter().enumerate() {
+        if let Some(first) = models.insert(&options.name, index) {
+            let message = format!("\"{}\" is in inference.models[{first}] already", options.name);
+            report(&format!("inference.models[{index}].name"), message);
+        }
     }
-    if document.inference.device != Device::Cpu {
-        report("inference.device", "not available in this version; it has \"cpu\" alone".into());
+    let analyze = &document.analyze;
+    let kept: usize = analyze.pipelines.iter().map(|pipeline| pipeline.workers).sum();
+    if kept > analyze.workers {
+        report(
+            "analyze.pipelines",
+            format!("their {kept} workers are more than analyze.workers = {}", analyze.workers),
+        );
     }
     if document.redis.is_some() {
         report("redis", "not available in this version; leave the section out".into());
@@ -104,6 +113,7 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
         logs: document.logs,
         store: document.store,
         subscriptions: document.subscriptions,
+        analyze: document.analyze,
         alerts: document.alerts,
         cameras,
     })
@@ -117,20 +127,32 @@ fn camera(table: CameraTable) -> Result<Camera, (String, String)> {
             pipeline: table.pipeline,
             settings: table.settings,
             decode: table.decode,
+            priority: table.priority,
         }),
         Err(error) => Err((table.id, error.to_string())),
     }
 }
 
-/// A value that the schema admits and the types do not: `server.listen` is the one string with a form of its own.
+/// A value that the schema admits and the types do not: the strings with a form of their own.
 pub(super) fn untyped(tree: &Node, error: &serde_json::Error) -> Problem {
-    let node = tree.nearest("server.listen");
-    match node.to_json().as_str() {
-        Some(text) if text.parse::<std::net::SocketAddr>().is_err() => Problem {
-            origin: node.origin.clone(),
-            key: "server.listen".into(),
-            message: format!("expected ADDRESS:PORT such as 127.0.0.1:8001, found the string {text:?}"),
-        },
-        _ => Problem::whole(error.to_string()),
+    let problem = |key: &str, message| Problem {
+        origin: tree.nearest(key).origin.clone(),
+        key: key.to_owned(),
+        message,
+    };
+    let value = |key: &str| tree.nearest(key).to_json();
+    if let Some(text) = value("server.listen").as_str()
+        && text.parse::<std::net::SocketAddr>().is_err()
+    {
+        let message = format!("expected ADDRESS:PORT such as 127.0.0.1:8001, found the string {text:?}");
+        return problem("server.listen", message);
     }
+    let models = value("inference.models").as_array().map_or(0, Vec::len);
+    let devices = (0..models).map(|index| format!("inference.models[{index}].device"));
+    for key in std::iter::once("inference.device".to_owned()).chain(devices) {
+        if let Some(Err(message)) = value(&key).as_str().map(str::parse::<Device>) {
+            return problem(&key, message);
+        }
+    }
+    Problem::whole(error.to_string())
 }

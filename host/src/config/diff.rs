@@ -21,13 +21,14 @@ pub enum Effect {
 }
 
 /// Keys and sections that take effect later than at once.
-const LATER: [(&str, Effect); 9] = [
+const LATER: [(&str, Effect); 10] = [
     ("server", Effect::NextHost),
     ("session_processes.log_rotation", Effect::NextHost),
     ("inference", Effect::NextHost),
     ("models", Effect::NextHost),
     ("logs", Effect::NextHost),
     ("store", Effect::NextHost),
+    ("analyze", Effect::NextHost),
     ("session_processes.health_check_interval", Effect::NextWorker),
     ("session_processes.sandbox", Effect::NextWorker),
     ("resource_limits", Effect::NextWorker),
@@ -59,6 +60,7 @@ pub fn in_force(running: &Config, wanted: Config) -> Config {
         models: _,
         logs: _,
         store: _,
+        analyze: _,
         subscriptions,
         alerts,
         cameras,
@@ -84,6 +86,7 @@ fn as_json(config: &Config) -> Value {
         models,
         logs,
         store,
+        analyze,
         subscriptions,
         alerts,
         cameras: _,
@@ -96,6 +99,7 @@ fn as_json(config: &Config) -> Value {
         "models": models,
         "logs": logs,
         "store": store,
+        "analyze": analyze,
         "subscriptions": subscriptions,
         "alerts": alerts,
     })
@@ -249,7 +253,7 @@ mod tests {
              [session_processes.log_rotation]\nbackup_count = 1\n\
              [resource_limits]\ncall_cpu_ms = 500\ncpu_percent = 100\n\
              [inference]\nthreads = 3\n[models]\ndirectory = \"m\"\n[logs]\ndirectory = \"l\"\n\
-             [store]\ndirectory = \"d\"\n[subscriptions]\ngrace_s = 1\n[alerts]\nno_results_s = 1\n",
+             [store]\ndirectory = \"d\"\n[analyze]\nworkers = 2\n[subscriptions]\ngrace_s = 1\n[alerts]\nno_results_s = 1\n",
         );
         let changes = sections(&Config::default(), &new);
         assert_eq!(
@@ -273,6 +277,7 @@ mod tests {
         assert_eq!(
             changes[&Effect::NextHost],
             [
+                "analyze.workers",
                 "inference.threads",
                 "logs.directory",
                 "models.directory",
@@ -297,6 +302,7 @@ mod tests {
             pipeline,
             settings: score.map(|score| ("score".to_owned(), Value::from(score))).into_iter().collect(),
             decode: Default::default(),
+            priority: Default::default(),
         })
     }
 

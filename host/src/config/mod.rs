@@ -16,6 +16,7 @@ mod watch;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use ocelli_protocol::inference::{Device, Priority};
 use ocelli_protocol::worker::Decode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -51,6 +52,8 @@ pub struct Config {
     pub store: Store,
     /// Sessions that subscribers make.
     pub subscriptions: Subscriptions,
+    /// Single pictures.
+    pub analyze: Analyze,
     /// When an alert is raised.
     pub alerts: Alerts,
     /// Sessions that are always on.
@@ -132,7 +135,7 @@ impl Default for LogRotation {
 pub struct ResourceLimits {
     /// Private memory of a worker process in MiB.
     pub memory_per_process_mb: u64,
-    /// Share of the GPU's memory for one inference process, 0 to 1. Not used yet.
+    /// Share of the GPU's memory for one inference process, 0 to 1.
     pub gpu_memory_fraction: f64,
     /// Linear memories of a pipeline together, in MiB; at most `memory_per_process_mb`.
     pub guest_memory_mb: u64,
@@ -179,46 +182,55 @@ impl Default for ResourceLimits {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolation {
-    /// One supervised child process for each device.
+    /// One supervised child process.
     #[default]
     Process,
-    /// A child process for each session. Not in this version.
+    /// A child process for each session.
     Session,
-    /// In the host itself. Not in this version.
+    /// In the host itself.
     InProcess,
 }
 
-/// What models run on.
+/// What happens where a device is not usable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Device {
-    /// The processor.
+pub enum Fallback {
+    /// An error.
     #[default]
+    None,
+    /// The processor takes over, and the log, the metrics and the API say so.
     Cpu,
-    /// NVIDIA, by CUDA. Not in this version.
-    Cuda,
-    /// NVIDIA, by TensorRT. Not in this version.
-    Tensorrt,
-    /// Intel, by OpenVINO. Not in this version.
-    Openvino,
 }
 
-/// The process that runs the models.
+/// Where and how models run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Inference {
-    /// Always [`Isolation::Process`] in this version.
+    /// See [`Isolation`].
     pub isolation: Isolation,
-    /// Always [`Device::Cpu`] in this version.
+    /// What models run on that name no device of their own.
+    #[serde(with = "text")]
     pub device: Device,
+    /// See [`Fallback`].
+    pub fallback: Fallback,
     /// Inferences at the same time, one thread each; none: as many as there are cores.
     pub threads: Option<u32>,
-    /// Milliseconds that one inference may take, waiting in the queue included.
+    /// Milliseconds that one inference of a stream may take, waiting in the queue included.
     pub timeout_ms: u32,
+    /// Milliseconds after which an inference of a live camera that still waits is dropped as stale; 0: never.
+    pub stale_ms: u32,
+    /// Private memory of an inference process in MiB at which it is replaced by a fresh one; 0: unbounded.
+    pub memory_mb: u64,
+    /// Whether a second process with the models loaded stands by.
+    pub spare: bool,
+    /// Whether pipelines may bring models of their own.
+    pub load: bool,
     /// ONNX Runtime's shared library; none: the one in the cache folder.
     pub library: Option<PathBuf>,
     /// Models to load before the first camera starts.
     pub preload: Vec<String>,
+    /// Models that are run otherwise than the rest.
+    pub models: Vec<ModelOptions>,
 }
 
 impl Default for Inference {
@@ -226,11 +238,77 @@ impl Default for Inference {
         Self {
             isolation: Isolation::default(),
             device: Device::default(),
+            fallback: Fallback::default(),
             threads: None,
             timeout_ms: 5000,
+            stale_ms: 2000,
+            memory_mb: 4096,
+            spare: true,
+            load: false,
             library: None,
             preload: Vec::new(),
+            models: Vec::new(),
         }
+    }
+}
+
+/// How one model is run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelOptions {
+    /// Its name in the models' folder.
+    pub name: String,
+    /// What it runs on; none: [`Inference::device`].
+    #[serde(default, with = "optional_text")]
+    pub device: Option<Device>,
+    /// None: [`Inference::fallback`].
+    #[serde(default)]
+    pub fallback: Option<Fallback>,
+    /// Most requests that one run answers; 1: each runs by itself.
+    #[serde(default = "one")]
+    pub max_batch: u32,
+    /// Milliseconds that the first request of a run waits for others.
+    #[serde(default = "batch_delay")]
+    pub batch_delay_ms: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Shorter than the time between two frames of a camera, and long enough for the requests of cameras in step.
+fn batch_delay() -> u32 {
+    5
+}
+
+/// A value that the config writes as text.
+mod text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<T: ToString, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&value.to_string())
+    }
+
+    pub(super) fn deserialize<'de, T: std::str::FromStr<Err = String>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<T, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// As [`text`], where there may be none.
+mod optional_text {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<T: ToString, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+        value.as_ref().map(ToString::to_string).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, T: std::str::FromStr<Err = String>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<T>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
     }
 }
 
@@ -333,6 +411,67 @@ impl Default for Subscriptions {
     }
 }
 
+/// The analysis of single pictures: `POST /v1/analyze/{pipeline}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Analyze {
+    /// Worker processes at the same time, those that wait for a picture included; 0: no picture is analysed.
+    pub workers: usize,
+    /// Seconds after which a worker that nobody needed ends.
+    pub idle_s: u64,
+    /// Milliseconds that one picture may take from its arrival on, waiting included.
+    pub timeout_ms: u32,
+    /// Size of a picture's file in MiB.
+    pub max_image_mb: u32,
+    /// Pixels of a picture in millions.
+    pub max_megapixels: u32,
+    /// Pictures of one request.
+    pub max_images: usize,
+    /// Pictures that may wait for a worker.
+    pub queue: usize,
+    /// Jobs that are kept, those included that are under way.
+    pub jobs: usize,
+    /// Seconds for which the result of a job is kept.
+    pub job_ttl_s: u64,
+    /// Pipelines whose workers are started with the host and never end.
+    pub pipelines: Vec<AnalyzePipeline>,
+}
+
+impl Default for Analyze {
+    fn default() -> Self {
+        Self {
+            workers: 4,
+            idle_s: 60,
+            timeout_ms: 60_000,
+            max_image_mb: 16,
+            max_megapixels: 50,
+            max_images: 64,
+            queue: 256,
+            jobs: 256,
+            job_ttl_s: 600,
+            pipelines: Vec::new(),
+        }
+    }
+}
+
+/// A pipeline that waits for pictures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnalyzePipeline {
+    /// A pipeline's name.
+    pub name: String,
+    /// Its workers.
+    #[serde(default = "one_worker")]
+    pub workers: usize,
+    /// Given to the pipeline where the request brings none.
+    #[serde(default)]
+    pub settings: Map<String, Value>,
+}
+
+fn one_worker() -> usize {
+    1
+}
+
 /// A session that is always on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Camera {
@@ -346,6 +485,8 @@ pub struct Camera {
     pub settings: Map<String, Value>,
     /// Frames to decode.
     pub decode: Decode,
+    /// Its share of the inference process.
+    pub priority: Priority,
 }
 
 impl Config {
@@ -417,8 +558,12 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let limits = &self.resource_limits;
         let mut warnings = Vec::new();
-        if limits.gpu_memory_fraction != ResourceLimits::default().gpu_memory_fraction {
-            warnings.push("resource_limits.gpu_memory_fraction has no effect in this version".to_owned());
+        if self.inference.isolation == Isolation::InProcess {
+            warnings.push(
+                "inference.isolation = \"in-process\": models run in the host itself, so a crash of ONNX Runtime or of a \
+                 GPU's driver ends the host and every session with it; \"process\" is the default for that reason"
+                    .to_owned(),
+            );
         }
         let health_ms = self.session_processes.health_check_interval.saturating_mul(1000);
         if u64::from(limits.call_timeout_ms.max(limits.host_call_ms)) >= health_ms {
@@ -447,6 +592,7 @@ struct Document {
     store: Store,
     redis: Option<Redis>,
     subscriptions: Subscriptions,
+    analyze: Analyze,
     alerts: Alerts,
     cameras: Vec<CameraTable>,
 }
@@ -471,6 +617,8 @@ struct CameraTable {
     settings: Map<String, Value>,
     #[serde(default)]
     decode: Decode,
+    #[serde(default)]
+    priority: Priority,
 }
 
 #[cfg(test)]

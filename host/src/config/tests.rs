@@ -37,12 +37,27 @@ fn the_schema_and_the_types_have_the_same_keys() {
         server: Server::default(),
         session_processes: SessionProcesses::default(),
         resource_limits: ResourceLimits::default(),
-        inference: Inference { threads: Some(1), library: Some("lib.so".into()), ..Inference::default() },
+        inference: Inference {
+            threads: Some(1),
+            library: Some("lib.so".into()),
+            models: vec![ModelOptions {
+                name: "eye".into(),
+                device: Some(Device::Cpu),
+                fallback: Some(Fallback::Cpu),
+                max_batch: 1,
+                batch_delay_ms: 1,
+            }],
+            ..Inference::default()
+        },
         models: Models::default(),
         logs: Logs::default(),
         store: Store::default(),
         redis: Some(Redis { url: "redis://localhost".into() }),
         subscriptions: Subscriptions::default(),
+        analyze: Analyze {
+            pipelines: vec![AnalyzePipeline { name: "p".into(), workers: 1, settings: Map::new() }],
+            ..Analyze::default()
+        },
         alerts: Alerts::default(),
         cameras: vec![CameraTable {
             id: "cam".into(),
@@ -53,6 +68,7 @@ fn the_schema_and_the_types_have_the_same_keys() {
             pipeline: "object-detect".into(),
             settings: Map::new(),
             decode: Decode::Key,
+            priority: Priority::Low,
         }],
     };
     let (mut ours, mut schemas) = (BTreeSet::new(), BTreeSet::new());

@@ -200,6 +200,7 @@ impl Deployer {
             deployment,
             settings: camera.settings.clone(),
             decode: camera.decode,
+            priority: camera.priority,
         };
         match self.put(spec, known.map(|known| known.over)).await {
             Ok(over) => Some(Known { faulty, over }),

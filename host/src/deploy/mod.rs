@@ -127,8 +127,14 @@ impl Deployer {
         }
         let path = pipelines::find_named(pipeline, &config)?;
         let deployment = compiler.deployment(pipeline, &path).await?;
-        let spec =
-            Spec { id: id.to_owned(), source: parsed, deployment, settings, decode: Default::default() };
+        let spec = Spec {
+            id: id.to_owned(),
+            source: parsed,
+            deployment,
+            settings,
+            decode: Default::default(),
+            priority: Default::default(),
+        };
         let over = sessions.start(spec)?;
         tokio::spawn(end_when_deserted(
             id.to_owned(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use ocelli_protocol::inference::{Model, TensorDeclaration};
+use ocelli_protocol::inference::{Device, Model, TensorDeclaration};
 use ocelli_protocol::worker::{Description, ModelNeed};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -166,7 +166,8 @@ fn load(folder: &Path) -> Result<Model, CatalogueError> {
     }
     let path = graph.to_str().map(str::to_owned).ok_or_else(|| wrong("the path is not UTF-8".into()))?;
     let Manifest { name, sha256, inputs, outputs, .. } = manifest;
-    Ok(Model { name, path, sha256, inputs, outputs })
+    let (device, fallback, batching) = (Device::Cpu, false, None);
+    Ok(Model { name, path, sha256, inputs, outputs, device, fallback, batching })
 }
 
 /// What a pipeline needs and the models do not offer: one sentence that says what to do, or none.

@@ -11,8 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use command_fds::{CommandFdExt, FdMapping};
 use ocelli_protocol::inference::{
-    Configure, FromHost, MAX_PACKET, PacketError, ToHost, packet_pair, receive, send_with,
+    Attach, Configure, FromHost, MAX_PACKET, PacketError, ToHost, packet_pair, receive, send_with,
 };
+use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process::inference::HOST;
 use serde::Serialize;
 use tokio::io::unix::AsyncFd;
@@ -74,9 +75,10 @@ impl Child {
         )]
         let socket = AsyncFd::new(ours)?;
         let mut child = Self { process, socket, stderr, stderr_reader };
-        child.send(&FromHost::Configure(configure.clone()), &[]).await?;
+        let ledger = Ledger::create(configure.threads as usize)?;
+        child.send(&FromHost::Configure(configure.clone()), &[ledger.fd()]).await?;
         match tokio::time::timeout(READY_TIMEOUT, child.receive()).await {
-            Ok(Ok(ToHost::Ready { version, confinement })) => {
+            Ok(Ok(ToHost::Ready { version, confinement, .. })) => {
                 if !confinement.is_complete() {
                     let lacks = confinement.lacks();
                     if sandbox == Sandbox::Required {
@@ -90,6 +92,7 @@ impl Child {
                 Ok(child)
             }
             Ok(Ok(ToHost::Failed { message })) => bail!("{message}"),
+            Ok(Ok(other)) => bail!("it spoke out of turn: {other:?}"),
             Ok(Err(PacketError::Closed)) => bail!("{}", child.death().await),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => bail!("it was not ready within {} s", READY_TIMEOUT.as_secs()),
@@ -102,13 +105,15 @@ impl Child {
     }
 
     /// Announces a session and passes its descriptors.
-    pub(super) async fn attach(
-        &self,
-        session: &str,
-        socket: BorrowedFd<'_>,
-        memory: BorrowedFd<'_>,
-    ) -> Result<(), PacketError> {
-        self.send(&FromHost::Attach { session: session.to_owned() }, &[socket, memory]).await
+    pub(super) async fn attach(&self, session: &super::Attached) -> Result<(), PacketError> {
+        let attach = Attach {
+            session: session.name.clone(),
+            number: session.number,
+            generation: 0,
+            service: session.service,
+            suspect: None,
+        };
+        self.send(&FromHost::Attach(attach), &[session.socket.as_fd(), session.memory.as_fd()]).await
     }
 
     /// Waits for the process to end, and tells how it ended with the last that it wrote. Cancel-safe.

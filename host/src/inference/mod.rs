@@ -13,14 +13,14 @@ mod child;
 pub mod library;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use ocelli_protocol::inference::{Configure, MAX_PACKET, Model, packet_pair};
+use ocelli_protocol::inference::{Configure, MAX_PACKET, Model, Priority, Service, packet_pair};
 use ocelli_protocol::shm::SharedMemory;
 use rustix::net::RecvFlags;
 use tokio::sync::{mpsc, watch};
@@ -60,8 +60,46 @@ enum Request {
 /// What the next inference process needs to serve a session.
 struct Attached {
     name: String,
+    number: u64,
+    service: Service,
     socket: OwnedFd,
     memory: OwnedFd,
+}
+
+/// What a session asks of the inference process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// With whom it shares the runners' time.
+    pub share: Share,
+    /// How large the share is.
+    pub priority: Priority,
+    /// Milliseconds that a request may take, waiting included.
+    pub timeout_ms: u32,
+    /// Milliseconds after which a request that waits is dropped as stale; none: it waits as long as it may take.
+    pub stale_ms: Option<u32>,
+    /// Whether the pipeline may bring models of its own.
+    pub may_load: bool,
+}
+
+/// With whom a session shares the runners' time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// With nobody.
+    Own,
+    /// With all that have this number: the pictures of one analysed pipeline, say.
+    Group(u32),
+}
+
+impl Terms {
+    fn service(self, number: u64) -> Service {
+        let Self { share, priority, timeout_ms, stale_ms, may_load } = self;
+        let share = match share {
+            Share::Own => number,
+            // Numbers of attachments count up from 1 and never come near.
+            Share::Group(group) => u64::MAX - u64::from(group),
+        };
+        Service { share, priority, timeout_ms, stale_ms, may_load }
+    }
 }
 
 /// A session's place at the inference process: the descriptors that its worker inherits. Dropping it ends the service.
@@ -105,6 +143,8 @@ impl Inference {
             library: library.path,
             library_sha256: library.sha256,
             threads,
+            gpu_memory_fraction: config.resource_limits.gpu_memory_fraction as f32,
+            memory: None,
             models: catalogue.models().cloned().collect(),
             preload: settings.preload.clone(),
         };
@@ -143,12 +183,13 @@ impl Inference {
     }
 
     /// Makes the socket and the shared memory of a session and announces it to the inference process.
-    pub async fn attach(&self, session: &str) -> anyhow::Result<Attachment> {
+    pub async fn attach(&self, session: &str, terms: Terms) -> anyhow::Result<Attachment> {
         let (ours, theirs) = packet_pair().context("making the socket to the inference process")?;
         let memory = SharedMemory::create(TENSOR_MEMORY).context("making shared memory for tensors")?;
         let copy = memory.fd().try_clone_to_owned().context("cloning the shared memory's descriptor")?;
-        let attached = Attached { name: session.to_owned(), socket: theirs, memory: copy };
         let number = next_number();
+        let service = terms.service(number);
+        let attached = Attached { name: session.to_owned(), number, service, socket: theirs, memory: copy };
         self.requests
             .send(Request::Attach { number, session: attached })
             .await
@@ -159,7 +200,7 @@ impl Inference {
 }
 
 fn next_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
+    static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
@@ -206,9 +247,7 @@ impl Supervisor {
     async fn serve(&mut self, child: &mut Child) -> Option<String> {
         for session in self.sessions.values() {
             discard_pending(&session.socket);
-            if let Err(error) =
-                child.attach(&session.name, session.socket.as_fd(), session.memory.as_fd()).await
-            {
+            if let Err(error) = child.attach(session).await {
                 return Some(error.to_string());
             }
         }
@@ -217,7 +256,7 @@ impl Supervisor {
                 death = child.death() => return Some(death),
                 request = self.inbox.recv() => match request? {
                     Request::Attach { number, session } => {
-                        let attached = child.attach(&session.name, session.socket.as_fd(), session.memory.as_fd()).await;
+                        let attached = child.attach(&session).await;
                         self.sessions.insert(number, session);
                         if let Err(error) = attached {
                             return Some(error.to_string());

@@ -95,6 +95,7 @@ mod tests {
             event_bytes: 100,
             attachments_per_frame: 1,
             log_lines_per_second: 0,
+            image_pixels: 0,
         }
     }
 

@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ocelli_protocol::confinement::Confinement;
+use ocelli_protocol::inference::Priority;
 use ocelli_protocol::limit::LimitCounts;
 use ocelli_protocol::worker::{Decode, Description, WorkerLimits};
 use serde::{Serialize, Serializer};
@@ -42,7 +43,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::source::Source;
 use crate::config::{Config, Sandbox};
 use crate::event::{Hub, State};
-use crate::inference::Inference;
+use crate::inference::{Inference, Share, Terms};
 use crate::source::Sources;
 use latency::Latencies;
 pub use sandbox::check_sandbox;
@@ -117,6 +118,8 @@ pub struct Spec {
     pub settings: Map<String, Value>,
     /// Which frames are decoded.
     pub decode: Decode,
+    /// Its share of the inference process.
+    pub priority: Priority,
 }
 
 /// A session as `GET /v1/sessions` shows it.
@@ -250,6 +253,10 @@ impl Environment {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     worker: WorkerLimits,
+    /// Milliseconds that an inference of a live source may wait; 0: as long as it may take.
+    stale_ms: u32,
+    /// Whether pipelines may bring models of their own.
+    may_load: bool,
     /// CPU time of a worker in percent of one core.
     cpu_percent: u32,
     /// Within which a worker that hangs is noticed.
@@ -276,12 +283,26 @@ impl Limits {
                 event_bytes: resources.event_kb << 10,
                 attachments_per_frame: resources.attachments_per_frame,
                 log_lines_per_second: resources.log_lines_per_second,
+                image_pixels: config.analyze.max_megapixels.saturating_mul(1_000_000),
             },
+            stale_ms: config.inference.stale_ms,
+            may_load: config.inference.load,
             cpu_percent: resources.cpu_percent,
             health: Duration::from_secs(config.session_processes.health_check_interval),
             sandbox: config.session_processes.sandbox,
             cleanup: Duration::from_secs(config.session_processes.process_cleanup_timeout),
             sessions: config.session_processes.max_concurrent_sessions,
+        }
+    }
+
+    /// What a session gets of the inference process. A file's frames all count, so none of them is stale.
+    fn service(&self, priority: Priority, live: bool) -> Terms {
+        Terms {
+            share: Share::Own,
+            priority,
+            timeout_ms: self.worker.inference_timeout_ms,
+            stale_ms: (live && self.stale_ms > 0).then_some(self.stale_ms),
+            may_load: self.may_load,
         }
     }
 }

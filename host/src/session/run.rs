@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::wire::WireError;
-use ocelli_protocol::worker::{Counters, FromWorker, Level, Pacing, Stage, Start, ToWorker, WorkerLimits};
+use ocelli_protocol::worker::{
+    Counters, FromWorker, Level, Mode, Pacing, Stage, Start, ToWorker, WorkerLimits,
+};
 use rand::Rng;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -228,7 +230,9 @@ impl Task {
         // Subscribing first lets a cold camera connect while the worker starts. The old subscription goes when the new
         // one is there, so that the reader does not end in between.
         self.subscription = Some(environment.sources.subscribe(&spec.source));
-        let attachment = environment.inference.attach(&spec.id).await?;
+        let live = spec.source.is_live();
+        let service = limits.service(spec.priority, live);
+        let attachment = environment.inference.attach(&spec.id, service).await?;
         let (mut worker, mut outbox) =
             Worker::start(&environment.programs, &spec.id, &attachment, component)?;
         if let Some(groups) = &environment.groups {
@@ -240,7 +244,7 @@ impl Task {
         let start = Start {
             session: spec.id.clone(),
             settings: serde_json::to_string(&spec.settings)?,
-            pacing: if spec.source.is_live() { Pacing::NewestWins } else { Pacing::EveryFrame },
+            mode: Mode::Stream(if live { Pacing::NewestWins } else { Pacing::EveryFrame }),
             decode: spec.decode,
             limits: limits.worker,
             heartbeat_ms: u32::try_from(Health::interval(limits.health).as_millis()).unwrap_or(u32::MAX),
@@ -404,7 +408,8 @@ impl Task {
             | FromWorker::Described(_)
             | FromWorker::Ready
             | FromWorker::Snapshot
-            | FromWorker::Restored(_)) => return Some(out_of_turn(&other)),
+            | FromWorker::Restored(_)
+            | FromWorker::Analyzed { .. }) => return Some(out_of_turn(&other)),
         }
         None
     }

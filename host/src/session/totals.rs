@@ -15,6 +15,14 @@ pub struct Frames {
     pub processed: u64,
     /// Inferences run.
     pub inferred: u64,
+    /// Inferences that brought an error.
+    pub inference_failed: u64,
+    /// Inferences dropped because they had waited too long.
+    pub inference_stale: u64,
+    /// Time that inferences waited for a free runner, together, in nanoseconds.
+    pub inference_wait_ns: u64,
+    /// Time that inferences ran, together, in nanoseconds.
+    pub inference_run_ns: u64,
     /// Skipped frames by reason.
     pub skipped: Skipped,
 }
@@ -41,6 +49,10 @@ impl From<Counters> for Frames {
             decoded: counters.decoded,
             processed: counters.processed,
             inferred: counters.inferred,
+            inference_failed: counters.inference_failed,
+            inference_stale: counters.inference_stale,
+            inference_wait_ns: counters.inference_wait_ns,
+            inference_run_ns: counters.inference_run_ns,
             skipped: Skipped {
                 newer: counters.skipped_newer,
                 setting: counters.skipped_setting,
@@ -64,6 +76,10 @@ impl Frames {
             decoded: sum(self.decoded, other.decoded),
             processed: sum(self.processed, other.processed),
             inferred: sum(self.inferred, other.inferred),
+            inference_failed: sum(self.inference_failed, other.inference_failed),
+            inference_stale: sum(self.inference_stale, other.inference_stale),
+            inference_wait_ns: sum(self.inference_wait_ns, other.inference_wait_ns),
+            inference_run_ns: sum(self.inference_run_ns, other.inference_run_ns),
             skipped: Skipped {
                 newer: sum(one.newer, two.newer),
                 setting: sum(one.setting, two.setting),
@@ -133,6 +149,10 @@ mod tests {
             decoded: count,
             processed: count,
             inferred: count,
+            inference_failed: count,
+            inference_stale: count,
+            inference_wait_ns: count,
+            inference_run_ns: count,
             skipped_newer: count,
             skipped_setting: count,
             skipped_no_key: count,

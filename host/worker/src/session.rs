@@ -12,7 +12,7 @@ use ocelli_protocol::limit::Limit;
 use ocelli_protocol::process::worker as descriptor;
 use ocelli_protocol::shm::SharedMemory;
 use ocelli_protocol::wire::{Reader, WireError};
-use ocelli_protocol::worker::{FromWorker, Level, Stage, Start, ToWorker};
+use ocelli_protocol::worker::{FromWorker, Level, Mode, Stage, Start, ToWorker};
 use ocelli_sandbox::{limit, seal};
 use wasmtime::component::Component;
 
@@ -124,7 +124,8 @@ fn serve(
     start: &Start,
     mut instance: Instance,
 ) -> Result<(), Fatal> {
-    let queue = Arc::new(WorkQueue::new(start.pacing, Arc::clone(tally)));
+    let Mode::Stream(pacing) = start.mode else { return Err(fault(Stage::Setup, "cannot analyse pictures")) };
+    let queue = Arc::new(WorkQueue::new(pacing, Arc::clone(tally)));
     let intake = std::thread::Builder::new().name("intake".into()).spawn({
         let (queue, host, tally) = (Arc::clone(&queue), host.clone(), Arc::clone(tally));
         let stream = Stream::new(start.decode);
@@ -197,9 +198,8 @@ fn take_in(
             ToWorker::Command { id, request } => queue.push(Work::Command { id, request }),
             ToWorker::Snapshot => queue.push(Work::Snapshot),
             ToWorker::Restore { version } => queue.push(Work::Restore { version, state: payload.to_vec() }),
-            ToWorker::Start(_) => {
-                return Err(fault(Stage::Setup, "a second Start"));
-            }
+            ToWorker::Start(_) => return Err(fault(Stage::Setup, "a second Start")),
+            ToWorker::Analyze { .. } => return Err(fault(Stage::Setup, "a picture for a stream's worker")),
         }
     }
 }
