@@ -77,7 +77,7 @@ impl Engine {
     ///
     /// `ORT_DISABLE_TELEMETRY=1` must be in the environment.
     pub fn prepare(configure: Configure) -> Result<Prepared, EngineError> {
-        let Configure { library, library_sha256, threads, models, preload } = configure;
+        let Configure { library, library_sha256, threads, models, preload, .. } = configure;
         if !(1..=MAX_THREADS).contains(&threads) {
             let message = format!("`inference.threads` is {threads}; 1 to {MAX_THREADS} are possible");
             return Err(EngineError::Configuration(message));

@@ -57,16 +57,14 @@ fn serve(host: &OwnedFd) -> Result<(), String> {
     let mut buffer = vec![0; MAX_PACKET];
     let configure = match receive_with(host.as_fd(), &mut buffer) {
         Ok((FromHost::Configure(configure), _)) => configure,
-        Ok((FromHost::Attach { session }, _)) => {
-            return Err(format!("session {session} came before `Configure`"));
-        }
+        Ok(_) => return Err("the host did not send `Configure` first".to_owned()),
         Err(PacketError::Closed) => return Ok(()),
         Err(error) => return Err(format!("the host's first message: {error}")),
     };
     let prepared = Engine::prepare(configure).map_err(|error| error.to_string())?;
     let confinement = confine(&Profile::inference(prepared.folders()));
     let engine = prepared.start().map_err(|error| error.to_string())?;
-    let ready = ToHost::Ready { version: engine.version().to_owned(), confinement };
+    let ready = ToHost::Ready { version: engine.version().to_owned(), confinement, models: Vec::new() };
     match send(host.as_fd(), &ready) {
         Ok(()) => {}
         Err(PacketError::Closed) => return Ok(()),
@@ -74,10 +72,11 @@ fn serve(host: &OwnedFd) -> Result<(), String> {
     }
     loop {
         match receive_with(host.as_fd(), &mut buffer) {
-            Ok((FromHost::Attach { session }, descriptors)) => attach(&engine, session, descriptors),
+            Ok((FromHost::Attach(session), descriptors)) => attach(&engine, session.session, descriptors),
             Ok((FromHost::Configure(_), _)) => {
                 return Err("the host configured this process twice".to_owned());
             }
+            Ok((FromHost::Offer { .. } | FromHost::Drain, _)) => {}
             Err(PacketError::Closed) => return Ok(()),
             Err(error) => return Err(format!("a message of the host: {error}")),
         }

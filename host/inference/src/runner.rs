@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ocelli_protocol::inference::{FromWorker, ToWorker};
+use ocelli_protocol::inference::{ErrorCode, FromWorker, ToWorker};
 
 use crate::error::RequestError;
 use crate::model::{Catalogue, Loaded, Tensor};
@@ -60,10 +60,15 @@ impl Runner {
                     |tensors: &[Tensor]| tensors.iter().map(|tensor| tensor.declaration.clone()).collect();
                 Ok(ToWorker::Opened {
                     id: *id,
+                    model: model.clone(),
                     inputs: declarations(&signature.inputs),
                     outputs: declarations(&signature.outputs),
                 })
             }
+            FromWorker::Load { .. } => Err(RequestError::new(
+                ErrorCode::UnsupportedOperation,
+                "models of a worker's own are not loaded",
+            )),
             FromWorker::Run { id, model, inputs, output_offset, output_length } => {
                 let loaded = self.model(model)?;
                 let length = session.memory_length();
