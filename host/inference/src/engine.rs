@@ -17,6 +17,7 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 
 use crate::error::{AttachError, EngineError};
+use crate::hook::Hook;
 use crate::model::Catalogue;
 use crate::queue::Queue;
 use crate::runner::{Job, Runner};
@@ -70,14 +71,14 @@ struct Connection {
 impl Engine {
     /// [Prepares](Self::prepare) the engine and [starts](Prepared::start) it.
     pub fn new(configure: Configure) -> Result<Self, EngineError> {
-        Self::prepare(configure)?.start()
+        Self::prepare(configure)?.start(None)
     }
 
     /// Loads the library. That reads the files which describe the processor and its devices, and starts no thread.
     ///
     /// `ORT_DISABLE_TELEMETRY=1` must be in the environment.
     pub fn prepare(configure: Configure) -> Result<Prepared, EngineError> {
-        let Configure { library, library_sha256, threads, models, preload } = configure;
+        let Configure { library, library_sha256, threads, models, preload, .. } = configure;
         if !(1..=MAX_THREADS).contains(&threads) {
             let message = format!("`inference.threads` is {threads}; 1 to {MAX_THREADS} are possible");
             return Err(EngineError::Configuration(message));
@@ -119,8 +120,8 @@ impl Prepared {
         folders.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// Starts the runners, and has each of them load and warm the models to preload.
-    pub fn start(self) -> Result<Engine, EngineError> {
+    /// Starts the runners, and has each of them load and warm the models to preload. `before_run` is none but in tests.
+    pub fn start(self, before_run: Hook) -> Result<Engine, EngineError> {
         let Self { runtime, catalogue, threads, preload } = self;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
@@ -138,7 +139,7 @@ impl Prepared {
         let mut engine = Engine { shared, version: runtime.version().to_owned(), threads: Vec::new() };
         let (warm, warmed) = sync_channel(threads as usize);
         for index in 0..threads {
-            let mut runner = Runner::new(runtime.clone(), Arc::clone(&catalogue));
+            let mut runner = Runner::new(runtime.clone(), Arc::clone(&catalogue), before_run);
             let (shared, preload, warm) = (Arc::clone(&engine.shared), Arc::clone(&preload), warm.clone());
             engine.start(format!("run-{index}"), move || {
                 let ready = runner.preload(&preload);

@@ -15,9 +15,12 @@
 //! The program `ocelli-inference` puts the engine into a process of its own. The host may also link it, for isolation
 //! "in-process".
 
+mod buffer;
 mod engine;
 mod error;
+mod hook;
 mod model;
+pub mod process;
 mod queue;
 mod request;
 mod run;
@@ -27,3 +30,4 @@ mod session;
 
 pub use engine::{Engine, MAX_SESSIONS, Prepared};
 pub use error::{AttachError, EngineError, RequestError};
+pub use hook::{Hook, Run};

@@ -230,6 +230,8 @@ fn element_of(ty: TensorElementType) -> Option<Element> {
         TensorElementType::Float64 => Element::F64,
         TensorElementType::Bfloat16 => Element::Bf16,
         TensorElementType::Uint8 => Element::U8,
+        TensorElementType::Int8 => Element::I8,
+        TensorElementType::Bool => Element::Bool,
         TensorElementType::Int32 => Element::I32,
         TensorElementType::Int64 => Element::I64,
         _ => return None,
@@ -244,6 +246,8 @@ pub(crate) fn element_name(element: Element) -> &'static str {
         Element::F64 => "f64",
         Element::Bf16 => "bf16",
         Element::U8 => "u8",
+        Element::I8 => "i8",
+        Element::Bool => "bool",
         Element::I32 => "i32",
         Element::I64 => "i64",
     }

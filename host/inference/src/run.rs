@@ -243,6 +243,8 @@ fn data_type(element: Element) -> DataType {
         Element::F64 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
         Element::Bf16 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
         Element::U8 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
+        Element::I8 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8,
+        Element::Bool => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
         Element::I32 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32,
         Element::I64 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
     }

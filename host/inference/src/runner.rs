@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ocelli_protocol::inference::{FromWorker, ToWorker};
+use ocelli_protocol::inference::{ErrorCode, FromWorker, ToWorker};
 
 use crate::error::RequestError;
+use crate::hook::Hook;
 use crate::model::{Catalogue, Loaded, Tensor};
 use crate::queue::Queue;
 use crate::request::Layout;
@@ -24,11 +25,12 @@ pub(crate) struct Runner {
     runtime: Runtime,
     catalogue: Arc<Catalogue>,
     loaded: HashMap<String, Loaded>,
+    before_run: Hook,
 }
 
 impl Runner {
-    pub(crate) fn new(runtime: Runtime, catalogue: Arc<Catalogue>) -> Self {
-        Self { runtime, catalogue, loaded: HashMap::new() }
+    pub(crate) fn new(runtime: Runtime, catalogue: Arc<Catalogue>, before_run: Hook) -> Self {
+        Self { runtime, catalogue, loaded: HashMap::new(), before_run }
     }
 
     /// Loads and warms models.
@@ -60,16 +62,25 @@ impl Runner {
                     |tensors: &[Tensor]| tensors.iter().map(|tensor| tensor.declaration.clone()).collect();
                 Ok(ToWorker::Opened {
                     id: *id,
+                    model: model.clone(),
                     inputs: declarations(&signature.inputs),
                     outputs: declarations(&signature.outputs),
                 })
             }
+            FromWorker::Load { .. } => Err(RequestError::new(
+                ErrorCode::UnsupportedOperation,
+                "models of a worker's own are not loaded",
+            )),
             FromWorker::Run { id, model, inputs, output_offset, output_length } => {
+                let before_run = self.before_run;
                 let loaded = self.model(model)?;
                 let length = session.memory_length();
                 let layout =
                     Layout::check(&loaded.signature, length, inputs, *output_offset, *output_length)?;
                 let begun = Instant::now();
+                if let Some(hook) = before_run {
+                    hook(&session.about_to_run(*id, model, &layout));
+                }
                 let outputs = session.run(loaded, layout)?;
                 let run_ns = nanoseconds(begun.elapsed());
                 let queued_ns = nanoseconds(begun.duration_since(queued));

@@ -9,6 +9,7 @@ use ocelli_protocol::shm::SharedMemory;
 use rustix::net::Shutdown;
 
 use crate::error::RequestError;
+use crate::hook::Run;
 use crate::model::Loaded;
 use crate::request::Layout;
 use crate::run::Plan;
@@ -76,6 +77,11 @@ impl Session {
         if let Err(error) = rustix::net::shutdown(&self.socket, Shutdown::Both) {
             tracing::debug!(session = self.name, %error, "cannot shut a worker's socket down");
         }
+    }
+
+    /// What a hook is told.
+    pub(crate) fn about_to_run<'a>(&'a self, request: u64, model: &'a str, layout: &'a Layout) -> Run<'a> {
+        Run { session: &self.name, request, model, inputs: &layout.inputs, memory: &self.memory }
     }
 
     /// Runs a model on this session's memory. The plan is kept for the next request with the same layout.

@@ -12,6 +12,7 @@ use ocelli_protocol::inference::{
     Configure, FromHost, FromWorker, MAX_PACKET, PacketError, ToHost, ToWorker, packet_pair, receive, send,
     send_with,
 };
+use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process;
 use ort::session::Session;
 use ort::value::TensorRef;
@@ -41,7 +42,8 @@ impl Process {
     /// Starts and configures; gives the answer.
     fn configured(configure: Configure) -> (Self, ToHost) {
         let mut process = Self::spawn();
-        send(process.socket.as_fd(), &FromHost::Configure(configure)).unwrap();
+        let ledger = Ledger::create(configure.threads as usize).unwrap();
+        send_with(process.socket.as_fd(), &FromHost::Configure(configure), &[ledger.fd()]).unwrap();
         let answer = process.receive().expect("an answer to Configure");
         (process, answer)
     }
@@ -57,7 +59,7 @@ impl Process {
     }
 
     fn attach(&self, worker: &Worker) {
-        let message = FromHost::Attach { session: worker.name.clone() };
+        let message = FromHost::Attach(worker.attach(0));
         send_with(self.socket.as_fd(), &message, &[worker.theirs.as_fd(), worker.memory.fd()]).unwrap();
     }
 }
@@ -189,7 +191,7 @@ fn a_worker_that_goes_away_leaves_the_others() {
 #[test]
 fn a_session_without_descriptors_costs_nobody_else_theirs() {
     let process = Process::ready(1);
-    send(process.socket.as_fd(), &FromHost::Attach { session: "broken".into() }).unwrap();
+    send(process.socket.as_fd(), &FromHost::Attach(Worker::new().attach(0))).unwrap();
     let worker = Worker::new();
     process.attach(&worker);
     assert!(worker.greeted().open(1, MODEL).is_ok());

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ocelli_protocol::inference::{
-    Configure, Element, ErrorCode, FromWorker, MAX_PACKET, Model, PacketError, PlacedTensor,
-    TensorDeclaration, ToWorker, packet_pair, receive, send,
+    Attach, Configure, Device, Element, ErrorCode, FromWorker, MAX_PACKET, Model, PacketError, PlacedTensor,
+    Priority, Service, TensorDeclaration, ToWorker, packet_pair, receive, send,
 };
 use ocelli_protocol::shm::SharedMemory;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -54,7 +54,7 @@ pub fn model() -> Model {
     let text = std::fs::read_to_string(folder.join("model.toml")).expect("the model has a model.toml");
     let Description { name, file, sha256, inputs, outputs } = toml::from_str(&text).unwrap();
     let path = folder.join(file).to_str().unwrap().to_owned();
-    Model { name, path, sha256, inputs, outputs }
+    Model { name, path, sha256, inputs, outputs, device: Device::Cpu, fallback: false, batching: None }
 }
 
 pub fn configure(threads: u32, models: Vec<Model>, preload: &[&str]) -> Configure {
@@ -62,6 +62,8 @@ pub fn configure(threads: u32, models: Vec<Model>, preload: &[&str]) -> Configur
         library: library().to_str().unwrap().to_owned(),
         library_sha256: None,
         threads,
+        gpu_memory_fraction: 1.0,
+        memory: None,
         models,
         preload: preload.iter().map(|name| (*name).to_owned()).collect(),
     }
@@ -97,7 +99,11 @@ pub fn model_of(name: &str, bytes: &[u8], shape: &[i64]) -> (Model, tempfile::Na
         vec![TensorDeclaration { name: name.to_owned(), element: Element::F32, shape: shape.to_vec() }]
     };
     let path = file.path().to_str().unwrap().to_owned();
-    (Model { name: name.to_owned(), path, sha256, inputs: tensor("x"), outputs: tensor("y") }, file)
+    let (inputs, outputs) = (tensor("x"), tensor("y"));
+    let name = name.to_owned();
+    let model =
+        Model { name, path, sha256, inputs, outputs, device: Device::Cpu, fallback: false, batching: None };
+    (model, file)
 }
 
 /// A picture's worth of numbers that depends on `seed`.
@@ -113,6 +119,8 @@ pub fn picture(seed: u32) -> Vec<f32> {
 /// A worker's end of a session.
 pub struct Worker {
     pub name: String,
+    /// Counts the attachments of this test program from 1.
+    pub number: u64,
     pub socket: OwnedFd,
     pub memory: SharedMemory,
     /// The inference process's end, as the host keeps it.
@@ -122,15 +130,40 @@ pub struct Worker {
 
 impl Worker {
     pub fn new() -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
+        static COUNT: AtomicU64 = AtomicU64::new(1);
         let (socket, theirs) = packet_pair().unwrap();
         for timeout in [Timeout::Recv, Timeout::Send] {
             set_socket_timeout(&socket, timeout, Some(GENEROUS)).unwrap();
         }
         let length = usize::try_from(OUTPUT_OFFSET + OUTPUT_LENGTH).unwrap().next_multiple_of(4096);
         let memory = SharedMemory::create(length).unwrap();
-        let name = format!("session-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        Self { name, socket, memory, theirs, buffer: vec![0; MAX_PACKET] }
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self {
+            name: format!("session-{number}"),
+            number,
+            socket,
+            memory,
+            theirs,
+            buffer: vec![0; MAX_PACKET],
+        }
+    }
+
+    /// How the host announces it: with a share of its own, and more time than any run takes.
+    pub fn attach(&self, generation: u32) -> Attach {
+        let timeout_ms = u32::try_from(GENEROUS.as_millis()).unwrap();
+        Attach {
+            session: self.name.clone(),
+            number: self.number,
+            generation,
+            service: Service {
+                share: self.number,
+                priority: Priority::Normal,
+                timeout_ms,
+                stale_ms: None,
+                may_load: false,
+            },
+            suspect: None,
+        }
     }
 
     pub fn send(&self, request: &FromWorker) {

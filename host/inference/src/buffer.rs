@@ -1,0 +1,76 @@
+//! Private memory for tensors, for what must not change while ONNX Runtime looks at it, and for joined requests.
+
+use std::ops::Range;
+use std::ptr;
+
+use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
+
+/// Bytes at an address that is a multiple of [`ALIGNMENT`]. The address stays as long as the buffer lives.
+pub(crate) struct Buffer {
+    lines: Box<[Line]>,
+    length: usize,
+}
+
+#[derive(Clone)]
+#[repr(align(64))]
+#[expect(dead_code, reason = "its bytes are read by their address")]
+struct Line([u8; ALIGNMENT]);
+
+const _: () = assert!(align_of::<Line>() == ALIGNMENT && size_of::<Line>() == ALIGNMENT);
+
+impl Buffer {
+    /// So many zeros.
+    pub(crate) fn zeroed(length: usize) -> Self {
+        Self { lines: vec![Line([0; ALIGNMENT]); length.div_ceil(ALIGNMENT)].into(), length }
+    }
+
+    /// A copy of what lies in shared memory; none where the range does not.
+    pub(crate) fn copied(memory: &SharedMemory, range: Range<usize>) -> Option<Self> {
+        let mut buffer = Self::zeroed(range.len());
+        buffer.copy_from(0, memory, range).then_some(buffer)
+    }
+
+    /// Copies a range of shared memory to `offset`. False where either does not hold it.
+    #[allow(unsafe_code)]
+    pub(crate) fn copy_from(&mut self, offset: usize, memory: &SharedMemory, range: Range<usize>) -> bool {
+        let length = range.len();
+        let fits = offset.checked_add(length).is_some_and(|end| end <= self.length);
+        let Some(source) = memory.address(range).filter(|_| fits) else { return false };
+        // SAFETY: `length` bytes lie in the mapping at `source`, and in the buffer at `offset`; the two never overlap. A
+        // worker that writes meanwhile changes what is copied, nothing else: the bytes are not looked at here.
+        unsafe { ptr::copy_nonoverlapping(source.cast_const(), self.address().wrapping_add(offset), length) };
+        true
+    }
+
+    #[allow(unsafe_code)]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: a line is plain bytes without padding, and the lines hold at least `length` of them.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<u8>(), self.length) }
+    }
+
+    /// Where the bytes begin.
+    pub(crate) fn address(&mut self) -> *mut u8 {
+        self.lines.as_mut_ptr().cast()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_copied_where_both_sides_hold_it() {
+        let memory = SharedMemory::create(4096).unwrap();
+        // SAFETY: this test alone knows the region, and the slice ends here.
+        #[allow(unsafe_code)]
+        unsafe { memory.bytes_mut(100..104) }.unwrap().copy_from_slice(b"eyes");
+        let mut buffer = Buffer::copied(&memory, 100..104).unwrap();
+        assert_eq!(buffer.bytes(), b"eyes");
+        assert_eq!(buffer.address().addr() % ALIGNMENT, 0);
+        assert!(buffer.copy_from(1, &memory, 100..103));
+        assert_eq!(buffer.bytes(), b"eeye");
+        assert!(!buffer.copy_from(2, &memory, 100..103));
+        assert!(!buffer.copy_from(0, &memory, 4095..4097));
+        assert!(Buffer::copied(&memory, 4095..4097).is_none());
+    }
+}
