@@ -68,11 +68,11 @@ impl Client {
         Self { socket, buffer: vec![0; MAX_PACKET], last_id: 0, timeout, greeted: false, unsettled: None }
     }
 
-    /// Asks for a model by name.
-    pub fn open(&mut self, model: &str) -> Result<Signature, InferenceError> {
+    /// Asks for a model by name. Gives the name by which it is run.
+    pub fn open(&mut self, model: &str) -> Result<(String, Signature), InferenceError> {
         let id = self.next_id();
         match self.exchange(FromWorker::Open { id, model: model.to_owned() }, Vec::new())? {
-            ToWorker::Opened { inputs, outputs, .. } => Ok(Signature { inputs, outputs }),
+            ToWorker::Opened { model, inputs, outputs, .. } => Ok((model, Signature { inputs, outputs })),
             other => Err(unexpected(&other)),
         }
     }
@@ -126,6 +126,7 @@ impl Client {
         self.unsettled = Some(Unsettled { request, _blocks: blocks, deaths: 0 });
         match self.settle(deadline)? {
             ToWorker::Failed { code, message, .. } => Err(InferenceError { code, message }),
+            ToWorker::Stale { waited_ms, .. } => Err(stale(waited_ms)),
             answer => Ok(answer),
         }
     }
@@ -149,7 +150,10 @@ impl Client {
                     // socket, the inference process sees its number twice and runs it once.
                     send(self.socket.as_fd(), &unsettled.request).map_err(lost)?;
                 }
-                ToWorker::Opened { id, .. } | ToWorker::Done { id, .. } | ToWorker::Failed { id, .. } => {
+                ToWorker::Opened { id, .. }
+                | ToWorker::Done { id, .. }
+                | ToWorker::Stale { id, .. }
+                | ToWorker::Failed { id, .. } => {
                     if *id == unsettled.request.id() {
                         self.unsettled = None;
                         return Ok(answer);
@@ -176,6 +180,14 @@ impl Client {
 
 fn lost(error: PacketError) -> InferenceError {
     InferenceError::new(ErrorCode::RuntimeError, format!("the inference process cannot be reached: {error}"))
+}
+
+fn stale(waited_ms: u32) -> InferenceError {
+    let message = format!(
+        "the frame is too old by now: the request waited {waited_ms} ms for a free thread and was dropped \
+         (config: inference.stale_ms)"
+    );
+    InferenceError::new(ErrorCode::Timeout, message)
 }
 
 fn unexpected(answer: &ToWorker) -> InferenceError {
@@ -209,7 +221,7 @@ mod tests {
     }
 
     fn opened(id: u64) -> ToWorker {
-        ToWorker::Opened { id, inputs: Vec::new(), outputs: Vec::new() }
+        ToWorker::Opened { id, model: "model".into(), inputs: Vec::new(), outputs: Vec::new() }
     }
 
     #[test]

@@ -229,7 +229,8 @@ fn tensor_type(element: Element) -> tensor::TensorType {
         Element::F32 => tensor::TensorType::Fp32,
         Element::F64 => tensor::TensorType::Fp64,
         Element::Bf16 => tensor::TensorType::Bf16,
-        Element::U8 => tensor::TensorType::U8,
+        // wasi:nn has no signed bytes and no truth values.
+        Element::U8 | Element::I8 | Element::Bool => tensor::TensorType::U8,
         Element::I32 => tensor::TensorType::I32,
         Element::I64 => tensor::TensorType::I64,
     }
@@ -248,7 +249,9 @@ impl graph::Host for State {
 
     fn load_by_name(&mut self, name: String) -> Fallible<Resource<Graph>> {
         match self.inference.open(&name) {
-            Ok(signature) => Ok(Ok(self.table.push(Graph { name, signature: Arc::new(signature) })?)),
+            Ok((name, signature)) => {
+                Ok(Ok(self.table.push(Graph { name, signature: Arc::new(signature) })?))
+            }
             Err(error) => self.nn_error(error),
         }
     }

@@ -180,6 +180,7 @@ pub(super) mod tests {
             event_bytes: 256 << 10,
             attachments_per_frame: 16,
             log_lines_per_second: 1000,
+            image_pixels: 1 << 20,
         }
     }
 

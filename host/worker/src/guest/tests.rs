@@ -61,7 +61,10 @@ fn state() -> State {
 fn answer(memory: &SharedMemory, request: FromWorker) -> ToWorker {
     match request {
         FromWorker::Open { id, model } if model == "double" => {
-            ToWorker::Opened { id, inputs: vec![declaration("x")], outputs: vec![declaration("y")] }
+            ToWorker::Opened { id, model, inputs: vec![declaration("x")], outputs: vec![declaration("y")] }
+        }
+        FromWorker::Load { id, .. } => {
+            ToWorker::Failed { id, code: ErrorCode::Security, message: "not allowed".into() }
         }
         FromWorker::Open { id, model } => {
             ToWorker::Failed { id, code: ErrorCode::NotFound, message: format!("no model {model:?}") }
