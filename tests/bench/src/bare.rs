@@ -216,7 +216,7 @@ impl Work {
 }
 
 /// The options of `ocelli-inference`, less the arena that its sessions share: here there is one session.
-fn session(environment: &Environment, model: &Path) -> Result<Session> {
+pub(crate) fn session(environment: &Environment, model: &Path) -> Result<Session> {
     let bytes = std::fs::read(model).with_context(|| model.display().to_string())?;
     let build = || -> ort::Result<Session> {
         SessionBuilder::new(environment)?

@@ -94,6 +94,11 @@ impl Workplace {
     pub fn new() -> Result<Self> {
         Ok(Self { folder: tempfile::tempdir().context("making a folder for the hosts")? })
     }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
 }
 
 /// A running host.

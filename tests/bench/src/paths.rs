@@ -7,6 +7,9 @@ use anyhow::{Context, Result, ensure};
 /// The clip that every part shows: 768x576, 10 pictures a second, a key frame every 20.
 pub const CLIP: &str = "people-576-high.mp4";
 
+/// A picture with one face.
+pub const FACE: &str = "astronaut.jpg";
+
 /// Files and programs. All paths are absolute.
 #[derive(Debug, Clone)]
 pub struct Paths {
@@ -16,6 +19,10 @@ pub struct Paths {
     pub bare_loop: PathBuf,
     /// The folder of models.
     pub models: PathBuf,
+    /// The program `bare-models`.
+    pub bare_models: PathBuf,
+    /// A picture with one face.
+    pub face: PathBuf,
     /// The default pipeline's model.
     pub model: PathBuf,
     /// ONNX Runtime.
@@ -36,6 +43,8 @@ impl Paths {
         let found = Self {
             host: programs.unwrap_or(own).join("ocelli"),
             bare_loop: own.join("bare-loop"),
+            bare_models: own.join("bare-models"),
+            face: root.join("tests/faces").join(FACE),
             model: models.join(object_detect::model::DEFAULT.name).join("model.onnx"),
             models,
             library: ocelli::inference::library::find(None)?.path.into(),
@@ -45,6 +54,8 @@ impl Paths {
         for (path, remedy) in [
             (&found.host, "`./x build` makes it"),
             (&found.bare_loop, "`cargo build --release -p ocelli-bench` makes it"),
+            (&found.bare_models, "`cargo build --release -p ocelli-bench` makes it"),
+            (&found.face, "it belongs to the checkout; --root names another"),
             (&found.model, "it belongs to the checkout; --root names another"),
             (&found.clip, "it belongs to the checkout; --root names another"),
             (&found.cameras, "it belongs to the checkout; --root names another"),

@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use crate::machine::{Machine, Role};
 use crate::phases::cost::Cost;
+use crate::phases::embeddings::{self, Embeddings};
 use crate::phases::fairness::{Fairness, Round};
+use crate::phases::isolation::{self, IsolationCost};
 use crate::phases::joining::Joining;
 use crate::phases::live::{Live, Moments, STATIONS};
 use crate::phases::recovery::Recovery;
@@ -32,6 +34,10 @@ pub struct Report {
     pub live: Vec<Live>,
     /// Twenty sessions.
     pub twenty: Twenty,
+    /// A model in another process.
+    pub isolation: IsolationCost,
+    /// Faces to vectors.
+    pub embeddings: Embeddings,
     /// Cameras beside one that floods.
     pub fairness: Fairness,
     /// Subscribe to first result.
@@ -61,6 +67,8 @@ impl Display for Report {
         self.live(f)?;
         writeln!(f)?;
         self.twenty(f)?;
+        writeln!(f)?;
+        self.inference(f)?;
         writeln!(f)?;
         self.fairness(f)?;
         writeln!(f)?;
@@ -180,6 +188,45 @@ impl Report {
             format!("{} {:.2} ({:.2})", mapping.name, mapping.pss_mb, mapping.private_dirty_mb)
         });
         writeln!(f, "  {}", named.collect::<Vec<_>>().join(", "))
+    }
+
+    fn inference(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let IsolationCost { model, rounds, added_ms } = &self.isolation;
+        writeln!(f, "one run of {model} as a worker sees it: p50 / p99")?;
+        for isolation::Round { in_process, process } in rounds {
+            writeln!(
+                f,
+                "  in-process {:.2} / {:.2} ms, in a child process {:.2} / {:.2} ms",
+                in_process.p50, in_process.p99, process.p50, process.p99
+            )?;
+        }
+        writeln!(f, "  added by the process, median of the differences of the p50: {added_ms:.2} ms")?;
+        writeln!(f)?;
+        let Embeddings { rounds, ratio, at_once, at_once_rate, at_once_ratio, memory, identical, dimension } =
+            &self.embeddings;
+        writeln!(f, "a face to its vector of {dimension} numbers by POST /v1/analyze/face-embed: p50 / p99")?;
+        for embeddings::Round { bare, http } in rounds {
+            writeln!(
+                f,
+                "  bare models {:.1} / {:.1} ms, over HTTP {:.1} / {:.1} ms",
+                bare.p50, bare.p99, http.p50, http.p99
+            )?;
+        }
+        writeln!(f, "  median of the p50 ratios: {ratio:.2}")?;
+        writeln!(
+            f,
+            "  16 at once: {:.1} / {:.1} ms, {at_once_rate:.1} a second: a picture takes {at_once_ratio:.2} times the \
+             bare models' time of the machine",
+            at_once.p50, at_once.p99
+        )?;
+        let [before, row, at_once] = memory.each_ref().map(|memory| {
+            format!(
+                "{:.0} MB in {} processes (inference {:.0})",
+                memory.mb, memory.processes, memory.inference_mb
+            )
+        });
+        writeln!(f, "  PSS before {before}, after 1000 {row}, after 200 more {at_once}")?;
+        writeln!(f, "  all vectors identical: {}", if *identical { "yes" } else { "NO" })
     }
 
     fn fairness(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,9 @@ use clap::Parser;
 use ocelli_bench::chain::Workplace;
 use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::{CLIP, Paths};
-use ocelli_bench::phases::{Environment, cost, fairness, joining, live, recovery, twenty};
+use ocelli_bench::phases::{
+    Environment, cost, embeddings, fairness, isolation, joining, live, recovery, twenty,
+};
 use ocelli_bench::report::Report;
 
 /// Numbers of cameras: one that has the machine to itself, then as many as two cores can serve, then twice as many.
@@ -74,6 +76,10 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     }
     progress("twenty sessions");
     let twenty = twenty::measure(&environment).await.context("twenty sessions")?;
+    progress("a model in this process and in another");
+    let isolation = isolation::measure(&environment).await.context("isolation")?;
+    progress("faces to vectors");
+    let embeddings = embeddings::measure(&environment).await.context("embeddings")?;
     progress("cameras beside one that floods");
     let fairness = fairness::measure(&environment).await.context("fairness")?;
     progress("subscribe to first result");
@@ -89,6 +95,8 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         cost,
         live: by_cameras,
         twenty,
+        isolation,
+        embeddings,
         fairness,
         joining,
         recovery,

@@ -1,7 +1,9 @@
 //! What is measured, one module each. Each phase starts the processes that it needs and ends them.
 
 pub mod cost;
+pub mod embeddings;
 pub mod fairness;
+pub mod isolation;
 pub mod joining;
 pub mod live;
 pub mod recovery;

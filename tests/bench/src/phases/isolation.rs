@@ -1,0 +1,141 @@
+//! What it costs a run that the model lives in another process.
+//!
+//! This program plays the worker: the worker's own client, over the socket and the shared memory that the host gives out.
+//! Once the models run in a child process, once in this one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ocelli::config::{Config, Isolation};
+use ocelli::inference::catalogue::Catalogue;
+use ocelli::inference::{Attachment, Inference, Share, Terms};
+use ocelli_protocol::inference::{Element, PlacedTensor};
+use ocelli_protocol::shm::SharedMemory;
+use ocelli_worker::arena::Arena;
+use ocelli_worker::inference::Client;
+use serde::Serialize;
+
+use super::Environment;
+use super::live::Percentiles;
+use crate::statistics::{median, percentile};
+
+/// Runs of one measurement.
+const RUNS: usize = 50;
+
+/// No run takes as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The figures of this phase.
+#[derive(Debug, Serialize)]
+pub struct IsolationCost {
+    /// The model.
+    pub model: &'static str,
+    /// Side by side, one after the other.
+    pub rounds: Vec<Round>,
+    /// Median of the rounds' `process.p50 - in_process.p50`, in milliseconds.
+    pub added_ms: f64,
+}
+
+/// Milliseconds from asking to having the outputs.
+#[derive(Debug, Serialize)]
+pub struct Round {
+    /// The model runs in this program.
+    pub in_process: Percentiles,
+    /// The model runs in a child process.
+    pub process: Percentiles,
+}
+
+/// Measures.
+pub async fn measure(environment: &Environment) -> Result<IsolationCost> {
+    let model = object_detect::model::DEFAULT.name;
+    let mut here = Asker::start(environment, Isolation::InProcess, model).await.context("in-process")?;
+    let mut there = Asker::start(environment, Isolation::Process, model).await.context("process")?;
+    let mut rounds = Vec::new();
+    for _ in 0..environment.rounds {
+        // Turn by turn: what the machine does meanwhile meets both alike.
+        let (mut in_process, mut process) = (Vec::new(), Vec::new());
+        for _ in 0..RUNS {
+            in_process.push(here.run()?);
+            process.push(there.run()?);
+        }
+        let of = |times: &[f64]| Percentiles { p50: percentile(times, 0.5), p99: percentile(times, 0.99) };
+        rounds.push(Round { in_process: of(&in_process), process: of(&process) });
+    }
+    let added: Vec<f64> = rounds.iter().map(|round| round.process.p50 - round.in_process.p50).collect();
+    Ok(IsolationCost { model, rounds, added_ms: median(&added) })
+}
+
+/// A worker's place at the inference process, and what it asks.
+struct Asker {
+    client: Client,
+    arena: Arc<Arena>,
+    model: &'static str,
+    shape: Vec<u32>,
+    input: String,
+    output_bytes: usize,
+    // Dropping either would end the service.
+    _attachment: Attachment,
+    _inference: Inference,
+}
+
+impl Asker {
+    async fn start(environment: &Environment, isolation: Isolation, model: &'static str) -> Result<Self> {
+        let paths = &environment.paths;
+        let mut config = Config::default();
+        config.inference.isolation = isolation;
+        config.inference.library = Some(paths.library.clone());
+        config.inference.preload = vec![model.to_owned()];
+        config.inference.spare = false;
+        config.models.directory = paths.models.clone();
+        config.store.directory = environment.workplace.folder().join("isolation");
+        let catalogue = Catalogue::load(&config)?;
+        let program = paths.host.with_file_name("ocelli-inference");
+        let inference = Inference::start(program, &catalogue, &config).await?;
+        let timeout_ms = u32::try_from(PATIENCE.as_millis())?;
+        let terms = Terms {
+            share: Share::Own,
+            priority: Default::default(),
+            timeout_ms,
+            stale_ms: None,
+            may_load: false,
+        };
+        let attachment = inference.attach("bench", terms).await?;
+        let memory = SharedMemory::map(attachment.memory.try_clone()?)?;
+        let mut client = Client::new(attachment.socket.try_clone()?, PATIENCE);
+        let signature = client.open(model)?;
+        let input = signature.inputs.first().context("the model has no input")?;
+        let output_bytes = signature
+            .outputs
+            .iter()
+            .map(|output| Some(output.element.bytes(&output.fixed_shape()?)?.next_multiple_of(64)))
+            .sum::<Option<usize>>()
+            .context("the model's outputs have open sides")?;
+        Ok(Self {
+            arena: Arena::new(memory),
+            model,
+            shape: input.fixed_shape().context("the model's input has open sides")?,
+            input: input.name.clone(),
+            output_bytes,
+            client,
+            _attachment: attachment,
+            _inference: inference,
+        })
+    }
+
+    /// Milliseconds of one run.
+    fn run(&mut self) -> Result<f64> {
+        let bytes = Element::F32.bytes(&self.shape).context("no size")?;
+        let input = Arc::new(self.arena.allocate(bytes).context("no room for the input")?);
+        let output = Arc::new(self.arena.allocate(self.output_bytes).context("no room")?);
+        let placed = PlacedTensor {
+            name: self.input.clone(),
+            element: Element::F32,
+            shape: self.shape.clone(),
+            offset: input.offset() as u64,
+        };
+        let begun = Instant::now();
+        self.client.run(self.model, vec![placed], vec![input], &output)?;
+        Ok(begun.elapsed().as_secs_f64() * 1e3)
+    }
+}
