@@ -7,15 +7,15 @@ use serde::Serialize;
 
 use crate::machine::{Machine, Role};
 use crate::phases::cost::Cost;
-use crate::phases::embeddings::{self, Embeddings};
+use crate::phases::embeddings::{self as embed, Embeddings};
 use crate::phases::fairness::{Fairness, Round};
-use crate::phases::isolation::{self, IsolationCost};
+use crate::phases::isolation::{self as isolation_cost, IsolationCost};
 use crate::phases::joining::Joining;
 use crate::phases::live::{Live, Moments, STATIONS};
 use crate::phases::recovery::Recovery;
 use crate::phases::twenty::{Idle, Streaming, Twenty};
 
-/// One run. All figures in it were measured in this run, on this machine.
+/// One run. All figures in it were measured in this run, on this machine. What was not asked for is none, or empty.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Of the crates.
@@ -29,248 +29,259 @@ pub struct Report {
     /// Seconds of all together.
     pub took_s: f64,
     /// The chain beside the bare loop.
-    pub cost: Cost,
+    pub cost: Option<Cost>,
     /// By number of cameras.
     pub live: Vec<Live>,
     /// Twenty sessions.
-    pub twenty: Twenty,
+    pub twenty: Option<Twenty>,
     /// A model in another process.
-    pub isolation: IsolationCost,
+    pub isolation: Option<IsolationCost>,
     /// Faces to vectors.
-    pub embeddings: Embeddings,
+    pub embeddings: Option<Embeddings>,
     /// Cameras beside one that floods.
-    pub fairness: Fairness,
+    pub fairness: Option<Fairness>,
     /// Subscribe to first result.
-    pub joining: Joining,
+    pub joining: Option<Joining>,
     /// A worker is killed.
-    pub recovery: Recovery,
+    pub recovery: Option<Recovery>,
 }
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Machine { cpu, cores, memory_gb, kernel, load_before } = &self.machine;
         writeln!(f, "Ocelli {} on {cpu}, {cores} cores, {memory_gb:.0} GB, Linux {kernel}", self.version)?;
-        writeln!(
-            f,
-            "libraries: {}; model: nanodet-g-416; clip: {}",
-            self.cost.libraries.join(", "),
-            self.clip
-        )?;
+        writeln!(f, "model: nanodet-g-416; clip: {}", self.clip)?;
         writeln!(
             f,
             "all figures are from this one run of {:.0} s, {:.0} s each; load before it: {load_before:.2}",
             self.took_s, self.segment_s
         )?;
-        writeln!(f)?;
-        self.cost(f)?;
-        writeln!(f)?;
-        self.live(f)?;
-        writeln!(f)?;
-        self.twenty(f)?;
-        writeln!(f)?;
-        self.inference(f)?;
-        writeln!(f)?;
-        self.fairness(f)?;
-        writeln!(f)?;
-        self.moments(f)
+        if let Some(measured) = &self.cost {
+            cost(measured, f)?;
+        }
+        if !self.live.is_empty() {
+            live(&self.live, f)?;
+        }
+        if let Some(measured) = &self.twenty {
+            twenty(measured, f)?;
+        }
+        if let Some(measured) = &self.isolation {
+            isolation(measured, f)?;
+        }
+        if let Some(measured) = &self.embeddings {
+            embeddings(measured, f)?;
+        }
+        if let Some(measured) = &self.fairness {
+            fairness(measured, f)?;
+        }
+        if let Some(measured) = &self.joining {
+            joining(measured, f)?;
+        }
+        self.recovery.as_ref().map_or(Ok(()), |measured| recovery(measured, f))
     }
 }
 
-impl Report {
-    fn cost(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let cost = &self.cost;
-        writeln!(f, "CPU per result, two at once on files; chain = host + 2 workers + inference")?;
-        writeln!(f, "  round   bare loop      chain   ratio   results/s bare, chain   busy with others")?;
-        for (index, round) in cost.rounds.iter().enumerate() {
-            let ([bare, chain], [beside_bare, beside_chain]) = (round.rates, round.other_cores);
-            writeln!(
-                f,
-                "  {:>5}  {:>7.2} ms {:>7.2} ms  {:>6.3}   {bare:>9.1} {chain:>11.1}   {beside_bare:.2}, \
-                 {beside_chain:.2} cores",
-                index + 1,
-                round.bare_ms,
-                round.chain_ms,
-                round.ratio
-            )?;
-        }
-        let [bare, chain] = cost.rates;
+fn cost(cost: &Cost, f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(f)?;
+    writeln!(f, "libraries: {}", cost.libraries.join(", "))?;
+    writeln!(f, "CPU per result, two at once on files; chain = host + 2 workers + inference")?;
+    writeln!(f, "  round   bare loop      chain   ratio   results/s bare, chain   busy with others")?;
+    for (index, round) in cost.rounds.iter().enumerate() {
+        let ([bare, chain], [beside_bare, beside_chain]) = (round.rates, round.other_cores);
         writeln!(
             f,
-            "  median {:>7.2} ms {:>7.2} ms  {:>6.3}   {bare:>9.1} {chain:>11.1}",
-            cost.bare_ms, cost.chain_ms, cost.ratio
+            "  {:>5}  {:>7.2} ms {:>7.2} ms  {:>6.3}   {bare:>9.1} {chain:>11.1}   {beside_bare:.2}, \
+             {beside_chain:.2} cores",
+            index + 1,
+            round.bare_ms,
+            round.chain_ms,
+            round.ratio
         )?;
-        let stations = ["decode", "tensor", "model", "boxes"];
-        let stations = stations.iter().filter_map(|name| Some((name, cost.bare_stations_ms.get(name)?)));
-        let stations: Vec<String> = stations.map(|(name, ms)| format!("{name} {ms:.2}")).collect();
-        writeln!(
-            f,
-            "  bare loop by station: {} ms; its memory: {:.0} MB",
-            stations.join(", "),
-            cost.bare_pss_mb
-        )?;
-        writeln!(f, "  chain by process: {} ms", roles(&cost.chain_roles_ms))
     }
+    let [bare, chain] = cost.rates;
+    writeln!(
+        f,
+        "  median {:>7.2} ms {:>7.2} ms  {:>6.3}   {bare:>9.1} {chain:>11.1}",
+        cost.bare_ms, cost.chain_ms, cost.ratio
+    )?;
+    let stations = ["decode", "tensor", "model", "boxes"];
+    let stations = stations.iter().filter_map(|name| Some((name, cost.bare_stations_ms.get(name)?)));
+    let stations: Vec<String> = stations.map(|(name, ms)| format!("{name} {ms:.2}")).collect();
+    writeln!(
+        f,
+        "  bare loop by station: {} ms; its memory: {:.0} MB",
+        stations.join(", "),
+        cost.bare_pss_mb
+    )?;
+    writeln!(f, "  chain by process: {} ms", roles(&cost.chain_roles_ms))
+}
 
-    fn live(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "RTSP cameras of 10 pictures a second")?;
+fn live(by_cameras: &[Live], f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(f)?;
+    writeln!(f, "RTSP cameras of 10 pictures a second")?;
+    writeln!(
+        f,
+        "  cameras  results/s  CPU/result  decoded/result   PSS per session (largest)  host  inference  all/camera"
+    )?;
+    for live in by_cameras {
+        let memory = &live.memory;
         writeln!(
             f,
-            "  cameras  results/s  CPU/result  decoded/result   PSS per session (largest)  host  inference  all/camera"
+            "  {:>7}  {:>9.1}  {:>7.2} ms  {:>14.2}   {:>12.1} MB ({:.1})  {:>8.1}  {:>9.1}  {:>7.1} MB",
+            live.cameras,
+            live.results_per_second,
+            live.cpu_ms_per_result,
+            live.decoded_per_result,
+            memory.worker,
+            memory.worker_largest,
+            memory.host,
+            memory.inference,
+            memory.all_per_camera
         )?;
-        for live in &self.live {
-            let memory = &live.memory;
-            writeln!(
-                f,
-                "  {:>7}  {:>9.1}  {:>7.2} ms  {:>14.2}   {:>12.1} MB ({:.1})  {:>8.1}  {:>9.1}  {:>7.1} MB",
-                live.cameras,
-                live.results_per_second,
-                live.cpu_ms_per_result,
-                live.decoded_per_result,
-                memory.worker,
-                memory.worker_largest,
-                memory.host,
-                memory.inference,
-                memory.all_per_camera
-            )?;
-        }
-        for live in &self.live {
-            let others = live.other_cores;
-            let by_role = roles(&live.roles_ms);
-            writeln!(
-                f,
-                "  {:>7}: CPU per result: {by_role} ms; busy with others: {others:.2} cores",
-                live.cameras
-            )?;
-        }
-        writeln!(f)?;
-        writeln!(f, "latency by station, ms: p50 / p99; start of the host to first result: median, max")?;
-        writeln!(f, "  cameras  {}", STATIONS.map(|station| format!("{station:>15}")).concat())?;
-        for live in &self.live {
-            let each = STATIONS.iter().filter_map(|station| live.latency_ms.get(station));
-            let each: String =
-                each.map(|p| format!("{:>15}", format!("{:.1} / {:.1}", p.p50, p.p99))).collect();
-            let Moments { median, max } = live.start_to_first_result_s;
-            writeln!(f, "  {:>7}  {each}    {median:.2} s, {max:.2} s", live.cameras)?;
-        }
-        Ok(())
     }
+    for live in by_cameras {
+        let others = live.other_cores;
+        let by_role = roles(&live.roles_ms);
+        writeln!(
+            f,
+            "  {:>7}: CPU per result: {by_role} ms; busy with others: {others:.2} cores",
+            live.cameras
+        )?;
+    }
+    writeln!(f)?;
+    writeln!(f, "latency by station, ms: p50 / p99; start of the host to first result: median, max")?;
+    writeln!(f, "  cameras  {}", STATIONS.map(|station| format!("{station:>15}")).concat())?;
+    for live in by_cameras {
+        let each = STATIONS.iter().filter_map(|station| live.latency_ms.get(station));
+        let each: String = each.map(|p| format!("{:>15}", format!("{:.1} / {:.1}", p.p50, p.p99))).collect();
+        let Moments { median, max } = live.start_to_first_result_s;
+        writeln!(f, "  {:>7}  {each}    {median:.2} s, {max:.2} s", live.cameras)?;
+    }
+    Ok(())
+}
 
-    fn twenty(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Twenty { sessions, live, idle } = &self.twenty;
-        let Streaming {
-            host_percent,
-            workers_percent,
-            inference_percent,
-            units_per_second,
-            results_per_second,
-            other_cores,
-            worker_mb,
-            host_mb,
-        } = live;
-        writeln!(f, "{sessions} sessions, a camera each: CPU in percent of one core")?;
-        writeln!(
-            f,
-            "  host {host_percent:.1} %, workers {workers_percent:.0} %, inference {inference_percent:.0} %; \
-             {units_per_second:.0} pictures/s in, {results_per_second:.1} results/s out; others kept \
-             {other_cores:.2} cores busy"
-        )?;
-        writeln!(f, "  PSS: worker {:.1} MB ({:.1}), host {host_mb:.1} MB", worker_mb.median, worker_mb.max)?;
-        let Idle { host_percent, workers_percent, worker_mb, workers_mb, mappings, libraries } = idle;
-        writeln!(f, "{sessions} sessions whose cameras do not answer: no worker has a decoder")?;
-        writeln!(f, "  host {host_percent:.1} %, workers {workers_percent:.1} %")?;
-        writeln!(
-            f,
-            "  PSS: worker {:.2} MB ({:.2}), all workers {workers_mb:.0} MB; {libraries} libraries; the largest \
-             (own and written to):",
-            worker_mb.median, worker_mb.max
-        )?;
-        let named = mappings.iter().map(|mapping| {
-            format!("{} {:.2} ({:.2})", mapping.name, mapping.pss_mb, mapping.private_dirty_mb)
-        });
-        writeln!(f, "  {}", named.collect::<Vec<_>>().join(", "))
-    }
+fn twenty(twenty: &Twenty, f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(f)?;
+    let Twenty { sessions, live, idle } = twenty;
+    let Streaming {
+        host_percent,
+        workers_percent,
+        inference_percent,
+        units_per_second,
+        results_per_second,
+        other_cores,
+        worker_mb,
+        host_mb,
+    } = live;
+    writeln!(f, "{sessions} sessions, a camera each: CPU in percent of one core")?;
+    writeln!(
+        f,
+        "  host {host_percent:.1} %, workers {workers_percent:.0} %, inference {inference_percent:.0} %; \
+         {units_per_second:.0} pictures/s in, {results_per_second:.1} results/s out; others kept \
+         {other_cores:.2} cores busy"
+    )?;
+    writeln!(f, "  PSS: worker {:.1} MB ({:.1}), host {host_mb:.1} MB", worker_mb.median, worker_mb.max)?;
+    let Idle { host_percent, workers_percent, worker_mb, workers_mb, mappings, libraries } = idle;
+    writeln!(f, "{sessions} sessions whose cameras do not answer: no worker has a decoder")?;
+    writeln!(f, "  host {host_percent:.1} %, workers {workers_percent:.1} %")?;
+    writeln!(
+        f,
+        "  PSS: worker {:.2} MB ({:.2}), all workers {workers_mb:.0} MB; {libraries} libraries; the largest \
+         (own and written to):",
+        worker_mb.median, worker_mb.max
+    )?;
+    let named = mappings
+        .iter()
+        .map(|mapping| format!("{} {:.2} ({:.2})", mapping.name, mapping.pss_mb, mapping.private_dirty_mb));
+    writeln!(f, "  {}", named.collect::<Vec<_>>().join(", "))
+}
 
-    fn inference(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let IsolationCost { model, rounds, added_ms } = &self.isolation;
-        writeln!(f, "one run of {model} as a worker sees it: p50 / p99")?;
-        for isolation::Round { in_process, process } in rounds {
-            writeln!(
-                f,
-                "  in-process {:.2} / {:.2} ms, in a child process {:.2} / {:.2} ms",
-                in_process.p50, in_process.p99, process.p50, process.p99
-            )?;
-        }
-        writeln!(f, "  added by the process, median of the differences of the p50: {added_ms:.2} ms")?;
-        writeln!(f)?;
-        let Embeddings { rounds, ratio, at_once, at_once_rate, at_once_ratio, memory, identical, dimension } =
-            &self.embeddings;
-        writeln!(f, "a face to its vector of {dimension} numbers by POST /v1/analyze/face-embed: p50 / p99")?;
-        for embeddings::Round { bare, http } in rounds {
-            writeln!(
-                f,
-                "  bare models {:.1} / {:.1} ms, over HTTP {:.1} / {:.1} ms",
-                bare.p50, bare.p99, http.p50, http.p99
-            )?;
-        }
-        writeln!(f, "  median of the p50 ratios: {ratio:.2}")?;
+fn isolation(cost: &IsolationCost, f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(f)?;
+    let IsolationCost { model, rounds, added_ms } = cost;
+    writeln!(f, "one run of {model} as a worker sees it: p50 / p99")?;
+    for isolation_cost::Round { in_process, process } in rounds {
         writeln!(
             f,
-            "  16 at once: {:.1} / {:.1} ms, {at_once_rate:.1} a second: a picture takes {at_once_ratio:.2} times the \
-             bare models' time of the machine",
-            at_once.p50, at_once.p99
+            "  in-process {:.2} / {:.2} ms, in a child process {:.2} / {:.2} ms",
+            in_process.p50, in_process.p99, process.p50, process.p99
         )?;
-        let [before, row, at_once] = memory.each_ref().map(|memory| {
-            format!(
-                "{:.0} MB in {} processes (inference {:.0})",
-                memory.mb, memory.processes, memory.inference_mb
-            )
-        });
-        writeln!(f, "  PSS before {before}, after 1000 {row}, after 200 more {at_once}")?;
-        writeln!(f, "  all vectors identical: {}", if *identical { "yes" } else { "NO" })
     }
+    writeln!(f, "  added by the process, median of the differences of the p50: {added_ms:.2} ms")
+}
 
-    fn fairness(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Fairness { cameras, rate, rounds, ratio } = &self.fairness;
+fn embeddings(embeddings: &Embeddings, f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(f)?;
+    let Embeddings { rounds, ratio, at_once, at_once_rate, at_once_ratio, memory, identical, dimension } =
+        embeddings;
+    writeln!(f, "a face to its vector of {dimension} numbers by POST /v1/analyze/face-embed: p50 / p99")?;
+    for embed::Round { bare, http } in rounds {
         writeln!(
             f,
-            "{cameras} cameras at {rate} results/s, beside one on a file as fast as it goes: latency p50 / p99"
+            "  bare models {:.1} / {:.1} ms, over HTTP {:.1} / {:.1} ms",
+            bare.p50, bare.p99, http.p50, http.p99
         )?;
-        for (index, Round { alone, beside, flood_rate, ratio }) in rounds.iter().enumerate() {
-            writeln!(
-                f,
-                "  {:>5}  alone {:.1} / {:.1} ms, beside it {:.1} / {:.1} ms; it got {flood_rate:.1} results/s; \
-                 p99 ratio {ratio:.2}",
-                index + 1,
-                alone.p50,
-                alone.p99,
-                beside.p50,
-                beside.p99
-            )?;
-        }
-        writeln!(f, "  median of the p99 ratios: {ratio:.2}")
     }
+    writeln!(f, "  median of the p50 ratios: {ratio:.2}")?;
+    writeln!(
+        f,
+        "  16 at once: {:.1} / {:.1} ms, {at_once_rate:.1} a second: a picture takes {at_once_ratio:.2} times the \
+         bare models' time of the machine",
+        at_once.p50, at_once.p99
+    )?;
+    let [before, row, at_once] = memory.each_ref().map(|memory| {
+        format!(
+            "{:.0} MB in {} processes (inference {:.0})",
+            memory.mb, memory.processes, memory.inference_mb
+        )
+    });
+    writeln!(f, "  PSS before {before}, after 1000 {row}, after 200 more {at_once}")?;
+    writeln!(f, "  all vectors identical: {}", if *identical { "yes" } else { "NO" })
+}
 
-    fn moments(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Joining { running, cold, gop_s, file, repeats } = &self.joining;
-        writeln!(f, "subscribe to first result, {repeats} times each: median, max")?;
-        writeln!(f, "  running camera  {}", milliseconds(running))?;
-        writeln!(f, "  cold camera     {}   (one GOP is {gop_s:.1} s)", milliseconds(cold))?;
-        writeln!(f, "  file            {}   (start of a worker and one frame)", milliseconds(file))?;
-        let Recovery { noticed, ready, result, restarted, inference, interval, repeats } = &self.recovery;
-        writeln!(f, "worker killed, {repeats} times: median, max")?;
-        writeln!(f, "  noticed         {}", milliseconds(noticed))?;
+fn fairness(fairness: &Fairness, f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(f)?;
+    let Fairness { cameras, rate, rounds, ratio } = fairness;
+    writeln!(
+        f,
+        "{cameras} cameras at {rate} results/s, beside one on a file as fast as it goes: latency p50 / p99"
+    )?;
+    for (index, Round { alone, beside, flood_rate, ratio }) in rounds.iter().enumerate() {
         writeln!(
             f,
-            "  new worker      {}   (100 to 125 ms of it are a pause on purpose)",
-            milliseconds(ready)
+            "  {:>5}  alone {:.1} / {:.1} ms, beside it {:.1} / {:.1} ms; it got {flood_rate:.1} results/s; \
+             p99 ratio {ratio:.2}",
+            index + 1,
+            alone.p50,
+            alone.p99,
+            beside.p50,
+            beside.p99
         )?;
-        writeln!(f, "  first result    {}", milliseconds(result))?;
-        writeln!(f, "worker restarted by the API, {repeats} times: median, max")?;
-        writeln!(f, "  first result    {}", milliseconds(restarted))?;
-        writeln!(f, "inference process killed, {repeats} times: median, max")?;
-        writeln!(f, "  next result     {}", milliseconds(inference))?;
-        writeln!(f, "  without a kill  {}   (between two results)", milliseconds(interval))
     }
+    writeln!(f, "  median of the p99 ratios: {ratio:.2}")
+}
+
+fn joining(joining: &Joining, f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(f)?;
+    let Joining { running, cold, gop_s, file, repeats } = joining;
+    writeln!(f, "subscribe to first result, {repeats} times each: median, max")?;
+    writeln!(f, "  running camera  {}", milliseconds(running))?;
+    writeln!(f, "  cold camera     {}   (one GOP is {gop_s:.1} s)", milliseconds(cold))?;
+    writeln!(f, "  file            {}   (start of a worker and one frame)", milliseconds(file))
+}
+
+fn recovery(recovery: &Recovery, f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(f)?;
+    let Recovery { noticed, ready, result, restarted, inference, interval, repeats } = recovery;
+    writeln!(f, "worker killed, {repeats} times: median, max")?;
+    writeln!(f, "  noticed         {}", milliseconds(noticed))?;
+    writeln!(f, "  new worker      {}   (100 to 125 ms of it are a pause on purpose)", milliseconds(ready))?;
+    writeln!(f, "  first result    {}", milliseconds(result))?;
+    writeln!(f, "worker restarted by the API, {repeats} times: median, max")?;
+    writeln!(f, "  first result    {}", milliseconds(restarted))?;
+    writeln!(f, "inference process killed, {repeats} times: median, max")?;
+    writeln!(f, "  next result     {}", milliseconds(inference))?;
+    writeln!(f, "  without a kill  {}   (between two results)", milliseconds(interval))
 }
 
 fn milliseconds(moments: &Moments) -> String {

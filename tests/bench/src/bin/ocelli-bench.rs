@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use ocelli_bench::chain::Workplace;
 use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::{CLIP, Paths};
@@ -29,6 +29,9 @@ struct Arguments {
     /// How often each first result is measured.
     #[arg(long, default_value_t = 5)]
     repeats: usize,
+    /// Measure these parts alone.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,...")]
+    only: Vec<Part>,
     /// Write all figures there, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -38,6 +41,27 @@ struct Arguments {
     /// The folder of `ocelli` and its children; without it, this program's own.
     #[arg(long, value_name = "FOLDER", env = "OCELLI_BIN_DIR")]
     programs: Option<PathBuf>,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The chain beside a bare loop.
+    Cost,
+    /// One, four and eight cameras.
+    Live,
+    /// Twenty sessions.
+    Twenty,
+    /// A model in this process and in another.
+    Isolation,
+    /// Faces to vectors.
+    Embeddings,
+    /// Cameras beside one that floods.
+    Fairness,
+    /// Subscribe to first result.
+    Joining,
+    /// Killed processes.
+    Recovery,
 }
 
 fn main() -> Result<()> {
@@ -66,41 +90,63 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         rounds: arguments.rounds,
         repeats: arguments.repeats,
     };
-    progress("the bare loop and the chain side by side");
-    let cost = cost::measure(&environment).await.context("bare loop and chain")?;
-    let mut by_cameras = Vec::new();
-    for count in CAMERAS {
-        progress(&format!("{count} RTSP cameras"));
-        by_cameras
-            .push(live::measure(&environment, count).await.with_context(|| format!("{count} cameras"))?);
-    }
-    progress("twenty sessions");
-    let twenty = twenty::measure(&environment).await.context("twenty sessions")?;
-    progress("a model in this process and in another");
-    let isolation = isolation::measure(&environment).await.context("isolation")?;
-    progress("faces to vectors");
-    let embeddings = embeddings::measure(&environment).await.context("embeddings")?;
-    progress("cameras beside one that floods");
-    let fairness = fairness::measure(&environment).await.context("fairness")?;
-    progress("subscribe to first result");
-    let joining = joining::measure(&environment).await.context("joining")?;
-    progress("a worker is killed");
-    let recovery = recovery::measure(&environment).await.context("recovery")?;
-    Ok(Report {
+    let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         machine,
         clip: CLIP,
         segment_s: arguments.seconds,
-        took_s: begun.elapsed().as_secs_f64(),
-        cost,
-        live: by_cameras,
-        twenty,
-        isolation,
-        embeddings,
-        fairness,
-        joining,
-        recovery,
-    })
+        took_s: 0.0,
+        cost: None,
+        live: Vec::new(),
+        twenty: None,
+        isolation: None,
+        embeddings: None,
+        fairness: None,
+        joining: None,
+        recovery: None,
+    };
+    let all = Part::value_variants();
+    for part in if arguments.only.is_empty() { all } else { &arguments.only } {
+        match part {
+            Part::Cost => {
+                progress("the bare loop and the chain side by side");
+                report.cost = Some(cost::measure(&environment).await.context("bare loop and chain")?);
+            }
+            Part::Live => {
+                for count in CAMERAS {
+                    progress(&format!("{count} RTSP cameras"));
+                    let live = live::measure(&environment, count).await;
+                    report.live.push(live.with_context(|| format!("{count} cameras"))?);
+                }
+            }
+            Part::Twenty => {
+                progress("twenty sessions");
+                report.twenty = Some(twenty::measure(&environment).await.context("twenty sessions")?);
+            }
+            Part::Isolation => {
+                progress("a model in this process and in another");
+                report.isolation = Some(isolation::measure(&environment).await.context("isolation")?);
+            }
+            Part::Embeddings => {
+                progress("faces to vectors");
+                report.embeddings = Some(embeddings::measure(&environment).await.context("embeddings")?);
+            }
+            Part::Fairness => {
+                progress("cameras beside one that floods");
+                report.fairness = Some(fairness::measure(&environment).await.context("fairness")?);
+            }
+            Part::Joining => {
+                progress("subscribe to first result");
+                report.joining = Some(joining::measure(&environment).await.context("joining")?);
+            }
+            Part::Recovery => {
+                progress("processes are killed");
+                report.recovery = Some(recovery::measure(&environment).await.context("recovery")?);
+            }
+        }
+    }
+    report.took_s = begun.elapsed().as_secs_f64();
+    Ok(report)
 }
 
 fn progress(what: &str) {
