@@ -75,6 +75,9 @@ pub enum AttachError {
     /// There are [`crate::MAX_SESSIONS`] already.
     #[error("there are {} sessions already", crate::MAX_SESSIONS)]
     TooMany,
+    /// The models of its generation are not there, or not any more.
+    #[error("generation {0} of the models is not known")]
+    Generation(u32),
     /// Its memory or its socket cannot be used.
     #[error(transparent)]
     System(#[from] std::io::Error),

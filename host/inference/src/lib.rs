@@ -16,10 +16,14 @@
 //! "in-process".
 
 mod buffer;
+mod dispatch;
 mod engine;
 mod error;
+mod fair;
 mod hook;
+mod job;
 mod model;
+mod offers;
 pub mod process;
 mod queue;
 mod request;
@@ -27,6 +31,7 @@ mod run;
 mod runner;
 mod runtime;
 mod session;
+mod watch;
 
 pub use engine::{Engine, MAX_SESSIONS, Prepared};
 pub use error::{AttachError, EngineError, RequestError};

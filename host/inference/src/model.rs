@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use ocelli_protocol::inference::{Element, ErrorCode, MAX_RANK, MAX_TENSORS, Model, TensorDeclaration};
+use ocelli_protocol::inference::{
+    Element, ErrorCode, LoadedModel, MAX_RANK, MAX_TENSORS, Model, TensorDeclaration,
+};
 use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
 use ort::session::Session;
 use ort::value::{Outlet, TensorElementType, ValueType};
@@ -36,15 +38,18 @@ pub(crate) struct Signature {
 pub(crate) struct Loaded {
     pub(crate) session: Session,
     pub(crate) signature: Arc<Signature>,
+    /// What it really runs on, for the host.
+    pub(crate) runs: LoadedModel,
 }
 
 /// All models by name.
 pub(crate) struct Catalogue {
-    entries: HashMap<String, Entry>,
+    entries: HashMap<String, Arc<Entry>>,
 }
 
-struct Entry {
-    model: Model,
+/// A version of a model.
+pub(crate) struct Entry {
+    pub(crate) model: Model,
     signature: Arc<Signature>,
     /// The file's bytes, while any runner makes a session from them. Runners that load the same model at the same time
     /// read and check it once.
@@ -52,35 +57,61 @@ struct Entry {
 }
 
 impl Catalogue {
-    /// Checks what is declared, not the files.
-    pub(crate) fn new(models: Vec<Model>) -> Result<Self, EngineError> {
-        let mut entries = HashMap::new();
+    /// Checks what is declared, not the files. A version that is known is shared.
+    pub(crate) fn new(models: Vec<Model>, mut known: Vec<Arc<Entry>>) -> Result<Self, EngineError> {
+        let mut entries = HashMap::<String, Arc<Entry>>::new();
         for model in models {
-            let signature = Signature::new(&model).map_err(EngineError::Configuration)?;
             let name = model.name.clone();
-            let bytes = Mutex::new(Weak::<[u8; 0]>::new() as Weak<[u8]>);
-            if entries.insert(name.clone(), Entry { model, signature: Arc::new(signature), bytes }).is_some()
-            {
+            let entry = match known.iter().find(|entry| entry.is(&model)) {
+                Some(entry) => Arc::clone(entry),
+                None => {
+                    let entry = Arc::new(Entry::new(model).map_err(EngineError::Configuration)?);
+                    known.push(Arc::clone(&entry));
+                    entry
+                }
+            };
+            if entries.insert(name.clone(), entry).is_some() {
                 return Err(EngineError::Configuration(format!("there are two models \"{name}\"")));
             }
         }
         Ok(Self { entries })
     }
 
-    /// What was declared.
-    pub(crate) fn models(&self) -> impl Iterator<Item = &Model> {
-        self.entries.values().map(|entry| &entry.model)
+    /// All versions, in no order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.values()
     }
 
-    /// Makes a session of a model: reads the file, checks its digest and its graph, and runs it once, since the first
-    /// run costs twice as much as any other.
-    pub(crate) fn load(&self, name: &str, runtime: &Runtime) -> Result<Loaded, RequestError> {
-        let entry = self.entries.get(name).ok_or_else(|| {
+    /// The version of this name.
+    pub(crate) fn find(&self, name: &str) -> Result<&Arc<Entry>, RequestError> {
+        self.entries.get(name).ok_or_else(|| {
             let mut known: Vec<_> = self.entries.keys().map(String::as_str).collect();
             known.sort_unstable();
             let message = format!("there is no model \"{name}\"; there are: {}", known.join(", "));
             RequestError::new(ErrorCode::NotFound, message)
-        })?;
+        })
+    }
+}
+
+impl Entry {
+    fn new(model: Model) -> Result<Self, String> {
+        let signature = Arc::new(Signature::new(&model)?);
+        Ok(Self { model, signature, bytes: Mutex::new(Weak::<[u8; 0]>::new() as Weak<[u8]>) })
+    }
+
+    /// Whether it is this version of a model, by whatever name.
+    fn is(&self, model: &Model) -> bool {
+        let Model { name: _, path: _, sha256, inputs, outputs, device, fallback, batching } = model;
+        let own = &self.model;
+        own.sha256 == *sha256
+            && (own.device, own.fallback, own.batching) == (*device, *fallback, *batching)
+            && (&own.inputs, &own.outputs) == (inputs, outputs)
+    }
+
+    /// Makes a session of the model: reads the file, checks its digest and its graph, and runs it once, since the first
+    /// run costs twice as much as any other.
+    pub(crate) fn load(&self, runtime: &Runtime) -> Result<Loaded, RequestError> {
+        let (entry, name) = (self, &self.model.name);
         let session = {
             let bytes = entry.bytes()?;
             runtime.session(&bytes).map_err(|error| {
@@ -95,16 +126,20 @@ impl Catalogue {
         };
         compare("input", &entry.signature.inputs, session.inputs()).map_err(differs)?;
         compare("output", &entry.signature.outputs, session.outputs()).map_err(differs)?;
-        let mut loaded = Loaded { session, signature: Arc::clone(&entry.signature) };
+        let runs = LoadedModel {
+            name: name.clone(),
+            sha256: entry.model.sha256.clone(),
+            nodes: Vec::new(),
+            fell_back: None,
+        };
+        let mut loaded = Loaded { session, signature: Arc::clone(&entry.signature), runs };
         loaded.warm().map_err(|error| {
             let message = format!("model \"{name}\" fails when it is run on zeros: {}", error.message);
             RequestError::new(error.code, message)
         })?;
         Ok(loaded)
     }
-}
 
-impl Entry {
     /// The bytes of the file, whose digest is the declared one.
     fn bytes(&self) -> Result<Arc<[u8]>, RequestError> {
         let mut kept = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,7 +223,7 @@ impl Loaded {
         })?;
         let layout = Layout::consecutive(signature, shapes, inputs..length);
         let mut plan = Plan::new(Arc::new(memory), Arc::clone(signature), layout)?;
-        plan.execute(&mut self.session)
+        plan.execute(&mut self.session, None)
     }
 }
 

@@ -3,10 +3,14 @@
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use ocelli_protocol::inference::{FromHost, MAX_PACKET, PacketError, ToHost, receive_with, send};
+use ocelli_protocol::inference::{
+    Attach, Configure, Device, FromHost, MAX_PACKET, PacketError, ToHost, receive_with, send,
+};
+use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process;
-use ocelli_sandbox::{Profile, confine};
+use ocelli_sandbox::{Profile, confine, limit};
 use tracing_subscriber::EnvFilter;
 
 use crate::engine::Engine;
@@ -15,8 +19,8 @@ use crate::hook::Hook;
 /// ONNX Runtime's own lines are for its developers, apart from errors and what concerns execution providers.
 const LOG_FILTER: &str = "info,ort=error,ort::ep=warn";
 
-/// What the program `ocelli-inference` does: it serves sessions until the host wants no more, and ends when the host closes its
-/// socket. `before_run` is none but in a program for tests.
+/// What the program `ocelli-inference` does: it serves sessions until the host wants no more or closes its socket.
+/// `before_run` is none but in a program for tests.
 ///
 /// To be the whole of `main`: descriptor 3 is taken over, all above it are closed, and the process is confined.
 #[allow(unsafe_code)]
@@ -46,6 +50,7 @@ pub fn main(before_run: Hook) -> ExitCode {
         tracing::error!("this program is started by `ocelli serve`, not by hand");
         return ExitCode::FAILURE;
     }
+    let host = Arc::new(host);
     match serve(&host, before_run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -58,46 +63,78 @@ pub fn main(before_run: Hook) -> ExitCode {
     }
 }
 
-/// Serves until the host closes its end.
-fn serve(host: &OwnedFd, before_run: Hook) -> Result<(), String> {
+/// Serves until the host closes its end, or wants no more.
+fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
     let mut buffer = vec![0; MAX_PACKET];
-    let configure = match receive_with(host.as_fd(), &mut buffer) {
-        Ok((FromHost::Configure(configure), _)) => configure,
+    let (configure, ledger) = match receive_with(host.as_fd(), &mut buffer) {
+        Ok((FromHost::Configure(configure), ledger)) => (configure, ledger),
         Ok(_) => return Err("the host did not send `Configure` first".to_owned()),
         Err(PacketError::Closed) => return Ok(()),
         Err(error) => return Err(format!("the host's first message: {error}")),
     };
-    let prepared = Engine::prepare(configure).map_err(|error| error.to_string())?;
+    let ledger = ledger.into_iter().next().ok_or("the host sent no ledger")?;
+    let ledger = Ledger::map(ledger).map_err(|error| format!("the ledger cannot be used: {error}"))?;
+    limit_memory(&configure)?;
+    let prepared = Engine::prepare(configure, ledger).map_err(|error| error.to_string())?;
     let confinement = confine(&Profile::inference(prepared.folders()));
-    let engine = prepared.start(before_run).map_err(|error| error.to_string())?;
-    let ready = ToHost::Ready { version: engine.version().to_owned(), confinement, models: Vec::new() };
-    match send(host.as_fd(), &ready) {
+    let told = Arc::clone(host);
+    let loaded = move |model| {
+        if let Err(error) = send(told.as_fd(), &ToHost::Loaded(model)) {
+            tracing::debug!(%error, "cannot tell the host what was loaded");
+        }
+    };
+    let engine = prepared.start(loaded, before_run).map_err(|error| error.to_string())?;
+    let (version, models) = (engine.version().to_owned(), engine.loaded());
+    match send(host.as_fd(), &ToHost::Ready { version, confinement, models }) {
         Ok(()) => {}
         Err(PacketError::Closed) => return Ok(()),
         Err(error) => return Err(format!("cannot report to the host: {error}")),
     }
     loop {
         match receive_with(host.as_fd(), &mut buffer) {
-            Ok((FromHost::Attach(session), descriptors)) => attach(&engine, session.session, descriptors),
+            Ok((FromHost::Attach(session), descriptors)) => attach(&engine, session, descriptors),
+            Ok((FromHost::Offer { generation, models }, _)) => {
+                // Sessions of this generation will not be served; all others are.
+                if let Err(error) = engine.offer(generation, models) {
+                    tracing::error!(generation, %error, "models that cannot be offered");
+                }
+            }
+            Ok((FromHost::Drain, _)) => {
+                engine.drain();
+                return match send(host.as_fd(), &ToHost::Drained) {
+                    Ok(()) | Err(PacketError::Closed) => Ok(()),
+                    Err(error) => Err(format!("cannot report to the host: {error}")),
+                };
+            }
             Ok((FromHost::Configure(_), _)) => {
                 return Err("the host configured this process twice".to_owned());
             }
-            Ok((FromHost::Offer { .. } | FromHost::Drain, _)) => {}
             Err(PacketError::Closed) => return Ok(()),
             Err(error) => return Err(format!("a message of the host: {error}")),
         }
     }
 }
 
+/// Bounds private memory. Not with a device, whose driver reserves as much as the device and the machine have together.
+fn limit_memory(configure: &Configure) -> Result<(), String> {
+    let Some(bytes) = configure.memory else { return Ok(()) };
+    if configure.models.iter().any(|model| model.device != Device::Cpu) {
+        tracing::warn!("`inference.memory_mb` is not enforced by the system where models run on a device");
+        return Ok(());
+    }
+    limit::memory(bytes).map_err(|error| format!("cannot bound the memory to {bytes} bytes: {error}"))
+}
+
 /// Takes on a session. One that cannot be taken on must not cost the others theirs.
-fn attach(engine: &Engine, session: String, descriptors: Vec<OwnedFd>) {
+fn attach(engine: &Engine, attach: Attach, descriptors: Vec<OwnedFd>) {
+    let session = attach.session.clone();
     let mut descriptors = descriptors.into_iter();
     let (Some(socket), Some(memory), None) = (descriptors.next(), descriptors.next(), descriptors.next())
     else {
         tracing::error!(session, "the host sent a session without its two descriptors");
         return;
     };
-    match engine.attach(session.clone(), socket, memory) {
+    match engine.attach(attach, socket, memory) {
         Ok(()) => tracing::debug!(session, "serving a session"),
         Err(error) => tracing::warn!(session, %error, "cannot serve a session"),
     }

@@ -1,60 +1,149 @@
-//! The queue between the dispatcher and the runners.
+//! The queue between the dispatcher and the runners: [`Fair`] for many threads.
 
-use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// First in, first out, for many takers. Refuses what exceeds its bound.
+use ocelli_protocol::clock::monotonic_ns;
+
+use crate::fair::{Fair, Turn, Waiting};
+
+/// Requests that wait. Times are nanoseconds on the monotonic clock.
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
-    changed: Condvar,
-    bound: usize,
+    /// Wakes a runner that has nothing to do.
+    work: Condvar,
+    /// Wakes those that collect a batch.
+    more: Condvar,
 }
 
 struct State<T> {
-    items: VecDeque<T>,
-    closed: bool,
+    fair: Fair<T>,
+    /// Runners that collect a batch.
+    collecting: usize,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Once nothing waits.
+    Drained,
+    /// At once.
+    Closed,
+}
+
+/// What a runner is to do.
+pub(crate) enum Next<T> {
+    /// Run this.
+    Run(T, Turn),
+    /// Answer these, which have waited too long.
+    Late(Vec<T>),
 }
 
 impl<T> Queue<T> {
     pub(crate) fn new(bound: usize) -> Self {
-        let state = Mutex::new(State { items: VecDeque::new(), closed: false });
-        Self { state, changed: Condvar::new(), bound }
+        let state = Mutex::new(State { fair: Fair::new(bound), collecting: 0, end: None });
+        Self { state, work: Condvar::new(), more: Condvar::new() }
     }
 
-    /// Adds an item, or gives it back where the queue is full or closed.
-    pub(crate) fn push(&self, item: T) -> Result<(), T> {
+    /// Adds a request, or gives it back where the queue is full or ends.
+    pub(crate) fn push(&self, request: Waiting<T>) -> Result<(), T> {
         let mut state = self.lock();
-        if state.closed || state.items.len() >= self.bound {
-            return Err(item);
+        if state.end.is_some() {
+            return Err(request.item);
         }
-        state.items.push_back(item);
+        state.fair.push(request)?;
+        let collecting = state.collecting > 0;
         drop(state);
-        self.changed.notify_one();
+        self.work.notify_one();
+        if collecting {
+            self.more.notify_all();
+        }
         Ok(())
     }
 
-    /// Waits for an item; none once the queue is closed.
-    pub(crate) fn pop(&self) -> Option<T> {
+    /// Waits for something to do; none once the queue has ended.
+    pub(crate) fn take(&self) -> Option<Next<T>> {
         let mut state = self.lock();
         loop {
-            if state.closed {
+            if state.end == Some(End::Closed) {
                 return None;
             }
-            if let Some(item) = state.items.pop_front() {
-                return Some(item);
+            let late = state.fair.take_late(monotonic_ns());
+            if !late.is_empty() {
+                return Some(Next::Late(late));
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if let Some((item, turn)) = state.fair.pop() {
+                return Some(Next::Run(item, turn));
+            }
+            if state.end.is_some() && state.fair.is_empty() {
+                return None;
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Lets all takers go; what is in the queue is dropped.
-    pub(crate) fn close(&self) {
+    /// Waits until `until_ns` for requests that match, out of turn, and takes `most` of them at most.
+    pub(crate) fn collect(&self, matches: impl Fn(&T) -> bool, most: usize, until_ns: u64) -> Vec<(T, Turn)> {
+        let mut collected = Vec::new();
         let mut state = self.lock();
-        state.closed = true;
-        let dropped = std::mem::take(&mut state.items);
+        loop {
+            while collected.len() < most {
+                let Some(next) = state.fair.pop_like(&matches) else { break };
+                collected.push(next);
+            }
+            let left = until_ns.saturating_sub(monotonic_ns());
+            // Nothing more comes into a queue that ends.
+            if collected.len() >= most || left == 0 || state.end.is_some() {
+                return collected;
+            }
+            state.collecting += 1;
+            let waited = self.more.wait_timeout(state, Duration::from_nanos(left));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.collecting -= 1;
+        }
+    }
+
+    /// Notes that runs are over, and what each took of a runner's time.
+    pub(crate) fn finish(&self, turns: impl IntoIterator<Item = Turn>, each_ns: u64) {
+        let mut state = self.lock();
+        for turn in turns {
+            state.fair.finish(turn, each_ns);
+        }
+        // Others may wait for what runs alone, or it for them.
+        let held_up = state.fair.is_idle() && !state.fair.is_empty();
         drop(state);
-        self.changed.notify_all();
-        drop(dropped);
+        if held_up {
+            self.work.notify_all();
+        }
+    }
+
+    /// The requests that have waited too long, and when the next will have.
+    pub(crate) fn late(&self, now_ns: u64) -> (Vec<T>, Option<u64>) {
+        let mut state = self.lock();
+        (state.fair.take_late(now_ns), state.fair.next_late_ns())
+    }
+
+    /// Drops requests that nobody wants any more.
+    pub(crate) fn forget(&self, unwanted: impl Fn(&T) -> bool) {
+        let forgotten = self.lock().fair.take_out(|request| unwanted(&request.item));
+        drop(forgotten);
+    }
+
+    /// Lets the runners go once nothing waits any more.
+    pub(crate) fn drain(&self) {
+        self.end(End::Drained);
+    }
+
+    /// Lets the runners go; what waits is dropped.
+    pub(crate) fn close(&self) {
+        self.end(End::Closed);
+        self.forget(|_| true);
+    }
+
+    fn end(&self, end: End) {
+        self.lock().end = Some(end);
+        self.work.notify_all();
+        self.more.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -66,24 +155,77 @@ impl<T> Queue<T> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn items_come_out_in_order_and_no_more_than_the_bound_go_in() {
-        let queue = Queue::new(2);
-        assert_eq!(queue.push(1), Ok(()));
-        assert_eq!(queue.push(2), Ok(()));
-        assert_eq!(queue.push(3), Err(3));
-        assert_eq!(queue.pop(), Some(1));
-        assert_eq!(queue.pop(), Some(2));
+    fn request(item: u64, alone: bool) -> Waiting<u64> {
+        Waiting { item, share: item, weight: 4, alone, late_ns: u64::MAX }
+    }
+
+    fn run(queue: &Queue<u64>) -> Option<(u64, Turn)> {
+        match queue.take()? {
+            Next::Run(item, turn) => Some((item, turn)),
+            Next::Late(late) => panic!("late: {late:?}"),
+        }
     }
 
     #[test]
-    fn a_closed_queue_lets_waiting_takers_go() {
-        let queue = Queue::<u8>::new(1);
+    fn a_closed_queue_lets_waiting_runners_go_and_drops_what_waits() {
+        let queue = Queue::new(8);
         std::thread::scope(|scope| {
-            let takers: Vec<_> = (0..3).map(|_| scope.spawn(|| queue.pop())).collect();
+            let runners: Vec<_> = (0..3).map(|_| scope.spawn(|| run(&queue).is_none())).collect();
             queue.close();
-            assert!(takers.into_iter().all(|taker| taker.join().unwrap().is_none()));
+            assert!(runners.into_iter().all(|runner| runner.join().unwrap()));
         });
-        assert_eq!(queue.push(1), Err(1));
+        assert_eq!(queue.push(request(1, false)), Err(1));
+    }
+
+    #[test]
+    fn a_drained_queue_gives_out_what_waits_and_takes_no_more() {
+        let queue = Queue::new(8);
+        queue.push(request(1, false)).unwrap();
+        queue.push(request(2, true)).unwrap();
+        queue.drain();
+        assert_eq!(queue.push(request(3, false)), Err(3));
+        let (first, turn) = run(&queue).unwrap();
+        std::thread::scope(|scope| {
+            // Waits for the first run's end, since the second runs alone.
+            let second = scope.spawn(|| run(&queue).map(|(item, _)| item));
+            queue.finish([turn], 1);
+            assert_eq!((first, second.join().unwrap()), (1, Some(2)));
+        });
+        assert!(queue.take().is_none());
+    }
+
+    #[test]
+    fn what_has_waited_too_long_is_given_out_as_late() {
+        let queue = Queue::new(8);
+        queue.push(Waiting { late_ns: 1, ..request(1, false) }).unwrap();
+        queue.push(request(2, false)).unwrap();
+        assert!(matches!(queue.take(), Some(Next::Late(late)) if late == [1]));
+        assert_eq!(run(&queue).unwrap().0, 2);
+        queue.push(Waiting { late_ns: 5, ..request(3, false) }).unwrap();
+        assert_eq!(queue.late(4), (vec![], Some(5)));
+        assert_eq!(queue.late(5), (vec![3], None));
+    }
+
+    #[test]
+    fn a_batch_takes_what_comes_while_it_waits() {
+        let queue = Queue::new(8);
+        queue.push(request(2, false)).unwrap();
+        queue.push(request(3, false)).unwrap();
+        std::thread::scope(|scope| {
+            let even = scope.spawn(|| queue.collect(|item| item % 2 == 0, 2, u64::MAX));
+            queue.push(request(5, false)).unwrap();
+            queue.push(request(4, false)).unwrap();
+            let items: Vec<_> = even.join().unwrap().into_iter().map(|(item, _)| item).collect();
+            assert_eq!(items, [2, 4]);
+        });
+        assert_eq!(queue.collect(|_| true, 8, 0).len(), 2, "3 and 5 are left");
+    }
+
+    #[test]
+    fn a_batch_waits_no_longer_than_it_may() {
+        let queue = Queue::<u64>::new(8);
+        assert!(queue.collect(|_| true, 8, monotonic_ns() + 1_000_000).is_empty());
+        queue.drain();
+        assert!(queue.collect(|_| true, 8, u64::MAX).is_empty());
     }
 }

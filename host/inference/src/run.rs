@@ -11,7 +11,7 @@ use ocelli_protocol::inference::{Element, ErrorCode, MAX_RANK, PlacedTensor};
 use ocelli_protocol::shm::SharedMemory;
 use ort::AsPointer;
 use ort::memory::MemoryInfo;
-use ort::session::Session;
+use ort::session::{RunOptions, Session};
 use ort_sys::{ONNXTensorElementDataType as DataType, OrtValue};
 
 use crate::error::RequestError;
@@ -77,7 +77,11 @@ impl Plan {
 
     /// Runs the model. Afterwards the outputs lie in the shared memory. `session` is one of the plan's model.
     #[allow(unsafe_code)]
-    pub(crate) fn execute(&mut self, session: &mut Session) -> Result<(), RequestError> {
+    pub(crate) fn execute(
+        &mut self,
+        session: &mut Session,
+        options: Option<&RunOptions>,
+    ) -> Result<(), RequestError> {
         self.places.truncate(self.fixed);
         self.outputs.iter_mut().skip(self.fixed).for_each(|output| *output = None);
         // SAFETY: names and values are as many as said and live through the call. An `Option<Value>` has the layout of
@@ -87,7 +91,7 @@ impl Plan {
         let done = unsafe {
             let status = (ort::api().Run)(
                 session.ptr_mut(),
-                ptr::null(),
+                options.map_or(ptr::null(), AsPointer::ptr),
                 self.input_names.as_ptr(),
                 self.inputs.as_ptr().cast::<*const OrtValue>(),
                 self.inputs.len(),
@@ -99,6 +103,10 @@ impl Plan {
         };
         done.map_err(|error| runtime_error(&error))?;
         self.place_allocated()
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// Where the outputs lie, in the model's order.

@@ -4,13 +4,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ocelli_protocol::inference::{PacketError, PlacedTensor, ToWorker, send};
+use ocelli_protocol::inference::{Attach, PacketError, ToWorker, send};
 use ocelli_protocol::shm::SharedMemory;
 use rustix::net::Shutdown;
 
 use crate::error::RequestError;
 use crate::hook::Run;
-use crate::model::Loaded;
+use crate::model::{Catalogue, Signature};
 use crate::request::Layout;
 use crate::run::Plan;
 
@@ -19,7 +19,8 @@ const MAX_PLANS: usize = 16;
 
 /// The connection to one worker, and what is kept for it.
 pub(crate) struct Session {
-    name: String,
+    attach: Attach,
+    catalogue: Arc<Catalogue>,
     socket: OwnedFd,
     memory: Arc<SharedMemory>,
     /// A request is in the queue or with a runner.
@@ -31,23 +32,38 @@ pub(crate) struct Session {
 impl Session {
     /// Takes on a connection. The socket is made non-blocking: a worker that does not take its answers must not hold a
     /// runner.
-    pub(crate) fn new(name: String, socket: OwnedFd, memory: OwnedFd) -> std::io::Result<Self> {
+    pub(crate) fn new(
+        attach: Attach,
+        catalogue: Arc<Catalogue>,
+        socket: OwnedFd,
+        memory: OwnedFd,
+    ) -> std::io::Result<Self> {
         let memory = Arc::new(SharedMemory::map(memory)?);
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Self { name, socket, memory, busy: AtomicBool::new(false), plans: Mutex::new(Vec::new()) })
+        let (busy, plans) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+        Ok(Self { attach, catalogue, socket, memory, busy, plans })
     }
 
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        &self.attach.session
+    }
+
+    /// What the host announced.
+    pub(crate) fn terms(&self) -> &Attach {
+        &self.attach
+    }
+
+    /// The generation of the models that it has.
+    pub(crate) fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
     }
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// Bytes of shared memory.
-    pub(crate) fn memory_length(&self) -> usize {
-        self.memory.len()
+    pub(crate) fn memory(&self) -> &SharedMemory {
+        &self.memory
     }
 
     /// Notes that a request is under way; false where one is already.
@@ -62,7 +78,7 @@ impl Session {
         match self.send(answer) {
             Ok(()) | Err(PacketError::Closed) => {}
             Err(error) => {
-                tracing::warn!(session = self.name, %error, "dropped a worker that does not take its answers");
+                tracing::warn!(session = self.name(), %error, "dropped a worker that does not take its answers");
                 self.disconnect();
             }
         }
@@ -75,32 +91,36 @@ impl Session {
     /// Ends the connection for all who hold a descriptor of it; the worker and the dispatcher see its end.
     pub(crate) fn disconnect(&self) {
         if let Err(error) = rustix::net::shutdown(&self.socket, Shutdown::Both) {
-            tracing::debug!(session = self.name, %error, "cannot shut a worker's socket down");
+            tracing::debug!(session = self.name(), %error, "cannot shut a worker's socket down");
         }
     }
 
     /// What a hook is told.
     pub(crate) fn about_to_run<'a>(&'a self, request: u64, model: &'a str, layout: &'a Layout) -> Run<'a> {
-        Run { session: &self.name, request, model, inputs: &layout.inputs, memory: &self.memory }
+        Run { session: self.name(), request, model, inputs: &layout.inputs, memory: &self.memory }
     }
 
-    /// Runs a model on this session's memory. The plan is kept for the next request with the same layout.
-    pub(crate) fn run(&self, loaded: &mut Loaded, layout: Layout) -> Result<Vec<PlacedTensor>, RequestError> {
+    /// Uses the plan to run a model over a layout of this session's memory. It is kept for the next request with the
+    /// same layout.
+    pub(crate) fn with_plan<T>(
+        &self,
+        signature: &Arc<Signature>,
+        layout: Layout,
+        used: impl FnOnce(&mut Plan) -> Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        match plans.iter().position(|plan| plan.is_for(&loaded.signature, &layout)) {
+        match plans.iter().position(|plan| plan.is_for(signature, &layout)) {
             Some(index) => {
                 if let Some(recent) = plans.get_mut(..=index) {
                     recent.rotate_right(1);
                 }
             }
             None => {
-                let plan = Plan::new(Arc::clone(&self.memory), Arc::clone(&loaded.signature), layout)?;
+                let plan = Plan::new(Arc::clone(&self.memory), Arc::clone(signature), layout)?;
                 plans.truncate(MAX_PLANS - 1);
                 plans.insert(0, plan);
             }
         }
-        let plan = plans.first_mut().ok_or_else(|| RequestError::argument("there is nothing to run"))?;
-        plan.execute(&mut loaded.session)?;
-        Ok(plan.results())
+        used(plans.first_mut().ok_or_else(|| RequestError::argument("there is nothing to run"))?)
     }
 }

@@ -11,6 +11,7 @@ use ocelli_inference::{Engine, EngineError};
 use ocelli_protocol::inference::{
     Configure, Element, ErrorCode, FromWorker, Model, PacketError, PlacedTensor, ToWorker, send,
 };
+use ocelli_protocol::ledger::Ledger;
 use rustix::net::SendFlags;
 use support::*;
 
@@ -20,13 +21,14 @@ fn start(configure: Configure) -> Result<Engine, EngineError> {
     // SAFETY: before the library is loaded, and nothing else in this program reads or writes the environment but
     // through std, which locks it.
     TELEMETRY.call_once(|| unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") });
-    Engine::new(configure)
+    let ledger = Ledger::create(configure.threads as usize).unwrap();
+    Engine::prepare(configure, ledger)?.start(|_| {}, None)
 }
 
 fn attach(engine: &Engine, worker: Worker) -> Worker {
     let socket = worker.theirs.try_clone().unwrap();
     let memory = worker.memory.fd().try_clone_to_owned().unwrap();
-    engine.attach(worker.name.clone(), socket, memory).unwrap();
+    engine.attach(worker.attach(0), socket, memory).unwrap();
     worker.greeted()
 }
 
@@ -45,7 +47,7 @@ fn refused(configure: Configure) -> String {
 fn an_opened_model_tells_its_signature() {
     let engine = detector(1);
     assert_eq!(engine.version(), "1.28.0");
-    assert_eq!(engine.models().map(|model| model.name.as_str()).collect::<Vec<_>>(), [MODEL]);
+    assert_eq!(engine.loaded().iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), [MODEL]);
     let mut worker = attach(&engine, Worker::new());
     let Ok(ToWorker::Opened { inputs, outputs, .. }) = worker.open(1, MODEL) else { panic!("not opened") };
     assert_eq!(inputs, model().inputs);
@@ -195,7 +197,7 @@ fn memory_that_is_not_sealed_is_refused() {
     let worker = Worker::new();
     let file = tempfile::tempfile().unwrap();
     file.set_len(4096).unwrap();
-    let error = engine.attach("cam".into(), worker.theirs, file.into()).unwrap_err();
+    let error = engine.attach(worker.attach(0), worker.theirs, file.into()).unwrap_err();
     assert!(!error.to_string().is_empty());
 }
 

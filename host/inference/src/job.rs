@@ -1,0 +1,107 @@
+//! A request that was taken from a worker's socket, until it is answered.
+
+use std::sync::Arc;
+
+use ocelli_protocol::clock::monotonic_ns;
+use ocelli_protocol::inference::{ErrorCode, FromWorker, ToWorker};
+use ocelli_protocol::ledger::Running;
+
+use crate::error::RequestError;
+use crate::fair::Waiting;
+use crate::model::Entry;
+use crate::session::Session;
+
+/// Nanoseconds in a millisecond.
+const MS: u64 = 1_000_000;
+
+/// A request. Times are nanoseconds on the monotonic clock.
+pub(crate) struct Job {
+    pub(crate) session: Arc<Session>,
+    pub(crate) request: FromWorker,
+    /// The version of the model that it asks for. None where there is no such model in the session's catalogue.
+    pub(crate) entry: Option<Arc<Entry>>,
+    /// When it was taken.
+    pub(crate) taken_ns: u64,
+    /// When it has to be answered.
+    pub(crate) deadline_ns: u64,
+    /// It runs alone.
+    pub(crate) suspect: bool,
+}
+
+impl Job {
+    pub(crate) fn new(session: Arc<Session>, request: FromWorker, now_ns: u64) -> Self {
+        let terms = session.terms();
+        let deadline_ns = now_ns.saturating_add(u64::from(terms.service.timeout_ms) * MS);
+        let suspect = terms.suspect == Some(request.id());
+        let entry = match &request {
+            FromWorker::Open { model, .. } | FromWorker::Run { model, .. } => {
+                session.catalogue().find(model).ok().cloned()
+            }
+            FromWorker::Load { .. } => None,
+        };
+        Self { session, request, entry, taken_ns: now_ns, deadline_ns, suspect }
+    }
+
+    /// How it waits.
+    pub(crate) fn waiting(self) -> Waiting<Self> {
+        let service = self.session.terms().service;
+        // A frame grows old. A model that is asked for does not.
+        let stale_ms = service.stale_ms.filter(|_| matches!(self.request, FromWorker::Run { .. }));
+        let stale_ns = stale_ms.map_or(u64::MAX, |ms| self.taken_ns.saturating_add(u64::from(ms) * MS));
+        Waiting {
+            share: service.share,
+            weight: service.priority.weight(),
+            alone: self.suspect,
+            late_ns: self.deadline_ns.min(stale_ns),
+            item: self,
+        }
+    }
+
+    /// What the ledger says of it while it runs.
+    pub(crate) fn running(&self) -> Running {
+        Running {
+            attachment: self.session.terms().number,
+            request: self.request.id(),
+            deadline_ns: self.deadline_ns,
+        }
+    }
+
+    /// Answers it as one that has waited too long.
+    pub(crate) fn answer_late(&self) {
+        let now_ns = monotonic_ns();
+        if now_ns >= self.deadline_ns {
+            return self.answer(Err(self.timeout(now_ns, now_ns)));
+        }
+        let waited_ms = u32::try_from((now_ns - self.taken_ns) / MS).unwrap_or(u32::MAX);
+        self.answer(Ok(ToWorker::Stale { id: self.request.id(), waited_ms }));
+    }
+
+    pub(crate) fn answer(&self, answer: Result<ToWorker, RequestError>) {
+        let id = self.request.id();
+        let answer = answer.unwrap_or_else(|error| {
+            tracing::debug!(session = self.session.name(), id, %error, "a request failed");
+            ToWorker::Failed { id, code: error.code, message: error.message }
+        });
+        self.session.answer(&answer);
+    }
+
+    /// The error of a request that is not done in time. A run that did not begin has begun at `now_ns`.
+    pub(crate) fn timeout(&self, begun_ns: u64, now_ns: u64) -> RequestError {
+        let message = format!(
+            "{}: not done within {} ms; it waited {} ms and ran {} ms",
+            self.subject(),
+            self.session.terms().service.timeout_ms,
+            begun_ns.saturating_sub(self.taken_ns) / MS,
+            now_ns.saturating_sub(begun_ns) / MS
+        );
+        RequestError::new(ErrorCode::Timeout, message)
+    }
+
+    fn subject(&self) -> String {
+        match &self.request {
+            FromWorker::Run { model, .. } => format!("model \"{model}\""),
+            FromWorker::Open { model, .. } => format!("opening model \"{model}\""),
+            FromWorker::Load { .. } => "loading a model of the pipeline's own".to_owned(),
+        }
+    }
+}
