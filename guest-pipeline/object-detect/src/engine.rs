@@ -3,11 +3,11 @@
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::labels::COCO_80;
 use ocelli_sdk::nms::{self, Candidate};
+use ocelli_sdk::pace::Pace;
 use ocelli_sdk::track::{Config, Observation, TrackInfo, Tracker};
 use ocelli_sdk::{Detection, Event, Output};
 use serde::Serialize;
 
-use crate::pace::Pace;
 use crate::settings::{Filter, Settings};
 
 /// The state of one camera.

@@ -1,11 +1,10 @@
 //! The pipeline's settings, their checks and their JSON Schema.
 
-use ocelli_sdk::labels::COCO_80;
-use ocelli_sdk::settings::{nearest, parse};
+use ocelli_sdk::labels::{self, COCO_80};
+use ocelli_sdk::nanodet;
+use ocelli_sdk::settings::parse;
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-use crate::model;
 
 /// ByteTrack's lower bound: below this score a detection says nothing even where a track is expected.
 const LOW_SCORE: f32 = 0.1;
@@ -23,7 +22,7 @@ struct Raw {
 impl Default for Raw {
     fn default() -> Self {
         Self {
-            model: model::DEFAULT.name.into(),
+            model: nanodet::DEFAULT.name.into(),
             score: 0.40,
             iou: 0.50,
             labels: Vec::new(),
@@ -35,7 +34,7 @@ impl Default for Raw {
 /// Settings that are sound.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// The name of one of [`model::KNOWN`].
+    /// The name of one of [`nanodet::KNOWN`].
     pub model: String,
     /// Detections of this score and more are reported. Above 0, up to 1.
     pub score: f32,
@@ -71,7 +70,7 @@ impl Settings {
     /// Names the setting, its value and what would be right.
     pub fn read(json: &str) -> Result<Self, String> {
         let raw: Raw = parse(json)?;
-        model::find(&raw.model)?;
+        nanodet::find(&raw.model, "settings.model")?;
         for (name, value) in [("score", raw.score), ("iou", raw.iou)] {
             if !(value > 0.0 && value <= 1.0) {
                 return Err(format!("settings.{name}: {value} is not above 0 and up to 1"));
@@ -98,14 +97,7 @@ fn wanted(names: &[String]) -> Result<Vec<bool>, String> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    for (position, name) in names.iter().enumerate() {
-        if !COCO_80.contains(&name.as_str()) {
-            let hint = nearest(name, COCO_80).map(|n| format!(", did you mean {n:?}?"));
-            let hint =
-                hint.unwrap_or_else(|| "; the labels are those of COCO: \"person\", \"car\", ...".into());
-            return Err(format!("settings.labels[{position}]: no label {name:?}{hint}"));
-        }
-    }
+    labels::check(names, &COCO_80, "settings.labels")?;
     Ok(COCO_80.iter().map(|label| names.iter().any(|name| name == label)).collect())
 }
 
@@ -125,7 +117,7 @@ pub fn schema() -> Value {
         "additionalProperties": false,
         "properties": {
             "model": {
-                "enum": model::KNOWN.map(|v| v.name),
+                "enum": nanodet::KNOWN.map(|v| v.name),
                 "default": default.model,
                 "description": "The detector. Smaller or int8: faster, a little less exact."
             },
@@ -172,7 +164,7 @@ mod tests {
                 "settings.labels[1]: no label \"persn\", did you mean \"person\"?",
             ),
             (r#"{"labels":["Person"]}"#, "did you mean \"person\"?"),
-            (r#"{"labels":["xyzzy"]}"#, "settings.labels[0]: no label \"xyzzy\"; the labels are"),
+            (r#"{"labels":["xyzzy"]}"#, "settings.labels[0]: no label \"xyzzy\"; there are \"person\", "),
             (r#"{"labels":"person"}"#, "settings.labels: "),
             (r#"{"model":"yolo"}"#, "nanodet-g-320"),
             (r#"{"treshold":0.4}"#, "unknown field `treshold`"),

@@ -1,10 +1,10 @@
 //! The state that outlives a change of the pipeline's version or settings: tracks, the next number, the pace.
 
+use ocelli_sdk::nanodet;
 use ocelli_sdk::track::{State, Tracker};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::model;
 
 /// Raised with every change of [`Snapshot`] or of the tracker's state that an older version cannot read.
 const FORMAT: u32 = 1;
@@ -60,7 +60,7 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
     let snapshot: Snapshot<State> = serde_json::from_slice(state).map_err(unreadable)?;
     let config = engine.tracker.config().clone();
     let tracker = Tracker::resume(config, snapshot.tracker).map_err(refuse)?;
-    if let Some(track) = tracker.tracks().iter().find(|t| t.class as usize >= model::CLASSES) {
+    if let Some(track) = tracker.tracks().iter().find(|t| t.class as usize >= nanodet::CLASSES) {
         return Err(refuse(format!("track {} is of the unknown class {}", track.id, track.class)));
     }
     engine.tracker = tracker;

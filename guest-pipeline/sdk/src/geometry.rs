@@ -55,6 +55,24 @@ impl BBox {
         if intersection > 0.0 { intersection / (self.area() + other.area() - intersection) } else { 0.0 }
     }
 
+    /// The box grown by `factor` about its middle.
+    #[must_use]
+    pub fn expanded(&self, factor: f32) -> Self {
+        self.about_middle(self.width() * factor, self.height() * factor)
+    }
+
+    /// The square about the box's middle whose side is the longer of the box's.
+    #[must_use]
+    pub fn square(&self) -> Self {
+        let side = self.width().max(self.height());
+        self.about_middle(side, side)
+    }
+
+    fn about_middle(&self, width: f32, height: f32) -> Self {
+        let (x, y) = (self.left + self.width() / 2.0, self.top + self.height() / 2.0);
+        Self::from_xywh(x - width / 2.0, y - height / 2.0, width, height)
+    }
+
     /// The part of the box within 0 to `width` and 0 to `height`.
     #[must_use]
     pub fn clip(&self, width: f32, height: f32) -> Self {
@@ -79,6 +97,13 @@ mod tests {
         assert_eq!(a.iou(&a), 1.0);
         assert_eq!(a.iou(&BBox::from_xywh(10.0, 0.0, 5.0, 5.0)), 0.0, "touching boxes do not overlap");
         assert_eq!(BBox::default().iou(&BBox::default()), 0.0, "no area, no division by zero");
+    }
+
+    #[test]
+    fn a_box_grows_about_its_middle() {
+        let b = BBox::from_xywh(10.0, 20.0, 10.0, 40.0);
+        assert_eq!(b.expanded(1.5), BBox::from_xywh(7.5, 10.0, 15.0, 60.0));
+        assert_eq!(b.square(), BBox::from_xywh(-5.0, 20.0, 40.0, 40.0));
     }
 
     #[test]

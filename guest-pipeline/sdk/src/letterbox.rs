@@ -31,6 +31,25 @@ pub fn place(width: u32, height: u32, tensor_width: u32, tensor_height: u32) -> 
     })
 }
 
+/// The frame that a tensor was made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Picture {
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// Where it lies in the tensor.
+    pub placement: Placement,
+}
+
+impl Picture {
+    /// A box of the tensor in frame pixels, clipped to the frame.
+    #[must_use]
+    pub fn in_frame(&self, b: &BBox) -> BBox {
+        self.placement.box_to_frame(b).clip(self.width as f32, self.height as f32)
+    }
+}
+
 impl Placement {
     /// A point of the frame in tensor pixels.
     #[must_use]

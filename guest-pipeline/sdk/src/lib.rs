@@ -69,14 +69,22 @@
 //! | [`letterbox`], [`geometry`] | from the tensor's pixels to the frame's |
 //! | [`nms`] | score filter over a model's class scores, non-maximum suppression |
 //! | [`nanodet`], [`labels`] | boxes of the NanoDet detectors, the COCO labels |
+//! | [`centerface`], [`align`], [`faceres`] | faces with landmarks, faces in one position, what a face says |
+//! | [`embedding`], [`classifier`] | vectors of length 1 and their likeness, the best classes |
 //! | [`track`] | ByteTrack: the same number for the same object from frame to frame |
+//! | [`pace`] | how many frames a second are looked at |
 //! | [`settings`] | typed settings with errors that name the field |
 //! | [`log`] | the camera's log |
 //! | [`bindings`] | the generated interface, for what the above does not cover |
 //!
 //! Everything but the calls to the host compiles and can be tested natively.
 
+pub mod align;
 pub mod bindings;
+pub mod centerface;
+pub mod classifier;
+pub mod embedding;
+pub mod faceres;
 pub mod geometry;
 mod glue;
 pub mod labels;
@@ -86,6 +94,7 @@ pub mod log;
 pub mod nanodet;
 pub mod nms;
 pub mod nn;
+pub mod pace;
 mod pipeline;
 pub mod settings;
 pub mod track;
@@ -97,6 +106,7 @@ pub use bindings::ocelli::pipeline::frames::{
 };
 pub use bindings::ocelli::pipeline::results::{Attribute, Detection, Event, Output};
 pub use bindings::wasi::nn::tensor::{Tensor, TensorType};
+pub use letterbox::Picture;
 pub use pipeline::Pipeline;
 
 /// What [`export_pipeline!`] expands to; not for direct use.

@@ -66,14 +66,21 @@ pub const MAX_CANDIDATES: usize = 1000;
 /// A candidate can only fall to a better one: leaving out all below some score, before or after, gives the
 /// same of the rest.
 #[must_use]
-pub fn suppress(mut candidates: Vec<Candidate>, iou: f32) -> Vec<Candidate> {
-    candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
-    candidates.truncate(MAX_CANDIDATES);
-    let mut kept: Vec<Candidate> = Vec::new();
-    for candidate in candidates {
-        let falls = kept.iter().any(|k| k.class == candidate.class && k.bbox.iou(&candidate.bbox) > iou);
+pub fn suppress(candidates: Vec<Candidate>, iou: f32) -> Vec<Candidate> {
+    suppress_by(candidates, iou, |candidate| *candidate)
+}
+
+/// As [`suppress`], for whatever `candidate` makes a candidate of: a face with its landmarks, say.
+#[must_use]
+pub fn suppress_by<T>(mut items: Vec<T>, iou: f32, candidate: impl Fn(&T) -> Candidate) -> Vec<T> {
+    items.sort_by(|a, b| candidate(b).score.total_cmp(&candidate(a).score));
+    items.truncate(MAX_CANDIDATES);
+    let mut kept: Vec<T> = Vec::new();
+    for item in items {
+        let new = candidate(&item);
+        let falls = kept.iter().map(&candidate).any(|k| k.class == new.class && k.bbox.iou(&new.bbox) > iou);
         if !falls {
-            kept.push(candidate);
+            kept.push(item);
         }
     }
     kept

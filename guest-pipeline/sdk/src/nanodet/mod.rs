@@ -1,6 +1,10 @@
 //! Boxes of the NanoDet detectors (RangiLyu/nanodet), whose box sides are distributions over bins, after Li
 //! et al., "Generalized Focal Loss", NeurIPS 2020.
 
+mod detector;
+
+pub use detector::{CLASSES, DEFAULT, Detector, INPUT, KNOWN, LEVELS, LevelNames, Variant, find};
+
 use crate::geometry::BBox;
 use crate::nms::{self, Candidate, Hit};
 
