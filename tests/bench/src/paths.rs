@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 pub const CLIP: &str = "people-576-high.mp4";
 
 /// A picture with one face.
-pub const FACE: &str = "astronaut.jpg";
+pub const FACE: &str = "collins-1.jpg";
 
 /// Files and programs. All paths are absolute.
 #[derive(Debug, Clone)]

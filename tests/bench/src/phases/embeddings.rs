@@ -20,7 +20,7 @@ use crate::statistics::{median, percentile};
 
 /// The pipeline, and its models with the shapes that it runs them in.
 const PIPELINE: &str = "face-embed";
-const MODELS: [(&str, &str); 2] = [("centerface", "1x3x480x640"), ("faceres-224", "1x3x224x224")];
+const MODELS: [(&str, &str); 2] = [("centerface", "1x3x416x416"), ("faceres-224", "1x3x224x224")];
 
 /// Pictures one after the other, and how many of them come between two looks at the bare models.
 const IN_A_ROW: usize = 1000;
