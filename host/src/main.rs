@@ -68,6 +68,7 @@ fn main() -> ExitCode {
 
 fn serve(path: &Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
+    ocelli::inference::forbid_telemetry(&config)?;
     // Dropped behind all else, so that nothing of what is said at the end is missing.
     let _log = telemetry::init(&config.logs, &config.session_processes.log_rotation)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "starting");

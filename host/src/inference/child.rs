@@ -1,9 +1,11 @@
-//! One inference process and the packet socket to it.
+//! One inference process: its start, the packet socket to it, its ledger, and how it ended.
+//!
+//! [`spawn`] begins a task that starts the process, hands out the [`Child`] by which the supervisor tells it what to do,
+//! carries messages both ways, and tells of the process's end.
 
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,16 +13,17 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use command_fds::{CommandFdExt, FdMapping};
 use ocelli_protocol::inference::{
-    Attach, Configure, FromHost, MAX_PACKET, PacketError, ToHost, packet_pair, receive, send_with,
+    Attach, Configure, FromHost, LoadedModel, PacketError, ToHost, packet_pair,
 };
 use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process::inference::HOST;
-use serde::Serialize;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Interest};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::Command;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
+use super::Place;
+use super::socket::Socket;
 use crate::config::Sandbox;
 
 /// How long loading the library and warming the preloaded models may take. A large model on a slow disk takes tens of
@@ -34,146 +37,280 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const KEPT_LINES: usize = 20;
 
 /// Bytes of a line of standard error that are kept.
-const KEPT_BYTES: usize = 500;
+const KEPT_BYTES: u64 = 500;
 
-/// A running inference process. It is killed when this is dropped.
+/// Lines of standard error that an error quotes: a sanitizer's or an allocator's last words are one or two, a panic has
+/// three.
+const QUOTED_LINES: usize = 3;
+
+/// Messages to a process that wait for it to read: each session that a host may have, announced at once, with room for
+/// the generations that they need.
+const ORDERS: usize = 1024;
+
+/// What a process may be told.
+pub(super) enum Order {
+    /// A message without descriptors.
+    Say(FromHost),
+    /// A session.
+    Attach(Attach, Arc<Place>),
+}
+
+/// What becomes of a process, and what it says; its end comes last.
+pub(super) enum Said {
+    /// It is ready, or did not become so; then nothing more is said.
+    Started(anyhow::Result<Child>),
+    Loaded(LoadedModel),
+    Drained,
+    Died(Death),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone)]
+pub(super) struct Death {
+    /// Its exit status, in words.
+    pub(super) status: String,
+    /// The last lines that it wrote to standard error.
+    lines: Vec<String>,
+}
+
+impl Death {
+    /// In one line, with everything that is known.
+    pub(super) fn in_full(&self) -> String {
+        self.with(&self.lines)
+    }
+
+    /// In one line that is short enough for an error of a frame.
+    pub(super) fn in_short(&self) -> String {
+        let from = self.lines.len().saturating_sub(QUOTED_LINES);
+        self.with(self.lines.get(from..).unwrap_or_default())
+    }
+
+    fn with(&self, lines: &[String]) -> String {
+        match lines {
+            [] => format!("{}; it wrote nothing", self.status),
+            lines => format!("{}; it wrote last: {}", self.status, lines.join(" | ")),
+        }
+    }
+}
+
+/// How processes are started.
+pub(super) struct Program {
+    pub(super) path: PathBuf,
+    pub(super) sandbox: Sandbox,
+}
+
+/// A process that is ready. It is killed when this is dropped.
 pub(super) struct Child {
-    process: tokio::process::Child,
-    socket: AsyncFd<OwnedFd>,
-    stderr: Arc<Mutex<VecDeque<String>>>,
-    stderr_reader: Option<JoinHandle<()>>,
+    pub(super) pid: u32,
+    /// What it has loaded so far.
+    pub(super) models: Vec<LoadedModel>,
+    pub(super) ledger: Ledger,
+    orders: mpsc::Sender<Order>,
+    kill: Arc<Notify>,
 }
 
 impl Child {
-    /// Starts the process and waits until it says that it is ready.
-    pub(super) async fn start(
-        program: &Path,
-        configure: &Configure,
-        sandbox: Sandbox,
-    ) -> anyhow::Result<Self> {
-        let (ours, theirs) = packet_pair()?;
-        rustix::fs::fcntl_setfl(&ours, rustix::fs::fcntl_getfl(&ours)? | rustix::fs::OFlags::NONBLOCK)?;
-        let mut command = Command::new(program);
-        command
-            .fd_mappings(vec![FdMapping { parent_fd: theirs, child_fd: HOST }])?
-            .env_clear()
-            .env("ORT_DISABLE_TELEMETRY", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let mut process = command.spawn().with_context(|| format!("starting {}", program.display()))?;
-        // The mapping keeps our copy of the child's end open; it closes here, so that the child's death is seen.
-        drop(command);
-        let stderr = Arc::new(Mutex::new(VecDeque::new()));
-        let stderr_reader =
-            process.stderr.take().map(|pipe| tokio::spawn(keep_lines(pipe, Arc::clone(&stderr))));
-        #[expect(
-            deprecated,
-            reason = "unsound for types that lie about their descriptor; OwnedFd does not, and the \
-            replacement is unsafe"
-        )]
-        let socket = AsyncFd::new(ours)?;
-        let mut child = Self { process, socket, stderr, stderr_reader };
-        let ledger = Ledger::create(configure.threads as usize)?;
-        child.send(&FromHost::Configure(configure.clone()), &[ledger.fd()]).await?;
-        match tokio::time::timeout(READY_TIMEOUT, child.receive()).await {
-            Ok(Ok(ToHost::Ready { version, confinement, .. })) => {
-                if !confinement.is_complete() {
-                    let lacks = confinement.lacks();
-                    if sandbox == Sandbox::Required {
-                        bail!(
-                            "it is not confined as session_processes.sandbox = \"required\" wants: {lacks}"
-                        );
-                    }
-                    tracing::warn!(target: "ocelli::inference", "the inference process is not fully confined: {lacks}");
-                }
-                tracing::info!(target: "ocelli::inference", pid = child.pid(), "ONNX Runtime {version} is ready");
-                Ok(child)
-            }
-            Ok(Ok(ToHost::Failed { message })) => bail!("{message}"),
-            Ok(Ok(other)) => bail!("it spoke out of turn: {other:?}"),
-            Ok(Err(PacketError::Closed)) => bail!("{}", child.death().await),
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => bail!("it was not ready within {} s", READY_TIMEOUT.as_secs()),
-        }
+    /// Tells the process something. False where it does not listen.
+    pub(super) fn order(&self, order: Order) -> bool {
+        self.orders.try_send(order).is_ok()
     }
 
-    /// The process's number while it lives.
-    pub(super) fn pid(&self) -> Option<u32> {
-        self.process.id()
-    }
-
-    /// Announces a session and passes its descriptors.
-    pub(super) async fn attach(&self, session: &super::Attached) -> Result<(), PacketError> {
-        let attach = Attach {
-            session: session.name.clone(),
-            number: session.number,
-            generation: 0,
-            service: session.service,
-            suspect: None,
-        };
-        self.send(&FromHost::Attach(attach), &[session.socket.as_fd(), session.memory.as_fd()]).await
-    }
-
-    /// Waits for the process to end, and tells how it ended with the last that it wrote. Cancel-safe.
-    pub(super) async fn death(&mut self) -> String {
-        let status = match self.process.wait().await {
-            Ok(status) => status.to_string(),
-            Err(error) => format!("its status is not known: {error}"),
-        };
-        // Its last words may still be in the pipe.
-        if let Some(reader) = &mut self.stderr_reader {
-            let _ = tokio::time::timeout(LAST_WORDS, reader).await;
-            self.stderr_reader = None;
-        }
-        let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.is_empty() {
-            return status;
-        }
-        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-        format!("{status}; it wrote last: {}", lines.join(" | "))
-    }
-
-    async fn send(
-        &self,
-        message: &impl Serialize,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(), PacketError> {
-        self.on_socket(Interest::WRITABLE, |socket| send_with(socket, message, descriptors)).await
-    }
-
-    async fn receive(&self) -> Result<ToHost, PacketError> {
-        let mut buffer = vec![0; MAX_PACKET];
-        self.on_socket(Interest::READABLE, |socket| receive(socket, &mut buffer)).await
-    }
-
-    /// Runs a call on the socket each time it may go on, until the call does not block.
-    async fn on_socket<T>(
-        &self,
-        interest: Interest,
-        mut call: impl FnMut(BorrowedFd<'_>) -> Result<T, PacketError>,
-    ) -> Result<T, PacketError> {
-        let called = self.socket.async_io(interest, |socket| match call(socket.as_fd()) {
-            Err(PacketError::Io(rustix::io::Errno::WOULDBLOCK)) => Err(io::ErrorKind::WouldBlock.into()),
-            other => Ok(other),
-        });
-        called.await.unwrap_or_else(|error| {
-            Err(PacketError::Io(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO)))
-        })
+    /// Ends the process without asking it. Its keeper tells when it has ended.
+    pub(super) fn kill(&self) {
+        self.kill.notify_one();
     }
 }
 
-/// Logs a child's standard error line by line, and keeps the last lines.
+/// The task's side of a [`Child`].
+struct Keeper {
+    process: tokio::process::Child,
+    socket: Socket,
+    orders: mpsc::Receiver<Order>,
+    kill: Arc<Notify>,
+    stderr: Stderr,
+}
+
+/// The last lines of a process's standard error.
+struct Stderr {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// Starts a process in a task of its own, which tells under `key` what becomes of it.
+pub(super) fn spawn(program: Arc<Program>, configure: Configure, key: u64, said: mpsc::Sender<(u64, Said)>) {
+    tokio::spawn(async move {
+        match start(&program, configure).await {
+            Ok((child, keeper)) => {
+                tell(&said, key, Said::Started(Ok(child))).await;
+                keeper.run(key, said).await;
+            }
+            Err(error) => tell(&said, key, Said::Started(Err(error))).await,
+        }
+    });
+}
+
+/// Starts a process and waits until it says that it is ready: ONNX Runtime loaded, the models to preload warm.
+async fn start(program: &Program, configure: Configure) -> anyhow::Result<(Child, Keeper)> {
+    let (ours, theirs) = packet_pair()?;
+    let mut command = Command::new(&program.path);
+    command
+        .fd_mappings(vec![FdMapping { parent_fd: theirs, child_fd: HOST }])?
+        .env_clear()
+        .env("ORT_DISABLE_TELEMETRY", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut process = command.spawn().with_context(|| format!("starting {}", program.path.display()))?;
+    // The mapping keeps our copy of the child's end open; it closes here, so that the child's death is seen.
+    drop(command);
+    let pid = process.id().context("the inference process has ended")?;
+    let mut stderr = Stderr::keep(process.stderr.take());
+    let socket = Socket::new(ours)?;
+    let ledger = Ledger::create(usize::try_from(configure.threads)?)?;
+    socket.send(&FromHost::Configure(configure), &[ledger.fd()]).await?;
+    let models = match tokio::time::timeout(READY_TIMEOUT, socket.receive()).await {
+        Ok(Ok(ToHost::Ready { version, confinement, models })) => {
+            if !confinement.is_complete() {
+                let lacks = confinement.lacks();
+                if program.sandbox == Sandbox::Required {
+                    bail!("it is not confined as session_processes.sandbox = \"required\" wants: {lacks}");
+                }
+                tracing::warn!(target: "ocelli::inference", "the inference process is not fully confined: {lacks}");
+            }
+            tracing::info!(target: "ocelli::inference", pid, "ONNX Runtime {version} is ready");
+            models
+        }
+        Ok(Ok(ToHost::Failed { message })) => bail!("{message}"),
+        Ok(Ok(other)) => bail!("it spoke out of turn: {other:?}"),
+        Ok(Err(PacketError::Closed)) => bail!("{}", stderr.death(process.wait().await).await.in_full()),
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => bail!("it was not ready within {} s", READY_TIMEOUT.as_secs()),
+    };
+    let (orders, waiting) = mpsc::channel(ORDERS);
+    let kill = Arc::<Notify>::default();
+    let child = Child { pid, models, ledger, orders, kill: Arc::clone(&kill) };
+    Ok((child, Keeper { process, socket, orders: waiting, kill, stderr }))
+}
+
+impl Keeper {
+    /// Carries messages until the process has ended. Where the [`Child`] is dropped the process is killed.
+    async fn run(mut self, key: u64, said: mpsc::Sender<(u64, Said)>) {
+        let mut listens = true;
+        let mut next = None;
+        let status = loop {
+            tokio::select! {
+                status = self.process.wait() => break status,
+                () = self.kill.notified() => self.end(),
+                order = self.orders.recv(), if next.is_none() => match order {
+                    Some(order) => next = Some(order),
+                    None => {
+                        self.end();
+                        // So that the process is reaped.
+                        let _ = self.process.wait().await;
+                        return;
+                    }
+                },
+                sent = send(&self.socket, next.as_ref()), if next.is_some() => {
+                    next = None;
+                    if let Err(error) = sent && !matches!(error, PacketError::Closed) {
+                        tracing::error!(target: "ocelli::inference", "the inference process cannot be told: {error}");
+                        self.end();
+                    }
+                }
+                received = self.socket.receive(), if listens => match received {
+                    Ok(ToHost::Loaded(model)) => tell(&said, key, Said::Loaded(model)).await,
+                    Ok(ToHost::Drained) => tell(&said, key, Said::Drained).await,
+                    Ok(ToHost::Failed { message }) => {
+                        tracing::error!(target: "ocelli::inference", "the inference process gives up: {message}");
+                    }
+                    // It ends, or has closed its side: its end is waited for.
+                    Err(PacketError::Closed) => listens = false,
+                    Ok(ToHost::Ready { .. }) | Err(_) => {
+                        tracing::error!(target: "ocelli::inference", "the inference process broke the protocol");
+                        listens = false;
+                        self.end();
+                    }
+                },
+            }
+        };
+        let death = self.stderr.death(status).await;
+        tell(&said, key, Said::Died(death)).await;
+    }
+
+    fn end(&mut self) {
+        // It fails only where the process has ended already.
+        let _ = self.process.start_kill();
+    }
+}
+
+/// Nobody listens any more where the host ends; what was to be told is dropped then, a [`Child`] with its process.
+async fn tell(to: &mpsc::Sender<(u64, Said)>, key: u64, said: Said) {
+    let _ = to.send((key, said)).await;
+}
+
+async fn send(socket: &Socket, order: Option<&Order>) -> Result<(), PacketError> {
+    match order {
+        Some(Order::Say(message)) => socket.send(message, &[]).await,
+        Some(Order::Attach(attach, place)) => {
+            let descriptors = [place.socket.as_fd(), place.memory.as_fd()];
+            socket.send(&FromHost::Attach(attach.clone()), &descriptors).await
+        }
+        None => Ok(()),
+    }
+}
+
+impl Stderr {
+    fn keep(pipe: Option<tokio::process::ChildStderr>) -> Self {
+        let lines = Arc::<Mutex<VecDeque<String>>>::default();
+        let reader = pipe.map(|pipe| tokio::spawn(keep_lines(pipe, Arc::clone(&lines))));
+        Self { lines, reader }
+    }
+
+    async fn death(&mut self, status: std::io::Result<std::process::ExitStatus>) -> Death {
+        // Its last words may still be in the pipe.
+        if let Some(reader) = self.reader.take() {
+            let _ = tokio::time::timeout(LAST_WORDS, reader).await;
+        }
+        let status = match status {
+            Ok(status) => status.to_string(),
+            Err(error) => format!("its status is not known: {error}"),
+        };
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        Death { status, lines }
+    }
+}
+
+/// Logs a child's standard error line by line, and keeps the last lines. A line longer than the bound counts as several.
 async fn keep_lines(pipe: impl AsyncRead + Unpin, kept: Arc<Mutex<VecDeque<String>>>) {
-    let mut lines = BufReader::new(pipe).lines();
-    while let Ok(Some(mut line)) = lines.next_line().await {
-        tracing::debug!(target: "ocelli::inference", "{line}");
-        line.truncate(line.floor_char_boundary(KEPT_BYTES));
+    let mut pipe = BufReader::new(pipe);
+    let mut line = Vec::new();
+    while let Ok(1..) = (&mut pipe).take(KEPT_BYTES).read_until(b'\n', &mut line).await {
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        line.clear();
+        // A flood must not hold a thread of the host.
+        tokio::task::coop::consume_budget().await;
+        if text.is_empty() {
+            continue;
+        }
+        tracing::debug!(target: "ocelli::inference", "{text}");
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT_LINES {
             kept.pop_front();
         }
-        kept.push_back(line);
+        kept.push_back(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_quotes_the_last_lines_that_the_process_wrote() {
+        let lines = (1..=5).map(|line| format!("line {line}")).collect();
+        let death = Death { status: "signal: 6 (SIGABRT)".into(), lines };
+        assert_eq!(death.in_short(), "signal: 6 (SIGABRT); it wrote last: line 3 | line 4 | line 5");
+        assert!(death.in_full().contains("line 1"));
     }
 }

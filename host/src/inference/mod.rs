@@ -1,4 +1,4 @@
-//! The inference process as the host sees it: started and warmed before the first session, watched, and replaced when it
+//! Inference as the host sees it: where models run, who serves which session, and what becomes of both when something
 //! dies.
 //!
 //! Each worker of a session is [attached](Inference::attach) once, with a packet socket and shared memory of its own, which
@@ -6,28 +6,47 @@
 //! which greets the worker again. The worker sends what was lost with the old process once more, and never learns
 //! anything else.
 //!
-//! One task owns the child and the list of sessions; everybody else sends it requests over a bounded channel.
+//! | `inference.isolation` | who runs the models | module |
+//! | --- | --- | --- |
+//! | `process` | one supervised child for all sessions | `supervisor` |
+//! | `session` | a child for each session, ended with it | `supervisor` |
+//! | `in-process` | the host itself | `in_process` |
+//!
+//! One task owns the children and the list of sessions; everybody else sends it requests over a bounded channel. What it
+//! decides by is kept apart from it, without processes and clocks: whose request ended a process (`blame`), whether a
+//! process is well (`pulse`), whether it is too large (`budget`), when the next may be started (`pace`).
 
+mod blame;
+mod budget;
 pub mod catalogue;
 mod child;
+mod in_process;
 pub mod library;
+mod pace;
+mod pulse;
+mod refuse;
+mod socket;
+mod status;
+mod supervisor;
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
-use ocelli_protocol::inference::{Configure, MAX_PACKET, Model, Priority, Service, packet_pair};
+use ocelli_protocol::inference::{Configure, LoadedModel, Model, Priority, Service, packet_pair};
 use ocelli_protocol::shm::SharedMemory;
-use rustix::net::RecvFlags;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use crate::config::{Config, Sandbox};
+use crate::config::{Config, Isolation};
+use budget::Budget;
 use catalogue::Catalogue;
-use child::Child;
+use child::Program;
+pub use in_process::forbid_telemetry;
+use status::Shown;
+pub use status::{Duty, ProcessStatus, Restarts, Status};
+use supervisor::{Policy, Supervisor};
 
 /// Shared memory of a session in bytes: input and outputs of nanodet at 416 are 3.9 MB, those of a model with 640 x 640
 /// pixels and 8400 boxes 7.7 MB. The region is allocated as a whole when the session starts.
@@ -36,34 +55,40 @@ const TENSOR_MEMORY: usize = 8 << 20;
 /// Requests to the supervising task that may wait. Each is a session that starts or ends.
 const REQUESTS: usize = 32;
 
-/// A process that dies sooner than this after it was ready is not started again at once.
-const STABLE: Duration = Duration::from_secs(10);
-
-/// Wait before the next start after a quick death: doubled each time, up to the second figure.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// The way to the inference process. Cheap to clone.
+/// The way to where models run. Cheap to clone.
 #[derive(Clone)]
 pub struct Inference {
     requests: mpsc::Sender<Request>,
-    pid: watch::Receiver<Option<u32>>,
-    restarts: Arc<AtomicU64>,
-    models: Arc<[Model]>,
+    shown: Arc<Mutex<Shown>>,
 }
 
 enum Request {
-    Attach { number: u64, session: Attached },
+    Attach { number: u64, name: String, service: Service, place: Arc<Place> },
     Detach { number: u64 },
+    Offer(Arc<[Model]>),
 }
 
-/// What the next inference process needs to serve a session.
-struct Attached {
-    name: String,
-    number: u64,
-    service: Service,
+/// The inference end of what a session shares with whoever runs its models.
+struct Place {
     socket: OwnedFd,
     memory: OwnedFd,
+}
+
+/// A state of the models' folder.
+struct Generation {
+    /// Counts up.
+    number: u32,
+    models: Arc<[Model]>,
+}
+
+impl Generation {
+    fn names(&self, name: &str) -> bool {
+        self.models.iter().any(|model| model.name == name)
+    }
+
+    fn has(&self, loaded: &LoadedModel) -> bool {
+        self.models.iter().any(|model| model.name == loaded.name && model.sha256 == loaded.sha256)
+    }
 }
 
 /// What a session asks of the inference process.
@@ -123,7 +148,8 @@ impl Drop for Attachment {
 }
 
 impl Inference {
-    /// Starts the process and waits until it is ready: ONNX Runtime loaded, the models to preload warm.
+    /// Starts the first process, or loads ONNX Runtime where the host runs models itself, and waits until it is ready: the
+    /// library loaded, the models to preload warm.
     pub async fn start(program: PathBuf, catalogue: &Catalogue, config: &Config) -> anyhow::Result<Self> {
         let settings = &config.inference;
         for name in &settings.preload {
@@ -139,139 +165,89 @@ impl Inference {
             None => std::thread::available_parallelism()
                 .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1)),
         };
+        let models: Arc<[Model]> = catalogue.models().cloned().collect();
         let configure = Configure {
             library: library.path,
             library_sha256: library.sha256,
             threads,
             gpu_memory_fraction: config.resource_limits.gpu_memory_fraction as f32,
             memory: None,
-            models: catalogue.models().cloned().collect(),
+            models: models.to_vec(),
             preload: settings.preload.clone(),
         };
-        let sandbox = config.session_processes.sandbox;
-        let child =
-            Child::start(&program, &configure, sandbox).await.context("starting the inference process")?;
         let (requests, inbox) = mpsc::channel(REQUESTS);
-        let (pid_sender, pid) = watch::channel(child.pid());
-        let restarts = Arc::<AtomicU64>::default();
-        let supervisor = Supervisor {
-            program,
+        let shown = Arc::<Mutex<Shown>>::default();
+        let inference = Self { requests, shown: Arc::clone(&shown) };
+        {
+            let mut shown = inference.shown();
+            shown.status.isolation = settings.isolation;
+            shown.models = Arc::clone(&models);
+        }
+        if settings.isolation == Isolation::InProcess {
+            in_process::start(configure, inbox, shown).await?;
+            return Ok(inference);
+        }
+        let program = Program { path: program, sandbox: config.session_processes.sandbox };
+        let policy = Policy {
+            alone: settings.isolation == Isolation::Session,
+            spare: settings.spare,
+            budget: Budget::from_mib(settings.memory_mb),
             configure,
-            sandbox,
-            inbox,
-            sessions: BTreeMap::new(),
-            pid: pid_sender,
-            restarts: Arc::clone(&restarts),
         };
-        tokio::spawn(supervisor.run(child));
-        Ok(Self { requests, pid, restarts, models: catalogue.models().cloned().collect() })
+        let generation = Arc::new(Generation { number: 0, models });
+        let supervisor = Supervisor::start(program, policy, generation, inbox, shown)
+            .await
+            .context("starting the inference process")?;
+        tokio::spawn(supervisor.run());
+        Ok(inference)
     }
 
-    /// The models that sessions may use, sorted by name.
-    pub fn models(&self) -> &[Model] {
-        &self.models
+    /// Has sessions that are attached from now on use the models of this catalogue. Those that are attached keep theirs.
+    pub async fn offer(&self, catalogue: &Catalogue) {
+        let models = catalogue.models().cloned().collect();
+        // It fails where the host ends.
+        let _ = self.requests.send(Request::Offer(models)).await;
     }
 
-    /// The process that serves now; none while it is being replaced.
-    pub fn pid(&self) -> Option<u32> {
-        *self.pid.borrow()
+    /// The models that a session may use that is attached now, sorted by name.
+    pub fn models(&self) -> Arc<[Model]> {
+        Arc::clone(&self.shown().models)
     }
 
-    /// How often the process was replaced.
-    pub fn restarts(&self) -> u64 {
-        self.restarts.load(Ordering::Relaxed)
+    /// The models that are loaded where sessions are served, and what really runs each, sorted by name. Several versions
+    /// of a name may be in use.
+    pub fn loaded(&self) -> Vec<LoadedModel> {
+        self.shown().loaded.clone()
     }
 
-    /// Makes the socket and the shared memory of a session and announces it to the inference process.
+    /// How inference is.
+    pub fn status(&self) -> Status {
+        self.shown().status.clone()
+    }
+
+    /// Makes the socket and the shared memory of a session and announces it to whoever runs its models.
     pub async fn attach(&self, session: &str, terms: Terms) -> anyhow::Result<Attachment> {
         let (ours, theirs) = packet_pair().context("making the socket to the inference process")?;
+        // A worker that does not take its answers holds up neither the host nor a runner.
+        rustix::io::ioctl_fionbio(&theirs, true)?;
         let memory = SharedMemory::create(TENSOR_MEMORY).context("making shared memory for tensors")?;
-        let copy = memory.fd().try_clone_to_owned().context("cloning the shared memory's descriptor")?;
+        let copy = || memory.fd().try_clone_to_owned().context("cloning the shared memory's descriptor");
         let number = next_number();
-        let service = terms.service(number);
-        let attached = Attached { name: session.to_owned(), number, service, socket: theirs, memory: copy };
+        let place = Arc::new(Place { socket: theirs, memory: copy()? });
+        let name = session.to_owned();
         self.requests
-            .send(Request::Attach { number, session: attached })
+            .send(Request::Attach { number, name, service: terms.service(number), place })
             .await
             .map_err(|_| anyhow::anyhow!("the inference supervisor has stopped"))?;
-        let memory = memory.fd().try_clone_to_owned().context("cloning the shared memory's descriptor")?;
-        Ok(Attachment { socket: ours, memory, number, requests: self.requests.clone() })
+        Ok(Attachment { socket: ours, memory: copy()?, number, requests: self.requests.clone() })
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn next_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-struct Supervisor {
-    program: PathBuf,
-    configure: Configure,
-    sandbox: Sandbox,
-    inbox: mpsc::Receiver<Request>,
-    sessions: BTreeMap<u64, Attached>,
-    pid: watch::Sender<Option<u32>>,
-    restarts: Arc<AtomicU64>,
-}
-
-impl Supervisor {
-    /// Serves until the last [`Inference`] and [`Attachment`] are gone; then the child ends with its socket.
-    async fn run(mut self, mut child: Child) {
-        let mut wait = FIRST_WAIT;
-        loop {
-            let ready = Instant::now();
-            let Some(death) = self.serve(&mut child).await else { return };
-            tracing::error!(target: "ocelli::inference", "the inference process died: {death}");
-            self.pid.send_replace(None);
-            if ready.elapsed() >= STABLE {
-                wait = FIRST_WAIT;
-            }
-            child = loop {
-                match Child::start(&self.program, &self.configure, self.sandbox).await {
-                    Ok(child) => break child,
-                    Err(error) => {
-                        tracing::error!(target: "ocelli::inference", "the inference process does not start: {error:#}");
-                    }
-                }
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(LONGEST_WAIT);
-            };
-            self.restarts.fetch_add(1, Ordering::Relaxed);
-            self.pid.send_replace(child.pid());
-            tracing::info!(target: "ocelli::inference", sessions = self.sessions.len(), "inference process replaced");
-        }
-    }
-
-    /// Announces every session to the child, then serves requests until the child dies. None where nobody needs the
-    /// process any more.
-    async fn serve(&mut self, child: &mut Child) -> Option<String> {
-        for session in self.sessions.values() {
-            discard_pending(&session.socket);
-            if let Err(error) = child.attach(session).await {
-                return Some(error.to_string());
-            }
-        }
-        loop {
-            tokio::select! {
-                death = child.death() => return Some(death),
-                request = self.inbox.recv() => match request? {
-                    Request::Attach { number, session } => {
-                        let attached = child.attach(&session).await;
-                        self.sessions.insert(number, session);
-                        if let Err(error) = attached {
-                            return Some(error.to_string());
-                        }
-                    }
-                    // The inference process sees the end of the worker's socket by itself.
-                    Request::Detach { number } => drop(self.sessions.remove(&number)),
-                },
-            }
-        }
-    }
-}
-
-/// Empties a socket of what no process will answer: the worker sends its request again when it is greeted.
-fn discard_pending(socket: &OwnedFd) {
-    let mut buffer = vec![0; MAX_PACKET];
-    while let Ok((1.., _)) = rustix::net::recv(socket, buffer.as_mut_slice(), RecvFlags::DONTWAIT) {}
 }

@@ -3,6 +3,8 @@
 //! Nothing is kept between two scrapes: each one is made from what is so at its moment, so the series of a session end with
 //! it.
 
+mod inference;
+
 use std::fmt;
 
 use ocelli_protocol::limit::Limit;
@@ -18,6 +20,7 @@ use super::alerts::{Alert, Room};
 use super::process::{Usage, WorkerUsage};
 use crate::event::{Counts, State};
 use crate::session::Observation;
+pub(super) use inference::Inference;
 
 /// What every name begins with.
 const PREFIX: &str = "ocelli";
@@ -43,6 +46,7 @@ pub(super) struct Session {
 pub(super) struct Program {
     /// `host` or `inference`.
     pub(super) name: &'static str,
+    /// Of all processes in this role together.
     pub(super) now: Option<Usage>,
     /// Seconds of CPU time of all that had this role.
     pub(super) cpu: f64,
@@ -55,7 +59,7 @@ pub(super) struct Exposition {
     pub(super) programs: Vec<Program>,
     /// Open descriptors of the host, and its limit.
     pub(super) descriptors: Option<(u64, u64)>,
-    pub(super) inference_restarts: u64,
+    pub(super) inference: Inference,
     pub(super) session_limit: u64,
     pub(super) hub: Counts,
     pub(super) lost_lines: u64,
@@ -116,15 +120,7 @@ impl Exposition {
         out.gauge("process_open_fds", "Open descriptors", None, host(open))?;
         out.gauge("process_max_fds", "Descriptors that may be open", None, host(limit))?;
 
-        let inference =
-            self.programs.iter().any(|program| program.name == "inference" && program.now.is_some());
-        out.gauge("inference_up", "Whether the inference process serves", None, bare(u64::from(inference)))?;
-        out.counter(
-            "inference_restarts",
-            "Times that the inference process was replaced",
-            None,
-            bare(self.inference_restarts),
-        )?;
+        self.inference(out)?;
 
         let states = STATES.map(|state| {
             let here = |session: &&Session| session.observation.status.state == state;
@@ -237,12 +233,7 @@ impl Exposition {
             None,
             self.each(|session| frames(session).processed),
         )?;
-        out.counter(
-            "session_inferences",
-            "Inferences run",
-            None,
-            self.each(|session| frames(session).inferred),
-        )?;
+        self.session_inference(out)?;
         let skipped = self.sessions.iter().flat_map(|session| {
             let skipped = &session.observation.status.frames.skipped;
             let reasons = [

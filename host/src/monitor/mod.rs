@@ -12,21 +12,23 @@ mod alerts;
 mod exposition;
 mod process;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use ocelli_protocol::inference::LoadedModel;
 use serde_json::{Map, Number, Value};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::config::Config;
 use crate::event::{ALERT, Event, Hub, rfc3339};
-use crate::inference::Inference;
+use crate::inference::{Inference, Status};
 use crate::session::{Observation, Sessions};
 use alerts::{Alert, AlertChange, Alerts, Memory, Reading, Room};
 use exposition::{Exposition, Program, Session};
-use process::{CpuTotal, Usage, WorkerUsage, Workers};
+use process::{Crew, Usage, WorkerUsage, Workers};
 
 /// Between two looks at the sessions: thresholds are given in seconds.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -61,7 +63,7 @@ struct Shared {
 struct Seen {
     alerts: Alerts,
     workers: Workers,
-    inference: CpuTotal,
+    inference: Crew,
 }
 
 impl Monitor {
@@ -127,7 +129,7 @@ impl Shared {
         let mut seen = lock(&self.seen);
         let Seen { alerts, workers, inference } = &mut *seen;
         // So that little of a process's CPU time is lost when it dies.
-        inference.update(self.inference.pid().and_then(Usage::of_child));
+        inference.update(&inference_usage(&self.inference.status()));
         let workers = workers.look(&observations);
         let readings: Vec<Reading<'_>> = observations
             .iter()
@@ -173,10 +175,11 @@ impl Shared {
     fn exposition(&self) -> Exposition {
         let observations = self.sessions.observe();
         let own = Usage::own();
-        let served_by = self.inference.pid().and_then(Usage::of_child);
+        let status = self.inference.status();
+        let inferring = inference_usage(&status);
         let mut seen = lock(&self.seen);
         let Seen { alerts, workers, inference } = &mut *seen;
-        let inference = inference.update(served_by);
+        let inference = inference.update(&inferring);
         let workers = workers.look(&observations);
         let active: Vec<Vec<Alert>> =
             observations.iter().map(|observation| alerts.active(&observation.status.id).collect()).collect();
@@ -196,10 +199,10 @@ impl Shared {
             sessions: sessions.collect(),
             programs: vec![
                 Program { name: "host", now: own, cpu: own.map_or(0.0, |own| own.cpu) },
-                Program { name: "inference", now: served_by, cpu: inference },
+                Program { name: "inference", now: Usage::together(&inferring), cpu: inference },
             ],
             descriptors: process::descriptors(),
-            inference_restarts: self.inference.restarts(),
+            inference: exposition::Inference { status, fallbacks: fallbacks(&self.inference.loaded()) },
             session_limit: self.config.borrow().session_processes.max_concurrent_sessions as u64,
             hub: self.hub.counts(),
             lost_lines: (self.lost_lines)(),
@@ -207,6 +210,19 @@ impl Shared {
             disk_alert,
         }
     }
+}
+
+/// What each inference process uses.
+fn inference_usage(status: &Status) -> Vec<Usage> {
+    status.processes.iter().filter_map(|process| Usage::of_child(process.pid)).collect()
+}
+
+fn fallbacks(loaded: &[LoadedModel]) -> BTreeMap<String, bool> {
+    let mut fallbacks = BTreeMap::<String, bool>::new();
+    for model in loaded {
+        *fallbacks.entry(model.name.clone()).or_default() |= model.fell_back.is_some();
+    }
+    fallbacks
 }
 
 fn reading<'a>(observation: &'a Observation, worker: &WorkerUsage) -> Reading<'a> {

@@ -45,6 +45,17 @@ impl Usage {
         Some((usage, stat.ppid.unsigned_abs()))
     }
 
+    /// Of several processes as if they were one: the life is that of the first.
+    pub(super) fn together(all: &[Self]) -> Option<Self> {
+        all.iter().copied().reduce(|one, other| Self {
+            life: one.life,
+            cpu: one.cpu + other.cpu,
+            resident: one.resident.saturating_add(other.resident),
+            data: one.data.saturating_add(other.data),
+            threads: one.threads.saturating_add(other.threads),
+        })
+    }
+
     /// When the process was started, in seconds since 1970.
     pub(super) fn started(&self) -> Option<f64> {
         let boot = procfs::boot_time_secs().ok()?;
@@ -92,6 +103,27 @@ impl CpuTotal {
             self.current = self.current.max(usage.cpu);
         }
         self.past + self.current
+    }
+}
+
+/// CPU time of processes that share a role, and follow one another in it. It never goes back, as [`CpuTotal`].
+#[derive(Debug, Clone, Default)]
+pub(super) struct Crew {
+    past: f64,
+    current: std::collections::BTreeMap<(u32, u64), f64>,
+}
+
+impl Crew {
+    /// Takes in what the processes in the role have used. The sum so far, in seconds.
+    pub(super) fn update(&mut self, usages: &[Usage]) -> f64 {
+        let before = std::mem::take(&mut self.current);
+        for usage in usages {
+            let known = before.get(&usage.life).copied().unwrap_or_default();
+            self.current.insert(usage.life, usage.cpu.max(known));
+        }
+        let gone = before.iter().filter(|(life, _)| !self.current.contains_key(life));
+        self.past += gone.map(|(_, cpu)| cpu).sum::<f64>();
+        self.past + self.current.values().sum::<f64>()
     }
 }
 
@@ -183,6 +215,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn cpu_time_of_a_crew_never_goes_back(
+            looks in proptest::collection::vec(proptest::collection::btree_map(1u32..5, 0u32..9, 0..4), 1..40),
+        ) {
+            let (mut crew, mut last) = (Crew::default(), 0.0);
+            let mut clocks = std::collections::BTreeMap::<u32, u32>::new();
+            for present in looks {
+                let usages: Vec<Usage> = present
+                    .iter()
+                    .filter_map(|(pid, more)| {
+                        let clock = clocks.entry(*pid).or_default();
+                        *clock += more;
+                        used((*pid, 1), f64::from(*clock))
+                    })
+                    .collect();
+                let now = crew.update(&usages);
+                prop_assert!(now >= last, "{now} after {last}");
+                last = now;
+            }
+        }
+
         #[test]
         fn cpu_time_never_goes_back(steps in proptest::collection::vec((0u32..3, 0u32..500), 1..60)) {
             let (mut total, mut last) = (CpuTotal::default(), 0.0);

@@ -266,7 +266,7 @@ impl Task {
                             return Err(Ended::Broken("the worker did not say how it is confined".into()));
                         }
                         bounds::description(&description).map_err(Ended::Broken)?;
-                        let lacks = catalogue::lacks(self.environment.inference.models(), &description);
+                        let lacks = catalogue::lacks(&self.environment.inference.models(), &description);
                         self.shared.update(|shown| shown.description = Some(description));
                         if let Some(lacks) = lacks {
                             return Err(Ended::Failed(lacks));

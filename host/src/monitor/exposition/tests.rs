@@ -4,6 +4,7 @@ use ocelli_protocol::limit::LimitCounts;
 use ocelli_protocol::worker::Stations;
 
 use super::*;
+use crate::inference::{Duty, ProcessStatus, Restarts, Status};
 use crate::session::latency::Latencies;
 use crate::session::{Frames, SessionStatus, Skipped};
 
@@ -85,7 +86,17 @@ fn exposition(sessions: &[&str]) -> Exposition {
             Program { name: "inference", now: None, cpu: 100.0 },
         ],
         descriptors: Some((40, 16_384)),
-        inference_restarts: 1,
+        inference: Inference {
+            status: Status {
+                serves: false,
+                processes: vec![ProcessStatus { pid: 99, duty: Duty::Spare, sessions: 0, memory: 1 << 20 }],
+                spare_ready: Some(true),
+                restarts: Restarts { crash: 1, hang: 0, timeout: 0, memory: 2 },
+                poison: 3,
+                ..Status::default()
+            },
+            fallbacks: BTreeMap::from([("eye".to_owned(), true)]),
+        },
         session_limit: 20,
         hub: Counts { subscribers: 3, missed: 44, closed: 1 },
         lost_lines: 9,
@@ -222,7 +233,14 @@ fn the_exposition_is_open_metrics_and_says_what_is_so() {
         ("ocelli_process_resident_memory_bytes", vec![("process", "host")], f64::from(20 << 20)),
         ("ocelli_process_open_fds", vec![("process", "host")], 40.0),
         ("ocelli_inference_up", vec![], 0.0),
-        ("ocelli_inference_restarts_total", vec![], 1.0),
+        ("ocelli_inference_restarts_total", vec![("reason", "crash")], 1.0),
+        ("ocelli_inference_restarts_total", vec![("reason", "memory")], 2.0),
+        ("ocelli_inference_processes", vec![("duty", "spare")], 1.0),
+        ("ocelli_inference_processes", vec![("duty", "serving")], 0.0),
+        ("ocelli_inference_private_memory_bytes", vec![("pid", "99"), ("duty", "spare")], 1048576.0),
+        ("ocelli_inference_spare_ready", vec![], 1.0),
+        ("ocelli_inference_poison_requests_total", vec![], 3.0),
+        ("ocelli_inference_model_fallback", vec![("model", "eye")], 1.0),
         ("ocelli_sessions", vec![("state", "degraded")], 1.0),
         ("ocelli_sessions", vec![("state", "running")], 0.0),
         ("ocelli_subscribers", vec![], 3.0),
@@ -240,6 +258,10 @@ fn the_exposition_is_open_metrics_and_says_what_is_so() {
         ("ocelli_session_frames_decoded_total", vec![cam], 44.0),
         ("ocelli_session_frames_processed_total", vec![cam], 40.0),
         ("ocelli_session_inferences_total", vec![cam], 39.0),
+        ("ocelli_session_inferences_failed_total", vec![cam], 2.0),
+        ("ocelli_session_inferences_stale_total", vec![cam], 1.0),
+        ("ocelli_session_inference_wait_seconds_total", vec![cam], 0.5),
+        ("ocelli_session_inference_run_seconds_total", vec![cam], 2.0),
         ("ocelli_session_frames_skipped_total", vec![cam, ("reason", "newer")], 5.0),
         ("ocelli_session_frames_skipped_total", vec![cam, ("reason", "queue")], 2.0),
         ("ocelli_session_results_total", vec![cam], 3.0),

@@ -1,0 +1,82 @@
+//! How much memory an inference process may use before a fresh one takes its place.
+//!
+//! What counts is private memory that is really used, `RssAnon` of `/proc/PID/status`: it grows with what leaks and with
+//! arenas that never shrink, and leaves out the library, the sessions' shared memory, and what is asked for and not used.
+
+use std::time::Duration;
+
+use procfs::process::Process;
+
+/// Between two looks.
+pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A process is not replaced by another one sooner than this after it took over from the last: where a fresh process
+/// is above the budget soon, replacing it again and again would cost more than the memory.
+const REST: Duration = Duration::from_secs(60);
+
+/// Bytes that a process may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Budget(u64);
+
+/// What to do with a process.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Keep,
+    Replace,
+}
+
+impl Budget {
+    /// None for 0: unbounded.
+    pub(super) fn from_mib(mib: u64) -> Option<Self> {
+        (mib > 0).then(|| Self(mib.saturating_mul(1 << 20)))
+    }
+
+    pub(super) fn bytes(self) -> u64 {
+        self.0
+    }
+
+    /// Where the process itself is refused memory: so far above the budget that it is commonly replaced before, and that
+    /// one request which asks for too much ends that process instead of the machine.
+    pub(super) fn hard_limit(self) -> u64 {
+        self.0.saturating_mul(2)
+    }
+
+    /// `took_over`: how long ago the process took the place of one that was above the budget; none where it did not.
+    pub(super) fn judge(self, used: u64, took_over: Option<Duration>) -> Step {
+        let rested = took_over.is_none_or(|since| since >= REST);
+        if used > self.0 && rested { Step::Replace } else { Step::Keep }
+    }
+}
+
+/// Bytes of private memory that a process uses. None where it has ended.
+pub(super) fn private_memory(pid: u32) -> Option<u64> {
+    let status = Process::new(i32::try_from(pid).ok()?).ok()?.status().ok()?;
+    // In KiB.
+    status.rssanon?.checked_mul(1 << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_above_the_budget_is_replaced_and_the_next_one_has_a_minute() {
+        let budget = Budget::from_mib(100).unwrap();
+        let (below, above) = (budget.bytes(), budget.bytes() + 1);
+        assert_eq!(budget.judge(below, None), Step::Keep);
+        assert_eq!(budget.judge(above, None), Step::Replace);
+        assert_eq!(budget.judge(above, Some(Duration::from_secs(59))), Step::Keep);
+        assert_eq!(budget.judge(above, Some(Duration::from_secs(60))), Step::Replace);
+        assert_eq!(budget.hard_limit(), 200 << 20);
+        assert_eq!(Budget::from_mib(0), None);
+    }
+
+    #[test]
+    fn memory_that_is_used_counts() {
+        let before = private_memory(std::process::id()).unwrap();
+        let filled = std::hint::black_box(vec![1_u8; 64 << 20]);
+        let after = private_memory(std::process::id()).unwrap();
+        assert!(after >= before + (48 << 20), "{before}, then {after} bytes");
+        drop(filled);
+    }
+}

@@ -1,0 +1,74 @@
+//! Models in the host itself: the same engine, called instead of started.
+//!
+//! There is nothing to supervise: a run past its time is ended by ONNX Runtime alone, and what ends the engine ends the
+//! host. ONNX Runtime is loaded only where this is chosen.
+
+use std::os::unix::process::CommandExt;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context;
+use ocelli_inference::Engine;
+use ocelli_protocol::inference::Configure;
+use tokio::sync::mpsc;
+
+use super::{Place, Request, Shown};
+use crate::config::{Config, Isolation};
+
+/// What keeps ONNX Runtime from writing home. It is read when the library is loaded.
+const TELEMETRY: (&str, &str) = ("ORT_DISABLE_TELEMETRY", "1");
+
+/// Has the program begin anew with ONNX Runtime's telemetry turned off in its environment, where the host is to run models
+/// itself and that is not so yet: a process cannot change its environment safely once it has threads. To be called before
+/// anything is opened. Returns where nothing has to be done, or where that failed.
+pub fn forbid_telemetry(config: &Config) -> anyhow::Result<()> {
+    let (name, value) = TELEMETRY;
+    if config.inference.isolation != Isolation::InProcess
+        || std::env::var_os(name).is_some_and(|set| set == value)
+    {
+        return Ok(());
+    }
+    let mut arguments = std::env::args_os();
+    let mut command = std::process::Command::new(std::env::current_exe().context("finding this program")?);
+    if let Some(own_name) = arguments.next() {
+        command.arg0(own_name);
+    }
+    let error = command.args(arguments).env(name, value).exec();
+    Err(error).with_context(|| format!("starting anew with {name}={value}"))
+}
+
+/// Loads the engine and serves until the last [`Inference`](super::Inference) and [`Attachment`](super::Attachment) are
+/// gone.
+pub(super) async fn start(
+    configure: Configure,
+    mut inbox: mpsc::Receiver<Request>,
+    shown: Arc<Mutex<Shown>>,
+) -> anyhow::Result<()> {
+    // Loading models takes seconds.
+    let engine =
+        tokio::task::spawn_blocking(|| Engine::new(configure)).await?.context("starting inference")?;
+    tracing::info!(target: "ocelli::inference", "ONNX Runtime {} is ready in the host itself", engine.version());
+    shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner).status.serves = true;
+    tokio::spawn(async move {
+        while let Some(request) = inbox.recv().await {
+            match request {
+                Request::Attach { name, place, .. } => {
+                    if let Err(error) = attach(&engine, &name, &place) {
+                        tracing::error!(target: "ocelli::inference", session = name, "cannot serve the session: {error:#}");
+                    }
+                }
+                // The engine sees the end of the worker's socket by itself.
+                Request::Detach { .. } => {}
+                Request::Offer(models) => {
+                    shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner).models = models;
+                }
+            }
+        }
+        // Dropping it waits for runs that are under way.
+        let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
+    });
+    Ok(())
+}
+
+fn attach(engine: &Engine, name: &str, place: &Place) -> anyhow::Result<()> {
+    Ok(engine.attach(name.to_owned(), place.socket.try_clone()?, place.memory.try_clone()?)?)
+}

@@ -1,0 +1,56 @@
+//! A packet socket that a task waits on.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use ocelli_protocol::inference::{MAX_PACKET, PacketError, receive, send_with};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// One end. It does not block.
+pub(super) struct Socket(AsyncFd<OwnedFd>);
+
+impl Socket {
+    /// Takes over an end and makes it non-blocking. To be called within a tokio runtime.
+    pub(super) fn new(end: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&end, true)?;
+        #[expect(
+            deprecated,
+            reason = "unsound for types that lie about their descriptor; OwnedFd does not, and the \
+            replacement is unsafe"
+        )]
+        Ok(Self(AsyncFd::new(end)?))
+    }
+
+    /// Sends a message once there is room for it. Cancel-safe: it is sent as a whole or not at all.
+    pub(super) async fn send(
+        &self,
+        message: &impl Serialize,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), PacketError> {
+        self.when(Interest::WRITABLE, |socket| send_with(socket, message, descriptors)).await
+    }
+
+    /// The next message. Cancel-safe.
+    pub(super) async fn receive<M: DeserializeOwned>(&self) -> Result<M, PacketError> {
+        let mut buffer = vec![0; MAX_PACKET];
+        self.when(Interest::READABLE, |socket| receive(socket, &mut buffer)).await
+    }
+
+    /// Runs a call on the socket each time it may go on, until the call does not block.
+    async fn when<T>(
+        &self,
+        interest: Interest,
+        mut call: impl FnMut(BorrowedFd<'_>) -> Result<T, PacketError>,
+    ) -> Result<T, PacketError> {
+        let called = self.0.async_io(interest, |socket| match call(socket.as_fd()) {
+            Err(PacketError::Io(rustix::io::Errno::WOULDBLOCK)) => Err(io::ErrorKind::WouldBlock.into()),
+            other => Ok(other),
+        });
+        called.await.unwrap_or_else(|error| {
+            Err(PacketError::Io(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO)))
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! What the host shows of inference.
+
+use std::sync::Arc;
+
+use ocelli_protocol::inference::{LoadedModel, Model};
+
+use crate::config::Isolation;
+
+/// Inference at a moment.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// How models are isolated.
+    pub isolation: Isolation,
+    /// Whether every session has what runs its requests.
+    pub serves: bool,
+    /// The processes that are ready, the oldest first. The host's own is not among them.
+    pub processes: Vec<ProcessStatus>,
+    /// Whether a process stands by; none where none is to.
+    pub spare_ready: Option<bool>,
+    /// Processes that were replaced.
+    pub restarts: Restarts,
+    /// Requests that were refused since they ended processes.
+    pub poison: u64,
+}
+
+/// An inference process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessStatus {
+    /// Its number.
+    pub pid: u32,
+    /// What it is there for.
+    pub duty: Duty,
+    /// Sessions that it serves.
+    pub sessions: usize,
+    /// Bytes of private memory that it used when it was last looked at, at most some seconds ago.
+    pub memory: u64,
+}
+
+/// What a process is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// It stands by.
+    Spare,
+    /// It serves sessions.
+    Serving,
+    /// It answers what it has taken before another takes over.
+    Draining,
+}
+
+impl Duty {
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Spare => "spare",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// How many processes were replaced, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Restarts {
+    /// They died by themselves.
+    pub crash: u64,
+    /// They showed no sign of life.
+    pub hang: u64,
+    /// A run could not be ended otherwise.
+    pub timeout: u64,
+    /// They used more memory than the budget allows.
+    pub memory: u64,
+}
+
+impl Restarts {
+    /// With the reasons' names in metrics.
+    pub fn by_reason(self) -> [(&'static str, u64); 4] {
+        [("crash", self.crash), ("hang", self.hang), ("timeout", self.timeout), ("memory", self.memory)]
+    }
+}
+
+/// What is shared between the supervising task and those who look.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    pub(super) status: Status,
+    pub(super) models: Arc<[Model]>,
+    pub(super) loaded: Vec<LoadedModel>,
+}
