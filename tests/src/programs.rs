@@ -1,4 +1,4 @@
-//! A folder of programs for one host, in which a test's own program takes the place of the worker.
+//! A folder of programs for one host, in which a test's own program takes the place of the worker or of inference.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,23 +17,38 @@ impl Programs {
     /// The product's programs with `worker` in the place of `ocelli-worker`. The real one lies beside it as
     /// `ocelli-worker-honest`.
     pub fn with_worker(worker: &Path) -> Self {
+        let programs = Self::copied(&["ocelli", "ocelli-inference", "ocelli-compile"]);
+        programs.copy(&program("ocelli-worker"), "ocelli-worker-honest");
+        programs.copy(worker, "ocelli-worker");
+        programs
+    }
+
+    /// The product's programs with `inference` in the place of `ocelli-inference`.
+    pub fn with_inference(inference: &Path) -> Self {
+        let programs = Self::copied(&["ocelli", "ocelli-worker", "ocelli-compile"]);
+        programs.copy(inference, "ocelli-inference");
+        programs
+    }
+
+    fn copied(names: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let programs = Self { folder };
         let pipelines = programs.folder.path().join("pipelines");
         fs::create_dir(programs.programs()).unwrap();
         fs::create_dir(&pipelines).unwrap();
-        // Copies: a host looks for its children where its own program really lies.
-        let copy = |from: &Path, name: &str| fs::copy(from, programs.programs().join(name)).unwrap();
-        for name in ["ocelli", "ocelli-inference", "ocelli-compile"] {
-            copy(&program(name), name);
+        for name in names {
+            programs.copy(&program(name), name);
         }
-        copy(&program("ocelli-worker"), "ocelli-worker-honest");
-        copy(worker, "ocelli-worker");
         // The gallery lies beside the folder of the programs.
         let gallery = program("ocelli").parent().and_then(Path::parent).unwrap().join("pipelines");
         let pipeline = "object-detect.wasm";
         fs::copy(gallery.join(pipeline), pipelines.join(pipeline)).unwrap();
         programs
+    }
+
+    /// A copy: a host looks for its children where its own program really lies.
+    fn copy(&self, from: &Path, name: &str) {
+        fs::copy(from, self.programs().join(name)).unwrap();
     }
 
     /// The host's program.
