@@ -1,7 +1,8 @@
 //! The inference process: the engine on its own, started by the host, which passes one socket and says all else over it.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,12 +16,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::engine::Engine;
 use crate::hook::Hook;
+use crate::inspect::inspect;
 
 /// ONNX Runtime's own lines are for its developers, apart from errors and what concerns execution providers.
 const LOG_FILTER: &str = "info,ort=error,ort::ep=warn";
 
 /// What the program `ocelli-inference` does: it serves sessions until the host wants no more or closes its socket.
-/// `before_run` is none but in a program for tests.
+/// `before_run` is none but in a program for tests. With `--inspect FILE --library PATH [SHA256]` it tells what a model
+/// file has instead, as JSON.
 ///
 /// To be the whole of `main`: descriptor 3 is taken over, all above it are closed, and the process is confined.
 #[allow(unsafe_code)]
@@ -39,6 +42,18 @@ pub fn main(before_run: Hook) -> ExitCode {
         tracing::error!("{panic}");
         std::process::abort();
     }));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        [] => {}
+        ["--inspect", file, "--library", library, sha256 @ ..] if sha256.len() <= 1 => {
+            return print_inspection(file, library, sha256.first().copied());
+        }
+        _ => {
+            tracing::error!("usage: --inspect FILE --library PATH [SHA256]");
+            return ExitCode::from(2);
+        }
+    }
     if let Err(error) = entered {
         tracing::error!(%error, "cannot ask to end with the host");
         return ExitCode::FAILURE;
@@ -63,6 +78,21 @@ pub fn main(before_run: Hook) -> ExitCode {
     }
 }
 
+/// Prints what a model file has, or why it cannot be told.
+fn print_inspection(file: &str, library: &str, sha256: Option<&str>) -> ExitCode {
+    let inspected = inspect(Path::new(file), Path::new(library), sha256);
+    let inspected = inspected.map_err(|error| error.to_string());
+    let text = inspected.and_then(|inspected| serde_json::to_string(&inspected).map_err(|e| e.to_string()));
+    let written = text.and_then(|text| writeln!(std::io::stdout(), "{text}").map_err(|e| e.to_string()));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            let _ = writeln!(std::io::stderr(), "{file}: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Serves until the host closes its end, or wants no more.
 fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
     let mut buffer = vec![0; MAX_PACKET];
@@ -76,7 +106,11 @@ fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
     let ledger = Ledger::map(ledger).map_err(|error| format!("the ledger cannot be used: {error}"))?;
     limit_memory(&configure)?;
     let prepared = Engine::prepare(configure, ledger).map_err(|error| error.to_string())?;
-    let confinement = confine(&Profile::inference(prepared.folders()));
+    let mut profile = Profile::inference(prepared.folders());
+    if prepared.uses_devices() {
+        profile = profile.with_devices();
+    }
+    let confinement = confine(&profile);
     let told = Arc::clone(host);
     let loaded = move |model| {
         if let Err(error) = send(told.as_fd(), &ToHost::Loaded(model)) {
