@@ -13,6 +13,7 @@ pub mod deploy;
 pub mod event;
 pub mod inference;
 pub mod monitor;
+mod offer;
 mod reload;
 pub mod serve;
 pub mod session;

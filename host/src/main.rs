@@ -1,6 +1,7 @@
 //! The command line. Exit status: 0 done, 1 failed, 2 wrong usage or config.
 
 mod client;
+mod models;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,6 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use ocelli::config::{Config, ConfigError, DEFAULT_PATH};
 use ocelli::deploy::find_pipeline;
-use ocelli::inference::catalogue::Catalogue;
 use ocelli::telemetry::{self, TelemetryError};
 
 /// Live camera analytics whose pipelines cannot hurt each other.
@@ -29,7 +29,7 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
-    /// Check a config, and that the models and pipelines that it names are there.
+    /// Check a config, the models, and that the pipelines that it names are there.
     Check {
         /// The config: TOML, or JSON with the same keys.
         #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
@@ -44,6 +44,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List, inspect and add models.
+    #[command(subcommand)]
+    Models(models::Models),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Serve { config } => serve(&config),
         Command::Check { config } => check(&config),
         Command::Sessions { url, json } => client::sessions(&url, json),
+        Command::Models(models) => models.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,21 +92,7 @@ fn check(path: &Path) -> anyhow::Result<()> {
     for warning in config.warnings() {
         eprintln!("ocelli: {}: warning: {warning}", path.display());
     }
-    let mut problems = Vec::new();
-    let models = match Catalogue::load(&config.models.directory) {
-        Ok(catalogue) => {
-            let unknown = config.inference.preload.iter().filter(|name| !catalogue.contains(name));
-            problems.extend(unknown.map(|name| {
-                let directory = config.models.directory.display();
-                format!("inference.preload names the model {name:?}, which is not in {directory}")
-            }));
-            catalogue.names().count()
-        }
-        Err(error) => {
-            problems.push(format!("{:#}", anyhow::Error::from(error)));
-            0
-        }
-    };
+    let (mut problems, models) = models::check(&config);
     for camera in &config.cameras {
         if let Err(error) = find_pipeline(&camera.pipeline, &config) {
             problems.push(format!("camera {:?}: {:#}", camera.id, anyhow::Error::from(error)));

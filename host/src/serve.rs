@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::api::{Control, Refusal, Server, Timing};
-use crate::config::Config;
+use crate::config::{Config, Isolation};
 use crate::deploy::{DeployError, Deployer, find_pipeline};
 use crate::event::Hub;
 use crate::inference::Inference;
-use crate::inference::catalogue::Catalogue;
+use crate::inference::catalogue::{ShownModel, ShownRun};
 use crate::monitor::Monitor;
+use crate::offer::{Changes, Offer};
 use crate::reload::Reloads;
 use crate::session::{
     CONTROL_GROUPS_REMEDY, ControlGroups, Programs, SessionError, SessionStatus, Sessions, check_sandbox,
@@ -69,6 +72,8 @@ struct Host {
     sessions: Sessions,
     deployer: Deployer,
     server: Server,
+    /// Offers the models again when they have changed.
+    offering: JoinHandle<()>,
 }
 
 impl Host {
@@ -83,27 +88,34 @@ impl Host {
         }
         let programs = Programs::find()?;
         check_sandbox(&programs, config.session_processes.sandbox).await?;
-        let catalogue = Catalogue::load(&config.models.directory)?;
+        let offer = Offer::new(config)?;
         let hub = Hub::new();
         let groups = control_groups();
-        let inference = Inference::start(programs.inference.clone(), &catalogue, config).await?;
+        let inference = Inference::start(programs.inference.clone(), &offer.newest().1, config).await?;
         let sources = Sources::new(Settings::default());
         let compiler = programs.compile.clone();
         let sessions = Sessions::new(programs, sources, inference.clone(), hub.clone(), groups, config);
         let deployer = Deployer::new(sessions.clone(), hub.clone(), &compiler, config).await?;
         let in_force = deployer.watch_config();
+        let offering = tokio::spawn(Changes::new(offer.clone())?.run(inference.clone()));
         let monitor =
-            Monitor::start(sessions.clone(), inference, hub.clone(), in_force, telemetry::lost_lines);
+            Monitor::start(sessions.clone(), inference.clone(), hub.clone(), in_force, telemetry::lost_lines);
         deployer.start_configured().await;
         // Whoever connected before waits until here: a client that is answered finds every configured session.
-        let control = Operator { sessions: sessions.clone(), deployer: deployer.clone(), monitor };
+        let control = Operator {
+            sessions: sessions.clone(),
+            deployer: deployer.clone(),
+            monitor,
+            models: Models { offer, inference, isolation: config.inference.isolation },
+        };
         let server = Server::start(listener, hub, control, Timing::default())?;
         server.set_ready();
         tracing::info!("listening on http://{}", server.address());
-        Ok(Self { sessions, deployer, server })
+        Ok(Self { sessions, deployer, server, offering })
     }
 
     async fn stop(self, within: Duration) {
+        self.offering.abort();
         let sessions = tokio::time::timeout(within, self.sessions.stop_all("the host stops"));
         if tokio::join!(sessions, self.server.stop()).0.is_err() {
             tracing::warn!("some sessions did not end within {} s and are killed", within.as_secs());
@@ -140,10 +152,44 @@ struct Operator {
     sessions: Sessions,
     deployer: Deployer,
     monitor: Monitor,
+    models: Models,
+}
+
+/// What there is to say of the models.
+#[derive(Clone)]
+struct Models {
+    offer: Offer,
+    inference: Inference,
+    isolation: Isolation,
+}
+
+/// As `GET /v1/models` shows it.
+#[derive(Serialize)]
+struct ShownModels {
+    /// How often the models have changed since the host was started.
+    generation: u32,
+    models: Vec<ShownModel>,
+    /// Versions that sessions still run and that are no longer on offer.
+    earlier: Vec<Earlier>,
+    runtime: Runtime,
+}
+
+#[derive(Serialize)]
+struct Earlier {
+    name: String,
+    sha256: String,
+    #[serde(flatten)]
+    run: ShownRun,
+}
+
+#[derive(Serialize)]
+struct Runtime {
+    isolation: Isolation,
 }
 
 impl Control for Operator {
     type Status = SessionStatus;
+    type Models = ShownModels;
 
     fn sessions(&self) -> Vec<SessionStatus> {
         self.sessions.list()
@@ -174,6 +220,26 @@ impl Control for Operator {
 
     async fn stop(&self, id: &str) -> Result<(), Refusal> {
         Ok(self.sessions.stop(id, "stopped by an operator").await?)
+    }
+
+    fn models(&self) -> ShownModels {
+        let Models { offer, inference, isolation } = &self.models;
+        let (generation, catalogue) = offer.newest();
+        let loaded = inference.loaded();
+        let offered = |sha256: &str| catalogue.models().any(|model| model.sha256 == sha256);
+        let earlier = loaded.iter().filter(|loaded| !offered(&loaded.sha256));
+        ShownModels {
+            generation,
+            models: catalogue.entries().map(|entry| ShownModel::new(entry, &loaded)).collect(),
+            earlier: earlier
+                .map(|loaded| Earlier {
+                    name: loaded.name.clone(),
+                    sha256: loaded.sha256.clone(),
+                    run: loaded.into(),
+                })
+                .collect(),
+            runtime: Runtime { isolation: *isolation },
+        }
     }
 
     async fn metrics(&self) -> String {

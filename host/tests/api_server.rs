@@ -32,6 +32,11 @@ struct Double {
 
 impl Control for Double {
     type Status = Value;
+    type Models = Value;
+
+    fn models(&self) -> Value {
+        json!({"models": [{"name": "eye"}]})
+    }
 
     fn sessions(&self) -> Vec<Value> {
         self.sessions
@@ -231,6 +236,12 @@ async fn health_is_at_once_and_readiness_when_the_cameras_have_started() {
     host.server.set_ready();
     let ready = host.http("GET /readyz").await;
     assert_eq!((ready.status, ready.body), (200, json!({"status": "ready"})));
+}
+
+#[tokio::test]
+async fn models_are_listed() {
+    let list = Host::start().await.http("GET /v1/models").await;
+    assert_eq!((list.status, list.body), (200, json!({"models": [{"name": "eye"}]})));
 }
 
 #[tokio::test]

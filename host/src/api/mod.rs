@@ -3,6 +3,7 @@
 //! Every error answer is a problem of RFC 9457; every WebSocket message is one JSON object, `type` first.
 
 mod message;
+mod models;
 mod origin;
 mod problem;
 mod rest;
@@ -35,6 +36,9 @@ pub trait Control: Clone + Send + Sync + 'static {
     /// A session as `GET /v1/sessions` shows it.
     type Status: Serialize + Send;
 
+    /// All models, as `GET /v1/models` shows them.
+    type Models: Serialize + Send;
+
     /// All sessions, sorted by name.
     fn sessions(&self) -> Vec<Self::Status>;
 
@@ -59,6 +63,9 @@ pub trait Control: Clone + Send + Sync + 'static {
 
     /// Ends a session. Returns when it has ended.
     fn stop(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// The models as `GET /v1/models` shows them.
+    fn models(&self) -> Self::Models;
 
     /// The host and its sessions in the OpenMetrics text format.
     fn metrics(&self) -> impl Future<Output = String> + Send;
@@ -190,6 +197,7 @@ fn router<C: Control>(state: State<C>) -> Router {
         .route("/v1/sessions", get(rest::sessions))
         .route("/v1/sessions/{id}", get(rest::session).delete(rest::stop))
         .route("/v1/sessions/{id}/restart", post(rest::restart))
+        .route("/v1/models", get(models::list))
         .route("/v1/ws", get(socket::open))
         .fallback(rest::no_such_path)
         .method_not_allowed_fallback(rest::no_such_method)

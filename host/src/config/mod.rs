@@ -25,6 +25,7 @@ pub use check::{MAX_ID_BYTES, check_session_id};
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::SCHEMA;
 pub use watch::Watch;
+pub(crate) use watch::{BETWEEN_LOOKS, Look, Settling};
 
 use schema::Schema;
 use source::{Pace, Source, Transport};

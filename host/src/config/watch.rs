@@ -15,11 +15,11 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// Between two looks. It is the time that a file must have been left alone too: editors write in several steps.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// What is seen of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
+pub(crate) enum Look {
     /// Another file, or another state of it, differs in one of these.
     File {
         device: u64,
@@ -51,7 +51,7 @@ impl From<io::Result<Metadata>> for Look {
 pub struct Watch {
     path: PathBuf,
     looks: Interval,
-    settling: Settling,
+    settling: Settling<Look>,
 }
 
 impl Watch {
@@ -74,18 +74,24 @@ impl Watch {
     }
 }
 
-/// Tells an edit that is done from one that is under way.
-#[derive(Debug, Default)]
-struct Settling {
-    last: Option<Look>,
-    reported: Option<Look>,
+/// Tells an edit that is done from one that is under way, by what is seen at each look.
+#[derive(Debug)]
+pub(crate) struct Settling<L> {
+    last: Option<L>,
+    reported: Option<L>,
 }
 
-impl Settling {
-    /// Whether the file is another than the one reported last and the same as at the look before this one.
-    fn look(&mut self, look: Look) -> bool {
-        let settled = self.last.replace(look) == Some(look);
-        settled && self.reported.replace(look) != Some(look)
+impl<L> Default for Settling<L> {
+    fn default() -> Self {
+        Self { last: None, reported: None }
+    }
+}
+
+impl<L: PartialEq + Clone> Settling<L> {
+    /// Whether what is seen is another than the one reported last and the same as at the look before this one.
+    pub(crate) fn look(&mut self, look: L) -> bool {
+        let settled = self.last.replace(look.clone()).as_ref() == Some(&look);
+        settled && self.reported.replace(look.clone()) != Some(look)
     }
 }
 

@@ -1,0 +1,339 @@
+//! `ocelli models`: what is in the models' folder, what a file has, and how one gets in.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, Subcommand};
+use ocelli::config::{Config, DEFAULT_PATH};
+use ocelli::inference::catalogue::{
+    Catalogue, Entry, Inspector, MANIFEST, Manifest, ShownModel, digest, disagreement,
+};
+use ocelli_protocol::graph::{GraphTensor, Inspection};
+use ocelli_protocol::inference::TensorDeclaration;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde_json::{Value, json};
+
+/// What a model may be called: a folder's name, and what pipelines ask for.
+const NAME: &str = "letters, digits, '-', '_' and '.', at most 100 of them, the first none of the last three";
+
+/// The graph's file in a folder that is made here.
+const FILE: &str = "model.onnx";
+
+/// The commands about models.
+#[derive(Subcommand)]
+pub(crate) enum Models {
+    /// List the models in the models' folder, each checked against its model.toml.
+    List {
+        #[command(flatten)]
+        site: Site,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a model has, and whether its model.toml agrees with its file; or what an ONNX file has.
+    Inspect {
+        /// A model's name, or the path of an ONNX file.
+        #[arg(value_name = "NAME|FILE")]
+        what: String,
+        #[command(flatten)]
+        site: Site,
+        /// For programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put an ONNX file into the models' folder, with a model.toml made from what it has.
+    Add {
+        /// The ONNX file. It is copied.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        site: Site,
+        #[command(flatten)]
+        about: About,
+        /// Take the place of the model of that name.
+        #[arg(long)]
+        replace: bool,
+    },
+}
+
+/// Where the models are.
+#[derive(Args)]
+pub(crate) struct Site {
+    /// The config: TOML, or JSON with the same keys.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+/// What a file does not say of itself.
+#[derive(Args)]
+pub(crate) struct About {
+    /// The name by which pipelines ask for it.
+    #[arg(long)]
+    name: String,
+    /// One sentence.
+    #[arg(long, default_value = "")]
+    description: String,
+    /// Its licence, an SPDX expression.
+    #[arg(long, default_value = "LicenseRef-unknown")]
+    licence: String,
+    /// Where it comes from. Left out: the file's name.
+    #[arg(long)]
+    source: Option<String>,
+    /// A text file with the class names in the order of the outputs, one on each line.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+}
+
+impl Models {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::List { site, json } => list(&Config::load(&site.config)?, json),
+            Self::Inspect { what, site, json } => inspect(&what, &Config::load(&site.config)?, json),
+            Self::Add { file, site, about, replace } => {
+                add(&file, &Config::load(&site.config)?, about, replace)
+            }
+        }
+    }
+}
+
+/// Everything that is wrong with the models that a config names, and how many good ones there are.
+pub(crate) fn check(config: &Config) -> (Vec<String>, usize) {
+    let (catalogue, problems) = match Catalogue::survey(&config.models.directory, &config.inference) {
+        Ok(found) => found,
+        Err(error) => return (vec![error.to_string()], 0),
+    };
+    let mut problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    match Inspector::find(config.inference.library.as_deref()) {
+        Ok(inspector) => {
+            let looked = catalogue.entries().filter_map(|entry| look_into(&inspector, entry).err());
+            problems.extend(looked.map(|error| format!("{error:#}")));
+        }
+        Err(error) => problems.push(format!("{error:#}")),
+    }
+    (problems, catalogue.names().count())
+}
+
+/// What a model's file has; an error where that is not what its description says.
+fn look_into(inspector: &Inspector, entry: &Entry) -> anyhow::Result<Inspection> {
+    let Entry { model, .. } = entry;
+    let found = inspector.inspect(Path::new(&model.path)).with_context(|| format!("model {}", model.name))?;
+    match disagreement(model, &found) {
+        None => Ok(found),
+        Some(difference) => {
+            bail!("model {}: {MANIFEST} and {} differ: {difference}", model.name, model.path)
+        }
+    }
+}
+
+fn list(config: &Config, json: bool) -> anyhow::Result<()> {
+    let (catalogue, problems) = Catalogue::survey(&config.models.directory, &config.inference)?;
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    if json {
+        let models: Vec<_> = catalogue.entries().map(|entry| ShownModel::new(entry, &[])).collect();
+        print_line(&json!({"models": models, "problems": problems}))?;
+    } else {
+        let heading = ["MODEL", "INPUTS", "DEVICE", "LABELS", "SHA256", "LICENCE"].map(str::to_owned);
+        let rows = catalogue.entries().map(|Entry { manifest, model, .. }| {
+            let inputs: Vec<_> = model.inputs.iter().map(declared).collect();
+            [
+                model.name.clone(),
+                inputs.join(", "),
+                model.device.to_string(),
+                manifest.labels.len().to_string(),
+                model.sha256.get(..12).unwrap_or_default().to_owned(),
+                manifest.licence.clone(),
+            ]
+        });
+        print_table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>())?;
+    }
+    ensure!(problems.is_empty(), "{}", problems.join("\n  "));
+    Ok(())
+}
+
+fn inspect(what: &str, config: &Config, json: bool) -> anyhow::Result<()> {
+    let inspector = Inspector::find(config.inference.library.as_deref())?;
+    let path = Path::new(what);
+    // A name has no slash; a file in the working folder that is called as a model is meant with `./`.
+    let (catalogue, problems) = match Catalogue::survey(&config.models.directory, &config.inference) {
+        Ok(found) => found,
+        Err(_) if path.is_file() => Default::default(),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(entry) = catalogue.get(what) else {
+        if path.is_file() {
+            let found = inspector.inspect(path)?;
+            return show(what, &found, None, json);
+        }
+        let folder = config.models.directory.join(what);
+        if !what.contains('/') && folder.join(MANIFEST).is_file() {
+            let problem = problems.iter().map(ToString::to_string);
+            let own = problem.filter(|problem| problem.contains(&folder.display().to_string()));
+            bail!("{}", own.collect::<Vec<_>>().join("\n  "));
+        }
+        let known: Vec<_> = catalogue.names().collect();
+        let directory = config.models.directory.display();
+        bail!("{what} is neither a file nor a model in {directory}; models there: {}", known.join(", "));
+    };
+    let found = inspector.inspect(Path::new(&entry.model.path))?;
+    show(&entry.model.path, &found, Some(entry), json)
+}
+
+/// Prints what a file has. An error where that is not what the description says.
+fn show(file: &str, found: &Inspection, entry: Option<&Entry>, json: bool) -> anyhow::Result<()> {
+    let difference = entry.and_then(|entry| disagreement(&entry.model, found));
+    let doubts = entry.and_then(|entry| entry.manifest.doubts());
+    if json {
+        let model = entry.map(|entry| ShownModel::new(entry, &[]));
+        let mut told = json!({"file": file, "model": model, "difference": difference, "doubt": doubts});
+        if let (Value::Object(told), Value::Object(found)) = (&mut told, serde_json::to_value(found)?) {
+            told.extend(found);
+        }
+        print_line(&told)?;
+    } else {
+        let mut rows = vec![["TENSOR", "NAME", "ELEMENT", "SHAPE"].map(str::to_owned)];
+        for (kind, tensors) in [("input", &found.inputs), ("output", &found.outputs)] {
+            rows.extend(tensors.iter().map(|tensor| {
+                let element = tensor.element.map_or(tensor.kind.as_str(), |element| element.name());
+                [kind.into(), tensor.name.clone(), element.into(), format!("{:?}", tensor.shape)]
+            }));
+        }
+        let producer = if found.producer.is_empty() { "unknown" } else { &found.producer };
+        let text = format!("{file}: {} bytes, sha256 {}, made by {producer}", found.bytes, found.sha256);
+        writeln!(std::io::stdout(), "{}", printable(&text))?;
+        print_table(&rows)?;
+        if entry.is_some() && difference.is_none() {
+            writeln!(std::io::stdout(), "{MANIFEST} agrees")?;
+        }
+        if let Some(doubt) = doubts {
+            writeln!(std::io::stderr(), "ocelli: warning: {doubt}")?;
+        }
+    }
+    match difference {
+        None => Ok(()),
+        Some(difference) => bail!("{MANIFEST} and {file} differ: {difference}"),
+    }
+}
+
+fn add(file: &Path, config: &Config, about: About, replace: bool) -> anyhow::Result<()> {
+    let name = about.name.clone();
+    check_name(&name)?;
+    let directory = &config.models.directory;
+    let place = directory.join(&name);
+    ensure!(
+        replace || place.symlink_metadata().is_err(),
+        "{} exists: choose another --name, or take its place with --replace",
+        place.display()
+    );
+    let found = Inspector::find(config.inference.library.as_deref())?.inspect(file)?;
+    let manifest = describe(file, &found, about)?;
+
+    std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+    // Beside its place, so that it gets there in one step; the dot keeps a running host from looking at it.
+    let made = tempfile::Builder::new()
+        .prefix(".adding-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777))
+        .tempdir_in(directory)
+        .with_context(|| format!("making a folder in {}", directory.display()))?;
+    let graph = made.path().join(FILE);
+    std::fs::copy(file, &graph).with_context(|| format!("copying {}", file.display()))?;
+    let copied = digest(&graph).with_context(|| graph.display().to_string())?;
+    ensure!(copied == found.sha256, "{} was changed while it was added", file.display());
+    let text = toml::to_string(&manifest).context("writing the description")?;
+    std::fs::write(made.path().join(MANIFEST), text).context("writing the description")?;
+
+    let exchange = replace && place.symlink_metadata().is_ok();
+    let how = if exchange { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+    renameat_with(CWD, made.path(), CWD, &place, how)
+        .with_context(|| format!("putting the model to {}", place.display()))?;
+    if exchange {
+        // What was there before lies where the new one was made, and goes with it.
+        made.close().with_context(|| "deleting the model that was replaced")?;
+    } else {
+        // Its folder has another name now.
+        let _ = made.keep();
+    }
+    let (inputs, outputs) = (found.inputs.len(), found.outputs.len());
+    println!("{}: added; inputs: {inputs}, outputs: {outputs}, sha256: {}", place.display(), found.sha256);
+    Ok(())
+}
+
+fn check_name(name: &str) -> anyhow::Result<()> {
+    let good = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+    let begins_well = name.starts_with(|character: char| character.is_ascii_alphanumeric());
+    ensure!(
+        begins_well && name.len() <= 100 && name.chars().all(good),
+        "--name {name:?}: a model's name has {NAME}"
+    );
+    Ok(())
+}
+
+/// The description of a file, made from what it has and from what is said of it.
+fn describe(file: &Path, found: &Inspection, about: About) -> anyhow::Result<Manifest> {
+    let tensors = |kind: &str, tensors: &[GraphTensor]| {
+        let declared = tensors.iter().map(|GraphTensor { name, element, kind: found, shape }| {
+            let element = element.with_context(|| {
+                format!("{}: {kind} {name:?} is {found}, which no pipeline can pass", file.display())
+            })?;
+            Ok(TensorDeclaration { name: name.clone(), element, shape: shape.clone() })
+        });
+        declared.collect::<anyhow::Result<Vec<_>>>()
+    };
+    let labels = match &about.labels {
+        None => Vec::new(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        }
+    };
+    let source = about.source.unwrap_or_else(|| {
+        file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    });
+    let manifest = Manifest {
+        name: about.name,
+        description: about.description,
+        file: FILE.to_owned(),
+        sha256: found.sha256.clone(),
+        licence: about.licence,
+        source,
+        labels,
+        inputs: tensors("input", &found.inputs)?,
+        outputs: tensors("output", &found.outputs)?,
+        embedding: None,
+        preprocessing: None,
+    };
+    match manifest.problem(&manifest.name) {
+        None => Ok(manifest),
+        Some(problem) => bail!("{}: {problem}", file.display()),
+    }
+}
+
+fn declared(tensor: &TensorDeclaration) -> String {
+    format!("{} {} {:?}", tensor.name, tensor.element.name(), tensor.shape)
+}
+
+fn print_line(value: &Value) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{value}")?)
+}
+
+/// Columns as wide as their widest cell.
+fn print_table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> anyhow::Result<()> {
+    let mut widths = [0; COLUMNS];
+    let rows: Vec<[String; COLUMNS]> =
+        rows.iter().map(|row| row.each_ref().map(|cell| printable(cell))).collect();
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        writeln!(std::io::stdout(), "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// Names in a file are a stranger's: without what would move the terminal's cursor.
+fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
