@@ -18,6 +18,7 @@ mod hostile;
 mod isolation;
 mod manager;
 mod metrics;
+mod models;
 mod recovery;
 mod reload;
 mod rogues;
