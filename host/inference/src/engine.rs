@@ -77,13 +77,15 @@ impl Engine {
     ///
     /// `ORT_DISABLE_TELEMETRY=1` must be in the environment.
     pub fn prepare(configure: Configure) -> Result<Prepared, EngineError> {
-        let Configure { library, library_sha256, threads, models, preload, .. } = configure;
+        let Configure { library, library_sha256, threads, gpu_memory_fraction, models, preload, .. } =
+            configure;
         if !(1..=MAX_THREADS).contains(&threads) {
             let message = format!("`inference.threads` is {threads}; 1 to {MAX_THREADS} are possible");
             return Err(EngineError::Configuration(message));
         }
-        let catalogue = Arc::new(Catalogue::new(models)?);
         let runtime = Runtime::load(Path::new(&library), library_sha256.as_deref())?;
+        let runtime = runtime.with_devices(&models, gpu_memory_fraction)?;
+        let catalogue = Arc::new(Catalogue::new(models)?);
         Ok(Prepared { runtime, catalogue, threads, preload: preload.into() })
     }
 
@@ -117,6 +119,11 @@ impl Prepared {
         let files = files.map(|path| path.canonicalize().unwrap_or(path));
         let folders = files.filter_map(|path| path.parent().map(Path::to_owned));
         folders.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Whether a device other than the processor is in use, whose driver opens files and starts threads of its own.
+    pub fn uses_devices(&self) -> bool {
+        self.runtime.uses_devices()
     }
 
     /// Starts the runners, and has each of them load and warm the models to preload.

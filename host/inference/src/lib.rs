@@ -15,8 +15,10 @@
 //! The program `ocelli-inference` puts the engine into a process of its own. The host may also link it, for isolation
 //! "in-process".
 
+mod device;
 mod engine;
 mod error;
+mod inspect;
 mod model;
 mod queue;
 mod request;
@@ -27,3 +29,4 @@ mod session;
 
 pub use engine::{Engine, MAX_SESSIONS, Prepared};
 pub use error::{AttachError, EngineError, RequestError};
+pub use inspect::{InspectError, inspect};

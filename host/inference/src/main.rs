@@ -1,10 +1,13 @@
 //! The inference process. Started by the host, which passes one socket and says all else over it.
+//!
+//! `ocelli-inference --inspect FILE --library PATH [SHA256]` tells what a model file has instead, as JSON.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 
-use ocelli_inference::Engine;
+use ocelli_inference::{Engine, inspect};
 use ocelli_protocol::inference::{FromHost, MAX_PACKET, PacketError, ToHost, receive_with, send};
 use ocelli_protocol::process;
 use ocelli_sandbox::{Profile, confine};
@@ -29,6 +32,18 @@ fn main() -> ExitCode {
         tracing::error!("{panic}");
         std::process::abort();
     }));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        [] => {}
+        ["--inspect", file, "--library", library, sha256 @ ..] if sha256.len() <= 1 => {
+            return print_inspection(file, library, sha256.first().copied());
+        }
+        _ => {
+            tracing::error!("usage: ocelli-inference --inspect FILE --library PATH [SHA256]");
+            return ExitCode::from(2);
+        }
+    }
     if let Err(error) = entered {
         tracing::error!(%error, "cannot ask to end with the host");
         return ExitCode::FAILURE;
@@ -52,6 +67,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// Prints what a model file has, or why it cannot be told.
+fn print_inspection(file: &str, library: &str, sha256: Option<&str>) -> ExitCode {
+    let inspected = inspect(Path::new(file), Path::new(library), sha256);
+    let inspected = inspected.map_err(|error| error.to_string());
+    let text = inspected.and_then(|inspected| serde_json::to_string(&inspected).map_err(|e| e.to_string()));
+    let written = text.and_then(|text| writeln!(std::io::stdout(), "{text}").map_err(|e| e.to_string()));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            let _ = writeln!(std::io::stderr(), "{file}: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Serves until the host closes its end.
 fn serve(host: &OwnedFd) -> Result<(), String> {
     let mut buffer = vec![0; MAX_PACKET];
@@ -62,7 +92,11 @@ fn serve(host: &OwnedFd) -> Result<(), String> {
         Err(error) => return Err(format!("the host's first message: {error}")),
     };
     let prepared = Engine::prepare(configure).map_err(|error| error.to_string())?;
-    let confinement = confine(&Profile::inference(prepared.folders()));
+    let mut profile = Profile::inference(prepared.folders());
+    if prepared.uses_devices() {
+        profile = profile.with_devices();
+    }
+    let confinement = confine(&profile);
     let engine = prepared.start().map_err(|error| error.to_string())?;
     let ready = ToHost::Ready { version: engine.version().to_owned(), confinement, models: Vec::new() };
     match send(host.as_fd(), &ready) {
