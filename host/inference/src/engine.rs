@@ -71,7 +71,8 @@ impl Engine {
     ///
     /// `ORT_DISABLE_TELEMETRY=1` must be in the environment.
     pub fn prepare(configure: Configure, ledger: Ledger) -> Result<Prepared, EngineError> {
-        let Configure { library, library_sha256, threads, models, preload, .. } = configure;
+        let Configure { library, library_sha256, threads, gpu_memory_fraction, models, preload, .. } =
+            configure;
         if !(1..=MAX_THREADS).contains(&threads) {
             let message = format!("`inference.threads` is {threads}; 1 to {MAX_THREADS} are possible");
             return Err(EngineError::Configuration(message));
@@ -80,8 +81,9 @@ impl Engine {
             let message = format!("the ledger has room for {} runners, not for {threads}", ledger.runners());
             return Err(EngineError::Configuration(message));
         }
-        let offers = Offers::new(models)?;
         let runtime = Runtime::load(Path::new(&library), library_sha256.as_deref())?;
+        let runtime = runtime.with_devices(&models, gpu_memory_fraction)?;
+        let offers = Offers::new(models)?;
         Ok(Prepared { runtime, offers, ledger, threads, preload: preload.into() })
     }
 
@@ -156,6 +158,11 @@ impl Prepared {
         let files = files.map(|path| path.canonicalize().unwrap_or(path));
         let folders = files.filter_map(|path| path.parent().map(Path::to_owned));
         folders.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Whether a device other than the processor is in use, whose driver opens files and starts threads of its own.
+    pub fn uses_devices(&self) -> bool {
+        self.runtime.uses_devices()
     }
 
     /// Starts the runners, and has each of them load and warm the models to preload. `loaded` is told of each model that

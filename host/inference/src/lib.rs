@@ -16,11 +16,13 @@
 //! "in-process".
 
 mod buffer;
+mod device;
 mod dispatch;
 mod engine;
 mod error;
 mod fair;
 mod hook;
+mod inspect;
 mod job;
 mod model;
 mod offers;
@@ -36,3 +38,4 @@ mod watch;
 pub use engine::{Engine, MAX_SESSIONS, Prepared};
 pub use error::{AttachError, EngineError, RequestError};
 pub use hook::{Hook, Run};
+pub use inspect::{InspectError, inspect};

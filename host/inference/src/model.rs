@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use ocelli_protocol::graph::{GraphTensor, difference};
 use ocelli_protocol::inference::{
     Element, ErrorCode, LoadedModel, MAX_RANK, MAX_TENSORS, Model, TensorDeclaration,
 };
@@ -14,7 +15,7 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 use crate::error::{EngineError, RequestError};
 use crate::request::Layout;
 use crate::run::Plan;
-use crate::runtime::{Runtime, sha256};
+use crate::runtime::{Made, Runtime, sha256};
 
 /// A tensor of a model, with its name as the C interface takes it.
 #[derive(Debug)]
@@ -94,7 +95,7 @@ impl Catalogue {
 }
 
 impl Entry {
-    fn new(model: Model) -> Result<Self, String> {
+    pub(crate) fn new(model: Model) -> Result<Self, String> {
         let signature = Arc::new(Signature::new(&model)?);
         Ok(Self { model, signature, bytes: Mutex::new(Weak::<[u8; 0]>::new() as Weak<[u8]>) })
     }
@@ -112,26 +113,15 @@ impl Entry {
     /// run costs twice as much as any other.
     pub(crate) fn load(&self, runtime: &Runtime) -> Result<Loaded, RequestError> {
         let (entry, name) = (self, &self.model.name);
-        let session = {
+        let Made { session, runs } = {
             let bytes = entry.bytes()?;
-            runtime.session(&bytes).map_err(|error| {
-                let message = format!("model \"{name}\": {} cannot be loaded: {error}", entry.model.path);
-                RequestError::new(ErrorCode::InvalidEncoding, message)
-            })?
+            runtime.session(&bytes, &entry.model)?
         };
-        let differs = |difference| {
+        entry.signature.check(&session).map_err(|difference| {
             let message =
                 format!("model \"{name}\": model.toml and {} differ: {difference}", entry.model.path);
             RequestError::new(ErrorCode::InvalidEncoding, message)
-        };
-        compare("input", &entry.signature.inputs, session.inputs()).map_err(differs)?;
-        compare("output", &entry.signature.outputs, session.outputs()).map_err(differs)?;
-        let runs = LoadedModel {
-            name: name.clone(),
-            sha256: entry.model.sha256.clone(),
-            nodes: Vec::new(),
-            fell_back: None,
-        };
+        })?;
         let mut loaded = Loaded { session, signature: Arc::clone(&entry.signature), runs };
         loaded.warm().map_err(|error| {
             let message = format!("model \"{name}\" fails when it is run on zeros: {}", error.message);
@@ -181,6 +171,19 @@ impl Signature {
         Ok(Self { inputs: tensors("input", &model.inputs)?, outputs: tensors("output", &model.outputs)? })
     }
 
+    /// Whether a session's graph has these inputs and outputs; the error is how it differs.
+    fn check(&self, session: &Session) -> Result<(), String> {
+        let sides = [("input", &self.inputs, session.inputs()), ("output", &self.outputs, session.outputs())];
+        for (kind, declared, graph) in sides {
+            let graph: Vec<_> = graph.iter().map(graph_tensor).collect();
+            let declared = declared.iter().map(|tensor| &tensor.declaration);
+            if let Some(difference) = difference(kind, declared, &graph) {
+                return Err(difference);
+            }
+        }
+        Ok(())
+    }
+
     /// Bytes that the tensors of fixed shape take when they are laid out one after the other.
     fn fixed_bytes<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Option<usize> {
         tensors.filter_map(|tensor| Some((tensor, tensor.declaration.fixed_shape()?))).try_fold(
@@ -227,35 +230,17 @@ impl Loaded {
     }
 }
 
-/// Compares what the catalogue declares with what the graph has. Where the graph leaves a side open, the catalogue may
-/// fix it.
-fn compare(kind: &str, declared: &[Tensor], graph: &[Outlet]) -> Result<(), String> {
-    for tensor in declared {
-        let TensorDeclaration { name, element, shape } = &tensor.declaration;
-        let Some(outlet) = graph.iter().find(|outlet| outlet.name() == name) else {
-            let names: Vec<_> = graph.iter().map(Outlet::name).collect();
-            return Err(format!("the graph has no {kind} \"{name}\"; it has: {}", names.join(", ")));
-        };
-        let ValueType::Tensor { ty, shape: found, .. } = outlet.dtype() else {
-            return Err(format!("{kind} \"{name}\" is {} in the graph, not a tensor", outlet.dtype()));
-        };
-        let same_shape =
-            shape.len() == found.len() && shape.iter().zip(found.iter()).all(|(a, b)| a == b || *b < 0);
-        if !same_shape || element_of(*ty) != Some(*element) {
-            return Err(format!(
-                "{kind} \"{name}\" is declared as {} {shape:?}, but is {ty} {:?} in the graph",
-                element_name(*element),
-                &**found
-            ));
-        }
-    }
-    match graph.iter().find(|outlet| !declared.iter().any(|tensor| tensor.declaration.name == outlet.name()))
-    {
-        Some(outlet) => {
-            Err(format!("the graph's {kind} \"{}\", {}, is not declared", outlet.name(), outlet.dtype()))
-        }
-        None => Ok(()),
-    }
+/// An input or output of a session's graph.
+pub(crate) fn graph_tensor(outlet: &Outlet) -> GraphTensor {
+    let (element, shape) = match outlet.dtype() {
+        ValueType::Tensor { ty, shape, .. } => (element_of(*ty), shape.to_vec()),
+        _ => (None, Vec::new()),
+    };
+    let kind = match outlet.dtype() {
+        ValueType::Tensor { ty, .. } => ty.to_string(),
+        other => other.to_string(),
+    };
+    GraphTensor { name: outlet.name().to_owned(), element, kind, shape }
 }
 
 fn element_of(ty: TensorElementType) -> Option<Element> {
@@ -271,19 +256,4 @@ fn element_of(ty: TensorElementType) -> Option<Element> {
         TensorElementType::Int64 => Element::I64,
         _ => return None,
     })
-}
-
-/// As `model.toml` writes it.
-pub(crate) fn element_name(element: Element) -> &'static str {
-    match element {
-        Element::F16 => "f16",
-        Element::F32 => "f32",
-        Element::F64 => "f64",
-        Element::Bf16 => "bf16",
-        Element::U8 => "u8",
-        Element::I8 => "i8",
-        Element::Bool => "bool",
-        Element::I32 => "i32",
-        Element::I64 => "i64",
-    }
 }

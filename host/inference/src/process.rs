@@ -1,13 +1,12 @@
 //! The inference process: the engine on its own, started by the host, which passes one socket and says all else over it.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ocelli_protocol::inference::{
-    Attach, Configure, Device, FromHost, MAX_PACKET, PacketError, ToHost, receive_with, send,
-};
+use ocelli_protocol::inference::{Attach, FromHost, MAX_PACKET, PacketError, ToHost, receive_with, send};
 use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process;
 use ocelli_sandbox::{Profile, confine, limit};
@@ -15,11 +14,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::engine::Engine;
 use crate::hook::Hook;
+use crate::inspect::inspect;
 
 /// ONNX Runtime's own lines are for its developers, apart from errors and what concerns execution providers.
 const LOG_FILTER: &str = "info,ort=error,ort::ep=warn";
 
 /// What the program `ocelli-inference` does: it serves sessions until the host wants no more or closes its socket.
+/// `ocelli-inference --inspect FILE --library PATH [SHA256]` tells what a model file has instead, as JSON.
 /// `before_run` is none but in a program for tests.
 ///
 /// To be the whole of `main`: descriptor 3 is taken over, all above it are closed, and the process is confined.
@@ -39,6 +40,18 @@ pub fn main(before_run: Hook) -> ExitCode {
         tracing::error!("{panic}");
         std::process::abort();
     }));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        [] => {}
+        ["--inspect", file, "--library", library, sha256 @ ..] if sha256.len() <= 1 => {
+            return print_inspection(file, library, sha256.first().copied());
+        }
+        _ => {
+            tracing::error!("usage: ocelli-inference --inspect FILE --library PATH [SHA256]");
+            return ExitCode::from(2);
+        }
+    }
     if let Err(error) = entered {
         tracing::error!(%error, "cannot ask to end with the host");
         return ExitCode::FAILURE;
@@ -63,6 +76,21 @@ pub fn main(before_run: Hook) -> ExitCode {
     }
 }
 
+/// Prints what a model file has, or why it cannot be told.
+fn print_inspection(file: &str, library: &str, sha256: Option<&str>) -> ExitCode {
+    let inspected = inspect(Path::new(file), Path::new(library), sha256);
+    let inspected = inspected.map_err(|error| error.to_string());
+    let text = inspected.and_then(|inspected| serde_json::to_string(&inspected).map_err(|e| e.to_string()));
+    let written = text.and_then(|text| writeln!(std::io::stdout(), "{text}").map_err(|e| e.to_string()));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            let _ = writeln!(std::io::stderr(), "{file}: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Serves until the host closes its end, or wants no more.
 fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
     let mut buffer = vec![0; MAX_PACKET];
@@ -74,9 +102,17 @@ fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
     };
     let ledger = ledger.into_iter().next().ok_or("the host sent no ledger")?;
     let ledger = Ledger::map(ledger).map_err(|error| format!("the ledger cannot be used: {error}"))?;
-    limit_memory(&configure)?;
+    let memory = configure.memory;
     let prepared = Engine::prepare(configure, ledger).map_err(|error| error.to_string())?;
-    let confinement = confine(&Profile::inference(prepared.folders()));
+    let mut profile = Profile::inference(prepared.folders());
+    match memory {
+        // A driver reserves as much as the device and the machine have together.
+        _ if prepared.uses_devices() => profile = profile.with_devices(),
+        Some(bytes) => limit::memory(bytes)
+            .map_err(|error| format!("cannot bound the memory to {bytes} bytes: {error}"))?,
+        None => {}
+    }
+    let confinement = confine(&profile);
     let told = Arc::clone(host);
     let loaded = move |model| {
         if let Err(error) = send(told.as_fd(), &ToHost::Loaded(model)) {
@@ -113,16 +149,6 @@ fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
             Err(error) => return Err(format!("a message of the host: {error}")),
         }
     }
-}
-
-/// Bounds private memory. Not with a device, whose driver reserves as much as the device and the machine have together.
-fn limit_memory(configure: &Configure) -> Result<(), String> {
-    let Some(bytes) = configure.memory else { return Ok(()) };
-    if configure.models.iter().any(|model| model.device != Device::Cpu) {
-        tracing::warn!("`inference.memory_mb` is not enforced by the system where models run on a device");
-        return Ok(());
-    }
-    limit::memory(bytes).map_err(|error| format!("cannot bound the memory to {bytes} bytes: {error}"))
 }
 
 /// Takes on a session. One that cannot be taken on must not cost the others theirs.

@@ -6,7 +6,7 @@ use ocelli_protocol::inference::{ErrorCode, MAX_RANK, PlacedTensor};
 use ocelli_protocol::shm::ALIGNMENT;
 
 use crate::error::RequestError;
-use crate::model::{Signature, Tensor, element_name};
+use crate::model::{Signature, Tensor};
 
 /// A tensor's place, checked: `bytes` lies in the region, begins aligned, and is as long as the shape needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,8 +88,8 @@ fn input_place(
     if tensor.element != declaration.element {
         return Err(RequestError::argument(format!(
             "the input \"{name}\" is {}, the model takes {}",
-            element_name(tensor.element),
-            element_name(declaration.element)
+            tensor.element.name(),
+            declaration.element.name()
         )));
     }
     if tensor.shape.len() > MAX_RANK || tensor.shape.contains(&0) || !declaration.admits(&tensor.shape) {

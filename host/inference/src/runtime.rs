@@ -5,23 +5,42 @@ use std::ffi::{CStr, c_char};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use ocelli_protocol::inference::{Device, ErrorCode, LoadedModel, Model};
 use ort::AsPointer;
 use ort::environment::Environment;
+use ort::ep::ExecutionProviderDispatch;
 use ort::logging::LogLevel;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use sha2::{Digest, Sha256};
 
-use crate::error::EngineError;
+use crate::device::{self, Devices};
+use crate::error::{EngineError, RequestError};
 
 /// ONNX Runtime, loaded and ready to make sessions. There is one environment in a process; clones share it.
 #[derive(Clone)]
 pub(crate) struct Runtime {
     environment: Environment,
     version: String,
+    devices: Arc<Devices>,
+}
+
+/// A session, and what it really runs on.
+pub(crate) struct Made {
+    pub(crate) session: Session,
+    pub(crate) runs: LoadedModel,
+}
+
+/// How much ONNX Runtime does to a graph before it is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// All that makes it faster.
+    Run,
+    /// Nothing that is not needed to know its inputs and outputs.
+    Inspect,
 }
 
 /// The one library of this process, once it is loaded. It is never unloaded.
@@ -55,7 +74,7 @@ impl Runtime {
         // Below this level ONNX Runtime would format hundreds of lines per load for nobody.
         environment.set_log_level(LogLevel::Warning);
         share_arena(&environment)?;
-        let runtime = Self { environment, version };
+        let runtime = Self { environment, version, devices: Arc::default() };
         *loaded = Some((library.to_owned(), runtime.clone()));
         Ok(runtime)
     }
@@ -65,21 +84,107 @@ impl Runtime {
         &self.version
     }
 
-    /// A session from a model's bytes: one thread that never spins, all graph optimisations, the shared arena.
-    pub(crate) fn session(&self, model: &[u8]) -> ort::Result<Session> {
+    /// The same runtime, with the devices of these models tried: an error where a model has to run on one that is not
+    /// usable. To be called before the process is confined, since providers open files.
+    pub(crate) fn with_devices(self, models: &[Model], memory_fraction: f32) -> Result<Self, EngineError> {
+        let devices = Devices::try_all(models, memory_fraction, |providers| {
+            self.build(ONE_NODE, providers, Purpose::Run).map(drop).map_err(|error| words(&error))
+        });
+        Ok(Self { devices: Arc::new(devices.map_err(EngineError::Configuration)?), ..self })
+    }
+
+    /// Whether a device other than the processor is in use, whose driver opens files and starts threads of its own.
+    pub(crate) fn uses_devices(&self) -> bool {
+        self.devices.any_usable()
+    }
+
+    /// A session of a model from its bytes, on the model's device, or on the processor where that is not usable and
+    /// the model may fall back.
+    pub(crate) fn session(&self, bytes: &[u8], model: &Model) -> Result<Made, RequestError> {
+        let Model { name, path, device, .. } = model;
+        let made = |session: Session, nodes, fell_back| {
+            let (name, sha256) = (name.clone(), model.sha256.clone());
+            Made { session, runs: LoadedModel { name, sha256, nodes, fell_back } }
+        };
+        let mut fell_back = None;
+        if *device != Device::Cpu {
+            match self.on_device(bytes, *device) {
+                Ok((session, nodes)) => return Ok(made(session, nodes, None)),
+                Err(reason) if model.fallback => {
+                    tracing::warn!(model = name, %device, "the processor takes over: {reason}");
+                    fell_back = Some(reason);
+                }
+                Err(reason) => {
+                    let message = device::refusal(model, &reason);
+                    return Err(RequestError::new(ErrorCode::UnsupportedOperation, message));
+                }
+            }
+        }
+        let unreadable = |error: ort::Error| {
+            let message = format!("model \"{name}\": {path} cannot be loaded: {error}");
+            RequestError::new(ErrorCode::InvalidEncoding, message)
+        };
+        let session = self.build(bytes, Vec::new(), Purpose::Run).map_err(unreadable)?;
+        let nodes = device::nodes(&session).map_err(unreadable)?;
+        Ok(made(session, nodes, fell_back))
+    }
+
+    /// A session that really uses the device; the error is the reason why there is none.
+    fn on_device(&self, bytes: &[u8], device: Device) -> Result<(Session, Vec<(String, u32)>), String> {
+        let told = |error: ort::Error| words(&error);
+        let session = self.build(bytes, self.devices.providers(device)?, Purpose::Run).map_err(told)?;
+        let nodes = device::nodes(&session).map_err(told)?;
+        let provider = device::provider_name(device);
+        if nodes.is_empty() || nodes.iter().any(|(name, _)| name != device::provider_name(Device::Cpu)) {
+            return Ok((session, nodes));
+        }
+        Err(format!("{provider} runs none of its nodes"))
+    }
+
+    /// A session to look at, not to run.
+    pub(crate) fn inspected(&self, bytes: &[u8]) -> ort::Result<Session> {
+        self.build(bytes, Vec::new(), Purpose::Inspect)
+    }
+
+    /// A session of one thread that never spins, with the shared arena.
+    fn build(
+        &self,
+        model: &[u8],
+        providers: Vec<ExecutionProviderDispatch>,
+        purpose: Purpose,
+    ) -> ort::Result<Session> {
+        let level = match purpose {
+            Purpose::Run => GraphOptimizationLevel::All,
+            Purpose::Inspect => GraphOptimizationLevel::Disable,
+        };
         let session = SessionBuilder::new(&self.environment)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_optimization_level(level)?
             .with_parallel_execution(false)?
             .with_intra_threads(1)?
             .with_inter_threads(1)?
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
             .with_env_allocators()?
+            .with_config_entry("session.record_ep_graph_assignment_info", "1")?
+            .with_execution_providers(providers)?
             .commit_from_memory(model)?;
         return_freed_memory();
         Ok(session)
     }
 }
+
+/// What a provider says, without the blanks and full stops at its end.
+fn words(error: &ort::Error) -> String {
+    error.to_string().trim_end_matches([' ', '.', '\n']).to_owned()
+}
+
+/// `y = Identity(x)`, both f32 with one side of 1: an `onnx.ModelProto` of `onnx/onnx.proto`, opset 13.
+const ONE_NODE: &[u8] = b"\x08\x08\x3a\x37\
+    \x0a\x10\x0a\x01x\x12\x01y\x22\x08Identity\
+    \x12\x01g\
+    \x5a\x0f\x0a\x01x\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01\
+    \x62\x0f\x0a\x01y\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01\
+    \x42\x02\x10\x0d";
 
 /// Hexadecimal SHA-256 of some bytes.
 pub(crate) fn sha256(bytes: &[u8]) -> String {

@@ -71,6 +71,21 @@ pub enum Element {
 }
 
 impl Element {
+    /// Its name, as `model.toml` and JSON write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+            Self::Bf16 => "bf16",
+            Self::U8 => "u8",
+            Self::I8 => "i8",
+            Self::Bool => "bool",
+            Self::I32 => "i32",
+            Self::I64 => "i64",
+        }
+    }
+
     /// Bytes of an element.
     pub fn size(self) -> usize {
         match self {

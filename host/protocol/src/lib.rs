@@ -14,6 +14,7 @@
 
 pub mod clock;
 pub mod confinement;
+pub mod graph;
 pub mod inference;
 pub mod ledger;
 pub mod limit;

@@ -52,7 +52,10 @@ pub fn confine(profile: &Profile<'_>) -> Confinement {
     let parent_death = die_with_parent().map_err(told);
     let core_dumps = limit::no_core_dumps().map_err(told);
     let domain = domain::restrict(profile);
-    let system_calls = calls::restrict(profile.kind);
+    let system_calls = match profile.devices {
+        false => calls::restrict(profile.kind),
+        true => Err(domain::DEVICES.to_owned()),
+    };
 
     let on_every_thread = |done: Result<(), String>| match threads {
         0..=1 => done,

@@ -1,5 +1,7 @@
 //! Landlock: which files, addresses and processes a process reaches by name.
 
+use std::path::PathBuf;
+
 use landlock::{
     ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd, RestrictionStatus, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
@@ -9,6 +11,9 @@ use crate::profile::Profile;
 
 /// The newest interface that the crate knows. Of what is asked for the kernel enforces what it has.
 const NEWEST: ABI = ABI::V9;
+
+/// Why a measure is not taken where drivers of devices work.
+pub(crate) const DEVICES: &str = "models run on a device whose driver needs it";
 
 /// What is in force, or why not.
 pub(crate) struct Domain {
@@ -32,19 +37,25 @@ pub(crate) fn restrict(profile: &Profile<'_>) -> Domain {
         Err(reason) => Err(reason.clone()),
     };
     Domain {
-        files: since(ABI::V3, "truncating files"),
+        files: match profile.devices {
+            false => since(ABI::V3, "truncating files"),
+            true => Err(DEVICES.to_owned()),
+        },
         network: since(ABI::V4, "TCP"),
         scopes: since(ABI::V6, "signals and abstract sockets"),
     }
 }
 
 fn apply(profile: &Profile<'_>) -> Result<RestrictionStatus, RulesetError> {
-    let mut ruleset = Ruleset::default()
-        .handle_access(AccessFs::from_all(NEWEST))?
-        .handle_access(AccessNet::from_all(NEWEST))?
-        .scope(Scope::from_all(NEWEST))?
-        .create()?;
-    for folder in profile.readable.iter().filter_map(|path| PathFd::new(path).ok()) {
+    let ruleset = match profile.devices {
+        false => Ruleset::default().handle_access(AccessFs::from_all(NEWEST))?,
+        true => Ruleset::default(),
+    };
+    let mut ruleset =
+        ruleset.handle_access(AccessNet::from_all(NEWEST))?.scope(Scope::from_all(NEWEST))?.create()?;
+    // What is not restricted takes no rules.
+    let readable: &[PathBuf] = if profile.devices { &[] } else { &profile.readable };
+    for folder in readable.iter().filter_map(|path| PathFd::new(path).ok()) {
         ruleset = ruleset.add_rule(PathBeneath::new(folder, AccessFs::ReadFile))?;
     }
     if let Some(file) = profile.reopened {

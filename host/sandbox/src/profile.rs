@@ -11,6 +11,8 @@ pub struct Profile<'a> {
     pub(crate) readable: Vec<PathBuf>,
     /// An open file that may be opened once more for reading.
     pub(crate) reopened: Option<BorrowedFd<'a>>,
+    /// Whether drivers of devices work in the process.
+    pub(crate) devices: bool,
 }
 
 /// Which system calls a process makes.
@@ -25,17 +27,23 @@ impl<'a> Profile<'a> {
     /// A session's worker: no files, no network. `component` can be opened once more through its entry under
     /// `/proc/self/fd`, which is the one way in which Wasmtime maps a compiled component, until [`crate::seal`].
     pub fn worker(component: Option<BorrowedFd<'a>>) -> Self {
-        Self { kind: Kind::Worker, readable: Vec::new(), reopened: component }
+        Self { kind: Kind::Worker, readable: Vec::new(), reopened: component, devices: false }
     }
 
     /// The compiler: the descriptors that it inherited, and threads.
     pub fn compile() -> Self {
-        Self { kind: Kind::Compile, readable: Vec::new(), reopened: None }
+        Self { kind: Kind::Compile, readable: Vec::new(), reopened: None, devices: false }
     }
 
     /// The inference process, once ONNX Runtime is loaded: it still reads models beneath `models`, makes memory to warm
     /// them, and takes the descriptors of sessions.
     pub fn inference(models: Vec<PathBuf>) -> Self {
-        Self { kind: Kind::Inference, readable: models, reopened: None }
+        Self { kind: Kind::Inference, readable: models, reopened: None, devices: false }
+    }
+
+    /// The same where models run on a device other than the processor: its driver opens files, writes to them and makes
+    /// calls of its own, which nobody has a list of. Files and system calls are not restricted, and are reported so.
+    pub fn with_devices(self) -> Self {
+        Self { devices: true, ..self }
     }
 }

@@ -44,11 +44,15 @@ fn trials() -> Vec<Trial> {
             succeeds(name)
         }));
     }
-    let tests: [Test; 9] = [
+    let tests: [Test; 10] = [
         ("the_kernel_says_what_is_in_force", the_kernel_says_what_is_in_force),
         ("what_a_worker_needs_goes_on_working", what_a_worker_needs_goes_on_working),
         ("an_abort_still_ends_a_confined_process", an_abort_still_ends_a_confined_process),
         ("only_granted_folders_can_be_read", only_granted_folders_can_be_read),
+        (
+            "what_a_devices_driver_needs_is_left_and_reported_as_missing",
+            what_a_devices_driver_needs_is_left_and_reported_as_missing,
+        ),
         (
             "a_component_can_be_opened_once_more_until_the_door_is_closed",
             a_component_can_be_opened_once_more_until_the_door_is_closed,
@@ -93,6 +97,11 @@ fn child(role: &str, rest: &[&str]) {
             println!("{}", outcome(std::fs::read_to_string(&file)));
             println!("{}", outcome(std::fs::read_to_string(beside)));
             println!("{} {}", outcome(writing), outcome(more));
+        }
+        ("driver", [beside]) => {
+            let confinement = confine(&Profile::inference(Vec::new()).with_devices());
+            println!("{}", outcome(std::fs::read_to_string(beside)));
+            println!("{confinement:?}");
         }
         ("component", [component, other]) => {
             let component = File::open(component).unwrap();
@@ -295,6 +304,18 @@ fn only_granted_folders_can_be_read() -> Result<(), Failed> {
     if has_landlock() {
         assert_eq!(lines[1], "error Some(13)", "the file beside");
     }
+    Ok(())
+}
+
+fn what_a_devices_driver_needs_is_left_and_reported_as_missing() -> Result<(), Failed> {
+    let (_folder, _granted, beside) = files();
+    let lines = printed(&["driver", beside.to_str().unwrap()]);
+    assert!(!lines[0].starts_with("error"), "{}", lines[0]);
+    let (enforced, missing) = lines[1].split_once("missing").unwrap();
+    for measure in ["Files", "SystemCalls"] {
+        assert!(missing.contains(measure) && !enforced.contains(measure), "{measure}: {}", lines[1]);
+    }
+    assert!(missing.contains("driver") && enforced.contains("NoNewPrivileges"), "{}", lines[1]);
     Ok(())
 }
 

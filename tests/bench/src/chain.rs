@@ -106,10 +106,20 @@ pub struct Chain {
 impl Chain {
     /// Starts a host, and returns when it says that it is ready.
     pub async fn start(paths: &Paths, workplace: &Workplace, cameras: &[Camera]) -> Result<Self> {
+        Self::start_with(paths, workplace, cameras, json!({})).await
+    }
+
+    /// Starts a host with more in its config: sections with the keys that are set there besides.
+    pub async fn start_with(
+        paths: &Paths,
+        workplace: &Workplace,
+        cameras: &[Camera],
+        more: Value,
+    ) -> Result<Self> {
         // Free a moment ago; nothing on this machine is likely to take it before the host does.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let folder = workplace.folder.path();
-        let config = json!({
+        let mut config = json!({
             "server": {"listen": address.to_string()},
             "inference": {"library": paths.library, "preload": [object_detect::model::DEFAULT.name]},
             "models": {"directory": paths.models},
@@ -119,6 +129,7 @@ impl Chain {
             "subscriptions": {"grace_s": 1, "sources": ["rtsp://127.0.0.1", "file:"]},
             "cameras": cameras.iter().map(Camera::config).collect::<Vec<_>>(),
         });
+        add(&mut config, more);
         let file = folder.join("config.json");
         std::fs::write(&file, config.to_string())?;
         let log = folder.join("host.log");
@@ -135,6 +146,11 @@ impl Chain {
             anyhow!("{error:#}; the host's last words:\n{}", tail.join("\n"))
         })?;
         Ok(chain)
+    }
+
+    /// Where the API is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// When the host was started.
@@ -194,6 +210,18 @@ impl Chain {
             },
             ended = self.host.ended() => Err(ended),
         }
+    }
+}
+
+/// Adds the keys of `more` to an object, those of objects within it one by one.
+fn add(to: &mut Value, more: Value) {
+    match (to, more) {
+        (Value::Object(to), Value::Object(more)) => {
+            for (key, value) in more {
+                add(to.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (to, more) => *to = more,
     }
 }
 

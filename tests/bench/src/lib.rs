@@ -12,8 +12,9 @@
 //! cost      bare loop x 2 | host + 2 workers + inference on files | again ...   CPU per result, ratio
 //! live      N RTSP cameras: results a second, CPU, memory, latency of each station
 //! twenty    20 RTSP cameras at a low rate: the host's own CPU | 20 idle workers: PSS by mapping
+//! fairness  9 cameras at 2 results a second: alone | beside a session that floods the inference process | again ...
 //! joining   subscribe to first result: running camera, cold camera, file
-//! recovery  SIGKILL of a worker to its next result
+//! recovery  SIGKILL of a worker, of the inference process: to the next result
 //! ```
 //!
 //! Nothing here asserts a time; a machine that cannot run a part is an error that says so.

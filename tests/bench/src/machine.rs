@@ -100,6 +100,12 @@ impl Snapshot {
         Spent { by_role, wall_s, other_cores }
     }
 
+    /// The process of a role that has used the most CPU time so far.
+    pub fn busiest(&self, role: Role) -> Option<u32> {
+        let of_role = self.processes.iter().filter(|process| process.role == role);
+        of_role.max_by(|one, other| one.cpu_s.total_cmp(&other.cpu_s)).map(|process| process.pid)
+    }
+
     /// Numbers of the processes of a role.
     pub fn pids(&self, role: Role) -> impl Iterator<Item = u32> {
         self.processes.iter().filter(move |process| process.role == role).map(|process| process.pid)

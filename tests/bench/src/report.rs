@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::machine::{Machine, Role};
 use crate::phases::cost::Cost;
+use crate::phases::fairness::{Fairness, Round};
 use crate::phases::joining::Joining;
 use crate::phases::live::{Live, Moments, STATIONS};
 use crate::phases::recovery::Recovery;
@@ -31,6 +32,8 @@ pub struct Report {
     pub live: Vec<Live>,
     /// Twenty sessions.
     pub twenty: Twenty,
+    /// Cameras beside one that floods.
+    pub fairness: Fairness,
     /// Subscribe to first result.
     pub joining: Joining,
     /// A worker is killed.
@@ -58,6 +61,8 @@ impl Display for Report {
         self.live(f)?;
         writeln!(f)?;
         self.twenty(f)?;
+        writeln!(f)?;
+        self.fairness(f)?;
         writeln!(f)?;
         self.moments(f)
     }
@@ -177,13 +182,34 @@ impl Report {
         writeln!(f, "  {}", named.collect::<Vec<_>>().join(", "))
     }
 
+    fn fairness(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Fairness { cameras, rate, rounds, ratio } = &self.fairness;
+        writeln!(
+            f,
+            "{cameras} cameras at {rate} results/s, beside one on a file as fast as it goes: latency p50 / p99"
+        )?;
+        for (index, Round { alone, beside, flood_rate, ratio }) in rounds.iter().enumerate() {
+            writeln!(
+                f,
+                "  {:>5}  alone {:.1} / {:.1} ms, beside it {:.1} / {:.1} ms; it got {flood_rate:.1} results/s; \
+                 p99 ratio {ratio:.2}",
+                index + 1,
+                alone.p50,
+                alone.p99,
+                beside.p50,
+                beside.p99
+            )?;
+        }
+        writeln!(f, "  median of the p99 ratios: {ratio:.2}")
+    }
+
     fn moments(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Joining { running, cold, gop_s, file, repeats } = &self.joining;
         writeln!(f, "subscribe to first result, {repeats} times each: median, max")?;
         writeln!(f, "  running camera  {}", milliseconds(running))?;
         writeln!(f, "  cold camera     {}   (one GOP is {gop_s:.1} s)", milliseconds(cold))?;
         writeln!(f, "  file            {}   (start of a worker and one frame)", milliseconds(file))?;
-        let Recovery { noticed, ready, result, restarted, repeats } = &self.recovery;
+        let Recovery { noticed, ready, result, restarted, inference, interval, repeats } = &self.recovery;
         writeln!(f, "worker killed, {repeats} times: median, max")?;
         writeln!(f, "  noticed         {}", milliseconds(noticed))?;
         writeln!(
@@ -193,7 +219,10 @@ impl Report {
         )?;
         writeln!(f, "  first result    {}", milliseconds(result))?;
         writeln!(f, "worker restarted by the API, {repeats} times: median, max")?;
-        writeln!(f, "  first result    {}", milliseconds(restarted))
+        writeln!(f, "  first result    {}", milliseconds(restarted))?;
+        writeln!(f, "inference process killed, {repeats} times: median, max")?;
+        writeln!(f, "  next result     {}", milliseconds(inference))?;
+        writeln!(f, "  without a kill  {}   (between two results)", milliseconds(interval))
     }
 }
 

@@ -8,7 +8,7 @@ use clap::Parser;
 use ocelli_bench::chain::Workplace;
 use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::{CLIP, Paths};
-use ocelli_bench::phases::{Environment, cost, joining, live, recovery, twenty};
+use ocelli_bench::phases::{Environment, cost, fairness, joining, live, recovery, twenty};
 use ocelli_bench::report::Report;
 
 /// Numbers of cameras: one that has the machine to itself, then as many as two cores can serve, then twice as many.
@@ -74,6 +74,8 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     }
     progress("twenty sessions");
     let twenty = twenty::measure(&environment).await.context("twenty sessions")?;
+    progress("cameras beside one that floods");
+    let fairness = fairness::measure(&environment).await.context("fairness")?;
     progress("subscribe to first result");
     let joining = joining::measure(&environment).await.context("joining")?;
     progress("a worker is killed");
@@ -87,6 +89,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         cost,
         live: by_cameras,
         twenty,
+        fairness,
         joining,
         recovery,
     })

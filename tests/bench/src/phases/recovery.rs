@@ -1,4 +1,4 @@
-//! A worker that dies, and one that is restarted.
+//! A worker that dies, one that is restarted, and an inference process that dies.
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
@@ -10,6 +10,7 @@ use super::{Environment, SETTLE};
 use crate::cameras::Cameras;
 use crate::chain::{Camera, Chain};
 use crate::child::terminate;
+use crate::machine::Role;
 
 /// The figures of this phase, in seconds.
 #[derive(Debug, Serialize)]
@@ -22,6 +23,11 @@ pub struct Recovery {
     pub result: Moments,
     /// From asking for a restart to the first result: the old worker ends, a new one starts.
     pub restarted: Moments,
+    /// From SIGKILL of the inference process to the session's next result: the rest of the time until the camera's next
+    /// picture and that picture's own way are in it.
+    pub inference: Moments,
+    /// Between two results of the session when nothing dies.
+    pub interval: Moments,
     /// How often each was measured.
     pub repeats: usize,
 }
@@ -55,6 +61,19 @@ pub async fn measure(environment: &Environment) -> Result<Recovery> {
         let came = subscriber.result(&camera.id).await?;
         restarted.push(came.duration_since(asked).as_secs_f64());
     }
+    let (mut inference, mut interval) = (Vec::new(), Vec::new());
+    for _ in 0..environment.repeats {
+        subscriber.latencies(Instant::now() + SETTLE).await?;
+        let last = subscriber.result(&camera.id).await?;
+        interval.push(subscriber.result(&camera.id).await?.duration_since(last).as_secs_f64());
+        // With a spare there are two; the one that has worked is the one that serves.
+        let snapshot = chain.snapshot()?;
+        let serving = snapshot.busiest(Role::Inference).context("there is no inference process to kill")?;
+        let killed = Instant::now();
+        terminate(serving, Signal::KILL)?;
+        // What the worker had in hand was lost with the process: the next result is one that the next process gave.
+        inference.push(subscriber.result(&camera.id).await?.duration_since(killed).as_secs_f64());
+    }
     chain.stop().await?;
     server.stop().await?;
     Ok(Recovery {
@@ -62,6 +81,8 @@ pub async fn measure(environment: &Environment) -> Result<Recovery> {
         ready: Moments::of(&ready),
         result: Moments::of(&result),
         restarted: Moments::of(&restarted),
+        inference: Moments::of(&inference),
+        interval: Moments::of(&interval),
         repeats: environment.repeats,
     })
 }

@@ -1,0 +1,77 @@
+//! `ocelli-inference --inspect`: tells what a model file has, for the host's command line.
+//!
+//! The file is a stranger's and ONNX Runtime parses it, so this process does nothing else: it confines itself once the
+//! library is loaded and the file is open, with little memory and little time.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use ocelli_protocol::graph::Inspection;
+use ocelli_sandbox::{Profile, confine, limit};
+
+use crate::error::EngineError;
+use crate::model::graph_tensor;
+use crate::runtime::{Runtime, sha256};
+
+/// Largest file in bytes: what protobuf, in which models are written, allows for a message.
+const MAX_FILE: u64 = 2 << 30;
+
+/// Private memory in bytes: what ONNX Runtime takes for itself, ...
+const OWN_MEMORY: u64 = 1 << 30;
+
+/// ... and how many copies of the file there are: its bytes, the message made of them, the weights.
+const COPIES: u64 = 4;
+
+/// CPU time in seconds. The largest file takes a few.
+const CPU_SECONDS: u64 = 60;
+
+/// Why a file was not inspected.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// ONNX Runtime cannot be loaded.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    File(#[from] std::io::Error),
+    /// It is larger than a model can be.
+    #[error("it has {0} bytes; a model has at most {MAX_FILE}")]
+    TooLarge(u64),
+    /// It is no graph.
+    #[error("it is no model that ONNX Runtime can read: {0}")]
+    Graph(#[from] ort::Error),
+}
+
+/// Loads the library, confines this process, and reads the model. `ORT_DISABLE_TELEMETRY=1` must be in the environment,
+/// and the process must have one thread. `sha256` is the library's, where it has to be a certain one.
+pub fn inspect(
+    file: &Path,
+    library: &Path,
+    library_sha256: Option<&str>,
+) -> Result<Inspection, InspectError> {
+    let mut model = File::open(file)?;
+    let bytes = model.metadata()?.len();
+    if bytes > MAX_FILE {
+        return Err(InspectError::TooLarge(bytes));
+    }
+    let runtime = Runtime::load(library, library_sha256)?;
+    limit::memory(OWN_MEMORY + COPIES * bytes)?;
+    limit::cpu_time(CPU_SECONDS)?;
+    // Not even the file's folder: weights in files beside the model are not read.
+    let confinement = confine(&Profile::inference(Vec::new()));
+    if !confinement.is_complete() {
+        tracing::debug!("not confined as it should be: {}", confinement.lacks());
+    }
+    let mut content = Vec::new();
+    model.by_ref().take(MAX_FILE).read_to_end(&mut content)?;
+    let session = runtime.inspected(&content)?;
+    let producer = session.metadata().ok().and_then(|metadata| metadata.producer()).unwrap_or_default();
+    Ok(Inspection {
+        sha256: sha256(&content),
+        bytes: content.len() as u64,
+        producer,
+        inputs: session.inputs().iter().map(graph_tensor).collect(),
+        outputs: session.outputs().iter().map(graph_tensor).collect(),
+    })
+}
