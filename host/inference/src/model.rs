@@ -95,7 +95,7 @@ impl Catalogue {
 }
 
 impl Entry {
-    fn new(model: Model) -> Result<Self, String> {
+    pub(crate) fn new(model: Model) -> Result<Self, String> {
         let signature = Arc::new(Signature::new(&model)?);
         Ok(Self { model, signature, bytes: Mutex::new(Weak::<[u8; 0]>::new() as Weak<[u8]>) })
     }

@@ -6,9 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ocelli_protocol::inference::{
-    Attach, Configure, Device, FromHost, MAX_PACKET, PacketError, ToHost, receive_with, send,
-};
+use ocelli_protocol::inference::{Attach, FromHost, MAX_PACKET, PacketError, ToHost, receive_with, send};
 use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process;
 use ocelli_sandbox::{Profile, confine, limit};
@@ -22,8 +20,8 @@ use crate::inspect::inspect;
 const LOG_FILTER: &str = "info,ort=error,ort::ep=warn";
 
 /// What the program `ocelli-inference` does: it serves sessions until the host wants no more or closes its socket.
-/// `before_run` is none but in a program for tests. With `--inspect FILE --library PATH [SHA256]` it tells what a model
-/// file has instead, as JSON.
+/// `ocelli-inference --inspect FILE --library PATH [SHA256]` tells what a model file has instead, as JSON.
+/// `before_run` is none but in a program for tests.
 ///
 /// To be the whole of `main`: descriptor 3 is taken over, all above it are closed, and the process is confined.
 #[allow(unsafe_code)]
@@ -50,7 +48,7 @@ pub fn main(before_run: Hook) -> ExitCode {
             return print_inspection(file, library, sha256.first().copied());
         }
         _ => {
-            tracing::error!("usage: --inspect FILE --library PATH [SHA256]");
+            tracing::error!("usage: ocelli-inference --inspect FILE --library PATH [SHA256]");
             return ExitCode::from(2);
         }
     }
@@ -104,11 +102,15 @@ fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
     };
     let ledger = ledger.into_iter().next().ok_or("the host sent no ledger")?;
     let ledger = Ledger::map(ledger).map_err(|error| format!("the ledger cannot be used: {error}"))?;
-    limit_memory(&configure)?;
+    let memory = configure.memory;
     let prepared = Engine::prepare(configure, ledger).map_err(|error| error.to_string())?;
     let mut profile = Profile::inference(prepared.folders());
-    if prepared.uses_devices() {
-        profile = profile.with_devices();
+    match memory {
+        // A driver reserves as much as the device and the machine have together.
+        _ if prepared.uses_devices() => profile = profile.with_devices(),
+        Some(bytes) => limit::memory(bytes)
+            .map_err(|error| format!("cannot bound the memory to {bytes} bytes: {error}"))?,
+        None => {}
     }
     let confinement = confine(&profile);
     let told = Arc::clone(host);
@@ -147,16 +149,6 @@ fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
             Err(error) => return Err(format!("a message of the host: {error}")),
         }
     }
-}
-
-/// Bounds private memory. Not with a device, whose driver reserves as much as the device and the machine have together.
-fn limit_memory(configure: &Configure) -> Result<(), String> {
-    let Some(bytes) = configure.memory else { return Ok(()) };
-    if configure.models.iter().any(|model| model.device != Device::Cpu) {
-        tracing::warn!("`inference.memory_mb` is not enforced by the system where models run on a device");
-        return Ok(());
-    }
-    limit::memory(bytes).map_err(|error| format!("cannot bound the memory to {bytes} bytes: {error}"))
 }
 
 /// Takes on a session. One that cannot be taken on must not cost the others theirs.
