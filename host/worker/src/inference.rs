@@ -1,8 +1,9 @@
 //! Asks the inference process for models and runs.
 //!
 //! One request at a time. The inference process may be replaced under a request: its successor says `Hello`, and the
-//! request is sent again. A request that was not answered in time stays *unsettled*: the blocks that it named may still
-//! be written to, so they are kept until its answer comes, and no new request is sent before.
+//! request is sent again, as often as that happens. Who is to blame for a death is the host's to judge: a request that may
+//! not be run again it answers itself. A request that was not answered in time stays *unsettled*: the blocks that it named
+//! may still be written to, so they are kept until its answer comes, and no new request is sent before.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -13,11 +14,16 @@ use ocelli_protocol::inference::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::arena::Block;
+use crate::arena::{Arena, Block};
+use crate::tally::Tally;
 
-/// How often a request may outlive the process that it was sent to. The second time, the request itself is the likely
-/// cause.
-const MAX_DEATHS: u32 = 2;
+/// How much longer than a request's own time the worker waits for its answer. The inference process answers at the
+/// deadline itself, and one that hangs is killed half a second later, whereupon the host answers. So this is run into only
+/// where neither gets to it.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Most models of its own that a component has loaded. Each takes memory in the inference process until the session ends.
+const MAX_OWN_MODELS: usize = 8;
 
 /// Why a request brought nothing: a code of wasi:nn and a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,36 +51,89 @@ pub struct Signature {
     pub outputs: Vec<TensorDeclaration>,
 }
 
+/// A model that may be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// By what name to run it.
+    pub name: String,
+    /// See [`Signature`].
+    pub signature: Arc<Signature>,
+}
+
+/// A model that the component brought. Its bytes are kept: the next inference process knows nothing of it.
+struct Own {
+    bytes: Vec<u8>,
+    opened: Opened,
+    /// What the inference process that has it calls it.
+    name: String,
+    /// Inference processes that had said `Hello` when it was loaded.
+    greetings: u64,
+}
+
 /// A request whose answer has not come, with the blocks that must not be reused until it does.
 struct Unsettled {
     request: FromWorker,
     _blocks: Vec<Arc<Block>>,
-    deaths: u32,
 }
 
 /// The worker's end of the connection.
 pub struct Client {
     socket: OwnedFd,
     buffer: Vec<u8>,
+    arena: Arc<Arena>,
+    tally: Arc<Tally>,
     last_id: u64,
     timeout: Duration,
-    greeted: bool,
+    /// Inference processes that have said `Hello`.
+    greetings: u64,
+    own: Vec<Own>,
     unsettled: Option<Unsettled>,
 }
 
 impl Client {
-    /// A client over the inherited packet socket. `timeout` bounds each request, waiting in the queue included.
-    pub fn new(socket: OwnedFd, timeout: Duration) -> Self {
-        Self { socket, buffer: vec![0; MAX_PACKET], last_id: 0, timeout, greeted: false, unsettled: None }
+    /// A client over the inherited packet socket, whose requests name blocks of `arena` and are counted in `tally`.
+    /// `timeout` is what the inference process gives each request, waiting in the queue included.
+    pub fn new(socket: OwnedFd, timeout: Duration, arena: Arc<Arena>, tally: Arc<Tally>) -> Self {
+        Self {
+            socket,
+            buffer: vec![0; MAX_PACKET],
+            arena,
+            tally,
+            last_id: 0,
+            timeout: timeout.saturating_add(GRACE),
+            greetings: 0,
+            own: Vec::new(),
+            unsettled: None,
+        }
     }
 
-    /// Asks for a model by name. Gives the name by which it is run.
-    pub fn open(&mut self, model: &str) -> Result<(String, Signature), InferenceError> {
+    /// Asks for a model of the host's by name. `patience` is what the caller has left.
+    pub fn open(&mut self, model: &str, patience: Duration) -> Result<Opened, InferenceError> {
         let id = self.next_id();
-        match self.exchange(FromWorker::Open { id, model: model.to_owned() }, Vec::new())? {
-            ToWorker::Opened { model, inputs, outputs, .. } => Ok((model, Signature { inputs, outputs })),
-            other => Err(unexpected(&other)),
+        self.opened(FromWorker::Open { id, model: model.to_owned() }, Vec::new(), patience)
+    }
+
+    /// Has a model of the component's own loaded: the bytes of an ONNX file. The same bytes are loaded once. Too many
+    /// models, and more bytes than there is shared memory for, are [`ErrorCode::TooLarge`].
+    pub fn load(&mut self, bytes: Vec<u8>, patience: Duration) -> Result<Opened, InferenceError> {
+        if let Some(own) = self.own.iter().find(|own| own.bytes == bytes) {
+            return Ok(own.opened.clone());
         }
+        let held: usize = self.own.iter().map(|own| own.bytes.len()).sum();
+        let most = self.arena.capacity();
+        if self.own.len() >= MAX_OWN_MODELS || held.saturating_add(bytes.len()) > most {
+            let message = format!(
+                "a model of {} bytes beside {} with {held} bytes: a session may bring {MAX_OWN_MODELS} models with \
+                 {most} bytes together",
+                bytes.len(),
+                self.own.len()
+            );
+            return Err(InferenceError::new(ErrorCode::TooLarge, message));
+        }
+        let opened = self.load_bytes(&bytes, patience)?;
+        let (name, greetings) = (opened.name.clone(), self.greetings);
+        self.own.push(Own { bytes, opened: opened.clone(), name, greetings });
+        Ok(opened)
     }
 
     /// Runs a model. `inputs` lie in `blocks`; the outputs are written into `output`.
@@ -84,27 +143,101 @@ impl Client {
         inputs: Vec<PlacedTensor>,
         mut blocks: Vec<Arc<Block>>,
         output: &Arc<Block>,
+        patience: Duration,
     ) -> Result<Vec<PlacedTensor>, InferenceError> {
+        blocks.push(Arc::clone(output));
+        let ran = match self.run_once(model, &inputs, &blocks, output, patience) {
+            Err(error) if error.code == ErrorCode::NotFound && self.load_again(model, patience)? => {
+                self.run_once(model, &inputs, &blocks, output, patience)
+            }
+            ran => ran,
+        };
+        self.tally.count(|counters| match &ran {
+            Ok(Ran::Done { queued_ns, run_ns, .. }) => {
+                counters.inferred += 1;
+                counters.inference_wait_ns = counters.inference_wait_ns.saturating_add(*queued_ns);
+                counters.inference_run_ns = counters.inference_run_ns.saturating_add(*run_ns);
+            }
+            Ok(Ran::Stale { .. }) => counters.inference_stale += 1,
+            Err(_) => counters.inference_failed += 1,
+        });
+        match ran? {
+            Ran::Done { outputs, .. } => Ok(outputs),
+            Ran::Stale { waited_ms } => Err(stale(waited_ms)),
+        }
+    }
+
+    fn run_once(
+        &mut self,
+        model: &str,
+        inputs: &[PlacedTensor],
+        blocks: &[Arc<Block>],
+        output: &Block,
+        patience: Duration,
+    ) -> Result<Ran, InferenceError> {
         let id = self.next_id();
+        let own = self.own.iter().find(|own| own.opened.name == model);
         let request = FromWorker::Run {
             id,
-            model: model.to_owned(),
-            inputs,
+            model: own.map_or(model, |own| &own.name).to_owned(),
+            inputs: inputs.to_vec(),
             output_offset: output.offset() as u64,
             output_length: output.len() as u64,
         };
-        blocks.push(Arc::clone(output));
-        match self.exchange(request, blocks)? {
-            ToWorker::Done { outputs, .. } => {
+        match self.exchange(request, blocks.to_vec(), patience)? {
+            ToWorker::Done { outputs, queued_ns, run_ns, .. } => {
                 let room = output.offset()..output.offset() + output.len();
                 let inside = |tensor: &PlacedTensor| {
                     tensor.range().is_some_and(|range| range.start >= room.start && range.end <= room.end)
                 };
                 if outputs.iter().all(inside) {
-                    Ok(outputs)
+                    Ok(Ran::Done { outputs, queued_ns, run_ns })
                 } else {
                     Err(InferenceError::new(ErrorCode::RuntimeError, "an output lies outside its block"))
                 }
+            }
+            ToWorker::Stale { waited_ms, .. } => Ok(Ran::Stale { waited_ms }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn load_bytes(&mut self, bytes: &[u8], patience: Duration) -> Result<Opened, InferenceError> {
+        let mut block = self.arena.allocate(bytes.len()).ok_or_else(|| {
+            let free = self.arena.largest_free();
+            let message =
+                format!("a model of {} bytes does not fit: {free} bytes are free in one piece", bytes.len());
+            InferenceError::new(ErrorCode::TooLarge, message)
+        })?;
+        block.bytes_mut().get_mut(..bytes.len()).unwrap_or_default().copy_from_slice(bytes);
+        let (offset, length) = (block.offset() as u64, bytes.len() as u64);
+        let request = FromWorker::Load { id: self.next_id(), offset, length };
+        self.opened(request, vec![Arc::new(block)], patience)
+    }
+
+    /// Loads a model of the component's own once more where another inference process has taken over since. Gives whether
+    /// that was done.
+    fn load_again(&mut self, model: &str, patience: Duration) -> Result<bool, InferenceError> {
+        let greetings = self.greetings;
+        let lost = |own: &Own| own.opened.name == model && own.greetings < greetings;
+        let Some(index) = self.own.iter().position(lost) else { return Ok(false) };
+        let mut own = self.own.swap_remove(index);
+        let loaded = self.load_bytes(&own.bytes, patience);
+        if let Ok(loaded) = &loaded {
+            (own.name, own.greetings) = (loaded.name.clone(), self.greetings);
+        }
+        self.own.push(own);
+        loaded.map(|_| true)
+    }
+
+    fn opened(
+        &mut self,
+        request: FromWorker,
+        blocks: Vec<Arc<Block>>,
+        patience: Duration,
+    ) -> Result<Opened, InferenceError> {
+        match self.exchange(request, blocks, patience)? {
+            ToWorker::Opened { model, inputs, outputs, .. } => {
+                Ok(Opened { name: model, signature: Arc::new(Signature { inputs, outputs }) })
             }
             other => Err(unexpected(&other)),
         }
@@ -115,37 +248,50 @@ impl Client {
         self.last_id
     }
 
-    /// Sends a request and waits for its answer. `Failed` comes back as an error.
-    fn exchange(&mut self, request: FromWorker, blocks: Vec<Arc<Block>>) -> Result<ToWorker, InferenceError> {
-        let deadline = Instant::now() + self.timeout;
-        if self.unsettled.is_some() {
-            // The answer itself came too late to be of use.
-            self.settle(deadline)?;
-        }
-        send(self.socket.as_fd(), &request).map_err(lost)?;
-        self.unsettled = Some(Unsettled { request, _blocks: blocks, deaths: 0 });
-        match self.settle(deadline)? {
-            ToWorker::Failed { code, message, .. } => Err(InferenceError { code, message }),
-            ToWorker::Stale { waited_ms, .. } => Err(stale(waited_ms)),
-            answer => Ok(answer),
+    /// Sends a request and waits for its answer, no longer than the caller's patience. `Failed` comes back as an error.
+    fn exchange(
+        &mut self,
+        request: FromWorker,
+        blocks: Vec<Arc<Block>>,
+        patience: Duration,
+    ) -> Result<ToWorker, InferenceError> {
+        let wait = self.timeout.min(patience);
+        let deadline = Instant::now() + wait;
+        let answered = self.exchange_until(request, blocks, deadline)?;
+        match answered {
+            Some(ToWorker::Failed { code, message, .. }) => Err(InferenceError { code, message }),
+            Some(answer) => Ok(answer),
+            None => {
+                let message = format!("no answer from the inference process within {} ms", wait.as_millis());
+                Err(InferenceError::new(ErrorCode::Timeout, message))
+            }
         }
     }
 
+    /// None: no answer in time.
+    fn exchange_until(
+        &mut self,
+        request: FromWorker,
+        blocks: Vec<Arc<Block>>,
+        deadline: Instant,
+    ) -> Result<Option<ToWorker>, InferenceError> {
+        // The answer to an earlier request comes too late to be of use.
+        if self.unsettled.is_some() && self.settle(deadline)?.is_none() {
+            return Ok(None);
+        }
+        send(self.socket.as_fd(), &request).map_err(lost)?;
+        self.unsettled = Some(Unsettled { request, _blocks: blocks });
+        self.settle(deadline)
+    }
+
     /// Waits for the answer to the unsettled request.
-    fn settle(&mut self, deadline: Instant) -> Result<ToWorker, InferenceError> {
+    fn settle(&mut self, deadline: Instant) -> Result<Option<ToWorker>, InferenceError> {
         loop {
-            let answer = self.receive(deadline)?;
-            let Some(unsettled) = &mut self.unsettled else { return Ok(answer) };
+            let Some(answer) = self.receive(deadline)? else { return Ok(None) };
+            let Some(unsettled) = &self.unsettled else { return Ok(Some(answer)) };
             match &answer {
                 ToWorker::Hello => {
-                    unsettled.deaths += u32::from(self.greeted);
-                    self.greeted = true;
-                    if unsettled.deaths >= MAX_DEATHS {
-                        self.unsettled = None;
-                        let message =
-                            format!("the inference process died {MAX_DEATHS} times on this request");
-                        return Err(InferenceError::new(ErrorCode::RuntimeError, message));
-                    }
+                    self.greetings += 1;
                     // The request may be the one that the last process took with it. If it still waits in the
                     // socket, the inference process sees its number twice and runs it once.
                     send(self.socket.as_fd(), &unsettled.request).map_err(lost)?;
@@ -156,28 +302,32 @@ impl Client {
                 | ToWorker::Failed { id, .. } => {
                     if *id == unsettled.request.id() {
                         self.unsettled = None;
-                        return Ok(answer);
+                        return Ok(Some(answer));
                     }
                 }
             }
         }
     }
 
-    fn receive(&mut self, deadline: Instant) -> Result<ToWorker, InferenceError> {
+    /// The next message, or none where none has come by then.
+    fn receive(&mut self, deadline: Instant) -> Result<Option<ToWorker>, InferenceError> {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).ok();
         let mut descriptors = [PollFd::new(&self.socket, PollFlags::IN)];
         let ready = rustix::io::retry_on_intr(|| poll(&mut descriptors, timeout.as_ref()))
             .map_err(|errno| lost(PacketError::Io(errno)))?;
         if ready == 0 {
-            let message =
-                format!("no answer from the inference process within {} ms", self.timeout.as_millis());
-            return Err(InferenceError::new(ErrorCode::Timeout, message));
+            return Ok(None);
         }
-        receive(self.socket.as_fd(), &mut self.buffer).map_err(lost)
+        receive(self.socket.as_fd(), &mut self.buffer).map(Some).map_err(lost)
     }
 }
 
+/// What came of a run.
+enum Ran {
+    Done { outputs: Vec<PlacedTensor>, queued_ns: u64, run_ns: u64 },
+    Stale { waited_ms: u32 },
+}
 fn lost(error: PacketError) -> InferenceError {
     InferenceError::new(ErrorCode::RuntimeError, format!("the inference process cannot be reached: {error}"))
 }
@@ -200,72 +350,131 @@ fn unexpected(answer: &ToWorker) -> InferenceError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::Arena;
     use ocelli_protocol::inference::{Element, packet_pair};
     use ocelli_protocol::shm::SharedMemory;
-    use std::os::fd::OwnedFd;
+    use ocelli_protocol::worker::Counters;
 
     const GENEROUS: Duration = Duration::from_secs(60);
+    const MEMORY: usize = 16 << 10;
+
+    /// What the inference process receives next.
+    type Next<'a> = &'a mut dyn FnMut() -> FromWorker;
+
+    /// A client, and the other end of its socket.
+    fn pair() -> (Client, OwnedFd) {
+        let (ours, theirs) = packet_pair().unwrap();
+        let arena = Arena::new(SharedMemory::create(MEMORY).unwrap());
+        (Client::new(ours, GENEROUS, arena, Arc::default()), theirs)
+    }
 
     /// Plays the inference process: `serve` gets the socket and a receive function.
-    fn served(
-        serve: impl FnOnce(&OwnedFd, &mut dyn FnMut() -> FromWorker) + Send + 'static,
-    ) -> (Client, OwnedFd) {
-        let (ours, theirs) = packet_pair().unwrap();
+    fn served(serve: impl FnOnce(&OwnedFd, Next<'_>) + Send + 'static) -> (Client, OwnedFd) {
+        let (client, theirs) = pair();
         let kept = theirs.try_clone().unwrap();
         std::thread::spawn(move || {
             let mut buffer = vec![0; MAX_PACKET];
             serve(&theirs, &mut || receive(theirs.as_fd(), &mut buffer).unwrap());
         });
-        (Client::new(ours, GENEROUS), kept)
+        (client, kept)
     }
 
-    fn opened(id: u64) -> ToWorker {
-        ToWorker::Opened { id, model: "model".into(), inputs: Vec::new(), outputs: Vec::new() }
+    fn tell(socket: &OwnedFd, message: &ToWorker) {
+        send(socket.as_fd(), message).unwrap();
+    }
+
+    fn opened(id: u64, model: &str) -> ToWorker {
+        ToWorker::Opened { id, model: model.into(), inputs: Vec::new(), outputs: Vec::new() }
+    }
+
+    fn done(id: u64) -> ToWorker {
+        ToWorker::Done { id, outputs: Vec::new(), queued_ns: 30, run_ns: 500 }
+    }
+
+    fn failed(id: u64, code: ErrorCode) -> ToWorker {
+        ToWorker::Failed { id, code, message: "its words".into() }
+    }
+
+    /// Runs a model without inputs, whose outputs may take 4096 bytes.
+    fn run(client: &mut Client, model: &str) -> Result<Vec<PlacedTensor>, InferenceError> {
+        let output = Arc::new(client.arena.allocate(4096).unwrap());
+        client.run(model, Vec::new(), Vec::new(), &output, GENEROUS)
     }
 
     #[test]
-    fn a_request_is_sent_again_to_the_next_process() {
+    fn a_request_is_sent_again_to_each_next_process() {
         let (mut client, _kept) = served(|socket, next| {
-            send(socket.as_fd(), &ToWorker::Hello).unwrap();
+            tell(socket, &ToWorker::Hello);
             let lost = next();
-            // The first process may have read the request once before its hello arrived, and dies here.
-            send(socket.as_fd(), &ToWorker::Hello).unwrap();
-            while next() != lost {}
-            send(socket.as_fd(), &opened(lost.id())).unwrap();
+            // The first process may have read the request once before its hello arrived, and dies here; so do three more.
+            for _ in 0..4 {
+                tell(socket, &ToWorker::Hello);
+                while next() != lost {}
+            }
+            tell(socket, &opened(lost.id(), "model"));
         });
-        assert!(client.open("model").is_ok());
+        assert!(client.open("model", GENEROUS).is_ok());
     }
 
     #[test]
-    fn a_request_that_kills_twice_is_given_up() {
+    fn a_request_that_the_host_gives_up_is_answered_with_its_words() {
         let (mut client, _kept) = served(|socket, next| {
-            (0..3).for_each(|_| send(socket.as_fd(), &ToWorker::Hello).unwrap());
-            let request = next();
-            assert_eq!(request.id(), 1);
+            let id = next().id();
+            (0..2).for_each(|_| tell(socket, &ToWorker::Hello));
+            tell(socket, &failed(id, ErrorCode::RuntimeError));
+            tell(socket, &ToWorker::Hello);
+            while next().id() == id {}
+            tell(socket, &opened(id + 1, "model"));
         });
-        let error = client.open("model").unwrap_err();
-        assert_eq!(error.code, ErrorCode::RuntimeError);
-        assert!(error.message.contains("died 2 times"), "{error}");
+        let error = run(&mut client, "model").unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::RuntimeError, "its words"));
+        assert_eq!(client.tally.counters().inference_failed, 1);
+        assert!(client.open("model", GENEROUS).is_ok(), "the next request is a new one");
+    }
+
+    #[test]
+    fn runs_are_counted_by_what_came_of_them() {
+        let (mut client, _kept) = served(|socket, next| {
+            for _ in 0..2 {
+                tell(socket, &done(next().id()));
+            }
+            tell(socket, &ToWorker::Stale { id: next().id(), waited_ms: 2100 });
+            tell(socket, &failed(next().id(), ErrorCode::Timeout));
+        });
+        run(&mut client, "model").unwrap();
+        run(&mut client, "model").unwrap();
+        let stale = run(&mut client, "model").unwrap_err();
+        assert_eq!(stale.code, ErrorCode::Timeout);
+        assert!(stale.message.contains("2100 ms") && stale.message.contains("inference.stale_ms"), "{stale}");
+        assert_eq!(run(&mut client, "model").unwrap_err().code, ErrorCode::Timeout);
+        let Counters {
+            inferred, inference_failed, inference_stale, inference_wait_ns, inference_run_ns, ..
+        } = client.tally.counters();
+        assert_eq!((inferred, inference_failed, inference_stale), (2, 1, 1));
+        assert_eq!((inference_wait_ns, inference_run_ns), (60, 1000));
     }
 
     #[test]
     fn blocks_of_an_unanswered_request_are_not_given_out_again() {
-        let (ours, theirs) = packet_pair().unwrap();
-        let mut client = Client::new(ours, Duration::ZERO);
-        let arena = Arena::new(SharedMemory::create(8192).unwrap());
+        let (mut client, theirs) = pair();
+        let arena = Arc::clone(&client.arena);
         let output = Arc::new(arena.allocate(4096).unwrap());
-        let error = client.run("model", Vec::new(), Vec::new(), &output).unwrap_err();
+        let error = client.run("model", Vec::new(), Vec::new(), &output, Duration::ZERO).unwrap_err();
         assert_eq!(error.code, ErrorCode::Timeout);
         drop(output);
-        assert_eq!(arena.largest_free(), 4096, "the block is still under the request");
+        assert_eq!(arena.largest_free(), MEMORY - 4096, "the block is still under the request");
 
-        send(theirs.as_fd(), &ToWorker::Failed { id: 1, code: ErrorCode::Unknown, message: String::new() })
-            .unwrap();
-        client.timeout = GENEROUS;
-        send(theirs.as_fd(), &opened(2)).unwrap();
-        assert!(client.open("model").is_ok());
-        assert_eq!(arena.largest_free(), 8192);
+        tell(&theirs, &failed(1, ErrorCode::Unknown));
+        tell(&theirs, &opened(2, "model"));
+        assert!(client.open("model", GENEROUS).is_ok());
+        assert_eq!(arena.largest_free(), MEMORY);
+    }
+
+    #[test]
+    fn the_callers_patience_may_be_shorter_than_the_requests_time() {
+        let (mut client, _theirs) = pair();
+        let error = client.open("model", Duration::from_millis(7)).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Timeout);
+        assert!(error.message.contains("7 ms"), "{error}");
     }
 
     #[test]
@@ -274,12 +483,55 @@ mod tests {
             let id = next().id();
             let tensor =
                 PlacedTensor { name: "y".into(), element: Element::F32, shape: vec![1024], offset: 4096 };
-            send(socket.as_fd(), &ToWorker::Done { id, outputs: vec![tensor], queued_ns: 0, run_ns: 0 })
-                .unwrap();
+            tell(socket, &ToWorker::Done { id, outputs: vec![tensor], queued_ns: 0, run_ns: 0 });
         });
-        let arena = Arena::new(SharedMemory::create(8192).unwrap());
-        let output = Arc::new(arena.allocate(4096).unwrap());
-        let error = client.run("model", Vec::new(), Vec::new(), &output).unwrap_err();
+        let error = run(&mut client, "model").unwrap_err();
         assert!(error.message.contains("outside"), "{error}");
+        assert_eq!(client.tally.counters().inference_failed, 1);
+    }
+
+    #[test]
+    fn the_same_bytes_are_loaded_once_and_give_their_room_back() {
+        let (mut client, _kept) = served(|socket, next| {
+            for name in ["own/1", "own/2"] {
+                let FromWorker::Load { id, length, .. } = next() else { panic!("another request") };
+                assert_eq!(length, 5000);
+                tell(socket, &opened(id, name));
+            }
+        });
+        let first = client.load(vec![1; 5000], GENEROUS).unwrap();
+        assert_eq!(client.load(vec![1; 5000], GENEROUS).unwrap(), first);
+        assert_eq!(client.load(vec![2; 5000], GENEROUS).unwrap().name, "own/2");
+        assert_eq!(client.arena.largest_free(), MEMORY);
+        let error = client.load(vec![3; MEMORY - 2 * 5000 + 1], GENEROUS).unwrap_err();
+        assert_eq!(error.code, ErrorCode::TooLarge);
+    }
+
+    #[test]
+    fn a_model_of_the_components_own_is_loaded_again_by_the_next_process() {
+        let (mut client, _kept) = served(|socket, next| {
+            tell(socket, &ToWorker::Hello);
+            let load = next();
+            while next() != load {}
+            tell(socket, &opened(load.id(), "own/1"));
+
+            let run = next();
+            tell(socket, &ToWorker::Hello);
+            assert_eq!(next(), run);
+            tell(socket, &failed(run.id(), ErrorCode::NotFound));
+            let FromWorker::Load { id, length, .. } = next() else { panic!("another request") };
+            assert_eq!(length, 9);
+            tell(socket, &opened(id, "own/7"));
+            let FromWorker::Run { id, model, .. } = next() else { panic!("another request") };
+            assert_eq!(model, "own/7");
+            tell(socket, &done(id));
+            // Not known, by a process that has loaded it: nothing is tried twice.
+            tell(socket, &failed(next().id(), ErrorCode::NotFound));
+        });
+        let own = client.load(vec![1; 9], GENEROUS).unwrap();
+        run(&mut client, &own.name).unwrap();
+        let counters = client.tally.counters();
+        assert_eq!((counters.inferred, counters.inference_failed), (1, 0));
+        assert_eq!(run(&mut client, &own.name).unwrap_err().code, ErrorCode::NotFound);
     }
 }

@@ -18,11 +18,10 @@ use wasmtime::component::Component;
 
 use crate::arena::Arena;
 use crate::engine;
-use crate::guest::instance::{CallError, Instance};
-use crate::guest::state::State;
+use crate::guest::instance::{CallError, Factory, Instance};
+use crate::guest::state::Surroundings;
 use crate::heartbeat::Heartbeat;
 use crate::host_link::HostLink;
-use crate::inference::Client;
 use crate::queue::{Work, WorkQueue};
 use crate::tally::Tally;
 use crate::video::{Frame, Stream};
@@ -101,14 +100,14 @@ fn prepare(
     limit::memory(start.limits.memory).map_err(at(Stage::Setup))?;
     limit::open_files(start.limits.open_files).map_err(at(Stage::Setup))?;
     let arena = Arena::new(SharedMemory::map(tensors).map_err(at(Stage::Setup))?);
-    let client = Client::new(inference, Duration::from_millis(u64::from(start.limits.inference_timeout_ms)));
     let settings = serde_json::from_str(&start.settings).map_err(at(Stage::Setup))?;
-    let state = State::new(host.clone(), arena, client, settings, start.limits, Arc::clone(tally));
+    let surroundings = Surroundings::new(host.clone(), arena, inference, start.limits, Arc::clone(tally));
 
     let engine = engine::engine().map_err(at(Stage::Load))?;
     let component = load(&engine, component).map_err(at(Stage::Load))?;
     seal(confinement).map_err(at(Stage::Setup))?;
-    let mut instance = Instance::new(&engine, &component, state).map_err(told(Stage::Instantiate))?;
+    let factory = Factory::new(&engine, &component, surroundings).map_err(told(Stage::Instantiate))?;
+    let mut instance = factory.instance(settings).map_err(told(Stage::Instantiate))?;
     let description = instance.describe().map_err(told(Stage::Init))?;
     host.send(&FromWorker::Described(description));
     instance.init(&start.settings).map_err(told(Stage::Init))?;
@@ -216,10 +215,7 @@ fn process(
             Work::Frame(frame) => {
                 let number = frame.number;
                 let processed = instance.process(frame);
-                let counters = tally.count(|counters| {
-                    counters.processed += 1;
-                    counters.inferred = instance.inferences();
-                });
+                let counters = tally.count(|counters| counters.processed += 1);
                 match processed {
                     Ok(result) => host.send(&FromWorker::Result { result, counters }),
                     Err(CallError::Refused(message)) => {

@@ -115,6 +115,11 @@ impl Deadline {
         }
     }
 
+    /// What the call has left by the clock.
+    pub fn clock_left(&self, clock_ns: u64) -> Duration {
+        Duration::from_nanos(self.clock_ns.saturating_sub(clock_ns))
+    }
+
     /// Whether the call may go on. Waiting, for inference say, uses no CPU time.
     pub fn check(&self, cpu_ns: u64, clock_ns: u64) -> Result<(), Exceeded> {
         let (cpu, clock) = self.limits;

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::{Description, FrameResult, Level, Stations};
+use serde_json::{Map, Value};
 use wasmtime::component::{Component, HasSelf, Linker, Resource};
 use wasmtime::{Engine, Store};
 
-use super::bindings::CameraPipeline;
+use super::bindings::{CameraPipeline, CameraPipelinePre};
 use super::deadline::{Ticker, bounded, install, start_call};
 use super::frames::FrameHandle;
 use super::limits::Exceeded;
 use super::nn;
 use super::output::{self, MAX_BYTES, MAX_SNAPSHOT};
-use super::state::{MAX_HANDLES, State};
+use super::state::{MAX_HANDLES, State, Surroundings};
 use crate::host_link::cut;
 use crate::video::Frame;
 
@@ -35,29 +36,51 @@ pub enum CallError {
     },
 }
 
+/// A component whose imports are found, from which instances are made.
+pub struct Factory {
+    engine: Engine,
+    driver: Arc<Driver>,
+    component: CameraPipelinePre<State>,
+    surroundings: Surroundings,
+}
+
+impl Factory {
+    /// Links a component. An import that this host does not offer is an error.
+    pub fn new(
+        engine: &Engine,
+        component: &Component,
+        surroundings: Surroundings,
+    ) -> Result<Self, CallError> {
+        let linked = || {
+            let component = CameraPipelinePre::new(linker(engine)?.instantiate_pre(component)?)?;
+            Ok((component, Arc::new(Driver::new(engine)?)))
+        };
+        let (component, driver) = linked().map_err(|error| trap(&error))?;
+        Ok(Self { engine: engine.clone(), driver, component, surroundings })
+    }
+
+    /// A new instance, with nothing of those before it. A memory over its limit is an error. `settings` is what it finds
+    /// in `wasi:config/store`.
+    pub fn instance(&self, settings: Map<String, Value>) -> Result<Instance, CallError> {
+        let mut store = Store::new(&self.engine, State::new(self.surroundings.clone(), settings));
+        store.limiter(|state| &mut state.limiter);
+        store.set_max_component_handles(MAX_HANDLES);
+        install(&mut store);
+        let driver = Arc::clone(&self.driver);
+        let component =
+            driver.run(&mut store, MAX_BYTES, async |store| self.component.instantiate_async(store).await)?;
+        Ok(Instance { driver, store, component })
+    }
+}
+
 /// A component, ready to be called.
 pub struct Instance {
-    driver: Driver,
+    driver: Arc<Driver>,
     store: Store<State>,
     component: CameraPipeline,
 }
 
 impl Instance {
-    /// Instantiates a component. An import that this host does not offer, or a memory over its limit, is an error.
-    pub fn new(engine: &Engine, component: &Component, state: State) -> Result<Self, CallError> {
-        let mut store = Store::new(engine, state);
-        store.limiter(|state| &mut state.limiter);
-        store.set_max_component_handles(MAX_HANDLES);
-        install(&mut store);
-        let (linker, driver) = linker(engine)
-            .and_then(|linker| Ok((linker, Driver::new(engine)?)))
-            .map_err(|error| trap(&error))?;
-        let component = driver.run(&mut store, MAX_BYTES, async |store| {
-            CameraPipeline::instantiate_async(store, component, &linker).await
-        })?;
-        Ok(Self { driver, store, component })
-    }
-
     /// What the component says of itself.
     pub fn describe(&mut self) -> Result<Description, CallError> {
         self.call(MAX_BYTES, async |component, store| {
@@ -130,11 +153,6 @@ impl Instance {
                 emitted: monotonic_ns(),
             },
         })
-    }
-
-    /// Inferences that the component has asked for so far.
-    pub fn inferences(&self) -> u64 {
-        self.store.data().inferences
     }
 
     /// Makes one call that may return up to `max_returned` bytes.

@@ -12,14 +12,13 @@ use ocelli_protocol::wire::Reader;
 use ocelli_protocol::worker::{Decode, FrameResult, FromWorker, WorkerLimits};
 
 use super::components::{Guest, IDLE, RESULT, SLEEP, test_engine};
-use super::instance::{CallError, Instance};
-use super::state::State;
+use super::instance::{CallError, Factory, Instance};
+use super::state::Surroundings;
 use super::state::tests::limits;
 use crate::alone::alone;
 use crate::arena::Arena;
 use crate::heartbeat::Heartbeat;
 use crate::host_link::HostLink;
-use crate::inference::Client;
 use crate::tally::Tally;
 use crate::video::{Frame, Stream, clips};
 
@@ -52,11 +51,10 @@ fn instantiate_after(
     let (ours, host) = UnixStream::pair().unwrap();
     let (socket, _) = packet_pair().unwrap();
     let arena = Arena::new(SharedMemory::create(64 << 10).unwrap());
-    let client = Client::new(socket, Duration::from_secs(60));
     let tally = Arc::new(Tally::default());
-    let state =
-        State::new(HostLink::over(ours), arena, client, serde_json::Map::new(), limits, Arc::clone(&tally));
-    Some(match Instance::new(&engine, &component, state) {
+    let surroundings = Surroundings::new(HostLink::over(ours), arena, socket, limits, Arc::clone(&tally));
+    let factory = Factory::new(&engine, &component, surroundings);
+    Some(match factory.and_then(|factory| factory.instance(serde_json::Map::new())) {
         Ok(instance) => Ok(Running { instance, tally, host }),
         Err(error) => {
             let (limit, message) = trap(error);

@@ -10,6 +10,8 @@ mod limit_tests;
 pub mod limits;
 pub mod log;
 pub mod nn;
+#[cfg(test)]
+mod nn_tests;
 pub mod output;
 pub mod state;
 pub mod support;

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ocelli_protocol::clock::monotonic_ns;
-use ocelli_protocol::inference::{
-    Element, ErrorCode, MAX_RANK, MAX_TENSORS, PlacedTensor, TensorDeclaration,
-};
+use ocelli_protocol::inference::{Element, ErrorCode, MAX_RANK, PlacedTensor, TensorDeclaration};
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::shm::ALIGNMENT;
 use wasmtime::StoreContextMut;
@@ -17,7 +15,7 @@ use super::bindings::wasi::nn::{errors, graph, inference, tensor};
 use super::state::State;
 use crate::arena::Block;
 use crate::host_link::cut;
-use crate::inference::{InferenceError, Signature};
+use crate::inference::{InferenceError, Opened};
 
 /// The name under which `tensor` is imported.
 const TENSOR_INTERFACE: &str = "wasi:nn/tensor@0.2.0-rc-2024-10-28";
@@ -42,9 +40,15 @@ impl Tensor {
         Self { element, shape, block: Arc::new(block), range: 0..length }
     }
 
-    fn placed(&self, name: String) -> PlacedTensor {
+    /// As an input of this name and element type.
+    fn placed_as(&self, declared: &TensorDeclaration) -> PlacedTensor {
         let offset = (self.block.offset() + self.range.start) as u64;
-        PlacedTensor { name, element: self.element, shape: self.shape.clone(), offset }
+        let TensorDeclaration { name, element, .. } = declared;
+        PlacedTensor { name: name.clone(), element: *element, shape: self.shape.clone(), offset }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.block.bytes().get(self.range.clone()).unwrap_or_default()
     }
 
     fn data(&self) -> Bytes {
@@ -56,16 +60,13 @@ struct TensorBytes(Tensor);
 
 impl AsRef<[u8]> for TensorBytes {
     fn as_ref(&self) -> &[u8] {
-        self.0.block.bytes().get(self.0.range.clone()).unwrap_or_default()
+        self.0.bytes()
     }
 }
 
 /// A model that a component has loaded.
 #[derive(Debug, Clone)]
-pub struct Graph {
-    name: String,
-    signature: Arc<Signature>,
-}
+pub struct Graph(Opened);
 
 /// A model ready to compute.
 #[derive(Debug, Clone)]
@@ -91,33 +92,56 @@ fn output_room(outputs: &[TensorDeclaration]) -> Option<usize> {
     })
 }
 
-fn compute(
-    state: &mut State,
-    graph: &Graph,
-    inputs: &[(String, Tensor)],
-) -> Result<Vec<(String, Tensor)>, InferenceError> {
-    if inputs.len() > MAX_TENSORS {
-        return Err(invalid(format!("{} inputs: at most {MAX_TENSORS} are taken", inputs.len())));
-    }
-    for declared in &graph.signature.inputs {
-        let name = &declared.name;
-        let given = inputs.iter().find(|(given, _)| given == name);
-        let (_, given) =
-            given.ok_or_else(|| invalid(format!("model {}: input {name:?} is missing", graph.name)))?;
-        if given.element != declared.element || !declared.admits(&given.shape) {
-            return Err(invalid(format!(
-                "model {}: input {name:?} is {:?} {:?}, the model takes {:?} {:?}",
-                graph.name, given.element, given.shape, declared.element, declared.shape
-            )));
+/// Puts what was given for a model's inputs into the model's order. Names are checked, and types and shapes.
+fn bind<'a>(model: &'a Opened, given: &'a [(String, Tensor)]) -> Result<Vec<Bound<'a>>, InferenceError> {
+    let wrong = |what: String| invalid(format!("model {}: {what}", model.name));
+    let declared = &model.signature.inputs;
+    for (index, (name, _)) in given.iter().enumerate() {
+        if given.iter().take(index).any(|(other, _)| other == name) {
+            return Err(wrong(format!("input {name:?} is given twice")));
+        }
+        if !declared.iter().any(|declared| declared.name == *name) {
+            let takes: Vec<_> = declared.iter().map(|declared| format!("{:?}", declared.name)).collect();
+            return Err(wrong(format!("there is no input {name:?}, the model takes {}", takes.join(", "))));
         }
     }
+    let bound = declared.iter().map(|declared| {
+        let name = &declared.name;
+        let found = given.iter().find(|(given, _)| given == name);
+        let (_, tensor) = found.ok_or_else(|| wrong(format!("input {name:?} is missing")))?;
+        if tensor_type(tensor.element) != tensor_type(declared.element) || !declared.admits(&tensor.shape) {
+            return Err(wrong(format!(
+                "input {name:?} is {:?} {:?}, the model takes {:?} {:?}",
+                tensor.element, tensor.shape, declared.element, declared.shape
+            )));
+        }
+        // What else a byte holds is no truth value, and native code may take it for anything.
+        if declared.element == Element::Bool && tensor.bytes().iter().any(|&byte| byte > 1) {
+            return Err(wrong(format!("input {name:?} holds truth values, each 0 or 1")));
+        }
+        Ok(Bound { declared, tensor })
+    });
+    bound.collect()
+}
+
+/// An input of a model, and the tensor given for it.
+struct Bound<'a> {
+    declared: &'a TensorDeclaration,
+    tensor: &'a Tensor,
+}
+
+fn compute(
+    state: &mut State,
+    model: &Opened,
+    inputs: &[(String, Tensor)],
+) -> Result<Vec<(String, Tensor)>, InferenceError> {
+    let inputs = bind(model, inputs)?;
     // A model that tells its outputs' sizes at run time alone gets the largest piece that is left.
-    let room = output_room(&graph.signature.outputs).unwrap_or_else(|| state.arena.largest_free());
+    let room = output_room(&model.signature.outputs).unwrap_or_else(|| state.arena.largest_free());
     let output = state.arena.allocate(room).map(Arc::new).ok_or_else(|| no_room(room, state))?;
-    let placed = inputs.iter().map(|(name, tensor)| tensor.placed(name.clone())).collect();
-    let blocks = inputs.iter().map(|(_, tensor)| Arc::clone(&tensor.block)).collect();
-    let outputs = state.inference.run(&graph.name, placed, blocks, &output)?;
-    state.inferences += 1;
+    let placed = inputs.iter().map(|input| input.tensor.placed_as(input.declared)).collect();
+    let blocks = inputs.iter().map(|input| Arc::clone(&input.tensor.block)).collect();
+    let outputs = state.ask(|client, patience| client.run(&model.name, placed, blocks, &output, patience))?;
     state.inferred_ns = monotonic_ns();
     outputs
         .into_iter()
@@ -236,24 +260,61 @@ fn tensor_type(element: Element) -> tensor::TensorType {
     }
 }
 
+/// Whether a graph may be loaded so. What a model runs on is the operator's to say: `cpu` is what a component asks for
+/// that leaves it to the host, and a `gpu` or a `tpu` is not to be had by asking.
+fn loadable(
+    mut builders: Vec<graph::GraphBuilder>,
+    encoding: graph::GraphEncoding,
+    target: graph::ExecutionTarget,
+) -> Result<graph::GraphBuilder, InferenceError> {
+    use graph::{ExecutionTarget, GraphEncoding};
+    match encoding {
+        GraphEncoding::Onnx | GraphEncoding::Autodetect => {}
+        other => {
+            let message = format!("encoding {other:?}: this host runs models in ONNX alone");
+            return Err(InferenceError::new(ErrorCode::InvalidEncoding, message));
+        }
+    }
+    if target != ExecutionTarget::Cpu {
+        let message = format!("target {target:?}: what models run on is the host's setting; ask for the cpu");
+        return Err(InferenceError::new(ErrorCode::UnsupportedOperation, message));
+    }
+    match (builders.pop(), builders.len()) {
+        (Some(bytes), 0) if !bytes.is_empty() => Ok(bytes),
+        (last, before) => {
+            let count = before + usize::from(last.is_some());
+            Err(invalid(format!("a graph in {count} parts: an ONNX file is one part, and not empty")))
+        }
+    }
+}
+
+impl State {
+    fn push_graph(&mut self, opened: Result<Opened, InferenceError>) -> Fallible<Resource<Graph>> {
+        match opened {
+            Ok(opened) => Ok(Ok(self.table.push(Graph(opened))?)),
+            Err(error) => self.nn_error(error),
+        }
+    }
+}
+
 impl graph::Host for State {
     fn load(
         &mut self,
-        _builder: Vec<graph::GraphBuilder>,
-        _encoding: graph::GraphEncoding,
-        _target: graph::ExecutionTarget,
+        builders: Vec<graph::GraphBuilder>,
+        encoding: graph::GraphEncoding,
+        target: graph::ExecutionTarget,
     ) -> Fallible<Resource<Graph>> {
-        let message = "models come from the host's catalogue: load them by name";
-        self.nn_error(InferenceError::new(ErrorCode::UnsupportedOperation, message))
+        let loaded = loadable(builders, encoding, target)
+            .and_then(|bytes| self.ask(|client, patience| client.load(bytes, patience)));
+        if let Err(InferenceError { code: ErrorCode::TooLarge, message }) = &loaded {
+            self.refuse(Limit::Tensor, message);
+        }
+        self.push_graph(loaded)
     }
 
     fn load_by_name(&mut self, name: String) -> Fallible<Resource<Graph>> {
-        match self.inference.open(&name) {
-            Ok((name, signature)) => {
-                Ok(Ok(self.table.push(Graph { name, signature: Arc::new(signature) })?))
-            }
-            Err(error) => self.nn_error(error),
-        }
+        let opened = self.ask(|client, patience| client.open(&name, patience));
+        self.push_graph(opened)
     }
 }
 
@@ -277,12 +338,12 @@ impl inference::HostGraphExecutionContext for State {
         context: Resource<ExecutionContext>,
         inputs: Vec<(String, Resource<Tensor>)>,
     ) -> Fallible<Vec<(String, Resource<Tensor>)>> {
-        let graph = self.table.get(&context)?.0.clone();
+        let model = self.table.get(&context)?.0.0.clone();
         let inputs: Vec<(String, Tensor)> = inputs
             .into_iter()
             .map(|(name, tensor)| Ok((name, self.table.delete(tensor)?)))
             .collect::<wasmtime::Result<_>>()?;
-        match compute(self, &graph, &inputs) {
+        match compute(self, &model, &inputs) {
             Ok(outputs) => {
                 let outputs = outputs.into_iter().map(|(name, tensor)| Ok((name, self.table.push(tensor)?)));
                 Ok(Ok(outputs.collect::<wasmtime::Result<_>>()?))

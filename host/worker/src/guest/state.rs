@@ -1,8 +1,11 @@
 //! What stands behind a component's imports.
 
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use ocelli_protocol::clock::{monotonic_ns, thread_cpu_ns};
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::{Level, WorkerLimits};
 use serde_json::{Map, Value};
@@ -34,6 +37,37 @@ const MAX_RANDOM: u64 = 1 << 20;
 /// a 4K camera.
 const MAX_PICTURES: usize = 64 << 20;
 
+/// What one instance after another of a worker uses. Cheap to clone.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Where components' lines go.
+    pub log: GuestLog,
+    /// Where tensors lie.
+    pub arena: Arc<Arena>,
+    /// The way to the models.
+    pub inference: Arc<Mutex<Client>>,
+    /// What a component may use.
+    pub limits: WorkerLimits,
+    /// Where what it ran into is counted.
+    pub tally: Arc<Tally>,
+}
+
+impl Surroundings {
+    /// With the inherited `socket` to the inference process.
+    pub fn new(
+        host: HostLink,
+        arena: Arc<Arena>,
+        socket: OwnedFd,
+        limits: WorkerLimits,
+        tally: Arc<Tally>,
+    ) -> Self {
+        let log = GuestLog::new(host, Arc::clone(&tally), limits.log_lines_per_second);
+        let timeout = Duration::from_millis(u64::from(limits.inference_timeout_ms));
+        let inference = Client::new(socket, timeout, Arc::clone(&arena), Arc::clone(&tally));
+        Self { log, arena, inference: Arc::new(Mutex::new(inference)), limits, tally }
+    }
+}
+
 /// The host's side of one instance.
 pub struct State {
     /// Everything that the component holds a handle to.
@@ -45,7 +79,7 @@ pub struct State {
     /// Where tensors lie.
     pub arena: Arc<Arena>,
     /// The way to the models.
-    pub inference: Client,
+    inference: Arc<Mutex<Client>>,
     /// Makes tensors of pictures.
     pub resampler: Resampler,
     /// The pipeline's settings.
@@ -60,8 +94,6 @@ pub struct State {
     pub tally: Arc<Tally>,
     /// Room for its encoded pictures.
     pub pictures: PictureRoom,
-    /// Inferences so far.
-    pub inferences: u64,
     /// When the last inference of the current call had answered, on the monotonic clock; 0 if there was none.
     pub inferred_ns: u64,
     /// What the current call may still use.
@@ -75,16 +107,9 @@ pub struct State {
 }
 
 impl State {
-    /// The state of a new instance.
-    pub fn new(
-        host: HostLink,
-        arena: Arc<Arena>,
-        inference: Client,
-        settings: Map<String, Value>,
-        limits: WorkerLimits,
-        tally: Arc<Tally>,
-    ) -> Self {
-        let log = GuestLog::new(host, Arc::clone(&tally), limits.log_lines_per_second);
+    /// The state of a new instance with these settings.
+    pub fn new(surroundings: Surroundings, settings: Map<String, Value>) -> Self {
+        let Surroundings { log, arena, inference, limits, tally } = surroundings;
         let stderr = Console::new(log.clone(), Level::Warn, "stderr");
         let wasi = WasiCtx::builder()
             .stdout(Console::new(log.clone(), Level::Info, "stdout"))
@@ -111,12 +136,18 @@ impl State {
             limits,
             tally,
             pictures: PictureRoom::default(),
-            inferences: 0,
             inferred_ns: 0,
-            deadline: Deadline::after(0, 0, &limits),
+            deadline: Deadline::after(thread_cpu_ns(), monotonic_ns(), &limits),
             host_calls: Arc::default(),
             max_returned: MAX_BYTES,
         }
+    }
+
+    /// Asks the inference process, with the time that the current call has left.
+    pub fn ask<T>(&mut self, question: impl FnOnce(&mut Client, Duration) -> T) -> T {
+        // One thread calls components: the lock is never waited for.
+        let mut client = self.inference.lock().unwrap_or_else(PoisonError::into_inner);
+        question(&mut client, self.deadline.clock_left(monotonic_ns()))
     }
 
     /// Counts and remembers a refusal that the component may survive.
