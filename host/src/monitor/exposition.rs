@@ -3,6 +3,8 @@
 //! Nothing is kept between two scrapes: each one is made from what is so at its moment, so the series of a session end with
 //! it.
 
+mod analysis;
+
 use std::fmt;
 
 use ocelli_protocol::limit::Limit;
@@ -16,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::alerts::{Alert, Room};
 use super::process::{Usage, WorkerUsage};
+use crate::analyze::Figures;
 use crate::event::{Counts, State};
 use crate::session::Observation;
 
@@ -52,6 +55,7 @@ pub(super) struct Program {
 #[derive(Debug)]
 pub(super) struct Exposition {
     pub(super) sessions: Vec<Session>,
+    pub(super) analysis: Figures,
     pub(super) programs: Vec<Program>,
     /// Open descriptors of the host, and its limit.
     pub(super) descriptors: Option<(u64, u64)>,
@@ -81,6 +85,7 @@ impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let mut out = Families(&mut encoder);
         self.host(&mut out)?;
+        self.analysis(&mut out)?;
         self.lives(&mut out)?;
         self.frames(&mut out)?;
         self.workers(&mut out)

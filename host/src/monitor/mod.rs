@@ -20,6 +20,7 @@ use serde_json::{Map, Number, Value};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use crate::analyze::Analyses;
 use crate::config::Config;
 use crate::event::{ALERT, Event, Hub, rfc3339};
 use crate::inference::Inference;
@@ -42,6 +43,7 @@ pub struct Monitor {
 
 struct Shared {
     sessions: Sessions,
+    analyses: Analyses,
     inference: Inference,
     hub: Hub,
     lost_lines: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -70,6 +72,7 @@ impl Monitor {
     /// tokio runtime.
     pub fn start(
         sessions: Sessions,
+        analyses: Analyses,
         inference: Inference,
         hub: Hub,
         config: watch::Receiver<Arc<Config>>,
@@ -79,6 +82,7 @@ impl Monitor {
         let folders = [("logs", now.logs.directory.clone()), ("store", now.store.directory.clone())];
         let shared = Arc::new(Shared {
             sessions,
+            analyses,
             inference,
             hub,
             lost_lines: Box::new(lost_lines),
@@ -194,6 +198,7 @@ impl Shared {
         });
         Exposition {
             sessions: sessions.collect(),
+            analysis: self.analyses.figures(),
             programs: vec![
                 Program { name: "host", now: own, cpu: own.map_or(0.0, |own| own.cpu) },
                 Program { name: "inference", now: served_by, cpu: inference },
