@@ -7,6 +7,7 @@
 //! Imports point down only: `api -> deploy, monitor -> session -> source, inference, event -> config`. [`telemetry`] stands
 //! beside, [`serve`] composes, and the command line lies on top.
 
+pub mod analyze;
 pub mod api;
 pub mod config;
 pub mod deploy;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use ocelli::config::{Config, ConfigError, DEFAULT_PATH};
-use ocelli::deploy::find_pipeline;
+use ocelli::deploy::{find_named, find_pipeline};
 use ocelli::telemetry::{self, TelemetryError};
 
 /// Live camera analytics whose pipelines cannot hurt each other.
@@ -96,6 +96,11 @@ fn check(path: &Path) -> anyhow::Result<()> {
     for camera in &config.cameras {
         if let Err(error) = find_pipeline(&camera.pipeline, &config) {
             problems.push(format!("camera {:?}: {:#}", camera.id, anyhow::Error::from(error)));
+        }
+    }
+    for kept in &config.analyze.pipelines {
+        if let Err(error) = find_named(&kept.name, &config) {
+            problems.push(format!("analyze.pipelines: {:#}", anyhow::Error::from(error)));
         }
     }
     if problems.is_empty() {

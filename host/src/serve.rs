@@ -12,9 +12,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use crate::analyze::{Analyses, Workers};
 use crate::api::{Control, Refusal, Server, Timing};
 use crate::config::{Config, Isolation};
-use crate::deploy::{DeployError, Deployer, find_pipeline};
+use crate::deploy::{DeployError, Deployer, find_named, find_pipeline};
 use crate::event::Hub;
 use crate::inference::Inference;
 use crate::inference::catalogue::{ShownModel, ShownRun};
@@ -71,6 +72,7 @@ pub async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
 struct Host {
     sessions: Sessions,
     deployer: Deployer,
+    analyses: Analyses,
     server: Server,
     /// Offers the models again when they have changed.
     offering: JoinHandle<()>,
@@ -86,6 +88,9 @@ impl Host {
         for camera in &config.cameras {
             find_pipeline(&camera.pipeline, config).with_context(|| format!("camera {:?}", camera.id))?;
         }
+        for kept in &config.analyze.pipelines {
+            find_named(&kept.name, config).context("analyze.pipelines")?;
+        }
         let programs = Programs::find()?;
         check_sandbox(&programs, config.session_processes.sandbox).await?;
         let offer = Offer::new(config)?;
@@ -96,29 +101,39 @@ impl Host {
         let compiler = programs.compile.clone();
         let sessions = Sessions::new(programs, sources, inference.clone(), hub.clone(), groups, config);
         let deployer = Deployer::new(sessions.clone(), hub.clone(), &compiler, config).await?;
+        let workers = Workers::new(&sessions, deployer.clone(), config.analyze.timeout_ms);
+        let analyses = Analyses::start(&config.analyze, Box::new(workers));
         let in_force = deployer.watch_config();
         let offering = tokio::spawn(Changes::new(offer.clone())?.run(inference.clone()));
-        let monitor =
-            Monitor::start(sessions.clone(), inference.clone(), hub.clone(), in_force, telemetry::lost_lines);
+        let monitor = Monitor::start(
+            sessions.clone(),
+            analyses.clone(),
+            inference.clone(),
+            hub.clone(),
+            in_force,
+            telemetry::lost_lines,
+        );
         deployer.start_configured().await;
         // Whoever connected before waits until here: a client that is answered finds every configured session.
         let control = Operator {
             sessions: sessions.clone(),
             deployer: deployer.clone(),
+            analyses: analyses.clone(),
             monitor,
             models: Models { offer, inference, isolation: config.inference.isolation },
         };
         let server = Server::start(listener, hub, control, Timing::default())?;
         server.set_ready();
         tracing::info!("listening on http://{}", server.address());
-        Ok(Self { sessions, deployer, server, offering })
+        Ok(Self { sessions, deployer, analyses, server, offering })
     }
 
     async fn stop(self, within: Duration) {
         self.offering.abort();
-        let sessions = tokio::time::timeout(within, self.sessions.stop_all("the host stops"));
-        if tokio::join!(sessions, self.server.stop()).0.is_err() {
-            tracing::warn!("some sessions did not end within {} s and are killed", within.as_secs());
+        let sessions = self.sessions.stop_all("the host stops");
+        let workers = async { tokio::join!(sessions, self.analyses.stop()) };
+        if tokio::join!(tokio::time::timeout(within, workers), self.server.stop()).0.is_err() {
+            tracing::warn!("some workers did not end within {} s and are killed", within.as_secs());
         }
         tracing::info!("stopped");
     }
@@ -151,6 +166,7 @@ fn control_groups() -> Option<ControlGroups> {
 struct Operator {
     sessions: Sessions,
     deployer: Deployer,
+    analyses: Analyses,
     monitor: Monitor,
     models: Models,
 }
@@ -240,6 +256,10 @@ impl Control for Operator {
                 .collect(),
             runtime: Runtime { isolation: *isolation },
         }
+    }
+
+    fn analyses(&self) -> &Analyses {
+        &self.analyses
     }
 
     async fn metrics(&self) -> String {

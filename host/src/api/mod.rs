@@ -2,6 +2,8 @@
 //!
 //! Every error answer is a problem of RFC 9457; every WebSocket message is one JSON object, `type` first.
 
+mod analyze;
+mod jobs;
 mod message;
 mod models;
 mod origin;
@@ -15,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use serde::Serialize;
@@ -25,6 +28,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::analyze::Analyses;
 use crate::event::Hub;
 
 /// WebSockets at the same time, far beyond the displays of a site; each holds a file descriptor and up to
@@ -66,6 +70,9 @@ pub trait Control: Clone + Send + Sync + 'static {
 
     /// The models as `GET /v1/models` shows them.
     fn models(&self) -> Self::Models;
+
+    /// The analysis of single pictures.
+    fn analyses(&self) -> &Analyses;
 
     /// The host and its sessions in the OpenMetrics text format.
     fn metrics(&self) -> impl Future<Output = String> + Send;
@@ -190,6 +197,7 @@ impl Server {
 }
 
 fn router<C: Control>(state: State<C>) -> Router {
+    let pictures = DefaultBodyLimit::max(analyze::longest_body(state.control.analyses().bounds()));
     Router::new()
         .route("/healthz", get(rest::health))
         .route("/readyz", get(rest::ready))
@@ -198,6 +206,9 @@ fn router<C: Control>(state: State<C>) -> Router {
         .route("/v1/sessions/{id}", get(rest::session).delete(rest::stop))
         .route("/v1/sessions/{id}/restart", post(rest::restart))
         .route("/v1/models", get(models::list))
+        .route("/v1/analyze/{pipeline}", post(analyze::analyze).layer(pictures))
+        .route("/v1/jobs", get(jobs::list))
+        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
         .route("/v1/ws", get(socket::open))
         .fallback(rest::no_such_path)
         .method_not_allowed_fallback(rest::no_such_method)

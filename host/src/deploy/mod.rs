@@ -14,12 +14,12 @@ use tokio::sync::{Mutex, watch};
 use crate::config::Config;
 use crate::config::source::{Source, SourceError};
 use crate::event::Hub;
-use crate::session::{SessionError, Sessions, Spec};
+use crate::session::{Deployment, SessionError, Sessions, Spec};
 use compile::Compiler;
 
 pub use compile::CompileError;
 pub use configured::Applied;
-pub use pipelines::{PipelineError, find_pipeline};
+pub use pipelines::{PipelineError, find_named, find_pipeline};
 
 /// Why a session could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,9 @@ pub enum DeployError {
     /// The session was refused.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The host itself is at fault.
+    #[error("making the deployment failed: {0}")]
+    Failed(String),
 }
 
 impl DeployError {
@@ -56,6 +59,7 @@ impl DeployError {
             Self::SourceNotAllowed => "source_not_allowed",
             Self::Differs(_) => "session_differs",
             Self::Session(error) => error.code(),
+            Self::Failed(_) => "internal",
         }
     }
 }
@@ -103,6 +107,22 @@ impl Deployer {
     /// and compiled again.
     pub async fn restart(&self, id: &str) -> Result<(), SessionError> {
         if self.retry(id).await { Ok(()) } else { self.inner.sessions.restart(id).await }
+    }
+
+    /// Whether there is a pipeline of this name; if not, why.
+    pub fn knows(&self, pipeline: &str) -> Result<(), DeployError> {
+        Ok(pipelines::find_named(pipeline, &self.config()).map(drop)?)
+    }
+
+    /// A pipeline's component as it is now, compiled if it is new. Compiling may take minutes, and goes on if nobody waits
+    /// for it any more.
+    pub async fn component(&self, pipeline: &str) -> Result<Deployment, DeployError> {
+        let (deployer, pipeline) = (self.clone(), pipeline.to_owned());
+        let compiled = tokio::spawn(async move {
+            let path = pipelines::find_named(&pipeline, &deployer.config())?;
+            Ok(deployer.inner.compiler.deployment(&pipeline, &path).await?)
+        });
+        compiled.await.unwrap_or_else(|error| Err(DeployError::Failed(error.to_string())))
     }
 
     /// Makes sure that a session runs this pipeline on this source: a subscriber's, which ends when its last subscriber

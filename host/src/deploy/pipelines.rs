@@ -39,7 +39,7 @@ pub fn find_pipeline(pipeline: &str, config: &Config) -> Result<PathBuf, Pipelin
 }
 
 /// The component of a pipeline by its name alone: names from outside never become paths.
-pub(super) fn find_named(name: &str, config: &Config) -> Result<PathBuf, PipelineError> {
+pub fn find_named(name: &str, config: &Config) -> Result<PathBuf, PipelineError> {
     let ordinary = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
     if name.is_empty() || name.starts_with('.') || !name.chars().all(ordinary) {
         return Err(PipelineError::NotAName(name.to_owned()));

@@ -3,6 +3,7 @@
 //! Nothing is kept between two scrapes: each one is made from what is so at its moment, so the series of a session end with
 //! it.
 
+mod analysis;
 mod inference;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::alerts::{Alert, Room};
 use super::process::{Usage, WorkerUsage};
+use crate::analyze::Figures;
 use crate::event::{Counts, State};
 use crate::session::Observation;
 pub(super) use inference::Inference;
@@ -56,6 +58,7 @@ pub(super) struct Program {
 #[derive(Debug)]
 pub(super) struct Exposition {
     pub(super) sessions: Vec<Session>,
+    pub(super) analysis: Figures,
     pub(super) programs: Vec<Program>,
     /// Open descriptors of the host, and its limit.
     pub(super) descriptors: Option<(u64, u64)>,
@@ -85,6 +88,7 @@ impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let mut out = Families(&mut encoder);
         self.host(&mut out)?;
+        self.analysis(&mut out)?;
         self.lives(&mut out)?;
         self.frames(&mut out)?;
         self.workers(&mut out)

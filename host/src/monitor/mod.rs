@@ -22,6 +22,7 @@ use serde_json::{Map, Number, Value};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use crate::analyze::Analyses;
 use crate::config::Config;
 use crate::event::{ALERT, Event, Hub, rfc3339};
 use crate::inference::{Inference, Status};
@@ -44,6 +45,7 @@ pub struct Monitor {
 
 struct Shared {
     sessions: Sessions,
+    analyses: Analyses,
     inference: Inference,
     hub: Hub,
     lost_lines: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -72,6 +74,7 @@ impl Monitor {
     /// tokio runtime.
     pub fn start(
         sessions: Sessions,
+        analyses: Analyses,
         inference: Inference,
         hub: Hub,
         config: watch::Receiver<Arc<Config>>,
@@ -81,6 +84,7 @@ impl Monitor {
         let folders = [("logs", now.logs.directory.clone()), ("store", now.store.directory.clone())];
         let shared = Arc::new(Shared {
             sessions,
+            analyses,
             inference,
             hub,
             lost_lines: Box::new(lost_lines),
@@ -197,6 +201,7 @@ impl Shared {
         });
         Exposition {
             sessions: sessions.collect(),
+            analysis: self.analyses.figures(),
             programs: vec![
                 Program { name: "host", now: own, cpu: own.map_or(0.0, |own| own.cpu) },
                 Program { name: "inference", now: Usage::together(&inferring), cpu: inference },

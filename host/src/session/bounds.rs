@@ -14,7 +14,7 @@ const MAX_LINE: usize = 8 << 10;
 const MAX_NAME: usize = 200;
 
 /// Checks the size of a result: the limit that it breaks, and how.
-pub(super) fn result(result: &FrameResult, limits: &WorkerLimits) -> Result<(), (Limit, String)> {
+pub(crate) fn result(result: &FrameResult, limits: &WorkerLimits) -> Result<(), (Limit, String)> {
     let most = limits.events_per_frame as usize;
     at_most(Limit::Events, "events of one frame", result.events.len(), most)?;
     let attachments = result.events.iter().map(|event| event.attachments.len()).sum();
@@ -39,7 +39,7 @@ pub(super) fn result(result: &FrameResult, limits: &WorkerLimits) -> Result<(), 
 }
 
 /// Checks what a pipeline says of itself.
-pub(super) fn description(description: &Description) -> Result<(), String> {
+pub(crate) fn description(description: &Description) -> Result<(), String> {
     let long = |text: &str| text.len() > MAX_NAME;
     if long(&description.name) || long(&description.version) {
         return Err(format!("a pipeline's name and version have at most {MAX_NAME} bytes"));
@@ -48,7 +48,7 @@ pub(super) fn description(description: &Description) -> Result<(), String> {
 }
 
 /// A cause, cut where it is too long to be kept.
-pub(super) fn cause(mut text: String) -> String {
+pub(crate) fn cause(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MAX_CAUSE));
     text
 }

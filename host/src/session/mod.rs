@@ -14,15 +14,17 @@
 //! the source's reader is kept meanwhile. Losses in a row, none of them after ten seconds of results, are a crash loop, which
 //! ends in `failed` and waits for a person.
 
-mod bounds;
+pub(crate) mod bounds;
 mod cgroup;
 mod health;
 pub mod latency;
+mod launch;
 mod phase;
 mod run;
 mod sandbox;
 mod serving;
 mod totals;
+pub(crate) mod watched;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -46,11 +48,18 @@ use crate::event::{Hub, State};
 use crate::inference::{Inference, Share, Terms};
 use crate::source::Sources;
 use latency::Latencies;
+pub(crate) use launch::Launch;
 pub use sandbox::check_sandbox;
 use totals::Totals;
 pub use totals::{Frames, Skipped};
+use watched::Watched;
+pub(crate) use worker::{Outbox, Worker};
 
 pub use cgroup::{ControlGroups, REMEDY as CONTROL_GROUPS_REMEDY, Unavailable};
+
+/// How long loading a component, its `init` and opening its models may take. A model of hundreds of megabytes that is
+/// not preloaded takes tens of seconds.
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Requests to a session's task that may wait.
 const REQUESTS: usize = 32;
@@ -244,7 +253,7 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -293,6 +302,39 @@ impl Limits {
             cleanup: Duration::from_secs(config.session_processes.process_cleanup_timeout),
             sessions: config.session_processes.max_concurrent_sessions,
         }
+    }
+
+    /// As these, for a worker of single pictures: a picture may take `timeout_ms`, and so may all that is done for it.
+    #[must_use]
+    pub(crate) fn for_pictures(self, timeout_ms: u32) -> Self {
+        let worker =
+            WorkerLimits { call_timeout_ms: timeout_ms, inference_timeout_ms: timeout_ms, ..self.worker };
+        Self { worker, ..self }
+    }
+
+    /// What a worker's single pictures get of the inference process. `share` is that of all workers of its pipeline.
+    pub(crate) fn service_for_pictures(&self, share: Share) -> Terms {
+        Terms {
+            share,
+            priority: Priority::default(),
+            timeout_ms: self.worker.inference_timeout_ms,
+            stale_ms: None,
+            may_load: self.may_load,
+        }
+    }
+
+    /// Looks after a worker that is started with these.
+    pub(crate) fn watch(&self) -> Watched {
+        Watched::new(self.health, self.worker)
+    }
+
+    /// Whether a worker that is confined like this may run; if not, why.
+    pub(crate) fn admit(&self, confinement: &Confinement) -> Result<(), String> {
+        if confinement.is_complete() || self.sandbox != Sandbox::Required {
+            return Ok(());
+        }
+        let lacks = confinement.lacks();
+        Err(format!("the worker is not confined as session_processes.sandbox = \"required\" wants: {lacks}"))
     }
 
     /// What a session gets of the inference process. A file's frames all count, so none of them is stale.
@@ -437,6 +479,11 @@ impl Sessions {
         let limits = Mutex::new(Limits::new(config));
         let environment = Environment { programs, sources, inference, hub, groups, limits };
         Self { environment: Arc::new(environment), entries: Arc::default() }
+    }
+
+    /// What every worker needs.
+    pub(crate) fn environment(&self) -> Arc<Environment> {
+        Arc::clone(&self.environment)
     }
 
     /// Takes limits over from another config: those on workers for workers that start from now on, all others at once.

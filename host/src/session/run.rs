@@ -8,29 +8,20 @@ use std::time::{Duration, Instant};
 
 use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::limit::Limit;
-use ocelli_protocol::wire::WireError;
-use ocelli_protocol::worker::{
-    Counters, FromWorker, Level, Mode, Pacing, Stage, Start, ToWorker, WorkerLimits,
-};
+use ocelli_protocol::worker::{Counters, FromWorker, Level, Mode, Pacing};
 use rand::Rng;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 
 use super::bounds;
-use super::cgroup::GroupLimits;
-use super::health::Health;
+use super::launch::Launch;
 use super::phase::{Change, Life};
 use super::serving::{Note, Serving};
-use super::worker::{Outbox, Received, Worker};
-use super::{Environment, Frames, Limits, Request, SessionError, Shared, Spec};
-use crate::config::Sandbox;
+use super::watched::{Unfit, Watched, failed, log, out_of_turn};
+use super::worker::{Outbox, Worker};
+use super::{Environment, Frames, Limits, READY_TIMEOUT, Request, SessionError, Shared, Spec};
 use crate::event::State;
 use crate::inference::{Attachment, catalogue};
 use crate::source::Subscription;
-
-/// How long loading a component, its `init` and opening its models may take. A model of hundreds of megabytes that is
-/// not preloaded takes tens of seconds.
-const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Wait after the first loss of a worker: doubled with each further one in a row, up to the second figure.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -46,13 +37,6 @@ const JITTER: f64 = 0.25;
 /// How long a worker that its session gave up may take to end by itself.
 const END_GRACE: Duration = Duration::from_millis(500);
 
-/// Messages of a worker in a second, beyond which it floods its host: ten times what a camera of 100 frames a second with
-/// all the log lines that a pipeline may write comes to.
-const MAX_MESSAGE_RATE: u64 = 10_000;
-
-/// Log lines that a worker may write for itself between two looks: it tells of damaged pictures every ten seconds.
-const OWN_LINES: f64 = 100.0;
-
 /// How one worker's life ended.
 enum Ended {
     /// Asked for.
@@ -67,6 +51,15 @@ enum Ended {
     Lost(String),
     /// The worker hangs or breaks the protocol: it is killed.
     Broken(String),
+}
+
+impl From<Unfit> for Ended {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Lost(reason) => Self::Lost(reason),
+            Unfit::Broken(reason) => Self::Broken(reason),
+        }
+    }
 }
 
 pub(super) struct Task {
@@ -175,7 +168,7 @@ impl Task {
             shown.control_group = worker.is_in_group();
             shown.allowed = limits.worker;
         });
-        let mut health = Watched::new(limits.health, limits.worker);
+        let mut health = limits.watch();
         let mut outbox = Some(outbox);
         let mut serving = None;
         let ended = loop {
@@ -225,32 +218,21 @@ impl Task {
         component: &OwnedFd,
         limits: Limits,
     ) -> anyhow::Result<(Worker, Outbox, Attachment)> {
-        let environment = Arc::clone(&self.environment);
-        let spec = Arc::clone(&self.spec);
+        let (environment, spec) = (Arc::clone(&self.environment), Arc::clone(&self.spec));
         // Subscribing first lets a cold camera connect while the worker starts. The old subscription goes when the new
         // one is there, so that the reader does not end in between.
         self.subscription = Some(environment.sources.subscribe(&spec.source));
         let live = spec.source.is_live();
-        let service = limits.service(spec.priority, live);
-        let attachment = environment.inference.attach(&spec.id, service).await?;
-        let (mut worker, mut outbox) =
-            Worker::start(&environment.programs, &spec.id, &attachment, component)?;
-        if let Some(groups) = &environment.groups {
-            let group = GroupLimits { memory: limits.worker.memory, cpu_percent: limits.cpu_percent };
-            if let Err(error) = worker.enter_group(groups.clone(), group).await {
-                tracing::warn!(target: "ocelli::session", session = spec.id, "no control group: {error}");
-            }
-        }
-        let start = Start {
-            session: spec.id.clone(),
-            settings: serde_json::to_string(&spec.settings)?,
+        let launch = Launch {
+            name: &spec.id,
+            component,
+            settings: &spec.settings,
             mode: Mode::Stream(if live { Pacing::NewestWins } else { Pacing::EveryFrame }),
             decode: spec.decode,
-            limits: limits.worker,
-            heartbeat_ms: u32::try_from(Health::interval(limits.health).as_millis()).unwrap_or(u32::MAX),
+            terms: limits.service(spec.priority, live),
+            limits,
         };
-        outbox.send(&ToWorker::Start(start), &[]).await?;
-        Ok((worker, outbox, attachment))
+        environment.launch(launch).await
     }
 
     /// Waits until the pipeline is initialised.
@@ -276,9 +258,9 @@ impl Task {
                     FromWorker::Log { level, context, message, frame } => self.log(level, &context, &message, frame),
                     FromWorker::Failed { stage, message, counters, .. } => {
                         self.shared.update(|shown| shown.totals.count_limits(counters.limits));
-                        return Err(failed(stage, message));
+                        return Err(failed(stage, message).into());
                     }
-                    other => return Err(out_of_turn(&other)),
+                    other => return Err(out_of_turn(&other).into()),
                 },
                 _ = health.looks.tick() => health.look(0)?,
                 request = self.requests.recv() => match request {
@@ -310,9 +292,11 @@ impl Task {
         tokio::select! {
             received = worker.inbox.recv() => match health.message(received) {
                 Ok(message) => self.handle(message, serving, health),
-                Err(ended) => Some(ended),
+                Err(unfit) => Some(unfit.into()),
             },
-            _ = health.looks.tick() => health.look(serving.sent.units.load(Ordering::Relaxed)).err(),
+            _ = health.looks.tick() => {
+                health.look(serving.sent.units.load(Ordering::Relaxed)).err().map(Ended::from)
+            }
             Some(note) = serving.notes.recv() => self.note(note),
             request = self.requests.recv() => match request {
                 Some(Request::Restart) => Some(Ended::Restart),
@@ -401,7 +385,7 @@ impl Task {
             }
             FromWorker::Failed { stage, message, counters, .. } => {
                 self.shared.update(|shown| shown.totals.count(serving.frames(counters), counters.limits));
-                return Some(failed(stage, message));
+                return Some(failed(stage, message).into());
             }
             other @ (FromWorker::Finished { .. }
             | FromWorker::Confined(_)
@@ -409,21 +393,16 @@ impl Task {
             | FromWorker::Ready
             | FromWorker::Snapshot
             | FromWorker::Restored(_)
-            | FromWorker::Analyzed { .. }) => return Some(out_of_turn(&other)),
+            | FromWorker::Analyzed { .. }) => return Some(out_of_turn(&other).into()),
         }
         None
     }
 
     /// Takes in how the worker is confined, before anything of the component has run.
     fn confined(&self, confinement: Confinement) -> Result<(), Ended> {
-        let (complete, lacks) = (confinement.is_complete(), confinement.lacks());
+        let admitted = self.environment.limits().admit(&confinement);
         self.shared.update(|shown| shown.confinement = Some(confinement));
-        if !complete && self.environment.limits().sandbox == Sandbox::Required {
-            return Err(Ended::Failed(format!(
-                "the worker is not confined as session_processes.sandbox = \"required\" wants: {lacks}"
-            )));
-        }
-        Ok(())
+        admitted.map_err(Ended::Failed)
     }
 
     fn alive(&self, serving: Option<&Serving>, counters: Counters, guest_memory: u64, health: &mut Watched) {
@@ -489,85 +468,7 @@ impl Task {
 
     /// Writes a line of the worker or its pipeline to the host's log.
     fn log(&self, level: Level, context: &str, message: &str, frame: Option<u64>) {
-        let (session, deployment) = (self.id(), self.spec.deployment.id.as_str());
-        let (context, message) = (bounds::line(context), bounds::line(message));
-        macro_rules! line {
-            ($level:ident) => {
-                tracing::$level!(target: "ocelli::pipeline", session, deployment, frame, context, "{message}")
-            };
-        }
-        match level {
-            Level::Trace => line!(trace),
-            Level::Debug => line!(debug),
-            Level::Info => line!(info),
-            Level::Warn => line!(warn),
-            Level::Error => line!(error),
-        }
-    }
-}
-
-/// What a worker says that cannot go on.
-fn failed(stage: Stage, message: String) -> Ended {
-    Ended::Lost(format!("{stage:?}: {}", bounds::cause(message)))
-}
-
-/// What a worker may not say now. Only the beginning is told: a message may be megabytes.
-fn out_of_turn(message: &FromWorker) -> Ended {
-    const TOLD: usize = 200;
-    Ended::Broken(format!("out of turn: {:.TOLD$}", format!("{message:?}")))
-}
-
-/// A worker's health, when it is looked at, and what the worker may use.
-struct Watched {
-    limits: WorkerLimits,
-    health: Health,
-    looks: tokio::time::Interval,
-    /// Messages since the last look.
-    messages: u64,
-    /// Log lines among them.
-    lines: u64,
-}
-
-impl Watched {
-    /// A worker that was started now.
-    fn new(limit: Duration, limits: WorkerLimits) -> Self {
-        let mut looks = tokio::time::interval(Health::interval(limit));
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { limits, health: Health::new(limit, Instant::now()), looks, messages: 0, lines: 0 }
-    }
-
-    /// The message, or how the worker's life has ended.
-    fn message(&mut self, received: Option<Received>) -> Result<FromWorker, Ended> {
-        match received {
-            Some(Ok((message, _))) => {
-                self.messages += 1;
-                self.lines += u64::from(matches!(message, FromWorker::Log { .. }));
-                self.health.sign(Instant::now());
-                Ok(message)
-            }
-            Some(Err(WireError::Closed)) | None => Err(Ended::Lost("the connection is closed".into())),
-            Some(Err(WireError::Io(error))) => Err(Ended::Lost(error.to_string())),
-            Some(Err(error)) => Err(Ended::Broken(format!("it broke the protocol: {error}"))),
-        }
-    }
-
-    fn counted(&mut self, counters: Counters) {
-        self.health.counted(counters, Instant::now());
-    }
-
-    /// Looks at the worker, which was sent `sent` access units so far.
-    fn look(&mut self, sent: u64) -> Result<(), Ended> {
-        let (messages, lines) = (std::mem::take(&mut self.messages), std::mem::take(&mut self.lines));
-        let seconds = self.looks.period().as_secs_f64();
-        if messages as f64 > MAX_MESSAGE_RATE as f64 * seconds {
-            return Err(Ended::Broken(format!("it sent {messages} messages within {seconds:.1} s")));
-        }
-        // The worker holds its pipeline to as many, and may have saved up a second's; it says little for itself.
-        let most = f64::from(self.limits.log_lines_per_second) * (seconds + 1.0) * 2.0 + OWN_LINES;
-        if lines as f64 > most {
-            return Err(Ended::Broken(format!("it sent {lines} log lines within {seconds:.1} s")));
-        }
-        self.health.check(sent, Instant::now()).map_err(|unwell| Ended::Broken(unwell.to_string()))
+        log(self.id(), &self.spec.deployment.id, level, context, message, frame);
     }
 }
 

@@ -31,14 +31,14 @@ const MAX_LINE: usize = 2 << 10;
 const MAX_LINES: u32 = 200;
 
 /// What a worker sent, or how its connection ended.
-pub(super) type Received = Result<(FromWorker, Vec<u8>), WireError>;
+pub(crate) type Received = Result<(FromWorker, Vec<u8>), WireError>;
 
 /// A running worker. It is killed when this is dropped.
-pub(super) struct Worker {
+pub(crate) struct Worker {
     child: Child,
     group: Option<Group>,
     /// Its messages, the end of the connection last.
-    pub(super) inbox: mpsc::Receiver<Received>,
+    pub(crate) inbox: mpsc::Receiver<Received>,
 }
 
 impl Worker {
@@ -104,12 +104,12 @@ impl Worker {
     }
 
     /// The process's number while it lives.
-    pub(super) fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
     /// Ends the process without asking it.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         // It fails only where the process has ended already.
         let _ = self.child.start_kill();
     }
@@ -117,7 +117,7 @@ impl Worker {
     /// Waits until the process has ended by itself, kills it after `grace`, and tells how it ended and whether its
     /// control group's memory was used up. Its messages are thrown away: a worker that waits for room to send would
     /// never end.
-    pub(super) async fn end(mut self, grace: Duration) -> (String, bool) {
+    pub(crate) async fn end(mut self, grace: Duration) -> (String, bool) {
         self.inbox.close();
         while self.inbox.try_recv().is_ok() {}
         let status = match tokio::time::timeout(grace, self.child.wait()).await {
@@ -137,11 +137,11 @@ impl Worker {
 }
 
 /// The way to a worker. Dropping it tells the worker to end.
-pub(super) struct Outbox(OwnedWriteHalf);
+pub(crate) struct Outbox(OwnedWriteHalf);
 
 impl Outbox {
     /// Sends a message.
-    pub(super) async fn send(&mut self, message: &ToWorker, payload: &[u8]) -> Result<(), WireError> {
+    pub(crate) async fn send(&mut self, message: &ToWorker, payload: &[u8]) -> Result<(), WireError> {
         self.0.write_all(&wire::encode(message, payload.len())?).await?;
         self.0.write_all(payload).await?;
         Ok(())

@@ -217,7 +217,8 @@ async fn a_device_that_is_not_usable_is_refused_at_start_in_the_providers_words(
     }
     for device in ["cuda:0", "tensorrt:0", "openvino"] {
         let site = Site::new();
-        let exit = run_to_end(&(config(site.folder.path()) + &format!("[inference]\ndevice = {device:?}\n"))).await;
+        let exit =
+            run_to_end(&(config(site.folder.path()) + &format!("[inference]\ndevice = {device:?}\n"))).await;
         assert_eq!(exit.status, Some(1), "{}", exit.stderr);
         for text in [device, DETECTOR, "in this build", "fallback = \"cpu\"", "inference.device"] {
             assert!(exit.stderr.contains(text), "no {text:?} in {}", exit.stderr);
@@ -231,7 +232,8 @@ async fn the_processor_takes_over_where_it_may_and_the_api_says_so() {
         return;
     }
     let site = Site::new();
-    let inference = format!("[inference]\ndevice = \"cuda:0\"\nfallback = \"cpu\"\npreload = [{DETECTOR:?}]\n");
+    let inference =
+        format!("[inference]\ndevice = \"cuda:0\"\nfallback = \"cpu\"\npreload = [{DETECTOR:?}]\n");
     let host = Ocelli::start(&(config(site.folder.path()) + &inference)).await;
     let told = models_become(&host, |models| models["models"][0]["state"] == "loaded").await;
     let detector = &told["models"][0];

@@ -77,9 +77,20 @@ fn session(id: &str) -> Session {
     }
 }
 
+fn figures() -> Figures {
+    Figures {
+        load: crate::analyze::Load { waiting: 3, starting: 1, idle: 2, busy: 4 },
+        worker_limit: 8,
+        outcomes: vec![("ok", 40), ("damaged_image", 2)],
+        jobs: vec![("queued", 1), ("done", 5)],
+        lost_workers: 1,
+    }
+}
+
 fn exposition(sessions: &[&str]) -> Exposition {
     let own = Usage { life: (7, 5), cpu: 2.5, resident: 20 << 20, data: 15 << 20, threads: 4 };
     Exposition {
+        analysis: figures(),
         sessions: sessions.iter().map(|id| session(id)).collect(),
         programs: vec![
             Program { name: "host", now: Some(own), cpu: 2.5 },

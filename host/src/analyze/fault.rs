@@ -1,0 +1,169 @@
+//! Why a picture was not analysed.
+
+use ocelli_protocol::limit::Limit;
+use ocelli_protocol::worker::AnalysisFault;
+
+use crate::deploy::DeployError;
+
+/// The kinds of faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `analyze.workers` is 0.
+    Disabled,
+    /// No such pipeline.
+    UnknownPipeline,
+    /// The pipeline cannot be compiled or started.
+    InvalidPipeline,
+    /// A model that the pipeline needs is missing or another than it needs.
+    ModelMissing,
+    /// All workers are kept for other pipelines.
+    NoWorkers,
+    /// As many pictures wait as may.
+    Busy,
+    /// As many jobs are kept as may.
+    JobsFull,
+    /// No answer in time.
+    Timeout,
+    /// A file without a byte.
+    EmptyImage,
+    /// Neither a JPEG nor a PNG file.
+    UnsupportedImage,
+    /// Damaged, or not all of it.
+    DamagedImage,
+    /// More bytes or pixels than are allowed.
+    ImageTooLarge,
+    /// The pipeline refused its settings.
+    InvalidSettings,
+    /// The pipeline answered the picture with an error.
+    PipelineFailed,
+    /// The pipeline trapped, or ran into a limit.
+    PipelineTrapped,
+    /// The worker died over the picture.
+    PipelineCrashed,
+    /// The result is more than a result may be, or holds what JSON has no value for.
+    InvalidResult,
+    /// The results of a request are together more than is kept.
+    AnswerTooLarge,
+    /// The host stops.
+    ShuttingDown,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 19] = [
+        Self::Disabled,
+        Self::UnknownPipeline,
+        Self::InvalidPipeline,
+        Self::ModelMissing,
+        Self::NoWorkers,
+        Self::Busy,
+        Self::JobsFull,
+        Self::Timeout,
+        Self::EmptyImage,
+        Self::UnsupportedImage,
+        Self::DamagedImage,
+        Self::ImageTooLarge,
+        Self::InvalidSettings,
+        Self::PipelineFailed,
+        Self::PipelineTrapped,
+        Self::PipelineCrashed,
+        Self::InvalidResult,
+        Self::AnswerTooLarge,
+        Self::ShuttingDown,
+    ];
+
+    /// A stable name for programs: `code` in a problem, `outcome` in the metrics.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Disabled => "analysis_disabled",
+            Self::UnknownPipeline => "unknown_pipeline",
+            Self::InvalidPipeline => "invalid_pipeline",
+            Self::ModelMissing => "model_missing",
+            Self::NoWorkers => "no_workers",
+            Self::Busy => "busy",
+            Self::JobsFull => "jobs_full",
+            Self::Timeout => "timeout",
+            Self::EmptyImage => "empty_image",
+            Self::UnsupportedImage => "unsupported_image",
+            Self::DamagedImage => "damaged_image",
+            Self::ImageTooLarge => "image_too_large",
+            Self::InvalidSettings => "invalid_settings",
+            Self::PipelineFailed => "pipeline_failed",
+            Self::PipelineTrapped => "pipeline_trapped",
+            Self::PipelineCrashed => "pipeline_crashed",
+            Self::InvalidResult => "invalid_result",
+            Self::AnswerTooLarge => "answer_too_large",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
+/// Why a picture was not analysed, or a job not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", kind.code())]
+pub struct Fault {
+    /// For programs.
+    pub kind: Kind,
+    /// For a person.
+    pub message: String,
+    /// The limit that the pipeline ran into, where it was one.
+    pub limit: Option<Limit>,
+    /// Seconds after which it may be worth trying again, where it may.
+    pub retry_after_s: Option<u64>,
+}
+
+impl Fault {
+    /// A fault that trying again does not mend.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), limit: None, retry_after_s: None }
+    }
+
+    /// A fault that is over some seconds later.
+    pub fn for_now(kind: Kind, message: impl Into<String>, retry_after_s: u64) -> Self {
+        Self { retry_after_s: Some(retry_after_s), ..Self::new(kind, message) }
+    }
+
+    /// What a worker says.
+    pub(super) fn told(fault: AnalysisFault, message: String) -> Self {
+        let kind = match fault {
+            AnalysisFault::UnsupportedImage => Kind::UnsupportedImage,
+            AnalysisFault::DamagedImage => Kind::DamagedImage,
+            AnalysisFault::ImageTooLarge => Kind::ImageTooLarge,
+            AnalysisFault::InvalidSettings => Kind::InvalidSettings,
+            AnalysisFault::PipelineFailed => Kind::PipelineFailed,
+            AnalysisFault::PipelineTrapped(_) => Kind::PipelineTrapped,
+        };
+        let limit = if let AnalysisFault::PipelineTrapped(limit) = fault { limit } else { None };
+        Self { limit, ..Self::new(kind, message) }
+    }
+
+    /// No answer within this many milliseconds.
+    pub(super) fn timeout(timeout_ms: u32) -> Self {
+        Self::new(Kind::Timeout, format!("no answer within {timeout_ms} ms (analyze.timeout_ms)"))
+    }
+
+    /// The host stops.
+    pub(super) fn shutting_down() -> Self {
+        Self::new(Kind::ShuttingDown, "the host is stopping")
+    }
+}
+
+impl From<DeployError> for Fault {
+    fn from(error: DeployError) -> Self {
+        let unknown = matches!(error, DeployError::Pipeline(_));
+        let kind = if unknown { Kind::UnknownPipeline } else { Kind::InvalidPipeline };
+        Self::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_kind_has_a_code_of_its_own() {
+        let codes: BTreeSet<_> = Kind::ALL.into_iter().map(Kind::code).collect();
+        assert_eq!(codes.len(), Kind::ALL.len());
+    }
+}

@@ -1,0 +1,370 @@
+//! Jobs: requests whose answer is asked for later. A bounded store; what is finished is kept for a while. Time is a
+//! parameter.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use rand::Rng;
+use tokio::task::AbortHandle;
+
+use super::answer::Item;
+use super::fault::{Fault, Kind};
+
+/// Bytes of results, as JSON, that all jobs keep together: those of some 10,000 faces with embeddings of 1024 numbers.
+/// What finds no room is answered with a fault.
+const MAX_RESULT_BYTES: usize = 128 << 20;
+
+/// A moment on both clocks: one to count with, one to tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) at: Instant,
+    pub(super) wall: SystemTime,
+}
+
+impl Moment {
+    pub(super) fn now() -> Self {
+        Self { at: Instant::now(), wall: SystemTime::now() }
+    }
+}
+
+/// What a job is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JobState {
+    /// Its first picture waits for a worker.
+    Queued,
+    /// A worker has been given a picture of it.
+    Running,
+    /// It is over, and at least one picture was analysed.
+    Done,
+    /// It is over, and no picture was analysed.
+    Failed,
+}
+
+impl JobState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Queued, Self::Running, Self::Done, Self::Failed];
+
+    /// The name in answers and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A job as it is at a moment.
+#[derive(Debug, Clone)]
+pub struct JobStatus {
+    /// Its name: 32 hexadecimal digits that nobody can guess.
+    pub id: String,
+    /// See [`JobState`].
+    pub state: JobState,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Whether the request had a list of pictures.
+    pub list: bool,
+    /// Its pictures.
+    pub images: usize,
+    /// Those that are answered.
+    pub answered: usize,
+    /// When it was made.
+    pub created: SystemTime,
+    /// When a worker was given its first picture.
+    pub started: Option<SystemTime>,
+    /// When its last picture was answered.
+    pub finished: Option<SystemTime>,
+    /// When it is forgotten.
+    pub expires: Option<SystemTime>,
+}
+
+struct Job {
+    pipeline: String,
+    list: bool,
+    images: usize,
+    created: SystemTime,
+    started: Arc<OnceLock<SystemTime>>,
+    finished: Option<Moment>,
+    items: Vec<Arc<Item>>,
+    bytes: usize,
+    task: Option<AbortHandle>,
+}
+
+impl Job {
+    fn state(&self) -> JobState {
+        match (self.finished, self.started.get()) {
+            (Some(_), _) if self.items.iter().any(|item| item.outcome.is_ok()) => JobState::Done,
+            (Some(_), _) => JobState::Failed,
+            (None, Some(_)) => JobState::Running,
+            (None, None) => JobState::Queued,
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// All jobs.
+pub(super) struct Jobs {
+    limit: usize,
+    kept_for: Duration,
+    jobs: BTreeMap<String, Job>,
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl Jobs {
+    pub(super) fn new(limit: usize, kept_for: Duration) -> Self {
+        Self { limit, kept_for, jobs: BTreeMap::new(), bytes: 0, max_bytes: MAX_RESULT_BYTES }
+    }
+
+    /// Makes a job that has not begun, and gives its name. `started` is set when it begins.
+    pub(super) fn add(
+        &mut self,
+        pipeline: &str,
+        list: bool,
+        images: usize,
+        started: Arc<OnceLock<SystemTime>>,
+        now: Moment,
+    ) -> Result<String, Fault> {
+        self.expire(now.at);
+        if self.jobs.len() >= self.limit {
+            let finished = self.jobs.values().filter_map(|job| job.finished);
+            let next = finished.map(|finished| self.left(finished, now.at)).min();
+            let retry = next.map_or(1, |left| left.as_secs() + 1);
+            let message = format!("{} jobs are kept, as many as analyze.jobs allows", self.limit);
+            return Err(Fault::for_now(Kind::JobsFull, message, retry));
+        }
+        let id = format!("{:032x}", rand::rng().random::<u128>());
+        let job = Job {
+            pipeline: pipeline.to_owned(),
+            list,
+            images,
+            created: now.wall,
+            started,
+            finished: None,
+            items: Vec::new(),
+            bytes: 0,
+            task: None,
+        };
+        self.jobs.insert(id.clone(), job);
+        Ok(id)
+    }
+
+    /// The task that works on a job: it ends with the job.
+    pub(super) fn set_task(&mut self, id: &str, task: AbortHandle) {
+        match self.jobs.get_mut(id) {
+            Some(job) => job.task = Some(task),
+            None => task.abort(),
+        }
+    }
+
+    /// The next picture of a job is answered.
+    pub(super) fn answer(&mut self, id: &str, mut item: Item) {
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        let bytes = item.outcome.as_ref().map_or(0, super::Analysis::bytes);
+        if self.bytes.saturating_add(bytes) > self.max_bytes {
+            let message = format!("the results of all jobs take more than {} bytes", self.max_bytes);
+            item.outcome = Err(Fault::new(Kind::AnswerTooLarge, message));
+        } else {
+            self.bytes += bytes;
+            job.bytes += bytes;
+        }
+        job.items.push(Arc::new(item));
+    }
+
+    /// A job's last picture is answered.
+    pub(super) fn finish(&mut self, id: &str, now: Moment) {
+        if let Some(job) = self.jobs.get_mut(id) {
+            job.finished = Some(now);
+            job.task = None;
+        }
+    }
+
+    pub(super) fn get(&self, id: &str, now: Instant) -> Option<(JobStatus, Vec<Arc<Item>>)> {
+        let job = self.jobs.get(id).filter(|job| !self.is_expired(job, now))?;
+        Some((self.status(id, job), job.items.clone()))
+    }
+
+    /// All jobs, the oldest first.
+    pub(super) fn list(&self, now: Instant) -> Vec<JobStatus> {
+        let jobs = self.jobs.iter().filter(|(_, job)| !self.is_expired(job, now));
+        let mut list: Vec<_> = jobs.map(|(id, job)| self.status(id, job)).collect();
+        list.sort_by_key(|job| job.created);
+        list
+    }
+
+    /// Forgets a job, and ends it where it is under way. False where there is none.
+    pub(super) fn remove(&mut self, id: &str, now: Instant) -> bool {
+        self.expire(now);
+        let removed = self.jobs.remove(id);
+        self.bytes -= removed.as_ref().map_or(0, |job| job.bytes);
+        removed.is_some()
+    }
+
+    /// Forgets what has been kept for long enough.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let expired = self.jobs.iter().filter(|(_, job)| self.is_expired(job, now));
+        let expired: Vec<String> = expired.map(|(id, _)| id.clone()).collect();
+        for id in expired {
+            self.bytes -= self.jobs.remove(&id).map_or(0, |job| job.bytes);
+        }
+    }
+
+    /// How many are in each state.
+    pub(super) fn count(&self) -> [(JobState, usize); 4] {
+        JobState::ALL.map(|state| (state, self.jobs.values().filter(|job| job.state() == state).count()))
+    }
+
+    fn left(&self, finished: Moment, now: Instant) -> Duration {
+        self.kept_for.saturating_sub(now.saturating_duration_since(finished.at))
+    }
+
+    fn is_expired(&self, job: &Job, now: Instant) -> bool {
+        job.finished.is_some_and(|finished| self.left(finished, now).is_zero())
+    }
+
+    fn status(&self, id: &str, job: &Job) -> JobStatus {
+        JobStatus {
+            id: id.to_owned(),
+            state: job.state(),
+            pipeline: job.pipeline.clone(),
+            list: job.list,
+            images: job.images,
+            answered: job.items.len(),
+            created: job.created,
+            started: job.started.get().copied(),
+            finished: job.finished.map(|finished| finished.wall),
+            expires: job.finished.and_then(|finished| finished.wall.checked_add(self.kept_for)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const KEPT: Duration = Duration::from_secs(600);
+
+    struct Store {
+        jobs: Jobs,
+        now: Moment,
+    }
+
+    impl Store {
+        fn new(limit: usize) -> Self {
+            Self { jobs: Jobs::new(limit, KEPT), now: Moment::now() }
+        }
+
+        fn add(&mut self) -> Result<(String, Arc<OnceLock<SystemTime>>), Fault> {
+            let started = Arc::<OnceLock<SystemTime>>::default();
+            let id = self.jobs.add("p", false, 1, Arc::clone(&started), self.now)?;
+            Ok((id, started))
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now = Moment { at: self.now.at + time, wall: self.now.wall + time };
+        }
+
+        fn state(&self, id: &str) -> Option<JobState> {
+            self.jobs.get(id, self.now.at).map(|(status, _)| status.state)
+        }
+    }
+
+    fn refused() -> Item {
+        Item { filename: None, outcome: Err(Fault::new(Kind::DamagedImage, "no")) }
+    }
+
+    fn analysed(kind: usize) -> Item {
+        let found = super::super::bench::Found {
+            deployment: "d".repeat(kind),
+            width: 1,
+            height: 1,
+            detections: Vec::new(),
+            events: Vec::new(),
+            stations: Default::default(),
+        };
+        let analysis = super::super::Analysis::new("p", found, Duration::ZERO, Duration::ZERO);
+        Item { filename: None, outcome: Ok(analysis) }
+    }
+
+    #[test]
+    fn a_job_goes_from_queued_to_running_to_its_end_and_is_forgotten() {
+        let mut store = Store::new(2);
+        let (id, started) = store.add().unwrap();
+        assert_eq!(store.state(&id), Some(JobState::Queued));
+        started.set(store.now.wall).unwrap();
+        assert_eq!(store.state(&id), Some(JobState::Running));
+        store.pass(KEPT * 2);
+        assert_eq!(store.state(&id), Some(JobState::Running), "what is under way is never forgotten");
+        store.jobs.answer(&id, analysed(1));
+        store.jobs.finish(&id, store.now);
+        assert_eq!(store.state(&id), Some(JobState::Done));
+        store.pass(KEPT - Duration::from_secs(1));
+        assert_eq!(store.jobs.get(&id, store.now.at).unwrap().1.len(), 1);
+        store.pass(Duration::from_secs(1));
+        assert_eq!(store.state(&id), None);
+        store.jobs.expire(store.now.at);
+        assert_eq!((store.jobs.jobs.len(), store.jobs.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_job_without_a_single_result_has_failed() {
+        let mut store = Store::new(2);
+        let (id, _) = store.add().unwrap();
+        store.jobs.answer(&id, refused());
+        store.jobs.finish(&id, store.now);
+        assert_eq!(store.state(&id), Some(JobState::Failed));
+    }
+
+    #[test]
+    fn a_full_store_refuses_and_says_when_there_is_room() {
+        let mut store = Store::new(2);
+        let (first, _) = store.add().unwrap();
+        let (second, _) = store.add().unwrap();
+        assert_eq!(store.add().unwrap_err().retry_after_s, Some(1));
+        store.jobs.finish(&first, store.now);
+        store.pass(Duration::from_secs(100));
+        let full = store.add().unwrap_err();
+        assert_eq!((full.kind, full.retry_after_s), (Kind::JobsFull, Some(501)));
+        assert!(store.jobs.remove(&second, store.now.at) && !store.jobs.remove(&second, store.now.at));
+        store.add().unwrap();
+        store.pass(Duration::from_secs(501));
+        store.add().unwrap();
+    }
+
+    #[test]
+    fn results_beyond_the_room_for_all_are_faults() {
+        let mut store = Store::new(2);
+        store.jobs.max_bytes = 1000;
+        let (id, _) = store.add().unwrap();
+        store.jobs.answer(&id, analysed(600));
+        store.jobs.answer(&id, analysed(600));
+        store.jobs.answer(&id, analysed(1));
+        store.jobs.finish(&id, store.now);
+        let items = store.jobs.get(&id, store.now.at).unwrap().1;
+        let kinds: Vec<_> =
+            items.iter().map(|item| item.outcome.as_ref().err().map(|fault| fault.kind)).collect();
+        assert_eq!(kinds, [None, Some(Kind::AnswerTooLarge), None]);
+        assert!(store.jobs.remove(&id, store.now.at) && store.jobs.bytes == 0);
+    }
+
+    #[test]
+    fn names_are_128_bits_of_chance() {
+        let mut store = Store::new(1000);
+        let names: BTreeSet<String> = (0..1000).map(|_| store.add().unwrap().0).collect();
+        assert!(names.len() == 1000 && names.iter().all(|name| name.len() == 32));
+        let bits = |name: &String| u128::from_str_radix(name, 16).unwrap();
+        let set = names.iter().map(bits).fold((0, u128::MAX), |(or, and), bits| (or | bits, and & bits));
+        assert_eq!(set, (u128::MAX, 0), "no bit is always the same");
+    }
+}

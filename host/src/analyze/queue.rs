@@ -1,0 +1,131 @@
+//! The pictures of one pipeline that wait for a worker: in turn by request, so that a request with many pictures keeps
+//! nobody waiting for more than one of them.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// A picture that waits.
+#[derive(Debug)]
+pub(super) struct Waiting<P> {
+    /// Unlike any other's.
+    pub(super) number: u64,
+    /// The request that it came with.
+    pub(super) request: u64,
+    pub(super) since: Instant,
+    pub(super) picture: P,
+}
+
+/// Pictures by request: the request whose turn it is stands first.
+#[derive(Debug)]
+pub(super) struct Queue<P> {
+    requests: VecDeque<VecDeque<Waiting<P>>>,
+}
+
+impl<P> Default for Queue<P> {
+    fn default() -> Self {
+        Self { requests: VecDeque::new() }
+    }
+}
+
+impl<P> Queue<P> {
+    /// Behind all others of its request; a request that is new, behind all requests.
+    pub(super) fn push(&mut self, waiting: Waiting<P>) {
+        let own = |pictures: &&mut VecDeque<Waiting<P>>| {
+            pictures.front().is_some_and(|first| first.request == waiting.request)
+        };
+        match self.requests.iter_mut().find(own) {
+            Some(pictures) => pictures.push_back(waiting),
+            None => self.requests.push_back(VecDeque::from([waiting])),
+        }
+    }
+
+    /// Before all others: it had its turn, and its worker died before it took the picture.
+    pub(super) fn push_first(&mut self, waiting: Waiting<P>) {
+        self.requests.push_front(VecDeque::from([waiting]));
+    }
+
+    /// The next, after which it is the next request's turn.
+    pub(super) fn pop(&mut self) -> Option<Waiting<P>> {
+        let mut pictures = self.requests.pop_front()?;
+        let next = pictures.pop_front();
+        if !pictures.is_empty() {
+            self.requests.push_back(pictures);
+        }
+        next
+    }
+
+    /// Takes one out.
+    pub(super) fn remove(&mut self, number: u64) -> Option<Waiting<P>> {
+        let found = self.requests.iter_mut().find_map(|pictures| {
+            let index = pictures.iter().position(|waiting| waiting.number == number)?;
+            pictures.remove(index)
+        });
+        self.requests.retain(|pictures| !pictures.is_empty());
+        found
+    }
+
+    /// Takes all out.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<P>> {
+        std::mem::take(&mut self.requests).into_iter().flatten()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.requests.iter().map(VecDeque::len).sum()
+    }
+
+    /// Since when the oldest waits.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.requests.iter().flatten().map(|waiting| waiting.since).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn waiting(number: u64, request: u64) -> Waiting<()> {
+        Waiting { number, request, since: Instant::now(), picture: () }
+    }
+
+    #[test]
+    fn a_single_picture_waits_for_one_picture_of_a_large_request_alone() {
+        let mut queue = Queue::default();
+        (0..64).for_each(|number| queue.push(waiting(number, 1)));
+        queue.push(waiting(64, 2));
+        queue.push(waiting(65, 3));
+        let order: Vec<u64> = std::iter::from_fn(|| queue.pop()).map(|waiting| waiting.number).collect();
+        assert_eq!(order[..5], [0, 64, 65, 1, 2]);
+        assert_eq!(order.len(), 66);
+    }
+
+    #[test]
+    fn what_is_given_back_is_the_next() {
+        let mut queue = Queue::default();
+        (0..3).for_each(|number| queue.push(waiting(number, number)));
+        let first = queue.pop().unwrap();
+        queue.push_first(first);
+        assert_eq!(queue.pop().unwrap().number, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_and_pictures_of_a_request_keep_their_order(
+            requests in proptest::collection::vec(0u64..5, 0..40), removed in 0u64..40
+        ) {
+            let mut queue = Queue::default();
+            for (number, request) in requests.iter().enumerate() {
+                queue.push(waiting(number as u64, *request));
+            }
+            let gone = queue.remove(removed).is_some();
+            prop_assert_eq!(gone, (removed as usize) < requests.len());
+            prop_assert_eq!(queue.len(), requests.len() - usize::from(gone));
+            let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+            prop_assert_eq!(order.len(), requests.len() - usize::from(gone));
+            for request in 0..5 {
+                let own: Vec<u64> = order.iter().filter(|w| w.request == request).map(|w| w.number).collect();
+                prop_assert!(own.is_sorted(), "{:?}", own);
+            }
+        }
+    }
+}

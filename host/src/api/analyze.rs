@@ -1,0 +1,326 @@
+//! `POST /v1/analyze/{pipeline}`: one picture, or a list of them, now or as a job.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{FromRequest, Multipart, Path, Query, Request, State as Extract};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::jobs::{self, Results};
+use super::problem::Problem;
+use super::{Control, State};
+use crate::analyze::{Analyses, Bounds, Fault, Item, Kind, Named, Order, Picture};
+
+/// Bytes of what stands between the pictures of a list: boundaries, headers, settings.
+const BETWEEN: usize = 1 << 20;
+
+/// Bytes of a list's settings.
+const MAX_SETTINGS: usize = 64 << 10;
+
+/// Characters of a file's name that are repeated to whoever sent it.
+const MAX_FILENAME: usize = 200;
+
+/// The part of a list that holds the settings.
+const SETTINGS: &str = "settings";
+
+/// Bytes of the longest body that is read.
+pub(super) fn longest_body(bounds: Bounds) -> usize {
+    bounds.image_bytes.saturating_mul(bounds.images).saturating_add(BETWEEN)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parameters {
+    #[serde(default, rename = "async", deserialize_with = "switch")]
+    background: bool,
+    settings: Option<String>,
+}
+
+/// 1 or true, 0 or false.
+fn switch<'de, D: serde::Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    match String::deserialize(from)?.as_str() {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        other => Err(serde::de::Error::custom(format!(
+            "async is 1 or 0, not {:?}",
+            truncated(other, MAX_FILENAME)
+        ))),
+    }
+}
+
+pub(super) async fn analyze<C: Control>(
+    Extract(state): Extract<Arc<State<C>>>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<Parameters>, QueryRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let bad = |code, text| Problem::new(StatusCode::BAD_REQUEST, code, text);
+    let Path(pipeline) = path.map_err(|rejection| bad("bad_path", rejection.body_text()))?;
+    let Query(parameters) = query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
+    let analyses = state.control.analyses();
+    let mut order = analyses.order(&pipeline)?;
+    if let Some(text) = &parameters.settings {
+        order.set_settings(&settings(text)?);
+    }
+    if !parameters.background {
+        analyses.admit()?;
+    }
+    match kind(request.headers())? {
+        Content::Picture => one(analyses, order, &parameters, request).await,
+        Content::List => list(analyses, order, &parameters, request).await,
+    }
+}
+
+enum Content {
+    Picture,
+    List,
+}
+
+fn kind(headers: &HeaderMap) -> Result<Content, Problem> {
+    let value = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+    let essence = value.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "image/jpeg" | "image/png" => Ok(Content::Picture),
+        "multipart/form-data" => Ok(Content::List),
+        _ => {
+            let detail =
+                "the Content-Type says what the body is: image/jpeg, image/png, or multipart/form-data";
+            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
+        }
+    }
+}
+
+/// Settings are a JSON object.
+fn settings(text: &str) -> Result<Map<String, Value>, Problem> {
+    serde_json::from_str(text).map_err(|error| bad_settings(format!("settings are a JSON object: {error}")))
+}
+
+fn bad_settings(detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad_settings", detail)
+}
+
+async fn one(
+    analyses: &Analyses,
+    order: Order,
+    parameters: &Parameters,
+    request: Request,
+) -> Result<Response, Problem> {
+    let picture = picture(analyses, request).await?;
+    if parameters.background {
+        let named = Named { filename: None, picture: Ok(picture) };
+        return Ok(jobs::accepted(&analyses.submit(order, false, vec![named])?));
+    }
+    Ok(Json(analyses.analyze(&order, picture).await?).into_response())
+}
+
+/// Reads a body that is one picture. One that says that it is too large is not read.
+async fn picture(analyses: &Analyses, request: Request) -> Result<Picture, Problem> {
+    let arrived = Instant::now();
+    let Bounds { image_bytes, timeout, .. } = analyses.bounds();
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > image_bytes) {
+        return Err(too_large(image_bytes).into());
+    }
+    let room = analyses.room(length.unwrap_or(image_bytes))?;
+    let body = collect(request.into_body(), length.unwrap_or(0), image_bytes);
+    let body = within(timeout, body).await??;
+    Ok(Picture::new(body, arrived, room)?)
+}
+
+async fn collect(body: Body, expected: usize, most: usize) -> Result<Bytes, Problem> {
+    let mut bytes = BytesMut::with_capacity(expected);
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let unreadable =
+            |error: axum::Error| Problem::new(StatusCode::BAD_REQUEST, "bad_body", error.to_string());
+        let chunk = chunk.map_err(unreadable)?;
+        if bytes.len().saturating_add(chunk.len()) > most {
+            return Err(too_large(most).into());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+fn too_large(most: usize) -> Fault {
+    let message = format!("the file has more than {} MiB (analyze.max_image_mb)", most >> 20);
+    Fault::new(Kind::ImageTooLarge, message)
+}
+
+/// A client that sends too slowly is not waited for.
+async fn within<T>(timeout: Duration, reading: impl Future<Output = T>) -> Result<T, Problem> {
+    tokio::time::timeout(timeout, reading).await.map_err(|_| {
+        let detail = format!("a picture took longer than {} ms to arrive", timeout.as_millis());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "upload_timeout", detail)
+    })
+}
+
+async fn list(
+    analyses: &Analyses,
+    mut order: Order,
+    parameters: &Parameters,
+    request: Request,
+) -> Result<Response, Problem> {
+    let multipart = Multipart::from_request(request, &()).await;
+    let multipart = multipart.map_err(|rejection| broken(rejection.body_text()))?;
+    let mut parts =
+        Parts { analyses, multipart, seen: 0, held: 0, background: parameters.background, first: None };
+    if let Some(text) = parts.settings().await? {
+        if parameters.settings.is_some() {
+            return Err(bad_settings("settings stand in the query or in a part, not in both"));
+        }
+        order.set_settings(&settings(&text)?);
+    }
+    if parameters.background {
+        let pictures: Vec<Named> = parts.pictures().try_collect().await?;
+        if pictures.is_empty() {
+            return Err(no_images());
+        }
+        return Ok(jobs::accepted(&analyses.submit(order, true, pictures)?));
+    }
+    let items: Vec<Item> = analyses.analyze_all(&order, parts.pictures()).try_collect().await?;
+    if items.is_empty() {
+        return Err(no_images());
+    }
+    Ok(Json(Results::of(&items)).into_response())
+}
+
+fn broken(detail: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad_multipart", detail)
+}
+
+fn no_images() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "no_images", "the list has no picture")
+}
+
+impl From<MultipartError> for Problem {
+    fn from(error: MultipartError) -> Self {
+        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let detail = "the list is longer than its pictures may be together";
+            return Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", detail);
+        }
+        broken(error.body_text())
+    }
+}
+
+/// The parts of a list, read one after the other, each when it is its turn.
+struct Parts<'a> {
+    analyses: &'a Analyses,
+    multipart: Multipart,
+    /// Pictures so far.
+    seen: usize,
+    /// Their bytes.
+    held: usize,
+    /// Whether all are held until the last has come.
+    background: bool,
+    /// The first picture, where it was read in search of the settings.
+    first: Option<Named>,
+}
+
+impl<'a> Parts<'a> {
+    /// The settings, which come before all pictures.
+    async fn settings(&mut self) -> Result<Option<String>, Problem> {
+        match self.next().await? {
+            Some(Part::Settings(text)) => Ok(Some(text)),
+            Some(Part::Picture(first)) => {
+                self.first = Some(first);
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn pictures(self) -> impl Stream<Item = Result<Named, Problem>> + 'a {
+        stream::try_unfold(self, |mut parts| async move {
+            if let Some(first) = parts.first.take() {
+                return Ok(Some((first, parts)));
+            }
+            match parts.next().await? {
+                Some(Part::Picture(picture)) => Ok(Some((picture, parts))),
+                Some(Part::Settings(_)) => {
+                    Err(bad_settings("the part named settings comes once, before all pictures"))
+                }
+                None => Ok(None),
+            }
+        })
+    }
+
+    async fn next(&mut self) -> Result<Option<Part>, Problem> {
+        let bounds = self.analyses.bounds();
+        let field = within(bounds.timeout, self.multipart.next_field()).await??;
+        let Some(field) = field else { return Ok(None) };
+        if field.name() == Some(SETTINGS) {
+            let text = within(bounds.timeout, up_to(field, MAX_SETTINGS)).await??;
+            let text =
+                text.ok_or_else(|| bad_settings(format!("settings have at most {MAX_SETTINGS} bytes")))?;
+            let text = String::from_utf8(text.into())
+                .map_err(|_| bad_settings("settings are a JSON object, which is UTF-8"))?;
+            return Ok(Some(Part::Settings(text)));
+        }
+        self.seen += 1;
+        if self.seen > bounds.images {
+            let detail = format!("a list has at most {} pictures (analyze.max_images)", bounds.images);
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_images", detail));
+        }
+        let filename = field.file_name().map(|name| truncated(name, MAX_FILENAME).to_owned());
+        let room = if self.background {
+            let (held, whole) = (self.held, self.analyses.whole_room());
+            self.analyses.room(bounds.image_bytes).map_err(|busy| no_room(busy, held, whole))?
+        } else {
+            self.analyses.room_in_turn(bounds.image_bytes).await?
+        };
+        let arrived = Instant::now();
+        let file = within(bounds.timeout, up_to(field, bounds.image_bytes)).await??;
+        let picture = match file {
+            Some(file) => {
+                self.held += file.len();
+                Picture::new(file, arrived, room)
+            }
+            None => Err(too_large(bounds.image_bytes)),
+        };
+        Ok(Some(Part::Picture(Named { filename, picture })))
+    }
+}
+
+/// Where the pictures of a list alone take most of the memory, trying again does not help.
+fn no_room(busy: Fault, held: usize, whole: usize) -> Problem {
+    if held <= whole / 2 {
+        return busy.into();
+    }
+    let most = whole >> 21;
+    let detail = format!(
+        "the pictures of a job have at most {most} MiB together: send fewer, or send them without async"
+    );
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", detail)
+}
+
+enum Part {
+    Settings(String),
+    Picture(Named),
+}
+
+/// The bytes of a part; none where there are more. The rest is left out when the next part is asked for.
+async fn up_to(mut field: Field<'_>, most: usize) -> Result<Option<Bytes>, MultipartError> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = field.chunk().await? {
+        if bytes.len().saturating_add(chunk.len()) > most {
+            return Ok(None);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(Some(bytes.freeze()))
+}
+
+fn truncated(text: &str, characters: usize) -> &str {
+    text.char_indices().nth(characters).map_or(text, |(end, _)| text.get(..end).unwrap_or_default())
+}

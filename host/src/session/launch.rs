@@ -1,0 +1,52 @@
+//! The start of a worker, the same for a stream and for single pictures: its place at the inference process, its process,
+//! its control group, and what it is told to do.
+
+use std::os::fd::OwnedFd;
+
+use ocelli_protocol::worker::{Decode, Mode, Start, ToWorker};
+use serde_json::{Map, Value};
+
+use super::cgroup::GroupLimits;
+use super::health::Health;
+use super::worker::{Outbox, Worker};
+use super::{Environment, Limits};
+use crate::inference::{Attachment, Terms};
+
+/// What a worker is started with.
+pub(crate) struct Launch<'a> {
+    /// The session's name: in the process list, at the inference process, and in the log.
+    pub(crate) name: &'a str,
+    /// The compiled component.
+    pub(crate) component: &'a OwnedFd,
+    pub(crate) settings: &'a Map<String, Value>,
+    pub(crate) mode: Mode,
+    pub(crate) decode: Decode,
+    /// What it gets of the inference process.
+    pub(crate) terms: Terms,
+    pub(crate) limits: Limits,
+}
+
+impl Environment {
+    /// Starts a worker and tells it what to run. Its place at the inference process has to live as long as it does.
+    pub(crate) async fn launch(&self, launch: Launch<'_>) -> anyhow::Result<(Worker, Outbox, Attachment)> {
+        let Launch { name, component, settings, mode, decode, terms, limits } = launch;
+        let attachment = self.inference.attach(name, terms).await?;
+        let (mut worker, mut outbox) = Worker::start(&self.programs, name, &attachment, component)?;
+        if let Some(groups) = &self.groups {
+            let group = GroupLimits { memory: limits.worker.memory, cpu_percent: limits.cpu_percent };
+            if let Err(error) = worker.enter_group(groups.clone(), group).await {
+                tracing::warn!(target: "ocelli::session", session = name, "no control group: {error}");
+            }
+        }
+        let start = Start {
+            session: name.to_owned(),
+            settings: serde_json::to_string(settings)?,
+            mode,
+            decode,
+            limits: limits.worker,
+            heartbeat_ms: u32::try_from(Health::interval(limits.health).as_millis()).unwrap_or(u32::MAX),
+        };
+        outbox.send(&ToWorker::Start(start), &[]).await?;
+        Ok((worker, outbox, attachment))
+    }
+}
