@@ -40,7 +40,8 @@ def run(session, tensor):
 
 
 def detect(session, image):
-    """Boxes [N, 4] as x1, y1, x2, y2, scores [N] and landmarks [N, 5, 2] in pixels of the image, best first."""
+    """Boxes [N, 4] as x1, y1, x2, y2, scores [N] and landmarks [N, 5, 2] in pixels of the image, best first, and
+    what the network said of each: column and row of its cell, the 14 numbers beside the score."""
     canvas, (left, top, sx, sy) = letterbox(image, *DETECTOR_SIZE)
     out = run(session, np.ascontiguousarray(canvas.astype(np.float32).transpose(2, 0, 1)[None]))
     heatmap = out["heatmap"][0, 0]
@@ -60,7 +61,9 @@ def detect(session, image):
         order = order[iou(boxes[best], boxes[order]) <= NMS_IOU]
     boxes = (boxes[kept] - [left, top, left, top]) / [sx, sy, sx, sy]
     points = (points[kept] - [left, top]) / [sx, sy]
-    return np.clip(boxes, 0, [*image.size, *image.size]), scores[kept], points
+    planes = np.concatenate([out[name][0][:, rows, columns] for name in ("scale", "offset", "landmarks")])
+    cells = [(int(columns[k]), int(rows[k]), planes[:, k]) for k in kept]
+    return np.clip(boxes, 0, [*image.size, *image.size]), scores[kept], points, cells
 
 
 def similarity(source, target):
@@ -75,10 +78,14 @@ def similarity(source, target):
     return np.hstack([scale * rotation, (target_middle - scale * rotation @ source_middle)[:, None]])
 
 
-def align(image, landmarks):
-    """The face as the template has it, FACE_SIZE x FACE_SIZE, sampled bilinearly."""
+def from_face(landmarks):
+    """The 2 x 3 matrix from the aligned face's pixels to the image's."""
     to_face = np.vstack([similarity(landmarks, TEMPLATE * FACE_SIZE / 112), [0, 0, 1]])
-    to_image = np.linalg.inv(to_face)[:2]
+    return np.linalg.inv(to_face)[:2]
+
+
+def align(image, to_image):
+    """The face as the template has it, FACE_SIZE x FACE_SIZE, sampled bilinearly."""
     return image.transform(
         (FACE_SIZE, FACE_SIZE), Image.Transform.AFFINE, tuple(to_image.ravel()), Image.Resampling.BILINEAR
     )
@@ -95,13 +102,17 @@ def read(session, face):
 
 def faces(detector, embedder, image):
     found = []
-    for box, score, landmarks in zip(*detect(detector, image)):
-        embedding, male, age = read(embedder, align(image, landmarks))
+    for box, score, landmarks, (column, row, numbers) in zip(*detect(detector, image)):
+        to_image = from_face(landmarks)
+        embedding, male, age = read(embedder, align(image, to_image))
         found.append(
             {
                 "score": round(float(score), 4),
                 "box": [round(float(n), 2) for n in (*box[:2], *(box[2:] - box[:2]))],
                 "landmarks": [[round(float(n), 2) for n in point] for point in landmarks],
+                "cell": [column, row],
+                "network": [round(float(n), 6) for n in numbers],
+                "to_image": [round(float(n), 5) for n in to_image.ravel()],
                 "gender": "male" if male > 0.5 else "female",
                 "age": round(age, 1),
                 "embedding": [round(float(n), 4) for n in embedding],

@@ -181,11 +181,21 @@ impl Ocelli {
 
     /// The status and the body that a request without a body is answered with. `path` is percent-encoded.
     pub async fn request(&self, method: &str, path: &str) -> (u16, String) {
-        let head = format!("Host: {}\r\nContent-Length: 0\r\nConnection: close", self.address);
-        let request = format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n");
+        self.send(method, path, "Content-Length: 0", &[]).await
+    }
+
+    /// The status and the body that a body of this media type is answered with. `path` is percent-encoded.
+    pub async fn post(&self, path: &str, media_type: &str, body: &[u8]) -> (u16, String) {
+        let headers = format!("Content-Type: {media_type}\r\nContent-Length: {}", body.len());
+        self.send("POST", path, &headers, body).await
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
+        let head = format!("Host: {}\r\n{headers}\r\nConnection: close", self.address);
+        let request = [format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n").as_bytes(), body].concat();
         let exchange = async {
             let mut connection = TcpStream::connect(self.address).await?;
-            connection.write_all(request.as_bytes()).await?;
+            connection.write_all(&request).await?;
             let mut answer = String::new();
             connection.read_to_string(&mut answer).await?;
             std::io::Result::Ok(answer)

@@ -12,6 +12,7 @@
 mod bad_sources;
 mod contamination;
 mod damaged;
+mod faces;
 mod faults;
 mod files;
 mod hostile;

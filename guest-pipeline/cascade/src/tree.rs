@@ -1,0 +1,447 @@
+//! The tree of models, checked: what each stage looks at, with what, and what its results are called.
+
+use std::collections::HashSet;
+
+use ocelli_sdk::classifier::Activation;
+use ocelli_sdk::geometry::BBox;
+use ocelli_sdk::labels::{self, COCO_80};
+use ocelli_sdk::nanodet::{self, Variant};
+use ocelli_sdk::settings::parse;
+use ocelli_sdk::{Channels, Fit, TensorSpec, centerface, faceres};
+
+use crate::settings::{self, DetectorKind, StageKind};
+use crate::walk::Subject;
+
+/// The label of everything that a face detector finds.
+pub const FACE: &str = "face";
+
+/// Stages below each other. More is no tree that anybody has drawn, and each multiplies the time of a frame.
+pub const DEPTH: usize = 4;
+
+/// Stages in all: each is a loaded model.
+pub const MOST_STAGES: usize = 16;
+
+/// Most crops of a frame that the settings may allow: at 10 ms each, seconds.
+pub const MOST_CROPS: usize = 256;
+
+/// Most crops of a run: 8 of 224 x 224 fill 4.8 MB of the 8 MiB that a session has for tensors.
+pub const MOST_BATCH: usize = 8;
+
+/// Longest side of a classifier's input in pixels: one of them has room beside its outputs.
+const LONGEST_SIDE: u32 = 768;
+
+/// Settings that are sound.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    /// Looks at the whole frame.
+    pub detect: Detect,
+    /// Look at what was detected.
+    pub stages: Vec<Stage>,
+    /// Most crops of a frame that stages look at together.
+    pub max_crops: usize,
+    /// Above 0. None: every frame that comes is looked at.
+    pub max_results_per_second: Option<f64>,
+}
+
+/// The detector.
+#[derive(Debug, Clone)]
+pub struct Detect {
+    /// Detections of this score and more are reported.
+    pub score: f32,
+    /// Of two boxes of a label that overlap by more the better stands.
+    pub iou: f32,
+    /// Which it is.
+    pub detector: Detector,
+}
+
+/// The kinds of detectors.
+#[derive(Debug, Clone)]
+pub enum Detector {
+    /// Objects of COCO's classes.
+    Nanodet {
+        /// The model.
+        variant: Variant,
+        /// Class by class.
+        wanted: Vec<bool>,
+    },
+    /// Faces.
+    Centerface {
+        /// The model's name.
+        model: String,
+        /// Width and height of its input.
+        size: [u32; 2],
+    },
+}
+
+/// A model that looks at crops.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    /// Counts the stages from 0, each before those below it.
+    pub number: usize,
+    /// What its attributes are called, or what their names begin with. Empty: they have their own names.
+    pub name: String,
+    /// About what it looks at.
+    pub crop: Crop,
+    /// What it does.
+    pub work: Work,
+    /// Look at what it found.
+    pub stages: Vec<Stage>,
+    takes: Vec<String>,
+    min_score: f32,
+}
+
+/// How the crop about a box is made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Crop {
+    expand: f32,
+    square: bool,
+}
+
+impl Crop {
+    /// The crop about a box, in the box's pixels.
+    #[must_use]
+    pub fn about(&self, bbox: &BBox) -> BBox {
+        if self.square { bbox.square() } else { *bbox }.expanded(self.expand)
+    }
+}
+
+/// The kinds of stages.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Finds the best face; stages below look at it.
+    Centerface {
+        /// The model's name.
+        model: String,
+        /// Width and height of its input.
+        size: [u32; 2],
+        /// Least score of a face.
+        score: f32,
+        /// Of two boxes that overlap by more the better stands.
+        iou: f32,
+    },
+    /// Says gender and age of a face.
+    Faceres {
+        /// The model's name.
+        model: String,
+        /// Whether the detection gets the face's embedding.
+        embedding: bool,
+    },
+    /// Says which class a crop is of; stages below look at the same box, by the class.
+    Classifier(Classifier),
+}
+
+/// A model whose output is [n, classes].
+#[derive(Debug, Clone)]
+pub struct Classifier {
+    /// The model's name.
+    pub model: String,
+    /// The tensor that it takes.
+    pub input: TensorSpec,
+    /// The input's name.
+    pub input_name: String,
+    /// The output's name.
+    pub output: String,
+    /// The classes' names. At least one.
+    pub labels: Vec<String>,
+    /// How many of the best classes are reported. At least one.
+    pub top: usize,
+    /// What makes scores of the output.
+    pub activation: Activation,
+    /// Most crops of a run. At least one.
+    pub batch: usize,
+}
+
+impl Stage {
+    /// Whether it looks at that.
+    #[must_use]
+    pub fn takes(&self, subject: &Subject) -> bool {
+        subject.score >= self.min_score && (self.takes.is_empty() || self.takes.contains(&subject.label))
+    }
+}
+
+impl Tree {
+    /// Reads and checks the settings.
+    ///
+    /// # Errors
+    /// Names the key by its path and what would be right: `settings.stages[0].stages[1].for[0]: no label "fase", did you
+    /// mean "face"?`
+    pub fn read(json: &str) -> Result<Self, String> {
+        let mut written: settings::Settings = parse(json)?;
+        if written.detect.is_none() && written.stages.is_none() {
+            let default: settings::Settings = parse(&settings::default_tree().to_string())?;
+            (written.detect, written.stages) = (default.detect, default.stages);
+        }
+        let detect = written.detect.ok_or("settings.detect: is missing: `stages` look at what it finds")?;
+        let (detect, known) = detector(detect)?;
+        let mut check = Check::default();
+        let above = Above { name: String::new(), labels: known };
+        let stages = check.stages(written.stages.unwrap_or_default(), "settings.stages", &above, 1)?;
+        let max_crops = written.max_crops;
+        if !(1..=MOST_CROPS).contains(&max_crops) {
+            return Err(format!("settings.max_crops: {max_crops} is not 1 to {MOST_CROPS}"));
+        }
+        if let Some(rate) = written.max_results_per_second
+            && !(rate > 0.0 && rate.is_finite())
+        {
+            return Err(format!("settings.max_results_per_second: {rate} is not above 0"));
+        }
+        let max_results_per_second = written.max_results_per_second;
+        Ok(Self { detect, stages, max_crops, max_results_per_second })
+    }
+
+    /// All stages in the order of their numbers.
+    #[must_use]
+    pub fn stages(&self) -> Vec<&Stage> {
+        fn add<'a>(stages: &'a [Stage], all: &mut Vec<&'a Stage>) {
+            for stage in stages {
+                all.push(stage);
+                add(&stage.stages, all);
+            }
+        }
+        let mut all = Vec::new();
+        add(&self.stages, &mut all);
+        all
+    }
+}
+
+/// A name below another.
+#[must_use]
+pub fn join(above: &str, name: &str) -> String {
+    if above.is_empty() { name.into() } else { format!("{above}.{name}") }
+}
+
+fn share(value: f32, path: &str) -> Result<f32, String> {
+    if value > 0.0 && value <= 1.0 {
+        return Ok(value);
+    }
+    Err(format!("{path}: {value} is not above 0 and up to 1"))
+}
+
+/// A key that belongs to another kind is an error, so that no setting is without effect.
+fn foreign(given: bool, key: &str, of: &str, kind: &str, path: &str) -> Result<(), String> {
+    if given {
+        Err(format!("{path}.{key}: belongs to the kind {of:?}, this one is {kind:?}"))
+    } else {
+        Ok(())
+    }
+}
+
+/// The detector and the labels that it gives.
+fn detector(written: settings::Detect) -> Result<(Detect, Vec<String>), String> {
+    let path = "settings.detect";
+    let settings::Detect { kind, model, score, iou, labels, size } = written;
+    let (usual, detector, known) = match kind {
+        DetectorKind::Nanodet => {
+            foreign(size.is_some(), "size", "centerface", "nanodet", path)?;
+            let name = model.unwrap_or_else(|| nanodet::DEFAULT.name.into());
+            let variant = nanodet::find(&name, "settings.detect.model")?;
+            let asked = labels.unwrap_or_default();
+            labels::check(&asked, &COCO_80, "settings.detect.labels")?;
+            let wants = |label: &str| asked.is_empty() || asked.iter().any(|asked| asked == label);
+            let wanted = COCO_80.iter().map(|label| wants(label)).collect();
+            let known = COCO_80.iter().filter(|label| wants(label)).map(|&label| label.to_owned()).collect();
+            ((0.4, 0.5), Detector::Nanodet { variant, wanted }, known)
+        }
+        DetectorKind::Centerface => {
+            foreign(labels.is_some(), "labels", "nanodet", "centerface", path)?;
+            let size = size.unwrap_or([416, 416]);
+            centerface::check_size(size, "settings.detect.size")?;
+            let model = model.unwrap_or_else(|| centerface::MODEL.into());
+            ((0.5, 0.3), Detector::Centerface { model, size }, vec![FACE.to_owned()])
+        }
+    };
+    let score = share(score.unwrap_or(usual.0), "settings.detect.score")?;
+    let iou = share(iou.unwrap_or(usual.1), "settings.detect.iou")?;
+    Ok((Detect { score, iou, detector }, known))
+}
+
+/// What a stage stands below.
+struct Above {
+    name: String,
+    /// All that its subjects may be labelled.
+    labels: Vec<String>,
+}
+
+/// What the stages of a tree have in common.
+#[derive(Default)]
+struct Check {
+    count: usize,
+    names: HashSet<String>,
+    embeds: bool,
+}
+
+impl Check {
+    fn stages(
+        &mut self,
+        written: Vec<settings::Stage>,
+        path: &str,
+        above: &Above,
+        depth: usize,
+    ) -> Result<Vec<Stage>, String> {
+        if depth > DEPTH && !written.is_empty() {
+            return Err(format!("{path}: at most {DEPTH} stages stand below each other"));
+        }
+        let stages = written.into_iter().enumerate();
+        stages.map(|(n, stage)| self.stage(stage, &format!("{path}[{n}]"), above, depth)).collect()
+    }
+
+    fn stage(
+        &mut self,
+        written: settings::Stage,
+        path: &str,
+        above: &Above,
+        depth: usize,
+    ) -> Result<Stage, String> {
+        let number = self.count;
+        self.count += 1;
+        if self.count > MOST_STAGES {
+            return Err(format!("{path}: at most {MOST_STAGES} stages make a tree"));
+        }
+        labels::check(&written.labels_of, &above.labels, &format!("{path}.for"))?;
+        if !(0.0..=1.0).contains(&written.min_score) {
+            return Err(format!("{path}.min_score: {} is not 0 to 1", written.min_score));
+        }
+        let settings::Crop { expand, square } = written.crop;
+        if !(0.1..=10.0).contains(&expand) {
+            return Err(format!("{path}.crop.expand: {expand} is not 0.1 to 10"));
+        }
+        kind_has_keys(&written, path)?;
+        let name = self.name(&written, path, above)?;
+        let (takes, min_score, crop) = (written.labels_of, written.min_score, Crop { expand, square });
+        let (work, labels) = match written.kind {
+            StageKind::Centerface => {
+                let size = written.size.unwrap_or([256, 256]);
+                centerface::check_size(size, &format!("{path}.size"))?;
+                let score = share(written.score.unwrap_or(0.5), &format!("{path}.score"))?;
+                let model = written.model.unwrap_or_else(|| centerface::MODEL.into());
+                (Work::Centerface { model, size, score, iou: 0.3 }, vec![FACE.to_owned()])
+            }
+            StageKind::Faceres => {
+                let embedding = written.embedding.unwrap_or(false);
+                if embedding && std::mem::replace(&mut self.embeds, true) {
+                    return Err(format!("{path}.embedding: a detection has one, and another stage gives it"));
+                }
+                let model = written.model.unwrap_or_else(|| faceres::MODEL.into());
+                (Work::Faceres { model, embedding }, Vec::new())
+            }
+            StageKind::Classifier => {
+                let model = written.model.ok_or_else(|| format!("{path}.model: is missing"))?;
+                let labels = written.labels.filter(|labels| !labels.is_empty());
+                let labels = labels
+                    .ok_or_else(|| format!("{path}.labels: is missing: the model's classes, in order"))?;
+                let top = written.top.unwrap_or(1);
+                if !(1..=labels.len()).contains(&top) {
+                    return Err(format!(
+                        "{path}.top: {top} is not 1 to {}, the number of labels",
+                        labels.len()
+                    ));
+                }
+                let batch = written.batch.unwrap_or(1);
+                if !(1..=MOST_BATCH).contains(&batch) {
+                    return Err(format!("{path}.batch: {batch} is not 1 to {MOST_BATCH}"));
+                }
+                let input = written.input.unwrap_or_default();
+                let input_name = input.name.clone();
+                let output = written.output.unwrap_or_else(|| "output".into());
+                let activation = written.activation.unwrap_or_default();
+                let input = tensor(&input, &format!("{path}.input"))?;
+                let known = labels.clone();
+                let work = Classifier { model, input, input_name, output, labels, top, activation, batch };
+                (Work::Classifier(work), known)
+            }
+        };
+        let below = Above { name: name.clone(), labels };
+        let stages = self.stages(written.stages, &format!("{path}.stages"), &below, depth + 1)?;
+        Ok(Stage { number, name, crop, work, stages, takes, min_score })
+    }
+
+    /// What the stage's attributes are called. Two stages with the same names would hide each other's results.
+    fn name(&mut self, written: &settings::Stage, path: &str, above: &Above) -> Result<String, String> {
+        let is_name = |name: &str| {
+            name.starts_with(|c: char| c.is_ascii_alphabetic())
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+        };
+        let usual = match written.kind {
+            StageKind::Centerface => Some(FACE),
+            StageKind::Faceres => None,
+            StageKind::Classifier if written.name.is_none() => {
+                return Err(format!("{path}.as: is missing: what is it that the classes say?"));
+            }
+            StageKind::Classifier => None,
+        };
+        let name = match written.name.as_deref().or(usual) {
+            Some(name) if is_name(name) => join(&above.name, name),
+            Some(name) => {
+                return Err(format!("{path}.as: {name:?} is not a letter and then letters, digits, _ and -"));
+            }
+            None => above.name.clone(),
+        };
+        let taken = match written.kind {
+            StageKind::Faceres => join(&name, "gender"),
+            StageKind::Centerface | StageKind::Classifier => name.clone(),
+        };
+        if self.names.insert(taken.clone()) {
+            return Ok(name);
+        }
+        Err(format!(
+            "{path}.as: another stage gives the attribute {taken:?} already: give this one another name"
+        ))
+    }
+}
+
+/// Refuses keys of other kinds.
+fn kind_has_keys(stage: &settings::Stage, path: &str) -> Result<(), String> {
+    use StageKind::{Centerface, Classifier, Faceres};
+    let keys = [
+        ("score", stage.score.is_some(), Centerface),
+        ("size", stage.size.is_some(), Centerface),
+        ("embedding", stage.embedding.is_some(), Faceres),
+        ("labels", stage.labels.is_some(), Classifier),
+        ("top", stage.top.is_some(), Classifier),
+        ("activation", stage.activation.is_some(), Classifier),
+        ("batch", stage.batch.is_some(), Classifier),
+        ("input", stage.input.is_some(), Classifier),
+        ("output", stage.output.is_some(), Classifier),
+    ];
+    for (key, given, kind) in keys {
+        foreign(given && kind != stage.kind, key, kind.name(), stage.kind.name(), path)?;
+    }
+    if stage.kind == Faceres && !stage.stages.is_empty() {
+        return Err(format!(
+            "{path}.stages: a stage of the kind \"faceres\" finds nothing to look at further"
+        ));
+    }
+    Ok(())
+}
+
+fn tensor(input: &settings::Input, path: &str) -> Result<TensorSpec, String> {
+    for (key, side) in [("width", input.width), ("height", input.height)] {
+        if !(1..=LONGEST_SIDE).contains(&side) {
+            return Err(format!("{path}.{key}: {side} is not 1 to {LONGEST_SIDE}"));
+        }
+    }
+    for (key, values) in [("fill", input.fill), ("mean", input.mean), ("std", input.std)] {
+        if values.iter().any(|value| !value.is_finite() || (key == "std" && *value == 0.0)) {
+            return Err(format!("{path}.{key}: {values:?} has a number that cannot be computed with"));
+        }
+    }
+    let three = |[a, b, c]: [f32; 3]| (a, b, c);
+    Ok(TensorSpec {
+        fit: match input.fit {
+            settings::Fit::Letterbox => Fit::Letterbox,
+            settings::Fit::Stretch => Fit::Stretch,
+        },
+        channels: match input.channels {
+            settings::Channels::Rgb => Channels::Rgb,
+            settings::Channels::Bgr => Channels::Bgr,
+        },
+        fill: three(input.fill),
+        mean: three(input.mean),
+        std: three(input.std),
+        ..TensorSpec::letterbox(input.width, input.height)
+    })
+}
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;

@@ -1,0 +1,183 @@
+//! What a tree may be, and what is said of one that it may not be.
+
+use super::*;
+use crate::settings::{default_tree, schema};
+use serde_json::{Value, json};
+
+/// Settings with these stages below a nanodet that looks for cars and persons.
+fn with(stages: Value) -> String {
+    let detect = json!({"kind": "nanodet", "labels": ["car", "person"]});
+    json!({"detect": detect, "stages": stages}).to_string()
+}
+
+fn classifier(name: &str, labels: &[&str], stages: Value) -> Value {
+    json!({"kind": "classifier", "model": "m", "as": name, "labels": labels, "stages": stages})
+}
+
+#[test]
+fn without_settings_it_is_person_face_age_and_gender() {
+    let tree = Tree::read("{}").unwrap();
+    assert!(
+        matches!(&tree.detect.detector, Detector::Nanodet { variant, .. } if variant.name == "nanodet-g-416")
+    );
+    let stages = tree.stages();
+    let [face, reading] = stages[..] else { panic!("{stages:?}") };
+    assert_eq!(
+        (face.name.as_str(), face.number, reading.name.as_str(), reading.number),
+        ("face", 0, "face", 1)
+    );
+    assert!(matches!(&reading.work, Work::Faceres { model, embedding: false } if model == "faceres-224"));
+    let person = |score| Subject { label: "person".into(), score, bbox: BBox::default() };
+    assert!(face.takes(&person(0.5)) && !face.takes(&person(0.49)) && !reading.takes(&person(0.9)));
+    assert_eq!(tree.max_crops, 32);
+}
+
+#[test]
+fn keys_apart_from_the_tree_leave_the_default_tree() {
+    let tree = Tree::read(r#"{"max_crops": 4, "max_results_per_second": 2}"#).unwrap();
+    assert_eq!((tree.stages().len(), tree.max_crops, tree.max_results_per_second), (2, 4, Some(2.0)));
+    let detector = Tree::read(r#"{"detect": {"kind": "centerface"}}"#).unwrap();
+    assert!(detector.stages.is_empty(), "a tree of one's own has the stages that it names");
+}
+
+#[test]
+fn names_of_stages_below_come_after_a_dot() {
+    let body = classifier("body", &["van"], json!([]));
+    let tree = Tree::read(&with(json!([classifier("brand", &["a", "b"], json!([body]))]))).unwrap();
+    let names: Vec<_> = tree.stages().iter().map(|stage| stage.name.clone()).collect();
+    assert_eq!(names, ["brand", "brand.body"]);
+}
+
+#[test]
+fn a_crop_is_squared_and_then_enlarged() {
+    let crop = Crop { expand: 1.2, square: true };
+    let BBox { left, top, right, bottom } = crop.about(&BBox::from_xywh(10.0, 10.0, 20.0, 40.0));
+    for (got, want) in [(left, -4.0), (top, 6.0), (right, 44.0), (bottom, 54.0)] {
+        assert!((got - want).abs() < 1e-4, "{got} for {want}");
+    }
+}
+
+#[test]
+fn a_wrong_tree_is_answered_with_the_path_to_the_key() {
+    let face = |extra: Value| {
+        let mut stage = json!({"kind": "centerface"});
+        stage.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        stage
+    };
+    let deep = (0..4).fold(json!([]), |below, n| json!([classifier(&format!("c{n}"), &["x"], below)]));
+    let deep = json!([classifier("top", &["x"], deep)]);
+    let many: Vec<_> = (0..17).map(|n| face(json!({"as": format!("face{n}")}))).collect();
+    let cases = [
+        (r#"{"detect":{"kind":"yolo"}}"#.into(), "settings.detect.kind: unknown variant `yolo`"),
+        (r#"{"detect":{}}"#.into(), "settings.detect: missing field `kind`"),
+        (r#"{"stages":[]}"#.into(), "settings.detect: is missing"),
+        (
+            r#"{"detect":{"kind":"nanodet","model":"nanodet"}}"#.into(),
+            "settings.detect.model: no model \"nanodet\"",
+        ),
+        (r#"{"detect":{"kind":"nanodet","score":2}}"#.into(), "settings.detect.score: 2 "),
+        (
+            r#"{"detect":{"kind":"nanodet","labels":["persn"]}}"#.into(),
+            "settings.detect.labels[0]: no label \"persn\", did you mean \"person\"?",
+        ),
+        (
+            r#"{"detect":{"kind":"nanodet","size":[32,32]}}"#.into(),
+            "settings.detect.size: belongs to the kind \"centerface\"",
+        ),
+        (r#"{"max_crops":0}"#.into(), "settings.max_crops: 0 "),
+        (with(json!([{"model": "x"}])), "settings.stages[0]: missing field `kind`"),
+        (
+            with(json!([face(json!({"for": ["bus"]}))])),
+            "settings.stages[0].for[0]: no label \"bus\"; there are \"person\", \"car\"",
+        ),
+        (
+            with(json!([face(json!({"crop": {"expand": "big"}}))])),
+            "settings.stages[0].crop.expand: invalid type",
+        ),
+        (with(json!([face(json!({"crop": {"expand": 0}}))])), "settings.stages[0].crop.expand: 0 "),
+        (with(json!([face(json!({"min_score": -1}))])), "settings.stages[0].min_score: -1 "),
+        (with(json!([face(json!({"size": [100, 100]}))])), "settings.stages[0].size: [100, 100]"),
+        (
+            with(json!([face(json!({"top": 2}))])),
+            "settings.stages[0].top: belongs to the kind \"classifier\", this one is \"centerface\"",
+        ),
+        (with(json!([face(json!({"as": "a.b"}))])), "settings.stages[0].as: \"a.b\""),
+        (
+            with(json!([face(json!({})), face(json!({}))])),
+            "settings.stages[1].as: another stage gives the attribute \"face\"",
+        ),
+        (
+            with(json!([face(json!({"stages": [{"kind": "faceres", "for": ["fase"]}]}))])),
+            "settings.stages[0].stages[0].for[0]: no label \"fase\", did you mean \"face\"?",
+        ),
+        (
+            with(json!([{"kind": "faceres", "stages": [face(json!({}))]}])),
+            "settings.stages[0].stages: a stage of the kind \"faceres\"",
+        ),
+        (
+            with(
+                json!([{"kind": "faceres", "embedding": true}, {"kind": "faceres", "as": "b", "embedding": true}]),
+            ),
+            "settings.stages[1].embedding",
+        ),
+        (
+            with(json!([{"kind": "classifier", "as": "brand", "labels": ["a"]}])),
+            "settings.stages[0].model: is missing",
+        ),
+        (
+            with(json!([{"kind": "classifier", "model": "m", "labels": ["a"]}])),
+            "settings.stages[0].as: is missing",
+        ),
+        (
+            with(json!([{"kind": "classifier", "model": "m", "as": "brand"}])),
+            "settings.stages[0].labels: is missing",
+        ),
+        (
+            with(json!([{"kind": "classifier", "model": "m", "as": "brand", "labels": ["a"], "top": 2}])),
+            "settings.stages[0].top: 2 is not 1 to 1",
+        ),
+        (
+            with(json!([{"kind": "classifier", "model": "m", "as": "brand", "labels": ["a"], "batch": 9}])),
+            "settings.stages[0].batch: 9 ",
+        ),
+        (
+            with(
+                json!([{"kind": "classifier", "model": "m", "as": "brand", "labels": ["a"], "input": {"std": [1, 0, 1]}}]),
+            ),
+            "settings.stages[0].input.std",
+        ),
+        (
+            with(
+                json!([{"kind": "classifier", "model": "m", "as": "brand", "labels": ["a"], "input": {"width": 0}}]),
+            ),
+            "settings.stages[0].input.width: 0 ",
+        ),
+        (with(deep), "settings.stages[0].stages[0].stages[0].stages[0].stages: at most 4 stages"),
+        (with(json!(many)), "settings.stages[16]: at most 16 stages"),
+    ];
+    for (json, expected) in cases {
+        let error = Tree::read(&json).unwrap_err();
+        assert!(error.contains(expected), "{json} gave {error:?}, not {expected:?}");
+    }
+}
+
+#[test]
+fn the_schema_knows_every_key_and_holds_the_default() {
+    let schema = schema();
+    assert_eq!(schema["default"], default_tree());
+    let keys = |object: &Value| -> Vec<String> { object.as_object().unwrap().keys().cloned().collect() };
+    // The error for an unknown key lists all known ones.
+    let cases = [
+        (&schema["properties"], r#"{"?":0}"#.to_owned()),
+        (&schema["properties"]["detect"]["properties"], r#"{"detect":{"?":0}}"#.to_owned()),
+        (&schema["$defs"]["stage"]["properties"], with(json!([{"?": 0}]))),
+        (&schema["$defs"]["stage"]["properties"]["crop"]["properties"], with(json!([{"crop": {"?": 0}}]))),
+        (&schema["$defs"]["stage"]["properties"]["input"]["properties"], with(json!([{"input": {"?": 0}}]))),
+    ];
+    for (object, json) in cases {
+        let (keys, error) = (keys(object), Tree::read(&json).unwrap_err());
+        // "expected one of" all, or "expected `a` or `b`"; the first pair of ticks is the unknown key's.
+        assert_eq!(error.matches('`').count(), 2 * (keys.len() + 1), "{error}");
+        assert!(keys.iter().all(|key| error.contains(&format!("`{key}`"))), "{error}");
+    }
+}
