@@ -9,13 +9,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use object_detect::decode::{Picture, candidates};
 use object_detect::engine::Engine;
-use object_detect::model::{self, Variant};
 use object_detect::settings::Settings;
 use ocelli::config::source::Source;
 use ocelli::source::{AccessUnit, SourceEvent, Sources};
 use ocelli_protocol::worker::Decode;
+use ocelli_sdk::Picture;
+use ocelli_sdk::nanodet::{self, Variant};
 use ocelli_worker::video::{self, Frame, Resampler, Stream, TensorSpec};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
@@ -107,7 +107,7 @@ impl BareLoop {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let units = runtime.block_on(units(clip))?;
         let settings = Settings::read("{}").map_err(anyhow::Error::msg)?;
-        let variant = model::find(&settings.model).map_err(anyhow::Error::msg)?;
+        let variant = nanodet::find(&settings.model, "settings.model").map_err(anyhow::Error::msg)?;
         let spec = spec(&variant);
         let environment = ort::init_from(library)
             .map_err(|error| anyhow::anyhow!("{}: {error}", library.display()))?
@@ -184,7 +184,7 @@ impl Work {
         let resampled = seconds(ClockId::ThreadCPUTime);
         let shape = [1, 3, i64::from(self.spec.height), i64::from(self.spec.width)];
         let input = TensorRef::from_array_view((shape, self.input.as_slice()))?;
-        let outputs = self.session.run(ort::inputs![model::INPUT => input])?;
+        let outputs = self.session.run(ort::inputs![nanodet::INPUT => input])?;
         let inferred = seconds(ClockId::ThreadCPUTime);
         let picture = Picture {
             width: frame.picture.width(),
@@ -197,7 +197,7 @@ impl Work {
             },
         };
         let mut found = Vec::new();
-        for names in model::LEVELS {
+        for names in nanodet::LEVELS {
             let floats = |name: &str| -> Result<&[f32]> {
                 let output =
                     outputs.get(name).with_context(|| format!("the model has no output {name:?}"))?;
@@ -205,7 +205,9 @@ impl Work {
             };
             let (scores, sides) = (floats(names.scores)?, floats(names.sides)?);
             let level = self.variant.level(names.stride, scores, sides).map_err(anyhow::Error::msg)?;
-            found.extend(candidates(&level, self.engine.filter(), &picture));
+            let filter = self.engine.filter();
+            let wants = |class| filter.wants(class);
+            found.extend(nanodet::in_frame(&level, filter.least_score, &wants, &picture));
         }
         let output = self.engine.finish(frame.presentation_ns, found);
         stations.tensor_s += resampled - start;

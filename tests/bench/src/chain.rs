@@ -126,7 +126,7 @@ impl Chain {
         let folder = workplace.folder.path();
         let mut config = json!({
             "server": {"listen": address.to_string()},
-            "inference": {"library": paths.library, "preload": [object_detect::model::DEFAULT.name]},
+            "inference": {"library": paths.library, "preload": [ocelli_sdk::nanodet::DEFAULT.name]},
             "models": {"directory": paths.models},
             "logs": {"directory": folder.join("logs")},
             "store": {"directory": folder.join("data")},

@@ -45,7 +45,7 @@ impl Paths {
             bare_loop: own.join("bare-loop"),
             bare_models: own.join("bare-models"),
             face: root.join("tests/faces").join(FACE),
-            model: models.join(object_detect::model::DEFAULT.name).join("model.onnx"),
+            model: models.join(ocelli_sdk::nanodet::DEFAULT.name).join("model.onnx"),
             models,
             library: ocelli::inference::library::find(None)?.path.into(),
             clip: root.join("tests/clips").join(CLIP),

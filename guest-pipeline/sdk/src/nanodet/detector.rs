@@ -111,7 +111,7 @@ impl Detector {
 
 /// The candidates of one level in order of the cells, their boxes in frame pixels and clipped to the frame.
 /// What lies outside the frame altogether, in the letterbox's bars, is left out.
-fn in_frame<'a>(
+pub fn in_frame<'a>(
     level: &'a Level<'_>,
     least_score: f32,
     wants: &'a impl Fn(u32) -> bool,

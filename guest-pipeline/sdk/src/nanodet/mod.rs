@@ -3,7 +3,7 @@
 
 mod detector;
 
-pub use detector::{CLASSES, DEFAULT, Detector, INPUT, KNOWN, LEVELS, LevelNames, Variant, find};
+pub use detector::{CLASSES, DEFAULT, Detector, INPUT, KNOWN, LEVELS, LevelNames, Variant, find, in_frame};
 
 use crate::geometry::BBox;
 use crate::nms::{self, Candidate, Hit};

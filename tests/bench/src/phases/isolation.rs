@@ -48,7 +48,7 @@ pub struct Round {
 
 /// Measures.
 pub async fn measure(environment: &Environment) -> Result<IsolationCost> {
-    let model = object_detect::model::DEFAULT.name;
+    let model = ocelli_sdk::nanodet::DEFAULT.name;
     let mut here = Asker::start(environment, Isolation::InProcess, model).await.context("in-process")?;
     let mut there = Asker::start(environment, Isolation::Process, model).await.context("process")?;
     let mut rounds = Vec::new();
@@ -89,7 +89,7 @@ impl Asker {
         config.inference.spare = false;
         config.models.directory = paths.models.clone();
         config.store.directory = environment.workplace.folder().join("isolation");
-        let catalogue = Catalogue::load(&config)?;
+        let catalogue = Catalogue::load(&paths.models, &config.inference)?;
         let program = paths.host.with_file_name("ocelli-inference");
         let inference = Inference::start(program, &catalogue, &config).await?;
         let timeout_ms = u32::try_from(PATIENCE.as_millis())?;
@@ -102,8 +102,11 @@ impl Asker {
         };
         let attachment = inference.attach("bench", terms).await?;
         let memory = SharedMemory::map(attachment.memory.try_clone()?)?;
-        let mut client = Client::new(attachment.socket.try_clone()?, PATIENCE);
-        let signature = client.open(model)?;
+        let arena = Arena::new(memory);
+        let socket = attachment.socket.try_clone()?;
+        let mut client = Client::new(socket, PATIENCE, Arc::clone(&arena), Arc::default());
+        let opened = client.open(model, PATIENCE)?;
+        let signature = &opened.signature;
         let input = signature.inputs.first().context("the model has no input")?;
         let output_bytes = signature
             .outputs
@@ -112,7 +115,7 @@ impl Asker {
             .sum::<Option<usize>>()
             .context("the model's outputs have open sides")?;
         Ok(Self {
-            arena: Arena::new(memory),
+            arena,
             model,
             shape: input.fixed_shape().context("the model's input has open sides")?,
             input: input.name.clone(),
@@ -135,7 +138,7 @@ impl Asker {
             offset: input.offset() as u64,
         };
         let begun = Instant::now();
-        self.client.run(self.model, vec![placed], vec![input], &output)?;
+        self.client.run(self.model, vec![placed], vec![input], &output, PATIENCE)?;
         Ok(begun.elapsed().as_secs_f64() * 1e3)
     }
 }
