@@ -1,15 +1,21 @@
 //! Private memory for tensors, for what must not change while ONNX Runtime looks at it, and for joined requests.
 
 use std::ops::Range;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
 
-/// Bytes at an address that is a multiple of [`ALIGNMENT`]. The address stays as long as the buffer lives.
+/// Bytes at an address that is a multiple of [`ALIGNMENT`]. The address stays as long as the buffer lives, wherever the
+/// buffer itself is moved.
 pub(crate) struct Buffer {
-    lines: Box<[Line]>,
+    /// Owned; not a box, which would say that nobody else has a pointer to them.
+    lines: NonNull<[Line]>,
     length: usize,
 }
+
+// SAFETY: plain bytes that one owner has.
+#[allow(unsafe_code)]
+unsafe impl Send for Buffer {}
 
 #[derive(Clone)]
 #[repr(align(64))]
@@ -21,7 +27,8 @@ const _: () = assert!(align_of::<Line>() == ALIGNMENT && size_of::<Line>() == AL
 impl Buffer {
     /// So many zeros.
     pub(crate) fn zeroed(length: usize) -> Self {
-        Self { lines: vec![Line([0; ALIGNMENT]); length.div_ceil(ALIGNMENT)].into(), length }
+        let lines: Box<[Line]> = vec![Line([0; ALIGNMENT]); length.div_ceil(ALIGNMENT)].into();
+        Self { lines: NonNull::from(Box::leak(lines)), length }
     }
 
     /// A copy of what lies in shared memory; none where the range does not.
@@ -45,12 +52,20 @@ impl Buffer {
     #[allow(unsafe_code)]
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: a line is plain bytes without padding, and the lines hold at least `length` of them.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<u8>(), self.length) }
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<u8>().cast_const(), self.length) }
     }
 
     /// Where the bytes begin.
     pub(crate) fn address(&mut self) -> *mut u8 {
-        self.lines.as_mut_ptr().cast()
+        self.lines.as_ptr().cast()
+    }
+}
+
+impl Drop for Buffer {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: leaked in `zeroed`, and taken back once.
+        drop(unsafe { Box::from_raw(self.lines.as_ptr()) });
     }
 }
 

@@ -280,7 +280,7 @@ mod tests {
     }
 
     fn load(model: &Model, runtime: &Runtime) -> Result<Loaded, RequestError> {
-        let catalogue = Catalogue::new(vec![model.clone()], Vec::new()).unwrap();
+        let catalogue = Catalogue::new(vec![model.clone()], &[]).unwrap();
         catalogue.find(&model.name).unwrap().load(runtime)
     }
 

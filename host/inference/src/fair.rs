@@ -123,13 +123,12 @@ impl<T> Fair<T> {
     }
 
     /// The next of the requests that match and need not run alone, out of turn: it joins one that runs.
-    pub(crate) fn pop_like(&mut self, matches: impl Fn(&T) -> bool) -> Option<(T, Turn)> {
+    pub(crate) fn pop_like(&mut self, matches: impl Fn(&Waiting<T>) -> bool) -> Option<(T, Turn)> {
         if self.alone {
             return None;
         }
-        let position = |share: &Share<T>| {
-            share.waiting.iter().position(|request| !request.alone && matches(&request.item))
-        };
+        let position =
+            |share: &Share<T>| share.waiting.iter().position(|request| !request.alone && matches(request));
         let (share, index) = self
             .shares
             .iter()
@@ -431,9 +430,9 @@ mod tests {
             ask(&mut fair, share, false);
         }
         let (first, turn) = fair.pop().unwrap();
-        let (second, joined) = fair.pop_like(|item| *item == 3).unwrap();
+        let (second, joined) = fair.pop_like(|waiting| waiting.item == 3).unwrap();
         assert_eq!((first, second), (1, 3));
-        assert!(fair.pop_like(|item| *item == 3).is_none());
+        assert!(fair.pop_like(|waiting| waiting.item == 3).is_none());
         fair.finish(turn, MS);
         fair.finish(joined, MS);
         for share in [1, 3] {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use ocelli_protocol::clock::monotonic_ns;
-use ocelli_protocol::inference::{ErrorCode, FromWorker, ToWorker};
+use ocelli_protocol::inference::{Batching, ErrorCode, FromWorker, PlacedTensor, ToWorker};
 use ocelli_protocol::ledger::Running;
 
+use crate::batch::batching;
 use crate::error::RequestError;
 use crate::fair::Waiting;
-use crate::model::Entry;
+use crate::model::{Entry, Loaded};
+use crate::request::Layout;
 use crate::session::Session;
 
 /// Nanoseconds in a millisecond.
@@ -19,7 +21,7 @@ pub(crate) struct Job {
     pub(crate) session: Arc<Session>,
     pub(crate) request: FromWorker,
     /// The version of the model that it asks for. None where there is no such model in the session's catalogue.
-    pub(crate) entry: Option<Arc<Entry>>,
+    entry: Option<Arc<Entry>>,
     /// When it was taken.
     pub(crate) taken_ns: u64,
     /// When it has to be answered.
@@ -40,6 +42,49 @@ impl Job {
             FromWorker::Load { .. } => None,
         };
         Self { session, request, entry, taken_ns: now_ns, deadline_ns, suspect }
+    }
+
+    /// The version of the model that it asks for.
+    pub(crate) fn entry(&self) -> Result<&Arc<Entry>, RequestError> {
+        if let Some(entry) = &self.entry {
+            return Ok(entry);
+        }
+        match &self.request {
+            FromWorker::Open { model, .. } | FromWorker::Run { model, .. } => {
+                self.session.catalogue().find(model)
+            }
+            FromWorker::Load { .. } => Err(RequestError::argument("it asks for no model of the catalogue")),
+        }
+    }
+
+    /// Where its tensors lie, checked.
+    pub(crate) fn layout(&self, loaded: &Loaded) -> Result<Layout, RequestError> {
+        let FromWorker::Run { inputs, output_offset, output_length, .. } = &self.request else {
+            return Err(RequestError::argument("this is no request to run a model"));
+        };
+        let length = self.session.memory().len();
+        Layout::check(&loaded.signature, length, inputs, *output_offset, *output_length)
+    }
+
+    /// How it may be joined with others.
+    pub(crate) fn batching(&self) -> Option<Batching> {
+        let entry = self.entry.as_ref().filter(|_| !self.suspect)?;
+        matches!(self.request, FromWorker::Run { .. }).then(|| batching(&entry.model))?
+    }
+
+    /// Whether another can run as one with this one, which may be joined: the same version of a model, and the same
+    /// shapes but for the first side.
+    pub(crate) fn joins(&self, other: &Self) -> bool {
+        let (Some(entry), Some(others)) = (&self.entry, &other.entry) else { return false };
+        let (FromWorker::Run { inputs, .. }, FromWorker::Run { inputs: theirs, .. }) =
+            (&self.request, &other.request)
+        else {
+            return false;
+        };
+        let same = |(input, theirs): (&PlacedTensor, &PlacedTensor)| {
+            input.name == theirs.name && input.shape.get(1..) == theirs.shape.get(1..)
+        };
+        Arc::ptr_eq(entry, others) && inputs.len() == theirs.len() && inputs.iter().zip(theirs).all(same)
     }
 
     /// How it waits.

@@ -15,17 +15,20 @@
 //! The program `ocelli-inference` puts the engine into a process of its own. The host may also link it, for isolation
 //! "in-process".
 
+mod batch;
 mod buffer;
 mod device;
 mod dispatch;
 mod engine;
 mod error;
 mod fair;
+mod finite;
 mod hook;
 mod inspect;
 mod job;
 mod model;
 mod offers;
+mod private;
 pub mod process;
 mod queue;
 mod request;
@@ -33,6 +36,7 @@ mod run;
 mod runner;
 mod runtime;
 mod session;
+mod value;
 mod watch;
 
 pub use engine::{Engine, MAX_SESSIONS, Prepared};

@@ -9,7 +9,7 @@ use ocelli_protocol::inference::{
     Element, ErrorCode, LoadedModel, MAX_RANK, MAX_TENSORS, Model, TensorDeclaration,
 };
 use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
-use ort::session::Session;
+use ort::session::{RunOptions, Session};
 use ort::value::{Outlet, TensorElementType, ValueType};
 
 use crate::error::{EngineError, RequestError};
@@ -59,17 +59,13 @@ pub(crate) struct Entry {
 
 impl Catalogue {
     /// Checks what is declared, not the files. A version that is known is shared.
-    pub(crate) fn new(models: Vec<Model>, mut known: Vec<Arc<Entry>>) -> Result<Self, EngineError> {
+    pub(crate) fn new(models: Vec<Model>, known: &[Arc<Entry>]) -> Result<Self, EngineError> {
         let mut entries = HashMap::<String, Arc<Entry>>::new();
         for model in models {
             let name = model.name.clone();
             let entry = match known.iter().find(|entry| entry.is(&model)) {
                 Some(entry) => Arc::clone(entry),
-                None => {
-                    let entry = Arc::new(Entry::new(model).map_err(EngineError::Configuration)?);
-                    known.push(Arc::clone(&entry));
-                    entry
-                }
+                None => Arc::new(Entry::new(model).map_err(EngineError::Configuration)?),
             };
             if entries.insert(name.clone(), entry).is_some() {
                 return Err(EngineError::Configuration(format!("there are two models \"{name}\"")));
@@ -100,11 +96,12 @@ impl Entry {
         Ok(Self { model, signature, bytes: Mutex::new(Weak::<[u8; 0]>::new() as Weak<[u8]>) })
     }
 
-    /// Whether it is this version of a model, by whatever name.
+    /// Whether it is this version of a model, wherever its file lies. The name counts: errors and what the host is told
+    /// of a loaded model carry it.
     fn is(&self, model: &Model) -> bool {
-        let Model { name: _, path: _, sha256, inputs, outputs, device, fallback, batching } = model;
+        let Model { name, path: _, sha256, inputs, outputs, device, fallback, batching } = model;
         let own = &self.model;
-        own.sha256 == *sha256
+        (&own.name, &own.sha256) == (name, sha256)
             && (own.device, own.fallback, own.batching) == (*device, *fallback, *batching)
             && (&own.inputs, &own.outputs) == (inputs, outputs)
     }
@@ -123,7 +120,7 @@ impl Entry {
             RequestError::new(ErrorCode::InvalidEncoding, message)
         })?;
         let mut loaded = Loaded { session, signature: Arc::clone(&entry.signature), runs };
-        loaded.warm().map_err(|error| {
+        loaded.warm(None).map_err(|error| {
             let message = format!("model \"{name}\" fails when it is run on zeros: {}", error.message);
             RequestError::new(error.code, message)
         })?;
@@ -157,7 +154,7 @@ impl Entry {
 }
 
 impl Signature {
-    fn new(model: &Model) -> Result<Self, String> {
+    pub(crate) fn new(model: &Model) -> Result<Self, String> {
         let tensors = |kind: &str, declared: &[TensorDeclaration]| {
             if declared.is_empty() || declared.len() > MAX_TENSORS {
                 return Err(format!(
@@ -212,7 +209,7 @@ fn tensor(model: &str, kind: &str, declaration: &TensorDeclaration) -> Result<Te
 
 impl Loaded {
     /// One run on zeros. A model whose inputs have no fixed shape is not run: nobody knows what it can take.
-    fn warm(&mut self) -> Result<(), RequestError> {
+    pub(crate) fn warm(&mut self, options: Option<&RunOptions>) -> Result<(), RequestError> {
         let signature = &self.signature;
         let shapes: Option<Vec<_>> =
             signature.inputs.iter().map(|input| input.declaration.fixed_shape()).collect();
@@ -226,7 +223,7 @@ impl Loaded {
         })?;
         let layout = Layout::consecutive(signature, shapes, inputs..length);
         let mut plan = Plan::new(Arc::new(memory), Arc::clone(signature), layout)?;
-        plan.execute(&mut self.session, None)
+        plan.execute(&mut self.session, options)
     }
 }
 

@@ -88,7 +88,9 @@ impl<T> Queue<T> {
         let mut state = self.lock();
         loop {
             while collected.len() < most {
-                let Some(next) = state.fair.pop_like(&matches) else { break };
+                let now_ns = monotonic_ns();
+                let in_time = |waiting: &Waiting<T>| waiting.late_ns > now_ns && matches(&waiting.item);
+                let Some(next) = state.fair.pop_like(in_time) else { break };
                 collected.push(next);
             }
             let left = until_ns.saturating_sub(monotonic_ns());

@@ -1,28 +1,33 @@
 //! Runs a model on tensors that lie in shared memory, without copying them: ONNX Runtime reads its inputs and writes
 //! its outputs where the worker put them.
 //!
-//! This goes through the C interface, since `ort` has no safe call that does it. All unsafe code around runs is here.
+//! A worker that writes to an input during a run changes numbers, not bounds. Where an element may be an index, which
+//! ONNX Runtime checks before it uses it, the input is copied to private memory first.
+//!
+//! This goes through the C interface, since `ort` has no safe call that does it.
 
-use std::ffi::{c_char, c_void};
-use std::ptr::{self, NonNull};
+use std::ffi::c_char;
+use std::ptr;
 use std::sync::Arc;
 
-use ocelli_protocol::inference::{Element, ErrorCode, MAX_RANK, PlacedTensor};
+use ocelli_protocol::inference::{Element, ErrorCode, PlacedTensor, TensorDeclaration};
 use ocelli_protocol::shm::SharedMemory;
 use ort::AsPointer;
-use ort::memory::MemoryInfo;
 use ort::session::{RunOptions, Session};
-use ort_sys::{ONNXTensorElementDataType as DataType, OrtValue};
+use ort_sys::OrtValue;
 
+use crate::buffer::Buffer;
 use crate::error::RequestError;
-use crate::model::Signature;
+use crate::finite::first_not_finite;
+use crate::model::{Signature, Tensor};
 use crate::request::{Layout, Place, no_room, place_in};
+use crate::value::{Value, runtime_error};
 
 /// A run that can be repeated: the tensors over the shared memory are made once, and a run allocates none.
 pub(crate) struct Plan {
-    input_names: Vec<*const c_char>,
     inputs: Vec<Value>,
-    output_names: Vec<*const c_char>,
+    /// Copies of the inputs that must not change during a run, by their number.
+    copies: Vec<(usize, Buffer)>,
     /// One for each output; none where ONNX Runtime is to allocate it.
     outputs: Vec<Option<Value>>,
     /// Where the outputs lie after a run.
@@ -30,53 +35,118 @@ pub(crate) struct Plan {
     /// How many of `places` are known before a run.
     fixed: usize,
     layout: Layout,
-    /// The names' owner.
-    signature: Arc<Signature>,
+    names: Names,
     /// The tensors' owner, last: dropped after the values that point into it.
     memory: Arc<SharedMemory>,
 }
 
-// SAFETY: the pointers to names point into `signature`, which is immutable, shared by all threads, and lives as long
-// as the plan. The values are owned (see `Value`).
+/// The names of a model's inputs and outputs as the C interface takes them.
+pub(crate) struct Names {
+    inputs: Vec<*const c_char>,
+    outputs: Vec<*const c_char>,
+    /// The names' owner.
+    signature: Arc<Signature>,
+}
+
+// SAFETY: the pointers point into `signature`, which is immutable, shared by all threads, and lives as long as they do.
 #[allow(unsafe_code)]
-unsafe impl Send for Plan {}
+unsafe impl Send for Names {}
+
+impl Names {
+    pub(crate) fn new(signature: Arc<Signature>) -> Self {
+        let pointers = |tensors: &[Tensor]| tensors.iter().map(|tensor| tensor.name.as_ptr()).collect();
+        Self { inputs: pointers(&signature.inputs), outputs: pointers(&signature.outputs), signature }
+    }
+
+    /// Runs a model. `session` is one of this signature, and so many are the values; an output that is none is allocated
+    /// by ONNX Runtime.
+    #[allow(unsafe_code)]
+    pub(crate) fn run(
+        &self,
+        session: &mut Session,
+        options: Option<&RunOptions>,
+        inputs: &[Value],
+        outputs: &mut [Option<Value>],
+    ) -> Result<(), RequestError> {
+        if (inputs.len(), outputs.len()) != (self.inputs.len(), self.outputs.len()) {
+            return Err(RequestError::argument("the model has another number of inputs and outputs"));
+        }
+        // SAFETY: names and values are as many as said and live through the call. An `Option<Value>` has the layout of
+        // a nullable pointer: null lets ONNX Runtime allocate, and what it puts there is ours to release. `&mut` keeps
+        // other runs off this session. The memory behind the values is there as long as they are; that a worker may
+        // write to it meanwhile changes numbers, not bounds.
+        let done = unsafe {
+            let status = (ort::api().Run)(
+                session.ptr_mut(),
+                options.map_or(ptr::null(), AsPointer::ptr),
+                self.inputs.as_ptr(),
+                inputs.as_ptr().cast::<*const OrtValue>(),
+                inputs.len(),
+                self.outputs.as_ptr(),
+                outputs.len(),
+                outputs.as_mut_ptr().cast::<*mut OrtValue>(),
+            );
+            ort::Error::result_from_status(status)
+        };
+        done.map_err(|error| runtime_error(&error))
+    }
+}
 
 impl Plan {
     /// A plan over `layout`, whose places have been checked against the memory and the signature.
+    #[allow(unsafe_code)]
     pub(crate) fn new(
         memory: Arc<SharedMemory>,
         signature: Arc<Signature>,
         layout: Layout,
     ) -> Result<Self, RequestError> {
-        let info = MemoryInfo::default();
-        let value = |element, place: &Place| Value::over(&info, &memory, element, place);
-        let inputs = signature.inputs.iter().zip(&layout.inputs);
-        let inputs = inputs.map(|(input, place)| value(input.declaration.element, place));
-        let inputs: Vec<_> = inputs.collect::<Result<_, _>>()?;
+        let mut copies = Vec::new();
+        let mut inputs = Vec::with_capacity(signature.inputs.len());
+        for (index, (input, place)) in signature.inputs.iter().zip(&layout.inputs).enumerate() {
+            let element = input.declaration.element;
+            inputs.push(if may_be_index(element) {
+                let mut buffer = Buffer::zeroed(place.bytes.len());
+                // SAFETY: the buffer is as long as the place, and the plan keeps it in `copies`; its address stays.
+                let value =
+                    unsafe { Value::over(buffer.address(), place.bytes.len(), element, &place.shape) };
+                copies.push((index, buffer));
+                value?
+            } else {
+                over(&memory, element, place)?
+            });
+        }
         let outputs = signature.outputs.iter().zip(&layout.outputs);
-        let outputs = outputs.map(|(output, place)| value(output.declaration.element, place).map(Some));
+        let outputs =
+            outputs.map(|(output, place)| over(&memory, output.declaration.element, place).map(Some));
         let mut outputs: Vec<_> = outputs.collect::<Result<_, _>>()?;
         outputs.resize_with(signature.outputs.len(), || None);
-        Ok(Self {
-            input_names: signature.inputs.iter().map(|input| input.name.as_ptr()).collect(),
-            inputs,
-            output_names: signature.outputs.iter().map(|output| output.name.as_ptr()).collect(),
-            outputs,
-            places: layout.outputs.clone(),
-            fixed: layout.outputs.len(),
-            layout,
-            signature,
-            memory,
-        })
+        let (places, fixed) = (layout.outputs.clone(), layout.outputs.len());
+        Ok(Self { inputs, copies, outputs, places, fixed, layout, names: Names::new(signature), memory })
     }
 
     /// Whether this plan is for that layout of that model.
     pub(crate) fn is_for(&self, signature: &Arc<Signature>, layout: &Layout) -> bool {
-        Arc::ptr_eq(&self.signature, signature) && self.layout == *layout
+        Arc::ptr_eq(&self.names.signature, signature) && self.layout == *layout
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Copies the inputs that must not change during a run, and checks them. Before, they are all zeros.
+    pub(crate) fn take_inputs(&mut self) -> Result<(), RequestError> {
+        for (index, buffer) in &mut self.copies {
+            let input = self.names.signature.inputs.get(*index);
+            let place = self.layout.inputs.get(*index);
+            if let (Some(input), Some(place)) = (input, place) {
+                buffer.copy_from(0, &self.memory, place.bytes.clone());
+                check_input(&input.declaration, buffer.bytes())?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs the model. Afterwards the outputs lie in the shared memory. `session` is one of the plan's model.
-    #[allow(unsafe_code)]
     pub(crate) fn execute(
         &mut self,
         session: &mut Session,
@@ -84,185 +154,135 @@ impl Plan {
     ) -> Result<(), RequestError> {
         self.places.truncate(self.fixed);
         self.outputs.iter_mut().skip(self.fixed).for_each(|output| *output = None);
-        // SAFETY: names and values are as many as said and live through the call. An `Option<Value>` has the layout of
-        // a nullable pointer: null lets ONNX Runtime allocate, and what it puts there is ours to release. `&mut` keeps
-        // other runs off this session. The memory behind the values is mapped as long as `self.memory` lives; that a
-        // worker may write to it meanwhile changes numbers, not bounds.
-        let done = unsafe {
-            let status = (ort::api().Run)(
-                session.ptr_mut(),
-                options.map_or(ptr::null(), AsPointer::ptr),
-                self.input_names.as_ptr(),
-                self.inputs.as_ptr().cast::<*const OrtValue>(),
-                self.inputs.len(),
-                self.output_names.as_ptr(),
-                self.output_names.len(),
-                self.outputs.as_mut_ptr().cast::<*mut OrtValue>(),
-            );
-            ort::Error::result_from_status(status)
-        };
-        done.map_err(|error| runtime_error(&error))?;
+        self.names.run(session, options, &self.inputs, &mut self.outputs)?;
         self.place_allocated()
     }
 
-    pub(crate) fn layout(&self) -> &Layout {
-        &self.layout
+    /// Checks what a run has brought: each number of it is one.
+    #[allow(unsafe_code)]
+    pub(crate) fn check_outputs(&self) -> Result<(), RequestError> {
+        for (output, place) in self.names.signature.outputs.iter().zip(&self.places) {
+            // SAFETY: the bytes are in the mapping. A worker that writes to them now, against the protocol, changes what
+            // is found in its own output, nothing else: each number is read and compared, never used as an index.
+            if let Some(bytes) = unsafe { self.memory.bytes(place.bytes.clone()) } {
+                check_output(&output.declaration, bytes)?;
+            }
+        }
+        Ok(())
     }
 
     /// Where the outputs lie, in the model's order.
     pub(crate) fn results(&self) -> Vec<PlacedTensor> {
-        let outputs = self.signature.outputs.iter().zip(&self.places);
-        let placed = outputs.map(|(output, place)| PlacedTensor {
-            name: output.declaration.name.clone(),
-            element: output.declaration.element,
-            shape: place.shape.clone(),
-            offset: place.bytes.start as u64,
-        });
-        placed.collect()
+        let outputs = self.names.signature.outputs.iter().zip(&self.places);
+        outputs.map(|(output, place)| placed(&output.declaration, place)).collect()
     }
 
     /// Copies the outputs that ONNX Runtime allocated to their places, one after the other.
     fn place_allocated(&mut self) -> Result<(), RequestError> {
-        let room = &self.layout.room;
-        let outputs = self.signature.outputs.iter().zip(&mut self.outputs);
+        let outputs = self.names.signature.outputs.iter().zip(&mut self.outputs);
         for (output, value) in outputs.skip(self.fixed) {
-            let declaration = &output.declaration;
-            let Some(value) = value.take() else {
-                let message = format!("the run brought no output \"{}\"", declaration.name);
-                return Err(RequestError::new(ErrorCode::RuntimeError, message));
-            };
-            let shape = value.shape(declaration.element).map_err(|error| runtime_error(&error))?;
-            let shape = shape.filter(|shape| declaration.admits(shape)).ok_or_else(|| {
-                let message =
-                    format!("the output \"{}\" has another shape or type than declared", declaration.name);
-                RequestError::new(ErrorCode::RuntimeError, message)
-            })?;
-            let from = self.places.last().map_or(room.start, |place| place.bytes.end);
-            let bytes = declaration.element.bytes(&shape);
-            let place = place_in(room, from, shape, bytes).ok_or_else(|| no_room(&declaration.name, room))?;
-            value.copy_to(&self.memory, &place).map_err(|error| runtime_error(&error))?;
+            let (shape, bytes) = allocated(&output.declaration, value.as_ref())?;
+            let from = self.places.last().map(|place| place.bytes.end);
+            let place = place_output(&output.declaration, &self.layout, from, shape)?;
+            write(&self.memory, &place, bytes);
             self.places.push(place);
+            *value = None;
         }
         Ok(())
     }
 }
 
-/// An owned value of ONNX Runtime. Transparent: arrays of values are arrays of pointers.
-#[repr(transparent)]
-struct Value(NonNull<OrtValue>);
-
-// SAFETY: a value is not bound to a thread, and it is used by its owner alone.
-#[allow(unsafe_code)]
-unsafe impl Send for Value {}
-
-impl Value {
-    /// A tensor over a place in shared memory. The memory must outlive it.
-    #[allow(unsafe_code)]
-    fn over(
-        info: &MemoryInfo<'_>,
-        memory: &SharedMemory,
-        element: Element,
-        place: &Place,
-    ) -> Result<Self, RequestError> {
-        let address = memory
-            .address(place.bytes.clone())
-            .ok_or_else(|| RequestError::argument("a tensor lies outside the shared memory"))?;
-        let shape: Vec<i64> = place.shape.iter().copied().map(i64::from).collect();
-        let mut value = ptr::null_mut();
-        // SAFETY: the place lies in the mapping, which `Plan` keeps; the call fails where the bytes are fewer than the
-        // shape needs. The shape is copied. The status is taken over.
-        let made = unsafe {
-            let status = (ort::api().CreateTensorWithDataAsOrtValue)(
-                info.ptr(),
-                address.cast::<c_void>(),
-                place.bytes.len(),
-                shape.as_ptr(),
-                shape.len(),
-                data_type(element),
-                &mut value,
-            );
-            ort::Error::result_from_status(status)
-        };
-        made.map_err(|error| runtime_error(&error))?;
-        let value = NonNull::new(value);
-        Ok(Self(value.ok_or_else(|| RequestError::new(ErrorCode::RuntimeError, "no tensor was made"))?))
-    }
-
-    /// The tensor's shape, where it is a tensor of this element and its shape can be told to a worker.
-    #[allow(unsafe_code)]
-    fn shape(&self, element: Element) -> ort::Result<Option<Vec<u32>>> {
-        let mut is_tensor = 0;
-        let mut found = DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-        let (mut sides, mut rank) = (ptr::null(), 0);
-        // SAFETY: the value is alive; the second call is made for tensors alone. The statuses are taken over.
-        unsafe {
-            ort::Error::result_from_status((ort::api().IsTensor)(self.0.as_ptr(), &mut is_tensor))?;
-            if is_tensor == 0 {
-                return Ok(None);
-            }
-            ort::Error::result_from_status((ort::api().GetTensorElementTypeAndShapeDataReference)(
-                self.0.as_ptr(),
-                &mut found,
-                &mut sides,
-                &mut rank,
-            ))?;
-        }
-        if found != data_type(element) || rank > MAX_RANK {
-            return Ok(None);
-        }
-        if rank == 0 {
-            return Ok(Some(Vec::new()));
-        }
-        // SAFETY: `rank` numbers that belong to the value, which is alive and not changed meanwhile.
-        let sides = unsafe { std::slice::from_raw_parts(sides, rank) };
-        Ok(sides.iter().map(|&side| u32::try_from(side).ok()).collect())
-    }
-
-    /// Copies the tensor's bytes, which are as many as the place holds.
-    #[allow(unsafe_code)]
-    fn copy_to(&self, memory: &SharedMemory, place: &Place) -> ort::Result<()> {
-        let Some(target) = memory.address(place.bytes.clone()).filter(|_| !place.bytes.is_empty()) else {
-            return Ok(());
-        };
-        let mut source = ptr::null_mut();
-        // SAFETY: the value is a tensor and alive; the place was made from its element and shape, so both sides have
-        // `place.bytes.len()` bytes; ONNX Runtime's memory and ours do not overlap.
-        unsafe {
-            let status = (ort::api().GetTensorMutableData)(self.0.as_ptr(), &mut source);
-            ort::Error::result_from_status(status)?;
-            ptr::copy_nonoverlapping(source.cast::<u8>().cast_const(), target, place.bytes.len());
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Value {
-    #[allow(unsafe_code)]
-    fn drop(&mut self) {
-        // SAFETY: owned, and released once.
-        unsafe { (ort::api().ReleaseValue)(self.0.as_ptr()) };
-    }
-}
-
-fn data_type(element: Element) -> DataType {
+/// Whether a tensor of this type may hold indices or conditions, which ONNX Runtime checks before it uses them.
+fn may_be_index(element: Element) -> bool {
     match element {
-        Element::F16 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
-        Element::F32 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-        Element::F64 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
-        Element::Bf16 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
-        Element::U8 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
-        Element::I8 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8,
-        Element::Bool => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
-        Element::I32 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32,
-        Element::I64 => DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
+        Element::Bool | Element::I32 | Element::I64 => true,
+        Element::F16 | Element::F32 | Element::F64 | Element::Bf16 | Element::U8 | Element::I8 => false,
     }
 }
 
-fn runtime_error(error: &ort::Error) -> RequestError {
-    let code = match error.code() {
-        ort::ErrorCode::InvalidArgument => ErrorCode::InvalidArgument,
-        ort::ErrorCode::NotImplemented => ErrorCode::UnsupportedOperation,
-        _ => ErrorCode::RuntimeError,
+/// A tensor over a place in shared memory, which must outlive it.
+#[allow(unsafe_code)]
+fn over(memory: &SharedMemory, element: Element, place: &Place) -> Result<Value, RequestError> {
+    let address = memory
+        .address(place.bytes.clone())
+        .ok_or_else(|| RequestError::argument("a tensor lies outside the shared memory"))?;
+    // SAFETY: the place lies in the mapping, which the caller keeps.
+    unsafe { Value::over(address, place.bytes.len(), element, &place.shape) }
+}
+
+/// Checks what a worker gave, in memory that it cannot write to: a truth value is 0 or 1, since code that is compiled for
+/// truth values may do anything with others.
+pub(crate) fn check_input(declaration: &TensorDeclaration, bytes: &[u8]) -> Result<(), RequestError> {
+    if declaration.element != Element::Bool {
+        return Ok(());
+    }
+    match bytes.iter().enumerate().find(|(_, byte)| **byte > 1) {
+        Some((index, byte)) => Err(RequestError::argument(format!(
+            "the input \"{}\" holds {byte} at element {index}, which is no truth value: 0 or 1",
+            declaration.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Checks what a model brought.
+pub(crate) fn check_output(declaration: &TensorDeclaration, bytes: &[u8]) -> Result<(), RequestError> {
+    match first_not_finite(declaration.element, bytes) {
+        Some((index, what)) => {
+            let message = format!("the output \"{}\" holds {what} at element {index}", declaration.name);
+            Err(RequestError::new(ErrorCode::RuntimeError, message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The shape and the bytes of an output that ONNX Runtime allocated.
+pub(crate) fn allocated<'a>(
+    declaration: &TensorDeclaration,
+    value: Option<&'a Value>,
+) -> Result<(Vec<u32>, &'a [u8]), RequestError> {
+    let Some(value) = value else {
+        let message = format!("the run brought no output \"{}\"", declaration.name);
+        return Err(RequestError::new(ErrorCode::RuntimeError, message));
     };
-    RequestError::new(code, format!("ONNX Runtime: {error}"))
+    let shape = value.shape(declaration.element).map_err(|error| runtime_error(&error))?;
+    let shape = shape.filter(|shape| declaration.admits(shape)).ok_or_else(|| {
+        let message = format!("the output \"{}\" has another shape or type than declared", declaration.name);
+        RequestError::new(ErrorCode::RuntimeError, message)
+    })?;
+    let length = declaration.element.bytes(&shape).unwrap_or(0);
+    Ok((shape, value.bytes(length).map_err(|error| runtime_error(&error))?))
+}
+
+/// The place of an output of this shape, after the one that ends at `from`.
+pub(crate) fn place_output(
+    declaration: &TensorDeclaration,
+    layout: &Layout,
+    from: Option<usize>,
+    shape: Vec<u32>,
+) -> Result<Place, RequestError> {
+    let bytes = declaration.element.bytes(&shape);
+    let from = from.unwrap_or(layout.room.start);
+    place_in(&layout.room, from, shape, bytes).ok_or_else(|| no_room(&declaration.name, &layout.room))
+}
+
+/// What a worker is told of an output.
+pub(crate) fn placed(declaration: &TensorDeclaration, place: &Place) -> PlacedTensor {
+    PlacedTensor {
+        name: declaration.name.clone(),
+        element: declaration.element,
+        shape: place.shape.clone(),
+        offset: place.bytes.start as u64,
+    }
+}
+
+/// Writes an output to its place, which is as long.
+#[allow(unsafe_code)]
+pub(crate) fn write(memory: &SharedMemory, place: &Place, bytes: &[u8]) {
+    let Some(target) = memory.address(place.bytes.clone()).filter(|_| bytes.len() == place.bytes.len())
+    else {
+        return;
+    };
+    // SAFETY: the place lies in the mapping and is as long as the bytes, which lie elsewhere.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
 }

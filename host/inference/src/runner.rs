@@ -1,17 +1,21 @@
-//! A runner: takes requests out of the queue and answers them, one at a time, with its own sessions of the models.
+//! A runner: takes requests out of the queue and answers them, with its own sessions of the models. One at a time, but
+//! for those that run as one.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use ocelli_protocol::clock::monotonic_ns;
-use ocelli_protocol::inference::{FromWorker, ToWorker};
+use ocelli_protocol::inference::{ErrorCode, FromWorker, ToWorker};
 use ort::session::RunOptions;
 
+use crate::batch::{self, Outcome, Part};
 use crate::engine::Shared;
 use crate::error::RequestError;
+use crate::fair::Turn;
 use crate::job::Job;
 use crate::model::{Entry, Loaded, Tensor};
+use crate::private;
 use crate::queue::Next;
 use crate::request::Layout;
 use crate::runtime::Runtime;
@@ -19,6 +23,9 @@ use crate::runtime::Runtime;
 /// Time to load a model, in nanoseconds, where its request leaves less: a device may compile what it is to run first, which
 /// takes minutes with TensorRT. A process that needs longer hangs.
 const LOAD_NS: u64 = 300_000_000_000;
+
+/// Nanoseconds in a millisecond.
+const MS: u64 = 1_000_000;
 
 pub(crate) struct Runner {
     place: Place,
@@ -54,8 +61,11 @@ impl Runner {
         let Some(catalogue) = shared.offers.get(0) else { return Ok(()) };
         for name in names {
             let entry = catalogue.find(name)?;
-            let loaded = self.models.load(entry)?;
-            shared.offers.note_loaded(entry, &loaded.runs);
+            // It may be named twice.
+            if self.models.position(entry).is_none() {
+                let loaded = self.models.load(entry)?;
+                shared.offers.note_loaded(entry, &loaded.runs);
+            }
         }
         Ok(())
     }
@@ -65,36 +75,116 @@ impl Runner {
         let shared = Arc::clone(&self.place.shared);
         while let Some(next) = shared.queue.take() {
             self.models.forget_unused(&shared);
-            let (job, turn) = match next {
-                Next::Run(job, turn) => (job, turn),
-                Next::Late(jobs) => {
-                    jobs.iter().for_each(Job::answer_late);
-                    continue;
-                }
-            };
-            let begun_ns = monotonic_ns();
-            shared.watch.ledger().begin(self.place.index, 0, job.running());
-            let answer = self.work(&job);
-            shared.watch.ledger().end(self.place.index, 0);
-            shared.queue.finish([turn], monotonic_ns().saturating_sub(begun_ns));
-            job.answer(answer);
+            match next {
+                Next::Run(job, turn) => self.serve_turn(job, turn),
+                Next::Late(jobs) => jobs.iter().for_each(Job::answer_late),
+            }
         }
+    }
+
+    /// Answers a request, with others that can run as one with it.
+    fn serve_turn(&mut self, job: Job, turn: Turn) {
+        let shared = Arc::clone(&self.place.shared);
+        let (mut jobs, mut turns) = (vec![job], vec![turn]);
+        if let [first] = jobs.as_slice()
+            && let Some(batching) = first.batching()
+        {
+            let until_ns = first.taken_ns.saturating_add(u64::from(batching.delay_ms) * MS);
+            let most = (batching.max - 1) as usize;
+            let others = shared.queue.collect(|other| first.joins(other), most, until_ns);
+            let (others, their_turns): (Vec<_>, Vec<_>) = others.into_iter().unzip();
+            jobs.extend(others);
+            turns.extend(their_turns);
+        }
+        let begun_ns = monotonic_ns();
+        let ledger = shared.watch.ledger();
+        (0..).zip(&jobs).for_each(|(lane, job)| ledger.begin(self.place.index, lane, job.running()));
+        let answers = match jobs.as_slice() {
+            [job] => vec![self.work(job)],
+            jobs => self.work_as_one(jobs),
+        };
+        (0..jobs.len()).for_each(|lane| ledger.end(self.place.index, lane));
+        let each_ns = monotonic_ns().saturating_sub(begun_ns) / turns.len().max(1) as u64;
+        shared.queue.finish(turns, each_ns);
+        jobs.iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
     }
 
     fn work(&mut self, job: &Job) -> Result<ToWorker, RequestError> {
         match &job.request {
             FromWorker::Open { id, model } => {
-                let loaded = self.models.of(&self.place, job, model)?;
-                Ok(opened(*id, model.clone(), loaded))
+                Ok(opened(*id, model.clone(), self.models.of(&self.place, job)?))
             }
-            FromWorker::Load { .. } => {
-                Err(RequestError::argument("models of a pipeline's own are not loaded"))
-            }
+            FromWorker::Load { id, offset, length } => self.load(job, *id, *offset, *length),
             FromWorker::Run { model, .. } => {
-                let loaded = self.models.of(&self.place, job, model)?;
+                let mut private = job.session.private().lock().unwrap_or_else(PoisonError::into_inner);
+                let loaded = match private.find(model) {
+                    Some(loaded) => loaded,
+                    None => self.models.of(&self.place, job)?,
+                };
                 self.place.run(job, loaded)
             }
         }
+    }
+
+    /// Loads a model that the pipeline brings.
+    fn load(&self, job: &Job, id: u64, offset: u64, length: u64) -> Result<ToWorker, RequestError> {
+        let session = &job.session;
+        if !session.terms().service.may_load {
+            let message = "this pipeline may not load models of its own; `inference.load` would allow it";
+            return Err(RequestError::new(ErrorCode::Security, message));
+        }
+        let mut private = session.private().lock().unwrap_or_else(PoisonError::into_inner);
+        let name = private.next_name()?;
+        let range = private::file_range(session.memory(), offset, length)?;
+        let begun = Instant::now();
+        let mut loaded = private::load(&name, session.memory(), range, &self.models.runtime)?;
+        self.place.in_time(job, monotonic_ns(), |options| loaded.warm(Some(options)))?;
+        let ms = begun.elapsed().as_millis();
+        tracing::info!(session = session.name(), model = name, ms, "loaded a model of the pipeline's own");
+        Ok(opened(id, name, private.add(loaded)))
+    }
+
+    /// Runs requests of one model as one; by themselves where that fails.
+    fn work_as_one(&mut self, jobs: &[Job]) -> Vec<Result<ToWorker, RequestError>> {
+        let begun_ns = monotonic_ns();
+        let mut answers = self.try_as_one(jobs, begun_ns).unwrap_or_else(|error| {
+            tracing::debug!(%error, requests = jobs.len(), "a batch failed; each request is run by itself");
+            Vec::new()
+        });
+        answers.resize_with(jobs.len(), || None);
+        let run_ns = monotonic_ns().saturating_sub(begun_ns);
+        let answers = jobs.iter().zip(answers).map(|(job, outputs)| match outputs {
+            Some(outputs) => {
+                let queued_ns = begun_ns.saturating_sub(job.taken_ns);
+                Ok(ToWorker::Done { id: job.request.id(), outputs: outputs?, queued_ns, run_ns })
+            }
+            None => self.work(job),
+        });
+        answers.collect()
+    }
+
+    /// What each request brought, if it was one of those that ran as one.
+    fn try_as_one(&mut self, jobs: &[Job], begun_ns: u64) -> Result<Vec<Option<Outcome>>, RequestError> {
+        let first = jobs.first().ok_or_else(|| RequestError::argument("there is nothing to run"))?;
+        let loaded = self.models.of(&self.place, first)?;
+        // One that is wrong does not cost the others their batch. It is told why when it is run by itself.
+        let part = |job: &Job| Part::new(Arc::clone(&job.session), job.layout(loaded).ok()?);
+        let parts: Vec<_> = jobs.iter().map(part).collect();
+        let together: Vec<_> =
+            jobs.iter().zip(&parts).filter_map(|(job, part)| Some((job, part.as_ref()?))).collect();
+        if together.len() < 2 {
+            return Ok(Vec::new());
+        }
+        let Loaded { session, signature, .. } = loaded;
+        let deadline =
+            together.iter().map(|(job, _)| *job).min_by_key(|job| job.deadline_ns).unwrap_or(first);
+        let outcomes = self.place.in_time(deadline, begun_ns, |options| {
+            together.iter().for_each(|(job, part)| self.place.before_run(job, &part.layout));
+            let parts: Vec<_> = together.iter().map(|(_, part)| *part).collect();
+            batch::run(&parts, signature, session, options)
+        })?;
+        let mut outcomes = outcomes.into_iter();
+        Ok(parts.iter().map(|part| part.as_ref().and_then(|_| outcomes.next())).collect())
     }
 }
 
@@ -113,39 +203,53 @@ fn opened(id: u64, model: String, loaded: &Loaded) -> ToWorker {
 impl Place {
     /// Runs one request by itself.
     fn run(&self, job: &Job, loaded: &mut Loaded) -> Result<ToWorker, RequestError> {
-        let FromWorker::Run { id, model, inputs, output_offset, output_length } = &job.request else {
-            return Err(RequestError::argument("this is no request to run a model"));
-        };
-        let length = job.session.memory().len();
-        let layout = Layout::check(&loaded.signature, length, inputs, *output_offset, *output_length)?;
+        let layout = job.layout(loaded)?;
         let Loaded { session, signature, .. } = loaded;
         let begun_ns = monotonic_ns();
+        let outputs = job.session.with_plan(signature, layout, |plan| {
+            plan.take_inputs()?;
+            self.in_time(job, begun_ns, |options| {
+                self.before_run(job, plan.layout());
+                plan.execute(session, Some(options))
+            })?;
+            plan.check_outputs()?;
+            Ok(plan.results())
+        })?;
+        let run_ns = monotonic_ns().saturating_sub(begun_ns);
+        let queued_ns = begun_ns.saturating_sub(job.taken_ns);
+        Ok(ToWorker::Done { id: job.request.id(), outputs, queued_ns, run_ns })
+    }
+
+    /// Does something that is told to end at a request's deadline.
+    fn in_time<T>(
+        &self,
+        job: &Job,
+        begun_ns: u64,
+        run: impl FnOnce(&RunOptions) -> Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
         if begun_ns >= job.deadline_ns {
             return Err(job.timeout(begun_ns, begun_ns));
         }
-        let outputs = job.session.with_plan(signature, layout, |plan| {
-            self.shared.watch.begin(self.index, job.deadline_ns);
-            if let Some(hook) = self.shared.before_run {
-                hook(&job.session.about_to_run(*id, model, plan.layout()));
-            }
-            let done = plan.execute(session, Some(&self.options));
-            if self.shared.watch.end(self.index) && done.is_err() {
-                return Err(job.timeout(begun_ns, monotonic_ns()));
-            }
-            done.map(|()| plan.results())
-        })?;
-        let run_ns = monotonic_ns().saturating_sub(begun_ns);
-        Ok(ToWorker::Done { id: *id, outputs, queued_ns: begun_ns.saturating_sub(job.taken_ns), run_ns })
+        self.shared.watch.begin(self.index, job.deadline_ns);
+        let done = run(&self.options);
+        // What was done in spite of being told to end is good.
+        if self.shared.watch.end(self.index) && done.is_err() {
+            return Err(job.timeout(begun_ns, monotonic_ns()));
+        }
+        done
+    }
+
+    fn before_run(&self, job: &Job, layout: &Layout) {
+        if let (Some(hook), FromWorker::Run { id, model, .. }) = (self.shared.before_run, &job.request) {
+            hook(&job.session.about_to_run(*id, model, layout));
+        }
     }
 }
 
 impl Models {
     /// This runner's session of the model that a request asks for, made when it is first asked for.
-    fn of(&mut self, place: &Place, job: &Job, name: &str) -> Result<&mut Loaded, RequestError> {
-        let entry = match &job.entry {
-            Some(entry) => entry,
-            None => job.session.catalogue().find(name)?,
-        };
+    fn of(&mut self, place: &Place, job: &Job) -> Result<&mut Loaded, RequestError> {
+        let entry = job.entry()?;
         // Two look-ups where one would do: the borrow of an early return would outlive it.
         if self.position(entry).is_none() {
             let mut running = job.running();
@@ -160,17 +264,14 @@ impl Models {
         }
         let position = self.position(entry);
         let loaded = position.and_then(|index| self.loaded.get_mut(index));
-        loaded
-            .map(|(_, loaded)| loaded)
-            .ok_or_else(|| RequestError::argument(format!("there is no model \"{name}\"")))
+        loaded.map(|(_, loaded)| loaded).ok_or_else(|| RequestError::argument("the model is not loaded"))
     }
 
-    /// Loads a model where it is not loaded yet.
+    /// Loads a model.
     fn load(&mut self, entry: &Arc<Entry>) -> Result<&Loaded, RequestError> {
         let begun = Instant::now();
         let loaded = entry.load(&self.runtime)?;
         tracing::info!(model = entry.model.name, ms = begun.elapsed().as_millis(), "loaded a model");
-        self.loaded.retain(|(known, _)| !Arc::ptr_eq(known, entry));
         Ok(&self.loaded.push_mut((Arc::clone(entry), loaded)).1)
     }
 

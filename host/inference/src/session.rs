@@ -11,6 +11,7 @@ use rustix::net::Shutdown;
 use crate::error::RequestError;
 use crate::hook::Run;
 use crate::model::{Catalogue, Signature};
+use crate::private::Private;
 use crate::request::Layout;
 use crate::run::Plan;
 
@@ -27,6 +28,8 @@ pub(crate) struct Session {
     busy: AtomicBool,
     /// Used by the runner that has the session's one request, so never contended. Last used first.
     plans: Mutex<Vec<Plan>>,
+    /// Likewise.
+    private: Mutex<Private>,
 }
 
 impl Session {
@@ -40,8 +43,15 @@ impl Session {
     ) -> std::io::Result<Self> {
         let memory = Arc::new(SharedMemory::map(memory)?);
         rustix::io::ioctl_fionbio(&socket, true)?;
-        let (busy, plans) = (AtomicBool::new(false), Mutex::new(Vec::new()));
-        Ok(Self { attach, catalogue, socket, memory, busy, plans })
+        Ok(Self {
+            attach,
+            catalogue,
+            socket,
+            memory,
+            busy: AtomicBool::new(false),
+            plans: Mutex::default(),
+            private: Mutex::default(),
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -64,6 +74,11 @@ impl Session {
 
     pub(crate) fn memory(&self) -> &SharedMemory {
         &self.memory
+    }
+
+    /// The models of its own.
+    pub(crate) fn private(&self) -> &Mutex<Private> {
+        &self.private
     }
 
     /// Notes that a request is under way; false where one is already.

@@ -176,6 +176,57 @@ fn it_ends_well_when_the_host_closes_its_socket() {
 }
 
 #[test]
+fn it_answers_what_it_took_and_ends_well_when_it_is_drained() {
+    let mut process = Process::ready(1);
+    let (busy, waiting) = (Worker::new(), Worker::new());
+    process.attach(&busy);
+    process.attach(&waiting);
+    let (mut busy, waiting) = (busy.greeted(), waiting.greeted());
+    busy.write(0, &picture(1));
+    waiting.write(0, &picture(1));
+    busy.run(&request(1)).unwrap();
+    busy.send(&request(2));
+    waiting.send(&request(1));
+    send(process.socket.as_fd(), &FromHost::Drain).unwrap();
+    assert!(matches!(process.receive(), Ok(ToHost::Drained)));
+    assert_eq!(process.child.wait().unwrap().code(), Some(0));
+    // What it did not take is in the sockets, for the next process. Either way each has one answer.
+    let next = Process::ready(1);
+    for (mut worker, id) in [(busy, 2), (waiting, 1)] {
+        next.attach(&worker);
+        let answers = [worker.receive(), worker.receive()];
+        let hellos = answers.iter().filter(|answer| **answer == ToWorker::Hello).count();
+        let done =
+            answers.iter().filter(|answer| matches!(answer, ToWorker::Done { id: done, .. } if *done == id));
+        assert_eq!((hellos, done.count()), (1, 1), "{answers:?}");
+    }
+}
+
+#[test]
+fn a_model_that_is_loaded_later_is_told_to_the_host() {
+    let (mut process, answer) = Process::configured(configure(1, vec![model()], &[]));
+    assert!(matches!(answer, ToHost::Ready { models, .. } if models.is_empty()));
+    let worker = Worker::new();
+    process.attach(&worker);
+    assert!(worker.greeted().open(1, MODEL).is_ok());
+    let Ok(ToHost::Loaded(loaded)) = process.receive() else { panic!("not told") };
+    assert_eq!((loaded.name.as_str(), loaded.sha256), (MODEL, model().sha256));
+    let (_process, answer) = Process::configured(configure(1, vec![model()], &[MODEL]));
+    assert!(matches!(answer, ToHost::Ready { models, .. } if models.len() == 1 && models[0].name == MODEL));
+}
+
+#[test]
+fn its_memory_is_bounded_as_it_is_told() {
+    let bytes = 3 << 30;
+    let bounded = Configure { memory: Some(bytes), ..configure(1, vec![model()], &[MODEL]) };
+    let (process, answer) = Process::configured(bounded);
+    assert!(matches!(answer, ToHost::Ready { .. }), "{answer:?}");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.child.id())).unwrap();
+    let data = limits.lines().find(|line| line.starts_with("Max data size")).unwrap();
+    assert!(data.contains(&bytes.to_string()), "{data}");
+}
+
+#[test]
 fn a_worker_that_goes_away_leaves_the_others() {
     let process = Process::ready(1);
     let (gone, stays) = (Worker::new(), Worker::new());

@@ -190,19 +190,25 @@ impl Worker {
         self
     }
 
-    #[allow(unsafe_code)]
     pub fn write(&self, offset: usize, values: &[f32]) {
-        // SAFETY: no request is under way, and the slice ends here.
-        let bytes = unsafe { self.memory.bytes_mut(offset..offset + values.len() * 4) }.unwrap();
-        for (target, value) in bytes.chunks_exact_mut(4).zip(values) {
-            target.copy_from_slice(&value.to_ne_bytes());
-        }
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_ne_bytes()).collect();
+        self.write_bytes(offset, &bytes);
     }
 
     #[allow(unsafe_code)]
-    pub fn read(&self, tensor: &PlacedTensor) -> Vec<f32> {
+    pub fn write_bytes(&self, offset: usize, bytes: &[u8]) {
         // SAFETY: no request is under way, and the slice ends here.
-        let bytes = unsafe { self.memory.bytes(tensor.range().unwrap()) }.unwrap();
+        unsafe { self.memory.bytes_mut(offset..offset + bytes.len()) }.unwrap().copy_from_slice(bytes);
+    }
+
+    #[allow(unsafe_code)]
+    pub fn read_bytes(&self, tensor: &PlacedTensor) -> Vec<u8> {
+        // SAFETY: no request is under way, and the slice ends here.
+        unsafe { self.memory.bytes(tensor.range().unwrap()) }.unwrap().to_vec()
+    }
+
+    pub fn read(&self, tensor: &PlacedTensor) -> Vec<f32> {
+        let bytes = self.read_bytes(tensor);
         bytes.chunks_exact(4).map(|bytes| f32::from_ne_bytes(bytes.try_into().unwrap())).collect()
     }
 
