@@ -105,9 +105,7 @@ impl Changes {
             Ok(Err(error)) => return tracing::error!(cause, "{KEPT}: {error}"),
             Err(error) => return tracing::error!(cause, "{KEPT}: {error}"),
         };
-        if let Err(error) = inference.offer(&catalogue).await {
-            return tracing::error!(cause, "{KEPT}: {error:#}");
-        }
+        inference.offer(&catalogue).await;
         let generation = self.offer.replace(catalogue);
         for change in changes {
             tracing::info!(cause, generation, "{change}; sessions that run keep what they have");
