@@ -17,8 +17,8 @@ use crate::api::{Control, Refusal, Server, Timing};
 use crate::config::{Config, Isolation};
 use crate::deploy::{DeployError, Deployer, find_named, find_pipeline};
 use crate::event::Hub;
-use crate::inference::Inference;
 use crate::inference::catalogue::{ShownModel, ShownRun};
+use crate::inference::{Inference, Status};
 use crate::monitor::Monitor;
 use crate::offer::{Changes, Offer};
 use crate::reload::Reloads;
@@ -120,7 +120,7 @@ impl Host {
             deployer: deployer.clone(),
             analyses: analyses.clone(),
             monitor,
-            models: Models { offer, inference, isolation: config.inference.isolation },
+            models: Models { offer, inference },
         };
         let server = Server::start(listener, hub, control, Timing::default())?;
         server.set_ready();
@@ -176,7 +176,6 @@ struct Operator {
 struct Models {
     offer: Offer,
     inference: Inference,
-    isolation: Isolation,
 }
 
 /// As `GET /v1/models` shows it.
@@ -198,9 +197,23 @@ struct Earlier {
     run: ShownRun,
 }
 
+/// What runs models.
 #[derive(Serialize)]
 struct Runtime {
     isolation: Isolation,
+    /// Whether every session has what runs its requests.
+    serves: bool,
+    /// Whether a process stands by; null where none is to.
+    spare_ready: Option<bool>,
+    processes: Vec<ShownProcess>,
+}
+
+#[derive(Serialize)]
+struct ShownProcess {
+    pid: u32,
+    /// "serving", "spare" or "draining".
+    duty: &'static str,
+    sessions: usize,
 }
 
 impl Control for Operator {
@@ -239,7 +252,7 @@ impl Control for Operator {
     }
 
     fn models(&self) -> ShownModels {
-        let Models { offer, inference, isolation } = &self.models;
+        let Models { offer, inference } = &self.models;
         let (generation, catalogue) = offer.newest();
         let loaded = inference.loaded();
         let offered = |sha256: &str| catalogue.models().any(|model| model.sha256 == sha256);
@@ -254,7 +267,7 @@ impl Control for Operator {
                     run: loaded.into(),
                 })
                 .collect(),
-            runtime: Runtime { isolation: *isolation },
+            runtime: Runtime::from(inference.status()),
         }
     }
 
@@ -264,6 +277,18 @@ impl Control for Operator {
 
     async fn metrics(&self) -> String {
         self.monitor.metrics().await
+    }
+}
+
+impl From<Status> for Runtime {
+    fn from(status: Status) -> Self {
+        let Status { isolation, serves, spare_ready, processes, .. } = status;
+        let processes = processes.into_iter().map(|process| ShownProcess {
+            pid: process.pid,
+            duty: process.duty.name(),
+            sessions: process.sessions,
+        });
+        Self { isolation, serves, spare_ready, processes: processes.collect() }
     }
 }
 
