@@ -2,21 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
 use super::bench::{Analyst, Lost, NotStarted};
 use super::pool::Number;
 use super::queue::Waiting;
-use super::{Analysis, Fault, Kind, Shared, Ticket, lock};
+use super::{Analysis, Fault, Kind, Shared, Ticket, lock, now};
 
 /// What became of a worker that was given a picture.
 enum Served {
     /// It is ready for the next one.
     Ready,
-    /// It is of no more use. What it never took is given to another.
-    Over(Option<Waiting<Ticket>>),
+    /// It is gone, or to be killed, over the picture.
+    Over,
+    /// It was gone before it took the picture, which another may try.
+    Untaken(Waiting<Ticket>),
 }
 
 /// Serves until the pool hangs up or the worker is lost. The worker is gone when the pool hears of its end.
@@ -47,7 +49,8 @@ pub(super) async fn run(
             biased;
             waiting = given.recv() => waiting,
             reason = worker.rest() => {
-                return over(&shared, number, &pipeline, worker, &mut given, None, &reason).await;
+                end(&shared, &pipeline, worker, &reason).await;
+                return lost(&shared, number, &mut given, None);
             }
         };
         let Some(waiting) = waiting else {
@@ -56,31 +59,38 @@ pub(super) async fn run(
         };
         match serve(&shared, &pipeline, &mut *worker, waiting).await {
             (Served::Ready, _) => shared.act(|pool, now| pool.served(number, now)),
-            (Served::Over(untaken), reason) => {
-                return over(&shared, number, &pipeline, worker, &mut given, untaken, &reason).await;
+            (Served::Over, reason) => {
+                end(&shared, &pipeline, worker, &reason).await;
+                lock(&shared.pool).desks.remove(&number);
+                return shared.act(|pool, now| pool.lost_over_picture(number, now));
+            }
+            (Served::Untaken(waiting), reason) => {
+                end(&shared, &pipeline, worker, &reason).await;
+                return lost(&shared, number, &mut given, Some(waiting));
             }
         }
     }
 }
 
-/// Ends a worker that is of no more use, and tells the pool.
-async fn over(
-    shared: &Arc<Shared>,
-    number: Number,
-    pipeline: &str,
-    worker: Box<dyn Analyst>,
-    given: &mut mpsc::Receiver<Waiting<Ticket>>,
-    mut untaken: Option<Waiting<Ticket>>,
-    reason: &str,
-) {
+/// Ends a worker that is of no more use.
+async fn end(shared: &Shared, pipeline: &str, worker: Box<dyn Analyst>, reason: &str) {
     let status = worker.end(true).await;
     tracing::error!(target: "ocelli::analyze", pipeline, "worker lost: {reason} ({status})");
     shared.lost.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Tells the pool of a worker that is gone, and gives it back what the worker never took.
+fn lost(
+    shared: &Arc<Shared>,
+    number: Number,
+    given: &mut mpsc::Receiver<Waiting<Ticket>>,
+    untaken: Option<Waiting<Ticket>>,
+) {
     shared.act(|pool, now| {
         // The pool may have given it a picture before it heard of its end. Both happen under the pool's lock.
         given.close();
-        untaken = untaken.take().or_else(|| given.try_recv().ok());
-        pool.lost(number, untaken.take(), now)
+        let untaken = untaken.or_else(|| given.try_recv().ok());
+        pool.lost(number, untaken, now)
     });
     lock(&shared.pool).desks.remove(&number);
 }
@@ -97,29 +107,30 @@ async fn serve(
         return (Served::Ready, String::new());
     }
     let (arrived, deadline) = (ticket.picture.arrived, ticket.deadline);
-    let queued = arrived.elapsed();
+    let queued = now().saturating_duration_since(arrived);
     // Only the first picture of a request counts.
     let _ = ticket.order.started.set(SystemTime::now());
     let image = ticket.picture.image.clone();
     let analysed = worker.analyze(image, ticket.order.settings.clone());
     let (answer, served, reason) = match tokio::time::timeout_at(deadline.into(), analysed).await {
         Ok(Ok(outcome)) => {
-            let analysis =
-                outcome.map(|found| Analysis::new(pipeline, found, queued, Instant::now() - arrived));
+            let analysis = outcome.map(|found| {
+                Analysis::new(pipeline, found, queued, now().saturating_duration_since(arrived))
+            });
             (analysis, Served::Ready, String::new())
         }
         Ok(Err(Lost { reason, took: false })) if !ticket.returned => {
             ticket.returned = true;
-            return (Served::Over(Some(waiting)), reason);
+            return (Served::Untaken(waiting), reason);
         }
         Ok(Err(Lost { reason, .. })) => {
             let fault = Fault::new(Kind::PipelineCrashed, format!("the worker died: {reason}"));
-            (Err(fault), Served::Over(None), reason)
+            (Err(fault), Served::Over, reason)
         }
         Err(_) => {
             let timeout = shared.config.timeout_ms;
             let reason = format!("no answer within {timeout} ms, which one picture may take");
-            (Err(Fault::timeout(timeout)), Served::Over(None), reason)
+            (Err(Fault::timeout(timeout)), Served::Over, reason)
         }
     };
     // Whoever has gone away needs no answer.

@@ -24,7 +24,7 @@ pub(super) struct Moment {
 
 impl Moment {
     pub(super) fn now() -> Self {
-        Self { at: Instant::now(), wall: SystemTime::now() }
+        Self { at: super::now(), wall: SystemTime::now() }
     }
 }
 

@@ -340,23 +340,23 @@ impl Analyses {
         });
         lock(&shared.jobs).set_task(&id, task.abort_handle());
         // It may have been removed meanwhile, by whoever guesses 128 bits.
-        let status = lock(&shared.jobs).get(&id, Instant::now()).map(|(status, _)| status);
+        let status = lock(&shared.jobs).get(&id, now()).map(|(status, _)| status);
         status.ok_or_else(Fault::shutting_down)
     }
 
     /// A job, and the items that it has so far.
     pub fn job(&self, id: &str) -> Option<(JobStatus, Vec<Arc<Item>>)> {
-        lock(&self.shared.jobs).get(id, Instant::now())
+        lock(&self.shared.jobs).get(id, now())
     }
 
     /// All jobs, the oldest first.
     pub fn jobs(&self) -> Vec<JobStatus> {
-        lock(&self.shared.jobs).list(Instant::now())
+        lock(&self.shared.jobs).list(now())
     }
 
     /// Ends a job and forgets it. False where there is none.
     pub fn cancel(&self, id: &str) -> bool {
-        lock(&self.shared.jobs).remove(id, Instant::now())
+        lock(&self.shared.jobs).remove(id, now())
     }
 
     /// How the analysis stands.
@@ -395,7 +395,7 @@ impl Analyses {
                 place.map_err(|_| Fault::shutting_down())?
             }
         };
-        let since = Instant::now();
+        let since = now();
         // A picture of a list may have come long before it was its turn.
         let arrived = if patience == Patience::Waits { since } else { picture.arrived };
         let deadline = arrived + timeout;
@@ -436,7 +436,7 @@ impl Shared {
     /// Tells the pool what has happened, and does what it asks for.
     fn act(self: &Arc<Self>, what: impl FnOnce(&mut Pool<Ticket>, Instant) -> Vec<Action<Ticket>>) {
         let mut desks = lock(&self.pool);
-        for action in what(&mut desks.pool, Instant::now()) {
+        for action in what(&mut desks.pool, now()) {
             match action {
                 Action::Start(number, pipeline) => {
                     // A worker is given its next picture when it has answered.
@@ -505,8 +505,13 @@ async fn tick(shared: Weak<Shared>) {
         ticks.tick().await;
         let Some(shared) = shared.upgrade() else { return };
         shared.act(Pool::tick);
-        lock(&shared.jobs).expire(Instant::now());
+        lock(&shared.jobs).expire(now());
     }
+}
+
+/// By the runtime's clock, which tests may set.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 fn image_bytes(config: &Analyze) -> usize {

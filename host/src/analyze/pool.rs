@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// Starts in a row that may fail for no lasting reason before the pictures that wait for them are given up.
 const ATTEMPTS: u32 = 2;
 
-/// Wait before a kept worker is started again that was lost twice in a row: doubled each time, up to the second figure.
+/// Wait before a worker is started again after two were lost in a row: doubled each time, up to the second figure.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -69,15 +69,17 @@ struct Line<P> {
     queue: Queue<P>,
     /// Workers that are kept.
     kept: usize,
-    /// Workers lost in a row, without one that has analysed a picture.
+    /// Workers that were lost in a row for no picture's sake.
     losses: u32,
-    /// When a kept worker may be started again.
+    /// The first worker that was started after the last of them: it shows that workers can live.
+    proof: Number,
+    /// When a worker may be started again that is not the only one of waiting pictures.
     not_before: Option<Instant>,
 }
 
 impl<P> Line<P> {
     fn new(kept: usize) -> Self {
-        Self { queue: Queue::default(), kept, losses: 0, not_before: None }
+        Self { queue: Queue::default(), kept, losses: 0, proof: 0, not_before: None }
     }
 }
 
@@ -92,7 +94,11 @@ struct Count {
 impl Count {
     /// Those that end do not count: they take no more pictures.
     fn live(self) -> usize {
-        self.starting + self.idle + self.busy
+        self.starting + self.ready()
+    }
+
+    fn ready(self) -> usize {
+        self.idle + self.busy
     }
 }
 
@@ -177,13 +183,15 @@ impl<P> Pool<P> {
     }
 
     /// A worker has answered and is ready for the next picture.
-    pub(super) fn served(&mut self, worker: Number, now: Instant) -> Vec<Action<P>> {
-        if let Some(worker) = self.workers.get_mut(&worker)
+    pub(super) fn served(&mut self, number: Number, now: Instant) -> Vec<Action<P>> {
+        if let Some(worker) = self.workers.get_mut(&number)
             && worker.state == State::Busy
         {
             worker.state = State::Idle(now);
             worker.served = worker.served.saturating_add(1);
-            if let Some(line) = self.lines.get_mut(&worker.pipeline) {
+            if let Some(line) = self.lines.get_mut(&worker.pipeline)
+                && number >= line.proof
+            {
                 (line.losses, line.not_before) = (0, None);
             }
         }
@@ -196,6 +204,11 @@ impl<P> Pool<P> {
         self.plan(now)
     }
 
+    /// A worker is gone over a picture that it had taken.
+    pub(super) fn lost_over_picture(&mut self, worker: Number, now: Instant) -> Vec<Action<P>> {
+        self.ended(worker, now)
+    }
+
     /// A worker is gone that was ready once. `untaken` is a picture that it was given and never took.
     pub(super) fn lost(
         &mut self,
@@ -203,10 +216,11 @@ impl<P> Pool<P> {
         untaken: Option<Waiting<P>>,
         now: Instant,
     ) -> Vec<Action<P>> {
+        let next = self.next;
         if let Some(worker) = self.workers.remove(&worker) {
             let line = self.line(&worker.pipeline);
             line.queue_first(untaken);
-            line.lose(now);
+            line.lose(next, now);
         }
         self.plan(now)
     }
@@ -220,9 +234,9 @@ impl<P> Pool<P> {
         now: Instant,
     ) -> Vec<Action<P>> {
         let Some(Worker { pipeline, .. }) = self.workers.remove(&worker) else { return self.plan(now) };
-        let others = self.count(&pipeline).live() > 0;
+        let (next, others) = (self.next, self.count(&pipeline).ready() > 0);
         let line = self.line(&pipeline);
-        line.lose(now);
+        line.lose(next, now);
         let given_up = !others && (lasting || line.losses >= ATTEMPTS);
         let refused: Vec<_> = if given_up { line.queue.drain().collect() } else { Vec::new() };
         let refused = refused.into_iter().map(|waiting| Action::Refuse(waiting, fault.clone()));
@@ -305,7 +319,8 @@ impl<P> Pool<P> {
 
     fn add_workers(&mut self, actions: &mut Vec<Action<P>>, now: Instant) {
         for (pipeline, oldest) in self.waiting() {
-            let waiting = self.lines.get(&pipeline).map_or(0, |line| line.queue.len());
+            let line = self.lines.get(&pipeline).filter(|line| line.is_due(now));
+            let waiting = line.map_or(0, |line| line.queue.len());
             let late = now.saturating_duration_since(oldest) >= PATIENCE;
             while self.has_room() {
                 let count = self.count(&pipeline);
@@ -320,10 +335,8 @@ impl<P> Pool<P> {
     }
 
     fn restore_kept(&mut self, actions: &mut Vec<Action<P>>, now: Instant) {
-        let due = |line: &Line<P>| line.not_before.is_none_or(|time| time <= now);
-        let kept: Vec<_> = self.lines.iter().filter(|(_, line)| due(line)).collect();
-        let kept: Vec<_> =
-            kept.into_iter().map(|(pipeline, line)| (Arc::clone(pipeline), line.kept)).collect();
+        let kept = self.lines.iter().filter(|(_, line)| line.is_due(now));
+        let kept: Vec<_> = kept.map(|(pipeline, line)| (Arc::clone(pipeline), line.kept)).collect();
         for (pipeline, kept) in kept {
             for _ in self.count(&pipeline).live()..kept {
                 if self.has_room() {
@@ -420,8 +433,13 @@ impl<P> Line<P> {
         }
     }
 
-    /// The first loss is made up for at once.
-    fn lose(&mut self, now: Instant) {
+    fn is_due(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|time| time <= now)
+    }
+
+    /// The first loss is made up for at once. `next` is the number of the next worker.
+    fn lose(&mut self, next: Number, now: Instant) {
+        self.proof = next;
         self.losses = self.losses.saturating_add(1);
         let doubled = self.losses.checked_sub(2).map(|times| FIRST_WAIT.saturating_mul(1 << times.min(16)));
         self.not_before = doubled.and_then(|wait| now.checked_add(wait.min(LONGEST_WAIT)));

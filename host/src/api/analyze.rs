@@ -1,7 +1,7 @@
 //! `POST /v1/analyze/{pipeline}`: one picture, or a list of them, now or as a job.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use super::jobs::{self, Results};
 use super::problem::Problem;
 use super::{Control, State};
-use crate::analyze::{Analyses, Bounds, Fault, Item, Kind, Named, Order, Picture};
+use crate::analyze::{Analyses, Bounds, Fault, Item, Kind, Named, Order, Picture, now};
 
 /// Bytes of what stands between the pictures of a list: boundaries, headers, settings.
 const BETWEEN: usize = 1 << 20;
@@ -124,7 +124,7 @@ async fn one(
 
 /// Reads a body that is one picture. One that says that it is too large is not read.
 async fn picture(analyses: &Analyses, request: Request) -> Result<Picture, Problem> {
-    let arrived = Instant::now();
+    let arrived = now();
     let Bounds { image_bytes, timeout, .. } = analyses.bounds();
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -279,7 +279,7 @@ impl<'a> Parts<'a> {
         } else {
             self.analyses.room_in_turn(bounds.image_bytes).await?
         };
-        let arrived = Instant::now();
+        let arrived = now();
         let file = within(bounds.timeout, up_to(field, bounds.image_bytes)).await??;
         let picture = match file {
             Some(file) => {

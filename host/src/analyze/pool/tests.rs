@@ -178,28 +178,62 @@ fn a_picture_that_its_worker_never_took_is_the_next_one_of_another() {
 #[test]
 fn a_pipeline_that_cannot_be_started_has_its_pictures_refused_and_others_not() {
     let mut bench = Bench::new(2, &[]);
+    assert_eq!(bench.submit("a"), ["start 0 a"]);
+    assert_eq!(bench.submit("b"), ["start 1 b"]);
     bench.submit("a");
-    bench.submit("a");
-    bench.submit("b");
     assert_eq!(bench.unready(0, false), ["start 2 a"], "once may be chance");
-    assert_eq!(bench.unready(2, false), ["refuse 0 invalid_pipeline", "refuse 1 invalid_pipeline"]);
+    assert_eq!(bench.unready(2, false), ["refuse 0 invalid_pipeline", "refuse 2 invalid_pipeline"]);
     assert_eq!(bench.submit("a"), ["start 3 a"]);
     assert_eq!(bench.unready(3, true), ["refuse 3 invalid_pipeline"]);
-    assert_eq!(bench.ready(1), ["give 1 2"]);
+    assert_eq!(bench.ready(1), ["give 1 1"]);
+}
+
+#[test]
+fn workers_that_fail_beside_each_other_are_not_started_for_ever() {
+    let mut bench = Bench::new(4, &[]);
+    (0..8).for_each(|_| drop(bench.submit("a")));
+    let mut refused = 0;
+    for worker in 0..4 {
+        let actions = bench.unready(worker, false);
+        refused += actions.iter().filter(|action| action.starts_with("refuse")).count();
+        assert!(worker == 0 || actions.iter().all(|action| !action.starts_with("start")), "{actions:?}");
+    }
+    assert_eq!(refused, 8);
+}
+
+#[test]
+fn one_worker_that_lives_serves_on_while_others_fail_ever_more_seldom() {
+    let mut bench = Bench::new(2, &[]);
+    bench.submit("a");
+    bench.ready(0);
+    (0..100).for_each(|_| drop(bench.submit("a")));
+    let (mut starting, mut starts) = (vec![1], 1);
+    for _ in 0..50 {
+        bench.now += Duration::from_millis(100);
+        let mut actions = bench.served(0);
+        if let Some(failed) = starting.pop() {
+            actions.extend(bench.unready(failed, false));
+        }
+        for action in actions.iter().filter_map(|action| action.strip_prefix("start ")) {
+            starting.push(action.split(' ').next().unwrap().parse().unwrap());
+            starts += 1;
+        }
+        assert!(!actions.iter().any(|action| action.starts_with("refuse")), "{actions:?}");
+    }
+    assert!(starts <= 6, "{starts} starts in 5 s");
 }
 
 #[test]
 fn a_kept_worker_that_dies_again_and_again_is_started_ever_more_seldom() {
     let mut bench = Bench::new(1, &[("a", 1)]);
-    let mut starts = 1;
-    bench.unready(0, true);
+    let mut starts = 0;
     for _ in 0..3600 {
-        bench.after(Duration::from_secs(1));
-        for start in bench.done.clone() {
-            let number = start.split(' ').nth(1).unwrap().parse().unwrap();
+        while let Some(start) = bench.done.first().and_then(|action| action.strip_prefix("start ")) {
+            let number = start.split(' ').next().unwrap().parse().unwrap();
             starts += 1;
             bench.unready(number, true);
         }
+        bench.after(Duration::from_secs(1));
     }
     assert!((100..150).contains(&starts), "{starts} starts in an hour");
 }
