@@ -108,7 +108,7 @@ impl Engine {
     /// closes.
     pub fn attach(&self, attach: Attach, socket: OwnedFd, memory: OwnedFd) -> Result<(), AttachError> {
         let generation = attach.generation;
-        let catalogue = self.shared.offers.get(generation);
+        let catalogue = self.shared.offers.attach(generation);
         let catalogue = catalogue.ok_or(AttachError::Generation(generation))?;
         self.dispatcher.attach(Session::new(attach, catalogue, socket, memory)?)
     }

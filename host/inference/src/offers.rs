@@ -15,9 +15,15 @@ const MAX_GENERATIONS: usize = 256;
 
 /// All generations by their number.
 pub(crate) struct Offers {
-    generations: Mutex<BTreeMap<u32, Arc<Catalogue>>>,
+    generations: Mutex<BTreeMap<u32, Generation>>,
     /// What the host has been told of, by the version that it is.
     told: Mutex<Vec<(Weak<Entry>, LoadedModel)>>,
+}
+
+struct Generation {
+    catalogue: Arc<Catalogue>,
+    /// Whether any session has had it. Before, its models are loaded for those to come.
+    attached: bool,
 }
 
 impl Offers {
@@ -35,9 +41,10 @@ impl Offers {
             let message = format!("generation {generation} of the models was offered twice");
             return Err(EngineError::Configuration(message));
         }
-        let known: Vec<_> = generations.values().flat_map(|catalogue| catalogue.entries()).cloned().collect();
-        let catalogue = Catalogue::new(models, &known)?;
-        generations.insert(generation, Arc::new(catalogue));
+        let known: Vec<_> =
+            generations.values().flat_map(|known| known.catalogue.entries()).cloned().collect();
+        let catalogue = Arc::new(Catalogue::new(models, &known)?);
+        generations.insert(generation, Generation { catalogue, attached: false });
         while generations.len() > MAX_GENERATIONS {
             generations.pop_first();
         }
@@ -46,15 +53,23 @@ impl Offers {
 
     /// A generation, as long as it is kept.
     pub(crate) fn get(&self, generation: u32) -> Option<Arc<Catalogue>> {
-        self.lock().get(&generation).cloned()
+        self.lock().get(&generation).map(|known| Arc::clone(&known.catalogue))
     }
 
-    /// Whether a session has this version of a model, or a new one would get it.
+    /// A generation for a session that has it as long as it keeps this.
+    pub(crate) fn attach(&self, generation: u32) -> Option<Arc<Catalogue>> {
+        let mut generations = self.lock();
+        let known = generations.get_mut(&generation)?;
+        known.attached = true;
+        Some(Arc::clone(&known.catalogue))
+    }
+
+    /// Whether a session has this version of a model, or may get it.
     pub(crate) fn in_use(&self, entry: &Arc<Entry>) -> bool {
         let generations = self.lock();
         let newest = generations.last_key_value().map(|(number, _)| *number);
-        generations.iter().any(|(number, catalogue)| {
-            (Some(*number) == newest || Arc::strong_count(catalogue) > 1)
+        generations.iter().any(|(number, Generation { catalogue, attached })| {
+            (Some(*number) == newest || !attached || Arc::strong_count(catalogue) > 1)
                 && catalogue.entries().any(|known| Arc::ptr_eq(known, entry))
         })
     }
@@ -82,7 +97,7 @@ impl Offers {
         told.iter().map(|(_, runs)| runs.clone()).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Catalogue>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Generation>> {
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -125,12 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_in_use_while_a_session_has_it_or_a_new_one_would_get_it() {
+    fn a_version_is_in_use_while_a_session_has_it_or_may_get_it() {
         let offers = Offers::new(vec![model("faces", "aa")]).unwrap();
-        let session = offers.get(0).unwrap();
-        let entry = Arc::clone(session.find("faces").unwrap());
-        assert!(offers.in_use(&entry));
+        let entry = Arc::clone(offers.get(0).unwrap().find("faces").unwrap());
         offers.add(1, vec![]).unwrap();
+        assert!(offers.in_use(&entry), "no session had it yet");
+        let session = offers.attach(0).unwrap();
         assert!(offers.in_use(&entry), "a session has it");
         drop(session);
         assert!(!offers.in_use(&entry));
