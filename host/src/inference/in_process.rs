@@ -4,11 +4,12 @@
 //! host. ONNX Runtime is loaded only where this is chosen.
 
 use std::os::unix::process::CommandExt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use ocelli_inference::Engine;
-use ocelli_protocol::inference::Configure;
+use ocelli_protocol::inference::{Attach, Configure, LoadedModel};
+use ocelli_protocol::ledger::Ledger;
 use tokio::sync::mpsc;
 
 use super::{Place, Request, Shown};
@@ -40,35 +41,60 @@ pub fn forbid_telemetry(config: &Config) -> anyhow::Result<()> {
 /// gone.
 pub(super) async fn start(
     configure: Configure,
-    mut inbox: mpsc::Receiver<Request>,
+    inbox: mpsc::Receiver<Request>,
     shown: Arc<Mutex<Shown>>,
 ) -> anyhow::Result<()> {
+    let loaded = Arc::clone(&shown);
+    let loaded = move |model: LoadedModel| lock(&loaded).loaded.push(model);
     // Loading models takes seconds.
-    let engine =
-        tokio::task::spawn_blocking(|| Engine::new(configure)).await?.context("starting inference")?;
-    tracing::info!(target: "ocelli::inference", "ONNX Runtime {} is ready in the host itself", engine.version());
-    shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner).status.serves = true;
-    tokio::spawn(async move {
-        while let Some(request) = inbox.recv().await {
-            match request {
-                Request::Attach { name, place, .. } => {
-                    if let Err(error) = attach(&engine, &name, &place) {
-                        tracing::error!(target: "ocelli::inference", session = name, "cannot serve the session: {error:#}");
-                    }
-                }
-                // The engine sees the end of the worker's socket by itself.
-                Request::Detach { .. } => {}
-                Request::Offer(models) => {
-                    shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner).models = models;
-                }
-            }
-        }
-        // Dropping it waits for runs that are under way.
-        let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
+    let engine = tokio::task::spawn_blocking(move || {
+        // Nobody reads it but the engine itself: there is no other process to look at this one.
+        let ledger = Ledger::create(usize::try_from(configure.threads)?)?;
+        anyhow::Ok(Engine::prepare(configure, ledger)?.start(loaded, None)?)
     });
+    let engine = engine.await?.context("starting inference")?;
+    tracing::info!(target: "ocelli::inference", "ONNX Runtime {} is ready in the host itself", engine.version());
+    {
+        let mut shown = lock(&shown);
+        shown.status.serves = true;
+        shown.loaded = engine.loaded();
+    }
+    tokio::spawn(serve(engine, inbox, shown));
     Ok(())
 }
 
-fn attach(engine: &Engine, name: &str, place: &Place) -> anyhow::Result<()> {
-    Ok(engine.attach(name.to_owned(), place.socket.try_clone()?, place.memory.try_clone()?)?)
+async fn serve(engine: Engine, mut inbox: mpsc::Receiver<Request>, shown: Arc<Mutex<Shown>>) {
+    let mut generation = 0_u32;
+    while let Some(request) = inbox.recv().await {
+        match request {
+            Request::Attach { number, name, service, place } => {
+                let attach = Attach { session: name.clone(), number, generation, service, suspect: None };
+                if let Err(error) = take_on(&engine, attach, &place) {
+                    tracing::error!(target: "ocelli::inference", session = name, "cannot serve the session: {error:#}");
+                }
+            }
+            // The engine sees the end of the worker's socket by itself.
+            Request::Detach { .. } => {}
+            Request::Offer(models) if *lock(&shown).models == *models => {}
+            Request::Offer(models) => match engine.offer(generation + 1, models.to_vec()) {
+                Ok(()) => {
+                    generation += 1;
+                    lock(&shown).models = models;
+                }
+                Err(error) => {
+                    tracing::error!(target: "ocelli::inference", "the models cannot be offered: {error}");
+                }
+            },
+        }
+    }
+    // Dropping it waits for runs that are under way.
+    let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
+}
+
+fn take_on(engine: &Engine, attach: Attach, place: &Place) -> anyhow::Result<()> {
+    Ok(engine.attach(attach, place.socket.try_clone()?, place.memory.try_clone()?)?)
+}
+
+fn lock(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
+    shown.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -32,7 +32,8 @@ fn main() -> ExitCode {
 
 fn misbehave(run: &Run<'_>) {
     let input = run.input(0).unwrap_or_default();
-    let mut numbers = input.chunks_exact(4).filter_map(|bytes| Some(f32::from_le_bytes(bytes.try_into().ok()?)));
+    let mut numbers =
+        input.chunks_exact(4).filter_map(|bytes| Some(f32::from_le_bytes(bytes.try_into().ok()?)));
     if numbers.next() != Some(MAGIC) {
         return;
     }
