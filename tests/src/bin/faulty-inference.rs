@@ -19,7 +19,7 @@ const MAGIC: f32 = 7_654_321.0;
 const LONG: Duration = Duration::from_millis(20);
 
 /// What leaks at once.
-const LEAK: usize = 8 << 20;
+const LEAK: usize = 2 << 20;
 
 /// Memory is exhausted in steps of so many bytes, and at the latest here: a machine is not to be filled where no limit is
 /// set.
@@ -54,7 +54,10 @@ fn misbehave(run: &Run<'_>) {
         },
         5 => exhaust_memory(),
         6 => std::thread::sleep(LONG),
-        7 => std::mem::forget(black_box(vec![1_u8; LEAK])),
+        7 => {
+            std::mem::forget(black_box(vec![1_u8; LEAK]));
+            std::thread::sleep(LONG);
+        }
         other => eprintln!("there is no fault {other}"),
     }
 }

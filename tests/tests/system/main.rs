@@ -16,6 +16,7 @@ mod faces;
 mod faults;
 mod files;
 mod hostile;
+mod inference;
 mod isolation;
 mod manager;
 mod metrics;
