@@ -7,8 +7,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use futures_util::{SinkExt, StreamExt};
+use ocelli::analyze::{Analyses, Analyst, Bench, Fault, Kind, NotStarted};
 use ocelli::api::{Control, Refusal, Server, Timing};
+use ocelli::config::Analyze;
 use ocelli::event::{Detections, Event, Hub, Latency, State};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,11 +26,31 @@ const SOON: Duration = Duration::from_secs(20);
 
 const NAME: &str = "display-001;cam/001 ü";
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Double {
     sessions: Arc<Mutex<BTreeMap<String, u64>>>,
     /// Sessions on the source `slow:` are made once this is notified.
     gate: Arc<Notify>,
+    analyses: Analyses,
+}
+
+/// There are no pipelines for single pictures here: `api_analyze.rs` has some.
+struct NoPipelines;
+
+impl Bench for NoPipelines {
+    fn find(&self, pipeline: &str) -> Result<(), Fault> {
+        Err(Fault::new(Kind::UnknownPipeline, pipeline))
+    }
+
+    fn start(
+        &self,
+        pipeline: Arc<str>,
+        _: Arc<Map<String, Value>>,
+    ) -> BoxFuture<'static, Result<Box<dyn Analyst>, NotStarted>> {
+        Box::pin(async move {
+            Err(NotStarted { fault: Fault::new(Kind::UnknownPipeline, &*pipeline), lasting: true })
+        })
+    }
 }
 
 impl Control for Double {
@@ -79,6 +102,10 @@ impl Control for Double {
         self.sessions.lock().unwrap().remove(id).map(drop).ok_or_else(|| Refusal::unknown(id))
     }
 
+    fn analyses(&self) -> &Analyses {
+        &self.analyses
+    }
+
     async fn metrics(&self) -> String {
         "# TYPE ocelli_build info\nocelli_build_info{version=\"1\"} 1\n# EOF\n".into()
     }
@@ -97,7 +124,9 @@ impl Host {
 
     /// One session, running.
     async fn with(timing: Timing) -> Self {
-        let (hub, double) = (Hub::new(), Double::default());
+        let hub = Hub::new();
+        let analyses = Analyses::start(&Analyze::default(), Box::new(NoPipelines));
+        let double = Double { sessions: Arc::default(), gate: Arc::default(), analyses };
         double.sessions.lock().unwrap().insert(NAME.into(), 0);
         hub.publish_state(NAME, State::Running, None);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

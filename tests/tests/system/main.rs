@@ -9,6 +9,7 @@
     reason = "clippy takes helpers of tests for production code"
 )]
 
+mod analyze;
 mod bad_sources;
 mod contamination;
 mod damaged;
