@@ -146,12 +146,14 @@ impl Client {
         patience: Duration,
     ) -> Result<Vec<PlacedTensor>, InferenceError> {
         blocks.push(Arc::clone(output));
-        let ran = match self.run_once(model, &inputs, &blocks, output, patience) {
-            Err(error) if error.code == ErrorCode::NotFound && self.load_again(model, patience)? => {
-                self.run_once(model, &inputs, &blocks, output, patience)
+        let mut ran = self.run_once(model, &inputs, &blocks, output, patience);
+        if ran.as_ref().is_err_and(|error| error.code == ErrorCode::NotFound) {
+            match self.load_again(model, patience) {
+                Ok(true) => ran = self.run_once(model, &inputs, &blocks, output, patience),
+                Ok(false) => {}
+                Err(error) => ran = Err(error),
             }
-            ran => ran,
-        };
+        }
         self.tally.count(|counters| match &ran {
             Ok(Ran::Done { queued_ns, run_ns, .. }) => {
                 counters.inferred += 1;
