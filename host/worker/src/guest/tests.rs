@@ -172,25 +172,34 @@ fn outputs_that_find_no_room_are_an_error_and_a_limit() {
     assert_eq!(counted(&state, Limit::Tensor), 1);
 }
 
-#[test]
-fn a_picture_is_asked_for_tensors_that_there_can_be() {
-    let mut state = state();
+/// A frame of a camera's, of 768 x 576 pixels.
+fn frame(state: &mut State) -> Resource<FrameHandle> {
     let mut frames = Vec::new();
     let (header, data) = clips::units("people-576-mjpeg.avi").swap_remove(0);
     Stream::new(Decode::All).push(&header, &data, &mut |frame| frames.push(frame)).unwrap();
-    let frame = state.table.push(FrameHandle(Arc::new(frames.swap_remove(0)))).unwrap();
+    state.table.push(FrameHandle(Arc::new(frames.swap_remove(0)))).unwrap()
+}
+
+fn tensor_spec(width: u32, height: u32, element: wit_frames::Element) -> wit_frames::TensorSpec {
+    wit_frames::TensorSpec {
+        width,
+        height,
+        fit: wit_frames::Fit::Stretch,
+        channels: wit_frames::Channels::Rgb,
+        layout: wit_frames::Layout::Nchw,
+        element,
+        fill: (0.0, 0.0, 0.0),
+        mean: (0.0, 0.0, 0.0),
+        std: (1.0, 1.0, 1.0),
+    }
+}
+
+#[test]
+fn a_picture_is_asked_for_tensors_that_there_can_be() {
+    let mut state = state();
+    let frame = frame(&mut state);
     let mut tensor = |width, height, element| {
-        let spec = wit_frames::TensorSpec {
-            width,
-            height,
-            fit: wit_frames::Fit::Stretch,
-            channels: wit_frames::Channels::Rgb,
-            layout: wit_frames::Layout::Nchw,
-            element,
-            fill: (0.0, 0.0, 0.0),
-            mean: (0.0, 0.0, 0.0),
-            std: (1.0, 1.0, 1.0),
-        };
+        let spec = tensor_spec(width, height, element);
         let frame = Resource::new_borrow(frame.rep());
         let made = wit_frames::HostFrame::tensor(&mut state, frame, None, spec).unwrap();
         (made.map(|_| ()), counted(&state, Limit::Tensor))
@@ -200,6 +209,31 @@ fn a_picture_is_asked_for_tensors_that_there_can_be() {
     assert!(matches!(tensor(1 << 20, 1 << 20, Element::F32), (Err(FrameError::InvalidSpec(_)), 1)));
     assert!(matches!(tensor(0, 64, Element::F32), (Err(FrameError::InvalidSpec(_)), 2)));
     assert!(matches!(tensor(4096, 4096, Element::F32), (Err(FrameError::OutOfMemory(_)), 3)));
+}
+
+#[test]
+fn a_second_stage_gets_1_to_64_crops_in_one_tensor() {
+    let mut state = state();
+    let frame = frame(&mut state);
+    let mut batch = |count: usize| {
+        let spec = tensor_spec(8, 8, wit_frames::Element::F32);
+        let frame = Resource::new_borrow(frame.rep());
+        // From over the left edge to over the right one.
+        let region =
+            |n: usize| wit_frames::Rect { x: n as f32 * 12.0 - 10.0, y: 550.0, width: 20.0, height: 40.0 };
+        let regions = (0..count).map(region).collect();
+        let (tensor, placements) =
+            wit_frames::HostFrame::tensors(&mut state, frame, regions, spec).unwrap().ok()?;
+        assert_eq!(placements.len(), count);
+        let shape = state.dimensions(Resource::new_borrow(tensor.rep())).unwrap();
+        super::bindings::wasi::nn::tensor::HostTensor::drop(&mut state, tensor).unwrap();
+        Some(shape)
+    };
+    for count in [1, 16, 64] {
+        assert_eq!(batch(count), Some(vec![count as u32, 3, 8, 8]));
+    }
+    assert_eq!(batch(0), None);
+    assert_eq!(batch(65), None);
 }
 
 #[test]

@@ -365,3 +365,57 @@ fn a_large_tensor_does_not_keep_its_memory() {
     let kept = resampler.luma.capacity() + resampler.chroma.capacity();
     assert!(kept <= 2 * KEPT_SAMPLES);
 }
+
+#[test]
+fn a_batch_of_crops_is_each_crop_by_itself_also_at_the_edges() {
+    let picture = gradient(64, 48);
+    let crop =
+        TensorSpec { fit: Fit::Letterbox, layout: Layout::Nchw, element: Element::F32, ..spec(12, 10) };
+    // Over all four edges and beyond.
+    let regions: Vec<_> =
+        (0..64).map(|n| rect((n % 8) as f32 * 9.5 - 8.0, (n / 8) as f32 * 7.25 - 6.0, 11.0, 9.0)).collect();
+    let mut resampler = Resampler::new();
+    for count in [1, 2, 16, 64] {
+        let mut batch = vec![0; count * crop.bytes()];
+        let placements = resampler.tensors(&picture, &regions[..count], &crop, &mut batch).unwrap();
+        assert_eq!(placements.len(), count);
+        for ((region, part), placement) in
+            regions.iter().zip(batch.chunks_exact(crop.bytes())).zip(placements)
+        {
+            assert_eq!((part.to_vec(), placement), bytes(&picture, Some(*region), &crop), "{region:?}");
+        }
+    }
+}
+
+#[test]
+fn five_points_come_to_lie_where_a_warp_puts_them() {
+    // Eyes, nose and corners of the mouth in a tensor of 112 x 112, as models of faces want them.
+    let wanted = [(38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2)];
+    // A face half as large again, leaning by 20 degrees.
+    let (sin, cos) = 20_f32.to_radians().sin_cos();
+    let to_frame = Affine { a: 1.5 * cos, b: -1.5 * sin, c: 90.0, d: 1.5 * sin, e: 1.5 * cos, f: 20.0 };
+    let points = wanted.map(|(x, y): (f32, f32)| {
+        let Affine { a, b, c, d, e, f } = to_frame;
+        (a * x + b * y + c, d * x + e * y + f)
+    });
+    let picture = Picture::painted((320, 240), (1, 1), Matrix::Bt601, true, |plane, x, y| {
+        let near = |&(px, py): &(f32, f32)| (px - x as f32 - 0.5).hypot(py - y as f32 - 0.5) < 4.0;
+        if plane > 0 {
+            128
+        } else if points.iter().any(near) {
+            255
+        } else {
+            0
+        }
+    });
+    let face = spec(112, 112);
+    let mut out = vec![0; face.bytes()];
+    warp(&picture, &to_frame, &face, &mut out).unwrap();
+    let at = |x: f32, y: f32| out[(y as usize * 112 + x as usize) * 3];
+    for (x, y) in wanted {
+        assert_eq!(at(x, y), 255, "({x}, {y})");
+        for (dx, dy) in [(6.0, 0.0), (-6.0, 0.0), (0.0, 6.0), (0.0, -6.0)] {
+            assert_eq!(at(x + dx, y + dy), 0, "beside ({x}, {y})");
+        }
+    }
+}
