@@ -12,6 +12,9 @@
 //!                                                  inference process
 //! ```
 //!
+//! A worker for single pictures ([`ocelli_protocol::worker::Mode::Analyze`]) has one thread for both: it decodes a file,
+//! lets a fresh instance process it, answers, and makes the next instance ready.
+//!
 //! The process opens nothing by name: sockets, shared memory and the compiled component are inherited. It holds no
 //! compiler; the component was compiled by `ocelli-compile` with the same [`engine::config`].
 
@@ -23,6 +26,7 @@ pub mod guest;
 pub mod heartbeat;
 pub mod host_link;
 pub mod inference;
+mod memory;
 pub mod queue;
 pub mod session;
 pub mod tally;

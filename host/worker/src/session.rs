@@ -1,5 +1,7 @@
 //! The life of a worker: take over what was inherited, start the pipeline, then turn access units into results until the
-//! host closes the connection.
+//! host closes the connection. What single pictures have of their own stands in `analyze`.
+
+mod analyze;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -12,7 +14,7 @@ use ocelli_protocol::limit::Limit;
 use ocelli_protocol::process::worker as descriptor;
 use ocelli_protocol::shm::SharedMemory;
 use ocelli_protocol::wire::{Reader, WireError};
-use ocelli_protocol::worker::{FromWorker, Level, Mode, Stage, Start, ToWorker};
+use ocelli_protocol::worker::{Decode, FromWorker, Level, Mode, Pacing, Stage, Start, ToWorker};
 use ocelli_sandbox::{limit, seal};
 use wasmtime::component::Component;
 
@@ -25,6 +27,7 @@ use crate::host_link::HostLink;
 use crate::queue::{Work, WorkQueue};
 use crate::tally::Tally;
 use crate::video::{Frame, Stream};
+use analyze::Analyst;
 
 /// How often at the most the log tells of damaged or undecodable pictures. Each is counted.
 const FAULT_INTERVAL: Duration = Duration::from_secs(10);
@@ -78,8 +81,12 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
     let served = Heartbeat::start(host.clone(), Arc::clone(&tally), interval)
         .map_err(at(Stage::Setup))
         .and_then(|_beats_until_the_end| {
-            let instance = prepare(&host, &tally, inference, tensors, component, &start, &confinement)?;
-            serve(reader, &host, &tally, &start, instance)
+            let (factory, instance) =
+                prepare(&host, &tally, inference, tensors, component, &start, &confinement)?;
+            match start.mode {
+                Mode::Stream(pacing) => serve(reader, &host, &tally, start.decode, pacing, instance),
+                Mode::Analyze => Analyst::new(factory, instance, &start, &host, &tally).serve(reader),
+            }
         });
     served.map_err(|fatal| {
         fatal.tell(&host, &tally);
@@ -87,7 +94,8 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
     })
 }
 
-/// Limits the process, closes its last door, and gets the pipeline to where it waits for frames.
+/// Limits the process, closes its last door, and gets the pipeline to where it waits for frames. Gives the first instance,
+/// and what makes others.
 fn prepare(
     host: &HostLink,
     tally: &Arc<Tally>,
@@ -96,7 +104,7 @@ fn prepare(
     component: OwnedFd,
     start: &Start,
     confinement: &Confinement,
-) -> Result<Instance, Fatal> {
+) -> Result<(Factory, Instance), Fatal> {
     limit::memory(start.limits.memory).map_err(at(Stage::Setup))?;
     limit::open_files(start.limits.open_files).map_err(at(Stage::Setup))?;
     let arena = Arena::new(SharedMemory::map(tensors).map_err(at(Stage::Setup))?);
@@ -112,7 +120,7 @@ fn prepare(
     host.send(&FromWorker::Described(description));
     instance.init(&start.settings).map_err(told(Stage::Init))?;
     host.send(&FromWorker::Ready);
-    Ok(instance)
+    Ok((factory, instance))
 }
 
 /// Turns access units into results until the host closes the connection.
@@ -120,14 +128,14 @@ fn serve(
     reader: Reader<UnixStream>,
     host: &HostLink,
     tally: &Arc<Tally>,
-    start: &Start,
+    decode: Decode,
+    pacing: Pacing,
     mut instance: Instance,
 ) -> Result<(), Fatal> {
-    let Mode::Stream(pacing) = start.mode else { return Err(fault(Stage::Setup, "cannot analyse pictures")) };
     let queue = Arc::new(WorkQueue::new(pacing, Arc::clone(tally)));
     let intake = std::thread::Builder::new().name("intake".into()).spawn({
         let (queue, host, tally) = (Arc::clone(&queue), host.clone(), Arc::clone(tally));
-        let stream = Stream::new(start.decode);
+        let stream = Stream::new(decode);
         move || {
             let taken = take_in(reader, &queue, stream, &host, &tally);
             queue.close();

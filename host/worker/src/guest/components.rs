@@ -40,30 +40,30 @@ package wasi:clocks@0.2.0 {
 
 /// A pipeline whose functions do nothing and return what is empty, where they are not given a body. Addresses below 4096
 /// are its own, results lie at [`RESULT`], and what the host writes into its memory lies from 8192 on.
-pub(super) struct Guest<'a> {
+pub(crate) struct Guest<'a> {
     /// Imports of the core module.
-    pub(super) imports: &'a str,
+    pub(crate) imports: &'a str,
     /// Its memory's first size, in pages of 64 KiB.
-    pub(super) pages: u32,
+    pub(crate) pages: u32,
     /// Further items: functions, tables, globals.
-    pub(super) items: &'a str,
+    pub(crate) items: &'a str,
     /// What `init` does before it succeeds.
-    pub(super) init: &'a str,
+    pub(crate) init: &'a str,
     /// What `process` does before it drops the frame and succeeds.
-    pub(super) process: &'a str,
+    pub(crate) process: &'a str,
     /// What `snapshot` does before it gives what lies at [`RESULT`].
-    pub(super) snapshot: &'a str,
+    pub(crate) snapshot: &'a str,
 }
 
 /// Where a [`Guest`]'s results lie in its memory. Zeros there are an empty success.
-pub(super) const RESULT: u32 = 1024;
+pub(crate) const RESULT: u32 = 1024;
 
 /// A guest that does nothing.
-pub(super) const IDLE: Guest<'static> =
+pub(crate) const IDLE: Guest<'static> =
     Guest { imports: "", pages: 1, items: "", init: "", process: "", snapshot: "" };
 
 /// Sleeping: `$sleep` waits for so many nanoseconds and keeps its handle, `$timer` makes a handle and does not wait.
-pub(super) const SLEEP: &str = r#"
+pub(crate) const SLEEP: &str = r#"
     (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $timer (param i64) (result i32)))
     (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
     (import "wasi:io/poll@0.2.0" "[resource-drop]pollable" (func $drop_timer (param i32)))
@@ -109,7 +109,7 @@ impl Guest<'_> {
 
     /// The component, ready to be instantiated. None where `ocelli-compile` is not there, which is said.
     #[allow(unsafe_code)]
-    pub(super) fn compiled(&self, engine: &wasmtime::Engine) -> Option<Component> {
+    pub(crate) fn compiled(&self, engine: &wasmtime::Engine) -> Option<Component> {
         let program = compiler()?;
         let folder = tempfile::tempdir().unwrap();
         let [component, compiled] =
@@ -146,6 +146,6 @@ fn compiler() -> Option<PathBuf> {
 }
 
 /// The engine of the tests.
-pub(super) fn test_engine() -> wasmtime::Engine {
+pub(crate) fn test_engine() -> wasmtime::Engine {
     engine::engine().unwrap()
 }

@@ -62,6 +62,7 @@ impl Factory {
     /// A new instance, with nothing of those before it. A memory over its limit is an error. `settings` is what it finds
     /// in `wasi:config/store`.
     pub fn instance(&self, settings: Map<String, Value>) -> Result<Instance, CallError> {
+        self.surroundings.log.forget_frame();
         let mut store = Store::new(&self.engine, State::new(self.surroundings.clone(), settings));
         store.limiter(|state| &mut state.limiter);
         store.set_max_component_handles(MAX_HANDLES);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use ocelli_protocol::limit::Limit;
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use wasmtime::component::ResourceTableError;
 use wasmtime::{OutOfMemory, ResourceLimiter, Trap};
 
 use crate::engine::MAX_STACK;
+use crate::memory::{KEPT_FREE, process_has};
 use crate::tally::Tally;
 
 /// Most elements of a component's tables together. Interpreters compiled to wasm use about ten thousand.
@@ -16,10 +16,6 @@ const MAX_TABLE_ELEMENTS: usize = 100_000;
 
 /// Most core instances, memories and tables of one component. Components made of Python use about forty instances.
 const MAX_INSTANCES: usize = 200;
-
-/// Private memory that a component's growth leaves to the rest of the process, in bytes: what it hands over and returns,
-/// messages, the next pictures. A Rust program that finds none ends itself without a word on the cause.
-const KEPT_FREE: usize = 16 << 20;
 
 /// A limit that was run into. As an error it ends the call, and the instance with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,19 +65,6 @@ fn is_of_the_system(error: &wasmtime::Error) -> bool {
     let refusals = [error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error)];
     let errno = error.downcast_ref::<Errno>().map(|errno| errno.raw_os_error());
     refusals.into_iter().chain([errno]).flatten().any(|number| number == Errno::NOMEM.raw_os_error())
-}
-
-/// Whether the process could have so much more private memory now, by its own limit.
-#[allow(unsafe_code)]
-fn process_has(bytes: usize) -> bool {
-    let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
-    // SAFETY: a new mapping, at an address of the kernel's choice, that nothing uses before it is gone again.
-    unsafe {
-        let Ok(mapping) = mmap_anonymous(std::ptr::null_mut(), bytes, protection, flags) else {
-            return false;
-        };
-        munmap(mapping, bytes).is_ok()
-    }
 }
 
 /// Bounds linear memory and tables, summed over a component, and remembers what was refused: a guest that is denied

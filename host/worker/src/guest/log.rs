@@ -45,6 +45,11 @@ impl GuestLog {
         self.shared.frame.store(number, Ordering::Relaxed);
     }
 
+    /// The following lines are about no frame.
+    pub fn forget_frame(&self) {
+        self.set_frame(NO_FRAME);
+    }
+
     /// A line of the component.
     pub fn line(&self, level: Level, context: &str, message: &str) {
         self.line_at(monotonic_ns(), level, context, message);

@@ -1,7 +1,7 @@
 //! The guest component: its bindings, what it may import, and one instance of it in its store.
 
 #[cfg(test)]
-mod components;
+pub(crate) mod components;
 pub mod deadline;
 pub mod frames;
 pub mod instance;

@@ -194,11 +194,11 @@ impl WasiView for State {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Limits that no test runs into by accident.
-    pub(in crate::guest) fn limits() -> WorkerLimits {
+    pub(crate) fn limits() -> WorkerLimits {
         WorkerLimits {
             memory: 1 << 30,
             open_files: 64,

@@ -66,6 +66,15 @@ impl Conversion {
     }
 }
 
+/// Luma, blue and red difference of a colour, in full range by BT.601: what [`Conversion`] turns back.
+pub(super) fn ycbcr([red, green, blue]: [u8; 3]) -> [u8; 3] {
+    let (kr, kb) = Matrix::Bt601.weights();
+    let [red, green, blue] = [red, green, blue].map(f32::from);
+    let luma = kr * red + (1.0 - kr - kb) * green + kb * blue;
+    let difference = |colour: f32, weight: f32| byte((colour - luma) / (2.0 * (1.0 - weight)) + NEUTRAL);
+    [byte(luma), difference(blue, kb), difference(red, kr)]
+}
+
 /// Writes rows of pixels to a tensor.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Writer<'a> {

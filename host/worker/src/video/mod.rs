@@ -1,6 +1,6 @@
 //! From access units to pictures, and from pictures to the tensors that models take.
 //!
-//! [`Stream`] decodes one source's access units, numbers the pictures and leaves out what the decode setting excludes.
+//! [`still`] decodes a JPEG or PNG file. [`Stream`] decodes one source's access units, numbers the pictures and leaves out what the decode setting excludes.
 //! A [`Picture`] stays in the decoder's own memory: it is handed to another thread without being copied. A [`Resampler`]
 //! brings a region of it to a tensor, plane by plane; only the pixels of the result are ever converted to RGB.
 
@@ -8,15 +8,19 @@ mod colour;
 mod decoder;
 mod jpeg;
 mod numbering;
+mod orientation;
 mod picture;
 mod region;
 mod spec;
+mod still;
 mod stream;
 mod tensor;
 mod warp;
 
 #[cfg(test)]
 pub(crate) mod clips;
+#[cfg(test)]
+mod still_tests;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +29,7 @@ pub use jpeg::{Jpeg, jpeg};
 pub use numbering::Numbering;
 pub use picture::{Matrix, Picture, Plane, Unreadable};
 pub use spec::{Affine, Channels, Element, Fit, FrameError, Layout, MAX_SIDE, Placement, TensorSpec};
+pub use still::{StillError, still};
 pub use stream::{Frame, Stream};
 pub use tensor::{MAX_LUMA_SIDE, Resampler};
 pub use warp::warp;

@@ -123,9 +123,8 @@ impl<'a> Plane<'a> {
 enum Memory {
     /// An AVFrame.
     Frame(NonNull<c_void>),
-    /// A test's own.
-    #[cfg(test)]
-    Own([Vec<u8>; 3]),
+    /// The picture's own: nobody changes them.
+    Own(#[allow(dead_code, reason = "held for `Picture::data`, which points into it")] Vec<Vec<u8>>),
 }
 
 /// A decoded picture. It owns its memory and may outlive the decoder; dropping it gives the memory back to the decoder.
@@ -144,7 +143,7 @@ pub struct Picture {
     format: &'static str,
 }
 
-// SAFETY: nobody writes to a picture's samples any more once the decoder has given it out, the buffers of an AVFrame
+// SAFETY: nobody writes to a picture's samples any more once it is there, the buffers of an AVFrame
 // count their references atomically, and freeing one on another thread is what libavutil's buffers are made for.
 #[allow(unsafe_code)]
 unsafe impl Send for Picture {}
@@ -223,6 +222,37 @@ impl RawPicture {
 }
 
 impl Picture {
+    /// A picture of 8-bit samples in full range by BT.601, as JPEG has them: luma, or luma, blue and red difference, each
+    /// plane `width` x `height`, row by row. None for other counts and lengths.
+    pub(super) fn of_planes(
+        width: u32,
+        height: u32,
+        planes: Vec<Vec<u8>>,
+        format: &'static str,
+    ) -> Option<Self> {
+        let stride = width as usize;
+        let length = stride.checked_mul(height as usize)?;
+        if !matches!(planes.len(), 1 | 3) || planes.iter().any(|plane| plane.len() != length) {
+            return None;
+        }
+        let data =
+            std::array::from_fn(|index| planes.get(index).map_or(std::ptr::null(), |plane| plane.as_ptr()));
+        Some(Self {
+            data,
+            stride: [stride; 3],
+            width,
+            height,
+            planes: planes.len(),
+            memory: Memory::Own(planes),
+            depth: 8,
+            chroma_shift: (0, 0),
+            chroma_cosited: (false, false),
+            matrix: Matrix::Bt601,
+            full_range: true,
+            format,
+        })
+    }
+
     /// Pixels.
     pub fn width(&self) -> u32 {
         self.width
@@ -282,8 +312,8 @@ impl Picture {
         let bytes = if data.is_null() || height == 0 || index >= self.planes {
             &[][..]
         } else {
-            // SAFETY: the shim has checked that each of the plane's rows holds `row` bytes and that rows follow each
-            // other by `stride`, which is at least `row`. The memory lives as long as `self`.
+            // SAFETY: the shim, or `of_planes`, has checked that each of the plane's rows holds `row` bytes and that rows
+            // follow each other by `stride`, which is at least `row`. The memory lives as long as `self`.
             unsafe { std::slice::from_raw_parts(data, stride * (height as usize - 1) + row) }
         };
         Plane { bytes, stride, width, height, depth: self.depth }
@@ -300,7 +330,6 @@ impl Drop for Picture {
         match &self.memory {
             // SAFETY: the frame is this picture's own, and no slice of it outlives the picture.
             Memory::Frame(frame) => unsafe { ocelli_free_frame(frame.as_ptr()) },
-            #[cfg(test)]
             Memory::Own(_) => {}
         }
     }
@@ -339,7 +368,7 @@ impl Picture {
         });
         let data = std::array::from_fn(|plane| planes[plane].as_ptr());
         Self {
-            memory: Memory::Own(planes),
+            memory: Memory::Own(planes.into()),
             data,
             stride,
             width,

@@ -1,0 +1,321 @@
+//! Single pictures: one at a time, each with an instance of the component that nothing came before. The next instance is made
+//! and initialised as soon as an answer is sent, so that a worker that waits is ready.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ocelli_protocol::clock::monotonic_ns;
+use ocelli_protocol::wire::{Reader, WireError};
+use ocelli_protocol::worker::{AnalysisFault, FrameResult, FromWorker, Level, Stage, Start, ToWorker};
+
+use super::{Fatal, at, fault, told};
+use crate::guest::instance::{CallError, Factory, Instance};
+use crate::host_link::{HostLink, cut};
+use crate::tally::Tally;
+use crate::video::{Frame, StillError, still};
+
+/// Why a picture was not analysed, with words for a person.
+type Refusal = (AnalysisFault, String);
+
+/// See the module's documentation.
+pub(super) struct Analyst {
+    factory: Factory,
+    /// Made ready with `settings`, and not used yet.
+    ready: Option<Instance>,
+    settings: String,
+    max_pixels: u32,
+    host: HostLink,
+    tally: Arc<Tally>,
+}
+
+impl Analyst {
+    /// With the instance that has been made ready already.
+    pub(super) fn new(
+        factory: Factory,
+        ready: Instance,
+        start: &Start,
+        host: &HostLink,
+        tally: &Arc<Tally>,
+    ) -> Self {
+        Self {
+            factory,
+            ready: Some(ready),
+            settings: start.settings.clone(),
+            max_pixels: start.limits.image_pixels,
+            host: host.clone(),
+            tally: Arc::clone(tally),
+        }
+    }
+
+    /// Answers for pictures until the host closes the connection. A picture or settings of its own that bring the
+    /// pipeline down cost that picture; a pipeline that no longer starts with the worker's settings is an error.
+    pub(super) fn serve(mut self, mut reader: Reader<UnixStream>) -> Result<(), Fatal> {
+        loop {
+            let (message, file) = match reader.read::<ToWorker>() {
+                Ok(read) => read,
+                Err(WireError::Closed) => return Ok(()),
+                Err(error) => return Err(at(Stage::Setup)(error)),
+            };
+            let ToWorker::Analyze { id, settings } = message else {
+                return Err(fault(Stage::Setup, "a worker for single pictures takes nothing else"));
+            };
+            let outcome =
+                self.analyze(file, settings).map_err(|(fault, words)| (fault, cut(&words).to_owned()));
+            self.host.send(&FromWorker::Analyzed { id, outcome, counters: self.tally.counters() });
+            self.make_ready()?;
+        }
+    }
+
+    fn analyze(&mut self, file: &[u8], settings: Option<String>) -> Result<FrameResult, Refusal> {
+        let received_ns = monotonic_ns();
+        let decoded = still(file, self.max_pixels);
+        self.tally.count(|counters| {
+            counters.received += 1;
+            counters.decoded += u64::from(decoded.is_ok());
+            counters.skipped_corrupt += u64::from(decoded.is_err());
+        });
+        let picture = decoded.map_err(|error| {
+            let fault = match &error {
+                StillError::Unsupported(_) => AnalysisFault::UnsupportedImage,
+                StillError::Damaged(_) => AnalysisFault::DamagedImage,
+                StillError::TooLarge(_) => AnalysisFault::ImageTooLarge,
+            };
+            (fault, error.to_string())
+        })?;
+        let decoded_ns = monotonic_ns();
+        let mut instance = self.instance(settings)?;
+        let frame = Frame {
+            number: 0,
+            presentation_ns: 0,
+            capture_ns: wall_clock_ns(),
+            received_ns,
+            decoded_ns,
+            picture,
+        };
+        let processed = instance.process(frame);
+        self.tally.count(|counters| counters.processed += 1);
+        processed.map_err(|error| refusal(AnalysisFault::PipelineFailed, error))
+    }
+
+    /// An instance for one picture.
+    fn instance(&mut self, settings: Option<String>) -> Result<Instance, Refusal> {
+        let settings = match settings.filter(|settings| *settings != self.settings) {
+            // Two instances at a time would need twice the memory.
+            Some(settings) => {
+                self.ready = None;
+                settings
+            }
+            None => match self.ready.take() {
+                Some(instance) => return Ok(instance),
+                None => self.settings.clone(),
+            },
+        };
+        let fields = serde_json::from_str(&settings).map_err(|error| {
+            (AnalysisFault::InvalidSettings, format!("the settings are no JSON object: {error}"))
+        })?;
+        let begun = self.factory.instance(fields).and_then(|mut instance| {
+            instance.init(&settings)?;
+            Ok(instance)
+        });
+        begun.map_err(|error| refusal(AnalysisFault::InvalidSettings, error))
+    }
+
+    /// Makes an instance ready for the next picture, where there is none. One that refuses the worker's settings now, for
+    /// want of a model say, is asked again with the next picture; one that is lost ends the worker.
+    fn make_ready(&mut self) -> Result<(), Fatal> {
+        if self.ready.is_some() {
+            return Ok(());
+        }
+        let fields = serde_json::from_str(&self.settings).map_err(at(Stage::Setup))?;
+        let mut instance = self.factory.instance(fields).map_err(told(Stage::Instantiate))?;
+        match instance.init(&self.settings) {
+            Ok(()) => self.ready = Some(instance),
+            Err(CallError::Refused(words)) => {
+                self.host.log(Level::Warn, "worker", &format!("the pipeline is not ready: {words}"), None);
+            }
+            Err(trap) => return Err(told(Stage::Init)(trap)),
+        }
+        Ok(())
+    }
+}
+
+/// What the pipeline's error means; `refused` where it is the pipeline's own answer.
+fn refusal(refused: AnalysisFault, error: CallError) -> Refusal {
+    match error {
+        CallError::Refused(words) => (refused, words),
+        CallError::Trap { limit, message } => (AnalysisFault::PipelineTrapped(limit), message),
+    }
+}
+
+fn wall_clock_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Arena;
+    use crate::guest::components::{Guest, IDLE, RESULT, test_engine};
+    use crate::guest::state::Surroundings;
+    use crate::guest::state::tests::limits;
+    use ocelli_protocol::inference::packet_pair;
+    use ocelli_protocol::limit::Limit;
+    use ocelli_protocol::shm::SharedMemory;
+    use ocelli_protocol::wire::write;
+    use ocelli_protocol::worker::{Counters, Decode, Mode, WorkerLimits};
+    use std::os::fd::OwnedFd;
+
+    type Outcome = Result<FrameResult, Refusal>;
+
+    /// The host of a worker for single pictures.
+    struct Host {
+        to: UnixStream,
+        from: Reader<UnixStream>,
+        _inference: OwnedFd,
+        worker: std::thread::JoinHandle<Result<(), String>>,
+    }
+
+    /// A worker with this pipeline. None where nothing can be compiled here.
+    fn worker(guest: &Guest<'_>, limits: WorkerLimits) -> Option<Host> {
+        let engine = test_engine();
+        let component = guest.compiled(&engine)?;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (socket, inference) = packet_pair().unwrap();
+        let arena = Arena::new(SharedMemory::create(64 << 10).unwrap());
+        let from = Reader::new(ours.try_clone().unwrap());
+        let worker = std::thread::spawn(move || {
+            let tally = Arc::new(Tally::default());
+            let host = HostLink::over(theirs.try_clone().unwrap());
+            let surroundings = Surroundings::new(host.clone(), arena, socket, limits, Arc::clone(&tally));
+            let factory = Factory::new(&engine, &component, surroundings).unwrap();
+            let mut instance = factory.instance(serde_json::Map::new()).unwrap();
+            let start = Start {
+                session: "pictures".into(),
+                settings: "{}".into(),
+                mode: Mode::Analyze,
+                decode: Decode::All,
+                limits,
+                heartbeat_ms: 1000,
+            };
+            instance.init(&start.settings).unwrap();
+            let analyst = Analyst::new(factory, instance, &start, &host, &tally);
+            analyst.serve(Reader::new(theirs)).map_err(|fatal| fatal.message)
+        });
+        Some(Host { to: ours, from, _inference: inference, worker })
+    }
+
+    impl Host {
+        fn ask(&mut self, file: &[u8], settings: Option<&str>) -> (Outcome, Counters) {
+            let id = 7;
+            let settings = settings.map(str::to_owned);
+            write(&mut self.to, &ToWorker::Analyze { id, settings }, file).unwrap();
+            loop {
+                match self.from.read::<FromWorker>().unwrap().0 {
+                    FromWorker::Analyzed { id: 7, outcome, counters } => return (outcome, counters),
+                    FromWorker::Log { .. } => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+
+        fn fault(&mut self, file: &[u8], settings: Option<&str>) -> AnalysisFault {
+            self.ask(file, settings).0.unwrap_err().0
+        }
+
+        /// Leaves the worker, and gives why it ended, where that was a fault of its own.
+        fn leave(self) -> Result<(), String> {
+            drop((self.to, self.from));
+            self.worker.join().unwrap()
+        }
+    }
+
+    fn picture() -> Vec<u8> {
+        let mut file = Vec::new();
+        let encoder = jpeg_encoder::Encoder::new(&mut file, 90);
+        encoder.encode(&[200; 24 * 16 * 3], 24, 16, jpeg_encoder::ColorType::Rgb).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_picture_is_frame_0_of_an_instance_of_its_own() {
+        let once = Guest {
+            items: "(global $used (mut i32) (i32.const 0))",
+            process: "(if (global.get $used) (then unreachable)) (global.set $used (i32.const 1))",
+            ..IDLE
+        };
+        let Some(mut host) = worker(&once, limits()) else { return };
+        for number in 1..=3 {
+            let (outcome, counters) = host.ask(&picture(), None);
+            let result = outcome.unwrap();
+            assert_eq!((result.frame, result.width, result.height), (0, 24, 16));
+            let stations = result.stations;
+            assert!(stations.received <= stations.decoded && stations.decoded <= stations.submitted);
+            assert_eq!((counters.received, counters.decoded, counters.processed), (number, number, number));
+        }
+        assert_eq!(host.leave(), Ok(()));
+    }
+
+    #[test]
+    fn files_that_are_no_pictures_are_named_and_cost_nothing() {
+        let limits = WorkerLimits { image_pixels: 24 * 16, ..limits() };
+        let Some(mut host) = worker(&IDLE, limits) else { return };
+        assert_eq!(host.fault(b"", None), AnalysisFault::UnsupportedImage);
+        assert_eq!(host.fault(b"no picture", None), AnalysisFault::UnsupportedImage);
+        let mut file = picture();
+        file.truncate(file.len() - 30);
+        assert_eq!(host.fault(&file, None), AnalysisFault::DamagedImage);
+        let mut large = Vec::new();
+        let encoder = jpeg_encoder::Encoder::new(&mut large, 90);
+        encoder.encode(&[0; 25 * 16 * 3], 25, 16, jpeg_encoder::ColorType::Rgb).unwrap();
+        assert_eq!(host.fault(&large, None), AnalysisFault::ImageTooLarge);
+        let (outcome, counters) = host.ask(&picture(), None);
+        assert!(outcome.is_ok());
+        assert_eq!((counters.received, counters.skipped_corrupt, counters.processed), (5, 4, 1));
+    }
+
+    #[test]
+    fn a_trap_costs_its_picture_and_no_other() {
+        let limits = WorkerLimits { call_cpu_ms: 100, ..limits() };
+        for (process, limit) in [("unreachable", None), ("(loop $ever (br $ever))", Some(Limit::CpuTime))] {
+            let Some(mut host) = worker(&Guest { process, ..IDLE }, limits) else { return };
+            for _ in 0..2 {
+                assert_eq!(host.fault(&picture(), None), AnalysisFault::PipelineTrapped(limit));
+            }
+            assert_eq!(host.leave(), Ok(()), "the process has gone on");
+        }
+    }
+
+    #[test]
+    fn what_the_pipeline_says_against_a_picture_is_its_own_fault() {
+        let refuse = format!("(i32.store8 (i32.const {RESULT}) (i32.const 1))");
+        let Some(mut host) = worker(&Guest { process: &refuse, ..IDLE }, limits()) else { return };
+        assert_eq!(host.fault(&picture(), None), AnalysisFault::PipelineFailed);
+        assert_eq!(host.fault(&picture(), None), AnalysisFault::PipelineFailed);
+    }
+
+    #[test]
+    fn settings_of_its_own_are_for_one_picture() {
+        // Longer settings than {} are refused, and much longer ones are more than the pipeline can bear.
+        let init = format!(
+            "(if (i32.gt_u (local.get 1) (i32.const 20)) (then unreachable))
+             (if (i32.gt_u (local.get 1) (i32.const 10)) (then (i32.store8 (i32.const {RESULT}) (i32.const 1))))"
+        );
+        let Some(mut host) = worker(&Guest { init: &init, ..IDLE }, limits()) else { return };
+        assert!(host.ask(&picture(), Some("{\"a\":1}")).0.is_ok());
+        assert_eq!(host.fault(&picture(), Some("{\"a\":10000}")), AnalysisFault::InvalidSettings);
+        assert_eq!(host.fault(&picture(), Some("[1]")), AnalysisFault::InvalidSettings);
+        let trapped = host.fault(&picture(), Some("{\"a\":\"a word that is too long\"}"));
+        assert_eq!(trapped, AnalysisFault::PipelineTrapped(None));
+        assert!(host.ask(&picture(), None).0.is_ok());
+        assert_eq!(host.leave(), Ok(()));
+    }
+
+    #[test]
+    fn nothing_but_pictures_is_taken() {
+        let Some(mut host) = worker(&IDLE, limits()) else { return };
+        write(&mut host.to, &ToWorker::Snapshot, &[]).unwrap();
+        assert!(host.leave().unwrap_err().contains("single pictures"));
+    }
+}
