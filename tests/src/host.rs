@@ -226,6 +226,25 @@ impl Ocelli {
         Process::open(u32::try_from(pid).unwrap()).expect("the worker lives")
     }
 
+    /// The inference processes that serve sessions now, once there is one. Others may stand by.
+    pub async fn inference(&self) -> Vec<Process> {
+        let begun = Instant::now();
+        loop {
+            let metrics = self.get("/metrics").await;
+            let serving = |line: &str| {
+                let line = line.strip_prefix("ocelli_inference_private_memory_bytes{pid=\"")?;
+                let (pid, rest) = line.split_once('"')?;
+                if rest.contains("duty=\"serving\"") { Process::open(pid.parse().ok()?) } else { None }
+            };
+            let found: Vec<Process> = metrics.lines().filter_map(serving).collect();
+            if !found.is_empty() {
+                return found;
+            }
+            assert!(begun.elapsed() < DEADLINE, "no inference process serves: {metrics}");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Asks for a session's entry until it is as it should be.
     pub async fn session_becomes(&self, id: &str, good: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();

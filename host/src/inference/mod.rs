@@ -234,12 +234,15 @@ impl Inference {
         let copy = || memory.fd().try_clone_to_owned().context("cloning the shared memory's descriptor");
         let number = next_number();
         let place = Arc::new(Place { socket: theirs, memory: copy()? });
+        // Made first: whatever happens from here on, its end takes the session back.
+        let attachment =
+            Attachment { socket: ours, memory: copy()?, number, requests: self.requests.clone() };
         let name = session.to_owned();
         self.requests
             .send(Request::Attach { number, name, service: terms.service(number), place })
             .await
             .map_err(|_| anyhow::anyhow!("the inference supervisor has stopped"))?;
-        Ok(Attachment { socket: ours, memory: copy()?, number, requests: self.requests.clone() })
+        Ok(attachment)
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {

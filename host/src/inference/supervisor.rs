@@ -82,7 +82,7 @@ pub(super) struct Supervisor {
     newest: Arc<Generation>,
     /// The names of models that sessions have asked for. Processes that are started from now on preload them.
     learned: BTreeSet<String>,
-    /// When a process that stands by was last found wanting, so to speak: a model was learned, or a generation came.
+    /// When a model was learned last, or a generation came.
     learned_at: Instant,
     looked_at: Instant,
     measured_at: Instant,

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use ocelli_tests::{Client, DEADLINE, FileSession, Ocelli, Process, Programs, Store, assert_identical, clip};
+use ocelli_tests::{Client, DEADLINE, FileSession, Ocelli, Programs, Store, assert_identical, clip};
 use ocelli_tests::{children, program, root};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -67,25 +67,6 @@ impl Faulty {
 
     async fn restarts(&self, reason: &str) -> f64 {
         self.metric(&format!("ocelli_inference_restarts_total{{reason={reason:?}}}")).await
-    }
-
-    /// Inference processes that serve sessions now.
-    async fn serving(&self) -> Vec<Process> {
-        let begun = Instant::now();
-        loop {
-            let text = self.host.get("/metrics").await;
-            let pid = |line: &str| {
-                let rest = line.strip_prefix("ocelli_inference_private_memory_bytes{pid=\"")?;
-                let (pid, rest) = rest.split_once('"')?;
-                rest.contains("duty=\"serving\"").then(|| Process::open(pid.parse().ok()?))?
-            };
-            let found: Vec<Process> = text.lines().filter_map(pid).collect();
-            if !found.is_empty() {
-                return found;
-            }
-            assert!(begun.elapsed() < DEADLINE, "nothing serves: {text}");
-            sleep(Duration::from_millis(20)).await;
-        }
     }
 
     /// Waits until the host has as many children as it has where no session is: at level `process` the one that serves and
@@ -167,8 +148,8 @@ fn only_error(session: &FileSession<'_>, results: &[String]) -> String {
 async fn a_request_that_ends_its_process_is_refused_and_its_neighbours_lose_nothing() {
     for level in APART {
         let faulty = Faulty::start(level, PATIENT).await;
-        let others =
-            [("abort", ABORT), ("segfault", SEGFAULT), ("double-free", DOUBLE_FREE)].map(|(n, d)| failing(n, d));
+        let others = [("abort", ABORT), ("segfault", SEGFAULT), ("double-free", DOUBLE_FREE)]
+            .map(|(n, d)| failing(n, d));
         let results = beside(&faulty, &others).await;
         let words = [
             ["SIGABRT", "a fault of the tests: abort"],
@@ -228,7 +209,10 @@ async fn a_session_whose_requests_end_processes_again_and_again_is_refused_every
         let results = beside(&faulty, &others).await;
         let errors = errors(&results[0]);
         assert_eq!(errors.len(), results[0].len() / 2, "{level}: every frame has an error and a detection");
-        assert!(errors[3..].iter().all(|(_, error)| error.contains("poison session:")), "{level}: {errors:?}");
+        assert!(
+            errors[3..].iter().all(|(_, error)| error.contains("poison session:")),
+            "{level}: {errors:?}"
+        );
         assert_eq!(faulty.restarts("crash").await, 6.0, "{level}: three requests, twice each");
         faulty.at_rest().await;
     }
@@ -245,7 +229,7 @@ async fn played_while(faulty: &Faulty, deed: Signal) -> (Vec<String>, Duration) 
     for _ in 0..FRAME {
         client.detections(session.name).await;
     }
-    let [process] = faulty.serving().await.try_into().unwrap();
+    let [process] = faulty.host.inference().await.try_into().unwrap();
     let mut last = Instant::now();
     process.signal(deed);
     let mut longest = Duration::ZERO;

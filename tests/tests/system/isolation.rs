@@ -26,12 +26,9 @@ pub(crate) fn people() -> Cameras {
     Cameras::start(&[], &[("/cam", "people-576-high.mp4")])
 }
 
-/// The inference process of a host.
-fn inference(host: &Ocelli) -> Process {
-    // The kernel keeps 15 bytes of a program's name.
-    let mut found = children(host.process().pid).into_iter().filter(|child| child.name == "ocelli-inferenc");
-    let inference = found.next().expect("an inference process");
-    assert!(found.next().is_none(), "one inference process");
+/// The inference process that serves all sessions of a host.
+async fn inference(host: &Ocelli) -> Process {
+    let [inference] = host.inference().await.try_into().expect("one inference process serves");
     inference
 }
 
@@ -73,14 +70,11 @@ async fn a_killed_inference_process_is_replaced_and_the_workers_live_on() {
     let cameras = people();
     let (host, mut client) = two_cameras(&cameras, "").await;
     let workers = [host.worker("one").await.pid, host.worker("two").await.pid];
-    let killed = inference(&host);
+    let killed = inference(&host).await;
     killed.signal(Signal::KILL);
     assert!(killed.ends_within(DEADLINE));
-    // Results that were on their way belong to the old process: those that count come after the new one is ready.
-    let ready = |line: &str| {
-        (line.contains("is ready") && !line.contains(&format!("pid={}", killed.pid))).then_some(())
-    };
-    let replaced = host.log().find(|line| line.contains("ONNX Runtime").then(|| ready(line))?);
+    // Results that were on their way belong to the old process: those that count come after the sessions have another.
+    let replaced = host.log().find(|line| line.contains("go to the next inference process").then_some(()));
     tokio::time::timeout(DEADLINE, replaced)
         .await
         .expect("a new inference process in time")
@@ -92,7 +86,7 @@ async fn a_killed_inference_process_is_replaced_and_the_workers_live_on() {
         let status = host.session(session).await;
         assert_eq!((&status["state"], &status["restarts"]), (&"running".into(), &0.into()), "{status}");
     }
-    assert_ne!(inference(&host).pid, killed.pid);
+    assert_ne!(inference(&host).await.pid, killed.pid);
     assert_eq!(workers, [host.worker("one").await.pid, host.worker("two").await.pid]);
 }
 
