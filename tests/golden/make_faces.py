@@ -85,10 +85,10 @@ def from_face(landmarks):
 
 
 def align(image, to_image):
-    """The face as the template has it, FACE_SIZE x FACE_SIZE, sampled bilinearly."""
-    return image.transform(
-        (FACE_SIZE, FACE_SIZE), Image.Transform.AFFINE, tuple(to_image.ravel()), Image.Resampling.BILINEAR
-    )
+    """The face as the template has it, FACE_SIZE x FACE_SIZE, sampled bilinearly; beyond the image, the mean."""
+    mean = tuple(round(float(n)) for n in MEAN[::-1])
+    size, numbers = (FACE_SIZE, FACE_SIZE), tuple(to_image.ravel())
+    return image.transform(size, Image.Transform.AFFINE, numbers, Image.Resampling.BILINEAR, fillcolor=mean)
 
 
 def read(session, face):

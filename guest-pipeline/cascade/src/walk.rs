@@ -27,17 +27,15 @@ pub struct Found {
     pub subject: Option<Subject>,
 }
 
-/// Takes detections, best first, through the tree. `look` runs one stage on some subjects' crops, in frame
-/// pixels, and gives what it found in each, in their order. Gives the number of crops that were over
+/// Runs one stage on some subjects' crops and gives what it found in each, in their order.
+pub type Look<'a> = dyn FnMut(&Stage, &[Crop]) -> Result<Vec<Found>, String> + 'a;
+
+/// Takes detections, best first, through the tree, with `look` for its stages. Gives the number of crops that were over
 /// [`Tree::max_crops`] and so were not looked at.
 ///
 /// # Errors
 /// What `look` says.
-pub fn walk(
-    tree: &Tree,
-    detections: &mut [Detection],
-    look: &mut dyn FnMut(&Stage, &[Crop]) -> Result<Vec<Found>, String>,
-) -> Result<usize, String> {
+pub fn walk(tree: &Tree, detections: &mut [Detection], look: &mut Look<'_>) -> Result<usize, String> {
     let subject =
         |d: &Detection| Subject { label: d.label.clone(), score: d.score, bbox: BBox::from(d.box_) };
     let subjects: Vec<_> = detections.iter().map(subject).enumerate().collect();
@@ -57,7 +55,7 @@ pub struct Crop {
 
 struct Walk<'a> {
     detections: &'a mut [Detection],
-    look: &'a mut dyn FnMut(&Stage, &[Crop]) -> Result<Vec<Found>, String>,
+    look: &'a mut Look<'a>,
     /// Crops that may still be looked at.
     room: usize,
     left_out: usize,

@@ -1,5 +1,11 @@
 //! Decoding and alignment of faces, held to what `tests/golden/make_faces.py` computed without this crate.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "clippy takes helpers of tests for production code"
+)]
+
 use ocelli_sdk::centerface::{Face, Maps};
 use ocelli_sdk::{Affine, Picture, align, embedding, faceres, letterbox};
 use serde_json::Value;
