@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ocelli_protocol::inference::{Device, ErrorCode, Model, TensorDeclaration};
+use ocelli_protocol::inference::{Device, ErrorCode, MAX_OWN_MODELS, Model, TensorDeclaration};
 use ocelli_protocol::shm::SharedMemory;
 use ort::value::Outlet;
 
@@ -10,9 +10,6 @@ use crate::buffer::Buffer;
 use crate::error::RequestError;
 use crate::model::{Loaded, Signature, graph_tensor};
 use crate::runtime::{Made, Runtime, sha256};
-
-/// Most models of a session's own. Each takes its file's size and the memory of its runs, which no other session shares.
-pub(crate) const MAX_MODELS: usize = 4;
 
 /// The models of a session's own, in the order in which they were loaded. They have one ONNX Runtime session each, since
 /// the session has one request at a time.
@@ -30,9 +27,9 @@ impl Private {
 
     /// The name of the next model, where there may be one more.
     pub(crate) fn next_name(&self) -> Result<String, RequestError> {
-        if self.loaded.len() >= MAX_MODELS {
+        if self.loaded.len() >= MAX_OWN_MODELS {
             let message =
-                format!("the session has loaded {MAX_MODELS} models of its own; there may be no more");
+                format!("the session has loaded {MAX_OWN_MODELS} models of its own; there may be no more");
             return Err(RequestError::new(ErrorCode::TooLarge, message));
         }
         Ok(format!("#{}", self.loaded.len() + 1))

@@ -46,6 +46,10 @@ pub const ATTACH_DESCRIPTORS: usize = 2;
 /// Most requests that one run may answer: a batch.
 pub const MAX_BATCH: u32 = 32;
 
+/// Most models that a session may have loaded by [`FromWorker::Load`]: each takes memory in the inference process, once for
+/// each runner that has met it, until the session ends.
+pub const MAX_OWN_MODELS: usize = 4;
+
 /// The type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -140,6 +140,8 @@ pub struct ResourceLimits {
     pub gpu_memory_fraction: f64,
     /// Linear memories of a pipeline together, in MiB; at most `memory_per_process_mb`.
     pub guest_memory_mb: u64,
+    /// Shared memory for the tensors of a session in MiB, inputs and outputs together.
+    pub tensor_memory_mb: u32,
     /// CPU time of one call into a pipeline, in milliseconds.
     pub call_cpu_ms: u32,
     /// Time of one call into a pipeline by the clock, in milliseconds.
@@ -166,6 +168,8 @@ impl Default for ResourceLimits {
             memory_per_process_mb: 2048,
             gpu_memory_fraction: 0.3,
             guest_memory_mb: 256,
+            // Input and outputs of nanodet at 416 are 3.9 MB, those of a model with 640 x 640 pixels and 8400 boxes 7.7 MB.
+            tensor_memory_mb: 8,
             call_cpu_ms: 1000,
             call_timeout_ms: 8000,
             host_call_ms: 5000,

@@ -48,10 +48,6 @@ use status::Shown;
 pub use status::{Duty, ProcessStatus, Restarts, Status};
 use supervisor::{Policy, Supervisor};
 
-/// Shared memory of a session in bytes: input and outputs of nanodet at 416 are 3.9 MB, those of a model with 640 x 640
-/// pixels and 8400 boxes 7.7 MB. The region is allocated as a whole when the session starts.
-const TENSOR_MEMORY: usize = 8 << 20;
-
 /// Requests to the supervising task that may wait. Each is a session that starts or ends.
 const REQUESTS: usize = 32;
 
@@ -104,6 +100,8 @@ pub struct Terms {
     pub stale_ms: Option<u32>,
     /// Whether the pipeline may bring models of its own.
     pub may_load: bool,
+    /// Bytes of shared memory for its tensors, inputs and outputs together. Allocated as a whole when the session starts.
+    pub tensor_memory: usize,
 }
 
 /// With whom a session shares the runners' time.
@@ -117,7 +115,7 @@ pub enum Share {
 
 impl Terms {
     fn service(self, number: u64) -> Service {
-        let Self { share, priority, timeout_ms, stale_ms, may_load } = self;
+        let Self { share, priority, timeout_ms, stale_ms, may_load, tensor_memory: _ } = self;
         let share = match share {
             Share::Own => number,
             // Numbers of attachments count up from 1 and never come near.
@@ -230,7 +228,7 @@ impl Inference {
         let (ours, theirs) = packet_pair().context("making the socket to the inference process")?;
         // A worker that does not take its answers holds up neither the host nor a runner.
         rustix::io::ioctl_fionbio(&theirs, true)?;
-        let memory = SharedMemory::create(TENSOR_MEMORY).context("making shared memory for tensors")?;
+        let memory = SharedMemory::create(terms.tensor_memory).context("making shared memory for tensors")?;
         let copy = || memory.fd().try_clone_to_owned().context("cloning the shared memory's descriptor");
         let number = next_number();
         let place = Arc::new(Place { socket: theirs, memory: copy()? });

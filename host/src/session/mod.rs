@@ -266,6 +266,8 @@ pub(crate) struct Limits {
     stale_ms: u32,
     /// Whether pipelines may bring models of their own.
     may_load: bool,
+    /// Bytes of shared memory for a session's tensors.
+    tensor_memory: usize,
     /// CPU time of a worker in percent of one core.
     cpu_percent: u32,
     /// Within which a worker that hangs is noticed.
@@ -296,6 +298,8 @@ impl Limits {
             },
             stale_ms: config.inference.stale_ms,
             may_load: config.inference.load,
+            // The schema admits no more than `MAX_LENGTH` of the shared memory, 1 GiB.
+            tensor_memory: usize::try_from(resources.tensor_memory_mb).unwrap_or(1) << 20,
             cpu_percent: resources.cpu_percent,
             health: Duration::from_secs(config.session_processes.health_check_interval),
             sandbox: config.session_processes.sandbox,
@@ -320,6 +324,7 @@ impl Limits {
             timeout_ms: self.worker.inference_timeout_ms,
             stale_ms: None,
             may_load: self.may_load,
+            tensor_memory: self.tensor_memory,
         }
     }
 
@@ -345,6 +350,7 @@ impl Limits {
             timeout_ms: self.worker.inference_timeout_ms,
             stale_ms: (live && self.stale_ms > 0).then_some(self.stale_ms),
             may_load: self.may_load,
+            tensor_memory: self.tensor_memory,
         }
     }
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ocelli_protocol::inference::{
-    ErrorCode, FromWorker, MAX_PACKET, PacketError, PlacedTensor, TensorDeclaration, ToWorker, receive, send,
+    ErrorCode, FromWorker, MAX_OWN_MODELS, MAX_PACKET, PacketError, PlacedTensor, TensorDeclaration,
+    ToWorker, receive, send,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -21,9 +22,6 @@ use crate::tally::Tally;
 /// deadline itself, and one that hangs is killed half a second later, whereupon the host answers. So this is run into only
 /// where neither gets to it.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// Most models of its own that a component has loaded. Each takes memory in the inference process until the session ends.
-const MAX_OWN_MODELS: usize = 8;
 
 /// Why a request brought nothing: a code of wasi:nn and a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

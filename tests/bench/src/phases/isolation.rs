@@ -99,6 +99,7 @@ impl Asker {
             timeout_ms,
             stale_ms: None,
             may_load: false,
+            tensor_memory: 8 << 20,
         };
         let attachment = inference.attach("bench", terms).await?;
         let memory = SharedMemory::map(attachment.memory.try_clone()?)?;
