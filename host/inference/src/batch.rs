@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ocelli_protocol::inference::{Batching, ErrorCode, Model, PlacedTensor};
+use ocelli_protocol::inference::{Batching, ErrorCode, MAX_BATCH, Model, PlacedTensor};
 use ort::session::RunOptions;
 
 use crate::buffer::Buffer;
@@ -19,7 +19,9 @@ use crate::value::Value;
 pub(crate) fn batching(model: &Model) -> Option<Batching> {
     let mut tensors = model.inputs.iter().chain(&model.outputs);
     let open = tensors.all(|tensor| tensor.shape.first() == Some(&-1));
-    model.batching.filter(|batching| open && batching.max > 1)
+    let batching = model.batching.filter(|batching| open && batching.max > 1)?;
+    // The ledger has no more lanes.
+    Some(Batching { max: batching.max.min(MAX_BATCH), ..batching })
 }
 
 /// A request that may be joined with others.

@@ -89,7 +89,8 @@ impl Runner {
         if let [first] = jobs.as_slice()
             && let Some(batching) = first.batching()
         {
-            let until_ns = first.taken_ns.saturating_add(u64::from(batching.delay_ms) * MS);
+            let until_ns =
+                first.taken_ns.saturating_add(u64::from(batching.delay_ms) * MS).min(first.deadline_ns);
             let most = (batching.max - 1) as usize;
             let others = shared.queue.collect(|other| first.joins(other), most, until_ns);
             let (others, their_turns): (Vec<_>, Vec<_>) = others.into_iter().unzip();

@@ -166,6 +166,7 @@ impl Runtime {
             .with_inter_op_spinning(false)?
             .with_env_allocators()?
             .with_config_entry("session.record_ep_graph_assignment_info", "1")?
+            .with_config_entry("session.model_external_initializers_file_folder_path", NO_FOLDER)?
             .with_execution_providers(providers)?
             .commit_from_memory(model)?;
         return_freed_memory();
@@ -177,6 +178,10 @@ impl Runtime {
 fn words(error: &ort::Error) -> String {
     error.to_string().trim_end_matches([' ', '.', '\n']).to_owned()
 }
+
+/// Where ONNX Runtime looks for weights that a model says lie in other files: nowhere, since this is no folder. It would
+/// look beneath the working directory, and a model of a pipeline's own could read what it finds there into its outputs.
+const NO_FOLDER: &str = "/dev/null";
 
 /// `y = Identity(x)`, both f32 with one side of 1: an `onnx.ModelProto` of `onnx/onnx.proto`, opset 13.
 const ONE_NODE: &[u8] = b"\x08\x08\x3a\x37\

@@ -94,3 +94,19 @@ fn a_file_that_is_no_model_is_refused_and_takes_no_place() {
     assert_eq!(code, ErrorCode::TooLarge);
     assert!(message.contains("4 models"), "{message}");
 }
+
+#[test]
+fn a_model_reads_no_other_file() {
+    let started = start(configure(1, vec![], &[]));
+    let mut worker = started.session(|attach| attach.service.may_load = true);
+    let value = |name| onnx::value(name, onnx::F32, &[Some(4)]);
+    let add = onnx::node("Add", &["x", "w"], "y", &[]);
+    // Beneath the working directory of this test, where ONNX Runtime would look.
+    for (id, file) in (1..).zip(["Cargo.toml", "/proc/self/maps", "../inference/Cargo.toml"]) {
+        let weights = onnx::weights_elsewhere("w", 4, file);
+        let model = onnx::model(std::slice::from_ref(&add), &[weights], &[value("x")], &[value("y")]);
+        let (code, message) = load(&mut worker, id, &model).unwrap_err();
+        assert_eq!(code, ErrorCode::InvalidEncoding, "{message}");
+        assert!(message.contains("xternal data"), "{message}");
+    }
+}

@@ -75,6 +75,16 @@ pub fn weights(name: &str, shape: &[u64], values: &[f32]) -> Vec<u8> {
     [sides, number(2, F32), bytes(8, name.as_bytes()), bytes(9, &raw)].concat()
 }
 
+/// Weights that lie in another file, from its first byte on.
+pub fn weights_elsewhere(name: &str, count: u64, file: &str) -> Vec<u8> {
+    const EXTERNAL: u64 = 1;
+    let entry =
+        |key: &str, value: &str| bytes(13, &[bytes(1, key.as_bytes()), bytes(2, value.as_bytes())].concat());
+    let entries = [entry("location", file), entry("length", &(count * 4).to_string())].concat();
+    let name = bytes(8, name.as_bytes());
+    [number(1, count), number(2, F32), name, entries, number(14, EXTERNAL)].concat()
+}
+
 /// A whole file.
 pub fn model(nodes: &[Vec<u8>], weights: &[Vec<u8>], inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Vec<u8> {
     let all =
