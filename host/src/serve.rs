@@ -200,6 +200,8 @@ struct Earlier {
 /// What runs models.
 #[derive(Serialize)]
 struct Runtime {
+    /// ONNX Runtime's.
+    version: Option<String>,
     isolation: Isolation,
     /// Whether every session has what runs its requests.
     serves: bool,
@@ -282,13 +284,13 @@ impl Control for Operator {
 
 impl From<Status> for Runtime {
     fn from(status: Status) -> Self {
-        let Status { isolation, serves, spare_ready, processes, .. } = status;
+        let Status { isolation, version, serves, spare_ready, processes, .. } = status;
         let processes = processes.into_iter().map(|process| ShownProcess {
             pid: process.pid,
             duty: process.duty.name(),
             sessions: process.sessions,
         });
-        Self { isolation, serves, spare_ready, processes: processes.collect() }
+        Self { version, isolation, serves, spare_ready, processes: processes.collect() }
     }
 }
 

@@ -40,8 +40,9 @@ pub fn main(before_run: Hook) -> ExitCode {
         tracing::error!("{panic}");
         std::process::abort();
     }));
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    let arguments: Vec<&str> = arguments.iter().map(|argument| &**argument).collect();
     match arguments.as_slice() {
         [] => {}
         ["--inspect", file, "--library", library, sha256 @ ..] if sha256.len() <= 1 => {

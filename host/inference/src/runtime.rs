@@ -125,7 +125,7 @@ impl Runtime {
             RequestError::new(ErrorCode::InvalidEncoding, message)
         };
         let session = self.build(bytes, Vec::new(), Purpose::Run).map_err(unreadable)?;
-        let nodes = device::nodes(&session).map_err(unreadable)?;
+        let nodes = nodes(&session);
         Ok(made(session, nodes, fell_back))
     }
 
@@ -133,7 +133,7 @@ impl Runtime {
     fn on_device(&self, bytes: &[u8], device: Device) -> Result<(Session, Vec<(String, u32)>), String> {
         let told = |error: ort::Error| words(&error);
         let session = self.build(bytes, self.devices.providers(device)?, Purpose::Run).map_err(told)?;
-        let nodes = device::nodes(&session).map_err(told)?;
+        let nodes = nodes(&session);
         let provider = device::provider_name(device);
         if nodes.is_empty() || nodes.iter().any(|(name, _)| name != device::provider_name(Device::Cpu)) {
             return Ok((session, nodes));
@@ -172,6 +172,14 @@ impl Runtime {
         return_freed_memory();
         Ok(session)
     }
+}
+
+/// What runs a session's nodes; none where the library cannot tell, which is no reason not to run them.
+fn nodes(session: &Session) -> Vec<(String, u32)> {
+    device::nodes(session).unwrap_or_else(|error| {
+        tracing::debug!("what runs each node is not known: {error}");
+        Vec::new()
+    })
 }
 
 /// What a provider says, without the blanks and full stops at its end.

@@ -102,6 +102,8 @@ pub(super) struct Program {
 /// A process that is ready. It is killed when this is dropped.
 pub(super) struct Child {
     pub(super) pid: u32,
+    /// ONNX Runtime's.
+    pub(super) version: String,
     /// What it has loaded so far.
     pub(super) models: Vec<LoadedModel>,
     pub(super) ledger: Ledger,
@@ -169,7 +171,7 @@ async fn start(program: &Program, configure: Configure) -> anyhow::Result<(Child
     let socket = Socket::new(ours)?;
     let ledger = Ledger::create(usize::try_from(configure.threads)?)?;
     socket.send(&FromHost::Configure(configure), &[ledger.fd()]).await?;
-    let models = match tokio::time::timeout(READY_TIMEOUT, socket.receive()).await {
+    let (version, models) = match tokio::time::timeout(READY_TIMEOUT, socket.receive()).await {
         Ok(Ok(ToHost::Ready { version, confinement, models })) => {
             if !confinement.is_complete() {
                 let lacks = confinement.lacks();
@@ -179,7 +181,7 @@ async fn start(program: &Program, configure: Configure) -> anyhow::Result<(Child
                 tracing::warn!(target: "ocelli::inference", "the inference process is not fully confined: {lacks}");
             }
             tracing::info!(target: "ocelli::inference", pid, "ONNX Runtime {version} is ready");
-            models
+            (version, models)
         }
         Ok(Ok(ToHost::Failed { message })) => bail!("{message}"),
         Ok(Ok(other)) => bail!("it spoke out of turn: {other:?}"),
@@ -189,7 +191,7 @@ async fn start(program: &Program, configure: Configure) -> anyhow::Result<(Child
     };
     let (orders, waiting) = mpsc::channel(ORDERS);
     let kill = Arc::<Notify>::default();
-    let child = Child { pid, models, ledger, orders, kill: Arc::clone(&kill) };
+    let child = Child { pid, version, models, ledger, orders, kill: Arc::clone(&kill) };
     Ok((child, Keeper { process, socket, orders: waiting, kill, stderr }))
 }
 

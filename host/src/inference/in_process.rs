@@ -57,6 +57,7 @@ pub(super) async fn start(
     {
         let mut shown = lock(&shown);
         shown.status.serves = true;
+        shown.status.version = Some(engine.version().to_owned());
         shown.loaded = engine.loaded();
     }
     tokio::spawn(serve(engine, inbox, shown));

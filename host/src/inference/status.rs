@@ -11,6 +11,8 @@ use crate::config::Isolation;
 pub struct Status {
     /// How models are isolated.
     pub isolation: Isolation,
+    /// ONNX Runtime's version, like `1.28.0`.
+    pub version: Option<String>,
     /// Whether every session has what runs its requests.
     pub serves: bool,
     /// The processes that are ready, the oldest first. The host's own is not among them.

@@ -586,6 +586,9 @@ impl Supervisor {
         }
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let status = &mut shown.status;
+        if let Some(process) = self.processes.values().next_back() {
+            status.version = Some(process.child.version.clone());
+        }
         status.processes = self
             .processes
             .iter()

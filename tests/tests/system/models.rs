@@ -174,6 +174,7 @@ async fn a_folder_that_changes_is_offered_anew_and_costs_no_session_anything() {
     client.detections("cam").await;
 
     let told = models_become(&host, |models| models["models"][0]["state"] == "loaded").await;
+    assert_eq!(told["runtime"]["version"], "1.28.0");
     let detector = &told["models"][0];
     assert_eq!((&told["generation"], &detector["name"]), (&0.into(), &DETECTOR.into()));
     assert_eq!((&detector["device"], &detector["fallback"]), (&"cpu".into(), &"none".into()));

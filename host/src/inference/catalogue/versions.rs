@@ -36,7 +36,7 @@ impl Versions {
         let lock = File::open(&folder).with_context(making)?;
         // Where the file system has no locks nothing is deleted, which costs room alone.
         let alone = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-        Ok(Self { folder, lock: lock, alone })
+        Ok(Self { folder, lock, alone })
     }
 
     /// Copies each model of a catalogue that is not there yet, and has the catalogue name the copies.
