@@ -49,6 +49,8 @@ pub struct Prepared {
     runtime: Runtime,
     offers: Offers,
     ledger: Ledger,
+    /// Where models that are offered later lie.
+    folder: Option<PathBuf>,
     threads: u32,
     preload: Arc<[String]>,
 }
@@ -71,8 +73,9 @@ impl Engine {
     ///
     /// `ORT_DISABLE_TELEMETRY=1` must be in the environment.
     pub fn prepare(configure: Configure, ledger: Ledger) -> Result<Prepared, EngineError> {
-        let Configure { library, library_sha256, threads, gpu_memory_fraction, models, preload, .. } =
-            configure;
+        let Configure {
+            library, library_sha256, threads, gpu_memory_fraction, folder, models, preload, ..
+        } = configure;
         if !(1..=MAX_THREADS).contains(&threads) {
             let message = format!("`inference.threads` is {threads}; 1 to {MAX_THREADS} are possible");
             return Err(EngineError::Configuration(message));
@@ -84,7 +87,14 @@ impl Engine {
         let runtime = Runtime::load(Path::new(&library), library_sha256.as_deref())?;
         let runtime = runtime.with_devices(&models, gpu_memory_fraction)?;
         let offers = Offers::new(models)?;
-        Ok(Prepared { runtime, offers, ledger, threads, preload: preload.into() })
+        Ok(Prepared {
+            runtime,
+            offers,
+            ledger,
+            folder: folder.map(PathBuf::from),
+            threads,
+            preload: preload.into(),
+        })
     }
 
     /// ONNX Runtime's version, like `1.28.0`.
@@ -157,7 +167,7 @@ impl Prepared {
         let files = entries.map(|entry| PathBuf::from(&entry.model.path));
         let files = files.map(|path| path.canonicalize().unwrap_or(path));
         let folders = files.filter_map(|path| path.parent().map(Path::to_owned));
-        folders.collect::<BTreeSet<_>>().into_iter().collect()
+        folders.chain(self.folder.clone()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Whether a device other than the processor is in use, whose driver opens files and starts threads of its own.
@@ -172,7 +182,7 @@ impl Prepared {
         loaded: impl Fn(LoadedModel) + Send + Sync + 'static,
         before_run: Hook,
     ) -> Result<Engine, EngineError> {
-        let Self { runtime, offers, ledger, threads, preload } = self;
+        let Self { runtime, offers, ledger, threads, preload, folder: _ } = self;
         let options = (0..threads).map(|_| RunOptions::new().map(Arc::new));
         let options: Vec<_> = options.collect::<Result<_, _>>()?;
         let shared = Arc::new(Shared {

@@ -46,8 +46,8 @@ pub const ATTACH_DESCRIPTORS: usize = 2;
 /// Most requests that one run may answer: a batch.
 pub const MAX_BATCH: u32 = 32;
 
-/// Most models that a session may have loaded by [`FromWorker::Load`]: each takes memory in the inference process, once for
-/// each runner that has met it, until the session ends.
+/// Most models that a session may have loaded by [`FromWorker::Load`]: each takes memory in the inference process until the
+/// session ends.
 pub const MAX_OWN_MODELS: usize = 4;
 
 /// The type of a tensor's elements.
@@ -227,6 +227,8 @@ pub struct Configure {
     pub gpu_memory_fraction: f32,
     /// Private memory of the process in bytes (RLIMIT_DATA); none: unbounded.
     pub memory: Option<u64>,
+    /// A folder, an absolute path, that models of later generations are read from; none: that of the first ones alone.
+    pub folder: Option<String>,
     /// Models that may be asked for: generation 0.
     pub models: Vec<Model>,
     /// Names of those to load and warm before `Ready`.

@@ -45,7 +45,12 @@ pub(super) async fn start(
     shown: Arc<Mutex<Shown>>,
 ) -> anyhow::Result<()> {
     let loaded = Arc::clone(&shown);
-    let loaded = move |model: LoadedModel| lock(&loaded).loaded.push(model);
+    // A version is told again when what runs it has changed.
+    let loaded = move |model: LoadedModel| {
+        let known = &mut lock(&loaded).loaded;
+        known.retain(|other| (&other.name, &other.sha256) != (&model.name, &model.sha256));
+        known.push(model);
+    };
     // Loading models takes seconds.
     let engine = tokio::task::spawn_blocking(move || {
         // Nobody reads it but the engine itself: there is no other process to look at this one.

@@ -41,7 +41,7 @@ use tokio::sync::mpsc;
 
 use crate::config::{Config, Isolation};
 use budget::Budget;
-use catalogue::Catalogue;
+use catalogue::{Catalogue, Versions};
 use child::Program;
 pub use in_process::forbid_telemetry;
 use status::Shown;
@@ -164,12 +164,15 @@ impl Inference {
                 .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1)),
         };
         let models: Arc<[Model]> = catalogue.models().cloned().collect();
+        // It is not there where nothing keeps versions: then only what is offered at the start is read.
+        let folder = Versions::folder(&config.store.directory).canonicalize().ok();
         let configure = Configure {
             library: library.path,
             library_sha256: library.sha256,
             threads,
             gpu_memory_fraction: config.resource_limits.gpu_memory_fraction as f32,
             memory: None,
+            folder: folder.and_then(|folder| folder.to_str().map(str::to_owned)),
             models: models.to_vec(),
             preload: settings.preload.clone(),
         };

@@ -64,6 +64,7 @@ pub fn configure(threads: u32, models: Vec<Model>, preload: &[&str]) -> Configur
         threads,
         gpu_memory_fraction: 1.0,
         memory: None,
+        folder: None,
         models,
         preload: preload.iter().map(|name| (*name).to_owned()).collect(),
     }

@@ -26,9 +26,14 @@ pub struct Versions {
 }
 
 impl Versions {
+    /// Where the copies lie in a store.
+    pub fn folder(store: &Path) -> PathBuf {
+        store.join("models")
+    }
+
     /// Makes the folder `models` in the store where it is not there.
     pub fn new(store: &Path) -> anyhow::Result<Self> {
-        let folder = store.join("models");
+        let folder = Self::folder(store);
         let making =
             || format!("making {}: set `store.directory` to a folder that can be written", folder.display());
         std::fs::create_dir_all(&folder).with_context(making)?;
