@@ -282,7 +282,7 @@ async fn a_stopped_process_is_noticed_and_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_grows_too_large_is_replaced_without_a_missed_result() {
     for level in APART {
-        let faulty = Faulty::start(level, &format!("{PATIENT}\nmemory_mb = 250")).await;
+        let faulty = Faulty::start(level, &format!("{PATIENT}\nmemory_mb = 200")).await;
         let sound = session("leaking", TAKE_LONG).play(&faulty.host).await;
         let leaking = session("leaking", LEAK).play(&faulty.host).await;
         assert_identical("leaking", &sound, &leaking);
