@@ -19,7 +19,7 @@ const MAGIC: f32 = 7_654_321.0;
 const LONG: Duration = Duration::from_millis(20);
 
 /// What leaks at once.
-const LEAK: usize = 2 << 20;
+const LEAK: usize = 3 << 20;
 
 /// Memory is exhausted in steps of so many bytes, and at the latest here: a machine is not to be filled where no limit is
 /// set.

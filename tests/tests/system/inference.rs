@@ -53,7 +53,7 @@ impl Faulty {
         let host = Ocelli::start_from(&programs, &config(level, inference, &store)).await;
         let faulty = Self { host, level, _programs: programs, _store: store };
         // The first session has the pipeline compiled and the model learned.
-        session("first", TAKE_LONG).play(&faulty.host).await;
+        play(session("first", TAKE_LONG), &faulty.host).await;
         faulty.at_rest().await;
         faulty
     }
@@ -89,9 +89,22 @@ fn config(level: &str, inference: &str, store: &Store) -> String {
     let models = root().join("tests/models");
     format!(
         "[inference]\nisolation = {level:?}\nthreads = 2\n{inference}\n[models]\ndirectory = {models:?}\n{}{}",
-        FileSession::ALLOWED,
+        "[subscriptions]\ngrace_s = 1\nsources = [\"file:\"]\n",
         store.section()
     )
+}
+
+/// Plays sessions at the same time, and waits until their names are free again.
+async fn play_all(sessions: &[FileSession<'_>], host: &Ocelli) -> Vec<Vec<String>> {
+    let results = FileSession::play_all(sessions, host).await;
+    for session in sessions {
+        host.session_becomes(session.name, Value::is_null).await;
+    }
+    results
+}
+
+async fn play(session: FileSession<'_>, host: &Ocelli) -> Vec<String> {
+    play_all(&[session], host).await.concat()
 }
 
 /// A session all of whose frames are marked with one deed.
@@ -111,9 +124,9 @@ fn neighbours() -> [FileSession<'static>; 2] {
 
 /// Plays neighbours by themselves, and then beside others. The results of the others.
 async fn beside(faulty: &Faulty, others: &[FileSession<'_>]) -> Vec<Vec<String>> {
-    let alone = FileSession::play_all(&neighbours(), &faulty.host).await;
+    let alone = play_all(&neighbours(), &faulty.host).await;
     let all: Vec<FileSession<'_>> = neighbours().into_iter().chain(others.iter().cloned()).collect();
-    let mut together = FileSession::play_all(&all, &faulty.host).await;
+    let mut together = play_all(&all, &faulty.host).await;
     let results = together.split_off(alone.len());
     for ((neighbour, alone), together) in neighbours().iter().zip(&alone).zip(&together) {
         assert!(alone.len() > 2 * FRAME as usize, "{} messages are too few to compare", alone.len());
@@ -187,13 +200,13 @@ async fn a_request_that_cannot_be_ended_is_ended_with_its_process_and_answered_a
     for level in APART {
         // Neighbours wait for as long as the host waits for the run: that is within their time.
         let faulty = Faulty::start(level, "timeout_ms = 3000").await;
-        let alone = FileSession::play_all(&neighbours(), &faulty.host).await;
+        let alone = play_all(&neighbours(), &faulty.host).await;
         let hanging = failing("hanging", HANG);
-        let results = hanging.play(&faulty.host).await;
+        let results = play(hanging.clone(), &faulty.host).await;
         let error = only_error(&hanging, &results);
         assert!(error.contains("Timeout"), "{level}: {error}");
         assert_eq!(faulty.restarts("timeout").await, 1.0, "{level}");
-        let again = FileSession::play_all(&neighbours(), &faulty.host).await;
+        let again = play_all(&neighbours(), &faulty.host).await;
         for (alone, again) in alone.iter().zip(&again) {
             assert_identical("a neighbour", alone, again);
         }
@@ -256,7 +269,7 @@ async fn until_stopped(client: &mut Client) -> bool {
 async fn a_killed_process_is_replaced_at_once_by_the_one_that_stands_by() {
     for level in APART {
         let faulty = Faulty::start(level, PATIENT).await;
-        let undisturbed = session("watched", TAKE_LONG).play(&faulty.host).await;
+        let undisturbed = play(session("watched", TAKE_LONG), &faulty.host).await;
         let (results, longest) = played_while(&faulty, Signal::KILL).await;
         assert_eq!(results.len(), undisturbed.len(), "{level}: no result is missing");
         assert!(results.iter().all(|result| result.contains("\"label\":\"echo\"")), "{level}: {results:?}");
@@ -270,7 +283,7 @@ async fn a_killed_process_is_replaced_at_once_by_the_one_that_stands_by() {
 async fn a_stopped_process_is_noticed_and_replaced() {
     for level in APART {
         let faulty = Faulty::start(level, PATIENT).await;
-        let undisturbed = session("watched", TAKE_LONG).play(&faulty.host).await;
+        let undisturbed = play(session("watched", TAKE_LONG), &faulty.host).await;
         let (results, longest) = played_while(&faulty, Signal::STOP).await;
         assert_eq!(results.len(), undisturbed.len(), "{level}: no result is missing");
         println!("{level}: {} ms without a result", longest.as_millis());
@@ -282,9 +295,9 @@ async fn a_stopped_process_is_noticed_and_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_grows_too_large_is_replaced_without_a_missed_result() {
     for level in APART {
-        let faulty = Faulty::start(level, &format!("{PATIENT}\nmemory_mb = 250")).await;
-        let sound = session("leaking", TAKE_LONG).play(&faulty.host).await;
-        let leaking = session("leaking", LEAK).play(&faulty.host).await;
+        let faulty = Faulty::start(level, &format!("{PATIENT}\nmemory_mb = 200")).await;
+        let sound = play(session("leaking", TAKE_LONG), &faulty.host).await;
+        let leaking = play(session("leaking", LEAK), &faulty.host).await;
         assert_identical("leaking", &sound, &leaking);
         assert!(faulty.restarts("memory").await >= 1.0, "{level}");
         assert_eq!(faulty.restarts("crash").await, 0.0, "{level}");
@@ -301,7 +314,7 @@ async fn results_are_the_same_at_every_isolation_level() {
         let processes = children(host.process().pid).len();
         let expected = if level == "in-process" { 0 } else { 1 };
         assert!(processes >= expected && (level != "in-process" || processes == 0), "{level}: {processes}");
-        let results = FileSession::play_all(&neighbours(), &host).await;
+        let results = play_all(&neighbours(), &host).await;
         if let Some(before) = &before {
             for (before, now) in before.iter().zip(&results) {
                 assert_identical(level, before, now);
