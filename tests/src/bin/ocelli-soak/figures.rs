@@ -42,8 +42,10 @@ impl Figures {
         let children = children(pid);
         let host = Held::by(pid);
         // The kernel keeps 15 bytes of a program's name.
-        let inference = children.iter().find(|child| child.name == "ocelli-inferenc");
-        let inference = inference.map(|process| Held::by(process.pid)).unwrap_or_default();
+        // One serves, one stands by: their figures together.
+        let inference = children.iter().filter(|child| child.name == "ocelli-inferenc");
+        let inference: Vec<Held> = inference.map(|process| Held::by(process.pid)).collect();
+        let sum = |figure: fn(&Held) -> u64| inference.iter().map(figure).sum::<u64>();
         // What several processes map counts once.
         let mut shared: BTreeMap<u64, u64> = BTreeMap::new();
         for child in &children {
@@ -56,9 +58,9 @@ impl Figures {
             host.descriptors_but_logs() as f64,
             host.threads as f64,
             children.len() as f64,
-            mib(inference.resident_kib),
-            inference.descriptors_but_logs() as f64,
-            inference.threads as f64,
+            mib(sum(|held| held.resident_kib)),
+            sum(|held| held.descriptors_but_logs() as u64) as f64,
+            sum(|held| held.threads as u64) as f64,
             shared.len() as f64,
             shared.values().sum::<u64>() as f64 / f64::from(1 << 20),
         ])
