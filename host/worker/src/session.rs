@@ -81,11 +81,19 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
     let served = Heartbeat::start(host.clone(), Arc::clone(&tally), interval)
         .map_err(at(Stage::Setup))
         .and_then(|_beats_until_the_end| {
-            let (factory, instance) =
+            let (factory, mut instance) =
                 prepare(&host, &tally, inference, tensors, component, &start, &confinement)?;
             match start.mode {
-                Mode::Stream(pacing) => serve(reader, &host, &tally, start.decode, pacing, instance),
-                Mode::Analyze => Analyst::new(factory, instance, &start, &host, &tally).serve(reader),
+                Mode::Stream(pacing) => {
+                    instance.init(&start.settings).map_err(told(Stage::Init))?;
+                    host.send(&FromWorker::Ready);
+                    serve(reader, &host, &tally, start.decode, pacing, instance)
+                }
+                Mode::Analyze => {
+                    let analyst = Analyst::new(factory, instance, &start, &host, &tally)?;
+                    host.send(&FromWorker::Ready);
+                    analyst.serve(reader)
+                }
             }
         });
     served.map_err(|fatal| {
@@ -94,8 +102,8 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
     })
 }
 
-/// Limits the process, closes its last door, and gets the pipeline to where it waits for frames. Gives the first instance,
-/// and what makes others.
+/// Limits the process, closes its last door, and gets the pipeline to where it can be initialised. Gives the first instance, and
+/// what makes others.
 fn prepare(
     host: &HostLink,
     tally: &Arc<Tally>,
@@ -118,8 +126,6 @@ fn prepare(
     let mut instance = factory.instance(settings).map_err(told(Stage::Instantiate))?;
     let description = instance.describe().map_err(told(Stage::Init))?;
     host.send(&FromWorker::Described(description));
-    instance.init(&start.settings).map_err(told(Stage::Init))?;
-    host.send(&FromWorker::Ready);
     Ok((factory, instance))
 }
 

@@ -30,22 +30,24 @@ pub(super) struct Analyst {
 }
 
 impl Analyst {
-    /// With the instance that has been made ready already.
+    /// Initialises the first instance.
     pub(super) fn new(
         factory: Factory,
-        ready: Instance,
+        first: Instance,
         start: &Start,
         host: &HostLink,
         tally: &Arc<Tally>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, Fatal> {
+        let mut analyst = Self {
             factory,
-            ready: Some(ready),
+            ready: None,
             settings: start.settings.clone(),
             max_pixels: start.limits.image_pixels,
             host: host.clone(),
             tally: Arc::clone(tally),
-        }
+        };
+        analyst.ready = analyst.initialised(first)?;
+        Ok(analyst)
     }
 
     /// Answers for pictures until the host closes the connection. A picture or settings of its own that bring the
@@ -121,22 +123,28 @@ impl Analyst {
         begun.map_err(|error| refusal(AnalysisFault::InvalidSettings, error))
     }
 
-    /// Makes an instance ready for the next picture, where there is none. One that refuses the worker's settings now, for
-    /// want of a model say, is asked again with the next picture; one that is lost ends the worker.
+    /// Makes an instance ready for the next picture, where there is none.
     fn make_ready(&mut self) -> Result<(), Fatal> {
         if self.ready.is_some() {
             return Ok(());
         }
         let fields = serde_json::from_str(&self.settings).map_err(at(Stage::Setup))?;
-        let mut instance = self.factory.instance(fields).map_err(told(Stage::Instantiate))?;
+        let instance = self.factory.instance(fields).map_err(told(Stage::Instantiate))?;
+        self.ready = self.initialised(instance)?;
+        Ok(())
+    }
+
+    /// The instance, initialised with the worker's settings. One that refuses them, for want of a model say, is asked again with
+    /// the next picture, which may bring settings of its own; one that is lost ends the worker.
+    fn initialised(&self, mut instance: Instance) -> Result<Option<Instance>, Fatal> {
         match instance.init(&self.settings) {
-            Ok(()) => self.ready = Some(instance),
+            Ok(()) => Ok(Some(instance)),
             Err(CallError::Refused(words)) => {
                 self.host.log(Level::Warn, "worker", &format!("the pipeline is not ready: {words}"), None);
+                Ok(None)
             }
-            Err(trap) => return Err(told(Stage::Init)(trap)),
+            Err(trap) => Err(told(Stage::Init)(trap)),
         }
-        Ok(())
     }
 }
 
@@ -190,7 +198,7 @@ mod tests {
             let host = HostLink::over(theirs.try_clone().unwrap());
             let surroundings = Surroundings::new(host.clone(), arena, socket, limits, Arc::clone(&tally));
             let factory = Factory::new(&engine, &component, surroundings).unwrap();
-            let mut instance = factory.instance(serde_json::Map::new()).unwrap();
+            let instance = factory.instance(serde_json::Map::new()).unwrap();
             let start = Start {
                 session: "pictures".into(),
                 settings: "{}".into(),
@@ -199,9 +207,8 @@ mod tests {
                 limits,
                 heartbeat_ms: 1000,
             };
-            instance.init(&start.settings).unwrap();
             let analyst = Analyst::new(factory, instance, &start, &host, &tally);
-            analyst.serve(Reader::new(theirs)).map_err(|fatal| fatal.message)
+            analyst.and_then(|analyst| analyst.serve(Reader::new(theirs))).map_err(|fatal| fatal.message)
         });
         Some(Host { to: ours, from, _inference: inference, worker })
     }
@@ -309,6 +316,18 @@ mod tests {
         let trapped = host.fault(&picture(), Some("{\"a\":\"a word that is too long\"}"));
         assert_eq!(trapped, AnalysisFault::PipelineTrapped(None));
         assert!(host.ask(&picture(), None).0.is_ok());
+        assert_eq!(host.leave(), Ok(()));
+    }
+
+    #[test]
+    fn a_pipeline_that_wants_settings_gets_those_of_the_picture() {
+        // Settings as short as {} are refused.
+        let init = format!(
+            "(if (i32.lt_u (local.get 1) (i32.const 5)) (then (i32.store8 (i32.const {RESULT}) (i32.const 1))))"
+        );
+        let Some(mut host) = worker(&Guest { init: &init, ..IDLE }, limits()) else { return };
+        assert_eq!(host.fault(&picture(), None), AnalysisFault::InvalidSettings);
+        assert!(host.ask(&picture(), Some("{\"a\":1}")).0.is_ok());
         assert_eq!(host.leave(), Ok(()));
     }
 
