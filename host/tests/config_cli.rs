@@ -59,7 +59,7 @@ fn wrong_usage_and_wrong_configs_are_status_2() {
 #[test]
 fn a_check_says_every_model_and_pipeline_that_is_missing_with_status_1() {
     let folder = tempfile::tempdir().unwrap();
-    let config = "[inference]\npreload = [\"eye\"]\n[resource_limits]\ngpu_memory_fraction = 0.5\n\
+    let config = "[inference]\npreload = [\"eye\"]\nisolation = \"in-process\"\n\
                   [[cameras]]\nid = \"one\"\nsource = \"rtsp://u:hunter2@h/\"\npipeline = \"nose\"\n\
                   [[cameras]]\nid = \"two\"\nsource = \"rtsp://h/\"\npipeline = \"ear.wasm\"\n";
     std::fs::write(folder.path().join("cams.toml"), config).unwrap();
@@ -72,7 +72,7 @@ fn a_check_says_every_model_and_pipeline_that_is_missing_with_status_1() {
         "nose",
         "camera \"two\"",
         "ear.wasm",
-        "gpu_memory_fraction has no effect",
+        "a crash of ONNX Runtime",
     ] {
         assert!(error.contains(words), "{words} is not in: {error}");
     }

@@ -109,15 +109,6 @@ fn everything_that_is_wrong_is_said_at_once() {
 #[test]
 fn what_this_version_does_not_have_is_refused_not_ignored() {
     let cases = [
-        (
-            "[inference]\nisolation = \"session\"",
-            "line 2: inference.isolation: not available in this version",
-        ),
-        (
-            "[inference]\nisolation = \"in-process\"",
-            "line 2: inference.isolation: not available in this version",
-        ),
-        ("[inference]\ndevice = \"cuda\"", "line 2: inference.device: not available in this version"),
         ("[redis]\nurl = \"redis://u:hunter2@h/\"", "line 1: redis: not available in this version"),
         (
             "[server]\nlisten = \"0.0.0.0:8001\"",
@@ -143,14 +134,34 @@ fn what_this_version_does_not_have_is_refused_not_ignored() {
 fn what_does_not_do_what_it_says_is_warned_of_when_it_is_set_and_only_then() {
     assert_eq!(Config::default().warnings(), Vec::<String>::new());
     let warnings = |text: &str| load(text, &[]).unwrap().warnings();
-    let gpu = warnings("[resource_limits]\ngpu_memory_fraction = 0.5\n");
-    assert_eq!(gpu, ["resource_limits.gpu_memory_fraction has no effect in this version"]);
+    let in_process = warnings("[inference]\nisolation = \"in-process\"\n");
+    assert!(
+        matches!(&in_process[..], [one] if one.contains("in-process") && one.contains("ends the host")),
+        "{in_process:?}"
+    );
+    assert!(warnings("[inference]\nisolation = \"session\"\n").is_empty());
     let health = warnings("[session_processes]\nhealth_check_interval = 8\n");
     assert!(
         matches!(&health[..], [one] if one.contains("call_timeout_ms = 8000") && one.contains("hangs")),
         "{health:?}"
     );
     assert!(warnings("[session_processes]\nhealth_check_interval = 9\n").is_empty());
+}
+
+#[test]
+fn a_device_that_is_none_is_refused_by_its_key() {
+    for (text, key) in [
+        ("[inference]\ndevice = \"gpu\"\n", "line 2: inference.device"),
+        ("[inference]\ndevice = \"cuda:one\"\n", "line 2: inference.device"),
+        ("[[inference.models]]\nname = \"eye\"\ndevice = \"cpu:0\"\n", "line 3: inference.models[0].device"),
+    ] {
+        let error = refused(text);
+        assert!(error.starts_with(&format!("cams.toml: {key}: ")) && error.contains("is no device"), "{error}");
+    }
+    let error = refused("[[inference.models]]\nname = \"a\"\n[[inference.models]]\nname = \"a\"\n");
+    assert!(error.contains("inference.models[1].name") && error.contains("already"), "{error}");
+    let error = refused("[analyze]\nworkers = 1\n[[analyze.pipelines]]\nname = \"p\"\nworkers = 2\n");
+    assert!(error.contains("analyze.pipelines") && error.contains("analyze.workers = 1"), "{error}");
 }
 
 #[test]

@@ -122,7 +122,7 @@ async fn bad_input_gets_a_problem_with_a_code_and_the_host_goes_on() {
             "image/jpeg",
             &good,
             500,
-            &["invalid_result", "pipeline_failed"],
+            &["pipeline_trapped"],
         ),
         (
             "hostile?settings=%7B%22do%22%3A%22error-on-every-frame%22%7D",
