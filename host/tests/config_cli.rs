@@ -66,14 +66,9 @@ fn a_check_says_every_model_and_pipeline_that_is_missing_with_status_1() {
     std::fs::create_dir(folder.path().join("models")).unwrap();
     let (status, _, error) = ocelli(folder.path(), &["check", "--config", "cams.toml"], &[]);
     assert_eq!(status, 1, "{error}");
-    for words in [
-        "\"eye\"",
-        "camera \"one\"",
-        "nose",
-        "camera \"two\"",
-        "ear.wasm",
-        "a crash of ONNX Runtime",
-    ] {
+    for words in
+        ["\"eye\"", "camera \"one\"", "nose", "camera \"two\"", "ear.wasm", "a crash of ONNX Runtime"]
+    {
         assert!(error.contains(words), "{words} is not in: {error}");
     }
     assert!(!error.contains("hunter2"), "{error}");

@@ -156,7 +156,10 @@ fn a_device_that_is_none_is_refused_by_its_key() {
         ("[[inference.models]]\nname = \"eye\"\ndevice = \"cpu:0\"\n", "line 3: inference.models[0].device"),
     ] {
         let error = refused(text);
-        assert!(error.starts_with(&format!("cams.toml: {key}: ")) && error.contains("is no device"), "{error}");
+        assert!(
+            error.starts_with(&format!("cams.toml: {key}: ")) && error.contains("is no device"),
+            "{error}"
+        );
     }
     let error = refused("[[inference.models]]\nname = \"a\"\n[[inference.models]]\nname = \"a\"\n");
     assert!(error.contains("inference.models[1].name") && error.contains("already"), "{error}");

@@ -1,7 +1,7 @@
 //! Files as sources: every frame once, the same detections each time, and those of a reference made without Ocelli.
 
-use ocelli_tests::{FileSession, Ocelli, assert_identical, root};
-use serde_json::Value;
+use ocelli_tests::{FileSession, Ocelli, Store, assert_identical, root};
+use serde_json::{Value, json};
 
 /// The pipeline's threshold is 0.40; what is compared lies far enough above it for small differences not to matter.
 const COMPARED_SCORE: f64 = 0.45;
@@ -108,4 +108,31 @@ async fn a_file_gives_every_frame_once_and_the_same_results_each_time() {
         let beside: Vec<_> = beside.iter().map(|text| text.replacen("neighbour", "camera", 1)).collect();
         assert_identical(name, &first, &beside);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_knows_wasi_nn_alone_runs_models_on_tensors_of_its_own_bytes() {
+    let store = Store::with(&["plain-nn"]);
+    let plain =
+        |name, settings| FileSession { name, clip: "people-576-high.mp4", pipeline: "plain-nn", settings };
+    let config = |load| format!("{}{}[inference]\nload = {load}\n", store.section(), FileSession::ALLOWED);
+    let mut host = Ocelli::start(&config(true)).await;
+
+    let by_name = plain("by-name", json!({})).play(&host).await;
+    assert_eq!(by_name.len(), 1, "{by_name:?}");
+    for output in ["cls_s8", "cls_s16", "cls_s32", "reg_s8", "reg_s16", "reg_s32"] {
+        assert!(by_name[0].contains(output), "{output} is not in {}", by_name[0]);
+    }
+    let own = plain("own", json!({"own": true})).play(&host).await;
+    // 2 x (0.5 - 1 + 3 + 1,000,000)
+    assert!(own.len() == 1 && own[0].contains("2000005"), "{own:?}");
+    host.stop().await;
+
+    let mut host = Ocelli::start(&config(false)).await;
+    let refused = plain("refused", json!({"own": true})).play(&host).await;
+    assert!(refused.is_empty(), "{refused:?}");
+    let session = host.session("refused").await;
+    let error = session["last_error"].as_str().unwrap_or_default();
+    assert!(error.contains("Security") && error.contains("inference.load"), "{session}");
+    host.stop().await;
 }
