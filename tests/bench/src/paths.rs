@@ -23,6 +23,8 @@ pub struct Paths {
     pub bare_models: PathBuf,
     /// A picture with one face.
     pub face: PathBuf,
+    /// The folder of models that are for tests.
+    pub test_models: PathBuf,
     /// The default pipeline's model.
     pub model: PathBuf,
     /// ONNX Runtime.
@@ -47,6 +49,7 @@ impl Paths {
             face: root.join("tests/faces").join(FACE),
             model: models.join(ocelli_sdk::nanodet::DEFAULT.name).join("model.onnx"),
             models,
+            test_models: root.join("tests/models"),
             library: ocelli::inference::library::find(None)?.path.into(),
             clip: root.join("tests/clips").join(CLIP),
             cameras: root.join("tests/cameras/rtsp_cameras.py"),

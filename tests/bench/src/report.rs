@@ -203,11 +203,11 @@ fn isolation(cost: &IsolationCost, f: &mut Formatter<'_>) -> fmt::Result {
     for isolation_cost::Round { in_process, process } in rounds {
         writeln!(
             f,
-            "  in-process {:.2} / {:.2} ms, in a child process {:.2} / {:.2} ms",
+            "  in-process {:.3} / {:.3} ms, in a child process {:.3} / {:.3} ms",
             in_process.p50, in_process.p99, process.p50, process.p99
         )?;
     }
-    writeln!(f, "  added by the process, median of the differences of the p50: {added_ms:.2} ms")
+    writeln!(f, "  added by the process, median of the differences of the p50: {added_ms:.3} ms")
 }
 
 fn embeddings(embeddings: &Embeddings, f: &mut Formatter<'_>) -> fmt::Result {

@@ -98,7 +98,8 @@ async fn bad_input_gets_a_problem_with_a_code_and_the_host_goes_on() {
     let good = picture("none.jpg");
     let cut = &good[..good.len() / 2];
     let (large, huge) = (png(40_000, 40_000), png(u32::MAX, u32::MAX));
-    let cases: [(&str, &str, &[u8], u16, &[&str]); 14] = [
+    type Case<'a> = (&'a str, &'a str, &'a [u8], u16, &'a [&'a str]);
+    let cases: [Case<'_>; 14] = [
         ("object-detect", "image/jpeg", b"", 400, &["empty_image"]),
         ("object-detect", "image/jpeg", b"a text file", 415, &["unsupported_image"]),
         ("object-detect", "text/plain", b"a text file", 415, &["unsupported_media_type"]),

@@ -75,8 +75,8 @@ impl<'a> Sampler<'a> {
     }
 
     fn luma(&self, x: f64, y: f64) -> u8 {
-        // Between 0 and 255, so nothing is cut off.
-        sample(&self.luma, x, y).round() as u8
+        // Between 0 and 255, so nothing is cut off. Cheaper than `round`, which is a call on processors of the oldest kind.
+        (sample(&self.luma, x, y) + 0.5) as u8
     }
 
     fn chroma(&self, x: f64, y: f64) -> [f32; 2] {
@@ -90,8 +90,9 @@ impl<'a> Sampler<'a> {
 fn sample(plane: &Plane<'_>, x: f64, y: f64) -> f32 {
     let split = |at: f64, size: u32| {
         let at = (at - 0.5).clamp(0.0, f64::from(size.saturating_sub(1)));
-        let first = at.floor();
-        let index = first as u32;
+        // Not below 0, so this cuts off what `floor` would, without a call.
+        let index = at as u32;
+        let first = f64::from(index);
         (index, index.saturating_add(1).min(size.saturating_sub(1)), (at - first) as f32)
     };
     let (left, right, across) = split(x, plane.width());

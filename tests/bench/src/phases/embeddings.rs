@@ -177,9 +177,9 @@ async fn embedding(address: SocketAddr, picture: &Arc<[u8]>) -> Result<Vec<f64>>
         Ok(serde_json::from_str::<Value>(&text)?)
     })
     .await??;
-    let found = answer["detections"].as_array().context("no detections")?;
+    let found = answer.get("detections").and_then(Value::as_array).context("no detections")?;
     ensure!(found.len() == 1, "{} faces instead of one: {answer}", found.len());
-    let vector = found.first().and_then(|face| face["embedding"].as_array()).context("no embedding")?;
+    let vector = found.first().and_then(|face| face.get("embedding")?.as_array()).context("no embedding")?;
     vector.iter().map(|number| number.as_f64().context("no number")).collect()
 }
 

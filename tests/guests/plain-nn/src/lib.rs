@@ -87,7 +87,7 @@ fn told(error: Error) -> String {
 fn run_own() -> Result<String, Error> {
     let graph = load(&[DOUBLE.to_vec()], GraphEncoding::Onnx, ExecutionTarget::Cpu)?;
     let context = graph.init_execution_context()?;
-    let x = Tensor::new(&vec![4], TensorType::Fp32, &bytes([0.5, -1.0, 3.0, 1e6]));
+    let x = Tensor::new(&[4], TensorType::Fp32, &bytes([0.5, -1.0, 3.0, 1e6]));
     Ok(report(&context.compute(vec![("x".into(), x)])?))
 }
 
@@ -101,7 +101,7 @@ fn run_by_name() -> Result<String, Error> {
         2.0 - (dx * dx + dy * dy).sqrt() / 100.0
     };
     let plane = (0..SIDE).flat_map(|y| (0..SIDE).map(move |x| pixel(x, y)));
-    let input = Tensor::new(&vec![1, 3, SIDE, SIDE], TensorType::Fp32, &bytes(plane).repeat(3));
+    let input = Tensor::new(&[1, 3, SIDE, SIDE], TensorType::Fp32, &bytes(plane).repeat(3));
     Ok(report(&context.compute(vec![("input".into(), input)])?))
 }
 

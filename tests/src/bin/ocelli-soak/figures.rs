@@ -60,7 +60,7 @@ impl Figures {
             children.len() as f64,
             mib(sum(|held| held.resident_kib)),
             sum(|held| held.descriptors_but_logs() as u64) as f64,
-            sum(|held| held.threads as u64) as f64,
+            sum(|held| held.threads) as f64,
             shared.len() as f64,
             shared.values().sum::<u64>() as f64 / f64::from(1 << 20),
         ])
