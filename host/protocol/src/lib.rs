@@ -13,6 +13,7 @@
 //! against the region before anything is read.
 
 pub mod clock;
+pub mod component;
 pub mod confinement;
 pub mod graph;
 pub mod inference;

@@ -4,6 +4,8 @@
 //! the pipeline says of itself ([`FromWorker::Described`]), then [`FromWorker::Ready`] once it is initialised,
 //! or [`FromWorker::Failed`] and exits. From then on access units flow one way and results the other.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::confinement::Confinement;
@@ -66,6 +68,27 @@ pub struct Start {
     pub limits: WorkerLimits,
     /// How often the worker says that it is alive ([`FromWorker::Alive`]), in milliseconds.
     pub heartbeat_ms: u32,
+    /// Whether the worker stands by: it decodes what it is sent and keeps the newest frames, and lets its pipeline process
+    /// none until [`ToWorker::Speak`] but those of [`ToWorker::Rehearse`].
+    pub standby: bool,
+}
+
+/// Frames that a worker on standby keeps at least: as many as the standards let a decoder hold back, so that what the worker
+/// before it has not had from its decoder when it stops is there, however soon this one's decoder gave it out.
+pub const STANDBY_FRAMES: usize = 16;
+
+/// What the session's `wasi:keyvalue` store holds, by bucket and key.
+pub type Kept = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
+
+/// One change of a session's `wasi:keyvalue` store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptChange {
+    /// The bucket.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// None: the key is deleted.
+    pub value: Option<Vec<u8>>,
 }
 
 /// What a worker and its component may use.
@@ -95,6 +118,10 @@ pub struct WorkerLimits {
     pub log_lines_per_second: u32,
     /// Pixels of a single picture that is to be analysed.
     pub image_pixels: u32,
+    /// Bytes of the session's `wasi:keyvalue` store: names of buckets, keys and values together.
+    pub kept_bytes: u32,
+    /// Keys of that store, those of all buckets together.
+    pub kept_keys: u32,
 }
 
 /// What the host knows of an access unit; its bytes are the message's payload.
@@ -134,12 +161,35 @@ pub enum ToWorker {
         /// JSON.
         request: String,
     },
-    /// Give the pipeline's state; the answer's payload holds it.
+    /// What the session's store holds, in the payload: a [`Kept`] in postcard. A stream's worker gets it right after `Start`,
+    /// and waits for it before `init`; one on standby gets it once more before it [speaks](Self::Speak).
+    Adopt,
+    /// Say how far the access units before this message are decoded: answered by [`FromWorker::Decoded`].
+    Mark {
+        /// Repeated in the answer.
+        id: u64,
+    },
+    /// To a worker on standby: process a frame that it keeps, unheard; answered by [`FromWorker::Rehearsed`]. Changes of the
+    /// session's store are thrown away.
+    Rehearse {
+        /// The frame's number; none: the newest that it keeps.
+        frame: Option<u64>,
+    },
+    /// To a worker on standby: drop the instance and make a fresh one, initialised; answered by [`FromWorker::Renewed`].
+    Renew,
+    /// Give the pipeline's state once all frames of the units before this message are processed; the answer's payload holds
+    /// it. The worker goes on as if it had not been asked.
     Snapshot,
     /// Take over another instance's state; the payload holds it.
     Restore {
         /// Version of the pipeline that gave the state.
         version: String,
+    },
+    /// To a worker on standby, once: from now on process frames and send results, those first that it keeps. Answered by
+    /// [`FromWorker::Speaking`]. The worker counts from here on, as if it had been started with the next unit.
+    Speak {
+        /// The last frame that another worker has processed: this one leaves out all up to it. None: there was no other.
+        after: Option<u64>,
     },
     /// Analyse the picture in the payload, a JPEG or PNG file; answered by [`FromWorker::Analyzed`]. One at a time.
     Analyze {
@@ -265,6 +315,8 @@ pub struct Counters {
     pub skipped_no_key: u64,
     /// Pictures that the decoder marked as damaged, and access units that it refused.
     pub skipped_corrupt: u64,
+    /// Frames that came out of the decoder after [`ToWorker::Speak`] and that the worker before this one had processed.
+    pub passed_over: u64,
     /// How often each limit was run into.
     pub limits: LimitCounts,
 }
@@ -293,6 +345,10 @@ pub enum Stage {
     Load,
     /// Instantiating it: an import that this host does not offer, a limit that its memory exceeds.
     Instantiate,
+    /// Its `describe`.
+    Describe,
+    /// The settings do not fit the schema that it describes.
+    Settings,
     /// Its `init`.
     Init,
     /// Decoding the stream.
@@ -389,10 +445,37 @@ pub enum FromWorker {
         /// JSON, or the pipeline's own words on why not.
         answer: Result<String, String>,
     },
+    /// What the call that has just returned changed in the session's store: all of it is to be kept, or nothing. Comes before
+    /// what the call returned. Never from a worker on standby.
+    Stored(Vec<KeptChange>),
+    /// Answer to [`ToWorker::Mark`].
+    Decoded {
+        /// As asked.
+        id: u64,
+        /// The first frame that came out of the decoder, if any has: earlier ones will not come.
+        first: Option<u64>,
+        /// The newest.
+        newest: Option<u64>,
+    },
+    /// Answer to [`ToWorker::Rehearse`].
+    Rehearsed {
+        /// The frame as asked for, or the one that was the newest; none where none is kept.
+        frame: Option<u64>,
+        /// What the pipeline made of it, without attachments; or its own words on why not. A trap is [`FromWorker::Failed`].
+        /// None where the frame is not kept any more or not decoded yet.
+        outcome: Option<Result<FrameResult, String>>,
+    },
+    /// Answer to [`ToWorker::Renew`].
+    Renewed,
     /// Answer to [`ToWorker::Snapshot`]; the payload holds the state.
-    Snapshot,
+    Snapshot {
+        /// The last frame that was processed or skipped for a newer one: all up to it are done with. None: there was none.
+        through: Option<u64>,
+    },
     /// Answer to [`ToWorker::Restore`].
     Restored(Result<(), String>),
+    /// Answer to [`ToWorker::Speak`].
+    Speaking,
     /// Answer to [`ToWorker::Analyze`].
     Analyzed {
         /// As asked.

@@ -113,6 +113,7 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
         logs: document.logs,
         store: document.store,
         subscriptions: document.subscriptions,
+        deploy: document.deploy,
         analyze: document.analyze,
         alerts: document.alerts,
         cameras,

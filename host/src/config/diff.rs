@@ -61,6 +61,7 @@ pub fn in_force(running: &Config, wanted: Config) -> Config {
         logs: _,
         store: _,
         analyze: _,
+        deploy,
         subscriptions,
         alerts,
         cameras,
@@ -69,6 +70,7 @@ pub fn in_force(running: &Config, wanted: Config) -> Config {
     Config {
         session_processes: SessionProcesses { log_rotation, ..session_processes },
         resource_limits,
+        deploy,
         subscriptions,
         alerts,
         cameras,
@@ -86,6 +88,7 @@ fn as_json(config: &Config) -> Value {
         models,
         logs,
         store,
+        deploy,
         analyze,
         subscriptions,
         alerts,
@@ -99,6 +102,7 @@ fn as_json(config: &Config) -> Value {
         "models": models,
         "logs": logs,
         "store": store,
+        "deploy": deploy,
         "analyze": analyze,
         "subscriptions": subscriptions,
         "alerts": alerts,
@@ -175,6 +179,9 @@ fn differing_keys(old: &Camera, new: &Camera) -> Vec<String> {
     keys.extend(differing("settings", Some(&settings(old)), Some(&settings(new))));
     if old.decode != new.decode {
         keys.push("decode".into());
+    }
+    if old.priority != new.priority {
+        keys.push("priority".into());
     }
     keys
 }

@@ -53,6 +53,8 @@ pub struct Config {
     pub store: Store,
     /// Sessions that subscribers make.
     pub subscriptions: Subscriptions,
+    /// Changing the pipeline of a running session.
+    pub deploy: Deploy,
     /// Single pictures.
     pub analyze: Analyze,
     /// When an alert is raised.
@@ -160,6 +162,10 @@ pub struct ResourceLimits {
     pub open_files: u64,
     /// CPU time of a worker process in percent of one core, where the host may make control groups.
     pub cpu_percent: u32,
+    /// A session's `wasi:keyvalue` store in KiB: names of buckets, keys and values together.
+    pub keyvalue_kb: u32,
+    /// Keys of that store.
+    pub keyvalue_keys: u32,
 }
 
 impl Default for ResourceLimits {
@@ -179,6 +185,8 @@ impl Default for ResourceLimits {
             log_lines_per_second: 50,
             open_files: 64,
             cpu_percent: 200,
+            keyvalue_kb: 1024,
+            keyvalue_keys: 1000,
         }
     }
 }
@@ -416,6 +424,84 @@ impl Default for Subscriptions {
     }
 }
 
+/// What happens when a new version refuses the state of the one before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefusedState {
+    /// The session keeps the pipeline that it has.
+    #[default]
+    Keep,
+    /// The new version starts without it.
+    Fresh,
+}
+
+/// Whether components have to be signed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Signatures {
+    /// Not looked at.
+    #[default]
+    Off,
+    /// A component without a signature by one of the trusted keys is refused.
+    Required,
+}
+
+/// Changing the pipeline of a running session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Deploy {
+    /// Size of a component in MiB.
+    pub max_component_mb: u32,
+    /// Seconds that checking and compiling a component may take.
+    pub compile_timeout_s: u64,
+    /// Compiled components in the cache, in MiB together; those unused for longest go first.
+    pub cache_mb: u64,
+    /// Memory in MiB that has to stay free on the machine when a second worker is started for a session.
+    pub reserve_mb: u64,
+    /// Seconds that the new worker may take until it is initialised and has decoded what the running one has.
+    pub start_timeout_s: u64,
+    /// Milliseconds that the new version may take for its first frame, which it processes unheard.
+    pub first_frame_ms: u64,
+    /// Milliseconds that the change itself may take: snapshot, restore and the first result.
+    pub swap_timeout_ms: u64,
+    /// Seconds after the change within which the loss of the worker brings the version before it back.
+    pub probation_s: u64,
+    /// See [`RefusedState`].
+    pub refused_state: RefusedState,
+    /// Whether a changed file in the store's `pipelines` folder is deployed to the sessions that use it.
+    pub watch: bool,
+    /// Deployments that the history keeps for each session.
+    pub history: u32,
+    /// See [`Signatures`].
+    pub signatures: Signatures,
+    /// Ed25519 public keys of those whose components are taken: OpenSSH (`ssh-ed25519 AAAA...`) or PEM.
+    pub trusted_keys: Vec<String>,
+}
+
+impl Default for Deploy {
+    fn default() -> Self {
+        Self {
+            // A component made of CPython is 40 MB.
+            max_component_mb: 64,
+            // Such a component takes 63 s of processor time.
+            compile_timeout_s: 300,
+            // Some five hundred components of Rust, or ten of CPython.
+            cache_mb: 1024,
+            reserve_mb: 256,
+            // A model of hundreds of megabytes that is not preloaded takes tens of seconds.
+            start_timeout_s: 90,
+            first_frame_ms: 2000,
+            swap_timeout_ms: 5000,
+            probation_s: 30,
+            refused_state: RefusedState::default(),
+            watch: true,
+            history: 100,
+            signatures: Signatures::default(),
+            trusted_keys: Vec::new(),
+        }
+    }
+}
+
 /// The analysis of single pictures: `POST /v1/analyze/{pipeline}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -597,6 +683,7 @@ struct Document {
     store: Store,
     redis: Option<Redis>,
     subscriptions: Subscriptions,
+    deploy: Deploy,
     analyze: Analyze,
     alerts: Alerts,
     cameras: Vec<CameraTable>,

@@ -110,7 +110,12 @@ impl Compiler {
         }
         let compiled = std::fs::File::open(&cached).map_err(file(&cached))?;
         let id = digest.get(..ID_DIGITS).unwrap_or(&digest).to_owned();
-        Ok(Deployment { pipeline: pipeline.to_owned(), id, compiled: Ok(Arc::new(OwnedFd::from(compiled))) })
+        Ok(Deployment {
+            pipeline: pipeline.to_owned(),
+            id,
+            digest,
+            compiled: Ok(Arc::new(OwnedFd::from(compiled))),
+        })
     }
 
     /// Compiles into a temporary file, which takes its place in the cache when it is whole.

@@ -96,6 +96,8 @@ mod tests {
             attachments_per_frame: 1,
             log_lines_per_second: 0,
             image_pixels: 0,
+            kept_bytes: 1 << 20,
+            kept_keys: 1000,
         }
     }
 

@@ -86,7 +86,8 @@ impl Health {
     /// The worker's totals.
     pub(super) fn counted(&mut self, counters: Counters, now: Instant) {
         self.counters = counters;
-        let settled = counters.processed.saturating_add(counters.skipped_newer);
+        let settled =
+            counters.processed.saturating_add(counters.skipped_newer).saturating_add(counters.passed_over);
         self.pipeline.update(counters.decoded > settled, counters.processed, now);
     }
 

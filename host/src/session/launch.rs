@@ -45,6 +45,7 @@ impl Environment {
             decode,
             limits: limits.worker,
             heartbeat_ms: u32::try_from(Health::interval(limits.health).as_millis()).unwrap_or(u32::MAX),
+            standby: false,
         };
         outbox.send(&ToWorker::Start(start), &[]).await?;
         Ok((worker, outbox, attachment))

@@ -16,6 +16,7 @@
 
 pub(crate) mod bounds;
 mod cgroup;
+pub mod change;
 mod health;
 pub mod latency;
 mod launch;
@@ -103,6 +104,8 @@ pub struct Deployment {
     /// The first 12 hexadecimal digits of the component's SHA-256: what results carry as `deployment`. Empty where there
     /// is no component.
     pub id: String,
+    /// The whole of that SHA-256, hexadecimal.
+    pub digest: String,
     /// The compiled component, open for reading; or why there is none, with which the session fails.
     pub compiled: Result<Arc<OwnedFd>, String>,
 }
@@ -110,7 +113,12 @@ pub struct Deployment {
 impl Deployment {
     /// Stands for a pipeline that cannot be run.
     pub fn missing(pipeline: &str, reason: String) -> Self {
-        Self { pipeline: pipeline.to_owned(), id: String::new(), compiled: Err(reason) }
+        Self {
+            pipeline: pipeline.to_owned(),
+            id: String::new(),
+            digest: String::new(),
+            compiled: Err(reason),
+        }
     }
 }
 
@@ -295,6 +303,8 @@ impl Limits {
                 attachments_per_frame: resources.attachments_per_frame,
                 log_lines_per_second: resources.log_lines_per_second,
                 image_pixels: config.analyze.max_megapixels.saturating_mul(1_000_000),
+                kept_bytes: resources.keyvalue_kb << 10,
+                kept_keys: resources.keyvalue_keys,
             },
             stale_ms: config.inference.stale_ms,
             may_load: config.inference.load,

@@ -391,8 +391,13 @@ impl Task {
             | FromWorker::Confined(_)
             | FromWorker::Described(_)
             | FromWorker::Ready
-            | FromWorker::Snapshot
+            | FromWorker::Snapshot { .. }
+            | FromWorker::Stored(_)
+            | FromWorker::Decoded { .. }
+            | FromWorker::Rehearsed { .. }
+            | FromWorker::Renewed
             | FromWorker::Restored(_)
+            | FromWorker::Speaking
             | FromWorker::Analyzed { .. }) => return Some(out_of_turn(&other).into()),
         }
         None

@@ -46,7 +46,8 @@ impl From<Counters> for Frames {
     fn from(counters: Counters) -> Self {
         Self {
             received: counters.received,
-            decoded: counters.decoded,
+            // What another worker had processed is counted there.
+            decoded: counters.decoded.saturating_sub(counters.passed_over),
             processed: counters.processed,
             inferred: counters.inferred,
             inference_failed: counters.inference_failed,
@@ -157,6 +158,7 @@ mod tests {
             skipped_setting: count,
             skipped_no_key: count,
             skipped_corrupt: count,
+            passed_over: 0,
             limits,
         }
     }

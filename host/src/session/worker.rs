@@ -175,7 +175,7 @@ async fn receive(from: &mut OwnedReadHalf) -> Received {
     from.read_exact(&mut bytes).await?;
     let message = wire::decode(&bytes)?;
     // Nothing is allocated for bytes that no message has.
-    let bound = if matches!(message, FromWorker::Snapshot) { wire::MAX_PAYLOAD } else { 0 };
+    let bound = if matches!(message, FromWorker::Snapshot { .. }) { wire::MAX_PAYLOAD } else { 0 };
     if length > bound {
         return Err(WireError::TooLong { what: "payload", length, bound });
     }

@@ -211,7 +211,12 @@ fn take_in(
             ToWorker::Command { id, request } => queue.push(Work::Command { id, request }),
             ToWorker::Snapshot => queue.push(Work::Snapshot),
             ToWorker::Restore { version } => queue.push(Work::Restore { version, state: payload.to_vec() }),
-            ToWorker::Start(_) => return Err(fault(Stage::Setup, "a second Start")),
+            ToWorker::Start(_)
+            | ToWorker::Adopt
+            | ToWorker::Mark { .. }
+            | ToWorker::Rehearse { .. }
+            | ToWorker::Renew
+            | ToWorker::Speak { .. } => return Err(fault(Stage::Setup, "out of turn")),
             ToWorker::Analyze { .. } => return Err(fault(Stage::Setup, "a picture for a stream's worker")),
         }
     }
@@ -248,7 +253,7 @@ fn process(
             }
             Work::Snapshot => {
                 let state = instance.snapshot().map_err(told(Stage::Snapshot))?;
-                host.send_with(&FromWorker::Snapshot, &state);
+                host.send_with(&FromWorker::Snapshot { through: None }, &state);
             }
             Work::Restore { version, state } => {
                 let restored = match instance.restore(&version, &state) {

@@ -129,7 +129,7 @@ impl Rogue {
             described(),
             FromWorker::Ready,
             FromWorker::Ready,
-            FromWorker::Snapshot,
+            FromWorker::Snapshot { through: None },
             FromWorker::Restored(Ok(())),
             FromWorker::Finished { counters },
             FromWorker::Result { result: empty(), counters },

@@ -212,6 +212,8 @@ pub(crate) mod tests {
             attachments_per_frame: 16,
             log_lines_per_second: 1000,
             image_pixels: 1 << 20,
+            kept_bytes: 1 << 20,
+            kept_keys: 1000,
         }
     }
 

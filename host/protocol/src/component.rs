@@ -1,0 +1,74 @@
+//! What `ocelli-compile` says of a component: one JSON object on its standard output, whatever became of it.
+//!
+//! It is started with the component and, but for `--check`, the output file as descriptors. Arguments:
+//!
+//! - `--check`: nothing is compiled, and there is no output file;
+//! - `--require-sandbox`: nothing is done where the process cannot be confined;
+//! - `--max-bytes N`: size of the component;
+//! - `--trusted-key KEY`, once for each: the component has to be signed by one of them.
+
+use serde::{Deserialize, Serialize};
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReport {
+    /// The version of `ocelli:pipeline` that the component names, where it could be read: "0.1.0".
+    pub version: Option<String>,
+    /// The versions that this host serves, oldest first.
+    pub supported: Vec<String>,
+    /// The trusted key that signed it, as its SHA-256 fingerprint (`SHA256:...`), where signatures were asked for.
+    pub signed_by: Option<String>,
+    /// Everything that is wrong; empty where nothing is.
+    pub problems: Vec<Problem>,
+    /// Milliseconds that the check took.
+    pub check_ms: u64,
+    /// Milliseconds that compiling took, where it was compiled.
+    pub compile_ms: Option<u64>,
+}
+
+/// Something that is wrong with a component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// For programs.
+    pub kind: ProblemKind,
+    /// The import or export that it is about: "ocelli:pipeline/frames@0.1.0#[method]frame.luma".
+    pub item: Option<String>,
+    /// The item's type in the component, in WIT's notation; none where it lacks it.
+    pub found: Option<String>,
+    /// The item's type in the contract; none where the contract has no such item.
+    pub expected: Option<String>,
+    /// For a person, one line.
+    pub message: String,
+}
+
+/// Kinds of problems.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemKind {
+    /// Larger than is taken.
+    TooLarge,
+    /// No WebAssembly at all.
+    NotWasm,
+    /// A core module: it has to be made a component.
+    CoreModule,
+    /// Broken, or made of parts of WebAssembly that this host does not serve.
+    Malformed,
+    /// A component for something else.
+    OtherWorld,
+    /// A version of the contract that this host does not serve.
+    UnsupportedVersion,
+    /// An import that this host does not offer.
+    UnknownImport,
+    /// An import whose type differs from the contract's.
+    MismatchedImport,
+    /// An export that the contract asks for is not there.
+    MissingExport,
+    /// An export whose type differs from the contract's.
+    MismatchedExport,
+    /// Signatures are asked for, and it has none.
+    Unsigned,
+    /// Its signature is not by a trusted key, or not of these bytes.
+    WrongSignature,
+    /// The compiler refused it: it is too deep, too large for the memory, or the like.
+    NotCompiled,
+}
