@@ -206,6 +206,7 @@ mod tests {
                 decode: Decode::All,
                 limits,
                 heartbeat_ms: 1000,
+                standby: false,
             };
             let analyst = Analyst::new(factory, instance, &start, &host, &tally);
             analyst.and_then(|analyst| analyst.serve(Reader::new(theirs))).map_err(|fatal| fatal.message)
