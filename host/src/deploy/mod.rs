@@ -2,7 +2,9 @@
 
 mod compile;
 mod configured;
+mod order;
 mod pipelines;
+mod record;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,57 +14,16 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, watch};
 
 use crate::config::Config;
-use crate::config::source::{Source, SourceError};
+use crate::config::source::Source;
 use crate::event::Hub;
 use crate::session::{Deployment, SessionError, Sessions, Spec};
 use compile::Compiler;
 
 pub use compile::CompileError;
 pub use configured::Applied;
+pub use order::{Component, DeployError, MAX_WAITING, NamedPipeline, Order};
 pub use pipelines::{PipelineError, find_named, find_pipeline};
-
-/// Why a session could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum DeployError {
-    /// The pipeline cannot be found or read.
-    #[error(transparent)]
-    Pipeline(#[from] PipelineError),
-    /// The component cannot be compiled.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-    /// The source is not one.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A subscriber may not name this source.
-    #[error(
-        "this source is not among those that subscribers may name: see `subscriptions.sources` in the config"
-    )]
-    SourceNotAllowed,
-    /// There is a session of this name with another source or pipeline.
-    #[error("session {0:?} exists with another source or pipeline")]
-    Differs(String),
-    /// The session was refused.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// The host itself is at fault.
-    #[error("making the deployment failed: {0}")]
-    Failed(String),
-}
-
-impl DeployError {
-    /// A stable name for programs.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Pipeline(_) => "unknown_pipeline",
-            Self::Compile(_) => "invalid_pipeline",
-            Self::Source(_) => "invalid_source",
-            Self::SourceNotAllowed => "source_not_allowed",
-            Self::Differs(_) => "session_differs",
-            Self::Session(error) => error.code(),
-            Self::Failed(_) => "internal",
-        }
-    }
-}
+pub use record::{Cause, Outcome, Record, State};
 
 /// Makes sessions, and owns the config that is in force. Cheap to clone.
 #[derive(Clone)]
@@ -101,6 +62,34 @@ impl Deployer {
     /// The config that is in force, as it changes.
     pub fn watch_config(&self) -> watch::Receiver<Arc<Config>> {
         self.inner.config.subscribe()
+    }
+
+    /// Has a session run another version. Returns when the new version speaks, with a record in
+    /// [`State::Probation`], or when it has failed, with one that has ended; the probation goes on without the caller. One
+    /// at a time for each session; others wait in their order. It runs to its end whether its caller waits or not.
+    pub async fn deploy(&self, order: Order) -> Result<Record, DeployError> {
+        Err(DeployError::Failed(format!("session {:?}: deployments are not served", order.session)))
+    }
+
+    /// Has a session run the version before: the last other one that served, with its settings.
+    pub async fn rollback(&self, session: &str, by: &str) -> Result<Record, DeployError> {
+        Err(DeployError::Failed(format!("{by}: session {session:?}: deployments are not served")))
+    }
+
+    /// The deployments of a session, newest first, at most `limit`. Empty where nothing is known of the session.
+    pub async fn deployments(&self, session: &str, limit: usize) -> Result<Vec<Record>, DeployError> {
+        Err(DeployError::Failed(format!("session {session:?}, {limit}: deployments are not served")))
+    }
+
+    /// The pipelines in the store and the gallery, sorted by name. Reads every file.
+    pub async fn pipelines(&self) -> Result<Vec<NamedPipeline>, DeployError> {
+        Ok(Vec::new())
+    }
+
+    /// Checks a component and puts it into the store under this name. Where the store's folder is watched, it is then
+    /// deployed to the sessions that use it.
+    pub async fn put_pipeline(&self, name: &str, bytes: bytes::Bytes) -> Result<NamedPipeline, DeployError> {
+        Err(DeployError::Failed(format!("{name}, {} bytes: deployments are not served", bytes.len())))
     }
 
     /// Starts a session anew: a fresh worker at once, whatever state it is in. What a failed camera lacks is looked for
