@@ -240,6 +240,9 @@ impl Task {
         let Some(mut green) = serving.green.take() else { return };
         if promoted {
             serving.feed.recall().await;
+            // Whoever asked it gets no answer.
+            serving.questions.next_worker();
+            serving.questions.forget_others();
         } else {
             serving.feed.dismiss().await;
         }

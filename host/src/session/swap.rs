@@ -15,6 +15,10 @@ use super::change::{Comparison, Step};
 use super::compare::Comparer;
 use crate::config::RefusedState;
 
+/// How long a change waits for a result of the running version, right after which it has most time until the next frame.
+/// Cameras that are slower than one frame in this time lose nothing by not waiting.
+const NEXT_RESULT: Duration = Duration::from_secs(1);
+
 /// Time limits of a change.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
@@ -95,6 +99,8 @@ enum Stage {
     Rehearsing,
     Shadowing,
     Renewing,
+    /// The running version's next result is waited for.
+    Aligning,
     HandingOver,
     Restoring,
     RenewingWithoutState,
@@ -179,7 +185,9 @@ impl Progress {
                     acts
                 } else if view.source_down {
                     // There is no frame to try it on.
-                    self.hand_over(now)
+                    let mut acts = self.begin(Step::HandOver);
+                    acts.extend(self.take_state(now));
+                    acts
                 } else {
                     self.stage = Stage::CatchingUp { answered: true };
                     Vec::new()
@@ -216,7 +224,11 @@ impl Progress {
                 acts.extend(self.renew(now));
                 acts
             }
-            (Stage::Renewing, Input::Renewed) => self.hand_over(now),
+            (Stage::Renewing, Input::Renewed) => {
+                self.enter(Stage::Aligning, NEXT_RESULT, now);
+                self.begin(Step::HandOver)
+            }
+            (Stage::Aligning, Input::Running(_)) => self.take_state(now),
             // It works off what it has been given: as long as results come, it is getting there.
             (Stage::HandingOver, Input::Running(_)) => {
                 self.deadline = now + self.terms.swap;
@@ -270,11 +282,9 @@ impl Progress {
         vec![Act::Tell(ToWorker::Renew)]
     }
 
-    fn hand_over(&mut self, now: Instant) -> Vec<Act> {
+    fn take_state(&mut self, now: Instant) -> Vec<Act> {
         self.enter(Stage::HandingOver, self.terms.swap, now);
-        let mut acts = self.begin(Step::HandOver);
-        acts.push(Act::TakeState);
-        acts
+        vec![Act::TakeState]
     }
 
     fn speak(&mut self, now: Instant) -> Vec<Act> {
@@ -311,6 +321,7 @@ impl Progress {
                 format!("no frame to compare {start}; {settled} of {wanted} are compared")
             }
             Stage::Renewing | Stage::RenewingWithoutState => format!("not initialised again {start}"),
+            Stage::Aligning => return self.take_state(now),
             Stage::HandingOver => format!("the running version has not given its state {swap}"),
             Stage::Restoring => format!("it has not taken the state over {swap}"),
             // Without frames there is no result to wait for.
@@ -362,8 +373,8 @@ mod tests {
         progress.on(Input::Ready, view(7), now);
         progress.on(Input::Decoded { first: Some(0) }, view(7), now);
         progress.on(Input::Rehearsed { frame: Some(7), outcome: Some(&good) }, view(7), now);
-        let acts = progress.on(Input::Renewed, view(7), now);
-        assert_eq!(acts, [Act::Begin(Step::HandOver), Act::TakeState]);
+        progress.on(Input::Renewed, view(7), now);
+        assert_eq!(progress.on(Input::Running(&result(7)), view(7), now), [Act::TakeState]);
     }
 
     #[test]
@@ -384,8 +395,8 @@ mod tests {
         let good = Ok(result(8));
         let acts = progress.on(Input::Rehearsed { frame: Some(8), outcome: Some(&good) }, view(8), now);
         assert_eq!(acts, [Act::Tell(ToWorker::Renew)]);
-        let acts = progress.on(Input::Renewed, view(8), now);
-        assert_eq!(acts, [Act::Begin(Step::HandOver), Act::TakeState]);
+        assert_eq!(progress.on(Input::Renewed, view(8), now), [Act::Begin(Step::HandOver)]);
+        assert_eq!(progress.on(Input::Running(&result(9)), view(9), now), [Act::TakeState]);
         let acts = progress.on(Input::State { through: Some(11), bytes: 3 }, view(11), now);
         assert_eq!(acts, [Act::Begin(Step::Restore), Act::Restore { state: true }]);
         assert!(!progress.is_promoted());
@@ -458,6 +469,18 @@ mod tests {
         assert_eq!(acts, [Act::Begin(Step::HandOver), Act::TakeState]);
         progress.on(Input::State { through: Some(7), bytes: 0 }, down, now);
         assert_eq!(progress.on(Input::Tick, down, now + TERMS.swap), [Act::Settle]);
+    }
+
+    #[test]
+    fn a_running_version_without_results_holds_no_change_up() {
+        let now = Instant::now();
+        let mut progress = change(0, RefusedState::Keep, now);
+        let good = Ok(result(7));
+        progress.on(Input::Ready, view(7), now);
+        progress.on(Input::Decoded { first: Some(0) }, view(7), now);
+        progress.on(Input::Rehearsed { frame: Some(7), outcome: Some(&good) }, view(7), now);
+        progress.on(Input::Renewed, view(7), now);
+        assert_eq!(progress.on(Input::Tick, view(7), now + NEXT_RESULT), [Act::TakeState]);
     }
 
     #[test]
