@@ -34,7 +34,8 @@
 //!             name: "darkness".into(),
 //!             version: env!("CARGO_PKG_VERSION").into(),
 //!             models: vec![],
-//!             settings_schema: r#"{"type":"object","properties":{"below":{"type":"integer"}}}"#.into(),
+//!             settings_schema: r#"{"type":"object","additionalProperties":false,
+//!                 "properties":{"below":{"type":"integer","minimum":0,"maximum":255}}}"#.into(),
 //!         }
 //!     }
 //!
@@ -77,6 +78,7 @@
 //! | [`settings`] | typed settings with errors that name the field |
 //! | [`store`] | what has to outlive a restart: the session's own keys and values |
 //! | [`log`] | the camera's log |
+//! | `testing` | with the feature of this name, for tests: whether settings fit the schema that is described |
 //! | [`bindings`] | the generated interface, for what the above does not cover |
 //!
 //! A component imports of the host only what its code uses.
@@ -104,6 +106,8 @@ pub mod pace;
 mod pipeline;
 pub mod settings;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod track;
 mod types;
 
