@@ -19,7 +19,7 @@ use crate::event::Hub;
 use crate::session::{Deployment, SessionError, Sessions, Spec};
 use compile::Compiler;
 
-pub use compile::CompileError;
+pub use compile::{CompileError, Prepared, Source as ComponentSource};
 pub use configured::Applied;
 pub use order::{Component, DeployError, MAX_WAITING, NamedPipeline, Order};
 pub use pipelines::{PipelineError, find_named, find_pipeline};
@@ -49,7 +49,8 @@ impl Deployer {
         config: &Config,
     ) -> anyhow::Result<Self> {
         let cache = config.store.directory.join("compiled");
-        let compiler = Compiler::new(program.to_owned(), &cache, config.session_processes.sandbox).await?;
+        let sandbox = config.session_processes.sandbox;
+        let compiler = Compiler::new(program.to_owned(), &cache, sandbox, &config.deploy).await?;
         let config = watch::Sender::new(Arc::new(config.clone()));
         Ok(Self { inner: Arc::new(Inner { sessions, hub, compiler, config, cameras: Mutex::default() }) })
     }
