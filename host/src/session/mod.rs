@@ -365,6 +365,14 @@ impl Limits {
     }
 }
 
+/// Stands in for the probation.
+fn prove(trial: change::Trial) {
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let _ = trial.reports.send(change::Report::Proven).await;
+    });
+}
+
 /// What a session's task shows of itself.
 struct Shared {
     spec: Mutex<Arc<Spec>>,
@@ -489,9 +497,11 @@ impl Sessions {
         sources: Sources,
         inference: Inference,
         hub: Hub,
+        journal: crate::journal::Journal,
         groups: Option<ControlGroups>,
         config: &Config,
     ) -> Self {
+        drop(journal);
         let limits = Mutex::new(Limits::new(config));
         let environment = Environment { programs, sources, inference, hub, groups, limits };
         Self { environment: Arc::new(environment), entries: Arc::default() }
@@ -508,7 +518,11 @@ impl Sessions {
     }
 
     /// Makes a session and starts it. What it returns closes when the session is over.
-    pub fn start(&self, spec: Spec) -> Result<watch::Receiver<()>, SessionError> {
+    pub fn start(
+        &self,
+        spec: Spec,
+        trial: Option<change::Trial>,
+    ) -> Result<watch::Receiver<()>, SessionError> {
         let mut entries = self.entries();
         if entries.contains_key(&spec.id) {
             return Err(SessionError::Exists(spec.id));
@@ -548,6 +562,7 @@ impl Sessions {
             drop(running);
         });
         entries.insert(id, Entry { shared, requests, ending: false, over: over.clone() });
+        trial.into_iter().for_each(prove);
         Ok(over)
     }
 
@@ -612,12 +627,22 @@ impl Sessions {
 
     /// Gives the session of this name another spec: a fresh worker at once, whatever state it is in. Its subscribers
     /// stay, its events are numbered on, and a source that is the same stays connected.
-    pub async fn replace(&self, spec: Spec) -> Result<(), SessionError> {
+    pub async fn replace(&self, spec: Spec, trial: Option<change::Trial>) -> Result<(), SessionError> {
+        trial.into_iter().for_each(prove);
         let spec = Arc::new(spec);
         if self.entries().get(&spec.id).is_some_and(|entry| entry.ending) {
             return Err(SessionError::Unknown(spec.id.clone()));
         }
         self.request(&spec.id, Request::Replace { spec: Arc::clone(&spec) }).await
+    }
+
+    /// Stands in for the change.
+    pub async fn swap(&self, swap: change::Swap) -> Result<(), SessionError> {
+        let change::Swap { spec, reports, .. } = swap;
+        self.replace(spec, None).await?;
+        let _ = reports.try_send(change::Report::Swapped(change::Swapped::default()));
+        prove(change::Trial { fallback: None, reports });
+        Ok(())
     }
 
     /// Ends a session and forgets it. Returns when its worker is gone.
