@@ -120,14 +120,6 @@ pub enum DeployError {
     /// A pipeline that is put into the store has a name that no file may have.
     #[error(transparent)]
     Name(PipelineError),
-    /// A pipeline that is put into the store is not one.
-    #[error("pipeline {name:?} is not taken: {}", problems(.report))]
-    Unfit {
-        /// The pipeline.
-        name: String,
-        /// What is wrong with it.
-        report: Box<ocelli_protocol::component::CheckReport>,
-    },
     /// The host stops.
     #[error("the host stops")]
     Stopping,
@@ -142,7 +134,7 @@ impl DeployError {
         match self {
             Self::Pipeline(_) => "unknown_pipeline",
             Self::Name(_) => "invalid_name",
-            Self::Compile(_) | Self::Unfit { .. } => "invalid_pipeline",
+            Self::Compile(_) => "invalid_pipeline",
             Self::Source(_) => "invalid_source",
             Self::SourceNotAllowed => "source_not_allowed",
             Self::Differs(_) => "session_differs",
@@ -155,10 +147,4 @@ impl DeployError {
             Self::Failed(_) => "internal",
         }
     }
-}
-
-/// The problems of a check on one line.
-pub(super) fn problems(report: &ocelli_protocol::component::CheckReport) -> String {
-    let lines: Vec<&str> = report.problems.iter().map(|problem| problem.message.as_str()).collect();
-    lines.join("; ")
 }
