@@ -19,6 +19,7 @@ use crate::deploy::{DeployError, Deployer, find_named, find_pipeline};
 use crate::event::Hub;
 use crate::inference::catalogue::{ShownModel, ShownRun};
 use crate::inference::{Inference, Status};
+use crate::journal::Journal;
 use crate::monitor::Monitor;
 use crate::offer::{Changes, Offer};
 use crate::reload::Reloads;
@@ -97,9 +98,11 @@ impl Host {
         let hub = Hub::new();
         let groups = control_groups();
         let inference = Inference::start(programs.inference.clone(), &offer.newest().1, config).await?;
+        let journal = Journal::default();
         let sources = Sources::new(Settings::default());
         let compiler = programs.compile.clone();
-        let sessions = Sessions::new(programs, sources, inference.clone(), hub.clone(), groups, config);
+        let sessions =
+            Sessions::new(programs, sources, inference.clone(), hub.clone(), journal, groups, config);
         let deployer = Deployer::new(sessions.clone(), hub.clone(), &compiler, config).await?;
         let workers = Workers::new(&sessions, deployer.clone(), config.analyze.timeout_ms);
         let analyses = Analyses::start(&config.analyze, Box::new(workers));

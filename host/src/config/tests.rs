@@ -54,6 +54,7 @@ fn the_schema_and_the_types_have_the_same_keys() {
         store: Store::default(),
         redis: Some(Redis { url: "redis://localhost".into() }),
         subscriptions: Subscriptions::default(),
+        deploy: Deploy::default(),
         analyze: Analyze {
             pipelines: vec![AnalyzePipeline { name: "p".into(), workers: 1, settings: Map::new() }],
             ..Analyze::default()

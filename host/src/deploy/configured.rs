@@ -229,7 +229,7 @@ impl Deployer {
     ) -> Result<watch::Receiver<()>, SessionError> {
         let sessions = &self.inner.sessions;
         if let Some(over) = over {
-            match sessions.replace(spec.clone()).await {
+            match sessions.replace(spec.clone(), None).await {
                 Ok(()) => return Ok(over),
                 // An operator has ended it meanwhile.
                 Err(SessionError::Unknown(_)) => {}
@@ -237,7 +237,7 @@ impl Deployer {
             }
         }
         sessions.settled(&spec.id).await;
-        sessions.start(spec)
+        sessions.start(spec, None)
     }
 
     async fn take_down(&self, session: &str) {

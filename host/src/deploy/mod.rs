@@ -155,7 +155,7 @@ impl Deployer {
             decode: Default::default(),
             priority: Default::default(),
         };
-        let over = sessions.start(spec)?;
+        let over = sessions.start(spec, None)?;
         tokio::spawn(end_when_deserted(
             id.to_owned(),
             over,
