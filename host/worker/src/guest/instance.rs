@@ -17,6 +17,7 @@ use super::output::{self, MAX_BYTES, MAX_SNAPSHOT};
 use super::state::{MAX_HANDLES, State, Surroundings};
 use super::versions::{Linked, Pipeline};
 use crate::host_link::cut;
+use crate::kept::SharedKept;
 use crate::video::Frame;
 
 /// Why a call into the component brought nothing.
@@ -56,10 +57,16 @@ impl Factory {
         Ok(Self { engine: engine.clone(), driver, component, surroundings })
     }
 
-    /// A new instance, with nothing of those before it. A memory over its limit is an error. `settings` is what it finds
-    /// in `wasi:config/store`.
+    /// What the session keeps, for whoever answers for it to the host.
+    pub fn kept(&self) -> &SharedKept {
+        &self.surroundings.kept
+    }
+
+    /// A new instance, with nothing of those before it: what they put into the session's store and the host was not told is
+    /// undone. A memory over its limit is an error. `settings` is what it finds in `wasi:config/store`.
     pub fn instance(&self, settings: Map<String, Value>) -> Result<Instance, CallError> {
         self.surroundings.log.forget_frame();
+        self.surroundings.kept.lock().reset();
         let mut store = Store::new(&self.engine, State::new(self.surroundings.clone(), settings));
         store.limiter(|state| &mut state.limiter);
         store.set_max_component_handles(MAX_HANDLES);
@@ -109,9 +116,8 @@ impl Instance {
     }
 
     /// Lets the component process a frame.
-    pub fn process(&mut self, frame: Frame) -> Result<FrameResult, CallError> {
+    pub fn process(&mut self, frame: Arc<Frame>) -> Result<FrameResult, CallError> {
         let submitted = monotonic_ns();
-        let frame = Arc::new(frame);
         let skipped = skipped(self.last.replace(frame.number), frame.number);
         let state = self.store.data_mut();
         state.log.set_frame(frame.number);

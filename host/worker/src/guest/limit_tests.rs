@@ -76,7 +76,7 @@ impl Running {
     }
 
     fn process(&mut self) -> Result<FrameResult, CallError> {
-        self.instance.process(frame())
+        self.instance.process(Arc::new(frame()))
     }
 }
 

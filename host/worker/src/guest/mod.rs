@@ -8,6 +8,7 @@ pub(crate) mod components;
 pub mod deadline;
 pub mod frames;
 pub mod instance;
+pub mod keyvalue;
 #[cfg(test)]
 mod limit_tests;
 pub mod limits;

@@ -15,6 +15,7 @@ use wasmtime::component::{Component, HasSelf, Linker, Resource};
 use wasmtime::{Engine, Store};
 
 use super::frames::FrameHandle;
+use super::keyvalue;
 use super::nn;
 use super::output;
 use super::state::State;
@@ -116,6 +117,7 @@ fn add_shared(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wit::graph::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
     wit::inference::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
     nn::shadow_tensor_data(linker)?;
+    keyvalue::add_to_linker(linker)?;
     logging::logging::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
     config::store::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
 }
