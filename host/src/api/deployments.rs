@@ -19,7 +19,7 @@ use super::State;
 use super::body::{collect, length};
 use super::problem::Problem;
 use crate::config::RefusedState;
-use crate::deploy::{Cause, Component, DeployError, NamedPipeline, Order, Outcome, PipelineError, Record};
+use crate::deploy::{Cause, CompileError, Component, DeployError, NamedPipeline, Order, Outcome, PipelineError, Record};
 use crate::session::SessionError;
 use crate::session::change::{MAX_SHADOW, Step};
 
@@ -96,7 +96,7 @@ impl From<DeployError> for Problem {
                 StatusCode::BAD_REQUEST
             }
             DeployError::Pipeline(_) => StatusCode::NOT_FOUND,
-            DeployError::Compile(_) | DeployError::Unfit { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            DeployError::Compile(_) => StatusCode::UNPROCESSABLE_ENTITY,
             DeployError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             DeployError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             // The session is not in a state in which this could be done.
@@ -107,7 +107,7 @@ impl From<DeployError> for Problem {
             DeployError::UnderWay { step, .. } => {
                 problem.more.insert("step".into(), step.name().into());
             }
-            DeployError::Unfit { report, .. } => {
+            DeployError::Compile(CompileError::Refused { report, .. }) => {
                 problem.more.insert("problems".into(), json!(report.problems));
             }
             _ => {}
