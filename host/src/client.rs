@@ -140,7 +140,9 @@ fn table(entries: &[Value], columns: &[(&str, &str)], below: &str) -> String {
         text.push('\n');
         let entry = index.checked_sub(1).and_then(|entry| entries.get(entry));
         if let Some(note) = entry.and_then(|entry| entry.get(below)).and_then(Value::as_str) {
-            text.push_str(&format!("  {}: {}\n", below.replace('_', " "), shown(note)));
+            // A backtrace has many lines.
+            let note = note.split_whitespace().collect::<Vec<_>>().join(" ");
+            text.push_str(&format!("  {}: {}\n", below.replace('_', " "), shown(&note)));
         }
     }
     text
@@ -174,7 +176,7 @@ mod tests {
 SESSION  STATE     PID  PIPELINE       DEPLOYMENT  UPTIME  RESTARTS  SOURCE
 cam-001  running   71   object-detect  0a1b        1h02m   0         rtsp://host/stream
 d;c      degraded  -    p              0a1b        1m01s   2         file:a\u{fffd}[2J
-  last error: no route\u{fffd}to host
+  last error: no route to host
 ";
         assert_eq!(table(&sessions, &COLUMNS, "last_error"), expected);
     }

@@ -146,7 +146,11 @@ fn line(record: &Value) -> String {
 /// Why there was none, each problem of the component on lines of its own.
 fn refusal(status: &str, problem: &Value) -> String {
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(shown);
-    let detail = text(problem, "detail").unwrap_or_else(|| format!("the host answers {status}"));
+    let detail = problem.get("detail").and_then(Value::as_str).map(|detail| {
+        let lines: Vec<String> = detail.lines().map(shown).collect();
+        lines.join("\n  ")
+    });
+    let detail = detail.unwrap_or_else(|| format!("the host answers {status}"));
     let mut told = match text(problem, "step") {
         Some(step) => format!("not deployed, at step {step}: {detail}"),
         None => detail,
