@@ -313,9 +313,17 @@ impl Ocelli {
 
     /// A session's worker process, once it has one.
     pub async fn worker(&self, id: &str) -> Process {
-        let session = self.session_becomes(id, |session| session["pid"].is_u64()).await;
-        let pid = session["pid"].as_u64().unwrap_or_else(|| panic!("no worker: {session}"));
-        Process::open(u32::try_from(pid).unwrap()).expect("the worker lives")
+        let begun = Instant::now();
+        loop {
+            let session = self.session_becomes(id, |session| session["pid"].is_u64()).await;
+            let pid = session["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+            // One that has just ended is named for a moment more.
+            if let Some(worker) = pid.and_then(Process::open) {
+                return worker;
+            }
+            assert!(begun.elapsed() < DEADLINE, "no worker: {session}");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// The inference processes that serve sessions now, once there is one. Others may stand by.

@@ -123,7 +123,8 @@ impl Pipeline for Changeling {
             self.manifest.meet(Place::Frame)?;
         }
         self.state.advance(frame.index());
-        let detections = self.state.detections(frame.width() as f32, frame.height() as f32);
+        let size = (frame.width() as f32, frame.height() as f32);
+        let detections = self.state.detections(frame.index(), size);
         let mut events = Vec::new();
         if self.state.frames.is_multiple_of(self.settings.every) {
             if self.settings.keep {
@@ -180,10 +181,11 @@ impl State {
         }
     }
 
-    /// The objects in a frame of this size. How many frames were processed so far is told with each.
-    fn detections(&self, width: f32, height: f32) -> Vec<Detection> {
+    /// The objects in a frame of this size: where they are is up to the frame alone. How many frames were processed so far is
+    /// told with each.
+    fn detections(&self, frame: u64, (width, height): (f32, f32)) -> Vec<Detection> {
         let object = |(place, track): (usize, &u64)| {
-            let way = (self.frames % STAYS[place]) as f32 / STAYS[place] as f32;
+            let way = (frame % STAYS[place]) as f32 / STAYS[place] as f32;
             let (x, y) = (way * (width - EDGE), (height - EDGE) * (1 + place) as f32 / 3.0);
             let frames = Attribute { name: "frames".into(), value: self.frames.to_string(), score: 1.0 };
             Detection {

@@ -61,10 +61,11 @@ impl Bad {
         assert_eq!(event["step"], *step, "{what}: {event}");
         let first = reason.lines().next().unwrap_or_default();
         assert!(first.starts_with(event["reason"].as_str().unwrap()), "{what}: {event}");
-        let log = host.session_log_says("cam", &format!("deployment {number} ")).await;
-        let line =
-            log.lines().rfind(|line| line.contains(&format!("deployment {number} ")) && line.contains(step));
-        assert!(line.is_some(), "{what}: no line of {number} names {step}: {log}");
+        let state = record["state"].as_str().unwrap();
+        let told = format!("deployment {number} (request, by operator) is {state}:");
+        let log = host.session_log_says("cam", &told).await;
+        let line = log.lines().find(|line| line.contains(&told)).unwrap_or_default();
+        assert!(line.contains(&format!(", {step}: ")), "{what}: {line}");
 
         // The same process goes on with the same version.
         let after = host.session("cam").await;
@@ -261,7 +262,7 @@ async fn what_dies_in_its_probation_is_followed_by_the_version_before_with_its_s
         let back = host
             .session_becomes("cam", |session| session["deployment"] == good && session["state"] == "running")
             .await;
-        assert_eq!(back["pipeline_version"], "1.0.0", "{back}");
+        assert_eq!(back["pipeline_version"], "changeling 1.0.0", "{back}");
         let told = |message: &Value| {
             (message["kind"] == "deployment" && message["data"]["state"] == "returned").then_some(())
         };
