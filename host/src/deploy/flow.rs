@@ -455,10 +455,10 @@ impl<G: Ground> Deployments<G> {
         };
         self.history.write(&record, entry.filter(|_| applied)).await;
         self.tally.count(&record);
-        self.tell(&record);
         self.tidy(&record.session).await;
         drop(held);
         self.clean().await;
+        self.tell(&record);
         record
     }
 
