@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use rustix::process::{Resource, Rlimit};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -13,9 +14,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::analyze::{Analyses, Workers};
-use crate::api::{Control, Refusal, Server, Timing};
+use crate::api::{Control, Deployments, Refusal, Server, Timing};
 use crate::config::{Config, Isolation};
-use crate::deploy::{DeployError, Deployer, find_named, find_pipeline};
+use crate::deploy::{DeployError, Deployer, NamedPipeline, Order, Record, find_named, find_pipeline};
 use crate::event::Hub;
 use crate::inference::catalogue::{ShownModel, ShownRun};
 use crate::inference::{Inference, Status};
@@ -292,6 +293,32 @@ impl Control for Operator {
 
     async fn metrics(&self) -> String {
         self.monitor.metrics().await
+    }
+}
+
+impl Deployments for Operator {
+    fn component_bytes(&self) -> usize {
+        usize::try_from(self.deployer.config().deploy.max_component_mb).unwrap_or(usize::MAX) << 20
+    }
+
+    async fn deploy(&self, _: Order) -> Result<Record, DeployError> {
+        Err(DeployError::Stopping)
+    }
+
+    async fn rollback(&self, _: &str, _: &str) -> Result<Record, DeployError> {
+        Err(DeployError::Stopping)
+    }
+
+    async fn deployments(&self, _: &str, _: usize) -> Result<Vec<Record>, DeployError> {
+        Err(DeployError::Stopping)
+    }
+
+    async fn pipelines(&self) -> Result<Vec<NamedPipeline>, DeployError> {
+        Err(DeployError::Stopping)
+    }
+
+    async fn keep(&self, _: &str, _: Bytes) -> Result<NamedPipeline, DeployError> {
+        Err(DeployError::Stopping)
     }
 }
 

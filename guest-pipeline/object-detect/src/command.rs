@@ -4,24 +4,41 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::counts::{Counts, Tallies, Tally, ZoneCounts};
 use crate::engine::{Engine, label};
 
 #[derive(Deserialize)]
-#[serde(tag = "query", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case")]
 enum Request {
+    Query(Query),
+    Reset(Reset),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Query {
     /// The tracks that are alive, and how many of each label.
-    Tracks {},
+    Tracks,
+    /// How many entered and left.
+    Counts,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reset {
+    /// Counting begins anew with what is inside.
+    Counts,
 }
 
 #[derive(Serialize)]
-struct Tracks {
-    tracks: Vec<Track>,
+struct Tracks<'a> {
+    tracks: Vec<Track<'a>>,
     /// By label; of the tracks above.
     counts: BTreeMap<&'static str, usize>,
 }
 
 #[derive(Serialize)]
-struct Track {
+struct Track<'a> {
     track: u64,
     label: &'static str,
     score: f32,
@@ -33,19 +50,71 @@ struct Track {
     last_seen_s: f64,
     /// Whether it is out of sight at present.
     lost: bool,
+    /// The zones that it is in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    zones: Vec<InZone<'a>>,
 }
 
-/// Answers `{"query":"tracks"}` with `{"tracks":[...],"counts":{"person":3}}`.
+#[derive(Serialize)]
+struct InZone<'a> {
+    zone: &'a str,
+    /// Presentation time in seconds.
+    since_s: f64,
+}
+
+#[derive(Serialize)]
+struct Numbers {
+    zones: Vec<ZoneNumbers>,
+    /// Of the picture; left out where they are not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objects: Option<BTreeMap<String, Number>>,
+}
+
+#[derive(Serialize)]
+struct ZoneNumbers {
+    zone: String,
+    labels: BTreeMap<String, Number>,
+}
+
+/// Of one label.
+#[derive(Default, Serialize)]
+struct Number {
+    entered: u64,
+    left: u64,
+    /// Now.
+    inside: u64,
+}
+
+/// Answers `{"query":"tracks"}` with `{"tracks":[...],"counts":{"person":3}}`, and `{"query":"counts"}` with
+/// `{"zones":[{"zone":"door","labels":{"person":{"entered":2,"left":1,"inside":1}}}],"objects":{...}}`. `{"reset":"counts"}`
+/// makes them begin anew and answers with them.
 ///
 /// # Errors
-/// Any other request; the text says which ones there are.
+/// Any other request; the text says which ones there are. A store that fails.
 pub fn answer(engine: &Engine, request: &str) -> Result<String, String> {
     let request = serde_json::from_str(request).map_err(|e| {
-        format!("request not understood: {e}. This pipeline answers {{\"query\":\"tracks\"}}")
+        format!(
+            "request not understood: {e}. This pipeline answers {{\"query\":\"tracks\"}}, \
+             {{\"query\":\"counts\"}} and {{\"reset\":\"counts\"}}"
+        )
     })?;
-    let Request::Tracks {} = request;
+    match request {
+        Request::Query(Query::Tracks) => tracks(engine),
+        Request::Query(Query::Counts) => counts(engine),
+        Request::Reset(Reset::Counts) => {
+            Counts::reset(&engine.settings, &engine.inside())?;
+            counts(engine)
+        }
+    }
+}
+
+fn tracks(engine: &Engine) -> Result<String, String> {
     let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
-    let tracks: Vec<_> = engine.tracks();
+    let zones_of = |id| {
+        let zones = engine.zones.inside().filter(move |(_, track, _)| *track == id);
+        zones.map(|(zone, _, since)| InZone { zone, since_s: seconds(since) }).collect()
+    };
+    let tracks = engine.tracks();
     let tracks = tracks.iter().map(|t| Track {
         track: t.id,
         label: label(t.class),
@@ -54,6 +123,7 @@ pub fn answer(engine: &Engine, request: &str) -> Result<String, String> {
         first_seen_s: seconds(t.first_seen),
         last_seen_s: seconds(t.last_seen),
         lost: t.lost,
+        zones: zones_of(t.id),
     });
     let tracks: Vec<_> = tracks.collect();
     let mut counts = BTreeMap::new();
@@ -61,6 +131,26 @@ pub fn answer(engine: &Engine, request: &str) -> Result<String, String> {
         *counts.entry(track.label).or_default() += 1;
     }
     serde_json::to_string(&Tracks { tracks, counts }).map_err(|e| e.to_string())
+}
+
+fn counts(engine: &Engine) -> Result<String, String> {
+    let Counts { zones, objects } = Counts::read(&engine.settings)?;
+    let inside = engine.inside();
+    let numbers = |zone: Option<&str>, tallies: Tallies| {
+        let number = |(label, Tally { entered, left })| (label, Number { entered, left, inside: 0 });
+        let mut numbers: BTreeMap<_, _> = tallies.into_iter().map(number).collect();
+        for ((_, label), &count) in inside.iter().filter(|((z, _), _)| *z == zone) {
+            numbers.entry((*label).to_owned()).or_default().inside = count;
+        }
+        numbers
+    };
+    let zones = zones.into_iter().map(|ZoneCounts { zone, labels, .. }| {
+        let labels = numbers(Some(&zone), labels);
+        ZoneNumbers { zone, labels }
+    });
+    let zones = zones.collect();
+    let objects = objects.map(|tallies| numbers(None, tallies));
+    serde_json::to_string(&Numbers { zones, objects }).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]
@@ -75,7 +165,7 @@ mod tests {
         let mut engine = Engine::new(Settings::read("{}").unwrap());
         let at = |x, class| Candidate { bbox: BBox::from_xywh(x, 0.0, 10.0, 20.0), class, score: 0.75 };
         for n in 0..2 {
-            engine.finish(n * 500_000_000, vec![at(0.0, 0), at(50.0, 0), at(100.0, 2)]);
+            engine.finish(n * 500_000_000, (640, 480), vec![at(0.0, 0), at(50.0, 0), at(100.0, 2)]);
         }
         let answer: serde_json::Value =
             serde_json::from_str(&answer(&engine, r#"{"query":"tracks"}"#).unwrap()).unwrap();
@@ -90,9 +180,20 @@ mod tests {
     #[test]
     fn an_unknown_request_is_answered_with_the_known_ones() {
         let engine = Engine::new(Settings::read("{}").unwrap());
-        for request in [r#"{"query":"weather"}"#, "{}", "tracks", r#"{"query":"tracks","of":"me"}"#, ""] {
+        let unknown = [
+            r#"{"query":"weather"}"#,
+            r#"{"reset":"tracks"}"#,
+            r#"{"query":"tracks","of":"me"}"#,
+            r#"{"query":"counts","reset":"counts"}"#,
+            "{}",
+            "tracks",
+            "",
+        ];
+        for request in unknown {
             let error = answer(&engine, request).unwrap_err();
-            assert!(error.contains(r#"{"query":"tracks"}"#), "{request}: {error}");
+            for known in [r#"{"query":"tracks"}"#, r#"{"query":"counts"}"#, r#"{"reset":"counts"}"#] {
+                assert!(error.contains(known), "{request}: {error}");
+            }
         }
     }
 }

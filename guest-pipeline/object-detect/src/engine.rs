@@ -1,32 +1,33 @@
-//! What happens to the candidates of a frame: suppression, tracks, detections, events.
+//! What happens to the candidates of a frame: suppression, tracks, zones, detections, events, counts.
+
+use std::collections::BTreeMap;
 
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::labels::COCO_80;
 use ocelli_sdk::nms::{self, Candidate};
 use ocelli_sdk::pace::Pace;
 use ocelli_sdk::track::{Config, Observation, TrackInfo, Tracker};
-use ocelli_sdk::{Detection, Event, Output};
-use serde::Serialize;
+use ocelli_sdk::{Detection, Output, log};
 
+use crate::counts::Counts;
+use crate::happening::{Happening, MOST_WAITING, Waiting, What};
 use crate::settings::{Filter, Settings};
+use crate::zones::Zones;
 
 /// The state of one camera.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    settings: Settings,
+    pub(crate) settings: Settings,
     pub(crate) pace: Pace,
     pub(crate) tracker: Tracker,
+    pub(crate) zones: Zones,
+    pub(crate) waiting: Waiting,
+    /// Whether the log has been told that the store takes no counts, since it last took some.
+    uncounted: bool,
 }
 
-/// What an event's `data` holds.
-#[derive(Serialize)]
-struct EventData {
-    track: u64,
-    label: &'static str,
-    /// From the first sight to the last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duration_s: Option<f64>,
-}
+/// What is inside now, of those whose coming is told and whose going is not: by zone (none: the picture) and label.
+pub(crate) type Inside<'a> = BTreeMap<(Option<&'a str>, &'static str), u64>;
 
 impl Engine {
     /// An engine that has seen nothing.
@@ -34,7 +35,8 @@ impl Engine {
     pub fn new(settings: Settings) -> Self {
         let pace = Pace::new(settings.max_results_per_second);
         let tracker = Tracker::new(Config::for_score(settings.score));
-        Self { settings, pace, tracker }
+        let zones = Zones::new(&settings.zones);
+        Self { settings, pace, tracker, zones, waiting: Waiting::default(), uncounted: false }
     }
 
     /// Whether the frame at `time`, its presentation time in nanoseconds, is to be looked at.
@@ -54,8 +56,9 @@ impl Engine {
         self.tracker.tracks()
     }
 
-    /// Makes the output of the frame at `time` from its candidates, boxes in frame pixels.
-    pub fn finish(&mut self, time: u64, candidates: Vec<Candidate>) -> Output {
+    /// Makes the output of the frame at `time`, of `size` pixels, from its candidates, boxes in frame pixels. Counts what the
+    /// output tells.
+    pub fn finish(&mut self, time: u64, size: (u32, u32), candidates: Vec<Candidate>) -> Output {
         let standing = nms::suppress(candidates, self.settings.iou);
         let observe = |&Candidate { bbox, score, class }: &Candidate| Observation { bbox, score, class };
         let observations: Vec<_> = standing.iter().map(observe).collect();
@@ -63,10 +66,53 @@ impl Engine {
 
         let reported = standing.iter().zip(update.tracks).filter(|(c, _)| c.score >= self.settings.score);
         let detections = reported.map(|(c, track)| detection(c.class, c.score, c.bbox, track)).collect();
-        let began = update.began.iter().map(|track| event("entered", track, None));
-        let ended =
-            update.ended.iter().map(|track| event("left", track, Some(track.duration().as_secs_f64())));
-        Output { detections: Some(detections), events: ended.chain(began).collect() }
+        self.waiting.extend(self.zones.end(&update.ended));
+        self.waiting.extend(update.ended.iter().map(|track| Happening::new(What::Left, track)));
+        self.waiting.extend(update.began.iter().map(|track| Happening::new(What::Entered, track)));
+        if !self.zones.is_empty() {
+            let mut seen = self.tracker.tracks();
+            seen.retain(|track| !track.lost);
+            // Each object that enters has to leave again: room for both is taken at once.
+            let taken = self.waiting.iter().len() + self.zones.inside().count();
+            let room = MOST_WAITING.saturating_sub(taken) / 2;
+            self.waiting.extend(self.zones.look(time, size, &seen, room));
+        }
+        let told = self.waiting.take();
+        self.count(&told);
+        Output { detections: Some(detections), events: told.iter().map(Happening::event).collect() }
+    }
+
+    /// A store that takes no counts costs the counts and not the events.
+    fn count(&mut self, told: &[Happening]) {
+        match Counts::add(&self.settings, told) {
+            Ok(()) => self.uncounted = false,
+            Err(error) => {
+                if !std::mem::replace(&mut self.uncounted, true) {
+                    log::warn("counts", &format!("not counted, said once: {error}"));
+                }
+            }
+        }
+    }
+
+    /// What is inside now, as it has been told.
+    pub(crate) fn inside(&self) -> Inside<'_> {
+        let tracks = self.tracker.tracks();
+        let class = |id| tracks.iter().find(|track| track.id == id).map_or(u32::MAX, |track| track.class);
+        let mut inside = Inside::new();
+        let picture = tracks.iter().map(|track| (None, label(track.class)));
+        let zones = self.zones.inside().map(|(zone, track, _)| (Some(zone), label(class(track))));
+        for place in picture.chain(zones) {
+            *inside.entry(place).or_default() += 1;
+        }
+        for happening in self.waiting.iter().filter(|happening| !happening.comes()) {
+            *inside.entry((happening.zone(), label(happening.track.class))).or_default() += 1;
+        }
+        for happening in self.waiting.iter().filter(|happening| happening.comes()) {
+            let count = inside.entry((happening.zone(), label(happening.track.class))).or_default();
+            *count = count.saturating_sub(1);
+        }
+        inside.retain(|_, count| *count > 0);
+        inside
     }
 }
 
@@ -76,19 +122,8 @@ pub fn label(class: u32) -> &'static str {
     COCO_80.get(class as usize).copied().unwrap_or("unknown")
 }
 
-fn detection(class: u32, score: f32, bbox: BBox, track: Option<u64>) -> Detection {
+pub(crate) fn detection(class: u32, score: f32, bbox: BBox, track: Option<u64>) -> Detection {
     Detection { track, ..Detection::new(label(class), score, bbox) }
-}
-
-fn event(kind: &str, track: &TrackInfo, duration_s: Option<f64>) -> Event {
-    let label = label(track.class);
-    let data = EventData { track: track.id, label, duration_s };
-    Event {
-        detections: vec![detection(track.class, track.score, track.bbox, Some(track.id))],
-        // Numbers and a plain string always serialise.
-        data: serde_json::to_string(&data).unwrap_or_default(),
-        ..Event::new(kind)
-    }
 }
 
 #[cfg(test)]
@@ -96,6 +131,7 @@ mod tests {
     use super::*;
 
     const FRAME: u64 = 100_000_000;
+    const SIZE: (u32, u32) = (640, 480);
 
     fn engine(settings: &str) -> Engine {
         Engine::new(Settings::read(settings).unwrap())
@@ -117,7 +153,7 @@ mod tests {
         let mut events = Vec::new();
         for n in 0..30u64 {
             let there = if n < 10 { vec![candidate(n as f32, 2, 0.8)] } else { vec![] };
-            events.extend(engine.finish(n * FRAME, there).events.into_iter().map(|e| (n, e)));
+            events.extend(engine.finish(n * FRAME, SIZE, there).events.into_iter().map(|e| (n, e)));
         }
         let kinds: Vec<_> = events.iter().map(|(n, e)| (*n, e.kind.as_str())).collect();
         assert_eq!(kinds, [(1, "entered"), (20, "left")]);
@@ -134,12 +170,13 @@ mod tests {
     fn only_what_reaches_the_score_is_reported_and_boxes_are_the_detectors() {
         let mut engine = engine(r#"{"score":0.5}"#);
         for n in 0..5u64 {
-            engine.finish(n * FRAME, vec![candidate(n as f32 * 3.0, 0, 0.8)]);
+            engine.finish(n * FRAME, SIZE, vec![candidate(n as f32 * 3.0, 0, 0.8)]);
         }
-        let output = engine.finish(5 * FRAME, vec![candidate(14.3, 0, 0.5), candidate(200.0, 0, 0.499)]);
+        let output =
+            engine.finish(5 * FRAME, SIZE, vec![candidate(14.3, 0, 0.5), candidate(200.0, 0, 0.499)]);
         assert_eq!(brief(&output), [("person", 0.5, 14.3, Some(1))]);
         // Too low to be reported, but it holds the track.
-        let output = engine.finish(6 * FRAME, vec![candidate(17.0, 0, 0.2)]);
+        let output = engine.finish(6 * FRAME, SIZE, vec![candidate(17.0, 0, 0.2)]);
         assert_eq!(brief(&output), []);
         assert!(!engine.tracks()[0].lost);
     }
@@ -148,12 +185,12 @@ mod tests {
     fn a_candidate_the_tracker_alone_wants_suppresses_nothing_that_is_reported() {
         let mut engine = engine("{}");
         let low = candidate(0.0, 0, 0.39);
-        let output = engine.finish(0, vec![low, candidate(2.0, 0, 0.41), candidate(60.0, 0, 0.9)]);
+        let output = engine.finish(0, SIZE, vec![low, candidate(2.0, 0, 0.41), candidate(60.0, 0, 0.9)]);
         assert_eq!(brief(&output), [("person", 0.9, 60.0, None), ("person", 0.41, 2.0, None)]);
     }
 
     #[test]
     fn a_frame_that_is_looked_at_has_detections_even_if_there_are_none() {
-        assert_eq!(engine("{}").finish(0, vec![]).detections.map(|d| d.len()), Some(0));
+        assert_eq!(engine("{}").finish(0, SIZE, vec![]).detections.map(|d| d.len()), Some(0));
     }
 }

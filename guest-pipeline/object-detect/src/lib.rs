@@ -1,17 +1,23 @@
 //! The default pipeline: objects of the 80 COCO classes by a NanoDet detector, with a track number for each
-//! object, and the events `entered` and `left`.
+//! object, zones, the events `entered`, `left`, `zone_entered` and `zone_left`, and counts of these.
 //!
 //! Each frame that is looked at goes the same way: letterboxed tensor, model, boxes ([`nanodet`]), non-maximum
-//! suppression and tracks ([`engine`]). Detections are the detector's own: the tracker adds numbers and moves
+//! suppression, tracks and zones ([`engine`]). Detections are the detector's own: the tracker adds numbers and moves
 //! no box. It also sees detections below the `score` setting, which ByteTrack needs to hold on to objects
 //! that are half hidden; these are not reported.
+//!
+//! What is in view, tracks and who is in which zone, goes from version to version in the [`snapshot`]. Counts are for
+//! months: they live in the session's store alone (`counts`).
 //!
 //! Everything but [`ObjectDetect`], which calls the host, is tested natively.
 
 pub mod command;
+mod counts;
 pub mod engine;
+mod happening;
 pub mod settings;
 pub mod snapshot;
+mod zones;
 
 use ocelli_sdk::nanodet::{self, Detector, Variant};
 use ocelli_sdk::{Description, Frame, ModelNeed, Output, Pipeline, export_pipeline, log};
@@ -56,7 +62,7 @@ impl Pipeline for ObjectDetect {
         }
         let filter = self.engine.filter();
         let candidates = self.detector.candidates(frame, filter.least_score, |class| filter.wants(class))?;
-        Ok(self.engine.finish(time, candidates))
+        Ok(self.engine.finish(time, (frame.width(), frame.height()), candidates))
     }
 
     fn command(&mut self, request: &str) -> Result<String, String> {

@@ -9,6 +9,18 @@ use serde_json::{Value, json};
 /// ByteTrack's lower bound: below this score a detection says nothing even where a track is expected.
 const LOW_SCORE: f32 = 0.1;
 
+/// Most zones. Each track is held against each of them in every look.
+pub const MOST_ZONES: usize = 32;
+
+/// Corners of a zone, at least and at most.
+pub const CORNERS: std::ops::RangeInclusive<usize> = 3..=32;
+
+/// Twice the area that a zone has at least, in parts of the picture: that of about two pixels in 1080 lines.
+const LEAST_AREA: f64 = 2e-6;
+
+/// Most letters of a zone's name: it stands in every event of the zone.
+pub const LONGEST_NAME: usize = 64;
+
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Raw {
@@ -17,6 +29,17 @@ struct Raw {
     iou: f32,
     labels: Vec<String>,
     max_results_per_second: Option<f64>,
+    zones: Vec<RawZone>,
+    count_objects: bool,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawZone {
+    name: String,
+    polygon: Vec<[f32; 2]>,
+    #[serde(default)]
+    labels: Vec<String>,
 }
 
 impl Default for Raw {
@@ -27,6 +50,8 @@ impl Default for Raw {
             iou: 0.50,
             labels: Vec::new(),
             max_results_per_second: None,
+            zones: Vec::new(),
+            count_objects: false,
         }
     }
 }
@@ -43,7 +68,45 @@ pub struct Settings {
     pub iou: f32,
     /// Above 0. None: every frame that comes is looked at.
     pub max_results_per_second: Option<f64>,
+    /// Each with a name of its own.
+    pub zones: Vec<Zone>,
+    /// Whether the objects that enter and leave the picture are counted.
+    pub count_objects: bool,
     filter: Filter,
+}
+
+/// A part of the picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Zone {
+    /// What events and counts call it.
+    pub name: String,
+    /// Its corners in turn, x and y in parts of the picture, 0 to 1.
+    pub polygon: Vec<[f32; 2]>,
+    /// What it is about.
+    pub labels: Classes,
+}
+
+impl Zone {
+    /// Whether it is the zone of this definition. Its labels may be others: whom it is about may change while it goes on.
+    #[must_use]
+    pub fn is(&self, name: &str, polygon: &[[f32; 2]]) -> bool {
+        self.name == name && self.polygon == polygon
+    }
+}
+
+/// Some of the detector's classes, or all.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Classes {
+    /// Class by class; empty means all.
+    wanted: Vec<bool>,
+}
+
+impl Classes {
+    /// Whether the class is one of them.
+    #[must_use]
+    pub fn wants(&self, class: u32) -> bool {
+        self.wanted.is_empty() || self.wanted.get(class as usize).copied().unwrap_or(false)
+    }
 }
 
 /// What of the model's outputs is of interest at all.
@@ -51,15 +114,14 @@ pub struct Settings {
 pub struct Filter {
     /// Below this score nothing is, neither as a detection nor to the tracker.
     pub least_score: f32,
-    /// Class by class; empty means all.
-    wanted: Vec<bool>,
+    classes: Classes,
 }
 
 impl Filter {
     /// Whether the settings ask for the class.
     #[must_use]
     pub fn wants(&self, class: u32) -> bool {
-        self.wanted.is_empty() || self.wanted.get(class as usize).copied().unwrap_or(false)
+        self.classes.wants(class)
     }
 }
 
@@ -81,9 +143,11 @@ impl Settings {
         {
             return Err(format!("settings.max_results_per_second: {rate} is not above 0"));
         }
-        let filter = Filter { least_score: raw.score.min(LOW_SCORE), wanted: wanted(&raw.labels)? };
-        let Raw { model, score, iou, max_results_per_second, .. } = raw;
-        Ok(Self { model, score, iou, max_results_per_second, filter })
+        let classes = classes(&raw.labels, &COCO_80, "settings.labels")?;
+        let filter = Filter { least_score: raw.score.min(LOW_SCORE), classes };
+        let zones = zones(&raw)?;
+        let Raw { model, score, iou, max_results_per_second, count_objects, .. } = raw;
+        Ok(Self { model, score, iou, max_results_per_second, zones, count_objects, filter })
     }
 
     /// What of the model's outputs is of interest.
@@ -93,12 +157,60 @@ impl Settings {
     }
 }
 
-fn wanted(names: &[String]) -> Result<Vec<bool>, String> {
+fn classes<K: AsRef<str>>(names: &[String], known: &[K], path: &str) -> Result<Classes, String> {
     if names.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Classes { wanted: Vec::new() });
     }
-    labels::check(names, &COCO_80, "settings.labels")?;
-    Ok(COCO_80.iter().map(|label| names.iter().any(|name| name == label)).collect())
+    labels::check(names, known, path)?;
+    let wanted = COCO_80.iter().map(|label| names.iter().any(|name| name == label)).collect();
+    Ok(Classes { wanted })
+}
+
+fn zones(raw: &Raw) -> Result<Vec<Zone>, String> {
+    if raw.zones.len() > MOST_ZONES {
+        return Err(format!("settings.zones: {} are more than {MOST_ZONES}", raw.zones.len()));
+    }
+    let mut zones: Vec<Zone> = Vec::new();
+    for (n, RawZone { name, polygon, labels }) in raw.zones.iter().enumerate() {
+        let path = format!("settings.zones[{n}]");
+        let letters = name.chars().count();
+        if !(1..=LONGEST_NAME).contains(&letters) || name.chars().any(char::is_control) {
+            return Err(format!("{path}.name: {name:?} is not 1 to {LONGEST_NAME} letters in one line"));
+        }
+        if zones.iter().any(|zone| zone.name == *name) {
+            return Err(format!("{path}.name: another zone is called {name:?} too"));
+        }
+        check_polygon(polygon, &format!("{path}.polygon"))?;
+        let path = format!("{path}.labels");
+        let labels = match raw.labels.as_slice() {
+            [] => classes(labels, &COCO_80, &path)?,
+            looked_for => classes(labels, looked_for, &path)?,
+        };
+        zones.push(Zone { name: name.clone(), polygon: polygon.clone(), labels });
+    }
+    Ok(zones)
+}
+
+fn check_polygon(polygon: &[[f32; 2]], path: &str) -> Result<(), String> {
+    let corners = polygon.len();
+    if !CORNERS.contains(&corners) {
+        return Err(format!("{path}: {corners} corners are not {} to {}", CORNERS.start(), CORNERS.end()));
+    }
+    let outside = |corner: &[f32; 2]| !corner.iter().all(|part| (0.0..=1.0).contains(part));
+    if let Some((n, corner)) = polygon.iter().enumerate().find(|(_, corner)| outside(corner)) {
+        return Err(format!("{path}[{n}]: {corner:?} is not in parts of the picture, 0 to 1"));
+    }
+    // Twice the area, by the shoelace formula.
+    let next = polygon.iter().cycle().skip(1);
+    let area: f64 = polygon.iter().zip(next).map(|(a, b)| cross(*a, *b)).sum();
+    if area.abs() < LEAST_AREA {
+        return Err(format!("{path}: has no area"));
+    }
+    Ok(())
+}
+
+fn cross([ax, ay]: [f32; 2], [bx, by]: [f32; 2]) -> f64 {
+    f64::from(ax) * f64::from(by) - f64::from(bx) * f64::from(ay)
 }
 
 /// The JSON Schema of the settings.
@@ -134,6 +246,50 @@ pub fn schema() -> Value {
                 "exclusiveMinimum": 0,
                 "default": default.max_results_per_second,
                 "description": "Look at no more frames than this a second of the stream. Null: at every frame that comes."
+            },
+            "zones": {
+                "type": "array",
+                "maxItems": MOST_ZONES,
+                "items": zone_schema(),
+                "default": [],
+                "description": "Parts of the picture. What enters and leaves one is an event, and is counted."
+            },
+            "count_objects": {
+                "type": "boolean",
+                "default": default.count_objects,
+                "description": "Whether the objects that enter and leave the picture are counted, by label."
+            }
+        }
+    })
+}
+
+fn zone_schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["name", "polygon"],
+        "properties": {
+            "name": {
+                "type": "string", "minLength": 1, "maxLength": LONGEST_NAME,
+                "description": "What events and counts call it. No other zone is called so."
+            },
+            "polygon": {
+                "type": "array",
+                "minItems": CORNERS.start(),
+                "maxItems": CORNERS.end(),
+                "items": {
+                    "type": "array",
+                    "items": { "type": "number", "minimum": 0, "maximum": 1 },
+                    "minItems": 2,
+                    "maxItems": 2
+                },
+                "description": "The corners in turn, x and y in parts of the picture: [0,0] is its upper left."
+            },
+            "labels": {
+                "type": "array",
+                "items": { "enum": COCO_80.to_vec() },
+                "default": [],
+                "description": "What it is about. None: all that is looked for."
             }
         }
     })
@@ -142,6 +298,7 @@ pub fn schema() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ocelli_sdk::testing::Schema;
 
     #[test]
     fn every_setting_is_optional() {
@@ -168,6 +325,31 @@ mod tests {
             (r#"{"labels":"person"}"#, "settings.labels: "),
             (r#"{"model":"yolo"}"#, "nanodet-g-320"),
             (r#"{"treshold":0.4}"#, "unknown field `treshold`"),
+            (r#"{"zones":[{"name":"a"}]}"#, "settings.zones[0]: missing field `polygon`"),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0]]}]}"#, "settings.zones[0].polygon: 2 corners "),
+            (
+                r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1.1]]}]}"#,
+                "settings.zones[0].polygon[2]: [1.0, 1.1] ",
+            ),
+            (
+                r#"{"zones":[{"name":"a","polygon":[[0,0],[0.5,0.5],[1,1]]}]}"#,
+                "settings.zones[0].polygon: has no area",
+            ),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1,1]]}]}"#, "settings.zones[0].polygon[2]"),
+            (r#"{"zones":[{"name":"","polygon":[[0,0],[1,0],[1,1]]}]}"#, "settings.zones[0].name: \"\" "),
+            (
+                r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]]},{"name":"a","polygon":[[0,0],[1,0],[0,1]]}]}"#,
+                "settings.zones[1].name: another zone is called \"a\" too",
+            ),
+            (
+                r#"{"labels":["person"],"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]],"labels":["car"]}]}"#,
+                "settings.zones[0].labels[0]: no label \"car\"; there are \"person\"",
+            ),
+            (
+                r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]],"line":1}]}"#,
+                "settings.zones[0].line: unknown field",
+            ),
+            (r#"{"count_objects":1}"#, "settings.count_objects: "),
         ];
         for (json, expected) in cases {
             let error = Settings::read(json).unwrap_err();
@@ -194,5 +376,55 @@ mod tests {
         let error = Settings::read(r#"{"?":0}"#).unwrap_err();
         assert_eq!(error.matches('`').count(), 2 * (properties.len() + 1), "{error}");
         assert!(properties.keys().all(|name| error.contains(&format!("`{name}`"))), "{error}");
+    }
+
+    #[test]
+    fn there_are_no_more_zones_than_a_look_has_time_for() {
+        let zones = |count: usize| {
+            let zone = |n| json!({ "name": format!("zone {n}"), "polygon": [[0, 0], [1, 0], [1, 1]] });
+            json!({ "zones": (0..count).map(zone).collect::<Vec<_>>() }).to_string()
+        };
+        assert_eq!(Settings::read(&zones(MOST_ZONES)).unwrap().zones.len(), MOST_ZONES);
+        assert_eq!(
+            Settings::read(&zones(MOST_ZONES + 1)).unwrap_err(),
+            "settings.zones: 33 are more than 32"
+        );
+        let schema = Schema::read(&schema().to_string()).unwrap();
+        assert_eq!(schema.check(&zones(MOST_ZONES)), Ok(()));
+        assert!(schema.check(&zones(MOST_ZONES + 1)).is_err());
+    }
+
+    #[test]
+    fn the_schema_takes_what_the_settings_take_and_refuses_the_rest() {
+        let schema = Schema::read(&schema().to_string()).unwrap();
+        let every_key = r#"{"model":"nanodet-g-320","score":0.25,"iou":0.3,"labels":["person","car"],
+            "max_results_per_second":0.5,"count_objects":true,
+            "zones":[{"name":"door","polygon":[[0,0],[0.5,0.25],[1,1]],"labels":["person"]},
+                     {"name":"yard","polygon":[[0,0],[1,0],[1,1],[0,1]]}]}"#;
+        for settings in
+            ["{}", r#"{"score":1,"labels":[],"max_results_per_second":null,"zones":[]}"#, every_key]
+        {
+            assert_eq!(schema.check(settings), Ok(()));
+            assert!(Settings::read(settings).is_ok(), "{settings}");
+        }
+        let wrong = [
+            (r#"{"score":9}"#, "/score"),
+            (r#"{"iou":0}"#, "/iou"),
+            (r#"{"model":"yolo"}"#, "/model"),
+            (r#"{"labels":["persn"]}"#, "/labels/0"),
+            (r#"{"max_results_per_second":0}"#, "/max_results_per_second"),
+            (r#"{"treshold":0.4}"#, "treshold"),
+            (r#"{"zones":[{"name":"a"}]}"#, "/zones/0"),
+            (r#"{"zones":[{"name":"","polygon":[[0,0],[1,0],[1,1]]}]}"#, "/zones/0/name"),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0]]}]}"#, "/zones/0/polygon"),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,-1]]}]}"#, "/zones/0/polygon/2/1"),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1]]}]}"#, "/zones/0/polygon/2"),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]],"line":1}]}"#, "line"),
+            (r#"{"count_objects":"all"}"#, "/count_objects"),
+        ];
+        for (settings, place) in wrong {
+            assert!(schema.check(settings).is_err_and(|error| error.contains(place)), "{settings}");
+            assert!(Settings::read(settings).is_err(), "{settings}");
+        }
     }
 }

@@ -1,21 +1,35 @@
-//! The state that outlives a change of the pipeline's version or settings: tracks, the next number, the pace.
+//! The state that outlives a change of the pipeline's version or settings: tracks, the next number, the pace, what is in which
+//! zone, and what is not told yet.
 
 use ocelli_sdk::nanodet;
-use ocelli_sdk::track::{State, Tracker};
+use ocelli_sdk::track::{State, TrackInfo, Tracker};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
+use crate::happening::{Happening, MOST_WAITING, Waiting};
+use crate::settings::MOST_ZONES;
+use crate::zones::{self, Zones};
 
-/// Raised with every change of [`Snapshot`] or of the tracker's state that an older version cannot read.
-const FORMAT: u32 = 1;
+/// Raised with every change of [`Snapshot`] or of what is in it that an older version cannot read.
+const FORMAT: u32 = 2;
+
+/// The format of version 0.1, which has no zones; all else is as in [`FORMAT`].
+const WITHOUT_ZONES: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot<S> {
     /// First, so that it can be told from the formats of other versions.
     format: u32,
     pipeline: String,
+    /// Of the pipeline that gave it.
+    #[serde(default)]
+    version: String,
     next_due: Option<u64>,
     tracker: S,
+    #[serde(default)]
+    zones: Vec<zones::State>,
+    #[serde(default)]
+    waiting: Vec<Happening>,
 }
 
 /// The only part that every format has.
@@ -31,15 +45,18 @@ pub fn write(engine: &Engine) -> Vec<u8> {
     let snapshot = Snapshot {
         format: FORMAT,
         pipeline: env!("CARGO_PKG_NAME").into(),
+        version: env!("CARGO_PKG_VERSION").into(),
         next_due: engine.pace.next(),
         tracker: engine.tracker.state(),
+        zones: engine.zones.state(),
+        waiting: engine.waiting.iter().cloned().collect(),
     };
     // Plain records with text keys always serialise; no state would mean to start afresh.
     serde_json::to_vec(&snapshot).unwrap_or_default()
 }
 
-/// Goes on from what [`write()`] gave, in an engine with settings of its own. No state leaves the engine as it
-/// is.
+/// Goes on from what [`write()`] gave, in an engine with settings of its own: tracks as they are; zones whose name and polygon
+/// are still the same with what is in them. No state leaves the engine as it is.
 ///
 /// # Errors
 /// Says why the state of `version` cannot be taken over; the engine is as before.
@@ -54,18 +71,53 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
     if pipeline != own {
         return Err(refuse(format!("it is of the pipeline {pipeline:?}, this is {own}")));
     }
-    if format != FORMAT {
-        return Err(refuse(format!("its format is {format}, this version reads {FORMAT}")));
+    if ![WITHOUT_ZONES, FORMAT].contains(&format) {
+        let newer = if format > FORMAT { ", so the version that gave it is newer" } else { "" };
+        let own = env!("CARGO_PKG_VERSION");
+        return Err(refuse(format!(
+            "its format is {format}{newer}; version {own} reads {WITHOUT_ZONES} and {FORMAT}"
+        )));
     }
     let snapshot: Snapshot<State> = serde_json::from_slice(state).map_err(unreadable)?;
     let config = engine.tracker.config().clone();
     let tracker = Tracker::resume(config, snapshot.tracker).map_err(refuse)?;
-    if let Some(track) = tracker.tracks().iter().find(|t| t.class as usize >= nanodet::CLASSES) {
+    let tracks = tracker.tracks();
+    if let Some(track) = tracks.iter().find(|t| !is_known(t)) {
         return Err(refuse(format!("track {} is of the unknown class {}", track.id, track.class)));
     }
+    let count = snapshot.zones.len();
+    if count > MOST_ZONES {
+        return Err(refuse(format!("{count} zones are more than {MOST_ZONES}")));
+    }
+    let settings = &engine.settings.zones;
+    let zones = Zones::resume(settings, &snapshot.zones, &tracks).map_err(refuse)?;
+    let kept = |name: &str| snapshot.zones.iter().any(|state| state.name() == name && zones.keep(state));
+    let waiting = waiting(snapshot.waiting, kept).map_err(refuse)?;
     engine.tracker = tracker;
     engine.pace.resume(snapshot.next_due);
+    (engine.zones, engine.waiting) = (zones, waiting);
     Ok(())
+}
+
+/// What is still to be told: all but what is about zones that are no more.
+fn waiting(happenings: Vec<Happening>, kept: impl Fn(&str) -> bool) -> Result<Waiting, String> {
+    let count = happenings.len();
+    if count > MOST_WAITING {
+        return Err(format!("{count} events to be told are more than {MOST_WAITING}"));
+    }
+    let sound = |h: &Happening| is_known(&h.track) && h.track.score.is_finite() && h.track.bbox.is_proper();
+    if let Some(happening) = happenings.iter().find(|h| !sound(h)) {
+        return Err(format!(
+            "an event to be told, of track {}, is none of this pipeline",
+            happening.track.id
+        ));
+    }
+    let told = happenings.into_iter().filter(|h| h.zone().is_none_or(&kept));
+    Ok(Waiting::resume(told.collect()))
+}
+
+fn is_known(track: &TrackInfo) -> bool {
+    (track.class as usize) < nanodet::CLASSES
 }
 
 #[cfg(test)]
@@ -86,7 +138,7 @@ mod tests {
         let time = n * 100_000_000;
         engine
             .is_due(time)
-            .then(|| format!("{:?}", engine.finish(time, vec![at(step, 0), at(300.0 - step, 2)])))
+            .then(|| format!("{:?}", engine.finish(time, (640, 480), vec![at(step, 0), at(300.0 - step, 2)])))
     }
 
     #[test]
@@ -123,7 +175,11 @@ mod tests {
             serde_json::to_vec(&state).unwrap()
         };
         let cases = [
-            (spoilt("/format", 2.into()), "its format is 2, this version reads 1"),
+            (
+                spoilt("/format", 3.into()),
+                "its format is 3, so the version that gave it is newer; version 0.2.0 reads 1 and 2",
+            ),
+            (spoilt("/format", 0.into()), "its format is 0; version"),
             (spoilt("/pipeline", "line-count".into()), "pipeline \"line-count\""),
             (spoilt("/tracker/tracks/0/class", 80.into()), "unknown class 80"),
             (spoilt("/tracker/next_id", 1.into()), "track 0 of 2"),

@@ -34,7 +34,8 @@
 //!             name: "darkness".into(),
 //!             version: env!("CARGO_PKG_VERSION").into(),
 //!             models: vec![],
-//!             settings_schema: r#"{"type":"object","properties":{"below":{"type":"integer"}}}"#.into(),
+//!             settings_schema: r#"{"type":"object","additionalProperties":false,
+//!                 "properties":{"below":{"type":"integer","minimum":0,"maximum":255}}}"#.into(),
 //!         }
 //!     }
 //!
@@ -68,19 +69,26 @@
 //! | [`nn`] | models by name, their outputs as numbers |
 //! | [`letterbox`], [`geometry`] | from the tensor's pixels to the frame's |
 //! | [`nms`] | score filter over a model's class scores, non-maximum suppression |
+//! | [`boxes`] | the same done by the host, which copies only the rows that matter |
 //! | [`nanodet`], [`labels`] | boxes of the NanoDet detectors, the COCO labels |
 //! | [`centerface`], [`align`], [`faceres`] | faces with landmarks, faces in one position, what a face says |
 //! | [`embedding`], [`classifier`] | vectors of length 1 and their likeness, the best classes |
 //! | [`track`] | ByteTrack: the same number for the same object from frame to frame |
 //! | [`pace`] | how many frames a second are looked at |
 //! | [`settings`] | typed settings with errors that name the field |
+//! | [`store`] | what has to outlive a restart: the session's own keys and values |
 //! | [`log`] | the camera's log |
+//! | `testing` | with the feature of this name, for tests: whether settings fit the schema that is described |
 //! | [`bindings`] | the generated interface, for what the above does not cover |
 //!
-//! Everything but the calls to the host compiles and can be tested natively.
+//! A component imports of the host only what its code uses.
+//!
+//! Everything but the calls to the host compiles and can be tested natively; the log and the store have
+//! natively a stand-in.
 
 pub mod align;
 pub mod bindings;
+pub mod boxes;
 pub mod centerface;
 pub mod classifier;
 pub mod embedding;
@@ -97,6 +105,9 @@ pub mod nn;
 pub mod pace;
 mod pipeline;
 pub mod settings;
+pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod track;
 mod types;
 

@@ -56,16 +56,24 @@ pub struct Outputs {
 }
 
 impl Outputs {
+    /// An output as it lies with the host, for [`boxes`](crate::boxes).
+    ///
+    /// # Errors
+    /// The model has no output of that name.
+    pub fn tensor(&self, name: &str) -> Result<&Tensor, String> {
+        let found = self.outputs.iter().find(|(output, _)| output == name);
+        found.map(|(_, tensor)| tensor).ok_or_else(|| {
+            let names: Vec<_> = self.outputs.iter().map(|(name, _)| name.as_str()).collect();
+            format!("model {} has no output {name:?}, it has {}", self.model, names.join(", "))
+        })
+    }
+
     /// Copies an output of type f32 to the pipeline.
     ///
     /// # Errors
     /// The model has no output of that name, or one of another type.
     pub fn floats(&self, name: &str) -> Result<Floats, String> {
-        let found = self.outputs.iter().find(|(output, _)| output == name);
-        let (_, tensor) = found.ok_or_else(|| {
-            let names: Vec<_> = self.outputs.iter().map(|(name, _)| name.as_str()).collect();
-            format!("model {} has no output {name:?}, it has {}", self.model, names.join(", "))
-        })?;
+        let tensor = self.tensor(name)?;
         let ty = tensor.ty();
         if ty != TensorType::Fp32 {
             return Err(format!("output {name} of model {} is of type {ty:?}, not f32", self.model));

@@ -10,15 +10,19 @@ pub trait Pipeline: Sized + 'static {
     /// on state.
     fn describe() -> Description;
 
-    /// Makes the pipeline. Called once, before the first frame. `settings` is a JSON object; read it with
-    /// [`settings::parse`](crate::settings::parse).
+    /// Makes the pipeline. Called once, before the first frame. `settings` is a JSON object that fits the schema
+    /// of [`Pipeline::describe`]; read it with [`settings::parse`](crate::settings::parse).
+    ///
+    /// A deployment also makes pipelines that are dropped after a rehearsal. What these write to the
+    /// [store](crate::store) is thrown away, and the store may change between this call and
+    /// [`Pipeline::restore`], so read there what has to be up to date.
     ///
     /// # Errors
     /// Settings that make no sense, a model that cannot be loaded. The deployment fails with this text.
     fn new(settings: &str) -> Result<Self, String>;
 
     /// Looks at one frame. Called for each frame that the pipeline gets, in presentation order; frames may be
-    /// missing, so measure time by [`Frame::presentation_time`].
+    /// missing ([`Frame::skipped`] says how many), so measure time by [`Frame::presentation_time`].
     ///
     /// # Errors
     /// The frame counts as failed and the pipeline gets the next one.
@@ -33,17 +37,21 @@ pub trait Pipeline: Sized + 'static {
         Err(format!("{} answers no commands", Self::describe().name))
     }
 
-    /// The state that a following version should go on from. Empty, as by default, for a pipeline that keeps
-    /// none.
+    /// The state that a following version should go on from: what is in view now, with the format of these
+    /// bytes, so that another version can refuse them with words. What has to outlive a crash belongs into the
+    /// [store](crate::store). Empty, as by default, for a pipeline that keeps none. The pipeline may be called
+    /// again afterwards.
     fn snapshot(&mut self) -> Vec<u8> {
         Vec::new()
     }
 
     /// Takes over what another instance's [`Pipeline::snapshot`] gave; `version` is that instance's version.
-    /// Called after [`Pipeline::new`]. By default the state is dropped and the pipeline starts afresh.
+    /// Called after [`Pipeline::new`] and before the first frame. By default the state is dropped and the pipeline
+    /// starts afresh.
     ///
     /// # Errors
-    /// State that cannot be taken over; the swap is undone and the operator reads this text.
+    /// State that cannot be taken over. The operator reads this text, and the host's settings say whether the
+    /// version before goes on or a fresh instance of this one begins without.
     fn restore(&mut self, version: &str, state: &[u8]) -> Result<(), String> {
         let _ = (version, state);
         Ok(())

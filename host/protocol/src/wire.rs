@@ -46,6 +46,11 @@ pub enum WireError {
     Io(#[from] io::Error),
 }
 
+/// A value as it lies in a payload; [`decode`] takes it apart.
+pub fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, WireError> {
+    Ok(postcard::to_stdvec(value)?)
+}
+
 /// The header and the message, ready to be written before its payload of `payload` bytes.
 pub fn encode<M: Serialize>(message: &M, payload: usize) -> Result<Vec<u8>, WireError> {
     let mut bytes = postcard::to_extend(message, vec![0; HEADER])?;

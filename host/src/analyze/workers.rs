@@ -72,6 +72,8 @@ impl Bench for Workers {
                 decode: Decode::default(),
                 terms: limits.service_for_pictures(share),
                 limits,
+                standby: false,
+                kept: None,
             };
             let (worker, outbox, attachment) =
                 environment.launch(launch).await.map_err(|error| passing(format!("{error:#}")))?;
@@ -156,7 +158,7 @@ impl Process {
     async fn next(&mut self) -> Result<FromWorker, Unfit> {
         loop {
             tokio::select! {
-                received = self.worker.inbox.recv() => match self.watched.message(received)? {
+                received = self.worker.inbox.recv() => match self.watched.message(received)?.0 {
                     FromWorker::Alive { .. } => {}
                     FromWorker::Log { level, context, message, frame: _ } => {
                         log(&self.name, &self.deployment, level, &context, &message, None);

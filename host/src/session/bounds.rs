@@ -78,11 +78,11 @@ fn bytes(detection: &Detection) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use ocelli_protocol::worker::{Rect, Stations};
 
-    fn limits() -> WorkerLimits {
+    pub(in crate::session) fn limits() -> WorkerLimits {
         WorkerLimits {
             memory: 0,
             open_files: 0,

@@ -24,12 +24,16 @@ pub(crate) struct Launch<'a> {
     /// What it gets of the inference process.
     pub(crate) terms: Terms,
     pub(crate) limits: Limits,
+    /// Whether it stands by.
+    pub(crate) standby: bool,
+    /// What the session's store holds, encoded; none for single pictures.
+    pub(crate) kept: Option<Vec<u8>>,
 }
 
 impl Environment {
     /// Starts a worker and tells it what to run. Its place at the inference process has to live as long as it does.
     pub(crate) async fn launch(&self, launch: Launch<'_>) -> anyhow::Result<(Worker, Outbox, Attachment)> {
-        let Launch { name, component, settings, mode, decode, terms, limits } = launch;
+        let Launch { name, component, settings, mode, decode, terms, limits, standby, kept } = launch;
         let attachment = self.inference.attach(name, terms).await?;
         let (mut worker, mut outbox) = Worker::start(&self.programs, name, &attachment, component)?;
         if let Some(groups) = &self.groups {
@@ -45,9 +49,12 @@ impl Environment {
             decode,
             limits: limits.worker,
             heartbeat_ms: u32::try_from(Health::interval(limits.health).as_millis()).unwrap_or(u32::MAX),
-            standby: false,
+            standby,
         };
         outbox.send(&ToWorker::Start(start), &[]).await?;
+        if let Some(kept) = kept {
+            outbox.send(&ToWorker::Adopt, &kept).await?;
+        }
         Ok((worker, outbox, attachment))
     }
 }

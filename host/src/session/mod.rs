@@ -17,13 +17,20 @@
 pub(crate) mod bounds;
 mod cgroup;
 pub mod change;
+mod changeover;
+mod compare;
+mod feed;
+mod green;
 mod health;
+mod kept;
 pub mod latency;
 mod launch;
+mod member;
 mod phase;
 mod run;
 mod sandbox;
-mod serving;
+mod serve;
+mod swap;
 mod totals;
 pub(crate) mod watched;
 mod worker;
@@ -47,7 +54,9 @@ use crate::config::source::Source;
 use crate::config::{Config, Sandbox};
 use crate::event::{Hub, State};
 use crate::inference::{Inference, Share, Terms};
+use crate::journal::Journal;
 use crate::source::Sources;
+use change::{Swap, Trial};
 use latency::Latencies;
 pub(crate) use launch::Launch;
 pub use sandbox::check_sandbox;
@@ -255,6 +264,7 @@ pub(crate) struct Environment {
     pub(crate) sources: Sources,
     pub(crate) inference: Inference,
     pub(crate) hub: Hub,
+    pub(crate) journal: Journal,
     pub(crate) groups: Option<ControlGroups>,
     /// Those of the config in force.
     limits: Mutex<Limits>,
@@ -283,6 +293,8 @@ pub(crate) struct Limits {
     /// Whether a worker that is not confined as it should be may run.
     sandbox: Sandbox,
     cleanup: Duration,
+    /// Those of a change beside a running worker.
+    swap: swap::Terms,
     sessions: usize,
 }
 
@@ -314,6 +326,12 @@ impl Limits {
             health: Duration::from_secs(config.session_processes.health_check_interval),
             sandbox: config.session_processes.sandbox,
             cleanup: Duration::from_secs(config.session_processes.process_cleanup_timeout),
+            swap: swap::Terms {
+                start: Duration::from_secs(config.deploy.start_timeout_s),
+                first_frame: Duration::from_millis(config.deploy.first_frame_ms),
+                swap: Duration::from_millis(config.deploy.swap_timeout_ms),
+                probation: Duration::from_secs(config.deploy.probation_s),
+            },
             sessions: config.session_processes.max_concurrent_sessions,
         }
     }
@@ -363,14 +381,6 @@ impl Limits {
             tensor_memory: self.tensor_memory,
         }
     }
-}
-
-/// Stands in for the probation.
-fn prove(trial: change::Trial) {
-    tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let _ = trial.reports.send(change::Report::Proven).await;
-    });
 }
 
 /// What a session's task shows of itself.
@@ -461,7 +471,10 @@ enum Request {
     /// A new start with another spec of the same name.
     Replace {
         spec: Arc<Spec>,
+        trial: Option<Trial>,
     },
+    /// Another version of the pipeline, beside the running one.
+    Swap(Box<Swap>),
     Stop {
         reason: String,
     },
@@ -497,13 +510,12 @@ impl Sessions {
         sources: Sources,
         inference: Inference,
         hub: Hub,
-        journal: crate::journal::Journal,
+        journal: Journal,
         groups: Option<ControlGroups>,
         config: &Config,
     ) -> Self {
-        drop(journal);
         let limits = Mutex::new(Limits::new(config));
-        let environment = Environment { programs, sources, inference, hub, groups, limits };
+        let environment = Environment { programs, sources, inference, hub, journal, groups, limits };
         Self { environment: Arc::new(environment), entries: Arc::default() }
     }
 
@@ -517,12 +529,9 @@ impl Sessions {
         *self.environment.limits.lock().unwrap_or_else(PoisonError::into_inner) = Limits::new(config);
     }
 
-    /// Makes a session and starts it. What it returns closes when the session is over.
-    pub fn start(
-        &self,
-        spec: Spec,
-        trial: Option<change::Trial>,
-    ) -> Result<watch::Receiver<()>, SessionError> {
+    /// Makes a session and starts it. What it returns closes when the session is over. `trial`: whether what it runs lasts is
+    /// to be told.
+    pub fn start(&self, spec: Spec, trial: Option<Trial>) -> Result<watch::Receiver<()>, SessionError> {
         let mut entries = self.entries();
         if entries.contains_key(&spec.id) {
             return Err(SessionError::Exists(spec.id));
@@ -555,14 +564,13 @@ impl Sessions {
         };
         let shared = Arc::new(Shared { spec: Mutex::new(Arc::new(spec)), shown: Mutex::new(shown) });
         let (requests, inbox) = mpsc::channel(REQUESTS);
-        let task = run::Task::new(Arc::clone(&self.environment), Arc::clone(&shared), inbox);
+        let task = run::Task::new(Arc::clone(&self.environment), Arc::clone(&shared), inbox, trial);
         let (running, over) = watch::channel(());
         tokio::spawn(async move {
             task.run().await;
             drop(running);
         });
         entries.insert(id, Entry { shared, requests, ending: false, over: over.clone() });
-        trial.into_iter().for_each(prove);
         Ok(over)
     }
 
@@ -627,22 +635,21 @@ impl Sessions {
 
     /// Gives the session of this name another spec: a fresh worker at once, whatever state it is in. Its subscribers
     /// stay, its events are numbered on, and a source that is the same stays connected.
-    pub async fn replace(&self, spec: Spec, trial: Option<change::Trial>) -> Result<(), SessionError> {
-        trial.into_iter().for_each(prove);
+    pub async fn replace(&self, spec: Spec, trial: Option<Trial>) -> Result<(), SessionError> {
         let spec = Arc::new(spec);
         if self.entries().get(&spec.id).is_some_and(|entry| entry.ending) {
             return Err(SessionError::Unknown(spec.id.clone()));
         }
-        self.request(&spec.id, Request::Replace { spec: Arc::clone(&spec) }).await
+        self.request(&spec.id, Request::Replace { spec: Arc::clone(&spec), trial }).await
     }
 
-    /// Stands in for the change.
-    pub async fn swap(&self, swap: change::Swap) -> Result<(), SessionError> {
-        let change::Swap { spec, reports, .. } = swap;
-        self.replace(spec, None).await?;
-        let _ = reports.try_send(change::Report::Swapped(change::Swapped::default()));
-        prove(change::Trial { fallback: None, reports });
-        Ok(())
+    /// Changes the pipeline of the session of this name while it runs: see [`change`].
+    pub async fn swap(&self, swap: Swap) -> Result<(), SessionError> {
+        let id = swap.spec.id.clone();
+        if self.entries().get(&id).is_some_and(|entry| entry.ending) {
+            return Err(SessionError::Unknown(id));
+        }
+        self.request(&id, Request::Swap(Box::new(swap))).await
     }
 
     /// Ends a session and forgets it. Returns when its worker is gone.

@@ -25,6 +25,8 @@ pub(super) enum Change {
     Served,
     /// The worker is gone, or could not be started.
     WorkerLost(String),
+    /// As `WorkerLost`, of a pipeline on probation: the one before it comes back.
+    GoBack(String),
     /// The source delivers nothing.
     SourceDown(String),
     /// The source delivers.
@@ -79,6 +81,11 @@ impl Life {
                     Phase::Backoff(reason)
                 };
             }
+            // The losses were another pipeline's.
+            (Change::GoBack(reason), _) => {
+                self.losses = 0;
+                self.phase = Phase::Backoff(reason);
+            }
             (Change::SourceDown(reason), _) => self.source_down = Some(reason),
             (Change::SourceUp, _) => self.source_down = None,
         }
@@ -117,6 +124,7 @@ mod tests {
             Just(Change::WorkerReady),
             Just(Change::Served),
             Just(Change::WorkerLost("worker".into())),
+            Just(Change::GoBack("worker".into())),
             Just(Change::SourceDown("source".into())),
             Just(Change::SourceUp),
             Just(Change::Restart),
@@ -135,6 +143,9 @@ mod tests {
                 Change::WorkerReady => matches!((from, to), (Starting | Restarting, Running | Degraded)),
                 Change::WorkerLost(_) => {
                     matches!((from, to), (Starting | Running | Degraded | Restarting, Restarting | Failed))
+                }
+                Change::GoBack(_) => {
+                    matches!((from, to), (Starting | Running | Degraded | Restarting, Restarting))
                 }
                 Change::SourceDown(_) => (from, to) == (Running, Degraded),
                 Change::SourceUp => (from, to) == (Degraded, Running),

@@ -1,44 +1,33 @@
-//! The task of one session. [`Task::run`] only loops: it serves, and decides what follows; [`Task::serve`] does the work
-//! of one worker's life.
+//! The task of one session. [`Task::run`] only loops: it serves, and decides what follows. What one worker's life is stands in
+//! [`serve`](super::serve), what happens beside it while the pipeline is changed in [`changeover`](super::changeover).
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ocelli_protocol::confinement::Confinement;
-use ocelli_protocol::limit::Limit;
-use ocelli_protocol::worker::{Counters, FromWorker, Level, Mode, Pacing};
 use rand::Rng;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use super::bounds;
-use super::launch::Launch;
+use super::change::{Report, Reports, Step, Swap, Trial};
+use super::feed::Feed;
+use super::green::tell;
+use super::kept::Mirror;
 use super::phase::{Change, Life};
-use super::serving::{Note, Serving};
-use super::watched::{Unfit, Watched, failed, log, out_of_turn};
-use super::worker::{Outbox, Worker};
-use super::{Environment, Frames, Limits, READY_TIMEOUT, Request, SessionError, Shared, Spec};
+use super::watched::Unfit;
+use super::{Environment, Request, SessionError, Shared, Spec};
 use crate::event::State;
-use crate::inference::{Attachment, catalogue};
 use crate::source::Subscription;
 
 /// Wait after the first loss of a worker: doubled with each further one in a row, up to the second figure.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// A worker that gives a result this long after it was ready is not in a crash loop. Longer than any wait between starts,
-/// so that a worker that dies on every hundredth frame ends as failed too.
-const STABLE: Duration = Duration::from_secs(10);
-
 /// A wait is lengthened by up to this share, so that sessions that fell together do not start together.
 const JITTER: f64 = 0.25;
 
-/// How long a worker that its session gave up may take to end by itself.
-const END_GRACE: Duration = Duration::from_millis(500);
-
 /// How one worker's life ended.
-enum Ended {
+#[derive(Debug)]
+pub(super) enum Ended {
     /// Asked for.
     Stop(String),
     /// Asked for.
@@ -47,10 +36,32 @@ enum Ended {
     Finished,
     /// Not to be tried again before a person has changed something.
     Failed(String),
+    /// As `Failed`, for the source's sake: no pipeline could do anything about it.
+    SourceFailed(String),
     /// The worker died, said that it cannot go on, or could not be started.
     Lost(String),
     /// The worker hangs or breaks the protocol: it is killed.
     Broken(String),
+}
+
+impl Ended {
+    /// In words, and as a part of a sentence.
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::Stop(reason)
+            | Self::Failed(reason)
+            | Self::SourceFailed(reason)
+            | Self::Lost(reason)
+            | Self::Broken(reason) => reason,
+            Self::Restart => "the session is started anew",
+            Self::Finished => "the file has ended",
+        }
+    }
+
+    /// Whether the pipeline is to blame, or may be.
+    pub(super) fn blames_pipeline(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Lost(_) | Self::Broken(_))
+    }
 }
 
 impl From<Unfit> for Ended {
@@ -62,14 +73,51 @@ impl From<Unfit> for Ended {
     }
 }
 
+/// The state that a pipeline gave: its version, and the bytes.
+pub(super) type Given = (String, Vec<u8>);
+
+/// What the session runs has to last a while before it counts as proven.
+pub(super) struct OnTrial {
+    pub(super) reports: Reports,
+    /// What the session goes back to when it does not, with the state that it gave.
+    pub(super) fallback: Option<(Arc<Spec>, Option<Given>)>,
+    /// When it is proven, once it serves.
+    pub(super) until: Option<Instant>,
+    /// When it was asked for, where it takes the place of one that was not running and has not served yet.
+    pub(super) cold: Option<Instant>,
+}
+
+/// The session goes back to what it ran before.
+pub(super) struct GoingBack {
+    pub(super) reports: Reports,
+    pub(super) reason: String,
+    pub(super) state: Option<Given>,
+}
+
+/// What is left of a lost worker for the one that is to go on in its place.
+pub(super) struct Legacy {
+    pub(super) feed: Feed,
+    /// The last frame that is done with.
+    pub(super) done: Option<u64>,
+}
+
 pub(super) struct Task {
-    environment: Arc<Environment>,
-    shared: Arc<Shared>,
-    spec: Arc<Spec>,
-    requests: mpsc::Receiver<Request>,
-    life: Life,
+    pub(super) environment: Arc<Environment>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) spec: Arc<Spec>,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) life: Life,
     /// The last worker's subscription, kept so that the source's reader lives on until the next one has subscribed.
-    subscription: Option<Subscription>,
+    pub(super) subscription: Option<Subscription>,
+    /// The session's store, once it was asked for.
+    pub(super) mirror: Option<Mirror>,
+    pub(super) trial: Option<OnTrial>,
+    pub(super) going_back: Option<GoingBack>,
+    pub(super) legacy: Option<Legacy>,
+    /// Whether what the session is has given a result.
+    pub(super) worked: bool,
+    /// The end of the worker that was passed over last.
+    pub(super) ending: Option<JoinHandle<()>>,
 }
 
 impl Task {
@@ -77,20 +125,57 @@ impl Task {
         environment: Arc<Environment>,
         shared: Arc<Shared>,
         requests: mpsc::Receiver<Request>,
+        trial: Option<Trial>,
     ) -> Self {
         let spec = shared.spec();
-        Self { environment, shared, spec, requests, life: Life::default(), subscription: None }
+        Self {
+            environment,
+            shared,
+            spec,
+            requests,
+            life: Life::default(),
+            subscription: None,
+            mirror: None,
+            trial: trial.map(OnTrial::from),
+            going_back: None,
+            legacy: None,
+            worked: false,
+            ending: None,
+        }
     }
 
     /// Serves until the session is stopped.
     pub(super) async fn run(mut self) {
         self.show();
+        self.run_until_stopped().await;
+        if let Some(ending) = self.ending.take() {
+            // A name is free again only when all its workers are gone. It failed only where the host itself ends.
+            let _ = ending.await;
+        }
+    }
+
+    async fn run_until_stopped(&mut self) {
         loop {
-            match self.serve().await {
-                Ended::Stop(reason) => return self.change(Change::Stop(reason)),
+            let ended = self.serve().await;
+            if ended.blames_pipeline() && self.goes_back(&ended) {
+                continue;
+            }
+            match ended {
+                Ended::Stop(reason) => {
+                    self.end_trial(|| Report::Unproven {
+                        reason: format!("the session has ended: {reason}"),
+                    });
+                    self.end_going_back();
+                    return self.change(Change::Stop(reason));
+                }
                 Ended::Restart => self.change(Change::Restart),
-                Ended::Finished => self.change(Change::Stop("the file has ended".into())),
-                Ended::Failed(reason) => {
+                Ended::Finished => {
+                    let worked = self.worked;
+                    let ended = || Report::Unproven { reason: "the file has ended".to_owned() };
+                    self.end_trial(|| if worked { Report::Proven } else { ended() });
+                    self.change(Change::Stop("the file has ended".into()));
+                }
+                Ended::Failed(reason) | Ended::SourceFailed(reason) => {
                     self.shared.update(|shown| shown.last_error = Some(reason.clone()));
                     self.change(Change::Fail(reason));
                 }
@@ -101,10 +186,36 @@ impl Task {
                     self.change(Change::WorkerLost(reason));
                 }
             }
+            if let (State::Failed, Some(reason)) = self.life.state() {
+                let reason = reason.to_owned();
+                self.end_trial(|| Report::Unproven { reason });
+            }
             if !self.wait_for_next_start().await {
                 return;
             }
         }
+    }
+
+    /// Makes what the session ran before its own again, where a worker was lost on trial and there is something to go back
+    /// to. Whether it was so.
+    fn goes_back(&mut self, ended: &Ended) -> bool {
+        let reason = ended.reason().to_owned();
+        // The version before it does not start with its state either.
+        self.end_going_back();
+        let Some(trial) = self.trial.take_if(|trial| trial.fallback.is_some()) else { return false };
+        let OnTrial { reports, fallback, .. } = trial;
+        let Some((spec, state)) = fallback else { return false };
+        let (deployment, before) = (&self.spec.deployment.id, &spec.deployment.id);
+        tracing::error!(
+            target: "ocelli::session",
+            session = self.id(), deployment,
+            "worker lost on probation, {before} comes back: {reason}"
+        );
+        self.shared.update(|shown| shown.last_error = Some(reason.clone()));
+        self.change(Change::GoBack(reason.clone()));
+        self.take_over(spec);
+        self.going_back = Some(GoingBack { reports, reason, state });
+        true
     }
 
     /// Waits as long as the session's state asks for. False where the session is over.
@@ -126,300 +237,91 @@ impl Task {
                 },
                 None => self.requests.recv().await,
             };
-            match request {
-                Some(Request::Restart) => {
-                    self.change(Change::Restart);
-                    return true;
-                }
-                Some(Request::Replace { spec }) => {
-                    self.change(Change::Restart);
-                    self.take_over(spec);
-                    return true;
-                }
-                Some(Request::Command { answer, .. }) => {
-                    let _ = answer.send(Err(SessionError::NotRunning(self.id().to_owned())));
-                }
-                Some(Request::Stop { reason }) => {
+            match self.asked_without_worker(request) {
+                None => {}
+                Some(Ended::Stop(reason)) => {
+                    self.end_trial(|| Report::Unproven {
+                        reason: format!("the session has ended: {reason}"),
+                    });
+                    self.end_going_back();
                     self.change(Change::Stop(reason));
                     return false;
                 }
-                None => return false,
-            }
-        }
-    }
-
-    /// One worker's life, from its start to the moment when it is gone.
-    async fn serve(&mut self) -> Ended {
-        let component = match &self.spec.deployment.compiled {
-            Ok(component) => Arc::clone(component),
-            Err(reason) => return Ended::Failed(reason.clone()),
-        };
-        let limits = self.environment.limits();
-        let started = match self.start_worker(&component, limits).await {
-            Ok(started) => started,
-            Err(error) => return Ended::Lost(format!("{error:#}")),
-        };
-        // Each worker has a place of its own at the inference process: what the one before it left unanswered there, or
-        // in its shared memory, stays with that one.
-        let (mut worker, outbox, _attachment) = started;
-        self.shared.update(|shown| {
-            shown.pid = worker.pid();
-            shown.confinement = None;
-            shown.control_group = worker.is_in_group();
-            shown.allowed = limits.worker;
-        });
-        let mut health = limits.watch();
-        let mut outbox = Some(outbox);
-        let mut serving = None;
-        let ended = loop {
-            match &mut serving {
-                None => match self.until_ready(&mut worker, &mut health).await {
-                    Ok(()) => {
-                        let Some((outbox, subscription)) = outbox.take().zip(self.subscription.take()) else {
-                            break Ended::Broken("the worker was ready twice".into());
-                        };
-                        self.change(Change::WorkerReady);
-                        serving = Some(Serving::start(outbox, subscription));
-                    }
-                    Err(ended) => break ended,
-                },
-                Some(serving) => {
-                    if let Some(ended) = self.step(&mut worker, serving, &mut health).await {
-                        break ended;
-                    }
-                }
-            }
-        };
-        if matches!(ended, Ended::Broken(_)) {
-            worker.kill();
-        }
-        // Without its connection the worker ends by itself.
-        drop(outbox);
-        if let Some(serving) = serving {
-            self.subscription = serving.stop(self.id()).await;
-        }
-        let grace =
-            if matches!(ended, Ended::Lost(_)) { END_GRACE } else { self.environment.limits().cleanup };
-        let (status, out_of_memory) = worker.end(grace).await;
-        self.shared.update(|shown| {
-            if out_of_memory {
-                shown.totals.hit(Limit::Memory);
-            }
-            shown.end_worker();
-        });
-        match ended {
-            Ended::Lost(reason) => Ended::Lost(format!("{reason} ({status})")),
-            ended => ended,
-        }
-    }
-
-    async fn start_worker(
-        &mut self,
-        component: &OwnedFd,
-        limits: Limits,
-    ) -> anyhow::Result<(Worker, Outbox, Attachment)> {
-        let (environment, spec) = (Arc::clone(&self.environment), Arc::clone(&self.spec));
-        // Subscribing first lets a cold camera connect while the worker starts. The old subscription goes when the new
-        // one is there, so that the reader does not end in between.
-        self.subscription = Some(environment.sources.subscribe(&spec.source));
-        let live = spec.source.is_live();
-        let launch = Launch {
-            name: &spec.id,
-            component,
-            settings: &spec.settings,
-            mode: Mode::Stream(if live { Pacing::NewestWins } else { Pacing::EveryFrame }),
-            decode: spec.decode,
-            terms: limits.service(spec.priority, live),
-            limits,
-        };
-        environment.launch(launch).await
-    }
-
-    /// Waits until the pipeline is initialised.
-    async fn until_ready(&mut self, worker: &mut Worker, health: &mut Watched) -> Result<(), Ended> {
-        let deadline = tokio::time::Instant::now() + READY_TIMEOUT;
-        loop {
-            tokio::select! {
-                received = worker.inbox.recv() => match health.message(received)? {
-                    FromWorker::Confined(confinement) => self.confined(confinement)?,
-                    FromWorker::Alive { counters, guest_memory } => self.alive(None, counters, guest_memory, health),
-                    FromWorker::Described(description) => {
-                        if self.shared.update(|shown| shown.confinement.is_none()) {
-                            return Err(Ended::Broken("the worker did not say how it is confined".into()));
-                        }
-                        bounds::description(&description).map_err(Ended::Broken)?;
-                        let lacks = catalogue::lacks(&self.environment.inference.models(), &description);
-                        self.shared.update(|shown| shown.description = Some(description));
-                        if let Some(lacks) = lacks {
-                            return Err(Ended::Failed(lacks));
-                        }
-                    }
-                    FromWorker::Ready => return Ok(()),
-                    FromWorker::Log { level, context, message, frame } => self.log(level, &context, &message, frame),
-                    FromWorker::Failed { stage, message, counters, .. } => {
-                        self.shared.update(|shown| shown.totals.count_limits(counters.limits));
-                        return Err(failed(stage, message).into());
-                    }
-                    other => return Err(out_of_turn(&other).into()),
-                },
-                _ = health.looks.tick() => health.look(0)?,
-                request = self.requests.recv() => match request {
-                    Some(Request::Restart) => return Err(Ended::Restart),
-                    Some(Request::Replace { spec }) => {
-                        self.take_over(spec);
-                        return Err(Ended::Restart);
-                    }
-                    Some(Request::Stop { reason }) => return Err(Ended::Stop(reason)),
-                    Some(Request::Command { answer, .. }) => {
-                        let _ = answer.send(Err(SessionError::NotRunning(self.id().to_owned())));
-                    }
-                    None => return Err(Ended::Stop("the host stops".into())),
-                },
-                () = tokio::time::sleep_until(deadline) => {
-                    return Err(Ended::Lost(format!("not ready within {} s", READY_TIMEOUT.as_secs())));
+                Some(_) => {
+                    self.change(Change::Restart);
+                    return true;
                 }
             }
         }
     }
 
-    /// Waits for the next thing to happen and handles it. Some where the worker's life is over.
-    async fn step(
-        &mut self,
-        worker: &mut Worker,
-        serving: &mut Serving,
-        health: &mut Watched,
-    ) -> Option<Ended> {
-        tokio::select! {
-            received = worker.inbox.recv() => match health.message(received) {
-                Ok(message) => self.handle(message, serving, health),
-                Err(unfit) => Some(unfit.into()),
-            },
-            _ = health.looks.tick() => {
-                health.look(serving.sent.units.load(Ordering::Relaxed)).err().map(Ended::from)
+    /// What a request means to a session without a worker that serves: none where it goes on as it does.
+    pub(super) fn asked_without_worker(&mut self, request: Option<Request>) -> Option<Ended> {
+        match request {
+            Some(Request::Restart) => Some(Ended::Restart),
+            Some(Request::Replace { spec, trial }) => {
+                self.replace(spec, trial);
+                Some(Ended::Restart)
             }
-            Some(note) = serving.notes.recv() => self.note(note),
-            request = self.requests.recv() => match request {
-                Some(Request::Restart) => Some(Ended::Restart),
-                Some(Request::Replace { spec }) => {
-                    self.take_over(spec);
-                    Some(Ended::Restart)
-                }
-                Some(Request::Stop { reason }) => Some(Ended::Stop(reason)),
-                Some(Request::Command { request, answer }) => {
-                    serving.ask(self.id(), request, answer);
-                    None
-                }
-                None => Some(Ended::Stop("the host stops".into())),
-            },
+            Some(Request::Swap(swap)) => {
+                self.swap_cold(*swap);
+                Some(Ended::Restart)
+            }
+            Some(Request::Stop { reason }) => Some(Ended::Stop(reason)),
+            Some(Request::Command { answer, .. }) => {
+                let _ = answer.send(Err(SessionError::NotRunning(self.id().to_owned())));
+                None
+            }
+            None => Some(Ended::Stop("the host stops".into())),
         }
     }
 
-    /// What the pump says of the source. Some where the worker's life is over with it.
-    fn note(&mut self, note: Note) -> Option<Ended> {
-        match note {
-            Note::Up => self.change(Change::SourceUp),
-            Note::Down(reason) => {
-                let deployment = &self.spec.deployment.id;
-                tracing::warn!(target: "ocelli::session", session = self.id(), deployment, "source down: {reason}");
-                self.shared.update(|shown| shown.last_error = Some(reason.clone()));
-                self.change(Change::SourceDown(reason));
-            }
-            // A file that cannot be read ends with its fault. One that ends well ends with `Finished`, when the worker
-            // has processed what it has.
-            Note::Ended => return self.life.source_fault().map(|fault| Ended::Failed(fault.to_owned())),
+    /// Makes another spec the session's, for the next worker.
+    pub(super) fn replace(&mut self, spec: Arc<Spec>, trial: Option<Trial>) {
+        self.supersede();
+        self.trial = trial.map(OnTrial::from);
+        self.take_over(spec);
+    }
+
+    /// A change where there is no running version to change places with.
+    fn swap_cold(&mut self, swap: Swap) {
+        let Swap { spec, reports, .. } = swap;
+        tell(&reports, Report::Began(Step::Start));
+        // What has failed is nothing to go back to.
+        let has_failed = matches!(self.life.state().0, State::Failed | State::Stopped);
+        let fallback = (self.worked && !has_failed).then(|| (Arc::clone(&self.spec), None));
+        self.supersede();
+        self.trial = Some(OnTrial { reports, fallback, until: None, cold: Some(Instant::now()) });
+        self.take_over(Arc::new(Spec {
+            deployment: spec.deployment,
+            settings: spec.settings,
+            ..(*self.spec).clone()
+        }));
+    }
+
+    /// Something else takes the place of what is on trial.
+    pub(super) fn supersede(&mut self) {
+        let served = self.trial.as_ref().is_some_and(|trial| trial.until.is_some());
+        let unproven =
+            || Report::Unproven { reason: "another version took its place before it served".to_owned() };
+        self.end_trial(|| if served { Report::Superseded } else { unproven() });
+    }
+
+    /// The trial is over, if there is one.
+    pub(super) fn end_trial(&mut self, report: impl FnOnce() -> Report) {
+        if let Some(trial) = self.trial.take() {
+            tell(&trial.reports, report());
         }
-        None
     }
 
-    fn handle(&mut self, message: FromWorker, serving: &mut Serving, health: &mut Watched) -> Option<Ended> {
-        match message {
-            FromWorker::Result { result, counters } => {
-                if let Err((limit, message)) = bounds::result(&result, &health.limits) {
-                    self.shared.update(|shown| shown.totals.hit(limit));
-                    return Some(Ended::Broken(message));
-                }
-                if serving.since.elapsed() >= STABLE {
-                    self.life.apply(Change::Served);
-                }
-                health.counted(counters);
-                self.shared.update(|shown| {
-                    shown.results += u64::from(result.detections.is_some());
-                    shown.events += result.events.len() as u64;
-                    shown.last_result = Some(Instant::now());
-                    shown.latencies.record(&result.stations);
-                    shown.totals.count(serving.frames(counters), counters.limits);
-                });
-                let (frame, deployment) = (result.frame, &self.spec.deployment.id);
-                if let Err(error) = self.environment.hub.publish_result(self.id(), deployment, result) {
-                    self.shared.update(|shown| shown.last_error = Some(error.to_string()));
-                    self.log(Level::Error, "result", &error.to_string(), Some(frame));
-                }
-            }
-            FromWorker::FrameFailed { frame, message, counters } => {
-                let message = bounds::cause(message);
-                health.counted(counters);
-                self.shared.update(|shown| {
-                    shown.totals.count(serving.frames(counters), counters.limits);
-                    shown.last_error = Some(message.clone());
-                });
-                self.log(Level::Error, "process", &message, Some(frame));
-            }
-            FromWorker::Log { level, context, message, frame } => self.log(level, &context, &message, frame),
-            FromWorker::Alive { counters, guest_memory } => {
-                self.alive(Some(serving), counters, guest_memory, health);
-            }
-            FromWorker::CommandAnswer { id, answer } => match serving.pending.remove(&id) {
-                Some(waiting) => {
-                    let _ = waiting.send(answer.map_err(SessionError::Refused));
-                }
-                None => {
-                    return Some(Ended::Broken(format!("an answer to a question {id} that nobody asked")));
-                }
-            },
-            FromWorker::Finished { counters } if serving.sent.end.load(Ordering::Acquire) => {
-                self.shared.update(|shown| shown.totals.count(serving.frames(counters), counters.limits));
-                // What the pump said before it sent the end may still wait: the fault of a file, that is.
-                let faulty =
-                    std::iter::from_fn(|| serving.notes.try_recv().ok()).find_map(|note| self.note(note));
-                return Some(faulty.unwrap_or(Ended::Finished));
-            }
-            FromWorker::Failed { stage, message, counters, .. } => {
-                self.shared.update(|shown| shown.totals.count(serving.frames(counters), counters.limits));
-                return Some(failed(stage, message).into());
-            }
-            other @ (FromWorker::Finished { .. }
-            | FromWorker::Confined(_)
-            | FromWorker::Described(_)
-            | FromWorker::Ready
-            | FromWorker::Snapshot { .. }
-            | FromWorker::Stored(_)
-            | FromWorker::Decoded { .. }
-            | FromWorker::Rehearsed { .. }
-            | FromWorker::Renewed
-            | FromWorker::Restored(_)
-            | FromWorker::Speaking
-            | FromWorker::Analyzed { .. }) => return Some(out_of_turn(&other).into()),
+    /// It has gone back, without the state.
+    fn end_going_back(&mut self) {
+        if let Some(GoingBack { reports, reason, .. }) = self.going_back.take() {
+            tell(&reports, Report::Returned { reason, with_state: false });
         }
-        None
     }
 
-    /// Takes in how the worker is confined, before anything of the component has run.
-    fn confined(&self, confinement: Confinement) -> Result<(), Ended> {
-        let admitted = self.environment.limits().admit(&confinement);
-        self.shared.update(|shown| shown.confinement = Some(confinement));
-        admitted.map_err(Ended::Failed)
-    }
-
-    fn alive(&self, serving: Option<&Serving>, counters: Counters, guest_memory: u64, health: &mut Watched) {
-        health.counted(counters);
-        self.shared.update(|shown| {
-            shown.guest_memory = guest_memory;
-            let frames = serving.map_or_else(|| Frames::from(counters), |serving| serving.frames(counters));
-            shown.totals.count(frames, counters.limits);
-        });
-    }
-
-    fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         &self.spec.id
     }
 
@@ -429,15 +331,22 @@ impl Task {
             // What is wrong with the old source says nothing of the new one.
             self.life.apply(Change::SourceUp);
             self.shared.update(|shown| shown.source_down = None);
+            self.legacy = None;
         }
+        self.end_going_back();
         // The next pipeline speaks for itself.
         self.shared.update(|shown| shown.description = None);
+        self.worked = false;
+        self.set_spec(spec);
+    }
+
+    pub(super) fn set_spec(&mut self, spec: Arc<Spec>) {
         self.shared.set_spec(Arc::clone(&spec));
         self.spec = spec;
     }
 
     /// Takes a change in, and shows and publishes the state if it is another than before.
-    fn change(&mut self, change: Change) {
+    pub(super) fn change(&mut self, change: Change) {
         let before = (self.life.state().0, self.life.state().1.map(str::to_owned));
         let now = Instant::now();
         self.shared.update(|shown| match &change {
@@ -447,7 +356,7 @@ impl Task {
             Change::SourceUp => shown.source_down = None,
             _ => {}
         });
-        let new_worker = matches!(change, Change::WorkerLost(_) | Change::Restart);
+        let new_worker = matches!(change, Change::WorkerLost(_) | Change::GoBack(_) | Change::Restart);
         self.life.apply(change);
         let (state, reason) = self.life.state();
         if new_worker && matches!(state, State::Restarting | State::Starting) {
@@ -470,10 +379,12 @@ impl Task {
         tracing::info!(target: "ocelli::session", session = self.id(), deployment, %state, reason = told, "session state");
         self.environment.hub.publish_state(self.id(), state, reason.map(str::to_owned));
     }
+}
 
-    /// Writes a line of the worker or its pipeline to the host's log.
-    fn log(&self, level: Level, context: &str, message: &str, frame: Option<u64>) {
-        log(self.id(), &self.spec.deployment.id, level, context, message, frame);
+impl From<Trial> for OnTrial {
+    fn from(trial: Trial) -> Self {
+        let Trial { fallback, reports } = trial;
+        Self { reports, fallback: fallback.map(|spec| (Arc::new(spec), None)), until: None, cold: None }
     }
 }
 

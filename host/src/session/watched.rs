@@ -82,14 +82,14 @@ impl Watched {
         Self { limits, health: Health::new(limit, Instant::now()), looks, messages: 0, lines: 0 }
     }
 
-    /// The message, or how the worker's life has ended.
-    pub(crate) fn message(&mut self, received: Option<Received>) -> Result<FromWorker, Unfit> {
+    /// The message with its payload, or how the worker's life has ended.
+    pub(crate) fn message(&mut self, received: Option<Received>) -> Result<(FromWorker, Vec<u8>), Unfit> {
         match received {
-            Some(Ok((message, _))) => {
+            Some(Ok((message, payload))) => {
                 self.messages += 1;
                 self.lines += u64::from(matches!(message, FromWorker::Log { .. }));
                 self.health.sign(Instant::now());
-                Ok(message)
+                Ok((message, payload))
             }
             Some(Err(WireError::Closed)) | None => Err(Unfit::Lost("the connection is closed".into())),
             Some(Err(WireError::Io(error))) => Err(Unfit::Lost(error.to_string())),

@@ -147,6 +147,13 @@ impl Outbox {
         Ok(())
     }
 
+    /// A way that leads to the other end.
+    #[cfg(test)]
+    pub(super) fn pair() -> (Self, OwnedReadHalf) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Self(ours.into_split().1), theirs.into_split().0)
+    }
+
     /// Sends an access unit.
     pub(super) async fn send_unit(&mut self, unit: &Arc<AccessUnit>) -> Result<(), WireError> {
         self.send(&ToWorker::Unit(unit.header.clone()), &unit.data).await

@@ -211,13 +211,13 @@ impl fmt::Debug for Lease {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use ocelli_protocol::worker::Codec;
 
     use super::*;
 
     /// An access unit with a number and `size` bytes; what the other fields hold plays no part.
-    pub(super) fn unit(number: u64, key: bool, size: usize) -> Arc<AccessUnit> {
+    pub(crate) fn unit(number: u64, key: bool, size: usize) -> Arc<AccessUnit> {
         let header = UnitHeader {
             number,
             codec: Codec::H264,

@@ -15,8 +15,8 @@ const STACK: usize = 128 << 10;
 
 /// A thread that sends [`FromWorker::Alive`]. It ends when this is dropped, after the message that it may be sending.
 ///
-/// It takes two locks, each held by others for a moment: the tally's, and the link's. The link is held longer only by a
-/// thread that writes to a full socket, and then the host is the one that does not listen.
+/// It takes two locks, the link's and within it the tally's, each held by others for a moment. The link is held longer only by
+/// a thread that writes to a full socket, and then the host is the one that does not listen.
 pub struct Heartbeat {
     _stop: Sender<()>,
 }
@@ -27,8 +27,10 @@ impl Heartbeat {
         let (stop, stopped) = mpsc::channel::<()>();
         std::thread::Builder::new().name("heartbeat".into()).stack_size(STACK).spawn(move || {
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                let (counters, guest_memory) = (tally.counters(), tally.guest_memory());
-                host.send(&FromWorker::Alive { counters, guest_memory });
+                host.send_as_made(|| FromWorker::Alive {
+                    counters: tally.counters(),
+                    guest_memory: tally.guest_memory(),
+                });
             }
         })?;
         Ok(Self { _stop: stop })

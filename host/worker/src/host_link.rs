@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::wire;
@@ -12,10 +12,12 @@ use ocelli_protocol::worker::{Counters, FromWorker, Level, Stage};
 /// Longest log line in bytes; the rest is cut off. A wasm backtrace of 50 frames stays below it.
 const MAX_LINE: usize = 8 << 10;
 
+type Socket = Box<dyn Write + Send>;
+
 /// Sends messages to the host. Cheap to clone.
 #[derive(Clone)]
 pub struct HostLink {
-    to: Arc<Mutex<Box<dyn Write + Send>>>,
+    to: Arc<Mutex<Socket>>,
 }
 
 impl HostLink {
@@ -36,13 +38,27 @@ impl HostLink {
 
     /// Sends a message with a payload.
     pub fn send_with(&self, message: &FromWorker, payload: &[u8]) {
-        let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = wire::write(&mut *to, message, payload);
+        Self::put(&mut self.lock(), message, payload);
+    }
+
+    /// Makes a message and sends it with nothing in between: what it says is so when the messages before it have been sent,
+    /// and those of other threads come after it. `make` is not to wait.
+    pub fn send_as_made(&self, make: impl FnOnce() -> FromWorker) {
+        let mut to = self.lock();
+        Self::put(&mut to, &make(), &[]);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Socket> {
+        self.to.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(to: &mut Socket, message: &FromWorker, payload: &[u8]) {
+        let sent = wire::write(to, message, payload);
         if let Err(wire::WireError::TooLong { what, length, bound }) = sent {
             let message = format!("a {what} of {length} bytes was dropped: at most {bound} bytes are sent");
             let line =
                 FromWorker::Log { level: Level::Error, context: "worker".into(), message, frame: None };
-            let _ = wire::write(&mut *to, &line, &[]);
+            let _ = wire::write(to, &line, &[]);
         }
     }
 

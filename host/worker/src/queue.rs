@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use ocelli_protocol::worker::Pacing;
+use ocelli_protocol::worker::{Kept, Pacing};
 
 use crate::tally::Tally;
 
@@ -18,6 +18,20 @@ pub enum Work<F> {
         id: u64,
         /// JSON.
         request: String,
+    },
+    /// Take over what the host has kept of the session's store.
+    Adopt(Kept),
+    /// Process a frame of those that are kept, unheard.
+    Rehearse {
+        /// Its number; none: the newest.
+        frame: Option<u64>,
+    },
+    /// Make a fresh instance.
+    Renew,
+    /// What follows is heard.
+    Speak {
+        /// The last frame that another worker has processed.
+        after: Option<u64>,
     },
     /// Hand over the state.
     Snapshot,
@@ -40,6 +54,8 @@ const OTHER_WORK: usize = 64;
 
 struct Inner<F> {
     work: VecDeque<Work<F>>,
+    /// Whoever does the work has done all that was taken out.
+    idle: bool,
     closed: bool,
 }
 
@@ -54,7 +70,7 @@ pub struct WorkQueue<F> {
 impl<F> WorkQueue<F> {
     /// An empty queue that counts what it skips.
     pub fn new(pacing: Pacing, tally: Arc<Tally>) -> Self {
-        let inner = Inner { work: VecDeque::new(), closed: false };
+        let inner = Inner { work: VecDeque::new(), idle: false, closed: false };
         Self { pacing, tally, inner: Mutex::new(inner), changed: Condvar::new() }
     }
 
@@ -82,15 +98,27 @@ impl<F> WorkQueue<F> {
         }
     }
 
-    /// The next work, or none once the queue is closed. Waits while there is none.
+    /// The next work, or none once the queue is closed. Waits while there is none. Whoever asks has done what came before.
     pub fn next(&self) -> Option<Work<F>> {
-        let mut inner = self.wait(self.lock(), |inner| inner.work.is_empty());
+        let mut inner = self.lock();
+        inner.idle = true;
+        if inner.work.is_empty() {
+            self.changed.notify_all();
+            inner = self.wait(inner, |inner| inner.work.is_empty());
+        }
         if inner.closed {
             return None;
         }
+        inner.idle = false;
         let work = inner.work.pop_front();
         self.changed.notify_all();
         work
+    }
+
+    /// Waits until all work is done, and gives whether the queue is still open.
+    pub fn wait_done(&self) -> bool {
+        let inner = self.wait(self.lock(), |inner| !inner.idle || !inner.work.is_empty());
+        !inner.closed
     }
 
     /// Wakes both sides and lets nothing more through.
@@ -121,6 +149,7 @@ fn frames<F>(work: &VecDeque<Work<F>>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn new(pacing: Pacing) -> WorkQueue<u32> {
         WorkQueue::new(pacing, Arc::default())
@@ -169,6 +198,27 @@ mod tests {
         assert!(matches!(queue.next(), Some(Work::End)));
         intake.join().unwrap();
         assert_eq!(queue.tally.counters().skipped_newer, 0);
+    }
+
+    #[test]
+    fn work_is_done_when_more_is_asked_for() {
+        let queue = Arc::new(new(Pacing::EveryFrame));
+        let done = Arc::new(AtomicBool::new(false));
+        queue.push(Work::Frame(1));
+        let worker = std::thread::spawn({
+            let (queue, done) = (Arc::clone(&queue), Arc::clone(&done));
+            move || {
+                assert_eq!(frame(&queue), Some(1));
+                std::thread::yield_now();
+                done.store(true, Ordering::Release);
+                assert!(queue.next().is_none());
+            }
+        });
+        assert!(queue.wait_done());
+        assert!(done.load(Ordering::Acquire));
+        queue.close();
+        worker.join().unwrap();
+        assert!(!queue.wait_done());
     }
 
     #[test]

@@ -209,7 +209,8 @@ impl Work {
             let wants = |class| filter.wants(class);
             found.extend(nanodet::in_frame(&level, filter.least_score, &wants, &picture));
         }
-        let output = self.engine.finish(frame.presentation_ns, found);
+        let size = (picture.width, picture.height);
+        let output = self.engine.finish(frame.presentation_ns, size, found);
         stations.tensor_s += resampled - start;
         stations.model_s += inferred - resampled;
         stations.boxes_s += seconds(ClockId::ThreadCPUTime) - inferred;

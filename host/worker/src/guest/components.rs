@@ -12,15 +12,11 @@ use wit_parser::Resolve;
 
 use crate::engine;
 
-/// The world of a pipeline, and what of WASI the tests import.
-const WORLD: &str = "
-package ocelli:tests;
+/// The folder of the contract's versions.
+pub(crate) const WIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit");
 
-world guest {
-    include ocelli:pipeline/camera-pipeline@0.1.0;
-    import wasi:io/poll@0.2.0;
-    import wasi:clocks/monotonic-clock@0.2.0;
-}
+/// What of WASI the tests import beside a pipeline's world.
+const WASI: &str = "
 
 package wasi:io@0.2.0 {
     interface poll {
@@ -41,6 +37,8 @@ package wasi:clocks@0.2.0 {
 /// A pipeline whose functions do nothing and return what is empty, where they are not given a body. Addresses below 4096
 /// are its own, results lie at [`RESULT`], and what the host writes into its memory lies from 8192 on.
 pub(crate) struct Guest<'a> {
+    /// The versions of the contract for which it exports a pipeline: "0.1.0".
+    pub(crate) contracts: &'a [&'a str],
     /// Imports of the core module.
     pub(crate) imports: &'a str,
     /// Its memory's first size, in pages of 64 KiB.
@@ -60,7 +58,7 @@ pub(crate) const RESULT: u32 = 1024;
 
 /// A guest that does nothing.
 pub(crate) const IDLE: Guest<'static> =
-    Guest { imports: "", pages: 1, items: "", init: "", process: "", snapshot: "" };
+    Guest { contracts: &["0.1.0"], imports: "", pages: 1, items: "", init: "", process: "", snapshot: "" };
 
 /// Sleeping: `$sleep` waits for so many nanoseconds and keeps its handle, `$timer` makes a handle and does not wait.
 pub(crate) const SLEEP: &str = r#"
@@ -71,36 +69,69 @@ pub(crate) const SLEEP: &str = r#"
 
 impl Guest<'_> {
     fn wat(&self) -> String {
-        let Self { imports, pages, items, init, process, snapshot } = self;
-        let pipeline = "ocelli:pipeline/pipeline@0.1.0";
+        let Self { contracts, imports, pages, items, .. } = self;
+        let drops = contracts.iter().map(|version| {
+            format!(
+                r#"(import "ocelli:pipeline/frames@{version}" "[resource-drop]frame"
+                    (func $drop_frame_{version} (param i32)))"#
+            )
+        });
+        let drops: String = drops.collect();
+        let exports: String = contracts.iter().map(|version| self.exports(version)).collect();
         format!(
             r#"(module
-                (import "ocelli:pipeline/frames@0.1.0" "[resource-drop]frame" (func $drop_frame (param i32)))
+                {drops}
                 {imports}
                 (memory (export "memory") {pages})
                 {items}
                 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 8192))
+                {exports}
+            )"#
+        )
+    }
+
+    fn exports(&self, version: &str) -> String {
+        let Self { init, process, snapshot, .. } = self;
+        let pipeline = format!("ocelli:pipeline/pipeline@{version}");
+        format!(
+            r#"
                 (func (export "{pipeline}#describe") (result i32) (i32.const {RESULT}))
                 (func (export "{pipeline}#init") (param i32 i32) (result i32)
                     {init}
                     (i32.const {RESULT}))
                 (func (export "{pipeline}#process") (param i32) (result i32)
                     {process}
-                    (call $drop_frame (local.get 0))
+                    (call $drop_frame_{version} (local.get 0))
                     (i32.const {RESULT}))
                 (func (export "{pipeline}#command") (param i32 i32) (result i32) (i32.const {RESULT}))
                 (func (export "{pipeline}#snapshot") (result i32)
                     {snapshot}
                     (i32.const {RESULT}))
                 (func (export "{pipeline}#restore") (param i32 i32 i32 i32) (result i32) (i32.const {RESULT}))
-            )"#
+            "#
         )
     }
 
     fn component(&self) -> Vec<u8> {
         let mut resolve = Resolve::default();
-        resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/0.1")).unwrap();
-        let package = resolve.push_str("tests.wit", WORLD).unwrap();
+        let mut worlds = String::new();
+        for version in self.contracts {
+            let folder = version.strip_suffix(".0").unwrap();
+            let mut contract = Resolve::default();
+            contract.push_dir(Path::new(WIT).join(folder)).unwrap();
+            resolve.merge(contract).unwrap();
+            worlds += &format!("include ocelli:pipeline/camera-pipeline@{version};\n");
+        }
+        let world = format!(
+            "package ocelli:tests;
+            world guest {{
+                {worlds}
+                import wasi:io/poll@0.2.0;
+                import wasi:clocks/monotonic-clock@0.2.0;
+            }}
+            {WASI}"
+        );
+        let package = resolve.push_str("tests.wit", &world).unwrap();
         let world = resolve.select_world(&[package], Some("guest")).unwrap();
         let mut module = wat::parse_str(self.wat()).unwrap();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();

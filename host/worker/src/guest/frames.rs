@@ -6,10 +6,10 @@ use ocelli_protocol::inference::Element;
 use ocelli_protocol::limit::Limit;
 use wasmtime::component::Resource;
 
-use super::bindings::ocelli::pipeline::frames::{self as wit, FrameError};
 use super::nn::Tensor;
 use super::output::rect;
 use super::state::{HeldRoom, State};
+use super::versions::newest::frames::{self as wit, FrameError};
 use crate::video;
 
 /// Most regions of one batch. More objects than that in one frame are cheaper in two batches than one allocation.
@@ -17,7 +17,12 @@ const MAX_REGIONS: usize = 64;
 
 /// The frame that a component borrows while it processes it.
 #[derive(Debug, Clone)]
-pub struct FrameHandle(pub Arc<video::Frame>);
+pub struct FrameHandle {
+    /// The frame.
+    pub frame: Arc<video::Frame>,
+    /// Frames between the one that the instance got before and this one.
+    pub skipped: u64,
+}
 
 /// An encoded picture.
 #[derive(Debug)]
@@ -48,7 +53,7 @@ impl State {
             &mut [u8],
         ) -> Result<T, video::FrameError>,
     ) -> Fallible<(Resource<Tensor>, T)> {
-        let frame = Arc::clone(&self.table.get(frame)?.0);
+        let frame = Arc::clone(&self.table.get(frame)?.frame);
         let spec = tensor_spec(spec);
         if let Err(error) = spec.check() {
             return Ok(Err(self.frame_error(error)));
@@ -164,23 +169,27 @@ impl wit::HostImage for State {
 
 impl wit::HostFrame for State {
     fn index(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u64> {
-        Ok(self.table.get(&frame)?.0.number)
+        Ok(self.table.get(&frame)?.frame.number)
     }
 
     fn capture_time(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u64> {
-        Ok(self.table.get(&frame)?.0.capture_ns)
+        Ok(self.table.get(&frame)?.frame.capture_ns)
     }
 
     fn presentation_time(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u64> {
-        Ok(self.table.get(&frame)?.0.presentation_ns)
+        Ok(self.table.get(&frame)?.frame.presentation_ns)
     }
 
     fn width(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u32> {
-        Ok(self.table.get(&frame)?.0.picture.width())
+        Ok(self.table.get(&frame)?.frame.picture.width())
     }
 
     fn height(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u32> {
-        Ok(self.table.get(&frame)?.0.picture.height())
+        Ok(self.table.get(&frame)?.frame.picture.height())
+    }
+
+    fn skipped(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u64> {
+        Ok(self.table.get(&frame)?.skipped)
     }
 
     fn tensor(
@@ -226,7 +235,7 @@ impl wit::HostFrame for State {
     }
 
     fn luma(&mut self, frame: Resource<FrameHandle>, width: u32, height: u32) -> Fallible<Vec<u8>> {
-        let frame = Arc::clone(&self.table.get(&frame)?.0);
+        let frame = Arc::clone(&self.table.get(&frame)?.frame);
         let luma = self.resampler.luma(&frame.picture, width, height);
         Ok(luma.map_err(|error| self.frame_error(error)))
     }
@@ -237,7 +246,7 @@ impl wit::HostFrame for State {
         region: Option<wit::Rect>,
         quality: u8,
     ) -> Fallible<Resource<Image>> {
-        let frame = Arc::clone(&self.table.get(&frame)?.0);
+        let frame = Arc::clone(&self.table.get(&frame)?.frame);
         let video::Jpeg { width, height, bytes } =
             match video::jpeg(&frame.picture, region.map(rect), quality) {
                 Ok(encoded) => encoded,

@@ -7,17 +7,17 @@ use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::{Description, FrameResult, Level, Stations};
 use serde_json::{Map, Value};
-use wasmtime::component::{Component, HasSelf, Linker, Resource};
+use wasmtime::component::{Component, Resource};
 use wasmtime::{Engine, Store};
 
-use super::bindings::{CameraPipeline, CameraPipelinePre};
 use super::deadline::{Ticker, bounded, install, start_call};
 use super::frames::FrameHandle;
 use super::limits::Exceeded;
-use super::nn;
 use super::output::{self, MAX_BYTES, MAX_SNAPSHOT};
 use super::state::{MAX_HANDLES, State, Surroundings};
+use super::versions::{Linked, Pipeline};
 use crate::host_link::cut;
+use crate::kept::SharedKept;
 use crate::video::Frame;
 
 /// Why a call into the component brought nothing.
@@ -40,37 +40,41 @@ pub enum CallError {
 pub struct Factory {
     engine: Engine,
     driver: Arc<Driver>,
-    component: CameraPipelinePre<State>,
+    component: Linked,
     surroundings: Surroundings,
 }
 
 impl Factory {
-    /// Links a component. An import that this host does not offer is an error.
+    /// Links a component. A version of the contract that this host does not serve is an error, and so is an import that it
+    /// does not offer.
     pub fn new(
         engine: &Engine,
         component: &Component,
         surroundings: Surroundings,
     ) -> Result<Self, CallError> {
-        let linked = || {
-            let component = CameraPipelinePre::new(linker(engine)?.instantiate_pre(component)?)?;
-            Ok((component, Arc::new(Driver::new(engine)?)))
-        };
+        let linked = || Ok((Linked::new(engine, component)?, Arc::new(Driver::new(engine)?)));
         let (component, driver) = linked().map_err(|error| trap(&error))?;
         Ok(Self { engine: engine.clone(), driver, component, surroundings })
     }
 
-    /// A new instance, with nothing of those before it. A memory over its limit is an error. `settings` is what it finds
-    /// in `wasi:config/store`.
+    /// What the session keeps, for whoever answers for it to the host.
+    pub fn kept(&self) -> &SharedKept {
+        &self.surroundings.kept
+    }
+
+    /// A new instance, with nothing of those before it: what they put into the session's store and the host was not told is
+    /// undone. A memory over its limit is an error. `settings` is what it finds in `wasi:config/store`.
     pub fn instance(&self, settings: Map<String, Value>) -> Result<Instance, CallError> {
         self.surroundings.log.forget_frame();
+        self.surroundings.kept.lock().reset();
         let mut store = Store::new(&self.engine, State::new(self.surroundings.clone(), settings));
         store.limiter(|state| &mut state.limiter);
         store.set_max_component_handles(MAX_HANDLES);
         install(&mut store);
         let driver = Arc::clone(&self.driver);
         let component =
-            driver.run(&mut store, MAX_BYTES, async |store| self.component.instantiate_async(store).await)?;
-        Ok(Instance { driver, store, component })
+            driver.run(&mut store, MAX_BYTES, async |store| self.component.instantiate(store).await)?;
+        Ok(Instance { driver, store, component, last: None })
     }
 }
 
@@ -78,62 +82,51 @@ impl Factory {
 pub struct Instance {
     driver: Arc<Driver>,
     store: Store<State>,
-    component: CameraPipeline,
+    component: Pipeline,
+    /// The number of the frame that it got last.
+    last: Option<u64>,
 }
 
 impl Instance {
     /// What the component says of itself.
     pub fn describe(&mut self) -> Result<Description, CallError> {
-        self.call(MAX_BYTES, async |component, store| {
-            component.ocelli_pipeline_pipeline().call_describe(store).await
-        })
-        .map(output::description)
+        self.call(MAX_BYTES, async |component, store| component.describe(store).await)
     }
 
     /// Gives the component its settings, a JSON object.
     pub fn init(&mut self, settings: &str) -> Result<(), CallError> {
-        self.call(MAX_BYTES, async |component, store| {
-            component.ocelli_pipeline_pipeline().call_init(store, settings).await
-        })?
-        .map_err(refused)
+        self.call(MAX_BYTES, async |component, store| component.init(store, settings).await)?.map_err(refused)
     }
 
     /// Asks the component a question, JSON.
     pub fn command(&mut self, request: &str) -> Result<String, CallError> {
-        self.call(MAX_BYTES, async |component, store| {
-            component.ocelli_pipeline_pipeline().call_command(store, request).await
-        })?
-        .map_err(refused)
+        self.call(MAX_BYTES, async |component, store| component.command(store, request).await)?
+            .map_err(refused)
     }
 
     /// The component's state.
     pub fn snapshot(&mut self) -> Result<Vec<u8>, CallError> {
-        self.call(MAX_SNAPSHOT, async |component, store| {
-            component.ocelli_pipeline_pipeline().call_snapshot(store).await
-        })
+        self.call(MAX_SNAPSHOT, async |component, store| component.snapshot(store).await)
     }
 
     /// Gives the component the state of another instance.
     pub fn restore(&mut self, version: &str, state: &[u8]) -> Result<(), CallError> {
-        self.call(MAX_BYTES, async |component, store| {
-            component.ocelli_pipeline_pipeline().call_restore(store, version, state).await
-        })?
-        .map_err(refused)
+        self.call(MAX_BYTES, async |component, store| component.restore(store, version, state).await)?
+            .map_err(refused)
     }
 
     /// Lets the component process a frame.
-    pub fn process(&mut self, frame: Frame) -> Result<FrameResult, CallError> {
+    pub fn process(&mut self, frame: Arc<Frame>) -> Result<FrameResult, CallError> {
         let submitted = monotonic_ns();
-        let frame = Arc::new(frame);
+        let skipped = skipped(self.last.replace(frame.number), frame.number);
         let state = self.store.data_mut();
         state.log.set_frame(frame.number);
         state.inferred_ns = 0;
-        let handle = state.table.push(FrameHandle(Arc::clone(&frame)));
+        let handle = state.table.push(FrameHandle { frame: Arc::clone(&frame), skipped });
         let handle = handle.map_err(|error| lost(state, &error.into()))?;
         let borrowed = Resource::new_borrow(handle.rep());
-        let returned = self.call(MAX_BYTES, async |component, store| {
-            component.ocelli_pipeline_pipeline().call_process(store, borrowed).await
-        })?;
+        let returned =
+            self.call(MAX_BYTES, async |component, store| component.process(store, borrowed).await)?;
         let state = self.store.data_mut();
         state.table.delete(handle).map_err(|error| lost(state, &error.into()))?;
         let output = output::output(&mut state.table, returned.map_err(refused)?, &state.limits);
@@ -160,20 +153,11 @@ impl Instance {
     fn call<T>(
         &mut self,
         max_returned: usize,
-        call: impl AsyncFnOnce(&CameraPipeline, &mut Store<State>) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&Pipeline, &mut Store<State>) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
         let component = &self.component;
         self.driver.run(&mut self.store, max_returned, async |store| call(component, store).await)
     }
-}
-
-/// All that a component may import.
-fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
-    let mut linker = Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    CameraPipeline::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
-    nn::shadow_tensor_data(&mut linker)?;
-    Ok(linker)
 }
 
 /// Runs calls, each within its limits.
@@ -208,6 +192,11 @@ impl Driver {
             Err(exceeded) => Err(lost(store.data_mut(), &exceeded.into())),
         }
     }
+}
+
+/// Frames between the one that an instance got before and this one. A source that begins again counts from 0 again.
+fn skipped(before: Option<u64>, number: u64) -> u64 {
+    before.map_or(0, |before| number.saturating_sub(before).saturating_sub(1))
 }
 
 /// The component's own words, which may be long.

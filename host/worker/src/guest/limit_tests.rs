@@ -26,17 +26,17 @@ use crate::video::{Frame, Stream, clips};
 const PAGES: u32 = 256;
 
 /// An instance, with what it counts and what it has sent.
-struct Running {
-    instance: Instance,
+pub(super) struct Running {
+    pub(super) instance: Instance,
     tally: Arc<Tally>,
     host: UnixStream,
 }
 
 /// Why a component could not be instantiated, and how often each limit was run into.
-type Unborn = (Option<Limit>, String, Vec<(Limit, u64)>);
+pub(super) type Unborn = (Option<Limit>, String, Vec<(Limit, u64)>);
 
 /// Instantiates a guest. None where nothing can be compiled here.
-fn instantiate(guest: &Guest<'_>, limits: WorkerLimits) -> Option<Result<Running, Unborn>> {
+pub(super) fn instantiate(guest: &Guest<'_>, limits: WorkerLimits) -> Option<Result<Running, Unborn>> {
     instantiate_after(guest, limits, || ())
 }
 
@@ -76,11 +76,11 @@ impl Running {
     }
 
     fn process(&mut self) -> Result<FrameResult, CallError> {
-        self.instance.process(frame())
+        self.instance.process(Arc::new(frame()))
     }
 }
 
-fn frame() -> Frame {
+pub(super) fn frame() -> Frame {
     let mut frames = Vec::new();
     let (header, data) = clips::units("people-576-mjpeg.avi").swap_remove(0);
     Stream::new(Decode::All).push(&header, &data, &mut |frame| frames.push(frame)).unwrap();

@@ -11,8 +11,8 @@ use ocelli_protocol::shm::ALIGNMENT;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
 
-use super::bindings::wasi::nn::{errors, graph, inference, tensor};
 use super::state::State;
+use super::versions::newest::wasi::nn::{errors, graph, inference, tensor};
 use crate::arena::Block;
 use crate::host_link::cut;
 use crate::inference::{InferenceError, Opened};
@@ -47,7 +47,18 @@ impl Tensor {
         PlacedTensor { name: name.clone(), element: *element, shape: self.shape.clone(), offset }
     }
 
-    fn bytes(&self) -> &[u8] {
+    /// The type of its elements.
+    pub fn element(&self) -> Element {
+        self.element
+    }
+
+    /// The size of each axis.
+    pub fn shape(&self) -> &[u32] {
+        &self.shape
+    }
+
+    /// Its elements, little-endian, in row-major order.
+    pub fn bytes(&self) -> &[u8] {
         self.block.bytes().get(self.range.clone()).unwrap_or_default()
     }
 

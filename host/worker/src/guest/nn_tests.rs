@@ -5,13 +5,13 @@ use ocelli_protocol::limit::Limit;
 use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
 use wasmtime::component::Resource;
 
-use super::bindings::wasi::nn::errors;
-use super::bindings::wasi::nn::graph::{ExecutionTarget, GraphEncoding, Host as _, HostGraph as _};
-use super::bindings::wasi::nn::inference::HostGraphExecutionContext as _;
-use super::bindings::wasi::nn::tensor::{HostTensor, TensorType};
 use super::nn::{ExecutionContext, Tensor};
 use super::state::State;
 use super::tests::{MEMORY, counted, served, told};
+use super::versions::newest::wasi::nn::errors;
+use super::versions::newest::wasi::nn::graph::{ExecutionTarget, GraphEncoding, Host as _, HostGraph as _};
+use super::versions::newest::wasi::nn::inference::HostGraphExecutionContext as _;
+use super::versions::newest::wasi::nn::tensor::{HostTensor, TensorType};
 use crate::inference::InferenceError;
 
 /// The inputs of the model "mixed", which gives each of them back under the name in capitals.

@@ -4,10 +4,9 @@ use ocelli_protocol::limit::{ATTRIBUTE_BYTES, Limit, MAX_DETECTIONS, MAX_OUTPUT_
 use ocelli_protocol::worker::{Attribute, Description, Detection, Event, ModelNeed, Rect, WorkerLimits};
 use wasmtime::component::ResourceTable;
 
-use super::bindings::exports::ocelli::pipeline::pipeline as exported;
-use super::bindings::ocelli::pipeline::{frames, results};
 use super::limits::Exceeded;
 use super::state::State;
+use super::versions::newest::{exported, frames, results};
 use crate::host_link::cut;
 
 impl results::Host for State {}

@@ -20,6 +20,7 @@ use super::support::Console;
 use crate::arena::Arena;
 use crate::host_link::HostLink;
 use crate::inference::Client;
+use crate::kept::SharedKept;
 use crate::tally::Tally;
 use crate::video::Resampler;
 
@@ -46,6 +47,8 @@ pub struct Surroundings {
     pub arena: Arc<Arena>,
     /// The way to the models.
     pub inference: Arc<Mutex<Client>>,
+    /// What the session keeps.
+    pub kept: SharedKept,
     /// What a component may use.
     pub limits: WorkerLimits,
     /// Where what it ran into is counted.
@@ -64,7 +67,14 @@ impl Surroundings {
         let log = GuestLog::new(host, Arc::clone(&tally), limits.log_lines_per_second);
         let timeout = Duration::from_millis(u64::from(limits.inference_timeout_ms));
         let inference = Client::new(socket, timeout, Arc::clone(&arena), Arc::clone(&tally));
-        Self { log, arena, inference: Arc::new(Mutex::new(inference)), limits, tally }
+        Self {
+            log,
+            arena,
+            inference: Arc::new(Mutex::new(inference)),
+            kept: SharedKept::new(&limits),
+            limits,
+            tally,
+        }
     }
 }
 
@@ -82,6 +92,8 @@ pub struct State {
     inference: Arc<Mutex<Client>>,
     /// Makes tensors of pictures.
     pub resampler: Resampler,
+    /// What the session keeps.
+    pub kept: SharedKept,
     /// The pipeline's settings.
     pub settings: Map<String, Value>,
     /// The component's standard error: a panic's message goes there.
@@ -109,7 +121,7 @@ pub struct State {
 impl State {
     /// The state of a new instance with these settings.
     pub fn new(surroundings: Surroundings, settings: Map<String, Value>) -> Self {
-        let Surroundings { log, arena, inference, limits, tally } = surroundings;
+        let Surroundings { log, arena, inference, kept, limits, tally } = surroundings;
         let stderr = Console::new(log.clone(), Level::Warn, "stderr");
         let wasi = WasiCtx::builder()
             .stdout(Console::new(log.clone(), Level::Info, "stdout"))
@@ -130,6 +142,7 @@ impl State {
             arena,
             inference,
             resampler: Resampler::new(),
+            kept,
             settings,
             stderr,
             log,

@@ -9,10 +9,10 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-use super::bindings::wasi::config::store;
-use super::bindings::wasi::logging::logging;
 use super::log::GuestLog;
 use super::state::State;
+use super::versions::newest::wasi::config::store;
+use super::versions::newest::wasi::logging::logging;
 
 impl logging::Host for State {
     fn log(&mut self, level: logging::Level, context: String, message: String) -> wasmtime::Result<()> {

@@ -15,18 +15,18 @@ use ocelli_protocol::worker::{Decode, WorkerLimits};
 use serde_json::json;
 use wasmtime::component::Resource;
 
-use super::bindings::ocelli::pipeline::{frames as wit_frames, results as wit};
-use super::bindings::wasi::config::store::Host as _;
-use super::bindings::wasi::nn::errors::{self, HostError as _};
-use super::bindings::wasi::nn::graph::{Host as _, HostGraph as _};
-use super::bindings::wasi::nn::inference::HostGraphExecutionContext as _;
-use super::bindings::wasi::nn::tensor::{HostTensor as _, TensorType};
 use super::frames::{FrameHandle, Image};
 use super::limits::Exceeded;
 use super::nn::ExecutionContext;
 use super::output::output;
 use super::state::tests::limits;
 use super::state::{State, Surroundings};
+use super::versions::newest::wasi::config::store::Host as _;
+use super::versions::newest::wasi::nn::errors::{self, HostError as _};
+use super::versions::newest::wasi::nn::graph::{Host as _, HostGraph as _};
+use super::versions::newest::wasi::nn::inference::HostGraphExecutionContext as _;
+use super::versions::newest::wasi::nn::tensor::{HostTensor as _, TensorType};
+use super::versions::newest::{frames as wit_frames, results as wit};
 use crate::arena::Arena;
 use crate::host_link::HostLink;
 use crate::inference::InferenceError;
@@ -41,7 +41,7 @@ fn declaration(name: &str) -> TensorDeclaration {
 }
 
 /// A state whose inference process knows one model, "double", and answers until the state is dropped.
-fn state() -> State {
+pub(super) fn state() -> State {
     served(answer)
 }
 
@@ -114,8 +114,10 @@ fn a_model_computes_over_shared_memory() {
     let [(name, output)] = &outputs[..] else { panic!("{} outputs", outputs.len()) };
     assert_eq!(name, "y");
     assert_eq!(state.dimensions(Resource::new_borrow(output.rep())).unwrap(), [1, 4]);
-    let data =
-        super::bindings::wasi::nn::tensor::HostTensor::data(&mut state, Resource::new_borrow(output.rep()));
+    let data = super::versions::newest::wasi::nn::tensor::HostTensor::data(
+        &mut state,
+        Resource::new_borrow(output.rep()),
+    );
     assert_eq!(data.unwrap(), bytes(&[2.0, 4.0, 6.0, 8.0]));
     assert_eq!(state.tally.counters().inferred, 1);
 }
@@ -128,7 +130,7 @@ fn dropped_tensors_give_their_memory_back() {
         let context = context(&mut state);
         let input = state.new(vec![1, 4], TensorType::Fp32, bytes(&[0.0; 4])).unwrap();
         for (_, output) in state.compute(context, vec![("x".into(), input)]).unwrap().unwrap() {
-            super::bindings::wasi::nn::tensor::HostTensor::drop(&mut state, output).unwrap();
+            super::versions::newest::wasi::nn::tensor::HostTensor::drop(&mut state, output).unwrap();
         }
     }
     assert_eq!(state.arena.largest_free(), free);
@@ -146,7 +148,7 @@ fn a_tensor_over_the_shared_memory_is_refused_and_one_that_fills_it_is_not() {
     let tensor = state.new(vec![whole], TensorType::U8, vec![0; MEMORY]).unwrap();
     let error = state.new(vec![1], TensorType::U8, vec![0]).unwrap_err().to_string();
     assert!(error.contains("does not fit"), "{error}");
-    super::bindings::wasi::nn::tensor::HostTensor::drop(&mut state, tensor).unwrap();
+    super::versions::newest::wasi::nn::tensor::HostTensor::drop(&mut state, tensor).unwrap();
     assert_eq!(counted(&state, Limit::Tensor), 1);
 
     let error = state.new(vec![whole + 1], TensorType::U8, vec![0; MEMORY + 1]).unwrap_err().to_string();
@@ -173,11 +175,11 @@ fn outputs_that_find_no_room_are_an_error_and_a_limit() {
 }
 
 /// A frame of a camera's, of 768 x 576 pixels.
-fn frame(state: &mut State) -> Resource<FrameHandle> {
+pub(super) fn frame(state: &mut State) -> Resource<FrameHandle> {
     let mut frames = Vec::new();
     let (header, data) = clips::units("people-576-mjpeg.avi").swap_remove(0);
     Stream::new(Decode::All).push(&header, &data, &mut |frame| frames.push(frame)).unwrap();
-    state.table.push(FrameHandle(Arc::new(frames.swap_remove(0)))).unwrap()
+    state.table.push(FrameHandle { frame: Arc::new(frames.swap_remove(0)), skipped: 0 }).unwrap()
 }
 
 fn tensor_spec(width: u32, height: u32, element: wit_frames::Element) -> wit_frames::TensorSpec {
@@ -226,7 +228,7 @@ fn a_second_stage_gets_1_to_64_crops_in_one_tensor() {
             wit_frames::HostFrame::tensors(&mut state, frame, regions, spec).unwrap().ok()?;
         assert_eq!(placements.len(), count);
         let shape = state.dimensions(Resource::new_borrow(tensor.rep())).unwrap();
-        super::bindings::wasi::nn::tensor::HostTensor::drop(&mut state, tensor).unwrap();
+        super::versions::newest::wasi::nn::tensor::HostTensor::drop(&mut state, tensor).unwrap();
         Some(shape)
     };
     for count in [1, 16, 64] {
@@ -251,7 +253,7 @@ fn event(attachments: Vec<Resource<Image>>) -> wit::Output {
 }
 
 fn detection(score: f32) -> wit::Detection {
-    let area = super::bindings::ocelli::pipeline::frames::Rect { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
+    let area = super::versions::newest::frames::Rect { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
     let label = "person".into();
     wit::Detection { label, score, box_: area, track: None, attributes: Vec::new(), embedding: None }
 }

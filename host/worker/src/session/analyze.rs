@@ -9,9 +9,10 @@ use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::wire::{Reader, WireError};
 use ocelli_protocol::worker::{AnalysisFault, FrameResult, FromWorker, Level, Stage, Start, ToWorker};
 
-use super::{Fatal, at, fault, told};
+use super::{Described, Fatal, at, fault, settings_fault, told};
 use crate::guest::instance::{CallError, Factory, Instance};
 use crate::host_link::{HostLink, cut};
+use crate::settings::{self, SettingsFault};
 use crate::tally::Tally;
 use crate::video::{Frame, StillError, still};
 
@@ -24,29 +25,39 @@ pub(super) struct Analyst {
     /// Made ready with `settings`, and not used yet.
     ready: Option<Instance>,
     settings: String,
+    /// Why they do not fit the pipeline's schema, where they do not.
+    unfit: Option<String>,
+    schema: String,
     max_pixels: u32,
     host: HostLink,
     tally: Arc<Tally>,
 }
 
 impl Analyst {
-    /// Initialises the first instance.
+    /// Initialises the first instance. The worker's settings need not fit the schema: a picture may bring others.
     pub(super) fn new(
-        factory: Factory,
-        first: Instance,
+        described: Described,
         start: &Start,
         host: &HostLink,
         tally: &Arc<Tally>,
     ) -> Result<Self, Fatal> {
+        let Described { factory, instance, schema, fields } = described;
+        let unfit = match settings::check(&schema, &fields) {
+            Ok(()) => None,
+            Err(fault @ SettingsFault::Settings(_)) => Some(fault.to_string()),
+            Err(fault @ SettingsFault::Schema(_)) => return Err(settings_fault(fault)),
+        };
         let mut analyst = Self {
             factory,
             ready: None,
             settings: start.settings.clone(),
+            unfit,
+            schema,
             max_pixels: start.limits.image_pixels,
             host: host.clone(),
             tally: Arc::clone(tally),
         };
-        analyst.ready = analyst.initialised(first)?;
+        analyst.ready = analyst.initialised(instance)?;
         Ok(analyst)
     }
 
@@ -95,7 +106,7 @@ impl Analyst {
             decoded_ns,
             picture,
         };
-        let processed = instance.process(frame);
+        let processed = instance.process(Arc::new(frame));
         self.tally.count(|counters| counters.processed += 1);
         processed.map_err(|error| refusal(AnalysisFault::PipelineFailed, error))
     }
@@ -116,6 +127,8 @@ impl Analyst {
         let fields = serde_json::from_str(&settings).map_err(|error| {
             (AnalysisFault::InvalidSettings, format!("the settings are no JSON object: {error}"))
         })?;
+        settings::check(&self.schema, &fields)
+            .map_err(|fault| (AnalysisFault::InvalidSettings, fault.to_string()))?;
         let begun = self.factory.instance(fields).and_then(|mut instance| {
             instance.init(&settings)?;
             Ok(instance)
@@ -125,7 +138,7 @@ impl Analyst {
 
     /// Makes an instance ready for the next picture, where there is none.
     fn make_ready(&mut self) -> Result<(), Fatal> {
-        if self.ready.is_some() {
+        if self.ready.is_some() || self.unfit.is_some() {
             return Ok(());
         }
         let fields = serde_json::from_str(&self.settings).map_err(at(Stage::Setup))?;
@@ -137,7 +150,11 @@ impl Analyst {
     /// The instance, initialised with the worker's settings. One that refuses them, for want of a model say, is asked again with
     /// the next picture, which may bring settings of its own; one that is lost ends the worker.
     fn initialised(&self, mut instance: Instance) -> Result<Option<Instance>, Fatal> {
-        match instance.init(&self.settings) {
+        let initialised = match &self.unfit {
+            Some(words) => Err(CallError::Refused(words.clone())),
+            None => instance.init(&self.settings),
+        };
+        match initialised {
             Ok(()) => Ok(Some(instance)),
             Err(CallError::Refused(words)) => {
                 self.host.log(Level::Warn, "worker", &format!("the pipeline is not ready: {words}"), None);
@@ -198,7 +215,6 @@ mod tests {
             let host = HostLink::over(theirs.try_clone().unwrap());
             let surroundings = Surroundings::new(host.clone(), arena, socket, limits, Arc::clone(&tally));
             let factory = Factory::new(&engine, &component, surroundings).unwrap();
-            let instance = factory.instance(serde_json::Map::new()).unwrap();
             let start = Start {
                 session: "pictures".into(),
                 settings: "{}".into(),
@@ -208,7 +224,8 @@ mod tests {
                 heartbeat_ms: 1000,
                 standby: false,
             };
-            let analyst = Analyst::new(factory, instance, &start, &host, &tally);
+            let described = super::super::describe(factory, serde_json::Map::new(), &host);
+            let analyst = described.and_then(|described| Analyst::new(described, &start, &host, &tally));
             analyst.and_then(|analyst| analyst.serve(Reader::new(theirs))).map_err(|fatal| fatal.message)
         });
         Some(Host { to: ours, from, _inference: inference, worker })
@@ -222,7 +239,7 @@ mod tests {
             loop {
                 match self.from.read::<FromWorker>().unwrap().0 {
                     FromWorker::Analyzed { id: 7, outcome, counters } => return (outcome, counters),
-                    FromWorker::Log { .. } => {}
+                    FromWorker::Log { .. } | FromWorker::Described(_) => {}
                     other => panic!("{other:?}"),
                 }
             }

@@ -153,13 +153,18 @@ impl Stream {
         self.last_time = None;
     }
 
-    /// Puts this stream's totals into `counters` and leaves the others alone.
+    /// Puts this stream's totals of access units into `counters` and leaves the others alone, those of pictures too: whoever
+    /// gets them counts them.
     pub fn count_into(&self, counters: &mut Counters) {
         counters.received = self.counters.received;
-        counters.decoded = self.counters.decoded;
         counters.skipped_setting = self.counters.skipped_setting;
         counters.skipped_no_key = self.counters.skipped_no_key;
         counters.skipped_corrupt = self.counters.skipped_corrupt;
+    }
+
+    /// Counts from 0 again.
+    pub fn restart_counting(&mut self) {
+        self.counters = Counters::default();
     }
 
     /// The totals of this stream.

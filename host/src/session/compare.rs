@@ -1,0 +1,268 @@
+//! How a new version does beside the running one: their results for the same frames.
+
+use std::collections::BTreeMap;
+
+use ocelli_protocol::worker::{Detection, FrameResult, Rect};
+
+use super::change::Comparison;
+
+/// Frames whose second result is still to come. A new version that is slower than this lets frames go, which counts as missed.
+const MAX_OPEN: usize = 64;
+
+/// Overlap from which on two boxes are taken for the same object, as detectors are usually measured.
+const SAME_OBJECT: f64 = 0.5;
+
+/// Detections of a frame that are compared, those with the highest scores: every pair is looked at.
+const MAX_COMPARED: usize = 200;
+
+/// Collects results and compares them.
+#[derive(Debug, Default)]
+pub(super) struct Comparer {
+    open: BTreeMap<u64, Brief>,
+    so_far: Comparison,
+    running_ms: Vec<f64>,
+    new_ms: Vec<f64>,
+    sum_of_iou: f64,
+    sum_of_score_differences: f64,
+    labels: BTreeMap<String, [u64; 2]>,
+    events: BTreeMap<String, [u64; 2]>,
+}
+
+/// What of a result is compared.
+#[derive(Debug)]
+struct Brief {
+    detections: Vec<Detection>,
+    kinds: Vec<String>,
+    ms: f64,
+}
+
+impl Brief {
+    fn of(result: &FrameResult) -> Self {
+        let stations = result.stations;
+        let mut detections = result.detections.clone().unwrap_or_default();
+        detections.sort_by(|one, other| other.score.total_cmp(&one.score));
+        detections.truncate(MAX_COMPARED);
+        Self {
+            detections,
+            kinds: result.events.iter().map(|event| event.kind.clone()).collect(),
+            ms: stations.emitted.saturating_sub(stations.submitted) as f64 / 1e6,
+        }
+    }
+}
+
+impl Comparer {
+    /// The running version's result for a frame. Whether the new one is to process it too: not while too many are open.
+    pub(super) fn expect(&mut self, result: &FrameResult) -> bool {
+        if self.open.len() >= MAX_OPEN {
+            return false;
+        }
+        self.open.insert(result.frame, Brief::of(result));
+        true
+    }
+
+    /// What the new version made of a frame; none where it had not kept it. A frame that nobody asked for means nothing.
+    pub(super) fn compare(&mut self, frame: u64, outcome: Option<&Result<FrameResult, String>>) {
+        let Some(running) = self.open.remove(&frame) else { return };
+        match outcome {
+            None => self.so_far.missed += 1,
+            Some(Err(words)) => {
+                self.so_far.errors += 1;
+                self.so_far.first_error.get_or_insert_with(|| words.clone());
+            }
+            Some(Ok(new)) => self.add(&running, &Brief::of(new)),
+        }
+    }
+
+    /// Frames that have been compared, or cannot be.
+    pub(super) fn settled(&self) -> u32 {
+        self.so_far.frames + self.so_far.missed + self.so_far.errors
+    }
+
+    /// Frames asked for so far.
+    pub(super) fn asked(&self) -> u32 {
+        self.settled() + u32::try_from(self.open.len()).unwrap_or(u32::MAX)
+    }
+
+    fn add(&mut self, running: &Brief, new: &Brief) {
+        let found = &mut self.so_far.detections;
+        self.so_far.frames += 1;
+        self.running_ms.push(running.ms);
+        self.new_ms.push(new.ms);
+        found.running += running.detections.len() as u64;
+        found.new += new.detections.len() as u64;
+        found.frames_that_differ += u32::from(running.detections.len() != new.detections.len());
+        for (iou, one, other) in pairs(&running.detections, &new.detections) {
+            found.matched += 1;
+            self.sum_of_iou += iou;
+            self.sum_of_score_differences += f64::from((one.score - other.score).abs());
+        }
+        let count = |counts: &mut BTreeMap<String, [u64; 2]>, name: &str, which: usize| {
+            if let Some(count) = counts.entry(name.to_owned()).or_default().get_mut(which) {
+                *count += 1;
+            }
+        };
+        for (which, brief) in [running, new].into_iter().enumerate() {
+            brief.detections.iter().for_each(|detection| count(&mut self.labels, &detection.label, which));
+            brief.kinds.iter().for_each(|kind| count(&mut self.events, kind, which));
+        }
+    }
+
+    /// The report.
+    pub(super) fn finish(mut self) -> Comparison {
+        let differing = |counts: BTreeMap<String, [u64; 2]>| {
+            counts.into_iter().filter(|(_, [one, other])| one != other).collect::<BTreeMap<_, _>>()
+        };
+        let mut report = self.so_far;
+        let matched = report.detections.matched;
+        if matched > 0 {
+            report.detections.mean_iou = rounded(self.sum_of_iou / matched as f64);
+            report.detections.mean_score_difference = rounded(self.sum_of_score_differences / matched as f64);
+        }
+        report.detections.labels = differing(self.labels);
+        report.events = differing(self.events);
+        let latency = &mut report.latency_ms;
+        for (values, p50, p95) in [
+            (&mut self.running_ms, &mut latency.running_p50, &mut latency.running_p95),
+            (&mut self.new_ms, &mut latency.new_p50, &mut latency.new_p95),
+        ] {
+            values.sort_by(f64::total_cmp);
+            (*p50, *p95) = (percentile(values, 50), percentile(values, 95));
+        }
+        report
+    }
+}
+
+/// The value below which `percent` of the sorted values lie; 0 of none.
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    rounded(sorted.get(sorted.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default())
+}
+
+/// To a thousandth: the rest is noise.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// Pairs of boxes of the same label that overlap, the best first; each box is in one pair at the most.
+fn pairs<'a>(running: &'a [Detection], new: &'a [Detection]) -> Vec<(f64, &'a Detection, &'a Detection)> {
+    let mut candidates = Vec::new();
+    for (i, one) in running.iter().enumerate() {
+        for (j, other) in new.iter().enumerate() {
+            let iou = if one.label == other.label { iou(&one.area, &other.area) } else { 0.0 };
+            if iou >= SAME_OBJECT {
+                candidates.push((iou, i, j, one, other));
+            }
+        }
+    }
+    candidates.sort_by(|one, other| other.0.total_cmp(&one.0));
+    let (mut taken, mut pairs) = ((Vec::new(), Vec::new()), Vec::new());
+    for (iou, i, j, one, other) in candidates {
+        if !taken.0.contains(&i) && !taken.1.contains(&j) {
+            taken.0.push(i);
+            taken.1.push(j);
+            pairs.push((iou, one, other));
+        }
+    }
+    pairs
+}
+
+/// Intersection over union, 0 to 1.
+fn iou(one: &Rect, other: &Rect) -> f64 {
+    let overlap = |start: f32, length: f32, other_start: f32, other_length: f32| {
+        let end = f64::from(start + length).min(f64::from(other_start + other_length));
+        (end - f64::from(start.max(other_start))).max(0.0)
+    };
+    let intersection =
+        overlap(one.x, one.width, other.x, other.width) * overlap(one.y, one.height, other.y, other.height);
+    let area = |rect: &Rect| f64::from(rect.width.max(0.0)) * f64::from(rect.height.max(0.0));
+    let union = area(one) + area(other) - intersection;
+    if union > 0.0 { intersection / union } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ocelli_protocol::worker::{Event, Stations};
+
+    fn detection(label: &str, x: f32, score: f32) -> Detection {
+        Detection {
+            label: label.to_owned(),
+            score,
+            area: Rect { x, y: 0.0, width: 10.0, height: 10.0 },
+            track: None,
+            attributes: Vec::new(),
+            embedding: None,
+        }
+    }
+
+    fn result(frame: u64, ms: u64, detections: Vec<Detection>, kinds: &[&str]) -> FrameResult {
+        let event = |kind: &&str| Event {
+            kind: (*kind).to_owned(),
+            detections: Vec::new(),
+            data: String::new(),
+            attachments: Vec::new(),
+        };
+        FrameResult {
+            frame,
+            capture_ns: 0,
+            width: 100,
+            height: 100,
+            detections: Some(detections),
+            events: kinds.iter().map(event).collect(),
+            stations: Stations { emitted: ms * 1_000_000, ..Stations::default() },
+        }
+    }
+
+    #[test]
+    fn the_same_results_match_and_differ_in_nothing() {
+        let mut comparer = Comparer::default();
+        for frame in 0..10 {
+            let same =
+                result(frame, 5, vec![detection("car", 0.0, 0.9), detection("car", 40.0, 0.5)], &["entered"]);
+            assert!(comparer.expect(&same));
+            comparer.compare(frame, Some(&Ok(same)));
+        }
+        let report = comparer.finish();
+        assert_eq!((report.frames, report.missed, report.errors), (10, 0, 0));
+        assert_eq!(
+            (report.detections.running, report.detections.new, report.detections.matched),
+            (20, 20, 20)
+        );
+        assert_eq!((report.detections.mean_iou, report.detections.mean_score_difference), (1.0, 0.0));
+        assert!(report.detections.labels.is_empty() && report.events.is_empty());
+        assert_eq!(report.latency_ms.new_p95, 5.0);
+    }
+
+    #[test]
+    fn what_differs_is_counted_by_name() {
+        let mut comparer = Comparer::default();
+        let running = vec![detection("car", 0.0, 0.9), detection("person", 60.0, 0.8)];
+        // The car has moved by a quarter of its width: IoU 0.6. The person is a bicycle now.
+        let new =
+            vec![detection("car", 2.5, 0.7), detection("bicycle", 60.0, 0.8), detection("car", 80.0, 0.5)];
+        comparer.expect(&result(1, 4, running, &["entered"]));
+        comparer.compare(1, Some(&Ok(result(1, 8, new, &[]))));
+        comparer.expect(&result(2, 4, vec![], &[]));
+        comparer.compare(2, Some(&Err("no model".into())));
+        comparer.expect(&result(3, 4, vec![], &[]));
+        comparer.compare(3, None);
+        comparer.compare(4, None);
+        assert_eq!((comparer.settled(), comparer.asked()), (3, 3));
+        let report = comparer.finish();
+        assert_eq!((report.frames, report.missed, report.errors), (1, 1, 1));
+        assert_eq!(report.first_error.as_deref(), Some("no model"));
+        assert_eq!((report.detections.matched, report.detections.frames_that_differ), (1, 1));
+        assert_eq!((report.detections.mean_iou, report.detections.mean_score_difference), (0.6, 0.2));
+        let labels: Vec<_> =
+            report.detections.labels.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+        assert_eq!(labels, [("bicycle", [0, 1]), ("car", [1, 2]), ("person", [1, 0])]);
+        assert_eq!(report.events.get("entered"), Some(&[1, 0]));
+        assert_eq!((report.latency_ms.running_p50, report.latency_ms.new_p50), (4.0, 8.0));
+    }
+
+    #[test]
+    fn a_slow_new_version_leaves_frames_out_instead_of_piling_them_up() {
+        let mut comparer = Comparer::default();
+        let taken = (0..1000).filter(|frame| comparer.expect(&result(*frame, 1, vec![], &[]))).count();
+        assert_eq!(taken, MAX_OPEN);
+    }
+}

@@ -1,0 +1,726 @@
+//! Carries access units from a session's source to its worker, and to a second one that gets ready beside it.
+//!
+//! ```text
+//! source --> pump --> lane --> the worker that speaks          (its room is the back-pressure on the source)
+//!              |  `-> lane --> the one that gets ready         (behind by at most [`MAX_BEHIND`])
+//!              `--> retained units: what a worker needs that is to go on where this one is
+//! ```
+//!
+//! The pump never waits for a worker: each lane has a task that writes to it. Whoever gets ready gets the retained units
+//! first and then each unit that the other gets, so both see the same stream. While the pump is [paused](Feed::pause) no
+//! unit leaves the source, and whatever is put into a lane comes behind all units before. A worker that has been
+//! [passed over](Feed::promote) keeps its lane until it is certain that it is not needed any more: what it has missed is
+//! kept for it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ocelli_protocol::worker::{STANDBY_FRAMES, ToWorker};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+use super::worker::Outbox;
+use crate::source::{AccessUnit, SourceEvent, Subscription};
+
+/// Units in the lane of the worker that speaks, beside the one that is being written: its socket is queue enough.
+const AHEAD: usize = 1;
+
+/// Most units and bytes that are retained, withheld from a worker that was passed over, or that a worker which gets ready may
+/// be behind: 40 s at 25 frames a second, longer than any usual GOP, and 20 s of a 4K camera at 25 Mbit/s.
+const MAX_BEHIND: usize = 1000;
+const MAX_BEHIND_BYTES: usize = 64 << 20;
+
+/// Messages that wait for the pump; it takes them at once.
+const COMMANDS: usize = 16;
+
+/// Words from the pump that wait to be heard: one is enough to say that the source changed.
+const NOTES: usize = 4;
+
+/// How long the pump may take to end.
+const PUMP_GRACE: Duration = Duration::from_millis(500);
+
+/// What the pump says of the source.
+pub(super) enum Note {
+    Up,
+    Down(String),
+    Ended,
+}
+
+/// Which worker is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// The one that speaks.
+    Speaking,
+    /// The one that gets ready.
+    Ready,
+}
+
+/// What was written to a worker.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    /// Access units.
+    pub(super) units: AtomicU64,
+    /// The end of its file.
+    pub(super) end: AtomicBool,
+}
+
+/// A message with its payload.
+pub(super) type Told = (ToWorker, Vec<u8>);
+
+enum Command {
+    Tell(Whom, Told),
+    Join(Lane, Vec<Told>),
+    Pause,
+    Promote,
+    Settle,
+    Recall,
+    Dismiss,
+}
+
+/// The session's end of the pump. Dropping it ends the pump and closes the workers' connections.
+pub(super) struct Feed {
+    pub(super) notes: mpsc::Receiver<Note>,
+    commands: mpsc::Sender<Command>,
+    pump: JoinHandle<Subscription>,
+    dropped: Arc<AtomicU64>,
+    done: Arc<AtomicU64>,
+}
+
+impl Feed {
+    /// Starts carrying units from the subscription to a worker.
+    pub(super) fn start(subscription: Subscription, outbox: Outbox) -> (Self, Arc<Sent>) {
+        let lane = Lane::start(outbox);
+        let sent = Arc::clone(&lane.sent);
+        (Self::with(subscription, lane), sent)
+    }
+
+    fn with(subscription: Subscription, lane: Lane) -> Self {
+        let (note_sender, notes) = mpsc::channel(NOTES);
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (dropped, done) = (subscription.dropped(), Arc::<AtomicU64>::default());
+        let pump = Pump {
+            speaking: lane,
+            ready: None,
+            passed: None,
+            retained: Retained::new(Arc::clone(&done)),
+            paused: false,
+            ended: false,
+            notes: note_sender,
+        };
+        let pump = tokio::spawn(pump.run(subscription, inbox));
+        Self { notes, commands, pump, dropped, done }
+    }
+
+    /// Units that the source has left out for this session, because it was too slow for them.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The worker that speaks has done with all frames up to this one: units that only they need are not retained any more.
+    pub(super) fn done(&self, frame: u64) {
+        self.done.store(frame.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Puts a message into a worker's lane, behind the units that it has been given.
+    pub(super) async fn tell(&self, whom: Whom, message: ToWorker, payload: Vec<u8>) {
+        self.command(Command::Tell(whom, (message, payload))).await;
+    }
+
+    /// Brings in a second worker: it is told `first`, then gets the retained units, then what the other gets.
+    pub(super) async fn join(&self, outbox: Outbox, first: Vec<Told>) -> Arc<Sent> {
+        let lane = Lane::start(outbox);
+        let sent = Arc::clone(&lane.sent);
+        self.command(Command::Join(lane, first)).await;
+        sent
+    }
+
+    /// Takes no more units from the source until [`promote`](Self::promote) or [`dismiss`](Self::dismiss).
+    pub(super) async fn pause(&self) {
+        self.command(Command::Pause).await;
+    }
+
+    /// The worker that got ready is the one that speaks from the next unit on. The other gets no more, and what it misses is
+    /// kept.
+    pub(super) async fn promote(&self) {
+        self.command(Command::Promote).await;
+    }
+
+    /// Closes the connection to the worker that was passed over.
+    pub(super) async fn settle(&self) {
+        self.command(Command::Settle).await;
+    }
+
+    /// The worker that was passed over speaks again, and gets what it has missed; the other one's connection is closed.
+    pub(super) async fn recall(&self) {
+        self.command(Command::Recall).await;
+    }
+
+    /// Closes the connection to the worker that was getting ready. The other goes on.
+    pub(super) async fn dismiss(&self) {
+        self.command(Command::Dismiss).await;
+    }
+
+    /// Ends the pump, which closes the workers' connections, and gives the subscription back.
+    pub(super) async fn stop(self, session: &str) -> Option<Subscription> {
+        drop(self.commands);
+        drop(self.notes);
+        let mut pump = self.pump;
+        match tokio::time::timeout(PUMP_GRACE, &mut pump).await {
+            Ok(Ok(subscription)) => Some(subscription),
+            Ok(Err(error)) => {
+                tracing::error!(target: "ocelli::session", session, "the pump failed: {error}");
+                None
+            }
+            Err(_) => {
+                pump.abort();
+                let _ = pump.await;
+                None
+            }
+        }
+    }
+
+    async fn command(&self, command: Command) {
+        // A pump that takes no more has failed, which `stop` tells.
+        let _ = self.commands.send(command).await;
+    }
+}
+
+/// The pump's own state.
+struct Pump {
+    speaking: Lane,
+    ready: Option<Lane>,
+    /// The lane of a worker that was passed over, and what it has missed.
+    passed: Option<(Lane, Vec<Item>)>,
+    retained: Retained,
+    paused: bool,
+    ended: bool,
+    notes: mpsc::Sender<Note>,
+}
+
+impl Pump {
+    async fn run(
+        mut self,
+        mut subscription: Subscription,
+        mut commands: mpsc::Receiver<Command>,
+    ) -> Subscription {
+        loop {
+            let open = !self.paused && !self.ended && !self.withholds_too_much();
+            let room = self.speaking.has_room();
+            let speaking = Arc::clone(&self.speaking.queue);
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return subscription,
+                },
+                event = subscription.next(), if open && room => self.event(event).await,
+                () = speaking.written.notified(), if open && !room => {}
+            }
+        }
+    }
+
+    fn withholds_too_much(&self) -> bool {
+        self.passed.as_ref().is_some_and(|(_, missed)| missed.len() >= MAX_BEHIND)
+    }
+
+    async fn event(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Unit(unit) => {
+                self.retained.push(&unit);
+                if let Some((_, missed)) = &mut self.passed {
+                    missed.push(Item::Unit(Arc::clone(&unit)));
+                }
+                if self.ready.as_ref().is_some_and(|lane| !lane.offer(&unit)) {
+                    // It does not keep up with decoding alone: its end of the connection tells the session.
+                    self.ready = None;
+                }
+                self.speaking.push(Item::Unit(unit));
+            }
+            SourceEvent::Up => self.note(Note::Up).await,
+            SourceEvent::Down(fault) => self.note(Note::Down(fault.message)).await,
+            SourceEvent::Ended => {
+                self.ended = true;
+                // Told before the worker can say that it has finished.
+                self.note(Note::Ended).await;
+                if let Some((_, missed)) = &mut self.passed {
+                    missed.push(Item::End);
+                }
+                self.speaking.push(Item::End);
+            }
+        }
+    }
+
+    async fn note(&self, note: Note) {
+        // Without anyone to hear it the session is over.
+        let _ = self.notes.send(note).await;
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Tell(Whom::Speaking, told) => drop(self.speaking.push(Item::Told(told))),
+            Command::Tell(Whom::Ready, told) => {
+                if let Some(ready) = &self.ready {
+                    ready.push(Item::Told(told));
+                }
+            }
+            Command::Join(lane, first) => {
+                let speaks = first.iter().any(|(message, _)| matches!(message, ToWorker::Speak { .. }));
+                first.into_iter().for_each(|told| lane.push(Item::Told(told)));
+                let units = self.retained.units.iter().map(|unit| Item::Unit(Arc::clone(unit)));
+                units.for_each(|unit| lane.push(unit));
+                if self.ended && speaks {
+                    lane.push(Item::End);
+                }
+                self.ready = Some(lane);
+            }
+            Command::Pause => self.paused = true,
+            Command::Promote => {
+                self.paused = false;
+                if let Some(ready) = self.ready.take() {
+                    let passed = std::mem::replace(&mut self.speaking, ready);
+                    // One at a time is passed over; of two the older is not needed any more.
+                    self.passed = Some((passed, Vec::new()));
+                }
+            }
+            Command::Settle => self.passed = None,
+            Command::Recall => {
+                if let Some((lane, missed)) = self.passed.take() {
+                    missed.into_iter().for_each(|item| lane.push(item));
+                    self.speaking = lane;
+                }
+            }
+            Command::Dismiss => {
+                self.paused = false;
+                self.ready = None;
+            }
+        }
+    }
+}
+
+/// Something to be written to a worker.
+enum Item {
+    Unit(Arc<AccessUnit>),
+    Told(Told),
+    End,
+}
+
+impl Item {
+    /// What it adds to the bound on waiting bytes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Unit(unit) => unit.data.len(),
+            Self::Told((_, payload)) => payload.len(),
+            Self::End => 0,
+        }
+    }
+}
+
+/// What waits to be written to one worker, and the task that writes it. Dropping it closes the connection.
+struct Lane {
+    queue: Arc<LaneQueue>,
+    sent: Arc<Sent>,
+    writer: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct LaneQueue {
+    waiting: Mutex<Waiting>,
+    /// Something waits.
+    added: Notify,
+    /// Something was taken.
+    written: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    items: VecDeque<Item>,
+    bytes: usize,
+    /// The worker is gone: nothing is taken any more.
+    broken: bool,
+}
+
+impl Waiting {
+    fn push(&mut self, item: Item) {
+        self.bytes = self.bytes.saturating_add(item.bytes());
+        self.items.push_back(item);
+    }
+}
+
+impl LaneQueue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lane {
+    fn start(outbox: Outbox) -> Self {
+        let (queue, sent) = (Arc::<LaneQueue>::default(), Arc::<Sent>::default());
+        let writer = tokio::spawn(write(outbox, Arc::clone(&queue), Arc::clone(&sent)));
+        Self { queue, sent, writer }
+    }
+
+    /// Queues an item.
+    fn push(&self, item: Item) {
+        self.queue.lock().push(item);
+        self.queue.added.notify_one();
+    }
+
+    /// Queues a unit unless as much waits as a worker may be behind. Whether it did.
+    fn offer(&self, unit: &Arc<AccessUnit>) -> bool {
+        let mut waiting = self.queue.lock();
+        if waiting.items.len() >= MAX_BEHIND || waiting.bytes > MAX_BEHIND_BYTES {
+            return false;
+        }
+        waiting.push(Item::Unit(Arc::clone(unit)));
+        drop(waiting);
+        self.queue.added.notify_one();
+        true
+    }
+
+    /// Whether the worker takes another unit now.
+    fn has_room(&self) -> bool {
+        let waiting = self.queue.lock();
+        waiting.items.len() <= AHEAD && !waiting.broken
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.writer.abort();
+    }
+}
+
+/// Writes what is queued until the worker is gone.
+async fn write(mut outbox: Outbox, queue: Arc<LaneQueue>, sent: Arc<Sent>) {
+    loop {
+        let item = loop {
+            let item = queue.lock().items.pop_front();
+            match item {
+                Some(item) => break item,
+                // A push between the two lines leaves a permit, so it is not missed.
+                None => queue.added.notified().await,
+            }
+        };
+        let bytes = item.bytes();
+        let written = match item {
+            Item::Unit(unit) => {
+                let written = outbox.send_unit(&unit).await;
+                sent.units.fetch_add(1, Ordering::Relaxed);
+                written
+            }
+            Item::Told((message, payload)) => {
+                if matches!(message, ToWorker::Speak { .. }) {
+                    // The worker counts from here on, too.
+                    sent.units.store(0, Ordering::Relaxed);
+                }
+                outbox.send(&message, &payload).await
+            }
+            Item::End => {
+                sent.end.store(true, Ordering::Release);
+                outbox.send(&ToWorker::End, &[]).await
+            }
+        };
+        let mut waiting = queue.lock();
+        waiting.bytes = waiting.bytes.saturating_sub(bytes);
+        waiting.broken = written.is_err();
+        let broken = waiting.broken;
+        drop(waiting);
+        if broken {
+            // Its end of the connection tells the session; nothing more leaves the source for it.
+            return;
+        }
+        queue.written.notify_one();
+    }
+}
+
+/// The units from a key unit on that a worker needs to decode every frame that the one which speaks has not done with.
+struct Retained {
+    units: VecDeque<Arc<AccessUnit>>,
+    bytes: usize,
+    /// One more than the last frame that is done with; 0: none is.
+    done: Arc<AtomicU64>,
+}
+
+impl Retained {
+    fn new(done: Arc<AtomicU64>) -> Self {
+        Self { units: VecDeque::new(), bytes: 0, done }
+    }
+
+    fn push(&mut self, unit: &Arc<AccessUnit>) {
+        if unit.header.key {
+            self.forget_done();
+        } else if self.units.is_empty() {
+            return;
+        }
+        self.bytes = self.bytes.saturating_add(unit.data.len());
+        self.units.push_back(Arc::clone(unit));
+        while self.units.len() > MAX_BEHIND || self.bytes > MAX_BEHIND_BYTES {
+            // A GOP that is longer than that is given up: who joins waits for the next key unit.
+            self.forget_first();
+        }
+    }
+
+    /// Forgets the GOPs before the last key unit from which all frames can be decoded that are not done with. Pictures that
+    /// follow a key unit and are presented before it may refer to what was before it; there are no more of them than a decoder
+    /// holds back.
+    fn forget_done(&mut self) {
+        let done = self.done.load(Ordering::Relaxed);
+        let passed = |unit: &AccessUnit| unit.header.number.saturating_add(STANDBY_FRAMES as u64) <= done;
+        while self.units.iter().skip(1).any(|unit| unit.header.key && passed(unit)) {
+            self.forget_first();
+        }
+    }
+
+    /// Forgets the first GOP.
+    fn forget_first(&mut self) {
+        while let Some(unit) = self.units.pop_front() {
+            self.bytes = self.bytes.saturating_sub(unit.data.len());
+            if self.units.front().is_some_and(|next| next.header.key) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::tests::unit;
+    use ocelli_protocol::wire;
+    use proptest::prelude::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::unix::OwnedReadHalf;
+
+    const GOP: u64 = 5;
+
+    /// What a worker was sent, in order.
+    #[derive(Debug, Clone, PartialEq)]
+    enum Got {
+        Unit(u64),
+        Told(ToWorker),
+        End,
+    }
+
+    /// Everything up to the end of the connection.
+    async fn all(mut from: OwnedReadHalf) -> Vec<Got> {
+        let mut got = Vec::new();
+        let mut header = [0; wire::HEADER];
+        while from.read_exact(&mut header).await.is_ok() {
+            let (message, payload) = wire::decode_header(header).unwrap();
+            let mut bytes = vec![0; message + payload];
+            from.read_exact(&mut bytes).await.unwrap();
+            got.push(match wire::decode(&bytes[..message]).unwrap() {
+                ToWorker::Unit(header) => Got::Unit(header.number),
+                ToWorker::End => Got::End,
+                other => Got::Told(other),
+            });
+        }
+        got
+    }
+
+    struct Rig {
+        pump: Pump,
+        notes: mpsc::Receiver<Note>,
+        done: Arc<AtomicU64>,
+        number: u64,
+    }
+
+    /// A pump and the reader of its first worker.
+    fn rig() -> (Rig, JoinHandle<Vec<Got>>) {
+        let (outbox, from) = Outbox::pair();
+        let (notes, inbox) = mpsc::channel(NOTES);
+        let done = Arc::<AtomicU64>::default();
+        let pump = Pump {
+            speaking: Lane::start(outbox),
+            ready: None,
+            passed: None,
+            retained: Retained::new(Arc::clone(&done)),
+            paused: false,
+            ended: false,
+            notes,
+        };
+        (Rig { pump, notes: inbox, done, number: 0 }, tokio::spawn(all(from)))
+    }
+
+    impl Rig {
+        async fn units(&mut self, count: u64) {
+            for number in self.number..self.number + count {
+                self.pump.event(SourceEvent::Unit(unit(number, number.is_multiple_of(GOP), 1))).await;
+            }
+            self.number += count;
+        }
+
+        fn join(&mut self, first: Vec<Told>) -> JoinHandle<Vec<Got>> {
+            let (outbox, from) = Outbox::pair();
+            self.pump.command(Command::Join(Lane::start(outbox), first));
+            tokio::spawn(all(from))
+        }
+
+        /// Ends the pump once everything is written.
+        async fn end(self) {
+            for lane in [Some(&self.pump.speaking), self.pump.ready.as_ref()].into_iter().flatten() {
+                written(lane).await;
+            }
+        }
+    }
+
+    /// Waits until everything in a lane is written: the item that is taken last is written before the one behind it is taken.
+    async fn written(lane: &Lane) {
+        for _ in 0..2 {
+            lane.push(Item::Told((ToWorker::Renew, Vec::new())));
+            while !lane.queue.lock().items.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn units(got: &[Got]) -> Vec<u64> {
+        got.iter().filter_map(|got| if let Got::Unit(number) = got { Some(*number) } else { None }).collect()
+    }
+
+    #[tokio::test]
+    async fn the_new_worker_gets_what_it_needs_to_go_on_and_then_the_same_units() {
+        let (mut rig, blue) = rig();
+        rig.units(23).await;
+        rig.done.store(18, Ordering::Relaxed);
+        let green = rig.join(Vec::new());
+        rig.units(4).await;
+        rig.pump.command(Command::Pause);
+        rig.pump.command(Command::Tell(Whom::Speaking, (ToWorker::Snapshot, Vec::new())));
+        rig.pump.command(Command::Tell(Whom::Ready, (ToWorker::Speak { after: Some(26) }, Vec::new())));
+        rig.pump.command(Command::Promote);
+        rig.units(3).await;
+        written(&rig.pump.passed.as_ref().unwrap().0).await;
+        rig.pump.command(Command::Settle);
+        let blue = blue.await.unwrap();
+        rig.end().await;
+        let green = green.await.unwrap();
+        assert_eq!(units(&blue), (0..27).collect::<Vec<_>>());
+        assert_eq!(blue[27], Got::Told(ToWorker::Snapshot));
+        // Nothing was said to be done with when the key units came, so all of them are kept.
+        assert_eq!(units(&green), (0..30).collect::<Vec<_>>());
+        assert_eq!(green[27], Got::Told(ToWorker::Speak { after: Some(26) }));
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_goes_on_for_a_lost_one_is_told_first_and_gets_the_end_too() {
+        let (mut rig, blue) = rig();
+        rig.units(7).await;
+        rig.pump.event(SourceEvent::Ended).await;
+        assert!(matches!(rig.notes.recv().await, Some(Note::Ended)));
+        let green = rig.join(vec![(ToWorker::Speak { after: Some(3) }, Vec::new())]);
+        rig.pump.command(Command::Promote);
+        rig.pump.command(Command::Settle);
+        rig.end().await;
+        let green = green.await.unwrap();
+        assert_eq!(green[0], Got::Told(ToWorker::Speak { after: Some(3) }));
+        assert_eq!((units(&green), &green[8]), ((0..7).collect(), &Got::End));
+        drop(blue);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_does_not_keep_up_with_decoding_is_let_go() {
+        let (mut rig, blue) = rig();
+        let (outbox, unread) = Outbox::pair();
+        rig.pump.command(Command::Join(Lane::start(outbox), Vec::new()));
+        for number in 0..2 * MAX_BEHIND as u64 {
+            rig.pump.event(SourceEvent::Unit(unit(number, number == 0, 10_000))).await;
+        }
+        assert!(rig.pump.ready.is_none());
+        rig.end().await;
+        assert_eq!(units(&blue.await.unwrap()).len(), 2 * MAX_BEHIND, "the other one does not notice");
+        drop(unread);
+    }
+
+    #[test]
+    fn what_is_retained_begins_with_a_key_unit_and_covers_what_is_not_done_with() {
+        proptest!(|(steps in proptest::collection::vec((1u64..40, 0u64..40), 1..40))| {
+            let done = Arc::<AtomicU64>::default();
+            let mut retained = Retained::new(Arc::clone(&done));
+            let mut number = 0;
+            for (count, behind) in steps {
+                for next in number..number + count {
+                    retained.push(&unit(next, next.is_multiple_of(GOP), 1));
+                }
+                number += count;
+                let first = retained.units.front().unwrap();
+                prop_assert!(first.header.key);
+                let so_far = done.load(Ordering::Relaxed);
+                prop_assert!(first.header.number <= so_far, "frame {so_far} needs unit {}", first.header.number);
+                prop_assert_eq!(retained.bytes, retained.units.len());
+                done.fetch_max(number.saturating_sub(behind), Ordering::Relaxed);
+            }
+        });
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Units(u64),
+        Join,
+        Dismiss,
+        Change { withheld: u64, recall: bool },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (1u64..12).prop_map(Step::Units),
+            2 => Just(Step::Join),
+            1 => Just(Step::Dismiss),
+            2 => (0u64..12, any::<bool>()).prop_map(|(withheld, recall)| Step::Change { withheld, recall }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn whatever_changes_places_every_unit_reaches_the_one_that_speaks_once(
+            steps in proptest::collection::vec(step(), 1..20),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (mut rig, first) = rig();
+                // Who speaks, and from which unit on; where it stopped.
+                let (mut speaks, mut from) = (first, 0);
+                let mut spoke: Vec<(JoinHandle<Vec<Got>>, u64, u64)> = Vec::new();
+                let mut ready = None;
+                for step in steps {
+                    match step {
+                        Step::Units(count) => rig.units(count).await,
+                        Step::Join => ready = Some(rig.join(Vec::new())),
+                        Step::Dismiss => {
+                            rig.pump.command(Command::Dismiss);
+                            ready = None;
+                        }
+                        Step::Change { withheld, recall } => {
+                            let Some(green) = ready.take() else { continue };
+                            rig.pump.command(Command::Pause);
+                            let at = rig.number;
+                            rig.pump.command(Command::Promote);
+                            rig.units(withheld).await;
+                            if recall {
+                                rig.pump.command(Command::Recall);
+                            } else {
+                                written(&rig.pump.passed.as_ref().unwrap().0).await;
+                                rig.pump.command(Command::Settle);
+                                spoke.push((std::mem::replace(&mut speaks, green), from, at));
+                                from = at;
+                            }
+                        }
+                    }
+                }
+                let end = rig.number;
+                rig.end().await;
+                spoke.push((speaks, from, end));
+                let mut heard = Vec::new();
+                for (got, from, to) in spoke {
+                    let got = units(&got.await.unwrap());
+                    assert!(got.is_sorted_by(|one, other| one + 1 == *other), "{got:?}");
+                    heard.extend(got.into_iter().filter(|number| (from..to).contains(number)));
+                }
+                assert_eq!(heard, (0..end).collect::<Vec<_>>());
+            });
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The host's copy of a session's `wasi:keyvalue` store: what the next worker is given, and what a worker's changes are held
+//! against.
+
+use ocelli_protocol::wire;
+use ocelli_protocol::worker::{Kept, KeptChange, WorkerLimits};
+
+/// Longest name of a bucket in bytes, and of a key.
+const MAX_BUCKET: usize = 64;
+const MAX_KEY: usize = 256;
+
+/// Most buckets.
+const MAX_BUCKETS: usize = 16;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Mirror {
+    kept: Kept,
+    bytes: usize,
+    keys: usize,
+}
+
+impl Mirror {
+    pub(super) fn new(kept: Kept) -> Self {
+        let mut mirror = Self { kept, bytes: 0, keys: 0 };
+        (mirror.bytes, mirror.keys) = size(&mirror.kept);
+        mirror
+    }
+
+    /// As it goes to a worker.
+    pub(super) fn encoded(&self) -> Vec<u8> {
+        // Texts and bytes always serialise.
+        wire::to_bytes(&self.kept).unwrap_or_default()
+    }
+
+    /// Takes the changes of one call over. An error says what a worker that keeps to its limits would not have sent; the
+    /// store is spoilt then.
+    pub(super) fn apply(&mut self, changes: &[KeptChange], limits: &WorkerLimits) -> Result<(), String> {
+        for KeptChange { bucket, key, value } in changes {
+            if bucket.len() > MAX_BUCKET || key.len() > MAX_KEY {
+                return Err(format!("a bucket's name of {} bytes, a key of {}", bucket.len(), key.len()));
+            }
+            let entries = self.kept.entry(bucket.clone()).or_default();
+            if entries.is_empty() {
+                self.bytes += bucket.len();
+            }
+            let before = match value {
+                Some(value) => {
+                    self.bytes += key.len() + value.len();
+                    self.keys += 1;
+                    entries.insert(key.clone(), value.clone())
+                }
+                None => entries.remove(key),
+            };
+            if let Some(before) = before {
+                self.bytes -= key.len() + before.len();
+                self.keys -= 1;
+            }
+            if entries.is_empty() {
+                self.bytes -= bucket.len();
+                self.kept.remove(bucket);
+            }
+        }
+        let (most_bytes, most_keys) = (limits.kept_bytes as usize, limits.kept_keys as usize);
+        if self.bytes > most_bytes || self.keys > most_keys || self.kept.len() > MAX_BUCKETS {
+            return Err(format!(
+                "its store has {} bytes in {} keys and {} buckets: at most {most_bytes} in {most_keys} and \
+                 {MAX_BUCKETS} are kept",
+                self.bytes,
+                self.keys,
+                self.kept.len()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Bytes and keys.
+fn size(kept: &Kept) -> (usize, usize) {
+    let entries = kept.values().flatten();
+    let bytes = entries.map(|(key, value)| key.len() + value.len()).sum::<usize>();
+    let names = kept.keys().map(String::len).sum::<usize>();
+    (bytes + names, kept.values().map(|bucket| bucket.len()).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn limits() -> WorkerLimits {
+        WorkerLimits { kept_bytes: 400, kept_keys: 12, ..crate::session::bounds::tests::limits() }
+    }
+
+    fn change() -> impl Strategy<Value = KeptChange> {
+        let value = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..8));
+        ("[ab]", "[a-d]", value).prop_map(|(bucket, key, value)| KeptChange { bucket, key, value })
+    }
+
+    proptest! {
+        #[test]
+        fn sizes_are_those_of_what_is_kept(changes in proptest::collection::vec(change(), 0..60)) {
+            let mut mirror = Mirror::default();
+            for change in changes {
+                mirror.apply(&[change], &limits()).unwrap();
+                prop_assert_eq!((mirror.bytes, mirror.keys), size(&mirror.kept));
+                let again = Mirror::new(wire::decode(&mirror.encoded()).unwrap());
+                prop_assert_eq!(again.bytes, mirror.bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_worker_that_keeps_to_its_limits_would_not_send_is_an_error() {
+        let set = |bucket: &str, key: String, bytes| KeptChange {
+            bucket: bucket.to_owned(),
+            key,
+            value: Some(vec![0; bytes]),
+        };
+        let many: Vec<_> = (0..13).map(|key| set("b", key.to_string(), 0)).collect();
+        let buckets: Vec<_> = (0..17).map(|bucket| set(&bucket.to_string(), "k".into(), 0)).collect();
+        for (changes, said) in [
+            (vec![set("b", "k".into(), 399)], "401 bytes"),
+            (many, "13 keys"),
+            (buckets, "17 buckets"),
+            (vec![set("b", "k".repeat(257), 0)], "a key of 257"),
+            (vec![set(&"b".repeat(65), "k".into(), 0)], "name of 65 bytes"),
+        ] {
+            let error = Mirror::default().apply(&changes, &limits()).unwrap_err();
+            assert!(error.contains(said), "{error} for {said}");
+        }
+    }
+}

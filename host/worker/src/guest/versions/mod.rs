@@ -1,0 +1,184 @@
+//! The versions of the contract that are served, `wit/` holding a folder for each: one file adapts each of them to the newest,
+//! and one enum passes calls on.
+//!
+//! ```text
+//! component for 0.1 <--> v0_1 --> host's functions: frames, boxes, nn, log, settings
+//! component for 0.2 <--> v0_2 ---^
+//! ```
+//!
+//! The host's functions are written for the types of the [`newest`] version. An older one's file generates what has
+//! changed since, and turns it into the newest's; interfaces that are the same are the newest's own. The `wasi` interfaces
+//! have versions of their own and are there for every component.
+
+use ocelli_protocol::worker::Description;
+use wasmtime::component::{Component, HasSelf, Linker, Resource};
+use wasmtime::{Engine, Store};
+
+use super::frames::FrameHandle;
+use super::keyvalue;
+use super::nn;
+use super::output;
+use super::state::State;
+
+#[cfg(test)]
+mod tests;
+pub mod v0_1;
+pub mod v0_2;
+
+pub use v0_2 as newest;
+
+/// The interface that a component of each version exports, without the version.
+const EXPORTED: &str = "ocelli:pipeline/pipeline@";
+
+/// The versions of `ocelli:pipeline` that are served, oldest first.
+pub const SERVED: [&str; 2] = ["0.1.0", "0.2.0"];
+
+/// One of [`SERVED`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Version {
+    V0_1,
+    V0_2,
+}
+
+impl Version {
+    /// All, oldest first, as [`SERVED`].
+    const ALL: [Self; SERVED.len()] = [Self::V0_1, Self::V0_2];
+
+    fn of(engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
+        let ty = component.component_type();
+        Self::among(ty.exports(engine).map(|(name, _)| name)).map_err(wasmtime::Error::msg)
+    }
+
+    /// The newest version for which a component with exports of these names has a pipeline.
+    fn among<'a>(exports: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+        let exported: Vec<_> = exports.filter_map(|name| name.strip_prefix(EXPORTED)).collect();
+        let mut served = SERVED.iter().zip(Self::ALL).rev();
+        served.find(|(name, _)| exported.contains(name)).map(|(_, version)| version).ok_or_else(|| {
+            let served = SERVED.join(", ");
+            if exported.is_empty() {
+                return format!("not a pipeline: the component does not export {EXPORTED}(one of {served})");
+            }
+            let theirs = exported.join(", ");
+            format!("the component is made for ocelli:pipeline@{theirs}, this host serves {served}")
+        })
+    }
+}
+
+/// Passes a call on to the version's generated code.
+macro_rules! dispatch {
+    ($value:expr, $inner:ident => $call:expr) => {
+        match $value {
+            Self::V0_1($inner) => $call,
+            Self::V0_2($inner) => $call,
+        }
+    };
+}
+
+/// A component whose imports are found.
+pub enum Linked {
+    /// Made for 0.1.
+    V0_1(v0_1::CameraPipelinePre<State>),
+    /// Made for 0.2.
+    V0_2(v0_2::CameraPipelinePre<State>),
+}
+
+impl Linked {
+    /// Links a component. A version that is not served is an error, and so is an import that this host does not offer.
+    pub fn new(engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
+        let mut linker = Linker::new(engine);
+        add_shared(&mut linker)?;
+        Ok(match Version::of(engine, component)? {
+            Version::V0_1 => {
+                v0_1::add_to_linker(&mut linker)?;
+                Self::V0_1(v0_1::CameraPipelinePre::new(linker.instantiate_pre(component)?)?)
+            }
+            Version::V0_2 => {
+                v0_2::add_to_linker(&mut linker)?;
+                Self::V0_2(v0_2::CameraPipelinePre::new(linker.instantiate_pre(component)?)?)
+            }
+        })
+    }
+
+    /// An instance in this store.
+    pub async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Pipeline> {
+        Ok(match self {
+            Self::V0_1(linked) => Pipeline::V0_1(linked.instantiate_async(store).await?),
+            Self::V0_2(linked) => Pipeline::V0_2(linked.instantiate_async(store).await?),
+        })
+    }
+}
+
+/// What a component of any version may import.
+fn add_shared(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    use newest::wasi::{config, logging, nn as wit};
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wit::errors::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    wit::tensor::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    wit::graph::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    wit::inference::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    nn::shadow_tensor_data(linker)?;
+    keyvalue::add_to_linker(linker)?;
+    logging::logging::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    config::store::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
+}
+
+/// An instance, called in the newest version's types.
+pub enum Pipeline {
+    /// Made for 0.1.
+    V0_1(v0_1::CameraPipeline),
+    /// Made for 0.2.
+    V0_2(v0_2::CameraPipeline),
+}
+
+/// The calls of the contract. The outer error is a trap, the inner one the component's own.
+impl Pipeline {
+    /// See `describe` in the WIT.
+    pub async fn describe(&self, store: &mut Store<State>) -> wasmtime::Result<Description> {
+        let described = dispatch!(self, guest => {
+            newest::exported::Description::from(guest.ocelli_pipeline_pipeline().call_describe(store).await?)
+        });
+        Ok(output::description(described))
+    }
+
+    /// See `init` in the WIT.
+    pub async fn init(
+        &self,
+        store: &mut Store<State>,
+        settings: &str,
+    ) -> wasmtime::Result<Result<(), String>> {
+        dispatch!(self, guest => guest.ocelli_pipeline_pipeline().call_init(store, settings).await)
+    }
+
+    /// See `process` in the WIT.
+    pub async fn process(
+        &self,
+        store: &mut Store<State>,
+        frame: Resource<FrameHandle>,
+    ) -> wasmtime::Result<Result<newest::results::Output, String>> {
+        dispatch!(self, guest => guest.ocelli_pipeline_pipeline().call_process(store, frame).await)
+    }
+
+    /// See `command` in the WIT.
+    pub async fn command(
+        &self,
+        store: &mut Store<State>,
+        request: &str,
+    ) -> wasmtime::Result<Result<String, String>> {
+        dispatch!(self, guest => guest.ocelli_pipeline_pipeline().call_command(store, request).await)
+    }
+
+    /// See `snapshot` in the WIT.
+    pub async fn snapshot(&self, store: &mut Store<State>) -> wasmtime::Result<Vec<u8>> {
+        dispatch!(self, guest => guest.ocelli_pipeline_pipeline().call_snapshot(store).await)
+    }
+
+    /// See `restore` in the WIT.
+    pub async fn restore(
+        &self,
+        store: &mut Store<State>,
+        version: &str,
+        state: &[u8],
+    ) -> wasmtime::Result<Result<(), String>> {
+        dispatch!(self, guest => guest.ocelli_pipeline_pipeline().call_restore(store, version, state).await)
+    }
+}

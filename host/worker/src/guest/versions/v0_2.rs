@@ -1,0 +1,35 @@
+//! `ocelli:pipeline@0.2.0`, the newest version: what the host's functions are written for.
+
+/// Every interface but those of `wasi:keyvalue`, which stand in [`super::super::keyvalue`].
+#[allow(missing_docs, reason = "generated; the documentation stands in the WIT files")]
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../../wit/0.2",
+        world: "camera-pipeline",
+        imports: { default: trappable },
+        exports: { default: async },
+        with: {
+            "wasi:nn/tensor.tensor": crate::guest::nn::Tensor,
+            "wasi:nn/graph.graph": crate::guest::nn::Graph,
+            "wasi:nn/inference.graph-execution-context": crate::guest::nn::ExecutionContext,
+            "wasi:nn/errors.error": crate::inference::InferenceError,
+            "ocelli:pipeline/frames.frame": crate::guest::frames::FrameHandle,
+            "ocelli:pipeline/frames.image": crate::guest::frames::Image,
+        },
+    });
+}
+
+pub use bindings::exports::ocelli::pipeline::pipeline as exported;
+pub use bindings::ocelli::pipeline::{boxes, frames, results};
+pub use bindings::{CameraPipeline, CameraPipelinePre, wasi};
+
+use wasmtime::component::{HasSelf, Linker};
+
+use crate::guest::state::State;
+
+/// Defines this version's own interfaces.
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    frames::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    boxes::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    results::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
+}

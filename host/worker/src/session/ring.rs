@@ -1,0 +1,43 @@
+//! The newest frames of a worker on standby.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ocelli_protocol::worker::STANDBY_FRAMES;
+
+use crate::video::Frame;
+
+/// The newest [`STANDBY_FRAMES`] frames, in ascending order. Their pictures are the decoder's buffers, so no more are held.
+#[derive(Debug, Default)]
+pub(super) struct Ring(Mutex<VecDeque<Arc<Frame>>>);
+
+impl Ring {
+    /// Adds a frame; the oldest makes room.
+    pub(super) fn push(&self, frame: Arc<Frame>) {
+        let mut frames = self.lock();
+        if frames.len() >= STANDBY_FRAMES {
+            frames.pop_front();
+        }
+        frames.push_back(frame);
+    }
+
+    /// The frame of this number, or the newest.
+    pub(super) fn find(&self, number: Option<u64>) -> Option<Arc<Frame>> {
+        let frames = self.lock();
+        match number {
+            Some(number) => frames.iter().find(|frame| frame.number == number).cloned(),
+            None => frames.back().cloned(),
+        }
+    }
+
+    /// Takes out all frames after this one.
+    pub(super) fn take_after(&self, after: Option<u64>) -> Vec<Arc<Frame>> {
+        let mut frames = std::mem::take(&mut *self.lock());
+        frames.retain(|frame| after.is_none_or(|after| frame.number > after));
+        frames.into()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Frame>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,50 @@
+//! A stream's worker: what it needs to be ready, and the two threads that turn access units into results.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use ocelli_protocol::wire::{Reader, WireError};
+use ocelli_protocol::worker::{FromWorker, Pacing, Stage, Start, ToWorker};
+
+use super::intake::{self, Intake, Queue};
+use super::pipeline::Pipeline;
+use super::ring::Ring;
+use super::{Described, Fatal, at, fault, settings_fault};
+use crate::host_link::HostLink;
+use crate::tally::Tally;
+
+/// Serves the stream until the host closes the connection.
+pub(super) fn serve(
+    mut reader: Reader<UnixStream>,
+    described: Described,
+    start: Start,
+    pacing: Pacing,
+    host: &HostLink,
+    tally: &Arc<Tally>,
+) -> Result<(), Fatal> {
+    let Described { factory, mut instance, schema, fields } = described;
+    crate::settings::check(&schema, &fields).map_err(settings_fault)?;
+    let ring = Arc::new(Ring::default());
+    let settings = (start.settings, fields);
+    let pipeline = Pipeline::new(factory, settings, Arc::clone(&ring), !start.standby, host, tally);
+    match reader.read::<ToWorker>() {
+        Ok((ToWorker::Adopt, payload)) => pipeline.adopt(intake::kept(payload)?)?,
+        Ok((other, _)) => {
+            return Err(fault(Stage::Setup, &format!("the second message was not Adopt but {other:?}")));
+        }
+        Err(WireError::Closed) => return Ok(()),
+        Err(error) => return Err(at(Stage::Setup)(error)),
+    };
+    pipeline.init(&mut instance)?;
+    host.send(&FromWorker::Ready);
+
+    let queue = Arc::new(Queue::new(pacing, Arc::clone(tally)));
+    let intake = Intake::new(Arc::clone(&queue), ring, (start.decode, pacing), start.standby, host, tally);
+    let taking_in = std::thread::Builder::new()
+        .name("intake".into())
+        .spawn(move || intake.run(reader))
+        .map_err(at(Stage::Setup))?;
+    pipeline.run(&queue, instance).inspect_err(|_| queue.close())?;
+    // The queue was closed by the intake, which has told the host of its own error.
+    taking_in.join().unwrap_or_else(|_| Err(fault(Stage::Decode, "the intake panicked")))
+}
