@@ -218,6 +218,7 @@ impl<G: Ground> Deployments<G> {
         let Some(spec) = self.ground.spec(&session) else {
             return Err(SessionError::Unknown(session).into());
         };
+        let mut back_to = None;
         let records = if rollback {
             let listed = self.history.list(&session, usize::MAX).await;
             listed.map_err(|error| DeployError::Failed(format!("{error:#}")))?
@@ -231,6 +232,7 @@ impl<G: Ground> Deployments<G> {
             let (digest, pipeline) = (before.digest.clone(), before.pipeline.clone());
             order.component = Component::Digest { digest, pipeline };
             order.settings = Some(before.settings.clone());
+            back_to = Some(before.number);
         }
         let (pipeline, source, held) = self.find(&order).await?;
         let held = match held {
@@ -241,6 +243,7 @@ impl<G: Ground> Deployments<G> {
         let mut record = draft(&session, held.as_ref(), &pipeline, settings, order.cause, &order.by);
         record.shadow = order.shadow;
         record.requested = requested;
+        record.back_to = back_to;
         record.before = Some(spec.deployment.id.clone()).filter(|id| !id.is_empty());
         let source = held.as_ref().map_or(source, |held| Source::Path(held.path.clone()));
         let begun = self.history.begin(record, self.configured(&session)).await;
@@ -412,7 +415,9 @@ impl<G: Ground> Deployments<G> {
         change.record.step = Step::Probation;
         let running = Running::of(&change.record);
         if let Some(life) = self.lives().get_mut(&change.record.session) {
-            change.prior = life.running.replace(running);
+            if life.running.as_ref() != Some(&running) {
+                change.prior = life.running.replace(running);
+            }
             life.needed.insert(change.record.digest.clone());
         }
         change.admission = None;
@@ -602,6 +607,7 @@ pub(super) fn draft(
         requested: now(),
         ended: None,
         before: None,
+        back_to: None,
         step: Step::Check,
         state: State::Pending,
         reason: None,

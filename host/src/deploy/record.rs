@@ -155,6 +155,8 @@ pub struct Record {
     pub ended: Option<String>,
     /// The deployment that ran when this one began: the first 12 digits. None where none did.
     pub before: Option<String>,
+    /// The number of the deployment that a rollback leads back to.
+    pub back_to: Option<u64>,
     /// The step that is under way, or that it ended in. Written before the step is taken where the host takes it (check to
     /// admit), and as soon as it has begun where the session does.
     pub step: Step,
@@ -228,6 +230,7 @@ pub(super) mod tests {
             requested: "2026-01-01T00:00:00.000Z".into(),
             ended: None,
             before: None,
+            back_to: None,
             step: Step::Check,
             state,
             reason: None,

@@ -354,7 +354,8 @@ async fn a_rollback_is_a_deployment_of_the_one_before_with_its_settings() {
     let one = site.healthy("one").await;
     assert_eq!(back().await.unwrap().unwrap_err().code(), "nothing_before");
     let two = site.healthy("two").await;
-    for (number, expected) in [(3, &one), (4, &two)] {
+    site.healthy("three").await;
+    for (number, expected) in [(4, &two), (5, &one)] {
         let asked = back();
         let swap = site.swaps.recv().await.unwrap();
         assert_eq!(swap.spec.deployment.digest, expected.digest);
@@ -362,12 +363,11 @@ async fn a_rollback_is_a_deployment_of_the_one_before_with_its_settings() {
             swap.reports.send(report).await.unwrap();
         }
         let record = asked.await.unwrap().unwrap();
-        assert_eq!(
-            (record.number, record.cause, &record.pipeline),
-            (number, Cause::Rollback, &expected.pipeline)
-        );
+        assert_eq!((record.number, record.cause), (number, Cause::Rollback));
+        assert_eq!((record.back_to, &record.pipeline), (Some(expected.number), &expected.pipeline));
         site.ended(number).await;
     }
+    assert_eq!(back().await.unwrap().unwrap_err().code(), "nothing_before");
 }
 
 #[tokio::test]
@@ -380,11 +380,15 @@ async fn components_are_kept_for_what_runs_and_what_may_come_back_and_no_longer(
     let three = site.deployed("three", vec![Report::Kept { step: Step::Start, reason: reason() }]).await;
     let refused = site.deploy("bad").await.unwrap().unwrap();
     assert!(has(&site, &one) && has(&site, &two) && !has(&site, &three) && !has(&site, &refused));
-    let four = site.healthy("four").await;
-    assert!(!has(&site, &one) && has(&site, &two) && has(&site, &four));
+    for bytes in ["four", "five", "six"] {
+        site.healthy(bytes).await;
+    }
+    assert!(has(&site, &one), "four rollbacks away");
+    let seven = site.healthy("seven").await;
+    assert!(!has(&site, &one) && has(&site, &two) && has(&site, &seven));
     site.deployments.forget("cam");
     site.deployments.settle().await;
-    assert!(!has(&site, &two) && !has(&site, &four), "the camera is gone");
+    assert!(!has(&site, &two) && !has(&site, &seven), "the camera is gone");
 }
 
 #[tokio::test]
