@@ -29,7 +29,7 @@ use super::start::{self, Start};
 use super::{ComponentSource, Deployer, find_pipeline};
 use crate::config::diff::{self, CameraChanges, Effect};
 use crate::config::{Camera, Config};
-use crate::session::change::{REPORTS, Step, Trial};
+use crate::session::change::{REPORTS, Report, Step, Trial};
 use crate::session::{Deployment, SessionError, Spec};
 
 /// Who asks for what the config says.
@@ -350,11 +350,7 @@ impl Deployer {
                     ),
                     Ok(_) => {}
                 }
-                let resumed = self.resume(camera, spec, running, over).await;
-                if then_entry && resumed.is_ok() {
-                    self.deploy_entry(camera);
-                }
-                resumed.map_err(Unrun::Session)
+                self.resume(camera, spec, running, over, then_entry).await.map_err(Unrun::Session)
             }
             (_, Ok(found), proven) => {
                 let back = proven.clone().map(|(spec, running)| (spec, Some(running)));
@@ -367,7 +363,7 @@ impl Deployer {
                                 session,
                                 "runs deployment {number}, the last that was healthy: the config's is refused: {reason}"
                             );
-                            self.resume(camera, spec, running, over).await.map_err(Unrun::Session)
+                            self.resume(camera, spec, running, over, false).await.map_err(Unrun::Session)
                         }
                         None => self.fail(camera, reason, over).await.map_err(Unrun::Session),
                     },
@@ -412,16 +408,29 @@ impl Deployer {
         }
     }
 
-    /// Runs a version that has proven itself: no deployment, but what is left of one.
+    /// Runs a version that has proven itself: no deployment, but what is left of one. `then_entry`: once it serves, what the
+    /// config says is deployed beside it.
     async fn resume(
         &self,
         camera: &Camera,
         spec: Spec,
         running: Running,
         over: Option<watch::Receiver<()>>,
+        then_entry: bool,
     ) -> Result<Known, SessionError> {
-        let over = self.put(spec, over, None).await?;
+        let (reports, mut told) = mpsc::channel(REPORTS);
+        let trial = then_entry.then_some(Trial { fallback: None, reports });
+        let over = self.put(spec, over, trial).await?;
         self.born(camera, &over, Some(running)).await;
+        if then_entry {
+            let (deployer, camera) = (self.clone(), camera.clone());
+            tokio::spawn(async move {
+                // The first report is that it serves, or that it never will.
+                if let Some(Report::Described { .. }) = told.recv().await {
+                    deployer.deploy_entry(&camera).await;
+                }
+            });
+        }
         Ok(Known { faulty: false, over })
     }
 
@@ -505,18 +514,15 @@ impl Deployer {
         deployments.tidy(&camera.id).await;
     }
 
-    /// Deploys what the config says beside what runs. Nobody waits for it.
-    fn deploy_entry(&self, camera: &Camera) {
+    /// Deploys what the config says beside what runs.
+    async fn deploy_entry(&self, camera: &Camera) {
         let entry = Some((camera.pipeline.clone(), camera.settings.clone()));
         let ordered = Ordered { order: entry_order(camera), rollback: false, entry };
-        let deployments = Arc::clone(&self.inner.deployments);
-        let session = camera.id.clone();
-        tokio::spawn(async move {
-            // What becomes of a deployment is told by itself.
-            if let Err(error) = deployments.deploy(ordered).await {
-                tracing::error!(target: "ocelli::deploy", session, "the config's entry is not deployed: {error}");
-            }
-        });
+        // What becomes of a deployment is told by itself.
+        if let Err(error) = self.inner.deployments.deploy(ordered).await {
+            let session = &camera.id;
+            tracing::error!(target: "ocelli::deploy", session, "the config's entry is not deployed: {error}");
+        }
     }
 
     /// What the config says of a configured session: pipeline and settings.

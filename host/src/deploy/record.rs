@@ -7,7 +7,7 @@
 //! | [`Refused`](Outcome::Refused) | check, compile, admit | what it ran before, which has heard nothing of it |
 //! | [`Kept`](Outcome::Kept) | start to first_result | what it ran before, without a pause; where that had stopped already for its state to be handed over, it goes on after its last frame. A `restore` that refuses the state ends so, unless fresh starts are asked for |
 //! | [`Returned`](Outcome::Returned) | probation | what it ran before, in a new worker with the state of the change, or without it where that cannot be had: the reason says which |
-//! | [`Unproven`](Outcome::Unproven) | probation | the new version, tried again like any worker that is lost, for there is nothing to go back to; or the session has ended |
+//! | [`Unproven`](Outcome::Unproven) | probation | the new version, tried again like any worker that is lost, for there is nothing to go back to; or the session has ended; or another version took its place before it gave a result |
 //! | [`Superseded`](Outcome::Superseded) | | the new version, until the deployment after it |
 //! | [`Healthy`](Outcome::Healthy) | | the new version: it has served for its probation |
 //! | [`Interrupted`](Outcome::Interrupted) | any step | the host or the session has ended meanwhile. A host that starts again runs the last healthy version |
