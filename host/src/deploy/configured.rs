@@ -256,7 +256,9 @@ impl Deployer {
             Err(error) => return not_applied(camera, &error.to_string()),
         };
         let runs = self.inner.sessions.spec(&camera.id).is_some_and(|spec| {
-            spec.deployment.digest == found.entry.digest && spec.settings == found.entry.settings
+            let Entry { pipeline, settings, digest } = &found.entry;
+            (&spec.deployment.pipeline, &spec.settings, &spec.deployment.digest)
+                == (pipeline, settings, digest)
         });
         if runs {
             // It came over the API before it came into the config.
@@ -330,7 +332,7 @@ impl Deployer {
         }
         let proven = match decided {
             Start::Resume { number, .. } | Start::Entry { fallback: Some(number) } => {
-                self.proven(camera, numbered(&records, number)).await
+                self.proven(camera, numbered(&records, number), wanted).await
             }
             _ => None,
         };
@@ -391,14 +393,22 @@ impl Deployer {
     }
 
     /// What a deployment of the history would be run as; none where it cannot be had any more.
-    async fn proven(&self, camera: &Camera, record: Option<&Record>) -> Option<(Spec, Running)> {
+    async fn proven(
+        &self,
+        camera: &Camera,
+        record: Option<&Record>,
+        wanted: Option<&Entry>,
+    ) -> Option<(Spec, Running)> {
         let record = record?;
+        // What the config names by now is called as there.
+        let same = wanted.filter(|wanted| record.same_as(&wanted.digest, &wanted.settings));
+        let pipeline = same.map_or(&record.pipeline, |wanted| &wanted.pipeline);
         let held = self.inner.deployments.components.hold(&record.digest)?;
         let source = ComponentSource::Path(held.path.clone());
-        match self.inner.deployments.ground.compiler.prepare(&record.pipeline, source).await {
+        match self.inner.deployments.ground.compiler.prepare(pipeline, source).await {
             Ok(prepared) => {
-                let deployment = prepared.deployment(&record.pipeline);
-                Some((placed(camera, deployment, record.settings.clone()), Running::of(record)))
+                let spec = placed(camera, prepared.deployment(pipeline), record.settings.clone());
+                Some((spec, Running { pipeline: pipeline.clone(), ..Running::of(record) }))
             }
             Err(error) => {
                 let (session, number) = (&camera.id, record.number);
