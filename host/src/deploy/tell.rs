@@ -41,9 +41,10 @@ impl Tally {
         }
     }
 
-    /// A session is gone.
-    pub(super) fn forget(&self, session: &str) {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner).gap_ms.remove(session);
+    /// Forgets sessions that are over.
+    pub(super) fn retain(&self, lives: impl Fn(&str) -> bool) {
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.gap_ms.retain(|session, _| lives(session));
     }
 
     pub(super) fn figures(&self) -> Figures {
@@ -171,7 +172,7 @@ mod tests {
         let figures = tally.figures();
         assert_eq!(figures.outcomes, [(Outcome::Kept, 2), (Outcome::Healthy, 1)].into());
         assert_eq!(figures.gap_ms["cam"], 40.0);
-        tally.forget("cam");
+        tally.retain(|session| session != "cam");
         assert!(tally.figures().gap_ms.is_empty());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
@@ -127,7 +128,7 @@ impl Site {
         let deployments = Deployments::new(ground, History::new(journal), components, config.subscribe());
         let (alive, over) = watch::channel(());
         std::mem::forget(alive);
-        deployments.born("cam", "eye", true, Some(over), None);
+        deployments.lives.born("cam", "eye", true, over, None);
         deployments.settle().await;
         Self { deployments: Arc::new(deployments), swaps: swapped, config, _folder: folder }
     }
@@ -171,7 +172,7 @@ impl Site {
     }
 
     fn running(&self) -> Option<u64> {
-        self.deployments.running("cam").map(|running| running.number)
+        self.deployments.lives.running("cam").map(|running| running.number)
     }
 }
 
@@ -386,7 +387,7 @@ async fn components_are_kept_for_what_runs_and_what_may_come_back_and_no_longer(
     assert!(has(&site, &one), "four rollbacks away");
     let seven = site.healthy("seven").await;
     assert!(!has(&site, &one) && has(&site, &two) && has(&site, &seven));
-    site.deployments.forget("cam");
+    site.deployments.lives.forget("cam");
     site.deployments.settle().await;
     assert!(!has(&site, &two) && !has(&site, &seven), "the camera is gone");
 }
