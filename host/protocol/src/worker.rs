@@ -471,6 +471,8 @@ pub enum FromWorker {
     Snapshot {
         /// The last frame that was processed or skipped for a newer one: all up to it are done with. None: there was none.
         through: Option<u64>,
+        /// Totals so far.
+        counters: Counters,
     },
     /// Answer to [`ToWorker::Restore`].
     Restored(Result<(), String>),

@@ -374,7 +374,8 @@ impl Task {
                     return Some(Ended::Broken(format!("an answer to a question {id} that nobody asked")));
                 }
             }
-            FromWorker::Snapshot { through } if serving.green.is_some() => {
+            FromWorker::Snapshot { through, counters } if serving.green.is_some() => {
+                self.count(serving, counters);
                 self.take_state(through, payload, serving).await;
             }
             FromWorker::Restored(restored) if self.going_back.is_some() => {

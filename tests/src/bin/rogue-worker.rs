@@ -129,7 +129,7 @@ impl Rogue {
             described(),
             FromWorker::Ready,
             FromWorker::Ready,
-            FromWorker::Snapshot { through: None },
+            FromWorker::Snapshot { through: None, counters: Counters::default() },
             FromWorker::Restored(Ok(())),
             FromWorker::Finished { counters },
             FromWorker::Result { result: empty(), counters },
