@@ -111,14 +111,13 @@ impl Host {
             Deployer::new(sessions.clone(), hub.clone(), journal.clone(), &compiler, config).await?;
         let workers = Workers::new(&sessions, deployer.clone(), config.analyze.timeout_ms);
         let analyses = Analyses::start(&config.analyze, Box::new(workers));
-        let in_force = deployer.watch_config();
         let offering = tokio::spawn(Changes::new(offer.clone())?.run(inference.clone()));
         let monitor = Monitor::start(
             sessions.clone(),
             analyses.clone(),
+            deployer.clone(),
             inference.clone(),
             hub.clone(),
-            in_force,
             telemetry::lost_lines,
         );
         deployer.start_configured().await;
@@ -301,24 +300,32 @@ impl Deployments for Operator {
         usize::try_from(self.deployer.config().deploy.max_component_mb).unwrap_or(usize::MAX) << 20
     }
 
-    async fn deploy(&self, _: Order) -> Result<Record, DeployError> {
-        Err(DeployError::Stopping)
+    fn deploy(&self, order: Order) -> impl Future<Output = Result<Record, DeployError>> + Send {
+        self.deployer.deploy(order)
     }
 
-    async fn rollback(&self, _: &str, _: &str) -> Result<Record, DeployError> {
-        Err(DeployError::Stopping)
+    fn rollback(&self, session: &str, by: &str) -> impl Future<Output = Result<Record, DeployError>> + Send {
+        self.deployer.rollback(session, by)
     }
 
-    async fn deployments(&self, _: &str, _: usize) -> Result<Vec<Record>, DeployError> {
-        Err(DeployError::Stopping)
+    fn deployments(
+        &self,
+        session: &str,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Record>, DeployError>> + Send {
+        self.deployer.deployments(session, limit)
     }
 
-    async fn pipelines(&self) -> Result<Vec<NamedPipeline>, DeployError> {
-        Err(DeployError::Stopping)
+    fn pipelines(&self) -> impl Future<Output = Result<Vec<NamedPipeline>, DeployError>> + Send {
+        self.deployer.pipelines()
     }
 
-    async fn keep(&self, _: &str, _: Bytes) -> Result<NamedPipeline, DeployError> {
-        Err(DeployError::Stopping)
+    fn keep(
+        &self,
+        name: &str,
+        component: Bytes,
+    ) -> impl Future<Output = Result<NamedPipeline, DeployError>> + Send {
+        self.deployer.put_pipeline(name, component)
     }
 }
 

@@ -14,7 +14,9 @@ use futures_util::future::BoxFuture;
 use ocelli::analyze::{Analyses, Analyst, Bench, Fault, Kind, NotStarted};
 use ocelli::api::{Deployments, Server, Timing};
 use ocelli::config::{Analyze, RefusedState};
-use ocelli::deploy::{Cause, Component, DeployError, NamedPipeline, Order, Outcome, Record, State};
+use ocelli::deploy::{
+    Cause, CompileError, Component, DeployError, NamedPipeline, Order, Outcome, Record, State,
+};
 use ocelli::event::Hub;
 use ocelli::session::SessionError;
 use ocelli::session::change::{Step, Swapped};
@@ -63,6 +65,7 @@ fn record(step: Step, state: State) -> Record {
         requested: "2026-01-01T00:00:00.000Z".into(),
         ended: None,
         before: Some("ffffffffffff".into()),
+        back_to: None,
         step,
         state,
         reason: None,
@@ -139,7 +142,7 @@ impl Deployments for Double {
 
     async fn deployments(&self, session: &str, limit: usize) -> Result<Vec<Record>, DeployError> {
         if session != NAME {
-            return Err(unknown(session));
+            return Ok(Vec::new());
         }
         Ok(vec![speaks(); limit.min(50)])
     }
@@ -150,7 +153,8 @@ impl Deployments for Double {
 
     async fn keep(&self, name: &str, component: Bytes) -> Result<NamedPipeline, DeployError> {
         if *component == *b"bad" {
-            return Err(DeployError::Unfit { name: name.into(), report: Box::new(report()) });
+            let report = Box::new(report());
+            return Err(CompileError::Refused { pipeline: name.into(), report }.into());
         }
         Ok(named(name, component.len() as u64))
     }
@@ -255,7 +259,7 @@ async fn a_component_is_deployed_with_what_the_query_says() {
     let sent = |name: &str| Component::Bytes { name: name.into(), bytes: Bytes::from_static(b"component") };
     let plain = Order {
         session: NAME.into(),
-        component: sent(""),
+        component: sent("component"),
         settings: None,
         shadow: 0,
         refused_state: None,
@@ -369,6 +373,8 @@ async fn rollback_history_and_pipelines_have_their_paths() {
     assert_eq!(count(&answer), Some(20), "{answer}");
     let (_, answer) = host.send(&format!("GET {}?limit=3", path("deployments")), "", b"").await;
     assert_eq!(count(&answer), Some(3), "{answer}");
+    let (status, answer) = host.send("GET /v1/sessions/nobody/deployments", "", b"").await;
+    assert_eq!((status, &answer["code"]), (404, &json!("unknown_session")), "{answer}");
     for limit in ["0", "10001", "many"] {
         let (status, answer) =
             host.send(&format!("GET {}?limit={limit}", path("deployments")), "", b"").await;

@@ -15,11 +15,13 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, json};
 
-use super::State;
 use super::body::{collect, length};
 use super::problem::Problem;
+use super::{Control, Refusal, State};
 use crate::config::RefusedState;
-use crate::deploy::{Cause, CompileError, Component, DeployError, NamedPipeline, Order, Outcome, PipelineError, Record};
+use crate::deploy::{
+    Cause, CompileError, Component, DeployError, NamedPipeline, Order, Outcome, PipelineError, Record,
+};
 use crate::session::SessionError;
 use crate::session::change::{MAX_SHADOW, Step};
 
@@ -34,6 +36,9 @@ const LISTED: usize = 20;
 
 /// Most deployments that are listed: as many as a history may keep (`deploy.history`).
 const MAX_LISTED: usize = 10_000;
+
+/// What a component is called where nobody says so.
+const UNNAMED: &str = "component";
 
 /// Characters of what a component is called.
 const MAX_NAME: usize = 200;
@@ -77,6 +82,7 @@ fn answer(record: Record) -> Result<Response, Problem> {
     let (status, code) = match (record.outcome(), record.step) {
         (None | Some(Outcome::Healthy | Outcome::Superseded), _) => return Ok(Json(record).into_response()),
         (Some(Outcome::Refused), Step::Admit) => (StatusCode::INSUFFICIENT_STORAGE, "not_enough_memory"),
+        (Some(Outcome::Refused), Step::Compile) => (StatusCode::UNPROCESSABLE_ENTITY, "not_compiled"),
         (Some(Outcome::Refused), _) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_pipeline"),
         (Some(outcome), _) => (StatusCode::CONFLICT, outcome.name()),
     };
@@ -92,10 +98,12 @@ impl From<DeployError> for Problem {
     fn from(error: DeployError) -> Self {
         let status = match &error {
             DeployError::Session(SessionError::Unknown(_)) => StatusCode::NOT_FOUND,
-            DeployError::Pipeline(PipelineError::NotAName(_)) | DeployError::Shadow { .. } => {
-                StatusCode::BAD_REQUEST
-            }
+            DeployError::Pipeline(PipelineError::NotAName(_)) => StatusCode::BAD_REQUEST,
+            DeployError::Name(_) | DeployError::Shadow { .. } => StatusCode::BAD_REQUEST,
             DeployError::Pipeline(_) => StatusCode::NOT_FOUND,
+            DeployError::Compile(CompileError::File { .. } | CompileError::Start { .. }) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             DeployError::Compile(_) => StatusCode::UNPROCESSABLE_ENTITY,
             DeployError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             DeployError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -107,8 +115,9 @@ impl From<DeployError> for Problem {
             DeployError::UnderWay { step, .. } => {
                 problem.more.insert("step".into(), step.name().into());
             }
-            DeployError::Compile(CompileError::Refused { report, .. }) => {
-                problem.more.insert("problems".into(), json!(report.problems));
+            DeployError::Compile(error) => {
+                problem.more.insert("step".into(), error.step().name().into());
+                problem.more.extend(error.report().map(|check| ("problems".into(), json!(check.problems))));
             }
             _ => {}
         }
@@ -149,7 +158,9 @@ pub(super) async fn deploy<C: Deployments>(
     let by = by(request.headers());
     let bytes = upload(&state, request).await?;
     let component = match (pipeline, name) {
-        (None, name) if !bytes.is_empty() => Component::Bytes { name: name.unwrap_or_default(), bytes },
+        (None, name) if !bytes.is_empty() => {
+            Component::Bytes { name: name.unwrap_or_else(|| UNNAMED.into()), bytes }
+        }
         (Some(pipeline), None) if bytes.is_empty() => Component::Pipeline(pipeline),
         _ => {
             let detail = "the body is the component, with `name` for what it is to be called; or it is empty and \
@@ -178,7 +189,7 @@ pub(super) struct Limit {
     limit: Option<usize>,
 }
 
-pub(super) async fn list<C: Deployments>(
+pub(super) async fn list<C: Control + Deployments>(
     Extract(state): Extract<Arc<State<C>>>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<Limit>, QueryRejection>,
@@ -190,6 +201,10 @@ pub(super) async fn list<C: Deployments>(
         return Err(bad("bad_query", format!("limit is 1 to {MAX_LISTED}")));
     }
     let deployments = state.control.deployments(&session, limit).await?;
+    // A session that is over has a history; one that never was has not.
+    if deployments.is_empty() && state.control.session(&session).is_none() {
+        return Err(Refusal::unknown(&session).into());
+    }
     Ok(Json(json!({"deployments": deployments})).into_response())
 }
 
