@@ -7,7 +7,9 @@ use ocelli_tests::{DEADLINE, Ocelli, Process, Recording, Store, children};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{COMMON, assert_seamless, faulty, more_results, playing, results, version, watch};
+use super::{
+    COMMON, assert_every_frame, assert_seamless, faulty, more_results, playing, results, version, watch,
+};
 
 /// Between two looks at something that tells nobody when it changes.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -146,7 +148,9 @@ async fn a_new_version_that_is_killed_at_any_step_leaves_the_running_one_as_it_w
     let store = Store::with(&["changeling"]);
     let (host, recording) = start(&store).await;
     let good = host.session("cam").await["deployment"].clone();
+    let mut until_probation = Vec::new();
     for (number, at) in ALL.into_iter().enumerate().skip(1) {
+        until_probation = recording.messages();
         let before = host.deployments("cam").await.len();
         let blue = host.worker("cam").await.pid;
         let component = at.version(number);
@@ -173,7 +177,9 @@ async fn a_new_version_that_is_killed_at_any_step_leaves_the_running_one_as_it_w
         more_results(&recording, 3).await;
         assert_history_is_true(&host, at).await;
     }
-    assert_seamless(&recording.messages(), true);
+    // What comes back from a probation goes on from the state that it gave.
+    assert_seamless(&until_probation, true);
+    assert_every_frame(&recording.messages());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,7 +244,8 @@ async fn a_host_that_is_killed_at_any_step_starts_with_a_version_that_was_health
     drop(recording);
     let configured = host.session("cam").await["deployment"].clone();
     for (number, at) in ALL.into_iter().enumerate() {
-        let before = host.deployments("cam").await.len();
+        let records = host.deployments("cam").await;
+        let (before, newest) = (records.len(), super::number(&records[0]["number"]));
         let component = at.version(200 + number);
         let killing = async {
             at.reached(&host, before).await;
@@ -249,16 +256,16 @@ async fn a_host_that_is_killed_at_any_step_starts_with_a_version_that_was_health
         host.cut_and_start_again().await;
         let recording = watch(&host, "cam").await;
         let session = host.session_becomes("cam", |session| session["state"] == "running").await;
-        let newest = &host.deployments("cam").await[0];
+        let records = host.deployments("cam").await;
+        let met = records.iter().find(|record| super::number(&record["number"]) == newest + 1);
+        let met = met.unwrap_or_else(|| panic!("{at:?}: the deployment is forgotten: {records:?}"));
         println!(
             "{at:?}: {} at {}: {}; runs {}",
-            newest["state"], newest["step"], newest["reason"], session["pipeline_version"]
+            met["state"], met["step"], met["reason"], session["pipeline_version"]
         );
+        assert_eq!(met["state"], "interrupted", "{at:?}: {met}");
         assert!(healthy(&host, &configured).await.contains(&session["deployment"]), "{at:?}: {session}");
         more_results(&recording, 3).await;
-        let records = host.deployments("cam").await;
-        let interrupted = records.iter().find(|record| record["state"] == "interrupted");
-        assert!(interrupted.is_some() || at == At::Probation, "{at:?}: {records:?}");
         assert_history_is_true(&host, at).await;
         // What it gives goes on being numbered by frames that ascend.
         let frames: Vec<u64> = results(&recording.messages())

@@ -164,6 +164,16 @@ fn assert_seamless(messages: &[Received], every: bool) {
     }
 }
 
+/// Holds results to every frame of a file exactly once, whoever processed it.
+fn assert_every_frame(messages: &[Received]) {
+    assert_eq!(missed(messages), 0, "a subscriber was too slow");
+    for pair in results(messages).windows(2) {
+        let [before, after] = [&pair[0].message, &pair[1].message];
+        assert_eq!(number(&after["frame"]), number(&before["frame"]) + 1, "between {before} and {after}");
+    }
+    assert_events_unbroken(messages);
+}
+
 /// Events are numbered without a gap, whoever they come from.
 fn assert_events_unbroken(messages: &[Received]) {
     let events =
