@@ -1,15 +1,42 @@
 //! The commands that ask a running host.
 
+mod deployments;
+
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clap::Args;
 use serde_json::Value;
+use url::Url;
+
+pub(crate) use deployments::{Deploy, Deployments, Rollback};
 
 /// Where the host listens unless its config says otherwise.
-pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:8001";
+const DEFAULT_URL: &str = "http://127.0.0.1:8001";
 
 /// The host answers from memory: one that takes longer does not answer at all.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which host is asked, and how its answer is shown.
+#[derive(Args)]
+pub(crate) struct Host {
+    /// Where the host is.
+    #[arg(long, value_name = "URL", env = "OCELLI_URL", default_value = DEFAULT_URL)]
+    url: String,
+    /// As the host tells it, for programs.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a host answered.
+struct Answer {
+    /// Whether it was done.
+    good: bool,
+    /// The status, as a person reads it.
+    status: String,
+    /// Null where it is not JSON.
+    body: Value,
+}
 
 /// Columns of the list: heading, key.
 const COLUMNS: [(&str, &str); 8] = [
@@ -23,67 +50,97 @@ const COLUMNS: [(&str, &str); 8] = [
     ("SOURCE", "source"),
 ];
 
-/// Prints the sessions of the host at `url`: a table, or the answer as it came.
-pub(crate) fn sessions(url: &str, json: bool) -> anyhow::Result<()> {
-    let answer = get(url, "/v1/sessions")?;
-    if json {
-        println!("{answer}");
-        return Ok(());
+/// Prints the sessions of a host: a table, or the answer as it came.
+pub(crate) fn sessions(host: &Host) -> anyhow::Result<()> {
+    if let Some(list) = host.list(&host.url(&["sessions"])?, "sessions")? {
+        print!("{}", table(&list, &COLUMNS, "last_error"));
     }
-    let list = answer.get("sessions").and_then(Value::as_array);
-    let list = list.with_context(|| format!("{url} does not answer as an Ocelli host does"))?;
-    print!("{}", table(list));
     Ok(())
 }
 
-fn get(url: &str, path: &str) -> anyhow::Result<Value> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(TIMEOUT))
-        .http_status_as_error(false)
-        .build()
-        .into();
-    let mut response =
-        agent.get(format!("{}{path}", url.trim_end_matches('/'))).call().with_context(|| {
+impl Host {
+    /// A path below `/v1`, its parts encoded.
+    fn url(&self, path: &[&str]) -> anyhow::Result<Url> {
+        let mut url = Url::parse(&self.url).with_context(|| format!("{:?} is not a URL", self.url))?;
+        match url.path_segments_mut() {
+            Ok(mut segments) => segments.pop_if_empty().push("v1").extend(path),
+            Err(()) => bail!("{:?} is not the URL of a host", self.url),
+        };
+        Ok(url)
+    }
+
+    /// For what the host answers at once.
+    fn agent(&self) -> ureq::Agent {
+        Self::config().timeout_global(Some(TIMEOUT)).build().into()
+    }
+
+    /// For what takes as long as it takes: a shadow alone may be ten minutes.
+    fn patient(&self) -> ureq::Agent {
+        Self::config().timeout_connect(Some(TIMEOUT)).build().into()
+    }
+
+    fn config() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
+        let agent = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+        ureq::Agent::config_builder().http_status_as_error(false).user_agent(agent)
+    }
+
+    fn answer(&self, sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> anyhow::Result<Answer> {
+        let url = &self.url;
+        let mut response = sent.with_context(|| {
             format!("cannot reach {url}; does `ocelli serve` run there? OCELLI_URL names another address")
         })?;
-    let body =
-        response.body_mut().read_to_string().with_context(|| format!("reading the answer of {url}"))?;
-    let value: Value = serde_json::from_str(&body).unwrap_or_default();
-    if !response.status().is_success() {
-        let detail = value.get("detail").and_then(Value::as_str).unwrap_or_default();
-        bail!("{url}{path} answers {}: {}", response.status(), shown(detail));
+        let body = response.body_mut().read_to_string();
+        let body = body.with_context(|| format!("reading the answer of {url}"))?;
+        let body = serde_json::from_str(&body).unwrap_or_default();
+        let status = response.status();
+        if status.is_success() && body == Value::Null {
+            bail!("{url} does not answer as an Ocelli host does: its answer is not JSON");
+        }
+        Ok(Answer { good: status.is_success(), status: status.to_string(), body })
     }
-    if value.is_null() {
-        bail!("{url} does not answer as an Ocelli host does: its answer is not JSON");
+
+    /// Asks for a list, which stands under `key` in the answer. None: the answer is printed as it came.
+    fn list(&self, url: &Url, key: &str) -> anyhow::Result<Option<Vec<Value>>> {
+        let Answer { good, status, mut body } = self.answer(self.agent().get(url.as_str()).call())?;
+        if !good {
+            let detail = body.get("detail").and_then(Value::as_str).unwrap_or_default();
+            bail!("{url} answers {status}: {}", shown(detail));
+        }
+        if self.json {
+            println!("{body}");
+            return Ok(None);
+        }
+        match body.get_mut(key).map(Value::take) {
+            Some(Value::Array(list)) => Ok(Some(list)),
+            _ => bail!("{} does not answer as an Ocelli host does", self.url),
+        }
     }
-    Ok(value)
 }
 
-/// Columns as wide as their widest cell; what went wrong last stands below its session.
-fn table(sessions: &[Value]) -> String {
-    let cell = |session: &Value, key: &str| match session.get(key) {
+/// Columns as wide as their widest cell; what stands under `below` follows its row.
+fn table(entries: &[Value], columns: &[(&str, &str)], below: &str) -> String {
+    let cell = |entry: &Value, key: &str| match entry.get(key) {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => shown(text),
         Some(Value::Number(number)) if key == "uptime_s" => duration(number.as_f64().unwrap_or_default()),
         Some(other) => shown(&other.to_string()),
     };
-    let heading: Vec<String> = COLUMNS.iter().map(|(heading, _)| (*heading).to_owned()).collect();
+    let heading: Vec<String> = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
     let rows: Vec<Vec<String>> = std::iter::once(heading)
-        .chain(sessions.iter().map(|session| COLUMNS.iter().map(|(_, key)| cell(session, key)).collect()))
+        .chain(entries.iter().map(|entry| columns.iter().map(|(_, key)| cell(entry, key)).collect()))
         .collect();
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let mut text = String::new();
     for (index, row) in rows.iter().enumerate() {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
-        let session = index.checked_sub(1).and_then(|session| sessions.get(session));
-        let error = session.and_then(|session| session.get("last_error")).and_then(Value::as_str);
-        if let Some(error) = error {
-            text.push_str(&format!("  last error: {}\n", shown(error)));
+        let entry = index.checked_sub(1).and_then(|entry| entries.get(entry));
+        if let Some(note) = entry.and_then(|entry| entry.get(below)).and_then(Value::as_str) {
+            text.push_str(&format!("  {}: {}\n", below.replace('_', " "), shown(note)));
         }
     }
     text
@@ -119,13 +176,25 @@ cam-001  running   71   object-detect  0a1b        1h02m   0         rtsp://host
 d;c      degraded  -    p              0a1b        1m01s   2         file:a\u{fffd}[2J
   last error: no route\u{fffd}to host
 ";
-        assert_eq!(table(&sessions), expected);
+        assert_eq!(table(&sessions, &COLUMNS, "last_error"), expected);
     }
 
     #[test]
     fn a_host_that_is_not_there_is_named_with_what_to_do() {
         // Nothing listens on port 1 of a machine that runs tests.
-        let error = format!("{:#}", sessions("http://127.0.0.1:1", false).unwrap_err());
+        let host = Host { url: "http://127.0.0.1:1".into(), json: false };
+        let error = format!("{:#}", sessions(&host).unwrap_err());
         assert!(error.contains("http://127.0.0.1:1") && error.contains("OCELLI_URL"), "{error}");
+    }
+
+    #[test]
+    fn names_are_encoded_in_paths() {
+        let url = |base: &str| {
+            Host { url: base.into(), json: false }.url(&["sessions", "a/b;c ü"]).unwrap().to_string()
+        };
+        let path = "/v1/sessions/a%2Fb;c%20%C3%BC";
+        assert_eq!(url("http://host:1"), format!("http://host:1{path}"));
+        assert_eq!(url("http://host/cams/"), format!("http://host/cams{path}"));
+        assert!(Host { url: "host:1".into(), json: false }.url(&[]).is_err());
     }
 }

@@ -36,14 +36,13 @@ enum Command {
         config: PathBuf,
     },
     /// List the sessions of a running host.
-    Sessions {
-        /// Where the host is.
-        #[arg(long, value_name = "URL", env = "OCELLI_URL", default_value = client::DEFAULT_URL)]
-        url: String,
-        /// As the host tells it, for programs.
-        #[arg(long)]
-        json: bool,
-    },
+    Sessions(client::Host),
+    /// Change the pipeline of a session while it runs.
+    Deploy(client::Deploy),
+    /// Go back to what a session ran before its last deployment.
+    Rollback(client::Rollback),
+    /// List what was deployed to a session, the newest first.
+    Deployments(client::Deployments),
     /// List, inspect and add models.
     #[command(subcommand)]
     Models(models::Models),
@@ -53,7 +52,10 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve { config } => serve(&config),
         Command::Check { config } => check(&config),
-        Command::Sessions { url, json } => client::sessions(&url, json),
+        Command::Sessions(host) => client::sessions(&host),
+        Command::Deploy(deploy) => deploy.run(),
+        Command::Rollback(rollback) => rollback.run(),
+        Command::Deployments(deployments) => deployments.run(),
         Command::Models(models) => models.run(),
     };
     match done {

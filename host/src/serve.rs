@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use rustix::process::{Resource, Rlimit};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -13,9 +14,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::analyze::{Analyses, Workers};
-use crate::api::{Control, Refusal, Server, Timing};
+use crate::api::{Control, Deployments, Refusal, Server, Timing};
 use crate::config::{Config, Isolation};
-use crate::deploy::{DeployError, Deployer, find_named, find_pipeline};
+use crate::deploy::{DeployError, Deployer, NamedPipeline, Order, Record, find_named, find_pipeline};
 use crate::event::Hub;
 use crate::inference::catalogue::{ShownModel, ShownRun};
 use crate::inference::{Inference, Status};
@@ -73,10 +74,13 @@ pub async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
 struct Host {
     sessions: Sessions,
     deployer: Deployer,
+    journal: Journal,
     analyses: Analyses,
     server: Server,
     /// Offers the models again when they have changed.
     offering: JoinHandle<()>,
+    /// Deploys pipelines whose files have changed.
+    deploying: JoinHandle<()>,
 }
 
 impl Host {
@@ -95,15 +99,16 @@ impl Host {
         let programs = Programs::find()?;
         check_sandbox(&programs, config.session_processes.sandbox).await?;
         let offer = Offer::new(config)?;
+        let journal = Journal::open(&config.store.directory)?;
         let hub = Hub::new();
         let groups = control_groups();
         let inference = Inference::start(programs.inference.clone(), &offer.newest().1, config).await?;
-        let journal = Journal::default();
         let sources = Sources::new(Settings::default());
         let compiler = programs.compile.clone();
         let sessions =
-            Sessions::new(programs, sources, inference.clone(), hub.clone(), journal, groups, config);
-        let deployer = Deployer::new(sessions.clone(), hub.clone(), &compiler, config).await?;
+            Sessions::new(programs, sources, inference.clone(), hub.clone(), journal.clone(), groups, config);
+        let deployer =
+            Deployer::new(sessions.clone(), hub.clone(), journal.clone(), &compiler, config).await?;
         let workers = Workers::new(&sessions, deployer.clone(), config.analyze.timeout_ms);
         let analyses = Analyses::start(&config.analyze, Box::new(workers));
         let in_force = deployer.watch_config();
@@ -117,6 +122,7 @@ impl Host {
             telemetry::lost_lines,
         );
         deployer.start_configured().await;
+        let deploying = tokio::spawn(deployer.clone().watch_pipelines());
         // Whoever connected before waits until here: a client that is answered finds every configured session.
         let control = Operator {
             sessions: sessions.clone(),
@@ -128,15 +134,20 @@ impl Host {
         let server = Server::start(listener, hub, control, Timing::default())?;
         server.set_ready();
         tracing::info!("listening on http://{}", server.address());
-        Ok(Self { sessions, deployer, analyses, server, offering })
+        Ok(Self { sessions, deployer, journal, analyses, server, offering, deploying })
     }
 
     async fn stop(self, within: Duration) {
         self.offering.abort();
+        self.deploying.abort();
+        self.deployer.stop();
         let sessions = self.sessions.stop_all("the host stops");
         let workers = async { tokio::join!(sessions, self.analyses.stop()) };
         if tokio::join!(tokio::time::timeout(within, workers), self.server.stop()).0.is_err() {
             tracing::warn!("some workers did not end within {} s and are killed", within.as_secs());
+        }
+        if let Err(error) = self.journal.flush().await {
+            tracing::error!("{error:#}");
         }
         tracing::info!("stopped");
     }
@@ -282,6 +293,32 @@ impl Control for Operator {
 
     async fn metrics(&self) -> String {
         self.monitor.metrics().await
+    }
+}
+
+impl Deployments for Operator {
+    fn component_bytes(&self) -> usize {
+        usize::try_from(self.deployer.config().deploy.max_component_mb).unwrap_or(usize::MAX) << 20
+    }
+
+    async fn deploy(&self, _: Order) -> Result<Record, DeployError> {
+        Err(DeployError::Stopping)
+    }
+
+    async fn rollback(&self, _: &str, _: &str) -> Result<Record, DeployError> {
+        Err(DeployError::Stopping)
+    }
+
+    async fn deployments(&self, _: &str, _: usize) -> Result<Vec<Record>, DeployError> {
+        Err(DeployError::Stopping)
+    }
+
+    async fn pipelines(&self) -> Result<Vec<NamedPipeline>, DeployError> {
+        Err(DeployError::Stopping)
+    }
+
+    async fn keep(&self, _: &str, _: Bytes) -> Result<NamedPipeline, DeployError> {
+        Err(DeployError::Stopping)
     }
 }
 

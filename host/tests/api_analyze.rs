@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[macro_use]
+mod support;
+
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use ocelli::analyze::{Analyses, Analyst, Bench, Fault, Found, Kind, Lost, NotStarted};
-use ocelli::api::{Control, Refusal, Server, Timing};
+use ocelli::api::{Server, Timing};
 use ocelli::config::Analyze;
 use ocelli::event::{Attributes, Detection, Hub};
 use serde_json::{Map, Value, json};
@@ -97,46 +100,8 @@ impl Analyst for Double {
 #[derive(Clone)]
 struct Operator(Analyses);
 
-impl Control for Operator {
-    type Status = Value;
-    type Models = Value;
-
-    fn models(&self) -> Value {
-        Value::Null
-    }
-
-    fn sessions(&self) -> Vec<Value> {
-        Vec::new()
-    }
-
-    fn session(&self, _: &str) -> Option<Value> {
-        None
-    }
-
-    async fn ensure(&self, id: &str, _: &str, _: &str, _: Map<String, Value>) -> Result<(), Refusal> {
-        Err(Refusal::unknown(id))
-    }
-
-    async fn command(&self, id: &str, _: Value) -> Result<Value, Refusal> {
-        Err(Refusal::unknown(id))
-    }
-
-    async fn restart(&self, id: &str) -> Result<(), Refusal> {
-        Err(Refusal::unknown(id))
-    }
-
-    async fn stop(&self, id: &str) -> Result<(), Refusal> {
-        Err(Refusal::unknown(id))
-    }
-
-    fn analyses(&self) -> &Analyses {
-        &self.0
-    }
-
-    async fn metrics(&self) -> String {
-        String::new()
-    }
-}
+no_sessions!(Operator, 0);
+no_deployments!(Operator);
 
 struct Host {
     server: Server,

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[macro_use]
+mod support;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -110,6 +113,8 @@ impl Control for Double {
         "# TYPE ocelli_build info\nocelli_build_info{version=\"1\"} 1\n# EOF\n".into()
     }
 }
+
+no_deployments!(Double);
 
 struct Host {
     server: Server,

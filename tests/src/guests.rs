@@ -42,12 +42,23 @@ impl Store {
         store
     }
 
+    /// Puts a component into the store under this name.
+    pub fn put(&self, name: &str, component: &[u8]) {
+        std::fs::write(self.pipeline(name), component).unwrap();
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The section of a host's config.
     pub fn section(&self) -> String {
         format!("[store]\ndirectory = \"{}\"\n", self.folder.path().display())
     }
 
-    fn pipeline(&self, name: &str) -> PathBuf {
+    /// The file of a pipeline.
+    pub fn pipeline(&self, name: &str) -> PathBuf {
         self.folder.path().join("pipelines").join(format!("{name}.wasm"))
     }
 }

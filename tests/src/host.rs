@@ -17,6 +17,9 @@ use crate::{Client, DEADLINE, Log, Process, Programs, root};
 /// How long a host may take to end after SIGTERM before it is killed: above the time that it gives itself.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long a deployment may take to be answered: its steps have bounds of their own, and machines are busy.
+const DEPLOYMENT: Duration = Duration::from_secs(150);
+
 /// Between two looks at something that tells nobody when it changes.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -70,21 +73,38 @@ impl Setup {
     }
 
     fn spawn(&self, program: &Path, environment: &[(&str, &str)]) -> (Child, Log) {
-        let mut child = Command::new(program)
-            .arg("serve")
-            .arg("--config")
-            .arg(self.folder.path().join("ocelli.toml"))
-            .env("ORT_DISABLE_TELEMETRY", "1")
-            .env_remove("RUST_LOG")
-            .env_remove("OCELLI_LOG")
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Log::read(child.stderr.take().unwrap());
-        (child, log)
+        spawn(self.folder.path(), program, environment)
+    }
+}
+
+/// Starts a host with the config of a folder.
+fn spawn(folder: &Path, program: &Path, environment: &[(&str, &str)]) -> (Child, Log) {
+    let mut child = Command::new(program)
+        .arg("serve")
+        .arg("--config")
+        .arg(folder.join("ocelli.toml"))
+        .env("ORT_DISABLE_TELEMETRY", "1")
+        .env_remove("RUST_LOG")
+        .env_remove("OCELLI_LOG")
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = Log::read(child.stderr.take().unwrap());
+    (child, log)
+}
+
+/// Waits until a host listens.
+async fn listening(child: &mut Child, log: &Log) -> SocketAddr {
+    let listening = log.find(|line| line.split_once("listening on http://")?.1.trim().parse().ok());
+    match timeout(DEADLINE, listening).await {
+        Ok(Some(address)) => address,
+        _ => {
+            let _ = child.kill();
+            panic!("the host did not start ({:?}); its log:\n{}", child.wait(), log.tail());
+        }
     }
 }
 
@@ -125,13 +145,19 @@ impl Ocelli {
     async fn launch(program: &Path, config: &str, environment: &[(&str, &str)]) -> Self {
         let setup = Setup::new(config);
         let (mut child, log) = setup.spawn(program, environment);
-        let listening = log.find(|line| line.split_once("listening on http://")?.1.trim().parse().ok());
-        let Ok(Some(address)) = timeout(DEADLINE, listening).await else {
-            let _ = child.kill();
-            panic!("the host did not start ({:?}); its log:\n{}", child.wait(), log.tail());
-        };
+        let address = listening(&mut child, &log).await;
         let process = Process::open(child.id()).expect("the host lives");
         Self { child, process, address, log, folder: setup.folder }
+    }
+
+    /// Ends the host as a power cut would, and starts it again with the same config, store and logs.
+    pub async fn cut_and_start_again(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let (child, log) = spawn(self.folder(), &program("ocelli"), &[]);
+        (self.child, self.log) = (child, log);
+        self.address = listening(&mut self.child, &self.log).await;
+        self.process = Process::open(self.child.id()).expect("the host lives");
     }
 
     /// The host's process.
@@ -190,7 +216,71 @@ impl Ocelli {
         self.send("POST", path, &headers, body).await
     }
 
+    /// `PUT /v1/sessions/{session}/pipeline`, and what it is answered with. `query` begins with `?` or is empty; the session's
+    /// name has to be fit for a URL.
+    pub async fn deploy(&self, session: &str, query: &str, component: &[u8]) -> (u16, Value) {
+        self.put(&format!("/v1/sessions/{session}/pipeline{query}"), component).await
+    }
+
+    /// As [`deploy`](Self::deploy), of a host that may be killed meanwhile: none where it gives no answer.
+    pub async fn try_deploy(&self, session: &str, query: &str, component: &[u8]) -> Option<(u16, Value)> {
+        let path = format!("/v1/sessions/{session}/pipeline{query}");
+        let headers = format!("Content-Length: {}", component.len());
+        let (status, body) = self.exchange(DEPLOYMENT, "PUT", &path, &headers, component).await.ok()?;
+        Some((status, serde_json::from_str(&body).ok()?))
+    }
+
+    /// The status and the JSON that a file is answered with.
+    pub async fn put(&self, path: &str, file: &[u8]) -> (u16, Value) {
+        let headers = format!("Content-Length: {}", file.len());
+        let (status, body) = self.send_within(DEPLOYMENT, "PUT", path, &headers, file).await;
+        (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{path}: {status}: {body}")))
+    }
+
+    /// A session's deployments, the newest first.
+    pub async fn deployments(&self, session: &str) -> Vec<Value> {
+        let answer = self.get(&format!("/v1/sessions/{session}/deployments?limit=1000")).await;
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        answer["deployments"].as_array().expect("a list of deployments").clone()
+    }
+
+    /// Asks for a session's newest deployment until it is as it should be.
+    pub async fn deployment_becomes(&self, session: &str, good: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let newest = self.deployments(session).await.into_iter().next().unwrap_or_default();
+            if good(&newest) {
+                return newest;
+            }
+            assert!(begun.elapsed() < DEADLINE, "the newest deployment of {session} stays {newest}");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     async fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
+        self.send_within(DEADLINE, method, path, headers, body).await
+    }
+
+    async fn send_within(
+        &self,
+        limit: Duration,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> (u16, String) {
+        let answer = self.exchange(limit, method, path, headers, body).await;
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    async fn exchange(
+        &self,
+        limit: Duration,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> Result<(u16, String), String> {
         let head = format!("Host: {}\r\n{headers}\r\nConnection: close", self.address);
         let request = [format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n").as_bytes(), body].concat();
         let exchange = async {
@@ -200,10 +290,12 @@ impl Ocelli {
             connection.read_to_string(&mut answer).await?;
             std::io::Result::Ok(answer)
         };
-        let answer = timeout(DEADLINE, exchange).await.expect("an answer in time").unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        let answer = timeout(limit, exchange).await.map_err(|_| "no answer in time")?;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let (head, body) =
+            answer.split_once("\r\n\r\n").ok_or_else(|| format!("no HTTP answer: {answer}"))?;
         let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
-        (status.unwrap_or_else(|| panic!("{method} {path}: no status in {head}")), body.to_owned())
+        Ok((status.ok_or_else(|| format!("no status in {head}"))?, body.to_owned()))
     }
 
     /// Has a session started anew, as a person would: its losses so far are forgotten. Its name has to be fit for a URL.

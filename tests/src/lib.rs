@@ -26,6 +26,8 @@ mod log;
 mod play;
 mod process;
 mod programs;
+mod recording;
+mod versions;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,6 +42,8 @@ pub use log::Log;
 pub use play::{FileSession, assert_identical};
 pub use process::{Process, children};
 pub use programs::Programs;
+pub use recording::{Received, Recording};
+pub use versions::{changeling, tagged};
 
 /// Far above what any step takes on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -173,7 +173,9 @@ pub fn default_tree() -> Value {
 /// The JSON Schema of the settings.
 #[must_use]
 pub fn schema() -> Value {
-    let share = |description: &str| json!({ "type": "number", "minimum": 0, "maximum": 1, "description": description });
+    let share = |description: &str| json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1, "description": description });
+    let side =
+        || json!({ "type": "integer", "minimum": 1, "maximum": crate::tree::LONGEST_SIDE, "default": 224 });
     let texts = |description: &str| json!({ "type": "array", "items": { "type": "string" }, "description": description });
     let three = |description: &str| json!({ "type": "array", "items": { "type": "number" }, "minItems": 3, "maxItems": 3, "description": description });
     let size = json!({
@@ -224,7 +226,10 @@ pub fn schema() -> Value {
                 "kind": { "enum": [StageKind::Centerface, StageKind::Faceres, StageKind::Classifier] },
                 "model": { "type": "string", "description": "The model's name. Left out: the kind's usual one." },
                 "for": texts("Labels that it looks at. None: all."),
-                "min_score": share("Least score of what it looks at. Left out: 0."),
+                "min_score": {
+                    "type": "number", "minimum": 0, "maximum": 1, "default": 0,
+                    "description": "Least score of what it looks at."
+                },
                 "crop": {
                     "type": "object",
                     "additionalProperties": false,
@@ -239,7 +244,10 @@ pub fn schema() -> Value {
                 "score": share("centerface: least score of a face. Left out: 0.5."),
                 "size": size,
                 "embedding": { "type": "boolean", "default": false, "description": "faceres: whether the detection gets the embedding." },
-                "labels": texts("classifier: its classes, in the output's order."),
+                "labels": {
+                    "type": "array", "items": { "type": "string" }, "minItems": 1,
+                    "description": "classifier: its classes, in the output's order."
+                },
                 "top": { "type": "integer", "minimum": 1, "default": 1, "description": "classifier: how many of the best classes are reported." },
                 "activation": { "enum": ["softmax", "sigmoid", "none"], "default": "softmax", "description": "classifier: what makes scores of its output." },
                 "batch": { "type": "integer", "minimum": 1, "maximum": crate::tree::MOST_BATCH, "default": 1, "description": "classifier: crops in a run. More than 1 needs a model whose first dimension is open." },
@@ -249,8 +257,8 @@ pub fn schema() -> Value {
                     "description": "classifier: its input, f32 [n, 3, height, width].",
                     "properties": {
                         "name": { "type": "string", "default": "input" },
-                        "width": { "type": "integer", "default": 224 },
-                        "height": { "type": "integer", "default": 224 },
+                        "width": side(),
+                        "height": side(),
                         "channels": { "enum": ["rgb", "bgr"], "default": "rgb" },
                         "fit": { "enum": ["letterbox", "stretch"], "default": "letterbox" },
                         "fill": three("Pixel value of what a letterbox leaves empty."),

@@ -28,7 +28,7 @@ pub const MOST_CROPS: usize = 256;
 pub const MOST_BATCH: usize = 8;
 
 /// Longest side of a classifier's input in pixels: one of them has room beside its outputs.
-const LONGEST_SIDE: u32 = 768;
+pub const LONGEST_SIDE: u32 = 768;
 
 /// Settings that are sound.
 #[derive(Debug, Clone)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::settings::{default_tree, schema};
+use ocelli_sdk::testing::Schema;
 use serde_json::{Value, json};
 
 /// Settings with these stages below a nanodet that looks for cars and persons.
@@ -179,5 +180,56 @@ fn the_schema_knows_every_key_and_holds_the_default() {
         // "expected one of" all, or "expected `a` or `b`"; the first pair of ticks is the unknown key's.
         assert_eq!(error.matches('`').count(), 2 * (keys.len() + 1), "{error}");
         assert!(keys.iter().all(|key| error.contains(&format!("`{key}`"))), "{error}");
+    }
+}
+
+#[test]
+fn the_schema_takes_the_trees_of_the_gallerys_page() {
+    let schema = Schema::read(&schema().to_string()).unwrap();
+    let page = include_str!("../../../docs/gallery.md");
+    let examples = page.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let trees: Vec<&str> = examples.filter(|json| json.contains("\"detect\"")).collect();
+    assert!(trees.len() >= 2, "{trees:?}");
+    let every_key = json!({
+        "detect": {"kind": "centerface", "model": "centerface", "score": 0.5, "iou": 0.3, "size": [416, 256]},
+        "stages": [
+            {"kind": "faceres", "model": "faceres-224", "for": ["face"], "min_score": 0, "crop": {"expand": 1.2, "square": true},
+             "embedding": true, "stages": []},
+            {"kind": "classifier", "model": "mood", "as": "mood", "labels": ["glad", "sad"], "top": 2, "activation": "sigmoid",
+             "batch": 8, "output": "probs", "input": {"name": "x", "width": 96, "height": 64, "channels": "bgr",
+             "fit": "stretch", "fill": [0, 0, 0], "mean": [0, 0, 0], "std": [1, 1, 1]}}
+        ],
+        "max_crops": 8,
+        "max_results_per_second": null
+    });
+    let every_key = every_key.to_string();
+    for settings in
+        trees.into_iter().chain(["{}", "{\"max_crops\":4,\"max_results_per_second\":2}", &every_key])
+    {
+        assert_eq!(schema.check(settings), Ok(()), "{settings}");
+        // A placeholder of the page stands for the classes of a model; three of them are asked for.
+        let filled = settings.replace("[\"...\"]", "[\"a\",\"b\",\"c\"]");
+        assert!(Tree::read(&filled).is_ok(), "{filled}");
+    }
+}
+
+#[test]
+fn the_schema_refuses_at_every_depth_what_is_no_setting() {
+    let schema = Schema::read(&schema().to_string()).unwrap();
+    let face = |extra: Value| with(json!([{"kind": "centerface", "stages": [extra]}]));
+    let cases = [
+        (r#"{"crops":1}"#.to_owned(), "crops"),
+        (r#"{"detect":{"kind":"yolo"}}"#.to_owned(), "/detect/kind"),
+        (r#"{"detect":{"kind":"nanodet","score":0}}"#.to_owned(), "/detect/score"),
+        (face(json!({"kind": "faceres", "min_score": 2})), "/stages/0/stages/0/min_score"),
+        (face(json!({"kind": "faceres", "crops": 1})), "crops"),
+        (face(json!({"kind": "classifier", "labels": []})), "/stages/0/stages/0/labels"),
+        (face(json!({"kind": "classifier", "input": {"width": 0}})), "/stages/0/stages/0/input/width"),
+        (face(json!({})), "/stages/0/stages/0"),
+    ];
+    for (settings, place) in cases {
+        let error = schema.check(&settings).unwrap_err();
+        assert!(error.contains(place), "{settings}: {error}");
+        assert!(Tree::read(&settings).is_err(), "{settings}");
     }
 }

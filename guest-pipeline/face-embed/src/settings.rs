@@ -167,6 +167,7 @@ pub fn schema() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ocelli_sdk::testing::Schema;
 
     #[test]
     fn a_wrong_setting_is_named_with_what_would_be_right() {
@@ -203,5 +204,31 @@ mod tests {
         assert_eq!(defaults["alignment"], Alignment::FivePoint.name());
         let known = serde_json::to_value(Settings::default()).unwrap();
         assert!(known.as_object().unwrap().keys().eq(properties.keys()));
+    }
+
+    #[test]
+    fn the_schema_takes_what_the_settings_take_and_refuses_the_rest() {
+        let schema = Schema::read(&schema().to_string()).unwrap();
+        let every_key = r#"{"detector_size":[960,544],"score":0.6,"iou":0.4,"max_faces":256,"min_face_pixels":0,
+            "alignment":"box","gender_and_age":true,"max_results_per_second":0.5}"#;
+        for settings in ["{}", r#"{"score":1,"max_results_per_second":null}"#, every_key] {
+            assert_eq!(schema.check(settings), Ok(()));
+            assert!(Settings::read(settings).is_ok(), "{settings}");
+        }
+        let wrong = [
+            (r#"{"score":0}"#, "/score"),
+            (r#"{"iou":1.5}"#, "/iou"),
+            (r#"{"detector_size":[400,416]}"#, "/detector_size/0"),
+            (r#"{"detector_size":[416]}"#, "/detector_size"),
+            (r#"{"max_faces":257}"#, "/max_faces"),
+            (r#"{"min_face_pixels":-1}"#, "/min_face_pixels"),
+            (r#"{"alignment":"eyes"}"#, "/alignment"),
+            (r#"{"gender_and_age":1}"#, "/gender_and_age"),
+            (r#"{"detector":416}"#, "detector"),
+        ];
+        for (settings, place) in wrong {
+            assert!(schema.check(settings).is_err_and(|error| error.contains(place)), "{settings}");
+            assert!(Settings::read(settings).is_err(), "{settings}");
+        }
     }
 }

@@ -298,6 +298,7 @@ fn zone_schema() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ocelli_sdk::testing::Schema;
 
     #[test]
     fn every_setting_is_optional() {
@@ -324,6 +325,31 @@ mod tests {
             (r#"{"labels":"person"}"#, "settings.labels: "),
             (r#"{"model":"yolo"}"#, "nanodet-g-320"),
             (r#"{"treshold":0.4}"#, "unknown field `treshold`"),
+            (r#"{"zones":[{"name":"a"}]}"#, "settings.zones[0]: missing field `polygon`"),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0]]}]}"#, "settings.zones[0].polygon: 2 corners "),
+            (
+                r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1.1]]}]}"#,
+                "settings.zones[0].polygon[2]: [1.0, 1.1] ",
+            ),
+            (
+                r#"{"zones":[{"name":"a","polygon":[[0,0],[0.5,0.5],[1,1]]}]}"#,
+                "settings.zones[0].polygon: has no area",
+            ),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1,1]]}]}"#, "settings.zones[0].polygon[2]"),
+            (r#"{"zones":[{"name":"","polygon":[[0,0],[1,0],[1,1]]}]}"#, "settings.zones[0].name: \"\" "),
+            (
+                r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]]},{"name":"a","polygon":[[0,0],[1,0],[0,1]]}]}"#,
+                "settings.zones[1].name: another zone is called \"a\" too",
+            ),
+            (
+                r#"{"labels":["person"],"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]],"labels":["car"]}]}"#,
+                "settings.zones[0].labels[0]: no label \"car\"; there are \"person\"",
+            ),
+            (
+                r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]],"line":1}]}"#,
+                "settings.zones[0].line: unknown field",
+            ),
+            (r#"{"count_objects":1}"#, "settings.count_objects: "),
         ];
         for (json, expected) in cases {
             let error = Settings::read(json).unwrap_err();
@@ -350,5 +376,55 @@ mod tests {
         let error = Settings::read(r#"{"?":0}"#).unwrap_err();
         assert_eq!(error.matches('`').count(), 2 * (properties.len() + 1), "{error}");
         assert!(properties.keys().all(|name| error.contains(&format!("`{name}`"))), "{error}");
+    }
+
+    #[test]
+    fn there_are_no_more_zones_than_a_look_has_time_for() {
+        let zones = |count: usize| {
+            let zone = |n| json!({ "name": format!("zone {n}"), "polygon": [[0, 0], [1, 0], [1, 1]] });
+            json!({ "zones": (0..count).map(zone).collect::<Vec<_>>() }).to_string()
+        };
+        assert_eq!(Settings::read(&zones(MOST_ZONES)).unwrap().zones.len(), MOST_ZONES);
+        assert_eq!(
+            Settings::read(&zones(MOST_ZONES + 1)).unwrap_err(),
+            "settings.zones: 33 are more than 32"
+        );
+        let schema = Schema::read(&schema().to_string()).unwrap();
+        assert_eq!(schema.check(&zones(MOST_ZONES)), Ok(()));
+        assert!(schema.check(&zones(MOST_ZONES + 1)).is_err());
+    }
+
+    #[test]
+    fn the_schema_takes_what_the_settings_take_and_refuses_the_rest() {
+        let schema = Schema::read(&schema().to_string()).unwrap();
+        let every_key = r#"{"model":"nanodet-g-320","score":0.25,"iou":0.3,"labels":["person","car"],
+            "max_results_per_second":0.5,"count_objects":true,
+            "zones":[{"name":"door","polygon":[[0,0],[0.5,0.25],[1,1]],"labels":["person"]},
+                     {"name":"yard","polygon":[[0,0],[1,0],[1,1],[0,1]]}]}"#;
+        for settings in
+            ["{}", r#"{"score":1,"labels":[],"max_results_per_second":null,"zones":[]}"#, every_key]
+        {
+            assert_eq!(schema.check(settings), Ok(()));
+            assert!(Settings::read(settings).is_ok(), "{settings}");
+        }
+        let wrong = [
+            (r#"{"score":9}"#, "/score"),
+            (r#"{"iou":0}"#, "/iou"),
+            (r#"{"model":"yolo"}"#, "/model"),
+            (r#"{"labels":["persn"]}"#, "/labels/0"),
+            (r#"{"max_results_per_second":0}"#, "/max_results_per_second"),
+            (r#"{"treshold":0.4}"#, "treshold"),
+            (r#"{"zones":[{"name":"a"}]}"#, "/zones/0"),
+            (r#"{"zones":[{"name":"","polygon":[[0,0],[1,0],[1,1]]}]}"#, "/zones/0/name"),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0]]}]}"#, "/zones/0/polygon"),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,-1]]}]}"#, "/zones/0/polygon/2/1"),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1]]}]}"#, "/zones/0/polygon/2"),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]],"line":1}]}"#, "line"),
+            (r#"{"count_objects":"all"}"#, "/count_objects"),
+        ];
+        for (settings, place) in wrong {
+            assert!(schema.check(settings).is_err_and(|error| error.contains(place)), "{settings}");
+            assert!(Settings::read(settings).is_err(), "{settings}");
+        }
     }
 }

@@ -4,47 +4,58 @@
 //! [`nms`](crate::nms) does the same on its own copy and needs no call.
 //!
 //! ```no_run
+//! use ocelli_sdk::boxes::{self, Axes};
 //! use ocelli_sdk::nn::Outputs;
-//! use ocelli_sdk::boxes;
 //!
-//! /// The four numbers of each of the hundred best rows.
-//! fn best_boxes(outputs: &Outputs) -> Result<Vec<[f32; 4]>, String> {
-//!     let hits = boxes::best(outputs.tensor("scores")?, 0.4, 100)?;
-//!     let rows = hits.iter().map(|hit| hit.row);
-//!     let numbers = boxes::rows(outputs.tensor("boxes")?, rows)?;
-//!     Ok(numbers.as_chunks::<4>().0.to_vec())
+//! /// The hundred best rows of an output [1, 84, 8400], a column for each box: its four numbers, then 80 scores.
+//! fn best_rows(outputs: &Outputs) -> Result<Vec<Vec<f32>>, String> {
+//!     let output = outputs.tensor("output0")?;
+//!     let hits = boxes::best(output, Axes::ColumnsRows, Some(4..84), 0.4, 100)?;
+//!     let numbers = boxes::rows(output, Axes::ColumnsRows, hits.iter().map(|hit| hit.row))?;
+//!     Ok(numbers.chunks_exact(84).map(<[f32]>::to_vec).collect())
 //! }
 //! ```
+
+use std::ops::Range;
 
 use crate::Tensor;
 use crate::bindings::ocelli::pipeline::boxes as host;
 use crate::nms::{Candidate, Hit};
 
-/// The rows of a tensor [.., rows, classes] of f32 whose largest score is at least `threshold`, the best first; at most
-/// `limit`. Leading dimensions have to be 1.
+pub use host::Axes;
+
+/// The rows of a table of f32 whose largest score is at least `threshold`, the best first; at most `limit`. `classes` are the
+/// columns to look at, all unless said; a hit's class counts from the first of them.
 ///
 /// # Errors
-/// A tensor of another type or shape.
-pub fn best(scores: &Tensor, threshold: f32, limit: u32) -> Result<Vec<Hit>, String> {
-    let found = host::best(scores, threshold, limit)?;
+/// A tensor that is no such table, columns that it does not have, a `limit` above 10,000.
+pub fn best(
+    table: &Tensor,
+    axes: Axes,
+    classes: Option<Range<u32>>,
+    threshold: f32,
+    limit: u32,
+) -> Result<Vec<Hit>, String> {
+    let classes = classes.map(|columns| host::Columns { first: columns.start, count: columns.len() as u32 });
+    let found = host::best(table, axes, classes, threshold, limit)?;
     Ok(found.iter().map(|c| Hit { row: c.row as usize, class: c.class, score: c.score }).collect())
 }
 
-/// These rows of a tensor [.., rows, columns] of f32, one behind the other.
+/// These rows of a table of f32, one behind the other.
 ///
 /// # Errors
-/// A tensor of another type or shape, a row that it does not have.
-pub fn rows(values: &Tensor, rows: impl IntoIterator<Item = usize>) -> Result<Vec<f32>, String> {
-    let number = |row: usize| u32::try_from(row).map_err(|_| format!("no tensor has a row {row}"));
+/// A tensor that is no such table, a row that it does not have, more than 10,000 rows or 1,048,576 numbers.
+pub fn rows(table: &Tensor, axes: Axes, rows: impl IntoIterator<Item = usize>) -> Result<Vec<f32>, String> {
+    let number = |row: usize| u32::try_from(row).map_err(|_| format!("no table has a row {row}"));
     let rows: Vec<u32> = rows.into_iter().map(number).collect::<Result<_, _>>()?;
-    host::rows(values, &rows)
+    host::rows(table, axes, &rows)
 }
 
 /// Greedy non-maximum suppression within each class: the places in `candidates` of those that stand, the best first. A
-/// candidate falls to a better one that overlaps it by more than `iou`.
+/// candidate falls to a better one that overlaps it by more than `iou`; one with a number that is not finite never stands.
 ///
 /// # Errors
-/// More than 10,000 candidates, a box or a score that is not finite.
+/// An `iou` that is not 0 to 1, more than 10,000 candidates.
 pub fn suppress(candidates: &[Candidate], iou: f32) -> Result<Vec<usize>, String> {
     let scored = |c: &Candidate| host::ScoredBox { box_: c.bbox.into(), score: c.score, class: c.class };
     let boxes: Vec<_> = candidates.iter().map(scored).collect();

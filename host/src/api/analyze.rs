@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, Multipart, Path, Query, Request, State as Extract};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+use futures_util::stream::{self, Stream, TryStreamExt};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::body::{collect, length};
 use super::jobs::{self, Results};
 use super::problem::Problem;
 use super::{Control, State};
@@ -126,30 +126,14 @@ async fn one(
 async fn picture(analyses: &Analyses, request: Request) -> Result<Picture, Problem> {
     let arrived = now();
     let Bounds { image_bytes, timeout, .. } = analyses.bounds();
-    let length = request.headers().get(header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let length = length(request.headers());
     if length.is_some_and(|length| length > image_bytes) {
         return Err(too_large(image_bytes).into());
     }
     let room = analyses.room(length.unwrap_or(image_bytes))?;
     let body = collect(request.into_body(), length.unwrap_or(0), image_bytes);
-    let body = within(timeout, body).await??;
+    let body = within(timeout, body).await??.ok_or_else(|| too_large(image_bytes))?;
     Ok(Picture::new(body, arrived, room)?)
-}
-
-async fn collect(body: Body, expected: usize, most: usize) -> Result<Bytes, Problem> {
-    let mut bytes = BytesMut::with_capacity(expected);
-    let mut chunks = body.into_data_stream();
-    while let Some(chunk) = chunks.next().await {
-        let unreadable =
-            |error: axum::Error| Problem::new(StatusCode::BAD_REQUEST, "bad_body", error.to_string());
-        let chunk = chunk.map_err(unreadable)?;
-        if bytes.len().saturating_add(chunk.len()) > most {
-            return Err(too_large(most).into());
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes.freeze())
 }
 
 fn too_large(most: usize) -> Fault {

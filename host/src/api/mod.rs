@@ -1,8 +1,10 @@
-//! The HTTP and WebSocket API. It knows sessions through [`Control`] alone, and their messages through the event hub.
+//! The HTTP and WebSocket API. It knows sessions through [`Control`] and [`Deployments`] alone, and their messages through the event hub.
 //!
 //! Every error answer is a problem of RFC 9457; every WebSocket message is one JSON object, `type` first.
 
 mod analyze;
+mod body;
+mod deployments;
 mod jobs;
 mod message;
 mod models;
@@ -18,7 +20,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::serve::ListenerExt;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -30,6 +32,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::analyze::Analyses;
 use crate::event::Hub;
+
+pub use deployments::Deployments;
 
 /// WebSockets at the same time, far beyond the displays of a site; each holds a file descriptor and up to
 /// 2 x [`MAX_BYTES`](crate::event::MAX_BYTES) of messages.
@@ -128,6 +132,8 @@ struct State<C> {
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
     sockets: Arc<Semaphore>,
+    /// Components that are read from clients.
+    uploads: Semaphore,
     tasks: TaskTracker,
 }
 
@@ -144,7 +150,7 @@ pub struct Server {
 
 impl Server {
     /// Answers on a bound address from now on; `/readyz` only once [`set_ready`](Self::set_ready) was called.
-    pub fn start<C: Control>(
+    pub fn start<C: Control + Deployments>(
         listener: TcpListener,
         hub: Hub,
         control: C,
@@ -160,6 +166,7 @@ impl Server {
             ready: Arc::clone(&ready),
             stop: stop.clone(),
             sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
+            uploads: Semaphore::new(deployments::MAX_UPLOADS),
             tasks: tasks.clone(),
         };
         let listener = listener.tap_io(|connection| {
@@ -196,7 +203,7 @@ impl Server {
     }
 }
 
-fn router<C: Control>(state: State<C>) -> Router {
+fn router<C: Control + Deployments>(state: State<C>) -> Router {
     let pictures = DefaultBodyLimit::max(analyze::longest_body(state.control.analyses().bounds()));
     Router::new()
         .route("/healthz", get(rest::health))
@@ -205,6 +212,11 @@ fn router<C: Control>(state: State<C>) -> Router {
         .route("/v1/sessions", get(rest::sessions))
         .route("/v1/sessions/{id}", get(rest::session).delete(rest::stop))
         .route("/v1/sessions/{id}/restart", post(rest::restart))
+        .route("/v1/sessions/{id}/pipeline", put(deployments::deploy))
+        .route("/v1/sessions/{id}/rollback", post(deployments::rollback))
+        .route("/v1/sessions/{id}/deployments", get(deployments::list))
+        .route("/v1/pipelines", get(deployments::pipelines))
+        .route("/v1/pipelines/{name}", put(deployments::keep))
         .route("/v1/models", get(models::list))
         .route("/v1/analyze/{pipeline}", post(analyze::analyze).layer(pictures))
         .route("/v1/jobs", get(jobs::list))

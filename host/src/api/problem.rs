@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ocelli_protocol::limit::Limit;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::Refusal;
 use crate::analyze::{Fault, Kind};
@@ -19,6 +20,8 @@ pub(super) struct Problem {
     pub(super) detail: String,
     /// The limit that a pipeline ran into, where it was one.
     pub(super) limit: Option<&'static str>,
+    /// Further members.
+    pub(super) more: Map<String, Value>,
     /// Seconds after which it may be worth trying again, where it may.
     pub(super) retry_after: Option<u64>,
 }
@@ -32,11 +35,13 @@ pub(super) struct Body<'a> {
     detail: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<&'a str>,
+    #[serde(flatten)]
+    more: &'a Map<String, Value>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), limit: None, retry_after: None }
+        Self { status, code, detail: detail.into(), limit: None, more: Map::new(), retry_after: None }
     }
 
     /// As it is told: an answer, or a part of one.
@@ -47,6 +52,7 @@ impl Problem {
             code: self.code,
             detail: &self.detail,
             limit: self.limit,
+            more: &self.more,
         }
     }
 }

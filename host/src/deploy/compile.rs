@@ -1,81 +1,108 @@
-//! Compiled components: made by `ocelli-compile` once, kept under the component's digest.
+//! From a component's bytes to compiled code that a worker may map: checked and compiled by `ocelli-compile`, a confined
+//! child process, and kept in a cache under the component's digest.
+//!
+//! The bytes are read once, into sealed memory. What is hashed there is what the child checks and compiles, whatever
+//! becomes of the file meanwhile.
 
+mod cache;
+mod child;
+mod error;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, ensure};
-use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
-use ocelli_protocol::process::compile as descriptor;
+use bytes::Bytes;
+use ocelli_protocol::component::CheckReport;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use sha2::{Digest, Sha256};
 use tokio::process::Command;
-use tokio::sync::Mutex;
 
-use crate::config::Sandbox;
-use crate::inference::catalogue::digest;
+use crate::config::{self, Sandbox, Signatures};
 use crate::session::Deployment;
+use cache::Cache;
+use child::Child;
 
-/// How long compiling may take: a component made of CPython takes 63 s of CPU.
-const TIMEOUT: Duration = Duration::from_secs(300);
+pub use error::CompileError;
 
 /// Digits of the digest that name a deployment.
 const ID_DIGITS: usize = 12;
 
-/// Why a component was not compiled.
-#[derive(Debug, thiserror::Error)]
-pub enum CompileError {
-    /// The component or the cache cannot be read or written.
-    #[error("pipeline {pipeline}: {path}: {source}")]
-    File {
-        /// The pipeline.
-        pipeline: String,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The compiler could not be started or passed its files.
-    #[error("pipeline {pipeline}: starting the compiler: {message}")]
-    Start {
-        /// The pipeline.
-        pipeline: String,
-        /// What the system said.
-        message: String,
-    },
-    /// The compiler refused the component.
-    #[error("pipeline {pipeline}: not a component that can be compiled: {message}")]
-    Refused {
-        /// The pipeline.
-        pipeline: String,
-        /// The compiler's words.
-        message: String,
-    },
-    /// The compiler took too long and was ended.
-    #[error("pipeline {pipeline}: compiling took longer than {} s", TIMEOUT.as_secs())]
-    Timeout {
-        /// The pipeline.
-        pipeline: String,
-    },
+/// Bytes that are read at a time.
+const CHUNK: usize = 64 << 10;
+
+/// Checks that are remembered: many times the pipelines of one host.
+const REMEMBERED: usize = 64;
+
+/// Where a component is.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// In a file, which is read once.
+    Path(PathBuf),
+    /// In a request.
+    Bytes(Bytes),
 }
 
-/// Compiles components in a child process and keeps the results.
+/// A component that nothing is wrong with, compiled.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// SHA-256 of the component, hexadecimal.
+    pub digest: String,
+    /// The first 12 digits of that: what results carry as `deployment`.
+    pub id: String,
+    /// Bytes of the component.
+    pub size: u64,
+    /// The compiled component, open for reading. It stays good when its entry leaves the cache.
+    pub compiled: Arc<OwnedFd>,
+    /// What the check found: no problems. `compile_ms` is there where it was compiled now.
+    pub report: CheckReport,
+    /// Whether the compiled code was in the cache.
+    pub cached: bool,
+}
+
+impl Prepared {
+    /// As sessions take it.
+    pub fn deployment(&self, pipeline: &str) -> Deployment {
+        Deployment {
+            pipeline: pipeline.to_owned(),
+            id: self.id.clone(),
+            digest: self.digest.clone(),
+            compiled: Ok(Arc::clone(&self.compiled)),
+        }
+    }
+}
+
+/// Checks and compiles components in a child process and keeps the results.
 pub(super) struct Compiler {
-    program: PathBuf,
-    cache: PathBuf,
-    sandbox: Sandbox,
-    /// What the compiled code is compatible with; part of its name in the cache.
-    compatibility: String,
-    /// One compilation at a time: each uses all cores.
-    turn: Mutex<()>,
+    child: Child,
+    cache: Arc<Cache>,
+    settings: Mutex<Arc<config::Deploy>>,
+    /// One compilation at a time: each uses all cores. Who waits finds what the one before has compiled.
+    turn: tokio::sync::Mutex<()>,
+    checked: Mutex<VecDeque<Checked>>,
+}
+
+/// A check that found nothing wrong, and what it was made with.
+struct Checked {
+    digest: String,
+    trusted: Option<Vec<String>>,
+    report: CheckReport,
 }
 
 impl Compiler {
-    /// A compiler with its cache in this folder, which is made if it is not there.
-    pub(super) async fn new(program: PathBuf, cache: &Path, sandbox: Sandbox) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(cache).with_context(|| {
-            format!("making {}: set `store.directory` to a folder that can be written", cache.display())
-        })?;
+    /// A compiler with its cache in this folder, which is made if it is not there, and rid of what a host left there that
+    /// was killed.
+    pub(super) async fn new(
+        program: PathBuf,
+        cache: &Path,
+        sandbox: Sandbox,
+        settings: &config::Deploy,
+    ) -> anyhow::Result<Self> {
         let asked =
             Command::new(&program).arg("--compatibility").env_clear().stdin(Stdio::null()).output().await;
         let asked = asked.with_context(|| format!("starting {}", program.display()))?;
@@ -84,85 +111,188 @@ impl Compiler {
             asked.status.success() && !compatibility.is_empty(),
             "{} does not work: {}",
             program.display(),
-            words(&asked.stderr)
+            child::words(&asked.stderr)
         );
-        Ok(Self { program, cache: cache.to_owned(), sandbox, compatibility, turn: Mutex::new(()) })
+        let cache = Cache::open(cache, compatibility).with_context(|| {
+            format!("making {}: set `store.directory` to a folder that can be written", cache.display())
+        })?;
+        Ok(Self {
+            child: Child { program, sandbox },
+            cache: Arc::new(cache),
+            settings: Mutex::new(Arc::new(settings.clone())),
+            turn: tokio::sync::Mutex::default(),
+            checked: Mutex::default(),
+        })
     }
 
-    /// The deployment of a component, compiled now if it is not in the cache.
+    /// Takes over the section `deploy` of a config: what is prepared from now on is held against it.
+    pub(super) fn configure(&self, settings: &config::Deploy) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings.clone());
+    }
+
+    /// The deployment of the component in a file.
     pub(super) async fn deployment(
         &self,
         pipeline: &str,
         component: &Path,
     ) -> Result<Deployment, CompileError> {
-        let file = |path: &Path| {
-            let (pipeline, path) = (pipeline.to_owned(), path.to_owned());
-            move |source| CompileError::File { pipeline, path, source }
+        Ok(self.prepare(pipeline, Source::Path(component.to_owned())).await?.deployment(pipeline))
+    }
+
+    /// Checks a component, and compiles it where the cache lacks it. `pipeline` is for errors and the log.
+    ///
+    /// Signatures are held against the config's keys as they are now, also for what the cache has.
+    pub(super) async fn prepare(&self, pipeline: &str, source: Source) -> Result<Prepared, CompileError> {
+        let settings = Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner));
+        let most = u64::from(settings.max_component_mb) << 20;
+        let path = match &source {
+            Source::Path(path) => path.clone(),
+            Source::Bytes(_) => PathBuf::from("the component sent"),
         };
-        let hashed = component.to_owned();
-        let digest = tokio::task::spawn_blocking(move || digest(&hashed)).await;
-        let digest =
-            digest.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(file(component))?;
-        let cached = self.cache.join(format!("{digest}-{}.cwasm", self.compatibility));
-        let _turn = self.turn.lock().await;
-        if !cached.is_file() {
-            self.compile(pipeline, component, &cached).await?;
-        }
-        let compiled = std::fs::File::open(&cached).map_err(file(&cached))?;
+        let taken = blocking(move || take(source, most)).await;
+        let taken = taken.map_err(|source| CompileError::file(pipeline, &path, source))?;
+        let Taken { bytes, digest, size } = taken;
+        let job = Job { pipeline, digest: &digest, bytes, settings: &settings };
+        let (compiled, report, cached) = match self.cached(&digest).await {
+            Some(compiled) => (compiled, self.check(job).await?, true),
+            None => {
+                let _turn = self.turn.lock().await;
+                match self.cached(&digest).await {
+                    Some(compiled) => (compiled, self.check(job).await?, true),
+                    None => {
+                        let (compiled, report) = self.compile(job).await?;
+                        (compiled, report, false)
+                    }
+                }
+            }
+        };
         let id = digest.get(..ID_DIGITS).unwrap_or(&digest).to_owned();
-        Ok(Deployment {
-            pipeline: pipeline.to_owned(),
-            id,
-            digest,
-            compiled: Ok(Arc::new(OwnedFd::from(compiled))),
-        })
+        Ok(Prepared { id, digest, size, compiled: Arc::new(compiled.into()), report, cached })
     }
 
-    /// Compiles into a temporary file, which takes its place in the cache when it is whole.
-    async fn compile(&self, pipeline: &str, component: &Path, cached: &Path) -> Result<(), CompileError> {
-        let file = |path: &Path| {
-            let (pipeline, path) = (pipeline.to_owned(), path.to_owned());
-            move |source| CompileError::File { pipeline, path, source }
-        };
-        let start = |message: String| CompileError::Start { pipeline: pipeline.to_owned(), message };
-        let begun = Instant::now();
-        let input = std::fs::File::open(component).map_err(file(component))?;
-        let output = tempfile::NamedTempFile::new_in(&self.cache).map_err(file(&self.cache))?;
-        let written = output.as_file().try_clone().map_err(file(output.path()))?;
-        let mut command = Command::new(&self.program);
-        if self.sandbox == Sandbox::Required {
-            command.arg("--require-sandbox");
+    /// The compiled code of a component, where the cache has it whole.
+    async fn cached(&self, digest: &str) -> Option<File> {
+        let (cache, digest) = (Arc::clone(&self.cache), digest.to_owned());
+        blocking(move || Ok(cache.find(&digest))).await.unwrap_or(None)
+    }
+
+    /// Checks a component that the cache has, or remembers the check of the same bytes with the same keys.
+    async fn check(&self, job: Job<'_>) -> Result<CheckReport, CompileError> {
+        if let Some(report) = self.remembered(&job) {
+            return Ok(report);
         }
-        command
-            .fd_mappings(vec![
-                FdMapping { parent_fd: input.into(), child_fd: descriptor::COMPONENT },
-                FdMapping { parent_fd: written.into(), child_fd: descriptor::OUTPUT },
-            ])
-            .map_err(|FdMappingCollision| start("descriptors collide".into()))?
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let ended = match tokio::time::timeout(TIMEOUT, command.output()).await {
-            Ok(ended) => ended.map_err(|error| start(error.to_string()))?,
-            Err(_) => return Err(CompileError::Timeout { pipeline: pipeline.to_owned() }),
-        };
-        if !ended.status.success() {
-            let message = format!("{} ({})", words(&ended.stderr), ended.status);
-            return Err(CompileError::Refused { pipeline: pipeline.to_owned(), message });
+        let report = self.child.run(job.pipeline, job.bytes, None, job.settings).await?;
+        self.remember(job.digest, job.settings, &report);
+        Ok(report)
+    }
+
+    /// Checks and compiles in one run of the child, into a file that takes its place in the cache when it is whole.
+    async fn compile(&self, job: Job<'_>) -> Result<(File, CheckReport), CompileError> {
+        let Job { pipeline, digest, bytes, settings } = job;
+        let at_cache = |source| CompileError::file(pipeline, self.cache.folder(), source);
+        let draft = self.cache.draft().map_err(at_cache)?;
+        let output = draft.as_file().try_clone().map_err(at_cache)?;
+        let report = self.child.run(pipeline, bytes, Some(output), settings).await?;
+        let (cache, named) = (Arc::clone(&self.cache), digest.to_owned());
+        let most = settings.cache_mb << 20;
+        let kept = blocking(move || {
+            let kept = cache.keep(&named, draft)?;
+            cache.shrink(most);
+            Ok(kept)
+        });
+        let compiled = kept.await.map_err(at_cache)?;
+        self.remember(digest, settings, &report);
+        tracing::info!(
+            target: "ocelli::deploy",
+            pipeline,
+            "compiled in {} ms, checked in {} ms",
+            report.compile_ms.unwrap_or_default(),
+            report.check_ms
+        );
+        Ok((compiled, report))
+    }
+
+    fn remembered(&self, job: &Job<'_>) -> Option<CheckReport> {
+        let trusted = trusted(job.settings);
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let found =
+            checked.iter().find(|one| one.digest == job.digest && one.trusted.as_deref() == trusted)?;
+        Some(found.report.clone())
+    }
+
+    fn remember(&self, digest: &str, settings: &config::Deploy, report: &CheckReport) {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if checked.len() >= REMEMBERED {
+            checked.pop_front();
         }
-        output.persist(cached).map_err(|error| file(cached)(error.error))?;
-        let took = begun.elapsed().as_millis();
-        tracing::info!(target: "ocelli::deploy", pipeline, "compiled in {took} ms");
-        Ok(())
+        let report = CheckReport { compile_ms: None, ..report.clone() };
+        checked.push_back(Checked {
+            digest: digest.to_owned(),
+            trusted: trusted(settings).map(<[_]>::to_vec),
+            report,
+        });
     }
 }
 
-/// What a child wrote to its standard error, on one line and bounded.
-fn words(stderr: &[u8]) -> String {
-    /// A compiler's message names a function and a reason; more is a backtrace.
-    const MAX: usize = 2000;
-    let text = String::from_utf8_lossy(stderr.get(..stderr.len().min(MAX)).unwrap_or_default());
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// The keys of which one has to have signed a component; none where signatures are not looked at.
+fn trusted(settings: &config::Deploy) -> Option<&[String]> {
+    match settings.signatures {
+        Signatures::Off => None,
+        Signatures::Required => Some(&settings.trusted_keys),
+    }
 }
+
+/// A component to be checked or compiled.
+struct Job<'a> {
+    pipeline: &'a str,
+    digest: &'a str,
+    bytes: File,
+    settings: &'a config::Deploy,
+}
+
+/// A component's bytes, which nobody changes any more.
+struct Taken {
+    /// Sealed memory, at its beginning.
+    bytes: File,
+    /// SHA-256, hexadecimal.
+    digest: String,
+    size: u64,
+}
+
+/// Copies a component into sealed memory: at most one byte more than `most`, by which the child sees that it is too large.
+fn take(source: Source, most: u64) -> io::Result<Taken> {
+    let memory = memfd_create("ocelli-component", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut bytes = File::from(memory);
+    let most = most.saturating_add(1);
+    let (digest, size) = match source {
+        Source::Path(path) => copy(File::open(path)?.take(most), &mut bytes)?,
+        Source::Bytes(sent) => copy(sent.as_ref().take(most), &mut bytes)?,
+    };
+    fcntl_add_seals(&bytes, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    bytes.rewind()?;
+    Ok(Taken { bytes, digest, size })
+}
+
+/// Copies all that there is; gives the SHA-256 of that and how much it is.
+fn copy(mut from: impl Read, to: &mut impl Write) -> io::Result<(String, u64)> {
+    let (mut hasher, mut size, mut buffer) = (Sha256::new(), 0, vec![0; CHUNK]);
+    loop {
+        let read = match from.read(&mut buffer) {
+            Ok(0) => return Ok((format!("{:x}", hasher.finalize()), size)),
+            Ok(read) => buffer.get(..read).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hasher.update(read);
+        to.write_all(read)?;
+        size += read.len() as u64;
+    }
+}
+
+/// Does what waits for a disk, or computes, beside the runtime's own threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,68 +1,51 @@
-//! From a pipeline's name to a running session: find the component, compile it once, start the session.
+//! What sessions run: deployments, whoever asks for them, and the sessions that the config and subscribers make.
+//!
+//! Every change of what a session runs is a deployment ([`Record`]) and goes one way ([`flow`]), whether it comes over the API,
+//! from an edit of the config ([`configured`]), from a file in the store's folder ([`folder`]), or is a way back. Its history is in
+//! the journal, and the components that it may need again are kept ([`components`]). What a camera runs when the host starts
+//! is decided by both ([`start`]).
 
+mod admit;
 mod compile;
+mod components;
 mod configured;
+mod flow;
+mod folder;
+mod ground;
+mod history;
+mod lanes;
+mod order;
 mod pipelines;
+mod record;
+mod start;
+mod tell;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::config::Config;
-use crate::config::source::{Source, SourceError};
+use crate::config::source::Source;
 use crate::event::Hub;
+use crate::journal::Journal;
+use crate::session::change::{REPORTS, Step, Trial};
 use crate::session::{Deployment, SessionError, Sessions, Spec};
+use admit::Room;
 use compile::Compiler;
+use components::Components;
+use flow::{Change, Deployments, Ordered, Running};
+use ground::Host;
+use history::History;
 
-pub use compile::CompileError;
+pub use compile::{CompileError, Prepared, Source as ComponentSource};
 pub use configured::Applied;
+pub use order::{Component, DeployError, MAX_WAITING, NamedPipeline, Order};
 pub use pipelines::{PipelineError, find_named, find_pipeline};
-
-/// Why a session could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum DeployError {
-    /// The pipeline cannot be found or read.
-    #[error(transparent)]
-    Pipeline(#[from] PipelineError),
-    /// The component cannot be compiled.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-    /// The source is not one.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A subscriber may not name this source.
-    #[error(
-        "this source is not among those that subscribers may name: see `subscriptions.sources` in the config"
-    )]
-    SourceNotAllowed,
-    /// There is a session of this name with another source or pipeline.
-    #[error("session {0:?} exists with another source or pipeline")]
-    Differs(String),
-    /// The session was refused.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// The host itself is at fault.
-    #[error("making the deployment failed: {0}")]
-    Failed(String),
-}
-
-impl DeployError {
-    /// A stable name for programs.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Pipeline(_) => "unknown_pipeline",
-            Self::Compile(_) => "invalid_pipeline",
-            Self::Source(_) => "invalid_source",
-            Self::SourceNotAllowed => "source_not_allowed",
-            Self::Differs(_) => "session_differs",
-            Self::Session(error) => error.code(),
-            Self::Failed(_) => "internal",
-        }
-    }
-}
+pub use record::{Cause, Outcome, Record, State};
+pub use tell::{DEPLOYMENT, Figures};
 
 /// Makes sessions, and owns the config that is in force. Cheap to clone.
 #[derive(Clone)]
@@ -73,24 +56,46 @@ pub struct Deployer {
 struct Inner {
     sessions: Sessions,
     hub: Hub,
-    compiler: Compiler,
+    deployments: Arc<Deployments<Host>>,
     config: watch::Sender<Arc<Config>>,
     /// The configured cameras that have a session, by name. Locked while a config is applied.
     cameras: Mutex<BTreeMap<String, configured::Configured>>,
 }
 
 impl Deployer {
-    /// A deployer with its cache of compiled components in the store's folder.
+    /// A deployer with its cache of compiled components in the store's folder. Deployments that were under way when the host
+    /// before it ended are closed.
     pub async fn new(
         sessions: Sessions,
         hub: Hub,
+        journal: Journal,
         program: &std::path::Path,
         config: &Config,
     ) -> anyhow::Result<Self> {
-        let cache = config.store.directory.join("compiled");
-        let compiler = Compiler::new(program.to_owned(), &cache, config.session_processes.sandbox).await?;
+        let store = &config.store.directory;
+        let sandbox = config.session_processes.sandbox;
+        let compiler =
+            Compiler::new(program.to_owned(), &store.join("compiled"), sandbox, &config.deploy).await?;
+        let components = Components::open(store.join("components"))?;
+        let history = History::new(journal);
+        for record in history.close_interrupted().await? {
+            tell::log(&record);
+        }
         let config = watch::Sender::new(Arc::new(config.clone()));
-        Ok(Self { inner: Arc::new(Inner { sessions, hub, compiler, config, cameras: Mutex::default() }) })
+        let ground = Host { sessions: sessions.clone(), hub: hub.clone(), compiler, room: Room::default() };
+        let deployments = Deployments::new(ground, history, components, config.subscribe());
+        let deployments = Arc::new(deployments);
+        Ok(Self { inner: Arc::new(Inner { sessions, hub, deployments, config, cameras: Mutex::default() }) })
+    }
+
+    /// The host stops: no deployment begins any more, and those under way are interrupted.
+    pub fn stop(&self) {
+        self.inner.deployments.stop();
+    }
+
+    /// Figures of the deployments since the host was started.
+    pub fn figures(&self) -> Figures {
+        self.inner.deployments.tally.figures()
     }
 
     /// The config that is in force: what a running host cannot take over is as it was at its start.
@@ -101,6 +106,67 @@ impl Deployer {
     /// The config that is in force, as it changes.
     pub fn watch_config(&self) -> watch::Receiver<Arc<Config>> {
         self.inner.config.subscribe()
+    }
+
+    /// Has a session run another version. Returns when the new version speaks, with a record in
+    /// [`State::Probation`], or when it has failed, with one that has ended; the probation goes on without the caller. One
+    /// at a time for each session; others wait in their order. It runs to its end whether its caller waits or not.
+    pub async fn deploy(&self, order: Order) -> Result<Record, DeployError> {
+        self.inner.deployments.deploy(order.into()).await
+    }
+
+    /// Has a session run the version before: the last other one that served, with its settings.
+    pub async fn rollback(&self, session: &str, by: &str) -> Result<Record, DeployError> {
+        let order = Order {
+            session: session.to_owned(),
+            component: Component::Digest { digest: String::new(), pipeline: String::new() },
+            settings: None,
+            shadow: 0,
+            refused_state: None,
+            cause: Cause::Rollback,
+            by: by.to_owned(),
+        };
+        self.inner.deployments.deploy(Ordered { order, rollback: true, entry: None }).await
+    }
+
+    /// The deployments of a session, newest first, at most `limit`. Empty where nothing is known of the session.
+    pub async fn deployments(&self, session: &str, limit: usize) -> Result<Vec<Record>, DeployError> {
+        let listed = self.inner.deployments.history.list(session, limit).await;
+        listed.map_err(|error| DeployError::Failed(format!("{error:#}")))
+    }
+
+    /// The pipelines in the store and the gallery, sorted by name. Reads every file.
+    pub async fn pipelines(&self) -> Result<Vec<NamedPipeline>, DeployError> {
+        let deployer = self.clone();
+        let listed = tokio::task::spawn_blocking(move || {
+            let named = pipelines::all_named(&deployer.config()).into_iter();
+            // A file that is gone meanwhile is none.
+            named.filter_map(|(name, file)| deployer.describe(name, file).ok()).collect()
+        });
+        listed.await.map_err(|error| DeployError::Failed(error.to_string()))
+    }
+
+    /// A pipeline as its file is now. Reads the file.
+    fn describe(&self, name: String, file: std::path::PathBuf) -> std::io::Result<NamedPipeline> {
+        let (digest, size) = components::digest(std::fs::File::open(&file)?)?;
+        let sessions = self.inner.deployments.users(&name).into_iter().map(|(session, _)| session).collect();
+        Ok(NamedPipeline { name, file, size, digest, sessions })
+    }
+
+    /// Checks a component and puts it into the store under this name, as a whole. Where the store's folder is watched, it is
+    /// then deployed to the sessions that use it.
+    pub async fn put_pipeline(&self, name: &str, bytes: bytes::Bytes) -> Result<NamedPipeline, DeployError> {
+        pipelines::check_name(name).map_err(DeployError::Name)?;
+        let source = ComponentSource::Bytes(bytes.clone());
+        self.inner.deployments.ground.compiler.prepare(name, source).await?;
+        let (deployer, name) = (self.clone(), name.to_owned());
+        let put = tokio::task::spawn_blocking(move || {
+            let file = pipelines::stored(&deployer.config()).join(format!("{name}.wasm"));
+            let put =
+                components::write_whole(&file, &bytes).and_then(|()| deployer.describe(name, file.clone()));
+            put.map_err(|error| DeployError::Failed(format!("{}: {error}", file.display())))
+        });
+        put.await.unwrap_or_else(|error| Err(DeployError::Failed(error.to_string())))
     }
 
     /// Starts a session anew: a fresh worker at once, whatever state it is in. What a failed camera lacks is looked for
@@ -120,7 +186,7 @@ impl Deployer {
         let (deployer, pipeline) = (self.clone(), pipeline.to_owned());
         let compiled = tokio::spawn(async move {
             let path = pipelines::find_named(&pipeline, &deployer.config())?;
-            Ok(deployer.inner.compiler.deployment(&pipeline, &path).await?)
+            Ok(deployer.inner.deployments.ground.compiler.deployment(&pipeline, &path).await?)
         });
         compiled.await.unwrap_or_else(|error| Err(DeployError::Failed(error.to_string())))
     }
@@ -134,28 +200,60 @@ impl Deployer {
         pipeline: &str,
         settings: Map<String, Value>,
     ) -> Result<(), DeployError> {
-        let Inner { sessions, hub, compiler, .. } = &*self.inner;
+        let Inner { sessions, hub, deployments, .. } = &*self.inner;
         let config = self.config();
         let parsed = Source::parse(source, None, None, false)?;
         sessions.settled(id).await;
         if let Some(spec) = sessions.spec(id) {
-            let same = spec.source == parsed && spec.deployment.pipeline == pipeline;
+            // Whatever it runs by now.
+            let asked = deployments.asked(id).unwrap_or_else(|| spec.deployment.pipeline.clone());
+            let same = spec.source == parsed && asked == pipeline;
             return if same { Ok(()) } else { Err(DeployError::Differs(id.to_owned())) };
         }
         if !allowed(source, &config.subscriptions.sources) {
             return Err(DeployError::SourceNotAllowed);
         }
         let path = pipelines::find_named(pipeline, &config)?;
-        let deployment = compiler.deployment(pipeline, &path).await?;
+        let held = deployments.keep(&ComponentSource::Path(path.clone())).await?;
+        let component = ComponentSource::Path(held.as_ref().map_or(path, |held| held.path.clone()));
+        let prepared = deployments.ground.compiler.prepare(pipeline, component).await?;
         let spec = Spec {
             id: id.to_owned(),
             source: parsed,
-            deployment,
-            settings,
+            deployment: prepared.deployment(pipeline),
+            settings: settings.clone(),
             decode: Default::default(),
             priority: Default::default(),
         };
-        let over = sessions.start(spec, None)?;
+        let (reports, told) = mpsc::channel(REPORTS);
+        let over = sessions.start(spec, Some(Trial { fallback: None, reports }))?;
+        deployments.born(id, pipeline, false, Some(over.clone()), None);
+        let mut record =
+            flow::draft(id, held.as_ref(), pipeline, settings, Cause::Subscription, "subscriber");
+        (record.compile_ms, record.cached) = (prepared.report.compile_ms, prepared.cached);
+        (record.step, record.check) = (Step::Start, Some(prepared.report));
+        let deployments = Arc::clone(deployments);
+        // Its subscribers do not wait for the disk.
+        tokio::spawn(async move {
+            match deployments.history.begin(record, false).await {
+                Ok(record) => {
+                    deployments.runs(&record.session, Running::of(&record));
+                    let change = Change {
+                        record,
+                        entry: None,
+                        prior: None,
+                        answer: None,
+                        place: None,
+                        admission: None,
+                        held,
+                    };
+                    deployments.follow(change, told).await;
+                }
+                Err(error) => {
+                    tracing::error!(target: "ocelli::deploy", "the history is not written: {error:#}")
+                }
+            }
+        });
         tokio::spawn(end_when_deserted(
             id.to_owned(),
             over,

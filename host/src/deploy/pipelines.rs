@@ -1,5 +1,6 @@
 //! Where a pipeline's component lies.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
@@ -40,17 +41,55 @@ pub fn find_pipeline(pipeline: &str, config: &Config) -> Result<PathBuf, Pipelin
 
 /// The component of a pipeline by its name alone: names from outside never become paths.
 pub fn find_named(name: &str, config: &Config) -> Result<PathBuf, PipelineError> {
-    let ordinary = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
-    if name.is_empty() || name.starts_with('.') || !name.chars().all(ordinary) {
-        return Err(PipelineError::NotAName(name.to_owned()));
-    }
+    check_name(name)?;
     let file = format!("{name}.wasm");
-    let mut looked = vec![config.store.directory.join("pipelines").join(&file)];
-    looked.extend(gallery().map(|gallery| gallery.join(&file)));
+    let looked: Vec<PathBuf> = folders(config).iter().map(|folder| folder.join(&file)).collect();
     match looked.iter().find(|path| path.is_file()) {
         Some(path) => Ok(path.clone()),
         None => Err(PipelineError::Unknown { name: name.to_owned(), looked }),
     }
+}
+
+/// All pipelines that have a name, with their files: those of the store hide those of the gallery.
+pub(super) fn all_named(config: &Config) -> BTreeMap<String, PathBuf> {
+    let mut all = BTreeMap::new();
+    for folder in folders(config) {
+        for (name, path) in named_in(&folder) {
+            all.entry(name).or_insert(path);
+        }
+    }
+    all
+}
+
+/// The pipelines of one folder.
+pub(super) fn named_in(folder: &Path) -> BTreeMap<String, PathBuf> {
+    let files = std::fs::read_dir(folder).into_iter().flatten();
+    let paths = files.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file());
+    let named = paths.filter_map(|path| {
+        let name = path.file_name()?.to_str()?.strip_suffix(".wasm")?.to_owned();
+        check_name(&name).ok()?;
+        Some((name, path))
+    });
+    named.collect()
+}
+
+/// The store's folder of pipelines.
+pub(super) fn stored(config: &Config) -> PathBuf {
+    config.store.directory.join("pipelines")
+}
+
+/// Whether a pipeline can be called so.
+pub(super) fn check_name(name: &str) -> Result<(), PipelineError> {
+    let ordinary = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(ordinary) {
+        return Err(PipelineError::NotAName(name.to_owned()));
+    }
+    Ok(())
+}
+
+/// Where pipelines are looked for by their names, in this order.
+fn folders(config: &Config) -> Vec<PathBuf> {
+    std::iter::once(stored(config)).chain(gallery()).collect()
 }
 
 /// `target/pipelines`, seen from the program in `target/release`.
@@ -75,6 +114,10 @@ mod tests {
         for name in ["../pipelines/eye", "", ".eye", "a/b", "a\0"] {
             assert!(matches!(find_named(name, &config), Err(PipelineError::NotAName(_))), "{name:?}");
         }
+        std::fs::write(store.path().join("pipelines/.draft-1.wasm"), b"").unwrap();
+        std::fs::write(store.path().join("pipelines/notes.txt"), b"").unwrap();
+        assert_eq!(named_in(&stored(&config)), [("eye".to_owned(), file.clone())].into());
+        assert_eq!(all_named(&config)["eye"], file);
         let error = find_pipeline("nose", &config).unwrap_err().to_string();
         assert!(error.contains("nose") && error.contains("pipelines"), "{error}");
         assert!(matches!(find_pipeline("gone.wasm", &config), Err(PipelineError::NoFile { .. })));

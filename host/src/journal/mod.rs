@@ -1,34 +1,122 @@
-//! What the host keeps on disk beside files: the sessions' `wasi:keyvalue` stores, and the history of deployments.
+//! What the host keeps on disk beside files: the sessions' `wasi:keyvalue` stores, and the history of deployments. One SQLite
+//! file, `journal.db` in the store's folder.
+//!
+//! # Theory of operation
+//!
+//! One thread ([`writer`]) owns the one connection. What is asked of it waits in a bounded queue and is done in its order, so a
+//! read sees every write that was asked for before it. Each write is a savepoint: it happens as a whole or not at all.
+//!
+//! Writes are committed together, with `synchronous = FULL`: what is committed is on the disk. Two kinds differ in who waits:
+//!
+//! - **Deployments** are committed at once, and whoever asks waits for it.
+//! - **Changes of a session's store** wait for nobody and nobody waits for them: they are committed as soon as 100 ms have
+//!   passed since the commit before, so a pipeline that writes with each frame costs ten writes to the disk in a second.
+//!   When the power fails, or the host is killed, the last 100 ms of such changes may be lost; of the changes that one call made, and that are
+//!   given together, never a part alone.
+//!
+//! The file is looked through at the start. One that is damaged is put aside under another name and a new one is begun, which
+//! the log says as an error. While a host has the file no other process can open it.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod deployments;
+mod file;
+mod kept;
+mod writer;
 
-use ocelli_protocol::worker::{Kept, KeptChange};
+use std::path::Path;
 
-/// The journal. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+use anyhow::{Context, anyhow};
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+pub use deployments::Row;
+use writer::Job;
+
+/// Jobs that may wait for the writer: those of a second in which fifty sessions write with each frame, and the disk does not
+/// answer.
+const QUEUE: usize = 1024;
+
+/// The name of the file in the store's folder.
+pub const FILE: &str = "journal.db";
+
+/// The journal. Cheap to clone; the file is closed when the last clone is gone.
+#[derive(Debug, Clone)]
 pub struct Journal {
-    kept: Arc<Mutex<BTreeMap<String, Kept>>>,
+    jobs: mpsc::Sender<Job>,
+}
+
+/// A journal in memory.
+impl Default for Journal {
+    fn default() -> Self {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        match file::in_memory().and_then(|connection| writer::start(connection, queue)) {
+            Ok(()) => {}
+            // Without a writer every call fails, and says so.
+            Err(error) => tracing::error!(target: "ocelli::journal", "no journal: {error:#}"),
+        }
+        Self { jobs }
+    }
 }
 
 impl Journal {
-    /// What a session's store holds, all changes before included.
-    pub async fn kept(&self, session: &str) -> anyhow::Result<Kept> {
-        let stores = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(stores.get(session).cloned().unwrap_or_default())
+    /// Opens the journal in this folder, or begins one.
+    pub fn open(folder: &Path) -> anyhow::Result<Self> {
+        let connection = file::open(&folder.join(FILE))?;
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        writer::start(connection, queue)?;
+        Ok(Self { jobs })
     }
 
-    /// Keeps changes of a session's store: all of them or none.
-    pub async fn keep(&self, session: &str, changes: Vec<KeptChange>) -> anyhow::Result<()> {
-        let mut stores = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let store = stores.entry(session.to_owned()).or_default();
-        for KeptChange { bucket, key, value } in changes {
-            let bucket = store.entry(bucket).or_default();
-            match value {
-                Some(value) => drop(bucket.insert(key, value)),
-                None => drop(bucket.remove(&key)),
-            }
-        }
-        Ok(())
+    /// Waits until everything that was asked for so far is on the disk.
+    pub async fn flush(&self) -> anyhow::Result<()> {
+        self.commit(|_| Ok(())).await
+    }
+
+    /// Writes, and waits until it is on the disk.
+    async fn commit<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let (give, value) = oneshot::channel();
+        let (done, committed) = oneshot::channel();
+        let work = move |connection: &Connection| {
+            // Nobody waits any more: it is done all the same.
+            let _ = give.send(work(connection)?);
+            Ok(())
+        };
+        self.send(Job::Write { work: Box::new(work), done: Some(done) }).await?;
+        committed.await.map_err(|_| ended())?.map_err(|error| anyhow!("writing the journal: {error}"))?;
+        value.await.map_err(|_| ended())
+    }
+
+    /// Writes, and waits for room in the queue alone. What fails is logged.
+    async fn later(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        self.send(Job::Write { work: Box::new(work), done: None }).await
+    }
+
+    /// Reads. Sees every write that was asked for before.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let (give, value) = oneshot::channel();
+        let work = move |connection: &Connection| {
+            let _ = give.send(work(connection));
+        };
+        self.send(Job::Read(Box::new(work))).await?;
+        value.await.map_err(|_| ended())?.context("reading the journal")
+    }
+
+    async fn send(&self, job: Job) -> anyhow::Result<()> {
+        self.jobs.send(job).await.map_err(|_| ended())
     }
 }
+
+fn ended() -> anyhow::Error {
+    anyhow!("the journal's writer has ended")
+}
+
+#[cfg(test)]
+mod tests;

@@ -191,6 +191,14 @@ impl Chain {
         Ok(())
     }
 
+    /// Gives a session another version of its pipeline; the deployment's record once it speaks.
+    pub async fn deploy(&self, session: &str, component: Vec<u8>) -> Result<Value> {
+        let path = format!("/v1/sessions/{session}/pipeline");
+        let (status, text) = ask(self.address, &path, Method::Put(component)).await?;
+        anyhow::ensure!(status == 200, "deploying to {session:?}: {status}: {text}");
+        serde_json::from_str(&text).with_context(|| format!("not understood: {text}"))
+    }
+
     /// Ends the host and its children.
     pub async fn stop(self) -> Result<()> {
         self.host.stop().await
@@ -230,10 +238,10 @@ fn add(to: &mut Value, more: Value) {
     }
 }
 
-#[derive(Clone, Copy)]
 enum Method {
     Get,
     Post,
+    Put(Vec<u8>),
 }
 
 /// Status and body of an answer.
@@ -248,6 +256,7 @@ async fn ask(address: SocketAddr, path: &str, method: Method) -> Result<(u16, St
         let answer = match method {
             Method::Get => agent.get(&url).call(),
             Method::Post => agent.post(&url).send_empty(),
+            Method::Put(body) => agent.put(&url).send(body.as_slice()),
         };
         let mut answer = answer.with_context(|| url.clone())?;
         Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::machine::{Machine, Role};
 use crate::phases::cost::Cost;
+use crate::phases::deploying::{Deploying, Deployments};
 use crate::phases::embeddings::{self as embed, Embeddings};
 use crate::phases::fairness::{Fairness, Round};
 use crate::phases::isolation::{self as isolation_cost, IsolationCost};
@@ -44,6 +45,8 @@ pub struct Report {
     pub joining: Option<Joining>,
     /// A worker is killed.
     pub recovery: Option<Recovery>,
+    /// A new version on a running camera.
+    pub deploying: Option<Deploying>,
 }
 
 impl Display for Report {
@@ -77,7 +80,10 @@ impl Display for Report {
         if let Some(measured) = &self.joining {
             joining(measured, f)?;
         }
-        self.recovery.as_ref().map_or(Ok(()), |measured| recovery(measured, f))
+        if let Some(measured) = &self.recovery {
+            recovery(measured, f)?;
+        }
+        self.deploying.as_ref().map_or(Ok(()), |measured| deploying(measured, f))
     }
 }
 
@@ -282,6 +288,36 @@ fn recovery(recovery: &Recovery, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "inference process killed, {repeats} times: median, max")?;
     writeln!(f, "  next result     {}", milliseconds(inference))?;
     writeln!(f, "  without a kill  {}   (between two results)", milliseconds(interval))
+}
+
+fn deploying(deploying: &Deploying, f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(f)?;
+    let Deploying { bytes, cold, cached, interval, repeats } = deploying;
+    writeln!(
+        f,
+        "a component of {} KB deployed to a running camera, {repeats} times each: median, max",
+        bytes / 1000
+    )?;
+    for (heading, bound, kind) in [("not seen before", "1.5", cold), ("compiled before", "0.5", cached)] {
+        let Deployments { first_result, answered, compile, change, gap } = kind;
+        writeln!(f, "  {heading}")?;
+        writeln!(f, "    first result  {}   (bound: {bound} s)", milliseconds(first_result))?;
+        writeln!(f, "    answered      {}", milliseconds(answered))?;
+        if let Some(compile) = compile {
+            writeln!(f, "    compiling     {}", milliseconds(compile))?;
+        }
+        writeln!(
+            f,
+            "    change        {}   (in the session, start of a worker included)",
+            milliseconds(change)
+        )?;
+        writeln!(
+            f,
+            "    gap           {}   (old version's last result to new one's first)",
+            milliseconds(gap)
+        )?;
+    }
+    writeln!(f, "  no deployment   {}   (between two results)", milliseconds(interval))
 }
 
 fn milliseconds(moments: &Moments) -> String {

@@ -24,6 +24,8 @@ pub enum Heard {
     Detections {
         /// Whose.
         session: String,
+        /// The component that found it.
+        deployment: String,
         /// Milliseconds by station.
         latency_ms: BTreeMap<String, f64>,
     },
@@ -92,6 +94,27 @@ impl Subscriber {
         self.until(|heard| matches!(heard, Heard::Detections { session: s, .. } if s == session)).await
     }
 
+    /// Waits for the first result of another version of a session's pipeline than that of the next result: the moments of
+    /// the last result of the one and of the first of the other.
+    pub async fn another_version(&mut self, session: &str) -> Result<(Instant, Instant)> {
+        let heard = async {
+            let mut before: Option<(String, Instant)> = None;
+            loop {
+                let heard = self.next().await?;
+                let Heard::Detections { session: of, deployment, .. } = heard else { continue };
+                let now = Instant::now();
+                match &before {
+                    _ if of != session => {}
+                    Some((version, last)) if *version != deployment => return Ok((*last, now)),
+                    _ => before = Some((deployment, now)),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, heard)
+            .await
+            .unwrap_or_else(|_| bail!("no other version spoke within {} s", PATIENCE.as_secs()))
+    }
+
     /// Waits until a session is in a state; the moment when that was heard.
     pub async fn state(&mut self, session: &str, state: &str) -> Result<Instant> {
         let wanted = |heard: &Heard| matches!(heard, Heard::Session { session: s, state: t } if s == session && t == state);
@@ -141,9 +164,8 @@ mod tests {
 
     #[test]
     fn a_result_tells_its_session_and_its_latencies() {
-        let text =
-            r#"{"type":"detections","session":"a;b","frame":3,"detections":[],"latency_ms":{"decode":2.5}}"#;
-        let Heard::Detections { session, latency_ms } = serde_json::from_str(text).unwrap() else {
+        let text = r#"{"type":"detections","session":"a;b","frame":3,"deployment":"0a","detections":[],"latency_ms":{"decode":2.5}}"#;
+        let Heard::Detections { session, latency_ms, .. } = serde_json::from_str(text).unwrap() else {
             panic!("not a result")
         };
         assert_eq!((session.as_str(), latency_ms.get("decode")), ("a;b", Some(&2.5)));

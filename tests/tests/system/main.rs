@@ -13,6 +13,7 @@ mod analyze;
 mod bad_sources;
 mod contamination;
 mod damaged;
+mod deploy;
 mod faces;
 mod faults;
 mod files;

@@ -9,7 +9,7 @@ use ocelli_bench::chain::Workplace;
 use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::{CLIP, Paths};
 use ocelli_bench::phases::{
-    Environment, cost, embeddings, fairness, isolation, joining, live, recovery, twenty,
+    Environment, cost, deploying, embeddings, fairness, isolation, joining, live, recovery, twenty,
 };
 use ocelli_bench::report::Report;
 
@@ -62,6 +62,8 @@ enum Part {
     Joining,
     /// Killed processes.
     Recovery,
+    /// A new version on a running camera.
+    Deploy,
 }
 
 fn main() -> Result<()> {
@@ -104,6 +106,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         fairness: None,
         joining: None,
         recovery: None,
+        deploying: None,
     };
     let all = Part::value_variants();
     for part in if arguments.only.is_empty() { all } else { &arguments.only } {
@@ -142,6 +145,10 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
             Part::Recovery => {
                 progress("processes are killed");
                 report.recovery = Some(recovery::measure(&environment).await.context("recovery")?);
+            }
+            Part::Deploy => {
+                progress("a new version on a running camera");
+                report.deploying = Some(deploying::measure(&environment).await.context("deploying")?);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What is measured, one module each. Each phase starts the processes that it needs and ends them.
 
 pub mod cost;
+pub mod deploying;
 pub mod embeddings;
 pub mod fairness;
 pub mod isolation;

@@ -52,7 +52,20 @@ impl Pipeline for Fingerprint {
             name: env!("CARGO_PKG_NAME").into(),
             version: env!("CARGO_PKG_VERSION").into(),
             models: vec![],
-            settings_schema: String::new(),
+            settings_schema: json!({
+                "type": "object",
+                "additionalProperties": false,
+                "properties": {
+                    "region": {"type": ["array", "null"], "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
+                    "width": {"type": "integer", "minimum": 1, "maximum": 4096},
+                    "height": {"type": "integer", "minimum": 1, "maximum": 4096},
+                    "letterbox": {"type": "boolean"},
+                    "float": {"type": "boolean"},
+                    "bgr": {"type": "boolean"},
+                    "every": {"type": "integer", "minimum": 1},
+                },
+            })
+            .to_string(),
         }
     }
 
@@ -120,11 +133,25 @@ export_pipeline!(Fingerprint);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ocelli_sdk::testing::Schema;
 
     fn chain(tensors: &[&[u8]]) -> String {
         let mut fingerprint = Fingerprint::new(r#"{"every":1}"#).unwrap();
         let region = BBox::from_xywh(0.0, 0.0, 1.0, 1.0);
         tensors.iter().map(|tensor| fingerprint.add(tensor, region).events[0].data.clone()).last().unwrap()
+    }
+
+    #[test]
+    fn the_schema_takes_what_the_pipeline_takes() {
+        let schema = Schema::read(&Fingerprint::describe().settings_schema).unwrap();
+        let whole = r#"{"region":[0.25,0,0.5,0.5],"width":96,"height":96,"letterbox":true,"float":true,"bgr":true,"every":7}"#;
+        for settings in ["{}", whole] {
+            assert_eq!(schema.check(settings), Ok(()));
+            assert!(Fingerprint::new(settings).is_ok());
+        }
+        for settings in [r#"{"every":0}"#, r#"{"region":[0,0,1]}"#, r#"{"rgb":true}"#] {
+            assert!(schema.check(settings).is_err() && Fingerprint::new(settings).is_err(), "{settings}");
+        }
     }
 
     #[test]

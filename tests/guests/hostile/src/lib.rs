@@ -38,7 +38,13 @@ impl Pipeline for Hostile {
             name: env!("CARGO_PKG_NAME").into(),
             version: env!("CARGO_PKG_VERSION").into(),
             models: vec![],
-            settings_schema: String::new(),
+            settings_schema: r#"{
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["do"],
+                "properties": {"do": {"type": "string"}}
+            }"#
+            .into(),
         }
     }
 
@@ -100,3 +106,16 @@ impl Pipeline for Hostile {
 }
 
 export_pipeline!(Hostile);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ocelli_sdk::testing::Schema;
+
+    #[test]
+    fn the_schema_wants_a_deed() {
+        let schema = Schema::read(&Hostile::describe().settings_schema).unwrap();
+        assert_eq!(schema.check(r#"{"do":"panic"}"#), Ok(()));
+        assert!(schema.check("{}").is_err());
+    }
+}

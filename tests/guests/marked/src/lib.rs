@@ -38,7 +38,16 @@ impl Pipeline for Marked {
             name: env!("CARGO_PKG_NAME").into(),
             version: env!("CARGO_PKG_VERSION").into(),
             models: vec![],
-            settings_schema: String::new(),
+            settings_schema: json!({
+                "type": "object",
+                "additionalProperties": false,
+                "properties": {
+                    "deed": {"type": "integer", "minimum": 0, "maximum": u8::MAX},
+                    "frames": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+                    "otherwise": {"type": "integer", "minimum": 0, "maximum": u8::MAX},
+                },
+            })
+            .to_string(),
         }
     }
 
@@ -82,6 +91,19 @@ export_pipeline!(Marked);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ocelli_sdk::testing::Schema;
+
+    #[test]
+    fn the_schema_takes_what_the_settings_take() {
+        let schema = Schema::read(&Marked::describe().settings_schema).unwrap();
+        for known in ["{}", r#"{"deed":3,"frames":[5,6],"otherwise":6}"#] {
+            assert_eq!(schema.check(known), Ok(()));
+            assert!(settings::parse::<Settings>(known).is_ok());
+        }
+        for wrong in [r#"{"deed":-1}"#, r#"{"frames":5}"#, r#"{"deeds":1}"#] {
+            assert!(schema.check(wrong).is_err() && settings::parse::<Settings>(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_frames_of_the_settings_are_marked() {

@@ -4,6 +4,7 @@
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::{Description, Detection, Event, Frame, Output, Pipeline, export_pipeline, settings};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// Edge of a cell in the small grey picture, in pixels.
 const CELL: usize = 8;
@@ -53,7 +54,15 @@ impl Pipeline for Motion {
             name: env!("CARGO_PKG_NAME").into(),
             version: env!("CARGO_PKG_VERSION").into(),
             models: vec![],
-            settings_schema: String::new(),
+            settings_schema: json!({
+                "type": "object",
+                "additionalProperties": false,
+                "properties": {
+                    "threshold": {"type": "integer", "minimum": 0, "maximum": u8::MAX},
+                    "grid": {"type": "integer", "minimum": 1, "maximum": MAX_GRID},
+                },
+            })
+            .to_string(),
         }
     }
 
@@ -133,6 +142,7 @@ export_pipeline!(Motion);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ocelli_sdk::testing::Schema;
 
     #[test]
     fn a_cell_that_changes_is_a_detection_and_the_first_of_them_an_event() {
@@ -155,6 +165,18 @@ mod tests {
         assert_eq!(data, [("began", r#"{"frames":2,"moving_frames":1,"moving_cells":1,"change":8}"#)]);
         let third = motion.compare(motion.before.clone().unwrap(), 200.0, 100.0);
         assert_eq!(third.events[0].kind, "ended");
+    }
+
+    #[test]
+    fn the_schema_takes_what_the_pipeline_takes() {
+        let schema = Schema::read(&Motion::describe().settings_schema).unwrap();
+        for settings in ["{}", r#"{"threshold":12,"grid":10}"#] {
+            assert_eq!(schema.check(settings), Ok(()));
+            assert!(Motion::new(settings).is_ok());
+        }
+        for settings in [r#"{"grid":81}"#, r#"{"threshold":256}"#, r#"{"cells":4}"#] {
+            assert!(schema.check(settings).is_err() && Motion::new(settings).is_err(), "{settings}");
+        }
     }
 
     #[test]

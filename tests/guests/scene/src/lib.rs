@@ -53,7 +53,16 @@ impl Pipeline for Scene {
             name: env!("CARGO_PKG_NAME").into(),
             version: env!("CARGO_PKG_VERSION").into(),
             models: vec![ModelNeed { name: MODEL.into(), inputs: vec![(INPUT.into(), shape)] }],
-            settings_schema: String::new(),
+            settings_schema: json!({
+                "type": "object",
+                "additionalProperties": false,
+                "properties": {
+                    "rows": {"type": "boolean"},
+                    "every": {"type": "integer", "minimum": 1},
+                    "score": {"type": "number"},
+                },
+            })
+            .to_string(),
         }
     }
 
@@ -147,6 +156,19 @@ export_pipeline!(Scene);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ocelli_sdk::testing::Schema;
+
+    #[test]
+    fn the_schema_takes_what_the_settings_take() {
+        let schema = Schema::read(&Scene::describe().settings_schema).unwrap();
+        for known in ["{}", r#"{"every":25,"rows":true,"score":0.1}"#] {
+            assert_eq!(schema.check(known), Ok(()));
+            assert!(settings::parse::<Settings>(known).is_ok());
+        }
+        for wrong in [r#"{"every":0}"#, r#"{"columns":true}"#, r#"{"score":"low"}"#] {
+            assert!(schema.check(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_halves_are_the_whole_frame() {

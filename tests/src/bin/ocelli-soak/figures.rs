@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
+use std::path::Path;
 
 use ocelli_tests::{Held, Ocelli, children};
 
@@ -19,8 +20,8 @@ const fn column(heading: &'static str, decimals: usize, allowance: f64) -> Colum
 /// The allowances are for what is no leak. Memory: the allocator keeps what it once had, in pieces of up to a few MiB for
 /// each of its arenas, and fills them anew in another order; a leak of a single access unit per reconnect would be ten
 /// times as much. Threads: the runtime ends those for blocking work ten seconds after the last, and there is work for one
-/// every few seconds. All else is counted exactly.
-const COLUMNS: [Column; 9] = [
+/// every few seconds. The store: the journal's log of changes, which is emptied at 4 MiB. All else is counted exactly.
+const COLUMNS: [Column; 11] = [
     column("host MiB", 1, 8.0),
     column("fds", 0, 0.0),
     column("threads", 0, 2.0),
@@ -30,6 +31,8 @@ const COLUMNS: [Column; 9] = [
     column("threads", 0, 0.0),
     column("memfds", 0, 0.0),
     column("memfds MiB", 1, 0.0),
+    column("store files", 0, 0.0),
+    column("store MiB", 1, 5.0),
 ];
 
 /// The figures at one moment, in the order of the columns.
@@ -39,6 +42,7 @@ impl Figures {
     /// Looks at a host and its children.
     pub(crate) fn of(host: &Ocelli) -> Self {
         let pid = host.process().pid;
+        let (files, bytes) = store(&host.folder().join("data"));
         let children = children(pid);
         let host = Held::by(pid);
         // The kernel keeps 15 bytes of a program's name.
@@ -63,6 +67,8 @@ impl Figures {
             sum(|held| held.threads) as f64,
             shared.len() as f64,
             shared.values().sum::<u64>() as f64 / f64::from(1 << 20),
+            files as f64,
+            bytes as f64 / f64::from(1 << 20),
         ])
     }
 
@@ -82,6 +88,19 @@ impl Figures {
     pub(crate) fn heading() -> String {
         COLUMNS.iter().map(|column| format!("{:>w$}", column.heading, w = width(column))).collect()
     }
+}
+
+/// Files below a folder and their bytes. A file may go between the listing and the look at it.
+fn store(folder: &Path) -> (u64, u64) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    entries.fold((0, 0), |(files, bytes), entry| match entry.metadata() {
+        Ok(about) if about.is_dir() => {
+            let (more, their) = store(&entry.path());
+            (files + more, bytes + their)
+        }
+        Ok(about) => (files + 1, bytes + about.len()),
+        Err(_) => (files, bytes),
+    })
 }
 
 fn width(column: &Column) -> usize {

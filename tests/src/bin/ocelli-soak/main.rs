@@ -1,5 +1,5 @@
-//! `./x soak`: what a host holds of the machine does not grow, however often cameras drop out, sessions come and go, and
-//! workers die. Prints a table of figures, and fails where one has grown beyond its allowance.
+//! `./x soak`: what a host holds of the machine does not grow, however often cameras drop out, sessions come and go, workers
+//! die, and pipelines change. Prints a table of figures, and fails where one has grown beyond its allowance.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,46 +30,45 @@ const REST: Duration = Duration::from_secs(15);
 /// How long the last figures may take to come to rest.
 const LAST_REST: Duration = Duration::from_secs(60);
 
-/// Strains one host with cameras that drop out, sessions that come and go, and workers that are killed, and compares what
-/// it holds in the end with what it held after a warm-up.
+/// Strains one host with cameras that drop out, sessions that come and go, workers that are killed, and pipelines that change,
+/// and compares what it holds in the end with what it held after a warm-up.
 #[derive(Parser)]
 #[command(name = "ocelli-soak", version)]
 struct Arguments {
     /// A tenth of everything
     #[arg(long)]
     quick: bool,
+    /// Change pipelines alone
+    #[arg(long)]
+    swaps: bool,
 }
 
 // The host and the cameras end with the thread that starts them: this one.
 #[tokio::main]
 async fn main() -> ExitCode {
-    let share = if Arguments::parse().quick { 10 } else { 1 };
+    let Arguments { quick, swaps } = Arguments::parse();
+    let share = if quick { 10 } else { 1 };
     let table = Table { begun: Instant::now() };
     let mut strain = Strain::start().await;
     table.heading();
     table.row("started", &strain);
     // Everything once: what is made at its first use is there from now on.
-    strain.reconnect(20).await;
-    strain.sessions(12).await;
-    strain.kill(20).await;
-    strain.outage(Duration::from_secs(2)).await;
+    if !swaps {
+        strain.reconnect(20).await;
+        strain.sessions(12).await;
+        strain.kill(20).await;
+        strain.outage(Duration::from_secs(2)).await;
+    }
+    strain.swap(40).await;
     sleep(REST).await;
     let before = table.row("warm", &strain);
     for step in 1..=STEPS {
-        strain.reconnect(500 / share / STEPS).await;
-        table.row(&format!("{} reconnects", 500 / share / STEPS * step), &strain);
+        strain.swap(1000 / share / STEPS).await;
+        table.row(&format!("{} swaps", 1000 / share / STEPS * step), &strain);
     }
-    for step in 1..=STEPS {
-        strain.sessions(300 / share / STEPS).await;
-        table.row(&format!("{} sessions", 300 / share / STEPS * step), &strain);
+    if !swaps {
+        drop_out(&mut strain, &table, share).await;
     }
-    for step in 1..=STEPS {
-        strain.kill(100 / share / STEPS).await;
-        table.row(&format!("{} kills", 100 / share / STEPS * step), &strain);
-    }
-    let outage = Duration::from_secs(60 / share as u64);
-    strain.outage(outage).await;
-    table.row(&format!("server gone {} s", outage.as_secs()), &strain);
     strain.all_give_results().await;
     let grown = at_rest(&strain, &before).await;
     table.row("in the end", &strain);
@@ -78,6 +77,25 @@ async fn main() -> ExitCode {
     }
     println!("{}", if grown.is_empty() { "nothing has grown" } else { "the host holds more than before" });
     ExitCode::from(u8::from(!grown.is_empty()))
+}
+
+/// Cameras, sessions, workers and the server go and come back.
+async fn drop_out(strain: &mut Strain, table: &Table, share: usize) {
+    for step in 1..=STEPS {
+        strain.reconnect(500 / share / STEPS).await;
+        table.row(&format!("{} reconnects", 500 / share / STEPS * step), strain);
+    }
+    for step in 1..=STEPS {
+        strain.sessions(300 / share / STEPS).await;
+        table.row(&format!("{} sessions", 300 / share / STEPS * step), strain);
+    }
+    for step in 1..=STEPS {
+        strain.kill(100 / share / STEPS).await;
+        table.row(&format!("{} kills", 100 / share / STEPS * step), strain);
+    }
+    let outage = Duration::from_secs(60 / share as u64);
+    strain.outage(outage).await;
+    table.row(&format!("server gone {} s", outage.as_secs()), strain);
 }
 
 /// Looks until nothing has grown, or for as long as things may take to come to rest.

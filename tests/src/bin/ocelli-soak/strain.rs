@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ocelli_tests::{Cameras, Client, Ocelli, Relay, clip};
+use ocelli_tests::{Cameras, Client, Ocelli, Relay, changeling, clip, guest};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -23,12 +23,18 @@ const RATE: f64 = 0.5;
 
 const CLIP: &str = "people-576-high.mp4";
 
+/// The camera whose pipeline changes: on a file of 25 frames a second.
+const SWAPPED: &str = "swapped";
+
 /// The host and its cameras.
 pub(crate) struct Strain {
     host: Ocelli,
     server: Cameras,
     relays: Vec<Relay>,
     sessions_made: usize,
+    /// Two versions of the pipeline that changes.
+    versions: [Vec<u8>; 2],
+    swaps_made: usize,
 }
 
 impl Strain {
@@ -51,7 +57,18 @@ impl Strain {
             )
             .unwrap();
         }
-        let strain = Self { host: Ocelli::start(&config).await, server, relays, sessions_made: 0 };
+        // So short a history is full after the warm-up.
+        write!(
+            config,
+            "[[cameras]]\nid = \"{SWAPPED}\"\nsource = \"file:{}\"\nrepeat = true\npace = \"realtime\"\n\
+             pipeline = {:?}\n[deploy]\nhistory = 20\nreserve_mb = 0\n",
+            clip("bikes.mp4").display(),
+            guest("changeling").display().to_string()
+        )
+        .unwrap();
+        let versions = ["2.0.0", "2.0.1"].map(|version| changeling(&json!({"version": version})));
+        let host = Ocelli::start(&config).await;
+        let strain = Self { host, server, relays, sessions_made: 0, versions, swaps_made: 0 };
         strain.all_give_results().await;
         strain
     }
@@ -153,6 +170,22 @@ impl Strain {
             client.close().await;
         }))
         .await;
+    }
+
+    /// Changes the pipeline of a camera `count` times, back and forth, and asks in the end whether a frame was lost.
+    pub(crate) async fn swap(&mut self, count: usize) {
+        for _ in 0..count {
+            self.swaps_made += 1;
+            let version = &self.versions[self.swaps_made % self.versions.len()];
+            let (status, answer) = self.host.deploy(SWAPPED, "", version).await;
+            assert_eq!(status, 200, "{answer}");
+        }
+        let mut client = self.watch(SWAPPED).await;
+        client.send(&json!({"type": "command", "session": SWAPPED, "command": {}})).await;
+        let state = client.next_of("answer").await["answer"].clone();
+        assert_eq!((&state["missing"], &state["repeated"]), (&json!(0), &json!(0)), "{state}");
+        assert_eq!(state["changes"], self.swaps_made, "{state}");
+        client.close().await;
     }
 
     /// Takes all cameras away for a while, and waits until all are back.

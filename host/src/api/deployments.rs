@@ -1,0 +1,289 @@
+//! Changing what a running session runs, and the pipelines that there are.
+//!
+//! A deployment is answered once the new version speaks, or once it is known that it will not. It goes on when the client
+//! does not wait for that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State as Extract};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, json};
+
+use super::State;
+use super::body::{collect, length};
+use super::problem::Problem;
+use crate::config::RefusedState;
+use crate::deploy::{Cause, Component, DeployError, NamedPipeline, Order, Outcome, PipelineError, Record};
+use crate::session::SessionError;
+use crate::session::change::{MAX_SHADOW, Step};
+
+/// Components that are read from clients at the same time. Each may have `deploy.max_component_mb`, 128 MiB at the most.
+pub(super) const MAX_UPLOADS: usize = 4;
+
+/// How long a component may take to arrive: 64 MiB over a line of 5 Mbit/s take 107 s.
+const UPLOAD: Duration = Duration::from_secs(180);
+
+/// Deployments of a session that are listed where the client does not say how many.
+const LISTED: usize = 20;
+
+/// Most deployments that are listed: as many as a history may keep (`deploy.history`).
+const MAX_LISTED: usize = 10_000;
+
+/// Characters of what a component is called.
+const MAX_NAME: usize = 200;
+
+/// Characters of the client's name in a deployment's `by`.
+const MAX_PRODUCT: usize = 40;
+
+/// What the API asks of deployments.
+pub trait Deployments: Clone + Send + Sync + 'static {
+    /// Bytes that a component may have.
+    fn component_bytes(&self) -> usize;
+
+    /// Gives a session another pipeline, or the same one with other settings. Returns when the new version speaks, or when
+    /// it is known that it will not: the record tells which.
+    fn deploy(&self, order: Order) -> impl Future<Output = Result<Record, DeployError>> + Send;
+
+    /// Gives a session what it ran before its last deployment. Returns as [`deploy`](Self::deploy) does.
+    fn rollback(&self, session: &str, by: &str) -> impl Future<Output = Result<Record, DeployError>> + Send;
+
+    /// The last `limit` deployments of a session, the newest first.
+    fn deployments(
+        &self,
+        session: &str,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Record>, DeployError>> + Send;
+
+    /// All pipelines of the store and the gallery, sorted by name.
+    fn pipelines(&self) -> impl Future<Output = Result<Vec<NamedPipeline>, DeployError>> + Send;
+
+    /// Checks a component and puts it into the store under this name, in the place of what has it. Where the store is watched,
+    /// it is then deployed to the sessions that use it.
+    fn keep(
+        &self,
+        name: &str,
+        component: Bytes,
+    ) -> impl Future<Output = Result<NamedPipeline, DeployError>> + Send;
+}
+
+/// Of deployments that were begun, which speak and which do not.
+fn answer(record: Record) -> Result<Response, Problem> {
+    let (status, code) = match (record.outcome(), record.step) {
+        (None | Some(Outcome::Healthy | Outcome::Superseded), _) => return Ok(Json(record).into_response()),
+        (Some(Outcome::Refused), Step::Admit) => (StatusCode::INSUFFICIENT_STORAGE, "not_enough_memory"),
+        (Some(Outcome::Refused), _) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_pipeline"),
+        (Some(outcome), _) => (StatusCode::CONFLICT, outcome.name()),
+    };
+    let detail = record.reason.clone().unwrap_or_else(|| format!("the deployment failed at {}", record.step));
+    let mut more = Map::new();
+    more.insert("step".into(), record.step.name().into());
+    more.extend(record.check.as_ref().map(|check| ("problems".into(), json!(check.problems))));
+    more.insert("deployment".into(), json!(record));
+    Err(Problem { more, ..Problem::new(status, code, detail) })
+}
+
+impl From<DeployError> for Problem {
+    fn from(error: DeployError) -> Self {
+        let status = match &error {
+            DeployError::Session(SessionError::Unknown(_)) => StatusCode::NOT_FOUND,
+            DeployError::Pipeline(PipelineError::NotAName(_)) | DeployError::Shadow { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            DeployError::Pipeline(_) => StatusCode::NOT_FOUND,
+            DeployError::Compile(_) | DeployError::Unfit { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            DeployError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            DeployError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            // The session is not in a state in which this could be done.
+            _ => StatusCode::CONFLICT,
+        };
+        let mut problem = Self::new(status, error.code(), error.to_string());
+        match &error {
+            DeployError::UnderWay { step, .. } => {
+                problem.more.insert("step".into(), step.name().into());
+            }
+            DeployError::Unfit { report, .. } => {
+                problem.more.insert("problems".into(), json!(report.problems));
+            }
+            _ => {}
+        }
+        problem
+    }
+}
+
+/// Of `PUT /v1/sessions/{id}/pipeline`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parameters {
+    #[serde(default)]
+    shadow: u32,
+    state: Option<RefusedState>,
+    settings: Option<String>,
+    name: Option<String>,
+    pipeline: Option<String>,
+}
+
+pub(super) async fn deploy<C: Deployments>(
+    Extract(state): Extract<Arc<State<C>>>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<Parameters>, QueryRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let session = in_path(path)?;
+    let Query(parameters) = query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
+    let Parameters { shadow, state: refused_state, settings, name, pipeline } = parameters;
+    if name.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME || name.contains(char::is_control)) {
+        return Err(bad("bad_query", format!("name: at most {MAX_NAME} characters that can be shown")));
+    }
+    if shadow > MAX_SHADOW {
+        return Err(bad("bad_query", format!("shadow: {shadow} is more than {MAX_SHADOW} frames")));
+    }
+    let settings = settings.map(|text| serde_json::from_str(&text)).transpose();
+    let settings =
+        settings.map_err(|error| bad("bad_settings", format!("settings are a JSON object: {error}")))?;
+    let by = by(request.headers());
+    let bytes = upload(&state, request).await?;
+    let component = match (pipeline, name) {
+        (None, name) if !bytes.is_empty() => Component::Bytes { name: name.unwrap_or_default(), bytes },
+        (Some(pipeline), None) if bytes.is_empty() => Component::Pipeline(pipeline),
+        _ => {
+            let detail = "the body is the component, with `name` for what it is to be called; or it is empty and \
+                          `pipeline` names one of the store or the gallery";
+            return Err(bad("bad_request", detail));
+        }
+    };
+    let order = Order { session, component, settings, shadow, refused_state, cause: Cause::Request, by };
+    let control = state.control.clone();
+    answer(to_its_end(async move { control.deploy(order).await }).await?)
+}
+
+pub(super) async fn rollback<C: Deployments>(
+    Extract(state): Extract<Arc<State<C>>>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (session, by, control) = (in_path(path)?, by(&headers), state.control.clone());
+    answer(to_its_end(async move { control.rollback(&session, &by).await }).await?)
+}
+
+/// Of `GET /v1/sessions/{id}/deployments`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limit {
+    limit: Option<usize>,
+}
+
+pub(super) async fn list<C: Deployments>(
+    Extract(state): Extract<Arc<State<C>>>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<Limit>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let session = in_path(path)?;
+    let Query(Limit { limit }) = query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
+    let limit = limit.unwrap_or(LISTED);
+    if !(1..=MAX_LISTED).contains(&limit) {
+        return Err(bad("bad_query", format!("limit is 1 to {MAX_LISTED}")));
+    }
+    let deployments = state.control.deployments(&session, limit).await?;
+    Ok(Json(json!({"deployments": deployments})).into_response())
+}
+
+pub(super) async fn pipelines<C: Deployments>(
+    Extract(state): Extract<Arc<State<C>>>,
+) -> Result<Response, Problem> {
+    let pipelines = state.control.pipelines().await?;
+    Ok(Json(json!({"pipelines": pipelines})).into_response())
+}
+
+pub(super) async fn keep<C: Deployments>(
+    Extract(state): Extract<Arc<State<C>>>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let name = in_path(path)?;
+    let component = upload(&state, request).await?;
+    if component.is_empty() {
+        return Err(bad("bad_request", "the body is the component: it is empty"));
+    }
+    let control = state.control.clone();
+    let pipeline = to_its_end(async move { control.keep(&name, component).await }).await?;
+    Ok(Json(pipeline).into_response())
+}
+
+/// Lets it run to its end whether the client waits for that or not. Nothing waits for it when the host stops: its session
+/// ends then, and it with it.
+async fn to_its_end<T: Send + 'static>(
+    doing: impl Future<Output = Result<T, DeployError>> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::spawn(doing).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(error) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())),
+    }
+}
+
+/// Reads a body that is a component, or nothing. One that says that it is too large is not read.
+async fn upload<C: Deployments>(state: &State<C>, request: Request) -> Result<Bytes, Problem> {
+    let most = state.control.component_bytes();
+    let too_large = || {
+        let detail = format!("the component has more than {} MiB (deploy.max_component_mb)", most >> 20);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "component_too_large", detail)
+    };
+    let length = length(request.headers());
+    if length.is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    let _turn = state.uploads.try_acquire().map_err(|_| Problem {
+        retry_after: Some(1),
+        ..Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            format!("{MAX_UPLOADS} components are being sent already"),
+        )
+    })?;
+    let body = tokio::time::timeout(UPLOAD, collect(request.into_body(), length.unwrap_or(0), most)).await;
+    let late = || {
+        let detail = format!("the component took longer than {} s to arrive", UPLOAD.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "upload_timeout", detail)
+    };
+    body.map_err(|_| late())??.ok_or_else(too_large)
+}
+
+fn in_path(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    path.map(|Path(name)| name).map_err(|rejection| bad("bad_path", rejection.body_text()))
+}
+
+fn bad(code: &'static str, detail: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, code, detail)
+}
+
+/// Who asks, as the history shows it: "operator", with the first product of the User-Agent where there is one.
+fn by(headers: &HeaderMap) -> String {
+    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let ordinary = |character: &char| character.is_ascii_alphanumeric() || "-_.".contains(*character);
+    let product: String = agent.chars().take_while(ordinary).take(MAX_PRODUCT).collect();
+    if product.is_empty() { "operator".to_owned() } else { format!("operator ({product})") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_is_told_by_the_product_and_nothing_else_of_what_a_client_says() {
+        let by = |agent: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::USER_AGENT, agent.parse().unwrap());
+            by(&headers)
+        };
+        assert_eq!(by("curl/8.5.0 (x; y)"), "operator (curl)");
+        assert_eq!(by("<script>"), "operator");
+        assert_eq!(super::by(&HeaderMap::new()), "operator");
+        let long: &'static str = "a".repeat(200).leak();
+        assert_eq!(by(long).len(), "operator ()".len() + MAX_PRODUCT);
+    }
+}

@@ -1,0 +1,205 @@
+//! Changing what a session of a running host runs: `ocelli deploy`, `ocelli rollback`, `ocelli deployments`.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::{Map, Value};
+
+use super::{Answer, Host, shown, table};
+
+#[derive(Args)]
+pub(crate) struct Deploy {
+    /// The session.
+    session: String,
+    /// The component, a file that ends in .wasm; or the name of a pipeline that the host has.
+    #[arg(value_name = "FILE.wasm|NAME")]
+    pipeline: String,
+    /// Compare it with the running one on this many frames before it takes over.
+    #[arg(long, value_name = "FRAMES", default_value_t = 0)]
+    shadow: u32,
+    /// What happens when it refuses the state of the running one: "keep" that one, or start "fresh". Left out: as the host's
+    /// config says.
+    #[arg(long, value_parser = ["keep", "fresh"])]
+    state: Option<String>,
+    /// The pipeline's settings. Left out: those that the session has.
+    #[arg(long, value_name = "JSON", value_parser = settings)]
+    settings: Option<Map<String, Value>>,
+    #[command(flatten)]
+    host: Host,
+}
+
+#[derive(Args)]
+pub(crate) struct Rollback {
+    /// The session.
+    session: String,
+    #[command(flatten)]
+    host: Host,
+}
+
+#[derive(Args)]
+pub(crate) struct Deployments {
+    /// The session.
+    session: String,
+    /// At most this many.
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    limit: u32,
+    #[command(flatten)]
+    host: Host,
+}
+
+fn settings(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("settings are a JSON object: {error}"))
+}
+
+impl Deploy {
+    /// Returns when the new version speaks.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let Self { session, pipeline, shadow, state, settings, host } = self;
+        let mut url = host.url(&["sessions", session, "pipeline"])?;
+        let mut component = Vec::new();
+        {
+            let mut query = url.query_pairs_mut();
+            if pipeline.ends_with(".wasm") {
+                component = std::fs::read(pipeline).with_context(|| pipeline.clone())?;
+                if component.is_empty() {
+                    bail!("{pipeline}: the file is empty");
+                }
+                let name = Path::new(pipeline).file_stem().and_then(|stem| stem.to_str());
+                query.extend_pairs(name.map(|name| ("name", name)));
+            } else {
+                query.append_pair("pipeline", pipeline);
+            }
+            query.extend_pairs((*shadow > 0).then(|| ("shadow", shadow.to_string())));
+            query.extend_pairs(state.as_ref().map(|state| ("state", state)));
+            let settings = settings.clone().map(|settings| ("settings", Value::from(settings).to_string()));
+            query.extend_pairs(settings);
+        }
+        // One that is too large is refused before it is sent.
+        let request = host.patient().put(url.as_str()).header("Expect", "100-continue");
+        told(session, host, host.answer(request.send(component.as_slice()))?)
+    }
+}
+
+impl Rollback {
+    /// Returns when the version before speaks.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let Self { session, host } = self;
+        let url = host.url(&["sessions", session, "rollback"])?;
+        told(session, host, host.answer(host.patient().post(url.as_str()).send_empty())?)
+    }
+}
+
+impl Deployments {
+    /// Prints a table, or the answer as it came.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let Self { session, limit, host } = self;
+        let mut url = host.url(&["sessions", session, "deployments"])?;
+        url.query_pairs_mut().append_pair("limit", &limit.to_string());
+        let list = host.list(&url, "deployments")?;
+        if let Some(list) = list {
+            print!("{}", history(&list));
+        }
+        Ok(())
+    }
+}
+
+/// Prints what became of a deployment; that it did not become one is the error.
+fn told(session: &str, host: &Host, answer: Answer) -> anyhow::Result<()> {
+    let Answer { good, status, body } = answer;
+    if host.json {
+        println!("{body}");
+    } else if good {
+        println!("{}", line(&body));
+    }
+    if good { Ok(()) } else { bail!("{}: {}", shown(session), refusal(&status, &body)) }
+}
+
+/// One line on a deployment that went well.
+fn line(record: &Value) -> String {
+    let text = |key: &str| record.get(key).and_then(Value::as_str).map(shown);
+    let swapped = |key: &str| record.get("swapped").and_then(|swapped| swapped.get(key));
+    let ms = |value: Option<&Value>| value.and_then(Value::as_f64).map(|ms| format!("{ms:.0} ms"));
+    let mut line = format!(
+        "{}: {} -> {}",
+        text("session").unwrap_or_default(),
+        text("before").unwrap_or_else(|| "nothing".into()),
+        text("deployment").unwrap_or_default()
+    );
+    for key in ["name", "version"] {
+        line.extend(text(key).map(|text| format!(" {text}")));
+    }
+    line.push_str(", ");
+    match ms(record.get("compile_ms")) {
+        Some(ms) => line.extend(["compiled in ", &ms]),
+        None => line.push_str("compiled before"),
+    }
+    line.extend(ms(swapped("total_ms")).map(|ms| format!(", swapped in {ms}")));
+    line.extend(ms(swapped("gap_ms")).map(|ms| format!(", gap {ms}")));
+    if swapped("fresh").and_then(Value::as_bool) == Some(true) {
+        line.push_str(", without the state, which it refused");
+    }
+    line
+}
+
+/// Why there was none, each problem of the component on lines of its own.
+fn refusal(status: &str, problem: &Value) -> String {
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(shown);
+    let detail = text(problem, "detail").unwrap_or_else(|| format!("the host answers {status}"));
+    let mut told = match text(problem, "step") {
+        Some(step) => format!("not deployed, at step {step}: {detail}"),
+        None => detail,
+    };
+    for problem in problem.get("problems").and_then(Value::as_array).into_iter().flatten() {
+        let message = text(problem, "message").unwrap_or_default();
+        // Writing to a string does not fail.
+        let _ = write!(told, "\n  {message}");
+        for (key, whose) in [("found", "the component"), ("expected", "the contract")] {
+            if let Some(signature) = text(problem, key) {
+                let _ = write!(told, "\n    {whose}: {signature}");
+            }
+        }
+    }
+    told
+}
+
+/// Columns of the history: heading, key.
+const COLUMNS: [(&str, &str); 9] = [
+    ("NUMBER", "number"),
+    ("REQUESTED", "requested"),
+    ("DEPLOYMENT", "deployment"),
+    ("NAME", "name"),
+    ("VERSION", "version"),
+    ("CAUSE", "cause"),
+    ("BY", "by"),
+    ("STEP", "step"),
+    ("STATE", "state"),
+];
+
+/// Why one ended as it did stands below it.
+fn history(deployments: &[Value]) -> String {
+    table(deployments, &COLUMNS, "reason")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_deployment_is_one_line() {
+        let record = json!({"session": "cam", "before": "ff", "deployment": "0a", "name": "eye", "version": "2.0.0",
+            "compile_ms": null, "swapped": {"total_ms": 95.6, "gap_ms": 41.2, "fresh": true}});
+        let said = "cam: ff -> 0a eye 2.0.0, compiled before, swapped in 96 ms, gap 41 ms, without the state, which it refused";
+        assert_eq!(line(&record), said);
+        assert_eq!(line(&json!({})), ": nothing -> , compiled before");
+    }
+
+    #[test]
+    fn what_a_component_says_moves_no_cursor() {
+        let problem = json!({"detail": "a\u{1b}[2J", "problems": [{"message": "b\nc", "found": "\u{7}"}]});
+        let said = refusal("422", &problem);
+        assert_eq!(said, "a\u{fffd}[2J\n  b\u{fffd}c\n    the component: \u{fffd}");
+    }
+}

@@ -1,0 +1,160 @@
+//! Compiled components on disk. Loading one is running its code, so an entry is taken only where it is what this host's
+//! compiler wrote: its name says the SHA-256 of its content, which is held against the content each time.
+//!
+//! `COMPONENT-ENGINE-CONTENT.cwasm`: the component's digest, what the compiled code is compatible with, and the digest
+//! of the code itself. Everything under one name, in one file, so that entry and digest cannot come apart.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Seek};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
+use tempfile::NamedTempFile;
+
+use super::copy;
+
+/// How the names of files begin that are still written.
+const DRAFT: &str = ".draft-";
+
+/// The folder of compiled components.
+#[derive(Debug)]
+pub(super) struct Cache {
+    folder: PathBuf,
+    compatibility: String,
+}
+
+impl Cache {
+    /// The cache in this folder, for code that is compatible with this. The folder is made if it is not there, closed to
+    /// other users, and rid of drafts: the host that wrote them is gone.
+    pub(super) fn open(folder: &Path, compatibility: String) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(DRAFT.as_bytes()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(Self { folder: folder.to_owned(), compatibility })
+    }
+
+    /// Where it is.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The compiled code of a component, from now on the entry that was used last. An entry that is not what its name says
+    /// is deleted.
+    pub(super) fn find(&self, digest: &str) -> Option<File> {
+        let beginning = self.beginning(digest);
+        for entry in self.entries() {
+            let Some(content) =
+                entry.name().strip_prefix(&beginning).and_then(|rest| rest.strip_suffix(".cwasm"))
+            else {
+                continue;
+            };
+            match genuine(&entry.path, content) {
+                Ok(file) => {
+                    // That it was used matters to nobody but to the choice of what goes first.
+                    let _ = futimens(&file, &Timestamps { last_access: NOW, last_modification: NOW });
+                    return Some(file);
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        target: "ocelli::deploy",
+                        "{}: compiled code that cannot be trusted is compiled again: {error}",
+                        entry.path.display()
+                    );
+                    let _ = fs::remove_file(&entry.path);
+                }
+            }
+        }
+        None
+    }
+
+    /// A file to write compiled code to. It goes when it is dropped.
+    pub(super) fn draft(&self) -> io::Result<NamedTempFile> {
+        tempfile::Builder::new()
+            .prefix(DRAFT)
+            .permissions(Permissions::from_mode(0o600))
+            .tempfile_in(&self.folder)
+    }
+
+    /// Makes a draft the entry of a component, and gives it back, open for reading alone.
+    pub(super) fn keep(&self, digest: &str, mut draft: NamedTempFile) -> io::Result<File> {
+        draft.as_file_mut().rewind()?;
+        let (content, _) = copy(draft.as_file_mut(), &mut io::sink())?;
+        let path = self.folder.join(format!("{}{content}.cwasm", self.beginning(digest)));
+        draft.persist(&path)?;
+        File::open(&path)
+    }
+
+    /// Deletes what was not used for longest until all together is at most so many bytes. Whoever holds an entry open keeps it.
+    pub(super) fn shrink(&self, most: u64) {
+        let mut entries = self.entries();
+        entries.sort_by_key(|entry| entry.used);
+        let mut size: u64 = entries.iter().map(|entry| entry.size).sum();
+        for entry in entries {
+            if size <= most {
+                break;
+            }
+            match fs::remove_file(&entry.path) {
+                Ok(()) => size = size.saturating_sub(entry.size),
+                Err(error) => {
+                    tracing::warn!(target: "ocelli::deploy", "{}: {error}", entry.path.display());
+                }
+            }
+        }
+    }
+
+    fn beginning(&self, digest: &str) -> String {
+        format!("{digest}-{}-", self.compatibility)
+    }
+
+    /// All files but drafts. One that goes meanwhile is left out.
+    fn entries(&self) -> Vec<Entry> {
+        let Ok(listed) = fs::read_dir(&self.folder) else { return Vec::new() };
+        listed.filter_map(|entry| Entry::of(&entry.ok()?)).collect()
+    }
+}
+
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+
+/// A file in the cache.
+struct Entry {
+    path: PathBuf,
+    size: u64,
+    used: SystemTime,
+}
+
+impl Entry {
+    fn of(entry: &fs::DirEntry) -> Option<Self> {
+        let about = entry.metadata().ok()?;
+        let draft = entry.file_name().as_encoded_bytes().starts_with(DRAFT.as_bytes());
+        let used = about.modified().ok()?;
+        (!about.is_dir() && !draft).then(|| Self { path: entry.path(), size: about.len(), used })
+    }
+
+    fn name(&self) -> &str {
+        self.path.file_name().and_then(OsStr::to_str).unwrap_or_default()
+    }
+}
+
+/// Opens an entry whose content has this SHA-256, and that nobody else could have written.
+fn genuine(path: &Path, content: &str) -> io::Result<File> {
+    let not_following = OFlags::NOFOLLOW.bits().cast_signed();
+    let mut file = File::options().read(true).custom_flags(not_following).open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() || about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o022 != 0 {
+        return Err(io::Error::other("it is not a file of this host's own, or others may write to it"));
+    }
+    let (found, size) = copy(&mut file, &mut io::sink())?;
+    if found != content {
+        return Err(io::Error::other(format!("its {size} bytes are not those that were compiled")));
+    }
+    file.rewind()?;
+    Ok(file)
+}

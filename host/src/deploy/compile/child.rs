@@ -1,0 +1,150 @@
+//! One run of `ocelli-compile`.
+
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
+use ocelli_protocol::component::CheckReport;
+use ocelli_protocol::process::compile as descriptor;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+
+use super::error::CompileError;
+use super::trusted;
+use crate::config::{self, Sandbox};
+
+/// Most that is read of a report, in bytes. The child names 200 problems at the most, none of them longer than 8 KiB.
+const MAX_REPORT: u64 = 4 << 20;
+
+/// Most that is read of what the child complains of, in bytes: a compiler's message names a function and a reason; more is
+/// a backtrace.
+const MAX_WORDS: u64 = 2000;
+
+/// How the child is started.
+pub(super) struct Child {
+    pub(super) program: PathBuf,
+    pub(super) sandbox: Sandbox,
+}
+
+impl Child {
+    /// Checks a component, and compiles it into `output` where there is one. A report with problems is an error.
+    pub(super) async fn run(
+        &self,
+        pipeline: &str,
+        component: File,
+        output: Option<File>,
+        settings: &config::Deploy,
+    ) -> Result<CheckReport, CompileError> {
+        let start = |message: String| CompileError::start(pipeline, message);
+        let mut command = self.command(component, output, settings).map_err(start)?;
+        let mut child = command.spawn().map_err(|error| start(error.to_string()))?;
+        let (printed, complaint) = (child.stdout.take(), child.stderr.take());
+        let ending =
+            async { tokio::join!(bounded(printed, MAX_REPORT), bounded(complaint, MAX_WORDS), child.wait()) };
+        let seconds = settings.compile_timeout_s;
+        let Ok((printed, complaint, status)) =
+            tokio::time::timeout(Duration::from_secs(seconds), ending).await
+        else {
+            // An error means that it has ended by itself.
+            let _ = child.kill().await;
+            return Err(CompileError::Timeout { pipeline: pipeline.to_owned(), seconds });
+        };
+        let status = status.map_err(|error| start(error.to_string()))?;
+        judge(pipeline, status, &printed, &words(&complaint))
+    }
+
+    fn command(
+        &self,
+        component: File,
+        output: Option<File>,
+        settings: &config::Deploy,
+    ) -> Result<Command, String> {
+        let mut command = Command::new(&self.program);
+        if self.sandbox == Sandbox::Required {
+            command.arg("--require-sandbox");
+        }
+        command.arg("--max-bytes").arg((u64::from(settings.max_component_mb) << 20).to_string());
+        if let Some(keys) = trusted(settings) {
+            command.arg("--require-signature");
+            keys.iter().for_each(|key| {
+                command.arg("--trusted-key").arg(key);
+            });
+        }
+        let mut passed = vec![FdMapping { parent_fd: component.into(), child_fd: descriptor::COMPONENT }];
+        match output {
+            Some(output) => {
+                passed.push(FdMapping { parent_fd: output.into(), child_fd: descriptor::OUTPUT });
+            }
+            None => {
+                command.arg("--check");
+            }
+        }
+        command.fd_mappings(passed).map_err(|FdMappingCollision| "descriptors collide".to_owned())?;
+        command
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        Ok(command)
+    }
+}
+
+/// What became of a run that has ended.
+fn judge(
+    pipeline: &str,
+    status: ExitStatus,
+    printed: &[u8],
+    said: &str,
+) -> Result<CheckReport, CompileError> {
+    if let Some(signal) = status.signal() {
+        let (pipeline, said) = (pipeline.to_owned(), said.to_owned());
+        return Err(CompileError::Ended { pipeline, signal: signal_name(signal), said });
+    }
+    let report: Result<CheckReport, _> = serde_json::from_slice(printed);
+    match (report, status.code()) {
+        (Ok(report), Some(0)) if report.problems.is_empty() => Ok(report),
+        (Ok(report), Some(1)) if !report.problems.is_empty() => {
+            Err(CompileError::Refused { pipeline: pipeline.to_owned(), report: Box::new(report) })
+        }
+        (report, _) => {
+            let lacks = report.err().map_or_else(String::new, |error| format!("; no report: {error}"));
+            Err(CompileError::start(pipeline, format!("{status}{lacks}; {said}")))
+        }
+    }
+}
+
+/// A signal's name, with what commonly sends it to a compiler.
+fn signal_name(signal: i32) -> String {
+    let named = match signal {
+        6 => "SIGABRT (it ran out of the memory that it may use, or found a fault of its own)",
+        7 => "SIGBUS",
+        9 => {
+            "SIGKILL (somebody killed it, the machine ran out of memory, or it used too much processor time)"
+        }
+        11 => "SIGSEGV",
+        15 => "SIGTERM",
+        24 => "SIGXCPU (it used too much processor time)",
+        31 => "SIGSYS",
+        _ => return format!("signal {signal}"),
+    };
+    named.to_owned()
+}
+
+/// The first bytes of a pipe. The rest is not read: who writes more is ended by the broken pipe.
+async fn bounded(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        // What came before an error is all there is.
+        let _ = pipe.take(most).read_to_end(&mut bytes).await;
+    }
+    bytes
+}
+
+/// What a child wrote to its standard error, on one line.
+pub(super) fn words(stderr: &[u8]) -> String {
+    String::from_utf8_lossy(stderr).split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,618 @@
+//! The way of every deployment, whoever asked for it: its place in the session's queue, the component's check, memory, the
+//! change itself, and the probation. What it needs of the rest of the host is the trait [`Ground`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::admit::Admission;
+use super::compile::{CompileError, Prepared, Source};
+use super::components::{Components, Held};
+use super::history::{self, Entry, History, now};
+use super::lanes::{Lanes, Place};
+use super::order::{Component, DeployError, Order};
+use super::pipelines::{find_named, find_pipeline};
+use super::record::{Cause, Outcome, Record, State};
+use super::tell::{self, Tally};
+use crate::config::Config;
+use crate::event::Event;
+use crate::session::change::{MAX_SHADOW, REPORTS, Report, Step, Swap};
+use crate::session::{SessionError, Spec};
+
+/// What a deployment needs of the host.
+pub(super) trait Ground: Send + Sync + 'static {
+    /// What a session is made of.
+    fn spec(&self, session: &str) -> Option<Arc<Spec>>;
+    /// Checks and compiles.
+    fn prepare(
+        &self,
+        pipeline: &str,
+        source: Source,
+    ) -> impl Future<Output = Result<Prepared, CompileError>> + Send;
+    /// Asks for memory for a second worker of a session; `reserve` has to stay free.
+    fn admit(&self, session: &str, reserve: u64) -> impl Future<Output = Result<Admission, String>> + Send;
+    /// Has the session change.
+    fn swap(&self, swap: Swap) -> impl Future<Output = Result<(), SessionError>> + Send;
+    /// Tells the session's subscribers.
+    fn publish(&self, session: &str, event: &Event);
+}
+
+/// What a session runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Running {
+    /// The deployment's number.
+    pub(super) number: u64,
+    /// The pipeline as it was asked for: a name is followed when its file changes.
+    pub(super) pipeline: String,
+    /// The component.
+    pub(super) digest: String,
+}
+
+impl Running {
+    pub(super) fn of(record: &Record) -> Self {
+        let (pipeline, digest) = (record.pipeline.clone(), record.digest.clone());
+        Self { number: record.number, pipeline, digest }
+    }
+}
+
+/// What is remembered of a session.
+#[derive(Debug)]
+struct Life {
+    /// The pipeline that whoever made it asked for.
+    asked: String,
+    /// Whether it is the config's.
+    configured: bool,
+    /// Closed when it is over.
+    over: Option<watch::Receiver<()>>,
+    running: Option<Running>,
+    /// Components that it runs or may go back to.
+    needed: BTreeSet<String>,
+}
+
+impl Life {
+    fn lives(&self) -> bool {
+        self.over.as_ref().is_some_and(|over| over.has_changed().is_ok())
+    }
+}
+
+/// An order on its way.
+pub(super) struct Ordered {
+    pub(super) order: Order,
+    /// It is for the deployment before, whatever the order's component is.
+    pub(super) rollback: bool,
+    /// What the config says, where that is what is deployed: pipeline and settings.
+    pub(super) entry: Option<(String, Map<String, Value>)>,
+}
+
+impl From<Order> for Ordered {
+    fn from(order: Order) -> Self {
+        Self { order, rollback: false, entry: None }
+    }
+}
+
+type Answer = oneshot::Sender<Result<Record, DeployError>>;
+
+/// A deployment that the session has heard of.
+pub(super) struct Change {
+    pub(super) record: Record,
+    /// The config's entry that it brings the camera to.
+    pub(super) entry: Option<Entry>,
+    /// What runs when the session goes back.
+    pub(super) prior: Option<Running>,
+    /// Waits until the new version speaks.
+    pub(super) answer: Option<Answer>,
+    pub(super) place: Option<Place>,
+    pub(super) admission: Option<Admission>,
+    /// Until it is known whether anything needs the component.
+    pub(super) held: Option<Held>,
+}
+
+/// All deployments.
+pub(super) struct Deployments<G> {
+    pub(super) ground: G,
+    pub(super) history: History,
+    pub(super) components: Components,
+    pub(super) tally: Tally,
+    lanes: Lanes,
+    lives: Mutex<BTreeMap<String, Life>>,
+    config: watch::Receiver<Arc<Config>>,
+    /// Whether all configured cameras have been looked at: before, nobody knows what they need.
+    settled: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl<G: Ground> Deployments<G> {
+    pub(super) fn new(
+        ground: G,
+        history: History,
+        components: Components,
+        config: watch::Receiver<Arc<Config>>,
+    ) -> Self {
+        Self {
+            ground,
+            history,
+            components,
+            tally: Tally::default(),
+            lanes: Lanes::default(),
+            lives: Mutex::default(),
+            config,
+            settled: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// See [`super::Deployer::deploy`].
+    pub(super) async fn deploy(self: &Arc<Self>, ordered: Ordered) -> Result<Record, DeployError> {
+        let Order { session, shadow, .. } = &ordered.order;
+        if *shadow > MAX_SHADOW {
+            return Err(DeployError::Shadow { asked: *shadow, most: MAX_SHADOW });
+        }
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err(DeployError::Stopping);
+        }
+        if self.ground.spec(session).is_none() {
+            return Err(SessionError::Unknown(session.clone()).into());
+        }
+        let place = self.lanes.queue(session)?;
+        let (answer, answered) = oneshot::channel();
+        // Whether its caller waits or not.
+        tokio::spawn(Arc::clone(self).run(ordered, now(), place, answer));
+        answered.await.unwrap_or_else(|_| Err(DeployError::Failed("the deployment was given up".into())))
+    }
+
+    /// Nothing new begins, and what ends now is interrupted.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    async fn run(self: Arc<Self>, ordered: Ordered, requested: String, mut place: Place, answer: Answer) {
+        place.turn().await;
+        let entry = ordered.entry.clone();
+        let (mut record, held, source, order) = match self.take(ordered, requested).await {
+            Ok(taken) => taken,
+            Err(error) => return drop(answer.send(Err(error))),
+        };
+        place.show(record.number, record.step);
+        self.tell(&record);
+        let entry = entry.map(|(pipeline, settings)| {
+            let digest = record.digest.clone();
+            Entry { pipeline, settings, digest }
+        });
+        match self.begin_change(&mut record, &order, source, &place).await {
+            Ok((reports, admission)) => {
+                let change = Change {
+                    record,
+                    entry,
+                    prior: None,
+                    answer: Some(answer),
+                    place: Some(place),
+                    admission: Some(admission),
+                    held,
+                };
+                self.follow(change, reports).await;
+            }
+            Err((outcome, reason)) => {
+                let reason = Some(reason);
+                let record = self.end(record, outcome, reason, entry.as_ref(), held).await;
+                let _ = answer.send(Ok(record));
+            }
+        }
+    }
+
+    /// Reads the component and begins the row.
+    async fn take(
+        &self,
+        ordered: Ordered,
+        requested: String,
+    ) -> Result<(Record, Option<Held>, Source, Order), DeployError> {
+        let Ordered { mut order, rollback, .. } = ordered;
+        let session = order.session.clone();
+        let Some(spec) = self.ground.spec(&session) else {
+            return Err(SessionError::Unknown(session).into());
+        };
+        let records = if rollback {
+            let listed = self.history.list(&session, usize::MAX).await;
+            listed.map_err(|error| DeployError::Failed(format!("{error:#}")))?
+        } else {
+            Vec::new()
+        };
+        if rollback {
+            let running = self.running(&session).map(|running| running.number);
+            let before = history::before(&records, running);
+            let before = before.ok_or_else(|| DeployError::NothingBefore(session.clone()))?;
+            let (digest, pipeline) = (before.digest.clone(), before.pipeline.clone());
+            order.component = Component::Digest { digest, pipeline };
+            order.settings = Some(before.settings.clone());
+        }
+        let (pipeline, source, held) = self.find(&order).await?;
+        let held = match held {
+            Some(held) => Some(held),
+            None => self.keep(&source).await?,
+        };
+        let settings = order.settings.clone().unwrap_or_else(|| spec.settings.clone());
+        let mut record = draft(&session, held.as_ref(), &pipeline, settings, order.cause, &order.by);
+        record.shadow = order.shadow;
+        record.requested = requested;
+        record.before = Some(spec.deployment.id.clone()).filter(|id| !id.is_empty());
+        let source = held.as_ref().map_or(source, |held| Source::Path(held.path.clone()));
+        let begun = self.history.begin(record, self.configured(&session)).await;
+        let record = begun
+            .map_err(|error| DeployError::Failed(format!("the history cannot be written: {error:#}")))?;
+        Ok((record, held, source, order))
+    }
+
+    /// What the pipeline is called in the history, and where the component is.
+    async fn find(&self, order: &Order) -> Result<(String, Source, Option<Held>), DeployError> {
+        Ok(match &order.component {
+            Component::Bytes { name, bytes } => {
+                // As that of a file, so that it is never taken for a pipeline's name.
+                let name = if name.ends_with(".wasm") { name.clone() } else { format!("{name}.wasm") };
+                (name, Source::Bytes(bytes.clone()), None)
+            }
+            Component::Pipeline(name) => {
+                let config = self.config();
+                let path = match order.cause {
+                    Cause::Config => find_pipeline(name, &config)?,
+                    _ => find_named(name, &config)?,
+                };
+                (name.clone(), Source::Path(path), None)
+            }
+            Component::Digest { digest, pipeline } => {
+                let held = self.components.hold(digest).ok_or_else(|| DeployError::Gone(digest.clone()))?;
+                (pipeline.clone(), Source::Path(held.path.clone()), Some(held))
+            }
+        })
+    }
+
+    /// Keeps a component; none where it is larger than any may be, which its check will say.
+    pub(super) async fn keep(&self, source: &Source) -> Result<Option<Held>, DeployError> {
+        let (components, source) = (self.components.clone(), source.clone());
+        let most = u64::from(self.config().deploy.max_component_mb) << 20;
+        let kept = tokio::task::spawn_blocking(move || components.keep(&source, most)).await;
+        let kept = kept.map_err(|error| DeployError::Failed(error.to_string()))?;
+        kept.map_err(|error| DeployError::Failed(format!("keeping the component: {error}")))
+    }
+
+    /// The steps before the session hears of it, and its first word to the session. What it fails by else.
+    async fn begin_change(
+        &self,
+        record: &mut Record,
+        order: &Order,
+        source: Source,
+        place: &Place,
+    ) -> Result<(mpsc::Receiver<Report>, Admission), (Outcome, String)> {
+        let prepared = self.prepare(record, source).await?;
+        let deploy = &self.config().deploy;
+        self.step(record, Step::Admit, Some(place)).await;
+        let admission = self.ground.admit(&record.session, deploy.reserve_mb << 20).await;
+        let admission = admission.map_err(|reason| (Outcome::Refused, reason))?;
+        record.admitted = Some(admission.bytes);
+        self.step(record, Step::Start, Some(place)).await;
+        let over = || (Outcome::Interrupted, "the session has ended".to_owned());
+        // As it is by now.
+        let spec = self.ground.spec(&record.session).ok_or_else(over)?;
+        record.before = Some(spec.deployment.id.clone()).filter(|id| !id.is_empty());
+        let spec = Spec {
+            deployment: prepared.deployment(&record.pipeline),
+            settings: record.settings.clone(),
+            ..(*spec).clone()
+        };
+        let refused_state = order.refused_state.unwrap_or(deploy.refused_state);
+        let (reports, told) = mpsc::channel(REPORTS);
+        let swap = Swap { spec, shadow: order.shadow, refused_state, reports };
+        self.ground.swap(swap).await.map_err(|_| over())?;
+        Ok((told, admission))
+    }
+
+    /// Checks and compiles, and notes what came of it.
+    pub(super) async fn prepare(
+        &self,
+        record: &mut Record,
+        source: Source,
+    ) -> Result<Prepared, (Outcome, String)> {
+        match self.ground.prepare(&record.pipeline, source).await {
+            Ok(prepared) => {
+                record.step = Step::Compile;
+                record.compile_ms = prepared.report.compile_ms;
+                record.cached = prepared.cached;
+                record.check = Some(prepared.report.clone());
+                Ok(prepared)
+            }
+            Err(error) => {
+                record.step = error.step();
+                record.check = error.report().cloned();
+                Err((Outcome::Refused, error.to_string()))
+            }
+        }
+    }
+
+    /// Writes the row before the step is taken.
+    async fn step(&self, record: &mut Record, step: Step, place: Option<&Place>) {
+        record.step = step;
+        if let Some(place) = place {
+            place.show(record.number, step);
+        }
+        self.history.write(record, None).await;
+    }
+
+    /// Takes in what the session says of a change, to its end.
+    pub(super) async fn follow(&self, mut change: Change, mut reports: mpsc::Receiver<Report>) {
+        let (outcome, reason) = loop {
+            let Some(report) = reports.recv().await else {
+                let outcome = match change.record.state {
+                    State::Probation => Outcome::Unproven,
+                    _ => Outcome::Interrupted,
+                };
+                break (outcome, Some("the session has ended".to_owned()));
+            };
+            match report {
+                Report::Began(step) => {
+                    self.step(&mut change.record, step, change.place.as_ref()).await;
+                }
+                Report::Described { name, version } => {
+                    (change.record.name, change.record.version) = (Some(name), Some(version));
+                    // One that takes nobody's place has its first result as its trial.
+                    if change.answer.is_none() && change.record.state == State::Pending {
+                        change.record.state = State::Probation;
+                        change.record.step = Step::Probation;
+                    }
+                    self.history.write(&change.record, None).await;
+                }
+                Report::Shadowed(comparison) => {
+                    change.record.comparison = Some(comparison);
+                    self.history.write(&change.record, None).await;
+                }
+                Report::Swapped(swapped) => {
+                    change.record.swapped = Some(swapped);
+                    self.speaks(&mut change).await;
+                }
+                Report::Kept { step, reason } => {
+                    change.record.step = step;
+                    break (Outcome::Kept, Some(reason));
+                }
+                Report::Returned { reason, with_state } => {
+                    self.back(&change);
+                    let state = if with_state { "with the state that it gave" } else { "without its state" };
+                    break (
+                        Outcome::Returned,
+                        Some(format!("{reason}; the version before it goes on {state}")),
+                    );
+                }
+                Report::Unproven { reason } => break (Outcome::Unproven, Some(reason)),
+                Report::Superseded => break (Outcome::Superseded, None),
+                Report::Proven => break (Outcome::Healthy, None),
+            }
+        };
+        let Change { record, entry, answer, place, admission, held, .. } = change;
+        drop(admission);
+        // What ends because the host does is not to blame for it.
+        let outcome = match outcome {
+            Outcome::Unproven if self.stopping.load(Ordering::Relaxed) => Outcome::Interrupted,
+            outcome => outcome,
+        };
+        let record = self.end(record, outcome, reason, entry.as_ref(), held).await;
+        // The next in the queue finds everything written.
+        drop(place);
+        if let Some(answer) = answer {
+            let _ = answer.send(Ok(record));
+        }
+    }
+
+    /// The new version speaks: whoever asked for it is told, and the next deployment may come.
+    async fn speaks(&self, change: &mut Change) {
+        change.record.state = State::Probation;
+        change.record.step = Step::Probation;
+        let running = Running::of(&change.record);
+        if let Some(life) = self.lives().get_mut(&change.record.session) {
+            change.prior = life.running.replace(running);
+            life.needed.insert(change.record.digest.clone());
+        }
+        change.admission = None;
+        self.history.write(&change.record, None).await;
+        self.tally.count(&change.record);
+        self.tell(&change.record);
+        change.place = None;
+        if let Some(answer) = change.answer.take() {
+            let _ = answer.send(Ok(change.record.clone()));
+        }
+    }
+
+    /// The session has gone back.
+    fn back(&self, change: &Change) {
+        if let Some(life) = self.lives().get_mut(&change.record.session) {
+            // A deployment after this one may have taken its place already.
+            if life.running.as_ref().is_none_or(|running| running.number == change.record.number) {
+                life.running.clone_from(&change.prior);
+            }
+        }
+    }
+
+    /// Closes a deployment.
+    pub(super) async fn end(
+        &self,
+        mut record: Record,
+        outcome: Outcome,
+        reason: Option<String>,
+        entry: Option<&Entry>,
+        held: Option<Held>,
+    ) -> Record {
+        record.state = State::Ended(outcome);
+        record.reason = reason;
+        record.ended = Some(now());
+        // What failed for want of time or memory may do another time.
+        let applied = match outcome {
+            Outcome::Interrupted => false,
+            Outcome::Refused => record.check.as_ref().is_some_and(|check| !check.problems.is_empty()),
+            _ => true,
+        };
+        self.history.write(&record, entry.filter(|_| applied)).await;
+        self.tally.count(&record);
+        self.tell(&record);
+        self.tidy(&record.session).await;
+        drop(held);
+        self.clean().await;
+        record
+    }
+
+    /// One line in the log, and one event.
+    pub(super) fn tell(&self, record: &Record) {
+        tell::log(record);
+        self.ground.publish(&record.session, &tell::event(record));
+    }
+
+    /// Bounds a session's history, and finds out which components it still needs.
+    pub(super) async fn tidy(&self, session: &str) {
+        let running = self.running(session).map(|running| running.number);
+        let most = usize::try_from(self.config().deploy.history).unwrap_or(usize::MAX);
+        match self.history.tidy(session, running, most).await {
+            Ok(mut needed) => {
+                if let Some(life) = self.lives().get_mut(session) {
+                    needed.extend(life.running.as_ref().map(|running| running.digest.clone()));
+                    life.needed = needed;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(target: "ocelli::deploy", session, "the history is not tidied: {error:#}");
+            }
+        }
+    }
+
+    /// Deletes components that nothing needs.
+    async fn clean(&self) {
+        if !self.settled.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut needed = BTreeSet::new();
+        self.lives().retain(|session, life| {
+            let stays = life.configured || life.lives();
+            if stays {
+                needed.extend(life.needed.iter().cloned());
+            } else {
+                self.tally.forget(session);
+            }
+            stays
+        });
+        let components = self.components.clone();
+        let _ = tokio::task::spawn_blocking(move || components.clean(&needed)).await;
+    }
+
+    /// All configured cameras have been looked at.
+    pub(super) async fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+        self.clean().await;
+    }
+
+    /// A session is made, or made anew. `running` is none where it has nothing to run.
+    pub(super) fn born(
+        &self,
+        session: &str,
+        asked: &str,
+        configured: bool,
+        over: Option<watch::Receiver<()>>,
+        running: Option<Running>,
+    ) {
+        let needed = running.iter().map(|running| running.digest.clone()).collect();
+        let life = Life { asked: asked.to_owned(), configured, over, running, needed };
+        self.lives().insert(session.to_owned(), life);
+    }
+
+    /// What a session runs, from now on.
+    pub(super) fn runs(&self, session: &str, running: Running) {
+        if let Some(life) = self.lives().get_mut(session) {
+            life.needed.insert(running.digest.clone());
+            life.running = Some(running);
+        }
+    }
+
+    /// A camera is no longer in the config.
+    pub(super) fn forget(&self, session: &str) {
+        self.lives().remove(session);
+        self.tally.forget(session);
+    }
+
+    /// The config asks for another pipeline of this name.
+    pub(super) fn asks(&self, session: &str, pipeline: &str) {
+        if let Some(life) = self.lives().get_mut(session) {
+            pipeline.clone_into(&mut life.asked);
+        }
+    }
+
+    /// The pipeline that whoever made the session asked for, whatever it runs by now.
+    pub(super) fn asked(&self, session: &str) -> Option<String> {
+        self.lives().get(session).map(|life| life.asked.clone())
+    }
+
+    /// What a session runs.
+    pub(super) fn running(&self, session: &str) -> Option<Running> {
+        self.lives().get(session)?.running.clone()
+    }
+
+    /// The sessions that live and use a pipeline by its name, with the component that each runs.
+    pub(super) fn users(&self, pipeline: &str) -> Vec<(String, Running)> {
+        let lives = self.lives();
+        let users = lives.iter().filter(|(_, life)| life.lives()).filter_map(|(session, life)| {
+            let running = life.running.clone().filter(|running| running.pipeline == pipeline)?;
+            Some((session.clone(), running))
+        });
+        users.collect()
+    }
+
+    fn configured(&self, session: &str) -> bool {
+        self.lives().get(session).is_some_and(|life| life.configured)
+    }
+
+    fn lives(&self) -> MutexGuard<'_, BTreeMap<String, Life>> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A deployment that begins with its check.
+pub(super) fn draft(
+    session: &str,
+    held: Option<&Held>,
+    pipeline: &str,
+    settings: Map<String, Value>,
+    cause: Cause,
+    by: &str,
+) -> Record {
+    /// Digits of the digest that name a deployment.
+    const ID_DIGITS: usize = 12;
+    let digest = held.map(|held| held.digest.clone()).unwrap_or_default();
+    Record {
+        number: 0,
+        session: session.to_owned(),
+        deployment: digest.get(..ID_DIGITS).unwrap_or_default().to_owned(),
+        digest,
+        size: held.map_or(0, |held| held.size),
+        pipeline: pipeline.to_owned(),
+        name: None,
+        version: None,
+        settings,
+        cause,
+        by: by.to_owned(),
+        shadow: 0,
+        requested: now(),
+        ended: None,
+        before: None,
+        step: Step::Check,
+        state: State::Pending,
+        reason: None,
+        check: None,
+        compile_ms: None,
+        cached: false,
+        admitted: None,
+        comparison: None,
+        swapped: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! The history of a session's deployments: how it is kept, and what follows from it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::record::{Outcome, Record, State};
+use crate::event::rfc3339;
+use crate::journal::{Journal, Row};
+
+/// What the config says of a camera's pipeline, and the component that this was at the time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) pipeline: String,
+    pub(super) settings: Map<String, Value>,
+    /// SHA-256 of the pipeline's file.
+    pub(super) digest: String,
+}
+
+/// The histories of all sessions, in the journal.
+#[derive(Debug)]
+pub(super) struct History {
+    journal: Journal,
+    /// Whether the last write failed: a disk that stays full is one line in the log.
+    failing: AtomicBool,
+}
+
+impl History {
+    pub(super) fn new(journal: Journal) -> Self {
+        Self { journal, failing: AtomicBool::new(false) }
+    }
+
+    /// Adds a deployment and gives it its number. On the disk when it returns.
+    pub(super) async fn begin(&self, mut record: Record, configured: bool) -> anyhow::Result<Record> {
+        let mut draft = record.clone();
+        let text = move |number| {
+            draft.number = number;
+            text(&draft)
+        };
+        record.number = self.journal.add_deployment(&record.session.clone(), configured, text).await?;
+        Ok(record)
+    }
+
+    /// Writes a deployment as it is now, and the entry that it brought the camera to. On the disk when it returns. A
+    /// deployment goes on without: a full disk is no reason to run another version.
+    pub(super) async fn write(&self, record: &Record, entry: Option<&Entry>) {
+        let row = Row { session: record.session.clone(), number: record.number, record: text(record) };
+        let entry = entry.and_then(|entry| serde_json::to_string(entry).ok());
+        let written = self.journal.set_deployment(row, record.outcome().is_none(), entry).await;
+        match written {
+            Ok(()) => self.failing.store(false, Ordering::Relaxed),
+            Err(error) => {
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    let session = &record.session;
+                    tracing::error!(target: "ocelli::deploy", session, "the history is not written: {error:#}");
+                }
+            }
+        }
+    }
+
+    /// The deployments of a session, newest first. Rows that cannot be read are left out.
+    pub(super) async fn list(&self, session: &str, limit: usize) -> anyhow::Result<Vec<Record>> {
+        let rows = self.journal.deployments(session, limit).await?;
+        Ok(rows.iter().filter_map(read).collect())
+    }
+
+    /// Closes what was under way when the host that wrote it ended.
+    pub(super) async fn close_interrupted(&self) -> anyhow::Result<Vec<Record>> {
+        let rows = self.journal.deployments_under_way().await?;
+        let mut closed: Vec<Record> = rows.iter().filter_map(read).collect();
+        for record in &mut closed {
+            record.reason = Some(format!("the host ended during {}", record.step));
+            record.state = State::Ended(Outcome::Interrupted);
+            record.ended = Some(now());
+            self.write(record, None).await;
+        }
+        Ok(closed)
+    }
+
+    /// The entry that a camera was given last.
+    pub(super) async fn entry(&self, session: &str) -> anyhow::Result<Option<Entry>> {
+        let entry = self.journal.entry(session).await?;
+        Ok(entry.and_then(|entry| serde_json::from_str(&entry).ok()))
+    }
+
+    /// Notes the entry that a camera has without a deployment.
+    pub(super) async fn set_entry(&self, session: &str, entry: &Entry) -> anyhow::Result<()> {
+        self.journal.set_entry(session, serde_json::to_string(entry)?).await
+    }
+
+    /// Forgets what is beyond the bound, and tells which components are still needed.
+    pub(super) async fn tidy(
+        &self,
+        session: &str,
+        running: Option<u64>,
+        most: usize,
+    ) -> anyhow::Result<BTreeSet<String>> {
+        let records = self.list(session, usize::MAX).await?;
+        let surplus = surplus(&records, running, most);
+        if !surplus.is_empty() {
+            self.journal.forget_deployments(session, surplus).await?;
+        }
+        Ok(needed(&records, running))
+    }
+}
+
+/// Now, as the history and events say it.
+pub(super) fn now() -> String {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    rfc3339(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn text(record: &Record) -> String {
+    // Keys are strings and numbers finite: nothing to refuse.
+    serde_json::to_string(record).unwrap_or_default()
+}
+
+fn read(row: &Row) -> Option<Record> {
+    let record = serde_json::from_str(&row.record);
+    if let Err(error) = &record {
+        let (session, number) = (&row.session, row.number);
+        tracing::warn!(target: "ocelli::deploy", session, "deployment {number} in the journal cannot be read: {error}");
+    }
+    record.ok()
+}
+
+/// The version that was the last to prove itself. `records`, here and below, are a session's, newest first.
+pub(super) fn last_healthy(records: &[Record]) -> Option<&Record> {
+    records.iter().find(|record| record.healthy())
+}
+
+pub(super) fn numbered(records: &[Record], number: u64) -> Option<&Record> {
+    records.iter().find(|record| record.number == number)
+}
+
+/// The deployment before the one that runs: the last that served and was something else. So a second rollback leads back to
+/// where the first began.
+pub(super) fn before(records: &[Record], running: Option<u64>) -> Option<&Record> {
+    let running = running.and_then(|number| numbered(records, number));
+    records.iter().find(|record| {
+        record.served()
+            && running.is_none_or(|running| {
+                record.number < running.number && !running.same_as(&record.digest, &record.settings)
+            })
+    })
+}
+
+/// The digests of the components that a session runs, or may go back to.
+fn needed(records: &[Record], running: Option<u64>) -> BTreeSet<String> {
+    let healthy = last_healthy(records);
+    let running = running.and_then(|number| numbered(records, number));
+    let back = |record: Option<&Record>| before(records, record.map(|record| record.number));
+    let needed = [running, healthy, back(running), back(healthy)];
+    needed.into_iter().flatten().map(|record| record.digest.clone()).collect()
+}
+
+/// Numbers of the deployments beyond the newest `most` that nothing depends on.
+fn surplus(records: &[Record], running: Option<u64>, most: usize) -> Vec<u64> {
+    let needed = [
+        running,
+        last_healthy(records).map(|record| record.number),
+        before(records, running).map(|record| record.number),
+    ];
+    let old = records.iter().skip(most).filter(|record| record.outcome().is_some());
+    old.map(|record| record.number).filter(|number| !needed.contains(&Some(*number))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Cause;
+    use super::super::record::tests::record;
+    use super::*;
+
+    use Outcome::*;
+
+    /// Newest first, as given: digest and outcome, numbered from the end.
+    fn history(rows: &[(char, Outcome)]) -> Vec<Record> {
+        let numbers = (1..=rows.len() as u64).rev();
+        let made = rows.iter().zip(numbers).map(|((digest, outcome), number)| {
+            record(number, *digest, Cause::Request, State::Ended(*outcome))
+        });
+        made.collect()
+    }
+
+    #[test]
+    fn a_rollback_leads_to_the_last_other_version_that_served() {
+        let target =
+            |rows: &[(char, Outcome)], running| before(&history(rows), running).map(|record| record.number);
+        assert_eq!(target(&[('a', Healthy)], Some(1)), None, "there was no other");
+        assert_eq!(target(&[('b', Healthy), ('a', Healthy)], Some(2)), Some(1));
+        assert_eq!(
+            target(&[('b', Healthy), ('b', Healthy), ('a', Healthy)], Some(3)),
+            Some(1),
+            "the same twice"
+        );
+        assert_eq!(
+            target(&[('c', Healthy), ('b', Kept), ('a', Healthy)], Some(3)),
+            Some(1),
+            "b never served"
+        );
+        assert_eq!(
+            target(&[('c', Healthy), ('b', Returned), ('a', Healthy)], Some(3)),
+            Some(1),
+            "b was lost"
+        );
+        assert_eq!(target(&[('c', Healthy), ('b', Superseded), ('a', Healthy)], Some(3)), Some(2));
+        assert_eq!(
+            target(&[('c', Returned), ('b', Healthy), ('a', Healthy)], Some(2)),
+            Some(1),
+            "c is gone again"
+        );
+        let back = [('a', Healthy), ('b', Healthy), ('a', Healthy)];
+        assert_eq!(target(&back, Some(3)), Some(2), "a second rollback");
+        assert_eq!(
+            target(&[('c', Superseded), ('b', Healthy), ('a', Healthy)], Some(2)),
+            Some(1),
+            "after a restart"
+        );
+        assert_eq!(target(&[('b', Refused), ('a', Healthy)], None), Some(1), "nothing runs");
+        let mut other_settings = history(&[('a', Healthy), ('a', Healthy)]);
+        other_settings[0].settings.insert("score".into(), 0.5.into());
+        assert_eq!(before(&other_settings, Some(2)).map(|record| record.number), Some(1));
+    }
+
+    #[test]
+    fn the_bound_spares_what_something_depends_on() {
+        let rows = [('z', Kept), ('y', Kept), ('b', Healthy), ('x', Refused), ('a', Healthy), ('w', Kept)];
+        let records = history(&rows);
+        assert_eq!(surplus(&records, Some(4), 2), [3, 1]);
+        assert_eq!(surplus(&records, Some(4), 10), [0u64; 0]);
+        let needed = needed(&records, Some(4));
+        assert_eq!(needed, ['a', 'b'].map(|digest| digest.to_string().repeat(64)).into());
+        let mut under_way = history(&rows);
+        under_way[5].state = State::Pending;
+        assert_eq!(surplus(&under_way, Some(4), 2), [3]);
+    }
+
+    #[tokio::test]
+    async fn what_was_under_way_is_closed_with_its_step_and_nothing_else_is_touched() {
+        let history = History::new(Journal::default());
+        let one = record(0, 'a', Cause::Config, State::Ended(Healthy));
+        let first = history.begin(one.clone(), true).await.unwrap();
+        history.write(&first, None).await;
+        let mut second = history.begin(record(0, 'b', Cause::Request, State::Pending), true).await.unwrap();
+        second.step = crate::session::change::Step::CatchUp;
+        history.write(&second, None).await;
+        assert_eq!((first.number, second.number), (1, 2));
+        assert_eq!(history.close_interrupted().await.unwrap().len(), 1);
+        let records = history.list("cam", 9).await.unwrap();
+        assert_eq!(records[0].state, State::Ended(Interrupted));
+        assert_eq!(records[0].reason.as_deref(), Some("the host ended during catch_up"));
+        assert_eq!(records[1], first);
+        assert!(history.close_interrupted().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_history_is_bounded() {
+        let history = History::new(Journal::default());
+        for _ in 0..20 {
+            let mut record =
+                history.begin(record(0, 'a', Cause::Request, State::Pending), true).await.unwrap();
+            record.state = State::Ended(Healthy);
+            history.write(&record, None).await;
+            history.tidy("cam", Some(1), 5).await.unwrap();
+        }
+        let numbers: Vec<u64> =
+            history.list("cam", 99).await.unwrap().iter().map(|record| record.number).collect();
+        assert_eq!(numbers, [20, 19, 18, 17, 16, 1]);
+    }
+}

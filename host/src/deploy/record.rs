@@ -1,0 +1,260 @@
+//! A deployment: what a session was to run, who asked for it, how far it came and what became of it.
+//!
+//! Every deployment ends in one of these ways, and the session then runs what the table says:
+//!
+//! | outcome | failed at | the session runs |
+//! | --- | --- | --- |
+//! | [`Refused`](Outcome::Refused) | check, compile, admit | what it ran before, which has heard nothing of it |
+//! | [`Kept`](Outcome::Kept) | start to first_result | what it ran before, without a pause; where that had stopped already for its state to be handed over, it goes on after its last frame. A `restore` that refuses the state ends so, unless fresh starts are asked for |
+//! | [`Returned`](Outcome::Returned) | probation | what it ran before, in a new worker with the state of the change, or without it where that cannot be had: the reason says which |
+//! | [`Unproven`](Outcome::Unproven) | probation | the new version, tried again like any worker that is lost, for there is nothing to go back to; or the session has ended |
+//! | [`Superseded`](Outcome::Superseded) | | the new version, until the deployment after it |
+//! | [`Healthy`](Outcome::Healthy) | | the new version: it has served for its probation |
+//! | [`Interrupted`](Outcome::Interrupted) | any step | the host or the session has ended meanwhile. A host that starts again runs the last healthy version |
+//!
+//! Going back can fail too: the version before is started like any other worker then, again and again, until the session
+//! fails as one that crashes in a loop. The deployment has ended as `Returned` by that time, and the session's state
+//! tells the rest.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use ocelli_protocol::component::CheckReport;
+
+use crate::session::change::{Comparison, Step, Swapped};
+
+/// Why a session was to run another version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Somebody asked for it.
+    Request,
+    /// Somebody asked for the version before.
+    Rollback,
+    /// The file of a pipeline's name has changed.
+    File,
+    /// The config says so.
+    Config,
+    /// A subscriber has made the session.
+    Subscription,
+}
+
+impl Cause {
+    /// As it is told: "request".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Rollback => "rollback",
+            Self::File => "file",
+            Self::Config => "config",
+            Self::Subscription => "subscription",
+        }
+    }
+}
+
+/// How a deployment ended; see the module's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Before the session heard of it.
+    Refused,
+    /// Before it spoke.
+    Kept,
+    /// Lost during its probation, and the version before it is back.
+    Returned,
+    /// Lost during its probation without anything to go back to.
+    Unproven,
+    /// Followed by another during its probation.
+    Superseded,
+    /// It has served for its probation.
+    Healthy,
+    /// The host or the session ended while it was under way.
+    Interrupted,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Refused,
+        Self::Kept,
+        Self::Returned,
+        Self::Unproven,
+        Self::Superseded,
+        Self::Healthy,
+        Self::Interrupted,
+    ];
+
+    /// As it is told: "healthy".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Kept => "kept",
+            Self::Returned => "returned",
+            Self::Unproven => "unproven",
+            Self::Superseded => "superseded",
+            Self::Healthy => "healthy",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// Where a deployment stands. In JSON one word: "pending", "probation", or the outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The new version does not speak yet.
+    Pending,
+    /// It speaks, and whether it lasts has to be seen.
+    Probation,
+    /// It has ended.
+    #[serde(untagged)]
+    Ended(Outcome),
+}
+
+impl State {
+    /// As it is told.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Probation => "probation",
+            Self::Ended(outcome) => outcome.name(),
+        }
+    }
+}
+
+/// One deployment, as the history keeps it and the API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Counts the session's deployments from 1 on.
+    pub number: u64,
+    /// The session's name.
+    pub session: String,
+    /// The first 12 hexadecimal digits of the component's SHA-256: what results carry as `deployment`.
+    pub deployment: String,
+    /// The whole of it.
+    pub digest: String,
+    /// Size of the component in bytes.
+    pub size: u64,
+    /// The pipeline as it was asked for: a name, or a file.
+    pub pipeline: String,
+    /// What the component calls itself, once it has said so.
+    pub name: Option<String>,
+    /// Its version, likewise.
+    pub version: Option<String>,
+    /// The pipeline's settings.
+    pub settings: Map<String, Value>,
+    /// Why.
+    pub cause: Cause,
+    /// Who: "operator", "ocelli deploy", "config".
+    pub by: String,
+    /// Frames that both versions were to process before the change.
+    pub shadow: u32,
+    /// When it was asked for: RFC 3339 in UTC.
+    pub requested: String,
+    /// When it ended, likewise.
+    pub ended: Option<String>,
+    /// The deployment that ran when this one began: the first 12 digits. None where none did.
+    pub before: Option<String>,
+    /// The step that is under way, or that it ended in. Written before the step is taken where the host takes it (check to
+    /// admit), and as soon as it has begun where the session does.
+    pub step: Step,
+    /// See [`State`].
+    pub state: State,
+    /// Why it ended so, for a person.
+    pub reason: Option<String>,
+    /// What the component's check found.
+    pub check: Option<CheckReport>,
+    /// Milliseconds that compiling took; none where it was in the cache, or has not come so far.
+    pub compile_ms: Option<u64>,
+    /// Whether the compiled component was in the cache.
+    pub cached: bool,
+    /// Bytes of memory that were admitted for the second worker.
+    pub admitted: Option<u64>,
+    /// What the shadow showed.
+    pub comparison: Option<Comparison>,
+    /// Figures of the change.
+    pub swapped: Option<Swapped>,
+}
+
+impl Record {
+    /// How it ended; none while it is under way.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self.state {
+            State::Ended(outcome) => Some(outcome),
+            State::Pending | State::Probation => None,
+        }
+    }
+
+    /// Whether it has spoken to the session's subscribers: a version that one could want back.
+    pub fn served(&self) -> bool {
+        match self.state {
+            State::Probation => true,
+            State::Pending => false,
+            State::Ended(outcome) => matches!(outcome, Outcome::Healthy | Outcome::Superseded),
+        }
+    }
+
+    /// Whether it has served for its probation.
+    pub fn healthy(&self) -> bool {
+        self.outcome() == Some(Outcome::Healthy)
+    }
+
+    /// Whether two deployments run the same: component and settings.
+    pub fn same_as(&self, digest: &str, settings: &Map<String, Value>) -> bool {
+        self.digest == digest && self.settings == *settings
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A record whose digest is the letter repeated.
+    pub(in crate::deploy) fn record(number: u64, digest: char, cause: Cause, state: State) -> Record {
+        let digest = digest.to_string().repeat(64);
+        Record {
+            number,
+            session: "cam".into(),
+            deployment: digest[..12].to_owned(),
+            digest,
+            size: 1,
+            pipeline: "eye".into(),
+            name: None,
+            version: None,
+            settings: Map::new(),
+            cause,
+            by: "test".into(),
+            shadow: 0,
+            requested: "2026-01-01T00:00:00.000Z".into(),
+            ended: None,
+            before: None,
+            step: Step::Check,
+            state,
+            reason: None,
+            check: None,
+            compile_ms: None,
+            cached: false,
+            admitted: None,
+            comparison: None,
+            swapped: None,
+        }
+    }
+
+    #[test]
+    fn a_state_is_one_word_and_is_read_back() {
+        let states = [State::Pending, State::Probation].into_iter().chain(Outcome::ALL.map(State::Ended));
+        for state in states {
+            let text = serde_json::to_string(&state).unwrap();
+            assert_eq!(text, format!("\"{}\"", state.name()));
+            assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_back_as_it_was_written() {
+        let mut record = record(7, 'a', Cause::Rollback, State::Ended(Outcome::Kept));
+        record.swapped = Some(Swapped { total_ms: 12.5, gap_ms: Some(0.1), ..Swapped::default() });
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+    }
+}

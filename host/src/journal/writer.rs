@@ -1,0 +1,162 @@
+//! The thread that owns the connection: it does what is asked for in its order, and commits several writes at once.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+/// Between two commits that nobody waits for; the module above says what that costs.
+const SPACING: Duration = Duration::from_millis(100);
+
+/// Writes of one commit at most, so that whoever waits does not wait for a flood of others.
+const BATCH: usize = 256;
+
+type Write = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>;
+type Read = Box<dyn FnOnce(&Connection) + Send>;
+
+/// Something to do.
+pub(super) enum Job {
+    /// Done as a whole or not at all. With `done` it is committed soon, and said to be.
+    Write { work: Write, done: Option<oneshot::Sender<Result<(), String>>> },
+    /// Answers by itself.
+    Read(Read),
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Write { .. } => "Write",
+            Self::Read(_) => "Read",
+        })
+    }
+}
+
+/// Starts the thread. It ends, with everything committed, when nobody can ask any more.
+pub(super) fn start(connection: Connection, queue: mpsc::Receiver<Job>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.context("starting the journal")?;
+    let writer = Writer { connection, batch: None, last_commit: None, failing: false };
+    let thread = std::thread::Builder::new().name("journal".to_owned());
+    thread.spawn(move || runtime.block_on(writer.run(queue))).context("starting the journal")?;
+    Ok(())
+}
+
+/// Writes that are not committed yet.
+#[derive(Default)]
+struct Batch {
+    writes: usize,
+    /// Those who wait for the commit.
+    waiting: Vec<oneshot::Sender<Result<(), String>>>,
+}
+
+struct Writer {
+    connection: Connection,
+    /// Some while a transaction is open.
+    batch: Option<Batch>,
+    last_commit: Option<Instant>,
+    /// Whether the last commit failed: a disk that stays full is one line in the log.
+    failing: bool,
+}
+
+impl Writer {
+    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        loop {
+            let job = match &self.batch {
+                None => queue.recv().await,
+                Some(batch) if batch.writes >= BATCH => {
+                    self.commit();
+                    continue;
+                }
+                // Whoever waits for the commit gets it as soon as nothing more is there to share it.
+                Some(batch) if !batch.waiting.is_empty() => match queue.try_recv() {
+                    Ok(job) => Some(job),
+                    Err(_) => {
+                        self.commit();
+                        continue;
+                    }
+                },
+                Some(_) => match tokio::time::timeout_at(self.due(), queue.recv()).await {
+                    Ok(job) => job,
+                    Err(_) => {
+                        self.commit();
+                        continue;
+                    }
+                },
+            };
+            match job {
+                Some(job) => self.take(job),
+                None => break,
+            }
+        }
+        self.commit();
+    }
+
+    /// When writes that nobody waits for are committed.
+    fn due(&self) -> Instant {
+        self.last_commit.map_or_else(Instant::now, |last| last + SPACING)
+    }
+
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Read(work) => work(&self.connection),
+            Job::Write { work, done } => match self.write(work) {
+                Ok(()) => {
+                    if let Some(batch) = &mut self.batch {
+                        batch.writes += 1;
+                        batch.waiting.extend(done);
+                    }
+                }
+                Err(error) => match done {
+                    Some(done) => drop(done.send(Err(error.to_string()))),
+                    None => self.failed(1, &error),
+                },
+            },
+        }
+    }
+
+    /// One write, within the batch's transaction.
+    fn write(&mut self, work: Write) -> rusqlite::Result<()> {
+        if self.batch.is_none() {
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+            self.batch = Some(Batch::default());
+        }
+        self.connection.execute_batch("SAVEPOINT one")?;
+        let written = work(&self.connection);
+        let end = if written.is_ok() { "RELEASE one" } else { "ROLLBACK TO one; RELEASE one" };
+        // A full disk can have ended the transaction by itself: then the commit fails, and says so.
+        written.and(self.connection.execute_batch(end))
+    }
+
+    fn commit(&mut self) {
+        let Some(batch) = self.batch.take() else { return };
+        let committed = self.connection.execute_batch("COMMIT");
+        self.last_commit = Some(Instant::now());
+        match &committed {
+            Ok(()) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!(target: "ocelli::journal", "the journal is written again");
+                }
+            }
+            Err(error) => {
+                self.failed(batch.writes, error);
+                // An error here says that there is no transaction any more.
+                let _ = self.connection.execute_batch("ROLLBACK");
+            }
+        }
+        for waiting in batch.waiting {
+            // Whoever asked may be gone.
+            let _ = waiting.send(committed.as_ref().map(drop).map_err(ToString::to_string));
+        }
+    }
+
+    fn failed(&mut self, writes: usize, error: &rusqlite::Error) {
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::error!(
+                target: "ocelli::journal",
+                "the journal cannot be written, {writes} changes are lost, and so are those that follow until it can: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a double of the host says of things that a test is not about.
+
+/// There are no sessions and no models; `$field` holds the analyses.
+#[allow(unused_macros)]
+macro_rules! no_sessions {
+    ($double:ty, $field:tt) => {
+        impl ocelli::api::Control for $double {
+            type Status = serde_json::Value;
+            type Models = serde_json::Value;
+
+            fn models(&self) -> serde_json::Value {
+                serde_json::Value::Null
+            }
+
+            fn sessions(&self) -> Vec<serde_json::Value> {
+                Vec::new()
+            }
+
+            fn session(&self, _: &str) -> Option<serde_json::Value> {
+                None
+            }
+
+            async fn ensure(
+                &self,
+                id: &str,
+                _: &str,
+                _: &str,
+                _: serde_json::Map<String, serde_json::Value>,
+            ) -> Result<(), ocelli::api::Refusal> {
+                Err(ocelli::api::Refusal::unknown(id))
+            }
+
+            async fn command(
+                &self,
+                id: &str,
+                _: serde_json::Value,
+            ) -> Result<serde_json::Value, ocelli::api::Refusal> {
+                Err(ocelli::api::Refusal::unknown(id))
+            }
+
+            async fn restart(&self, id: &str) -> Result<(), ocelli::api::Refusal> {
+                Err(ocelli::api::Refusal::unknown(id))
+            }
+
+            async fn stop(&self, id: &str) -> Result<(), ocelli::api::Refusal> {
+                Err(ocelli::api::Refusal::unknown(id))
+            }
+
+            fn analyses(&self) -> &ocelli::analyze::Analyses {
+                &self.$field
+            }
+
+            async fn metrics(&self) -> String {
+                String::new()
+            }
+        }
+    };
+}
+
+/// Nothing can be deployed.
+#[allow(unused_macros)]
+macro_rules! no_deployments {
+    ($double:ty) => {
+        impl ocelli::api::Deployments for $double {
+            fn component_bytes(&self) -> usize {
+                0
+            }
+
+            async fn deploy(
+                &self,
+                _: ocelli::deploy::Order,
+            ) -> Result<ocelli::deploy::Record, ocelli::deploy::DeployError> {
+                Err(ocelli::deploy::DeployError::Stopping)
+            }
+
+            async fn rollback(
+                &self,
+                _: &str,
+                _: &str,
+            ) -> Result<ocelli::deploy::Record, ocelli::deploy::DeployError> {
+                Err(ocelli::deploy::DeployError::Stopping)
+            }
+
+            async fn deployments(
+                &self,
+                _: &str,
+                _: usize,
+            ) -> Result<Vec<ocelli::deploy::Record>, ocelli::deploy::DeployError> {
+                Err(ocelli::deploy::DeployError::Stopping)
+            }
+
+            async fn pipelines(
+                &self,
+            ) -> Result<Vec<ocelli::deploy::NamedPipeline>, ocelli::deploy::DeployError> {
+                Err(ocelli::deploy::DeployError::Stopping)
+            }
+
+            async fn keep(
+                &self,
+                _: &str,
+                _: bytes::Bytes,
+            ) -> Result<ocelli::deploy::NamedPipeline, ocelli::deploy::DeployError> {
+                Err(ocelli::deploy::DeployError::Stopping)
+            }
+        }
+    };
+}

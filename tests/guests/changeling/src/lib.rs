@@ -1,0 +1,230 @@
+//! A cheap pipeline whose state shows whether a change of version was seamless: it counts the frames that it was given and
+//! those that it was not, and follows two objects that never rest. A test makes versions of it, good ones and bad ones, by
+//! writing into the file: see [`manifest`].
+
+mod manifest;
+
+use ocelli_sdk::geometry::BBox;
+use ocelli_sdk::nn::Model;
+use ocelli_sdk::store::Bucket;
+use ocelli_sdk::{
+    Attribute, Description, Detection, Event, Frame, ModelNeed, Output, Pipeline, export_pipeline, settings,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use manifest::{Manifest, Place};
+
+/// Frames for which the first and the second object stay in view; then another takes its place.
+const STAYS: [u64; 2] = [150, 230];
+
+/// Edge of an object, in pixels.
+const EDGE: f32 = 64.0;
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Settings {
+    /// Frames from one `counted` event to the next.
+    every: u64,
+    /// Whether each of these events is counted in the session's store, too.
+    keep: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { every: 25, keep: false }
+    }
+}
+
+/// The pipeline of one camera.
+pub struct Changeling {
+    manifest: Manifest,
+    settings: Settings,
+    /// Presentation time of the first frame of this instance.
+    began: Option<u64>,
+    /// Whether the fault on a frame has happened.
+    done: bool,
+    /// Whether the state is another instance's, and no frame has come since.
+    restored: bool,
+    state: State,
+}
+
+/// What the versions hand over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct State {
+    /// Version that has written it.
+    version: String,
+    /// Frames processed by all versions together.
+    frames: u64,
+    /// The last of them.
+    last: Option<u64>,
+    /// Frame numbers that were left out between them.
+    missing: u64,
+    /// Frames that were not newer than the one before.
+    repeated: u64,
+    /// How often the state was taken over.
+    changes: u64,
+    /// The objects' numbers.
+    tracks: [u64; 2],
+    /// The number of the next one.
+    next_track: u64,
+}
+
+impl Pipeline for Changeling {
+    fn describe() -> Description {
+        let manifest = Manifest::read();
+        // There is no error to return here.
+        let _ = manifest.meet(Place::Describe);
+        let models =
+            manifest.model.map(|name| ModelNeed { name, inputs: vec![("input".into(), vec![1, -1])] });
+        Description {
+            name: env!("CARGO_PKG_NAME").into(),
+            version: manifest.version,
+            models: models.into_iter().collect(),
+            settings_schema: json!({
+                "type": "object",
+                "properties": {"every": {"type": "integer", "minimum": 1}, "keep": {"type": "boolean"}},
+                "additionalProperties": false,
+            })
+            .to_string(),
+        }
+    }
+
+    fn new(json: &str) -> Result<Self, String> {
+        let (manifest, settings) = (Manifest::read(), settings::parse(json)?);
+        manifest.meet(Place::Init)?;
+        if let Some(name) = &manifest.model {
+            Model::load(name)?;
+        }
+        let state = State {
+            version: manifest.version.clone(),
+            frames: 0,
+            last: None,
+            missing: 0,
+            repeated: 0,
+            changes: 0,
+            tracks: [1, 2],
+            next_track: 3,
+        };
+        Ok(Self { manifest, settings, began: None, done: false, restored: false, state })
+    }
+
+    fn process(&mut self, frame: &Frame) -> Result<Output, String> {
+        let now = frame.presentation_time();
+        let began = *self.began.get_or_insert(now);
+        if std::mem::take(&mut self.restored) {
+            self.manifest.meet(Place::RestoredFrame)?;
+        }
+        if let Some(fault) = self.manifest.fault
+            && !self.done
+            && now.saturating_sub(began) as f64 >= fault.after_s * 1e9
+        {
+            self.done = true;
+            self.manifest.meet(Place::Frame)?;
+        }
+        self.state.advance(frame.index());
+        let detections = self.state.detections(frame.width() as f32, frame.height() as f32);
+        let mut events = Vec::new();
+        if self.state.frames.is_multiple_of(self.settings.every) {
+            if self.settings.keep {
+                Bucket::open("changeling")?.increment("counted", 1)?;
+            }
+            events.push(Event { data: self.state.report().to_string(), ..Event::new("counted") });
+        }
+        Ok(Output { detections: Some(detections), events })
+    }
+
+    fn command(&mut self, _: &str) -> Result<String, String> {
+        let mut answer = self.state.report();
+        if self.settings.keep {
+            answer["kept"] = Bucket::open("changeling")?.get_json("counted")?.unwrap_or(0u64).into();
+        }
+        Ok(answer.to_string())
+    }
+
+    fn snapshot(&mut self) -> Vec<u8> {
+        // There is no error to return here.
+        let _ = self.manifest.meet(Place::Snapshot);
+        // Numbers and texts always serialise.
+        serde_json::to_vec(&self.state).unwrap_or_default()
+    }
+
+    fn restore(&mut self, version: &str, state: &[u8]) -> Result<(), String> {
+        self.manifest.meet(Place::Restore)?;
+        let state: State =
+            serde_json::from_slice(state).map_err(|error| format!("no state of this pipeline: {error}"))?;
+        if state.version != version {
+            return Err(format!("the state of version {} is said to be that of {version}", state.version));
+        }
+        self.state = State { version: self.manifest.version.clone(), changes: state.changes + 1, ..state };
+        self.restored = true;
+        Ok(())
+    }
+}
+
+impl State {
+    /// Takes a frame in.
+    fn advance(&mut self, frame: u64) {
+        match self.last {
+            Some(last) if frame <= last => self.repeated += 1,
+            Some(last) => self.missing += frame - last - 1,
+            None => {}
+        }
+        self.last = Some(frame);
+        self.frames += 1;
+        for (track, stays) in self.tracks.iter_mut().zip(STAYS) {
+            if self.frames.is_multiple_of(stays) {
+                *track = self.next_track;
+                self.next_track += 1;
+            }
+        }
+    }
+
+    /// The objects in a frame of this size. How many frames were processed so far is told with each.
+    fn detections(&self, width: f32, height: f32) -> Vec<Detection> {
+        let object = |(place, track): (usize, &u64)| {
+            let way = (self.frames % STAYS[place]) as f32 / STAYS[place] as f32;
+            let (x, y) = (way * (width - EDGE), (height - EDGE) * (1 + place) as f32 / 3.0);
+            let frames = Attribute { name: "frames".into(), value: self.frames.to_string(), score: 1.0 };
+            Detection {
+                track: Some(*track),
+                attributes: vec![frames],
+                ..Detection::new("object", 0.9, BBox::from_xywh(x, y, EDGE, EDGE))
+            }
+        };
+        self.tracks.iter().enumerate().map(object).collect()
+    }
+
+    fn report(&self) -> serde_json::Value {
+        let Self { version, frames, last, missing, repeated, changes, tracks, .. } = self;
+        json!({"version": version, "frames": frames, "last": last, "missing": missing, "repeated": repeated,
+            "changes": changes, "tracks": tracks})
+    }
+}
+
+export_pipeline!(Changeling);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_goes_on_where_another_version_ended() {
+        let mut one = Changeling::new("{}").unwrap();
+        (0..160).for_each(|frame| one.state.advance(frame));
+        let mut other = Changeling::new("{}").unwrap();
+        other.restore("1.0.0", &one.snapshot()).unwrap();
+        other.state.advance(160);
+        one.state.advance(160);
+        assert_eq!(other.state, State { changes: 1, ..one.state.clone() });
+        assert_eq!((one.state.tracks, one.state.missing, one.state.repeated), ([3, 2], 0, 0));
+        assert!(other.restore("2.0.0", &one.snapshot()).is_err_and(|error| error.contains("2.0.0")));
+    }
+
+    #[test]
+    fn frames_that_are_missing_or_come_again_are_counted() {
+        let mut one = Changeling::new("{}").unwrap();
+        [3, 4, 7, 7, 8].into_iter().for_each(|frame| one.state.advance(frame));
+        assert_eq!((one.state.frames, one.state.missing, one.state.repeated), (5, 2, 1));
+    }
+}
