@@ -131,6 +131,7 @@ pub enum Pipeline {
 /// The calls of the contract. The outer error is a trap, the inner one the component's own.
 impl Pipeline {
     /// See `describe` in the WIT.
+    #[allow(clippy::useless_conversion, reason = "an older version's description becomes the newest's")]
     pub async fn describe(&self, store: &mut Store<State>) -> wasmtime::Result<Description> {
         let described = dispatch!(self, guest => {
             newest::exported::Description::from(guest.ocelli_pipeline_pipeline().call_describe(store).await?)
