@@ -59,6 +59,11 @@ impl TrustedKey {
         }
     }
 
+    /// A key of these bytes.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The key itself.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0

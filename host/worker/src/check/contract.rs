@@ -58,7 +58,7 @@ const WASI: (&str, &str) = ("wasi.wit", include_str!("wasi.wit"));
 
 /// Packages of the namespace `wasi` of which components of every version may import every interface, whether their world
 /// names it or not.
-const BESIDES: [&str; 7] = ["keyvalue", "io", "random", "clocks", "filesystem", "sockets", "cli"];
+pub(super) const BESIDES: [&str; 7] = ["keyvalue", "io", "random", "clocks", "filesystem", "sockets", "cli"];
 
 impl Contract {
     /// What this version's components may import and have to export. An error is a fault in the embedded text.
@@ -88,13 +88,26 @@ impl Contract {
         Ok(reader.world)
     }
 
+    /// The files that are embedded, by their paths in `wit/`.
+    #[cfg(test)]
+    pub(super) fn paths(&self) -> impl Iterator<Item = &'static str> {
+        self.packages.iter().flat_map(|files| files.iter().map(|(path, _)| *path))
+    }
+
     /// The text, parsed, and the world that components target.
     pub(super) fn resolve(&self) -> anyhow::Result<(Resolve, WorldId)> {
+        self.resolve_edited(&str::to_owned)
+    }
+
+    /// The same with every text as `edit` makes it: tests build components for what is not the contract.
+    pub(super) fn resolve_edited(&self, edit: &dyn Fn(&str) -> String) -> anyhow::Result<(Resolve, WorldId)> {
         let mut resolve = Resolve::default();
-        push(&mut resolve, &[WASI])?;
+        push(&mut resolve, &[(WASI.0, &edit(WASI.1))])?;
         let mut newest = None;
         for files in self.packages {
-            newest = Some(push(&mut resolve, files)?);
+            let edited: Vec<_> = files.iter().map(|(path, text)| (*path, edit(text))).collect();
+            let files: Vec<_> = edited.iter().map(|(path, text)| (*path, text.as_str())).collect();
+            newest = Some(push(&mut resolve, &files)?);
         }
         let package = newest.context("the contract has no packages")?;
         let world = resolve.select_world(&[package], Some(WORLD))?;
@@ -102,7 +115,7 @@ impl Contract {
     }
 }
 
-fn push(resolve: &mut Resolve, files: &[(&str, &str)]) -> anyhow::Result<PackageId> {
+pub(super) fn push(resolve: &mut Resolve, files: &[(&str, &str)]) -> anyhow::Result<PackageId> {
     let mut sources = SourceMap::new();
     for (path, text) in files {
         sources.push_str(path, *text);
