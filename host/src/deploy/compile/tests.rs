@@ -42,8 +42,8 @@ impl Site {
     }
 
     async fn compiler(&self, settings: &config::Deploy) -> Compiler {
-        let made = Compiler::new(self.path("compiler"), &self.path("cache"), Sandbox::BestEffort, settings);
-        made.await.unwrap()
+        let cache = self.path("cache");
+        Compiler::new(self.path("compiler"), &cache, Sandbox::BestEffort, settings).await.unwrap()
     }
 
     /// The arguments of each run.

@@ -73,7 +73,12 @@ impl Notation<'_> {
         }
         let is_common = self.common.is_none_or(|common| common.contains(&shape));
         let Some(structure) = self.pool.structure(shape) else { return };
-        let name = self.names.get(&shape);
+        // Only these have names of their own; another name for a list or a number says less than what it stands for.
+        let nominal = matches!(
+            structure,
+            Structure::Record(_) | Structure::Variant(_) | Structure::Enum(_) | Structure::Flags(_)
+        );
+        let name = self.names.get(&shape).filter(|_| nominal);
         if let (true, Some(name)) = (is_common, name) {
             return text.push_str(name);
         }
