@@ -43,7 +43,7 @@ use ground::Host;
 use history::History;
 use lives::Running;
 
-pub use compile::{CompileError, Prepared, Source as ComponentSource};
+pub use compile::{CompileError, Prepared, Source as ComponentSource, check_component};
 pub use configured::Applied;
 pub use order::{Component, DeployError, MAX_WAITING, NamedPipeline, Order};
 pub use pipelines::{PipelineError, find_named, find_pipeline};
