@@ -2,6 +2,7 @@
 
 mod client;
 mod models;
+mod pipeline;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use clap::{Parser, Subcommand};
 use ocelli::config::{Config, ConfigError, DEFAULT_PATH};
 use ocelli::deploy::{find_named, find_pipeline};
 use ocelli::telemetry::{self, TelemetryError};
+use ocelli_protocol::key::KeyError;
 
 /// Live camera analytics whose pipelines cannot hurt each other.
 #[derive(Parser)]
@@ -46,6 +48,9 @@ enum Command {
     /// List, inspect and add models.
     #[command(subcommand)]
     Models(models::Models),
+    /// Check the components of pipelines.
+    #[command(subcommand)]
+    Pipeline(pipeline::Pipelines),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         Command::Rollback(rollback) => rollback.run(),
         Command::Deployments(deployments) => deployments.run(),
         Command::Models(models) => models.run(),
+        Command::Pipeline(pipelines) => pipelines.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,6 +70,7 @@ fn main() -> ExitCode {
             // Standard error may be a file on a full disk.
             let _ = writeln!(std::io::stderr(), "ocelli: {error:#}");
             let usage = error.is::<ConfigError>()
+                || error.is::<KeyError>()
                 || error
                     .downcast_ref::<TelemetryError>()
                     .is_some_and(|e| matches!(e, TelemetryError::Filter { .. }));

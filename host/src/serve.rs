@@ -111,14 +111,13 @@ impl Host {
             Deployer::new(sessions.clone(), hub.clone(), journal.clone(), &compiler, config).await?;
         let workers = Workers::new(&sessions, deployer.clone(), config.analyze.timeout_ms);
         let analyses = Analyses::start(&config.analyze, Box::new(workers));
-        let in_force = deployer.watch_config();
         let offering = tokio::spawn(Changes::new(offer.clone())?.run(inference.clone()));
         let monitor = Monitor::start(
             sessions.clone(),
             analyses.clone(),
+            deployer.clone(),
             inference.clone(),
             hub.clone(),
-            in_force,
             telemetry::lost_lines,
         );
         deployer.start_configured().await;

@@ -65,6 +65,7 @@ fn record(step: Step, state: State) -> Record {
         requested: "2026-01-01T00:00:00.000Z".into(),
         ended: None,
         before: Some("ffffffffffff".into()),
+        back_to: None,
         step,
         state,
         reason: None,

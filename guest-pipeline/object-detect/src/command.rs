@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
-use crate::counts::{Counts, Tallies, Tally, ZoneCounts};
-use crate::engine::{Engine, label};
+use crate::counts::{Counts, Tally, ZoneCounts, of_label};
+use crate::engine::{Engine, Inside, label};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,29 +63,6 @@ struct InZone<'a> {
     since_s: f64,
 }
 
-#[derive(Serialize)]
-struct Numbers {
-    zones: Vec<ZoneNumbers>,
-    /// Of the picture; left out where they are not counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    objects: Option<BTreeMap<String, Number>>,
-}
-
-#[derive(Serialize)]
-struct ZoneNumbers {
-    zone: String,
-    labels: BTreeMap<String, Number>,
-}
-
-/// Of one label.
-#[derive(Default, Serialize)]
-struct Number {
-    entered: u64,
-    left: u64,
-    /// Now.
-    inside: u64,
-}
-
 /// Answers `{"query":"tracks"}` with `{"tracks":[...],"counts":{"person":3}}`, and `{"query":"counts"}` with
 /// `{"zones":[{"zone":"door","labels":{"person":{"entered":2,"left":1,"inside":1}}}],"objects":{...}}`. `{"reset":"counts"}`
 /// makes them begin anew and answers with them.
@@ -136,21 +114,28 @@ fn tracks(engine: &Engine) -> Result<String, String> {
 fn counts(engine: &Engine) -> Result<String, String> {
     let Counts { zones, objects } = Counts::read(&engine.settings)?;
     let inside = engine.inside();
-    let numbers = |zone: Option<&str>, tallies: Tallies| {
-        let number = |(label, Tally { entered, left })| (label, Number { entered, left, inside: 0 });
-        let mut numbers: BTreeMap<_, _> = tallies.into_iter().map(number).collect();
-        for ((_, label), &count) in inside.iter().filter(|((z, _), _)| *z == zone) {
-            numbers.entry((*label).to_owned()).or_default().inside = count;
+    let numbers = |zone: Option<&str>, mut tallies: Vec<Tally>| {
+        let inside = inside.iter().filter(|inside| inside.zone == zone);
+        let mut now = Map::new();
+        for &Inside { label, count, .. } in inside {
+            of_label(&mut tallies, label);
+            now.insert(label.into(), count.into());
         }
-        numbers
+        let number = |Tally { label, entered, left }| {
+            let inside = now.get(&label).and_then(Value::as_u64).unwrap_or(0);
+            (label, json!({ "entered": entered, "left": left, "inside": inside }))
+        };
+        tallies.into_iter().map(number).collect::<Map<_, _>>()
     };
-    let zones = zones.into_iter().map(|ZoneCounts { zone, labels, .. }| {
+    let zone = |ZoneCounts { zone, labels, .. }: ZoneCounts| {
         let labels = numbers(Some(&zone), labels);
-        ZoneNumbers { zone, labels }
-    });
-    let zones = zones.collect();
-    let objects = objects.map(|tallies| numbers(None, tallies));
-    serde_json::to_string(&Numbers { zones, objects }).map_err(|e| e.to_string())
+        json!({ "zone": zone, "labels": labels })
+    };
+    let mut answer = json!({ "zones": zones.into_iter().map(zone).collect::<Vec<_>>() });
+    if let (Some(answer), Some(objects)) = (answer.as_object_mut(), objects) {
+        answer.insert("objects".into(), numbers(None, objects).into());
+    }
+    Ok(answer.to_string())
 }
 
 #[cfg(test)]

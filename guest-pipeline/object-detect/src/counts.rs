@@ -4,8 +4,6 @@
 //! that tells the events which they count, so after a crash events and numbers still agree. What is inside *now* is no number of
 //! theirs: the tracks know it.
 
-use std::collections::BTreeMap;
-
 use ocelli_sdk::{log, store::Bucket};
 use serde::{Deserialize, Serialize};
 
@@ -16,14 +14,20 @@ use crate::settings::Settings;
 const BUCKET: &str = env!("CARGO_PKG_NAME");
 const KEY: &str = "counts";
 
-/// By label.
-pub(crate) type Tallies = BTreeMap<String, Tally>;
-
-/// How many came and went.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How many of a label came and went.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
+    pub(crate) label: String,
     pub(crate) entered: u64,
     pub(crate) left: u64,
+}
+
+/// The numbers of a label among others.
+pub(crate) fn of_label<'a>(tallies: &'a mut Vec<Tally>, label: &str) -> Option<&'a mut Tally> {
+    if !tallies.iter().any(|tally| tally.label == label) {
+        tallies.push(Tally { label: label.into(), ..Tally::default() });
+    }
+    tallies.iter_mut().find(|tally| tally.label == label)
 }
 
 /// The value in the store: of the zones that there are, and of the picture.
@@ -31,7 +35,7 @@ pub(crate) struct Tally {
 pub(crate) struct Counts {
     pub(crate) zones: Vec<ZoneCounts>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) objects: Option<Tallies>,
+    pub(crate) objects: Option<Vec<Tally>>,
 }
 
 /// Of one zone.
@@ -39,7 +43,7 @@ pub(crate) struct Counts {
 pub(crate) struct ZoneCounts {
     pub(crate) zone: String,
     polygon: Vec<[f32; 2]>,
-    pub(crate) labels: Tallies,
+    pub(crate) labels: Vec<Tally>,
 }
 
 impl Counts {
@@ -58,7 +62,8 @@ impl Counts {
         if Self::are_wanted(settings)
             && let Some(value) = Bucket::open(BUCKET)?.get(KEY)?
         {
-            match serde_json::from_slice(&value) {
+            let text = str::from_utf8(&value).map_err(|error| error.to_string());
+            match text.and_then(|text| serde_json::from_str(text).map_err(|error| error.to_string())) {
                 Ok(counts) => kept = counts,
                 Err(error) => log::warn("counts", &format!("unreadable, counting begins anew: {error}")),
             }
@@ -88,8 +93,8 @@ impl Counts {
         }
         let mut counts = Self::read(settings)?;
         for happening in counted {
-            if let Some(tallies) = counts.of(happening.zone()) {
-                let tally = tallies.entry(label(happening.track.class).into()).or_default();
+            let tallies = counts.of(happening.zone());
+            if let Some(tally) = tallies.and_then(|t| of_label(t, label(happening.track.class))) {
                 let number = if happening.comes() { &mut tally.entered } else { &mut tally.left };
                 *number = number.saturating_add(1);
             }
@@ -101,23 +106,23 @@ impl Counts {
     ///
     /// # Errors
     /// The store cannot be read or is full.
-    pub(crate) fn reset(settings: &Settings, inside: &Inside<'_>) -> Result<(), String> {
+    pub(crate) fn reset(settings: &Settings, inside: &[Inside<'_>]) -> Result<(), String> {
         if !Self::are_wanted(settings) {
             return Ok(());
         }
         let mut counts = Self::read(settings)?;
         counts.zones.iter_mut().for_each(|zone| zone.labels.clear());
-        counts.objects.iter_mut().for_each(BTreeMap::clear);
-        for ((zone, label), &entered) in inside {
-            if let Some(tallies) = counts.of(*zone) {
-                tallies.insert((*label).into(), Tally { entered, left: 0 });
+        counts.objects.iter_mut().for_each(Vec::clear);
+        for &Inside { zone, label, count: entered } in inside {
+            if let Some(tallies) = counts.of(zone) {
+                tallies.push(Tally { label: label.into(), entered, left: 0 });
             }
         }
         counts.write()
     }
 
     /// The numbers of a zone, or of the picture; none where they are not asked for.
-    fn of(&mut self, zone: Option<&str>) -> Option<&mut Tallies> {
+    fn of(&mut self, zone: Option<&str>) -> Option<&mut Vec<Tally>> {
         match zone {
             Some(name) => self.zones.iter_mut().find(|z| z.zone == name).map(|z| &mut z.labels),
             None => self.objects.as_mut(),

@@ -1,7 +1,5 @@
 //! What happens to the candidates of a frame: suppression, tracks, zones, detections, events, counts.
 
-use std::collections::BTreeMap;
-
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::labels::COCO_80;
 use ocelli_sdk::nms::{self, Candidate};
@@ -26,8 +24,13 @@ pub struct Engine {
     uncounted: bool,
 }
 
-/// What is inside now, of those whose coming is told and whose going is not: by zone (none: the picture) and label.
-pub(crate) type Inside<'a> = BTreeMap<(Option<&'a str>, &'static str), u64>;
+/// How many of a label are now in a zone (none: in the picture): those whose coming is told and whose going is not.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Inside<'a> {
+    pub(crate) zone: Option<&'a str>,
+    pub(crate) label: &'static str,
+    pub(crate) count: u64,
+}
 
 impl Engine {
     /// An engine that has seen nothing.
@@ -95,23 +98,32 @@ impl Engine {
     }
 
     /// What is inside now, as it has been told.
-    pub(crate) fn inside(&self) -> Inside<'_> {
+    pub(crate) fn inside(&self) -> Vec<Inside<'_>> {
         let tracks = self.tracker.tracks();
-        let class = |id| tracks.iter().find(|track| track.id == id).map_or(u32::MAX, |track| track.class);
-        let mut inside = Inside::new();
-        let picture = tracks.iter().map(|track| (None, label(track.class)));
-        let zones = self.zones.inside().map(|(zone, track, _)| (Some(zone), label(class(track))));
-        for place in picture.chain(zones) {
-            *inside.entry(place).or_default() += 1;
+        let mut inside: Vec<Inside<'_>> = Vec::new();
+        let mut count = |zone, class, more: bool| {
+            let label = label(class);
+            let place = inside.iter().position(|i| i.zone == zone && i.label == label);
+            let place = place.unwrap_or_else(|| {
+                inside.push(Inside { zone, label, count: 0 });
+                inside.len() - 1
+            });
+            if let Some(Inside { count, .. }) = inside.get_mut(place) {
+                *count = if more { *count + 1 } else { count.saturating_sub(1) };
+            }
+        };
+        tracks.iter().for_each(|track| count(None, track.class, true));
+        for (zone, id, _) in self.zones.inside() {
+            let track = tracks.iter().find(|track| track.id == id);
+            track.into_iter().for_each(|track| count(Some(zone), track.class, true));
         }
-        for happening in self.waiting.iter().filter(|happening| !happening.comes()) {
-            *inside.entry((happening.zone(), label(happening.track.class))).or_default() += 1;
+        // First those that are told to be inside still, so that no number goes below 0.
+        for comes in [false, true] {
+            for happening in self.waiting.iter().filter(|h| h.comes() == comes) {
+                count(happening.zone(), happening.track.class, !comes);
+            }
         }
-        for happening in self.waiting.iter().filter(|happening| happening.comes()) {
-            let count = inside.entry((happening.zone(), label(happening.track.class))).or_default();
-            *count = count.saturating_sub(1);
-        }
-        inside.retain(|_, count| *count > 0);
+        inside.retain(|inside| inside.count > 0);
         inside
     }
 }

@@ -66,7 +66,8 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
     }
     let refuse = |why: String| format!("the state of version {version} cannot be taken over: {why}");
     let unreadable = |e: serde_json::Error| refuse(e.to_string());
-    let Header { format, pipeline } = serde_json::from_slice(state).map_err(unreadable)?;
+    let state = str::from_utf8(state).map_err(|e| refuse(e.to_string()))?;
+    let Header { format, pipeline } = serde_json::from_str(state).map_err(unreadable)?;
     let own = env!("CARGO_PKG_NAME");
     if pipeline != own {
         return Err(refuse(format!("it is of the pipeline {pipeline:?}, this is {own}")));
@@ -78,7 +79,7 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
             "its format is {format}{newer}; version {own} reads {WITHOUT_ZONES} and {FORMAT}"
         )));
     }
-    let snapshot: Snapshot<State> = serde_json::from_slice(state).map_err(unreadable)?;
+    let snapshot: Snapshot<State> = serde_json::from_str(state).map_err(unreadable)?;
     let config = engine.tracker.config().clone();
     let tracker = Tracker::resume(config, snapshot.tracker).map_err(refuse)?;
     let tracks = tracker.tracks();
@@ -90,9 +91,9 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
         return Err(refuse(format!("{count} zones are more than {MOST_ZONES}")));
     }
     let settings = &engine.settings.zones;
-    let zones = Zones::resume(settings, &snapshot.zones, &tracks).map_err(refuse)?;
-    let kept = |name: &str| snapshot.zones.iter().any(|state| state.name() == name && zones.keep(state));
+    let kept = |name: &str| snapshot.zones.iter().any(|state| state.is_of(name, settings));
     let waiting = waiting(snapshot.waiting, kept).map_err(refuse)?;
+    let zones = Zones::resume(settings, snapshot.zones, &tracks).map_err(refuse)?;
     engine.tracker = tracker;
     engine.pace.resume(snapshot.next_due);
     (engine.zones, engine.waiting) = (zones, waiting);
@@ -185,7 +186,7 @@ mod tests {
             (spoilt("/tracker/next_id", 1.into()), "track 0 of 2"),
             (spoilt("/tracker", 1.into()), "invalid type"),
             (b"{".to_vec(), "EOF"),
-            (b"\xff\x00".to_vec(), "expected value"),
+            (b"\xff\x00".to_vec(), "invalid utf-8"),
         ];
         for (state, reason) in cases {
             let error = read(&mut blue, "0.0.9", &state).unwrap_err();

@@ -5,8 +5,6 @@
 //! has entered when a second look in a row finds it inside, and has left when a second one in a row finds it outside. Times count
 //! from the first of the two. A track that is out of sight stays where it was; when it ends, it has left.
 
-use std::collections::BTreeMap;
-
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::track::TrackInfo;
 use serde::{Deserialize, Serialize};
@@ -25,13 +23,14 @@ pub(crate) struct Zones(Vec<Watched>);
 #[derive(Debug, Clone)]
 struct Watched {
     zone: Zone,
-    /// By track.
-    tracks: BTreeMap<u64, Presence>,
+    /// Ordered by track.
+    tracks: Vec<Presence>,
 }
 
 /// A track that is in a zone, or was found there once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Presence {
+    track: u64,
     /// Presentation time of the first look inside, in nanoseconds.
     since: u64,
     /// Whether a second look has confirmed it.
@@ -45,22 +44,58 @@ struct Presence {
 pub(crate) struct State {
     name: String,
     polygon: Vec<[f32; 2]>,
-    tracks: Vec<TrackState>,
+    tracks: Vec<Presence>,
 }
 
-/// See [`Presence`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct TrackState {
-    track: u64,
-    since: u64,
-    inside: bool,
-    out_since: Option<u64>,
+impl Watched {
+    fn new(zone: &Zone) -> Self {
+        Self { zone: zone.clone(), tracks: Vec::new() }
+    }
+
+    /// Where a track stands, or where it would have to be put.
+    fn place(&self, track: u64) -> Result<usize, usize> {
+        self.tracks.binary_search_by_key(&track, |presence| presence.track)
+    }
+
+    /// Takes a track out; gives the event where it was inside. It was last seen at `time`.
+    fn remove(&mut self, track: &TrackInfo, time: u64) -> Option<Happening> {
+        let presence = self.place(track.id).ok().map(|place| self.tracks.remove(place))?;
+        let until = presence.out_since.unwrap_or(time);
+        let dwell = until.saturating_sub(presence.since);
+        let what = What::ZoneLeft { zone: self.zone.name.clone(), dwell };
+        presence.inside.then(|| Happening::new(what, track))
+    }
+
+    /// Takes in that a look at `time` has found a track inside or outside; gives the event that it makes. Without `room` nothing
+    /// enters: it is as if the second look were still to come.
+    fn see(&mut self, track: &TrackInfo, there: bool, time: u64, room: bool) -> Option<Happening> {
+        let place = self.place(track.id);
+        let Some(presence) = place.ok().and_then(|place| self.tracks.get_mut(place)) else {
+            if there {
+                let first = Presence { track: track.id, since: time, inside: false, out_since: None };
+                self.tracks.insert(place.unwrap_or_else(|place| place), first);
+            }
+            return None;
+        };
+        match (presence.inside, there) {
+            (true, true) => presence.out_since = None,
+            (true, false) if presence.out_since.is_none() => presence.out_since = Some(time),
+            (_, false) => return self.remove(track, time),
+            (false, true) if room => {
+                presence.inside = true;
+                let what = What::ZoneEntered { zone: self.zone.name.clone() };
+                return Some(Happening::new(what, track));
+            }
+            (false, true) => {}
+        }
+        None
+    }
 }
 
 impl Zones {
     /// Zones with nothing in them.
     pub(crate) fn new(zones: &[Zone]) -> Self {
-        Self(zones.iter().map(|zone| Watched { zone: zone.clone(), tracks: BTreeMap::new() }).collect())
+        Self(zones.iter().map(Watched::new).collect())
     }
 
     /// Whether there are none.
@@ -72,16 +107,12 @@ impl Zones {
     pub(crate) fn end(&mut self, ended: &[TrackInfo]) -> Vec<Happening> {
         let mut left = Vec::new();
         for track in ended {
-            for Watched { zone, tracks } in &mut self.0 {
-                let presence = tracks.remove(&track.id).filter(|presence| presence.inside);
-                left.extend(presence.map(|p| zone_left(zone, track, &p, track.last_seen)));
-            }
+            left.extend(self.0.iter_mut().filter_map(|watched| watched.remove(track, track.last_seen)));
         }
         left
     }
 
-    /// Looks where the tracks are that the frame at `time` shows, a picture of `size` pixels. At most `room` objects more enter:
-    /// for the others it is as if their second look were still to come.
+    /// Looks where the tracks are that the frame at `time` shows, a picture of `size` pixels. At most `room` objects more enter.
     pub(crate) fn look(
         &mut self,
         time: u64,
@@ -92,36 +123,12 @@ impl Zones {
         let mut happened = Vec::new();
         for track in seen {
             let foot = foot(&track.bbox, size);
-            for Watched { zone, tracks } in &mut self.0 {
-                let there = zone.labels.wants(track.class) && contains(&zone.polygon, foot);
-                match (tracks.get_mut(&track.id), there) {
-                    (None, true) => {
-                        tracks.insert(track.id, Presence { since: time, inside: false, out_since: None });
-                    }
-                    (None, false) => {}
-                    (Some(presence), true) if presence.inside => presence.out_since = None,
-                    (Some(presence), true) => {
-                        if room > 0 {
-                            room -= 1;
-                            presence.inside = true;
-                            let what = What::ZoneEntered { zone: zone.name.clone() };
-                            happened.push(Happening::new(what, track));
-                        }
-                    }
-                    (Some(presence), false) => {
-                        let presence = *presence;
-                        match presence.out_since {
-                            None if presence.inside => {
-                                tracks.insert(track.id, Presence { out_since: Some(time), ..presence });
-                            }
-                            _ => {
-                                tracks.remove(&track.id);
-                                let left = presence.inside.then(|| zone_left(zone, track, &presence, time));
-                                happened.extend(left);
-                            }
-                        }
-                    }
-                }
+            for watched in &mut self.0 {
+                let Zone { polygon, labels, .. } = &watched.zone;
+                let there = labels.wants(track.class) && contains(polygon, foot);
+                let happening = watched.see(track, there, time, room > 0);
+                room -= usize::from(happening.as_ref().is_some_and(Happening::comes));
+                happened.extend(happening);
             }
         }
         happened
@@ -130,8 +137,8 @@ impl Zones {
     /// The tracks inside, with their zones and since when, presentation time in nanoseconds.
     pub(crate) fn inside(&self) -> impl Iterator<Item = (&str, u64, u64)> {
         self.0.iter().flat_map(|Watched { zone, tracks }| {
-            let inside = tracks.iter().filter(|(_, presence)| presence.inside);
-            inside.map(|(&track, presence)| (zone.name.as_str(), track, presence.since))
+            let inside = tracks.iter().filter(|presence| presence.inside);
+            inside.map(|presence| (zone.name.as_str(), presence.track, presence.since))
         })
     }
 
@@ -140,68 +147,49 @@ impl Zones {
         let state = |Watched { zone, tracks }: &Watched| State {
             name: zone.name.clone(),
             polygon: zone.polygon.clone(),
-            tracks: tracks
-                .iter()
-                .map(|(&track, &Presence { since, inside, out_since })| TrackState {
-                    track,
-                    since,
-                    inside,
-                    out_since,
-                })
-                .collect(),
+            tracks: tracks.clone(),
         };
         self.0.iter().map(state).collect()
     }
 
     /// Zones that go on from another instance's [`Zones::state`] where name and polygon are the same; the others have nothing in
-    /// them. `tracks` are those that are alive.
+    /// them. `alive` are the tracks that are, ordered by number.
     ///
     /// # Errors
     /// A state that cannot have come from here.
-    pub(crate) fn resume(zones: &[Zone], state: &[State], tracks: &[TrackInfo]) -> Result<Self, String> {
-        let alive: BTreeMap<u64, &TrackInfo> = tracks.iter().map(|track| (track.id, track)).collect();
+    pub(crate) fn resume(zones: &[Zone], state: Vec<State>, alive: &[TrackInfo]) -> Result<Self, String> {
         let mut resumed = Self::new(zones);
         for State { name, polygon, tracks } in state {
-            let mut presences = BTreeMap::new();
-            for TrackState { track, since, inside, out_since } in tracks {
-                let refuse = |why: &str| Err(format!("track {track} in zone {name:?} {why}"));
-                let Some(info) = alive.get(track) else { return refuse("is not alive") };
-                let in_order = info.first_seen <= *since
-                    && *since <= out_since.unwrap_or(info.last_seen)
-                    && out_since.is_none_or(|out| out <= info.last_seen && *inside);
+            let refuse = |track: u64, why: &str| Err(format!("track {track} in zone {name:?} {why}"));
+            for &Presence { track, since, inside, out_since } in &tracks {
+                let info = alive.binary_search_by_key(&track, |info| info.id).ok();
+                let Some(info) = info.and_then(|place| alive.get(place)) else {
+                    return refuse(track, "is not alive");
+                };
+                let in_order = info.first_seen <= since
+                    && since <= out_since.unwrap_or(info.last_seen)
+                    && out_since.is_none_or(|out| out <= info.last_seen && inside);
                 if !in_order {
-                    return refuse("has times that no look gives");
-                }
-                let presence = Presence { since: *since, inside: *inside, out_since: *out_since };
-                if presences.insert(*track, presence).is_some() {
-                    return refuse("is there twice");
+                    return refuse(track, "has times that no look gives");
                 }
             }
-            let same = |w: &&mut Watched| w.zone.is(name, polygon);
+            if let Some([_, next]) = tracks.array_windows().find(|[a, b]| a.track >= b.track) {
+                return refuse(next.track, "is there twice or out of order");
+            }
+            let same = |watched: &&mut Watched| watched.zone.is(&name, &polygon);
             if let Some(watched) = resumed.0.iter_mut().find(same) {
-                watched.tracks = presences;
+                watched.tracks = tracks;
             }
         }
         Ok(resumed)
     }
-
-    /// Whether what this state holds of a zone is gone on with.
-    pub(crate) fn keep(&self, state: &State) -> bool {
-        self.0.iter().any(|watched| watched.zone.is(&state.name, &state.polygon))
-    }
 }
 
 impl State {
-    /// The zone's name.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    /// Whether this is the state of the zone of this name, and that is one of `zones` still.
+    pub(crate) fn is_of(&self, name: &str, zones: &[Zone]) -> bool {
+        self.name == name && zones.iter().any(|zone| zone.is(name, &self.polygon))
     }
-}
-
-fn zone_left(zone: &Zone, track: &TrackInfo, presence: &Presence, time: u64) -> Happening {
-    let until = presence.out_since.unwrap_or(time);
-    let what = What::ZoneLeft { zone: zone.name.clone(), dwell: until.saturating_sub(presence.since) };
-    Happening::new(what, track)
 }
 
 /// The middle of the lower edge of a box, in parts of the picture.

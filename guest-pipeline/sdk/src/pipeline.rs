@@ -13,9 +13,8 @@ pub trait Pipeline: Sized + 'static {
     /// Makes the pipeline. Called once, before the first frame. `settings` is a JSON object that fits the schema
     /// of [`Pipeline::describe`]; read it with [`settings::parse`](crate::settings::parse).
     ///
-    /// A deployment also makes pipelines that are dropped after a rehearsal. What these write to the
-    /// [store](crate::store) is thrown away, and the store may change between this call and
-    /// [`Pipeline::restore`], so read there what has to be up to date.
+    /// A deployment also makes pipelines that are dropped after a rehearsal; what these write to the
+    /// [store](crate::store) is thrown away.
     ///
     /// # Errors
     /// Settings that make no sense, a model that cannot be loaded. The deployment fails with this text.

@@ -5,7 +5,11 @@
 //! - `--check`: nothing is compiled, and there is no output file;
 //! - `--require-sandbox`: nothing is done where the process cannot be confined;
 //! - `--max-bytes N`: size of the component;
-//! - `--trusted-key KEY`, once for each: the component has to be signed by one of them.
+//! - `--require-signature`: the component has to be signed by a trusted key;
+//! - `--trusted-key KEY`, once for each ([`crate::key::TrustedKey`]).
+//!
+//! Exit status: 0 where nothing is wrong, 1 where the report names problems. Where it cannot do its work, it prints no
+//! report, says why on its standard error, and exits 2.
 
 use serde::{Deserialize, Serialize};
 

@@ -17,6 +17,7 @@ pub mod component;
 pub mod confinement;
 pub mod graph;
 pub mod inference;
+pub mod key;
 pub mod ledger;
 pub mod limit;
 pub mod process;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use ocelli_protocol::key::TrustedKey;
+
 use super::error::Problem;
 use super::source::Source;
 use super::tree::Node;
-use super::{Camera, CameraTable, Config, Device, Document};
+use super::{Camera, CameraTable, Config, Device, Document, Signatures};
 
 /// Longest session name in bytes. The session's log file is named after it, and file names end at 255 bytes.
 pub const MAX_ID_BYTES: usize = 200;
@@ -74,6 +76,16 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
             "analyze.pipelines",
             format!("their {kept} workers are more than analyze.workers = {}", analyze.workers),
         );
+    }
+    for (index, key) in document.deploy.trusted_keys.iter().enumerate() {
+        if let Err(error) = TrustedKey::parse(key) {
+            report(&format!("deploy.trusted_keys[{index}]"), error.to_string());
+        }
+    }
+    if document.deploy.signatures == Signatures::Required && document.deploy.trusted_keys.is_empty() {
+        let message =
+            "components have to be signed, and deploy.trusted_keys names nobody who could sign them";
+        report("deploy.signatures", message.into());
     }
     if document.redis.is_some() {
         report("redis", "not available in this version; leave the section out".into());

@@ -234,6 +234,20 @@ impl Compiler {
     }
 }
 
+/// Checks a component as a deployment does, and compiles nothing.
+pub async fn check_component(
+    program: PathBuf,
+    sandbox: Sandbox,
+    file: &Path,
+    settings: &config::Deploy,
+) -> Result<CheckReport, CompileError> {
+    let pipeline = file.display().to_string();
+    let (source, most) = (Source::Path(file.to_owned()), u64::from(settings.max_component_mb) << 20);
+    let taken = blocking(move || take(source, most)).await;
+    let taken = taken.map_err(|source| CompileError::file(&pipeline, file, source))?;
+    Child { program, sandbox }.run(&pipeline, taken.bytes, None, settings).await
+}
+
 /// The keys of which one has to have signed a component; none where signatures are not looked at.
 fn trusted(settings: &config::Deploy) -> Option<&[String]> {
     match settings.signatures {

@@ -1,10 +1,9 @@
 //! The way of every deployment, whoever asked for it: its place in the session's queue, the component's check, memory, the
 //! change itself, and the probation. What it needs of the rest of the host is the trait [`Ground`].
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,6 +13,7 @@ use super::compile::{CompileError, Prepared, Source};
 use super::components::{Components, Held};
 use super::history::{self, Entry, History, now};
 use super::lanes::{Lanes, Place};
+use super::lives::{Lives, Running};
 use super::order::{Component, DeployError, Order};
 use super::pipelines::{find_named, find_pipeline};
 use super::record::{Cause, Outcome, Record, State};
@@ -39,44 +39,6 @@ pub(super) trait Ground: Send + Sync + 'static {
     fn swap(&self, swap: Swap) -> impl Future<Output = Result<(), SessionError>> + Send;
     /// Tells the session's subscribers.
     fn publish(&self, session: &str, event: &Event);
-}
-
-/// What a session runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Running {
-    /// The deployment's number.
-    pub(super) number: u64,
-    /// The pipeline as it was asked for: a name is followed when its file changes.
-    pub(super) pipeline: String,
-    /// The component.
-    pub(super) digest: String,
-}
-
-impl Running {
-    pub(super) fn of(record: &Record) -> Self {
-        let (pipeline, digest) = (record.pipeline.clone(), record.digest.clone());
-        Self { number: record.number, pipeline, digest }
-    }
-}
-
-/// What is remembered of a session.
-#[derive(Debug)]
-struct Life {
-    /// The pipeline that whoever made it asked for.
-    asked: String,
-    /// Whether it is the config's.
-    configured: bool,
-    /// Closed when it is over.
-    over: Option<watch::Receiver<()>>,
-    running: Option<Running>,
-    /// Components that it runs or may go back to.
-    needed: BTreeSet<String>,
-}
-
-impl Life {
-    fn lives(&self) -> bool {
-        self.over.as_ref().is_some_and(|over| over.has_changed().is_ok())
-    }
 }
 
 /// An order on its way.
@@ -116,9 +78,9 @@ pub(super) struct Deployments<G> {
     pub(super) ground: G,
     pub(super) history: History,
     pub(super) components: Components,
+    pub(super) lives: Lives,
     pub(super) tally: Tally,
     lanes: Lanes,
-    lives: Mutex<BTreeMap<String, Life>>,
     config: watch::Receiver<Arc<Config>>,
     /// Whether all configured cameras have been looked at: before, nobody knows what they need.
     settled: AtomicBool,
@@ -136,9 +98,9 @@ impl<G: Ground> Deployments<G> {
             ground,
             history,
             components,
+            lives: Lives::default(),
             tally: Tally::default(),
             lanes: Lanes::default(),
-            lives: Mutex::default(),
             config,
             settled: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -218,6 +180,7 @@ impl<G: Ground> Deployments<G> {
         let Some(spec) = self.ground.spec(&session) else {
             return Err(SessionError::Unknown(session).into());
         };
+        let mut back_to = None;
         let records = if rollback {
             let listed = self.history.list(&session, usize::MAX).await;
             listed.map_err(|error| DeployError::Failed(format!("{error:#}")))?
@@ -225,12 +188,13 @@ impl<G: Ground> Deployments<G> {
             Vec::new()
         };
         if rollback {
-            let running = self.running(&session).map(|running| running.number);
+            let running = self.lives.running(&session).map(|running| running.number);
             let before = history::before(&records, running);
             let before = before.ok_or_else(|| DeployError::NothingBefore(session.clone()))?;
             let (digest, pipeline) = (before.digest.clone(), before.pipeline.clone());
             order.component = Component::Digest { digest, pipeline };
             order.settings = Some(before.settings.clone());
+            back_to = Some(before.number);
         }
         let (pipeline, source, held) = self.find(&order).await?;
         let held = match held {
@@ -241,9 +205,10 @@ impl<G: Ground> Deployments<G> {
         let mut record = draft(&session, held.as_ref(), &pipeline, settings, order.cause, &order.by);
         record.shadow = order.shadow;
         record.requested = requested;
+        record.back_to = back_to;
         record.before = Some(spec.deployment.id.clone()).filter(|id| !id.is_empty());
         let source = held.as_ref().map_or(source, |held| Source::Path(held.path.clone()));
-        let begun = self.history.begin(record, self.configured(&session)).await;
+        let begun = self.history.begin(record, self.lives.configured(&session)).await;
         let record = begun
             .map_err(|error| DeployError::Failed(format!("the history cannot be written: {error:#}")))?;
         Ok((record, held, source, order))
@@ -379,7 +344,8 @@ impl<G: Ground> Deployments<G> {
                     break (Outcome::Kept, Some(reason));
                 }
                 Report::Returned { reason, with_state } => {
-                    self.back(&change);
+                    let Record { session, number, .. } = &change.record;
+                    self.lives.back(session, *number, change.prior.as_ref());
                     let state = if with_state { "with the state that it gave" } else { "without its state" };
                     break (
                         Outcome::Returned,
@@ -410,10 +376,9 @@ impl<G: Ground> Deployments<G> {
     async fn speaks(&self, change: &mut Change) {
         change.record.state = State::Probation;
         change.record.step = Step::Probation;
-        let running = Running::of(&change.record);
-        if let Some(life) = self.lives().get_mut(&change.record.session) {
-            change.prior = life.running.replace(running);
-            life.needed.insert(change.record.digest.clone());
+        let record = &change.record;
+        if let Some(before) = self.lives.runs(&record.session, Running::of(record)) {
+            change.prior = Some(before);
         }
         change.admission = None;
         self.history.write(&change.record, None).await;
@@ -422,16 +387,6 @@ impl<G: Ground> Deployments<G> {
         change.place = None;
         if let Some(answer) = change.answer.take() {
             let _ = answer.send(Ok(change.record.clone()));
-        }
-    }
-
-    /// The session has gone back.
-    fn back(&self, change: &Change) {
-        if let Some(life) = self.lives().get_mut(&change.record.session) {
-            // A deployment after this one may have taken its place already.
-            if life.running.as_ref().is_none_or(|running| running.number == change.record.number) {
-                life.running.clone_from(&change.prior);
-            }
         }
     }
 
@@ -455,10 +410,10 @@ impl<G: Ground> Deployments<G> {
         };
         self.history.write(&record, entry.filter(|_| applied)).await;
         self.tally.count(&record);
-        self.tell(&record);
         self.tidy(&record.session).await;
         drop(held);
         self.clean().await;
+        self.tell(&record);
         record
     }
 
@@ -470,15 +425,10 @@ impl<G: Ground> Deployments<G> {
 
     /// Bounds a session's history, and finds out which components it still needs.
     pub(super) async fn tidy(&self, session: &str) {
-        let running = self.running(session).map(|running| running.number);
+        let running = self.lives.running(session).map(|running| running.number);
         let most = usize::try_from(self.config().deploy.history).unwrap_or(usize::MAX);
         match self.history.tidy(session, running, most).await {
-            Ok(mut needed) => {
-                if let Some(life) = self.lives().get_mut(session) {
-                    needed.extend(life.running.as_ref().map(|running| running.digest.clone()));
-                    life.needed = needed;
-                }
-            }
+            Ok(needed) => self.lives.need(session, needed),
             Err(error) => {
                 tracing::warn!(target: "ocelli::deploy", session, "the history is not tidied: {error:#}");
             }
@@ -490,16 +440,8 @@ impl<G: Ground> Deployments<G> {
         if !self.settled.load(Ordering::Relaxed) {
             return;
         }
-        let mut needed = BTreeSet::new();
-        self.lives().retain(|session, life| {
-            let stays = life.configured || life.lives();
-            if stays {
-                needed.extend(life.needed.iter().cloned());
-            } else {
-                self.tally.forget(session);
-            }
-            stays
-        });
+        let needed = self.lives.needed();
+        self.tally.retain(|session| self.lives.asked(session).is_some());
         let components = self.components.clone();
         let _ = tokio::task::spawn_blocking(move || components.clean(&needed)).await;
     }
@@ -508,69 +450,6 @@ impl<G: Ground> Deployments<G> {
     pub(super) async fn settle(&self) {
         self.settled.store(true, Ordering::Relaxed);
         self.clean().await;
-    }
-
-    /// A session is made, or made anew. `running` is none where it has nothing to run.
-    pub(super) fn born(
-        &self,
-        session: &str,
-        asked: &str,
-        configured: bool,
-        over: Option<watch::Receiver<()>>,
-        running: Option<Running>,
-    ) {
-        let needed = running.iter().map(|running| running.digest.clone()).collect();
-        let life = Life { asked: asked.to_owned(), configured, over, running, needed };
-        self.lives().insert(session.to_owned(), life);
-    }
-
-    /// What a session runs, from now on.
-    pub(super) fn runs(&self, session: &str, running: Running) {
-        if let Some(life) = self.lives().get_mut(session) {
-            life.needed.insert(running.digest.clone());
-            life.running = Some(running);
-        }
-    }
-
-    /// A camera is no longer in the config.
-    pub(super) fn forget(&self, session: &str) {
-        self.lives().remove(session);
-        self.tally.forget(session);
-    }
-
-    /// The config asks for another pipeline of this name.
-    pub(super) fn asks(&self, session: &str, pipeline: &str) {
-        if let Some(life) = self.lives().get_mut(session) {
-            pipeline.clone_into(&mut life.asked);
-        }
-    }
-
-    /// The pipeline that whoever made the session asked for, whatever it runs by now.
-    pub(super) fn asked(&self, session: &str) -> Option<String> {
-        self.lives().get(session).map(|life| life.asked.clone())
-    }
-
-    /// What a session runs.
-    pub(super) fn running(&self, session: &str) -> Option<Running> {
-        self.lives().get(session)?.running.clone()
-    }
-
-    /// The sessions that live and use a pipeline by its name, with the component that each runs.
-    pub(super) fn users(&self, pipeline: &str) -> Vec<(String, Running)> {
-        let lives = self.lives();
-        let users = lives.iter().filter(|(_, life)| life.lives()).filter_map(|(session, life)| {
-            let running = life.running.clone().filter(|running| running.pipeline == pipeline)?;
-            Some((session.clone(), running))
-        });
-        users.collect()
-    }
-
-    fn configured(&self, session: &str) -> bool {
-        self.lives().get(session).is_some_and(|life| life.configured)
-    }
-
-    fn lives(&self) -> MutexGuard<'_, BTreeMap<String, Life>> {
-        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -602,6 +481,7 @@ pub(super) fn draft(
         requested: now(),
         ended: None,
         before: None,
+        back_to: None,
         step: Step::Check,
         state: State::Pending,
         reason: None,

@@ -83,7 +83,7 @@ impl Deployer {
                 return tracing::warn!(target: "ocelli::deploy", pipeline = name, "the changed file: {error}");
             }
         };
-        let users = self.inner.deployments.users(name);
+        let users = self.inner.deployments.lives.users(name);
         tracing::info!(target: "ocelli::deploy", pipeline = name, sessions = users.len(), "the pipeline's file has changed");
         for (session, _) in users.into_iter().filter(|(_, running)| running.digest != digest) {
             let order = Order {

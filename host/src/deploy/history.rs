@@ -103,7 +103,7 @@ impl History {
         if !surplus.is_empty() {
             self.journal.forget_deployments(session, surplus).await?;
         }
-        Ok(needed(&records, running))
+        Ok(needed(&records, running).map(|record| record.digest.clone()).collect())
     }
 }
 
@@ -136,36 +136,41 @@ pub(super) fn numbered(records: &[Record], number: u64) -> Option<&Record> {
     records.iter().find(|record| record.number == number)
 }
 
-/// The deployment before the one that runs: the last that served and was something else. So a second rollback leads back to
-/// where the first began.
+/// The deployment before the one that runs: the last that served and was something else. One that a rollback has brought
+/// counts as the one that it led back to, so a second rollback leads further back.
 pub(super) fn before(records: &[Record], running: Option<u64>) -> Option<&Record> {
-    let running = running.and_then(|number| numbered(records, number));
+    let mut running = running.and_then(|number| numbered(records, number));
+    while let Some(first) = running.and_then(|record| numbered(records, record.back_to?)) {
+        // Numbers that lead back descend, so this ends.
+        running = Some(first);
+    }
     records.iter().find(|record| {
-        record.served()
-            && running.is_none_or(|running| {
-                record.number < running.number && !running.same_as(&record.digest, &record.settings)
-            })
+        let other = |running: &Record| {
+            record.number < running.number && !running.same_as(&record.digest, &record.settings)
+        };
+        record.served() && running.is_none_or(other)
     })
 }
 
-/// The digests of the components that a session runs, or may go back to.
-fn needed(records: &[Record], running: Option<u64>) -> BTreeSet<String> {
+/// How many rollbacks in a row find their components: each may be tens of megabytes.
+const ROLLBACKS: usize = 4;
+
+/// The deployments that a session runs, or may go back to.
+fn needed(records: &[Record], running: Option<u64>) -> impl Iterator<Item = &Record> {
     let healthy = last_healthy(records);
-    let running = running.and_then(|number| numbered(records, number));
-    let back = |record: Option<&Record>| before(records, record.map(|record| record.number));
-    let needed = [running, healthy, back(running), back(healthy)];
-    needed.into_iter().flatten().map(|record| record.digest.clone()).collect()
+    let back = move |record: Option<&Record>| before(records, record.map(|record| record.number));
+    let from = running.and_then(|number| numbered(records, number)).or(healthy);
+    let chain = std::iter::successors(from, move |record| back(Some(*record)));
+    chain.take(1 + ROLLBACKS).chain(healthy).chain(back(healthy))
 }
 
 /// Numbers of the deployments beyond the newest `most` that nothing depends on.
 fn surplus(records: &[Record], running: Option<u64>, most: usize) -> Vec<u64> {
-    let needed = [
-        running,
-        last_healthy(records).map(|record| record.number),
-        before(records, running).map(|record| record.number),
-    ];
+    let mut needed: BTreeSet<u64> = needed(records, running).map(|record| record.number).collect();
+    // What a rollback leads back to says where the next one leads.
+    needed.extend(running.and_then(|number| numbered(records, number)?.back_to));
     let old = records.iter().skip(most).filter(|record| record.outcome().is_some());
-    old.map(|record| record.number).filter(|number| !needed.contains(&Some(*number))).collect()
+    old.map(|record| record.number).filter(|number| !needed.contains(number)).collect()
 }
 
 #[cfg(test)]
@@ -212,8 +217,10 @@ mod tests {
             Some(1),
             "c is gone again"
         );
-        let back = [('a', Healthy), ('b', Healthy), ('a', Healthy)];
-        assert_eq!(target(&back, Some(3)), Some(2), "a second rollback");
+        let mut back = history(&[('b', Healthy), ('c', Healthy), ('b', Healthy), ('a', Healthy)]);
+        assert_eq!(before(&back, Some(4)).map(|record| record.number), Some(3), "b was asked for again");
+        back[0].back_to = Some(2);
+        assert_eq!(before(&back, Some(4)).map(|record| record.number), Some(1), "a second rollback");
         assert_eq!(
             target(&[('c', Superseded), ('b', Healthy), ('a', Healthy)], Some(2)),
             Some(1),
@@ -231,8 +238,8 @@ mod tests {
         let records = history(&rows);
         assert_eq!(surplus(&records, Some(4), 2), [3, 1]);
         assert_eq!(surplus(&records, Some(4), 10), [0u64; 0]);
-        let needed = needed(&records, Some(4));
-        assert_eq!(needed, ['a', 'b'].map(|digest| digest.to_string().repeat(64)).into());
+        let needed: BTreeSet<u64> = needed(&records, Some(4)).map(|record| record.number).collect();
+        assert_eq!(needed, [2, 4].into());
         let mut under_way = history(&rows);
         under_way[5].state = State::Pending;
         assert_eq!(surplus(&under_way, Some(4), 2), [3]);

@@ -6,6 +6,7 @@
 //! is decided by both ([`start`]).
 
 mod admit;
+mod bring_up;
 mod compile;
 mod components;
 mod configured;
@@ -14,6 +15,7 @@ mod folder;
 mod ground;
 mod history;
 mod lanes;
+mod lives;
 mod order;
 mod pipelines;
 mod record;
@@ -36,11 +38,12 @@ use crate::session::{Deployment, SessionError, Sessions, Spec};
 use admit::Room;
 use compile::Compiler;
 use components::Components;
-use flow::{Change, Deployments, Ordered, Running};
+use flow::{Change, Deployments, Ordered};
 use ground::Host;
 use history::History;
+use lives::Running;
 
-pub use compile::{CompileError, Prepared, Source as ComponentSource};
+pub use compile::{CompileError, Prepared, Source as ComponentSource, check_component};
 pub use configured::Applied;
 pub use order::{Component, DeployError, MAX_WAITING, NamedPipeline, Order};
 pub use pipelines::{PipelineError, find_named, find_pipeline};
@@ -149,7 +152,8 @@ impl Deployer {
     /// A pipeline as its file is now. Reads the file.
     fn describe(&self, name: String, file: std::path::PathBuf) -> std::io::Result<NamedPipeline> {
         let (digest, size) = components::digest(std::fs::File::open(&file)?)?;
-        let sessions = self.inner.deployments.users(&name).into_iter().map(|(session, _)| session).collect();
+        let sessions =
+            self.inner.deployments.lives.users(&name).into_iter().map(|(session, _)| session).collect();
         Ok(NamedPipeline { name, file, size, digest, sessions })
     }
 
@@ -206,7 +210,7 @@ impl Deployer {
         sessions.settled(id).await;
         if let Some(spec) = sessions.spec(id) {
             // Whatever it runs by now.
-            let asked = deployments.asked(id).unwrap_or_else(|| spec.deployment.pipeline.clone());
+            let asked = deployments.lives.asked(id).unwrap_or_else(|| spec.deployment.pipeline.clone());
             let same = spec.source == parsed && asked == pipeline;
             return if same { Ok(()) } else { Err(DeployError::Differs(id.to_owned())) };
         }
@@ -227,7 +231,7 @@ impl Deployer {
         };
         let (reports, told) = mpsc::channel(REPORTS);
         let over = sessions.start(spec, Some(Trial { fallback: None, reports }))?;
-        deployments.born(id, pipeline, false, Some(over.clone()), None);
+        deployments.lives.born(id, pipeline, false, over.clone(), None);
         let mut record =
             flow::draft(id, held.as_ref(), pipeline, settings, Cause::Subscription, "subscriber");
         (record.compile_ms, record.cached) = (prepared.report.compile_ms, prepared.cached);
@@ -237,7 +241,7 @@ impl Deployer {
         tokio::spawn(async move {
             match deployments.history.begin(record, false).await {
                 Ok(record) => {
-                    deployments.runs(&record.session, Running::of(&record));
+                    deployments.lives.runs(&record.session, Running::of(&record));
                     let change = Change {
                         record,
                         entry: None,

@@ -7,7 +7,7 @@
 //! | [`Refused`](Outcome::Refused) | check, compile, admit | what it ran before, which has heard nothing of it |
 //! | [`Kept`](Outcome::Kept) | start to first_result | what it ran before, without a pause; where that had stopped already for its state to be handed over, it goes on after its last frame. A `restore` that refuses the state ends so, unless fresh starts are asked for |
 //! | [`Returned`](Outcome::Returned) | probation | what it ran before, in a new worker with the state of the change, or without it where that cannot be had: the reason says which |
-//! | [`Unproven`](Outcome::Unproven) | probation | the new version, tried again like any worker that is lost, for there is nothing to go back to; or the session has ended |
+//! | [`Unproven`](Outcome::Unproven) | probation | the new version, tried again like any worker that is lost, for there is nothing to go back to; or the session has ended; or another version took its place before it gave a result |
 //! | [`Superseded`](Outcome::Superseded) | | the new version, until the deployment after it |
 //! | [`Healthy`](Outcome::Healthy) | | the new version: it has served for its probation |
 //! | [`Interrupted`](Outcome::Interrupted) | any step | the host or the session has ended meanwhile. A host that starts again runs the last healthy version |
@@ -155,6 +155,8 @@ pub struct Record {
     pub ended: Option<String>,
     /// The deployment that ran when this one began: the first 12 digits. None where none did.
     pub before: Option<String>,
+    /// The number of the deployment that a rollback leads back to.
+    pub back_to: Option<u64>,
     /// The step that is under way, or that it ended in. Written before the step is taken where the host takes it (check to
     /// admit), and as soon as it has begun where the session does.
     pub step: Step,
@@ -228,6 +230,7 @@ pub(super) mod tests {
             requested: "2026-01-01T00:00:00.000Z".into(),
             ended: None,
             before: None,
+            back_to: None,
             step: Step::Check,
             state,
             reason: None,

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Map, Value};
 
 use super::history::now;
-use super::record::{Outcome, Record, State};
+use super::record::{Cause, Outcome, Record, State};
 use crate::event::Event;
 
 /// The kind of the event by which a session's subscribers hear of a deployment.
@@ -17,9 +17,7 @@ pub const DEPLOYMENT: &str = "deployment";
 pub struct Figures {
     /// How many have ended, by outcome; those that none had are left out.
     pub outcomes: BTreeMap<Outcome, u64>,
-    /// Deployments whose new version has come to speak.
-    pub swapped: u64,
-    /// Of the last of them, by session: milliseconds without a result between the two versions.
+    /// Of each session's last change: milliseconds between the last result of the one version and the first of the other.
     pub gap_ms: BTreeMap<String, f64>,
 }
 
@@ -35,7 +33,6 @@ impl Tally {
         match record.state {
             State::Pending => {}
             State::Probation => {
-                figures.swapped += 1;
                 if let Some(gap) = record.swapped.and_then(|swapped| swapped.gap_ms) {
                     figures.gap_ms.insert(record.session.clone(), gap);
                 }
@@ -44,9 +41,10 @@ impl Tally {
         }
     }
 
-    /// A session is gone.
-    pub(super) fn forget(&self, session: &str) {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner).gap_ms.remove(session);
+    /// Forgets sessions that are over.
+    pub(super) fn retain(&self, lives: impl Fn(&str) -> bool) {
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.gap_ms.retain(|session, _| lives(session));
     }
 
     pub(super) fn figures(&self) -> Figures {
@@ -57,13 +55,15 @@ impl Tally {
 /// One line: old and new version, what became of it, compile and swap time, frames skipped, and why.
 pub(super) fn log(record: &Record) {
     let (session, deployment, line) = (&record.session, &record.deployment, line(record));
-    let bad = record.outcome().is_some_and(|outcome| {
-        matches!(outcome, Outcome::Refused | Outcome::Kept | Outcome::Returned | Outcome::Unproven)
-    });
-    if bad {
-        tracing::error!(target: "ocelli::deploy", session, deployment, "{line}");
-    } else {
-        tracing::info!(target: "ocelli::deploy", session, deployment, "{line}");
+    match record.outcome() {
+        Some(Outcome::Refused | Outcome::Kept | Outcome::Returned) => {
+            tracing::error!(target: "ocelli::deploy", session, deployment, "{line}");
+        }
+        // A subscriber that leaves soon ends its session, which is nobody's fault.
+        Some(Outcome::Unproven) if record.cause != Cause::Subscription => {
+            tracing::warn!(target: "ocelli::deploy", session, deployment, "{line}");
+        }
+        _ => tracing::info!(target: "ocelli::deploy", session, deployment, "{line}"),
     }
 }
 
@@ -128,7 +128,6 @@ pub(super) fn event(record: &Record) -> Event {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::Cause;
     use super::super::record::tests::record;
     use super::*;
     use crate::session::change::{Step, Swapped};
@@ -172,8 +171,8 @@ mod tests {
         }
         let figures = tally.figures();
         assert_eq!(figures.outcomes, [(Outcome::Kept, 2), (Outcome::Healthy, 1)].into());
-        assert_eq!((figures.swapped, figures.gap_ms["cam"]), (1, 40.0));
-        tally.forget("cam");
+        assert_eq!(figures.gap_ms["cam"], 40.0);
+        tally.retain(|session| session != "cam");
         assert!(tally.figures().gap_ms.is_empty());
     }
 }

@@ -45,11 +45,9 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Connection> {
             format!("making {}: set `store.directory` to a folder that can be written", folder.display())
         })?;
     }
-    let damage = match look_through(path) {
-        Ok(connection) => match usable(connection) {
-            Ok(connection) => return prepared(connection).with_context(|| format!("{}", path.display())),
-            Err(damage) => damage,
-        },
+    let damage = match taken(path).and_then(|connection| Ok((damage(&connection)?, connection))) {
+        Ok((None, connection)) => return prepared(connection).with_context(|| format!("{}", path.display())),
+        Ok((Some(damage), _)) => damage,
         Err(error) if is_damage(&error) => error.to_string(),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => bail!(
             "{}: another process has it: each host needs a `store.directory` of its own",
@@ -69,7 +67,7 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Connection> {
         path.display(),
         aside.display()
     );
-    let connection = look_through(path).with_context(|| format!("beginning {}", path.display()))?;
+    let connection = taken(path).with_context(|| format!("beginning {}", path.display()))?;
     prepared(connection).with_context(|| format!("beginning {}", path.display()))
 }
 
@@ -80,7 +78,8 @@ pub(super) fn in_memory() -> anyhow::Result<Connection> {
     prepared(connection)
 }
 
-fn look_through(path: &Path) -> rusqlite::Result<Connection> {
+/// The file, which no other process may open from now on.
+fn taken(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     // One process at a time, and no shared memory beside the file: it may lie on a network file system.
@@ -93,14 +92,10 @@ fn look_through(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The connection, or what is wrong with the file.
-fn usable(connection: Connection) -> Result<Connection, String> {
-    let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
-    match found {
-        Ok(found) if found == "ok" => Ok(connection),
-        Ok(found) => Err(found),
-        Err(error) => Err(error.to_string()),
-    }
+/// What is wrong with the file.
+fn damage(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?;
+    Ok((found != "ok").then_some(found))
 }
 
 fn is_damage(error: &rusqlite::Error) -> bool {

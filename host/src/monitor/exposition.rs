@@ -4,6 +4,7 @@
 //! it.
 
 mod analysis;
+mod deployments;
 mod inference;
 
 use std::fmt;
@@ -59,6 +60,7 @@ pub(super) struct Program {
 pub(super) struct Exposition {
     pub(super) sessions: Vec<Session>,
     pub(super) analysis: Figures,
+    pub(super) deployments: crate::deploy::Figures,
     pub(super) programs: Vec<Program>,
     /// Open descriptors of the host, and its limit.
     pub(super) descriptors: Option<(u64, u64)>,
@@ -89,6 +91,7 @@ impl Collector for Exposition {
         let mut out = Families(&mut encoder);
         self.host(&mut out)?;
         self.analysis(&mut out)?;
+        self.deployments(&mut out)?;
         self.lives(&mut out)?;
         self.frames(&mut out)?;
         self.workers(&mut out)

@@ -24,6 +24,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::analyze::Analyses;
 use crate::config::Config;
+use crate::deploy::Deployer;
 use crate::event::{ALERT, Event, Hub, rfc3339};
 use crate::inference::{Inference, Status};
 use crate::session::{Observation, Sessions};
@@ -46,6 +47,7 @@ pub struct Monitor {
 struct Shared {
     sessions: Sessions,
     analyses: Analyses,
+    deployer: Deployer,
     inference: Inference,
     hub: Hub,
     lost_lines: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -75,16 +77,18 @@ impl Monitor {
     pub fn start(
         sessions: Sessions,
         analyses: Analyses,
+        deployer: Deployer,
         inference: Inference,
         hub: Hub,
-        config: watch::Receiver<Arc<Config>>,
         lost_lines: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
+        let config = deployer.watch_config();
         let now = Arc::clone(&config.borrow());
         let folders = [("logs", now.logs.directory.clone()), ("store", now.store.directory.clone())];
         let shared = Arc::new(Shared {
             sessions,
             analyses,
+            deployer,
             inference,
             hub,
             lost_lines: Box::new(lost_lines),
@@ -202,6 +206,7 @@ impl Shared {
         Exposition {
             sessions: sessions.collect(),
             analysis: self.analyses.figures(),
+            deployments: self.deployer.figures(),
             programs: vec![
                 Program { name: "host", now: own, cpu: own.map_or(0.0, |own| own.cpu) },
                 Program { name: "inference", now: Usage::together(&inferring), cpu: inference },

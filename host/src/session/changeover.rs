@@ -12,6 +12,7 @@ use super::bounds;
 use super::change::{Report, Step, Swap, Swapped};
 use super::feed::Whom;
 use super::green::{Green, Happened, Stage, tell};
+use super::kept::Mirror;
 use super::member::{Member, NoStart};
 use super::run::{Ended, OnTrial, Task};
 use super::serve::Serving;
@@ -32,10 +33,11 @@ impl Task {
         let Swap { spec, shadow, refused_state, reports } = swap;
         let Spec { deployment, settings, .. } = spec;
         let spec = Spec { deployment, settings, ..(*self.spec).clone() };
-        let kept = self.mirror.as_ref().map(|mirror| mirror.encoded()).unwrap_or_default();
-        let terms = self.environment.limits().swap;
+        let mut limits = self.environment.limits();
+        self.mirror.iter().for_each(|mirror| mirror.fits(&mut limits.worker));
+        let kept = self.mirror.as_ref().map(Mirror::encoded).unwrap_or_default();
         let swap = Swap { spec, shadow, refused_state, reports };
-        serving.green = Some(Green::start(&self.environment, swap, terms, kept));
+        serving.green = Some(Green::start(&self.environment, limits, swap, kept));
     }
 
     /// Something has happened to the new version. Some where the session's own worker is over with it.
@@ -170,7 +172,7 @@ impl Task {
                 green.last_result = running.last_result;
             }
             Act::Restore { state } => {
-                let kept = self.mirror.as_ref().map(|mirror| mirror.encoded()).unwrap_or_default();
+                let kept = self.mirror.as_ref().map(Mirror::encoded).unwrap_or_default();
                 feed.tell(Whom::Ready, ToWorker::Adopt, kept).await;
                 if let Some((version, bytes)) = green.state.as_ref().filter(|_| state) {
                     let restore = ToWorker::Restore { version: version.clone() };

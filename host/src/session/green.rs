@@ -9,9 +9,9 @@ use tokio::task::JoinHandle;
 
 use super::change::{Report, Reports, Step, Swap};
 use super::member::Member;
-use super::swap::{Progress, Terms};
+use super::swap::Progress;
 use super::watched::Unfit;
-use super::{Environment, Spec};
+use super::{Environment, Limits, Spec};
 
 /// See the module's documentation.
 pub(super) struct Green {
@@ -47,14 +47,14 @@ pub(super) enum Happened {
 
 impl Green {
     /// Starts its worker.
-    pub(super) fn start(environment: &Arc<Environment>, swap: Swap, terms: Terms, kept: Vec<u8>) -> Self {
+    pub(super) fn start(environment: &Arc<Environment>, limits: Limits, swap: Swap, kept: Vec<u8>) -> Self {
         let Swap { spec, shadow, refused_state, reports } = swap;
         let (spec, begun) = (Arc::new(spec), Instant::now());
         // On the runtime's own threads, as every child is started.
-        let launching = Member::launch(Arc::clone(environment), Arc::clone(&spec), true, kept);
+        let launching = Member::launch(Arc::clone(environment), limits, Arc::clone(&spec), true, kept);
         let green = Self {
             spec,
-            progress: Progress::new(terms, shadow, refused_state, begun),
+            progress: Progress::new(limits.swap, shadow, refused_state, begun),
             begun,
             reports,
             worker: Stage::Launching(tokio::spawn(launching)),

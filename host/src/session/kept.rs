@@ -26,6 +26,12 @@ impl Mirror {
         mirror
     }
 
+    /// Room for what there is: where the operator has lowered the bounds below it, it is kept and may not grow.
+    pub(super) fn fits(&self, limits: &mut WorkerLimits) {
+        limits.kept_bytes = limits.kept_bytes.max(u32::try_from(self.bytes).unwrap_or(u32::MAX));
+        limits.kept_keys = limits.kept_keys.max(u32::try_from(self.keys).unwrap_or(u32::MAX));
+    }
+
     /// As it goes to a worker.
     pub(super) fn encoded(&self) -> Vec<u8> {
         // Texts and bytes always serialise.
@@ -107,6 +113,17 @@ mod tests {
                 prop_assert_eq!(again.bytes, mirror.bytes);
             }
         }
+    }
+
+    #[test]
+    fn a_store_above_lowered_bounds_may_stay_and_not_grow() {
+        let set = |key: &str| KeptChange { bucket: "b".into(), key: key.into(), value: Some(vec![0; 9]) };
+        let mut mirror = Mirror::default();
+        mirror.apply(&[set("k"), set("l")], &limits()).unwrap();
+        let mut lowered = WorkerLimits { kept_bytes: 10, kept_keys: 1, ..limits() };
+        mirror.fits(&mut lowered);
+        mirror.apply(&[set("l")], &lowered).unwrap();
+        mirror.apply(&[set("m")], &lowered).unwrap_err();
     }
 
     #[test]

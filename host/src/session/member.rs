@@ -14,7 +14,7 @@ use super::feed::Sent;
 use super::launch::Launch;
 use super::watched::{Unfit, Watched, failed, log, out_of_turn};
 use super::worker::{Outbox, Worker};
-use super::{Environment, Frames, Spec};
+use super::{Environment, Frames, Limits, Spec};
 use crate::inference::{Attachment, catalogue};
 
 /// How long a worker that its session gave up may take to end by itself.
@@ -63,9 +63,10 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Starts a worker for a session. `kept` is what the session's store holds, encoded.
+    /// Starts a worker for a session within these limits. `kept` is what the session's store holds, encoded.
     pub(super) async fn launch(
         environment: Arc<Environment>,
+        limits: Limits,
         spec: Arc<Spec>,
         standby: bool,
         kept: Vec<u8>,
@@ -74,7 +75,7 @@ impl Member {
             Ok(component) => Arc::clone(component),
             Err(reason) => anyhow::bail!("{reason}"),
         };
-        let (limits, live) = (environment.limits(), spec.source.is_live());
+        let live = spec.source.is_live();
         let launch = Launch {
             name: &spec.id,
             component: &component,

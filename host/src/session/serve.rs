@@ -121,13 +121,15 @@ impl Task {
             Some(mirror) => mirror,
             None => Mirror::new(environment.journal.kept(self.id()).await?),
         };
+        let mut limits = environment.limits();
+        mirror.fits(&mut limits.worker);
         let kept = self.mirror.insert(mirror).encoded();
         if self.legacy.is_none() {
             // Subscribing first lets a cold camera connect while the worker starts. The old subscription goes when the new
             // one is there, so that the reader does not end in between.
             self.subscription = Some(environment.sources.subscribe(&self.spec.source));
         }
-        Member::launch(environment, Arc::clone(&self.spec), self.legacy.is_some(), kept).await
+        Member::launch(environment, limits, Arc::clone(&self.spec), self.legacy.is_some(), kept).await
     }
 
     /// Waits until the pipeline is initialised.

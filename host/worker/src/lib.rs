@@ -21,6 +21,8 @@
 #[cfg(test)]
 mod alone;
 pub mod arena;
+#[cfg(any(feature = "compile", test))]
+pub mod check;
 pub mod engine;
 pub mod guest;
 pub mod heartbeat;

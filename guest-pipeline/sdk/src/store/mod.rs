@@ -77,7 +77,9 @@ impl Bucket {
     /// The host cannot read it, or it is no such JSON.
     pub fn get_json<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, String> {
         let Some(bytes) = self.get(key)? else { return Ok(None) };
-        self.named(key, serde_json::from_slice(&bytes).map(Some).map_err(|error| error.to_string()))
+        // Text, as settings are: one reader in the component instead of two.
+        let text = self.named(key, str::from_utf8(&bytes).map_err(|error| error.to_string()))?;
+        self.named(key, serde_json::from_str(text).map(Some).map_err(|error| error.to_string()))
     }
 
     /// Gives a key a value as JSON.

@@ -91,6 +91,10 @@ fn exposition(sessions: &[&str]) -> Exposition {
     let own = Usage { life: (7, 5), cpu: 2.5, resident: 20 << 20, data: 15 << 20, threads: 4 };
     Exposition {
         analysis: figures(),
+        deployments: crate::deploy::Figures {
+            outcomes: [(crate::deploy::Outcome::Kept, 2)].into(),
+            gap_ms: sessions.iter().map(|id| ((*id).to_owned(), 40.0)).collect(),
+        },
         sessions: sessions.iter().map(|id| session(id)).collect(),
         programs: vec![
             Program { name: "host", now: Some(own), cpu: 2.5 },
@@ -286,6 +290,9 @@ fn the_exposition_is_open_metrics_and_says_what_is_so() {
         ("ocelli_session_latency_seconds_bucket", vec![cam, ("stage", "total"), ("le", "+Inf")], 3.0),
         ("ocelli_session_latency_seconds_sum", vec![cam, ("stage", "total")], 0.444),
         ("ocelli_session_subscribers", vec![cam], 2.0),
+        ("ocelli_deployments_total", vec![("outcome", "kept")], 2.0),
+        ("ocelli_deployments_total", vec![("outcome", "healthy")], 0.0),
+        ("ocelli_session_swap_gap_seconds", vec![cam], 0.04),
         ("ocelli_session_last_result_age_seconds", vec![cam], 0.25),
         ("ocelli_session_guest_memory_bytes", vec![cam], f64::from(1 << 20)),
         ("ocelli_worker_cpu_seconds_total", vec![cam], 3.5),

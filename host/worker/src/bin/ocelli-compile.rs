@@ -1,60 +1,110 @@
-//! Compiles a component for the workers. Started by `ocelli`, with the component and the output file open; prints the
-//! engine's compatibility when asked with `--compatibility`. Exits 1 and says why on standard error where the component
-//! cannot be compiled.
+//! Checks a component and compiles it for the workers. Started by `ocelli`, with the component and the output file open;
+//! [`ocelli_protocol::component`] says with which arguments, and what it answers. Prints the engine's compatibility when
+//! asked with `--compatibility`.
 //!
 //! Whoever sends a component decides what the compiler does with the processor, so it confines itself first. With
-//! `--require-sandbox` it compiles nothing where a part of that cannot be had; without, it says so and goes on.
+//! `--require-sandbox` it does nothing where a part of that cannot be had; without, it says so and goes on.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::ExitCode;
+use std::time::Instant;
 
+use anyhow::{Context, bail};
+use ocelli_protocol::component::CheckReport;
+use ocelli_protocol::key::TrustedKey;
 use ocelli_protocol::process::{compile as descriptor, inherited};
 use ocelli_sandbox::{Profile, confine, enter, limit};
+use ocelli_worker::check::{Requirements, check, not_compiled};
 use ocelli_worker::engine;
-use wasmtime::error::Context;
 
-/// Largest component that is compiled, in bytes. A component made of CPython is 40 MB.
+/// Largest component that is taken where the host does not say, in bytes. A component made of CPython is 40 MB.
 const MAX_COMPONENT: u64 = 128 << 20;
 
 /// Private memory, in bytes. A component made of CPython takes 342 MB.
 const MEMORY: u64 = 2 << 30;
 
-/// CPU time of all threads together, in seconds. A component made of CPython takes 63 s; the host gives up after 300 s by
-/// the clock.
+/// CPU time of all threads together, in seconds. A component made of CPython takes 63 s; the host gives up after
+/// `deploy.compile_timeout_s` by the clock.
 const CPU_TIME: u64 = 600;
 
 /// Descriptors: the standard ones, the component and the output, and a few to spare.
 const OPEN_FILES: u64 = 16;
 
+/// Exit status where a report with problems was printed.
+const PROBLEMS: u8 = 1;
+
+/// Exit status where no report could be made.
+const FAULT: u8 = 2;
+
 fn main() -> ExitCode {
-    let done = match std::env::args().nth(1).as_deref() {
-        Some("--compatibility") => print_compatibility(),
-        None => compile(false),
-        Some("--require-sandbox") => compile(true),
-        Some(other) => Err(wasmtime::format_err!("unknown argument {other:?}")),
+    let done = match Arguments::read(std::env::args().skip(1)) {
+        Ok(Some(arguments)) => run(&arguments),
+        Ok(None) => print_compatibility(),
+        Err(error) => Err(error),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
+    done.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::from(FAULT)
+    })
+}
+
+#[derive(Debug)]
+struct Arguments {
+    check_only: bool,
+    require_sandbox: bool,
+    requirements: Requirements,
+}
+
+impl Arguments {
+    /// None for `--compatibility`.
+    fn read(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Option<Self>> {
+        let mut read = Self {
+            check_only: false,
+            require_sandbox: false,
+            requirements: Requirements { max_bytes: MAX_COMPONENT, trusted: None },
+        };
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().with_context(|| format!("{argument} lacks its value"));
+            let trusted = &mut read.requirements.trusted;
+            match argument.as_str() {
+                "--compatibility" => return Ok(None),
+                "--check" => read.check_only = true,
+                "--require-sandbox" => read.require_sandbox = true,
+                "--max-bytes" => {
+                    read.requirements.max_bytes = value()?.parse().context("--max-bytes is not a number")?;
+                }
+                "--require-signature" => {
+                    trusted.get_or_insert_default();
+                }
+                "--trusted-key" => {
+                    let key = TrustedKey::parse(&value()?).context("--trusted-key")?;
+                    trusted.get_or_insert_default().push(key);
+                }
+                other => bail!("unknown argument {other:?}"),
+            }
         }
+        Ok(Some(read))
     }
 }
 
-fn print_compatibility() -> wasmtime::Result<()> {
-    let engine = engine::engine()?;
-    println!("{}", engine::compatibility(&engine));
-    Ok(())
+fn print_compatibility() -> anyhow::Result<ExitCode> {
+    println!("{}", engine::compatibility(&engine()?));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn engine() -> anyhow::Result<wasmtime::Engine> {
+    engine::engine().map_err(|error| anyhow::anyhow!("making the engine: {error:#}"))
 }
 
 #[allow(unsafe_code)]
-fn compile(require_sandbox: bool) -> wasmtime::Result<()> {
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let promised = if arguments.check_only { descriptor::COMPONENT } else { descriptor::OUTPUT };
     // SAFETY: the host starts this program with these descriptors, and nothing has touched them yet.
-    let (component, mut output) = unsafe {
-        enter(descriptor::OUTPUT)?;
-        (File::from(inherited(descriptor::COMPONENT)), File::from(inherited(descriptor::OUTPUT)))
+    let (component, output) = unsafe {
+        enter(promised)?;
+        let output = (!arguments.check_only).then(|| File::from(inherited(descriptor::OUTPUT)));
+        (File::from(inherited(descriptor::COMPONENT)), output)
     };
     limit::memory(MEMORY).context("limiting memory")?;
     limit::cpu_time(CPU_TIME).context("limiting CPU time")?;
@@ -62,22 +112,31 @@ fn compile(require_sandbox: bool) -> wasmtime::Result<()> {
     let confinement = confine(&Profile::compile());
     if !confinement.is_complete() {
         let lacks = confinement.lacks();
-        if require_sandbox {
-            wasmtime::bail!("the compiler cannot be confined, and `sandbox` is \"required\": {lacks}");
+        if arguments.require_sandbox {
+            bail!("the compiler cannot be confined, and `sandbox` is \"required\": {lacks}");
         }
         eprintln!("the compiler is not fully confined: {lacks}");
     }
     let mut bytes = Vec::new();
-    component.take(MAX_COMPONENT + 1).read_to_end(&mut bytes).context("reading the component")?;
-    if bytes.len() as u64 > MAX_COMPONENT {
-        wasmtime::bail!("the component is larger than {} MiB", MAX_COMPONENT >> 20);
+    let most = arguments.requirements.max_bytes.saturating_add(1);
+    component.take(most).read_to_end(&mut bytes).context("reading the component")?;
+    let mut report = check(&bytes, &arguments.requirements)?;
+    if let (Some(output), true) = (output, report.problems.is_empty()) {
+        report = compile(&bytes, output, report)?;
     }
-    if !bytes.starts_with(b"\0asm") {
-        wasmtime::bail!("not a WebAssembly file: it does not begin with \\0asm");
+    println!("{}", serde_json::to_string(&report).context("writing the report")?);
+    Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PROBLEMS) })
+}
+
+/// Compiles what has passed the check.
+fn compile(bytes: &[u8], mut output: File, report: CheckReport) -> anyhow::Result<CheckReport> {
+    let begun = Instant::now();
+    match engine()?.precompile_component(bytes) {
+        Ok(compiled) => {
+            output.write_all(&compiled).context("writing the compiled component")?;
+            let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            Ok(CheckReport { compile_ms: Some(took), ..report })
+        }
+        Err(error) => Ok(not_compiled(report, &error)),
     }
-    let engine = engine::engine()?;
-    let compiled = engine.precompile_component(&bytes)?;
-    output.write_all(&compiled).context("writing the compiled component")?;
-    output.sync_all().context("writing the compiled component")?;
-    Ok(())
 }

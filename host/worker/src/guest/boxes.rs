@@ -191,6 +191,7 @@ fn value(number: [u8; 4]) -> f32 {
 }
 
 /// Whether a number takes the place of the largest so far, which is NaN where there was none yet. NaN never does.
+#[allow(clippy::neg_cmp_op_on_partial_ord, reason = "what is not larger than NaN is meant too")]
 fn is_larger(number: f32, than: f32) -> bool {
     // Both comparisons are made of every number, without a branch: that is what the compiler makes vectors of.
     !(than >= number) & !number.is_nan()

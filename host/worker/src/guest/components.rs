@@ -45,20 +45,33 @@ pub(crate) struct Guest<'a> {
     pub(crate) pages: u32,
     /// Further items: functions, tables, globals.
     pub(crate) items: &'a str,
+    /// What `describe` does before it gives what lies at [`RESULT`].
+    pub(crate) describe: &'a str,
     /// What `init` does before it succeeds.
     pub(crate) init: &'a str,
     /// What `process` does before it drops the frame and succeeds.
     pub(crate) process: &'a str,
     /// What `snapshot` does before it gives what lies at [`RESULT`].
     pub(crate) snapshot: &'a str,
+    /// What `restore` does before it succeeds.
+    pub(crate) restore: &'a str,
 }
 
 /// Where a [`Guest`]'s results lie in its memory. Zeros there are an empty success.
 pub(crate) const RESULT: u32 = 1024;
 
 /// A guest that does nothing.
-pub(crate) const IDLE: Guest<'static> =
-    Guest { contracts: &["0.1.0"], imports: "", pages: 1, items: "", init: "", process: "", snapshot: "" };
+pub(crate) const IDLE: Guest<'static> = Guest {
+    contracts: &["0.1.0"],
+    imports: "",
+    pages: 1,
+    items: "",
+    describe: "",
+    init: "",
+    process: "",
+    snapshot: "",
+    restore: "",
+};
 
 /// Sleeping: `$sleep` waits for so many nanoseconds and keeps its handle, `$timer` makes a handle and does not wait.
 pub(crate) const SLEEP: &str = r#"
@@ -91,11 +104,13 @@ impl Guest<'_> {
     }
 
     fn exports(&self, version: &str) -> String {
-        let Self { init, process, snapshot, .. } = self;
+        let Self { describe, init, process, snapshot, restore, .. } = self;
         let pipeline = format!("ocelli:pipeline/pipeline@{version}");
         format!(
             r#"
-                (func (export "{pipeline}#describe") (result i32) (i32.const {RESULT}))
+                (func (export "{pipeline}#describe") (result i32)
+                    {describe}
+                    (i32.const {RESULT}))
                 (func (export "{pipeline}#init") (param i32 i32) (result i32)
                     {init}
                     (i32.const {RESULT}))
@@ -107,7 +122,9 @@ impl Guest<'_> {
                 (func (export "{pipeline}#snapshot") (result i32)
                     {snapshot}
                     (i32.const {RESULT}))
-                (func (export "{pipeline}#restore") (param i32 i32 i32 i32) (result i32) (i32.const {RESULT}))
+                (func (export "{pipeline}#restore") (param i32 i32 i32 i32) (result i32)
+                    {restore}
+                    (i32.const {RESULT}))
             "#
         )
     }

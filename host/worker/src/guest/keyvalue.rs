@@ -218,3 +218,103 @@ impl batch::Host for State {
 fn decimal(value: &[u8]) -> Option<i64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::tests::limits;
+    use super::super::tests::state;
+    use super::atomics::{Host as _, HostCas as _};
+    use super::batch::Host as _;
+    use super::store::{Host as _, HostBucket as _};
+    use super::*;
+
+    /// A state and a bucket of it.
+    fn opened() -> (State, impl Fn() -> Resource<Bucket>) {
+        let mut state = state();
+        let bucket = state.open("b".into()).unwrap().unwrap().rep();
+        (state, move || Resource::new_borrow(bucket))
+    }
+
+    fn text<T: std::fmt::Debug>(answer: Answer<T>) -> String {
+        match answer.unwrap().unwrap_err() {
+            store::Error::Other(words) => words,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (mut state, b) = opened();
+        assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), None);
+        state.set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
+        assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), Some(b"one".to_vec()));
+        assert!(state.exists(b(), "k".into()).unwrap().unwrap());
+        assert_eq!(state.list_keys(b(), None).unwrap().unwrap().keys, ["k"]);
+        state.delete(b(), "k".into()).unwrap().unwrap();
+        assert!(!state.exists(b(), "k".into()).unwrap().unwrap());
+        store::HostBucket::drop(&mut state, Resource::new_own(b().rep())).unwrap();
+        assert!(state.get(b(), "k".into()).is_err(), "a handle that is gone is the component's fault");
+    }
+
+    #[test]
+    fn a_number_is_kept_as_decimal_text() {
+        let (mut state, b) = opened();
+        assert_eq!(state.increment(b(), "n".into(), 5).unwrap().unwrap(), 5);
+        assert_eq!(state.increment(b(), "n".into(), -7).unwrap().unwrap(), -2);
+        assert_eq!(state.get(b(), "n".into()).unwrap().unwrap(), Some(b"-2".to_vec()));
+        assert!(text(state.increment(b(), "n".into(), i64::MIN)).contains("64 bits"));
+        state.set(b(), "n".into(), b"two".to_vec()).unwrap().unwrap();
+        assert!(text(state.increment(b(), "n".into(), 1)).contains("no decimal number"));
+        assert_eq!(state.get(b(), "n".into()).unwrap().unwrap(), Some(b"two".to_vec()));
+    }
+
+    #[test]
+    fn a_value_is_swapped_only_for_the_one_that_was_seen() {
+        let (mut state, b) = opened();
+        let handle = |cas: &Resource<Cas>| Resource::new_borrow(cas.rep());
+        let cas = atomics::HostCas::new(&mut state, b(), "k".into()).unwrap().unwrap();
+        assert_eq!(state.current(handle(&cas)).unwrap().unwrap(), None);
+        state.swap(cas, vec![1]).unwrap().unwrap();
+
+        let late = atomics::HostCas::new(&mut state, b(), "k".into()).unwrap().unwrap();
+        assert_eq!(state.current(handle(&late)).unwrap().unwrap(), Some(vec![1]));
+        state.set(b(), "k".into(), vec![2]).unwrap().unwrap();
+        assert!(text(state.current(handle(&late))).contains("has changed"));
+        let Err(atomics::CasError::CasFailed(again)) = state.swap(late, vec![3]).unwrap() else {
+            panic!("the value had changed")
+        };
+        assert_eq!(state.current(handle(&again)).unwrap().unwrap(), Some(vec![2]));
+        state.swap(again, vec![3]).unwrap().unwrap();
+        assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), Some(vec![3]));
+
+        let cas = atomics::HostCas::new(&mut state, b(), "k".into()).unwrap().unwrap();
+        let full = state.swap(cas, vec![0; limits().kept_bytes as usize]).unwrap().unwrap_err();
+        assert!(matches!(full, atomics::CasError::StoreError(store::Error::Other(_))), "{full:?}");
+    }
+
+    #[test]
+    fn a_batch_has_an_answer_for_each_key_and_is_no_way_around_the_bounds() {
+        let (mut state, b) = opened();
+        let keys = || vec!["a".to_owned(), "none".to_owned()];
+        state.set_many(b(), vec![("a".into(), vec![1]), ("c".into(), vec![2])]).unwrap().unwrap();
+        assert_eq!(state.get_many(b(), keys()).unwrap().unwrap(), [Some(("a".into(), vec![1])), None]);
+        state.delete_many(b(), keys()).unwrap().unwrap();
+        assert_eq!(state.list_keys(b(), None).unwrap().unwrap().keys, ["c"]);
+        state.set(b(), "large".into(), vec![0; 600 << 10]).unwrap().unwrap();
+        let twice = vec!["large".to_owned(); 2];
+        assert!(text(state.get_many(b(), twice)).contains("at most 1048576"));
+        let over = vec![("x".into(), vec![0; 600 << 10])];
+        assert!(text(state.set_many(b(), over)).contains("at most 1048576"));
+    }
+
+    #[test]
+    fn there_is_no_seventeenth_bucket() {
+        let (mut state, _) = opened();
+        for bucket in 0..crate::kept::MAX_BUCKETS {
+            let bucket = state.open(bucket.to_string()).unwrap().unwrap();
+            state.set(bucket, "k".into(), vec![]).unwrap().unwrap();
+        }
+        assert!(matches!(state.open("b".into()).unwrap(), Err(store::Error::NoSuchStore)));
+        assert!(text(state.open("b".repeat(65))).contains("65 bytes"));
+    }
+}

@@ -190,6 +190,7 @@ mod tests {
     use ocelli_protocol::shm::SharedMemory;
     use ocelli_protocol::wire::write;
     use ocelli_protocol::worker::{Counters, Decode, Mode, WorkerLimits};
+    use std::net::Shutdown;
     use std::os::fd::OwnedFd;
 
     type Outcome = Result<FrameResult, Refusal>;
@@ -250,8 +251,10 @@ mod tests {
         }
 
         /// Leaves the worker, and gives why it ended, where that was a fault of its own.
-        fn leave(self) -> Result<(), String> {
-            drop((self.to, self.from));
+        fn leave(mut self) -> Result<(), String> {
+            self.to.shutdown(Shutdown::Write).unwrap();
+            // A socket that is closed before all is read tells the other side of an error.
+            while self.from.read::<FromWorker>().is_ok() {}
             self.worker.join().unwrap()
         }
     }
@@ -346,6 +349,26 @@ mod tests {
         let Some(mut host) = worker(&Guest { init: &init, ..IDLE }, limits()) else { return };
         assert_eq!(host.fault(&picture(), None), AnalysisFault::InvalidSettings);
         assert!(host.ask(&picture(), Some("{\"a\":1}")).0.is_ok());
+        assert_eq!(host.leave(), Ok(()));
+    }
+
+    #[test]
+    fn settings_that_do_not_fit_the_schema_cost_their_picture() {
+        let schema = br#"{"required":["a"]}"#;
+        let text: String = schema.iter().map(|byte| format!("\\{byte:02x}")).collect();
+        let (place, length) = (RESULT + 24, RESULT + 28);
+        let describe = format!(
+            "(i32.store (i32.const {place}) (i32.const 2048)) (i32.store (i32.const {length}) (i32.const {}))",
+            schema.len()
+        );
+        let items = format!("(data (i32.const 2048) \"{text}\")");
+        let guest = Guest { items: &items, describe: &describe, ..IDLE };
+        let Some(mut host) = worker(&guest, limits()) else { return };
+        let (fault, words) = host.ask(&picture(), None).0.unwrap_err();
+        assert_eq!(fault, AnalysisFault::InvalidSettings);
+        assert!(words.contains("settings.a: is missing"), "{words}");
+        assert!(host.ask(&picture(), Some("{\"a\":1}")).0.is_ok());
+        assert_eq!(host.fault(&picture(), Some("{\"b\":1}")), AnalysisFault::InvalidSettings);
         assert_eq!(host.leave(), Ok(()));
     }
 

@@ -92,7 +92,10 @@ impl Pipeline {
                 Work::Snapshot => {
                     let state = instance.snapshot().map_err(told(Stage::Snapshot))?;
                     self.returned();
-                    self.host.send_with(&FromWorker::Snapshot { through: self.through, counters: self.tally.counters() }, &state);
+                    self.host.send_with(
+                        &FromWorker::Snapshot { through: self.through, counters: self.tally.counters() },
+                        &state,
+                    );
                 }
                 Work::Restore { version, state } => {
                     let restored = refusable(Stage::Restore, instance.restore(&version, &state))?;

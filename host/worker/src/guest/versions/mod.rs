@@ -85,17 +85,11 @@ pub enum Linked {
 impl Linked {
     /// Links a component. A version that is not served is an error, and so is an import that this host does not offer.
     pub fn new(engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
-        let mut linker = Linker::new(engine);
-        add_shared(&mut linker)?;
-        Ok(match Version::of(engine, component)? {
-            Version::V0_1 => {
-                v0_1::add_to_linker(&mut linker)?;
-                Self::V0_1(v0_1::CameraPipelinePre::new(linker.instantiate_pre(component)?)?)
-            }
-            Version::V0_2 => {
-                v0_2::add_to_linker(&mut linker)?;
-                Self::V0_2(v0_2::CameraPipelinePre::new(linker.instantiate_pre(component)?)?)
-            }
+        let version = Version::of(engine, component)?;
+        let linked = linker(engine)?.instantiate_pre(component)?;
+        Ok(match version {
+            Version::V0_1 => Self::V0_1(v0_1::CameraPipelinePre::new(linked)?),
+            Version::V0_2 => Self::V0_2(v0_2::CameraPipelinePre::new(linked)?),
         })
     }
 
@@ -108,18 +102,22 @@ impl Linked {
     }
 }
 
-/// What a component of any version may import.
-fn add_shared(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+/// All that components may import: one that exports several versions imports from each of them.
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     use newest::wasi::{config, logging, nn as wit};
-    wasmtime_wasi::p2::add_to_linker_async(linker)?;
-    wit::errors::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
-    wit::tensor::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
-    wit::graph::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
-    wit::inference::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
-    nn::shadow_tensor_data(linker)?;
-    keyvalue::add_to_linker(linker)?;
-    logging::logging::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
-    config::store::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wit::errors::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    wit::tensor::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    wit::graph::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    wit::inference::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    nn::shadow_tensor_data(&mut linker)?;
+    keyvalue::add_to_linker(&mut linker)?;
+    logging::logging::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    config::store::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    v0_1::add_to_linker(&mut linker)?;
+    v0_2::add_to_linker(&mut linker)?;
+    Ok(linker)
 }
 
 /// An instance, called in the newest version's types.
@@ -133,6 +131,7 @@ pub enum Pipeline {
 /// The calls of the contract. The outer error is a trap, the inner one the component's own.
 impl Pipeline {
     /// See `describe` in the WIT.
+    #[allow(clippy::useless_conversion, reason = "an older version's description becomes the newest's")]
     pub async fn describe(&self, store: &mut Store<State>) -> wasmtime::Result<Description> {
         let described = dispatch!(self, guest => {
             newest::exported::Description::from(guest.ocelli_pipeline_pipeline().call_describe(store).await?)

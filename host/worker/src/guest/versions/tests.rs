@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -104,8 +105,8 @@ fn running(guest: &Guest<'_>) -> Option<Running> {
 }
 
 /// The frame of this number.
-fn numbered(number: u64) -> Frame {
-    Frame { number, ..frame() }
+fn numbered(number: u64) -> Arc<Frame> {
+    Arc::new(Frame { number, ..frame() })
 }
 
 #[test]

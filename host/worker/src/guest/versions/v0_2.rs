@@ -1,6 +1,6 @@
 //! `ocelli:pipeline@0.2.0`, the newest version: what the host's functions are written for.
 
-/// Every interface but those of `wasi:keyvalue`, which stand in [`super::super::keyvalue`].
+/// Generated from `wit/0.2`.
 #[allow(missing_docs, reason = "generated; the documentation stands in the WIT files")]
 mod bindings {
     wasmtime::component::bindgen!({
@@ -9,6 +9,7 @@ mod bindings {
         imports: { default: trappable },
         exports: { default: async },
         with: {
+            "wasi:keyvalue": crate::guest::keyvalue::bindings::wasi::keyvalue,
             "wasi:nn/tensor.tensor": crate::guest::nn::Tensor,
             "wasi:nn/graph.graph": crate::guest::nn::Graph,
             "wasi:nn/inference.graph-execution-context": crate::guest::nn::ExecutionContext,
@@ -27,9 +28,8 @@ use wasmtime::component::{HasSelf, Linker};
 
 use crate::guest::state::State;
 
-/// Defines this version's own interfaces.
+/// Defines this version's own interfaces. `results` has types alone, for which a component needs nothing in its linker.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     frames::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
-    boxes::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
-    results::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
+    boxes::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
 }
