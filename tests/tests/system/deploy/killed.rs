@@ -212,11 +212,11 @@ async fn a_running_version_that_is_killed_during_a_deployment_comes_back_or_is_f
         .enumerate()
     {
         let before = host.deployments("cam").await.len();
-        let blue = host.worker("cam").await;
         let component = at.version(100 + number);
         let killing = async {
             at.reached(&host, before).await;
-            blue.signal(Signal::KILL);
+            // The session shows the new one as its own when that has given a result.
+            host.worker("cam").await.signal(Signal::KILL);
         };
         let ((status, answer), ()) = tokio::join!(host.deploy("cam", at.query(), &component), killing);
         let ended = host
