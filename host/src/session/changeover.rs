@@ -50,7 +50,7 @@ impl Task {
             }
             Happened::Well => {}
             Happened::Late => self.hear(Input::Tick, serving).await,
-            Happened::Lost(reason) => self.give_up(reason, serving).await,
+            Happened::Lost(reason) => self.lose(reason, serving).await,
             Happened::Said(message) => return self.said(message, serving).await,
         }
         None
@@ -238,16 +238,25 @@ impl Task {
 
     /// The running version stays, and the new one goes.
     pub(super) async fn give_up(&mut self, reason: String, serving: &mut Serving) {
-        let promoted = serving.is_promoted();
-        let Some(mut green) = serving.green.take() else { return };
-        if promoted {
-            serving.feed.recall().await;
-            // Whoever asked it gets no answer.
-            serving.questions.next_worker();
-            serving.questions.forget_others();
-        } else {
-            serving.feed.dismiss().await;
+        let Some(mut green) = take_back(serving).await else { return };
+        self.tell_given_up(&green, reason);
+        if let Some(mut member) = green.take() {
+            member.worker.kill();
+            self.end_in_background(*member).await;
         }
+    }
+
+    /// As [`give_up`](Self::give_up), of a new version whose worker has ended: how it did is a part of the reason.
+    async fn lose(&mut self, mut reason: String, serving: &mut Serving) {
+        let Some(mut green) = take_back(serving).await else { return };
+        if let Some(member) = green.take() {
+            let cleanup = self.environment.limits().cleanup;
+            reason += &format!(" ({})", member.end(true, cleanup).await.0);
+        }
+        self.tell_given_up(&green, reason);
+    }
+
+    pub(super) fn tell_given_up(&self, green: &Green, reason: String) {
         let step = green.progress.step();
         let deployment = &green.spec.deployment.id;
         tracing::warn!(
@@ -256,10 +265,6 @@ impl Task {
             "the new version is given up at step {step}, the running one stays: {reason}"
         );
         green.report(Report::Kept { step, reason });
-        if let Some(mut member) = green.take() {
-            member.worker.kill();
-            self.end_in_background(*member).await;
-        }
     }
 
     /// Waits for a worker's end while the session goes on. Of two the first has ended long ago.
@@ -272,6 +277,21 @@ impl Task {
             let _ = member.end(true, cleanup).await;
         }));
     }
+}
+
+/// Takes the new version out and lets the running one have everything.
+pub(super) async fn take_back(serving: &mut Serving) -> Option<Green> {
+    let promoted = serving.is_promoted();
+    let green = serving.green.take()?;
+    if promoted {
+        serving.feed.recall().await;
+        // Whoever asked it gets no answer.
+        serving.questions.next_worker();
+        serving.questions.forget_others();
+    } else {
+        serving.feed.dismiss().await;
+    }
+    Some(green)
 }
 
 impl Serving {

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::bounds;
 use super::change::{Report, Swapped};
+use super::changeover::take_back;
 use super::feed::{Feed, Note, Whom};
 use super::green::{Green, tell};
 use super::kept::Mirror;
@@ -456,17 +457,29 @@ impl Task {
 
     /// Takes everything down but what the next worker needs.
     async fn leave(&mut self, mut serving: Serving, ended: Ended) -> Ended {
-        if serving.green.is_some() {
-            let reason = format!("the running version was lost meanwhile: {}", ended.reason());
-            self.give_up(reason, &mut serving).await;
-        }
+        let green = take_back(&mut serving).await;
         let Serving { member, feed, done, .. } = serving;
         if ended.blames_pipeline() && self.trial.as_ref().is_some_and(|trial| trial.fallback.is_some()) {
             self.legacy = Some(Legacy { feed, done });
         } else {
             self.subscription = feed.stop(self.id()).await;
         }
-        self.end(member, ended).await
+        let ended = self.end(member, ended).await;
+        if let Some(mut green) = green {
+            let cause = ended.reason();
+            let reason = match ended {
+                Ended::Lost(_) | Ended::Broken(_) => {
+                    format!("the running version was lost meanwhile: {cause}")
+                }
+                _ => cause.to_owned(),
+            };
+            self.tell_given_up(&green, reason);
+            if let Some(mut member) = green.take() {
+                member.worker.kill();
+                let _ = member.end(true, self.environment.limits().cleanup).await;
+            }
+        }
+        ended
     }
 
     /// Ends a worker, and tells how it ended where it was lost.

@@ -226,7 +226,8 @@ fn cause(state: &mut State, error: &wasmtime::Error) -> (Option<Limit>, String) 
     // What was refused in this call has been counted already.
     match exceeded.or_else(|| state.limiter.take_refused()) {
         Some(exceeded) => (Some(exceeded.limit), format!("{exceeded}; ")),
-        None => (None, String::new()),
+        // First, because some who tell it tell the first line alone: the whole error begins with the backtrace.
+        None => (None, format!("{}; ", error.root_cause())),
     }
 }
 
