@@ -51,7 +51,7 @@ impl Task {
             Happened::Well => {}
             Happened::Late => self.hear(Input::Tick, serving).await,
             Happened::Lost(reason) => self.lose(reason, serving).await,
-            Happened::Said(message) => return self.said(message, serving).await,
+            Happened::Said(message) => return self.said(*message, serving).await,
         }
         None
     }
@@ -67,7 +67,7 @@ impl Task {
             }
             return None;
         }
-        let Some(member) = green.member() else { return None };
+        let member = green.member()?;
         match message {
             FromWorker::Alive { counters, guest_memory } => {
                 member.health.counted(counters);

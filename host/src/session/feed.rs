@@ -259,7 +259,7 @@ impl Pump {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Tell(Whom::Speaking, told) => drop(self.speaking.push(Item::Told(told))),
+            Command::Tell(Whom::Speaking, told) => self.speaking.push(Item::Told(told)),
             Command::Tell(Whom::Ready, told) => {
                 if let Some(ready) = &self.ready {
                     ready.push(Item::Told(told));

@@ -37,7 +37,7 @@ pub(super) enum Stage {
 /// Something that happened to it.
 pub(super) enum Happened {
     Launched(Box<Member>),
-    Said(FromWorker),
+    Said(Box<FromWorker>),
     Lost(String),
     /// It was looked at.
     Well,
@@ -81,7 +81,7 @@ impl Green {
             },
             Stage::Running(member) => tokio::select! {
                 received = member.worker.inbox.recv() => match member.health.message(received) {
-                    Ok((message, _)) => Happened::Said(message),
+                    Ok((message, _)) => Happened::Said(Box::new(message)),
                     Err(unfit) => Happened::lost(unfit),
                 },
                 _ = member.health.looks.tick() => match member.look() {

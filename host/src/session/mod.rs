@@ -471,7 +471,7 @@ enum Request {
     /// A new start with another spec of the same name.
     Replace {
         spec: Arc<Spec>,
-        trial: Option<Trial>,
+        trial: Option<Box<Trial>>,
     },
     /// Another version of the pipeline, beside the running one.
     Swap(Box<Swap>),
@@ -640,7 +640,7 @@ impl Sessions {
         if self.entries().get(&spec.id).is_some_and(|entry| entry.ending) {
             return Err(SessionError::Unknown(spec.id.clone()));
         }
-        self.request(&spec.id, Request::Replace { spec: Arc::clone(&spec), trial }).await
+        self.request(&spec.id, Request::Replace { spec: Arc::clone(&spec), trial: trial.map(Box::new) }).await
     }
 
     /// Changes the pipeline of the session of this name while it runs: see [`change`].

@@ -260,7 +260,7 @@ impl Task {
         match request {
             Some(Request::Restart) => Some(Ended::Restart),
             Some(Request::Replace { spec, trial }) => {
-                self.replace(spec, trial);
+                self.replace(spec, trial.map(|trial| *trial));
                 Some(Ended::Restart)
             }
             Some(Request::Swap(swap)) => {

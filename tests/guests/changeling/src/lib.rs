@@ -138,7 +138,11 @@ impl Pipeline for Changeling {
     fn command(&mut self, _: &str) -> Result<String, String> {
         let mut answer = self.state.report();
         if self.settings.keep {
-            answer["kept"] = Bucket::open("changeling")?.get_json("counted")?.unwrap_or(0u64).into();
+            let kept = Bucket::open("changeling")?.get_json("counted")?.unwrap_or(0u64);
+            answer
+                .as_object_mut()
+                .into_iter()
+                .for_each(|answer| drop(answer.insert("kept".into(), kept.into())));
         }
         Ok(answer.to_string())
     }
@@ -184,8 +188,8 @@ impl State {
     /// The objects in a frame of this size: where they are is up to the frame alone. How many frames were processed so far is
     /// told with each.
     fn detections(&self, frame: u64, (width, height): (f32, f32)) -> Vec<Detection> {
-        let object = |(place, track): (usize, &u64)| {
-            let way = (frame % STAYS[place]) as f32 / STAYS[place] as f32;
+        let object = |(place, (track, stays)): (usize, (&u64, u64))| {
+            let way = (frame % stays) as f32 / stays as f32;
             let (x, y) = (way * (width - EDGE), (height - EDGE) * (1 + place) as f32 / 3.0);
             let frames = Attribute { name: "frames".into(), value: self.frames.to_string(), score: 1.0 };
             Detection {
@@ -194,7 +198,7 @@ impl State {
                 ..Detection::new("object", 0.9, BBox::from_xywh(x, y, EDGE, EDGE))
             }
         };
-        self.tracks.iter().enumerate().map(object).collect()
+        self.tracks.iter().zip(STAYS).enumerate().map(object).collect()
     }
 
     fn report(&self) -> serde_json::Value {
