@@ -154,7 +154,10 @@ impl Task {
     }
 
     async fn act(&mut self, act: Act, serving: &mut Serving) {
-        let Serving { feed, green: Some(green), member: running, questions, .. } = serving else { return };
+        let Serving { feed, green: Some(green), member: running, questions, states_asked, .. } = serving
+        else {
+            return;
+        };
         match act {
             Act::Begin(step) => green.report(Report::Began(step)),
             Act::Compared(comparison) => green.report(Report::Shadowed(comparison)),
@@ -169,6 +172,7 @@ impl Task {
             Act::TakeState => {
                 feed.pause().await;
                 feed.tell(Whom::Speaking, ToWorker::Snapshot, Vec::new()).await;
+                *states_asked += 1;
                 green.last_result = running.last_result;
             }
             Act::Restore { state } => {
@@ -208,6 +212,7 @@ impl Task {
         member.since = Instant::now();
         member.dropped_before = serving.feed.dropped();
         let passed = std::mem::replace(&mut serving.member, *member);
+        serving.states_asked = 0;
         let state = green.state.take().filter(|(_, bytes)| !bytes.is_empty());
         let milliseconds = |since: Instant| since.elapsed().as_secs_f64() * 1000.0;
         let swapped = Swapped {

@@ -40,6 +40,8 @@ pub(super) struct Serving {
     pub(super) questions: Questions,
     /// The last frame that is done with.
     pub(super) done: Option<u64>,
+    /// How often the worker was asked for its state and has not answered: a change may be given up meanwhile.
+    pub(super) states_asked: u32,
 }
 
 /// Questions without an answer yet.
@@ -214,7 +216,7 @@ impl Task {
             tell(&reports, Report::Returned { reason, with_state: false });
         }
         let (feed, done) = begun;
-        Ok(Serving { member, feed, green: None, questions: Questions::default(), done })
+        Ok(Serving { member, feed, green: None, questions: Questions::default(), done, states_asked: 0 })
     }
 
     /// What was made the session's without a change beside a running worker serves: from now on it has to last.
@@ -377,9 +379,13 @@ impl Task {
                     return Some(Ended::Broken(format!("an answer to a question {id} that nobody asked")));
                 }
             }
-            FromWorker::Snapshot { through, counters } if serving.green.is_some() => {
+            FromWorker::Snapshot { through, counters } if serving.states_asked > 0 => {
+                serving.states_asked -= 1;
                 self.count(serving, counters);
-                self.take_state(through, payload, serving).await;
+                // An answer before the last was for a change that was given up.
+                if serving.states_asked == 0 {
+                    self.take_state(through, payload, serving).await;
+                }
             }
             FromWorker::Restored(restored) if self.going_back.is_some() => {
                 if let Err(ended) = self.keep(&mut serving.member).await {
