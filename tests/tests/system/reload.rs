@@ -74,13 +74,13 @@ async fn an_edited_entry_restarts_its_camera_and_costs_the_others_no_frame() {
     let before = workers(&host).await;
     let seen = client.received().len();
 
-    host.edit_config(&(playing("two", "settings = { max_results_per_second = 3 }") + &steady));
+    host.edit_config(&(playing("two", &format!("{SLOW}\npriority = \"high\"")) + &steady));
     client.state("two", "starting").await;
     client.state("two", "running").await;
     client.detections("two").await;
     client.find(is_event).await;
     client.detections("one").await;
-    logged(&host, &["two", "changed in the config: settings.max_results_per_second"]).await;
+    logged(&host, &["two", "changed in the config: priority"]).await;
 
     let after = workers(&host).await;
     assert_eq!((&after["one"], &after["three"]), (&before["one"], &before["three"]), "untouched");
