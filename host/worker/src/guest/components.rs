@@ -29,7 +29,7 @@ package wasi:io@0.2.0 {
 package wasi:clocks@0.2.0 {
     interface monotonic-clock {
         use wasi:io/poll@0.2.0.{pollable};
-        subscribe-duration: func(nanoseconds: u64) -> pollable;
+        subscribe-duration: func(when: u64) -> pollable;
     }
 }
 ";
@@ -175,7 +175,8 @@ impl Guest<'_> {
             ])
             .unwrap();
         let ended = command.output().unwrap();
-        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(ended.status.success(), "{} {}", said(&ended.stdout), said(&ended.stderr));
         // SAFETY: `ocelli-compile` has just written the file, and nothing else knows of it.
         Some(unsafe { Component::deserialize_file(engine, &compiled) }.unwrap())
     }
