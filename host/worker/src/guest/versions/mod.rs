@@ -102,7 +102,7 @@ impl Linked {
     }
 }
 
-/// All that components may import: one that exports several versions imports from each of them.
+/// All that components may import, of whatever version.
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     use newest::wasi::{config, logging, nn as wit};
     let mut linker = Linker::new(engine);
