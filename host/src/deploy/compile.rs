@@ -288,7 +288,7 @@ fn take(source: Source, most: u64) -> io::Result<Taken> {
 }
 
 /// Copies all that there is; gives the SHA-256 of that and how much it is.
-fn copy(mut from: impl Read, to: &mut impl Write) -> io::Result<(String, u64)> {
+pub(super) fn copy(mut from: impl Read, to: &mut impl Write) -> io::Result<(String, u64)> {
     let (mut hasher, mut size, mut buffer) = (Sha256::new(), 0, vec![0; CHUNK]);
     loop {
         let read = match from.read(&mut buffer) {

@@ -7,13 +7,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::compile::{Source, copy};
 use anyhow::Context;
-use sha2::{Digest, Sha256};
-
-use super::compile::Source;
-
-/// Bytes that are copied at once: so many that the system calls do not count beside the hashing.
-const CHUNK: usize = 128 << 10;
 
 /// How the names of files begin that are still written.
 const DRAFT: &str = ".draft-";
@@ -145,21 +140,6 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// SHA-256 of all that there is, hexadecimal, and how much it is.
 pub(super) fn digest(from: impl Read) -> io::Result<(String, u64)> {
     copy(from, &mut io::sink())
-}
-
-fn copy(mut from: impl Read, to: &mut impl Write) -> io::Result<(String, u64)> {
-    let (mut hasher, mut size, mut buffer) = (Sha256::new(), 0, vec![0; CHUNK]);
-    loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) => return Ok((format!("{:x}", hasher.finalize()), size)),
-            Ok(read) => buffer.get(..read).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        hasher.update(read);
-        to.write_all(read)?;
-        size += read.len() as u64;
-    }
 }
 
 #[cfg(test)]
