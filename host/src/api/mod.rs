@@ -2,6 +2,7 @@
 //!
 //! Every error answer is a problem of RFC 9457; every WebSocket message is one JSON object, `type` first.
 
+pub mod access;
 mod analyze;
 mod body;
 mod deployments;

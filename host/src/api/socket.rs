@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::message::{ClientMessage, MAX_MESSAGE, Subscribe};
 use super::problem::Problem;
 use super::{Control, Refusal, State, Timing};
-use crate::event::{ServerMessage, Subscriber};
+use crate::event::{ServerMessage, Subscriber, Wants};
 
 /// A message up to this size is answered with an error; beyond it, the connection is closed before it is read.
 const MAX_READ: usize = 2 * MAX_MESSAGE;
@@ -101,7 +101,7 @@ async fn write(sink: &mut SplitSink<WebSocket, Message>, subscriber: &Subscriber
     loop {
         let message = tokio::select! {
             next = subscriber.next() => match next {
-                Ok(text) => text_message(&text),
+                Ok(told) => text_message(&told.text),
                 Err(slow) => return End::Slow(slow.to_string()),
             },
             _ = pings.tick() => Message::Ping(Default::default()),
@@ -189,6 +189,7 @@ async fn answer<C: Control>(
 
 async fn subscribe<C: Control>(request: Subscribe, subscriber: &Subscriber, state: &Arc<State<C>>) {
     let Subscribe { session, source, pipeline, settings, detections, after } = request;
+    let wants = Wants { detections, after: None };
     if after.is_some() {
         let message = "\"after\" is not available in this version: it keeps no journal of events";
         return error(subscriber, "not_available", message, Some(&session));
@@ -199,7 +200,7 @@ async fn subscribe<C: Control>(request: Subscribe, subscriber: &Subscriber, stat
     }
     let (Some(source), Some(pipeline)) = (source, pipeline) else {
         return match state.control.session(&session) {
-            Some(_) => subscriber.subscribe(&session, detections),
+            Some(_) => subscriber.subscribe(&session, wants),
             None => {
                 let unknown = Refusal::unknown(&session);
                 error(subscriber, unknown.code, &unknown.message, Some(&session));
@@ -216,7 +217,7 @@ async fn subscribe<C: Control>(request: Subscribe, subscriber: &Subscriber, stat
     });
     let refused = match made.await {
         Ok(Ok(hold)) => {
-            subscriber.subscribe(&session, detections);
+            subscriber.subscribe(&session, wants);
             drop(hold);
             return;
         }
@@ -272,8 +273,8 @@ async fn farewell(
     };
     if let Some(code) = code {
         // What is still to be read would be lost otherwise; there is nothing of it where the client was too slow.
-        while let Some(Ok(text)) = subscriber.try_next() {
-            sink.feed(text_message(&text)).await?;
+        while let Some(Ok(told)) = subscriber.try_next() {
+            sink.feed(text_message(&told.text)).await?;
         }
         let last = ServerMessage::Error { code, message, session: None, cause: None }.to_text();
         sink.send(text_message(&last)).await?;

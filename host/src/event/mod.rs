@@ -16,6 +16,6 @@ mod queue;
 mod wire;
 
 pub use convert::{BadResult, detections, event, rfc3339};
-pub use hub::{Counts, Hold, Hub, Subscriber};
+pub use hub::{Counts, Hold, Hub, Subscriber, Told, Wants};
 pub use queue::{MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, Slow};
 pub use wire::{ALERT, Attribute, Attributes, Detection, Detections, Event, Latency, ServerMessage, State};

@@ -18,6 +18,7 @@
 //! the log says as an error. While a host has the file no other process can open it.
 
 mod deployments;
+pub mod events;
 mod file;
 mod kept;
 mod writer;

@@ -324,10 +324,10 @@ mod tests {
         let hub = Hub::new();
         let subscriber = hub.subscriber();
         hub.publish_state("cam", crate::event::State::Degraded, None);
-        subscriber.subscribe("cam", true);
+        subscriber.subscribe("cam", crate::event::Wants { detections: true, after: None });
         assert_eq!(hub.publish_event_if_alive("cam", &event(&change, "0a1b2c3d4e5f", now)), Some(1));
         let told: Vec<String> =
-            std::iter::from_fn(|| subscriber.try_next()).map(|text| text.unwrap().to_string()).collect();
+            std::iter::from_fn(|| subscriber.try_next()).map(|told| told.unwrap().text.to_string()).collect();
         assert_eq!(
             told[1],
             concat!(

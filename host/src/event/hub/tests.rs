@@ -55,7 +55,7 @@ fn drain(subscriber: &Subscriber) -> (Vec<Value>, bool) {
     let mut messages = Vec::new();
     while let Some(next) = subscriber.try_next() {
         match next {
-            Ok(text) => messages.push(serde_json::from_str(&text).unwrap()),
+            Ok(text) => messages.push(serde_json::from_str(&text.text).unwrap()),
             Err(Slow) => return (messages, true),
         }
     }
@@ -63,7 +63,7 @@ fn drain(subscriber: &Subscriber) -> (Vec<Value>, bool) {
 }
 
 fn texts(subscriber: &Subscriber) -> Vec<String> {
-    std::iter::from_fn(|| subscriber.try_next()).map(|next| next.unwrap().to_string()).collect()
+    std::iter::from_fn(|| subscriber.try_next()).map(|next| next.unwrap().text.to_string()).collect()
 }
 
 fn kind(message: &Value) -> &str {
@@ -75,7 +75,7 @@ fn messages_are_on_the_wire_as_the_contract_has_them() {
     let hub = Hub::new();
     let subscriber = hub.subscriber();
     let session = "display-001;cam-001";
-    subscriber.subscribe(session, true);
+    subscriber.subscribe(session, crate::event::Wants { detections: true, after: None });
     hub.publish_state(session, State::Degraded, Some("the camera is \"down\"".into()));
     hub.publish_state(session, State::Running, None);
     hub.publish_result(session, "0a1b2c3d4e5f", result(12)).unwrap();
@@ -121,7 +121,7 @@ fn messages_are_on_the_wire_as_the_contract_has_them() {
 fn numbers_that_json_does_not_have_are_refused_and_the_frame_with_them() {
     let hub = Hub::new();
     let subscriber = hub.subscriber();
-    subscriber.subscribe("cam", true);
+    subscriber.subscribe("cam", crate::event::Wants { detections: true, after: None });
     let mut bad = result(1);
     bad.detections.as_mut().unwrap()[0].area.width = f32::NAN;
     assert!(matches!(hub.publish_result("cam", "d", bad), Err(BadResult::NotFinite { what: "box", .. })));
@@ -143,7 +143,7 @@ fn numbers_that_json_does_not_have_are_refused_and_the_frame_with_them() {
 fn a_frame_that_was_not_looked_at_has_events_alone() {
     let hub = Hub::new();
     let subscriber = hub.subscriber();
-    subscriber.subscribe("cam", true);
+    subscriber.subscribe("cam", crate::event::Wants { detections: true, after: None });
     let unseen = protocol::FrameResult { detections: None, ..result(1) };
     hub.publish_result("cam", "d", unseen).unwrap();
     assert_eq!(drain(&subscriber).0.iter().map(kind).collect::<Vec<_>>(), ["subscribed", "event"]);
@@ -153,7 +153,7 @@ fn a_frame_that_was_not_looked_at_has_events_alone() {
 fn a_slow_subscriber_gets_the_newest_detections_the_count_of_the_others_and_every_event() {
     let hub = Hub::new();
     let slow = hub.subscriber();
-    slow.subscribe("cam", true);
+    slow.subscribe("cam", crate::event::Wants { detections: true, after: None });
     let published = MAX_DETECTIONS as u64 + 44;
     for frame in 0..published {
         hub.publish_detections("cam", &found(frame));
@@ -179,7 +179,7 @@ fn a_slow_subscriber_gets_the_newest_detections_the_count_of_the_others_and_ever
 fn a_subscriber_that_never_reads_costs_a_bounded_amount_and_is_closed_by_events() {
     let hub = Hub::new();
     let never = hub.subscriber();
-    never.subscribe("cam", true);
+    never.subscribe("cam", crate::event::Wants { detections: true, after: None });
     for frame in 0..2_000 {
         hub.publish_detections("cam", &found(frame));
     }
@@ -198,7 +198,7 @@ fn a_subscriber_that_never_reads_costs_a_bounded_amount_and_is_closed_by_events(
     assert_eq!(drain(&never), (vec![], true));
     hub.publish_detections("cam", &found(1));
     never.send(&ServerMessage::Pong);
-    never.subscribe("cam", true);
+    never.subscribe("cam", crate::event::Wants { detections: true, after: None });
     assert_eq!(drain(&never), (vec![], true), "closed is closed");
     assert_eq!(hub.subscriber_count("cam"), 0);
 }
@@ -210,7 +210,7 @@ fn large_detections_are_bounded_by_bytes_over_all_sessions_and_counted_for_each(
     let mut large = found(0);
     large.detections[0].label = "x".repeat(1 << 20);
     for session in ["one", "two"] {
-        slow.subscribe(session, true);
+        slow.subscribe(session, crate::event::Wants { detections: true, after: None });
         (0..20).for_each(|_| hub.publish_detections(session, &large));
     }
     assert!(slow.waiting().1 <= MAX_BYTES + 1024);
@@ -236,8 +236,8 @@ fn large_detections_are_bounded_by_bytes_over_all_sessions_and_counted_for_each(
 fn a_slow_subscriber_takes_nothing_from_another() {
     let hub = Hub::new();
     let (slow, quick) = (hub.subscriber(), hub.subscriber());
-    slow.subscribe("cam", true);
-    quick.subscribe("cam", true);
+    slow.subscribe("cam", crate::event::Wants { detections: true, after: None });
+    quick.subscribe("cam", crate::event::Wants { detections: true, after: None });
     assert_eq!(drain(&quick).0.len(), 1);
     for frame in 0..2_000 {
         hub.publish_detections("cam", &found(frame));
@@ -254,7 +254,7 @@ fn a_slow_subscriber_takes_nothing_from_another() {
 fn nothing_of_a_session_follows_its_unsubscribed() {
     let hub = Hub::new();
     let subscriber = hub.subscriber();
-    subscriber.subscribe("cam", true);
+    subscriber.subscribe("cam", crate::event::Wants { detections: true, after: None });
     hub.publish_detections("cam", &found(1));
     hub.publish_event("cam", &happened());
     subscriber.unsubscribe("cam");
@@ -268,10 +268,10 @@ fn nothing_of_a_session_follows_its_unsubscribed() {
 fn who_wants_events_alone_gets_no_detections() {
     let hub = Hub::new();
     let subscriber = hub.subscriber();
-    subscriber.subscribe("cam", false);
+    subscriber.subscribe("cam", crate::event::Wants { detections: false, after: None });
     assert!(!hub.wants_detections("cam"));
     hub.publish_result("cam", "d", result(1)).unwrap();
-    subscriber.subscribe("cam", true);
+    subscriber.subscribe("cam", crate::event::Wants { detections: true, after: None });
     assert!(hub.wants_detections("cam"));
     hub.publish_result("cam", "d", result(2)).unwrap();
     let kinds: Vec<String> = drain(&subscriber).0.iter().map(|message| kind(message).to_owned()).collect();
@@ -284,7 +284,7 @@ fn subscribed_tells_the_present_state() {
     let hub = Hub::new();
     hub.publish_state("cam", State::Failed, Some("crash loop".into()));
     let subscriber = hub.subscriber();
-    subscriber.subscribe("cam", true);
+    subscriber.subscribe("cam", crate::event::Wants { detections: true, after: None });
     assert_eq!(drain(&subscriber).0[0]["state"], "failed");
 }
 
@@ -296,7 +296,7 @@ async fn the_count_of_subscribers_can_be_awaited_and_holds_count() {
     assert_eq!(*count.borrow(), 0);
     let hold = hub.hold("cam");
     let subscriber = hub.subscriber();
-    subscriber.subscribe("cam", true);
+    subscriber.subscribe("cam", crate::event::Wants { detections: true, after: None });
     drop(hold);
     count.wait_for(|count| *count == 1).await.unwrap();
     drop(subscriber);
@@ -307,7 +307,7 @@ async fn the_count_of_subscribers_can_be_awaited_and_holds_count() {
 async fn a_waiting_subscriber_is_woken_by_a_message_and_by_its_closing() {
     let hub = Hub::new();
     let subscriber = Arc::new(hub.subscriber());
-    subscriber.subscribe("cam", true);
+    subscriber.subscribe("cam", crate::event::Wants { detections: true, after: None });
     subscriber.next().await.unwrap();
     let waiting = tokio::spawn({
         let subscriber = Arc::clone(&subscriber);
@@ -315,7 +315,7 @@ async fn a_waiting_subscriber_is_woken_by_a_message_and_by_its_closing() {
     });
     tokio::task::yield_now().await;
     hub.publish_state("cam", State::Running, None);
-    assert!(waiting.await.unwrap().unwrap().contains("running"));
+    assert!(waiting.await.unwrap().unwrap().text.contains("running"));
     (0..=MAX_EVENTS).for_each(|_| hub.publish_state("cam", State::Running, None));
     assert_eq!(subscriber.next().await, Err(Slow));
 }
@@ -325,7 +325,8 @@ fn topics_of_sessions_that_never_were_go_with_their_last_subscriber() {
     let hub = Hub::new();
     let subscriber = hub.subscriber();
     for number in 0..100 {
-        subscriber.subscribe(&format!("session {number}"), true);
+        subscriber
+            .subscribe(&format!("session {number}"), crate::event::Wants { detections: true, after: None });
     }
     assert_eq!(hub.topics().len(), 100);
     drop(subscriber);
@@ -346,7 +347,7 @@ fn an_event_of_a_session_that_is_gone_is_told_to_nobody_and_leaves_nothing() {
     assert_eq!(hub.publish_event_if_alive("cam", &happened()), Some(1));
     assert_eq!(hub.publish_event("cam", &happened()), 2, "in the numbering of the session's events");
     let subscriber = hub.subscriber();
-    subscriber.subscribe("cam", true);
+    subscriber.subscribe("cam", crate::event::Wants { detections: true, after: None });
     hub.forget("cam");
     assert_eq!(hub.publish_event_if_alive("cam", &happened()), None);
     assert_eq!(drain(&subscriber).0.len(), 1, "subscribed alone");
@@ -357,7 +358,7 @@ fn the_hub_counts_who_listens_and_what_was_lost() {
     let hub = Hub::new();
     assert_eq!(hub.counts(), Counts::default());
     let (slow, other) = (hub.subscriber(), hub.subscriber());
-    slow.subscribe("cam", true);
+    slow.subscribe("cam", crate::event::Wants { detections: true, after: None });
     (0..MAX_DETECTIONS as u64 + 44).for_each(|frame| hub.publish_detections("cam", &found(frame)));
     assert_eq!(hub.counts(), Counts { subscribers: 2, missed: 44, closed: 0 });
     (0..=MAX_EVENTS).for_each(|_| hub.publish_state("cam", State::Running, None));
@@ -393,12 +394,12 @@ proptest! {
         let sessions = ["cam-a", "cam-b"];
         let hub = Hub::new();
         let subscriber = hub.subscriber();
-        sessions.iter().for_each(|session| subscriber.subscribe(session, true));
+        sessions.iter().for_each(|session| subscriber.subscribe(session, crate::event::Wants { detections: true, after: None }));
         let mut frames = [0u64; 2];
         let mut told: Vec<Value> = Vec::new();
         let read = |told: &mut Vec<Value>| match subscriber.try_next() {
             Some(next) => {
-                told.push(serde_json::from_str(&next.unwrap()).unwrap());
+                told.push(serde_json::from_str(&next.unwrap().text).unwrap());
                 true
             }
             None => false,

@@ -1,0 +1,81 @@
+//! Who may do what. Every request has a [`Caller`]; what a caller has no right to is denied.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+/// What somebody may be allowed to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// Look at the sessions that the caller [sees](Caller::sees), subscribe to them, ask their pipelines.
+    View,
+    /// Analyse single pictures.
+    Analyze,
+    /// Deploy, roll back, restart and end sessions, and make sessions on sources of the allow-list.
+    Operate,
+    /// Put components into the store.
+    Administer,
+}
+
+/// What a token stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// [`Right::View`] of named sessions or of all.
+    Viewer,
+    /// And [`Right::Analyze`], [`Right::Operate`].
+    Operator,
+    /// Everything.
+    Admin,
+}
+
+/// The sessions that somebody may know of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Every session, those included that will be made.
+    All,
+    /// These alone.
+    Named(BTreeSet<String>),
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The token's name in the config; "local" where the config has no tokens.
+    pub name: Arc<str>,
+    /// What the caller is.
+    pub role: Role,
+    /// What the caller sees.
+    pub scope: Scope,
+    /// Cancelled when the token is valid no more: what was opened with it is closed.
+    pub revoked: CancellationToken,
+}
+
+impl Caller {
+    /// Whoever reaches a host that has no tokens: such a host listens on loopback alone.
+    pub fn local() -> Self {
+        Self { name: "local".into(), role: Role::Admin, scope: Scope::All, revoked: CancellationToken::new() }
+    }
+
+    /// Whether the caller may do this at all.
+    pub fn may(&self, right: Right) -> bool {
+        match self.role {
+            Role::Viewer => right == Right::View,
+            Role::Operator => right <= Right::Operate,
+            Role::Admin => true,
+        }
+    }
+
+    /// Whether the caller may know of a session. Whoever may not gets the answer that a session has which does not exist.
+    pub fn sees(&self, session: &str) -> bool {
+        match &self.scope {
+            Scope::All => true,
+            Scope::Named(names) => names.contains(session),
+        }
+    }
+
+    /// Whether the caller sees every session, so that it may subscribe to `*`.
+    pub fn sees_all(&self) -> bool {
+        self.scope == Scope::All
+    }
+}
