@@ -229,6 +229,9 @@ async fn subscribe<C: Control>(request: Subscribe, subscriber: &Subscriber, stat
         message: &refused.message,
         session: Some(&session),
         cause: Some(refused.code),
+        after: None,
+        oldest: None,
+        newest: None,
     });
 }
 
@@ -246,7 +249,7 @@ async fn ask<C: Control>(
 }
 
 fn error(subscriber: &Subscriber, code: &str, message: &str, session: Option<&str>) {
-    subscriber.send(&ServerMessage::Error { code, message, session, cause: None });
+    subscriber.send(&ServerMessage::error(code, message, session));
 }
 
 fn text_message(text: &str) -> Message {
@@ -276,8 +279,8 @@ async fn farewell(
         while let Some(Ok(told)) = subscriber.try_next() {
             sink.feed(text_message(&told.text)).await?;
         }
-        let last = ServerMessage::Error { code, message, session: None, cause: None }.to_text();
-        sink.send(text_message(&last)).await?;
+        let last = ServerMessage::error(code, message, None).to_told();
+        sink.send(text_message(&last.text)).await?;
         sink.send(Message::Close(Some(CloseFrame { code: close, reason: Utf8Bytes::from(code) }))).await?;
     } else {
         sink.flush().await?;
