@@ -20,7 +20,7 @@ pub struct Hub {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     events: Events,
     // Locked before a topic's own lock where both are held, and never while a message is serialised.
@@ -88,7 +88,13 @@ struct Member {
 impl Hub {
     /// A hub without topics, whose events go to a journal that has no other hub.
     pub fn new(events: Events) -> Self {
-        let shared = Arc::new(Shared { events, ..Shared::default() });
+        let shared = Arc::new(Shared {
+            events,
+            topics: Mutex::default(),
+            subscribers: AtomicU64::new(0),
+            gone: AtomicU64::new(0),
+            losses: Arc::default(),
+        });
         let hub = Arc::downgrade(&shared);
         shared.events.deliver_to(Box::new(move |session, entry| deliver(&hub, session, entry)));
         Self { shared }
