@@ -100,7 +100,7 @@ impl Host {
         check_sandbox(&programs, config.session_processes.sandbox).await?;
         let offer = Offer::new(config)?;
         let journal = Journal::open(&config.store.directory)?;
-        let hub = Hub::new(crate::journal::events::Events::default());
+        let hub = Hub::new(journal.events().clone());
         let groups = control_groups();
         let inference = Inference::start(programs.inference.clone(), &offer.newest().1, config).await?;
         let sources = Sources::new(Settings::default());
