@@ -50,6 +50,11 @@ impl EventLane {
         !self.behind
     }
 
+    /// Whether the subscriber has read everything that was published.
+    pub(super) fn is_drained(&self) -> bool {
+        !self.behind && self.queued == 0
+    }
+
     /// Hears of an event, in order. True: it is to be queued. `full`: there is no room.
     pub(super) fn publish(&mut self, seq: u64, full: bool) -> bool {
         self.newest = seq;

@@ -196,7 +196,7 @@ impl Hub {
             // Another session may have been made under the name.
             if !inner.lives {
                 for member in inner.members.extract_if(|_, member| member.by_wildcard) {
-                    member.1.queue.leave(&topic.session);
+                    member.1.queue.end(&topic.session);
                 }
             }
             drop(inner);

@@ -82,6 +82,8 @@ struct Lane {
     missed: u64,
     /// None: the subscriber has not subscribed, or no more.
     events: Option<EventLane>,
+    /// Whether it is over when the subscriber has got what the journal has of it.
+    ending: bool,
 }
 
 impl Queue {
@@ -116,6 +118,7 @@ impl Queue {
         let mut waiting = self.lock();
         if !waiting.closed {
             let lane = waiting.lanes.entry(Arc::clone(session)).or_default();
+            lane.ending = false;
             match (&mut lane.events, after) {
                 // Subscribed again, and nothing is asked for twice.
                 (Some(_), None) => {}
@@ -195,6 +198,15 @@ impl Queue {
         waiting.lanes.remove(session);
     }
 
+    /// Forgets a session that is over as soon as the subscriber has got all of it.
+    pub(super) fn end(&self, session: &str) {
+        let mut waiting = self.lock();
+        if let Some(lane) = waiting.lanes.get_mut(session) {
+            lane.ending = true;
+        }
+        waiting.tidy(session);
+    }
+
     /// Waits until something may be there to take or to load. One reader: a permit that was stored before wakes it at once.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
@@ -257,6 +269,7 @@ impl Queue {
             for Entry { seq, body, .. } in page.events.get(taken.skip..).unwrap_or_default() {
                 waiting.add_event(&load.session, event(&load.session, *seq, body));
             }
+            waiting.tidy(&load.session);
         }
         drop(waiting);
         self.changed.notify_one();
@@ -305,6 +318,7 @@ impl Waiting {
                 if let Some(lane) = self.lanes.get_mut(&session).and_then(|lane| lane.events.as_mut()) {
                     lane.read();
                 }
+                self.tidy(&session);
             }
         }
         Some(told)
@@ -349,8 +363,11 @@ impl Waiting {
 
     /// Drops a lane that has nothing to remember.
     fn tidy(&mut self, session: &str) {
-        let idle = |lane: &Lane| lane.tickets.is_empty() && lane.missed == 0 && lane.events.is_none();
-        if self.lanes.get(session).is_some_and(idle) {
+        let Some(lane) = self.lanes.get_mut(session) else { return };
+        if lane.ending && lane.events.as_ref().is_some_and(EventLane::is_drained) {
+            lane.events = None;
+        }
+        if lane.tickets.is_empty() && lane.missed == 0 && lane.events.is_none() {
             self.lanes.remove(session);
         }
     }

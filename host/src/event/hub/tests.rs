@@ -426,6 +426,7 @@ async fn who_wants_events_alone_gets_no_detections() {
     subscriber.subscribe("cam", EVENTS);
     assert!(!hub.wants_detections("cam"));
     hub.publish_result("cam", "d", result(1)).await.unwrap();
+    hub.events().flush().await.unwrap();
     subscriber.subscribe("cam", ALL);
     assert!(hub.wants_detections("cam"));
     hub.publish_result("cam", "d", result(2)).await.unwrap();
@@ -546,6 +547,8 @@ proptest! {
     #[test]
     fn whatever_is_read_when_order_holds_and_every_loss_is_counted(steps in steps()) {
         let sessions = ["cam-a", "cam-b"];
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _within = runtime.enter();
         let hub = hub();
         let subscriber = hub.subscriber();
         sessions.iter().for_each(|session| subscriber.subscribe(session, ALL));
@@ -572,6 +575,7 @@ proptest! {
             }
             prop_assert!(subscriber.waiting().0 <= 2 * MAX_DETECTIONS + MAX_EVENTS);
         }
+        runtime.block_on(hub.events().flush()).unwrap();
         while read(&mut told) {}
         for (at, session) in sessions.iter().enumerate() {
             let (mut next_frame, mut next_seq) = (0, 1);
