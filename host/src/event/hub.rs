@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::convert::{self, BadResult};
 use super::queue::{Losses, Queue, Slow};
 use super::wire::{Detections, Event, ServerMessage, State};
+use crate::journal::events::Events;
 
 /// Where sessions publish and subscribers listen. Cheap to clone; all clones are one hub. Nothing here ever waits for a
 /// subscriber.
@@ -26,6 +27,7 @@ struct Shared {
     subscribers: AtomicU64,
     gone: AtomicU64,
     losses: Arc<Losses>,
+    events: Events,
 }
 
 /// How a hub stands.
@@ -68,6 +70,11 @@ impl Hub {
     /// A hub without topics.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The journal.
+    pub fn events(&self) -> &Events {
+        &self.shared.events
     }
 
     /// Publishes all that came of a frame: its detections, then its events. `deployment` says which one it was. What

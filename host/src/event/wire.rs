@@ -121,6 +121,15 @@ pub enum ServerMessage<'a> {
         /// Which of the causes of `code` it was, where it has several.
         #[serde(skip_serializing_if = "Option::is_none")]
         cause: Option<&'a str>,
+        /// The number that the client gave, where the error is about it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
+        /// The first event that is kept of the session, where the error is about it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        oldest: Option<u64>,
+        /// The session's last event, where the error is about it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        newest: Option<u64>,
     },
 }
 

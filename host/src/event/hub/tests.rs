@@ -81,12 +81,23 @@ fn messages_are_on_the_wire_as_the_contract_has_them() {
     hub.publish_result(session, "0a1b2c3d4e5f", result(12)).unwrap();
     subscriber.send(&ServerMessage::Pong);
     subscriber.send(&ServerMessage::Answer { session, id: Some(&json!(3)), answer: &json!({"count": 1}) });
-    subscriber.send(&ServerMessage::Error { code: "bad_json", message: "no", session: None, cause: None });
+    subscriber.send(&ServerMessage::Error {
+        code: "bad_json",
+        message: "no",
+        session: None,
+        cause: None,
+        after: None,
+        oldest: None,
+        newest: None,
+    });
     let refused = ServerMessage::Error {
         code: "session_refused",
         message: "full",
         session: Some(session),
         cause: Some("session_limit"),
+        after: None,
+        oldest: None,
+        newest: None,
     };
     subscriber.send(&refused);
     let mut told = texts(&subscriber);
