@@ -100,7 +100,7 @@ impl Host {
         check_sandbox(&programs, config.session_processes.sandbox).await?;
         let offer = Offer::new(config)?;
         let journal = Journal::open(&config.store.directory)?;
-        let hub = Hub::new();
+        let hub = Hub::new(journal.events().clone());
         let groups = control_groups();
         let inference = Inference::start(programs.inference.clone(), &offer.newest().1, config).await?;
         let sources = Sources::new(Settings::default());
@@ -145,8 +145,10 @@ impl Host {
         if tokio::join!(tokio::time::timeout(within, workers), self.server.stop()).0.is_err() {
             tracing::warn!("some workers did not end within {} s and are killed", within.as_secs());
         }
-        if let Err(error) = self.journal.flush().await {
-            tracing::error!("{error:#}");
+        for flushed in [self.journal.flush().await, self.journal.events().flush().await] {
+            if let Err(error) = flushed {
+                tracing::error!("{error:#}");
+            }
         }
         tracing::info!("stopped");
     }

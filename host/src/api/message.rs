@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::config::check_session_id;
+use crate::event::EVERY_SESSION;
 
 /// Longest message of a client in bytes: settings and commands are small, and a client that sends more is at fault.
 pub(super) const MAX_MESSAGE: usize = 64 << 10;
@@ -34,9 +35,6 @@ pub(super) struct Subscribe {
     pub(super) detections: bool,
     pub(super) after: Option<After>,
 }
-
-/// Whoever subscribes to this listens to every session.
-pub(super) const ALL: &str = "*";
 
 /// The last event that a client has.
 #[derive(Debug, PartialEq)]
@@ -146,7 +144,7 @@ impl ClientMessage {
                     }
                     _ => return Err("source and pipeline go together: both make a session".into()),
                 }
-                let all = subscribe.session == ALL;
+                let all = subscribe.session == EVERY_SESSION;
                 match &subscribe.after {
                     _ if all && subscribe.source.is_some() => {
                         return Err("\"*\" stands for all sessions; no session has this name".into());

@@ -17,13 +17,13 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Caller, Right};
-use super::message::{ALL, After, ClientMessage, MAX_MESSAGE, Subscribe};
+use super::message::{After, ClientMessage, MAX_MESSAGE, Subscribe};
 use super::problem::Problem;
 use super::rate::Bucket;
 use super::resume::{self, Refused};
 use super::websocket::{self, Fault, Incoming, Over, Receiver, Sender, Stuck};
 use super::{Control, Refusal, State};
-use crate::event::{ServerMessage, Subscriber, Wants};
+use crate::event::{EVERY_SESSION, ServerMessage, Subscriber, Wants};
 
 /// A message up to this size is answered with an error; beyond it, the connection is closed before it is read.
 const MAX_READ: usize = 2 * MAX_MESSAGE;
@@ -239,7 +239,7 @@ impl<C: Control> Client<C> {
         while let Some(waiting) = inbox.recv().await {
             let (request, _part) = *waiting;
             match request {
-                ClientMessage::Subscribe(request) if request.session == ALL => {
+                ClientMessage::Subscribe(request) if request.session == EVERY_SESSION => {
                     self.subscribe_all(request).await
                 }
                 ClientMessage::Subscribe(request) => self.subscribe(request).await,
@@ -325,15 +325,19 @@ impl<C: Control> Client<C> {
 
     async fn subscribe_all(&self, request: Subscribe) {
         if !self.caller.sees_all() {
-            return self.error("forbidden", "the token is for some sessions, not for all", Some(ALL));
+            return self.error(
+                "forbidden",
+                "the token is for some sessions, not for all",
+                Some(EVERY_SESSION),
+            );
         }
         let after = match request.after {
             Some(After::Each(each)) => each,
             Some(After::One(_)) | None => Default::default(),
         };
         match resume::check_each(&self.state, &after).await {
-            Ok(()) => self.subscriber.subscribe_all(request.detections, &after),
-            Err(refused) => self.refuse(&refused, ALL),
+            Ok(()) => self.subscriber.subscribe_all(request.detections, after),
+            Err(refused) => self.refuse(&refused, EVERY_SESSION),
         }
     }
 
@@ -393,7 +397,8 @@ impl<C: Control> Client<C> {
                     return;
                 }
             }
-            sender.text(&last_words(code, message), &self.state.squeezed);
+            let last = ServerMessage::error(code, message, None).to_told();
+            sender.text(&last.text, &self.state.squeezed);
         }
         sender.close(status, code);
         if sender.flush(patience).await.is_err() {
@@ -429,14 +434,7 @@ async fn ask<C: Control>(
 }
 
 fn error(subscriber: &Subscriber, code: &str, message: &str, session: Option<&str>) {
-    let (after, oldest, newest) = (None, None, None);
-    subscriber.send(&ServerMessage::Error { code, message, session, cause: None, after, oldest, newest });
-}
-
-/// The error that is told before the host ends something.
-pub(super) fn last_words(code: &str, message: &str) -> Arc<str> {
-    let (after, oldest, newest) = (None, None, None);
-    ServerMessage::Error { code, message, session: None, cause: None, after, oldest, newest }.to_text()
+    subscriber.send(&ServerMessage::error(code, message, session));
 }
 
 impl ClientMessage {

@@ -19,9 +19,9 @@ use tokio::time::timeout;
 use super::access::Caller;
 use super::problem::Problem;
 use super::resume::{self, Refused};
-use super::socket::{last_words, place};
+use super::socket::place;
 use super::{Control, Refusal, State};
-use crate::event::{Subscriber, Told, Wants};
+use crate::event::{ServerMessage, Subscriber, Told, Wants};
 
 /// What is written at once, the last message aside.
 const CHUNK: usize = 64 << 10;
@@ -94,11 +94,11 @@ async fn feed<C: Control>(
     chunks: &mpsc::Sender<Bytes>,
 ) {
     let timing = state.timing;
-    let last = loop {
+    let (code, message) = loop {
         let next = tokio::select! {
             biased;
-            () = state.stop.cancelled() => break last_words("shutting_down", "the host is stopping"),
-            () = caller.revoked.cancelled() => break last_words("token_revoked", "the token is valid no more"),
+            () = state.stop.cancelled() => break ("shutting_down", "the host is stopping".to_owned()),
+            () = caller.revoked.cancelled() => break ("token_revoked", "the token is valid no more".to_owned()),
             () = chunks.closed() => return,
             next = timeout(timing.ping, subscriber.next()) => next,
         };
@@ -124,16 +124,16 @@ async fn feed<C: Control>(
                 Ok(Err(_)) => return,
                 Err(_) => {
                     let message = format!("no message was taken for {} s", timing.send.as_secs_f32());
-                    break last_words("slow_subscriber", &message);
+                    break ("slow_subscriber", message);
                 }
             }
         }
         if let Some(message) = slow {
-            break last_words("slow_subscriber", &message);
+            break ("slow_subscriber", message);
         }
     };
     let mut text = String::new();
-    put(&mut text, &Told { kind: "error", seq: None, text: last });
+    put(&mut text, &ServerMessage::error(code, &message, None).to_told());
     // Whoever does not listen to the farewell is not waited for.
     let _ = timeout(timing.farewell, chunks.send(text.into())).await;
 }
