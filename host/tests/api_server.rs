@@ -381,7 +381,7 @@ async fn what_a_client_gets_wrong_is_told_by_code_and_the_socket_stays() {
         (json!({"type": "dance", "session": "a"}).to_string(), "unknown_type", Some("a")),
         (json!({"type": "subscribe", "session": "a", "sauce": "x"}).to_string(), "bad_message", Some("a")),
         (json!({"type": "subscribe", "session": "nobody"}).to_string(), "unknown_session", Some("nobody")),
-        (json!({"type": "subscribe", "session": NAME, "after": 3}).to_string(), "not_available", Some(NAME)),
+        (json!({"type": "subscribe", "session": NAME, "after": 3}).to_string(), "after_ahead", Some(NAME)),
         (
             json!({"type": "command", "session": "nobody", "command": {}}).to_string(),
             "unknown_session",
