@@ -6,6 +6,7 @@ pub mod access;
 mod analyze;
 mod body;
 mod deployments;
+mod documents;
 mod jobs;
 mod message;
 mod models;
@@ -220,6 +221,8 @@ fn router<C: Control + Deployments>(state: State<C>) -> Router {
         .route("/healthz", get(rest::health))
         .route("/readyz", get(rest::ready))
         .route("/metrics", get(rest::metrics))
+        .route("/openapi.json", get(documents::openapi))
+        .route("/asyncapi.json", get(documents::asyncapi))
         .route("/v1/sessions", get(rest::sessions))
         .route("/v1/sessions/{id}", get(rest::session).delete(rest::stop))
         .route("/v1/sessions/{id}/restart", post(rest::restart))
