@@ -157,6 +157,7 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
         models: document.models,
         logs: document.logs,
         store: document.store,
+        events: document.events,
         subscriptions: document.subscriptions,
         deploy: document.deploy,
         analyze: document.analyze,

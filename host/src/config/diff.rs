@@ -62,6 +62,7 @@ pub fn in_force(running: &Config, wanted: Config) -> Config {
         logs: _,
         store: _,
         analyze: _,
+        events,
         deploy,
         subscriptions,
         alerts,
@@ -73,6 +74,7 @@ pub fn in_force(running: &Config, wanted: Config) -> Config {
         server: Server { listen, tls, ..server },
         session_processes: SessionProcesses { log_rotation, ..session_processes },
         resource_limits,
+        events,
         deploy,
         subscriptions,
         alerts,
@@ -91,6 +93,7 @@ fn as_json(config: &Config) -> Value {
         models,
         logs,
         store,
+        events,
         deploy,
         analyze,
         subscriptions,
@@ -105,6 +108,7 @@ fn as_json(config: &Config) -> Value {
         "models": models,
         "logs": logs,
         "store": store,
+        "events": events,
         "deploy": deploy,
         "analyze": analyze,
         "subscriptions": subscriptions,
@@ -264,13 +268,15 @@ mod tests {
              [session_processes.log_rotation]\nbackup_count = 1\n\
              [resource_limits]\ncall_cpu_ms = 500\ncpu_percent = 100\n\
              [inference]\nthreads = 3\n[models]\ndirectory = \"m\"\n[logs]\ndirectory = \"l\"\n\
-             [store]\ndirectory = \"d\"\n[analyze]\nworkers = 2\n[subscriptions]\ngrace_s = 1\n[alerts]\nno_results_s = 1\n",
+             [store]\ndirectory = \"d\"\n[events]\nkeep_mb = 5\n\
+             [analyze]\nworkers = 2\n[subscriptions]\ngrace_s = 1\n[alerts]\nno_results_s = 1\n",
         );
         let changes = sections(&Config::default(), &new);
         assert_eq!(
             changes[&Effect::Now],
             [
                 "alerts.no_results_s",
+                "events.keep_mb",
                 "server.origins",
                 "server.requests_per_second",
                 "session_processes.max_concurrent_sessions",

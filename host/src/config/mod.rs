@@ -52,6 +52,8 @@ pub struct Config {
     pub logs: Logs,
     /// What the host keeps.
     pub store: Store,
+    /// How much of the events is kept.
+    pub events: Events,
     /// Sessions that subscribers make.
     pub subscriptions: Subscriptions,
     /// Changing the pipeline of a running session.
@@ -395,6 +397,33 @@ impl Default for Store {
     }
 }
 
+/// How much of the events is kept, and for how long. 0: no bound.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// Hours after which an event goes.
+    pub keep_hours: u64,
+    /// Size of the events' file in MiB at which the oldest go, of the sessions that have most.
+    pub keep_mb: u64,
+    /// Hours after which an attachment goes.
+    pub attachments_hours: u64,
+    /// Size of all attachments in MiB at which the oldest go, of the sessions that have most.
+    pub attachments_mb: u64,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            keep_hours: 720,
+            // Some two million events with a detection each.
+            keep_mb: 1024,
+            attachments_hours: 168,
+            // Some hundred thousand crops of persons.
+            attachments_mb: 2048,
+        }
+    }
+}
+
 /// Sessions that subscribers make.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -668,6 +697,7 @@ struct Document {
     models: Models,
     logs: Logs,
     store: Store,
+    events: Events,
     redis: Option<Redis>,
     subscriptions: Subscriptions,
     deploy: Deploy,

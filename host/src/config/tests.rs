@@ -62,6 +62,7 @@ fn the_schema_and_the_types_have_the_same_keys() {
         models: Models::default(),
         logs: Logs::default(),
         store: Store::default(),
+        events: Events::default(),
         redis: Some(Redis { url: "redis://localhost".into() }),
         subscriptions: Subscriptions::default(),
         deploy: Deploy::default(),
