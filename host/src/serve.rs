@@ -133,7 +133,7 @@ impl Host {
         };
         let server = Server::start(listener, hub, control, Timing::default(), config_in_force)?;
         server.set_ready();
-        tracing::info!("listening on http://{}", server.address());
+        tracing::info!("listening on {}://{}", server.scheme(), server.address());
         Ok(Self { sessions, deployer, journal, analyses, server, offering, deploying })
     }
 

@@ -7,7 +7,9 @@ use ocelli_protocol::key::TrustedKey;
 use super::error::Problem;
 use super::source::Source;
 use super::tree::Node;
-use super::{Camera, CameraTable, Config, Device, Document, Role, Signatures, TokenHash, WebOrigin};
+use super::{
+    Camera, CameraTable, Config, Device, Document, Role, Signatures, SourcePattern, TokenHash, WebOrigin,
+};
 
 /// What callers are called where there are no tokens.
 pub const LOCAL: &str = "local";
@@ -206,6 +208,7 @@ pub(super) fn untyped(tree: &Node, error: &serde_json::Error) -> Vec<Problem> {
         text.parse::<jiff::Timestamp>().is_err().then_some(message)
     });
     check(each("server.origins", ""), |text| text.parse::<WebOrigin>().err());
+    check(each("subscriptions.sources", ""), |text| text.parse::<SourcePattern>().err());
     let devices = each("inference.models", ".device").into_iter().chain(["inference.device".into()]);
     check(devices.collect(), |text| text.parse::<Device>().err());
     if problems.is_empty() {

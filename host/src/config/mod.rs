@@ -5,6 +5,7 @@
 //! tree is checked against the committed schema (keys, types, ranges, choices), and what a schema cannot say is checked
 //! on the typed values (camera names, addresses, what this version does not have).
 
+mod allow;
 mod check;
 pub mod diff;
 mod error;
@@ -21,6 +22,7 @@ use ocelli_protocol::worker::Decode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use allow::SourcePattern;
 pub use check::{LOCAL, MAX_ID_BYTES, check_session_id, check_token_name};
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::SCHEMA;
@@ -430,13 +432,13 @@ impl Default for Events {
 pub struct Subscriptions {
     /// Seconds that such a session lives on when its last subscriber has gone.
     pub grace_s: u64,
-    /// What a source that a subscriber names may begin with; empty: subscribers make no sessions.
-    pub sources: Vec<String>,
+    /// The sources that a subscriber may name; empty: subscribers make no sessions.
+    pub sources: Vec<SourcePattern>,
 }
 
 impl Default for Subscriptions {
     fn default() -> Self {
-        Self { grace_s: 10, sources: vec!["rtsp://".into()] }
+        Self { grace_s: 10, sources: Vec::new() }
     }
 }
 
