@@ -23,6 +23,7 @@ use crate::inference::{Inference, Status};
 use crate::journal::Journal;
 use crate::monitor::Monitor;
 use crate::offer::{Changes, Offer};
+use crate::redis::Redis;
 use crate::reload::Reloads;
 use crate::session::{
     CONTROL_GROUPS_REMEDY, ControlGroups, Programs, SessionError, SessionStatus, Sessions, check_sandbox,
@@ -105,8 +106,17 @@ impl Host {
         let inference = Inference::start(programs.inference.clone(), &offer.newest().1, config).await?;
         let sources = Sources::new(Settings::default());
         let compiler = programs.compile.clone();
-        let sessions =
-            Sessions::new(programs, sources, inference.clone(), hub.clone(), journal.clone(), groups, config);
+        let redis = Redis::new(config.redis.clone());
+        let sessions = Sessions::new(
+            programs,
+            sources,
+            inference.clone(),
+            hub.clone(),
+            journal.clone(),
+            redis.clone(),
+            groups,
+            config,
+        );
         let deployer =
             Deployer::new(sessions.clone(), hub.clone(), journal.clone(), &compiler, config).await?;
         let workers = Workers::new(&sessions, deployer.clone(), config.analyze.timeout_ms);
@@ -118,6 +128,7 @@ impl Host {
             deployer.clone(),
             inference.clone(),
             hub.clone(),
+            redis,
             telemetry::lost_lines,
         );
         deployer.start_configured().await;

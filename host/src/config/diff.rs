@@ -61,6 +61,7 @@ pub fn in_force(running: &Config, wanted: Config) -> Config {
         logs: _,
         store: _,
         analyze: _,
+        redis,
         deploy,
         subscriptions,
         alerts,
@@ -70,6 +71,7 @@ pub fn in_force(running: &Config, wanted: Config) -> Config {
     Config {
         session_processes: SessionProcesses { log_rotation, ..session_processes },
         resource_limits,
+        redis,
         deploy,
         subscriptions,
         alerts,
@@ -88,6 +90,7 @@ fn as_json(config: &Config) -> Value {
         models,
         logs,
         store,
+        redis,
         deploy,
         analyze,
         subscriptions,
@@ -102,6 +105,7 @@ fn as_json(config: &Config) -> Value {
         "models": models,
         "logs": logs,
         "store": store,
+        "redis": redis,
         "deploy": deploy,
         "analyze": analyze,
         "subscriptions": subscriptions,
@@ -183,6 +187,9 @@ fn differing_keys(old: &Camera, new: &Camera) -> Vec<String> {
     if old.priority != new.priority {
         keys.push("priority".into());
     }
+    if old.redis_prefix != new.redis_prefix {
+        keys.push("redis_prefix".into());
+    }
     keys
 }
 
@@ -260,13 +267,14 @@ mod tests {
              [session_processes.log_rotation]\nbackup_count = 1\n\
              [resource_limits]\ncall_cpu_ms = 500\ncpu_percent = 100\n\
              [inference]\nthreads = 3\n[models]\ndirectory = \"m\"\n[logs]\ndirectory = \"l\"\n\
-             [store]\ndirectory = \"d\"\n[analyze]\nworkers = 2\n[subscriptions]\ngrace_s = 1\n[alerts]\nno_results_s = 1\n",
+             [store]\ndirectory = \"d\"\n[redis]\nurl = \"redis://h\"\n[analyze]\nworkers = 2\n[subscriptions]\ngrace_s = 1\n[alerts]\nno_results_s = 1\n",
         );
         let changes = sections(&Config::default(), &new);
         assert_eq!(
             changes[&Effect::Now],
             [
                 "alerts.no_results_s",
+                "redis",
                 "session_processes.max_concurrent_sessions",
                 "session_processes.process_cleanup_timeout",
                 "subscriptions.grace_s"
@@ -310,6 +318,7 @@ mod tests {
             settings: score.map(|score| ("score".to_owned(), Value::from(score))).into_iter().collect(),
             decode: Default::default(),
             priority: Default::default(),
+            redis_prefix: None,
         })
     }
 
