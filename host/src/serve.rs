@@ -82,6 +82,8 @@ struct Host {
     offering: JoinHandle<()>,
     /// Deploys pipelines whose files have changed.
     deploying: JoinHandle<()>,
+    /// Writes events to Redis.
+    writing: JoinHandle<()>,
 }
 
 impl Host {
@@ -101,7 +103,7 @@ impl Host {
         check_sandbox(&programs, config.session_processes.sandbox).await?;
         let offer = Offer::new(config)?;
         let journal = Journal::open(&config.store.directory)?;
-        let hub = Hub::new();
+        let hub = Hub::new(journal.events().clone());
         let groups = control_groups();
         let inference = Inference::start(programs.inference.clone(), &offer.newest().1, config).await?;
         let sources = Sources::new(Settings::default());
@@ -128,9 +130,10 @@ impl Host {
             deployer.clone(),
             inference.clone(),
             hub.clone(),
-            redis,
+            redis.clone(),
             telemetry::lost_lines,
         );
+        let writing = redis.write(journal.events().clone());
         deployer.start_configured().await;
         let deploying = tokio::spawn(deployer.clone().watch_pipelines());
         // Whoever connected before waits until here: a client that is answered finds every configured session.
@@ -144,7 +147,7 @@ impl Host {
         let server = Server::start(listener, hub, control, Timing::default())?;
         server.set_ready();
         tracing::info!("listening on http://{}", server.address());
-        Ok(Self { sessions, deployer, journal, analyses, server, offering, deploying })
+        Ok(Self { sessions, deployer, journal, analyses, server, offering, deploying, writing })
     }
 
     async fn stop(self, within: Duration) {
@@ -156,8 +159,12 @@ impl Host {
         if tokio::join!(tokio::time::timeout(within, workers), self.server.stop()).0.is_err() {
             tracing::warn!("some workers did not end within {} s and are killed", within.as_secs());
         }
-        if let Err(error) = self.journal.flush().await {
-            tracing::error!("{error:#}");
+        // What it has not written it writes after the next start.
+        self.writing.abort();
+        for flushed in [self.journal.flush().await, self.journal.events().flush().await] {
+            if let Err(error) = flushed {
+                tracing::error!("{error:#}");
+            }
         }
         tracing::info!("stopped");
     }

@@ -6,13 +6,18 @@ pub mod access;
 mod analyze;
 mod body;
 mod deployments;
+mod documents;
 mod jobs;
 mod message;
 mod models;
 mod origin;
 mod problem;
+mod rate;
 mod rest;
+mod resume;
 mod socket;
+mod stream;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,7 +41,7 @@ use crate::event::Hub;
 
 pub use deployments::Deployments;
 
-/// WebSockets at the same time, far beyond the displays of a site; each holds a file descriptor and up to
+/// WebSockets and streams at the same time, far beyond the displays of a site; each holds a file descriptor and up to
 /// 2 x [`MAX_BYTES`](crate::event::MAX_BYTES) of messages.
 const MAX_SOCKETS: usize = 4096;
 
@@ -108,6 +113,8 @@ pub struct Timing {
     pub silence: Duration,
     /// A client that takes not a byte of a message for this long does not read.
     pub send: Duration,
+    /// From the first byte of a client's message to its last.
+    pub message: Duration,
     /// For the last message, the closing handshake, and requests under way when the host stops.
     pub farewell: Duration,
 }
@@ -120,6 +127,7 @@ impl Default for Timing {
             ping: Duration::from_secs(15),
             silence: Duration::from_secs(45),
             send: Duration::from_secs(20),
+            message: Duration::from_secs(30),
             farewell: Duration::from_secs(2),
         }
     }
@@ -132,7 +140,9 @@ struct State<C> {
     timing: Timing,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
+    /// WebSockets and streams that may yet be opened.
     sockets: Arc<Semaphore>,
+    squeezed: websocket::Squeezed,
     /// Components that are read from clients.
     uploads: Semaphore,
     tasks: TaskTracker,
@@ -167,6 +177,7 @@ impl Server {
             ready: Arc::clone(&ready),
             stop: stop.clone(),
             sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
+            squeezed: websocket::Squeezed::default(),
             uploads: Semaphore::new(deployments::MAX_UPLOADS),
             tasks: tasks.clone(),
         };
@@ -210,6 +221,8 @@ fn router<C: Control + Deployments>(state: State<C>) -> Router {
         .route("/healthz", get(rest::health))
         .route("/readyz", get(rest::ready))
         .route("/metrics", get(rest::metrics))
+        .route("/openapi.json", get(documents::openapi))
+        .route("/asyncapi.json", get(documents::asyncapi))
         .route("/v1/sessions", get(rest::sessions))
         .route("/v1/sessions/{id}", get(rest::session).delete(rest::stop))
         .route("/v1/sessions/{id}/restart", post(rest::restart))
@@ -222,9 +235,11 @@ fn router<C: Control + Deployments>(state: State<C>) -> Router {
         .route("/v1/analyze/{pipeline}", post(analyze::analyze).layer(pictures))
         .route("/v1/jobs", get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
+        .route("/v1/sessions/{id}/stream", get(stream::open))
         .route("/v1/ws", get(socket::open))
         .fallback(rest::no_such_path)
         .method_not_allowed_fallback(rest::no_such_method)
         .layer(axum::middleware::from_fn(origin::check))
+        .layer(axum::Extension(access::Caller::local()))
         .with_state(Arc::new(state))
 }

@@ -143,9 +143,15 @@ impl Exposition {
         out.gauge("subscribers", "Connected subscribers", None, bare(self.hub.subscribers))?;
         out.counter(
             "subscribers_closed",
-            "Subscribers that were closed because they did not read their events",
+            "Subscribers that were closed because they did not read what they were told",
             None,
             bare(self.hub.closed),
+        )?;
+        out.counter(
+            "subscribers_fell_behind",
+            "How often a subscriber was too slow for a session's events and went on from the journal",
+            None,
+            bare(self.hub.fell_behind),
         )?;
         out.counter(
             "detections_missed",

@@ -1,14 +1,15 @@
 //! Events as Redis gets them.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use ::redis::{Pipeline, cmd};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::resume::Ids;
 use crate::config;
+use crate::event::event_told;
 use crate::journal::events::Entry;
 
 /// Kind of the entry that stands for events that the journal had deleted before Redis had them.
@@ -36,19 +37,14 @@ pub(super) struct Outgoing<'a> {
     entry: &'a Entry,
     head: Head,
     /// The event as subscribers get it.
-    message: String,
+    message: Arc<str>,
 }
 
 impl<'a> Outgoing<'a> {
     /// Of a session. The journal keeps JSON objects: an error means that its file was changed.
     pub(super) fn new(session: &str, entry: &'a Entry) -> serde_json::Result<Self> {
         let head: Head = serde_json::from_str(&entry.body)?;
-        let members = entry.body.trim_start().strip_prefix('{').unwrap_or_default();
-        let comma = if members.trim_start().starts_with('}') { "" } else { "," };
-        let session = Value::from(session);
-        let message =
-            format!("{{\"type\":\"event\",\"session\":{session},\"seq\":{}{comma}{members}", entry.seq);
-        Ok(Self { entry, head, message })
+        Ok(Self { entry, head, message: event_told(session, entry.seq, &entry.body).text })
     }
 
     /// The pictures that it names.
@@ -124,10 +120,10 @@ impl<'a> Batch<'a> {
         let Outgoing { entry, head, message } = event;
         let mut add = self.add((entry.seq, 0));
         add.arg("seq").arg(entry.seq).arg("kind").arg(&*entry.kind).arg("time").arg(&head.time);
-        add.arg("deployment").arg(&head.deployment).arg("event").arg(message);
+        add.arg("deployment").arg(&head.deployment).arg("event").arg(&**message);
         self.commands.add_command(add);
         if publish {
-            self.commands.add_command(cmd("PUBLISH").arg(&self.key).arg(message).to_owned());
+            self.commands.add_command(cmd("PUBLISH").arg(&self.key).arg(&**message).to_owned());
         }
         self.bytes += event.bytes();
     }
@@ -168,14 +164,11 @@ mod tests {
     fn the_message_is_what_subscribers_get() {
         let entry = entry(7, r#"{"time":"t","kind":"k","deployment":"d","data":{}}"#);
         let outgoing = Outgoing::new("a \"b\"", &entry).unwrap();
-        let message: Value = serde_json::from_str(&outgoing.message).unwrap();
+        let message: serde_json::Value = serde_json::from_str(&outgoing.message).unwrap();
         let expected = serde_json::json!({
             "type": "event", "session": "a \"b\"", "seq": 7, "time": "t", "kind": "k", "deployment": "d", "data": {},
         });
         assert_eq!(message, expected);
-        let empty = self::entry(1, "{}");
-        let message = Outgoing::new("a", &empty).unwrap().message;
-        assert_eq!(message, r#"{"type":"event","session":"a","seq":1}"#);
     }
 
     #[test]
