@@ -34,11 +34,13 @@ struct Settings {
     keep: bool,
     /// Whether each of these events has a picture of the first object.
     attach: bool,
+    /// Whether each of these events is counted in Redis, too: its data says what came of it.
+    redis: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { every: 25, keep: false, attach: false }
+        Self { every: 25, keep: false, attach: false, redis: false }
     }
 }
 
@@ -90,7 +92,7 @@ impl Pipeline for Changeling {
             settings_schema: json!({
                 "type": "object",
                 "properties": {"every": {"type": "integer", "minimum": 1}, "keep": {"type": "boolean"},
-                    "attach": {"type": "boolean"}},
+                    "attach": {"type": "boolean"}, "redis": {"type": "boolean"}},
                 "additionalProperties": false,
             })
             .to_string(),
@@ -138,8 +140,13 @@ impl Pipeline for Changeling {
                 Bucket::open("changeling")?.increment("counted", 1)?;
             }
             let attachments = self.pictures(frame, &detections)?;
-            let data = self.state.report().to_string();
-            events.push(Event { data, attachments, ..Event::new("counted") });
+            let mut data = self.state.report();
+            if self.settings.redis {
+                let counted = Bucket::open("redis").and_then(|bucket| bucket.increment("counted", 1));
+                data["redis"] =
+                    counted.map_or_else(|error| json!(error.to_string()), |counted| json!(counted));
+            }
+            events.push(Event { data: data.to_string(), attachments, ..Event::new("counted") });
         }
         Ok(Output { detections: Some(detections), events })
     }
