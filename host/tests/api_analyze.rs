@@ -139,6 +139,7 @@ impl Host {
             Hub::new(ocelli::journal::events::Events::default()),
             operator,
             Timing::default(),
+            support::defaults(),
         )
         .unwrap();
         Self { server, analyses, doubles }

@@ -205,6 +205,7 @@ impl Host {
             Hub::new(ocelli::journal::events::Events::default()),
             double.clone(),
             Timing::default(),
+            support::defaults(),
         )
         .unwrap();
         Self { server, double }

@@ -4,10 +4,14 @@
 
 pub mod access;
 mod analyze;
+mod audit;
 mod body;
 mod deployments;
 mod documents;
+mod gate;
 mod jobs;
+mod keys;
+mod limits;
 mod message;
 mod models;
 mod origin;
@@ -15,8 +19,11 @@ mod problem;
 mod rate;
 mod rest;
 mod resume;
+mod routes;
+mod server;
 mod socket;
 mod stream;
+mod tls;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -24,22 +31,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post, put};
-use axum::serve::ListenerExt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::analyze::Analyses;
+use crate::config::Config;
 use crate::event::Hub;
 
 pub use deployments::Deployments;
+use gate::Gate;
+use server::Connections;
 
 /// WebSockets and streams at the same time, far beyond the displays of a site; each holds a file descriptor and up to
 /// 2 x [`MAX_BYTES`](crate::event::MAX_BYTES) of messages.
@@ -55,6 +61,9 @@ pub trait Control: Clone + Send + Sync + 'static {
 
     /// All sessions, sorted by name.
     fn sessions(&self) -> Vec<Self::Status>;
+
+    /// The name of a session that is shown.
+    fn id(status: &Self::Status) -> &str;
 
     /// One session.
     fn session(&self, id: &str) -> Option<Self::Status>;
@@ -152,22 +161,43 @@ struct State<C> {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    secure: bool,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
     tasks: TaskTracker,
     timing: Timing,
-    serving: JoinHandle<std::io::Result<()>>,
+    /// Takes connections, follows who gets in and the certificate.
+    running: JoinSet<()>,
+    connections: TaskTracker,
+    abort: CancellationToken,
 }
 
 impl Server {
-    /// Answers on a bound address from now on; `/readyz` only once [`set_ready`](Self::set_ready) was called.
+    /// Answers on a bound address from now on; `/readyz` only once [`set_ready`](Self::set_ready) was called. Of the config
+    /// it is the `[server]` section that counts, as it changes.
+    ///
+    /// # Errors
+    /// Certificate or key cannot be used.
     pub fn start<C: Control + Deployments>(
         listener: TcpListener,
         hub: Hub,
         control: C,
         timing: Timing,
-    ) -> std::io::Result<Self> {
+        config: watch::Receiver<Arc<Config>>,
+    ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
+        let mut running = JoinSet::new();
+        let files = config.borrow().server.tls.clone();
+        let tls = match files {
+            None => None,
+            Some(files) => {
+                let (current, followed) = watch::channel(tls::load(&files)?);
+                running.spawn(tls::follow(files, current));
+                Some(followed)
+            }
+        };
+        let gate = Arc::new(Gate::new(config.clone(), address.ip().to_canonical().is_loopback()));
+        running.spawn(Arc::clone(&gate.keys).follow(config.clone()));
         let (ready, stop, tasks) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), TaskTracker::new());
         let state = State {
@@ -181,14 +211,23 @@ impl Server {
             uploads: Semaphore::new(deployments::MAX_UPLOADS),
             tasks: tasks.clone(),
         };
-        let listener = listener.tap_io(|connection| {
-            // A small message waits for no other. Where this fails the connection is gone already.
-            let _ = connection.set_nodelay(true);
-        });
-        let serving =
-            axum::serve(listener, router(state)).with_graceful_shutdown(stop.clone().cancelled_owned());
-        let serving = tokio::spawn(serving.into_future());
-        Ok(Self { address, ready, stop, tasks, timing, serving })
+        let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
+        let secure = tls.is_some();
+        let serving = Connections {
+            router: routes::router(state, &gate),
+            config,
+            tls,
+            stop: stop.clone(),
+            abort: abort.clone(),
+            tasks: connections.clone(),
+        };
+        running.spawn(serving.serve(listener));
+        Ok(Self { address, secure, ready, stop, tasks, timing, running, connections, abort })
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
     }
 
     /// Where it listens.
@@ -203,43 +242,15 @@ impl Server {
 
     /// Takes no more requests, tells every subscriber that the host stops, and returns when they are gone or the time
     /// for a farewell is over.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.stop.cancel();
+        self.running.shutdown().await;
         self.tasks.close();
+        self.connections.close();
         // A socket bounds its own farewell; requests under way get as much time.
-        let mut serving = self.serving;
-        let under_way = tokio::time::timeout(self.timing.farewell, &mut serving);
+        let under_way = tokio::time::timeout(self.timing.farewell, self.connections.wait());
         if tokio::join!(under_way, self.tasks.wait()).0.is_err() {
-            serving.abort();
+            self.abort.cancel();
         }
     }
-}
-
-fn router<C: Control + Deployments>(state: State<C>) -> Router {
-    let pictures = DefaultBodyLimit::max(analyze::longest_body(state.control.analyses().bounds()));
-    Router::new()
-        .route("/healthz", get(rest::health))
-        .route("/readyz", get(rest::ready))
-        .route("/metrics", get(rest::metrics))
-        .route("/openapi.json", get(documents::openapi))
-        .route("/asyncapi.json", get(documents::asyncapi))
-        .route("/v1/sessions", get(rest::sessions))
-        .route("/v1/sessions/{id}", get(rest::session).delete(rest::stop))
-        .route("/v1/sessions/{id}/restart", post(rest::restart))
-        .route("/v1/sessions/{id}/pipeline", put(deployments::deploy))
-        .route("/v1/sessions/{id}/rollback", post(deployments::rollback))
-        .route("/v1/sessions/{id}/deployments", get(deployments::list))
-        .route("/v1/pipelines", get(deployments::pipelines))
-        .route("/v1/pipelines/{name}", put(deployments::keep))
-        .route("/v1/models", get(models::list))
-        .route("/v1/analyze/{pipeline}", post(analyze::analyze).layer(pictures))
-        .route("/v1/jobs", get(jobs::list))
-        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
-        .route("/v1/sessions/{id}/stream", get(stream::open))
-        .route("/v1/ws", get(socket::open))
-        .fallback(rest::no_such_path)
-        .method_not_allowed_fallback(rest::no_such_method)
-        .layer(axum::middleware::from_fn(origin::check))
-        .layer(axum::Extension(access::Caller::local()))
-        .with_state(Arc::new(state))
 }

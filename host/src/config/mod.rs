@@ -5,15 +5,17 @@
 //! tree is checked against the committed schema (keys, types, ranges, choices), and what a schema cannot say is checked
 //! on the typed values (camera names, addresses, what this version does not have).
 
+mod allow;
 mod check;
 pub mod diff;
 mod error;
+mod redis;
 mod schema;
+mod server;
 pub mod source;
 mod tree;
 mod watch;
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ocelli_protocol::inference::{Device, Priority};
@@ -21,9 +23,12 @@ use ocelli_protocol::worker::Decode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use check::{MAX_ID_BYTES, check_session_id};
+pub use allow::SourcePattern;
+pub use check::{LOCAL, MAX_ID_BYTES, check_session_id, check_token_name};
 pub use error::{ConfigError, Origin, Problem};
+pub use redis::Redis;
 pub use schema::SCHEMA;
+pub use server::{Role, Server, Tls, Token, TokenHash, WebOrigin};
 pub use watch::Watch;
 pub(crate) use watch::{BETWEEN_LOOKS, Look, Settling};
 
@@ -53,6 +58,8 @@ pub struct Config {
     pub store: Store,
     /// Where events go besides; none: nowhere.
     pub redis: Option<Redis>,
+    /// How much of the events is kept.
+    pub events: Events,
     /// Sessions that subscribers make.
     pub subscriptions: Subscriptions,
     /// Changing the pipeline of a running session.
@@ -63,20 +70,6 @@ pub struct Config {
     pub alerts: Alerts,
     /// Sessions that are always on.
     pub cameras: Vec<Camera>,
-}
-
-/// The HTTP and WebSocket API.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Server {
-    /// Always a loopback address in this version.
-    pub listen: SocketAddr,
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8001)) }
-    }
 }
 
 /// The worker processes, one for each session.
@@ -304,7 +297,7 @@ mod text {
         to.serialize_str(&value.to_string())
     }
 
-    pub(super) fn deserialize<'de, T: std::str::FromStr<Err = String>, D: Deserializer<'de>>(
+    pub(super) fn deserialize<'de, T: std::str::FromStr<Err: std::fmt::Display>, D: Deserializer<'de>>(
         from: D,
     ) -> Result<T, D::Error> {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
@@ -319,7 +312,7 @@ mod optional_text {
         value.as_ref().map(ToString::to_string).serialize(to)
     }
 
-    pub(super) fn deserialize<'de, T: std::str::FromStr<Err = String>, D: Deserializer<'de>>(
+    pub(super) fn deserialize<'de, T: std::str::FromStr<Err: std::fmt::Display>, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<T>, D::Error> {
         let text = Option::<String>::deserialize(from)?;
@@ -410,56 +403,31 @@ impl Default for Store {
     }
 }
 
-/// The Redis that events are written to. Without `Debug` of its address, which holds credentials.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Redis {
-    /// `redis://USER:PASSWORD@HOST:PORT/DATABASE`; `rediss` for TLS.
-    pub url: String,
-    /// What every key that the host makes begins with.
-    #[serde(default = "redis_prefix")]
-    pub prefix: String,
-    /// Events that the stream of a session keeps, or a little more.
-    #[serde(default = "redis_stream_length")]
-    pub stream_length: u64,
-    /// Whether each event is published on a channel too.
-    #[serde(default)]
-    pub publish: bool,
-    /// Whether the pictures of events are written too.
-    #[serde(default = "yes")]
-    pub crops: bool,
-    /// Seconds for which Redis keeps a picture.
-    #[serde(default = "redis_crops_expire")]
-    pub crops_expire_s: u64,
-    /// Milliseconds that connecting may take, and each answer.
-    #[serde(default = "redis_timeout")]
-    pub timeout_ms: u32,
+/// How much of the events is kept, and for how long. 0: no bound.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// Hours after which an event goes.
+    pub keep_hours: u64,
+    /// Size of the events' file in MiB at which the oldest go, of the sessions that have most.
+    pub keep_mb: u64,
+    /// Hours after which an attachment goes.
+    pub attachments_hours: u64,
+    /// Size of all attachments in MiB at which the oldest go, of the sessions that have most.
+    pub attachments_mb: u64,
 }
 
-impl std::fmt::Debug for Redis {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Redis").field("prefix", &self.prefix).finish_non_exhaustive()
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            keep_hours: 720,
+            // Some two million events with a detection each.
+            keep_mb: 1024,
+            attachments_hours: 168,
+            // Some hundred thousand crops of persons.
+            attachments_mb: 2048,
+        }
     }
-}
-
-fn redis_prefix() -> String {
-    "ocelli:".into()
-}
-
-fn redis_stream_length() -> u64 {
-    10_000
-}
-
-fn redis_crops_expire() -> u64 {
-    86_400
-}
-
-fn redis_timeout() -> u32 {
-    5000
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// Sessions that subscribers make.
@@ -468,13 +436,13 @@ fn yes() -> bool {
 pub struct Subscriptions {
     /// Seconds that such a session lives on when its last subscriber has gone.
     pub grace_s: u64,
-    /// What a source that a subscriber names may begin with; empty: subscribers make no sessions.
-    pub sources: Vec<String>,
+    /// The sources that a subscriber may name; empty: subscribers make no sessions.
+    pub sources: Vec<SourcePattern>,
 }
 
 impl Default for Subscriptions {
     fn default() -> Self {
-        Self { grace_s: 10, sources: vec!["rtsp://".into()] }
+        Self { grace_s: 10, sources: Vec::new() }
     }
 }
 
@@ -696,8 +664,8 @@ impl Config {
         if !problems.is_empty() {
             return Err(invalid(problems));
         }
-        let document: Document = serde_json::from_value(tree.to_json())
-            .map_err(|error| invalid(vec![check::untyped(&tree, &error)]))?;
+        let document: Document =
+            serde_json::from_value(tree.to_json()).map_err(|error| invalid(check::untyped(&tree, &error)))?;
         check::typed(document, &tree).map_err(invalid)
     }
 
@@ -737,6 +705,7 @@ struct Document {
     models: Models,
     logs: Logs,
     store: Store,
+    events: Events,
     redis: Option<Redis>,
     subscriptions: Subscriptions,
     deploy: Deploy,

@@ -25,6 +25,7 @@
 mod outbox;
 mod pictures;
 mod reader;
+mod retention;
 mod shared;
 mod store;
 mod writer;
@@ -45,6 +46,8 @@ use pictures::Pictures;
 use reader::Read;
 use shared::{Clock, Shared};
 use store::Store;
+
+use crate::config;
 
 /// An event that has no number yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,6 +134,18 @@ pub struct Keep {
     pub attachment_hours: u64,
     /// Bytes of all attachments.
     pub attachment_bytes: u64,
+}
+
+impl From<&config::Events> for Keep {
+    fn from(config: &config::Events) -> Self {
+        let bytes = |mb: u64| mb.saturating_mul(1 << 20);
+        Self {
+            hours: config.keep_hours,
+            bytes: bytes(config.keep_mb),
+            attachment_hours: config.attachments_hours,
+            attachment_bytes: bytes(config.attachments_mb),
+        }
+    }
 }
 
 /// How the journal stands.

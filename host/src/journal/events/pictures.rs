@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 use super::Attachment;
 
+/// The ending of a file that is being written.
+const BEGUN: &str = "new";
+
 /// Where they are. Clones are one.
 #[derive(Debug, Clone)]
 pub(super) struct Pictures {
@@ -47,7 +50,7 @@ impl Pictures {
             if there.is_ok_and(|there| there.len() == picture.bytes.len() as u64) {
                 continue;
             }
-            let begun = path.with_extension("new");
+            let begun = path.with_extension(BEGUN);
             let mut file = File::create(&begun)?;
             file.write_all(&picture.bytes)?;
             file.sync_all()?;
@@ -66,9 +69,28 @@ impl Pictures {
         }
     }
 
-    /// Deletes a picture, where it is there.
+    /// Deletes a picture, whole or begun, where it is there.
     pub(super) fn remove(&self, digest: &[u8; 32]) -> io::Result<()> {
-        gone(std::fs::remove_file(self.path(digest)?))
+        let path = self.path(digest)?;
+        gone(std::fs::remove_file(path.with_extension(BEGUN)))?;
+        gone(std::fs::remove_file(path))
+    }
+
+    /// Into how many folders pictures of an earlier host may be divided: one for each first byte of a digest.
+    pub(super) fn folders(&self) -> u16 {
+        match &*self.place {
+            Place::Folder(_) => 256,
+            Place::Temporary(_) => 0,
+        }
+    }
+
+    /// The pictures in one of those folders, whole or begun.
+    pub(super) fn list(&self, folder: u16) -> Vec<[u8; 32]> {
+        let Ok(folder) = self.folder().map(|all| all.join(format!("{folder:02x}"))) else {
+            return Vec::new();
+        };
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        files.filter_map(|file| from_hex(Path::new(&file.file_name()).file_stem()?.to_str()?)).collect()
     }
 
     fn path(&self, digest: &[u8; 32]) -> io::Result<PathBuf> {
@@ -95,6 +117,16 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
 }
 
 /// As it is written in JSON and in names of files: 64 small digits.
-fn hex(digest: &[u8; 32]) -> String {
+pub(super) fn hex(digest: &[u8; 32]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The digest that is written so.
+pub(super) fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    let small = text.len() == 64 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    for (byte, digits) in digest.iter_mut().zip(text.as_bytes().chunks(2)).filter(|_| small) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    small.then_some(digest)
 }

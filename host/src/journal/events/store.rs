@@ -95,6 +95,8 @@ pub(super) struct Store {
     pub(super) pictures: Pictures,
     /// What all pictures take; one that several streams have counts once.
     pub(super) picture_bytes: u64,
+    /// Folders of pictures that have not been looked through since the start.
+    pub(super) unswept: u16,
 }
 
 /// Opens the journal in this folder, or begins one; the second connection is for readers. A file that is damaged is put
@@ -170,7 +172,7 @@ impl Store {
         let picture_bytes =
             "SELECT COALESCE(SUM(bytes), 0) FROM (SELECT DISTINCT digest, bytes FROM attachments)";
         let picture_bytes = connection.query_row(picture_bytes, [], |row| row.get(0))?;
-        Ok(Self { connection, streams, floor, next_id, pictures, picture_bytes })
+        Ok(Self { connection, streams, floor, next_id, unswept: pictures.folders(), pictures, picture_bytes })
     }
 
     /// Numbers the events of a batch and keeps them, with their pictures and the cursors: on the disk when it returns. The

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -21,9 +22,17 @@ const TICK: Duration = Duration::from_secs(1);
 /// Between two attempts at a commit that fails.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Between two steps that delete what is kept no longer.
+const BETWEEN_STEPS: Duration = Duration::from_millis(50);
+
+/// Rows that such a step deletes at most, or twice as many as came since the one before: whatever comes, the journal
+/// does not outgrow its bounds. A thousand take some 10 ms.
+const STEP_ROWS: usize = 1000;
+
 /// Starts the thread. It ends, with everything committed, when nobody can ask any more.
 pub(super) fn start(store: Store, shared: Arc<Shared>) -> anyhow::Result<()> {
-    let writer = Writer { store, shared };
+    let soon = Instant::now() + BETWEEN_STEPS;
+    let writer = Writer { store, shared, step_due: soon, since_step: 0, stuck: false };
     let thread = std::thread::Builder::new().name("journal-events".to_owned());
     thread.spawn(move || writer.run()).context("starting the journal of events")?;
     Ok(())
@@ -32,13 +41,19 @@ pub(super) fn start(store: Store, shared: Arc<Shared>) -> anyhow::Result<()> {
 struct Writer {
     store: Store,
     shared: Arc<Shared>,
+    /// When it is looked after what is kept no longer.
+    step_due: Instant,
+    /// Events since then.
+    since_step: usize,
+    /// Whether that failed the last time.
+    stuck: bool,
 }
 
 impl Writer {
     fn run(mut self) {
         let mut due = Instant::now() + TICK;
         loop {
-            let (mut parts, closed) = self.shared.take(due);
+            let (mut parts, closed) = self.shared.take(due.min(self.step_due));
             for item in parts.iter_mut().flat_map(|part| &mut part.items) {
                 if let Item::Lost(lost) = item {
                     *item = Item::Event(events_lost(*lost, (self.shared.now_ms)()));
@@ -66,6 +81,9 @@ impl Writer {
             }
             if closed && !self.shared.outboxes().waits() {
                 return;
+            }
+            if Instant::now() >= self.step_due {
+                self.step();
             }
         }
     }
@@ -101,7 +119,7 @@ impl Writer {
     }
 
     /// Tells of a batch that is on the disk.
-    fn tell(&self, parts: Vec<Part>, firsts: Vec<u64>) {
+    fn tell(&mut self, parts: Vec<Part>, firsts: Vec<u64>) {
         let mut told = 0;
         for (mut part, mut seq) in parts.into_iter().zip(firsts) {
             for item in std::mem::take(&mut part.items) {
@@ -118,7 +136,28 @@ impl Writer {
             }
             self.shared.done(&part);
         }
-        self.shared.counters.kept(told);
+        self.shared.counters.kept(told as u64);
+        self.since_step += told;
+    }
+
+    /// Deletes some of what is kept no longer.
+    fn step(&mut self) {
+        let rows = STEP_ROWS.max(2 * std::mem::take(&mut self.since_step));
+        let more = self.store.retain(&self.shared.keep(), (self.shared.now_ms)(), rows);
+        let failed = more.is_err();
+        if let Err(error) = &more
+            && !self.stuck
+        {
+            tracing::error!(target: "ocelli::journal", "old events cannot be deleted, tried again: {error}");
+        }
+        self.stuck = failed;
+        let counters = &self.shared.counters;
+        // As it was before where it cannot be asked for.
+        if let Ok(bytes) = self.store.bytes() {
+            counters.bytes.store(bytes, Ordering::Relaxed);
+        }
+        counters.picture_bytes.store(self.store.picture_bytes, Ordering::Relaxed);
+        self.step_due = Instant::now() + if more.unwrap_or(false) { BETWEEN_STEPS } else { TICK };
     }
 }
 
