@@ -6,6 +6,7 @@
 mod analysis;
 mod deployments;
 mod inference;
+mod journal;
 
 use std::fmt;
 
@@ -61,6 +62,7 @@ pub(super) struct Exposition {
     pub(super) sessions: Vec<Session>,
     pub(super) analysis: Figures,
     pub(super) deployments: crate::deploy::Figures,
+    pub(super) journal: crate::journal::events::Figures,
     pub(super) programs: Vec<Program>,
     /// Open descriptors of the host, and its limit.
     pub(super) descriptors: Option<(u64, u64)>,
@@ -92,6 +94,7 @@ impl Collector for Exposition {
         self.host(&mut out)?;
         self.analysis(&mut out)?;
         self.deployments(&mut out)?;
+        self.journal(&mut out)?;
         self.lives(&mut out)?;
         self.frames(&mut out)?;
         self.workers(&mut out)
@@ -139,9 +142,15 @@ impl Exposition {
         out.gauge("subscribers", "Connected subscribers", None, bare(self.hub.subscribers))?;
         out.counter(
             "subscribers_closed",
-            "Subscribers that were closed because they did not read their events",
+            "Subscribers that were closed because they did not read what they were told",
             None,
             bare(self.hub.closed),
+        )?;
+        out.counter(
+            "subscribers_fell_behind",
+            "How often a subscriber was too slow for a session's events and went on from the journal",
+            None,
+            bare(self.hub.fell_behind),
         )?;
         out.counter(
             "detections_missed",

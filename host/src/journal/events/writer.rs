@@ -11,7 +11,7 @@ use serde_json::{Map, json};
 use super::outbox::{Item, Part};
 use super::store::Store;
 use super::{Draft, Entry, Shared};
-use crate::event::{Event, rfc3339};
+use crate::event::Event;
 
 /// The kind of the event that stands for those that could not be kept.
 const EVENTS_LOST: &str = "events_lost";
@@ -164,12 +164,13 @@ impl Writer {
 /// Stands for events that could not be kept.
 fn events_lost(lost: u64, now_ms: i64) -> Draft {
     let event = Event {
-        time: rfc3339(now_ms.unsigned_abs().saturating_mul(1_000_000)),
+        time_ns: now_ms.unsigned_abs().saturating_mul(1_000_000),
         kind: EVENTS_LOST.to_owned(),
         deployment: String::new(),
         frame: None,
         detections: Vec::new(),
         data: Map::from_iter([("events".to_owned(), json!(lost))]),
+        attachments: Vec::new(),
     };
     // Strings and numbers alone: nothing to refuse.
     let body = serde_json::to_string(&event).unwrap_or_default().into();

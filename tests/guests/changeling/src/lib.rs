@@ -8,7 +8,8 @@ use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::nn::Model;
 use ocelli_sdk::store::Bucket;
 use ocelli_sdk::{
-    Attribute, Description, Detection, Event, Frame, ModelNeed, Output, Pipeline, export_pipeline, settings,
+    Attribute, Description, Detection, Event, Frame, Image, ModelNeed, Output, Pipeline, Rect,
+    export_pipeline, settings,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -21,6 +22,9 @@ const STAYS: [u64; 2] = [150, 230];
 /// Edge of an object, in pixels.
 const EDGE: f32 = 64.0;
 
+/// Of the JPEG of an object: some 2 KB.
+const QUALITY: u8 = 80;
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
@@ -28,11 +32,13 @@ struct Settings {
     every: u64,
     /// Whether each of these events is counted in the session's store, too.
     keep: bool,
+    /// Whether each of these events has a picture of the first object.
+    attach: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { every: 25, keep: false }
+        Self { every: 25, keep: false, attach: false }
     }
 }
 
@@ -83,7 +89,8 @@ impl Pipeline for Changeling {
             models: models.into_iter().collect(),
             settings_schema: json!({
                 "type": "object",
-                "properties": {"every": {"type": "integer", "minimum": 1}, "keep": {"type": "boolean"}},
+                "properties": {"every": {"type": "integer", "minimum": 1}, "keep": {"type": "boolean"},
+                    "attach": {"type": "boolean"}},
                 "additionalProperties": false,
             })
             .to_string(),
@@ -130,7 +137,9 @@ impl Pipeline for Changeling {
             if self.settings.keep {
                 Bucket::open("changeling")?.increment("counted", 1)?;
             }
-            events.push(Event { data: self.state.report().to_string(), ..Event::new("counted") });
+            let attachments = self.pictures(frame, &detections)?;
+            let data = self.state.report().to_string();
+            events.push(Event { data, attachments, ..Event::new("counted") });
         }
         Ok(Output { detections: Some(detections), events })
     }
@@ -164,6 +173,18 @@ impl Pipeline for Changeling {
         self.state = State { version: self.manifest.version.clone(), changes: state.changes + 1, ..state };
         self.restored = true;
         Ok(())
+    }
+}
+
+impl Changeling {
+    /// The pictures of an event, where it is to have one: no two frames have the same.
+    fn pictures(&self, frame: &Frame, detections: &[Detection]) -> Result<Vec<Image>, String> {
+        let object = detections.first().filter(|_| self.settings.attach);
+        // A frame smaller than an object has it at a negative place.
+        let area =
+            object.map(|object| Rect { x: object.box_.x.max(0.0), y: object.box_.y.max(0.0), ..object.box_ });
+        let picture = area.map(|area| frame.image(Some(area), QUALITY));
+        picture.transpose().map(Vec::from_iter).map_err(|error| error.to_string())
     }
 }
 
