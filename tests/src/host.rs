@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -47,19 +47,21 @@ struct Setup {
     folder: TempDir,
 }
 
-/// A config as a test's host needs it. `config` is TOML. Its sections server, models, logs and store, where it has none,
-/// are for tests: a free port, the repository's models, and a folder that goes with the test.
+/// A config as a test's host needs it. `config` is TOML. Its sections server, models, logs, store and subscriptions, where it
+/// has none, are for tests: a free port, the repository's models, a folder that goes with the test, and sources of this
+/// machine.
 fn complete(config: &str, folder: &Path) -> String {
     let path = |name: &str| folder.join(name).display().to_string();
     let sections = [
-        ("[server]", "listen", "127.0.0.1:0".to_owned()),
-        ("[models]", "directory", root().join("models").display().to_string()),
-        ("[logs]", "directory", path("logs")),
-        ("[store]", "directory", path("data")),
+        ("[server]", "listen", json!("127.0.0.1:0")),
+        ("[models]", "directory", json!(root().join("models"))),
+        ("[logs]", "directory", json!(path("logs"))),
+        ("[store]", "directory", json!(path("data"))),
+        ("[subscriptions]", "sources", json!(["rtsp://127.0.0.1:*", "file:/"])),
     ];
     let missing = sections.iter().filter(|(section, ..)| !config.contains(section));
     let missing: String =
-        missing.map(|(section, key, value)| format!("{section}\n{key} = {value:?}\n")).collect();
+        missing.map(|(section, key, value)| format!("{section}\n{key} = {value}\n")).collect();
     // The test's own text first: its line numbers stay what they are.
     format!("{config}\n{missing}")
 }

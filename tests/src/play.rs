@@ -21,7 +21,7 @@ pub struct FileSession<'a> {
 
 impl<'a> FileSession<'a> {
     /// The section of a host's config that allows subscribers files.
-    pub const ALLOWED: &'static str = "[subscriptions]\nsources = [\"file:\"]\n";
+    pub const ALLOWED: &'static str = "[subscriptions]\nsources = [\"file:/\"]\n";
 
     /// The default pipeline with its default settings.
     pub fn detecting(name: &'a str, clip: &'a str) -> Self {

@@ -21,8 +21,10 @@ mod rate;
 mod rest;
 mod resume;
 mod routes;
+mod server;
 mod socket;
 mod stream;
+mod tls;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -30,12 +32,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,6 +46,7 @@ use crate::event::Hub;
 
 pub use deployments::Deployments;
 use gate::Gate;
+use server::Connections;
 
 /// WebSockets and streams at the same time, far beyond the displays of a site; each holds a file descriptor and up to
 /// 2 x [`MAX_BYTES`](crate::event::MAX_BYTES) of messages.
@@ -160,28 +162,43 @@ struct State<C> {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    secure: bool,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
     tasks: TaskTracker,
     timing: Timing,
-    serving: JoinHandle<std::io::Result<()>>,
-    /// Follows who gets in.
-    keys: JoinHandle<()>,
+    /// Takes connections, follows who gets in and the certificate.
+    running: JoinSet<()>,
+    connections: TaskTracker,
+    abort: CancellationToken,
 }
 
 impl Server {
     /// Answers on a bound address from now on; `/readyz` only once [`set_ready`](Self::set_ready) was called. Of the config
     /// it is the `[server]` section that counts, as it changes.
+    ///
+    /// # Errors
+    /// Certificate or key cannot be used.
     pub fn start<C: Control + Deployments>(
         listener: TcpListener,
         hub: Hub,
         control: C,
         timing: Timing,
         config: watch::Receiver<Arc<Config>>,
-    ) -> std::io::Result<Self> {
+    ) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
+        let mut running = JoinSet::new();
+        let files = config.borrow().server.tls.clone();
+        let tls = match files {
+            None => None,
+            Some(files) => {
+                let (current, followed) = watch::channel(tls::load(&files)?);
+                running.spawn(tls::follow(files, current));
+                Some(followed)
+            }
+        };
         let gate = Arc::new(Gate::new(config.clone(), address.ip().to_canonical().is_loopback()));
-        let keys = tokio::spawn(Arc::clone(&gate.keys).follow(config));
+        running.spawn(Arc::clone(&gate.keys).follow(config.clone()));
         let (ready, stop, tasks) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), TaskTracker::new());
         let state = State {
@@ -195,14 +212,23 @@ impl Server {
             uploads: Semaphore::new(deployments::MAX_UPLOADS),
             tasks: tasks.clone(),
         };
-        let router = routes::router(state, &gate).into_make_service_with_connect_info::<SocketAddr>();
-        let listener = listener.tap_io(|connection| {
-            // A small message waits for no other. Where this fails the connection is gone already.
-            let _ = connection.set_nodelay(true);
-        });
-        let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-        let serving = tokio::spawn(serving.into_future());
-        Ok(Self { address, ready, stop, tasks, timing, serving, keys })
+        let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
+        let secure = tls.is_some();
+        let serving = Connections {
+            router: routes::router(state, &gate),
+            config,
+            tls,
+            stop: stop.clone(),
+            abort: abort.clone(),
+            tasks: connections.clone(),
+        };
+        running.spawn(serving.serve(listener));
+        Ok(Self { address, secure, ready, stop, tasks, timing, running, connections, abort })
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
     }
 
     /// Where it listens.
@@ -217,15 +243,15 @@ impl Server {
 
     /// Takes no more requests, tells every subscriber that the host stops, and returns when they are gone or the time
     /// for a farewell is over.
-    pub async fn stop(self) {
-        self.keys.abort();
+    pub async fn stop(mut self) {
         self.stop.cancel();
+        self.running.shutdown().await;
         self.tasks.close();
+        self.connections.close();
         // A socket bounds its own farewell; requests under way get as much time.
-        let mut serving = self.serving;
-        let under_way = tokio::time::timeout(self.timing.farewell, &mut serving);
+        let under_way = tokio::time::timeout(self.timing.farewell, self.connections.wait());
         if tokio::join!(under_way, self.tasks.wait()).0.is_err() {
-            serving.abort();
+            self.abort.cancel();
         }
     }
 }

@@ -1,54 +1,188 @@
-//! Keeps web pages of other origins out. The API has no tokens yet and listens on loopback, where every page that the
-//! machine's browser shows could otherwise open a WebSocket to it or have a session restarted: neither of the two is
-//! held back by the browser's same-origin policy.
+//! Keeps web pages of other origins out, but for those that the config names. A browser's same-origin policy holds back
+//! neither a WebSocket nor a request that has a session restarted, and without tokens every page that the machine's browser
+//! shows could make them.
 
-use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State as Extract};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::gate::Gate;
 use super::problem::Problem;
+use crate::config::Server;
 
-/// Refuses a request that a page of another origin than this API's made. Programs send no `Origin`.
-pub(super) async fn check(request: Request, next: Next) -> Response {
-    if same_origin(request.headers()) {
-        return next.run(request).await;
-    }
-    let detail = "a page of another origin may not use this API; a reverse proxy in front must pass on the Host header";
-    Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail).into_response()
+/// What pages of the config's origins may do, and may send.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
+const HEADERS: HeaderValue = HeaderValue::from_static("Authorization, Content-Type, Last-Event-ID");
+
+/// What they may read of an answer beyond its body.
+const EXPOSED: HeaderValue = HeaderValue::from_static("Location, Retry-After, WWW-Authenticate");
+
+/// Seconds for which a browser need not ask again whether it may.
+const REMEMBERED: HeaderValue = HeaderValue::from_static("600");
+
+/// Where a request comes from.
+#[derive(Debug, PartialEq, Eq)]
+enum From {
+    /// A program, which sends no `Origin`, or a page of the API's own origin.
+    Here,
+    /// A page of one of the config's origins.
+    Allowed(HeaderValue),
+    /// A page of another origin.
+    Foreign,
 }
 
-fn same_origin(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    match text(header::ORIGIN) {
-        None => true,
-        Some(origin) => {
-            let authority = origin.split_once("://").map(|(_, authority)| authority);
-            authority.is_some_and(|authority| {
-                text(header::HOST).is_some_and(|host| host.eq_ignore_ascii_case(authority))
-            })
+/// Refuses a request that a page of a foreign origin made, and answers those of the config's origins so that their browser
+/// lets them read it.
+pub(super) async fn check(Extract(gate): Extract<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let config = gate.config();
+    let refused = |code, detail| Problem::new(StatusCode::FORBIDDEN, code, detail).into_response();
+    if gate.keys.open() && !asked_by_name(request.headers(), &config.server) {
+        return refused(
+            "foreign_host",
+            "without tokens this host is asked as localhost, by a loopback address, or by a name of `[server] hosts` alone",
+        );
+    }
+    match from(request.headers(), &config.server) {
+        From::Here => next.run(request).await,
+        From::Foreign => refused(
+            "foreign_origin",
+            "a page of another origin may not use this API unless `[server] origins` names it; a reverse proxy in front must \
+             pass on the Host header",
+        ),
+        From::Allowed(origin) => {
+            let asks = request.method() == Method::OPTIONS
+                && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+            let mut response =
+                if asks { StatusCode::NO_CONTENT.into_response() } else { next.run(request).await };
+            let mut set = |name: HeaderName, value| response.headers_mut().append(name, value);
+            set(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            set(header::VARY, HeaderValue::from_static("Origin"));
+            if asks {
+                set(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+                set(header::ACCESS_CONTROL_ALLOW_HEADERS, HEADERS);
+                set(header::ACCESS_CONTROL_MAX_AGE, REMEMBERED);
+            } else {
+                set(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+            }
+            response
         }
     }
+}
+
+fn from(headers: &HeaderMap, server: &Server) -> From {
+    let Some(value) = headers.get(header::ORIGIN) else { return From::Here };
+    let origin = value.to_str().unwrap_or_default();
+    let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+    let own = origin.split_once("://").zip(host).is_some_and(|((_, of), host)| of.eq_ignore_ascii_case(host));
+    if own {
+        From::Here
+    } else if server.origins.iter().any(|allowed| allowed.as_str() == origin) {
+        From::Allowed(value.clone())
+    } else {
+        From::Foreign
+    }
+}
+
+/// Whether the host is asked by a name that is its own. A page of evil.example, whose name somebody lets resolve to
+/// 127.0.0.1, is of the same origin as the API that it reaches there; but it asks evil.example.
+fn asked_by_name(headers: &HeaderMap, server: &Server) -> bool {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    // No browser leaves it out.
+    let Some(host) = hosts.next() else { return true };
+    let host = host.to_str().unwrap_or_default().to_ascii_lowercase();
+    let name = match host.rfind(']') {
+        Some(end) => host.get(..=end).unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    hosts.next().is_none()
+        && (name == "localhost"
+            || name.ends_with(".localhost")
+            || literal.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+            || server.hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
+            || server.origins.iter().any(|origin| origin.host() == name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn server() -> Server {
+        Server {
+            origins: vec!["https://dash.example".parse().unwrap()],
+            hosts: vec!["Cams.local".into()],
+            ..Server::default()
+        }
+    }
+
     #[test]
-    fn the_own_origin_and_programs_pass_and_no_other() {
+    fn the_own_origin_programs_and_named_origins_pass_and_no_other() {
         let case = |origin: Option<&'static str>, host: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().unwrap());
             origin.map(|origin| headers.insert(header::ORIGIN, origin.parse().unwrap()));
-            same_origin(&headers)
+            from(&headers, &server())
         };
-        assert!(case(None, "127.0.0.1:8001"));
-        assert!(case(Some("http://127.0.0.1:8001"), "127.0.0.1:8001"));
-        assert!(case(Some("https://Cams.example"), "cams.example"));
-        assert!(!case(Some("http://127.0.0.1:3000"), "127.0.0.1:8001"));
-        assert!(!case(Some("https://evil.example"), "127.0.0.1:8001"));
-        assert!(!case(Some("null"), "127.0.0.1:8001"));
-        assert!(!case(Some(""), "127.0.0.1:8001"));
+        assert_eq!(case(None, "127.0.0.1:8001"), From::Here);
+        assert_eq!(case(Some("http://127.0.0.1:8001"), "127.0.0.1:8001"), From::Here);
+        assert_eq!(case(Some("https://Cams.example"), "cams.example"), From::Here);
+        let dash = From::Allowed(HeaderValue::from_static("https://dash.example"));
+        assert_eq!(case(Some("https://dash.example"), "127.0.0.1:8001"), dash);
+        for foreign in [
+            "http://127.0.0.1:3000",
+            "https://evil.example",
+            "http://dash.example",
+            "https://dash.example:8443",
+            "https://dash.example.evil.com",
+            "https://dash.example/",
+            "null",
+            "",
+        ] {
+            assert_eq!(case(Some(foreign), "127.0.0.1:8001"), From::Foreign, "{foreign}");
+        }
+        assert_eq!(case(Some("null"), ""), From::Foreign);
+    }
+
+    #[test]
+    fn a_name_that_somebody_lets_resolve_to_this_machine_is_not_its_own() {
+        let case = |host: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            asked_by_name(&headers, &server())
+        };
+        for own in [
+            "127.0.0.1:8001",
+            "127.8.9.1",
+            "[::1]:8001",
+            "[::ffff:127.0.0.1]",
+            "LOCALHOST:8001",
+            "a.localhost",
+            "cams.LOCAL:80",
+            "dash.example",
+        ] {
+            assert!(case(own), "{own}");
+        }
+        for foreign in [
+            "evil.example",
+            "evil.example:8001",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "0.0.0.0",
+            "[::]",
+            "evillocalhost",
+            "",
+        ] {
+            assert!(!case(foreign), "{foreign}");
+        }
+        assert!(asked_by_name(&HeaderMap::new(), &server()));
+        let mut two = HeaderMap::new();
+        two.append(header::HOST, HeaderValue::from_static("localhost"));
+        two.append(header::HOST, HeaderValue::from_static("evil.example"));
+        assert!(!asked_by_name(&two, &server()));
     }
 }

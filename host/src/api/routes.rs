@@ -80,6 +80,6 @@ pub(super) fn router<C: Control + Deployments>(state: State<C>, gate: &Arc<Gate>
     router
         .fallback(rest::no_such_path.layer(nowhere.clone()))
         .method_not_allowed_fallback(rest::no_such_method.layer(nowhere))
-        .layer(axum::middleware::from_fn(origin::check))
+        .layer(from_fn_with_state(Arc::clone(gate), origin::check))
         .with_state(Arc::new(state))
 }

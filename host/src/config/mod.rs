@@ -5,6 +5,7 @@
 //! tree is checked against the committed schema (keys, types, ranges, choices), and what a schema cannot say is checked
 //! on the typed values (camera names, addresses, what this version does not have).
 
+mod allow;
 mod check;
 pub mod diff;
 mod error;
@@ -21,6 +22,7 @@ use ocelli_protocol::worker::Decode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use allow::SourcePattern;
 pub use check::{LOCAL, MAX_ID_BYTES, check_session_id, check_token_name};
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::SCHEMA;
@@ -54,6 +56,8 @@ pub struct Config {
     pub store: Store,
     /// How much of the events is kept.
     pub events: Events,
+    /// Where events go besides; none: nowhere.
+    pub redis: Option<Redis>,
     /// Sessions that subscribers make.
     pub subscriptions: Subscriptions,
     /// Changing the pipeline of a running session.
@@ -424,19 +428,71 @@ impl Default for Events {
     }
 }
 
+/// The Redis that events are written to. Without `Debug` of its address, which holds credentials.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    /// `redis://USER:PASSWORD@HOST:PORT/DATABASE`; `rediss` for TLS.
+    pub url: String,
+    /// What every key that the host makes begins with.
+    #[serde(default = "redis_prefix")]
+    pub prefix: String,
+    /// Events that the stream of a session keeps, or a little more.
+    #[serde(default = "redis_stream_length")]
+    pub stream_length: u64,
+    /// Whether each event is published on a channel too.
+    #[serde(default)]
+    pub publish: bool,
+    /// Whether the pictures of events are written too.
+    #[serde(default = "yes")]
+    pub crops: bool,
+    /// Seconds for which Redis keeps a picture.
+    #[serde(default = "redis_crops_expire")]
+    pub crops_expire_s: u64,
+    /// Milliseconds that connecting may take, and each answer.
+    #[serde(default = "redis_timeout")]
+    pub timeout_ms: u32,
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Redis").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+fn redis_prefix() -> String {
+    "ocelli:".into()
+}
+
+fn redis_stream_length() -> u64 {
+    10_000
+}
+
+fn redis_crops_expire() -> u64 {
+    86_400
+}
+
+fn redis_timeout() -> u32 {
+    5000
+}
+
+fn yes() -> bool {
+    true
+}
+
 /// Sessions that subscribers make.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Subscriptions {
     /// Seconds that such a session lives on when its last subscriber has gone.
     pub grace_s: u64,
-    /// What a source that a subscriber names may begin with; empty: subscribers make no sessions.
-    pub sources: Vec<String>,
+    /// The sources that a subscriber may name; empty: subscribers make no sessions.
+    pub sources: Vec<SourcePattern>,
 }
 
 impl Default for Subscriptions {
     fn default() -> Self {
-        Self { grace_s: 10, sources: vec!["rtsp://".into()] }
+        Self { grace_s: 10, sources: Vec::new() }
     }
 }
 
@@ -594,6 +650,8 @@ pub struct Camera {
     pub decode: Decode,
     /// Its share of the inference process.
     pub priority: Priority,
+    /// What the keys begin with that its pipeline may use in Redis; none: it may use none.
+    pub redis_prefix: Option<String>,
 }
 
 impl Config {
@@ -708,12 +766,6 @@ struct Document {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Redis {
-    url: String,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct CameraTable {
     id: String,
     source: String,
@@ -728,6 +780,7 @@ struct CameraTable {
     decode: Decode,
     #[serde(default)]
     priority: Priority,
+    redis_prefix: Option<String>,
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ const KNOWN_SCHEMES: [&str; 13] =
     ["rtsps", "rtspu", "http", "https", "rtmp", "rtmps", "srt", "rtp", "udp", "hls", "ftp", "ws", "wss"];
 
 /// RTSP's port where a URL names none (RFC 2326, 3.2).
-const RTSP_PORT: u16 = 554;
+pub(super) const RTSP_PORT: u16 = 554;
 
 /// What stands for a hidden user name, password or token.
 const HIDDEN: &str = "***";
@@ -350,13 +350,13 @@ impl fmt::Debug for Credentials {
 }
 
 /// What follows `scheme`, compared without regard to case.
-fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
+pub(super) fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
     let (start, rest) = text.split_at_checked(scheme.len())?;
     start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
 /// The path of a `file:` source: `PATH`, or `//` and an absolute path. It is taken as it stands, without decoding.
-fn file_path(text: &str) -> Result<&Path, SourceError> {
+pub(super) fn file_path(text: &str) -> Result<&Path, SourceError> {
     let path = match text.strip_prefix("//") {
         None => text,
         Some(path) if path.starts_with('/') => path,
@@ -367,7 +367,7 @@ fn file_path(text: &str) -> Result<&Path, SourceError> {
 }
 
 /// Decodes `%41` to `A`. A `%` that starts no escape stands for itself.
-fn percent_decode(text: &str) -> Result<String, SourceError> {
+pub(super) fn percent_decode(text: &str) -> Result<String, SourceError> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

@@ -84,7 +84,7 @@ pub enum DeployError {
     Source(#[from] SourceError),
     /// A subscriber may not name this source.
     #[error(
-        "this source is not among those that subscribers may name: see `subscriptions.sources` in the config"
+        "this source is not among those that subscribers may name: `[subscriptions] sources` in the config, by default none"
     )]
     SourceNotAllowed,
     /// There is a session of this name with another source or pipeline.

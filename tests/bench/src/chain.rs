@@ -131,7 +131,7 @@ impl Chain {
             "logs": {"directory": folder.join("logs")},
             "store": {"directory": folder.join("data")},
             // Sessions that a measurement makes are over soon after it.
-            "subscriptions": {"grace_s": 1, "sources": ["rtsp://127.0.0.1", "file:"]},
+            "subscriptions": {"grace_s": 1, "sources": ["rtsp://127.0.0.1:*", "file:/"]},
             "cameras": cameras.iter().map(Camera::config).collect::<Vec<_>>(),
         });
         add(&mut config, more);

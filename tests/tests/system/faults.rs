@@ -142,7 +142,7 @@ async fn a_subscriber_who_vanishes_takes_along_all_that_its_sessions_held() {
     let cameras = people();
     // Processes that stand by come and go when a model is first asked for.
     let config =
-        "[inference]\nspare = false\n[subscriptions]\ngrace_s = 1\nsources = [\"rtsp://127.0.0.1:\"]\n";
+        "[inference]\nspare = false\n[subscriptions]\ngrace_s = 1\nsources = [\"rtsp://127.0.0.1:*\"]\n";
     let host = Ocelli::start(config).await;
     let sessions = ["display-001;cam-001", "display-002;cam-001", "display-001;cam-002"];
     // The first session has the pipeline compiled and its model loaded; that stays.

@@ -89,7 +89,7 @@ fn config(level: &str, inference: &str, store: &Store) -> String {
     let models = root().join("tests/models");
     format!(
         "[inference]\nisolation = {level:?}\nthreads = 2\n{inference}\n[models]\ndirectory = {models:?}\n{}{}",
-        "[subscriptions]\ngrace_s = 1\nsources = [\"file:\"]\n",
+        "[subscriptions]\ngrace_s = 1\nsources = [\"file:/\"]\n",
         store.section()
     )
 }

@@ -104,7 +104,7 @@ async fn whatever_is_asked_in_whatever_order_a_session_has_one_worker_and_no_wor
     }
     let port = ClosedPort::new();
     let url = format!("rtsp://{}/cam", port.address);
-    let host = Ocelli::start("[subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:\"]\n").await;
+    let host = Ocelli::start("[subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:*\"]\n").await;
     let mut client = host.client().await;
     let mut random = 1;
     for _ in 0..120 {

@@ -217,7 +217,7 @@ async fn sections_are_applied_where_they_can_be_and_named_where_they_cannot() {
     let first = worker(&host, "one").await;
 
     host.edit_config(&format!(
-        "[subscriptions]\ngrace_s = 0\nsources = [\"rtsp://\"]\n[inference]\nthreads = 1\n[resource_limits]\nopen_files = 65\n{one}"
+        "[subscriptions]\ngrace_s = 0\nsources = [\"rtsp://*:*\"]\n[inference]\nthreads = 1\n[resource_limits]\nopen_files = 65\n{one}"
     ));
     hang_up(&host).await;
     logged(&host, &["WARN", "takes effect when the host is restarted", "inference.threads"]).await;

@@ -82,7 +82,7 @@ async fn a_worker_that_breaks_the_protocol_ends_its_session_alone() {
     let honest = format!("file:{}", clip("people-576-high.mp4").display());
     let honest = camera("honest-0", &honest, &format!("repeat = true\npace = \"realtime\"\n{SLOW}"));
     let config = "[session_processes]\nhealth_check_interval = 2\nmax_concurrent_sessions = 50\n\
-        [subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:\"]\n";
+        [subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:*\"]\n";
     let host = Ocelli::start_from(&programs, &(config.to_owned() + &honest)).await;
     let mut client = host.client().await;
     client.subscribe("honest-0").await;

@@ -30,7 +30,7 @@ async fn two_sessions_on_a_camera_share_its_connection_and_both_get_results() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscribers_session_ends_with_its_last_subscriber_after_the_grace_period() {
     let cameras = Cameras::start(&[], &[("/cam", "people-576-high.mp4")]);
-    let host = Ocelli::start("[subscriptions]\ngrace_s = 1\nsources = [\"rtsp://127.0.0.1:\"]\n").await;
+    let host = Ocelli::start("[subscriptions]\ngrace_s = 1\nsources = [\"rtsp://127.0.0.1:*\"]\n").await;
     let session = "display-001;cam-001";
     let (mut first, mut second) = (host.client().await, host.client().await);
     for client in [&mut first, &mut second] {
@@ -62,7 +62,7 @@ async fn a_subscribers_session_ends_with_its_last_subscriber_after_the_grace_per
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_subscribers_may_not_name_is_refused() {
-    let host = Ocelli::start("[subscriptions]\nsources = [\"rtsp://127.0.0.1:\"]\n").await;
+    let host = Ocelli::start("[subscriptions]\nsources = [\"rtsp://127.0.0.1:*\"]\n").await;
     let mut client = host.client().await;
     for source in ["file:/etc/passwd", "rtsp://10.0.0.1/cam"] {
         client.subscribe_to("mine", source).await;
@@ -104,7 +104,7 @@ async fn what_a_client_does_wrong_is_answered_and_the_connection_lives_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_are_numbered_from_1_on_and_tell_who_entered_and_left() {
-    let host = Ocelli::start("[subscriptions]\nsources = [\"file:\"]\n").await;
+    let host = Ocelli::start("[subscriptions]\nsources = [\"file:/\"]\n").await;
     let mut client = host.client().await;
     let source = format!("file:{}", clip("people-576-high.mp4").display());
     client

@@ -265,8 +265,7 @@ mod tests {
 
     #[test]
     fn a_message_that_unpacks_to_more_than_the_limit_is_refused_without_unpacking_it() {
-        let packed = compress(&vec![0; 64 << 20], 15).unwrap();
-        assert!(packed.len() < 512 << 10);
+        let packed = compress(&vec![0; 8 << 20], 15).unwrap();
         assert_eq!(decompress(&packed, 128 << 10), Err(Unpack::TooLarge));
         let packed = compress(&[0; 1000], 15).unwrap();
         assert_eq!(decompress(&packed, 1000).unwrap().len(), 1000);

@@ -46,7 +46,7 @@ impl Strain {
         let server = Cameras::start(&[], &mounts);
         let relays = join_all((0..CAMERAS).map(|_| Relay::to(server.port()))).await;
         let mut config = "[session_processes]\nhealth_check_interval = 10\n\
-            [subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:\", \"file:\"]\n"
+            [subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:*\", \"file:/\"]\n"
             .to_owned();
         for (number, relay) in relays.iter().enumerate() {
             let (id, address) = (camera(number), relay.address());

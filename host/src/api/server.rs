@@ -1,0 +1,322 @@
+//! Connections: from the listener, through TLS where there is a certificate, to the routes.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+use super::limits::site;
+use super::tls;
+use crate::config::Config;
+
+/// Until the head of a request has come: from the first byte of a connection, and between two requests.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// Bytes of a request's head, and of what is read ahead of a body.
+const HEAD_BYTES: usize = 32 << 10;
+
+/// Lines of a request's head.
+const HEAD_LINES: usize = 100;
+
+/// How long what was sent may stay without its receipt: a client that is gone without a word, or takes nothing. Longer than
+/// a subscriber has, who is told why it is closed.
+const UNTAKEN_MS: u32 = 60_000;
+
+/// After an error of the listener, which is most often that there are no descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two lines about connections that were turned away.
+const BETWEEN_LINES: Duration = Duration::from_secs(60);
+
+/// What a plain request to a TLS port is told.
+const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nConnection: close\r\n\
+    Content-Length: 104\r\n\r\n\
+    {\"title\":\"Bad Request\",\"status\":400,\"code\":\"tls_required\",\"detail\":\"this port speaks HTTPS: ask https://\"}";
+
+/// What every connection is given.
+pub(super) struct Connections {
+    pub(super) router: Router,
+    pub(super) config: watch::Receiver<Arc<Config>>,
+    /// The certificate that is in use; none: plain HTTP.
+    pub(super) tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+    /// No more requests are taken.
+    pub(super) stop: CancellationToken,
+    /// Requests under way are given up.
+    pub(super) abort: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Connections {
+    /// Takes connections until the host stops.
+    pub(super) async fn serve(self, listener: TcpListener) {
+        let places = Arc::new(Places::default());
+        let mut refusals = Refusals::default();
+        loop {
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) if is_the_clients(&error) => continue,
+                Err(error) => {
+                    tracing::error!("taking a connection: {error}");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let (most, of_one) = {
+                let server = &self.config.borrow().server;
+                (server.max_connections, server.max_connections_per_address)
+            };
+            match places.take(peer.ip(), most, of_one) {
+                Some(place) => self.begin(stream, peer, place),
+                None => refusals.note(peer, Instant::now()),
+            }
+        }
+    }
+
+    fn begin(&self, stream: TcpStream, peer: SocketAddr, place: Place) {
+        // A small message waits for no other. Where one of these fails the connection is gone already.
+        let _ = stream.set_nodelay(true);
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNTAKEN_MS);
+        let (router, stop, abort) = (self.router.clone(), self.stop.clone(), self.abort.clone());
+        let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
+        self.tasks.spawn(async move {
+            let served = async {
+                match acceptor {
+                    None => exchange(Held { stream, _place: place }, peer, router, &stop).await,
+                    Some(acceptor) => {
+                        let handshake = async {
+                            tokio::select! {
+                                () = stop.cancelled() => None,
+                                secured = timeout(tls::HANDSHAKE, secured(acceptor, stream)) => secured.ok().flatten(),
+                            }
+                        };
+                        if let Some(stream) = handshake.await {
+                            exchange(Held { stream, _place: place }, peer, router, &stop).await;
+                        }
+                    }
+                }
+            };
+            tokio::select! {
+                () = abort.cancelled() => {}
+                () = served => {}
+            }
+        });
+    }
+}
+
+/// The TLS handshake. Whoever speaks plain HTTP is told so in plain HTTP.
+async fn secured(
+    acceptor: TlsAcceptor,
+    mut stream: TcpStream,
+) -> Option<impl AsyncRead + AsyncWrite + Unpin + Send + 'static> {
+    let mut first = [0];
+    stream.peek(&mut first).await.ok()?;
+    // Methods are capital letters; TLS begins with 22.
+    if first.iter().all(u8::is_ascii_uppercase) {
+        let _ = stream.write_all(PLAIN).await;
+        return None;
+    }
+    match acceptor.accept(stream).await {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            tracing::debug!("TLS handshake: {error}");
+            None
+        }
+    }
+}
+
+/// The requests of one connection.
+async fn exchange<S>(stream: Held<S>, peer: SocketAddr, router: Router, stop: &CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        // A router is always ready.
+        router.clone().call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEAD_LINES)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, "connection: {error}");
+    }
+}
+
+/// Errors of a connection that was gone before it was taken.
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// The connections that there are, counted by address.
+#[derive(Debug, Default)]
+struct Places {
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+struct Place {
+    places: Arc<Places>,
+    address: IpAddr,
+}
+
+impl Places {
+    fn take(self: &Arc<Self>, address: IpAddr, most: usize, of_one: usize) -> Option<Place> {
+        let address = site(address);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = taken.by_address.get(&address).copied().unwrap_or_default();
+        if taken.all >= most || here >= of_one {
+            return None;
+        }
+        taken.all += 1;
+        taken.by_address.insert(address, here + 1);
+        Some(Place { places: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.all -= 1;
+        if let Some(here) = taken.by_address.get_mut(&self.address) {
+            *here -= 1;
+            if *here == 0 {
+                taken.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Tells of connections that were turned away, without a line for each.
+#[derive(Debug, Default)]
+struct Refusals {
+    told: Option<Instant>,
+    since: u64,
+}
+
+impl Refusals {
+    fn note(&mut self, peer: SocketAddr, now: Instant) {
+        self.since += 1;
+        if self.told.is_none_or(|told| now.saturating_duration_since(told) >= BETWEEN_LINES) {
+            tracing::warn!(
+                target: "ocelli::audit", %peer, connections = self.since,
+                "turned away: as many connections as `[server] max_connections` and max_connections_per_address allow"
+            );
+            *self = Self { told: Some(now), since: 0 };
+        }
+    }
+}
+
+/// A connection with its place: what it becomes, a WebSocket, keeps it.
+struct Held<S> {
+    stream: S,
+    _place: Place,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_free_again_when_its_connection_ends() {
+        let places = Arc::new(Places::default());
+        let take = |address: &str| places.take(address.parse().unwrap(), 3, 2);
+        let (one, two) = (take("192.0.2.1"), take("::ffff:192.0.2.1"));
+        assert!(one.is_some() && two.is_some() && take("192.0.2.1").is_none(), "two of one address");
+        let three = take("192.0.2.2");
+        assert!(three.is_some() && take("192.0.2.3").is_none(), "three altogether");
+        drop(one);
+        assert!(take("192.0.2.1").is_some());
+        drop((two, three));
+        assert!(places.taken.lock().unwrap().by_address.is_empty());
+    }
+
+    #[test]
+    fn the_answer_to_plain_http_is_a_whole_problem() {
+        let text = std::str::from_utf8(PLAIN).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("Content-Length: {}\r\n", body.len()).trim_end().to_owned()),
+            "{}",
+            body.len()
+        );
+        assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["code"], "tls_required");
+    }
+}
