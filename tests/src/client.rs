@@ -46,12 +46,6 @@ impl Client {
         self.send_raw(Message::text(message.to_string())).await;
     }
 
-    /// Sends a message to a host that may have had enough of this client: false where it has closed the connection.
-    pub async fn try_send(&mut self, message: &Value) -> bool {
-        let message = Message::text(message.to_string());
-        timeout(DEADLINE, self.socket.send(message)).await.expect("sent in time").is_ok()
-    }
-
     /// Sends anything.
     pub async fn send_raw(&mut self, message: Message) {
         timeout(DEADLINE, self.socket.send(message)).await.expect("sent in time").unwrap();

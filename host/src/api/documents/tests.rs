@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::api::message::ClientMessage;
-use crate::event::{Attribute, Attributes, Detection, Detections, Event, Latency, ServerMessage, State};
+use crate::event::{
+    Attribute, Attributes, Detection, Detections, Event, Latency, Picture, ServerMessage, State, event_told,
+};
 
 /// Where a document is for the schemas in it.
 const PLACE: &str = "http://document/";
@@ -158,29 +160,18 @@ fn detections() -> Detections {
 
 fn event(frame: Option<u64>) -> Event {
     Event {
-        time: "2026-11-22T02:16:28.798Z".into(),
+        time_ns: 1_795_313_788_798_000_000,
         kind: "entered".into(),
         deployment: "c2247ebd57c7".into(),
         frame,
         detections: vec![found()],
         data: Map::new(),
+        attachments: frame.map(|_| picture()).into_iter().collect(),
     }
 }
 
-/// One of each message of the host, and more where members may be left out. The match that has no other arm makes whoever adds
-/// a message come here.
-fn of_the_host(message: &ServerMessage<'_>) -> &'static str {
-    match message {
-        ServerMessage::Subscribed { .. } => "subscribed",
-        ServerMessage::Unsubscribed { .. } => "unsubscribed",
-        ServerMessage::Pong => "pong",
-        ServerMessage::Answer { .. } => "answer",
-        ServerMessage::Detections { .. } => "detections",
-        ServerMessage::Event { .. } => "event",
-        ServerMessage::Session { .. } => "session",
-        ServerMessage::Lagged { .. } => "lagged",
-        ServerMessage::Error { .. } => "error",
-    }
+fn picture() -> Picture {
+    Picture { digest: "0a".repeat(32), media_type: "image/jpeg", bytes: 2048 }
 }
 
 #[test]
@@ -189,6 +180,16 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
     let (detections, seen, told) = (detections(), event(Some(3)), event(None));
     let (id, answer) = (json!([1, null]), json!({"counts": {}}));
     let session = "display-001;cam-001";
+    let gone = ServerMessage::Error {
+        code: "events_gone",
+        message: "gone",
+        session: Some(session),
+        cause: Some("retention"),
+        after: Some(1),
+        oldest: Some(7),
+        newest: Some(9),
+    };
+    // One of each and more where members may be left out. Whoever adds a message adds it here, too.
     let messages = [
         ServerMessage::Subscribed { session, state: State::Running },
         ServerMessage::Unsubscribed { session },
@@ -196,23 +197,34 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
         ServerMessage::Answer { session, id: Some(&id), answer: &answer },
         ServerMessage::Answer { session, id: None, answer: &answer },
         ServerMessage::Detections { session, detections: &detections },
-        ServerMessage::Event { session, seq: 1, event: &seen },
-        ServerMessage::Event { session, seq: 2, event: &told },
         ServerMessage::Session { session, state: State::Degraded, reason: Some("gone") },
         ServerMessage::Session { session, state: State::Failed, reason: None },
         ServerMessage::Lagged { session, missed: 4 },
-        ServerMessage::Error { code: "timeout", message: "late", session: Some(session), cause: None },
-        ServerMessage::Error { code: "bad_json", message: "not JSON", session: None, cause: Some("x") },
+        ServerMessage::error("bad_json", "not JSON", None),
+        gone,
     ];
-    let mut seen = BTreeSet::new();
+    let body = |event: &Event| serde_json::to_string(event).unwrap();
+    let events = [event_told(session, 1, &body(&seen)), event_told(session, 2, &body(&told))];
+    let mut kinds = BTreeSet::new();
     for message in &messages {
-        let kind = of_the_host(message);
-        seen.insert(kind);
-        let told: Value = serde_json::from_str(&message.to_text()).unwrap();
-        assert_eq!(told["type"], kind);
-        checker.check(&pointer(&["components", "messages", kind, "payload"]), &told).unwrap();
+        match message {
+            ServerMessage::Subscribed { .. }
+            | ServerMessage::Unsubscribed { .. }
+            | ServerMessage::Pong
+            | ServerMessage::Answer { .. }
+            | ServerMessage::Detections { .. }
+            | ServerMessage::Session { .. }
+            | ServerMessage::Lagged { .. }
+            | ServerMessage::Error { .. } => {}
+        }
     }
-    assert_eq!(seen, operation(&document, "tell"), "the host's messages are those of the document");
+    for told in messages.iter().map(ServerMessage::to_told).chain(events) {
+        let message: Value = serde_json::from_str(&told.text).unwrap();
+        assert_eq!(message["type"], told.kind);
+        checker.check(&pointer(&["components", "messages", told.kind, "payload"]), &message).unwrap();
+        kinds.insert(told.kind);
+    }
+    assert_eq!(kinds, operation(&document, "tell"), "the host's messages are those of the document");
 }
 
 /// What an operation of the WebSocket's document sends.

@@ -4,6 +4,8 @@
 
 mod manifest;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::nn::Model;
 use ocelli_sdk::store::Bucket;
@@ -34,11 +36,13 @@ struct Settings {
     keep: bool,
     /// Whether each of these events has a picture of the first object.
     attach: bool,
+    /// Whether results and events tell when they were made: `stamp`, in microseconds since 1970 by the machine's clock.
+    stamp: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { every: 25, keep: false, attach: false }
+        Self { every: 25, keep: false, attach: false, stamp: false }
     }
 }
 
@@ -90,7 +94,7 @@ impl Pipeline for Changeling {
             settings_schema: json!({
                 "type": "object",
                 "properties": {"every": {"type": "integer", "minimum": 1}, "keep": {"type": "boolean"},
-                    "attach": {"type": "boolean"}},
+                    "attach": {"type": "boolean"}, "stamp": {"type": "boolean"}},
                 "additionalProperties": false,
             })
             .to_string(),
@@ -131,21 +135,29 @@ impl Pipeline for Changeling {
         }
         self.state.advance(frame.index());
         let size = (frame.width() as f32, frame.height() as f32);
-        let detections = self.state.detections(frame.index(), size);
+        let mut detections = self.state.detections(frame.index(), size);
         let mut events = Vec::new();
         if self.state.frames.is_multiple_of(self.settings.every) {
             if self.settings.keep {
                 Bucket::open("changeling")?.increment("counted", 1)?;
             }
             let attachments = self.pictures(frame, &detections)?;
-            let data = self.state.report().to_string();
-            events.push(Event { data, attachments, ..Event::new("counted") });
+            events.push(Event { attachments, ..Event::new("counted") });
+        }
+        // As late as can be: what comes after it is the host's.
+        let stamp = self.settings.stamp.then(now_us);
+        for event in &mut events {
+            event.data = self.state.report(stamp).to_string();
+        }
+        if let Some(stamp) = stamp {
+            let stamp = Attribute { name: "stamp".into(), value: stamp.to_string(), score: 1.0 };
+            detections.iter_mut().for_each(|detection| detection.attributes.push(stamp.clone()));
         }
         Ok(Output { detections: Some(detections), events })
     }
 
     fn command(&mut self, _: &str) -> Result<String, String> {
-        let mut answer = self.state.report();
+        let mut answer = self.state.report(None);
         if self.settings.keep {
             let kept = Bucket::open("changeling")?.get_json("counted")?.unwrap_or(0u64);
             answer
@@ -188,6 +200,12 @@ impl Changeling {
     }
 }
 
+/// Microseconds since 1970.
+fn now_us() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_micros().try_into().unwrap_or(u64::MAX)
+}
+
 impl State {
     /// Takes a frame in.
     fn advance(&mut self, frame: u64) {
@@ -222,10 +240,12 @@ impl State {
         self.tracks.iter().zip(STAYS).enumerate().map(object).collect()
     }
 
-    fn report(&self) -> serde_json::Value {
+    fn report(&self, stamp: Option<u64>) -> serde_json::Value {
         let Self { version, frames, last, missing, repeated, changes, tracks, .. } = self;
-        json!({"version": version, "frames": frames, "last": last, "missing": missing, "repeated": repeated,
-            "changes": changes, "tracks": tracks})
+        let mut report = json!({"version": version, "frames": frames, "last": last, "missing": missing,
+            "repeated": repeated, "changes": changes, "tracks": tracks});
+        report.as_object_mut().zip(stamp).map(|(report, stamp)| report.insert("stamp".into(), stamp.into()));
+        report
     }
 }
 
