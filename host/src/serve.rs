@@ -123,6 +123,7 @@ impl Host {
         deployer.start_configured().await;
         let deploying = tokio::spawn(deployer.clone().watch_pipelines());
         // Whoever connected before waits until here: a client that is answered finds every configured session.
+        let config_in_force = deployer.watch_config();
         let control = Operator {
             sessions: sessions.clone(),
             deployer: deployer.clone(),
@@ -130,7 +131,7 @@ impl Host {
             monitor,
             models: Models { offer, inference },
         };
-        let server = Server::start(listener, hub, control, Timing::default())?;
+        let server = Server::start(listener, hub, control, Timing::default(), config_in_force)?;
         server.set_ready();
         tracing::info!("listening on http://{}", server.address());
         Ok(Self { sessions, deployer, journal, analyses, server, offering, deploying })
@@ -239,6 +240,10 @@ impl Control for Operator {
 
     fn sessions(&self) -> Vec<SessionStatus> {
         self.sessions.list()
+    }
+
+    fn id(status: &SessionStatus) -> &str {
+        &status.id
     }
 
     fn session(&self, id: &str) -> Option<SessionStatus> {

@@ -73,6 +73,10 @@ impl Control for Double {
             .collect()
     }
 
+    fn id(status: &Value) -> &str {
+        status["id"].as_str().unwrap()
+    }
+
     fn session(&self, id: &str) -> Option<Value> {
         self.sessions().into_iter().find(|session| session["id"] == id)
     }
@@ -135,7 +139,8 @@ impl Host {
         double.sessions.lock().unwrap().insert(NAME.into(), 0);
         hub.publish_state(NAME, State::Running, None);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = Server::start(listener, hub.clone(), double.clone(), timing).unwrap();
+        let server =
+            Server::start(listener, hub.clone(), double.clone(), timing, support::defaults()).unwrap();
         Self { server, hub, double }
     }
 

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::config::LOCAL;
+pub use crate::config::Role;
+
 /// What somebody may be allowed to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {
@@ -18,15 +21,16 @@ pub enum Right {
     Administer,
 }
 
-/// What a token stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// [`Right::View`] of named sessions or of all.
-    Viewer,
-    /// And [`Right::Analyze`], [`Right::Operate`].
-    Operator,
-    /// Everything.
-    Admin,
+impl Right {
+    /// As it is told to whoever has it not.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::View => "view",
+            Self::Analyze => "analyze",
+            Self::Operate => "operate",
+            Self::Administer => "administer",
+        }
+    }
 }
 
 /// The sessions that somebody may know of.
@@ -43,7 +47,7 @@ pub enum Scope {
 pub struct Caller {
     /// The token's name in the config; "local" where the config has no tokens.
     pub name: Arc<str>,
-    /// What the caller is.
+    /// What its token stands for.
     pub role: Role,
     /// What the caller sees.
     pub scope: Scope,
@@ -54,7 +58,7 @@ pub struct Caller {
 impl Caller {
     /// Whoever reaches a host that has no tokens: such a host listens on loopback alone.
     pub fn local() -> Self {
-        Self { name: "local".into(), role: Role::Admin, scope: Scope::All, revoked: CancellationToken::new() }
+        Self { name: LOCAL.into(), role: Role::Admin, scope: Scope::All, revoked: CancellationToken::new() }
     }
 
     /// Whether the caller may do this at all.

@@ -6,19 +6,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State as Extract};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, json};
 
+use super::access::Caller;
 use super::body::{collect, length};
 use super::problem::Problem;
 use super::{Control, Refusal, State};
-use crate::config::RefusedState;
+use crate::config::{LOCAL, RefusedState};
 use crate::deploy::{
     Cause, CompileError, Component, DeployError, NamedPipeline, Order, Outcome, PipelineError, Record,
 };
@@ -139,6 +140,7 @@ pub(super) struct Parameters {
 
 pub(super) async fn deploy<C: Deployments>(
     Extract(state): Extract<Arc<State<C>>>,
+    Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<Parameters>, QueryRejection>,
     request: Request,
@@ -155,7 +157,7 @@ pub(super) async fn deploy<C: Deployments>(
     let settings = settings.map(|text| serde_json::from_str(&text)).transpose();
     let settings =
         settings.map_err(|error| bad("bad_settings", format!("settings are a JSON object: {error}")))?;
-    let by = by(request.headers());
+    let by = by(&caller, request.headers());
     let bytes = upload(&state, request).await?;
     let component = match (pipeline, name) {
         (None, name) if !bytes.is_empty() => {
@@ -175,10 +177,11 @@ pub(super) async fn deploy<C: Deployments>(
 
 pub(super) async fn rollback<C: Deployments>(
     Extract(state): Extract<Arc<State<C>>>,
+    Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (session, by, control) = (in_path(path)?, by(&headers), state.control.clone());
+    let (session, by, control) = (in_path(path)?, by(&caller, &headers), state.control.clone());
     answer(to_its_end(async move { control.rollback(&session, &by).await }).await?)
 }
 
@@ -210,8 +213,12 @@ pub(super) async fn list<C: Control + Deployments>(
 
 pub(super) async fn pipelines<C: Deployments>(
     Extract(state): Extract<Arc<State<C>>>,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Response, Problem> {
-    let pipelines = state.control.pipelines().await?;
+    let mut pipelines = state.control.pipelines().await?;
+    for pipeline in &mut pipelines {
+        pipeline.sessions.retain(|session| caller.sees(session));
+    }
     Ok(Json(json!({"pipelines": pipelines})).into_response())
 }
 
@@ -276,12 +283,14 @@ fn bad(code: &'static str, detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, code, detail)
 }
 
-/// Who asks, as the history shows it: "operator", with the first product of the User-Agent where there is one.
-fn by(headers: &HeaderMap) -> String {
+/// Who asks, as the history shows it: the token's name, "operator" where there are no tokens, with the first product of the
+/// User-Agent where there is one.
+fn by(caller: &Caller, headers: &HeaderMap) -> String {
+    let name = if *caller.name == *LOCAL { "operator" } else { &caller.name };
     let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     let ordinary = |character: &char| character.is_ascii_alphanumeric() || "-_.".contains(*character);
     let product: String = agent.chars().take_while(ordinary).take(MAX_PRODUCT).collect();
-    if product.is_empty() { "operator".to_owned() } else { format!("operator ({product})") }
+    if product.is_empty() { name.to_owned() } else { format!("{name} ({product})") }
 }
 
 #[cfg(test)]
@@ -293,11 +302,13 @@ mod tests {
         let by = |agent: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::USER_AGENT, agent.parse().unwrap());
-            by(&headers)
+            by(&Caller::local(), &headers)
         };
         assert_eq!(by("curl/8.5.0 (x; y)"), "operator (curl)");
         assert_eq!(by("<script>"), "operator");
-        assert_eq!(super::by(&HeaderMap::new()), "operator");
+        assert_eq!(super::by(&Caller::local(), &HeaderMap::new()), "operator");
+        let ann = Caller { name: "ann".into(), ..Caller::local() };
+        assert_eq!(super::by(&ann, &HeaderMap::new()), "ann");
         let long: &'static str = "a".repeat(200).leak();
         assert_eq!(by(long).len(), "operator ()".len() + MAX_PRODUCT);
     }

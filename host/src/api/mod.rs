@@ -4,9 +4,13 @@
 
 pub mod access;
 mod analyze;
+mod audit;
 mod body;
 mod deployments;
+mod gate;
 mod jobs;
+mod keys;
+mod limits;
 mod message;
 mod models;
 mod origin;
@@ -14,6 +18,7 @@ mod problem;
 mod rate;
 mod rest;
 mod resume;
+mod routes;
 mod socket;
 mod stream;
 mod websocket;
@@ -23,22 +28,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post, put};
 use axum::serve::ListenerExt;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::analyze::Analyses;
+use crate::config::Config;
 use crate::event::Hub;
 
 pub use deployments::Deployments;
+use gate::Gate;
 
 /// WebSockets and streams at the same time, far beyond the displays of a site; each holds a file descriptor and up to
 /// 2 x [`MAX_BYTES`](crate::event::MAX_BYTES) of messages.
@@ -54,6 +58,9 @@ pub trait Control: Clone + Send + Sync + 'static {
 
     /// All sessions, sorted by name.
     fn sessions(&self) -> Vec<Self::Status>;
+
+    /// The name of a session that is shown.
+    fn id(status: &Self::Status) -> &str;
 
     /// One session.
     fn session(&self, id: &str) -> Option<Self::Status>;
@@ -156,17 +163,23 @@ pub struct Server {
     tasks: TaskTracker,
     timing: Timing,
     serving: JoinHandle<std::io::Result<()>>,
+    /// Follows who gets in.
+    keys: JoinHandle<()>,
 }
 
 impl Server {
-    /// Answers on a bound address from now on; `/readyz` only once [`set_ready`](Self::set_ready) was called.
+    /// Answers on a bound address from now on; `/readyz` only once [`set_ready`](Self::set_ready) was called. Of the config
+    /// it is the `[server]` section that counts, as it changes.
     pub fn start<C: Control + Deployments>(
         listener: TcpListener,
         hub: Hub,
         control: C,
         timing: Timing,
+        config: watch::Receiver<Arc<Config>>,
     ) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
+        let gate = Arc::new(Gate::new(config.clone(), address.ip().to_canonical().is_loopback()));
+        let keys = tokio::spawn(Arc::clone(&gate.keys).follow(config));
         let (ready, stop, tasks) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), TaskTracker::new());
         let state = State {
@@ -180,14 +193,14 @@ impl Server {
             uploads: Semaphore::new(deployments::MAX_UPLOADS),
             tasks: tasks.clone(),
         };
+        let router = routes::router(state, &gate).into_make_service_with_connect_info::<SocketAddr>();
         let listener = listener.tap_io(|connection| {
             // A small message waits for no other. Where this fails the connection is gone already.
             let _ = connection.set_nodelay(true);
         });
-        let serving =
-            axum::serve(listener, router(state)).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         let serving = tokio::spawn(serving.into_future());
-        Ok(Self { address, ready, stop, tasks, timing, serving })
+        Ok(Self { address, ready, stop, tasks, timing, serving, keys })
     }
 
     /// Where it listens.
@@ -203,6 +216,7 @@ impl Server {
     /// Takes no more requests, tells every subscriber that the host stops, and returns when they are gone or the time
     /// for a farewell is over.
     pub async fn stop(self) {
+        self.keys.abort();
         self.stop.cancel();
         self.tasks.close();
         // A socket bounds its own farewell; requests under way get as much time.
@@ -212,31 +226,4 @@ impl Server {
             serving.abort();
         }
     }
-}
-
-fn router<C: Control + Deployments>(state: State<C>) -> Router {
-    let pictures = DefaultBodyLimit::max(analyze::longest_body(state.control.analyses().bounds()));
-    Router::new()
-        .route("/healthz", get(rest::health))
-        .route("/readyz", get(rest::ready))
-        .route("/metrics", get(rest::metrics))
-        .route("/v1/sessions", get(rest::sessions))
-        .route("/v1/sessions/{id}", get(rest::session).delete(rest::stop))
-        .route("/v1/sessions/{id}/restart", post(rest::restart))
-        .route("/v1/sessions/{id}/pipeline", put(deployments::deploy))
-        .route("/v1/sessions/{id}/rollback", post(deployments::rollback))
-        .route("/v1/sessions/{id}/deployments", get(deployments::list))
-        .route("/v1/pipelines", get(deployments::pipelines))
-        .route("/v1/pipelines/{name}", put(deployments::keep))
-        .route("/v1/models", get(models::list))
-        .route("/v1/analyze/{pipeline}", post(analyze::analyze).layer(pictures))
-        .route("/v1/jobs", get(jobs::list))
-        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::cancel))
-        .route("/v1/sessions/{id}/stream", get(stream::open))
-        .route("/v1/ws", get(socket::open))
-        .fallback(rest::no_such_path)
-        .method_not_allowed_fallback(rest::no_such_method)
-        .layer(axum::middleware::from_fn(origin::check))
-        .layer(axum::Extension(access::Caller::local()))
-        .with_state(Arc::new(state))
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Extract};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde_json::json;
 
+use super::access::Caller;
 use super::problem::Problem;
 use super::{Control, Refusal, State};
 
@@ -46,8 +47,13 @@ pub(super) async fn metrics<C: Control>(Extract(state): Extract<Arc<State<C>>>) 
     ([(header::CONTENT_TYPE, OPEN_METRICS)], state.control.metrics().await).into_response()
 }
 
-pub(super) async fn sessions<C: Control>(Extract(state): Extract<Arc<State<C>>>) -> Response {
-    Json(json!({"sessions": state.control.sessions()})).into_response()
+pub(super) async fn sessions<C: Control>(
+    Extract(state): Extract<Arc<State<C>>>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    let mut sessions = state.control.sessions();
+    sessions.retain(|session| caller.sees(C::id(session)));
+    Json(json!({"sessions": sessions})).into_response()
 }
 
 pub(super) async fn session<C: Control>(

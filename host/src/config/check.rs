@@ -1,13 +1,16 @@
 //! What a schema cannot say: names, addresses, values that depend on each other, and what this version does not have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ocelli_protocol::key::TrustedKey;
 
 use super::error::Problem;
 use super::source::Source;
 use super::tree::Node;
-use super::{Camera, CameraTable, Config, Device, Document, Signatures};
+use super::{Camera, CameraTable, Config, Device, Document, Role, Signatures, TokenHash, WebOrigin};
+
+/// What callers are called where there are no tokens.
+pub const LOCAL: &str = "local";
 
 /// Longest session name in bytes. The session's log file is named after it, and file names end at 255 bytes.
 pub const MAX_ID_BYTES: usize = 200;
@@ -28,6 +31,14 @@ pub fn check_session_id(id: &str) -> Result<(), String> {
     }
 }
 
+/// What a token of the config may be called: it stands in log lines and in the history of deployments.
+pub fn check_token_name(name: &str) -> Result<(), String> {
+    if name == LOCAL {
+        return Err(format!("\"{LOCAL}\" is what callers are called where there are no tokens"));
+    }
+    check_session_id(name).map_err(|message| message.replace("session's", "token's"))
+}
+
 /// Neither a control character nor one that is invisible or turns the direction of the line around: names stand in log
 /// lines and on consoles.
 fn printable(character: char) -> bool {
@@ -43,14 +54,36 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
         problems.push(Problem { origin: tree.nearest(key).origin.clone(), key: key.to_owned(), message });
     };
     let listen = document.server.listen;
-    if !listen.ip().to_canonical().is_loopback() {
+    if !listen.ip().to_canonical().is_loopback() && document.server.tokens.is_empty() {
         report(
             "server.listen",
             format!(
-                "{listen} is not a loopback address, and this version has no tokens to keep strangers out: listen on \
-                 127.0.0.1 and put a reverse proxy that authenticates in front"
+                "{listen} is not a loopback address, and without tokens everyone who reaches it would get in: make a token \
+                 (`ocelli token new`) for [[server.tokens]], or listen on 127.0.0.1"
             ),
         );
+    }
+    let (mut names, mut hashes) = (BTreeMap::new(), HashMap::new());
+    for (index, token) in document.server.tokens.iter().enumerate() {
+        let key = |name: &str| format!("server.tokens[{index}].{name}");
+        if let Err(message) = check_token_name(&token.name) {
+            report(&key("name"), message);
+        } else if let Some(first) = names.insert(&token.name, index) {
+            report(&key("name"), format!("\"{}\" is the name of server.tokens[{first}] already", token.name));
+        }
+        if let Some(first) = hashes.insert(&token.hash, index) {
+            report(&key("hash"), format!("it is the hash of server.tokens[{first}] already"));
+        }
+        if token.sessions.is_some() && token.role != Role::Viewer {
+            let role = token.role.name();
+            report(&key("sessions"), format!("only a viewer's sessions are named; role \"{role}\" sees all"));
+        }
+    }
+    for (index, host) in document.server.hosts.iter().enumerate() {
+        if !url::Host::parse(host).is_ok_and(|parsed| parsed.to_string() == host.to_ascii_lowercase()) {
+            let message = format!("expected a host's name or address, without a port, found {host:?}");
+            report(&format!("server.hosts[{index}]"), message);
+        }
     }
     let limits = &document.resource_limits;
     if limits.guest_memory_mb > limits.memory_per_process_mb {
@@ -146,26 +179,36 @@ fn camera(table: CameraTable) -> Result<Camera, (String, String)> {
     }
 }
 
-/// A value that the schema admits and the types do not: the strings with a form of their own.
-pub(super) fn untyped(tree: &Node, error: &serde_json::Error) -> Problem {
-    let problem = |key: &str, message| Problem {
-        origin: tree.nearest(key).origin.clone(),
-        key: key.to_owned(),
-        message,
-    };
+/// The values that the schema admits and the types do not: the strings with a form of their own.
+pub(super) fn untyped(tree: &Node, error: &serde_json::Error) -> Vec<Problem> {
     let value = |key: &str| tree.nearest(key).to_json();
-    if let Some(text) = value("server.listen").as_str()
-        && text.parse::<std::net::SocketAddr>().is_err()
-    {
-        let message = format!("expected ADDRESS:PORT such as 127.0.0.1:8001, found the string {text:?}");
-        return problem("server.listen", message);
-    }
-    let models = value("inference.models").as_array().map_or(0, Vec::len);
-    let devices = (0..models).map(|index| format!("inference.models[{index}].device"));
-    for key in std::iter::once("inference.device".to_owned()).chain(devices) {
-        if let Some(Err(message)) = value(&key).as_str().map(str::parse::<Device>) {
-            return problem(&key, message);
+    let each = |list: &str, member: &str| -> Vec<String> {
+        let count = value(list).as_array().map_or(0, Vec::len);
+        (0..count).map(|index| format!("{list}[{index}]{member}")).collect()
+    };
+    let mut problems = Vec::new();
+    let mut check = |keys: Vec<String>, wrong: fn(&str) -> Option<String>| {
+        for key in keys {
+            if let Some(message) = value(&key).as_str().and_then(wrong) {
+                problems.push(Problem { origin: tree.nearest(&key).origin.clone(), key, message });
+            }
         }
+    };
+    check(vec!["server.listen".into()], |text| {
+        let message = format!("expected ADDRESS:PORT such as 127.0.0.1:8001, found the string {text:?}");
+        text.parse::<std::net::SocketAddr>().is_err().then_some(message)
+    });
+    check(each("server.tokens", ".hash"), |text| text.parse::<TokenHash>().err());
+    check(each("server.tokens", ".expires"), |text| {
+        let message =
+            format!("expected a time as RFC 3339 writes it, such as 2030-01-31T12:00:00Z, found {text:?}");
+        text.parse::<jiff::Timestamp>().is_err().then_some(message)
+    });
+    check(each("server.origins", ""), |text| text.parse::<WebOrigin>().err());
+    let devices = each("inference.models", ".device").into_iter().chain(["inference.device".into()]);
+    check(devices.collect(), |text| text.parse::<Device>().err());
+    if problems.is_empty() {
+        problems.push(Problem::whole(error.to_string()));
     }
-    Problem::whole(error.to_string())
+    problems
 }

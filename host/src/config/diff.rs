@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::source::Source;
-use super::{Camera, Config, SessionProcesses};
+use super::{Camera, Config, Server, SessionProcesses};
 
 /// When a changed key outside `[[cameras]]` takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,8 +21,9 @@ pub enum Effect {
 }
 
 /// Keys and sections that take effect later than at once.
-const LATER: [(&str, Effect); 10] = [
-    ("server", Effect::NextHost),
+const LATER: [(&str, Effect); 11] = [
+    ("server.listen", Effect::NextHost),
+    ("server.tls", Effect::NextHost),
     ("session_processes.log_rotation", Effect::NextHost),
     ("inference", Effect::NextHost),
     ("models", Effect::NextHost),
@@ -53,7 +54,7 @@ pub fn sections(old: &Config, new: &Config) -> BTreeMap<Effect, Vec<String>> {
 #[must_use]
 pub fn in_force(running: &Config, wanted: Config) -> Config {
     let Config {
-        server: _,
+        server,
         session_processes,
         resource_limits,
         inference: _,
@@ -67,7 +68,9 @@ pub fn in_force(running: &Config, wanted: Config) -> Config {
         cameras,
     } = wanted;
     let log_rotation = running.session_processes.log_rotation.clone();
+    let Server { listen, tls, .. } = running.server.clone();
     Config {
+        server: Server { listen, tls, ..server },
         session_processes: SessionProcesses { log_rotation, ..session_processes },
         resource_limits,
         deploy,
@@ -254,7 +257,8 @@ mod tests {
     #[test]
     fn each_key_outside_the_cameras_has_its_effect() {
         let new = parsed(
-            "[server]\nlisten = \"127.0.0.1:9000\"\n\
+            "[server]\nlisten = \"127.0.0.1:9000\"\norigins = [\"https://dash.example\"]\n\
+             tls = { certificate = \"c.pem\", key = \"k.pem\" }\nrequests_per_second = 1\n\
              [session_processes]\nmax_concurrent_sessions = 30\nprocess_cleanup_timeout = 5\n\
              health_check_interval = 3\nsandbox = \"required\"\n\
              [session_processes.log_rotation]\nbackup_count = 1\n\
@@ -267,6 +271,8 @@ mod tests {
             changes[&Effect::Now],
             [
                 "alerts.no_results_s",
+                "server.origins",
+                "server.requests_per_second",
                 "session_processes.max_concurrent_sessions",
                 "session_processes.process_cleanup_timeout",
                 "subscriptions.grace_s"
@@ -289,6 +295,7 @@ mod tests {
                 "logs.directory",
                 "models.directory",
                 "server.listen",
+                "server.tls",
                 "session_processes.log_rotation.backup_count",
                 "store.directory"
             ]

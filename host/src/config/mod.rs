@@ -9,11 +9,11 @@ mod check;
 pub mod diff;
 mod error;
 mod schema;
+mod server;
 pub mod source;
 mod tree;
 mod watch;
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ocelli_protocol::inference::{Device, Priority};
@@ -21,9 +21,10 @@ use ocelli_protocol::worker::Decode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use check::{MAX_ID_BYTES, check_session_id};
+pub use check::{LOCAL, MAX_ID_BYTES, check_session_id, check_token_name};
 pub use error::{ConfigError, Origin, Problem};
 pub use schema::SCHEMA;
+pub use server::{Role, Server, Tls, Token, TokenHash, WebOrigin};
 pub use watch::Watch;
 pub(crate) use watch::{BETWEEN_LOOKS, Look, Settling};
 
@@ -61,20 +62,6 @@ pub struct Config {
     pub alerts: Alerts,
     /// Sessions that are always on.
     pub cameras: Vec<Camera>,
-}
-
-/// The HTTP and WebSocket API.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Server {
-    /// Always a loopback address in this version.
-    pub listen: SocketAddr,
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8001)) }
-    }
 }
 
 /// The worker processes, one for each session.
@@ -302,7 +289,7 @@ mod text {
         to.serialize_str(&value.to_string())
     }
 
-    pub(super) fn deserialize<'de, T: std::str::FromStr<Err = String>, D: Deserializer<'de>>(
+    pub(super) fn deserialize<'de, T: std::str::FromStr<Err: std::fmt::Display>, D: Deserializer<'de>>(
         from: D,
     ) -> Result<T, D::Error> {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
@@ -317,7 +304,7 @@ mod optional_text {
         value.as_ref().map(ToString::to_string).serialize(to)
     }
 
-    pub(super) fn deserialize<'de, T: std::str::FromStr<Err = String>, D: Deserializer<'de>>(
+    pub(super) fn deserialize<'de, T: std::str::FromStr<Err: std::fmt::Display>, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<T>, D::Error> {
         let text = Option::<String>::deserialize(from)?;
@@ -640,8 +627,8 @@ impl Config {
         if !problems.is_empty() {
             return Err(invalid(problems));
         }
-        let document: Document = serde_json::from_value(tree.to_json())
-            .map_err(|error| invalid(vec![check::untyped(&tree, &error)]))?;
+        let document: Document =
+            serde_json::from_value(tree.to_json()).map_err(|error| invalid(check::untyped(&tree, &error)))?;
         check::typed(document, &tree).map_err(invalid)
     }
 

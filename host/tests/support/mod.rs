@@ -1,5 +1,10 @@
 //! What a double of the host says of things that a test is not about.
 
+/// A config that says nothing and never changes: without tokens.
+pub(crate) fn defaults() -> tokio::sync::watch::Receiver<std::sync::Arc<ocelli::config::Config>> {
+    tokio::sync::watch::channel(std::sync::Arc::default()).1
+}
+
 /// There are no sessions and no models; `$field` holds the analyses.
 #[allow(unused_macros)]
 macro_rules! no_sessions {
@@ -14,6 +19,10 @@ macro_rules! no_sessions {
 
             fn sessions(&self) -> Vec<serde_json::Value> {
                 Vec::new()
+            }
+
+            fn id(_: &serde_json::Value) -> &str {
+                ""
             }
 
             fn session(&self, _: &str) -> Option<serde_json::Value> {

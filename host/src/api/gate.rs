@@ -1,0 +1,263 @@
+//! What every request passes before it is answered: who asks, how often, and whether they may.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{ConnectInfo, RawPathParams, Request, State as Extract};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::Refusal;
+use super::access::{Caller, Right};
+use super::audit::{self, Deed};
+use super::keys::{Keys, Unknown};
+use super::limits::{Allowances, Pace, site};
+use super::problem::Problem;
+use crate::config::Config;
+
+/// What browsers, whose WebSockets have no headers of their own, put before the token in a subprotocol.
+const SUBPROTOCOL: &str = "ocelli.bearer.";
+
+/// Tokens that are none, from one address: ten at once, and ten in a minute after that.
+const FAILURES: Pace = Pace { burst: 10.0, per_second: 10.0 / 60.0 };
+
+/// Seconds of its allowance that a caller may use up at once: with the defaults 2000 requests, one for each connection that
+/// an address may have. All displays behind one proxy come back in the same second.
+const SAVED: f64 = 20.0;
+
+/// What a route needs of whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing: for those who watch the process.
+    Nothing,
+    /// To be known.
+    Caller,
+    /// A right, to what belongs to no session; the route leaves out what the caller does not see.
+    May(Right),
+    /// A right to the session that stands in the path as `{id}`.
+    OfSession(Right),
+    /// A right, and to see all sessions.
+    OfAll(Right),
+}
+
+impl Need {
+    fn right(self) -> Option<Right> {
+        match self {
+            Self::Nothing | Self::Caller => None,
+            Self::May(right) | Self::OfSession(right) | Self::OfAll(right) => Some(right),
+        }
+    }
+}
+
+/// Where the decisions are made.
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) keys: Arc<Keys>,
+    config: watch::Receiver<Arc<Config>>,
+    failures: Allowances<std::net::IpAddr>,
+    requests: Allowances<String>,
+}
+
+/// One route's.
+#[derive(Debug, Clone)]
+pub(super) struct Post {
+    pub(super) gate: Arc<Gate>,
+    /// What the log calls it.
+    pub(super) action: &'static str,
+    pub(super) need: Need,
+}
+
+impl Gate {
+    /// `loopback`: the host listens where only this machine reaches it.
+    pub(super) fn new(config: watch::Receiver<Arc<Config>>, loopback: bool) -> Self {
+        let keys = Keys::new(&config.borrow().server.tokens, loopback, Timestamp::now());
+        Self {
+            keys: Arc::new(keys),
+            config,
+            failures: Allowances::default(),
+            requests: Allowances::default(),
+        }
+    }
+
+    /// The config that is in force.
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// Who asks. A token that is good is good however often another was not.
+    fn who(&self, headers: &HeaderMap, peer: SocketAddr, action: &str) -> Result<Caller, Problem> {
+        let unknown = match self.keys.who(presented(headers).as_deref(), Timestamp::now()) {
+            Ok(caller) => return Ok(caller),
+            Err(unknown) => unknown,
+        };
+        self.failures.take(site(peer.ip()), FAILURES, Instant::now()).map_err(|wait| {
+            limited(wait, "too many requests without a valid token came from this address")
+        })?;
+        let (reason, detail) = match unknown {
+            Unknown::Missing => ("no token".to_owned(), "a token is needed: Authorization: Bearer TOKEN"),
+            Unknown::Wrong => ("unknown token".to_owned(), "the token is not one of this host's"),
+            Unknown::Expired(name) => (format!("token {name:?} has expired"), "the token has expired"),
+        };
+        audit::unknown(peer, action, &reason);
+        Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail))
+    }
+
+    /// Whether a caller asks no more often than it may.
+    fn paced(&self, caller: &Caller, peer: SocketAddr) -> Result<(), Problem> {
+        let per_second = f64::from(self.config.borrow().server.requests_per_second);
+        if per_second <= 0.0 {
+            return Ok(());
+        }
+        let key = if self.keys.open() { site(peer.ip()).to_string() } else { caller.name.to_string() };
+        let pace = Pace { burst: SAVED * per_second, per_second };
+        let taken = self.requests.take(key, pace, Instant::now());
+        taken.map_err(|wait| limited(wait, "more requests than `[server] requests_per_second` allows"))
+    }
+}
+
+/// Lets a request through to its route, with the [`Caller`] as an extension, or answers why not.
+pub(super) async fn pass(
+    Extract(Post { gate, action, need }): Extract<Post>,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if need == Need::Nothing {
+        return next.run(request).await;
+    }
+    let peer = peer(&request);
+    let caller = match gate.who(request.headers(), peer, action) {
+        Ok(caller) => caller,
+        Err(problem) => return refused(problem),
+    };
+    if let Err(problem) = gate.paced(&caller, peer) {
+        return problem.into_response();
+    }
+    let subject = match &parameters {
+        Ok(parameters) => parameters.iter().next().map(|(_, value)| value).unwrap_or_default(),
+        Err(rejection) => {
+            return Problem::new(StatusCode::BAD_REQUEST, "bad_path", rejection.body_text()).into_response();
+        }
+    };
+    if let Err(problem) = permit(&caller, need, subject) {
+        audit::denied(&caller, peer, action, subject);
+        return problem.into_response();
+    }
+    let deed = need
+        .right()
+        .filter(|right| *right >= Right::Operate)
+        .map(|_| Deed::begin(&caller, peer, action, subject));
+    request.extensions_mut().insert(caller);
+    let response = next.run(request).await;
+    if let Some(deed) = deed {
+        deed.ends(response.status().as_u16());
+    }
+    response
+}
+
+/// Whether a caller may. Of a session that it does not see it learns nothing, not even that it has no right to it.
+fn permit(caller: &Caller, need: Need, session: &str) -> Result<(), Problem> {
+    if let Need::OfSession(_) = need
+        && !caller.sees(session)
+    {
+        return Err(Refusal::unknown(session).into());
+    }
+    let forbidden = |what: &str| Problem::new(StatusCode::FORBIDDEN, "forbidden", what);
+    match need.right() {
+        Some(right) if !caller.may(right) => Err(forbidden(&format!(
+            "this needs the right to {}, which the token's role has not",
+            right.name()
+        ))),
+        _ if matches!(need, Need::OfAll(_)) && !caller.sees_all() => {
+            Err(forbidden("this needs a token that sees all sessions"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where a request comes from.
+pub(super) fn peer(request: &Request) -> SocketAddr {
+    let connection = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    connection.map_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), |ConnectInfo(peer)| *peer)
+}
+
+/// The token that came with a request: in its header, or of a browser's WebSocket in a subprotocol.
+fn presented(headers: &HeaderMap) -> Option<String> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    if let Some(value) = all.next() {
+        // Two are none: whoever stands between may have read the other.
+        let text = value.to_str().ok().filter(|_| all.next().is_none())?;
+        let (scheme, token) = text.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned());
+    }
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    offered
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .find_map(|protocol| protocol.trim().strip_prefix(SUBPROTOCOL).map(str::to_owned))
+}
+
+fn refused(problem: Problem) -> Response {
+    let unauthorized = problem.status == StatusCode::UNAUTHORIZED;
+    let mut response = problem.into_response();
+    if unauthorized {
+        let value = HeaderValue::from_static("Bearer realm=\"ocelli\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
+fn limited(wait: Duration, detail: &str) -> Problem {
+    let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+    Problem {
+        retry_after: Some(seconds),
+        ..Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_comes_in_the_header_or_in_a_subprotocol_and_in_no_other_way() {
+        let presented = |lines: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, value.parse().unwrap());
+            }
+            presented(&headers)
+        };
+        assert_eq!(presented(&[("authorization", "Bearer abc")]).as_deref(), Some("abc"));
+        assert_eq!(presented(&[("authorization", "bEARER  abc ")]).as_deref(), Some("abc"));
+        assert_eq!(
+            presented(&[("sec-websocket-protocol", "ocelli.v1, ocelli.bearer.abc")]).as_deref(),
+            Some("abc")
+        );
+        assert_eq!(
+            presented(&[("sec-websocket-protocol", "x"), ("sec-websocket-protocol", "ocelli.bearer.abc")])
+                .as_deref(),
+            Some("abc")
+        );
+        assert_eq!(
+            presented(&[("sec-websocket-protocol", "ocelli.bearer.a"), ("authorization", "Bearer b")])
+                .as_deref(),
+            Some("b")
+        );
+        for none in [
+            vec![],
+            vec![("authorization", "Basic abc")],
+            vec![("authorization", "abc")],
+            vec![("authorization", "Bearer a"), ("authorization", "Bearer b")],
+            vec![("cookie", "token=abc")],
+            vec![("sec-websocket-protocol", "ocelli.v1")],
+        ] {
+            assert_eq!(presented(&none), None, "{none:?}");
+        }
+    }
+}

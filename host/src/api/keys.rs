@@ -1,0 +1,230 @@
+//! The tokens that let somebody in, as the config has them now.
+
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use subtle::ConstantTimeEq;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::access::{Caller, Role, Scope};
+use crate::config::{Config, Token, TokenHash};
+use std::sync::Arc;
+
+/// Between two looks at the clock while a token has an end: whoever sets the clock is heeded within this time.
+const CLOCK: Duration = Duration::from_secs(15);
+
+/// Why somebody is nobody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// No token came with the request.
+    Missing,
+    /// No such token.
+    Wrong,
+    /// It has ended.
+    Expired(String),
+}
+
+/// Who gets in.
+#[derive(Debug)]
+pub(super) struct Keys {
+    /// Whether strangers cannot reach the host, so that it can do without tokens.
+    loopback: bool,
+    held: RwLock<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    entries: Vec<Entry>,
+    /// Whoever asks while there are no tokens.
+    local: Option<Caller>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    token: Token,
+    caller: Caller,
+}
+
+impl Entry {
+    fn new(token: &Token) -> Self {
+        let scope = match &token.sessions {
+            Some(sessions) if token.role == Role::Viewer => Scope::Named(sessions.iter().cloned().collect()),
+            _ => Scope::All,
+        };
+        let caller = Caller {
+            name: token.name.as_str().into(),
+            role: token.role,
+            scope,
+            revoked: CancellationToken::new(),
+        };
+        Self { token: token.clone(), caller }
+    }
+
+    fn ended(&self, now: Timestamp) -> bool {
+        self.token.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+impl Keys {
+    /// `loopback`: the host listens where only this machine reaches it.
+    pub(super) fn new(tokens: &[Token], loopback: bool, now: Timestamp) -> Self {
+        let keys = Self { loopback, held: RwLock::default() };
+        keys.update(tokens, now);
+        keys
+    }
+
+    /// Takes the tokens of another config. What was opened with one that is gone, changed or over ends.
+    pub(super) fn update(&self, tokens: &[Token], now: Timestamp) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let Held { entries: mut before, local } = std::mem::take(&mut *held);
+        for token in tokens {
+            let kept = before.iter().position(|entry| entry.token == *token);
+            held.entries.push(kept.map_or_else(|| Entry::new(token), |index| before.swap_remove(index)));
+        }
+        if tokens.is_empty() && self.loopback {
+            held.local = Some(local.unwrap_or_else(Caller::local));
+        } else {
+            // Without tokens, and where strangers can come: nobody gets in.
+            local.iter().for_each(|local| local.revoked.cancel());
+        }
+        before.iter().for_each(|entry| entry.caller.revoked.cancel());
+        held.revoke_ended(now);
+    }
+
+    /// Whether the host does without tokens.
+    pub(super) fn open(&self) -> bool {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).local.is_some()
+    }
+
+    /// Who presents this token, compared with every one that there is in the same time whichever it is.
+    pub(super) fn who(&self, presented: Option<&str>, now: Timestamp) -> Result<Caller, Unknown> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(local) = &held.local {
+            return Ok(local.clone());
+        }
+        let hash = TokenHash::of(presented.ok_or(Unknown::Missing)?);
+        let mut found = None;
+        for entry in &held.entries {
+            if bool::from(entry.token.hash.bytes().ct_eq(hash.bytes())) {
+                found = Some(entry);
+            }
+        }
+        match found {
+            None => Err(Unknown::Wrong),
+            Some(entry) if entry.ended(now) => Err(Unknown::Expired(entry.token.name.clone())),
+            Some(entry) => Ok(entry.caller.clone()),
+        }
+    }
+
+    /// Revokes what has ended. Whether more will.
+    fn tick(&self, now: Timestamp) -> bool {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).revoke_ended(now)
+    }
+
+    /// Follows the config and the clock until it is dropped.
+    pub(super) async fn follow(self: Arc<Self>, mut config: watch::Receiver<Arc<Config>>) {
+        loop {
+            let ends = self.tick(Timestamp::now());
+            let changed = async {
+                if config.changed().await.is_err() {
+                    // The config changes no more.
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = changed => {
+                    let tokens = config.borrow_and_update().server.tokens.clone();
+                    self.update(&tokens, Timestamp::now());
+                }
+                () = tokio::time::sleep(CLOCK), if ends => {}
+            }
+        }
+    }
+}
+
+impl Held {
+    fn revoke_ended(&self, now: Timestamp) -> bool {
+        let (ended, others): (Vec<&Entry>, Vec<&Entry>) =
+            self.entries.iter().partition(|entry| entry.ended(now));
+        ended.iter().for_each(|entry| entry.caller.revoked.cancel());
+        others.iter().any(|entry| entry.token.expires.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::ToSpan;
+
+    use super::*;
+
+    fn token(name: &str, role: Role, sessions: Option<&[&str]>, expires: Option<Timestamp>) -> Token {
+        Token {
+            name: name.into(),
+            hash: TokenHash::of(&format!("secret of {name}")),
+            role,
+            sessions: sessions.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            expires,
+        }
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::UNIX_EPOCH + 20_000.hours()
+    }
+
+    #[test]
+    fn only_the_text_of_a_token_gets_in_and_only_until_it_ends() {
+        let (one, two) = (
+            token("one", Role::Viewer, Some(&["a"]), None),
+            token("two", Role::Operator, None, Some(now() + 1.second())),
+        );
+        let keys = Keys::new(&[one.clone(), two], true, now());
+        assert!(!keys.open());
+        let caller = keys.who(Some("secret of one"), now()).unwrap();
+        assert_eq!((&*caller.name, caller.role), ("one", Role::Viewer));
+        assert!(caller.sees("a") && !caller.sees("b") && !caller.sees_all());
+        assert!(keys.who(Some("secret of two"), now()).unwrap().sees_all());
+        assert_eq!(
+            keys.who(Some("secret of two"), now() + 1.second()).unwrap_err(),
+            Unknown::Expired("two".into())
+        );
+        assert_eq!(keys.who(None, now()).unwrap_err(), Unknown::Missing);
+        for wrong in ["", "secret of", "secret of one ", &one.hash.to_string()] {
+            assert_eq!(keys.who(Some(wrong), now()).unwrap_err(), Unknown::Wrong, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_was_opened_with_a_token_ends_when_it_is_removed_changed_or_over_and_not_before() {
+        let [one, two, three, four] =
+            ["one", "two", "three", "four"].map(|name| token(name, Role::Viewer, None, None));
+        let three = Token { expires: Some(now() + 1.minute()), ..three };
+        let keys = Keys::new(&[one.clone(), two.clone(), three.clone(), four.clone()], true, now());
+        let revoked = |name: &str| keys.who(Some(&format!("secret of {name}")), now()).unwrap().revoked;
+        let [first, second, third, fourth] = ["one", "two", "three", "four"].map(revoked);
+        keys.update(&[four, Token { sessions: Some(vec!["a".into()]), ..two }, three], now());
+        assert!(
+            first.is_cancelled() && second.is_cancelled() && !third.is_cancelled() && !fourth.is_cancelled()
+        );
+        assert!(!revoked("two").is_cancelled(), "the changed one may come again");
+        assert!(keys.tick(now()) && !third.is_cancelled());
+        assert!(!keys.tick(now() + 1.minute()) && third.is_cancelled() && !fourth.is_cancelled());
+    }
+
+    #[test]
+    fn without_tokens_whoever_reaches_a_loopback_address_gets_in_and_nobody_else() {
+        let open = Keys::new(&[], true, now());
+        let local = open.who(None, now()).unwrap();
+        assert!(open.open() && local.sees_all() && local.role == Role::Admin);
+        open.update(&[token("one", Role::Admin, None, None)], now());
+        assert!(local.revoked.is_cancelled() && open.who(None, now()).is_err());
+        open.update(&[], now());
+        assert!(!open.who(Some("anything"), now()).unwrap().revoked.is_cancelled());
+
+        let reachable = Keys::new(&[token("one", Role::Admin, None, None)], false, now());
+        reachable.update(&[], now());
+        assert!(!reachable.open() && reachable.who(None, now()).is_err());
+        assert!(reachable.who(Some("secret of one"), now()).is_err());
+    }
+}

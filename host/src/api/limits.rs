@@ -1,0 +1,123 @@
+//! How much of the API one caller or address may take.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Callers or addresses that are told apart; those beyond share one allowance. An entry takes some 100 bytes.
+const KEPT: usize = 10_000;
+
+/// An address as limits know it: of IPv6 the network of a site, which has 2^64 addresses to choose from.
+pub(super) fn site(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address => address,
+    }
+}
+
+/// How often something may be done: so many times at once, and after that at this pace.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Pace {
+    /// At once.
+    pub(super) burst: f64,
+    /// In a second, in the long run.
+    pub(super) per_second: f64,
+}
+
+/// What is left to each of many.
+#[derive(Debug)]
+pub(super) struct Allowances<K> {
+    kept: Mutex<HashMap<Option<K>, Left>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    times: f64,
+    at: Instant,
+}
+
+impl Left {
+    fn now(self, pace: Pace, now: Instant) -> f64 {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        (self.times + passed * pace.per_second).min(pace.burst)
+    }
+}
+
+impl<K> Default for Allowances<K> {
+    fn default() -> Self {
+        Self { kept: Mutex::default() }
+    }
+}
+
+impl<K: Hash + Eq> Allowances<K> {
+    /// Takes one time of what is left to `key`. Else how long it takes until there is one.
+    pub(super) fn take(&self, key: K, pace: Pace, now: Instant) -> Result<(), Duration> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut key = Some(key);
+        if kept.len() >= KEPT && !kept.contains_key(&key) {
+            // Whoever has everything left is as one who never came.
+            kept.retain(|_, left| left.now(pace, now) < pace.burst);
+            if kept.len() >= KEPT {
+                key = None;
+            }
+        }
+        let left = kept.entry(key).or_insert(Left { times: pace.burst, at: now });
+        let times = left.now(pace, now);
+        // What is a hair below one by rounding is one.
+        let enough = times > 1.0 - 1e-6;
+        *left = Left { times: if enough { times - 1.0 } else { times }, at: now };
+        if enough { Ok(()) } else { Err(Duration::from_secs_f64((1.0 - times) / pace.per_second)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACE: Pace = Pace { burst: 3.0, per_second: 2.0 };
+
+    #[test]
+    fn a_burst_passes_and_then_the_pace_and_each_has_its_own() {
+        let (allowances, now) = (Allowances::default(), Instant::now());
+        let take =
+            |key: &'static str, after_ms| allowances.take(key, PACE, now + Duration::from_millis(after_ms));
+        assert_eq!([take("a", 0), take("a", 0), take("a", 0)], [Ok(()); 3]);
+        assert_eq!(take("a", 0), Err(Duration::from_millis(500)));
+        assert_eq!(take("b", 0), Ok(()));
+        assert_eq!(take("a", 250), Err(Duration::from_millis(250)));
+        assert_eq!((take("a", 500), take("a", 500)), (Ok(()), Err(Duration::from_millis(500))));
+        assert_eq!(
+            [take("a", 60_000), take("a", 60_000), take("a", 60_000)],
+            [Ok(()); 3],
+            "no more than a burst"
+        );
+        assert!(take("a", 60_000).is_err());
+    }
+
+    #[test]
+    fn a_flood_of_addresses_neither_grows_nor_locks_out_those_that_are_known() {
+        let (allowances, now) = (Allowances::default(), Instant::now());
+        let strict = Pace { burst: 2.0, per_second: 0.001 };
+        assert!(allowances.take(usize::MAX, strict, now).is_ok());
+        let passed = (0..3 * KEPT).filter(|key| allowances.take(*key, strict, now).is_ok()).count();
+        assert_eq!(passed, KEPT - 1 + 2, "those beyond share one allowance");
+        assert!(allowances.kept.lock().unwrap().len() <= KEPT + 1);
+        assert!(allowances.take(usize::MAX, strict, now).is_ok());
+        let later = now + Duration::from_secs(3600);
+        assert!(allowances.take(usize::MAX - 1, strict, later).is_ok());
+        assert_eq!(allowances.kept.lock().unwrap().len(), 1, "idle ones are forgotten");
+    }
+
+    #[test]
+    fn an_address_is_its_site() {
+        let site = |text: &str| site(text.parse().unwrap()).to_string();
+        assert_eq!(site("192.0.2.7"), "192.0.2.7");
+        assert_eq!(site("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(site("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
+}

@@ -1,0 +1,254 @@
+//! `[server]`: where the API listens, who gets in, and how much of it one client may take.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use super::text;
+
+/// What the hash of a token begins with.
+const SHA256: &str = "sha256:";
+
+/// The HTTP and WebSocket API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// A loopback address where there are no tokens.
+    pub listen: SocketAddr,
+    /// Certificate and key; none: plain HTTP.
+    pub tls: Option<Tls>,
+    /// Who gets in; none: everyone who reaches the loopback address.
+    pub tokens: Vec<Token>,
+    /// Origins, besides the API's own, whose pages may use it.
+    pub origins: Vec<WebOrigin>,
+    /// Names, besides those of the loopback address, under which a host without tokens is asked.
+    pub hosts: Vec<String>,
+    /// Connections at the same time.
+    pub max_connections: usize,
+    /// Of these, from one address.
+    pub max_connections_per_address: usize,
+    /// HTTP requests of one caller in a second, in the long run; 0: any number.
+    pub requests_per_second: u32,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8001)),
+            tls: None,
+            tokens: Vec::new(),
+            origins: Vec::new(),
+            hosts: Vec::new(),
+            // More than the WebSockets that are served.
+            max_connections: 5000,
+            // A thousand displays behind one proxy, twice.
+            max_connections_per_address: 2000,
+            requests_per_second: 100,
+        }
+    }
+}
+
+/// Where certificate and key lie, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate and those between it and its root, in this order.
+    pub certificate: PathBuf,
+    /// Its private key: PKCS #8, PKCS #1 or SEC 1.
+    pub key: PathBuf,
+}
+
+/// Somebody who gets in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// As the log and the history of deployments name who did something.
+    pub name: String,
+    /// Of the token's text.
+    #[serde(with = "text")]
+    pub hash: TokenHash,
+    /// What it allows.
+    pub role: Role,
+    /// The sessions that a viewer sees; none: all.
+    #[serde(default)]
+    pub sessions: Option<Vec<String>>,
+    /// When it ends; none: never.
+    #[serde(default, with = "super::optional_text")]
+    pub expires: Option<Timestamp>,
+}
+
+/// What a token stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Looks at named sessions or at all.
+    Viewer,
+    /// And analyses pictures, deploys, restarts, makes sessions.
+    Operator,
+    /// And puts pipelines into the store: everything.
+    Admin,
+}
+
+impl Role {
+    /// As the config writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// The SHA-256 of a token, which has 256 random bits: nothing slower is needed to keep it from being guessed.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    /// Of a token's text.
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+
+    /// The 32 bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl FromStr for TokenHash {
+    type Err = String;
+
+    /// The text is not repeated: it may be the token itself.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let malformed = || {
+            format!(
+                "expected \"{SHA256}\" and 64 hexadecimal digits, as `ocelli token new` prints it (not shown)"
+            )
+        };
+        let digits = text.strip_prefix(SHA256).filter(|digits| digits.len() == 64).ok_or_else(malformed)?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).ok().filter(|pair| !pair.starts_with('+'));
+            *byte = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(malformed)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SHA256)?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SHA256)?;
+        f.write_str("***")
+    }
+}
+
+/// The origin of web pages as a browser's `Origin` header names it: scheme, host, and the port unless it is the scheme's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct WebOrigin {
+    text: String,
+    host: String,
+}
+
+impl WebOrigin {
+    /// As the header has it.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The host's name or address.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+}
+
+impl FromStr for WebOrigin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let malformed =
+            || format!("expected SCHEME://HOST[:PORT] such as https://dash.example, found {text:?}");
+        let url = Url::parse(text).map_err(|_| malformed())?;
+        let bare = matches!(url.scheme(), "http" | "https")
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        let host = url.host_str().filter(|_| bare).ok_or_else(malformed)?;
+        Ok(Self { text: url.origin().ascii_serialization(), host: host.to_owned() })
+    }
+}
+
+impl TryFrom<String> for WebOrigin {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<WebOrigin> for String {
+    fn from(origin: WebOrigin) -> Self {
+        origin.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_read_as_it_is_written_and_a_malformed_one_is_not_repeated() {
+        let hash = TokenHash::of("ocelli_abc");
+        assert_eq!(hash.to_string().parse::<TokenHash>().unwrap(), hash);
+        assert_eq!(
+            hash.to_string().to_uppercase().replace("SHA256", "sha256").parse::<TokenHash>().unwrap(),
+            hash
+        );
+        let digits = "0".repeat(64);
+        for text in [
+            "ocelli_secret".to_owned(),
+            digits.clone(),
+            format!("sha256:{}", digits.replacen("00", "+0", 1)),
+            format!("sha256:{digits}0"),
+            format!("sha256:{}", "é".repeat(32)),
+        ] {
+            let error = text.parse::<TokenHash>().unwrap_err();
+            assert!(!error.contains(&text) && error.contains("ocelli token new"), "{error}");
+        }
+        assert!(!format!("{hash:?}").contains(&hash.to_string()));
+    }
+
+    #[test]
+    fn an_origin_is_told_as_browsers_tell_it() {
+        let origin = |text: &str| text.parse::<WebOrigin>().map(|origin| origin.as_str().to_owned());
+        assert_eq!(origin("https://Dash.example:443/").unwrap(), "https://dash.example");
+        assert_eq!(origin("http://10.0.0.1:3000").unwrap(), "http://10.0.0.1:3000");
+        for text in [
+            "dash.example",
+            "https://dash.example/path",
+            "https://u@dash.example",
+            "ftp://a",
+            "null",
+            "*",
+            "",
+        ] {
+            assert!(origin(text).is_err(), "{text}");
+        }
+    }
+}
