@@ -592,7 +592,8 @@ async fn ten_thousand_subscribes_cost_a_client_some_answers_and_not_its_socket()
             let message = told.next().await.unwrap();
             match (message["type"].as_str().unwrap(), message["code"].as_str()) {
                 ("subscribed", _) => subscribed += 1,
-                ("error", Some("rate_limited")) => limited += 1,
+                // Those of the burst that come faster than they are done wait, as many as may.
+                ("error", Some("rate_limited" | "too_many_requests")) => limited += 1,
                 ("event", _) => break,
                 _ => panic!("{message}"),
             }
@@ -634,13 +635,18 @@ async fn a_message_that_does_not_come_to_its_end_closes_the_socket() {
     for unfinished in [ping[..9].to_vec(), [frame(0x01, br#"{"type":"#), frame(0x89, b"")].concat()] {
         let (mut stream, _) = host.raw("").await;
         stream.write_all(&[ping.clone(), unfinished].concat()).await.unwrap();
-        assert_eq!(text(read_frame(&mut stream).await.unwrap())["type"], "pong");
-        let mut told = read_frame(&mut stream).await.unwrap();
-        if told.0 == 0x8a {
-            told = read_frame(&mut stream).await.unwrap();
+        let mut told = Vec::new();
+        while told.len() < 3 {
+            let next = read_frame(&mut stream).await.unwrap();
+            // The answer to the ping within the message may come before that to the message before.
+            if next.0 != 0x8a {
+                told.push(next);
+            }
         }
-        assert_eq!(text(told)["code"], "message_timeout");
-        assert_eq!(read_frame(&mut stream).await.unwrap().1[..2], 1008u16.to_be_bytes());
+        let close = told.pop().unwrap();
+        assert_eq!(text(told.pop().unwrap())["code"], "message_timeout");
+        assert_eq!(text(told.pop().unwrap())["type"], "pong");
+        assert_eq!((close.0, &close.1[..2]), (0x88, &1008u16.to_be_bytes()[..]));
     }
 }
 
