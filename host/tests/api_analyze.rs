@@ -136,7 +136,7 @@ impl Host {
         let operator = Operator(analyses.clone());
         let server = Server::start(
             listener,
-            Hub::new(ocelli::journal::events::Events::default()),
+            Hub::new(Default::default()),
             operator,
             Timing::default(),
             support::defaults(),

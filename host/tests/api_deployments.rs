@@ -202,7 +202,7 @@ impl Host {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(
             listener,
-            Hub::new(ocelli::journal::events::Events::default()),
+            Hub::new(Default::default()),
             double.clone(),
             Timing::default(),
             support::defaults(),

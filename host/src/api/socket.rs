@@ -4,6 +4,7 @@
 //! after the other; and writing, which alone takes from the subscriber's queue. Whatever ends first ends the socket and
 //! with it all its subscriptions. Before it closes the client is told why.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -17,12 +18,14 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Caller, Right};
+use super::audit::{self, Deed};
+use super::limits::Pace;
 use super::message::{After, ClientMessage, MAX_MESSAGE, Subscribe};
 use super::problem::Problem;
 use super::rate::Bucket;
 use super::resume::{self, Refused};
 use super::websocket::{self, Fault, Incoming, Over, Receiver, Sender, Stuck};
-use super::{Control, Refusal, State};
+use super::{Control, Refusal, State, gate};
 use crate::event::{EVERY_SESSION, ServerMessage, Subscriber, Wants};
 
 /// A message up to this size is answered with an error; beyond it, the connection is closed before it is read.
@@ -43,10 +46,16 @@ const SUBSCRIPTIONS: usize = 1000;
 
 /// Frames that a client may send in a second, and at once: it subscribes to all sessions as soon as it is there, and then
 /// has little to say.
-const FRAMES: (f64, f64) = (50.0, 1200.0);
+const FRAMES: Pace = Pace { per_second: 50.0, burst: 1200.0 };
 
 /// A client that sends more is not told of each, it is closed: ten times as many.
-const FLOOD: (f64, f64) = (500.0, 12_000.0);
+const FLOOD: Pace = Pace { per_second: 500.0, burst: 12_000.0 };
+
+/// How often a client is told that some of its messages are not done.
+const TOLD: Pace = Pace { per_second: 1.0, burst: 1.0 };
+
+/// What the log calls the making of a session for a subscriber.
+const MAKE: &str = "make_session";
 
 /// Why a socket ends.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,13 +84,14 @@ pub(super) async fn open<C: Control>(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let peer = gate::peer(&request);
     let (response, opening) = websocket::shake(request)?;
     let place = place(&state)?;
     // Counted from here on, so that the host does not stop between the upgrade and the first message.
     state.tasks.clone().spawn(async move {
         // It fails where the client has gone meanwhile.
         if let Ok((sender, receiver)) = opening.open(MAX_READ).await {
-            serve(sender, receiver, state, caller).await;
+            serve(sender, receiver, state, caller, peer).await;
         }
         drop(place);
     });
@@ -103,6 +113,7 @@ pub(super) fn place<C>(state: &State<C>) -> Result<OwnedSemaphorePermit, Problem
 struct Client<C> {
     state: Arc<State<C>>,
     caller: Caller,
+    peer: SocketAddr,
     subscriber: Arc<Subscriber>,
     /// What the client's last ping said, if it was not answered yet.
     ping: Mutex<Option<Vec<u8>>>,
@@ -112,9 +123,15 @@ struct Client<C> {
 /// A request that waits, and its part of [`REQUEST_BYTES`]. Boxed, since a channel has room for 32 at once.
 type Waiting = Box<(ClientMessage, OwnedSemaphorePermit)>;
 
-async fn serve<C: Control>(mut sender: Sender, mut receiver: Receiver, state: Arc<State<C>>, caller: Caller) {
+async fn serve<C: Control>(
+    mut sender: Sender,
+    mut receiver: Receiver,
+    state: Arc<State<C>>,
+    caller: Caller,
+    peer: SocketAddr,
+) {
     let subscriber = Arc::new(state.hub.subscriber());
-    let client = Client { state, caller, subscriber, ping: Mutex::default(), pinged: Notify::new() };
+    let client = Client { state, caller, peer, subscriber, ping: Mutex::default(), pinged: Notify::new() };
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let end = tokio::select! {
         // In this order: when several are over at once, the host's own reason is the one to tell.
@@ -172,9 +189,8 @@ impl<C: Control> Client<C> {
     async fn read(&self, receiver: &mut Receiver, requests: mpsc::Sender<Waiting>) -> End {
         let (silence, whole) = (self.state.timing.silence, self.state.timing.message);
         let room = Arc::new(Semaphore::new(REQUEST_BYTES));
-        let bucket = |(per_second, burst)| Bucket::new(per_second, burst, Instant::now());
-        // The last is for what the client is told of the first.
-        let (mut frames, mut flood, mut told) = (bucket(FRAMES), bucket(FLOOD), bucket((1.0, 1.0)));
+        let bucket = |pace| Bucket::new(pace, Instant::now());
+        let (mut frames, mut flood, mut told) = (bucket(FRAMES), bucket(FLOOD), bucket(TOLD));
         loop {
             let incoming = match receiver.next(silence, whole).await {
                 Ok(Incoming::Close(status)) => return End::Client(status),
@@ -190,7 +206,8 @@ impl<C: Control> Client<C> {
             }
             if !frames.take(now) {
                 if told.take(now) {
-                    let message = format!("more than {} messages a second; some are not done", FRAMES.0);
+                    let message =
+                        format!("more than {} messages a second; some are not done", FRAMES.per_second);
                     self.error("rate_limited", &message, None);
                 }
                 continue;
@@ -269,6 +286,7 @@ impl<C: Control> Client<C> {
         let Subscribe { session, source, pipeline, settings, detections, after } = request;
         let making = source.zip(pipeline);
         if making.is_some() && !(self.caller.may(Right::Operate) && self.caller.sees(&session)) {
+            audit::denied(&self.caller, self.peer, MAKE, &session);
             let message = "the token does not allow to make this session";
             return self.error("forbidden", message, Some(&session));
         }
@@ -296,11 +314,13 @@ impl<C: Control> Client<C> {
             return self.subscriber.subscribe(&session, wants);
         };
         let hold = self.state.hub.hold(&session);
+        let deed = Deed::begin(&self.caller, self.peer, MAKE, &session);
         let (control, id) = (self.state.control.clone(), session.clone());
         // A task of its own: it goes on to its end when the client goes away, and the session then ends as any other
         // that nobody listens to.
         let made = tokio::spawn(async move {
             let made = control.ensure(&id, &source, &pipeline, settings.unwrap_or_default()).await;
+            deed.ends(made.as_ref().map_or_else(|refusal| refusal.code, |()| "made"));
             made.map(|()| hold)
         });
         let refused = match made.await {
