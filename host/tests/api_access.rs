@@ -15,6 +15,7 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{Config, Role, Server as Section, Token, TokenHash};
 use ocelli::event::Hub;
+use ocelli::journal::events::Events;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
@@ -172,7 +173,9 @@ impl Host {
         let (config, seen) = watch::channel(Arc::new(Config { server, ..Config::default() }));
         let analyses = Analyses::start(&Default::default(), Box::new(support::NoPipelines));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = Server::start(listener, Hub::new(), Double(analyses), Timing::default(), seen).unwrap();
+        let server =
+            Server::start(listener, Hub::new(Events::default()), Double(analyses), Timing::default(), seen)
+                .unwrap();
         Self { server, config, guesses: Mutex::new(1) }
     }
 
@@ -243,6 +246,8 @@ const RULES: &[Rule] = &[
     Rule { request: "GET /healthz", who: ALL, seen: false },
     Rule { request: "GET /readyz", who: ALL, seen: false },
     Rule { request: "GET /metrics", who: LOOK_AT_ALL, seen: false },
+    Rule { request: "GET /openapi.json", who: LOOK, seen: false },
+    Rule { request: "GET /asyncapi.json", who: LOOK, seen: false },
     Rule { request: "GET /v1/sessions", who: LOOK, seen: false },
     Rule { request: "GET /v1/sessions/{id}", who: LOOK, seen: true },
     Rule { request: "DELETE /v1/sessions/{id}", who: OPERATE, seen: true },
@@ -250,6 +255,7 @@ const RULES: &[Rule] = &[
     Rule { request: "PUT /v1/sessions/{id}/pipeline", who: OPERATE, seen: true },
     Rule { request: "POST /v1/sessions/{id}/rollback", who: OPERATE, seen: true },
     Rule { request: "GET /v1/sessions/{id}/deployments", who: LOOK, seen: true },
+    Rule { request: "GET /v1/sessions/{id}/stream", who: LOOK, seen: true },
     Rule { request: "GET /v1/pipelines", who: LOOK, seen: false },
     Rule { request: "PUT /v1/pipelines/{name}", who: ADMINISTER, seen: false },
     Rule { request: "GET /v1/models", who: LOOK, seen: false },

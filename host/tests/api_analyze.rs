@@ -134,8 +134,14 @@ impl Host {
         let analyses = Analyses::start(&config, Box::new(doubles.clone()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let operator = Operator(analyses.clone());
-        let server =
-            Server::start(listener, Hub::new(), operator, Timing::default(), support::defaults()).unwrap();
+        let server = Server::start(
+            listener,
+            Hub::new(ocelli::journal::events::Events::default()),
+            operator,
+            Timing::default(),
+            support::defaults(),
+        )
+        .unwrap();
         Self { server, analyses, doubles }
     }
 

@@ -200,9 +200,14 @@ impl Host {
         let double =
             Double { analyses, asked: Arc::default(), gate: Arc::default(), ended: watch::Sender::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server =
-            Server::start(listener, Hub::new(), double.clone(), Timing::default(), support::defaults())
-                .unwrap();
+        let server = Server::start(
+            listener,
+            Hub::new(ocelli::journal::events::Events::default()),
+            double.clone(),
+            Timing::default(),
+            support::defaults(),
+        )
+        .unwrap();
         Self { server, double }
     }
 

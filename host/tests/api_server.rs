@@ -113,7 +113,7 @@ impl Host {
 
     /// One session, running.
     async fn with(timing: Timing) -> Self {
-        let hub = Hub::new();
+        let hub = Hub::new(ocelli::journal::events::Events::default());
         let analyses = Analyses::start(&Analyze::default(), Box::new(support::NoPipelines));
         let double = Double { sessions: Arc::default(), gate: Arc::default(), analyses };
         double.sessions.lock().unwrap().insert(NAME.into(), 0);
@@ -237,12 +237,14 @@ fn found(frame: u64) -> Detections {
 
 fn happened(size: usize) -> Event {
     Event {
-        time: "2026-01-02T03:04:05.678Z".into(),
+        // 2026-01-02T03:04:05.678Z.
+        time_ns: 1_767_323_045_678_000_000,
         kind: "x".repeat(size),
         deployment: "0a1b".into(),
         frame: Some(1),
         detections: vec![],
         data: Map::new(),
+        attachments: vec![],
     }
 }
 
@@ -322,7 +324,8 @@ async fn a_subscriber_gets_the_state_and_then_everything_in_order() {
     assert_eq!(subscribed, json!({"type": "subscribed", "session": NAME, "state": "running"}));
     for frame in 0..50 {
         host.hub.publish_detections(NAME, &found(frame));
-        host.hub.publish_event(NAME, &happened(1));
+        host.hub.publish_event(NAME, happened(1));
+        host.hub.events().flush().await.unwrap();
     }
     host.hub.publish_state(NAME, State::Degraded, Some("no pictures".into()));
     for frame in 0..50 {
@@ -349,7 +352,7 @@ async fn events_alone_come_to_whoever_wants_no_detections() {
     let mut client = host.client().await;
     client.ask(json!({"type": "subscribe", "session": NAME, "detections": false})).await;
     host.hub.publish_detections(NAME, &found(1));
-    host.hub.publish_event(NAME, &happened(1));
+    host.hub.publish_event(NAME, happened(1));
     assert_eq!(client.next().await.unwrap()["type"], "event");
 }
 
@@ -363,7 +366,7 @@ async fn what_a_client_gets_wrong_is_told_by_code_and_the_socket_stays() {
         (json!({"type": "dance", "session": "a"}).to_string(), "unknown_type", Some("a")),
         (json!({"type": "subscribe", "session": "a", "sauce": "x"}).to_string(), "bad_message", Some("a")),
         (json!({"type": "subscribe", "session": "nobody"}).to_string(), "unknown_session", Some("nobody")),
-        (json!({"type": "subscribe", "session": NAME, "after": 3}).to_string(), "not_available", Some(NAME)),
+        (json!({"type": "subscribe", "session": NAME, "after": 3}).to_string(), "after_ahead", Some(NAME)),
         (
             json!({"type": "command", "session": "nobody", "command": {}}).to_string(),
             "unknown_session",
@@ -480,12 +483,12 @@ async fn a_client_that_never_reads_is_closed_and_takes_nothing_from_another() {
     within(async {
         while *count.borrow_and_update() == 2 {
             expected += 1;
-            host.hub.publish_event(NAME, &happened(16 << 10));
+            host.hub.publish_event(NAME, happened(16 << 10));
             assert_eq!(reader.next().await.unwrap()["seq"], expected);
         }
     })
     .await;
-    host.hub.publish_event(NAME, &happened(1));
+    host.hub.publish_event(NAME, happened(1));
     assert_eq!(reader.next().await.unwrap()["seq"], expected + 1);
     drop(never);
 }
@@ -526,7 +529,8 @@ async fn a_stop_is_told_to_every_subscriber_behind_what_waits_and_refuses_newcom
     for client in &mut clients {
         client.subscribe(NAME).await;
     }
-    host.hub.publish_event(NAME, &happened(1));
+    host.hub.publish_event(NAME, happened(1));
+    host.hub.events().flush().await.unwrap();
     let address = host.address();
     let stopping = tokio::spawn(host.server.stop());
     for client in &mut clients {
@@ -546,7 +550,7 @@ async fn a_stop_does_not_wait_for_a_client_that_does_not_read() {
     let mut never = host.client().await;
     never.subscribe(NAME).await;
     (0..500).for_each(|_| {
-        host.hub.publish_event(NAME, &happened(16 << 10));
+        host.hub.publish_event(NAME, happened(16 << 10));
     });
     within(host.server.stop()).await;
     drop(never);

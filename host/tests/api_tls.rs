@@ -13,6 +13,7 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Server, Timing};
 use ocelli::config::{Config, Server as Section, Tls};
 use ocelli::event::Hub;
+use ocelli::journal::events::Events;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -84,7 +85,7 @@ async fn serve(tls: Tls) -> anyhow::Result<Server> {
     let config = watch::channel(Arc::new(Config { server, ..Config::default() })).1;
     let analyses = Analyses::start(&Default::default(), Box::new(support::NoPipelines));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    Server::start(listener, Hub::new(), Double(analyses), Timing::default(), config)
+    Server::start(listener, Hub::new(Events::default()), Double(analyses), Timing::default(), config)
 }
 
 /// A running host with a certificate of this authority.

@@ -118,16 +118,6 @@ fn everything_that_is_wrong_is_said_at_once() {
     assert_eq!(error.lines().count(), 4, "{error}");
 }
 
-#[test]
-fn what_this_version_does_not_have_is_refused_not_ignored() {
-    let cases = [("[redis]\nurl = \"redis://u:hunter2@h/\"", "line 1: redis: not available in this version")];
-    for (text, message) in cases {
-        let error = refused(text);
-        assert!(error.starts_with(&format!("cams.toml: {message}")), "{error}");
-        assert!(!error.contains("hunter2"), "{error}");
-    }
-}
-
 fn token(name: &str, text: &str, more: &str) -> String {
     let hash = TokenHash::of(text);
     format!("[[server.tokens]]\nname = {name:?}\nhash = \"{hash}\"\n{more}\n")

@@ -4,12 +4,16 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
 
 use crate::DEADLINE;
+
+/// What the kernel keeps for a client that hardly reads: little, so that the host notices soon. (It takes twice as much.)
+const SMALL_BUFFER: u32 = 4096;
 
 /// A connected client.
 #[derive(Debug)]
@@ -25,6 +29,18 @@ impl Client {
         Self { socket, received: Vec::new() }
     }
 
+    /// One for which the kernel keeps little of what it does not read.
+    pub(crate) async fn connect_unbuffered(address: SocketAddr) -> Self {
+        let connecting = async {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(SMALL_BUFFER).unwrap();
+            let stream = MaybeTlsStream::Plain(socket.connect(address).await.unwrap());
+            client_async(format!("ws://{address}/v1/ws"), stream).await.unwrap()
+        };
+        let (socket, _) = timeout(DEADLINE, connecting).await.expect("a WebSocket in time");
+        Self { socket, received: Vec::new() }
+    }
+
     /// Sends a message.
     pub async fn send(&mut self, message: &Value) {
         self.send_raw(Message::text(message.to_string())).await;
@@ -33,6 +49,11 @@ impl Client {
     /// Sends anything.
     pub async fn send_raw(&mut self, message: Message) {
         timeout(DEADLINE, self.socket.send(message)).await.expect("sent in time").unwrap();
+    }
+
+    /// Sends bytes that need not be a frame; false where the host has closed the connection.
+    pub async fn send_bytes(&mut self, bytes: &[u8]) -> bool {
+        timeout(DEADLINE, self.socket.get_mut().write_all(bytes)).await.expect("sent in time").is_ok()
     }
 
     /// Subscribes to a session that is there.

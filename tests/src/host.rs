@@ -200,6 +200,31 @@ impl Ocelli {
         Client::connect(self.address).await
     }
 
+    /// A new WebSocket of a client that is slow: what it does not read soon waits at the host.
+    pub async fn slow_client(&self) -> Client {
+        Client::connect_unbuffered(self.address).await
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The events that are kept of a session, oldest first. Its name has to be fit for a URL.
+    pub async fn events(&self, session: &str) -> Vec<Value> {
+        let mut events = Vec::new();
+        let mut after = 0;
+        loop {
+            let page = self.get(&format!("/v1/sessions/{session}/events?after={after}&limit=500")).await;
+            let page: Value = serde_json::from_str(&page).unwrap();
+            events.extend(page["events"].as_array().expect("a list of events").iter().cloned());
+            match page["next"].as_u64() {
+                Some(next) => after = next,
+                None => return events,
+            }
+        }
+    }
+
     /// The body that `GET path` answers with.
     pub async fn get(&self, path: &str) -> String {
         let (status, body) = self.request("GET", path).await;

@@ -11,6 +11,7 @@ use crate::{checks, process, programs, setup};
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
     setup::everything()?;
     programs::build(workspace)?;
+    programs::build_test_pipelines(workspace)?;
     process::step("building the bench", || {
         process::run(workspace.cargo().args(["build", "--release", "-p", "ocelli-bench"]))
     })?;

@@ -9,7 +9,7 @@ use crate::{process, programs, setup};
 
 /// Runs all tests, or those that `filter` selects. The runner speaks last, and its exit code is returned.
 pub(crate) fn test(workspace: &Workspace, filter: &[String]) -> Result<ExitCode> {
-    setup::everything()?;
+    setup::for_testing(workspace)?;
     programs::build(workspace)?;
     programs::build_test_pipelines(workspace)?;
     let mut runner = workspace.cargo();

@@ -2,6 +2,7 @@
 
 mod bench;
 mod checks;
+mod clients;
 mod demo;
 mod onnxruntime;
 mod process;

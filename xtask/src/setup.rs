@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::programs::GUEST_TARGET;
-use crate::{onnxruntime, process};
+use crate::workspace::Workspace;
+use crate::{clients, onnxruntime, process};
 
 /// The system's Python: the GObject bindings are Debian packages, which another Python on the PATH does not see.
 pub(crate) const SYSTEM_PYTHON: &str = "/usr/bin/python3";
@@ -45,6 +46,14 @@ const TO_RUN: &[Need] = &[
     need("gstreamer1.0-plugins-bad", &["gst-inspect-1.0", "--exists", "h265parse"]),
 ];
 
+/// What the tests take besides: a Redis, and clients that nobody here wrote.
+const TO_TEST: &[Need] = &[
+    need("redis-server", &["redis-server", "--version"]),
+    need("redis-tools", &["redis-cli", "--version"]),
+    need("curl", &["curl", "--version"]),
+    need("chromium-headless-shell", &["chromium-headless-shell", "--version"]),
+];
+
 /// Installs what `./x build` and `./x lint` need and the machine lacks.
 pub(crate) fn for_building() -> Result<()> {
     packages(TO_BUILD.iter())?;
@@ -56,6 +65,13 @@ pub(crate) fn everything() -> Result<()> {
     packages(TO_BUILD.iter().chain(TO_RUN))?;
     wasm_target()?;
     onnx_runtime()
+}
+
+/// Installs all that the tests need and the machine lacks.
+pub(crate) fn for_testing(workspace: &Workspace) -> Result<()> {
+    everything()?;
+    packages(TO_TEST.iter())?;
+    clients::install(workspace)
 }
 
 /// Installs a component of the Rust toolchain that gives cargo the command `subcommand`.
@@ -111,10 +127,11 @@ fn install(packages: &[&str]) -> Result<()> {
     } else {
         bail!("installing packages needs root; {by_hand}");
     };
+    // In runlevel 1 no service is started because its package was installed: the tests' Redis is their own process, on a port of
+    // its own. (Where systemd runs, it is started, which does no harm.)
+    let environment = ["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"];
     let apt_get = |arguments: &[&str]| {
-        let words =
-            [prefix, &["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]]
-                .concat();
+        let words = [prefix, &environment, &["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]].concat();
         let (program, rest) = words.split_first().context("no command")?;
         process::run(Command::new(program).args(rest).args(arguments).stdin(Stdio::null()))
     };
@@ -150,7 +167,7 @@ fn onnx_runtime() -> Result<()> {
 }
 
 /// The user's own Python first: pip's configuration may belong to it.
-fn python_with_pip() -> Result<&'static str> {
+pub(crate) fn python_with_pip() -> Result<&'static str> {
     let pip = |python: &&str| process::succeeds(Command::new(python).args(["-m", "pip", "--version"]));
     if let Some(python) = ["python3", SYSTEM_PYTHON].into_iter().find(pip) {
         return Ok(python);

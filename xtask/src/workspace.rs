@@ -39,6 +39,11 @@ impl Workspace {
         self.target.join("release")
     }
 
+    /// The Python environment of the tests' clients.
+    pub(crate) fn clients(&self) -> PathBuf {
+        self.target.join("clients")
+    }
+
     /// The gallery: one `NAME.wasm` for each pipeline.
     pub(crate) fn pipelines(&self) -> PathBuf {
         self.target.join("pipelines")

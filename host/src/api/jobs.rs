@@ -16,7 +16,7 @@ use serde_json::json;
 use super::problem::{Body, Problem};
 use super::{Control, State};
 use crate::analyze::{Analysis, Item, JobStatus};
-use crate::event::rfc3339;
+use crate::event::{rfc3339, unix_ns};
 
 /// The results of a list, in the order of its pictures.
 #[derive(Serialize)]
@@ -85,8 +85,7 @@ impl<'a> From<&'a JobStatus> for Status<'a> {
 }
 
 fn time(time: SystemTime) -> String {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    rfc3339(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    rfc3339(unix_ns(time))
 }
 
 /// A job with what it has come to, once it is over.

@@ -1,9 +1,13 @@
 //! What clients send over a WebSocket.
 
-use serde::Deserialize;
+use std::collections::HashMap;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::config::check_session_id;
+use crate::event::EVERY_SESSION;
 
 /// Longest message of a client in bytes: settings and commands are small, and a client that sends more is at fault.
 pub(super) const MAX_MESSAGE: usize = 64 << 10;
@@ -29,7 +33,31 @@ pub(super) struct Subscribe {
     pub(super) settings: Option<Map<String, Value>>,
     #[serde(default = "yes")]
     pub(super) detections: bool,
-    pub(super) after: Option<u64>,
+    pub(super) after: Option<After>,
+}
+
+/// The last event that a client has.
+#[derive(Debug, PartialEq)]
+pub(super) enum After {
+    /// Of the session.
+    One(u64),
+    /// Of some sessions, where the subscription is to all.
+    Each(HashMap<String, u64>),
+}
+
+impl<'de> Deserialize<'de> for After {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wrong =
+            || D::Error::custom("\"after\" is an event's number, or for all sessions an object of them");
+        match Value::deserialize(deserializer)? {
+            Value::Object(each) => {
+                let each = each.into_iter().map(|(session, seq)| Some((session, seq.as_u64()?)));
+                each.collect::<Option<_>>().map(Self::Each)
+            }
+            one => one.as_u64().map(Self::One),
+        }
+        .ok_or_else(wrong)
+    }
 }
 
 fn yes() -> bool {
@@ -75,7 +103,9 @@ impl ClientMessage {
         let Value::Object(mut members) = value else {
             return Err(malformed("bad_message", "a message is one JSON object".into()));
         };
-        let session = members.get("session").and_then(Value::as_str).map(str::to_owned);
+        let session = members.get("session").and_then(Value::as_str);
+        // What is no name is not repeated either: it may be as long as the message.
+        let session = session.filter(|session| check_session_id(session).is_ok()).map(str::to_owned);
         let kind = members.remove("type");
         let rest = Value::Object(members);
         let parsed = match kind.as_ref().and_then(Value::as_str) {
@@ -113,6 +143,20 @@ impl ClientMessage {
                         return Err("settings go with a source and a pipeline, which make a session".into());
                     }
                     _ => return Err("source and pipeline go together: both make a session".into()),
+                }
+                let all = subscribe.session == EVERY_SESSION;
+                match &subscribe.after {
+                    _ if all && subscribe.source.is_some() => {
+                        return Err("\"*\" stands for all sessions; no session has this name".into());
+                    }
+                    Some(After::One(_)) if all => {
+                        return Err("\"after\" of \"*\" is an object of sessions and numbers".into());
+                    }
+                    Some(After::Each(_)) if !all => {
+                        return Err("\"after\" of one session is an event's number".into());
+                    }
+                    Some(After::Each(each)) => each.keys().try_for_each(|id| check_session_id(id))?,
+                    Some(After::One(_)) | None => {}
                 }
             }
             Self::Unsubscribe { session } | Self::Command { session, .. } => check_session_id(session)?,
@@ -154,6 +198,20 @@ mod tests {
     }
 
     #[test]
+    fn after_is_a_number_or_one_for_each_of_all_sessions() {
+        let after = |text| match ClientMessage::parse(text).unwrap() {
+            ClientMessage::Subscribe(subscribe) => subscribe.after,
+            other => panic!("{other:?}"),
+        };
+        let one = r#"{"type":"subscribe","session":"a","after":18446744073709551615}"#;
+        assert_eq!(after(one), Some(After::One(u64::MAX)));
+        let each = r#"{"type":"subscribe","session":"*","after":{"a":7,"b":0}}"#;
+        let expected = HashMap::from([("a".to_owned(), 7), ("b".to_owned(), 0)]);
+        assert_eq!(after(each), Some(After::Each(expected)));
+        assert_eq!(after(r#"{"type":"subscribe","session":"*"}"#), None);
+    }
+
+    #[test]
     fn what_is_wrong_with_a_message_is_said() {
         assert_eq!(code("{").0, "bad_json");
         assert_eq!(code("").0, "bad_json");
@@ -172,6 +230,13 @@ mod tests {
             (r#"{"type":"subscribe","session":"a","pipeline":"p"}"#, "source"),
             (r#"{"type":"subscribe","session":"a","settings":{}}"#, "source"),
             (r#"{"type":"subscribe","session":"a\nb"}"#, "U+000A"),
+            (r#"{"type":"subscribe","session":"a","after":-1}"#, "after"),
+            (r#"{"type":"subscribe","session":"a","after":1.5}"#, "after"),
+            (r#"{"type":"subscribe","session":"a","after":{"a":1}}"#, "one session"),
+            (r#"{"type":"subscribe","session":"*","after":1}"#, "object"),
+            (r#"{"type":"subscribe","session":"*","after":{"a":-1}}"#, "after"),
+            (r#"{"type":"subscribe","session":"*","after":{"":1}}"#, "empty"),
+            (r#"{"type":"subscribe","session":"*","source":"rtsp://h/","pipeline":"p"}"#, "all sessions"),
             (r#"{"type":"unsubscribe","session":""}"#, "empty"),
             (r#"{"type":"command","session":"a"}"#, "command"),
             (r#"{"type":"ping","session":"a"}"#, "session"),

@@ -7,6 +7,7 @@ mod analyze;
 mod audit;
 mod body;
 mod deployments;
+mod documents;
 mod gate;
 mod jobs;
 mod keys;
@@ -15,11 +16,15 @@ mod message;
 mod models;
 mod origin;
 mod problem;
+mod rate;
 mod rest;
+mod resume;
 mod routes;
 mod server;
 mod socket;
+mod stream;
 mod tls;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,7 +48,7 @@ pub use deployments::Deployments;
 use gate::Gate;
 use server::Connections;
 
-/// WebSockets at the same time, far beyond the displays of a site; each holds a file descriptor and up to
+/// WebSockets and streams at the same time, far beyond the displays of a site; each holds a file descriptor and up to
 /// 2 x [`MAX_BYTES`](crate::event::MAX_BYTES) of messages.
 const MAX_SOCKETS: usize = 4096;
 
@@ -118,6 +123,8 @@ pub struct Timing {
     pub silence: Duration,
     /// A client that takes not a byte of a message for this long does not read.
     pub send: Duration,
+    /// From the first byte of a client's message to its last.
+    pub message: Duration,
     /// For the last message, the closing handshake, and requests under way when the host stops.
     pub farewell: Duration,
 }
@@ -130,6 +137,7 @@ impl Default for Timing {
             ping: Duration::from_secs(15),
             silence: Duration::from_secs(45),
             send: Duration::from_secs(20),
+            message: Duration::from_secs(30),
             farewell: Duration::from_secs(2),
         }
     }
@@ -142,7 +150,9 @@ struct State<C> {
     timing: Timing,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
+    /// WebSockets and streams that may yet be opened.
     sockets: Arc<Semaphore>,
+    squeezed: websocket::Squeezed,
     /// Components that are read from clients.
     uploads: Semaphore,
     tasks: TaskTracker,
@@ -199,6 +209,7 @@ impl Server {
             ready: Arc::clone(&ready),
             stop: stop.clone(),
             sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
+            squeezed: websocket::Squeezed::default(),
             uploads: Semaphore::new(deployments::MAX_UPLOADS),
             tasks: tasks.clone(),
         };

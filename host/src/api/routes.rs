@@ -12,7 +12,9 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use super::access::Right::{Administer, Analyze, Operate, View};
 use super::gate::Need::{Caller, May, Nothing, OfAll, OfSession};
 use super::gate::{Gate, Need, Post, pass};
-use super::{Control, Deployments, State, analyze, deployments, jobs, models, origin, rest, socket};
+use super::{
+    Control, Deployments, State, analyze, deployments, documents, jobs, models, origin, rest, socket, stream,
+};
 
 /// A row of the table.
 struct Route<C> {
@@ -32,6 +34,8 @@ fn table<C: Control + Deployments>(pictures: DefaultBodyLimit) -> Vec<Route<C>> 
         row("health", &get, "/healthz", Nothing, rest::health),
         row("ready", &get, "/readyz", Nothing, rest::ready),
         row("metrics", &get, "/metrics", OfAll(View), rest::metrics),
+        row("openapi", &get, "/openapi.json", Caller, documents::openapi),
+        row("asyncapi", &get, "/asyncapi.json", Caller, documents::asyncapi),
         row("list_sessions", &get, "/v1/sessions", May(View), rest::sessions),
         row("session", &get, "/v1/sessions/{id}", OfSession(View), rest::session),
         row("stop", &delete, "/v1/sessions/{id}", OfSession(Operate), rest::stop),
@@ -39,6 +43,7 @@ fn table<C: Control + Deployments>(pictures: DefaultBodyLimit) -> Vec<Route<C>> 
         row("deploy", &put, "/v1/sessions/{id}/pipeline", OfSession(Operate), deployments::deploy),
         row("rollback", &post, "/v1/sessions/{id}/rollback", OfSession(Operate), deployments::rollback),
         row("list_deployments", &get, "/v1/sessions/{id}/deployments", OfSession(View), deployments::list),
+        row("stream", &get, "/v1/sessions/{id}/stream", OfSession(View), stream::open),
         row("list_pipelines", &get, "/v1/pipelines", May(View), deployments::pipelines),
         row("put_pipeline", &put, "/v1/pipelines/{name}", May(Administer), deployments::keep),
         row("list_models", &get, "/v1/models", May(View), models::list),

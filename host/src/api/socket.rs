@@ -4,30 +4,36 @@
 //! after the other; and writing, which alone takes from the subscriber's queue. Whatever ends first ends the socket and
 //! with it all its subscriptions. Before it closes the client is told why.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use axum::extract::State as Extract;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
-use axum::response::{IntoResponse, Response};
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use axum::Extension;
+use axum::extract::{Request, State as Extract};
+use axum::http::StatusCode;
+use axum::response::Response;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::message::{ClientMessage, MAX_MESSAGE, Subscribe};
+use super::access::{Caller, Right};
+use super::message::{After, ClientMessage, MAX_MESSAGE, Subscribe};
 use super::problem::Problem;
-use super::{Control, Refusal, State, Timing};
-use crate::event::{ServerMessage, Subscriber, Wants};
+use super::rate::Bucket;
+use super::resume::{self, Refused};
+use super::websocket::{self, Fault, Incoming, Over, Receiver, Sender, Stuck};
+use super::{Control, Refusal, State};
+use crate::event::{EVERY_SESSION, ServerMessage, Subscriber, Wants};
 
 /// A message up to this size is answered with an error; beyond it, the connection is closed before it is read.
 const MAX_READ: usize = 2 * MAX_MESSAGE;
 
-/// Requests of one client that wait while one is being done.
-const REQUESTS: usize = 32;
+/// Requests of one client that wait while one is being done: for each session that it may listen to, one. Most of its
+/// list of them is only there while so many wait.
+const REQUESTS: usize = SUBSCRIPTIONS;
+
+/// Bytes of the requests that wait: a kilobyte for each.
+const REQUEST_BYTES: usize = 1 << 20;
 
 /// Commands of one client that wait for their pipelines.
 const COMMANDS: usize = 16;
@@ -35,17 +41,30 @@ const COMMANDS: usize = 16;
 /// Sessions that one client may listen to: as many as a host can have.
 const SUBSCRIPTIONS: usize = 1000;
 
+/// Frames that a client may send in a second, and at once: it subscribes to all sessions as soon as it is there, and then
+/// has little to say.
+const FRAMES: (f64, f64) = (50.0, 1200.0);
+
+/// A client that sends more is not told of each, it is closed: ten times as many.
+const FLOOD: (f64, f64) = (500.0, 12_000.0);
+
 /// Why a socket ends.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// The client closed it, or is gone.
-    Client,
+    /// The client closed it with this status, or is gone.
+    Client(Option<u16>),
     /// The client takes no messages.
     Slow(String),
     /// Nothing came from the client, not even an answer to a ping.
     Silent,
+    /// A message of the client took too long to arrive.
+    Unfinished,
     /// The client breaks the protocol, or sent more than is read.
-    Broken { code: &'static str, message: String },
+    Broken(Fault),
+    /// The client sends too much.
+    Flood,
+    /// What it was let in with is valid no more.
+    Revoked,
     /// The host stops.
     Stopping,
 }
@@ -53,183 +72,352 @@ enum End {
 /// `GET /v1/ws`.
 pub(super) async fn open<C: Control>(
     Extract(state): Extract<Arc<State<C>>>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let upgrade = upgrade
-        .map_err(|rejection| Problem::new(rejection.status(), "not_a_websocket", rejection.body_text()))?;
-    let unavailable = |code, detail| Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, code, detail);
+    let (response, opening) = websocket::shake(request)?;
+    let place = place(&state)?;
+    // Counted from here on, so that the host does not stop between the upgrade and the first message.
+    state.tasks.clone().spawn(async move {
+        // It fails where the client has gone meanwhile.
+        if let Ok((sender, receiver)) = opening.open(MAX_READ).await {
+            serve(sender, receiver, state, caller).await;
+        }
+        drop(place);
+    });
+    Ok(response)
+}
+
+/// Room for one more who listens.
+pub(super) fn place<C>(state: &State<C>) -> Result<OwnedSemaphorePermit, Problem> {
+    let unavailable = |code, detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
     if state.stop.is_cancelled() {
         return Err(unavailable("shutting_down", "the host is stopping"));
     }
-    let place = Arc::clone(&state.sockets).try_acquire_owned().map_err(|_| {
-        unavailable("too_many_subscribers", "as many WebSockets are open as this host serves")
-    })?;
-    // Counted from here on, so that the host does not stop between the upgrade and the first message.
-    let token = state.tasks.token();
-    let response =
-        upgrade.max_message_size(MAX_READ).max_frame_size(MAX_READ).on_upgrade(async move |socket| {
-            serve(socket, state).await;
-            drop((place, token));
-        });
-    Ok(response.into_response())
+    Arc::clone(&state.sockets).try_acquire_owned().map_err(|_| {
+        unavailable("too_many_subscribers", "as many WebSockets and streams are open as this host serves")
+    })
 }
 
-async fn serve<C: Control>(socket: WebSocket, state: Arc<State<C>>) {
-    let (mut sink, mut stream) = socket.split();
+/// What the three that run side by side share.
+struct Client<C> {
+    state: Arc<State<C>>,
+    caller: Caller,
+    subscriber: Arc<Subscriber>,
+    /// What the client's last ping said, if it was not answered yet.
+    ping: Mutex<Option<Vec<u8>>>,
+    pinged: Notify,
+}
+
+/// A request that waits, and its part of [`REQUEST_BYTES`]. Boxed, since a channel has room for 32 at once.
+type Waiting = Box<(ClientMessage, OwnedSemaphorePermit)>;
+
+async fn serve<C: Control>(mut sender: Sender, mut receiver: Receiver, state: Arc<State<C>>, caller: Caller) {
     let subscriber = Arc::new(state.hub.subscriber());
+    let client = Client { state, caller, subscriber, ping: Mutex::default(), pinged: Notify::new() };
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let end = tokio::select! {
         // In this order: when several are over at once, the host's own reason is the one to tell.
         biased;
-        () = state.stop.cancelled() => End::Stopping,
-        end = write(&mut sink, &subscriber, state.timing) => end,
-        end = read(&mut stream, &subscriber, requests, state.timing.silence) => end,
-        () = answer(inbox, &subscriber, &state) => End::Client,
+        () = client.state.stop.cancelled() => End::Stopping,
+        () = client.caller.revoked.cancelled() => End::Revoked,
+        end = client.write(&mut sender) => end,
+        end = client.read(&mut receiver, requests) => end,
+        () = client.answer(inbox) => End::Client(None),
     };
-    tracing::debug!(?end, "WebSocket ends");
-    let farewell = farewell(&mut sink, &mut stream, &subscriber, &end);
+    tracing::debug!(?end, caller = &*client.caller.name, "WebSocket ends");
+    let farewell = client.farewell(&mut sender, &mut receiver, &end);
     // Whoever does not listen to the farewell is not waited for.
-    let _ = timeout(state.timing.farewell, farewell).await;
+    let _ = timeout(client.state.timing.farewell, farewell).await;
 }
 
-/// Sends what waits for the subscriber, and pings.
-async fn write(sink: &mut SplitSink<WebSocket, Message>, subscriber: &Subscriber, timing: Timing) -> End {
-    let mut pings = interval(timing.ping);
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first tick is now.
-    pings.tick().await;
-    loop {
-        let message = tokio::select! {
-            next = subscriber.next() => match next {
-                Ok(told) => text_message(&told.text),
-                Err(slow) => return End::Slow(slow.to_string()),
-            },
-            _ = pings.tick() => Message::Ping(Default::default()),
-        };
-        match timeout(timing.send, sink.send(message)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return End::Client,
-            Err(_) => return End::Slow(format!("no message was taken for {} s", timing.send.as_secs_f32())),
+impl<C: Control> Client<C> {
+    /// Sends what waits for the subscriber, as much at once as there is; pings, and answers pings.
+    async fn write(&self, sender: &mut Sender) -> End {
+        let timing = self.state.timing;
+        let mut pings = interval(timing.ping);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick is now.
+        pings.tick().await;
+        loop {
+            tokio::select! {
+                next = self.subscriber.next() => {
+                    let mut next = Some(next);
+                    while let Some(told) = next {
+                        match told {
+                            Ok(told) => sender.text(&told.text, &self.state.squeezed),
+                            Err(slow) => return End::Slow(slow.to_string()),
+                        }
+                        next = if sender.is_full() { None } else { self.subscriber.try_next() };
+                    }
+                }
+                _ = pings.tick() => sender.ping(),
+                () = self.pinged.notified() => {
+                    if let Some(payload) = self.ping().take() {
+                        sender.pong(&payload);
+                    }
+                }
+            }
+            match sender.flush(timing.send).await {
+                Ok(()) => {}
+                Err(Stuck::Gone) => return End::Client(None),
+                Err(Stuck::Full) => {
+                    return End::Slow(format!("no message was taken for {} s", timing.send.as_secs_f32()));
+                }
+            }
         }
     }
-}
 
-/// Takes requests in. A ping is answered here; everything else waits its turn.
-async fn read(
-    stream: &mut SplitStream<WebSocket>,
-    subscriber: &Subscriber,
-    requests: mpsc::Sender<ClientMessage>,
-    silence: Duration,
-) -> End {
-    loop {
-        let message = match timeout(silence, stream.next()).await {
-            Err(_) => return End::Silent,
-            Ok(None | Some(Ok(Message::Close(_)))) => return End::Client,
-            Ok(Some(Err(error))) => return broken(&error),
-            Ok(Some(Ok(message))) => message,
-        };
-        let text = match message {
-            Message::Text(text) => text,
-            Message::Binary(_) => {
-                error(subscriber, "unsupported_binary", "messages are text, one JSON object each", None);
+    /// Takes requests in. A ping is answered here; everything else waits its turn.
+    async fn read(&self, receiver: &mut Receiver, requests: mpsc::Sender<Waiting>) -> End {
+        let (silence, whole) = (self.state.timing.silence, self.state.timing.message);
+        let room = Arc::new(Semaphore::new(REQUEST_BYTES));
+        let bucket = |(per_second, burst)| Bucket::new(per_second, burst, Instant::now());
+        // The last is for what the client is told of the first.
+        let (mut frames, mut flood, mut told) = (bucket(FRAMES), bucket(FLOOD), bucket((1.0, 1.0)));
+        loop {
+            let incoming = match receiver.next(silence, whole).await {
+                Ok(Incoming::Close(status)) => return End::Client(status),
+                Ok(incoming) => incoming,
+                Err(Over::Gone) => return End::Client(None),
+                Err(Over::Silent) => return End::Silent,
+                Err(Over::Unfinished) => return End::Unfinished,
+                Err(Over::Fault(fault)) => return End::Broken(fault),
+            };
+            let now = Instant::now();
+            if !flood.take(now) {
+                return End::Flood;
+            }
+            if !frames.take(now) {
+                if told.take(now) {
+                    let message = format!("more than {} messages a second; some are not done", FRAMES.0);
+                    self.error("rate_limited", &message, None);
+                }
                 continue;
             }
-            _ => continue,
-        };
-        match ClientMessage::parse(&text) {
-            Err(malformed) => {
-                error(subscriber, malformed.code, &malformed.message, malformed.session.as_deref());
-            }
-            Ok(ClientMessage::Ping) => subscriber.send(&ServerMessage::Pong),
-            Ok(request) => {
-                if let Err(full) = requests.try_send(request) {
-                    let message = format!("more than {REQUESTS} requests wait; this one is not done");
-                    error(subscriber, "too_many_requests", &message, full.into_inner().session());
+            let text = match incoming {
+                Incoming::Text(text) => text,
+                Incoming::Binary => {
+                    self.error("unsupported_binary", "messages are text, one JSON object each", None);
+                    continue;
+                }
+                Incoming::Ping(payload) => {
+                    // The last is enough, where several came since the last answer (RFC 6455, 5.5.3).
+                    *self.ping() = Some(payload);
+                    self.pinged.notify_one();
+                    continue;
+                }
+                Incoming::Part | Incoming::Pong | Incoming::Close(_) => continue,
+            };
+            match ClientMessage::parse(&text) {
+                Err(malformed) => {
+                    self.error(malformed.code, &malformed.message, malformed.session.as_deref());
+                }
+                Ok(ClientMessage::Ping) => self.subscriber.send(&ServerMessage::Pong),
+                Ok(request) => {
+                    let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
+                    let waiting = match Arc::clone(&room).try_acquire_many_owned(bytes) {
+                        Ok(part) => {
+                            requests.try_send(Box::new((request, part))).map_err(|full| full.into_inner().0)
+                        }
+                        Err(_) => Err(request),
+                    };
+                    if let Err(request) = waiting {
+                        let message = format!(
+                            "{REQUESTS} requests wait, or {REQUEST_BYTES} bytes of them; this one is not done"
+                        );
+                        self.error("too_many_requests", &message, request.session());
+                    }
                 }
             }
         }
     }
-}
 
-/// The transport's own words are all that tells a message beyond the bound from a broken frame.
-fn broken(error: &axum::Error) -> End {
-    let message = error.to_string();
-    if message.starts_with("Space limit exceeded") {
-        End::Broken { code: "too_large", message: format!("a message has at most {MAX_MESSAGE} bytes") }
-    } else {
-        End::Broken { code: "protocol_error", message }
-    }
-}
-
-/// Does what the client asks, in order. Commands alone are waited for beside: a pipeline may take its time.
-async fn answer<C: Control>(
-    mut inbox: mpsc::Receiver<ClientMessage>,
-    subscriber: &Arc<Subscriber>,
-    state: &Arc<State<C>>,
-) {
-    let mut commands = JoinSet::new();
-    while let Some(request) = inbox.recv().await {
-        match request {
-            ClientMessage::Subscribe(request) => subscribe(request, subscriber, state).await,
-            ClientMessage::Unsubscribe { session } => subscriber.unsubscribe(&session),
-            ClientMessage::Command { session, id, command } => {
-                while commands.try_join_next().is_some() {}
-                if commands.len() < COMMANDS {
-                    let (subscriber, control) = (Arc::clone(subscriber), state.control.clone());
-                    commands.spawn(async move { ask(&control, &subscriber, &session, id, command).await });
-                } else {
-                    let message = format!("{COMMANDS} commands wait for their answers; this one is not done");
-                    error(subscriber, "too_many_requests", &message, Some(&session));
+    /// Does what the client asks, in order. Commands alone are waited for beside: a pipeline may take its time.
+    async fn answer(&self, mut inbox: mpsc::Receiver<Waiting>) {
+        let mut commands = JoinSet::new();
+        while let Some(waiting) = inbox.recv().await {
+            let (request, _part) = *waiting;
+            match request {
+                ClientMessage::Subscribe(request) if request.session == EVERY_SESSION => {
+                    self.subscribe_all(request).await
                 }
+                ClientMessage::Subscribe(request) => self.subscribe(request).await,
+                ClientMessage::Unsubscribe { session } => self.subscriber.unsubscribe(&session),
+                ClientMessage::Command { session, .. } if !self.caller.sees(&session) => {
+                    self.unknown(&session)
+                }
+                ClientMessage::Command { session, id, command } => {
+                    while commands.try_join_next().is_some() {}
+                    if commands.len() < COMMANDS {
+                        let (subscriber, control) =
+                            (Arc::clone(&self.subscriber), self.state.control.clone());
+                        commands
+                            .spawn(async move { ask(&control, &subscriber, &session, id, command).await });
+                    } else {
+                        let message =
+                            format!("{COMMANDS} commands wait for their answers; this one is not done");
+                        self.error("too_many_requests", &message, Some(&session));
+                    }
+                }
+                ClientMessage::Ping => self.subscriber.send(&ServerMessage::Pong),
             }
-            ClientMessage::Ping => subscriber.send(&ServerMessage::Pong),
         }
     }
-}
 
-async fn subscribe<C: Control>(request: Subscribe, subscriber: &Subscriber, state: &Arc<State<C>>) {
-    let Subscribe { session, source, pipeline, settings, detections, after } = request;
-    let wants = Wants { detections, after: None };
-    if after.is_some() {
-        let message = "\"after\" is not available in this version: it keeps no journal of events";
-        return error(subscriber, "not_available", message, Some(&session));
-    }
-    if subscriber.subscriptions() >= SUBSCRIPTIONS && !subscriber.is_subscribed(&session) {
-        let message = format!("a client may listen to {SUBSCRIPTIONS} sessions");
-        return error(subscriber, "too_many_subscriptions", &message, Some(&session));
-    }
-    let (Some(source), Some(pipeline)) = (source, pipeline) else {
-        return match state.control.session(&session) {
-            Some(_) => subscriber.subscribe(&session, wants),
-            None => {
-                let unknown = Refusal::unknown(&session);
-                error(subscriber, unknown.code, &unknown.message, Some(&session));
-            }
+    async fn subscribe(&self, request: Subscribe) {
+        let Subscribe { session, source, pipeline, settings, detections, after } = request;
+        let making = source.zip(pipeline);
+        if making.is_some() && !(self.caller.may(Right::Operate) && self.caller.sees(&session)) {
+            let message = "the token does not allow to make this session";
+            return self.error("forbidden", message, Some(&session));
+        }
+        if !self.caller.sees(&session) {
+            return self.unknown(&session);
+        }
+        if self.subscriber.subscriptions() >= SUBSCRIPTIONS && !self.subscriber.is_subscribed(&session) {
+            let message = format!("a client may listen to {SUBSCRIPTIONS} sessions");
+            return self.error("too_many_subscriptions", &message, Some(&session));
+        }
+        if making.is_none() && self.state.control.session(&session).is_none() {
+            return self.unknown(&session);
+        }
+        let after = match after {
+            Some(After::One(after)) => Some(after),
+            Some(After::Each(_)) | None => None,
         };
-    };
-    let hold = state.hub.hold(&session);
-    let (control, id) = (state.control.clone(), session.clone());
-    // A task of its own: it goes on to its end when the client goes away, and the session then ends as any other
-    // that nobody listens to.
-    let made = tokio::spawn(async move {
-        let made = control.ensure(&id, &source, &pipeline, settings.unwrap_or_default()).await;
-        made.map(|()| hold)
-    });
-    let refused = match made.await {
-        Ok(Ok(hold)) => {
-            subscriber.subscribe(&session, wants);
-            drop(hold);
+        if let Some(after) = after
+            && let Err(refused) = resume::check(&self.state, &session, after).await
+        {
+            return self.refuse(&refused, &session);
+        }
+        let wants = Wants { detections, after };
+        let Some((source, pipeline)) = making else {
+            return self.subscriber.subscribe(&session, wants);
+        };
+        let hold = self.state.hub.hold(&session);
+        let (control, id) = (self.state.control.clone(), session.clone());
+        // A task of its own: it goes on to its end when the client goes away, and the session then ends as any other
+        // that nobody listens to.
+        let made = tokio::spawn(async move {
+            let made = control.ensure(&id, &source, &pipeline, settings.unwrap_or_default()).await;
+            made.map(|()| hold)
+        });
+        let refused = match made.await {
+            Ok(Ok(hold)) => {
+                self.subscriber.subscribe(&session, wants);
+                drop(hold);
+                return;
+            }
+            Ok(Err(refusal)) => refusal,
+            Err(error) => Refusal { code: "internal", message: error.to_string() },
+        };
+        self.subscriber.send(&ServerMessage::Error {
+            code: "session_refused",
+            message: &refused.message,
+            session: Some(&session),
+            cause: Some(refused.code),
+            after: None,
+            oldest: None,
+            newest: None,
+        });
+    }
+
+    async fn subscribe_all(&self, request: Subscribe) {
+        if !self.caller.sees_all() {
+            return self.error(
+                "forbidden",
+                "the token is for some sessions, not for all",
+                Some(EVERY_SESSION),
+            );
+        }
+        let after = match request.after {
+            Some(After::Each(each)) => each,
+            Some(After::One(_)) | None => Default::default(),
+        };
+        match resume::check_each(&self.state, &after).await {
+            Ok(()) => self.subscriber.subscribe_all(request.detections, after),
+            Err(refused) => self.refuse(&refused, EVERY_SESSION),
+        }
+    }
+
+    fn unknown(&self, session: &str) {
+        let unknown = Refusal::unknown(session);
+        self.error(unknown.code, &unknown.message, Some(session));
+    }
+
+    fn refuse(&self, refused: &Refused, session: &str) {
+        let message = refused.message();
+        let error = match refused {
+            Refused::Ahead { session, after, span } => ServerMessage::Error {
+                code: "after_ahead",
+                message: &message,
+                session: Some(session),
+                cause: None,
+                after: Some(*after),
+                oldest: Some(span.oldest),
+                newest: Some(span.newest),
+            },
+            Refused::Unreadable(_) => return self.error("internal", &message, Some(session)),
+        };
+        self.subscriber.send(&error);
+    }
+
+    fn error(&self, code: &str, message: &str, session: Option<&str>) {
+        error(&self.subscriber, code, message, session);
+    }
+
+    fn ping(&self) -> std::sync::MutexGuard<'_, Option<Vec<u8>>> {
+        self.ping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says why the socket ends, closes it, and reads on until the client has closed it too: what it had sent would
+    /// otherwise make the system throw our last words away.
+    async fn farewell(&self, sender: &mut Sender, receiver: &mut Receiver, end: &End) {
+        const POLICY: u16 = 1008;
+        let too_large = format!("a message has at most {MAX_MESSAGE} bytes");
+        let (status, code, message) = match end {
+            End::Client(status) => (status.unwrap_or(1000), "", ""),
+            End::Slow(message) => (POLICY, "slow_subscriber", message.as_str()),
+            End::Silent => (POLICY, "silent", "no ping was answered"),
+            End::Unfinished => (POLICY, "message_timeout", "a message took too long to arrive"),
+            End::Flood => (POLICY, "rate_limited", "far too many messages"),
+            End::Revoked => (POLICY, "token_revoked", "the token is valid no more"),
+            End::Broken(Fault::TooLarge) => (1009, "too_large", &*too_large),
+            End::Broken(Fault::NotText(message)) => (1007, "protocol_error", *message),
+            End::Broken(Fault::Protocol(message)) => (1002, "protocol_error", message.as_str()),
+            End::Stopping => (1001, "shutting_down", "the host is stopping"),
+        };
+        let patience = self.state.timing.farewell;
+        if !code.is_empty() {
+            // What is still to be read would be lost otherwise; there is nothing of it where the client was too slow.
+            while let Some(Ok(told)) = self.subscriber.try_next() {
+                sender.text(&told.text, &self.state.squeezed);
+                if sender.is_full() && sender.flush(patience).await.is_err() {
+                    return;
+                }
+            }
+            let last = ServerMessage::error(code, message, None).to_told();
+            sender.text(&last.text, &self.state.squeezed);
+        }
+        sender.close(status, code);
+        if sender.flush(patience).await.is_err() {
             return;
         }
-        Ok(Err(refusal)) => refusal,
-        Err(error) => Refusal { code: "internal", message: error.to_string() },
-    };
-    subscriber.send(&ServerMessage::Error {
-        code: "session_refused",
-        message: &refused.message,
-        session: Some(&session),
-        cause: Some(refused.code),
-    });
+        // The host is the first to close once both have said that they do (RFC 6455, 7.1.1).
+        match end {
+            End::Client(_) => sender.shutdown().await,
+            End::Broken(_) => {
+                sender.shutdown().await;
+                receiver.drain().await;
+            }
+            _ => {
+                let forever = self.state.timing.silence;
+                while !matches!(receiver.next(forever, forever).await, Ok(Incoming::Close(_)) | Err(_)) {}
+                sender.shutdown().await;
+            }
+        }
+    }
 }
 
 async fn ask<C: Control>(
@@ -246,44 +434,7 @@ async fn ask<C: Control>(
 }
 
 fn error(subscriber: &Subscriber, code: &str, message: &str, session: Option<&str>) {
-    subscriber.send(&ServerMessage::Error { code, message, session, cause: None });
-}
-
-fn text_message(text: &str) -> Message {
-    Message::Text(Utf8Bytes::from(text))
-}
-
-/// Says why the socket ends, closes it, and reads on until the client has closed it too: what it had sent would
-/// otherwise make the system throw our last words away.
-async fn farewell(
-    sink: &mut SplitSink<WebSocket, Message>,
-    stream: &mut SplitStream<WebSocket>,
-    subscriber: &Subscriber,
-    end: &End,
-) -> Result<(), axum::Error> {
-    let (close, code, message) = match end {
-        End::Client => (close_code::NORMAL, None, ""),
-        End::Slow(message) => (close_code::POLICY, Some("slow_subscriber"), message.as_str()),
-        End::Silent => (close_code::POLICY, Some("silent"), "no ping was answered"),
-        End::Broken { code, message } if *code == "too_large" => {
-            (close_code::SIZE, Some(*code), message.as_str())
-        }
-        End::Broken { code, message } => (close_code::PROTOCOL, Some(*code), message.as_str()),
-        End::Stopping => (close_code::AWAY, Some("shutting_down"), "the host is stopping"),
-    };
-    if let Some(code) = code {
-        // What is still to be read would be lost otherwise; there is nothing of it where the client was too slow.
-        while let Some(Ok(told)) = subscriber.try_next() {
-            sink.feed(text_message(&told.text)).await?;
-        }
-        let last = ServerMessage::Error { code, message, session: None, cause: None }.to_text();
-        sink.send(text_message(&last)).await?;
-        sink.send(Message::Close(Some(CloseFrame { code: close, reason: Utf8Bytes::from(code) }))).await?;
-    } else {
-        sink.flush().await?;
-    }
-    while let Some(Ok(_)) = stream.next().await {}
-    Ok(())
+    subscriber.send(&ServerMessage::error(code, message, session));
 }
 
 impl ClientMessage {

@@ -62,6 +62,8 @@ pub fn in_force(running: &Config, wanted: Config) -> Config {
         logs: _,
         store: _,
         analyze: _,
+        events,
+        redis,
         deploy,
         subscriptions,
         alerts,
@@ -73,6 +75,8 @@ pub fn in_force(running: &Config, wanted: Config) -> Config {
         server: Server { listen, tls, ..server },
         session_processes: SessionProcesses { log_rotation, ..session_processes },
         resource_limits,
+        events,
+        redis,
         deploy,
         subscriptions,
         alerts,
@@ -91,6 +95,8 @@ fn as_json(config: &Config) -> Value {
         models,
         logs,
         store,
+        events,
+        redis,
         deploy,
         analyze,
         subscriptions,
@@ -105,6 +111,8 @@ fn as_json(config: &Config) -> Value {
         "models": models,
         "logs": logs,
         "store": store,
+        "events": events,
+        "redis": redis,
         "deploy": deploy,
         "analyze": analyze,
         "subscriptions": subscriptions,
@@ -186,6 +194,9 @@ fn differing_keys(old: &Camera, new: &Camera) -> Vec<String> {
     if old.priority != new.priority {
         keys.push("priority".into());
     }
+    if old.redis_prefix != new.redis_prefix {
+        keys.push("redis_prefix".into());
+    }
     keys
 }
 
@@ -264,13 +275,16 @@ mod tests {
              [session_processes.log_rotation]\nbackup_count = 1\n\
              [resource_limits]\ncall_cpu_ms = 500\ncpu_percent = 100\n\
              [inference]\nthreads = 3\n[models]\ndirectory = \"m\"\n[logs]\ndirectory = \"l\"\n\
-             [store]\ndirectory = \"d\"\n[analyze]\nworkers = 2\n[subscriptions]\ngrace_s = 1\n[alerts]\nno_results_s = 1\n",
+             [store]\ndirectory = \"d\"\n[events]\nkeep_mb = 5\n[redis]\nurl = \"redis://h\"\n\
+             [analyze]\nworkers = 2\n[subscriptions]\ngrace_s = 1\n[alerts]\nno_results_s = 1\n",
         );
         let changes = sections(&Config::default(), &new);
         assert_eq!(
             changes[&Effect::Now],
             [
                 "alerts.no_results_s",
+                "events.keep_mb",
+                "redis",
                 "server.origins",
                 "server.requests_per_second",
                 "session_processes.max_concurrent_sessions",
@@ -317,6 +331,7 @@ mod tests {
             settings: score.map(|score| ("score".to_owned(), Value::from(score))).into_iter().collect(),
             decode: Default::default(),
             priority: Default::default(),
+            redis_prefix: None,
         })
     }
 

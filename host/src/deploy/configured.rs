@@ -102,6 +102,7 @@ impl Deployer {
         // First, so that workers that start below get the new limits.
         self.inner.sessions.follow(&config);
         self.inner.deployments.ground.compiler.configure(&config.deploy);
+        self.inner.journal.events().set_keep((&config.events).into());
         self.inner.config.send_replace(Arc::clone(&config));
 
         let changes = CameraChanges::between(cameras.values().map(|known| &known.camera), &config.cameras);

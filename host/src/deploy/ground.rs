@@ -39,6 +39,6 @@ impl Ground for Host {
 
     fn publish(&self, session: &str, event: &Event) {
         // A session that has ended meanwhile has nobody to be told.
-        let _ = self.hub.publish_event_if_alive(session, event);
+        let _ = self.hub.publish_event_if_alive(session, event.clone());
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::record::{Outcome, Record, State};
-use crate::event::rfc3339;
+use crate::event::{rfc3339, unix_ns};
 use crate::journal::{Journal, Row};
 
 /// What the config says of a camera's pipeline, and the component that this was at the time.
@@ -107,10 +107,9 @@ impl History {
     }
 }
 
-/// Now, as the history and events say it.
+/// Now, as the history says it.
 pub(super) fn now() -> String {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    rfc3339(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    rfc3339(unix_ns(SystemTime::now()))
 }
 
 fn text(record: &Record) -> String {

@@ -59,6 +59,7 @@ pub struct Deployer {
 struct Inner {
     sessions: Sessions,
     hub: Hub,
+    journal: Journal,
     deployments: Arc<Deployments<Host>>,
     config: watch::Sender<Arc<Config>>,
     /// The configured cameras that have a session, by name. Locked while a config is applied.
@@ -80,7 +81,8 @@ impl Deployer {
         let compiler =
             Compiler::new(program.to_owned(), &store.join("compiled"), sandbox, &config.deploy).await?;
         let components = Components::open(store.join("components"))?;
-        let history = History::new(journal);
+        journal.events().set_keep((&config.events).into());
+        let history = History::new(journal.clone());
         for record in history.close_interrupted().await? {
             tell::log(&record);
         }
@@ -88,7 +90,8 @@ impl Deployer {
         let ground = Host { sessions: sessions.clone(), hub: hub.clone(), compiler, room: Room::default() };
         let deployments = Deployments::new(ground, history, components, config.subscribe());
         let deployments = Arc::new(deployments);
-        Ok(Self { inner: Arc::new(Inner { sessions, hub, deployments, config, cameras: Mutex::default() }) })
+        let cameras = Mutex::default();
+        Ok(Self { inner: Arc::new(Inner { sessions, hub, journal, deployments, config, cameras }) })
     }
 
     /// The host stops: no deployment begins any more, and those under way are interrupted.
@@ -228,6 +231,7 @@ impl Deployer {
             settings: settings.clone(),
             decode: Default::default(),
             priority: Default::default(),
+            redis_prefix: None,
         };
         let (reports, told) = mpsc::channel(REPORTS);
         let over = sessions.start(spec, Some(Trial { fallback: None, reports }))?;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::history::now;
 use super::record::{Cause, Outcome, Record, State};
-use crate::event::Event;
+use crate::event::{Event, unix_ns};
 
 /// The kind of the event by which a session's subscribers hear of a deployment.
 pub const DEPLOYMENT: &str = "deployment";
@@ -117,12 +117,13 @@ pub(super) fn event(record: &Record) -> Event {
         data.insert("reason".to_owned(), first_line(reason).into());
     }
     Event {
-        time: now(),
+        time_ns: unix_ns(SystemTime::now()),
         kind: DEPLOYMENT.to_owned(),
         deployment: record.deployment.clone(),
         frame: None,
         detections: Vec::new(),
         data,
+        attachments: Vec::new(),
     }
 }
 

@@ -2,12 +2,16 @@
 //! runs over one file give the same bytes.
 
 use std::collections::HashSet;
+use std::fmt::Write;
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use ocelli_protocol::worker as protocol;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
-use super::wire::{Attribute, Attributes, Detection, Detections, Event, Latency};
+use super::wire::{Attribute, Attributes, Detection, Detections, Event, Latency, Picture};
+use crate::journal::events::{Attachment, Draft};
 
 /// Why a worker's result cannot be told to anyone: JSON has no such value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,13 +67,49 @@ pub fn event(
         })?,
     };
     Ok(Event {
-        time: rfc3339(result.capture_ns),
+        time_ns: result.capture_ns,
         kind: event.kind.clone(),
         deployment: deployment.to_owned(),
         frame: Some(result.frame),
         detections: all(&event.detections, result.frame)?,
         data,
+        attachments: Vec::new(),
     })
+}
+
+/// A journal's draft of an event, with these pictures.
+pub(super) fn draft(mut event: Event, pictures: Vec<Vec<u8>>) -> Draft {
+    let attachments: Vec<Attachment> = pictures
+        .into_iter()
+        .map(|bytes| Attachment { digest: Sha256::digest(&bytes).into(), bytes: bytes.into() })
+        .collect();
+    event.attachments = attachments
+        .iter()
+        .map(|Attachment { digest, bytes }| Picture {
+            digest: hex(digest),
+            media_type: "image/jpeg",
+            bytes: bytes.len(),
+        })
+        .collect();
+    // Strings, finite numbers and JSON itself: nothing to refuse.
+    let body = serde_json::to_string(&event).unwrap_or_default().into_boxed_str();
+    let time_ms = i64::try_from(event.time_ns / 1_000_000).unwrap_or(i64::MAX);
+    Draft { kind: event.kind, time_ms, body, attachments }
+}
+
+/// As names of files and addresses have a digest.
+pub fn hex(digest: &[u8; 32]) -> String {
+    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A time in nanoseconds since 1970.
+pub fn unix_ns(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Nanoseconds since 1970 as RFC 3339 in UTC with milliseconds, cut off, not rounded.

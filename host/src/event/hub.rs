@@ -1,27 +1,30 @@
 //! The hub: one topic for each session, and for each subscriber a queue that its topics write to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use ocelli_protocol::worker::FrameResult;
 use tokio::sync::watch;
 
 use super::convert::{self, BadResult};
-use super::queue::{Losses, Queue, Slow};
-use super::wire::{Detections, Event, ServerMessage, State};
+use super::queue::{Losses, Queue};
+use super::subscriber::Subscriber;
+use super::wire::{self, Detections, Event, ServerMessage, State, Told};
+use crate::journal::events::{Draft, Entry, Events};
 
 /// Where sessions publish and subscribers listen. Cheap to clone; all clones are one hub. Nothing here ever waits for a
 /// subscriber.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Hub {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    events: Events,
     // Locked before a topic's own lock where both are held, and never while a message is serialised.
-    topics: Mutex<HashMap<Arc<str>, Arc<Topic>>>,
+    topics: Mutex<Topics>,
     /// Subscribers made and subscribers gone, so far.
     subscribers: AtomicU64,
     gone: AtomicU64,
@@ -35,22 +38,38 @@ pub struct Counts {
     pub subscribers: u64,
     /// Detections that subscribers were too slow for, so far.
     pub missed: u64,
-    /// Subscribers closed for being too slow for events, so far.
+    /// How often a subscriber was too slow for a session's events and went on from the journal, so far.
+    pub fell_behind: u64,
+    /// Subscribers closed for being too slow for what nothing keeps, so far.
     pub closed: u64,
+}
+
+#[derive(Debug, Default)]
+struct Topics {
+    sessions: HashMap<Arc<str>, Arc<Topic>>,
+    /// Those who listen to every session, by subscriber.
+    wildcards: HashMap<u64, Wildcard>,
+}
+
+/// One who listens to every session.
+#[derive(Debug)]
+struct Wildcard {
+    queue: Arc<Queue>,
+    wants_detections: bool,
+    /// The last event that it has, of sessions that have not been there yet.
+    after: HashMap<String, u64>,
 }
 
 #[derive(Debug)]
 struct Topic {
     session: Arc<str>,
     inner: Mutex<Inner>,
-    /// Subscribers and holds.
+    /// Subscribers to this very session, and holds.
     count: watch::Sender<usize>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    /// The last event's number.
-    seq: u64,
     state: State,
     members: HashMap<u64, Member>,
     holds: usize,
@@ -62,21 +81,38 @@ struct Inner {
 struct Member {
     queue: Arc<Queue>,
     wants_detections: bool,
+    /// Whether it came by listening to every session: such a one keeps no session alive.
+    by_wildcard: bool,
 }
 
 impl Hub {
-    /// A hub without topics.
-    pub fn new() -> Self {
-        Self::default()
+    /// A hub without topics, whose events go to a journal that has no other hub.
+    pub fn new(events: Events) -> Self {
+        let shared = Arc::new(Shared {
+            events,
+            topics: Mutex::default(),
+            subscribers: AtomicU64::new(0),
+            gone: AtomicU64::new(0),
+            losses: Arc::default(),
+        });
+        let hub = Arc::downgrade(&shared);
+        shared.events.deliver_to(Box::new(move |session, entry| deliver(&hub, session, entry)));
+        Self { shared }
     }
 
-    /// Publishes all that came of a frame: its detections, then its events. `deployment` says which one it was. What
-    /// cannot be told is an error, and nothing of the frame is published then.
-    pub fn publish_result(
+    /// The journal.
+    pub fn events(&self) -> &Events {
+        &self.shared.events
+    }
+
+    /// Publishes all that came of a frame: its detections at once, its events when they are on the disk. `deployment` says
+    /// which one it was. What cannot be told is an error, and nothing of the frame is published then. Waits where the session
+    /// has more events than the disk takes.
+    pub async fn publish_result(
         &self,
         session: &str,
         deployment: &str,
-        result: FrameResult,
+        mut result: FrameResult,
     ) -> Result<(), BadResult> {
         let detections =
             if self.wants_detections(session) { convert::detections(&result, deployment)? } else { None };
@@ -86,8 +122,12 @@ impl Hub {
         if let Some(detections) = detections {
             self.publish_detections(session, &detections);
         }
-        for event in &events {
-            self.publish_event(session, event);
+        if !events.is_empty() {
+            // Where there is no room the journal counts what it cannot take.
+            self.shared.events.room(session).await;
+        }
+        for (event, told) in events.into_iter().zip(&mut result.events) {
+            self.append(session, convert::draft(event, std::mem::take(&mut told.attachments)));
         }
         Ok(())
     }
@@ -98,64 +138,77 @@ impl Hub {
         let inner = lock(&topic.inner);
         let mut listeners = inner.members.values().filter(|member| member.wants_detections).peekable();
         if listeners.peek().is_some() {
-            let text = ServerMessage::Detections { session, detections }.to_text();
-            listeners.for_each(|member| member.queue.push_detections(&topic.session, Arc::clone(&text)));
+            let told = ServerMessage::Detections { session, detections }.to_told();
+            listeners.for_each(|member| member.queue.push_detections(&topic.session, told.clone()));
         }
     }
 
     /// Whether anyone wants the session's detections: if not, they need not be made.
     pub fn wants_detections(&self, session: &str) -> bool {
-        let topic = self.topics().get(session).cloned();
+        let topic = self.topics().sessions.get(session).cloned();
         topic.is_some_and(|topic| lock(&topic.inner).members.values().any(|member| member.wants_detections))
     }
 
-    /// Gives an event the session's next number, tells all subscribers, and returns the number.
-    pub fn publish_event(&self, session: &str, event: &Event) -> u64 {
-        let topic = self.live_topic(session);
-        let mut inner = lock(&topic.inner);
-        topic.number(&mut inner, event)
+    /// Publishes an event of the host in the session's numbering, once it is on the disk.
+    pub fn publish_event(&self, session: &str, event: Event) {
+        self.live_topic(session);
+        self.append(session, convert::draft(event, Vec::new()));
     }
 
-    /// As [`publish_event`](Self::publish_event), of a session that may have ended meanwhile: then nothing is told, and
-    /// there is no number.
-    pub fn publish_event_if_alive(&self, session: &str, event: &Event) -> Option<u64> {
-        let topic = self.topics().get(session).cloned()?;
-        let mut inner = lock(&topic.inner);
-        inner.lives.then(|| topic.number(&mut inner, event))
+    /// As [`publish_event`](Self::publish_event), of a session that may have ended meanwhile: then nothing is told, and the
+    /// answer is false.
+    pub fn publish_event_if_alive(&self, session: &str, event: Event) -> bool {
+        let topic = self.topics().sessions.get(session).cloned();
+        let lives = topic.is_some_and(|topic| lock(&topic.inner).lives);
+        if lives {
+            self.append(session, convert::draft(event, Vec::new()));
+        }
+        lives
     }
 
-    /// Notes what the session is doing and tells all subscribers. `reason` is for a person and holds no credential.
+    /// Notes what the session is doing and tells all subscribers, behind the events that were published before. `reason` is
+    /// for a person and holds no credential.
     pub fn publish_state(&self, session: &str, state: State, reason: Option<String>) {
         let topic = self.live_topic(session);
-        let mut inner = lock(&topic.inner);
-        inner.state = state;
-        topic.tell(&mut inner, || {
-            ServerMessage::Session { session, state, reason: reason.as_deref() }.to_text()
-        });
+        let tell = move || {
+            let mut inner = lock(&topic.inner);
+            inner.state = state;
+            topic.tell(&mut inner, || {
+                let session = &topic.session;
+                ServerMessage::Session { session, state, reason: reason.as_deref() }.to_told()
+            });
+        };
+        self.shared.events.behind(session, Box::new(tell));
     }
 
     /// Drops what the hub knows of a session that is gone for good. Its subscribers stay: they would hear a session
-    /// that is made under the same name.
+    /// that is made under the same name. Those that came by listening to every session go when they have heard the last of it.
     pub fn forget(&self, session: &str) {
         let mut topics = self.topics();
-        let Some(topic) = topics.get(session) else { return };
-        let mut inner = lock(&topic.inner);
-        inner.lives = false;
-        let empty = inner.is_empty();
-        drop(inner);
-        if empty {
-            topics.remove(session);
-        }
+        let Some(topic) = topics.sessions.get(session).cloned() else { return };
+        lock(&topic.inner).lives = false;
+        topics.remove_idle(&topic);
+        drop(topics);
+        let hub = self.clone();
+        let part = move || {
+            let mut topics = hub.topics();
+            let mut inner = lock(&topic.inner);
+            // Another session may have been made under the name.
+            if !inner.lives {
+                for member in inner.members.extract_if(|_, member| member.by_wildcard) {
+                    member.1.queue.end(&topic.session);
+                }
+            }
+            drop(inner);
+            topics.remove_idle(&topic);
+        };
+        self.shared.events.behind(session, Box::new(part));
     }
 
     /// A new subscriber that listens to nothing yet.
     pub fn subscriber(&self) -> Subscriber {
-        Subscriber {
-            hub: self.clone(),
-            id: self.shared.subscribers.fetch_add(1, Ordering::Relaxed),
-            queue: Arc::new(Queue::new(Arc::clone(&self.shared.losses))),
-            sessions: Mutex::default(),
-        }
+        let id = self.shared.subscribers.fetch_add(1, Ordering::Relaxed);
+        Subscriber::new(self.clone(), id, Queue::new(Arc::clone(&self.shared.losses)))
     }
 
     /// How many listen, and what was lost so far.
@@ -167,13 +220,15 @@ impl Hub {
         Counts {
             subscribers: load(subscribers).saturating_sub(gone),
             missed: load(&losses.missed),
+            fell_behind: load(&losses.fell_behind),
             closed: load(&losses.closed),
         }
     }
 
-    /// How many subscribe to a session, those included who only [`hold`](Self::hold) it.
+    /// How many subscribe to a session, those included who only [`hold`](Self::hold) it, and those not who listen to every
+    /// session.
     pub fn subscriber_count(&self, session: &str) -> usize {
-        self.topics().get(session).map_or(0, |topic| *topic.count.borrow())
+        self.topics().sessions.get(session).map_or(0, |topic| *topic.count.borrow())
     }
 
     /// The number of an existing session's subscribers as it changes; an error from it means that the session was
@@ -186,7 +241,7 @@ impl Hub {
     /// before they have subscribed.
     pub fn hold(&self, session: &str) -> Hold {
         let mut topics = self.topics();
-        let topic = topic(&mut topics, session);
+        let topic = topics.topic(session);
         let mut inner = lock(&topic.inner);
         inner.holds += 1;
         topic.count_again(&inner);
@@ -194,41 +249,130 @@ impl Hub {
         Hold { hub: self.clone(), session: session.into() }
     }
 
-    fn topics(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Topic>>> {
+    /// Makes a subscriber a member, and answers it.
+    pub(super) fn join(
+        &self,
+        id: u64,
+        queue: &Arc<Queue>,
+        session: &str,
+        wants: super::Wants,
+    ) -> Option<Arc<str>> {
+        let mut topics = self.topics();
+        let topic = topics.topic(session);
+        let mut inner = lock(&topic.inner);
+        if !wants.detections {
+            queue.clear_detections(session);
+        }
+        let member =
+            Member { queue: Arc::clone(queue), wants_detections: wants.detections, by_wildcard: false };
+        let joined = topic.join(&mut inner, id, member, wants.after);
+        drop(inner);
+        topics.remove_idle(&topic);
+        joined.then(|| Arc::clone(&topic.session))
+    }
+
+    /// Makes a subscriber a member of every session.
+    pub(super) fn join_all(
+        &self,
+        id: u64,
+        queue: &Arc<Queue>,
+        wants_detections: bool,
+        after: HashMap<String, u64>,
+    ) {
+        let mut topics = self.topics();
+        let Topics { sessions, wildcards } = &mut *topics;
+        let mut wildcard = Wildcard { queue: Arc::clone(queue), wants_detections, after };
+        let mut there: Vec<&Arc<Topic>> = sessions.values().collect();
+        there.sort_unstable_by(|one, other| one.session.cmp(&other.session));
+        for topic in there {
+            let mut inner = lock(&topic.inner);
+            if inner.lives {
+                wildcard.join(id, topic, &mut inner);
+            }
+        }
+        wildcards.insert(id, wildcard);
+    }
+
+    /// Ends that a subscriber listens to every session; the sessions that it came to by that.
+    pub(super) fn leave_all(&self, id: u64) -> Vec<Arc<str>> {
+        let mut topics = self.topics();
+        if topics.wildcards.remove(&id).is_none() {
+            return Vec::new();
+        }
+        let mut left = Vec::new();
+        for topic in topics.sessions.values() {
+            let mut inner = lock(&topic.inner);
+            if inner.members.get(&id).is_some_and(|member| member.by_wildcard) {
+                inner.members.remove(&id);
+                left.push(Arc::clone(&topic.session));
+            }
+        }
+        topics.sessions.retain(|_, topic| !topic.is_idle());
+        left
+    }
+
+    /// Ends a subscription to one session.
+    pub(super) fn part(&self, id: u64, session: &str) {
+        self.leave(session, |inner| {
+            inner.members.remove(&id);
+        });
+    }
+
+    /// A subscriber is gone.
+    pub(super) fn count_gone(&self) {
+        self.shared.gone.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn append(&self, session: &str, draft: Draft) {
+        // Where there is no room the journal counts it, and says so in its place.
+        let _ = self.shared.events.append(session, draft);
+    }
+
+    fn topics(&self) -> MutexGuard<'_, Topics> {
         lock(&self.shared.topics)
+    }
+
+    #[cfg(test)]
+    pub(super) fn topic_count(&self) -> usize {
+        self.topics().sessions.len()
     }
 
     /// The topic of a session that exists.
     fn live_topic(&self, session: &str) -> Arc<Topic> {
-        let topic = topic(&mut self.topics(), session);
-        lock(&topic.inner).lives = true;
+        let mut topics = self.topics();
+        let topic = topics.topic(session);
+        let mut inner = lock(&topic.inner);
+        if !std::mem::replace(&mut inner.lives, true) {
+            for (&id, wildcard) in &mut topics.wildcards {
+                wildcard.join(id, &topic, &mut inner);
+            }
+        }
+        drop(inner);
         topic
     }
 
     /// Changes who listens to a session; the topic goes when nobody does and there is no session behind it.
     fn leave(&self, session: &str, change: impl FnOnce(&mut Inner)) {
         let mut topics = self.topics();
-        let Some(topic) = topics.get(session) else { return };
+        let Some(topic) = topics.sessions.get(session).cloned() else { return };
         let mut inner = lock(&topic.inner);
         change(&mut inner);
         topic.count_again(&inner);
-        let over = inner.is_empty() && !inner.lives;
         drop(inner);
-        if over {
-            topics.remove(session);
-        }
+        topics.remove_idle(&topic);
     }
 }
 
-fn topic(topics: &mut HashMap<Arc<str>, Arc<Topic>>, session: &str) -> Arc<Topic> {
-    if let Some(topic) = topics.get(session) {
-        return Arc::clone(topic);
+/// Tells the members of a session of an event that the journal has written.
+fn deliver(hub: &Weak<Shared>, session: &Arc<str>, entry: &Entry) {
+    let Some(shared) = hub.upgrade() else { return };
+    let topic = lock(&shared.topics).sessions.get(session).cloned();
+    let Some(topic) = topic else { return };
+    let inner = lock(&topic.inner);
+    if !inner.members.is_empty() {
+        let told = wire::event(session, entry.seq, &entry.body);
+        inner.members.values().for_each(|member| member.queue.push_event(&topic.session, entry.seq, &told));
     }
-    let session: Arc<str> = session.into();
-    let inner = Inner { seq: 0, state: State::Starting, members: HashMap::new(), holds: 0, lives: false };
-    let topic =
-        Topic { session: Arc::clone(&session), inner: Mutex::new(inner), count: watch::Sender::new(0) };
-    Arc::clone(topics.entry(session).or_insert(Arc::new(topic)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -236,33 +380,74 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Inner {
-    fn is_empty(&self) -> bool {
-        self.members.is_empty() && self.holds == 0
+impl Topics {
+    /// The topic of a session that may not exist.
+    fn topic(&mut self, session: &str) -> Arc<Topic> {
+        if let Some(topic) = self.sessions.get(session) {
+            return Arc::clone(topic);
+        }
+        let session: Arc<str> = session.into();
+        let inner = Inner { state: State::Starting, members: HashMap::new(), holds: 0, lives: false };
+        let topic =
+            Topic { session: Arc::clone(&session), inner: Mutex::new(inner), count: watch::Sender::new(0) };
+        Arc::clone(self.sessions.entry(session).or_insert(Arc::new(topic)))
+    }
+
+    /// Drops a topic that nobody needs, unless another one has its place.
+    fn remove_idle(&mut self, topic: &Arc<Topic>) {
+        let in_place = self.sessions.get(&topic.session).is_some_and(|other| Arc::ptr_eq(other, topic));
+        if in_place && topic.is_idle() {
+            self.sessions.remove(&topic.session);
+        }
+    }
+}
+
+impl Wildcard {
+    /// Comes to a session, unless it subscribes to that by name already.
+    fn join(&mut self, id: u64, topic: &Topic, inner: &mut Inner) {
+        if inner.members.get(&id).is_some_and(|member| !member.by_wildcard) {
+            return;
+        }
+        let member = Member {
+            queue: Arc::clone(&self.queue),
+            wants_detections: self.wants_detections,
+            by_wildcard: true,
+        };
+        topic.join(inner, id, member, self.after.remove(&*topic.session));
     }
 }
 
 impl Topic {
-    /// Gives an event the session's next number and tells every subscriber.
-    fn number(&self, inner: &mut Inner, event: &Event) -> u64 {
-        inner.seq += 1;
-        let seq = inner.seq;
-        self.tell(inner, || ServerMessage::Event { session: &self.session, seq, event }.to_text());
-        seq
+    /// Nobody listens, and there is no session behind it.
+    fn is_idle(&self) -> bool {
+        let inner = lock(&self.inner);
+        !inner.lives && inner.members.is_empty() && inner.holds == 0
+    }
+
+    /// Takes a member in, and answers it. False where its subscriber is closed.
+    fn join(&self, inner: &mut Inner, id: u64, member: Member, after: Option<u64>) -> bool {
+        let answer = ServerMessage::Subscribed { session: &self.session, state: inner.state }.to_told();
+        let open = member.queue.push(answer);
+        if open {
+            member.queue.listen(&self.session, after);
+            inner.members.insert(id, member);
+        }
+        self.count_again(inner);
+        open
     }
 
     /// Gives every subscriber a message, and loses those that are too slow for it.
-    fn tell(&self, inner: &mut Inner, message: impl FnOnce() -> Arc<str>) {
+    fn tell(&self, inner: &mut Inner, message: impl FnOnce() -> Told) {
         if inner.members.is_empty() {
             return;
         }
-        let text = message();
-        inner.members.retain(|_, member| member.queue.push_event(Arc::clone(&text)));
+        let told = message();
+        inner.members.retain(|_, member| member.queue.push(told.clone()));
         self.count_again(inner);
     }
 
     fn count_again(&self, inner: &Inner) {
-        let count = inner.members.len() + inner.holds;
+        let count = inner.members.values().filter(|member| !member.by_wildcard).count() + inner.holds;
         self.count.send_if_modified(|before| std::mem::replace(before, count) != count);
     }
 }
@@ -277,118 +462,6 @@ pub struct Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.hub.leave(&self.session, |inner| inner.holds = inner.holds.saturating_sub(1));
-    }
-}
-
-/// What a subscriber wants of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wants {
-    /// Whether it gets detections, or events and changes of state alone.
-    pub detections: bool,
-    /// The number of the last event that it has: those that follow come first, out of the journal. None: from now on.
-    pub after: Option<u64>,
-}
-
-/// What a subscriber gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// The message's type.
-    pub kind: &'static str,
-    /// The event's number, where it is an event.
-    pub seq: Option<u64>,
-    /// The message as it goes over the wire: one JSON object.
-    pub text: Arc<str>,
-}
-
-/// One who listens. Dropping it ends all its subscriptions.
-#[derive(Debug)]
-pub struct Subscriber {
-    hub: Hub,
-    id: u64,
-    queue: Arc<Queue>,
-    sessions: Mutex<HashSet<Arc<str>>>,
-}
-
-impl Subscriber {
-    /// Listens to a session, whether it exists or not. `subscribed` with the session's present state comes first, then
-    /// everything that is published from now on, without a gap between the two. Subscribing again changes
-    /// `wants_detections` and is answered again.
-    pub fn subscribe(&self, session: &str, wants: Wants) {
-        let wants_detections = wants.detections;
-        let mut topics = self.hub.topics();
-        let topic = topic(&mut topics, session);
-        let mut inner = lock(&topic.inner);
-        let answer = ServerMessage::Subscribed { session, state: inner.state }.to_text();
-        if !wants_detections {
-            self.queue.clear_detections(session);
-        }
-        if self.queue.push_event(answer) {
-            inner.members.insert(self.id, Member { queue: Arc::clone(&self.queue), wants_detections });
-            lock(&self.sessions).insert(Arc::clone(&topic.session));
-        }
-        topic.count_again(&inner);
-    }
-
-    /// Listens to every session that there is and that will be. `after` has the last event that the subscriber has of some
-    /// sessions; of the others it gets those from now on. `subscribed` comes for `*`, then for each session; a session that is made
-    /// later comes with `subscribed` as well. It does not keep a session alive.
-    pub fn subscribe_all(&self, detections: bool, after: &HashMap<String, u64>) {
-        let _ = (detections, after);
-    }
-
-    /// Ends a subscription, if there is one; that of `*` with those that came by it. `unsubscribed` is the last message of the session.
-    pub fn unsubscribe(&self, session: &str) {
-        self.leave(session);
-        lock(&self.sessions).remove(session);
-        self.queue.clear_detections(session);
-        self.send(&ServerMessage::Unsubscribed { session });
-    }
-
-    /// How many sessions it listens to.
-    pub fn subscriptions(&self) -> usize {
-        lock(&self.sessions).len()
-    }
-
-    /// Whether it listens to this session.
-    pub fn is_subscribed(&self, session: &str) -> bool {
-        lock(&self.sessions).contains(session)
-    }
-
-    /// Queues a message for this subscriber alone, behind those that wait already.
-    pub fn send(&self, message: &ServerMessage<'_>) {
-        self.queue.push_event(message.to_text());
-    }
-
-    /// The next message as it goes over the wire, once there is one. To be called by one task at a time; dropping the
-    /// future loses nothing. An error means that the subscriber was too slow: it gets nothing more.
-    pub async fn next(&self) -> Result<Told, Slow> {
-        Ok(Told { kind: "", seq: None, text: self.queue.next().await? })
-    }
-
-    /// As [`next`](Self::next), without waiting.
-    pub fn try_next(&self) -> Option<Result<Told, Slow>> {
-        let next = self.queue.try_next()?;
-        Some(next.map(|text| Told { kind: "", seq: None, text }))
-    }
-
-    /// Messages and bytes that wait.
-    #[cfg(test)]
-    pub(super) fn waiting(&self) -> (usize, usize) {
-        self.queue.waiting()
-    }
-
-    fn leave(&self, session: &str) {
-        self.hub.leave(session, |inner| {
-            inner.members.remove(&self.id);
-        });
-    }
-}
-
-impl Drop for Subscriber {
-    fn drop(&mut self) {
-        let sessions = std::mem::take(&mut *lock(&self.sessions));
-        sessions.iter().for_each(|session| self.leave(session));
-        self.hub.shared.gone.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -5,17 +5,27 @@
 //!
 //! - **Detections** are live only. The newest win: when a session's [`MAX_DETECTIONS`] wait, the oldest goes, and the
 //!   subscriber is told exactly how many it missed before it gets the next.
-//! - **Events, changes of state and answers** are never skipped. A subscriber with more than [`MAX_EVENTS`] of them
+//! - **Events** go through the [journal](crate::journal::events) first and are told when they are on the disk. A subscriber with
+//!   more than [`MAX_EVENTS`] of them waiting, or one that asks for earlier ones, reads them from there (`catch_up`).
+//! - **Changes of state and answers** are kept nowhere else and never skipped. A subscriber with more than [`MAX_ANSWERS`] of them
 //!   waiting is closed.
 //!
-//! Whatever a subscriber gets of one session is in the order in which it was published.
+//! Events and changes of state of one session come in the order in which they were published, but that one which reads from
+//! the journal hears of changes of state at once. Detections do not wait for the disk: those of a later frame may come before an
+//! event.
 
+mod catch_up;
 mod convert;
 mod hub;
 mod queue;
+mod subscriber;
 mod wire;
 
-pub use convert::{BadResult, detections, event, rfc3339};
-pub use hub::{Counts, Hold, Hub, Subscriber, Told, Wants};
-pub use queue::{MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, Slow};
-pub use wire::{ALERT, Attribute, Attributes, Detection, Detections, Event, Latency, ServerMessage, State};
+pub use convert::{BadResult, detections, event, hex, rfc3339, unix_ns};
+pub use hub::{Counts, Hold, Hub};
+pub use queue::{MAX_ANSWERS, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, Slow};
+pub use subscriber::{EVERY_SESSION, Subscriber, Wants};
+pub use wire::{
+    ALERT, Attribute, Attributes, Detection, Detections, Event, Latency, Picture, ServerMessage, State, Told,
+    event as event_told,
+};

@@ -6,22 +6,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::wire::ServerMessage;
+use super::catch_up::{EventLane, Load};
+use super::wire::{ServerMessage, Told, event};
+use crate::journal::events::{Entry, Page};
 
 /// Detections of one session that wait for a subscriber: 10 s at 25 frames a second, so that a client that keeps up
 /// on average loses nothing to a pause.
 pub const MAX_DETECTIONS: usize = 256;
 
-/// Events, changes of state and answers that wait for a subscriber: more than a camera's busiest minute.
+/// Changes of state and answers that wait for a subscriber: nothing else has them, so a client that leaves more is closed.
+pub const MAX_ANSWERS: usize = 1024;
+
+/// Events of all sessions that wait for a subscriber. Those beyond it are read from the journal once there is room again.
 pub const MAX_EVENTS: usize = 1024;
 
-/// Bytes of detections, and of the rest, that wait for a subscriber: 16 KiB for each of a session's 1024 messages.
+/// Bytes of detections, of events, and of the rest, that wait for a subscriber: 16 KiB for each of 1024 messages.
 /// Messages are shared between subscribers, so this much is reached only where all of them are slow.
 pub const MAX_BYTES: usize = 16 << 20;
 
-/// A subscriber had too many events waiting and is closed.
+/// A subscriber had too many messages waiting that nothing keeps, and is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("more than {MAX_EVENTS} events were waiting to be read")]
+#[error("more than {MAX_ANSWERS} answers and changes of state were waiting to be read")]
 pub struct Slow;
 
 /// What all queues of a hub have lost so far.
@@ -29,7 +34,9 @@ pub struct Slow;
 pub(super) struct Losses {
     /// Detections that a subscriber was too slow for.
     pub(super) missed: AtomicU64,
-    /// Subscribers closed because they were too slow for events.
+    /// How often a subscriber was too slow for a session's events and went on from the journal.
+    pub(super) fell_behind: AtomicU64,
+    /// Subscribers closed because they were too slow for what nothing keeps.
     pub(super) closed: AtomicU64,
 }
 
@@ -45,20 +52,38 @@ pub(super) struct Queue {
 struct Waiting {
     /// Given to each message as it comes: what waits leaves by ticket.
     next_ticket: u64,
-    events: VecDeque<(u64, Arc<str>)>,
+    /// Events, changes of state and answers.
+    ordered: VecDeque<Ordered>,
+    events: usize,
     event_bytes: usize,
-    detections: BTreeMap<u64, (Arc<str>, Arc<str>)>,
+    answer_bytes: usize,
+    detections: BTreeMap<u64, (Arc<str>, Told)>,
     detection_bytes: usize,
     lanes: HashMap<Arc<str>, Lane>,
+    /// Whether a page of the journal is being read.
+    loading: bool,
     closed: bool,
 }
 
-/// One session's detections.
+#[derive(Debug)]
+struct Ordered {
+    ticket: u64,
+    /// The session, where it is an event.
+    event_of: Option<Arc<str>>,
+    told: Told,
+}
+
+/// One session.
 #[derive(Debug, Default)]
 struct Lane {
+    /// Of the detections that wait.
     tickets: VecDeque<u64>,
-    /// Dropped since the last that was read.
+    /// Detections dropped since the last that was read.
     missed: u64,
+    /// None: the subscriber has not subscribed, or no more.
+    events: Option<EventLane>,
+    /// Whether it is over when the subscriber has got what the journal has of it.
+    ending: bool,
 }
 
 impl Queue {
@@ -67,19 +92,20 @@ impl Queue {
         Self { waiting: Mutex::default(), changed: Notify::default(), losses }
     }
 
-    /// Adds something that must not be skipped. False when the subscriber is closed, by this message or before.
-    pub(super) fn push_event(&self, text: Arc<str>) -> bool {
+    /// Adds what nothing keeps: a change of state, an answer. False when the subscriber is closed, by this message or
+    /// before.
+    pub(super) fn push(&self, told: Told) -> bool {
         let mut waiting = self.lock();
         if waiting.closed {
             return false;
         }
-        if waiting.events.len() >= MAX_EVENTS || waiting.event_bytes.saturating_add(text.len()) > MAX_BYTES {
+        let answers = waiting.ordered.len().saturating_sub(waiting.events);
+        if answers >= MAX_ANSWERS || waiting.answer_bytes.saturating_add(told.text.len()) > MAX_BYTES {
             *waiting = Waiting { closed: true, ..Waiting::default() };
             self.losses.closed.fetch_add(1, Ordering::Relaxed);
         } else {
-            let ticket = waiting.ticket();
-            waiting.event_bytes += text.len();
-            waiting.events.push_back((ticket, text));
+            waiting.answer_bytes += told.text.len();
+            waiting.add(None, told);
         }
         let open = !waiting.closed;
         drop(waiting);
@@ -87,15 +113,50 @@ impl Queue {
         open
     }
 
+    /// Takes events of a session from now on; with `after`, those that follow this number out of the journal first.
+    pub(super) fn listen(&self, session: &Arc<str>, after: Option<u64>) {
+        let mut waiting = self.lock();
+        if !waiting.closed {
+            let lane = waiting.lanes.entry(Arc::clone(session)).or_default();
+            lane.ending = false;
+            match (&mut lane.events, after) {
+                // Subscribed again, and nothing is asked for twice.
+                (Some(_), None) => {}
+                (events, after) => *events = Some(EventLane::new(after)),
+            }
+        }
+        drop(waiting);
+        self.changed.notify_one();
+    }
+
+    /// Adds an event that has just been written to the journal, or notes that it will have to be read there.
+    pub(super) fn push_event(&self, session: &Arc<str>, seq: u64, told: &Told) {
+        let mut waiting = self.lock();
+        let full = waiting.events >= MAX_EVENTS
+            || waiting.event_bytes.saturating_add(told.text.len()) > MAX_BYTES && waiting.events > 0;
+        let Some(lane) = waiting.lanes.get_mut(session).and_then(|lane| lane.events.as_mut()) else { return };
+        let was_live = lane.is_live();
+        let queued = lane.publish(seq, full);
+        let fell_behind = was_live && !lane.is_live();
+        if queued {
+            waiting.add_event(session, told.clone());
+        }
+        drop(waiting);
+        if fell_behind {
+            self.losses.fell_behind.fetch_add(1, Ordering::Relaxed);
+        }
+        self.changed.notify_one();
+    }
+
     /// Adds a frame's detections; the oldest go where there are too many.
-    pub(super) fn push_detections(&self, session: &Arc<str>, text: Arc<str>) {
+    pub(super) fn push_detections(&self, session: &Arc<str>, told: Told) {
         let mut waiting = self.lock();
         if waiting.closed {
             return;
         }
         let ticket = waiting.ticket();
-        waiting.detection_bytes += text.len();
-        waiting.detections.insert(ticket, (Arc::clone(session), text));
+        waiting.detection_bytes += told.text.len();
+        waiting.detections.insert(ticket, (Arc::clone(session), told));
         let lane = waiting.lanes.entry(Arc::clone(session)).or_default();
         lane.tickets.push_back(ticket);
         if lane.tickets.len() > MAX_DETECTIONS
@@ -117,48 +178,111 @@ impl Queue {
     /// Forgets a session's detections, those missed included.
     pub(super) fn clear_detections(&self, session: &str) {
         let mut waiting = self.lock();
-        let lane = waiting.lanes.remove(session).unwrap_or_default();
-        for ticket in lane.tickets {
-            waiting.take(ticket);
-        }
+        waiting.clear_detections(session);
+        waiting.tidy(session);
     }
 
-    /// The next message, once there is one. Dropping the future loses nothing.
-    pub(super) async fn next(&self) -> Result<Arc<str>, Slow> {
-        loop {
-            // One reader: a permit that `notify_one` stored before this wakes the wait at once.
-            if let Some(next) = self.try_next() {
-                return next;
-            }
-            self.changed.notified().await;
+    /// Forgets all that waits of a session but the answers, and takes no more of its events.
+    pub(super) fn leave(&self, session: &str) {
+        let mut waiting = self.lock();
+        waiting.clear_detections(session);
+        let (mut events, mut bytes) = (0, 0);
+        waiting.ordered.retain(|message| {
+            let goes = message.event_of.as_deref() == Some(session);
+            events += usize::from(goes);
+            bytes += if goes { message.told.text.len() } else { 0 };
+            !goes
+        });
+        waiting.events = waiting.events.saturating_sub(events);
+        waiting.event_bytes = waiting.event_bytes.saturating_sub(bytes);
+        waiting.lanes.remove(session);
+    }
+
+    /// Forgets a session that is over as soon as the subscriber has got all of it.
+    pub(super) fn end(&self, session: &str) {
+        let mut waiting = self.lock();
+        if let Some(lane) = waiting.lanes.get_mut(session) {
+            lane.ending = true;
         }
+        waiting.tidy(session);
+    }
+
+    /// Waits until something may be there to take or to load. One reader: a permit that was stored before wakes it at once.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// The next message, if there is one.
-    pub(super) fn try_next(&self) -> Option<Result<Arc<str>, Slow>> {
+    pub(super) fn try_next(&self) -> Option<Result<Told, Slow>> {
         let mut waiting = self.lock();
         if waiting.closed {
             return Some(Err(Slow));
         }
-        let event = waiting.events.front().map(|(ticket, _)| *ticket);
+        let ordered = waiting.ordered.front().map(|message| message.ticket);
         let detections = waiting.detections.first_key_value().map(|(ticket, _)| *ticket);
-        match (event, detections) {
+        match (ordered, detections) {
             (None, None) => None,
-            (Some(event), found) if found.is_none_or(|found| event < found) => {
-                let (_, text) = waiting.events.pop_front()?;
-                waiting.event_bytes = waiting.event_bytes.saturating_sub(text.len());
-                Some(Ok(text))
+            (Some(ordered), found) if found.is_none_or(|found| ordered < found) => {
+                waiting.next_ordered().map(Ok)
             }
             (_, Some(ticket)) => waiting.next_detections(ticket).map(Ok),
             (Some(_), None) => None,
         }
     }
 
+    /// What is to be read from the journal now: events of a session that is behind and of which nothing waits. One at a
+    /// time, and only while there is room for a page.
+    pub(super) fn next_load(&self) -> Option<Load> {
+        let mut waiting = self.lock();
+        if waiting.loading || waiting.events > MAX_EVENTS / 2 || waiting.event_bytes > MAX_BYTES / 2 {
+            return None;
+        }
+        let load = waiting.lanes.iter().find_map(|(session, lane)| lane.events.as_ref()?.load(session));
+        waiting.loading = load.is_some();
+        load
+    }
+
+    /// Takes a page of the journal in.
+    pub(super) fn loaded(&self, load: &Load, page: &Page) {
+        let mut waiting = self.lock();
+        waiting.loading = false;
+        let lane = waiting.lanes.get_mut(&load.session).and_then(|lane| lane.events.as_mut());
+        // The subscription may have ended, or begun anew, meanwhile.
+        if let Some(taken) = lane.and_then(|lane| lane.take(load, page)) {
+            if let Some(after) = taken.gone {
+                let message = format!(
+                    "the events after {after} are kept no more: it goes on with the oldest that are, from {}",
+                    page.span.oldest
+                );
+                let error = ServerMessage::Error {
+                    code: "events_gone",
+                    message: &message,
+                    session: Some(&load.session),
+                    cause: None,
+                    after: Some(after),
+                    oldest: Some(page.span.oldest),
+                    newest: Some(page.span.newest),
+                };
+                waiting.answer_bytes += error.to_told().text.len();
+                waiting.add(None, error.to_told());
+            }
+            for Entry { seq, body, .. } in page.events.get(taken.skip..).unwrap_or_default() {
+                waiting.add_event(&load.session, event(&load.session, *seq, body));
+            }
+            waiting.tidy(&load.session);
+        }
+        drop(waiting);
+        self.changed.notify_one();
+    }
+
     /// Messages and bytes that wait.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> (usize, usize) {
         let waiting = self.lock();
-        (waiting.events.len() + waiting.detections.len(), waiting.event_bytes + waiting.detection_bytes)
+        (
+            waiting.ordered.len() + waiting.detections.len(),
+            waiting.event_bytes + waiting.answer_bytes + waiting.detection_bytes,
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -173,9 +297,36 @@ impl Waiting {
         self.next_ticket
     }
 
-    fn take(&mut self, ticket: u64) -> Option<(Arc<str>, Arc<str>)> {
+    fn add(&mut self, event_of: Option<Arc<str>>, told: Told) {
+        let ticket = self.ticket();
+        self.ordered.push_back(Ordered { ticket, event_of, told });
+    }
+
+    fn add_event(&mut self, session: &Arc<str>, told: Told) {
+        self.events += 1;
+        self.event_bytes += told.text.len();
+        self.add(Some(Arc::clone(session)), told);
+    }
+
+    fn next_ordered(&mut self) -> Option<Told> {
+        let Ordered { event_of, told, .. } = self.ordered.pop_front()?;
+        match event_of {
+            None => self.answer_bytes = self.answer_bytes.saturating_sub(told.text.len()),
+            Some(session) => {
+                self.events = self.events.saturating_sub(1);
+                self.event_bytes = self.event_bytes.saturating_sub(told.text.len());
+                if let Some(lane) = self.lanes.get_mut(&session).and_then(|lane| lane.events.as_mut()) {
+                    lane.read();
+                }
+                self.tidy(&session);
+            }
+        }
+        Some(told)
+    }
+
+    fn take(&mut self, ticket: u64) -> Option<(Arc<str>, Told)> {
         let taken = self.detections.remove(&ticket)?;
-        self.detection_bytes = self.detection_bytes.saturating_sub(taken.1.len());
+        self.detection_bytes = self.detection_bytes.saturating_sub(taken.1.text.len());
         Some(taken)
     }
 
@@ -190,17 +341,34 @@ impl Waiting {
     }
 
     /// The detections with this ticket, or what was missed before them.
-    fn next_detections(&mut self, ticket: u64) -> Option<Arc<str>> {
+    fn next_detections(&mut self, ticket: u64) -> Option<Told> {
         let session = Arc::clone(&self.detections.get(&ticket)?.0);
         let lane = self.lanes.get_mut(&session)?;
         if lane.missed > 0 {
             let missed = std::mem::take(&mut lane.missed);
-            return Some(ServerMessage::Lagged { session: &session, missed }.to_text());
+            return Some(ServerMessage::Lagged { session: &session, missed }.to_told());
         }
         lane.tickets.pop_front();
-        if lane.tickets.is_empty() {
-            self.lanes.remove(&session);
+        self.tidy(&session);
+        self.take(ticket).map(|(_, told)| told)
+    }
+
+    fn clear_detections(&mut self, session: &str) {
+        let Some(lane) = self.lanes.get_mut(session) else { return };
+        lane.missed = 0;
+        for ticket in std::mem::take(&mut lane.tickets) {
+            self.take(ticket);
         }
-        self.take(ticket).map(|(_, text)| text)
+    }
+
+    /// Drops a lane that has nothing to remember.
+    fn tidy(&mut self, session: &str) {
+        let Some(lane) = self.lanes.get_mut(session) else { return };
+        if lane.ending && lane.events.as_ref().is_some_and(EventLane::is_drained) {
+            lane.events = None;
+        }
+        if lane.tickets.is_empty() && lane.missed == 0 && lane.events.is_none() {
+            self.lanes.remove(session);
+        }
     }
 }

@@ -6,6 +6,8 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::convert::rfc3339;
+
 /// The kind of the event by which the host tells that an alert was raised or cleared.
 pub const ALERT: &str = "alert";
 
@@ -83,16 +85,6 @@ pub enum ServerMessage<'a> {
         #[serde(flatten)]
         detections: &'a Detections,
     },
-    /// Something happened.
-    Event {
-        /// Its id.
-        session: &'a str,
-        /// Counts the session's events, from 1 on without gaps.
-        seq: u64,
-        /// The rest.
-        #[serde(flatten)]
-        event: &'a Event,
-    },
     /// The session is doing something else now.
     Session {
         /// Its id.
@@ -121,14 +113,65 @@ pub enum ServerMessage<'a> {
         /// Which of the causes of `code` it was, where it has several.
         #[serde(skip_serializing_if = "Option::is_none")]
         cause: Option<&'a str>,
+        /// The number after which events were asked for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
+        /// The first of the session's events that is kept.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        oldest: Option<u64>,
+        /// The number of the session's last event.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        newest: Option<u64>,
     },
 }
 
-impl ServerMessage<'_> {
+/// The type of the message that tells of an event.
+const EVENT: &str = "event";
+
+/// What a subscriber gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The message's type.
+    pub kind: &'static str,
+    /// The event's number, where it is an event.
+    pub seq: Option<u64>,
+    /// The message as it goes over the wire: one JSON object.
+    pub text: Arc<str>,
+}
+
+/// A session's event as it is told, from what the journal keeps of it: the text of a JSON object with further members.
+pub fn event(session: &str, seq: u64, body: &str) -> Told {
+    let id = Value::from(session);
+    let rest = body.strip_prefix('{').unwrap_or_default();
+    let text = format!("{{\"type\":\"{EVENT}\",\"session\":{id},\"seq\":{seq},{rest}").into();
+    Told { kind: EVENT, seq: Some(seq), text }
+}
+
+impl<'a> ServerMessage<'a> {
+    /// An error.
+    pub fn error(code: &'a str, message: &'a str, session: Option<&'a str>) -> Self {
+        Self::Error { code, message, session, cause: None, after: None, oldest: None, newest: None }
+    }
+
+    /// The message's type.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Subscribed { .. } => "subscribed",
+            Self::Unsubscribed { .. } => "unsubscribed",
+            Self::Pong => "pong",
+            Self::Answer { .. } => "answer",
+            Self::Detections { .. } => "detections",
+            Self::Session { .. } => "session",
+            Self::Lagged { .. } => "lagged",
+            Self::Error { .. } => "error",
+        }
+    }
+
     /// The message as it goes over the wire, to be shared by all who get it.
-    pub fn to_text(&self) -> Arc<str> {
+    pub fn to_told(&self) -> Told {
         // Every field is a string, a finite number, or JSON itself, and every key a string: nothing to refuse.
-        serde_json::to_string(self).unwrap_or_default().into()
+        let text = serde_json::to_string(self).unwrap_or_default().into();
+        Told { kind: self.kind(), seq: None, text }
     }
 }
 
@@ -209,11 +252,13 @@ pub struct Latency {
     pub total: f64,
 }
 
-/// Something that happened, as a pipeline or the host told it. Pictures are not sent to subscribers.
+/// Something that happened, as a pipeline or the host told it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
-    /// Wall-clock time of the picture that it was seen in, or of the host's event: RFC 3339 in UTC, with milliseconds.
-    pub time: String,
+    /// Wall-clock time of the picture that it was seen in, or of the host's event, in nanoseconds since 1970: told as
+    /// RFC 3339 in UTC, with milliseconds.
+    #[serde(rename = "time", serialize_with = "as_rfc3339")]
+    pub time_ns: u64,
     /// What happened. [`ALERT`] where the host tells it.
     pub kind: String,
     /// The deployment that saw it, or that ran.
@@ -225,4 +270,23 @@ pub struct Event {
     pub detections: Vec<Detection>,
     /// What else there is to say.
     pub data: Map<String, Value>,
+    /// Its pictures.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Picture>,
+}
+
+/// A picture of an event, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Picture {
+    /// SHA-256 of the file, in hexadecimal digits.
+    pub digest: String,
+    /// What the file is.
+    #[serde(rename = "type")]
+    pub media_type: &'static str,
+    /// Its size.
+    pub bytes: usize,
+}
+
+fn as_rfc3339<S: Serializer>(time_ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*time_ns))
 }

@@ -1,4 +1,4 @@
-//! The journal's file: opened, looked through, and brought to the schema of this version.
+//! The journal's files: opened, looked through, and brought to the schema of this version.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -6,47 +6,40 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail, ensure};
 use rusqlite::{Connection, ErrorCode};
 
-/// What leads from each version of the schema to the next; `user_version` counts those that a file has had.
-const SCHEMA: [&str; 1] = ["
-    CREATE TABLE stores (session TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE INDEX stores_used ON stores (used);
-    CREATE TABLE kept (
-        session TEXT NOT NULL REFERENCES stores ON DELETE CASCADE,
-        bucket TEXT NOT NULL,
-        key TEXT NOT NULL,
-        value BLOB NOT NULL,
-        PRIMARY KEY (session, bucket, key)
-    ) WITHOUT ROWID;
-    CREATE TABLE deployments (
-        session TEXT NOT NULL,
-        number INTEGER NOT NULL,
-        -- Ascends over all sessions.
-        seq INTEGER NOT NULL,
-        under_way INTEGER NOT NULL,
-        -- Whether the session is the config's.
-        configured INTEGER NOT NULL,
-        -- JSON.
-        record TEXT NOT NULL,
-        PRIMARY KEY (session, number)
-    ) WITHOUT ROWID;
-    CREATE INDEX deployments_seq ON deployments (seq);
-    CREATE INDEX deployments_under_way ON deployments (under_way) WHERE under_way;
-    -- The entry of the config that a camera was given last.
-    CREATE TABLE entries (session TEXT PRIMARY KEY, entry TEXT NOT NULL) WITHOUT ROWID;
-"];
+/// What a file is to be like.
+#[derive(Debug)]
+pub(super) struct Kind {
+    /// What leads from each version of the schema to the next; `user_version` counts those that a file has had.
+    pub(super) schema: &'static [&'static str],
+    /// Set when it is opened, in this order.
+    pub(super) pragmas: &'static [(&'static str, &'static str)],
+    /// What is lost with a damaged one, for the log.
+    pub(super) holds: &'static str,
+}
+
+/// A file that is ready.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    /// Where the one is now that was there before, and was damaged.
+    pub(super) aside: Option<PathBuf>,
+}
 
 /// How long a host that is just ending may still have the file.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// Opens the file, or begins one. One that is damaged is put aside.
-pub(super) fn open(path: &Path) -> anyhow::Result<Connection> {
+pub(super) fn open(path: &Path, kind: &Kind) -> anyhow::Result<Opened> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| {
             format!("making {}: set `store.directory` to a folder that can be written", folder.display())
         })?;
     }
-    let damage = match taken(path).and_then(|connection| Ok((damage(&connection)?, connection))) {
-        Ok((None, connection)) => return prepared(connection).with_context(|| format!("{}", path.display())),
+    let damage = match taken(path, kind).and_then(|connection| Ok((damage(&connection)?, connection))) {
+        Ok((None, connection)) => {
+            let connection = prepared(connection, kind).with_context(|| format!("{}", path.display()))?;
+            return Ok(Opened { connection, aside: None });
+        }
         Ok((Some(damage), _)) => damage,
         Err(error) if is_damage(&error) => error.to_string(),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => bail!(
@@ -62,32 +55,23 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Connection> {
     let aside = put_aside(path).with_context(|| format!("putting {} aside: {damage}", path.display()))?;
     tracing::error!(
         target: "ocelli::journal",
-        "{} is damaged ({damage}): it is kept as {}, and the host goes on without the sessions' stores and the history \
-         of deployments that it held",
+        "{} is damaged ({damage}): it is kept as {}, and the host goes on without {} that it held",
         path.display(),
-        aside.display()
+        aside.display(),
+        kind.holds
     );
-    let connection = taken(path).with_context(|| format!("beginning {}", path.display()))?;
-    prepared(connection).with_context(|| format!("beginning {}", path.display()))
+    let begun = || -> anyhow::Result<Connection> { prepared(taken(path, kind)?, kind) };
+    let connection = begun().with_context(|| format!("beginning {}", path.display()))?;
+    Ok(Opened { connection, aside: Some(aside) })
 }
 
-/// A journal that ends with the process.
-pub(super) fn in_memory() -> anyhow::Result<Connection> {
-    let connection = Connection::open_in_memory()?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    prepared(connection)
-}
-
-/// The file, which no other process may open from now on.
-fn taken(path: &Path) -> rusqlite::Result<Connection> {
+/// The file, whose lock was free.
+fn taken(path: &Path, kind: &Kind) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
-    // One process at a time, and no shared memory beside the file: it may lie on a network file system.
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    // Takes the lock.
+    for (name, value) in kind.pragmas {
+        connection.pragma_update(None, name, value)?;
+    }
     connection.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
     Ok(connection)
 }
@@ -103,14 +87,14 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 /// Brings the schema to this version's.
-fn prepared(mut connection: Connection) -> anyhow::Result<Connection> {
+pub(super) fn prepared(mut connection: Connection, kind: &Kind) -> anyhow::Result<Connection> {
     let had: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    ensure!(had <= SCHEMA.len(), "a newer version of ocelli has written it (schema {had})");
+    ensure!(had <= kind.schema.len(), "a newer version of ocelli has written it (schema {had})");
     let change = connection.transaction()?;
-    for step in SCHEMA.iter().skip(had) {
+    for step in kind.schema.iter().skip(had) {
         change.execute_batch(step)?;
     }
-    change.pragma_update(None, "user_version", SCHEMA.len())?;
+    change.pragma_update(None, "user_version", kind.schema.len())?;
     change.commit()?;
     Ok(connection)
 }

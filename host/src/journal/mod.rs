@@ -30,6 +30,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 pub use deployments::Row;
+use events::Events;
 use writer::Job;
 
 /// Jobs that may wait for the writer: those of a second in which fifty sessions write with each frame, and the disk does not
@@ -39,32 +40,83 @@ const QUEUE: usize = 1024;
 /// The name of the file in the store's folder.
 pub const FILE: &str = "journal.db";
 
-/// The journal. Cheap to clone; the file is closed when the last clone is gone.
+const KIND: file::Kind = file::Kind {
+    schema: &["
+    CREATE TABLE stores (session TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE INDEX stores_used ON stores (used);
+    CREATE TABLE kept (
+        session TEXT NOT NULL REFERENCES stores ON DELETE CASCADE,
+        bucket TEXT NOT NULL,
+        key TEXT NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY (session, bucket, key)
+    ) WITHOUT ROWID;
+    CREATE TABLE deployments (
+        session TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        -- Ascends over all sessions.
+        seq INTEGER NOT NULL,
+        under_way INTEGER NOT NULL,
+        -- Whether the session is the config's.
+        configured INTEGER NOT NULL,
+        -- JSON.
+        record TEXT NOT NULL,
+        PRIMARY KEY (session, number)
+    ) WITHOUT ROWID;
+    CREATE INDEX deployments_seq ON deployments (seq);
+    CREATE INDEX deployments_under_way ON deployments (under_way) WHERE under_way;
+    -- The entry of the config that a camera was given last.
+    CREATE TABLE entries (session TEXT PRIMARY KEY, entry TEXT NOT NULL) WITHOUT ROWID;
+"],
+    pragmas: &[
+        // One process at a time, and no shared memory beside the file: it may lie on a network file system.
+        ("locking_mode", "EXCLUSIVE"),
+        ("journal_mode", "WAL"),
+        ("synchronous", "FULL"),
+        ("foreign_keys", "ON"),
+    ],
+    holds: "the sessions' stores and the history of deployments",
+};
+
+/// The journal. Cheap to clone; the files are closed when the last clone is gone.
 #[derive(Debug, Clone)]
 pub struct Journal {
     jobs: mpsc::Sender<Job>,
+    events: Events,
 }
 
 /// A journal in memory.
 impl Default for Journal {
     fn default() -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        match file::in_memory().and_then(|connection| writer::start(connection, queue)) {
+        match in_memory().and_then(|connection| writer::start(connection, queue)) {
             Ok(()) => {}
             // Without a writer every call fails, and says so.
             Err(error) => tracing::error!(target: "ocelli::journal", "no journal: {error:#}"),
         }
-        Self { jobs }
+        Self { jobs, events: Events::default() }
     }
+}
+
+fn in_memory() -> anyhow::Result<Connection> {
+    let connection = Connection::open_in_memory()?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    file::prepared(connection, &KIND)
 }
 
 impl Journal {
     /// Opens the journal in this folder, or begins one.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
-        let connection = file::open(&folder.join(FILE))?;
+        // First the file that no second host can open.
+        let file::Opened { connection, .. } = file::open(&folder.join(FILE), &KIND)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         writer::start(connection, queue)?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, events: Events::open(folder)? })
+    }
+
+    /// The journal of events.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// Waits until everything that was asked for so far is on the disk.

@@ -139,7 +139,7 @@ async fn close(journal: Journal, folder: &Path) {
     journal.flush().await.unwrap();
     drop(journal);
     // Waits for the lock.
-    let connection = file::open(&folder.join(FILE)).unwrap();
+    let connection = file::open(&folder.join(FILE), &KIND).unwrap().connection;
     connection.pragma_update(None, "wal_checkpoint", "TRUNCATE").unwrap();
 }
 

@@ -6,6 +6,7 @@
 mod analysis;
 mod deployments;
 mod inference;
+mod redis;
 
 use std::fmt;
 
@@ -67,6 +68,8 @@ pub(super) struct Exposition {
     pub(super) inference: Inference,
     pub(super) session_limit: u64,
     pub(super) hub: Counts,
+    /// None where no events go there.
+    pub(super) redis: Option<crate::redis::Figures>,
     pub(super) lost_lines: u64,
     pub(super) rooms: Vec<Room>,
     pub(super) disk_alert: bool,
@@ -92,6 +95,7 @@ impl Collector for Exposition {
         self.host(&mut out)?;
         self.analysis(&mut out)?;
         self.deployments(&mut out)?;
+        self.redis(&mut out)?;
         self.lives(&mut out)?;
         self.frames(&mut out)?;
         self.workers(&mut out)
@@ -139,9 +143,15 @@ impl Exposition {
         out.gauge("subscribers", "Connected subscribers", None, bare(self.hub.subscribers))?;
         out.counter(
             "subscribers_closed",
-            "Subscribers that were closed because they did not read their events",
+            "Subscribers that were closed because they did not read what they were told",
             None,
             bare(self.hub.closed),
+        )?;
+        out.counter(
+            "subscribers_fell_behind",
+            "How often a subscriber was too slow for a session's events and went on from the journal",
+            None,
+            bare(self.hub.fell_behind),
         )?;
         out.counter(
             "detections_missed",

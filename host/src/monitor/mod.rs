@@ -25,8 +25,9 @@ use tokio::time::MissedTickBehavior;
 use crate::analyze::Analyses;
 use crate::config::Config;
 use crate::deploy::Deployer;
-use crate::event::{ALERT, Event, Hub, rfc3339};
+use crate::event::{ALERT, Event, Hub, unix_ns};
 use crate::inference::{Inference, Status};
+use crate::redis::Redis;
 use crate::session::{Observation, Sessions};
 use alerts::{Alert, AlertChange, Alerts, Memory, Reading, Room};
 use exposition::{Exposition, Program, Session};
@@ -50,6 +51,7 @@ struct Shared {
     deployer: Deployer,
     inference: Inference,
     hub: Hub,
+    redis: Redis,
     lost_lines: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The folders that the host writes to.
     folders: [(&'static str, PathBuf); 2],
@@ -80,6 +82,7 @@ impl Monitor {
         deployer: Deployer,
         inference: Inference,
         hub: Hub,
+        redis: Redis,
         lost_lines: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
         let config = deployer.watch_config();
@@ -91,6 +94,7 @@ impl Monitor {
             deployer,
             inference,
             hub,
+            redis,
             lost_lines: Box::new(lost_lines),
             rooms: Mutex::new(rooms(&folders)),
             folders,
@@ -176,7 +180,7 @@ impl Shared {
         let concerned = observations.iter().map(|observation| &observation.status);
         for status in concerned.filter(|status| session.is_none_or(|session| session == status.id)) {
             let event = event(change, &status.deployment, SystemTime::now());
-            self.hub.publish_event_if_alive(&status.id, &event);
+            self.hub.publish_event_if_alive(&status.id, event);
         }
     }
 
@@ -215,6 +219,7 @@ impl Shared {
             inference: exposition::Inference { status, fallbacks: fallbacks(&self.inference.loaded()) },
             session_limit: self.config.borrow().session_processes.max_concurrent_sessions as u64,
             hub: self.hub.counts(),
+            redis: self.redis.figures(),
             lost_lines: (self.lost_lines)(),
             rooms: lock(&self.rooms).clone(),
             disk_alert,
@@ -261,7 +266,6 @@ fn reading<'a>(observation: &'a Observation, worker: &WorkerUsage) -> Reading<'a
 
 /// The event that tells a session's subscribers of a change.
 fn event(change: &AlertChange, deployment: &str, now: SystemTime) -> Event {
-    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let data = [
         ("alert", change.alert.name().into()),
         ("raised", change.raised.into()),
@@ -270,7 +274,7 @@ fn event(change: &AlertChange, deployment: &str, now: SystemTime) -> Event {
         ("message", change.message.as_str().into()),
     ];
     Event {
-        time: rfc3339(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)),
+        time_ns: unix_ns(now),
         kind: ALERT.to_owned(),
         deployment: deployment.to_owned(),
         frame: None,
@@ -279,6 +283,7 @@ fn event(change: &AlertChange, deployment: &str, now: SystemTime) -> Event {
             .into_iter()
             .map(|(key, value): (&str, Value)| (key.to_owned(), value))
             .collect::<Map<_, _>>(),
+        attachments: Vec::new(),
     }
 }
 
@@ -309,9 +314,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::events::Events;
 
-    #[test]
-    fn an_alert_is_an_event_without_a_frame() {
+    #[tokio::test]
+    async fn an_alert_is_an_event_without_a_frame() {
         let change = AlertChange {
             session: Some("display-001;cam-001".into()),
             alert: Alert::SourceDown,
@@ -321,11 +327,12 @@ mod tests {
             message: "no pictures for 12 s".into(),
         };
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
-        let hub = Hub::new();
+        let hub = Hub::new(Events::default());
         let subscriber = hub.subscriber();
         hub.publish_state("cam", crate::event::State::Degraded, None);
         subscriber.subscribe("cam", crate::event::Wants { detections: true, after: None });
-        assert_eq!(hub.publish_event_if_alive("cam", &event(&change, "0a1b2c3d4e5f", now)), Some(1));
+        assert!(hub.publish_event_if_alive("cam", event(&change, "0a1b2c3d4e5f", now)));
+        hub.events().flush().await.unwrap();
         let told: Vec<String> =
             std::iter::from_fn(|| subscriber.try_next()).map(|told| told.unwrap().text.to_string()).collect();
         assert_eq!(

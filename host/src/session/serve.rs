@@ -345,7 +345,8 @@ impl Task {
                     self.hear(Input::Running(&result), serving).await;
                 }
                 let deployment = &self.spec.deployment.id;
-                if let Err(error) = self.environment.hub.publish_result(self.id(), deployment, result) {
+                let published = self.environment.hub.publish_result(self.id(), deployment, result).await;
+                if let Err(error) = published {
                     self.shared.update(|shown| shown.last_error = Some(error.to_string()));
                     self.log(Level::Error, "result", &error.to_string(), Some(frame));
                 }

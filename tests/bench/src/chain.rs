@@ -29,19 +29,33 @@ pub struct Camera {
     pub id: String,
     /// A live stream, or a file.
     pub source: String,
+    /// A name, or a component's file.
+    pipeline: String,
     /// For the pipeline.
     settings: Value,
+    /// Whether a file comes as fast as it was recorded.
+    realtime: bool,
 }
 
 impl Camera {
     /// A camera that a server plays.
     pub fn live(index: usize, url: String) -> Self {
-        Self { id: format!("cam-{index}"), source: url, settings: json!({}) }
+        Self::new(format!("cam-{index}"), url)
     }
 
     /// A file that is read over and over, as fast as it can be processed.
     pub fn file(index: usize, path: &Path) -> Self {
-        Self { id: format!("file-{index}"), source: format!("file:{}", path.display()), settings: json!({}) }
+        Self::new(format!("file-{index}"), format!("file:{}", path.display()))
+    }
+
+    /// A file that is read over and over, as fast as it was recorded, by another pipeline than the default one.
+    pub fn recorded(id: &str, path: &Path, pipeline: &Path) -> Self {
+        let camera = Self::new(id.to_owned(), format!("file:{}", path.display()));
+        Self { pipeline: pipeline.display().to_string(), realtime: true, ..camera }
+    }
+
+    fn new(id: String, source: String) -> Self {
+        Self { id, source, pipeline: "object-detect".into(), settings: json!({}), realtime: false }
     }
 
     /// The same with settings for its pipeline.
@@ -50,11 +64,11 @@ impl Camera {
     }
 
     fn config(&self) -> Value {
-        let Self { id, source, settings } = self;
-        let mut camera =
-            json!({"id": id, "source": source, "pipeline": "object-detect", "settings": settings});
+        let Self { id, source, pipeline, settings, realtime } = self;
+        let mut camera = json!({"id": id, "source": source, "pipeline": pipeline, "settings": settings});
         if let (true, Some(table)) = (self.source.starts_with("file:"), camera.as_object_mut()) {
             table.insert("repeat".into(), true.into());
+            table.insert("pace".into(), if *realtime { "realtime" } else { "as-fast" }.into());
         }
         camera
     }

@@ -16,6 +16,7 @@
 //! embed     faces to vectors over HTTP: bare runs of the models | 250 pictures | again ... | 16 at once
 //! fairness  9 cameras at 2 results a second: alone | beside a session that floods the inference process | again ...
 //! joining   subscribe to first result: running camera, cold camera, file
+//! fanout    1000 subscribers at 10 messages a second: results, with some that never read, compressed, events
 //! recovery  SIGKILL of a worker, of the inference process: to the next result
 //! ```
 //!
@@ -26,6 +27,7 @@ pub mod bare_models;
 pub mod cameras;
 pub mod chain;
 pub mod child;
+pub mod listeners;
 pub mod machine;
 pub mod paths;
 pub mod phases;

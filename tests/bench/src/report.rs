@@ -10,6 +10,7 @@ use crate::phases::cost::Cost;
 use crate::phases::deploying::{Deploying, Deployments};
 use crate::phases::embeddings::{self as embed, Embeddings};
 use crate::phases::fairness::{Fairness, Round};
+use crate::phases::fanout::Fanout;
 use crate::phases::isolation::{self as isolation_cost, IsolationCost};
 use crate::phases::joining::Joining;
 use crate::phases::live::{Live, Moments, STATIONS};
@@ -47,6 +48,8 @@ pub struct Report {
     pub recovery: Option<Recovery>,
     /// A new version on a running camera.
     pub deploying: Option<Deploying>,
+    /// A thousand subscribers.
+    pub fanout: Option<Fanout>,
 }
 
 impl Display for Report {
@@ -83,7 +86,10 @@ impl Display for Report {
         if let Some(measured) = &self.recovery {
             recovery(measured, f)?;
         }
-        self.deploying.as_ref().map_or(Ok(()), |measured| deploying(measured, f))
+        if let Some(measured) = &self.deploying {
+            deploying(measured, f)?;
+        }
+        self.fanout.as_ref().map_or(Ok(()), |measured| fanout(measured, f))
     }
 }
 
@@ -318,6 +324,41 @@ fn deploying(deploying: &Deploying, f: &mut Formatter<'_>) -> fmt::Result {
         )?;
     }
     writeln!(f, "  no deployment   {}   (between two results)", milliseconds(interval))
+}
+
+fn fanout(fanout: &Fanout, f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(f)?;
+    let Fanout { subscribers, idle_host_percent, idle_host_mb, loads } = fanout;
+    writeln!(
+        f,
+        "{subscribers} subscribers of a session with 10 frames a second; without them the host takes {idle_host_percent:.1} % of a \
+         core and {idle_host_mb:.0} MB"
+    )?;
+    writeln!(
+        f,
+        "  delivery: from the end of the pipeline's call to the subscriber's read; bound of the 99th percentile: 50 ms"
+    )?;
+    writeln!(
+        f,
+        "  what                        messages/s   host       bench      delivery p50, p99, max       KB/subscriber  lost"
+    )?;
+    for load in loads {
+        let delivery = load.delivery_ms.as_ref().map_or_else(
+            || "-".to_owned(),
+            |delivery| format!("{:.2}, {:.2}, {:.1} ms", delivery.p50, delivery.p99, load.delivery_max_ms),
+        );
+        writeln!(
+            f,
+            "  {:<27} {:>10.0}   {:>5.1} %   {:>5.1} %    {delivery:<28}  {:>8.1}       {}",
+            load.what,
+            load.messages_per_second,
+            load.host_percent,
+            load.bench_percent,
+            load.kb_per_subscriber,
+            load.missed
+        )?;
+    }
+    Ok(())
 }
 
 fn milliseconds(moments: &Moments) -> String {

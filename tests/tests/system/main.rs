@@ -11,9 +11,12 @@
 
 mod analyze;
 mod bad_sources;
+mod clients;
 mod contamination;
 mod damaged;
+mod delivery;
 mod deploy;
+mod documents;
 mod faces;
 mod faults;
 mod files;

@@ -1,11 +1,53 @@
 //! The event journal: every event of every session, numbered and on the disk before anyone is told of it. One SQLite file,
 //! `events.db`, beside the folder of its attachments.
+//!
+//! # Theory of operation
+//!
+//! [`Events::append`] puts an event into its session's [`outbox`], which is bounded, and never waits. One thread ([`writer`])
+//! owns the one connection that writes. It takes a turn of each session that has something, numbers it, and commits all
+//! of that at once; then it delivers it. What arrives while it commits is the next commit's: the slower the disk, the more
+//! share one write to it. A session that floods has its outbox to fill, and delays the others by one turn.
+//!
+//! Commits are `synchronous = FULL` in WAL mode: each is one append to the log and one fsync of it, and only then is
+//! anything of it delivered. So whatever anybody was told of survives a kill and a power cut, with its number, and what is
+//! found after one is a prefix of what was appended. A commit that fails takes no number; it is tried again each second
+//! until the disk takes it.
+//!
+//! Pages are read by a second thread ([`reader`]) on a connection that only reads: in WAL mode it delays no commit and sees
+//! all that is committed.
+//!
+//! # Numbers
+//!
+//! The numbers of a session never go back. The file knows the last of each stream. Where a stream has to be forgotten, its last
+//! number becomes the floor above which new streams begin; where the file was damaged and begun anew the floor is the
+//! milliseconds since 1970, as no session has had that many events.
 
-use std::sync::Arc;
+mod outbox;
+mod pictures;
+mod reader;
+mod retention;
+mod shared;
+mod store;
+mod writer;
 
-use anyhow::bail;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
-use tokio::sync::watch;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use pictures::Pictures;
+use reader::Read;
+use shared::{Clock, Shared};
+use store::Store;
+
+use crate::config;
 
 /// An event that has no number yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,67 +123,267 @@ pub type Note = Box<dyn FnOnce() + Send>;
 /// Told of each event, on the journal's own thread, in the order of the session's numbers, once it is on the disk.
 pub type Deliver = Box<dyn Fn(&Arc<str>, &Entry) + Send + Sync>;
 
+/// How much is kept, and for how long. 0: no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Hours after which an event goes.
+    pub hours: u64,
+    /// Bytes of the events' file.
+    pub bytes: u64,
+    /// Hours after which an attachment goes.
+    pub attachment_hours: u64,
+    /// Bytes of all attachments.
+    pub attachment_bytes: u64,
+}
+
+impl From<&config::Events> for Keep {
+    fn from(config: &config::Events) -> Self {
+        let bytes = |mb: u64| mb.saturating_mul(1 << 20);
+        Self {
+            hours: config.keep_hours,
+            bytes: bytes(config.keep_mb),
+            attachment_hours: config.attachments_hours,
+            attachment_bytes: bytes(config.attachments_mb),
+        }
+    }
+}
+
+/// How the journal stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Events kept since the host was started.
+    pub events: u64,
+    /// Events since then for which there was no room.
+    pub lost: u64,
+    /// Commits since then that failed.
+    pub failures: u64,
+    /// What the events take on the disk.
+    pub bytes: u64,
+    /// What the attachments take.
+    pub attachment_bytes: u64,
+}
+
+/// How long [`Events::room`] waits: several commits of a disk that works, and no time in which a camera misses much.
+const ROOM: Duration = Duration::from_secs(2);
+
 /// The event journal. Cheap to clone; all clones are one.
-#[derive(Debug, Clone, Default)]
-pub struct Events {}
+#[derive(Clone)]
+pub struct Events {
+    owner: Arc<Owner>,
+    reads: mpsc::Sender<Read>,
+    pictures: Pictures,
+}
+
+/// Shared by all clones: the writer ends when it is gone.
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+/// A journal in memory.
+impl Default for Events {
+    fn default() -> Self {
+        let (reads, queue) = mpsc::channel(reader::QUEUE);
+        let shared = Arc::new(Shared::new(Box::new(now_ms)));
+        let mut pictures = Pictures::temporary();
+        let started = store::in_memory().and_then(|(store, reader)| {
+            pictures = store.pictures.clone();
+            reader::start(reader, queue)?;
+            writer::start(store, Arc::clone(&shared))
+        });
+        if let Err(error) = started {
+            // Without a writer every call fails, and says so.
+            tracing::error!(target: "ocelli::journal", "no journal of events: {error:#}");
+            shared.close();
+        }
+        Self { owner: Arc::new(Owner(shared)), reads, pictures }
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
 
 impl Events {
-    /// Who is told of events. To be called once, before the first is appended.
-    pub fn deliver_to(&self, _deliver: Deliver) {}
+    /// Opens the journal in this folder, or begins one.
+    pub(super) fn open(folder: &Path) -> anyhow::Result<Self> {
+        let (store, reader) = store::open(folder, now_ms())?;
+        Self::start(store, reader, Box::new(now_ms))
+    }
+
+    fn start(store: Store, reader: Connection, clock: Clock) -> anyhow::Result<Self> {
+        let (reads, queue) = mpsc::channel(reader::QUEUE);
+        let pictures = store.pictures.clone();
+        let owner = Arc::new(Owner(Arc::new(Shared::new(clock))));
+        reader::start(reader, queue)?;
+        writer::start(store, Arc::clone(&owner.0))?;
+        Ok(Self { owner, reads, pictures })
+    }
+
+    /// Sets how much is kept. What is too much goes soon.
+    pub fn set_keep(&self, keep: Keep) {
+        *self.shared().keep.lock().unwrap_or_else(PoisonError::into_inner) = keep;
+    }
+
+    /// Who is told of events. To be called once, before the first is appended. `deliver` lives as long as the journal does, and
+    /// must not hold it.
+    pub fn deliver_to(&self, deliver: Deliver) {
+        if self.shared().deliver.set(deliver).is_err() {
+            tracing::error!(target: "ocelli::journal", "somebody is told of events already");
+        }
+    }
 
     /// Takes an event of a session in, in order. It is numbered, kept and delivered soon. False: the session has too many
     /// that wait for the disk, and this one is lost; an event of kind `events_lost` will say how many were.
-    pub fn append(&self, _session: &str, _draft: Draft) -> bool {
-        false
+    pub fn append(&self, session: &str, draft: Draft) -> bool {
+        self.shared().append(session, draft)
     }
 
     /// Waits until the session has room for a frame's events again, or until it is clear that the disk does not take them
     /// (then false): a pipeline that is faster than the disk is slowed down, and one whose disk has failed is not stopped.
-    pub async fn room(&self, _session: &str) -> bool {
-        false
+    pub async fn room(&self, session: &str) -> bool {
+        let mut progress = self.changed();
+        let wait = async {
+            loop {
+                {
+                    let outboxes = self.shared().outboxes();
+                    if outboxes.failing || outboxes.closed {
+                        return false;
+                    }
+                    if outboxes.has_room(session) {
+                        return true;
+                    }
+                }
+                if progress.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        tokio::time::timeout(ROOM, wait).await.unwrap_or(false)
     }
 
-    /// Calls `note` once every event of the session that was appended before is delivered: at once where none waits.
-    pub fn behind(&self, _session: &str, note: Note) {
-        note();
+    /// Calls `note` once every event of the session that was appended before is delivered: at once where none waits. No
+    /// later event is delivered before it has returned.
+    pub fn behind(&self, session: &str, note: Note) {
+        self.shared().behind(session, note);
     }
 
     /// Reads events of a session. Sees everything that was delivered. An unknown session has an empty page.
-    pub async fn page(&self, _session: &str, _query: Query) -> anyhow::Result<Page> {
-        bail!("no journal")
+    pub async fn page(&self, session: &str, query: Query) -> anyhow::Result<Page> {
+        let session = session.to_owned();
+        self.read(move |connection| reader::page(connection, &session, &query)).await
     }
 
     /// Every session that the journal has events of, or had.
     pub async fn sessions(&self) -> anyhow::Result<Vec<(Arc<str>, Span)>> {
-        bail!("no journal")
+        self.read(reader::sessions).await
     }
 
     /// How far a sink has come with each session: the number of the last event that it has taken.
-    pub async fn cursors(&self, _sink: &'static str) -> anyhow::Result<Vec<(Arc<str>, u64)>> {
-        bail!("no journal")
+    pub async fn cursors(&self, sink: &'static str) -> anyhow::Result<Vec<(Arc<str>, u64)>> {
+        // First those that are not written yet: what is written meanwhile is read.
+        let waiting: Vec<(Arc<str>, u64)> = {
+            let outboxes = self.shared().outboxes();
+            let own = outboxes.cursors.iter().filter(|((of, _), _)| *of == sink);
+            own.map(|((_, session), seq)| (Arc::clone(session), *seq)).collect()
+        };
+        let written = self.read(move |connection| reader::cursors(connection, sink)).await?;
+        let cursors: BTreeMap<_, _> = written.into_iter().chain(waiting).collect();
+        Ok(cursors.into_iter().collect())
     }
 
     /// Notes how far a sink has come. Written with the next events; a kill may set a sink back by a second.
-    pub async fn set_cursors(
-        &self,
-        _sink: &'static str,
-        _cursors: Vec<(Arc<str>, u64)>,
-    ) -> anyhow::Result<()> {
-        bail!("no journal")
+    pub async fn set_cursors(&self, sink: &'static str, cursors: Vec<(Arc<str>, u64)>) -> anyhow::Result<()> {
+        self.shared().set_cursors(sink, cursors);
+        Ok(())
     }
 
     /// Changes whenever events were delivered.
     pub fn changed(&self) -> watch::Receiver<u64> {
-        watch::channel(0).1
+        self.shared().progress.subscribe()
     }
 
     /// A picture, and the sessions whose events it belongs to. None where it is not kept, or no more.
-    pub async fn attachment(&self, _digest: [u8; 32]) -> anyhow::Result<Option<(Bytes, Vec<Arc<str>>)>> {
-        bail!("no journal")
+    pub async fn attachment(&self, digest: [u8; 32]) -> anyhow::Result<Option<(Bytes, Vec<Arc<str>>)>> {
+        let pictures = self.pictures.clone();
+        let (owners, bytes) = self
+            .read(move |connection| {
+                let owners = reader::owners(connection, &digest)?;
+                let bytes = if owners.is_empty() { Ok(None) } else { pictures.read(&digest) };
+                Ok((owners, bytes))
+            })
+            .await?;
+        Ok(bytes.context("reading an attachment")?.map(|bytes| (bytes, owners)))
     }
 
-    /// Waits until everything that was appended is on the disk and delivered.
+    /// Waits until everything that was appended is on the disk and delivered. An error where the disk does not take it.
     pub async fn flush(&self) -> anyhow::Result<()> {
-        bail!("no journal")
+        let mut progress = self.changed();
+        // Every note has a clone: when all are gone each has had its turn.
+        let (waiting, mut all) = mpsc::channel::<()>(1);
+        let busy = self.shared().outboxes().busy();
+        for session in busy {
+            let waiting = waiting.clone();
+            self.behind(&session, Box::new(move || drop(waiting)));
+        }
+        drop(waiting);
+        loop {
+            {
+                let outboxes = self.shared().outboxes();
+                ensure!(!outboxes.closed, "the journal of events has ended");
+                ensure!(!outboxes.failing, "events cannot be kept: those that wait are lost");
+            }
+            tokio::select! {
+                _ = all.recv() => break,
+                changed = progress.changed() => changed?,
+            }
+        }
+        let (done, written) = oneshot::channel();
+        self.shared().flush_cursors(done);
+        written.await.context("the journal of events has ended")
+    }
+
+    /// How the journal stands.
+    pub fn figures(&self) -> Figures {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.shared().counters;
+        Figures {
+            events: load(&counters.events),
+            lost: load(&counters.lost),
+            failures: load(&counters.failures),
+            bytes: load(&counters.bytes),
+            attachment_bytes: load(&counters.picture_bytes),
+        }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.owner.0
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let (give, value) = oneshot::channel();
+        let work = move |connection: &Connection| {
+            // Whoever asked may be gone.
+            let _ = give.send(work(connection));
+        };
+        let ended = || anyhow!("the journal's reader has ended");
+        self.reads.send(Box::new(work)).await.map_err(|_| ended())?;
+        value.await.map_err(|_| ended())?.context("reading the journal of events")
     }
 }
+
+#[cfg(test)]
+mod tests;

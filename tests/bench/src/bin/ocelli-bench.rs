@@ -9,7 +9,7 @@ use ocelli_bench::chain::Workplace;
 use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::{CLIP, Paths};
 use ocelli_bench::phases::{
-    Environment, cost, deploying, embeddings, fairness, isolation, joining, live, recovery, twenty,
+    Environment, cost, deploying, embeddings, fairness, fanout, isolation, joining, live, recovery, twenty,
 };
 use ocelli_bench::report::Report;
 
@@ -64,6 +64,8 @@ enum Part {
     Recovery,
     /// A new version on a running camera.
     Deploy,
+    /// A thousand subscribers.
+    Fanout,
 }
 
 fn main() -> Result<()> {
@@ -107,6 +109,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         joining: None,
         recovery: None,
         deploying: None,
+        fanout: None,
     };
     let all = Part::value_variants();
     for part in if arguments.only.is_empty() { all } else { &arguments.only } {
@@ -149,6 +152,10 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
             Part::Deploy => {
                 progress("a new version on a running camera");
                 report.deploying = Some(deploying::measure(&environment).await.context("deploying")?);
+            }
+            Part::Fanout => {
+                progress("a thousand subscribers");
+                report.fanout = Some(fanout::measure(&environment).await.context("fan-out")?);
             }
         }
     }

@@ -4,6 +4,7 @@ pub mod cost;
 pub mod deploying;
 pub mod embeddings;
 pub mod fairness;
+pub mod fanout;
 pub mod isolation;
 pub mod joining;
 pub mod live;

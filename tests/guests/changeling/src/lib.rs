@@ -4,11 +4,14 @@
 
 mod manifest;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::nn::Model;
 use ocelli_sdk::store::Bucket;
 use ocelli_sdk::{
-    Attribute, Description, Detection, Event, Frame, ModelNeed, Output, Pipeline, export_pipeline, settings,
+    Attribute, Description, Detection, Event, Frame, Image, ModelNeed, Output, Pipeline, Rect,
+    export_pipeline, settings,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -21,6 +24,9 @@ const STAYS: [u64; 2] = [150, 230];
 /// Edge of an object, in pixels.
 const EDGE: f32 = 64.0;
 
+/// Of the JPEG of an object: some 2 KB.
+const QUALITY: u8 = 80;
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
@@ -28,11 +34,15 @@ struct Settings {
     every: u64,
     /// Whether each of these events is counted in the session's store, too.
     keep: bool,
+    /// Whether each of these events has a picture of the first object.
+    attach: bool,
+    /// Whether results and events tell when they were made: `stamp`, in microseconds since 1970 by the machine's clock.
+    stamp: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { every: 25, keep: false }
+        Self { every: 25, keep: false, attach: false, stamp: false }
     }
 }
 
@@ -83,7 +93,8 @@ impl Pipeline for Changeling {
             models: models.into_iter().collect(),
             settings_schema: json!({
                 "type": "object",
-                "properties": {"every": {"type": "integer", "minimum": 1}, "keep": {"type": "boolean"}},
+                "properties": {"every": {"type": "integer", "minimum": 1}, "keep": {"type": "boolean"},
+                    "attach": {"type": "boolean"}, "stamp": {"type": "boolean"}},
                 "additionalProperties": false,
             })
             .to_string(),
@@ -124,19 +135,29 @@ impl Pipeline for Changeling {
         }
         self.state.advance(frame.index());
         let size = (frame.width() as f32, frame.height() as f32);
-        let detections = self.state.detections(frame.index(), size);
+        let mut detections = self.state.detections(frame.index(), size);
         let mut events = Vec::new();
         if self.state.frames.is_multiple_of(self.settings.every) {
             if self.settings.keep {
                 Bucket::open("changeling")?.increment("counted", 1)?;
             }
-            events.push(Event { data: self.state.report().to_string(), ..Event::new("counted") });
+            let attachments = self.pictures(frame, &detections)?;
+            events.push(Event { attachments, ..Event::new("counted") });
+        }
+        // As late as can be: what comes after it is the host's.
+        let stamp = self.settings.stamp.then(now_us);
+        for event in &mut events {
+            event.data = self.state.report(stamp).to_string();
+        }
+        if let Some(stamp) = stamp {
+            let stamp = Attribute { name: "stamp".into(), value: stamp.to_string(), score: 1.0 };
+            detections.iter_mut().for_each(|detection| detection.attributes.push(stamp.clone()));
         }
         Ok(Output { detections: Some(detections), events })
     }
 
     fn command(&mut self, _: &str) -> Result<String, String> {
-        let mut answer = self.state.report();
+        let mut answer = self.state.report(None);
         if self.settings.keep {
             let kept = Bucket::open("changeling")?.get_json("counted")?.unwrap_or(0u64);
             answer
@@ -165,6 +186,24 @@ impl Pipeline for Changeling {
         self.restored = true;
         Ok(())
     }
+}
+
+impl Changeling {
+    /// The pictures of an event, where it is to have one: no two frames have the same.
+    fn pictures(&self, frame: &Frame, detections: &[Detection]) -> Result<Vec<Image>, String> {
+        let object = detections.first().filter(|_| self.settings.attach);
+        // A frame smaller than an object has it at a negative place.
+        let area =
+            object.map(|object| Rect { x: object.box_.x.max(0.0), y: object.box_.y.max(0.0), ..object.box_ });
+        let picture = area.map(|area| frame.image(Some(area), QUALITY));
+        picture.transpose().map(Vec::from_iter).map_err(|error| error.to_string())
+    }
+}
+
+/// Microseconds since 1970.
+fn now_us() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_micros().try_into().unwrap_or(u64::MAX)
 }
 
 impl State {
@@ -201,10 +240,12 @@ impl State {
         self.tracks.iter().zip(STAYS).enumerate().map(object).collect()
     }
 
-    fn report(&self) -> serde_json::Value {
+    fn report(&self, stamp: Option<u64>) -> serde_json::Value {
         let Self { version, frames, last, missing, repeated, changes, tracks, .. } = self;
-        json!({"version": version, "frames": frames, "last": last, "missing": missing, "repeated": repeated,
-            "changes": changes, "tracks": tracks})
+        let mut report = json!({"version": version, "frames": frames, "last": last, "missing": missing,
+            "repeated": repeated, "changes": changes, "tracks": tracks});
+        report.as_object_mut().zip(stamp).map(|(report, stamp)| report.insert("stamp".into(), stamp.into()));
+        report
     }
 }
 

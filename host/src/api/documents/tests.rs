@@ -1,0 +1,287 @@
+//! The documents beside the routes and messages that there are.
+
+use std::collections::BTreeSet;
+
+use boon::{Compiler, SchemaIndex, Schemas};
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::api::message::ClientMessage;
+use crate::event::{
+    Attribute, Attributes, Detection, Detections, Event, Latency, Picture, ServerMessage, State, event_told,
+};
+
+/// Where a document is for the schemas in it.
+const PLACE: &str = "http://document/";
+
+/// The schemas of a document, by their places in it.
+struct Checker {
+    compiler: Compiler,
+    schemas: Schemas,
+}
+
+impl Checker {
+    fn of(document: &str) -> (Value, Self) {
+        let document: Value = serde_json::from_str(document).unwrap();
+        let mut compiler = Compiler::new();
+        compiler.add_resource(PLACE, document.clone()).unwrap();
+        (document, Self { compiler, schemas: Schemas::new() })
+    }
+
+    fn schema(&mut self, pointer: &str) -> SchemaIndex {
+        let place = format!("{PLACE}#{pointer}");
+        self.compiler
+            .compile(&place, &mut self.schemas)
+            .unwrap_or_else(|error| panic!("{pointer}: {error:#}"))
+    }
+
+    /// What a schema has against a value.
+    fn check(&mut self, pointer: &str, value: &Value) -> Result<(), String> {
+        let schema = self.schema(pointer);
+        self.schemas.validate(value, schema).map_err(|error| format!("{value}\n{error:#}"))
+    }
+}
+
+/// The place of something in a document, by its keys.
+fn pointer(keys: &[&str]) -> String {
+    keys.iter().map(|key| format!("/{}", key.replace('~', "~0").replace('/', "~1"))).collect()
+}
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// All references within a document.
+fn references(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(members) => members.iter().for_each(|(key, value)| match value.as_str() {
+            Some(place) if key == "$ref" => drop(found.insert(place.to_owned())),
+            _ => references(value, found),
+        }),
+        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn whatever_a_document_refers_to_is_there() {
+    for text in [OPENAPI, ASYNCAPI] {
+        let document: Value = serde_json::from_str(text).unwrap();
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        assert!(!found.is_empty());
+        for place in found {
+            let place = place.strip_prefix('#').unwrap_or_else(|| panic!("{place} lies elsewhere"));
+            assert!(document.pointer(place).is_some(), "there is no {place}");
+        }
+    }
+}
+
+#[test]
+fn every_schema_of_the_http_document_is_one() {
+    let (document, mut checker) = Checker::of(OPENAPI);
+    for name in keys(&document["components"]["schemas"]) {
+        checker.schema(&pointer(&["components", "schemas", name]));
+    }
+}
+
+#[test]
+fn every_operation_says_how_it_refuses_and_has_a_name_of_its_own() {
+    let document: Value = serde_json::from_str(OPENAPI).unwrap();
+    let mut names = BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            assert!(names.insert(operation["operationId"].as_str().unwrap()), "{method} {path}");
+            let answers = keys(&operation["responses"]);
+            let everyone = operation["security"] == json!([]);
+            let refusals = if everyone { &["403", "405", "429"][..] } else { &["401", "403", "405", "429"] };
+            for status in refusals {
+                assert!(answers.contains(status), "{method} {path} without {status}");
+            }
+            // A name in a path may be malformed, and there may be nothing of that name.
+            if path.contains('{') {
+                assert!(answers.contains("400") && answers.contains("404"), "{method} {path}");
+            }
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let in_path = parameters.map(|parameter| {
+                let place = parameter["$ref"].as_str().and_then(|place| place.strip_prefix('#'));
+                place.map_or(parameter, |place| document.pointer(place).unwrap())
+            });
+            let in_path = in_path.filter(|parameter| parameter["in"] == "path");
+            let in_path: Vec<String> =
+                in_path.map(|parameter| format!("{{{}}}", parameter["name"].as_str().unwrap())).collect();
+            assert_eq!(in_path.len(), path.matches('{').count(), "{method} {path}: {in_path:?}");
+            assert!(in_path.iter().all(|name| path.contains(name)), "{method} {path}: {in_path:?}");
+        }
+    }
+}
+
+#[test]
+fn every_problem_is_as_the_http_document_says() {
+    use crate::analyze::Kind;
+    use crate::api::problem::Problem;
+    use axum::http::StatusCode;
+
+    let (_, mut checker) = Checker::of(OPENAPI);
+    let problem = Problem::new(StatusCode::NOT_FOUND, "unknown_session", "there is no session \"nobody\"");
+    let limited = Problem {
+        limit: Some("memory"),
+        ..Problem::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::PipelineTrapped.code(), "it trapped")
+    };
+    for problem in [problem, limited] {
+        let told = serde_json::to_value(problem.body()).unwrap();
+        checker.check(&pointer(&["components", "schemas", "Problem"]), &told).unwrap();
+    }
+}
+
+fn found() -> Detection {
+    Detection {
+        label: "car".into(),
+        score: 0.9,
+        area: [1.0, 2.5, 30.0, 40.0],
+        track: Some(7),
+        attributes: Attributes(vec![("colour".into(), Attribute { value: "red".into(), score: 0.8 })]),
+        embedding: Some(vec![0.5, -0.25]),
+    }
+}
+
+fn detections() -> Detections {
+    let latency_ms = Latency { decode: 1.5, wait: 0.0, inference: 20.0, pipeline: 0.5, total: 22.0 };
+    Detections {
+        frame: 3,
+        time: "2026-11-22T02:16:28.798Z".into(),
+        deployment: "c2247ebd57c7".into(),
+        width: 768,
+        height: 576,
+        detections: vec![found()],
+        latency_ms,
+    }
+}
+
+fn event(frame: Option<u64>) -> Event {
+    Event {
+        time_ns: 1_795_313_788_798_000_000,
+        kind: "entered".into(),
+        deployment: "c2247ebd57c7".into(),
+        frame,
+        detections: vec![found()],
+        data: Map::new(),
+        attachments: frame.map(|_| picture()).into_iter().collect(),
+    }
+}
+
+fn picture() -> Picture {
+    Picture { digest: "0a".repeat(32), media_type: "image/jpeg", bytes: 2048 }
+}
+
+#[test]
+fn every_message_of_the_host_is_as_the_websockets_document_says() {
+    let (document, mut checker) = Checker::of(ASYNCAPI);
+    let (detections, seen, told) = (detections(), event(Some(3)), event(None));
+    let (id, answer) = (json!([1, null]), json!({"counts": {}}));
+    let session = "display-001;cam-001";
+    let gone = ServerMessage::Error {
+        code: "events_gone",
+        message: "gone",
+        session: Some(session),
+        cause: Some("retention"),
+        after: Some(1),
+        oldest: Some(7),
+        newest: Some(9),
+    };
+    // One of each and more where members may be left out. Whoever adds a message adds it here, too.
+    let messages = [
+        ServerMessage::Subscribed { session, state: State::Running },
+        ServerMessage::Unsubscribed { session },
+        ServerMessage::Pong,
+        ServerMessage::Answer { session, id: Some(&id), answer: &answer },
+        ServerMessage::Answer { session, id: None, answer: &answer },
+        ServerMessage::Detections { session, detections: &detections },
+        ServerMessage::Session { session, state: State::Degraded, reason: Some("gone") },
+        ServerMessage::Session { session, state: State::Failed, reason: None },
+        ServerMessage::Lagged { session, missed: 4 },
+        ServerMessage::error("bad_json", "not JSON", None),
+        gone,
+    ];
+    let body = |event: &Event| serde_json::to_string(event).unwrap();
+    let events = [event_told(session, 1, &body(&seen)), event_told(session, 2, &body(&told))];
+    let mut kinds = BTreeSet::new();
+    for message in &messages {
+        match message {
+            ServerMessage::Subscribed { .. }
+            | ServerMessage::Unsubscribed { .. }
+            | ServerMessage::Pong
+            | ServerMessage::Answer { .. }
+            | ServerMessage::Detections { .. }
+            | ServerMessage::Session { .. }
+            | ServerMessage::Lagged { .. }
+            | ServerMessage::Error { .. } => {}
+        }
+    }
+    for told in messages.iter().map(ServerMessage::to_told).chain(events) {
+        let message: Value = serde_json::from_str(&told.text).unwrap();
+        assert_eq!(message["type"], told.kind);
+        checker.check(&pointer(&["components", "messages", told.kind, "payload"]), &message).unwrap();
+        kinds.insert(told.kind);
+    }
+    assert_eq!(kinds, operation(&document, "tell"), "the host's messages are those of the document");
+}
+
+/// What an operation of the WebSocket's document sends.
+fn operation<'a>(document: &'a Value, name: &str) -> BTreeSet<&'a str> {
+    let messages = document["operations"][name]["messages"].as_array().unwrap();
+    messages.iter().map(|message| message["$ref"].as_str().unwrap().rsplit('/').next().unwrap()).collect()
+}
+
+#[test]
+fn the_examples_of_the_websockets_document_are_what_it_says_and_what_the_host_reads() {
+    let (document, mut checker) = Checker::of(ASYNCAPI);
+    let (from_clients, from_host) = (operation(&document, "ask"), operation(&document, "tell"));
+    let all: BTreeSet<&str> = from_clients.union(&from_host).copied().collect();
+    assert_eq!(all, keys(&document["components"]["messages"]));
+    assert_eq!(all, keys(&document["channels"]["ws"]["messages"]));
+    for name in all {
+        let examples = document["components"]["messages"][name]["examples"].as_array().unwrap();
+        assert!(!examples.is_empty(), "{name}");
+        for example in examples {
+            let payload = &example["payload"];
+            checker.check(&pointer(&["components", "messages", name, "payload"]), payload).unwrap();
+            if from_clients.contains(name) {
+                let parsed = ClientMessage::parse(&payload.to_string()).unwrap();
+                assert_eq!(of_clients(&parsed), name);
+            }
+        }
+    }
+}
+
+/// As [`of_the_host`], of clients.
+fn of_clients(message: &ClientMessage) -> &'static str {
+    match message {
+        ClientMessage::Subscribe(_) => "subscribe",
+        ClientMessage::Unsubscribe { .. } => "unsubscribe",
+        ClientMessage::Command { .. } => "command",
+        ClientMessage::Ping => "ping",
+    }
+}
+
+#[test]
+fn what_the_host_refuses_to_read_the_websockets_document_refuses_too() {
+    let (_, mut checker) = Checker::of(ASYNCAPI);
+    let cases = [
+        ("subscribe", json!({"type": "subscribe"})),
+        ("subscribe", json!({"type": "subscribe", "session": "a", "detection": false})),
+        ("subscribe", json!({"type": "subscribe", "session": "a", "detections": "no"})),
+        ("subscribe", json!({"type": "subscribe", "session": "a", "source": "rtsp://h/"})),
+        ("subscribe", json!({"type": "subscribe", "session": "a", "settings": {}})),
+        ("subscribe", json!({"type": "subscribe", "session": "a", "after": -1})),
+        ("subscribe", json!({"type": "subscribe", "session": "", "after": 1})),
+        ("unsubscribe", json!({"type": "unsubscribe", "session": ""})),
+        ("command", json!({"type": "command", "session": "a"})),
+        ("ping", json!({"type": "ping", "session": "a"})),
+    ];
+    for (name, message) in cases {
+        assert!(ClientMessage::parse(&message.to_string()).is_err(), "{message}");
+        let checked = checker.check(&pointer(&["components", "messages", name, "payload"]), &message);
+        assert!(checked.is_err(), "{message}");
+    }
+}

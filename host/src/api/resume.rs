@@ -1,0 +1,54 @@
+//! Whether what a client says it has can be: `after` is not beyond the newest event.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::State;
+use crate::journal::events::{Query, Span};
+
+/// Why a client cannot go on where it says that it was.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// The session has not had so many events.
+    Ahead { session: String, after: u64, span: Span },
+    /// The journal cannot be read.
+    Unreadable(anyhow::Error),
+}
+
+impl Refused {
+    /// For a person.
+    pub(super) fn message(&self) -> String {
+        match self {
+            Self::Ahead { session, after, span } => {
+                format!("\"after\" is {after}, and the newest event of {session:?} is {}", span.newest)
+            }
+            Self::Unreadable(error) => format!("the journal of events cannot be read: {error:#}"),
+        }
+    }
+}
+
+/// Checks the last event that a client has of a session.
+pub(super) async fn check<C>(state: &State<C>, session: &str, after: u64) -> Result<(), Refused> {
+    if after == 0 {
+        return Ok(());
+    }
+    let query = Query { after, limit: 0, ..Query::default() };
+    let page = state.hub.events().page(session, query).await.map_err(Refused::Unreadable)?;
+    compare(session, after, page.span)
+}
+
+/// Checks the last events that a client has of several sessions.
+pub(super) async fn check_each<C>(state: &State<C>, each: &HashMap<String, u64>) -> Result<(), Refused> {
+    if each.values().all(|after| *after == 0) {
+        return Ok(());
+    }
+    let spans: HashMap<Arc<str>, Span> =
+        state.hub.events().sessions().await.map_err(Refused::Unreadable)?.into_iter().collect();
+    each.iter().try_for_each(|(session, after)| {
+        compare(session, *after, spans.get(session.as_str()).copied().unwrap_or_default())
+    })
+}
+
+fn compare(session: &str, after: u64, span: Span) -> Result<(), Refused> {
+    if after <= span.newest { Ok(()) } else { Err(Refused::Ahead { session: session.into(), after, span }) }
+}

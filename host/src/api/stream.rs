@@ -1,0 +1,178 @@
+//! A session's messages as server-sent events, for browsers and curl: a subscriber whose messages go into the body of an
+//! answer that does not end.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State as Extract};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::access::Caller;
+use super::problem::Problem;
+use super::resume::{self, Refused};
+use super::socket::place;
+use super::{Control, Refusal, State};
+use crate::event::{ServerMessage, Subscriber, Told, Wants};
+
+/// What is written at once, the last message aside.
+const CHUNK: usize = 64 << 10;
+
+/// What a client asks for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parameters {
+    after: Option<u64>,
+    #[serde(default = "yes")]
+    detections: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// `GET /v1/sessions/{id}/stream`.
+pub(super) async fn open<C: Control>(
+    Extract(state): Extract<Arc<State<C>>>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<Parameters>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let bad = |code, text| Problem::new(StatusCode::BAD_REQUEST, code, text);
+    let Path(session) = path.map_err(|rejection| bad("bad_path", rejection.body_text()))?;
+    let Query(parameters) = query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
+    if !caller.sees(&session) || state.control.session(&session).is_none() {
+        return Err(Refusal::unknown(&session).into());
+    }
+    // A browser that comes again says where it was, and repeats the query of its first time.
+    let after =
+        match headers.get("last-event-id").filter(|last| !last.is_empty()) {
+            Some(last) => Some(last.to_str().ok().and_then(|last| last.parse().ok()).ok_or_else(|| {
+                bad("bad_last_event_id", "Last-Event-ID is not the number of an event".into())
+            })?),
+            None => parameters.after,
+        };
+    if let Some(after) = after {
+        resume::check(&state, &session, after).await?;
+    }
+    let place = place(&state)?;
+    let subscriber = state.hub.subscriber();
+    subscriber.subscribe(&session, Wants { detections: parameters.detections, after });
+    // One chunk waits while one is being written; a client that reads slowly leaves the rest with the subscriber.
+    let (sender, receiver) = mpsc::channel(1);
+    state.tasks.clone().spawn(async move {
+        feed(&state, &caller, &subscriber, &sender).await;
+        drop(place);
+    });
+    let body = stream::unfold(receiver, async |mut receiver| {
+        let chunk = receiver.recv().await?;
+        Some((Ok::<Bytes, std::convert::Infallible>(chunk), receiver))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        // Or nginx keeps what it gets until it has much.
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, Body::from_stream(body)).into_response())
+}
+
+/// Writes until the client has gone, reads too slowly, or the host ends it; then says why.
+async fn feed<C: Control>(
+    state: &State<C>,
+    caller: &Caller,
+    subscriber: &Subscriber,
+    chunks: &mpsc::Sender<Bytes>,
+) {
+    let timing = state.timing;
+    let (code, message) = loop {
+        let next = tokio::select! {
+            biased;
+            () = state.stop.cancelled() => break ("shutting_down", "the host is stopping".to_owned()),
+            () = caller.revoked.cancelled() => break ("token_revoked", "the token is valid no more".to_owned()),
+            () = chunks.closed() => return,
+            next = timeout(timing.ping, subscriber.next()) => next,
+        };
+        let mut text = String::new();
+        let mut slow = None;
+        match next {
+            // So that neither side, nor a proxy between, takes the connection for dead.
+            Err(_) => text.push_str(":\n\n"),
+            Ok(next) => {
+                let mut next = Some(next);
+                while let Some(told) = next {
+                    match told {
+                        Ok(told) => put(&mut text, &told),
+                        Err(error) => slow = Some(error.to_string()),
+                    }
+                    next = if slow.is_some() || text.len() >= CHUNK { None } else { subscriber.try_next() };
+                }
+            }
+        }
+        if !text.is_empty() {
+            match timeout(timing.send, chunks.send(text.into())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    let message = format!("no message was taken for {} s", timing.send.as_secs_f32());
+                    break ("slow_subscriber", message);
+                }
+            }
+        }
+        if let Some(message) = slow {
+            break ("slow_subscriber", message);
+        }
+    };
+    let mut text = String::new();
+    put(&mut text, &ServerMessage::error(code, &message, None).to_told());
+    // Whoever does not listen to the farewell is not waited for.
+    let _ = timeout(timing.farewell, chunks.send(text.into())).await;
+}
+
+/// A message as it goes over the wire. It has no line break: JSON on one line.
+fn put(out: &mut String, told: &Told) {
+    // Writing to memory does not fail.
+    let _ = writeln!(out, "event: {}", told.kind);
+    if let Some(seq) = told.seq {
+        let _ = writeln!(out, "id: {seq}");
+    }
+    let _ = write!(out, "data: {}\n\n", told.text);
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let message = refused.message();
+        match refused {
+            Refused::Ahead { after, span, .. } => {
+                let mut problem = Self::new(StatusCode::BAD_REQUEST, "after_ahead", message);
+                problem.more.insert("after".into(), json!(after));
+                problem.more.insert("oldest".into(), json!(span.oldest));
+                problem.more.insert("newest".into(), json!(span.newest));
+                problem
+            }
+            Refused::Unreadable(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_alone_have_an_id_to_come_back_with() {
+        let mut text = String::new();
+        put(&mut text, &Told { kind: "detections", seq: None, text: "{1}".into() });
+        put(&mut text, &Told { kind: "event", seq: Some(7), text: "{2}".into() });
+        assert_eq!(text, "event: detections\ndata: {1}\n\nevent: event\nid: 7\ndata: {2}\n\n");
+    }
+}

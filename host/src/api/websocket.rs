@@ -1,0 +1,277 @@
+//! WebSockets (RFC 6455) with compression (RFC 7692): the handshake, and a connection's two halves.
+//!
+//! Frame headers and the handshake's answer are tungstenite's. Its sockets, which axum's are, know no compression; of the
+//! crates that do, none bounds what a message unpacks to, or lets a write that was interrupted go on.
+
+mod deflate;
+mod frame;
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
+use tokio::time::{Instant, timeout, timeout_at};
+use tungstenite::handshake::server::create_response_with_body;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use self::deflate::Deflate;
+pub(super) use self::deflate::Squeezed;
+use self::frame::Decoder;
+pub(super) use self::frame::{Fault, Incoming};
+use super::problem::Problem;
+
+/// The one subprotocol that there is: a browser that offers any, its token for one, wants one chosen.
+const PROTOCOL: &str = "ocelli.v1";
+
+/// Bytes that are read at once, more than almost every request; on the stack, so that an idle socket has no buffer.
+const READ: usize = 4 << 10;
+
+/// From this size on a message is written from where it is, after what waits before it, and is not copied.
+const LARGE: usize = 64 << 10;
+
+/// A connection that is about to become a WebSocket.
+pub(super) struct Opening {
+    upgrade: OnUpgrade,
+    deflate: Option<Deflate>,
+}
+
+/// Checks a request to open a WebSocket. The answer is to be sent; then the connection is there.
+pub(super) fn shake(mut request: Request) -> Result<(Response, Opening), Problem> {
+    let refuse = |status, detail: String| Problem::new(status, "not_a_websocket", detail);
+    let mut response = create_response_with_body(&request, Body::empty)
+        .map_err(|error| refuse(StatusCode::BAD_REQUEST, error.to_string()))?;
+    // 16 bytes in base64.
+    if request.headers().get(header::SEC_WEBSOCKET_KEY).is_none_or(|key| key.len() != 24) {
+        return Err(refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64".into()));
+    }
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
+        refuse(StatusCode::UPGRADE_REQUIRED, "this connection cannot become a WebSocket".into())
+    })?;
+    let deflate = Deflate::choose(request.headers());
+    let answers = response.headers_mut();
+    if offers_protocol(request.headers()) {
+        answers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+    }
+    if let Some(answer) = deflate.and_then(|deflate| HeaderValue::try_from(deflate.answer()).ok()) {
+        answers.insert(header::SEC_WEBSOCKET_EXTENSIONS, answer);
+    }
+    Ok((response, Opening { upgrade, deflate }))
+}
+
+fn offers_protocol(headers: &HeaderMap) -> bool {
+    let mut lines =
+        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|line| line.to_str().ok());
+    lines.any(|line| line.split(',').any(|protocol| protocol.trim() == PROTOCOL))
+}
+
+impl Opening {
+    /// The connection, once the client has the answer. Reads messages of up to `longest` bytes, as they come and unpacked.
+    pub(super) async fn open(self, longest: usize) -> hyper::Result<(Sender, Receiver)> {
+        let (reader, writer) = tokio::io::split(TokioIo::new(self.upgrade.await?));
+        let decoder = Decoder::new(longest, self.deflate.is_some());
+        let receiver = Receiver { reader, decoder, heard: Instant::now(), began: None };
+        let sender = Sender {
+            writer,
+            waiting: VecDeque::new(),
+            written: 0,
+            frames: Vec::new(),
+            deflate: self.deflate,
+        };
+        Ok((sender, receiver))
+    }
+}
+
+/// Why nothing more can be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// The connection is closed.
+    Gone,
+    /// Not a whole frame came for too long.
+    Silent,
+    /// A message took too long to arrive.
+    Unfinished,
+    /// The client breaks the protocol.
+    Fault(Fault),
+}
+
+/// The half that reads.
+pub(super) struct Receiver {
+    reader: ReadHalf<TokioIo<Upgraded>>,
+    decoder: Decoder,
+    /// When the last frame came.
+    heard: Instant,
+    /// When a message began that is not all there.
+    began: Option<Instant>,
+}
+
+impl Receiver {
+    /// The next that the client sent. Not a frame for `silence`, or a message that is not all there `whole` after it
+    /// began, is over. Dropping the future loses nothing.
+    pub(super) async fn next(&mut self, silence: Duration, whole: Duration) -> Result<Incoming, Over> {
+        loop {
+            if let Some(incoming) = self.decoder.next().map_err(Over::Fault)? {
+                self.heard = Instant::now();
+                if !self.decoder.in_message() {
+                    self.began = None;
+                }
+                return Ok(incoming);
+            }
+            if self.decoder.in_message() || self.decoder.in_frame() {
+                self.began.get_or_insert_with(Instant::now);
+            }
+            let silent = self.heard + silence;
+            let unfinished = self.began.map(|began| began + whole).filter(|at| *at < silent);
+            match timeout_at(unfinished.unwrap_or(silent), self.read()).await {
+                Ok(true) => {}
+                Ok(false) => return Err(Over::Gone),
+                Err(_) if unfinished.is_some() => return Err(Over::Unfinished),
+                Err(_) => return Err(Over::Silent),
+            }
+        }
+    }
+
+    /// Throws away whatever comes, until the client closes the connection.
+    pub(super) async fn drain(&mut self) {
+        while self.read().await {
+            self.decoder = Decoder::new(0, false);
+        }
+    }
+
+    /// Takes more bytes in. False: there are none any more.
+    async fn read(&mut self) -> bool {
+        let Self { reader, decoder, .. } = self;
+        poll_fn(|context| {
+            let mut space = [MaybeUninit::uninit(); READ];
+            let mut buffer = ReadBuf::uninit(&mut space);
+            let read = ready!(Pin::new(&mut *reader).poll_read(context, &mut buffer));
+            decoder.feed(buffer.filled());
+            Poll::Ready(read.is_ok() && !buffer.filled().is_empty())
+        })
+        .await
+    }
+}
+
+/// Why nothing more can be written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stuck {
+    /// The connection is closed.
+    Gone,
+    /// Not a byte was taken for too long.
+    Full,
+}
+
+/// The half that writes. Frames wait in it until they are [flushed](Self::flush).
+pub(super) struct Sender {
+    writer: WriteHalf<TokioIo<Upgraded>>,
+    /// What goes first, and how much of its first was written.
+    waiting: VecDeque<Chunk>,
+    written: usize,
+    /// What goes last.
+    frames: Vec<u8>,
+    deflate: Option<Deflate>,
+}
+
+/// Bytes on their way.
+enum Chunk {
+    Frames(Vec<u8>),
+    Text(Arc<str>),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Frames(bytes) => bytes,
+            Self::Text(text) => text.as_bytes(),
+        }
+    }
+}
+
+impl Sender {
+    /// Adds a message.
+    pub(super) fn text(&mut self, text: &Arc<str>, squeezed: &Squeezed) {
+        let opcode = OpCode::Data(Data::Text);
+        let packed = self.deflate.and_then(|deflate| squeezed.get(text, deflate));
+        if let Some(packed) = packed {
+            frame::put_header(&mut self.frames, opcode, true, packed.len());
+            self.frames.extend_from_slice(&packed);
+            return;
+        }
+        frame::put_header(&mut self.frames, opcode, false, text.len());
+        if text.len() < LARGE {
+            self.frames.extend_from_slice(text.as_bytes());
+        } else {
+            self.settle();
+            self.waiting.push_back(Chunk::Text(Arc::clone(text)));
+        }
+    }
+
+    /// Adds a ping.
+    pub(super) fn ping(&mut self) {
+        frame::put_control(&mut self.frames, Control::Ping, &[]);
+    }
+
+    /// Adds the answer to a ping.
+    pub(super) fn pong(&mut self, payload: &[u8]) {
+        frame::put_control(&mut self.frames, Control::Pong, payload);
+    }
+
+    /// Adds the last frame.
+    pub(super) fn close(&mut self, status: u16, reason: &str) {
+        let payload = [&status.to_be_bytes(), reason.as_bytes()].concat();
+        frame::put_control(&mut self.frames, Control::Close, &payload);
+    }
+
+    /// Whether so much waits that it should be written before more is added.
+    pub(super) fn is_full(&self) -> bool {
+        let waiting: usize = self.waiting.iter().map(|chunk| chunk.bytes().len()).sum();
+        self.frames.len() + waiting >= LARGE
+    }
+
+    /// Writes all that waits. When the future is dropped, the next call goes on where it was.
+    pub(super) async fn flush(&mut self, patience: Duration) -> Result<(), Stuck> {
+        self.settle();
+        while let Some(first) = self.waiting.front() {
+            let rest = first.bytes().get(self.written..).unwrap_or_default();
+            if rest.is_empty() {
+                self.waiting.pop_front();
+                self.written = 0;
+                continue;
+            }
+            match timeout(patience, self.writer.write(rest)).await {
+                Ok(Ok(written @ 1..)) => self.written += written,
+                Ok(_) => return Err(Stuck::Gone),
+                Err(_) => return Err(Stuck::Full),
+            }
+        }
+        // An idle socket has no buffer.
+        self.waiting = VecDeque::new();
+        match timeout(patience, self.writer.flush()).await {
+            Ok(flushed) => flushed.map_err(|_| Stuck::Gone),
+            Err(_) => Err(Stuck::Full),
+        }
+    }
+
+    /// Ends the connection on this side.
+    pub(super) async fn shutdown(&mut self) {
+        // Where this fails the connection is gone already.
+        let _ = self.writer.shutdown().await;
+    }
+
+    /// Lets nothing more be added to the frames so far.
+    fn settle(&mut self) {
+        if !self.frames.is_empty() {
+            self.waiting.push_back(Chunk::Frames(std::mem::take(&mut self.frames)));
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The files of attachments, named by their content: `attachments/ab/<digest>.jpg`.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::Attachment;
+
+/// The ending of a file that is being written.
+const BEGUN: &str = "new";
+
+/// Where they are. Clones are one.
+#[derive(Debug, Clone)]
+pub(super) struct Pictures {
+    place: Arc<Place>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Folder(PathBuf),
+    /// Made with the first picture, and gone with the journal.
+    Temporary(OnceLock<TempDir>),
+}
+
+impl Pictures {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { place: Arc::new(Place::Folder(folder)) }
+    }
+
+    pub(super) fn temporary() -> Self {
+        Self { place: Arc::new(Place::Temporary(OnceLock::new())) }
+    }
+
+    /// Writes those that are not there yet: on the disk when it returns, each under its name only as a whole.
+    pub(super) fn write<'a>(&self, pictures: impl Iterator<Item = &'a Attachment>) -> io::Result<()> {
+        let mut folders = BTreeSet::new();
+        for picture in pictures {
+            let path = self.path(&picture.digest)?;
+            let Some(folder) = path.parent() else { continue };
+            if folders.insert(folder.to_owned()) && !folder.is_dir() {
+                std::fs::create_dir_all(folder)?;
+                folders.extend(folder.parent().map(Path::to_owned));
+            }
+            let there = std::fs::metadata(&path);
+            if there.is_ok_and(|there| there.len() == picture.bytes.len() as u64) {
+                continue;
+            }
+            let begun = path.with_extension(BEGUN);
+            let mut file = File::create(&begun)?;
+            file.write_all(&picture.bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&begun, &path)?;
+        }
+        // Names, too, are on the disk only when their folder is.
+        folders.iter().try_for_each(|folder| File::open(folder)?.sync_all())
+    }
+
+    /// The picture, where it is kept.
+    pub(super) fn read(&self, digest: &[u8; 32]) -> io::Result<Option<Bytes>> {
+        match std::fs::read(self.path(digest)?) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes a picture, whole or begun, where it is there.
+    pub(super) fn remove(&self, digest: &[u8; 32]) -> io::Result<()> {
+        let path = self.path(digest)?;
+        gone(std::fs::remove_file(path.with_extension(BEGUN)))?;
+        gone(std::fs::remove_file(path))
+    }
+
+    /// Into how many folders pictures of an earlier host may be divided: one for each first byte of a digest.
+    pub(super) fn folders(&self) -> u16 {
+        match &*self.place {
+            Place::Folder(_) => 256,
+            Place::Temporary(_) => 0,
+        }
+    }
+
+    /// The pictures in one of those folders, whole or begun.
+    pub(super) fn list(&self, folder: u16) -> Vec<[u8; 32]> {
+        let Ok(folder) = self.folder().map(|all| all.join(format!("{folder:02x}"))) else {
+            return Vec::new();
+        };
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        files.filter_map(|file| from_hex(Path::new(&file.file_name()).file_stem()?.to_str()?)).collect()
+    }
+
+    fn path(&self, digest: &[u8; 32]) -> io::Result<PathBuf> {
+        let name = hex(digest);
+        Ok(self.folder()?.join(name.get(..2).unwrap_or_default()).join(format!("{name}.jpg")))
+    }
+
+    fn folder(&self) -> io::Result<&Path> {
+        match &*self.place {
+            Place::Folder(folder) => Ok(folder),
+            Place::Temporary(made) => {
+                if let Some(folder) = made.get() {
+                    return Ok(folder.path());
+                }
+                let folder = tempfile::tempdir()?;
+                Ok(made.get_or_init(|| folder).path())
+            }
+        }
+    }
+}
+
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// As it is written in JSON and in names of files: 64 small digits.
+pub(super) fn hex(digest: &[u8; 32]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The digest that is written so.
+pub(super) fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    let small = text.len() == 64 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    for (byte, digits) in digest.iter_mut().zip(text.as_bytes().chunks(2)).filter(|_| small) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    small.then_some(digest)
+}

@@ -1,0 +1,115 @@
+//! The thread that reads, on a connection of its own: a long read delays no commit.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::mpsc;
+
+use super::{Entry, Page, Query, Span};
+
+/// Reads that may wait: one for each of some hundred subscribers that catch up; the others wait for room.
+pub(super) const QUEUE: usize = 256;
+
+/// Bytes of a page, but at least one event: what a subscriber's queue takes at once.
+pub(super) const PAGE_BYTES: usize = 1 << 20;
+
+/// Events that are looked at for a page. A filter that few pass costs tens of milliseconds, and comes again.
+pub(super) const LOOKED_AT: usize = 20_000;
+
+pub(super) type Read = Box<dyn FnOnce(&Connection) + Send>;
+
+/// Starts the thread. It ends when nobody can ask any more.
+pub(super) fn start(connection: Connection, mut queue: mpsc::Receiver<Read>) -> anyhow::Result<()> {
+    let run = move || {
+        while let Some(read) = queue.blocking_recv() {
+            read(&connection);
+        }
+    };
+    let thread = std::thread::Builder::new().name("journal-read".to_owned());
+    thread.spawn(run).context("starting the journal's reader")?;
+    Ok(())
+}
+
+/// The session's events that the query asks for, as of one moment.
+pub(super) fn page(connection: &Connection, session: &str, query: &Query) -> rusqlite::Result<Page> {
+    let moment = connection.unchecked_transaction()?;
+    let stream =
+        "SELECT id, last, (SELECT MIN(seq) FROM events WHERE stream = id) FROM streams WHERE session = ?";
+    let stream = moment
+        .prepare_cached(stream)?
+        .query_row([session], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let Some((id, newest, oldest)): Option<(i64, u64, Option<u64>)> = stream else {
+        return Ok(Page { span: Span::NONE, ..Page::default() });
+    };
+    let mut page = Page { span: Span::new(oldest, newest), ..Page::default() };
+    let after = i64::try_from(query.after).unwrap_or(i64::MAX);
+    // The columns in their order: a body that is not asked for is not read.
+    let events = "SELECT seq, time, kind, body FROM events WHERE stream = ? AND seq > ? ORDER BY seq";
+    let mut events = moment.prepare_cached(events)?;
+    let mut rows = events.query(params![id, after])?;
+    let (mut bytes, mut looked_at, mut last) = (0, 0, query.after);
+    while let Some(row) = rows.next()? {
+        let seq = row.get(0)?;
+        if page.events.len() >= query.limit || bytes >= PAGE_BYTES || looked_at >= LOOKED_AT {
+            page.next = Some(last);
+            break;
+        }
+        looked_at += 1;
+        let time: i64 = row.get(1)?;
+        let kind = row.get_ref(2)?.as_str()?;
+        let passes = query.kind.as_deref().is_none_or(|wanted| wanted == kind)
+            && query.from_ms.is_none_or(|from| from <= time)
+            && query.to_ms.is_none_or(|to| time < to);
+        if passes {
+            let body = row.get_ref(3)?.as_str()?;
+            if !page.events.is_empty() && bytes + body.len() > PAGE_BYTES {
+                page.next = Some(last);
+                break;
+            }
+            bytes += body.len();
+            page.events.push(Entry { seq, kind: kind.into(), body: body.into() });
+        }
+        last = seq;
+    }
+    Ok(page)
+}
+
+/// All streams.
+pub(super) fn sessions(connection: &Connection) -> rusqlite::Result<Vec<(Arc<str>, Span)>> {
+    let streams =
+        "SELECT session, last, (SELECT MIN(seq) FROM events WHERE stream = id) FROM streams ORDER BY session";
+    let mut streams = connection.prepare_cached(streams)?;
+    let rows = streams.query_map([], |row| {
+        let session: String = row.get(0)?;
+        Ok((session.into(), Span::new(row.get(2)?, row.get(1)?)))
+    })?;
+    rows.collect()
+}
+
+/// A sink's cursors as they are on the disk.
+pub(super) fn cursors(connection: &Connection, sink: &str) -> rusqlite::Result<Vec<(Arc<str>, u64)>> {
+    let mut cursors =
+        connection.prepare_cached("SELECT session, seq FROM cursors WHERE sink = ? ORDER BY session")?;
+    let rows = cursors.query_map([sink], |row| Ok((row.get::<_, String>(0)?.into(), row.get(1)?)))?;
+    rows.collect()
+}
+
+/// The sessions that have a picture.
+pub(super) fn owners(connection: &Connection, digest: &[u8; 32]) -> rusqlite::Result<Vec<Arc<str>>> {
+    let mut owners = connection.prepare_cached(
+        "SELECT session FROM attachments JOIN streams ON id = stream WHERE digest = ? ORDER BY session",
+    )?;
+    let rows = owners.query_map([digest], |row| Ok(row.get::<_, String>(0)?.into()))?;
+    rows.collect()
+}
+
+impl Span {
+    /// Of a stream that there is not.
+    pub(super) const NONE: Self = Self { oldest: 1, newest: 0 };
+
+    fn new(oldest: Option<u64>, newest: u64) -> Self {
+        Self { oldest: oldest.unwrap_or(newest + 1), newest }
+    }
+}

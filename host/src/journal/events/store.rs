@@ -1,0 +1,302 @@
+//! What the file holds: the streams with their last numbers, their events, and how far sinks have come.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::Draft;
+use super::outbox::{EVENT_BYTES, Item, Part};
+use super::pictures::Pictures;
+use crate::journal::file;
+
+/// The name of the file in the store's folder.
+pub(super) const FILE: &str = "events.db";
+
+/// Greater numbers are not taken from a damaged file: JSON's readers have no whole numbers beyond.
+const GREATEST: u64 = 1 << 53;
+
+const KIND: file::Kind = file::Kind {
+    schema: &["
+        -- One row: numbers of new streams begin above `floor`.
+        CREATE TABLE numbering (floor INTEGER NOT NULL);
+        INSERT INTO numbering VALUES (0);
+        CREATE TABLE streams (
+            id INTEGER PRIMARY KEY,
+            session TEXT NOT NULL UNIQUE,
+            -- The last number that was given.
+            last INTEGER NOT NULL,
+            -- When, in milliseconds since 1970.
+            used INTEGER NOT NULL,
+            -- What its events take.
+            bytes INTEGER NOT NULL
+        );
+        CREATE TABLE events (
+            stream INTEGER NOT NULL,
+            seq INTEGER NOT NULL,
+            -- When it was appended.
+            kept INTEGER NOT NULL,
+            -- When it happened.
+            time INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            body TEXT NOT NULL,
+            PRIMARY KEY (stream, seq)
+        ) WITHOUT ROWID;
+        CREATE TABLE attachments (
+            digest BLOB NOT NULL,
+            stream INTEGER NOT NULL,
+            bytes INTEGER NOT NULL,
+            kept INTEGER NOT NULL,
+            PRIMARY KEY (digest, stream)
+        ) WITHOUT ROWID;
+        CREATE INDEX attachments_stream ON attachments (stream, kept);
+        CREATE INDEX attachments_kept ON attachments (kept);
+        CREATE TABLE cursors (
+            sink TEXT NOT NULL,
+            session TEXT NOT NULL,
+            seq INTEGER NOT NULL,
+            PRIMARY KEY (sink, session)
+        ) WITHOUT ROWID;
+    "],
+    pragmas: &[
+        // Before anything is written: the file gives back what is deleted.
+        ("auto_vacuum", "INCREMENTAL"),
+        ("journal_mode", "WAL"),
+        ("synchronous", "FULL"),
+        // A log that a reader made long is cut when it is begun anew.
+        ("journal_size_limit", "16777216"),
+    ],
+    holds: "the events",
+};
+
+/// A stream as the writer knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stream {
+    pub(super) id: i64,
+    pub(super) last: u64,
+    pub(super) used: i64,
+    /// The number of the oldest event that is kept, and when that was appended.
+    pub(super) oldest: Option<(u64, i64)>,
+    /// What its events take.
+    pub(super) bytes: u64,
+    /// What its pictures take.
+    pub(super) pictures: u64,
+}
+
+/// The writer's connection, and what it need not ask the file for.
+pub(super) struct Store {
+    pub(super) connection: Connection,
+    pub(super) streams: HashMap<Arc<str>, Stream>,
+    pub(super) floor: u64,
+    pub(super) next_id: i64,
+    pub(super) pictures: Pictures,
+    /// What all pictures take; one that several streams have counts once.
+    pub(super) picture_bytes: u64,
+    /// Folders of pictures that have not been looked through since the start.
+    pub(super) unswept: u16,
+}
+
+/// Opens the journal in this folder, or begins one; the second connection is for readers. A file that is damaged is put
+/// aside, and numbering goes on above all that it may have given.
+pub(super) fn open(folder: &Path, now_ms: i64) -> anyhow::Result<(Store, Connection)> {
+    let path = folder.join(FILE);
+    let file::Opened { connection, aside } = file::open(&path, &KIND)?;
+    if let Some(aside) = aside {
+        let floor = greatest(&aside).max(now_ms.unsigned_abs());
+        connection.execute("UPDATE numbering SET floor = ?", [floor]).context("writing the floor")?;
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let reading = || format!("{}", path.display());
+    let reader = Connection::open_with_flags(&path, flags).with_context(reading)?;
+    let pictures = Pictures::new(folder.join("attachments"));
+    Ok((Store::load(connection, pictures).with_context(reading)?, reader))
+}
+
+/// A journal that ends with the process.
+pub(super) fn in_memory() -> anyhow::Result<(Store, Connection)> {
+    static NAMES: AtomicU64 = AtomicU64::new(0);
+    let name = format!("file:/events-{}?vfs=memdb", NAMES.fetch_add(1, Ordering::Relaxed));
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = file::prepared(Connection::open_with_flags(&name, flags)?, &KIND)?;
+    let reader = Connection::open_with_flags(&name, flags)?;
+    for connection in [&connection, &reader] {
+        connection.busy_timeout(file::BUSY)?;
+    }
+    Ok((Store::load(connection, Pictures::temporary())?, reader))
+}
+
+/// The greatest number that can still be read of a damaged file; 0 where none can.
+fn greatest(aside: &Path) -> u64 {
+    let read = || -> rusqlite::Result<u64> {
+        let connection = Connection::open(aside)?;
+        let greatest =
+            "SELECT MAX((SELECT COALESCE(MAX(last), 0) FROM streams), (SELECT MAX(floor) FROM numbering))";
+        connection.query_row(greatest, [], |row| row.get(0))
+    };
+    read().ok().filter(|number| *number < GREATEST).unwrap_or(0)
+}
+
+/// What a batch changes, once it is committed.
+#[derive(Default)]
+struct Change {
+    streams: HashMap<Arc<str>, Stream>,
+    next_id: i64,
+    picture_bytes: u64,
+}
+
+impl Store {
+    fn load(connection: Connection, pictures: Pictures) -> rusqlite::Result<Self> {
+        let floor = connection.query_row("SELECT MAX(floor) FROM numbering", [], |row| row.get(0))?;
+        let next_id = "SELECT COALESCE(MAX(id), 0) + 1 FROM streams";
+        let next_id = connection.query_row(next_id, [], |row| row.get(0))?;
+        let mut streams = HashMap::new();
+        {
+            let mut rows = connection.prepare("SELECT session, id, last, used, bytes FROM streams")?;
+            let mut rows = rows.query([])?;
+            while let Some(row) = rows.next()? {
+                let session: String = row.get(0)?;
+                let id = row.get(1)?;
+                let (last, used, bytes) = (row.get(2)?, row.get(3)?, row.get(4)?);
+                let pictures = "SELECT COALESCE(SUM(bytes), 0) FROM attachments WHERE stream = ?";
+                let pictures = connection.prepare_cached(pictures)?.query_row([id], |row| row.get(0))?;
+                let oldest = oldest(&connection, id)?;
+                streams.insert(session.into(), Stream { id, last, used, oldest, bytes, pictures });
+            }
+        }
+        let picture_bytes =
+            "SELECT COALESCE(SUM(bytes), 0) FROM (SELECT DISTINCT digest, bytes FROM attachments)";
+        let picture_bytes = connection.query_row(picture_bytes, [], |row| row.get(0))?;
+        Ok(Self { connection, streams, floor, next_id, unswept: pictures.folders(), pictures, picture_bytes })
+    }
+
+    /// Numbers the events of a batch and keeps them, with their pictures and the cursors: on the disk when it returns. The
+    /// first number of each part. After an error nothing of it is kept, and no number is taken.
+    pub(super) fn keep(
+        &mut self,
+        parts: &[Part],
+        cursors: &BTreeMap<(&'static str, Arc<str>), u64>,
+        now_ms: i64,
+    ) -> anyhow::Result<Vec<u64>> {
+        let drafts = || parts.iter().flat_map(|part| &part.items).filter_map(Item::draft);
+        // A picture is there before an event names it.
+        let pictures = drafts().flat_map(|draft| &draft.attachments);
+        self.pictures.write(pictures).context("writing an attachment")?;
+        let mut change =
+            Change { next_id: self.next_id, picture_bytes: self.picture_bytes, ..Change::default() };
+        let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        let mut firsts = Vec::with_capacity(parts.len());
+        for part in parts {
+            let mut events = part.items.iter().filter_map(Item::draft).peekable();
+            if events.peek().is_none() {
+                firsts.push(0);
+                continue;
+            }
+            let mut stream = match self.streams.get(&part.session) {
+                Some(stream) => stream.clone(),
+                None => begin(&transaction, &part.session, self.floor, now_ms, &mut change.next_id)?,
+            };
+            firsts.push(stream.last + 1);
+            for draft in events {
+                add(&transaction, &mut stream, draft, now_ms, &mut change.picture_bytes)?;
+            }
+            transaction
+                .prepare_cached("UPDATE streams SET last = ?, used = ?, bytes = ? WHERE id = ?")?
+                .execute(params![stream.last, now_ms, stream.bytes, stream.id])?;
+            stream.used = now_ms;
+            change.streams.insert(Arc::clone(&part.session), stream);
+        }
+        set_cursors(&transaction, cursors)?;
+        transaction.commit()?;
+        self.streams.extend(change.streams);
+        (self.next_id, self.picture_bytes) = (change.next_id, change.picture_bytes);
+        Ok(firsts)
+    }
+
+    /// What the file takes on the disk, without what waits to be given back.
+    pub(super) fn bytes(&self) -> rusqlite::Result<u64> {
+        let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+        Ok(pragma("page_count")?.saturating_sub(pragma("freelist_count")?) * pragma("page_size")?)
+    }
+}
+
+/// The oldest event that is kept of a stream: its number, and when it was appended.
+pub(super) fn oldest(connection: &Connection, stream: i64) -> rusqlite::Result<Option<(u64, i64)>> {
+    connection
+        .prepare_cached("SELECT seq, kept FROM events WHERE stream = ? ORDER BY seq LIMIT 1")?
+        .query_row([stream], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+}
+
+fn begin(
+    transaction: &Transaction<'_>,
+    session: &str,
+    floor: u64,
+    now_ms: i64,
+    next_id: &mut i64,
+) -> rusqlite::Result<Stream> {
+    let id = *next_id;
+    *next_id += 1;
+    transaction
+        .prepare_cached("INSERT INTO streams (id, session, last, used, bytes) VALUES (?, ?, ?, ?, 0)")?
+        .execute(params![id, session, floor, now_ms])?;
+    Ok(Stream { id, last: floor, used: now_ms, oldest: None, bytes: 0, pictures: 0 })
+}
+
+fn add(
+    transaction: &Transaction<'_>,
+    stream: &mut Stream,
+    draft: &Draft,
+    now_ms: i64,
+    picture_bytes: &mut u64,
+) -> rusqlite::Result<()> {
+    let seq = stream.last + 1;
+    let Draft { kind, time_ms, body, attachments } = draft;
+    transaction
+        .prepare_cached("INSERT INTO events (stream, seq, kept, time, kind, body) VALUES (?, ?, ?, ?, ?, ?)")?
+        .execute(params![stream.id, seq, now_ms, time_ms, kind, body])?;
+    stream.last = seq;
+    stream.oldest = stream.oldest.or(Some((seq, now_ms)));
+    stream.bytes += (kind.len() + body.len() + EVENT_BYTES) as u64;
+    for attachment in attachments {
+        let known = "SELECT COUNT(*), COALESCE(SUM(stream = ?), 0) FROM attachments WHERE digest = ?";
+        let (all, own): (u64, u64) = transaction
+            .prepare_cached(known)?
+            .query_row(params![stream.id, attachment.digest], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let bytes = attachment.bytes.len() as u64;
+        *picture_bytes += if all == 0 { bytes } else { 0 };
+        stream.pictures += if own == 0 { bytes } else { 0 };
+        transaction
+            .prepare_cached(
+                "INSERT INTO attachments (digest, stream, bytes, kept) VALUES (?, ?, ?, ?)
+                 ON CONFLICT DO UPDATE SET kept = excluded.kept",
+            )?
+            .execute(params![attachment.digest, stream.id, bytes, now_ms])?;
+    }
+    Ok(())
+}
+
+fn set_cursors(
+    transaction: &Transaction<'_>,
+    cursors: &BTreeMap<(&'static str, Arc<str>), u64>,
+) -> rusqlite::Result<()> {
+    let set = "INSERT INTO cursors (sink, session, seq) VALUES (?, ?, ?)
+        ON CONFLICT DO UPDATE SET seq = excluded.seq";
+    let mut set = transaction.prepare_cached(set)?;
+    cursors.iter().try_for_each(|((sink, session), seq)| set.execute(params![sink, session, seq]).map(drop))
+}
+
+impl Item {
+    /// The event, where it is one.
+    fn draft(&self) -> Option<&Draft> {
+        match self {
+            Self::Event(draft) => Some(draft),
+            Self::Lost(_) | Self::Note(_) => None,
+        }
+    }
+}

@@ -1,0 +1,231 @@
+use std::sync::Mutex;
+
+use super::*;
+
+fn draft(number: u64) -> Draft {
+    Draft {
+        kind: "seen".into(),
+        time_ms: i64::try_from(number).unwrap(),
+        body: format!("{{\"n\":{number}}}").into(),
+        attachments: Vec::new(),
+    }
+}
+
+fn all() -> Query {
+    Query { limit: usize::MAX, ..Query::default() }
+}
+
+type Told = Arc<Mutex<Vec<String>>>;
+
+fn told(events: &Events) -> Told {
+    let told = Told::default();
+    let list = Arc::clone(&told);
+    events.deliver_to(Box::new(move |session, entry| {
+        list.lock().unwrap().push(format!("{session} {} {}", entry.seq, entry.body));
+    }));
+    told
+}
+
+#[tokio::test]
+async fn events_are_numbered_by_session_delivered_in_order_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    for events in [Events::default(), Events::open(folder.path()).unwrap()] {
+        let told = told(&events);
+        for number in 1..=100 {
+            assert!(events.append("one", draft(number)));
+            assert!(events.append("two", draft(number)));
+        }
+        events.flush().await.unwrap();
+        for session in ["one", "two"] {
+            let page = events.page(session, all()).await.unwrap();
+            assert_eq!(page.span, Span { oldest: 1, newest: 100 });
+            assert_eq!(page.next, None);
+            let told: Vec<_> =
+                told.lock().unwrap().iter().filter(|line| line.starts_with(session)).cloned().collect();
+            let read: Vec<_> =
+                page.events.iter().map(|entry| format!("{session} {} {}", entry.seq, entry.body)).collect();
+            assert_eq!(told, read);
+            assert_eq!(read.len(), 100);
+        }
+    }
+}
+
+/// Opened by hand, with a clock that stands still and nothing that ends it but the test.
+fn open_at(folder: &Path, now_ms: i64) -> Store {
+    store::open(folder, now_ms).unwrap().0
+}
+
+fn part(session: &str, drafts: Vec<Draft>) -> outbox::Part {
+    let mut outboxes = outbox::Outboxes::default();
+    drafts.into_iter().for_each(|draft| assert!(outboxes.append(session, draft)));
+    outboxes.take().pop().unwrap()
+}
+
+fn keep(store: &mut Store, session: &str, drafts: Vec<Draft>, now_ms: i64) -> u64 {
+    store.keep(&[part(session, drafts)], &BTreeMap::new(), now_ms).unwrap()[0]
+}
+
+fn sized(bytes: usize) -> Draft {
+    Draft { body: format!("{{\"x\":\"{}\"}}", "x".repeat(bytes)).into(), ..draft(0) }
+}
+
+fn pictured(number: u64, picture: u8, bytes: usize) -> Draft {
+    let attachment = Attachment { digest: [picture; 32], bytes: vec![picture; bytes].into() };
+    Draft { attachments: vec![attachment], ..draft(number) }
+}
+
+/// The numbers that are kept of a session.
+fn numbers(store: &Store, session: &str) -> Vec<u64> {
+    let (mut numbers, mut query) = (Vec::new(), all());
+    loop {
+        let page = reader::page(&store.connection, session, &query).unwrap();
+        numbers.extend(page.events.iter().map(|entry| entry.seq));
+        match page.next {
+            Some(next) => query.after = next,
+            None => return numbers,
+        }
+    }
+}
+
+/// Until there is no more to do.
+fn retain(store: &mut Store, keep: &Keep, now_ms: i64) {
+    while store.retain(keep, now_ms, 100).unwrap() {}
+    consistent(store);
+}
+
+/// What the writer knows is what the file says.
+fn consistent(store: &Store) {
+    let sum: u64 = store
+        .connection
+        .query_row(
+            "SELECT COALESCE(SUM(octet_length(kind) + octet_length(body) + ?), 0) FROM events",
+            [outbox::EVENT_BYTES],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(store.streams.values().map(|stream| stream.bytes).sum::<u64>(), sum);
+    for stream in store.streams.values() {
+        assert_eq!(stream.oldest, store::oldest(&store.connection, stream.id).unwrap());
+        let pictures: u64 = store
+            .connection
+            .query_row(
+                "SELECT COALESCE(SUM(bytes), 0) FROM attachments WHERE stream = ?",
+                [stream.id],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(stream.pictures, pictures);
+    }
+}
+
+#[test]
+fn events_that_are_too_old_go_and_numbers_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let hour = 3_600_000;
+    let mut store = open_at(folder.path(), 0);
+    for time in 0..10 {
+        keep(&mut store, "cam", (0..30).map(draft).collect(), time * hour);
+    }
+    retain(&mut store, &Keep { hours: 3, ..Keep::default() }, 10 * hour);
+    assert_eq!(numbers(&store, "cam"), (211..=300).collect::<Vec<_>>());
+    retain(&mut store, &Keep { hours: 3, ..Keep::default() }, 100 * hour);
+    assert!(numbers(&store, "cam").is_empty());
+    let page = reader::page(&store.connection, "cam", &all()).unwrap();
+    assert_eq!(page.span, Span { oldest: 301, newest: 300 });
+    drop(store);
+    let mut store = open_at(folder.path(), 0);
+    assert_eq!(keep(&mut store, "cam", vec![draft(1)], 100 * hour), 301);
+}
+
+#[test]
+fn of_a_journal_that_is_too_large_a_session_that_floods_it_gives_its_own_events_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open_at(folder.path(), 0);
+    let bounds = Keep { bytes: 2 << 20, ..Keep::default() };
+    let mut quiet = 0;
+    for _ in 0..100 {
+        quiet += 1;
+        keep(&mut store, "quiet", vec![sized(400)], 0);
+        for _ in 0..10 {
+            keep(&mut store, "flood", (0..30).map(|_| sized(400)).collect(), 0);
+        }
+        retain(&mut store, &bounds, 0);
+        assert!(store.bytes().unwrap() <= bounds.bytes);
+    }
+    assert_eq!(numbers(&store, "quiet"), (1..=quiet).collect::<Vec<_>>());
+    let flood = numbers(&store, "flood");
+    assert_eq!(*flood.last().unwrap(), 30_000);
+    assert!(flood.len() > 1000, "{} of the flood are kept: what there is room for", flood.len());
+    assert!(flood.windows(2).all(|two| two[0] + 1 == two[1]), "the oldest went");
+    // The file gives back what it does not need.
+    retain(&mut store, &Keep { bytes: 1 << 19, ..bounds }, 0);
+    store.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE").unwrap();
+    let size = std::fs::metadata(folder.path().join(store::FILE)).unwrap().len();
+    assert!(size < 6 << 20, "{size}");
+}
+
+#[test]
+fn streams_beyond_the_bound_go_unused_ones_first_and_numbers_never_go_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open_at(folder.path(), 0);
+    for _ in 0..20 {
+        keep(&mut store, "long ago", (0..25).map(draft).collect(), 1);
+    }
+    for first in (0..retention::STREAMS).step_by(500) {
+        let parts: Vec<_> = (first..first + 500).map(|n| part(&format!("s{n}"), vec![draft(1)])).collect();
+        store.keep(&parts, &BTreeMap::new(), 10).unwrap();
+    }
+    assert_eq!(store.streams.len(), retention::STREAMS + 1);
+    retain(&mut store, &Keep::default(), 20);
+    assert_eq!(store.streams.len(), retention::STREAMS);
+    assert!(numbers(&store, "long ago").is_empty());
+    drop(store);
+    let mut store = open_at(folder.path(), 0);
+    assert_eq!(keep(&mut store, "long ago", vec![draft(1)], 30), 501);
+    assert_eq!(keep(&mut store, "another", vec![draft(1)], 30), 501);
+}
+
+#[test]
+fn attachments_go_by_age_and_size_and_files_with_the_last_row_that_names_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let hour = 3_600_000;
+    let mut store = open_at(folder.path(), 0);
+    keep(&mut store, "one", vec![pictured(1, 1, 1000), pictured(2, 2, 1000)], 0);
+    keep(&mut store, "two", vec![pictured(1, 1, 1000)], 5 * hour);
+    assert_eq!(store.picture_bytes, 2000);
+    let files = |store: &Store| {
+        (0..10).filter(|n| store.pictures.read(&[*n; 32]).unwrap().is_some()).collect::<Vec<u8>>()
+    };
+    retain(&mut store, &Keep { attachment_hours: 2, ..Keep::default() }, 6 * hour);
+    assert_eq!(files(&store), [1], "which the other session has");
+    assert_eq!(reader::owners(&store.connection, &[1; 32]).unwrap(), [Arc::from("two")]);
+    assert_eq!(store.picture_bytes, 1000);
+    keep(&mut store, "flood", (2..9).map(|n| pictured(n.into(), n, 1000)).collect(), 6 * hour);
+    retain(&mut store, &Keep { attachment_bytes: 4000, ..Keep::default() }, 6 * hour);
+    assert_eq!(files(&store), [1, 6, 7, 8]);
+    assert_eq!(store.picture_bytes, 4000);
+    assert_eq!(numbers(&store, "flood").len(), 7, "events outlive their pictures");
+}
+
+#[test]
+fn files_of_attachments_that_no_event_names_go_at_the_start_and_others_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open_at(folder.path(), 0);
+    keep(&mut store, "cam", vec![pictured(1, 1, 10)], 0);
+    let orphans = [
+        Attachment { digest: [1; 32], bytes: vec![1; 10].into() },
+        Attachment { digest: [0xab; 32], bytes: vec![2].into() },
+    ];
+    store.pictures.write(orphans.iter()).unwrap();
+    let below = folder.path().join("attachments/ab");
+    let begun = below.join(format!("{}.new", "ab".repeat(31) + "cd"));
+    std::fs::write(&begun, "half").unwrap();
+    std::fs::write(below.join("notes.txt"), "an operator's").unwrap();
+    drop(store);
+    let mut store = open_at(folder.path(), 0);
+    retain(&mut store, &Keep::default(), 0);
+    assert_eq!(store.pictures.read(&[1; 32]).unwrap().unwrap(), vec![1; 10]);
+    assert_eq!(store.pictures.read(&[0xab; 32]).unwrap(), None);
+    assert!(!begun.exists());
+    assert!(below.join("notes.txt").exists());
+}

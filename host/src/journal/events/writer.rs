@@ -1,0 +1,178 @@
+//! The thread that numbers events, commits them and tells of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde_json::{Map, json};
+
+use super::outbox::{Item, Part};
+use super::store::Store;
+use super::{Draft, Entry, Shared};
+use crate::event::Event;
+
+/// The kind of the event that stands for those that could not be kept.
+const EVENTS_LOST: &str = "events_lost";
+
+/// Between two looks at what is due when no event comes: cursors, and what is kept no longer.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Between two attempts at a commit that fails.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Between two steps that delete what is kept no longer.
+const BETWEEN_STEPS: Duration = Duration::from_millis(50);
+
+/// Rows that such a step deletes at most, or twice as many as came since the one before: whatever comes, the journal
+/// does not outgrow its bounds. A thousand take some 10 ms.
+const STEP_ROWS: usize = 1000;
+
+/// Starts the thread. It ends, with everything committed, when nobody can ask any more.
+pub(super) fn start(store: Store, shared: Arc<Shared>) -> anyhow::Result<()> {
+    let soon = Instant::now() + BETWEEN_STEPS;
+    let writer = Writer { store, shared, step_due: soon, since_step: 0, stuck: false };
+    let thread = std::thread::Builder::new().name("journal-events".to_owned());
+    thread.spawn(move || writer.run()).context("starting the journal of events")?;
+    Ok(())
+}
+
+struct Writer {
+    store: Store,
+    shared: Arc<Shared>,
+    /// When it is looked after what is kept no longer.
+    step_due: Instant,
+    /// Events since then.
+    since_step: usize,
+    /// Whether that failed the last time.
+    stuck: bool,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut due = Instant::now() + TICK;
+        loop {
+            let (mut parts, closed) = self.shared.take(due.min(self.step_due));
+            for item in parts.iter_mut().flat_map(|part| &mut part.items) {
+                if let Item::Lost(lost) = item {
+                    *item = Item::Event(events_lost(*lost, (self.shared.now_ms)()));
+                }
+            }
+            let ticks = Instant::now() >= due;
+            if ticks {
+                due = Instant::now() + TICK;
+            }
+            let (cursors, flushing) = {
+                let mut outboxes = self.shared.outboxes();
+                // Without an event they wait for the tick.
+                let now = !parts.is_empty() || ticks || closed || !outboxes.flushing.is_empty();
+                let cursors = if now { outboxes.cursors.clone() } else { BTreeMap::new() };
+                (cursors, std::mem::take(&mut outboxes.flushing))
+            };
+            if !parts.is_empty() || !cursors.is_empty() {
+                let Some(firsts) = self.keep(&parts, &cursors) else { return };
+                self.shared.forget_cursors(&cursors);
+                self.tell(parts, firsts);
+            }
+            for flushing in flushing {
+                // Whoever flushes may be gone.
+                let _ = flushing.send(());
+            }
+            if closed && !self.shared.outboxes().waits() {
+                return;
+            }
+            if Instant::now() >= self.step_due {
+                self.step();
+            }
+        }
+    }
+
+    /// Commits a batch, however often it has to be tried. None: it cannot be, and nobody waits for it any more.
+    fn keep(
+        &mut self,
+        parts: &[Part],
+        cursors: &BTreeMap<(&'static str, Arc<str>), u64>,
+    ) -> Option<Vec<u64>> {
+        loop {
+            let error = match self.store.keep(parts, cursors, (self.shared.now_ms)()) {
+                Ok(firsts) => {
+                    if self.shared.set_failing(false) {
+                        tracing::info!(target: "ocelli::journal", "events are kept again");
+                    }
+                    return Some(firsts);
+                }
+                Err(error) => error,
+            };
+            self.shared.counters.failed();
+            if !self.shared.set_failing(true) {
+                tracing::error!(
+                    target: "ocelli::journal",
+                    "events cannot be kept: none is told to anyone until they can, and those are lost that a session has \
+                     more of than may wait: {error:#}"
+                );
+            }
+            if self.shared.sleep(AGAIN) {
+                return None;
+            }
+        }
+    }
+
+    /// Tells of a batch that is on the disk.
+    fn tell(&mut self, parts: Vec<Part>, firsts: Vec<u64>) {
+        let mut told = 0;
+        for (mut part, mut seq) in parts.into_iter().zip(firsts) {
+            for item in std::mem::take(&mut part.items) {
+                match item {
+                    Item::Event(Draft { kind, body, .. }) => {
+                        self.shared.deliver(&part.session, &Entry { seq, kind: kind.into(), body });
+                        seq += 1;
+                        told += 1;
+                    }
+                    Item::Note(note) => note(),
+                    // Was made an event when it was taken.
+                    Item::Lost(_) => {}
+                }
+            }
+            self.shared.done(&part);
+        }
+        self.shared.counters.kept(told as u64);
+        self.since_step += told;
+    }
+
+    /// Deletes some of what is kept no longer.
+    fn step(&mut self) {
+        let rows = STEP_ROWS.max(2 * std::mem::take(&mut self.since_step));
+        let more = self.store.retain(&self.shared.keep(), (self.shared.now_ms)(), rows);
+        let failed = more.is_err();
+        if let Err(error) = &more
+            && !self.stuck
+        {
+            tracing::error!(target: "ocelli::journal", "old events cannot be deleted, tried again: {error}");
+        }
+        self.stuck = failed;
+        let counters = &self.shared.counters;
+        // As it was before where it cannot be asked for.
+        if let Ok(bytes) = self.store.bytes() {
+            counters.bytes.store(bytes, Ordering::Relaxed);
+        }
+        counters.picture_bytes.store(self.store.picture_bytes, Ordering::Relaxed);
+        self.step_due = Instant::now() + if more.unwrap_or(false) { BETWEEN_STEPS } else { TICK };
+    }
+}
+
+/// Stands for events that could not be kept.
+fn events_lost(lost: u64, now_ms: i64) -> Draft {
+    let event = Event {
+        time_ns: now_ms.unsigned_abs().saturating_mul(1_000_000),
+        kind: EVENTS_LOST.to_owned(),
+        deployment: String::new(),
+        frame: None,
+        detections: Vec::new(),
+        data: Map::from_iter([("events".to_owned(), json!(lost))]),
+        attachments: Vec::new(),
+    };
+    // Strings and numbers alone: nothing to refuse.
+    let body = serde_json::to_string(&event).unwrap_or_default().into();
+    Draft { kind: event.kind, time_ms: now_ms, body, attachments: Vec::new() }
+}
