@@ -11,6 +11,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::http::HeaderName;
+use futures_util::{SinkExt, StreamExt};
 use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{Config, Role, Server as Section, Token, TokenHash};
@@ -18,8 +20,11 @@ use ocelli::event::Hub;
 use ocelli::journal::events::Events;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// For whatever must happen: generous, since the machine may be busy.
 const SOON: Duration = Duration::from_secs(20);
@@ -210,8 +215,14 @@ impl Host {
         socket.bind(SocketAddr::from((from, 0))).unwrap();
         let mut stream = within(socket.connect(self.server.address())).await.unwrap();
         stream.write_all(text.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        within(stream.read_to_string(&mut answer)).await.unwrap();
+        let mut answer = Vec::new();
+        // A stream of events has no end.
+        let endless = |answer: &[u8]| {
+            let text = String::from_utf8_lossy(answer);
+            text.contains("text/event-stream") && text.contains("\r\n\r\n")
+        };
+        while within(stream.read_buf(&mut answer)).await.unwrap() > 0 && !endless(&answer) {}
+        let answer = String::from_utf8(answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
         Answer {
             status: head.split(' ').nth(1).unwrap().parse().unwrap(),
@@ -470,7 +481,7 @@ async fn without_tokens_a_name_that_resolves_to_this_machine_does_not_open_it_to
 #[tokio::test]
 async fn connections_of_one_address_have_a_bound_and_free_their_places() {
     let host = Host::with(Section { max_connections_per_address: 2, ..Section::default() }).await;
-    let connect = async || tokio::net::TcpStream::connect(host.server.address()).await.unwrap();
+    let connect = async || TcpStream::connect(host.server.address()).await.unwrap();
     let (mut one, _two) = (connect().await, connect().await);
     one.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     assert!(within(one.read(&mut [0; 512])).await.unwrap() > 0);
@@ -538,4 +549,84 @@ async fn what_operators_do_and_who_is_turned_away_is_logged_without_a_token() {
         parts.iter().for_each(|part| assert!(line.contains(part), "{part}: {line}"));
     }
     assert!(!text.contains("ocelli_"), "{text}");
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+impl Host {
+    async fn socket(&self, header: &str, value: &str) -> Socket {
+        let mut request = format!("ws://{}/v1/ws", self.server.address()).into_client_request().unwrap();
+        request.headers_mut().insert(HeaderName::try_from(header).unwrap(), value.parse().unwrap());
+        within(tokio_tungstenite::connect_async(request)).await.unwrap().0
+    }
+}
+
+/// The code of the next error, or none where an answer comes first.
+async fn refused(socket: &mut Socket) -> Option<(String, String)> {
+    loop {
+        let message = within(socket.next()).await.unwrap().unwrap();
+        let Message::Text(text) = message else { continue };
+        let message: Value = serde_json::from_str(&text).unwrap();
+        let member = |key: &str| message[key].as_str().unwrap_or_default().to_owned();
+        match message["type"].as_str() {
+            Some("answer") => return None,
+            Some("error") => return Some((member("code"), member("message"))),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_message_of_a_websocket_does_what_its_caller_may_and_nothing_else() {
+    let host = Host::start().await;
+    let make = json!({"type": "subscribe", "session": "new", "source": "rtsp://cam/", "pipeline": "eye"});
+    let subscribe = |session: &str| json!({"type": "subscribe", "session": session});
+    let command = |session: &str| json!({"type": "command", "session": session, "command": {}});
+    let unknown = Some("unknown_session");
+    let forbidden = Some("forbidden");
+    for who in [ViewerOfA, Viewer, Operator, Admin] {
+        let (all, operates) = (who != ViewerOfA, OPERATE.contains(&who));
+        for (message, expected) in [
+            (subscribe("a"), None),
+            (subscribe("b"), unknown.filter(|_| !all)),
+            (subscribe("c"), unknown),
+            (subscribe("*"), forbidden.filter(|_| !all)),
+            (make.clone(), forbidden.filter(|_| !operates)),
+            (command("b"), unknown.filter(|_| !all)),
+            (command("c"), unknown),
+            (json!({"type": "unsubscribe", "session": "b"}), None),
+            (json!({"type": "ping"}), None),
+        ] {
+            let mut socket = host.socket("authorization", &format!("Bearer {}", who.text())).await;
+            socket.send(Message::text(message.to_string())).await.unwrap();
+            // Everyone here may ask a; requests are done in their order.
+            socket.send(Message::text(command("a").to_string())).await.unwrap();
+            let refused = refused(&mut socket).await;
+            assert_eq!(refused.as_ref().map(|(code, _)| code.as_str()), expected, "{who:?}: {message}");
+        }
+    }
+    // What is not seen is as what is not there.
+    for message in [subscribe, command] {
+        let mut told = Vec::new();
+        for session in ["b", "c"] {
+            let mut socket = host.socket("authorization", &format!("Bearer {}", ViewerOfA.text())).await;
+            socket.send(Message::text(message(session).to_string())).await.unwrap();
+            told.push(refused(&mut socket).await.unwrap().1.replace(&format!("{session:?}"), "it"));
+        }
+        assert_eq!(told[0], told[1]);
+    }
+}
+
+#[tokio::test]
+async fn a_browser_offers_its_token_as_a_subprotocol_and_loses_the_socket_with_it() {
+    let host = Host::start().await;
+    let offered = format!("ocelli.v1, ocelli.bearer.{}", Viewer.text());
+    let mut socket = host.socket("sec-websocket-protocol", &offered).await;
+    socket
+        .send(Message::text(json!({"type": "command", "session": "a", "command": {}}).to_string()))
+        .await
+        .unwrap();
+    assert_eq!(refused(&mut socket).await, None);
+    host.edit(|server| server.tokens.retain(|token| token.name != Viewer.name()));
+    assert_eq!(refused(&mut socket).await.unwrap().0, "token_revoked");
 }

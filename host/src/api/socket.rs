@@ -4,6 +4,7 @@
 //! after the other; and writing, which alone takes from the subscriber's queue. Whatever ends first ends the socket and
 //! with it all its subscriptions. Before it closes the client is told why.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -17,6 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Caller, Right};
+use super::audit::{self, Deed};
+use super::gate;
 use super::message::{After, ClientMessage, MAX_MESSAGE, Subscribe};
 use super::problem::Problem;
 use super::rate::Bucket;
@@ -69,19 +72,23 @@ enum End {
     Stopping,
 }
 
+/// What the audit log calls a subscription that makes a session.
+const MAKE: &str = "make_session";
+
 /// `GET /v1/ws`.
 pub(super) async fn open<C: Control>(
     Extract(state): Extract<Arc<State<C>>>,
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let peer = gate::peer(&request);
     let (response, opening) = websocket::shake(request)?;
     let place = place(&state)?;
     // Counted from here on, so that the host does not stop between the upgrade and the first message.
     state.tasks.clone().spawn(async move {
         // It fails where the client has gone meanwhile.
         if let Ok((sender, receiver)) = opening.open(MAX_READ).await {
-            serve(sender, receiver, state, caller).await;
+            serve(sender, receiver, state, caller, peer).await;
         }
         drop(place);
     });
@@ -103,6 +110,7 @@ pub(super) fn place<C>(state: &State<C>) -> Result<OwnedSemaphorePermit, Problem
 struct Client<C> {
     state: Arc<State<C>>,
     caller: Caller,
+    peer: SocketAddr,
     subscriber: Arc<Subscriber>,
     /// What the client's last ping said, if it was not answered yet.
     ping: Mutex<Option<Vec<u8>>>,
@@ -112,9 +120,15 @@ struct Client<C> {
 /// A request that waits, and its part of [`REQUEST_BYTES`]. Boxed, since a channel has room for 32 at once.
 type Waiting = Box<(ClientMessage, OwnedSemaphorePermit)>;
 
-async fn serve<C: Control>(mut sender: Sender, mut receiver: Receiver, state: Arc<State<C>>, caller: Caller) {
+async fn serve<C: Control>(
+    mut sender: Sender,
+    mut receiver: Receiver,
+    state: Arc<State<C>>,
+    caller: Caller,
+    peer: SocketAddr,
+) {
     let subscriber = Arc::new(state.hub.subscriber());
-    let client = Client { state, caller, subscriber, ping: Mutex::default(), pinged: Notify::new() };
+    let client = Client { state, caller, peer, subscriber, ping: Mutex::default(), pinged: Notify::new() };
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let end = tokio::select! {
         // In this order: when several are over at once, the host's own reason is the one to tell.
@@ -269,6 +283,7 @@ impl<C: Control> Client<C> {
         let Subscribe { session, source, pipeline, settings, detections, after } = request;
         let making = source.zip(pipeline);
         if making.is_some() && !(self.caller.may(Right::Operate) && self.caller.sees(&session)) {
+            audit::denied(&self.caller, self.peer, MAKE, &session);
             let message = "the token does not allow to make this session";
             return self.error("forbidden", message, Some(&session));
         }
@@ -295,6 +310,7 @@ impl<C: Control> Client<C> {
         let Some((source, pipeline)) = making else {
             return self.subscriber.subscribe(&session, wants);
         };
+        let deed = Deed::begin(&self.caller, self.peer, MAKE, &session);
         let hold = self.state.hub.hold(&session);
         let (control, id) = (self.state.control.clone(), session.clone());
         // A task of its own: it goes on to its end when the client goes away, and the session then ends as any other
@@ -305,6 +321,7 @@ impl<C: Control> Client<C> {
         });
         let refused = match made.await {
             Ok(Ok(hold)) => {
+                deed.ends("there is one");
                 self.subscriber.subscribe(&session, wants);
                 drop(hold);
                 return;
@@ -312,6 +329,7 @@ impl<C: Control> Client<C> {
             Ok(Err(refusal)) => refusal,
             Err(error) => Refusal { code: "internal", message: error.to_string() },
         };
+        deed.ends(refused.code);
         self.subscriber.send(&ServerMessage::Error {
             code: "session_refused",
             message: &refused.message,
