@@ -29,6 +29,7 @@ mod play;
 mod process;
 mod programs;
 mod recording;
+mod redis;
 mod versions;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +48,7 @@ pub use play::{FileSession, assert_identical};
 pub use process::{Process, children};
 pub use programs::Programs;
 pub use recording::{Received, Recording};
+pub use redis::{Entry, Redis};
 pub use versions::{changeling, tagged};
 
 /// Far above what any step takes on a busy machine.

@@ -27,6 +27,7 @@ mod manager;
 mod metrics;
 mod models;
 mod recovery;
+mod redis;
 mod reload;
 mod rogues;
 mod sandbox;

@@ -134,7 +134,8 @@ pub(super) fn in_memory() -> anyhow::Result<(Store, Connection)> {
 /// The greatest number that can still be read of a damaged file; 0 where none can.
 fn greatest(aside: &Path) -> u64 {
     let read = || -> rusqlite::Result<u64> {
-        let connection = Connection::open(aside)?;
+        // It stays as it was found.
+        let connection = Connection::open_with_flags(aside, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let greatest =
             "SELECT MAX((SELECT COALESCE(MAX(last), 0) FROM streams), (SELECT MAX(floor) FROM numbering))";
         connection.query_row(greatest, [], |row| row.get(0))

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::*;
@@ -229,3 +230,195 @@ fn files_of_attachments_that_no_event_names_go_at_the_start_and_others_stay() {
     assert!(!begun.exists());
     assert!(below.join("notes.txt").exists());
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 24, ..Default::default() })]
+    #[test]
+    fn whatever_goes_the_newest_stay_without_gaps_and_within_the_bounds(
+        appended in proptest::collection::vec((0..4usize, 1..30usize, 0..3000usize, 0..5i64), 1..40),
+        hours in 0..6u64,
+        kilobytes in 200..2000u64,
+    ) {
+        let (mut store, _) = store::in_memory().unwrap();
+        let bounds = Keep { hours, bytes: kilobytes << 10, ..Keep::default() };
+        let (mut now, mut times) = (0, HashMap::<String, Vec<i64>>::new());
+        for (session, count, size, later) in appended {
+            now += later * 1_000_000;
+            let session = format!("s{session}");
+            keep(&mut store, &session, (0..count).map(|_| sized(size)).collect(), now);
+            times.entry(session).or_default().extend(vec![now; count]);
+            retain(&mut store, &bounds, now);
+            assert!(store.bytes().unwrap() <= bounds.bytes);
+        }
+        for (session, times) in times {
+            let kept = numbers(&store, &session);
+            assert!(kept.windows(2).all(|two| two[0] + 1 == two[1]));
+            assert!(kept.last().is_none_or(|last| *last == times.len() as u64));
+            for seq in kept {
+                assert!(hours == 0 || times[seq as usize - 1] >= now - hours as i64 * 3_600_000);
+            }
+            assert_eq!(store.streams[session.as_str()].last, times.len() as u64);
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_end_where_the_next_begins_and_a_filter_costs_no_more_than_it_may() {
+    let (mut store, reader) = store::in_memory().unwrap();
+    for first in (1..=25_000).step_by(25) {
+        let drafts = (first..first + 25).map(|number| Draft {
+            kind: if number % 10_000 == 0 { "rare".into() } else { "usual".into() },
+            ..draft(number)
+        });
+        keep(&mut store, "cam", drafts.collect(), 0);
+    }
+    let page = |query| reader::page(&reader, "cam", &query).unwrap();
+    let rare = |after| Query { after, kind: Some("rare".into()), ..all() };
+    let first = page(rare(0));
+    assert_eq!(first.events.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [10_000, 20_000]);
+    assert_eq!(first.next, Some(20_000));
+    assert_eq!(page(rare(20_000)), Page { events: vec![], span: first.span, next: None });
+    let three = page(Query { after: 5, limit: 3, ..Query::default() });
+    assert_eq!(three.events.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [6, 7, 8]);
+    assert_eq!(three.next, Some(8));
+    let between = page(Query { from_ms: Some(7), to_ms: Some(9), ..all() });
+    assert_eq!(between.events.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [7, 8]);
+    let last = page(Query { after: 24_990, limit: 10, ..Query::default() });
+    assert_eq!((last.events.len(), last.next), (10, None));
+    keep(&mut store, "large", vec![sized(reader::PAGE_BYTES * 2), sized(10)], 0);
+    let large = reader::page(&reader, "large", &all()).unwrap();
+    assert_eq!((large.events.len(), large.next), (1, Some(1)));
+    let unknown = reader::page(&reader, "nobody", &all()).unwrap();
+    assert_eq!(unknown.span, Span { oldest: 1, newest: 0 });
+}
+
+#[test]
+fn a_session_that_floods_the_journal_delays_another_by_one_turn() {
+    let mut outboxes = outbox::Outboxes::default();
+    for number in 0..outbox::EVENTS as u64 {
+        assert!(outboxes.append("flood", draft(number)));
+    }
+    assert!(!outboxes.append("flood", draft(0)), "no more may wait");
+    assert!(!outboxes.has_room("flood"));
+    assert!(outboxes.append("quiet", draft(1)));
+    let parts = outboxes.take();
+    let taken: Vec<_> = parts.iter().map(|part| (&*part.session, part.items.len())).collect();
+    assert_eq!(taken, [("flood", 32), ("quiet", 1)]);
+    assert!(outboxes.take().is_empty(), "nothing overtakes what is being written");
+    parts.iter().for_each(|part| outboxes.done(part));
+    assert_eq!(outboxes.take().len(), 1);
+    assert_eq!(outboxes.busy().len(), 1, "who has nothing is forgotten");
+}
+
+#[test]
+fn what_waits_of_a_session_is_bounded_in_bytes_and_one_event_always_passes() {
+    let mut outboxes = outbox::Outboxes::default();
+    assert!(outboxes.append("cam", sized(outbox::BYTES * 2)));
+    assert!(!outboxes.append("cam", sized(1)));
+    let parts = outboxes.take();
+    outboxes.done(&parts[0]);
+    assert!(outboxes.append("cam", sized(1)));
+    let parts = outboxes.take();
+    assert!(matches!(parts[0].items[..], [outbox::Item::Lost(1), outbox::Item::Event(_)]));
+}
+
+#[tokio::test]
+async fn notes_have_their_place_between_the_events() {
+    let events = Events::default();
+    let told = told(&events);
+    let note = |text: &str| {
+        let (told, text) = (Arc::clone(&told), text.to_owned());
+        Box::new(move || told.lock().unwrap().push(text))
+    };
+    events.behind("cam", note("at once"));
+    assert_eq!(*told.lock().unwrap(), ["at once"]);
+    for number in 1..=200 {
+        events.append("cam", draft(number));
+        events.behind("cam", note(&format!("after {number}")));
+    }
+    events.flush().await.unwrap();
+    let told = told.lock().unwrap();
+    let expected = (1..=200).flat_map(|n| [format!("cam {n} {{\"n\":{n}}}"), format!("after {n}")]);
+    assert_eq!(told[1..], expected.collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_note_may_append_and_what_it_appends_comes_after_it() {
+    let events = Events::default();
+    let told = told(&events);
+    let (other, list) = (events.clone(), Arc::clone(&told));
+    events.behind(
+        "cam",
+        Box::new(move || {
+            other.append("cam", draft(1));
+            list.lock().unwrap().push("note".into());
+        }),
+    );
+    events.flush().await.unwrap();
+    assert_eq!(*told.lock().unwrap(), ["note", "cam 1 {\"n\":1}"]);
+}
+
+#[tokio::test]
+async fn a_long_read_delays_no_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = Events::open(folder.path()).unwrap();
+    events.append("cam", draft(1));
+    events.flush().await.unwrap();
+    let (begun, reads) = oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let long = events.read(move |connection| {
+        let moment = connection.unchecked_transaction()?;
+        let count = |moment: &rusqlite::Transaction<'_>| {
+            moment.query_row("SELECT COUNT(*) FROM events", [], |row| row.get::<_, u64>(0))
+        };
+        assert_eq!(count(&moment)?, 1);
+        begun.send(()).unwrap();
+        released.recv().unwrap();
+        count(&moment)
+    });
+    let meanwhile = async {
+        reads.await.unwrap();
+        for number in 2..=100 {
+            events.append("cam", draft(number));
+            events.flush().await.unwrap();
+        }
+        release.send(()).unwrap();
+    };
+    assert_eq!(tokio::join!(long, meanwhile).0.unwrap(), 1, "a read sees one moment");
+    assert_eq!(events.page("cam", all()).await.unwrap().events.len(), 100);
+}
+
+#[tokio::test]
+async fn cursors_are_read_back_at_once_and_after_a_flush_by_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = Events::open(folder.path()).unwrap();
+    let set = |seq| vec![(Arc::from("cam"), seq), (Arc::from("other"), 1)];
+    events.set_cursors("redis", set(7)).await.unwrap();
+    assert_eq!(events.cursors("redis").await.unwrap(), set(7));
+    events.set_cursors("redis", set(9)).await.unwrap();
+    events.flush().await.unwrap();
+    let other = open_at(folder.path(), 0);
+    assert_eq!(reader::cursors(&other.connection, "redis").unwrap(), set(9));
+    assert!(events.cursors("another").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_picture_is_read_back_with_the_sessions_that_have_it() {
+    for folder in [None, Some(tempfile::tempdir().unwrap())] {
+        let events =
+            folder.as_ref().map_or_else(Events::default, |folder| Events::open(folder.path()).unwrap());
+        events.append("one", pictured(1, 7, 50));
+        events.append("two", pictured(1, 7, 50));
+        events.flush().await.unwrap();
+        let (bytes, sessions) = events.attachment([7; 32]).await.unwrap().unwrap();
+        assert_eq!(bytes, vec![7; 50]);
+        assert_eq!(sessions, [Arc::from("one"), Arc::from("two")]);
+        assert_eq!(events.attachment([8; 32]).await.unwrap(), None);
+    }
+    assert_eq!(digest_of(&"0a".repeat(32)), Some([10; 32]));
+    for wrong in ["0A".repeat(32), "0a".repeat(31), "+a".repeat(32), "é".repeat(32)] {
+        assert_eq!(digest_of(&wrong), None, "{wrong}");
+    }
+}
+
+mod recovery;

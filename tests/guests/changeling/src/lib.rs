@@ -38,11 +38,13 @@ struct Settings {
     attach: bool,
     /// Whether results and events tell when they were made: `stamp`, in microseconds since 1970 by the machine's clock.
     stamp: bool,
+    /// Whether each of these events is counted in Redis, too: its data says what came of it.
+    redis: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { every: 25, keep: false, attach: false, stamp: false }
+        Self { every: 25, keep: false, attach: false, stamp: false, redis: false }
     }
 }
 
@@ -94,7 +96,7 @@ impl Pipeline for Changeling {
             settings_schema: json!({
                 "type": "object",
                 "properties": {"every": {"type": "integer", "minimum": 1}, "keep": {"type": "boolean"},
-                    "attach": {"type": "boolean"}, "stamp": {"type": "boolean"}},
+                    "attach": {"type": "boolean"}, "stamp": {"type": "boolean"}, "redis": {"type": "boolean"}},
                 "additionalProperties": false,
             })
             .to_string(),
@@ -136,18 +138,24 @@ impl Pipeline for Changeling {
         self.state.advance(frame.index());
         let size = (frame.width() as f32, frame.height() as f32);
         let mut detections = self.state.detections(frame.index(), size);
-        let mut events = Vec::new();
+        let (mut events, mut redis) = (Vec::new(), None);
         if self.state.frames.is_multiple_of(self.settings.every) {
             if self.settings.keep {
                 Bucket::open("changeling")?.increment("counted", 1)?;
             }
             let attachments = self.pictures(frame, &detections)?;
             events.push(Event { attachments, ..Event::new("counted") });
+            if self.settings.redis {
+                let counted = Bucket::open("redis").and_then(|bucket| bucket.increment("counted", 1));
+                redis = Some(counted.map_or_else(|error| json!(error.to_string()), |counted| json!(counted)));
+            }
         }
         // As late as can be: what comes after it is the host's.
         let stamp = self.settings.stamp.then(now_us);
         for event in &mut events {
-            event.data = self.state.report(stamp).to_string();
+            let mut data = self.state.report(stamp);
+            data.as_object_mut().zip(redis.clone()).map(|(data, redis)| data.insert("redis".into(), redis));
+            event.data = data.to_string();
         }
         if let Some(stamp) = stamp {
             let stamp = Attribute { name: "stamp".into(), value: stamp.to_string(), score: 1.0 };
