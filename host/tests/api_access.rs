@@ -267,6 +267,8 @@ const RULES: &[Rule] = &[
     Rule { request: "POST /v1/sessions/{id}/rollback", who: OPERATE, seen: true },
     Rule { request: "GET /v1/sessions/{id}/deployments", who: LOOK, seen: true },
     Rule { request: "GET /v1/sessions/{id}/stream", who: LOOK, seen: true },
+    Rule { request: "GET /v1/sessions/{id}/events", who: LOOK, seen: true },
+    Rule { request: "GET /v1/attachments/{digest}", who: LOOK, seen: false },
     Rule { request: "GET /v1/pipelines", who: LOOK, seen: false },
     Rule { request: "PUT /v1/pipelines/{name}", who: ADMINISTER, seen: false },
     Rule { request: "GET /v1/models", who: LOOK, seen: false },
