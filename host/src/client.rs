@@ -2,11 +2,20 @@
 
 mod deployments;
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::Value;
+use ureq::SendBody;
+use ureq::config::ConfigBuilder;
+use ureq::http::header::{AUTHORIZATION, HeaderValue};
+use ureq::http::{Request, StatusCode};
+use ureq::middleware::MiddlewareNext;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::typestate::AgentScope;
 use url::Url;
 
 pub(crate) use deployments::{Deploy, Deployments, Rollback};
@@ -17,12 +26,21 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8001";
 /// The host answers from memory: one that takes longer does not answer at all.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The variable with the token.
+const TOKEN: &str = "OCELLI_TOKEN";
+
 /// Which host is asked, and how its answer is shown.
 #[derive(Args)]
 pub(crate) struct Host {
     /// Where the host is.
     #[arg(long, value_name = "URL", env = "OCELLI_URL", default_value = DEFAULT_URL)]
     url: String,
+    /// The file with the token. Left out: the variable OCELLI_TOKEN, if it is there.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The certificate, in PEM, of those who vouch for an https:// host. Left out: the well-known ones.
+    #[arg(long, value_name = "FILE", env = "OCELLI_CA")]
+    ca: Option<PathBuf>,
     /// As the host tells it, for programs.
     #[arg(long)]
     json: bool,
@@ -70,18 +88,54 @@ impl Host {
     }
 
     /// For what the host answers at once.
-    fn agent(&self) -> ureq::Agent {
-        Self::config().timeout_global(Some(TIMEOUT)).build().into()
+    fn agent(&self) -> anyhow::Result<ureq::Agent> {
+        Ok(self.config()?.timeout_global(Some(TIMEOUT)).build().into())
     }
 
     /// For what takes as long as it takes: a shadow alone may be ten minutes.
-    fn patient(&self) -> ureq::Agent {
-        Self::config().timeout_connect(Some(TIMEOUT)).build().into()
+    fn patient(&self) -> anyhow::Result<ureq::Agent> {
+        Ok(self.config()?.timeout_connect(Some(TIMEOUT)).build().into())
     }
 
-    fn config() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
+    fn config(&self) -> anyhow::Result<ConfigBuilder<AgentScope>> {
         let agent = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
-        ureq::Agent::config_builder().http_status_as_error(false).user_agent(agent)
+        let mut config = ureq::Agent::config_builder().http_status_as_error(false).user_agent(agent);
+        if let Some(authorization) = self.token()?.map(|token| format!("Bearer {token}")) {
+            config =
+                config.middleware(move |mut request: Request<SendBody<'_>>, next: MiddlewareNext<'_>| {
+                    // Read from a file or a variable, it may hold anything; what is no header is refused by the host.
+                    if let Ok(value) = HeaderValue::from_str(&authorization) {
+                        request.headers_mut().insert(AUTHORIZATION, value);
+                    }
+                    next.handle(request)
+                });
+        }
+        if let Some(file) = &self.ca {
+            let pem = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+            let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
+                .filter_map(|item| match item {
+                    Ok(PemItem::Certificate(certificate)) => Some(certificate),
+                    _ => None,
+                })
+                .collect();
+            if certificates.is_empty() {
+                bail!("{} holds no certificate in PEM", file.display());
+            }
+            let roots = RootCerts::Specific(Arc::new(certificates));
+            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        }
+        Ok(config)
+    }
+
+    /// Not an argument: other users of the machine see those.
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        let token = match &self.token_file {
+            Some(file) => {
+                Some(std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?)
+            }
+            None => std::env::var(TOKEN).ok(),
+        };
+        Ok(token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()))
     }
 
     fn answer(&self, sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> anyhow::Result<Answer> {
@@ -91,8 +145,15 @@ impl Host {
         })?;
         let body = response.body_mut().read_to_string();
         let body = body.with_context(|| format!("reading the answer of {url}"))?;
-        let body = serde_json::from_str(&body).unwrap_or_default();
+        let body: Value = serde_json::from_str(&body).unwrap_or_default();
         let status = response.status();
+        let detail = || shown(body.get("detail").and_then(Value::as_str).unwrap_or_default());
+        if status == StatusCode::UNAUTHORIZED {
+            bail!("{url}: {}. {TOKEN} or --token-file says which; `ocelli token new` makes one", detail());
+        }
+        if status == StatusCode::FORBIDDEN && body.get("code").and_then(Value::as_str) == Some("forbidden") {
+            bail!("{url}: {}: ask with another one ({TOKEN} or --token-file)", detail());
+        }
         if status.is_success() && body == Value::Null {
             bail!("{url} does not answer as an Ocelli host does: its answer is not JSON");
         }
@@ -101,7 +162,7 @@ impl Host {
 
     /// Asks for a list, which stands under `key` in the answer. None: the answer is printed as it came.
     fn list(&self, url: &Url, key: &str) -> anyhow::Result<Option<Vec<Value>>> {
-        let Answer { good, status, mut body } = self.answer(self.agent().get(url.as_str()).call())?;
+        let Answer { good, status, mut body } = self.answer(self.agent()?.get(url.as_str()).call())?;
         if !good {
             let detail = body.get("detail").and_then(Value::as_str).unwrap_or_default();
             bail!("{url} answers {status}: {}", shown(detail));
@@ -164,6 +225,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn host(url: &str) -> Host {
+        Host { url: url.into(), token_file: None, ca: None, json: false }
+    }
+
     #[test]
     fn sessions_are_a_table_with_their_last_error_below() {
         let sessions = [
@@ -184,19 +249,17 @@ d;c      degraded  -    p              0a1b        1m01s   2         file:a\u{ff
     #[test]
     fn a_host_that_is_not_there_is_named_with_what_to_do() {
         // Nothing listens on port 1 of a machine that runs tests.
-        let host = Host { url: "http://127.0.0.1:1".into(), json: false };
+        let host = host("http://127.0.0.1:1");
         let error = format!("{:#}", sessions(&host).unwrap_err());
         assert!(error.contains("http://127.0.0.1:1") && error.contains("OCELLI_URL"), "{error}");
     }
 
     #[test]
     fn names_are_encoded_in_paths() {
-        let url = |base: &str| {
-            Host { url: base.into(), json: false }.url(&["sessions", "a/b;c ü"]).unwrap().to_string()
-        };
+        let url = |base: &str| host(base).url(&["sessions", "a/b;c ü"]).unwrap().to_string();
         let path = "/v1/sessions/a%2Fb;c%20%C3%BC";
         assert_eq!(url("http://host:1"), format!("http://host:1{path}"));
         assert_eq!(url("http://host/cams/"), format!("http://host/cams{path}"));
-        assert!(Host { url: "host:1".into(), json: false }.url(&[]).is_err());
+        assert!(host("host:1").url(&[]).is_err());
     }
 }

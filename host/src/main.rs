@@ -3,6 +3,7 @@
 mod client;
 mod models;
 mod pipeline;
+mod token;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,9 @@ enum Command {
     Rollback(client::Rollback),
     /// List what was deployed to a session, the newest first.
     Deployments(client::Deployments),
+    /// Make tokens, which let people and programs use the API.
+    #[command(subcommand)]
+    Token(token::Tokens),
     /// List, inspect and add models.
     #[command(subcommand)]
     Models(models::Models),
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Command::Deploy(deploy) => deploy.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Deployments(deployments) => deployments.run(),
+        Command::Token(tokens) => tokens.run(),
         Command::Models(models) => models.run(),
         Command::Pipeline(pipelines) => pipelines.run(),
     };

@@ -160,7 +160,7 @@ impl Host {
 
     async fn open(&self, request: &str, headers: &str, body: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.server.address()).await.unwrap();
-        let text = format!("{request} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n");
+        let text = format!("{request} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n");
         stream.write_all(&[text.as_bytes(), body].concat()).await.unwrap();
         stream
     }

@@ -214,7 +214,7 @@ impl Host {
     async fn open(&self, request: &str, headers: &str, body: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.server.address()).await.unwrap();
         let text = format!(
-            "{request} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",
+            "{request} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
         );
         stream.write_all(&[text.as_bytes(), body].concat()).await.unwrap();
@@ -313,7 +313,8 @@ async fn what_cannot_be_meant_is_refused_before_anything_is_done() {
     // One that does not say how long it is.
     let chunk = [format!("{:x}\r\n", MIB + 1).as_bytes(), &vec![0; MIB + 1], b"\r\n0\r\n\r\n"].concat();
     let mut stream = TcpStream::connect(host.server.address()).await.unwrap();
-    let head = format!("PUT {} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", path("pipeline"));
+    let head =
+        format!("PUT {} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", path("pipeline"));
     stream.write_all(head.as_bytes()).await.unwrap();
     let (mut read, mut write) = stream.split();
     let answer = async {

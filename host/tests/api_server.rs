@@ -10,9 +10,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use futures_util::{SinkExt, StreamExt};
-use ocelli::analyze::{Analyses, Analyst, Bench, Fault, Kind, NotStarted};
+use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::Analyze;
 use ocelli::event::{Detections, Event, Hub, Latency, State};
@@ -35,25 +34,6 @@ struct Double {
     /// Sessions on the source `slow:` are made once this is notified.
     gate: Arc<Notify>,
     analyses: Analyses,
-}
-
-/// There are no pipelines for single pictures here: `api_analyze.rs` has some.
-struct NoPipelines;
-
-impl Bench for NoPipelines {
-    fn find(&self, pipeline: &str) -> Result<(), Fault> {
-        Err(Fault::new(Kind::UnknownPipeline, pipeline))
-    }
-
-    fn start(
-        &self,
-        pipeline: Arc<str>,
-        _: Arc<Map<String, Value>>,
-    ) -> BoxFuture<'static, Result<Box<dyn Analyst>, NotStarted>> {
-        Box::pin(async move {
-            Err(NotStarted { fault: Fault::new(Kind::UnknownPipeline, &*pipeline), lasting: true })
-        })
-    }
 }
 
 impl Control for Double {
@@ -134,7 +114,7 @@ impl Host {
     /// One session, running.
     async fn with(timing: Timing) -> Self {
         let hub = Hub::new(ocelli::journal::events::Events::default());
-        let analyses = Analyses::start(&Analyze::default(), Box::new(NoPipelines));
+        let analyses = Analyses::start(&Analyze::default(), Box::new(support::NoPipelines));
         let double = Double { sessions: Arc::default(), gate: Arc::default(), analyses };
         double.sessions.lock().unwrap().insert(NAME.into(), 0);
         hub.publish_state(NAME, State::Running, None);

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use ocelli::config::{Config, ConfigError, MAX_ID_BYTES, check_session_id};
+use ocelli::config::{Config, ConfigError, MAX_ID_BYTES, TokenHash, check_session_id};
 use proptest::prelude::*;
 
 fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -39,8 +39,8 @@ fn an_unknown_key_is_named_with_its_path_its_line_and_the_nearest_known_one() {
     );
     let camera = refused(&format!("{}sorce = \"x\"\n", camera("a")));
     assert_eq!(camera, "cams.toml: line 5: cameras[0].sorce: unknown key; did you mean source?");
-    let far = refused("[server]\ntokens = []\n");
-    assert_eq!(far, "cams.toml: line 2: server.tokens: unknown key; known here: listen");
+    let far = refused("[store]\ntokens = []\n");
+    assert_eq!(far, "cams.toml: line 2: store.tokens: unknown key here; did you mean server.tokens?");
 }
 
 #[test]
@@ -65,6 +65,18 @@ fn a_wrong_value_is_shown_with_what_would_be_right() {
         (
             "[resource_limits]\ngpu_memory_fraction = nan",
             "line 2: resource_limits.gpu_memory_fraction: expected a number from 0.01 to 1, found the string \"nan\"",
+        ),
+        (
+            "[subscriptions]\nsources = [\"rtsp://cams.example\", \"rtsp://10.0.0.\"]",
+            "line 2: subscriptions.sources[1]: \"10.0.0.\" is neither a host's name, *.DOMAIN, nor an address",
+        ),
+        (
+            "[server]\norigins = [\"dash.example\"]",
+            "line 2: server.origins[0]: expected SCHEME://HOST[:PORT] such as https://dash.example, found \"dash.example\"",
+        ),
+        (
+            "[server]\nhosts = [\"cams.example:80\"]",
+            "line 2: server.hosts[0]: expected a host's name or address, without a port, found \"cams.example:80\"",
         ),
         ("server = 3", "line 1: server: expected a table, found the number 3"),
         ("cameras = {}", "line 1: cameras: expected an array of tables, found a table"),
@@ -106,26 +118,60 @@ fn everything_that_is_wrong_is_said_at_once() {
     assert_eq!(error.lines().count(), 4, "{error}");
 }
 
+fn token(name: &str, text: &str, more: &str) -> String {
+    let hash = TokenHash::of(text);
+    format!("[[server.tokens]]\nname = {name:?}\nhash = \"{hash}\"\n{more}\n")
+}
+
 #[test]
-fn what_this_version_does_not_have_is_refused_not_ignored() {
-    let cases = [
-        (
-            "[server]\nlisten = \"0.0.0.0:8001\"",
-            "line 2: server.listen: 0.0.0.0:8001 is not a loopback address",
-        ),
-        ("[server]\nlisten = \"[::]:8001\"", "line 2: server.listen: [::]:8001 is not a loopback address"),
-        (
-            "[server]\nlisten = \"192.168.1.9:1\"",
-            "line 2: server.listen: 192.168.1.9:1 is not a loopback address",
-        ),
-    ];
-    for (text, message) in cases {
-        let error = refused(text);
-        assert!(error.starts_with(&format!("cams.toml: {message}")), "{error}");
-        assert!(!error.contains("hunter2"), "{error}");
+fn an_address_that_strangers_reach_needs_a_token() {
+    for listen in ["0.0.0.0:8001", "[::]:8001", "192.168.1.9:1"] {
+        let section = format!("[server]\nlisten = {listen:?}\n");
+        let error = refused(&section);
+        let start = format!("cams.toml: line 2: server.listen: {listen} is not a loopback address");
+        assert!(error.starts_with(&start), "{error}");
+        assert!(error.contains("ocelli token new") && error.contains("listen on 127.0.0.1"), "{error}");
+        load(&format!("{section}{}", token("ann", "t", "role = \"viewer\"")), &[]).unwrap();
     }
     for listen in ["127.0.0.1:0", "127.9.9.9:80", "[::1]:8001", "[::ffff:127.0.0.1]:8001"] {
         load(&format!("[server]\nlisten = {listen:?}"), &[]).unwrap();
+    }
+}
+
+#[test]
+fn tokens_are_told_apart_by_name_and_hash_and_a_wrong_one_is_not_shown() {
+    let (one, two) = (token("one", "1", "role = \"admin\""), token("two", "2", "role = \"viewer\""));
+    load(&format!("{one}{two}sessions = [\"a\"]\nexpires = 2030-01-01T00:00:00+02:00\n"), &[]).unwrap();
+    for (text, says) in [
+        (
+            format!("{one}{}", token("one", "2", "role = \"viewer\"")),
+            "line 6: server.tokens[1].name: \"one\" is the name of",
+        ),
+        (
+            format!("{one}{}", token("two", "1", "role = \"viewer\"")),
+            "line 7: server.tokens[1].hash: it is the hash of",
+        ),
+        (
+            token("local", "1", "role = \"viewer\""),
+            "server.tokens[0].name: \"local\" is what callers are called",
+        ),
+        (token("a\u{200b}", "1", "role = \"viewer\""), "server.tokens[0].name: a token's name is printable"),
+        (format!("{one}sessions = [\"a\"]"), "server.tokens[0].sessions: only a viewer's sessions are named"),
+        (token("one", "1", "role = \"root\""), "server.tokens[0].role: expected one of"),
+        (format!("{one}expires = \"tomorrow\""), "server.tokens[0].expires: expected a time as RFC 3339"),
+        (format!("{one}expires = 2030-01-01"), "server.tokens[0].expires: expected a time as RFC 3339"),
+        (
+            "[[server.tokens]]\nname = \"a\"\nhash = \"ocelli_s3cret\"\nrole = \"admin\"".into(),
+            "line 3: server.tokens[0].hash: expected",
+        ),
+        (
+            "[[server.tokens]]\nname = \"a\"\nhash = [\"ocelli_s3cret\"]\nrole = \"admin\"".into(),
+            "server.tokens[0].hash: expected",
+        ),
+    ] {
+        let error = refused(&text);
+        assert!(error.contains(says), "{text}: {error}");
+        assert!(!error.contains("s3cret"), "{error}");
     }
 }
 

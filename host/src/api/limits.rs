@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// Callers or addresses that are told apart; those beyond share one allowance. An entry takes some 100 bytes.
 const KEPT: usize = 10_000;
 
+/// Between two looks for those that may be forgotten, once there are so many.
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
+
 /// An address as limits know it: of IPv6 the network of a site, which has 2^64 addresses to choose from.
 pub(super) fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -32,7 +35,14 @@ pub(super) struct Pace {
 /// What is left to each of many.
 #[derive(Debug)]
 pub(super) struct Allowances<K> {
-    kept: Mutex<HashMap<Option<K>, Left>>,
+    kept: Mutex<Kept<K>>,
+}
+
+#[derive(Debug)]
+struct Kept<K> {
+    left: HashMap<Option<K>, Left>,
+    /// When those were last forgotten who have everything left.
+    swept: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +60,7 @@ impl Left {
 
 impl<K> Default for Allowances<K> {
     fn default() -> Self {
-        Self { kept: Mutex::default() }
+        Self { kept: Mutex::new(Kept { left: HashMap::new(), swept: None }) }
     }
 }
 
@@ -59,14 +69,19 @@ impl<K: Hash + Eq> Allowances<K> {
     pub(super) fn take(&self, key: K, pace: Pace, now: Instant) -> Result<(), Duration> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key = Some(key);
-        if kept.len() >= KEPT && !kept.contains_key(&key) {
-            // Whoever has everything left is as one who never came.
-            kept.retain(|_, left| left.now(pace, now) < pace.burst);
-            if kept.len() >= KEPT {
+        let Kept { left, swept } = &mut *kept;
+        if left.len() >= KEPT && !left.contains_key(&key) {
+            // A flood must not buy a look at all with each request.
+            if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= BETWEEN_SWEEPS) {
+                *swept = Some(now);
+                // Whoever has everything left is as one who never came.
+                left.retain(|_, left| left.now(pace, now) < pace.burst);
+            }
+            if left.len() >= KEPT {
                 key = None;
             }
         }
-        let left = kept.entry(key).or_insert(Left { times: pace.burst, at: now });
+        let left = left.entry(key).or_insert(Left { times: pace.burst, at: now });
         let times = left.now(pace, now);
         // What is a hair below one by rounding is one.
         let enough = times > 1.0 - 1e-6;
@@ -106,11 +121,11 @@ mod tests {
         assert!(allowances.take(usize::MAX, strict, now).is_ok());
         let passed = (0..3 * KEPT).filter(|key| allowances.take(*key, strict, now).is_ok()).count();
         assert_eq!(passed, KEPT - 1 + 2, "those beyond share one allowance");
-        assert!(allowances.kept.lock().unwrap().len() <= KEPT + 1);
+        assert!(allowances.kept.lock().unwrap().left.len() <= KEPT + 1);
         assert!(allowances.take(usize::MAX, strict, now).is_ok());
         let later = now + Duration::from_secs(3600);
         assert!(allowances.take(usize::MAX - 1, strict, later).is_ok());
-        assert_eq!(allowances.kept.lock().unwrap().len(), 1, "idle ones are forgotten");
+        assert_eq!(allowances.kept.lock().unwrap().left.len(), 1, "idle ones are forgotten");
     }
 
     #[test]

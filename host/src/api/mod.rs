@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::http::Method;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
@@ -163,6 +164,7 @@ struct State<C> {
 pub struct Server {
     address: SocketAddr,
     secure: bool,
+    routes: Vec<(Method, &'static str)>,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -214,8 +216,9 @@ impl Server {
         };
         let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
         let secure = tls.is_some();
+        let (router, routes) = routes::router(state, &gate);
         let serving = Connections {
-            router: routes::router(state, &gate),
+            router,
             config,
             tls,
             stop: stop.clone(),
@@ -223,7 +226,12 @@ impl Server {
             tasks: connections.clone(),
         };
         running.spawn(serving.serve(listener));
-        Ok(Self { address, secure, ready, stop, tasks, timing, running, connections, abort })
+        Ok(Self { address, secure, routes, ready, stop, tasks, timing, running, connections, abort })
+    }
+
+    /// Everything that can be asked: methods and paths, with their parameters in braces.
+    pub fn routes(&self) -> &[(Method, &'static str)] {
+        &self.routes
     }
 
     /// `http` or `https`.

@@ -70,17 +70,23 @@ where
     Route { action, method: method.clone(), path, need, answer: on(filter, handler) }
 }
 
-pub(super) fn router<C: Control + Deployments>(state: State<C>, gate: &Arc<Gate>) -> Router {
+/// The router, and what it has routes for.
+pub(super) fn router<C: Control + Deployments>(
+    state: State<C>,
+    gate: &Arc<Gate>,
+) -> (Router, Vec<(Method, &'static str)>) {
     let pictures = DefaultBodyLimit::max(analyze::longest_body(state.control.analyses().bounds()));
     let post = |action, need| Post { gate: Arc::clone(gate), action, need };
-    let mut router = Router::new();
-    for Route { action, path, need, answer, .. } in table::<C>(pictures) {
+    let (mut router, mut routes) = (Router::new(), Vec::new());
+    for Route { action, method, path, need, answer } in table::<C>(pictures) {
         router = router.route(path, answer.route_layer(from_fn_with_state(post(action, need), pass)));
+        routes.push((method, path));
     }
     let nowhere = from_fn_with_state(post("nothing", Caller), pass);
-    router
+    let router = router
         .fallback(rest::no_such_path.layer(nowhere.clone()))
         .method_not_allowed_fallback(rest::no_such_method.layer(nowhere))
         .layer(from_fn_with_state(Arc::clone(gate), origin::check))
-        .with_state(Arc::new(state))
+        .with_state(Arc::new(state));
+    (router, routes)
 }

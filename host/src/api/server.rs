@@ -48,7 +48,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(60);
 
 /// What a plain request to a TLS port is told.
 const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nConnection: close\r\n\
-    Content-Length: 104\r\n\r\n\
+    Content-Length: 106\r\n\r\n\
     {\"title\":\"Bad Request\",\"status\":400,\"code\":\"tls_required\",\"detail\":\"this port speaks HTTPS: ask https://\"}";
 
 /// What every connection is given.

@@ -77,7 +77,7 @@ impl Deploy {
             query.extend_pairs(settings);
         }
         // One that is too large is refused before it is sent.
-        let request = host.patient().put(url.as_str()).header("Expect", "100-continue");
+        let request = host.patient()?.put(url.as_str()).header("Expect", "100-continue");
         told(session, host, host.answer(request.send(component.as_slice()))?)
     }
 }
@@ -87,7 +87,7 @@ impl Rollback {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let Self { session, host } = self;
         let url = host.url(&["sessions", session, "rollback"])?;
-        told(session, host, host.answer(host.patient().post(url.as_str()).send_empty())?)
+        told(session, host, host.answer(host.patient()?.post(url.as_str()).send_empty())?)
     }
 }
 
