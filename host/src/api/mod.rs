@@ -8,6 +8,7 @@ mod audit;
 mod body;
 mod deployments;
 mod documents;
+mod events;
 mod gate;
 mod jobs;
 mod keys;

@@ -49,6 +49,7 @@ pub(super) async fn check_each<C>(state: &State<C>, each: &HashMap<String, u64>)
     })
 }
 
-fn compare(session: &str, after: u64, span: Span) -> Result<(), Refused> {
+/// Compares it with what the journal has.
+pub(super) fn compare(session: &str, after: u64, span: Span) -> Result<(), Refused> {
     if after <= span.newest { Ok(()) } else { Err(Refused::Ahead { session: session.into(), after, span }) }
 }

@@ -13,7 +13,8 @@ use super::access::Right::{Administer, Analyze, Operate, View};
 use super::gate::Need::{Caller, May, Nothing, OfAll, OfSession};
 use super::gate::{Gate, Need, Post, pass};
 use super::{
-    Control, Deployments, State, analyze, deployments, documents, jobs, models, origin, rest, socket, stream,
+    Control, Deployments, State, analyze, deployments, documents, events, jobs, models, origin, rest, socket,
+    stream,
 };
 
 /// A row of the table.
@@ -43,7 +44,9 @@ fn table<C: Control + Deployments>(pictures: DefaultBodyLimit) -> Vec<Route<C>> 
         row("deploy", &put, "/v1/sessions/{id}/pipeline", OfSession(Operate), deployments::deploy),
         row("rollback", &post, "/v1/sessions/{id}/rollback", OfSession(Operate), deployments::rollback),
         row("list_deployments", &get, "/v1/sessions/{id}/deployments", OfSession(View), deployments::list),
+        row("events", &get, "/v1/sessions/{id}/events", OfSession(View), events::list),
         row("stream", &get, "/v1/sessions/{id}/stream", OfSession(View), stream::open),
+        row("attachment", &get, "/v1/attachments/{digest}", May(View), events::attachment),
         row("list_pipelines", &get, "/v1/pipelines", May(View), deployments::pipelines),
         row("put_pipeline", &put, "/v1/pipelines/{name}", May(Administer), deployments::keep),
         row("list_models", &get, "/v1/models", May(View), models::list),

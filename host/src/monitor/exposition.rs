@@ -6,6 +6,7 @@
 mod analysis;
 mod deployments;
 mod inference;
+mod journal;
 
 use std::fmt;
 
@@ -61,6 +62,7 @@ pub(super) struct Exposition {
     pub(super) sessions: Vec<Session>,
     pub(super) analysis: Figures,
     pub(super) deployments: crate::deploy::Figures,
+    pub(super) journal: crate::journal::events::Figures,
     pub(super) programs: Vec<Program>,
     /// Open descriptors of the host, and its limit.
     pub(super) descriptors: Option<(u64, u64)>,
@@ -92,6 +94,7 @@ impl Collector for Exposition {
         self.host(&mut out)?;
         self.analysis(&mut out)?;
         self.deployments(&mut out)?;
+        self.journal(&mut out)?;
         self.lives(&mut out)?;
         self.frames(&mut out)?;
         self.workers(&mut out)

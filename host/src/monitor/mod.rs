@@ -207,6 +207,7 @@ impl Shared {
             sessions: sessions.collect(),
             analysis: self.analyses.figures(),
             deployments: self.deployer.figures(),
+            journal: self.hub.events().figures(),
             programs: vec![
                 Program { name: "host", now: own, cpu: own.map_or(0.0, |own| own.cpu) },
                 Program { name: "inference", now: Usage::together(&inferring), cpu: inference },

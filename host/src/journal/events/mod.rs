@@ -43,6 +43,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use pictures::Pictures;
+pub use pictures::digest_of;
 use reader::Read;
 use shared::{Clock, Shared};
 use store::Store;

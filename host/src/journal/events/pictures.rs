@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::Attachment;
+use crate::event::hex;
 
 /// The ending of a file that is being written.
 const BEGUN: &str = "new";
@@ -90,7 +91,7 @@ impl Pictures {
             return Vec::new();
         };
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        files.filter_map(|file| from_hex(Path::new(&file.file_name()).file_stem()?.to_str()?)).collect()
+        files.filter_map(|file| digest_of(Path::new(&file.file_name()).file_stem()?.to_str()?)).collect()
     }
 
     fn path(&self, digest: &[u8; 32]) -> io::Result<PathBuf> {
@@ -116,13 +117,8 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
     removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
-/// As it is written in JSON and in names of files: 64 small digits.
-pub(super) fn hex(digest: &[u8; 32]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The digest that is written so.
-pub(super) fn from_hex(text: &str) -> Option<[u8; 32]> {
+/// The digest that is written so: 64 hexadecimal digits, small letters.
+pub fn digest_of(text: &str) -> Option<[u8; 32]> {
     let mut digest = [0; 32];
     let small = text.len() == 64 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
     for (byte, digits) in digest.iter_mut().zip(text.as_bytes().chunks(2)).filter(|_| small) {

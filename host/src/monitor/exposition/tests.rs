@@ -91,6 +91,13 @@ fn exposition(sessions: &[&str]) -> Exposition {
     let own = Usage { life: (7, 5), cpu: 2.5, resident: 20 << 20, data: 15 << 20, threads: 4 };
     Exposition {
         analysis: figures(),
+        journal: crate::journal::events::Figures {
+            events: 50,
+            lost: 3,
+            failures: 2,
+            bytes: 4096,
+            attachment_bytes: 77,
+        },
         deployments: crate::deploy::Figures {
             outcomes: [(crate::deploy::Outcome::Kept, 2)].into(),
             gap_ms: sessions.iter().map(|id| ((*id).to_owned(), 40.0)).collect(),
@@ -291,6 +298,11 @@ fn the_exposition_is_open_metrics_and_says_what_is_so() {
         ("ocelli_session_latency_seconds_sum", vec![cam, ("stage", "total")], 0.444),
         ("ocelli_session_subscribers", vec![cam], 2.0),
         ("ocelli_deployments_total", vec![("outcome", "kept")], 2.0),
+        ("ocelli_journal_events_total", vec![], 50.0),
+        ("ocelli_journal_events_lost_total", vec![], 3.0),
+        ("ocelli_journal_commit_failures_total", vec![], 2.0),
+        ("ocelli_journal_bytes", vec![], 4096.0),
+        ("ocelli_attachments_bytes", vec![], 77.0),
         ("ocelli_deployments_total", vec![("outcome", "healthy")], 0.0),
         ("ocelli_session_swap_gap_seconds", vec![cam], 0.04),
         ("ocelli_session_last_result_age_seconds", vec![cam], 0.25),

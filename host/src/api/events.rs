@@ -1,0 +1,196 @@
+//! `GET /v1/sessions/{id}/events` and `GET /v1/attachments/{digest}`: what the journal keeps.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State as Extract};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::access::Caller;
+use super::problem::Problem;
+use super::resume::{self, Refused};
+use super::{Control, Refusal, State};
+use crate::event::event_told;
+use crate::journal::events::{Page, Query as Wanted, digest_of};
+
+/// Events of a page where the client does not say how many.
+const LISTED: usize = 100;
+
+/// Most events of a page.
+const MAX_LISTED: usize = 1000;
+
+/// A picture never changes: its name is its content. Not for caches that others share, who may not see the session.
+const IMMUTABLE: &str = "private, max-age=31536000, immutable";
+
+/// What a client asks for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parameters {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+    kind: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+}
+
+/// `GET /v1/sessions/{id}/events`.
+pub(super) async fn list<C: Control>(
+    Extract(state): Extract<Arc<State<C>>>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let bad = |code, text| Problem::new(StatusCode::BAD_REQUEST, code, text);
+    let Path(session) = path.map_err(|rejection| bad("bad_path", rejection.body_text()))?;
+    let Query(parameters) = query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
+    let wanted = wanted(parameters).map_err(|text| bad("bad_query", text))?;
+    let after = wanted.after;
+    let page = state.hub.events().page(&session, wanted).await.map_err(Refused::Unreadable)?;
+    if page.span.newest == 0 && state.control.session(&session).is_none() {
+        return Err(Refusal::unknown(&session).into());
+    }
+    resume::compare(&session, after, page.span)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text(&session, after, &page)).into_response())
+}
+
+fn wanted(parameters: Parameters) -> Result<Wanted, String> {
+    let Parameters { after, limit, kind, from, to } = parameters;
+    let limit = limit.unwrap_or(LISTED);
+    if !(1..=MAX_LISTED).contains(&limit) {
+        return Err(format!("limit is 1 to {MAX_LISTED}"));
+    }
+    if kind.as_deref() == Some("") {
+        return Err("kind is empty: no event has such a kind".to_owned());
+    }
+    let time = |key, text: Option<String>| {
+        text.map(|text| {
+            let time: Timestamp = text.parse().map_err(|error| {
+                format!("{key} is a time of RFC 3339, as 2026-01-31T12:00:00Z, its + written %2B: {error}")
+            })?;
+            Ok::<i64, String>(time.as_millisecond())
+        })
+        .transpose()
+    };
+    Ok(Wanted { after, limit, kind, from_ms: time("from", from)?, to_ms: time("to", to)? })
+}
+
+/// The answer. The events are as every subscriber gets them.
+fn text(session: &str, after: u64, page: &Page) -> String {
+    let Page { events, span, next } = page;
+    let mut text = format!("{{\"session\":{},\"events\":[", Value::from(session));
+    for (index, event) in events.iter().enumerate() {
+        text.push_str(if index > 0 { "," } else { "" });
+        text.push_str(&event_told(session, event.seq, &event.body).text);
+    }
+    // Writing to a string does not fail.
+    let _ = write!(
+        text,
+        "],\"oldest\":{},\"newest\":{},\"next\":{}",
+        span.oldest,
+        span.newest,
+        Value::from(*next)
+    );
+    if after + 1 < span.oldest {
+        let _ = write!(text, ",\"gone\":{{\"from\":{},\"to\":{}}}", after + 1, span.oldest - 1);
+    }
+    text.push('}');
+    text
+}
+
+/// `GET /v1/attachments/{digest}`. Whoever sees no session that has it learns nothing of it.
+pub(super) async fn attachment<C: Control>(
+    Extract(state): Extract<Arc<State<C>>>,
+    Extension(caller): Extension<Caller>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let bad = |code, text| Problem::new(StatusCode::BAD_REQUEST, code, text);
+    let Path(name) = path.map_err(|rejection| bad("bad_path", rejection.body_text()))?;
+    let digest = digest_of(&name).ok_or_else(|| {
+        bad("bad_digest", "an attachment's name is 64 hexadecimal digits, small letters".to_owned())
+    })?;
+    let kept = state.hub.events().attachment(digest).await.map_err(Refused::Unreadable)?;
+    let (bytes, _) = kept
+        .filter(|(_, sessions)| sessions.iter().any(|session| caller.sees(session)))
+        .ok_or_else(|| unknown(&name))?;
+    let headers = [
+        (header::CONTENT_TYPE, "image/jpeg"),
+        (header::CACHE_CONTROL, IMMUTABLE),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    Ok((headers, bytes).into_response())
+}
+
+fn unknown(name: &str) -> Problem {
+    let detail = format!("there is no attachment {name}, or no longer");
+    Problem::new(StatusCode::NOT_FOUND, "unknown_attachment", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::journal::events::{Entry, Span};
+
+    fn parameters(query: &str) -> Result<Wanted, String> {
+        let uri = format!("/?{query}").parse().unwrap();
+        let Query(parameters) = Query::<Parameters>::try_from_uri(&uri).map_err(|error| error.body_text())?;
+        wanted(parameters)
+    }
+
+    #[test]
+    fn a_query_says_which_events_and_one_that_is_wrong_names_the_key() {
+        assert_eq!(parameters("").unwrap(), Wanted { limit: LISTED, ..Wanted::default() });
+        let all = "after=7&limit=1000&kind=seen&from=1970-01-01T00:00:01Z&to=1970-01-01T01:00:00.5%2B01:00";
+        let wanted = Wanted {
+            after: 7,
+            limit: 1000,
+            kind: Some("seen".into()),
+            from_ms: Some(1000),
+            to_ms: Some(500),
+        };
+        assert_eq!(parameters(all).unwrap(), wanted);
+        for (wrong, key) in [
+            ("after=-1", "after"),
+            ("after=x", "after"),
+            ("limit=0", "limit"),
+            ("limit=1001", "limit"),
+            ("kind=", "kind"),
+            ("from=yesterday", "from"),
+            ("to=2026-01-01", "to"),
+            ("before=1", "before"),
+        ] {
+            let error = parameters(wrong).unwrap_err();
+            assert!(error.contains(key), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_json_and_says_what_is_kept_no_longer() {
+        let entry = |seq| Entry { seq, kind: "k".into(), body: "{\"kind\":\"k\"}".into() };
+        let page =
+            Page { events: vec![entry(5), entry(6)], span: Span { oldest: 5, newest: 9 }, next: Some(6) };
+        let answer: Value = serde_json::from_str(&text("a \"b\"", 2, &page)).unwrap();
+        let event = |seq| json!({"type": "event", "session": "a \"b\"", "seq": seq, "kind": "k"});
+        assert_eq!(
+            answer,
+            json!({
+                "session": "a \"b\"", "events": [event(5), event(6)],
+                "oldest": 5, "newest": 9, "next": 6, "gone": {"from": 3, "to": 4}
+            })
+        );
+        let none: Value = serde_json::from_str(&text(
+            "s",
+            0,
+            &Page { span: Span { oldest: 1, newest: 0 }, ..Page::default() },
+        ))
+        .unwrap();
+        assert_eq!(none, json!({"session": "s", "events": [], "oldest": 1, "newest": 0, "next": null}));
+    }
+}
