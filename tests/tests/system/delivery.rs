@@ -213,6 +213,33 @@ async fn whoever_asks_for_events_that_are_not_there_yet_is_told_and_not_subscrib
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_for_events_that_are_kept_no_more_is_told_and_gets_the_oldest_that_are() {
+    let store = Store::with(&["changeling"]);
+    let camera = eventful("fast", "as-fast").replace("attach = true", "attach = false");
+    let host = Ocelli::start(&(store.section() + "[events]\nkeep_mb = 1\n" + &camera)).await;
+    let mut looks = tokio::time::interval(Duration::from_millis(100));
+    let begun = std::time::Instant::now();
+    loop {
+        looks.tick().await;
+        let page: Value = serde_json::from_str(&host.get("/v1/sessions/fast/events?limit=1").await).unwrap();
+        if page["oldest"].as_u64() > Some(1) {
+            // Asked for from the first on: it says which are missing.
+            assert_eq!(page["gone"]["from"], 1, "{page}");
+            break;
+        }
+        assert!(begun.elapsed() < DEADLINE, "everything is kept: {page}");
+    }
+    let mut client = host.client().await;
+    subscribe(&mut client, "fast", 0).await;
+    let error = client.next_of("error").await;
+    assert_eq!((&error["code"], &error["session"]), (&"events_gone".into(), &"fast".into()), "{error}");
+    assert_eq!(error["after"], 0, "{error}");
+    let first = event(&mut client).await;
+    assert_eq!(first["seq"], error["oldest"], "{error}");
+    assert!(error["newest"].as_u64() >= error["oldest"].as_u64(), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pictures_of_events_are_there_under_their_digests_and_nothing_else_is() {
     let (_store, host) = host(&["gate"]).await;
     let mut client = host.client().await;
