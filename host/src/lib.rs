@@ -16,6 +16,7 @@ pub mod inference;
 pub mod journal;
 pub mod monitor;
 mod offer;
+pub mod redis;
 mod reload;
 pub mod serve;
 pub mod session;

@@ -23,6 +23,7 @@ use crate::inference::{Inference, Status};
 use crate::journal::Journal;
 use crate::monitor::Monitor;
 use crate::offer::{Changes, Offer};
+use crate::redis::Redis;
 use crate::reload::Reloads;
 use crate::session::{
     CONTROL_GROUPS_REMEDY, ControlGroups, Programs, SessionError, SessionStatus, Sessions, check_sandbox,
@@ -81,6 +82,8 @@ struct Host {
     offering: JoinHandle<()>,
     /// Deploys pipelines whose files have changed.
     deploying: JoinHandle<()>,
+    /// Writes events to Redis.
+    writing: JoinHandle<()>,
 }
 
 impl Host {
@@ -105,8 +108,17 @@ impl Host {
         let inference = Inference::start(programs.inference.clone(), &offer.newest().1, config).await?;
         let sources = Sources::new(Settings::default());
         let compiler = programs.compile.clone();
-        let sessions =
-            Sessions::new(programs, sources, inference.clone(), hub.clone(), journal.clone(), groups, config);
+        let redis = Redis::new(config.redis.clone());
+        let sessions = Sessions::new(
+            programs,
+            sources,
+            inference.clone(),
+            hub.clone(),
+            journal.clone(),
+            redis.clone(),
+            groups,
+            config,
+        );
         let deployer =
             Deployer::new(sessions.clone(), hub.clone(), journal.clone(), &compiler, config).await?;
         let workers = Workers::new(&sessions, deployer.clone(), config.analyze.timeout_ms);
@@ -118,8 +130,10 @@ impl Host {
             deployer.clone(),
             inference.clone(),
             hub.clone(),
+            redis.clone(),
             telemetry::lost_lines,
         );
+        let writing = redis.write(journal.events().clone());
         deployer.start_configured().await;
         let deploying = tokio::spawn(deployer.clone().watch_pipelines());
         // Whoever connected before waits until here: a client that is answered finds every configured session.
@@ -134,7 +148,7 @@ impl Host {
         let server = Server::start(listener, hub, control, Timing::default(), config_in_force)?;
         server.set_ready();
         tracing::info!("listening on {}://{}", server.scheme(), server.address());
-        Ok(Self { sessions, deployer, journal, analyses, server, offering, deploying })
+        Ok(Self { sessions, deployer, journal, analyses, server, offering, deploying, writing })
     }
 
     async fn stop(self, within: Duration) {
@@ -146,6 +160,8 @@ impl Host {
         if tokio::join!(tokio::time::timeout(within, workers), self.server.stop()).0.is_err() {
             tracing::warn!("some workers did not end within {} s and are killed", within.as_secs());
         }
+        // What it has not written it writes after the next start.
+        self.writing.abort();
         for flushed in [self.journal.flush().await, self.journal.events().flush().await] {
             if let Err(error) = flushed {
                 tracing::error!("{error:#}");

@@ -109,7 +109,6 @@ fn everything_that_is_wrong_is_said_at_once() {
 #[test]
 fn what_this_version_does_not_have_is_refused_not_ignored() {
     let cases = [
-        ("[redis]\nurl = \"redis://u:hunter2@h/\"", "line 1: redis: not available in this version"),
         (
             "[server]\nlisten = \"0.0.0.0:8001\"",
             "line 2: server.listen: 0.0.0.0:8001 is not a loopback address",

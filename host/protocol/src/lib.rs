@@ -1,11 +1,12 @@
 //! What Ocelli's processes agree on: their messages, their shared memory, and which descriptor is which.
 //!
-//! Three kinds of connection, each made by the host before a child starts and inherited by it:
+//! Four kinds of connection, each made by the host before a child starts and inherited by it:
 //!
 //! - **host and worker** ([`worker`]): a stream socket carrying [`wire`] messages. The host sends compressed access
 //!   units and commands, the worker answers with results, log lines and counters.
 //! - **worker and inference** ([`inference`]): a sequenced-packet socket for small requests and answers, beside one
 //!   sealed [`shm::SharedMemory`] per session that holds the tensors. Nothing is copied on the way.
+//! - **host and worker** again ([`granted`]): a stream socket for the keys of Redis that a session was granted.
 //! - **host and inference** ([`inference`]): a sequenced-packet socket over which the host announces sessions and
 //!   hands their descriptors on.
 //!
@@ -15,6 +16,7 @@
 pub mod clock;
 pub mod component;
 pub mod confinement;
+pub mod granted;
 pub mod graph;
 pub mod inference;
 pub mod key;

@@ -13,6 +13,8 @@ pub mod worker {
     pub const TENSORS: RawFd = 5;
     /// The compiled component, open for reading.
     pub const COMPONENT: RawFd = 6;
+    /// Stream socket for the keys of Redis that the session was granted. Without a grant nobody is at its other end.
+    pub const GRANTED: RawFd = 7;
 }
 
 /// Descriptors of an `ocelli-inference`.

@@ -71,6 +71,8 @@ pub struct Start {
     /// Whether the worker stands by: it decodes what it is sent and keeps the newest frames, and lets its pipeline process
     /// none until [`ToWorker::Speak`] but those of [`ToWorker::Rehearse`].
     pub standby: bool,
+    /// Whether the session was granted keys of Redis ([`granted`](crate::granted)).
+    pub granted: bool,
 }
 
 /// Frames that a worker on standby keeps at least: as many as the standards let a decoder hold back, so that what the worker

@@ -73,6 +73,7 @@ impl Bench for Workers {
                 terms: limits.service_for_pictures(share),
                 limits,
                 standby: false,
+                redis_prefix: None,
                 kept: None,
             };
             let (worker, outbox, attachment) =

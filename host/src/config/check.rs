@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use ::redis::IntoConnectionInfo;
 use ocelli_protocol::key::TrustedKey;
 
 use super::error::Problem;
 use super::source::Source;
 use super::tree::Node;
 use super::{
-    Camera, CameraTable, Config, Device, Document, Role, Signatures, SourcePattern, TokenHash, WebOrigin,
+    Camera, CameraTable, Config, Device, Document, Redis, Role, Signatures, SourcePattern, TokenHash,
+    WebOrigin,
 };
 
 /// What callers are called where there are no tokens.
@@ -122,8 +124,10 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
             "components have to be signed, and deploy.trusted_keys names nobody who could sign them";
         report("deploy.signatures", message.into());
     }
-    if document.redis.is_some() {
-        report("redis", "not available in this version; leave the section out".into());
+    if let Some(redis) = &document.redis
+        && let Err(message) = check_redis(&redis.url)
+    {
+        report("redis.url", message);
     }
     let mut seen = BTreeMap::new();
     let mut cameras = Vec::with_capacity(document.cameras.len());
@@ -133,6 +137,16 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
             report(&key("id"), message);
         } else if let Some(first) = seen.insert(table.id.clone(), index) {
             report(&key("id"), format!("\"{}\" is the name of cameras[{first}] already", table.id));
+        }
+        if let Some(granted) = &table.redis_prefix {
+            match &document.redis {
+                None => report(&key("redis_prefix"), "there is no [redis] to use".into()),
+                Some(Redis { prefix: own, .. }) if granted.starts_with(own) || own.starts_with(granted) => {
+                    let message = format!("{granted:?} and redis.prefix = {own:?} have keys in common");
+                    report(&key("redis_prefix"), message);
+                }
+                Some(_) => {}
+            }
         }
         match camera(table) {
             Ok(camera) => cameras.push(camera),
@@ -160,12 +174,23 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
         logs: document.logs,
         store: document.store,
         events: document.events,
+        redis: document.redis,
         subscriptions: document.subscriptions,
         deploy: document.deploy,
         analyze: document.analyze,
         alerts: document.alerts,
         cameras,
     })
+}
+
+/// Whether Redis can be reached by such an address. The error does not repeat it.
+fn check_redis(url: &str) -> Result<(), String> {
+    let form = || "expected redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS".to_owned();
+    if !url.starts_with("redis://") && !url.starts_with("rediss://") {
+        return Err(form());
+    }
+    // Its words name the part that is wrong.
+    url.into_connection_info().map(|_| ()).map_err(|error| format!("{}; {error}", form()))
 }
 
 fn camera(table: CameraTable) -> Result<Camera, (String, String)> {
@@ -177,6 +202,7 @@ fn camera(table: CameraTable) -> Result<Camera, (String, String)> {
             settings: table.settings,
             decode: table.decode,
             priority: table.priority,
+            redis_prefix: table.redis_prefix,
         }),
         Err(error) => Err((table.id, error.to_string())),
     }

@@ -63,6 +63,7 @@ pub fn in_force(running: &Config, wanted: Config) -> Config {
         store: _,
         analyze: _,
         events,
+        redis,
         deploy,
         subscriptions,
         alerts,
@@ -75,6 +76,7 @@ pub fn in_force(running: &Config, wanted: Config) -> Config {
         session_processes: SessionProcesses { log_rotation, ..session_processes },
         resource_limits,
         events,
+        redis,
         deploy,
         subscriptions,
         alerts,
@@ -94,6 +96,7 @@ fn as_json(config: &Config) -> Value {
         logs,
         store,
         events,
+        redis,
         deploy,
         analyze,
         subscriptions,
@@ -109,6 +112,7 @@ fn as_json(config: &Config) -> Value {
         "logs": logs,
         "store": store,
         "events": events,
+        "redis": redis,
         "deploy": deploy,
         "analyze": analyze,
         "subscriptions": subscriptions,
@@ -190,6 +194,9 @@ fn differing_keys(old: &Camera, new: &Camera) -> Vec<String> {
     if old.priority != new.priority {
         keys.push("priority".into());
     }
+    if old.redis_prefix != new.redis_prefix {
+        keys.push("redis_prefix".into());
+    }
     keys
 }
 
@@ -268,7 +275,7 @@ mod tests {
              [session_processes.log_rotation]\nbackup_count = 1\n\
              [resource_limits]\ncall_cpu_ms = 500\ncpu_percent = 100\n\
              [inference]\nthreads = 3\n[models]\ndirectory = \"m\"\n[logs]\ndirectory = \"l\"\n\
-             [store]\ndirectory = \"d\"\n[events]\nkeep_mb = 5\n\
+             [store]\ndirectory = \"d\"\n[events]\nkeep_mb = 5\n[redis]\nurl = \"redis://h\"\n\
              [analyze]\nworkers = 2\n[subscriptions]\ngrace_s = 1\n[alerts]\nno_results_s = 1\n",
         );
         let changes = sections(&Config::default(), &new);
@@ -277,6 +284,7 @@ mod tests {
             [
                 "alerts.no_results_s",
                 "events.keep_mb",
+                "redis",
                 "server.origins",
                 "server.requests_per_second",
                 "session_processes.max_concurrent_sessions",
@@ -323,6 +331,7 @@ mod tests {
             settings: score.map(|score| ("score".to_owned(), Value::from(score))).into_iter().collect(),
             decode: Default::default(),
             priority: Default::default(),
+            redis_prefix: None,
         })
     }
 

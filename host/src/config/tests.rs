@@ -63,7 +63,7 @@ fn the_schema_and_the_types_have_the_same_keys() {
         logs: Logs::default(),
         store: Store::default(),
         events: Events::default(),
-        redis: Some(Redis { url: "redis://localhost".into() }),
+        redis: Some(serde_json::from_value(json!({"url": "redis://localhost"})).unwrap()),
         subscriptions: Subscriptions::default(),
         deploy: Deploy::default(),
         analyze: Analyze {
@@ -81,6 +81,7 @@ fn the_schema_and_the_types_have_the_same_keys() {
             settings: Map::new(),
             decode: Decode::Key,
             priority: Priority::Low,
+            redis_prefix: Some("app:".into()),
         }],
     };
     let (mut ours, mut schemas) = (BTreeSet::new(), BTreeSet::new());
@@ -119,7 +120,7 @@ fn the_shipped_config_says_the_defaults_and_names_every_key() {
     assert_eq!(parsed(""), Config::default());
     let mut keys = BTreeSet::new();
     schema_keys(&serde_json::from_str(SCHEMA).unwrap(), "", &mut keys);
-    for key in keys.iter().filter(|key| !key.starts_with(".redis")) {
+    for key in &keys {
         let name = key.rsplit('.').next().unwrap();
         let named = |line: &str| {
             let line = line.trim_start_matches(['#', ' ', '[']);
@@ -134,9 +135,10 @@ fn the_shipped_config_says_the_defaults_and_names_every_key() {
 fn the_example_camera_of_the_shipped_config_is_valid_once_it_is_uncommented() {
     let (_, example) = SHIPPED.split_once("# [[cameras]]").unwrap();
     let lines: Vec<&str> = example.lines().map(|line| line.trim_start_matches("# ")).collect();
-    // Pace and repeat are for files, as their comments say.
+    // Pace and repeat are for files, and the prefix needs a Redis, as their comments say.
+    let not_alone = ["pace", "repeat", "redis_prefix"];
     let lines: Vec<&str> =
-        lines.into_iter().filter(|line| !line.starts_with("pace") && !line.starts_with("repeat")).collect();
+        lines.into_iter().filter(|line| !not_alone.iter().any(|key| line.starts_with(key))).collect();
     let config = parsed(&format!("[[cameras]]\n{}", lines.join("\n")));
     assert_eq!(config.cameras[0].id, "cam-001");
     assert_eq!(config.cameras[0].settings, *json!({"score": 0.4}).as_object().unwrap());
@@ -145,4 +147,34 @@ fn the_example_camera_of_the_shipped_config_is_valid_once_it_is_uncommented() {
 #[test]
 fn the_demo_config_is_valid() {
     assert_eq!(parsed(DEMO).cameras.len(), 1);
+}
+
+#[test]
+fn a_redis_is_an_address_and_nothing_else_is_needed() {
+    let redis = |text: &str| parsed(text).redis.unwrap();
+    let all = redis("[redis]\nurl = \"rediss://u:hunter2@h:7/3\"\n");
+    let (prefix, length, crops) = (all.prefix.as_str(), all.stream_length, all.crops);
+    assert_eq!((prefix, length, crops, all.publish), ("ocelli:", 10_000, true, false));
+    assert!(!format!("{all:?}").contains("hunter2"));
+    for url in ["http://h", "redis://", "redis://h:x", "redis://u:hunter2@h/one", "unix:///redis.sock"] {
+        let text = format!("[redis]\nurl = {url:?}\n");
+        let error = Config::from_text(Path::new("test.toml"), &text, &[]).unwrap_err().to_string();
+        assert!(error.contains("redis.url: expected redis://"), "{url}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn a_pipeline_is_granted_keys_of_redis_that_are_not_the_hosts() {
+    let config = |redis: &str, prefix: &str| {
+        let camera = "[[cameras]]\nid = \"a\"\nsource = \"file:a.mp4\"\npipeline = \"p\"\nredis_prefix = ";
+        let text = format!("{redis}{camera}{prefix:?}\n");
+        Config::from_text(Path::new("test.toml"), &text, &[]).map_err(|error| error.to_string())
+    };
+    let redis = "[redis]\nurl = \"redis://h\"\n";
+    assert_eq!(config(redis, "app:").unwrap().cameras[0].redis_prefix.as_deref(), Some("app:"));
+    assert!(config("", "app:").unwrap_err().contains("there is no [redis]"));
+    for shared in ["ocelli:", "ocelli:events:", "o"] {
+        assert!(config(redis, shared).unwrap_err().contains("keys in common"), "{shared}");
+    }
 }

@@ -340,6 +340,7 @@ pub(super) fn placed(camera: &Camera, deployment: Deployment, settings: Map<Stri
         settings,
         decode: camera.decode,
         priority: camera.priority,
+        redis_prefix: camera.redis_prefix.clone(),
     }
 }
 

@@ -231,6 +231,7 @@ impl Deployer {
             settings: settings.clone(),
             decode: Default::default(),
             priority: Default::default(),
+            redis_prefix: None,
         };
         let (reports, told) = mpsc::channel(REPORTS);
         let over = sessions.start(spec, Some(Trial { fallback: None, reports }))?;

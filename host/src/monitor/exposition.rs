@@ -7,6 +7,7 @@ mod analysis;
 mod deployments;
 mod inference;
 mod journal;
+mod redis;
 
 use std::fmt;
 
@@ -69,6 +70,8 @@ pub(super) struct Exposition {
     pub(super) inference: Inference,
     pub(super) session_limit: u64,
     pub(super) hub: Counts,
+    /// None where no events go there.
+    pub(super) redis: Option<crate::redis::Figures>,
     pub(super) lost_lines: u64,
     pub(super) rooms: Vec<Room>,
     pub(super) disk_alert: bool,
@@ -95,6 +98,7 @@ impl Collector for Exposition {
         self.analysis(&mut out)?;
         self.deployments(&mut out)?;
         self.journal(&mut out)?;
+        self.redis(&mut out)?;
         self.lives(&mut out)?;
         self.frames(&mut out)?;
         self.workers(&mut out)

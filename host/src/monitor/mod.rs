@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::deploy::Deployer;
 use crate::event::{ALERT, Event, Hub, unix_ns};
 use crate::inference::{Inference, Status};
+use crate::redis::Redis;
 use crate::session::{Observation, Sessions};
 use alerts::{Alert, AlertChange, Alerts, Memory, Reading, Room};
 use exposition::{Exposition, Program, Session};
@@ -50,6 +51,7 @@ struct Shared {
     deployer: Deployer,
     inference: Inference,
     hub: Hub,
+    redis: Redis,
     lost_lines: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The folders that the host writes to.
     folders: [(&'static str, PathBuf); 2],
@@ -80,6 +82,7 @@ impl Monitor {
         deployer: Deployer,
         inference: Inference,
         hub: Hub,
+        redis: Redis,
         lost_lines: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
         let config = deployer.watch_config();
@@ -91,6 +94,7 @@ impl Monitor {
             deployer,
             inference,
             hub,
+            redis,
             lost_lines: Box::new(lost_lines),
             rooms: Mutex::new(rooms(&folders)),
             folders,
@@ -216,6 +220,7 @@ impl Shared {
             inference: exposition::Inference { status, fallbacks: fallbacks(&self.inference.loaded()) },
             session_limit: self.config.borrow().session_processes.max_concurrent_sessions as u64,
             hub: self.hub.counts(),
+            redis: self.redis.figures(),
             lost_lines: (self.lost_lines)(),
             rooms: lock(&self.rooms).clone(),
             disk_alert,

@@ -2,6 +2,7 @@
 //! its control group, and what it is told to do.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use ocelli_protocol::worker::{Decode, Mode, Start, ToWorker};
 use serde_json::{Map, Value};
@@ -11,6 +12,7 @@ use super::health::Health;
 use super::worker::{Outbox, Worker};
 use super::{Environment, Limits};
 use crate::inference::{Attachment, Terms};
+use crate::redis::keyvalue;
 
 /// What a worker is started with.
 pub(crate) struct Launch<'a> {
@@ -26,6 +28,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) limits: Limits,
     /// Whether it stands by.
     pub(crate) standby: bool,
+    /// What the keys of Redis begin with that it may use.
+    pub(crate) redis_prefix: Option<&'a str>,
     /// What the session's store holds, encoded; none for single pictures.
     pub(crate) kept: Option<Vec<u8>>,
 }
@@ -33,9 +37,17 @@ pub(crate) struct Launch<'a> {
 impl Environment {
     /// Starts a worker and tells it what to run. Its place at the inference process has to live as long as it does.
     pub(crate) async fn launch(&self, launch: Launch<'_>) -> anyhow::Result<(Worker, Outbox, Attachment)> {
-        let Launch { name, component, settings, mode, decode, terms, limits, standby, kept } = launch;
+        let Launch { name, component, settings, mode, decode, terms, limits, standby, redis_prefix, kept } =
+            launch;
         let attachment = self.inference.attach(name, terms).await?;
-        let (mut worker, mut outbox) = Worker::start(&self.programs, name, &attachment, component)?;
+        let granted = match redis_prefix {
+            Some(prefix) => {
+                let host_call = Duration::from_millis(u64::from(limits.worker.host_call_ms));
+                self.redis.grant(name, prefix, host_call)?
+            }
+            None => keyvalue::nobody()?,
+        };
+        let (mut worker, mut outbox) = Worker::start(&self.programs, name, &attachment, component, granted)?;
         if let Some(groups) = &self.groups {
             let group = GroupLimits { memory: limits.worker.memory, cpu_percent: limits.cpu_percent };
             if let Err(error) = worker.enter_group(groups.clone(), group).await {
@@ -50,6 +62,7 @@ impl Environment {
             limits: limits.worker,
             heartbeat_ms: u32::try_from(Health::interval(limits.health).as_millis()).unwrap_or(u32::MAX),
             standby,
+            granted: redis_prefix.is_some(),
         };
         outbox.send(&ToWorker::Start(start), &[]).await?;
         if let Some(kept) = kept {

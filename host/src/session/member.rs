@@ -85,6 +85,7 @@ impl Member {
             terms: limits.service(spec.priority, live),
             limits,
             standby,
+            redis_prefix: spec.redis_prefix.as_deref(),
             kept: Some(kept),
         };
         let (worker, outbox, attachment) = environment.launch(launch).await?;

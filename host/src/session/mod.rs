@@ -55,6 +55,7 @@ use crate::config::{Config, Sandbox};
 use crate::event::{Hub, State};
 use crate::inference::{Inference, Share, Terms};
 use crate::journal::Journal;
+use crate::redis::Redis;
 use crate::source::Sources;
 use change::{Swap, Trial};
 use latency::Latencies;
@@ -146,6 +147,8 @@ pub struct Spec {
     pub decode: Decode,
     /// Its share of the inference process.
     pub priority: Priority,
+    /// What the keys of Redis begin with that its pipeline may use; none: it may use none.
+    pub redis_prefix: Option<String>,
 }
 
 /// A session as `GET /v1/sessions` shows it.
@@ -265,6 +268,7 @@ pub(crate) struct Environment {
     pub(crate) inference: Inference,
     pub(crate) hub: Hub,
     pub(crate) journal: Journal,
+    pub(crate) redis: Redis,
     pub(crate) groups: Option<ControlGroups>,
     /// Those of the config in force.
     limits: Mutex<Limits>,
@@ -511,11 +515,12 @@ impl Sessions {
         inference: Inference,
         hub: Hub,
         journal: Journal,
+        redis: Redis,
         groups: Option<ControlGroups>,
         config: &Config,
     ) -> Self {
         let limits = Mutex::new(Limits::new(config));
-        let environment = Environment { programs, sources, inference, hub, journal, groups, limits };
+        let environment = Environment { programs, sources, inference, hub, journal, redis, groups, limits };
         Self { environment: Arc::new(environment), entries: Arc::default() }
     }
 
@@ -524,9 +529,11 @@ impl Sessions {
         Arc::clone(&self.environment)
     }
 
-    /// Takes limits over from another config: those on workers for workers that start from now on, all others at once.
+    /// Takes limits and Redis over from another config: limits on workers for workers that start from now on, all else at
+    /// once.
     pub fn follow(&self, config: &Config) {
         *self.environment.limits.lock().unwrap_or_else(PoisonError::into_inner) = Limits::new(config);
+        self.environment.redis.follow(config.redis.as_ref());
     }
 
     /// Makes a session and starts it. What it returns closes when the session is over. `trial`: whether what it runs lasts is

@@ -42,12 +42,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker for a session. `component` is the compiled component.
+    /// Starts a worker for a session. `component` is the compiled component, `granted` its
+    /// end of the socket for keys of Redis.
     pub(super) fn start(
         programs: &Programs,
         session: &str,
         attachment: &Attachment,
         component: &OwnedFd,
+        granted: OwnedFd,
     ) -> anyhow::Result<(Self, Outbox)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().context("making the worker's socket")?;
         ours.set_nonblocking(true)?;
@@ -57,6 +59,7 @@ impl Worker {
             mapping(attachment.socket.try_clone()?, descriptor::INFERENCE),
             mapping(attachment.memory.try_clone()?, descriptor::TENSORS),
             mapping(component.try_clone()?, descriptor::COMPONENT),
+            mapping(granted, descriptor::GRANTED),
         ];
         let mut command = Command::new(&programs.worker);
         command

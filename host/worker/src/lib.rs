@@ -24,6 +24,7 @@ pub mod arena;
 #[cfg(any(feature = "compile", test))]
 pub mod check;
 pub mod engine;
+pub mod granted;
 pub mod guest;
 pub mod heartbeat;
 pub mod host_link;

@@ -27,6 +27,7 @@ use wasmtime::component::Component;
 
 use crate::arena::Arena;
 use crate::engine;
+use crate::granted::Granted;
 use crate::guest::instance::{CallError, Factory, Instance};
 use crate::guest::state::Surroundings;
 use crate::heartbeat::Heartbeat;
@@ -45,6 +46,8 @@ pub struct Inherited {
     pub tensors: OwnedFd,
     /// The compiled component. It is mapped through its entry under `/proc/self/fd`, so it has to stay open until then.
     pub component: OwnedFd,
+    /// Stream socket for the keys of Redis that the session was granted.
+    pub granted: OwnedFd,
 }
 
 /// A failure that ends the worker, with the part of it that failed.
@@ -68,7 +71,7 @@ fn at<E: std::fmt::Debug>(stage: Stage) -> impl Fn(E) -> Fatal {
 /// Serves one session until the host closes the connection. An error has been told to the host before it is returned.
 /// `confinement` is what the process has found to be in force.
 pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()> {
-    let Inherited { host, inference, tensors, component } = inherited;
+    let Inherited { host, inference, tensors, component, granted } = inherited;
     let mut reader =
         Reader::new(UnixStream::from(host.try_clone().context("cloning the socket to the host")?));
     let host = HostLink::new(host);
@@ -84,7 +87,9 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
     let served = Heartbeat::start(host.clone(), Arc::clone(&tally), interval)
         .map_err(at(Stage::Setup))
         .and_then(|_beats_until_the_end| {
-            let described = prepare(&host, &tally, inference, tensors, component, &start, &confinement)?;
+            let granted = Granted::new(start.granted.then_some(granted), &start.limits, !start.standby);
+            let surroundings = surroundings(&host, &tally, inference, tensors, granted, &start)?;
+            let described = prepare(&host, surroundings, component, &start, &confinement)?;
             match start.mode {
                 Mode::Stream(pacing) => stream::serve(reader, described, start, pacing, &host, &tally),
                 Mode::Analyze => {
@@ -112,22 +117,30 @@ struct Described {
     fields: Map<String, Value>,
 }
 
-/// Limits the process, closes its last door, and gets the pipeline to where it can be initialised.
-fn prepare(
+/// Limits the process, and sets up what instances use.
+fn surroundings(
     host: &HostLink,
     tally: &Arc<Tally>,
     inference: OwnedFd,
     tensors: OwnedFd,
+    granted: Granted,
+    start: &Start,
+) -> Result<Surroundings, Fatal> {
+    limit::memory(start.limits.memory).map_err(at(Stage::Setup))?;
+    limit::open_files(start.limits.open_files).map_err(at(Stage::Setup))?;
+    let arena = Arena::new(SharedMemory::map(tensors).map_err(at(Stage::Setup))?);
+    Ok(Surroundings::new(host.clone(), arena, inference, granted, start.limits, Arc::clone(tally)))
+}
+
+/// Closes the process's last door, and gets the pipeline to where it can be initialised.
+fn prepare(
+    host: &HostLink,
+    surroundings: Surroundings,
     component: OwnedFd,
     start: &Start,
     confinement: &Confinement,
 ) -> Result<Described, Fatal> {
-    limit::memory(start.limits.memory).map_err(at(Stage::Setup))?;
-    limit::open_files(start.limits.open_files).map_err(at(Stage::Setup))?;
-    let arena = Arena::new(SharedMemory::map(tensors).map_err(at(Stage::Setup))?);
     let fields: Map<String, Value> = serde_json::from_str(&start.settings).map_err(at(Stage::Setup))?;
-    let surroundings = Surroundings::new(host.clone(), arena, inference, start.limits, Arc::clone(tally));
-
     let engine = engine::engine().map_err(at(Stage::Load))?;
     let component = load(&engine, component).map_err(at(Stage::Load))?;
     seal(confinement).map_err(at(Stage::Setup))?;
@@ -185,6 +198,7 @@ pub unsafe fn inherit() -> Inherited {
             inference: inherited(descriptor::INFERENCE),
             tensors: inherited(descriptor::TENSORS),
             component: inherited(descriptor::COMPONENT),
+            granted: inherited(descriptor::GRANTED),
         }
     }
 }

@@ -112,6 +112,7 @@ impl Site {
             settings: Map::new(),
             decode: Default::default(),
             priority: Default::default(),
+            redis_prefix: None,
         };
         let ground = Fake {
             spec: Mutex::new(Some(Arc::new(spec))),

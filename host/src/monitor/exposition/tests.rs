@@ -121,6 +121,7 @@ fn exposition(sessions: &[&str]) -> Exposition {
         },
         session_limit: 20,
         hub: Counts { subscribers: 3, missed: 44, fell_behind: 5, closed: 1 },
+        redis: Some(crate::redis::Figures { up: true, behind: 7, written: 90, errors: 2, gaps: 1 }),
         lost_lines: 9,
         rooms: vec![Room { folder: "logs", free: 1 << 30, size: 4 << 30 }],
         disk_alert: false,

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 /// Whether the host started this process, whatever the session's name: the name is the one argument.
 #[allow(unsafe_code)]
 fn was_given_descriptors() -> bool {
-    (descriptor::HOST..=descriptor::COMPONENT).all(|number| {
+    (descriptor::HOST..=descriptor::GRANTED).all(|number| {
         // SAFETY: the descriptor is only asked for its flags; one that is not open is an error.
         rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok()
     })
@@ -39,7 +39,7 @@ fn was_given_descriptors() -> bool {
 fn serve() -> anyhow::Result<ExitCode> {
     // SAFETY: the host starts this program with these descriptors, and nothing has touched them yet.
     let inherited = unsafe {
-        enter(descriptor::COMPONENT)?;
+        enter(descriptor::GRANTED)?;
         inherit()
     };
     let confinement = confine(&Profile::worker(Some(inherited.component.as_fd())));

@@ -16,6 +16,7 @@ use super::limits::Exceeded;
 use super::output::{self, MAX_BYTES, MAX_SNAPSHOT};
 use super::state::{MAX_HANDLES, State, Surroundings};
 use super::versions::{Linked, Pipeline};
+use crate::granted::Granted;
 use crate::host_link::cut;
 use crate::kept::SharedKept;
 use crate::video::Frame;
@@ -60,6 +61,11 @@ impl Factory {
     /// What the session keeps, for whoever answers for it to the host.
     pub fn kept(&self) -> &SharedKept {
         &self.surroundings.kept
+    }
+
+    /// What the session was granted of Redis.
+    pub fn granted(&self) -> &Granted {
+        &self.surroundings.granted
     }
 
     /// A new instance, with nothing of those before it: what they put into the session's store and the host was not told is

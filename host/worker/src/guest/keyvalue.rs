@@ -1,5 +1,8 @@
-//! `wasi:keyvalue`: the session's store, for components of every version of the contract.
+//! `wasi:keyvalue`: the session's store, and one bucket with the keys of Redis that the operator has granted it, for components
+//! of every version of the contract.
 
+use ocelli_protocol::clock::monotonic_ns;
+use ocelli_protocol::granted::{self, Answer as Granted, Operation};
 use wasmtime::component::{HasSelf, Linker, Resource};
 
 use self::bindings::wasi::keyvalue::{atomics, batch, store};
@@ -36,9 +39,14 @@ pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 
 /// A component's handle to a bucket.
 #[derive(Debug, Clone)]
-pub struct Bucket(String);
+pub enum Bucket {
+    /// Of the session's store.
+    Kept(String),
+    /// The keys of Redis that the session was granted.
+    Granted,
+}
 
-/// A component's handle to a value as it was when the handle was made.
+/// A component's handle to a value of the session's store as it was when the handle was made.
 #[derive(Debug, Clone)]
 pub struct Cas {
     bucket: String,
@@ -59,26 +67,52 @@ impl From<KeptError> for store::Error {
 type Answer<T, E = store::Error> = wasmtime::Result<Result<T, E>>;
 
 impl State {
-    fn bucket(&self, handle: &Resource<Bucket>) -> wasmtime::Result<String> {
-        self.kept.lock().set_used();
-        Ok(self.table.get(handle)?.0.clone())
+    fn bucket(&self, handle: &Resource<Bucket>) -> wasmtime::Result<Bucket> {
+        let bucket = self.table.get(handle)?.clone();
+        if let Bucket::Kept(_) = bucket {
+            self.kept.lock().set_used();
+        }
+        Ok(bucket)
     }
 
     fn cas(&mut self, bucket: String, key: String) -> wasmtime::Result<Resource<Cas>> {
         let seen = self.kept.lock().seen(&bucket, &key);
         Ok(self.table.push(Cas { bucket, key, seen })?)
     }
+
+    /// Has the host do something in Redis, and takes from its answer what is expected of it.
+    fn redis<T>(
+        &self,
+        operation: Operation,
+        expected: impl FnOnce(Granted) -> Option<T>,
+    ) -> Result<T, store::Error> {
+        let left = self.deadline.clock_left(monotonic_ns());
+        let answer = self.granted.ask(operation, left).map_err(store::Error::Other)?;
+        expected(answer).ok_or_else(|| store::Error::Other("the host's answer is to another question".into()))
+    }
+}
+
+/// What [`Operation::Set`] and [`Operation::Delete`] are answered.
+fn done(answer: Granted) -> Option<()> {
+    matches!(answer, Granted::Done).then_some(())
 }
 
 impl store::Host for State {
     fn open(&mut self, identifier: String) -> Answer<Resource<Bucket>> {
+        if identifier == granted::BUCKET {
+            return Ok(if self.granted.is_some() {
+                Ok(self.table.push(Bucket::Granted)?)
+            } else {
+                Err(store::Error::NoSuchStore)
+            });
+        }
         let opened = {
             let mut kept = self.kept.lock();
             kept.set_used();
             kept.open(&identifier)
         };
         match opened {
-            Ok(()) => Ok(Ok(self.table.push(Bucket(identifier))?)),
+            Ok(()) => Ok(Ok(self.table.push(Bucket::Kept(identifier))?)),
             Err(error) => Ok(Err(error.into())),
         }
     }
@@ -86,29 +120,50 @@ impl store::Host for State {
 
 impl store::HostBucket for State {
     fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Option<Vec<u8>>> {
-        let bucket = self.bucket(&bucket)?;
-        Ok(Ok(self.kept.lock().get(&bucket, &key).map(<[u8]>::to_vec)))
+        Ok(match self.bucket(&bucket)? {
+            Bucket::Kept(bucket) => Ok(self.kept.lock().get(&bucket, &key).map(<[u8]>::to_vec)),
+            Bucket::Granted => self.redis(Operation::Get(vec![key]), |answer| match answer {
+                Granted::Values(mut values) if values.len() == 1 => values.pop(),
+                _ => None,
+            }),
+        })
     }
 
     fn set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Answer<()> {
-        let bucket = self.bucket(&bucket)?;
-        Ok(self.kept.lock().set(&bucket, &key, value).map_err(Into::into))
+        Ok(match self.bucket(&bucket)? {
+            Bucket::Kept(bucket) => self.kept.lock().set(&bucket, &key, value).map_err(Into::into),
+            Bucket::Granted => self.redis(Operation::Set(vec![(key, value)]), done),
+        })
     }
 
     fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<()> {
-        let bucket = self.bucket(&bucket)?;
-        Ok(self.kept.lock().delete(&bucket, &key).map_err(Into::into))
+        Ok(match self.bucket(&bucket)? {
+            Bucket::Kept(bucket) => self.kept.lock().delete(&bucket, &key).map_err(Into::into),
+            Bucket::Granted => self.redis(Operation::Delete(vec![key]), done),
+        })
     }
 
     fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<bool> {
-        let bucket = self.bucket(&bucket)?;
-        Ok(Ok(self.kept.lock().get(&bucket, &key).is_some()))
+        Ok(match self.bucket(&bucket)? {
+            Bucket::Kept(bucket) => Ok(self.kept.lock().get(&bucket, &key).is_some()),
+            Bucket::Granted => self.redis(Operation::Exists(key), |answer| match answer {
+                Granted::Exists(exists) => Some(exists),
+                _ => None,
+            }),
+        })
     }
 
     fn list_keys(&mut self, bucket: Resource<Bucket>, cursor: Option<String>) -> Answer<store::KeyResponse> {
-        let bucket = self.bucket(&bucket)?;
-        let (keys, cursor) = self.kept.lock().list(&bucket, cursor.as_deref());
-        Ok(Ok(store::KeyResponse { keys, cursor }))
+        Ok(match self.bucket(&bucket)? {
+            Bucket::Kept(bucket) => {
+                let (keys, cursor) = self.kept.lock().list(&bucket, cursor.as_deref());
+                Ok(store::KeyResponse { keys, cursor })
+            }
+            Bucket::Granted => self.redis(Operation::List(cursor), |answer| match answer {
+                Granted::Keys { keys, cursor } => Some(store::KeyResponse { keys, cursor }),
+                _ => None,
+            }),
+        })
     }
 
     fn drop(&mut self, bucket: Resource<Bucket>) -> wasmtime::Result<()> {
@@ -119,7 +174,15 @@ impl store::HostBucket for State {
 
 impl atomics::Host for State {
     fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: i64) -> Answer<i64> {
-        let bucket = self.bucket(&bucket)?;
+        let bucket = match self.bucket(&bucket)? {
+            Bucket::Kept(bucket) => bucket,
+            Bucket::Granted => {
+                return Ok(self.redis(Operation::Increment { key, delta }, |answer| match answer {
+                    Granted::Number(number) => Some(number),
+                    _ => None,
+                }));
+            }
+        };
         let mut kept = self.kept.lock();
         let number = match kept.get(&bucket, &key) {
             None => Ok(0),
@@ -153,8 +216,13 @@ impl atomics::Host for State {
 
 impl atomics::HostCas for State {
     fn new(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Resource<Cas>> {
-        let bucket = self.bucket(&bucket)?;
-        Ok(Ok(self.cas(bucket, key)?))
+        match self.bucket(&bucket)? {
+            Bucket::Kept(bucket) => Ok(Ok(self.cas(bucket, key)?)),
+            Bucket::Granted => Ok(Err(store::Error::Other(
+                "the bucket of Redis has no compare-and-swap: use increment, or one writer for each key"
+                    .into(),
+            ))),
+        }
     }
 
     /// The handle holds no value, only which one it saw: thousands of handles to large values would fill the process.
@@ -180,7 +248,17 @@ impl batch::Host for State {
         bucket: Resource<Bucket>,
         keys: Vec<String>,
     ) -> Answer<Vec<Option<(String, Vec<u8>)>>> {
-        let bucket = self.bucket(&bucket)?;
+        let bucket = match self.bucket(&bucket)? {
+            Bucket::Kept(bucket) => bucket,
+            Bucket::Granted => {
+                return Ok(self.redis(Operation::Get(keys.clone()), |answer| match answer {
+                    Granted::Values(values) if values.len() == keys.len() => {
+                        Some(keys.into_iter().zip(values).map(|(key, value)| Some((key, value?))).collect())
+                    }
+                    _ => None,
+                }));
+            }
+        };
         let kept = self.kept.lock();
         // A key may be asked for again and again.
         let bytes: usize = keys
@@ -201,14 +279,20 @@ impl batch::Host for State {
     }
 
     fn set_many(&mut self, bucket: Resource<Bucket>, key_values: Vec<(String, Vec<u8>)>) -> Answer<()> {
-        let bucket = self.bucket(&bucket)?;
+        let bucket = match self.bucket(&bucket)? {
+            Bucket::Kept(bucket) => bucket,
+            Bucket::Granted => return Ok(self.redis(Operation::Set(key_values), done)),
+        };
         let mut kept = self.kept.lock();
         let mut values = key_values.into_iter();
         Ok(values.try_for_each(|(key, value)| kept.set(&bucket, &key, value)).map_err(Into::into))
     }
 
     fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<()> {
-        let bucket = self.bucket(&bucket)?;
+        let bucket = match self.bucket(&bucket)? {
+            Bucket::Kept(bucket) => bucket,
+            Bucket::Granted => return Ok(self.redis(Operation::Delete(keys), done)),
+        };
         let mut kept = self.kept.lock();
         Ok(keys.iter().try_for_each(|key| kept.delete(&bucket, key)).map_err(Into::into))
     }
@@ -305,6 +389,43 @@ mod tests {
         assert!(text(state.get_many(b(), twice)).contains("at most 1048576"));
         let over = vec![("x".into(), vec![0; 600 << 10])];
         assert!(text(state.set_many(b(), over)).contains("at most 1048576"));
+    }
+
+    #[test]
+    fn the_bucket_of_redis_is_there_where_it_was_granted_and_nowhere_else() {
+        let (mut state, _) = opened();
+        assert!(matches!(state.open("redis".into()).unwrap(), Err(store::Error::NoSuchStore)));
+        state.granted = crate::granted::tests::granted(true);
+        let bucket = state.open("redis".into()).unwrap().unwrap().rep();
+        let b = || Resource::new_borrow(bucket);
+        state.set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
+        assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), Some(b"one".to_vec()));
+        assert!(state.exists(b(), "k".into()).unwrap().unwrap());
+        assert_eq!(state.list_keys(b(), None).unwrap().unwrap().keys, ["k"]);
+        assert_eq!(state.increment(b(), "n".into(), 5).unwrap().unwrap(), 5);
+        state.set_many(b(), vec![("l".into(), vec![2])]).unwrap().unwrap();
+        let keys = || ["k", "l", "none"].map(str::to_owned).to_vec();
+        let values = [Some(("k".to_owned(), b"one".to_vec())), Some(("l".to_owned(), vec![2])), None];
+        assert_eq!(state.get_many(b(), keys()).unwrap().unwrap(), values);
+        state.delete_many(b(), keys()).unwrap().unwrap();
+        assert!(!state.exists(b(), "l".into()).unwrap().unwrap());
+        assert!(text(atomics::HostCas::new(&mut state, b(), "k".into())).contains("compare-and-swap"));
+        assert!(text(state.set(b(), "k".repeat(257), vec![])).contains("at most 256"));
+        assert!(text(state.set(b(), "k".into(), vec![0; (1 << 20) + 1])).contains("at most 1048576"));
+        assert!(state.kept.lock().take_changes().is_empty(), "the session's own store is another");
+    }
+
+    #[test]
+    fn a_version_that_is_not_heard_changes_nothing_in_redis() {
+        let (mut state, _) = opened();
+        state.granted = crate::granted::tests::granted(false);
+        let bucket = state.open("redis".into()).unwrap().unwrap().rep();
+        let b = || Resource::new_borrow(bucket);
+        state.set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
+        assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), None);
+        state.granted.set_heard();
+        state.set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
+        assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), Some(b"one".to_vec()));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::state::Surroundings;
 use super::state::tests::limits;
 use crate::alone::alone;
 use crate::arena::Arena;
+use crate::granted::Granted;
 use crate::heartbeat::Heartbeat;
 use crate::host_link::HostLink;
 use crate::tally::Tally;
@@ -52,7 +53,14 @@ fn instantiate_after(
     let (socket, _) = packet_pair().unwrap();
     let arena = Arena::new(SharedMemory::create(64 << 10).unwrap());
     let tally = Arc::new(Tally::default());
-    let surroundings = Surroundings::new(HostLink::over(ours), arena, socket, limits, Arc::clone(&tally));
+    let surroundings = Surroundings::new(
+        HostLink::over(ours),
+        arena,
+        socket,
+        Granted::default(),
+        limits,
+        Arc::clone(&tally),
+    );
     let factory = Factory::new(&engine, &component, surroundings);
     Some(match factory.and_then(|factory| factory.instance(serde_json::Map::new())) {
         Ok(instance) => Ok(Running { instance, tally, host }),

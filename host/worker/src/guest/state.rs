@@ -18,6 +18,7 @@ use super::log::GuestLog;
 use super::output::MAX_BYTES;
 use super::support::Console;
 use crate::arena::Arena;
+use crate::granted::Granted;
 use crate::host_link::HostLink;
 use crate::inference::Client;
 use crate::kept::SharedKept;
@@ -49,6 +50,8 @@ pub struct Surroundings {
     pub inference: Arc<Mutex<Client>>,
     /// What the session keeps.
     pub kept: SharedKept,
+    /// What it was granted of Redis.
+    pub granted: Granted,
     /// What a component may use.
     pub limits: WorkerLimits,
     /// Where what it ran into is counted.
@@ -61,6 +64,7 @@ impl Surroundings {
         host: HostLink,
         arena: Arc<Arena>,
         socket: OwnedFd,
+        granted: Granted,
         limits: WorkerLimits,
         tally: Arc<Tally>,
     ) -> Self {
@@ -72,6 +76,7 @@ impl Surroundings {
             arena,
             inference: Arc::new(Mutex::new(inference)),
             kept: SharedKept::new(&limits),
+            granted,
             limits,
             tally,
         }
@@ -94,6 +99,8 @@ pub struct State {
     pub resampler: Resampler,
     /// What the session keeps.
     pub kept: SharedKept,
+    /// What it was granted of Redis.
+    pub granted: Granted,
     /// The pipeline's settings.
     pub settings: Map<String, Value>,
     /// The component's standard error: a panic's message goes there.
@@ -121,7 +128,7 @@ pub struct State {
 impl State {
     /// The state of a new instance with these settings.
     pub fn new(surroundings: Surroundings, settings: Map<String, Value>) -> Self {
-        let Surroundings { log, arena, inference, kept, limits, tally } = surroundings;
+        let Surroundings { log, arena, inference, kept, granted, limits, tally } = surroundings;
         let stderr = Console::new(log.clone(), Level::Warn, "stderr");
         let wasi = WasiCtx::builder()
             .stdout(Console::new(log.clone(), Level::Info, "stdout"))
@@ -143,6 +150,7 @@ impl State {
             inference,
             resampler: Resampler::new(),
             kept,
+            granted,
             settings,
             stderr,
             log,

@@ -28,6 +28,7 @@ use super::versions::newest::wasi::nn::inference::HostGraphExecutionContext as _
 use super::versions::newest::wasi::nn::tensor::{HostTensor as _, TensorType};
 use super::versions::newest::{frames as wit_frames, results as wit};
 use crate::arena::Arena;
+use crate::granted::Granted;
 use crate::host_link::HostLink;
 use crate::inference::InferenceError;
 use crate::video::{Stream, clips};
@@ -59,7 +60,10 @@ pub(super) fn served(answer: impl Fn(&SharedMemory, FromWorker) -> ToWorker + Se
     let (host, _) = UnixStream::pair().unwrap();
     let settings = json!({"score": 0.5, "model": "double"}).as_object().unwrap().clone();
     let arena = Arena::new(memory);
-    State::new(Surroundings::new(HostLink::over(host), arena, ours, limits(), Arc::default()), settings)
+    State::new(
+        Surroundings::new(HostLink::over(host), arena, ours, Granted::default(), limits(), Arc::default()),
+        settings,
+    )
 }
 
 #[allow(unsafe_code)]

@@ -182,6 +182,7 @@ fn wall_clock_ns() -> u64 {
 mod tests {
     use super::*;
     use crate::arena::Arena;
+    use crate::granted::Granted;
     use crate::guest::components::{Guest, IDLE, RESULT, test_engine};
     use crate::guest::state::Surroundings;
     use crate::guest::state::tests::limits;
@@ -214,7 +215,14 @@ mod tests {
         let worker = std::thread::spawn(move || {
             let tally = Arc::new(Tally::default());
             let host = HostLink::over(theirs.try_clone().unwrap());
-            let surroundings = Surroundings::new(host.clone(), arena, socket, limits, Arc::clone(&tally));
+            let surroundings = Surroundings::new(
+                host.clone(),
+                arena,
+                socket,
+                Granted::default(),
+                limits,
+                Arc::clone(&tally),
+            );
             let factory = Factory::new(&engine, &component, surroundings).unwrap();
             let start = Start {
                 session: "pictures".into(),
@@ -224,6 +232,7 @@ mod tests {
                 limits,
                 heartbeat_ms: 1000,
                 standby: false,
+                granted: false,
             };
             let described = super::super::describe(factory, serde_json::Map::new(), &host);
             let analyst = described.and_then(|described| Analyst::new(described, &start, &host, &tally));

@@ -87,6 +87,7 @@ impl Pipeline {
                 }
                 Work::Speak { after } => {
                     self.speaks = true;
+                    self.factory.granted().set_heard();
                     self.through = after;
                 }
                 Work::Snapshot => {

@@ -21,6 +21,7 @@ use wasmtime::component::Component;
 use super::stream::serve;
 use super::{Fatal, describe};
 use crate::arena::Arena;
+use crate::granted::Granted;
 use crate::guest::components::{Guest, IDLE, RESULT, test_engine};
 use crate::guest::instance::Factory;
 use crate::guest::state::Surroundings;
@@ -118,14 +119,21 @@ impl Host {
             limits: limits(),
             heartbeat_ms: 1000,
             standby: setup.standby,
+            granted: false,
         };
         let worker = std::thread::spawn({
             let (component, tally, pacing) = (component.clone(), Arc::clone(&tally), setup.pacing);
             move || {
                 let host = HostLink::over(theirs.try_clone().unwrap());
                 let arena = Arena::new(SharedMemory::create(64 << 10).unwrap());
-                let surroundings =
-                    Surroundings::new(host.clone(), arena, socket, start.limits, Arc::clone(&tally));
+                let surroundings = Surroundings::new(
+                    host.clone(),
+                    arena,
+                    socket,
+                    Granted::default(),
+                    start.limits,
+                    Arc::clone(&tally),
+                );
                 let factory = Factory::new(component.engine(), &component, surroundings).unwrap();
                 let fields = serde_json::from_str(&start.settings).unwrap();
                 let described = describe(factory, fields, &host)?;

@@ -1,0 +1,277 @@
+//! The keys of Redis that an operator has granted a session: what its workers ask, over a socket that only a worker with a
+//! grant has a host at the other end of.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use ::redis::{Pipeline, RedisError, RedisResult, Value, cmd, from_redis_value};
+use anyhow::Context;
+use ocelli_protocol::granted::{Answer, Answered, Ask, MAX_BYTES, MAX_KEY, MAX_VALUE, Operation};
+use ocelli_protocol::wire;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::Redis;
+use super::link::words;
+
+/// What a pipeline is told, whatever the reason. The log has it.
+const UNREACHABLE: &str = "redis is not reachable";
+
+/// How long Redis may take over a pipeline's command, at most: it takes less than a millisecond, and a pipeline that waits
+/// processes no frame.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Keys that Redis looks at for one step of a listing. It gives about as many at most.
+const SCANNED: usize = 500;
+
+/// Steps of one listing: keys of others lie between those of the prefix, and each step costs Redis some 0.1 ms.
+const STEPS: usize = 20;
+
+/// The worker's end of a socket that nobody answers.
+pub(crate) fn nobody() -> io::Result<OwnedFd> {
+    let (_, theirs) = std::os::unix::net::UnixStream::pair()?;
+    Ok(theirs.into())
+}
+
+impl Redis {
+    /// Lets the worker that gets this end of a socket use the keys that begin with `prefix`, until it closes it. The worker
+    /// waits for `host_call` for an answer.
+    pub(crate) fn grant(&self, session: &str, prefix: &str, host_call: Duration) -> io::Result<OwnedFd> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        // The worker waits for no longer than it has time.
+        theirs.set_nonblocking(true)?;
+        ours.set_nonblocking(true)?;
+        let ours = UnixStream::from_std(ours)?;
+        // The answer has to be back before the worker gives up.
+        let patience = PATIENCE.min(host_call / 2);
+        let granted = Granted { redis: self.clone(), prefix: prefix.into(), patience };
+        let session = session.to_owned();
+        tokio::spawn(async move {
+            if let Err(error) = granted.serve(ours).await {
+                tracing::warn!(target: "ocelli::redis", session, "the worker may use Redis no more: {error:#}");
+            }
+        });
+        Ok(theirs.into())
+    }
+}
+
+/// What a session was granted.
+struct Granted {
+    redis: Redis,
+    prefix: String,
+    patience: Duration,
+}
+
+impl Granted {
+    /// Answers one question after another, until the worker is gone. One that breaks the rules is answered no more.
+    async fn serve(&self, mut worker: UnixStream) -> anyhow::Result<()> {
+        loop {
+            let mut header = [0; wire::HEADER];
+            if worker.read_exact(&mut header).await.is_err() {
+                return Ok(());
+            }
+            let (length, payload) = wire::decode_header(header)?;
+            anyhow::ensure!(payload == 0, "a question has no payload");
+            let mut message = vec![0; length];
+            if worker.read_exact(&mut message).await.is_err() {
+                return Ok(());
+            }
+            let Ask { id, heard, operation } = wire::decode(&message)?;
+            operation.check().map_err(anyhow::Error::msg)?;
+            let answer = self.answer(operation, heard).await;
+            let answered = wire::encode(&Answered { id, answer }, 0).context("an answer")?;
+            if worker.write_all(&answered).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn answer(&self, operation: Operation, heard: bool) -> Result<Answer, String> {
+        match operation {
+            Operation::Get(keys) => self.get(&keys).await,
+            Operation::Exists(key) => {
+                let exists: i64 = self.ask_one(cmd("EXISTS").arg(self.key(&key))).await?;
+                Ok(Answer::Exists(exists > 0))
+            }
+            Operation::List(cursor) => self.list(cursor).await,
+            Operation::Increment { key, delta } if heard => {
+                Ok(Answer::Number(self.ask_one(cmd("INCRBY").arg(self.key(&key)).arg(delta)).await?))
+            }
+            Operation::Increment { key, delta } => {
+                let number: Option<i64> = self.ask_one(cmd("GET").arg(self.key(&key))).await?;
+                let sum = number.unwrap_or(0).checked_add(delta);
+                sum.map(Answer::Number).ok_or_else(|| "the sum has more than 64 bits".to_owned())
+            }
+            Operation::Set(values) => {
+                let mut set = cmd("MSET");
+                values.iter().for_each(|(key, value)| {
+                    set.arg(self.key(key)).arg(&value[..]);
+                });
+                self.change(!values.is_empty() && heard, &set).await
+            }
+            Operation::Delete(keys) => {
+                let mut delete = cmd("DEL");
+                keys.iter().for_each(|key| {
+                    delete.arg(self.key(key));
+                });
+                self.change(!keys.is_empty() && heard, &delete).await
+            }
+        }
+    }
+
+    async fn change(&self, done: bool, change: &::redis::Cmd) -> Result<Answer, String> {
+        if done {
+            self.ask_one::<Value>(change).await?;
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Sizes come first: others may have put there what is too large for a message.
+    async fn get(&self, keys: &[String]) -> Result<Answer, String> {
+        if keys.is_empty() {
+            return Ok(Answer::Values(Vec::new()));
+        }
+        let mut sizes = Pipeline::new();
+        keys.iter().for_each(|key| {
+            sizes.add_command(cmd("STRLEN").arg(self.key(key)).to_owned());
+        });
+        let mut bytes = 0_usize;
+        for size in self.ask(&mut sizes).await? {
+            let size: usize =
+                size.and_then(|size| Ok(from_redis_value(size)?)).map_err(|error| self.told(&error))?;
+            bytes = bytes.saturating_add(size);
+            check_size(size, bytes)?;
+        }
+        let mut get = cmd("MGET");
+        keys.iter().for_each(|key| {
+            get.arg(self.key(key));
+        });
+        let values: Vec<Option<Vec<u8>>> = self.ask_one(&get).await?;
+        let sizes = values.iter().flatten().map(Vec::len);
+        check_size(sizes.clone().max().unwrap_or(0), sizes.sum())?;
+        Ok(Answer::Values(values))
+    }
+
+    async fn list(&self, cursor: Option<String>) -> Result<Answer, String> {
+        let mut cursor = cursor.unwrap_or_else(|| "0".into());
+        if cursor.parse::<u64>().is_err() {
+            return Err("this is no cursor of a listing".into());
+        }
+        let pattern = format!("{}*", literal(&self.prefix));
+        for _ in 0..STEPS {
+            let scan =
+                cmd("SCAN").arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCANNED).to_owned();
+            let (next, found): (String, Vec<Vec<u8>>) = self.ask_one(&scan).await?;
+            cursor = next;
+            let keys: Vec<String> = found.into_iter().filter_map(|key| self.own(key)).collect();
+            if cursor == "0" {
+                return Ok(Answer::Keys { keys, cursor: None });
+            }
+            if !keys.is_empty() {
+                return Ok(Answer::Keys { keys, cursor: Some(cursor) });
+            }
+        }
+        Ok(Answer::Keys { keys: Vec::new(), cursor: Some(cursor) })
+    }
+
+    /// A key as Redis has it.
+    fn key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// A key as the pipeline has it; none where it could not have made it.
+    fn own(&self, key: Vec<u8>) -> Option<String> {
+        let key = String::from_utf8(key).ok()?;
+        key.strip_prefix(&self.prefix).filter(|key| key.len() <= MAX_KEY).map(str::to_owned)
+    }
+
+    async fn ask_one<T: ::redis::FromRedisValue>(&self, command: &::redis::Cmd) -> Result<T, String> {
+        let mut commands = Pipeline::new();
+        commands.add_command(command.clone());
+        let answer = self.ask(&mut commands).await?.pop().ok_or_else(|| UNREACHABLE.to_owned())?;
+        answer.and_then(|value| Ok(from_redis_value(value)?)).map_err(|error| self.told(&error))
+    }
+
+    async fn ask(&self, commands: &mut Pipeline) -> Result<Vec<RedisResult<Value>>, String> {
+        let settings = self.redis.settings.borrow().clone().ok_or_else(|| UNREACHABLE.to_owned())?;
+        self.redis.link.ask(&settings, commands, self.patience).await.map_err(|error| self.told(&error))
+    }
+
+    /// What the pipeline is told of an error: Redis's own words where it has answered.
+    fn told(&self, error: &RedisError) -> String {
+        tracing::debug!(target: "ocelli::redis", prefix = self.prefix, "a pipeline's question: {}", words(error));
+        match (error.code(), error.detail()) {
+            (Some(code), Some(detail)) => format!("{code}: {detail}"),
+            _ => UNREACHABLE.to_owned(),
+        }
+    }
+}
+
+fn check_size(value: usize, all: usize) -> Result<(), String> {
+    if value > MAX_VALUE || all > MAX_BYTES {
+        return Err(format!(
+            "values of {value} bytes, {all} together: at most {MAX_VALUE} and {MAX_BYTES} are given"
+        ));
+    }
+    Ok(())
+}
+
+/// The text as a pattern of Redis that matches it alone.
+fn literal(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for character in text.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn granted() -> Granted {
+        // Nothing listens there: a port below 1024 that no service of ours has.
+        let settings = serde_json::from_value(serde_json::json!({"url": "redis://127.0.0.1:1"})).unwrap();
+        Granted { redis: Redis::new(Some(settings)), prefix: "app[1]:".into(), patience: PATIENCE }
+    }
+
+    #[test]
+    fn a_prefix_is_no_pattern() {
+        assert_eq!(literal("a*b[c]?\\:"), "a\\*b\\[c\\]\\?\\\\:");
+        let granted = granted();
+        assert_eq!(granted.key("k"), "app[1]:k");
+        assert_eq!(granted.own(b"app[1]:k".to_vec()).as_deref(), Some("k"));
+        assert_eq!(granted.own(b"app1:k".to_vec()), None);
+        assert_eq!(granted.own(b"app[1]:\xff".to_vec()), None);
+    }
+
+    #[tokio::test]
+    async fn without_a_redis_every_question_is_answered() {
+        let granted = granted();
+        for operation in [
+            Operation::Get(vec!["k".into()]),
+            Operation::Set(vec![("k".into(), vec![1])]),
+            Operation::List(None),
+            Operation::Increment { key: "k".into(), delta: 1 },
+        ] {
+            assert_eq!(granted.answer(operation, true).await, Err(UNREACHABLE.to_owned()));
+        }
+        let unheard = Operation::Set(vec![("k".into(), vec![1])]);
+        assert_eq!(granted.answer(unheard, false).await, Ok(Answer::Done));
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_breaks_the_rules_is_answered_no_more() {
+        let over = Operation::Exists("k".repeat(MAX_KEY + 1));
+        let message = wire::encode(&Ask { id: 1, heard: true, operation: over }, 0).unwrap();
+        for bytes in [message, vec![0xff; 64]] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            theirs.write_all(&bytes).await.unwrap();
+            granted().serve(ours).await.unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Redis: events are written to it besides being sent to subscribers, and pipelines may use keys of it that the operator has
+//! granted them.
+//!
+//! # Theory of operation
+//!
+//! One task ([`sink`]) reads the journal from where it stopped, and writes each session's events to a stream of its own. An
+//! entry's id is `SEQ-0`: Redis itself refuses an event that it has, and whoever reads the stream goes on from the last id. How
+//! far each stream has come is noted in the journal once Redis has answered. Nobody waits for Redis: where it is down, slow or
+//! full, events wait in the journal, and the task tries again after a wait that grows.
+//!
+//! ```text
+//! journal --page()--> [SET crop ...] XADD ... [PUBLISH] --MULTI/EXEC--> answered --set_cursors()--> journal
+//! ```
+//!
+//! Each transaction holds events of one session. It is done as a whole or not at all: were one event refused for want of
+//! memory and the next one taken, the first could never be written under its number any more.
+//!
+//! After each connection Redis is asked how far its streams have come, since it may be another one than before: restarted
+//! without its data, or the replica of one that failed ([`resume`]).
+
+mod backoff;
+mod entry;
+pub(crate) mod keyvalue;
+mod link;
+mod resume;
+mod sink;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config;
+use crate::journal::events::Events;
+use link::Link;
+use sink::Sink;
+
+/// Redis as the host has it. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Redis {
+    settings: watch::Sender<Option<config::Redis>>,
+    tally: Arc<Tally>,
+    /// For pipelines: the sink has a connection of its own, so that neither waits for the other.
+    link: Arc<Link>,
+}
+
+/// How the sink stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Whether Redis takes events.
+    pub up: bool,
+    /// Events of the journal that Redis does not have yet.
+    pub behind: u64,
+    /// Events written so far.
+    pub written: u64,
+    /// Times that Redis did not do what it was asked.
+    pub errors: u64,
+    /// Times that the journal had deleted events before Redis had them.
+    pub gaps: u64,
+}
+
+/// What the sink counts.
+#[derive(Debug, Default)]
+struct Tally {
+    up: AtomicBool,
+    behind: AtomicU64,
+    written: AtomicU64,
+    errors: AtomicU64,
+    gaps: AtomicU64,
+}
+
+impl Redis {
+    /// With these settings; none: nothing is done.
+    pub fn new(settings: Option<config::Redis>) -> Self {
+        Self { settings: watch::Sender::new(settings), tally: Arc::default(), link: Arc::default() }
+    }
+
+    /// From now on with these settings.
+    pub fn follow(&self, settings: Option<&config::Redis>) {
+        self.settings.send_if_modified(|now| {
+            let differs = now.as_ref() != settings;
+            *now = settings.cloned();
+            differs
+        });
+    }
+
+    /// Writes the journal's events from now on, until the task is aborted. To be called once.
+    pub fn write(&self, journal: Events) -> JoinHandle<()> {
+        let sink = Sink::new(journal, Arc::clone(&self.tally));
+        tokio::spawn(sink.run(self.settings.subscribe()))
+    }
+
+    /// How the sink stands; none where there is no `[redis]`.
+    pub fn figures(&self) -> Option<Figures> {
+        self.settings.borrow().as_ref()?;
+        let Tally { up, behind, written, errors, gaps } = &*self.tally;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Some(Figures {
+            up: up.load(Ordering::Relaxed),
+            behind: load(behind),
+            written: load(written),
+            errors: load(errors),
+            gaps: load(gaps),
+        })
+    }
+}

@@ -1,0 +1,141 @@
+//! Where to go on writing a stream, from how far it was written, what Redis has of it, and what the journal has.
+
+use crate::journal::events::Span;
+
+/// What Redis has of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Top {
+    /// First part of the greatest id that the stream ever had: Redis takes no smaller one.
+    pub(super) id: u64,
+    /// Number of the event in its newest entry.
+    pub(super) seq: Option<u64>,
+}
+
+/// How entries are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ids {
+    /// By the events' numbers.
+    Numbers,
+    /// By Redis, which has greater ids in the stream than the session has numbers: those of a journal that is gone.
+    Own,
+}
+
+/// Where to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Resume {
+    /// With the event after this one.
+    pub(super) after: u64,
+    /// See [`Ids`].
+    pub(super) ids: Ids,
+}
+
+/// Where to go on. `cursor` is the last event that was ever written, if any was; `length` is how many a stream keeps.
+///
+/// Nothing after the cursor is left out. Of what is before it, Redis gets again what it has lost, as far back as its stream
+/// reaches and the journal still has it. A stream that was never written begins with what it would keep of it.
+pub(super) fn resume(top: Option<Top>, cursor: Option<u64>, span: Span, length: u64) -> Resume {
+    let ids = if top.is_some_and(|top| top.id > span.newest) { Ids::Own } else { Ids::Numbers };
+    let has = match (top, ids) {
+        (None, _) => 0,
+        (Some(top), Ids::Numbers) => top.id,
+        // An entry that is named by its own number is of the journal that is gone.
+        (Some(top), Ids::Own) => {
+            top.seq.filter(|seq| *seq <= span.newest && *seq != top.id).or(cursor).unwrap_or(0)
+        }
+    };
+    // What Redis has was written, whether or not the host came to noting it.
+    let cursor = cursor.or(top.map(|_| has));
+    let kept = span.newest.saturating_sub(length);
+    let lost = span.oldest.saturating_sub(1);
+    let after = match cursor {
+        None => has.max(kept).max(lost),
+        Some(cursor) => has.max(cursor.min(kept)).max(cursor.min(lost)),
+    };
+    Resume { after, ids }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LENGTH: u64 = 100;
+
+    fn top(id: u64) -> Option<Top> {
+        Some(Top { id, seq: Some(id) })
+    }
+
+    fn after(top: Option<Top>, cursor: Option<u64>, oldest: u64, newest: u64) -> u64 {
+        let resume = resume(top, cursor, Span { oldest, newest }, LENGTH);
+        assert_eq!(resume.ids, Ids::Numbers);
+        resume.after
+    }
+
+    #[test]
+    fn a_redis_that_has_what_was_written_gets_what_follows() {
+        assert_eq!(after(top(500), Some(500), 1, 700), 500);
+    }
+
+    #[test]
+    fn what_redis_has_beyond_the_cursor_is_not_written_again() {
+        assert_eq!(after(top(520), Some(500), 1, 700), 520);
+        assert_eq!(
+            after(top(520), None, 1, 700),
+            520,
+            "the host was killed before it noted how far it had come"
+        );
+    }
+
+    #[test]
+    fn a_redis_that_lost_events_gets_them_again_as_far_as_a_stream_reaches() {
+        assert_eq!(after(top(480), Some(500), 1, 500), 480, "a replica that lagged");
+        assert_eq!(after(None, Some(500), 1, 500), 400, "restarted empty");
+        assert_eq!(after(None, Some(50), 1, 50), 0);
+        assert_eq!(after(None, Some(500), 450, 500), 449, "the journal has no more");
+    }
+
+    #[test]
+    fn what_was_never_written_is_not_left_out_however_much_it_is() {
+        assert_eq!(after(top(500), Some(500), 1, 5000), 500);
+        assert_eq!(after(None, Some(500), 1, 5000), 500);
+        assert_eq!(after(None, Some(500), 800, 5000), 500, "the gap shows, and is told");
+    }
+
+    #[test]
+    fn a_new_stream_begins_with_what_it_would_keep() {
+        assert_eq!(after(None, None, 1, 50), 0);
+        assert_eq!(after(None, None, 1, 500), 400);
+        assert_eq!(after(None, None, 450, 500), 449, "no gap: none of it was owed");
+    }
+
+    #[test]
+    fn a_stream_that_is_ahead_of_the_journal_is_gone_on_with_under_ids_of_redis() {
+        let span = Span { oldest: 1, newest: 20 };
+        let old = Some(Top { id: 900, seq: Some(900) });
+        assert_eq!(resume(old, None, span, LENGTH), Resume { after: 0, ids: Ids::Own });
+        let small = Some(Top { id: 30, seq: Some(30) });
+        assert_eq!(resume(small, Some(12), span, LENGTH), Resume { after: 12, ids: Ids::Own });
+        let own = |seq| Some(Top { id: 1_790_000_000_000, seq: Some(seq) });
+        assert_eq!(resume(own(15), Some(12), span, LENGTH), Resume { after: 15, ids: Ids::Own });
+        assert_eq!(resume(own(8), Some(12), span, LENGTH), Resume { after: 8, ids: Ids::Own });
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_beyond_the_cursor_is_left_out_unless_redis_has_it(
+            id in prop::option::of(0..300_u64),
+            cursor in 0..200_u64,
+            oldest in 1..250_u64,
+            more in 0..100_u64,
+        ) {
+            let span = Span { oldest, newest: cursor.max(oldest - 1) + more };
+            let resume = resume(id.and_then(top), Some(cursor), span, LENGTH);
+            let has = id.filter(|id| *id <= span.newest).unwrap_or(0);
+            prop_assert!(resume.after <= cursor.max(has));
+            prop_assert!(resume.after <= span.newest);
+            // Redis refuses ids up to its top.
+            prop_assert!(resume.ids == Ids::Own || resume.after >= has);
+        }
+    }
+}

@@ -1,0 +1,472 @@
+//! The task that writes the journal's events to Redis.
+
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Pipeline, RedisError, RedisResult, Value, cmd, from_redis_value};
+use tokio::sync::watch;
+
+use super::Tally;
+use super::backoff::Backoff;
+use super::entry::{Batch, Outgoing, stream_key};
+use super::link::{ask, connect, words};
+use super::resume::{Ids, Resume, Top, resume};
+use crate::config;
+use crate::journal::events::{Events, Query, Span};
+
+/// By which the journal knows this sink.
+const NAME: &str = "redis";
+
+/// Most events of one transaction: Redis does nothing else meanwhile, for about a millisecond.
+const MAX_EVENTS: usize = 256;
+
+/// Bytes of events and pictures at which a transaction is full. One event with its pictures may be more.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Streams that are asked about at once: each answer holds the newest entry, which may be 256 KiB.
+const LOOK_UP: usize = 16;
+
+/// How often Redis is asked whether it is there while there is nothing to write.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// How long a stream that Redis does not write is left alone: its key is something else, say.
+const ASIDE: Duration = Duration::from_secs(30);
+
+/// Why nothing can be written now.
+#[derive(Debug)]
+enum Fault {
+    /// Redis does not do it.
+    Redis(RedisError),
+    /// The journal cannot be read.
+    Journal(anyhow::Error),
+}
+
+impl From<RedisError> for Fault {
+    fn from(error: RedisError) -> Self {
+        Self::Redis(error)
+    }
+}
+
+impl From<anyhow::Error> for Fault {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Journal(error)
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Redis(error) => formatter.write_str(&words(error)),
+            Self::Journal(error) => write!(formatter, "the journal: {error:#}"),
+        }
+    }
+}
+
+/// A stream on this connection.
+enum Stream {
+    /// See [`Resume`].
+    Known(Resume),
+    /// Left alone until then.
+    Aside(Instant),
+}
+
+/// See the module's documentation.
+pub(super) struct Sink {
+    journal: Events,
+    tally: Arc<Tally>,
+    /// How far each stream was ever written; none before the journal was asked.
+    cursors: Option<BTreeMap<Arc<str>, u64>>,
+    /// Those that the connection in use was asked about.
+    streams: HashMap<Arc<str>, Stream>,
+    /// Events of the next transaction: fewer where Redis does not answer in time.
+    limit: usize,
+    backoff: Backoff,
+    /// Since when Redis takes nothing, and whether the log was told.
+    down: Option<Instant>,
+}
+
+impl Sink {
+    pub(super) fn new(journal: Events, tally: Arc<Tally>) -> Self {
+        Self {
+            journal,
+            tally,
+            cursors: None,
+            streams: HashMap::new(),
+            limit: MAX_EVENTS,
+            backoff: Backoff::default(),
+            down: None,
+        }
+    }
+
+    /// Writes, by the settings that are in force at the time, until it is dropped.
+    pub(super) async fn run(mut self, mut wanted: watch::Receiver<Option<config::Redis>>) {
+        loop {
+            let settings = wanted.borrow_and_update().clone();
+            let Some(settings) = settings else {
+                self.tally.up.store(false, Ordering::Relaxed);
+                self.down = None;
+                if wanted.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let fault = tokio::select! {
+                fault = self.serve(&settings) => fault,
+                () = next(&mut wanted) => {
+                    tracing::info!(target: "ocelli::redis", "other settings: connecting anew");
+                    continue;
+                }
+            };
+            let wait = self.failed(&fault).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = next(&mut wanted) => {}
+            }
+        }
+    }
+
+    /// Tells of a failure, and gives how long to wait.
+    async fn failed(&mut self, fault: &Fault) -> Duration {
+        self.tally.errors.fetch_add(1, Ordering::Relaxed);
+        self.tally.up.store(false, Ordering::Relaxed);
+        if matches!(fault, Fault::Redis(error) if error.is_timeout()) {
+            self.limit = (self.limit / 2).max(1);
+        }
+        if let Ok(spans) = self.journal.sessions().await {
+            self.count_behind(&spans);
+        }
+        if self.down.is_none() {
+            self.down = Some(Instant::now());
+            tracing::warn!(target: "ocelli::redis", "Redis takes no events, they wait in the journal: {fault}");
+        } else {
+            tracing::debug!(target: "ocelli::redis", "Redis takes no events: {fault}");
+        }
+        self.backoff.after(rand::random())
+    }
+
+    /// Redis does what it is asked.
+    fn works(&mut self) {
+        self.backoff.reset();
+        if !self.tally.up.swap(true, Ordering::Relaxed) {
+            match self.down.take() {
+                Some(since) => {
+                    let seconds = since.elapsed().as_secs_f64();
+                    tracing::info!(target: "ocelli::redis", "Redis takes events again, after {seconds:.1} s");
+                }
+                None => tracing::info!(target: "ocelli::redis", "Redis takes events"),
+            }
+        }
+    }
+
+    async fn serve(&mut self, settings: &config::Redis) -> Fault {
+        match self.serve_until(settings).await {
+            Err(fault) => fault,
+        }
+    }
+
+    async fn serve_until(&mut self, settings: &config::Redis) -> Result<Infallible, Fault> {
+        if self.cursors.is_none() {
+            self.cursors = Some(self.journal.cursors(NAME).await?.into_iter().collect());
+        }
+        let mut changed = self.journal.changed();
+        let mut connection = connect(settings).await?;
+        self.streams.clear();
+        loop {
+            changed.borrow_and_update();
+            let spans = self.journal.sessions().await?;
+            self.look_up(&mut connection, settings, &spans).await?;
+            let mut moved = Vec::new();
+            let written = self.round(&mut connection, settings, &spans, &mut moved).await;
+            if !moved.is_empty() {
+                self.journal.set_cursors(NAME, moved).await?;
+            }
+            let written = written?;
+            self.count_behind(&spans);
+            self.works();
+            if !written {
+                tokio::select! {
+                    () = next(&mut changed) => {}
+                    () = tokio::time::sleep(IDLE) => {
+                        ask(&mut connection, Pipeline::new().add_command(cmd("PING"))).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks Redis how far it has come with the streams that it was not asked about yet.
+    async fn look_up(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        settings: &config::Redis,
+        spans: &[(Arc<str>, Span)],
+    ) -> Result<(), Fault> {
+        let now = Instant::now();
+        let unknown: Vec<&(Arc<str>, Span)> = spans
+            .iter()
+            .filter(|(session, _)| match self.streams.get(session) {
+                None => true,
+                Some(Stream::Known(_)) => false,
+                Some(Stream::Aside(until)) => *until <= now,
+            })
+            .collect();
+        for some in unknown.chunks(LOOK_UP) {
+            let mut commands = Pipeline::new();
+            for (session, _) in some {
+                commands
+                    .add_command(cmd("XINFO").arg("STREAM").arg(stream_key(settings, session)).to_owned());
+            }
+            for ((session, span), answer) in some.iter().zip(ask(connection, &mut commands).await?) {
+                let stream = match top(answer)? {
+                    Ok(top) => Stream::Known(self.go_on(settings, session, *span, top)),
+                    Err(error) => self.put_aside(session, &error),
+                };
+                self.streams.insert(Arc::clone(session), stream);
+            }
+        }
+        Ok(())
+    }
+
+    fn go_on(&self, settings: &config::Redis, session: &Arc<str>, span: Span, top: Option<Top>) -> Resume {
+        let cursor = self.cursor(session);
+        let resumed = resume(top, cursor, span, settings.stream_length);
+        if resumed.ids == Ids::Own {
+            tracing::warn!(
+                target: "ocelli::redis", session = &**session,
+                "its stream in Redis has ids beyond the newest event, {}: from now on Redis names the entries, and only the \
+                 field `seq` has the number", span.newest
+            );
+        }
+        if let Some(cursor) = cursor.filter(|cursor| resumed.after < *cursor) {
+            tracing::info!(
+                target: "ocelli::redis", session = &**session,
+                "Redis has lost events: {} to {cursor} are written again", resumed.after + 1
+            );
+        }
+        resumed
+    }
+
+    fn put_aside(&self, session: &Arc<str>, error: &RedisError) -> Stream {
+        self.tally.errors.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(
+            target: "ocelli::redis", session = &**session,
+            "its stream cannot be written, its events wait in the journal: {}", words(error)
+        );
+        Stream::Aside(Instant::now() + ASIDE)
+    }
+
+    /// Writes a transaction for each session that has more. Gives whether there was any, and adds to `moved` how far streams
+    /// have come.
+    async fn round(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        settings: &config::Redis,
+        spans: &[(Arc<str>, Span)],
+        moved: &mut Vec<(Arc<str>, u64)>,
+    ) -> Result<bool, Fault> {
+        let mut any = false;
+        for (session, span) in spans {
+            let Some(Stream::Known(at)) = self.streams.get(session) else { continue };
+            let at = *at;
+            if at.after < span.newest {
+                any = true;
+                self.write(connection, settings, session, at).await?;
+                if let Some(Stream::Known(now)) = self.streams.get(session)
+                    && self.cursor(session).is_none_or(|cursor| cursor < now.after)
+                {
+                    moved.push((Arc::clone(session), now.after));
+                    self.cursors.get_or_insert_default().insert(Arc::clone(session), now.after);
+                }
+            }
+        }
+        Ok(any)
+    }
+
+    /// Writes events of a session, as many as fit one transaction, and notes how far its stream has come.
+    async fn write(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        settings: &config::Redis,
+        session: &Arc<str>,
+        at: Resume,
+    ) -> Result<(), Fault> {
+        let query = Query { after: at.after, limit: self.limit, ..Query::default() };
+        let page = self.journal.page(session, query).await?;
+        let (cursor, mut after, mut events) = (self.cursor(session), at.after, 0);
+        let mut batch = Batch::new(settings, session, at.ids);
+        if page.span.oldest > after.saturating_add(1) {
+            let (from, to) = (after + 1, page.span.oldest - 1);
+            self.tally.gaps.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                target: "ocelli::redis", session = &**session,
+                "the journal has deleted events {from} to {to} before Redis had them"
+            );
+            batch.gone(from, to);
+            after = to;
+        }
+        for entry in &page.events {
+            match Outgoing::new(session, entry) {
+                Ok(event) => {
+                    for (name, digest) in event.digests() {
+                        if batch.wants(name)
+                            && let Some((bytes, _)) = self.journal.attachment(digest).await?
+                        {
+                            batch.picture(name, &bytes);
+                        }
+                    }
+                    // What is written again was published the first time.
+                    let publish = settings.publish && cursor.is_none_or(|cursor| cursor < entry.seq);
+                    batch.event(&event, publish);
+                    events += 1;
+                }
+                Err(error) => tracing::error!(
+                    target: "ocelli::redis", session = &**session, "event {} is not JSON: {error}", entry.seq
+                ),
+            }
+            after = entry.seq;
+            if batch.bytes() >= MAX_BYTES {
+                break;
+            }
+        }
+        if page.events.is_empty() {
+            // Everything up to there was looked at.
+            after = after.max(page.next.unwrap_or(page.span.newest));
+        }
+        let refused = if batch.added.is_empty() {
+            None
+        } else {
+            let answers = ask(connection, &mut batch.commands).await?;
+            refusal(answers, &batch.added)?
+        };
+        match refused {
+            None => {
+                self.tally.written.fetch_add(events, Ordering::Relaxed);
+                self.limit = (self.limit * 2).min(MAX_EVENTS);
+                self.streams.insert(Arc::clone(session), Stream::Known(Resume { after, ids: at.ids }));
+            }
+            // Redis has it already: somebody else writes to this stream. It is asked how far it has come.
+            Some(error) if is_too_small(&error) => {
+                self.streams.remove(session);
+            }
+            Some(error) => {
+                let aside = self.put_aside(session, &error);
+                self.streams.insert(Arc::clone(session), aside);
+            }
+        }
+        Ok(())
+    }
+
+    fn cursor(&self, session: &Arc<str>) -> Option<u64> {
+        self.cursors.as_ref()?.get(session).copied()
+    }
+
+    /// Counts the events that Redis does not have.
+    fn count_behind(&self, spans: &[(Arc<str>, Span)]) {
+        let behind = spans.iter().map(|(session, span)| {
+            let at = match self.streams.get(session) {
+                Some(Stream::Known(at)) => Some(at.after),
+                _ => self.cursor(session),
+            };
+            span.newest.saturating_sub(at.unwrap_or(0).max(span.oldest.saturating_sub(1)))
+        });
+        self.tally.behind.store(behind.sum(), Ordering::Relaxed);
+    }
+}
+
+/// The first entry that Redis did not take, if the others of its transaction do not matter to that. What concerns Redis as a
+/// whole is the outer error.
+fn refusal(answers: Vec<RedisResult<Value>>, added: &[usize]) -> RedisResult<Option<RedisError>> {
+    for (index, answer) in answers.into_iter().enumerate() {
+        match answer {
+            Ok(_) => {}
+            Err(error) if added.contains(&index) && (is_too_small(&error) || is_other_type(&error)) => {
+                return Ok(Some(error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+fn is_too_small(error: &RedisError) -> bool {
+    error.detail().is_some_and(|words| words.contains("equal or smaller"))
+}
+
+fn is_other_type(error: &RedisError) -> bool {
+    error.code() == Some("WRONGTYPE")
+}
+
+/// What Redis says of a stream; none where there is no such key. The inner error concerns this stream alone.
+fn top(answer: RedisResult<Value>) -> RedisResult<Result<Option<Top>, RedisError>> {
+    let value = match answer {
+        Ok(value) => value,
+        Err(error) if error.detail().is_some_and(|words| words.contains("no such key")) => {
+            return Ok(Ok(None));
+        }
+        Err(error) if is_other_type(&error) => return Ok(Err(error)),
+        Err(error) => return Err(error),
+    };
+    let mut told: HashMap<String, Value> = from_redis_value(value)?;
+    let id: String = told.remove("last-generated-id").map(from_redis_value).transpose()?.unwrap_or_default();
+    let id = id.split('-').next().and_then(|id| id.parse().ok()).unwrap_or(0);
+    let newest = match told.remove("last-entry") {
+        None | Some(Value::Nil) => None,
+        Some(entry) => Some(from_redis_value::<(String, HashMap<String, ::redis::Value>)>(entry)?.1),
+    };
+    let number = |field: &str| {
+        let value = newest.as_ref()?.get(field)?.clone();
+        from_redis_value::<u64>(value).ok()
+    };
+    Ok(Ok(Some(Top { id, seq: number("seq").or_else(|| number("to")) })))
+}
+
+/// Returns when there is something new; never where nothing will be any more.
+async fn next<T>(changed: &mut watch::Receiver<T>) {
+    if changed.changed().await.is_err() {
+        pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn said(id: &str, entry: Value) -> Value {
+        let length = Value::Int(1);
+        Value::Array(vec![
+            text("length"),
+            length,
+            text("last-generated-id"),
+            text(id),
+            text("last-entry"),
+            entry,
+        ])
+    }
+
+    #[test]
+    fn what_redis_says_of_a_stream_is_understood() {
+        let fields = Value::Array(vec![text("seq"), text("41"), text("event"), text("{}")]);
+        let entry = Value::Array(vec![text("41-0"), fields]);
+        assert_eq!(top(Ok(said("41-0", entry))).unwrap().unwrap(), Some(Top { id: 41, seq: Some(41) }));
+        let fields = Value::Array(vec![
+            text("kind"),
+            text("events_gone"),
+            text("from"),
+            text("3"),
+            text("to"),
+            text("9"),
+        ]);
+        let entry = Value::Array(vec![text("9-1"), fields]);
+        assert_eq!(top(Ok(said("9-1", entry))).unwrap().unwrap(), Some(Top { id: 9, seq: Some(9) }));
+        assert_eq!(top(Ok(said("7-0", Value::Nil))).unwrap().unwrap(), Some(Top { id: 7, seq: None }));
+    }
+}
