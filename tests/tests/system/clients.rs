@@ -45,8 +45,9 @@ async fn pythons_websockets_gets_compressed_results_and_events_from_the_first_on
     let extensions = client.find(|line| json(line)["extensions"].as_str().map(str::to_owned)).await;
     assert!(extensions.contains("permessage-deflate"), "it asks for compression and gets {extensions:?}");
     assert_eq!(client.find(|line| Some(json(line))).await["type"], "subscribed");
-    let event = client.find(|line| Some(json(line)).filter(is_event)).await;
-    assert_eq!(event["seq"], 1, "{event}");
+    let first = client.find(|line| Some(json(line)).filter(|message| message["type"] == "event")).await;
+    assert_eq!(first["seq"], 1, "{first}");
+    client.find(|line| Some(json(line)).filter(is_event)).await;
     client.find(|line| Some(json(line)).filter(is_result)).await;
 }
 
@@ -78,7 +79,8 @@ async fn a_page_of_an_origin_that_is_listed_gets_results_and_events_over_websock
         let (from, message) = (&report["from"], &report["message"]);
         assert_ne!(message["type"], "closed", "{report}");
         match message["type"].as_str().unwrap() {
-            "event" => assert!(is_event(message) && message["seq"] == 1, "{report}"),
+            // The host tells of its deployments as well.
+            "event" if !is_event(message) => continue,
             "detections" => assert!(is_result(message), "{report}"),
             _ => {}
         }

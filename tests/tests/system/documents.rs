@@ -70,6 +70,8 @@ async fn answers_are_as_the_http_document_says() {
         ("/v1/sessions/{id}/events", "/v1/sessions/gate/events?after=0&limit=10", 200),
         ("/v1/sessions/{id}/events", "/v1/sessions/gate/events?kind=counted&from=1970-01-01T00:00:00Z", 200),
         ("/v1/sessions/{id}/events", "/v1/sessions/gate/events?limit=0", 400),
+        ("/v1/sessions/{id}/events", "/v1/sessions/gate/events?after=1000000", 400),
+        ("/v1/sessions/{id}/stream", "/v1/sessions/gate/stream?after=1000000", 400),
         ("/v1/sessions/{id}/events", "/v1/sessions/gate/events?since=0", 400),
         ("/v1/sessions/{id}/events", "/v1/sessions/nobody/events", 404),
         ("/v1/sessions/{id}/stream", "/v1/sessions/nobody/stream", 404),

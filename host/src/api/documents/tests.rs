@@ -85,6 +85,26 @@ fn every_schema_of_the_http_document_is_one() {
     }
 }
 
+/// Method and path of every row of the routes' table, as they stand there: the table itself is for one kind of host each.
+fn routes() -> BTreeSet<(String, String)> {
+    let row = |line: &str| {
+        let mut fields = line.trim().strip_prefix("row(\"")?.split(", ").skip(1);
+        let method = fields.next()?.strip_prefix('&')?.to_owned();
+        Some((method, fields.next()?.trim_matches('"').to_owned()))
+    };
+    include_str!("../routes.rs").lines().filter_map(row).collect()
+}
+
+#[test]
+fn every_route_is_in_the_http_document_and_no_other() {
+    let document: Value = serde_json::from_str(OPENAPI).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let documented = paths.iter().flat_map(|(path, methods)| {
+        keys(methods).into_iter().map(|method| (method.to_owned(), path.clone())).collect::<Vec<_>>()
+    });
+    assert_eq!(routes(), documented.collect());
+}
+
 #[test]
 fn every_operation_says_how_it_refuses_and_has_a_name_of_its_own() {
     let document: Value = serde_json::from_str(OPENAPI).unwrap();
