@@ -19,7 +19,6 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Caller, Right};
 use super::audit::{self, Deed};
-use super::gate;
 use super::limits::Pace;
 use super::message::{After, ClientMessage, MAX_MESSAGE, Subscribe};
 use super::problem::Problem;
@@ -78,9 +77,6 @@ enum End {
     /// The host stops.
     Stopping,
 }
-
-/// What the audit log calls a subscription that makes a session.
-const MAKE: &str = "make_session";
 
 /// `GET /v1/ws`.
 pub(super) async fn open<C: Control>(
@@ -329,7 +325,6 @@ impl<C: Control> Client<C> {
         });
         let refused = match made.await {
             Ok(Ok(hold)) => {
-                deed.ends("there is one");
                 self.subscriber.subscribe(&session, wants);
                 drop(hold);
                 return;
@@ -337,7 +332,6 @@ impl<C: Control> Client<C> {
             Ok(Err(refusal)) => refusal,
             Err(error) => Refusal { code: "internal", message: error.to_string() },
         };
-        deed.ends(refused.code);
         self.subscriber.send(&ServerMessage::Error {
             code: "session_refused",
             message: &refused.message,
