@@ -6,8 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::config::check_session_id;
-use crate::event::EVERY_SESSION;
+use crate::config::{EVERY_SESSION, check_session_id};
 
 /// Longest message of a client in bytes: settings and commands are small, and a client that sends more is at fault.
 pub(super) const MAX_MESSAGE: usize = 64 << 10;

@@ -26,7 +26,8 @@ use super::rate::Bucket;
 use super::resume::{self, Refused};
 use super::websocket::{self, Fault, Incoming, Over, Receiver, Sender, Stuck};
 use super::{Control, Refusal, State, gate};
-use crate::event::{EVERY_SESSION, ServerMessage, Subscriber, Wants};
+use crate::config::EVERY_SESSION;
+use crate::event::{ServerMessage, Subscriber, Wants};
 
 /// A message up to this size is answered with an error; beyond it, the connection is closed before it is read.
 const MAX_READ: usize = 2 * MAX_MESSAGE;

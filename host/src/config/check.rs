@@ -16,6 +16,9 @@ use super::{
 /// What callers are called where there are no tokens.
 pub const LOCAL: &str = "local";
 
+/// The name that stands for every session: no camera is called so.
+pub const EVERY_SESSION: &str = "*";
+
 /// Longest session name in bytes. The session's log file is named after it, and file names end at 255 bytes.
 pub const MAX_ID_BYTES: usize = 200;
 
@@ -135,6 +138,8 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
         let key = |name: &str| format!("cameras[{index}].{name}");
         if let Err(message) = check_session_id(&table.id) {
             report(&key("id"), message);
+        } else if table.id == EVERY_SESSION {
+            report(&key("id"), format!("{EVERY_SESSION:?} stands for every session, and is the name of none"));
         } else if let Some(first) = seen.insert(table.id.clone(), index) {
             report(&key("id"), format!("\"{}\" is the name of cameras[{first}] already", table.id));
         }

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use allow::SourcePattern;
-pub use check::{LOCAL, MAX_ID_BYTES, check_session_id, check_token_name};
+pub use check::{EVERY_SESSION, LOCAL, MAX_ID_BYTES, check_session_id, check_token_name};
 pub use error::{ConfigError, Origin, Problem};
 pub use redis::Redis;
 pub use schema::SCHEMA;

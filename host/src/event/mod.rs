@@ -24,7 +24,7 @@ mod wire;
 pub use convert::{BadResult, detections, event, hex, rfc3339, unix_ns};
 pub use hub::{Counts, Hold, Hub};
 pub use queue::{MAX_ANSWERS, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, Slow};
-pub use subscriber::{EVERY_SESSION, Subscriber, Wants};
+pub use subscriber::{Subscriber, Wants};
 pub use wire::{
     ALERT, Attribute, Attributes, Detection, Detections, Event, Latency, Picture, ServerMessage, State, Told,
     event as event_told,

@@ -8,6 +8,7 @@ use super::Hub;
 use super::catch_up::Load;
 use super::queue::{Queue, Slow};
 use super::wire::{ServerMessage, Told};
+use crate::config::EVERY_SESSION;
 use crate::journal::events::{Events, Query};
 
 /// Events of a page that a subscriber reads to catch up: a quarter of what may wait for it.
@@ -15,9 +16,6 @@ const PAGE: usize = 256;
 
 /// Before a page is asked for again that could not be read: a disk that fails is not asked more often for it.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-
-/// The name that stands for every session.
-pub const EVERY_SESSION: &str = "*";
 
 /// What a subscriber wants of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
