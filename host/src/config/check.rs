@@ -139,7 +139,10 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
         if let Err(message) = check_session_id(&table.id) {
             report(&key("id"), message);
         } else if table.id == EVERY_SESSION {
-            report(&key("id"), format!("{EVERY_SESSION:?} stands for every session, and is the name of none"));
+            report(
+                &key("id"),
+                format!("{EVERY_SESSION:?} stands for every session, and is the name of none"),
+            );
         } else if let Some(first) = seen.insert(table.id.clone(), index) {
             report(&key("id"), format!("\"{}\" is the name of cameras[{first}] already", table.id));
         }

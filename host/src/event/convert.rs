@@ -2,7 +2,6 @@
 //! runs over one file give the same bytes.
 
 use std::collections::HashSet;
-use std::fmt::Write;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -11,7 +10,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::wire::{Attribute, Attributes, Detection, Detections, Event, Latency, Picture};
-use crate::journal::events::{Attachment, Draft};
+use crate::journal::events::{Attachment, Draft, hex};
 
 /// Why a worker's result cannot be told to anyone: JSON has no such value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,15 +94,6 @@ pub(super) fn draft(mut event: Event, pictures: Vec<Vec<u8>>) -> Draft {
     let body = serde_json::to_string(&event).unwrap_or_default().into_boxed_str();
     let time_ms = i64::try_from(event.time_ns / 1_000_000).unwrap_or(i64::MAX);
     Draft { kind: event.kind, time_ms, body, attachments }
-}
-
-/// As names of files and addresses have a digest.
-pub fn hex(digest: &[u8; 32]) -> String {
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A time in nanoseconds since 1970.

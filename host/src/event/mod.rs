@@ -21,7 +21,7 @@ mod queue;
 mod subscriber;
 mod wire;
 
-pub use convert::{BadResult, detections, event, hex, rfc3339, unix_ns};
+pub use convert::{BadResult, detections, event, rfc3339, unix_ns};
 pub use hub::{Counts, Hold, Hub};
 pub use queue::{MAX_ANSWERS, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, Slow};
 pub use subscriber::{Subscriber, Wants};

@@ -44,6 +44,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use pictures::Pictures;
 pub use pictures::digest_of;
+pub use pictures::hex;
 use reader::Read;
 use shared::{Clock, Shared};
 use store::Store;

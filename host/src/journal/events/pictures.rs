@@ -1,6 +1,7 @@
 //! The files of attachments, named by their content: `attachments/ab/<digest>.jpg`.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,6 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::Attachment;
-use crate::event::hex;
 
 /// The ending of a file that is being written.
 const BEGUN: &str = "new";
@@ -125,4 +125,13 @@ pub fn digest_of(text: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
     }
     small.then_some(digest)
+}
+
+/// As names of files and addresses have a digest.
+pub fn hex(digest: &[u8; 32]) -> String {
+    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use serde_json::{Map, json};
+use jiff::Timestamp;
+use serde_json::json;
 
 use super::outbox::{Item, Part};
 use super::store::Store;
 use super::{Draft, Entry, Shared};
-use crate::event::Event;
 
 /// The kind of the event that stands for those that could not be kept.
 const EVENTS_LOST: &str = "events_lost";
@@ -161,18 +161,15 @@ impl Writer {
     }
 }
 
-/// Stands for events that could not be kept.
+/// Stands for events that could not be kept. Its body has the members that every event has.
 fn events_lost(lost: u64, now_ms: i64) -> Draft {
-    let event = Event {
-        time_ns: now_ms.unsigned_abs().saturating_mul(1_000_000),
+    let time = Timestamp::from_millisecond(now_ms).unwrap_or_default();
+    let body = json!({"time": format!("{time:.3}"), "kind": EVENTS_LOST, "deployment": "", "detections": [],
+        "data": {"events": lost}});
+    Draft {
         kind: EVENTS_LOST.to_owned(),
-        deployment: String::new(),
-        frame: None,
-        detections: Vec::new(),
-        data: Map::from_iter([("events".to_owned(), json!(lost))]),
+        time_ms: now_ms,
+        body: body.to_string().into(),
         attachments: Vec::new(),
-    };
-    // Strings and numbers alone: nothing to refuse.
-    let body = serde_json::to_string(&event).unwrap_or_default().into();
-    Draft { kind: event.kind, time_ms: now_ms, body, attachments: Vec::new() }
+    }
 }
