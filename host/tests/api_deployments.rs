@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use ocelli::analyze::{Analyses, Analyst, Bench, Fault, Kind, NotStarted};
+use ocelli::analyze::Analyses;
 use ocelli::api::{Deployments, Server, Timing};
 use ocelli::config::{Analyze, RefusedState};
 use ocelli::deploy::{
@@ -170,25 +169,6 @@ fn named(name: &str, size: u64) -> NamedPipeline {
     }
 }
 
-/// There are no pipelines for single pictures here.
-struct NoPipelines;
-
-impl Bench for NoPipelines {
-    fn find(&self, pipeline: &str) -> Result<(), Fault> {
-        Err(Fault::new(Kind::UnknownPipeline, pipeline))
-    }
-
-    fn start(
-        &self,
-        pipeline: Arc<str>,
-        _: Arc<Map<String, Value>>,
-    ) -> BoxFuture<'static, Result<Box<dyn Analyst>, NotStarted>> {
-        Box::pin(async move {
-            Err(NotStarted { fault: Fault::new(Kind::UnknownPipeline, &*pipeline), lasting: true })
-        })
-    }
-}
-
 struct Host {
     server: Server,
     double: Double,
@@ -196,7 +176,7 @@ struct Host {
 
 impl Host {
     async fn start() -> Self {
-        let analyses = Analyses::start(&Analyze::default(), Box::new(NoPipelines));
+        let analyses = Analyses::start(&Analyze::default(), Box::new(support::NoPipelines));
         let double =
             Double { analyses, asked: Arc::default(), gate: Arc::default(), ended: watch::Sender::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

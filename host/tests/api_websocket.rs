@@ -12,9 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
-use futures_util::future::BoxFuture;
 use futures_util::{SinkExt, StreamExt};
-use ocelli::analyze::{Analyses, Analyst, Bench, Fault, Kind, NotStarted};
+use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{Analyze, Config};
 use ocelli::event::{Attributes, Detection, Detections, Event, Hub, Latency, State};
@@ -44,25 +43,6 @@ const DEFLATE: &str = "permessage-deflate; client_max_window_bits";
 struct Double {
     sessions: Arc<Mutex<BTreeMap<String, Value>>>,
     analyses: Analyses,
-}
-
-/// There are no pipelines for single pictures here.
-struct NoPipelines;
-
-impl Bench for NoPipelines {
-    fn find(&self, pipeline: &str) -> Result<(), Fault> {
-        Err(Fault::new(Kind::UnknownPipeline, pipeline))
-    }
-
-    fn start(
-        &self,
-        pipeline: Arc<str>,
-        _: Arc<Map<String, Value>>,
-    ) -> BoxFuture<'static, Result<Box<dyn Analyst>, NotStarted>> {
-        Box::pin(async move {
-            Err(NotStarted { fault: Fault::new(Kind::UnknownPipeline, &*pipeline), lasting: true })
-        })
-    }
 }
 
 impl Control for Double {
@@ -134,7 +114,7 @@ impl Host {
 
     async fn with(timing: Timing, tokens: Value) -> Self {
         let hub = Hub::new(Default::default());
-        let analyses = Analyses::start(&Analyze::default(), Box::new(NoPipelines));
+        let analyses = Analyses::start(&Analyze::default(), Box::new(support::NoPipelines));
         let double = Double { sessions: Arc::default(), analyses };
         for session in [GATE, YARD] {
             double.sessions.lock().unwrap().insert(session.into(), json!({"id": session}));
