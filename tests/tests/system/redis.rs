@@ -208,7 +208,7 @@ async fn a_redis_that_is_away_for_a_while_has_everything_afterwards() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_was_restarted_empty_gets_again_what_its_streams_would_keep() {
     let mut redis = Redis::start();
-    let (_store, host) = host(&redis, "stream_length = 30").await;
+    let (_store, host) = host(&redis, "").await;
     let mut neighbour = Neighbour::of(&host).await;
     reaches(&redis, GATE, 80).await;
     redis.kill();
@@ -217,8 +217,7 @@ async fn a_redis_that_was_restarted_empty_gets_again_what_its_streams_would_keep
     let last = newest(&host, "gate").await;
     let entries = reaches(&redis, GATE, last).await;
     without_gap(&entries);
-    let first = entries[0].number("seq");
-    assert!(first > 1 && first <= last - 29, "{first} of {last}");
+    assert_eq!(entries[0].id, "1-0");
     assert!(host.log().text().contains("Redis has lost events"));
 }
 
