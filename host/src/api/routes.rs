@@ -54,7 +54,6 @@ fn table<C: Control + Deployments>(pictures: DefaultBodyLimit) -> Vec<Route<C>> 
         row("list_jobs", &get, "/v1/jobs", May(Analyze), jobs::list),
         row("job", &get, "/v1/jobs/{id}", May(Analyze), jobs::show),
         row("cancel_job", &delete, "/v1/jobs/{id}", May(Analyze), jobs::cancel),
-        row("stream", &get, "/v1/sessions/{id}/stream", OfSession(View), stream::open),
         row("websocket", &get, "/v1/ws", May(View), socket::open),
     ]
 }
