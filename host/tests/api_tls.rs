@@ -201,6 +201,7 @@ async fn files_that_are_no_pair_keep_the_host_from_starting_and_are_named_withou
         let secret = key.lines().nth(1).unwrap();
         assert!(!error.contains(secret), "{error}");
     }
+    write(folder.path(), &(certificate, key));
     std::fs::remove_file(files(folder.path()).key).unwrap();
     let error = format!("{:#}", serve(files(folder.path())).await.unwrap_err());
     assert!(error.contains("key.pem"), "{error}");

@@ -55,20 +55,24 @@ pub(super) async fn follow(files: Tls, current: watch::Sender<Arc<ServerConfig>>
     let mut looks = interval(BETWEEN_LOOKS);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut settling = Settling::default();
-    // The first report is of the files as they were found.
+    // The first report is of the files as they were found, unless somebody was quick to change them: read as any other, and
+    // mostly nothing new.
     let mut first = true;
     loop {
         looks.tick().await;
         let look = async |path: &Path| Look::from(tokio::fs::metadata(path).await);
         let changed = settling.look((look(&files.certificate).await, look(&files.key).await));
-        if !changed || std::mem::take(&mut first) {
+        if !changed {
             continue;
         }
+        let first = std::mem::take(&mut first);
         let read = files.clone();
         match tokio::task::spawn_blocking(move || load(&read)).await {
             Ok(Ok(config)) => {
                 current.send_replace(config);
-                tracing::info!(certificate = %files.certificate.display(), "the certificate was read again");
+                if !first {
+                    tracing::info!(certificate = %files.certificate.display(), "the certificate was read again");
+                }
             }
             Ok(Err(error)) => {
                 tracing::error!("the certificate is not changed, the one before stays in use: {error:#}");

@@ -114,11 +114,9 @@ async fn a_client_that_is_cut_off_200_times_gets_every_event_once_and_in_order()
     }
     let events = &received.events["gate"];
     nothing_is_missing_between_frames(events);
-    assert!(
-        events.iter().all(|event| event["attachments"][0]["type"] == "image/jpeg"),
-        "{:?}",
-        events.last()
-    );
+    for event in events.iter().filter(|event| event["kind"] == "counted") {
+        assert_eq!(event["attachments"][0]["type"], "image/jpeg", "{event}");
+    }
     received.is_kept_by(&host).await;
 }
 
@@ -180,8 +178,10 @@ async fn a_subscriber_that_hardly_reads_gets_every_event_from_the_journal() {
     let mut client = host.slow_client().await;
     subscribe(&mut client, "fast", 0).await;
     let mut received = Received::default();
-    // It takes a message with each look, so that the host does not take it for dead; hundreds come meanwhile.
+    // It takes a message with each look, so that the host does not take it for dead; dozens come meanwhile.
+    let mut looks = tokio::time::interval(Duration::from_millis(50));
     loop {
+        looks.tick().await;
         received.take(event(&mut client).await);
         let made = host.session("fast").await["events"].as_u64().unwrap();
         if made > received.last("fast") + BEHIND {
