@@ -1,9 +1,11 @@
 //! Programs that nobody here wrote, as clients of a host.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -29,7 +31,8 @@ pub struct Other {
 impl Other {
     /// Starts it. What it writes to standard error goes to the test's.
     pub fn start(command: &mut Command) -> Self {
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        // A group of its own: what is started may be a script, whose program has to end with it.
+        let spawned = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| {
             panic!("{:?} does not start (`./x test` installs it): {error}", command.get_program())
         });
@@ -70,7 +73,10 @@ impl Other {
 
 impl Drop for Other {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // The number of one that has been waited for may be another's.
+        if let Ok(None) = self.child.try_wait() {
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+            let _ = self.child.wait();
+        }
     }
 }
