@@ -26,7 +26,8 @@ use crate::offer::{Changes, Offer};
 use crate::redis::Redis;
 use crate::reload::Reloads;
 use crate::session::{
-    CONTROL_GROUPS_REMEDY, ControlGroups, Programs, SessionError, SessionStatus, Sessions, check_sandbox,
+    CONTROL_GROUPS_REMEDY, ControlGroups, Outlets, Programs, SessionError, SessionStatus, Sessions,
+    check_sandbox,
 };
 use crate::source::{Settings, Sources};
 use crate::telemetry;
@@ -109,16 +110,8 @@ impl Host {
         let sources = Sources::new(Settings::default());
         let compiler = programs.compile.clone();
         let redis = Redis::new(config.redis.clone());
-        let sessions = Sessions::new(
-            programs,
-            sources,
-            inference.clone(),
-            hub.clone(),
-            journal.clone(),
-            redis.clone(),
-            groups,
-            config,
-        );
+        let outlets = Outlets { hub: hub.clone(), journal: journal.clone(), redis: redis.clone() };
+        let sessions = Sessions::new(programs, sources, inference.clone(), outlets, groups, config);
         let deployer =
             Deployer::new(sessions.clone(), hub.clone(), journal.clone(), &compiler, config).await?;
         let workers = Workers::new(&sessions, deployer.clone(), config.analyze.timeout_ms);

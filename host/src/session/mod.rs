@@ -500,6 +500,16 @@ impl Entry {
     }
 }
 
+/// Where what sessions say and keep goes.
+pub struct Outlets {
+    /// To subscribers, and to the journal of events.
+    pub hub: Hub,
+    /// Their stores.
+    pub journal: Journal,
+    /// Keys that an operator grants.
+    pub redis: Redis,
+}
+
 /// All sessions. Cheap to clone.
 #[derive(Clone)]
 pub struct Sessions {
@@ -513,12 +523,11 @@ impl Sessions {
         programs: Programs,
         sources: Sources,
         inference: Inference,
-        hub: Hub,
-        journal: Journal,
-        redis: Redis,
+        outlets: Outlets,
         groups: Option<ControlGroups>,
         config: &Config,
     ) -> Self {
+        let Outlets { hub, journal, redis } = outlets;
         let limits = Mutex::new(Limits::new(config));
         let environment = Environment { programs, sources, inference, hub, journal, redis, groups, limits };
         Self { environment: Arc::new(environment), entries: Arc::default() }

@@ -88,8 +88,11 @@ impl Deflate {
 /// The messages that were compressed last, for the next socket that gets the same.
 #[derive(Debug, Default)]
 pub(in crate::api) struct Squeezed {
-    recent: Mutex<VecDeque<(Arc<str>, u8, Option<Bytes>)>>,
+    recent: Mutex<VecDeque<Kept>>,
 }
+
+/// One of them: the message, the bits of the window, and what came of it.
+type Kept = (Arc<str>, u8, Option<Bytes>);
 
 impl Squeezed {
     /// A message compressed, or none where it goes better as it is.
@@ -101,8 +104,7 @@ impl Squeezed {
             return compress(text.as_bytes(), deflate.bits).map(Bytes::from);
         }
         let lock = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let same =
-            |kept: &&(Arc<str>, u8, Option<Bytes>)| Arc::ptr_eq(&kept.0, text) && kept.1 == deflate.bits;
+        let same = |kept: &&Kept| Arc::ptr_eq(&kept.0, text) && kept.1 == deflate.bits;
         // The lock is not held meanwhile: two sockets may do it both, and neither waits.
         if let Some((_, _, bytes)) = lock().iter().rev().find(same) {
             return bytes.clone();
