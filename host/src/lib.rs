@@ -4,7 +4,7 @@
 //! supervises. A camera's access units come in through [`source`], go to a worker through [`session`], come back as
 //! detections and events into [`event`], and leave through [`api`].
 //!
-//! Imports point down only: `api -> deploy, monitor -> session -> source, inference, event, journal -> config`. [`telemetry`] stands
+//! Imports point down only: `api -> deploy, monitor -> session -> source, inference, redis -> event -> journal -> config`. [`telemetry`] stands
 //! beside, [`serve`] composes, and the command line lies on top.
 
 pub mod analyze;
