@@ -263,8 +263,9 @@ impl Queue {
                     oldest: Some(page.span.oldest),
                     newest: Some(page.span.newest),
                 };
-                waiting.answer_bytes += error.to_told().text.len();
-                waiting.add(None, error.to_told());
+                let told = error.to_told();
+                waiting.answer_bytes += told.text.len();
+                waiting.add(None, told);
             }
             for Entry { seq, body, .. } in page.events.get(taken.skip..).unwrap_or_default() {
                 waiting.add_event(&load.session, event(&load.session, *seq, body));
