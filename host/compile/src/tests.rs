@@ -17,10 +17,10 @@ use wasmtime::component::Component;
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
 use wit_parser::{ManglingAndAbi, Resolve};
 
-use super::contract::{BESIDES, CONTRACTS, Contract, push};
-use super::{Requirements, check};
-use crate::engine;
-use crate::guest::versions::{Linked, SERVED};
+use crate::contract::{BESIDES, CONTRACTS, Contract, push};
+use crate::{Requirements, check};
+use ocelli_worker::engine;
+use ocelli_worker::guest::versions::{Linked, SERVED};
 
 /// The world `tested` of a text, in a resolve that has a contract whose files an edit has gone over.
 fn component(contract: &Contract, edit: impl Fn(&str) -> String, world: &str) -> Vec<u8> {
