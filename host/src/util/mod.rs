@@ -2,3 +2,4 @@
 //! parameters, so that tests are exact.
 
 pub(crate) mod backoff;
+pub(crate) mod bucket;
