@@ -323,11 +323,11 @@ impl Sink {
         for entry in &page.events {
             match Outgoing::new(session, entry) {
                 Ok(event) => {
-                    for (name, digest) in event.digests() {
-                        if batch.wants(name)
+                    for digest in event.digests() {
+                        if batch.wants(&digest)
                             && let Some((bytes, _)) = self.journal.attachment(digest).await?
                         {
-                            batch.picture(name, &bytes);
+                            batch.picture(digest, &bytes);
                         }
                     }
                     // What is written again was published the first time.
