@@ -377,9 +377,9 @@ fn session_logs_on_disk_are_bounded_and_the_oldest_go() {
     for index in 0..1010 {
         let name = session_log(&format!("old {index}"));
         let file = fs::File::create(folder.path().join(&name)).unwrap();
-        file.set_modified((now() - 10.hours() + i64::from(index).seconds()).into()).unwrap();
+        file.set_modified((now() - 10.hours() + i64::from(index).seconds()).try_into().unwrap()).unwrap();
         let older = fs::File::create(folder.path().join(format!("{name}.1"))).unwrap();
-        older.set_modified((now() - 20.hours()).into()).unwrap();
+        older.set_modified((now() - 20.hours()).try_into().unwrap()).unwrap();
     }
     fs::write(folder.path().join("notes.log"), "an operator's").unwrap();
     for _ in 0..3 {

@@ -1,6 +1,7 @@
 //! The host's side, with programs in the compiler's place that do what a compiler may do.
 
 use std::fs::FileTimes;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, SystemTime};
 
