@@ -181,15 +181,16 @@ impl Guest<'_> {
     }
 }
 
-/// `ocelli-compile`: `./x test` builds it and names the folder, by hand it lies beside the tests. A test that needs it fails without it.
-pub(crate) fn compiler() -> PathBuf {
+/// `ocelli-compile`: `./x test` builds it and names the folder, by hand it lies beside the tests. A test that needs it
+/// fails without it.
+fn compiler() -> PathBuf {
     let built = std::env::var_os("OCELLI_BIN_DIR").map(PathBuf::from);
     let beside = || std::env::current_exe().ok()?.parent()?.parent().map(Path::to_owned);
     let program = built.or_else(beside).unwrap().join("ocelli-compile");
+    let shown = program.display();
     assert!(
         program.is_file(),
-        "this test needs {}: `./x build` makes it, and OCELLI_BIN_DIR names another folder",
-        program.display()
+        "this test needs {shown}: `./x build` makes it, and OCELLI_BIN_DIR names another folder"
     );
     program
 }

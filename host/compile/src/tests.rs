@@ -17,11 +17,10 @@ use wasmtime::component::Component;
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
 use wit_parser::{ManglingAndAbi, Resolve};
 
-use super::contract::{BESIDES, CONTRACTS, Contract, push};
-use super::{Requirements, check};
-use crate::engine;
-use crate::guest::components::compiler;
-use crate::guest::versions::{Linked, SERVED};
+use crate::contract::{BESIDES, CONTRACTS, Contract, push};
+use crate::{Requirements, check};
+use ocelli_worker::engine;
+use ocelli_worker::guest::versions::{Linked, SERVED};
 
 /// The world `tested` of a text, in a resolve that has a contract whose files an edit has gone over.
 fn component(contract: &Contract, edit: impl Fn(&str) -> String, world: &str) -> Vec<u8> {
@@ -463,6 +462,20 @@ impl Random {
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 % below as u64).unwrap()
     }
+}
+
+/// `ocelli-compile`: `./x test` builds it and names the folder, by hand it lies beside the tests. A test that needs it
+/// fails without it.
+fn compiler() -> PathBuf {
+    let built = std::env::var_os("OCELLI_BIN_DIR").map(PathBuf::from);
+    let beside = || std::env::current_exe().ok()?.parent()?.parent().map(Path::to_owned);
+    let program = built.or_else(beside).unwrap().join("ocelli-compile");
+    let shown = program.display();
+    assert!(
+        program.is_file(),
+        "this test needs {shown}: `./x build` makes it, and OCELLI_BIN_DIR names another folder"
+    );
+    program
 }
 
 /// A run of the child on a component, compiled into a file.

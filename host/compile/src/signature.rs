@@ -28,7 +28,7 @@ const ED25519: u8 = 1;
 const MAX_SIGNATURES: usize = 64;
 
 /// The key that signed all of a component, as its fingerprint.
-pub(super) fn signer(bytes: &[u8], trusted: &[TrustedKey]) -> Result<String, Problem> {
+pub(crate) fn signer(bytes: &[u8], trusted: &[TrustedKey]) -> Result<String, Problem> {
     let Some((section, signed)) = section(bytes) else {
         return Err(problem(ProblemKind::Unsigned, "it is not signed, and only signed components are taken"));
     };
