@@ -16,6 +16,7 @@
 pub mod clock;
 pub mod component;
 pub mod confinement;
+pub mod digest;
 pub mod engine;
 pub mod granted;
 pub mod graph;
