@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jiff::ToSpan;
+use ocelli_testkit::skip::skip;
 use tracing::Level;
 
 use super::*;
@@ -322,15 +323,13 @@ fn trouble_is_told_on_the_console_once_a_minute() {
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// None, and a word on standard error, where this process may not mount.
+    /// None, and the test is skipped, where this process may not mount.
     fn mount(at: &Path) -> Option<Self> {
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(at).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self(at.to_owned())),
             refused => {
-                eprintln!(
-                    "SKIPPED: a disk that fills up cannot be tried, mounting one is refused: {refused:?}"
-                );
+                skip(&format!("a disk that fills up cannot be tried, mounting one is refused: {refused:?}"));
                 None
             }
         }

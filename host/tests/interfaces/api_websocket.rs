@@ -1,10 +1,5 @@
 //! WebSockets and streams against a real server: compression, resuming, who hears what, and clients that misbehave.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -114,7 +109,7 @@ impl Host {
 
     async fn with(timing: Timing, tokens: Value) -> Self {
         let hub = Hub::new(Default::default());
-        let analyses = Analyses::start(&Analyze::default(), Box::new(support::NoPipelines));
+        let analyses = Analyses::start(&Analyze::default(), Box::new(crate::support::NoPipelines));
         let double = Double { sessions: Arc::default(), analyses };
         for session in [GATE, YARD] {
             double.sessions.lock().unwrap().insert(session.into(), json!({"id": session}));

@@ -1,12 +1,6 @@
 //! Models of every element type, and files that are no models or damaged ones: through the real program, as a host uses
 //! it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[path = "support/onnx.rs"]
-mod onnx;
-mod support;
-
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -24,7 +18,8 @@ use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use support::*;
+
+use crate::support::*;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ocelli-inference");
 
