@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use ocelli_tests::{DEADLINE, Ocelli, Store, children, clip, root};
+use ocelli_testkit::{DEADLINE, Ocelli, Store, children, clip, root};
 use serde_json::Value;
 use tokio::time::sleep;
 

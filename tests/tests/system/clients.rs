@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use ocelli_tests::{Ocelli, Other, Page, Store, client_python, clip, root};
+use ocelli_testkit::{Ocelli, Other, Page, Store, client_python, clip, root};
 use serde_json::Value;
 
 /// A host with a session `gate`, whose pipeline makes an event with a picture of every fifth frame. `server` are further lines

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use ocelli_tests::{Client, DEADLINE, Ocelli, Recording, Store, clip};
+use ocelli_testkit::{Client, DEADLINE, Ocelli, Recording, Store, clip};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

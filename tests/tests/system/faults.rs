@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ocelli_tests::{Client, ClosedPort, DEADLINE, Held, Ocelli, children};
+use ocelli_testkit::{Client, ClosedPort, DEADLINE, Held, Ocelli, children};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::{Instant, sleep};

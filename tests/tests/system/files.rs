@@ -1,6 +1,6 @@
 //! Files as sources: every frame once, the same detections each time, and those of a reference made without Ocelli.
 
-use ocelli_tests::{FileSession, Ocelli, Store, assert_identical, root};
+use ocelli_testkit::{FileSession, Ocelli, Store, assert_identical, root};
 use serde_json::{Value, json};
 
 /// The pipeline's threshold is 0.40; what is compared lies far enough above it for small differences not to matter.

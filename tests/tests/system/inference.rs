@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use ocelli_tests::{Client, DEADLINE, FileSession, Ocelli, Programs, Store, assert_identical, clip};
-use ocelli_tests::{children, program, root};
+use ocelli_testkit::{Client, DEADLINE, FileSession, Ocelli, Programs, Store, assert_identical, clip};
+use ocelli_testkit::{children, program, root};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ocelli_tests::{Client, ClosedPort, DEADLINE, Ocelli, children, clip};
+use ocelli_testkit::{Client, ClosedPort, DEADLINE, Ocelli, children, clip};
 use serde_json::{Value, json};
 
 use crate::camera;
@@ -121,7 +121,7 @@ async fn whatever_is_asked_in_whatever_order_a_session_has_one_worker_and_no_wor
             3 => drop(host.request("POST", &format!("/v1/sessions/{id}/restart")).await),
             _ => {
                 for worker in workers(&host).into_iter().take(1) {
-                    if let Some(worker) = ocelli_tests::Process::open(worker) {
+                    if let Some(worker) = ocelli_testkit::Process::open(worker) {
                         worker.signal(rustix::process::Signal::KILL);
                     }
                 }

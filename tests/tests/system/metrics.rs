@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ocelli_tests::{Cameras, Ocelli};
+use ocelli_testkit::{Cameras, Ocelli};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

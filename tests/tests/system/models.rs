@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
-use ocelli_tests::{DEADLINE, Ocelli, clip, program, root, run_to_end};
+use ocelli_testkit::{DEADLINE, Ocelli, clip, program, root, run_to_end};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::timeout;

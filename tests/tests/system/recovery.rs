@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ocelli_tests::{Cameras, Client, Ocelli};
+use ocelli_testkit::{Cameras, Client, Ocelli};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 

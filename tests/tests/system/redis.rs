@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use ocelli_tests::{Client, DEADLINE, Entry, Ocelli, Redis, Store, clip};
+use ocelli_testkit::{Client, DEADLINE, Entry, Ocelli, Redis, Store, clip};
 use serde_json::{Value, json};
 
 /// How long Redis is away. A minute is no different: `OCELLI_REDIS_AWAY_S=60` tries it.

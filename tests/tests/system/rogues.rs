@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use ocelli_tests::{Client, Held, Ocelli, Programs, clip};
+use ocelli_testkit::{Client, Held, Ocelli, Programs, clip};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 

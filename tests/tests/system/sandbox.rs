@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use ocelli_tests::{Ocelli, children, clip, program};
+use ocelli_testkit::{Ocelli, children, clip, program};
 use serde_json::Value;
 
 use crate::camera;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ocelli_tests::{Ocelli, root, run_to_end};
+use ocelli_testkit::{Ocelli, root, run_to_end};
 use tempfile::TempDir;
 
 use crate::camera;

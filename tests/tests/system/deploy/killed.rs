@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use ocelli_tests::{DEADLINE, Ocelli, Process, Recording, Store, children};
+use ocelli_testkit::{DEADLINE, Ocelli, Process, Recording, Store, children};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ocelli_tests::{Cameras, FileSession, Ocelli, Received, Recording, Store, clip, gallery, tagged};
+use ocelli_testkit::{Cameras, FileSession, Ocelli, Received, Recording, Store, clip, gallery, tagged};
 use serde_json::{Value, json};
 
 use super::{
@@ -243,5 +243,5 @@ async fn a_file_played_through_changes_gives_what_it_gives_without() {
         .map(|text| without_deployment(text))
         .collect();
     let alone: Vec<String> = alone.iter().map(|text| without_deployment(text)).collect();
-    ocelli_tests::assert_identical("cam", &alone, &changed);
+    ocelli_testkit::assert_identical("cam", &alone, &changed);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ocelli_tests::{Ocelli, Recording, Store};
+use ocelli_testkit::{Ocelli, Recording, Store};
 use serde_json::{Value, json};
 
 use super::{
