@@ -22,7 +22,7 @@ use super::stream::serve;
 use super::{Fatal, describe};
 use crate::arena::Arena;
 use crate::granted::Granted;
-use crate::guest::components::{Guest, IDLE, RESULT, test_engine};
+use crate::guest::components::{Guest, IDLE, RESULT, SLEEP, test_engine};
 use crate::guest::instance::Factory;
 use crate::guest::state::Surroundings;
 use crate::guest::state::tests::limits;
@@ -248,7 +248,15 @@ impl Host {
         }
     }
 
-    /// Leaves the worker, and gives why it ended, where that was a fault.
+    /// What the worker says of itself when it ends.
+    fn fails(&mut self) -> Stage {
+        match self.until(|message| matches!(message, FromWorker::Failed { .. })) {
+            (_, FromWorker::Failed { stage, .. }, _) => stage,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Leaves the worker, which does no more than the frame in hand, and gives why it ended, where that was a fault.
     fn leave(mut self) -> Result<(), (Stage, String)> {
         self.to.shutdown(Shutdown::Write).unwrap();
         // A socket that is closed before all is read tells the other side of an error.
@@ -524,6 +532,24 @@ fn what_a_call_changes_is_told_before_what_it_returned() {
 }
 
 #[test]
+fn a_worker_whose_host_hangs_up_leaves_what_lies_in_its_socket() {
+    // So long for a frame that hanging up takes no two.
+    let slow = Guest { imports: SLEEP, process: "(call $block (call $timer (i64.const 200000000)))", ..IDLE };
+    let Some(component) = compiled(&slow) else { return };
+    let units = units(PLAIN);
+    let mut host = Host::ready(&component, &RUNNING);
+    let tally = Arc::clone(&host.tally);
+    host.units(&units[..12]);
+    host.until(|message| matches!(message, FromWorker::Result { .. }));
+    host.leave().unwrap();
+    // The frame in hand, and those before it while this thread waited for the processor.
+    let counters = tally.counters();
+    assert!((1..12).contains(&counters.processed), "{counters:?}");
+    // Decoding does not go on either.
+    assert!(counters.decoded < 12, "{counters:?}");
+}
+
+#[test]
 fn a_call_that_traps_changes_nothing() {
     let traps = Guest {
         process: "
@@ -665,11 +691,13 @@ fn messages_out_of_turn_end_the_worker() {
     for (setup, message) in turns {
         let mut host = Host::ready(&component, &setup);
         host.send(&message, &[]);
+        assert_eq!(host.fails(), Stage::Setup, "{message:?}");
         assert_eq!(host.leave().unwrap_err().0, Stage::Setup, "{message:?}");
     }
     let mut host = Host::ready(&component, &STANDBY);
     host.speak(None);
     host.send(&ToWorker::Speak { after: None }, &[]);
+    assert_eq!(host.fails(), Stage::Setup);
     assert_eq!(host.leave().unwrap_err().0, Stage::Setup);
 
     let large = Kept::from([("b".into(), BTreeMap::from([("k".into(), vec![0; 2 << 20])]))]);
