@@ -17,6 +17,7 @@
 
 mod cameras;
 mod client;
+pub mod depth;
 mod fake;
 mod guests;
 mod held;
