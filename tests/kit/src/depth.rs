@@ -7,7 +7,12 @@
 /// What `./x test --full` sets, to `full`.
 pub const VARIABLE: &str = "OCELLI_TEST_DEPTH";
 
+/// Whether this is a full run.
+pub fn is_full() -> bool {
+    std::env::var_os(VARIABLE).is_some_and(|depth| depth == "full")
+}
+
 /// Rounds of a loop that has `full` of them in a full run: those, or a quarter, rounded up.
 pub fn rounds(full: usize) -> usize {
-    if std::env::var_os(VARIABLE).is_some_and(|depth| depth == "full") { full } else { full.div_ceil(4) }
+    if is_full() { full } else { full.div_ceil(4) }
 }

@@ -16,8 +16,8 @@ use tokio::time::timeout;
 
 use crate::{Client, DEADLINE, Log, Process, Programs, root};
 
-/// How long a host may take to end after SIGTERM before it is killed: above the time that it gives itself.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How long a host may take to end after SIGTERM before it is killed: above the 30 s that it gives its workers by default.
+const STOP_LIMIT: Duration = Duration::from_secs(45);
 
 /// How long a deployment may take to be answered: its steps have bounds of their own, and machines are busy.
 const DEPLOYMENT: Duration = Duration::from_secs(150);
@@ -82,7 +82,7 @@ impl Setup {
 }
 
 /// A file or folder of what was built beside the folder of the programs.
-pub(crate) fn built(name: &str) -> PathBuf {
+pub fn built(name: &str) -> PathBuf {
     program("ocelli").parent().and_then(Path::parent).unwrap().join(name)
 }
 

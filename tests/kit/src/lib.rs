@@ -41,7 +41,7 @@ pub use client::Client;
 pub use fake::{ClosedPort, Fake, Relay};
 pub use guests::{Store, guest};
 pub use held::Held;
-pub use host::{Exit, Ocelli, gallery, program, run_to_end};
+pub use host::{Exit, Ocelli, built, gallery, program, run_to_end};
 pub use log::Log;
 pub use others::{Other, client_python};
 pub use page::Page;
