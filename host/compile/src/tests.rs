@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -464,16 +464,18 @@ impl Random {
     }
 }
 
-/// `ocelli-compile`, where it was built: `./x test` names the folder, by hand it lies beside the tests.
-fn compiler() -> Option<PathBuf> {
+/// `ocelli-compile`: `./x test` builds it and names the folder, by hand it lies beside the tests. A test that needs it
+/// fails without it.
+fn compiler() -> PathBuf {
     let built = std::env::var_os("OCELLI_BIN_DIR").map(PathBuf::from);
     let beside = || std::env::current_exe().ok()?.parent()?.parent().map(Path::to_owned);
-    let program = built.or_else(beside)?.join("ocelli-compile");
-    if !program.is_file() {
-        eprintln!("SKIPPED: {} is not there; `./x build` makes it", program.display());
-        return None;
-    }
-    Some(program)
+    let program = built.or_else(beside).unwrap().join("ocelli-compile");
+    let shown = program.display();
+    assert!(
+        program.is_file(),
+        "this test needs {shown}: `./x build` makes it, and OCELLI_BIN_DIR names another folder"
+    );
+    program
 }
 
 /// A run of the child on a component, compiled into a file.
@@ -497,7 +499,7 @@ fn compile(program: &Path, bytes: &[u8]) -> (std::process::Output, File) {
 /// Compiles a component and links it as a worker does.
 #[allow(unsafe_code)]
 fn link(bytes: &[u8]) {
-    let Some(program) = compiler() else { return };
+    let program = compiler();
     let (ended, compiled) = compile(&program, bytes);
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
     let engine = engine::engine().unwrap();
@@ -509,7 +511,7 @@ fn link(bytes: &[u8]) {
 
 #[test]
 fn three_hundred_damaged_components_each_get_a_report() {
-    let Some(program) = compiler() else { return };
+    let program = compiler();
     let originals = [good(&CONTRACTS[0]), greedy(&CONTRACTS[1])];
     let mut random = Random(0x0ce1_1155);
     let mut refused = 0;

@@ -1,10 +1,5 @@
 //! HTTPS with certificates made here, against a client that is rustls itself.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +18,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use crate::support::Log;
 
 /// For whatever must happen: generous, since the machine may be busy.
 const SOON: Duration = Duration::from_secs(20);
@@ -83,7 +80,7 @@ fn write(folder: &Path, (certificate, key): &(String, String)) {
 async fn serve(tls: Tls) -> anyhow::Result<Server> {
     let server = Section { tls: Some(tls), ..Section::default() };
     let config = watch::channel(Arc::new(Config { server, ..Config::default() })).1;
-    let analyses = Analyses::start(&Default::default(), Box::new(support::NoPipelines));
+    let analyses = Analyses::start(&Default::default(), Box::new(crate::support::NoPipelines));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     Server::start(listener, Hub::new(Events::default()), Double(analyses), Timing::default(), config)
 }
@@ -93,6 +90,24 @@ async fn start(authority: &Authority) -> (Server, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &authority.issue());
     (serve(files(folder.path())).await.unwrap(), folder)
+}
+
+/// The host's log, with every look at the certificate's files.
+fn log() -> (Log, tracing::subscriber::DefaultGuard) {
+    Log::begin(tracing::Level::DEBUG)
+}
+
+/// Looks after each of the host's looks at its files, until what is seen is right.
+async fn after_looks(log: &Log, mut look: impl AsyncFnMut() -> bool) {
+    let looks = async {
+        for count in 1.. {
+            log.says("the files of the certificate were looked at", count).await;
+            if look().await {
+                break;
+            }
+        }
+    };
+    within(looks).await;
 }
 
 async fn connect(server: &Server, connector: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
@@ -149,6 +164,7 @@ async fn whoever_believes_another_authority_does_not_connect() {
 
 #[tokio::test]
 async fn a_new_certificate_is_taken_over_and_open_connections_stay() {
+    let (log, _guard) = log();
     let authority = Authority::new();
     let (server, folder) = start(&authority).await;
     let connector = authority.connector();
@@ -156,13 +172,13 @@ async fn a_new_certificate_is_taken_over_and_open_connections_stay() {
     assert_eq!(ask(&mut open).await, "HTTP/1.1 200 OK");
     let before = shown(&server, &connector).await;
     write(folder.path(), &authority.issue());
-    within(async { while shown(&server, &connector).await == before {} }).await;
+    after_looks(&log, async || shown(&server, &connector).await != before).await;
     assert_eq!(ask(&mut open).await, "HTTP/1.1 200 OK");
 }
 
 #[tokio::test]
 async fn a_bad_pair_leaves_the_one_before_in_use() {
-    let (log, _guard) = support::Log::begin();
+    let (log, _guard) = log();
     let authority = Authority::new();
     let (server, folder) = start(&authority).await;
     let connector = authority.connector();
@@ -170,14 +186,13 @@ async fn a_bad_pair_leaves_the_one_before_in_use() {
     let (certificate, _) = authority.issue();
     let (_, key) = authority.issue();
     write(folder.path(), &(certificate, key));
-    let looked_at = async {
-        while !log.text().contains("the certificate is not changed") {
-            assert_eq!(shown(&server, &connector).await, before);
-        }
+    let refused = async || {
+        assert_eq!(shown(&server, &connector).await, before);
+        log.text().contains("the certificate is not changed")
     };
-    within(looked_at).await;
+    after_looks(&log, refused).await;
     write(folder.path(), &authority.issue());
-    within(async { while shown(&server, &connector).await == before {} }).await;
+    after_looks(&log, async || shown(&server, &connector).await != before).await;
 }
 
 #[tokio::test]
@@ -209,6 +224,7 @@ async fn files_that_are_no_pair_keep_the_host_from_starting_and_are_named_withou
 
 #[tokio::test]
 async fn an_expired_certificate_is_refused_by_clients_and_the_host_serves_the_next() {
+    let (log, _guard) = log();
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &authority.issue_expired());
@@ -217,7 +233,7 @@ async fn an_expired_certificate_is_refused_by_clients_and_the_host_serves_the_ne
     let error = connect(&server, &connector).await.unwrap_err();
     assert!(error.to_string().to_lowercase().contains("expired"), "{error}");
     write(folder.path(), &authority.issue());
-    within(async { while connect(&server, &connector).await.is_err() {} }).await;
+    after_looks(&log, async || connect(&server, &connector).await.is_ok()).await;
 }
 
 #[tokio::test]

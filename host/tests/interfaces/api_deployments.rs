@@ -1,10 +1,5 @@
 //! Deployments over HTTP and by the command line, against a real server with a double in place of the deployer.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
-
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -176,7 +171,7 @@ struct Host {
 
 impl Host {
     async fn start() -> Self {
-        let analyses = Analyses::start(&Analyze::default(), Box::new(support::NoPipelines));
+        let analyses = Analyses::start(&Analyze::default(), Box::new(crate::support::NoPipelines));
         let double =
             Double { analyses, asked: Arc::default(), gate: Arc::default(), ended: watch::Sender::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -185,7 +180,7 @@ impl Host {
             Hub::new(Default::default()),
             double.clone(),
             Timing::default(),
-            support::defaults(),
+            crate::support::defaults(),
         )
         .unwrap();
         Self { server, double }
@@ -337,9 +332,12 @@ async fn a_client_that_goes_away_stops_no_deployment() {
     let host = Host::start().await;
     let mut ended = host.double.ended.subscribe();
     let client = host.open(&format!("PUT {}", path("pipeline")), "", b"slow").await;
-    while host.double.asked.lock().unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    let asked = async {
+        while host.double.asked.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, asked).await.expect("in time");
     drop(client);
     // Another one is answered meanwhile.
     assert_eq!(host.put("", b"component").await.0, 200);

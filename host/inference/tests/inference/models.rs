@@ -1,15 +1,8 @@
 //! Models of every element type, and files that are no models or damaged ones: through the real program, as a host uses
 //! it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[path = "support/onnx.rs"]
-mod onnx;
-mod support;
-
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -24,7 +17,8 @@ use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use support::*;
+
+use crate::support::*;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ocelli-inference");
 
@@ -310,7 +304,8 @@ fn four_hundred_mutated_files_are_each_a_model_or_a_named_error() {
     }
     assert_eq!(models.len(), 400);
     let mut served_as = BTreeMap::<String, usize>::new();
-    let mut inspected_as = BTreeMap::<String, usize>::new();
+    let (mut told_of, mut refused) = (0, 0);
+    let mut deaths = Vec::new();
     // A catalogue of all would be near the longest packet.
     for chunk in models.chunks(100) {
         let mut served = Served::start(chunk.to_vec());
@@ -322,9 +317,9 @@ fn four_hundred_mutated_files_are_each_a_model_or_a_named_error() {
                     format!("{code:?}")
                 }
                 None => {
-                    let status = served.child.wait().unwrap();
+                    deaths.push(format!("{}, served: {}", model.name, served.child.wait().unwrap()));
                     served = Served::start(chunk.to_vec());
-                    format!("ended the process: {status}")
+                    continue;
                 }
             };
             *served_as.entry(outcome).or_default() += 1;
@@ -332,21 +327,23 @@ fn four_hundred_mutated_files_are_each_a_model_or_a_named_error() {
     }
     for model in &models {
         let told = inspect(Path::new(&model.path));
-        let outcome = match (told.status.code(), told.status.signal()) {
-            (Some(0), _) => {
+        match told.status.code() {
+            Some(0) => {
                 serde_json::from_slice::<Inspection>(&told.stdout).unwrap();
-                "told".to_owned()
+                told_of += 1;
             }
-            (Some(1), _) => {
+            Some(1) => {
                 let words = String::from_utf8_lossy(&told.stderr);
                 assert!(words.contains(&model.name), "{words:?} does not name {}", model.name);
-                "named error".to_owned()
+                refused += 1;
             }
-            (code, signal) => format!("status {code:?}, signal {signal:?}"),
-        };
-        *inspected_as.entry(outcome).or_default() += 1;
+            _ => deaths.push(format!("{}, inspected: {}", model.name, told.status)),
+        }
     }
-    println!("400 mutated files, served: {served_as:?}; inspected: {inspected_as:?}");
-    assert!(served_as.values().sum::<usize>() == 400 && inspected_as.values().sum::<usize>() == 400);
-    assert!(served_as.len() > 1, "a mutation that breaks nothing tests nothing");
+    assert!(deaths.is_empty(), "files that ended the process: {deaths:#?}");
+    // Some changes leave a model, and some do not: or nothing was tried.
+    let opened = served_as.remove("opened").unwrap_or_default();
+    let failed: usize = served_as.values().sum();
+    assert!(opened > 40 && failed > 40, "{opened} served, and {served_as:?}");
+    assert!(told_of > 40 && refused > 40, "{told_of} told of, {refused} refused");
 }
