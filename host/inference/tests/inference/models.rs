@@ -15,6 +15,7 @@ use ocelli_protocol::inference::{
 };
 use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process;
+use ocelli_testkit::depth::rounds;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
@@ -273,7 +274,7 @@ fn mutated(original: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// The originals, how many files are made of each, and what a `model.toml` says of them.
+/// The originals, how many files are made of each (of 400 in a full run), and what a `model.toml` says of them.
 fn originals() -> Vec<(&'static str, usize, Vec<u8>, Model)> {
     let detector = model();
     let f32s = |shape: &[i64]| [tensor("x", Element::F32, shape), tensor("y", Element::F32, shape)];
@@ -284,15 +285,15 @@ fn originals() -> Vec<(&'static str, usize, Vec<u8>, Model)> {
         small(tensor("x", Element::F32, &[1, 3, 8, 8]), tensor("y", Element::F32, &[1, 4, 6, 6]));
     let bytes = std::fs::read(&detector.path).unwrap();
     vec![
-        ("identity", 80, onnx::identity(onnx::F32, &[Some(4)]), identity),
-        ("cast", 80, onnx::cast(3, &[Some(4)]), cast),
-        ("convolution", 200, onnx::convolution(), convolution),
-        ("nanodet", 40, bytes, detector),
+        ("identity", rounds(80), onnx::identity(onnx::F32, &[Some(4)]), identity),
+        ("cast", rounds(80), onnx::cast(3, &[Some(4)]), cast),
+        ("convolution", rounds(200), onnx::convolution(), convolution),
+        ("nanodet", rounds(40), bytes, detector),
     ]
 }
 
 #[test]
-fn four_hundred_mutated_files_are_each_a_model_or_a_named_error() {
+fn mutated_files_are_each_a_model_or_a_named_error() {
     let folder = tempfile::tempdir().unwrap();
     let mut random = Random(0x0ce1_1155);
     let mut models = Vec::new();
@@ -302,7 +303,6 @@ fn four_hundred_mutated_files_are_each_a_model_or_a_named_error() {
             models.push(written(folder.path(), &name, &mutated(&bytes, &mut random), &like));
         }
     }
-    assert_eq!(models.len(), 400);
     let mut served_as = BTreeMap::<String, usize>::new();
     let (mut told_of, mut refused) = (0, 0);
     let mut deaths = Vec::new();
@@ -344,6 +344,7 @@ fn four_hundred_mutated_files_are_each_a_model_or_a_named_error() {
     // Some changes leave a model, and some do not: or nothing was tried.
     let opened = served_as.remove("opened").unwrap_or_default();
     let failed: usize = served_as.values().sum();
-    assert!(opened > 40 && failed > 40, "{opened} served, and {served_as:?}");
-    assert!(told_of > 40 && refused > 40, "{told_of} told of, {refused} refused");
+    let least = models.len() / 10;
+    assert!(opened > least && failed > least, "{opened} served, and {served_as:?}");
+    assert!(told_of > least && refused > least, "{told_of} told of, {refused} refused");
 }

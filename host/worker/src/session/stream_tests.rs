@@ -15,6 +15,7 @@ use ocelli_protocol::wire::{self, Reader};
 use ocelli_protocol::worker::{
     Counters, Decode, FromWorker, Kept, KeptChange, Mode, Pacing, STANDBY_FRAMES, Stage, Start, ToWorker,
 };
+use ocelli_testkit::depth::rounds;
 use proptest::prelude::*;
 use wasmtime::component::Component;
 
@@ -441,7 +442,7 @@ impl Change {
 #[test]
 fn a_change_in_the_middle_of_a_source_loses_no_frame_and_gives_none_twice() {
     let component = compiled(&COUNTS);
-    proptest!(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() }, |(change in change_of(Pacing::EveryFrame))| {
+    proptest!(ProptestConfig { cases: rounds(40) as u32, failure_persistence: None, ..ProptestConfig::default() }, |(change in change_of(Pacing::EveryFrame))| {
         let (mut frames, of_green, expected) = change.made(&component);
         frames.extend(of_green);
         prop_assert_eq!(frames, expected);
@@ -451,7 +452,7 @@ fn a_change_in_the_middle_of_a_source_loses_no_frame_and_gives_none_twice() {
 #[test]
 fn a_change_on_a_live_source_skips_frames_only_for_newer_ones_and_counts_them() {
     let component = compiled(&COUNTS);
-    proptest!(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() }, |(change in change_of(Pacing::NewestWins))| {
+    proptest!(ProptestConfig { cases: rounds(20) as u32, failure_persistence: None, ..ProptestConfig::default() }, |(change in change_of(Pacing::NewestWins))| {
         let (mut frames, of_green, expected) = change.made(&component);
         frames.extend(of_green);
         prop_assert!(frames.is_sorted_by(|one, next| one < next), "{:?}", frames);
