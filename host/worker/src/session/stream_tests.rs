@@ -15,6 +15,7 @@ use ocelli_protocol::wire::{self, Reader};
 use ocelli_protocol::worker::{
     Counters, Decode, FromWorker, Kept, KeptChange, Mode, Pacing, STANDBY_FRAMES, Stage, Start, ToWorker,
 };
+use ocelli_testkit::depth::rounds;
 use proptest::prelude::*;
 use wasmtime::component::Component;
 
@@ -22,7 +23,7 @@ use super::stream::serve;
 use super::{Fatal, describe};
 use crate::arena::Arena;
 use crate::granted::Granted;
-use crate::guest::components::{Guest, IDLE, RESULT, test_engine};
+use crate::guest::components::{Guest, IDLE, RESULT, SLEEP, test_engine};
 use crate::guest::instance::Factory;
 use crate::guest::state::Surroundings;
 use crate::guest::state::tests::limits;
@@ -248,7 +249,15 @@ impl Host {
         }
     }
 
-    /// Leaves the worker, and gives why it ended, where that was a fault.
+    /// What the worker says of itself when it ends.
+    fn fails(&mut self) -> Stage {
+        match self.until(|message| matches!(message, FromWorker::Failed { .. })) {
+            (_, FromWorker::Failed { stage, .. }, _) => stage,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Leaves the worker, which does no more than the frame in hand, and gives why it ended, where that was a fault.
     fn leave(mut self) -> Result<(), (Stage, String)> {
         self.to.shutdown(Shutdown::Write).unwrap();
         // A socket that is closed before all is read tells the other side of an error.
@@ -433,7 +442,7 @@ impl Change {
 #[test]
 fn a_change_in_the_middle_of_a_source_loses_no_frame_and_gives_none_twice() {
     let component = compiled(&COUNTS);
-    proptest!(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() }, |(change in change_of(Pacing::EveryFrame))| {
+    proptest!(ProptestConfig { cases: rounds(40) as u32, failure_persistence: None, ..ProptestConfig::default() }, |(change in change_of(Pacing::EveryFrame))| {
         let (mut frames, of_green, expected) = change.made(&component);
         frames.extend(of_green);
         prop_assert_eq!(frames, expected);
@@ -443,7 +452,7 @@ fn a_change_in_the_middle_of_a_source_loses_no_frame_and_gives_none_twice() {
 #[test]
 fn a_change_on_a_live_source_skips_frames_only_for_newer_ones_and_counts_them() {
     let component = compiled(&COUNTS);
-    proptest!(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() }, |(change in change_of(Pacing::NewestWins))| {
+    proptest!(ProptestConfig { cases: rounds(20) as u32, failure_persistence: None, ..ProptestConfig::default() }, |(change in change_of(Pacing::NewestWins))| {
         let (mut frames, of_green, expected) = change.made(&component);
         frames.extend(of_green);
         prop_assert!(frames.is_sorted_by(|one, next| one < next), "{:?}", frames);
@@ -521,6 +530,24 @@ fn what_a_call_changes_is_told_before_what_it_returned() {
     }
     assert_eq!(told.len(), 6);
     host.leave().unwrap();
+}
+
+#[test]
+fn a_worker_whose_host_hangs_up_leaves_what_lies_in_its_socket() {
+    // So long for a frame that hanging up takes no two.
+    let slow = Guest { imports: SLEEP, process: "(call $block (call $timer (i64.const 200000000)))", ..IDLE };
+    let component = compiled(&slow);
+    let units = units(PLAIN);
+    let mut host = Host::ready(&component, &RUNNING);
+    let tally = Arc::clone(&host.tally);
+    host.units(&units[..12]);
+    host.until(|message| matches!(message, FromWorker::Result { .. }));
+    host.leave().unwrap();
+    // The frame in hand, and those before it while this thread waited for the processor.
+    let counters = tally.counters();
+    assert!((1..12).contains(&counters.processed), "{counters:?}");
+    // Decoding does not go on either.
+    assert!(counters.decoded < 12, "{counters:?}");
 }
 
 #[test]
@@ -665,11 +692,13 @@ fn messages_out_of_turn_end_the_worker() {
     for (setup, message) in turns {
         let mut host = Host::ready(&component, &setup);
         host.send(&message, &[]);
+        assert_eq!(host.fails(), Stage::Setup, "{message:?}");
         assert_eq!(host.leave().unwrap_err().0, Stage::Setup, "{message:?}");
     }
     let mut host = Host::ready(&component, &STANDBY);
     host.speak(None);
     host.send(&ToWorker::Speak { after: None }, &[]);
+    assert_eq!(host.fails(), Stage::Setup);
     assert_eq!(host.leave().unwrap_err().0, Stage::Setup);
 
     let large = Kept::from([("b".into(), BTreeMap::from([("k".into(), vec![0; 2 << 20])]))]);
