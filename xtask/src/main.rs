@@ -9,6 +9,7 @@ mod onnxruntime;
 mod process;
 mod programs;
 mod setup;
+mod skips;
 #[cfg_attr(not(test), expect(dead_code, reason = "`./x test` is to call it"))]
 mod skips;
 mod soak;
