@@ -5,7 +5,7 @@
 //! detections and events into [`event`], and leave through [`api`].
 //!
 //! Imports point down only: `api -> deploy, monitor -> session -> source, inference, redis -> event -> journal -> config`. [`telemetry`] stands
-//! beside, [`serve`] composes, and the command line lies on top.
+//! beside, below all of them `util`; [`serve`] composes, and the command line lies on top.
 
 pub mod analyze;
 pub mod api;
@@ -22,3 +22,4 @@ pub mod serve;
 pub mod session;
 pub mod source;
 pub mod telemetry;
+mod util;

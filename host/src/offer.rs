@@ -126,20 +126,21 @@ fn look(directory: &Path) -> BTreeMap<PathBuf, Look> {
 
 #[cfg(test)]
 mod tests {
+    use ocelli_protocol::digest::Digest;
+
     use super::*;
     use crate::config::ModelOptions;
 
     /// A model of no graph that any runtime would read: the host does not look into it.
     fn write(models: &Path, name: &str, graph: &[u8]) {
-        use sha2::{Digest, Sha256};
         let folder = models.join(name);
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("model.onnx"), graph).unwrap();
         let manifest = format!(
-            "name = \"{name}\"\ndescription = \"\"\nfile = \"model.onnx\"\nsha256 = \"{:x}\"\nlicence = \"MIT\"\n\
+            "name = \"{name}\"\ndescription = \"\"\nfile = \"model.onnx\"\nsha256 = \"{}\"\nlicence = \"MIT\"\n\
              source = \"here\"\ninputs = [{{ name = \"x\", element = \"f32\", shape = [-1, 4] }}]\n\
              outputs = [{{ name = \"y\", element = \"f32\", shape = [-1, 4] }}]\n",
-            Sha256::digest(graph)
+            Digest::of(graph)
         );
         std::fs::write(folder.join("model.toml"), manifest).unwrap();
     }

@@ -8,8 +8,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use ocelli::config::{Role, Token, TokenHash, check_token_name};
-use rand::TryRngCore;
-use rand::rngs::OsRng;
+use rand::TryRng;
+use rand::rngs::SysRng;
 use serde_json::json;
 
 /// What a token begins with, so that one that lies about is known for what it is.
@@ -51,7 +51,7 @@ impl Tokens {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let Self::New(new) = self;
         let mut random = [0; BYTES];
-        OsRng.try_fill_bytes(&mut random).context("asking the system for random bytes")?;
+        SysRng.try_fill_bytes(&mut random).context("asking the system for random bytes")?;
         new.run(&format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random)))
     }
 }

@@ -19,7 +19,7 @@ use ocelli::config::{Analyze, Config};
 use ocelli::event::{Attributes, Detection, Detections, Event, Hub, Latency, State};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};

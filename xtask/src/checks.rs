@@ -5,27 +5,48 @@ use std::process::{Command, ExitCode, ExitStatus};
 use anyhow::Result;
 
 use crate::workspace::Workspace;
-use crate::{process, programs, setup};
+use crate::{features, process, programs, setup};
+
+/// Tells the tests that they are to run their long loops whole.
+const DEPTH: (&str, &str) = ("OCELLI_TEST_DEPTH", "full");
 
 /// Runs all tests, or those that `filter` selects. The runner speaks last, and its exit code is returned.
-pub(crate) fn test(workspace: &Workspace, filter: &[String]) -> Result<ExitCode> {
+pub(crate) fn test(workspace: &Workspace, full: bool, filter: &[String]) -> Result<ExitCode> {
+    if full {
+        eprintln!("==> all tests with their long loops whole: about an hour on two cores, after the build");
+    }
     setup::for_testing(workspace)?;
     programs::build(workspace)?;
     programs::build_test_pipelines(workspace)?;
-    let mut runner = workspace.cargo();
-    if process::succeeds(workspace.cargo().args(["nextest", "--version"])) {
-        runner.args(["nextest", "run"]);
-    } else {
-        runner.arg("test");
-    }
-    // No feature of the workspace's crates brings Wasmtime's compiler in, so the tests meet the worker as it ships.
+    let mut runner = nextest(workspace)?;
+    // The same selection and profile as `programs::build`: the tests meet the programs that lie there.
     runner.args(["--release", "--workspace"]).args(filter);
     system_environment(&mut runner, workspace);
+    if full {
+        runner.env(DEPTH.0, DEPTH.1);
+    }
     eprintln!("==> {} (first time: several minutes) ...", process::shown(&runner));
     process::status(&mut runner).map(exit_code)
 }
 
-/// Checks the format of all crates, and runs clippy over all of their targets.
+/// Runs the tests of one crate against the programs that the last build left, or those of them that `filter` selects.
+pub(crate) fn fast(workspace: &Workspace, name: &str, filter: &[String]) -> Result<ExitCode> {
+    let mut runner = nextest(workspace)?;
+    runner.args(["--release", "-p", name, "-p", features::UNIFIER]).args(filter);
+    runner.env("CARGO_INCREMENTAL", "1");
+    system_environment(&mut runner, workspace);
+    process::status(&mut runner).map(exit_code)
+}
+
+/// The test runner. `cargo test` is no substitute: some tests need a process of their own, and groups of tests weigh more
+/// than others (.config/nextest.toml).
+fn nextest(workspace: &Workspace) -> Result<Command> {
+    let mut runner = Command::new(setup::tool("cargo-nextest")?);
+    runner.current_dir(workspace.root()).args(["nextest", "run"]);
+    Ok(runner)
+}
+
+/// Checks the format of all crates, runs clippy over all of their targets, and holds the dependencies to their rules.
 pub(crate) fn lint(workspace: &Workspace) -> Result<ExitCode> {
     setup::for_building()?;
     setup::rust_component("rustfmt", "fmt")?;
@@ -33,16 +54,38 @@ pub(crate) fn lint(workspace: &Workspace) -> Result<ExitCode> {
     process::step("checking the format", || {
         process::run(workspace.cargo().args(["fmt", "--all", "--check"]))
     })?;
-    let clippy = |crates: &[&str]| {
-        let mut command = workspace.cargo();
-        command.args(["clippy", "--release", "--all-targets"]).args(crates).args(["--", "-D", "warnings"]);
-        process::run(&mut command)
+    process::step("checking that one set of features serves every build", || features::check(workspace))?;
+    process::step("checking dependencies: licences, sources, versions", || deny(workspace))?;
+    let clippy = |targets: &[&str]| {
+        process::run(programs::release(workspace, "clippy").args(targets).args(["--", "-D", "warnings"]))
     };
-    process::step("running clippy", || clippy(&["--workspace"]))?;
+    process::step("running clippy", || clippy(&["--all-targets"]))?;
     process::step("running clippy on the compiler", || {
-        clippy(&["-p", "ocelli-worker", "--features", "compile"])
+        clippy(&["--features", "ocelli-compile/cranelift", "--bin", "ocelli-compile"])
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Holds the dependencies to `deny.toml`. Known vulnerabilities are looked up only where their database can be fetched.
+fn deny(workspace: &Workspace) -> Result<()> {
+    let deny = setup::tool("cargo-deny")?;
+    let run = |checks: &[&str]| {
+        let mut command = Command::new(&deny);
+        command.current_dir(workspace.root()).args([
+            "--log-level",
+            "error",
+            "check",
+            "--hide-inclusion-graph",
+        ]);
+        command.args(checks);
+        command
+    };
+    process::run(&mut run(&["licenses", "bans", "sources"]))?;
+    if !process::succeeds(Command::new(&deny).current_dir(workspace.root()).args(["fetch", "db"])) {
+        eprintln!("    SKIPPED: the database of vulnerabilities cannot be fetched from here");
+        return Ok(());
+    }
+    process::run(&mut run(&["advisories"]))
 }
 
 /// What programs that test or measure the whole system find in their environment.

@@ -4,6 +4,7 @@ mod bench;
 mod checks;
 mod clients;
 mod demo;
+mod features;
 mod onnxruntime;
 mod process;
 mod programs;
@@ -39,11 +40,17 @@ enum Task {
     },
     /// Builds everything and runs all tests, or those that the filter arguments select
     Test {
-        /// Given to the test runner: cargo-nextest where it is installed, else cargo test
+        /// Runs the long loops whole: a landing runs a quarter of them
+        #[arg(long)]
+        full: bool,
+        /// Runs the tests of one crate, without set-up and with incremental builds
+        #[arg(long, value_name = "CRATE", conflicts_with = "full")]
+        fast: Option<String>,
+        /// Given to the test runner, cargo-nextest
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
     },
-    /// Checks the format and runs clippy, warnings being errors
+    /// Checks the format, runs clippy, warnings being errors, and holds the dependencies to deny.toml
     Lint,
     /// Builds everything and measures it
     Bench {
@@ -78,7 +85,8 @@ fn run(task: Task) -> Result<ExitCode> {
             programs::build(&workspace).map(|()| ExitCode::SUCCESS)
         }
         Task::Demo { seconds } => demo::run(&workspace, seconds),
-        Task::Test { filter } => checks::test(&workspace, &filter),
+        Task::Test { fast: Some(name), filter, .. } => checks::fast(&workspace, &name, &filter),
+        Task::Test { full, filter, .. } => checks::test(&workspace, full, &filter),
         Task::Lint => checks::lint(&workspace),
         Task::Bench { arguments } => bench::run(&workspace, &arguments),
         Task::Soak { arguments } => soak::run(&workspace, &arguments),

@@ -34,12 +34,16 @@ const PIP_DOWNLOAD: [&str; 13] = [
 
 /// Where the host looks for the library by default.
 pub(crate) fn library() -> Result<PathBuf> {
+    Ok(cache()?.join(format!("onnxruntime-{VERSION}")).join(LIBRARY))
+}
+
+/// The user's cache folder, in which a downloaded file or a built tool serves every checkout.
+pub(crate) fn cache() -> Result<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = set("OCELLI_CACHE")
+    set("OCELLI_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("ocelli")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/ocelli")))
-        .context("no folder for ONNX Runtime: set OCELLI_CACHE or HOME")?;
-    Ok(cache.join(format!("onnxruntime-{VERSION}")).join(LIBRARY))
+        .context("no cache folder: set OCELLI_CACHE or HOME")
 }
 
 /// True if the library is in its place, whole and unchanged.
@@ -99,7 +103,8 @@ fn verify(file: &Path, expected: &str) -> Result<()> {
     Ok(())
 }
 
-fn sha256(file: &Path) -> io::Result<String> {
+/// The digest of a file, in hexadecimal.
+pub(crate) fn sha256(file: &Path) -> io::Result<String> {
     let mut file = File::open(file)?;
     let mut hasher = Sha256::new();
     // 64 KiB: large enough that system calls cost nothing beside the hashing.

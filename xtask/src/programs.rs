@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::onnxruntime::sha256;
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -14,20 +16,51 @@ pub(crate) const GUEST_TARGET: &str = "wasm32-wasip2";
 /// Folders of `guest-pipeline/` that are no pipelines: the authors' crate, and the beginnings that authors copy.
 const NOT_PIPELINES: [&str; 2] = ["sdk", "templates"];
 
-/// Builds the programs into `target/release` and the gallery into `target/pipelines`.
+/// The programs that one command builds, with the same dependencies.
+const PROGRAMS: [&str; 3] = ["ocelli", "ocelli-worker", "ocelli-inference"];
+
+/// The program that has Wasmtime's compiler inside.
+const COMPILER: &str = "ocelli-compile";
+
+/// Builds the programs into `target/release` and the gallery into `target/pipelines`, and notes their digests.
 ///
-/// Cargo unifies the features of all crates that one invocation builds, so the compiler needs one of its own: built
-/// together with the worker it would bring Cranelift into every session's process.
+/// Cargo unifies the features of all that one command builds, so the compiler needs one of its own: built together with
+/// the worker it would bring Cranelift into every session's process. Both commands select the whole workspace, as the
+/// tests do: what is built here is what the tests find.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
-    let cargo = |arguments: &[&str]| process::run(workspace.cargo().arg("build").args(arguments));
     process::step(&title(workspace, "host, worker and inference", "ocelli-inference"), || {
-        // All crates that the tests meet, so that the tests find Wasmtime built with the features that they want.
-        cargo(&["--release", "--workspace", "--exclude", "xtask", "--exclude", "ocelli-bench", "--bins"])
+        let bins = PROGRAMS.iter().flat_map(|program| ["--bin", program]);
+        process::run(release(workspace, "build").args(bins))
     })?;
-    process::step(&title(workspace, "the compiler of pipelines", "ocelli-compile"), || {
-        cargo(&["--release", "-p", "ocelli-worker", "--features", "compile", "--bin", "ocelli-compile"])
+    process::step(&title(workspace, "the compiler of pipelines", COMPILER), || {
+        let compiler = ["--features", "ocelli-compile/cranelift", "--bin", COMPILER];
+        process::run(release(workspace, "build").args(compiler))
     })?;
-    components(workspace, "pipelines", "guest-pipeline", &workspace.pipelines())
+    components(workspace, "pipelines", "guest-pipeline", &workspace.pipelines())?;
+    note_digests(workspace)
+}
+
+/// A cargo command on the workspace as a whole, whose features are the same whatever part of it is built.
+pub(crate) fn release(workspace: &Workspace, subcommand: &str) -> Command {
+    let mut command = workspace.cargo();
+    command.args([subcommand, "--release", "--workspace"]);
+    command
+}
+
+/// Writes `target/programs.sha256`: which files are the product, as `sha256sum` would write it. The tests hold what they
+/// run against it.
+fn note_digests(workspace: &Workspace) -> Result<()> {
+    let programs = PROGRAMS.into_iter().chain([COMPILER]).map(|name| format!("release/{name}"));
+    let names = pipelines(&workspace.root().join("guest-pipeline"))?;
+    let pipelines = names.iter().map(|name| format!("pipelines/{name}.wasm"));
+    let mut lines = String::new();
+    for file in programs.chain(pipelines) {
+        let digest =
+            sha256(&workspace.target().join(&file)).with_context(|| format!("cannot read {file}"))?;
+        lines += &format!("{digest}  {file}\n");
+    }
+    let list = workspace.target().join("programs.sha256");
+    fs::write(&list, lines).with_context(|| format!("cannot write {}", list.display()))
 }
 
 /// Builds the pipelines of the tests into `target/test-pipelines`, apart from the gallery: no camera is to run them.

@@ -2,7 +2,7 @@
 //!
 //! A need is asked for by its use and not by a package's name, so a machine that has it from elsewhere installs nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -80,6 +80,28 @@ pub(crate) fn rust_component(component: &str, subcommand: &str) -> Result<()> {
         return Ok(());
     }
     rustup(&["component", "add", component])
+}
+
+/// Programs that Cargo builds from crates.io, each with the one version that this project is tried with.
+const TOOLS: [(&str, &str); 2] = [("cargo-deny", "0.20.2"), ("cargo-nextest", "0.9.143")];
+
+/// The path of one of [`TOOLS`]; built into the user's cache folder unless the machine has it. Debug builds: they are made
+/// in a third of the time, and what they do here takes a second.
+pub(crate) fn tool(name: &str) -> Result<PathBuf> {
+    if process::succeeds(Command::new(name).arg("--version")) {
+        return Ok(PathBuf::from(name));
+    }
+    let (_, version) = TOOLS.into_iter().find(|(tool, _)| *tool == name).context("no such tool")?;
+    let root = onnxruntime::cache()?.join("tools");
+    let program = root.join("bin").join(name);
+    if !process::succeeds(Command::new(&program).arg("--version")) {
+        process::step(&format!("building {name} {version} (once; some minutes)"), || {
+            let mut cargo = Command::new("cargo");
+            cargo.args(["install", "--locked", "--debug", "--root"]).arg(&root);
+            process::run(cargo.args(["--version", version, name]).env("CARGO_PROFILE_DEV_DEBUG", "0"))
+        })?;
+    }
+    Ok(program)
 }
 
 fn packages(needs: impl Iterator<Item = &'static Need>) -> Result<()> {

@@ -15,6 +15,13 @@ pub(crate) struct Workspace {
     root: PathBuf,
     #[serde(rename = "target_directory")]
     target: PathBuf,
+    packages: Vec<Package>,
+}
+
+/// A crate of the workspace.
+#[derive(Debug, Deserialize)]
+struct Package {
+    name: String,
 }
 
 impl Workspace {
@@ -22,6 +29,11 @@ impl Workspace {
     pub(crate) fn find() -> Result<Self> {
         let metadata = process::output(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
         serde_json::from_str(&metadata).context("cannot read the answer of `cargo metadata`")
+    }
+
+    /// The names of the workspace's crates.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &str> {
+        self.packages.iter().map(|package| package.name.as_str())
     }
 
     /// The top of the checkout.

@@ -7,12 +7,13 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use ocelli_protocol::digest::Digest;
 use ocelli_protocol::graph::Inspection;
 use ocelli_sandbox::{Profile, confine, limit};
 
 use crate::error::EngineError;
 use crate::model::graph_tensor;
-use crate::runtime::{Runtime, sha256};
+use crate::runtime::Runtime;
 
 /// Largest file in bytes: what protobuf, in which models are written, allows for a message.
 const MAX_FILE: u64 = 2 << 30;
@@ -68,7 +69,7 @@ pub fn inspect(
     let session = runtime.inspected(&content)?;
     let producer = session.metadata().ok().and_then(|metadata| metadata.producer()).unwrap_or_default();
     Ok(Inspection {
-        sha256: sha256(&content),
+        sha256: Digest::of(&content).to_string(),
         bytes: content.len() as u64,
         producer,
         inputs: session.inputs().iter().map(graph_tensor).collect(),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use ocelli_protocol::digest::Digest;
 use ocelli_protocol::graph::{GraphTensor, difference};
 use ocelli_protocol::inference::{
     Element, ErrorCode, LoadedModel, MAX_RANK, MAX_TENSORS, Model, TensorDeclaration,
@@ -15,7 +16,7 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 use crate::error::{EngineError, RequestError};
 use crate::request::Layout;
 use crate::run::Plan;
-use crate::runtime::{Made, Runtime, sha256};
+use crate::runtime::{Made, Runtime};
 
 /// A tensor of a model, with its name as the C interface takes it.
 #[derive(Debug)]
@@ -140,7 +141,7 @@ impl Entry {
                 RequestError::new(ErrorCode::NotFound, message)
             })?
             .into();
-        let found = sha256(&bytes);
+        let found = Digest::of(&bytes).to_string();
         if found != *expected {
             let message = format!(
                 "model \"{name}\": {path} has sha256 {found}, model.toml says {expected}; restore the file, or correct \

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use ocelli_protocol::digest::Digest;
 use ocelli_protocol::inference::{Device, ErrorCode, MAX_OWN_MODELS, Model, TensorDeclaration};
 use ocelli_protocol::shm::SharedMemory;
 use ort::value::Outlet;
@@ -9,7 +10,7 @@ use ort::value::Outlet;
 use crate::buffer::Buffer;
 use crate::error::RequestError;
 use crate::model::{Loaded, Signature, graph_tensor};
-use crate::runtime::{Made, Runtime, sha256};
+use crate::runtime::{Made, Runtime};
 
 /// The models of a session's own, in the order in which they were loaded. They have one ONNX Runtime session each, since
 /// the session has one request at a time.
@@ -71,7 +72,7 @@ pub(crate) fn load(
     let mut model = Model {
         name: name.to_owned(),
         path: "the file that the pipeline brings".to_owned(),
-        sha256: sha256(file.bytes()),
+        sha256: Digest::of(file.bytes()).to_string(),
         inputs: Vec::new(),
         outputs: Vec::new(),
         device: Device::Cpu,

@@ -7,6 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ocelli_protocol::digest::Digest;
 use ocelli_protocol::inference::{Device, ErrorCode, LoadedModel, Model};
 use ort::AsPointer;
 use ort::environment::Environment;
@@ -15,7 +16,6 @@ use ort::logging::LogLevel;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use sha2::{Digest, Sha256};
 
 use crate::device::{self, Devices};
 use crate::error::{EngineError, RequestError};
@@ -199,15 +199,6 @@ const ONE_NODE: &[u8] = b"\x08\x08\x3a\x37\
     \x62\x0f\x0a\x01y\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01\
     \x42\x02\x10\x0d";
 
-/// Hexadecimal SHA-256 of some bytes.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Checks all that would otherwise end in a crash: loading a truncated library kills the process.
 fn verify(library: &Path, expected: Option<&str>) -> Result<(), EngineError> {
     let missing = |source| EngineError::LibraryMissing { path: library.to_owned(), source };
@@ -231,9 +222,7 @@ fn verify(library: &Path, expected: Option<&str>) -> Result<(), EngineError> {
         Err(error) => return Err(missing(error)),
     }
     if let Some(expected) = expected {
-        let mut digest = Sha256::new();
-        file.rewind().and_then(|()| io::copy(&mut file, &mut digest)).map_err(missing)?;
-        let found = hex(&digest.finalize());
+        let found = file.rewind().and_then(|()| Digest::of_reader(&file)).map_err(missing)?.to_string();
         if found != expected {
             let (path, expected) = (library.to_owned(), expected.to_owned());
             return Err(EngineError::LibraryDiffers { path, expected, found });
@@ -366,7 +355,7 @@ mod tests {
     fn a_library_with_another_digest_is_refused() {
         let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let error = refused("other.so", &program, Some("00ff"));
-        assert!(error.contains("00ff") && error.contains(&sha256(&program)), "{error}");
+        assert!(error.contains("00ff") && error.contains(&Digest::of(&program).to_string()), "{error}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
+use ocelli_protocol::digest::Digest;
 use ocelli_protocol::graph::Inspection;
 use ocelli_protocol::inference::{
     Element, ErrorCode, FromHost, FromWorker, MAX_PACKET, Model, PacketError, PlacedTensor,
@@ -23,7 +24,6 @@ use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use sha2::{Digest, Sha256};
 use support::*;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ocelli-inference");
@@ -135,7 +135,7 @@ fn tensor(name: &str, element: Element, shape: &[i64]) -> TensorDeclaration {
 fn written(folder: &Path, name: &str, bytes: &[u8], like: &Model) -> Model {
     let path = folder.join(format!("{name}.onnx"));
     std::fs::write(&path, bytes).unwrap();
-    let sha256 = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = Digest::of(bytes).to_string();
     Model { name: name.into(), path: path.to_str().unwrap().into(), sha256, ..like.clone() }
 }
 

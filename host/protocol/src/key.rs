@@ -3,7 +3,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use sha2::{Digest, Sha256};
+
+use crate::digest::Digest;
 
 /// The kind of key, as OpenSSH writes it.
 const OPENSSH: &str = "ssh-ed25519";
@@ -71,7 +72,7 @@ impl TrustedKey {
 
     /// As `ssh-keygen -l` tells it: `SHA256:` and the digest of OpenSSH's form, in base 64.
     pub fn fingerprint(&self) -> String {
-        format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(openssh_blob(&self.0))))
+        format!("SHA256:{}", STANDARD_NO_PAD.encode(Digest::of(openssh_blob(&self.0)).bytes()))
     }
 }
 

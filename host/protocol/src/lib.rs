@@ -16,6 +16,8 @@
 pub mod clock;
 pub mod component;
 pub mod confinement;
+pub mod digest;
+pub mod engine;
 pub mod granted;
 pub mod graph;
 pub mod inference;

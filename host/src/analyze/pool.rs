@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::fault::Fault;
 use super::queue::{Queue, Waiting};
+use crate::util::backoff::Waits;
 
 /// Pictures that a worker has analysed at least before it ends for another pipeline while its own pictures wait. A start
 /// costs as much as some ten pictures.
@@ -27,9 +28,14 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// Starts in a row that may fail for no lasting reason before the pictures that wait for them are given up.
 const ATTEMPTS: u32 = 2;
 
-/// Wait before a worker is started again after two were lost in a row: doubled each time, up to the second figure.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Waits after losses of a pipeline's workers in a row.
+const WAITS: Waits = Waits {
+    // The first loss is made up for at once.
+    free: 1,
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(30),
+    jitter: 0.0,
+};
 
 /// A worker's number.
 pub(super) type Number = u64;
@@ -437,12 +443,11 @@ impl<P> Line<P> {
         self.not_before.is_none_or(|time| time <= now)
     }
 
-    /// The first loss is made up for at once. `next` is the number of the next worker.
+    /// `next` is the number of the next worker.
     fn lose(&mut self, next: Number, now: Instant) {
         self.proof = next;
         self.losses = self.losses.saturating_add(1);
-        let doubled = self.losses.checked_sub(2).map(|times| FIRST_WAIT.saturating_mul(1 << times.min(16)));
-        self.not_before = doubled.and_then(|wait| now.checked_add(wait.min(LONGEST_WAIT)));
+        self.not_before = Some(now + WAITS.after(self.losses, 0.0));
     }
 }
 

@@ -9,6 +9,7 @@ use axum::extract::{Path, Query, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use ocelli_protocol::digest::NotADigest;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -17,7 +18,7 @@ use super::problem::Problem;
 use super::resume::{self, Refused};
 use super::{Control, Refusal, State};
 use crate::event::event_told;
-use crate::journal::events::{Page, Query as Wanted, digest_of};
+use crate::journal::events::{Page, Query as Wanted};
 
 /// Events of a page where the client does not say how many.
 const LISTED: usize = 100;
@@ -111,7 +112,7 @@ pub(super) async fn attachment<C: Control>(
 ) -> Result<Response, Problem> {
     let bad = |code, text| Problem::new(StatusCode::BAD_REQUEST, code, text);
     let Path(name) = path.map_err(|rejection| bad("bad_path", rejection.body_text()))?;
-    let digest = digest_of(&name).ok_or_else(|| {
+    let digest = name.parse().map_err(|_: NotADigest| {
         bad("bad_digest", "an attachment's name is 64 hexadecimal digits, small letters".to_owned())
     })?;
     let kept = state.hub.events().attachment(digest).await.map_err(Refused::Unreadable)?;

@@ -16,9 +16,10 @@ use super::Refusal;
 use super::access::{Caller, Right};
 use super::audit::{self, Deed};
 use super::keys::{Keys, Unknown};
-use super::limits::{Allowances, Pace, site};
+use super::limits::{Allowances, site};
 use super::problem::Problem;
 use crate::config::Config;
+use crate::util::bucket::Pace;
 
 /// What browsers, whose WebSockets have no headers of their own, put before the token in a subprotocol.
 const SUBPROTOCOL: &str = "ocelli.bearer.";

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::util::bucket::{Pace, TokenBucket};
+
 /// Callers or addresses that are told apart; those beyond share one allowance. An entry takes some 100 bytes.
 const KEPT: usize = 10_000;
 
@@ -23,15 +25,6 @@ pub(super) fn site(address: IpAddr) -> IpAddr {
     }
 }
 
-/// How often something may be done: so many times at once, and after that at this pace.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Pace {
-    /// At once.
-    pub(super) burst: f64,
-    /// In a second, in the long run.
-    pub(super) per_second: f64,
-}
-
 /// What is left to each of many.
 #[derive(Debug)]
 pub(super) struct Allowances<K> {
@@ -40,22 +33,9 @@ pub(super) struct Allowances<K> {
 
 #[derive(Debug)]
 struct Kept<K> {
-    left: HashMap<Option<K>, Left>,
+    left: HashMap<Option<K>, TokenBucket>,
     /// When those were last forgotten who have everything left.
     swept: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Left {
-    times: f64,
-    at: Instant,
-}
-
-impl Left {
-    fn now(self, pace: Pace, now: Instant) -> f64 {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        (self.times + passed * pace.per_second).min(pace.burst)
-    }
 }
 
 impl<K> Default for Allowances<K> {
@@ -75,18 +55,13 @@ impl<K: Hash + Eq> Allowances<K> {
             if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= BETWEEN_SWEEPS) {
                 *swept = Some(now);
                 // Whoever has everything left is as one who never came.
-                left.retain(|_, left| left.now(pace, now) < pace.burst);
+                left.retain(|_, left| !left.is_full(pace, now));
             }
             if left.len() >= KEPT {
                 key = None;
             }
         }
-        let left = left.entry(key).or_insert(Left { times: pace.burst, at: now });
-        let times = left.now(pace, now);
-        // What is a hair below one by rounding is one.
-        let enough = times > 1.0 - 1e-6;
-        *left = Left { times: if enough { times - 1.0 } else { times }, at: now };
-        if enough { Ok(()) } else { Err(Duration::from_secs_f64((1.0 - times) / pace.per_second)) }
+        left.entry(key).or_insert_with(|| TokenBucket::full(pace, now)).take(pace, now)
     }
 }
 

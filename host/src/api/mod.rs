@@ -17,7 +17,6 @@ mod message;
 mod models;
 mod origin;
 mod problem;
-mod rate;
 mod rest;
 mod resume;
 mod routes;

@@ -19,15 +19,14 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Caller, Right};
 use super::audit::{self, Deed};
-use super::limits::Pace;
 use super::message::{After, ClientMessage, MAX_MESSAGE, Subscribe};
 use super::problem::Problem;
-use super::rate::Bucket;
 use super::resume::{self, Refused};
 use super::websocket::{self, Fault, Incoming, Over, Receiver, Sender, Stuck};
 use super::{Control, Refusal, State, gate};
 use crate::config::EVERY_SESSION;
 use crate::event::{ServerMessage, Subscriber, Wants};
+use crate::util::bucket::{Pace, TokenBucket};
 
 /// A message up to this size is answered with an error; beyond it, the connection is closed before it is read.
 const MAX_READ: usize = 2 * MAX_MESSAGE;
@@ -190,7 +189,7 @@ impl<C: Control> Client<C> {
     async fn read(&self, receiver: &mut Receiver, requests: mpsc::Sender<Waiting>) -> End {
         let (silence, whole) = (self.state.timing.silence, self.state.timing.message);
         let room = Arc::new(Semaphore::new(REQUEST_BYTES));
-        let bucket = |pace| Bucket::new(pace, Instant::now());
+        let bucket = |pace| TokenBucket::full(pace, Instant::now());
         let (mut frames, mut flood, mut told) = (bucket(FRAMES), bucket(FLOOD), bucket(TOLD));
         loop {
             let incoming = match receiver.next(silence, whole).await {
@@ -202,11 +201,11 @@ impl<C: Control> Client<C> {
                 Err(Over::Fault(fault)) => return End::Broken(fault),
             };
             let now = Instant::now();
-            if !flood.take(now) {
+            if flood.take(FLOOD, now).is_err() {
                 return End::Flood;
             }
-            if !frames.take(now) {
-                if told.take(now) {
+            if frames.take(FRAMES, now).is_err() {
+                if told.take(TOLD, now).is_ok() {
                     let message =
                         format!("more than {} messages a second; some are not done", FRAMES.per_second);
                     self.error("rate_limited", &message, None);

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use ocelli_protocol::digest::Digest;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::text;
@@ -108,17 +108,17 @@ impl Role {
 
 /// The SHA-256 of a token, which has 256 random bits: nothing slower is needed to keep it from being guessed.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct TokenHash([u8; 32]);
+pub struct TokenHash(Digest);
 
 impl TokenHash {
     /// Of a token's text.
     pub fn of(token: &str) -> Self {
-        Self(Sha256::digest(token.as_bytes()).into())
+        Self(Digest::of(token))
     }
 
     /// The 32 bytes.
     pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
+        self.0.bytes()
     }
 }
 
@@ -132,20 +132,14 @@ impl FromStr for TokenHash {
                 "expected \"{SHA256}\" and 64 hexadecimal digits, as `ocelli token new` prints it (not shown)"
             )
         };
-        let digits = text.strip_prefix(SHA256).filter(|digits| digits.len() == 64).ok_or_else(malformed)?;
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).ok().filter(|pair| !pair.starts_with('+'));
-            *byte = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(malformed)?;
-        }
-        Ok(Self(bytes))
+        let digits = text.strip_prefix(SHA256).ok_or_else(malformed)?;
+        digits.to_ascii_lowercase().parse().map(Self).map_err(|_| malformed())
     }
 }
 
 impl fmt::Display for TokenHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(SHA256)?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{SHA256}{}", self.0)
     }
 }
 

@@ -4,9 +4,11 @@
 //! [`Debug`](fmt::Debug) of everything in this module hide them, and no error repeats any part of the text that could
 //! hold them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use percent_encoding::{percent_decode as decode, percent_decode_str};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -274,7 +276,7 @@ fn after_encoded<'a>(text: &'a str, secret: &str) -> Option<&'a str> {
 fn encoded_length(text: &[u8], secret: &[u8]) -> Option<usize> {
     let Some((byte, secret)) = secret.split_first() else { return Some(0) };
     let escaped = || match text {
-        [b'%', high, low, text @ ..] if hex_byte(&[*high, *low]) == Some(*byte) => {
+        [b'%', high, low, text @ ..] if decode(&[b'%', *high, *low]).eq([*byte]) => {
             Some(encoded_length(text, secret)? + 3)
         }
         _ => None,
@@ -368,30 +370,8 @@ pub(super) fn file_path(text: &str) -> Result<&Path, SourceError> {
 
 /// Decodes `%41` to `A`. A `%` that starts no escape stands for itself.
 pub(super) fn percent_decode(text: &str) -> Result<String, SourceError> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let escape = (*first == b'%').then(|| tail.split_at_checked(2)).flatten();
-        let byte = escape.and_then(|(digits, _)| hex_byte(digits));
-        match (byte, escape) {
-            (Some(byte), Some((_, tail))) => {
-                decoded.push(byte);
-                rest = tail;
-            }
-            _ => {
-                decoded.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(decoded).map_err(|_| SourceError::Credentials)
-}
-
-fn hex_byte(digits: &[u8]) -> Option<u8> {
-    digits.iter().try_fold(0_u8, |byte, digit| {
-        let value = char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok())?;
-        Some(byte << 4 | value)
-    })
+    let decoded = percent_decode_str(text).decode_utf8();
+    decoded.map(Cow::into_owned).map_err(|_| SourceError::Credentials)
 }
 
 /// Hides the values of `name=value` pairs whose name tells a secret. Some cameras take user name and password in the
@@ -422,6 +402,7 @@ fn hide_secret_pairs(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
     use proptest::prelude::*;
 
     use super::*;
@@ -567,14 +548,6 @@ mod tests {
     }
 
     fn encode(text: &str) -> String {
-        text.bytes()
-            .map(|byte| {
-                if byte.is_ascii_alphanumeric() {
-                    char::from(byte).to_string()
-                } else {
-                    format!("%{byte:02X}")
-                }
-            })
-            .collect()
+        utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
     }
 }

@@ -10,7 +10,7 @@ mod error;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use ocelli_protocol::component::CheckReport;
+use ocelli_protocol::digest::Digest;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
 use crate::config::{self, Sandbox, Signatures};
@@ -32,9 +32,6 @@ pub use error::CompileError;
 
 /// Digits of the digest that name a deployment.
 const ID_DIGITS: usize = 12;
-
-/// Bytes that are read at a time.
-const CHUNK: usize = 64 << 10;
 
 /// Checks that are remembered: many times the pipelines of one host.
 const REMEMBERED: usize = 64;
@@ -279,28 +276,12 @@ fn take(source: Source, most: u64) -> io::Result<Taken> {
     let mut bytes = File::from(memory);
     let most = most.saturating_add(1);
     let (digest, size) = match source {
-        Source::Path(path) => copy(File::open(path)?.take(most), &mut bytes)?,
-        Source::Bytes(sent) => copy(sent.as_ref().take(most), &mut bytes)?,
+        Source::Path(path) => Digest::of_copy(File::open(path)?.take(most), &mut bytes)?,
+        Source::Bytes(sent) => Digest::of_copy(sent.as_ref().take(most), &mut bytes)?,
     };
     fcntl_add_seals(&bytes, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     bytes.rewind()?;
-    Ok(Taken { bytes, digest, size })
-}
-
-/// Copies all that there is; gives the SHA-256 of that and how much it is.
-pub(super) fn copy(mut from: impl Read, to: &mut impl Write) -> io::Result<(String, u64)> {
-    let (mut hasher, mut size, mut buffer) = (Sha256::new(), 0, vec![0; CHUNK]);
-    loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) => return Ok((format!("{:x}", hasher.finalize()), size)),
-            Ok(read) => buffer.get(..read).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        hasher.update(read);
-        to.write_all(read)?;
-        size += read.len() as u64;
-    }
+    Ok(Taken { bytes, digest: digest.to_string(), size })
 }
 
 /// Does what waits for a disk, or computes, beside the runtime's own threads.

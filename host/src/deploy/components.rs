@@ -7,8 +7,9 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::compile::{Source, copy};
+use super::compile::Source;
 use anyhow::Context;
+use ocelli_protocol::digest::Digest;
 
 /// How the names of files begin that are still written.
 const DRAFT: &str = ".draft-";
@@ -67,12 +68,13 @@ impl Components {
         let mut draft = tempfile::Builder::new().prefix(DRAFT).tempfile_in(&self.folder)?;
         let most_read = most.saturating_add(1);
         let (digest, size) = match source {
-            Source::Path(path) => copy(File::open(path)?.take(most_read), draft.as_file_mut())?,
-            Source::Bytes(bytes) => copy(bytes.as_ref().take(most_read), draft.as_file_mut())?,
+            Source::Path(path) => Digest::of_copy(File::open(path)?.take(most_read), draft.as_file_mut())?,
+            Source::Bytes(bytes) => Digest::of_copy(bytes.as_ref().take(most_read), draft.as_file_mut())?,
         };
         if size > most {
             return Ok(None);
         }
+        let digest = digest.to_string();
         let path = self.file(&digest);
         let mut held = self.lock();
         // One that a crash of the machine left half written is made again.
@@ -139,7 +141,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// SHA-256 of all that there is, hexadecimal, and how much it is.
 pub(super) fn digest(from: impl Read) -> io::Result<(String, u64)> {
-    copy(from, &mut io::sink())
+    Digest::of_copy(from, &mut io::sink()).map(|(digest, size)| (digest.to_string(), size))
 }
 
 #[cfg(test)]

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
+use ocelli_protocol::digest::Digest;
 use ocelli_protocol::worker as protocol;
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
 use super::wire::{Attribute, Attributes, Detection, Detections, Event, Latency, Picture};
-use crate::journal::events::{Attachment, Draft, hex};
+use crate::journal::events::{Attachment, Draft};
 
 /// Why a worker's result cannot be told to anyone: JSON has no such value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,12 +80,12 @@ pub fn event(
 pub(super) fn draft(mut event: Event, pictures: Vec<Vec<u8>>) -> Draft {
     let attachments: Vec<Attachment> = pictures
         .into_iter()
-        .map(|bytes| Attachment { digest: Sha256::digest(&bytes).into(), bytes: bytes.into() })
+        .map(|bytes| Attachment { digest: Digest::of(&bytes), bytes: bytes.into() })
         .collect();
     event.attachments = attachments
         .iter()
         .map(|Attachment { digest, bytes }| Picture {
-            digest: hex(digest),
+            digest: digest.to_string(),
             media_type: "image/jpeg",
             bytes: bytes.len(),
         })

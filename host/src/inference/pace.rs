@@ -3,16 +3,19 @@
 use std::time::{Duration, Instant};
 
 use super::blame::MAX_OFFENCES;
+use crate::util::backoff::Waits;
 
 /// A process that lived so long did not die of its start.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// Quick deaths that are not waited for: those that one session's requests cause before it is refused.
-const FREE: u32 = 2 * MAX_OFFENCES;
-
-/// Wait after the first quick death beyond those: doubled each time, up to the second figure.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Waits after quick deaths and failed starts.
+const WAITS: Waits = Waits {
+    // Those that one session's requests cause before it is refused.
+    free: 2 * MAX_OFFENCES,
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(5),
+    jitter: 0.0,
+};
 
 /// Counts quick deaths and failed starts in a row.
 #[derive(Debug, Default)]
@@ -32,7 +35,7 @@ impl Pace {
     /// A start has failed.
     pub(super) fn failed(&mut self, now: Instant) {
         self.failed = true;
-        self.quick = self.quick.max(FREE).saturating_add(1);
+        self.quick = self.quick.max(WAITS.free).saturating_add(1);
         self.wait(now);
     }
 
@@ -52,10 +55,7 @@ impl Pace {
     }
 
     fn wait(&mut self, now: Instant) {
-        self.not_before = self.quick.checked_sub(FREE + 1).map(|doublings| {
-            let wait = FIRST_WAIT.saturating_mul(1 << doublings.min(16));
-            now + wait.min(LONGEST_WAIT)
-        });
+        self.not_before = Some(now + WAITS.after(self.quick, 0.0));
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ::redis::{Pipeline, cmd};
 use bytes::Bytes;
+use ocelli_protocol::digest::Digest;
 use serde::Deserialize;
 
 use super::resume::Ids;
@@ -48,26 +49,14 @@ impl<'a> Outgoing<'a> {
     }
 
     /// The pictures that it names.
-    pub(super) fn digests(&self) -> impl Iterator<Item = (&str, [u8; 32])> {
-        self.head.attachments.iter().filter_map(|named| Some((named.digest.as_str(), digest(&named.digest)?)))
+    pub(super) fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.head.attachments.iter().filter_map(|named| named.digest.parse().ok())
     }
 
     /// Bytes that it takes to send, without pictures.
     pub(super) fn bytes(&self) -> usize {
         self.message.len()
     }
-}
-
-/// 64 hexadecimal digits.
-fn digest(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 /// The stream of a session, and the channel.
@@ -83,7 +72,7 @@ pub(super) struct Batch<'a> {
     pub(super) commands: Pipeline,
     /// Which commands add entries.
     pub(super) added: Vec<usize>,
-    pictures: HashSet<String>,
+    pictures: HashSet<Digest>,
     bytes: usize,
 }
 
@@ -101,17 +90,17 @@ impl<'a> Batch<'a> {
     }
 
     /// Whether the picture is to be [added](Self::picture).
-    pub(super) fn wants(&self, digest: &str) -> bool {
+    pub(super) fn wants(&self, digest: &Digest) -> bool {
         self.settings.crops && !self.pictures.contains(digest)
     }
 
     /// Adds a picture of an event that follows.
-    pub(super) fn picture(&mut self, digest: &str, bytes: &Bytes) {
+    pub(super) fn picture(&mut self, digest: Digest, bytes: &Bytes) {
         let key = format!("{}attachment:{digest}", self.settings.prefix);
         self.commands.add_command(
             cmd("SET").arg(key).arg(&bytes[..]).arg("EX").arg(self.settings.crops_expire_s).to_owned(),
         );
-        self.pictures.insert(digest.to_owned());
+        self.pictures.insert(digest);
         self.bytes += bytes.len();
     }
 
@@ -174,13 +163,13 @@ mod tests {
     #[test]
     fn pictures_come_before_the_event_that_names_them_and_once() {
         let settings = settings(true);
-        let (digest, body) = ("0f".repeat(32), Bytes::from_static(b"jpeg"));
+        let (digest, body) = (Digest::from([0x0f; 32]), Bytes::from_static(b"jpeg"));
         let named = entry(3, &format!(r#"{{"attachments":[{{"digest":"{digest}"}},{{"digest":"no"}}]}}"#));
         let outgoing = Outgoing::new("cam", &named).unwrap();
-        assert_eq!(outgoing.digests().collect::<Vec<_>>(), [(digest.as_str(), [0x0f; 32])]);
+        assert_eq!(outgoing.digests().collect::<Vec<_>>(), [Digest::from([0x0f; 32])]);
         let mut batch = Batch::new(&settings, "cam", Ids::Numbers);
         assert!(batch.wants(&digest));
-        batch.picture(&digest, &body);
+        batch.picture(digest, &body);
         assert!(!batch.wants(&digest));
         batch.event(&outgoing, true);
         batch.gone(4, 9);

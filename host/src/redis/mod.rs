@@ -18,7 +18,6 @@
 //! After each connection Redis is asked how far its streams have come, since it may be another one than before: restarted
 //! without its data, or the replica of one that failed ([`resume`]).
 
-mod backoff;
 mod entry;
 pub(crate) mod keyvalue;
 mod link;

@@ -12,12 +12,12 @@ use ::redis::{Pipeline, RedisError, RedisResult, Value, cmd, from_redis_value};
 use tokio::sync::watch;
 
 use super::Tally;
-use super::backoff::Backoff;
 use super::entry::{Batch, Outgoing, stream_key};
 use super::link::{ask, connect, words};
 use super::resume::{Ids, Resume, Top, resume};
 use crate::config;
 use crate::journal::events::{Events, Query, Span};
+use crate::util::backoff::{Backoff, Waits};
 
 /// By which the journal knows this sink.
 const NAME: &str = "redis";
@@ -33,6 +33,17 @@ const LOOK_UP: usize = 16;
 
 /// How often Redis is asked whether it is there while there is nothing to write.
 const IDLE: Duration = Duration::from_secs(2);
+
+/// How long to wait before Redis is tried again.
+const WAITS: Waits = Waits {
+    free: 0,
+    // A Redis that was restarted is back within a second.
+    first: Duration::from_millis(100),
+    // How long a Redis that is back may go unnoticed.
+    longest: Duration::from_secs(5),
+    // The hosts of one Redis do not all come at once.
+    jitter: -0.5,
+};
 
 /// How long a stream that Redis does not write is left alone: its key is something else, say.
 const ASIDE: Duration = Duration::from_secs(30);
@@ -98,7 +109,7 @@ impl Sink {
             cursors: None,
             streams: HashMap::new(),
             limit: MAX_EVENTS,
-            backoff: Backoff::default(),
+            backoff: Backoff::new(WAITS),
             down: None,
         }
     }
@@ -146,7 +157,7 @@ impl Sink {
         } else {
             tracing::debug!(target: "ocelli::redis", "Redis takes no events: {fault}");
         }
-        self.backoff.after(rand::random())
+        self.backoff.fail(rand::random())
     }
 
     /// Redis does what it is asked.
@@ -312,11 +323,11 @@ impl Sink {
         for entry in &page.events {
             match Outgoing::new(session, entry) {
                 Ok(event) => {
-                    for (name, digest) in event.digests() {
-                        if batch.wants(name)
+                    for digest in event.digests() {
+                        if batch.wants(&digest)
                             && let Some((bytes, _)) = self.journal.attachment(digest).await?
                         {
-                            batch.picture(name, &bytes);
+                            batch.picture(digest, &bytes);
                         }
                     }
                     // What is written again was published the first time.

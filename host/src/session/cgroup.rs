@@ -31,6 +31,8 @@ use std::time::Duration;
 use rustix::fs::Access;
 use rustix::io::Errno;
 
+use crate::util::backoff::Waits;
+
 /// The leaf that the host itself moves into.
 const HOST: &str = "host";
 
@@ -47,10 +49,11 @@ const UNCOUNTED_MEMORY: u64 = 64 << 20;
 /// next period, at most this long.
 const CPU_PERIOD_US: u64 = 100_000;
 
-/// The first wait before a group is removed that still holds a process; doubled each time.
-const FIRST_WAIT: Duration = Duration::from_millis(10);
+/// Waits before a group is removed that still holds a process.
+const WAITS: Waits =
+    Waits { free: 0, first: Duration::from_millis(10), longest: Duration::from_secs(10), jitter: 0.0 };
 
-/// Attempts to remove a group: some 10 s together. A killed process is gone long before, unless it hangs in the kernel.
+/// Attempts to remove a group: some 20 s together. A killed process is gone long before, unless it hangs in the kernel.
 const ATTEMPTS: u32 = 11;
 
 /// Numbers that are tried for one group: those of an earlier host that could not be removed are taken.
@@ -335,10 +338,8 @@ impl Drop for Group {
 
 /// Removes a group that may still hold a process that is about to end.
 async fn remove_when_empty(folder: PathBuf) {
-    let mut wait = FIRST_WAIT;
     for attempt in 1..=ATTEMPTS {
-        tokio::time::sleep(wait).await;
-        wait *= 2;
+        tokio::time::sleep(WAITS.after(attempt, 0.0)).await;
         match remove(&folder) {
             Ok(()) => return,
             Err(error) if is_busy(&error) && attempt < ATTEMPTS => {}

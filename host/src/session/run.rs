@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -17,13 +16,16 @@ use super::watched::Unfit;
 use super::{Environment, Request, SessionError, Shared, Spec};
 use crate::event::State;
 use crate::source::Subscription;
+use crate::util::backoff::Waits;
 
-/// Wait after the first loss of a worker: doubled with each further one in a row, up to the second figure.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-
-/// A wait is lengthened by up to this share, so that sessions that fell together do not start together.
-const JITTER: f64 = 0.25;
+/// Waits after losses of a worker in a row.
+const WAITS: Waits = Waits {
+    free: 0,
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(10),
+    // Sessions that fell together do not start together.
+    jitter: 0.25,
+};
 
 /// How one worker's life ended.
 #[derive(Debug)]
@@ -221,7 +223,11 @@ impl Task {
     /// Waits as long as the session's state asks for. False where the session is over.
     async fn wait_for_next_start(&mut self) -> bool {
         let deadline = match self.life.state().0 {
-            State::Restarting => Some(tokio::time::Instant::now() + wait(self.life.losses())),
+            State::Restarting => {
+                // No loss counts any more where the session goes back to what it ran before: the wait is the first, too.
+                let losses = self.life.losses().max(1);
+                Some(tokio::time::Instant::now() + WAITS.after(losses, rand::random()))
+            }
             State::Failed | State::Stopped => {
                 // Nothing is held for a session that a person has to start again.
                 self.subscription = None;
@@ -386,10 +392,4 @@ impl From<Trial> for OnTrial {
         let Trial { fallback, reports } = trial;
         Self { reports, fallback: fallback.map(|spec| (Arc::new(spec), None)), until: None, cold: None }
     }
-}
-
-/// The wait before the next start after this many losses in a row.
-fn wait(losses: u32) -> Duration {
-    let doubled = FIRST_WAIT.saturating_mul(1 << losses.saturating_sub(1).min(16));
-    doubled.min(LONGEST_WAIT).mul_f64(1.0 + rand::rng().random_range(0.0..JITTER))
 }

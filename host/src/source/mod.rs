@@ -26,7 +26,6 @@ use tokio::task::AbortHandle;
 use crate::config::source::{RtspSource, Source};
 
 mod annexb;
-mod backoff;
 mod fanout;
 mod fault;
 mod file;
@@ -34,6 +33,7 @@ mod gate;
 mod gop;
 mod mp4;
 mod nal;
+mod retry;
 mod rtsp;
 mod timing;
 mod udp;

@@ -18,11 +18,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
-use super::backoff::Backoff;
 use super::fanout::Fanout;
 use super::fault::Step;
 use super::gate::Gate;
 use super::nal::{Inspector, NalCodec, split_annex_b};
+use super::retry::Retry;
 use super::timing::{CaptureClock, Presentation, RtpTime};
 use super::udp::enlarge_receive_buffer;
 use super::{AccessUnit, Fault, FaultKind, Settings};
@@ -57,11 +57,11 @@ pub(super) async fn run(source: RtspSource, fanout: Arc<Fanout>, settings: Setti
         capture: CaptureClock::default(),
         up_since: None,
     };
-    let mut backoff = Backoff::default();
+    let mut retry = Retry::default();
     loop {
         let fault = reader.run_once().await;
         let up_for = reader.up_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-        let wait = backoff.after(fault.kind, up_for, rand::random());
+        let wait = retry.after(fault.kind, up_for, rand::random());
         let (kind, retry_ms) = (fault.kind.code(), wait.as_millis());
         // A camera that is away for a night is told of once, not at every attempt.
         if reader.fanout.down(fault.clone()) {

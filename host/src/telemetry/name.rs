@@ -1,6 +1,6 @@
 //! Names of log files: which file a session's lines are in, and which log a file belongs to.
 
-use sha2::{Digest, Sha256};
+use ocelli_protocol::digest::Digest;
 
 use crate::config::MAX_ID_BYTES;
 
@@ -13,9 +13,9 @@ const SUFFIX: &str = ".log";
 /// Stands before the digest in a changed name. No unchanged name has it.
 const SEPARATOR: char = '~';
 
-/// Bytes of the SHA-256 in a changed name. Subscribers choose names: to find two with the same 128 bits takes 2^64
-/// attempts.
-const DIGEST_BYTES: usize = 16;
+/// Hexadecimal digits of the SHA-256 in a changed name. Subscribers choose names: to find two with the same 128 bits takes
+/// 2^64 attempts.
+const DIGITS: usize = 32;
 
 /// Characters of a session's name that are kept in a changed name. With all the rest, and the number of a rotated file,
 /// it stays below the 255 bytes that a file's name may have.
@@ -37,9 +37,8 @@ pub fn session_log(session: &str) -> String {
         return format!("{PREFIX}{session}{SUFFIX}");
     }
     let readable: String = session.chars().take(READABLE).map(|c| if fits(c) { c } else { '_' }).collect();
-    let digest = Sha256::digest(session);
-    let digits: String = digest.iter().take(DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect();
-    format!("{PREFIX}{readable}{SEPARATOR}{digits}{SUFFIX}")
+    let digest = Digest::of(session);
+    format!("{PREFIX}{readable}{SEPARATOR}{digest:.DIGITS$}{SUFFIX}")
 }
 
 fn fits(character: char) -> bool {

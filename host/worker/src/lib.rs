@@ -16,13 +16,11 @@
 //! lets a fresh instance process it, answers, and makes the next instance ready.
 //!
 //! The process opens nothing by name: sockets, shared memory and the compiled component are inherited. It holds no
-//! compiler; the component was compiled by `ocelli-compile` with the same [`engine::config`].
+//! compiler; the component was compiled by `ocelli-compile` with the same [`ocelli_protocol::engine`].
 
 #[cfg(test)]
 mod alone;
 pub mod arena;
-#[cfg(any(feature = "compile", test))]
-pub mod check;
 pub mod engine;
 pub mod granted;
 pub mod guest;

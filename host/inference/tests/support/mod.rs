@@ -92,10 +92,9 @@ pub fn identity(side: Option<u8>) -> Vec<u8> {
 
 /// A file with these bytes, and the model that it is.
 pub fn model_of(name: &str, bytes: &[u8], shape: &[i64]) -> (Model, tempfile::NamedTempFile) {
-    use sha2::Digest;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
-    let sha256 = sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = ocelli_protocol::digest::Digest::of(bytes).to_string();
     let tensor = |name: &str| {
         vec![TensorDeclaration { name: name.to_owned(), element: Element::F32, shape: shape.to_vec() }]
     };

@@ -11,10 +11,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use ocelli_protocol::digest::Digest;
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
 use tempfile::NamedTempFile;
-
-use super::copy;
 
 /// How the names of files begin that are still written.
 const DRAFT: &str = ".draft-";
@@ -86,7 +85,7 @@ impl Cache {
     /// Makes a draft the entry of a component, and gives it back, open for reading alone.
     pub(super) fn keep(&self, digest: &str, mut draft: NamedTempFile) -> io::Result<File> {
         draft.as_file_mut().rewind()?;
-        let (content, _) = copy(draft.as_file_mut(), &mut io::sink())?;
+        let content = Digest::of_reader(draft.as_file_mut())?;
         let path = self.folder.join(format!("{}{content}.cwasm", self.beginning(digest)));
         draft.persist(&path)?;
         File::open(&path)
@@ -151,8 +150,8 @@ fn genuine(path: &Path, content: &str) -> io::Result<File> {
     if !about.is_file() || about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o022 != 0 {
         return Err(io::Error::other("it is not a file of this host's own, or others may write to it"));
     }
-    let (found, size) = copy(&mut file, &mut io::sink())?;
-    if found != content {
+    let (found, size) = Digest::of_copy(&mut file, &mut io::sink())?;
+    if found.to_string() != content {
         return Err(io::Error::other(format!("its {size} bytes are not those that were compiled")));
     }
     file.rewind()?;

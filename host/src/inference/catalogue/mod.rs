@@ -255,7 +255,7 @@ fn differs(model: &Model, (name, expected): &(String, Vec<i64>)) -> Option<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sha2::{Digest, Sha256};
+    use ocelli_protocol::digest::Digest;
 
     fn read(directory: &Path) -> Result<Catalogue, CatalogueError> {
         Catalogue::load(directory, &Inference::default())
@@ -271,7 +271,7 @@ mod tests {
     }
 
     fn manifest(extra: &str) -> String {
-        let digest = format!("{:x}", Sha256::digest(b"graph"));
+        let digest = Digest::of("graph");
         format!(
             "name = \"eye\"\ndescription = \"\"\nfile = \"model.onnx\"\nsha256 = \"{digest}\"\nlicence = \"MIT\"\n\
              source = \"here\"\n{extra}inputs = [{{ name = \"x\", element = \"f32\", shape = [1, 3, -1, -1] }}]\n\
@@ -293,10 +293,7 @@ mod tests {
     fn an_exchanged_graph_is_refused_with_both_digests() {
         let directory = folder(&manifest(""), b"another");
         let error = read(directory.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("eye") && error.contains(&format!("{:x}", Sha256::digest(b"another"))),
-            "{error}"
-        );
+        assert!(error.contains("eye") && error.contains(&Digest::of("another").to_string()), "{error}");
     }
 
     #[test]

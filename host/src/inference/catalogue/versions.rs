@@ -5,17 +5,13 @@
 //! one before it read. A copy and no hard link: whoever writes into a file in place writes into all its links.
 
 use std::fs::File;
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use ocelli_protocol::digest::Digest;
 use rustix::fs::{FlockOperation, flock};
-use sha2::{Digest, Sha256};
 
 use super::{Catalogue, CatalogueError};
-
-/// Bytes that are read at once: so many that the system calls do not count beside the hashing.
-const CHUNK: usize = 128 << 10;
 
 /// The folder of the copies. While this lives, no other host deletes what lies there.
 #[derive(Debug)]
@@ -60,9 +56,10 @@ impl Versions {
                     .prefix(".copy-")
                     .tempfile_in(&self.folder)
                     .map_err(failed(&self.folder))?;
-                let found = File::open(&source)
-                    .and_then(|mut source| copied(&mut source, copy.as_file_mut()))
+                let (found, _) = File::open(&source)
+                    .and_then(|source| Digest::of_copy(source, copy.as_file_mut()))
                     .map_err(failed(&source))?;
+                let found = found.to_string();
                 if found != model.sha256 {
                     let (model, expected) = (model.name.clone(), model.sha256.clone());
                     return Err(CatalogueError::Digest { model, path: source, expected, found });
@@ -104,21 +101,5 @@ impl Versions {
 
 /// SHA-256 of a file, lower-case hexadecimal.
 pub fn digest(path: &Path) -> std::io::Result<String> {
-    copied(&mut File::open(path)?, &mut std::io::sink())
-}
-
-/// Copies all of a file, and gives its SHA-256.
-fn copied(from: &mut impl Read, to: &mut impl Write) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        match from.read(&mut buffer)? {
-            0 => return Ok(format!("{:x}", hasher.finalize())),
-            read => {
-                let bytes = buffer.get(..read).unwrap_or_default();
-                hasher.update(bytes);
-                to.write_all(bytes)?;
-            }
-        }
-    }
+    Digest::of_reader(File::open(path)?).map(|digest| digest.to_string())
 }

@@ -39,12 +39,11 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
+use ocelli_protocol::digest::Digest;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use pictures::Pictures;
-pub use pictures::digest_of;
-pub use pictures::hex;
 use reader::Read;
 use shared::{Clock, Shared};
 use store::Store;
@@ -68,7 +67,7 @@ pub struct Draft {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
     /// SHA-256 of the bytes.
-    pub digest: [u8; 32],
+    pub digest: Digest,
     /// A JPEG file.
     pub bytes: Bytes,
 }
@@ -316,7 +315,7 @@ impl Events {
     }
 
     /// A picture, and the sessions whose events it belongs to. None where it is not kept, or no more.
-    pub async fn attachment(&self, digest: [u8; 32]) -> anyhow::Result<Option<(Bytes, Vec<Arc<str>>)>> {
+    pub async fn attachment(&self, digest: Digest) -> anyhow::Result<Option<(Bytes, Vec<Arc<str>>)>> {
         let pictures = self.pictures.clone();
         let (owners, bytes) = self
             .read(move |connection| {

@@ -1,13 +1,13 @@
 //! The files of attachments, named by their content: `attachments/ab/<digest>.jpg`.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use ocelli_protocol::digest::Digest;
 use tempfile::TempDir;
 
 use super::Attachment;
@@ -62,7 +62,7 @@ impl Pictures {
     }
 
     /// The picture, where it is kept.
-    pub(super) fn read(&self, digest: &[u8; 32]) -> io::Result<Option<Bytes>> {
+    pub(super) fn read(&self, digest: &Digest) -> io::Result<Option<Bytes>> {
         match std::fs::read(self.path(digest)?) {
             Ok(bytes) => Ok(Some(bytes.into())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -71,7 +71,7 @@ impl Pictures {
     }
 
     /// Deletes a picture, whole or begun, where it is there.
-    pub(super) fn remove(&self, digest: &[u8; 32]) -> io::Result<()> {
+    pub(super) fn remove(&self, digest: &Digest) -> io::Result<()> {
         let path = self.path(digest)?;
         gone(std::fs::remove_file(path.with_extension(BEGUN)))?;
         gone(std::fs::remove_file(path))
@@ -86,17 +86,16 @@ impl Pictures {
     }
 
     /// The pictures in one of those folders, whole or begun.
-    pub(super) fn list(&self, folder: u16) -> Vec<[u8; 32]> {
+    pub(super) fn list(&self, folder: u16) -> Vec<Digest> {
         let Ok(folder) = self.folder().map(|all| all.join(format!("{folder:02x}"))) else {
             return Vec::new();
         };
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        files.filter_map(|file| digest_of(Path::new(&file.file_name()).file_stem()?.to_str()?)).collect()
+        files.filter_map(|file| Path::new(&file.file_name()).file_stem()?.to_str()?.parse().ok()).collect()
     }
 
-    fn path(&self, digest: &[u8; 32]) -> io::Result<PathBuf> {
-        let name = hex(digest);
-        Ok(self.folder()?.join(name.get(..2).unwrap_or_default()).join(format!("{name}.jpg")))
+    fn path(&self, digest: &Digest) -> io::Result<PathBuf> {
+        Ok(self.folder()?.join(format!("{digest:.2}")).join(format!("{digest}.jpg")))
     }
 
     fn folder(&self) -> io::Result<&Path> {
@@ -115,23 +114,4 @@ impl Pictures {
 
 fn gone(removed: io::Result<()>) -> io::Result<()> {
     removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
-}
-
-/// The digest that is written so: 64 hexadecimal digits, small letters.
-pub fn digest_of(text: &str) -> Option<[u8; 32]> {
-    let mut digest = [0; 32];
-    let small = text.len() == 64 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
-    for (byte, digits) in digest.iter_mut().zip(text.as_bytes().chunks(2)).filter(|_| small) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    small.then_some(digest)
-}
-
-/// As names of files and addresses have a digest.
-pub fn hex(digest: &[u8; 32]) -> String {
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use ocelli_protocol::digest::Digest;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::mpsc;
 
@@ -97,11 +98,11 @@ pub(super) fn cursors(connection: &Connection, sink: &str) -> rusqlite::Result<V
 }
 
 /// The sessions that have a picture.
-pub(super) fn owners(connection: &Connection, digest: &[u8; 32]) -> rusqlite::Result<Vec<Arc<str>>> {
+pub(super) fn owners(connection: &Connection, digest: &Digest) -> rusqlite::Result<Vec<Arc<str>>> {
     let mut owners = connection.prepare_cached(
         "SELECT session FROM attachments JOIN streams ON id = stream WHERE digest = ? ORDER BY session",
     )?;
-    let rows = owners.query_map([digest], |row| Ok(row.get::<_, String>(0)?.into()))?;
+    let rows = owners.query_map([digest.bytes()], |row| Ok(row.get::<_, String>(0)?.into()))?;
     rows.collect()
 }
 

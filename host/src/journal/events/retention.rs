@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ocelli_protocol::digest::Digest;
 use rusqlite::{Connection, params};
 
 use super::Keep;
@@ -27,7 +28,7 @@ const MS_PER_HOUR: i64 = 3_600_000;
 
 /// A row of the attachments.
 struct Picture {
-    digest: [u8; 32],
+    digest: Digest,
     stream: i64,
     bytes: u64,
 }
@@ -186,7 +187,7 @@ impl Store {
         for row in rows {
             transaction
                 .prepare_cached("DELETE FROM attachments WHERE digest = ? AND stream = ?")?
-                .execute(params![row.digest, row.stream])?;
+                .execute(params![row.digest.bytes(), row.stream])?;
             if !is_named(&transaction, &row.digest)? {
                 unnamed.push(row);
             }
@@ -252,15 +253,15 @@ fn largest(streams: &HashMap<Arc<str>, Stream>, takes: impl Fn(&Stream) -> u64) 
     (most > 0).then(|| (Arc::clone(session), (most - next).max(1)))
 }
 
-fn is_named(connection: &Connection, digest: &[u8; 32]) -> rusqlite::Result<bool> {
-    connection.prepare_cached("SELECT 1 FROM attachments WHERE digest = ?")?.exists([digest])
+fn is_named(connection: &Connection, digest: &Digest) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM attachments WHERE digest = ?")?.exists([digest.bytes()])
 }
 
 fn pictures(connection: &Connection, rows: &str, which: i64, limit: usize) -> rusqlite::Result<Vec<Picture>> {
     let mut rows = connection.prepare_cached(rows)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = rows.query_map(params![which, limit], |row| {
-        Ok(Picture { digest: row.get(0)?, stream: row.get(1)?, bytes: row.get(2)? })
+        Ok(Picture { digest: row.get::<_, [u8; 32]>(0)?.into(), stream: row.get(1)?, bytes: row.get(2)? })
     })?;
     rows.collect()
 }

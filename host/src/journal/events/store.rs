@@ -268,7 +268,7 @@ fn add(
         let known = "SELECT COUNT(*), COALESCE(SUM(stream = ?), 0) FROM attachments WHERE digest = ?";
         let (all, own): (u64, u64) = transaction
             .prepare_cached(known)?
-            .query_row(params![stream.id, attachment.digest], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            .query_row(params![stream.id, attachment.digest.bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let bytes = attachment.bytes.len() as u64;
         *picture_bytes += if all == 0 { bytes } else { 0 };
         stream.pictures += if own == 0 { bytes } else { 0 };
@@ -277,7 +277,7 @@ fn add(
                 "INSERT INTO attachments (digest, stream, bytes, kept) VALUES (?, ?, ?, ?)
                  ON CONFLICT DO UPDATE SET kept = excluded.kept",
             )?
-            .execute(params![attachment.digest, stream.id, bytes, now_ms])?;
+            .execute(params![attachment.digest.bytes(), stream.id, bytes, now_ms])?;
     }
     Ok(())
 }

@@ -71,7 +71,7 @@ fn sized(bytes: usize) -> Draft {
 }
 
 fn pictured(number: u64, picture: u8, bytes: usize) -> Draft {
-    let attachment = Attachment { digest: [picture; 32], bytes: vec![picture; bytes].into() };
+    let attachment = Attachment { digest: [picture; 32].into(), bytes: vec![picture; bytes].into() };
     Draft { attachments: vec![attachment], ..draft(number) }
 }
 
@@ -214,8 +214,8 @@ fn files_of_attachments_that_no_event_names_go_at_the_start_and_others_stay() {
     let mut store = open_at(folder.path(), 0);
     keep(&mut store, "cam", vec![pictured(1, 1, 10)], 0);
     let orphans = [
-        Attachment { digest: [1; 32], bytes: vec![1; 10].into() },
-        Attachment { digest: [0xab; 32], bytes: vec![2].into() },
+        Attachment { digest: [1; 32].into(), bytes: vec![1; 10].into() },
+        Attachment { digest: [0xab; 32].into(), bytes: vec![2].into() },
     ];
     store.pictures.write(orphans.iter()).unwrap();
     let below = folder.path().join("attachments/ab");
@@ -410,14 +410,10 @@ async fn a_picture_is_read_back_with_the_sessions_that_have_it() {
         events.append("one", pictured(1, 7, 50));
         events.append("two", pictured(1, 7, 50));
         events.flush().await.unwrap();
-        let (bytes, sessions) = events.attachment([7; 32]).await.unwrap().unwrap();
+        let (bytes, sessions) = events.attachment([7; 32].into()).await.unwrap().unwrap();
         assert_eq!(bytes, vec![7; 50]);
         assert_eq!(sessions, [Arc::from("one"), Arc::from("two")]);
-        assert_eq!(events.attachment([8; 32]).await.unwrap(), None);
-    }
-    assert_eq!(digest_of(&"0a".repeat(32)), Some([10; 32]));
-    for wrong in ["0A".repeat(32), "0a".repeat(31), "+a".repeat(32), "é".repeat(32)] {
-        assert_eq!(digest_of(&wrong), None, "{wrong}");
+        assert_eq!(events.attachment([8; 32].into()).await.unwrap(), None);
     }
 }
 

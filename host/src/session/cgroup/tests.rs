@@ -126,10 +126,10 @@ async fn a_group_whose_worker_still_ends_is_removed_later() {
     let group = imitation.take().unwrap().create(LIMITS).unwrap();
     let folder = group.folder.clone();
     drop(group);
-    tokio::time::sleep(FIRST_WAIT * 5).await;
+    tokio::time::sleep(WAITS.first * 5).await;
     assert!(folder.exists(), "a folder with files is as busy as a group with processes");
     empty(&folder);
-    tokio::time::sleep(FIRST_WAIT * 10).await;
+    tokio::time::sleep(WAITS.first * 10).await;
     assert!(!folder.exists());
 }
 
@@ -204,7 +204,7 @@ async fn the_kernel_keeps_a_group_while_a_process_is_in_it() {
     child.wait().unwrap();
     let mut tries = 0;
     while folder.exists() && tries < 1000 {
-        tokio::time::sleep(FIRST_WAIT).await;
+        tokio::time::sleep(WAITS.first).await;
         tries += 1;
     }
     admitted.unwrap();

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use ocelli_protocol::engine::MAX_WASM_STACK;
 use ocelli_protocol::limit::Limit;
 use rustix::io::Errno;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{OutOfMemory, ResourceLimiter, Trap};
 
-use crate::engine::MAX_STACK;
 use crate::memory::{KEPT_FREE, process_has};
 use crate::tally::Tally;
 
@@ -39,7 +39,7 @@ impl Exceeded {
             return Some(exceeded.clone());
         }
         if matches!(error.downcast_ref::<Trap>(), Some(Trap::StackOverflow)) {
-            let message = format!("the component used more than {} KiB of stack", MAX_STACK >> 10);
+            let message = format!("the component used more than {} KiB of stack", MAX_WASM_STACK >> 10);
             return Some(Self::new(Limit::Stack, message));
         }
         // Wasmtime has no types for the two errors that are known by their words.

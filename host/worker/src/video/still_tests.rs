@@ -159,7 +159,7 @@ fn exif(orientation: u8) -> Vec<u8> {
 #[test]
 fn pictures_are_turned_as_their_camera_was_held() {
     let turned = jpeg_file(JpegColour::Rgb, &pixels(colour), |encoder| {
-        encoder.add_app_segment(1, &[b"Exif\0\0".as_slice(), &exif(6)].concat()).unwrap();
+        encoder.add_app_segment(1, [b"Exif\0\0".as_slice(), &exif(6)].concat()).unwrap();
     });
     let png = png_file(ColorType::Rgb, BitDepth::Eight, &pixels(colour), |info| {
         info.exif_metadata = Some(exif(6).into());

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
+use ocelli_protocol::digest::Digest;
 
 use super::{SERVED, Version};
 use crate::guest::components::{Guest, IDLE, WIT};
@@ -34,7 +34,7 @@ fn digests(folder: &Path) -> BTreeMap<String, String> {
         if path.is_dir() {
             found.extend(digests(&path).into_iter().map(|(file, digest)| (format!("{name}/{file}"), digest)));
         } else {
-            found.insert(name, format!("{:x}", Sha256::digest(fs::read(&path).unwrap())));
+            found.insert(name, Digest::of(fs::read(&path).unwrap()).to_string());
         }
     }
     found

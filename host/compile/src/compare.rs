@@ -8,11 +8,11 @@ use std::collections::HashSet;
 
 use ocelli_protocol::component::{Problem, ProblemKind};
 
-use super::notation::{Notation, cut};
-use super::types::{Item, Pool, Shape, World, track};
+use crate::notation::{Notation, cut};
+use crate::types::{Item, Pool, Shape, World, track};
 
 /// Holds a component against the contract.
-pub(super) fn compare(pool: &Pool, found: &World, contract: &World) -> Vec<Problem> {
+pub(crate) fn compare(pool: &Pool, found: &World, contract: &World) -> Vec<Problem> {
     let mut comparison = Comparison { pool, found, contract, problems: Vec::new() };
     comparison.imports();
     comparison.exports();

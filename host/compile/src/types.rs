@@ -7,11 +7,11 @@ use semver::Version;
 
 /// Where a type's shape lies in the [`Pool`]. Equal ids are equal types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Shape(usize);
+pub(crate) struct Shape(usize);
 
 /// The structure of a type.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Structure {
+pub(crate) enum Structure {
     /// `u8`, `string`.
     Primitive(&'static str),
     Record(Vec<(String, Shape)>),
@@ -30,14 +30,14 @@ pub(super) enum Structure {
 
 /// The shapes of all types that are compared with each other.
 #[derive(Debug, Default)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     structures: Vec<Structure>,
     known: HashMap<Structure, Shape>,
 }
 
 impl Pool {
     /// The shape of a structure.
-    pub(super) fn shape(&mut self, structure: Structure) -> Shape {
+    pub(crate) fn shape(&mut self, structure: Structure) -> Shape {
         if let Some(shape) = self.known.get(&structure) {
             return *shape;
         }
@@ -48,12 +48,12 @@ impl Pool {
     }
 
     /// The structure of a shape.
-    pub(super) fn structure(&self, shape: Shape) -> Option<&Structure> {
+    pub(crate) fn structure(&self, shape: Shape) -> Option<&Structure> {
         self.structures.get(shape.0)
     }
 
     /// A function's parameters and result, and all that they are made of.
-    pub(super) fn parts(&self, signature: &Signature) -> HashSet<Shape> {
+    pub(crate) fn parts(&self, signature: &Signature) -> HashSet<Shape> {
         let mut found = HashSet::new();
         let mut open: Vec<Shape> = signature.params.iter().map(|(_, shape)| *shape).collect();
         open.extend(signature.result);
@@ -83,15 +83,15 @@ impl Pool {
 
 /// The type of a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Signature {
-    pub(super) is_async: bool,
-    pub(super) params: Vec<(String, Shape)>,
-    pub(super) result: Option<Shape>,
+pub(crate) struct Signature {
+    pub(crate) is_async: bool,
+    pub(crate) params: Vec<(String, Shape)>,
+    pub(crate) result: Option<Shape>,
 }
 
 /// Something that an interface has, or that is imported or exported by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Item {
+pub(crate) enum Item {
     Function(Signature),
     /// Where it is defined.
     Resource(String),
@@ -103,20 +103,20 @@ pub(super) enum Item {
 }
 
 /// An interface's items by their names.
-pub(super) type Interface = BTreeMap<String, Item>;
+pub(crate) type Interface = BTreeMap<String, Item>;
 
 /// What a component imports and exports, or what the contract has for it.
 #[derive(Debug, Default)]
-pub(super) struct World {
-    pub(super) imports: BTreeMap<String, Item>,
-    pub(super) exports: BTreeMap<String, Item>,
+pub(crate) struct World {
+    pub(crate) imports: BTreeMap<String, Item>,
+    pub(crate) exports: BTreeMap<String, Item>,
     /// What types are called here.
-    pub(super) names: HashMap<Shape, String>,
+    pub(crate) names: HashMap<Shape, String>,
 }
 
 /// The name under which the worker's linker looks for an import: versions that are compatible have the same, as in
 /// "wasi:io/poll@0.2".
-pub(super) fn track(name: &str) -> String {
+pub(crate) fn track(name: &str) -> String {
     let compatible = || {
         let (interface, version) = name.split_once('@')?;
         let version = Version::parse(version).ok()?;

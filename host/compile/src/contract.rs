@@ -6,18 +6,18 @@ use wit_parser::{
     TypeOwner, WorldId, WorldItem,
 };
 
-use super::types::{Interface, Item, Pool, Shape, Signature, Structure, World, track};
+use crate::types::{Interface, Item, Pool, Shape, Signature, Structure, World, track};
 
 /// The package whose version a component's imports and exports name.
-pub(super) const PACKAGE: &str = "ocelli:pipeline";
+pub(crate) const PACKAGE: &str = "ocelli:pipeline";
 
 /// The world that a component targets.
 const WORLD: &str = "camera-pipeline";
 
 /// A version of the contract.
-pub(super) struct Contract {
+pub(crate) struct Contract {
     /// "0.1.0".
-    pub(super) version: &'static str,
+    pub(crate) version: &'static str,
     /// Packages, those first that others use; each as its files.
     packages: &'static [&'static [(&'static str, &'static str)]],
 }
@@ -30,7 +30,7 @@ macro_rules! wit {
 }
 
 /// The versions that this host serves, oldest first.
-pub(super) const CONTRACTS: &[Contract] = &[
+pub(crate) const CONTRACTS: &[Contract] = &[
     Contract {
         version: "0.1.0",
         packages: &[
@@ -58,11 +58,11 @@ const WASI: (&str, &str) = ("wasi.wit", include_str!("wasi.wit"));
 
 /// Packages of the namespace `wasi` of which components of every version may import every interface, whether their world
 /// names it or not.
-pub(super) const BESIDES: [&str; 7] = ["keyvalue", "io", "random", "clocks", "filesystem", "sockets", "cli"];
+pub(crate) const BESIDES: [&str; 7] = ["keyvalue", "io", "random", "clocks", "filesystem", "sockets", "cli"];
 
 impl Contract {
     /// What this version's components may import and have to export. An error is a fault in the embedded text.
-    pub(super) fn world(&self, pool: &mut Pool) -> anyhow::Result<World> {
+    pub(crate) fn world(&self, pool: &mut Pool) -> anyhow::Result<World> {
         let (resolve, world) = self.resolve()?;
         let target = resolve.worlds.get(world).with_context(|| format!("there is no world {WORLD}"))?;
         let mut reader = Reader { resolve: &resolve, pool, world: World::default() };
@@ -90,17 +90,17 @@ impl Contract {
 
     /// The files that are embedded, by their paths in `wit/`.
     #[cfg(test)]
-    pub(super) fn paths(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &'static str> {
         self.packages.iter().flat_map(|files| files.iter().map(|(path, _)| *path))
     }
 
     /// The text, parsed, and the world that components target.
-    pub(super) fn resolve(&self) -> anyhow::Result<(Resolve, WorldId)> {
+    pub(crate) fn resolve(&self) -> anyhow::Result<(Resolve, WorldId)> {
         self.resolve_edited(&str::to_owned)
     }
 
     /// The same with every text as `edit` makes it: tests build components for what is not the contract.
-    pub(super) fn resolve_edited(&self, edit: &dyn Fn(&str) -> String) -> anyhow::Result<(Resolve, WorldId)> {
+    pub(crate) fn resolve_edited(&self, edit: &dyn Fn(&str) -> String) -> anyhow::Result<(Resolve, WorldId)> {
         let mut resolve = Resolve::default();
         push(&mut resolve, &[(WASI.0, &edit(WASI.1))])?;
         let mut newest = None;
@@ -115,7 +115,7 @@ impl Contract {
     }
 }
 
-pub(super) fn push(resolve: &mut Resolve, files: &[(&str, &str)]) -> anyhow::Result<PackageId> {
+pub(crate) fn push(resolve: &mut Resolve, files: &[(&str, &str)]) -> anyhow::Result<PackageId> {
     let mut sources = SourceMap::new();
     for (path, text) in files {
         sources.push_str(path, *text);

@@ -7,8 +7,8 @@
 
 use ed25519_compact::{PublicKey, Signature};
 use ocelli_protocol::component::{Problem, ProblemKind};
+use ocelli_protocol::digest::Digest;
 use ocelli_protocol::key::TrustedKey;
-use sha2::{Digest, Sha256};
 use wasmparser::BinaryReader;
 
 /// Bytes of the magic number and the version, which no signature covers.
@@ -28,15 +28,15 @@ const ED25519: u8 = 1;
 const MAX_SIGNATURES: usize = 64;
 
 /// The key that signed all of a component, as its fingerprint.
-pub(super) fn signer(bytes: &[u8], trusted: &[TrustedKey]) -> Result<String, Problem> {
+pub(crate) fn signer(bytes: &[u8], trusted: &[TrustedKey]) -> Result<String, Problem> {
     let Some((section, signed)) = section(bytes) else {
         return Err(problem(ProblemKind::Unsigned, "it is not signed, and only signed components are taken"));
     };
-    let digest: [u8; 32] = Sha256::digest(signed).into();
+    let digest = Digest::of(signed);
     let claims = claims(section).map_err(|error| {
         problem(ProblemKind::WrongSignature, &format!("its signature cannot be read: {error}"))
     })?;
-    let whole: Vec<_> = claims.iter().filter(|claim| claim.hashes.last() == Some(&digest)).collect();
+    let whole: Vec<_> = claims.iter().filter(|claim| claim.hashes.last() == Some(digest.bytes())).collect();
     if whole.is_empty() {
         let text = if claims.iter().any(|claim| claim.signed_by(trusted).is_some()) {
             "it was changed after a trusted key had signed it, or only a part of it is signed"

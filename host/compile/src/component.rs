@@ -9,17 +9,17 @@ use wasmparser::component_types::{
 use wasmparser::types::TypesRef;
 use wasmparser::{Parser, Payload, PrimitiveValType};
 
-use super::types::{Interface, Item, Pool, Shape, Signature, Structure, World, track};
+use crate::types::{Interface, Item, Pool, Shape, Signature, Structure, World, track};
 
 /// The names of a component's imports and exports.
 #[derive(Debug, Default)]
-pub(super) struct Names {
-    pub(super) imports: Vec<String>,
-    pub(super) exports: Vec<String>,
+pub(crate) struct Names {
+    pub(crate) imports: Vec<String>,
+    pub(crate) exports: Vec<String>,
 }
 
 /// Reads the names of a component's imports and exports, and nothing else. Of a broken file, those before the damage.
-pub(super) fn names(bytes: &[u8]) -> Names {
+pub(crate) fn names(bytes: &[u8]) -> Names {
     let mut names = Names::default();
     let mut depth = 0_u32;
     for payload in Parser::new(0).parse_all(bytes) {
@@ -40,7 +40,7 @@ pub(super) fn names(bytes: &[u8]) -> Names {
 }
 
 /// What a component whose types these are imports and exports.
-pub(super) fn world(types: TypesRef<'_>, names: &Names, pool: &mut Pool) -> World {
+pub(crate) fn world(types: TypesRef<'_>, names: &Names, pool: &mut Pool) -> World {
     let mut reader =
         Reader { types, pool, shapes: HashMap::new(), resources: HashMap::new(), world: World::default() };
     for name in &names.imports {

@@ -3,23 +3,23 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::types::{Item, Pool, Shape, Signature, Structure};
+use crate::types::{Item, Pool, Shape, Signature, Structure};
 
 /// Longest text, in bytes: a person reads it, and a component may have a type of a megabyte.
 const MAX: usize = 4 << 10;
 
 /// Writes types of one side.
-pub(super) struct Notation<'a> {
-    pub(super) pool: &'a Pool,
+pub(crate) struct Notation<'a> {
+    pub(crate) pool: &'a Pool,
     /// What its types are called.
-    pub(super) names: &'a HashMap<Shape, String>,
+    pub(crate) names: &'a HashMap<Shape, String>,
     /// The types that the other side has, too; none where there is no other side.
-    pub(super) common: Option<&'a HashSet<Shape>>,
+    pub(crate) common: Option<&'a HashSet<Shape>>,
 }
 
 impl Notation<'_> {
     /// "func(width: u32) -> string"; an interface with all that it has.
-    pub(super) fn item(&self, item: &Item) -> String {
+    pub(crate) fn item(&self, item: &Item) -> String {
         let mut text = String::new();
         self.write_item(&mut text, item);
         cut(text)
@@ -179,7 +179,7 @@ fn resource(defined: &str, is_common: bool) -> &str {
 }
 
 /// A text of a stranger, bounded.
-pub(super) fn cut(mut text: String) -> String {
+pub(crate) fn cut(mut text: String) -> String {
     if text.len() > MAX {
         let end = (0..=MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);

@@ -10,17 +10,17 @@ use std::process::{Command, Stdio};
 use command_fds::{CommandFdExt, FdMapping};
 use ed25519_compact::{KeyPair, Seed};
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
+use ocelli_protocol::digest::Digest;
 use ocelli_protocol::key::TrustedKey;
 use ocelli_protocol::process::compile as descriptor;
-use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
 use wit_parser::{ManglingAndAbi, Resolve};
 
-use super::contract::{BESIDES, CONTRACTS, Contract, push};
-use super::{Requirements, check};
-use crate::engine;
-use crate::guest::versions::{Linked, SERVED};
+use crate::contract::{BESIDES, CONTRACTS, Contract, push};
+use crate::{Requirements, check};
+use ocelli_worker::engine;
+use ocelli_worker::guest::versions::{Linked, SERVED};
 
 /// The world `tested` of a text, in a resolve that has a contract whose files an edit has gone over.
 fn component(contract: &Contract, edit: impl Fn(&str) -> String, world: &str) -> Vec<u8> {
@@ -372,7 +372,7 @@ fn with_keys(bytes: &[u8], trusted: &[TrustedKey]) -> CheckReport {
 #[test]
 fn a_signature_by_a_trusted_key_of_the_whole_component_is_taken_and_no_other() {
     let bytes = good(&CONTRACTS[0]);
-    let digest = |bytes: &[u8]| -> [u8; 32] { Sha256::digest(bytes).into() };
+    let digest = |bytes: &[u8]| -> [u8; 32] { *Digest::of(bytes).bytes() };
     let whole = digest(&bytes[8..]);
     let ((author, key), (stranger, other)) = (pair(1), pair(2));
 
@@ -431,7 +431,7 @@ fn what_authors_tool_signs_is_taken() {
 fn a_broken_signature_is_an_answer_whatever_it_holds() {
     let (author, key) = pair(1);
     let bytes = good(&CONTRACTS[0]);
-    let whole: [u8; 32] = Sha256::digest(&bytes[8..]).into();
+    let whole = *Digest::of(&bytes[8..]).bytes();
     let good = signed(&bytes, &[whole], &[&author]);
     let mut random = Random(3);
     for at in 8..140 {

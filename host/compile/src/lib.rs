@@ -1,5 +1,6 @@
 //! The check of a component before it is compiled: whether it is one, which version of the contract it is for, who signed
-//! it, and everything in which it differs from that contract. Part of `ocelli-compile`; the worker has none of it.
+//! it, and everything in which it differs from that contract. The program `ocelli-compile` runs it and then compiles; the
+//! worker has none of it.
 //!
 //! A component that passes is linked by the worker: [`contract`] holds what the worker's linker has, and [`compare`] has
 //! its rules.

@@ -6,17 +6,19 @@
 //! `--require-sandbox` it does nothing where a part of that cannot be had; without, it says so and goes on.
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use ocelli_compile::{Requirements, check, not_compiled};
 use ocelli_protocol::component::CheckReport;
+use ocelli_protocol::engine::{EPOCH_INTERRUPTION, MAX_WASM_STACK};
 use ocelli_protocol::key::TrustedKey;
 use ocelli_protocol::process::{compile as descriptor, inherited};
 use ocelli_sandbox::{Profile, confine, enter, limit};
-use ocelli_worker::check::{Requirements, check, not_compiled};
-use ocelli_worker::engine;
+use wasmtime::{Config, Engine};
 
 /// Largest component that is taken where the host does not say, in bytes. A component made of CPython is 40 MB.
 const MAX_COMPONENT: u64 = 128 << 20;
@@ -89,12 +91,24 @@ impl Arguments {
 }
 
 fn print_compatibility() -> anyhow::Result<ExitCode> {
-    println!("{}", engine::compatibility(&engine()?));
+    println!("{}", compatibility(&engine()?));
     Ok(ExitCode::SUCCESS)
 }
 
-fn engine() -> anyhow::Result<wasmtime::Engine> {
-    engine::engine().map_err(|error| anyhow::anyhow!("making the engine: {error:#}"))
+/// An engine whose code a worker takes.
+fn engine() -> anyhow::Result<Engine> {
+    let mut config = Config::new();
+    config.epoch_interruption(EPOCH_INTERRUPTION);
+    config.max_wasm_stack(MAX_WASM_STACK);
+    Engine::new(&config).map_err(|error| anyhow::anyhow!("making the engine: {error:#}"))
+}
+
+/// Identifies what compiled code is compatible with: Wasmtime's version, the configuration and the CPU's features.
+/// Part of the name under which compiled components are cached. 16 hexadecimal digits.
+fn compatibility(engine: &Engine) -> String {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 #[allow(unsafe_code)]

@@ -1,0 +1,83 @@
+//! That one set of features serves every build: what `features/Cargo.toml` is kept true by.
+//!
+//! For each crate of the workspace Cargo is asked which dependencies, with which features, its tests are built with when
+//! `ocelli-features` is selected beside it. All have to be among those of the workspace as a whole: a dependency that is
+//! not would be compiled a second time.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+
+use crate::process;
+use crate::workspace::Workspace;
+
+/// The crate that asks for the features.
+pub(crate) const UNIFIER: &str = "ocelli-features";
+
+/// A package, its version, and its features, as `cargo tree` prints them: `tokio v1.54.1|fs,net`.
+type Line = String;
+
+/// An error that names, for each crate, the dependencies that it alone would build with other features.
+pub(crate) fn check(workspace: &Workspace) -> Result<()> {
+    let whole = tree(workspace, &["--workspace"])?;
+    let mut lacking = String::new();
+    for name in workspace.members() {
+        let own = tree(workspace, &["-p", name])?;
+        let together = tree(workspace, &["-p", name, "-p", UNIFIER])?;
+        for line in others(&own, &together, &whole) {
+            lacking += &format!("\n  {name}: {line}");
+        }
+    }
+    ensure!(
+        lacking.is_empty(),
+        "built alone, these crates have dependencies with other features than the workspace has; \
+         name those features in features/Cargo.toml:{lacking}"
+    );
+    Ok(())
+}
+
+/// Lines of `together` that `whole` lacks, of packages that the crate's `own` graph has.
+fn others<'a>(own: &BTreeSet<Line>, together: &'a BTreeSet<Line>, whole: &BTreeSet<Line>) -> Vec<&'a Line> {
+    let own: BTreeSet<&str> = own.iter().map(|line| package(line)).collect();
+    together.difference(whole).filter(|line| own.contains(package(line))).collect()
+}
+
+fn package(line: &str) -> &str {
+    line.split_once(' ').map_or(line, |(name, _)| name)
+}
+
+fn tree(workspace: &Workspace, selection: &[&str]) -> Result<BTreeSet<Line>> {
+    let mut command = workspace.cargo();
+    command.args([
+        "tree",
+        "--locked",
+        "--prefix",
+        "none",
+        "--edges",
+        "normal,build,dev",
+        "--format",
+        "{p}|{f}",
+    ]);
+    let printed = process::output(command.args(selection))?;
+    // A crate of the workspace is printed with its folder, and one whose dependencies were printed above with a star.
+    let lines = printed.lines().map(|line| line.trim_end_matches(" (*)"));
+    Ok(lines.filter(|line| line.contains('|') && !line.contains(" (/")).map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(lines: &[&str]) -> BTreeSet<Line> {
+        lines.iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_dependency_with_other_features_is_named_if_the_crate_has_it() {
+        let whole = lines(&["tokio v1.54.1|fs,net", "png v0.18.1|"]);
+        let own = lines(&["tokio v1.54.1|fs"]);
+        assert_eq!(others(&own, &own, &whole), ["tokio v1.54.1|fs"]);
+        let together = lines(&["tokio v1.54.1|fs,net", "png v0.18.1|brotli"]);
+        assert!(others(&own, &together, &whole).is_empty());
+    }
+}
