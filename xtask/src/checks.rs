@@ -56,13 +56,11 @@ pub(crate) fn lint(workspace: &Workspace) -> Result<ExitCode> {
     })?;
     process::step("checking that one set of features serves every build", || features::check(workspace))?;
     process::step("checking dependencies: licences, sources, versions", || deny(workspace))?;
-    let clippy = |targets: &[&str]| {
-        process::run(programs::release(workspace, "clippy").args(targets).args(["--", "-D", "warnings"]))
-    };
-    process::step("running clippy", || clippy(&["--all-targets"]))?;
-    process::step("running clippy on the compiler", || {
-        clippy(&["--features", "ocelli-compile/cranelift", "--bin", "ocelli-compile"])
+    let clippy = |command: &mut Command| process::run(command.args(["--", "-D", "warnings"]));
+    process::step("running clippy", || {
+        clippy(programs::release(workspace, "clippy").arg("--all-targets"))
     })?;
+    process::step("running clippy on the compiler", || clippy(&mut programs::compiler(workspace, "clippy")))?;
     Ok(ExitCode::SUCCESS)
 }
 

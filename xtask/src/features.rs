@@ -37,7 +37,11 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
 }
 
 /// Lines of `together` that `whole` lacks, of packages that the crate's `own` graph has.
-fn others<'a>(own: &BTreeSet<Line>, together: &'a BTreeSet<Line>, whole: &BTreeSet<Line>) -> Vec<&'a Line> {
+fn others<'a>(
+    own: &BTreeSet<Line>,
+    together: &'a BTreeSet<Line>,
+    whole: &'a BTreeSet<Line>,
+) -> Vec<&'a Line> {
     let own: BTreeSet<&str> = own.iter().map(|line| package(line)).collect();
     together.difference(whole).filter(|line| own.contains(package(line))).collect()
 }

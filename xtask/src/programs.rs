@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::features::UNIFIER;
 use crate::onnxruntime::sha256;
 use crate::process;
 use crate::workspace::Workspace;
@@ -24,17 +25,16 @@ const COMPILER: &str = "ocelli-compile";
 
 /// Builds the programs into `target/release` and the gallery into `target/pipelines`, and notes their digests.
 ///
-/// Cargo unifies the features of all that one command builds, so the compiler needs one of its own: built together with
-/// the worker it would bring Cranelift into every session's process. Both commands select the whole workspace, as the
-/// tests do: what is built here is what the tests find.
+/// Cargo unifies the features of all that one command selects, so the compiler needs one of its own: with it Cranelift would
+/// come into every session's process. The other programs are built from the whole workspace, as the tests are: what is
+/// built here is what the tests find.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     process::step(&title(workspace, "host, worker and inference", "ocelli-inference"), || {
         let bins = PROGRAMS.iter().flat_map(|program| ["--bin", program]);
         process::run(release(workspace, "build").args(bins))
     })?;
     process::step(&title(workspace, "the compiler of pipelines", COMPILER), || {
-        let compiler = ["--features", "ocelli-compile/cranelift", "--bin", COMPILER];
-        process::run(release(workspace, "build").args(compiler))
+        process::run(&mut compiler(workspace, "build"))
     })?;
     components(workspace, "pipelines", "guest-pipeline", &workspace.pipelines())?;
     note_digests(workspace)
@@ -44,6 +44,14 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
 pub(crate) fn release(workspace: &Workspace, subcommand: &str) -> Command {
     let mut command = workspace.cargo();
     command.args([subcommand, "--release", "--workspace"]);
+    command
+}
+
+/// A cargo command on the compiler alone.
+pub(crate) fn compiler(workspace: &Workspace, subcommand: &str) -> Command {
+    let mut command = workspace.cargo();
+    command.args([subcommand, "--release", "-p", COMPILER, "-p", UNIFIER]);
+    command.args(["--features", "ocelli-compile/cranelift", "--bin", COMPILER]);
     command
 }
 
