@@ -1,10 +1,24 @@
 //! What the kernel enforces on a child process, as the process itself found out when it confined itself.
 
 use serde::{Deserialize, Serialize};
+use strum::VariantArray;
 
 /// Something that the kernel enforces on a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Measure {
     /// It can gain no privileges by starting a program.
     NoNewPrivileges,
@@ -24,27 +38,11 @@ pub enum Measure {
 
 impl Measure {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::NoNewPrivileges,
-        Self::Files,
-        Self::Network,
-        Self::Scopes,
-        Self::SystemCalls,
-        Self::ParentDeath,
-        Self::CoreDumps,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// Its name, in the API and in messages.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::NoNewPrivileges => "no_new_privileges",
-            Self::Files => "files",
-            Self::Network => "network",
-            Self::Scopes => "scopes",
-            Self::SystemCalls => "system_calls",
-            Self::ParentDeath => "parent_death",
-            Self::CoreDumps => "core_dumps",
-        }
+        self.into()
     }
 }
 
@@ -116,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_measure_is_named_alike_in_messages_and_in_json() {
-        for measure in Measure::ALL {
+        for &measure in Measure::ALL {
             assert_eq!(serde_json::to_value(measure).unwrap(), measure.name());
         }
     }

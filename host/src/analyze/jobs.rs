@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::RngExt;
+use strum::VariantArray;
 use tokio::task::AbortHandle;
 
 use super::answer::Item;
@@ -29,7 +30,8 @@ impl Moment {
 }
 
 /// What a job is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "lowercase")]
 pub enum JobState {
     /// Its first picture waits for a worker.
     Queued,
@@ -43,16 +45,11 @@ pub enum JobState {
 
 impl JobState {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Queued, Self::Running, Self::Done, Self::Failed];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in answers and metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Done => "done",
-            Self::Failed => "failed",
-        }
+        self.into()
     }
 }
 
@@ -220,8 +217,9 @@ impl Jobs {
     }
 
     /// How many are in each state.
-    pub(super) fn count(&self) -> [(JobState, usize); 4] {
-        JobState::ALL.map(|state| (state, self.jobs.values().filter(|job| job.state() == state).count()))
+    pub(super) fn count(&self) -> Vec<(JobState, usize)> {
+        let count = |state| self.jobs.values().filter(|job| job.state() == state).count();
+        JobState::ALL.iter().map(|&state| (state, count(state))).collect()
     }
 
     fn left(&self, finished: Moment, now: Instant) -> Duration {

@@ -393,13 +393,22 @@ impl Default for Alerts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// Pipelines and the cache of compiled ones.
+    /// Pipelines, journals and, where it has no folder of its own, the cache of compiled pipelines.
     pub directory: PathBuf,
+    /// The cache of compiled pipelines. Hosts of one user may share it. None: a folder in `directory`.
+    pub cache: Option<PathBuf>,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { directory: "data".into() }
+        Self { directory: "data".into(), cache: None }
+    }
+}
+
+impl Store {
+    /// Where compiled pipelines are kept.
+    pub fn compiled(&self) -> PathBuf {
+        self.cache.clone().unwrap_or_else(|| self.directory.join("compiled"))
     }
 }
 

@@ -61,7 +61,7 @@ fn the_schema_and_the_types_have_the_same_keys() {
         },
         models: Models::default(),
         logs: Logs::default(),
-        store: Store::default(),
+        store: Store { cache: Some("cache".into()), ..Store::default() },
         events: Events::default(),
         redis: Some(serde_json::from_value(json!({"url": "redis://localhost"})).unwrap()),
         subscriptions: Subscriptions::default(),
@@ -107,7 +107,9 @@ fn the_schema_and_the_types_have_the_same_defaults() {
     let config = Config::from_text(Path::new("test.json"), &defaults.to_string(), &[]).unwrap();
     assert_eq!(config, Config::default());
     let mut ours = serde_json::to_value(Document::default()).unwrap();
-    for (section, key) in [("inference", "threads"), ("inference", "library"), ("server", "tls")] {
+    for (section, key) in
+        [("inference", "threads"), ("inference", "library"), ("server", "tls"), ("store", "cache")]
+    {
         ours[section].as_object_mut().unwrap().remove(key);
     }
     ours.as_object_mut().unwrap().remove("redis");

@@ -39,7 +39,8 @@ pub struct ProcessStatus {
 }
 
 /// What a process is there for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Duty {
     /// It stands by.
     Spare,
@@ -52,11 +53,7 @@ pub enum Duty {
 impl Duty {
     /// Its name in metrics.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Spare => "spare",
-            Self::Serving => "serving",
-            Self::Draining => "draining",
-        }
+        self.into()
     }
 }
 

@@ -5,40 +5,40 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::{Process, clip, root};
+use crate::{ClosedPort, Process, clip, root};
 
-/// A server; killed when dropped.
+/// A server on a port that is its own between its lives, too; killed when dropped.
 #[derive(Debug)]
 pub struct Cameras {
     arguments: Vec<String>,
-    port: u16,
+    place: ClosedPort,
     running: Option<Child>,
 }
 
 impl Cameras {
-    /// Starts a server on a free port. `mounts` are paths and the clips that they play. Returns when cameras can be
+    /// Starts a server. `mounts` are paths and the clips that they play. Returns when cameras can be
     /// connected to.
     pub fn start(options: &[&str], mounts: &[(&str, &str)]) -> Self {
         let mounts = mounts.iter().map(|(path, name)| format!("{path}={}", clip(name).display()));
         let arguments = options.iter().map(ToString::to_string).chain(mounts).collect();
-        let mut cameras = Self { arguments, port: 0, running: None };
+        let mut cameras = Self { arguments, place: ClosedPort::new(), running: None };
         cameras.restart();
         cameras
     }
 
     /// The server's port: the same after a restart.
     pub fn port(&self) -> u16 {
-        self.port
+        self.place.address.port()
     }
 
     /// The URL of a mount.
     pub fn url(&self, path: &str) -> String {
-        format!("rtsp://127.0.0.1:{}{path}", self.port)
+        format!("rtsp://{}{path}", self.place.address)
     }
 
     /// The URL of a mount with user name and password, which are percent-encoded already.
     pub fn url_with(&self, credentials: &str, path: &str) -> String {
-        format!("rtsp://{credentials}@127.0.0.1:{}{path}", self.port)
+        format!("rtsp://{credentials}@{}{path}", self.place.address)
     }
 
     /// Ends the server as a power cut would.
@@ -54,7 +54,7 @@ impl Cameras {
         self.kill();
         let mut child = Command::new("/usr/bin/python3")
             .arg(root().join("tests/cameras/rtsp_cameras.py"))
-            .args(["--port", &self.port.to_string()])
+            .args(["--port", &self.port().to_string()])
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -63,7 +63,7 @@ impl Cameras {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let port = lines.filter_map(|line| line.strip_prefix("READY ")?.trim().parse().ok()).next();
         self.running = Some(child);
-        self.port = port.expect("the RTSP server starts (`./x setup` installs it)");
+        assert_eq!(port, Some(self.port()), "the RTSP server starts (`./x setup` installs it)");
     }
 
     /// Stops the server's execution; its connections stay open.

@@ -128,7 +128,10 @@ impl Relay {
     }
 }
 
-/// A port that refuses connections, and that nobody else gets while this lives: bound, and not listening.
+/// A port that refuses connections, and that nobody else is given while this lives: bound, and not listening.
+///
+/// A server may be started there, and again after its end: Linux lets one listen beside a socket that does not, where both have
+/// set `SO_REUSEADDR`, as servers do. Whoever asks for any free port does not get this one.
 #[derive(Debug)]
 pub struct ClosedPort {
     /// Which.
@@ -140,6 +143,7 @@ impl ClosedPort {
     /// Takes a free port.
     pub fn new() -> Self {
         let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         Self { address: socket.local_addr().unwrap(), _socket: socket }
     }

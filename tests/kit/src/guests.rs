@@ -6,20 +6,17 @@ use tempfile::TempDir;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-use crate::host::program;
+use crate::host::built;
 use crate::root;
 
 /// The component of a test's pipeline.
 pub fn guest(name: &str) -> PathBuf {
-    // Beside the folder of the programs.
-    let target = program("ocelli").parent().and_then(Path::parent).map(Path::to_owned);
-    let path = target.unwrap().join("test-pipelines").join(format!("{name}.wasm"));
+    let path = built("test-pipelines").join(format!("{name}.wasm"));
     assert!(path.is_file(), "{} is missing: `./x test` builds it", path.display());
     path
 }
 
-/// A store for hosts, one after the other or at once: it holds the tests' pipelines under their names, and each component
-/// is compiled once. Goes when dropped.
+/// A store for hosts, one after the other: it holds the tests' pipelines under their names. Goes when dropped.
 #[derive(Debug)]
 pub struct Store {
     folder: TempDir,

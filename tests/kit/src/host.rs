@@ -1,8 +1,10 @@
 //! The host as an operator runs it: a config, a process, its log, its API.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -13,8 +15,8 @@ use tokio::time::timeout;
 use crate::http::{self, Answer};
 use crate::{Client, DEADLINE, Log, Process, Programs, root};
 
-/// How long a host may take to end after SIGTERM before it is killed: above the time that it gives itself.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How long a host may take to end after SIGTERM before it is killed: above the 30 s that it gives its workers by default.
+const STOP_LIMIT: Duration = Duration::from_secs(45);
 
 /// How long a deployment may take to be answered: its steps have bounds of their own, and machines are busy.
 const DEPLOYMENT: Duration = Duration::from_secs(150);
@@ -78,6 +80,28 @@ impl Setup {
     }
 }
 
+/// A file or folder of what was built beside the folder of the programs.
+pub fn built(name: &str) -> PathBuf {
+    program("ocelli").parent().and_then(Path::parent).unwrap().join(name)
+}
+
+/// Where the tests' hosts keep compiled pipelines. One folder for all of them: compiling is most of what a host's start takes.
+/// Another compiler has another, and those of compilers before it go.
+fn cache() -> &'static Path {
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    CACHE.get_or_init(|| {
+        let compiler = std::fs::metadata(program("ocelli-compile")).unwrap();
+        let own = format!("{:x}-{:x}-{:x}", compiler.len(), compiler.mtime(), compiler.mtime_nsec());
+        let all = built("test-cache");
+        let others = std::fs::read_dir(&all).into_iter().flatten().filter_map(Result::ok);
+        for other in others.filter(|other| other.file_name() != *own) {
+            // Another test may be faster.
+            let _ = std::fs::remove_dir_all(other.path());
+        }
+        all.join(own)
+    })
+}
+
 /// Starts a host with the config of a folder.
 fn spawn(folder: &Path, program: &Path, environment: &[(&str, &str)]) -> (Child, Log) {
     let mut child = Command::new(program)
@@ -87,6 +111,7 @@ fn spawn(folder: &Path, program: &Path, environment: &[(&str, &str)]) -> (Child,
         .env("ORT_DISABLE_TELEMETRY", "1")
         .env_remove("RUST_LOG")
         .env_remove("OCELLI_LOG")
+        .env("OCELLI__STORE__CACHE", cache())
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -120,9 +145,7 @@ pub fn program(name: &str) -> PathBuf {
 
 /// The component of a pipeline of the gallery.
 pub fn gallery(name: &str) -> PathBuf {
-    // Beside the folder of the programs.
-    let target = program("ocelli").parent().and_then(Path::parent).map(Path::to_owned);
-    let path = target.unwrap().join("pipelines").join(format!("{name}.wasm"));
+    let path = built("pipelines").join(format!("{name}.wasm"));
     assert!(path.is_file(), "{} is missing: `./x test` builds it", path.display());
     path
 }
@@ -133,7 +156,7 @@ impl Ocelli {
         Self::start_with(config, &[]).await
     }
 
-    /// As [`start`](Self::start), with further variables in its environment.
+    /// As [`start`](Self::start), with further variables in its environment, or others in the place of the harness's own.
     pub async fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
         Self::launch(&program("ocelli"), config, environment).await
     }

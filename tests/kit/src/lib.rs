@@ -17,6 +17,7 @@
 
 mod cameras;
 mod client;
+pub mod depth;
 mod fake;
 mod guests;
 mod held;
@@ -41,7 +42,7 @@ pub use client::Client;
 pub use fake::{ClosedPort, Fake, Relay};
 pub use guests::{Store, guest};
 pub use held::Held;
-pub use host::{Exit, Ocelli, gallery, program, run_to_end};
+pub use host::{Exit, Ocelli, built, gallery, program, run_to_end};
 pub use log::Log;
 pub use others::{Other, client_python};
 pub use page::Page;

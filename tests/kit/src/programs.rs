@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::host::program;
+use crate::host::{gallery, program};
 
 /// The programs; the folder goes when this is dropped.
 #[derive(Debug)]
@@ -39,10 +39,7 @@ impl Programs {
         for name in names {
             programs.copy(&program(name), name);
         }
-        // The gallery lies beside the folder of the programs.
-        let gallery = program("ocelli").parent().and_then(Path::parent).unwrap().join("pipelines");
-        let pipeline = "object-detect.wasm";
-        fs::copy(gallery.join(pipeline), pipelines.join(pipeline)).unwrap();
+        fs::copy(gallery("object-detect"), pipelines.join("object-detect.wasm")).unwrap();
         programs
     }
 

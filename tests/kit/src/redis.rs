@@ -1,31 +1,29 @@
-//! A real Redis on a free port, and `redis-cli` beside it.
+//! A real Redis on a port of its own, and `redis-cli` beside it.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{DEADLINE, Process};
+use crate::{ClosedPort, DEADLINE, Process};
 
 /// Between two looks at a server that tells nobody when it listens.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// A place for a Redis: a port, and a folder for what it keeps. The server that runs there is killed when this is dropped.
+/// A place for a Redis: a port, which refuses connections while no server runs, and a folder for what it keeps. The server that
+/// runs there is killed when this is dropped.
 #[derive(Debug)]
 pub struct Redis {
-    port: u16,
+    port: ClosedPort,
     folder: TempDir,
     server: Option<Child>,
 }
 
 impl Redis {
-    /// Finds a port, and starts nothing there yet.
+    /// Takes a port, and starts nothing there yet.
     pub fn nowhere() -> Self {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = free.local_addr().unwrap().port();
-        Self { port, folder: tempfile::tempdir().unwrap(), server: None }
+        Self { port: ClosedPort::new(), folder: tempfile::tempdir().unwrap(), server: None }
     }
 
     /// Starts a server that keeps everything in memory alone.
@@ -39,7 +37,7 @@ impl Redis {
     pub fn run(&mut self, settings: &[&str]) {
         assert!(self.server.is_none(), "it runs");
         let server = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
+            .args(["--bind", "127.0.0.1", "--port", &self.port().to_string()])
             .args(["--save", "", "--daemonize", "no", "--dir"])
             .arg(self.folder.path())
             .args(settings)
@@ -73,7 +71,11 @@ impl Redis {
 
     /// Its address.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
+        format!("redis://{}/0", self.port.address)
+    }
+
+    fn port(&self) -> u16 {
+        self.port.address.port()
     }
 
     /// A section of a host's config, with further lines.
@@ -100,7 +102,7 @@ impl Redis {
 
     fn command(&self, command: &[&str]) -> Command {
         let mut cli = Command::new("redis-cli");
-        cli.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).args(command).stdin(Stdio::null());
+        cli.args(["-h", "127.0.0.1", "-p", &self.port().to_string()]).args(command).stdin(Stdio::null());
         cli
     }
 

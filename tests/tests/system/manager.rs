@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ocelli_testkit::depth::rounds;
 use ocelli_testkit::{Client, ClosedPort, DEADLINE, Ocelli, children, clip};
 use serde_json::{Value, json};
 
@@ -107,7 +108,7 @@ async fn whatever_is_asked_in_whatever_order_a_session_has_one_worker_and_no_wor
     let host = Ocelli::start("[subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:*\"]\n").await;
     let mut client = host.client().await;
     let mut random = 1;
-    for _ in 0..120 {
+    for _ in 0..rounds(120) {
         let id = format!("s{}", next(&mut random) % 4);
         match next(&mut random) % 5 {
             0 | 1 => {

@@ -374,7 +374,7 @@ proptest! {
                     Alert::Disk => raised.contains(&(None, Alert::Disk)),
                     alert => raised.contains(&(Some(session.to_owned()), *alert)),
                 };
-                let expected: Vec<Alert> = Alert::ALL.into_iter().filter(told).collect();
+                let expected: Vec<Alert> = Alert::ALL.iter().copied().filter(told).collect();
                 prop_assert_eq!(alerts.active(session).collect::<Vec<_>>(), expected);
             }
         }

@@ -1,10 +1,5 @@
 //! The analysis of single pictures over HTTP, against a real server and the real pool, with doubles of the workers.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
-
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,7 +134,7 @@ impl Host {
             Hub::new(Default::default()),
             operator,
             Timing::default(),
-            support::defaults(),
+            crate::support::defaults(),
         )
         .unwrap();
         Self { server, analyses, doubles }

@@ -1,18 +1,11 @@
 //! What goes into a model and what comes out: numbers that are none, truth values that are none, and a worker that writes
 //! while its request runs.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[path = "support/onnx.rs"]
-mod onnx;
-#[path = "support/started.rs"]
-mod started;
-mod support;
-
 use ocelli_protocol::inference::{Element, ErrorCode, FromWorker, PlacedTensor, ToWorker};
 use ocelli_protocol::shm::SharedMemory;
-use started::*;
-use support::*;
+
+use crate::support::started::*;
+use crate::support::*;
 
 /// A request to run a model of `y = f(x)` with so many elements.
 fn run_of(id: u64, model: &str, element: Element, count: u32) -> FromWorker {

@@ -1,9 +1,5 @@
 //! The real program with real descriptors: start, sessions, death, and what the next process takes over.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
-
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
@@ -17,7 +13,8 @@ use ocelli_protocol::process;
 use ort::session::Session;
 use ort::value::TensorRef;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use support::*;
+
+use crate::support::*;
 
 /// A running `ocelli-inference`, seen from the host.
 struct Process {
@@ -81,7 +78,7 @@ fn failed(configure: Configure) -> String {
 /// The same model by `ort` alone, in this process.
 #[allow(unsafe_code)]
 fn direct(picture: &[f32]) -> Vec<Vec<f32>> {
-    // SAFETY: the only test that loads the library here, before it is loaded; std locks the environment for the others.
+    // SAFETY: before the library is loaded, by a test that has its process for itself.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
     let environment = ort::init_from(library()).unwrap().with_telemetry(false).build().unwrap();
     let mut session = Session::builder(&environment)

@@ -1,7 +1,7 @@
 //! What the tests share: the real library and model, and a worker's end of a session.
 
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+pub(crate) mod onnx;
+pub(crate) mod started;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -16,19 +16,19 @@ use ocelli_protocol::shm::SharedMemory;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 /// Nothing takes this long, on however busy a machine.
-pub const GENEROUS: Duration = Duration::from_secs(120);
+pub(crate) const GENEROUS: Duration = Duration::from_secs(120);
 
-pub const MODEL: &str = "nanodet-g-416";
-pub const INPUT_SHAPE: [u32; 4] = [1, 3, 416, 416];
-pub const INPUT_LENGTH: usize = 3 * 416 * 416;
+pub(crate) const MODEL: &str = "nanodet-g-416";
+pub(crate) const INPUT_SHAPE: [u32; 4] = [1, 3, 416, 416];
+pub(crate) const INPUT_LENGTH: usize = 3 * 416 * 416;
 
 /// Where the outputs go: after the input, which is a multiple of 64 bytes long.
-pub const OUTPUT_OFFSET: u64 = (INPUT_LENGTH * 4) as u64;
+pub(crate) const OUTPUT_OFFSET: u64 = (INPUT_LENGTH * 4) as u64;
 /// 3549 rows of 80 and 44 numbers, and up to 63 bytes between the six tensors.
-pub const OUTPUT_LENGTH: u64 = 3549 * 124 * 4 + 6 * 64;
+pub(crate) const OUTPUT_LENGTH: u64 = 3549 * 124 * 4 + 6 * 64;
 
 /// ONNX Runtime, where `./x setup` puts it.
-pub fn library() -> PathBuf {
+pub(crate) fn library() -> PathBuf {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     let cache = variable("OCELLI_CACHE")
         .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("ocelli")))
@@ -40,7 +40,7 @@ pub fn library() -> PathBuf {
 }
 
 /// The model of the repository, as its `model.toml` declares it.
-pub fn model() -> Model {
+pub(crate) fn model() -> Model {
     #[derive(serde::Deserialize)]
     struct Description {
         name: String,
@@ -57,7 +57,7 @@ pub fn model() -> Model {
     Model { name, path, sha256, inputs, outputs, device: Device::Cpu, fallback: false, batching: None }
 }
 
-pub fn configure(threads: u32, models: Vec<Model>, preload: &[&str]) -> Configure {
+pub(crate) fn configure(threads: u32, models: Vec<Model>, preload: &[&str]) -> Configure {
     Configure {
         library: library().to_str().unwrap().to_owned(),
         library_sha256: None,
@@ -72,7 +72,7 @@ pub fn configure(threads: u32, models: Vec<Model>, preload: &[&str]) -> Configur
 
 /// A model of one node that is written by hand: `y = Identity(x)`, both f32 with one side. `side` of none leaves it
 /// open. The bytes are protobuf: `onnx.ModelProto` of `onnx/onnx.proto`.
-pub fn identity(side: Option<u8>) -> Vec<u8> {
+pub(crate) fn identity(side: Option<u8>) -> Vec<u8> {
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
         let length = u8::try_from(content.len()).ok().filter(|length| *length < 128).expect("a short field");
         [&[number << 3 | 2, length], content].concat()
@@ -91,7 +91,7 @@ pub fn identity(side: Option<u8>) -> Vec<u8> {
 }
 
 /// A file with these bytes, and the model that it is.
-pub fn model_of(name: &str, bytes: &[u8], shape: &[i64]) -> (Model, tempfile::NamedTempFile) {
+pub(crate) fn model_of(name: &str, bytes: &[u8], shape: &[i64]) -> (Model, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     let sha256 = ocelli_protocol::digest::Digest::of(bytes).to_string();
@@ -107,7 +107,7 @@ pub fn model_of(name: &str, bytes: &[u8], shape: &[i64]) -> (Model, tempfile::Na
 }
 
 /// A picture's worth of numbers that depends on `seed`.
-pub fn picture(seed: u32) -> Vec<f32> {
+pub(crate) fn picture(seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -117,19 +117,19 @@ pub fn picture(seed: u32) -> Vec<f32> {
 }
 
 /// A worker's end of a session.
-pub struct Worker {
-    pub name: String,
+pub(crate) struct Worker {
+    pub(crate) name: String,
     /// Counts the attachments of this test program from 1.
-    pub number: u64,
-    pub socket: OwnedFd,
-    pub memory: SharedMemory,
+    pub(crate) number: u64,
+    pub(crate) socket: OwnedFd,
+    pub(crate) memory: SharedMemory,
     /// The inference process's end, as the host keeps it.
-    pub theirs: OwnedFd,
+    pub(crate) theirs: OwnedFd,
     buffer: Vec<u8>,
 }
 
 impl Worker {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         let (socket, theirs) = packet_pair().unwrap();
         for timeout in [Timeout::Recv, Timeout::Send] {
@@ -149,7 +149,7 @@ impl Worker {
     }
 
     /// How the host announces it: with a share of its own, and more time than any run takes.
-    pub fn attach(&self, generation: u32) -> Attach {
+    pub(crate) fn attach(&self, generation: u32) -> Attach {
         let timeout_ms = u32::try_from(GENEROUS.as_millis()).unwrap();
         Attach {
             session: self.name.clone(),
@@ -166,16 +166,16 @@ impl Worker {
         }
     }
 
-    pub fn send(&self, request: &FromWorker) {
+    pub(crate) fn send(&self, request: &FromWorker) {
         send(self.socket.as_fd(), request).unwrap();
     }
 
-    pub fn receive(&mut self) -> ToWorker {
+    pub(crate) fn receive(&mut self) -> ToWorker {
         receive(self.socket.as_fd(), &mut self.buffer).expect("an answer")
     }
 
     /// Waits until the other side has ended the connection.
-    pub fn wait_for_end(&mut self) {
+    pub(crate) fn wait_for_end(&mut self) {
         loop {
             match receive::<ToWorker>(self.socket.as_fd(), &mut self.buffer) {
                 Ok(_) => {}
@@ -185,51 +185,51 @@ impl Worker {
         }
     }
 
-    pub fn greeted(mut self) -> Self {
+    pub(crate) fn greeted(mut self) -> Self {
         assert_eq!(self.receive(), ToWorker::Hello);
         self
     }
 
-    pub fn write(&self, offset: usize, values: &[f32]) {
+    pub(crate) fn write(&self, offset: usize, values: &[f32]) {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_ne_bytes()).collect();
         self.write_bytes(offset, &bytes);
     }
 
     #[allow(unsafe_code)]
-    pub fn write_bytes(&self, offset: usize, bytes: &[u8]) {
+    pub(crate) fn write_bytes(&self, offset: usize, bytes: &[u8]) {
         // SAFETY: no request is under way, and the slice ends here.
         unsafe { self.memory.bytes_mut(offset..offset + bytes.len()) }.unwrap().copy_from_slice(bytes);
     }
 
     #[allow(unsafe_code)]
-    pub fn read_bytes(&self, tensor: &PlacedTensor) -> Vec<u8> {
+    pub(crate) fn read_bytes(&self, tensor: &PlacedTensor) -> Vec<u8> {
         // SAFETY: no request is under way, and the slice ends here.
         unsafe { self.memory.bytes(tensor.range().unwrap()) }.unwrap().to_vec()
     }
 
-    pub fn read(&self, tensor: &PlacedTensor) -> Vec<f32> {
+    pub(crate) fn read(&self, tensor: &PlacedTensor) -> Vec<f32> {
         let bytes = self.read_bytes(tensor);
         bytes.chunks_exact(4).map(|bytes| f32::from_ne_bytes(bytes.try_into().unwrap())).collect()
     }
 
     /// Forgets earlier outputs, so that only a new run can bring them back.
-    pub fn clear_outputs(&self) {
+    pub(crate) fn clear_outputs(&self) {
         self.write(usize::try_from(OUTPUT_OFFSET).unwrap(), &vec![f32::NAN; OUTPUT_LENGTH as usize / 4]);
     }
 
-    pub fn open(&mut self, id: u64, model: &str) -> Result<ToWorker, (ErrorCode, String)> {
+    pub(crate) fn open(&mut self, id: u64, model: &str) -> Result<ToWorker, (ErrorCode, String)> {
         self.send(&FromWorker::Open { id, model: model.to_owned() });
         self.answer(id)
     }
 
     /// Runs, and gives the outputs in the model's order.
-    pub fn run(&mut self, request: &FromWorker) -> Result<Vec<Vec<f32>>, (ErrorCode, String)> {
+    pub(crate) fn run(&mut self, request: &FromWorker) -> Result<Vec<Vec<f32>>, (ErrorCode, String)> {
         self.send(request);
         let ToWorker::Done { outputs, .. } = self.answer(request.id())? else { panic!("another answer") };
         Ok(outputs.iter().map(|output| self.read(output)).collect())
     }
 
-    pub fn answer(&mut self, expected: u64) -> Result<ToWorker, (ErrorCode, String)> {
+    pub(crate) fn answer(&mut self, expected: u64) -> Result<ToWorker, (ErrorCode, String)> {
         let answer = self.receive();
         match &answer {
             ToWorker::Failed { id, code, message } if *id == expected => Err((*code, message.clone())),
@@ -240,7 +240,7 @@ impl Worker {
 }
 
 /// A correct request to run the detector.
-pub fn request(id: u64) -> FromWorker {
+pub(crate) fn request(id: u64) -> FromWorker {
     FromWorker::Run {
         id,
         model: MODEL.to_owned(),

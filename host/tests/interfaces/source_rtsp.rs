@@ -1,14 +1,6 @@
 //! Live sources against a real RTSP server: Debian's gst-rtsp-server, started by `tests/cameras/rtsp_cameras.py`; and
 //! against servers that are none, or bad ones.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "clippy takes helpers of tests for production code"
-)]
-
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,9 +1,5 @@
 //! The engine inside this process: what it computes, what it refuses, and what goes on afterwards.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
-
 use std::os::fd::AsFd;
 use std::sync::Once;
 
@@ -13,7 +9,8 @@ use ocelli_protocol::inference::{
 };
 use ocelli_protocol::ledger::Ledger;
 use rustix::net::SendFlags;
-use support::*;
+
+use crate::support::*;
 
 #[allow(unsafe_code)]
 fn start(configure: Configure) -> Result<Engine, EngineError> {

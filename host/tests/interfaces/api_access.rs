@@ -1,11 +1,6 @@
 //! Who may do what: every route with every kind of caller, against a real server, and what happens at the edges: tokens that
 //! go while they are used, guesses, floods, web pages of other origins.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
-
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -176,7 +171,7 @@ impl Host {
 
     async fn with(server: Section) -> Self {
         let (config, seen) = watch::channel(Arc::new(Config { server, ..Config::default() }));
-        let analyses = Analyses::start(&Default::default(), Box::new(support::NoPipelines));
+        let analyses = Analyses::start(&Default::default(), Box::new(crate::support::NoPipelines));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server =
             Server::start(listener, Hub::new(Events::default()), Double(analyses), Timing::default(), seen)
@@ -517,7 +512,7 @@ async fn a_head_that_is_too_large_is_refused() {
 
 #[tokio::test]
 async fn what_operators_do_and_who_is_turned_away_is_logged_without_a_token() {
-    let (log, _guard) = support::Log::begin();
+    let (log, _guard) = crate::support::Log::begin();
     let host = Host::start().await;
     host.ask(Operator, "POST /v1/sessions/a/restart").await;
     host.ask(Operator, "DELETE /v1/sessions/c").await;

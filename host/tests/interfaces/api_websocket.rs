@@ -1,10 +1,5 @@
 //! WebSockets and streams against a real server: compression, resuming, who hears what, and clients that misbehave.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +12,7 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{Analyze, Config};
 use ocelli::event::{Attributes, Detection, Detections, Event, Hub, Latency, State};
+use ocelli_testkit::depth::rounds;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -114,7 +110,7 @@ impl Host {
 
     async fn with(timing: Timing, tokens: Value) -> Self {
         let hub = Hub::new(Default::default());
-        let analyses = Analyses::start(&Analyze::default(), Box::new(support::NoPipelines));
+        let analyses = Analyses::start(&Analyze::default(), Box::new(crate::support::NoPipelines));
         let double = Double { sessions: Arc::default(), analyses };
         for session in [GATE, YARD] {
             double.sessions.lock().unwrap().insert(session.into(), json!({"id": session}));
@@ -733,14 +729,14 @@ fn anything(random: &mut StdRng, bomb: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What a socket was told, and whether it was told why it was closed.
-fn check_answer(mut bytes: &[u8]) {
-    let mut last = None;
+/// What a socket was told, and whether it was told why it was closed. How many messages it got, and how many reasons.
+fn check_answer(mut bytes: &[u8]) -> (usize, usize) {
+    let (mut last, mut messages, mut reasons) = (None, 0, 0);
     while !bytes.is_empty() {
         let mut cursor = Cursor::new(bytes);
-        let Some((header, length)) = FrameHeader::parse(&mut cursor).unwrap() else { return };
+        let Some((header, length)) = FrameHeader::parse(&mut cursor).unwrap() else { break };
         let start = usize::try_from(cursor.position()).unwrap();
-        let Some(payload) = bytes.get(start..start + usize::try_from(length).unwrap()) else { return };
+        let Some(payload) = bytes.get(start..start + usize::try_from(length).unwrap()) else { break };
         assert!(header.mask.is_none() && header.is_final && !header.rsv2 && !header.rsv3, "{header:?}");
         match u8::from(header.opcode) {
             1 if header.rsv1 => last = Some(serde_json::from_slice::<Value>(&unpacked(payload)).unwrap()),
@@ -751,21 +747,23 @@ fn check_answer(mut bytes: &[u8]) {
                     let last = last.as_ref().unwrap();
                     assert_eq!(last["type"], "error", "{status}");
                     assert_eq!(last["code"].as_str().unwrap().as_bytes(), &payload[2..]);
+                    reasons += 1;
                 }
             }
             9 | 10 => {}
             other => panic!("opcode {other}"),
         }
+        messages += usize::from(u8::from(header.opcode) == 1);
         bytes = &bytes[start + payload.len()..];
     }
+    (messages, reasons)
 }
 
-/// 10,000 frames, well formed and not, over hundreds of connections.
+/// Many frames, 10,000 in a full run, well formed and not, over hundreds of connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_frames_make_the_host_panic_grow_or_neglect_another_client() {
     static PANICS: AtomicUsize = AtomicUsize::new(0);
     const CLIENTS: u64 = 8;
-    const FRAMES: usize = 10_000 / 8;
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         PANICS.fetch_add(1, Ordering::Relaxed);
@@ -775,13 +773,15 @@ async fn no_frames_make_the_host_panic_grow_or_neglect_another_client() {
     let mut healthy = host.client().await;
     healthy.ask(subscribe(GATE)).await;
     let bomb = packed(&vec![b' '; 16 << 20]);
+    let frames = rounds(10_000) / 8;
     let mut warm = 0;
+    let (messages, reasons) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
     for round in 0..2 {
         // The first round fills what is kept for later: the allocator's memory, a compressor for each thread.
         let fuzz = async |seed: u64| {
             let mut random = StdRng::seed_from_u64(seed);
             let mut sent = 0;
-            while sent < FRAMES / [5, 1][round] {
+            while sent < frames / [5, 1][round] {
                 let extension = if random.random() {
                     format!("Sec-WebSocket-Extensions: {DEFLATE}\r\n")
                 } else {
@@ -806,7 +806,9 @@ async fn no_frames_make_the_host_panic_grow_or_neglect_another_client() {
                 } else {
                     let reading = async { drop(reader.read_to_end(&mut told).await) };
                     within(async { tokio::join!(sending, reading) }).await;
-                    check_answer(&told);
+                    let (told, closed) = check_answer(&told);
+                    messages.fetch_add(told, Ordering::Relaxed);
+                    reasons.fetch_add(closed, Ordering::Relaxed);
                 }
             }
         };
@@ -824,6 +826,11 @@ async fn no_frames_make_the_host_panic_grow_or_neglect_another_client() {
     let grown = resident().saturating_sub(warm);
     assert!(grown < 64 << 20, "{grown} bytes");
     assert_eq!(PANICS.load(Ordering::Relaxed), 0);
+    let (messages, reasons) = (messages.load(Ordering::Relaxed), reasons.load(Ordering::Relaxed));
+    assert!(
+        messages > frames * 8 / 20 && reasons > frames * 8 / 100,
+        "{messages} messages and {reasons} reasons tell little"
+    );
     // It waits for every socket's task.
     let stopping = tokio::spawn(host.server.stop());
     assert_eq!(healthy.next().await.unwrap()["code"], "shutting_down");

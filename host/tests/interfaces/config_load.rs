@@ -1,8 +1,6 @@
 //! Configs as operators write them, right and wrong: what is wrong is said by key, line and value, all at once, and
 //! never with a credential.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::path::Path;
 
 use ocelli::config::{Config, ConfigError, MAX_ID_BYTES, TokenHash, check_session_id};

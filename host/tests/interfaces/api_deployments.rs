@@ -1,10 +1,5 @@
 //! Deployments over HTTP and by the command line, against a real server with a double in place of the deployer.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
-
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -176,7 +171,7 @@ struct Host {
 
 impl Host {
     async fn start() -> Self {
-        let analyses = Analyses::start(&Analyze::default(), Box::new(support::NoPipelines));
+        let analyses = Analyses::start(&Analyze::default(), Box::new(crate::support::NoPipelines));
         let double =
             Double { analyses, asked: Arc::default(), gate: Arc::default(), ended: watch::Sender::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -185,7 +180,7 @@ impl Host {
             Hub::new(Default::default()),
             double.clone(),
             Timing::default(),
-            support::defaults(),
+            crate::support::defaults(),
         )
         .unwrap();
         Self { server, double }

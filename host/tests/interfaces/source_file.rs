@@ -1,13 +1,5 @@
 //! Files as sources, on the clips that the whole-system tests use.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "clippy takes helpers of tests for production code"
-)]
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,20 +1,13 @@
 //! Requests that run as one.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[path = "support/onnx.rs"]
-mod onnx;
-#[path = "support/started.rs"]
-mod started;
-mod support;
-
 use std::sync::mpsc::{Receiver, channel};
 
 use ocelli_protocol::inference::{
     Attach, Batching, Element, ErrorCode, FromWorker, Model, PlacedTensor, ToWorker,
 };
-use started::*;
-use support::*;
+
+use crate::support::started::*;
+use crate::support::*;
 
 /// A batch that never waits this long: it is complete sooner.
 const LONG_MS: u32 = 100_000;

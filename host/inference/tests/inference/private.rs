@@ -1,16 +1,9 @@
 //! Models that a pipeline brings itself.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[path = "support/onnx.rs"]
-mod onnx;
-#[path = "support/started.rs"]
-mod started;
-mod support;
-
 use ocelli_protocol::inference::{Element, ErrorCode, FromWorker, ToWorker};
-use started::*;
-use support::*;
+
+use crate::support::started::*;
+use crate::support::*;
 
 /// Where the file lies: beyond the tensors of a small run.
 const FILE: usize = 4096;

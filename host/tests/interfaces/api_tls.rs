@@ -1,10 +1,5 @@
 //! HTTPS with certificates made here, against a client that is rustls itself.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,7 +78,7 @@ fn write(folder: &Path, (certificate, key): &(String, String)) {
 async fn serve(tls: Tls) -> anyhow::Result<Server> {
     let server = Section { tls: Some(tls), ..Section::default() };
     let config = watch::channel(Arc::new(Config { server, ..Config::default() })).1;
-    let analyses = Analyses::start(&Default::default(), Box::new(support::NoPipelines));
+    let analyses = Analyses::start(&Default::default(), Box::new(crate::support::NoPipelines));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     Server::start(listener, Hub::new(Events::default()), Double(analyses), Timing::default(), config)
 }
@@ -162,7 +157,7 @@ async fn a_new_certificate_is_taken_over_and_open_connections_stay() {
 
 #[tokio::test]
 async fn a_bad_pair_leaves_the_one_before_in_use() {
-    let (log, _guard) = support::Log::begin();
+    let (log, _guard) = crate::support::Log::begin();
     let authority = Authority::new();
     let (server, folder) = start(&authority).await;
     let connector = authority.connector();

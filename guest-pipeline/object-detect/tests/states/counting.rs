@@ -1,12 +1,5 @@
 //! Zones and counts over random walks: what is counted agrees with what is told, whatever happens in between.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "clippy takes helpers of tests for production code"
-)]
-
 use std::collections::BTreeMap;
 
 use object_detect::engine::Engine;

@@ -1,7 +1,5 @@
 //! The command line's promises on exit status and words: 0 done, 1 failed, 2 wrong usage or config.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,19 +1,12 @@
 //! What a session gets of the engine: its share, its time limits, and its models, whatever others do.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[path = "support/onnx.rs"]
-mod onnx;
-#[path = "support/started.rs"]
-mod started;
-mod support;
-
 use std::sync::mpsc::channel;
 
 use ocelli_protocol::inference::{Element, ErrorCode, FromWorker, Model, PlacedTensor, ToWorker};
 use ocelli_protocol::ledger::Running;
-use started::*;
-use support::*;
+
+use crate::support::started::*;
+use crate::support::*;
 
 /// A side of the slow model's matrices: one product takes some milliseconds.
 const SIDE: u32 = 512;

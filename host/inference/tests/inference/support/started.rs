@@ -1,8 +1,5 @@
 //! An engine in this process, with what the host would see of it and a look at each run before it begins.
 
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, LazyLock, Mutex, Once};
@@ -14,13 +11,13 @@ use ocelli_protocol::inference::{
 use ocelli_protocol::ledger::Ledger;
 
 use super::onnx;
-use super::support::{Worker, model_of};
+use super::{Worker, model_of};
 
 /// An engine with its ledger as the host sees it, and what it told the host.
-pub struct Started {
-    pub engine: Engine,
-    pub ledger: Ledger,
-    pub loaded: Receiver<LoadedModel>,
+pub(crate) struct Started {
+    pub(crate) engine: Engine,
+    pub(crate) ledger: Ledger,
+    pub(crate) loaded: Receiver<LoadedModel>,
 }
 
 type Seen = Box<dyn Fn(&Run<'_>) + Send>;
@@ -36,12 +33,12 @@ fn before_run(run: &Run<'_>) {
 }
 
 /// Has something done before each run of a worker's session.
-pub fn on_run(worker: &Worker, seen: impl Fn(&Run<'_>) + Send + 'static) {
+pub(crate) fn on_run(worker: &Worker, seen: impl Fn(&Run<'_>) + Send + 'static) {
     BEFORE_RUN.lock().unwrap().insert(worker.name.clone(), Arc::new(Mutex::new(Box::new(seen))));
 }
 
 #[allow(unsafe_code)]
-pub fn start(configure: Configure) -> Started {
+pub(crate) fn start(configure: Configure) -> Started {
     static TELEMETRY: Once = Once::new();
     // SAFETY: before the library is loaded, and nothing else in this program reads or writes the environment but
     // through std, which locks it.
@@ -56,7 +53,7 @@ pub fn start(configure: Configure) -> Started {
 }
 
 impl Started {
-    pub fn attach(&self, worker: &Worker, change: impl Fn(&mut Attach)) -> Result<(), AttachError> {
+    pub(crate) fn attach(&self, worker: &Worker, change: impl Fn(&mut Attach)) -> Result<(), AttachError> {
         let mut attach = worker.attach(0);
         change(&mut attach);
         let socket = worker.theirs.try_clone().unwrap();
@@ -64,34 +61,34 @@ impl Started {
     }
 
     /// A session that is announced and greeted.
-    pub fn session(&self, change: impl Fn(&mut Attach)) -> Worker {
+    pub(crate) fn session(&self, change: impl Fn(&mut Attach)) -> Worker {
         let worker = Worker::new();
         self.attach(&worker, change).unwrap();
         worker.greeted()
     }
 
     /// The same ledger once more, for another thread.
-    pub fn ledger_again(&self) -> Ledger {
+    pub(crate) fn ledger_again(&self) -> Ledger {
         Ledger::map(self.ledger.fd().try_clone_to_owned().unwrap()).unwrap()
     }
 }
 
 /// A request to run a model of `y = f(x)` with four numbers.
-pub fn run_small(id: u64, model: &str) -> FromWorker {
+pub(crate) fn run_small(id: u64, model: &str) -> FromWorker {
     let x = PlacedTensor { name: "x".into(), element: Element::F32, shape: vec![4], offset: 0 };
     let model = model.to_owned();
     FromWorker::Run { id, model, inputs: vec![x], output_offset: 64, output_length: 64 }
 }
 
 /// `y = operator(x)` of four numbers.
-pub fn small(name: &str, operator: &str) -> (Model, tempfile::NamedTempFile) {
+pub(crate) fn small(name: &str, operator: &str) -> (Model, tempfile::NamedTempFile) {
     let value = |name| onnx::value(name, onnx::F32, &[Some(4)]);
     let node = onnx::node(operator, &["x"], "y", &[]);
     model_of(name, &onnx::model(&[node], &[], &[value("x")], &[value("y")]), &[4])
 }
 
 /// The model of a file, with one input and one output of these elements and this shape.
-pub fn model_between(
+pub(crate) fn model_between(
     name: &str,
     bytes: &[u8],
     [x, y]: [Element; 2],

@@ -1,7 +1,5 @@
 //! What a double of the host says of things that a test is not about.
 
-#![allow(dead_code)]
-
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
@@ -63,7 +61,6 @@ impl Write for Log {
 }
 
 /// There are no sessions and no models; `$field` holds the analyses.
-#[allow(unused_macros)]
 macro_rules! no_sessions {
     ($double:ty, $field:tt) => {
         impl ocelli::api::Control for $double {
@@ -124,7 +121,6 @@ macro_rules! no_sessions {
 }
 
 /// Nothing can be deployed.
-#[allow(unused_macros)]
 macro_rules! no_deployments {
     ($double:ty) => {
         impl ocelli::api::Deployments for $double {

@@ -1,15 +1,8 @@
 //! Models of every element type, and files that are no models or damaged ones: through the real program, as a host uses
 //! it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-#[path = "support/onnx.rs"]
-mod onnx;
-mod support;
-
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -22,9 +15,11 @@ use ocelli_protocol::inference::{
 };
 use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process;
+use ocelli_testkit::depth::rounds;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use support::*;
+
+use crate::support::*;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ocelli-inference");
 
@@ -279,7 +274,7 @@ fn mutated(original: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// The originals, how many files are made of each, and what a `model.toml` says of them.
+/// The originals, how many files are made of each (of 400 in a full run), and what a `model.toml` says of them.
 fn originals() -> Vec<(&'static str, usize, Vec<u8>, Model)> {
     let detector = model();
     let f32s = |shape: &[i64]| [tensor("x", Element::F32, shape), tensor("y", Element::F32, shape)];
@@ -290,15 +285,15 @@ fn originals() -> Vec<(&'static str, usize, Vec<u8>, Model)> {
         small(tensor("x", Element::F32, &[1, 3, 8, 8]), tensor("y", Element::F32, &[1, 4, 6, 6]));
     let bytes = std::fs::read(&detector.path).unwrap();
     vec![
-        ("identity", 80, onnx::identity(onnx::F32, &[Some(4)]), identity),
-        ("cast", 80, onnx::cast(3, &[Some(4)]), cast),
-        ("convolution", 200, onnx::convolution(), convolution),
-        ("nanodet", 40, bytes, detector),
+        ("identity", rounds(80), onnx::identity(onnx::F32, &[Some(4)]), identity),
+        ("cast", rounds(80), onnx::cast(3, &[Some(4)]), cast),
+        ("convolution", rounds(200), onnx::convolution(), convolution),
+        ("nanodet", rounds(40), bytes, detector),
     ]
 }
 
 #[test]
-fn four_hundred_mutated_files_are_each_a_model_or_a_named_error() {
+fn mutated_files_are_each_a_model_or_a_named_error() {
     let folder = tempfile::tempdir().unwrap();
     let mut random = Random(0x0ce1_1155);
     let mut models = Vec::new();
@@ -308,9 +303,9 @@ fn four_hundred_mutated_files_are_each_a_model_or_a_named_error() {
             models.push(written(folder.path(), &name, &mutated(&bytes, &mut random), &like));
         }
     }
-    assert_eq!(models.len(), 400);
     let mut served_as = BTreeMap::<String, usize>::new();
-    let mut inspected_as = BTreeMap::<String, usize>::new();
+    let (mut told_of, mut refused) = (0, 0);
+    let mut deaths = Vec::new();
     // A catalogue of all would be near the longest packet.
     for chunk in models.chunks(100) {
         let mut served = Served::start(chunk.to_vec());
@@ -322,9 +317,9 @@ fn four_hundred_mutated_files_are_each_a_model_or_a_named_error() {
                     format!("{code:?}")
                 }
                 None => {
-                    let status = served.child.wait().unwrap();
+                    deaths.push(format!("{}, served: {}", model.name, served.child.wait().unwrap()));
                     served = Served::start(chunk.to_vec());
-                    format!("ended the process: {status}")
+                    continue;
                 }
             };
             *served_as.entry(outcome).or_default() += 1;
@@ -332,21 +327,24 @@ fn four_hundred_mutated_files_are_each_a_model_or_a_named_error() {
     }
     for model in &models {
         let told = inspect(Path::new(&model.path));
-        let outcome = match (told.status.code(), told.status.signal()) {
-            (Some(0), _) => {
+        match told.status.code() {
+            Some(0) => {
                 serde_json::from_slice::<Inspection>(&told.stdout).unwrap();
-                "told".to_owned()
+                told_of += 1;
             }
-            (Some(1), _) => {
+            Some(1) => {
                 let words = String::from_utf8_lossy(&told.stderr);
                 assert!(words.contains(&model.name), "{words:?} does not name {}", model.name);
-                "named error".to_owned()
+                refused += 1;
             }
-            (code, signal) => format!("status {code:?}, signal {signal:?}"),
-        };
-        *inspected_as.entry(outcome).or_default() += 1;
+            _ => deaths.push(format!("{}, inspected: {}", model.name, told.status)),
+        }
     }
-    println!("400 mutated files, served: {served_as:?}; inspected: {inspected_as:?}");
-    assert!(served_as.values().sum::<usize>() == 400 && inspected_as.values().sum::<usize>() == 400);
-    assert!(served_as.len() > 1, "a mutation that breaks nothing tests nothing");
+    assert!(deaths.is_empty(), "files that ended the process: {deaths:#?}");
+    // Some changes leave a model, and some do not: or nothing was tried.
+    let opened = served_as.remove("opened").unwrap_or_default();
+    let failed: usize = served_as.values().sum();
+    let least = models.len() / 10;
+    assert!(opened > least && failed > least, "{opened} served, and {served_as:?}");
+    assert!(told_of > least && refused > least, "{told_of} told of, {refused} refused");
 }

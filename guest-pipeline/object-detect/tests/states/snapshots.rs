@@ -1,11 +1,5 @@
 //! Snapshots of other versions, and of nobody's.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "clippy takes helpers of tests for production code"
-)]
-
 use object_detect::engine::Engine;
 use object_detect::settings::Settings;
 use object_detect::snapshot;

@@ -1,10 +1,5 @@
 //! The API against a real server on a loopback port, with a double in place of the sessions.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[macro_use]
-mod support;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -114,13 +109,13 @@ impl Host {
     /// One session, running.
     async fn with(timing: Timing) -> Self {
         let hub = Hub::new(ocelli::journal::events::Events::default());
-        let analyses = Analyses::start(&Analyze::default(), Box::new(support::NoPipelines));
+        let analyses = Analyses::start(&Analyze::default(), Box::new(crate::support::NoPipelines));
         let double = Double { sessions: Arc::default(), gate: Arc::default(), analyses };
         double.sessions.lock().unwrap().insert(NAME.into(), 0);
         hub.publish_state(NAME, State::Running, None);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server =
-            Server::start(listener, hub.clone(), double.clone(), timing, support::defaults()).unwrap();
+            Server::start(listener, hub.clone(), double.clone(), timing, crate::support::defaults()).unwrap();
         Self { server, hub, double }
     }
 
