@@ -1,30 +1,20 @@
 //! The commands that ask a running host.
 
 mod deployments;
+mod watch;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use ocelli_client::{Client, Error, Problem, Request};
 use serde_json::Value;
-use ureq::SendBody;
-use ureq::config::ConfigBuilder;
-use ureq::http::header::{AUTHORIZATION, HeaderValue};
-use ureq::http::{Request, StatusCode};
-use ureq::middleware::MiddlewareNext;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::typestate::AgentScope;
-use url::Url;
 
 pub(crate) use deployments::{Deploy, Deployments, Rollback};
+pub(crate) use watch::Watch;
 
 /// Where the host listens unless its config says otherwise.
 const DEFAULT_URL: &str = "http://127.0.0.1:8001";
-
-/// The host answers from memory: one that takes longer does not answer at all.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The variable with the token.
 const TOKEN: &str = "OCELLI_TOKEN";
@@ -46,16 +36,6 @@ pub(crate) struct Host {
     json: bool,
 }
 
-/// What a host answered.
-struct Answer {
-    /// Whether it was done.
-    good: bool,
-    /// The status, as a person reads it.
-    status: String,
-    /// Null where it is not JSON.
-    body: Value,
-}
-
 /// Columns of the list: heading, key.
 const COLUMNS: [(&str, &str); 8] = [
     ("SESSION", "id"),
@@ -70,61 +50,26 @@ const COLUMNS: [(&str, &str); 8] = [
 
 /// Prints the sessions of a host: a table, or the answer as it came.
 pub(crate) fn sessions(host: &Host) -> anyhow::Result<()> {
-    if let Some(list) = host.list(&host.url(&["sessions"])?, "sessions")? {
+    if let Some(list) = host.list(&Request::get(&["sessions"]), "sessions")? {
         print!("{}", table(&list, &COLUMNS, "last_error"));
     }
     Ok(())
 }
 
 impl Host {
-    /// A path below `/v1`, its parts encoded.
-    fn url(&self, path: &[&str]) -> anyhow::Result<Url> {
-        let mut url = Url::parse(&self.url).with_context(|| format!("{:?} is not a URL", self.url))?;
-        match url.path_segments_mut() {
-            Ok(mut segments) => segments.pop_if_empty().push("v1").extend(path),
-            Err(()) => bail!("{:?} is not the URL of a host", self.url),
-        };
-        Ok(url)
-    }
-
-    /// For what the host answers at once.
-    fn agent(&self) -> anyhow::Result<ureq::Agent> {
-        Ok(self.config()?.timeout_global(Some(TIMEOUT)).build().into())
-    }
-
-    /// For what takes as long as it takes: a shadow alone may be ten minutes.
-    fn patient(&self) -> anyhow::Result<ureq::Agent> {
-        Ok(self.config()?.timeout_connect(Some(TIMEOUT)).build().into())
-    }
-
-    fn config(&self) -> anyhow::Result<ConfigBuilder<AgentScope>> {
-        let agent = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
-        let mut config = ureq::Agent::config_builder().http_status_as_error(false).user_agent(agent);
-        if let Some(authorization) = self.token()?.map(|token| format!("Bearer {token}")) {
-            config =
-                config.middleware(move |mut request: Request<SendBody<'_>>, next: MiddlewareNext<'_>| {
-                    // Read from a file or a variable, it may hold anything; what is no header is refused by the host.
-                    if let Ok(value) = HeaderValue::from_str(&authorization) {
-                        request.headers_mut().insert(AUTHORIZATION, value);
-                    }
-                    next.handle(request)
-                });
+    fn client(&self) -> anyhow::Result<Client> {
+        let name = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+        let mut client = Client::new(&self.url)?.with_user_agent(name)?;
+        if let Some(token) = self.token()? {
+            client = client.with_token(&token)?;
         }
         if let Some(file) = &self.ca {
             let pem = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-            let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
-                .filter_map(|item| match item {
-                    Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                    _ => None,
-                })
-                .collect();
-            if certificates.is_empty() {
-                bail!("{} holds no certificate in PEM", file.display());
-            }
-            let roots = RootCerts::Specific(Arc::new(certificates));
-            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+            client = client
+                .with_certificates(&pem)
+                .map_err(|_| anyhow!("{} holds no certificate in PEM", file.display()))?;
         }
-        Ok(config)
+        Ok(client)
     }
 
     /// Not an argument: other users of the machine see those.
@@ -138,35 +83,43 @@ impl Host {
         Ok(token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()))
     }
 
-    fn answer(&self, sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> anyhow::Result<Answer> {
+    /// What the host answers: that it was done, or why not.
+    fn ask(&self, request: &Request<'_>) -> anyhow::Result<Result<Value, Problem>> {
+        let client = self.client()?;
+        match run(client.ask(request))? {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(error) => self.refused(error).map(Err),
+        }
+    }
+
+    /// The host's own refusal of what was asked. It is the error where nobody was let in, or nobody is there.
+    fn refused(&self, error: Error) -> anyhow::Result<Problem> {
         let url = &self.url;
-        let mut response = sent.with_context(|| {
-            format!("cannot reach {url}; does `ocelli serve` run there? OCELLI_URL names another address")
-        })?;
-        let body = response.body_mut().read_to_string();
-        let body = body.with_context(|| format!("reading the answer of {url}"))?;
-        let body: Value = serde_json::from_str(&body).unwrap_or_default();
-        let status = response.status();
-        let detail = || shown(body.get("detail").and_then(Value::as_str).unwrap_or_default());
-        if status == StatusCode::UNAUTHORIZED {
-            bail!("{url}: {}. {TOKEN} or --token-file says which; `ocelli token new` makes one", detail());
+        match error {
+            Error::Problem(problem) if problem.status == 401 => bail!(
+                "{url}: {}. {TOKEN} or --token-file says which; `ocelli token new` makes one",
+                shown(&problem.detail)
+            ),
+            Error::Problem(problem) if problem.status == 403 && problem.code == "forbidden" => {
+                bail!("{url}: {}: ask with another one ({TOKEN} or --token-file)", shown(&problem.detail))
+            }
+            Error::Problem(problem) => Ok(*problem),
+            Error::Answer(why) => bail!("{url} does not answer as an Ocelli host does: {why}"),
+            error => Err(anyhow!(error).context(format!(
+                "cannot reach {url}; does `ocelli serve` run there? OCELLI_URL names another address"
+            ))),
         }
-        if status == StatusCode::FORBIDDEN && body.get("code").and_then(Value::as_str) == Some("forbidden") {
-            bail!("{url}: {}: ask with another one ({TOKEN} or --token-file)", detail());
-        }
-        if status.is_success() && body == Value::Null {
-            bail!("{url} does not answer as an Ocelli host does: its answer is not JSON");
-        }
-        Ok(Answer { good: status.is_success(), status: status.to_string(), body })
     }
 
     /// Asks for a list, which stands under `key` in the answer. None: the answer is printed as it came.
-    fn list(&self, url: &Url, key: &str) -> anyhow::Result<Option<Vec<Value>>> {
-        let Answer { good, status, mut body } = self.answer(self.agent()?.get(url.as_str()).call())?;
-        if !good {
-            let detail = body.get("detail").and_then(Value::as_str).unwrap_or_default();
-            bail!("{url} answers {status}: {}", shown(detail));
-        }
+    fn list(&self, request: &Request<'_>, key: &str) -> anyhow::Result<Option<Vec<Value>>> {
+        let mut body = match self.ask(request)? {
+            Ok(body) => body,
+            Err(problem) => {
+                let url = self.client()?.url(request)?;
+                bail!("{url} answers {}: {}", status(&problem), shown(&problem.detail));
+            }
+        };
         if self.json {
             println!("{body}");
             return Ok(None);
@@ -176,6 +129,17 @@ impl Host {
             _ => bail!("{} does not answer as an Ocelli host does", self.url),
         }
     }
+}
+
+/// Waits for a client on this thread.
+fn run<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context("starting the runtime")?.block_on(future))
+}
+
+/// The status as a person reads it.
+fn status(problem: &Problem) -> String {
+    format!("{} {}", problem.status, shown(&problem.title))
 }
 
 /// Columns as wide as their widest cell; what stands under `below` follows its row.
@@ -252,14 +216,5 @@ d;c      degraded  -    p              0a1b        1m01s   2         file:a\u{ff
         let host = host("http://127.0.0.1:1");
         let error = format!("{:#}", sessions(&host).unwrap_err());
         assert!(error.contains("http://127.0.0.1:1") && error.contains("OCELLI_URL"), "{error}");
-    }
-
-    #[test]
-    fn names_are_encoded_in_paths() {
-        let url = |base: &str| host(base).url(&["sessions", "a/b;c ü"]).unwrap().to_string();
-        let path = "/v1/sessions/a%2Fb;c%20%C3%BC";
-        assert_eq!(url("http://host:1"), format!("http://host:1{path}"));
-        assert_eq!(url("http://host/cams/"), format!("http://host/cams{path}"));
-        assert!(host("host:1").url(&[]).is_err());
     }
 }

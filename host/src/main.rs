@@ -46,6 +46,8 @@ enum Command {
     Rollback(client::Rollback),
     /// List what was deployed to a session, the newest first.
     Deployments(client::Deployments),
+    /// Print what a session tells as it comes, a line for each message, until Ctrl-C.
+    Watch(client::Watch),
     /// Make tokens, which let people and programs use the API.
     #[command(subcommand)]
     Token(token::Tokens),
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Deploy(deploy) => deploy.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Deployments(deployments) => deployments.run(),
+        Command::Watch(watch) => watch.run(),
         Command::Token(tokens) => tokens.run(),
         Command::Models(models) => models.run(),
         Command::Pipeline(pipelines) => pipelines.run(),

@@ -1,10 +1,16 @@
 //! Running other programs: with progress, for their output, and as children that never outlive a task.
 
-use std::process::{Command, ExitStatus, Stdio};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal,
+};
 
 /// Does `work` between two lines of progress, the second with the time it took.
 pub(crate) fn step<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -55,7 +61,9 @@ pub(crate) fn shown(command: &Command) -> String {
 /// value is dropped without [`Service::stop`].
 pub(crate) struct Service {
     name: &'static str,
-    child: tokio::process::Child,
+    child: Child,
+    /// Ready to be read when the child has ended.
+    ended: OwnedFd,
 }
 
 impl Service {
@@ -63,42 +71,78 @@ impl Service {
     /// it ends.
     pub(crate) fn start(name: &'static str, mut command: Command) -> Result<Self> {
         command.stdin(Stdio::null());
-        let mut command = tokio::process::Command::from(command);
-        command.kill_on_drop(true);
         end_with_parent(&mut command);
         let child = command.spawn();
-        let child = child.with_context(|| format!("cannot start {name}: `{}`", shown(command.as_std())))?;
-        Ok(Self { name, child })
+        let child = child.with_context(|| format!("cannot start {name}: `{}`", shown(&command)))?;
+        let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        Ok(Self { name, child, ended })
     }
 
     /// What the child prints, where its command said `Stdio::piped()`; once.
-    pub(crate) fn stdout(&mut self) -> Option<tokio::process::ChildStdout> {
+    pub(crate) fn stdout(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// Waits until the child ends by itself, which is always an error.
-    pub(crate) async fn ended(&mut self) -> anyhow::Error {
-        match self.child.wait().await {
+    /// The error that it is for most children to have ended by themselves.
+    pub(crate) fn has_ended(&mut self) -> anyhow::Error {
+        match self.status() {
             Ok(status) => anyhow::anyhow!("{} ended: {status}", self.name),
-            Err(error) => anyhow::anyhow!("cannot wait for {}: {error}", self.name),
+            Err(error) => error,
         }
     }
 
-    /// Asks the child to end, and kills it when it has not within `grace`.
-    pub(crate) async fn stop(mut self, grace: Duration) {
-        // No id: it has ended and is reaped already.
-        let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) else { return };
+    /// Asks the child to end, and kills it when it has not within `grace`; how it ended.
+    pub(crate) fn stop(mut self, grace: Duration) -> Result<ExitStatus> {
         // It can only fail if the child has just ended, which is what it asks for.
-        let _ = kill_process(pid, Signal::TERM);
-        if tokio::time::timeout(grace, self.child.wait()).await.is_err() {
+        let _ = pidfd_send_signal(&self.ended, Signal::TERM);
+        if let [false] = wait_for([&self.ended], Some(grace))? {
             eprintln!("x: {} did not end within {} s and was killed", self.name, grace.as_secs());
-            let _ = self.child.kill().await;
+            self.child.kill()?;
+        }
+        self.status()
+    }
+
+    fn status(&mut self) -> Result<ExitStatus> {
+        self.child.wait().with_context(|| format!("cannot wait for {}", self.name))
+    }
+}
+
+impl AsFd for Service {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Both do nothing to one that has ended and was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until one of several can be read, or `limit` has passed: which of them can.
+pub(crate) fn wait_for<const N: usize>(
+    sources: [&dyn AsFd; N],
+    limit: Option<Duration>,
+) -> Result<[bool; N]> {
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    let mut polled = sources.map(|source| PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN));
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match poll(&mut polled, left.map(Timespec::try_from).transpose()?.as_ref()) {
+            // A signal that was caught.
+            Err(Errno::INTR) => {}
+            done => {
+                done?;
+                return Ok(polled.map(|source| !source.revents().is_empty()));
+            }
         }
     }
 }
 
 #[allow(unsafe_code)]
-fn end_with_parent(command: &mut tokio::process::Command) {
+fn end_with_parent(command: &mut Command) {
     // SAFETY: the closure runs in the forked child before exec and makes one system call; it neither allocates nor locks.
     unsafe {
         command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use ocelli_client::{Component, Problem, RefusedState, Request};
 use serde_json::{Map, Value};
 
-use super::{Answer, Host, shown, table};
+use super::{Host, shown, status, table};
 
 #[derive(Args)]
 pub(crate) struct Deploy {
@@ -57,28 +58,22 @@ impl Deploy {
     /// Returns when the new version speaks.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let Self { session, pipeline, shadow, state, settings, host } = self;
-        let mut url = host.url(&["sessions", session, "pipeline"])?;
-        let mut component = Vec::new();
-        {
-            let mut query = url.query_pairs_mut();
-            if pipeline.ends_with(".wasm") {
-                component = std::fs::read(pipeline).with_context(|| pipeline.clone())?;
-                if component.is_empty() {
-                    bail!("{pipeline}: the file is empty");
-                }
-                let name = Path::new(pipeline).file_stem().and_then(|stem| stem.to_str());
-                query.extend_pairs(name.map(|name| ("name", name)));
-            } else {
-                query.append_pair("pipeline", pipeline);
+        let component = if pipeline.ends_with(".wasm") {
+            let bytes = std::fs::read(pipeline).with_context(|| pipeline.clone())?;
+            if bytes.is_empty() {
+                bail!("{pipeline}: the file is empty");
             }
-            query.extend_pairs((*shadow > 0).then(|| ("shadow", shadow.to_string())));
-            query.extend_pairs(state.as_ref().map(|state| ("state", state)));
-            let settings = settings.clone().map(|settings| ("settings", Value::from(settings).to_string()));
-            query.extend_pairs(settings);
-        }
-        // One that is too large is refused before it is sent.
-        let request = host.patient()?.put(url.as_str()).header("Expect", "100-continue");
-        told(session, host, host.answer(request.send(component.as_slice()))?)
+            let name = Path::new(pipeline).file_stem().and_then(|stem| stem.to_str());
+            Component::File { name: name.map(str::to_owned), bytes: bytes.into() }
+        } else {
+            Component::Named(pipeline.clone())
+        };
+        let state = state.as_deref().map(|state| match state {
+            "fresh" => RefusedState::Fresh,
+            _ => RefusedState::Keep,
+        });
+        let new = ocelli_client::Deploy { component, shadow: *shadow, state, settings: settings.clone() };
+        told(session, host, host.ask(&Request::deploy(session, &new))?)
     }
 }
 
@@ -86,8 +81,7 @@ impl Rollback {
     /// Returns when the version before speaks.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let Self { session, host } = self;
-        let url = host.url(&["sessions", session, "rollback"])?;
-        told(session, host, host.answer(host.patient()?.post(url.as_str()).send_empty())?)
+        told(session, host, host.ask(&Request::rollback(session))?)
     }
 }
 
@@ -95,9 +89,7 @@ impl Deployments {
     /// Prints a table, or the answer as it came.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let Self { session, limit, host } = self;
-        let mut url = host.url(&["sessions", session, "deployments"])?;
-        url.query_pairs_mut().append_pair("limit", &limit.to_string());
-        let list = host.list(&url, "deployments")?;
+        let list = host.list(&Request::deployments(session, *limit), "deployments")?;
         if let Some(list) = list {
             print!("{}", history(&list));
         }
@@ -106,14 +98,19 @@ impl Deployments {
 }
 
 /// Prints what became of a deployment; that it did not become one is the error.
-fn told(session: &str, host: &Host, answer: Answer) -> anyhow::Result<()> {
-    let Answer { good, status, body } = answer;
-    if host.json {
-        println!("{body}");
-    } else if good {
-        println!("{}", line(&body));
+fn told(session: &str, host: &Host, answer: Result<Value, Problem>) -> anyhow::Result<()> {
+    match answer {
+        Ok(record) if host.json => println!("{record}"),
+        Ok(record) => println!("{}", line(&record)),
+        Err(problem) => {
+            let body = serde_json::to_value(&problem)?;
+            if host.json {
+                println!("{body}");
+            }
+            bail!("{}: {}", shown(session), refusal(&status(&problem), &body));
+        }
     }
-    if good { Ok(()) } else { bail!("{}: {}", shown(session), refusal(&status, &body)) }
+    Ok(())
 }
 
 /// One line on a deployment that went well.
@@ -146,7 +143,8 @@ fn line(record: &Value) -> String {
 /// Why there was none, each problem of the component on lines of its own.
 fn refusal(status: &str, problem: &Value) -> String {
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(shown);
-    let detail = problem.get("detail").and_then(Value::as_str).map(|detail| {
+    let detail = problem.get("detail").and_then(Value::as_str).filter(|detail| !detail.is_empty());
+    let detail = detail.map(|detail| {
         let lines: Vec<String> = detail.lines().map(shown).collect();
         lines.join("\n  ")
     });

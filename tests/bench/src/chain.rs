@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use ocelli_client::{Client, Component, Deploy, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -119,6 +120,7 @@ impl Workplace {
 pub struct Chain {
     host: Running,
     address: SocketAddr,
+    client: Client,
     started: Instant,
 }
 
@@ -156,8 +158,9 @@ impl Chain {
         command.args(["serve", "--config"]).arg(&file).env("OCELLI_LOG", "warn");
         quiet(&mut command);
         command.stderr(File::create(&log).with_context(|| log.display().to_string())?);
+        let client = Client::new(&format!("http://{address}"))?;
         let started = Instant::now();
-        let mut chain = Self { host: Running::start("the host", command)?, address, started };
+        let mut chain = Self { host: Running::start("the host", command)?, address, client, started };
         chain.until_ready().await.map_err(|error| {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
@@ -172,6 +175,11 @@ impl Chain {
         self.address
     }
 
+    /// What asks it.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// When the host was started.
     pub fn started(&self) -> Instant {
         self.started
@@ -179,7 +187,7 @@ impl Chain {
 
     /// A new subscriber.
     pub async fn subscriber(&self) -> Result<Subscriber> {
-        Subscriber::connect(self.address).await
+        Subscriber::connect(&self.client).await
     }
 
     /// All its processes.
@@ -193,24 +201,24 @@ impl Chain {
         struct Answer {
             sessions: Vec<Session>,
         }
-        let (_, text) = ask(self.address, "/v1/sessions", Method::Get).await?;
-        Ok(serde_json::from_str::<Answer>(&text).with_context(|| format!("not understood: {text}"))?.sessions)
+        let answer = self.client.ask(&Request::get(&["sessions"])).await?;
+        Ok(Answer::deserialize(answer)?.sessions)
     }
 
     /// Has a session started anew, as a person would. Its losses so far are forgotten.
     pub async fn restart(&self, session: &str) -> Result<()> {
-        let (status, text) =
-            ask(self.address, &format!("/v1/sessions/{session}/restart"), Method::Post).await?;
-        anyhow::ensure!((200..300).contains(&status), "restarting {session:?}: {status}: {text}");
+        self.client.restart(session).await.with_context(|| format!("restarting {session:?}"))?;
         Ok(())
     }
 
     /// Gives a session another version of its pipeline; the deployment's record once it speaks.
     pub async fn deploy(&self, session: &str, component: Vec<u8>) -> Result<Value> {
-        let path = format!("/v1/sessions/{session}/pipeline");
-        let (status, text) = ask(self.address, &path, Method::Put(component)).await?;
-        anyhow::ensure!(status == 200, "deploying to {session:?}: {status}: {text}");
-        serde_json::from_str(&text).with_context(|| format!("not understood: {text}"))
+        let component = Component::File { name: None, bytes: component.into() };
+        let deploy = Deploy { component, shadow: 0, state: None, settings: None };
+        let request = Request::deploy(session, &deploy);
+        let answer = tokio::time::timeout(START_LIMIT, self.client.ask(&request)).await;
+        let answer = answer.map_err(|_| anyhow!("no answer within {} s", START_LIMIT.as_secs()));
+        answer.and_then(|answer| Ok(answer?)).with_context(|| format!("deploying to {session:?}"))
     }
 
     /// Ends the host and its children.
@@ -219,13 +227,13 @@ impl Chain {
     }
 
     async fn until_ready(&mut self) -> Result<()> {
-        let address = self.address;
+        let client = self.client.clone();
         let ready = async {
             // The host says that it is ready by answering; each try is answered or refused at once.
             let mut tries = tokio::time::interval(Duration::from_millis(20));
             loop {
                 tries.tick().await;
-                if ask(address, "/readyz", Method::Get).await.is_ok_and(|(status, _)| status == 200) {
+                if client.is_ready().await.unwrap_or(false) {
                     return;
                 }
             }
@@ -250,30 +258,4 @@ fn add(to: &mut Value, more: Value) {
         }
         (to, more) => *to = more,
     }
-}
-
-enum Method {
-    Get,
-    Post,
-    Put(Vec<u8>),
-}
-
-/// Status and body of an answer.
-async fn ask(address: SocketAddr, path: &str, method: Method) -> Result<(u16, String)> {
-    let url = format!("http://{address}{path}");
-    tokio::task::spawn_blocking(move || {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(START_LIMIT))
-            .http_status_as_error(false)
-            .build()
-            .into();
-        let answer = match method {
-            Method::Get => agent.get(&url).call(),
-            Method::Post => agent.post(&url).send_empty(),
-            Method::Put(body) => agent.put(&url).send(body.as_slice()),
-        };
-        let mut answer = answer.with_context(|| url.clone())?;
-        Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
-    })
-    .await?
 }

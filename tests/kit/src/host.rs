@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::http::{self, Answer};
 use crate::{Client, DEADLINE, Log, Process, Programs, root};
 
 /// How long a host may take to end after SIGTERM before it is killed: above the 30 s that it gives its workers by default.
@@ -331,21 +330,14 @@ impl Ocelli {
         headers: &str,
         body: &[u8],
     ) -> Result<(u16, String), String> {
-        let head = format!("Host: {}\r\n{headers}\r\nConnection: close", self.address);
-        let request = [format!("{method} {path} HTTP/1.1\r\n{head}\r\n\r\n").as_bytes(), body].concat();
         let exchange = async {
-            let mut connection = TcpStream::connect(self.address).await?;
-            connection.write_all(&request).await?;
-            let mut answer = String::new();
-            connection.read_to_string(&mut answer).await?;
-            std::io::Result::Ok(answer)
+            let (request, headers) = (format!("{method} {path}"), format!("{headers}\r\n"));
+            let mut connection = http::request(self.address, &request, &headers, body).await?;
+            Answer::try_read(&mut connection).await
         };
         let answer = timeout(limit, exchange).await.map_err(|_| "no answer in time")?;
-        let answer = answer.map_err(|error| error.to_string())?;
-        let (head, body) =
-            answer.split_once("\r\n\r\n").ok_or_else(|| format!("no HTTP answer: {answer}"))?;
-        let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
-        Ok((status.ok_or_else(|| format!("no status in {head}"))?, body.to_owned()))
+        let Answer { status, text, .. } = answer.map_err(|error| error.to_string())?;
+        Ok((status, text))
     }
 
     /// Has a session started anew, as a person would: its losses so far are forgotten. Its name has to be fit for a URL.

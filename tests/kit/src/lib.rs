@@ -22,6 +22,7 @@ mod fake;
 mod guests;
 mod held;
 mod host;
+pub mod http;
 mod log;
 mod others;
 mod page;
@@ -54,6 +55,11 @@ pub use versions::{changeling, tagged};
 
 /// Far above what any step takes on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits for what is to come soon; what does not fails the test.
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.expect("in time")
+}
 
 /// The repository.
 pub fn root() -> PathBuf {

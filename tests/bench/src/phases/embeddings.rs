@@ -1,12 +1,13 @@
 //! Faces to vectors over HTTP, beside bare runs of the two models that it takes.
 
-use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use ocelli_client::{Client, Request};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -93,17 +94,17 @@ impl Memory {
 /// Measures.
 pub async fn measure(environment: &Environment) -> Result<Embeddings> {
     let paths = &environment.paths;
-    let picture: Arc<[u8]> = std::fs::read(&paths.face).context("the picture of a face")?.into();
+    let picture: Bytes = std::fs::read(&paths.face).context("the picture of a face")?.into();
     let more = json!({
         "inference": {"preload": MODELS.map(|(name, _)| name)},
         "analyze": {"pipelines": [{"name": PIPELINE, "workers": 2}]},
     });
     let chain = Chain::start_with(paths, &environment.workplace, &[], more).await?;
-    let address = chain.address();
+    let client = chain.client();
     // What is warm after this is warm for good.
-    let first = embedding(address, &picture).await?;
+    let first = embedding(client, &picture).await?;
     for _ in 0..20 {
-        embedding(address, &picture).await?;
+        embedding(client, &picture).await?;
     }
     let before = Memory::of(&chain.snapshot()?)?;
     let (mut rounds, mut identical) = (Vec::new(), true);
@@ -112,7 +113,7 @@ pub async fn measure(environment: &Environment) -> Result<Embeddings> {
         let mut times = Vec::with_capacity(STRETCH);
         for _ in 0..STRETCH {
             let begun = Instant::now();
-            let found = embedding(address, &picture).await?;
+            let found = embedding(client, &picture).await?;
             times.push(begun.elapsed().as_secs_f64() * 1e3);
             identical &= found == first;
         }
@@ -123,12 +124,12 @@ pub async fn measure(environment: &Environment) -> Result<Embeddings> {
     let next = Arc::new(AtomicUsize::new(0));
     let begun = Instant::now();
     let clients = (0..width).map(|_| {
-        let (next, picture, first) = (Arc::clone(&next), Arc::clone(&picture), first.clone());
+        let (next, picture, first) = (Arc::clone(&next), picture.clone(), first.clone());
         async move {
             let mut times = Vec::new();
             while next.fetch_add(1, Ordering::Relaxed) < count {
                 let begun = Instant::now();
-                let found = embedding(address, &picture).await?;
+                let found = embedding(client, &picture).await?;
                 times.push(begun.elapsed().as_secs_f64() * 1e3);
                 ensure!(found == first, "a picture under way with others has another vector");
             }
@@ -162,21 +163,10 @@ fn percentiles(times: &[f64]) -> Percentiles {
 }
 
 /// The vector of the one face in a picture.
-async fn embedding(address: SocketAddr, picture: &Arc<[u8]>) -> Result<Vec<f64>> {
-    let url = format!("http://{address}/v1/analyze/{PIPELINE}");
-    let picture = Arc::clone(picture);
-    let answer = tokio::task::spawn_blocking(move || {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(PATIENCE))
-            .http_status_as_error(false)
-            .build()
-            .into();
-        let mut answer = agent.post(&url).content_type("image/jpeg").send(&*picture).context(url)?;
-        let (status, text) = (answer.status(), answer.body_mut().read_to_string()?);
-        ensure!(status.is_success(), "{status}: {text}");
-        Ok(serde_json::from_str::<Value>(&text)?)
-    })
-    .await??;
+async fn embedding(client: &Client, picture: &Bytes) -> Result<Vec<f64>> {
+    let request = Request::post(&["analyze", PIPELINE]).content("image/jpeg", picture.clone()).patient();
+    let answer = tokio::time::timeout(PATIENCE, client.ask(&request)).await;
+    let answer = answer.with_context(|| format!("no answer within {} s", PATIENCE.as_secs()))??;
     let found = answer.get("detections").and_then(Value::as_array).context("no detections")?;
     ensure!(found.len() == 1, "{} faces instead of one: {answer}", found.len());
     let vector = found.first().and_then(|face| face.get("embedding")?.as_array()).context("no embedding")?;

@@ -1,6 +1,7 @@
 //! A worker that dies, one that is restarted, and an inference process that dies.
 
 use anyhow::{Context, Result};
+use ocelli_client::State;
 use rustix::process::Signal;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -50,14 +51,14 @@ pub async fn measure(environment: &Environment) -> Result<Recovery> {
         terminate(worker, Signal::KILL)?;
         // Results on their way when the worker died come before the change of state.
         let seconds = |moment: Instant| moment.duration_since(killed).as_secs_f64();
-        noticed.push(seconds(subscriber.state(&camera.id, "restarting").await?));
-        ready.push(seconds(subscriber.state(&camera.id, "running").await?));
+        noticed.push(seconds(subscriber.state(&camera.id, State::Restarting).await?));
+        ready.push(seconds(subscriber.state(&camera.id, State::Running).await?));
         result.push(seconds(subscriber.result(&camera.id).await?));
         subscriber.latencies(Instant::now() + SETTLE).await?;
         // It also makes the host forget the loss, of which several in a row would be a crash loop.
         let asked = Instant::now();
         chain.restart(&camera.id).await?;
-        subscriber.state(&camera.id, "starting").await?;
+        subscriber.state(&camera.id, State::Starting).await?;
         let came = subscriber.result(&camera.id).await?;
         restarted.push(came.duration_since(asked).as_secs_f64());
     }

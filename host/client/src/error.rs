@@ -1,0 +1,151 @@
+//! What goes wrong, and the host's own words for it.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Why something was not done. Its text has its causes in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address is not one.
+    #[error("{0:?} is not the URL of a host")]
+    Url(String),
+    /// The token, or the name of the program, cannot stand in a header.
+    #[error("{0} holds what no header may")]
+    Header(&'static str),
+    /// Nothing in a file of certificates is one.
+    #[error("no certificate in PEM")]
+    NoCertificate,
+    /// TLS cannot be set up.
+    #[error("TLS: {0}")]
+    Tls(rustls::Error),
+    /// There is no connection: nobody listens there, or TLS fails.
+    #[error("no connection: {0}")]
+    Connect(io::Error),
+    /// The host took too long.
+    #[error("no answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    /// The connection broke between question and answer.
+    #[error("the connection failed: {}", with_causes(.0))]
+    Http(hyper::Error),
+    /// The host says no.
+    #[error("{0}")]
+    Problem(Box<Problem>),
+    /// The answer is not that of an Ocelli host.
+    #[error("this is no Ocelli host: {0}")]
+    Answer(String),
+    /// The WebSocket ended. The next call opens another.
+    #[error("the WebSocket ended: {0}")]
+    Lost(String),
+}
+
+impl Error {
+    /// Whether it is worth trying again without changing anything.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::TimedOut(_) | Self::Http(_) | Self::Lost(_) => true,
+            Self::Problem(problem) => problem.status >= 500 || problem.status == 429,
+            _ => false,
+        }
+    }
+}
+
+impl From<hyper::Error> for Error {
+    fn from(error: hyper::Error) -> Self {
+        Self::Http(error)
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(Box::new(problem))
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// An error answer: problem details (RFC 9457). An answer that is none, as that of a proxy may be, has an empty
+/// `code` and `detail`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// The status in words.
+    pub title: String,
+    /// Stable, for programs: `unknown_session`, `forbidden`, ...
+    pub code: String,
+    /// For a person.
+    pub detail: String,
+    /// Further members: those of a refused deployment, say.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+impl Problem {
+    /// Of an answer with this status.
+    pub(crate) fn parse(status: StatusCode, body: &[u8]) -> Self {
+        let mut problem: Self = serde_json::from_slice(body).unwrap_or_default();
+        // The answer's own status counts, not what its body says.
+        problem.status = status.as_u16();
+        if problem.title.is_empty() {
+            status.canonical_reason().unwrap_or_default().clone_into(&mut problem.title);
+        }
+        problem
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.status, self.title)?;
+        if self.detail.is_empty() { Ok(()) } else { write!(formatter, ": {}", self.detail) }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_keeps_its_code_its_words_and_what_else_there_is() {
+        let body = json!({"title": "Not Found", "status": 404, "code": "unknown_session", "detail": "there is none",
+            "oldest": 3});
+        let problem = Problem::parse(StatusCode::NOT_FOUND, body.to_string().as_bytes());
+        assert_eq!((problem.status, problem.code.as_str()), (404, "unknown_session"));
+        assert_eq!(problem.more.get("oldest"), Some(&json!(3)));
+        assert_eq!(problem.to_string(), "404 Not Found: there is none");
+        assert_eq!(serde_json::to_value(&problem).unwrap(), body, "nothing is lost");
+    }
+
+    #[test]
+    fn the_answer_of_a_proxy_is_a_problem_too() {
+        let problem = Problem::parse(StatusCode::BAD_GATEWAY, b"<html>");
+        assert_eq!((problem.status, problem.code.as_str()), (502, ""));
+        assert_eq!(problem.to_string(), "502 Bad Gateway");
+    }
+
+    #[test]
+    fn what_a_person_has_to_change_does_not_pass() {
+        let of = |status| Error::from(Problem::parse(status, b"{}"));
+        for status in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS] {
+            assert!(of(status).may_pass(), "{status}");
+        }
+        for status in [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND] {
+            assert!(!of(status).may_pass(), "{status}");
+        }
+        assert!(Error::Lost("reset".into()).may_pass());
+        assert!(!Error::Url("x".into()).may_pass());
+    }
+}

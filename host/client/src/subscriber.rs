@@ -1,0 +1,255 @@
+//! A WebSocket that is opened again when it is lost.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use hyper::header::{
+    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
+use hyper::{StatusCode, upgrade::Upgraded};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Utf8Bytes};
+
+use crate::client::{Client, Request};
+use crate::error::Error;
+use crate::http::{PATIENCE, read_problem};
+use crate::message::{Demand, Message, Subscribe, text};
+use crate::resume::Resume;
+
+/// A host pings every 15 s: one from which nothing came for four times that is gone, however it went.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// The longest message that is read: four times what a host lets wait for one subscriber.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// Read at once: a dozen messages. What is larger is read in parts.
+const READ: usize = 16 << 10;
+
+/// The first pause before a connection is tried again, and the longest: a host is back in a second after a restart, and one
+/// that is away for long is noticed soon enough.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// A subscriber. Dropped, its connection ends and with it all its subscriptions.
+#[derive(Debug)]
+pub struct Subscriber {
+    client: Client,
+    socket: Option<Socket>,
+    resume: Resume,
+    /// Connections in a row that brought nothing, and when the next may be tried.
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Socket {
+    stream: WebSocketStream<TokioIo<Upgraded>>,
+    /// When the last frame came.
+    heard: Instant,
+}
+
+impl Subscriber {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, socket: None, resume: Resume::default(), failures: 0, not_before: None }
+    }
+
+    /// Listens to a session. The answer comes as [`Message::Subscribed`] or as [`Message::Error`]. Without a connection it is
+    /// asked for with the next one, which [`next`](Self::next) opens.
+    ///
+    /// Without [`Subscribe::after`], events are resumed from the first that comes; one that is told while the connection
+    /// is lost before that is missed. [`EventPage::newest`](crate::EventPage::newest) is a number to begin with.
+    pub async fn subscribe(&mut self, wish: Subscribe) {
+        let text = text(&wish);
+        self.resume.subscribe(wish);
+        if self.socket.is_some() {
+            // Where this fails it is asked for again.
+            let _ = self.send(text).await;
+        }
+    }
+
+    /// Stops listening to a session, or to `*`. [`Message::Unsubscribed`] is the last of it.
+    pub async fn unsubscribe(&mut self, session: &str) {
+        self.resume.unsubscribe(session);
+        if self.socket.is_some() {
+            // No connection, no subscription.
+            let _ = self.send(text(&Demand::Unsubscribe { session })).await;
+        }
+    }
+
+    /// Asks a session's pipeline. Its words come as [`Message::Answer`] with this `id`; a connection that is lost before takes
+    /// the answer with it.
+    pub async fn command(&mut self, session: &str, id: Option<&Value>, command: &Value) -> Result<(), Error> {
+        self.connected().await?;
+        self.send(text(&Demand::Command { session, id, command })).await
+    }
+
+    /// Asks for a [`Message::Pong`].
+    pub async fn ping(&mut self) -> Result<(), Error> {
+        self.connected().await?;
+        self.send(text(&Demand::Ping {})).await
+    }
+
+    /// The next message. [`Error::Lost`] comes once when the connection is lost; the call after that waits for a moment (0.1 to
+    /// 10 s, the longer the more often it was in vain), connects, and resumes. Any other error: there is no connection, and
+    /// the next call tries again. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Message, Error> {
+        Ok(self.next_with_text().await?.0)
+    }
+
+    /// As [`next`](Self::next), with the message as it came.
+    pub async fn next_with_text(&mut self) -> Result<(Message, String), Error> {
+        loop {
+            let socket = self.connected().await?;
+            let text = match socket.receive().await {
+                Ok(text) => text,
+                Err(reason) => return Err(self.lose(reason)),
+            };
+            self.failures = 0;
+            let message = serde_json::from_str(&text);
+            let message = message.map_err(|_| Error::Answer("a message is not JSON".into()))?;
+            if self.resume.hear(&message) {
+                return Ok((message, text.as_str().to_owned()));
+            }
+        }
+    }
+
+    /// Says good-bye and ends the connection.
+    pub async fn close(mut self) {
+        if let Some(socket) = &mut self.socket {
+            // A host that does not answer is not waited for.
+            let _ = timeout(PATIENCE, async {
+                socket.stream.close(None).await?;
+                while socket.stream.next().await.transpose()?.is_some() {}
+                Ok::<(), tungstenite::Error>(())
+            })
+            .await;
+        }
+    }
+
+    async fn connected(&mut self) -> Result<&mut Socket, Error> {
+        if self.socket.is_none() {
+            if let Some(moment) = self.not_before {
+                sleep_until(moment).await;
+            }
+            let mut socket = match Socket::open(&self.client).await {
+                Ok(socket) => socket,
+                Err(error) => {
+                    self.pause();
+                    return Err(error);
+                }
+            };
+            for wish in self.resume.again() {
+                if let Err(error) = socket.send(text(&wish)).await {
+                    return Err(self.lose(error.to_string()));
+                }
+            }
+            self.socket = Some(socket);
+        }
+        self.socket.as_mut().ok_or_else(|| Error::Lost("it is not there".into()))
+    }
+
+    async fn send(&mut self, text: String) -> Result<(), Error> {
+        let sent = match &mut self.socket {
+            Some(socket) => socket.send(text).await,
+            None => Ok(()),
+        };
+        sent.map_err(|error| self.lose(error.to_string()))
+    }
+
+    fn lose(&mut self, reason: String) -> Error {
+        self.socket = None;
+        self.pause();
+        Error::Lost(reason)
+    }
+
+    fn pause(&mut self) {
+        self.not_before = Some(Instant::now() + pause(self.failures, fastrand::f64()));
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// How long to wait after so many failures in a row. `random`, from 0 to 1, keeps the subscribers of a host that was restarted
+/// from all coming at once.
+fn pause(failures: u32, random: f64) -> Duration {
+    // 2^16 times the first is far above the longest.
+    let longest = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE);
+    longest.mul_f64(0.5 + random / 2.0)
+}
+
+impl Socket {
+    /// Opens one (RFC 6455, 4.1).
+    async fn open(client: &Client) -> Result<Self, Error> {
+        timeout(PATIENCE, Self::shake(client)).await.unwrap_or(Err(Error::TimedOut(PATIENCE)))
+    }
+
+    async fn shake(client: &Client) -> Result<Self, Error> {
+        let key = generate_key();
+        let value = HeaderValue::from_str(&key).map_err(|_| Error::Header("the WebSocket's key"))?;
+        let headers = HeaderMap::from_iter([
+            (CONNECTION, HeaderValue::from_static("Upgrade")),
+            (UPGRADE, HeaderValue::from_static("websocket")),
+            (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
+            (SEC_WEBSOCKET_KEY, value),
+        ]);
+        let answer = client.send(&Request::get(&["ws"]), headers).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(read_problem(answer).await);
+        }
+        let accepted = answer.headers().get(SEC_WEBSOCKET_ACCEPT);
+        if accepted.is_none_or(|accepted| accepted != derive_accept_key(key.as_bytes()).as_str()) {
+            return Err(Error::Answer("it accepts another WebSocket".into()));
+        }
+        let connection = TokioIo::new(hyper::upgrade::on(answer).await?);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        let stream = WebSocketStream::from_raw_socket(connection, Role::Client, Some(config)).await;
+        Ok(Self { stream, heard: Instant::now() })
+    }
+
+    async fn send(&mut self, text: String) -> Result<(), tungstenite::Error> {
+        self.stream.send(tungstenite::Message::text(text)).await
+    }
+
+    /// The next text, or why there is none any more.
+    async fn receive(&mut self) -> Result<Utf8Bytes, String> {
+        loop {
+            // What has come already is taken, however long ago the last call was.
+            let frame = timeout_at(self.heard + SILENCE, self.stream.next()).await;
+            let frame = frame.map_err(|_| format!("nothing came for {} s", SILENCE.as_secs()))?;
+            self.heard = Instant::now();
+            match frame {
+                Some(Ok(tungstenite::Message::Text(text))) => return Ok(text),
+                Some(Ok(tungstenite::Message::Close(Some(frame)))) if !frame.reason.is_empty() => {
+                    return Err(frame.reason.as_str().to_owned());
+                }
+                None | Some(Ok(tungstenite::Message::Close(_))) => {
+                    return Err("the host closed it".into());
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error.to_string()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_differ() {
+        let milliseconds = |failures, random| pause(failures, random).as_millis();
+        assert_eq!([0, 1, 2, 3].map(|failures| milliseconds(failures, 1.0)), [100, 200, 400, 800]);
+        assert_eq!(milliseconds(0, 0.0), 50);
+        assert_eq!(milliseconds(u32::MAX, 1.0), LONGEST_PAUSE.as_millis());
+    }
+}

@@ -1,0 +1,69 @@
+//! Answers of HTTP, read by hand: tests send what no client would.
+
+use std::io;
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::DEADLINE;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// The status and the headers, in lower case.
+    pub head: String,
+    /// The rest.
+    pub text: String,
+    /// The rest, null where it is not JSON.
+    pub body: Value,
+}
+
+impl Answer {
+    /// Reads one until the connection is closed.
+    pub async fn read(connection: &mut (impl AsyncRead + Unpin)) -> Self {
+        timeout(DEADLINE, Self::try_read(connection)).await.expect("an answer in time").unwrap()
+    }
+
+    /// As [`read`](Self::read), of a host that may be killed meanwhile, and without a deadline.
+    pub async fn try_read(connection: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await?;
+        Self::parse(&answer).ok_or_else(|| io::Error::other(format!("no HTTP answer: {answer}")))
+    }
+
+    /// None: it is none.
+    fn parse(answer: &str) -> Option<Self> {
+        let (head, text) = answer.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        let body = serde_json::from_str(text).unwrap_or_default();
+        Some(Self { status, head: head.to_lowercase(), text: text.to_owned(), body })
+    }
+
+    /// Holds it to being a problem (RFC 9457) with this status and code.
+    pub fn is_problem(&self, status: u16, code: &str) {
+        assert_eq!((self.status, &self.body["code"]), (status, &json!(code)), "{self:?}");
+        assert!(self.head.contains("content-type: application/problem+json"), "{self:?}");
+        assert_eq!(self.body["status"], status, "{self:?}");
+        for member in ["title", "detail"] {
+            assert!(self.body[member].as_str().is_some_and(|text| !text.is_empty()), "{self:?}");
+        }
+    }
+}
+
+/// Connects and sends a request: method and path, headers as whole lines, and a body. Its answer ends the connection.
+pub async fn request(
+    address: SocketAddr,
+    request: &str,
+    headers: &str,
+    body: &[u8],
+) -> io::Result<TcpStream> {
+    let mut connection = TcpStream::connect(address).await?;
+    let head = format!("{request} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n");
+    connection.write_all(&[head.as_bytes(), body].concat()).await?;
+    Ok(connection)
+}
