@@ -89,7 +89,9 @@ fn config(level: &str, inference: &str, store: &Store) -> String {
     let models = root().join("tests/models");
     format!(
         "[inference]\nisolation = {level:?}\nthreads = 2\n{inference}\n[models]\ndirectory = {models:?}\n{}{}",
-        "[subscriptions]\ngrace_s = 1\nsources = [\"file:/\"]\n",
+        // A call waits for as long as a process takes to be replaced, and again where that one ends, too.
+        "[subscriptions]\ngrace_s = 1\nsources = [\"file:/\"]\n[resource_limits]\ncall_timeout_ms = 50000\n\
+         [session_processes]\nhealth_check_interval = 60\n",
         store.section()
     )
 }
