@@ -15,7 +15,9 @@ const DEPTH: (&str, &str) = ("OCELLI_TEST_DEPTH", "full");
 /// code is returned; under `CI=true` a failure where a test did not run that CI must not go without.
 pub(crate) fn test(workspace: &Workspace, full: bool, filter: &[String]) -> Result<ExitCode> {
     if full {
-        eprintln!("==> all tests with their long loops whole: about 20 minutes on two cores, after the build");
+        eprintln!(
+            "==> all tests with their long loops whole: about 20 minutes on two cores, after the build"
+        );
     }
     setup::for_testing(workspace)?;
     programs::build(workspace)?;
@@ -55,11 +57,21 @@ pub(crate) fn fast(workspace: &Workspace, name: &str, filter: &[String]) -> Resu
     process::status(&mut runner).map(exit_code)
 }
 
+/// How nextest is told how many threads tests may take together.
+const THREADS: &str = "NEXTEST_TEST_THREADS";
+
+/// .config/nextest.toml counts in half cores.
+const THREADS_PER_CORE: usize = 2;
+
 /// The test runner. `cargo test` is no substitute: some tests need a process of their own, and groups of tests weigh more
 /// than others (.config/nextest.toml).
 fn nextest(workspace: &Workspace) -> Result<Command> {
     let mut runner = Command::new(setup::tool("cargo-nextest")?);
     runner.current_dir(workspace.root()).args(["nextest", "run"]);
+    if std::env::var_os(THREADS).is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        runner.env(THREADS, (cores * THREADS_PER_CORE).to_string());
+    }
     Ok(runner)
 }
 

@@ -25,8 +25,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
 fn takes(arguments: &[String]) -> &'static str {
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
     match (has("--quick"), has("--swaps")) {
-        (false, false) => "about 15 minutes",
-        (false, true) => "about 6 minutes",
+        (false, false) => "about 12 minutes",
+        (false, true) => "about 5 minutes",
         (true, false) => "about 3 minutes",
         (true, true) => "about a minute",
     }

@@ -79,5 +79,6 @@ pub(super) async fn follow(files: Tls, current: watch::Sender<Arc<ServerConfig>>
             }
             Err(error) => tracing::error!("reading the certificate: {error}"),
         }
+        tracing::debug!("the files of the certificate were looked at");
     }
 }

@@ -216,23 +216,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn cpu_time_of_a_crew_never_goes_back(
+        fn cpu_time_of_a_crew_is_that_of_all_its_processes(
             looks in proptest::collection::vec(proptest::collection::btree_map(1u32..5, 0u32..9, 0..4), 1..40),
         ) {
-            let (mut crew, mut last) = (Crew::default(), 0.0);
-            let mut clocks = std::collections::BTreeMap::<u32, u32>::new();
-            for present in looks {
+            let (mut crew, mut sum) = (Crew::default(), 0);
+            // A number that was away is that of another process.
+            let mut clocks = std::collections::BTreeMap::<u32, (u64, u32)>::new();
+            for (start, present) in (0..).zip(looks) {
+                clocks.retain(|pid, _| present.contains_key(pid));
                 let usages: Vec<Usage> = present
                     .iter()
                     .filter_map(|(pid, more)| {
-                        let clock = clocks.entry(*pid).or_default();
+                        let (started, clock) = clocks.entry(*pid).or_insert((start, 0));
                         *clock += more;
-                        used((*pid, 1), f64::from(*clock))
+                        sum += more;
+                        used((*pid, *started), f64::from(*clock))
                     })
                     .collect();
-                let now = crew.update(&usages);
-                prop_assert!(now >= last, "{now} after {last}");
-                last = now;
+                prop_assert_eq!(crew.update(&usages), f64::from(sum));
             }
         }
 
@@ -240,9 +241,12 @@ mod tests {
         fn cpu_time_never_goes_back(steps in proptest::collection::vec((0u32..3, 0u32..500), 1..60)) {
             let (mut total, mut last) = (CpuTotal::default(), 0.0);
             for (pid, hundredths) in steps {
-                let usage = if pid == 0 { None } else { used((pid, 1), f64::from(hundredths) / 100.0) };
+                let cpu = f64::from(hundredths) / 100.0;
+                let usage = if pid == 0 { None } else { used((pid, 1), cpu) };
                 let now = total.update(usage);
                 prop_assert!(now >= last, "{now} after {last}");
+                prop_assert!(now <= last + cpu, "{now} after {last}: no more than what came to it");
+                prop_assert!(usage.is_none() || now >= cpu, "{now}: no less than what one process used");
                 last = now;
             }
         }

@@ -121,7 +121,9 @@ fn a_restart_appends() {
     for round in 0..3 {
         log.during(|| tracing::warn!(session = "cam", round, "the source is down"));
     }
-    for text in log.files().values() {
+    let files = log.files();
+    assert_eq!(files.len(), 2);
+    for text in files.values() {
         let rounds: Vec<_> = text.lines().map(|line| line.rsplit_once("round=").unwrap().1).collect();
         assert_eq!(rounds, ["0", "1", "2"]);
     }

@@ -512,7 +512,7 @@ async fn a_head_that_is_too_large_is_refused() {
 
 #[tokio::test]
 async fn what_operators_do_and_who_is_turned_away_is_logged_without_a_token() {
-    let (log, _guard) = crate::support::Log::begin();
+    let (log, _guard) = crate::support::Log::begin(tracing::Level::INFO);
     let host = Host::start().await;
     host.ask(Operator, "POST /v1/sessions/a/restart").await;
     host.ask(Operator, "DELETE /v1/sessions/c").await;

@@ -332,9 +332,12 @@ async fn a_client_that_goes_away_stops_no_deployment() {
     let host = Host::start().await;
     let mut ended = host.double.ended.subscribe();
     let client = host.open(&format!("PUT {}", path("pipeline")), "", b"slow").await;
-    while host.double.asked.lock().unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    let asked = async {
+        while host.double.asked.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, asked).await.expect("in time");
     drop(client);
     // Another one is answered meanwhile.
     assert_eq!(host.put("", b"component").await.0, 200);

@@ -19,6 +19,8 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::support::Log;
+
 /// For whatever must happen: generous, since the machine may be busy.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -90,6 +92,24 @@ async fn start(authority: &Authority) -> (Server, TempDir) {
     (serve(files(folder.path())).await.unwrap(), folder)
 }
 
+/// The host's log, with every look at the certificate's files.
+fn log() -> (Log, tracing::subscriber::DefaultGuard) {
+    Log::begin(tracing::Level::DEBUG)
+}
+
+/// Looks after each of the host's looks at its files, until what is seen is right.
+async fn after_looks(log: &Log, mut look: impl AsyncFnMut() -> bool) {
+    let looks = async {
+        for count in 1.. {
+            log.says("the files of the certificate were looked at", count).await;
+            if look().await {
+                break;
+            }
+        }
+    };
+    within(looks).await;
+}
+
 async fn connect(server: &Server, connector: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(server.address()).await?;
     within(connector.connect(ServerName::try_from("localhost").unwrap(), stream)).await
@@ -144,6 +164,7 @@ async fn whoever_believes_another_authority_does_not_connect() {
 
 #[tokio::test]
 async fn a_new_certificate_is_taken_over_and_open_connections_stay() {
+    let (log, _guard) = log();
     let authority = Authority::new();
     let (server, folder) = start(&authority).await;
     let connector = authority.connector();
@@ -151,13 +172,13 @@ async fn a_new_certificate_is_taken_over_and_open_connections_stay() {
     assert_eq!(ask(&mut open).await, "HTTP/1.1 200 OK");
     let before = shown(&server, &connector).await;
     write(folder.path(), &authority.issue());
-    within(async { while shown(&server, &connector).await == before {} }).await;
+    after_looks(&log, async || shown(&server, &connector).await != before).await;
     assert_eq!(ask(&mut open).await, "HTTP/1.1 200 OK");
 }
 
 #[tokio::test]
 async fn a_bad_pair_leaves_the_one_before_in_use() {
-    let (log, _guard) = crate::support::Log::begin();
+    let (log, _guard) = log();
     let authority = Authority::new();
     let (server, folder) = start(&authority).await;
     let connector = authority.connector();
@@ -165,14 +186,13 @@ async fn a_bad_pair_leaves_the_one_before_in_use() {
     let (certificate, _) = authority.issue();
     let (_, key) = authority.issue();
     write(folder.path(), &(certificate, key));
-    let looked_at = async {
-        while !log.text().contains("the certificate is not changed") {
-            assert_eq!(shown(&server, &connector).await, before);
-        }
+    let refused = async || {
+        assert_eq!(shown(&server, &connector).await, before);
+        log.text().contains("the certificate is not changed")
     };
-    within(looked_at).await;
+    after_looks(&log, refused).await;
     write(folder.path(), &authority.issue());
-    within(async { while shown(&server, &connector).await == before {} }).await;
+    after_looks(&log, async || shown(&server, &connector).await != before).await;
 }
 
 #[tokio::test]
@@ -204,6 +224,7 @@ async fn files_that_are_no_pair_keep_the_host_from_starting_and_are_named_withou
 
 #[tokio::test]
 async fn an_expired_certificate_is_refused_by_clients_and_the_host_serves_the_next() {
+    let (log, _guard) = log();
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &authority.issue_expired());
@@ -212,7 +233,7 @@ async fn an_expired_certificate_is_refused_by_clients_and_the_host_serves_the_ne
     let error = connect(&server, &connector).await.unwrap_err();
     assert!(error.to_string().to_lowercase().contains("expired"), "{error}");
     write(folder.path(), &authority.issue());
-    within(async { while connect(&server, &connector).await.is_err() {} }).await;
+    after_looks(&log, async || connect(&server, &connector).await.is_ok()).await;
 }
 
 #[tokio::test]

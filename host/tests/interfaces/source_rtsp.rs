@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ocelli::config::source::{Source, Transport};
 use ocelli::source::{AccessUnit, Fault, FaultKind, Settings, SourceEvent, Sources, Subscription};
@@ -14,8 +14,8 @@ use ocelli_protocol::clock;
 use ocelli_protocol::worker::Codec;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 /// Far above what any step takes on a busy machine.
@@ -28,14 +28,13 @@ struct Cameras {
 }
 
 impl Cameras {
-    /// `port` 0 picks a free one.
-    fn start(port: u16, options: &[&str], mounts: &[(&str, &str)]) -> Self {
+    fn start(options: &[&str], mounts: &[(&str, &str)]) -> Self {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
         let mounts =
             mounts.iter().map(|(path, clip)| format!("{path}={}", tests.join("clips").join(clip).display()));
         let mut child = Command::new("/usr/bin/python3")
             .arg(tests.join("cameras/rtsp_cameras.py"))
-            .args(["--port", &port.to_string()])
+            .args(["--port", "0"])
             .args(options)
             .args(mounts)
             .stdout(Stdio::piped())
@@ -59,10 +58,9 @@ impl Cameras {
     }
 
     /// As a power cut would.
-    fn kill(mut self) -> u16 {
+    fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.port
     }
 }
 
@@ -121,21 +119,42 @@ async fn recovery(subscription: &mut Subscription) -> Arc<AccessUnit> {
     }
 }
 
-/// Passes connections on to `to`, and tells of each that comes in.
-async fn relay(to: u16) -> (u16, mpsc::UnboundedReceiver<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (sender, connections) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Ok((mut inner, _)) = listener.accept().await {
-            let _ = sender.send(());
-            tokio::spawn(async move {
-                let mut outer = TcpStream::connect(("127.0.0.1", to)).await?;
-                tokio::io::copy_bidirectional(&mut inner, &mut outer).await
-            });
-        }
-    });
-    (port, connections)
+/// Passes connections on, and tells of each that comes in. Its port stays its own while servers behind it come and go.
+struct Relay {
+    port: u16,
+    /// The server's port. While there is none, connections are closed at once.
+    to: watch::Sender<Option<u16>>,
+    connections: mpsc::UnboundedReceiver<()>,
+}
+
+impl Relay {
+    async fn start(to: Option<u16>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (to, target) = watch::channel(to);
+        let (sender, connections) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut inner, _)) = listener.accept().await {
+                let _ = sender.send(());
+                let Some(to) = *target.borrow() else { continue };
+                tokio::spawn(async move {
+                    let mut outer = TcpStream::connect(("127.0.0.1", to)).await?;
+                    tokio::io::copy_bidirectional(&mut inner, &mut outer).await
+                });
+            }
+        });
+        Self { port, to, connections }
+    }
+
+    /// Waits for a connection.
+    async fn connected(&mut self) {
+        timeout(DEADLINE, self.connections.recv()).await.expect("a connection within the deadline").unwrap();
+    }
+
+    /// How many connections came that nobody waited for.
+    fn others(&mut self) -> usize {
+        std::iter::from_fn(|| self.connections.try_recv().ok()).count()
+    }
 }
 
 /// Answers every request with `answer`, in which `{cseq}` is replaced.
@@ -173,7 +192,6 @@ fn nal_types(codec: Codec, data: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn every_codec_comes_over_tcp_and_udp_from_a_key_unit_on() {
     let cameras = Cameras::start(
-        0,
         &[],
         &[
             ("/baseline", "people-576-baseline.mp4"),
@@ -227,7 +245,7 @@ async fn every_codec_comes_over_tcp_and_udp_from_a_key_unit_on() {
 
 #[tokio::test]
 async fn capture_time_follows_the_cameras_own_clock() {
-    let cameras = Cameras::start(0, &[], &[("/cam", "people-576-baseline.mp4")]);
+    let cameras = Cameras::start(&[], &[("/cam", "people-576-baseline.mp4")]);
     let mut subscription = subscribe(&cameras.url("/cam"));
     // By the sender report, capture times are exactly as far apart as presentation times; times of receipt never are.
     // The first report comes within seconds.
@@ -244,26 +262,33 @@ async fn capture_time_follows_the_cameras_own_clock() {
 #[tokio::test]
 async fn digest_lets_the_right_password_in_and_a_wrong_one_is_not_tried_again_soon() {
     let options = ["--user", "watcher", "--password", "pass:w/rd"];
-    let cameras = Cameras::start(0, &options, &[("/cam", "people-576-baseline.mp4")]);
+    let cameras = Cameras::start(&options, &[("/cam", "people-576-baseline.mp4")]);
     let port = cameras.port;
     units(&mut subscribe(&format!("rtsp://watcher:pass%3Aw%2Frd@127.0.0.1:{port}/cam")), 3).await;
 
-    let (relayed, mut connections) = relay(port).await;
     for credentials in ["watcher:wr0ngw0rd@", ""] {
-        let mut refused = subscribe(&format!("rtsp://{credentials}127.0.0.1:{relayed}/cam"));
+        let mut relay = Relay::start(Some(port)).await;
+        let mut refused = subscribe(&format!("rtsp://{credentials}127.0.0.1:{}/cam", relay.port));
         let fault = fault(&mut refused).await;
         assert_eq!(fault.kind, FaultKind::Unauthorized, "{fault}");
         assert!(!fault.message.contains("watcher") && !fault.message.contains("wr0ngw0rd"), "{fault}");
         assert!(fault.message.contains("127.0.0.1") && fault.message.contains("password"), "{fault}");
-        assert_eq!(connections.recv().await, Some(()));
-        let again = timeout(Duration::from_secs(3), connections.recv()).await;
-        assert!(again.is_err(), "the next attempt is 10 s away");
+        relay.connected().await;
+        // One that is merely away is tried again and again meanwhile: the waits are tested where they are computed.
+        let mut away = Relay::start(None).await;
+        let _away = subscribe(&format!("rtsp://127.0.0.1:{}/cam", away.port));
+        for _ in 0..5 {
+            away.connected().await;
+        }
+        assert_eq!(relay.others(), 0, "a wrong password was tried again");
     }
 }
 
 #[tokio::test]
 async fn what_is_no_camera_is_told_by_kind() {
-    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Nobody listens, and nobody else is given the port.
+    let unused = TcpSocket::new_v4().unwrap();
+    unused.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let web = scripted("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let audio = scripted(sdp("m=audio 0 RTP/AVP 0\r\na=control:track1\r\n")).await;
@@ -271,7 +296,7 @@ async fn what_is_no_camera_is_told_by_kind() {
     let hasty = scripted("").await;
     let busy = scripted("RTSP/1.0 503 Service Unavailable\r\nCSeq: {cseq}\r\n\r\n").await;
     let cases = [
-        (unused, FaultKind::Unreachable, "refused"),
+        (unused.local_addr().unwrap(), FaultKind::Unreachable, "refused"),
         (web, FaultKind::NotRtsp, "not in RTSP"),
         (silent.local_addr().unwrap(), FaultKind::Silent, "says nothing"),
         (audio, FaultKind::NoVideo, "only audio"),
@@ -296,7 +321,7 @@ async fn what_is_no_camera_is_told_by_kind() {
 
 #[tokio::test]
 async fn a_wrong_path_is_told_with_the_servers_answer() {
-    let cameras = Cameras::start(0, &[], &[("/cam", "people-576-baseline.mp4")]);
+    let cameras = Cameras::start(&[], &[("/cam", "people-576-baseline.mp4")]);
     let fault = fault(&mut subscribe(&cameras.url("/other"))).await;
     assert_eq!(fault.kind, FaultKind::Protocol);
     assert!(fault.message.contains("404") && fault.message.contains("path"), "{fault}");
@@ -306,12 +331,15 @@ async fn a_wrong_path_is_told_with_the_servers_answer() {
 async fn after_a_restart_of_the_server_numbers_and_times_go_on() {
     for transport in [Transport::Tcp, Transport::Udp] {
         let mounts = [("/cam", "people-576-high-b3.mp4")];
-        let cameras = Cameras::start(0, &[], &mounts);
+        let cameras = Cameras::start(&[], &mounts);
+        let mut relay = Relay::start(Some(cameras.port)).await;
         let sources = Sources::new(Settings::default());
-        let mut subscription = sources.subscribe(&source(&cameras.url("/cam"), transport));
+        let url = format!("rtsp://127.0.0.1:{}/cam", relay.port);
+        let mut subscription = sources.subscribe(&source(&url, transport));
         let mut before = units(&mut subscription, 20).await;
 
-        let port = cameras.kill();
+        relay.to.send_replace(None);
+        cameras.kill();
         loop {
             match next(&mut subscription).await {
                 SourceEvent::Unit(unit) => before.push(unit),
@@ -319,11 +347,14 @@ async fn after_a_restart_of_the_server_numbers_and_times_go_on() {
                 other => panic!("{other:?}"),
             }
         }
-        let _cameras = Cameras::start(port, &[], &mounts);
-        let returned = Instant::now();
+        let cameras = Cameras::start(&[], &mounts);
+        relay.others();
+        relay.to.send_replace(Some(cameras.port));
         let first = recovery(&mut subscription).await;
-        // 3 s are promised; as much again for a machine that runs other tests beside.
-        assert!(returned.elapsed() < Duration::from_secs(6), "{transport:?}: {:?}", returned.elapsed());
+        // 3 s are promised. That attempts are close to each other is tested where the waits are computed; the next one is
+        // to be the one that succeeds, beside one that may have been under way.
+        let attempts = relay.others();
+        assert!((1..=2).contains(&attempts), "{transport:?}: {attempts} attempts");
         assert!(first.header.key && first.header.discontinuity);
         assert_eq!(first.header.number, before.len() as u64);
         let latest = before.iter().map(|unit| unit.header.presentation_ns.unwrap()).max().unwrap();
@@ -336,14 +367,13 @@ async fn after_a_restart_of_the_server_numbers_and_times_go_on() {
 
 #[tokio::test]
 async fn a_frozen_server_is_noticed_and_recovered_from() {
-    let cameras = Cameras::start(0, &[], &[("/cam", "people-576-baseline.mp4")]);
+    let cameras = Cameras::start(&[], &[("/cam", "people-576-baseline.mp4")]);
     let mut subscription = subscribe(&cameras.url("/cam"));
     units(&mut subscription, 5).await;
     cameras.signal(Signal::STOP);
-    let frozen = Instant::now();
     let fault = fault(&mut subscription).await;
     assert_eq!(fault.kind, FaultKind::Silent, "{fault}");
-    assert!(frozen.elapsed() < Duration::from_secs(8), "{:?}", frozen.elapsed());
+    assert!(fault.message.contains("no picture for 4 s"), "{fault}");
     cameras.signal(Signal::CONT);
     let first = recovery(&mut subscription).await;
     assert!(first.header.key && first.header.discontinuity);
@@ -351,13 +381,13 @@ async fn a_frozen_server_is_noticed_and_recovered_from() {
 
 #[tokio::test]
 async fn subscribers_share_one_connection_which_ends_with_the_last() {
-    let cameras = Cameras::start(0, &[], &[("/cam", "people-576-high.mp4")]);
-    let (port, mut connections) = relay(cameras.port).await;
+    let cameras = Cameras::start(&[], &[("/cam", "people-576-high.mp4")]);
+    let mut relay = Relay::start(Some(cameras.port)).await;
     let sources = Sources::new(Settings::default());
-    let camera = source(&format!("rtsp://127.0.0.1:{port}/cam"), Transport::Tcp);
+    let camera = source(&format!("rtsp://127.0.0.1:{}/cam", relay.port), Transport::Tcp);
     let mut early = sources.subscribe(&camera);
     let seen = units(&mut early, 15).await;
-    assert_eq!(connections.recv().await, Some(()));
+    relay.connected().await;
 
     let mut late = sources.clone().subscribe(&camera);
     assert_eq!(next(&mut late).await, SourceEvent::Up);
@@ -369,14 +399,15 @@ async fn subscribers_share_one_connection_which_ends_with_the_last() {
     assert_eq!(numbers, (first..first + 60).collect::<Vec<_>>(), "no gap, no duplicate");
     let continued = units(&mut early, 60).await;
     assert_eq!(continued[0].header.number, 15, "the other subscriber noticed nothing");
-    assert!(connections.try_recv().is_err(), "one connection for both");
+    assert_eq!(relay.others(), 0, "one connection for both");
 
     drop(early);
     assert_eq!(sources.live_readers(), 1);
     drop(late);
     assert_eq!(sources.live_readers(), 0);
     units(&mut sources.subscribe(&camera), 1).await;
-    assert_eq!(connections.recv().await, Some(()), "a new reader connects anew");
+    // A new reader connects anew.
+    relay.connected().await;
 }
 
 #[tokio::test]
@@ -384,7 +415,7 @@ async fn after_packet_loss_units_wait_for_a_key_unit_which_is_marked() {
     for (clip, transport) in
         [("people-576-high.mp4", Transport::Tcp), ("people-576-hevc.mp4", Transport::Udp)]
     {
-        let cameras = Cameras::start(0, &["--drop", "0.01"], &[("/cam", clip)]);
+        let cameras = Cameras::start(&["--drop", "0.01"], &[("/cam", clip)]);
         let sources = Sources::new(Settings::default());
         let mut subscription = sources.subscribe(&source(&cameras.url("/cam"), transport));
         let mut number = 0;

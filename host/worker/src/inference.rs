@@ -367,15 +367,33 @@ mod tests {
         (Client::new(ours, GENEROUS, arena, Arc::default()), theirs)
     }
 
+    /// What [`served`] plays. A test ends with all of it played: what the player found wrong fails the test.
+    struct Played {
+        socket: OwnedFd,
+        player: Option<std::thread::JoinHandle<()>>,
+    }
+
+    impl Drop for Played {
+        fn drop(&mut self) {
+            // It waits for no request any more.
+            rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both).unwrap();
+            let played = self.player.take().unwrap().join();
+            assert!(
+                std::thread::panicking() || played.is_ok(),
+                "the played process saw what it did not expect"
+            );
+        }
+    }
+
     /// Plays the inference process: `serve` gets the socket and a receive function.
-    fn served(serve: impl FnOnce(&OwnedFd, Next<'_>) + Send + 'static) -> (Client, OwnedFd) {
+    fn served(serve: impl FnOnce(&OwnedFd, Next<'_>) + Send + 'static) -> (Client, Played) {
         let (client, theirs) = pair();
-        let kept = theirs.try_clone().unwrap();
-        std::thread::spawn(move || {
+        let socket = theirs.try_clone().unwrap();
+        let player = std::thread::spawn(move || {
             let mut buffer = vec![0; MAX_PACKET];
             serve(&theirs, &mut || receive(theirs.as_fd(), &mut buffer).unwrap());
         });
-        (client, kept)
+        (client, Played { socket, player: Some(player) })
     }
 
     fn tell(socket: &OwnedFd, message: &ToWorker) {
@@ -402,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_request_is_sent_again_to_each_next_process() {
-        let (mut client, _kept) = served(|socket, next| {
+        let (mut client, _played) = served(|socket, next| {
             tell(socket, &ToWorker::Hello);
             let lost = next();
             // The first process may have read the request once before its hello arrived, and dies here; so do three more.
@@ -417,7 +435,7 @@ mod tests {
 
     #[test]
     fn a_request_that_the_host_gives_up_is_answered_with_its_words() {
-        let (mut client, _kept) = served(|socket, next| {
+        let (mut client, _played) = served(|socket, next| {
             let id = next().id();
             (0..2).for_each(|_| tell(socket, &ToWorker::Hello));
             tell(socket, &failed(id, ErrorCode::RuntimeError));
@@ -433,7 +451,7 @@ mod tests {
 
     #[test]
     fn runs_are_counted_by_what_came_of_them() {
-        let (mut client, _kept) = served(|socket, next| {
+        let (mut client, _played) = served(|socket, next| {
             for _ in 0..2 {
                 tell(socket, &done(next().id()));
             }
@@ -479,7 +497,7 @@ mod tests {
 
     #[test]
     fn an_output_outside_its_block_is_refused() {
-        let (mut client, _kept) = served(|socket, next| {
+        let (mut client, _played) = served(|socket, next| {
             let id = next().id();
             let tensor =
                 PlacedTensor { name: "y".into(), element: Element::F32, shape: vec![1024], offset: 4096 };
@@ -492,7 +510,7 @@ mod tests {
 
     #[test]
     fn the_same_bytes_are_loaded_once_and_give_their_room_back() {
-        let (mut client, _kept) = served(|socket, next| {
+        let (mut client, _played) = served(|socket, next| {
             for name in ["own/1", "own/2"] {
                 let FromWorker::Load { id, length, .. } = next() else { panic!("another request") };
                 assert_eq!(length, 5000);
@@ -509,7 +527,7 @@ mod tests {
 
     #[test]
     fn a_model_of_the_components_own_is_loaded_again_by_the_next_process() {
-        let (mut client, _kept) = served(|socket, next| {
+        let (mut client, _played) = served(|socket, next| {
             tell(socket, &ToWorker::Hello);
             let load = next();
             while next() != load {}

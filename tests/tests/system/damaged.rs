@@ -11,8 +11,9 @@ use tempfile::TempDir;
 use crate::isolation::notices_nothing;
 use crate::{SLOW, camera};
 
-/// One of each codec that files are read of, and one whose pictures are not in decoding order.
-const FILES: [&str; 3] = ["people-576-baseline.mp4", "people-576-high-b3.mp4", "people-576-hevc.mp4"];
+/// One of each codec that files are read of, and one whose pictures are not in decoding order; with how many they have.
+const FILES: [(&str, usize); 3] =
+    [("people-576-baseline.mp4", 100), ("people-576-high-b3.mp4", 102), ("people-576-hevc.mp4", 102)];
 
 /// What cameras play.
 const STREAMS: [&str; 3] = ["people-576-high.mp4", "people-576-hevc.mp4", "people-576-mjpeg.avi"];
@@ -44,8 +45,9 @@ fn pictures(name: &str) -> Range<usize> {
     }
 }
 
-/// Plays a file to its end in a session that a subscriber makes. What comes of it, and how it ends, is up to the damage.
-async fn play(host: &Ocelli, file: &Path) {
+/// Plays a file to its end in a session that a subscriber makes. How many results come of it, and how it ends, is up to the
+/// damage.
+async fn play(host: &Ocelli, file: &Path) -> usize {
     let name = file.file_name().unwrap().to_str().unwrap();
     let mut client = host.client().await;
     client.subscribe_to(name, &format!("file:{}", file.display())).await;
@@ -55,7 +57,7 @@ async fn play(host: &Ocelli, file: &Path) {
         match (message["type"].as_str().unwrap(), message["state"].as_str()) {
             ("session", Some("stopped" | "failed")) => {
                 println!("{name}: {results} results, {restarts} restarts, {}", message["reason"]);
-                return;
+                return results;
             }
             ("session", Some("restarting")) => restarts += 1,
             ("detections", _) => results += 1,
@@ -74,7 +76,7 @@ async fn damaged_files_cost_a_healthy_one_nothing() {
     drop(host);
     let host = Ocelli::start(FileSession::ALLOWED).await;
     let mut damaged = Vec::new();
-    for (number, name) in FILES.into_iter().enumerate() {
+    for (number, (name, _)) in FILES.into_iter().enumerate() {
         let whole = 0..std::fs::metadata(clip(name)).unwrap().len() as usize;
         // Pictures alone, lightly and heavily; then what says how to read them as well.
         for (kind, part, every) in [(0, pictures(name), 10_000), (1, pictures(name), 100), (2, whole, 1000)] {
@@ -82,7 +84,9 @@ async fn damaged_files_cost_a_healthy_one_nothing() {
         }
     }
     let all = join_all(damaged.iter().map(|file| play(&host, file)));
-    let (beside, _) = tokio::join!(healthy.play(&host), all);
+    let (beside, results) = tokio::join!(healthy.play(&host), all);
+    let pictures: usize = FILES.iter().map(|(_, pictures)| 3 * pictures).sum();
+    assert!(results.iter().sum::<usize>() < pictures, "the damage costs no result: {results:?}");
     assert_identical("healthy", &alone, &beside);
     // And after all of them, on the same host.
     let after = FileSession { name: "after", ..healthy }.play(&host).await;

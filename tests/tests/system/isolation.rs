@@ -107,6 +107,7 @@ async fn a_host_that_is_asked_to_stop_says_so_and_leaves_nothing_behind() {
     let cameras = people();
     let (mut host, mut client) = two_cameras(&cameras, "").await;
     let processes = children(host.process().pid);
+    assert!(processes.len() >= 3, "two workers and inference: {processes:?}");
     let exit = host.stop().await;
     assert_eq!(exit.status, Some(0), "{}", exit.stderr);
     for process in processes {

@@ -1,11 +1,12 @@
 //! What a double of the host says of things that a test is not about.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use ocelli::analyze::{Analyst, Bench, Fault, Kind, NotStarted};
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 
 /// A config that says nothing and never changes: without tokens.
 pub(crate) fn defaults() -> tokio::sync::watch::Receiver<std::sync::Arc<ocelli::config::Config>> {
@@ -33,26 +34,36 @@ impl Bench for NoPipelines {
 
 /// What is logged, by a test whose runtime has one thread.
 #[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(watch::Sender<Vec<u8>>);
 
 impl Log {
-    /// Ends when the guard is dropped.
-    pub(crate) fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+    /// Down to this level. Ends when the guard is dropped.
+    pub(crate) fn begin(level: tracing::Level) -> (Self, tracing::subscriber::DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
-        let subscriber =
-            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
         (log, tracing::subscriber::set_default(subscriber))
     }
 
     pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        String::from_utf8(self.0.borrow().clone()).unwrap()
+    }
+
+    /// Waits until so many lines have these words.
+    pub(crate) async fn says(&self, words: &str, lines: usize) {
+        let said = |log: &Vec<u8>| String::from_utf8_lossy(log).matches(words).count() >= lines;
+        self.0.subscribe().wait_for(said).await.unwrap();
     }
 }
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        self.0.send_modify(|log| log.extend_from_slice(bytes));
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

@@ -103,6 +103,7 @@ fn frames_keep_their_numbers_when_others_are_not_decoded() {
 
 #[test]
 fn whoever_joins_at_a_later_key_unit_sees_the_same_numbers() {
+    let (mut joins, mut in_mid_gop) = (0, 0);
     for clip in CLIPS {
         let units = units(clip);
         let keys =
@@ -114,7 +115,9 @@ fn whoever_joins_at_a_later_key_unit_sees_the_same_numbers() {
         let (all, _) = decode(Decode::All, &units[..until]);
         let (joined, counters) = decode(Decode::All, &units[from..until]);
         let before = units[from..key].iter().filter(|(header, _)| !header.key).count();
+        joins += 1;
         if before == key - from {
+            in_mid_gop += 1;
             assert_eq!(counters.skipped_no_key, before as u64, "{clip}");
         }
         // Leading pictures of an open GOP refer to what was before the key unit: they cannot be decoded.
@@ -133,6 +136,11 @@ fn whoever_joins_at_a_later_key_unit_sees_the_same_numbers() {
             );
         }
     }
+    assert_eq!(
+        (joins, in_mid_gop),
+        (7, 6),
+        "clips that have a later key unit, and those with others before it"
+    );
 }
 
 #[test]

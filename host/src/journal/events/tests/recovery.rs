@@ -219,6 +219,7 @@ async fn a_kill_loses_nothing_that_was_told_and_numbers_go_on() {
         // What it said between the last line that was read and its death.
         all_told.extend(lines);
         child.wait().unwrap();
+        assert!(all_told.len() >= round * 53, "the child told of {} events", all_told.len());
 
         let store = open_at(folder.path(), 0);
         for session in ["one", "two"] {
