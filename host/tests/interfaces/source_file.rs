@@ -218,7 +218,7 @@ async fn what_cannot_be_read_is_told_by_name_and_then_ended() {
         (file("clip", b"x"), "the name has no ending"),
         (file("empty.mp4", b""), "not a sound mp4 file"),
         (file("text.mp4", b"this is no video at all, only text"), "not a sound mp4 file"),
-        (file("half.mp4", &mp4[..mp4.len() / 2]), ""),
+        (file("half.mp4", &mp4[..mp4.len() / 2]), "not a sound mp4 file"),
         (file("empty.h264", b""), "holds no pictures"),
         (file("text.265", b"plain text"), "does not begin with a start code"),
         (folder.path().join("."), "no ending"),
@@ -235,8 +235,23 @@ async fn a_damaged_mp4_ends_the_source_and_nothing_else() {
     let mp4 = std::fs::read(clip("people-576-baseline.mp4")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("damaged.mp4");
-    // Index tables of mp4 files: each filled with the largest values, where a parser is likely to trip.
-    for table in [&b"stsz"[..], b"stco", b"stsc", b"stts", b"stss", b"avcC", b"mdhd", b"stsd"] {
+    let sources = Sources::new(Settings::default());
+    let subscribe = |path: &Path| {
+        sources.subscribe(&Source::parse(&format!("file:{}", path.display()), None, None, false).unwrap())
+    };
+    // Index tables of mp4 files, and what is said of each filled with the largest values, where a parser is likely to trip.
+    // Some say nothing that the reading of pictures needs.
+    for (table, cause) in [
+        (&b"stsz"[..], Some("cut short or damaged: picture 0 lies outside")),
+        (b"stco", Some("not a sound mp4 file")),
+        (b"stsc", None),
+        (b"stts", Some("not a sound mp4 file")),
+        (b"stss", None),
+        (b"avcC", None),
+        (b"mdhd", None),
+        (b"stsd", Some("not a sound mp4 file")),
+    ] {
+        let name = String::from_utf8_lossy(table);
         let mut damaged = mp4.clone();
         let at = mp4.windows(4).position(|window| window == table).unwrap();
         damaged[at + 12..at + 28].fill(0xff);
@@ -245,8 +260,31 @@ async fn a_damaged_mp4_ends_the_source_and_nothing_else() {
             damaged[at + 12..at + 16].copy_from_slice(&mp4[at + 12..at + 16]);
         }
         std::fs::write(&path, &damaged).unwrap();
-        let mut subscription = subscribe(&path, Pace::AsFast, false);
-        while next(&mut subscription).await != SourceEvent::Ended {}
+        let mut sound = subscribe(&clip("people-576-baseline.mp4"));
+        assert_eq!(next_unit(&mut sound).await.header.number, 0);
+        let mut subscription = subscribe(&path);
+        let (mut units, mut fault) = (0, None);
+        loop {
+            match next(&mut subscription).await {
+                SourceEvent::Up => {}
+                SourceEvent::Unit(_) => units += 1,
+                SourceEvent::Down(told) => fault = Some(told),
+                SourceEvent::Ended => break,
+            }
+        }
+        assert_eq!(
+            (units, fault.is_some()),
+            if cause.is_some() { (0, true) } else { (100, false) },
+            "{name}"
+        );
+        if let (Some(fault), Some(cause)) = (fault, cause) {
+            assert_eq!(fault.kind, FaultKind::File, "{name}: {fault}");
+            let path = path.display().to_string();
+            assert!(fault.message.contains(cause) && fault.message.contains(&path), "{name}: {fault}");
+        }
+        for number in 1..100 {
+            assert_eq!(next_unit(&mut sound).await.header.number, number, "{name}");
+        }
     }
 }
 
