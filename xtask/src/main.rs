@@ -10,8 +10,6 @@ mod process;
 mod programs;
 mod setup;
 mod skips;
-#[cfg_attr(not(test), expect(dead_code, reason = "`./x test` is to call it"))]
-mod skips;
 mod soak;
 mod workspace;
 
