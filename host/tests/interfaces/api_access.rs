@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::http::HeaderName;
 use futures_util::{SinkExt, StreamExt};
@@ -13,6 +12,7 @@ use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{Config, Role, Server as Section, Token, TokenHash};
 use ocelli::event::Hub;
 use ocelli::journal::events::Events;
+use ocelli_testkit::within;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -20,9 +20,6 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
-
-/// For whatever must happen: generous, since the machine may be busy.
-const SOON: Duration = Duration::from_secs(20);
 
 /// Sessions a and b.
 #[derive(Clone)]
@@ -229,10 +226,6 @@ impl Host {
 
 fn tokens() -> Vec<Token> {
     EVERYBODY.into_iter().filter_map(Who::token).collect()
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, future).await.expect("in time")
 }
 
 /// Who gets to a route. `seen`: a viewer of a gets to it for a alone; it stands as `{id}` in the path.

@@ -10,13 +10,11 @@ use ocelli::analyze::{Analyses, Analyst, Bench, Fault, Found, Kind, Lost, NotSta
 use ocelli::api::{Server, Timing};
 use ocelli::config::Analyze;
 use ocelli::event::{Attributes, Detection, Hub};
+use ocelli_testkit::http::{self, Answer};
+use ocelli_testkit::within;
 use serde_json::{Map, Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
-
-/// For whatever must happen: generous, since the machine may be busy.
-const SOON: Duration = Duration::from_secs(20);
 
 /// What begins a picture; what follows tells the double what to do.
 const JPEG: &str = "JFIF";
@@ -104,25 +102,6 @@ struct Host {
     doubles: Doubles,
 }
 
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: Value,
-}
-
-impl Answer {
-    fn is_problem(&self, status: u16, code: &str) {
-        assert_eq!((self.status, &self.body["code"]), (status, &json!(code)), "{self:?}");
-        assert!(self.head.contains("content-type: application/problem+json"), "{self:?}");
-    }
-
-    fn header(&self, name: &str) -> &str {
-        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.into_iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
-    }
-}
-
 impl Host {
     async fn start(config: Analyze) -> Self {
         let doubles = Doubles::default();
@@ -142,22 +121,11 @@ impl Host {
 
     /// Sends a head (method, path, and whole lines of headers) and a body, then reads the answer.
     async fn send(&self, request: &str, headers: &str, body: &[u8]) -> Answer {
-        let mut stream = self.open(request, headers, body).await;
-        let mut answer = String::new();
-        within(stream.read_to_string(&mut answer)).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        Answer {
-            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
-            head: head.to_lowercase(),
-            body: serde_json::from_str(body).unwrap_or_default(),
-        }
+        Answer::read(&mut self.open(request, headers, body).await).await
     }
 
     async fn open(&self, request: &str, headers: &str, body: &[u8]) -> TcpStream {
-        let mut stream = TcpStream::connect(self.server.address()).await.unwrap();
-        let text = format!("{request} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n");
-        stream.write_all(&[text.as_bytes(), body].concat()).await.unwrap();
-        stream
+        http::request(self.server.address(), request, headers, body).await.unwrap()
     }
 
     async fn analyze(&self, query: &str, media_type: &str, body: &[u8]) -> Answer {
@@ -193,10 +161,6 @@ impl Host {
         })
         .await
     }
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, future).await.expect("in time")
 }
 
 fn jpeg(word: &str) -> Vec<u8> {

@@ -2,7 +2,6 @@
 
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
 use ocelli::analyze::Analyses;
@@ -15,13 +14,12 @@ use ocelli::event::Hub;
 use ocelli::session::SessionError;
 use ocelli::session::change::{Step, Swapped};
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
+use ocelli_testkit::http::{self, Answer};
+use ocelli_testkit::within;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
-
-/// For whatever must happen: generous, since the machine may be busy.
-const SOON: Duration = Duration::from_secs(20);
 
 /// A session's name with all that has to be encoded in a path.
 const NAME: &str = "display-001;cam/001 ü";
@@ -187,26 +185,17 @@ impl Host {
     }
 
     async fn open(&self, request: &str, headers: &str, body: &[u8]) -> TcpStream {
-        let mut stream = TcpStream::connect(self.server.address()).await.unwrap();
-        let text = format!(
-            "{request} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(&[text.as_bytes(), body].concat()).await.unwrap();
-        stream
+        let headers = format!("{headers}Content-Length: {}\r\n", body.len());
+        http::request(self.server.address(), request, &headers, body).await.unwrap()
     }
 
     /// Status and body.
     async fn send(&self, request: &str, headers: &str, body: &[u8]) -> (u16, Value) {
-        let mut stream = self.open(request, headers, body).await;
-        let mut answer = String::new();
-        tokio::time::timeout(SOON, stream.read_to_string(&mut answer)).await.expect("in time").unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        if status >= 400 {
-            assert!(head.contains("application/problem+json"), "{head}");
+        let answer = Answer::read(&mut self.open(request, headers, body).await).await;
+        if answer.status >= 400 {
+            assert!(answer.head.contains("application/problem+json"), "{answer:?}");
         }
-        (status, serde_json::from_str(body).unwrap())
+        (answer.status, answer.body)
     }
 
     /// `query` begins with `?` or is empty.
@@ -342,7 +331,7 @@ async fn a_client_that_goes_away_stops_no_deployment() {
     // Another one is answered meanwhile.
     assert_eq!(host.put("", b"component").await.0, 200);
     host.double.gate.notify_one();
-    tokio::time::timeout(SOON, ended.wait_for(|ended| *ended == 2)).await.expect("in time").unwrap();
+    within(ended.wait_for(|ended| *ended == 2)).await.unwrap();
 }
 
 #[tokio::test]

@@ -10,16 +10,16 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::Analyze;
 use ocelli::event::{Detections, Event, Hub, Latency, State};
+use ocelli_testkit::http::{self, Answer};
+use ocelli_testkit::within;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-/// For whatever must happen: generous, since the machine may be busy.
-const SOON: Duration = Duration::from_secs(20);
+use crate::support::Client;
 
 const NAME: &str = "display-001;cam/001 ü";
 
@@ -129,24 +129,11 @@ impl Host {
 
     /// `request` is method and path, `headers` are whole lines.
     async fn http_with(&self, request: &str, headers: &str) -> Answer {
-        let mut stream = TcpStream::connect(self.address()).await.unwrap();
-        let host = self.address();
-        let text = format!("{request} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n");
-        stream.write_all(text.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        within(stream.read_to_string(&mut answer)).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        Answer {
-            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
-            head: head.to_lowercase(),
-            body: serde_json::from_str(body).unwrap_or_default(),
-            text: body.to_owned(),
-        }
+        Answer::read(&mut http::request(self.address(), request, headers, b"").await.unwrap()).await
     }
 
     async fn client(&self) -> Client {
-        let url = format!("ws://{}/v1/ws", self.address());
-        Client(within(tokio_tungstenite::connect_async(url)).await.unwrap().0)
+        Client::connect(self.address(), &[]).await
     }
 
     /// Waits until a session has this many subscribers.
@@ -154,67 +141,6 @@ impl Host {
         let mut counts = self.hub.watch_subscribers(session);
         within(counts.wait_for(|now| *now == count)).await.unwrap();
     }
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    /// Null where it is not JSON.
-    body: Value,
-    text: String,
-}
-
-impl Answer {
-    /// A problem of RFC 9457 with this status and code.
-    fn is_problem(&self, status: u16, code: &str) {
-        assert_eq!((self.status, &self.body["code"]), (status, &json!(code)), "{self:?}");
-        assert!(self.head.contains("content-type: application/problem+json"), "{self:?}");
-        assert_eq!(self.body["status"], status, "{self:?}");
-        assert!(!self.body["title"].as_str().unwrap().is_empty(), "{self:?}");
-        assert!(!self.body["detail"].as_str().unwrap().is_empty(), "{self:?}");
-    }
-}
-
-struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
-
-impl Client {
-    async fn say(&mut self, text: impl ToString) {
-        within(self.0.send(Message::text(text.to_string()))).await.unwrap();
-    }
-
-    /// The next message, or the close code.
-    async fn next(&mut self) -> Result<Value, u16> {
-        loop {
-            match within(self.0.next()).await {
-                Some(Ok(Message::Text(text))) => {
-                    assert!(text.starts_with(r#"{"type":""#), "type comes first: {text}");
-                    return Ok(serde_json::from_str(&text).unwrap());
-                }
-                Some(Ok(Message::Close(frame))) => return Err(frame.map_or(1005, |frame| frame.code.into())),
-                Some(Ok(_)) => {}
-                end => panic!("the socket ended without a close frame: {end:?}"),
-            }
-        }
-    }
-
-    async fn ask(&mut self, text: impl ToString) -> Value {
-        self.say(text).await;
-        self.next().await.unwrap()
-    }
-
-    async fn subscribe(&mut self, session: &str) {
-        let answer = self.ask(json!({"type": "subscribe", "session": session})).await;
-        assert_eq!(
-            (&answer["type"], &answer["session"]),
-            (&json!("subscribed"), &json!(session)),
-            "{answer}"
-        );
-    }
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, future).await.expect("in time")
 }
 
 fn found(frame: u64) -> Detections {

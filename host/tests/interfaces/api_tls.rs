@@ -2,13 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ocelli::analyze::Analyses;
 use ocelli::api::{Server, Timing};
 use ocelli::config::{Config, Server as Section, Tls};
 use ocelli::event::Hub;
 use ocelli::journal::events::Events;
+use ocelli_testkit::within;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
@@ -20,9 +20,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::Log;
-
-/// For whatever must happen: generous, since the machine may be busy.
-const SOON: Duration = Duration::from_secs(20);
 
 #[derive(Clone)]
 struct Double(Analyses);
@@ -123,10 +120,6 @@ async fn ask(stream: &mut TlsStream<TcpStream>) -> String {
         assert!(within(stream.read_buf(&mut answer)).await.unwrap() > 0, "the answer ends");
     }
     String::from_utf8(answer).unwrap().lines().next().unwrap().to_owned()
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, future).await.expect("in time")
 }
 
 /// The certificate that new connections are shown.

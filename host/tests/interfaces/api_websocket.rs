@@ -13,6 +13,8 @@ use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{Analyze, Config};
 use ocelli::event::{Attributes, Detection, Detections, Event, Hub, Latency, State};
 use ocelli_testkit::depth::rounds;
+use ocelli_testkit::http;
+use ocelli_testkit::within;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -21,12 +23,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tungstenite::protocol::frame::FrameHeader;
 
-/// For whatever must happen: generous, since the machine may be busy.
-const SOON: Duration = Duration::from_secs(30);
+use crate::support::Client;
 
 /// The sessions that there are.
 const GATE: &str = "gate";
@@ -127,11 +126,7 @@ impl Host {
     }
 
     async fn client_with(&self, headers: &[(&'static str, &str)]) -> Client {
-        let mut request = format!("ws://{}/v1/ws", self.server.address()).into_client_request().unwrap();
-        for (name, value) in headers {
-            request.headers_mut().insert(*name, value.parse().unwrap());
-        }
-        Client(within(tokio_tungstenite::connect_async(request)).await.unwrap().0)
+        Client::connect(self.server.address(), headers).await
     }
 
     /// A connection after the handshake, and the head of the answer.
@@ -159,11 +154,7 @@ impl Host {
     }
 
     async fn ask(&self, path: &str, headers: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(self.server.address()).await.unwrap();
-        let host = self.server.address();
-        let text = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n");
-        stream.write_all(text.as_bytes()).await.unwrap();
-        stream
+        http::request(self.server.address(), &format!("GET {path}"), headers, b"").await.unwrap()
     }
 
     async fn happens(&self, session: &str, times: usize) {
@@ -172,46 +163,6 @@ impl Host {
         }
         within(self.hub.events().flush()).await.unwrap();
     }
-}
-
-struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
-
-impl Client {
-    async fn say(&mut self, message: Value) {
-        within(self.0.send(Message::text(message.to_string()))).await.unwrap();
-    }
-
-    /// The next message, or the close code.
-    async fn next(&mut self) -> Result<Value, u16> {
-        loop {
-            match within(self.0.next()).await {
-                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
-                Some(Ok(Message::Close(frame))) => return Err(frame.map_or(1005, |frame| frame.code.into())),
-                Some(Ok(_)) => {}
-                end => panic!("the socket ended without a close frame: {end:?}"),
-            }
-        }
-    }
-
-    async fn ask(&mut self, message: Value) -> Value {
-        self.say(message).await;
-        self.next().await.unwrap()
-    }
-
-    /// The next event's session and number.
-    async fn event(&mut self) -> (String, u64) {
-        loop {
-            let message = self.next().await.unwrap();
-            if message["type"] == "event" {
-                return (message["session"].as_str().unwrap().to_owned(), message["seq"].as_u64().unwrap());
-            }
-            assert!(["subscribed", "session"].contains(&message["type"].as_str().unwrap()), "{message}");
-        }
-    }
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, future).await.expect("in time")
 }
 
 fn happened() -> Event {

@@ -44,6 +44,12 @@ impl Answer {
         Some(Self { status, head: head.to_lowercase(), text: text.to_owned(), body })
     }
 
+    /// A header, in lower case; empty where it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(key, _)| *key == name).map_or("", |(_, value)| value)
+    }
+
     /// Holds it to being a problem (RFC 9457) with this status and code.
     pub fn is_problem(&self, status: u16, code: &str) {
         assert_eq!((self.status, &self.body["code"]), (status, &json!(code)), "{self:?}");

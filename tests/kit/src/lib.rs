@@ -53,6 +53,9 @@ pub use recording::{Received, Recording};
 pub use redis::{Entry, Redis};
 pub use versions::{changeling, tagged};
 
+/// Numbers that depend on a seed alone, so that what fails can be run again.
+pub use fastrand::Rng as Random;
+
 /// Far above what any step takes on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
-use ocelli_testkit::{Cameras, FileSession, Ocelli, assert_identical, clip};
+use ocelli_testkit::{Cameras, FileSession, Ocelli, Random, assert_identical, clip};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -20,7 +20,7 @@ const STREAMS: [&str; 3] = ["people-576-high.mp4", "people-576-hevc.mp4", "peopl
 
 /// A clip with some bytes of `part` changed, one in `every`, at places that follow from `seed`.
 fn damage(folder: &TempDir, name: &str, part: Range<usize>, every: usize, seed: u64) -> PathBuf {
-    let mut random = fastrand::Rng::with_seed(seed);
+    let mut random = Random::with_seed(seed);
     let mut bytes = std::fs::read(clip(name)).unwrap();
     for _ in 0..part.len().div_ceil(every) {
         bytes[random.usize(part.clone())] = random.u8(..);

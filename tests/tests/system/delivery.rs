@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use ocelli_testkit::depth::rounds;
-use ocelli_testkit::{Client, DEADLINE, Ocelli, Recording, Store, clip};
+use ocelli_testkit::{Client, DEADLINE, Ocelli, Random, Recording, Store, clip};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 /// A camera that makes an event, with a picture, of each frame: 25 a second in real time.
-fn eventful(session: &str, pace: &str) -> String {
+pub(crate) fn eventful(session: &str, pace: &str) -> String {
     let source = format!("file:{}", clip("bikes.mp4").display());
     let (pipeline, settings) = ("changeling", "{ every = 1, attach = true }");
     format!(
@@ -102,7 +102,7 @@ fn nothing_is_missing_between_frames(events: &[Value]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_cut_off_again_and_again_gets_every_event_once_and_in_order() {
     let (_store, host) = host(&["gate"]).await;
-    let mut random = fastrand::Rng::with_seed(6);
+    let mut random = Random::with_seed(6);
     let mut received = Received::default();
     for _ in 0..rounds(200) {
         let mut client = host.client().await;
@@ -125,7 +125,7 @@ async fn a_client_that_is_cut_off_again_and_again_gets_every_event_once_and_in_o
 async fn a_client_of_all_sessions_that_is_cut_off_again_and_again_gets_every_event_once_and_in_order() {
     let sessions = ["gate", "yard"];
     let (_store, host) = host(&sessions).await;
-    let mut random = fastrand::Rng::with_seed(7);
+    let mut random = Random::with_seed(7);
     let mut received = Received::default();
     for _ in 0..rounds(200) {
         let mut client = host.client().await;
@@ -144,7 +144,7 @@ async fn a_client_of_all_sessions_that_is_cut_off_again_and_again_gets_every_eve
 async fn every_event_that_was_delivered_is_kept_when_the_host_is_killed_in_the_middle_of_writing() {
     let sessions = ["gate", "yard"];
     let (_store, mut host) = host(&sessions).await;
-    let mut random = fastrand::Rng::with_seed(8);
+    let mut random = Random::with_seed(8);
     let mut received = Received::default();
     for _ in 0..rounds(6) {
         let mut client = host.client().await;

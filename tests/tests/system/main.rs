@@ -11,6 +11,7 @@
 
 mod analyze;
 mod bad_sources;
+mod client;
 mod clients;
 mod contamination;
 mod damaged;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ocelli_testkit::depth::rounds;
-use ocelli_testkit::{Client, ClosedPort, DEADLINE, Ocelli, children, clip};
+use ocelli_testkit::{Client, ClosedPort, DEADLINE, Ocelli, Random, children, clip};
 use serde_json::{Value, json};
 
 use crate::camera;
@@ -91,11 +91,6 @@ async fn a_deleted_session_is_gone_with_its_process_and_its_subscribers_are_told
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_asked_in_whatever_order_a_session_has_one_worker_and_no_worker_is_without_a_session() {
-    /// Steps of a linear congruential generator (Knuth's MMIX constants): the same sequence in each run.
-    fn next(random: &mut u64) -> usize {
-        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(*random >> 33).unwrap()
-    }
     /// Waits until a request is done, well or not. What follows from it goes on beside the next.
     async fn answered(client: &mut Client, id: &str) {
         let done = ["subscribed", "unsubscribed", "error"];
@@ -107,10 +102,10 @@ async fn whatever_is_asked_in_whatever_order_a_session_has_one_worker_and_no_wor
     let url = format!("rtsp://{}/cam", port.address);
     let host = Ocelli::start("[subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:*\"]\n").await;
     let mut client = host.client().await;
-    let mut random = 1;
+    let mut random = Random::with_seed(1);
     for _ in 0..rounds(120) {
-        let id = format!("s{}", next(&mut random) % 4);
-        match next(&mut random) % 5 {
+        let id = format!("s{}", random.u8(..4));
+        match random.u8(..5) {
             0 | 1 => {
                 client.subscribe_to(&id, &url).await;
                 answered(&mut client, &id).await;

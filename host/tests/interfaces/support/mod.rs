@@ -1,5 +1,7 @@
 //! What a double of the host says of things that a test is not about.
 
+mod client;
+
 use std::io::Write;
 use std::sync::Arc;
 
@@ -7,6 +9,8 @@ use futures_util::future::BoxFuture;
 use ocelli::analyze::{Analyst, Bench, Fault, Kind, NotStarted};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
+
+pub(crate) use client::Client;
 
 /// A config that says nothing and never changes: without tokens.
 pub(crate) fn defaults() -> tokio::sync::watch::Receiver<std::sync::Arc<ocelli::config::Config>> {

@@ -1,6 +1,7 @@
 //! Files as people and cameras make them, and files as they should not be.
 
 use jpeg_encoder::{ColorType as JpegColour, Encoder as JpegEncoder, SamplingFactor};
+use ocelli_testkit::Random;
 use ocelli_testkit::depth::rounds;
 use png::{BitDepth, ColorType};
 
@@ -241,28 +242,15 @@ fn crc(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// A generator of numbers that are the same in each run (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-}
-
 /// Sets bytes, flips bits near the beginning, or takes away, repeats or empties a part.
 fn mutate(file: &mut Vec<u8>, random: &mut Random) {
     let length = file.len();
-    let start = random.below(length);
-    let part = start..(start + 1 + random.below(60)).min(length);
-    match random.below(6) {
-        0 => (0..1 + random.below(20)).for_each(|_| file[random.below(length)] = random.below(256) as u8),
-        1 => {
-            (0..1 + random.below(4)).for_each(|_| file[random.below(length.min(200))] ^= 1 << random.below(8))
-        }
+    let start = random.usize(..length);
+    let part = start..(start + 1 + random.usize(..60)).min(length);
+    match random.usize(..6) {
+        0 => (0..1 + random.usize(..20)).for_each(|_| file[random.usize(..length)] = random.u8(..)),
+        1 => (0..1 + random.usize(..4))
+            .for_each(|_| file[random.usize(..length.min(200))] ^= 1 << random.usize(..8)),
         2 => file[part].fill(0),
         3 => drop(file.drain(part)),
         4 => {
@@ -312,9 +300,9 @@ fn mutations_of_each_kind() {
         let (mut shown, mut unsupported, mut damaged, mut too_large) = (0, 0, 0, 0);
         let rounds = rounds(80) as u64;
         for seed in 0..rounds {
-            let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+            let mut random = Random::with_seed(seed);
             let mut file = whole.clone();
-            (0..1 + random.below(4)).for_each(|_| mutate(&mut file, &mut random));
+            (0..1 + random.usize(..4)).for_each(|_| mutate(&mut file, &mut random));
             if seed % 2 == 0 && kind.starts_with("PNG") {
                 mend(&mut file);
             }

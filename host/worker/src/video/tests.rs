@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ocelli_protocol::worker::{Codec, Counters, Decode};
+use ocelli_testkit::Random;
 use ocelli_testkit::depth::rounds;
 
 use super::clips::{AccessUnit, CAPTURE_START, units};
@@ -196,34 +197,22 @@ fn frames_without_times_get_them_from_their_number() {
     assert_eq!(found, (0..30).map(|number| (number, number * 40_000_000)).collect::<Vec<_>>());
 }
 
-/// A small generator (xorshift) so that a failing seed can be run again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound.max(1) as u64) as usize
-    }
-}
-
 /// Changes bytes, headers above all, and lengths; leaves out units.
 fn mutate(units: &[AccessUnit], seed: u64) -> Vec<AccessUnit> {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::with_seed(seed);
     let mut units = units.to_vec();
-    for _ in 0..1 + random.below(6) {
-        let victim = random.below(units.len());
+    for _ in 0..1 + random.usize(..6) {
+        let victim = random.usize(..units.len());
         let data = &mut units[victim].1;
         let length = data.len();
-        let start = random.below(length);
-        let run = start..(start + 1 + random.below(400)).min(length);
-        match random.below(8) {
+        let start = random.usize(..length);
+        let run = start..(start + 1 + random.usize(..400)).min(length);
+        match random.usize(..8) {
             0 => data.truncate(start),
-            1 => (0..1 + random.below(20)).for_each(|_| data[random.below(length)] = random.below(256) as u8),
+            1 => (0..1 + random.usize(..20)).for_each(|_| data[random.usize(..length)] = random.u8(..)),
             // Headers and parameter sets are where the most decisions are made.
-            2 => (0..1 + random.below(4))
-                .for_each(|_| data[random.below(length.min(64))] ^= 1 << random.below(8)),
+            2 => (0..1 + random.usize(..4))
+                .for_each(|_| data[random.usize(..length.min(64))] ^= 1 << random.usize(..8)),
             3 => data[run].fill(0),
             4 => drop(data.drain(run)),
             5 => {
