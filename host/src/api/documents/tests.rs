@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::api::message::ClientMessage;
+use crate::api::routes::ROUTES;
 use crate::event::{
     Attribute, Attributes, Detection, Detections, Event, Latency, Picture, ServerMessage, State, event_told,
 };
@@ -85,16 +86,6 @@ fn every_schema_of_the_http_document_is_one() {
     }
 }
 
-/// Method and path of every row of the routes' table, as they stand there: the table itself is for one kind of host each.
-fn routes() -> BTreeSet<(String, String)> {
-    let row = |line: &str| {
-        let mut fields = line.trim().strip_prefix("row(\"")?.split(", ").skip(1);
-        let method = fields.next()?.strip_prefix('&')?.to_owned();
-        Some((method, fields.next()?.trim_matches('"').to_owned()))
-    };
-    include_str!("../routes.rs").lines().filter_map(row).collect()
-}
-
 #[test]
 fn every_route_is_in_the_http_document_and_no_other() {
     let document: Value = serde_json::from_str(OPENAPI).unwrap();
@@ -102,7 +93,8 @@ fn every_route_is_in_the_http_document_and_no_other() {
     let documented = paths.iter().flat_map(|(path, methods)| {
         keys(methods).into_iter().map(|method| (method.to_owned(), path.clone())).collect::<Vec<_>>()
     });
-    assert_eq!(routes(), documented.collect());
+    let routes = ROUTES.iter().map(|route| (route.method.as_str().to_lowercase(), route.path.to_owned()));
+    assert_eq!(routes.collect::<BTreeSet<_>>(), documented.collect());
 }
 
 #[test]
