@@ -5,6 +5,12 @@ use schemars::generate::SchemaSettings;
 use schemars::transform::transform_subschemas;
 use serde_json::Value;
 
+/// A time as we tell it: RFC 3339 in UTC, with milliseconds.
+pub(crate) const TIME: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$";
+
+/// A SHA-256 as we tell it.
+pub(crate) const DIGEST: &str = "^[0-9a-f]{64}$";
+
 /// For all our documents.
 pub(crate) fn settings() -> SchemaSettings {
     SchemaSettings::draft2020_12().with_transform(plain)

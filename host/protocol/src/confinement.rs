@@ -1,10 +1,12 @@
 //! What the kernel enforces on a child process, as the process itself found out when it confined itself.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Something that the kernel enforces on a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum Measure {
     /// It can gain no privileges by starting a program.
     NoNewPrivileges,
@@ -49,7 +51,8 @@ impl Measure {
 }
 
 /// A measure that is not in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub struct Missing {
     /// Which.
     pub measure: Measure,
@@ -58,7 +61,8 @@ pub struct Missing {
 }
 
 /// How a process is confined.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub struct Confinement {
     /// What is in force.
     pub enforced: Vec<Measure>,

@@ -52,8 +52,9 @@ pub const MAX_BATCH: u32 = 32;
 pub const MAX_OWN_MODELS: usize = 4;
 
 /// The type of a tensor's elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum Element {
     /// IEEE half.
     F16,
@@ -108,13 +109,15 @@ impl Element {
 }
 
 /// An input or output as the model declares it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Tensor")]
 pub struct TensorDeclaration {
     /// Its name in the graph.
     pub name: String,
     /// Its elements.
     pub element: Element,
     /// Its shape; -1 is a dimension known at run time alone.
+    #[schemars(inner(range(min = -1)))]
     pub shape: Vec<i64>,
 }
 

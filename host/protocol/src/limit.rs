@@ -1,5 +1,8 @@
 //! The limits on a component by name: what an error, a counter, and a metric call each.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Most detections of a frame, or of one event. Beyond that a pipeline is at fault, not a camera.
@@ -83,6 +86,21 @@ impl Limit {
             Self::OutputBytes => "output_bytes",
             Self::LogLines => "log_lines",
         }
+    }
+}
+
+/// By its name: in JSON a limit stands so, while the processes tell each other its number.
+impl JsonSchema for Limit {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Limit".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": Self::ALL.map(Self::name)})
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::RngExt;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tokio::task::AbortHandle;
 
 use super::answer::Item;
@@ -29,7 +31,9 @@ impl Moment {
 }
 
 /// What a job is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum JobState {
     /// Its first picture waits for a worker.
     Queued,

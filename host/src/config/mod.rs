@@ -217,6 +217,7 @@ impl Default for ResourceLimits {
 /// Where models run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
 pub enum Isolation {
     /// One supervised child process.
     #[default]
@@ -230,6 +231,7 @@ pub enum Isolation {
 /// What happens where a device is not usable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum Fallback {
     /// An error.
     #[default]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use ocelli_protocol::inference::{LoadedModel, Model};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::config::Isolation;
 
@@ -39,7 +41,9 @@ pub struct ProcessStatus {
 }
 
 /// What a process is there for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum Duty {
     /// It stands by.
     Spare,
@@ -50,7 +54,7 @@ pub enum Duty {
 }
 
 impl Duty {
-    /// Its name in metrics.
+    /// Its name in metrics and in the log.
     pub fn name(self) -> &'static str {
         match self {
             Self::Spare => "spare",
