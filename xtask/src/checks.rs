@@ -1,16 +1,18 @@
 //! `./x test` and `./x lint`.
 
 use std::process::{Command, ExitCode, ExitStatus};
+use std::{fs, io};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{features, process, programs, setup};
+use crate::{features, process, programs, setup, skips};
 
 /// Tells the tests that they are to run their long loops whole.
 const DEPTH: (&str, &str) = ("OCELLI_TEST_DEPTH", "full");
 
-/// Runs all tests, or those that `filter` selects. The runner speaks last, and its exit code is returned.
+/// Runs all tests, or those that `filter` selects, and lists those that said that they cannot run here. The runner's exit
+/// code is returned; under `CI=true` a failure where a test did not run that CI must not go without.
 pub(crate) fn test(workspace: &Workspace, full: bool, filter: &[String]) -> Result<ExitCode> {
     if full {
         eprintln!("==> all tests with their long loops whole: about an hour on two cores, after the build");
@@ -25,8 +27,23 @@ pub(crate) fn test(workspace: &Workspace, full: bool, filter: &[String]) -> Resu
     if full {
         runner.env(DEPTH.0, DEPTH.1);
     }
+    let skipped = workspace.target().join("skipped-tests");
+    match fs::remove_file(&skipped) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}", skipped.display()));
+        }
+        _ => {}
+    }
+    runner.env(skips::FILE_VARIABLE, &skipped);
     eprintln!("==> {} (first time: several minutes) ...", process::shown(&runner));
-    process::status(&mut runner).map(exit_code)
+    let status = process::status(&mut runner)?;
+    let skips = skips::Report::read(workspace.root(), &skipped)?;
+    eprint!("{skips}");
+    let in_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    if status.success() && in_ci && !skips.is_allowed() {
+        bail!("tests did not run that {} does not allow", skips::LIST);
+    }
+    Ok(exit_code(status))
 }
 
 /// Runs the tests of one crate against the programs that the last build left, or those of them that `filter` selects.
@@ -57,9 +74,7 @@ pub(crate) fn lint(workspace: &Workspace) -> Result<ExitCode> {
     process::step("checking that one set of features serves every build", || features::check(workspace))?;
     process::step("checking dependencies: licences, sources, versions", || deny(workspace))?;
     let clippy = |command: &mut Command| process::run(command.args(["--", "-D", "warnings"]));
-    process::step("running clippy", || {
-        clippy(programs::release(workspace, "clippy").arg("--all-targets"))
-    })?;
+    process::step("running clippy", || clippy(programs::release(workspace, "clippy").arg("--all-targets")))?;
     process::step("running clippy on the compiler", || clippy(&mut programs::compiler(workspace, "clippy")))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ mod onnxruntime;
 mod process;
 mod programs;
 mod setup;
+mod skips;
 mod soak;
 mod workspace;
 

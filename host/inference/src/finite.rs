@@ -122,22 +122,4 @@ mod tests {
         }
         assert_eq!(first_not_finite(Element::F32, &[]), None);
     }
-
-    #[test]
-    #[ignore = "prints a figure"]
-    fn what_a_look_at_the_outputs_of_a_detector_costs() {
-        // Those of nanodet at 416: 3549 rows of 124 numbers.
-        let outputs = vec![0x3f; 3549 * 124 * 4];
-        let look = |element| {
-            let looks = (0..200).map(|_| {
-                let begun = std::time::Instant::now();
-                assert_eq!(first_not_finite(element, std::hint::black_box(&outputs)), None);
-                begun.elapsed()
-            });
-            looks.min().unwrap()
-        };
-        for element in [Element::F32, Element::F16, Element::Bf16, Element::F64] {
-            eprintln!("{} bytes as {}: {:?} at least", outputs.len(), element.name(), look(element));
-        }
-    }
 }

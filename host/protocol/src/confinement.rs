@@ -2,10 +2,25 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::VariantArray;
 
 /// Something that the kernel enforces on a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[schemars(inline)]
 pub enum Measure {
     /// It can gain no privileges by starting a program.
@@ -26,27 +41,11 @@ pub enum Measure {
 
 impl Measure {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::NoNewPrivileges,
-        Self::Files,
-        Self::Network,
-        Self::Scopes,
-        Self::SystemCalls,
-        Self::ParentDeath,
-        Self::CoreDumps,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// Its name, in the API and in messages.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::NoNewPrivileges => "no_new_privileges",
-            Self::Files => "files",
-            Self::Network => "network",
-            Self::Scopes => "scopes",
-            Self::SystemCalls => "system_calls",
-            Self::ParentDeath => "parent_death",
-            Self::CoreDumps => "core_dumps",
-        }
+        self.into()
     }
 }
 
@@ -120,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_measure_is_named_alike_in_messages_and_in_json() {
-        for measure in Measure::ALL {
+        for &measure in Measure::ALL {
             assert_eq!(serde_json::to_value(measure).unwrap(), measure.name());
         }
     }

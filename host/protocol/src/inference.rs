@@ -52,8 +52,11 @@ pub const MAX_BATCH: u32 = 32;
 pub const MAX_OWN_MODELS: usize = 4;
 
 /// The type of a tensor's elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 #[schemars(inline)]
 pub enum Element {
     /// IEEE half.
@@ -79,17 +82,7 @@ pub enum Element {
 impl Element {
     /// Its name, as `model.toml` and JSON write it.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::F16 => "f16",
-            Self::F32 => "f32",
-            Self::F64 => "f64",
-            Self::Bf16 => "bf16",
-            Self::U8 => "u8",
-            Self::I8 => "i8",
-            Self::Bool => "bool",
-            Self::I32 => "i32",
-            Self::I64 => "i64",
-        }
+        self.into()
     }
 
     /// Bytes of an element.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use strum::VariantArray;
 
 /// Most detections of a frame, or of one event. Beyond that a pipeline is at fault, not a camera.
 pub const MAX_DETECTIONS: usize = 1000;
@@ -17,7 +18,22 @@ pub const MAX_OUTPUT_BYTES: usize = 2 << 20;
 pub const ATTRIBUTE_BYTES: usize = 64;
 
 /// A limit that a component can run into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::IntoStaticStr,
+    VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Limit {
     /// Linear memories of the component together, or private memory of its process.
     Memory,
@@ -51,41 +67,11 @@ pub enum Limit {
 
 impl Limit {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 14] = [
-        Self::Memory,
-        Self::Tables,
-        Self::Handles,
-        Self::Tensor,
-        Self::CpuTime,
-        Self::CallTime,
-        Self::HostCall,
-        Self::Stack,
-        Self::Detections,
-        Self::Events,
-        Self::EventBytes,
-        Self::Attachments,
-        Self::OutputBytes,
-        Self::LogLines,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// Its name in errors, in `GET /v1/sessions` and in metrics.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Tables => "tables",
-            Self::Handles => "handles",
-            Self::Tensor => "tensor",
-            Self::CpuTime => "cpu_time",
-            Self::CallTime => "call_time",
-            Self::HostCall => "host_call",
-            Self::Stack => "stack",
-            Self::Detections => "detections",
-            Self::Events => "events",
-            Self::EventBytes => "event_bytes",
-            Self::Attachments => "attachments",
-            Self::OutputBytes => "output_bytes",
-            Self::LogLines => "log_lines",
-        }
+        self.into()
     }
 }
 
@@ -100,13 +86,7 @@ impl JsonSchema for Limit {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "enum": Self::ALL.map(Self::name)})
-    }
-}
-
-impl std::fmt::Display for Limit {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(self.name())
+        json_schema!({"type": "string", "enum": Self::ALL.iter().map(|limit| limit.name()).collect::<Vec<_>>()})
     }
 }
 
@@ -129,7 +109,7 @@ impl LimitCounts {
 
     /// The limits that were run into, with their counts.
     pub fn hit(&self) -> impl Iterator<Item = (Limit, u64)> + '_ {
-        Limit::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
+        Limit::ALL.iter().copied().zip(self.0).filter(|(_, count)| *count > 0)
     }
 
     /// Both counts together.
@@ -147,14 +127,30 @@ mod tests {
     #[test]
     fn each_limit_has_a_counter_and_a_name_of_its_own() {
         let mut counts = LimitCounts::default();
-        for (index, limit) in Limit::ALL.into_iter().enumerate() {
+        for (index, limit) in Limit::ALL.iter().copied().enumerate() {
             assert_eq!(limit as usize, index);
             counts.add(limit, index as u64);
         }
         let hit: Vec<_> = counts.plus(counts).hit().collect();
         assert_eq!(hit.len(), Limit::ALL.len() - 1, "the first was counted 0 times");
         assert!(hit.iter().all(|(limit, count)| *count == 2 * *limit as u64));
-        let names: std::collections::BTreeSet<_> = Limit::ALL.map(Limit::name).into();
-        assert_eq!(names.len(), Limit::ALL.len());
+        let names = [
+            "memory",
+            "tables",
+            "handles",
+            "tensor",
+            "cpu_time",
+            "call_time",
+            "host_call",
+            "stack",
+            "detections",
+            "events",
+            "event_bytes",
+            "attachments",
+            "output_bytes",
+            "log_lines",
+        ];
+        assert!(Limit::ALL.iter().map(|limit| limit.name()).eq(names));
+        assert_eq!(Limit::CpuTime.to_string(), "cpu_time");
     }
 }

@@ -108,6 +108,11 @@ impl<R: Read> Reader<R> {
         Self { from, message: Vec::new(), payload: Vec::new() }
     }
 
+    /// The stream. Whoever reads from it takes from this reader.
+    pub fn get_ref(&self) -> &R {
+        &self.from
+    }
+
     /// The next message and its payload. [`WireError::Closed`] where the stream ends between two messages.
     pub fn read<M: DeserializeOwned>(&mut self) -> Result<(M, &[u8]), WireError> {
         let mut header = [0; HEADER];

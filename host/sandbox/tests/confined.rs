@@ -15,6 +15,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use ocelli_protocol::confinement::{Attempt, Confinement, Measure};
 use ocelli_sandbox::attempt::{EXECUTED, EXECUTED_STATUS, Targets, make_one, names};
 use ocelli_sandbox::{Profile, confine, enter, limit, seal};
+use ocelli_testkit::skip::skip;
 use rustix::io::Errno;
 
 const MEMORY: u64 = 256 << 20;
@@ -226,7 +227,7 @@ fn refused(name: &str) -> Result<(), Failed> {
 
 fn succeeds(name: &str) -> Result<(), Failed> {
     if name == "trace_process" && !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: without confinement too the kernel may forbid to trace a parent; root may");
+        skip("without confinement too the kernel may forbid to trace a parent; root may");
         return Ok(());
     }
     let output = run(&["free", name]);
@@ -244,7 +245,7 @@ fn has_landlock() -> bool {
     let complete = Measure::ALL.iter().all(|measure| lines[0].contains(&format!("{measure:?}")))
         && lines[0].contains("missing: []");
     if !complete {
-        eprintln!("SKIPPED in part: this kernel lacks measures: {}", lines[0]);
+        skip(&format!("in part: this kernel lacks measures: {}", lines[0]));
     }
     complete
 }

@@ -2,13 +2,16 @@
 
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::AnalysisFault;
+use strum::VariantArray;
 
 use crate::deploy::DeployError;
 
 /// The kinds of faults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Kind {
     /// `analyze.workers` is 0.
+    #[strum(serialize = "analysis_disabled")]
     Disabled,
     /// No such pipeline.
     UnknownPipeline,
@@ -50,51 +53,11 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 19] = [
-        Self::Disabled,
-        Self::UnknownPipeline,
-        Self::InvalidPipeline,
-        Self::ModelMissing,
-        Self::NoWorkers,
-        Self::Busy,
-        Self::JobsFull,
-        Self::Timeout,
-        Self::EmptyImage,
-        Self::UnsupportedImage,
-        Self::DamagedImage,
-        Self::ImageTooLarge,
-        Self::InvalidSettings,
-        Self::PipelineFailed,
-        Self::PipelineTrapped,
-        Self::PipelineCrashed,
-        Self::InvalidResult,
-        Self::AnswerTooLarge,
-        Self::ShuttingDown,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// A stable name for programs: `code` in a problem, `outcome` in the metrics.
     pub fn code(self) -> &'static str {
-        match self {
-            Self::Disabled => "analysis_disabled",
-            Self::UnknownPipeline => "unknown_pipeline",
-            Self::InvalidPipeline => "invalid_pipeline",
-            Self::ModelMissing => "model_missing",
-            Self::NoWorkers => "no_workers",
-            Self::Busy => "busy",
-            Self::JobsFull => "jobs_full",
-            Self::Timeout => "timeout",
-            Self::EmptyImage => "empty_image",
-            Self::UnsupportedImage => "unsupported_image",
-            Self::DamagedImage => "damaged_image",
-            Self::ImageTooLarge => "image_too_large",
-            Self::InvalidSettings => "invalid_settings",
-            Self::PipelineFailed => "pipeline_failed",
-            Self::PipelineTrapped => "pipeline_trapped",
-            Self::PipelineCrashed => "pipeline_crashed",
-            Self::InvalidResult => "invalid_result",
-            Self::AnswerTooLarge => "answer_too_large",
-            Self::ShuttingDown => "shutting_down",
-        }
+        self.into()
     }
 }
 
@@ -159,11 +122,30 @@ impl From<DeployError> for Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn every_kind_has_a_code_of_its_own() {
-        let codes: BTreeSet<_> = Kind::ALL.into_iter().map(Kind::code).collect();
-        assert_eq!(codes.len(), Kind::ALL.len());
+        let codes = [
+            "analysis_disabled",
+            "unknown_pipeline",
+            "invalid_pipeline",
+            "model_missing",
+            "no_workers",
+            "busy",
+            "jobs_full",
+            "timeout",
+            "empty_image",
+            "unsupported_image",
+            "damaged_image",
+            "image_too_large",
+            "invalid_settings",
+            "pipeline_failed",
+            "pipeline_trapped",
+            "pipeline_crashed",
+            "invalid_result",
+            "answer_too_large",
+            "shutting_down",
+        ];
+        assert!(Kind::ALL.iter().map(|kind| kind.code()).eq(codes));
     }
 }

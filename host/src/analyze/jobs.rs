@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rand::RngExt;
 use schemars::JsonSchema;
 use serde::Serialize;
+use strum::VariantArray;
 use tokio::task::AbortHandle;
 
 use super::answer::Item;
@@ -31,8 +32,21 @@ impl Moment {
 }
 
 /// What a job is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    JsonSchema,
+    strum::IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 #[schemars(inline)]
 pub enum JobState {
     /// Its first picture waits for a worker.
@@ -47,16 +61,11 @@ pub enum JobState {
 
 impl JobState {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Queued, Self::Running, Self::Done, Self::Failed];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in answers and metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Done => "done",
-            Self::Failed => "failed",
-        }
+        self.into()
     }
 }
 
@@ -224,8 +233,9 @@ impl Jobs {
     }
 
     /// How many are in each state.
-    pub(super) fn count(&self) -> [(JobState, usize); 4] {
-        JobState::ALL.map(|state| (state, self.jobs.values().filter(|job| job.state() == state).count()))
+    pub(super) fn count(&self) -> Vec<(JobState, usize)> {
+        let count = |state| self.jobs.values().filter(|job| job.state() == state).count();
+        JobState::ALL.iter().map(|&state| (state, count(state))).collect()
     }
 
     fn left(&self, finished: Moment, now: Instant) -> Duration {

@@ -9,7 +9,8 @@ use crate::config::LOCAL;
 pub use crate::config::Role;
 
 /// What somebody may be allowed to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Right {
     /// Look at the sessions that the caller [sees](Caller::sees), subscribe to them, ask their pipelines.
     View,
@@ -24,12 +25,7 @@ pub enum Right {
 impl Right {
     /// As it is told to whoever has it not.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::View => "view",
-            Self::Analyze => "analyze",
-            Self::Operate => "operate",
-            Self::Administer => "administer",
-        }
+        self.into()
     }
 }
 

@@ -275,7 +275,7 @@ mod tests {
              [session_processes.log_rotation]\nbackup_count = 1\n\
              [resource_limits]\ncall_cpu_ms = 500\ncpu_percent = 100\n\
              [inference]\nthreads = 3\n[models]\ndirectory = \"m\"\n[logs]\ndirectory = \"l\"\n\
-             [store]\ndirectory = \"d\"\n[events]\nkeep_mb = 5\n[redis]\nurl = \"redis://h\"\n\
+             [store]\ndirectory = \"d\"\ncache = \"c\"\n[events]\nkeep_mb = 5\n[redis]\nurl = \"redis://h\"\n\
              [analyze]\nworkers = 2\n[subscriptions]\ngrace_s = 1\n[alerts]\nno_results_s = 1\n",
         );
         let changes = sections(&Config::default(), &new);
@@ -311,6 +311,7 @@ mod tests {
                 "server.listen",
                 "server.tls",
                 "session_processes.log_rotation.backup_count",
+                "store.cache",
                 "store.directory"
             ]
         );

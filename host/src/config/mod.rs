@@ -450,14 +450,26 @@ impl Default for Alerts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// Pipelines and the cache of compiled ones. Relative to the working directory.
+    /// Pipelines, journals and, where it has no folder of its own, the cache of compiled pipelines. Relative to the
+    /// working directory.
     #[schemars(length(min = 1))]
     pub directory: PathBuf,
+    /// The cache of compiled pipelines. Hosts of one user may share it. Left out: the folder compiled in the store's.
+    /// Relative to the working directory.
+    #[schemars(length(min = 1))]
+    pub cache: Option<PathBuf>,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { directory: "data".into() }
+        Self { directory: "data".into(), cache: None }
+    }
+}
+
+impl Store {
+    /// Where compiled pipelines are kept.
+    pub fn compiled(&self) -> PathBuf {
+        self.cache.clone().unwrap_or_else(|| self.directory.join("compiled"))
     }
 }
 

@@ -67,8 +67,7 @@ struct Inner {
 }
 
 impl Deployer {
-    /// A deployer with its cache of compiled components in the store's folder. Deployments that were under way when the host
-    /// before it ended are closed.
+    /// A deployer. Deployments that were under way when the host before it ended are closed.
     pub async fn new(
         sessions: Sessions,
         hub: Hub,
@@ -79,7 +78,7 @@ impl Deployer {
         let store = &config.store.directory;
         let sandbox = config.session_processes.sandbox;
         let compiler =
-            Compiler::new(program.to_owned(), &store.join("compiled"), sandbox, &config.deploy).await?;
+            Compiler::new(program.to_owned(), &config.store.compiled(), sandbox, &config.deploy).await?;
         let components = Components::open(store.join("components"))?;
         journal.events().set_keep((&config.events).into());
         let history = History::new(journal.clone());

@@ -19,6 +19,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use strum::VariantArray;
 
 use ocelli_protocol::component::CheckReport;
 
@@ -26,8 +27,11 @@ use crate::session::change::{Comparison, Step, Swapped};
 use crate::shape::TIME;
 
 /// Why a session was to run another version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[schemars(inline)]
 pub enum Cause {
     /// Somebody asked for it.
@@ -45,19 +49,28 @@ pub enum Cause {
 impl Cause {
     /// As it is told: "request".
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Rollback => "rollback",
-            Self::File => "file",
-            Self::Config => "config",
-            Self::Subscription => "subscription",
-        }
+        self.into()
     }
 }
 
 /// How a deployment ended; see the module's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 #[schemars(inline)]
 pub enum Outcome {
     /// Before the session heard of it.
@@ -78,27 +91,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Refused,
-        Self::Kept,
-        Self::Returned,
-        Self::Unproven,
-        Self::Superseded,
-        Self::Healthy,
-        Self::Interrupted,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// As it is told: "healthy".
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Kept => "kept",
-            Self::Returned => "returned",
-            Self::Unproven => "unproven",
-            Self::Superseded => "superseded",
-            Self::Healthy => "healthy",
-            Self::Interrupted => "interrupted",
-        }
+        self.into()
     }
 }
 
@@ -254,7 +251,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_state_is_one_word_and_is_read_back() {
-        let states = [State::Pending, State::Probation].into_iter().chain(Outcome::ALL.map(State::Ended));
+        let states = [State::Pending, State::Probation]
+            .into_iter()
+            .chain(Outcome::ALL.iter().copied().map(State::Ended));
         for state in states {
             let text = serde_json::to_string(&state).unwrap();
             assert_eq!(text, format!("\"{}\"", state.name()));

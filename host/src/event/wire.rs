@@ -15,8 +15,21 @@ use crate::shape::{DIGEST, TIME};
 pub const ALERT: &str = "alert";
 
 /// What a session is doing. The session manager owns the transitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::Display,
+    strum::IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum State {
     /// Its worker is being set up.
     Starting,
@@ -35,26 +48,14 @@ pub enum State {
 impl State {
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Degraded => "degraded",
-            Self::Restarting => "restarting",
-            Self::Failed => "failed",
-            Self::Stopped => "stopped",
-        }
-    }
-}
-
-impl std::fmt::Display for State {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(self.as_str())
+        self.into()
     }
 }
 
 /// Everything that the host sends. Borrowed: a message is made, serialised once, and shared as text.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema, strum::IntoStaticStr)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ServerMessage<'a> {
     /// Answer to `subscribe`: the session's messages follow.
     Subscribed {
@@ -181,16 +182,7 @@ impl<'a> ServerMessage<'a> {
 
     /// The message's type.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Subscribed { .. } => "subscribed",
-            Self::Unsubscribed { .. } => "unsubscribed",
-            Self::Pong => "pong",
-            Self::Answer { .. } => "answer",
-            Self::Detections { .. } => "detections",
-            Self::Session { .. } => "session",
-            Self::Lagged { .. } => "lagged",
-            Self::Error { .. } => "error",
-        }
+        self.into()
     }
 
     /// The message as it goes over the wire, to be shared by all who get it.

@@ -41,8 +41,9 @@ pub struct ProcessStatus {
 }
 
 /// What a process is there for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 #[schemars(inline)]
 pub enum Duty {
     /// It stands by.
@@ -56,11 +57,7 @@ pub enum Duty {
 impl Duty {
     /// Its name in metrics and in the log.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Spare => "spare",
-            Self::Serving => "serving",
-            Self::Draining => "draining",
-        }
+        self.into()
     }
 }
 

@@ -17,6 +17,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use strum::VariantArray;
+
 use crate::config::Alerts as Thresholds;
 use crate::event::State;
 
@@ -33,7 +35,8 @@ const RESTART_WINDOW: Duration = Duration::from_secs(3600);
 const RESTART_STEP: Duration = Duration::from_secs(60);
 
 /// What can be raised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Alert {
     /// The memory of a worker, or of the component in it, is near its limit.
     Memory,
@@ -49,18 +52,11 @@ pub(super) enum Alert {
 
 impl Alert {
     /// All of them.
-    pub(super) const ALL: [Self; 5] =
-        [Self::Memory, Self::NoResults, Self::Restarts, Self::SourceDown, Self::Disk];
+    pub(super) const ALL: &'static [Self] = Self::VARIANTS;
 
     /// Its name in events, in the API and in metrics.
     pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::NoResults => "no_results",
-            Self::Restarts => "restarts",
-            Self::SourceDown => "source_down",
-            Self::Disk => "disk",
-        }
+        self.into()
     }
 }
 

@@ -193,7 +193,7 @@ impl Exposition {
             self.each(|session| u64::from(session.observation.source_down.is_none())),
         )?;
         let alerts = self.sessions.iter().flat_map(|session| {
-            let own = Alert::ALL.into_iter().filter(|alert| *alert != Alert::Disk);
+            let own = Alert::ALL.iter().copied().filter(|alert| *alert != Alert::Disk);
             own.map(|alert| {
                 let raised = u64::from(session.alerts.contains(&alert));
                 (vec![("session", session.name()), ("alert", alert.name())], raised.into())
@@ -277,7 +277,7 @@ impl Exposition {
             &self.sessions,
         )?;
         let limits = self.sessions.iter().flat_map(|session| {
-            Limit::ALL.into_iter().map(|limit| {
+            Limit::ALL.iter().copied().map(|limit| {
                 let count = session.observation.status.limits.of(limit);
                 ([("session", session.name()), ("limit", limit.name())], count.into())
             })

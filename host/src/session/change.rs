@@ -18,8 +18,23 @@ use super::Spec;
 use crate::config::RefusedState;
 
 /// A step of a deployment, in their order. The first three are taken before the session hears of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::Display,
+    strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Step {
     /// The component is read and held against the contract.
     Check,
@@ -48,25 +63,7 @@ pub enum Step {
 impl Step {
     /// As it is told: "check", "catch_up".
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Check => "check",
-            Self::Compile => "compile",
-            Self::Admit => "admit",
-            Self::Start => "start",
-            Self::CatchUp => "catch_up",
-            Self::Rehearse => "rehearse",
-            Self::Shadow => "shadow",
-            Self::HandOver => "hand_over",
-            Self::Restore => "restore",
-            Self::FirstResult => "first_result",
-            Self::Probation => "probation",
-        }
-    }
-}
-
-impl std::fmt::Display for Step {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(self.name())
+        self.into()
     }
 }
 

@@ -1,6 +1,7 @@
 //! How long frames took on their way, counted in buckets for as long as the session lives.
 
 use ocelli_protocol::worker::Stations;
+use strum::VariantArray;
 
 /// Upper bounds of the buckets in milliseconds; one without a bound follows. They reach from the decoding of a small
 /// picture to twice an inference's time limit, in steps of at most 2.5, so that a quantile is known to within that factor.
@@ -13,7 +14,8 @@ const LONGEST: u64 = 3_600_000_000_000;
 const NS_PER_MS: u64 = 1_000_000;
 
 /// A part of a frame's way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "lowercase")]
 pub enum Stage {
     /// From the access unit's arrival at the host to the decoded picture.
     Decode,
@@ -29,17 +31,11 @@ pub enum Stage {
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Decode, Self::Wait, Self::Inference, Self::Pipeline, Self::Total];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// Its name in metrics: that of the same time in `latency_ms` of a `detections` message.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Decode => "decode",
-            Self::Wait => "wait",
-            Self::Inference => "inference",
-            Self::Pipeline => "pipeline",
-            Self::Total => "total",
-        }
+        self.into()
     }
 
     /// Nanoseconds; none where the frame has not gone this part of the way.
@@ -95,7 +91,7 @@ pub struct Latencies([Histogram; Stage::ALL.len()]);
 impl Latencies {
     /// Counts a frame that a pipeline has processed.
     pub fn record(&mut self, stations: &Stations) {
-        for (stage, histogram) in Stage::ALL.into_iter().zip(&mut self.0) {
+        for (stage, histogram) in Stage::ALL.iter().zip(&mut self.0) {
             if let Some(ns) = stage.of(stations) {
                 histogram.record(ns);
             }
@@ -104,7 +100,7 @@ impl Latencies {
 
     /// Each stage with its times.
     pub fn stages(&self) -> impl Iterator<Item = (Stage, &Histogram)> {
-        Stage::ALL.into_iter().zip(&self.0)
+        Stage::ALL.iter().copied().zip(&self.0)
     }
 
     /// Frames counted so far.

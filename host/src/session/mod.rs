@@ -189,7 +189,7 @@ pub struct SessionStatus {
     pub guest_memory: u64,
     /// How often the pipeline ran into each limit since the session was made; those that it never met are left out.
     #[serde(serialize_with = "by_name")]
-    #[schemars(with = "BTreeMap<String, u64>", extend("propertyNames" = {"enum": Limit::ALL.map(Limit::name)}))]
+    #[schemars(with = "BTreeMap<String, u64>", extend("propertyNames" = {"enum": limit_names()}))]
     pub limits: LimitCounts,
     /// The alerts that are raised now.
     // Their names belong to the monitor, which is above the sessions; its tests hold them to these.
@@ -203,6 +203,10 @@ pub struct SessionStatus {
 
 fn by_name<S: Serializer>(counts: &LimitCounts, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(counts.hit().map(|(limit, count)| (limit.name(), count)))
+}
+
+fn limit_names() -> Vec<&'static str> {
+    Limit::ALL.iter().map(|limit| limit.name()).collect()
 }
 
 /// A session as metrics and alerts see it.

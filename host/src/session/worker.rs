@@ -139,7 +139,7 @@ impl Worker {
     }
 }
 
-/// The way to a worker. Dropping it tells the worker to end.
+/// The way to a worker. Dropping it tells the worker to end after the frame in hand, whatever was sent before.
 pub(crate) struct Outbox(OwnedWriteHalf);
 
 impl Outbox {

@@ -4,7 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
+use strum::VariantArray;
 
 use crate::config::source::{FileSource, RtspSource};
 
@@ -29,7 +30,11 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 /// The kinds of [`Fault`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, strum::Display, strum::IntoStaticStr, VariantArray,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum FaultKind {
     /// The server refuses the user name or password, or wants one where the source has none.
     Unauthorized,
@@ -55,45 +60,11 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind there is.
-    pub const ALL: [Self; 10] = [
-        Self::Unauthorized,
-        Self::Unreachable,
-        Self::NotRtsp,
-        Self::NoVideo,
-        Self::UnsupportedCodec,
-        Self::Silent,
-        Self::Timeout,
-        Self::Closed,
-        Self::Protocol,
-        Self::File,
-    ];
+    pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// A stable name in snake_case.
     pub fn code(self) -> &'static str {
-        match self {
-            Self::Unauthorized => "unauthorized",
-            Self::Unreachable => "unreachable",
-            Self::NotRtsp => "not_rtsp",
-            Self::NoVideo => "no_video",
-            Self::UnsupportedCodec => "unsupported_codec",
-            Self::Silent => "silent",
-            Self::Timeout => "timeout",
-            Self::Closed => "closed",
-            Self::Protocol => "protocol",
-            Self::File => "file",
-        }
-    }
-}
-
-impl fmt::Display for FaultKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code())
-    }
-}
-
-impl Serialize for FaultKind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.code())
+        self.into()
     }
 }
 
@@ -251,10 +222,23 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_snake_case_and_serialised() {
-        for kind in FaultKind::ALL {
-            assert!(kind.code().chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+    fn codes_are_these_and_serialised() {
+        let codes = [
+            "unauthorized",
+            "unreachable",
+            "not_rtsp",
+            "no_video",
+            "unsupported_codec",
+            "silent",
+            "timeout",
+            "closed",
+            "protocol",
+            "file",
+        ];
+        assert!(FaultKind::ALL.iter().map(|kind| kind.code()).eq(codes));
+        for &kind in FaultKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.code());
+            assert_eq!(kind.to_string(), kind.code());
         }
     }
 

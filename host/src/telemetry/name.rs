@@ -23,15 +23,6 @@ const READABLE: usize = 150;
 
 /// The name of the file with a session's lines. ASCII letters, digits, `-`, `_` and `.` stay; where there is anything else,
 /// it becomes `_`, and `~` and 32 hexadecimal digits of the name's SHA-256 follow. Two sessions never have one file.
-///
-/// ```
-/// use ocelli::telemetry::session_log;
-/// assert_eq!(session_log("cam-001"), "detector_worker_camera_cam-001.log");
-/// assert_eq!(
-///     session_log("display-001;cam-001"),
-///     "detector_worker_camera_display-001_cam-001~2359b656c6060ebdb7ca23de83327847.log"
-/// );
-/// ```
 pub fn session_log(session: &str) -> String {
     if session.len() <= MAX_ID_BYTES && session.chars().all(fits) {
         return format!("{PREFIX}{session}{SUFFIX}");
@@ -87,6 +78,15 @@ mod tests {
             prop_assert_eq!(session_log_of(&file), Some(file.as_str()));
             prop_assert_eq!(session_log_of(&rotated), Some(file.as_str()));
         }
+    }
+
+    #[test]
+    fn a_name_that_fits_stays_and_another_has_its_digest() {
+        assert_eq!(session_log("cam-001"), "detector_worker_camera_cam-001.log");
+        assert_eq!(
+            session_log("display-001;cam-001"),
+            "detector_worker_camera_display-001_cam-001~2359b656c6060ebdb7ca23de83327847.log"
+        );
     }
 
     #[test]

@@ -220,8 +220,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let now = time("2026-03-02T10:00:00Z");
-        let written =
-            |at: Timestamp| File::options().append(true).open(&path).unwrap().set_modified(at.into());
+        let written = |at: Timestamp| {
+            File::options().append(true).open(&path).unwrap().set_modified(at.try_into().unwrap())
+        };
         log(folder.path(), 100, 5).append("one\n", now).unwrap();
         written(time("2026-03-02T00:00:00Z")).unwrap();
         log(folder.path(), 100, 5).append("two\n", now).unwrap();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jiff::ToSpan;
+use ocelli_testkit::skip::skip;
 use tracing::Level;
 
 use super::*;
@@ -322,15 +323,13 @@ fn trouble_is_told_on_the_console_once_a_minute() {
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// None, and a word on standard error, where this process may not mount.
+    /// None, and the test is skipped, where this process may not mount.
     fn mount(at: &Path) -> Option<Self> {
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(at).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self(at.to_owned())),
             refused => {
-                eprintln!(
-                    "SKIPPED: a disk that fills up cannot be tried, mounting one is refused: {refused:?}"
-                );
+                skip(&format!("a disk that fills up cannot be tried, mounting one is refused: {refused:?}"));
                 None
             }
         }
@@ -377,9 +376,9 @@ fn session_logs_on_disk_are_bounded_and_the_oldest_go() {
     for index in 0..1010 {
         let name = session_log(&format!("old {index}"));
         let file = fs::File::create(folder.path().join(&name)).unwrap();
-        file.set_modified((now() - 10.hours() + i64::from(index).seconds()).into()).unwrap();
+        file.set_modified((now() - 10.hours() + i64::from(index).seconds()).try_into().unwrap()).unwrap();
         let older = fs::File::create(folder.path().join(format!("{name}.1"))).unwrap();
-        older.set_modified((now() - 20.hours()).into()).unwrap();
+        older.set_modified((now() - 20.hours()).try_into().unwrap()).unwrap();
     }
     fs::write(folder.path().join("notes.log"), "an operator's").unwrap();
     for _ in 0..3 {

@@ -121,6 +121,11 @@ impl<F> WorkQueue<F> {
         !inner.closed
     }
 
+    /// Whether it is closed.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Wakes both sides and lets nothing more through.
     pub fn close(&self) {
         self.lock().closed = true;

@@ -1,4 +1,11 @@
-//! What the tests of all crates are made with. It knows no crate of the product but the public client.
+//! What the tests of all crates are made with: the real programs, real RTSP cameras, a WebSocket client, servers that are
+//! no cameras, and the one way to skip.
+//!
+//! It knows no crate of the product, so that any may have it for its tests, and so that whole-system tests see what an
+//! operator and a subscriber see. Whatever waits has a deadline, and a test that fails shows the end of its host's log.
+//!
+//! The kernel ends hosts and cameras with the *thread* that started them. Start them from the body of a test, which has
+//! its thread for itself, and not from a task.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,4 +15,54 @@
     reason = "what goes wrong here fails the test"
 )]
 
+mod cameras;
+mod client;
+pub mod depth;
+mod fake;
+mod guests;
+mod held;
+mod host;
+mod log;
+mod others;
+mod page;
+mod play;
+mod process;
+mod programs;
+mod recording;
+mod redis;
 pub mod skip;
+mod versions;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use cameras::Cameras;
+pub use client::Client;
+pub use fake::{ClosedPort, Fake, Relay};
+pub use guests::{Store, guest};
+pub use held::Held;
+pub use host::{Exit, Ocelli, built, gallery, program, run_to_end};
+pub use log::Log;
+pub use others::{Other, client_python};
+pub use page::Page;
+pub use play::{FileSession, assert_identical};
+pub use process::{Process, children};
+pub use programs::Programs;
+pub use recording::{Received, Recording};
+pub use redis::{Entry, Redis};
+pub use versions::{changeling, tagged};
+
+/// Far above what any step takes on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
+}
+
+/// A file of `tests/clips`.
+pub fn clip(name: &str) -> PathBuf {
+    let path = root().join("tests/clips").join(name);
+    assert!(path.is_file(), "{} is missing", path.display());
+    path
+}

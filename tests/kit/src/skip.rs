@@ -18,9 +18,11 @@ pub const FILE_VARIABLE: &str = "OCELLI_SKIPPED_TESTS";
 ///
 /// If the file cannot be written: a skip that nobody would see is a failure.
 pub fn skip(reason: &str) {
-    let thread = std::thread::current();
-    // libtest names a test's thread after it.
-    let test = thread.name().unwrap_or("a test without a name");
+    // nextest says which test it runs. libtest names a test's thread after it, unless there is one thread for all.
+    let test = std::env::var("NEXTEST_TEST_NAME")
+        .ok()
+        .or_else(|| std::thread::current().name().map(str::to_owned))
+        .unwrap_or_else(|| "a test without a name".to_owned());
     let program = std::env::current_exe().ok().and_then(|path| Some(path.file_stem()?.to_str()?.to_owned()));
     // cargo appends a hash to the names of test programs.
     let program = program.as_deref().and_then(|name| name.rsplit_once('-')).map_or("", |(name, _)| name);

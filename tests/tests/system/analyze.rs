@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use ocelli_tests::{DEADLINE, Ocelli, Store, children, clip, root};
+use ocelli_testkit::depth::rounds;
+use ocelli_testkit::{DEADLINE, Ocelli, Store, children, clip, root};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -91,7 +92,8 @@ async fn a_picture_a_list_and_a_job_give_what_the_pipeline_finds() {
 async fn bad_input_gets_a_problem_with_a_code_and_the_host_goes_on() {
     let store = Store::with(&["hostile"]);
     // The settings of the waiting worker do no harm; those of the requests do.
-    let config = "[analyze]\nworkers = 2\ntimeout_ms = 10000\nmax_image_mb = 2\n\
+    // A limit that did not hold would be told as a picture that took too long.
+    let config = "[analyze]\nworkers = 2\ntimeout_ms = 30000\nmax_image_mb = 2\n\
         [[analyze.pipelines]]\nname = \"hostile\"\nsettings = { do = \"huge-answer\" }\n\
         [resource_limits]\ncall_cpu_ms = 500\n";
     let host = Ocelli::start(&(config.to_owned() + &store.section())).await;
@@ -140,7 +142,6 @@ async fn bad_input_gets_a_problem_with_a_code_and_the_host_goes_on() {
         let code = answer["code"].as_str().unwrap_or_default();
         println!("{path}: {found} {code} in {:.0?}: {:.120}", begun.elapsed(), answer["detail"]);
         assert!(codes.contains(&code) && (status == 0 || status == found), "{path}: {found}: {answer}");
-        assert!(begun.elapsed() < Duration::from_secs(15), "{path} took {:?}", begun.elapsed());
     }
     let (status, answer) = analyze(&host, "object-detect", "image/jpeg", &good).await;
     assert_eq!((status, host.process().pid), (200, before), "{answer}");
@@ -148,7 +149,7 @@ async fn bad_input_gets_a_problem_with_a_code_and_the_host_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_pictures_sixteen_at_once_leave_no_process_behind() {
+async fn many_pictures_sixteen_at_once_leave_no_process_behind() {
     let host = Ocelli::start("[analyze]\nworkers = 4\nidle_s = 1\n").await;
     let pid = host.process().pid;
     let before = children(pid).len();
@@ -163,10 +164,12 @@ async fn two_hundred_pictures_sixteen_at_once_leave_no_process_behind() {
         }
         answers
     };
-    let answers = join_all((0..16).map(|client| one_after_the_other(if client < 8 { 13 } else { 12 }))).await;
+    let pictures = rounds(200);
+    let of_each = |client: usize| (client..pictures).step_by(16).len();
+    let answers = join_all((0..16).map(|client| one_after_the_other(of_each(client)))).await;
     let answers: Vec<Value> = answers.into_iter().flatten().collect();
     println!("{} pictures in {:.1} s", answers.len(), begun.elapsed().as_secs_f64());
-    assert_eq!(answers.len(), 200);
+    assert_eq!(answers.len(), pictures);
     assert!(answers.iter().all(|answer| *answer == answers[0]), "one picture, one answer");
     let begun = Instant::now();
     while children(pid).len() > before {

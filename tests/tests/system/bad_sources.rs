@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ocelli_tests::{Cameras, ClosedPort, Fake, Ocelli, Relay};
+use ocelli_testkit::{Cameras, ClosedPort, Fake, Ocelli, Relay};
 use serde_json::Value;
 use tokio::time::Instant;
 

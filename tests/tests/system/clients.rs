@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use ocelli_tests::{Ocelli, Other, Page, Store, client_python, clip, root};
+use ocelli_testkit::depth::rounds;
+use ocelli_testkit::{Ocelli, Other, Page, Store, client_python, clip, root};
 use serde_json::Value;
 
 /// A host with a session `gate`, whose pipeline makes an event with a picture of every fifth frame. `server` are further lines
@@ -131,6 +132,7 @@ async fn schemathesis_finds_no_fault_of_the_host_and_no_answer_that_is_not_docum
     let folder = tempfile::tempdir().unwrap();
     let checks =
         "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
+    let examples = rounds(12).to_string();
     let mut command = Command::new(client_python());
     command
         .args(["-m", "schemathesis.cli", "run", &format!("http://{}/openapi.json", host.address())])
@@ -140,7 +142,7 @@ async fn schemathesis_finds_no_fault_of_the_host_and_no_answer_that_is_not_docum
             "--seed",
             "6",
             "--max-examples",
-            "12",
+            &examples,
             "--no-color",
             "--continue-on-failure",
         ])

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use ocelli_tests::{FileSession, Ocelli, Store, assert_identical};
+use ocelli_testkit::{FileSession, Ocelli, Store, assert_identical};
 use serde_json::json;
 
 const ALERTS_OFF: &str = "[alerts]\nmemory_percent = 0\nno_results_s = 0\nrestarts_per_hour = 0\nsource_down_s = 0\n\

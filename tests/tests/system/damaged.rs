@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
-use ocelli_tests::{Cameras, FileSession, Ocelli, assert_identical, clip};
+use ocelli_testkit::{Cameras, FileSession, Ocelli, assert_identical, clip};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -1,7 +1,7 @@
 //! What a running host says beside the documents that it serves.
 
 use boon::{Compiler, Schemas};
-use ocelli_tests::{Ocelli, Store, clip, root};
+use ocelli_testkit::{Ocelli, Store, clip, root};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -95,7 +95,7 @@ async fn answers_are_as_the_http_document_says() {
     let (status, body) = host.post("/v1/analyze/object-detect", "image/jpeg", b"no picture").await;
     check_answer(&document, "post", "/v1/analyze/{pipeline}", status, &serde_json::from_str(&body).unwrap());
     // What a deployment is answered, and what one that cannot be.
-    let component = ocelli_tests::tagged(&std::fs::read(ocelli_tests::guest("changeling")).unwrap(), "2");
+    let component = ocelli_testkit::tagged(&std::fs::read(ocelli_testkit::guest("changeling")).unwrap(), "2");
     for component in [component.as_slice(), b"\0asm\x0d\0\x01\0", b"no component"] {
         let (status, body) = host.deploy("gate", "", component).await;
         check_answer(&document, "put", "/v1/sessions/{id}/pipeline", status, &body);

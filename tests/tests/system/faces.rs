@@ -1,7 +1,7 @@
 //! Faces in pictures: those of a reference made without Ocelli, alike where they are one person's and not where they are
 //! two people's.
 
-use ocelli_tests::{Ocelli, root};
+use ocelli_testkit::{Ocelli, root};
 use serde_json::Value;
 
 /// How far an embedding may lie from the reference's: 1 less the cosine.

@@ -1,6 +1,7 @@
 //! Files as sources: every frame once, the same detections each time, and those of a reference made without Ocelli.
 
-use ocelli_tests::{FileSession, Ocelli, Store, assert_identical, root};
+use ocelli_testkit::depth::is_full;
+use ocelli_testkit::{FileSession, Ocelli, Store, assert_identical, root};
 use serde_json::{Value, json};
 
 /// The pipeline's threshold is 0.40; what is compared lies far enough above it for small differences not to matter.
@@ -87,7 +88,9 @@ async fn detections_are_those_of_the_reference() {
     assert!(found >= SHARE, "{found} of the reference's detections are found");
     assert!(known >= SHARE, "{known} of the product's detections are in the reference");
     // Too sensitive to the way of resizing to be the measure (see tests/golden/README.md): for looking alone.
-    shares(&host, "bikes.json").await;
+    if is_full() {
+        shares(&host, "bikes.json").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Pipelines that do harm, each in a session of its own on a host with four healthy cameras. The healthy ones give the
 //! results, byte by byte, that they give without them; and of each harm the operator reads what it was.
 
-use ocelli_tests::{FileSession, Ocelli, Store, assert_identical, clip};
+use ocelli_testkit::{FileSession, Ocelli, Store, assert_identical, clip};
 use serde_json::{Value, json};
 
 /// What becomes of a session.

@@ -1,6 +1,6 @@
 //! Processes that die: what it costs, and whom.
 
-use ocelli_tests::{Cameras, Client, DEADLINE, Ocelli, Process, children};
+use ocelli_testkit::{Cameras, Client, DEADLINE, Ocelli, Process, children};
 use rustix::process::Signal;
 use tokio::time::Instant;
 

@@ -16,6 +16,7 @@ mod contamination;
 mod damaged;
 mod delivery;
 mod deploy;
+mod digests;
 mod documents;
 mod faces;
 mod faults;

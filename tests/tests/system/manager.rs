@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use ocelli_tests::{Client, ClosedPort, DEADLINE, Ocelli, children, clip};
+use ocelli_testkit::depth::rounds;
+use ocelli_testkit::{Client, ClosedPort, DEADLINE, Ocelli, children, clip};
 use serde_json::{Value, json};
 
 use crate::camera;
@@ -107,7 +108,7 @@ async fn whatever_is_asked_in_whatever_order_a_session_has_one_worker_and_no_wor
     let host = Ocelli::start("[subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:*\"]\n").await;
     let mut client = host.client().await;
     let mut random = 1;
-    for _ in 0..120 {
+    for _ in 0..rounds(120) {
         let id = format!("s{}", next(&mut random) % 4);
         match next(&mut random) % 5 {
             0 | 1 => {
@@ -121,7 +122,7 @@ async fn whatever_is_asked_in_whatever_order_a_session_has_one_worker_and_no_wor
             3 => drop(host.request("POST", &format!("/v1/sessions/{id}/restart")).await),
             _ => {
                 for worker in workers(&host).into_iter().take(1) {
-                    if let Some(worker) = ocelli_tests::Process::open(worker) {
+                    if let Some(worker) = ocelli_testkit::Process::open(worker) {
                         worker.signal(rustix::process::Signal::KILL);
                     }
                 }

@@ -1,16 +1,11 @@
 //! Cameras that go away and come back.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
-use ocelli_tests::{Cameras, Client, Ocelli};
+use ocelli_testkit::{Cameras, Client, Ocelli};
 use serde_json::Value;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::{SLOW, camera};
-
-/// How long results may take to resume. 3 s are promised; the rest is for a machine that runs other tests beside.
-const RESUME_LIMIT: Duration = Duration::from_secs(10);
 
 /// A camera over TCP and one over UDP, and clients that have got results of both.
 async fn both_transports(cameras: &Cameras) -> (Ocelli, [(&'static str, Client); 2]) {
@@ -31,14 +26,24 @@ async fn degraded(cameras: &Cameras, session: &str, client: &mut Client) {
     assert!(reason.contains(&cameras.url("/cam")), "{message}");
 }
 
-/// Waits for the results of all sessions after a loss, and holds each to the limit.
+/// Waits until the host has called a camera that was lost again, in vain, and says so in these words.
+async fn called_in_vain(host: &Ocelli, words: &str) {
+    for session in ["tcp", "udp"] {
+        let says = |status: &Value| {
+            let reason = status["reason"].as_str().unwrap_or_default();
+            status["state"] == "degraded" && reason.contains(words)
+        };
+        host.session_becomes(session, says).await;
+    }
+}
+
+/// Waits for the results of all sessions after a loss. Within 3 s, on a machine that has nothing else to do; how long it takes is
+/// for the bench to judge.
 async fn all_resume(clients: &mut [(&str, Client)], returned: Instant) {
     let resume = clients.iter_mut().map(async |(session, client)| {
         client.state(session, "running").await;
         client.detections(session).await;
-        let took = returned.elapsed();
-        println!("{session}: results {:.2} s after the camera's return", took.as_secs_f64());
-        assert!(took < RESUME_LIMIT, "{session}: {took:?}");
+        println!("{session}: results {:.2} s after the camera's return", returned.elapsed().as_secs_f64());
     });
     join_all(resume).await;
 }
@@ -59,13 +64,11 @@ async fn results_resume_soon_after_a_killed_camera_is_back() {
     let (host, mut clients) = both_transports(&cameras).await;
     let workers = [host.worker("tcp").await.pid, host.worker("udp").await.pid];
 
-    let killed = Instant::now();
     cameras.kill();
     for (session, client) in &mut clients {
         degraded(&cameras, session, client).await;
     }
-    // The outage is as long as the promise says.
-    sleep_until(killed + Duration::from_secs(5)).await;
+    called_in_vain(&host, "refused").await;
     cameras.restart();
     all_resume(&mut clients, Instant::now()).await;
     for (session, client) in &clients {
@@ -79,7 +82,7 @@ async fn results_resume_soon_after_a_killed_camera_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_camera_is_noticed_and_results_resume() {
     let cameras = Cameras::start(&[], &[("/cam", "people-576-high.mp4")]);
-    let (_host, mut clients) = both_transports(&cameras).await;
+    let (host, mut clients) = both_transports(&cameras).await;
 
     let frozen = Instant::now();
     cameras.freeze();
@@ -87,9 +90,8 @@ async fn a_frozen_camera_is_noticed_and_results_resume() {
         degraded(&cameras, session, client).await;
         println!("{session}: noticed after {:.2} s", frozen.elapsed().as_secs_f64());
     }
-    assert!(frozen.elapsed() < Duration::from_secs(8), "noticed after {:?}", frozen.elapsed());
-    // As long as the promise says.
-    sleep_until(frozen + Duration::from_secs(8)).await;
+    // The kernel still takes connections for it.
+    called_in_vain(&host, "says nothing").await;
     cameras.thaw();
     all_resume(&mut clients, Instant::now()).await;
 }

@@ -4,18 +4,18 @@ use std::io::{BufRead, BufReader};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use ocelli_tests::{Client, DEADLINE, Entry, Ocelli, Redis, Store, clip};
+use ocelli_testkit::{Client, DEADLINE, Entry, Ocelli, Redis, Store, clip};
 use serde_json::{Value, json};
 
-/// How long Redis is away. A minute is no different: `OCELLI_REDIS_AWAY_S=60` tries it.
-const AWAY: Duration = Duration::from_secs(4);
+/// How long Redis is away, in events of the neighbour: 25 a second. More are no different: `OCELLI_REDIS_AWAY_EVENTS=1500` tries it.
+const AWAY: u64 = 100;
 
 /// Between two looks at what tells nobody when it changes.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-fn away() -> Duration {
-    let seconds = std::env::var("OCELLI_REDIS_AWAY_S").ok().and_then(|seconds| seconds.parse().ok());
-    seconds.map_or(AWAY, Duration::from_secs)
+fn away() -> u64 {
+    let events = std::env::var("OCELLI_REDIS_AWAY_EVENTS").ok();
+    events.and_then(|events| events.parse().ok()).unwrap_or(AWAY)
 }
 
 /// A camera that makes an event of each frame: 25 a second.
@@ -81,16 +81,13 @@ impl Neighbour {
         Self { client, last: 0 }
     }
 
-    /// Takes what comes for a while, and gives the last event's number.
-    async fn listens(&mut self, span: Duration) -> u64 {
-        let end = Instant::now() + span;
-        let before = self.last;
-        while Instant::now() < end {
+    /// Takes so many events, none of which may be missing, and gives the last one's number.
+    async fn takes(&mut self, events: u64) -> u64 {
+        for _ in 0..events {
             let event = self.client.next_of("event").await;
             self.last += 1;
             assert_eq!(event["seq"], self.last);
         }
-        assert!(self.last > before, "the neighbour stands still");
         self.last
     }
 }
@@ -175,7 +172,7 @@ impl Drop for Lines {
 async fn a_redis_that_is_started_late_gets_everything() {
     let mut redis = Redis::nowhere();
     let (_store, host) = host(&redis, "").await;
-    let last = Neighbour::of(&host).await.listens(AWAY).await;
+    let last = Neighbour::of(&host).await.takes(AWAY).await;
     metric_becomes(&host, "ocelli_redis_behind_events", |behind| behind > 0.0).await;
     assert_eq!(metric(&host, "ocelli_redis_up").await, 0.0);
     redis.run(&[]);
@@ -196,13 +193,13 @@ async fn a_redis_that_is_away_for_a_while_has_everything_afterwards() {
     let mut neighbour = Neighbour::of(&host).await;
     reaches(&redis, GATE, 20).await;
     redis.kill();
-    neighbour.listens(away()).await;
+    neighbour.takes(away()).await;
     redis.run(&kept);
     let last = newest(&host, "gate").await;
     let entries = reaches(&redis, GATE, last).await;
     without_gap(&entries);
     assert_eq!(entries[0].id, "1-0");
-    neighbour.listens(Duration::from_secs(1)).await;
+    neighbour.takes(25).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,7 +209,7 @@ async fn a_redis_that_was_restarted_empty_gets_again_what_its_streams_would_keep
     let mut neighbour = Neighbour::of(&host).await;
     reaches(&redis, GATE, 80).await;
     redis.kill();
-    neighbour.listens(Duration::from_secs(1)).await;
+    neighbour.takes(25).await;
     redis.run(&[]);
     let last = newest(&host, "gate").await;
     let entries = reaches(&redis, GATE, last).await;
@@ -228,7 +225,7 @@ async fn a_redis_that_is_paused_or_slow_blocks_nobody_and_has_everything_afterwa
     let mut neighbour = Neighbour::of(&host).await;
     reaches(&redis, GATE, 20).await;
     redis.pause(true);
-    neighbour.listens(AWAY).await;
+    neighbour.takes(AWAY).await;
     metric_becomes(&host, "ocelli_redis_up", |up| up == 0.0).await;
     let last = newest(&host, "gate").await;
     redis.pause(false);
@@ -237,7 +234,7 @@ async fn a_redis_that_is_paused_or_slow_blocks_nobody_and_has_everything_afterwa
     // Each answer takes longer than the host waits for: what was done in spite of that is not done twice.
     for _ in 0..3 {
         redis.cli(&["CLIENT", "PAUSE", "900", "ALL"]);
-        neighbour.listens(Duration::from_secs(1)).await;
+        neighbour.takes(25).await;
     }
     let last = newest(&host, "gate").await;
     let entries = reaches(&redis, GATE, last).await;
@@ -254,7 +251,7 @@ async fn a_redis_that_is_full_has_everything_once_it_has_room() {
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     // Less than the server has in use: nothing more is taken.
     redis.cli(&["CONFIG", "SET", "maxmemory", "500kb"]);
-    neighbour.listens(AWAY).await;
+    neighbour.takes(AWAY).await;
     let full = redis.entries(GATE).last().unwrap().number("seq");
     metric_becomes(&host, "ocelli_redis_behind_events", |behind| behind > 20.0).await;
     assert!(host.log().text().contains("OOM"), "the log says why");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use ocelli_tests::{ClosedPort, DEADLINE, Ocelli, Process, clip, gallery};
+use ocelli_testkit::{ClosedPort, DEADLINE, Ocelli, Process, clip, gallery};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::timeout;

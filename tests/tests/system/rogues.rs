@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use ocelli_tests::{Client, Held, Ocelli, Programs, clip};
+use ocelli_testkit::depth::rounds;
+use ocelli_testkit::{Client, Held, Ocelli, Programs, clip};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -15,8 +16,10 @@ use crate::isolation::{notices_nothing, people};
 use crate::{SLOW, camera};
 
 /// Sessions that break a rule at the same time. A session has five workers before it fails, so that 15 rules are broken in
-/// 225 ways.
-const SESSIONS: usize = 3;
+/// 75 ways, or 225 in a full run.
+fn sessions() -> usize {
+    rounds(3)
+}
 
 /// What a host may have taken at most, in MiB. A worker's message is bounded by 4 MiB and takes some twenty times as much
 /// where it is a list of nothings; a few of each session may be in the host at a time.
@@ -142,7 +145,7 @@ async fn break_rules(
 ) -> Vec<(String, String)> {
     let sessions: BTreeSet<String> = rules
         .iter()
-        .flat_map(|(rule, _)| (0..SESSIONS).map(move |number| format!("{rule}-{number}")))
+        .flat_map(|(rule, _)| (0..sessions()).map(move |number| format!("{rule}-{number}")))
         .collect();
     for session in &sessions {
         client.subscribe_to(session, source).await;

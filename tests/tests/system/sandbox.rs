@@ -2,7 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use ocelli_tests::{Ocelli, children, clip, program};
+use ocelli_testkit::skip::skip;
+use ocelli_testkit::{Ocelli, children, clip, program};
 use serde_json::Value;
 
 use crate::camera;
@@ -52,7 +53,7 @@ fn missing(confinement: &Value) -> Vec<String> {
     let missing: Vec<String> =
         missing.iter().map(|one| one["measure"].as_str().unwrap().to_owned()).collect();
     if !missing.is_empty() {
-        eprintln!("SKIPPED in part: this kernel does not enforce {}", confinement["missing"]);
+        skip(&format!("in part: this kernel does not enforce {}", missing.join(", ")));
     }
     missing
 }

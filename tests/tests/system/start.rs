@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ocelli_tests::{Ocelli, root, run_to_end};
+use ocelli_testkit::{Ocelli, root, run_to_end};
 use tempfile::TempDir;
 
 use crate::camera;
@@ -89,6 +89,29 @@ async fn a_library_that_is_not_onnx_runtime_is_refused() {
     std::fs::write(&library, b"not a library").unwrap();
     let config = format!("[inference]\nlibrary = {:?}\n", library.display().to_string()) + &some_camera();
     refused(&config, 1, &[library.to_str().unwrap()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_compiles_what_its_cache_lacks_and_the_next_finds_it_there() {
+    let folder = TempDir::new().unwrap();
+    // All other tests' hosts have one that is not empty for long.
+    let cache = folder.path().join("cache");
+    let environment = [("OCELLI__STORE__CACHE", cache.to_str().unwrap())];
+    let entries =
+        || std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let compiled = |host: &Ocelli| host.log().text().contains("compiled in ");
+
+    let host = Ocelli::start_with(&some_camera(), &environment).await;
+    assert!(compiled(&host), "{}", host.log().text());
+    let first = entries();
+    assert_eq!(first.len(), 1, "{first:?}");
+    // Both at once have it.
+    let next = Ocelli::start_with(&some_camera(), &environment).await;
+    assert!(!compiled(&next), "{}", next.log().text());
+    for host in [&host, &next] {
+        host.session_becomes("cam", |session| session["state"] == "degraded").await;
+    }
+    assert_eq!(entries(), first);
 }
 
 #[tokio::test(flavor = "multi_thread")]

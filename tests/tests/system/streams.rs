@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use ocelli_tests::{Cameras, Ocelli};
+use ocelli_testkit::{Cameras, Ocelli};
 use serde_json::Value;
 
 use crate::camera;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ocelli_tests::{Cameras, Ocelli, Relay, clip};
+use ocelli_testkit::{Cameras, Ocelli, Relay, clip};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
@@ -53,7 +53,7 @@ async fn a_subscribers_session_ends_with_its_last_subscriber_after_the_grace_per
 
     second.close().await;
     let left = Instant::now();
-    assert!(worker.ends_within(ocelli_tests::DEADLINE), "the worker lives on");
+    assert!(worker.ends_within(ocelli_testkit::DEADLINE), "the worker lives on");
     let took = left.elapsed();
     // Closing is heard of at the other end a little later than here.
     assert!(took > Duration::from_millis(900), "it ended after {took:?}, within the grace period");

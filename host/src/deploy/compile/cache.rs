@@ -3,9 +3,13 @@
 //!
 //! `COMPONENT-ENGINE-CONTENT.cwasm`: the component's digest, what the compiled code is compatible with, and the digest
 //! of the code itself. Everything under one name, in one file, so that entry and digest cannot come apart.
+//!
+//! Hosts of one user may share the folder. An entry appears whole, by renaming, and whoever has it open keeps it when another
+//! host deletes it. A draft is locked by the host that writes it, and by the compiler that it lent it to: one that nobody has
+//! locked was left behind.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Seek};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -27,14 +31,14 @@ pub(super) struct Cache {
 
 impl Cache {
     /// The cache in this folder, for code that is compatible with this. The folder is made if it is not there, closed to
-    /// other users, and rid of drafts: the host that wrote them is gone.
+    /// other users, and rid of drafts whose host is gone.
     pub(super) fn open(folder: &Path, compatibility: String) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         fs::set_permissions(folder, Permissions::from_mode(0o700))?;
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             if entry.file_name().as_encoded_bytes().starts_with(DRAFT.as_bytes()) {
-                fs::remove_file(entry.path())?;
+                remove_abandoned(&entry.path())?;
             }
         }
         Ok(Self { folder: folder.to_owned(), compatibility })
@@ -61,6 +65,8 @@ impl Cache {
                     let _ = futimens(&file, &Timestamps { last_access: NOW, last_modification: NOW });
                     return Some(file);
                 }
+                // Another host made room.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     tracing::warn!(
                         target: "ocelli::deploy",
@@ -74,21 +80,29 @@ impl Cache {
         None
     }
 
-    /// A file to write compiled code to. It goes when it is dropped.
+    /// A file to write compiled code to, locked. It goes when it is dropped.
     pub(super) fn draft(&self) -> io::Result<NamedTempFile> {
-        tempfile::Builder::new()
-            .prefix(DRAFT)
-            .permissions(Permissions::from_mode(0o600))
-            .tempfile_in(&self.folder)
+        loop {
+            let draft = tempfile::Builder::new()
+                .prefix(DRAFT)
+                .permissions(Permissions::from_mode(0o600))
+                .tempfile_in(&self.folder)?;
+            draft.as_file().lock()?;
+            // A host that starts may have taken it for abandoned before it was locked.
+            if draft.as_file().metadata()?.nlink() > 0 {
+                return Ok(draft);
+            }
+        }
     }
 
     /// Makes a draft the entry of a component, and gives it back, open for reading alone.
     pub(super) fn keep(&self, digest: &str, mut draft: NamedTempFile) -> io::Result<File> {
         draft.as_file_mut().rewind()?;
         let content = Digest::of_reader(draft.as_file_mut())?;
-        let path = self.folder.join(format!("{}{content}.cwasm", self.beginning(digest)));
-        draft.persist(&path)?;
-        File::open(&path)
+        // Before it has its name: from then on another host may delete it.
+        let kept = File::open(draft.path())?;
+        draft.persist(self.folder.join(format!("{}{content}.cwasm", self.beginning(digest))))?;
+        Ok(kept)
     }
 
     /// Deletes what was not used for longest until all together is at most so many bytes. Whoever holds an entry open keeps it.
@@ -102,6 +116,10 @@ impl Cache {
             }
             match fs::remove_file(&entry.path) {
                 Ok(()) => size = size.saturating_sub(entry.size),
+                // Another host makes room, too.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    size = size.saturating_sub(entry.size);
+                }
                 Err(error) => {
                     tracing::warn!(target: "ocelli::deploy", "{}: {error}", entry.path.display());
                 }
@@ -117,6 +135,25 @@ impl Cache {
     fn entries(&self) -> Vec<Entry> {
         let Ok(listed) = fs::read_dir(&self.folder) else { return Vec::new() };
         listed.filter_map(|entry| Entry::of(&entry.ok()?)).collect()
+    }
+}
+
+/// Deletes a draft that nobody has locked.
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    let opened = File::open(path);
+    let gone = |result: io::Result<()>| match result {
+        // It has become an entry, or went with its host.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    };
+    let draft = match opened {
+        Ok(draft) => draft,
+        Err(error) => return gone(Err(error)),
+    };
+    match draft.try_lock() {
+        Ok(()) => gone(fs::remove_file(path)),
+        Err(TryLockError::WouldBlock) => Ok(()),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

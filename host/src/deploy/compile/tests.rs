@@ -1,6 +1,7 @@
 //! The host's side, with programs in the compiler's place that do what a compiler may do.
 
 use std::fs::FileTimes;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, SystemTime};
 
@@ -221,6 +222,25 @@ fn the_cache_is_the_hosts_alone_and_rid_of_drafts_when_it_is_opened() {
     cache.keep("d", cache.draft().unwrap()).unwrap();
     let entry = std::fs::read_dir(&place).unwrap().next().unwrap().unwrap().path();
     assert_eq!(mode(&entry), 0o600);
+}
+
+#[test]
+fn a_host_that_starts_leaves_the_drafts_and_entries_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = Cache::open(folder.path(), "e".into()).unwrap();
+    let mut draft = one.draft().unwrap();
+    draft.write_all(b"code").unwrap();
+    // As the compiler has it, which may outlive its host by a moment.
+    let lent = draft.as_file().try_clone().unwrap();
+    let other = Cache::open(folder.path(), "e".into()).unwrap();
+    let mut kept = one.keep("d", draft).unwrap();
+    drop(lent);
+    assert!(other.find("d").is_some());
+    other.shrink(0);
+    assert!(one.find("d").is_none());
+    let mut content = String::new();
+    kept.read_to_string(&mut content).unwrap();
+    assert_eq!(content, "code", "it stays good for who has it");
 }
 
 #[test]

@@ -195,11 +195,11 @@ fn attachments_go_by_age_and_size_and_files_with_the_last_row_that_names_them() 
     keep(&mut store, "two", vec![pictured(1, 1, 1000)], 5 * hour);
     assert_eq!(store.picture_bytes, 2000);
     let files = |store: &Store| {
-        (0..10).filter(|n| store.pictures.read(&[*n; 32]).unwrap().is_some()).collect::<Vec<u8>>()
+        (0..10).filter(|n| store.pictures.read(&[*n; 32].into()).unwrap().is_some()).collect::<Vec<u8>>()
     };
     retain(&mut store, &Keep { attachment_hours: 2, ..Keep::default() }, 6 * hour);
     assert_eq!(files(&store), [1], "which the other session has");
-    assert_eq!(reader::owners(&store.connection, &[1; 32]).unwrap(), [Arc::from("two")]);
+    assert_eq!(reader::owners(&store.connection, &[1; 32].into()).unwrap(), [Arc::from("two")]);
     assert_eq!(store.picture_bytes, 1000);
     keep(&mut store, "flood", (2..9).map(|n| pictured(n.into(), n, 1000)).collect(), 6 * hour);
     retain(&mut store, &Keep { attachment_bytes: 4000, ..Keep::default() }, 6 * hour);
@@ -225,8 +225,8 @@ fn files_of_attachments_that_no_event_names_go_at_the_start_and_others_stay() {
     drop(store);
     let mut store = open_at(folder.path(), 0);
     retain(&mut store, &Keep::default(), 0);
-    assert_eq!(store.pictures.read(&[1; 32]).unwrap().unwrap(), vec![1; 10]);
-    assert_eq!(store.pictures.read(&[0xab; 32]).unwrap(), None);
+    assert_eq!(store.pictures.read(&[1; 32].into()).unwrap().unwrap(), vec![1; 10]);
+    assert_eq!(store.pictures.read(&[0xab; 32].into()).unwrap(), None);
     assert!(!begun.exists());
     assert!(below.join("notes.txt").exists());
 }

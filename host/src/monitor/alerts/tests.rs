@@ -374,7 +374,7 @@ proptest! {
                     Alert::Disk => raised.contains(&(None, Alert::Disk)),
                     alert => raised.contains(&(Some(session.to_owned()), *alert)),
                 };
-                let expected: Vec<Alert> = Alert::ALL.into_iter().filter(told).collect();
+                let expected: Vec<Alert> = Alert::ALL.iter().copied().filter(told).collect();
                 prop_assert_eq!(alerts.active(session).collect::<Vec<_>>(), expected);
             }
         }
@@ -385,5 +385,5 @@ proptest! {
 fn a_sessions_status_is_documented_with_the_names_of_all_alerts() {
     let schema = schemars::schema_for!(crate::session::SessionStatus);
     let names = schema.pointer("/properties/alerts/items/enum").unwrap();
-    assert_eq!(*names, serde_json::json!(Alert::ALL.map(Alert::name)));
+    assert_eq!(*names, serde_json::json!(Alert::ALL.iter().map(|alert| alert.name()).collect::<Vec<_>>()));
 }

@@ -10,7 +10,7 @@ use crate::deploy::Outcome;
 impl Exposition {
     pub(super) fn deployments(&self, out: &mut Families<'_, '_>) -> fmt::Result {
         let figures = &self.deployments;
-        let outcomes = Outcome::ALL.map(|outcome| {
+        let outcomes = Outcome::ALL.iter().map(|&outcome| {
             let count = figures.outcomes.get(&outcome).copied().unwrap_or_default();
             ([("outcome", outcome.name())], count.into())
         });

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use ocelli_testkit::skip::skip;
 use tempfile::TempDir;
 
 use super::*;
@@ -188,11 +189,11 @@ async fn the_kernel_keeps_a_group_while_a_process_is_in_it() {
     let texts = ["/proc/self/cgroup", "/proc/self/mountinfo"].map(|path| fs::read_to_string(path).unwrap());
     let own = match locate::own(&texts[0], &texts[1]) {
         Ok(own) => own,
-        Err(reason) => return eprintln!("SKIPPED: {reason}"),
+        Err(reason) => return skip(&reason.to_string()),
     };
     let folder = own.folder.join(format!("ocelli-test-{}", std::process::id()));
     if let Err(error) = fs::create_dir(&folder) {
-        return eprintln!("SKIPPED: no group can be made here: {}: {error}", folder.display());
+        return skip(&format!("no group can be made here: {}: {error}", folder.display()));
     }
     let group = Group { folder: folder.clone() };
     let mut child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
@@ -218,7 +219,7 @@ async fn the_kernel_keeps_a_group_while_a_process_is_in_it() {
 fn a_delegated_group_of_this_machine_bounds_its_workers() {
     let groups = match ControlGroups::set_up() {
         Ok(groups) => groups,
-        Err(reason) => return eprintln!("SKIPPED: no control groups here: {reason}; to have them {REMEDY}"),
+        Err(reason) => return skip(&format!("no control groups here: {reason}; to have them {REMEDY}")),
     };
     let group = groups.create(LIMITS).unwrap();
     let read = |file: &str| fs::read_to_string(group.folder.join(file)).unwrap();

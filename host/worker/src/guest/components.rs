@@ -155,17 +155,16 @@ impl Guest<'_> {
         ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
     }
 
-    /// The component, ready to be instantiated. None where `ocelli-compile` is not there, which is said.
+    /// The component, ready to be instantiated.
     #[allow(unsafe_code)]
-    pub(crate) fn compiled(&self, engine: &wasmtime::Engine) -> Option<Component> {
-        let program = compiler()?;
+    pub(crate) fn compiled(&self, engine: &wasmtime::Engine) -> Component {
         let folder = tempfile::tempdir().unwrap();
         let [component, compiled] =
             ["component.wasm", "component.cwasm"].map(|name| folder.path().join(name));
         std::fs::write(&component, self.component()).unwrap();
         let input = std::fs::File::open(&component).unwrap();
         let output = std::fs::File::create(&compiled).unwrap();
-        let mut command = Command::new(program);
+        let mut command = Command::new(compiler());
         command
             .env_clear()
             .stdin(Stdio::null())
@@ -178,20 +177,22 @@ impl Guest<'_> {
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(ended.status.success(), "{} {}", said(&ended.stdout), said(&ended.stderr));
         // SAFETY: `ocelli-compile` has just written the file, and nothing else knows of it.
-        Some(unsafe { Component::deserialize_file(engine, &compiled) }.unwrap())
+        unsafe { Component::deserialize_file(engine, &compiled) }.unwrap()
     }
 }
 
-/// `ocelli-compile`, where it was built: `./x test` names the folder, by hand it lies beside the tests.
-fn compiler() -> Option<PathBuf> {
+/// `ocelli-compile`: `./x test` builds it and names the folder, by hand it lies beside the tests. A test that needs it
+/// fails without it.
+fn compiler() -> PathBuf {
     let built = std::env::var_os("OCELLI_BIN_DIR").map(PathBuf::from);
     let beside = || std::env::current_exe().ok()?.parent()?.parent().map(Path::to_owned);
-    let program = built.or_else(beside)?.join("ocelli-compile");
-    if !program.is_file() {
-        eprintln!("SKIPPED: {} is not there; `./x build` makes it", program.display());
-        return None;
-    }
-    Some(program)
+    let program = built.or_else(beside).unwrap().join("ocelli-compile");
+    let shown = program.display();
+    assert!(
+        program.is_file(),
+        "this test needs {shown}: `./x build` makes it, and OCELLI_BIN_DIR names another folder"
+    );
+    program
 }
 
 /// The engine of the tests.

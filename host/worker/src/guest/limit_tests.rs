@@ -36,8 +36,8 @@ pub(super) struct Running {
 /// Why a component could not be instantiated, and how often each limit was run into.
 pub(super) type Unborn = (Option<Limit>, String, Vec<(Limit, u64)>);
 
-/// Instantiates a guest. None where nothing can be compiled here.
-pub(super) fn instantiate(guest: &Guest<'_>, limits: WorkerLimits) -> Option<Result<Running, Unborn>> {
+/// Instantiates a guest.
+pub(super) fn instantiate(guest: &Guest<'_>, limits: WorkerLimits) -> Result<Running, Unborn> {
     instantiate_after(guest, limits, || ())
 }
 
@@ -45,9 +45,9 @@ fn instantiate_after(
     guest: &Guest<'_>,
     limits: WorkerLimits,
     before: impl FnOnce(),
-) -> Option<Result<Running, Unborn>> {
+) -> Result<Running, Unborn> {
     let engine = test_engine();
-    let component = guest.compiled(&engine)?;
+    let component = guest.compiled(&engine);
     before();
     let (ours, host) = UnixStream::pair().unwrap();
     let (socket, _) = packet_pair().unwrap();
@@ -62,13 +62,13 @@ fn instantiate_after(
         Arc::clone(&tally),
     );
     let factory = Factory::new(&engine, &component, surroundings);
-    Some(match factory.and_then(|factory| factory.instance(serde_json::Map::new())) {
+    match factory.and_then(|factory| factory.instance(serde_json::Map::new())) {
         Ok(instance) => Ok(Running { instance, tally, host }),
         Err(error) => {
             let (limit, message) = trap(error);
             Err((limit, message, tally.counters().limits.hit().collect()))
         }
-    })
+    }
 }
 
 fn trap(error: CallError) -> (Option<Limit>, String) {
@@ -96,27 +96,25 @@ pub(super) fn frame() -> Frame {
 }
 
 /// Runs a guest's `init`, which is to end its instance, and returns the limit and the message.
-fn init_ends(guest: &Guest<'_>, limits: WorkerLimits) -> Option<(Option<Limit>, String, Running)> {
-    let mut running = instantiate(guest, limits)?.unwrap_or_else(|(_, error, _)| panic!("{error}"));
+fn init_ends(guest: &Guest<'_>, limits: WorkerLimits) -> (Option<Limit>, String, Running) {
+    let mut running = instantiate(guest, limits).unwrap_or_else(|(_, error, _)| panic!("{error}"));
     let (limit, message) = trap(running.instance.init("{}").unwrap_err());
-    Some((limit, message, running))
+    (limit, message, running)
 }
 
 /// Like [`init_ends`], where exactly one limit is to be run into, once, and named first.
-fn init_runs_into(limit: Limit, guest: &Guest<'_>, limits: WorkerLimits) -> Option<String> {
-    let (found, message, running) = init_ends(guest, limits)?;
+fn init_runs_into(limit: Limit, guest: &Guest<'_>, limits: WorkerLimits) -> String {
+    let (found, message, running) = init_ends(guest, limits);
     assert_eq!(found, Some(limit), "{message}");
     assert!(message.starts_with(&format!("limit {limit}: ")), "{message}");
     assert_eq!(running.counted(), [(limit, 1)], "{message}");
-    Some(message)
+    message
 }
 
 #[test]
 fn memory_is_refused_beyond_the_limit_and_a_trap_for_want_of_it_says_so() {
     let grow = format!("(if (i32.eq (memory.grow (i32.const {PAGES})) (i32.const -1)) (then unreachable))");
-    let Some(message) = init_runs_into(Limit::Memory, &Guest { init: &grow, ..IDLE }, limits()) else {
-        return;
-    };
+    let message = init_runs_into(Limit::Memory, &Guest { init: &grow, ..IDLE }, limits());
     let expected = "limit memory: the component was refused linear memory of 16 MiB, the limit is 16 MiB; ";
     assert!(message.starts_with(expected), "{message}");
     assert!(message.contains("wasm backtrace") && message.contains("unreachable"), "{message}");
@@ -130,7 +128,7 @@ fn memory_up_to_the_limit_is_given_and_a_refusal_can_be_survived() {
         rest = PAGES - 1
     );
     let guest = Guest { init: &grow, process: "unreachable", ..IDLE };
-    let Some(running) = instantiate(&guest, limits()) else { return };
+    let running = instantiate(&guest, limits());
     let mut running = running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
     running.instance.init("{}").unwrap();
     assert_eq!(running.tally.guest_memory(), 16 << 20);
@@ -143,9 +141,9 @@ fn memory_up_to_the_limit_is_given_and_a_refusal_can_be_survived() {
 
 #[test]
 fn a_first_size_over_the_limit_is_an_error_and_one_at_the_limit_is_not() {
-    let Some(fits) = instantiate(&Guest { pages: PAGES, ..IDLE }, limits()) else { return };
+    let fits = instantiate(&Guest { pages: PAGES, ..IDLE }, limits());
     assert_eq!(fits.map_err(|(_, error, _)| error).unwrap().tally.guest_memory(), 16 << 20);
-    let over = instantiate(&Guest { pages: PAGES + 1, ..IDLE }, limits()).unwrap();
+    let over = instantiate(&Guest { pages: PAGES + 1, ..IDLE }, limits());
     let Err((limit, message, counted)) = over else { panic!("instantiated") };
     assert_eq!((limit, &counted[..]), (Some(Limit::Memory), &[(Limit::Memory, 1)][..]), "{message}");
     assert!(
@@ -157,7 +155,7 @@ fn a_first_size_over_the_limit_is_an_error_and_one_at_the_limit_is_not() {
 #[test]
 fn memories_of_all_core_instances_count_together() {
     let items = format!("(memory $second {PAGES})");
-    let Some(second) = instantiate(&Guest { items: &items, ..IDLE }, limits()) else { return };
+    let second = instantiate(&Guest { items: &items, ..IDLE }, limits());
     let Err((limit, message, _)) = second else { panic!("instantiated") };
     assert_eq!(limit, Some(Limit::Memory), "{message}");
 }
@@ -168,14 +166,14 @@ fn tables_are_refused_beyond_the_limit() {
     let grow = "(if (i32.eq (table.grow $table (ref.null func) (i32.const 100000)) (i32.const -1)) (then unreachable))
          (if (i32.eq (table.grow $table (ref.null func) (i32.const 1)) (i32.const -1)) (then unreachable))";
     let guest = Guest { items, init: grow, ..IDLE };
-    let Some(message) = init_runs_into(Limit::Tables, &guest, limits()) else { return };
+    let message = init_runs_into(Limit::Tables, &guest, limits());
     assert!(message.contains("tables of 100001 elements, the limit is 100000"), "{message}");
 }
 
 #[test]
 fn a_recursion_without_end_runs_into_the_stack() {
     let guest = Guest { items: "(func $deeper (call $deeper))", init: "(call $deeper)", ..IDLE };
-    let Some(message) = init_runs_into(Limit::Stack, &guest, limits()) else { return };
+    let message = init_runs_into(Limit::Stack, &guest, limits());
     assert!(
         message.contains("more than 512 KiB of stack") && message.contains("wasm backtrace"),
         "{message}"
@@ -186,7 +184,7 @@ fn a_recursion_without_end_runs_into_the_stack() {
 fn a_loop_without_end_runs_into_its_cpu_time() {
     let guest = Guest { init: "(loop (br 0))", ..IDLE };
     let short = WorkerLimits { call_cpu_ms: 20, ..limits() };
-    let Some(message) = init_runs_into(Limit::CpuTime, &guest, short) else { return };
+    let message = init_runs_into(Limit::CpuTime, &guest, short);
     assert!(
         message.contains("more than 20 ms of CPU time") && message.contains("wasm backtrace"),
         "{message}"
@@ -197,7 +195,7 @@ fn a_loop_without_end_runs_into_its_cpu_time() {
 fn a_loop_without_end_runs_into_the_clock_too() {
     let guest = Guest { init: "(loop (br 0))", ..IDLE };
     let short = WorkerLimits { call_timeout_ms: 20, ..limits() };
-    let Some(message) = init_runs_into(Limit::CallTime, &guest, short) else { return };
+    let message = init_runs_into(Limit::CallTime, &guest, short);
     assert!(message.contains("longer than 20 ms"), "{message}");
 }
 
@@ -205,7 +203,7 @@ fn a_loop_without_end_runs_into_the_clock_too() {
 fn a_sleep_for_ever_ends_with_the_time_of_one_host_call() {
     let guest = Guest { imports: SLEEP, init: "(call $block (call $timer (i64.const -1)))", ..IDLE };
     let short = WorkerLimits { host_call_ms: 20, ..limits() };
-    let Some(message) = init_runs_into(Limit::HostCall, &guest, short) else { return };
+    let message = init_runs_into(Limit::HostCall, &guest, short);
     assert!(message.contains("waited longer than 20 ms for the host"), "{message}");
 }
 
@@ -219,7 +217,7 @@ fn many_short_sleeps_end_with_the_time_of_the_whole_call() {
             (br 0))";
     let guest = Guest { imports: SLEEP, init: nap, ..IDLE };
     let short = WorkerLimits { call_timeout_ms: 100, ..limits() };
-    let Some(message) = init_runs_into(Limit::CallTime, &guest, short) else { return };
+    let message = init_runs_into(Limit::CallTime, &guest, short);
     assert!(message.contains("longer than 100 ms"), "{message}");
 }
 
@@ -228,14 +226,14 @@ fn a_component_that_starts_with_a_sleep_is_ended_before_it_is_instantiated() {
     let items = "(func $start (call $block (call $timer (i64.const -1)))) (start $start)";
     let guest = Guest { imports: SLEEP, items, ..IDLE };
     let short = WorkerLimits { host_call_ms: 20, ..limits() };
-    let Some(Err((limit, message, _))) = instantiate(&guest, short) else { return };
+    let Err((limit, message, _)) = instantiate(&guest, short) else { panic!("instantiated") };
     assert_eq!(limit, Some(Limit::HostCall), "{message}");
 }
 
 #[test]
 fn a_worker_says_that_it_is_alive_while_its_component_sleeps() {
     let guest = Guest { imports: SLEEP, init: "(call $block (call $timer (i64.const -1)))", ..IDLE };
-    let Some(running) = instantiate(&guest, limits()) else { return };
+    let running = instantiate(&guest, limits());
     let Running { mut instance, tally, host } = running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
     let (ours, theirs) = UnixStream::pair().unwrap();
     let _heartbeat = Heartbeat::start(HostLink::over(ours), tally, Duration::from_millis(2)).unwrap();
@@ -252,14 +250,14 @@ fn a_worker_says_that_it_is_alive_while_its_component_sleeps() {
 #[test]
 fn handles_are_given_out_up_to_the_limit() {
     let guest = Guest { imports: SLEEP, init: "(loop (drop (call $timer (i64.const 1))) (br 0))", ..IDLE };
-    let Some(message) = init_runs_into(Limit::Handles, &guest, limits()) else { return };
+    let message = init_runs_into(Limit::Handles, &guest, limits());
     assert!(message.contains("more than 10000 handles") && message.contains("wasm backtrace"), "{message}");
 }
 
 #[test]
 fn a_handle_that_was_never_given_is_a_trap_and_no_limit() {
     let guest = Guest { imports: SLEEP, init: "(call $block (i32.const 12345))", ..IDLE };
-    let Some((limit, message, running)) = init_ends(&guest, limits()) else { return };
+    let (limit, message, running) = init_ends(&guest, limits());
     assert_eq!((limit, running.counted()), (None, Vec::new()), "{message}");
     assert!(message.contains("unknown handle index 12345"), "{message}");
 }
@@ -273,7 +271,7 @@ fn a_tensor_larger_than_the_shared_memory_is_refused() {
          (i32.store (i32.const 20) (i32.const 1048576))
          (drop (call $tensor (i32.const 16) (i32.const 2) (i32.const 4) (i32.const 0) (i32.const 0)))";
     let guest = Guest { imports, init: make, ..IDLE };
-    let Some(message) = init_runs_into(Limit::Tensor, &guest, limits()) else { return };
+    let message = init_runs_into(Limit::Tensor, &guest, limits());
     assert!(message.contains("[1048576, 1048576]") && message.contains("65536 bytes"), "{message}");
 }
 
@@ -288,7 +286,7 @@ fn a_flood_of_log_lines_is_cut_down_and_the_call_goes_on() {
             (br_if 0 (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))"#;
     let guest = Guest { imports, items: r#"(data (i32.const 16) "line")"#, init: flood, ..IDLE };
     let few = WorkerLimits { log_lines_per_second: 5, ..limits() };
-    let Some(running) = instantiate(&guest, few) else { return };
+    let running = instantiate(&guest, few);
     let Running { mut instance, tally, host } = running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
     let reading = std::thread::spawn(move || {
         let mut reader = Reader::new(host);
@@ -327,9 +325,9 @@ fn events(count: u32, bytes: u32) -> String {
 type Processed = Result<FrameResult, (Limit, String)>;
 
 /// What becomes of a frame whose `process` returns such events.
-fn processed(count: u32, bytes: u32, limits: WorkerLimits) -> Option<(Processed, Running)> {
+fn processed(count: u32, bytes: u32, limits: WorkerLimits) -> (Processed, Running) {
     let guest = Guest { pages: 64, process: &events(count, bytes), ..IDLE };
-    let mut running = instantiate(&guest, limits)?.unwrap_or_else(|(_, error, _)| panic!("{error}"));
+    let mut running = instantiate(&guest, limits).unwrap_or_else(|(_, error, _)| panic!("{error}"));
     let result = running.process().map_err(|error| {
         let (limit, message) = trap(error);
         let limit = limit.unwrap_or_else(|| panic!("{message}"));
@@ -337,25 +335,25 @@ fn processed(count: u32, bytes: u32, limits: WorkerLimits) -> Option<(Processed,
         assert_eq!(running.counted(), [(limit, 1)]);
         (limit, message)
     });
-    Some((result, running))
+    (result, running)
 }
 
 #[test]
 fn events_are_taken_up_to_the_limit() {
     let few = WorkerLimits { events_per_frame: 10, ..limits() };
-    let Some((result, running)) = processed(10, 3, few) else { return };
+    let (result, running) = processed(10, 3, few);
     let events = result.unwrap().events;
     assert_eq!((events.len(), events[9].data.len(), running.counted()), (10, 3, Vec::new()));
-    let (limit, message) = processed(11, 3, few).unwrap().0.unwrap_err();
+    let (limit, message) = processed(11, 3, few).0.unwrap_err();
     assert_eq!(limit, Limit::Events);
     assert!(message.contains("11 events of one frame: at most 10 are taken"), "{message}");
 }
 
 #[test]
 fn an_event_is_taken_up_to_its_size() {
-    let Some((result, _)) = processed(1, 256 << 10, limits()) else { return };
+    let (result, _) = processed(1, 256 << 10, limits());
     assert_eq!(result.unwrap().events[0].data.len(), 256 << 10);
-    let (limit, message) = processed(1, (256 << 10) + 1, limits()).unwrap().0.unwrap_err();
+    let (limit, message) = processed(1, (256 << 10) + 1, limits()).0.unwrap_err();
     assert_eq!(limit, Limit::EventBytes);
     assert!(message.contains("an event of 262145 bytes"), "{message}");
 }
@@ -363,7 +361,7 @@ fn an_event_is_taken_up_to_its_size() {
 #[test]
 fn what_a_frame_returns_is_bounded_before_it_is_taken_over() {
     // A hundred events that all show the same 3 MiB would be 300 MiB on the host's side.
-    let Some((result, _)) = processed(100, 3 << 20, limits()) else { return };
+    let (result, _) = processed(100, 3 << 20, limits());
     let (limit, message) = result.unwrap_err();
     assert_eq!(limit, Limit::OutputBytes, "{message}");
 }
@@ -374,11 +372,9 @@ fn what_is_handed_to_the_host_is_bounded_too() {
         (func $log (param i32 i32 i32 i32 i32)))"#;
     let long = "(call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 2000000))";
     let guest = Guest { imports, pages: 64, init: long, ..IDLE };
-    if init_runs_into(Limit::OutputBytes, &guest, limits()).is_none() {
-        return;
-    }
+    init_runs_into(Limit::OutputBytes, &guest, limits());
     let line = long.replace("2000000", "1000000");
-    let running = instantiate(&Guest { init: &line, ..guest }, limits()).unwrap();
+    let running = instantiate(&Guest { init: &line, ..guest }, limits());
     let mut running = running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
     running.instance.init("{}").unwrap();
 }
@@ -394,12 +390,11 @@ fn a_snapshot_has_room_of_its_own() {
     let larger = WorkerLimits { guest_memory: 64 << 20, ..limits() };
     let taken = |bytes: usize| {
         let guest = Guest { pages: 512, snapshot: &snapshot(bytes), ..IDLE };
-        let running = instantiate(&guest, larger)?;
-        Some(running.unwrap_or_else(|(_, error, _)| panic!("{error}")).instance.snapshot())
+        let running = instantiate(&guest, larger);
+        running.unwrap_or_else(|(_, error, _)| panic!("{error}")).instance.snapshot()
     };
-    let Some(whole) = taken(16 << 20) else { return };
-    assert_eq!(whole.unwrap().len(), 16 << 20);
-    assert_eq!(trap(taken((16 << 20) + 1).unwrap().unwrap_err()).0, Some(Limit::OutputBytes));
+    assert_eq!(taken(16 << 20).unwrap().len(), 16 << 20);
+    assert_eq!(trap(taken((16 << 20) + 1).unwrap_err()).0, Some(Limit::OutputBytes));
 }
 
 /// Private memory of the process in which memory is short.
@@ -422,7 +417,7 @@ fn short_of_memory_to_grow() {
     let grow = "(loop (br_if 0 (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))";
     let much = WorkerLimits { guest_memory: 1 << 30, ..limits() };
     let guest = Guest { init: grow, process: "unreachable", ..IDLE };
-    let Some(running) = instantiate_after(&guest, much, memory_is_short) else { return };
+    let running = instantiate_after(&guest, much, memory_is_short);
     let mut running = running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
     running.instance.init("{}").unwrap();
     assert_eq!(running.counted(), [(Limit::Memory, 1)]);
@@ -437,7 +432,7 @@ fn short_of_memory_to_grow() {
 #[ignore = "limits the whole process; run by memory_that_the_process_has_not_is_refused_while_the_host_has_enough"]
 fn short_of_memory_to_start() {
     let much = WorkerLimits { guest_memory: 1 << 30, ..limits() };
-    let Some(born) = instantiate_after(&Guest { pages: 4096, ..IDLE }, much, memory_is_short) else { return };
+    let born = instantiate_after(&Guest { pages: 4096, ..IDLE }, much, memory_is_short);
     let Err((limit, message, counted)) = born else { panic!("instantiated") };
     assert_eq!((limit, &counted[..]), (Some(Limit::Memory), &[(Limit::Memory, 1)][..]), "{message}");
 }
@@ -446,7 +441,7 @@ fn short_of_memory_to_start() {
 #[ignore = "limits the whole process; run by memory_that_the_process_has_not_is_refused_while_the_host_has_enough"]
 fn short_of_memory_for_results() {
     let guest = Guest { pages: 64, process: &events(1000, 3 << 20), ..IDLE };
-    let Some(running) = instantiate_after(&guest, limits(), memory_is_short) else { return };
+    let running = instantiate_after(&guest, limits(), memory_is_short);
     let mut running = running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
     assert_eq!(trap(running.process().unwrap_err()).0, Some(Limit::OutputBytes));
 }

@@ -204,10 +204,10 @@ mod tests {
         worker: std::thread::JoinHandle<Result<(), String>>,
     }
 
-    /// A worker with this pipeline. None where nothing can be compiled here.
-    fn worker(guest: &Guest<'_>, limits: WorkerLimits) -> Option<Host> {
+    /// A worker with this pipeline.
+    fn worker(guest: &Guest<'_>, limits: WorkerLimits) -> Host {
         let engine = test_engine();
-        let component = guest.compiled(&engine)?;
+        let component = guest.compiled(&engine);
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (socket, inference) = packet_pair().unwrap();
         let arena = Arena::new(SharedMemory::create(64 << 10).unwrap());
@@ -238,7 +238,7 @@ mod tests {
             let analyst = described.and_then(|described| Analyst::new(described, &start, &host, &tally));
             analyst.and_then(|analyst| analyst.serve(Reader::new(theirs))).map_err(|fatal| fatal.message)
         });
-        Some(Host { to: ours, from, _inference: inference, worker })
+        Host { to: ours, from, _inference: inference, worker }
     }
 
     impl Host {
@@ -282,7 +282,7 @@ mod tests {
             process: "(if (global.get $used) (then unreachable)) (global.set $used (i32.const 1))",
             ..IDLE
         };
-        let Some(mut host) = worker(&once, limits()) else { return };
+        let mut host = worker(&once, limits());
         for number in 1..=3 {
             let (outcome, counters) = host.ask(&picture(), None);
             let result = outcome.unwrap();
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn files_that_are_no_pictures_are_named_and_cost_nothing() {
         let limits = WorkerLimits { image_pixels: 24 * 16, ..limits() };
-        let Some(mut host) = worker(&IDLE, limits) else { return };
+        let mut host = worker(&IDLE, limits);
         assert_eq!(host.fault(b"", None), AnalysisFault::UnsupportedImage);
         assert_eq!(host.fault(b"no picture", None), AnalysisFault::UnsupportedImage);
         let mut file = picture();
@@ -316,7 +316,7 @@ mod tests {
     fn a_trap_costs_its_picture_and_no_other() {
         let limits = WorkerLimits { call_cpu_ms: 100, ..limits() };
         for (process, limit) in [("unreachable", None), ("(loop $ever (br $ever))", Some(Limit::CpuTime))] {
-            let Some(mut host) = worker(&Guest { process, ..IDLE }, limits) else { return };
+            let mut host = worker(&Guest { process, ..IDLE }, limits);
             for _ in 0..2 {
                 assert_eq!(host.fault(&picture(), None), AnalysisFault::PipelineTrapped(limit));
             }
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn what_the_pipeline_says_against_a_picture_is_its_own_fault() {
         let refuse = format!("(i32.store8 (i32.const {RESULT}) (i32.const 1))");
-        let Some(mut host) = worker(&Guest { process: &refuse, ..IDLE }, limits()) else { return };
+        let mut host = worker(&Guest { process: &refuse, ..IDLE }, limits());
         assert_eq!(host.fault(&picture(), None), AnalysisFault::PipelineFailed);
         assert_eq!(host.fault(&picture(), None), AnalysisFault::PipelineFailed);
     }
@@ -339,7 +339,7 @@ mod tests {
             "(if (i32.gt_u (local.get 1) (i32.const 20)) (then unreachable))
              (if (i32.gt_u (local.get 1) (i32.const 10)) (then (i32.store8 (i32.const {RESULT}) (i32.const 1))))"
         );
-        let Some(mut host) = worker(&Guest { init: &init, ..IDLE }, limits()) else { return };
+        let mut host = worker(&Guest { init: &init, ..IDLE }, limits());
         assert!(host.ask(&picture(), Some("{\"a\":1}")).0.is_ok());
         assert_eq!(host.fault(&picture(), Some("{\"a\":10000}")), AnalysisFault::InvalidSettings);
         assert_eq!(host.fault(&picture(), Some("[1]")), AnalysisFault::InvalidSettings);
@@ -355,7 +355,7 @@ mod tests {
         let init = format!(
             "(if (i32.lt_u (local.get 1) (i32.const 5)) (then (i32.store8 (i32.const {RESULT}) (i32.const 1))))"
         );
-        let Some(mut host) = worker(&Guest { init: &init, ..IDLE }, limits()) else { return };
+        let mut host = worker(&Guest { init: &init, ..IDLE }, limits());
         assert_eq!(host.fault(&picture(), None), AnalysisFault::InvalidSettings);
         assert!(host.ask(&picture(), Some("{\"a\":1}")).0.is_ok());
         assert_eq!(host.leave(), Ok(()));
@@ -372,7 +372,7 @@ mod tests {
         );
         let items = format!("(data (i32.const 2048) \"{text}\")");
         let guest = Guest { items: &items, describe: &describe, ..IDLE };
-        let Some(mut host) = worker(&guest, limits()) else { return };
+        let mut host = worker(&guest, limits());
         let (fault, words) = host.ask(&picture(), None).0.unwrap_err();
         assert_eq!(fault, AnalysisFault::InvalidSettings);
         assert!(words.contains("settings.a: is missing"), "{words}");
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn nothing_but_pictures_is_taken() {
-        let Some(mut host) = worker(&IDLE, limits()) else { return };
+        let mut host = worker(&IDLE, limits());
         write(&mut host.to, &ToWorker::Snapshot, &[]).unwrap();
         assert!(host.leave().unwrap_err().contains("single pictures"));
     }

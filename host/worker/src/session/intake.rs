@@ -63,13 +63,15 @@ impl Intake {
     }
 
     fn serve(&mut self, reader: &mut Reader<UnixStream>) -> Result<(), Fatal> {
-        loop {
+        // Closed by whoever noticed that the host has hung up: the rest is not decoded for nobody.
+        while !self.outlet.queue.is_closed() {
             match reader.read::<ToWorker>() {
                 Ok((message, payload)) => self.take(message, payload)?,
                 Err(WireError::Closed) => return Ok(()),
                 Err(error) => return Err(at(Stage::Setup)(error)),
             }
         }
+        Ok(())
     }
 
     fn take(&mut self, message: ToWorker, payload: &[u8]) -> Result<(), Fatal> {

@@ -1,10 +1,13 @@
-//! A stream's worker: what it needs to be ready, and the two threads that turn access units into results.
+//! A stream's worker: what it needs to be ready, the two threads that turn access units into results, and the one that ends
+//! them.
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use ocelli_protocol::wire::{Reader, WireError};
 use ocelli_protocol::worker::{FromWorker, Pacing, Stage, Start, ToWorker};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use super::intake::{self, Intake, Queue};
 use super::pipeline::Pipeline;
@@ -12,6 +15,10 @@ use super::ring::Ring;
 use super::{Described, Fatal, at, fault, settings_fault};
 use crate::host_link::HostLink;
 use crate::tally::Tally;
+
+/// Stack of the thread that waits for the host to hang up, in bytes: it makes one system call. The 2 MiB that threads have by
+/// default would count against the process's private memory.
+const STACK: usize = 64 << 10;
 
 /// Serves the stream until the host closes the connection.
 pub(super) fn serve(
@@ -39,6 +46,8 @@ pub(super) fn serve(
     host.send(&FromWorker::Ready);
 
     let queue = Arc::new(Queue::new(pacing, Arc::clone(tally)));
+    let host_socket = reader.get_ref().try_clone().map_err(at(Stage::Setup))?;
+    stop_at_hang_up(host_socket, Arc::clone(&queue)).map_err(at(Stage::Setup))?;
     let intake = Intake::new(Arc::clone(&queue), ring, (start.decode, pacing), start.standby, host, tally);
     let taking_in = std::thread::Builder::new()
         .name("intake".into())
@@ -47,4 +56,16 @@ pub(super) fn serve(
     pipeline.run(&queue, instance).inspect_err(|_| queue.close())?;
     // The queue was closed by the intake, which has told the host of its own error.
     taking_in.join().unwrap_or_else(|_| Err(fault(Stage::Decode, "the intake panicked")))
+}
+
+/// Closes the queue as soon as the host hangs up, so that the frame in hand is the last: what still lies in the socket is for
+/// nobody. The end of a file is another thing, a message behind all of its frames.
+fn stop_at_hang_up(host: UnixStream, queue: Arc<Queue>) -> std::io::Result<()> {
+    let wait = move || {
+        // Not what there is to read, which would come first.
+        let mut end = [PollFd::new(&host, PollFlags::RDHUP)];
+        while poll(&mut end, None) == Err(Errno::INTR) {}
+        queue.close();
+    };
+    std::thread::Builder::new().name("hang-up".into()).stack_size(STACK).spawn(wait).map(drop)
 }

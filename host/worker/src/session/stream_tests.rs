@@ -15,6 +15,7 @@ use ocelli_protocol::wire::{self, Reader};
 use ocelli_protocol::worker::{
     Counters, Decode, FromWorker, Kept, KeptChange, Mode, Pacing, STANDBY_FRAMES, Stage, Start, ToWorker,
 };
+use ocelli_testkit::depth::rounds;
 use proptest::prelude::*;
 use wasmtime::component::Component;
 
@@ -22,7 +23,7 @@ use super::stream::serve;
 use super::{Fatal, describe};
 use crate::arena::Arena;
 use crate::granted::Granted;
-use crate::guest::components::{Guest, IDLE, RESULT, test_engine};
+use crate::guest::components::{Guest, IDLE, RESULT, SLEEP, test_engine};
 use crate::guest::instance::Factory;
 use crate::guest::state::Surroundings;
 use crate::guest::state::tests::limits;
@@ -248,7 +249,15 @@ impl Host {
         }
     }
 
-    /// Leaves the worker, and gives why it ended, where that was a fault.
+    /// What the worker says of itself when it ends.
+    fn fails(&mut self) -> Stage {
+        match self.until(|message| matches!(message, FromWorker::Failed { .. })) {
+            (_, FromWorker::Failed { stage, .. }, _) => stage,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Leaves the worker, which does no more than the frame in hand, and gives why it ended, where that was a fault.
     fn leave(mut self) -> Result<(), (Stage, String)> {
         self.to.shutdown(Shutdown::Write).unwrap();
         // A socket that is closed before all is read tells the other side of an error.
@@ -288,7 +297,7 @@ fn state(frames: u32) -> [u8; 4] {
     frames.to_le_bytes()
 }
 
-fn compiled(guest: &Guest<'_>) -> Option<Component> {
+fn compiled(guest: &Guest<'_>) -> Component {
     guest.compiled(&test_engine())
 }
 
@@ -432,8 +441,8 @@ impl Change {
 
 #[test]
 fn a_change_in_the_middle_of_a_source_loses_no_frame_and_gives_none_twice() {
-    let Some(component) = compiled(&COUNTS) else { return };
-    proptest!(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() }, |(change in change_of(Pacing::EveryFrame))| {
+    let component = compiled(&COUNTS);
+    proptest!(ProptestConfig { cases: rounds(40) as u32, failure_persistence: None, ..ProptestConfig::default() }, |(change in change_of(Pacing::EveryFrame))| {
         let (mut frames, of_green, expected) = change.made(&component);
         frames.extend(of_green);
         prop_assert_eq!(frames, expected);
@@ -442,8 +451,8 @@ fn a_change_in_the_middle_of_a_source_loses_no_frame_and_gives_none_twice() {
 
 #[test]
 fn a_change_on_a_live_source_skips_frames_only_for_newer_ones_and_counts_them() {
-    let Some(component) = compiled(&COUNTS) else { return };
-    proptest!(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() }, |(change in change_of(Pacing::NewestWins))| {
+    let component = compiled(&COUNTS);
+    proptest!(ProptestConfig { cases: rounds(20) as u32, failure_persistence: None, ..ProptestConfig::default() }, |(change in change_of(Pacing::NewestWins))| {
         let (mut frames, of_green, expected) = change.made(&component);
         frames.extend(of_green);
         prop_assert!(frames.is_sorted_by(|one, next| one < next), "{:?}", frames);
@@ -455,7 +464,7 @@ fn a_change_on_a_live_source_skips_frames_only_for_newer_ones_and_counts_them() 
 
 #[test]
 fn many_changes_one_after_another_lose_no_frame() {
-    let Some(component) = compiled(&COUNTS) else { return };
+    let component = compiled(&COUNTS);
     let units = units("people-576-high-b3.mp4");
     let expected = all_frames(Decode::All, &units);
     let mut running = Host::ready(&component, &RUNNING);
@@ -480,7 +489,7 @@ fn many_changes_one_after_another_lose_no_frame() {
 
 #[test]
 fn a_rehearsal_leaves_no_trace_in_the_store_and_none_in_the_state_once_renewed() {
-    let Some(component) = compiled(&COUNTS) else { return };
+    let component = compiled(&COUNTS);
     let units = units(PLAIN);
     let mut host = Host::ready(&component, &Setup { kept: kept(&[("frames", "7")]), ..STANDBY });
     assert_eq!(host.rehearse(None), (None, None), "nothing is kept yet");
@@ -507,7 +516,7 @@ fn a_rehearsal_leaves_no_trace_in_the_store_and_none_in_the_state_once_renewed()
 
 #[test]
 fn what_a_call_changes_is_told_before_what_it_returned() {
-    let Some(component) = compiled(&COUNTS) else { return };
+    let component = compiled(&COUNTS);
     let units = units(PLAIN);
     let mut host = Host::start(&component, &Setup { kept: kept(&[("starts", "4")]), ..RUNNING });
     let (told, ..) = host.until(|message| matches!(message, FromWorker::Ready));
@@ -524,6 +533,24 @@ fn what_a_call_changes_is_told_before_what_it_returned() {
 }
 
 #[test]
+fn a_worker_whose_host_hangs_up_leaves_what_lies_in_its_socket() {
+    // So long for a frame that hanging up takes no two.
+    let slow = Guest { imports: SLEEP, process: "(call $block (call $timer (i64.const 200000000)))", ..IDLE };
+    let component = compiled(&slow);
+    let units = units(PLAIN);
+    let mut host = Host::ready(&component, &RUNNING);
+    let tally = Arc::clone(&host.tally);
+    host.units(&units[..12]);
+    host.until(|message| matches!(message, FromWorker::Result { .. }));
+    host.leave().unwrap();
+    // The frame in hand, and those before it while this thread waited for the processor.
+    let counters = tally.counters();
+    assert!((1..12).contains(&counters.processed), "{counters:?}");
+    // Decoding does not go on either.
+    assert!(counters.decoded < 12, "{counters:?}");
+}
+
+#[test]
 fn a_call_that_traps_changes_nothing() {
     let traps = Guest {
         process: "
@@ -532,7 +559,7 @@ fn a_call_that_traps_changes_nothing() {
             (if (i32.eq (global.get $frames) (i32.const 2)) (then unreachable))",
         ..COUNTS
     };
-    let Some(component) = compiled(&traps) else { return };
+    let component = compiled(&traps);
     let mut host = Host::ready(&component, &RUNNING);
     host.units(&units(PLAIN)[..2]);
     let (told, ..) = host.until(|message| matches!(message, FromWorker::Result { .. }));
@@ -547,7 +574,7 @@ fn a_call_that_traps_changes_nothing() {
 
 #[test]
 fn an_instance_that_saw_another_store_is_made_anew_when_the_store_is_handed_over() {
-    let Some(component) = compiled(&COUNTS) else { return };
+    let component = compiled(&COUNTS);
     let units = units(PLAIN);
     for (now, starts) in [("3", "4"), ("9", "10")] {
         let mut host = Host::ready(&component, &Setup { kept: kept(&[("starts", "3")]), ..STANDBY });
@@ -565,7 +592,7 @@ fn an_instance_that_saw_another_store_is_made_anew_when_the_store_is_handed_over
 
 #[test]
 fn a_refused_state_costs_nothing_but_itself() {
-    let Some(component) = compiled(&COUNTS) else { return };
+    let component = compiled(&COUNTS);
     let mut host = Host::ready(&component, &STANDBY);
     host.units(&units(PLAIN)[..4]);
     assert_eq!(host.restore(&[255; 4]), Err("refused".into()));
@@ -579,7 +606,7 @@ fn a_refused_state_costs_nothing_but_itself() {
 
 #[test]
 fn without_a_worker_before_it_all_frames_that_are_kept_are_heard() {
-    let Some(component) = compiled(&COUNTS) else { return };
+    let component = compiled(&COUNTS);
     let units = units(PLAIN);
     let mut host = Host::ready(&component, &STANDBY);
     host.units(&units[..10]);
@@ -600,7 +627,7 @@ fn without_a_worker_before_it_all_frames_that_are_kept_are_heard() {
 
 #[test]
 fn frames_that_another_worker_has_processed_are_passed_over_and_counted() {
-    let Some(component) = compiled(&COUNTS) else { return };
+    let component = compiled(&COUNTS);
     let units = units(PLAIN);
     let mut host = Host::ready(&component, &STANDBY);
     // As after a loss: the units come again, all of them after the word to speak.
@@ -614,7 +641,7 @@ fn frames_that_another_worker_has_processed_are_passed_over_and_counted() {
 
 #[test]
 fn the_end_of_a_source_is_answered_when_its_frames_are_processed() {
-    let Some(component) = compiled(&COUNTS) else { return };
+    let component = compiled(&COUNTS);
     let mut host = Host::ready(&component, &STANDBY);
     host.units(&units(PLAIN)[..6]);
     host.send(&ToWorker::End, &[]);
@@ -628,7 +655,7 @@ fn the_end_of_a_source_is_answered_when_its_frames_are_processed() {
 
 #[test]
 fn a_question_is_not_for_a_worker_on_standby() {
-    let Some(component) = compiled(&COUNTS) else { return };
+    let component = compiled(&COUNTS);
     let mut host = Host::ready(&component, &STANDBY);
     host.send(&ToWorker::Command { id: 5, request: "{}".into() }, &[]);
     assert!(matches!(host.next(), FromWorker::CommandAnswer { id: 5, answer: Err(_) }));
@@ -641,7 +668,7 @@ fn a_question_is_not_for_a_worker_on_standby() {
 
 #[test]
 fn a_file_on_standby_is_never_held_up() {
-    let Some(component) = compiled(&COUNTS) else { return };
+    let component = compiled(&COUNTS);
     let units = units(PLAIN);
     let mut host = Host::ready(&component, &STANDBY);
     // Far more frames than wait anywhere, and none of them is taken.
@@ -653,7 +680,7 @@ fn a_file_on_standby_is_never_held_up() {
 
 #[test]
 fn messages_out_of_turn_end_the_worker() {
-    let Some(component) = compiled(&IDLE) else { return };
+    let component = compiled(&IDLE);
     let turns: [(Setup, ToWorker); 6] = [
         (RUNNING, ToWorker::Speak { after: None }),
         (RUNNING, ToWorker::Rehearse { frame: None }),
@@ -665,11 +692,13 @@ fn messages_out_of_turn_end_the_worker() {
     for (setup, message) in turns {
         let mut host = Host::ready(&component, &setup);
         host.send(&message, &[]);
+        assert_eq!(host.fails(), Stage::Setup, "{message:?}");
         assert_eq!(host.leave().unwrap_err().0, Stage::Setup, "{message:?}");
     }
     let mut host = Host::ready(&component, &STANDBY);
     host.speak(None);
     host.send(&ToWorker::Speak { after: None }, &[]);
+    assert_eq!(host.fails(), Stage::Setup);
     assert_eq!(host.leave().unwrap_err().0, Stage::Setup);
 
     let large = Kept::from([("b".into(), BTreeMap::from([("k".into(), vec![0; 2 << 20])]))]);
@@ -695,7 +724,7 @@ fn with_schema(schema: &str, then: impl FnOnce(&Guest<'_>)) {
 fn settings_that_do_not_fit_the_schema_end_the_worker_before_the_pipeline_sees_them() {
     let schema = r#"{"properties":{"score":{"maximum":1}},"additionalProperties":false}"#;
     with_schema(schema, |guest| {
-        let Some(component) = compiled(&Guest { init: "unreachable", ..*guest }) else { return };
+        let component = compiled(&Guest { init: "unreachable", ..*guest });
         let setup = Setup { settings: r#"{"score":2,"scope":1}"#, ..RUNNING };
         let (stage, words) = Host::start(&component, &setup).leave().unwrap_err();
         assert_eq!(stage, Stage::Settings);
@@ -704,7 +733,7 @@ fn settings_that_do_not_fit_the_schema_end_the_worker_before_the_pipeline_sees_t
         assert_eq!(Host::start(&component, &setup).leave().unwrap_err().0, Stage::Init);
     });
     with_schema(r#"{"type":"objekt"}"#, |guest| {
-        let Some(component) = compiled(guest) else { return };
+        let component = compiled(guest);
         let (stage, words) = Host::start(&component, &RUNNING).leave().unwrap_err();
         assert_eq!(stage, Stage::Settings);
         assert!(words.contains("not usable") && words.contains("objekt"), "{words}");
@@ -713,6 +742,6 @@ fn settings_that_do_not_fit_the_schema_end_the_worker_before_the_pipeline_sees_t
 
 #[test]
 fn a_pipeline_that_cannot_describe_itself_is_known_by_its_stage() {
-    let Some(component) = compiled(&Guest { describe: "unreachable", ..IDLE }) else { return };
+    let component = compiled(&Guest { describe: "unreachable", ..IDLE });
     assert_eq!(Host::start(&component, &RUNNING).leave().unwrap_err().0, Stage::Describe);
 }

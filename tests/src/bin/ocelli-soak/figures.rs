@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
-use ocelli_tests::{Held, Ocelli, children};
+use ocelli_testkit::{Held, Ocelli, children};
 
 /// A figure: its heading, its unit's decimals, and by how much it may have grown in the end.
 struct Column {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use ocelli_tests::{Cameras, Client, Ocelli, Relay, changeling, clip, guest};
+use ocelli_testkit::{Cameras, Client, Ocelli, Relay, changeling, clip, guest};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::sleep;

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ocelli_tests::{FileSession, Ocelli, Recording, Store, assert_identical, changeling};
+use ocelli_testkit::{FileSession, Ocelli, Recording, Store, assert_identical, changeling};
 use serde_json::{Value, json};
 
 use super::{

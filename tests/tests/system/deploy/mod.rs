@@ -11,7 +11,7 @@ mod ways;
 
 use std::time::Duration;
 
-use ocelli_tests::{Ocelli, Received, Recording, Store, changeling, clip};
+use ocelli_testkit::{Ocelli, Received, Recording, Store, changeling, clip};
 use serde_json::{Value, json};
 
 /// 25 frames a second, 10 s.

@@ -233,7 +233,7 @@ async fn a_kill_loses_nothing_that_was_told_and_numbers_go_on() {
             let page = reader::page(&store.connection, &session, &query).unwrap();
             assert_eq!(&*page.events[0].body, body, "{session} {seq}");
             let number = serde_json::from_str::<serde_json::Value>(&body).unwrap()["n"].as_u64().unwrap();
-            let digest = [u8::try_from(number % 200).unwrap(); 32];
+            let digest = [u8::try_from(number % 200).unwrap(); 32].into();
             assert!(store.pictures.read(&digest).unwrap().is_some(), "pictures are there before their event");
         }
     }

@@ -1,0 +1,169 @@
+//! What a double of the host says of things that a test is not about.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::BoxFuture;
+use ocelli::analyze::{Analyst, Bench, Fault, Kind, NotStarted};
+use serde_json::{Map, Value};
+
+/// A config that says nothing and never changes: without tokens.
+pub(crate) fn defaults() -> tokio::sync::watch::Receiver<std::sync::Arc<ocelli::config::Config>> {
+    tokio::sync::watch::channel(std::sync::Arc::default()).1
+}
+
+/// There are no pipelines for single pictures: `api_analyze.rs` has some.
+pub(crate) struct NoPipelines;
+
+impl Bench for NoPipelines {
+    fn find(&self, pipeline: &str) -> Result<(), Fault> {
+        Err(Fault::new(Kind::UnknownPipeline, pipeline))
+    }
+
+    fn start(
+        &self,
+        pipeline: Arc<str>,
+        _: Arc<Map<String, Value>>,
+    ) -> BoxFuture<'static, Result<Box<dyn Analyst>, NotStarted>> {
+        Box::pin(async move {
+            Err(NotStarted { fault: Fault::new(Kind::UnknownPipeline, &*pipeline), lasting: true })
+        })
+    }
+}
+
+/// What is logged, by a test whose runtime has one thread.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Ends when the guard is dropped.
+    pub(crate) fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// There are no sessions and no models; `$field` holds the analyses.
+macro_rules! no_sessions {
+    ($double:ty, $field:tt) => {
+        impl ocelli::api::Control for $double {
+            type Status = serde_json::Value;
+            type Models = serde_json::Value;
+
+            fn models(&self) -> serde_json::Value {
+                serde_json::Value::Null
+            }
+
+            fn sessions(&self) -> Vec<serde_json::Value> {
+                Vec::new()
+            }
+
+            fn id(_: &serde_json::Value) -> &str {
+                ""
+            }
+
+            fn session(&self, _: &str) -> Option<serde_json::Value> {
+                None
+            }
+
+            async fn ensure(
+                &self,
+                id: &str,
+                _: &str,
+                _: &str,
+                _: serde_json::Map<String, serde_json::Value>,
+            ) -> Result<(), ocelli::api::Refusal> {
+                Err(ocelli::api::Refusal::unknown(id))
+            }
+
+            async fn command(
+                &self,
+                id: &str,
+                _: serde_json::Value,
+            ) -> Result<serde_json::Value, ocelli::api::Refusal> {
+                Err(ocelli::api::Refusal::unknown(id))
+            }
+
+            async fn restart(&self, id: &str) -> Result<(), ocelli::api::Refusal> {
+                Err(ocelli::api::Refusal::unknown(id))
+            }
+
+            async fn stop(&self, id: &str) -> Result<(), ocelli::api::Refusal> {
+                Err(ocelli::api::Refusal::unknown(id))
+            }
+
+            fn analyses(&self) -> &ocelli::analyze::Analyses {
+                &self.$field
+            }
+
+            async fn metrics(&self) -> String {
+                String::new()
+            }
+        }
+    };
+}
+
+/// Nothing can be deployed.
+macro_rules! no_deployments {
+    ($double:ty) => {
+        impl ocelli::api::Deployments for $double {
+            fn component_bytes(&self) -> usize {
+                0
+            }
+
+            async fn deploy(
+                &self,
+                _: ocelli::deploy::Order,
+            ) -> Result<ocelli::deploy::Record, ocelli::deploy::DeployError> {
+                Err(ocelli::deploy::DeployError::Stopping)
+            }
+
+            async fn rollback(
+                &self,
+                _: &str,
+                _: &str,
+            ) -> Result<ocelli::deploy::Record, ocelli::deploy::DeployError> {
+                Err(ocelli::deploy::DeployError::Stopping)
+            }
+
+            async fn deployments(
+                &self,
+                _: &str,
+                _: usize,
+            ) -> Result<Vec<ocelli::deploy::Record>, ocelli::deploy::DeployError> {
+                Err(ocelli::deploy::DeployError::Stopping)
+            }
+
+            async fn pipelines(
+                &self,
+            ) -> Result<Vec<ocelli::deploy::NamedPipeline>, ocelli::deploy::DeployError> {
+                Err(ocelli::deploy::DeployError::Stopping)
+            }
+
+            async fn keep(
+                &self,
+                _: &str,
+                _: bytes::Bytes,
+            ) -> Result<ocelli::deploy::NamedPipeline, ocelli::deploy::DeployError> {
+                Err(ocelli::deploy::DeployError::Stopping)
+            }
+        }
+    };
+}
