@@ -15,7 +15,7 @@ const DEPTH: (&str, &str) = ("OCELLI_TEST_DEPTH", "full");
 /// code is returned; under `CI=true` a failure where a test did not run that CI must not go without.
 pub(crate) fn test(workspace: &Workspace, full: bool, filter: &[String]) -> Result<ExitCode> {
     if full {
-        eprintln!("==> all tests with their long loops whole: about an hour on two cores, after the build");
+        eprintln!("==> all tests with their long loops whole: about 20 minutes on two cores, after the build");
     }
     setup::for_testing(workspace)?;
     programs::build(workspace)?;
