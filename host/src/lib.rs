@@ -20,6 +20,7 @@ pub mod redis;
 mod reload;
 pub mod serve;
 pub mod session;
+mod shape;
 pub mod source;
 pub mod telemetry;
 mod util;

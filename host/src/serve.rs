@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use rustix::process::{Resource, Rlimit};
-use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,11 +14,11 @@ use tokio::task::JoinHandle;
 
 use crate::analyze::{Analyses, Workers};
 use crate::api::{Control, Deployments, Refusal, Server, Timing};
-use crate::config::{Config, Isolation};
+use crate::config::Config;
 use crate::deploy::{DeployError, Deployer, NamedPipeline, Order, Record, find_named, find_pipeline};
 use crate::event::Hub;
-use crate::inference::catalogue::{ShownModel, ShownRun};
-use crate::inference::{Inference, Status};
+use crate::inference::Inference;
+use crate::inference::catalogue::ShownModels;
 use crate::journal::Journal;
 use crate::monitor::Monitor;
 use crate::offer::{Changes, Offer};
@@ -203,46 +202,6 @@ struct Models {
     inference: Inference,
 }
 
-/// As `GET /v1/models` shows it.
-#[derive(Serialize)]
-struct ShownModels {
-    /// How often the models have changed since the host was started.
-    generation: u32,
-    models: Vec<ShownModel>,
-    /// Versions that sessions still run and that are no longer on offer.
-    earlier: Vec<Earlier>,
-    runtime: Runtime,
-}
-
-#[derive(Serialize)]
-struct Earlier {
-    name: String,
-    sha256: String,
-    #[serde(flatten)]
-    run: ShownRun,
-}
-
-/// What runs models.
-#[derive(Serialize)]
-struct Runtime {
-    /// ONNX Runtime's.
-    version: Option<String>,
-    isolation: Isolation,
-    /// Whether every session has what runs its requests.
-    serves: bool,
-    /// Whether a process stands by; null where none is to.
-    spare_ready: Option<bool>,
-    processes: Vec<ShownProcess>,
-}
-
-#[derive(Serialize)]
-struct ShownProcess {
-    pid: u32,
-    /// "serving", "spare" or "draining".
-    duty: &'static str,
-    sessions: usize,
-}
-
 impl Control for Operator {
     type Status = SessionStatus;
     type Models = ShownModels;
@@ -285,21 +244,7 @@ impl Control for Operator {
     fn models(&self) -> ShownModels {
         let Models { offer, inference } = &self.models;
         let (generation, catalogue) = offer.newest();
-        let loaded = inference.loaded();
-        let offered = |sha256: &str| catalogue.models().any(|model| model.sha256 == sha256);
-        let earlier = loaded.iter().filter(|loaded| !offered(&loaded.sha256));
-        ShownModels {
-            generation,
-            models: catalogue.entries().map(|entry| ShownModel::new(entry, &loaded)).collect(),
-            earlier: earlier
-                .map(|loaded| Earlier {
-                    name: loaded.name.clone(),
-                    sha256: loaded.sha256.clone(),
-                    run: loaded.into(),
-                })
-                .collect(),
-            runtime: Runtime::from(inference.status()),
-        }
+        ShownModels::new(generation, &catalogue, &inference.loaded(), inference.status())
     }
 
     fn analyses(&self) -> &Analyses {
@@ -342,18 +287,6 @@ impl Deployments for Operator {
         component: Bytes,
     ) -> impl Future<Output = Result<NamedPipeline, DeployError>> + Send {
         self.deployer.put_pipeline(name, component)
-    }
-}
-
-impl From<Status> for Runtime {
-    fn from(status: Status) -> Self {
-        let Status { isolation, version, serves, spare_ready, processes, .. } = status;
-        let processes = processes.into_iter().map(|process| ShownProcess {
-            pid: process.pid,
-            duty: process.duty.name(),
-            sessions: process.sessions,
-        });
-        Self { version, isolation, serves, spare_ready, processes: processes.collect() }
     }
 }
 

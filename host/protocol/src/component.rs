@@ -11,10 +11,11 @@
 //! Exit status: 0 where nothing is wrong, 1 where the report names problems. Where it cannot do its work, it prints no
 //! report, says why on its standard error, and exits 2.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a check found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckReport {
     /// The version of `ocelli:pipeline` that the component names, where it could be read: "0.1.0".
     pub version: Option<String>,
@@ -31,7 +32,8 @@ pub struct CheckReport {
 }
 
 /// Something that is wrong with a component.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ComponentProblem")]
 pub struct Problem {
     /// For programs.
     pub kind: ProblemKind,
@@ -46,8 +48,9 @@ pub struct Problem {
 }
 
 /// Kinds of problems.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum ProblemKind {
     /// Larger than is taken.
     TooLarge,

@@ -1,5 +1,6 @@
 //! What the kernel enforces on a child process, as the process itself found out when it confined itself.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::VariantArray;
 
@@ -14,11 +15,13 @@ use strum::VariantArray;
     Ord,
     Serialize,
     Deserialize,
+    JsonSchema,
     strum::IntoStaticStr,
     VariantArray,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
+#[schemars(inline)]
 pub enum Measure {
     /// It can gain no privileges by starting a program.
     NoNewPrivileges,
@@ -47,7 +50,8 @@ impl Measure {
 }
 
 /// A measure that is not in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub struct Missing {
     /// Which.
     pub measure: Measure,
@@ -56,7 +60,8 @@ pub struct Missing {
 }
 
 /// How a process is confined.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub struct Confinement {
     /// What is in force.
     pub enforced: Vec<Measure>,

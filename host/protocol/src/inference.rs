@@ -25,6 +25,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -51,9 +52,12 @@ pub const MAX_BATCH: u32 = 32;
 pub const MAX_OWN_MODELS: usize = 4;
 
 /// The type of a tensor's elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
+#[schemars(inline)]
 pub enum Element {
     /// IEEE half.
     F16,
@@ -98,13 +102,15 @@ impl Element {
 }
 
 /// An input or output as the model declares it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Tensor")]
 pub struct TensorDeclaration {
     /// Its name in the graph.
     pub name: String,
     /// Its elements.
     pub element: Element,
     /// Its shape; -1 is a dimension known at run time alone.
+    #[schemars(inner(range(min = -1)))]
     pub shape: Vec<i64>,
 }
 
@@ -227,7 +233,7 @@ pub struct Configure {
 }
 
 /// How important a session's requests are: shares of the runners' time, not precedence, so nobody starves.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// A quarter of a normal share.

@@ -1,5 +1,8 @@
 //! The limits on a component by name: what an error, a counter, and a metric call each.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use strum::VariantArray;
 
@@ -69,6 +72,21 @@ impl Limit {
     /// Its name in errors, in `GET /v1/sessions` and in metrics.
     pub fn name(self) -> &'static str {
         self.into()
+    }
+}
+
+/// By its name: in JSON a limit stands so, while the processes tell each other its number.
+impl JsonSchema for Limit {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Limit".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": Self::ALL.iter().map(|limit| limit.name()).collect::<Vec<_>>()})
     }
 }
 

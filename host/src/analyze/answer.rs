@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Fault;
@@ -9,36 +10,44 @@ use super::bench::Found;
 use crate::event::{Detection, Event};
 
 /// What a pipeline found in a picture, as `POST /v1/analyze/{pipeline}` tells it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Analysis {
     /// The pipeline's name.
     pub pipeline: String,
-    /// The deployment that found it.
+    /// The deployment that found it: the first 12 hexadecimal digits of a component's SHA-256.
     pub deployment: String,
     /// Size of the picture in pixels.
+    #[schemars(range(min = 1))]
     pub width: u32,
     /// Size of the picture in pixels.
+    #[schemars(range(min = 1))]
     pub height: u32,
     /// What was found.
     pub detections: Vec<Detection>,
     /// What happened.
     pub events: Vec<Event>,
-    /// How long each station took.
+    /// Milliseconds that each station took.
     pub latency_ms: Latency,
 }
 
 /// Milliseconds on a picture's way, 2 decimals.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "AnalysisLatency")]
 pub struct Latency {
     /// From its arrival until a worker was given it.
+    #[schemars(range(min = 0))]
     pub queued: f64,
     /// From there to the decoded picture.
+    #[schemars(range(min = 0))]
     pub decode: f64,
     /// From there, the pipeline's `init` included, to the last inference's answer; 0 where there was none.
+    #[schemars(range(min = 0))]
     pub inference: f64,
     /// From there until the pipeline returned.
+    #[schemars(range(min = 0))]
     pub pipeline: f64,
     /// From its arrival to its result.
+    #[schemars(range(min = 0))]
     pub total: f64,
 }
 

@@ -13,11 +13,11 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::access::Caller;
 use super::body::{collect, length};
-use super::problem::Problem;
+use super::problem::{More, Problem};
 use super::{Control, Refusal, State};
 use crate::config::{LOCAL, RefusedState};
 use crate::deploy::{
@@ -88,11 +88,13 @@ fn answer(record: Record) -> Result<Response, Problem> {
         (Some(outcome), _) => (StatusCode::CONFLICT, outcome.name()),
     };
     let detail = record.reason.clone().unwrap_or_else(|| format!("the deployment failed at {}", record.step));
-    let mut more = Map::new();
-    more.insert("step".into(), record.step.name().into());
-    more.extend(record.check.as_ref().map(|check| ("problems".into(), json!(check.problems))));
-    more.insert("deployment".into(), json!(record));
-    Err(Problem { more, ..Problem::new(status, code, detail) })
+    let more = More {
+        step: Some(record.step),
+        problems: record.check.as_ref().map(|check| check.problems.clone()),
+        deployment: Some(record),
+        ..More::default()
+    };
+    Err(Problem { more: Box::new(more), ..Problem::new(status, code, detail) })
 }
 
 impl From<DeployError> for Problem {
@@ -114,11 +116,11 @@ impl From<DeployError> for Problem {
         let mut problem = Self::new(status, error.code(), error.to_string());
         match &error {
             DeployError::UnderWay { step, .. } => {
-                problem.more.insert("step".into(), step.name().into());
+                problem.more.step = Some(*step);
             }
             DeployError::Compile(error) => {
-                problem.more.insert("step".into(), error.step().name().into());
-                problem.more.extend(error.report().map(|check| ("problems".into(), json!(check.problems))));
+                problem.more.step = Some(error.step());
+                problem.more.problems = error.report().map(|check| check.problems.clone());
             }
             _ => {}
         }

@@ -1,25 +1,125 @@
-//! The documents that tell programs what the API is: OpenAPI for HTTP, AsyncAPI for the WebSocket. They are written by hand,
-//! and the tests hold them to the routes and messages that there are.
+//! The documents that tell programs what the API is: OpenAPI for HTTP, AsyncAPI for the WebSocket. What can be asked and what
+//! is said of it is written by hand; the schemas are those of the types that are read and written. The tests hold both to
+//! the routes and messages that there are.
+
+use std::sync::LazyLock;
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use schemars::generate::Contract;
+use schemars::transform::transform_subschemas;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::Value;
+
+use super::events::Shown as EventPage;
+use super::jobs::{Results, Status as Job, Whole as JobWithResults};
+use super::message::ClientMessage;
+use crate::analyze::Analysis;
+use crate::deploy::{NamedPipeline, Record};
+use crate::event::{Journalled, ServerMessage};
+use crate::inference::catalogue::ShownModels;
+use crate::session::SessionStatus;
+use crate::shape;
 
 /// `GET /openapi.json`.
-const OPENAPI: &str = include_str!("openapi.json");
-
-/// `GET /asyncapi.json`.
-const ASYNCAPI: &str = include_str!("asyncapi.json");
-
 pub(super) async fn openapi() -> Response {
-    json(OPENAPI)
+    static TEXT: LazyLock<String> = LazyLock::new(|| http_document().to_string());
+    json(&TEXT)
 }
 
+/// `GET /asyncapi.json`.
 pub(super) async fn asyncapi() -> Response {
-    json(ASYNCAPI)
+    static TEXT: LazyLock<String> = LazyLock::new(|| websocket_document().to_string());
+    json(&TEXT)
 }
 
 fn json(text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// Schemas of types, for what we send or for what we read.
+fn generator(contract: Contract) -> SchemaGenerator {
+    let settings = shape::settings().with_transform(closed).with(|settings| {
+        settings.contract = contract;
+        settings.definitions_path = "/components/schemas".into();
+    });
+    settings.into_generator()
+}
+
+/// No members but those that are named; one that may be left out is left out and never null.
+fn closed(schema: &mut Schema) {
+    transform_subschemas(&mut closed, schema);
+    let required = schema.get("required").cloned().unwrap_or_default();
+    let required = |name: &str| required.as_array().is_some_and(|names| names.iter().any(|one| one == name));
+    let Some(Value::Object(members)) = schema.get_mut("properties") else { return };
+    for (name, member) in members {
+        let Ok(member) = <&mut Schema>::try_from(member) else { continue };
+        // Anything at all, in the form that every tool knows: `true` becomes `{}`.
+        member.ensure_object();
+        if !required(name) {
+            shape::never_null(member);
+        }
+    }
+    if schema.get("additionalProperties").is_none() {
+        schema.insert("additionalProperties".into(), false.into());
+    }
+}
+
+fn http_document() -> Value {
+    let mut types = generator(Contract::Serialize);
+    // What these refer to comes with them.
+    let roots: [fn(&mut SchemaGenerator) -> Schema; 9] = [
+        SchemaGenerator::subschema_for::<SessionStatus>,
+        SchemaGenerator::subschema_for::<EventPage>,
+        SchemaGenerator::subschema_for::<Analysis>,
+        SchemaGenerator::subschema_for::<Results<'_>>,
+        SchemaGenerator::subschema_for::<JobWithResults<'_>>,
+        SchemaGenerator::subschema_for::<Job<'_>>,
+        SchemaGenerator::subschema_for::<Record>,
+        SchemaGenerator::subschema_for::<NamedPipeline>,
+        SchemaGenerator::subschema_for::<ShownModels>,
+    ];
+    for root in roots {
+        root(&mut types);
+    }
+    let mut document = written(include_str!("openapi.json"));
+    put(&mut document, "/components", "schemas", types.take_definitions(true).into());
+    document
+}
+
+fn websocket_document() -> Value {
+    let mut document = written(include_str!("asyncapi.json"));
+    let (mut read, mut sent) = (generator(Contract::Deserialize), generator(Contract::Serialize));
+    payload(&mut document, &mut read, ClientMessage::json_schema);
+    payload(&mut document, &mut sent, ServerMessage::json_schema);
+    payload(&mut document, &mut sent, Journalled::json_schema);
+    put(&mut document, "/components", "schemas", sent.take_definitions(true).into());
+    document
+}
+
+/// Puts the schema of a message, or of each of several, to what is said of it.
+fn payload(document: &mut Value, types: &mut SchemaGenerator, of: fn(&mut SchemaGenerator) -> Schema) {
+    let mut schema = of(types);
+    types.transforms_mut().for_each(|transform| transform.transform(&mut schema));
+    let messages = match schema.remove("oneOf") {
+        Some(Value::Array(messages)) => messages,
+        _ => vec![schema.to_value()],
+    };
+    for message in messages {
+        let name = message.pointer("/properties/type/const").and_then(Value::as_str).unwrap_or_default();
+        put(document, &format!("/components/messages/{name}"), "payload", message);
+    }
+}
+
+/// What is written by hand. That it is JSON, and has a place for every schema, is tested.
+fn written(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+fn put(document: &mut Value, place: &str, key: &str, value: Value) {
+    if let Some(Value::Object(members)) = document.pointer_mut(place) {
+        members.insert(key.to_owned(), value);
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use ocelli_protocol::digest::NotADigest;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -17,7 +18,7 @@ use super::access::Caller;
 use super::problem::Problem;
 use super::resume::{self, Refused};
 use super::{Control, Refusal, State};
-use crate::event::event_told;
+use crate::event::{Journalled, event_told};
 use crate::journal::events::{Page, Query as Wanted};
 
 /// Events of a page where the client does not say how many.
@@ -79,6 +80,35 @@ fn wanted(parameters: Parameters) -> Result<Wanted, String> {
         .transpose()
     };
     Ok(Wanted { after, limit, kind, from_ms: time("from", from)?, to_ms: time("to", to)? })
+}
+
+/// A page of a session's events.
+// For the document alone: `text` writes it.
+#[derive(JsonSchema)]
+#[schemars(rename = "EventPage")]
+#[expect(dead_code, reason = "the events come as text from the journal")]
+pub(super) struct Shown {
+    session: String,
+    events: Vec<Journalled>,
+    /// The first number that is kept; `newest` + 1 where none is.
+    oldest: u64,
+    /// The last number that was given; 0 where there was no event yet.
+    newest: u64,
+    /// `after` of the next page; null: that was all there is.
+    next: Option<u64>,
+    /// Numbers that were asked for and are kept no more.
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    gone: Option<Gone>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline)]
+#[expect(dead_code, reason = "as above")]
+struct Gone {
+    #[schemars(range(min = 1))]
+    from: u64,
+    #[schemars(range(min = 1))]
+    to: u64,
 }
 
 /// The answer. The events are as every subscriber gets them.

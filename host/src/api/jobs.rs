@@ -9,62 +9,77 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::json;
 
-use super::problem::{Body, Problem};
+use super::problem::Problem;
 use super::{Control, State};
-use crate::analyze::{Analysis, Item, JobStatus};
+use crate::analyze::{Analysis, Item, JobState, JobStatus};
 use crate::event::{rfc3339, unix_ns};
+use crate::shape::TIME;
 
 /// The results of a list, in the order of its pictures.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AnalysisResults")]
 pub(super) struct Results<'a> {
     results: Vec<One<'a>>,
 }
 
 impl<'a> Results<'a> {
     pub(super) fn of<I: Borrow<Item>>(items: &'a [I]) -> Self {
-        let results = items.iter().enumerate().map(|(index, item)| One { index, item: item.borrow() });
-        Self { results: results.collect() }
+        Self {
+            results: items.iter().enumerate().map(|(index, item)| One::of(index, item.borrow())).collect(),
+        }
     }
 }
 
 /// One of them: the analysis, or where the picture stood and what was wrong with it.
-struct One<'a> {
-    index: usize,
-    item: &'a Item,
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+enum One<'a> {
+    Analysed(&'a Analysis),
+    Failed {
+        /// Where the picture stood in the list, from 0 on.
+        index: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        filename: Option<&'a str>,
+        error: Problem,
+    },
 }
 
-impl Serialize for One<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.item.outcome {
-            Ok(analysis) => analysis.serialize(serializer),
+impl<'a> One<'a> {
+    fn of(index: usize, item: &'a Item) -> Self {
+        match &item.outcome {
+            Ok(analysis) => Self::Analysed(analysis),
             Err(fault) => {
-                let mut map = serializer.serialize_map(None)?;
-                map.serialize_entry("index", &self.index)?;
-                if let Some(filename) = &self.item.filename {
-                    map.serialize_entry("filename", filename)?;
-                }
-                map.serialize_entry("error", &Problem::from(fault.clone()).body())?;
-                map.end()
+                Self::Failed { index, filename: item.filename.as_deref(), error: fault.clone().into() }
             }
         }
     }
 }
 
-/// A job as it is told. Times are RFC 3339 in UTC.
-#[derive(Serialize)]
-struct Status<'a> {
+/// A job as it is told. Times are RFC 3339 in UTC, with milliseconds.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Job")]
+pub(super) struct Status<'a> {
     id: &'a str,
-    state: &'a str,
+    state: JobState,
     pipeline: &'a str,
     images: usize,
     answered: usize,
+    /// When it was sent: RFC 3339 in UTC, with milliseconds.
+    #[schemars(regex(pattern = TIME))]
     created: String,
+    /// When its first picture was given to a worker: RFC 3339 in UTC, with milliseconds.
+    #[schemars(regex(pattern = TIME))]
     started: Option<String>,
+    /// When it was over: RFC 3339 in UTC, with milliseconds.
+    #[schemars(regex(pattern = TIME))]
     finished: Option<String>,
+    /// Until when its result is kept: RFC 3339 in UTC, with milliseconds.
+    #[schemars(regex(pattern = TIME))]
     expires: Option<String>,
 }
 
@@ -72,7 +87,7 @@ impl<'a> From<&'a JobStatus> for Status<'a> {
     fn from(job: &'a JobStatus) -> Self {
         Self {
             id: &job.id,
-            state: job.state.as_str(),
+            state: job.state,
             pipeline: &job.pipeline,
             images: job.images,
             answered: job.answered,
@@ -89,14 +104,15 @@ fn time(time: SystemTime) -> String {
 }
 
 /// A job with what it has come to, once it is over.
-#[derive(Serialize)]
-struct Whole<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "JobWithResults")]
+pub(super) struct Whole<'a> {
     #[serde(flatten)]
     status: Status<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<&'a Analysis>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Body<'a>>,
+    error: Option<Problem>,
     #[serde(flatten)]
     results: Option<Results<'a>>,
 }
@@ -124,7 +140,7 @@ pub(super) async fn show<C: Control>(
     let whole = Whole {
         status: Status::from(&job),
         result: single.and_then(|outcome| outcome.as_ref().ok()),
-        error: problem.as_ref().map(Problem::body),
+        error: problem,
         results: (over && job.list).then(|| Results::of(&items)),
     };
     Ok(Json(whole).into_response())

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::config::{EVERY_SESSION, check_session_id};
+use crate::config::{EVERY_SESSION, MAX_ID_BYTES, check_session_id};
 
 /// Longest message of a client in bytes: settings and commands are small, and a client that sends more is at fault.
 pub(super) const MAX_MESSAGE: usize = 64 << 10;
@@ -15,28 +16,48 @@ pub(super) const MAX_MESSAGE: usize = 64 << 10;
 const TYPES: &str = "subscribe, unsubscribe, command, ping";
 
 /// A request.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, JsonSchema)]
+#[schemars(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum ClientMessage {
     Subscribe(Subscribe),
-    Unsubscribe { session: String },
-    Command { session: String, id: Option<Value>, command: Value },
+    Unsubscribe {
+        #[schemars(length(min = 1, max = MAX_ID_BYTES))]
+        session: String,
+    },
+    Command {
+        #[schemars(length(min = 1, max = MAX_ID_BYTES))]
+        session: String,
+        /// Comes back with the answer.
+        id: Option<Value>,
+        command: Value,
+    },
     Ping,
 }
 
-#[derive(Debug, PartialEq, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(
+    inline,
+    extend("dependentRequired" = {"source": ["pipeline"], "pipeline": ["source"], "settings": ["source"]})
+)]
 pub(super) struct Subscribe {
+    /// `*`: every session that there is and that will be, for tokens that see all.
+    #[schemars(length(min = 1, max = MAX_ID_BYTES))]
     pub(super) session: String,
+    /// Makes the session where it is not there.
     pub(super) source: Option<String>,
     pub(super) pipeline: Option<String>,
     pub(super) settings: Option<Map<String, Value>>,
+    /// false: events and states alone.
     #[serde(default = "yes")]
     pub(super) detections: bool,
+    /// Events with greater numbers come from the journal first; with `*` a number for each session.
     pub(super) after: Option<After>,
 }
 
 /// The last event that a client has.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, JsonSchema)]
+#[schemars(untagged, inline)]
 pub(super) enum After {
     /// Of the session.
     One(u64),

@@ -163,7 +163,6 @@ struct State<C> {
 pub struct Server {
     address: SocketAddr,
     secure: bool,
-    routes: Vec<(Method, &'static str)>,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -215,7 +214,7 @@ impl Server {
         };
         let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
         let secure = tls.is_some();
-        let (router, routes) = routes::router(state, &gate);
+        let router = routes::router(state, &gate);
         let serving = Connections {
             router,
             config,
@@ -225,12 +224,12 @@ impl Server {
             tasks: connections.clone(),
         };
         running.spawn(serving.serve(listener));
-        Ok(Self { address, secure, routes, ready, stop, tasks, timing, running, connections, abort })
+        Ok(Self { address, secure, ready, stop, tasks, timing, running, connections, abort })
     }
 
     /// Everything that can be asked: methods and paths, with their parameters in braces.
-    pub fn routes(&self) -> &[(Method, &'static str)] {
-        &self.routes
+    pub fn routes(&self) -> Vec<(Method, &'static str)> {
+        routes::ROUTES.iter().map(|route| (route.method.clone(), route.path)).collect()
     }
 
     /// `http` or `https`.

@@ -3,15 +3,20 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ocelli_protocol::component;
 use ocelli_protocol::limit::Limit;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
 
 use super::Refusal;
 use crate::analyze::{Fault, Kind};
+use crate::deploy::Record;
+use crate::event::CODE;
+use crate::session::change::Step;
 
-/// An error answer. `type` is left out, which stands for `about:blank`: `code` tells problems apart.
-#[derive(Debug)]
+/// An error answer as RFC 9457 has it. `type` is left out, which stands for `about:blank`: `code` tells problems apart.
+#[derive(Debug, JsonSchema)]
+#[schemars(with = "Body<'static>")]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     /// Stable, for programs.
@@ -21,39 +26,71 @@ pub(super) struct Problem {
     /// The limit that a pipeline ran into, where it was one.
     pub(super) limit: Option<&'static str>,
     /// Further members.
-    pub(super) more: Map<String, Value>,
+    pub(super) more: Box<More>,
     /// Seconds after which it may be worth trying again, where it may.
     pub(super) retry_after: Option<u64>,
 }
 
 /// A problem as it is told.
-#[derive(Debug, Serialize)]
-pub(super) struct Body<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+struct Body<'a> {
     title: &'a str,
+    #[schemars(range(min = 400, max = 599))]
     status: u16,
+    /// Stable, for programs.
+    #[schemars(regex(pattern = CODE))]
     code: &'a str,
+    /// For a person.
     detail: &'a str,
+    /// The limit that the pipeline ran into.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Limit")]
     limit: Option<&'a str>,
     #[serde(flatten)]
-    more: &'a Map<String, Value>,
+    more: &'a More,
+}
+
+/// What some problems tell besides.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub(super) struct More {
+    /// With `after_ahead`: what was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) after: Option<u64>,
+    /// The deployment that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) deployment: Option<Record>,
+    /// With `after_ahead`: the last event that there was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) newest: Option<u64>,
+    /// With `after_ahead`: the first event that is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) oldest: Option<u64>,
+    /// What is wrong with a component.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) problems: Option<Vec<component::Problem>>,
+    /// Where a deployment failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) step: Option<Step>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), limit: None, more: Map::new(), retry_after: None }
+        Self { status, code, detail: detail.into(), limit: None, more: Box::default(), retry_after: None }
     }
+}
 
-    /// As it is told: an answer, or a part of one.
-    pub(super) fn body(&self) -> Body<'_> {
-        Body {
+/// As it is told: an answer, or a part of one.
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let body = Body {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             code: self.code,
             detail: &self.detail,
             limit: self.limit,
             more: &self.more,
-        }
+        };
+        body.serialize(serializer)
     }
 }
 
@@ -100,7 +137,7 @@ impl From<Refusal> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.body())).into_response();
+        let mut response = (self.status, Json(&self)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if let Some(seconds) = self.retry_after {

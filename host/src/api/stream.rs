@@ -12,7 +12,6 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -154,9 +153,9 @@ impl From<Refused> for Problem {
         match refused {
             Refused::Ahead { after, span, .. } => {
                 let mut problem = Self::new(StatusCode::BAD_REQUEST, "after_ahead", message);
-                problem.more.insert("after".into(), json!(after));
-                problem.more.insert("oldest".into(), json!(span.oldest));
-                problem.more.insert("newest".into(), json!(span.newest));
+                problem.more.after = Some(after);
+                problem.more.oldest = Some(span.oldest);
+                problem.more.newest = Some(span.newest);
                 problem
             }
             Refused::Unreadable(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message),

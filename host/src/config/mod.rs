@@ -2,8 +2,11 @@
 //! anything starts.
 //!
 //! Three steps, each able to tell everything that is wrong at once: the text becomes a tree that remembers lines, the
-//! tree is checked against the committed schema (keys, types, ranges, choices), and what a schema cannot say is checked
-//! on the typed values (camera names, addresses, what this version does not have).
+//! tree is checked against the schema (keys, types, ranges, choices), and what a schema cannot say is checked on the
+//! typed values (camera names, addresses, what this version does not have).
+//!
+//! The types here are the one place where keys, ranges, defaults and their meanings are written: the schema is made of
+//! them. Their comments are the schema's descriptions, so they are written for operators.
 
 mod allow;
 mod check;
@@ -20,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use ocelli_protocol::inference::{Device, Priority};
 use ocelli_protocol::worker::Decode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -27,7 +31,7 @@ pub use allow::SourcePattern;
 pub use check::{EVERY_SESSION, LOCAL, MAX_ID_BYTES, check_session_id, check_token_name};
 pub use error::{ConfigError, Origin, Problem};
 pub use redis::Redis;
-pub use schema::SCHEMA;
+pub use schema::document as schema_document;
 pub use server::{Role, Server, Tls, Token, TokenHash, WebOrigin};
 pub use watch::Watch;
 pub(crate) use watch::{BETWEEN_LOOKS, Look, Settling};
@@ -73,18 +77,22 @@ pub struct Config {
 }
 
 /// The worker processes, one for each session.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionProcesses {
-    /// Sessions at the same time.
+    /// Sessions at the same time, configured cameras and subscribers' sessions together.
+    #[schemars(range(min = 1, max = 1000))]
     pub max_concurrent_sessions: usize,
-    /// Seconds that all sessions together have to end when the host stops.
+    /// Seconds that all sessions together have to end when the host stops; what still runs then is killed.
+    #[schemars(range(min = 1, max = 600))]
     pub process_cleanup_timeout: u64,
-    /// Seconds within which a worker that hangs is noticed.
+    /// Seconds within which a worker process that hangs is noticed and replaced.
+    #[schemars(range(min = 1, max = 3600))]
     pub health_check_interval: u64,
-    /// Whether the host runs where the kernel cannot confine its child processes as it should.
+    /// Whether the host runs where the kernel cannot confine child processes as it should: best-effort runs and
+    /// says what is missing, required does not run.
     pub sandbox: Sandbox,
-    /// When log files are rotated.
+    /// When a log file is closed and a new one begun: at this size, and each day at midnight UTC.
     pub log_rotation: LogRotation,
 }
 
@@ -101,7 +109,7 @@ impl Default for SessionProcesses {
 }
 
 /// What happens where the kernel cannot confine a child process as it should.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sandbox {
     /// It runs with what the kernel has, and the log and the API say what is missing.
@@ -112,12 +120,14 @@ pub enum Sandbox {
 }
 
 /// When log files are rotated.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogRotation {
-    /// Size of a file in MiB at which a new one is begun.
+    /// Size of a log file in MiB at which it is rotated.
+    #[schemars(range(min = 1, max = 10_240))]
     pub max_size_mb: u64,
-    /// Older files kept.
+    /// Older files kept of each log.
+    #[schemars(range(min = 0, max = 100))]
     pub backup_count: usize,
 }
 
@@ -128,38 +138,56 @@ impl Default for LogRotation {
 }
 
 /// What one session may use.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResourceLimits {
-    /// Private memory of a worker process in MiB.
+    /// Private memory of a worker process in MiB (RLIMIT_DATA). A decoder at 1080p takes 24, an idle worker 8.
+    #[schemars(range(min = 64, max = 1_048_576))]
     pub memory_per_process_mb: u64,
-    /// Share of the GPU's memory for one inference process, 0 to 1.
+    /// Share of a GPU's memory that one inference process may take.
+    #[schemars(range(min = 0.01, max = 1))]
     pub gpu_memory_fraction: f64,
-    /// Linear memories of a pipeline together, in MiB; at most `memory_per_process_mb`.
+    /// Linear memories of a pipeline together, in MiB; at most memory_per_process_mb. 4096 is all that wasm32 can
+    /// address.
+    #[schemars(range(min = 1, max = 4096))]
     pub guest_memory_mb: u64,
-    /// Shared memory for the tensors of a session in MiB, inputs and outputs together.
+    /// Shared memory for the tensors of a session in MiB, inputs and outputs together. It is allocated as a whole
+    /// when the session starts.
+    #[schemars(range(min = 1, max = 1024))]
     pub tensor_memory_mb: u32,
-    /// CPU time of one call into a pipeline, in milliseconds.
+    /// CPU time of one call into a pipeline, in milliseconds. Waiting for inference is not counted.
+    #[schemars(range(min = 1, max = 60_000))]
     pub call_cpu_ms: u32,
-    /// Time of one call into a pipeline by the clock, in milliseconds.
+    /// Time of one call into a pipeline by the clock, in milliseconds, waiting for inference included.
+    #[schemars(range(min = 1, max = 600_000))]
     pub call_timeout_ms: u32,
-    /// Time of one call from a pipeline to the host by the clock, in milliseconds; inference has its own.
+    /// Time of one call from a pipeline to the host by the clock, in milliseconds. Inference has
+    /// inference.timeout_ms.
+    #[schemars(range(min = 1, max = 600_000))]
     pub host_call_ms: u32,
-    /// Events of one frame.
+    /// Events that a pipeline may return for one frame.
+    #[schemars(range(min = 1, max = 1000))]
     pub events_per_frame: u32,
     /// Size of one event in KiB, without its attachments.
+    #[schemars(range(min = 1, max = 1024))]
     pub event_kb: u32,
-    /// Attachments of one frame's events together.
+    /// Attachments of the events of one frame together.
+    #[schemars(range(min = 0, max = 1000))]
     pub attachments_per_frame: u32,
-    /// Log lines of a pipeline in a second.
+    /// Log lines of a pipeline in a second. What is beyond is dropped and counted.
+    #[schemars(range(min = 1, max = 1000))]
     pub log_lines_per_second: u32,
-    /// Descriptors of a worker process.
+    /// Descriptors of a worker process (RLIMIT_NOFILE).
+    #[schemars(range(min = 16, max = 65_536))]
     pub open_files: u64,
-    /// CPU time of a worker process in percent of one core, where the host may make control groups.
+    /// CPU time of a worker process in percent of one core, where the host may make control groups (cgroup v2).
+    #[schemars(range(min = 1, max = 100_000))]
     pub cpu_percent: u32,
-    /// A session's `wasi:keyvalue` store in KiB: names of buckets, keys and values together.
+    /// A session's wasi:keyvalue store in KiB: names of buckets, keys and values together.
+    #[schemars(range(min = 0, max = 8192))]
     pub keyvalue_kb: u32,
     /// Keys of that store.
+    #[schemars(range(min = 0, max = 100_000))]
     pub keyvalue_keys: u32,
 }
 
@@ -187,8 +215,9 @@ impl Default for ResourceLimits {
 }
 
 /// Where models run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
 pub enum Isolation {
     /// One supervised child process.
     #[default]
@@ -200,8 +229,9 @@ pub enum Isolation {
 }
 
 /// What happens where a device is not usable.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum Fallback {
     /// An error.
     #[default]
@@ -210,32 +240,47 @@ pub enum Fallback {
     Cpu,
 }
 
-/// Where and how models run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The process that runs the models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Inference {
-    /// See [`Isolation`].
+    /// Where models run: in one supervised child process, in one for each session, or in the host itself, which a
+    /// crash then ends.
     pub isolation: Isolation,
-    /// What models run on that name no device of their own.
+    /// What models run on: cpu, cuda:N, tensorrt:N or openvino. A device that is not usable is an error at start,
+    /// unless fallback says otherwise.
     #[serde(with = "text")]
+    #[schemars(with = "String", length(min = 1))]
     pub device: Device,
-    /// See [`Fallback`].
+    /// What happens where a device is not usable: none is an error, cpu lets the processor take over, with a
+    /// warning, a metric and a field of GET /v1/models.
     pub fallback: Fallback,
-    /// Inferences at the same time, one thread each; none: as many as there are cores.
+    /// Inferences at the same time, one thread each. Left out: as many as there are cores.
+    #[schemars(range(min = 1, max = 256))]
     pub threads: Option<u32>,
-    /// Milliseconds that one inference of a stream may take, waiting in the queue included.
+    /// Milliseconds that one inference of a stream may take, waiting in the queue included. A run that takes longer
+    /// is ended, by killing the process where nothing else helps.
+    #[schemars(range(min = 1, max = 600_000))]
     pub timeout_ms: u32,
-    /// Milliseconds after which an inference of a live camera that still waits is dropped as stale; 0: never.
+    /// Milliseconds after which an inference of a live camera that still waits is dropped, since its frame is too
+    /// old. 0: never.
+    #[schemars(range(min = 0, max = 600_000))]
     pub stale_ms: u32,
-    /// Private memory of an inference process in MiB at which it is replaced by a fresh one; 0: unbounded.
+    /// Private memory of an inference process in MiB at which it is replaced by a fresh one between two requests.
+    /// At twice as much it gets no more. 0: unbounded.
+    #[schemars(range(min = 0, max = 1_048_576))]
     pub memory_mb: u64,
-    /// Whether a second process with the models loaded stands by.
+    /// Whether a second inference process with the models loaded stands by, so that a crash costs milliseconds. It
+    /// takes as much memory as the first.
     pub spare: bool,
-    /// Whether pipelines may bring models of their own.
+    /// Whether pipelines may bring models of their own (wasi:nn load). Such a model is a file of a stranger, parsed
+    /// by ONNX Runtime in the inference process.
     pub load: bool,
-    /// ONNX Runtime's shared library; none: the one in the cache folder.
+    /// ONNX Runtime's shared library. Left out: the one that `./x setup` puts into the cache folder.
+    #[schemars(length(min = 1))]
     pub library: Option<PathBuf>,
-    /// Models to load before the first camera starts.
+    /// Models to load and warm before the first camera starts. Others load when a pipeline asks for them.
+    #[schemars(inner(length(min = 1)))]
     pub preload: Vec<String>,
     /// Models that are run otherwise than the rest.
     pub models: Vec<ModelOptions>,
@@ -261,22 +306,27 @@ impl Default for Inference {
 }
 
 /// How one model is run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelOptions {
-    /// Its name in the models' folder.
+    /// The model's name: that of its folder.
+    #[schemars(length(min = 1))]
     pub name: String,
-    /// What it runs on; none: [`Inference::device`].
+    /// What it runs on. Left out: inference.device.
     #[serde(default, with = "optional_text")]
+    #[schemars(with = "String", length(min = 1))]
     pub device: Option<Device>,
-    /// None: [`Inference::fallback`].
+    /// Left out: inference.fallback.
     #[serde(default)]
     pub fallback: Option<Fallback>,
-    /// Most requests that one run answers; 1: each runs by itself.
+    /// Most requests that one run answers, of a model whose first dimension is open. 1: each runs by itself, which
+    /// is best on a processor.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 32))]
     pub max_batch: u32,
     /// Milliseconds that the first request of a run waits for others.
     #[serde(default = "batch_delay")]
+    #[schemars(range(min = 0, max = 1000))]
     pub batch_delay_ms: u32,
 }
 
@@ -321,10 +371,11 @@ mod optional_text {
 }
 
 /// The models that pipelines may use.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Models {
-    /// One folder for each model.
+    /// One folder for each model: model.onnx and model.toml. Relative to the working directory.
+    #[schemars(length(min = 1))]
     pub directory: PathBuf,
 }
 
@@ -335,12 +386,13 @@ impl Default for Models {
 }
 
 /// Log files.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Logs {
-    /// Where they go.
+    /// Where they go; made when it is not there. Relative to the working directory.
+    #[schemars(length(min = 1))]
     pub directory: PathBuf,
-    /// How a line of a log file is written.
+    /// How a line of a log file is written: text for people, or one JSON object.
     pub format: LogFormat,
 }
 
@@ -351,7 +403,7 @@ impl Default for Logs {
 }
 
 /// How a line of a log file is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -361,19 +413,24 @@ pub enum LogFormat {
     Json,
 }
 
-/// When an `alert` is raised. 0 turns an alert off.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// When an alert is raised as an event. 0 turns an alert off.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Alerts {
-    /// Memory of a worker process in percent of `resource_limits.memory_per_process_mb`.
+    /// Memory of a worker process in percent of resource_limits.memory_per_process_mb.
+    #[schemars(range(min = 0, max = 100))]
     pub memory_percent: u32,
     /// Seconds without a result of a session whose source delivers.
+    #[schemars(range(min = 0, max = 86_400))]
     pub no_results_s: u64,
     /// Restarts of a session within an hour.
+    #[schemars(range(min = 0, max = 10_000))]
     pub restarts_per_hour: u32,
-    /// Seconds that a session's source has been down.
+    /// Seconds that the source of a session has been down.
+    #[schemars(range(min = 0, max = 86_400))]
     pub source_down_s: u64,
     /// Free room, in percent, of the disks that logs and store lie on.
+    #[schemars(range(min = 0, max = 100))]
     pub disk_free_percent: u32,
 }
 
@@ -390,12 +447,16 @@ impl Default for Alerts {
 }
 
 /// What the host keeps.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// Pipelines, journals and, where it has no folder of its own, the cache of compiled pipelines.
+    /// Pipelines, journals and, where it has no folder of its own, the cache of compiled pipelines. Relative to the
+    /// working directory.
+    #[schemars(length(min = 1))]
     pub directory: PathBuf,
-    /// The cache of compiled pipelines. Hosts of one user may share it. None: a folder in `directory`.
+    /// The cache of compiled pipelines. Hosts of one user may share it. Left out: the folder compiled in the store's.
+    /// Relative to the working directory.
+    #[schemars(length(min = 1))]
     pub cache: Option<PathBuf>,
 }
 
@@ -413,16 +474,20 @@ impl Store {
 }
 
 /// How much of the events is kept, and for how long. 0: no bound.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Events {
     /// Hours after which an event goes.
+    #[schemars(range(min = 0, max = 876_000))]
     pub keep_hours: u64,
     /// Size of the events' file in MiB at which the oldest go, of the sessions that have most.
+    #[schemars(range(min = 0, max = 1_048_576))]
     pub keep_mb: u64,
     /// Hours after which an attachment goes.
+    #[schemars(range(min = 0, max = 876_000))]
     pub attachments_hours: u64,
     /// Size of all attachments in MiB at which the oldest go, of the sessions that have most.
+    #[schemars(range(min = 0, max = 1_048_576))]
     pub attachments_mb: u64,
 }
 
@@ -440,12 +505,15 @@ impl Default for Events {
 }
 
 /// Sessions that subscribers make.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Subscriptions {
     /// Seconds that such a session lives on when its last subscriber has gone.
+    #[schemars(range(min = 0, max = 3600))]
     pub grace_s: u64,
-    /// The sources that a subscriber may name; empty: subscribers make no sessions.
+    /// The sources that a subscriber may name: `rtsp://HOST[:PORT][/PATH]`, `rtsp://*.DOMAIN`,
+    /// `rtsp://ADDRESS/BITS`, `file:PATH`. Empty: subscribers make no sessions.
+    #[schemars(with = "Vec<String>", inner(length(min = 1)))]
     pub sources: Vec<SourcePattern>,
 }
 
@@ -456,7 +524,7 @@ impl Default for Subscriptions {
 }
 
 /// What happens when a new version refuses the state of the one before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RefusedState {
     /// The session keeps the pipeline that it has.
@@ -467,7 +535,7 @@ pub enum RefusedState {
 }
 
 /// Whether components have to be signed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Signatures {
     /// Not looked at.
@@ -477,35 +545,46 @@ pub enum Signatures {
     Required,
 }
 
-/// Changing the pipeline of a running session.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Changing the pipeline of a running session: deployments.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Deploy {
     /// Size of a component in MiB.
+    #[schemars(range(min = 1, max = 128))]
     pub max_component_mb: u32,
     /// Seconds that checking and compiling a component may take.
+    #[schemars(range(min = 1, max = 3600))]
     pub compile_timeout_s: u64,
     /// Compiled components in the cache, in MiB together; those unused for longest go first.
+    #[schemars(range(min = 16, max = 1_048_576))]
     pub cache_mb: u64,
     /// Memory in MiB that has to stay free on the machine when a second worker is started for a session.
+    #[schemars(range(min = 0, max = 1_048_576))]
     pub reserve_mb: u64,
     /// Seconds that the new worker may take until it is initialised and has decoded what the running one has.
+    #[schemars(range(min = 1, max = 600))]
     pub start_timeout_s: u64,
     /// Milliseconds that the new version may take for its first frame, which it processes unheard.
+    #[schemars(range(min = 1, max = 600_000))]
     pub first_frame_ms: u64,
     /// Milliseconds that the change itself may take: snapshot, restore and the first result.
+    #[schemars(range(min = 100, max = 600_000))]
     pub swap_timeout_ms: u64,
     /// Seconds after the change within which the loss of the worker brings the version before it back.
+    #[schemars(range(min = 0, max = 86_400))]
     pub probation_s: u64,
-    /// See [`RefusedState`].
+    /// What happens when a new version refuses the state of the one before it: "keep" the pipeline that runs, or
+    /// start the new one "fresh".
     pub refused_state: RefusedState,
     /// Whether a changed file in the store's `pipelines` folder is deployed to the sessions that use it.
     pub watch: bool,
     /// Deployments that the history keeps for each session.
+    #[schemars(range(min = 2, max = 10_000))]
     pub history: u32,
-    /// See [`Signatures`].
+    /// "required": a component without a signature by one of the trusted keys is refused.
     pub signatures: Signatures,
     /// Ed25519 public keys of those whose components are taken: OpenSSH (`ssh-ed25519 AAAA...`) or PEM.
+    #[schemars(inner(length(min = 1)))]
     pub trusted_keys: Vec<String>,
 }
 
@@ -533,29 +612,38 @@ impl Default for Deploy {
     }
 }
 
-/// The analysis of single pictures: `POST /v1/analyze/{pipeline}`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The analysis of single pictures: POST /v1/analyze/PIPELINE.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Analyze {
-    /// Worker processes at the same time, those that wait for a picture included; 0: no picture is analysed.
+    /// Worker processes at the same time, those that wait for a picture included. 0: no picture is analysed.
+    #[schemars(range(min = 0, max = 256))]
     pub workers: usize,
     /// Seconds after which a worker that nobody needed ends.
+    #[schemars(range(min = 0, max = 86_400))]
     pub idle_s: u64,
     /// Milliseconds that one picture may take from its arrival on, waiting included.
+    #[schemars(range(min = 1, max = 600_000))]
     pub timeout_ms: u32,
     /// Size of a picture's file in MiB.
+    #[schemars(range(min = 1, max = 16))]
     pub max_image_mb: u32,
     /// Pixels of a picture in millions.
+    #[schemars(range(min = 1, max = 400))]
     pub max_megapixels: u32,
     /// Pictures of one request.
+    #[schemars(range(min = 1, max = 1000))]
     pub max_images: usize,
     /// Pictures that may wait for a worker.
+    #[schemars(range(min = 1, max = 10_000))]
     pub queue: usize,
     /// Jobs that are kept, those included that are under way.
+    #[schemars(range(min = 1, max = 10_000))]
     pub jobs: usize,
     /// Seconds for which the result of a job is kept.
+    #[schemars(range(min = 1, max = 86_400))]
     pub job_ttl_s: u64,
-    /// Pipelines whose workers are started with the host and never end.
+    /// Pipelines whose workers are started with the host and never end. Others are started when they are asked for.
     pub pipelines: Vec<AnalyzePipeline>,
 }
 
@@ -577,13 +665,15 @@ impl Default for Analyze {
 }
 
 /// A pipeline that waits for pictures.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AnalyzePipeline {
     /// A pipeline's name.
+    #[schemars(length(min = 1))]
     pub name: String,
     /// Its workers.
     #[serde(default = "one_worker")]
+    #[schemars(range(min = 1, max = 256))]
     pub workers: usize,
     /// Given to the pipeline where the request brings none.
     #[serde(default)]
@@ -664,7 +754,7 @@ impl Config {
             message: error.message,
         })?;
         let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
-        let schema = Schema::committed().map_err(|error| {
+        let schema = Schema::of_config().map_err(|error| {
             invalid(vec![Problem::whole(format!("the built-in schema is broken: {error}"))])
         })?;
         let mut problems = Vec::new();
@@ -704,8 +794,12 @@ impl Config {
 
 /// A config as it is written: [`Config`] before sources are taken apart. Its keys are those of the schema.
 /// Without `Debug`: it holds credentials.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(
+    title = "Ocelli configuration",
+    description = "What `ocelli serve --config FILE` reads, as TOML or JSON. The host checks a config against this very schema."
+)]
 struct Document {
     server: Server,
     session_processes: SessionProcesses,
@@ -720,25 +814,45 @@ struct Document {
     deploy: Deploy,
     analyze: Analyze,
     alerts: Alerts,
+    /// Sessions that are always on.
     cameras: Vec<CameraTable>,
 }
 
-#[derive(Serialize, Deserialize)]
+/// A session that is always on.
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CameraTable {
+    /// The session's name: anything printable, unique, at most 200 bytes.
+    #[schemars(length(min = 1))]
     id: String,
+    /// rtsp://USER:PASSWORD@HOST:PORT/PATH, or file:PATH (mp4, or a raw H.264 or H.265 stream).
+    #[schemars(length(min = 1), extend("writeOnly" = true))]
     source: String,
+    /// How RTSP media is carried. UDP has no reorder buffer here, so it loses more.
+    #[schemars(extend("default" = Transport::default()))]
     transport: Option<Transport>,
+    /// How fast a file is read: as fast as the pipeline takes it, or as fast as it was recorded.
+    #[schemars(extend("default" = Pace::default()))]
     pace: Option<Pace>,
+    /// Whether a file begins again at its end.
     #[serde(default)]
     repeat: bool,
+    /// A pipeline's name, or a path to a .wasm component.
+    #[schemars(length(min = 1))]
     pipeline: String,
+    /// Given to the pipeline, which says what it takes.
     #[serde(default)]
     settings: Map<String, Value>,
+    /// Frames to decode: all, those that others refer to, or key frames alone.
     #[serde(default)]
     decode: Decode,
+    /// The session's share of the inference process where there is more to do than it can: low is a quarter of
+    /// normal, high four times as much.
     #[serde(default)]
     priority: Priority,
+    /// What the keys begin with that the pipeline may use in Redis, as the wasi:keyvalue bucket "redis". Without:
+    /// none.
+    #[schemars(length(min = 1, max = 200))]
     redis_prefix: Option<String>,
 }
 

@@ -1,18 +1,23 @@
 //! The section `[redis]`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The Redis that events are written to. Without `Debug` of its address, which holds credentials.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+/// The Redis that events are written to, besides being sent to subscribers. Without the section: none.
+// Its `Debug` leaves out the address, which holds credentials.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
-    /// `redis://USER:PASSWORD@HOST:PORT/DATABASE`; `rediss` for TLS.
+    /// redis://USER:PASSWORD@HOST:PORT/DATABASE; rediss:// for TLS.
+    #[schemars(length(min = 1), extend("writeOnly" = true))]
     pub url: String,
-    /// What every key that the host makes begins with.
+    /// What every key that the host makes begins with. Hosts that share a Redis need one each.
     #[serde(default = "redis_prefix")]
+    #[schemars(length(min = 1, max = 200))]
     pub prefix: String,
     /// Events that the stream of a session keeps, or a little more.
     #[serde(default = "redis_stream_length")]
+    #[schemars(range(min = 1, max = 100_000_000))]
     pub stream_length: u64,
     /// Whether each event is published on a channel too.
     #[serde(default)]
@@ -22,9 +27,11 @@ pub struct Redis {
     pub crops: bool,
     /// Seconds for which Redis keeps a picture.
     #[serde(default = "redis_crops_expire")]
+    #[schemars(range(min = 1, max = 31_536_000))]
     pub crops_expire_s: u64,
-    /// Milliseconds that connecting may take, and each answer.
+    /// Milliseconds that connecting to Redis may take, and each of its answers.
     #[serde(default = "redis_timeout")]
+    #[schemars(range(min = 100, max = 60_000))]
     pub timeout_ms: u32,
 }
 

@@ -1,18 +1,34 @@
-//! Checks a config against `config/ocelli.schema.json`, the one place where keys, types, ranges and choices are written.
+//! The config's schema, made of the types of [`super`], and the check against it. `config/ocelli.schema.json` is the
+//! same for editors, kept current by a test.
 //!
 //! The schema keeps to what this reads: `type`, `properties` with `additionalProperties: false`, `required`, `items`,
 //! `enum`, `minimum`, `maximum`, `minLength`, and `writeOnly` for values that may hold a credential and are not shown.
 
 use std::collections::BTreeMap;
 
+use schemars::transform::transform_subschemas;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::error::{Origin, Problem};
 use super::tree::{Node, Value};
+use crate::shape;
 
-/// The committed schema, built into the program.
-pub const SCHEMA: &str = include_str!("../../../config/ocelli.schema.json");
+/// The schema as a document.
+pub fn document() -> Json {
+    let settings = shape::settings().with(|settings| settings.inline_subschemas = true);
+    settings.with_transform(written).into_generator().into_root_schema_for::<super::Document>().to_value()
+}
+
+/// As a config is written: what is left out keeps its default, null is no value, and a section has the defaults of its
+/// keys.
+fn written(schema: &mut schemars::Schema) {
+    transform_subschemas(&mut written, schema);
+    shape::never_null(schema);
+    if schema.get("default").is_some_and(Json::is_null) || schema.get("properties").is_some() {
+        schema.remove("default");
+    }
+}
 
 /// Below this similarity (0 to 1, by Damerau and Levenshtein) a known key is no guess at what was meant: `tokens` is
 /// not a slip of the pen for `listen`.
@@ -55,9 +71,9 @@ pub(super) struct Schema {
 }
 
 impl Schema {
-    /// The committed schema.
-    pub(super) fn committed() -> Result<Self, serde_json::Error> {
-        serde_json::from_str(SCHEMA)
+    /// That of a config.
+    pub(super) fn of_config() -> Result<Self, serde_json::Error> {
+        Self::deserialize(document())
     }
 
     /// The type; a choice is a string.

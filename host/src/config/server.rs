@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use ocelli_protocol::digest::Digest;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -16,24 +17,30 @@ use super::text;
 const SHA256: &str = "sha256:";
 
 /// The HTTP and WebSocket API.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// A loopback address where there are no tokens.
+    /// Address and port. Without tokens a non-loopback address is refused.
+    #[schemars(with = "String")]
     pub listen: SocketAddr,
-    /// Certificate and key; none: plain HTTP.
+    /// Certificate and key of HTTPS; left out: plain HTTP. The files are read again when they change.
     pub tls: Option<Tls>,
-    /// Who gets in; none: everyone who reaches the loopback address.
+    /// Who gets in. Empty: everyone who reaches the loopback address.
     pub tokens: Vec<Token>,
-    /// Origins, besides the API's own, whose pages may use it.
+    /// Origins, besides the API's own, whose web pages may use it: `https://dash.example`.
+    #[schemars(with = "Vec<String>", inner(length(min = 1)))]
     pub origins: Vec<WebOrigin>,
-    /// Names, besides those of the loopback address, under which a host without tokens is asked.
+    /// Names, besides those of the loopback address, under which a host without tokens may be asked.
+    #[schemars(inner(length(min = 1)))]
     pub hosts: Vec<String>,
     /// Connections at the same time.
+    #[schemars(range(min = 1, max = 12_000))]
     pub max_connections: usize,
     /// Of these, from one address.
+    #[schemars(range(min = 1, max = 12_000))]
     pub max_connections_per_address: usize,
-    /// HTTP requests of one caller in a second, in the long run; 0: any number.
+    /// HTTP requests of one caller in a second, in the long run. 0: any number.
+    #[schemars(range(min = 0, max = 100_000))]
     pub requests_per_second: u32,
 }
 
@@ -55,36 +62,43 @@ impl Default for Server {
 }
 
 /// Where certificate and key lie, in PEM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// The certificate and those between it and its root, in this order.
+    /// PEM file of the certificate and those between it and its root, in this order.
+    #[schemars(length(min = 1))]
     pub certificate: PathBuf,
-    /// Its private key: PKCS #8, PKCS #1 or SEC 1.
+    /// PEM file of the certificate's private key: PKCS #8, PKCS #1 or SEC 1.
+    #[schemars(length(min = 1))]
     pub key: PathBuf,
 }
 
 /// Somebody who gets in.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// As the log and the history of deployments name who did something.
+    /// As the log and the history of deployments name who did something. Unique.
+    #[schemars(length(min = 1))]
     pub name: String,
-    /// Of the token's text.
+    /// SHA-256 of the token's text, as `ocelli token new` prints it: sha256: and 64 hexadecimal digits.
     #[serde(with = "text")]
+    #[schemars(with = "String", length(min = 1), extend("writeOnly" = true))]
     pub hash: TokenHash,
-    /// What it allows.
+    /// viewer: looks at sessions. operator: also analyses pictures, deploys, restarts, makes sessions. admin: also
+    /// puts pipelines into the store.
     pub role: Role,
-    /// The sessions that a viewer sees; none: all.
+    /// The sessions that a viewer sees; left out: all.
     #[serde(default)]
+    #[schemars(inner(length(min = 1)))]
     pub sessions: Option<Vec<String>>,
-    /// When it ends; none: never.
+    /// When it ends, as RFC 3339 writes it; left out: never.
     #[serde(default, with = "super::optional_text")]
+    #[schemars(with = "String", length(min = 1))]
     pub expires: Option<Timestamp>,
 }
 
 /// What a token stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Role {

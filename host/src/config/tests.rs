@@ -21,99 +21,50 @@ fn schema_keys(schema: &Value, path: &str, keys: &mut BTreeSet<String>) {
     }
 }
 
-/// A document's keys. The settings of a camera are the pipeline's.
-fn document_keys(document: &Value, path: &str, keys: &mut BTreeSet<String>) {
-    let document = document.get(0).unwrap_or(document);
-    for (key, below) in document.as_object().into_iter().flatten() {
-        let path = format!("{path}.{key}");
-        document_keys(below, &path, keys);
-        keys.insert(path);
-    }
-}
-
+/// The schema that editors get. `OCELLI_BLESS=1` in this test's environment writes it anew.
 #[test]
-fn the_schema_and_the_types_have_the_same_keys() {
-    let document = Document {
-        server: Server {
-            tls: Some(Tls { certificate: "c.pem".into(), key: "k.pem".into() }),
-            tokens: vec![Token {
-                name: "dash".into(),
-                hash: TokenHash::of("token"),
-                role: Role::Viewer,
-                sessions: Some(vec!["cam".into()]),
-                expires: Some(jiff::Timestamp::UNIX_EPOCH),
-            }],
-            ..Server::default()
-        },
-        session_processes: SessionProcesses::default(),
-        resource_limits: ResourceLimits::default(),
-        inference: Inference {
-            threads: Some(1),
-            library: Some("lib.so".into()),
-            models: vec![ModelOptions {
-                name: "eye".into(),
-                device: Some(Device::Cpu),
-                fallback: Some(Fallback::Cpu),
-                max_batch: 1,
-                batch_delay_ms: 1,
-            }],
-            ..Inference::default()
-        },
-        models: Models::default(),
-        logs: Logs::default(),
-        store: Store { cache: Some("cache".into()), ..Store::default() },
-        events: Events::default(),
-        redis: Some(serde_json::from_value(json!({"url": "redis://localhost"})).unwrap()),
-        subscriptions: Subscriptions::default(),
-        deploy: Deploy::default(),
-        analyze: Analyze {
-            pipelines: vec![AnalyzePipeline { name: "p".into(), workers: 1, settings: Map::new() }],
-            ..Analyze::default()
-        },
-        alerts: Alerts::default(),
-        cameras: vec![CameraTable {
-            id: "cam".into(),
-            source: "file:clip.mp4".into(),
-            transport: Some(Transport::Udp),
-            pace: Some(Pace::Realtime),
-            repeat: true,
-            pipeline: "object-detect".into(),
-            settings: Map::new(),
-            decode: Decode::Key,
-            priority: Priority::Low,
-            redis_prefix: Some("app:".into()),
-        }],
-    };
-    let (mut ours, mut schemas) = (BTreeSet::new(), BTreeSet::new());
-    document_keys(&serde_json::to_value(&document).unwrap(), "", &mut ours);
-    schema_keys(&serde_json::from_str(SCHEMA).unwrap(), "", &mut schemas);
-    assert_eq!(ours, schemas);
-}
-
-/// A document made of the schema's defaults.
-fn schema_defaults(schema: &Value) -> Option<Value> {
-    if let Some(default) = schema.get("default") {
-        return Some(default.clone());
+fn the_committed_schema_is_that_of_the_types() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/ocelli.schema.json");
+    let schema = schema_document();
+    if std::env::var_os("OCELLI_BLESS").is_some() {
+        std::fs::write(&path, format!("{schema:#}\n")).unwrap();
     }
-    let properties = schema.get("properties")?.as_object()?;
-    let members = properties.iter().filter_map(|(key, below)| Some((key.clone(), schema_defaults(below)?)));
-    Some(Value::Object(members.collect()))
-        .filter(|members| members.as_object().is_some_and(|m| !m.is_empty()))
+    let committed: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    assert!(
+        committed == schema,
+        "config/ocelli.schema.json is not current: OCELLI_BLESS=1 cargo test -p ocelli --lib the_committed_schema"
+    );
 }
 
+/// What a reader of the schema would take for a key's default is what it is; a section is where its keys are.
 #[test]
-fn the_schema_and_the_types_have_the_same_defaults() {
-    let defaults = schema_defaults(&serde_json::from_str(SCHEMA).unwrap()).unwrap();
-    let config = Config::from_text(Path::new("test.json"), &defaults.to_string(), &[]).unwrap();
-    assert_eq!(config, Config::default());
-    let mut ours = serde_json::to_value(Document::default()).unwrap();
-    for (section, key) in
-        [("inference", "threads"), ("inference", "library"), ("server", "tls"), ("store", "cache")]
-    {
-        ours[section].as_object_mut().unwrap().remove(key);
+fn every_default_is_in_the_schema_and_within_it() {
+    fn defaults(schema: &Value) -> Option<Value> {
+        if let Some(default) = schema.get("default") {
+            return Some(default.clone());
+        }
+        let members = schema.get("properties")?.as_object()?.iter();
+        let members = members.filter_map(|(key, below)| Some((key.clone(), defaults(below)?)));
+        Some(Value::Object(members.collect()))
     }
-    ours.as_object_mut().unwrap().remove("redis");
-    assert_eq!(defaults, ours, "every key with a default has it in the schema");
+    let mut schema = schema_document();
+    // Neither is there until somebody says so.
+    schema["properties"].as_object_mut().unwrap().remove("redis");
+    schema["properties"]["server"]["properties"].as_object_mut().unwrap().remove("tls");
+    let document = defaults(&schema).unwrap().to_string();
+    assert_eq!(Config::from_text(Path::new("test.json"), &document, &[]).unwrap(), Config::default());
+    let (document, mut keys): (Value, _) = (serde_json::from_str(&document).unwrap(), BTreeSet::new());
+    for (section, members) in schema["properties"].as_object().unwrap() {
+        for key in members["properties"].as_object().into_iter().flat_map(Map::keys) {
+            if document[section].get(key).is_none() {
+                keys.insert(format!("{section}.{key}"));
+            }
+        }
+    }
+    assert_eq!(
+        keys.into_iter().collect::<Vec<_>>(),
+        ["inference.library", "inference.threads", "store.cache"]
+    );
 }
 
 #[test]
@@ -121,7 +72,7 @@ fn the_shipped_config_says_the_defaults_and_names_every_key() {
     assert_eq!(parsed(SHIPPED), Config::default());
     assert_eq!(parsed(""), Config::default());
     let mut keys = BTreeSet::new();
-    schema_keys(&serde_json::from_str(SCHEMA).unwrap(), "", &mut keys);
+    schema_keys(&schema_document(), "", &mut keys);
     for key in &keys {
         let name = key.rsplit('.').next().unwrap();
         let named = |line: &str| {
@@ -131,6 +82,37 @@ fn the_shipped_config_says_the_defaults_and_names_every_key() {
         };
         assert!(SHIPPED.lines().any(named), "{key} is not in config/ocelli.toml");
     }
+}
+
+/// A key's range stands in the comment above it or behind it.
+#[test]
+fn the_shipped_config_says_every_range() {
+    let schema = schema_document();
+    let (mut section, mut above, mut ranges) = (Vec::new(), String::new(), 0);
+    for line in SHIPPED.lines() {
+        let text = line.trim_start_matches(['#', ' ']);
+        let word = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || "._".contains(c));
+        if text.starts_with('[') && word(text.trim_matches(['[', ']'])) {
+            section = text.trim_matches(['[', ']']).split('.').collect();
+            continue;
+        }
+        let Some((key, _)) = text.split_once(" = ").filter(|(key, _)| word(key)) else {
+            above = if line.starts_with('#') { format!("{above} {text}") } else { String::new() };
+            continue;
+        };
+        let path = section.iter().chain([&key]);
+        let schema = path.fold(&schema, |schema, key| {
+            let table = if schema["items"].is_object() { &schema["items"] } else { schema };
+            &table["properties"][key]
+        });
+        if let (Value::Number(least), Value::Number(most)) = (&schema["minimum"], &schema["maximum"]) {
+            let (range, said) = (format!("{least} to {most}"), format!("{above} {text}"));
+            assert!(said.contains(&range), "{section:?} {key}: {range} is not in {said:?}");
+            ranges += 1;
+        }
+        above.clear();
+    }
+    assert!(ranges > 50, "{ranges}");
 }
 
 #[test]

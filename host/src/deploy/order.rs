@@ -1,6 +1,7 @@
 //! What is asked of the deployer, and why it may say no.
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -11,6 +12,7 @@ use crate::config::RefusedState;
 use crate::config::source::SourceError;
 use crate::session::SessionError;
 use crate::session::change::Step;
+use crate::shape::DIGEST;
 
 /// Deployments of one session that may wait for the one under way: each holds a component in memory.
 pub const MAX_WAITING: usize = 8;
@@ -56,7 +58,8 @@ pub struct Order {
 }
 
 /// A pipeline that sessions can be given by its name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Pipeline")]
 pub struct NamedPipeline {
     /// Its name.
     pub name: String,
@@ -65,6 +68,7 @@ pub struct NamedPipeline {
     /// Size of the file in bytes.
     pub size: u64,
     /// SHA-256 of the file, hexadecimal.
+    #[schemars(regex(pattern = DIGEST))]
     pub digest: String,
     /// The sessions that use it, whichever of its versions they run.
     pub sessions: Vec<String>,

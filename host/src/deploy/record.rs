@@ -16,6 +16,7 @@
 //! fails as one that crashes in a loop. The deployment has ended as `Returned` by that time, and the session's state
 //! tells the rest.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use strum::VariantArray;
@@ -23,11 +24,15 @@ use strum::VariantArray;
 use ocelli_protocol::component::CheckReport;
 
 use crate::session::change::{Comparison, Step, Swapped};
+use crate::shape::TIME;
 
 /// Why a session was to run another version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
+#[schemars(inline)]
 pub enum Cause {
     /// Somebody asked for it.
     Request,
@@ -60,11 +65,13 @@ impl Cause {
     Hash,
     Serialize,
     Deserialize,
+    JsonSchema,
     strum::IntoStaticStr,
     VariantArray,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
+#[schemars(inline)]
 pub enum Outcome {
     /// Before the session heard of it.
     Refused,
@@ -93,8 +100,9 @@ impl Outcome {
 }
 
 /// Where a deployment stands. In JSON one word: "pending", "probation", or the outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum State {
     /// The new version does not speak yet.
     Pending,
@@ -117,9 +125,11 @@ impl State {
 }
 
 /// One deployment, as the history keeps it and the API shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Deployment")]
 pub struct Record {
     /// Counts the session's deployments from 1 on.
+    #[schemars(range(min = 1))]
     pub number: u64,
     /// The session's name.
     pub session: String,
@@ -143,9 +153,11 @@ pub struct Record {
     pub by: String,
     /// Frames that both versions were to process before the change.
     pub shadow: u32,
-    /// When it was asked for: RFC 3339 in UTC.
+    /// When it was asked for: RFC 3339 in UTC, with milliseconds.
+    #[schemars(regex(pattern = TIME))]
     pub requested: String,
-    /// When it ended, likewise.
+    /// When it ended, likewise: RFC 3339 in UTC, with milliseconds.
+    #[schemars(regex(pattern = TIME))]
     pub ended: Option<String>,
     /// The deployment that ran when this one began: the first 12 digits. None where none did.
     pub before: Option<String>,
@@ -154,7 +166,7 @@ pub struct Record {
     /// The step that is under way, or that it ended in. Written before the step is taken where the host takes it (check to
     /// admit), and as soon as it has begun where the session does.
     pub step: Step,
-    /// See [`State`].
+    /// Where it stands: "pending", "probation", or how it ended.
     pub state: State,
     /// Why it ended so, for a person.
     pub reason: Option<String>,

@@ -29,3 +29,4 @@ pub use wire::{
     ALERT, Attribute, Attributes, Detection, Detections, Event, Latency, Picture, ServerMessage, State, Told,
     event as event_told,
 };
+pub(crate) use wire::{CODE, Journalled};

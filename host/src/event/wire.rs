@@ -1,19 +1,32 @@
 //! The messages that the host sends over a WebSocket, one JSON object each, `type` first.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::convert::rfc3339;
+use crate::shape::{DIGEST, TIME};
 
 /// The kind of the event by which the host tells that an alert was raised or cleared.
 pub const ALERT: &str = "alert";
 
 /// What a session is doing. The session manager owns the transitions.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::Display, strum::IntoStaticStr,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::Display,
+    strum::IntoStaticStr,
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
@@ -40,27 +53,27 @@ impl State {
 }
 
 /// Everything that the host sends. Borrowed: a message is made, serialised once, and shared as text.
-#[derive(Debug, Serialize, strum::IntoStaticStr)]
+#[derive(Debug, Serialize, JsonSchema, strum::IntoStaticStr)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ServerMessage<'a> {
     /// Answer to `subscribe`: the session's messages follow.
     Subscribed {
-        /// Its id.
+        /// The session's name.
         session: &'a str,
         /// What it is doing now; every change follows as `session`.
         state: State,
     },
     /// Answer to `unsubscribe`: no message of the session follows.
     Unsubscribed {
-        /// Its id.
+        /// The session's name.
         session: &'a str,
     },
     /// Answer to `ping`.
     Pong,
     /// Answer to `command`.
     Answer {
-        /// Its id.
+        /// The session's name.
         session: &'a str,
         /// As the client gave it.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +83,7 @@ pub enum ServerMessage<'a> {
     },
     /// What a pipeline found in one frame.
     Detections {
-        /// Its id.
+        /// The session's name.
         session: &'a str,
         /// The rest.
         #[serde(flatten)]
@@ -78,7 +91,7 @@ pub enum ServerMessage<'a> {
     },
     /// The session is doing something else now.
     Session {
-        /// Its id.
+        /// The session's name.
         session: &'a str,
         /// What.
         state: State,
@@ -87,14 +100,16 @@ pub enum ServerMessage<'a> {
     },
     /// Detections that this subscriber was too slow for.
     Lagged {
-        /// The session's id.
+        /// The session's name.
         session: &'a str,
         /// How many, since the last that it got.
+        #[schemars(range(min = 1))]
         missed: u64,
     },
     /// Something that the client sent was not done, or the connection is about to end.
     Error {
         /// Stable, for programs.
+        #[schemars(regex(pattern = CODE))]
         code: &'a str,
         /// For a person.
         message: &'a str,
@@ -103,21 +118,42 @@ pub enum ServerMessage<'a> {
         session: Option<&'a str>,
         /// Which of the causes of `code` it was, where it has several.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(regex(pattern = CODE))]
         cause: Option<&'a str>,
-        /// The number after which events were asked for.
+        /// With `events_gone`: what was asked for.
         #[serde(skip_serializing_if = "Option::is_none")]
         after: Option<u64>,
-        /// The first of the session's events that is kept.
+        /// With `events_gone` and `after_ahead`: the first number that is kept.
         #[serde(skip_serializing_if = "Option::is_none")]
         oldest: Option<u64>,
-        /// The number of the session's last event.
+        /// Likewise: the last number that was given.
         #[serde(skip_serializing_if = "Option::is_none")]
         newest: Option<u64>,
     },
 }
 
+/// What the codes of errors and problems look like.
+pub(crate) const CODE: &str = "^[a-z0-9_]+$";
+
 /// The type of the message that tells of an event.
 const EVENT: &str = "event";
+
+/// An event of a session, with its number.
+// For the documents alone: `event` writes it.
+#[derive(JsonSchema)]
+#[schemars(rename = "JournalledEvent")]
+#[expect(dead_code, reason = "the message is put together as text")]
+pub(crate) struct Journalled {
+    #[schemars(rename = "type", extend("const" = EVENT))]
+    kind: String,
+    /// The session's name.
+    session: String,
+    /// Counts the session's events, without gaps.
+    #[schemars(range(min = 1))]
+    seq: u64,
+    #[schemars(flatten)]
+    event: Event,
+}
 
 /// What a subscriber gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,30 +194,34 @@ impl<'a> ServerMessage<'a> {
 }
 
 /// What a pipeline found in one frame.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Detections {
     /// The frame's number in its source, in presentation order.
     pub frame: u64,
     /// Wall-clock time of the picture: RFC 3339 in UTC, with milliseconds.
+    #[schemars(regex(pattern = TIME))]
     pub time: String,
-    /// The deployment that found it.
+    /// The deployment that found it: the first 12 hexadecimal digits of a component's SHA-256.
     pub deployment: String,
     /// Frame size in pixels.
+    #[schemars(range(min = 1))]
     pub width: u32,
     /// Frame size in pixels.
+    #[schemars(range(min = 1))]
     pub height: u32,
     /// What was found.
     pub detections: Vec<Detection>,
-    /// How long each station took.
+    /// Milliseconds that each station took.
     pub latency_ms: Latency,
 }
 
 /// An object found in a frame.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Detection {
     /// Its class.
     pub label: String,
     /// 0 to 1, 4 decimals.
+    #[schemars(range(min = 0, max = 1))]
     pub score: f64,
     /// Left edge, upper edge, width, height in frame pixels, 2 decimals.
     #[serde(rename = "box")]
@@ -190,6 +230,7 @@ pub struct Detection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub track: Option<u64>,
     /// What further stages made of it.
+    #[schemars(with = "BTreeMap<String, Attribute>")]
     pub attributes: Attributes,
     /// A vector that describes it, as the pipeline gave it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -197,11 +238,13 @@ pub struct Detection {
 }
 
 /// A value that a further stage gave an object.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct Attribute {
     /// The value.
     pub value: String,
     /// 0 to 1, 4 decimals.
+    #[schemars(range(min = 0, max = 1))]
     pub score: f64,
 }
 
@@ -220,32 +263,38 @@ impl Serialize for Attributes {
 }
 
 /// Milliseconds on a frame's way, 2 decimals.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Latency {
     /// From the access unit's arrival at the host to the decoded picture.
+    #[schemars(range(min = 0))]
     pub decode: f64,
     /// From there until the pipeline took the frame.
+    #[schemars(range(min = 0))]
     pub wait: f64,
     /// From there to the last inference's answer; 0 where there was none.
+    #[schemars(range(min = 0))]
     pub inference: f64,
     /// From there until the pipeline returned.
+    #[schemars(range(min = 0))]
     pub pipeline: f64,
     /// All of it.
+    #[schemars(range(min = 0))]
     pub total: f64,
 }
 
 /// Something that happened, as a pipeline or the host told it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Event {
-    /// Wall-clock time of the picture that it was seen in, or of the host's event, in nanoseconds since 1970: told as
-    /// RFC 3339 in UTC, with milliseconds.
+    /// Wall-clock time of the picture that it was seen in, or of the host's event: RFC 3339 in UTC, with milliseconds.
+    // In nanoseconds since 1970 until it is told.
     #[serde(rename = "time", serialize_with = "as_rfc3339")]
+    #[schemars(with = "String", regex(pattern = TIME))]
     pub time_ns: u64,
-    /// What happened. [`ALERT`] where the host tells it.
+    /// What happened. `alert` where the host tells it.
     pub kind: String,
-    /// The deployment that saw it, or that ran.
+    /// The deployment that saw it, or that ran: the first 12 hexadecimal digits of a component's SHA-256.
     pub deployment: String,
-    /// The frame's number in its source. None for what the host tells: it was seen in no frame.
+    /// The frame's number in its source. Left out of the host's own events: they were seen in no frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frame: Option<u64>,
     /// The objects that it is about.
@@ -254,18 +303,23 @@ pub struct Event {
     pub data: Map<String, Value>,
     /// Its pictures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1))]
     pub attachments: Vec<Picture>,
 }
 
 /// A picture of an event, by name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Attachment")]
 pub struct Picture {
-    /// SHA-256 of the file, in hexadecimal digits.
+    /// SHA-256 of the file, in hexadecimal digits: its name under `/v1/attachments`.
+    #[schemars(regex(pattern = DIGEST))]
     pub digest: String,
     /// What the file is.
     #[serde(rename = "type")]
+    #[schemars(extend("const" = "image/jpeg"))]
     pub media_type: &'static str,
     /// Its size.
+    #[schemars(range(min = 1))]
     pub bytes: usize,
 }
 

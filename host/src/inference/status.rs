@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use ocelli_protocol::inference::{LoadedModel, Model};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::config::Isolation;
 
@@ -39,8 +41,10 @@ pub struct ProcessStatus {
 }
 
 /// What a process is there for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
+#[schemars(inline)]
 pub enum Duty {
     /// It stands by.
     Spare,
@@ -51,7 +55,7 @@ pub enum Duty {
 }
 
 impl Duty {
-    /// Its name in metrics.
+    /// Its name in metrics and in the log.
     pub fn name(self) -> &'static str {
         self.into()
     }

@@ -10,6 +10,7 @@
 //! | [`Superseded`](Report::Superseded) | the new version, until the next change | another change began during its probation |
 //! | [`Proven`](Report::Proven) | the new version | it has served for its probation |
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -28,6 +29,7 @@ use crate::config::RefusedState;
     Hash,
     Serialize,
     Deserialize,
+    JsonSchema,
     strum::Display,
     strum::IntoStaticStr,
 )]
@@ -66,7 +68,7 @@ impl Step {
 }
 
 /// How the new version did beside the running one, on the same frames.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// Frames that both processed.
     pub frames: u32,
@@ -85,7 +87,8 @@ pub struct Comparison {
 }
 
 /// Medians and 95th percentiles of both.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub struct ComparedLatency {
     /// Of the running version.
     pub running_p50: f64,
@@ -99,7 +102,8 @@ pub struct ComparedLatency {
 
 /// Detections of the same label are taken for the same object where their boxes overlap by at least half (IoU), the
 /// best pairs first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub struct ComparedDetections {
     /// Of the running version.
     pub running: u64,
@@ -118,7 +122,7 @@ pub struct ComparedDetections {
 }
 
 /// Figures of a change at the moment when the new version has given its first result.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Swapped {
     /// From the session's hearing of the change to the first result, in milliseconds.
     pub total_ms: f64,

@@ -44,8 +44,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::inference::Priority;
-use ocelli_protocol::limit::LimitCounts;
+use ocelli_protocol::limit::{Limit, LimitCounts};
 use ocelli_protocol::worker::{Decode, Description, WorkerLimits};
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -152,7 +153,8 @@ pub struct Spec {
 }
 
 /// A session as `GET /v1/sessions` shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Session")]
 pub struct SessionStatus {
     /// Its name.
     pub id: String,
@@ -171,6 +173,7 @@ pub struct SessionStatus {
     /// Which component runs.
     pub deployment: String,
     /// Seconds since the session was made or restarted by a person.
+    #[schemars(range(min = 0))]
     pub uptime_s: f64,
     /// Workers started after the first.
     pub restarts: u64,
@@ -186,8 +189,11 @@ pub struct SessionStatus {
     pub guest_memory: u64,
     /// How often the pipeline ran into each limit since the session was made; those that it never met are left out.
     #[serde(serialize_with = "by_name")]
+    #[schemars(with = "BTreeMap<String, u64>", extend("propertyNames" = {"enum": limit_names()}))]
     pub limits: LimitCounts,
     /// The alerts that are raised now.
+    // Their names belong to the monitor, which is above the sessions; its tests hold them to these.
+    #[schemars(extend("items" = {"type": "string", "enum": ["memory", "no_results", "restarts", "source_down", "disk"]}))]
     pub alerts: Vec<&'static str>,
     /// What the kernel enforces on the worker; none before it has said so.
     pub sandbox: Option<Confinement>,
@@ -197,6 +203,10 @@ pub struct SessionStatus {
 
 fn by_name<S: Serializer>(counts: &LimitCounts, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(counts.hit().map(|(limit, count)| (limit.name(), count)))
+}
+
+fn limit_names() -> Vec<&'static str> {
+    Limit::ALL.iter().map(|limit| limit.name()).collect()
 }
 
 /// A session as metrics and alerts see it.

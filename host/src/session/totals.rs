@@ -2,10 +2,11 @@
 
 use ocelli_protocol::limit::{Limit, LimitCounts};
 use ocelli_protocol::worker::Counters;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Counts of frames.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Frames {
     /// Access units that the worker got.
     pub received: u64,
@@ -28,7 +29,8 @@ pub struct Frames {
 }
 
 /// Skipped frames by reason.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct Skipped {
     /// A newer frame had come.
     pub newer: u64,

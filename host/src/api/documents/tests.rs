@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::api::message::ClientMessage;
+use crate::api::routes::ROUTES;
 use crate::event::{
     Attribute, Attributes, Detection, Detections, Event, Latency, Picture, ServerMessage, State, event_told,
 };
@@ -21,8 +22,7 @@ struct Checker {
 }
 
 impl Checker {
-    fn of(document: &str) -> (Value, Self) {
-        let document: Value = serde_json::from_str(document).unwrap();
+    fn of(document: Value) -> (Value, Self) {
         let mut compiler = Compiler::new();
         compiler.add_resource(PLACE, document.clone()).unwrap();
         (document, Self { compiler, schemas: Schemas::new() })
@@ -65,8 +65,7 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
 
 #[test]
 fn whatever_a_document_refers_to_is_there() {
-    for text in [OPENAPI, ASYNCAPI] {
-        let document: Value = serde_json::from_str(text).unwrap();
+    for document in [http_document(), websocket_document()] {
         let mut found = BTreeSet::new();
         references(&document, &mut found);
         assert!(!found.is_empty());
@@ -79,35 +78,26 @@ fn whatever_a_document_refers_to_is_there() {
 
 #[test]
 fn every_schema_of_the_http_document_is_one() {
-    let (document, mut checker) = Checker::of(OPENAPI);
+    let (document, mut checker) = Checker::of(http_document());
     for name in keys(&document["components"]["schemas"]) {
         checker.schema(&pointer(&["components", "schemas", name]));
     }
 }
 
-/// Method and path of every row of the routes' table, as they stand there: the table itself is for one kind of host each.
-fn routes() -> BTreeSet<(String, String)> {
-    let row = |line: &str| {
-        let mut fields = line.trim().strip_prefix("row(\"")?.split(", ").skip(1);
-        let method = fields.next()?.strip_prefix('&')?.to_owned();
-        Some((method, fields.next()?.trim_matches('"').to_owned()))
-    };
-    include_str!("../routes.rs").lines().filter_map(row).collect()
-}
-
 #[test]
 fn every_route_is_in_the_http_document_and_no_other() {
-    let document: Value = serde_json::from_str(OPENAPI).unwrap();
+    let document = http_document();
     let paths = document["paths"].as_object().unwrap();
     let documented = paths.iter().flat_map(|(path, methods)| {
         keys(methods).into_iter().map(|method| (method.to_owned(), path.clone())).collect::<Vec<_>>()
     });
-    assert_eq!(routes(), documented.collect());
+    let routes = ROUTES.iter().map(|route| (route.method.as_str().to_lowercase(), route.path.to_owned()));
+    assert_eq!(routes.collect::<BTreeSet<_>>(), documented.collect());
 }
 
 #[test]
 fn every_operation_says_how_it_refuses_and_has_a_name_of_its_own() {
-    let document: Value = serde_json::from_str(OPENAPI).unwrap();
+    let document = http_document();
     let mut names = BTreeSet::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
@@ -142,14 +132,14 @@ fn every_problem_is_as_the_http_document_says() {
     use crate::api::problem::Problem;
     use axum::http::StatusCode;
 
-    let (_, mut checker) = Checker::of(OPENAPI);
+    let (_, mut checker) = Checker::of(http_document());
     let problem = Problem::new(StatusCode::NOT_FOUND, "unknown_session", "there is no session \"nobody\"");
     let limited = Problem {
         limit: Some("memory"),
         ..Problem::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::PipelineTrapped.code(), "it trapped")
     };
     for problem in [problem, limited] {
-        let told = serde_json::to_value(problem.body()).unwrap();
+        let told = serde_json::to_value(&problem).unwrap();
         checker.check(&pointer(&["components", "schemas", "Problem"]), &told).unwrap();
     }
 }
@@ -196,7 +186,7 @@ fn picture() -> Picture {
 
 #[test]
 fn every_message_of_the_host_is_as_the_websockets_document_says() {
-    let (document, mut checker) = Checker::of(ASYNCAPI);
+    let (document, mut checker) = Checker::of(websocket_document());
     let (detections, seen, told) = (detections(), event(Some(3)), event(None));
     let (id, answer) = (json!([1, null]), json!({"counts": {}}));
     let session = "display-001;cam-001";
@@ -255,7 +245,7 @@ fn operation<'a>(document: &'a Value, name: &str) -> BTreeSet<&'a str> {
 
 #[test]
 fn the_examples_of_the_websockets_document_are_what_it_says_and_what_the_host_reads() {
-    let (document, mut checker) = Checker::of(ASYNCAPI);
+    let (document, mut checker) = Checker::of(websocket_document());
     let (from_clients, from_host) = (operation(&document, "ask"), operation(&document, "tell"));
     let all: BTreeSet<&str> = from_clients.union(&from_host).copied().collect();
     assert_eq!(all, keys(&document["components"]["messages"]));
@@ -286,7 +276,7 @@ fn of_clients(message: &ClientMessage) -> &'static str {
 
 #[test]
 fn what_the_host_refuses_to_read_the_websockets_document_refuses_too() {
-    let (_, mut checker) = Checker::of(ASYNCAPI);
+    let (_, mut checker) = Checker::of(websocket_document());
     let cases = [
         ("subscribe", json!({"type": "subscribe"})),
         ("subscribe", json!({"type": "subscribe", "session": "a", "detection": false})),

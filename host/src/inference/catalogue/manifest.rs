@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use ocelli_protocol::inference::{Element, MAX_RANK, MAX_TENSORS, TensorDeclaration};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What `model.toml` holds.
@@ -37,12 +38,14 @@ pub struct Manifest {
 }
 
 /// An output whose last side is a vector that can be compared with others of the same model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct Embedding {
     /// The output's name.
     pub output: String,
     /// The vector's length.
+    #[schemars(range(min = 1))]
     pub dimension: u32,
 }
 

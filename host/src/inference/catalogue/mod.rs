@@ -17,7 +17,7 @@ use crate::config::{Fallback, Inference, ModelOptions};
 pub use error::CatalogueError;
 pub use inspect::{InspectError, Inspector, disagreement};
 pub use manifest::{Embedding, Manifest, Preprocessing};
-pub use shown::{ShownModel, ShownRun};
+pub use shown::{ShownModel, ShownModels};
 pub use versions::{Versions, digest};
 
 /// The name of a model's description in its folder.

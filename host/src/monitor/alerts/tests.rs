@@ -380,3 +380,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_sessions_status_is_documented_with_the_names_of_all_alerts() {
+    let schema = schemars::schema_for!(crate::session::SessionStatus);
+    let names = schema.pointer("/properties/alerts/items/enum").unwrap();
+    assert_eq!(*names, serde_json::json!(Alert::ALL.iter().map(|alert| alert.name()).collect::<Vec<_>>()));
+}
