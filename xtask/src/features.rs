@@ -21,7 +21,7 @@ type Line = String;
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let whole = tree(workspace, &["--workspace"])?;
     let mut lacking = String::new();
-    for name in workspace.members() {
+    for name in workspace.members().filter(|name| *name != UNIFIER) {
         let own = tree(workspace, &["-p", name])?;
         let together = tree(workspace, &["-p", name, "-p", UNIFIER])?;
         for line in others(&own, &together, &whole) {

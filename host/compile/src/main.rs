@@ -91,7 +91,7 @@ impl Arguments {
 }
 
 fn print_compatibility() -> anyhow::Result<ExitCode> {
-    println!("{}", compatibility(&engine()?));
+    println!("{}", compatibility(&engine()?)?);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -103,12 +103,18 @@ fn engine() -> anyhow::Result<Engine> {
     Engine::new(&config).map_err(|error| anyhow::anyhow!("making the engine: {error:#}"))
 }
 
-/// Identifies what compiled code is compatible with: Wasmtime's version, the configuration and the CPU's features.
-/// Part of the name under which compiled components are cached. 16 hexadecimal digits.
-fn compatibility(engine: &Engine) -> String {
+/// A component without anything in it: the header alone.
+const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
+
+/// Identifies what compiled code is compatible with: Wasmtime's version, the configuration and the CPU's features, all of
+/// which Wasmtime writes into whatever it compiles. Part of the name under which compiled components are cached. 16
+/// hexadecimal digits.
+fn compatibility(engine: &Engine) -> anyhow::Result<String> {
+    let compiled = engine.precompile_component(EMPTY);
+    let compiled = compiled.map_err(|error| anyhow::anyhow!("compiling an empty component: {error:#}"))?;
     let mut hasher = DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
+    compiled.hash(&mut hasher);
+    Ok(format!("{:016x}", hasher.finish()))
 }
 
 #[allow(unsafe_code)]
