@@ -17,17 +17,23 @@ pub(crate) const UNIFIER: &str = "ocelli-features";
 /// A package, its version, and its features, as `cargo tree` prints them: `tokio v1.54.1|fs,net`.
 type Line = String;
 
+/// What Cargo is asked about: everything, and without macros and build scripts, which have features of their own of the same
+/// dependencies.
+const EDGES: [&str; 2] = ["normal,build,dev", "no-build,no-proc-macro"];
+
 /// An error that names, for each crate, the dependencies that it alone would build with other features.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
-    let whole = tree(workspace, &["--workspace"])?;
-    let mut lacking = String::new();
-    for name in workspace.members().filter(|name| *name != UNIFIER) {
-        let own = tree(workspace, &["-p", name])?;
-        let together = tree(workspace, &["-p", name, "-p", UNIFIER])?;
-        for line in others(&own, &together, &whole) {
-            lacking += &format!("\n  {name}: {line}");
+    let mut lacking = BTreeSet::new();
+    for edges in EDGES {
+        let whole = tree(workspace, edges, &["--workspace"])?;
+        for name in workspace.members().filter(|name| *name != UNIFIER) {
+            let own = tree(workspace, edges, &["-p", name])?;
+            let together = tree(workspace, edges, &["-p", name, "-p", UNIFIER])?;
+            let others = others(&own, &together, &whole);
+            lacking.extend(others.into_iter().map(|line| format!("\n  {name}: {line}")));
         }
     }
+    let lacking: String = lacking.into_iter().collect();
     ensure!(
         lacking.is_empty(),
         "built alone, these crates have dependencies with other features than the workspace has; \
@@ -50,18 +56,9 @@ fn package(line: &str) -> &str {
     line.split_once(' ').map_or(line, |(name, _)| name)
 }
 
-fn tree(workspace: &Workspace, selection: &[&str]) -> Result<BTreeSet<Line>> {
+fn tree(workspace: &Workspace, edges: &str, selection: &[&str]) -> Result<BTreeSet<Line>> {
     let mut command = workspace.cargo();
-    command.args([
-        "tree",
-        "--locked",
-        "--prefix",
-        "none",
-        "--edges",
-        "normal,build,dev",
-        "--format",
-        "{p}|{f}",
-    ]);
+    command.args(["tree", "--locked", "--prefix", "none", "--format", "{p}|{f}", "--edges", edges]);
     let printed = process::output(command.args(selection))?;
     // A crate of the workspace is printed with its folder, and one whose dependencies were printed above with a star.
     let lines = printed.lines().map(|line| line.trim_end_matches(" (*)"));

@@ -36,7 +36,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     process::step(&title(workspace, "the compiler of pipelines", COMPILER), || {
         process::run(&mut compiler(workspace, "build"))
     })?;
-    components(workspace, "pipelines", "guest-pipeline", &workspace.pipelines())?;
+    components(workspace, "pipelines", "guest", "guest-pipeline", &workspace.pipelines())?;
     note_digests(workspace)
 }
 
@@ -71,19 +71,21 @@ fn note_digests(workspace: &Workspace) -> Result<()> {
     fs::write(&list, lines).with_context(|| format!("cannot write {}", list.display()))
 }
 
-/// Builds the pipelines of the tests into `target/test-pipelines`, apart from the gallery: no camera is to run them.
+/// Builds the pipelines of the tests into `target/test-pipelines`, apart from the gallery: no camera is to run them. With
+/// the profile of the programs, whose macros are built already; nobody ships them, so they need not be small.
 pub(crate) fn build_test_pipelines(workspace: &Workspace) -> Result<()> {
-    components(workspace, "pipelines of the tests", "tests/guests", &workspace.test_pipelines())
+    components(workspace, "pipelines of the tests", "release", "tests/guests", &workspace.test_pipelines())
 }
 
-/// Builds the components whose crates lie in a folder of the checkout, and puts them into a gallery.
-fn components(workspace: &Workspace, what: &str, folder: &str, gallery: &Path) -> Result<()> {
+/// Builds the components whose crates lie in a folder of the checkout with a profile, and puts them into a gallery.
+fn components(workspace: &Workspace, what: &str, profile: &str, folder: &str, gallery: &Path) -> Result<()> {
     let names = pipelines(&workspace.root().join(folder))?;
     process::step(&format!("building {what}: {}", names.join(", ")), || {
         let mut command = workspace.cargo();
-        command.args(["build", "--profile", "guest", "--target", GUEST_TARGET]);
+        command.args(["build", "--profile", profile, "--target", GUEST_TARGET, "-p", UNIFIER]);
         process::run(command.args(names.iter().flat_map(|name| ["-p", name])))?;
-        names.iter().try_for_each(|name| add_to_gallery(workspace, name, gallery))
+        let built = workspace.target().join(GUEST_TARGET).join(profile);
+        names.iter().try_for_each(|name| add_to_gallery(&built, name, gallery))
     })
 }
 
@@ -108,9 +110,8 @@ fn pipelines(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// Puts what Cargo built into the gallery in one step, so that a running host never reads half a file.
-fn add_to_gallery(workspace: &Workspace, name: &str, gallery: &Path) -> Result<()> {
-    let built =
-        workspace.target().join(GUEST_TARGET).join("guest").join(format!("{}.wasm", name.replace('-', "_")));
+fn add_to_gallery(folder: &Path, name: &str, gallery: &Path) -> Result<()> {
+    let built = folder.join(format!("{}.wasm", name.replace('-', "_")));
     let place = || -> std::io::Result<()> {
         fs::create_dir_all(gallery)?;
         let partial = tempfile::NamedTempFile::new_in(gallery)?;
