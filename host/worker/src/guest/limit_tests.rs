@@ -417,6 +417,8 @@ fn short_of_memory_to_grow() {
     let grow = "(loop (br_if 0 (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))";
     let much = WorkerLimits { guest_memory: 1 << 30, ..limits() };
     let guest = Guest { init: grow, process: "unreachable", ..IDLE };
+    // Before memory is short: the clip is read whole for its first picture.
+    let frame = Arc::new(frame());
     let running = instantiate_after(&guest, much, memory_is_short);
     let mut running = running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
     running.instance.init("{}").unwrap();
@@ -424,7 +426,7 @@ fn short_of_memory_to_grow() {
     let given = running.tally.guest_memory();
     assert!((1 << 20..SHORT).contains(&given), "{given}");
     let host = vec![1_u8; 12 << 20];
-    let (limit, message) = trap(running.process().unwrap_err());
+    let (limit, message) = trap(running.instance.process(frame).unwrap_err());
     assert_eq!((limit, host.len()), (None, 12 << 20), "{message}");
 }
 
