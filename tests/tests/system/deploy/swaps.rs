@@ -86,10 +86,11 @@ async fn many_changes_on_a_file_lose_no_frame_and_give_none_twice() {
         assert!(number(&swapped["state_bytes"]) > 0 && swapped["fresh"] == false, "{record}");
     }
     let last = events(&messages, "counted").last().copied().cloned().unwrap();
-    assert!(
-        number(&last["data"]["changes"]) >= swaps() as u64 - 2,
-        "the state went from hand to hand: {last}"
-    );
+    // All changes up to that event: how many lie behind it depends on the machine.
+    let until = number(&last["frame"]);
+    let before = records.iter().filter(|record| number(&record["swapped"]["first_frame"]) <= until).count();
+    assert!(before > 1, "{last}");
+    assert_eq!(number(&last["data"]["changes"]), before as u64, "the state went from hand to hand: {last}");
     let frames = assert_counters_add_up(&host, HELD).await;
     assert_eq!(frames["skipped"]["newer"], 0, "{frames}");
 }
