@@ -60,8 +60,8 @@ pub(crate) fn fast(workspace: &Workspace, name: &str, filter: &[String]) -> Resu
 /// How nextest is told how many threads tests may take together.
 const THREADS: &str = "NEXTEST_TEST_THREADS";
 
-/// .config/nextest.toml counts in half cores.
-const THREADS_PER_CORE: usize = 2;
+/// .config/nextest.toml counts in quarters of a core.
+const THREADS_PER_CORE: usize = 4;
 
 /// The test runner. `cargo test` is no substitute: some tests need a process of their own, and groups of tests weigh more
 /// than others (.config/nextest.toml).

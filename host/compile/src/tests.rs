@@ -14,6 +14,7 @@ use ocelli_protocol::digest::Digest;
 use ocelli_protocol::key::TrustedKey;
 use ocelli_protocol::process::compile as descriptor;
 use ocelli_testkit::depth::rounds;
+use ocelli_testkit::{Random, program};
 use wasmtime::component::Component;
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
 use wit_parser::{ManglingAndAbi, Resolve};
@@ -434,10 +435,10 @@ fn a_broken_signature_is_an_answer_whatever_it_holds() {
     let bytes = good(&CONTRACTS[0]);
     let whole = *Digest::of(&bytes[8..]).bytes();
     let good = signed(&bytes, &[whole], &[&author]);
-    let mut random = Random(3);
+    let mut random = Random::with_seed(3);
     for at in 8..140 {
         let mut broken = good.clone();
-        broken[at] = broken[at].wrapping_add(1 + random.next(255) as u8);
+        broken[at] = broken[at].wrapping_add(1 + random.u8(..255));
         let report = with_keys(&broken, &[key]);
         assert!(report.signed_by.is_none() && !report.problems.is_empty(), "byte {at}");
     }
@@ -451,32 +452,6 @@ fn a_broken_signature_is_an_answer_whatever_it_holds() {
     many.extend(section);
     many.extend(&bytes[8..]);
     assert!(with_keys(&many, &[key]).problems[0].message.contains("more than 64"));
-}
-
-/// A sequence of numbers that is the same each time (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % below as u64).unwrap()
-    }
-}
-
-/// `ocelli-compile`: `./x test` builds it and names the folder, by hand it lies beside the tests. A test that needs it
-/// fails without it.
-fn compiler() -> PathBuf {
-    let built = std::env::var_os("OCELLI_BIN_DIR").map(PathBuf::from);
-    let beside = || std::env::current_exe().ok()?.parent()?.parent().map(Path::to_owned);
-    let program = built.or_else(beside).unwrap().join("ocelli-compile");
-    let shown = program.display();
-    assert!(
-        program.is_file(),
-        "this test needs {shown}: `./x build` makes it, and OCELLI_BIN_DIR names another folder"
-    );
-    program
 }
 
 /// A run of the child on a component, compiled into a file.
@@ -500,7 +475,7 @@ fn compile(program: &Path, bytes: &[u8]) -> (std::process::Output, File) {
 /// Compiles a component and links it as a worker does.
 #[allow(unsafe_code)]
 fn link(bytes: &[u8]) {
-    let program = compiler();
+    let program = program("ocelli-compile");
     let (ended, compiled) = compile(&program, bytes);
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
     let engine = engine::engine().unwrap();
@@ -512,23 +487,23 @@ fn link(bytes: &[u8]) {
 
 #[test]
 fn damaged_components_each_get_a_report() {
-    let program = compiler();
+    let program = program("ocelli-compile");
     let originals = [good(&CONTRACTS[0]), greedy(&CONTRACTS[1])];
-    let mut random = Random(0x0ce1_1155);
+    let mut random = Random::with_seed(0x0ce1_1155);
     let (rounds, mut refused) = (rounds(300), 0);
     for round in 0..rounds {
         let mut bytes = originals[round % 2].clone();
-        match random.next(4) {
-            0 => bytes.truncate(random.next(bytes.len())),
+        match random.usize(..4) {
+            0 => bytes.truncate(random.usize(..bytes.len())),
             1 => {
-                let (from, to) = (random.next(bytes.len()), random.next(bytes.len()));
+                let (from, to) = (random.usize(..bytes.len()), random.usize(..bytes.len()));
                 let part = bytes[from..].iter().take(64).copied().collect::<Vec<_>>();
                 bytes.splice(to..to, part);
             }
             _ => {
-                for _ in 0..=random.next(8) {
-                    let at = random.next(bytes.len());
-                    bytes[at] = random.next(256) as u8;
+                for _ in 0..=random.usize(..8) {
+                    let at = random.usize(..bytes.len());
+                    bytes[at] = random.u8(..);
                 }
             }
         }

@@ -13,13 +13,13 @@ use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{Analyze, Config};
 use ocelli::event::{Attributes, Detection, Detections, Event, Hub, Latency, State};
 use ocelli_testkit::depth::rounds;
-use ocelli_testkit::http;
+use ocelli_testkit::http::{self, EventStream};
 use ocelli_testkit::within;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
@@ -404,41 +404,20 @@ async fn what_a_caller_does_not_see_is_as_what_is_not_there() {
     assert_eq!(operator.ask(subscribe("*")).await["session"], "*");
 
     // A token that is taken back ends what was opened with it, and nothing else.
-    let (_, mut body) = open_stream(&host, &stream(GATE), authorization).await;
+    let mut body = EventStream::open(host.server.address(), &stream(GATE), authorization).await;
     host.config.send_replace(config(json!([token("operator", "operator-secret", "operator", Value::Null)])));
     assert_eq!(viewer.next().await.unwrap()["code"], "token_revoked");
     assert_eq!(viewer.next().await, Err(1008));
-    let mut rest = String::new();
-    within(body.read_to_string(&mut rest)).await.unwrap();
-    assert!(rest.contains("event: error\n") && rest.contains("token_revoked"), "{rest}");
+    let error = loop {
+        let (kind, _, message) = body.next().await;
+        if kind == "error" {
+            break message;
+        }
+    };
+    assert_eq!(error["code"], "token_revoked");
+    body.ends().await;
     operator.say(json!({"type": "ping"})).await;
     while operator.next().await.unwrap()["type"] != "pong" {}
-}
-
-/// The head of the answer, and what follows.
-async fn open_stream(host: &Host, path: &str, headers: &str) -> (String, BufReader<TcpStream>) {
-    let mut stream = BufReader::new(host.ask(path, headers).await);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        within(stream.read_line(&mut head)).await.unwrap();
-    }
-    (head, stream)
-}
-
-/// The next message of a stream: kind, id, and what it says.
-async fn next_of(stream: &mut BufReader<TcpStream>) -> (String, Option<u64>, Value) {
-    let (mut kind, mut id) = (String::new(), None);
-    loop {
-        let mut line = String::new();
-        assert!(within(stream.read_line(&mut line)).await.unwrap() > 0, "the stream has ended");
-        match line.trim_end().split_once(": ") {
-            Some(("event", value)) => kind = value.to_owned(),
-            Some(("id", value)) => id = value.parse().ok(),
-            Some(("data", value)) => return (kind, id, serde_json::from_str(value).unwrap()),
-            // Blank lines, comments, and the sizes of HTTP's chunks.
-            _ => {}
-        }
-    }
 }
 
 #[tokio::test]
@@ -446,20 +425,21 @@ async fn a_stream_resumes_where_its_reader_was_and_says_why_it_ends() {
     let host = Host::start().await;
     host.happens(GATE, 5).await;
     let path = format!("/v1/sessions/{GATE}/stream");
-    let (head, mut stream) =
-        open_stream(&host, &format!("{path}?after=1&detections=false"), "Last-Event-ID: 3\r\n").await;
+    let query = format!("{path}?after=1&detections=false");
+    let mut stream = EventStream::open(host.server.address(), &query, "Last-Event-ID: 3\r\n").await;
+    let head = &stream.head;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     for line in
         ["content-type: text/event-stream\r\n", "cache-control: no-store\r\n", "x-accel-buffering: no\r\n"]
     {
         assert!(head.contains(line), "{head}");
     }
-    let (kind, id, subscribed) = next_of(&mut stream).await;
+    let (kind, id, subscribed) = stream.next().await;
     assert_eq!((kind.as_str(), id, &subscribed["state"]), ("subscribed", None, &json!("running")));
     host.hub.publish_detections(GATE, &found(1, 1));
     host.happens(GATE, 1).await;
     for seq in 4..=6 {
-        let (kind, id, event) = next_of(&mut stream).await;
+        let (kind, id, event) = stream.next().await;
         assert_eq!((kind.as_str(), id, &event["seq"]), ("event", Some(seq), &json!(seq)));
     }
     for (query, headers, status, code) in [
@@ -471,12 +451,12 @@ async fn a_stream_resumes_where_its_reader_was_and_says_why_it_ends() {
         let answer = host.get(&format!("{path}{query}"), headers).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(code), "{answer}");
     }
-    let (_, mut other) = open_stream(&host, &path, "").await;
-    next_of(&mut other).await;
+    let mut other = EventStream::open(host.server.address(), &path, "").await;
+    other.next().await;
     host.hub.publish_detections(GATE, &found(2, 1));
-    assert_eq!(next_of(&mut other).await.0, "detections");
+    assert_eq!(other.next().await.0, "detections");
     let stopping = tokio::spawn(host.server.stop());
-    let (kind, _, error) = next_of(&mut stream).await;
+    let (kind, _, error) = stream.next().await;
     assert_eq!((kind.as_str(), &error["code"]), ("error", &json!("shutting_down")));
     within(stopping).await.unwrap();
 }
@@ -484,12 +464,11 @@ async fn a_stream_resumes_where_its_reader_was_and_says_why_it_ends() {
 #[tokio::test]
 async fn a_stream_that_is_quiet_shows_that_it_lives_and_ends_with_its_reader() {
     let host = Host::with(Timing { ping: Duration::from_millis(20), ..Timing::default() }, json!([])).await;
-    let (_, mut stream) = open_stream(&host, &format!("/v1/sessions/{GATE}/stream"), "").await;
+    let path = format!("/v1/sessions/{GATE}/stream");
+    let mut stream = EventStream::open(host.server.address(), &path, "").await;
     let mut comments = 0;
     while comments < 3 {
-        let mut line = String::new();
-        within(stream.read_line(&mut line)).await.unwrap();
-        comments += usize::from(line == ":\n");
+        comments += usize::from(stream.line().await == ":\n");
     }
     drop(stream);
     let mut counts = host.hub.watch_subscribers(GATE);

@@ -4,11 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::DEADLINE;
+use crate::{DEADLINE, within};
 
 /// An answer.
 #[derive(Debug)]
@@ -72,4 +72,50 @@ pub async fn request(
     let head = format!("{request} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n");
     connection.write_all(&[head.as_bytes(), body].concat()).await?;
     Ok(connection)
+}
+
+/// A stream of server-sent events.
+#[derive(Debug)]
+pub struct EventStream {
+    /// The status line and the headers, each with its end of line.
+    pub head: String,
+    body: BufReader<TcpStream>,
+}
+
+impl EventStream {
+    /// Asks for `path` with `headers` (whole lines) and reads the head of the answer.
+    pub async fn open(address: SocketAddr, path: &str, headers: &str) -> Self {
+        let connection = request(address, &format!("GET {path}"), headers, &[]).await.unwrap();
+        let mut stream = Self { head: String::new(), body: BufReader::new(connection) };
+        while !stream.head.ends_with("\r\n\r\n") {
+            let line = stream.line().await;
+            stream.head += &line;
+        }
+        stream
+    }
+
+    /// The next line with its end: a field, a comment, a blank one, or the size of a chunk.
+    pub async fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(within(self.body.read_line(&mut line)).await.unwrap() > 0, "the stream has ended");
+        line
+    }
+
+    /// Waits for the end of the connection; what is left to read is passed over.
+    pub async fn ends(&mut self) {
+        within(self.body.read_to_end(&mut Vec::new())).await.unwrap();
+    }
+
+    /// The next message: its kind, its id, and its data.
+    pub async fn next(&mut self) -> (String, Option<u64>, Value) {
+        let (mut kind, mut id) = (String::new(), None);
+        loop {
+            match self.line().await.trim_end().split_once(": ") {
+                Some(("event", value)) => kind = value.to_owned(),
+                Some(("id", value)) => id = value.parse().ok(),
+                Some(("data", value)) => return (kind, id, serde_json::from_str(value).unwrap()),
+                _ => {}
+            }
+        }
+    }
 }

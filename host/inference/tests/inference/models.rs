@@ -15,6 +15,7 @@ use ocelli_protocol::inference::{
 };
 use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process;
+use ocelli_testkit::Random;
 use ocelli_testkit::depth::rounds;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -236,31 +237,19 @@ fn what_is_no_model_is_told_with_its_name() {
     assert!(String::from_utf8_lossy(&told.stderr).contains("3221225472 bytes"));
 }
 
-/// Numbers that depend on the seed alone: xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
-    }
-}
-
 /// What happens to files: a few bytes of any place, the first few hundred bytes (lengths and types lie there), the end
 /// cut off, a part twice, a part of zeros or ones.
 fn mutated(original: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = original.to_vec();
-    let kind = random.below(6);
-    let at = random.below(bytes.len());
-    let length = 1 + random.below((bytes.len() - at).min(64));
+    let kind = random.usize(..6);
+    let at = random.usize(..bytes.len());
+    let length = 1 + random.usize(..(bytes.len() - at).min(64));
     match kind {
-        0 => bytes[at] ^= 1 << random.below(8),
+        0 => bytes[at] ^= 1 << random.usize(..8),
         1 => {
-            for _ in 0..1 + random.below(8) {
-                let near = random.below(bytes.len().min(400));
-                bytes[near] = random.below(256) as u8;
+            for _ in 0..1 + random.usize(..8) {
+                let near = random.usize(..bytes.len().min(400));
+                bytes[near] = random.u8(..);
             }
         }
         2 => bytes.truncate(at),
@@ -295,7 +284,7 @@ fn originals() -> Vec<(&'static str, usize, Vec<u8>, Model)> {
 #[test]
 fn mutated_files_are_each_a_model_or_a_named_error() {
     let folder = tempfile::tempdir().unwrap();
-    let mut random = Random(0x0ce1_1155);
+    let mut random = Random::with_seed(0x0ce1_1155);
     let mut models = Vec::new();
     for (kind, count, bytes, like) in originals() {
         for index in 0..count {

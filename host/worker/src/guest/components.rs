@@ -1,11 +1,12 @@
 //! Small components for tests: written in WAT, given the world's types by `wit-component`, and compiled by the program
 //! `ocelli-compile`, since the worker has no compiler inside.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
 use ocelli_protocol::process::compile as descriptor;
+use ocelli_testkit::program;
 use wasmtime::component::Component;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -164,7 +165,7 @@ impl Guest<'_> {
         std::fs::write(&component, self.component()).unwrap();
         let input = std::fs::File::open(&component).unwrap();
         let output = std::fs::File::create(&compiled).unwrap();
-        let mut command = Command::new(compiler());
+        let mut command = Command::new(program("ocelli-compile"));
         command
             .env_clear()
             .stdin(Stdio::null())
@@ -179,20 +180,6 @@ impl Guest<'_> {
         // SAFETY: `ocelli-compile` has just written the file, and nothing else knows of it.
         unsafe { Component::deserialize_file(engine, &compiled) }.unwrap()
     }
-}
-
-/// `ocelli-compile`: `./x test` builds it and names the folder, by hand it lies beside the tests. A test that needs it
-/// fails without it.
-fn compiler() -> PathBuf {
-    let built = std::env::var_os("OCELLI_BIN_DIR").map(PathBuf::from);
-    let beside = || std::env::current_exe().ok()?.parent()?.parent().map(Path::to_owned);
-    let program = built.or_else(beside).unwrap().join("ocelli-compile");
-    let shown = program.display();
-    assert!(
-        program.is_file(),
-        "this test needs {shown}: `./x build` makes it, and OCELLI_BIN_DIR names another folder"
-    );
-    program
 }
 
 /// The engine of the tests.
