@@ -10,8 +10,8 @@ use clap::Args;
 use ocelli_client::{Client, Error, Problem, Request};
 use serde_json::Value;
 
-pub(crate) use deployments::{Deploy, Deployments, Rollback};
-pub(crate) use watch::Watch;
+pub(crate) use deployments::{DeployCommand, DeploymentsCommand, RollbackCommand};
+pub(crate) use watch::WatchCommand;
 
 /// Where the host listens unless its config says otherwise.
 const DEFAULT_URL: &str = "http://127.0.0.1:8001";
@@ -21,14 +21,15 @@ const TOKEN: &str = "OCELLI_TOKEN";
 
 /// Which host is asked, and how its answer is shown.
 #[derive(Args)]
-pub(crate) struct Host {
+pub(crate) struct HostArgs {
     /// Where the host is.
     #[arg(long, value_name = "URL", env = "OCELLI_URL", default_value = DEFAULT_URL)]
     url: String,
     /// The file with the token. Left out: the variable OCELLI_TOKEN, if it is there.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The certificate, in PEM, of those who vouch for an https:// host. Left out: the well-known ones.
+    /// The certificate, in PEM, of those who vouch for an https:// host. Left out: the well-known
+    /// ones.
     #[arg(long, value_name = "FILE", env = "OCELLI_CA")]
     ca: Option<PathBuf>,
     /// As the host tells it, for programs.
@@ -49,14 +50,14 @@ const COLUMNS: [(&str, &str); 8] = [
 ];
 
 /// Prints the sessions of a host: a table, or the answer as it came.
-pub(crate) fn sessions(host: &Host) -> anyhow::Result<()> {
+pub(crate) fn sessions(host: &HostArgs) -> anyhow::Result<()> {
     if let Some(list) = host.list(&Request::get(&["sessions"]), "sessions")? {
         print!("{}", table(&list, &COLUMNS, "last_error"));
     }
     Ok(())
 }
 
-impl Host {
+impl HostArgs {
     fn client(&self) -> anyhow::Result<Client> {
         let name = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
         let mut client = Client::new(&self.url)?.with_user_agent(name)?;
@@ -75,9 +76,10 @@ impl Host {
     /// Not an argument: other users of the machine see those.
     fn token(&self) -> anyhow::Result<Option<String>> {
         let token = match &self.token_file {
-            Some(file) => {
-                Some(std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?)
-            }
+            Some(file) => Some(
+                std::fs::read_to_string(file)
+                    .with_context(|| format!("reading {}", file.display()))?,
+            ),
             None => std::env::var(TOKEN).ok(),
         };
         Ok(token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()))
@@ -86,38 +88,48 @@ impl Host {
     /// What the host answers: that it was done, or why not.
     fn ask(&self, request: &Request<'_>) -> anyhow::Result<Result<Value, Problem>> {
         let client = self.client()?;
-        match run(client.ask(request))? {
+        match block_on(client.ask(request))? {
             Ok(answer) => Ok(Ok(answer)),
             Err(error) => self.refused(error).map(Err),
         }
     }
 
-    /// The host's own refusal of what was asked. It is the error where nobody was let in, or nobody is there.
+    /// The host's own refusal of what was asked. It is the error where nobody was let in, or nobody
+    /// is there.
     fn refused(&self, error: Error) -> anyhow::Result<Problem> {
         let url = &self.url;
         match error {
             Error::Problem(problem) if problem.status == 401 => bail!(
                 "{url}: {}. {TOKEN} or --token-file says which; `ocelli token new` makes one",
-                shown(&problem.detail)
+                printable(&problem.detail)
             ),
             Error::Problem(problem) if problem.status == 403 && problem.code == "forbidden" => {
-                bail!("{url}: {}: ask with another one ({TOKEN} or --token-file)", shown(&problem.detail))
+                bail!(
+                    "{url}: {}: ask with another one ({TOKEN} or \
+                    --token-file)",
+                    printable(&problem.detail)
+                )
             }
             Error::Problem(problem) => Ok(*problem),
-            Error::Answer(why) => bail!("{url} does not answer as an Ocelli host does: {why}"),
+            Error::InvalidAnswer(why) => bail!(
+                "{url} does not answer as an Ocelli host does: \
+                {why}"
+            ),
             error => Err(anyhow!(error).context(format!(
-                "cannot reach {url}; does `ocelli serve` run there? OCELLI_URL names another address"
+                "cannot reach {url}; does `ocelli serve` run there? OCELLI_URL names another \
+                    address"
             ))),
         }
     }
 
-    /// Asks for a list, which stands under `key` in the answer. None: the answer is printed as it came.
+    /// Asks for a list, which stands under `key` in the answer. None: the answer is printed as it
+    /// came.
     fn list(&self, request: &Request<'_>, key: &str) -> anyhow::Result<Option<Vec<Value>>> {
         let mut body = match self.ask(request)? {
             Ok(body) => body,
             Err(problem) => {
                 let url = self.client()?.url(request)?;
-                bail!("{url} answers {}: {}", status(&problem), shown(&problem.detail));
+                bail!("{url} answers {}: {}", status(&problem), printable(&problem.detail));
             }
         };
         if self.json {
@@ -132,30 +144,38 @@ impl Host {
 }
 
 /// Waits for a client on this thread.
-fn run<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.context("starting the runtime")?.block_on(future))
 }
 
 /// The status as a person reads it.
 fn status(problem: &Problem) -> String {
-    format!("{} {}", problem.status, shown(&problem.title))
+    format!("{} {}", problem.status, printable(&problem.title))
 }
 
 /// Columns as wide as their widest cell; what stands under `below` follows its row.
 fn table(entries: &[Value], columns: &[(&str, &str)], below: &str) -> String {
     let cell = |entry: &Value, key: &str| match entry.get(key) {
         None | Some(Value::Null) => "-".to_owned(),
-        Some(Value::String(text)) => shown(text),
-        Some(Value::Number(number)) if key == "uptime_s" => duration(number.as_f64().unwrap_or_default()),
-        Some(other) => shown(&other.to_string()),
+        Some(Value::String(text)) => printable(text),
+        Some(Value::Number(number)) if key == "uptime_s" => {
+            duration(number.as_f64().unwrap_or_default())
+        }
+        Some(other) => printable(&other.to_string()),
     };
     let heading: Vec<String> = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
     let rows: Vec<Vec<String>> = std::iter::once(heading)
-        .chain(entries.iter().map(|entry| columns.iter().map(|(_, key)| cell(entry, key)).collect()))
+        .chain(
+            entries.iter().map(|entry| columns.iter().map(|(_, key)| cell(entry, key)).collect()),
+        )
         .collect();
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let mut text = String::new();
@@ -167,7 +187,7 @@ fn table(entries: &[Value], columns: &[(&str, &str)], below: &str) -> String {
         if let Some(note) = entry.and_then(|entry| entry.get(below)).and_then(Value::as_str) {
             // A backtrace has many lines.
             let note = note.split_whitespace().collect::<Vec<_>>().join(" ");
-            text.push_str(&format!("  {}: {}\n", below.replace('_', " "), shown(&note)));
+            text.push_str(&format!("  {}: {}\n", below.replace('_', " "), printable(&note)));
         }
     }
     text
@@ -180,8 +200,10 @@ fn duration(seconds: f64) -> String {
 }
 
 /// Without what would move the terminal's cursor.
-fn shown(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|character| if character.is_control() { '\u{fffd}' } else { character })
+        .collect()
 }
 
 #[cfg(test)]
@@ -189,8 +211,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn host(url: &str) -> Host {
-        Host { url: url.into(), token_file: None, ca: None, json: false }
+    fn host(url: &str) -> HostArgs {
+        HostArgs { url: url.into(), token_file: None, ca: None, json: false }
     }
 
     #[test]

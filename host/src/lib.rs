@@ -1,11 +1,14 @@
 //! The control plane of Ocelli: everything that runs in the host's own process.
 //!
-//! No decoder, no ML library and no guest code lives here; those are child processes that this crate starts, feeds and
-//! supervises. A camera's access units come in through [`source`], go to a worker through [`session`], come back as
-//! detections and events into [`event`], and leave through [`api`].
+//! No decoder, no ML library and no guest code lives here; those are child processes that this
+//! crate starts, feeds and supervises. A camera's access units come in through [`source`], go to a
+//! worker through [`session`], come back as detections and events into [`event`], and leave through
+//! [`api`].
 //!
-//! Imports point down only: `api -> deploy, monitor -> session -> source, inference, redis -> event -> journal -> config`. [`telemetry`] stands
-//! beside, below all of them `util`; [`serve`] composes, and the command line lies on top.
+//! Imports point down only:
+//! `api -> deploy, monitor -> session -> source, inference, redis -> event -> journal -> config`.
+//! [`telemetry`] stands beside, below all of them `util`; [`serve`] composes, and the command line
+//! lies on top.
 
 pub mod analyze;
 pub mod api;

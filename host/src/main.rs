@@ -26,7 +26,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the host: cameras, sessions, API. SIGTERM or Ctrl-C stops it; OCELLI_LOG sets what is logged.
+    /// Run the host: cameras, sessions, API. SIGTERM or Ctrl-C stops it; OCELLI_LOG sets what is
+    /// logged.
     Serve {
         /// The config: TOML, or JSON with the same keys.
         #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
@@ -39,24 +40,24 @@ enum Command {
         config: PathBuf,
     },
     /// List the sessions of a running host.
-    Sessions(client::Host),
+    Sessions(client::HostArgs),
     /// Change the pipeline of a session while it runs.
-    Deploy(client::Deploy),
+    Deploy(client::DeployCommand),
     /// Go back to what a session ran before its last deployment.
-    Rollback(client::Rollback),
+    Rollback(client::RollbackCommand),
     /// List what was deployed to a session, the newest first.
-    Deployments(client::Deployments),
+    Deployments(client::DeploymentsCommand),
     /// Print what a session tells as it comes, a line for each message, until Ctrl-C.
-    Watch(client::Watch),
+    Watch(client::WatchCommand),
     /// Make tokens, which let people and programs use the API.
     #[command(subcommand)]
-    Token(token::Tokens),
+    Token(token::TokenCommand),
     /// List, inspect and add models.
     #[command(subcommand)]
-    Models(models::Models),
+    Models(models::ModelCommand),
     /// Check the components of pipelines.
     #[command(subcommand)]
-    Pipeline(pipeline::Pipelines),
+    Pipeline(pipeline::PipelineCommand),
 }
 
 fn main() -> ExitCode {

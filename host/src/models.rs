@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use ocelli::config::{Config, DEFAULT_PATH};
-use ocelli::inference::catalogue::{
-    Catalogue, Entry, Inspector, MANIFEST, Manifest, ShownModel, digest, disagreement,
+use ocelli::inference::catalog::{
+    Catalog, CatalogEntry, MANIFEST, Manifest, ModelInfo, ModelInspector, digest, mismatch,
 };
 use ocelli_protocol::graph::{GraphTensor, Inspection};
 use ocelli_protocol::inference::TensorDeclaration;
@@ -15,29 +15,31 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 
 /// What a model may be called: a folder's name, and what pipelines ask for.
-const NAME: &str = "letters, digits, '-', '_' and '.', at most 100 of them, the first none of the last three";
+const NAME: &str =
+    "letters, digits, '-', '_' and '.', at most 100 of them, the first none of the last three";
 
 /// The graph's file in a folder that is made here.
 const FILE: &str = "model.onnx";
 
 /// The commands about models.
 #[derive(Subcommand)]
-pub(crate) enum Models {
+pub(crate) enum ModelCommand {
     /// List the models in the models' folder, each checked against its model.toml.
     List {
         #[command(flatten)]
-        site: Site,
+        site: ConfigArgs,
         /// For programs.
         #[arg(long)]
         json: bool,
     },
-    /// Show what a model has, and whether its model.toml agrees with its file; or what an ONNX file has.
+    /// Show what a model has, and whether its model.toml agrees with its file; or what an ONNX file
+    /// has.
     Inspect {
         /// A model's name, or the path of an ONNX file.
         #[arg(value_name = "NAME|FILE")]
         what: String,
         #[command(flatten)]
-        site: Site,
+        site: ConfigArgs,
         /// For programs.
         #[arg(long)]
         json: bool,
@@ -48,9 +50,9 @@ pub(crate) enum Models {
         #[arg(value_name = "FILE")]
         file: PathBuf,
         #[command(flatten)]
-        site: Site,
+        site: ConfigArgs,
         #[command(flatten)]
-        about: About,
+        about: ModelArgs,
         /// Take the place of the model of that name.
         #[arg(long)]
         replace: bool,
@@ -59,7 +61,7 @@ pub(crate) enum Models {
 
 /// Where the models are.
 #[derive(Args)]
-pub(crate) struct Site {
+pub(crate) struct ConfigArgs {
     /// The config: TOML, or JSON with the same keys.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
@@ -67,7 +69,7 @@ pub(crate) struct Site {
 
 /// What a file does not say of itself.
 #[derive(Args)]
-pub(crate) struct About {
+pub(crate) struct ModelArgs {
     /// The name by which pipelines ask for it.
     #[arg(long)]
     name: String,
@@ -85,11 +87,13 @@ pub(crate) struct About {
     labels: Option<PathBuf>,
 }
 
-impl Models {
+impl ModelCommand {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::List { site, json } => list(&Config::load(&site.config)?, json),
-            Self::Inspect { what, site, json } => inspect(&what, &Config::load(&site.config)?, json),
+            Self::Inspect { what, site, json } => {
+                inspect(&what, &Config::load(&site.config)?, json)
+            }
             Self::Add { file, site, about, replace } => {
                 add(&file, &Config::load(&site.config)?, about, replace)
             }
@@ -99,12 +103,12 @@ impl Models {
 
 /// Everything that is wrong with the models that a config names, and how many good ones there are.
 pub(crate) fn check(config: &Config) -> (Vec<String>, usize) {
-    let (catalogue, problems) = match Catalogue::survey(&config.models.directory, &config.inference) {
+    let (catalogue, problems) = match Catalog::survey(&config.models.directory, &config.inference) {
         Ok(found) => found,
         Err(error) => return (vec![error.to_string()], 0),
     };
     let mut problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    match Inspector::find(config.inference.library.as_deref()) {
+    match ModelInspector::find(config.inference.library.as_deref()) {
         Ok(inspector) => {
             let looked = catalogue.entries().filter_map(|entry| look_into(&inspector, entry).err());
             problems.extend(looked.map(|error| format!("{error:#}")));
@@ -115,10 +119,12 @@ pub(crate) fn check(config: &Config) -> (Vec<String>, usize) {
 }
 
 /// What a model's file has; an error where that is not what its description says.
-fn look_into(inspector: &Inspector, entry: &Entry) -> anyhow::Result<Inspection> {
-    let Entry { model, .. } = entry;
-    let found = inspector.inspect(Path::new(&model.path)).with_context(|| format!("model {}", model.name))?;
-    match disagreement(model, &found) {
+fn look_into(inspector: &ModelInspector, entry: &CatalogEntry) -> anyhow::Result<Inspection> {
+    let CatalogEntry { model, .. } = entry;
+    let found = inspector
+        .inspect(Path::new(&model.path))
+        .with_context(|| format!("model {}", model.name))?;
+    match mismatch(model, &found) {
         None => Ok(found),
         Some(difference) => {
             bail!("model {}: {MANIFEST} and {} differ: {difference}", model.name, model.path)
@@ -127,14 +133,15 @@ fn look_into(inspector: &Inspector, entry: &Entry) -> anyhow::Result<Inspection>
 }
 
 fn list(config: &Config, json: bool) -> anyhow::Result<()> {
-    let (catalogue, problems) = Catalogue::survey(&config.models.directory, &config.inference)?;
+    let (catalogue, problems) = Catalog::survey(&config.models.directory, &config.inference)?;
     let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
     if json {
-        let models: Vec<_> = catalogue.entries().map(|entry| ShownModel::new(entry, &[])).collect();
+        let models: Vec<_> = catalogue.entries().map(|entry| ModelInfo::new(entry, &[])).collect();
         print_line(&json!({"models": models, "problems": problems}))?;
     } else {
-        let heading = ["MODEL", "INPUTS", "DEVICE", "LABELS", "SHA256", "LICENCE"].map(str::to_owned);
-        let rows = catalogue.entries().map(|Entry { manifest, model, .. }| {
+        let heading =
+            ["MODEL", "INPUTS", "DEVICE", "LABELS", "SHA256", "LICENCE"].map(str::to_owned);
+        let rows = catalogue.entries().map(|CatalogEntry { manifest, model, .. }| {
             let inputs: Vec<_> = model.inputs.iter().map(declared).collect();
             [
                 model.name.clone(),
@@ -152,10 +159,11 @@ fn list(config: &Config, json: bool) -> anyhow::Result<()> {
 }
 
 fn inspect(what: &str, config: &Config, json: bool) -> anyhow::Result<()> {
-    let inspector = Inspector::find(config.inference.library.as_deref())?;
+    let inspector = ModelInspector::find(config.inference.library.as_deref())?;
     let path = Path::new(what);
-    // A name has no slash; a file in the working folder that is called as a model is meant with `./`.
-    let (catalogue, problems) = match Catalogue::survey(&config.models.directory, &config.inference) {
+    // A name has no slash; a file in the working folder that is called as a model is meant with
+    // `./`.
+    let (catalogue, problems) = match Catalog::survey(&config.models.directory, &config.inference) {
         Ok(found) => found,
         Err(_) if path.is_file() => Default::default(),
         Err(error) => return Err(error.into()),
@@ -173,20 +181,31 @@ fn inspect(what: &str, config: &Config, json: bool) -> anyhow::Result<()> {
         }
         let known: Vec<_> = catalogue.names().collect();
         let directory = config.models.directory.display();
-        bail!("{what} is neither a file nor a model in {directory}; models there: {}", known.join(", "));
+        bail!(
+            "{what} is neither a file nor a model in {directory}; models there: {}",
+            known.join(", ")
+        );
     };
     let found = inspector.inspect(Path::new(&entry.model.path))?;
     show(&entry.model.path, &found, Some(entry), json)
 }
 
 /// Prints what a file has. An error where that is not what the description says.
-fn show(file: &str, found: &Inspection, entry: Option<&Entry>, json: bool) -> anyhow::Result<()> {
-    let difference = entry.and_then(|entry| disagreement(&entry.model, found));
-    let doubts = entry.and_then(|entry| entry.manifest.doubts());
+fn show(
+    file: &str,
+    found: &Inspection,
+    entry: Option<&CatalogEntry>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let difference = entry.and_then(|entry| mismatch(&entry.model, found));
+    let doubts = entry.and_then(|entry| entry.manifest.warning());
     if json {
-        let model = entry.map(|entry| ShownModel::new(entry, &[]));
-        let mut told = json!({"file": file, "model": model, "difference": difference, "doubt": doubts});
-        if let (Value::Object(told), Value::Object(found)) = (&mut told, serde_json::to_value(found)?) {
+        let model = entry.map(|entry| ModelInfo::new(entry, &[]));
+        let mut told =
+            json!({"file": file, "model": model, "difference": difference, "doubt": doubts});
+        if let (Value::Object(told), Value::Object(found)) =
+            (&mut told, serde_json::to_value(found)?)
+        {
             told.extend(found);
         }
         print_line(&told)?;
@@ -199,7 +218,8 @@ fn show(file: &str, found: &Inspection, entry: Option<&Entry>, json: bool) -> an
             }));
         }
         let producer = if found.producer.is_empty() { "unknown" } else { &found.producer };
-        let text = format!("{file}: {} bytes, sha256 {}, made by {producer}", found.bytes, found.sha256);
+        let text =
+            format!("{file}: {} bytes, sha256 {}, made by {producer}", found.bytes, found.sha256);
         writeln!(std::io::stdout(), "{}", printable(&text))?;
         print_table(&rows)?;
         if entry.is_some() && difference.is_none() {
@@ -215,7 +235,7 @@ fn show(file: &str, found: &Inspection, entry: Option<&Entry>, json: bool) -> an
     }
 }
 
-fn add(file: &Path, config: &Config, about: About, replace: bool) -> anyhow::Result<()> {
+fn add(file: &Path, config: &Config, about: ModelArgs, replace: bool) -> anyhow::Result<()> {
     let name = about.name.clone();
     check_name(&name)?;
     let directory = &config.models.directory;
@@ -225,11 +245,13 @@ fn add(file: &Path, config: &Config, about: About, replace: bool) -> anyhow::Res
         "{} exists: choose another --name, or take its place with --replace",
         place.display()
     );
-    let found = Inspector::find(config.inference.library.as_deref())?.inspect(file)?;
+    let found = ModelInspector::find(config.inference.library.as_deref())?.inspect(file)?;
     let manifest = describe(file, &found, about)?;
 
-    std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
-    // Beside its place, so that it gets there in one step; the dot keeps a running host from looking at it.
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("making {}", directory.display()))?;
+    // Beside its place, so that it gets there in one step; the dot keeps a running host from
+    // looking at it.
     let made = tempfile::Builder::new()
         .prefix(".adding-")
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777))
@@ -254,7 +276,11 @@ fn add(file: &Path, config: &Config, about: About, replace: bool) -> anyhow::Res
         let _ = made.keep();
     }
     let (inputs, outputs) = (found.inputs.len(), found.outputs.len());
-    println!("{}: added; inputs: {inputs}, outputs: {outputs}, sha256: {}", place.display(), found.sha256);
+    println!(
+        "{}: added; inputs: {inputs}, outputs: {outputs}, sha256: {}",
+        place.display(),
+        found.sha256
+    );
     Ok(())
 }
 
@@ -269,11 +295,14 @@ fn check_name(name: &str) -> anyhow::Result<()> {
 }
 
 /// The description of a file, made from what it has and from what is said of it.
-fn describe(file: &Path, found: &Inspection, about: About) -> anyhow::Result<Manifest> {
+fn describe(file: &Path, found: &Inspection, about: ModelArgs) -> anyhow::Result<Manifest> {
     let tensors = |kind: &str, tensors: &[GraphTensor]| {
         let declared = tensors.iter().map(|GraphTensor { name, element, kind: found, shape }| {
             let element = element.with_context(|| {
-                format!("{}: {kind} {name:?} is {found}, which no pipeline can pass", file.display())
+                format!(
+                    "{}: {kind} {name:?} is {found}, which no pipeline can pass",
+                    file.display()
+                )
             })?;
             Ok(TensorDeclaration { name: name.clone(), element, shape: shape.clone() })
         });
@@ -335,5 +364,7 @@ fn print_table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> anyhow::Resu
 
 /// Names in a file are a stranger's: without what would move the terminal's cursor.
 fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+    text.chars()
+        .map(|character| if character.is_control() { '\u{fffd}' } else { character })
+        .collect()
 }

@@ -1,8 +1,10 @@
-//! The models on offer: read at start, and again when their folder has changed or SIGHUP asks for it.
+//! The models on offer: read at start, and again when their folder has changed or SIGHUP asks for
+//! it.
 //!
-//! What comes of a folder that has changed is one of three things. Nothing is other than before: nothing happens. All
-//! of it is good: it is a new generation, which sessions that start from then on get; those that run keep theirs. Something
-//! of it is wrong: that is said, and what was offered stays.
+//! What comes of a folder that has changed is one of three things. Nothing is other than before:
+//! nothing happens. All of it is good: it is a new generation, which sessions that start from then
+//! on get; those that run keep theirs. Something of it is wrong: that is said, and what was offered
+//! stays.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,53 +14,61 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::{BETWEEN_LOOKS, Config, Inference as Settings, Look, Settling};
-use crate::inference::Inference;
-use crate::inference::catalogue::{Catalogue, CatalogueError, Versions};
+use crate::config::{Config, Debounce, FileStamp, InferenceConfig as Settings, POLL_INTERVAL};
+use crate::inference::InferenceHandle;
+use crate::inference::catalog::{Catalog, CatalogError, VersionStore};
 
 /// The models of the newest generation. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Offer {
+pub(crate) struct ModelCatalog {
     directory: PathBuf,
     settings: Arc<Settings>,
-    versions: Arc<Versions>,
-    newest: Arc<Mutex<(u32, Arc<Catalogue>)>>,
+    versions: Arc<VersionStore>,
+    newest: Arc<Mutex<(u32, Arc<Catalog>)>>,
 }
 
-impl Offer {
-    /// Reads the models, keeps a copy of each, and deletes the copies of earlier runs that nothing needs.
+impl ModelCatalog {
+    /// Reads the models, keeps a copy of each, and deletes the copies of earlier runs that nothing
+    /// needs.
     pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
-        let (directory, settings) = (config.models.directory.clone(), Arc::new(config.inference.clone()));
-        let catalogue = Catalogue::load(&directory, &settings)?;
-        let versions = Arc::new(Versions::new(&config.store.directory)?);
-        let catalogue = versions.keep(catalogue)?;
+        let (directory, settings) =
+            (config.models.directory.clone(), Arc::new(config.inference.clone()));
+        let catalogue = Catalog::load(&directory, &settings)?;
+        let versions = Arc::new(VersionStore::new(&config.store.directory)?);
+        let catalogue = versions.store_copies(catalogue)?;
         versions.clean(&catalogue);
         for doubt in catalogue.entries().filter_map(|entry| {
-            let doubt = entry.manifest.doubts()?;
+            let doubt = entry.manifest.warning()?;
             Some(format!("model {}: {doubt}", entry.model.name))
         }) {
             tracing::warn!("{doubt}");
         }
-        Ok(Self { directory, settings, versions, newest: Arc::new(Mutex::new((0, Arc::new(catalogue)))) })
+        Ok(Self {
+            directory,
+            settings,
+            versions,
+            newest: Arc::new(Mutex::new((0, Arc::new(catalogue)))),
+        })
     }
 
     /// The newest generation: its number, counted from 0, and its models.
-    pub(crate) fn newest(&self) -> (u32, Arc<Catalogue>) {
+    pub(crate) fn newest(&self) -> (u32, Arc<Catalog>) {
         let (generation, catalogue) = &*self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         (*generation, Arc::clone(catalogue))
     }
 
-    /// Reads the folder again. None where nothing has changed; otherwise the lines that say what has.
-    fn read_again(&self) -> Result<Option<(Catalogue, Vec<String>)>, CatalogueError> {
-        let catalogue = Catalogue::load(&self.directory, &self.settings)?;
+    /// Reads the folder again. None where nothing has changed; otherwise the lines that say what
+    /// has.
+    fn read_again(&self) -> Result<Option<(Catalog, Vec<String>)>, CatalogError> {
+        let catalogue = Catalog::load(&self.directory, &self.settings)?;
         let changes = catalogue.changes_since(&self.newest().1);
         if changes.is_empty() {
             return Ok(None);
         }
-        Ok(Some((self.versions.keep(catalogue)?, changes)))
+        Ok(Some((self.versions.store_copies(catalogue)?, changes)))
     }
 
-    fn replace(&self, catalogue: Catalogue) -> u32 {
+    fn replace(&self, catalogue: Catalog) -> u32 {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         *newest = (newest.0.saturating_add(1), Arc::new(catalogue));
         newest.0
@@ -66,22 +76,23 @@ impl Offer {
 }
 
 /// Listens for reasons to read the models again.
-pub(crate) struct Changes {
-    offer: Offer,
+pub(crate) struct CatalogWatcher {
+    offer: ModelCatalog,
     hangup: Signal,
 }
 
-impl Changes {
-    pub(crate) fn new(offer: Offer) -> anyhow::Result<Self> {
+impl CatalogWatcher {
+    pub(crate) fn new(offer: ModelCatalog) -> anyhow::Result<Self> {
         let hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
         Ok(Self { offer, hangup })
     }
 
-    /// Offers the models again whenever there is a reason to. Never returns; may be dropped at any time.
-    pub(crate) async fn run(mut self, inference: Inference) {
-        let mut looks = interval(BETWEEN_LOOKS);
+    /// Offers the models again whenever there is a reason to. Never returns; may be dropped at any
+    /// time.
+    pub(crate) async fn run(mut self, inference: InferenceHandle) {
+        let mut looks = interval(POLL_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut settling = Settling::default();
+        let mut settling = Debounce::default();
         loop {
             let asked = tokio::select! {
                 _ = self.hangup.recv() => true,
@@ -89,22 +100,25 @@ impl Changes {
             };
             // On threads of their own: a network file system may take its time.
             let directory = self.offer.directory.clone();
-            let Ok(look) = tokio::task::spawn_blocking(move || look(&directory)).await else { continue };
-            if settling.look(look) || asked {
+            let Ok(look) = tokio::task::spawn_blocking(move || look(&directory)).await else {
+                continue;
+            };
+            if settling.observe(look) || asked {
                 self.offer_again(&inference, if asked { "SIGHUP" } else { "edited" }).await;
             }
         }
     }
 
-    async fn offer_again(&self, inference: &Inference, cause: &str) {
+    async fn offer_again(&self, inference: &InferenceHandle, cause: &str) {
         const KEPT: &str = "the models are not offered, those of before stay";
         let offer = self.offer.clone();
-        let (catalogue, changes) = match tokio::task::spawn_blocking(move || offer.read_again()).await {
-            Ok(Ok(Some(changed))) => changed,
-            Ok(Ok(None)) => return,
-            Ok(Err(error)) => return tracing::error!(cause, "{KEPT}: {error}"),
-            Err(error) => return tracing::error!(cause, "{KEPT}: {error}"),
-        };
+        let (catalogue, changes) =
+            match tokio::task::spawn_blocking(move || offer.read_again()).await {
+                Ok(Ok(Some(changed))) => changed,
+                Ok(Ok(None)) => return,
+                Ok(Err(error)) => return tracing::error!(cause, "{KEPT}: {error}"),
+                Err(error) => return tracing::error!(cause, "{KEPT}: {error}"),
+            };
         inference.offer(&catalogue).await;
         let generation = self.offer.replace(catalogue);
         for change in changes {
@@ -113,8 +127,9 @@ impl Changes {
     }
 }
 
-/// What is seen of the models' folder: each file of each model's folder. Empty where the folder cannot be read.
-fn look(directory: &Path) -> BTreeMap<PathBuf, Look> {
+/// What is seen of the models' folder: each file of each model's folder. Empty where the folder
+/// cannot be read.
+fn look(directory: &Path) -> BTreeMap<PathBuf, FileStamp> {
     let listed = |folder: &Path| {
         let entries = std::fs::read_dir(folder).into_iter().flatten();
         entries.filter_map(|entry| Some(entry.ok()?.path())).collect::<Vec<_>>()
@@ -137,7 +152,8 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("model.onnx"), graph).unwrap();
         let manifest = format!(
-            "name = \"{name}\"\ndescription = \"\"\nfile = \"model.onnx\"\nsha256 = \"{}\"\nlicence = \"MIT\"\n\
+            "name = \"{name}\"\ndescription = \"\"\nfile = \"model.onnx\"\nsha256 = \
+                \"{}\"\nlicence = \"MIT\"\n\
              source = \"here\"\ninputs = [{{ name = \"x\", element = \"f32\", shape = [-1, 4] }}]\n\
              outputs = [{{ name = \"y\", element = \"f32\", shape = [-1, 4] }}]\n",
             Digest::of(graph)
@@ -169,14 +185,14 @@ mod tests {
         }
     }
 
-    fn path(catalogue: &Catalogue, name: &str) -> PathBuf {
+    fn path(catalogue: &Catalog, name: &str) -> PathBuf {
         catalogue.get(name).unwrap().model.path.clone().into()
     }
 
     #[test]
     fn a_version_in_use_stays_what_it_was_when_its_file_is_written_in_place_or_removed() {
         let site = Site::new();
-        let offer = Offer::new(&site.config).unwrap();
+        let offer = ModelCatalog::new(&site.config).unwrap();
         let kept = path(&offer.newest().1, "eye");
         assert!(kept.is_absolute() && !kept.starts_with(site.models()));
         std::fs::write(site.models().join("eye/model.onnx"), b"two").unwrap();
@@ -189,14 +205,17 @@ mod tests {
         assert_eq!(std::fs::read(path(&offer.newest().1, "eye")).unwrap(), b"two");
         std::fs::remove_dir_all(site.models().join("eye")).unwrap();
         let (none, changes) = offer.read_again().unwrap().unwrap();
-        assert!(none.names().next().is_none() && changes.iter().any(|line| line.contains("eye removed")));
+        assert!(
+            none.names().next().is_none()
+                && changes.iter().any(|line| line.contains("eye removed"))
+        );
         assert_eq!(std::fs::read(&kept).unwrap(), b"one", "sessions may still run it");
     }
 
     #[test]
     fn a_folder_that_is_wrong_leaves_what_is_offered() {
         let site = Site::new();
-        let offer = Offer::new(&site.config).unwrap();
+        let offer = ModelCatalog::new(&site.config).unwrap();
         assert!(offer.read_again().unwrap().is_none(), "nothing has changed");
         std::fs::write(site.models().join("eye/model.onnx"), b"damaged").unwrap();
         let error = offer.read_again().unwrap_err().to_string();
@@ -209,24 +228,24 @@ mod tests {
     #[test]
     fn what_no_model_needs_is_deleted_at_start_unless_another_host_has_the_store() {
         let site = Site::new();
-        let first = Offer::new(&site.config).unwrap();
+        let first = ModelCatalog::new(&site.config).unwrap();
         write(site.models(), "eye", b"two");
         let (newer, _) = first.read_again().unwrap().unwrap();
         first.replace(newer);
         assert_eq!(site.kept(), 2);
-        let second = Offer::new(&site.config).unwrap();
+        let second = ModelCatalog::new(&site.config).unwrap();
         assert_eq!(site.kept(), 2, "the first host's sessions may use the older one");
         drop((first, second));
-        let _third = Offer::new(&site.config).unwrap();
+        let _third = ModelCatalog::new(&site.config).unwrap();
         assert_eq!(site.kept(), 1);
     }
 
     #[test]
     fn a_copy_that_is_damaged_is_made_again() {
         let site = Site::new();
-        let kept = path(&Offer::new(&site.config).unwrap().newest().1, "eye");
+        let kept = path(&ModelCatalog::new(&site.config).unwrap().newest().1, "eye");
         std::fs::write(&kept, b"on").unwrap();
-        let offer = Offer::new(&site.config).unwrap();
+        let offer = ModelCatalog::new(&site.config).unwrap();
         assert_eq!(std::fs::read(path(&offer.newest().1, "eye")).unwrap(), b"one");
     }
 
@@ -258,20 +277,20 @@ mod tests {
             batch_delay_ms: 3,
         };
         site.config.inference.models = vec![options("eye", 8)];
-        let model = Catalogue::load(site.models(), &site.config.inference).unwrap();
+        let model = Catalog::load(site.models(), &site.config.inference).unwrap();
         let model = &model.get("eye").unwrap().model;
         assert_eq!((model.device.to_string().as_str(), model.fallback), ("cuda:1", true));
         assert_eq!(model.batching.map(|batching| (batching.max, batching.delay_ms)), Some((8, 3)));
 
         site.config.inference.models.push(options("ear", 1));
-        let error = Catalogue::load(site.models(), &site.config.inference).unwrap_err().to_string();
+        let error = Catalog::load(site.models(), &site.config.inference).unwrap_err().to_string();
         for text in ["inference.models[1].name", "\"ear\"", "eye"] {
             assert!(error.contains(text), "{error:?} lacks {text:?}");
         }
         let toml = site.models().join("eye/model.toml");
         let fixed = std::fs::read_to_string(&toml).unwrap().replace("[-1, 4]", "[1, 4]");
         std::fs::write(toml, fixed).unwrap();
-        let error = Catalogue::load(site.models(), &site.config.inference).unwrap_err().to_string();
+        let error = Catalog::load(site.models(), &site.config.inference).unwrap_err().to_string();
         for text in ["inference.models[0].max_batch", "\"x\"", "[1, 4]"] {
             assert!(error.contains(text), "{error:?} lacks {text:?}");
         }

@@ -13,13 +13,15 @@ use ocelli_protocol::key::{KeyError, TrustedKey};
 
 /// The commands about pipelines.
 #[derive(Subcommand)]
-pub(crate) enum Pipelines {
-    /// Check a component as a deployment does: exit status 0 where nothing is wrong, 1 where something is.
+pub(crate) enum PipelineCommand {
+    /// Check a component as a deployment does: exit status 0 where nothing is wrong, 1 where
+    /// something is.
     Check {
         /// The component.
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// It has to be signed by this key: OpenSSH's `ssh-ed25519 ...` or PEM, or a file that holds it. May be repeated.
+        /// It has to be signed by this key: OpenSSH's `ssh-ed25519 ...` or PEM, or a file that
+        /// holds it. May be repeated.
         #[arg(long, value_name = "KEY|FILE")]
         trusted_key: Vec<String>,
         /// The report, for programs.
@@ -28,7 +30,7 @@ pub(crate) enum Pipelines {
     },
 }
 
-impl Pipelines {
+impl PipelineCommand {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Check { file, trusted_key, json } => check(file, &trusted_key, json),
@@ -37,10 +39,11 @@ impl Pipelines {
 }
 
 fn check(file: PathBuf, keys: &[String], json: bool) -> anyhow::Result<()> {
-    let mut settings = config::Deploy::default();
+    let mut settings = config::DeployConfig::default();
     if !keys.is_empty() {
         settings.signatures = Signatures::Required;
-        settings.trusted_keys = keys.iter().map(|key| read_key(key)).collect::<anyhow::Result<_>>()?;
+        settings.trusted_keys =
+            keys.iter().map(|key| read_key(key)).collect::<anyhow::Result<_>>()?;
     }
     let program = Programs::find()?.compile;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -54,7 +57,7 @@ fn check(file: PathBuf, keys: &[String], json: bool) -> anyhow::Result<()> {
     if json {
         writeln!(out, "{}", serde_json::to_string(&report)?)?;
     } else {
-        write!(out, "{}", told(&file.display().to_string(), &report))?;
+        write!(out, "{}", format_report(&file.display().to_string(), &report))?;
     }
     if refused {
         bail!("{}: problems: {}", file.display(), report.problems.len());
@@ -75,7 +78,7 @@ fn read_key(given: &str) -> anyhow::Result<String> {
 }
 
 /// A report for a person.
-fn told(file: &str, report: &CheckReport) -> String {
+fn format_report(file: &str, report: &CheckReport) -> String {
     let version = report.version.as_ref().map(|version| format!(", for ocelli:pipeline {version}"));
     let signer = report.signed_by.as_ref().map(|key| format!(", signed by {key}"));
     let (version, signer) = (version.unwrap_or_default(), signer.unwrap_or_default());
@@ -97,7 +100,9 @@ fn told(file: &str, report: &CheckReport) -> String {
 
 /// Names in a file are a stranger's: without what would move the terminal's cursor.
 fn printable(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+    text.chars()
+        .map(|character| if character.is_control() { '\u{fffd}' } else { character })
+        .collect()
 }
 
 #[cfg(test)]
@@ -123,9 +128,9 @@ mod tests {
         };
         let text = "a.wasm, for ocelli:pipeline 0.1.0:\n  it exports snapshot with another type\n      \
                     component: func() -> \u{fffd}string\n      contract:  func() -> list<u8>\n";
-        assert_eq!(told("a.wasm", &report), text);
+        assert_eq!(format_report("a.wasm", &report), text);
         report.problems.clear();
-        assert_eq!(told("a.wasm", &report), "a.wasm: good, for ocelli:pipeline 0.1.0\n");
+        assert_eq!(format_report("a.wasm", &report), "a.wasm: good, for ocelli:pipeline 0.1.0\n");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The config while the host runs: read again when SIGHUP asks for it or the file was edited, and applied where it is
-//! without errors.
+//! The config while the host runs: read again when SIGHUP asks for it or the file was edited, and
+//! applied where it is without errors.
 
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,14 @@ use crate::config::{Config, ConfigError, Watch};
 use crate::deploy::{Applied, Deployer};
 
 /// Listens for reasons to read the config again.
-pub(crate) struct Reloads {
+pub(crate) struct ConfigReloader {
     path: PathBuf,
     hangup: Signal,
 }
 
-impl Reloads {
-    /// From here on SIGHUP no longer ends the process: one that comes before [`run`](Self::run) is heeded then.
+impl ConfigReloader {
+    /// From here on SIGHUP no longer ends the process: one that comes before
+    /// [`block_on`](Self::block_on) is heeded then.
     pub(crate) fn new(path: &Path) -> anyhow::Result<Self> {
         let hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
         Ok(Self { path: path.to_owned(), hangup })
@@ -25,7 +26,8 @@ impl Reloads {
     /// Applies the config whenever there is a reason to. Never returns; may be dropped at any time.
     pub(crate) async fn run(mut self, deployer: Deployer) {
         let mut watch = Watch::new(self.path.clone());
-        // The first report is of the file that the host was started with, unless somebody edited it since.
+        // The first report is of the file that the host was started with, unless somebody edited it
+        // since.
         let mut first = true;
         loop {
             let asked = tokio::select! {
@@ -52,18 +54,21 @@ async fn reload(path: &Path, deployer: &Deployer, cause: &str, quiet: bool) {
         }
     };
     let running = deployer.config();
-    for warning in wanted.warnings().into_iter().filter(|warning| !running.warnings().contains(warning)) {
+    for warning in
+        wanted.warnings().into_iter().filter(|warning| !running.warnings().contains(warning))
+    {
         tracing::warn!("{warning}");
     }
     let applied = deployer.apply(wanted).await;
-    let touched = Applied { untouched: 0, ..applied } != Applied::default() || *running != *deployer.config();
+    let touched =
+        Applied { untouched: 0, ..applied } != Applied::default() || *running != *deployer.config();
     if touched || !quiet {
         tracing::info!(cause, config = %path.display(), "config applied; {applied}");
     }
 }
 
-/// Reads a config that is to take the place of another. An empty file is what a full disk or a broken tool leaves
-/// behind: to have no cameras, one writes so much as a comment.
+/// Reads a config that is to take the place of another. An empty file is what a full disk or a
+/// broken tool leaves behind: to have no cameras, one writes so much as a comment.
 fn read(path: &Path) -> Result<Config, ConfigError> {
     if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
         let source = std::io::Error::other("the file is empty");

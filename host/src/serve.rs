@@ -12,42 +12,44 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use crate::analyze::{Analyses, Workers};
+use crate::analyze::{Analyses, ProcessFactory};
 use crate::api::{Control, Deployments, Refusal, Server, Timing};
 use crate::config::Config;
-use crate::deploy::{DeployError, Deployer, NamedPipeline, Order, Record, find_named, find_pipeline};
+use crate::deploy::{
+    DeployError, DeployRequest, Deployer, NamedPipeline, Record, find_named, find_pipeline,
+};
 use crate::event::Hub;
-use crate::inference::Inference;
-use crate::inference::catalogue::ShownModels;
+use crate::inference::InferenceHandle;
+use crate::inference::catalog::ModelList;
 use crate::journal::Journal;
 use crate::monitor::Monitor;
-use crate::offer::{Changes, Offer};
+use crate::offer::{CatalogWatcher, ModelCatalog};
 use crate::redis::Redis;
-use crate::reload::Reloads;
+use crate::reload::ConfigReloader;
 use crate::session::{
-    CONTROL_GROUPS_REMEDY, ControlGroups, Outlets, Programs, SessionError, SessionStatus, Sessions,
+    CONTROL_GROUPS_REMEDY, ControlGroups, Programs, SessionError, SessionStatus, Sessions, Sinks,
     check_sandbox,
 };
-use crate::source::{Settings, Sources};
+use crate::source::{SourceSettings, Sources};
 use crate::telemetry;
 
-/// Descriptors that the host asks for: a socket for each of the API's 4096 subscribers, a handful for each session.
-/// The usual soft limit is 1024.
+/// Descriptors that the host asks for: a socket for each of the API's 4096 subscribers, a handful
+/// for each session. The usual soft limit is 1024.
 const DESCRIPTORS: u64 = 16_384;
 
-/// Runs the host until SIGTERM or SIGINT, then stops it within `process_cleanup_timeout`. A second signal ends the
-/// process at once. `config` was read from `path`, which is read again when it was edited and at SIGHUP. Fails where
-/// something that every camera needs is missing: the address, a program, a model that differs from its description, a
-/// configured pipeline, ONNX Runtime.
+/// Runs the host until SIGTERM or SIGINT, then stops it within `process_cleanup_timeout`. A second
+/// signal ends the process at once. `config` was read from `path`, which is read again when it was
+/// edited and at SIGHUP. Fails where something that every camera needs is missing: the address, a
+/// program, a model that differs from its description, a configured pipeline, ONNX Runtime.
 pub async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let reloads = Reloads::new(path)?;
+    let reloads = ConfigReloader::new(path)?;
     raise_descriptor_limit();
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
     let host = tokio::select! {
-        host = Host::start(&config) => host?,
+        host = RunningHost::start(&config) => host?,
         name = signals.next() => {
             tracing::info!("{name}: stopped while starting");
             return Ok(());
@@ -67,55 +69,59 @@ pub async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
         // Child processes die with this one.
         std::process::exit(1);
     });
-    host.stop(Duration::from_secs(deployer.config().session_processes.process_cleanup_timeout)).await;
+    host.stop(Duration::from_secs(deployer.config().session_processes.process_cleanup_timeout))
+        .await;
     Ok(())
 }
 
 /// What runs.
-struct Host {
+struct RunningHost {
     sessions: Sessions,
     deployer: Deployer,
     journal: Journal,
     analyses: Analyses,
     server: Server,
     /// Offers the models again when they have changed.
-    offering: JoinHandle<()>,
+    model_watch: JoinHandle<()>,
     /// Deploys pipelines whose files have changed.
-    deploying: JoinHandle<()>,
+    pipeline_watch: JoinHandle<()>,
     /// Writes events to Redis.
-    writing: JoinHandle<()>,
+    redis_writer: JoinHandle<()>,
 }
 
-impl Host {
+impl RunningHost {
     async fn start(config: &Config) -> anyhow::Result<Self> {
         // First what can fail without having started a process.
         let listen = config.server.listen;
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("cannot listen on {listen} (`[server] listen` in the config)"))?;
+        let listener = TcpListener::bind(listen).await.with_context(|| {
+            format!("cannot listen on {listen} (`[server] listen` in the config)")
+        })?;
         for camera in &config.cameras {
-            find_pipeline(&camera.pipeline, config).with_context(|| format!("camera {:?}", camera.id))?;
+            find_pipeline(&camera.pipeline, config)
+                .with_context(|| format!("camera {:?}", camera.id))?;
         }
         for kept in &config.analyze.pipelines {
             find_named(&kept.name, config).context("analyze.pipelines")?;
         }
         let programs = Programs::find()?;
         check_sandbox(&programs, config.session_processes.sandbox).await?;
-        let offer = Offer::new(config)?;
+        let offer = ModelCatalog::new(config)?;
         let journal = Journal::open(&config.store.directory)?;
         let hub = Hub::new(journal.events().clone());
         let groups = control_groups();
-        let inference = Inference::start(programs.inference.clone(), &offer.newest().1, config).await?;
-        let sources = Sources::new(Settings::default());
+        let inference =
+            InferenceHandle::start(programs.inference.clone(), &offer.newest().1, config).await?;
+        let sources = Sources::new(SourceSettings::default());
         let compiler = programs.compile.clone();
         let redis = Redis::new(config.redis.clone());
-        let outlets = Outlets { hub: hub.clone(), journal: journal.clone(), redis: redis.clone() };
+        let outlets = Sinks { hub: hub.clone(), journal: journal.clone(), redis: redis.clone() };
         let sessions = Sessions::new(programs, sources, inference.clone(), outlets, groups, config);
         let deployer =
-            Deployer::new(sessions.clone(), hub.clone(), journal.clone(), &compiler, config).await?;
-        let workers = Workers::new(&sessions, deployer.clone(), config.analyze.timeout_ms);
+            Deployer::new(sessions.clone(), hub.clone(), journal.clone(), &compiler, config)
+                .await?;
+        let workers = ProcessFactory::new(&sessions, deployer.clone(), config.analyze.timeout_ms);
         let analyses = Analyses::start(&config.analyze, Box::new(workers));
-        let offering = tokio::spawn(Changes::new(offer.clone())?.run(inference.clone()));
+        let offering = tokio::spawn(CatalogWatcher::new(offer.clone())?.run(inference.clone()));
         let monitor = Monitor::start(
             sessions.clone(),
             analyses.clone(),
@@ -128,24 +134,34 @@ impl Host {
         let writing = redis.write(journal.events().clone());
         deployer.start_configured().await;
         let deploying = tokio::spawn(deployer.clone().watch_pipelines());
-        // Whoever connected before waits until here: a client that is answered finds every configured session.
+        // Whoever connected before waits until here: a client that is answered finds every
+        // configured session.
         let config_in_force = deployer.watch_config();
-        let control = Operator {
+        let control = HostControl {
             sessions: sessions.clone(),
             deployer: deployer.clone(),
             analyses: analyses.clone(),
             monitor,
-            models: Models { offer, inference },
+            models: ModelSources { offer, inference },
         };
         let server = Server::start(listener, hub, control, Timing::default(), config_in_force)?;
         server.set_ready();
         tracing::info!("listening on {}://{}", server.scheme(), server.address());
-        Ok(Self { sessions, deployer, journal, analyses, server, offering, deploying, writing })
+        Ok(Self {
+            sessions,
+            deployer,
+            journal,
+            analyses,
+            server,
+            model_watch: offering,
+            pipeline_watch: deploying,
+            redis_writer: writing,
+        })
     }
 
     async fn stop(self, within: Duration) {
-        self.offering.abort();
-        self.deploying.abort();
+        self.model_watch.abort();
+        self.pipeline_watch.abort();
         self.deployer.stop();
         let sessions = self.sessions.stop_all("the host stops");
         let workers = async { tokio::join!(sessions, self.analyses.stop()) };
@@ -153,7 +169,7 @@ impl Host {
             tracing::warn!("some workers did not end within {} s and are killed", within.as_secs());
         }
         // What it has not written it writes after the next start.
-        self.writing.abort();
+        self.redis_writer.abort();
         for flushed in [self.journal.flush().await, self.journal.events().flush().await] {
             if let Err(error) = flushed {
                 tracing::error!("{error:#}");
@@ -163,22 +179,25 @@ impl Host {
     }
 }
 
-/// The control groups of workers, where the host may make some. To be called before any child is started.
+/// The control groups of workers, where the host may make some. To be called before any child is
+/// started.
 fn control_groups() -> Option<ControlGroups> {
     match ControlGroups::set_up() {
         Ok(groups) => {
             let folder = groups.folder().display();
             tracing::info!("workers run in control groups of their own below {folder}");
-            if let Some(lacks) = groups.lacks() {
+            if let Some(lacks) = groups.missing_controller() {
                 tracing::warn!(
-                    "the control group {folder} has no {lacks} controller: workers' {lacks} is not bounded by it"
+                    "the control group {folder} has no {lacks} controller: workers' {lacks} is \
+                        not bounded by it"
                 );
             }
             Some(groups)
         }
         Err(reason) => {
             tracing::warn!(
-                "workers run without control groups: {reason}. To have them, {CONTROL_GROUPS_REMEDY}"
+                "workers run without control groups: {reason}. To have them, \
+                    {CONTROL_GROUPS_REMEDY}"
             );
             None
         }
@@ -187,24 +206,24 @@ fn control_groups() -> Option<ControlGroups> {
 
 /// Sessions as the API may use them.
 #[derive(Clone)]
-struct Operator {
+struct HostControl {
     sessions: Sessions,
     deployer: Deployer,
     analyses: Analyses,
     monitor: Monitor,
-    models: Models,
+    models: ModelSources,
 }
 
 /// What there is to say of the models.
 #[derive(Clone)]
-struct Models {
-    offer: Offer,
-    inference: Inference,
+struct ModelSources {
+    offer: ModelCatalog,
+    inference: InferenceHandle,
 }
 
-impl Control for Operator {
+impl Control for HostControl {
     type Status = SessionStatus;
-    type Models = ShownModels;
+    type Models = ModelList;
 
     fn sessions(&self) -> Vec<SessionStatus> {
         self.sessions.list()
@@ -241,10 +260,10 @@ impl Control for Operator {
         Ok(self.sessions.stop(id, "stopped by an operator").await?)
     }
 
-    fn models(&self) -> ShownModels {
-        let Models { offer, inference } = &self.models;
+    fn models(&self) -> ModelList {
+        let ModelSources { offer, inference } = &self.models;
         let (generation, catalogue) = offer.newest();
-        ShownModels::new(generation, &catalogue, &inference.loaded(), inference.status())
+        ModelList::new(generation, &catalogue, &inference.loaded(), inference.status())
     }
 
     fn analyses(&self) -> &Analyses {
@@ -256,16 +275,23 @@ impl Control for Operator {
     }
 }
 
-impl Deployments for Operator {
+impl Deployments for HostControl {
     fn component_bytes(&self) -> usize {
         usize::try_from(self.deployer.config().deploy.max_component_mb).unwrap_or(usize::MAX) << 20
     }
 
-    fn deploy(&self, order: Order) -> impl Future<Output = Result<Record, DeployError>> + Send {
+    fn deploy(
+        &self,
+        order: DeployRequest,
+    ) -> impl Future<Output = Result<Record, DeployError>> + Send {
         self.deployer.deploy(order)
     }
 
-    fn rollback(&self, session: &str, by: &str) -> impl Future<Output = Result<Record, DeployError>> + Send {
+    fn rollback(
+        &self,
+        session: &str,
+        by: &str,
+    ) -> impl Future<Output = Result<Record, DeployError>> + Send {
         self.deployer.rollback(session, by)
     }
 
@@ -311,7 +337,10 @@ struct Signals {
 impl Signals {
     fn new() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("listening for signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
 
     /// The name of the next.

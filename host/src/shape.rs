@@ -13,14 +13,16 @@ pub(crate) const DIGEST: &str = "^[0-9a-f]{64}$";
 
 /// For all our documents.
 pub(crate) fn settings() -> SchemaSettings {
-    SchemaSettings::draft2020_12().with_transform(plain)
+    SchemaSettings::draft2020_12().with_transform(simplify)
 }
 
 /// Leaves out what is Rust's alone.
-fn plain(schema: &mut Schema) {
-    transform_subschemas(&mut plain, schema);
+fn simplify(schema: &mut Schema) {
+    transform_subschemas(&mut simplify, schema);
     // How wide a number is in memory. What it may be is said where the type is.
-    let width = |format: &str| ["int", "uint", "float", "double"].iter().any(|name| format.starts_with(name));
+    let width = |format: &str| {
+        ["int", "uint", "float", "double"].iter().any(|name| format.starts_with(name))
+    };
     if schema.get("format").and_then(Value::as_str).is_some_and(width) {
         schema.remove("format");
     }
@@ -47,8 +49,13 @@ fn choices(schema: &Schema) -> Option<Vec<Value>> {
         (None, Some(Value::Array(words))) => Some(words.clone()),
         _ => None,
     };
-    let variants: Option<Vec<_>> =
-        schema.get("oneOf").or_else(|| schema.get("anyOf"))?.as_array()?.iter().map(words).collect();
+    let variants: Option<Vec<_>> = schema
+        .get("oneOf")
+        .or_else(|| schema.get("anyOf"))?
+        .as_array()?
+        .iter()
+        .map(words)
+        .collect();
     variants.map(|words| words.concat())
 }
 

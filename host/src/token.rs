@@ -19,16 +19,18 @@ const PREFIX: &str = "ocelli_";
 const BYTES: usize = 32;
 
 #[derive(Subcommand)]
-pub(crate) enum Tokens {
-    /// Make a token: it goes to standard output, once, and what the config needs to know of it to standard error.
-    New(New),
+pub(crate) enum TokenCommand {
+    /// Make a token: it goes to standard output, once, and what the config needs to know of it to
+    /// standard error.
+    New(NewToken),
 }
 
 #[derive(Args)]
-pub(crate) struct New {
+pub(crate) struct NewToken {
     /// As the log and the history of deployments will name who uses it.
     name: String,
-    /// viewer: looks at sessions. operator: also analyses pictures, deploys, restarts, makes sessions. admin: everything.
+    /// viewer: looks at sessions. operator: also analyses pictures, deploys, restarts, makes
+    /// sessions. admin: everything.
     #[arg(long, value_parser = role)]
     role: Role,
     /// A session that a viewer sees; may be given several times. Left out: all.
@@ -44,10 +46,13 @@ pub(crate) struct New {
 
 fn role(text: &str) -> Result<Role, String> {
     let roles = [Role::Viewer, Role::Operator, Role::Admin];
-    roles.into_iter().find(|role| role.name() == text).ok_or_else(|| "viewer, operator or admin".into())
+    roles
+        .into_iter()
+        .find(|role| role.name() == text)
+        .ok_or_else(|| "viewer, operator or admin".into())
 }
 
-impl Tokens {
+impl TokenCommand {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let Self::New(new) = self;
         let mut random = [0; BYTES];
@@ -56,7 +61,7 @@ impl Tokens {
     }
 }
 
-impl New {
+impl NewToken {
     fn run(self, text: &str) -> anyhow::Result<()> {
         let json = self.json;
         let token = self.token(text, Timestamp::now())?;
@@ -66,7 +71,8 @@ impl New {
         } else {
             println!("{text}");
             eprintln!(
-                "# The token is shown this once. This goes into the config of the host, which takes it over at once:\n\n{entry}"
+                "# The token is shown this once. This goes into the config of the host, which \
+                    takes it over at once:\n\n{entry}"
             );
         }
         Ok(())
@@ -102,8 +108,8 @@ mod tests {
 
     use super::*;
 
-    fn new(role: Role, sessions: &[&str], expires: Option<&str>) -> New {
-        New {
+    fn new(role: Role, sessions: &[&str], expires: Option<&str>) -> NewToken {
+        NewToken {
             name: "dash \"1\"".into(),
             role,
             sessions: sessions.iter().map(|name| (*name).to_owned()).collect(),
@@ -121,17 +127,20 @@ mod tests {
         ] {
             let token = new.token("ocelli_text", Timestamp::now()).unwrap();
             let text = format!("[server]\nlisten = \"0.0.0.0:1\"\n{}", entry(&token).unwrap());
-            let config =
-                Config::from_text(Path::new("a.toml"), &text, &[]).unwrap_or_else(|e| panic!("{e}: {text}"));
+            let config = Config::from_text(Path::new("a.toml"), &text, &[])
+                .unwrap_or_else(|e| panic!("{e}: {text}"));
             assert_eq!(config.server.tokens, [token]);
         }
     }
 
     #[test]
     fn a_token_that_the_config_would_refuse_or_that_is_over_is_not_made() {
-        let refused = |new: New| new.token("t", Timestamp::now()).unwrap_err().to_string();
+        let refused = |new: NewToken| new.token("t", Timestamp::now()).unwrap_err().to_string();
         assert!(refused(new(Role::Operator, &["a"], None)).contains("viewer"));
         assert!(refused(new(Role::Viewer, &[], Some("2001-01-01T00:00:00Z"))).contains("ended"));
-        assert!(refused(New { name: "local".into(), ..new(Role::Viewer, &[], None) }).contains("local"));
+        assert!(
+            refused(NewToken { name: "local".into(), ..new(Role::Viewer, &[], None) })
+                .contains("local")
+        );
     }
 }

@@ -43,10 +43,13 @@ fn build() -> Result<(), String> {
 }
 
 fn probe(name: &str, version: &str) -> Result<pkg_config::Library, String> {
-    pkg_config::Config::new().atleast_version(version).cargo_metadata(false).probe(name).map_err(|error| {
-        format!(
-            "{name} {version} or newer (FFmpeg 5.1 or newer) was not found by pkg-config.\n\
-             On Debian and Ubuntu: apt-get install gcc pkg-config libavcodec-dev libavutil-dev\n\n{error}"
-        )
-    })
+    pkg_config::Config::new().atleast_version(version).cargo_metadata(false).probe(name).map_err(
+        |error| {
+            format!(
+                "{name} {version} or newer (FFmpeg 5.1 or newer) was not found by pkg-config.\n\
+             On Debian and Ubuntu: apt-get install gcc pkg-config libavcodec-dev \
+             libavutil-dev\n\n{error}"
+            )
+        },
+    )
 }

@@ -17,5 +17,6 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
     })?;
     let mut bench = Command::new(workspace.programs().join("ocelli-bench"));
     checks::system_environment(&mut bench, workspace);
-    process::status(bench.arg("--root").arg(workspace.root()).args(arguments)).map(checks::exit_code)
+    process::status(bench.arg("--root").arg(workspace.root()).args(arguments))
+        .map(checks::exit_code)
 }

@@ -11,19 +11,22 @@ use crate::{features, process, programs, setup, skips};
 /// Tells the tests that they are to run their long loops whole.
 const DEPTH: (&str, &str) = ("OCELLI_TEST_DEPTH", "full");
 
-/// Runs all tests, or those that `filter` selects, and lists those that said that they cannot run here. The runner's exit
-/// code is returned; under `CI=true` a failure where a test did not run that CI must not go without.
+/// Runs all tests, or those that `filter` selects, and lists those that said that they cannot run
+/// here. The runner's exit code is returned; under `CI=true` a failure where a test did not run
+/// that CI must not go without.
 pub(crate) fn test(workspace: &Workspace, full: bool, filter: &[String]) -> Result<ExitCode> {
     if full {
         eprintln!(
-            "==> all tests with their long loops whole: about 20 minutes on two cores, after the build"
+            "==> all tests with their long loops whole: about 20 minutes on two cores, after the \
+                build"
         );
     }
     setup::for_testing(workspace)?;
     programs::build(workspace)?;
     programs::build_test_pipelines(workspace)?;
     let mut runner = nextest(workspace)?;
-    // The same selection and profile as `programs::build`: the tests meet the programs that lie there.
+    // The same selection and profile as `programs::build`: the tests meet the programs that lie
+    // there.
     runner.args(["--release", "--workspace"]).args(filter);
     system_environment(&mut runner, workspace);
     if full {
@@ -48,7 +51,8 @@ pub(crate) fn test(workspace: &Workspace, full: bool, filter: &[String]) -> Resu
     Ok(exit_code(status))
 }
 
-/// Runs the tests of one crate against the programs that the last build left, or those of them that `filter` selects.
+/// Runs the tests of one crate against the programs that the last build left, or those of them that
+/// `filter` selects.
 pub(crate) fn fast(workspace: &Workspace, name: &str, filter: &[String]) -> Result<ExitCode> {
     let mut runner = nextest(workspace)?;
     runner.args(["--release", "-p", name, "-p", features::UNIFIER]).args(filter);
@@ -63,8 +67,8 @@ const THREADS: &str = "NEXTEST_TEST_THREADS";
 /// .config/nextest.toml counts in quarters of a core.
 const THREADS_PER_CORE: usize = 4;
 
-/// The test runner. `cargo test` is no substitute: some tests need a process of their own, and groups of tests weigh more
-/// than others (.config/nextest.toml).
+/// The test runner. `cargo test` is no substitute: some tests need a process of their own, and
+/// groups of tests weigh more than others (.config/nextest.toml).
 fn nextest(workspace: &Workspace) -> Result<Command> {
     let mut runner = Command::new(setup::tool("cargo-nextest")?);
     runner.current_dir(workspace.root()).args(["nextest", "run"]);
@@ -75,7 +79,8 @@ fn nextest(workspace: &Workspace) -> Result<Command> {
     Ok(runner)
 }
 
-/// Checks the format of all crates, runs clippy over all of their targets, and holds the dependencies to their rules.
+/// Checks the format of all crates, runs clippy over all of their targets, and holds the
+/// dependencies to their rules.
 pub(crate) fn lint(workspace: &Workspace) -> Result<ExitCode> {
     setup::for_building()?;
     setup::rust_component("rustfmt", "fmt")?;
@@ -83,15 +88,22 @@ pub(crate) fn lint(workspace: &Workspace) -> Result<ExitCode> {
     process::step("checking the format", || {
         process::run(workspace.cargo().args(["fmt", "--all", "--check"]))
     })?;
-    process::step("checking that one set of features serves every build", || features::check(workspace))?;
+    process::step("checking that one set of features serves every build", || {
+        features::check(workspace)
+    })?;
     process::step("checking dependencies: licences, sources, versions", || deny(workspace))?;
     let clippy = |command: &mut Command| process::run(command.args(["--", "-D", "warnings"]));
-    process::step("running clippy", || clippy(programs::release(workspace, "clippy").arg("--all-targets")))?;
-    process::step("running clippy on the compiler", || clippy(&mut programs::compiler(workspace, "clippy")))?;
+    process::step("running clippy", || {
+        clippy(programs::release(workspace, "clippy").arg("--all-targets"))
+    })?;
+    process::step("running clippy on the compiler", || {
+        clippy(&mut programs::compiler(workspace, "clippy"))
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Holds the dependencies to `deny.toml`. Known vulnerabilities are looked up only where their database can be fetched.
+/// Holds the dependencies to `deny.toml`. Known vulnerabilities are looked up only where their
+/// database can be fetched.
 fn deny(workspace: &Workspace) -> Result<()> {
     let deny = setup::tool("cargo-deny")?;
     let run = |checks: &[&str]| {

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use crate::workspace::Workspace;
 use crate::{process, setup};
 
-/// What is in the environment, in the environment: written last, so one that was not finished is made anew.
+/// What is in the environment, in the environment: written last, so one that was not finished is
+/// made anew.
 const STAMP: &str = "requirements.txt";
 
 /// Installs what `tests/clients/requirements.txt` names, unless it is there.
@@ -18,14 +19,18 @@ pub(crate) fn install(workspace: &Workspace) -> Result<()> {
         .with_context(|| format!("cannot read {}", requirements.display()))?;
     let folder = workspace.clients();
     let python = folder.join("bin/python");
-    let runs = || process::succeeds(Command::new(&python).args(["-c", "import websockets, schemathesis"]));
+    let runs =
+        || process::succeeds(Command::new(&python).args(["-c", "import websockets, schemathesis"]));
     if fs::read_to_string(folder.join(STAMP)).is_ok_and(|stamp| stamp == wanted) && runs() {
         return Ok(());
     }
     let maker = setup::python_with_pip()?;
     process::step("installing the tests' clients with pip", || {
-        // Without a pip of its own: that one would not know the configuration of the Python that makes it.
-        process::run(Command::new(maker).args(["-m", "venv", "--clear", "--without-pip"]).arg(&folder))?;
+        // Without a pip of its own: that one would not know the configuration of the Python that
+        // makes it.
+        process::run(
+            Command::new(maker).args(["-m", "venv", "--clear", "--without-pip"]).arg(&folder),
+        )?;
         let mut pip = Command::new(maker);
         pip.args(["-m", "pip", "--python"]).arg(&python);
         pip.args(["--no-input", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]);

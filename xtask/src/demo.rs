@@ -1,5 +1,5 @@
-//! `./x demo`: a looping clip as an RTSP camera, the host on `config/demo.toml`, and `ocelli watch`, which prints what the
-//! host detects.
+//! `./x demo`: a looping clip as an RTSP camera, the host on `config/demo.toml`, and
+//! `ocelli watch`, which prints what the host detects.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -22,16 +22,19 @@ const CONFIG: &str = "config/demo.toml";
 const LAUNCHER: &str = "tests/cameras/rtsp_cameras.py";
 const CLIP: &str = "tests/clips/people-576-high.mp4";
 
-/// The camera loads its clip and the host its models in a second or two; a busy machine gets a minute.
+/// The camera loads its clip and the host its models in a second or two; a busy machine gets a
+/// minute.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Between two looks at a host that has no way to say when it listens but listening; each is answered or refused at once.
+/// Between two looks at a host that has no way to say when it listens but listening; each is
+/// answered or refused at once.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long a child may take to end in order before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Lines of a child's log that are shown when it fails.
 const LOG_TAIL: usize = 15;
 
-/// Runs until `seconds` of results have passed or a signal comes. Success means that there was a result.
+/// Runs until `seconds` of results have passed or a signal comes. Success means that there was a
+/// result.
 pub(crate) fn run(workspace: &Workspace, seconds: Option<u64>) -> Result<ExitCode> {
     setup::everything()?;
     programs::build(workspace)?;
@@ -85,9 +88,12 @@ impl<'a> Demo<'a> {
         let text = fs::read_to_string(workspace.root().join(CONFIG)).context(CONFIG)?;
         let config: Config = toml::from_str(&text).context(CONFIG)?;
         let camera = config.cameras.first().with_context(|| format!("{CONFIG} has no camera"))?;
-        let (address, mount) =
-            camera.place().with_context(|| format!("{CONFIG}: source is not rtsp://ADDRESS:PORT/PATH"))?;
-        for (taken, key) in [(config.server.listen, "[server] listen"), (address, "[[cameras]] source")] {
+        let (address, mount) = camera
+            .place()
+            .with_context(|| format!("{CONFIG}: source is not rtsp://ADDRESS:PORT/PATH"))?;
+        for (taken, key) in
+            [(config.server.listen, "[server] listen"), (address, "[[cameras]] source")]
+        {
             TcpListener::bind(taken).with_context(|| {
                 format!("cannot listen on {taken}; stop what uses it, or change {key} in {CONFIG}")
             })?;
@@ -108,7 +114,10 @@ impl<'a> Demo<'a> {
     /// Whether there was a result. The children have ended when it returns.
     fn run(&self, seconds: Option<u64>) -> Result<bool> {
         let signals = Signals::catch()?;
-        eprintln!("==> starting the camera {}{}, the clip {CLIP} in a loop ...", self.camera, self.mount);
+        eprintln!(
+            "==> starting the camera {}{}, the clip {CLIP} in a loop ...",
+            self.camera, self.mount
+        );
         let mut camera = self.start_camera()?;
         let serves = until_serving(&mut camera, &signals);
         if !serves.map_err(|error| with_last_lines(&error, &self.camera_log))? {
@@ -168,7 +177,8 @@ impl<'a> Demo<'a> {
     fn until_ready(&self, host: &mut Service, signals: &Signals) -> Result<bool> {
         let begun = Instant::now();
         while !self.is_ready().unwrap_or(false) {
-            let late = || format!("the host did not answer /readyz within {} s", START_LIMIT.as_secs());
+            let late =
+                || format!("the host did not answer /readyz within {} s", START_LIMIT.as_secs());
             ensure!(begun.elapsed() < START_LIMIT, late());
             match wait_for([&*host, signals], Some(LOOK_AGAIN))? {
                 [_, true] => return Ok(false),
@@ -183,7 +193,8 @@ impl<'a> Demo<'a> {
         let expected = b"HTTP/1.1 200";
         let mut stream = TcpStream::connect_timeout(&self.listen, LOOK_AGAIN)?;
         stream.set_read_timeout(Some(START_LIMIT))?;
-        let request = format!("GET /readyz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.listen);
+        let request =
+            format!("GET /readyz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.listen);
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         stream.take(expected.len() as u64).read_to_end(&mut answer)?;

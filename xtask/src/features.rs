@@ -1,8 +1,8 @@
 //! That one set of features serves every build: what `features/Cargo.toml` is kept true by.
 //!
-//! For each crate of the workspace Cargo is asked which dependencies, with which features, its tests are built with when
-//! `ocelli-features` is selected beside it. All have to be among those of the workspace as a whole: a dependency that is
-//! not would be compiled a second time.
+//! For each crate of the workspace Cargo is asked which dependencies, with which features, its
+//! tests are built with when `ocelli-features` is selected beside it. All have to be among those of
+//! the workspace as a whole: a dependency that is not would be compiled a second time.
 
 use std::collections::BTreeSet;
 
@@ -17,11 +17,12 @@ pub(crate) const UNIFIER: &str = "ocelli-features";
 /// A package, its version, and its features, as `cargo tree` prints them: `tokio v1.54.1|fs,net`.
 type Line = String;
 
-/// What Cargo is asked about: everything, and without macros and build scripts, which have features of their own of the same
-/// dependencies.
+/// What Cargo is asked about: everything, and without macros and build scripts, which have features
+/// of their own of the same dependencies.
 const EDGES: [&str; 2] = ["normal,build,dev", "no-build,no-proc-macro"];
 
-/// An error that names, for each crate, the dependencies that it alone would build with other features.
+/// An error that names, for each crate, the dependencies that it alone would build with other
+/// features.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut lacking = BTreeSet::new();
     for edges in EDGES {
@@ -60,9 +61,13 @@ fn tree(workspace: &Workspace, edges: &str, selection: &[&str]) -> Result<BTreeS
     let mut command = workspace.cargo();
     command.args(["tree", "--locked", "--prefix", "none", "--format", "{p}|{f}", "--edges", edges]);
     let printed = process::output(command.args(selection))?;
-    // A crate of the workspace is printed with its folder, and one whose dependencies were printed above with a star.
+    // A crate of the workspace is printed with its folder, and one whose dependencies were printed
+    // above with a star.
     let lines = printed.lines().map(|line| line.trim_end_matches(" (*)"));
-    Ok(lines.filter(|line| line.contains('|') && !line.contains(" (/")).map(str::to_owned).collect())
+    Ok(lines
+        .filter(|line| line.contains('|') && !line.contains(" (/"))
+        .map(str::to_owned)
+        .collect())
 }
 
 #[cfg(test)]

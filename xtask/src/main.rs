@@ -1,4 +1,5 @@
-//! Developer tasks, called through `./x`: set up the machine, build, run the demo, test, lint, bench, soak.
+//! Developer tasks, called through `./x`: set up the machine, build, run the demo, test, lint,
+//! bench, soak.
 
 mod bench;
 mod checks;
@@ -51,7 +52,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
     },
-    /// Checks the format, runs clippy, warnings being errors, and holds the dependencies to deny.toml
+    /// Checks the format, runs clippy, warnings being errors, and holds the dependencies to
+    /// deny.toml
     Lint,
     /// Builds everything and measures it
     Bench {

@@ -1,4 +1,5 @@
-//! The pinned ONNX Runtime: fetched as a wheel through pip, checked twice, kept in the user's cache folder.
+//! The pinned ONNX Runtime: fetched as a wheel through pip, checked twice, kept in the user's cache
+//! folder.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -51,7 +52,8 @@ pub(crate) fn is_installed(library: &Path) -> bool {
     verify(library, LIBRARY_SHA256).is_ok()
 }
 
-/// Downloads the library to `library`, with `python -m pip`, unless another process has done so meanwhile.
+/// Downloads the library to `library`, with `python -m pip`, unless another process has done so
+/// meanwhile.
 pub(crate) fn install(library: &Path, python: &str) -> Result<()> {
     ensure!(
         std::env::consts::ARCH == "x86_64",
@@ -67,8 +69,8 @@ pub(crate) fn install(library: &Path, python: &str) -> Result<()> {
         return Ok(());
     }
     // In the cache folder, so that the last step is a rename within one file system.
-    let work =
-        tempfile::tempdir_in(folder).with_context(|| format!("cannot write in {}", folder.display()))?;
+    let work = tempfile::tempdir_in(folder)
+        .with_context(|| format!("cannot write in {}", folder.display()))?;
     let mut pip = Command::new(python);
     pip.args(["-m", "pip"])
         .args(PIP_DOWNLOAD)
@@ -81,16 +83,21 @@ pub(crate) fn install(library: &Path, python: &str) -> Result<()> {
     let wheel = the_wheel(work.path())?;
     verify(&wheel, WHEEL_SHA256)?;
     // A wheel is a zip archive, and Python is here.
-    process::run(Command::new(python).args(["-m", "zipfile", "-e"]).args([wheel.as_path(), work.path()]))?;
+    process::run(
+        Command::new(python).args(["-m", "zipfile", "-e"]).args([wheel.as_path(), work.path()]),
+    )?;
     let unpacked = work.path().join("onnxruntime/capi").join(LIBRARY);
     verify(&unpacked, LIBRARY_SHA256)?;
     fs::rename(&unpacked, library).with_context(|| format!("cannot write {}", library.display()))
 }
 
 fn the_wheel(folder: &Path) -> Result<PathBuf> {
-    let files = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    let mut wheels =
-        files.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("whl".as_ref()));
+    let files =
+        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut wheels = files
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension() == Some("whl".as_ref()));
     wheels.next().context("pip downloaded no wheel")
 }
 

@@ -1,4 +1,5 @@
-//! Running other programs: with progress, for their output, and as children that never outlive a task.
+//! Running other programs: with progress, for their output, and as children that never outlive a
+//! task.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -57,8 +58,8 @@ pub(crate) fn shown(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// A long-running child of a task: it gets SIGTERM when this program ends, however that happens, and SIGKILL when the
-/// value is dropped without [`Service::stop`].
+/// A long-running child of a task: it gets SIGTERM when this program ends, however that happens,
+/// and SIGKILL when the value is dropped without [`ServiceLevel::stop`].
 pub(crate) struct Service {
     name: &'static str,
     child: Child,
@@ -67,8 +68,8 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts the program. Must be called on the main thread: the kernel signals the child when the *thread* that started
-    /// it ends.
+    /// Starts the program. Must be called on the main thread: the kernel signals the child when the
+    /// *thread* that started it ends.
     pub(crate) fn start(name: &'static str, mut command: Command) -> Result<Self> {
         command.stdin(Stdio::null());
         end_with_parent(&mut command);
@@ -143,7 +144,8 @@ pub(crate) fn wait_for<const N: usize>(
 
 #[allow(unsafe_code)]
 fn end_with_parent(command: &mut Command) {
-    // SAFETY: the closure runs in the forked child before exec and makes one system call; it neither allocates nor locks.
+    // SAFETY: the closure runs in the forked child before exec and makes one system call; it
+    // neither allocates nor locks.
     unsafe {
         command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
     }

@@ -14,7 +14,8 @@ use crate::workspace::Workspace;
 /// The target of every pipeline.
 pub(crate) const GUEST_TARGET: &str = "wasm32-wasip2";
 
-/// Folders of `guest-pipeline/` that are no pipelines: the authors' crate, and the beginnings that authors copy.
+/// Folders of `guest-pipeline/` that are no pipelines: the authors' crate, and the beginnings that
+/// authors copy.
 const NOT_PIPELINES: [&str; 2] = ["sdk", "templates"];
 
 /// The programs that one command builds, with the same dependencies.
@@ -23,11 +24,12 @@ const PROGRAMS: [&str; 3] = ["ocelli", "ocelli-worker", "ocelli-inference"];
 /// The program that has Wasmtime's compiler inside.
 const COMPILER: &str = "ocelli-compile";
 
-/// Builds the programs into `target/release` and the gallery into `target/pipelines`, and notes their digests.
+/// Builds the programs into `target/release` and the gallery into `target/pipelines`, and notes
+/// their digests.
 ///
-/// Cargo unifies the features of all that one command selects, so the compiler needs one of its own: with it Cranelift would
-/// come into every session's process. The other programs are built from the whole workspace, as the tests are: what is
-/// built here is what the tests find.
+/// Cargo unifies the features of all that one command selects, so the compiler needs one of its
+/// own: with it Cranelift would come into every session's process. The other programs are built
+/// from the whole workspace, as the tests are: what is built here is what the tests find.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     process::step(&title(workspace, "host, worker and inference", "ocelli-inference"), || {
         let bins = PROGRAMS.iter().flat_map(|program| ["--bin", program]);
@@ -40,7 +42,8 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     note_digests(workspace)
 }
 
-/// A cargo command on the workspace as a whole, whose features are the same whatever part of it is built.
+/// A cargo command on the workspace as a whole, whose features are the same whatever part of it is
+/// built.
 pub(crate) fn release(workspace: &Workspace, subcommand: &str) -> Command {
     let mut command = workspace.cargo();
     command.args([subcommand, "--release", "--workspace"]);
@@ -55,30 +58,44 @@ pub(crate) fn compiler(workspace: &Workspace, subcommand: &str) -> Command {
     command
 }
 
-/// Writes `target/programs.sha256`: which files are the product, as `sha256sum` would write it. The tests hold what they
-/// run against it.
+/// Writes `target/programs.sha256`: which files are the product, as `sha256sum` would write it. The
+/// tests hold what they run against it.
 fn note_digests(workspace: &Workspace) -> Result<()> {
     let programs = PROGRAMS.into_iter().chain([COMPILER]).map(|name| format!("release/{name}"));
     let names = pipelines(&workspace.root().join("guest-pipeline"))?;
     let pipelines = names.iter().map(|name| format!("pipelines/{name}.wasm"));
     let mut lines = String::new();
     for file in programs.chain(pipelines) {
-        let digest =
-            sha256(&workspace.target().join(&file)).with_context(|| format!("cannot read {file}"))?;
+        let digest = sha256(&workspace.target().join(&file))
+            .with_context(|| format!("cannot read {file}"))?;
         lines += &format!("{digest}  {file}\n");
     }
     let list = workspace.target().join("programs.sha256");
     fs::write(&list, lines).with_context(|| format!("cannot write {}", list.display()))
 }
 
-/// Builds the pipelines of the tests into `target/test-pipelines`, apart from the gallery: no camera is to run them. With
-/// the profile of the programs, whose macros are built already; nobody ships them, so they need not be small.
+/// Builds the pipelines of the tests into `target/test-pipelines`, apart from the gallery: no
+/// camera is to run them. With the profile of the programs, whose macros are built already; nobody
+/// ships them, so they need not be small.
 pub(crate) fn build_test_pipelines(workspace: &Workspace) -> Result<()> {
-    components(workspace, "pipelines of the tests", "release", "tests/guests", &workspace.test_pipelines())
+    components(
+        workspace,
+        "pipelines of the tests",
+        "release",
+        "tests/guests",
+        &workspace.test_pipelines(),
+    )
 }
 
-/// Builds the components whose crates lie in a folder of the checkout with a profile, and puts them into a gallery.
-fn components(workspace: &Workspace, what: &str, profile: &str, folder: &str, gallery: &Path) -> Result<()> {
+/// Builds the components whose crates lie in a folder of the checkout with a profile, and puts them
+/// into a gallery.
+fn components(
+    workspace: &Workspace,
+    what: &str,
+    profile: &str,
+    folder: &str,
+    gallery: &Path,
+) -> Result<()> {
     let names = pipelines(&workspace.root().join(folder))?;
     process::step(&format!("building {what}: {}", names.join(", ")), || {
         let mut command = workspace.cargo();
@@ -109,7 +126,8 @@ fn pipelines(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Puts what Cargo built into the gallery in one step, so that a running host never reads half a file.
+/// Puts what Cargo built into the gallery in one step, so that a running host never reads half a
+/// file.
 fn add_to_gallery(folder: &Path, name: &str, gallery: &Path) -> Result<()> {
     let built = folder.join(format!("{}.wasm", name.replace('-', "_")));
     let place = || -> std::io::Result<()> {

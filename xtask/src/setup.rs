@@ -1,6 +1,8 @@
-//! `./x setup`: asks for each thing that a build or a run needs, and installs those that are missing.
+//! `./x setup`: asks for each thing that a build or a run needs, and installs those that are
+//! missing.
 //!
-//! A need is asked for by its use and not by a package's name, so a machine that has it from elsewhere installs nothing.
+//! A need is asked for by its use and not by a package's name, so a machine that has it from
+//! elsewhere installs nothing.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +13,8 @@ use crate::programs::GUEST_TARGET;
 use crate::workspace::Workspace;
 use crate::{clients, onnxruntime, process};
 
-/// The system's Python: the GObject bindings are Debian packages, which another Python on the PATH does not see.
+/// The system's Python: the GObject bindings are Debian packages, which another Python on the PATH
+/// does not see.
 pub(crate) const SYSTEM_PYTHON: &str = "/usr/bin/python3";
 
 /// A Debian package, and a command that succeeds where what the package gives is there.
@@ -82,11 +85,12 @@ pub(crate) fn rust_component(component: &str, subcommand: &str) -> Result<()> {
     rustup(&["component", "add", component])
 }
 
-/// Programs that Cargo builds from crates.io, each with the one version that this project is tried with.
+/// Programs that Cargo builds from crates.io, each with the one version that this project is tried
+/// with.
 const TOOLS: [(&str, &str); 2] = [("cargo-deny", "0.20.2"), ("cargo-nextest", "0.9.143")];
 
-/// The path of one of [`TOOLS`]; built into the user's cache folder unless the machine has it. Debug builds: they are made
-/// in a third of the time, and what they do here takes a second.
+/// The path of one of [`TOOLS`]; built into the user's cache folder unless the machine has it.
+/// Debug builds: they are made in a third of the time, and what they do here takes a second.
 pub(crate) fn tool(name: &str) -> Result<PathBuf> {
     if process::succeeds(Command::new(name).arg("--version")) {
         return Ok(PathBuf::from(name));
@@ -98,7 +102,9 @@ pub(crate) fn tool(name: &str) -> Result<PathBuf> {
         process::step(&format!("building {name} {version} (once; some minutes)"), || {
             let mut cargo = Command::new("cargo");
             cargo.args(["install", "--locked", "--debug", "--root"]).arg(&root);
-            process::run(cargo.args(["--version", version, name]).env("CARGO_PROFILE_DEV_DEBUG", "0"))
+            process::run(
+                cargo.args(["--version", version, name]).env("CARGO_PROFILE_DEV_DEBUG", "0"),
+            )
         })?;
     }
     Ok(program)
@@ -120,8 +126,9 @@ fn packages(needs: impl Iterator<Item = &'static Need>) -> Result<()> {
 /// Those whose probe fails. All probes run at once: each waits for a process to start.
 fn missing(needs: impl Iterator<Item = &'static Need>) -> Vec<&'static Need> {
     let probes: Vec<_> = needs.map(|need| (need, start(need.probe))).collect();
-    let lacking =
-        |probe: Option<Child>| !probe.is_some_and(|mut child| child.wait().is_ok_and(|end| end.success()));
+    let lacking = |probe: Option<Child>| {
+        !probe.is_some_and(|mut child| child.wait().is_ok_and(|end| end.success()))
+    };
     probes.into_iter().filter_map(|(need, probe)| lacking(probe).then_some(need)).collect()
 }
 
@@ -136,7 +143,8 @@ fn start(probe: &[&str]) -> Option<Child> {
 /// Installs Debian packages, as root or through a sudo that asks nothing.
 fn install(packages: &[&str]) -> Result<()> {
     let by_hand = format!(
-        "run this, then ./x again: sudo apt-get update && sudo apt-get install -y --no-install-recommends {}",
+        "run this, then ./x again: sudo apt-get update && sudo apt-get install -y \
+            --no-install-recommends {}",
         packages.join(" ")
     );
     if !process::succeeds(Command::new("apt-get").arg("--version")) {
@@ -149,11 +157,13 @@ fn install(packages: &[&str]) -> Result<()> {
     } else {
         bail!("installing packages needs root; {by_hand}");
     };
-    // In runlevel 1 no service is started because its package was installed: the tests' Redis is their own process, on a port of
-    // its own. (Where systemd runs, it is started, which does no harm.)
+    // In runlevel 1 no service is started because its package was installed: the tests' Redis is
+    // their own process, on a port of its own. (Where systemd runs, it is started, which does no
+    // harm.)
     let environment = ["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1"];
     let apt_get = |arguments: &[&str]| {
-        let words = [prefix, &environment, &["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]].concat();
+        let words =
+            [prefix, &environment, &["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]].concat();
         let (program, rest) = words.split_first().context("no command")?;
         process::run(Command::new(program).args(rest).args(arguments).stdin(Stdio::null()))
     };
@@ -163,8 +173,12 @@ fn install(packages: &[&str]) -> Result<()> {
 }
 
 fn wasm_target() -> Result<()> {
-    let asked =
-        process::output(Command::new("rustc").args(["--print", "target-libdir", "--target", GUEST_TARGET]));
+    let asked = process::output(Command::new("rustc").args([
+        "--print",
+        "target-libdir",
+        "--target",
+        GUEST_TARGET,
+    ]));
     if asked.is_ok_and(|folder| Path::new(folder.trim()).exists()) {
         return Ok(());
     }
@@ -190,10 +204,14 @@ fn onnx_runtime() -> Result<()> {
 
 /// The user's own Python first: pip's configuration may belong to it.
 pub(crate) fn python_with_pip() -> Result<&'static str> {
-    let pip = |python: &&str| process::succeeds(Command::new(python).args(["-m", "pip", "--version"]));
+    let pip =
+        |python: &&str| process::succeeds(Command::new(python).args(["-m", "pip", "--version"]));
     if let Some(python) = ["python3", SYSTEM_PYTHON].into_iter().find(pip) {
         return Ok(python);
     }
     process::step("installing with apt: python3-pip", || install(&["python3-pip"]))?;
-    [SYSTEM_PYTHON].into_iter().find(pip).context("python3-pip is installed, but `python3 -m pip` fails")
+    [SYSTEM_PYTHON]
+        .into_iter()
+        .find(pip)
+        .context("python3-pip is installed, but `python3 -m pip` fails")
 }

@@ -1,7 +1,8 @@
-//! Tests that did not run because this machine lacks something: what they said, and which of them may stay out in CI.
+//! Tests that did not run because this machine lacks something: what they said, and which of them
+//! may stay out in CI.
 //!
-//! A test says so by `ocelli_testkit::skip::skip`, which adds a line to the file that [`FILE_VARIABLE`] names. `tests/skips.toml` lists the
-//! tests that CI may go without.
+//! A test says so by `ocelli_testkit::skip::skip`, which adds a line to the file that
+//! [`FILE_VARIABLE`] names. `tests/skips.toml` lists the tests that CI may go without.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,7 +12,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-/// Names the file of the skips: a line for each, the test, a tab, the reason. The kit of the tests knows it by the same name.
+/// Names the file of the skips: a line for each, the test, a tab, the reason. The kit of the tests
+/// knows it by the same name.
 pub(crate) const FILE_VARIABLE: &str = "OCELLI_SKIPPED_TESTS";
 
 /// Where the list of allowed skips lies in the checkout.
@@ -67,22 +69,25 @@ impl Report {
     /// If the list is wrong, or a line of the file is none of the kit's.
     pub(crate) fn read(root: &Path, file: &Path) -> Result<Self> {
         let list = root.join(LIST);
-        let text =
-            std::fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
+        let text = std::fs::read_to_string(&list)
+            .with_context(|| format!("cannot read {}", list.display()))?;
         let skipped = match std::fs::read_to_string(file) {
             Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
             read => read.with_context(|| format!("cannot read {}", file.display()))?,
         };
-        Self::of(&text, &skipped).with_context(|| format!("{} or {}", list.display(), file.display()))
+        Self::of(&text, &skipped)
+            .with_context(|| format!("{} or {}", list.display(), file.display()))
     }
 
     fn of(list: &str, skipped: &str) -> Result<Self> {
         let list: List = toml::from_str(list)?;
-        // A test may say the same of several things that it lacks, and is tried again where it failed.
+        // A test may say the same of several things that it lacks, and is tried again where it
+        // failed.
         let skips: BTreeSet<Skip> = skipped
             .lines()
             .map(|line| {
-                let (test, reason) = line.split_once('\t').with_context(|| format!("no skip: {line:?}"))?;
+                let (test, reason) =
+                    line.split_once('\t').with_context(|| format!("no skip: {line:?}"))?;
                 Ok(Skip { test: test.to_owned(), reason: reason.to_owned() })
             })
             .collect::<Result<_>>()?;
@@ -143,7 +148,10 @@ mod tests {
             report.allowed.iter().map(|(skip, why)| (skip.test.as_str(), why.as_str())).collect();
         assert_eq!(
             allowed,
-            [("confined::landlock_files", "an old kernel"), ("ocelli::disk::fills_up", "no right to mount")]
+            [
+                ("confined::landlock_files", "an old kernel"),
+                ("ocelli::disk::fills_up", "no right to mount")
+            ]
         );
         let refused: Vec<_> = report.refused.iter().map(|skip| skip.test.as_str()).collect();
         assert_eq!(refused, ["ocelli::disk::fills_up_more", "ocelli::gpu"]);
@@ -180,8 +188,13 @@ mod tests {
     #[test]
     fn the_list_of_this_checkout_gives_a_reason_for_each() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let list: List = toml::from_str(&std::fs::read_to_string(root.join(LIST)).unwrap()).unwrap();
+        let list: List =
+            toml::from_str(&std::fs::read_to_string(root.join(LIST)).unwrap()).unwrap();
         assert!(!list.allowed.is_empty());
-        assert!(list.allowed.iter().all(|allowed| allowed.reason.len() > 10 && allowed.test.contains("::")));
+        assert!(
+            list.allowed
+                .iter()
+                .all(|allowed| allowed.reason.len() > 10 && allowed.test.contains("::"))
+        );
     }
 }

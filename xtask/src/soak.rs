@@ -9,7 +9,10 @@ use crate::{checks, process, programs, setup};
 
 /// Strains a host; `arguments` go to the program, whose exit code is returned.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
-    eprintln!("==> the soak takes {} on two cores, and what is not built before that", takes(arguments));
+    eprintln!(
+        "==> the soak takes {} on two cores, and what is not built before that",
+        takes(arguments)
+    );
     setup::everything()?;
     programs::build(workspace)?;
     process::step("building the soak", || {

@@ -27,7 +27,8 @@ struct Package {
 impl Workspace {
     /// Asks Cargo, so that CARGO_TARGET_DIR and Cargo's own configuration are respected.
     pub(crate) fn find() -> Result<Self> {
-        let metadata = process::output(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
+        let metadata =
+            process::output(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
         serde_json::from_str(&metadata).context("cannot read the answer of `cargo metadata`")
     }
 

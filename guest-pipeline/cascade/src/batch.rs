@@ -2,8 +2,8 @@
 
 use ocelli_sdk::FrameError;
 
-/// Makes one tensor of the first `most` items, or of half as many, and half of those, until it finds room.
-/// Gives the tensor and the number of items in it.
+/// Makes one tensor of the first `most` items, or of half as many, and half of those, until it
+/// finds room. Gives the tensor and the number of items in it.
 ///
 /// # Errors
 /// What `make` says of a single item, and any error but that of no room.
@@ -40,7 +40,9 @@ mod tests {
         assert_eq!(make(&items, 4, within(64)).unwrap(), (vec![0, 1, 2, 3], 4));
         assert_eq!(make(&items, 8, within(3)).unwrap().1, 3);
         assert_eq!(make(&items, 8, within(1)).unwrap(), (vec![0], 1));
-        assert!(matches!(make(&items, 8, within(0)), Err(FrameError::OutOfMemory(e)) if e == "1 do not fit"));
+        assert!(
+            matches!(make(&items, 8, within(0)), Err(FrameError::OutOfMemory(e)) if e == "1 do not fit")
+        );
     }
 
     #[test]

@@ -8,38 +8,42 @@ use ocelli_sdk::nn::Model;
 use ocelli_sdk::{Attribute, Detection, Frame, Rect, classifier, nanodet};
 
 use crate::batch;
-use crate::tree::{Classifier, Detect, Detector, Stage, Tree, Work, join};
-use crate::walk::{Crop, Found, Subject};
+use crate::tree::{Classifier, Detect, Detector, Stage, StageModel, Tree, join};
+use crate::walk::{Roi, RoiCrop, StageResult};
 
 /// What the tree's models are loaded as.
-pub(crate) struct Eyes {
-    detector: Loaded,
+pub(crate) struct ModelSet {
+    detector: LoadedModel,
     /// By the stages' numbers.
-    stages: Vec<Loaded>,
+    stages: Vec<LoadedModel>,
 }
 
-enum Loaded {
+enum LoadedModel {
     Nanodet(nanodet::Detector),
     Centerface(centerface::Detector),
     Faceres(Embedder),
     Classifier(Model),
 }
 
-impl Eyes {
+impl ModelSet {
     /// Loads every model of the tree.
     pub(crate) fn load(tree: &Tree) -> Result<Self, String> {
         let detector = match &tree.detect.detector {
-            Detector::Nanodet { variant, .. } => Loaded::Nanodet(nanodet::Detector::load(*variant)?),
+            Detector::Nanodet { variant, .. } => {
+                LoadedModel::Nanodet(nanodet::Detector::load(*variant)?)
+            }
             Detector::Centerface { model, size } => {
-                Loaded::Centerface(centerface::Detector::load(model, *size)?)
+                LoadedModel::Centerface(centerface::Detector::load(model, *size)?)
             }
         };
         let stage = |stage: &&Stage| match &stage.work {
-            Work::Centerface { model, size, .. } => {
-                centerface::Detector::load(model, *size).map(Loaded::Centerface)
+            StageModel::Centerface { model, size, .. } => {
+                centerface::Detector::load(model, *size).map(LoadedModel::Centerface)
             }
-            Work::Faceres { model, .. } => Embedder::load(model).map(Loaded::Faceres),
-            Work::Classifier(Classifier { model, .. }) => Model::load(model).map(Loaded::Classifier),
+            StageModel::Faceres { model, .. } => Embedder::load(model).map(LoadedModel::Faceres),
+            StageModel::Classifier(Classifier { model, .. }) => {
+                Model::load(model).map(LoadedModel::Classifier)
+            }
         };
         Ok(Self { detector, stages: tree.stages().iter().map(stage).collect::<Result<_, _>>()? })
     }
@@ -48,14 +52,15 @@ impl Eyes {
     pub(crate) fn detect(&self, frame: &Frame, detect: &Detect) -> Result<Vec<Detection>, String> {
         let Detect { score, iou, detector } = detect;
         match (&self.detector, detector) {
-            (Loaded::Nanodet(model), Detector::Nanodet { wanted, .. }) => {
+            (LoadedModel::Nanodet(model), Detector::Nanodet { wanted, .. }) => {
                 let wants = |class: u32| wanted.get(class as usize).copied().unwrap_or(false);
                 let standing = nms::suppress(model.candidates(frame, *score, wants)?, *iou);
                 let label = |class: u32| COCO_80.get(class as usize).copied().unwrap_or("unknown");
-                let one = |Candidate { bbox, class, score }| Detection::new(label(class), score, bbox);
+                let one =
+                    |Candidate { bbox, class, score }| Detection::new(label(class), score, bbox);
                 Ok(standing.into_iter().map(one).collect())
             }
-            (Loaded::Centerface(model), Detector::Centerface { .. }) => {
+            (LoadedModel::Centerface(model), Detector::Centerface { .. }) => {
                 let faces = model.faces(frame, None, *score, *iou)?;
                 let one = |Face { bbox, score, .. }| Detection::new(crate::tree::FACE, score, bbox);
                 Ok(faces.into_iter().map(one).collect())
@@ -65,15 +70,20 @@ impl Eyes {
     }
 
     /// What a stage finds in each of the crops.
-    pub(crate) fn look(&self, frame: &Frame, stage: &Stage, crops: &[Crop]) -> Result<Vec<Found>, String> {
+    pub(crate) fn run_stage(
+        &self,
+        frame: &Frame,
+        stage: &Stage,
+        crops: &[RoiCrop],
+    ) -> Result<Vec<StageResult>, String> {
         match (self.stages.get(stage.number), &stage.work) {
-            (Some(Loaded::Centerface(model)), Work::Centerface { score, iou, .. }) => {
+            (Some(LoadedModel::Centerface(model)), StageModel::Centerface { score, iou, .. }) => {
                 crops.iter().map(|crop| face(model, frame, stage, crop, *score, *iou)).collect()
             }
-            (Some(Loaded::Faceres(model)), Work::Faceres { embedding, .. }) => {
+            (Some(LoadedModel::Faceres(model)), StageModel::Faceres { embedding, .. }) => {
                 crops.iter().map(|crop| reading(model, frame, stage, crop, *embedding)).collect()
             }
-            (Some(Loaded::Classifier(model)), Work::Classifier(classifier)) => {
+            (Some(LoadedModel::Classifier(model)), StageModel::Classifier(classifier)) => {
                 classes(model, frame, stage, classifier, crops)
             }
             _ => Err(format!("the model of stage {:?} is of another kind", stage.name)),
@@ -86,18 +96,18 @@ fn face(
     model: &centerface::Detector,
     frame: &Frame,
     stage: &Stage,
-    crop: &Crop,
+    crop: &RoiCrop,
     score: f32,
     iou: f32,
-) -> Result<Found, String> {
+) -> Result<StageResult, String> {
     let faces = model.faces(frame, Some(crop.region.into()), score, iou)?;
-    let Some(&Face { bbox, score, .. }) = faces.first() else { return Ok(Found::default()) };
+    let Some(&Face { bbox, score, .. }) = faces.first() else { return Ok(StageResult::default()) };
     let Rect { x, y, width, height } = bbox.into();
     let value = format!("[{x:.2},{y:.2},{width:.2},{height:.2}]");
-    Ok(Found {
+    Ok(StageResult {
         attributes: vec![Attribute { name: stage.name.clone(), value, score }],
         embedding: None,
-        subject: Some(Subject { label: crate::tree::FACE.into(), score, bbox }),
+        roi: Some(Roi { label: crate::tree::FACE.into(), score, bbox }),
     })
 }
 
@@ -106,14 +116,17 @@ fn reading(
     model: &Embedder,
     frame: &Frame,
     stage: &Stage,
-    crop: &Crop,
+    crop: &RoiCrop,
     embedding: bool,
-) -> Result<Found, String> {
+) -> Result<StageResult, String> {
     let tensor = frame.tensor(Some(crop.region.into()), faceres::input());
     let (tensor, _) = tensor.map_err(|e| e.to_string())?;
     let faceres::Reading { embedding: vector, gender, age } = model.read(tensor)?;
-    let attribute =
-        |name: &str, value: String, score| Attribute { name: join(&stage.name, name), value, score };
+    let attribute = |name: &str, value: String, score| Attribute {
+        name: join(&stage.name, name),
+        value,
+        score,
+    };
     let mut attributes = vec![
         attribute("gender", gender.label.into(), gender.score),
         attribute("age", age.years.round().to_string(), age.score),
@@ -121,7 +134,7 @@ fn reading(
     if embedding {
         attributes.push(attribute("dimension", vector.len().to_string(), 1.0));
     }
-    Ok(Found { attributes, embedding: embedding.then_some(vector), subject: None })
+    Ok(StageResult { attributes, embedding: embedding.then_some(vector), roi: None })
 }
 
 /// The best classes of each crop, as many crops in a run as the model takes and the memory holds.
@@ -130,12 +143,13 @@ fn classes(
     frame: &Frame,
     stage: &Stage,
     classifier: &Classifier,
-    crops: &[Crop],
-) -> Result<Vec<Found>, String> {
+    crops: &[RoiCrop],
+) -> Result<Vec<StageResult>, String> {
     let regions: Vec<Rect> = crops.iter().map(|crop| crop.region.into()).collect();
     let mut found = Vec::new();
     while let Some(rest) = regions.get(found.len()..).filter(|rest| !rest.is_empty()) {
-        let made = batch::make(rest, classifier.batch, |regions| frame.tensors(regions, classifier.input));
+        let made =
+            batch::make(rest, classifier.batch, |regions| frame.tensors(regions, classifier.input));
         let ((tensor, _), count) = made.map_err(|e| e.to_string())?;
         let outputs = model.run([(classifier.input_name.as_str(), tensor)])?;
         let numbers = outputs.floats(&classifier.output)?;
@@ -143,7 +157,8 @@ fn classes(
         let wide = classifier.labels.len();
         if numbers.len() != count * wide {
             return Err(format!(
-                "output {} of model {} is {dimensions:?}, {count} crops and {wide} labels expect [{count}, {wide}]",
+                "output {} of model {} is {dimensions:?}, {count} crops and {wide} labels expect \
+                    [{count}, {wide}]",
                 classifier.output, classifier.model
             ));
         }
@@ -158,15 +173,21 @@ fn classes(
     Ok(found)
 }
 
-fn ranked(stage: &Stage, classifier: &Classifier, row: &[f32], crop: &Crop) -> Result<Found, String> {
+fn ranked(
+    stage: &Stage,
+    classifier: &Classifier,
+    row: &[f32],
+    crop: &RoiCrop,
+) -> Result<StageResult, String> {
     let best = classifier::best(row, classifier.activation, classifier.top)?;
     let label = |class: usize| classifier.labels.get(class).cloned().unwrap_or_default();
     let attribute = |(rank, &(class, score)): (usize, &(usize, f32))| {
-        let name = if rank == 0 { stage.name.clone() } else { join(&stage.name, &(rank + 1).to_string()) };
+        let name =
+            if rank == 0 { stage.name.clone() } else { join(&stage.name, &(rank + 1).to_string()) };
         Attribute { name, value: label(class), score }
     };
     let attributes = best.iter().enumerate().map(attribute).collect();
     let subject =
-        best.first().map(|&(class, score)| Subject { label: label(class), score, bbox: crop.subject.bbox });
-    Ok(Found { attributes, embedding: None, subject })
+        best.first().map(|&(class, score)| Roi { label: label(class), score, bbox: crop.roi.bbox });
+    Ok(StageResult { attributes, embedding: None, roi: subject })
 }

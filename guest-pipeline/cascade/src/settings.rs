@@ -10,14 +10,15 @@ use serde_json::{Value, json};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
-    pub(crate) detect: Option<Detect>,
-    pub(crate) stages: Option<Vec<Stage>>,
+    pub(crate) detect: Option<DetectSettings>,
+    pub(crate) stages: Option<Vec<StageSettings>>,
     #[serde(default = "default_max_crops")]
     pub(crate) max_crops: usize,
     pub(crate) max_results_per_second: Option<f64>,
 }
 
-/// Crops of a frame where the settings say nothing: at the time of a face's reading, half a second of a core.
+/// Crops of a frame where the settings say nothing: at the time of a face's reading, half a second
+/// of a core.
 fn default_max_crops() -> usize {
     32
 }
@@ -31,7 +32,7 @@ pub(crate) enum DetectorKind {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Detect {
+pub(crate) struct DetectSettings {
     pub(crate) kind: DetectorKind,
     pub(crate) model: Option<String>,
     pub(crate) score: Option<f32>,
@@ -61,7 +62,7 @@ impl StageKind {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Stage {
+pub(crate) struct StageSettings {
     pub(crate) kind: StageKind,
     pub(crate) model: Option<String>,
     #[serde(rename = "for", default)]
@@ -69,11 +70,11 @@ pub(crate) struct Stage {
     #[serde(default)]
     pub(crate) min_score: f32,
     #[serde(default)]
-    pub(crate) crop: Crop,
+    pub(crate) crop: CropSettings,
     #[serde(rename = "as")]
     pub(crate) name: Option<String>,
     #[serde(default)]
-    pub(crate) stages: Vec<Stage>,
+    pub(crate) stages: Vec<StageSettings>,
     // Of centerface.
     pub(crate) score: Option<f32>,
     pub(crate) size: Option<[u32; 2]>,
@@ -84,19 +85,19 @@ pub(crate) struct Stage {
     pub(crate) top: Option<usize>,
     pub(crate) activation: Option<Activation>,
     pub(crate) batch: Option<usize>,
-    pub(crate) input: Option<Input>,
+    pub(crate) input: Option<InputSettings>,
     pub(crate) output: Option<String>,
 }
 
 /// The crop about a subject's box.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Crop {
+pub(crate) struct CropSettings {
     pub(crate) expand: f32,
     pub(crate) square: bool,
 }
 
-impl Default for Crop {
+impl Default for CropSettings {
     fn default() -> Self {
         Self { expand: 1.0, square: false }
     }
@@ -119,7 +120,7 @@ pub(crate) enum Fit {
 /// A classifier's input: f32, [n, 3, height, width].
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Input {
+pub(crate) struct InputSettings {
     pub(crate) name: String,
     pub(crate) width: u32,
     pub(crate) height: u32,
@@ -130,7 +131,7 @@ pub(crate) struct Input {
     pub(crate) std: [f32; 3],
 }
 
-impl Default for Input {
+impl Default for InputSettings {
     fn default() -> Self {
         Self {
             name: "input".into(),
@@ -174,8 +175,7 @@ pub fn default_tree() -> Value {
 #[must_use]
 pub fn schema() -> Value {
     let share = |description: &str| json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1, "description": description });
-    let side =
-        || json!({ "type": "integer", "minimum": 1, "maximum": crate::tree::LONGEST_SIDE, "default": 224 });
+    let side = || json!({ "type": "integer", "minimum": 1, "maximum": crate::tree::LONGEST_SIDE, "default": 224 });
     let texts = |description: &str| json!({ "type": "array", "items": { "type": "string" }, "description": description });
     let three = |description: &str| json!({ "type": "array", "items": { "type": "number" }, "minItems": 3, "maxItems": 3, "description": description });
     let size = json!({
@@ -200,9 +200,12 @@ pub fn schema() -> Value {
                 "description": "Looks at the whole frame.",
                 "properties": {
                     "kind": { "enum": [DetectorKind::Nanodet, DetectorKind::Centerface] },
-                    "model": { "type": "string", "description": "The model's name. Left out: the kind's usual one." },
-                    "score": share("Detections of this score and more are reported. Left out: 0.4 for nanodet, 0.5 for centerface."),
-                    "iou": share("Of two boxes of one label that overlap by more, the better stands. Left out: 0.5 for nanodet, 0.3 for centerface."),
+                    "model": { "type": "string", "description": "The model's name. Left out: the \
+                        kind's usual one." },
+                    "score": share("Detections of this score and more are reported. Left out: 0.4 \
+                        for nanodet, 0.5 for centerface."),
+                    "iou": share("Of two boxes of one label that overlap by more, the better \
+                        stands. Left out: 0.5 for nanodet, 0.3 for centerface."),
                     "labels": texts("nanodet: the labels to look for. None: all."),
                     "size": size
                 }
@@ -210,11 +213,13 @@ pub fn schema() -> Value {
             "stages": { "type": "array", "items": { "$ref": "#/$defs/stage" } },
             "max_crops": {
                 "type": "integer", "minimum": 1, "maximum": crate::tree::MOST_CROPS, "default": default_max_crops(),
-                "description": "Most crops of a frame that the stages look at together; the best detections come first."
+                "description": "Most crops of a frame that the stages look at together; the best \
+                    detections come first."
             },
             "max_results_per_second": {
                 "type": ["number", "null"], "exclusiveMinimum": 0, "default": null,
-                "description": "Look at no more frames than this a second of the stream. Null: at every frame that comes."
+                "description": "Look at no more frames than this a second of the stream. Null: at \
+                    every frame that comes."
             }
         },
         "$defs": { "stage": {
@@ -224,7 +229,8 @@ pub fn schema() -> Value {
             "description": "Looks at crops of what is above it.",
             "properties": {
                 "kind": { "enum": [StageKind::Centerface, StageKind::Faceres, StageKind::Classifier] },
-                "model": { "type": "string", "description": "The model's name. Left out: the kind's usual one." },
+                "model": { "type": "string", "description": "The model's name. Left out: the \
+                    kind's usual one." },
                 "for": texts("Labels that it looks at. None: all."),
                 "min_score": {
                     "type": "number", "minimum": 0, "maximum": 1, "default": 0,
@@ -233,13 +239,15 @@ pub fn schema() -> Value {
                 "crop": {
                     "type": "object",
                     "additionalProperties": false,
-                    "description": "The crop about the box: made square by its longer side, then enlarged.",
+                    "description": "The crop about the box: made square by its longer side, then \
+                        enlarged.",
                     "properties": {
                         "expand": { "type": "number", "minimum": 0.1, "maximum": 10, "default": 1 },
                         "square": { "type": "boolean", "default": false }
                     }
                 },
-                "as": { "type": "string", "description": "What its attributes are called; stages below it add theirs after a dot." },
+                "as": { "type": "string", "description": "What its attributes are called; stages \
+                    below it add theirs after a dot." },
                 "stages": { "type": "array", "items": { "$ref": "#/$defs/stage" } },
                 "score": share("centerface: least score of a face. Left out: 0.5."),
                 "size": size,
@@ -262,11 +270,13 @@ pub fn schema() -> Value {
                         "channels": { "enum": ["rgb", "bgr"], "default": "rgb" },
                         "fit": { "enum": ["letterbox", "stretch"], "default": "letterbox" },
                         "fill": three("Pixel value of what a letterbox leaves empty."),
-                        "mean": three("Subtracted from pixels of 0 to 255, in the order of the channels."),
+                        "mean": three("Subtracted from pixels of 0 to 255, in the order of the \
+                            channels."),
                         "std": three("Then divided by.")
                     }
                 },
-                "output": { "type": "string", "default": "output", "description": "classifier: its output's name, [n, labels]." }
+                "output": { "type": "string", "default": "output", "description": "classifier: \
+                    its output's name, [n, labels]." }
             }
         } }
     })

@@ -1,4 +1,5 @@
-//! The tree of models, checked: what each stage looks at, with what, and what its results are called.
+//! The tree of models, checked: what each stage looks at, with what, and what its results are
+//! called.
 
 use std::collections::HashSet;
 
@@ -10,12 +11,13 @@ use ocelli_sdk::settings::parse;
 use ocelli_sdk::{Channels, Fit, TensorSpec, centerface, faceres};
 
 use crate::settings::{self, DetectorKind, StageKind};
-use crate::walk::Subject;
+use crate::walk::Roi;
 
 /// The label of everything that a face detector finds.
 pub const FACE: &str = "face";
 
-/// Stages below each other. More is no tree that anybody has drawn, and each multiplies the time of a frame.
+/// Stages below each other. More is no tree that anybody has drawn, and each multiplies the time of
+/// a frame.
 pub const DEPTH: usize = 4;
 
 /// Stages in all: each is a loaded model.
@@ -78,12 +80,13 @@ pub enum Detector {
 pub struct Stage {
     /// Counts the stages from 0, each before those below it.
     pub number: usize,
-    /// What its attributes are called, or what their names begin with. Empty: they have their own names.
+    /// What its attributes are called, or what their names begin with. Empty: they have their own
+    /// names.
     pub name: String,
     /// About what it looks at.
-    pub crop: Crop,
+    pub crop: CropRule,
     /// What it does.
-    pub work: Work,
+    pub work: StageModel,
     /// Look at what it found.
     pub stages: Vec<Stage>,
     takes: Vec<String>,
@@ -92,12 +95,12 @@ pub struct Stage {
 
 /// How the crop about a box is made.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Crop {
+pub struct CropRule {
     expand: f32,
     square: bool,
 }
 
-impl Crop {
+impl CropRule {
     /// The crop about a box, in the box's pixels.
     #[must_use]
     pub fn about(&self, bbox: &BBox) -> BBox {
@@ -107,7 +110,7 @@ impl Crop {
 
 /// The kinds of stages.
 #[derive(Debug, Clone)]
-pub enum Work {
+pub enum StageModel {
     /// Finds the best face; stages below look at it.
     Centerface {
         /// The model's name.
@@ -154,8 +157,9 @@ pub struct Classifier {
 impl Stage {
     /// Whether it looks at that.
     #[must_use]
-    pub fn takes(&self, subject: &Subject) -> bool {
-        subject.score >= self.min_score && (self.takes.is_empty() || self.takes.contains(&subject.label))
+    pub fn takes(&self, subject: &Roi) -> bool {
+        subject.score >= self.min_score
+            && (self.takes.is_empty() || self.takes.contains(&subject.label))
     }
 }
 
@@ -163,19 +167,21 @@ impl Tree {
     /// Reads and checks the settings.
     ///
     /// # Errors
-    /// Names the key by its path and what would be right: `settings.stages[0].stages[1].for[0]: no label "fase", did you
-    /// mean "face"?`
+    /// Names the key by its path and what would be right:
+    /// `settings.stages[0].stages[1].for[0]: no label "fase", did you mean "face"?`
     pub fn read(json: &str) -> Result<Self, String> {
         let mut written: settings::Settings = parse(json)?;
         if written.detect.is_none() && written.stages.is_none() {
             let default: settings::Settings = parse(&settings::default_tree().to_string())?;
             (written.detect, written.stages) = (default.detect, default.stages);
         }
-        let detect = written.detect.ok_or("settings.detect: is missing: `stages` look at what it finds")?;
+        let detect =
+            written.detect.ok_or("settings.detect: is missing: `stages` look at what it finds")?;
         let (detect, known) = detector(detect)?;
-        let mut check = Check::default();
-        let above = Above { name: String::new(), labels: known };
-        let stages = check.stages(written.stages.unwrap_or_default(), "settings.stages", &above, 1)?;
+        let mut check = TreeCheck::default();
+        let above = ParentStage { name: String::new(), labels: known };
+        let stages =
+            check.stages(written.stages.unwrap_or_default(), "settings.stages", &above, 1)?;
         let max_crops = written.max_crops;
         if !(1..=MOST_CROPS).contains(&max_crops) {
             return Err(format!("settings.max_crops: {max_crops} is not 1 to {MOST_CROPS}"));
@@ -227,9 +233,9 @@ fn foreign(given: bool, key: &str, of: &str, kind: &str, path: &str) -> Result<(
 }
 
 /// The detector and the labels that it gives.
-fn detector(written: settings::Detect) -> Result<(Detect, Vec<String>), String> {
+fn detector(written: settings::DetectSettings) -> Result<(Detect, Vec<String>), String> {
     let path = "settings.detect";
-    let settings::Detect { kind, model, score, iou, labels, size } = written;
+    let settings::DetectSettings { kind, model, score, iou, labels, size } = written;
     let (usual, detector, known) = match kind {
         DetectorKind::Nanodet => {
             foreign(size.is_some(), "size", "centerface", "nanodet", path)?;
@@ -239,7 +245,11 @@ fn detector(written: settings::Detect) -> Result<(Detect, Vec<String>), String> 
             labels::check(&asked, &COCO_80, "settings.detect.labels")?;
             let wants = |label: &str| asked.is_empty() || asked.iter().any(|asked| asked == label);
             let wanted = COCO_80.iter().map(|label| wants(label)).collect();
-            let known = COCO_80.iter().filter(|label| wants(label)).map(|&label| label.to_owned()).collect();
+            let known = COCO_80
+                .iter()
+                .filter(|label| wants(label))
+                .map(|&label| label.to_owned())
+                .collect();
             ((0.4, 0.5), Detector::Nanodet { variant, wanted }, known)
         }
         DetectorKind::Centerface => {
@@ -256,7 +266,7 @@ fn detector(written: settings::Detect) -> Result<(Detect, Vec<String>), String> 
 }
 
 /// What a stage stands below.
-struct Above {
+struct ParentStage {
     name: String,
     /// All that its subjects may be labelled.
     labels: Vec<String>,
@@ -264,18 +274,18 @@ struct Above {
 
 /// What the stages of a tree have in common.
 #[derive(Default)]
-struct Check {
+struct TreeCheck {
     count: usize,
     names: HashSet<String>,
     embeds: bool,
 }
 
-impl Check {
+impl TreeCheck {
     fn stages(
         &mut self,
-        written: Vec<settings::Stage>,
+        written: Vec<settings::StageSettings>,
         path: &str,
-        above: &Above,
+        above: &ParentStage,
         depth: usize,
     ) -> Result<Vec<Stage>, String> {
         if depth > DEPTH && !written.is_empty() {
@@ -287,9 +297,9 @@ impl Check {
 
     fn stage(
         &mut self,
-        written: settings::Stage,
+        written: settings::StageSettings,
         path: &str,
-        above: &Above,
+        above: &ParentStage,
         depth: usize,
     ) -> Result<Stage, String> {
         let number = self.count;
@@ -301,34 +311,38 @@ impl Check {
         if !(0.0..=1.0).contains(&written.min_score) {
             return Err(format!("{path}.min_score: {} is not 0 to 1", written.min_score));
         }
-        let settings::Crop { expand, square } = written.crop;
+        let settings::CropSettings { expand, square } = written.crop;
         if !(0.1..=10.0).contains(&expand) {
             return Err(format!("{path}.crop.expand: {expand} is not 0.1 to 10"));
         }
         kind_has_keys(&written, path)?;
         let name = self.name(&written, path, above)?;
-        let (takes, min_score, crop) = (written.labels_of, written.min_score, Crop { expand, square });
+        let (takes, min_score, crop) =
+            (written.labels_of, written.min_score, CropRule { expand, square });
         let (work, labels) = match written.kind {
             StageKind::Centerface => {
                 let size = written.size.unwrap_or([256, 256]);
                 centerface::check_size(size, &format!("{path}.size"))?;
                 let score = share(written.score.unwrap_or(0.5), &format!("{path}.score"))?;
                 let model = written.model.unwrap_or_else(|| centerface::MODEL.into());
-                (Work::Centerface { model, size, score, iou: 0.3 }, vec![FACE.to_owned()])
+                (StageModel::Centerface { model, size, score, iou: 0.3 }, vec![FACE.to_owned()])
             }
             StageKind::Faceres => {
                 let embedding = written.embedding.unwrap_or(false);
                 if embedding && std::mem::replace(&mut self.embeds, true) {
-                    return Err(format!("{path}.embedding: a detection has one, and another stage gives it"));
+                    return Err(format!(
+                        "{path}.embedding: a detection has one, and another stage gives it"
+                    ));
                 }
                 let model = written.model.unwrap_or_else(|| faceres::MODEL.into());
-                (Work::Faceres { model, embedding }, Vec::new())
+                (StageModel::Faceres { model, embedding }, Vec::new())
             }
             StageKind::Classifier => {
                 let model = written.model.ok_or_else(|| format!("{path}.model: is missing"))?;
                 let labels = written.labels.filter(|labels| !labels.is_empty());
-                let labels = labels
-                    .ok_or_else(|| format!("{path}.labels: is missing: the model's classes, in order"))?;
+                let labels = labels.ok_or_else(|| {
+                    format!("{path}.labels: is missing: the model's classes, in order")
+                })?;
                 let top = written.top.unwrap_or(1);
                 if !(1..=labels.len()).contains(&top) {
                     return Err(format!(
@@ -346,17 +360,24 @@ impl Check {
                 let activation = written.activation.unwrap_or_default();
                 let input = tensor(&input, &format!("{path}.input"))?;
                 let known = labels.clone();
-                let work = Classifier { model, input, input_name, output, labels, top, activation, batch };
-                (Work::Classifier(work), known)
+                let work =
+                    Classifier { model, input, input_name, output, labels, top, activation, batch };
+                (StageModel::Classifier(work), known)
             }
         };
-        let below = Above { name: name.clone(), labels };
+        let below = ParentStage { name: name.clone(), labels };
         let stages = self.stages(written.stages, &format!("{path}.stages"), &below, depth + 1)?;
         Ok(Stage { number, name, crop, work, stages, takes, min_score })
     }
 
-    /// What the stage's attributes are called. Two stages with the same names would hide each other's results.
-    fn name(&mut self, written: &settings::Stage, path: &str, above: &Above) -> Result<String, String> {
+    /// What the stage's attributes are called. Two stages with the same names would hide each
+    /// other's results.
+    fn name(
+        &mut self,
+        written: &settings::StageSettings,
+        path: &str,
+        above: &ParentStage,
+    ) -> Result<String, String> {
         let is_name = |name: &str| {
             name.starts_with(|c: char| c.is_ascii_alphabetic())
                 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
@@ -372,7 +393,9 @@ impl Check {
         let name = match written.name.as_deref().or(usual) {
             Some(name) if is_name(name) => join(&above.name, name),
             Some(name) => {
-                return Err(format!("{path}.as: {name:?} is not a letter and then letters, digits, _ and -"));
+                return Err(format!(
+                    "{path}.as: {name:?} is not a letter and then letters, digits, _ and -"
+                ));
             }
             None => above.name.clone(),
         };
@@ -384,13 +407,14 @@ impl Check {
             return Ok(name);
         }
         Err(format!(
-            "{path}.as: another stage gives the attribute {taken:?} already: give this one another name"
+            "{path}.as: another stage gives the attribute {taken:?} already: give this one \
+                another name"
         ))
     }
 }
 
 /// Refuses keys of other kinds.
-fn kind_has_keys(stage: &settings::Stage, path: &str) -> Result<(), String> {
+fn kind_has_keys(stage: &settings::StageSettings, path: &str) -> Result<(), String> {
     use StageKind::{Centerface, Classifier, Faceres};
     let keys = [
         ("score", stage.score.is_some(), Centerface),
@@ -414,7 +438,7 @@ fn kind_has_keys(stage: &settings::Stage, path: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn tensor(input: &settings::Input, path: &str) -> Result<TensorSpec, String> {
+fn tensor(input: &settings::InputSettings, path: &str) -> Result<TensorSpec, String> {
     for (key, side) in [("width", input.width), ("height", input.height)] {
         if !(1..=LONGEST_SIDE).contains(&side) {
             return Err(format!("{path}.{key}: {side} is not 1 to {LONGEST_SIDE}"));
@@ -422,7 +446,9 @@ fn tensor(input: &settings::Input, path: &str) -> Result<TensorSpec, String> {
     }
     for (key, values) in [("fill", input.fill), ("mean", input.mean), ("std", input.std)] {
         if values.iter().any(|value| !value.is_finite() || (key == "std" && *value == 0.0)) {
-            return Err(format!("{path}.{key}: {values:?} has a number that cannot be computed with"));
+            return Err(format!(
+                "{path}.{key}: {values:?} has a number that cannot be computed with"
+            ));
         }
     }
     let three = |[a, b, c]: [f32; 3]| (a, b, c);

@@ -27,8 +27,10 @@ fn without_settings_it_is_person_face_age_and_gender() {
         (face.name.as_str(), face.number, reading.name.as_str(), reading.number),
         ("face", 0, "face", 1)
     );
-    assert!(matches!(&reading.work, Work::Faceres { model, embedding: false } if model == "faceres-224"));
-    let person = |score| Subject { label: "person".into(), score, bbox: BBox::default() };
+    assert!(
+        matches!(&reading.work, StageModel::Faceres { model, embedding: false } if model == "faceres-224")
+    );
+    let person = |score| Roi { label: "person".into(), score, bbox: BBox::default() };
     assert!(face.takes(&person(0.5)) && !face.takes(&person(0.49)) && !reading.takes(&person(0.9)));
     assert_eq!(tree.max_crops, 32);
 }
@@ -36,7 +38,10 @@ fn without_settings_it_is_person_face_age_and_gender() {
 #[test]
 fn keys_apart_from_the_tree_leave_the_default_tree() {
     let tree = Tree::read(r#"{"max_crops": 4, "max_results_per_second": 2}"#).unwrap();
-    assert_eq!((tree.stages().len(), tree.max_crops, tree.max_results_per_second), (2, 4, Some(2.0)));
+    assert_eq!(
+        (tree.stages().len(), tree.max_crops, tree.max_results_per_second),
+        (2, 4, Some(2.0))
+    );
     let detector = Tree::read(r#"{"detect": {"kind": "centerface"}}"#).unwrap();
     assert!(detector.stages.is_empty(), "a tree of one's own has the stages that it names");
 }
@@ -51,7 +56,7 @@ fn names_of_stages_below_come_after_a_dot() {
 
 #[test]
 fn a_crop_is_squared_and_then_enlarged() {
-    let crop = Crop { expand: 1.2, square: true };
+    let crop = CropRule { expand: 1.2, square: true };
     let BBox { left, top, right, bottom } = crop.about(&BBox::from_xywh(10.0, 10.0, 20.0, 40.0));
     for (got, want) in [(left, -4.0), (top, 6.0), (right, 44.0), (bottom, 54.0)] {
         assert!((got - want).abs() < 1e-4, "{got} for {want}");
@@ -65,7 +70,8 @@ fn a_wrong_tree_is_answered_with_the_path_to_the_key() {
         stage.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         stage
     };
-    let deep = (0..4).fold(json!([]), |below, n| json!([classifier(&format!("c{n}"), &["x"], below)]));
+    let deep =
+        (0..4).fold(json!([]), |below, n| json!([classifier(&format!("c{n}"), &["x"], below)]));
     let deep = json!([classifier("top", &["x"], deep)]);
     let many: Vec<_> = (0..17).map(|n| face(json!({"as": format!("face{n}")}))).collect();
     let cases = [
@@ -100,7 +106,8 @@ fn a_wrong_tree_is_answered_with_the_path_to_the_key() {
         (with(json!([face(json!({"size": [100, 100]}))])), "settings.stages[0].size: [100, 100]"),
         (
             with(json!([face(json!({"top": 2}))])),
-            "settings.stages[0].top: belongs to the kind \"classifier\", this one is \"centerface\"",
+            "settings.stages[0].top: belongs to the kind \"classifier\", this one is \
+                \"centerface\"",
         ),
         (with(json!([face(json!({"as": "a.b"}))])), "settings.stages[0].as: \"a.b\""),
         (
@@ -134,11 +141,15 @@ fn a_wrong_tree_is_answered_with_the_path_to_the_key() {
             "settings.stages[0].labels: is missing",
         ),
         (
-            with(json!([{"kind": "classifier", "model": "m", "as": "brand", "labels": ["a"], "top": 2}])),
+            with(
+                json!([{"kind": "classifier", "model": "m", "as": "brand", "labels": ["a"], "top": 2}]),
+            ),
             "settings.stages[0].top: 2 is not 1 to 1",
         ),
         (
-            with(json!([{"kind": "classifier", "model": "m", "as": "brand", "labels": ["a"], "batch": 9}])),
+            with(
+                json!([{"kind": "classifier", "model": "m", "as": "brand", "labels": ["a"], "batch": 9}]),
+            ),
             "settings.stages[0].batch: 9 ",
         ),
         (
@@ -166,18 +177,26 @@ fn a_wrong_tree_is_answered_with_the_path_to_the_key() {
 fn the_schema_knows_every_key_and_holds_the_default() {
     let schema = schema();
     assert_eq!(schema["default"], default_tree());
-    let keys = |object: &Value| -> Vec<String> { object.as_object().unwrap().keys().cloned().collect() };
+    let keys =
+        |object: &Value| -> Vec<String> { object.as_object().unwrap().keys().cloned().collect() };
     // The error for an unknown key lists all known ones.
     let cases = [
         (&schema["properties"], r#"{"?":0}"#.to_owned()),
         (&schema["properties"]["detect"]["properties"], r#"{"detect":{"?":0}}"#.to_owned()),
         (&schema["$defs"]["stage"]["properties"], with(json!([{"?": 0}]))),
-        (&schema["$defs"]["stage"]["properties"]["crop"]["properties"], with(json!([{"crop": {"?": 0}}]))),
-        (&schema["$defs"]["stage"]["properties"]["input"]["properties"], with(json!([{"input": {"?": 0}}]))),
+        (
+            &schema["$defs"]["stage"]["properties"]["crop"]["properties"],
+            with(json!([{"crop": {"?": 0}}])),
+        ),
+        (
+            &schema["$defs"]["stage"]["properties"]["input"]["properties"],
+            with(json!([{"input": {"?": 0}}])),
+        ),
     ];
     for (object, json) in cases {
         let (keys, error) = (keys(object), Tree::read(&json).unwrap_err());
-        // "expected one of" all, or "expected `a` or `b`"; the first pair of ticks is the unknown key's.
+        // "expected one of" all, or "expected `a` or `b`"; the first pair of ticks is the unknown
+        // key's.
         assert_eq!(error.matches('`').count(), 2 * (keys.len() + 1), "{error}");
         assert!(keys.iter().all(|key| error.contains(&format!("`{key}`"))), "{error}");
     }
@@ -203,9 +222,11 @@ fn the_schema_takes_the_trees_of_the_gallerys_page() {
         "max_results_per_second": null
     });
     let every_key = every_key.to_string();
-    for settings in
-        trees.into_iter().chain(["{}", "{\"max_crops\":4,\"max_results_per_second\":2}", &every_key])
-    {
+    for settings in trees.into_iter().chain([
+        "{}",
+        "{\"max_crops\":4,\"max_results_per_second\":2}",
+        &every_key,
+    ]) {
         assert_eq!(schema.check(settings), Ok(()), "{settings}");
         // A placeholder of the page stands for the classes of a model; three of them are asked for.
         let filled = settings.replace("[\"...\"]", "[\"a\",\"b\",\"c\"]");
@@ -224,7 +245,10 @@ fn the_schema_refuses_at_every_depth_what_is_no_setting() {
         (face(json!({"kind": "faceres", "min_score": 2})), "/stages/0/stages/0/min_score"),
         (face(json!({"kind": "faceres", "crops": 1})), "crops"),
         (face(json!({"kind": "classifier", "labels": []})), "/stages/0/stages/0/labels"),
-        (face(json!({"kind": "classifier", "input": {"width": 0}})), "/stages/0/stages/0/input/width"),
+        (
+            face(json!({"kind": "classifier", "input": {"width": 0}})),
+            "/stages/0/stages/0/input/width",
+        ),
         (face(json!({})), "/stages/0/stages/0"),
     ];
     for (settings, place) in cases {

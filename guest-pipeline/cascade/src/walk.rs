@@ -7,7 +7,7 @@ use crate::tree::{Stage, Tree};
 
 /// Something in the frame that stages may look at: a detection, or what a stage found in one.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Subject {
+pub struct Roi {
     /// What it is.
     pub label: String,
     /// 0 to 1.
@@ -18,63 +18,68 @@ pub struct Subject {
 
 /// What a stage found in one crop.
 #[derive(Debug, Clone, Default)]
-pub struct Found {
+pub struct StageResult {
     /// Their names are the stage's.
     pub attributes: Vec<Attribute>,
     /// Becomes the detection's.
     pub embedding: Option<Vec<f32>>,
     /// What the stages below this one may look at.
-    pub subject: Option<Subject>,
+    pub roi: Option<Roi>,
 }
 
 /// Runs one stage on some subjects' crops and gives what it found in each, in their order.
-pub type Look<'a> = dyn FnMut(&Stage, &[Crop]) -> Result<Vec<Found>, String> + 'a;
+pub type StageRunner<'a> = dyn FnMut(&Stage, &[RoiCrop]) -> Result<Vec<StageResult>, String> + 'a;
 
-/// Takes detections, best first, through the tree, with `look` for its stages. Gives the number of crops that were over
-/// [`Tree::max_crops`] and so were not looked at.
+/// Takes detections, best first, through the tree, with `look` for its stages. Gives the number of
+/// crops that were over [`Tree::max_crops`] and so were not looked at.
 ///
 /// # Errors
 /// What `look` says.
-pub fn walk(tree: &Tree, detections: &mut [Detection], look: &mut Look<'_>) -> Result<usize, String> {
+pub fn execute(
+    tree: &Tree,
+    detections: &mut [Detection],
+    look: &mut StageRunner<'_>,
+) -> Result<usize, String> {
     let subject =
-        |d: &Detection| Subject { label: d.label.clone(), score: d.score, bbox: BBox::from(d.box_) };
+        |d: &Detection| Roi { label: d.label.clone(), score: d.score, bbox: BBox::from(d.box_) };
     let subjects: Vec<_> = detections.iter().map(subject).enumerate().collect();
-    let mut walk = Walk { detections, look, room: tree.max_crops, left_out: 0 };
+    let mut walk = Executor { detections, look, room: tree.max_crops, left_out: 0 };
     walk.stages(&tree.stages, &subjects)?;
     Ok(walk.left_out)
 }
 
 /// What a stage looks at.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Crop {
+pub struct RoiCrop {
     /// The subject that the crop is made about.
-    pub subject: Subject,
+    pub roi: Roi,
     /// In frame pixels; it may reach beyond the frame.
     pub region: BBox,
 }
 
-struct Walk<'a> {
+struct Executor<'a> {
     detections: &'a mut [Detection],
-    look: &'a mut Look<'a>,
+    look: &'a mut StageRunner<'a>,
     /// Crops that may still be looked at.
     room: usize,
     left_out: usize,
 }
 
-impl Walk<'_> {
-    /// Runs stages that stand beside each other, each with those below it, on subjects with the number of the
-    /// detection that they belong to.
-    fn stages(&mut self, stages: &[Stage], subjects: &[(usize, Subject)]) -> Result<(), String> {
+impl Executor<'_> {
+    /// Runs stages that stand beside each other, each with those below it, on subjects with the
+    /// number of the detection that they belong to.
+    fn stages(&mut self, stages: &[Stage], subjects: &[(usize, Roi)]) -> Result<(), String> {
         for stage in stages {
-            let mut chosen: Vec<_> = subjects.iter().filter(|(_, subject)| stage.takes(subject)).collect();
+            let mut chosen: Vec<_> =
+                subjects.iter().filter(|(_, subject)| stage.takes(subject)).collect();
             self.left_out += chosen.len().saturating_sub(self.room);
             chosen.truncate(self.room);
             self.room -= chosen.len();
             if chosen.is_empty() {
                 continue;
             }
-            let crop = |subject: &Subject| Crop {
-                subject: subject.clone(),
+            let crop = |subject: &Roi| RoiCrop {
+                roi: subject.clone(),
                 region: stage.crop.about(&subject.bbox),
             };
             let crops: Vec<_> = chosen.iter().map(|(_, subject)| crop(subject)).collect();
@@ -84,7 +89,7 @@ impl Walk<'_> {
                     detection.attributes.extend(found.attributes);
                     detection.embedding = found.embedding.or(detection.embedding.take());
                 }
-                next.extend(found.subject.map(|subject| (owner, subject)));
+                next.extend(found.roi.map(|subject| (owner, subject)));
             }
             self.stages(&stage.stages, &next)?;
         }
@@ -114,32 +119,40 @@ mod tests {
         Attribute { name: name.into(), value: value.into(), score: 0.75 }
     }
 
-    /// Looks as the tree's stages would: every car at an even x is a "b", every person's face lies at its head.
-    fn look(stage: &Stage, crops: &[Crop], asked: &mut Vec<(String, Vec<f32>)>) -> Vec<Found> {
+    /// Looks as the tree's stages would: every car at an even x is a "b", every person's face lies
+    /// at its head.
+    fn look(
+        stage: &Stage,
+        crops: &[RoiCrop],
+        asked: &mut Vec<(String, Vec<f32>)>,
+    ) -> Vec<StageResult> {
         asked.push((stage.name.clone(), crops.iter().map(|crop| crop.region.left).collect()));
-        let one = |crop: &Crop| {
-            let Subject { bbox, .. } = crop.subject;
+        let one = |crop: &RoiCrop| {
+            let Roi { bbox, .. } = crop.roi;
             match (stage.name.as_str(), stage.stages.is_empty()) {
                 ("brand", _) => {
                     let label = if bbox.left % 2.0 == 0.0 { "b" } else { "a" };
-                    let subject = Subject { label: label.into(), score: 0.75, bbox };
-                    Found {
+                    let subject = Roi { label: label.into(), score: 0.75, bbox };
+                    StageResult {
                         attributes: vec![attribute("brand", label)],
-                        subject: Some(subject),
+                        roi: Some(subject),
                         embedding: None,
                     }
                 }
                 ("face", false) => {
                     let bbox = BBox::from_xywh(bbox.left, bbox.top, 4.0, 5.0);
-                    let subject = Subject { label: "face".into(), score: 0.75, bbox };
-                    Found { subject: Some(subject), ..Found::default() }
+                    let subject = Roi { label: "face".into(), score: 0.75, bbox };
+                    StageResult { roi: Some(subject), ..StageResult::default() }
                 }
-                ("face", true) => Found {
+                ("face", true) => StageResult {
                     attributes: vec![attribute("face.age", "40")],
                     embedding: Some(vec![1.0]),
-                    subject: None,
+                    roi: None,
                 },
-                _ => Found { attributes: vec![attribute(&stage.name, "van")], ..Found::default() },
+                _ => StageResult {
+                    attributes: vec![attribute(&stage.name, "van")],
+                    ..StageResult::default()
+                },
             }
         };
         crops.iter().map(one).collect()
@@ -148,7 +161,8 @@ mod tests {
     fn run(detections: &mut [Detection]) -> (Vec<(String, Vec<f32>)>, usize) {
         let tree = Tree::read(TREE).unwrap();
         let mut asked = Vec::new();
-        let left = walk(&tree, detections, &mut |stage, crops| Ok(look(stage, crops, &mut asked)));
+        let left =
+            execute(&tree, detections, &mut |stage, crops| Ok(look(stage, crops, &mut asked)));
         (asked, left.unwrap())
     }
 
@@ -166,10 +180,15 @@ mod tests {
             detection("dog", 0.9, 0.0),
         ];
         let (asked, left) = run(&mut detections);
-        let asked: Vec<_> = asked.iter().map(|(name, lefts)| (name.as_str(), lefts.as_slice())).collect();
+        let asked: Vec<_> =
+            asked.iter().map(|(name, lefts)| (name.as_str(), lefts.as_slice())).collect();
         // The face's crop: a square of 5 about (52, 2.5), grown to 10.
-        let expected: [(&str, &[f32]); 4] =
-            [("brand", &[100.0, 31.0]), ("brand.body", &[100.0]), ("face", &[50.0]), ("face", &[47.0])];
+        let expected: [(&str, &[f32]); 4] = [
+            ("brand", &[100.0, 31.0]),
+            ("brand.body", &[100.0]),
+            ("face", &[50.0]),
+            ("face", &[47.0]),
+        ];
         assert_eq!((asked.as_slice(), left), (&expected[..], 0));
         assert_eq!(said(&detections[0]), [("brand", "b"), ("brand.body", "van")]);
         assert_eq!(said(&detections[1]), [("face.age", "40")]);
@@ -181,7 +200,8 @@ mod tests {
 
     #[test]
     fn crops_of_a_frame_are_bounded_and_those_left_out_are_counted() {
-        let mut detections: Vec<_> = (0..10).map(|n| detection("car", 0.9, 2.0 * n as f32)).collect();
+        let mut detections: Vec<_> =
+            (0..10).map(|n| detection("car", 0.9, 2.0 * n as f32)).collect();
         let (asked, left) = run(&mut detections);
         assert_eq!(asked.len(), 1, "nothing left for the stage below");
         assert_eq!(asked[0].1.len(), 6);
@@ -193,7 +213,7 @@ mod tests {
     fn a_stage_that_fails_fails_the_frame() {
         let tree = Tree::read(TREE).unwrap();
         let mut detections = [detection("car", 0.9, 0.0)];
-        let failed = walk(&tree, &mut detections, &mut |_, _| Err("no such output".into()));
+        let failed = execute(&tree, &mut detections, &mut |_, _| Err("no such output".into()));
         assert_eq!(failed, Err("no such output".into()));
     }
 

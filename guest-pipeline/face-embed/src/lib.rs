@@ -1,20 +1,21 @@
-//! Faces and their embeddings: CenterFace finds the faces of a frame, each is brought into one position by
-//! its landmarks, and FaceRes makes a vector of length 1 of it. The cosine of two vectors says how alike two
-//! faces are.
+//! Faces and their embeddings: CenterFace finds the faces of a frame, each is brought into one
+//! position by its landmarks, and FaceRes makes a vector of length 1 of it. The cosine of two
+//! vectors says how alike two faces are.
 //!
-//! A frame goes through the detector once; then each face is cut from the frame itself, at full resolution,
-//! and embedded. Faces are embedded one after the other: the model takes one at a time, and on a processor a
-//! batch would gain nothing. All that depends on numbers alone ([`report`], [`settings`] and the author's
-//! crate) is tested natively.
+//! A frame goes through the detector once; then each face is cut from the frame itself, at full
+//! resolution, and embedded. Faces are embedded one after the other: the model takes one at a time,
+//! and on a processor a batch would gain nothing. All that depends on numbers alone ([`report`],
+//! [`settings`] and the author's crate) is tested natively.
 
 pub mod report;
 pub mod settings;
 
 use ocelli_sdk::centerface::{self, Detector, Face};
 use ocelli_sdk::faceres::{self, Embedder};
-use ocelli_sdk::pace::Pace;
+use ocelli_sdk::pace::RateLimiter;
 use ocelli_sdk::{
-    Description, Frame, ModelNeed, Output, Pipeline, Tensor, TensorSpec, align, export_pipeline, log,
+    Description, Frame, ModelNeed, Output, Pipeline, Tensor, TensorSpec, align, export_pipeline,
+    log,
 };
 
 use settings::{Alignment, Settings};
@@ -22,7 +23,7 @@ use settings::{Alignment, Settings};
 /// The pipeline of one camera.
 pub struct FaceEmbed {
     settings: Settings,
-    pace: Pace,
+    pace: RateLimiter,
     detector: Detector,
     embedder: Embedder,
     face: TensorSpec,
@@ -52,7 +53,7 @@ impl Pipeline for FaceEmbed {
         let embedder = Embedder::load(faceres::MODEL)?;
         let [width, height] = settings.detector_size;
         log::info("init", &format!("faces at {width} x {height} pixels, score {}", settings.score));
-        let pace = Pace::new(settings.max_results_per_second);
+        let pace = RateLimiter::new(settings.max_results_per_second);
         Ok(Self { settings, pace, detector, embedder, face: faceres::input() })
     }
 
@@ -66,7 +67,12 @@ impl Pipeline for FaceEmbed {
         for face in faces.take(self.settings.max_faces) {
             let (tensor, alignment) = self.cut(frame, &face)?;
             let reading = self.embedder.read(tensor)?;
-            detections.push(report::detection(&face, alignment, reading, self.settings.gender_and_age));
+            detections.push(report::detection(
+                &face,
+                alignment,
+                reading,
+                self.settings.gender_and_age,
+            ));
         }
         Ok(Output { detections: Some(detections), events: Vec::new() })
     }

@@ -9,13 +9,20 @@ use crate::settings::Alignment;
 /// The label of every detection.
 pub const LABEL: &str = "face";
 
-/// The detection of a face: its embedding, and the attributes `dimension`, `alignment`, `landmarks` (a JSON
-/// array of five [x, y] in frame pixels) and, where asked for, `gender` and `age` in whole years. An attribute
-/// about the face as it was found has the detection's score; `dimension` and `alignment` are certain.
+/// The detection of a face: its embedding, and the attributes `dimension`, `alignment`, `landmarks`
+/// (a JSON array of five [x, y] in frame pixels) and, where asked for, `gender` and `age` in whole
+/// years. An attribute about the face as it was found has the detection's score; `dimension` and
+/// `alignment` are certain.
 #[must_use]
-pub fn detection(face: &Face, alignment: Alignment, reading: Reading, gender_and_age: bool) -> Detection {
+pub fn detection(
+    face: &Face,
+    alignment: Alignment,
+    reading: Reading,
+    gender_and_age: bool,
+) -> Detection {
     let Reading { embedding, gender, age } = reading;
-    let attribute = |name: &str, value: String, score| Attribute { name: name.into(), value, score };
+    let attribute =
+        |name: &str, value: String, score| Attribute { name: name.into(), value, score };
     let mut attributes = vec![
         attribute("dimension", embedding.len().to_string(), 1.0),
         attribute("alignment", alignment.name().into(), 1.0),
@@ -25,7 +32,11 @@ pub fn detection(face: &Face, alignment: Alignment, reading: Reading, gender_and
         attributes.push(attribute("gender", gender.label.into(), gender.score));
         attributes.push(attribute("age", age.years.round().to_string(), age.score));
     }
-    Detection { attributes, embedding: Some(embedding), ..Detection::new(LABEL, face.score, face.bbox) }
+    Detection {
+        attributes,
+        embedding: Some(embedding),
+        ..Detection::new(LABEL, face.score, face.bbox)
+    }
 }
 
 /// Hundredths of a pixel, as boxes have them.
@@ -60,7 +71,10 @@ mod tests {
     #[test]
     fn every_face_carries_its_embedding_and_the_dimension() {
         let detection = report(false);
-        assert_eq!((detection.label.as_str(), detection.score, detection.box_.x), ("face", 0.9, 10.0));
+        assert_eq!(
+            (detection.label.as_str(), detection.score, detection.box_.x),
+            ("face", 0.9, 10.0)
+        );
         assert_eq!(detection.embedding.as_ref().map(Vec::len), Some(1024));
         assert_eq!(said(&detection, "dimension"), Some(("1024", 1.0)));
         assert_eq!(said(&detection, "alignment"), Some(("five-point", 1.0)));

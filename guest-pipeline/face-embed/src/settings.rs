@@ -5,8 +5,8 @@ use ocelli_sdk::settings::parse;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Most faces of a frame that the settings may ask for. With embeddings, a result of that many has half the
-/// bytes that a frame may give.
+/// Most faces of a frame that the settings may ask for. With embeddings, a result of that many has
+/// half the bytes that a frame may give.
 const MOST_FACES: usize = 256;
 
 /// How a face is cut from the frame.
@@ -42,7 +42,8 @@ pub struct Settings {
     pub iou: f32,
     /// Most faces of a frame, the best first.
     pub max_faces: usize,
-    /// Faces whose box has a shorter side are left out: too little to tell anybody by. Frame pixels.
+    /// Faces whose box has a shorter side are left out: too little to tell anybody by. Frame
+    /// pixels.
     pub min_face_pixels: f32,
     /// See [`Alignment`].
     pub alignment: Alignment,
@@ -125,12 +126,14 @@ pub fn schema() -> Value {
                 "maxItems": 2,
                 "default": default.detector_size,
                 "description": format!(
-                    "Width and height of the detector's input, at most {} pixels in all. Larger: smaller faces, more time.",
+                    "Width and height of the detector's input, at most {} pixels in all. Larger: \
+                        smaller faces, more time.",
                     centerface::MAX_PIXELS
                 )
             },
             "score": share(default.score, "Faces of this score and more are reported."),
-            "iou": share(default.iou, "Of two boxes that overlap by more than this, the better stands."),
+            "iou": share(default.iou, "Of two boxes that overlap by more than this, the better \
+                stands."),
             "max_faces": {
                 "type": "integer",
                 "minimum": 1,
@@ -147,7 +150,8 @@ pub fn schema() -> Value {
             "alignment": {
                 "enum": [Alignment::FivePoint, Alignment::Box],
                 "default": default.alignment,
-                "description": "five-point: turned and scaled by the landmarks. box: a square about the box."
+                "description": "five-point: turned and scaled by the landmarks. box: a square \
+                    about the box."
             },
             "gender_and_age": {
                 "type": "boolean",
@@ -158,7 +162,8 @@ pub fn schema() -> Value {
                 "type": ["number", "null"],
                 "exclusiveMinimum": 0,
                 "default": default.max_results_per_second,
-                "description": "Look at no more frames than this a second of the stream. Null: at every frame that comes."
+                "description": "Look at no more frames than this a second of the stream. Null: at \
+                    every frame that comes."
             }
         }
     })
@@ -195,8 +200,10 @@ mod tests {
     fn the_schema_knows_the_settings_and_its_defaults_are_sound() {
         let schema = schema();
         let properties = schema["properties"].as_object().unwrap();
-        let defaults: serde_json::Map<_, _> =
-            properties.iter().map(|(name, property)| (name.clone(), property["default"].clone())).collect();
+        let defaults: serde_json::Map<_, _> = properties
+            .iter()
+            .map(|(name, property)| (name.clone(), property["default"].clone()))
+            .collect();
         let settings = Settings::read(&Value::Object(defaults.clone()).to_string()).unwrap();
         assert_eq!(settings, Settings::default());
         assert_eq!(settings, Settings::read("").unwrap());

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::counts::{Counts, Tally, ZoneCounts, of_label};
-use crate::engine::{Engine, Inside, label};
+use crate::counts::{Counts, LabelCounts, ZoneCounts, label_counts};
+use crate::engine::{Engine, Occupancy, label};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -63,9 +63,10 @@ struct InZone<'a> {
     since_s: f64,
 }
 
-/// Answers `{"query":"tracks"}` with `{"tracks":[...],"counts":{"person":3}}`, and `{"query":"counts"}` with
-/// `{"zones":[{"zone":"door","labels":{"person":{"entered":2,"left":1,"inside":1}}}],"objects":{...}}`. `{"reset":"counts"}`
-/// makes them begin anew and answers with them.
+/// Answers `{"query":"tracks"}` with `{"tracks":[...],"counts":{"person":3}}`, and
+/// `{"query":"counts"}` with
+/// `{"zones":[{"zone":"door","labels":{"person":{"entered":2,"left":1,"inside":1}}}],"objects":{...}}`.
+/// `{"reset":"counts"}` makes them begin anew and answers with them.
 ///
 /// # Errors
 /// Any other request; the text says which ones there are. A store that fails.
@@ -114,14 +115,14 @@ fn tracks(engine: &Engine) -> Result<String, String> {
 fn counts(engine: &Engine) -> Result<String, String> {
     let Counts { zones, objects } = Counts::read(&engine.settings)?;
     let inside = engine.inside();
-    let numbers = |zone: Option<&str>, mut tallies: Vec<Tally>| {
+    let numbers = |zone: Option<&str>, mut tallies: Vec<LabelCounts>| {
         let inside = inside.iter().filter(|inside| inside.zone == zone);
         let mut now = Map::new();
-        for &Inside { label, count, .. } in inside {
-            of_label(&mut tallies, label);
+        for &Occupancy { label, count, .. } in inside {
+            label_counts(&mut tallies, label);
             now.insert(label.into(), count.into());
         }
-        let number = |Tally { label, entered, left }| {
+        let number = |LabelCounts { label, entered, left }| {
             let inside = now.get(&label).and_then(Value::as_u64).unwrap_or(0);
             (label, json!({ "entered": entered, "left": left, "inside": inside }))
         };
@@ -148,7 +149,8 @@ mod tests {
     #[test]
     fn live_tracks_are_listed_and_counted() {
         let mut engine = Engine::new(Settings::read("{}").unwrap());
-        let at = |x, class| Candidate { bbox: BBox::from_xywh(x, 0.0, 10.0, 20.0), class, score: 0.75 };
+        let at =
+            |x, class| Candidate { bbox: BBox::from_xywh(x, 0.0, 10.0, 20.0), class, score: 0.75 };
         for n in 0..2 {
             engine.finish(n * 500_000_000, (640, 480), vec![at(0.0, 0), at(50.0, 0), at(100.0, 2)]);
         }
@@ -176,7 +178,8 @@ mod tests {
         ];
         for request in unknown {
             let error = answer(&engine, request).unwrap_err();
-            for known in [r#"{"query":"tracks"}"#, r#"{"query":"counts"}"#, r#"{"reset":"counts"}"#] {
+            for known in [r#"{"query":"tracks"}"#, r#"{"query":"counts"}"#, r#"{"reset":"counts"}"#]
+            {
                 assert!(error.contains(known), "{request}: {error}");
             }
         }

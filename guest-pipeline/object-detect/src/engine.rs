@@ -1,14 +1,15 @@
-//! What happens to the candidates of a frame: suppression, tracks, zones, detections, events, counts.
+//! What happens to the candidates of a frame: suppression, tracks, zones, detections, events,
+//! counts.
 
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::labels::COCO_80;
 use ocelli_sdk::nms::{self, Candidate};
-use ocelli_sdk::pace::Pace;
+use ocelli_sdk::pace::RateLimiter;
 use ocelli_sdk::track::{Config, Observation, TrackInfo, Tracker};
 use ocelli_sdk::{Detection, Output, log};
 
 use crate::counts::Counts;
-use crate::happening::{Happening, MOST_WAITING, Waiting, What};
+use crate::happening::{MAX_PENDING, PendingEvents, TrackEvent, TrackEventKind};
 use crate::settings::{Filter, Settings};
 use crate::zones::Zones;
 
@@ -16,17 +17,18 @@ use crate::zones::Zones;
 #[derive(Debug, Clone)]
 pub struct Engine {
     pub(crate) settings: Settings,
-    pub(crate) pace: Pace,
+    pub(crate) pace: RateLimiter,
     pub(crate) tracker: Tracker,
     pub(crate) zones: Zones,
-    pub(crate) waiting: Waiting,
+    pub(crate) pending: PendingEvents,
     /// Whether the log has been told that the store takes no counts, since it last took some.
     uncounted: bool,
 }
 
-/// How many of a label are now in a zone (none: in the picture): those whose coming is told and whose going is not.
+/// How many of a label are now in a zone (none: in the picture): those whose coming is told and
+/// whose going is not.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Inside<'a> {
+pub(crate) struct Occupancy<'a> {
     pub(crate) zone: Option<&'a str>,
     pub(crate) label: &'static str,
     pub(crate) count: u64,
@@ -36,10 +38,10 @@ impl Engine {
     /// An engine that has seen nothing.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let pace = Pace::new(settings.max_results_per_second);
+        let pace = RateLimiter::new(settings.max_results_per_second);
         let tracker = Tracker::new(Config::for_score(settings.score));
         let zones = Zones::new(&settings.zones);
-        Self { settings, pace, tracker, zones, waiting: Waiting::default(), uncounted: false }
+        Self { settings, pace, tracker, zones, pending: PendingEvents::default(), uncounted: false }
     }
 
     /// Whether the frame at `time`, its presentation time in nanoseconds, is to be looked at.
@@ -59,34 +61,43 @@ impl Engine {
         self.tracker.tracks()
     }
 
-    /// Makes the output of the frame at `time`, of `size` pixels, from its candidates, boxes in frame pixels. Counts what the
-    /// output tells.
+    /// Makes the output of the frame at `time`, of `size` pixels, from its candidates, boxes in
+    /// frame pixels. Counts what the output tells.
     pub fn finish(&mut self, time: u64, size: (u32, u32), candidates: Vec<Candidate>) -> Output {
         let standing = nms::suppress(candidates, self.settings.iou);
-        let observe = |&Candidate { bbox, score, class }: &Candidate| Observation { bbox, score, class };
+        let observe =
+            |&Candidate { bbox, score, class }: &Candidate| Observation { bbox, score, class };
         let observations: Vec<_> = standing.iter().map(observe).collect();
         let update = self.tracker.update(time, &observations);
 
-        let reported = standing.iter().zip(update.tracks).filter(|(c, _)| c.score >= self.settings.score);
-        let detections = reported.map(|(c, track)| detection(c.class, c.score, c.bbox, track)).collect();
-        self.waiting.extend(self.zones.end(&update.ended));
-        self.waiting.extend(update.ended.iter().map(|track| Happening::new(What::Left, track)));
-        self.waiting.extend(update.began.iter().map(|track| Happening::new(What::Entered, track)));
+        let reported =
+            standing.iter().zip(update.tracks).filter(|(c, _)| c.score >= self.settings.score);
+        let detections =
+            reported.map(|(c, track)| detection(c.class, c.score, c.bbox, track)).collect();
+        self.pending.extend(self.zones.end(&update.ended));
+        self.pending
+            .extend(update.ended.iter().map(|track| TrackEvent::new(TrackEventKind::Left, track)));
+        self.pending.extend(
+            update.began.iter().map(|track| TrackEvent::new(TrackEventKind::Entered, track)),
+        );
         if !self.zones.is_empty() {
             let mut seen = self.tracker.tracks();
             seen.retain(|track| !track.lost);
             // Each object that enters has to leave again: room for both is taken at once.
-            let taken = self.waiting.iter().len() + self.zones.inside().count();
-            let room = MOST_WAITING.saturating_sub(taken) / 2;
-            self.waiting.extend(self.zones.look(time, size, &seen, room));
+            let taken = self.pending.iter().len() + self.zones.inside().count();
+            let room = MAX_PENDING.saturating_sub(taken) / 2;
+            self.pending.extend(self.zones.observe(time, size, &seen, room));
         }
-        let told = self.waiting.take();
+        let told = self.pending.take();
         self.count(&told);
-        Output { detections: Some(detections), events: told.iter().map(Happening::event).collect() }
+        Output {
+            detections: Some(detections),
+            events: told.iter().map(TrackEvent::event).collect(),
+        }
     }
 
     /// A store that takes no counts costs the counts and not the events.
-    fn count(&mut self, told: &[Happening]) {
+    fn count(&mut self, told: &[TrackEvent]) {
         match Counts::add(&self.settings, told) {
             Ok(()) => self.uncounted = false,
             Err(error) => {
@@ -98,17 +109,17 @@ impl Engine {
     }
 
     /// What is inside now, as it has been told.
-    pub(crate) fn inside(&self) -> Vec<Inside<'_>> {
+    pub(crate) fn inside(&self) -> Vec<Occupancy<'_>> {
         let tracks = self.tracker.tracks();
-        let mut inside: Vec<Inside<'_>> = Vec::new();
+        let mut inside: Vec<Occupancy<'_>> = Vec::new();
         let mut count = |zone, class, more: bool| {
             let label = label(class);
             let place = inside.iter().position(|i| i.zone == zone && i.label == label);
             let place = place.unwrap_or_else(|| {
-                inside.push(Inside { zone, label, count: 0 });
+                inside.push(Occupancy { zone, label, count: 0 });
                 inside.len() - 1
             });
-            if let Some(Inside { count, .. }) = inside.get_mut(place) {
+            if let Some(Occupancy { count, .. }) = inside.get_mut(place) {
                 *count = if more { *count + 1 } else { count.saturating_sub(1) };
             }
         };
@@ -119,7 +130,7 @@ impl Engine {
         }
         // First those that are told to be inside still, so that no number goes below 0.
         for comes in [false, true] {
-            for happening in self.waiting.iter().filter(|h| h.comes() == comes) {
+            for happening in self.pending.iter().filter(|h| h.is_entry() == comes) {
                 count(happening.zone(), happening.track.class, !comes);
             }
         }
@@ -184,8 +195,11 @@ mod tests {
         for n in 0..5u64 {
             engine.finish(n * FRAME, SIZE, vec![candidate(n as f32 * 3.0, 0, 0.8)]);
         }
-        let output =
-            engine.finish(5 * FRAME, SIZE, vec![candidate(14.3, 0, 0.5), candidate(200.0, 0, 0.499)]);
+        let output = engine.finish(
+            5 * FRAME,
+            SIZE,
+            vec![candidate(14.3, 0, 0.5), candidate(200.0, 0, 0.499)],
+        );
         assert_eq!(brief(&output), [("person", 0.5, 14.3, Some(1))]);
         // Too low to be reported, but it holds the track.
         let output = engine.finish(6 * FRAME, SIZE, vec![candidate(17.0, 0, 0.2)]);
@@ -197,7 +211,8 @@ mod tests {
     fn a_candidate_the_tracker_alone_wants_suppresses_nothing_that_is_reported() {
         let mut engine = engine("{}");
         let low = candidate(0.0, 0, 0.39);
-        let output = engine.finish(0, SIZE, vec![low, candidate(2.0, 0, 0.41), candidate(60.0, 0, 0.9)]);
+        let output =
+            engine.finish(0, SIZE, vec![low, candidate(2.0, 0, 0.41), candidate(60.0, 0, 0.9)]);
         assert_eq!(brief(&output), [("person", 0.9, 60.0, None), ("person", 0.41, 2.0, None)]);
     }
 

@@ -9,25 +9,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{detection, label};
 
-/// Events of one look. The host ends an instance that gives more than its limit (100 unless configured), and when a stream
-/// goes on after an outage, all that was in view leaves at once, its zones too.
+/// Events of one look. The host ends an instance that gives more than its limit (100 unless
+/// configured), and when a stream goes on after an outage, all that was in view leaves at once, its
+/// zones too.
 pub(crate) const EVENTS_PER_LOOK: usize = 64;
 
-/// Happenings that wait for the next looks. What is beyond is told at once: no camera shows as much, and if one does, the host's
-/// limit says so.
-pub(crate) const MOST_WAITING: usize = 2048;
+/// Happenings that wait for the next looks. What is beyond is told at once: no camera shows as
+/// much, and if one does, the host's limit says so.
+pub(crate) const MAX_PENDING: usize = 2048;
 
 /// One change, at the moment when it was noticed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Happening {
-    pub(crate) what: What,
+pub(crate) struct TrackEvent {
+    pub(crate) kind: TrackEventKind,
     /// As it was then.
     pub(crate) track: TrackInfo,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum What {
+pub(crate) enum TrackEventKind {
     Entered,
     Left,
     ZoneEntered {
@@ -35,7 +36,8 @@ pub(crate) enum What {
     },
     ZoneLeft {
         zone: String,
-        /// From the first look inside to the first outside, or to the track's last sight; nanoseconds.
+        /// From the first look inside to the first outside, or to the track's last sight;
+        /// nanoseconds.
         dwell: u64,
     },
 }
@@ -54,32 +56,36 @@ struct Data<'a> {
     dwell_s: Option<f64>,
 }
 
-impl Happening {
-    pub(crate) fn new(what: What, track: &TrackInfo) -> Self {
-        Self { what, track: *track }
+impl TrackEvent {
+    pub(crate) fn new(what: TrackEventKind, track: &TrackInfo) -> Self {
+        Self { kind: what, track: *track }
     }
 
     /// The zone that it is about, if it is about one.
     pub(crate) fn zone(&self) -> Option<&str> {
-        match &self.what {
-            What::Entered | What::Left => None,
-            What::ZoneEntered { zone } | What::ZoneLeft { zone, .. } => Some(zone),
+        match &self.kind {
+            TrackEventKind::Entered | TrackEventKind::Left => None,
+            TrackEventKind::ZoneEntered { zone } | TrackEventKind::ZoneLeft { zone, .. } => {
+                Some(zone)
+            }
         }
     }
 
     /// Whether it is a coming and not a going.
-    pub(crate) fn comes(&self) -> bool {
-        matches!(self.what, What::Entered | What::ZoneEntered { .. })
+    pub(crate) fn is_entry(&self) -> bool {
+        matches!(self.kind, TrackEventKind::Entered | TrackEventKind::ZoneEntered { .. })
     }
 
     /// As subscribers get it.
     pub(crate) fn event(&self) -> Event {
-        let Self { what, track } = self;
+        let Self { kind: what, track } = self;
         let (kind, duration, dwell) = match what {
-            What::Entered => ("entered", None, None),
-            What::Left => ("left", Some(track.duration()), None),
-            What::ZoneEntered { .. } => ("zone_entered", None, None),
-            What::ZoneLeft { dwell, .. } => ("zone_left", None, Some(Duration::from_nanos(*dwell))),
+            TrackEventKind::Entered => ("entered", None, None),
+            TrackEventKind::Left => ("left", Some(track.duration()), None),
+            TrackEventKind::ZoneEntered { .. } => ("zone_entered", None, None),
+            TrackEventKind::ZoneLeft { dwell, .. } => {
+                ("zone_left", None, Some(Duration::from_nanos(*dwell)))
+            }
         };
         let data = Data {
             track: track.id,
@@ -99,25 +105,25 @@ impl Happening {
 
 /// What has happened and is not told yet, in order.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Waiting(VecDeque<Happening>);
+pub(crate) struct PendingEvents(VecDeque<TrackEvent>);
 
-impl Waiting {
+impl PendingEvents {
     /// Goes on with what another instance had not told.
-    pub(crate) fn resume(happenings: Vec<Happening>) -> Self {
+    pub(crate) fn resume(happenings: Vec<TrackEvent>) -> Self {
         Self(happenings.into())
     }
 
-    pub(crate) fn extend(&mut self, happenings: impl IntoIterator<Item = Happening>) {
+    pub(crate) fn extend(&mut self, happenings: impl IntoIterator<Item = TrackEvent>) {
         self.0.extend(happenings);
     }
 
     /// What this look tells.
-    pub(crate) fn take(&mut self) -> Vec<Happening> {
-        let count = EVENTS_PER_LOOK.max(self.0.len().saturating_sub(MOST_WAITING));
+    pub(crate) fn take(&mut self) -> Vec<TrackEvent> {
+        let count = EVENTS_PER_LOOK.max(self.0.len().saturating_sub(MAX_PENDING));
         self.0.drain(..count.min(self.0.len())).collect()
     }
 
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Happening> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &TrackEvent> {
         self.0.iter()
     }
 }

@@ -1,13 +1,14 @@
-//! The default pipeline: objects of the 80 COCO classes by a NanoDet detector, with a track number for each
-//! object, zones, the events `entered`, `left`, `zone_entered` and `zone_left`, and counts of these.
+//! The default pipeline: objects of the 80 COCO classes by a NanoDet detector, with a track number
+//! for each object, zones, the events `entered`, `left`, `zone_entered` and `zone_left`, and counts
+//! of these.
 //!
-//! Each frame that is looked at goes the same way: letterboxed tensor, model, boxes ([`nanodet`]), non-maximum
-//! suppression, tracks and zones ([`engine`]). Detections are the detector's own: the tracker adds numbers and moves
-//! no box. It also sees detections below the `score` setting, which ByteTrack needs to hold on to objects
-//! that are half hidden; these are not reported.
+//! Each frame that is looked at goes the same way: letterboxed tensor, model, boxes ([`nanodet`]),
+//! non-maximum suppression, tracks and zones ([`engine`]). Detections are the detector's own: the
+//! tracker adds numbers and moves no box. It also sees detections below the `score` setting, which
+//! ByteTrack needs to hold on to objects that are half hidden; these are not reported.
 //!
-//! What is in view, tracks and who is in which zone, goes from version to version in the [`snapshot`]. Counts are for
-//! months: they live in the session's store alone (`counts`).
+//! What is in view, tracks and who is in which zone, goes from version to version in the
+//! [`snapshot`]. Counts are for months: they live in the session's store alone (`counts`).
 //!
 //! Everything but [`ObjectDetect`], which calls the host, is tested natively.
 
@@ -51,7 +52,10 @@ impl Pipeline for ObjectDetect {
         let variant = nanodet::find(&settings.model, "settings.model")?;
         let detector = Detector::load(variant)?;
         let Settings { score, iou, .. } = &settings;
-        log::info("init", &format!("{} at {} pixels, score {score}, IoU {iou}", variant.name, variant.size));
+        log::info(
+            "init",
+            &format!("{} at {} pixels, score {score}, IoU {iou}", variant.name, variant.size),
+        );
         Ok(Self { detector, engine: Engine::new(settings) })
     }
 
@@ -61,7 +65,8 @@ impl Pipeline for ObjectDetect {
             return Ok(Output::skipped());
         }
         let filter = self.engine.filter();
-        let candidates = self.detector.candidates(frame, filter.least_score, |class| filter.wants(class))?;
+        let candidates =
+            self.detector.candidates(frame, filter.least_score, |class| filter.wants(class))?;
         Ok(self.engine.finish(time, (frame.width(), frame.height()), candidates))
     }
 

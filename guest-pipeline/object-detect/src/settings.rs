@@ -6,7 +6,8 @@ use ocelli_sdk::settings::parse;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// ByteTrack's lower bound: below this score a detection says nothing even where a track is expected.
+/// ByteTrack's lower bound: below this score a detection says nothing even where a track is
+/// expected.
 const LOW_SCORE: f32 = 0.1;
 
 /// Most zones. Each track is held against each of them in every look.
@@ -15,7 +16,8 @@ pub const MOST_ZONES: usize = 32;
 /// Corners of a zone, at least and at most.
 pub const CORNERS: std::ops::RangeInclusive<usize> = 3..=32;
 
-/// Twice the area that a zone has at least, in parts of the picture: that of about two pixels in 1080 lines.
+/// Twice the area that a zone has at least, in parts of the picture: that of about two pixels in
+/// 1080 lines.
 const LEAST_AREA: f64 = 2e-6;
 
 /// Most letters of a zone's name: it stands in every event of the zone.
@@ -23,7 +25,7 @@ pub const LONGEST_NAME: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Raw {
+struct RawSettings {
     model: String,
     score: f32,
     iou: f32,
@@ -42,7 +44,7 @@ struct RawZone {
     labels: Vec<String>,
 }
 
-impl Default for Raw {
+impl Default for RawSettings {
     fn default() -> Self {
         Self {
             model: nanodet::DEFAULT.name.into(),
@@ -63,8 +65,8 @@ pub struct Settings {
     pub model: String,
     /// Detections of this score and more are reported. Above 0, up to 1.
     pub score: f32,
-    /// Non-maximum suppression: of two boxes of a class that overlap by more than this IoU the better stands.
-    /// Above 0, up to 1.
+    /// Non-maximum suppression: of two boxes of a class that overlap by more than this IoU the
+    /// better stands. Above 0, up to 1.
     pub iou: f32,
     /// Above 0. None: every frame that comes is looked at.
     pub max_results_per_second: Option<f64>,
@@ -87,7 +89,8 @@ pub struct Zone {
 }
 
 impl Zone {
-    /// Whether it is the zone of this definition. Its labels may be others: whom it is about may change while it goes on.
+    /// Whether it is the zone of this definition. Its labels may be others: whom it is about may
+    /// change while it goes on.
     #[must_use]
     pub fn is(&self, name: &str, polygon: &[[f32; 2]]) -> bool {
         self.name == name && self.polygon == polygon
@@ -131,7 +134,7 @@ impl Settings {
     /// # Errors
     /// Names the setting, its value and what would be right.
     pub fn read(json: &str) -> Result<Self, String> {
-        let raw: Raw = parse(json)?;
+        let raw: RawSettings = parse(json)?;
         nanodet::find(&raw.model, "settings.model")?;
         for (name, value) in [("score", raw.score), ("iou", raw.iou)] {
             if !(value > 0.0 && value <= 1.0) {
@@ -146,7 +149,7 @@ impl Settings {
         let classes = classes(&raw.labels, &COCO_80, "settings.labels")?;
         let filter = Filter { least_score: raw.score.min(LOW_SCORE), classes };
         let zones = zones(&raw)?;
-        let Raw { model, score, iou, max_results_per_second, count_objects, .. } = raw;
+        let RawSettings { model, score, iou, max_results_per_second, count_objects, .. } = raw;
         Ok(Self { model, score, iou, max_results_per_second, zones, count_objects, filter })
     }
 
@@ -166,7 +169,7 @@ fn classes<K: AsRef<str>>(names: &[String], known: &[K], path: &str) -> Result<C
     Ok(Classes { wanted })
 }
 
-fn zones(raw: &Raw) -> Result<Vec<Zone>, String> {
+fn zones(raw: &RawSettings) -> Result<Vec<Zone>, String> {
     if raw.zones.len() > MOST_ZONES {
         return Err(format!("settings.zones: {} are more than {MOST_ZONES}", raw.zones.len()));
     }
@@ -175,7 +178,9 @@ fn zones(raw: &Raw) -> Result<Vec<Zone>, String> {
         let path = format!("settings.zones[{n}]");
         let letters = name.chars().count();
         if !(1..=LONGEST_NAME).contains(&letters) || name.chars().any(char::is_control) {
-            return Err(format!("{path}.name: {name:?} is not 1 to {LONGEST_NAME} letters in one line"));
+            return Err(format!(
+                "{path}.name: {name:?} is not 1 to {LONGEST_NAME} letters in one line"
+            ));
         }
         if zones.iter().any(|zone| zone.name == *name) {
             return Err(format!("{path}.name: another zone is called {name:?} too"));
@@ -194,7 +199,11 @@ fn zones(raw: &Raw) -> Result<Vec<Zone>, String> {
 fn check_polygon(polygon: &[[f32; 2]], path: &str) -> Result<(), String> {
     let corners = polygon.len();
     if !CORNERS.contains(&corners) {
-        return Err(format!("{path}: {corners} corners are not {} to {}", CORNERS.start(), CORNERS.end()));
+        return Err(format!(
+            "{path}: {corners} corners are not {} to {}",
+            CORNERS.start(),
+            CORNERS.end()
+        ));
     }
     let outside = |corner: &[f32; 2]| !corner.iter().all(|part| (0.0..=1.0).contains(part));
     if let Some((n, corner)) = polygon.iter().enumerate().find(|(_, corner)| outside(corner)) {
@@ -216,7 +225,7 @@ fn cross([ax, ay]: [f32; 2], [bx, by]: [f32; 2]) -> f64 {
 /// The JSON Schema of the settings.
 #[must_use]
 pub fn schema() -> Value {
-    let default = Raw::default();
+    let default = RawSettings::default();
     let share = |value: f32, description: &str| {
         // By way of its text, so that 0.4 is not written as 0.4000000059604645.
         let default: f64 = value.to_string().parse().unwrap_or_default();
@@ -234,7 +243,8 @@ pub fn schema() -> Value {
                 "description": "The detector. Smaller or int8: faster, a little less exact."
             },
             "score": share(default.score, "Detections of this score and more are reported."),
-            "iou": share(default.iou, "Of two boxes of one label that overlap by more than this, the better stands."),
+            "iou": share(default.iou, "Of two boxes of one label that overlap by more than this, \
+                the better stands."),
             "labels": {
                 "type": "array",
                 "items": { "enum": COCO_80.to_vec() },
@@ -245,19 +255,22 @@ pub fn schema() -> Value {
                 "type": ["number", "null"],
                 "exclusiveMinimum": 0,
                 "default": default.max_results_per_second,
-                "description": "Look at no more frames than this a second of the stream. Null: at every frame that comes."
+                "description": "Look at no more frames than this a second of the stream. Null: at \
+                    every frame that comes."
             },
             "zones": {
                 "type": "array",
                 "maxItems": MOST_ZONES,
                 "items": zone_schema(),
                 "default": [],
-                "description": "Parts of the picture. What enters and leaves one is an event, and is counted."
+                "description": "Parts of the picture. What enters and leaves one is an event, and \
+                    is counted."
             },
             "count_objects": {
                 "type": "boolean",
                 "default": default.count_objects,
-                "description": "Whether the objects that enter and leave the picture are counted, by label."
+                "description": "Whether the objects that enter and leave the picture are counted, \
+                    by label."
             }
         }
     })
@@ -283,7 +296,8 @@ fn zone_schema() -> Value {
                     "minItems": 2,
                     "maxItems": 2
                 },
-                "description": "The corners in turn, x and y in parts of the picture: [0,0] is its upper left."
+                "description": "The corners in turn, x and y in parts of the picture: [0,0] is \
+                    its upper left."
             },
             "labels": {
                 "type": "array",
@@ -303,7 +317,10 @@ mod tests {
     #[test]
     fn every_setting_is_optional() {
         let settings = Settings::read("{}").unwrap();
-        assert_eq!((settings.model.as_str(), settings.score, settings.iou), ("nanodet-g-416", 0.40, 0.50));
+        assert_eq!(
+            (settings.model.as_str(), settings.score, settings.iou),
+            ("nanodet-g-416", 0.40, 0.50)
+        );
         assert_eq!(settings.max_results_per_second, None);
         assert!((0..80).all(|class| settings.filter().wants(class)));
     }
@@ -321,12 +338,18 @@ mod tests {
                 "settings.labels[1]: no label \"persn\", did you mean \"person\"?",
             ),
             (r#"{"labels":["Person"]}"#, "did you mean \"person\"?"),
-            (r#"{"labels":["xyzzy"]}"#, "settings.labels[0]: no label \"xyzzy\"; there are \"person\", "),
+            (
+                r#"{"labels":["xyzzy"]}"#,
+                "settings.labels[0]: no label \"xyzzy\"; there are \"person\", ",
+            ),
             (r#"{"labels":"person"}"#, "settings.labels: "),
             (r#"{"model":"yolo"}"#, "nanodet-g-320"),
             (r#"{"treshold":0.4}"#, "unknown field `treshold`"),
             (r#"{"zones":[{"name":"a"}]}"#, "settings.zones[0]: missing field `polygon`"),
-            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0]]}]}"#, "settings.zones[0].polygon: 2 corners "),
+            (
+                r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0]]}]}"#,
+                "settings.zones[0].polygon: 2 corners ",
+            ),
             (
                 r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1.1]]}]}"#,
                 "settings.zones[0].polygon[2]: [1.0, 1.1] ",
@@ -335,8 +358,14 @@ mod tests {
                 r#"{"zones":[{"name":"a","polygon":[[0,0],[0.5,0.5],[1,1]]}]}"#,
                 "settings.zones[0].polygon: has no area",
             ),
-            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1,1]]}]}"#, "settings.zones[0].polygon[2]"),
-            (r#"{"zones":[{"name":"","polygon":[[0,0],[1,0],[1,1]]}]}"#, "settings.zones[0].name: \"\" "),
+            (
+                r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1,1]]}]}"#,
+                "settings.zones[0].polygon[2]",
+            ),
+            (
+                r#"{"zones":[{"name":"","polygon":[[0,0],[1,0],[1,1]]}]}"#,
+                "settings.zones[0].name: \"\" ",
+            ),
             (
                 r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]]},{"name":"a","polygon":[[0,0],[1,0],[0,1]]}]}"#,
                 "settings.zones[1].name: another zone is called \"a\" too",
@@ -367,8 +396,10 @@ mod tests {
     fn the_schema_knows_the_settings_and_its_defaults_are_sound() {
         let schema = schema();
         let properties = schema["properties"].as_object().unwrap();
-        let defaults: serde_json::Map<_, _> =
-            properties.iter().map(|(name, property)| (name.clone(), property["default"].clone())).collect();
+        let defaults: serde_json::Map<_, _> = properties
+            .iter()
+            .map(|(name, property)| (name.clone(), property["default"].clone()))
+            .collect();
         let settings = Settings::read(&Value::Object(defaults.clone()).to_string()).unwrap();
         assert_eq!(settings, Settings::read("{}").unwrap());
         assert_eq!(defaults["score"].to_string(), "0.4");
@@ -381,7 +412,8 @@ mod tests {
     #[test]
     fn there_are_no_more_zones_than_a_look_has_time_for() {
         let zones = |count: usize| {
-            let zone = |n| json!({ "name": format!("zone {n}"), "polygon": [[0, 0], [1, 0], [1, 1]] });
+            let zone =
+                |n| json!({ "name": format!("zone {n}"), "polygon": [[0, 0], [1, 0], [1, 1]] });
             json!({ "zones": (0..count).map(zone).collect::<Vec<_>>() }).to_string()
         };
         assert_eq!(Settings::read(&zones(MOST_ZONES)).unwrap().zones.len(), MOST_ZONES);

@@ -1,12 +1,12 @@
-//! The state that outlives a change of the pipeline's version or settings: tracks, the next number, the pace, what is in which
-//! zone, and what is not told yet.
+//! The state that outlives a change of the pipeline's version or settings: tracks, the next number,
+//! the pace, what is in which zone, and what is not told yet.
 
 use ocelli_sdk::nanodet;
 use ocelli_sdk::track::{State, TrackInfo, Tracker};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::happening::{Happening, MOST_WAITING, Waiting};
+use crate::happening::{MAX_PENDING, PendingEvents, TrackEvent};
 use crate::settings::MOST_ZONES;
 use crate::zones::{self, Zones};
 
@@ -27,9 +27,9 @@ struct Snapshot<S> {
     next_due: Option<u64>,
     tracker: S,
     #[serde(default)]
-    zones: Vec<zones::State>,
+    zones: Vec<zones::ZoneState>,
     #[serde(default)]
-    waiting: Vec<Happening>,
+    waiting: Vec<TrackEvent>,
 }
 
 /// The only part that every format has.
@@ -49,14 +49,15 @@ pub fn write(engine: &Engine) -> Vec<u8> {
         next_due: engine.pace.next(),
         tracker: engine.tracker.state(),
         zones: engine.zones.state(),
-        waiting: engine.waiting.iter().cloned().collect(),
+        waiting: engine.pending.iter().cloned().collect(),
     };
     // Plain records with text keys always serialise; no state would mean to start afresh.
     serde_json::to_vec(&snapshot).unwrap_or_default()
 }
 
-/// Goes on from what [`write()`] gave, in an engine with settings of its own: tracks as they are; zones whose name and polygon
-/// are still the same with what is in them. No state leaves the engine as it is.
+/// Goes on from what [`write()`] gave, in an engine with settings of its own: tracks as they are;
+/// zones whose name and polygon are still the same with what is in them. No state leaves the engine
+/// as it is.
 ///
 /// # Errors
 /// Says why the state of `version` cannot be taken over; the engine is as before.
@@ -64,7 +65,8 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
     if state.is_empty() {
         return Ok(());
     }
-    let refuse = |why: String| format!("the state of version {version} cannot be taken over: {why}");
+    let refuse =
+        |why: String| format!("the state of version {version} cannot be taken over: {why}");
     let unreadable = |e: serde_json::Error| refuse(e.to_string());
     let state = str::from_utf8(state).map_err(|e| refuse(e.to_string()))?;
     let Header { format, pipeline } = serde_json::from_str(state).map_err(unreadable)?;
@@ -96,17 +98,22 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
     let zones = Zones::resume(settings, snapshot.zones, &tracks).map_err(refuse)?;
     engine.tracker = tracker;
     engine.pace.resume(snapshot.next_due);
-    (engine.zones, engine.waiting) = (zones, waiting);
+    (engine.zones, engine.pending) = (zones, waiting);
     Ok(())
 }
 
 /// What is still to be told: all but what is about zones that are no more.
-fn waiting(happenings: Vec<Happening>, kept: impl Fn(&str) -> bool) -> Result<Waiting, String> {
+fn waiting(
+    happenings: Vec<TrackEvent>,
+    kept: impl Fn(&str) -> bool,
+) -> Result<PendingEvents, String> {
     let count = happenings.len();
-    if count > MOST_WAITING {
-        return Err(format!("{count} events to be told are more than {MOST_WAITING}"));
+    if count > MAX_PENDING {
+        return Err(format!("{count} events to be told are more than {MAX_PENDING}"));
     }
-    let sound = |h: &Happening| is_known(&h.track) && h.track.score.is_finite() && h.track.bbox.is_proper();
+    let sound = |h: &TrackEvent| {
+        is_known(&h.track) && h.track.score.is_finite() && h.track.bbox.is_proper()
+    };
     if let Some(happening) = happenings.iter().find(|h| !sound(h)) {
         return Err(format!(
             "an event to be told, of track {}, is none of this pipeline",
@@ -114,7 +121,7 @@ fn waiting(happenings: Vec<Happening>, kept: impl Fn(&str) -> bool) -> Result<Wa
         ));
     }
     let told = happenings.into_iter().filter(|h| h.zone().is_none_or(&kept));
-    Ok(Waiting::resume(told.collect()))
+    Ok(PendingEvents::resume(told.collect()))
 }
 
 fn is_known(track: &TrackInfo) -> bool {
@@ -134,12 +141,16 @@ mod tests {
 
     /// Two objects that walk; frame `n` of 10 a second.
     fn look(engine: &mut Engine, n: u64) -> Option<String> {
-        let at = |x: f32, class| Candidate { bbox: BBox::from_xywh(x, 0.0, 31.3, 77.7), class, score: 0.8 };
+        let at = |x: f32, class| Candidate {
+            bbox: BBox::from_xywh(x, 0.0, 31.3, 77.7),
+            class,
+            score: 0.8,
+        };
         let step = n as f32 * 1.7;
         let time = n * 100_000_000;
-        engine
-            .is_due(time)
-            .then(|| format!("{:?}", engine.finish(time, (640, 480), vec![at(step, 0), at(300.0 - step, 2)])))
+        engine.is_due(time).then(|| {
+            format!("{:?}", engine.finish(time, (640, 480), vec![at(step, 0), at(300.0 - step, 2)]))
+        })
     }
 
     #[test]
@@ -178,7 +189,8 @@ mod tests {
         let cases = [
             (
                 spoilt("/format", 3.into()),
-                "its format is 3, so the version that gave it is newer; version 0.2.0 reads 1 and 2",
+                "its format is 3, so the version that gave it is newer; version 0.2.0 reads 1 and \
+                    2",
             ),
             (spoilt("/format", 0.into()), "its format is 0; version"),
             (spoilt("/pipeline", "line-count".into()), "pipeline \"line-count\""),
@@ -190,7 +202,10 @@ mod tests {
         ];
         for (state, reason) in cases {
             let error = read(&mut blue, "0.0.9", &state).unwrap_err();
-            assert!(error.contains(reason) && error.contains("version 0.0.9"), "{error} for {reason}");
+            assert!(
+                error.contains(reason) && error.contains("version 0.0.9"),
+                "{error} for {reason}"
+            );
             assert_eq!(write(&blue), before);
         }
     }

@@ -1,27 +1,30 @@
 //! Zones: parts of the picture, and which tracks are in them.
 //!
-//! A track is where its foot point is, the middle of its box's lower edge: of what stands on the ground the box's other points lie
-//! over what is behind it. A detector's boxes tremble from frame to frame, so at a zone's edge a single look says little: a track
-//! has entered when a second look in a row finds it inside, and has left when a second one in a row finds it outside. Times count
-//! from the first of the two. A track that is out of sight stays where it was; when it ends, it has left.
+//! A track is where its foot point is, the middle of its box's lower edge: of what stands on the
+//! ground the box's other points lie over what is behind it. A detector's boxes tremble from frame
+//! to frame, so at a zone's edge a single look says little: a track has entered when a second look
+//! in a row finds it inside, and has left when a second one in a row finds it outside. Times count
+//! from the first of the two. A track that is out of sight stays where it was; when it ends, it has
+//! left.
 
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::track::TrackInfo;
 use serde::{Deserialize, Serialize};
 
-use crate::happening::{Happening, What};
+use crate::happening::{TrackEvent, TrackEventKind};
 use crate::settings::Zone;
 
-/// How far within the picture a foot point counts as at least, in parts of it: objects that the lower edge of the picture cuts
-/// off stand on that edge, which is no part of a polygon that ends there. Less than half a pixel of any camera.
+/// How far within the picture a foot point counts as at least, in parts of it: objects that the
+/// lower edge of the picture cuts off stand on that edge, which is no part of a polygon that ends
+/// there. Less than half a pixel of any camera.
 const EDGE: f32 = 1.0 / 65536.0;
 
 /// The zones of one camera with what is in them.
 #[derive(Debug, Clone)]
-pub(crate) struct Zones(Vec<Watched>);
+pub(crate) struct Zones(Vec<ZoneTracks>);
 
 #[derive(Debug, Clone)]
-struct Watched {
+struct ZoneTracks {
     zone: Zone,
     /// Ordered by track.
     tracks: Vec<Presence>,
@@ -41,13 +44,13 @@ struct Presence {
 
 /// A zone's part of a snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct State {
+pub(crate) struct ZoneState {
     name: String,
     polygon: Vec<[f32; 2]>,
     tracks: Vec<Presence>,
 }
 
-impl Watched {
+impl ZoneTracks {
     fn new(zone: &Zone) -> Self {
         Self { zone: zone.clone(), tracks: Vec::new() }
     }
@@ -58,21 +61,22 @@ impl Watched {
     }
 
     /// Takes a track out; gives the event where it was inside. It was last seen at `time`.
-    fn remove(&mut self, track: &TrackInfo, time: u64) -> Option<Happening> {
+    fn remove(&mut self, track: &TrackInfo, time: u64) -> Option<TrackEvent> {
         let presence = self.place(track.id).ok().map(|place| self.tracks.remove(place))?;
         let until = presence.out_since.unwrap_or(time);
         let dwell = until.saturating_sub(presence.since);
-        let what = What::ZoneLeft { zone: self.zone.name.clone(), dwell };
-        presence.inside.then(|| Happening::new(what, track))
+        let what = TrackEventKind::ZoneLeft { zone: self.zone.name.clone(), dwell };
+        presence.inside.then(|| TrackEvent::new(what, track))
     }
 
-    /// Takes in that a look at `time` has found a track inside or outside; gives the event that it makes. Without `room` nothing
-    /// enters: it is as if the second look were still to come.
-    fn see(&mut self, track: &TrackInfo, there: bool, time: u64, room: bool) -> Option<Happening> {
+    /// Takes in that a look at `time` has found a track inside or outside; gives the event that it
+    /// makes. Without `room` nothing enters: it is as if the second look were still to come.
+    fn see(&mut self, track: &TrackInfo, there: bool, time: u64, room: bool) -> Option<TrackEvent> {
         let place = self.place(track.id);
         let Some(presence) = place.ok().and_then(|place| self.tracks.get_mut(place)) else {
             if there {
-                let first = Presence { track: track.id, since: time, inside: false, out_since: None };
+                let first =
+                    Presence { track: track.id, since: time, inside: false, out_since: None };
                 self.tracks.insert(place.unwrap_or_else(|place| place), first);
             }
             return None;
@@ -83,8 +87,8 @@ impl Watched {
             (_, false) => return self.remove(track, time),
             (false, true) if room => {
                 presence.inside = true;
-                let what = What::ZoneEntered { zone: self.zone.name.clone() };
-                return Some(Happening::new(what, track));
+                let what = TrackEventKind::ZoneEntered { zone: self.zone.name.clone() };
+                return Some(TrackEvent::new(what, track));
             }
             (false, true) => {}
         }
@@ -95,7 +99,7 @@ impl Watched {
 impl Zones {
     /// Zones with nothing in them.
     pub(crate) fn new(zones: &[Zone]) -> Self {
-        Self(zones.iter().map(Watched::new).collect())
+        Self(zones.iter().map(ZoneTracks::new).collect())
     }
 
     /// Whether there are none.
@@ -104,22 +108,25 @@ impl Zones {
     }
 
     /// Takes out the tracks that have ended.
-    pub(crate) fn end(&mut self, ended: &[TrackInfo]) -> Vec<Happening> {
+    pub(crate) fn end(&mut self, ended: &[TrackInfo]) -> Vec<TrackEvent> {
         let mut left = Vec::new();
         for track in ended {
-            left.extend(self.0.iter_mut().filter_map(|watched| watched.remove(track, track.last_seen)));
+            left.extend(
+                self.0.iter_mut().filter_map(|watched| watched.remove(track, track.last_seen)),
+            );
         }
         left
     }
 
-    /// Looks where the tracks are that the frame at `time` shows, a picture of `size` pixels. At most `room` objects more enter.
-    pub(crate) fn look(
+    /// Looks where the tracks are that the frame at `time` shows, a picture of `size` pixels. At
+    /// most `room` objects more enter.
+    pub(crate) fn observe(
         &mut self,
         time: u64,
         size: (u32, u32),
         seen: &[TrackInfo],
         mut room: usize,
-    ) -> Vec<Happening> {
+    ) -> Vec<TrackEvent> {
         let mut happened = Vec::new();
         for track in seen {
             let foot = foot(&track.bbox, size);
@@ -127,7 +134,7 @@ impl Zones {
                 let Zone { polygon, labels, .. } = &watched.zone;
                 let there = labels.wants(track.class) && contains(polygon, foot);
                 let happening = watched.see(track, there, time, room > 0);
-                room -= usize::from(happening.as_ref().is_some_and(Happening::comes));
+                room -= usize::from(happening.as_ref().is_some_and(TrackEvent::is_entry));
                 happened.extend(happening);
             }
         }
@@ -136,15 +143,15 @@ impl Zones {
 
     /// The tracks inside, with their zones and since when, presentation time in nanoseconds.
     pub(crate) fn inside(&self) -> impl Iterator<Item = (&str, u64, u64)> {
-        self.0.iter().flat_map(|Watched { zone, tracks }| {
+        self.0.iter().flat_map(|ZoneTracks { zone, tracks }| {
             let inside = tracks.iter().filter(|presence| presence.inside);
             inside.map(|presence| (zone.name.as_str(), presence.track, presence.since))
         })
     }
 
     /// What a snapshot keeps.
-    pub(crate) fn state(&self) -> Vec<State> {
-        let state = |Watched { zone, tracks }: &Watched| State {
+    pub(crate) fn state(&self) -> Vec<ZoneState> {
+        let state = |ZoneTracks { zone, tracks }: &ZoneTracks| ZoneState {
             name: zone.name.clone(),
             polygon: zone.polygon.clone(),
             tracks: tracks.clone(),
@@ -152,15 +159,20 @@ impl Zones {
         self.0.iter().map(state).collect()
     }
 
-    /// Zones that go on from another instance's [`Zones::state`] where name and polygon are the same; the others have nothing in
-    /// them. `alive` are the tracks that are, ordered by number.
+    /// Zones that go on from another instance's [`Zones::state`] where name and polygon are the
+    /// same; the others have nothing in them. `alive` are the tracks that are, ordered by number.
     ///
     /// # Errors
     /// A state that cannot have come from here.
-    pub(crate) fn resume(zones: &[Zone], state: Vec<State>, alive: &[TrackInfo]) -> Result<Self, String> {
+    pub(crate) fn resume(
+        zones: &[Zone],
+        state: Vec<ZoneState>,
+        alive: &[TrackInfo],
+    ) -> Result<Self, String> {
         let mut resumed = Self::new(zones);
-        for State { name, polygon, tracks } in state {
-            let refuse = |track: u64, why: &str| Err(format!("track {track} in zone {name:?} {why}"));
+        for ZoneState { name, polygon, tracks } in state {
+            let refuse =
+                |track: u64, why: &str| Err(format!("track {track} in zone {name:?} {why}"));
             for &Presence { track, since, inside, out_since } in &tracks {
                 let info = alive.binary_search_by_key(&track, |info| info.id).ok();
                 let Some(info) = info.and_then(|place| alive.get(place)) else {
@@ -176,7 +188,7 @@ impl Zones {
             if let Some([_, next]) = tracks.array_windows().find(|[a, b]| a.track >= b.track) {
                 return refuse(next.track, "is there twice or out of order");
             }
-            let same = |watched: &&mut Watched| watched.zone.is(&name, &polygon);
+            let same = |watched: &&mut ZoneTracks| watched.zone.is(&name, &polygon);
             if let Some(watched) = resumed.0.iter_mut().find(same) {
                 watched.tracks = tracks;
             }
@@ -185,7 +197,7 @@ impl Zones {
     }
 }
 
-impl State {
+impl ZoneState {
     /// Whether this is the state of the zone of this name, and that is one of `zones` still.
     pub(crate) fn is_of(&self, name: &str, zones: &[Zone]) -> bool {
         self.name == name && zones.iter().any(|zone| zone.is(name, &self.polygon))
@@ -199,8 +211,8 @@ fn foot(bbox: &BBox, (width, height): (u32, u32)) -> [f32; 2] {
     [x, y].map(|part| part.clamp(EDGE, 1.0 - EDGE))
 }
 
-/// Whether a point lies in a polygon: whether a ray from it to the right crosses an odd number of its edges. Of two polygons that
-/// share an edge, a point on it is in one.
+/// Whether a point lies in a polygon: whether a ray from it to the right crosses an odd number of
+/// its edges. Of two polygons that share an edge, a point on it is in one.
 fn contains(polygon: &[[f32; 2]], [x, y]: [f32; 2]) -> bool {
     let before = polygon.iter().cycle().skip(polygon.len().saturating_sub(1));
     polygon.iter().zip(before).fold(false, |inside, (&[ax, ay], &[bx, by])| {

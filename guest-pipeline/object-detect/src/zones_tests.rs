@@ -27,21 +27,21 @@ fn track(id: u64, x: f32, time: u64) -> TrackInfo {
 }
 
 /// What happens to one track that is at these places, one look after the other.
-fn walk(zones: &mut Zones, from: u64, places: &[f32]) -> Vec<(u64, What)> {
+fn walk(zones: &mut Zones, from: u64, places: &[f32]) -> Vec<(u64, TrackEventKind)> {
     let looks = (from..).zip(places);
     let happened = looks.flat_map(|(n, &x)| {
-        let happened = zones.look(n * FRAME, SIZE, &[track(1, x, n * FRAME)], usize::MAX);
-        happened.into_iter().map(move |h| (n, h.what))
+        let happened = zones.observe(n * FRAME, SIZE, &[track(1, x, n * FRAME)], usize::MAX);
+        happened.into_iter().map(move |h| (n, h.kind))
     });
     happened.collect()
 }
 
-fn entered() -> What {
-    What::ZoneEntered { zone: "yard".into() }
+fn entered() -> TrackEventKind {
+    TrackEventKind::ZoneEntered { zone: "yard".into() }
 }
 
-fn left_after(looks: u64) -> What {
-    What::ZoneLeft { zone: "yard".into(), dwell: looks * FRAME }
+fn left_after(looks: u64) -> TrackEventKind {
+    TrackEventKind::ZoneLeft { zone: "yard".into(), dwell: looks * FRAME }
 }
 
 #[test]
@@ -63,12 +63,17 @@ fn a_box_that_trembles_at_the_edge_gives_no_events() {
 
 #[test]
 fn a_track_that_ends_has_left_where_it_was_last_seen() {
-    let mut zones = Zones::new(&[left_half(), zone(&[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])]);
+    let mut zones =
+        Zones::new(&[left_half(), zone(&[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])]);
     walk(&mut zones, 0, &[100.0; 5]);
-    zones.look(5 * FRAME, SIZE, &[track(2, 100.0, 5 * FRAME)], usize::MAX);
+    zones.observe(5 * FRAME, SIZE, &[track(2, 100.0, 5 * FRAME)], usize::MAX);
     let ended = [track(1, 100.0, 4 * FRAME), track(2, 100.0, 5 * FRAME)];
-    let left: Vec<_> = zones.end(&ended).into_iter().map(|h| (h.track.id, h.what)).collect();
-    assert_eq!(left, [(1, left_after(4)), (1, left_after(4))], "what was seen inside once had not entered");
+    let left: Vec<_> = zones.end(&ended).into_iter().map(|h| (h.track.id, h.kind)).collect();
+    assert_eq!(
+        left,
+        [(1, left_after(4)), (1, left_after(4))],
+        "what was seen inside once had not entered"
+    );
     assert_eq!(zones.state(), Zones::new(&[left_half(), zones.0[1].zone.clone()]).state());
 }
 
@@ -76,9 +81,12 @@ fn a_track_that_ends_has_left_where_it_was_last_seen() {
 fn where_there_is_no_room_an_object_enters_with_a_later_look() {
     let mut zones = Zones::new(&[left_half()]);
     let seen = |n: u64| (1..=3).map(|id| track(id, 100.0, n * FRAME)).collect::<Vec<_>>();
-    let mut look = |n, room| zones.look(n * FRAME, SIZE, &seen(n), room).len();
+    let mut look = |n, room| zones.observe(n * FRAME, SIZE, &seen(n), room).len();
     assert_eq!([look(0, 9), look(1, 2), look(2, 0), look(3, 9), look(4, 9)], [0, 2, 0, 1, 0]);
-    assert!(zones.inside().all(|(_, _, since)| since == 0), "inside since the first look all the same");
+    assert!(
+        zones.inside().all(|(_, _, since)| since == 0),
+        "inside since the first look all the same"
+    );
 }
 
 #[test]
@@ -102,7 +110,16 @@ fn a_point_is_in_one_of_two_zones_that_share_an_edge() {
 #[test]
 fn a_polygon_may_be_hollow() {
     // A U: open at the top, its arms to the left and the right.
-    let u = [[0.1, 0.1], [0.3, 0.1], [0.3, 0.7], [0.7, 0.7], [0.7, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]];
+    let u = [
+        [0.1, 0.1],
+        [0.3, 0.1],
+        [0.3, 0.7],
+        [0.7, 0.7],
+        [0.7, 0.1],
+        [0.9, 0.1],
+        [0.9, 0.9],
+        [0.1, 0.9],
+    ];
     let cases = [
         ([0.2, 0.2], true),
         ([0.8, 0.2], true),
@@ -117,7 +134,8 @@ fn a_polygon_may_be_hollow() {
 
 #[test]
 fn a_zone_is_about_its_labels() {
-    let settings = r#"{"zones":[{"name":"road","polygon":[[0,0],[1,0],[1,1],[0,1]],"labels":["car"]}]}"#;
+    let settings =
+        r#"{"zones":[{"name":"road","polygon":[[0,0],[1,0],[1,1],[0,1]],"labels":["car"]}]}"#;
     let mut engine = Engine::new(Settings::read(settings).unwrap());
     let at = |x, class| Candidate { bbox: BBox::from_xywh(x, 10.0, 40.0, 80.0), class, score: 0.8 };
     let looks = (0..6u64).map(|n| engine.finish(n * FRAME, SIZE, vec![at(0.0, 0), at(300.0, 2)]));
@@ -125,11 +143,15 @@ fn a_zone_is_about_its_labels() {
     let zone: Vec<_> = events.iter().filter(|event| event.kind == "zone_entered").collect();
     assert_eq!(zone.len(), 1);
     assert_eq!(zone[0].data, r#"{"track":2,"label":"car","zone":"road"}"#);
-    assert_eq!((zone[0].detections[0].label.as_str(), zone[0].detections[0].track), ("car", Some(2)));
+    assert_eq!(
+        (zone[0].detections[0].label.as_str(), zone[0].detections[0].track),
+        ("car", Some(2))
+    );
 }
 
 proptest! {
-    /// Against a second way to tell: the sum of the angles under which the edges are seen is a whole turn from within.
+    /// Against a second way to tell: the sum of the angles under which the edges are seen is a
+    /// whole turn from within.
     #[test]
     fn inside_a_polygon_is_where_it_goes_round(
         corners in prop::collection::vec((0.0f32..1.0, 0.1f32..0.5), 3..12),

@@ -1,19 +1,25 @@
-//! Faces brought into one position by their five landmarks: the similarity transform (shift, turn, one scale)
-//! that fits best in least squares, after Umeyama, "Least-Squares Estimation of Transformation Parameters
-//! Between Two Point Patterns", IEEE PAMI 13(4), 1991.
+//! Faces brought into one position by their five landmarks: the similarity transform (shift, turn,
+//! one scale) that fits best in least squares, after Umeyama, "Least-Squares Estimation of
+//! Transformation Parameters Between Two Point Patterns", IEEE PAMI 13(4), 1991.
 
 use crate::Affine;
 
 /// x and y, in pixels.
 pub type Point = (f32, f32);
 
-/// Where ArcFace's training set has a face's landmarks in a picture of 112 x 112 pixels: the eyes, the nose's
-/// tip and the mouth's corners, left before right as one sees them (Deng et al., "ArcFace", CVPR 2019).
-pub const ARCFACE_112: [Point; 5] =
-    [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)];
+/// Where ArcFace's training set has a face's landmarks in a picture of 112 x 112 pixels: the eyes,
+/// the nose's tip and the mouth's corners, left before right as one sees them (Deng et al.,
+/// "ArcFace", CVPR 2019).
+pub const ARCFACE_112: [Point; 5] = [
+    (38.2946, 51.6963),
+    (73.5318, 51.5014),
+    (56.0252, 71.7366),
+    (41.5493, 92.3655),
+    (70.7299, 92.2041),
+];
 
-/// A similarity transform: x' = a x - b y + x0, y' = b x + a y + y0. Scale and turn are the length and the
-/// angle of (a, b); there is no mirroring.
+/// A similarity transform: x' = a x - b y + x0, y' = b x + a y + y0. Scale and turn are the length
+/// and the angle of (a, b); there is no mirroring.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Similarity {
     a: f64,
@@ -23,16 +29,17 @@ pub struct Similarity {
 }
 
 impl Similarity {
-    /// The transform that takes `from` to `to` with the least sum of squared distances. The points belong
-    /// together in pairs.
+    /// The transform that takes `from` to `to` with the least sum of squared distances. The points
+    /// belong together in pairs.
     ///
-    /// `None` where there is none: points that are not finite, points of one side that all lie on one spot,
-    /// and points that fit so badly that the best scale is 0.
+    /// `None` where there is none: points that are not finite, points of one side that all lie on
+    /// one spot, and points that fit so badly that the best scale is 0.
     #[must_use]
     pub fn fit<const N: usize>(from: &[Point; N], to: &[Point; N]) -> Option<Self> {
         let (from_middle, to_middle) = (middle(from), middle(to));
-        // As complex numbers around their middles, the best factor is the sum of conj(from) * to over the sum
-        // of |from|^2: without a reflection to rule out, Umeyama's decomposition comes to this.
+        // As complex numbers around their middles, the best factor is the sum of conj(from) * to
+        // over the sum of |from|^2: without a reflection to rule out, Umeyama's decomposition comes
+        // to this.
         let (mut real, mut imaginary, mut from_spread, mut to_spread) = (0.0, 0.0, 0.0, 0.0);
         for (&p, &q) in from.iter().zip(to) {
             let (px, py) = (f64::from(p.0) - from_middle.0, f64::from(p.1) - from_middle.1);
@@ -42,8 +49,8 @@ impl Similarity {
             from_spread += px * px + py * py;
             to_spread += qx * qx + qy * qy;
         }
-        // The share of the spread that the transform explains, 0 to 1. A face seen from any side has more
-        // than a half; below a thousandth rounding decides where the picture goes.
+        // The share of the spread that the transform explains, 0 to 1. A face seen from any side
+        // has more than a half; below a thousandth rounding decides where the picture goes.
         let explained = (real * real + imaginary * imaginary) / (from_spread * to_spread);
         if !explained.is_finite() || explained < 1e-3 {
             return None;
@@ -80,13 +87,15 @@ impl From<Similarity> for Affine {
 
 fn middle(points: &[Point]) -> (f64, f64) {
     let count = points.len() as f64;
-    let sum = points.iter().fold((0.0, 0.0), |sum, p| (sum.0 + f64::from(p.0), sum.1 + f64::from(p.1)));
+    let sum =
+        points.iter().fold((0.0, 0.0), |sum, p| (sum.0 + f64::from(p.0), sum.1 + f64::from(p.1)));
     (sum.0 / count, sum.1 / count)
 }
 
-/// The map for [`Frame::warp`](crate::Frame::warp) that gives the face with these landmarks, in frame pixels,
-/// as [`ARCFACE_112`] has it, in a picture of `size` x `size`. The fit is made from the frame to the template,
-/// as everybody makes it who compares such faces, and then turned round. `None` as with [`Similarity::fit`].
+/// The map for [`Frame::warp`](crate::Frame::warp) that gives the face with these landmarks, in
+/// frame pixels, as [`ARCFACE_112`] has it, in a picture of `size` x `size`. The fit is made from
+/// the frame to the template, as everybody makes it who compares such faces, and then turned round.
+/// `None` as with [`Similarity::fit`].
 #[must_use]
 pub fn face_to_frame(landmarks: &[Point; 5], size: u32) -> Option<Affine> {
     let scale = size as f32 / 112.0;

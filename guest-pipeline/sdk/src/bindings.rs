@@ -1,6 +1,13 @@
-//! The generated bindings of the world `camera-pipeline` in `wit/0.2`. Generated code: the allowances below
-//! are for it.
-#![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction)]
+//! The generated bindings of the world `camera-pipeline` in `wit/0.2`. Generated code: the
+//! allowances below are for it.
+#![allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction
+)]
 
 wit_bindgen::generate!({
     path: "../../wit/0.2",

@@ -1,7 +1,8 @@
-//! A detector's outputs looked through by the host: the rows stay on its side until they are asked for.
+//! A detector's outputs looked through by the host: the rows stay on its side until they are asked
+//! for.
 //!
-//! This pays for outputs that are large and of which little is wanted. Where a Rust pipeline reads most of an output anyway,
-//! [`nms`](crate::nms) does the same on its own copy and needs no call.
+//! This pays for outputs that are large and of which little is wanted. Where a Rust pipeline reads
+//! most of an output anyway, [`nms`](crate::nms) does the same on its own copy and needs no call.
 //!
 //! ```no_run
 //! use ocelli_sdk::boxes::{self, Axes};
@@ -24,8 +25,9 @@ use crate::nms::{Candidate, Hit};
 
 pub use host::Axes;
 
-/// The rows of a table of f32 whose largest score is at least `threshold`, the best first; at most `limit`. `classes` are the
-/// columns to look at, all unless said; a hit's class counts from the first of them.
+/// The rows of a table of f32 whose largest score is at least `threshold`, the best first; at most
+/// `limit`. `classes` are the columns to look at, all unless said; a hit's class counts from the
+/// first of them.
 ///
 /// # Errors
 /// A tensor that is no such table, columns that it does not have, a `limit` above 10,000.
@@ -36,7 +38,8 @@ pub fn best(
     threshold: f32,
     limit: u32,
 ) -> Result<Vec<Hit>, String> {
-    let classes = classes.map(|columns| host::Columns { first: columns.start, count: columns.len() as u32 });
+    let classes =
+        classes.map(|columns| host::Columns { first: columns.start, count: columns.len() as u32 });
     let found = host::best(table, axes, classes, threshold, limit)?;
     Ok(found.iter().map(|c| Hit { row: c.row as usize, class: c.class, score: c.score }).collect())
 }
@@ -44,20 +47,27 @@ pub fn best(
 /// These rows of a table of f32, one behind the other.
 ///
 /// # Errors
-/// A tensor that is no such table, a row that it does not have, more than 10,000 rows or 1,048,576 numbers.
-pub fn rows(table: &Tensor, axes: Axes, rows: impl IntoIterator<Item = usize>) -> Result<Vec<f32>, String> {
+/// A tensor that is no such table, a row that it does not have, more than 10,000 rows or 1,048,576
+/// numbers.
+pub fn rows(
+    table: &Tensor,
+    axes: Axes,
+    rows: impl IntoIterator<Item = usize>,
+) -> Result<Vec<f32>, String> {
     let number = |row: usize| u32::try_from(row).map_err(|_| format!("no table has a row {row}"));
     let rows: Vec<u32> = rows.into_iter().map(number).collect::<Result<_, _>>()?;
     host::rows(table, axes, &rows)
 }
 
-/// Greedy non-maximum suppression within each class: the places in `candidates` of those that stand, the best first. A
-/// candidate falls to a better one that overlaps it by more than `iou`; one with a number that is not finite never stands.
+/// Greedy non-maximum suppression within each class: the places in `candidates` of those that
+/// stand, the best first. A candidate falls to a better one that overlaps it by more than `iou`;
+/// one with a number that is not finite never stands.
 ///
 /// # Errors
 /// An `iou` that is not 0 to 1, more than 10,000 candidates.
 pub fn suppress(candidates: &[Candidate], iou: f32) -> Result<Vec<usize>, String> {
-    let scored = |c: &Candidate| host::ScoredBox { box_: c.bbox.into(), score: c.score, class: c.class };
+    let scored =
+        |c: &Candidate| host::ScoredBox { box_: c.bbox.into(), score: c.score, class: c.class };
     let boxes: Vec<_> = candidates.iter().map(scored).collect();
     Ok(host::suppress(&boxes, iou)?.into_iter().map(|place| place as usize).collect())
 }

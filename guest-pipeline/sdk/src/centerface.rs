@@ -1,5 +1,5 @@
-//! Faces and their five landmarks by CenterFace (Xu et al., "CenterFace: Joint Face Detection and Alignment
-//! Using Face as Point", 2019; Star-Clouds/CenterFace), which takes pictures of any size.
+//! Faces and their five landmarks by CenterFace (Xu et al., "CenterFace: Joint Face Detection and
+//! Alignment Using Face as Point", 2019; Star-Clouds/CenterFace), which takes pictures of any size.
 
 use crate::align::Point;
 use crate::geometry::BBox;
@@ -16,11 +16,12 @@ pub const INPUT: &str = "input";
 /// Input pixels from cell to cell.
 pub const STRIDE: u32 = 4;
 
-/// Both sides of the input are multiples of this: the coarsest level that the network halves down to.
+/// Both sides of the input are multiples of this: the coarsest level that the network halves down
+/// to.
 pub const SIDE_STEP: u32 = 32;
 
-/// Most pixels of the input: with the outputs, 15.75 bytes a pixel, a run fills the 8 MiB of memory that a
-/// session has for tensors.
+/// Most pixels of the input: with the outputs, 15.75 bytes a pixel, a run fills the 8 MiB of memory
+/// that a session has for tensors.
 pub const MAX_PIXELS: u32 = 512 << 10;
 
 /// Landmarks of a face: eyes, nose, corners of the mouth.
@@ -46,7 +47,8 @@ impl Face {
     }
 }
 
-/// The outputs of a run: one value or more for each cell of a grid, row by row, one plane after the other.
+/// The outputs of a run: one value or more for each cell of a grid, row by row, one plane after the
+/// other.
 #[derive(Debug, Clone, Copy)]
 pub struct Maps<'a> {
     columns: usize,
@@ -61,8 +63,8 @@ pub struct Maps<'a> {
 }
 
 impl<'a> Maps<'a> {
-    /// The outputs for an input of `width` x `height` pixels: `heatmap` [1, h, w], `scale` [2, h, w], `offset`
-    /// [2, h, w] and `landmarks` [10, h, w], h and w being a quarter of the input's.
+    /// The outputs for an input of `width` x `height` pixels: `heatmap` [1, h, w], `scale` [2, h,
+    /// w], `offset` [2, h, w] and `landmarks` [10, h, w], h and w being a quarter of the input's.
     ///
     /// # Errors
     /// Outputs whose lengths do not fit the size; scores that are not finite.
@@ -84,36 +86,47 @@ impl<'a> Maps<'a> {
             if cells == 0 || values.len() != planes * cells {
                 let found = values.len();
                 return Err(format!(
-                    "output {name} has {found} values, {width} x {height} input pixels give {planes} x {cells}"
+                    "output {name} has {found} values, {width} x {height} input pixels give \
+                        {planes} x {cells}"
                 ));
             }
         }
         if !heatmap.iter().all(|score| score.is_finite()) {
             return Err("output heatmap is not finite".into());
         }
-        let plane = |values: &'a [f32], n: usize| values.get(n * cells..(n + 1) * cells).unwrap_or_default();
+        let plane = |values: &'a [f32], n: usize| {
+            values.get(n * cells..(n + 1) * cells).unwrap_or_default()
+        };
         Ok(Self {
             columns,
             heatmap,
             scale: [plane(scale, 0), plane(scale, 1)],
             offset: [plane(offset, 0), plane(offset, 1)],
-            landmarks: std::array::from_fn(|n| [plane(landmarks, 2 * n), plane(landmarks, 2 * n + 1)]),
+            landmarks: std::array::from_fn(|n| {
+                [plane(landmarks, 2 * n), plane(landmarks, 2 * n + 1)]
+            }),
         })
     }
 
-    /// The faces of `score` and more that stand after suppression at `iou`, best first, in input pixels.
+    /// The faces of `score` and more that stand after suppression at `iou`, best first, in input
+    /// pixels.
     #[must_use]
     pub fn faces(&self, score: f32, iou: f32) -> Vec<Face> {
         let cells = self.heatmap.iter().enumerate().filter(|&(_, &found)| found >= score);
         let faces = cells.filter_map(|(cell, &score)| self.face(cell, score)).collect();
-        nms::suppress_by(faces, iou, |face| Candidate { bbox: face.bbox, class: 0, score: face.score })
+        nms::suppress_by(faces, iou, |face| Candidate {
+            bbox: face.bbox,
+            class: 0,
+            score: face.score,
+        })
     }
 
     /// The face of one cell. `None` where something of it is not finite or the box has no area.
     fn face(&self, cell: usize, score: f32) -> Option<Face> {
         let at = |[first, second]: &[&[f32]; 2]| Some((*first.get(cell)?, *second.get(cell)?));
         let stride = STRIDE as f32;
-        let (row, column) = (cell.checked_div(self.columns)? as f32, cell.checked_rem(self.columns)? as f32);
+        let (row, column) =
+            (cell.checked_div(self.columns)? as f32, cell.checked_rem(self.columns)? as f32);
         let (height, width) = at(&self.scale)?;
         let (height, width) = (height.exp() * stride, width.exp() * stride);
         let (down, across) = at(&self.offset)?;
@@ -133,13 +146,15 @@ impl<'a> Maps<'a> {
 /// What an input's width and height must be.
 ///
 /// # Errors
-/// A side that is 0 or no multiple of [`SIDE_STEP`], more pixels than [`MAX_PIXELS`]. `path` is where the size
-/// stands in the settings.
+/// A side that is 0 or no multiple of [`SIDE_STEP`], more pixels than [`MAX_PIXELS`]. `path` is
+/// where the size stands in the settings.
 pub fn check_size([width, height]: [u32; 2], path: &str) -> Result<(), String> {
     let fits = |side: u32| side > 0 && side.is_multiple_of(SIDE_STEP);
-    if !fits(width) || !fits(height) || u64::from(width) * u64::from(height) > u64::from(MAX_PIXELS) {
+    if !fits(width) || !fits(height) || u64::from(width) * u64::from(height) > u64::from(MAX_PIXELS)
+    {
         return Err(format!(
-            "{path}: [{width}, {height}] is no size for this model: both sides are multiples of {SIDE_STEP}, and \
+            "{path}: [{width}, {height}] is no size for this model: both sides are multiples of \
+                {SIDE_STEP}, and \
              their product is at most {MAX_PIXELS}"
         ));
     }
@@ -153,8 +168,8 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// Loads the model of this name for inputs of `size`: width and height, which [`check_size`] has passed.
-    /// Each size has its memory in the inference process, so a pipeline uses one.
+    /// Loads the model of this name for inputs of `size`: width and height, which [`check_size`]
+    /// has passed. Each size has its memory in the inference process, so a pipeline uses one.
     ///
     /// # Errors
     /// The host has no such model or cannot run it.
@@ -221,7 +236,8 @@ mod tests {
     #[test]
     fn a_cell_gives_the_face_worked_out_by_hand() {
         let mut outputs = Outputs::empty();
-        // Cell 6: column 2, row 1. Height 8 and width 6 pixels, the middle at ((2 + 0.25 + 0.5) 4, (1 - 0.5 + 0.5) 4).
+        // Cell 6: column 2, row 1. Height 8 and width 6 pixels, the middle at ((2 + 0.25 + 0.5) 4,
+        // (1 - 0.5 + 0.5) 4).
         outputs.heatmap[6] = 0.75;
         outputs.scale[6] = 2f32.ln();
         outputs.scale[CELLS + 6] = 1.5f32.ln();
@@ -234,7 +250,9 @@ mod tests {
         let faces = outputs.faces(0.5);
         let [Face { bbox, score, landmarks }] = faces[..] else { panic!("{faces:?}") };
         assert_eq!(score, 0.75);
-        for (got, want) in [(bbox.left, 8.0), (bbox.top, 0.0), (bbox.right, 14.0), (bbox.bottom, 8.0)] {
+        for (got, want) in
+            [(bbox.left, 8.0), (bbox.top, 0.0), (bbox.right, 14.0), (bbox.bottom, 8.0)]
+        {
             assert!((got - want).abs() < 1e-5, "{got} for {want}");
         }
         for (n, (x, y)) in landmarks.into_iter().enumerate() {
@@ -263,7 +281,11 @@ mod tests {
             landmarks: [(2.0, 3.0), (4.0, 3.0), (3.0, 4.0), (2.0, 5.0), (4.0, 7.0)],
         };
         let found = face.in_frame(&picture);
-        assert_eq!(found.bbox, BBox::from_xywh(2.0, 0.0, 12.0, 8.0), "half size under two rows, clipped");
+        assert_eq!(
+            found.bbox,
+            BBox::from_xywh(2.0, 0.0, 12.0, 8.0),
+            "half size under two rows, clipped"
+        );
         assert_eq!(found.landmarks[4], (8.0, 10.0));
     }
 
@@ -294,7 +316,9 @@ mod tests {
         assert_eq!(check_size([1024, 512], "size"), Ok(()));
         for size in [[0, 32], [400, 416], [1024, 544], [1 << 31, 1 << 31]] {
             let error = check_size(size, "settings.detector_size").unwrap_err();
-            assert!(error.contains("settings.detector_size") && error.contains(&format!("{}", size[0])));
+            assert!(
+                error.contains("settings.detector_size") && error.contains(&format!("{}", size[0]))
+            );
         }
     }
 }

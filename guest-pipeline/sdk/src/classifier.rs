@@ -15,12 +15,16 @@ pub enum Activation {
     None,
 }
 
-/// The `count` best classes of a row of `numbers`, one for each class, with their scores, best first; of
-/// equals the first class.
+/// The `count` best classes of a row of `numbers`, one for each class, with their scores, best
+/// first; of equals the first class.
 ///
 /// # Errors
 /// Numbers that are not finite.
-pub fn best(numbers: &[f32], activation: Activation, count: usize) -> Result<Vec<(usize, f32)>, String> {
+pub fn best(
+    numbers: &[f32],
+    activation: Activation,
+    count: usize,
+) -> Result<Vec<(usize, f32)>, String> {
     if !numbers.iter().all(|number| number.is_finite()) {
         return Err("the classifier's output is not finite".into());
     }
@@ -48,7 +52,10 @@ mod tests {
         assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [1, 2]);
         assert!((found[0].1 - 0.6).abs() < 1e-6 && (found[1].1 - 0.3).abs() < 1e-6);
         assert_eq!(best(&[0.0, -1.0], Activation::Sigmoid, 1).unwrap(), [(0, 0.5)]);
-        assert_eq!(best(&[0.1, 0.9, 0.9], Activation::None, 5).unwrap(), [(1, 0.9), (2, 0.9), (0, 0.1)]);
+        assert_eq!(
+            best(&[0.1, 0.9, 0.9], Activation::None, 5).unwrap(),
+            [(1, 0.9), (2, 0.9), (0, 0.1)]
+        );
         assert!((best(&[1e30, -1e30], Activation::Softmax, 1).unwrap()[0].1 - 1.0).abs() < 1e-6);
     }
 

@@ -3,7 +3,8 @@
 /// The vector at length 1, so that the scalar product of two is their cosine.
 ///
 /// # Errors
-/// A vector with a number that is not finite, or of length 0: what has no direction resembles nothing.
+/// A vector with a number that is not finite, or of length 0: what has no direction resembles
+/// nothing.
 pub fn unit(vector: &[f32]) -> Result<Vec<f32>, String> {
     // In double precision a square of any f32 and the sum of many are finite.
     let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
@@ -16,15 +17,16 @@ pub fn unit(vector: &[f32]) -> Result<Vec<f32>, String> {
     Ok(vector.iter().map(|&x| (f64::from(x) / length) as f32).collect())
 }
 
-/// The cosine of the angle between two vectors, -1 to 1. `None` where one of them has no direction or their
-/// lengths differ.
+/// The cosine of the angle between two vectors, -1 to 1. `None` where one of them has no direction
+/// or their lengths differ.
 #[must_use]
 pub fn cosine(one: &[f32], other: &[f32]) -> Option<f32> {
     if one.len() != other.len() {
         return None;
     }
-    let product =
-        |p: &[f32], q: &[f32]| p.iter().zip(q).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
+    let product = |p: &[f32], q: &[f32]| {
+        p.iter().zip(q).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>()
+    };
     let cosine = product(one, other) / (product(one, one) * product(other, other)).sqrt();
     cosine.is_finite().then_some(cosine.clamp(-1.0, 1.0) as f32)
 }

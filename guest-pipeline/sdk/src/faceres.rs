@@ -1,6 +1,6 @@
-//! Embedding, gender and age of a face by the FaceRes model (HSE-asavchenko/HSE_FaceRec_tf; Savchenko,
-//! "Efficient facial representations for age, gender and identity recognition in organizing photo albums
-//! using multi-output ConvNet", PeerJ Computer Science 2019).
+//! Embedding, gender and age of a face by the FaceRes model (HSE-asavchenko/HSE_FaceRec_tf;
+//! Savchenko, "Efficient facial representations for age, gender and identity recognition in
+//! organizing photo albums using multi-output ConvNet", PeerJ Computer Science 2019).
 
 use crate::geometry::BBox;
 use crate::nn::Model;
@@ -21,10 +21,12 @@ pub const DIMENSION: usize = 1024;
 /// The channel means of VGG-Face in BGR, as the model was trained with.
 const MEAN: (f32, f32, f32) = (103.939, 116.779, 123.68);
 
-/// How much larger than the face's box a square crop is that shows the model what it was trained on.
+/// How much larger than the face's box a square crop is that shows the model what it was trained
+/// on.
 pub const CROP: f32 = 1.2;
 
-/// Years to both sides of an age that its score covers: about the mean error that the model's authors report.
+/// Years to both sides of an age that its score covers: about the mean error that the model's
+/// authors report.
 const AGE_MARGIN: f32 = 5.0;
 
 /// The tensor that the model takes. A crop of another aspect ratio keeps it.
@@ -95,24 +97,28 @@ impl Embedder {
     /// A run that failed, outputs of another size than expected or not finite.
     pub fn read(&self, face: Tensor) -> Result<Reading, String> {
         let outputs = self.model.run([(INPUT, face)])?;
-        let [embedding, gender, age] = ["embedding", "gender", "age"].map(|name| outputs.floats(name));
+        let [embedding, gender, age] =
+            ["embedding", "gender", "age"].map(|name| outputs.floats(name));
         reading(&embedding?.values(), &gender?.values(), &age?.values())
             .map_err(|e| format!("model {}: {e}", self.model.name()))
     }
 }
 
-/// Makes a reading of the outputs `embedding` [1024], `gender` [1], the probability of "male", and `age`
-/// [100], the probabilities of 1 to 100 years.
+/// Makes a reading of the outputs `embedding` [1024], `gender` [1], the probability of "male", and
+/// `age` [100], the probabilities of 1 to 100 years.
 ///
 /// # Errors
-/// An output of another length, with both lengths; numbers that are not finite; an embedding without
-/// direction.
+/// An output of another length, with both lengths; numbers that are not finite; an embedding
+/// without direction.
 pub fn reading(embedding: &[f32], gender: &[f32], age: &[f32]) -> Result<Reading, String> {
     let expect = |what: &str, values: &[f32], count: usize| {
         if values.len() == count {
             Ok(())
         } else {
-            Err(format!("output {what} has {} numbers, this pipeline expects {count}", values.len()))
+            Err(format!(
+                "output {what} has {} numbers, this pipeline expects {count}",
+                values.len()
+            ))
         }
     };
     expect("embedding", embedding, DIMENSION)?;
@@ -172,7 +178,8 @@ mod tests {
         let error = reading(&[0.1; 512], &[0.5], &ages(&[(1, 1.0)])).unwrap_err();
         assert!(error.contains("512") && error.contains("1024"), "{error}");
         assert!(
-            reading(&[0.1; DIMENSION], &[0.5; 2], &ages(&[(1, 1.0)])).is_err_and(|e| e.contains("gender"))
+            reading(&[0.1; DIMENSION], &[0.5; 2], &ages(&[(1, 1.0)]))
+                .is_err_and(|e| e.contains("gender"))
         );
         assert!(reading(&[0.1; DIMENSION], &[0.5], &[1.0; 99]).is_err_and(|e| e.contains("age")));
     }

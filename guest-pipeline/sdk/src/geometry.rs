@@ -52,7 +52,11 @@ impl BBox {
         let width = self.right.min(other.right) - self.left.max(other.left);
         let height = self.bottom.min(other.bottom) - self.top.max(other.top);
         let intersection = width.max(0.0) * height.max(0.0);
-        if intersection > 0.0 { intersection / (self.area() + other.area() - intersection) } else { 0.0 }
+        if intersection > 0.0 {
+            intersection / (self.area() + other.area() - intersection)
+        } else {
+            0.0
+        }
     }
 
     /// The box grown by `factor` about its middle.
@@ -95,7 +99,11 @@ mod tests {
         let b = BBox::from_xywh(5.0, 0.0, 10.0, 10.0);
         assert!((a.iou(&b) - 50.0 / 150.0).abs() < 1e-6);
         assert_eq!(a.iou(&a), 1.0);
-        assert_eq!(a.iou(&BBox::from_xywh(10.0, 0.0, 5.0, 5.0)), 0.0, "touching boxes do not overlap");
+        assert_eq!(
+            a.iou(&BBox::from_xywh(10.0, 0.0, 5.0, 5.0)),
+            0.0,
+            "touching boxes do not overlap"
+        );
         assert_eq!(BBox::default().iou(&BBox::default()), 0.0, "no area, no division by zero");
     }
 

@@ -4,8 +4,8 @@ use crate::bindings::exports::ocelli::pipeline::pipeline::Guest;
 use crate::bindings::ocelli::pipeline::frames::Frame;
 use crate::{Description, Output, Pipeline};
 
-/// The place where a component keeps its one pipeline. A component runs on one thread and the host never
-/// re-enters it.
+/// The place where a component keeps its one pipeline. A component runs on one thread and the host
+/// never re-enters it.
 pub trait Slot {
     /// What the place holds.
     type Pipeline: Pipeline;
@@ -96,7 +96,10 @@ mod tests {
     fn calls_before_init_are_errors_and_describe_is_not() {
         assert_eq!(Place::describe().name, "counter");
         assert_eq!(Place::command("{}".into()), Err("command was called before init".into()));
-        assert_eq!(Place::restore("1.0.0".into(), vec![]), Err("restore was called before init".into()));
+        assert_eq!(
+            Place::restore("1.0.0".into(), vec![]),
+            Err("restore was called before init".into())
+        );
         assert!(Place::snapshot().is_empty());
     }
 

@@ -1,4 +1,5 @@
-//! The labels of common data sets, in the order of their models' classes, and the check of labels in settings.
+//! The labels of common data sets, in the order of their models' classes, and the check of labels
+//! in settings.
 
 use crate::settings::nearest;
 
@@ -92,14 +93,16 @@ const LISTED: usize = 8;
 /// Checks that all `names`, the array at `path` of the settings, are among the `known` labels.
 ///
 /// # Errors
-/// Names the place, the label, and the nearest known one: `settings.labels[1]: no label "persn", did you mean "person"?`
+/// Names the place, the label, and the nearest known one:
+/// `settings.labels[1]: no label "persn", did you mean "person"?`
 pub fn check<T: AsRef<str>>(names: &[String], known: &[T], path: &str) -> Result<(), String> {
     for (position, name) in names.iter().enumerate() {
         let labels = || known.iter().map(AsRef::as_ref);
         if !labels().any(|label| label == name) {
             let hint = nearest(name, labels()).map(|n| format!(", did you mean {n:?}?"));
             let hint = hint.unwrap_or_else(|| {
-                let listed: Vec<_> = labels().take(LISTED).map(|label| format!("{label:?}")).collect();
+                let listed: Vec<_> =
+                    labels().take(LISTED).map(|label| format!("{label:?}")).collect();
                 let more = known.len().saturating_sub(LISTED);
                 let more = if more > 0 { format!(" and {more} more") } else { String::new() };
                 format!("; there are {}{more}", listed.join(", "))

@@ -1,8 +1,8 @@
 //! Four numbers at a time: the one abstraction behind the scans over model outputs.
 //!
-//! Algorithms are written once over [`Lanes`]. In a component they run on `v128`; natively on an array, with
-//! exactly the operations' meaning in WebAssembly, so that a native test of an algorithm holds for the
-//! component too.
+//! Algorithms are written once over [`DeployQueue`]. In a component they run on `v128`; natively on
+//! an array, with exactly the operations' meaning in WebAssembly, so that a native test of an
+//! algorithm holds for the component too.
 
 /// Four `f32` with the meaning of WebAssembly's SIMD instructions.
 pub(crate) trait Lanes: Copy {
@@ -12,8 +12,8 @@ pub(crate) trait Lanes: Copy {
     /// Four numbers from memory.
     fn load(from: &[f32; 4]) -> Self;
 
-    /// `f32x4.pmax`: per lane, `other` where `self < other`, else `self`. So a NaN in `other` is passed over
-    /// and a `self` that is a number stays one.
+    /// `f32x4.pmax`: per lane, `other` where `self < other`, else `self`. So a NaN in `other` is
+    /// passed over and a `self` that is a number stays one.
     fn pmax(self, other: Self) -> Self;
 
     /// Whether any lane is at least `threshold`; a NaN is not.
@@ -97,5 +97,6 @@ pub(crate) fn any_at_least<L: Lanes>(row: &[f32], threshold: f32) -> bool {
     for quad in rest {
         a = a.pmax(L::load(quad));
     }
-    a.pmax(b).pmax(c.pmax(d)).any_at_least(threshold) || tail.iter().any(|&value| value >= threshold)
+    a.pmax(b).pmax(c.pmax(d)).any_at_least(threshold)
+        || tail.iter().any(|&value| value >= threshold)
 }

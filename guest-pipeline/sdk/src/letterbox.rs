@@ -1,17 +1,17 @@
 //! Letterbox arithmetic: where a picture lies in a model's input, and back from there to the frame.
 //!
-//! The host letterboxes and returns the [`Placement`] with the tensor; [`place`] states the same arithmetic,
-//! for tests and for pipelines that plan their crops.
+//! The host letterboxes and returns the [`Placement`] with the tensor; [`place`] states the same
+//! arithmetic, for tests and for pipelines that plan their crops.
 
 use crate::Placement;
 use crate::geometry::BBox;
 
 /// Where a picture of `width` x `height` lies in a letterboxed tensor, all in pixels.
 ///
-/// The aspect ratio is kept: scale = min(tensor width / width, tensor height / height). The scaled size is
-/// rounded to whole pixels, at least 1, and centred, an odd remainder leaving the larger border at the right
-/// and below. The scales of the placement are those of the rounded size, so the picture's edges map onto the
-/// tensor's pixel edges.
+/// The aspect ratio is kept: scale = min(tensor width / width, tensor height / height). The scaled
+/// size is rounded to whole pixels, at least 1, and centred, an odd remainder leaving the larger
+/// border at the right and below. The scales of the placement are those of the rounded size, so the
+/// picture's edges map onto the tensor's pixel edges.
 ///
 /// `None` when a size is 0.
 #[must_use]
@@ -71,10 +71,12 @@ impl Placement {
         BBox { left, top, right, bottom }
     }
 
-    /// A box of the tensor in frame pixels; it may reach over the frame's edges, see [`BBox::clip`].
+    /// A box of the tensor in frame pixels; it may reach over the frame's edges, see
+    /// [`BBox::clip`].
     #[must_use]
     pub fn box_to_frame(&self, b: &BBox) -> BBox {
-        let ((left, top), (right, bottom)) = (self.to_frame(b.left, b.top), self.to_frame(b.right, b.bottom));
+        let ((left, top), (right, bottom)) =
+            (self.to_frame(b.left, b.top), self.to_frame(b.right, b.bottom));
         BBox { left, top, right, bottom }
     }
 }
@@ -117,8 +119,8 @@ mod tests {
             let (fw, fh) = (w as f32, h as f32);
             let b = BBox { left: edges[0] * fw, top: edges[1] * fh, right: edges[2] * fw, bottom: edges[3] * fh };
             let back = p.box_to_frame(&p.box_to_tensor(&b));
-            // The offset (below 1024) costs single precision about 1e-4 tensor pixels, which the scale
-            // enlarges.
+            // The offset (below 1024) costs single precision about 1e-4 tensor pixels, which the
+            // scale enlarges.
             let tolerance = 2e-4 / p.scale_x.min(p.scale_y) + 1e-3;
             for (x, y) in [(b.left, back.left), (b.top, back.top), (b.right, back.right), (b.bottom, back.bottom)] {
                 prop_assert!((x - y).abs() <= tolerance, "{x} came back as {y}");
@@ -134,7 +136,8 @@ mod tests {
             let (right, bottom) = p.to_tensor(w as f32, h as f32);
             prop_assert!(p.offset_x >= 0.0 && p.offset_y >= 0.0);
             prop_assert!(right <= tw as f32 + 1e-2 && bottom <= th as f32 + 1e-2);
-            prop_assert!(right > tw as f32 - 1.1 || bottom > th as f32 - 1.1, "one axis fills the tensor");
+            prop_assert!(right > tw as f32 - 1.1 || bottom > th as f32 - 1.1, "one axis fills the \
+                tensor");
         }
     }
 }

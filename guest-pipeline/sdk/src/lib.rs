@@ -1,9 +1,10 @@
 //! What an author of a pipeline in Rust depends on.
 //!
-//! A pipeline is a WebAssembly component that looks at one camera. The host decodes the stream, calls
-//! [`Pipeline::process`] for each frame that it gives to the pipeline, and sends on what comes back. Pixels
-//! stay with the host: a pipeline asks a [`Frame`] for the tensor that its model takes and gets a handle,
-//! runs a model on it with [`nn::Model`], and reads only the model's outputs.
+//! A pipeline is a WebAssembly component that looks at one camera. The host decodes the stream,
+//! calls [`Pipeline::process`] for each frame that it gives to the pipeline, and sends on what
+//! comes back. Pixels stay with the host: a pipeline asks a [`Frame`] for the tensor that its model
+//! takes and gets a handle, runs a model on it with [`nn::Model`], and reads only the model's
+//! outputs.
 //!
 //! Implement [`Pipeline`] and name the type in [`export_pipeline!`]:
 //!
@@ -58,9 +59,10 @@
 //! # fn main() {}
 //! ```
 //!
-//! The crate is a library of type `cdylib`, built with `cargo build --target wasm32-wasip2`. One instance of
-//! a component serves one camera, on one thread, for as long as the deployment lives; a trap (a panic too)
-//! ends the instance, so what a camera can cause is answered with an error, which the host counts and shows.
+//! The crate is a library of type `cdylib`, built with `cargo build --target wasm32-wasip2`. One
+//! instance of a component serves one camera, on one thread, for as long as the deployment lives; a
+//! trap (a panic too) ends the instance, so what a camera can cause is answered with an error,
+//! which the host counts and shows.
 //!
 //! # What is here
 //!
@@ -74,7 +76,7 @@
 //! | [`centerface`], [`align`], [`faceres`] | faces with landmarks, faces in one position, what a face says |
 //! | [`embedding`], [`classifier`] | vectors of length 1 and their likeness, the best classes |
 //! | [`track`] | ByteTrack: the same number for the same object from frame to frame |
-//! | [`pace`] | how many frames a second are looked at |
+//! | [`rate_limiter`] | how many frames a second are looked at |
 //! | [`settings`] | typed settings with errors that name the field |
 //! | [`store`] | what has to outlive a restart: the session's own keys and values |
 //! | [`log`] | the camera's log |
@@ -83,8 +85,8 @@
 //!
 //! A component imports of the host only what its code uses.
 //!
-//! Everything but the calls to the host compiles and can be tested natively; the log and the store have
-//! natively a stand-in.
+//! Everything but the calls to the host compiles and can be tested natively; the log and the store
+//! have natively a stand-in.
 
 pub mod align;
 pub mod bindings;

@@ -2,8 +2,8 @@
 
 pub use crate::bindings::wasi::logging::logging::Level;
 
-/// Writes one line; `context` says which part of the pipeline speaks. Natively, in tests, it goes to standard
-/// error.
+/// Writes one line; `context` says which part of the pipeline speaks. Natively, in tests, it goes
+/// to standard error.
 pub fn log(level: Level, context: &str, message: &str) {
     #[cfg(target_family = "wasm")]
     crate::bindings::wasi::logging::logging::log(level, context, message);

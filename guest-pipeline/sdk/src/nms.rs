@@ -1,4 +1,5 @@
-//! From a detector's class scores to the boxes that stand: score filter and non-maximum suppression.
+//! From a detector's class scores to the boxes that stand: score filter and non-maximum
+//! suppression.
 
 use crate::geometry::BBox;
 use crate::lanes::{self, Lanes};
@@ -25,15 +26,16 @@ pub struct Candidate {
     pub score: f32,
 }
 
-/// The rows of `scores`, a table [rows, `classes`] in row-major order, whose best class scores `threshold` or
-/// more, in order of the rows. NaN counts as no score. Numbers after the last whole row are not looked at.
+/// The rows of `scores`, a table [rows, `classes`] in row-major order, whose best class scores
+/// `threshold` or more, in order of the rows. NaN counts as no score. Numbers after the last whole
+/// row are not looked at.
 #[must_use]
 pub fn rows_at_least(scores: &[f32], classes: usize, threshold: f32) -> Vec<Hit> {
     rows_with::<lanes::Native>(scores, classes, threshold)
 }
 
-/// As [`rows_at_least`]. Few rows pass, so all get the quick test and only those that pass are searched for
-/// the class.
+/// As [`rows_at_least`]. Few rows pass, so all get the quick test and only those that pass are
+/// searched for the class.
 fn rows_with<L: Lanes>(scores: &[f32], classes: usize, threshold: f32) -> Vec<Hit> {
     if classes == 0 {
         return Vec::new();
@@ -45,26 +47,23 @@ fn rows_with<L: Lanes>(scores: &[f32], classes: usize, threshold: f32) -> Vec<Hi
 
 fn best(row: usize, scores: &[f32]) -> Hit {
     let start = Hit { row, class: 0, score: f32::NEG_INFINITY };
-    (0u32..).zip(scores).fold(
-        start,
-        |best, (class, &score)| {
-            if score > best.score { Hit { row, class, score } } else { best }
-        },
-    )
+    (0u32..).zip(scores).fold(start, |best, (class, &score)| {
+        if score > best.score { Hit { row, class, score } } else { best }
+    })
 }
 
-/// Most candidates that non-maximum suppression looks at, best first. Its time grows with their square; 1,000
-/// is what NanoDet's own evaluation keeps (`nms_pre`) and costs about a millisecond.
+/// Most candidates that non-maximum suppression looks at, best first. Its time grows with their
+/// square; 1,000 is what NanoDet's own evaluation keeps (`nms_pre`) and costs about a millisecond.
 pub const MAX_CANDIDATES: usize = 1000;
 
 /// Greedy non-maximum suppression within each class, best score first.
 ///
-/// A candidate stands when no better one of its class that stands overlaps it by more than `iou`. Of equal
-/// scores the earlier candidate counts as the better. At most [`MAX_CANDIDATES`] are looked at, those with
-/// the best scores.
+/// A candidate stands when no better one of its class that stands overlaps it by more than `iou`.
+/// Of equal scores the earlier candidate counts as the better. At most [`MAX_CANDIDATES`] are
+/// looked at, those with the best scores.
 ///
-/// A candidate can only fall to a better one: leaving out all below some score, before or after, gives the
-/// same of the rest.
+/// A candidate can only fall to a better one: leaving out all below some score, before or after,
+/// gives the same of the rest.
 #[must_use]
 pub fn suppress(candidates: Vec<Candidate>, iou: f32) -> Vec<Candidate> {
     suppress_by(candidates, iou, |candidate| *candidate)
@@ -78,7 +77,10 @@ pub fn suppress_by<T>(mut items: Vec<T>, iou: f32, candidate: impl Fn(&T) -> Can
     let mut kept: Vec<T> = Vec::new();
     for item in items {
         let new = candidate(&item);
-        let falls = kept.iter().map(&candidate).any(|k| k.class == new.class && k.bbox.iou(&new.bbox) > iou);
+        let falls = kept
+            .iter()
+            .map(&candidate)
+            .any(|k| k.class == new.class && k.bbox.iou(&new.bbox) > iou);
         if !falls {
             kept.push(item);
         }

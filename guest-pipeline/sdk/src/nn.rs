@@ -23,7 +23,8 @@ impl Model {
     pub fn load(name: &str) -> Result<Self, String> {
         let because = |what: &str, error: Error| format!("model {name}: {what}: {}", text(&error));
         let graph = graph::load_by_name(name).map_err(|e| because("cannot be loaded", e))?;
-        let context = graph.init_execution_context().map_err(|e| because("cannot be made ready", e))?;
+        let context =
+            graph.init_execution_context().map_err(|e| because("cannot be made ready", e))?;
         Ok(Self { name: name.to_owned(), context, _graph: graph })
     }
 
@@ -31,10 +32,15 @@ impl Model {
     ///
     /// # Errors
     /// Tensors that do not fit the model, a run that failed or took too long.
-    pub fn run<'a>(&self, inputs: impl IntoIterator<Item = (&'a str, Tensor)>) -> Result<Outputs, String> {
+    pub fn run<'a>(
+        &self,
+        inputs: impl IntoIterator<Item = (&'a str, Tensor)>,
+    ) -> Result<Outputs, String> {
         let inputs = inputs.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
-        let outputs =
-            self.context.compute(inputs).map_err(|e| format!("model {}: {}", self.name, text(&e)))?;
+        let outputs = self
+            .context
+            .compute(inputs)
+            .map_err(|e| format!("model {}: {}", self.name, text(&e)))?;
         Ok(Outputs { model: self.name.clone(), outputs })
     }
 
@@ -76,7 +82,10 @@ impl Outputs {
         let tensor = self.tensor(name)?;
         let ty = tensor.ty();
         if ty != TensorType::Fp32 {
-            return Err(format!("output {name} of model {} is of type {ty:?}, not f32", self.model));
+            return Err(format!(
+                "output {name} of model {} is of type {ty:?}, not f32",
+                self.model
+            ));
         }
         Floats::new(tensor.dimensions(), tensor.data())
             .map_err(|e| format!("output {name} of model {}: {e}", self.model))
@@ -110,8 +119,8 @@ impl Floats {
         &self.dimensions
     }
 
-    /// The values, row-major. Borrowed where the bytes lie aligned, as the allocator of a component gives
-    /// them; copied elsewhere, for the interface promises no alignment.
+    /// The values, row-major. Borrowed where the bytes lie aligned, as the allocator of a component
+    /// gives them; copied elsewhere, for the interface promises no alignment.
     #[must_use]
     pub fn values(&self) -> Cow<'_, [f32]> {
         values(&self.bytes)
@@ -121,7 +130,8 @@ impl Floats {
 #[allow(unsafe_code)]
 fn values(bytes: &[u8]) -> Cow<'_, [f32]> {
     if cfg!(target_endian = "little") {
-        // SAFETY: every pattern of four bytes is an f32, and `align_to` gives only whole, aligned ones.
+        // SAFETY: every pattern of four bytes is an f32, and `align_to` gives only whole, aligned
+        // ones.
         let (before, values, after) = unsafe { bytes.align_to::<f32>() };
         if before.is_empty() && after.is_empty() {
             return Cow::Borrowed(values);
@@ -151,6 +161,9 @@ mod tests {
     fn bytes_that_do_not_fill_the_dimensions_are_refused() {
         assert!(Floats::new(vec![1, 2], vec![0; 8]).is_ok());
         assert!(Floats::new(vec![1, 3], vec![0; 8]).is_err());
-        assert!(Floats::new(vec![u32::MAX; 4], vec![0; 8]).is_err(), "a product too large for memory");
+        assert!(
+            Floats::new(vec![u32::MAX; 4], vec![0; 8]).is_err(),
+            "a product too large for memory"
+        );
     }
 }

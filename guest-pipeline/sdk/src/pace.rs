@@ -1,27 +1,28 @@
-//! How many frames a second are looked at, by the stream's own time, so that a file always gives the same
-//! frames.
+//! How many frames a second are looked at, by the stream's own time, so that a file always gives
+//! the same frames.
 
-/// Nanoseconds by which a frame may come early. Streams round their timestamps to a millisecond at worst.
+/// Nanoseconds by which a frame may come early. Streams round their timestamps to a millisecond at
+/// worst.
 const SLACK: u64 = 1_000_000;
 
 /// Picks frames at an even rate.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pace {
+pub struct RateLimiter {
     /// Nanoseconds; none: every frame.
     interval: Option<u64>,
     /// Presentation time from which on the next frame is due.
     next: Option<u64>,
 }
 
-impl Pace {
+impl RateLimiter {
     /// At most `rate` frames a second, or all.
     #[must_use]
     pub fn new(rate: Option<f64>) -> Self {
         Self { interval: rate.map(|rate| (1e9 / rate) as u64), next: None }
     }
 
-    /// Whether the frame at `time`, its presentation time in nanoseconds, is to be looked at. Due times lie
-    /// on a grid, so that frames which come a little late do not lower the rate.
+    /// Whether the frame at `time`, its presentation time in nanoseconds, is to be looked at. Due
+    /// times lie on a grid, so that frames which come a little late do not lower the rate.
     pub fn is_due(&mut self, time: u64) -> bool {
         let Some(interval) = self.interval else { return true };
         let next = self.next.unwrap_or(time);
@@ -41,7 +42,7 @@ impl Pace {
         self.next
     }
 
-    /// Goes on from another instance's [`Pace::next`].
+    /// Goes on from another instance's [`RateLimiter::next`].
     pub fn resume(&mut self, next: Option<u64>) {
         self.next = next;
     }
@@ -54,7 +55,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn looked_at(rate: Option<f64>, times: impl IntoIterator<Item = u64>) -> Vec<u64> {
-        let mut pace = Pace::new(rate);
+        let mut pace = RateLimiter::new(rate);
         times.into_iter().filter(|&time| pace.is_due(time)).collect()
     }
 
@@ -83,13 +84,17 @@ mod tests {
 
     #[test]
     fn a_gap_is_not_made_up_for() {
-        let times = (0..10).map(|n| n * SECOND / 10).chain((0..10).map(|n| 60 * SECOND + n * SECOND / 10));
+        let times =
+            (0..10).map(|n| n * SECOND / 10).chain((0..10).map(|n| 60 * SECOND + n * SECOND / 10));
         assert_eq!(looked_at(Some(2.0), times).len(), 4);
     }
 
     #[test]
     fn time_that_begins_anew_does_not_silence_the_camera() {
-        assert_eq!(looked_at(Some(1.0), [100 * SECOND, 0, SECOND / 2, SECOND]), [100 * SECOND, 0, SECOND]);
+        assert_eq!(
+            looked_at(Some(1.0), [100 * SECOND, 0, SECOND / 2, SECOND]),
+            [100 * SECOND, 0, SECOND]
+        );
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use serde::de::DeserializeOwned;
 
-/// Reads settings, a JSON object; an empty text counts as `{}`. Derive `Deserialize` with `#[serde(default,
-/// deny_unknown_fields)]`, so that every setting is optional and a misspelt one is an error.
+/// Reads settings, a JSON object; an empty text counts as `{}`. Derive `Deserialize` with
+/// `#[serde(default, deny_unknown_fields)]`, so that every setting is optional and a misspelt one
+/// is an error.
 ///
 /// # Errors
 /// Names the field that is wrong: `settings.score: invalid type: string "high", expected f32`.
@@ -28,7 +29,8 @@ pub fn parse<T: DeserializeOwned>(json: &str) -> Result<T, String> {
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_lowercase();
     let alike = known.into_iter().map(|k| (strsim::jaro_winkler(&name, &k.to_lowercase()), k));
-    // 0.7 takes transposed and missing letters and leaves out words that merely share a letter or two.
+    // 0.7 takes transposed and missing letters and leaves out words that merely share a letter or
+    // two.
     alike.filter(|(score, _)| *score >= 0.7).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, k)| k)
 }
 
@@ -57,7 +59,10 @@ mod tests {
         let nested = parse::<Example>(r#"{"labels":["person",7]}"#).unwrap_err();
         assert!(nested.starts_with("settings.labels[1]: "), "{nested}");
         let unknown = parse::<Example>(r#"{"scor":0.5}"#).unwrap_err();
-        assert!(unknown.contains("unknown field `scor`") && unknown.contains("`score`"), "{unknown}");
+        assert!(
+            unknown.contains("unknown field `scor`") && unknown.contains("`score`"),
+            "{unknown}"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What tests of a pipeline use, natively: its schema, applied as the host applies it before [`Pipeline::new`] is called.
+//! What tests of a pipeline use, natively: its schema, applied as the host applies it before
+//! [`Pipeline::new`] is called.
 //!
 //! [`Pipeline::new`]: crate::Pipeline::new
 
@@ -56,7 +57,9 @@ mod tests {
 
     #[test]
     fn what_is_no_schema_is_refused() {
-        for text in ["", "{", r#"{"type":"objekt"}"#, r#"{"minItems":-1}"#, r##"{"$ref":"#/$defs/none"}"##] {
+        for text in
+            ["", "{", r#"{"type":"objekt"}"#, r#"{"minItems":-1}"#, r##"{"$ref":"#/$defs/none"}"##]
+        {
             assert!(Schema::read(text).is_err(), "{text}");
         }
     }

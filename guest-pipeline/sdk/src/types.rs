@@ -4,8 +4,8 @@ use crate::geometry::BBox;
 use crate::{Channels, Detection, Element, Event, Fit, Layout, Output, Rect, TensorSpec};
 
 impl TensorSpec {
-    /// A letterboxed f32 NCHW tensor in RGB with black borders, pixels left in 0 to 255. Change what differs
-    /// with struct update syntax. `width` and `height` in pixels.
+    /// A letterboxed f32 NCHW tensor in RGB with black borders, pixels left in 0 to 255. Change
+    /// what differs with struct update syntax. `width` and `height` in pixels.
     #[must_use]
     pub fn letterbox(width: u32, height: u32) -> Self {
         Self {
@@ -23,7 +23,8 @@ impl TensorSpec {
 }
 
 impl Detection {
-    /// A detection without track, attributes and embedding. `score` is 0 to 1, `bbox` in frame pixels.
+    /// A detection without track, attributes and embedding. `score` is 0 to 1, `bbox` in frame
+    /// pixels.
     #[must_use]
     pub fn new(label: impl Into<String>, score: f32, bbox: BBox) -> Self {
         Self {
@@ -41,7 +42,12 @@ impl Event {
     /// An event that says only what happened.
     #[must_use]
     pub fn new(kind: impl Into<String>) -> Self {
-        Self { kind: kind.into(), detections: Vec::new(), data: String::new(), attachments: Vec::new() }
+        Self {
+            kind: kind.into(),
+            detections: Vec::new(),
+            data: String::new(),
+            attachments: Vec::new(),
+        }
     }
 }
 

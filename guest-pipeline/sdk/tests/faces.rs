@@ -1,4 +1,5 @@
-//! Decoding and alignment of faces, held to what `tests/golden/make_faces.py` computed without this crate.
+//! Decoding and alignment of faces, held to what `tests/golden/make_faces.py` computed without this
+//! crate.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +12,8 @@ use ocelli_sdk::{Affine, Picture, align, embedding, faceres, letterbox};
 use serde_json::Value;
 
 fn numbers<const N: usize>(list: &Value) -> [f32; N] {
-    let list: Vec<f32> = list.as_array().unwrap().iter().map(|n| n.as_f64().unwrap() as f32).collect();
+    let list: Vec<f32> =
+        list.as_array().unwrap().iter().map(|n| n.as_f64().unwrap() as f32).collect();
     list.try_into().unwrap()
 }
 
@@ -58,7 +60,8 @@ fn faces_are_decoded_and_aligned_as_the_reference_has_them() {
             };
             let [x, y, width, height] = numbers(&expected["box"]);
             let bbox = face.bbox;
-            for (got, want) in [(bbox.left, x), (bbox.top, y), (bbox.width(), width), (bbox.height(), height)]
+            for (got, want) in
+                [(bbox.left, x), (bbox.top, y), (bbox.width(), width), (bbox.height(), height)]
             {
                 near(got, want, 0.02);
             }
@@ -68,7 +71,8 @@ fn faces_are_decoded_and_aligned_as_the_reference_has_them() {
                 near(x, want_x, 0.02);
                 near(y, want_y, 0.02);
             }
-            let Affine { a, b, c, d, e, f } = align::face_to_frame(&face.landmarks, faceres::SIZE).unwrap();
+            let Affine { a, b, c, d, e, f } =
+                align::face_to_frame(&face.landmarks, faceres::SIZE).unwrap();
             let want: [f32; 6] = numbers(&expected["to_image"]);
             for (got, want) in [a, b, d, e].into_iter().zip([want[0], want[1], want[3], want[4]]) {
                 near(got, want, 1e-4);
@@ -88,9 +92,13 @@ fn the_reference_tells_one_person_from_another() {
         let picture = pictures.clone().find(|picture| picture["file"] == file).unwrap();
         numbers::<{ faceres::DIMENSION }>(&picture["faces"][0]["embedding"])
     };
-    let cosine = |one: &str, other: &str| embedding::cosine(&embedding(one), &embedding(other)).unwrap();
-    let same =
-        [("obama-1.jpg", "obama-2.jpg"), ("obama-2.jpg", "obama-3.jpg"), ("biden-1.jpg", "biden-2.jpg")];
+    let cosine =
+        |one: &str, other: &str| embedding::cosine(&embedding(one), &embedding(other)).unwrap();
+    let same = [
+        ("obama-1.jpg", "obama-2.jpg"),
+        ("obama-2.jpg", "obama-3.jpg"),
+        ("biden-1.jpg", "biden-2.jpg"),
+    ];
     for (one, other) in same {
         assert!(cosine(one, other) > 0.68, "{one}, {other}");
     }

@@ -1,9 +1,10 @@
-//! What a host answers over HTTP. Members that a type does not name are in its `more`: a host may be newer than this crate.
+//! What a host answers over HTTP. Members that a type does not name are in its `more`: a host may
+//! be newer than this crate.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::message::{Event, State};
+use crate::message::{Event, SessionState};
 
 /// A session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -11,7 +12,7 @@ pub struct Session {
     /// Its name.
     pub id: String,
     /// What it is doing.
-    pub state: State,
+    pub state: SessionState,
     /// Why, for a person.
     pub reason: Option<String>,
     /// Its worker's process.
@@ -124,7 +125,7 @@ mod tests {
         let said = json!({"id": "gate", "state": "pondering", "reason": null, "pid": 7, "source": "file:a", "pipeline": "p",
             "deployment": "0a1b2c3d4e5f", "restarts": 0, "last_error": null, "results": 1, "events": 2, "mood": "good"});
         let session = Session::deserialize(&said).unwrap();
-        assert_eq!(session.state, State::Other("pondering".into()));
+        assert_eq!(session.state, SessionState::Other("pondering".into()));
         assert_eq!(session.more.get("mood"), Some(&json!("good")));
         assert_eq!(serde_json::to_value(&session).unwrap(), said);
     }

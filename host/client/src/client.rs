@@ -11,16 +11,18 @@ use url::Url;
 
 use crate::answer::{Deployment, EventPage, Models, Session};
 use crate::error::Error;
-use crate::http::{Content, Host, PATIENCE, WHO, read};
+use crate::http::{Content, Endpoint, PATIENCE, WHO, read};
 use crate::subscriber::Subscriber;
 
-/// A host, and what is needed to be let in. Clones are cheap. Its requests need a Tokio runtime with time and network.
+/// A host, and what is needed to be let in. Clones are cheap. Its requests need a Tokio runtime
+/// with time and network.
 #[derive(Debug, Clone)]
 pub struct Client {
-    pub(crate) host: Host,
+    pub(crate) host: Endpoint,
 }
 
-/// A request of the API. Made for those that [`Client`] has no method for, or whose answer is wanted as it came.
+/// A request of the API. Made for those that [`Client`] has no method for, or whose answer is
+/// wanted as it came.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
     method: Method,
@@ -67,12 +69,12 @@ pub enum RefusedState {
 }
 
 impl Client {
-    /// Of the host at this `http://` or `https://` URL; a path in it is that of a proxy. Who vouches for an `https://` host is
-    /// one of the well-known certificate authorities.
+    /// Of the host at this `http://` or `https://` URL; a path in it is that of a proxy. Who
+    /// vouches for an `https://` host is one of the well-known certificate authorities.
     pub fn new(url: &str) -> Result<Self, Error> {
-        let mut host = Host::new(url)?;
+        let mut host = Endpoint::new(url)?;
         let name = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
-        host.say(WHO, HeaderValue::from_static(name));
+        host.set_header(WHO, HeaderValue::from_static(name));
         // A URL that no path can be added to is none of a host.
         host.url(&[])?;
         Ok(Self { host })
@@ -81,7 +83,7 @@ impl Client {
     /// With this token.
     pub fn with_token(mut self, token: &str) -> Result<Self, Error> {
         let value = HeaderValue::from_str(&format!("Bearer {token}"));
-        self.host.say(AUTHORIZATION, value.map_err(|_| Error::Header("the token"))?);
+        self.host.set_header(AUTHORIZATION, value.map_err(|_| Error::Header("the token"))?);
         Ok(self)
     }
 
@@ -93,7 +95,8 @@ impl Client {
 
     /// Under this name, `PRODUCT/VERSION`, which the host writes into its records of deployments.
     pub fn with_user_agent(mut self, name: &str) -> Result<Self, Error> {
-        self.host.say(WHO, HeaderValue::from_str(name).map_err(|_| Error::Header("the name"))?);
+        self.host
+            .set_header(WHO, HeaderValue::from_str(name).map_err(|_| Error::Header("the name"))?);
         Ok(self)
     }
 
@@ -117,8 +120,8 @@ impl Client {
         self.ask(&Request::new(Method::DELETE, &["sessions", id]).patient()).await.map(drop)
     }
 
-    /// Changes the pipeline of a session. Returns when the new version speaks; where it does not, the problem has the step and
-    /// all that is wrong.
+    /// Changes the pipeline of a session. Returns when the new version speaks; where it does not,
+    /// the problem has the step and all that is wrong.
     pub async fn deploy(&self, session: &str, deploy: &Deploy) -> Result<Deployment, Error> {
         self.typed(&Request::deploy(session, deploy)).await
     }
@@ -133,11 +136,12 @@ impl Client {
         self.list(&Request::deployments(session, limit), "deployments").await
     }
 
-    /// The events of a session that follow number `after`, oldest first: up to `limit` (1 to 1000), or fewer where they are
-    /// large. The page says where the next begins.
+    /// The events of a session that follow number `after`, oldest first: up to `limit` (1 to 1000),
+    /// or fewer where they are large. The page says where the next begins.
     pub async fn events(&self, session: &str, after: u64, limit: u32) -> Result<EventPage, Error> {
         let request = Request::get(&["sessions", session, "events"]);
-        self.typed(&request.query("after", after.to_string()).query("limit", limit.to_string())).await
+        self.typed(&request.query("after", after.to_string()).query("limit", limit.to_string()))
+            .await
     }
 
     /// The models, and what really runs them.
@@ -191,14 +195,19 @@ impl Client {
     }
 
     async fn typed<T: DeserializeOwned>(&self, request: &Request<'_>) -> Result<T, Error> {
-        T::deserialize(self.ask(request).await?).map_err(|error| Error::Answer(error.to_string()))
+        T::deserialize(self.ask(request).await?)
+            .map_err(|error| Error::InvalidAnswer(error.to_string()))
     }
 
     /// A list that stands under `key` in the answer.
-    async fn list<T: DeserializeOwned>(&self, request: &Request<'_>, key: &str) -> Result<Vec<T>, Error> {
+    async fn list<T: DeserializeOwned>(
+        &self,
+        request: &Request<'_>,
+        key: &str,
+    ) -> Result<Vec<T>, Error> {
         let mut answer = self.ask(request).await?;
         let list = answer.get_mut(key).map(Value::take).unwrap_or_default();
-        Vec::deserialize(list).map_err(|error| Error::Answer(error.to_string()))
+        Vec::deserialize(list).map_err(|error| Error::InvalidAnswer(error.to_string()))
     }
 }
 
@@ -229,7 +238,8 @@ impl<'a> Request<'a> {
             Component::File { name, bytes } => {
                 request.query.extend(name.clone().map(|name| ("name", name)));
                 // One that is too large is refused before it is sent.
-                request.content = Content { media_type: None, bytes: bytes.clone(), ask_first: true };
+                request.content =
+                    Content { media_type: None, bytes: bytes.clone(), ask_first: true };
             }
         }
         if *shadow > 0 {
@@ -280,7 +290,8 @@ mod tests {
 
     #[test]
     fn a_deployment_says_what_differs_from_the_usual() {
-        let component = Component::File { name: Some("eye".into()), bytes: Bytes::from_static(b"component") };
+        let component =
+            Component::File { name: Some("eye".into()), bytes: Bytes::from_static(b"component") };
         let plain = Deploy { component, shadow: 0, state: None, settings: None };
         let request = Request::deploy("display-001;cam-001", &plain);
         assert_eq!(request.path, ["v1", "sessions", "display-001;cam-001", "pipeline"]);
@@ -291,8 +302,12 @@ mod tests {
         let component = Component::Named("nose".into());
         let full = Deploy { component, shadow: 5, state: Some(RefusedState::Fresh), settings };
         let request = Request::deploy("gate", &full);
-        let query =
-            [("pipeline", "nose"), ("shadow", "5"), ("state", "fresh"), ("settings", r#"{"score":0.5}"#)];
+        let query = [
+            ("pipeline", "nose"),
+            ("shadow", "5"),
+            ("state", "fresh"),
+            ("settings", r#"{"score":0.5}"#),
+        ];
         assert_eq!(request.query, query.map(|(key, value)| (key, value.to_owned())));
         assert!(request.content.bytes.is_empty());
     }
@@ -301,7 +316,10 @@ mod tests {
     fn a_request_goes_below_the_hosts_own_path() {
         let client = Client::new("https://host.example/cams/").unwrap();
         let url = client.url(&Request::deployments("display-001;cam/001", 3)).unwrap();
-        assert_eq!(url, "https://host.example/cams/v1/sessions/display-001;cam%2F001/deployments?limit=3");
+        assert_eq!(
+            url,
+            "https://host.example/cams/v1/sessions/display-001;cam%2F001/deployments?limit=3"
+        );
     }
 
     #[test]

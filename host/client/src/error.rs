@@ -38,17 +38,17 @@ pub enum Error {
     Problem(Box<Problem>),
     /// The answer is not that of an Ocelli host.
     #[error("this is no Ocelli host: {0}")]
-    Answer(String),
+    InvalidAnswer(String),
     /// The WebSocket ended. The next call opens another.
     #[error("the WebSocket ended: {0}")]
-    Lost(String),
+    Disconnected(String),
 }
 
 impl Error {
     /// Whether it is worth trying again without changing anything.
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::TimedOut(_) | Self::Http(_) | Self::Lost(_) => true,
+            Self::Connect(_) | Self::TimedOut(_) | Self::Http(_) | Self::Disconnected(_) => true,
             Self::Problem(problem) => problem.status >= 500 || problem.status == 429,
             _ => false,
         }
@@ -72,8 +72,8 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// An error answer: problem details (RFC 9457). An answer that is none, as that of a proxy may be, has an empty
-/// `code` and `detail`.
+/// An error answer: problem details (RFC 9457). An answer that is none, as that of a proxy may be,
+/// has an empty `code` and `detail`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Problem {
@@ -140,12 +140,12 @@ mod tests {
     fn what_a_person_has_to_change_does_not_pass() {
         let of = |status| Error::from(Problem::parse(status, b"{}"));
         for status in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS] {
-            assert!(of(status).may_pass(), "{status}");
+            assert!(of(status).is_transient(), "{status}");
         }
         for status in [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND] {
-            assert!(!of(status).may_pass(), "{status}");
+            assert!(!of(status).is_transient(), "{status}");
         }
-        assert!(Error::Lost("reset".into()).may_pass());
-        assert!(!Error::Url("x".into()).may_pass());
+        assert!(Error::Disconnected("reset".into()).is_transient());
+        assert!(!Error::Url("x".into()).is_transient());
     }
 }

@@ -29,12 +29,12 @@ use url::Url;
 
 use crate::error::{Error, Problem};
 
-/// How long a host may take to take a connection, and to answer what it answers from memory: one that takes longer does not
-/// answer at all.
+/// How long a host may take to take a connection, and to answer what it answers from memory: one
+/// that takes longer does not answer at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long one waits for the word to go on before a large body goes out all the same (RFC 9110, 10.1.1): not every proxy
-/// knows it.
+/// How long one waits for the word to go on before a large body goes out all the same (RFC 9110,
+/// 10.1.1): not every proxy knows it.
 const GO_ON: Duration = Duration::from_secs(1);
 
 /// The longest answer that is read: ten thousand deployments' records are a fifth of it.
@@ -42,7 +42,7 @@ const MAX_ANSWER: usize = 64 << 20;
 
 /// Where a host is, and what is said to it with every request.
 #[derive(Debug, Clone)]
-pub(crate) struct Host {
+pub(crate) struct Endpoint {
     base: Url,
     headers: HeaderMap,
     /// None: plain TCP.
@@ -58,7 +58,7 @@ pub(crate) struct Content {
     pub(crate) ask_first: bool,
 }
 
-impl Host {
+impl Endpoint {
     pub(crate) fn new(url: &str) -> Result<Self, Error> {
         let base = Url::parse(url).map_err(|_| Error::Url(url.into()))?;
         let tls = match base.scheme() {
@@ -70,7 +70,7 @@ impl Host {
     }
 
     /// Says this header with every request.
-    pub(crate) fn say(&mut self, name: HeaderName, mut value: HeaderValue) {
+    pub(crate) fn set_header(&mut self, name: HeaderName, mut value: HeaderValue) {
         value.set_sensitive(name == AUTHORIZATION);
         self.headers.insert(name, value);
     }
@@ -115,7 +115,7 @@ impl Host {
         let (go, wait) = oneshot::channel();
         let wait = ask_first.then(|| Box::pin(timeout(GO_ON, wait)));
         let media_type = content.media_type;
-        let mut request = Request::new(Sent { wait, bytes: content.bytes });
+        let mut request = Request::new(RequestBody { wait, bytes: content.bytes });
         *request.method_mut() = method;
         let target = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
@@ -124,7 +124,8 @@ impl Host {
         *request.uri_mut() = target.parse().map_err(|_| Error::Url(url.to_string()))?;
         let host = url.host_str().unwrap_or_default();
         let authority = url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
-        let authority = HeaderValue::from_str(&authority).map_err(|_| Error::Url(url.to_string()))?;
+        let authority =
+            HeaderValue::from_str(&authority).map_err(|_| Error::Url(url.to_string()))?;
         request.headers_mut().extend(self.headers.clone());
         request.headers_mut().extend(headers);
         request.headers_mut().insert(HOST, authority);
@@ -159,7 +160,9 @@ impl Host {
         stream.set_nodelay(true)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let name = match host {
-            url::Host::Domain(name) => ServerName::try_from(name.to_owned()).map_err(io::Error::other)?,
+            url::Host::Domain(name) => {
+                ServerName::try_from(name.to_owned()).map_err(io::Error::other)?
+            }
             url::Host::Ipv4(address) => IpAddr::V4(address).into(),
             url::Host::Ipv6(address) => IpAddr::V6(address).into(),
         };
@@ -188,7 +191,7 @@ pub(crate) async fn read(answer: Response<Incoming>) -> Result<Value, Error> {
     if body.is_empty() && status == StatusCode::NO_CONTENT {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&body).map_err(|_| Error::Answer("its answer is not JSON".into()))
+    serde_json::from_slice(&body).map_err(|_| Error::InvalidAnswer("its answer is not JSON".into()))
 }
 
 /// Reads an answer that should have been another.
@@ -205,7 +208,7 @@ async fn read_bytes(answer: Response<Incoming>) -> Result<Bytes, Error> {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) => Err(match error.downcast::<hyper::Error>() {
             Ok(error) => Error::Http(*error),
-            Err(_) => Error::Answer(format!("more than {MAX_ANSWER} bytes")),
+            Err(_) => Error::InvalidAnswer(format!("more than {MAX_ANSWER} bytes")),
         }),
     }
 }
@@ -216,12 +219,12 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// A body of known length that may have to wait for the host's word.
-struct Sent {
+struct RequestBody {
     wait: Option<Pin<Box<tokio::time::Timeout<oneshot::Receiver<()>>>>>,
     bytes: Bytes,
 }
 
-impl Body for Sent {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -253,8 +256,9 @@ mod tests {
 
     #[test]
     fn names_are_encoded_in_paths() {
-        let url =
-            |base: &str| Host::new(base).unwrap().url(&["v1", "sessions", "a/b;c ü"]).unwrap().to_string();
+        let url = |base: &str| {
+            Endpoint::new(base).unwrap().url(&["v1", "sessions", "a/b;c ü"]).unwrap().to_string()
+        };
         let path = "/v1/sessions/a%2Fb;c%20%C3%BC";
         assert_eq!(url("http://host:1"), format!("http://host:1{path}"));
         assert_eq!(url("http://host/cams/"), format!("http://host/cams{path}"));
@@ -263,20 +267,20 @@ mod tests {
     #[test]
     fn what_is_no_address_of_a_host_is_refused() {
         for url in ["host:1", "127.0.0.1:8001", "ftp://host", "", "mailto:a@b"] {
-            assert!(matches!(Host::new(url), Err(Error::Url(_))), "{url}");
+            assert!(matches!(Endpoint::new(url), Err(Error::Url(_))), "{url}");
         }
     }
 
     #[test]
     fn a_file_without_certificates_is_refused() {
-        let mut host = Host::new("https://host").unwrap();
+        let mut host = Endpoint::new("https://host").unwrap();
         assert!(matches!(host.trust(b"-----BEGIN NOTHING-----"), Err(Error::NoCertificate)));
     }
 
     #[tokio::test]
     async fn a_host_that_is_not_there_cannot_be_connected_to() {
         // Nothing listens on port 1 of a machine that runs tests.
-        let host = Host::new("http://127.0.0.1:1").unwrap();
+        let host = Endpoint::new("http://127.0.0.1:1").unwrap();
         let content = Content { media_type: None, bytes: Bytes::new(), ask_first: false };
         let url = host.url(&["readyz"]).unwrap();
         let sent = host.send(Method::GET, &url, HeaderMap::new(), content).await;

@@ -1,17 +1,20 @@
 //! A client of the Ocelli host, for the host's own commands, its tests, and programs of others.
 //!
-//! A [`Client`] is an address with what is needed to be let in. Its requests each open a connection, ask, and close it: a
-//! host is asked now and then, and what is to be heard at once comes over a WebSocket. An answer that is an error is
-//! an [`Error::Problem`] with the host's stable code (RFC 9457).
+//! A [`Client`] is an address with what is needed to be let in. Its requests each open a
+//! connection, ask, and close it: a host is asked now and then, and what is to be heard at once
+//! comes over a WebSocket. An answer that is an error is an [`Error::ConfigProblem`] with the
+//! host's stable code (RFC 9457).
 //!
-//! A [`Subscriber`] is one WebSocket, opened when it is needed and opened again when it is lost. It has no task and no
-//! queue of its own: [`Subscriber::next`] reads the next message when it is called, so a program that is slow leaves the
-//! messages to the host, which keeps a bounded number for it and says what it dropped ([`Message::Lagged`]). It has to be
-//! called at least every half minute, because it is what answers the host's pings.
+//! A [`Subscriber`] is one WebSocket, opened when it is needed and opened again when it is lost. It
+//! has no task and no queue of its own: [`Subscriber::next`] reads the next message when it is
+//! called, so a program that is slow leaves the messages to the host, which keeps a bounded number
+//! for it and says what it dropped ([`Message::Lagged`]). It has to be called at least every half
+//! minute, because it is what answers the host's pings.
 //!
-//! The subscriber notes the number of the last event of each session. When the connection is lost, `next` says so once, and
-//! the next call connects and subscribes again from there: events come at least once and in order, and those that came
-//! before are dropped by their number. Detections are live: those of the time without a connection are gone.
+//! The subscriber notes the number of the last event of each session. When the connection is lost,
+//! `next` says so once, and the next call connects and subscribes again from there: events come at
+//! least once and in order, and those that came before are dropped by their number. Detections are
+//! live: those of the time without a connection are gone.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), ocelli_client::Error> {
@@ -48,5 +51,7 @@ mod subscriber;
 pub use answer::{Deployment, EventPage, Gone, Model, Models, Session};
 pub use client::{Client, Component, Deploy, RefusedState, Request};
 pub use error::{Error, Problem};
-pub use message::{Attachment, Attribute, Detection, Detections, Event, Message, Refusal, State, Subscribe};
+pub use message::{
+    Attachment, Attribute, Detection, Detections, Event, Message, Refusal, SessionState, Subscribe,
+};
 pub use subscriber::Subscriber;

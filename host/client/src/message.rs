@@ -12,7 +12,7 @@ pub(crate) const EVERY_SESSION: &str = "*";
 /// What a session is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum SessionState {
     /// Its worker is being set up.
     Starting,
     /// It works.
@@ -30,7 +30,7 @@ pub enum State {
     Other(String),
 }
 
-impl fmt::Display for State {
+impl fmt::Display for SessionState {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Starting => "starting",
@@ -54,7 +54,7 @@ pub enum Message {
         /// The session, or `*`.
         session: String,
         /// What it is doing now.
-        state: State,
+        state: SessionState,
     },
     /// A subscription has ended: no message of the session follows.
     Unsubscribed {
@@ -70,7 +70,7 @@ pub enum Message {
         /// The session.
         session: String,
         /// What.
-        state: State,
+        state: SessionState,
         /// Why, for a person.
         #[serde(default)]
         reason: Option<String>,
@@ -225,7 +225,7 @@ pub struct Subscribe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) after: Option<After>,
     #[serde(flatten)]
-    make: Option<Make>,
+    make: Option<MakeSession>,
 }
 
 /// The last event that somebody has.
@@ -240,7 +240,7 @@ pub(crate) enum After {
 
 /// How to make a session.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-struct Make {
+struct MakeSession {
     source: String,
     pipeline: String,
     settings: Map<String, Value>,
@@ -275,10 +275,11 @@ impl Subscribe {
         self
     }
 
-    /// Makes the session where it is not there. The token has to be an operator's, and the host's config has to admit the
-    /// source.
+    /// Makes the session where it is not there. The token has to be an operator's, and the host's
+    /// config has to admit the source.
     pub fn make(mut self, source: &str, pipeline: &str, settings: Map<String, Value>) -> Self {
-        self.make = Some(Make { source: source.into(), pipeline: pipeline.into(), settings });
+        self.make =
+            Some(MakeSession { source: source.into(), pipeline: pipeline.into(), settings });
         self
     }
 }
@@ -286,7 +287,7 @@ impl Subscribe {
 /// What else is sent.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(crate) enum Demand<'a> {
+pub(crate) enum ClientMessage<'a> {
     Unsubscribe {
         session: &'a str,
     },
@@ -321,11 +322,16 @@ mod tests {
 
     #[test]
     fn messages_are_what_their_type_says() {
-        let subscribed = Message::Subscribed { session: "*".into(), state: State::Running };
-        assert_eq!(read(json!({"type": "subscribed", "session": "*", "state": "running"})), subscribed);
+        let subscribed = Message::Subscribed { session: "*".into(), state: SessionState::Running };
+        assert_eq!(
+            read(json!({"type": "subscribed", "session": "*", "state": "running"})),
+            subscribed
+        );
         assert_eq!(read(json!({"type": "pong"})), Message::Pong {});
-        let state = json!({"type": "session", "session": "a;b", "state": "degraded", "reason": null});
-        let expected = Message::Session { session: "a;b".into(), state: State::Degraded, reason: None };
+        let state =
+            json!({"type": "session", "session": "a;b", "state": "degraded", "reason": null});
+        let expected =
+            Message::Session { session: "a;b".into(), state: SessionState::Degraded, reason: None };
         assert_eq!(read(state), expected);
         let Message::Event(event) = read(
             json!({"type": "event", "session": "a", "seq": 3, "time": "t", "kind": "left",
@@ -334,7 +340,10 @@ mod tests {
         ) else {
             panic!("not an event")
         };
-        assert_eq!((event.seq, event.detections[0].area, event.frame), (3, [1.0, 2.0, 3.0, 4.5], Some(5)));
+        assert_eq!(
+            (event.seq, event.detections[0].area, event.frame),
+            (3, [1.0, 2.0, 3.0, 4.5], Some(5))
+        );
         assert_eq!(event.detections[0].attributes["colour"].value, "red");
         let Message::Error(refusal) =
             read(json!({"type": "error", "code": "after_ahead", "message": "m", "newest": 4}))
@@ -346,7 +355,9 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_kept_as_it_came() {
-        for message in [json!({"type": "weather", "rain": true}), json!({"type": "lagged"}), json!(7)] {
+        for message in
+            [json!({"type": "weather", "rain": true}), json!({"type": "lagged"}), json!(7)]
+        {
             assert_eq!(read(message.clone()), Message::Unknown(message));
         }
     }
@@ -355,14 +366,22 @@ mod tests {
     fn wishes_are_written_as_the_host_reads_them() {
         let json = |message: &Subscribe| serde_json::from_str::<Value>(&text(message)).unwrap();
         assert_eq!(json(&Subscribe::to("gate")), json!({"type": "subscribe", "session": "gate"}));
-        let wish = Subscribe::to("gate").after(41).detections(false).make("file:a.mp4", "eye", Map::new());
+        let wish =
+            Subscribe::to("gate").after(41).detections(false).make("file:a.mp4", "eye", Map::new());
         let expected = json!({"type": "subscribe", "session": "gate", "after": 41, "detections": false,
             "source": "file:a.mp4", "pipeline": "eye", "settings": {}});
         assert_eq!(json(&wish), expected);
         let all = Subscribe::to_all().after_each([("gate".to_owned(), 41)].into());
         assert_eq!(json(&all), json!({"type": "subscribe", "session": "*", "after": {"gate": 41}}));
-        let command = Demand::Command { session: "gate", id: None, command: &json!({"query": "tracks"}) };
-        assert_eq!(text(&command), r#"{"type":"command","session":"gate","command":{"query":"tracks"}}"#);
-        assert_eq!(text(&Demand::Ping {}), r#"{"type":"ping"}"#);
+        let command = ClientMessage::Command {
+            session: "gate",
+            id: None,
+            command: &json!({"query": "tracks"}),
+        };
+        assert_eq!(
+            text(&command),
+            r#"{"type":"command","session":"gate","command":{"query":"tracks"}}"#
+        );
+        assert_eq!(text(&ClientMessage::Ping {}), r#"{"type":"ping"}"#);
     }
 }

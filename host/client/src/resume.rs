@@ -1,14 +1,17 @@
-//! What a subscriber has to ask for again when its connection was lost, and which events it has had.
+//! What a subscriber has to ask for again when its connection was lost, and which events it has
+//! had.
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::message::{After, EVERY_SESSION, Message, Refusal, State, Subscribe};
+use crate::message::{After, EVERY_SESSION, Message, Refusal, SessionState, Subscribe};
 
-/// Sessions whose last event is noted. Beyond that those that have ended are forgotten; a host runs a thousand at a time.
+/// Sessions whose last event is noted. Beyond that those that have ended are forgotten; a host runs
+/// a thousand at a time.
 const MAX_NOTED: usize = 10_000;
 
-/// Bytes of the numbers in a subscription to all: with the rest, below the 64 KiB that a host reads. Enough for a thousand
-/// sessions with names of up to 30 bytes; of those beyond, only what is told from then on comes.
+/// Bytes of the numbers in a subscription to all: with the rest, below the 64 KiB that a host
+/// reads. Enough for a thousand sessions with names of up to 30 bytes; of those beyond, only what
+/// is told from then on comes.
 const MAX_EACH: usize = 48 << 10;
 
 /// Errors by which a host says that it has not subscribed.
@@ -26,19 +29,19 @@ const REFUSALS: [&str; 7] = [
 #[derive(Debug, Default)]
 pub(crate) struct Resume {
     /// By session.
-    wishes: BTreeMap<String, Wish>,
-    heard: HashMap<String, Heard>,
+    wishes: BTreeMap<String, Subscription>,
+    heard: HashMap<String, LastEvent>,
 }
 
 #[derive(Debug)]
-struct Wish {
+struct Subscription {
     subscribe: Subscribe,
     /// Whether it was sent over the connection of now and not answered yet.
     asked: bool,
 }
 
 #[derive(Debug)]
-struct Heard {
+struct LastEvent {
     /// The number of the last event.
     seq: u64,
     /// Whether the session has ended.
@@ -48,7 +51,7 @@ struct Heard {
 impl Resume {
     /// Notes a wish that is about to be sent.
     pub(crate) fn subscribe(&mut self, subscribe: Subscribe) {
-        self.wishes.insert(subscribe.session.clone(), Wish { subscribe, asked: true });
+        self.wishes.insert(subscribe.session.clone(), Subscription { subscribe, asked: true });
     }
 
     /// Forgets a wish.
@@ -57,7 +60,7 @@ impl Resume {
     }
 
     /// What is to be sent over a new connection.
-    pub(crate) fn again(&mut self) -> Vec<Subscribe> {
+    pub(crate) fn resubscriptions(&mut self) -> Vec<Subscribe> {
         let Self { wishes, heard } = self;
         wishes
             .values_mut()
@@ -75,13 +78,13 @@ impl Resume {
     }
 
     /// Takes note of a message. False: it is an event that has been told already.
-    pub(crate) fn hear(&mut self, message: &Message) -> bool {
+    pub(crate) fn accept(&mut self, message: &Message) -> bool {
         match message {
             Message::Event(event) => return self.event(&event.session, event.seq),
             Message::Subscribed { session, .. } => self.subscribed(session),
             Message::Session { session, state, .. } => {
                 if let Some(heard) = self.heard.get_mut(session) {
-                    heard.ended = *state == State::Stopped;
+                    heard.ended = *state == SessionState::Stopped;
                 }
             }
             Message::Error(Refusal { code, session: Some(session), .. }) => {
@@ -98,13 +101,14 @@ impl Resume {
     fn event(&mut self, session: &str, seq: u64) -> bool {
         match self.heard.get_mut(session) {
             Some(heard) if seq <= heard.seq => return false,
-            Some(heard) => *heard = Heard { seq, ended: false },
+            Some(heard) => *heard = LastEvent { seq, ended: false },
             None => self.note(session, seq),
         }
         true
     }
 
-    /// The host counts from where the wish says: events before that may come again, because they were asked for.
+    /// The host counts from where the wish says: events before that may come again, because they
+    /// were asked for.
     fn subscribed(&mut self, session: &str) {
         let Some(wish) = self.wishes.get_mut(session) else { return };
         if !std::mem::take(&mut wish.asked) {
@@ -112,7 +116,9 @@ impl Resume {
         }
         match wish.subscribe.after.clone() {
             Some(After::One(seq)) => self.note(session, seq),
-            Some(After::Each(each)) => each.iter().for_each(|(session, seq)| self.note(session, *seq)),
+            Some(After::Each(each)) => {
+                each.iter().for_each(|(session, seq)| self.note(session, *seq))
+            }
             None if session == EVERY_SESSION => {}
             None => {
                 self.heard.remove(session);
@@ -124,12 +130,12 @@ impl Resume {
         if self.heard.len() >= MAX_NOTED && !self.heard.contains_key(session) {
             self.heard.retain(|_, heard| !heard.ended);
         }
-        self.heard.insert(session.into(), Heard { seq, ended: false });
+        self.heard.insert(session.into(), LastEvent { seq, ended: false });
     }
 }
 
 /// Says where each session is to go on, of those that run before those that have ended.
-fn each(subscribe: &mut Subscribe, heard: &HashMap<String, Heard>) {
+fn each(subscribe: &mut Subscribe, heard: &HashMap<String, LastEvent>) {
     let mut noted: Vec<_> = heard.iter().collect();
     noted.sort_by_key(|(session, heard)| (heard.ended, session.as_str()));
     let mut room = MAX_EACH;
@@ -174,22 +180,24 @@ mod tests {
 
     /// What is sent over a new connection, without what never changes.
     fn again(resume: &mut Resume) -> Vec<Value> {
-        let sent = resume.again();
-        sent.iter().map(|wish| serde_json::from_str::<Value>(&text(wish)).unwrap()["after"].clone()).collect()
+        let sent = resume.resubscriptions();
+        sent.iter()
+            .map(|wish| serde_json::from_str::<Value>(&text(wish)).unwrap()["after"].clone())
+            .collect()
     }
 
     #[test]
     fn a_new_connection_goes_on_after_the_last_event_and_duplicates_are_dropped() {
         let mut resume = Resume::default();
         resume.subscribe(Subscribe::to("gate").after(41));
-        assert!(resume.hear(&subscribed("gate")));
-        assert!(!resume.hear(&event("gate", 41)) && resume.hear(&event("gate", 42)));
+        assert!(resume.accept(&subscribed("gate")));
+        assert!(!resume.accept(&event("gate", 41)) && resume.accept(&event("gate", 42)));
         // Where a journal was damaged, numbers jump.
-        assert!(resume.hear(&event("gate", 50)));
+        assert!(resume.accept(&event("gate", 50)));
         assert_eq!(again(&mut resume), [json!(50)]);
-        assert!(!resume.hear(&event("gate", 42)) && !resume.hear(&event("gate", 50)));
-        assert!(resume.hear(&subscribed("gate")));
-        assert!(!resume.hear(&event("gate", 50)) && resume.hear(&event("gate", 51)));
+        assert!(!resume.accept(&event("gate", 42)) && !resume.accept(&event("gate", 50)));
+        assert!(resume.accept(&subscribed("gate")));
+        assert!(!resume.accept(&event("gate", 50)) && resume.accept(&event("gate", 51)));
     }
 
     #[test]
@@ -198,8 +206,8 @@ mod tests {
         resume.subscribe(Subscribe::to("gate").after(7));
         resume.subscribe(Subscribe::to("yard"));
         assert_eq!(again(&mut resume), [json!(7), Value::Null]);
-        resume.hear(&subscribed("gate"));
-        resume.hear(&subscribed("yard"));
+        resume.accept(&subscribed("gate"));
+        resume.accept(&subscribed("yard"));
         assert_eq!(again(&mut resume), [json!(7), Value::Null]);
     }
 
@@ -207,17 +215,17 @@ mod tests {
     fn a_wish_that_is_made_anew_gets_again_what_it_asks_for() {
         let mut resume = Resume::default();
         resume.subscribe(Subscribe::to("gate"));
-        resume.hear(&subscribed("gate"));
-        assert!(resume.hear(&event("gate", 9)));
+        resume.accept(&subscribed("gate"));
+        assert!(resume.accept(&event("gate", 9)));
         resume.subscribe(Subscribe::to("gate").after(3));
         // On its way when the wish was sent.
-        assert!(resume.hear(&event("gate", 10)));
-        resume.hear(&subscribed("gate"));
-        assert!(resume.hear(&event("gate", 4)));
+        assert!(resume.accept(&event("gate", 10)));
+        resume.accept(&subscribed("gate"));
+        assert!(resume.accept(&event("gate", 4)));
         // A host whose store was deleted counts from 1.
         resume.subscribe(Subscribe::to("gate"));
-        resume.hear(&subscribed("gate"));
-        assert!(resume.hear(&event("gate", 1)));
+        resume.accept(&subscribed("gate"));
+        assert!(resume.accept(&event("gate", 1)));
     }
 
     #[test]
@@ -226,23 +234,30 @@ mod tests {
         for session in ["gate", "yard", "door"] {
             resume.subscribe(Subscribe::to(session));
         }
-        resume.hear(&error("unknown_session", "gate"));
-        resume.hear(&subscribed("yard"));
+        resume.accept(&error("unknown_session", "gate"));
+        resume.accept(&subscribed("yard"));
         // Of a command, since the wish holds.
-        assert!(resume.hear(&error("forbidden", "yard")));
-        resume.hear(&error("events_gone", "door"));
+        assert!(resume.accept(&error("forbidden", "yard")));
+        resume.accept(&error("events_gone", "door"));
         resume.unsubscribe("nobody");
-        let sessions: Vec<String> = resume.again().into_iter().map(|wish| wish.session).collect();
+        let sessions: Vec<String> =
+            resume.resubscriptions().into_iter().map(|wish| wish.session).collect();
         assert_eq!(sessions, ["door", "yard"]);
     }
 
     #[test]
     fn a_subscription_to_all_names_the_sessions_that_were_heard() {
         let mut resume = Resume::default();
-        resume.subscribe(Subscribe::to_all().after_each([("a".to_owned(), 1), ("b".to_owned(), 2)].into()));
-        resume.hear(&subscribed("*"));
-        resume.hear(&subscribed("a"));
-        assert!(!resume.hear(&event("a", 1)) && resume.hear(&event("a", 2)) && resume.hear(&event("c", 8)));
+        resume.subscribe(
+            Subscribe::to_all().after_each([("a".to_owned(), 1), ("b".to_owned(), 2)].into()),
+        );
+        resume.accept(&subscribed("*"));
+        resume.accept(&subscribed("a"));
+        assert!(
+            !resume.accept(&event("a", 1))
+                && resume.accept(&event("a", 2))
+                && resume.accept(&event("c", 8))
+        );
         assert_eq!(again(&mut resume), [json!({"a": 2, "b": 2, "c": 8})]);
         let mut plain = Resume::default();
         plain.subscribe(Subscribe::to_all());
@@ -253,14 +268,15 @@ mod tests {
     fn long_names_leave_a_request_that_a_host_reads_and_those_that_run_go_first() {
         let mut resume = Resume::default();
         resume.subscribe(Subscribe::to_all());
-        resume.hear(&subscribed("*"));
+        resume.accept(&subscribed("*"));
         let name = |number: usize| format!("{number:04}{}", "\"".repeat(196));
         for number in 0..1000 {
-            assert!(resume.hear(&event(&name(number), u64::MAX)));
+            assert!(resume.accept(&event(&name(number), u64::MAX)));
         }
-        let stopped = json!({"type": "session", "session": name(0), "state": "stopped", "reason": null});
-        assert!(resume.hear(&message(stopped)));
-        let sent = text(&resume.again()[0]);
+        let stopped =
+            json!({"type": "session", "session": name(0), "state": "stopped", "reason": null});
+        assert!(resume.accept(&message(stopped)));
+        let sent = text(&resume.resubscriptions()[0]);
         assert!(sent.len() < 64 << 10 && sent.contains("\"0001"), "{}", sent.len());
         assert!(!sent.contains("\"0000"), "{sent:.300}");
     }
@@ -271,11 +287,10 @@ mod tests {
         resume.subscribe(Subscribe::to_all());
         for number in 0..MAX_NOTED + 5 {
             let session = format!("display-{number}");
-            assert!(resume.hear(&event(&session, 1)));
+            assert!(resume.accept(&event(&session, 1)));
             if number > 0 {
-                let state =
-                    json!({"type": "session", "session": session, "state": "stopped", "reason": null});
-                resume.hear(&message(state));
+                let state = json!({"type": "session", "session": session, "state": "stopped", "reason": null});
+                resume.accept(&message(state));
             }
         }
         assert!(resume.heard.len() < 10 && resume.heard.contains_key("display-0"));

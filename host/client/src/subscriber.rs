@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use hyper::header::{
-    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{StatusCode, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
@@ -20,10 +20,11 @@ use tokio_tungstenite::tungstenite::{self, Utf8Bytes};
 use crate::client::{Client, Request};
 use crate::error::Error;
 use crate::http::{PATIENCE, read_problem};
-use crate::message::{Demand, Message, Subscribe, text};
+use crate::message::{ClientMessage, Message, Subscribe, text};
 use crate::resume::Resume;
 
-/// A host pings every 15 s: one from which nothing came for four times that is gone, however it went.
+/// A host pings every 15 s: one from which nothing came for four times that is gone, however it
+/// went.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// The longest message that is read: four times what a host lets wait for one subscriber.
@@ -32,8 +33,8 @@ const MAX_MESSAGE: usize = 64 << 20;
 /// Read at once: a dozen messages. What is larger is read in parts.
 const READ: usize = 16 << 10;
 
-/// The first pause before a connection is tried again, and the longest: a host is back in a second after a restart, and one
-/// that is away for long is noticed soon enough.
+/// The first pause before a connection is tried again, and the longest: a host is back in a second
+/// after a restart, and one that is away for long is noticed soon enough.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -60,11 +61,12 @@ impl Subscriber {
         Self { client, socket: None, resume: Resume::default(), failures: 0, not_before: None }
     }
 
-    /// Listens to a session. The answer comes as [`Message::Subscribed`] or as [`Message::Error`]. Without a connection it is
-    /// asked for with the next one, which [`next`](Self::next) opens.
+    /// Listens to a session. The answer comes as [`Message::Subscribed`] or as [`Message::Error`].
+    /// Without a connection it is asked for with the next one, which [`next`](Self::next) opens.
     ///
-    /// Without [`Subscribe::after`], events are resumed from the first that comes; one that is told while the connection
-    /// is lost before that is missed. [`EventPage::newest`](crate::EventPage::newest) is a number to begin with.
+    /// Without [`Subscribe::after`], events are resumed from the first that comes; one that is told
+    /// while the connection is lost before that is missed.
+    /// [`EventPage::newest`](crate::EventPage::newest) is a number to begin with.
     pub async fn subscribe(&mut self, wish: Subscribe) {
         let text = text(&wish);
         self.resume.subscribe(wish);
@@ -79,26 +81,32 @@ impl Subscriber {
         self.resume.unsubscribe(session);
         if self.socket.is_some() {
             // No connection, no subscription.
-            let _ = self.send(text(&Demand::Unsubscribe { session })).await;
+            let _ = self.send(text(&ClientMessage::Unsubscribe { session })).await;
         }
     }
 
-    /// Asks a session's pipeline. Its words come as [`Message::Answer`] with this `id`; a connection that is lost before takes
-    /// the answer with it.
-    pub async fn command(&mut self, session: &str, id: Option<&Value>, command: &Value) -> Result<(), Error> {
+    /// Asks a session's pipeline. Its words come as [`Message::InvalidAnswer`] with this `id`; a
+    /// connection that is lost before takes the answer with it.
+    pub async fn command(
+        &mut self,
+        session: &str,
+        id: Option<&Value>,
+        command: &Value,
+    ) -> Result<(), Error> {
         self.connected().await?;
-        self.send(text(&Demand::Command { session, id, command })).await
+        self.send(text(&ClientMessage::Command { session, id, command })).await
     }
 
     /// Asks for a [`Message::Pong`].
     pub async fn ping(&mut self) -> Result<(), Error> {
         self.connected().await?;
-        self.send(text(&Demand::Ping {})).await
+        self.send(text(&ClientMessage::Ping {})).await
     }
 
-    /// The next message. [`Error::Lost`] comes once when the connection is lost; the call after that waits for a moment (0.1 to
-    /// 10 s, the longer the more often it was in vain), connects, and resumes. Any other error: there is no connection, and
-    /// the next call tries again. Dropping the future loses nothing.
+    /// The next message. [`Error::Disconnected`] comes once when the connection is lost; the call
+    /// after that waits for a moment (0.1 to 10 s, the longer the more often it was in vain),
+    /// connects, and resumes. Any other error: there is no connection, and the next call tries
+    /// again. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Message, Error> {
         Ok(self.next_with_text().await?.0)
     }
@@ -113,8 +121,9 @@ impl Subscriber {
             };
             self.failures = 0;
             let message = serde_json::from_str(&text);
-            let message = message.map_err(|_| Error::Answer("a message is not JSON".into()))?;
-            if self.resume.hear(&message) {
+            let message =
+                message.map_err(|_| Error::InvalidAnswer("a message is not JSON".into()))?;
+            if self.resume.accept(&message) {
                 return Ok((message, text.as_str().to_owned()));
             }
         }
@@ -145,14 +154,14 @@ impl Subscriber {
                     return Err(error);
                 }
             };
-            for wish in self.resume.again() {
+            for wish in self.resume.resubscriptions() {
                 if let Err(error) = socket.send(text(&wish)).await {
                     return Err(self.lose(error.to_string()));
                 }
             }
             self.socket = Some(socket);
         }
-        self.socket.as_mut().ok_or_else(|| Error::Lost("it is not there".into()))
+        self.socket.as_mut().ok_or_else(|| Error::Disconnected("it is not there".into()))
     }
 
     async fn send(&mut self, text: String) -> Result<(), Error> {
@@ -166,7 +175,7 @@ impl Subscriber {
     fn lose(&mut self, reason: String) -> Error {
         self.socket = None;
         self.pause();
-        Error::Lost(reason)
+        Error::Disconnected(reason)
     }
 
     fn pause(&mut self) {
@@ -175,8 +184,8 @@ impl Subscriber {
     }
 }
 
-/// How long to wait after so many failures in a row. `random`, from 0 to 1, keeps the subscribers of a host that was restarted
-/// from all coming at once.
+/// How long to wait after so many failures in a row. `random`, from 0 to 1, keeps the subscribers
+/// of a host that was restarted from all coming at once.
 fn pause(failures: u32, random: f64) -> Duration {
     // 2^16 times the first is far above the longest.
     let longest = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE);
@@ -186,12 +195,13 @@ fn pause(failures: u32, random: f64) -> Duration {
 impl Socket {
     /// Opens one (RFC 6455, 4.1).
     async fn open(client: &Client) -> Result<Self, Error> {
-        timeout(PATIENCE, Self::shake(client)).await.unwrap_or(Err(Error::TimedOut(PATIENCE)))
+        timeout(PATIENCE, Self::handshake(client)).await.unwrap_or(Err(Error::TimedOut(PATIENCE)))
     }
 
-    async fn shake(client: &Client) -> Result<Self, Error> {
+    async fn handshake(client: &Client) -> Result<Self, Error> {
         let key = generate_key();
-        let value = HeaderValue::from_str(&key).map_err(|_| Error::Header("the WebSocket's key"))?;
+        let value =
+            HeaderValue::from_str(&key).map_err(|_| Error::Header("the WebSocket's key"))?;
         let headers = HeaderMap::from_iter([
             (CONNECTION, HeaderValue::from_static("Upgrade")),
             (UPGRADE, HeaderValue::from_static("websocket")),
@@ -204,7 +214,7 @@ impl Socket {
         }
         let accepted = answer.headers().get(SEC_WEBSOCKET_ACCEPT);
         if accepted.is_none_or(|accepted| accepted != derive_accept_key(key.as_bytes()).as_str()) {
-            return Err(Error::Answer("it accepts another WebSocket".into()));
+            return Err(Error::InvalidAnswer("it accepts another WebSocket".into()));
         }
         let connection = TokioIo::new(hyper::upgrade::on(answer).await?);
         let config = WebSocketConfig::default()

@@ -1,18 +1,19 @@
 //! What a component has against what the contract has: everything that is missing or differs.
 //!
-//! The rules are those by which the worker's linker links. An import has to be there with the very type; an interface
-//! that only gives types their names needs nothing to be there. What the contract exports has to be there; more may be.
-//! Parameters' names count, as in the component model's own rules.
+//! The rules are those by which the worker's linker links. An import has to be there with the very
+//! type; an interface that only gives types their names needs nothing to be there. What the
+//! contract exports has to be there; more may be. Parameters' names count, as in the component
+//! model's own rules.
 
 use std::collections::HashSet;
 
 use ocelli_protocol::component::{Problem, ProblemKind};
 
-use crate::notation::{Notation, cut};
-use crate::types::{Item, Pool, Shape, World, track};
+use crate::notation::{Notation, truncate};
+use crate::types::{Item, Shape, TypePool, World, link_name};
 
 /// Holds a component against the contract.
-pub(crate) fn compare(pool: &Pool, found: &World, contract: &World) -> Vec<Problem> {
+pub(crate) fn compare(pool: &TypePool, found: &World, contract: &World) -> Vec<Problem> {
     let mut comparison = Comparison { pool, found, contract, problems: Vec::new() };
     comparison.imports();
     comparison.exports();
@@ -20,7 +21,7 @@ pub(crate) fn compare(pool: &Pool, found: &World, contract: &World) -> Vec<Probl
 }
 
 struct Comparison<'a> {
-    pool: &'a Pool,
+    pool: &'a TypePool,
     found: &'a World,
     contract: &'a World,
     problems: Vec<Problem>,
@@ -30,13 +31,14 @@ impl Comparison<'_> {
     fn imports(&mut self) {
         let (found, contract) = (self.found, self.contract);
         for (name, import) in &found.imports {
-            match (import, contract.imports.get(&track(name))) {
+            match (import, contract.imports.get(&link_name(name))) {
                 (Item::Interface(items), Some(Item::Interface(offered))) => {
                     for (item, import) in items {
                         self.import(&format!("{name}#{item}"), import, offered.get(item));
                     }
                 }
-                (Item::Interface(items), None) if items.values().all(|item| matches!(item, Item::Type)) => {}
+                (Item::Interface(items), None)
+                    if items.values().all(|item| matches!(item, Item::Type)) => {}
                 (_, offered) => self.import(name, import, offered),
             }
         }
@@ -54,7 +56,8 @@ impl Comparison<'_> {
                 self.add(ProblemKind::UnknownImport, name, Some(import), None, message);
             }
             Some(offered) => {
-                let message = format!("it imports {name} with another type than this host offers it");
+                let message =
+                    format!("it imports {name} with another type than this host offers it");
                 self.add(ProblemKind::MismatchedImport, name, Some(import), Some(offered), message);
             }
         }
@@ -102,25 +105,26 @@ impl Comparison<'_> {
         expected: Option<&Item>,
         message: String,
     ) {
-        let common = match (found.map(|item| self.parts(item)), expected.map(|item| self.parts(item))) {
-            (Some(found), Some(expected)) => {
-                Some(found.intersection(&expected).copied().collect::<HashSet<_>>())
-            }
-            _ => None,
-        };
+        let common =
+            match (found.map(|item| self.parts(item)), expected.map(|item| self.parts(item))) {
+                (Some(found), Some(expected)) => {
+                    Some(found.intersection(&expected).copied().collect::<HashSet<_>>())
+                }
+                _ => None,
+            };
         let notation = |names| Notation { pool: self.pool, names, common: common.as_ref() };
         let mut found_text = found.map(|item| notation(&self.found.names).item(item));
         let mut expected_text = expected.map(|item| notation(&self.contract.names).item(item));
         if let (Some(Item::Resource(found)), Some(Item::Resource(expected))) = (found, expected) {
-            found_text = Some(cut(format!("resource of {found}")));
+            found_text = Some(truncate(format!("resource of {found}")));
             expected_text = Some(format!("resource of {expected}"));
         }
         self.problems.push(Problem {
             kind,
-            item: Some(cut(name.to_owned())),
+            item: Some(truncate(name.to_owned())),
             found: found_text,
             expected: expected_text,
-            message: cut(message),
+            message: truncate(message),
         });
     }
 
@@ -135,7 +139,7 @@ impl Comparison<'_> {
 /// Whether a resource's place of definition is this import.
 fn is_defined_at(defined: &str, import: &str) -> bool {
     match import.split_once('#') {
-        Some((interface, name)) => defined == format!("{}#{name}", track(interface)),
-        None => defined == track(import),
+        Some((interface, name)) => defined == format!("{}#{name}", link_name(interface)),
+        None => defined == link_name(import),
     }
 }

@@ -9,7 +9,7 @@ use wasmparser::component_types::{
 use wasmparser::types::TypesRef;
 use wasmparser::{Parser, Payload, PrimitiveValType};
 
-use crate::types::{Interface, Item, Pool, Shape, Signature, Structure, World, track};
+use crate::types::{Interface, Item, Shape, Signature, Structure, TypePool, World, link_name};
 
 /// The names of a component's imports and exports.
 #[derive(Debug, Default)]
@@ -18,7 +18,8 @@ pub(crate) struct Names {
     pub(crate) exports: Vec<String>,
 }
 
-/// Reads the names of a component's imports and exports, and nothing else. Of a broken file, those before the damage.
+/// Reads the names of a component's imports and exports, and nothing else. Of a broken file, those
+/// before the damage.
 pub(crate) fn names(bytes: &[u8]) -> Names {
     let mut names = Names::default();
     let mut depth = 0_u32;
@@ -27,10 +28,14 @@ pub(crate) fn names(bytes: &[u8]) -> Names {
             Ok(Payload::Version { .. }) => depth += 1,
             Ok(Payload::End(_)) => depth = depth.saturating_sub(1),
             Ok(Payload::ComponentImportSection(section)) if depth == 1 => {
-                names.imports.extend(section.into_iter().flatten().map(|import| import.name.name.to_owned()));
+                names.imports.extend(
+                    section.into_iter().flatten().map(|import| import.name.name.to_owned()),
+                );
             }
             Ok(Payload::ComponentExportSection(section)) if depth == 1 => {
-                names.exports.extend(section.into_iter().flatten().map(|export| export.name.name.to_owned()));
+                names.exports.extend(
+                    section.into_iter().flatten().map(|export| export.name.name.to_owned()),
+                );
             }
             Ok(_) => {}
             Err(_) => break,
@@ -40,12 +45,17 @@ pub(crate) fn names(bytes: &[u8]) -> Names {
 }
 
 /// What a component whose types these are imports and exports.
-pub(crate) fn world(types: TypesRef<'_>, names: &Names, pool: &mut Pool) -> World {
-    let mut reader =
-        Reader { types, pool, shapes: HashMap::new(), resources: HashMap::new(), world: World::default() };
+pub(crate) fn world(types: TypesRef<'_>, names: &Names, pool: &mut TypePool) -> World {
+    let mut reader = ComponentReader {
+        types,
+        pool,
+        shapes: HashMap::new(),
+        resources: HashMap::new(),
+        world: World::default(),
+    };
     for name in &names.imports {
         if let Some(import) = types.component_item_for_import(name) {
-            let item = reader.item(&track(name), import.ty);
+            let item = reader.item(&link_name(name), import.ty);
             reader.world.imports.insert(name.clone(), item);
         }
     }
@@ -59,16 +69,16 @@ pub(crate) fn world(types: TypesRef<'_>, names: &Names, pool: &mut Pool) -> Worl
     reader.world
 }
 
-struct Reader<'a> {
+struct ComponentReader<'a> {
     types: TypesRef<'a>,
-    pool: &'a mut Pool,
+    pool: &'a mut TypePool,
     shapes: HashMap<ComponentDefinedTypeId, Shape>,
     /// Where each resource was met first.
     resources: HashMap<ResourceId, String>,
     world: World,
 }
 
-impl Reader<'_> {
+impl ComponentReader<'_> {
     /// `place` is where it is found: an interface's name, or that and the item's.
     fn item(&mut self, place: &str, entity: ComponentEntityType) -> Item {
         match entity {
@@ -77,7 +87,8 @@ impl Reader<'_> {
             }
             ComponentEntityType::Instance(id) => Item::Interface(self.interface(place, id)),
             ComponentEntityType::Type { created: ComponentAnyTypeId::Resource(id), .. } => {
-                let defined = self.resources.entry(id.resource()).or_insert_with(|| place.to_owned());
+                let defined =
+                    self.resources.entry(id.resource()).or_insert_with(|| place.to_owned());
                 Item::Resource(defined.clone())
             }
             ComponentEntityType::Type { created: ComponentAnyTypeId::Defined(id), .. } => {
@@ -96,14 +107,20 @@ impl Reader<'_> {
     fn interface(&mut self, place: &str, id: ComponentInstanceTypeId) -> Interface {
         let Some(instance) = self.types.get(id) else { return Interface::new() };
         let items = instance.exports.iter();
-        items.map(|(name, item)| (name.clone(), self.item(&format!("{place}#{name}"), item.ty))).collect()
+        items
+            .map(|(name, item)| (name.clone(), self.item(&format!("{place}#{name}"), item.ty)))
+            .collect()
     }
 
     fn function(&mut self, id: ComponentFuncTypeId) -> Option<Signature> {
         let function = self.types.get(id)?;
         Some(Signature {
             is_async: function.async_,
-            params: function.params.iter().map(|(name, ty)| (name.to_string(), self.value(*ty))).collect(),
+            params: function
+                .params
+                .iter()
+                .map(|(name, ty)| (name.to_string(), self.value(*ty)))
+                .collect(),
             result: function.result.map(|ty| self.value(ty)),
         })
     }
@@ -137,7 +154,9 @@ impl Reader<'_> {
             Type::Primitive(ty) => Structure::Primitive(primitive(*ty)),
             Type::Record(ty) => {
                 let fields = ty.fields.iter();
-                Structure::Record(fields.map(|(name, ty)| (name.to_string(), self.value(*ty))).collect())
+                Structure::Record(
+                    fields.map(|(name, ty)| (name.to_string(), self.value(*ty))).collect(),
+                )
             }
             Type::Variant(ty) => {
                 let cases = ty.cases.iter();
@@ -147,7 +166,9 @@ impl Reader<'_> {
             }
             Type::Enum(cases) => Structure::Enum(cases.iter().map(ToString::to_string).collect()),
             Type::Flags(flags) => Structure::Flags(flags.iter().map(ToString::to_string).collect()),
-            Type::Tuple(ty) => Structure::Tuple(ty.types.iter().map(|ty| self.value(*ty)).collect()),
+            Type::Tuple(ty) => {
+                Structure::Tuple(ty.types.iter().map(|ty| self.value(*ty)).collect())
+            }
             Type::List { element, .. } => Structure::Of("list", vec![Some(self.value(*element))]),
             Type::Map { key, value, .. } => {
                 Structure::Of("map", vec![Some(self.value(*key)), Some(self.value(*value))])

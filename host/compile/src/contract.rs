@@ -2,11 +2,11 @@
 
 use anyhow::Context;
 use wit_parser::{
-    Function, Handle, InterfaceId, Package, PackageId, Resolve, SourceMap, Type, TypeDefKind, TypeId,
-    TypeOwner, WorldId, WorldItem,
+    Function, Handle, InterfaceId, Package, PackageId, Resolve, SourceMap, Type, TypeDefKind,
+    TypeId, TypeOwner, WorldId, WorldItem,
 };
 
-use crate::types::{Interface, Item, Pool, Shape, Signature, Structure, World, track};
+use crate::types::{Interface, Item, Shape, Signature, Structure, TypePool, World, link_name};
 
 /// The package whose version a component's imports and exports name.
 pub(crate) const PACKAGE: &str = "ocelli:pipeline";
@@ -56,29 +56,32 @@ pub(crate) const CONTRACTS: &[Contract] = &[
 /// What `wasmtime-wasi` links.
 const WASI: (&str, &str) = ("wasi.wit", include_str!("wasi.wit"));
 
-/// Packages of the namespace `wasi` of which components of every version may import every interface, whether their world
-/// names it or not.
-pub(crate) const BESIDES: [&str; 7] = ["keyvalue", "io", "random", "clocks", "filesystem", "sockets", "cli"];
+/// Packages of the namespace `wasi` of which components of every version may import every
+/// interface, whether their world names it or not.
+pub(crate) const WASI_PACKAGES: [&str; 7] =
+    ["keyvalue", "io", "random", "clocks", "filesystem", "sockets", "cli"];
 
 impl Contract {
-    /// What this version's components may import and have to export. An error is a fault in the embedded text.
-    pub(crate) fn world(&self, pool: &mut Pool) -> anyhow::Result<World> {
+    /// What this version's components may import and have to export. An error is a fault in the
+    /// embedded text.
+    pub(crate) fn world(&self, pool: &mut TypePool) -> anyhow::Result<World> {
         let (resolve, world) = self.resolve()?;
-        let target = resolve.worlds.get(world).with_context(|| format!("there is no world {WORLD}"))?;
-        let mut reader = Reader { resolve: &resolve, pool, world: World::default() };
+        let target =
+            resolve.worlds.get(world).with_context(|| format!("there is no world {WORLD}"))?;
+        let mut reader = ContractReader { resolve: &resolve, pool, world: World::default() };
         for (key, item) in &target.imports {
-            let name = track(&resolve.name_world_key(key));
+            let name = link_name(&resolve.name_world_key(key));
             let item = reader.item(item);
             reader.world.imports.insert(name, item);
         }
         for (id, interface) in resolve.interfaces.iter() {
             let package = interface.package.and_then(|package| resolve.packages.get(package));
             let besides = package.is_some_and(|Package { name, .. }| {
-                name.namespace == "wasi" && BESIDES.contains(&&*name.name)
+                name.namespace == "wasi" && WASI_PACKAGES.contains(&&*name.name)
             });
             if let Some(name) = resolve.id_of(id).filter(|_| besides) {
                 let item = Item::Interface(reader.interface(id));
-                reader.world.imports.insert(track(&name), item);
+                reader.world.imports.insert(link_name(&name), item);
             }
         }
         for (key, item) in &target.exports {
@@ -99,8 +102,12 @@ impl Contract {
         self.resolve_edited(&str::to_owned)
     }
 
-    /// The same with every text as `edit` makes it: tests build components for what is not the contract.
-    pub(crate) fn resolve_edited(&self, edit: &dyn Fn(&str) -> String) -> anyhow::Result<(Resolve, WorldId)> {
+    /// The same with every text as `edit` makes it: tests build components for what is not the
+    /// contract.
+    pub(crate) fn resolve_edited(
+        &self,
+        edit: &dyn Fn(&str) -> String,
+    ) -> anyhow::Result<(Resolve, WorldId)> {
         let mut resolve = Resolve::default();
         push(&mut resolve, &[(WASI.0, &edit(WASI.1))])?;
         let mut newest = None;
@@ -124,13 +131,13 @@ pub(crate) fn push(resolve: &mut Resolve, files: &[(&str, &str)]) -> anyhow::Res
     Ok(resolve.push_group(group)?)
 }
 
-struct Reader<'a> {
+struct ContractReader<'a> {
     resolve: &'a Resolve,
-    pool: &'a mut Pool,
+    pool: &'a mut TypePool,
     world: World,
 }
 
-impl Reader<'_> {
+impl ContractReader<'_> {
     fn item(&mut self, item: &WorldItem) -> Item {
         match item {
             WorldItem::Interface { id, .. } => Item::Interface(self.interface(*id)),
@@ -154,7 +161,11 @@ impl Reader<'_> {
     fn function(&mut self, function: &Function) -> Signature {
         Signature {
             is_async: function.kind.is_async(),
-            params: function.params.iter().map(|param| (param.name.clone(), self.value(param.ty))).collect(),
+            params: function
+                .params
+                .iter()
+                .map(|param| (param.name.clone(), self.value(param.ty)))
+                .collect(),
             result: function.result.map(|ty| self.value(ty)),
         }
     }
@@ -181,7 +192,7 @@ impl Reader<'_> {
             (TypeDefKind::Type(Type::Id(aliased)), _) => self.definition(*aliased),
             (TypeDefKind::Resource, TypeOwner::Interface(interface)) => {
                 let interface = self.resolve.id_of(interface)?;
-                Some(format!("{}#{}", track(&interface), ty.name.as_deref()?))
+                Some(format!("{}#{}", link_name(&interface), ty.name.as_deref()?))
             }
             _ => None,
         }
@@ -218,11 +229,15 @@ impl Reader<'_> {
             Some(TypeDefKind::Type(aliased)) => return self.value(*aliased),
             Some(TypeDefKind::Record(ty)) => {
                 let fields = ty.fields.iter();
-                Structure::Record(fields.map(|field| (field.name.clone(), self.value(field.ty))).collect())
+                Structure::Record(
+                    fields.map(|field| (field.name.clone(), self.value(field.ty))).collect(),
+                )
             }
             Some(TypeDefKind::Variant(ty)) => {
                 let cases = ty.cases.iter();
-                Structure::Variant(cases.map(|case| (case.name.clone(), self.optional(case.ty))).collect())
+                Structure::Variant(
+                    cases.map(|case| (case.name.clone(), self.optional(case.ty))).collect(),
+                )
             }
             Some(TypeDefKind::Enum(ty)) => {
                 Structure::Enum(ty.cases.iter().map(|case| case.name.clone()).collect())
@@ -237,7 +252,9 @@ impl Reader<'_> {
             Some(TypeDefKind::Map(key, value)) => {
                 Structure::Of("map", vec![Some(self.value(*key)), Some(self.value(*value))])
             }
-            Some(TypeDefKind::FixedLengthList(ty, length)) => Structure::FixedList(self.value(*ty), *length),
+            Some(TypeDefKind::FixedLengthList(ty, length)) => {
+                Structure::FixedList(self.value(*ty), *length)
+            }
             Some(TypeDefKind::Option(ty)) => Structure::Of("option", vec![Some(self.value(*ty))]),
             Some(TypeDefKind::Result(ty)) => {
                 Structure::Of("result", vec![self.optional(ty.ok), self.optional(ty.err)])
@@ -250,7 +267,9 @@ impl Reader<'_> {
             Some(TypeDefKind::Handle(Handle::Borrow(id))) => {
                 Structure::Borrow(self.definition(*id).unwrap_or_default())
             }
-            Some(TypeDefKind::Resource | TypeDefKind::Unknown) | None => Structure::Primitive("unknown"),
+            Some(TypeDefKind::Resource | TypeDefKind::Unknown) | None => {
+                Structure::Primitive("unknown")
+            }
         };
         self.pool.shape(structure)
     }

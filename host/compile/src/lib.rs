@@ -1,9 +1,9 @@
-//! The check of a component before it is compiled: whether it is one, which version of the contract it is for, who signed
-//! it, and everything in which it differs from that contract. The program `ocelli-compile` runs it and then compiles; the
-//! worker has none of it.
+//! The check of a component before it is compiled: whether it is one, which version of the contract
+//! it is for, who signed it, and everything in which it differs from that contract. The program
+//! `ocelli-compile` runs it and then compiles; the worker has none of it.
 //!
-//! A component that passes is linked by the worker: [`contract`] holds what the worker's linker has, and [`compare`] has
-//! its rules.
+//! A component that passes is linked by the worker: [`contract`] holds what the worker's linker
+//! has, and [`compare`] has its rules.
 
 mod compare;
 mod component;
@@ -23,8 +23,8 @@ use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
 use component::Names;
 use contract::{CONTRACTS, Contract, PACKAGE};
-use notation::cut;
-use types::Pool;
+use notation::truncate;
+use types::TypePool;
 
 /// Problems that a report names. Who gets so many has built for something else.
 const MAX_PROBLEMS: usize = 200;
@@ -38,7 +38,8 @@ pub struct Requirements {
     pub trusted: Option<Vec<TrustedKey>>,
 }
 
-/// Checks a component. `bytes` may end one byte behind the largest size. An error is a fault of this program.
+/// Checks a component. `bytes` may end one byte behind the largest size. An error is a fault of
+/// this program.
 pub fn check(bytes: &[u8], requirements: &Requirements) -> anyhow::Result<CheckReport> {
     let begun = Instant::now();
     let mut report = CheckReport {
@@ -95,22 +96,29 @@ fn form(bytes: &[u8], most: u64) -> Option<Problem> {
         Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => None,
         Some(Ok(Payload::Version { encoding: Encoding::Module, .. })) => Some(problem(
             ProblemKind::CoreModule,
-            "it is a core module, not a component: build it for wasm32-wasip2, or make it a component with \
+            "it is a core module, not a component: build it for wasm32-wasip2, or make it a \
+                component with \
              `wasm-tools component new`"
                 .to_owned(),
         )),
         _ => {
-            let version =
-                header.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-            let text =
-                format!("it is of a form of WebAssembly that this host does not know (version {version})");
+            let version = header
+                .iter()
+                .take(4)
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<Vec<_>>()
+                .join(" ");
+            let text = format!(
+                "it is of a form of WebAssembly that this host does not know (version \
+                    {version})"
+            );
             Some(problem(ProblemKind::Malformed, text))
         }
     }
 }
 
-/// What is wrong with a component's content. Which version it is for is looked at first: of a version that is not served
-/// nothing else can be said.
+/// What is wrong with a component's content. Which version it is for is looked at first: of a
+/// version that is not served nothing else can be said.
 fn content(bytes: &[u8], report: &mut CheckReport) -> anyhow::Result<()> {
     let names = component::names(bytes);
     let contract = version(&names, report);
@@ -118,7 +126,12 @@ fn content(bytes: &[u8], report: &mut CheckReport) -> anyhow::Result<()> {
     let types = match validator.validate_all(bytes) {
         Ok(types) => types,
         // A component for a newer version may be made of parts of WebAssembly that came with it.
-        Err(_) if report.problems.iter().any(|problem| problem.kind == ProblemKind::UnsupportedVersion) => {
+        Err(_)
+            if report
+                .problems
+                .iter()
+                .any(|problem| problem.kind == ProblemKind::UnsupportedVersion) =>
+        {
             return Ok(());
         }
         Err(error) => {
@@ -129,8 +142,9 @@ fn content(bytes: &[u8], report: &mut CheckReport) -> anyhow::Result<()> {
         }
     };
     let Some(contract) = contract else { return Ok(()) };
-    let mut pool = Pool::default();
-    let expected = contract.world(&mut pool).context("the contract that this program holds is broken")?;
+    let mut pool = TypePool::default();
+    let expected =
+        contract.world(&mut pool).context("the contract that this program holds is broken")?;
     let found = component::world(types.as_ref(), &names, &mut pool);
     report.problems.extend(compare::compare(&pool, &found, &expected));
     Ok(())
@@ -155,14 +169,17 @@ fn version(names: &Names, report: &mut CheckReport) -> Option<&'static Contract>
             )
         }
         [version] => {
-            report.version = Some(cut((*version).to_owned()));
+            report.version = Some(truncate((*version).to_owned()));
             if let Some(contract) = CONTRACTS.iter().find(|contract| contract.version == *version) {
                 return Some(contract);
             }
             let version = if version.is_empty() { "without a version" } else { version };
             (
                 ProblemKind::UnsupportedVersion,
-                format!("it is for {PACKAGE} {version}, and this host serves {supported}{}", advice(version)),
+                format!(
+                    "it is for {PACKAGE} {version}, and this host serves {supported}{}",
+                    advice(version)
+                ),
             )
         }
         several => {
@@ -170,7 +187,8 @@ fn version(names: &Names, report: &mut CheckReport) -> Option<&'static Contract>
             (
                 ProblemKind::UnsupportedVersion,
                 format!(
-                    "it names several versions of {PACKAGE}: {several}; this host serves {supported}, one at a time"
+                    "it names several versions of {PACKAGE}: {several}; this host serves \
+                        {supported}, one at a time"
                 ),
             )
         }
@@ -191,13 +209,16 @@ fn advice(version: &str) -> &'static str {
     let served = || CONTRACTS.iter().filter_map(|contract| parsed(contract.version));
     match parsed(version) {
         Some(version) if served().all(|served| version > served) => ": it needs a newer host",
-        Some(version) if served().all(|served| version < served) => ": build it against a newer contract",
+        Some(version) if served().all(|served| version < served) => {
+            ": build it against a newer contract"
+        }
         _ => "",
     }
 }
 
-/// What of WebAssembly the engine takes: what Wasmtime has by default, without what its crate is built without here (garbage
-/// collection and the exceptions that rest on it, threads, and asynchronous components).
+/// What of WebAssembly the engine takes: what Wasmtime has by default, without what its crate is
+/// built without here (garbage collection and the exceptions that rest on it, threads, and
+/// asynchronous components).
 fn features() -> WasmFeatures {
     let lacking = WasmFeatures::GC_TYPES | WasmFeatures::EXCEPTIONS | WasmFeatures::THREADS;
     (WasmFeatures::WASM3 | WasmFeatures::COMPONENT_MODEL).difference(lacking)
@@ -209,7 +230,7 @@ fn problem(kind: ProblemKind, message: String) -> Problem {
 
 /// Without line breaks and the like, and bounded.
 fn one_line(text: &str) -> String {
-    cut(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    truncate(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// Leaves the first problems, the last of which says how many there are.

@@ -1,9 +1,10 @@
-//! Checks a component and compiles it for the workers. Started by `ocelli`, with the component and the output file open;
-//! [`ocelli_protocol::component`] says with which arguments, and what it answers. Prints the engine's compatibility when
-//! asked with `--compatibility`.
+//! Checks a component and compiles it for the workers. Started by `ocelli`, with the component and
+//! the output file open; [`ocelli_protocol::component`] says with which arguments, and what it
+//! answers. Prints the engine's compatibility when asked with `--compatibility`.
 //!
-//! Whoever sends a component decides what the compiler does with the processor, so it confines itself first. With
-//! `--require-sandbox` it does nothing where a part of that cannot be had; without, it says so and goes on.
+//! Whoever sends a component decides what the compiler does with the processor, so it confines
+//! itself first. With `--require-sandbox` it does nothing where a part of that cannot be had;
+//! without, it says so and goes on.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,14 +21,15 @@ use ocelli_protocol::process::{compile as descriptor, inherited};
 use ocelli_sandbox::{Profile, confine, enter, limit};
 use wasmtime::{Config, Engine};
 
-/// Largest component that is taken where the host does not say, in bytes. A component made of CPython is 40 MB.
+/// Largest component that is taken where the host does not say, in bytes. A component made of
+/// CPython is 40 MB.
 const MAX_COMPONENT: u64 = 128 << 20;
 
 /// Private memory, in bytes. A component made of CPython takes 342 MB.
 const MEMORY: u64 = 2 << 30;
 
-/// CPU time of all threads together, in seconds. A component made of CPython takes 63 s; the host gives up after
-/// `deploy.compile_timeout_s` by the clock.
+/// CPU time of all threads together, in seconds. A component made of CPython takes 63 s; the host
+/// gives up after `deploy.compile_timeout_s` by the clock.
 const CPU_TIME: u64 = 600;
 
 /// Descriptors: the standard ones, the component and the output, and a few to spare.
@@ -67,14 +69,16 @@ impl Arguments {
             requirements: Requirements { max_bytes: MAX_COMPONENT, trusted: None },
         };
         while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().with_context(|| format!("{argument} lacks its value"));
+            let mut value =
+                || arguments.next().with_context(|| format!("{argument} lacks its value"));
             let trusted = &mut read.requirements.trusted;
             match argument.as_str() {
                 "--compatibility" => return Ok(None),
                 "--check" => read.check_only = true,
                 "--require-sandbox" => read.require_sandbox = true,
                 "--max-bytes" => {
-                    read.requirements.max_bytes = value()?.parse().context("--max-bytes is not a number")?;
+                    read.requirements.max_bytes =
+                        value()?.parse().context("--max-bytes is not a number")?;
                 }
                 "--require-signature" => {
                     trusted.get_or_insert_default();
@@ -106,12 +110,13 @@ fn engine() -> anyhow::Result<Engine> {
 /// A component without anything in it: the header alone.
 const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
 
-/// Identifies what compiled code is compatible with: Wasmtime's version, the configuration and the CPU's features, all of
-/// which Wasmtime writes into whatever it compiles. Part of the name under which compiled components are cached. 16
-/// hexadecimal digits.
+/// Identifies what compiled code is compatible with: Wasmtime's version, the configuration and the
+/// CPU's features, all of which Wasmtime writes into whatever it compiles. Part of the name under
+/// which compiled components are cached. 16 hexadecimal digits.
 fn compatibility(engine: &Engine) -> anyhow::Result<String> {
     let compiled = engine.precompile_component(EMPTY);
-    let compiled = compiled.map_err(|error| anyhow::anyhow!("compiling an empty component: {error:#}"))?;
+    let compiled =
+        compiled.map_err(|error| anyhow::anyhow!("compiling an empty component: {error:#}"))?;
     let mut hasher = DefaultHasher::new();
     compiled.hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))
@@ -120,7 +125,8 @@ fn compatibility(engine: &Engine) -> anyhow::Result<String> {
 #[allow(unsafe_code)]
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let promised = if arguments.check_only { descriptor::COMPONENT } else { descriptor::OUTPUT };
-    // SAFETY: the host starts this program with these descriptors, and nothing has touched them yet.
+    // SAFETY: the host starts this program with these descriptors, and nothing has touched them
+    // yet.
     let (component, output) = unsafe {
         enter(promised)?;
         let output = (!arguments.check_only).then(|| File::from(inherited(descriptor::OUTPUT)));
@@ -131,7 +137,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     limit::open_files(OPEN_FILES).context("limiting descriptors")?;
     let confinement = confine(&Profile::compile());
     if !confinement.is_complete() {
-        let lacks = confinement.lacks();
+        let lacks = confinement.missing_text();
         if arguments.require_sandbox {
             bail!("the compiler cannot be confined, and `sandbox` is \"required\": {lacks}");
         }

@@ -1,16 +1,16 @@
-//! Types in WIT's notation. Of two types that differ, what they have in common goes by its name, and what differs is
-//! written out.
+//! Types in WIT's notation. Of two types that differ, what they have in common goes by its name,
+//! and what differs is written out.
 
 use std::collections::{HashMap, HashSet};
 
-use crate::types::{Item, Pool, Shape, Signature, Structure};
+use crate::types::{Item, Shape, Signature, Structure, TypePool};
 
 /// Longest text, in bytes: a person reads it, and a component may have a type of a megabyte.
 const MAX: usize = 4 << 10;
 
 /// Writes types of one side.
 pub(crate) struct Notation<'a> {
-    pub(crate) pool: &'a Pool,
+    pub(crate) pool: &'a TypePool,
     /// What its types are called.
     pub(crate) names: &'a HashMap<Shape, String>,
     /// The types that the other side has, too; none where there is no other side.
@@ -22,13 +22,14 @@ impl Notation<'_> {
     pub(crate) fn item(&self, item: &Item) -> String {
         let mut text = String::new();
         self.write_item(&mut text, item);
-        cut(text)
+        truncate(text)
     }
 
     fn write_item(&self, text: &mut String, item: &Item) {
         match item {
             Item::Function(signature) => self.write_function(text, signature),
-            // The definition's place says more than the word alone, where the resource is another's.
+            // The definition's place says more than the word alone, where the resource is
+            // another's.
             Item::Resource(_) => text.push_str("resource"),
             Item::Type => text.push_str("type"),
             Item::Other(what) => text.push_str(what),
@@ -73,7 +74,8 @@ impl Notation<'_> {
         }
         let is_common = self.common.is_none_or(|common| common.contains(&shape));
         let Some(structure) = self.pool.structure(shape) else { return };
-        // Only these have names of their own; another name for a list or a number says less than what it stands for.
+        // Only these have names of their own; another name for a list or a number says less than
+        // what it stands for.
         let nominal = matches!(
             structure,
             Structure::Record(_) | Structure::Variant(_) | Structure::Enum(_) | Structure::Flags(_)
@@ -179,7 +181,7 @@ fn resource(defined: &str, is_common: bool) -> &str {
 }
 
 /// A text of a stranger, bounded.
-pub(crate) fn cut(mut text: String) -> String {
+pub(crate) fn truncate(mut text: String) -> String {
     if text.len() > MAX {
         let end = (0..=MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);

@@ -1,9 +1,10 @@
-//! Signatures in components, in the format of WebAssembly's tool conventions that `wasmsign2` writes: a custom section
-//! `signature` before all others, with Ed25519 signatures of the SHA-256 of everything behind it.
+//! Signatures in components, in the format of WebAssembly's tool conventions that `wasmsign2`
+//! writes: a custom section `signature` before all others, with Ed25519 signatures of the SHA-256
+//! of everything behind it.
 //!
-//! The format also has signatures of a component's first sections alone. They are not enough here: whoever cuts a component
-//! off where a signed part ends would change what it does. So of the hashes that a signature covers only the last counts,
-//! and it has to be that of the whole file.
+//! The format also has signatures of a component's first sections alone. They are not enough here:
+//! whoever cuts a component off where a signed part ends would change what it does. So of the
+//! hashes that a signature covers only the last counts, and it has to be that of the whole file.
 
 use ed25519_compact::{PublicKey, Signature};
 use ocelli_protocol::component::{Problem, ProblemKind};
@@ -17,8 +18,8 @@ const HEADER: usize = 8;
 /// The section's name.
 const SECTION: &str = "signature";
 
-/// What stands before the hashes in the signed message: the domain; the format's version, the kind of content (a module; the
-/// format knows no other and takes components for such), and SHA-256.
+/// What stands before the hashes in the signed message: the domain; the format's version, the kind
+/// of content (a module; the format knows no other and takes components for such), and SHA-256.
 const MESSAGE: &[u8] = b"wasmsig\x01\x01\x01";
 
 /// Ed25519, in the section.
@@ -30,13 +31,17 @@ const MAX_SIGNATURES: usize = 64;
 /// The key that signed all of a component, as its fingerprint.
 pub(crate) fn signer(bytes: &[u8], trusted: &[TrustedKey]) -> Result<String, Problem> {
     let Some((section, signed)) = section(bytes) else {
-        return Err(problem(ProblemKind::Unsigned, "it is not signed, and only signed components are taken"));
+        return Err(problem(
+            ProblemKind::Unsigned,
+            "it is not signed, and only signed components are taken",
+        ));
     };
     let digest = Digest::of(signed);
     let claims = claims(section).map_err(|error| {
         problem(ProblemKind::WrongSignature, &format!("its signature cannot be read: {error}"))
     })?;
-    let whole: Vec<_> = claims.iter().filter(|claim| claim.hashes.last() == Some(digest.bytes())).collect();
+    let whole: Vec<_> =
+        claims.iter().filter(|claim| claim.hashes.last() == Some(digest.bytes())).collect();
     if whole.is_empty() {
         let text = if claims.iter().any(|claim| claim.signed_by(trusted).is_some()) {
             "it was changed after a trusted key had signed it, or only a part of it is signed"
@@ -64,29 +69,32 @@ fn section(bytes: &[u8]) -> Option<(BinaryReader<'_>, &[u8])> {
     let length = reader.read_var_u32().ok()?;
     let content = reader.read_bytes(usize::try_from(length).ok()?).ok()?;
     let mut content = BinaryReader::new(content, 0);
-    (content.read_string().ok()? == SECTION).then_some((content, bytes.get(reader.original_position()..)?))
+    (content.read_string().ok()? == SECTION)
+        .then_some((content, bytes.get(reader.original_position()..)?))
 }
 
 /// Signatures, and what they sign.
-struct Claim {
+struct SignedHashes {
     /// One for each part, from the beginning to the part's end.
     hashes: Vec<[u8; 32]>,
     signatures: Vec<[u8; 64]>,
 }
 
-impl Claim {
+impl SignedHashes {
     /// The trusted key that signed these hashes.
     fn signed_by<'a>(&self, trusted: &'a [TrustedKey]) -> Option<&'a TrustedKey> {
         let message = [MESSAGE, self.hashes.as_flattened()].concat();
         trusted.iter().find(|key| {
             let key = PublicKey::new(*key.bytes());
-            self.signatures.iter().any(|signature| key.verify(&message, &Signature::new(*signature)).is_ok())
+            self.signatures
+                .iter()
+                .any(|signature| key.verify(&message, &Signature::new(*signature)).is_ok())
         })
     }
 }
 
 /// Reads the section. What is of another kind than is known here is an error, which says what.
-fn claims(mut reader: BinaryReader<'_>) -> Result<Vec<Claim>, String> {
+fn claims(mut reader: BinaryReader<'_>) -> Result<Vec<SignedHashes>, String> {
     let cut_off = |_| "it ends early".to_owned();
     for what in ["version", "kind of content", "hash function"] {
         match reader.read_var_u32().map_err(cut_off)? {
@@ -106,8 +114,8 @@ fn claims(mut reader: BinaryReader<'_>) -> Result<Vec<Claim>, String> {
     Ok(claims)
 }
 
-fn claim(mut reader: BinaryReader<'_>) -> wasmparser::Result<Claim> {
-    let mut claim = Claim { hashes: Vec::new(), signatures: Vec::new() };
+fn claim(mut reader: BinaryReader<'_>) -> wasmparser::Result<SignedHashes> {
+    let mut claim = SignedHashes { hashes: Vec::new(), signatures: Vec::new() };
     for _ in 0..reader.read_var_u32()? {
         claim.hashes.extend(<[u8; 32]>::try_from(reader.read_bytes(32)?));
     }

@@ -1,10 +1,10 @@
-//! Components that are right, and every way in which one is wrong. The components are made here, from the contract's own
-//! text with changes in it.
+//! Components that are right, and every way in which one is wrong. The components are made here,
+//! from the contract's own text with changes in it.
 
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -19,12 +19,13 @@ use wasmtime::component::Component;
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
 use wit_parser::{ManglingAndAbi, Resolve};
 
-use crate::contract::{BESIDES, CONTRACTS, Contract, push};
+use crate::contract::{CONTRACTS, Contract, WASI_PACKAGES, push};
 use crate::{Requirements, check};
 use ocelli_worker::engine;
-use ocelli_worker::guest::versions::{Linked, SERVED};
+use ocelli_worker::guest::versions::{LinkedComponent, SERVED};
 
-/// The world `tested` of a text, in a resolve that has a contract whose files an edit has gone over.
+/// The world `tested` of a text, in a resolve that has a contract whose files an edit has gone
+/// over.
 fn component(contract: &Contract, edit: impl Fn(&str) -> String, world: &str) -> Vec<u8> {
     let mut resolve = contract.resolve_edited(&edit).unwrap().0;
     let text = format!("package ocelli:tests;\nworld tested {{\n{world}\n}}\n");
@@ -34,7 +35,8 @@ fn component(contract: &Contract, edit: impl Fn(&str) -> String, world: &str) ->
 }
 
 fn encode(resolve: &Resolve, world: wit_parser::WorldId) -> Vec<u8> {
-    let mut module = dummy_module(resolve, world, ManglingAndAbi::Legacy(wit_parser::LiftLowerAbi::Sync));
+    let mut module =
+        dummy_module(resolve, world, ManglingAndAbi::Legacy(wit_parser::LiftLowerAbi::Sync));
     embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8).unwrap();
     ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
 }
@@ -58,7 +60,7 @@ fn greedy(contract: &Contract) -> Vec<u8> {
     let mut world = include(contract.version);
     for (id, interface) in resolve.interfaces.iter() {
         let package = &resolve.packages[interface.package.unwrap()].name;
-        if package.namespace == "wasi" && BESIDES.contains(&&*package.name) {
+        if package.namespace == "wasi" && WASI_PACKAGES.contains(&&*package.name) {
             world += &format!("\nimport {};", resolve.id_of(id).unwrap());
         }
     }
@@ -107,7 +109,10 @@ fn a_component_that_uses_all_that_a_version_offers_passes_and_is_linked_by_the_w
     for contract in CONTRACTS {
         for bytes in [good(contract), greedy(contract)] {
             let report = check(&bytes, &ANY).unwrap();
-            assert_eq!((report.problems, report.version.as_deref()), (vec![], Some(contract.version)));
+            assert_eq!(
+                (report.problems, report.version.as_deref()),
+                (vec![], Some(contract.version))
+            );
             link(&bytes);
         }
     }
@@ -162,14 +167,17 @@ fn everything_that_is_missing_or_differs_is_told_at_once_with_both_types() {
     let pipeline = "ocelli:pipeline/pipeline@0.1.0";
     let process = |detection: &str| {
         format!(
-            "func(frame: borrow<frame>) -> result<record output {{ detections: option<list<{detection}>>, \
-             events: list<record event {{ kind: string, detections: list<{detection}>, data: string, \
+            "func(frame: borrow<frame>) -> result<record output \
+                {{ detections: option<list<{detection}>>, \
+             events: list<record event {{ kind: string, detections: list<{detection}>, data: \
+             string, \
              attachments: list<image> }}> }}, string>"
         )
     };
     let detection = |more: &str| {
         format!(
-            "record detection {{ label: string, score: f32, box: rect, {more}track: option<u64>, attributes: \
+            "record detection {{ label: string, score: f32, box: rect, {more}track: option<u64>, \
+                attributes: \
              list<attribute>, embedding: option<list<f32>> }}"
         )
     };
@@ -184,8 +192,14 @@ fn everything_that_is_missing_or_differs_is_told_at_once_with_both_types() {
         (
             ProblemKind::MismatchedImport,
             format!("{frames}#[method]frame.luma"),
-            Some("func(self: borrow<frame>, width: u64, height: u32) -> result<list<u8>, frame-error>"),
-            Some("func(self: borrow<frame>, width: u32, height: u32) -> result<list<u8>, frame-error>"),
+            Some(
+                "func(self: borrow<frame>, width: u64, height: u32) -> result<list<u8>, \
+                    frame-error>",
+            ),
+            Some(
+                "func(self: borrow<frame>, width: u32, height: u32) -> result<list<u8>, \
+                    frame-error>",
+            ),
         ),
         (
             ProblemKind::UnknownImport,
@@ -212,8 +226,10 @@ fn everything_that_is_missing_or_differs_is_told_at_once_with_both_types() {
             Some("func() -> list<u8>"),
         ),
     ];
-    let expected: Vec<_> =
-        expected.iter().map(|(kind, item, found, expected)| (*kind, &**item, *found, *expected)).collect();
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(kind, item, found, expected)| (*kind, &**item, *found, *expected))
+        .collect();
     assert_eq!(found, expected);
 }
 
@@ -232,13 +248,12 @@ fn a_resource_of_another_interface_is_not_taken_for_the_contracts_own() {
     let named = found.iter().find(|problem| problem.item.as_deref() == Some(resource)).unwrap();
     assert_eq!(named.kind, ProblemKind::MismatchedImport);
     assert_eq!(named.found.as_deref(), Some("resource of ocelli:pipeline/frames@0.1#tensor"));
-    assert_eq!(named.expected.as_deref(), Some("resource of wasi:nn/tensor@0.2.0-rc-2024-10-28#tensor"));
-    assert!(
-        found
-            .iter()
-            .any(|problem| problem.item.as_deref()
-                == Some("ocelli:pipeline/frames@0.1.0#[method]tensor.shape"))
+    assert_eq!(
+        named.expected.as_deref(),
+        Some("resource of wasi:nn/tensor@0.2.0-rc-2024-10-28#tensor")
     );
+    assert!(found.iter().any(|problem| problem.item.as_deref()
+        == Some("ocelli:pipeline/frames@0.1.0#[method]tensor.shape")));
 }
 
 #[test]
@@ -251,7 +266,10 @@ fn an_interface_of_types_alone_needs_nothing_to_be_there() {
     let imports = found.iter().filter(|problem| problem.kind == ProblemKind::UnknownImport);
     let imports: Vec<_> = imports.map(|problem| problem.item.as_deref().unwrap()).collect();
     assert_eq!(imports, ["other:thing/tools"]);
-    assert_eq!(found.iter().filter(|problem| problem.kind == ProblemKind::MissingExport).count(), 6);
+    assert_eq!(
+        found.iter().filter(|problem| problem.kind == ProblemKind::MissingExport).count(),
+        6
+    );
 }
 
 #[test]
@@ -262,13 +280,16 @@ fn a_version_that_is_not_served_is_told_with_those_that_are() {
         ("9.0.0", ": it needs a newer host"),
         ("0.3.0", ": it needs a newer host"),
     ] {
-        let edit = |text: &str| text.replace("ocelli:pipeline@0.1.0", &format!("ocelli:pipeline@{version}"));
+        let edit = |text: &str| {
+            text.replace("ocelli:pipeline@0.1.0", &format!("ocelli:pipeline@{version}"))
+        };
         let bytes = component(&CONTRACTS[0], edit, &include(version));
         let report = check(&bytes, &ANY).unwrap();
         assert_eq!(report.version.as_deref(), Some(version));
         assert_eq!(report.supported, ["0.1.0", "0.2.0"]);
-        let message =
-            format!("it is for ocelli:pipeline {version}, and this host serves 0.1.0 and 0.2.0{advice}");
+        let message = format!(
+            "it is for ocelli:pipeline {version}, and this host serves 0.1.0 and 0.2.0{advice}"
+        );
         assert_eq!(only(&bytes), problem(ProblemKind::UnsupportedVersion, &message));
         // What is not served may be made of what is not known.
         assert_eq!(only(&bytes[..bytes.len() - 1]).kind, ProblemKind::UnsupportedVersion);
@@ -313,7 +334,10 @@ fn what_is_no_component_is_told_by_what_it_is() {
     }
     let small = Requirements { max_bytes: good.len() as u64 - 1, trusted: None };
     let found = check(&good, &small).unwrap().problems;
-    assert_eq!(found.iter().map(|problem| problem.kind).collect::<Vec<_>>(), [ProblemKind::TooLarge]);
+    assert_eq!(
+        found.iter().map(|problem| problem.kind).collect::<Vec<_>>(),
+        [ProblemKind::TooLarge]
+    );
 }
 
 #[test]
@@ -410,10 +434,13 @@ fn a_signature_by_a_trusted_key_of_the_whole_component_is_taken_and_no_other() {
     let parts = [digest(&begins), whole];
     assert_eq!(with_keys(&signed(&bytes, &parts, &[&author]), &[key]).problems, []);
     let cut = [&bytes[..8], &begins].concat();
-    assert!(refused(&signed(&cut, &parts, &[&author]), &[key]).0.contains(&ProblemKind::WrongSignature));
+    assert!(
+        refused(&signed(&cut, &parts, &[&author]), &[key]).0.contains(&ProblemKind::WrongSignature)
+    );
 }
 
-/// What `wasmsign2` 0.2.8 made of a component that is a custom section, with the key of a seed of sevens.
+/// What `wasmsign2` 0.2.8 made of a component that is a custom section, with the key of a seed of
+/// sevens.
 const SIGNED_BY_THE_TOOL: [&str; 2] = [
     "0061736d0d0001000075097369676e617475726501010101660140f1cf7c14b43e073a4a11a52e6a2819b480bf564a67e3eaa11661f7752575480143000140422d2e4313edddc17afa7e23853e7785ddd55dde3d6b70bd5f211649d2848b9545f4bc7fb20c6bbe511466b88b532fd219bfe425db4431d6fd29a9f5f2fb5609000401610102",
     "0061736d0d0001000078097369676e617475726501010101690164310e997efccd4b68fd593a2cbc7d54404891fa538dcbad9528915bd5994e690146030102030140b55bfec338f9ad251069ecad7cecb92b35171a4bf3df606a51ecb16292f578654f581f6bda4cdb1aa5b947b51e624e9210f377722a945519799884f7e97549000004016101020004016201020024137369676e61747572655f64656c696d69746572d6548200f2b4bd8b125524c6dade9e10",
@@ -466,7 +493,10 @@ fn compile(program: &Path, bytes: &[u8]) -> (std::process::Output, File) {
         .stdin(Stdio::null())
         .fd_mappings(vec![
             FdMapping { parent_fd: input.into(), child_fd: descriptor::COMPONENT },
-            FdMapping { parent_fd: output.try_clone().unwrap().into(), child_fd: descriptor::OUTPUT },
+            FdMapping {
+                parent_fd: output.try_clone().unwrap().into(),
+                child_fd: descriptor::OUTPUT,
+            },
         ])
         .unwrap();
     (command.output().unwrap(), output)
@@ -482,7 +512,7 @@ fn link(bytes: &[u8]) {
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&compiled));
     // SAFETY: `ocelli-compile` has just written the file, and nothing else knows of it.
     let component = unsafe { Component::deserialize_file(&engine, path) }.unwrap();
-    Linked::new(&engine, &component).map(drop).unwrap();
+    LinkedComponent::new(&engine, &component).map(drop).unwrap();
 }
 
 #[test]

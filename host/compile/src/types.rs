@@ -1,11 +1,11 @@
-//! Types of imports and exports, by their structure: two types are the same where their shapes are. Resources have none,
-//! and are told apart by where they are defined.
+//! Types of imports and exports, by their structure: two types are the same where their shapes are.
+//! Resources have none, and are told apart by where they are defined.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use semver::Version;
 
-/// Where a type's shape lies in the [`Pool`]. Equal ids are equal types.
+/// Where a type's shape lies in the [`TypePool`]. Equal ids are equal types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Shape(usize);
 
@@ -30,12 +30,12 @@ pub(crate) enum Structure {
 
 /// The shapes of all types that are compared with each other.
 #[derive(Debug, Default)]
-pub(crate) struct Pool {
+pub(crate) struct TypePool {
     structures: Vec<Structure>,
     known: HashMap<Structure, Shape>,
 }
 
-impl Pool {
+impl TypePool {
     /// The shape of a structure.
     pub(crate) fn shape(&mut self, structure: Structure) -> Shape {
         if let Some(shape) = self.known.get(&structure) {
@@ -62,8 +62,12 @@ impl Pool {
                 continue;
             }
             match self.structure(shape) {
-                Some(Structure::Record(fields)) => open.extend(fields.iter().map(|(_, shape)| *shape)),
-                Some(Structure::Variant(cases)) => open.extend(cases.iter().filter_map(|(_, shape)| *shape)),
+                Some(Structure::Record(fields)) => {
+                    open.extend(fields.iter().map(|(_, shape)| *shape))
+                }
+                Some(Structure::Variant(cases)) => {
+                    open.extend(cases.iter().filter_map(|(_, shape)| *shape))
+                }
                 Some(Structure::Tuple(members)) => open.extend(members),
                 Some(Structure::Of(_, members)) => open.extend(members.iter().flatten()),
                 Some(Structure::FixedList(element, _)) => open.push(*element),
@@ -114,9 +118,9 @@ pub(crate) struct World {
     pub(crate) names: HashMap<Shape, String>,
 }
 
-/// The name under which the worker's linker looks for an import: versions that are compatible have the same, as in
-/// "wasi:io/poll@0.2".
-pub(crate) fn track(name: &str) -> String {
+/// The name under which the worker's linker looks for an import: versions that are compatible have
+/// the same, as in "wasi:io/poll@0.2".
+pub(crate) fn link_name(name: &str) -> String {
     let compatible = || {
         let (interface, version) = name.split_once('@')?;
         let version = Version::parse(version).ok()?;

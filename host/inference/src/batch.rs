@@ -1,5 +1,5 @@
-//! Runs the requests of several sessions as one: their inputs are joined along the first side, and the outputs are split
-//! again. Worth its copies on a GPU alone.
+//! Runs the requests of several sessions as one: their inputs are joined along the first side, and
+//! the outputs are split again. Worth its copies on a GPU alone.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use ocelli_protocol::inference::{Batching, ErrorCode, MAX_BATCH, Model, PlacedTe
 use ort::session::RunOptions;
 
 use crate::buffer::Buffer;
+use crate::client::Client;
 use crate::error::RequestError;
 use crate::model::Signature;
 use crate::request::Layout;
-use crate::run::{Names, allocated, check_input, check_output, place_output, placed, write};
-use crate::session::Session;
+use crate::run::{TensorNames, allocated, check_input, check_output, place_output, placed, write};
 use crate::value::Value;
 
-/// How the requests of a model are joined, where it is configured and possible: the first side of all its tensors is
-/// open.
+/// How the requests of a model are joined, where it is configured and possible: the first side of
+/// all its tensors is open.
 pub(crate) fn batching(model: &Model) -> Option<Batching> {
     let mut tensors = model.inputs.iter().chain(&model.outputs);
     let open = tensors.all(|tensor| tensor.shape.first() == Some(&-1));
@@ -25,8 +25,8 @@ pub(crate) fn batching(model: &Model) -> Option<Batching> {
 }
 
 /// A request that may be joined with others.
-pub(crate) struct Part {
-    session: Arc<Session>,
+pub(crate) struct BatchPart {
+    client: Arc<Client>,
     pub(crate) layout: Layout,
     rows: u32,
 }
@@ -34,25 +34,30 @@ pub(crate) struct Part {
 /// What a request brought: where its outputs lie, or its own error.
 pub(crate) type Outcome = Result<Vec<PlacedTensor>, RequestError>;
 
-impl Part {
+impl BatchPart {
     /// None where its inputs do not agree on how many rows there are.
-    pub(crate) fn new(session: Arc<Session>, layout: Layout) -> Option<Self> {
+    pub(crate) fn new(session: Arc<Client>, layout: Layout) -> Option<Self> {
         let mut rows = layout.inputs.iter().map(|place| place.shape.first().copied());
         let first = rows.next()??;
-        rows.all(|other| other == Some(first)).then_some(Self { session, layout, rows: first })
+        rows.all(|other| other == Some(first)).then_some(Self {
+            client: session,
+            layout,
+            rows: first,
+        })
     }
 }
 
-/// Runs all parts at once. The outer error is one of the run, of which no part can be blamed; the inner ones are each
-/// part's own.
+/// Runs all parts at once. The outer error is one of the run, of which no part can be blamed; the
+/// inner ones are each part's own.
 pub(crate) fn run(
-    parts: &[&Part],
+    parts: &[&BatchPart],
     signature: &Arc<Signature>,
     session: &mut ort::session::Session,
     options: &RunOptions,
 ) -> Result<Vec<Outcome>, RequestError> {
     let rows = parts.iter().try_fold(0_u32, |sum, part| sum.checked_add(part.rows));
-    let rows = rows.ok_or_else(|| RequestError::argument("the joined requests have too many rows"))?;
+    let rows =
+        rows.ok_or_else(|| RequestError::argument("the joined requests have too many rows"))?;
     let mut buffers = Vec::with_capacity(signature.inputs.len());
     let mut inputs = Vec::with_capacity(signature.inputs.len());
     for index in 0..signature.inputs.len() {
@@ -62,7 +67,7 @@ pub(crate) fn run(
     }
     let mut outputs = Vec::new();
     outputs.resize_with(signature.outputs.len(), || None);
-    Names::new(Arc::clone(signature)).run(session, Some(options), &inputs, &mut outputs)?;
+    TensorNames::new(Arc::clone(signature)).run(session, Some(options), &inputs, &mut outputs)?;
     // The tensors over the buffers go before them.
     drop(inputs);
     drop(buffers);
@@ -72,7 +77,7 @@ pub(crate) fn run(
 /// One input of all parts, one after the other, and the buffer that it lies in.
 #[allow(unsafe_code)]
 fn join(
-    parts: &[&Part],
+    parts: &[&BatchPart],
     signature: &Signature,
     index: usize,
     rows: u32,
@@ -84,7 +89,7 @@ fn join(
     let mut buffer = Buffer::zeroed(places.iter().map(|place| place.bytes.len()).sum());
     let mut end = 0;
     for (part, place) in parts.iter().zip(&places) {
-        if !buffer.copy_from(end, part.session.memory(), place.bytes.clone()) {
+        if !buffer.copy_from(end, part.client.memory(), place.bytes.clone()) {
             return Err(missing());
         }
         end += place.bytes.len();
@@ -99,7 +104,7 @@ fn join(
 
 /// Gives each part its rows of the outputs.
 fn split(
-    parts: &[&Part],
+    parts: &[&BatchPart],
     signature: &Signature,
     outputs: &[Option<Value>],
     rows: u32,
@@ -110,7 +115,8 @@ fn split(
         let (shape, bytes) = allocated(declaration, value.as_ref())?;
         if shape.first() != Some(&rows) {
             let message = format!(
-                "the output \"{}\" has shape {shape:?} for a batch of {rows} rows: the model cannot be batched",
+                "the output \"{}\" has shape {shape:?} for a batch of {rows} rows: the model \
+                    cannot be batched",
                 declaration.name
             );
             return Err(RequestError::new(ErrorCode::RuntimeError, message));
@@ -133,7 +139,7 @@ fn split(
                 *first = part.rows;
             }
             let place = place_output(declaration, &part.layout, end, shape)?;
-            write(part.session.memory(), &place, own);
+            write(part.client.memory(), &place, own);
             end = Some(place.bytes.end);
             results.push(placed(declaration, &place));
         }

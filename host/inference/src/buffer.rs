@@ -1,12 +1,13 @@
-//! Private memory for tensors, for what must not change while ONNX Runtime looks at it, and for joined requests.
+//! Private memory for tensors, for what must not change while ONNX Runtime looks at it, and for
+//! joined requests.
 
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 
 use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
 
-/// Bytes at an address that is a multiple of [`ALIGNMENT`]. The address stays as long as the buffer lives, wherever the
-/// buffer itself is moved.
+/// Bytes at an address that is a multiple of [`ALIGNMENT`]. The address stays as long as the buffer
+/// lives, wherever the buffer itself is moved.
 pub(crate) struct Buffer {
     /// Owned; not a box, which would say that nobody else has a pointer to them.
     lines: NonNull<[Line]>,
@@ -39,20 +40,35 @@ impl Buffer {
 
     /// Copies a range of shared memory to `offset`. False where either does not hold it.
     #[allow(unsafe_code)]
-    pub(crate) fn copy_from(&mut self, offset: usize, memory: &SharedMemory, range: Range<usize>) -> bool {
+    pub(crate) fn copy_from(
+        &mut self,
+        offset: usize,
+        memory: &SharedMemory,
+        range: Range<usize>,
+    ) -> bool {
         let length = range.len();
         let fits = offset.checked_add(length).is_some_and(|end| end <= self.length);
         let Some(source) = memory.address(range).filter(|_| fits) else { return false };
-        // SAFETY: `length` bytes lie in the mapping at `source`, and in the buffer at `offset`; the two never overlap. A
-        // worker that writes meanwhile changes what is copied, nothing else: the bytes are not looked at here.
-        unsafe { ptr::copy_nonoverlapping(source.cast_const(), self.address().wrapping_add(offset), length) };
+        // SAFETY: `length` bytes lie in the mapping at `source`, and in the buffer at `offset`; the
+        // two never overlap. A worker that writes meanwhile changes what is copied, nothing else:
+        // the bytes are not looked at here.
+        unsafe {
+            ptr::copy_nonoverlapping(
+                source.cast_const(),
+                self.address().wrapping_add(offset),
+                length,
+            )
+        };
         true
     }
 
     #[allow(unsafe_code)]
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: a line is plain bytes without padding, and the lines hold at least `length` of them.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast::<u8>().cast_const(), self.length) }
+        // SAFETY: a line is plain bytes without padding, and the lines hold at least `length` of
+        // them.
+        unsafe {
+            std::slice::from_raw_parts(self.lines.as_ptr().cast::<u8>().cast_const(), self.length)
+        }
     }
 
     /// Where the bytes begin.

@@ -1,9 +1,10 @@
-//! What models run on: whether a device is usable, how much of its memory a session may take, and which nodes of a graph
-//! it really runs.
+//! What models run on: whether a device is usable, how much of its memory a session may take, and
+//! which nodes of a graph it really runs.
 //!
-//! Each device that a model names is tried once, when the process starts, with a graph of one node: that loads the
-//! provider's library and opens the device while the process may still open files, and it shows what is wrong with a
-//! device before any camera needs it. No provider is registered in a way that lets ONNX Runtime go on without it.
+//! Each device that a model names is tried once, when the process starts, with a graph of one node:
+//! that loads the provider's library and opens the device while the process may still open files,
+//! and it shows what is wrong with a device before any camera needs it. No provider is registered
+//! in a way that lets ONNX Runtime go on without it.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_uint};
@@ -20,7 +21,7 @@ const KEY: &str = "`inference.device`, or `device` in its `[[inference.models]]`
 
 /// A device that was tried.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Usable {
+pub(crate) struct UsableDevice {
     /// Bytes that the arena of a session may take there; none where it is not bounded.
     memory: Option<usize>,
 }
@@ -28,12 +29,13 @@ pub(crate) struct Usable {
 /// The devices that were tried, each with what was found.
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
-    tried: BTreeMap<String, Result<Usable, String>>,
+    tried: BTreeMap<String, Result<UsableDevice, String>>,
 }
 
 impl Devices {
-    /// Tries each device that a model names. `probe` makes a session with these providers of a graph that every
-    /// provider runs. The error names the first model that has to run on a device that is not usable.
+    /// Tries each device that a model names. `probe` makes a session with these providers of a
+    /// graph that every provider runs. The error names the first model that has to run on a device
+    /// that is not usable.
     pub(crate) fn try_all<'a>(
         models: impl IntoIterator<Item = &'a Model>,
         memory_fraction: f32,
@@ -61,16 +63,18 @@ impl Devices {
         self.tried.values().any(Result::is_ok)
     }
 
-    /// The providers of a model's sessions: none for the processor, which needs no naming. The error says why its
-    /// device cannot be used.
-    pub(crate) fn providers(&self, device: Device) -> Result<Vec<ExecutionProviderDispatch>, String> {
+    /// The providers of a model's sessions: none for the processor, which needs no naming. The
+    /// error says why its device cannot be used.
+    pub(crate) fn providers(
+        &self,
+        device: Device,
+    ) -> Result<Vec<ExecutionProviderDispatch>, String> {
         match self.tried.get(&device.to_string()) {
             _ if device == Device::Cpu => Ok(Vec::new()),
             Some(Ok(usable)) => providers(device, usable),
             Some(Err(reason)) => Err(reason.clone()),
-            None => {
-                Err("no model was on it when this process started; restart the host to use it".to_owned())
-            }
+            None => Err("no model was on it when this process started; restart the host to use it"
+                .to_owned()),
         }
     }
 }
@@ -78,8 +82,10 @@ impl Devices {
 /// The error of a model whose device is not usable.
 pub(crate) fn refusal(model: &Model, reason: &str) -> String {
     format!(
-        "model \"{}\" is to run on {} ({KEY}), which is not usable: {reason}; name an ONNX Runtime that is built for it \
-         in `inference.library`, choose another device, or let the processor take over with `fallback = \"cpu\"`",
+        "model \"{}\" is to run on {} ({KEY}), which is not usable: {reason}; name an ONNX \
+            Runtime that is built for it \
+         in `inference.library`, choose another device, or let the processor take over with \
+         `fallback = \"cpu\"`",
         model.name, model.device
     )
 }
@@ -88,23 +94,29 @@ fn try_one(
     device: Device,
     memory_fraction: f32,
     probe: impl Fn(Vec<ExecutionProviderDispatch>) -> Result<(), String>,
-) -> Result<Usable, String> {
-    // Without a bound first: where the provider is not there at all, its own words say more than the driver's.
-    let unbounded = Usable::default();
+) -> Result<UsableDevice, String> {
+    // Without a bound first: where the provider is not there at all, its own words say more than
+    // the driver's.
+    let unbounded = UsableDevice::default();
     probe(providers(device, &unbounded)?)?;
     let number = match device {
         Device::Cuda(number) | Device::Tensorrt(number) => number,
         Device::Cpu | Device::Openvino => return Ok(unbounded),
     };
     let total = total_memory(number).map_err(|reason| {
-        format!("its memory is not known, so `resource_limits.gpu_memory_fraction` cannot be kept: {reason}")
+        format!(
+            "its memory is not known, so `resource_limits.gpu_memory_fraction` cannot be \
+            kept: {reason}"
+        )
     })?;
     let limit = total as f64 * f64::from(memory_fraction);
     if limit < 1.0 {
-        return Err(format!("`resource_limits.gpu_memory_fraction` = {memory_fraction} leaves it no memory"));
+        return Err(format!(
+            "`resource_limits.gpu_memory_fraction` = {memory_fraction} leaves it no memory"
+        ));
     }
     tracing::info!(%device, total, limit = limit as usize, "the device is usable");
-    Ok(Usable { memory: Some(limit as usize) })
+    Ok(UsableDevice { memory: Some(limit as usize) })
 }
 
 /// What ONNX Runtime calls the provider of a device.
@@ -118,8 +130,12 @@ pub(crate) fn provider_name(device: Device) -> &'static str {
 }
 
 /// The providers of a device in order of preference. Each has to be usable.
-fn providers(device: Device, usable: &Usable) -> Result<Vec<ExecutionProviderDispatch>, String> {
-    let id = |number: u32| i32::try_from(number).map_err(|_| format!("there is no device {number}"));
+fn providers(
+    device: Device,
+    usable: &UsableDevice,
+) -> Result<Vec<ExecutionProviderDispatch>, String> {
+    let id =
+        |number: u32| i32::try_from(number).map_err(|_| format!("there is no device {number}"));
     let cuda = |number| {
         // An arena that doubles would take up to twice of what is needed, and is never given back.
         let cuda = CUDA::default()
@@ -147,7 +163,8 @@ fn providers(device: Device, usable: &Usable) -> Result<Vec<ExecutionProviderDis
     Ok(providers.into_iter().map(ExecutionProviderDispatch::error_on_failure).collect())
 }
 
-/// The memory of an NVIDIA device in bytes, by the driver's own library, which numbers devices as CUDA does.
+/// The memory of an NVIDIA device in bytes, by the driver's own library, which numbers devices as
+/// CUDA does.
 #[allow(unsafe_code)]
 fn total_memory(number: u32) -> Result<u64, String> {
     const DRIVER: &str = "libcuda.so.1";
@@ -170,7 +187,9 @@ fn total_memory(number: u32) -> Result<u64, String> {
         (
             driver.get::<Init>(b"cuInit").map_err(lacks("cuInit"))?,
             driver.get::<Get>(b"cuDeviceGet").map_err(lacks("cuDeviceGet"))?,
-            driver.get::<TotalMemory>(b"cuDeviceTotalMem_v2").map_err(lacks("cuDeviceTotalMem_v2"))?,
+            driver
+                .get::<TotalMemory>(b"cuDeviceTotalMem_v2")
+                .map_err(lacks("cuDeviceTotalMem_v2"))?,
             driver.get::<ErrorName>(b"cuGetErrorName").map_err(lacks("cuGetErrorName"))?,
         )
     };
@@ -191,7 +210,8 @@ fn total_memory(number: u32) -> Result<u64, String> {
         Err(format!("{DRIVER}: {call}: {name} ({result})"))
     };
     let (mut device, mut bytes) = (0, 0);
-    // SAFETY: each call writes one number to where it is told to, and comes after the one that it needs.
+    // SAFETY: each call writes one number to where it is told to, and comes after the one that it
+    // needs.
     unsafe {
         check("cuInit", init(0))?;
         check("cuDeviceGet", get(&mut device, ordinal))?;
@@ -202,24 +222,28 @@ fn total_memory(number: u32) -> Result<u64, String> {
     Ok(bytes as u64)
 }
 
-/// Nodes of a session's graph by the provider that runs them, sorted by name: what ONNX Runtime has decided, after its
-/// optimisations. The session was made with `session.record_ep_graph_assignment_info`.
+/// Nodes of a session's graph by the provider that runs them, sorted by name: what ONNX Runtime has
+/// decided, after its optimisations. The session was made with
+/// `session.record_ep_graph_assignment_info`.
 #[allow(unsafe_code)]
 pub(crate) fn nodes(session: &Session) -> ort::Result<Vec<(String, u32)>> {
     let mut counts = BTreeMap::<String, u32>::new();
     let (mut subgraphs, mut length) = (ptr::null(), 0);
-    // SAFETY: the session is alive, and what is returned belongs to it and does not change. Arrays have as many entries as
-    // is said beside them; the statuses are taken over.
+    // SAFETY: the session is alive, and what is returned belongs to it and does not change. Arrays
+    // have as many entries as is said beside them; the statuses are taken over.
     unsafe {
         let api = ort::api();
-        let status = (api.Session_GetEpGraphAssignmentInfo)(session.ptr(), &mut subgraphs, &mut length);
+        let status =
+            (api.Session_GetEpGraphAssignmentInfo)(session.ptr(), &mut subgraphs, &mut length);
         ort::Error::result_from_status(status)?;
         if subgraphs.is_null() {
             return Ok(Vec::new());
         }
         for &subgraph in std::slice::from_raw_parts(subgraphs, length) {
             let (mut name, mut nodes, mut count) = (ptr::null(), ptr::null(), 0);
-            ort::Error::result_from_status((api.EpAssignedSubgraph_GetEpName)(subgraph, &mut name))?;
+            ort::Error::result_from_status((api.EpAssignedSubgraph_GetEpName)(
+                subgraph, &mut name,
+            ))?;
             ort::Error::result_from_status((api.EpAssignedSubgraph_GetNodes)(
                 subgraph, &mut nodes, &mut count,
             ))?;
@@ -241,7 +265,7 @@ mod tests {
     use ocelli_protocol::inference::ErrorCode;
 
     use crate::error::RequestError;
-    use crate::model::{Catalogue, Loaded};
+    use crate::model::{Catalog, ModelSession};
     use crate::runtime::Runtime;
 
     const OTHERS: [(&str, &str); 3] = [
@@ -258,7 +282,8 @@ mod tests {
             .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("ocelli")))
             .or_else(|| Some(variable("HOME")?.join(".cache/ocelli")));
         let path = cache.unwrap().join("onnxruntime-1.28.0/libonnxruntime.so.1.28.0");
-        // SAFETY: the same value each time, before the library is loaded, and only std reads the environment here.
+        // SAFETY: the same value each time, before the library is loaded, and only std reads the
+        // environment here.
         unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
         Runtime::load(&path, None).unwrap_or_else(|error| panic!("{error}"))
     }
@@ -279,12 +304,13 @@ mod tests {
         Model { name, path, sha256, inputs, outputs, device, fallback, batching: None }
     }
 
-    fn load(model: &Model, runtime: &Runtime) -> Result<Loaded, RequestError> {
-        let catalogue = Catalogue::new(vec![model.clone()], &[]).unwrap();
+    fn load(model: &Model, runtime: &Runtime) -> Result<ModelSession, RequestError> {
+        let catalogue = Catalog::new(vec![model.clone()], &[]).unwrap();
         catalogue.find(&model.name).unwrap().load(runtime)
     }
 
-    /// Whether this machine has a device, and a library built for it, that these tests expect it to lack.
+    /// Whether this machine has a device, and a library built for it, that these tests expect it to
+    /// lack.
     fn skipped(device: &str) -> bool {
         let usable = runtime().with_devices(&[detector(device, false)], 0.5).is_ok();
         if usable {
@@ -313,7 +339,8 @@ mod tests {
             }
             let model = detector(device, false);
             let error = runtime().with_devices(&[model], 0.5).err().unwrap().to_string();
-            for text in [device, words, "nanodet-g-416", "`inference.device`", "fallback = \"cpu\""] {
+            for text in [device, words, "nanodet-g-416", "`inference.device`", "fallback = \"cpu\""]
+            {
                 assert!(error.contains(text), "{error:?} lacks {text:?}");
             }
         }
@@ -331,7 +358,9 @@ mod tests {
             let loaded = load(&model, &runtime).unwrap();
             let reason = loaded.runs.fell_back.unwrap();
             assert!(reason.contains(words), "{reason}");
-            assert!(loaded.runs.nodes.iter().all(|(provider, _)| provider == "CPUExecutionProvider"));
+            assert!(
+                loaded.runs.nodes.iter().all(|(provider, _)| provider == "CPUExecutionProvider")
+            );
             assert_eq!(loaded.runs.nodes.len(), 1);
         }
     }
@@ -341,7 +370,11 @@ mod tests {
         let model = detector("cuda:3", false);
         let error = load(&model, &runtime()).err().unwrap();
         assert_eq!(error.code, ErrorCode::UnsupportedOperation);
-        assert!(error.message.contains("cuda:3") && error.message.contains("restart"), "{}", error.message);
+        assert!(
+            error.message.contains("cuda:3") && error.message.contains("restart"),
+            "{}",
+            error.message
+        );
     }
 
     #[test]

@@ -6,15 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ocelli_protocol::clock::monotonic_ns;
-use ocelli_protocol::inference::{FromWorker, MAX_PACKET, MAX_TENSORS, PacketError, ToWorker, receive};
+use ocelli_protocol::inference::{
+    InferenceRequest, InferenceResponse, MAX_PACKET, MAX_TENSORS, PacketError, receive,
+};
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 
-use crate::engine::{MAX_SESSIONS, Shared};
+use crate::client::Client;
+use crate::engine::{EngineShared, MAX_SESSIONS};
 use crate::error::AttachError;
 use crate::job::Job;
-use crate::session::Session;
 
 /// The key of the descriptor that stops the dispatcher. Sessions count from 1.
 const STOP: u64 = 0;
@@ -23,7 +25,7 @@ const STOP: u64 = 0;
 const EVENTS: usize = 64;
 
 pub(crate) struct Dispatcher {
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     epoll: OwnedFd,
     stop: OwnedFd,
     sessions: Mutex<HashMap<u64, Connection>>,
@@ -32,13 +34,13 @@ pub(crate) struct Dispatcher {
 
 /// A session, and the dispatcher's notes on it.
 struct Connection {
-    session: Arc<Session>,
+    client: Arc<Client>,
     /// The largest request number that was taken.
     last_id: Option<u64>,
 }
 
 impl Dispatcher {
-    pub(crate) fn new(shared: Arc<Shared>) -> std::io::Result<Self> {
+    pub(crate) fn new(shared: Arc<EngineShared>) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
@@ -47,17 +49,17 @@ impl Dispatcher {
     }
 
     /// Greets a session's worker and waits for its requests from now on.
-    pub(crate) fn attach(&self, session: Session) -> Result<(), AttachError> {
+    pub(crate) fn attach(&self, session: Client) -> Result<(), AttachError> {
         let mut sessions = self.sessions();
         if sessions.len() >= MAX_SESSIONS {
             return Err(AttachError::TooMany);
         }
-        session.send(&ToWorker::Hello)?;
+        session.send(&InferenceResponse::Hello)?;
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let data = epoll::EventData::new_u64(key);
         epoll::add(&self.epoll, session.socket(), data, epoll::EventFlags::IN)
             .map_err(std::io::Error::from)?;
-        sessions.insert(key, Connection { session: Arc::new(session), last_id: None });
+        sessions.insert(key, Connection { client: Arc::new(session), last_id: None });
         Ok(())
     }
 
@@ -92,14 +94,14 @@ impl Dispatcher {
     fn take(&self, key: u64, buffer: &mut [u8]) {
         let mut sessions = self.sessions();
         let Some(connection) = sessions.get_mut(&key) else { return };
-        let session = Arc::clone(&connection.session);
-        let fault = match receive::<FromWorker>(session.socket(), buffer) {
+        let session = Arc::clone(&connection.client);
+        let fault = match receive::<InferenceRequest>(session.socket(), buffer) {
             Ok(request) => match connection.admit(&request) {
                 Ok(true) => {
                     let request = Job::new(Arc::clone(&session), request, monotonic_ns()).waiting();
                     let late_ns = request.late_ns;
                     match self.shared.queue.push(request) {
-                        Ok(()) => return self.shared.watch.by(late_ns),
+                        Ok(()) => return self.shared.timer.wake_by(late_ns),
                         Err(_) => "the queue is full or closed".to_owned(),
                     }
                 }
@@ -120,11 +122,11 @@ impl Dispatcher {
     }
 
     fn forget(&self, sessions: &mut HashMap<u64, Connection>, key: u64) {
-        let Some(Connection { session, .. }) = sessions.remove(&key) else { return };
+        let Some(Connection { client: session, .. }) = sessions.remove(&key) else { return };
         if let Err(error) = epoll::delete(&self.epoll, session.socket()) {
             tracing::warn!(session = session.name(), %error, "cannot stop waiting for a session");
         }
-        self.shared.queue.forget(|job| Arc::ptr_eq(&job.session, &session));
+        self.shared.queue.forget(|job| Arc::ptr_eq(&job.client, &session));
         drop(session);
         self.shared.changed();
     }
@@ -134,7 +136,7 @@ impl Dispatcher {
     }
 }
 
-impl Shared {
+impl EngineShared {
     /// Has each runner see to it, before its next request, that it keeps nothing for nobody.
     pub(crate) fn changed(&self) {
         self.changes.fetch_add(1, Ordering::Release);
@@ -142,19 +144,22 @@ impl Shared {
 }
 
 impl Connection {
-    /// Whether to run a request: not where its number was taken before, which is how a worker asks again when it does
-    /// not know whether the last process took it. An error breaks the protocol.
-    fn admit(&mut self, request: &FromWorker) -> Result<bool, String> {
+    /// Whether to run a request: not where its number was taken before, which is how a worker asks
+    /// again when it does not know whether the last process took it. An error breaks the protocol.
+    fn admit(&mut self, request: &InferenceRequest) -> Result<bool, String> {
         let id = request.id();
         if self.last_id.is_some_and(|last| id <= last) {
             return Ok(false);
         }
-        if let FromWorker::Run { inputs, .. } = request
+        if let InferenceRequest::Run { inputs, .. } = request
             && inputs.len() > MAX_TENSORS
         {
-            return Err(format!("request {id} has {} inputs, over the bound of {MAX_TENSORS}", inputs.len()));
+            return Err(format!(
+                "request {id} has {} inputs, over the bound of {MAX_TENSORS}",
+                inputs.len()
+            ));
         }
-        if !self.session.begin() {
+        if !self.client.begin() {
             return Err(format!("request {id} came while another one was under way"));
         }
         self.last_id = Some(id);

@@ -8,35 +8,36 @@ use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
+use ocelli_protocol::in_flight::InFlightTable;
 use ocelli_protocol::inference::{Attach, Configure, LoadedModel, Model};
-use ocelli_protocol::ledger::Ledger;
 use ort::session::RunOptions;
 
+use crate::catalog_versions::CatalogVersions;
+use crate::client::Client;
+use crate::deadline_timer::DeadlineTimer;
 use crate::dispatch::Dispatcher;
 use crate::error::{AttachError, EngineError};
 use crate::hook::Hook;
 use crate::job::Job;
-use crate::offers::Offers;
 use crate::queue::Queue;
 use crate::runner::Runner;
 use crate::runtime::Runtime;
-use crate::session::Session;
-use crate::watch::Watch;
 
-/// Most sessions at once, and so most requests that wait. Far above what one machine decodes; each costs a few
-/// descriptors, of which a process commonly has 1024 before its limit is raised.
+/// Most sessions at once, and so most requests that wait. Far above what one machine decodes; each
+/// costs a few descriptors, of which a process commonly has 1024 before its limit is raised.
 pub const MAX_SESSIONS: usize = 256;
 
 /// Most runners. More threads than this on one device are a mistake in the configuration.
 const MAX_THREADS: u32 = 256;
 
-/// ONNX Runtime, loaded, with its threads. Dropping it ends the runs that are under way, waits for them, and ends the
-/// threads; what waits is not answered.
+/// ONNX Runtime, loaded, with its threads. Dropping it ends the runs that are under way, waits for
+/// them, and ends the threads; what waits is not answered.
 ///
-/// The host gives it what it would say to a process of its own: [`attach`](Self::attach), [`offer`](Self::offer),
-/// [`drain`](Self::drain). It hears of models that are loaded through what it gave to [`Prepared::start`].
+/// The host gives it what it would say to a process of its own: [`attach`](Self::attach),
+/// [`offer`](Self::offer), [`drain`](Self::drain). It hears of models that are loaded through what
+/// it gave to [`PreparedComponent::start`].
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     dispatcher: Arc<Dispatcher>,
     version: String,
     dispatching: Option<JoinHandle<()>>,
@@ -47,8 +48,8 @@ pub struct Engine {
 /// ONNX Runtime, loaded, before any thread runs: the state in which a process confines itself.
 pub struct Prepared {
     runtime: Runtime,
-    offers: Offers,
-    ledger: Ledger,
+    offers: CatalogVersions,
+    ledger: InFlightTable,
     /// Where models that are offered later lie.
     folder: Option<PathBuf>,
     threads: u32,
@@ -56,37 +57,47 @@ pub struct Prepared {
 }
 
 /// What all threads share.
-pub(crate) struct Shared {
-    pub(crate) offers: Offers,
+pub(crate) struct EngineShared {
+    pub(crate) catalogs: CatalogVersions,
     pub(crate) queue: Queue<Job>,
-    pub(crate) watch: Watch,
+    pub(crate) timer: DeadlineTimer,
     pub(crate) before_run: Hook,
     /// Tells the host that a model was loaded because a session asked for it.
     pub(crate) loaded: Box<dyn Fn(LoadedModel) + Send + Sync>,
-    /// Counts the sessions that went and the generations that came: some loaded model may be of no use since.
+    /// Counts the sessions that went and the generations that came: some loaded model may be of no
+    /// use since.
     pub(crate) changes: AtomicU64,
 }
 
 impl Engine {
-    /// Loads the library. That reads the files which describe the processor and its devices, and starts no thread.
-    /// The ledger has room for [`Configure::threads`] runners.
+    /// Loads the library. That reads the files which describe the processor and its devices, and
+    /// starts no thread. The ledger has room for [`Configure::threads`] runners.
     ///
     /// `ORT_DISABLE_TELEMETRY=1` must be in the environment.
-    pub fn prepare(configure: Configure, ledger: Ledger) -> Result<Prepared, EngineError> {
+    pub fn prepare(configure: Configure, ledger: InFlightTable) -> Result<Prepared, EngineError> {
         let Configure {
-            library, library_sha256, threads, gpu_memory_fraction, folder, models, preload, ..
+            library,
+            library_sha256,
+            threads,
+            gpu_memory_fraction,
+            folder,
+            models,
+            preload,
+            ..
         } = configure;
         if !(1..=MAX_THREADS).contains(&threads) {
-            let message = format!("`inference.threads` is {threads}; 1 to {MAX_THREADS} are possible");
+            let message =
+                format!("`inference.threads` is {threads}; 1 to {MAX_THREADS} are possible");
             return Err(EngineError::Configuration(message));
         }
         if ledger.runners() < threads as usize {
-            let message = format!("the ledger has room for {} runners, not for {threads}", ledger.runners());
+            let message =
+                format!("the ledger has room for {} runners, not for {threads}", ledger.runners());
             return Err(EngineError::Configuration(message));
         }
         let runtime = Runtime::load(Path::new(&library), library_sha256.as_deref())?;
         let runtime = runtime.with_devices(&models, gpu_memory_fraction)?;
-        let offers = Offers::new(models)?;
+        let offers = CatalogVersions::new(models)?;
         Ok(Prepared {
             runtime,
             offers,
@@ -104,27 +115,32 @@ impl Engine {
 
     /// The models that have been loaded so far, in no order.
     pub fn loaded(&self) -> Vec<LoadedModel> {
-        self.shared.offers.loaded()
+        self.shared.catalogs.loaded()
     }
 
     /// Adds another generation of the models, for sessions that are attached with it.
     pub fn offer(&self, generation: u32, models: Vec<Model>) -> Result<(), EngineError> {
-        self.shared.offers.add(generation, models)?;
+        self.shared.catalogs.add(generation, models)?;
         self.shared.changed();
         Ok(())
     }
 
-    /// Takes on a session: maps its memory, greets its worker, and serves it until the worker's end of the socket
-    /// closes.
-    pub fn attach(&self, attach: Attach, socket: OwnedFd, memory: OwnedFd) -> Result<(), AttachError> {
-        let generation = attach.generation;
-        let catalogue = self.shared.offers.attach(generation);
+    /// Takes on a session: maps its memory, greets its worker, and serves it until the worker's end
+    /// of the socket closes.
+    pub fn attach(
+        &self,
+        attach: Attach,
+        socket: OwnedFd,
+        memory: OwnedFd,
+    ) -> Result<(), AttachError> {
+        let generation = attach.catalog_version;
+        let catalogue = self.shared.catalogs.attach(generation);
         let catalogue = catalogue.ok_or(AttachError::Generation(generation))?;
-        self.dispatcher.attach(Session::new(attach, catalogue, socket, memory)?)
+        self.dispatcher.attach(Client::new(attach, catalogue, socket, memory)?)
     }
 
-    /// Takes no more requests, and waits until those that were taken are answered. What is left in the sockets is for
-    /// the next engine.
+    /// Takes no more requests, and waits until those that were taken are answered. What is left in
+    /// the sockets is for the next engine.
     pub fn drain(mut self) {
         self.end(Queue::drain);
     }
@@ -138,7 +154,7 @@ impl Engine {
         join(self.dispatching.take());
         end(&self.shared.queue);
         join(self.running.drain(..));
-        self.shared.watch.stop();
+        self.shared.timer.stop();
         join(self.watching.take());
     }
 }
@@ -153,14 +169,14 @@ fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shared.watch.terminate_all();
+        self.shared.timer.terminate_all();
         self.end(Queue::close);
     }
 }
 
 impl Prepared {
-    /// The folders of the models, which are read when they are first asked for: of the files themselves, where a name is
-    /// a link.
+    /// The folders of the models, which are read when they are first asked for: of the files
+    /// themselves, where a name is a link.
     pub fn folders(&self) -> Vec<PathBuf> {
         let models = self.offers.get(0);
         let entries = models.iter().flat_map(|models| models.entries());
@@ -170,13 +186,15 @@ impl Prepared {
         folders.chain(self.folder.clone()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// Whether a device other than the processor is in use, whose driver opens files and starts threads of its own.
+    /// Whether a device other than the processor is in use, whose driver opens files and starts
+    /// threads of its own.
     pub fn uses_devices(&self) -> bool {
         self.runtime.uses_devices()
     }
 
-    /// Starts the runners, and has each of them load and warm the models to preload. `loaded` is told of each model that
-    /// is loaded later, by the thread that has loaded it: it must not block. `before_run` is none but in tests.
+    /// Starts the runners, and has each of them load and warm the models to preload. `loaded` is
+    /// told of each model that is loaded later, by the thread that has loaded it: it must not
+    /// block. `before_run` is none but in tests.
     pub fn start(
         self,
         loaded: impl Fn(LoadedModel) + Send + Sync + 'static,
@@ -185,10 +203,10 @@ impl Prepared {
         let Self { runtime, offers, ledger, threads, preload, folder: _ } = self;
         let options = (0..threads).map(|_| RunOptions::new().map(Arc::new));
         let options: Vec<_> = options.collect::<Result<_, _>>()?;
-        let shared = Arc::new(Shared {
-            offers,
+        let shared = Arc::new(EngineShared {
+            catalogs: offers,
             queue: Queue::new(MAX_SESSIONS),
-            watch: Watch::new(ledger, options.iter().cloned()),
+            timer: DeadlineTimer::new(ledger, options.iter().cloned()),
             before_run,
             loaded: Box::new(loaded),
             changes: AtomicU64::new(0),
@@ -203,7 +221,7 @@ impl Prepared {
             watching: None,
         };
         engine.watching = Some(thread("watch", move || {
-            shared.watch.keep(|now_ns| {
+            shared.timer.run(|now_ns| {
                 let (late, next_ns) = shared.queue.late(now_ns);
                 late.iter().for_each(Job::answer_late);
                 next_ns
@@ -211,7 +229,8 @@ impl Prepared {
         })?);
         let (warm, warmed) = sync_channel(options.len());
         for (index, options) in options.into_iter().enumerate() {
-            let mut runner = Runner::new(Arc::clone(&engine.shared), index, options, runtime.clone());
+            let mut runner =
+                Runner::new(Arc::clone(&engine.shared), index, options, runtime.clone());
             let (preload, warm) = (Arc::clone(&preload), warm.clone());
             engine.running.push(thread(&format!("run-{index}"), move || {
                 let ready = runner.preload(&preload);

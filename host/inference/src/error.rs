@@ -12,7 +12,8 @@ pub(crate) const PINNED_VERSION: &str = "1.28.0";
 pub enum EngineError {
     /// The library is not there.
     #[error(
-        "ONNX Runtime {PINNED_VERSION} not found at {}: {source}; run `./x setup`, or set `inference.library` to its path",
+        "ONNX Runtime {PINNED_VERSION} not found at {}: {source}; run `./x setup`, or set \
+            `inference.library` to its path",
         path.display()
     )]
     LibraryMissing {
@@ -23,7 +24,8 @@ pub enum EngineError {
     },
     /// What is there is no ONNX Runtime that can be used.
     #[error(
-        "{} is not a usable ONNX Runtime: {reason}; run `./x setup`, or set `inference.library` to version \
+        "{} is not a usable ONNX Runtime: {reason}; run `./x setup`, or set `inference.library` \
+            to version \
          {PINNED_VERSION}",
         path.display()
     )]
@@ -35,7 +37,8 @@ pub enum EngineError {
     },
     /// The library is not the one that was asked for.
     #[error(
-        "ONNX Runtime at {} has sha256 {found}, expected {expected}; delete it and run `./x setup`, or set \
+        "ONNX Runtime at {} has sha256 {found}, expected {expected}; delete it and run `./x \
+            setup`, or set \
          `inference.library` to one that you trust",
         path.display()
     )]
@@ -48,7 +51,8 @@ pub enum EngineError {
         found: String,
     },
     /// A process can load one library only.
-    #[error("this process has loaded ONNX Runtime from {} already; restart to use {}", loaded.display(), asked.display())]
+    #[error("this process has loaded ONNX Runtime from {} already; restart to use \
+        {}", loaded.display(), asked.display())]
     OtherLibraryLoaded {
         /// The first one.
         loaded: PathBuf,

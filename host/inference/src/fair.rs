@@ -1,23 +1,26 @@
 //! Who is next: start-time fair queueing of the runners' time between shares.
 //!
-//! Each share has a *tag*, the time that it has had divided by its weight. The share with the smallest tag is next, and
-//! first come is first served within it. A share is charged what its last run took when a run begins, and the difference
-//! when it ends, so that a share whose runs are many at once does not seem idle meanwhile. A share that comes back after
-//! doing nothing starts from the tag of the share that was served last: it gains no credit.
+//! Each share has a *tag*, the time that it has had divided by its weight. The share with the
+//! smallest tag is next, and first come is first served within it. A share is charged what its last
+//! run took when a run begins, and the difference when it ends, so that a share whose runs are many
+//! at once does not seem idle meanwhile. A share that comes back after doing nothing starts from
+//! the tag of the share that was served last: it gains no credit.
 //!
-//! So no request waits longer than the runs under way, and one run of each share with a smaller tag; and shares that have
-//! always something waiting get time by their weights, however long their runs are.
+//! So no request waits longer than the runs under way, and one run of each share with a smaller
+//! tag; and shares that have always something waiting get time by their weights, however long their
+//! runs are.
 //!
 //! This is a pure structure: time comes in as a number.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Tags count nanoseconds times this, so that no weight loses a fraction: what the largest weight divides.
+/// Tags count nanoseconds times this, so that no weight loses a fraction: what the largest weight
+/// divides.
 const SCALE: u64 = 16;
 
 /// A request that waits.
 #[derive(Debug)]
-pub(crate) struct Waiting<T> {
+pub(crate) struct QueuedRequest<T> {
     pub(crate) item: T,
     /// Whose time it takes.
     pub(crate) share: u64,
@@ -42,7 +45,7 @@ pub(crate) struct Turn {
 
 /// The requests that wait, and the shares that they belong to.
 #[derive(Debug)]
-pub(crate) struct Fair<T> {
+pub(crate) struct FairQueue<T> {
     shares: BTreeMap<u64, Share<T>>,
     /// The largest tag that a share had when it was served.
     clock: u64,
@@ -57,7 +60,7 @@ pub(crate) struct Fair<T> {
 
 #[derive(Debug)]
 struct Share<T> {
-    waiting: VecDeque<Waiting<T>>,
+    waiting: VecDeque<QueuedRequest<T>>,
     tag: u64,
     /// The turn that it had last: among equal tags the share that has waited longest is next.
     turn: u64,
@@ -66,7 +69,7 @@ struct Share<T> {
     last_ns: u64,
 }
 
-impl<T> Fair<T> {
+impl<T> FairQueue<T> {
     /// For at most `bound` requests that wait.
     pub(crate) fn new(bound: usize) -> Self {
         let shares = BTreeMap::new();
@@ -84,7 +87,7 @@ impl<T> Fair<T> {
     }
 
     /// Adds a request, or gives it back where the bound is reached.
-    pub(crate) fn push(&mut self, request: Waiting<T>) -> Result<(), T> {
+    pub(crate) fn push(&mut self, request: QueuedRequest<T>) -> Result<(), T> {
         if self.waiting >= self.bound {
             return Err(request.item);
         }
@@ -115,20 +118,26 @@ impl<T> Fair<T> {
             .filter_map(|(number, share)| Some((number, share, share.waiting.front()?)))
             .min_by_key(|(_, share, _)| (share.tag, share.turn))
             .map(|(number, _, first)| (number, first.alone))?;
-        // One that runs alone holds up the others until what runs is done: else it could wait for ever.
+        // One that runs alone holds up the others until what runs is done: else it could wait for
+        // ever.
         if alone && self.running > 0 {
             return None;
         }
         self.begin(share, 0)
     }
 
-    /// The next of the requests that match and need not run alone, out of turn: it joins one that runs.
-    pub(crate) fn pop_like(&mut self, matches: impl Fn(&Waiting<T>) -> bool) -> Option<(T, Turn)> {
+    /// The next of the requests that match and need not run alone, out of turn: it joins one that
+    /// runs.
+    pub(crate) fn pop_like(
+        &mut self,
+        matches: impl Fn(&QueuedRequest<T>) -> bool,
+    ) -> Option<(T, Turn)> {
         if self.alone {
             return None;
         }
-        let position =
-            |share: &Share<T>| share.waiting.iter().position(|request| !request.alone && matches(request));
+        let position = |share: &Share<T>| {
+            share.waiting.iter().position(|request| !request.alone && matches(request))
+        };
         let (share, index) = self
             .shares
             .iter()
@@ -140,7 +149,7 @@ impl<T> Fair<T> {
 
     fn begin(&mut self, number: u64, index: usize) -> Option<(T, Turn)> {
         let share = self.shares.get_mut(&number)?;
-        let Waiting { item, weight, alone, .. } = share.waiting.remove(index)?;
+        let QueuedRequest { item, weight, alone, .. } = share.waiting.remove(index)?;
         self.clock = self.clock.max(share.tag);
         let charged = charge(share.last_ns, weight);
         share.tag = share.tag.saturating_add(charged);
@@ -164,10 +173,12 @@ impl<T> Fair<T> {
             share.tag = share.tag.saturating_add(charge(ran_ns, weight)).saturating_sub(charged);
         }
         if self.running == 0 && self.waiting == 0 {
-            // Nobody has to wait, so nobody owes anybody anything. This bounds the number of shares too.
+            // Nobody has to wait, so nobody owes anybody anything. This bounds the number of shares
+            // too.
             self.shares.clear();
         } else {
-            // One that is gone with a debt may come back, unless there are more such than can be attached.
+            // One that is gone with a debt may come back, unless there are more such than can be
+            // attached.
             let (clock, crowded) = (self.clock, self.shares.len() > 2 * self.bound);
             self.shares.retain(|_, share| share.is_active() || (share.tag > clock && !crowded));
         }
@@ -185,7 +196,7 @@ impl<T> Fair<T> {
     }
 
     /// Takes out requests that need not run any more.
-    pub(crate) fn take_out(&mut self, unwanted: impl Fn(&Waiting<T>) -> bool) -> Vec<T> {
+    pub(crate) fn take_out(&mut self, unwanted: impl Fn(&QueuedRequest<T>) -> bool) -> Vec<T> {
         let mut taken = Vec::new();
         for share in self.shares.values_mut() {
             while let Some(index) = share.waiting.iter().position(&unwanted) {
@@ -215,7 +226,8 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// Who asks, how long its runs take, how many of its sessions ask at once, and when it asks next.
+    /// Who asks, how long its runs take, how many of its sessions ask at once, and when it asks
+    /// next.
     #[derive(Debug, Clone, Copy)]
     struct Asker {
         share: u64,
@@ -238,17 +250,20 @@ mod tests {
 
     /// Runs askers on runners until `until_ns`, event by event.
     fn simulate(askers: &[Asker], runners: usize, until_ns: u64) -> Vec<Had> {
-        let mut fair = Fair::new(4096);
+        let mut fair = FairQueue::new(4096);
         let mut had = vec![Had::default(); askers.len()];
         // When which asker asks, and when which runner is done with whose run.
         let mut asks: Vec<(u64, usize)> = Vec::new();
         for (index, asker) in askers.iter().enumerate() {
-            asks.extend((0..asker.sessions).map(|session| (asker.pause_ns * u64::from(session), index)));
+            asks.extend(
+                (0..asker.sessions).map(|session| (asker.pause_ns * u64::from(session), index)),
+            );
         }
         let mut under_way: Vec<(u64, usize, Turn)> = Vec::new();
         let mut now = 0;
         while now < until_ns {
-            // Who is answered at this moment asks before the runner looks for more: always something to do.
+            // Who is answered at this moment asks before the runner looks for more: always
+            // something to do.
             for index in (0..under_way.len()).rev() {
                 if under_way[index].0 <= now {
                     let (_, asker, turn) = under_way.remove(index);
@@ -261,7 +276,8 @@ mod tests {
                 let (at, asker) = asks.remove(0);
                 let Asker { share, weight, .. } = askers[asker];
                 let item = (at, asker);
-                fair.push(Waiting { item, share, weight, alone: false, late_ns: u64::MAX }).unwrap();
+                fair.push(QueuedRequest { item, share, weight, alone: false, late_ns: u64::MAX })
+                    .unwrap();
             }
             while under_way.len() < runners {
                 let Some(((asked, asker), turn)) = fair.pop() else { break };
@@ -271,7 +287,8 @@ mod tests {
                 had[asker].longest_wait_ns = had[asker].longest_wait_ns.max(now - asked);
                 under_way.push((now + run_ns, asker, turn));
             }
-            let next = under_way.iter().map(|(at, ..)| *at).chain(asks.iter().map(|(at, _)| *at)).min();
+            let next =
+                under_way.iter().map(|(at, ..)| *at).chain(asks.iter().map(|(at, _)| *at)).min();
             now = next.unwrap();
         }
         had
@@ -320,9 +337,14 @@ mod tests {
 
     #[test]
     fn a_flooder_raises_the_wait_of_the_others_by_one_run_at_most() {
-        // Nine that ask twice a second and use a third of the runners, at moments that never meet each other's.
-        let camera =
-            |index: u64| Asker { share: 10 + index, run_ns: 20 * MS, pause_ns: (480 + index) * MS, ..NORMAL };
+        // Nine that ask twice a second and use a third of the runners, at moments that never meet
+        // each other's.
+        let camera = |index: u64| Asker {
+            share: 10 + index,
+            run_ns: 20 * MS,
+            pause_ns: (480 + index) * MS,
+            ..NORMAL
+        };
         let mut askers: Vec<_> = (0..9).map(camera).collect();
         for runners in [1, 2] {
             let quiet = simulate(&askers, runners, 60_000 * MS);
@@ -331,7 +353,10 @@ mod tests {
             askers.pop();
             for (quiet, flooded) in quiet.iter().zip(&flooded) {
                 let bound = quiet.longest_wait_ns + 60 * MS;
-                assert!(flooded.longest_wait_ns <= bound, "{runners} runners: {quiet:?}, {flooded:?}");
+                assert!(
+                    flooded.longest_wait_ns <= bound,
+                    "{runners} runners: {quiet:?}, {flooded:?}"
+                );
             }
             assert!(flooded.last().unwrap().runs > 100, "the flooder starves: {flooded:?}");
         }
@@ -354,7 +379,8 @@ mod tests {
         #[test]
         fn nobody_starves(mut askers in prop::collection::vec(asker(), 2..10), runners in 1..5_usize) {
             (1..).zip(&mut askers).for_each(|(share, asker)| asker.share = share);
-            // Between two turns of a share each other has had its weight's worth of time, and one run more.
+            // Between two turns of a share each other has had its weight's worth of time, and one
+            // run more.
             let longest = askers.iter().map(|asker| asker.run_ns).max().unwrap();
             let sessions = askers.iter().map(|asker| u64::from(asker.sessions)).max().unwrap();
             let bound = longest * 17 * askers.len() as u64 * sessions;
@@ -365,14 +391,14 @@ mod tests {
         }
     }
 
-    fn ask(fair: &mut Fair<u64>, share: u64, alone: bool) {
-        let request = Waiting { item: share, share, weight: 4, alone, late_ns: 100 + share };
+    fn ask(fair: &mut FairQueue<u64>, share: u64, alone: bool) {
+        let request = QueuedRequest { item: share, share, weight: 4, alone, late_ns: 100 + share };
         fair.push(request).unwrap();
     }
 
     #[test]
     fn who_did_nothing_gains_no_credit() {
-        let mut fair = Fair::new(16);
+        let mut fair = FairQueue::new(16);
         ask(&mut fair, 1, false);
         ask(&mut fair, 2, false);
         // While 1 sleeps, 2 works for long; it is never idle, so the shares are kept.
@@ -400,7 +426,7 @@ mod tests {
 
     #[test]
     fn one_that_runs_alone_waits_for_the_others_and_they_for_it() {
-        let mut fair = Fair::new(8);
+        let mut fair = FairQueue::new(8);
         ask(&mut fair, 1, false);
         let (_, first) = fair.pop().unwrap();
         ask(&mut fair, 2, true);
@@ -409,14 +435,17 @@ mod tests {
         fair.finish(first, MS);
         let (item, suspect) = fair.pop().unwrap();
         assert_eq!(item, 2);
-        assert!(fair.pop().is_none() && fair.pop_like(|_| true).is_none(), "another runs beside it");
+        assert!(
+            fair.pop().is_none() && fair.pop_like(|_| true).is_none(),
+            "another runs beside it"
+        );
         fair.finish(suspect, MS);
         assert_eq!(fair.pop().unwrap().0, 3);
     }
 
     #[test]
     fn one_that_runs_alone_joins_no_other() {
-        let mut fair = Fair::new(8);
+        let mut fair = FairQueue::new(8);
         ask(&mut fair, 1, true);
         ask(&mut fair, 2, false);
         assert_eq!(fair.pop_like(|_| true).unwrap().0, 2);
@@ -425,7 +454,7 @@ mod tests {
 
     #[test]
     fn what_joins_is_charged_to_its_own_share() {
-        let mut fair = Fair::new(8);
+        let mut fair = FairQueue::new(8);
         for share in [1, 2, 3] {
             ask(&mut fair, share, false);
         }
@@ -443,17 +472,17 @@ mod tests {
 
     #[test]
     fn no_more_than_the_bound_wait() {
-        let mut fair = Fair::new(2);
+        let mut fair = FairQueue::new(2);
         ask(&mut fair, 1, false);
         ask(&mut fair, 1, false);
-        let request = Waiting { item: 9, share: 2, weight: 4, alone: false, late_ns: 0 };
+        let request = QueuedRequest { item: 9, share: 2, weight: 4, alone: false, late_ns: 0 };
         assert_eq!(fair.push(request), Err(9));
         assert!(fair.pop().is_some() && fair.pop().is_some() && fair.pop().is_none());
     }
 
     #[test]
     fn who_waited_too_long_is_taken_out() {
-        let mut fair = Fair::new(8);
+        let mut fair = FairQueue::new(8);
         for share in [3, 1, 2] {
             ask(&mut fair, share, false);
         }
@@ -467,7 +496,7 @@ mod tests {
 
     #[test]
     fn shares_that_are_gone_are_forgotten() {
-        let mut fair = Fair::new(8);
+        let mut fair = FairQueue::new(8);
         ask(&mut fair, 0, false);
         for share in 1..10_000 {
             ask(&mut fair, share, false);

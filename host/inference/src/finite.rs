@@ -1,9 +1,10 @@
-//! Finds what is no number among the numbers that a model brought: NaN and infinity, which a pipeline would take for
-//! detections or compare without an end.
+//! Finds what is no number among the numbers that a model brought: NaN and infinity, which a
+//! pipeline would take for detections or compare without an end.
 
 use ocelli_protocol::inference::Element;
 
-/// The largest finite number of a type as an integer without its sign. Every larger integer is an infinity or no number.
+/// The largest finite number of a type as an integer without its sign. Every larger integer is an
+/// infinity or no number.
 const F16: u16 = 0x7bff;
 const BF16: u16 = 0x7f7f;
 const F32: u32 = 0x7f7f_ffff;
@@ -14,8 +15,9 @@ macro_rules! first_not_finite {
     ($bytes:expr, $integer:ty, $largest:expr) => {{
         const WITHOUT_SIGN: $integer = <$integer>::MAX >> 1;
         let (numbers, _) = $bytes.as_chunks::<{ size_of::<$integer>() }>();
-        // The subtraction borrows from the sign where a number exceeds the largest. Without a branch for each number, and
-        // with three operations that all processors have for vectors, a look at all of them costs next to nothing.
+        // The subtraction borrows from the sign where a number exceeds the largest. Without a
+        // branch for each number, and with three operations that all processors have for vectors, a
+        // look at all of them costs next to nothing.
         let borrowed = numbers.iter().fold(0, |borrowed, bytes| {
             borrowed | $largest.wrapping_sub(<$integer>::from_ne_bytes(*bytes) & WITHOUT_SIGN)
         });
@@ -34,7 +36,8 @@ macro_rules! first_not_finite {
     }};
 }
 
-/// The first element of a tensor that is NaN or an infinity: its index among all elements, and which of them it is.
+/// The first element of a tensor that is NaN or an infinity: its index among all elements, and
+/// which of them it is.
 pub(crate) fn first_not_finite(element: Element, bytes: &[u8]) -> Option<(usize, &'static str)> {
     match element {
         Element::F16 => first_not_finite!(bytes, u16, F16),
@@ -53,8 +56,10 @@ mod tests {
     fn with(element: Element, number: &[u8], other: &[u8]) -> Vec<Option<(usize, &'static str)>> {
         (0..100)
             .map(|place| {
-                let bytes: Vec<u8> =
-                    (0..100).flat_map(|index| if index == place { number } else { other }).copied().collect();
+                let bytes: Vec<u8> = (0..100)
+                    .flat_map(|index| if index == place { number } else { other })
+                    .copied()
+                    .collect();
                 first_not_finite(element, &bytes)
             })
             .collect()

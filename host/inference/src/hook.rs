@@ -1,31 +1,33 @@
-//! The seam by which a program for tests sees each run before it begins, to misbehave as native code could. The fault
-//! itself is in that program: the product's programs pass no hook.
+//! The seam by which a program for tests sees each run before it begins, to misbehave as native
+//! code could. The fault itself is in that program: the product's programs pass no hook.
 
 use ocelli_protocol::shm::SharedMemory;
 
 use crate::buffer::Buffer;
-use crate::request::Place;
+use crate::request::TensorPlace;
 
-/// Called on the runner's thread right before ONNX Runtime is: the ledger says already that the request is running, and
-/// its time limit counts. Once for each request of a batch.
+/// Called on the runner's thread right before ONNX Runtime is: the ledger says already that the
+/// request is running, and its time limit counts. Once for each request of a batch.
 ///
-/// The signature is `Option<fn(&Run<'_>)>`; a program of its own passes it to [`crate::process::main`].
-pub type Hook = Option<fn(&Run<'_>)>;
+/// The signature is `Option<fn(&Run<'_>)>`; a program of its own passes it to
+/// [`crate::process::main`].
+pub type Hook = Option<fn(&RunInfo<'_>)>;
 
 /// A request that is about to run.
-pub struct Run<'a> {
+pub struct RunInfo<'a> {
     /// The session's name, as the host announced it.
     pub session: &'a str,
     /// The request's number.
     pub request: u64,
     /// The model's name.
     pub model: &'a str,
-    pub(crate) inputs: &'a [Place],
+    pub(crate) inputs: &'a [TensorPlace],
     pub(crate) memory: &'a SharedMemory,
 }
 
-impl Run<'_> {
-    /// A copy of the bytes of an input, counted from 0 in the model's order. None where there is no such input.
+impl RunInfo<'_> {
+    /// A copy of the bytes of an input, counted from 0 in the model's order. None where there is no
+    /// such input.
     pub fn input(&self, index: usize) -> Option<Vec<u8>> {
         let place = self.inputs.get(index)?;
         Some(Buffer::copied(self.memory, place.bytes.clone())?.bytes().to_vec())

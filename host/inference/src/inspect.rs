@@ -1,7 +1,8 @@
 //! `ocelli-inference --inspect`: tells what a model file has, for the host's command line.
 //!
-//! The file is a stranger's and ONNX Runtime parses it, so this process does nothing else: it confines itself once the
-//! library is loaded and the file is open, with little memory and little time.
+//! The file is a stranger's and ONNX Runtime parses it, so this process does nothing else: it
+//! confines itself once the library is loaded and the file is open, with little memory and little
+//! time.
 
 use std::fs::File;
 use std::io::Read;
@@ -44,8 +45,9 @@ pub enum InspectError {
     Graph(#[from] ort::Error),
 }
 
-/// Loads the library, confines this process, and reads the model. `ORT_DISABLE_TELEMETRY=1` must be in the environment,
-/// and the process must have one thread. `sha256` is the library's, where it has to be a certain one.
+/// Loads the library, confines this process, and reads the model. `ORT_DISABLE_TELEMETRY=1` must be
+/// in the environment, and the process must have one thread. `sha256` is the library's, where it
+/// has to be a certain one.
 pub fn inspect(
     file: &Path,
     library: &Path,
@@ -62,12 +64,13 @@ pub fn inspect(
     // Not even the file's folder: weights in files beside the model are not read.
     let confinement = confine(&Profile::inference(Vec::new()));
     if !confinement.is_complete() {
-        tracing::debug!("not confined as it should be: {}", confinement.lacks());
+        tracing::debug!("not confined as it should be: {}", confinement.missing_text());
     }
     let mut content = Vec::new();
     model.by_ref().take(MAX_FILE).read_to_end(&mut content)?;
     let session = runtime.inspected(&content)?;
-    let producer = session.metadata().ok().and_then(|metadata| metadata.producer()).unwrap_or_default();
+    let producer =
+        session.metadata().ok().and_then(|metadata| metadata.producer()).unwrap_or_default();
     Ok(Inspection {
         sha256: Digest::of(&content).to_string(),
         bytes: content.len() as u64,

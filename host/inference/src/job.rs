@@ -3,25 +3,28 @@
 use std::sync::Arc;
 
 use ocelli_protocol::clock::monotonic_ns;
-use ocelli_protocol::inference::{Batching, ErrorCode, FromWorker, PlacedTensor, ToWorker};
-use ocelli_protocol::ledger::Running;
+use ocelli_protocol::in_flight::RunningRequest;
+use ocelli_protocol::inference::{
+    Batching, ErrorCode, InferenceRequest, InferenceResponse, PlacedTensor,
+};
 
 use crate::batch::batching;
+use crate::client::Client;
 use crate::error::RequestError;
-use crate::fair::Waiting;
-use crate::model::{Entry, Loaded};
+use crate::fair::QueuedRequest;
+use crate::model::{ModelSession, ModelVersion};
 use crate::request::Layout;
-use crate::session::Session;
 
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;
 
 /// A request. Times are nanoseconds on the monotonic clock.
 pub(crate) struct Job {
-    pub(crate) session: Arc<Session>,
-    pub(crate) request: FromWorker,
-    /// The version of the model that it asks for. None where there is no such model in the session's catalogue.
-    entry: Option<Arc<Entry>>,
+    pub(crate) client: Arc<Client>,
+    pub(crate) request: InferenceRequest,
+    /// The version of the model that it asks for. None where there is no such model in the
+    /// session's catalogue.
+    entry: Option<Arc<ModelVersion>>,
     /// When it was taken.
     pub(crate) taken_ns: u64,
     /// When it has to be answered.
@@ -31,52 +34,55 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) fn new(session: Arc<Session>, request: FromWorker, now_ns: u64) -> Self {
+    pub(crate) fn new(session: Arc<Client>, request: InferenceRequest, now_ns: u64) -> Self {
         let terms = session.terms();
         let deadline_ns = now_ns.saturating_add(u64::from(terms.service.timeout_ms) * MS);
         let suspect = terms.suspect == Some(request.id());
         let entry = match &request {
-            FromWorker::Open { model, .. } | FromWorker::Run { model, .. } => {
+            InferenceRequest::Open { model, .. } | InferenceRequest::Run { model, .. } => {
                 session.catalogue().find(model).ok().cloned()
             }
-            FromWorker::Load { .. } => None,
+            InferenceRequest::Load { .. } => None,
         };
-        Self { session, request, entry, taken_ns: now_ns, deadline_ns, suspect }
+        Self { client: session, request, entry, taken_ns: now_ns, deadline_ns, suspect }
     }
 
     /// The version of the model that it asks for.
-    pub(crate) fn entry(&self) -> Result<&Arc<Entry>, RequestError> {
+    pub(crate) fn entry(&self) -> Result<&Arc<ModelVersion>, RequestError> {
         if let Some(entry) = &self.entry {
             return Ok(entry);
         }
         match &self.request {
-            FromWorker::Open { model, .. } | FromWorker::Run { model, .. } => {
-                self.session.catalogue().find(model)
+            InferenceRequest::Open { model, .. } | InferenceRequest::Run { model, .. } => {
+                self.client.catalogue().find(model)
             }
-            FromWorker::Load { .. } => Err(RequestError::argument("it asks for no model of the catalogue")),
+            InferenceRequest::Load { .. } => {
+                Err(RequestError::argument("it asks for no model of the catalogue"))
+            }
         }
     }
 
     /// Where its tensors lie, checked.
-    pub(crate) fn layout(&self, loaded: &Loaded) -> Result<Layout, RequestError> {
-        let FromWorker::Run { inputs, output_offset, output_length, .. } = &self.request else {
+    pub(crate) fn layout(&self, loaded: &ModelSession) -> Result<Layout, RequestError> {
+        let InferenceRequest::Run { inputs, output_offset, output_length, .. } = &self.request
+        else {
             return Err(RequestError::argument("this is no request to run a model"));
         };
-        let length = self.session.memory().len();
+        let length = self.client.memory().len();
         Layout::check(&loaded.signature, length, inputs, *output_offset, *output_length)
     }
 
     /// How it may be joined with others.
     pub(crate) fn batching(&self) -> Option<Batching> {
         let entry = self.entry.as_ref().filter(|_| !self.suspect)?;
-        matches!(self.request, FromWorker::Run { .. }).then(|| batching(&entry.model))?
+        matches!(self.request, InferenceRequest::Run { .. }).then(|| batching(&entry.model))?
     }
 
-    /// Whether another can run as one with this one, which may be joined: the same version of a model, and the same
-    /// shapes but for the first side.
+    /// Whether another can run as one with this one, which may be joined: the same version of a
+    /// model, and the same shapes but for the first side.
     pub(crate) fn joins(&self, other: &Self) -> bool {
         let (Some(entry), Some(others)) = (&self.entry, &other.entry) else { return false };
-        let (FromWorker::Run { inputs, .. }, FromWorker::Run { inputs: theirs, .. }) =
+        let (InferenceRequest::Run { inputs, .. }, InferenceRequest::Run { inputs: theirs, .. }) =
             (&self.request, &other.request)
         else {
             return false;
@@ -84,16 +90,20 @@ impl Job {
         let same = |(input, theirs): (&PlacedTensor, &PlacedTensor)| {
             input.name == theirs.name && input.shape.get(1..) == theirs.shape.get(1..)
         };
-        Arc::ptr_eq(entry, others) && inputs.len() == theirs.len() && inputs.iter().zip(theirs).all(same)
+        Arc::ptr_eq(entry, others)
+            && inputs.len() == theirs.len()
+            && inputs.iter().zip(theirs).all(same)
     }
 
     /// How it waits.
-    pub(crate) fn waiting(self) -> Waiting<Self> {
-        let service = self.session.terms().service;
+    pub(crate) fn waiting(self) -> QueuedRequest<Self> {
+        let service = self.client.terms().service;
         // A frame grows old. A model that is asked for does not.
-        let stale_ms = service.stale_ms.filter(|_| matches!(self.request, FromWorker::Run { .. }));
-        let stale_ns = stale_ms.map_or(u64::MAX, |ms| self.taken_ns.saturating_add(u64::from(ms) * MS));
-        Waiting {
+        let stale_ms =
+            service.stale_ms.filter(|_| matches!(self.request, InferenceRequest::Run { .. }));
+        let stale_ns =
+            stale_ms.map_or(u64::MAX, |ms| self.taken_ns.saturating_add(u64::from(ms) * MS));
+        QueuedRequest {
             share: service.share,
             weight: service.priority.weight(),
             alone: self.suspect,
@@ -103,9 +113,9 @@ impl Job {
     }
 
     /// What the ledger says of it while it runs.
-    pub(crate) fn running(&self) -> Running {
-        Running {
-            attachment: self.session.terms().number,
+    pub(crate) fn running(&self) -> RunningRequest {
+        RunningRequest {
+            attachment: self.client.terms().number,
             request: self.request.id(),
             deadline_ns: self.deadline_ns,
         }
@@ -118,24 +128,25 @@ impl Job {
             return self.answer(Err(self.timeout(now_ns, now_ns)));
         }
         let waited_ms = u32::try_from((now_ns - self.taken_ns) / MS).unwrap_or(u32::MAX);
-        self.answer(Ok(ToWorker::Stale { id: self.request.id(), waited_ms }));
+        self.answer(Ok(InferenceResponse::Stale { id: self.request.id(), waited_ms }));
     }
 
-    pub(crate) fn answer(&self, answer: Result<ToWorker, RequestError>) {
+    pub(crate) fn answer(&self, answer: Result<InferenceResponse, RequestError>) {
         let id = self.request.id();
         let answer = answer.unwrap_or_else(|error| {
-            tracing::debug!(session = self.session.name(), id, %error, "a request failed");
-            ToWorker::Failed { id, code: error.code, message: error.message }
+            tracing::debug!(session = self.client.name(), id, %error, "a request failed");
+            InferenceResponse::Failed { id, code: error.code, message: error.message }
         });
-        self.session.answer(&answer);
+        self.client.answer(&answer);
     }
 
-    /// The error of a request that is not done in time. A run that did not begin has begun at `now_ns`.
+    /// The error of a request that is not done in time. A run that did not begin has begun at
+    /// `now_ns`.
     pub(crate) fn timeout(&self, begun_ns: u64, now_ns: u64) -> RequestError {
         let message = format!(
             "{}: not done within {} ms; it waited {} ms and ran {} ms",
             self.subject(),
-            self.session.terms().service.timeout_ms,
+            self.client.terms().service.timeout_ms,
             begun_ns.saturating_sub(self.taken_ns) / MS,
             now_ns.saturating_sub(begun_ns) / MS
         );
@@ -144,9 +155,9 @@ impl Job {
 
     fn subject(&self) -> String {
         match &self.request {
-            FromWorker::Run { model, .. } => format!("model \"{model}\""),
-            FromWorker::Open { model, .. } => format!("opening model \"{model}\""),
-            FromWorker::Load { .. } => "loading a model of the pipeline's own".to_owned(),
+            InferenceRequest::Run { model, .. } => format!("model \"{model}\""),
+            InferenceRequest::Open { model, .. } => format!("opening model \"{model}\""),
+            InferenceRequest::Load { .. } => "loading a model of the pipeline's own".to_owned(),
         }
     }
 }

@@ -1,33 +1,40 @@
 //! The inference engine: ONNX Runtime behind a fair queue, over tensors in shared memory.
 //!
-//! One dispatcher thread waits for requests on the sockets of all sessions and puts them into the queue; a fixed number
-//! of runner threads take them out; one thread keeps the time. Each runner has its own ONNX Runtime session of every model
-//! that it has met, with one thread: concurrent runs of one session are not safe with every execution provider, and
-//! sessions of one thread side by side cost the least per result. What the runners' sessions allocate comes from one
-//! arena.
+//! One dispatcher thread waits for requests on the sockets of all sessions and puts them into the
+//! queue; a fixed number of runner threads take them out; one thread keeps the time. Each runner
+//! has its own ONNX Runtime session of every model that it has met, with one thread: concurrent
+//! runs of one session are not safe with every execution provider, and sessions of one thread side
+//! by side cost the least per result. What the runners' sessions allocate comes from one arena.
 //!
-//! - **Fair** (`fair.rs`): each share has the runners' time by its weight, however many sessions it has and however long
-//!   its runs are.
-//! - **In time** (`watch.rs`): a request is answered at its deadline, whether it waits or runs; one whose frame is too old
-//!   is dropped.
-//! - **Blamed** (the ledger): what each runner runs stands in memory that the host reads when the process has died. Whom
-//!   the host suspects runs alone.
-//! - **In versions** (`offers.rs`): a session keeps the generation of the models that it was attached with.
-//! - **Checked** (`request.rs`, `run.rs`): a request names places in the memory that the worker shares. ONNX Runtime reads
-//!   its inputs and writes its outputs right there. All that a worker says is checked first, since one worker must not be
-//!   able to hurt the others: wrong arguments are answered with an error, and a broken protocol ends that worker's
-//!   connection. What a model brings is checked too: each number of it is one.
-//! - **Joined** (`batch.rs`), where a model is configured so: requests of several sessions run as one.
+//! - **Fair** (`fair.rs`): each share has the runners' time by its weight, however many sessions it
+//!   has and however long its runs are.
+//! - **In time** (`watch.rs`): a request is answered at its deadline, whether it waits or runs; one
+//!   whose frame is too old is dropped.
+//! - **Blamed** (the ledger): what each runner runs stands in memory that the host reads when the
+//!   process has died. Whom the host suspects runs alone.
+//! - **In versions** (`offers.rs`): a session keeps the generation of the models that it was
+//!   attached with.
+//! - **Checked** (`request.rs`, `run.rs`): a request names places in the memory that the worker
+//!   shares. ONNX Runtime reads its inputs and writes its outputs right there. All that a worker
+//!   says is checked first, since one worker must not be able to hurt the others: wrong arguments
+//!   are answered with an error, and a broken protocol ends that worker's connection. What a model
+//!   brings is checked too: each number of it is one.
+//! - **Joined** (`batch.rs`), where a model is configured so: requests of several sessions run as
+//!   one.
 //!
-//! A session has at most one request under way, so the queue is never longer than the number of sessions, and that is
-//! bounded by [`MAX_SESSIONS`].
+//! A session has at most one request under way, so the queue is never longer than the number of
+//! sessions, and that is bounded by [`MAX_SESSIONS`].
 //!
-//! The program `ocelli-inference` puts the engine into a process of its own ([`process::main`]). The host links it too,
-//! for isolation "in-process": [`Engine::prepare`], [`Prepared::start`], then [`Engine::attach`], [`Engine::offer`] and
-//! [`Engine::drain`] in place of the messages.
+//! The program `ocelli-inference` puts the engine into a process of its own ([`process::main`]).
+//! The host links it too, for isolation "in-process": [`Engine::prepare`],
+//! [`PreparedComponent::start`], then [`Engine::attach`], [`Engine::offer`] and [`Engine::drain`]
+//! in place of the messages.
 
 mod batch;
 mod buffer;
+mod catalog_versions;
+mod client;
+mod deadline_timer;
 mod device;
 mod dispatch;
 mod engine;
@@ -38,19 +45,16 @@ mod hook;
 mod inspect;
 mod job;
 mod model;
-mod offers;
-mod private;
+mod private_models;
 pub mod process;
 mod queue;
 mod request;
 mod run;
 mod runner;
 mod runtime;
-mod session;
 mod value;
-mod watch;
 
 pub use engine::{Engine, MAX_SESSIONS, Prepared};
 pub use error::{AttachError, EngineError, RequestError};
-pub use hook::{Hook, Run};
+pub use hook::{Hook, RunInfo};
 pub use inspect::{InspectError, inspect};

@@ -1,4 +1,5 @@
-//! The models that may be asked for: their files, checked against the catalogue, and the sessions made from them.
+//! The models that may be asked for: their files, checked against the catalogue, and the sessions
+//! made from them.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -15,8 +16,8 @@ use ort::value::{Outlet, TensorElementType, ValueType};
 
 use crate::error::{EngineError, RequestError};
 use crate::request::Layout;
-use crate::run::Plan;
-use crate::runtime::{Made, Runtime};
+use crate::run::RunPlan;
+use crate::runtime::{NewSession, Runtime};
 
 /// A tensor of a model, with its name as the C interface takes it.
 #[derive(Debug)]
@@ -27,7 +28,8 @@ pub(crate) struct Tensor {
     pub(crate) name: CString,
 }
 
-/// The inputs and outputs of a model, as the catalogue declares them and its graph has been found to have them.
+/// The inputs and outputs of a model, as the catalogue declares them and its graph has been found
+/// to have them.
 #[derive(Debug)]
 pub(crate) struct Signature {
     /// In the catalogue's order.
@@ -37,7 +39,7 @@ pub(crate) struct Signature {
 }
 
 /// A session of a model, ready to run.
-pub(crate) struct Loaded {
+pub(crate) struct ModelSession {
     pub(crate) session: Session,
     pub(crate) signature: Arc<Signature>,
     /// What it really runs on, for the host.
@@ -45,28 +47,31 @@ pub(crate) struct Loaded {
 }
 
 /// All models by name.
-pub(crate) struct Catalogue {
-    entries: HashMap<String, Arc<Entry>>,
+pub(crate) struct Catalog {
+    entries: HashMap<String, Arc<ModelVersion>>,
 }
 
 /// A version of a model.
-pub(crate) struct Entry {
+pub(crate) struct ModelVersion {
     pub(crate) model: Model,
     signature: Arc<Signature>,
-    /// The file's bytes, while any runner makes a session from them. Runners that load the same model at the same time
-    /// read and check it once.
+    /// The file's bytes, while any runner makes a session from them. Runners that load the same
+    /// model at the same time read and check it once.
     bytes: Mutex<Weak<[u8]>>,
 }
 
-impl Catalogue {
+impl Catalog {
     /// Checks what is declared, not the files. A version that is known is shared.
-    pub(crate) fn new(models: Vec<Model>, known: &[Arc<Entry>]) -> Result<Self, EngineError> {
-        let mut entries = HashMap::<String, Arc<Entry>>::new();
+    pub(crate) fn new(
+        models: Vec<Model>,
+        known: &[Arc<ModelVersion>],
+    ) -> Result<Self, EngineError> {
+        let mut entries = HashMap::<String, Arc<ModelVersion>>::new();
         for model in models {
             let name = model.name.clone();
             let entry = match known.iter().find(|entry| entry.is(&model)) {
                 Some(entry) => Arc::clone(entry),
-                None => Arc::new(Entry::new(model).map_err(EngineError::Configuration)?),
+                None => Arc::new(ModelVersion::new(model).map_err(EngineError::Configuration)?),
             };
             if entries.insert(name.clone(), entry).is_some() {
                 return Err(EngineError::Configuration(format!("there are two models \"{name}\"")));
@@ -76,12 +81,12 @@ impl Catalogue {
     }
 
     /// All versions, in no order.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<ModelVersion>> {
         self.entries.values()
     }
 
     /// The version of this name.
-    pub(crate) fn find(&self, name: &str) -> Result<&Arc<Entry>, RequestError> {
+    pub(crate) fn find(&self, name: &str) -> Result<&Arc<ModelVersion>, RequestError> {
         self.entries.get(name).ok_or_else(|| {
             let mut known: Vec<_> = self.entries.keys().map(String::as_str).collect();
             known.sort_unstable();
@@ -91,14 +96,14 @@ impl Catalogue {
     }
 }
 
-impl Entry {
+impl ModelVersion {
     pub(crate) fn new(model: Model) -> Result<Self, String> {
         let signature = Arc::new(Signature::new(&model)?);
         Ok(Self { model, signature, bytes: Mutex::new(Weak::<[u8; 0]>::new() as Weak<[u8]>) })
     }
 
-    /// Whether it is this version of a model, wherever its file lies. The name counts: errors and what the host is told
-    /// of a loaded model carry it.
+    /// Whether it is this version of a model, wherever its file lies. The name counts: errors and
+    /// what the host is told of a loaded model carry it.
     fn is(&self, model: &Model) -> bool {
         let Model { name, path: _, sha256, inputs, outputs, device, fallback, batching } = model;
         let own = &self.model;
@@ -107,22 +112,25 @@ impl Entry {
             && (&own.inputs, &own.outputs) == (inputs, outputs)
     }
 
-    /// Makes a session of the model: reads the file, checks its digest and its graph, and runs it once, since the first
-    /// run costs twice as much as any other.
-    pub(crate) fn load(&self, runtime: &Runtime) -> Result<Loaded, RequestError> {
+    /// Makes a session of the model: reads the file, checks its digest and its graph, and runs it
+    /// once, since the first run costs twice as much as any other.
+    pub(crate) fn load(&self, runtime: &Runtime) -> Result<ModelSession, RequestError> {
         let (entry, name) = (self, &self.model.name);
-        let Made { session, runs } = {
+        let NewSession { session, runs } = {
             let bytes = entry.bytes()?;
             runtime.session(&bytes, &entry.model)?
         };
         entry.signature.check(&session).map_err(|difference| {
-            let message =
-                format!("model \"{name}\": model.toml and {} differ: {difference}", entry.model.path);
+            let message = format!(
+                "model \"{name}\": model.toml and {} differ: {difference}",
+                entry.model.path
+            );
             RequestError::new(ErrorCode::InvalidEncoding, message)
         })?;
-        let mut loaded = Loaded { session, signature: Arc::clone(&entry.signature), runs };
+        let mut loaded = ModelSession { session, signature: Arc::clone(&entry.signature), runs };
         loaded.warm(None).map_err(|error| {
-            let message = format!("model \"{name}\" fails when it is run on zeros: {}", error.message);
+            let message =
+                format!("model \"{name}\" fails when it is run on zeros: {}", error.message);
             RequestError::new(error.code, message)
         })?;
         Ok(loaded)
@@ -144,7 +152,8 @@ impl Entry {
         let found = Digest::of(&bytes).to_string();
         if found != *expected {
             let message = format!(
-                "model \"{name}\": {path} has sha256 {found}, model.toml says {expected}; restore the file, or correct \
+                "model \"{name}\": {path} has sha256 {found}, model.toml says {expected}; restore \
+                    the file, or correct \
                  model.toml if the change is wanted"
             );
             return Err(RequestError::new(ErrorCode::Security, message));
@@ -166,12 +175,18 @@ impl Signature {
             }
             declared.iter().map(|declaration| tensor(&model.name, kind, declaration)).collect()
         };
-        Ok(Self { inputs: tensors("input", &model.inputs)?, outputs: tensors("output", &model.outputs)? })
+        Ok(Self {
+            inputs: tensors("input", &model.inputs)?,
+            outputs: tensors("output", &model.outputs)?,
+        })
     }
 
     /// Whether a session's graph has these inputs and outputs; the error is how it differs.
     fn check(&self, session: &Session) -> Result<(), String> {
-        let sides = [("input", &self.inputs, session.inputs()), ("output", &self.outputs, session.outputs())];
+        let sides = [
+            ("input", &self.inputs, session.inputs()),
+            ("output", &self.outputs, session.outputs()),
+        ];
         for (kind, declared, graph) in sides {
             let graph: Vec<_> = graph.iter().map(graph_tensor).collect();
             let declared = declared.iter().map(|tensor| &tensor.declaration);
@@ -196,9 +211,12 @@ impl Signature {
 
 fn tensor(model: &str, kind: &str, declaration: &TensorDeclaration) -> Result<Tensor, String> {
     let name = &declaration.name;
-    if declaration.shape.len() > MAX_RANK || declaration.shape.iter().any(|&side| side == 0 || side < -1) {
+    if declaration.shape.len() > MAX_RANK
+        || declaration.shape.iter().any(|&side| side == 0 || side < -1)
+    {
         return Err(format!(
-            "model \"{model}\": {kind} \"{name}\" has shape {:?}; at most {MAX_RANK} sides are possible, each -1 or \
+            "model \"{model}\": {kind} \"{name}\" has shape {:?}; at most {MAX_RANK} sides are \
+                possible, each -1 or \
              more than 0",
             declaration.shape
         ));
@@ -208,14 +226,16 @@ fn tensor(model: &str, kind: &str, declaration: &TensorDeclaration) -> Result<Te
     Ok(Tensor { declaration: declaration.clone(), name })
 }
 
-impl Loaded {
-    /// One run on zeros. A model whose inputs have no fixed shape is not run: nobody knows what it can take.
+impl ModelSession {
+    /// One run on zeros. A model whose inputs have no fixed shape is not run: nobody knows what it
+    /// can take.
     pub(crate) fn warm(&mut self, options: Option<&RunOptions>) -> Result<(), RequestError> {
         let signature = &self.signature;
         let shapes: Option<Vec<_>> =
             signature.inputs.iter().map(|input| input.declaration.fixed_shape()).collect();
         let Some(shapes) = shapes else { return Ok(()) };
-        let too_large = || RequestError::new(ErrorCode::TooLarge, "its tensors exceed the address space");
+        let too_large =
+            || RequestError::new(ErrorCode::TooLarge, "its tensors exceed the address space");
         let inputs = Signature::fixed_bytes(signature.inputs.iter()).ok_or_else(too_large)?;
         let outputs = Signature::fixed_bytes(signature.outputs.iter()).ok_or_else(too_large)?;
         let length = inputs.checked_add(outputs).ok_or_else(too_large)?.max(ALIGNMENT);
@@ -223,7 +243,7 @@ impl Loaded {
             RequestError::new(ErrorCode::TooLarge, format!("{length} bytes of tensors: {error}"))
         })?;
         let layout = Layout::consecutive(signature, shapes, inputs..length);
-        let mut plan = Plan::new(Arc::new(memory), Arc::clone(signature), layout)?;
+        let mut plan = RunPlan::new(Arc::new(memory), Arc::clone(signature), layout)?;
         plan.execute(&mut self.session, options)
     }
 }

@@ -1,4 +1,5 @@
-//! The inference process: the engine on its own, started by the host, which passes one socket and says all else over it.
+//! The inference process: the engine on its own, started by the host, which passes one socket and
+//! says all else over it.
 
 use std::io::{IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -6,8 +7,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ocelli_protocol::inference::{Attach, FromHost, MAX_PACKET, PacketError, ToHost, receive_with, send};
-use ocelli_protocol::ledger::Ledger;
+use ocelli_protocol::in_flight::InFlightTable;
+use ocelli_protocol::inference::{
+    Attach, FromHost, MAX_PACKET, PacketError, ToHost, receive_with, send,
+};
 use ocelli_protocol::process;
 use ocelli_sandbox::{Profile, confine, limit};
 use tracing_subscriber::EnvFilter;
@@ -16,14 +19,16 @@ use crate::engine::Engine;
 use crate::hook::Hook;
 use crate::inspect::inspect;
 
-/// ONNX Runtime's own lines are for its developers, apart from errors and what concerns execution providers.
+/// ONNX Runtime's own lines are for its developers, apart from errors and what concerns execution
+/// providers.
 const LOG_FILTER: &str = "info,ort=error,ort::ep=warn";
 
-/// What the program `ocelli-inference` does: it serves sessions until the host wants no more or closes its socket.
-/// `ocelli-inference --inspect FILE --library PATH [SHA256]` tells what a model file has instead, as JSON.
-/// `before_run` is none but in a program for tests.
+/// What the program `ocelli-inference` does: it serves sessions until the host wants no more or
+/// closes its socket. `ocelli-inference --inspect FILE --library PATH [SHA256]` tells what a model
+/// file has instead, as JSON. `before_run` is none but in a program for tests.
 ///
-/// To be the whole of `main`: descriptor 3 is taken over, all above it are closed, and the process is confined.
+/// To be the whole of `main`: descriptor 3 is taken over, all above it are closed, and the process
+/// is confined.
 #[allow(unsafe_code)]
 pub fn main(before_run: Hook) -> ExitCode {
     // SAFETY: the process has opened nothing yet, and the host passes no more than this.
@@ -35,7 +40,8 @@ pub fn main(before_run: Hook) -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    // A thread that is gone would leave its requests unanswered; the host replaces a process that is gone.
+    // A thread that is gone would leave its requests unanswered; the host replaces a process that
+    // is gone.
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!("{panic}");
         std::process::abort();
@@ -57,7 +63,8 @@ pub fn main(before_run: Hook) -> ExitCode {
         tracing::error!(%error, "cannot ask to end with the host");
         return ExitCode::FAILURE;
     }
-    // SAFETY: this is the start of the process, and nothing has opened a descriptor that stays open.
+    // SAFETY: this is the start of the process, and nothing has opened a descriptor that stays
+    // open.
     let host = unsafe { process::inherited(process::inference::HOST) };
     if rustix::io::fcntl_getfd(&host).is_err() {
         std::mem::forget(host);
@@ -81,8 +88,10 @@ pub fn main(before_run: Hook) -> ExitCode {
 fn print_inspection(file: &str, library: &str, sha256: Option<&str>) -> ExitCode {
     let inspected = inspect(Path::new(file), Path::new(library), sha256);
     let inspected = inspected.map_err(|error| error.to_string());
-    let text = inspected.and_then(|inspected| serde_json::to_string(&inspected).map_err(|e| e.to_string()));
-    let written = text.and_then(|text| writeln!(std::io::stdout(), "{text}").map_err(|e| e.to_string()));
+    let text = inspected
+        .and_then(|inspected| serde_json::to_string(&inspected).map_err(|e| e.to_string()));
+    let written =
+        text.and_then(|text| writeln!(std::io::stdout(), "{text}").map_err(|e| e.to_string()));
     match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -102,7 +111,8 @@ fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
         Err(error) => return Err(format!("the host's first message: {error}")),
     };
     let ledger = ledger.into_iter().next().ok_or("the host sent no ledger")?;
-    let ledger = Ledger::map(ledger).map_err(|error| format!("the ledger cannot be used: {error}"))?;
+    let ledger = InFlightTable::map(ledger)
+        .map_err(|error| format!("the ledger cannot be used: {error}"))?;
     let memory = configure.memory;
     let prepared = Engine::prepare(configure, ledger).map_err(|error| error.to_string())?;
     let mut profile = Profile::inference(prepared.folders());
@@ -130,7 +140,7 @@ fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
     loop {
         match receive_with(host.as_fd(), &mut buffer) {
             Ok((FromHost::Attach(session), descriptors)) => attach(&engine, session, descriptors),
-            Ok((FromHost::Offer { generation, models }, _)) => {
+            Ok((FromHost::Catalog { version: generation, models }, _)) => {
                 // Sessions of this generation will not be served; all others are.
                 if let Err(error) = engine.offer(generation, models) {
                     tracing::error!(generation, %error, "models that cannot be offered");
@@ -156,7 +166,8 @@ fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
 fn attach(engine: &Engine, attach: Attach, descriptors: Vec<OwnedFd>) {
     let session = attach.session.clone();
     let mut descriptors = descriptors.into_iter();
-    let (Some(socket), Some(memory), None) = (descriptors.next(), descriptors.next(), descriptors.next())
+    let (Some(socket), Some(memory), None) =
+        (descriptors.next(), descriptors.next(), descriptors.next())
     else {
         tracing::error!(session, "the host sent a session without its two descriptors");
         return;

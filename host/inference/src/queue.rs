@@ -1,23 +1,23 @@
-//! The queue between the dispatcher and the runners: [`Fair`] for many threads.
+//! The queue between the dispatcher and the runners: [`FairQueue`] for many threads.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ocelli_protocol::clock::monotonic_ns;
 
-use crate::fair::{Fair, Turn, Waiting};
+use crate::fair::{FairQueue, QueuedRequest, Turn};
 
 /// Requests that wait. Times are nanoseconds on the monotonic clock.
 pub(crate) struct Queue<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<QueueState<T>>,
     /// Wakes a runner that has nothing to do.
     work: Condvar,
     /// Wakes those that collect a batch.
     more: Condvar,
 }
 
-struct State<T> {
-    fair: Fair<T>,
+struct QueueState<T> {
+    fair: FairQueue<T>,
     /// Runners that collect a batch.
     collecting: usize,
     end: Option<End>,
@@ -32,7 +32,7 @@ enum End {
 }
 
 /// What a runner is to do.
-pub(crate) enum Next<T> {
+pub(crate) enum QueueTask<T> {
     /// Run this.
     Run(T, Turn),
     /// Answer these, which have waited too long.
@@ -41,12 +41,13 @@ pub(crate) enum Next<T> {
 
 impl<T> Queue<T> {
     pub(crate) fn new(bound: usize) -> Self {
-        let state = Mutex::new(State { fair: Fair::new(bound), collecting: 0, end: None });
+        let state =
+            Mutex::new(QueueState { fair: FairQueue::new(bound), collecting: 0, end: None });
         Self { state, work: Condvar::new(), more: Condvar::new() }
     }
 
     /// Adds a request, or gives it back where the queue is full or ends.
-    pub(crate) fn push(&self, request: Waiting<T>) -> Result<(), T> {
+    pub(crate) fn push(&self, request: QueuedRequest<T>) -> Result<(), T> {
         let mut state = self.lock();
         if state.end.is_some() {
             return Err(request.item);
@@ -62,7 +63,7 @@ impl<T> Queue<T> {
     }
 
     /// Waits for something to do; none once the queue has ended.
-    pub(crate) fn take(&self) -> Option<Next<T>> {
+    pub(crate) fn take(&self) -> Option<QueueTask<T>> {
         let mut state = self.lock();
         loop {
             if state.end == Some(End::Closed) {
@@ -70,10 +71,10 @@ impl<T> Queue<T> {
             }
             let late = state.fair.take_late(monotonic_ns());
             if !late.is_empty() {
-                return Some(Next::Late(late));
+                return Some(QueueTask::Late(late));
             }
             if let Some((item, turn)) = state.fair.pop() {
-                return Some(Next::Run(item, turn));
+                return Some(QueueTask::Run(item, turn));
             }
             if state.end.is_some() && state.fair.is_empty() {
                 return None;
@@ -82,14 +83,21 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Waits until `until_ns` for requests that match, out of turn, and takes `most` of them at most.
-    pub(crate) fn collect(&self, matches: impl Fn(&T) -> bool, most: usize, until_ns: u64) -> Vec<(T, Turn)> {
+    /// Waits until `until_ns` for requests that match, out of turn, and takes `most` of them at
+    /// most.
+    pub(crate) fn collect(
+        &self,
+        matches: impl Fn(&T) -> bool,
+        most: usize,
+        until_ns: u64,
+    ) -> Vec<(T, Turn)> {
         let mut collected = Vec::new();
         let mut state = self.lock();
         loop {
             while collected.len() < most {
                 let now_ns = monotonic_ns();
-                let in_time = |waiting: &Waiting<T>| waiting.late_ns > now_ns && matches(&waiting.item);
+                let in_time =
+                    |waiting: &QueuedRequest<T>| waiting.late_ns > now_ns && matches(&waiting.item);
                 let Some(next) = state.fair.pop_like(in_time) else { break };
                 collected.push(next);
             }
@@ -148,7 +156,7 @@ impl<T> Queue<T> {
         self.more.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -157,14 +165,14 @@ impl<T> Queue<T> {
 mod tests {
     use super::*;
 
-    fn request(item: u64, alone: bool) -> Waiting<u64> {
-        Waiting { item, share: item, weight: 4, alone, late_ns: u64::MAX }
+    fn request(item: u64, alone: bool) -> QueuedRequest<u64> {
+        QueuedRequest { item, share: item, weight: 4, alone, late_ns: u64::MAX }
     }
 
     fn run(queue: &Queue<u64>) -> Option<(u64, Turn)> {
         match queue.take()? {
-            Next::Run(item, turn) => Some((item, turn)),
-            Next::Late(late) => panic!("late: {late:?}"),
+            QueueTask::Run(item, turn) => Some((item, turn)),
+            QueueTask::Late(late) => panic!("late: {late:?}"),
         }
     }
 
@@ -199,11 +207,11 @@ mod tests {
     #[test]
     fn what_has_waited_too_long_is_given_out_as_late() {
         let queue = Queue::new(8);
-        queue.push(Waiting { late_ns: 1, ..request(1, false) }).unwrap();
+        queue.push(QueuedRequest { late_ns: 1, ..request(1, false) }).unwrap();
         queue.push(request(2, false)).unwrap();
-        assert!(matches!(queue.take(), Some(Next::Late(late)) if late == [1]));
+        assert!(matches!(queue.take(), Some(QueueTask::Late(late)) if late == [1]));
         assert_eq!(run(&queue).unwrap().0, 2);
-        queue.push(Waiting { late_ns: 5, ..request(3, false) }).unwrap();
+        queue.push(QueuedRequest { late_ns: 5, ..request(3, false) }).unwrap();
         assert_eq!(queue.late(4), (vec![], Some(5)));
         assert_eq!(queue.late(5), (vec![3], None));
     }

@@ -8,9 +8,10 @@ use ocelli_protocol::shm::ALIGNMENT;
 use crate::error::RequestError;
 use crate::model::{Signature, Tensor};
 
-/// A tensor's place, checked: `bytes` lies in the region, begins aligned, and is as long as the shape needs.
+/// A tensor's place, checked: `bytes` lies in the region, begins aligned, and is as long as the
+/// shape needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct TensorPlace {
     pub(crate) shape: Vec<u32>,
     pub(crate) bytes: Range<usize>,
 }
@@ -19,11 +20,12 @@ pub(crate) struct Place {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// One for each input of the signature, in its order.
-    pub(crate) inputs: Vec<Place>,
-    /// For the outputs up to the first whose shape is known at run time alone. The others follow them.
-    pub(crate) outputs: Vec<Place>,
+    pub(crate) inputs: Vec<TensorPlace>,
+    /// For the outputs up to the first whose shape is known at run time alone. The others follow
+    /// them.
+    pub(crate) outputs: Vec<TensorPlace>,
     /// Room for all outputs.
-    pub(crate) room: Range<usize>,
+    pub(crate) output_region: Range<usize>,
 }
 
 impl Layout {
@@ -35,38 +37,50 @@ impl Layout {
         output_offset: u64,
         output_length: u64,
     ) -> Result<Self, RequestError> {
-        let room = region_range(length, output_offset, output_length)
-            .ok_or_else(|| outside("the room for the outputs", output_offset, output_length, length))?;
+        let room = region_range(length, output_offset, output_length).ok_or_else(|| {
+            outside("the room for the outputs", output_offset, output_length, length)
+        })?;
         aligned("the room for the outputs", output_offset)?;
-        if let Some(unknown) = placed
-            .iter()
-            .find(|given| !signature.inputs.iter().any(|input| input.declaration.name == given.name))
-        {
+        if let Some(unknown) = placed.iter().find(|given| {
+            !signature.inputs.iter().any(|input| input.declaration.name == given.name)
+        }) {
             let names: Vec<_> =
                 signature.inputs.iter().map(|input| input.declaration.name.as_str()).collect();
-            let message =
-                format!("the model has no input \"{}\"; it has: {}", unknown.name, names.join(", "));
+            let message = format!(
+                "the model has no input \"{}\"; it has: {}",
+                unknown.name,
+                names.join(", ")
+            );
             return Err(RequestError::argument(message));
         }
         let inputs = signature.inputs.iter().map(|input| input_place(input, length, placed, &room));
         Ok(Self {
             inputs: inputs.collect::<Result<_, _>>()?,
             outputs: output_places(signature, &room)?,
-            room,
+            output_region: room,
         })
     }
 
-    /// Inputs of these shapes from the region's start on, and the outputs in `room`, which is large enough.
-    pub(crate) fn consecutive(signature: &Signature, shapes: Vec<Vec<u32>>, room: Range<usize>) -> Self {
+    /// Inputs of these shapes from the region's start on, and the outputs in `room`, which is large
+    /// enough.
+    pub(crate) fn consecutive(
+        signature: &Signature,
+        shapes: Vec<Vec<u32>>,
+        room: Range<usize>,
+    ) -> Self {
         let mut start = 0;
         let inputs = signature.inputs.iter().zip(shapes).map(|(input, shape)| {
             let end = start + input.declaration.element.bytes(&shape).unwrap_or(0);
-            let place = Place { shape, bytes: start..end };
+            let place = TensorPlace { shape, bytes: start..end };
             start = end.next_multiple_of(ALIGNMENT);
             place
         });
         let inputs = inputs.collect();
-        Self { inputs, outputs: output_places(signature, &room).unwrap_or_default(), room }
+        Self {
+            inputs,
+            outputs: output_places(signature, &room).unwrap_or_default(),
+            output_region: room,
+        }
     }
 }
 
@@ -75,7 +89,7 @@ fn input_place(
     length: usize,
     placed: &[PlacedTensor],
     room: &Range<usize>,
-) -> Result<Place, RequestError> {
+) -> Result<TensorPlace, RequestError> {
     let declaration = &input.declaration;
     let name = &declaration.name;
     let mut given = placed.iter().filter(|given| given.name == *name);
@@ -92,7 +106,10 @@ fn input_place(
             declaration.element.name()
         )));
     }
-    if tensor.shape.len() > MAX_RANK || tensor.shape.contains(&0) || !declaration.admits(&tensor.shape) {
+    if tensor.shape.len() > MAX_RANK
+        || tensor.shape.contains(&0)
+        || !declaration.admits(&tensor.shape)
+    {
         return Err(RequestError::argument(format!(
             "the input \"{name}\" has shape {:?}, the model takes {:?}",
             tensor.shape, declaration.shape
@@ -100,8 +117,11 @@ fn input_place(
     }
     let what = format!("the input \"{name}\"");
     aligned(&what, tensor.offset)?;
-    let size =
-        tensor.element.bytes(&tensor.shape).and_then(|size| u64::try_from(size).ok()).unwrap_or(u64::MAX);
+    let size = tensor
+        .element
+        .bytes(&tensor.shape)
+        .and_then(|size| u64::try_from(size).ok())
+        .unwrap_or(u64::MAX);
     let bytes = region_range(length, tensor.offset, size)
         .ok_or_else(|| outside(&what, tensor.offset, size, length))?;
     if bytes.start < room.end && room.start < bytes.end {
@@ -110,39 +130,45 @@ fn input_place(
             bytes.start, bytes.end, room.start, room.end
         )));
     }
-    Ok(Place { shape: tensor.shape.clone(), bytes })
+    Ok(TensorPlace { shape: tensor.shape.clone(), bytes })
 }
 
-fn output_places(signature: &Signature, room: &Range<usize>) -> Result<Vec<Place>, RequestError> {
+fn output_places(
+    signature: &Signature,
+    room: &Range<usize>,
+) -> Result<Vec<TensorPlace>, RequestError> {
     let mut places = Vec::with_capacity(signature.outputs.len());
     let mut start = room.start;
     for output in &signature.outputs {
         let Some(shape) = output.declaration.fixed_shape() else { break };
         let bytes = output.declaration.element.bytes(&shape);
-        let place =
-            place_in(room, start, shape, bytes).ok_or_else(|| no_room(&output.declaration.name, room))?;
+        let place = place_in(room, start, shape, bytes)
+            .ok_or_else(|| output_too_large(&output.declaration.name, room))?;
         start = place.bytes.end;
         places.push(place);
     }
     Ok(places)
 }
 
-/// The place of a tensor of `bytes` bytes at the first aligned offset from `from` on, where it fits into `room`.
+/// The place of a tensor of `bytes` bytes at the first aligned offset from `from` on, where it fits
+/// into `room`.
 pub(crate) fn place_in(
     room: &Range<usize>,
     from: usize,
     shape: Vec<u32>,
     bytes: Option<usize>,
-) -> Option<Place> {
+) -> Option<TensorPlace> {
     let start = from.checked_next_multiple_of(ALIGNMENT)?;
     let end = start.checked_add(bytes?)?;
-    (end <= room.end).then_some(Place { shape, bytes: start..end })
+    (end <= room.end).then_some(TensorPlace { shape, bytes: start..end })
 }
 
 /// The error of an output that does not fit.
-pub(crate) fn no_room(name: &str, room: &Range<usize>) -> RequestError {
-    let message =
-        format!("the output \"{name}\" does not fit into the {} bytes given for the outputs", room.len());
+pub(crate) fn output_too_large(name: &str, room: &Range<usize>) -> RequestError {
+    let message = format!(
+        "the output \"{name}\" does not fit into the {} bytes given for the outputs",
+        room.len()
+    );
     RequestError::new(ErrorCode::TooLarge, message)
 }
 
@@ -156,11 +182,14 @@ fn aligned(what: &str, offset: u64) -> Result<(), RequestError> {
     if offset.is_multiple_of(ALIGNMENT as u64) {
         return Ok(());
     }
-    Err(RequestError::argument(format!("{what} begins at {offset}, which is no multiple of {ALIGNMENT}")))
+    Err(RequestError::argument(format!(
+        "{what} begins at {offset}, which is no multiple of {ALIGNMENT}"
+    )))
 }
 
 fn outside(what: &str, offset: u64, size: u64, length: usize) -> RequestError {
-    let message =
-        format!("{what}, {size} bytes at {offset}, does not lie in the {length} bytes of shared memory");
+    let message = format!(
+        "{what}, {size} bytes at {offset}, does not lie in the {length} bytes of shared memory"
+    );
     RequestError::argument(message)
 }

@@ -1,8 +1,9 @@
-//! Runs a model on tensors that lie in shared memory, without copying them: ONNX Runtime reads its inputs and writes
-//! its outputs where the worker put them.
+//! Runs a model on tensors that lie in shared memory, without copying them: ONNX Runtime reads its
+//! inputs and writes its outputs where the worker put them.
 //!
-//! A worker that writes to an input during a run changes numbers, not bounds. Where an element may be an index, which
-//! ONNX Runtime checks before it uses it, the input is copied to private memory first.
+//! A worker that writes to an input during a run changes numbers, not bounds. Where an element may
+//! be an index, which ONNX Runtime checks before it uses it, the input is copied to private memory
+//! first.
 //!
 //! This goes through the C interface, since `ort` has no safe call that does it.
 
@@ -20,46 +21,53 @@ use crate::buffer::Buffer;
 use crate::error::RequestError;
 use crate::finite::first_not_finite;
 use crate::model::{Signature, Tensor};
-use crate::request::{Layout, Place, no_room, place_in};
+use crate::request::{Layout, TensorPlace, output_too_large, place_in};
 use crate::value::{Value, runtime_error};
 
-/// A run that can be repeated: the tensors over the shared memory are made once, and a run allocates none.
-pub(crate) struct Plan {
+/// A run that can be repeated: the tensors over the shared memory are made once, and a run
+/// allocates none.
+pub(crate) struct RunPlan {
     inputs: Vec<Value>,
     /// Copies of the inputs that must not change during a run, by their number.
     copies: Vec<(usize, Buffer)>,
     /// One for each output; none where ONNX Runtime is to allocate it.
     outputs: Vec<Option<Value>>,
     /// Where the outputs lie after a run.
-    places: Vec<Place>,
+    places: Vec<TensorPlace>,
     /// How many of `places` are known before a run.
     fixed: usize,
     layout: Layout,
-    names: Names,
+    names: TensorNames,
     /// The tensors' owner, last: dropped after the values that point into it.
     memory: Arc<SharedMemory>,
 }
 
 /// The names of a model's inputs and outputs as the C interface takes them.
-pub(crate) struct Names {
+pub(crate) struct TensorNames {
     inputs: Vec<*const c_char>,
     outputs: Vec<*const c_char>,
     /// The names' owner.
     signature: Arc<Signature>,
 }
 
-// SAFETY: the pointers point into `signature`, which is immutable, shared by all threads, and lives as long as they do.
+// SAFETY: the pointers point into `signature`, which is immutable, shared by all threads, and lives
+// as long as they do.
 #[allow(unsafe_code)]
-unsafe impl Send for Names {}
+unsafe impl Send for TensorNames {}
 
-impl Names {
+impl TensorNames {
     pub(crate) fn new(signature: Arc<Signature>) -> Self {
-        let pointers = |tensors: &[Tensor]| tensors.iter().map(|tensor| tensor.name.as_ptr()).collect();
-        Self { inputs: pointers(&signature.inputs), outputs: pointers(&signature.outputs), signature }
+        let pointers =
+            |tensors: &[Tensor]| tensors.iter().map(|tensor| tensor.name.as_ptr()).collect();
+        Self {
+            inputs: pointers(&signature.inputs),
+            outputs: pointers(&signature.outputs),
+            signature,
+        }
     }
 
-    /// Runs a model. `session` is one of this signature, and so many are the values; an output that is none is allocated
-    /// by ONNX Runtime.
+    /// Runs a model. `session` is one of this signature, and so many are the values; an output that
+    /// is none is allocated by ONNX Runtime.
     #[allow(unsafe_code)]
     pub(crate) fn run(
         &self,
@@ -69,12 +77,15 @@ impl Names {
         outputs: &mut [Option<Value>],
     ) -> Result<(), RequestError> {
         if (inputs.len(), outputs.len()) != (self.inputs.len(), self.outputs.len()) {
-            return Err(RequestError::argument("the model has another number of inputs and outputs"));
+            return Err(RequestError::argument(
+                "the model has another number of inputs and outputs",
+            ));
         }
-        // SAFETY: names and values are as many as said and live through the call. An `Option<Value>` has the layout of
-        // a nullable pointer: null lets ONNX Runtime allocate, and what it puts there is ours to release. `&mut` keeps
-        // other runs off this session. The memory behind the values is there as long as they are; that a worker may
-        // write to it meanwhile changes numbers, not bounds.
+        // SAFETY: names and values are as many as said and live through the call. An
+        // `Option<Value>` has the layout of a nullable pointer: null lets ONNX Runtime allocate,
+        // and what it puts there is ours to release. `&mut` keeps other runs off this session. The
+        // memory behind the values is there as long as they are; that a worker may write to it
+        // meanwhile changes numbers, not bounds.
         let done = unsafe {
             let status = (ort::api().Run)(
                 session.ptr_mut(),
@@ -92,7 +103,7 @@ impl Names {
     }
 }
 
-impl Plan {
+impl RunPlan {
     /// A plan over `layout`, whose places have been checked against the memory and the signature.
     #[allow(unsafe_code)]
     pub(crate) fn new(
@@ -106,9 +117,11 @@ impl Plan {
             let element = input.declaration.element;
             inputs.push(if may_be_index(element) {
                 let mut buffer = Buffer::zeroed(place.bytes.len());
-                // SAFETY: the buffer is as long as the place, and the plan keeps it in `copies`; its address stays.
-                let value =
-                    unsafe { Value::over(buffer.address(), place.bytes.len(), element, &place.shape) };
+                // SAFETY: the buffer is as long as the place, and the plan keeps it in `copies`;
+                // its address stays.
+                let value = unsafe {
+                    Value::over(buffer.address(), place.bytes.len(), element, &place.shape)
+                };
                 copies.push((index, buffer));
                 value?
             } else {
@@ -116,12 +129,21 @@ impl Plan {
             });
         }
         let outputs = signature.outputs.iter().zip(&layout.outputs);
-        let outputs =
-            outputs.map(|(output, place)| over(&memory, output.declaration.element, place).map(Some));
+        let outputs = outputs
+            .map(|(output, place)| over(&memory, output.declaration.element, place).map(Some));
         let mut outputs: Vec<_> = outputs.collect::<Result<_, _>>()?;
         outputs.resize_with(signature.outputs.len(), || None);
         let (places, fixed) = (layout.outputs.clone(), layout.outputs.len());
-        Ok(Self { inputs, copies, outputs, places, fixed, layout, names: Names::new(signature), memory })
+        Ok(Self {
+            inputs,
+            copies,
+            outputs,
+            places,
+            fixed,
+            layout,
+            names: TensorNames::new(signature),
+            memory,
+        })
     }
 
     /// Whether this plan is for that layout of that model.
@@ -133,7 +155,8 @@ impl Plan {
         &self.layout
     }
 
-    /// Copies the inputs that must not change during a run, and checks them. Before, they are all zeros.
+    /// Copies the inputs that must not change during a run, and checks them. Before, they are all
+    /// zeros.
     pub(crate) fn take_inputs(&mut self) -> Result<(), RequestError> {
         for (index, buffer) in &mut self.copies {
             let input = self.names.signature.inputs.get(*index);
@@ -146,7 +169,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Runs the model. Afterwards the outputs lie in the shared memory. `session` is one of the plan's model.
+    /// Runs the model. Afterwards the outputs lie in the shared memory. `session` is one of the
+    /// plan's model.
     pub(crate) fn execute(
         &mut self,
         session: &mut Session,
@@ -162,8 +186,9 @@ impl Plan {
     #[allow(unsafe_code)]
     pub(crate) fn check_outputs(&self) -> Result<(), RequestError> {
         for (output, place) in self.names.signature.outputs.iter().zip(&self.places) {
-            // SAFETY: the bytes are in the mapping. A worker that writes to them now, against the protocol, changes what
-            // is found in its own output, nothing else: each number is read and compared, never used as an index.
+            // SAFETY: the bytes are in the mapping. A worker that writes to them now, against the
+            // protocol, changes what is found in its own output, nothing else: each number is read
+            // and compared, never used as an index.
             if let Some(bytes) = unsafe { self.memory.bytes(place.bytes.clone()) } {
                 check_output(&output.declaration, bytes)?;
             }
@@ -192,17 +217,24 @@ impl Plan {
     }
 }
 
-/// Whether a tensor of this type may hold indices or conditions, which ONNX Runtime checks before it uses them.
+/// Whether a tensor of this type may hold indices or conditions, which ONNX Runtime checks before
+/// it uses them.
 fn may_be_index(element: Element) -> bool {
     match element {
         Element::Bool | Element::I32 | Element::I64 => true,
-        Element::F16 | Element::F32 | Element::F64 | Element::Bf16 | Element::U8 | Element::I8 => false,
+        Element::F16 | Element::F32 | Element::F64 | Element::Bf16 | Element::U8 | Element::I8 => {
+            false
+        }
     }
 }
 
 /// A tensor over a place in shared memory, which must outlive it.
 #[allow(unsafe_code)]
-fn over(memory: &SharedMemory, element: Element, place: &Place) -> Result<Value, RequestError> {
+fn over(
+    memory: &SharedMemory,
+    element: Element,
+    place: &TensorPlace,
+) -> Result<Value, RequestError> {
     let address = memory
         .address(place.bytes.clone())
         .ok_or_else(|| RequestError::argument("a tensor lies outside the shared memory"))?;
@@ -210,9 +242,12 @@ fn over(memory: &SharedMemory, element: Element, place: &Place) -> Result<Value,
     unsafe { Value::over(address, place.bytes.len(), element, &place.shape) }
 }
 
-/// Checks what a worker gave, in memory that it cannot write to: a truth value is 0 or 1, since code that is compiled for
-/// truth values may do anything with others.
-pub(crate) fn check_input(declaration: &TensorDeclaration, bytes: &[u8]) -> Result<(), RequestError> {
+/// Checks what a worker gave, in memory that it cannot write to: a truth value is 0 or 1, since
+/// code that is compiled for truth values may do anything with others.
+pub(crate) fn check_input(
+    declaration: &TensorDeclaration,
+    bytes: &[u8],
+) -> Result<(), RequestError> {
     if declaration.element != Element::Bool {
         return Ok(());
     }
@@ -226,10 +261,14 @@ pub(crate) fn check_input(declaration: &TensorDeclaration, bytes: &[u8]) -> Resu
 }
 
 /// Checks what a model brought.
-pub(crate) fn check_output(declaration: &TensorDeclaration, bytes: &[u8]) -> Result<(), RequestError> {
+pub(crate) fn check_output(
+    declaration: &TensorDeclaration,
+    bytes: &[u8],
+) -> Result<(), RequestError> {
     match first_not_finite(declaration.element, bytes) {
         Some((index, what)) => {
-            let message = format!("the output \"{}\" holds {what} at element {index}", declaration.name);
+            let message =
+                format!("the output \"{}\" holds {what} at element {index}", declaration.name);
             Err(RequestError::new(ErrorCode::RuntimeError, message))
         }
         None => Ok(()),
@@ -247,7 +286,8 @@ pub(crate) fn allocated<'a>(
     };
     let shape = value.shape(declaration.element).map_err(|error| runtime_error(&error))?;
     let shape = shape.filter(|shape| declaration.admits(shape)).ok_or_else(|| {
-        let message = format!("the output \"{}\" has another shape or type than declared", declaration.name);
+        let message =
+            format!("the output \"{}\" has another shape or type than declared", declaration.name);
         RequestError::new(ErrorCode::RuntimeError, message)
     })?;
     let length = declaration.element.bytes(&shape).unwrap_or(0);
@@ -260,14 +300,15 @@ pub(crate) fn place_output(
     layout: &Layout,
     from: Option<usize>,
     shape: Vec<u32>,
-) -> Result<Place, RequestError> {
+) -> Result<TensorPlace, RequestError> {
     let bytes = declaration.element.bytes(&shape);
-    let from = from.unwrap_or(layout.room.start);
-    place_in(&layout.room, from, shape, bytes).ok_or_else(|| no_room(&declaration.name, &layout.room))
+    let from = from.unwrap_or(layout.output_region.start);
+    place_in(&layout.output_region, from, shape, bytes)
+        .ok_or_else(|| output_too_large(&declaration.name, &layout.output_region))
 }
 
 /// What a worker is told of an output.
-pub(crate) fn placed(declaration: &TensorDeclaration, place: &Place) -> PlacedTensor {
+pub(crate) fn placed(declaration: &TensorDeclaration, place: &TensorPlace) -> PlacedTensor {
     PlacedTensor {
         name: declaration.name.clone(),
         element: declaration.element,
@@ -278,8 +319,9 @@ pub(crate) fn placed(declaration: &TensorDeclaration, place: &Place) -> PlacedTe
 
 /// Writes an output to its place, which is as long.
 #[allow(unsafe_code)]
-pub(crate) fn write(memory: &SharedMemory, place: &Place, bytes: &[u8]) {
-    let Some(target) = memory.address(place.bytes.clone()).filter(|_| bytes.len() == place.bytes.len())
+pub(crate) fn write(memory: &SharedMemory, place: &TensorPlace, bytes: &[u8]) {
+    let Some(target) =
+        memory.address(place.bytes.clone()).filter(|_| bytes.len() == place.bytes.len())
     else {
         return;
     };

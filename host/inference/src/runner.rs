@@ -1,40 +1,40 @@
-//! A runner: takes requests out of the queue and answers them, with its own sessions of the models. One at a time, but
-//! for those that run as one.
+//! A runner: takes requests out of the queue and answers them, with its own sessions of the models.
+//! One at a time, but for those that run as one.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use ocelli_protocol::clock::monotonic_ns;
-use ocelli_protocol::inference::{ErrorCode, FromWorker, ToWorker};
+use ocelli_protocol::inference::{ErrorCode, InferenceRequest, InferenceResponse};
 use ort::session::RunOptions;
 
-use crate::batch::{self, Outcome, Part};
-use crate::engine::Shared;
+use crate::batch::{self, BatchPart, Outcome};
+use crate::engine::EngineShared;
 use crate::error::RequestError;
 use crate::fair::Turn;
 use crate::job::Job;
-use crate::model::{Entry, Loaded, Tensor};
-use crate::private;
-use crate::queue::Next;
+use crate::model::{ModelSession, ModelVersion, Tensor};
+use crate::private_models;
+use crate::queue::QueueTask;
 use crate::request::Layout;
 use crate::runtime::Runtime;
 
-/// Time to load a model, in nanoseconds, where its request leaves less: a device may compile what it is to run first, which
-/// takes minutes with TensorRT. A process that needs longer hangs.
+/// Time to load a model, in nanoseconds, where its request leaves less: a device may compile what
+/// it is to run first, which takes minutes with TensorRT. A process that needs longer hangs.
 const LOAD_NS: u64 = 300_000_000_000;
 
 /// Nanoseconds in a millisecond.
 const MS: u64 = 1_000_000;
 
 pub(crate) struct Runner {
-    place: Place,
-    models: Models,
+    place: RunnerContext,
+    models: RunnerModels,
 }
 
 /// Where a runner stands in the engine.
-struct Place {
-    shared: Arc<Shared>,
+struct RunnerContext {
+    shared: Arc<EngineShared>,
     /// Its number among the runners.
     index: usize,
     /// By which its runs are told to end.
@@ -42,29 +42,35 @@ struct Place {
 }
 
 /// A runner's sessions of the models.
-struct Models {
+struct RunnerModels {
     runtime: Runtime,
-    loaded: Vec<(Arc<Entry>, Loaded)>,
-    /// Sessions and offers that had come and gone when it was last seen to that nothing is kept for nobody.
+    loaded: Vec<(Arc<ModelVersion>, ModelSession)>,
+    /// Sessions and offers that had come and gone when it was last seen to that nothing is kept for
+    /// nobody.
     changes: u64,
 }
 
 impl Runner {
-    pub(crate) fn new(shared: Arc<Shared>, index: usize, options: Arc<RunOptions>, runtime: Runtime) -> Self {
-        let models = Models { runtime, loaded: Vec::new(), changes: 0 };
-        Self { place: Place { shared, index, options }, models }
+    pub(crate) fn new(
+        shared: Arc<EngineShared>,
+        index: usize,
+        options: Arc<RunOptions>,
+        runtime: Runtime,
+    ) -> Self {
+        let models = RunnerModels { runtime, loaded: Vec::new(), changes: 0 };
+        Self { place: RunnerContext { shared, index, options }, models }
     }
 
     /// Loads and warms models of generation 0.
     pub(crate) fn preload(&mut self, names: &[String]) -> Result<(), RequestError> {
         let shared = Arc::clone(&self.place.shared);
-        let Some(catalogue) = shared.offers.get(0) else { return Ok(()) };
+        let Some(catalogue) = shared.catalogs.get(0) else { return Ok(()) };
         for name in names {
             let entry = catalogue.find(name)?;
             // It may be named twice.
             if self.models.position(entry).is_none() {
                 let loaded = self.models.load(entry)?;
-                shared.offers.note_loaded(entry, &loaded.runs);
+                shared.catalogs.note_loaded(entry, &loaded.runs);
             }
         }
         Ok(())
@@ -76,8 +82,8 @@ impl Runner {
         while let Some(next) = shared.queue.take() {
             self.models.forget_unused(&shared);
             match next {
-                Next::Run(job, turn) => self.serve_turn(job, turn),
-                Next::Late(jobs) => jobs.iter().for_each(Job::answer_late),
+                QueueTask::Run(job, turn) => self.serve_turn(job, turn),
+                QueueTask::Late(jobs) => jobs.iter().for_each(Job::answer_late),
             }
         }
     }
@@ -89,8 +95,10 @@ impl Runner {
         if let [first] = jobs.as_slice()
             && let Some(batching) = first.batching()
         {
-            let until_ns =
-                first.taken_ns.saturating_add(u64::from(batching.delay_ms) * MS).min(first.deadline_ns);
+            let until_ns = first
+                .taken_ns
+                .saturating_add(u64::from(batching.delay_ms) * MS)
+                .min(first.deadline_ns);
             let most = (batching.max - 1) as usize;
             let others = shared.queue.collect(|other| first.joins(other), most, until_ns);
             let (others, their_turns): (Vec<_>, Vec<_>) = others.into_iter().unzip();
@@ -98,8 +106,10 @@ impl Runner {
             turns.extend(their_turns);
         }
         let begun_ns = monotonic_ns();
-        let ledger = shared.watch.ledger();
-        (0..).zip(&jobs).for_each(|(lane, job)| ledger.begin(self.place.index, lane, job.running()));
+        let ledger = shared.timer.ledger();
+        (0..)
+            .zip(&jobs)
+            .for_each(|(lane, job)| ledger.begin(self.place.index, lane, job.running()));
         let answers = match jobs.as_slice() {
             [job] => vec![self.work(job)],
             jobs => self.work_as_one(jobs),
@@ -110,14 +120,15 @@ impl Runner {
         jobs.iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
     }
 
-    fn work(&mut self, job: &Job) -> Result<ToWorker, RequestError> {
+    fn work(&mut self, job: &Job) -> Result<InferenceResponse, RequestError> {
         match &job.request {
-            FromWorker::Open { id, model } => {
+            InferenceRequest::Open { id, model } => {
                 Ok(opened(*id, model.clone(), self.models.of(&self.place, job)?))
             }
-            FromWorker::Load { id, offset, length } => self.load(job, *id, *offset, *length),
-            FromWorker::Run { model, .. } => {
-                let mut private = job.session.private().lock().unwrap_or_else(PoisonError::into_inner);
+            InferenceRequest::Load { id, offset, length } => self.load(job, *id, *offset, *length),
+            InferenceRequest::Run { model, .. } => {
+                let mut private =
+                    job.client.private().lock().unwrap_or_else(PoisonError::into_inner);
                 let loaded = match private.find(model) {
                     Some(loaded) => loaded,
                     None => self.models.of(&self.place, job)?,
@@ -128,28 +139,42 @@ impl Runner {
     }
 
     /// Loads a model that the pipeline brings.
-    fn load(&self, job: &Job, id: u64, offset: u64, length: u64) -> Result<ToWorker, RequestError> {
-        let session = &job.session;
+    fn load(
+        &self,
+        job: &Job,
+        id: u64,
+        offset: u64,
+        length: u64,
+    ) -> Result<InferenceResponse, RequestError> {
+        let session = &job.client;
         if !session.terms().service.may_load {
-            let message = "this pipeline may not load models of its own; `inference.load` would allow it";
+            let message =
+                "this pipeline may not load models of its own; `inference.load` would allow it";
             return Err(RequestError::new(ErrorCode::Security, message));
         }
         let mut private = session.private().lock().unwrap_or_else(PoisonError::into_inner);
         let name = private.next_name()?;
-        let range = private::file_range(session.memory(), offset, length)?;
+        let range = private_models::file_range(session.memory(), offset, length)?;
         let begun = Instant::now();
-        let mut loaded = private::load(&name, session.memory(), range, &self.models.runtime)?;
+        let mut loaded =
+            private_models::load(&name, session.memory(), range, &self.models.runtime)?;
         self.place.in_time(job, monotonic_ns(), |options| loaded.warm(Some(options)))?;
         let ms = begun.elapsed().as_millis();
-        tracing::info!(session = session.name(), model = name, ms, "loaded a model of the pipeline's own");
+        tracing::info!(
+            session = session.name(),
+            model = name,
+            ms,
+            "loaded a model of the pipeline's own"
+        );
         Ok(opened(id, name, private.add(loaded)))
     }
 
     /// Runs requests of one model as one; by themselves where that fails.
-    fn work_as_one(&mut self, jobs: &[Job]) -> Vec<Result<ToWorker, RequestError>> {
+    fn work_as_one(&mut self, jobs: &[Job]) -> Vec<Result<InferenceResponse, RequestError>> {
         let begun_ns = monotonic_ns();
         let mut answers = self.try_as_one(jobs, begun_ns).unwrap_or_else(|error| {
-            tracing::debug!(%error, requests = jobs.len(), "a batch failed; each request is run by itself");
+            tracing::debug!(%error, requests = jobs.len(), "a batch failed; each request is run \
+                by itself");
             Vec::new()
         });
         answers.resize_with(jobs.len(), || None);
@@ -157,7 +182,12 @@ impl Runner {
         let answers = jobs.iter().zip(answers).map(|(job, outputs)| match outputs {
             Some(outputs) => {
                 let queued_ns = begun_ns.saturating_sub(job.taken_ns);
-                Ok(ToWorker::Done { id: job.request.id(), outputs: outputs?, queued_ns, run_ns })
+                Ok(InferenceResponse::Done {
+                    id: job.request.id(),
+                    outputs: outputs?,
+                    queued_ns,
+                    run_ns,
+                })
             }
             None => self.work(job),
         });
@@ -165,18 +195,24 @@ impl Runner {
     }
 
     /// What each request brought, if it was one of those that ran as one.
-    fn try_as_one(&mut self, jobs: &[Job], begun_ns: u64) -> Result<Vec<Option<Outcome>>, RequestError> {
-        let first = jobs.first().ok_or_else(|| RequestError::argument("there is nothing to run"))?;
+    fn try_as_one(
+        &mut self,
+        jobs: &[Job],
+        begun_ns: u64,
+    ) -> Result<Vec<Option<Outcome>>, RequestError> {
+        let first =
+            jobs.first().ok_or_else(|| RequestError::argument("there is nothing to run"))?;
         let loaded = self.models.of(&self.place, first)?;
-        // One that is wrong does not cost the others their batch. It is told why when it is run by itself.
-        let part = |job: &Job| Part::new(Arc::clone(&job.session), job.layout(loaded).ok()?);
+        // One that is wrong does not cost the others their batch. It is told why when it is run by
+        // itself.
+        let part = |job: &Job| BatchPart::new(Arc::clone(&job.client), job.layout(loaded).ok()?);
         let parts: Vec<_> = jobs.iter().map(part).collect();
         let together: Vec<_> =
             jobs.iter().zip(&parts).filter_map(|(job, part)| Some((job, part.as_ref()?))).collect();
         if together.len() < 2 {
             return Ok(Vec::new());
         }
-        let Loaded { session, signature, .. } = loaded;
+        let ModelSession { session, signature, .. } = loaded;
         let deadline =
             together.iter().map(|(job, _)| *job).min_by_key(|job| job.deadline_ns).unwrap_or(first);
         let outcomes = self.place.in_time(deadline, begun_ns, |options| {
@@ -190,10 +226,11 @@ impl Runner {
 }
 
 /// The answer to a request for a model.
-fn opened(id: u64, model: String, loaded: &Loaded) -> ToWorker {
-    let declarations = |tensors: &[Tensor]| tensors.iter().map(|tensor| tensor.declaration.clone()).collect();
+fn opened(id: u64, model: String, loaded: &ModelSession) -> InferenceResponse {
+    let declarations =
+        |tensors: &[Tensor]| tensors.iter().map(|tensor| tensor.declaration.clone()).collect();
     let signature = &loaded.signature;
-    ToWorker::Opened {
+    InferenceResponse::Opened {
         id,
         model,
         inputs: declarations(&signature.inputs),
@@ -201,13 +238,13 @@ fn opened(id: u64, model: String, loaded: &Loaded) -> ToWorker {
     }
 }
 
-impl Place {
+impl RunnerContext {
     /// Runs one request by itself.
-    fn run(&self, job: &Job, loaded: &mut Loaded) -> Result<ToWorker, RequestError> {
+    fn run(&self, job: &Job, loaded: &mut ModelSession) -> Result<InferenceResponse, RequestError> {
         let layout = job.layout(loaded)?;
-        let Loaded { session, signature, .. } = loaded;
+        let ModelSession { session, signature, .. } = loaded;
         let begun_ns = monotonic_ns();
-        let outputs = job.session.with_plan(signature, layout, |plan| {
+        let outputs = job.client.with_plan(signature, layout, |plan| {
             plan.take_inputs()?;
             self.in_time(job, begun_ns, |options| {
                 self.before_run(job, plan.layout());
@@ -218,7 +255,7 @@ impl Place {
         })?;
         let run_ns = monotonic_ns().saturating_sub(begun_ns);
         let queued_ns = begun_ns.saturating_sub(job.taken_ns);
-        Ok(ToWorker::Done { id: job.request.id(), outputs, queued_ns, run_ns })
+        Ok(InferenceResponse::Done { id: job.request.id(), outputs, queued_ns, run_ns })
     }
 
     /// Does something that is told to end at a request's deadline.
@@ -231,60 +268,68 @@ impl Place {
         if begun_ns >= job.deadline_ns {
             return Err(job.timeout(begun_ns, begun_ns));
         }
-        self.shared.watch.begin(self.index, job.deadline_ns);
+        self.shared.timer.begin(self.index, job.deadline_ns);
         let done = run(&self.options);
         // What was done in spite of being told to end is good.
-        if self.shared.watch.end(self.index) && done.is_err() {
+        if self.shared.timer.end(self.index) && done.is_err() {
             return Err(job.timeout(begun_ns, monotonic_ns()));
         }
         done
     }
 
     fn before_run(&self, job: &Job, layout: &Layout) {
-        if let (Some(hook), FromWorker::Run { id, model, .. }) = (self.shared.before_run, &job.request) {
-            hook(&job.session.about_to_run(*id, model, layout));
+        if let (Some(hook), InferenceRequest::Run { id, model, .. }) =
+            (self.shared.before_run, &job.request)
+        {
+            hook(&job.client.about_to_run(*id, model, layout));
         }
     }
 }
 
-impl Models {
+impl RunnerModels {
     /// This runner's session of the model that a request asks for, made when it is first asked for.
-    fn of(&mut self, place: &Place, job: &Job) -> Result<&mut Loaded, RequestError> {
+    fn of(&mut self, place: &RunnerContext, job: &Job) -> Result<&mut ModelSession, RequestError> {
         let entry = job.entry()?;
         // Two look-ups where one would do: the borrow of an early return would outlive it.
         if self.position(entry).is_none() {
             let mut running = job.running();
             running.deadline_ns = running.deadline_ns.max(monotonic_ns().saturating_add(LOAD_NS));
             let (shared, index) = (&place.shared, place.index);
-            shared.watch.ledger().begin(index, 0, running);
+            shared.timer.ledger().begin(index, 0, running);
             let runs = self.load(entry)?.runs.clone();
-            shared.watch.ledger().begin(index, 0, job.running());
-            if shared.offers.note_loaded(entry, &runs) {
+            shared.timer.ledger().begin(index, 0, job.running());
+            if shared.catalogs.note_loaded(entry, &runs) {
                 (shared.loaded)(runs);
             }
         }
         let position = self.position(entry);
         let loaded = position.and_then(|index| self.loaded.get_mut(index));
-        loaded.map(|(_, loaded)| loaded).ok_or_else(|| RequestError::argument("the model is not loaded"))
+        loaded
+            .map(|(_, loaded)| loaded)
+            .ok_or_else(|| RequestError::argument("the model is not loaded"))
     }
 
     /// Loads a model.
-    fn load(&mut self, entry: &Arc<Entry>) -> Result<&Loaded, RequestError> {
+    fn load(&mut self, entry: &Arc<ModelVersion>) -> Result<&ModelSession, RequestError> {
         let begun = Instant::now();
         let loaded = entry.load(&self.runtime)?;
-        tracing::info!(model = entry.model.name, ms = begun.elapsed().as_millis(), "loaded a model");
+        tracing::info!(
+            model = entry.model.name,
+            ms = begun.elapsed().as_millis(),
+            "loaded a model"
+        );
         Ok(&self.loaded.push_mut((Arc::clone(entry), loaded)).1)
     }
 
-    fn position(&self, entry: &Arc<Entry>) -> Option<usize> {
+    fn position(&self, entry: &Arc<ModelVersion>) -> Option<usize> {
         self.loaded.iter().position(|(known, _)| Arc::ptr_eq(known, entry))
     }
 
     /// Frees what no session asks for any more: versions that newer ones have replaced.
-    fn forget_unused(&mut self, shared: &Shared) {
+    fn forget_unused(&mut self, shared: &EngineShared) {
         let changes = shared.changes.load(Ordering::Acquire);
         if std::mem::replace(&mut self.changes, changes) != changes {
-            self.loaded.retain(|(entry, _)| shared.offers.in_use(entry));
+            self.loaded.retain(|(entry, _)| shared.catalogs.in_use(entry));
         }
     }
 }

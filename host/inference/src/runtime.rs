@@ -20,7 +20,8 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use crate::device::{self, Devices};
 use crate::error::{EngineError, RequestError};
 
-/// ONNX Runtime, loaded and ready to make sessions. There is one environment in a process; clones share it.
+/// ONNX Runtime, loaded and ready to make sessions. There is one environment in a process; clones
+/// share it.
 #[derive(Clone)]
 pub(crate) struct Runtime {
     environment: Environment,
@@ -29,7 +30,7 @@ pub(crate) struct Runtime {
 }
 
 /// A session, and what it really runs on.
-pub(crate) struct Made {
+pub(crate) struct NewSession {
     pub(crate) session: Session,
     pub(crate) runs: LoadedModel,
 }
@@ -50,7 +51,8 @@ impl Runtime {
     /// Checks and loads the library at an absolute path.
     pub(crate) fn load(library: &Path, sha256: Option<&str>) -> Result<Self, EngineError> {
         if !library.is_absolute() {
-            let message = format!("`inference.library` must be an absolute path, not {}", library.display());
+            let message =
+                format!("`inference.library` must be an absolute path, not {}", library.display());
             return Err(EngineError::Configuration(message));
         }
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +66,8 @@ impl Runtime {
             return Ok(runtime.clone());
         }
         verify(library, sha256)?;
-        let unusable = |reason: String| EngineError::LibraryUnusable { path: library.to_owned(), reason };
+        let unusable =
+            |reason: String| EngineError::LibraryUnusable { path: library.to_owned(), reason };
         let version = version(library).map_err(unusable)?;
         let environment = ort::init_from(library)
             .map_err(|error| unusable(error.to_string()))?
@@ -84,27 +87,33 @@ impl Runtime {
         &self.version
     }
 
-    /// The same runtime, with the devices of these models tried: an error where a model has to run on one that is not
-    /// usable. To be called before the process is confined, since providers open files.
-    pub(crate) fn with_devices(self, models: &[Model], memory_fraction: f32) -> Result<Self, EngineError> {
+    /// The same runtime, with the devices of these models tried: an error where a model has to run
+    /// on one that is not usable. To be called before the process is confined, since providers open
+    /// files.
+    pub(crate) fn with_devices(
+        self,
+        models: &[Model],
+        memory_fraction: f32,
+    ) -> Result<Self, EngineError> {
         let devices = Devices::try_all(models, memory_fraction, |providers| {
             self.build(ONE_NODE, providers, Purpose::Run).map(drop).map_err(|error| words(&error))
         });
         Ok(Self { devices: Arc::new(devices.map_err(EngineError::Configuration)?), ..self })
     }
 
-    /// Whether a device other than the processor is in use, whose driver opens files and starts threads of its own.
+    /// Whether a device other than the processor is in use, whose driver opens files and starts
+    /// threads of its own.
     pub(crate) fn uses_devices(&self) -> bool {
         self.devices.any_usable()
     }
 
-    /// A session of a model from its bytes, on the model's device, or on the processor where that is not usable and
-    /// the model may fall back.
-    pub(crate) fn session(&self, bytes: &[u8], model: &Model) -> Result<Made, RequestError> {
+    /// A session of a model from its bytes, on the model's device, or on the processor where that
+    /// is not usable and the model may fall back.
+    pub(crate) fn session(&self, bytes: &[u8], model: &Model) -> Result<NewSession, RequestError> {
         let Model { name, path, device, .. } = model;
         let made = |session: Session, nodes, fell_back| {
             let (name, sha256) = (name.clone(), model.sha256.clone());
-            Made { session, runs: LoadedModel { name, sha256, nodes, fell_back } }
+            NewSession { session, runs: LoadedModel { name, sha256, nodes, fell_back } }
         };
         let mut fell_back = None;
         if *device != Device::Cpu {
@@ -130,12 +139,19 @@ impl Runtime {
     }
 
     /// A session that really uses the device; the error is the reason why there is none.
-    fn on_device(&self, bytes: &[u8], device: Device) -> Result<(Session, Vec<(String, u32)>), String> {
+    fn on_device(
+        &self,
+        bytes: &[u8],
+        device: Device,
+    ) -> Result<(Session, Vec<(String, u32)>), String> {
         let told = |error: ort::Error| words(&error);
-        let session = self.build(bytes, self.devices.providers(device)?, Purpose::Run).map_err(told)?;
+        let session =
+            self.build(bytes, self.devices.providers(device)?, Purpose::Run).map_err(told)?;
         let nodes = nodes(&session);
         let provider = device::provider_name(device);
-        if nodes.is_empty() || nodes.iter().any(|(name, _)| name != device::provider_name(Device::Cpu)) {
+        if nodes.is_empty()
+            || nodes.iter().any(|(name, _)| name != device::provider_name(Device::Cpu))
+        {
             return Ok((session, nodes));
         }
         Err(format!("{provider} runs none of its nodes"))
@@ -174,7 +190,8 @@ impl Runtime {
     }
 }
 
-/// What runs a session's nodes; none where the library cannot tell, which is no reason not to run them.
+/// What runs a session's nodes; none where the library cannot tell, which is no reason not to run
+/// them.
 fn nodes(session: &Session) -> Vec<(String, u32)> {
     device::nodes(session).unwrap_or_else(|error| {
         tracing::debug!("what runs each node is not known: {error}");
@@ -187,11 +204,13 @@ fn words(error: &ort::Error) -> String {
     error.to_string().trim_end_matches([' ', '.', '\n']).to_owned()
 }
 
-/// Where ONNX Runtime looks for weights that a model says lie in other files: nowhere, since this is no folder. It would
-/// look beneath the working directory, and a model of a pipeline's own could read what it finds there into its outputs.
+/// Where ONNX Runtime looks for weights that a model says lie in other files: nowhere, since this
+/// is no folder. It would look beneath the working directory, and a model of a pipeline's own could
+/// read what it finds there into its outputs.
 const NO_FOLDER: &str = "/dev/null";
 
-/// `y = Identity(x)`, both f32 with one side of 1: an `onnx.ModelProto` of `onnx/onnx.proto`, opset 13.
+/// `y = Identity(x)`, both f32 with one side of 1: an `onnx.ModelProto` of `onnx/onnx.proto`, opset
+/// 13.
 const ONE_NODE: &[u8] = b"\x08\x08\x3a\x37\
     \x0a\x10\x0a\x01x\x12\x01y\x22\x08Identity\
     \x12\x01g\
@@ -202,8 +221,10 @@ const ONE_NODE: &[u8] = b"\x08\x08\x3a\x37\
 /// Checks all that would otherwise end in a crash: loading a truncated library kills the process.
 fn verify(library: &Path, expected: Option<&str>) -> Result<(), EngineError> {
     let missing = |source| EngineError::LibraryMissing { path: library.to_owned(), source };
-    let unusable =
-        |reason: &str| EngineError::LibraryUnusable { path: library.to_owned(), reason: reason.to_owned() };
+    let unusable = |reason: &str| EngineError::LibraryUnusable {
+        path: library.to_owned(),
+        reason: reason.to_owned(),
+    };
     let mut file = File::open(library).map_err(missing)?;
     let metadata = file.metadata().map_err(missing)?;
     if !metadata.is_file() {
@@ -215,14 +236,17 @@ fn verify(library: &Path, expected: Option<&str>) -> Result<(), EngineError> {
     match elf_extent(&mut file) {
         Ok(Some(extent)) if extent <= metadata.len() => {}
         Ok(Some(_)) => return Err(unusable("the file is truncated")),
-        Ok(None) => return Err(unusable("it is not a shared library of this platform (64-bit ELF)")),
+        Ok(None) => {
+            return Err(unusable("it is not a shared library of this platform (64-bit ELF)"));
+        }
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             return Err(unusable("the file is truncated"));
         }
         Err(error) => return Err(missing(error)),
     }
     if let Some(expected) = expected {
-        let found = file.rewind().and_then(|()| Digest::of_reader(&file)).map_err(missing)?.to_string();
+        let found =
+            file.rewind().and_then(|()| Digest::of_reader(&file)).map_err(missing)?.to_string();
         if found != expected {
             let (path, expected) = (library.to_owned(), expected.to_owned());
             return Err(EngineError::LibraryDiffers { path, expected, found });
@@ -231,8 +255,8 @@ fn verify(library: &Path, expected: Option<&str>) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// How long an ELF file must be to hold all segments that are mapped, or none where it is no 64-bit little-endian ELF.
-/// Offsets are those of `Elf64_Ehdr` and `Elf64_Phdr`.
+/// How long an ELF file must be to hold all segments that are mapped, or none where it is no 64-bit
+/// little-endian ELF. Offsets are those of `Elf64_Ehdr` and `Elf64_Phdr`.
 fn elf_extent(file: &mut File) -> io::Result<Option<u64>> {
     const LOAD: [u8; 4] = [1, 0, 0, 0];
     let mut header = [0_u8; 64];
@@ -250,7 +274,8 @@ fn elf_extent(file: &mut File) -> io::Result<Option<u64>> {
     let (entry, count) = (number(&header, 54, 2), number(&header, 56, 2));
     let mut extent = table.saturating_add(entry * count);
     file.seek(SeekFrom::Start(table))?;
-    // Both factors are 16-bit numbers: at most 4 GiB by the header, and never read beyond the file's end.
+    // Both factors are 16-bit numbers: at most 4 GiB by the header, and never read beyond the
+    // file's end.
     let mut entries = Vec::new();
     file.take(entry * count).read_to_end(&mut entries)?;
     for segment in entries.chunks_exact(usize::try_from(entry).unwrap_or(0).max(1)) {
@@ -270,18 +295,21 @@ fn number(bytes: &[u8], offset: usize, length: usize) -> u64 {
 /// What the library says of itself.
 #[allow(unsafe_code)]
 fn version(library: &Path) -> Result<String, String> {
-    // SAFETY: the file was checked as well as it can be; its initialisers are those of ONNX Runtime, or of what the
-    // operator named instead of it.
+    // SAFETY: the file was checked as well as it can be; its initialisers are those of ONNX
+    // Runtime, or of what the operator named instead of it.
     let handle = unsafe { libloading::Library::new(library) }.map_err(|error| {
         // The error proper says no more than that `dlopen` failed; its source says why.
         error.source().map_or_else(|| error.to_string(), ToString::to_string)
     })?;
     // SAFETY: this is the signature of the one symbol that every ONNX Runtime since 1.0 exports.
-    let base =
-        unsafe { handle.get::<unsafe extern "C" fn() -> *const ort_sys::OrtApiBase>(b"OrtGetApiBase") };
+    let base = unsafe {
+        handle.get::<unsafe extern "C" fn() -> *const ort_sys::OrtApiBase>(b"OrtGetApiBase")
+    };
     let base = base.map_err(|_| "it does not export `OrtGetApiBase`".to_owned())?;
-    // SAFETY: it takes nothing and returns a pointer to a static, or null; the version is a static string.
-    let text: Option<*const c_char> = unsafe { base().as_ref().map(|base| (base.GetVersionString)()) };
+    // SAFETY: it takes nothing and returns a pointer to a static, or null; the version is a static
+    // string.
+    let text: Option<*const c_char> =
+        unsafe { base().as_ref().map(|base| (base.GetVersionString)()) };
     let text = text.filter(|text| !text.is_null()).ok_or("it tells no version")?;
     // SAFETY: a static string that ends in 0; `handle` is alive.
     let version = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
@@ -290,21 +318,24 @@ fn version(library: &Path) -> Result<String, String> {
     Ok(version)
 }
 
-/// Registers one arena for the CPU that all sessions allocate from, so that sessions of one model share the memory of
-/// their activations.
+/// Registers one arena for the CPU that all sessions allocate from, so that sessions of one model
+/// share the memory of their activations.
 #[allow(unsafe_code)]
 fn share_arena(environment: &Environment) -> ort::Result<()> {
-    let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Arena, MemoryType::Default)?;
-    // SAFETY: the environment and the memory's description are alive for the call, and the library copies the
-    // description. No arena settings means its own defaults. The status is taken over.
+    let memory =
+        MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Arena, MemoryType::Default)?;
+    // SAFETY: the environment and the memory's description are alive for the call, and the library
+    // copies the description. No arena settings means its own defaults. The status is taken over.
     unsafe {
         let environment = environment.ptr().cast_mut();
-        let status = (ort::api().CreateAndRegisterAllocator)(environment, memory.ptr(), std::ptr::null());
+        let status =
+            (ort::api().CreateAndRegisterAllocator)(environment, memory.ptr(), std::ptr::null());
         ort::Error::result_from_status(status)
     }
 }
 
-/// Gives the system back what loading a model has freed: of a 7 MB model about 20 MB, which the allocator would keep.
+/// Gives the system back what loading a model has freed: of a 7 MB model about 20 MB, which the
+/// allocator would keep.
 #[allow(unsafe_code)]
 fn return_freed_memory() {
     // SAFETY: no precondition.
@@ -330,7 +361,8 @@ mod tests {
 
     #[test]
     fn a_missing_library_is_named_with_what_to_do() {
-        let error = verify(Path::new("/nonexistent/libonnxruntime.so"), None).unwrap_err().to_string();
+        let error =
+            verify(Path::new("/nonexistent/libonnxruntime.so"), None).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/libonnxruntime.so"), "{error}");
         assert!(error.contains("./x setup") && error.contains("inference.library"), "{error}");
     }
@@ -355,7 +387,10 @@ mod tests {
     fn a_library_with_another_digest_is_refused() {
         let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let error = refused("other.so", &program, Some("00ff"));
-        assert!(error.contains("00ff") && error.contains(&Digest::of(&program).to_string()), "{error}");
+        assert!(
+            error.contains("00ff") && error.contains(&Digest::of(&program).to_string()),
+            "{error}"
+        );
     }
 
     #[test]

@@ -34,8 +34,8 @@ impl Value {
         let info = MemoryInfo::default();
         let shape: Vec<i64> = shape.iter().copied().map(i64::from).collect();
         let mut value = ptr::null_mut();
-        // SAFETY: the caller keeps the bytes; the call fails where they are fewer than the shape needs. The shape is
-        // copied. The status is taken over.
+        // SAFETY: the caller keeps the bytes; the call fails where they are fewer than the shape
+        // needs. The shape is copied. The status is taken over.
         let made = unsafe {
             let status = (ort::api().CreateTensorWithDataAsOrtValue)(
                 info.ptr(),
@@ -50,27 +50,34 @@ impl Value {
         };
         made.map_err(|error| runtime_error(&error))?;
         let value = NonNull::new(value);
-        Ok(Self(value.ok_or_else(|| RequestError::new(ErrorCode::RuntimeError, "no tensor was made"))?))
+        Ok(Self(
+            value
+                .ok_or_else(|| RequestError::new(ErrorCode::RuntimeError, "no tensor was made"))?,
+        ))
     }
 
-    /// The tensor's shape, where it is a tensor of this element and its shape can be told to a worker.
+    /// The tensor's shape, where it is a tensor of this element and its shape can be told to a
+    /// worker.
     #[allow(unsafe_code)]
     pub(crate) fn shape(&self, element: Element) -> ort::Result<Option<Vec<u32>>> {
         let mut is_tensor = 0;
         let mut found = DataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
         let (mut sides, mut rank) = (ptr::null(), 0);
-        // SAFETY: the value is alive; the second call is made for tensors alone. The statuses are taken over.
+        // SAFETY: the value is alive; the second call is made for tensors alone. The statuses are
+        // taken over.
         unsafe {
             ort::Error::result_from_status((ort::api().IsTensor)(self.0.as_ptr(), &mut is_tensor))?;
             if is_tensor == 0 {
                 return Ok(None);
             }
-            ort::Error::result_from_status((ort::api().GetTensorElementTypeAndShapeDataReference)(
-                self.0.as_ptr(),
-                &mut found,
-                &mut sides,
-                &mut rank,
-            ))?;
+            ort::Error::result_from_status(
+                (ort::api().GetTensorElementTypeAndShapeDataReference)(
+                    self.0.as_ptr(),
+                    &mut found,
+                    &mut sides,
+                    &mut rank,
+                ),
+            )?;
         }
         if found != data_type(element) || rank > MAX_RANK {
             return Ok(None);
@@ -78,7 +85,8 @@ impl Value {
         if rank == 0 {
             return Ok(Some(Vec::new()));
         }
-        // SAFETY: `rank` numbers that belong to the value, which is alive and not changed meanwhile.
+        // SAFETY: `rank` numbers that belong to the value, which is alive and not changed
+        // meanwhile.
         let sides = unsafe { std::slice::from_raw_parts(sides, rank) };
         Ok(sides.iter().map(|&side| u32::try_from(side).ok()).collect())
     }
@@ -95,7 +103,8 @@ impl Value {
         if length == 0 || source.is_null() {
             return Ok(&[]);
         }
-        // SAFETY: so many bytes belong to the value, says the caller; nobody writes to them while it is borrowed.
+        // SAFETY: so many bytes belong to the value, says the caller; nobody writes to them while
+        // it is borrowed.
         Ok(unsafe { std::slice::from_raw_parts(source.cast::<u8>().cast_const(), length) })
     }
 }

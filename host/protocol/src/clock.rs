@@ -2,8 +2,8 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds on the machine's monotonic clock. The same clock in every process, so differences between stations in
-/// different processes are meaningful.
+/// Nanoseconds on the machine's monotonic clock. The same clock in every process, so differences
+/// between stations in different processes are meaningful.
 pub fn monotonic_ns() -> u64 {
     nanoseconds(ClockId::Monotonic)
 }

@@ -1,6 +1,8 @@
-//! What `ocelli-compile` says of a component: one JSON object on its standard output, whatever became of it.
+//! What `ocelli-compile` says of a component: one JSON object on its standard output, whatever
+//! became of it.
 //!
-//! It is started with the component and, but for `--check`, the output file as descriptors. Arguments:
+//! It is started with the component and, but for `--check`, the output file as descriptors.
+//! Arguments:
 //!
 //! - `--check`: nothing is compiled, and there is no output file;
 //! - `--require-sandbox`: nothing is done where the process cannot be confined;
@@ -8,8 +10,8 @@
 //! - `--require-signature`: the component has to be signed by a trusted key;
 //! - `--trusted-key KEY`, once for each ([`crate::key::TrustedKey`]).
 //!
-//! Exit status: 0 where nothing is wrong, 1 where the report names problems. Where it cannot do its work, it prints no
-//! report, says why on its standard error, and exits 2.
+//! Exit status: 0 where nothing is wrong, 1 where the report names problems. Where it cannot do its
+//! work, it prints no report, says why on its standard error, and exits 2.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,8 @@ pub struct CheckReport {
     pub version: Option<String>,
     /// The versions that this host serves, oldest first.
     pub supported: Vec<String>,
-    /// The trusted key that signed it, as its SHA-256 fingerprint (`SHA256:...`), where signatures were asked for.
+    /// The trusted key that signed it, as its SHA-256 fingerprint (`SHA256:...`), where signatures
+    /// were asked for.
     pub signed_by: Option<String>,
     /// Everything that is wrong; empty where nothing is.
     pub problems: Vec<Problem>,

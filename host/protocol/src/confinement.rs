@@ -1,4 +1,5 @@
-//! What the kernel enforces on a child process, as the process itself found out when it confined itself.
+//! What the kernel enforces on a child process, as the process itself found out when it confined
+//! itself.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,7 +53,7 @@ impl Measure {
 /// A measure that is not in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
-pub struct Missing {
+pub struct MissingMeasure {
     /// Which.
     pub measure: Measure,
     /// Why: what the kernel lacks or said.
@@ -66,7 +67,7 @@ pub struct Confinement {
     /// What is in force.
     pub enforced: Vec<Measure>,
     /// What is not.
-    pub missing: Vec<Missing>,
+    pub missing: Vec<MissingMeasure>,
 }
 
 impl Confinement {
@@ -76,8 +77,9 @@ impl Confinement {
     }
 
     /// What is missing and why, for a person.
-    pub fn lacks(&self) -> String {
-        let told = |missing: &Missing| format!("{} ({})", missing.measure.name(), missing.reason);
+    pub fn missing_text(&self) -> String {
+        let told =
+            |missing: &MissingMeasure| format!("{} ({})", missing.measure.name(), missing.reason);
         self.missing.iter().map(told).collect::<Vec<_>>().join(", ")
     }
 }
@@ -93,7 +95,8 @@ pub struct Attempt {
     pub error: Option<String>,
 }
 
-/// What `ocelli-worker --sandbox-check` prints, as JSON: it confines itself as a worker does, then tries it.
+/// What `ocelli-worker --sandbox-check` prints, as JSON: it confines itself as a worker does, then
+/// tries it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxCheck {
     /// What the process was told is in force.
@@ -111,9 +114,9 @@ mod tests {
         let mut confinement = Confinement { enforced: Measure::ALL.to_vec(), missing: Vec::new() };
         assert!(confinement.is_complete());
         let measure = confinement.enforced.pop().unwrap();
-        confinement.missing.push(Missing { measure, reason: "the kernel has none".into() });
+        confinement.missing.push(MissingMeasure { measure, reason: "the kernel has none".into() });
         assert!(!confinement.is_complete());
-        assert_eq!(confinement.lacks(), "core_dumps (the kernel has none)");
+        assert_eq!(confinement.missing_text(), "core_dumps (the kernel has none)");
         assert!(!Confinement::default().is_complete());
     }
 

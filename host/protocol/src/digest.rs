@@ -1,4 +1,5 @@
-//! SHA-256: of bytes, of all that a reader gives, and as text. Nothing else knows the crate that computes it.
+//! SHA-256: of bytes, of all that a reader gives, and as text. Nothing else knows the crate that
+//! computes it.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -12,7 +13,8 @@ const CHUNK: usize = 128 << 10;
 /// Hexadecimal digits of a digest.
 const DIGITS: usize = 64;
 
-/// A SHA-256. As text 64 hexadecimal digits, small letters; a precision shows as many of them: `{digest:.12}`.
+/// A SHA-256. As text 64 hexadecimal digits, small letters; a precision shows as many of them:
+/// `{digest:.12}`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 

@@ -1,7 +1,8 @@
-//! What a model's graph has, as ONNX Runtime reads it, and how it is held against what `model.toml` declares.
+//! What a model's graph has, as ONNX Runtime reads it, and how it is held against what `model.toml`
+//! declares.
 //!
-//! The inference process reads graphs; it and the host, which asks it by `ocelli-inference --inspect`, compare them with
-//! the same words.
+//! The inference process reads graphs; it and the host, which asks it by
+//! `ocelli-inference --inspect`, compare them with the same words.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,8 @@ use crate::inference::{Element, TensorDeclaration};
 pub struct GraphTensor {
     /// Its name.
     pub name: String,
-    /// Its elements; none where they are of a type that Ocelli does not move, or where it is no tensor.
+    /// Its elements; none where they are of a type that Ocelli does not move, or where it is no
+    /// tensor.
     pub element: Option<Element>,
     /// Its type in ONNX Runtime's words.
     pub kind: String,
@@ -35,8 +37,9 @@ pub struct Inspection {
     pub outputs: Vec<GraphTensor>,
 }
 
-/// How what is declared and what the graph has differ: a sentence that names the tensor and both sides, or none. Where
-/// the graph leaves a side of a shape open, the declaration may fix it. `kind` is "input" or "output".
+/// How what is declared and what the graph has differ: a sentence that names the tensor and both
+/// sides, or none. Where the graph leaves a side of a shape open, the declaration may fix it.
+/// `kind` is "input" or "output".
 pub fn difference<'a>(
     kind: &str,
     declared: impl Iterator<Item = &'a TensorDeclaration> + Clone,
@@ -45,10 +48,16 @@ pub fn difference<'a>(
     for TensorDeclaration { name, element, shape } in declared.clone() {
         let Some(found) = graph.iter().find(|tensor| tensor.name == *name) else {
             let names: Vec<_> = graph.iter().map(|tensor| tensor.name.as_str()).collect();
-            return Some(format!("the graph has no {kind} \"{name}\"; it has: {}", names.join(", ")));
+            return Some(format!(
+                "the graph has no {kind} \"{name}\"; it has: {}",
+                names.join(", ")
+            ));
         };
         let same_shape = shape.len() == found.shape.len()
-            && shape.iter().zip(&found.shape).all(|(declared, found)| declared == found || *found < 0);
+            && shape
+                .iter()
+                .zip(&found.shape)
+                .all(|(declared, found)| declared == found || *found < 0);
         if !same_shape || found.element != Some(*element) {
             return Some(format!(
                 "{kind} \"{name}\" is declared as {} {shape:?}, but is {} {:?} in the graph",
@@ -58,7 +67,8 @@ pub fn difference<'a>(
             ));
         }
     }
-    let undeclared = graph.iter().find(|tensor| declared.clone().all(|known| known.name != tensor.name))?;
+    let undeclared =
+        graph.iter().find(|tensor| declared.clone().all(|known| known.name != tensor.name))?;
     Some(format!(
         "the graph's {kind} \"{}\", {} {:?}, is not declared",
         undeclared.name, undeclared.kind, undeclared.shape
@@ -74,7 +84,12 @@ mod tests {
     }
 
     fn graph(element: Option<Element>, shape: &[i64]) -> Vec<GraphTensor> {
-        vec![GraphTensor { name: "x".into(), element, kind: "tensor(of it)".into(), shape: shape.to_vec() }]
+        vec![GraphTensor {
+            name: "x".into(),
+            element,
+            kind: "tensor(of it)".into(),
+            shape: shape.to_vec(),
+        }]
     }
 
     #[test]
@@ -94,7 +109,8 @@ mod tests {
     #[test]
     fn a_difference_names_the_tensor_and_both_sides() {
         let other =
-            difference("output", declared(&[1, 4]).iter(), &graph(Some(Element::I8), &[1, 5])).unwrap();
+            difference("output", declared(&[1, 4]).iter(), &graph(Some(Element::I8), &[1, 5]))
+                .unwrap();
         for text in ["output \"x\"", "f32 [1, 4]", "i8 [1, 5]"] {
             assert!(other.contains(text), "{other:?} lacks {text:?}");
         }

@@ -1,29 +1,32 @@
 //! Messages to and from the inference process, and the packet socket that carries them.
 //!
-//! The host starts the process, sends [`FromHost::Configure`] and waits for [`ToHost::Ready`]. Then it announces each
-//! session with [`FromHost::Attach`], passing the inference end of the session's packet socket and its shared memory.
-//! The inference process greets the worker with [`ToWorker::Hello`].
+//! The host starts the process, sends [`FromHost::Configure`] and waits for [`ToHost::Candidate`].
+//! Then it announces each session with [`FromHost::Attach`], passing the inference end of the
+//! session's packet socket and its shared memory. The inference process greets the worker with
+//! [`InferenceResponse::Hello`].
 //!
-//! The host keeps a duplicate of both descriptors. When the inference process dies it gives them to the next one: the
-//! worker's end stays as it was, and the second `Hello` tells the worker to send again what it still waits for.
-//! An inference process answers each request number at most once, so a request that was sent twice does not run twice.
+//! The host keeps a duplicate of both descriptors. When the inference process dies it gives them to
+//! the next one: the worker's end stays as it was, and the second `Hello` tells the worker to send
+//! again what it still waits for. An inference process answers each request number at most once, so
+//! a request that was sent twice does not run twice.
 //!
 //! A worker has at most one request under way.
 //!
-//! What is running at a moment stands in the [`crate::ledger::Ledger`], memory that the host and the inference process
-//! share: when the process dies, the host reads there who was running, and so who may have caused it. A request that was
-//! running is given to the next process as a *suspect* ([`Attach::suspect`]), which runs it alone.
+//! What is running at a moment stands in the [`crate::in_flight::InFlightTable`], memory that the
+//! host and the inference process share: when the process dies, the host reads there who was
+//! running, and so who may have caused it. A request that was running is given to the next process
+//! as a *suspect* ([`Attach::suspect`]), which runs it alone.
 //!
-//! Models have versions: a folder that changes on disk makes a new *generation* of the catalogue. A session keeps the one
-//! that it was attached with.
+//! Models have versions: a folder that changes on disk makes a new *generation* of the catalogue. A
+//! session keeps the one that it was attached with.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -31,7 +34,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::confinement::Confinement;
 
-/// Longest packet in bytes: a request with 64 tensors, or the catalogue of a few hundred models, stays below it.
+/// Longest packet in bytes: a request with 64 tensors, or the catalogue of a few hundred models,
+/// stays below it.
 pub const MAX_PACKET: usize = 128 << 10;
 
 /// Most inputs or outputs of a model.
@@ -40,20 +44,29 @@ pub const MAX_TENSORS: usize = 64;
 /// Most dimensions of a tensor.
 pub const MAX_RANK: usize = 8;
 
-/// Descriptors that accompany [`FromHost::Attach`]: the socket, then the shared memory. [`FromHost::Configure`] carries
-/// one: the ledger.
+/// Descriptors that accompany [`FromHost::Attach`]: the socket, then the shared memory.
+/// [`FromHost::Configure`] carries one: the ledger.
 pub const ATTACH_DESCRIPTORS: usize = 2;
 
 /// Most requests that one run may answer: a batch.
 pub const MAX_BATCH: u32 = 32;
 
-/// Most models that a session may have loaded by [`FromWorker::Load`]: each takes memory in the inference process until the
-/// session ends.
+/// Most models that a session may have loaded by [`InferenceRequest::Load`]: each takes memory in
+/// the inference process until the session ends.
 pub const MAX_OWN_MODELS: usize = 4;
 
 /// The type of a tensor's elements.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::IntoStaticStr,
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
@@ -97,7 +110,9 @@ impl Element {
 
     /// Bytes of a tensor of this shape, or none where that overflows.
     pub fn bytes(self, shape: &[u32]) -> Option<usize> {
-        shape.iter().try_fold(self.size(), |bytes, &side| bytes.checked_mul(usize::try_from(side).ok()?))
+        shape
+            .iter()
+            .try_fold(self.size(), |bytes, &side| bytes.checked_mul(usize::try_from(side).ok()?))
     }
 }
 
@@ -174,9 +189,9 @@ impl std::str::FromStr for Device {
             "openvino" if number.is_none() => Ok(Self::Openvino),
             "cuda" => numbered(Self::Cuda),
             "tensorrt" => numbered(Self::Tensorrt),
-            _ => {
-                Err(format!("{text:?} is no device: \"cpu\", \"cuda:N\", \"tensorrt:N\" or \"openvino\" is"))
-            }
+            _ => Err(format!(
+                "{text:?} is no device: \"cpu\", \"cuda:N\", \"tensorrt:N\" or \"openvino\" is"
+            )),
         }
     }
 }
@@ -224,15 +239,17 @@ pub struct Configure {
     pub gpu_memory_fraction: f32,
     /// Private memory of the process in bytes (RLIMIT_DATA); none: unbounded.
     pub memory: Option<u64>,
-    /// A folder, an absolute path, that models of later generations are read from; none: that of the first ones alone.
+    /// A folder, an absolute path, that models of later generations are read from; none: that of
+    /// the first ones alone.
     pub folder: Option<String>,
     /// Models that may be asked for: generation 0.
     pub models: Vec<Model>,
-    /// Names of those to load and warm before `Ready`.
+    /// Names of those to load and warm before `Candidate`.
     pub preload: Vec<String>,
 }
 
-/// How important a session's requests are: shares of the runners' time, not precedence, so nobody starves.
+/// How important a session's requests are: shares of the runners' time, not precedence, so nobody
+/// starves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
@@ -258,17 +275,18 @@ impl Priority {
 
 /// What a session gets of the inference process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Service {
+pub struct ServiceLevel {
     /// Sessions with the same number have one share of the runners' time together.
     pub share: u64,
     /// See [`Priority`].
     pub priority: Priority,
-    /// Milliseconds that a request may take, waiting included. A run that takes longer is terminated.
+    /// Milliseconds that a request may take, waiting included. A run that takes longer is
+    /// terminated.
     pub timeout_ms: u32,
-    /// Milliseconds after which a request that still waits is dropped as stale: its frame is too old to be of use.
-    /// None: it waits as long as `timeout_ms` allows.
+    /// Milliseconds after which a request that still waits is dropped as stale: its frame is too
+    /// old to be of use. None: it waits as long as `timeout_ms` allows.
     pub stale_ms: Option<u32>,
-    /// Whether the worker may have models of its own loaded ([`FromWorker::Load`]).
+    /// Whether the worker may have models of its own loaded ([`InferenceRequest::Load`]).
     pub may_load: bool,
 }
 
@@ -280,10 +298,11 @@ pub struct Attach {
     /// Unique among all attachments of the host, not 0: what the ledger calls it.
     pub number: u64,
     /// The generation of the catalogue that it keeps.
-    pub generation: u32,
-    /// See [`Service`].
-    pub service: Service,
-    /// A request that was running when a process died: it is run alone, so that it is known whether it was the cause.
+    pub catalog_version: u32,
+    /// See [`ServiceLevel`].
+    pub service: ServiceLevel,
+    /// A request that was running when a process died: it is run alone, so that it is known whether
+    /// it was the cause.
     pub suspect: Option<u64>,
 }
 
@@ -293,9 +312,9 @@ pub enum FromHost {
     /// The first message.
     Configure(Configure),
     /// Another generation of the catalogue. What earlier ones hold stays.
-    Offer {
+    Catalog {
         /// Counts up from 1.
-        generation: u32,
+        version: u32,
         /// All models of it.
         models: Vec<Model>,
     },
@@ -312,8 +331,8 @@ pub struct LoadedModel {
     pub name: String,
     /// The version's SHA-256.
     pub sha256: String,
-    /// Nodes of the graph by the execution provider that runs them, as ONNX Runtime reports it. Empty where the library
-    /// cannot tell.
+    /// Nodes of the graph by the execution provider that runs them, as ONNX Runtime reports it.
+    /// Empty where the library cannot tell.
     pub nodes: Vec<(String, u32)>,
     /// Why it does not run on the device that it was meant for: the provider's own words.
     pub fell_back: Option<String>,
@@ -365,16 +384,18 @@ impl PlacedTensor {
 
 /// From a worker to the inference process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromWorker {
-    /// Asks for a model; answered by `Opened` or `Failed`. The model is loaded and warmed if it is not yet.
+pub enum InferenceRequest {
+    /// Asks for a model; answered by `Opened` or `Internal`. The model is loaded and warmed if it
+    /// is not yet.
     Open {
         /// Counts up with each request of the session.
         id: u64,
         /// The model's name.
         model: String,
     },
-    /// Asks for a model whose file lies in the shared memory; answered by `Opened` or `Failed`. It is loaded for this
-    /// session alone and stays until the session ends; `Run` names it as `Opened` says.
+    /// Asks for a model whose file lies in the shared memory; answered by `Opened` or `Internal`.
+    /// It is loaded for this session alone and stays until the session ends; `Run` names it as
+    /// `Opened` says.
     Load {
         /// Counts up with each request of the session.
         id: u64,
@@ -383,7 +404,7 @@ pub enum FromWorker {
         /// Its bytes.
         length: u64,
     },
-    /// Runs a model that was opened before; answered by `Done`, `Stale` or `Failed`.
+    /// Runs a model that was opened before; answered by `BringUpOutcome`, `Stale` or `Internal`.
     Run {
         /// Counts up with each request of the session.
         id: u64,
@@ -391,14 +412,15 @@ pub enum FromWorker {
         model: String,
         /// Every input of the model.
         inputs: Vec<PlacedTensor>,
-        /// Where the outputs go: one after the other in the model's order, each aligned. Overlaps no input.
+        /// Where the outputs go: one after the other in the model's order, each aligned. Overlaps
+        /// no input.
         output_offset: u64,
         /// Bytes of room for them.
         output_length: u64,
     },
 }
 
-impl FromWorker {
+impl InferenceRequest {
     /// The request's number.
     pub fn id(&self) -> u64 {
         match self {
@@ -432,8 +454,9 @@ pub enum ErrorCode {
 
 /// From the inference process to a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ToWorker {
-    /// An inference process serves this session from now on. A request still unanswered is to be sent again.
+pub enum InferenceResponse {
+    /// An inference process serves this session from now on. A request still unanswered is to be
+    /// sent again.
     Hello,
     /// The model may be run.
     Opened {
@@ -464,7 +487,8 @@ pub enum ToWorker {
         /// How long it had waited, in milliseconds.
         waited_ms: u32,
     },
-    /// The request failed; the session may go on. Sent by the host where the process died of the request.
+    /// The request failed; the session may go on. Sent by the host where the process died of the
+    /// request.
     Failed {
         /// The request's number.
         id: u64,
@@ -494,7 +518,12 @@ pub enum PacketError {
 
 /// Two connected packet sockets: messages keep their bounds and arrive whole, in order.
 pub fn packet_pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
 /// Sends one message with descriptors.
@@ -527,8 +556,8 @@ pub fn send<M: Serialize>(socket: BorrowedFd<'_>, message: &M) -> Result<(), Pac
     send_with(socket, message, &[])
 }
 
-/// Receives one message and the descriptors that came with it. `buffer` is at least [`MAX_PACKET`] bytes, kept by the
-/// caller between calls.
+/// Receives one message and the descriptors that came with it. `buffer` is at least [`MAX_PACKET`]
+/// bytes, kept by the caller between calls.
 pub fn receive_with<M: DeserializeOwned>(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -563,7 +592,10 @@ pub fn receive_with<M: DeserializeOwned>(
 }
 
 /// Receives one message. Descriptors that came with it are closed.
-pub fn receive<M: DeserializeOwned>(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<M, PacketError> {
+pub fn receive<M: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> Result<M, PacketError> {
     receive_with(socket, buffer).map(|(message, _)| message)
 }
 
@@ -573,14 +605,14 @@ mod tests {
     use std::os::fd::AsFd;
 
     fn attach(session: &str) -> Attach {
-        let service = Service {
+        let service = ServiceLevel {
             share: 1,
             priority: Priority::Normal,
             timeout_ms: 1000,
             stale_ms: None,
             may_load: false,
         };
-        Attach { session: session.into(), number: 1, generation: 0, service, suspect: None }
+        Attach { session: session.into(), number: 1, catalog_version: 0, service, suspect: None }
     }
 
     #[test]
@@ -601,7 +633,8 @@ mod tests {
         let message = FromHost::Attach(attach("cam"));
         send_with(ours.as_fd(), &message, &[ours.as_fd(), memory.fd()]).unwrap();
         let mut buffer = vec![0; MAX_PACKET];
-        let (received, mut descriptors) = receive_with::<FromHost>(theirs.as_fd(), &mut buffer).unwrap();
+        let (received, mut descriptors) =
+            receive_with::<FromHost>(theirs.as_fd(), &mut buffer).unwrap();
         assert_eq!(received, message);
         assert_eq!(descriptors.len(), 2);
         assert_eq!(crate::shm::SharedMemory::map(descriptors.pop().unwrap()).unwrap().len(), 4096);
@@ -612,8 +645,11 @@ mod tests {
         let (ours, theirs) = packet_pair().unwrap();
         drop(theirs);
         let mut buffer = vec![0; MAX_PACKET];
-        assert!(matches!(receive::<ToWorker>(ours.as_fd(), &mut buffer), Err(PacketError::Closed)));
-        assert!(matches!(send(ours.as_fd(), &ToWorker::Hello), Err(PacketError::Closed)));
+        assert!(matches!(
+            receive::<InferenceResponse>(ours.as_fd(), &mut buffer),
+            Err(PacketError::Closed)
+        ));
+        assert!(matches!(send(ours.as_fd(), &InferenceResponse::Hello), Err(PacketError::Closed)));
     }
 
     #[test]
@@ -621,7 +657,10 @@ mod tests {
         let (ours, theirs) = packet_pair().unwrap();
         rustix::net::send(&ours, &[0xff; 40], SendFlags::empty()).unwrap();
         let mut buffer = vec![0; MAX_PACKET];
-        assert!(matches!(receive::<ToWorker>(theirs.as_fd(), &mut buffer), Err(PacketError::Malformed(_))));
+        assert!(matches!(
+            receive::<InferenceResponse>(theirs.as_fd(), &mut buffer),
+            Err(PacketError::Malformed(_))
+        ));
     }
 
     #[test]
@@ -644,7 +683,8 @@ mod tests {
 
     #[test]
     fn a_shape_fits_where_the_fixed_sides_agree() {
-        let declared = TensorDeclaration { name: "x".into(), element: Element::F32, shape: vec![-1, 3, 416] };
+        let declared =
+            TensorDeclaration { name: "x".into(), element: Element::F32, shape: vec![-1, 3, 416] };
         assert!(declared.admits(&[7, 3, 416]));
         assert!(!declared.admits(&[7, 4, 416]));
         assert!(!declared.admits(&[7, 3]));

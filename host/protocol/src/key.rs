@@ -1,5 +1,5 @@
-//! Public keys of those whose components are taken: read by the host when it loads its config, and by the process that
-//! verifies signatures. Nothing is computed with them here.
+//! Public keys of those whose components are taken: read by the host when it loads its config, and
+//! by the process that verifies signatures. Nothing is computed with them here.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -19,7 +19,8 @@ const PEM_ENDS: &str = "-----END PUBLIC KEY-----";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrustedKey([u8; 32]);
 
-/// Why a text is no such key. The text itself is not repeated: it may be a secret key, put there by mistake.
+/// Why a text is no such key. The text itself is not repeated: it may be a secret key, put there by
+/// mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// A secret key.
@@ -30,7 +31,8 @@ pub enum KeyError {
     OtherKind,
     /// Neither OpenSSH's nor PEM's form.
     #[error(
-        "neither an OpenSSH public key (`ssh-ed25519 AAAA...`) nor a PEM one (`-----BEGIN PUBLIC KEY-----`)"
+        "neither an OpenSSH public key (`ssh-ed25519 AAAA...`) nor a PEM one (`-----BEGIN PUBLIC \
+            KEY-----`)"
     )]
     Unknown,
     /// The form is right and its content is not.
@@ -52,7 +54,9 @@ impl TrustedKey {
         match words.next() {
             Some(OPENSSH) => from_openssh(words.next().unwrap_or_default()),
             Some(kind)
-                if kind.starts_with("ssh-") || kind.starts_with("ecdsa-") || kind.starts_with("sk-") =>
+                if kind.starts_with("ssh-")
+                    || kind.starts_with("ecdsa-")
+                    || kind.starts_with("sk-") =>
             {
                 Err(KeyError::OtherKind)
             }
@@ -112,7 +116,9 @@ mod tests {
     const SSH: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIF/ei/qZx1CuUE3W33ypc08sGibWH2lFiMZEkv03xCOY author";
     const FINGERPRINT: &str = "SHA256:t5fBJSUF9DxmQ+KueokXY8Qo2r9vIYWYyqBfZBeKTAw";
-    const PEM: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAX96L+pnHUK5QTdbffKlzTywaJtYfaUWIxkSS/TfEI5g=\n-----END PUBLIC KEY-----\n";
+    const PEM: &str = "-----BEGIN PUBLIC \
+        KEY-----\nMCowBQYDK2VwAyEAX96L+pnHUK5QTdbffKlzTywaJtYfaUWIxkSS/TfEI5g=\n-----END PUBLIC \
+        KEY-----\n";
 
     #[test]
     fn openssh_and_pem_give_the_same_key_and_the_fingerprint_that_ssh_keygen_tells() {
@@ -137,7 +143,8 @@ mod tests {
             ),
             ("-----BEGIN PUBLIC KEY-----\nMCowBQ", KeyError::Damaged),
             (
-                "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0D\n-----END PUBLIC KEY-----",
+                "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0D\n-----END PUBLIC \
+                    KEY-----",
                 KeyError::OtherKind,
             ),
         ] {

@@ -9,12 +9,12 @@ use strum::VariantArray;
 /// Most detections of a frame, or of one event. Beyond that a pipeline is at fault, not a camera.
 pub const MAX_DETECTIONS: usize = 1000;
 
-/// Most bytes of the texts, embeddings and attachments of one frame's output: with the rest of it, a result stays below
-/// [`MAX_MESSAGE`](crate::wire::MAX_MESSAGE).
+/// Most bytes of the texts, embeddings and attachments of one frame's output: with the rest of it,
+/// a result stays below [`MAX_MESSAGE`](crate::wire::MAX_MESSAGE).
 pub const MAX_OUTPUT_BYTES: usize = 2 << 20;
 
-/// Bytes that an attribute counts for beside its texts: what it takes to hold one. Without it two million of them, their
-/// names empty, would count for nothing.
+/// Bytes that an attribute counts for beside its texts: what it takes to hold one. Without it two
+/// million of them, their names empty, would count for nothing.
 pub const ATTRIBUTE_BYTES: usize = 64;
 
 /// A limit that a component can run into.

@@ -13,8 +13,9 @@ pub mod worker {
     pub const TENSORS: RawFd = 5;
     /// The compiled component, open for reading.
     pub const COMPONENT: RawFd = 6;
-    /// Stream socket for the keys of Redis that the session was granted. Without a grant nobody is at its other end.
-    pub const GRANTED: RawFd = 7;
+    /// Stream socket for the keys of Redis that the session was granted. Without a grant nobody is
+    /// at its other end.
+    pub const REDIS: RawFd = 7;
 }
 
 /// Descriptors of an `ocelli-inference`.
@@ -37,19 +38,19 @@ pub mod compile {
 ///
 /// # Safety
 ///
-/// To be called once per number, at the start of a child that its parent gave this descriptor, before anything else in
-/// the process could own it.
+/// To be called once per number, at the start of a child that its parent gave this descriptor,
+/// before anything else in the process could own it.
 #[allow(unsafe_code)]
 pub unsafe fn inherited(number: RawFd) -> OwnedFd {
     // SAFETY: the caller promises that the number is an open descriptor that nothing else owns.
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-/// Ends this process when its parent ends, however that ends. Call it first of all: a parent that died before is
-/// noticed by the closed socket.
+/// Ends this process when its parent ends, however that ends. Call it first of all: a parent that
+/// died before is noticed by the closed socket.
 ///
-/// The kernel looks at the *thread* that started the child, so the parent must start children from a thread that lives
-/// as long as the process: never from a pool whose threads come and go.
+/// The kernel looks at the *thread* that started the child, so the parent must start children from
+/// a thread that lives as long as the process: never from a pool whose threads come and go.
 pub fn die_with_parent() -> std::io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
 }

@@ -1,7 +1,8 @@
 //! Memory that a worker and the inference process share: the tensors of one session.
 //!
-//! A memfd of fixed size, allocated when it is made and sealed against any change of size, so that neither side can make
-//! the other fault by shrinking it or by running out of memory later. Both sides check the seals before they map it.
+//! A memfd of fixed size, allocated when it is made and sealed against any change of size, so that
+//! neither side can make the other fault by shrinking it or by running out of memory later. Both
+//! sides check the seals before they map it.
 
 use std::io;
 use std::ops::Range;
@@ -29,23 +30,30 @@ pub struct SharedMemory {
 impl SharedMemory {
     /// A new region of `length` bytes, all zero, all allocated.
     pub fn create(length: usize) -> io::Result<Self> {
-        let file =
-            rustix::fs::memfd_create("ocelli-tensors", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let file = rustix::fs::memfd_create(
+            "ocelli-tensors",
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )?;
         rustix::fs::ftruncate(&file, length as u64)?;
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length as u64)?;
         rustix::fs::fcntl_add_seals(&file, SEALS)?;
         Self::map(file)
     }
 
-    /// Maps a region that another process passed. Refused where it is not sealed, or larger than [`MAX_LENGTH`].
+    /// Maps a region that another process passed. Refused where it is not sealed, or larger than
+    /// [`MAX_LENGTH`].
     pub fn map(file: OwnedFd) -> io::Result<Self> {
         let seals = rustix::fs::fcntl_get_seals(&file)?;
         if !seals.contains(SEALS) {
-            return Err(io::Error::other(format!("the shared memory lacks seals: it has {seals:?}")));
+            return Err(io::Error::other(format!(
+                "the shared memory lacks seals: it has {seals:?}"
+            )));
         }
         let length = rustix::fs::fstat(&file)?.st_size;
-        let length = usize::try_from(length).ok().filter(|length| (1..=MAX_LENGTH).contains(length));
-        let length = length.ok_or_else(|| io::Error::other("the shared memory's size is out of bounds"))?;
+        let length =
+            usize::try_from(length).ok().filter(|length| (1..=MAX_LENGTH).contains(length));
+        let length =
+            length.ok_or_else(|| io::Error::other("the shared memory's size is out of bounds"))?;
         Ok(Self { map: MmapOptions::new().len(length).map_raw(&file)?, file })
     }
 
@@ -72,14 +80,14 @@ impl SharedMemory {
     ///
     /// # Safety
     ///
-    /// Nobody may write to the range while the slice lives: within this process by ownership of the range, in the
-    /// other process by the order of requests and answers.
+    /// Nobody may write to the range while the slice lives: within this process by ownership of the
+    /// range, in the other process by the order of requests and answers.
     #[allow(unsafe_code)]
     pub unsafe fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
         let length = range.len();
         let address = self.address(range)?;
-        // SAFETY: the range lies in the mapping, which lives as long as `self`, cannot shrink, and holds plain bytes;
-        // the caller keeps writers away.
+        // SAFETY: the range lies in the mapping, which lives as long as `self`, cannot shrink, and
+        // holds plain bytes; the caller keeps writers away.
         Some(unsafe { std::slice::from_raw_parts(address, length) })
     }
 
@@ -127,7 +135,8 @@ mod tests {
     #[test]
     fn a_region_that_could_shrink_is_refused() {
         let file =
-            rustix::fs::memfd_create("unsealed", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+            rustix::fs::memfd_create("unsealed", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+                .unwrap();
         rustix::fs::ftruncate(&file, 4096).unwrap();
         let error = SharedMemory::map(file).unwrap_err();
         assert!(error.to_string().contains("seals"), "{error}");

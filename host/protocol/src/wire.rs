@@ -1,4 +1,5 @@
-//! Framing of the messages between host and worker: a header of two lengths, a message, and an optional payload.
+//! Framing of the messages between host and worker: a header of two lengths, a message, and an
+//! optional payload.
 //!
 //! ```text
 //! u32 LE  length of the message      (postcard)
@@ -16,10 +17,12 @@ use serde::de::DeserializeOwned;
 /// Bytes of the two lengths.
 pub const HEADER: usize = 8;
 
-/// Longest message in bytes. A result with a thousand detections and their embeddings stays below it.
+/// Longest message in bytes. A result with a thousand detections and their embeddings stays below
+/// it.
 pub const MAX_MESSAGE: usize = 4 << 20;
 
-/// Longest payload in bytes. An intra picture of an 8K camera at the highest quality stays below it.
+/// Longest payload in bytes. An intra picture of an 8K camera at the highest quality stays below
+/// it.
 pub const MAX_PAYLOAD: usize = 16 << 20;
 
 /// Why a message could not be sent or taken in.
@@ -89,7 +92,11 @@ pub fn decode<M: DeserializeOwned>(message: &[u8]) -> Result<M, WireError> {
 }
 
 /// Writes a message and its payload.
-pub fn write<M: Serialize>(to: &mut impl Write, message: &M, payload: &[u8]) -> Result<(), WireError> {
+pub fn write<M: Serialize>(
+    to: &mut impl Write,
+    message: &M,
+    payload: &[u8],
+) -> Result<(), WireError> {
     to.write_all(&encode(message, payload.len())?)?;
     to.write_all(payload)?;
     Ok(())
@@ -113,14 +120,17 @@ impl<R: Read> Reader<R> {
         &self.from
     }
 
-    /// The next message and its payload. [`WireError::Closed`] where the stream ends between two messages.
+    /// The next message and its payload. [`WireError::Closed`] where the stream ends between two
+    /// messages.
     pub fn read<M: DeserializeOwned>(&mut self) -> Result<(M, &[u8]), WireError> {
         let mut header = [0; HEADER];
         match self.from.read(&mut header) {
             Ok(0) => return Err(WireError::Closed),
             Ok(HEADER) => {}
             Ok(read) => self.from.read_exact(header.get_mut(read..).unwrap_or_default())?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.from.read_exact(&mut header)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.from.read_exact(&mut header)?
+            }
             Err(error) => return Err(error.into()),
         }
         let (message, payload) = decode_header(header)?;
@@ -143,7 +153,10 @@ mod tests {
         write(&mut stream, &("first", 1u32), b"payload").unwrap();
         write(&mut stream, &("second", 2u32), b"").unwrap();
         let mut reader = Reader::new(stream.as_slice());
-        assert_eq!(reader.read::<(String, u32)>().unwrap(), (("first".into(), 1), b"payload".as_slice()));
+        assert_eq!(
+            reader.read::<(String, u32)>().unwrap(),
+            (("first".into(), 1), b"payload".as_slice())
+        );
         assert_eq!(reader.read::<(String, u32)>().unwrap(), (("second".into(), 2), b"".as_slice()));
         assert!(matches!(reader.read::<(String, u32)>(), Err(WireError::Closed)));
     }
@@ -153,7 +166,10 @@ mod tests {
         let announced = (u64::from(u32::MAX)).to_le_bytes();
         let error = Reader::new(announced.as_slice()).read::<u32>().unwrap_err();
         assert!(matches!(error, WireError::TooLong { what: "message", .. }), "{error}");
-        assert!(matches!(encode(&0u8, MAX_PAYLOAD + 1), Err(WireError::TooLong { what: "payload", .. })));
+        assert!(matches!(
+            encode(&0u8, MAX_PAYLOAD + 1),
+            Err(WireError::TooLong { what: "payload", .. })
+        ));
     }
 
     #[test]

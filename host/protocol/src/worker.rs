@@ -1,8 +1,10 @@
 //! Messages between the host and the worker of one session.
 //!
-//! The host opens with [`ToWorker::Start`]; the worker answers with how it is confined ([`FromWorker::Confined`]), what
-//! the pipeline says of itself ([`FromWorker::Described`]), then [`FromWorker::Ready`] once it is initialised,
-//! or [`FromWorker::Failed`] and exits. From then on access units flow one way and results the other.
+//! The host opens with [`InferenceResponse::StartDecision`]; the worker answers with how it is
+//! confined ([`InferenceRequest::SandboxReport`]), what the pipeline says of itself
+//! ([`InferenceRequest::Described`]), then [`InferenceRequest::Candidate`] once it is initialised,
+//! or [`InferenceRequest::Internal`] and exits. From then on access units flow one way and results
+//! the other.
 
 use std::collections::BTreeMap;
 
@@ -47,10 +49,12 @@ pub enum Pacing {
 
 /// What a worker is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mode {
-    /// One pipeline on one stream, with one instance of the component that lives as long as the worker.
+pub enum WorkerMode {
+    /// One pipeline on one stream, with one instance of the component that lives as long as the
+    /// worker.
     Stream(Pacing),
-    /// Single pictures ([`ToWorker::Analyze`]), each with a fresh instance of the component.
+    /// Single pictures ([`InferenceResponse::AnalyzeConfig`]), each with a fresh instance of the
+    /// component.
     Analyze,
 }
 
@@ -61,31 +65,34 @@ pub struct Start {
     pub session: String,
     /// The pipeline's settings, a JSON object.
     pub settings: String,
-    /// See [`Mode`].
-    pub mode: Mode,
+    /// See [`WorkerMode`].
+    pub mode: WorkerMode,
     /// See [`Decode`].
     pub decode: Decode,
     /// See [`WorkerLimits`].
     pub limits: WorkerLimits,
-    /// How often the worker says that it is alive ([`FromWorker::Alive`]), in milliseconds.
+    /// How often the worker says that it is alive ([`InferenceRequest::Heartbeat`]), in
+    /// milliseconds.
     pub heartbeat_ms: u32,
-    /// Whether the worker stands by: it decodes what it is sent and keeps the newest frames, and lets its pipeline process
-    /// none until [`ToWorker::Speak`] but those of [`ToWorker::Rehearse`].
+    /// Whether the worker stands by: it decodes what it is sent and keeps the newest frames, and
+    /// lets its pipeline process none until [`InferenceResponse::Activate`] but those of
+    /// [`InferenceResponse::DryRun`].
     pub standby: bool,
-    /// Whether the session was granted keys of Redis ([`granted`](crate::granted)).
-    pub granted: bool,
+    /// Whether the session was granted keys of Redis ([`redis_granted`](crate::redis_granted)).
+    pub redis_granted: bool,
 }
 
-/// Frames that a worker on standby keeps at least: as many as the standards let a decoder hold back, so that what the worker
-/// before it has not had from its decoder when it stops is there, however soon this one's decoder gave it out.
+/// Frames that a worker on standby keeps at least: as many as the standards let a decoder hold
+/// back, so that what the worker before it has not had from its decoder when it stops is there,
+/// however soon this one's decoder gave it out.
 pub const STANDBY_FRAMES: usize = 16;
 
 /// What the session's `wasi:keyvalue` store holds, by bucket and key.
-pub type Kept = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
+pub type StoreContents = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
 
 /// One change of a session's `wasi:keyvalue` store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptChange {
+pub struct StoreChange {
     /// The bucket.
     pub bucket: String,
     /// The key.
@@ -103,7 +110,8 @@ pub struct WorkerLimits {
     pub open_files: u64,
     /// The component's linear memories together, in bytes.
     pub guest_memory: u64,
-    /// CPU time of one call into the component, in milliseconds. Waiting for inference is not counted.
+    /// CPU time of one call into the component, in milliseconds. Waiting for inference is not
+    /// counted.
     pub call_cpu_ms: u32,
     /// Time of one call into the component by the clock, in milliseconds.
     pub call_timeout_ms: u32,
@@ -122,9 +130,9 @@ pub struct WorkerLimits {
     /// Pixels of a single picture that is to be analysed.
     pub image_pixels: u32,
     /// Bytes of the session's `wasi:keyvalue` store: names of buckets, keys and values together.
-    pub kept_bytes: u32,
+    pub store_bytes: u32,
     /// Keys of that store, those of all buckets together.
-    pub kept_keys: u32,
+    pub store_keys: u32,
 }
 
 /// What the host knows of an access unit; its bytes are the message's payload.
@@ -138,9 +146,11 @@ pub struct UnitHeader {
     pub key: bool,
     /// No other picture refers to this one.
     pub disposable: bool,
-    /// Something before this unit is missing: what the decoder still holds is given out, then it starts afresh.
+    /// Something before this unit is missing: what the decoder still holds is given out, then it
+    /// starts afresh.
     pub discontinuity: bool,
-    /// Presentation time since the source began, in nanoseconds. None where the container has no times.
+    /// Presentation time since the source began, in nanoseconds. None where the container has no
+    /// times.
     pub presentation_ns: Option<i64>,
     /// Wall-clock time of the picture, in nanoseconds since 1970, where it is known.
     pub capture_ns: u64,
@@ -155,8 +165,9 @@ pub enum ToWorker {
     Start(Start),
     /// A compressed picture; the payload holds its bytes.
     Unit(UnitHeader),
-    /// The source has ended: give out what the decoder holds, then answer [`FromWorker::Finished`].
-    End,
+    /// The source has ended: give out what the decoder holds, then answer
+    /// [`InferenceRequest::Finished`].
+    EndOfStream,
     /// A question to the pipeline, JSON.
     Command {
         /// Repeated in the answer.
@@ -164,41 +175,47 @@ pub enum ToWorker {
         /// JSON.
         request: String,
     },
-    /// What the session's store holds, in the payload: a [`Kept`] in postcard. A stream's worker gets it right after `Start`,
-    /// and waits for it before `init`; one on standby gets it once more before it [speaks](Self::Speak).
-    Adopt,
-    /// Say how far the access units before this message are decoded: answered by [`FromWorker::Decoded`].
-    Mark {
+    /// What the session's store holds, in the payload: a [`StoreContents`] in postcard. A stream's
+    /// worker gets it right after `StartDecision`, and waits for it before `init`; one on standby
+    /// gets it once more before it [speaks](Self::Activate).
+    LoadStore,
+    /// Say how far the access units before this message are decoded: answered by
+    /// [`InferenceRequest::BarrierReached`].
+    Barrier {
         /// Repeated in the answer.
         id: u64,
     },
-    /// To a worker on standby: process a frame that it keeps, unheard; answered by [`FromWorker::Rehearsed`]. Changes of the
-    /// session's store are thrown away.
-    Rehearse {
+    /// To a worker on standby: process a frame that it keeps, unheard; answered by
+    /// [`InferenceRequest::DryRunResult`]. Changes of the session's store are thrown away.
+    DryRun {
         /// The frame's number; none: the newest that it keeps.
         frame: Option<u64>,
     },
-    /// To a worker on standby: drop the instance and make a fresh one, initialised; answered by [`FromWorker::Renewed`].
-    Renew,
-    /// Give the pipeline's state once all frames of the units before this message are processed; the answer's payload holds
-    /// it. The worker goes on as if it had not been asked.
+    /// To a worker on standby: drop the instance and make a fresh one, initialised; answered by
+    /// [`InferenceRequest::Reinstantiated`].
+    Reinstantiate,
+    /// Give the pipeline's state once all frames of the units before this message are processed;
+    /// the answer's payload holds it. The worker goes on as if it had not been asked.
     Snapshot,
     /// Take over another instance's state; the payload holds it.
     Restore {
         /// Version of the pipeline that gave the state.
         version: String,
     },
-    /// To a worker on standby, once: from now on process frames and send results, those first that it keeps. Answered by
-    /// [`FromWorker::Speaking`]. The worker counts from here on, as if it had been started with the next unit.
-    Speak {
-        /// The last frame that another worker has processed: this one leaves out all up to it. None: there was no other.
+    /// To a worker on standby, once: from now on process frames and send results, those first that
+    /// it keeps. Answered by [`InferenceRequest::Active`]. The worker counts from here on, as if it
+    /// had been started with the next unit.
+    Activate {
+        /// The last frame that another worker has processed: this one leaves out all up to it.
+        /// None: there was no other.
         after: Option<u64>,
     },
-    /// Analyse the picture in the payload, a JPEG or PNG file; answered by [`FromWorker::Analyzed`]. One at a time.
+    /// Analyse the picture in the payload, a JPEG or PNG file; answered by
+    /// [`InferenceRequest::Analyzed`]. One at a time.
     Analyze {
         /// Repeated in the answer.
         id: u64,
-        /// The pipeline's settings, a JSON object; none: those of `Start`.
+        /// The pipeline's settings, a JSON object; none: those of `StartDecision`.
         settings: Option<String>,
     },
 }
@@ -259,7 +276,7 @@ pub struct Event {
 
 /// When a frame passed each station, on the monotonic clock, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stations {
+pub struct Timestamps {
     /// The host had the access unit.
     pub received: u64,
     /// The worker had the picture.
@@ -287,8 +304,8 @@ pub struct FrameResult {
     pub detections: Option<Vec<Detection>>,
     /// What happened.
     pub events: Vec<Event>,
-    /// See [`Stations`].
-    pub stations: Stations,
+    /// See [`Timestamps`].
+    pub timestamps: Timestamps,
 }
 
 /// What became of the access units so far: totals since the worker started.
@@ -318,15 +335,16 @@ pub struct Counters {
     pub skipped_no_key: u64,
     /// Pictures that the decoder marked as damaged, and access units that it refused.
     pub skipped_corrupt: u64,
-    /// Frames that came out of the decoder after [`ToWorker::Speak`] and that the worker before this one had processed.
-    pub passed_over: u64,
+    /// Frames that came out of the decoder after [`InferenceResponse::Activate`] and that the
+    /// worker before this one had processed.
+    pub already_processed: u64,
     /// How often each limit was run into.
     pub limits: LimitCounts,
 }
 
 /// Severity of a log line, least severe first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Level {
+pub enum LogLevel {
     /// Steps of an algorithm.
     Trace,
     /// For whoever looks for a fault.
@@ -341,7 +359,7 @@ pub enum Level {
 
 /// The part of a worker that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Stage {
+pub enum WorkerStage {
     /// Setting up the process.
     Setup,
     /// Loading the compiled component.
@@ -409,7 +427,7 @@ pub enum AnalysisFault {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromWorker {
     /// How the process is confined. The first message.
-    Confined(Confinement),
+    SandboxReport(Confinement),
     /// What the pipeline says of itself, before it is initialised.
     Described(Description),
     /// The pipeline is initialised and waits for frames.
@@ -432,8 +450,8 @@ pub enum FromWorker {
     },
     /// A line for the session's log.
     Log {
-        /// See [`Level`].
-        level: Level,
+        /// See [`LogLevel`].
+        level: LogLevel,
         /// Which part of the pipeline or the worker speaks.
         context: String,
         /// The line.
@@ -441,18 +459,18 @@ pub enum FromWorker {
         /// The frame in work.
         frame: Option<u64>,
     },
-    /// Answer to [`ToWorker::Command`].
+    /// Answer to [`InferenceResponse::PumpCommand`].
     CommandAnswer {
         /// As asked.
         id: u64,
         /// JSON, or the pipeline's own words on why not.
         answer: Result<String, String>,
     },
-    /// What the call that has just returned changed in the session's store: all of it is to be kept, or nothing. Comes before
-    /// what the call returned. Never from a worker on standby.
-    Stored(Vec<KeptChange>),
-    /// Answer to [`ToWorker::Mark`].
-    Decoded {
+    /// What the call that has just returned changed in the session's store: all of it is to be
+    /// kept, or nothing. Comes before what the call returned. Never from a worker on standby.
+    StoreCommit(Vec<StoreChange>),
+    /// Answer to [`InferenceResponse::Barrier`].
+    BarrierReached {
         /// As asked.
         id: u64,
         /// The first frame that came out of the decoder, if any has: earlier ones will not come.
@@ -460,28 +478,30 @@ pub enum FromWorker {
         /// The newest.
         newest: Option<u64>,
     },
-    /// Answer to [`ToWorker::Rehearse`].
-    Rehearsed {
+    /// Answer to [`InferenceResponse::DryRun`].
+    DryRunResult {
         /// The frame as asked for, or the one that was the newest; none where none is kept.
         frame: Option<u64>,
-        /// What the pipeline made of it, without attachments; or its own words on why not. A trap is [`FromWorker::Failed`].
-        /// None where the frame is not kept any more or not decoded yet.
+        /// What the pipeline made of it, without attachments; or its own words on why not. A trap
+        /// is [`InferenceRequest::Internal`]. None where the frame is not kept any more or not
+        /// decoded yet.
         outcome: Option<Result<FrameResult, String>>,
     },
-    /// Answer to [`ToWorker::Renew`].
-    Renewed,
-    /// Answer to [`ToWorker::Snapshot`]; the payload holds the state.
+    /// Answer to [`InferenceResponse::Reinstantiate`].
+    Reinstantiated,
+    /// Answer to [`InferenceResponse::Snapshot`]; the payload holds the state.
     Snapshot {
-        /// The last frame that was processed or skipped for a newer one: all up to it are done with. None: there was none.
-        through: Option<u64>,
+        /// The last frame that was processed or skipped for a newer one: all up to it are done
+        /// with. None: there was none.
+        last_frame: Option<u64>,
         /// Totals so far.
         counters: Counters,
     },
-    /// Answer to [`ToWorker::Restore`].
+    /// Answer to [`InferenceResponse::Restore`].
     Restored(Result<(), String>),
-    /// Answer to [`ToWorker::Speak`].
-    Speaking,
-    /// Answer to [`ToWorker::Analyze`].
+    /// Answer to [`InferenceResponse::Activate`].
+    Active,
+    /// Answer to [`InferenceResponse::AnalyzeConfig`].
     Analyzed {
         /// As asked.
         id: u64,
@@ -490,13 +510,14 @@ pub enum FromWorker {
         /// Totals so far.
         counters: Counters,
     },
-    /// Answer to [`ToWorker::End`]: every frame is processed.
+    /// Answer to [`InferenceResponse::EndOfStream`]: every frame is processed.
     Finished {
         /// Totals.
         counters: Counters,
     },
-    /// The worker is alive: sent at a steady interval from `Start` on, whatever the pipeline does.
-    Alive {
+    /// The worker is alive: sent at a steady interval from `StartDecision` on, whatever the
+    /// pipeline does.
+    Heartbeat {
         /// Totals so far.
         counters: Counters,
         /// Bytes of the component's linear memories together.
@@ -505,7 +526,7 @@ pub enum FromWorker {
     /// The worker cannot go on. It exits after this message.
     Failed {
         /// Where.
-        stage: Stage,
+        stage: WorkerStage,
         /// The limit that was run into, where it was one.
         limit: Option<Limit>,
         /// Totals, that limit counted.

@@ -1,5 +1,6 @@
-//! Attempts at what a confined process must not be able to do. Each is really made, so that what is reported is what the
-//! kernel does, not what it was asked for. Unconfined each succeeds, and does no harm.
+//! Attempts at what a confined process must not be able to do. Each is really made, so that what is
+//! reported is what the kernel does, not what it was asked for. Unconfined each succeeds, and does
+//! no harm.
 
 use std::fs::File;
 use std::io;
@@ -17,8 +18,8 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, setrlimit};
 
-/// The argument with which the attempt to execute starts this very program. Whoever reads it has escaped, and ends with
-/// [`EXECUTED_STATUS`].
+/// The argument with which the attempt to execute starts this very program. Whoever reads it has
+/// escaped, and ends with [`EXECUTED_STATUS`].
 pub const EXECUTED: &str = "--sandbox-executed";
 
 /// The exit status of a process that could execute a program.
@@ -36,15 +37,16 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Sockets of loopback that listen, and the names of the rest. `memory` and `open_files` are the limits that are to
-    /// be found: bytes of private memory, and descriptors.
+    /// Sockets of loopback that listen, and the names of the rest. `memory` and `open_files` are
+    /// the limits that are to be found: bytes of private memory, and descriptors.
     pub fn new(memory: u64, open_files: u64) -> io::Result<Self> {
         Ok(Self {
             program: std::env::current_exe()?,
             folder: std::env::temp_dir(),
             listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
             receiver: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
-            // A parent outside this namespace of processes has no number here; the first process is as foreign.
+            // A parent outside this namespace of processes has no number here; the first process is
+            // as foreign.
             parent: getppid().unwrap_or(Pid::INIT),
             memory,
             open_files,
@@ -55,8 +57,8 @@ impl Targets {
 /// The errors of landlock and seccomp.
 const DENIED: &[Errno] = &[Errno::PERM, Errno::ACCESS];
 
-/// An attempt: its name, the errors that mean that confinement refused it, and how it is made. Other errors come from
-/// elsewhere, and say nothing about confinement.
+/// An attempt: its name, the errors that mean that confinement refused it, and how it is made.
+/// Other errors come from elsewhere, and say nothing about confinement.
 type Try = (&'static str, &'static [Errno], fn(&Targets) -> io::Result<()>);
 
 /// All attempts.
@@ -97,7 +99,8 @@ fn make((name, refusals, attempt): &Try, targets: &Targets) -> Attempt {
     let error = attempt(targets).err();
     let errno = error.as_ref().and_then(Errno::from_io_error);
     let refused = errno.is_some_and(|errno| refusals.contains(&errno));
-    let error = error.map(|error| errno.and_then(symbol).map_or_else(|| error.to_string(), str::to_owned));
+    let error =
+        error.map(|error| errno.and_then(symbol).map_or_else(|| error.to_string(), str::to_owned));
     Attempt { attempt: (*name).to_owned(), refused, error }
 }
 
@@ -205,7 +208,8 @@ fn open_past_limit(targets: &Targets) -> io::Result<()> {
 /// Maps private memory and gives it back at once.
 #[allow(unsafe_code)]
 fn map(bytes: usize, protection: ProtFlags) -> io::Result<()> {
-    // SAFETY: the kernel chooses an address where nothing is; nobody has a reference into what is unmapped.
+    // SAFETY: the kernel chooses an address where nothing is; nobody has a reference into what is
+    // unmapped.
     unsafe {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         let memory = rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, protection, flags)?;

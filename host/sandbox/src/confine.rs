@@ -3,30 +3,30 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use ocelli_protocol::confinement::{Confinement, Measure, Missing};
+use ocelli_protocol::confinement::{Confinement, Measure, MissingMeasure};
 use ocelli_protocol::process::die_with_parent;
 use rustix::process::{Resource, Signal, getrlimit, parent_process_death_signal};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, SecureComputingMode, capabilities, no_new_privs, secure_computing_mode,
-    set_capabilities, set_no_new_privs,
+    CapabilitySet, CapabilitySets, SecureComputingMode, capabilities, no_new_privs,
+    secure_computing_mode, set_capabilities, set_no_new_privs,
 };
 
-use crate::profile::{Kind, Profile};
-use crate::{calls, domain, limit};
+use crate::profile::{ProcessKind, Profile};
+use crate::{domain, limit, syscalls};
 
-/// Ties the process to its parent, and closes every descriptor above `promised`, the largest number that the parent has
-/// promised. What the parent left open by mistake is out of reach from then on.
+/// Ties the process to its parent, and closes every descriptor above `promised`, the largest number
+/// that the parent has promised. What the parent left open by mistake is out of reach from then on.
 ///
 /// # Safety
 ///
-/// To be called first of all in `main`: before the process opens a descriptor that it keeps, and before anything in it
-/// owns one with a number above `promised`.
+/// To be called first of all in `main`: before the process opens a descriptor that it keeps, and
+/// before anything in it owns one with a number above `promised`.
 #[allow(unsafe_code)]
 pub unsafe fn enter(promised: RawFd) -> io::Result<()> {
     die_with_parent()?;
     let first = libc::c_uint::try_from(promised).map_or(0, |promised| promised.saturating_add(1));
-    // By number, since libraries that are older than the kernel lack the function.
-    // SAFETY: the call takes three numbers; nobody owns the descriptors that it closes, says the caller.
+    // By number, since libraries that are older than the kernel lack the function. SAFETY: the call
+    // takes three numbers; nobody owns the descriptors that it closes, says the caller.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
     if closed == 0 {
         return Ok(());
@@ -40,12 +40,12 @@ pub unsafe fn enter(promised: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Numbers that are closed one by one where the kernel does not close all at once: above what a host has open, which asks
-/// for 16,384.
+/// Numbers that are closed one by one where the kernel does not close all at once: above what a
+/// host has open, which asks for 16,384.
 const MOST_DESCRIPTORS: libc::c_uint = 1 << 16;
 
-/// Confines the calling thread and all that it will start; says what is in force and what is not. Call it while the
-/// process has one thread.
+/// Confines the calling thread and all that it will start; says what is in force and what is not.
+/// Call it while the process has one thread.
 pub fn confine(profile: &Profile<'_>) -> Confinement {
     let threads = threads();
     let privileges = give_up_privileges(profile.kind);
@@ -53,7 +53,7 @@ pub fn confine(profile: &Profile<'_>) -> Confinement {
     let core_dumps = limit::no_core_dumps().map_err(told);
     let domain = domain::restrict(profile);
     let system_calls = match profile.devices {
-        false => calls::restrict(profile.kind),
+        false => syscalls::restrict(profile.kind),
         true => Err(domain::DEVICES.to_owned()),
     };
 
@@ -63,7 +63,10 @@ pub fn confine(profile: &Profile<'_>) -> Confinement {
     };
     let mut confinement = Confinement::default();
     for (measure, done) in [
-        (Measure::NoNewPrivileges, on_every_thread(privileges.and_then(|()| privileges_are_gone()))),
+        (
+            Measure::NoNewPrivileges,
+            on_every_thread(privileges.and_then(|()| privileges_are_gone())),
+        ),
         (Measure::Files, on_every_thread(domain.files)),
         (Measure::Network, on_every_thread(domain.network)),
         (Measure::Scopes, on_every_thread(domain.scopes)),
@@ -73,18 +76,18 @@ pub fn confine(profile: &Profile<'_>) -> Confinement {
     ] {
         match done {
             Ok(()) => confinement.enforced.push(measure),
-            Err(reason) => confinement.missing.push(Missing { measure, reason }),
+            Err(reason) => confinement.missing.push(MissingMeasure { measure, reason }),
         }
     }
     confinement
 }
 
-/// Closes the last door of a worker, once its component is mapped: from then on nothing is opened by name, landlock or
-/// not, and the list of system calls is final. Does nothing where system calls are not filtered. It takes effect on
-/// all threads.
+/// Closes the last door of a worker, once its component is mapped: from then on nothing is opened
+/// by name, landlock or not, and the list of system calls is final. Does nothing where system calls
+/// are not filtered. It takes effect on all threads.
 pub fn seal(confinement: &Confinement) -> io::Result<()> {
     if confinement.enforced.contains(&Measure::SystemCalls) {
-        calls::seal().map_err(io::Error::other)?;
+        syscalls::seal().map_err(io::Error::other)?;
     }
     Ok(())
 }
@@ -94,21 +97,27 @@ fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
 
-/// Gives up what a start of another program could bring, and what root has. The inference process keeps the right to read
-/// the files of other users: a host that runs as root checked the models with it.
-fn give_up_privileges(kind: Kind) -> Result<(), String> {
+/// Gives up what a start of another program could bring, and what root has. The inference process
+/// keeps the right to read the files of other users: a host that runs as root checked the models
+/// with it.
+fn give_up_privileges(kind: ProcessKind) -> Result<(), String> {
     set_no_new_privs(true).map_err(told)?;
     let held = capabilities(None).map_err(told)?.permitted;
     let kept = match kind {
-        Kind::Inference => held & CapabilitySet::DAC_READ_SEARCH,
-        Kind::Worker | Kind::Compile => CapabilitySet::empty(),
+        ProcessKind::Inference => held & CapabilitySet::DAC_READ_SEARCH,
+        ProcessKind::Worker | ProcessKind::Compile => CapabilitySet::empty(),
     };
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    let sets =
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).map_err(|error| format!("capabilities are kept: {error}"))
 }
 
 fn privileges_are_gone() -> Result<(), String> {
-    if no_new_privs().map_err(told)? { Ok(()) } else { Err("the kernel says that it is off".into()) }
+    if no_new_privs().map_err(told)? {
+        Ok(())
+    } else {
+        Err("the kernel says that it is off".into())
+    }
 }
 
 fn calls_are_filtered() -> Result<(), String> {

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd, RestrictionStatus, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd, RestrictionStatus,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
 };
 
 use crate::profile::Profile;
@@ -51,8 +51,10 @@ fn apply(profile: &Profile<'_>) -> Result<RestrictionStatus, RulesetError> {
         false => Ruleset::default().handle_access(AccessFs::from_all(NEWEST))?,
         true => Ruleset::default(),
     };
-    let mut ruleset =
-        ruleset.handle_access(AccessNet::from_all(NEWEST))?.scope(Scope::from_all(NEWEST))?.create()?;
+    let mut ruleset = ruleset
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
     // What is not restricted takes no rules.
     let readable: &[PathBuf] = if profile.devices { &[] } else { &profile.readable };
     for folder in readable.iter().filter_map(|path| PathFd::new(path).ok()) {
@@ -71,7 +73,9 @@ fn enforced(status: &RestrictionStatus) -> Result<ABI, String> {
         LandlockStatus::NotEnabled => {
             Err("landlock is not enabled in this kernel (boot parameter lsm)".into())
         }
-        LandlockStatus::NotImplemented => Err("this kernel has no landlock (Linux 5.13 has)".into()),
+        LandlockStatus::NotImplemented => {
+            Err("this kernel has no landlock (Linux 5.13 has)".into())
+        }
     }
 }
 
@@ -82,7 +86,8 @@ mod tests {
     use std::fs::File;
     use std::net::{TcpListener, TcpStream};
 
-    /// Without seccomp before it, landlock has to refuse by itself. It takes effect on a thread, so a thread is enough.
+    /// Without seccomp before it, landlock has to refuse by itself. It takes effect on a thread, so
+    /// a thread is enough.
     #[test]
     fn landlock_alone_refuses_files_connections_and_signals() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -93,11 +98,16 @@ mod tests {
             (
                 (domain.files, File::open(std::env::current_exe().unwrap()).map(drop)),
                 (domain.network, TcpStream::connect(address).map(drop)),
-                (domain.scopes, rustix::process::test_kill_process(parent).map_err(std::io::Error::from)),
+                (
+                    domain.scopes,
+                    rustix::process::test_kill_process(parent).map_err(std::io::Error::from),
+                ),
             )
         });
         let (files, network, scopes) = attempts.join().unwrap();
-        for (what, (enforced, attempt)) in [("files", files), ("network", network), ("scopes", scopes)] {
+        for (what, (enforced, attempt)) in
+            [("files", files), ("network", network), ("scopes", scopes)]
+        {
             if let Err(reason) = enforced {
                 ocelli_testkit::skip::skip(&format!(
                     "in part: landlock does not cover {what} here: {reason}"

@@ -1,33 +1,39 @@
-//! Confines a child process: takes from it, before it starts a thread, all that its work does not need.
+//! Confines a child process: takes from it, before it starts a thread, all that its work does not
+//! need.
 //!
-//! A child calls two functions at its start. [`enter`] comes first of all: it ties the process to its parent and closes
-//! every descriptor that the parent did not promise. [`confine`] comes as soon as nothing has to be opened any more. It
-//! takes effect on the calling thread and on the threads that this one starts, so it stands before the first of them.
+//! A child calls two functions at its start. [`enter`] comes first of all: it ties the process to
+//! its parent and closes every descriptor that the parent did not promise. [`confine`] comes as
+//! soon as nothing has to be opened any more. It takes effect on the calling thread and on the
+//! threads that this one starts, so it stands before the first of them.
 //!
 //! In this order, because the last step takes away the system calls that the others need:
 //!
 //! - no new privileges, and no capabilities: what the process could do as root it can do no longer;
 //! - the parent-death signal, no core dumps;
-//! - landlock: no file by name but those that the [`Profile`] grants for reading, no TCP, no signals to other processes
-//!   and no abstract sockets;
-//! - seccomp: a list of system calls, with their arguments where those matter. Every other call fails with `EPERM`
-//!   rather than killing the process: a library that tries something for a better value (the number of processors, the
-//!   system's overcommit setting) goes on without it, and whoever attacks gets nothing either way.
+//! - landlock: no file by name but those that the [`Profile`] grants for reading, no TCP, no
+//!   signals to other processes and no abstract sockets;
+//! - seccomp: a list of system calls, with their arguments where those matter. Every other call
+//!   fails with `EPERM` rather than killing the process: a library that tries something for a
+//!   better value (the number of processors, the system's overcommit setting) goes on without it,
+//!   and whoever attacks gets nothing either way.
 //!
-//! A measure that cannot be had is no error here. [`confine`] says which and why, and the host decides.
+//! A measure that cannot be had is no error here. [`confine`] says which and why, and the host
+//! decides.
 //!
-//! Two measures that suggest themselves are left out. `PR_SET_DUMPABLE` at 0 would close `/proc/PID/smaps_rollup` to a
-//! host that is not root, which takes its memory figures from there; core dumps are prevented by the limit alone. The
-//! environment is cleared by the host: here a library may have read it already.
+//! Two measures that suggest themselves are left out. `PR_SET_DUMPABLE` at 0 would close
+//! `/proc/PID/smaps_rollup` to a host that is not root, which takes its memory figures from there;
+//! core dumps are prevented by the limit alone. The environment is cleared by the host: here a
+//! library may have read it already.
 //!
-//! [`attempt`] does what a confined process must not be able to do, and so finds out what the kernel really enforces.
+//! [`attempt`] does what a confined process must not be able to do, and so finds out what the
+//! kernel really enforces.
 
 pub mod attempt;
-mod calls;
 mod confine;
 mod domain;
 pub mod limit;
 mod profile;
+mod syscalls;
 
 pub use confine::{confine, enter, seal};
 pub use profile::Profile;

@@ -1,11 +1,12 @@
-//! Resource limits of a process: set once, for good. Without capabilities nobody raises a limit again.
+//! Resource limits of a process: set once, for good. Without capabilities nobody raises a limit
+//! again.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Bounds private writable memory, in bytes (`RLIMIT_DATA`). Never `RLIMIT_AS`: that would count the gigabytes of
-/// address space that Wasmtime reserves without using them.
+/// Bounds private writable memory, in bytes (`RLIMIT_DATA`). Never `RLIMIT_AS`: that would count
+/// the gigabytes of address space that Wasmtime reserves without using them.
 pub fn memory(bytes: u64) -> io::Result<()> {
     set(Resource::Data, bytes)
 }
@@ -15,13 +16,14 @@ pub fn open_files(count: u64) -> io::Result<()> {
     set(Resource::Nofile, count)
 }
 
-/// Bounds CPU time of all threads together, in seconds (`RLIMIT_CPU`). The kernel ends a process that uses more.
+/// Bounds CPU time of all threads together, in seconds (`RLIMIT_CPU`). The kernel ends a process
+/// that uses more.
 pub fn cpu_time(seconds: u64) -> io::Result<()> {
     set(Resource::Cpu, seconds)
 }
 
-/// The size in bytes at which no core dump is made: smaller than any, so none becomes a file. For a dump that is piped to
-/// a program the kernel ignores the limit, unless it is 1.
+/// The size in bytes at which no core dump is made: smaller than any, so none becomes a file. For a
+/// dump that is piped to a program the kernel ignores the limit, unless it is 1.
 const NO_CORE: u64 = 1;
 
 pub(crate) fn no_core_dumps() -> io::Result<()> {

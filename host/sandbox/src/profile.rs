@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// What a process keeps when it is confined.
 #[derive(Debug)]
 pub struct Profile<'a> {
-    pub(crate) kind: Kind,
+    pub(crate) kind: ProcessKind,
     /// Folders in which files may be opened for reading. One that is not there is left out.
     pub(crate) readable: Vec<PathBuf>,
     /// An open file that may be opened once more for reading.
@@ -17,32 +17,39 @@ pub struct Profile<'a> {
 
 /// Which system calls a process makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ProcessKind {
     Worker,
     Compile,
     Inference,
 }
 
 impl<'a> Profile<'a> {
-    /// A session's worker: no files, no network. `component` can be opened once more through its entry under
-    /// `/proc/self/fd`, which is the one way in which Wasmtime maps a compiled component, until [`crate::seal`].
+    /// A session's worker: no files, no network. `component` can be opened once more through its
+    /// entry under `/proc/self/fd`, which is the one way in which Wasmtime maps a compiled
+    /// component, until [`crate::seal`].
     pub fn worker(component: Option<BorrowedFd<'a>>) -> Self {
-        Self { kind: Kind::Worker, readable: Vec::new(), reopened: component, devices: false }
+        Self {
+            kind: ProcessKind::Worker,
+            readable: Vec::new(),
+            reopened: component,
+            devices: false,
+        }
     }
 
     /// The compiler: the descriptors that it inherited, and threads.
     pub fn compile() -> Self {
-        Self { kind: Kind::Compile, readable: Vec::new(), reopened: None, devices: false }
+        Self { kind: ProcessKind::Compile, readable: Vec::new(), reopened: None, devices: false }
     }
 
-    /// The inference process, once ONNX Runtime is loaded: it still reads models beneath `models`, makes memory to warm
-    /// them, and takes the descriptors of sessions.
+    /// The inference process, once ONNX Runtime is loaded: it still reads models beneath `models`,
+    /// makes memory to warm them, and takes the descriptors of sessions.
     pub fn inference(models: Vec<PathBuf>) -> Self {
-        Self { kind: Kind::Inference, readable: models, reopened: None, devices: false }
+        Self { kind: ProcessKind::Inference, readable: models, reopened: None, devices: false }
     }
 
-    /// The same where models run on a device other than the processor: its driver opens files, writes to them and makes
-    /// calls of its own, which nobody has a list of. Files and system calls are not restricted, and are reported so.
+    /// The same where models run on a device other than the processor: its driver opens files,
+    /// writes to them and makes calls of its own, which nobody has a list of. Files and system
+    /// calls are not restricted, and are reported so.
     pub fn with_devices(self) -> Self {
         Self { devices: true, ..self }
     }

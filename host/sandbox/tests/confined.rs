@@ -1,7 +1,14 @@
-//! What a confined process can do and cannot do. The tests start this program once more as a child that confines itself
-//! before it has a second thread, which a test in a harness of threads could not.
+//! What a confined process can do and cannot do. The tests start this program once more as a child
+//! that confines itself before it has a second thread, which a test in a harness of threads could
+//! not.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -40,10 +47,13 @@ fn main() -> ExitCode {
 fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for name in names() {
-        trials.push(Trial::test(format!("a_confined_worker_is_refused::{name}"), move || refused(name)));
-        trials.push(Trial::test(format!("a_process_that_is_not_confined_succeeds::{name}"), move || {
-            succeeds(name)
+        trials.push(Trial::test(format!("a_confined_worker_is_refused::{name}"), move || {
+            refused(name)
         }));
+        trials.push(Trial::test(
+            format!("a_process_that_is_not_confined_succeeds::{name}"),
+            move || succeeds(name),
+        ));
     }
     let tests: [Test; 10] = [
         ("the_kernel_says_what_is_in_force", the_kernel_says_what_is_in_force),
@@ -58,7 +68,10 @@ fn trials() -> Vec<Trial> {
             "a_component_can_be_opened_once_more_until_the_door_is_closed",
             a_component_can_be_opened_once_more_until_the_door_is_closed,
         ),
-        ("descriptors_that_were_not_promised_are_closed", descriptors_that_were_not_promised_are_closed),
+        (
+            "descriptors_that_were_not_promised_are_closed",
+            descriptors_that_were_not_promised_are_closed,
+        ),
         ("a_second_thread_that_escapes_is_reported", a_second_thread_that_escapes_is_reported),
         ("a_hidden_way_to_fork_does_not_exist", a_hidden_way_to_fork_does_not_exist),
         ("every_measure_is_reported_once", every_measure_is_reported_once),
@@ -128,7 +141,8 @@ fn child(role: &str, rest: &[&str]) {
             // SAFETY: this program has opened nothing that it uses.
             let open = unsafe {
                 enter(promised).unwrap();
-                [promised, other].map(|number| rustix::io::fcntl_getfd(BorrowedFd::borrow_raw(number)))
+                [promised, other]
+                    .map(|number| rustix::io::fcntl_getfd(BorrowedFd::borrow_raw(number)))
             };
             println!("{} {}", open[0].is_ok(), open[1] == Err(Errno::BADF));
         }
@@ -136,7 +150,7 @@ fn child(role: &str, rest: &[&str]) {
             let (hold, held) = std::sync::mpsc::channel::<()>();
             let thread = std::thread::spawn(move || held.recv());
             let confinement = confine(&Profile::worker(None));
-            println!("{:?} {}", confinement.enforced, confinement.lacks());
+            println!("{:?} {}", confinement.enforced, confinement.missing_text());
             drop(hold);
             let _ = thread.join().unwrap();
         }
@@ -195,7 +209,10 @@ fn report(attempt: &Attempt) {
 
 /// What was read, or the error.
 fn outcome<T: std::fmt::Debug>(result: std::io::Result<T>) -> String {
-    result.map_or_else(|error| format!("error {:?}", error.raw_os_error()), |value| format!("{value:?}"))
+    result.map_or_else(
+        |error| format!("error {:?}", error.raw_os_error()),
+        |value| format!("{value:?}"),
+    )
 }
 
 fn command(arguments: &[&str]) -> Command {
@@ -314,7 +331,11 @@ fn what_a_devices_driver_needs_is_left_and_reported_as_missing() -> Result<(), F
     assert!(!lines[0].starts_with("error"), "{}", lines[0]);
     let (enforced, missing) = lines[1].split_once("missing").unwrap();
     for measure in ["Files", "SystemCalls"] {
-        assert!(missing.contains(measure) && !enforced.contains(measure), "{measure}: {}", lines[1]);
+        assert!(
+            missing.contains(measure) && !enforced.contains(measure),
+            "{measure}: {}",
+            lines[1]
+        );
     }
     assert!(missing.contains("driver") && enforced.contains("NoNewPrivileges"), "{}", lines[1]);
     Ok(())
@@ -325,7 +346,10 @@ fn a_component_can_be_opened_once_more_until_the_door_is_closed() -> Result<(), 
     let component = granted.join("model.onnx");
     let lines = printed(&["component", component.to_str().unwrap(), beside.to_str().unwrap()]);
     assert_eq!(lines[0], "\"model\"");
-    assert_eq!(lines[2], "error Some(1) error Some(1)", "opened after the door was closed, by any thread");
+    assert_eq!(
+        lines[2], "error Some(1) error Some(1)",
+        "opened after the door was closed, by any thread"
+    );
     if has_landlock() {
         assert_eq!(lines[1], "error Some(13)", "another file");
     }

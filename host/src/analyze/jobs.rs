@@ -1,5 +1,5 @@
-//! Jobs: requests whose answer is asked for later. A bounded store; what is finished is kept for a while. Time is a
-//! parameter.
+//! Jobs: requests whose answer is asked for later. A bounded store; what is finished is kept for a
+//! while. Time is a parameter.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -11,21 +11,21 @@ use serde::Serialize;
 use strum::VariantArray;
 use tokio::task::AbortHandle;
 
-use super::answer::Item;
-use super::fault::{Fault, Kind};
+use super::analysis::ImageOutcome;
+use super::error::{AnalysisError, AnalysisErrorKind};
 
-/// Bytes of results, as JSON, that all jobs keep together: those of some 10,000 faces with embeddings of 1024 numbers.
-/// What finds no room is answered with a fault.
+/// Bytes of results, as JSON, that all jobs keep together: those of some 10,000 faces with
+/// embeddings of 1024 numbers. What finds no room is answered with a fault.
 const MAX_RESULT_BYTES: usize = 128 << 20;
 
 /// A moment on both clocks: one to count with, one to tell.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
+pub(super) struct JobTime {
     pub(super) at: Instant,
     pub(super) wall: SystemTime,
 }
 
-impl Moment {
+impl JobTime {
     pub(super) fn now() -> Self {
         Self { at: super::now(), wall: SystemTime::now() }
     }
@@ -94,19 +94,19 @@ pub struct JobStatus {
     pub expires: Option<SystemTime>,
 }
 
-struct Job {
+struct AnalysisJob {
     pipeline: String,
     list: bool,
     images: usize,
     created: SystemTime,
     started: Arc<OnceLock<SystemTime>>,
-    finished: Option<Moment>,
-    items: Vec<Arc<Item>>,
+    finished: Option<JobTime>,
+    items: Vec<Arc<ImageOutcome>>,
     bytes: usize,
     task: Option<AbortHandle>,
 }
 
-impl Job {
+impl AnalysisJob {
     fn state(&self) -> JobState {
         match (self.finished, self.started.get()) {
             (Some(_), _) if self.items.iter().any(|item| item.outcome.is_ok()) => JobState::Done,
@@ -117,7 +117,7 @@ impl Job {
     }
 }
 
-impl Drop for Job {
+impl Drop for AnalysisJob {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
             task.abort();
@@ -126,17 +126,17 @@ impl Drop for Job {
 }
 
 /// All jobs.
-pub(super) struct Jobs {
+pub(super) struct JobStore {
     limit: usize,
-    kept_for: Duration,
-    jobs: BTreeMap<String, Job>,
+    ttl: Duration,
+    jobs: BTreeMap<String, AnalysisJob>,
     bytes: usize,
     max_bytes: usize,
 }
 
-impl Jobs {
+impl JobStore {
     pub(super) fn new(limit: usize, kept_for: Duration) -> Self {
-        Self { limit, kept_for, jobs: BTreeMap::new(), bytes: 0, max_bytes: MAX_RESULT_BYTES }
+        Self { limit, ttl: kept_for, jobs: BTreeMap::new(), bytes: 0, max_bytes: MAX_RESULT_BYTES }
     }
 
     /// Makes a job that has not begun, and gives its name. `started` is set when it begins.
@@ -146,18 +146,18 @@ impl Jobs {
         list: bool,
         images: usize,
         started: Arc<OnceLock<SystemTime>>,
-        now: Moment,
-    ) -> Result<String, Fault> {
+        now: JobTime,
+    ) -> Result<String, AnalysisError> {
         self.expire(now.at);
         if self.jobs.len() >= self.limit {
             let finished = self.jobs.values().filter_map(|job| job.finished);
-            let next = finished.map(|finished| self.left(finished, now.at)).min();
+            let next = finished.map(|finished| self.remaining(finished, now.at)).min();
             let retry = next.map_or(1, |left| left.as_secs() + 1);
             let message = format!("{} jobs are kept, as many as analyze.jobs allows", self.limit);
-            return Err(Fault::for_now(Kind::JobsFull, message, retry));
+            return Err(AnalysisError::temporary(AnalysisErrorKind::JobsFull, message, retry));
         }
         let id = format!("{:032x}", rand::rng().random::<u128>());
-        let job = Job {
+        let job = AnalysisJob {
             pipeline: pipeline.to_owned(),
             list,
             images,
@@ -181,12 +181,13 @@ impl Jobs {
     }
 
     /// The next picture of a job is answered.
-    pub(super) fn answer(&mut self, id: &str, mut item: Item) {
+    pub(super) fn answer(&mut self, id: &str, mut item: ImageOutcome) {
         let Some(job) = self.jobs.get_mut(id) else { return };
         let bytes = item.outcome.as_ref().map_or(0, super::Analysis::bytes);
         if self.bytes.saturating_add(bytes) > self.max_bytes {
-            let message = format!("the results of all jobs take more than {} bytes", self.max_bytes);
-            item.outcome = Err(Fault::new(Kind::AnswerTooLarge, message));
+            let message =
+                format!("the results of all jobs take more than {} bytes", self.max_bytes);
+            item.outcome = Err(AnalysisError::new(AnalysisErrorKind::AnswerTooLarge, message));
         } else {
             self.bytes += bytes;
             job.bytes += bytes;
@@ -195,14 +196,18 @@ impl Jobs {
     }
 
     /// A job's last picture is answered.
-    pub(super) fn finish(&mut self, id: &str, now: Moment) {
+    pub(super) fn finish(&mut self, id: &str, now: JobTime) {
         if let Some(job) = self.jobs.get_mut(id) {
             job.finished = Some(now);
             job.task = None;
         }
     }
 
-    pub(super) fn get(&self, id: &str, now: Instant) -> Option<(JobStatus, Vec<Arc<Item>>)> {
+    pub(super) fn get(
+        &self,
+        id: &str,
+        now: Instant,
+    ) -> Option<(JobStatus, Vec<Arc<ImageOutcome>>)> {
         let job = self.jobs.get(id).filter(|job| !self.is_expired(job, now))?;
         Some((self.status(id, job), job.items.clone()))
     }
@@ -238,15 +243,15 @@ impl Jobs {
         JobState::ALL.iter().map(|&state| (state, count(state))).collect()
     }
 
-    fn left(&self, finished: Moment, now: Instant) -> Duration {
-        self.kept_for.saturating_sub(now.saturating_duration_since(finished.at))
+    fn remaining(&self, finished: JobTime, now: Instant) -> Duration {
+        self.ttl.saturating_sub(now.saturating_duration_since(finished.at))
     }
 
-    fn is_expired(&self, job: &Job, now: Instant) -> bool {
-        job.finished.is_some_and(|finished| self.left(finished, now).is_zero())
+    fn is_expired(&self, job: &AnalysisJob, now: Instant) -> bool {
+        job.finished.is_some_and(|finished| self.remaining(finished, now).is_zero())
     }
 
-    fn status(&self, id: &str, job: &Job) -> JobStatus {
+    fn status(&self, id: &str, job: &AnalysisJob) -> JobStatus {
         JobStatus {
             id: id.to_owned(),
             state: job.state(),
@@ -257,7 +262,7 @@ impl Jobs {
             created: job.created,
             started: job.started.get().copied(),
             finished: job.finished.map(|finished| finished.wall),
-            expires: job.finished.and_then(|finished| finished.wall.checked_add(self.kept_for)),
+            expires: job.finished.and_then(|finished| finished.wall.checked_add(self.ttl)),
         }
     }
 }
@@ -269,24 +274,24 @@ mod tests {
 
     const KEPT: Duration = Duration::from_secs(600);
 
-    struct Store {
-        jobs: Jobs,
-        now: Moment,
+    struct TestStore {
+        jobs: JobStore,
+        now: JobTime,
     }
 
-    impl Store {
+    impl TestStore {
         fn new(limit: usize) -> Self {
-            Self { jobs: Jobs::new(limit, KEPT), now: Moment::now() }
+            Self { jobs: JobStore::new(limit, KEPT), now: JobTime::now() }
         }
 
-        fn add(&mut self) -> Result<(String, Arc<OnceLock<SystemTime>>), Fault> {
+        fn add(&mut self) -> Result<(String, Arc<OnceLock<SystemTime>>), AnalysisError> {
             let started = Arc::<OnceLock<SystemTime>>::default();
             let id = self.jobs.add("p", false, 1, Arc::clone(&started), self.now)?;
             Ok((id, started))
         }
 
         fn pass(&mut self, time: Duration) {
-            self.now = Moment { at: self.now.at + time, wall: self.now.wall + time };
+            self.now = JobTime { at: self.now.at + time, wall: self.now.wall + time };
         }
 
         fn state(&self, id: &str) -> Option<JobState> {
@@ -294,32 +299,39 @@ mod tests {
         }
     }
 
-    fn refused() -> Item {
-        Item { filename: None, outcome: Err(Fault::new(Kind::DamagedImage, "no")) }
+    fn refused() -> ImageOutcome {
+        ImageOutcome {
+            filename: None,
+            outcome: Err(AnalysisError::new(AnalysisErrorKind::DamagedImage, "no")),
+        }
     }
 
-    fn analysed(kind: usize) -> Item {
-        let found = super::super::bench::Found {
+    fn analysed(kind: usize) -> ImageOutcome {
+        let found = super::super::factory::ImageResult {
             deployment: "d".repeat(kind),
             width: 1,
             height: 1,
             detections: Vec::new(),
             events: Vec::new(),
-            stations: Default::default(),
+            timestamps: Default::default(),
         };
         let analysis = super::super::Analysis::new("p", found, Duration::ZERO, Duration::ZERO);
-        Item { filename: None, outcome: Ok(analysis) }
+        ImageOutcome { filename: None, outcome: Ok(analysis) }
     }
 
     #[test]
     fn a_job_goes_from_queued_to_running_to_its_end_and_is_forgotten() {
-        let mut store = Store::new(2);
+        let mut store = TestStore::new(2);
         let (id, started) = store.add().unwrap();
         assert_eq!(store.state(&id), Some(JobState::Queued));
         started.set(store.now.wall).unwrap();
         assert_eq!(store.state(&id), Some(JobState::Running));
         store.pass(KEPT * 2);
-        assert_eq!(store.state(&id), Some(JobState::Running), "what is under way is never forgotten");
+        assert_eq!(
+            store.state(&id),
+            Some(JobState::Running),
+            "what is under way is never forgotten"
+        );
         store.jobs.answer(&id, analysed(1));
         store.jobs.finish(&id, store.now);
         assert_eq!(store.state(&id), Some(JobState::Done));
@@ -333,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_job_without_a_single_result_has_failed() {
-        let mut store = Store::new(2);
+        let mut store = TestStore::new(2);
         let (id, _) = store.add().unwrap();
         store.jobs.answer(&id, refused());
         store.jobs.finish(&id, store.now);
@@ -342,15 +354,17 @@ mod tests {
 
     #[test]
     fn a_full_store_refuses_and_says_when_there_is_room() {
-        let mut store = Store::new(2);
+        let mut store = TestStore::new(2);
         let (first, _) = store.add().unwrap();
         let (second, _) = store.add().unwrap();
         assert_eq!(store.add().unwrap_err().retry_after_s, Some(1));
         store.jobs.finish(&first, store.now);
         store.pass(Duration::from_secs(100));
         let full = store.add().unwrap_err();
-        assert_eq!((full.kind, full.retry_after_s), (Kind::JobsFull, Some(501)));
-        assert!(store.jobs.remove(&second, store.now.at) && !store.jobs.remove(&second, store.now.at));
+        assert_eq!((full.kind, full.retry_after_s), (AnalysisErrorKind::JobsFull, Some(501)));
+        assert!(
+            store.jobs.remove(&second, store.now.at) && !store.jobs.remove(&second, store.now.at)
+        );
         store.add().unwrap();
         store.pass(Duration::from_secs(501));
         store.add().unwrap();
@@ -358,7 +372,7 @@ mod tests {
 
     #[test]
     fn results_beyond_the_room_for_all_are_faults() {
-        let mut store = Store::new(2);
+        let mut store = TestStore::new(2);
         store.jobs.max_bytes = 1000;
         let (id, _) = store.add().unwrap();
         store.jobs.answer(&id, analysed(600));
@@ -368,17 +382,18 @@ mod tests {
         let items = store.jobs.get(&id, store.now.at).unwrap().1;
         let kinds: Vec<_> =
             items.iter().map(|item| item.outcome.as_ref().err().map(|fault| fault.kind)).collect();
-        assert_eq!(kinds, [None, Some(Kind::AnswerTooLarge), None]);
+        assert_eq!(kinds, [None, Some(AnalysisErrorKind::AnswerTooLarge), None]);
         assert!(store.jobs.remove(&id, store.now.at) && store.jobs.bytes == 0);
     }
 
     #[test]
     fn names_are_128_bits_of_chance() {
-        let mut store = Store::new(1000);
+        let mut store = TestStore::new(1000);
         let names: BTreeSet<String> = (0..1000).map(|_| store.add().unwrap().0).collect();
         assert!(names.len() == 1000 && names.iter().all(|name| name.len() == 32));
         let bits = |name: &String| u128::from_str_radix(name, 16).unwrap();
-        let set = names.iter().map(bits).fold((0, u128::MAX), |(or, and), bits| (or | bits, and & bits));
+        let set =
+            names.iter().map(bits).fold((0, u128::MAX), |(or, and), bits| (or | bits, and & bits));
         assert_eq!(set, (u128::MAX, 0), "no bit is always the same");
     }
 }

@@ -1,36 +1,36 @@
-//! The pictures of one pipeline that wait for a worker: in turn by request, so that a request with many pictures keeps
-//! nobody waiting for more than one of them.
+//! The pictures of one pipeline that wait for a worker: in turn by request, so that a request with
+//! many pictures keeps nobody waiting for more than one of them.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 /// A picture that waits.
 #[derive(Debug)]
-pub(super) struct Waiting<P> {
+pub(super) struct WaitingImage<P> {
     /// Unlike any other's.
     pub(super) number: u64,
     /// The request that it came with.
     pub(super) request: u64,
     pub(super) since: Instant,
-    pub(super) picture: P,
+    pub(super) image: P,
 }
 
 /// Pictures by request: the request whose turn it is stands first.
 #[derive(Debug)]
-pub(super) struct Queue<P> {
-    requests: VecDeque<VecDeque<Waiting<P>>>,
+pub(super) struct ImageQueue<P> {
+    requests: VecDeque<VecDeque<WaitingImage<P>>>,
 }
 
-impl<P> Default for Queue<P> {
+impl<P> Default for ImageQueue<P> {
     fn default() -> Self {
         Self { requests: VecDeque::new() }
     }
 }
 
-impl<P> Queue<P> {
+impl<P> ImageQueue<P> {
     /// Behind all others of its request; a request that is new, behind all requests.
-    pub(super) fn push(&mut self, waiting: Waiting<P>) {
-        let own = |pictures: &&mut VecDeque<Waiting<P>>| {
+    pub(super) fn push(&mut self, waiting: WaitingImage<P>) {
+        let own = |pictures: &&mut VecDeque<WaitingImage<P>>| {
             pictures.front().is_some_and(|first| first.request == waiting.request)
         };
         match self.requests.iter_mut().find(own) {
@@ -40,12 +40,12 @@ impl<P> Queue<P> {
     }
 
     /// Before all others: it had its turn, and its worker died before it took the picture.
-    pub(super) fn push_first(&mut self, waiting: Waiting<P>) {
+    pub(super) fn push_first(&mut self, waiting: WaitingImage<P>) {
         self.requests.push_front(VecDeque::from([waiting]));
     }
 
     /// The next, after which it is the next request's turn.
-    pub(super) fn pop(&mut self) -> Option<Waiting<P>> {
+    pub(super) fn pop(&mut self) -> Option<WaitingImage<P>> {
         let mut pictures = self.requests.pop_front()?;
         let next = pictures.pop_front();
         if !pictures.is_empty() {
@@ -55,7 +55,7 @@ impl<P> Queue<P> {
     }
 
     /// Takes one out.
-    pub(super) fn remove(&mut self, number: u64) -> Option<Waiting<P>> {
+    pub(super) fn remove(&mut self, number: u64) -> Option<WaitingImage<P>> {
         let found = self.requests.iter_mut().find_map(|pictures| {
             let index = pictures.iter().position(|waiting| waiting.number == number)?;
             pictures.remove(index)
@@ -65,7 +65,7 @@ impl<P> Queue<P> {
     }
 
     /// Takes all out.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting<P>> {
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = WaitingImage<P>> {
         std::mem::take(&mut self.requests).into_iter().flatten()
     }
 
@@ -84,24 +84,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn waiting(number: u64, request: u64) -> Waiting<()> {
-        Waiting { number, request, since: Instant::now(), picture: () }
+    fn waiting(number: u64, request: u64) -> WaitingImage<()> {
+        WaitingImage { number, request, since: Instant::now(), image: () }
     }
 
     #[test]
     fn a_single_picture_waits_for_one_picture_of_a_large_request_alone() {
-        let mut queue = Queue::default();
+        let mut queue = ImageQueue::default();
         (0..64).for_each(|number| queue.push(waiting(number, 1)));
         queue.push(waiting(64, 2));
         queue.push(waiting(65, 3));
-        let order: Vec<u64> = std::iter::from_fn(|| queue.pop()).map(|waiting| waiting.number).collect();
+        let order: Vec<u64> =
+            std::iter::from_fn(|| queue.pop()).map(|waiting| waiting.number).collect();
         assert_eq!(order[..5], [0, 64, 65, 1, 2]);
         assert_eq!(order.len(), 66);
     }
 
     #[test]
     fn what_is_given_back_is_the_next() {
-        let mut queue = Queue::default();
+        let mut queue = ImageQueue::default();
         (0..3).for_each(|number| queue.push(waiting(number, number)));
         let first = queue.pop().unwrap();
         queue.push_first(first);
@@ -113,7 +114,7 @@ mod tests {
         fn nothing_is_lost_and_pictures_of_a_request_keep_their_order(
             requests in proptest::collection::vec(0u64..5, 0..40), removed in 0u64..40
         ) {
-            let mut queue = Queue::default();
+            let mut queue = ImageQueue::default();
             for (number, request) in requests.iter().enumerate() {
                 queue.push(waiting(number as u64, *request));
             }

@@ -9,12 +9,12 @@ use crate::config::AnalyzePipeline;
 /// What workers do is told by their pictures.
 #[derive(Clone, Default)]
 struct Doubles {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<DoublesState>>,
     gate: Arc<Notify>,
 }
 
 #[derive(Default)]
-struct State {
+struct DoublesState {
     alive: BTreeMap<u64, String>,
     most: usize,
     started: u64,
@@ -40,20 +40,27 @@ impl Doubles {
     }
 }
 
-impl Bench for Doubles {
-    fn find(&self, pipeline: &str) -> Result<(), Fault> {
-        if pipeline == "nobody" { Err(Fault::new(Kind::UnknownPipeline, "no")) } else { Ok(()) }
+impl WorkerFactory for Doubles {
+    fn find(&self, pipeline: &str) -> Result<(), AnalysisError> {
+        if pipeline == "nobody" {
+            Err(AnalysisError::new(AnalysisErrorKind::UnknownPipeline, "no"))
+        } else {
+            Ok(())
+        }
     }
 
     fn start(
         &self,
         pipeline: Arc<str>,
         settings: Arc<Map<String, Value>>,
-    ) -> BoxFuture<'static, Result<Box<dyn Analyst>, NotStarted>> {
+    ) -> BoxFuture<'static, Result<Box<dyn ImageWorker>, ImageWorkerStartError>> {
         let doubles = self.clone();
         Box::pin(async move {
             if &*pipeline == "broken" {
-                return Err(NotStarted { fault: Fault::new(Kind::ModelMissing, "no"), lasting: true });
+                return Err(ImageWorkerStartError {
+                    fault: AnalysisError::new(AnalysisErrorKind::ModelMissing, "no"),
+                    permanent: true,
+                });
             }
             let mut state = lock(&doubles.state);
             let number = state.started;
@@ -62,7 +69,7 @@ impl Bench for Doubles {
             state.most = state.most.max(state.alive.len());
             drop(state);
             let settings = Value::Object((*settings).clone()).to_string();
-            Ok(Box::new(Double { doubles, number, settings }) as Box<dyn Analyst>)
+            Ok(Box::new(Double { doubles, number, settings }) as Box<dyn ImageWorker>)
         })
     }
 }
@@ -79,43 +86,47 @@ impl Drop for Double {
     }
 }
 
-impl Analyst for Double {
+impl ImageWorker for Double {
     fn analyze(
         &mut self,
         image: Bytes,
         settings: Option<Arc<str>>,
-    ) -> BoxFuture<'_, Result<Result<Found, Fault>, Lost>> {
+    ) -> BoxFuture<'_, Result<Result<ImageResult, AnalysisError>, ImageWorkerLost>> {
         Box::pin(async move {
             let word = String::from_utf8_lossy(&image[3..]).into_owned();
             {
                 let mut state = lock(&self.doubles.state);
                 if state.deaths > 0 {
                     state.deaths -= 1;
-                    return Err(Lost { reason: "gone".into(), took: false });
+                    return Err(ImageWorkerLost { reason: "gone".into(), received: false });
                 }
                 state.order.push(word.clone());
             }
             match word.as_str() {
                 "hang" => std::future::pending().await,
-                "die" => return Err(Lost { reason: "signal 11".into(), took: true }),
-                "damaged" => return Ok(Err(Fault::new(Kind::DamagedImage, "no"))),
+                "die" => {
+                    return Err(ImageWorkerLost { reason: "signal 11".into(), received: true });
+                }
+                "damaged" => {
+                    return Ok(Err(AnalysisError::new(AnalysisErrorKind::DamagedImage, "no")));
+                }
                 "gate" => self.doubles.gate.notified().await,
                 _ => tokio::time::sleep(Duration::from_millis(10)).await,
             }
             let deployment = settings.as_deref().unwrap_or(&self.settings).to_owned();
             let (width, height) = (4, 3);
-            Ok(Ok(Found {
+            Ok(Ok(ImageResult {
                 deployment,
                 width,
                 height,
                 detections: vec![],
                 events: vec![],
-                stations: Default::default(),
+                timestamps: Default::default(),
             }))
         })
     }
 
-    fn rest(&mut self) -> BoxFuture<'_, String> {
+    fn watch_idle(&mut self) -> BoxFuture<'_, String> {
         Box::pin(std::future::pending())
     }
 
@@ -127,26 +138,30 @@ impl Analyst for Double {
     }
 }
 
-fn analyses(config: Analyze) -> (Analyses, Doubles) {
+fn analyses(config: AnalyzeConfig) -> (Analyses, Doubles) {
     let doubles = Doubles::default();
     (Analyses::start(&config, Box::new(doubles.clone())), doubles)
 }
 
-fn picture(analyses: &Analyses, word: &str) -> Picture {
+fn picture(analyses: &Analyses, word: &str) -> ImageFile {
     let image = [b"\xff\xd8\xff".as_slice(), word.as_bytes()].concat();
-    let room = analyses.room(image.len()).unwrap();
-    Picture::new(image.into(), now(), room).unwrap()
+    let room = analyses.reserve_memory(image.len()).unwrap();
+    ImageFile::new(image.into(), now(), room).unwrap()
 }
 
-fn named(analyses: &Analyses, word: &str) -> Named {
-    Named { filename: Some(word.to_owned()), picture: Ok(picture(analyses, word)) }
+fn named(analyses: &Analyses, word: &str) -> NamedImage {
+    NamedImage { filename: Some(word.to_owned()), picture: Ok(picture(analyses, word)) }
 }
 
-async fn analyze(analyses: &Analyses, pipeline: &str, word: &str) -> Result<Analysis, Fault> {
-    analyses.analyze(&analyses.order(pipeline)?, picture(analyses, word)).await
+async fn analyze(
+    analyses: &Analyses,
+    pipeline: &str,
+    word: &str,
+) -> Result<Analysis, AnalysisError> {
+    analyses.analyze(&analyses.request(pipeline)?, picture(analyses, word)).await
 }
 
-fn kind(outcome: Result<Analysis, Fault>) -> Kind {
+fn kind(outcome: Result<Analysis, AnalysisError>) -> AnalysisErrorKind {
     outcome.unwrap_err().kind
 }
 
@@ -159,7 +174,7 @@ async fn settle() {
 
 #[tokio::test(start_paused = true)]
 async fn a_picture_is_analysed_and_its_worker_kept_for_the_next() {
-    let (analyses, doubles) = analyses(Analyze::default());
+    let (analyses, doubles) = analyses(AnalyzeConfig::default());
     let analysis = analyze(&analyses, "p", "one").await.unwrap();
     assert_eq!((analysis.width, analysis.height, analysis.pipeline.as_str()), (4, 3, "p"));
     assert!(analysis.latency_ms.total >= 10.0, "{analysis:?}");
@@ -174,11 +189,12 @@ async fn a_picture_is_analysed_and_its_worker_kept_for_the_next() {
 async fn kept_workers_are_there_from_the_start_with_their_settings() {
     let settings = serde_json::json!({"score": 0.25}).as_object().cloned().unwrap();
     let kept = AnalyzePipeline { name: "p".into(), workers: 2, settings };
-    let (analyses, doubles) = analyses(Analyze { pipelines: vec![kept], ..Analyze::default() });
+    let (analyses, doubles) =
+        analyses(AnalyzeConfig { pipelines: vec![kept], ..AnalyzeConfig::default() });
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(doubles.alive(), 2);
     assert_eq!(analyze(&analyses, "p", "one").await.unwrap().deployment, r#"{"score":0.25}"#);
-    let mut order = analyses.order("p").unwrap();
+    let mut order = analyses.request("p").unwrap();
     order.set_settings(&Map::new());
     let other = analyses.analyze(&order, picture(&analyses, "two")).await.unwrap();
     assert_eq!(other.deployment, "{}", "a request's own settings count");
@@ -186,23 +202,26 @@ async fn kept_workers_are_there_from_the_start_with_their_settings() {
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_analysed_is_refused_by_kind() {
-    let (analyses, _) = analyses(Analyze::default());
-    assert_eq!(analyses.order("nobody").unwrap_err().kind, Kind::UnknownPipeline);
-    assert_eq!(kind(analyze(&analyses, "broken", "x").await), Kind::ModelMissing);
-    assert_eq!(kind(analyze(&analyses, "p", "damaged").await), Kind::DamagedImage);
+    let (analyses, _) = analyses(AnalyzeConfig::default());
+    assert_eq!(analyses.request("nobody").unwrap_err().kind, AnalysisErrorKind::UnknownPipeline);
+    assert_eq!(kind(analyze(&analyses, "broken", "x").await), AnalysisErrorKind::ModelMissing);
+    assert_eq!(kind(analyze(&analyses, "p", "damaged").await), AnalysisErrorKind::DamagedImage);
     let new = |bytes: &'static [u8]| {
-        Picture::new(bytes.into(), now(), analyses.room(bytes.len()).unwrap()).unwrap_err().kind
+        ImageFile::new(bytes.into(), now(), analyses.reserve_memory(bytes.len()).unwrap())
+            .unwrap_err()
+            .kind
     };
-    assert_eq!(new(b""), Kind::EmptyImage);
-    assert_eq!(new(b"some text"), Kind::UnsupportedImage);
-    assert_eq!(new(b"\xff\xd8"), Kind::UnsupportedImage);
-    let (disabled, _) = super::tests::analyses(Analyze { workers: 0, ..Analyze::default() });
-    assert_eq!(disabled.order("p").unwrap_err().kind, Kind::Disabled);
+    assert_eq!(new(b""), AnalysisErrorKind::EmptyImage);
+    assert_eq!(new(b"some text"), AnalysisErrorKind::UnsupportedImage);
+    assert_eq!(new(b"\xff\xd8"), AnalysisErrorKind::UnsupportedImage);
+    let (disabled, _) =
+        super::tests::analyses(AnalyzeConfig { workers: 0, ..AnalyzeConfig::default() });
+    assert_eq!(disabled.request("p").unwrap_err().kind, AnalysisErrorKind::Disabled);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_picture_that_takes_too_long_is_answered_and_its_worker_replaced() {
-    let (analyses, doubles) = analyses(Analyze { workers: 1, ..Analyze::default() });
+    let (analyses, doubles) = analyses(AnalyzeConfig { workers: 1, ..AnalyzeConfig::default() });
     let begun = now();
     let waits = async {
         settle().await;
@@ -211,7 +230,7 @@ async fn a_picture_that_takes_too_long_is_answered_and_its_worker_replaced() {
         analyze(&analyses, "p", "waits").await
     };
     let (hung, waited) = tokio::join!(analyze(&analyses, "p", "hang"), waits);
-    assert_eq!(kind(hung), Kind::Timeout);
+    assert_eq!(kind(hung), AnalysisErrorKind::Timeout);
     waited.unwrap();
     let took = now() - begun;
     assert!((60..61).contains(&took.as_secs()), "{took:?}");
@@ -221,32 +240,37 @@ async fn a_picture_that_takes_too_long_is_answered_and_its_worker_replaced() {
 
 #[tokio::test(start_paused = true)]
 async fn waiting_counts_as_time_too() {
-    let (analyses, doubles) = analyses(Analyze { workers: 1, ..Analyze::default() });
+    let (analyses, doubles) = analyses(AnalyzeConfig { workers: 1, ..AnalyzeConfig::default() });
     let first = analyze(&analyses, "p", "gate");
     let second = async {
         settle().await;
         analyze(&analyses, "q", "never").await
     };
     let (first, second) = tokio::join!(first, second);
-    assert_eq!((kind(first), kind(second)), (Kind::Timeout, Kind::Timeout));
+    assert_eq!(
+        (kind(first), kind(second)),
+        (AnalysisErrorKind::Timeout, AnalysisErrorKind::Timeout)
+    );
     assert_eq!(doubles.order(), ["gate"], "nobody waits for the other any more");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_dies_costs_its_picture_alone() {
-    let (analyses, doubles) = analyses(Analyze { workers: 1, ..Analyze::default() });
-    let (died, next) = tokio::join!(analyze(&analyses, "p", "die"), analyze(&analyses, "p", "next"));
-    assert_eq!(kind(died), Kind::PipelineCrashed);
+    let (analyses, doubles) = analyses(AnalyzeConfig { workers: 1, ..AnalyzeConfig::default() });
+    let (died, next) =
+        tokio::join!(analyze(&analyses, "p", "die"), analyze(&analyses, "p", "next"));
+    assert_eq!(kind(died), AnalysisErrorKind::PipelineCrashed);
     next.unwrap();
     lock(&doubles.state).deaths = 1;
     analyze(&analyses, "p", "again").await.unwrap();
     lock(&doubles.state).deaths = 2;
-    assert_eq!(kind(analyze(&analyses, "p", "twice").await), Kind::PipelineCrashed);
+    assert_eq!(kind(analyze(&analyses, "p", "twice").await), AnalysisErrorKind::PipelineCrashed);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_refuses_single_pictures_and_says_when_to_come_again() {
-    let (analyses, doubles) = analyses(Analyze { workers: 1, queue: 1, ..Analyze::default() });
+    let (analyses, doubles) =
+        analyses(AnalyzeConfig { workers: 1, queue: 1, ..AnalyzeConfig::default() });
     let first = tokio::spawn({
         let analyses = analyses.clone();
         async move { analyze(&analyses, "p", "gate").await }
@@ -258,8 +282,8 @@ async fn a_full_queue_refuses_single_pictures_and_says_when_to_come_again() {
     });
     settle().await;
     let refused = analyze(&analyses, "p", "third").await.unwrap_err();
-    assert_eq!((refused.kind, refused.retry_after_s), (Kind::Busy, Some(1)));
-    assert_eq!(analyses.admit().unwrap_err().kind, Kind::Busy);
+    assert_eq!((refused.kind, refused.retry_after_s), (AnalysisErrorKind::Busy, Some(1)));
+    assert_eq!(analyses.admit().unwrap_err().kind, AnalysisErrorKind::Busy);
     doubles.gate.notify_one();
     first.await.unwrap().unwrap();
     second.await.unwrap().unwrap();
@@ -268,7 +292,8 @@ async fn a_full_queue_refuses_single_pictures_and_says_when_to_come_again() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_goes_away_leaves_the_queue() {
-    let (analyses, doubles) = analyses(Analyze { workers: 1, queue: 2, ..Analyze::default() });
+    let (analyses, doubles) =
+        analyses(AnalyzeConfig { workers: 1, queue: 2, ..AnalyzeConfig::default() });
     let busy = tokio::spawn({
         let analyses = analyses.clone();
         async move { analyze(&analyses, "p", "gate").await }
@@ -286,20 +311,26 @@ async fn whoever_goes_away_leaves_the_queue() {
     analyze(&analyses, "p", "last").await.unwrap();
     assert_eq!(doubles.order(), ["gate", "last"]);
     assert_eq!(analyses.figures().outcomes, [("cancelled", 1), ("ok", 2)]);
-    let all = (analyses.shared.memory.available_permits(), analyses.shared.places.available_permits());
-    assert_eq!(all, (ROOM / UNIT, 2), "everything is given back");
+    let all =
+        (analyses.shared.memory.available_permits(), analyses.shared.places.available_permits());
+    assert_eq!(all, (IMAGE_MEMORY / MEMORY_UNIT, 2), "everything is given back");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_long_list_keeps_a_single_picture_waiting_for_few_of_its_own() {
-    let (analyses, doubles) = analyses(Analyze { workers: 1, ..Analyze::default() });
+    let (analyses, doubles) = analyses(AnalyzeConfig { workers: 1, ..AnalyzeConfig::default() });
     let words: Vec<String> = (0..64).map(|number| format!("list {number}")).collect();
     let list = tokio::spawn({
         let (analyses, words) = (analyses.clone(), words.clone());
         async move {
-            let order = analyses.order("p").unwrap();
-            let pictures: Vec<_> = words.iter().map(|word| Ok::<_, ()>(named(&analyses, word))).collect();
-            analyses.analyze_all(&order, stream::iter(pictures)).try_collect::<Vec<_>>().await.unwrap()
+            let order = analyses.request("p").unwrap();
+            let pictures: Vec<_> =
+                words.iter().map(|word| Ok::<_, ()>(named(&analyses, word))).collect();
+            analyses
+                .analyze_all(&order, stream::iter(pictures))
+                .try_collect::<Vec<_>>()
+                .await
+                .unwrap()
         }
     });
     tokio::time::sleep(Duration::from_millis(55)).await;
@@ -314,32 +345,40 @@ async fn a_long_list_keeps_a_single_picture_waiting_for_few_of_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn a_list_that_is_longer_than_the_queue_comes_through_with_each_item_its_own_error() {
-    let (analyses, _) = analyses(Analyze { workers: 2, queue: 1, ..Analyze::default() });
-    let order = analyses.order("p").unwrap();
+    let (analyses, _) =
+        analyses(AnalyzeConfig { workers: 2, queue: 1, ..AnalyzeConfig::default() });
+    let order = analyses.request("p").unwrap();
     let words = ["a", "damaged", "b", "die", "c", "d", "e"];
-    let mut pictures: Vec<Named> = words.iter().map(|word| named(&analyses, word)).collect();
-    let empty = Err(Fault::new(Kind::EmptyImage, "no"));
-    pictures.insert(1, Named { filename: None, picture: empty });
+    let mut pictures: Vec<NamedImage> = words.iter().map(|word| named(&analyses, word)).collect();
+    let empty = Err(AnalysisError::new(AnalysisErrorKind::EmptyImage, "no"));
+    pictures.insert(1, NamedImage { filename: None, picture: empty });
     let pictures = stream::iter(pictures.into_iter().map(Ok::<_, ()>));
-    let items: Vec<Item> = analyses.analyze_all(&order, pictures).try_collect().await.unwrap();
-    let kinds: Vec<_> = items.iter().map(|item| item.outcome.as_ref().err().map(|f| f.kind)).collect();
-    let (empty, damaged, died) = (Kind::EmptyImage, Kind::DamagedImage, Kind::PipelineCrashed);
+    let items: Vec<ImageOutcome> =
+        analyses.analyze_all(&order, pictures).try_collect().await.unwrap();
+    let kinds: Vec<_> =
+        items.iter().map(|item| item.outcome.as_ref().err().map(|f| f.kind)).collect();
+    let (empty, damaged, died) = (
+        AnalysisErrorKind::EmptyImage,
+        AnalysisErrorKind::DamagedImage,
+        AnalysisErrorKind::PipelineCrashed,
+    );
     assert_eq!(kinds, [None, Some(empty), Some(damaged), None, Some(died), None, None, None]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_tells_how_it_goes_and_ends_when_it_is_cancelled() {
-    let (analyses, doubles) = analyses(Analyze { workers: 1, jobs: 2, ..Analyze::default() });
+    let (analyses, doubles) =
+        analyses(AnalyzeConfig { workers: 1, jobs: 2, ..AnalyzeConfig::default() });
     let submit = |words: &[&str]| {
         let pictures = words.iter().map(|word| named(&analyses, word)).collect();
-        analyses.submit(analyses.order("p").unwrap(), words.len() > 1, pictures)
+        analyses.submit(analyses.request("p").unwrap(), words.len() > 1, pictures)
     };
     let job = submit(&["gate", "x", "y"]).unwrap();
     assert_eq!((job.state, job.images, job.list), (JobState::Queued, 3, true));
     settle().await;
     assert_eq!(analyses.job(&job.id).unwrap().0.state, JobState::Running);
     let other = submit(&["z"]).unwrap();
-    assert_eq!(submit(&["w"]).unwrap_err().kind, Kind::JobsFull);
+    assert_eq!(submit(&["w"]).unwrap_err().kind, AnalysisErrorKind::JobsFull);
     assert_eq!(analyses.jobs().len(), 2);
     assert!(analyses.cancel(&other.id) && !analyses.cancel(&other.id));
     doubles.gate.notify_one();
@@ -349,26 +388,26 @@ async fn a_job_tells_how_it_goes_and_ends_when_it_is_cancelled() {
     assert!(!doubles.order().contains(&"z".to_owned()), "{:?}", doubles.order());
     tokio::time::sleep(Duration::from_secs(601)).await;
     assert!(analyses.job(&job.id).is_none());
-    assert_eq!(analyses.shared.memory.available_permits(), ROOM / UNIT);
+    assert_eq!(analyses.shared.memory.available_permits(), IMAGE_MEMORY / MEMORY_UNIT);
 }
 
 #[tokio::test(start_paused = true)]
 async fn memory_for_pictures_is_bounded_and_counted_by_what_they_are() {
-    let (analyses, _) = analyses(Analyze::default());
-    let whole = analyses.room(ROOM).unwrap();
-    assert_eq!(analyses.room(1).unwrap_err().kind, Kind::Busy);
-    let in_turn = analyses.room_in_turn(16 << 20);
+    let (analyses, _) = analyses(AnalyzeConfig::default());
+    let whole = analyses.reserve_memory(IMAGE_MEMORY).unwrap();
+    assert_eq!(analyses.reserve_memory(1).unwrap_err().kind, AnalysisErrorKind::Busy);
+    let in_turn = analyses.wait_for_memory(16 << 20);
     tokio::pin!(in_turn);
     assert!(futures_util::poll!(&mut in_turn).is_pending());
     drop(whole);
     let mut room = in_turn.await.unwrap();
     room.shrink_to(1);
-    assert_eq!(analyses.shared.memory.available_permits(), ROOM / UNIT - 1);
+    assert_eq!(analyses.shared.memory.available_permits(), IMAGE_MEMORY / MEMORY_UNIT - 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_answers_everybody_and_leaves_no_worker() {
-    let (analyses, doubles) = analyses(Analyze { workers: 1, ..Analyze::default() });
+    let (analyses, doubles) = analyses(AnalyzeConfig { workers: 1, ..AnalyzeConfig::default() });
     let waiting = tokio::spawn({
         let analyses = analyses.clone();
         async move { tokio::join!(analyze(&analyses, "p", "one"), analyze(&analyses, "p", "two")) }
@@ -377,7 +416,7 @@ async fn a_stop_answers_everybody_and_leaves_no_worker() {
     analyses.stop().await;
     let (one, two) = waiting.await.unwrap();
     one.unwrap();
-    assert_eq!(kind(two), Kind::ShuttingDown);
+    assert_eq!(kind(two), AnalysisErrorKind::ShuttingDown);
     assert_eq!(doubles.alive(), 0);
-    assert_eq!(kind(analyze(&analyses, "p", "late").await), Kind::ShuttingDown);
+    assert_eq!(kind(analyze(&analyses, "p", "late").await), AnalysisErrorKind::ShuttingDown);
 }

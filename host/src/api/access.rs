@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::LOCAL;
+use crate::config::LOCAL_CALLER;
 pub use crate::config::Role;
 
 /// What somebody may be allowed to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 pub enum Right {
-    /// Look at the sessions that the caller [sees](Caller::sees), subscribe to them, ask their pipelines.
+    /// Look at the sessions that the caller [sees](Caller::sees), subscribe to them, ask their
+    /// pipelines.
     View,
     /// Analyse single pictures.
     Analyze,
@@ -54,7 +55,12 @@ pub struct Caller {
 impl Caller {
     /// Whoever reaches a host that has no tokens: such a host listens on loopback alone.
     pub fn local() -> Self {
-        Self { name: LOCAL.into(), role: Role::Admin, scope: Scope::All, revoked: CancellationToken::new() }
+        Self {
+            name: LOCAL_CALLER.into(),
+            role: Role::Admin,
+            scope: Scope::All,
+            revoked: CancellationToken::new(),
+        }
     }
 
     /// Whether the caller may do this at all.
@@ -66,7 +72,8 @@ impl Caller {
         }
     }
 
-    /// Whether the caller may know of a session. Whoever may not gets the answer that a session has which does not exist.
+    /// Whether the caller may know of a session. Whoever may not gets the answer that a session has
+    /// which does not exist.
     pub fn sees(&self, session: &str) -> bool {
         match &self.scope {
             Scope::All => true,

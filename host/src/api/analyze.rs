@@ -18,7 +18,10 @@ use super::body::{collect, length};
 use super::jobs::{self, Results};
 use super::problem::Problem;
 use super::{Control, State};
-use crate::analyze::{Analyses, Bounds, Fault, Item, Kind, Named, Order, Picture, now};
+use crate::analyze::{
+    Analyses, AnalysisError, AnalysisErrorKind, AnalysisLimits, AnalysisRequest, ImageFile,
+    ImageOutcome, NamedImage, now,
+};
 
 /// Bytes of what stands between the pictures of a list: boundaries, headers, settings.
 const BETWEEN: usize = 1 << 20;
@@ -33,13 +36,13 @@ const MAX_FILENAME: usize = 200;
 const SETTINGS: &str = "settings";
 
 /// Bytes of the longest body that is read.
-pub(super) fn longest_body(bounds: Bounds) -> usize {
+pub(super) fn longest_body(bounds: AnalysisLimits) -> usize {
     bounds.image_bytes.saturating_mul(bounds.images).saturating_add(BETWEEN)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Parameters {
+pub(super) struct AnalyzeParameters {
     #[serde(default, rename = "async", deserialize_with = "switch")]
     background: bool,
     settings: Option<String>,
@@ -60,14 +63,14 @@ fn switch<'de, D: serde::Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
 pub(super) async fn analyze<C: Control>(
     Extract(state): Extract<Arc<State<C>>>,
     path: Result<Path<String>, PathRejection>,
-    query: Result<Query<Parameters>, QueryRejection>,
+    query: Result<Query<AnalyzeParameters>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
     let bad = |code, text| Problem::new(StatusCode::BAD_REQUEST, code, text);
     let Path(pipeline) = path.map_err(|rejection| bad("bad_path", rejection.body_text()))?;
     let Query(parameters) = query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
     let analyses = state.control.analyses();
-    let mut order = analyses.order(&pipeline)?;
+    let mut order = analyses.request(&pipeline)?;
     if let Some(text) = &parameters.settings {
         order.set_settings(&settings(text)?);
     }
@@ -87,13 +90,14 @@ enum Content {
 
 fn kind(headers: &HeaderMap) -> Result<Content, Problem> {
     let value = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
-    let essence = value.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence =
+        value.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {
         "image/jpeg" | "image/png" => Ok(Content::Picture),
         "multipart/form-data" => Ok(Content::List),
         _ => {
-            let detail =
-                "the Content-Type says what the body is: image/jpeg, image/png, or multipart/form-data";
+            let detail = "the Content-Type says what the body is: image/jpeg, image/png, or \
+                multipart/form-data";
             Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
         }
     }
@@ -101,7 +105,8 @@ fn kind(headers: &HeaderMap) -> Result<Content, Problem> {
 
 /// Settings are a JSON object.
 fn settings(text: &str) -> Result<Map<String, Value>, Problem> {
-    serde_json::from_str(text).map_err(|error| bad_settings(format!("settings are a JSON object: {error}")))
+    serde_json::from_str(text)
+        .map_err(|error| bad_settings(format!("settings are a JSON object: {error}")))
 }
 
 fn bad_settings(detail: impl Into<String>) -> Problem {
@@ -110,35 +115,35 @@ fn bad_settings(detail: impl Into<String>) -> Problem {
 
 async fn one(
     analyses: &Analyses,
-    order: Order,
-    parameters: &Parameters,
+    order: AnalysisRequest,
+    parameters: &AnalyzeParameters,
     request: Request,
 ) -> Result<Response, Problem> {
     let picture = picture(analyses, request).await?;
     if parameters.background {
-        let named = Named { filename: None, picture: Ok(picture) };
+        let named = NamedImage { filename: None, picture: Ok(picture) };
         return Ok(jobs::accepted(&analyses.submit(order, false, vec![named])?));
     }
     Ok(Json(analyses.analyze(&order, picture).await?).into_response())
 }
 
 /// Reads a body that is one picture. One that says that it is too large is not read.
-async fn picture(analyses: &Analyses, request: Request) -> Result<Picture, Problem> {
+async fn picture(analyses: &Analyses, request: Request) -> Result<ImageFile, Problem> {
     let arrived = now();
-    let Bounds { image_bytes, timeout, .. } = analyses.bounds();
+    let AnalysisLimits { image_bytes, timeout, .. } = analyses.limits();
     let length = length(request.headers());
     if length.is_some_and(|length| length > image_bytes) {
         return Err(too_large(image_bytes).into());
     }
-    let room = analyses.room(length.unwrap_or(image_bytes))?;
+    let room = analyses.reserve_memory(length.unwrap_or(image_bytes))?;
     let body = collect(request.into_body(), length.unwrap_or(0), image_bytes);
     let body = within(timeout, body).await??.ok_or_else(|| too_large(image_bytes))?;
-    Ok(Picture::new(body, arrived, room)?)
+    Ok(ImageFile::new(body, arrived, room)?)
 }
 
-fn too_large(most: usize) -> Fault {
+fn too_large(most: usize) -> AnalysisError {
     let message = format!("the file has more than {} MiB (analyze.max_image_mb)", most >> 20);
-    Fault::new(Kind::ImageTooLarge, message)
+    AnalysisError::new(AnalysisErrorKind::ImageTooLarge, message)
 }
 
 /// A client that sends too slowly is not waited for.
@@ -151,14 +156,20 @@ async fn within<T>(timeout: Duration, reading: impl Future<Output = T>) -> Resul
 
 async fn list(
     analyses: &Analyses,
-    mut order: Order,
-    parameters: &Parameters,
+    mut order: AnalysisRequest,
+    parameters: &AnalyzeParameters,
     request: Request,
 ) -> Result<Response, Problem> {
     let multipart = Multipart::from_request(request, &()).await;
     let multipart = multipart.map_err(|rejection| broken(rejection.body_text()))?;
-    let mut parts =
-        Parts { analyses, multipart, seen: 0, held: 0, background: parameters.background, first: None };
+    let mut parts = Parts {
+        analyses,
+        multipart,
+        seen: 0,
+        held: 0,
+        background: parameters.background,
+        first: None,
+    };
     if let Some(text) = parts.settings().await? {
         if parameters.settings.is_some() {
             return Err(bad_settings("settings stand in the query or in a part, not in both"));
@@ -166,13 +177,14 @@ async fn list(
         order.set_settings(&settings(&text)?);
     }
     if parameters.background {
-        let pictures: Vec<Named> = parts.pictures().try_collect().await?;
+        let pictures: Vec<NamedImage> = parts.pictures().try_collect().await?;
         if pictures.is_empty() {
             return Err(no_images());
         }
         return Ok(jobs::accepted(&analyses.submit(order, true, pictures)?));
     }
-    let items: Vec<Item> = analyses.analyze_all(&order, parts.pictures()).try_collect().await?;
+    let items: Vec<ImageOutcome> =
+        analyses.analyze_all(&order, parts.pictures()).try_collect().await?;
     if items.is_empty() {
         return Err(no_images());
     }
@@ -208,7 +220,7 @@ struct Parts<'a> {
     /// Whether all are held until the last has come.
     background: bool,
     /// The first picture, where it was read in search of the settings.
-    first: Option<Named>,
+    first: Option<NamedImage>,
 }
 
 impl<'a> Parts<'a> {
@@ -224,7 +236,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    fn pictures(self) -> impl Stream<Item = Result<Named, Problem>> + 'a {
+    fn pictures(self) -> impl Stream<Item = Result<NamedImage, Problem>> + 'a {
         stream::try_unfold(self, |mut parts| async move {
             if let Some(first) = parts.first.take() {
                 return Ok(Some((first, parts)));
@@ -240,60 +252,66 @@ impl<'a> Parts<'a> {
     }
 
     async fn next(&mut self) -> Result<Option<Part>, Problem> {
-        let bounds = self.analyses.bounds();
+        let bounds = self.analyses.limits();
         let field = within(bounds.timeout, self.multipart.next_field()).await??;
         let Some(field) = field else { return Ok(None) };
         if field.name() == Some(SETTINGS) {
             let text = within(bounds.timeout, up_to(field, MAX_SETTINGS)).await??;
-            let text =
-                text.ok_or_else(|| bad_settings(format!("settings have at most {MAX_SETTINGS} bytes")))?;
+            let text = text.ok_or_else(|| {
+                bad_settings(format!("settings have at most {MAX_SETTINGS} bytes"))
+            })?;
             let text = String::from_utf8(text.into())
                 .map_err(|_| bad_settings("settings are a JSON object, which is UTF-8"))?;
             return Ok(Some(Part::Settings(text)));
         }
         self.seen += 1;
         if self.seen > bounds.images {
-            let detail = format!("a list has at most {} pictures (analyze.max_images)", bounds.images);
+            let detail =
+                format!("a list has at most {} pictures (analyze.max_images)", bounds.images);
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_images", detail));
         }
         let filename = field.file_name().map(|name| truncated(name, MAX_FILENAME).to_owned());
         let room = if self.background {
-            let (held, whole) = (self.held, self.analyses.whole_room());
-            self.analyses.room(bounds.image_bytes).map_err(|busy| no_room(busy, held, whole))?
+            let (held, whole) = (self.held, self.analyses.total_memory());
+            self.analyses
+                .reserve_memory(bounds.image_bytes)
+                .map_err(|busy| no_room(busy, held, whole))?
         } else {
-            self.analyses.room_in_turn(bounds.image_bytes).await?
+            self.analyses.wait_for_memory(bounds.image_bytes).await?
         };
         let arrived = now();
         let file = within(bounds.timeout, up_to(field, bounds.image_bytes)).await??;
         let picture = match file {
             Some(file) => {
                 self.held += file.len();
-                Picture::new(file, arrived, room)
+                ImageFile::new(file, arrived, room)
             }
             None => Err(too_large(bounds.image_bytes)),
         };
-        Ok(Some(Part::Picture(Named { filename, picture })))
+        Ok(Some(Part::Picture(NamedImage { filename, picture })))
     }
 }
 
 /// Where the pictures of a list alone take most of the memory, trying again does not help.
-fn no_room(busy: Fault, held: usize, whole: usize) -> Problem {
+fn no_room(busy: AnalysisError, held: usize, whole: usize) -> Problem {
     if held <= whole / 2 {
         return busy.into();
     }
     let most = whole >> 21;
     let detail = format!(
-        "the pictures of a job have at most {most} MiB together: send fewer, or send them without async"
+        "the pictures of a job have at most {most} MiB together: send fewer, or send them without \
+            async"
     );
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", detail)
 }
 
 enum Part {
     Settings(String),
-    Picture(Named),
+    Picture(NamedImage),
 }
 
-/// The bytes of a part; none where there are more. The rest is left out when the next part is asked for.
+/// The bytes of a part; none where there are more. The rest is left out when the next part is asked
+/// for.
 async fn up_to(mut field: Field<'_>, most: usize) -> Result<Option<Bytes>, MultipartError> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = field.chunk().await? {

@@ -1,4 +1,5 @@
-//! Who did what: one line in the main log for everything that changes something, and for everybody who is turned away.
+//! Who did what: one line in the main log for everything that changes something, and for everybody
+//! who is turned away.
 
 use std::net::SocketAddr;
 
@@ -7,9 +8,10 @@ use super::access::Caller;
 /// The target of these lines.
 const TARGET: &str = "ocelli::audit";
 
-/// What somebody does. The line is written when it is dropped: whoever goes away before the answer has done it too.
+/// What somebody does. The line is written when it is dropped: whoever goes away before the answer
+/// has done it too.
 #[derive(Debug)]
-pub(super) struct Deed {
+pub(super) struct AuditEntry {
     caller: Caller,
     peer: SocketAddr,
     action: &'static str,
@@ -18,20 +20,25 @@ pub(super) struct Deed {
     outcome: String,
 }
 
-impl Deed {
+impl AuditEntry {
     /// Of a caller who comes from `peer`.
-    pub(super) fn begin(caller: &Caller, peer: SocketAddr, action: &'static str, subject: &str) -> Self {
+    pub(super) fn begin(
+        caller: &Caller,
+        peer: SocketAddr,
+        action: &'static str,
+        subject: &str,
+    ) -> Self {
         let outcome = "not waited for".to_owned();
         Self { caller: caller.clone(), peer, action, subject: subject.to_owned(), outcome }
     }
 
     /// What came of it.
-    pub(super) fn ends(mut self, outcome: impl ToString) {
+    pub(super) fn finish(mut self, outcome: impl ToString) {
         self.outcome = outcome.to_string();
     }
 }
 
-impl Drop for Deed {
+impl Drop for AuditEntry {
     fn drop(&mut self) {
         let Self { caller, peer, action, subject, outcome } = self;
         // No field `session`: it would make a log file for every name that somebody thinks of.

@@ -12,13 +12,19 @@ pub(super) fn length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
 }
 
-/// Reads a body of at most `most` bytes; none where there are more. `expected` is how long it says that it is.
-pub(super) async fn collect(body: Body, expected: usize, most: usize) -> Result<Option<Bytes>, Problem> {
+/// Reads a body of at most `most` bytes; none where there are more. `expected` is how long it says
+/// that it is.
+pub(super) async fn collect(
+    body: Body,
+    expected: usize,
+    most: usize,
+) -> Result<Option<Bytes>, Problem> {
     let mut bytes = BytesMut::with_capacity(expected.min(most));
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
-        let unreadable =
-            |error: axum::Error| Problem::new(StatusCode::BAD_REQUEST, "bad_body", error.to_string());
+        let unreadable = |error: axum::Error| {
+            Problem::new(StatusCode::BAD_REQUEST, "bad_body", error.to_string())
+        };
         let chunk = chunk.map_err(unreadable)?;
         if bytes.len().saturating_add(chunk.len()) > most {
             return Ok(None);

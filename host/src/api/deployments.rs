@@ -1,7 +1,7 @@
 //! Changing what a running session runs, and the pipelines that there are.
 //!
-//! A deployment is answered once the new version speaks, or once it is known that it will not. It goes on when the client
-//! does not wait for that.
+//! A deployment is answered once the new version speaks, or once it is known that it will not. It
+//! goes on when the client does not wait for that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,16 @@ use super::access::Caller;
 use super::body::{collect, length};
 use super::problem::{More, Problem};
 use super::{Control, Refusal, State};
-use crate::config::{LOCAL, RefusedState};
+use crate::config::{LOCAL_CALLER, RefusedState};
 use crate::deploy::{
-    Cause, CompileError, Component, DeployError, NamedPipeline, Order, Outcome, PipelineError, Record,
+    Cause, CompileError, Component, DeployError, DeployRequest, NamedPipeline, Outcome,
+    PipelineError, Record,
 };
 use crate::session::SessionError;
 use crate::session::change::{MAX_SHADOW, Step};
 
-/// Components that are read from clients at the same time. Each may have `deploy.max_component_mb`, 128 MiB at the most.
+/// Components that are read from clients at the same time. Each may have `deploy.max_component_mb`,
+/// 128 MiB at the most.
 pub(super) const MAX_UPLOADS: usize = 4;
 
 /// How long a component may take to arrive: 64 MiB over a line of 5 Mbit/s take 107 s.
@@ -52,12 +54,20 @@ pub trait Deployments: Clone + Send + Sync + 'static {
     /// Bytes that a component may have.
     fn component_bytes(&self) -> usize;
 
-    /// Gives a session another pipeline, or the same one with other settings. Returns when the new version speaks, or when
-    /// it is known that it will not: the record tells which.
-    fn deploy(&self, order: Order) -> impl Future<Output = Result<Record, DeployError>> + Send;
+    /// Gives a session another pipeline, or the same one with other settings. Returns when the new
+    /// version speaks, or when it is known that it will not: the record tells which.
+    fn deploy(
+        &self,
+        order: DeployRequest,
+    ) -> impl Future<Output = Result<Record, DeployError>> + Send;
 
-    /// Gives a session what it ran before its last deployment. Returns as [`deploy`](Self::deploy) does.
-    fn rollback(&self, session: &str, by: &str) -> impl Future<Output = Result<Record, DeployError>> + Send;
+    /// Gives a session what it ran before its last deployment. Returns as [`deploy`](Self::deploy)
+    /// does.
+    fn rollback(
+        &self,
+        session: &str,
+        by: &str,
+    ) -> impl Future<Output = Result<Record, DeployError>> + Send;
 
     /// The last `limit` deployments of a session, the newest first.
     fn deployments(
@@ -69,8 +79,8 @@ pub trait Deployments: Clone + Send + Sync + 'static {
     /// All pipelines of the store and the gallery, sorted by name.
     fn pipelines(&self) -> impl Future<Output = Result<Vec<NamedPipeline>, DeployError>> + Send;
 
-    /// Checks a component and puts it into the store under this name, in the place of what has it. Where the store is watched,
-    /// it is then deployed to the sessions that use it.
+    /// Checks a component and puts it into the store under this name, in the place of what has it.
+    /// Where the store is watched, it is then deployed to the sessions that use it.
     fn keep(
         &self,
         name: &str,
@@ -81,13 +91,22 @@ pub trait Deployments: Clone + Send + Sync + 'static {
 /// Of deployments that were begun, which speak and which do not.
 fn answer(record: Record) -> Result<Response, Problem> {
     let (status, code) = match (record.outcome(), record.step) {
-        (None | Some(Outcome::Healthy | Outcome::Superseded), _) => return Ok(Json(record).into_response()),
-        (Some(Outcome::Refused), Step::Admit) => (StatusCode::INSUFFICIENT_STORAGE, "not_enough_memory"),
-        (Some(Outcome::Refused), Step::Compile) => (StatusCode::UNPROCESSABLE_ENTITY, "not_compiled"),
+        (None | Some(Outcome::Healthy | Outcome::Superseded), _) => {
+            return Ok(Json(record).into_response());
+        }
+        (Some(Outcome::Refused), Step::Admit) => {
+            (StatusCode::INSUFFICIENT_STORAGE, "not_enough_memory")
+        }
+        (Some(Outcome::Refused), Step::Compile) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "not_compiled")
+        }
         (Some(Outcome::Refused), _) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_pipeline"),
         (Some(outcome), _) => (StatusCode::CONFLICT, outcome.name()),
     };
-    let detail = record.reason.clone().unwrap_or_else(|| format!("the deployment failed at {}", record.step));
+    let detail = record
+        .reason
+        .clone()
+        .unwrap_or_else(|| format!("the deployment failed at {}", record.step));
     let more = More {
         step: Some(record.step),
         problems: record.check.as_ref().map(|check| check.problems.clone()),
@@ -102,14 +121,14 @@ impl From<DeployError> for Problem {
         let status = match &error {
             DeployError::Session(SessionError::Unknown(_)) => StatusCode::NOT_FOUND,
             DeployError::Pipeline(PipelineError::NotAName(_)) => StatusCode::BAD_REQUEST,
-            DeployError::Name(_) | DeployError::Shadow { .. } => StatusCode::BAD_REQUEST,
+            DeployError::InvalidName(_) | DeployError::Shadow { .. } => StatusCode::BAD_REQUEST,
             DeployError::Pipeline(_) => StatusCode::NOT_FOUND,
             DeployError::Compile(CompileError::File { .. } | CompileError::Start { .. }) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             DeployError::Compile(_) => StatusCode::UNPROCESSABLE_ENTITY,
             DeployError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            DeployError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            DeployError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             // The session is not in a state in which this could be done.
             _ => StatusCode::CONFLICT,
         };
@@ -131,7 +150,7 @@ impl From<DeployError> for Problem {
 /// Of `PUT /v1/sessions/{id}/pipeline`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Parameters {
+pub(super) struct DeployParameters {
     #[serde(default)]
     shadow: u32,
     state: Option<RefusedState>,
@@ -144,21 +163,27 @@ pub(super) async fn deploy<C: Deployments>(
     Extract(state): Extract<Arc<State<C>>>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
-    query: Result<Query<Parameters>, QueryRejection>,
+    query: Result<Query<DeployParameters>, QueryRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
     let session = in_path(path)?;
     let Query(parameters) = query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
-    let Parameters { shadow, state: refused_state, settings, name, pipeline } = parameters;
-    if name.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME || name.contains(char::is_control)) {
-        return Err(bad("bad_query", format!("name: at most {MAX_NAME} characters that can be shown")));
+    let DeployParameters { shadow, state: refused_state, settings, name, pipeline } = parameters;
+    if name
+        .as_ref()
+        .is_some_and(|name| name.chars().count() > MAX_NAME || name.contains(char::is_control))
+    {
+        return Err(bad(
+            "bad_query",
+            format!("name: at most {MAX_NAME} characters that can be shown"),
+        ));
     }
     if shadow > MAX_SHADOW {
         return Err(bad("bad_query", format!("shadow: {shadow} is more than {MAX_SHADOW} frames")));
     }
     let settings = settings.map(|text| serde_json::from_str(&text)).transpose();
-    let settings =
-        settings.map_err(|error| bad("bad_settings", format!("settings are a JSON object: {error}")))?;
+    let settings = settings
+        .map_err(|error| bad("bad_settings", format!("settings are a JSON object: {error}")))?;
     let by = by(&caller, request.headers());
     let bytes = upload(&state, request).await?;
     let component = match (pipeline, name) {
@@ -167,12 +192,21 @@ pub(super) async fn deploy<C: Deployments>(
         }
         (Some(pipeline), None) if bytes.is_empty() => Component::Pipeline(pipeline),
         _ => {
-            let detail = "the body is the component, with `name` for what it is to be called; or it is empty and \
+            let detail = "the body is the component, with `name` for what it is to be called; or \
+                it is empty and \
                           `pipeline` names one of the store or the gallery";
             return Err(bad("bad_request", detail));
         }
     };
-    let order = Order { session, component, settings, shadow, refused_state, cause: Cause::Request, by };
+    let order = DeployRequest {
+        session,
+        component,
+        settings,
+        shadow,
+        refused_state,
+        cause: Cause::Request,
+        by,
+    };
     let control = state.control.clone();
     answer(to_its_end(async move { control.deploy(order).await }).await?)
 }
@@ -200,7 +234,8 @@ pub(super) async fn list<C: Control + Deployments>(
     query: Result<Query<Limit>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let session = in_path(path)?;
-    let Query(Limit { limit }) = query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
+    let Query(Limit { limit }) =
+        query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
     let limit = limit.unwrap_or(LISTED);
     if !(1..=MAX_LISTED).contains(&limit) {
         return Err(bad("bad_query", format!("limit is 1 to {MAX_LISTED}")));
@@ -239,14 +274,16 @@ pub(super) async fn keep<C: Deployments>(
     Ok(Json(pipeline).into_response())
 }
 
-/// Lets it run to its end whether the client waits for that or not. Nothing waits for it when the host stops: its session
-/// ends then, and it with it.
+/// Lets it run to its end whether the client waits for that or not. Nothing waits for it when the
+/// host stops: its session ends then, and it with it.
 async fn to_its_end<T: Send + 'static>(
     doing: impl Future<Output = Result<T, DeployError>> + Send + 'static,
 ) -> Result<T, Problem> {
     match tokio::spawn(doing).await {
         Ok(outcome) => Ok(outcome?),
-        Err(error) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())),
+        Err(error) => {
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))
+        }
     }
 }
 
@@ -254,7 +291,8 @@ async fn to_its_end<T: Send + 'static>(
 async fn upload<C: Deployments>(state: &State<C>, request: Request) -> Result<Bytes, Problem> {
     let most = state.control.component_bytes();
     let too_large = || {
-        let detail = format!("the component has more than {} MiB (deploy.max_component_mb)", most >> 20);
+        let detail =
+            format!("the component has more than {} MiB (deploy.max_component_mb)", most >> 20);
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "component_too_large", detail)
     };
     let length = length(request.headers());
@@ -269,7 +307,8 @@ async fn upload<C: Deployments>(state: &State<C>, request: Request) -> Result<By
             format!("{MAX_UPLOADS} components are being sent already"),
         )
     })?;
-    let body = tokio::time::timeout(UPLOAD, collect(request.into_body(), length.unwrap_or(0), most)).await;
+    let body =
+        tokio::time::timeout(UPLOAD, collect(request.into_body(), length.unwrap_or(0), most)).await;
     let late = || {
         let detail = format!("the component took longer than {} s to arrive", UPLOAD.as_secs());
         Problem::new(StatusCode::REQUEST_TIMEOUT, "upload_timeout", detail)
@@ -285,12 +324,14 @@ fn bad(code: &'static str, detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, code, detail)
 }
 
-/// Who asks, as the history shows it: the token's name, "operator" where there are no tokens, with the first product of the
-/// User-Agent where there is one.
+/// Who asks, as the history shows it: the token's name, "operator" where there are no tokens, with
+/// the first product of the User-Agent where there is one.
 fn by(caller: &Caller, headers: &HeaderMap) -> String {
-    let name = if *caller.name == *LOCAL { "operator" } else { &caller.name };
-    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-    let ordinary = |character: &char| character.is_ascii_alphanumeric() || "-_.".contains(*character);
+    let name = if *caller.name == *LOCAL_CALLER { "operator" } else { &caller.name };
+    let agent =
+        headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    let ordinary =
+        |character: &char| character.is_ascii_alphanumeric() || "-_.".contains(*character);
     let product: String = agent.chars().take_while(ordinary).take(MAX_PRODUCT).collect();
     if product.is_empty() { name.to_owned() } else { format!("{name} ({product})") }
 }

@@ -1,6 +1,6 @@
-//! The documents that tell programs what the API is: OpenAPI for HTTP, AsyncAPI for the WebSocket. What can be asked and what
-//! is said of it is written by hand; the schemas are those of the types that are read and written. The tests hold both to
-//! the routes and messages that there are.
+//! The documents that tell programs what the API is: OpenAPI for HTTP, AsyncAPI for the WebSocket.
+//! What can be asked and what is said of it is written by hand; the schemas are those of the types
+//! that are read and written. The tests hold both to the routes and messages that there are.
 
 use std::sync::LazyLock;
 
@@ -11,13 +11,13 @@ use schemars::transform::transform_subschemas;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
-use super::events::Shown as EventPage;
-use super::jobs::{Results, Status as Job, Whole as JobWithResults};
+use super::events::EventPage;
+use super::jobs::{JobView as Job, JobWithResults, Results};
 use super::message::ClientMessage;
 use crate::analyze::Analysis;
 use crate::deploy::{NamedPipeline, Record};
-use crate::event::{Journalled, ServerMessage};
-use crate::inference::catalogue::ShownModels;
+use crate::event::{JournalledEvent, ServerMessage};
+use crate::inference::catalog::ModelList;
 use crate::session::SessionStatus;
 use crate::shape;
 
@@ -50,7 +50,8 @@ fn generator(contract: Contract) -> SchemaGenerator {
 fn closed(schema: &mut Schema) {
     transform_subschemas(&mut closed, schema);
     let required = schema.get("required").cloned().unwrap_or_default();
-    let required = |name: &str| required.as_array().is_some_and(|names| names.iter().any(|one| one == name));
+    let required =
+        |name: &str| required.as_array().is_some_and(|names| names.iter().any(|one| one == name));
     let Some(Value::Object(members)) = schema.get_mut("properties") else { return };
     for (name, member) in members {
         let Ok(member) = <&mut Schema>::try_from(member) else { continue };
@@ -77,7 +78,7 @@ fn http_document() -> Value {
         SchemaGenerator::subschema_for::<Job<'_>>,
         SchemaGenerator::subschema_for::<Record>,
         SchemaGenerator::subschema_for::<NamedPipeline>,
-        SchemaGenerator::subschema_for::<ShownModels>,
+        SchemaGenerator::subschema_for::<ModelList>,
     ];
     for root in roots {
         root(&mut types);
@@ -92,13 +93,17 @@ fn websocket_document() -> Value {
     let (mut read, mut sent) = (generator(Contract::Deserialize), generator(Contract::Serialize));
     payload(&mut document, &mut read, ClientMessage::json_schema);
     payload(&mut document, &mut sent, ServerMessage::json_schema);
-    payload(&mut document, &mut sent, Journalled::json_schema);
+    payload(&mut document, &mut sent, JournalledEvent::json_schema);
     put(&mut document, "/components", "schemas", sent.take_definitions(true).into());
     document
 }
 
 /// Puts the schema of a message, or of each of several, to what is said of it.
-fn payload(document: &mut Value, types: &mut SchemaGenerator, of: fn(&mut SchemaGenerator) -> Schema) {
+fn payload(
+    document: &mut Value,
+    types: &mut SchemaGenerator,
+    of: fn(&mut SchemaGenerator) -> Schema,
+) {
     let mut schema = of(types);
     types.transforms_mut().for_each(|transform| transform.transform(&mut schema));
     let messages = match schema.remove("oneOf") {
@@ -106,7 +111,8 @@ fn payload(document: &mut Value, types: &mut SchemaGenerator, of: fn(&mut Schema
         _ => vec![schema.to_value()],
     };
     for message in messages {
-        let name = message.pointer("/properties/type/const").and_then(Value::as_str).unwrap_or_default();
+        let name =
+            message.pointer("/properties/type/const").and_then(Value::as_str).unwrap_or_default();
         put(document, &format!("/components/messages/{name}"), "payload", message);
     }
 }

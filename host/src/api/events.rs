@@ -16,10 +16,10 @@ use serde_json::Value;
 
 use super::access::Caller;
 use super::problem::Problem;
-use super::resume::{self, Refused};
+use super::resume::{self, ResumeError};
 use super::{Control, Refusal, State};
-use crate::event::{Journalled, event_told};
-use crate::journal::events::{Page, Query as Wanted};
+use crate::event::{JournalledEvent, event_told};
+use crate::journal::events::{EventQuery as Wanted, JournalPage};
 
 /// Events of a page where the client does not say how many.
 const LISTED: usize = 100;
@@ -27,13 +27,14 @@ const LISTED: usize = 100;
 /// Most events of a page.
 const MAX_LISTED: usize = 1000;
 
-/// A picture never changes: its name is its content. Not for caches that others share, who may not see the session.
+/// A picture never changes: its name is its content. Not for caches that others share, who may not
+/// see the session.
 const IMMUTABLE: &str = "private, max-age=31536000, immutable";
 
 /// What a client asks for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Parameters {
+pub(super) struct EventParameters {
     #[serde(default)]
     after: u64,
     limit: Option<usize>,
@@ -46,14 +47,14 @@ pub(super) struct Parameters {
 pub(super) async fn list<C: Control>(
     Extract(state): Extract<Arc<State<C>>>,
     path: Result<Path<String>, PathRejection>,
-    query: Result<Query<Parameters>, QueryRejection>,
+    query: Result<Query<EventParameters>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let bad = |code, text| Problem::new(StatusCode::BAD_REQUEST, code, text);
     let Path(session) = path.map_err(|rejection| bad("bad_path", rejection.body_text()))?;
     let Query(parameters) = query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
     let wanted = wanted(parameters).map_err(|text| bad("bad_query", text))?;
     let after = wanted.after;
-    let page = state.hub.events().page(&session, wanted).await.map_err(Refused::Unreadable)?;
+    let page = state.hub.events().page(&session, wanted).await.map_err(ResumeError::Unreadable)?;
     if page.span.newest == 0 && state.control.session(&session).is_none() {
         return Err(Refusal::unknown(&session).into());
     }
@@ -61,8 +62,8 @@ pub(super) async fn list<C: Control>(
     Ok(([(header::CONTENT_TYPE, "application/json")], text(&session, after, &page)).into_response())
 }
 
-fn wanted(parameters: Parameters) -> Result<Wanted, String> {
-    let Parameters { after, limit, kind, from, to } = parameters;
+fn wanted(parameters: EventParameters) -> Result<Wanted, String> {
+    let EventParameters { after, limit, kind, from, to } = parameters;
     let limit = limit.unwrap_or(LISTED);
     if !(1..=MAX_LISTED).contains(&limit) {
         return Err(format!("limit is 1 to {MAX_LISTED}"));
@@ -73,7 +74,10 @@ fn wanted(parameters: Parameters) -> Result<Wanted, String> {
     let time = |key, text: Option<String>| {
         text.map(|text| {
             let time: Timestamp = text.parse().map_err(|error| {
-                format!("{key} is a time of RFC 3339, as 2026-01-31T12:00:00Z, its + written %2B: {error}")
+                format!(
+                    "{key} is a time of RFC 3339, as 2026-01-31T12:00:00Z, its + written %2B: \
+                    {error}"
+                )
             })?;
             Ok::<i64, String>(time.as_millisecond())
         })
@@ -87,9 +91,9 @@ fn wanted(parameters: Parameters) -> Result<Wanted, String> {
 #[derive(JsonSchema)]
 #[schemars(rename = "EventPage")]
 #[expect(dead_code, reason = "the events come as text from the journal")]
-pub(super) struct Shown {
+pub(super) struct EventPage {
     session: String,
-    events: Vec<Journalled>,
+    events: Vec<JournalledEvent>,
     /// The first number that is kept; `newest` + 1 where none is.
     oldest: u64,
     /// The last number that was given; 0 where there was no event yet.
@@ -112,8 +116,8 @@ struct Gone {
 }
 
 /// The answer. The events are as every subscriber gets them.
-fn text(session: &str, after: u64, page: &Page) -> String {
-    let Page { events, span, next } = page;
+fn text(session: &str, after: u64, page: &JournalPage) -> String {
+    let JournalPage { events, span, next } = page;
     let mut text = format!("{{\"session\":{},\"events\":[", Value::from(session));
     for (index, event) in events.iter().enumerate() {
         text.push_str(if index > 0 { "," } else { "" });
@@ -145,7 +149,7 @@ pub(super) async fn attachment<C: Control>(
     let digest = name.parse().map_err(|_: NotADigest| {
         bad("bad_digest", "an attachment's name is 64 hexadecimal digits, small letters".to_owned())
     })?;
-    let kept = state.hub.events().attachment(digest).await.map_err(Refused::Unreadable)?;
+    let kept = state.hub.events().attachment(digest).await.map_err(ResumeError::Unreadable)?;
     let (bytes, _) = kept
         .filter(|(_, sessions)| sessions.iter().any(|session| caller.sees(session)))
         .ok_or_else(|| unknown(&name))?;
@@ -167,11 +171,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::journal::events::{Entry, Span};
+    use crate::journal::events::{SequenceRange, StoredEvent};
 
     fn parameters(query: &str) -> Result<Wanted, String> {
         let uri = format!("/?{query}").parse().unwrap();
-        let Query(parameters) = Query::<Parameters>::try_from_uri(&uri).map_err(|error| error.body_text())?;
+        let Query(parameters) =
+            Query::<EventParameters>::try_from_uri(&uri).map_err(|error| error.body_text())?;
         wanted(parameters)
     }
 
@@ -204,9 +209,12 @@ mod tests {
 
     #[test]
     fn a_page_is_json_and_says_what_is_kept_no_longer() {
-        let entry = |seq| Entry { seq, kind: "k".into(), body: "{\"kind\":\"k\"}".into() };
-        let page =
-            Page { events: vec![entry(5), entry(6)], span: Span { oldest: 5, newest: 9 }, next: Some(6) };
+        let entry = |seq| StoredEvent { seq, kind: "k".into(), body: "{\"kind\":\"k\"}".into() };
+        let page = JournalPage {
+            events: vec![entry(5), entry(6)],
+            span: SequenceRange { oldest: 5, newest: 9 },
+            next: Some(6),
+        };
         let answer: Value = serde_json::from_str(&text("a \"b\"", 2, &page)).unwrap();
         let event = |seq| json!({"type": "event", "session": "a \"b\"", "seq": seq, "kind": "k"});
         assert_eq!(
@@ -219,9 +227,12 @@ mod tests {
         let none: Value = serde_json::from_str(&text(
             "s",
             0,
-            &Page { span: Span { oldest: 1, newest: 0 }, ..Page::default() },
+            &JournalPage { span: SequenceRange { oldest: 1, newest: 0 }, ..JournalPage::default() },
         ))
         .unwrap();
-        assert_eq!(none, json!({"session": "s", "events": [], "oldest": 1, "newest": 0, "next": null}));
+        assert_eq!(
+            none,
+            json!({"session": "s", "events": [], "oldest": 1, "newest": 0, "next": null})
+        );
     }
 }

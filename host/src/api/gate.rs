@@ -14,21 +14,23 @@ use tokio::sync::watch;
 
 use super::Refusal;
 use super::access::{Caller, Right};
-use super::audit::{self, Deed};
-use super::keys::{Keys, Unknown};
-use super::limits::{Allowances, site};
+use super::audit::{self, AuditEntry};
+use super::keys::{AuthError, Keys};
+use super::limits::{RateLimits, site};
 use super::problem::Problem;
 use crate::config::Config;
-use crate::util::bucket::Pace;
+use crate::util::bucket::RateLimit;
 
-/// What browsers, whose WebSockets have no headers of their own, put before the token in a subprotocol.
+/// What browsers, whose WebSockets have no headers of their own, put before the token in a
+/// subprotocol.
 const SUBPROTOCOL: &str = "ocelli.bearer.";
 
 /// Tokens that are none, from one address: ten at once, and ten in a minute after that.
-const FAILURES: Pace = Pace { burst: 10.0, per_second: 10.0 / 60.0 };
+const FAILURES: RateLimit = RateLimit { burst: 10.0, per_second: 10.0 / 60.0 };
 
-/// Seconds of its allowance that a caller may use up at once: with the defaults 2000 requests, one for each connection that
-/// an address may have. All displays behind one proxy come back in the same second.
+/// Seconds of its allowance that a caller may use up at once: with the defaults 2000 requests, one
+/// for each connection that an address may have. All displays behind one proxy come back in the
+/// same second.
 const SAVED: f64 = 20.0;
 
 /// What a route needs of whoever asks.
@@ -60,13 +62,13 @@ impl Need {
 pub(super) struct Gate {
     pub(super) keys: Arc<Keys>,
     config: watch::Receiver<Arc<Config>>,
-    failures: Allowances<std::net::IpAddr>,
-    requests: Allowances<String>,
+    failures: RateLimits<std::net::IpAddr>,
+    requests: RateLimits<String>,
 }
 
 /// One route's.
 #[derive(Debug, Clone)]
-pub(super) struct Post {
+pub(super) struct RouteGuard {
     pub(super) gate: Arc<Gate>,
     /// What the log calls it.
     pub(super) action: &'static str,
@@ -80,8 +82,8 @@ impl Gate {
         Self {
             keys: Arc::new(keys),
             config,
-            failures: Allowances::default(),
-            requests: Allowances::default(),
+            failures: RateLimits::default(),
+            requests: RateLimits::default(),
         }
     }
 
@@ -91,8 +93,14 @@ impl Gate {
     }
 
     /// Who asks. A token that is good is good however often another was not.
-    fn who(&self, headers: &HeaderMap, peer: SocketAddr, action: &str) -> Result<Caller, Problem> {
-        let unknown = match self.keys.who(presented(headers).as_deref(), Timestamp::now()) {
+    fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        peer: SocketAddr,
+        action: &str,
+    ) -> Result<Caller, Problem> {
+        let unknown = match self.keys.authenticate(presented(headers).as_deref(), Timestamp::now())
+        {
             Ok(caller) => return Ok(caller),
             Err(unknown) => unknown,
         };
@@ -100,30 +108,37 @@ impl Gate {
             limited(wait, "too many requests without a valid token came from this address")
         })?;
         let (reason, detail) = match unknown {
-            Unknown::Missing => ("no token".to_owned(), "a token is needed: Authorization: Bearer TOKEN"),
-            Unknown::Wrong => ("unknown token".to_owned(), "the token is not one of this host's"),
-            Unknown::Expired(name) => (format!("token {name:?} has expired"), "the token has expired"),
+            AuthError::Missing => {
+                ("no token".to_owned(), "a token is needed: Authorization: Bearer TOKEN")
+            }
+            AuthError::Wrong => ("unknown token".to_owned(), "the token is not one of this host's"),
+            AuthError::Expired(name) => {
+                (format!("token {name:?} has expired"), "the token has expired")
+            }
         };
         audit::unknown(peer, action, &reason);
         Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail))
     }
 
     /// Whether a caller asks no more often than it may.
-    fn paced(&self, caller: &Caller, peer: SocketAddr) -> Result<(), Problem> {
+    fn check_rate(&self, caller: &Caller, peer: SocketAddr) -> Result<(), Problem> {
         let per_second = f64::from(self.config.borrow().server.requests_per_second);
         if per_second <= 0.0 {
             return Ok(());
         }
-        let key = if self.keys.open() { site(peer.ip()).to_string() } else { caller.name.to_string() };
-        let pace = Pace { burst: SAVED * per_second, per_second };
+        let key =
+            if self.keys.open() { site(peer.ip()).to_string() } else { caller.name.to_string() };
+        let pace = RateLimit { burst: SAVED * per_second, per_second };
         let taken = self.requests.take(key, pace, Instant::now());
-        taken.map_err(|wait| limited(wait, "more requests than `[server] requests_per_second` allows"))
+        taken.map_err(|wait| {
+            limited(wait, "more requests than `[server] requests_per_second` allows")
+        })
     }
 }
 
 /// Lets a request through to its route, with the [`Caller`] as an extension, or answers why not.
 pub(super) async fn pass(
-    Extract(Post { gate, action, need }): Extract<Post>,
+    Extract(RouteGuard { gate, action, need }): Extract<RouteGuard>,
     parameters: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
@@ -132,17 +147,18 @@ pub(super) async fn pass(
         return next.run(request).await;
     }
     let peer = peer(&request);
-    let caller = match gate.who(request.headers(), peer, action) {
+    let caller = match gate.authenticate(request.headers(), peer, action) {
         Ok(caller) => caller,
         Err(problem) => return refused(problem),
     };
-    if let Err(problem) = gate.paced(&caller, peer) {
+    if let Err(problem) = gate.check_rate(&caller, peer) {
         return problem.into_response();
     }
     let subject = match &parameters {
         Ok(parameters) => parameters.iter().next().map(|(_, value)| value).unwrap_or_default(),
         Err(rejection) => {
-            return Problem::new(StatusCode::BAD_REQUEST, "bad_path", rejection.body_text()).into_response();
+            return Problem::new(StatusCode::BAD_REQUEST, "bad_path", rejection.body_text())
+                .into_response();
         }
     };
     if let Err(problem) = permit(&caller, need, subject) {
@@ -152,16 +168,17 @@ pub(super) async fn pass(
     let deed = need
         .right()
         .filter(|right| *right >= Right::Operate)
-        .map(|_| Deed::begin(&caller, peer, action, subject));
+        .map(|_| AuditEntry::begin(&caller, peer, action, subject));
     request.extensions_mut().insert(caller);
     let response = next.run(request).await;
     if let Some(deed) = deed {
-        deed.ends(response.status().as_u16());
+        deed.finish(response.status().as_u16());
     }
     response
 }
 
-/// Whether a caller may. Of a session that it does not see it learns nothing, not even that it has no right to it.
+/// Whether a caller may. Of a session that it does not see it learns nothing, not even that it has
+/// no right to it.
 fn permit(caller: &Caller, need: Need, session: &str) -> Result<(), Problem> {
     if let Need::OfSession(_) = need
         && !caller.sees(session)
@@ -241,13 +258,19 @@ mod tests {
             Some("abc")
         );
         assert_eq!(
-            presented(&[("sec-websocket-protocol", "x"), ("sec-websocket-protocol", "ocelli.bearer.abc")])
-                .as_deref(),
+            presented(&[
+                ("sec-websocket-protocol", "x"),
+                ("sec-websocket-protocol", "ocelli.bearer.abc")
+            ])
+            .as_deref(),
             Some("abc")
         );
         assert_eq!(
-            presented(&[("sec-websocket-protocol", "ocelli.bearer.a"), ("authorization", "Bearer b")])
-                .as_deref(),
+            presented(&[
+                ("sec-websocket-protocol", "ocelli.bearer.a"),
+                ("authorization", "Bearer b")
+            ])
+            .as_deref(),
             Some("b")
         );
         for none in [

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::problem::Problem;
 use super::{Control, State};
-use crate::analyze::{Analysis, Item, JobState, JobStatus};
+use crate::analyze::{Analysis, ImageOutcome, JobState, JobStatus};
 use crate::event::{rfc3339, unix_ns};
 use crate::shape::TIME;
 
@@ -27,9 +27,13 @@ pub(super) struct Results<'a> {
 }
 
 impl<'a> Results<'a> {
-    pub(super) fn of<I: Borrow<Item>>(items: &'a [I]) -> Self {
+    pub(super) fn of<I: Borrow<ImageOutcome>>(items: &'a [I]) -> Self {
         Self {
-            results: items.iter().enumerate().map(|(index, item)| One::of(index, item.borrow())).collect(),
+            results: items
+                .iter()
+                .enumerate()
+                .map(|(index, item)| One::of(index, item.borrow()))
+                .collect(),
         }
     }
 }
@@ -50,12 +54,14 @@ enum One<'a> {
 }
 
 impl<'a> One<'a> {
-    fn of(index: usize, item: &'a Item) -> Self {
+    fn of(index: usize, item: &'a ImageOutcome) -> Self {
         match &item.outcome {
             Ok(analysis) => Self::Analysed(analysis),
-            Err(fault) => {
-                Self::Failed { index, filename: item.filename.as_deref(), error: fault.clone().into() }
-            }
+            Err(fault) => Self::Failed {
+                index,
+                filename: item.filename.as_deref(),
+                error: fault.clone().into(),
+            },
         }
     }
 }
@@ -63,7 +69,7 @@ impl<'a> One<'a> {
 /// A job as it is told. Times are RFC 3339 in UTC, with milliseconds.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Job")]
-pub(super) struct Status<'a> {
+pub(super) struct JobView<'a> {
     id: &'a str,
     state: JobState,
     pipeline: &'a str,
@@ -83,7 +89,7 @@ pub(super) struct Status<'a> {
     expires: Option<String>,
 }
 
-impl<'a> From<&'a JobStatus> for Status<'a> {
+impl<'a> From<&'a JobStatus> for JobView<'a> {
     fn from(job: &'a JobStatus) -> Self {
         Self {
             id: &job.id,
@@ -106,9 +112,9 @@ fn time(time: SystemTime) -> String {
 /// A job with what it has come to, once it is over.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "JobWithResults")]
-pub(super) struct Whole<'a> {
+pub(super) struct JobWithResults<'a> {
     #[serde(flatten)]
-    status: Status<'a>,
+    status: JobView<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<&'a Analysis>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,12 +126,12 @@ pub(super) struct Whole<'a> {
 /// The answer to a request whose answer is asked for later.
 pub(super) fn accepted(job: &JobStatus) -> Response {
     let location = format!("/v1/jobs/{}", job.id);
-    (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(Status::from(job))).into_response()
+    (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobView::from(job))).into_response()
 }
 
 pub(super) async fn list<C: Control>(Extract(state): Extract<Arc<State<C>>>) -> Response {
     let jobs = state.control.analyses().jobs();
-    Json(json!({"jobs": jobs.iter().map(Status::from).collect::<Vec<_>>()})).into_response()
+    Json(json!({"jobs": jobs.iter().map(JobView::from).collect::<Vec<_>>()})).into_response()
 }
 
 pub(super) async fn show<C: Control>(
@@ -136,9 +142,10 @@ pub(super) async fn show<C: Control>(
     let (job, items) = state.control.analyses().job(&id).ok_or_else(|| unknown(&id))?;
     let over = job.finished.is_some();
     let single = items.first().filter(|_| over && !job.list).map(|item| &item.outcome);
-    let problem = single.and_then(|outcome| outcome.as_ref().err()).map(|fault| Problem::from(fault.clone()));
-    let whole = Whole {
-        status: Status::from(&job),
+    let problem =
+        single.and_then(|outcome| outcome.as_ref().err()).map(|fault| Problem::from(fault.clone()));
+    let whole = JobWithResults {
+        status: JobView::from(&job),
         result: single.and_then(|outcome| outcome.as_ref().ok()),
         error: problem,
         results: (over && job.list).then(|| Results::of(&items)),
@@ -151,12 +158,17 @@ pub(super) async fn cancel<C: Control>(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
     let id = id(path)?;
-    if state.control.analyses().cancel(&id) { Ok(StatusCode::NO_CONTENT) } else { Err(unknown(&id)) }
+    if state.control.analyses().cancel(&id) {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(unknown(&id))
+    }
 }
 
 fn id(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
-    path.map(|Path(id)| id)
-        .map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, "bad_path", rejection.body_text()))
+    path.map(|Path(id)| id).map_err(|rejection| {
+        Problem::new(StatusCode::BAD_REQUEST, "bad_path", rejection.body_text())
+    })
 }
 
 fn unknown(id: &str) -> Problem {

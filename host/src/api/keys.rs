@@ -12,12 +12,13 @@ use super::access::{Caller, Role, Scope};
 use crate::config::{Config, Token, TokenHash};
 use std::sync::Arc;
 
-/// Between two looks at the clock while a token has an end: whoever sets the clock is heeded within this time.
+/// Between two looks at the clock while a token has an end: whoever sets the clock is heeded within
+/// this time.
 const CLOCK: Duration = Duration::from_secs(15);
 
 /// Why somebody is nobody.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Unknown {
+pub(super) enum AuthError {
     /// No token came with the request.
     Missing,
     /// No such token.
@@ -31,26 +32,28 @@ pub(super) enum Unknown {
 pub(super) struct Keys {
     /// Whether strangers cannot reach the host, so that it can do without tokens.
     loopback: bool,
-    held: RwLock<Held>,
+    held: RwLock<TokenTable>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
-    entries: Vec<Entry>,
+struct TokenTable {
+    entries: Vec<TokenEntry>,
     /// Whoever asks while there are no tokens.
     local: Option<Caller>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct TokenEntry {
     token: Token,
     caller: Caller,
 }
 
-impl Entry {
+impl TokenEntry {
     fn new(token: &Token) -> Self {
         let scope = match &token.sessions {
-            Some(sessions) if token.role == Role::Viewer => Scope::Named(sessions.iter().cloned().collect()),
+            Some(sessions) if token.role == Role::Viewer => {
+                Scope::Named(sessions.iter().cloned().collect())
+            }
             _ => Scope::All,
         };
         let caller = Caller {
@@ -75,13 +78,16 @@ impl Keys {
         keys
     }
 
-    /// Takes the tokens of another config. What was opened with one that is gone, changed or over ends.
+    /// Takes the tokens of another config. What was opened with one that is gone, changed or over
+    /// ends.
     pub(super) fn update(&self, tokens: &[Token], now: Timestamp) {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        let Held { entries: mut before, local } = std::mem::take(&mut *held);
+        let TokenTable { entries: mut before, local } = std::mem::take(&mut *held);
         for token in tokens {
             let kept = before.iter().position(|entry| entry.token == *token);
-            held.entries.push(kept.map_or_else(|| Entry::new(token), |index| before.swap_remove(index)));
+            held.entries.push(
+                kept.map_or_else(|| TokenEntry::new(token), |index| before.swap_remove(index)),
+            );
         }
         if tokens.is_empty() && self.loopback {
             held.local = Some(local.unwrap_or_else(Caller::local));
@@ -98,13 +104,18 @@ impl Keys {
         self.held.read().unwrap_or_else(PoisonError::into_inner).local.is_some()
     }
 
-    /// Who presents this token, compared with every one that there is in the same time whichever it is.
-    pub(super) fn who(&self, presented: Option<&str>, now: Timestamp) -> Result<Caller, Unknown> {
+    /// Who presents this token, compared with every one that there is in the same time whichever it
+    /// is.
+    pub(super) fn authenticate(
+        &self,
+        presented: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Caller, AuthError> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(local) = &held.local {
             return Ok(local.clone());
         }
-        let hash = TokenHash::of(presented.ok_or(Unknown::Missing)?);
+        let hash = TokenHash::of(presented.ok_or(AuthError::Missing)?);
         let mut found = None;
         for entry in &held.entries {
             if bool::from(entry.token.hash.bytes().ct_eq(hash.bytes())) {
@@ -112,8 +123,8 @@ impl Keys {
             }
         }
         match found {
-            None => Err(Unknown::Wrong),
-            Some(entry) if entry.ended(now) => Err(Unknown::Expired(entry.token.name.clone())),
+            None => Err(AuthError::Wrong),
+            Some(entry) if entry.ended(now) => Err(AuthError::Expired(entry.token.name.clone())),
             Some(entry) => Ok(entry.caller.clone()),
         }
     }
@@ -144,9 +155,9 @@ impl Keys {
     }
 }
 
-impl Held {
+impl TokenTable {
     fn revoke_ended(&self, now: Timestamp) -> bool {
-        let (ended, others): (Vec<&Entry>, Vec<&Entry>) =
+        let (ended, others): (Vec<&TokenEntry>, Vec<&TokenEntry>) =
             self.entries.iter().partition(|entry| entry.ended(now));
         ended.iter().for_each(|entry| entry.caller.revoked.cancel());
         others.iter().any(|entry| entry.token.expires.is_some())
@@ -159,7 +170,12 @@ mod tests {
 
     use super::*;
 
-    fn token(name: &str, role: Role, sessions: Option<&[&str]>, expires: Option<Timestamp>) -> Token {
+    fn token(
+        name: &str,
+        role: Role,
+        sessions: Option<&[&str]>,
+        expires: Option<Timestamp>,
+    ) -> Token {
         Token {
             name: name.into(),
             hash: TokenHash::of(&format!("secret of {name}")),
@@ -181,17 +197,21 @@ mod tests {
         );
         let keys = Keys::new(&[one.clone(), two], true, now());
         assert!(!keys.open());
-        let caller = keys.who(Some("secret of one"), now()).unwrap();
+        let caller = keys.authenticate(Some("secret of one"), now()).unwrap();
         assert_eq!((&*caller.name, caller.role), ("one", Role::Viewer));
         assert!(caller.sees("a") && !caller.sees("b") && !caller.sees_all());
-        assert!(keys.who(Some("secret of two"), now()).unwrap().sees_all());
+        assert!(keys.authenticate(Some("secret of two"), now()).unwrap().sees_all());
         assert_eq!(
-            keys.who(Some("secret of two"), now() + 1.second()).unwrap_err(),
-            Unknown::Expired("two".into())
+            keys.authenticate(Some("secret of two"), now() + 1.second()).unwrap_err(),
+            AuthError::Expired("two".into())
         );
-        assert_eq!(keys.who(None, now()).unwrap_err(), Unknown::Missing);
+        assert_eq!(keys.authenticate(None, now()).unwrap_err(), AuthError::Missing);
         for wrong in ["", "secret of", "secret of one ", &one.hash.to_string()] {
-            assert_eq!(keys.who(Some(wrong), now()).unwrap_err(), Unknown::Wrong, "{wrong}");
+            assert_eq!(
+                keys.authenticate(Some(wrong), now()).unwrap_err(),
+                AuthError::Wrong,
+                "{wrong}"
+            );
         }
     }
 
@@ -201,11 +221,16 @@ mod tests {
             ["one", "two", "three", "four"].map(|name| token(name, Role::Viewer, None, None));
         let three = Token { expires: Some(now() + 1.minute()), ..three };
         let keys = Keys::new(&[one.clone(), two.clone(), three.clone(), four.clone()], true, now());
-        let revoked = |name: &str| keys.who(Some(&format!("secret of {name}")), now()).unwrap().revoked;
+        let revoked = |name: &str| {
+            keys.authenticate(Some(&format!("secret of {name}")), now()).unwrap().revoked
+        };
         let [first, second, third, fourth] = ["one", "two", "three", "four"].map(revoked);
         keys.update(&[four, Token { sessions: Some(vec!["a".into()]), ..two }, three], now());
         assert!(
-            first.is_cancelled() && second.is_cancelled() && !third.is_cancelled() && !fourth.is_cancelled()
+            first.is_cancelled()
+                && second.is_cancelled()
+                && !third.is_cancelled()
+                && !fourth.is_cancelled()
         );
         assert!(!revoked("two").is_cancelled(), "the changed one may come again");
         assert!(keys.tick(now()) && !third.is_cancelled());
@@ -215,16 +240,16 @@ mod tests {
     #[test]
     fn without_tokens_whoever_reaches_a_loopback_address_gets_in_and_nobody_else() {
         let open = Keys::new(&[], true, now());
-        let local = open.who(None, now()).unwrap();
+        let local = open.authenticate(None, now()).unwrap();
         assert!(open.open() && local.sees_all() && local.role == Role::Admin);
         open.update(&[token("one", Role::Admin, None, None)], now());
-        assert!(local.revoked.is_cancelled() && open.who(None, now()).is_err());
+        assert!(local.revoked.is_cancelled() && open.authenticate(None, now()).is_err());
         open.update(&[], now());
-        assert!(!open.who(Some("anything"), now()).unwrap().revoked.is_cancelled());
+        assert!(!open.authenticate(Some("anything"), now()).unwrap().revoked.is_cancelled());
 
         let reachable = Keys::new(&[token("one", Role::Admin, None, None)], false, now());
         reachable.update(&[], now());
-        assert!(!reachable.open() && reachable.who(None, now()).is_err());
-        assert!(reachable.who(Some("secret of one"), now()).is_err());
+        assert!(!reachable.open() && reachable.authenticate(None, now()).is_err());
+        assert!(reachable.authenticate(Some("secret of one"), now()).is_err());
     }
 }

@@ -6,15 +6,17 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::util::bucket::{Pace, TokenBucket};
+use crate::util::bucket::{RateLimit, TokenBucket};
 
-/// Callers or addresses that are told apart; those beyond share one allowance. An entry takes some 100 bytes.
+/// Callers or addresses that are told apart; those beyond share one allowance. An entry takes some
+/// 100 bytes.
 const KEPT: usize = 10_000;
 
 /// Between two looks for those that may be forgotten, once there are so many.
 const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
 
-/// An address as limits know it: of IPv6 the network of a site, which has 2^64 addresses to choose from.
+/// An address as limits know it: of IPv6 the network of a site, which has 2^64 addresses to choose
+/// from.
 pub(super) fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -27,29 +29,29 @@ pub(super) fn site(address: IpAddr) -> IpAddr {
 
 /// What is left to each of many.
 #[derive(Debug)]
-pub(super) struct Allowances<K> {
-    kept: Mutex<Kept<K>>,
+pub(super) struct RateLimits<K> {
+    kept: Mutex<Buckets<K>>,
 }
 
 #[derive(Debug)]
-struct Kept<K> {
+struct Buckets<K> {
     left: HashMap<Option<K>, TokenBucket>,
     /// When those were last forgotten who have everything left.
     swept: Option<Instant>,
 }
 
-impl<K> Default for Allowances<K> {
+impl<K> Default for RateLimits<K> {
     fn default() -> Self {
-        Self { kept: Mutex::new(Kept { left: HashMap::new(), swept: None }) }
+        Self { kept: Mutex::new(Buckets { left: HashMap::new(), swept: None }) }
     }
 }
 
-impl<K: Hash + Eq> Allowances<K> {
+impl<K: Hash + Eq> RateLimits<K> {
     /// Takes one time of what is left to `key`. Else how long it takes until there is one.
-    pub(super) fn take(&self, key: K, pace: Pace, now: Instant) -> Result<(), Duration> {
+    pub(super) fn take(&self, key: K, pace: RateLimit, now: Instant) -> Result<(), Duration> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key = Some(key);
-        let Kept { left, swept } = &mut *kept;
+        let Buckets { left, swept } = &mut *kept;
         if left.len() >= KEPT && !left.contains_key(&key) {
             // A flood must not buy a look at all with each request.
             if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= BETWEEN_SWEEPS) {
@@ -69,13 +71,14 @@ impl<K: Hash + Eq> Allowances<K> {
 mod tests {
     use super::*;
 
-    const PACE: Pace = Pace { burst: 3.0, per_second: 2.0 };
+    const PACE: RateLimit = RateLimit { burst: 3.0, per_second: 2.0 };
 
     #[test]
     fn a_burst_passes_and_then_the_pace_and_each_has_its_own() {
-        let (allowances, now) = (Allowances::default(), Instant::now());
-        let take =
-            |key: &'static str, after_ms| allowances.take(key, PACE, now + Duration::from_millis(after_ms));
+        let (allowances, now) = (RateLimits::default(), Instant::now());
+        let take = |key: &'static str, after_ms| {
+            allowances.take(key, PACE, now + Duration::from_millis(after_ms))
+        };
         assert_eq!([take("a", 0), take("a", 0), take("a", 0)], [Ok(()); 3]);
         assert_eq!(take("a", 0), Err(Duration::from_millis(500)));
         assert_eq!(take("b", 0), Ok(()));
@@ -91,8 +94,8 @@ mod tests {
 
     #[test]
     fn a_flood_of_addresses_neither_grows_nor_locks_out_those_that_are_known() {
-        let (allowances, now) = (Allowances::default(), Instant::now());
-        let strict = Pace { burst: 2.0, per_second: 0.001 };
+        let (allowances, now) = (RateLimits::default(), Instant::now());
+        let strict = RateLimit { burst: 2.0, per_second: 0.001 };
         assert!(allowances.take(usize::MAX, strict, now).is_ok());
         let passed = (0..3 * KEPT).filter(|key| allowances.take(*key, strict, now).is_ok()).count();
         assert_eq!(passed, KEPT - 1 + 2, "those beyond share one allowance");

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::config::{EVERY_SESSION, MAX_ID_BYTES, check_session_id};
 
-/// Longest message of a client in bytes: settings and commands are small, and a client that sends more is at fault.
+/// Longest message of a client in bytes: settings and commands are small, and a client that sends
+/// more is at fault.
 pub(super) const MAX_MESSAGE: usize = 64 << 10;
 
 /// The types, for error messages.
@@ -67,8 +68,11 @@ pub(super) enum After {
 
 impl<'de> Deserialize<'de> for After {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let wrong =
-            || D::Error::custom("\"after\" is an event's number, or for all sessions an object of them");
+        let wrong = || {
+            D::Error::custom(
+                "\"after\" is an event's number, or for all sessions an object of them",
+            )
+        };
         match Value::deserialize(deserializer)? {
             Value::Object(each) => {
                 let each = each.into_iter().map(|(session, seq)| Some((session, seq.as_u64()?)));
@@ -111,11 +115,13 @@ pub(super) struct Malformed {
 }
 
 impl ClientMessage {
-    /// Reads one message. Unknown keys are refused: a misspelt one would otherwise be taken for its default.
+    /// Reads one message. Unknown keys are refused: a misspelt one would otherwise be taken for its
+    /// default.
     pub(super) fn parse(text: &str) -> Result<Self, Malformed> {
         let malformed = |code, message: String| Malformed { code, message, session: None };
         if text.len() > MAX_MESSAGE {
-            let message = format!("a message has at most {MAX_MESSAGE} bytes, this one has {}", text.len());
+            let message =
+                format!("a message has at most {MAX_MESSAGE} bytes, this one has {}", text.len());
             return Err(malformed("too_large", message));
         }
         let value: Value = serde_json::from_str(text)
@@ -125,14 +131,14 @@ impl ClientMessage {
         };
         let session = members.get("session").and_then(Value::as_str);
         // What is no name is not repeated either: it may be as long as the message.
-        let session = session.filter(|session| check_session_id(session).is_ok()).map(str::to_owned);
+        let session =
+            session.filter(|session| check_session_id(session).is_ok()).map(str::to_owned);
         let kind = members.remove("type");
         let rest = Value::Object(members);
         let parsed = match kind.as_ref().and_then(Value::as_str) {
             Some("subscribe") => Subscribe::deserialize(rest).map(Self::Subscribe),
-            Some("unsubscribe") => {
-                Unsubscribe::deserialize(rest).map(|message| Self::Unsubscribe { session: message.session })
-            }
+            Some("unsubscribe") => Unsubscribe::deserialize(rest)
+                .map(|message| Self::Unsubscribe { session: message.session }),
             Some("command") => Command::deserialize(rest).map(|message| Self::Command {
                 session: message.session,
                 id: message.id,
@@ -160,26 +166,36 @@ impl ClientMessage {
                 match (&subscribe.source, &subscribe.pipeline, &subscribe.settings) {
                     (Some(_), Some(_), _) | (None, None, None) => {}
                     (None, None, Some(_)) => {
-                        return Err("settings go with a source and a pipeline, which make a session".into());
+                        return Err(
+                            "settings go with a source and a pipeline, which make a session".into(),
+                        );
                     }
                     _ => return Err("source and pipeline go together: both make a session".into()),
                 }
                 let all = subscribe.session == EVERY_SESSION;
                 match &subscribe.after {
                     _ if all && subscribe.source.is_some() => {
-                        return Err("\"*\" stands for all sessions; no session has this name".into());
+                        return Err(
+                            "\"*\" stands for all sessions; no session has this name".into()
+                        );
                     }
                     Some(After::One(_)) if all => {
-                        return Err("\"after\" of \"*\" is an object of sessions and numbers".into());
+                        return Err(
+                            "\"after\" of \"*\" is an object of sessions and numbers".into()
+                        );
                     }
                     Some(After::Each(_)) if !all => {
                         return Err("\"after\" of one session is an event's number".into());
                     }
-                    Some(After::Each(each)) => each.keys().try_for_each(|id| check_session_id(id))?,
+                    Some(After::Each(each)) => {
+                        each.keys().try_for_each(|id| check_session_id(id))?
+                    }
                     Some(After::One(_)) | None => {}
                 }
             }
-            Self::Unsubscribe { session } | Self::Command { session, .. } => check_session_id(session)?,
+            Self::Unsubscribe { session } | Self::Command { session, .. } => {
+                check_session_id(session)?
+            }
             Self::Ping => {}
         }
         Ok(self)
@@ -200,14 +216,17 @@ mod tests {
     #[test]
     fn requests_are_read_with_their_defaults() {
         let message =
-            ClientMessage::parse(r#"{"type":"subscribe","session":"display-001;cam-001"}"#).unwrap();
+            ClientMessage::parse(r#"{"type":"subscribe","session":"display-001;cam-001"}"#)
+                .unwrap();
         let ClientMessage::Subscribe(subscribe) = message else { panic!("{message:?}") };
         assert_eq!(subscribe.session, "display-001;cam-001");
         assert!(subscribe.detections);
         assert_eq!((subscribe.source, subscribe.pipeline, subscribe.after), (None, None, None));
         assert_eq!(
-            ClientMessage::parse(r#"{"session":"a","command":{"count":"cars"},"type":"command","id":4}"#)
-                .unwrap(),
+            ClientMessage::parse(
+                r#"{"session":"a","command":{"count":"cars"},"type":"command","id":4}"#
+            )
+            .unwrap(),
             ClientMessage::Command {
                 session: "a".into(),
                 id: Some(json!(4)),
@@ -241,7 +260,11 @@ mod tests {
         assert_eq!(code(&"[".repeat(10_000)).0, "bad_json");
         assert_eq!(code(&" ".repeat(MAX_MESSAGE + 1)).0, "too_large");
         let (kind, message) = code(r#"{"type":"subscrib","session":"a"}"#);
-        assert!(kind == "unknown_type" && message.contains("subscrib") && message.contains("unsubscribe"));
+        assert!(
+            kind == "unknown_type"
+                && message.contains("subscrib")
+                && message.contains("unsubscribe")
+        );
         let cases = [
             (r#"{"type":"subscribe"}"#, "session"),
             (r#"{"type":"subscribe","session":"a","detection":false}"#, "detection"),
@@ -256,7 +279,10 @@ mod tests {
             (r#"{"type":"subscribe","session":"*","after":1}"#, "object"),
             (r#"{"type":"subscribe","session":"*","after":{"a":-1}}"#, "after"),
             (r#"{"type":"subscribe","session":"*","after":{"":1}}"#, "empty"),
-            (r#"{"type":"subscribe","session":"*","source":"rtsp://h/","pipeline":"p"}"#, "all sessions"),
+            (
+                r#"{"type":"subscribe","session":"*","source":"rtsp://h/","pipeline":"p"}"#,
+                "all sessions",
+            ),
             (r#"{"type":"unsubscribe","session":""}"#, "empty"),
             (r#"{"type":"command","session":"a"}"#, "command"),
             (r#"{"type":"ping","session":"a"}"#, "session"),
@@ -269,7 +295,8 @@ mod tests {
 
     #[test]
     fn the_session_that_a_malformed_message_is_about_is_named() {
-        let malformed = ClientMessage::parse(r#"{"type":"subscribe","session":"a","after":-1}"#).unwrap_err();
+        let malformed =
+            ClientMessage::parse(r#"{"type":"subscribe","session":"a","after":-1}"#).unwrap_err();
         assert_eq!(malformed.session.as_deref(), Some("a"));
     }
 

@@ -1,6 +1,8 @@
-//! The HTTP and WebSocket API. It knows sessions through [`Control`] and [`Deployments`] alone, and their messages through the event hub.
+//! The HTTP and WebSocket API. It knows sessions through [`Control`] and [`DeploymentsCommand`]
+//! alone, and their messages through the event hub.
 //!
-//! Every error answer is a problem of RFC 9457; every WebSocket message is one JSON object, `type` first.
+//! Every error answer is a problem of RFC 9457; every WebSocket message is one JSON object, `type`
+//! first.
 
 pub mod access;
 mod analyze;
@@ -48,8 +50,8 @@ pub use deployments::Deployments;
 use gate::Gate;
 use server::Connections;
 
-/// WebSockets and streams at the same time, far beyond the displays of a site; each holds a file descriptor and up to
-/// 2 x [`MAX_BYTES`](crate::event::MAX_BYTES) of messages.
+/// WebSockets and streams at the same time, far beyond the displays of a site; each holds a file
+/// descriptor and up to 2 x [`MAX_RESULT_BYTES`](crate::event::MAX_RESULT_BYTES) of messages.
 const MAX_SOCKETS: usize = 4096;
 
 /// What the API asks of the sessions.
@@ -69,8 +71,8 @@ pub trait Control: Clone + Send + Sync + 'static {
     /// One session.
     fn session(&self, id: &str) -> Option<Self::Status>;
 
-    /// Makes sure that there is a session of this name on this source with this pipeline. Runs to its end whether its
-    /// caller still waits or not.
+    /// Makes sure that there is a session of this name on this source with this pipeline. Runs to
+    /// its end whether its caller still waits or not.
     fn ensure(
         &self,
         id: &str,
@@ -80,7 +82,11 @@ pub trait Control: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// Asks a session's pipeline a question and brings its answer.
-    fn command(&self, id: &str, command: Value) -> impl Future<Output = Result<Value, Refusal>> + Send;
+    fn command(
+        &self,
+        id: &str,
+        command: Value,
+    ) -> impl Future<Output = Result<Value, Refusal>> + Send;
 
     /// Starts a session anew.
     fn restart(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
@@ -130,8 +136,8 @@ pub struct Timing {
 }
 
 impl Default for Timing {
-    /// Three pings within the silence: one may be lost in a change of networks, and proxies that close what is idle for
-    /// a minute see traffic.
+    /// Three pings within the silence: one may be lost in a change of networks, and proxies that
+    /// close what is idle for a minute see traffic.
     fn default() -> Self {
         Self {
             ping: Duration::from_secs(15),
@@ -152,7 +158,7 @@ struct State<C> {
     stop: CancellationToken,
     /// WebSockets and streams that may yet be opened.
     sockets: Arc<Semaphore>,
-    squeezed: websocket::Squeezed,
+    squeezed: websocket::CompressedMessages,
     /// Components that are read from clients.
     uploads: Semaphore,
     tasks: TaskTracker,
@@ -174,8 +180,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers on a bound address from now on; `/readyz` only once [`set_ready`](Self::set_ready) was called. Of the config
-    /// it is the `[server]` section that counts, as it changes.
+    /// Answers on a bound address from now on; `/readyz` only once [`set_ready`](Self::set_ready)
+    /// was called. Of the config it is the `[server]` section that counts, as it changes.
     ///
     /// # Errors
     /// Certificate or key cannot be used.
@@ -208,7 +214,7 @@ impl Server {
             ready: Arc::clone(&ready),
             stop: stop.clone(),
             sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
-            squeezed: websocket::Squeezed::default(),
+            squeezed: websocket::CompressedMessages::default(),
             uploads: Semaphore::new(deployments::MAX_UPLOADS),
             tasks: tasks.clone(),
         };
@@ -247,8 +253,8 @@ impl Server {
         self.ready.store(true, Ordering::Release);
     }
 
-    /// Takes no more requests, tells every subscriber that the host stops, and returns when they are gone or the time
-    /// for a farewell is over.
+    /// Takes no more requests, tells every subscriber that the host stops, and returns when they
+    /// are gone or the time for a farewell is over.
     pub async fn stop(mut self) {
         self.stop.cancel();
         self.running.shutdown().await;

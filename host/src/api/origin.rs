@@ -1,6 +1,6 @@
-//! Keeps web pages of other origins out, but for those that the config names. A browser's same-origin policy holds back
-//! neither a WebSocket nor a request that has a session restarted, and without tokens every page that the machine's browser
-//! shows could make them.
+//! Keeps web pages of other origins out, but for those that the config names. A browser's
+//! same-origin policy holds back neither a WebSocket nor a request that has a session restarted,
+//! and without tokens every page that the machine's browser shows could make them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::gate::Gate;
 use super::problem::Problem;
-use crate::config::Server;
+use crate::config::ServerConfig;
 
 /// What pages of the config's origins may do, and may send.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
@@ -26,8 +26,8 @@ const REMEMBERED: HeaderValue = HeaderValue::from_static("600");
 
 /// Where a request comes from.
 #[derive(Debug, PartialEq, Eq)]
-enum From {
-    /// A program, which sends no `Origin`, or a page of the API's own origin.
+enum RequestOrigin {
+    /// A program, which sends no `ValueOrigin`, or a page of the API's own origin.
     Here,
     /// A page of one of the config's origins.
     Allowed(HeaderValue),
@@ -35,25 +35,31 @@ enum From {
     Foreign,
 }
 
-/// Refuses a request that a page of a foreign origin made, and answers those of the config's origins so that their browser
-/// lets them read it.
-pub(super) async fn check(Extract(gate): Extract<Arc<Gate>>, request: Request, next: Next) -> Response {
+/// Refuses a request that a page of a foreign origin made, and answers those of the config's
+/// origins so that their browser lets them read it.
+pub(super) async fn check(
+    Extract(gate): Extract<Arc<Gate>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let config = gate.config();
     let refused = |code, detail| Problem::new(StatusCode::FORBIDDEN, code, detail).into_response();
     if gate.keys.open() && !asked_by_name(request.headers(), &config.server) {
         return refused(
             "foreign_host",
-            "without tokens this host is asked as localhost, by a loopback address, or by a name of `[server] hosts` alone",
+            "without tokens this host is asked as localhost, by a loopback address, or by a name \
+                of `[server] hosts` alone",
         );
     }
     match from(request.headers(), &config.server) {
-        From::Here => next.run(request).await,
-        From::Foreign => refused(
+        RequestOrigin::Here => next.run(request).await,
+        RequestOrigin::Foreign => refused(
             "foreign_origin",
-            "a page of another origin may not use this API unless `[server] origins` names it; a reverse proxy in front must \
+            "a page of another origin may not use this API unless `[server] origins` names it; a \
+                reverse proxy in front must \
              pass on the Host header",
         ),
-        From::Allowed(origin) => {
+        RequestOrigin::Allowed(origin) => {
             let asks = request.method() == Method::OPTIONS
                 && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
             let mut response =
@@ -73,23 +79,27 @@ pub(super) async fn check(Extract(gate): Extract<Arc<Gate>>, request: Request, n
     }
 }
 
-fn from(headers: &HeaderMap, server: &Server) -> From {
-    let Some(value) = headers.get(header::ORIGIN) else { return From::Here };
+fn from(headers: &HeaderMap, server: &ServerConfig) -> RequestOrigin {
+    let Some(value) = headers.get(header::ORIGIN) else { return RequestOrigin::Here };
     let origin = value.to_str().unwrap_or_default();
     let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
-    let own = origin.split_once("://").zip(host).is_some_and(|((_, of), host)| of.eq_ignore_ascii_case(host));
+    let own = origin
+        .split_once("://")
+        .zip(host)
+        .is_some_and(|((_, of), host)| of.eq_ignore_ascii_case(host));
     if own {
-        From::Here
+        RequestOrigin::Here
     } else if server.origins.iter().any(|allowed| allowed.as_str() == origin) {
-        From::Allowed(value.clone())
+        RequestOrigin::Allowed(value.clone())
     } else {
-        From::Foreign
+        RequestOrigin::Foreign
     }
 }
 
-/// Whether the host is asked by a name that is its own. A page of evil.example, whose name somebody lets resolve to
-/// 127.0.0.1, is of the same origin as the API that it reaches there; but it asks evil.example.
-fn asked_by_name(headers: &HeaderMap, server: &Server) -> bool {
+/// Whether the host is asked by a name that is its own. A page of evil.example, whose name somebody
+/// lets resolve to 127.0.0.1, is of the same origin as the API that it reaches there; but it asks
+/// evil.example.
+fn asked_by_name(headers: &HeaderMap, server: &ServerConfig) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
     // No browser leaves it out.
     let Some(host) = hosts.next() else { return true };
@@ -111,11 +121,11 @@ fn asked_by_name(headers: &HeaderMap, server: &Server) -> bool {
 mod tests {
     use super::*;
 
-    fn server() -> Server {
-        Server {
+    fn server() -> ServerConfig {
+        ServerConfig {
             origins: vec!["https://dash.example".parse().unwrap()],
             hosts: vec!["Cams.local".into()],
-            ..Server::default()
+            ..ServerConfig::default()
         }
     }
 
@@ -127,10 +137,10 @@ mod tests {
             origin.map(|origin| headers.insert(header::ORIGIN, origin.parse().unwrap()));
             from(&headers, &server())
         };
-        assert_eq!(case(None, "127.0.0.1:8001"), From::Here);
-        assert_eq!(case(Some("http://127.0.0.1:8001"), "127.0.0.1:8001"), From::Here);
-        assert_eq!(case(Some("https://Cams.example"), "cams.example"), From::Here);
-        let dash = From::Allowed(HeaderValue::from_static("https://dash.example"));
+        assert_eq!(case(None, "127.0.0.1:8001"), RequestOrigin::Here);
+        assert_eq!(case(Some("http://127.0.0.1:8001"), "127.0.0.1:8001"), RequestOrigin::Here);
+        assert_eq!(case(Some("https://Cams.example"), "cams.example"), RequestOrigin::Here);
+        let dash = RequestOrigin::Allowed(HeaderValue::from_static("https://dash.example"));
         assert_eq!(case(Some("https://dash.example"), "127.0.0.1:8001"), dash);
         for foreign in [
             "http://127.0.0.1:3000",
@@ -142,9 +152,9 @@ mod tests {
             "null",
             "",
         ] {
-            assert_eq!(case(Some(foreign), "127.0.0.1:8001"), From::Foreign, "{foreign}");
+            assert_eq!(case(Some(foreign), "127.0.0.1:8001"), RequestOrigin::Foreign, "{foreign}");
         }
-        assert_eq!(case(Some("null"), ""), From::Foreign);
+        assert_eq!(case(Some("null"), ""), RequestOrigin::Foreign);
     }
 
     #[test]

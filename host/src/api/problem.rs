@@ -9,12 +9,13 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::Refusal;
-use crate::analyze::{Fault, Kind};
+use crate::analyze::{AnalysisError, AnalysisErrorKind};
 use crate::deploy::Record;
 use crate::event::CODE;
 use crate::session::change::Step;
 
-/// An error answer as RFC 9457 has it. `type` is left out, which stands for `about:blank`: `code` tells problems apart.
+/// An error answer as RFC 9457 has it. `type` is left out, which stands for `about:blank`: `code`
+/// tells problems apart.
 #[derive(Debug, JsonSchema)]
 #[schemars(with = "Body<'static>")]
 pub(super) struct Problem {
@@ -75,7 +76,14 @@ pub(super) struct More {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), limit: None, more: Box::default(), retry_after: None }
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            limit: None,
+            more: Box::default(),
+            retry_after: None,
+        }
     }
 }
 
@@ -94,26 +102,30 @@ impl Serialize for Problem {
     }
 }
 
-impl From<Fault> for Problem {
-    fn from(fault: Fault) -> Self {
+impl From<AnalysisError> for Problem {
+    fn from(fault: AnalysisError) -> Self {
         let status = match fault.kind {
-            Kind::EmptyImage => StatusCode::BAD_REQUEST,
-            Kind::Disabled => StatusCode::FORBIDDEN,
-            Kind::UnknownPipeline => StatusCode::NOT_FOUND,
-            Kind::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Kind::UnsupportedImage => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Kind::DamagedImage | Kind::InvalidSettings => StatusCode::UNPROCESSABLE_ENTITY,
-            // The picture was as it should be; what it met was not.
-            Kind::InvalidPipeline
-            | Kind::PipelineFailed
-            | Kind::PipelineTrapped
-            | Kind::PipelineCrashed
-            | Kind::InvalidResult
-            | Kind::AnswerTooLarge => StatusCode::INTERNAL_SERVER_ERROR,
-            Kind::ModelMissing | Kind::NoWorkers | Kind::Busy | Kind::JobsFull | Kind::ShuttingDown => {
-                StatusCode::SERVICE_UNAVAILABLE
+            AnalysisErrorKind::EmptyImage => StatusCode::BAD_REQUEST,
+            AnalysisErrorKind::Disabled => StatusCode::FORBIDDEN,
+            AnalysisErrorKind::UnknownPipeline => StatusCode::NOT_FOUND,
+            AnalysisErrorKind::ImageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            AnalysisErrorKind::UnsupportedImage => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            AnalysisErrorKind::DamagedImage | AnalysisErrorKind::InvalidSettings => {
+                StatusCode::UNPROCESSABLE_ENTITY
             }
-            Kind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            // The picture was as it should be; what it met was not.
+            AnalysisErrorKind::InvalidPipeline
+            | AnalysisErrorKind::PipelineFailed
+            | AnalysisErrorKind::PipelineTrapped
+            | AnalysisErrorKind::PipelineCrashed
+            | AnalysisErrorKind::InvalidResult
+            | AnalysisErrorKind::AnswerTooLarge => StatusCode::INTERNAL_SERVER_ERROR,
+            AnalysisErrorKind::ModelMissing
+            | AnalysisErrorKind::NoWorkers
+            | AnalysisErrorKind::Busy
+            | AnalysisErrorKind::JobsFull
+            | AnalysisErrorKind::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            AnalysisErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
         };
         Self {
             limit: fault.limit.map(Limit::name),

@@ -18,8 +18,9 @@ use super::{Control, Refusal, State};
 type Id = Result<Path<String>, PathRejection>;
 
 fn id(path: Id) -> Result<String, Problem> {
-    path.map(|Path(id)| id)
-        .map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, "bad_path", rejection.body_text()))
+    path.map(|Path(id)| id).map_err(|rejection| {
+        Problem::new(StatusCode::BAD_REQUEST, "bad_path", rejection.body_text())
+    })
 }
 
 /// The process answers.
@@ -28,7 +29,9 @@ pub(super) async fn health() -> Response {
 }
 
 /// The cameras have been started.
-pub(super) async fn ready<C: Control>(Extract(state): Extract<Arc<State<C>>>) -> Result<Response, Problem> {
+pub(super) async fn ready<C: Control>(
+    Extract(state): Extract<Arc<State<C>>>,
+) -> Result<Response, Problem> {
     let not = |code, detail| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail));
     if state.stop.is_cancelled() {
         not("shutting_down", "the host is stopping")
@@ -87,14 +90,22 @@ pub(super) async fn stop<C: Control>(
     match stopped.await {
         Ok(stopped) => stopped?,
         Err(error) => {
-            return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()));
+            return Err(Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                error.to_string(),
+            ));
         }
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn no_such_path(uri: Uri) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "unknown_path", format!("there is nothing at {}", uri.path()))
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "unknown_path",
+        format!("there is nothing at {}", uri.path()),
+    )
 }
 
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Problem {

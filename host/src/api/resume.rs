@@ -4,23 +4,26 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::State;
-use crate::journal::events::{Query, Span};
+use crate::journal::events::{EventQuery, SequenceRange};
 
 /// Why a client cannot go on where it says that it was.
 #[derive(Debug)]
-pub(super) enum Refused {
+pub(super) enum ResumeError {
     /// The session has not had so many events.
-    Ahead { session: String, after: u64, span: Span },
+    Ahead { session: String, after: u64, span: SequenceRange },
     /// The journal cannot be read.
     Unreadable(anyhow::Error),
 }
 
-impl Refused {
+impl ResumeError {
     /// For a person.
     pub(super) fn message(&self) -> String {
         match self {
             Self::Ahead { session, after, span } => {
-                format!("\"after\" is {after}, and the newest event of {session:?} is {}", span.newest)
+                format!(
+                    "\"after\" is {after}, and the newest event of {session:?} is {}",
+                    span.newest
+                )
             }
             Self::Unreadable(error) => format!("the journal of events cannot be read: {error:#}"),
         }
@@ -28,28 +31,39 @@ impl Refused {
 }
 
 /// Checks the last event that a client has of a session.
-pub(super) async fn check<C>(state: &State<C>, session: &str, after: u64) -> Result<(), Refused> {
+pub(super) async fn check<C>(
+    state: &State<C>,
+    session: &str,
+    after: u64,
+) -> Result<(), ResumeError> {
     if after == 0 {
         return Ok(());
     }
-    let query = Query { after, limit: 0, ..Query::default() };
-    let page = state.hub.events().page(session, query).await.map_err(Refused::Unreadable)?;
+    let query = EventQuery { after, limit: 0, ..EventQuery::default() };
+    let page = state.hub.events().page(session, query).await.map_err(ResumeError::Unreadable)?;
     compare(session, after, page.span)
 }
 
 /// Checks the last events that a client has of several sessions.
-pub(super) async fn check_each<C>(state: &State<C>, each: &HashMap<String, u64>) -> Result<(), Refused> {
+pub(super) async fn check_each<C>(
+    state: &State<C>,
+    each: &HashMap<String, u64>,
+) -> Result<(), ResumeError> {
     if each.values().all(|after| *after == 0) {
         return Ok(());
     }
-    let spans: HashMap<Arc<str>, Span> =
-        state.hub.events().sessions().await.map_err(Refused::Unreadable)?.into_iter().collect();
+    let spans: HashMap<Arc<str>, SequenceRange> =
+        state.hub.events().sessions().await.map_err(ResumeError::Unreadable)?.into_iter().collect();
     each.iter().try_for_each(|(session, after)| {
         compare(session, *after, spans.get(session.as_str()).copied().unwrap_or_default())
     })
 }
 
 /// Compares it with what the journal has.
-pub(super) fn compare(session: &str, after: u64, span: Span) -> Result<(), Refused> {
-    if after <= span.newest { Ok(()) } else { Err(Refused::Ahead { session: session.into(), after, span }) }
+pub(super) fn compare(session: &str, after: u64, span: SequenceRange) -> Result<(), ResumeError> {
+    if after <= span.newest {
+        Ok(())
+    } else {
+        Err(ResumeError::Ahead { session: session.into(), after, span })
+    }
 }

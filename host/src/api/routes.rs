@@ -11,10 +11,10 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::access::Right::{Administer, Analyze, Operate, View};
 use super::gate::Need::{Caller, May, Nothing, OfAll, OfSession};
-use super::gate::{Gate, Need, Post, pass};
+use super::gate::{Gate, Need, RouteGuard, pass};
 use super::{
-    Control, Deployments, State, analyze, deployments, documents, events, jobs, models, origin, rest, socket,
-    stream,
+    Control, Deployments, State, analyze, deployments, documents, events, jobs, models, origin,
+    rest, socket, stream,
 };
 
 /// A row of the table.
@@ -26,7 +26,8 @@ pub(super) struct Route {
     pub(super) need: Need,
 }
 
-/// From one row each: the table, which is a plain value, and the handlers in its order, which are for one kind of host.
+/// From one row each: the table, which is a plain value, and the handlers in its order, which are
+/// for one kind of host.
 macro_rules! routes {
     (|$pictures:ident| $($action:literal, $method:ident, $path:literal, $need:expr, $handler:expr;)+) => {
         /// A path may stand here for several methods. `GET` is `HEAD` too.
@@ -80,11 +81,12 @@ where
 
 /// The router, with everything of the table.
 pub(super) fn router<C: Control + Deployments>(state: State<C>, gate: &Arc<Gate>) -> Router {
-    let pictures = DefaultBodyLimit::max(analyze::longest_body(state.control.analyses().bounds()));
-    let post = |action, need| Post { gate: Arc::clone(gate), action, need };
+    let pictures = DefaultBodyLimit::max(analyze::longest_body(state.control.analyses().limits()));
+    let post = |action, need| RouteGuard { gate: Arc::clone(gate), action, need };
     let mut router = Router::new();
     for (Route { action, path, need, .. }, handler) in handlers::<C>(pictures) {
-        router = router.route(path, handler.route_layer(from_fn_with_state(post(action, *need), pass)));
+        router =
+            router.route(path, handler.route_layer(from_fn_with_state(post(action, *need), pass)));
     }
     let nowhere = from_fn_with_state(post("nothing", Caller), pass);
     router

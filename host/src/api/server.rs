@@ -27,7 +27,8 @@ use super::limits::site;
 use super::tls;
 use crate::config::Config;
 
-/// Until the head of a request has come: from the first byte of a connection, and between two requests.
+/// Until the head of a request has come: from the first byte of a connection, and between two
+/// requests.
 const HEAD: Duration = Duration::from_secs(30);
 
 /// Bytes of a request's head, and of what is read ahead of a body.
@@ -36,8 +37,8 @@ const HEAD_BYTES: usize = 32 << 10;
 /// Lines of a request's head.
 const HEAD_LINES: usize = 100;
 
-/// How long what was sent may stay without its receipt: a client that is gone without a word, or takes nothing. Longer than
-/// a subscriber has, who is told why it is closed.
+/// How long what was sent may stay without its receipt: a client that is gone without a word, or
+/// takes nothing. Longer than a subscriber has, who is told why it is closed.
 const UNTAKEN_MS: u32 = 60_000;
 
 /// After an error of the listener, which is most often that there are no descriptors.
@@ -67,7 +68,7 @@ pub(super) struct Connections {
 impl Connections {
     /// Takes connections until the host stops.
     pub(super) async fn serve(self, listener: TcpListener) {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ConnectionLimit::default());
         let mut refusals = Refusals::default();
         loop {
             let accepted = tokio::select! {
@@ -94,8 +95,9 @@ impl Connections {
         }
     }
 
-    fn begin(&self, stream: TcpStream, peer: SocketAddr, place: Place) {
-        // A small message waits for no other. Where one of these fails the connection is gone already.
+    fn begin(&self, stream: TcpStream, peer: SocketAddr, place: ConnectionSlot) {
+        // A small message waits for no other. Where one of these fails the connection is gone
+        // already.
         let _ = stream.set_nodelay(true);
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNTAKEN_MS);
         let (router, stop, abort) = (self.router.clone(), self.stop.clone(), self.abort.clone());
@@ -103,7 +105,7 @@ impl Connections {
         self.tasks.spawn(async move {
             let served = async {
                 match acceptor {
-                    None => exchange(Held { stream, _place: place }, peer, router, &stop).await,
+                    None => exchange(SlottedStream { stream, _place: place }, peer, router, &stop).await,
                     Some(acceptor) => {
                         let handshake = async {
                             tokio::select! {
@@ -112,7 +114,7 @@ impl Connections {
                             }
                         };
                         if let Some(stream) = handshake.await {
-                            exchange(Held { stream, _place: place }, peer, router, &stop).await;
+                            exchange(SlottedStream { stream, _place: place }, peer, router, &stop).await;
                         }
                     }
                 }
@@ -147,8 +149,12 @@ async fn secured(
 }
 
 /// The requests of one connection.
-async fn exchange<S>(stream: Held<S>, peer: SocketAddr, router: Router, stop: &CancellationToken)
-where
+async fn exchange<S>(
+    stream: SlottedStream<S>,
+    peer: SocketAddr,
+    router: Router,
+    stop: &CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -184,25 +190,30 @@ fn is_the_clients(error: &io::Error) -> bool {
 
 /// The connections that there are, counted by address.
 #[derive(Debug, Default)]
-struct Places {
-    taken: Mutex<Taken>,
+struct ConnectionLimit {
+    taken: Mutex<ConnectionCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct ConnectionCounts {
     all: usize,
     by_address: HashMap<IpAddr, usize>,
 }
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-struct Place {
-    places: Arc<Places>,
+struct ConnectionSlot {
+    places: Arc<ConnectionLimit>,
     address: IpAddr,
 }
 
-impl Places {
-    fn take(self: &Arc<Self>, address: IpAddr, most: usize, of_one: usize) -> Option<Place> {
+impl ConnectionLimit {
+    fn take(
+        self: &Arc<Self>,
+        address: IpAddr,
+        most: usize,
+        of_one: usize,
+    ) -> Option<ConnectionSlot> {
         let address = site(address);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let here = taken.by_address.get(&address).copied().unwrap_or_default();
@@ -211,11 +222,11 @@ impl Places {
         }
         taken.all += 1;
         taken.by_address.insert(address, here + 1);
-        Some(Place { places: Arc::clone(self), address })
+        Some(ConnectionSlot { places: Arc::clone(self), address })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.all -= 1;
@@ -241,7 +252,8 @@ impl Refusals {
         if self.told.is_none_or(|told| now.saturating_duration_since(told) >= BETWEEN_LINES) {
             tracing::warn!(
                 target: "ocelli::audit", %peer, connections = self.since,
-                "turned away: as many connections as `[server] max_connections` and max_connections_per_address allow"
+                "turned away: as many connections as `[server] max_connections` and \
+                    max_connections_per_address allow"
             );
             *self = Self { told: Some(now), since: 0 };
         }
@@ -249,12 +261,12 @@ impl Refusals {
 }
 
 /// A connection with its place: what it becomes, a WebSocket, keeps it.
-struct Held<S> {
+struct SlottedStream<S> {
     stream: S,
-    _place: Place,
+    _place: ConnectionSlot,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for SlottedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -264,8 +276,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for SlottedStream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -296,10 +312,13 @@ mod tests {
 
     #[test]
     fn a_place_is_free_again_when_its_connection_ends() {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ConnectionLimit::default());
         let take = |address: &str| places.take(address.parse().unwrap(), 3, 2);
         let (one, two) = (take("192.0.2.1"), take("::ffff:192.0.2.1"));
-        assert!(one.is_some() && two.is_some() && take("192.0.2.1").is_none(), "two of one address");
+        assert!(
+            one.is_some() && two.is_some() && take("192.0.2.1").is_none(),
+            "two of one address"
+        );
         let three = take("192.0.2.2");
         assert!(three.is_some() && take("192.0.2.3").is_none(), "three altogether");
         drop(one);
@@ -317,6 +336,9 @@ mod tests {
             "{}",
             body.len()
         );
-        assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["code"], "tls_required");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(body).unwrap()["code"],
+            "tls_required"
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! One WebSocket: what a client asks, and everything that the hub has for it.
 //!
-//! Three things run side by side: reading, so that a ping is answered while a session is being made; the requests, one
-//! after the other; and writing, which alone takes from the subscriber's queue. Whatever ends first ends the socket and
-//! with it all its subscriptions. Before it closes the client is told why.
+//! Three things run side by side: reading, so that a ping is answered while a session is being
+//! made; the requests, one after the other; and writing, which alone takes from the subscriber's
+//! queue. Whatever ends first ends the socket and with it all its subscriptions. Before it closes
+//! the client is told why.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,21 +19,22 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Caller, Right};
-use super::audit::{self, Deed};
+use super::audit::{self, AuditEntry};
 use super::message::{After, ClientMessage, MAX_MESSAGE, Subscribe};
 use super::problem::Problem;
-use super::resume::{self, Refused};
-use super::websocket::{self, Fault, Incoming, Over, Receiver, Sender, Stuck};
+use super::resume::{self, ResumeError};
+use super::websocket::{self, FrameFault, Incoming, ReadEnd, Receiver, Sender, WriteError};
 use super::{Control, Refusal, State, gate};
 use crate::config::EVERY_SESSION;
-use crate::event::{ServerMessage, Subscriber, Wants};
-use crate::util::bucket::{Pace, TokenBucket};
+use crate::event::{ServerMessage, SubscribeOptions, Subscriber};
+use crate::util::bucket::{RateLimit, TokenBucket};
 
-/// A message up to this size is answered with an error; beyond it, the connection is closed before it is read.
+/// A message up to this size is answered with an error; beyond it, the connection is closed before
+/// it is read.
 const MAX_READ: usize = 2 * MAX_MESSAGE;
 
-/// Requests of one client that wait while one is being done: for each session that it may listen to, one. Most of its
-/// list of them is only there while so many wait.
+/// Requests of one client that wait while one is being done: for each session that it may listen
+/// to, one. Most of its list of them is only there while so many wait.
 const REQUESTS: usize = SUBSCRIPTIONS;
 
 /// Bytes of the requests that wait: a kilobyte for each.
@@ -44,22 +46,22 @@ const COMMANDS: usize = 16;
 /// Sessions that one client may listen to: as many as a host can have.
 const SUBSCRIPTIONS: usize = 1000;
 
-/// Frames that a client may send in a second, and at once: it subscribes to all sessions as soon as it is there, and then
-/// has little to say.
-const FRAMES: Pace = Pace { per_second: 50.0, burst: 1200.0 };
+/// Frames that a client may send in a second, and at once: it subscribes to all sessions as soon as
+/// it is there, and then has little to say.
+const FRAMES: RateLimit = RateLimit { per_second: 50.0, burst: 1200.0 };
 
 /// A client that sends more is not told of each, it is closed: ten times as many.
-const FLOOD: Pace = Pace { per_second: 500.0, burst: 12_000.0 };
+const FLOOD: RateLimit = RateLimit { per_second: 500.0, burst: 12_000.0 };
 
 /// How often a client is told that some of its messages are not done.
-const TOLD: Pace = Pace { per_second: 1.0, burst: 1.0 };
+const TOLD: RateLimit = RateLimit { per_second: 1.0, burst: 1.0 };
 
 /// What the log calls the making of a session for a subscriber.
 const MAKE: &str = "make_session";
 
 /// Why a socket ends.
 #[derive(Debug, PartialEq, Eq)]
-enum End {
+enum SocketEnd {
     /// The client closed it with this status, or is gone.
     Client(Option<u16>),
     /// The client takes no messages.
@@ -69,7 +71,7 @@ enum End {
     /// A message of the client took too long to arrive.
     Unfinished,
     /// The client breaks the protocol, or sent more than is read.
-    Broken(Fault),
+    Broken(FrameFault),
     /// The client sends too much.
     Flood,
     /// What it was let in with is valid no more.
@@ -85,9 +87,10 @@ pub(super) async fn open<C: Control>(
     request: Request,
 ) -> Result<Response, Problem> {
     let peer = gate::peer(&request);
-    let (response, opening) = websocket::shake(request)?;
-    let place = place(&state)?;
-    // Counted from here on, so that the host does not stop between the upgrade and the first message.
+    let (response, opening) = websocket::handshake(request)?;
+    let place = reserve_socket(&state)?;
+    // Counted from here on, so that the host does not stop between the upgrade and the first
+    // message.
     state.tasks.clone().spawn(async move {
         // It fails where the client has gone meanwhile.
         if let Ok((sender, receiver)) = opening.open(MAX_READ).await {
@@ -99,13 +102,16 @@ pub(super) async fn open<C: Control>(
 }
 
 /// Room for one more who listens.
-pub(super) fn place<C>(state: &State<C>) -> Result<OwnedSemaphorePermit, Problem> {
+pub(super) fn reserve_socket<C>(state: &State<C>) -> Result<OwnedSemaphorePermit, Problem> {
     let unavailable = |code, detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
     if state.stop.is_cancelled() {
         return Err(unavailable("shutting_down", "the host is stopping"));
     }
     Arc::clone(&state.sockets).try_acquire_owned().map_err(|_| {
-        unavailable("too_many_subscribers", "as many WebSockets and streams are open as this host serves")
+        unavailable(
+            "too_many_subscribers",
+            "as many WebSockets and streams are open as this host serves",
+        )
     })
 }
 
@@ -120,8 +126,9 @@ struct Client<C> {
     pinged: Notify,
 }
 
-/// A request that waits, and its part of [`REQUEST_BYTES`]. Boxed, since a channel has room for 32 at once.
-type Waiting = Box<(ClientMessage, OwnedSemaphorePermit)>;
+/// A request that waits, and its part of [`REQUEST_BYTES`]. Boxed, since a channel has room for 32
+/// at once.
+type QueuedRequest = Box<(ClientMessage, OwnedSemaphorePermit)>;
 
 async fn serve<C: Control>(
     mut sender: Sender,
@@ -131,16 +138,17 @@ async fn serve<C: Control>(
     peer: SocketAddr,
 ) {
     let subscriber = Arc::new(state.hub.subscriber());
-    let client = Client { state, caller, peer, subscriber, ping: Mutex::default(), pinged: Notify::new() };
+    let client =
+        Client { state, caller, peer, subscriber, ping: Mutex::default(), pinged: Notify::new() };
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let end = tokio::select! {
         // In this order: when several are over at once, the host's own reason is the one to tell.
         biased;
-        () = client.state.stop.cancelled() => End::Stopping,
-        () = client.caller.revoked.cancelled() => End::Revoked,
+        () = client.state.stop.cancelled() => SocketEnd::Stopping,
+        () = client.caller.revoked.cancelled() => SocketEnd::Revoked,
         end = client.write(&mut sender) => end,
         end = client.read(&mut receiver, requests) => end,
-        () = client.answer(inbox) => End::Client(None),
+        () = client.answer(inbox) => SocketEnd::Client(None),
     };
     tracing::debug!(?end, caller = &*client.caller.name, "WebSocket ends");
     let farewell = client.farewell(&mut sender, &mut receiver, &end);
@@ -150,7 +158,7 @@ async fn serve<C: Control>(
 
 impl<C: Control> Client<C> {
     /// Sends what waits for the subscriber, as much at once as there is; pings, and answers pings.
-    async fn write(&self, sender: &mut Sender) -> End {
+    async fn write(&self, sender: &mut Sender) -> SocketEnd {
         let timing = self.state.timing;
         let mut pings = interval(timing.ping);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -163,7 +171,7 @@ impl<C: Control> Client<C> {
                     while let Some(told) = next {
                         match told {
                             Ok(told) => sender.text(&told.text, &self.state.squeezed),
-                            Err(slow) => return End::Slow(slow.to_string()),
+                            Err(slow) => return SocketEnd::Slow(slow.to_string()),
                         }
                         next = if sender.is_full() { None } else { self.subscriber.try_next() };
                     }
@@ -177,37 +185,46 @@ impl<C: Control> Client<C> {
             }
             match sender.flush(timing.send).await {
                 Ok(()) => {}
-                Err(Stuck::Gone) => return End::Client(None),
-                Err(Stuck::Full) => {
-                    return End::Slow(format!("no message was taken for {} s", timing.send.as_secs_f32()));
+                Err(WriteError::Gone) => return SocketEnd::Client(None),
+                Err(WriteError::Full) => {
+                    return SocketEnd::Slow(format!(
+                        "no message was taken for {} s",
+                        timing.send.as_secs_f32()
+                    ));
                 }
             }
         }
     }
 
     /// Takes requests in. A ping is answered here; everything else waits its turn.
-    async fn read(&self, receiver: &mut Receiver, requests: mpsc::Sender<Waiting>) -> End {
+    async fn read(
+        &self,
+        receiver: &mut Receiver,
+        requests: mpsc::Sender<QueuedRequest>,
+    ) -> SocketEnd {
         let (silence, whole) = (self.state.timing.silence, self.state.timing.message);
         let room = Arc::new(Semaphore::new(REQUEST_BYTES));
         let bucket = |pace| TokenBucket::full(pace, Instant::now());
         let (mut frames, mut flood, mut told) = (bucket(FRAMES), bucket(FLOOD), bucket(TOLD));
         loop {
             let incoming = match receiver.next(silence, whole).await {
-                Ok(Incoming::Close(status)) => return End::Client(status),
+                Ok(Incoming::Close(status)) => return SocketEnd::Client(status),
                 Ok(incoming) => incoming,
-                Err(Over::Gone) => return End::Client(None),
-                Err(Over::Silent) => return End::Silent,
-                Err(Over::Unfinished) => return End::Unfinished,
-                Err(Over::Fault(fault)) => return End::Broken(fault),
+                Err(ReadEnd::Gone) => return SocketEnd::Client(None),
+                Err(ReadEnd::Silent) => return SocketEnd::Silent,
+                Err(ReadEnd::Unfinished) => return SocketEnd::Unfinished,
+                Err(ReadEnd::Fault(fault)) => return SocketEnd::Broken(fault),
             };
             let now = Instant::now();
             if flood.take(FLOOD, now).is_err() {
-                return End::Flood;
+                return SocketEnd::Flood;
             }
             if frames.take(FRAMES, now).is_err() {
                 if told.take(TOLD, now).is_ok() {
-                    let message =
-                        format!("more than {} messages a second; some are not done", FRAMES.per_second);
+                    let message = format!(
+                        "more than {} messages a second; some are not done",
+                        FRAMES.per_second
+                    );
                     self.error("rate_limited", &message, None);
                 }
                 continue;
@@ -215,11 +232,16 @@ impl<C: Control> Client<C> {
             let text = match incoming {
                 Incoming::Text(text) => text,
                 Incoming::Binary => {
-                    self.error("unsupported_binary", "messages are text, one JSON object each", None);
+                    self.error(
+                        "unsupported_binary",
+                        "messages are text, one JSON object each",
+                        None,
+                    );
                     continue;
                 }
                 Incoming::Ping(payload) => {
-                    // The last is enough, where several came since the last answer (RFC 6455, 5.5.3).
+                    // The last is enough, where several came since the last answer (RFC 6455,
+                    // 5.5.3).
                     *self.ping() = Some(payload);
                     self.pinged.notify_one();
                     continue;
@@ -234,14 +256,15 @@ impl<C: Control> Client<C> {
                 Ok(request) => {
                     let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
                     let waiting = match Arc::clone(&room).try_acquire_many_owned(bytes) {
-                        Ok(part) => {
-                            requests.try_send(Box::new((request, part))).map_err(|full| full.into_inner().0)
-                        }
+                        Ok(part) => requests
+                            .try_send(Box::new((request, part)))
+                            .map_err(|full| full.into_inner().0),
                         Err(_) => Err(request),
                     };
                     if let Err(request) = waiting {
                         let message = format!(
-                            "{REQUESTS} requests wait, or {REQUEST_BYTES} bytes of them; this one is not done"
+                            "{REQUESTS} requests wait, or {REQUEST_BYTES} bytes of them; this one \
+                                is not done"
                         );
                         self.error("too_many_requests", &message, request.session());
                     }
@@ -250,8 +273,9 @@ impl<C: Control> Client<C> {
         }
     }
 
-    /// Does what the client asks, in order. Commands alone are waited for beside: a pipeline may take its time.
-    async fn answer(&self, mut inbox: mpsc::Receiver<Waiting>) {
+    /// Does what the client asks, in order. Commands alone are waited for beside: a pipeline may
+    /// take its time.
+    async fn answer(&self, mut inbox: mpsc::Receiver<QueuedRequest>) {
         let mut commands = JoinSet::new();
         while let Some(waiting) = inbox.recv().await {
             let (request, _part) = *waiting;
@@ -269,11 +293,13 @@ impl<C: Control> Client<C> {
                     if commands.len() < COMMANDS {
                         let (subscriber, control) =
                             (Arc::clone(&self.subscriber), self.state.control.clone());
-                        commands
-                            .spawn(async move { ask(&control, &subscriber, &session, id, command).await });
+                        commands.spawn(async move {
+                            ask(&control, &subscriber, &session, id, command).await
+                        });
                     } else {
-                        let message =
-                            format!("{COMMANDS} commands wait for their answers; this one is not done");
+                        let message = format!(
+                            "{COMMANDS} commands wait for their answers; this one is not done"
+                        );
                         self.error("too_many_requests", &message, Some(&session));
                     }
                 }
@@ -293,7 +319,9 @@ impl<C: Control> Client<C> {
         if !self.caller.sees(&session) {
             return self.unknown(&session);
         }
-        if self.subscriber.subscriptions() >= SUBSCRIPTIONS && !self.subscriber.is_subscribed(&session) {
+        if self.subscriber.subscriptions() >= SUBSCRIPTIONS
+            && !self.subscriber.is_subscribed(&session)
+        {
             let message = format!("a client may listen to {SUBSCRIPTIONS} sessions");
             return self.error("too_many_subscriptions", &message, Some(&session));
         }
@@ -309,18 +337,18 @@ impl<C: Control> Client<C> {
         {
             return self.refuse(&refused, &session);
         }
-        let wants = Wants { detections, after };
+        let wants = SubscribeOptions { detections, after };
         let Some((source, pipeline)) = making else {
             return self.subscriber.subscribe(&session, wants);
         };
         let hold = self.state.hub.hold(&session);
-        let deed = Deed::begin(&self.caller, self.peer, MAKE, &session);
+        let deed = AuditEntry::begin(&self.caller, self.peer, MAKE, &session);
         let (control, id) = (self.state.control.clone(), session.clone());
-        // A task of its own: it goes on to its end when the client goes away, and the session then ends as any other
-        // that nobody listens to.
+        // A task of its own: it goes on to its end when the client goes away, and the session then
+        // ends as any other that nobody listens to.
         let made = tokio::spawn(async move {
             let made = control.ensure(&id, &source, &pipeline, settings.unwrap_or_default()).await;
-            deed.ends(made.as_ref().map_or_else(|refusal| refusal.code, |()| "made"));
+            deed.finish(made.as_ref().map_or_else(|refusal| refusal.code, |()| "made"));
             made.map(|()| hold)
         });
         let refused = match made.await {
@@ -366,10 +394,10 @@ impl<C: Control> Client<C> {
         self.error(unknown.code, &unknown.message, Some(session));
     }
 
-    fn refuse(&self, refused: &Refused, session: &str) {
+    fn refuse(&self, refused: &ResumeError, session: &str) {
         let message = refused.message();
         let error = match refused {
-            Refused::Ahead { session, after, span } => ServerMessage::Error {
+            ResumeError::Ahead { session, after, span } => ServerMessage::Error {
                 code: "after_ahead",
                 message: &message,
                 session: Some(session),
@@ -378,7 +406,7 @@ impl<C: Control> Client<C> {
                 oldest: Some(span.oldest),
                 newest: Some(span.newest),
             },
-            Refused::Unreadable(_) => return self.error("internal", &message, Some(session)),
+            ResumeError::Unreadable(_) => return self.error("internal", &message, Some(session)),
         };
         self.subscriber.send(&error);
     }
@@ -391,33 +419,38 @@ impl<C: Control> Client<C> {
         self.ping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says why the socket ends, closes it, and reads on until the client has closed it too: what it had sent would
-    /// otherwise make the system throw our last words away.
-    async fn farewell(&self, sender: &mut Sender, receiver: &mut Receiver, end: &End) {
+    /// Says why the socket ends, closes it, and reads on until the client has closed it too: what
+    /// it had sent would otherwise make the system throw our last words away.
+    async fn farewell(&self, sender: &mut Sender, receiver: &mut Receiver, end: &SocketEnd) {
         const POLICY: u16 = 1008;
         let too_large = format!("a message has at most {MAX_MESSAGE} bytes");
         let (status, code, message) = match end {
-            End::Client(status) => (status.unwrap_or(1000), "", ""),
-            End::Slow(message) => (POLICY, "slow_subscriber", message.as_str()),
-            End::Silent => (POLICY, "silent", "no ping was answered"),
-            End::Unfinished => (POLICY, "message_timeout", "a message took too long to arrive"),
-            End::Flood => (POLICY, "rate_limited", "far too many messages"),
-            End::Revoked => (POLICY, "token_revoked", "the token is valid no more"),
-            End::Broken(Fault::TooLarge) => (1009, "too_large", &*too_large),
-            End::Broken(Fault::NotText(message)) => (1007, "protocol_error", *message),
-            End::Broken(Fault::Protocol(message)) => (1002, "protocol_error", message.as_str()),
-            End::Stopping => (1001, "shutting_down", "the host is stopping"),
+            SocketEnd::Client(status) => (status.unwrap_or(1000), "", ""),
+            SocketEnd::Slow(message) => (POLICY, "slow_subscriber", message.as_str()),
+            SocketEnd::Silent => (POLICY, "silent", "no ping was answered"),
+            SocketEnd::Unfinished => {
+                (POLICY, "message_timeout", "a message took too long to arrive")
+            }
+            SocketEnd::Flood => (POLICY, "rate_limited", "far too many messages"),
+            SocketEnd::Revoked => (POLICY, "token_revoked", "the token is valid no more"),
+            SocketEnd::Broken(FrameFault::TooLarge) => (1009, "too_large", &*too_large),
+            SocketEnd::Broken(FrameFault::NotText(message)) => (1007, "protocol_error", *message),
+            SocketEnd::Broken(FrameFault::Protocol(message)) => {
+                (1002, "protocol_error", message.as_str())
+            }
+            SocketEnd::Stopping => (1001, "shutting_down", "the host is stopping"),
         };
         let patience = self.state.timing.farewell;
         if !code.is_empty() {
-            // What is still to be read would be lost otherwise; there is nothing of it where the client was too slow.
+            // What is still to be read would be lost otherwise; there is nothing of it where the
+            // client was too slow.
             while let Some(Ok(told)) = self.subscriber.try_next() {
                 sender.text(&told.text, &self.state.squeezed);
                 if sender.is_full() && sender.flush(patience).await.is_err() {
                     return;
                 }
             }
-            let last = ServerMessage::error(code, message, None).to_told();
+            let last = ServerMessage::error(code, message, None).encode();
             sender.text(&last.text, &self.state.squeezed);
         }
         sender.close(status, code);
@@ -426,14 +459,17 @@ impl<C: Control> Client<C> {
         }
         // The host is the first to close once both have said that they do (RFC 6455, 7.1.1).
         match end {
-            End::Client(_) => sender.shutdown().await,
-            End::Broken(_) => {
+            SocketEnd::Client(_) => sender.shutdown().await,
+            SocketEnd::Broken(_) => {
                 sender.shutdown().await;
                 receiver.drain().await;
             }
             _ => {
                 let forever = self.state.timing.silence;
-                while !matches!(receiver.next(forever, forever).await, Ok(Incoming::Close(_)) | Err(_)) {}
+                while !matches!(
+                    receiver.next(forever, forever).await,
+                    Ok(Incoming::Close(_)) | Err(_)
+                ) {}
                 sender.shutdown().await;
             }
         }
@@ -448,7 +484,9 @@ async fn ask<C: Control>(
     command: Value,
 ) {
     match control.command(session, command).await {
-        Ok(answer) => subscriber.send(&ServerMessage::Answer { session, id: id.as_ref(), answer: &answer }),
+        Ok(answer) => {
+            subscriber.send(&ServerMessage::Answer { session, id: id.as_ref(), answer: &answer })
+        }
         Err(refusal) => error(subscriber, refusal.code, &refusal.message, Some(session)),
     }
 }

@@ -1,5 +1,5 @@
-//! A session's messages as server-sent events, for browsers and curl: a subscriber whose messages go into the body of an
-//! answer that does not end.
+//! A session's messages as server-sent events, for browsers and curl: a subscriber whose messages
+//! go into the body of an answer that does not end.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use tokio::time::timeout;
 
 use super::access::Caller;
 use super::problem::Problem;
-use super::resume::{self, Refused};
-use super::socket::place;
+use super::resume::{self, ResumeError};
+use super::socket::reserve_socket;
 use super::{Control, Refusal, State};
-use crate::event::{ServerMessage, Subscriber, Told, Wants};
+use crate::event::{EncodedMessage, ServerMessage, SubscribeOptions, Subscriber};
 
 /// What is written at once, the last message aside.
 const CHUNK: usize = 64 << 10;
@@ -28,7 +28,7 @@ const CHUNK: usize = 64 << 10;
 /// What a client asks for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Parameters {
+pub(super) struct StreamParameters {
     after: Option<u64>,
     #[serde(default = "yes")]
     detections: bool,
@@ -43,7 +43,7 @@ pub(super) async fn open<C: Control>(
     Extract(state): Extract<Arc<State<C>>>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
-    query: Result<Query<Parameters>, QueryRejection>,
+    query: Result<Query<StreamParameters>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let bad = |code, text| Problem::new(StatusCode::BAD_REQUEST, code, text);
@@ -53,20 +53,22 @@ pub(super) async fn open<C: Control>(
         return Err(Refusal::unknown(&session).into());
     }
     // A browser that comes again says where it was, and repeats the query of its first time.
-    let after =
-        match headers.get("last-event-id").filter(|last| !last.is_empty()) {
-            Some(last) => Some(last.to_str().ok().and_then(|last| last.parse().ok()).ok_or_else(|| {
+    let after = match headers.get("last-event-id").filter(|last| !last.is_empty()) {
+        Some(last) => {
+            Some(last.to_str().ok().and_then(|last| last.parse().ok()).ok_or_else(|| {
                 bad("bad_last_event_id", "Last-Event-ID is not the number of an event".into())
-            })?),
-            None => parameters.after,
-        };
+            })?)
+        }
+        None => parameters.after,
+    };
     if let Some(after) = after {
         resume::check(&state, &session, after).await?;
     }
-    let place = place(&state)?;
+    let place = reserve_socket(&state)?;
     let subscriber = state.hub.subscriber();
-    subscriber.subscribe(&session, Wants { detections: parameters.detections, after });
-    // One chunk waits while one is being written; a client that reads slowly leaves the rest with the subscriber.
+    subscriber.subscribe(&session, SubscribeOptions { detections: parameters.detections, after });
+    // One chunk waits while one is being written; a client that reads slowly leaves the rest with
+    // the subscriber.
     let (sender, receiver) = mpsc::channel(1);
     state.tasks.clone().spawn(async move {
         feed(&state, &caller, &subscriber, &sender).await;
@@ -96,8 +98,10 @@ async fn feed<C: Control>(
     let (code, message) = loop {
         let next = tokio::select! {
             biased;
-            () = state.stop.cancelled() => break ("shutting_down", "the host is stopping".to_owned()),
-            () = caller.revoked.cancelled() => break ("token_revoked", "the token is valid no more".to_owned()),
+            () = state.stop.cancelled() => break ("shutting_down", "the host is \
+                stopping".to_owned()),
+            () = caller.revoked.cancelled() => break ("token_revoked", "the token is valid no \
+                more".to_owned()),
             () = chunks.closed() => return,
             next = timeout(timing.ping, subscriber.next()) => next,
         };
@@ -113,7 +117,11 @@ async fn feed<C: Control>(
                         Ok(told) => put(&mut text, &told),
                         Err(error) => slow = Some(error.to_string()),
                     }
-                    next = if slow.is_some() || text.len() >= CHUNK { None } else { subscriber.try_next() };
+                    next = if slow.is_some() || text.len() >= CHUNK {
+                        None
+                    } else {
+                        subscriber.try_next()
+                    };
                 }
             }
         }
@@ -122,7 +130,8 @@ async fn feed<C: Control>(
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
                 Err(_) => {
-                    let message = format!("no message was taken for {} s", timing.send.as_secs_f32());
+                    let message =
+                        format!("no message was taken for {} s", timing.send.as_secs_f32());
                     break ("slow_subscriber", message);
                 }
             }
@@ -132,13 +141,13 @@ async fn feed<C: Control>(
         }
     };
     let mut text = String::new();
-    put(&mut text, &ServerMessage::error(code, &message, None).to_told());
+    put(&mut text, &ServerMessage::error(code, &message, None).encode());
     // Whoever does not listen to the farewell is not waited for.
     let _ = timeout(timing.farewell, chunks.send(text.into())).await;
 }
 
 /// A message as it goes over the wire. It has no line break: JSON on one line.
-fn put(out: &mut String, told: &Told) {
+fn put(out: &mut String, told: &EncodedMessage) {
     // Writing to memory does not fail.
     let _ = writeln!(out, "event: {}", told.kind);
     if let Some(seq) = told.seq {
@@ -147,18 +156,20 @@ fn put(out: &mut String, told: &Told) {
     let _ = write!(out, "data: {}\n\n", told.text);
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
+impl From<ResumeError> for Problem {
+    fn from(refused: ResumeError) -> Self {
         let message = refused.message();
         match refused {
-            Refused::Ahead { after, span, .. } => {
+            ResumeError::Ahead { after, span, .. } => {
                 let mut problem = Self::new(StatusCode::BAD_REQUEST, "after_ahead", message);
                 problem.more.after = Some(after);
                 problem.more.oldest = Some(span.oldest);
                 problem.more.newest = Some(span.newest);
                 problem
             }
-            Refused::Unreadable(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message),
+            ResumeError::Unreadable(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+            }
         }
     }
 }
@@ -170,8 +181,8 @@ mod tests {
     #[test]
     fn events_alone_have_an_id_to_come_back_with() {
         let mut text = String::new();
-        put(&mut text, &Told { kind: "detections", seq: None, text: "{1}".into() });
-        put(&mut text, &Told { kind: "event", seq: Some(7), text: "{2}".into() });
+        put(&mut text, &EncodedMessage { kind: "detections", seq: None, text: "{1}".into() });
+        put(&mut text, &EncodedMessage { kind: "event", seq: Some(7), text: "{2}".into() });
         assert_eq!(text, "event: detections\ndata: {1}\n\nevent: event\nid: 7\ndata: {2}\n\n");
     }
 }

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::{BETWEEN_LOOKS, Look, Settling, Tls};
+use crate::config::{Debounce, FileStamp, POLL_INTERVAL, Tls};
 
 /// How long a TLS handshake may take.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -27,11 +27,12 @@ pub(super) fn load(files: &Tls) -> anyhow::Result<Arc<ServerConfig>> {
         // The error's own words may hold what stands in the file.
         .map_err(|error| anyhow::anyhow!("{}", reason(&error)))
         .with_context(|| format!("reading the private key {}", key.display()))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .context("setting TLS up")?
-        .with_no_client_auth()
-        .with_single_cert(chain, private);
+    let config =
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .context("setting TLS up")?
+            .with_no_client_auth()
+            .with_single_cert(chain, private);
     let mut config = config.with_context(|| {
         format!("the key {} does not fit the certificate {}", key.display(), certificate.display())
     })?;
@@ -49,19 +50,19 @@ fn reason(error: &rustls::pki_types::pem::Error) -> String {
     }
 }
 
-/// Puts what the files hold into `current` whenever they have changed, until it is dropped. A pair that is not good is
-/// logged, and the one before stays.
+/// Puts what the files hold into `current` whenever they have changed, until it is dropped. A pair
+/// that is not good is logged, and the one before stays.
 pub(super) async fn follow(files: Tls, current: watch::Sender<Arc<ServerConfig>>) {
-    let mut looks = interval(BETWEEN_LOOKS);
+    let mut looks = interval(POLL_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut settling = Settling::default();
-    // The first report is of the files as they were found, unless somebody was quick to change them: read as any other, and
-    // mostly nothing new.
+    let mut settling = Debounce::default();
+    // The first report is of the files as they were found, unless somebody was quick to change
+    // them: read as any other, and mostly nothing new.
     let mut first = true;
     loop {
         looks.tick().await;
-        let look = async |path: &Path| Look::from(tokio::fs::metadata(path).await);
-        let changed = settling.look((look(&files.certificate).await, look(&files.key).await));
+        let look = async |path: &Path| FileStamp::from(tokio::fs::metadata(path).await);
+        let changed = settling.observe((look(&files.certificate).await, look(&files.key).await));
         if !changed {
             continue;
         }
@@ -71,11 +72,14 @@ pub(super) async fn follow(files: Tls, current: watch::Sender<Arc<ServerConfig>>
             Ok(Ok(config)) => {
                 current.send_replace(config);
                 if !first {
-                    tracing::info!(certificate = %files.certificate.display(), "the certificate was read again");
+                    tracing::info!(certificate = %files.certificate.display(), "the certificate \
+                        was read again");
                 }
             }
             Ok(Err(error)) => {
-                tracing::error!("the certificate is not changed, the one before stays in use: {error:#}");
+                tracing::error!(
+                    "the certificate is not changed, the one before stays in use: {error:#}"
+                );
             }
             Err(error) => tracing::error!("reading the certificate: {error}"),
         }

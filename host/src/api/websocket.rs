@@ -1,7 +1,8 @@
 //! WebSockets (RFC 6455) with compression (RFC 7692): the handshake, and a connection's two halves.
 //!
-//! Frame headers and the handshake's answer are tungstenite's. Its sockets, which axum's are, know no compression; of the
-//! crates that do, none bounds what a message unpacks to, or lets a write that was interrupted go on.
+//! Frame headers and the handshake's answer are tungstenite's. Its sockets, which axum's are, know
+//! no compression; of the crates that do, none bounds what a message unpacks to, or lets a write
+//! that was interrupted go on.
 
 mod deflate;
 mod frame;
@@ -25,35 +26,41 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tungstenite::handshake::server::create_response_with_body;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
+pub(super) use self::deflate::CompressedMessages;
 use self::deflate::Deflate;
-pub(super) use self::deflate::Squeezed;
 use self::frame::Decoder;
-pub(super) use self::frame::{Fault, Incoming};
+pub(super) use self::frame::{FrameFault, Incoming};
 use super::problem::Problem;
 
-/// The one subprotocol that there is: a browser that offers any, its token for one, wants one chosen.
+/// The one subprotocol that there is: a browser that offers any, its token for one, wants one
+/// chosen.
 const PROTOCOL: &str = "ocelli.v1";
 
-/// Bytes that are read at once, more than almost every request; on the stack, so that an idle socket has no buffer.
+/// Bytes that are read at once, more than almost every request; on the stack, so that an idle
+/// socket has no buffer.
 const READ: usize = 4 << 10;
 
-/// From this size on a message is written from where it is, after what waits before it, and is not copied.
+/// From this size on a message is written from where it is, after what waits before it, and is not
+/// copied.
 const LARGE: usize = 64 << 10;
 
 /// A connection that is about to become a WebSocket.
-pub(super) struct Opening {
+pub(super) struct PendingUpgrade {
     upgrade: OnUpgrade,
     deflate: Option<Deflate>,
 }
 
 /// Checks a request to open a WebSocket. The answer is to be sent; then the connection is there.
-pub(super) fn shake(mut request: Request) -> Result<(Response, Opening), Problem> {
+pub(super) fn handshake(mut request: Request) -> Result<(Response, PendingUpgrade), Problem> {
     let refuse = |status, detail: String| Problem::new(status, "not_a_websocket", detail);
     let mut response = create_response_with_body(&request, Body::empty)
         .map_err(|error| refuse(StatusCode::BAD_REQUEST, error.to_string()))?;
     // 16 bytes in base64.
     if request.headers().get(header::SEC_WEBSOCKET_KEY).is_none_or(|key| key.len() != 24) {
-        return Err(refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is not 16 bytes in base64".into()));
+        return Err(refuse(
+            StatusCode::BAD_REQUEST,
+            "Sec-WebSocket-Key is not 16 bytes in base64".into(),
+        ));
     }
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
         refuse(StatusCode::UPGRADE_REQUIRED, "this connection cannot become a WebSocket".into())
@@ -66,17 +73,20 @@ pub(super) fn shake(mut request: Request) -> Result<(Response, Opening), Problem
     if let Some(answer) = deflate.and_then(|deflate| HeaderValue::try_from(deflate.answer()).ok()) {
         answers.insert(header::SEC_WEBSOCKET_EXTENSIONS, answer);
     }
-    Ok((response, Opening { upgrade, deflate }))
+    Ok((response, PendingUpgrade { upgrade, deflate }))
 }
 
 fn offers_protocol(headers: &HeaderMap) -> bool {
-    let mut lines =
-        headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|line| line.to_str().ok());
+    let mut lines = headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .into_iter()
+        .filter_map(|line| line.to_str().ok());
     lines.any(|line| line.split(',').any(|protocol| protocol.trim() == PROTOCOL))
 }
 
-impl Opening {
-    /// The connection, once the client has the answer. Reads messages of up to `longest` bytes, as they come and unpacked.
+impl PendingUpgrade {
+    /// The connection, once the client has the answer. Reads messages of up to `longest` bytes, as
+    /// they come and unpacked.
     pub(super) async fn open(self, longest: usize) -> hyper::Result<(Sender, Receiver)> {
         let (reader, writer) = tokio::io::split(TokioIo::new(self.upgrade.await?));
         let decoder = Decoder::new(longest, self.deflate.is_some());
@@ -94,7 +104,7 @@ impl Opening {
 
 /// Why nothing more can be read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Over {
+pub(super) enum ReadEnd {
     /// The connection is closed.
     Gone,
     /// Not a whole frame came for too long.
@@ -102,7 +112,7 @@ pub(super) enum Over {
     /// A message took too long to arrive.
     Unfinished,
     /// The client breaks the protocol.
-    Fault(Fault),
+    Fault(FrameFault),
 }
 
 /// The half that reads.
@@ -116,11 +126,15 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    /// The next that the client sent. Not a frame for `silence`, or a message that is not all there `whole` after it
-    /// began, is over. Dropping the future loses nothing.
-    pub(super) async fn next(&mut self, silence: Duration, whole: Duration) -> Result<Incoming, Over> {
+    /// The next that the client sent. Not a frame for `silence`, or a message that is not all there
+    /// `whole` after it began, is over. Dropping the future loses nothing.
+    pub(super) async fn next(
+        &mut self,
+        silence: Duration,
+        whole: Duration,
+    ) -> Result<Incoming, ReadEnd> {
         loop {
-            if let Some(incoming) = self.decoder.next().map_err(Over::Fault)? {
+            if let Some(incoming) = self.decoder.next().map_err(ReadEnd::Fault)? {
                 self.heard = Instant::now();
                 if !self.decoder.in_message() {
                     self.began = None;
@@ -134,9 +148,9 @@ impl Receiver {
             let unfinished = self.began.map(|began| began + whole).filter(|at| *at < silent);
             match timeout_at(unfinished.unwrap_or(silent), self.read()).await {
                 Ok(true) => {}
-                Ok(false) => return Err(Over::Gone),
-                Err(_) if unfinished.is_some() => return Err(Over::Unfinished),
-                Err(_) => return Err(Over::Silent),
+                Ok(false) => return Err(ReadEnd::Gone),
+                Err(_) if unfinished.is_some() => return Err(ReadEnd::Unfinished),
+                Err(_) => return Err(ReadEnd::Silent),
             }
         }
     }
@@ -164,7 +178,7 @@ impl Receiver {
 
 /// Why nothing more can be written.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Stuck {
+pub(super) enum WriteError {
     /// The connection is closed.
     Gone,
     /// Not a byte was taken for too long.
@@ -199,7 +213,7 @@ impl Chunk {
 
 impl Sender {
     /// Adds a message.
-    pub(super) fn text(&mut self, text: &Arc<str>, squeezed: &Squeezed) {
+    pub(super) fn text(&mut self, text: &Arc<str>, squeezed: &CompressedMessages) {
         let opcode = OpCode::Data(Data::Text);
         let packed = self.deflate.and_then(|deflate| squeezed.get(text, deflate));
         if let Some(packed) = packed {
@@ -239,7 +253,7 @@ impl Sender {
     }
 
     /// Writes all that waits. When the future is dropped, the next call goes on where it was.
-    pub(super) async fn flush(&mut self, patience: Duration) -> Result<(), Stuck> {
+    pub(super) async fn flush(&mut self, patience: Duration) -> Result<(), WriteError> {
         self.settle();
         while let Some(first) = self.waiting.front() {
             let rest = first.bytes().get(self.written..).unwrap_or_default();
@@ -250,15 +264,15 @@ impl Sender {
             }
             match timeout(patience, self.writer.write(rest)).await {
                 Ok(Ok(written @ 1..)) => self.written += written,
-                Ok(_) => return Err(Stuck::Gone),
-                Err(_) => return Err(Stuck::Full),
+                Ok(_) => return Err(WriteError::Gone),
+                Err(_) => return Err(WriteError::Full),
             }
         }
         // An idle socket has no buffer.
         self.waiting = VecDeque::new();
         match timeout(patience, self.writer.flush()).await {
-            Ok(flushed) => flushed.map_err(|_| Stuck::Gone),
-            Err(_) => Err(Stuck::Full),
+            Ok(flushed) => flushed.map_err(|_| WriteError::Gone),
+            Err(_) => Err(WriteError::Full),
         }
     }
 

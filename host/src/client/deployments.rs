@@ -1,4 +1,5 @@
-//! Changing what a session of a running host runs: `ocelli deploy`, `ocelli rollback`, `ocelli deployments`.
+//! Changing what a session of a running host runs: `ocelli deploy`, `ocelli rollback`,
+//! `ocelli deployments`.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,10 +9,10 @@ use clap::Args;
 use ocelli_client::{Component, Problem, RefusedState, Request};
 use serde_json::{Map, Value};
 
-use super::{Host, shown, status, table};
+use super::{HostArgs, printable, status, table};
 
 #[derive(Args)]
-pub(crate) struct Deploy {
+pub(crate) struct DeployCommand {
     /// The session.
     session: String,
     /// The component, a file that ends in .wasm; or the name of a pipeline that the host has.
@@ -20,41 +21,41 @@ pub(crate) struct Deploy {
     /// Compare it with the running one on this many frames before it takes over.
     #[arg(long, value_name = "FRAMES", default_value_t = 0)]
     shadow: u32,
-    /// What happens when it refuses the state of the running one: "keep" that one, or start "fresh". Left out: as the host's
-    /// config says.
+    /// What happens when it refuses the state of the running one: "keep" that one, or start
+    /// "fresh". Left out: as the host's config says.
     #[arg(long, value_parser = ["keep", "fresh"])]
     state: Option<String>,
     /// The pipeline's settings. Left out: those that the session has.
     #[arg(long, value_name = "JSON", value_parser = settings)]
     settings: Option<Map<String, Value>>,
     #[command(flatten)]
-    host: Host,
+    host: HostArgs,
 }
 
 #[derive(Args)]
-pub(crate) struct Rollback {
+pub(crate) struct RollbackCommand {
     /// The session.
     session: String,
     #[command(flatten)]
-    host: Host,
+    host: HostArgs,
 }
 
 #[derive(Args)]
-pub(crate) struct Deployments {
+pub(crate) struct DeploymentsCommand {
     /// The session.
     session: String,
     /// At most this many.
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     limit: u32,
     #[command(flatten)]
-    host: Host,
+    host: HostArgs,
 }
 
 fn settings(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("settings are a JSON object: {error}"))
 }
 
-impl Deploy {
+impl DeployCommand {
     /// Returns when the new version speaks.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let Self { session, pipeline, shadow, state, settings, host } = self;
@@ -72,20 +73,21 @@ impl Deploy {
             "fresh" => RefusedState::Fresh,
             _ => RefusedState::Keep,
         });
-        let new = ocelli_client::Deploy { component, shadow: *shadow, state, settings: settings.clone() };
-        told(session, host, host.ask(&Request::deploy(session, &new))?)
+        let new =
+            ocelli_client::Deploy { component, shadow: *shadow, state, settings: settings.clone() };
+        print_answer(session, host, host.ask(&Request::deploy(session, &new))?)
     }
 }
 
-impl Rollback {
+impl RollbackCommand {
     /// Returns when the version before speaks.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let Self { session, host } = self;
-        told(session, host, host.ask(&Request::rollback(session))?)
+        print_answer(session, host, host.ask(&Request::rollback(session))?)
     }
 }
 
-impl Deployments {
+impl DeploymentsCommand {
     /// Prints a table, or the answer as it came.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let Self { session, limit, host } = self;
@@ -98,24 +100,28 @@ impl Deployments {
 }
 
 /// Prints what became of a deployment; that it did not become one is the error.
-fn told(session: &str, host: &Host, answer: Result<Value, Problem>) -> anyhow::Result<()> {
+fn print_answer(
+    session: &str,
+    host: &HostArgs,
+    answer: Result<Value, Problem>,
+) -> anyhow::Result<()> {
     match answer {
         Ok(record) if host.json => println!("{record}"),
-        Ok(record) => println!("{}", line(&record)),
+        Ok(record) => println!("{}", format_line(&record)),
         Err(problem) => {
             let body = serde_json::to_value(&problem)?;
             if host.json {
                 println!("{body}");
             }
-            bail!("{}: {}", shown(session), refusal(&status(&problem), &body));
+            bail!("{}: {}", printable(session), refusal(&status(&problem), &body));
         }
     }
     Ok(())
 }
 
 /// One line on a deployment that went well.
-fn line(record: &Value) -> String {
-    let text = |key: &str| record.get(key).and_then(Value::as_str).map(shown);
+fn format_line(record: &Value) -> String {
+    let text = |key: &str| record.get(key).and_then(Value::as_str).map(printable);
     let swapped = |key: &str| record.get("swapped").and_then(|swapped| swapped.get(key));
     let ms = |value: Option<&Value>| value.and_then(Value::as_f64).map(|ms| format!("{ms:.0} ms"));
     let mut line = format!(
@@ -142,10 +148,10 @@ fn line(record: &Value) -> String {
 
 /// Why there was none, each problem of the component on lines of its own.
 fn refusal(status: &str, problem: &Value) -> String {
-    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(shown);
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(printable);
     let detail = problem.get("detail").and_then(Value::as_str).filter(|detail| !detail.is_empty());
     let detail = detail.map(|detail| {
-        let lines: Vec<String> = detail.lines().map(shown).collect();
+        let lines: Vec<String> = detail.lines().map(printable).collect();
         lines.join("\n  ")
     });
     let detail = detail.unwrap_or_else(|| format!("the host answers {status}"));
@@ -193,14 +199,16 @@ mod tests {
     fn a_deployment_is_one_line() {
         let record = json!({"session": "cam", "before": "ff", "deployment": "0a", "name": "eye", "version": "2.0.0",
             "compile_ms": null, "swapped": {"total_ms": 95.6, "gap_ms": 41.2, "fresh": true}});
-        let said = "cam: ff -> 0a eye 2.0.0, compiled before, swapped in 96 ms, gap 41 ms, without the state, which it refused";
-        assert_eq!(line(&record), said);
-        assert_eq!(line(&json!({})), ": nothing -> , compiled before");
+        let said = "cam: ff -> 0a eye 2.0.0, compiled before, swapped in 96 ms, gap 41 ms, \
+            without the state, which it refused";
+        assert_eq!(format_line(&record), said);
+        assert_eq!(format_line(&json!({})), ": nothing -> , compiled before");
     }
 
     #[test]
     fn what_a_component_says_moves_no_cursor() {
-        let problem = json!({"detail": "a\u{1b}[2J", "problems": [{"message": "b\nc", "found": "\u{7}"}]});
+        let problem =
+            json!({"detail": "a\u{1b}[2J", "problems": [{"message": "b\nc", "found": "\u{7}"}]});
         let said = refusal("422", &problem);
         assert_eq!(said, "a\u{fffd}[2J\n  b\u{fffd}c\n    the component: \u{fffd}");
     }

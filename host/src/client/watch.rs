@@ -9,30 +9,31 @@ use clap::Args;
 use ocelli_client::{Detection, Error, Message, Subscribe};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Host, run, shown};
+use super::{HostArgs, block_on, printable};
 
-/// The rate shown is that of the last so many seconds: long enough to be steady, short enough to follow a change.
+/// The rate shown is that of the last so many seconds: long enough to be steady, short enough to
+/// follow a change.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
-pub(crate) struct Watch {
+pub(crate) struct WatchCommand {
     /// The session; "*" for all.
     session: String,
     /// End after so long. Left out: with Ctrl-C.
     #[arg(long)]
     seconds: Option<u64>,
     #[command(flatten)]
-    host: Host,
+    host: HostArgs,
 }
 
-impl Watch {
+impl WatchCommand {
     /// Prints until the time is over, or a signal comes. That there was no result is an error.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let mut rate = Rate::default();
-        run(self.until_over(&mut rate))??;
+        block_on(self.until_over(&mut rate))??;
         eprintln!("ocelli: {} results", rate.total);
         if rate.total == 0 {
-            bail!("{}: no result came", shown(&self.session));
+            bail!("{}: no result came", printable(&self.session));
         }
         Ok(())
     }
@@ -64,7 +65,7 @@ impl Watch {
         loop {
             let (message, text) = match subscriber.next_with_text().await {
                 Ok(told) => told,
-                Err(error) if been_there && error.may_pass() => {
+                Err(error) if been_there && error.is_transient() => {
                     subscribed = false;
                     eprintln!("ocelli: {}: {error}; trying again", self.host.url);
                     continue;
@@ -75,11 +76,12 @@ impl Watch {
             match &message {
                 Message::Subscribed { .. } => subscribed = true,
                 Message::Error(refusal) if !subscribed && refusal.session.is_some() => {
-                    bail!("{}: {}", shown(&self.session), shown(&refusal.message));
+                    bail!("{}: {}", printable(&self.session), printable(&refusal.message));
                 }
                 _ => {}
             }
-            let per_second = matches!(message, Message::Detections(_)).then(|| rate.count(Instant::now()));
+            let per_second =
+                matches!(message, Message::Detections(_)).then(|| rate.count(Instant::now()));
             let line = if self.host.json { Some(text) } else { self.line(&message, per_second) };
             if let Some(line) = line {
                 writeln!(io::stdout(), "{line}").context("cannot print")?;
@@ -89,14 +91,16 @@ impl Watch {
 
     fn refused(&self, error: Error) -> anyhow::Error {
         match self.host.refused(error) {
-            Ok(problem) => anyhow::anyhow!("{}: {}", self.host.url, shown(&problem.to_string())),
+            Ok(problem) => {
+                anyhow::anyhow!("{}: {}", self.host.url, printable(&problem.to_string()))
+            }
             Err(error) => error,
         }
     }
 
     /// The message for a person to read, with its session where there may be several.
     fn line(&self, message: &Message, per_second: Option<f64>) -> Option<String> {
-        let line = shown(&line(message, per_second)?);
+        let line = printable(&line(message, per_second)?);
         match message {
             Message::Detections(ocelli_client::Detections { session, .. })
             | Message::Event(ocelli_client::Event { session, .. })
@@ -104,7 +108,7 @@ impl Watch {
             | Message::Lagged { session, .. }
                 if *session != self.session =>
             {
-                Some(format!("{}  {line}", shown(session)))
+                Some(format!("{}  {line}", printable(session)))
             }
             _ => Some(line),
         }
@@ -120,7 +124,8 @@ struct Rate {
 }
 
 impl Rate {
-    /// Counts a result and returns results per second over the last [`RATE_WINDOW`], or since the first.
+    /// Counts a result and returns results per second over the last [`RATE_WINDOW`], or since the
+    /// first.
     fn count(&mut self, now: Instant) -> f64 {
         self.total += 1;
         let first = *self.first.get_or_insert(now);
@@ -130,8 +135,11 @@ impl Rate {
         }
         let window = now.duration_since(first).min(RATE_WINDOW).as_secs_f64();
         // The first result ends no interval yet.
-        let intervals =
-            if window < RATE_WINDOW.as_secs_f64() { self.recent.len() - 1 } else { self.recent.len() };
+        let intervals = if window < RATE_WINDOW.as_secs_f64() {
+            self.recent.len() - 1
+        } else {
+            self.recent.len()
+        };
         if window > 0.0 { intervals as f64 / window } else { 0.0 }
     }
 }
@@ -149,23 +157,30 @@ fn line(message: &Message, per_second: Option<f64>) -> Option<String> {
             format!("{}  event {:6}  {} {listed}", clock(&event.time), event.seq, event.kind)
         }
         Message::Session { state, reason, .. } => {
-            format!("session is {state}{}", reason.as_ref().map_or(String::new(), |why| format!(": {why}")))
+            format!(
+                "session is {state}{}",
+                reason.as_ref().map_or(String::new(), |why| format!(": {why}"))
+            )
         }
         Message::Subscribed { session, state } => {
             format!("subscribed to session {session}, which is {state}")
         }
-        Message::Lagged { missed, .. } => format!("{missed} messages missed: this terminal was too slow"),
+        Message::Lagged { missed, .. } => {
+            format!("{missed} messages missed: this terminal was too slow")
+        }
         Message::Error(refusal) => format!("error {}: {}", refusal.code, refusal.message),
         _ => return None,
     })
 }
 
-/// `person 0.87 #7 [12 34 56 78]`, one after the other; the box is left, top, width, height in frame pixels.
+/// `person 0.87 #7 [12 34 56 78]`, one after the other; the box is left, top, width, height in
+/// frame pixels.
 fn listed(detections: &[Detection]) -> String {
-    let each = detections.iter().map(|Detection { label, score, area: [x, y, w, h], track, .. }| {
-        let track = track.map_or(String::new(), |track| format!(" #{track}"));
-        format!("{label} {score:.2}{track} [{x:.0} {y:.0} {w:.0} {h:.0}]")
-    });
+    let each =
+        detections.iter().map(|Detection { label, score, area: [x, y, w, h], track, .. }| {
+            let track = track.map_or(String::new(), |track| format!(" #{track}"));
+            format!("{label} {score:.2}{track} [{x:.0} {y:.0} {w:.0} {h:.0}]")
+        });
     each.collect::<Vec<_>>().join(", ")
 }
 
@@ -180,9 +195,10 @@ fn clock(time: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn watch(session: &str) -> Watch {
-        let host = Host { url: "http://127.0.0.1:1".into(), token_file: None, ca: None, json: false };
-        Watch { session: session.into(), seconds: None, host }
+    fn watch(session: &str) -> WatchCommand {
+        let host =
+            HostArgs { url: "http://127.0.0.1:1".into(), token_file: None, ca: None, json: false };
+        WatchCommand { session: session.into(), seconds: None, host }
     }
 
     fn line(message: &str, per_second: Option<f64>) -> Option<String> {
@@ -195,14 +211,14 @@ mod tests {
             "deployment":"1","width":768,"height":576,"latency_ms":{"total":71.5},"detections":[
             {"label":"person","score":0.871,"box":[10.4,20,30,40.6],"track":7,"attributes":{}},
             {"label":"dog\u001b","score":0.5,"box":[1,2,3,4],"attributes":{}}]}"#;
-        let expected = "03:04:05.678  frame     12   9.9 results/s  person 0.87 #7 [10 20 30 41], dog\u{fffd} 0.50 [1 2 3 4]";
+        let expected = "03:04:05.678  frame     12   9.9 results/s  person 0.87 #7 [10 20 30 41], \
+            dog\u{fffd} 0.50 [1 2 3 4]";
         assert_eq!(line(message, Some(9.94)).unwrap(), expected);
     }
 
     #[test]
     fn a_change_of_state_tells_its_reason_and_its_session_where_there_are_several() {
-        let message =
-            r#"{"type":"session","session":"people","state":"degraded","reason":"camera is silent"}"#;
+        let message = r#"{"type":"session","session":"people","state":"degraded","reason":"camera is silent"}"#;
         let said = "session is degraded: camera is silent";
         assert_eq!(line(message, None).unwrap(), said);
         let all = watch("*").line(&serde_json::from_str(message).unwrap(), None);
@@ -219,7 +235,9 @@ mod tests {
     fn the_rate_is_that_of_the_last_seconds() {
         let started = Instant::now();
         let mut rate = Rate::default();
-        let at = |rate: &mut Rate, milliseconds| rate.count(started + Duration::from_millis(milliseconds));
+        let at = |rate: &mut Rate, milliseconds| {
+            rate.count(started + Duration::from_millis(milliseconds))
+        };
         assert_eq!(at(&mut rate, 0), 0.0);
         let ten_a_second = (1..=100).map(|n| at(&mut rate, n * 100)).last().unwrap();
         assert!((ten_a_second - 10.0).abs() < 0.01, "{ten_a_second}");

@@ -1,5 +1,5 @@
-//! The sources that subscribers may name. A pattern is compared with a source that was taken apart, by the same parser that
-//! is believed when it is connected to, never with its text.
+//! The sources that subscribers may name. A pattern is compared with a source that was taken apart,
+//! by the same parser that is believed when it is connected to, never with its text.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Component, Path, PathBuf};
@@ -8,11 +8,14 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::source::{FileSource, RTSP_PORT, RtspSource, Source, file_path, percent_decode, strip_scheme};
+use super::source::{
+    FileSource, RTSP_PORT, RtspSource, Source, file_path, percent_decode, strip_scheme,
+};
 
 /// One entry of `[subscriptions] sources`:
-/// - `rtsp://HOST[:PORT][/PATH]`: `HOST` is a name, an address, `*.DOMAIN` for the names below a domain, or `*`; without a port
-///   it is RTSP's own, 554, and `*` is any; `/PATH` is what the path begins with;
+/// - `rtsp://HOST[:PORT][/PATH]`: `HOST` is a name, an address, `*.DOMAIN` for the names below a
+///   domain, or `*`; without a port it is RTSP's own, 554, and `*` is any; `/PATH` is what the path
+///   begins with;
 /// - `rtsp://ADDRESS/BITS[:PORT]`: the addresses of a network, written as addresses;
 /// - `file:PATH`: a file, or those in a folder and the folders below it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,15 +69,17 @@ impl Host {
             Self::Any => true,
             Self::Name(name) => host == *name,
             Self::Below(domain) => is_name(&host) && host.ends_with(domain),
-            // Only what is written as an address is one: the resolver would take 0x0a010001 for one, too.
-            Self::Network(network) => {
-                host.parse::<IpAddr>().is_ok_and(|address| network.contains(&address.to_canonical()))
-            }
+            // Only what is written as an address is one: the resolver would take 0x0a010001 for
+            // one, too.
+            Self::Network(network) => host
+                .parse::<IpAddr>()
+                .is_ok_and(|address| network.contains(&address.to_canonical())),
         }
     }
 }
 
-/// Whether the path begins with this, at the border of a part. What a server might take for a way out of it does not.
+/// Whether the path begins with this, at the border of a part. What a server might take for a way
+/// out of it does not.
 fn below(source: &RtspSource, start: &str) -> bool {
     if start.is_empty() {
         return true;
@@ -97,7 +102,9 @@ fn is_name(host: &str) -> bool {
         |character: char| character.is_ascii_alphanumeric() || character == '-' || character == '_';
     let last = host.rsplit('.').next().unwrap_or_default();
     let number = last.bytes().all(|byte| byte.is_ascii_digit())
-        || last.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        || last
+            .strip_prefix("0x")
+            .is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     !number && host.split('.').all(|label| !label.is_empty() && label.chars().all(ordinary))
 }
 
@@ -115,7 +122,8 @@ impl FromStr for SourcePattern {
             rtsp(rest)?
         } else {
             return Err(format!(
-                "expected rtsp://HOST, rtsp://*.DOMAIN, rtsp://ADDRESS/BITS or file:PATH, found {text:?}"
+                "expected rtsp://HOST, rtsp://*.DOMAIN, rtsp://ADDRESS/BITS or file:PATH, found \
+                    {text:?}"
             ));
         };
         Ok(Self { text: text.to_owned(), admits })
@@ -123,28 +131,38 @@ impl FromStr for SourcePattern {
 }
 
 fn rtsp(rest: &str) -> Result<Admits, String> {
-    if let Some(character) =
-        rest.chars().find(|character| "@?#\\%".contains(*character) || !character.is_ascii_graphic())
+    if let Some(character) = rest
+        .chars()
+        .find(|character| "@?#\\%".contains(*character) || !character.is_ascii_graphic())
     {
         return Err(format!("{character:?} has no place in a pattern of hosts, ports and paths"));
     }
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let (name, port) = match authority.rfind(']').map(|end| authority.split_at(end + 1)) {
         Some((name, port)) => (name, port.strip_prefix(':').or((!port.is_empty()).then_some(""))),
-        None => authority.split_once(':').map_or((authority, None), |(name, port)| (name, Some(port))),
+        None => {
+            authority.split_once(':').map_or((authority, None), |(name, port)| (name, Some(port)))
+        }
     };
     let name = name.to_ascii_lowercase();
-    let address: Option<IpAddr> = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().ok().map(|address| IpAddr::from(address).to_canonical()),
-        None => name.parse::<Ipv4Addr>().ok().map(IpAddr::from),
-    };
+    let address: Option<IpAddr> =
+        match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+            Some(address) => {
+                address.parse::<Ipv6Addr>().ok().map(|address| IpAddr::from(address).to_canonical())
+            }
+            None => name.parse::<Ipv4Addr>().ok().map(IpAddr::from),
+        };
     let not_a_host = || format!("{name:?} is neither a host's name, *.DOMAIN, nor an address");
     if let (Some(address), None) = (address, port)
         && let Some((bits, port)) = network(path)
     {
         let network = bits.parse().ok().and_then(|bits| IpNet::new(address, bits).ok());
         let network = network.ok_or_else(|| format!("{address}/{bits} is not a network"))?;
-        return Ok(Admits::Rtsp { host: Host::Network(network), port: port_of(port)?, path: String::new() });
+        return Ok(Admits::Rtsp {
+            host: Host::Network(network),
+            port: port_of(port)?,
+            path: String::new(),
+        });
     }
     let host = match (address, name.strip_prefix('*')) {
         (Some(address), _) => Host::Network(address.into()),

@@ -1,29 +1,32 @@
-//! What a schema cannot say: names, addresses, values that depend on each other, and what this version does not have.
+//! What a schema cannot say: names, addresses, values that depend on each other, and what this
+//! version does not have.
 
 use std::collections::{BTreeMap, HashMap};
 
 use ::redis::IntoConnectionInfo;
 use ocelli_protocol::key::TrustedKey;
 
-use super::error::Problem;
+use super::error::ConfigProblem;
 use super::source::Source;
 use super::tree::Node;
 use super::{
-    Camera, CameraTable, Config, Device, Document, Redis, Role, Signatures, SourcePattern, TokenHash,
-    WebOrigin,
+    Camera, CameraTable, Config, Device, Document, RedisConfig, Role, Signatures, SourcePattern,
+    TokenHash, WebOrigin,
 };
 
 /// What callers are called where there are no tokens.
-pub const LOCAL: &str = "local";
+pub const LOCAL_CALLER: &str = "local";
 
 /// The name that stands for every session: no camera is called so.
 pub const EVERY_SESSION: &str = "*";
 
-/// Longest session name in bytes. The session's log file is named after it, and file names end at 255 bytes.
+/// Longest session name in bytes. The session's log file is named after it, and file names end at
+/// 255 bytes.
 pub const MAX_ID_BYTES: usize = 200;
 
-/// Whether a session, a configured camera or a subscriber's, may be called this: anything printable, without blanks at
-/// its ends. The error says what is wrong with the name and does not repeat it.
+/// Whether a session, a configured camera or a subscriber's, may be called this: anything
+/// printable, without blanks at its ends. The error says what is wrong with the name and does not
+/// repeat it.
 pub fn check_session_id(id: &str) -> Result<(), String> {
     if id.is_empty() {
         Err("a session's name is empty".into())
@@ -38,16 +41,19 @@ pub fn check_session_id(id: &str) -> Result<(), String> {
     }
 }
 
-/// What a token of the config may be called: it stands in log lines and in the history of deployments.
+/// What a token of the config may be called: it stands in log lines and in the history of
+/// deployments.
 pub fn check_token_name(name: &str) -> Result<(), String> {
-    if name == LOCAL {
-        return Err(format!("\"{LOCAL}\" is what callers are called where there are no tokens"));
+    if name == LOCAL_CALLER {
+        return Err(format!(
+            "\"{LOCAL_CALLER}\" is what callers are called where there are no tokens"
+        ));
     }
     check_session_id(name).map_err(|message| message.replace("session's", "token's"))
 }
 
-/// Neither a control character nor one that is invisible or turns the direction of the line around: names stand in log
-/// lines and on consoles.
+/// Neither a control character nor one that is invisible or turns the direction of the line around:
+/// names stand in log lines and on consoles.
 fn printable(character: char) -> bool {
     !character.is_control()
         && !matches!(character,
@@ -55,17 +61,22 @@ fn printable(character: char) -> bool {
 }
 
 /// The last step: from a document that the schema admits to a config.
-pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Problem>> {
+pub(super) fn into_config(document: Document, tree: &Node) -> Result<Config, Vec<ConfigProblem>> {
     let mut problems = Vec::new();
     let mut report = |key: &str, message: String| {
-        problems.push(Problem { origin: tree.nearest(key).origin.clone(), key: key.to_owned(), message });
+        problems.push(ConfigProblem {
+            origin: tree.nearest(key).origin.clone(),
+            key: key.to_owned(),
+            message,
+        });
     };
     let listen = document.server.listen;
     if !listen.ip().to_canonical().is_loopback() && document.server.tokens.is_empty() {
         report(
             "server.listen",
             format!(
-                "{listen} is not a loopback address, and without tokens everyone who reaches it would get in: make a token \
+                "{listen} is not a loopback address, and without tokens everyone who reaches it \
+                    would get in: make a token \
                  (`ocelli token new`) for [[server.tokens]], or listen on 127.0.0.1"
             ),
         );
@@ -76,19 +87,28 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
         if let Err(message) = check_token_name(&token.name) {
             report(&key("name"), message);
         } else if let Some(first) = names.insert(&token.name, index) {
-            report(&key("name"), format!("\"{}\" is the name of server.tokens[{first}] already", token.name));
+            report(
+                &key("name"),
+                format!("\"{}\" is the name of server.tokens[{first}] already", token.name),
+            );
         }
         if let Some(first) = hashes.insert(&token.hash, index) {
             report(&key("hash"), format!("it is the hash of server.tokens[{first}] already"));
         }
         if token.sessions.is_some() && token.role != Role::Viewer {
             let role = token.role.name();
-            report(&key("sessions"), format!("only a viewer's sessions are named; role \"{role}\" sees all"));
+            report(
+                &key("sessions"),
+                format!("only a viewer's sessions are named; role \"{role}\" sees all"),
+            );
         }
     }
     for (index, host) in document.server.hosts.iter().enumerate() {
-        if !url::Host::parse(host).is_ok_and(|parsed| parsed.to_string() == host.to_ascii_lowercase()) {
-            let message = format!("expected a host's name or address, without a port, found {host:?}");
+        if !url::Host::parse(host)
+            .is_ok_and(|parsed| parsed.to_string() == host.to_ascii_lowercase())
+        {
+            let message =
+                format!("expected a host's name or address, without a port, found {host:?}");
             report(&format!("server.hosts[{index}]"), message);
         }
     }
@@ -97,7 +117,8 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
         report(
             "resource_limits.guest_memory_mb",
             format!(
-                "{} is more than the whole worker process may use (resource_limits.memory_per_process_mb = {})",
+                "{} is more than the whole worker process may use \
+                    (resource_limits.memory_per_process_mb = {})",
                 limits.guest_memory_mb, limits.memory_per_process_mb
             ),
         );
@@ -122,9 +143,10 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
             report(&format!("deploy.trusted_keys[{index}]"), error.to_string());
         }
     }
-    if document.deploy.signatures == Signatures::Required && document.deploy.trusted_keys.is_empty() {
-        let message =
-            "components have to be signed, and deploy.trusted_keys names nobody who could sign them";
+    if document.deploy.signatures == Signatures::Required && document.deploy.trusted_keys.is_empty()
+    {
+        let message = "components have to be signed, and deploy.trusted_keys names nobody who \
+            could sign them";
         report("deploy.signatures", message.into());
     }
     if let Some(redis) = &document.redis
@@ -149,8 +171,11 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
         if let Some(granted) = &table.redis_prefix {
             match &document.redis {
                 None => report(&key("redis_prefix"), "there is no [redis] to use".into()),
-                Some(Redis { prefix: own, .. }) if granted.starts_with(own) || own.starts_with(granted) => {
-                    let message = format!("{granted:?} and redis.prefix = {own:?} have keys in common");
+                Some(RedisConfig { prefix: own, .. })
+                    if granted.starts_with(own) || own.starts_with(granted) =>
+                {
+                    let message =
+                        format!("{granted:?} and redis.prefix = {own:?} have keys in common");
                     report(&key("redis_prefix"), message);
                 }
                 Some(_) => {}
@@ -167,7 +192,10 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
     if seen.len() > max {
         report(
             "cameras",
-            format!("{} cameras are more than session_processes.max_concurrent_sessions = {max}", seen.len()),
+            format!(
+                "{} cameras are more than session_processes.max_concurrent_sessions = {max}",
+                seen.len()
+            ),
         );
     }
     if !problems.is_empty() {
@@ -193,7 +221,8 @@ pub(super) fn typed(document: Document, tree: &Node) -> Result<Config, Vec<Probl
 
 /// Whether Redis can be reached by such an address. The error does not repeat it.
 fn check_redis(url: &str) -> Result<(), String> {
-    let form = || "expected redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS".to_owned();
+    let form =
+        || "expected redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS".to_owned();
     if !url.starts_with("redis://") && !url.starts_with("rediss://") {
         return Err(form());
     }
@@ -217,7 +246,7 @@ fn camera(table: CameraTable) -> Result<Camera, (String, String)> {
 }
 
 /// The values that the schema admits and the types do not: the strings with a form of their own.
-pub(super) fn untyped(tree: &Node, error: &serde_json::Error) -> Vec<Problem> {
+pub(super) fn type_problems(tree: &Node, error: &serde_json::Error) -> Vec<ConfigProblem> {
     let value = |key: &str| tree.nearest(key).to_json();
     let each = |list: &str, member: &str| -> Vec<String> {
         let count = value(list).as_array().map_or(0, Vec::len);
@@ -227,26 +256,33 @@ pub(super) fn untyped(tree: &Node, error: &serde_json::Error) -> Vec<Problem> {
     let mut check = |keys: Vec<String>, wrong: fn(&str) -> Option<String>| {
         for key in keys {
             if let Some(message) = value(&key).as_str().and_then(wrong) {
-                problems.push(Problem { origin: tree.nearest(&key).origin.clone(), key, message });
+                problems.push(ConfigProblem {
+                    origin: tree.nearest(&key).origin.clone(),
+                    key,
+                    message,
+                });
             }
         }
     };
     check(vec!["server.listen".into()], |text| {
-        let message = format!("expected ADDRESS:PORT such as 127.0.0.1:8001, found the string {text:?}");
+        let message =
+            format!("expected ADDRESS:PORT such as 127.0.0.1:8001, found the string {text:?}");
         text.parse::<std::net::SocketAddr>().is_err().then_some(message)
     });
     check(each("server.tokens", ".hash"), |text| text.parse::<TokenHash>().err());
     check(each("server.tokens", ".expires"), |text| {
-        let message =
-            format!("expected a time as RFC 3339 writes it, such as 2030-01-31T12:00:00Z, found {text:?}");
+        let message = format!(
+            "expected a time as RFC 3339 writes it, such as 2030-01-31T12:00:00Z, found {text:?}"
+        );
         text.parse::<jiff::Timestamp>().is_err().then_some(message)
     });
     check(each("server.origins", ""), |text| text.parse::<WebOrigin>().err());
     check(each("subscriptions.sources", ""), |text| text.parse::<SourcePattern>().err());
-    let devices = each("inference.models", ".device").into_iter().chain(["inference.device".into()]);
+    let devices =
+        each("inference.models", ".device").into_iter().chain(["inference.device".into()]);
     check(devices.collect(), |text| text.parse::<Device>().err());
     if problems.is_empty() {
-        problems.push(Problem::whole(error.to_string()));
+        problems.push(ConfigProblem::whole(error.to_string()));
     }
     problems
 }

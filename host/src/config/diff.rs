@@ -1,4 +1,5 @@
-//! What differs between two configs, key by key: what a running host can take over, and what has to wait.
+//! What differs between two configs, key by key: what a running host can take over, and what has to
+//! wait.
 //!
 //! Names of keys are told, never their values: those may be secrets.
 
@@ -7,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::source::Source;
-use super::{Camera, Config, Server, SessionProcesses};
+use super::{Camera, Config, ServerConfig, SessionProcesses};
 
 /// When a changed key outside `[[cameras]]` takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,17 +43,19 @@ pub fn sections(old: &Config, new: &Config) -> BTreeMap<Effect, Vec<String>> {
         let below = |section: &str| {
             key.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        let effect =
-            LATER.iter().find(|(section, _)| below(section)).map_or(Effect::Now, |(_, effect)| *effect);
+        let effect = LATER
+            .iter()
+            .find(|(section, _)| below(section))
+            .map_or(Effect::Now, |(_, effect)| *effect);
         changes.entry(effect).or_default().push(key);
     }
     changes
 }
 
-/// What a host that runs with `running` does when it is given `wanted`: everything new but what has to wait for its
-/// next start.
+/// What a host that runs with `running` does when it is given `wanted`: everything new but what has
+/// to wait for its next start.
 #[must_use]
-pub fn in_force(running: &Config, wanted: Config) -> Config {
+pub fn effective(running: &Config, wanted: Config) -> Config {
     let Config {
         server,
         session_processes,
@@ -70,9 +73,9 @@ pub fn in_force(running: &Config, wanted: Config) -> Config {
         cameras,
     } = wanted;
     let log_rotation = running.session_processes.log_rotation.clone();
-    let Server { listen, tls, .. } = running.server.clone();
+    let ServerConfig { listen, tls, .. } = running.server.clone();
     Config {
-        server: Server { listen, tls, ..server },
+        server: ServerConfig { listen, tls, ..server },
         session_processes: SessionProcesses { log_rotation, ..session_processes },
         resource_limits,
         redis,
@@ -120,7 +123,8 @@ fn as_json(config: &Config) -> Value {
     })
 }
 
-/// The paths of the innermost keys whose values differ, those included that only one of the two has.
+/// The paths of the innermost keys whose values differ, those included that only one of the two
+/// has.
 fn differing(path: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<String> {
     match (old, new) {
         (Some(Value::Object(old)), Some(Value::Object(new))) => {
@@ -169,9 +173,10 @@ impl CameraChanges {
             match old.remove(camera.id.as_str()) {
                 None => changes.added.push(camera.clone()),
                 Some(before) if before == camera => {}
-                Some(before) => changes
-                    .changed
-                    .push(ChangedCamera { camera: camera.clone(), keys: differing_keys(before, camera) }),
+                Some(before) => changes.changed.push(ChangedCamera {
+                    camera: camera.clone(),
+                    keys: differing_keys(before, camera),
+                }),
             }
         }
         changes.removed = old.into_keys().map(str::to_owned).collect();
@@ -254,7 +259,10 @@ mod tests {
         assert_eq!(keys(rtsp, &rtsp.replace("eye", "ear")), ["pipeline"]);
         let file = "source = \"file:a.mp4\"\npipeline = \"eye\"";
         assert_eq!(keys(rtsp, file), ["source"]);
-        assert_eq!(keys(file, &format!("{file}\npace = \"realtime\"\nrepeat = true")), ["pace", "repeat"]);
+        assert_eq!(
+            keys(file, &format!("{file}\npace = \"realtime\"\nrepeat = true")),
+            ["pace", "repeat"]
+        );
         let set = |settings: &str| format!("{file}\nsettings = {{ {settings} }}");
         assert_eq!(
             keys(
@@ -275,7 +283,8 @@ mod tests {
              [session_processes.log_rotation]\nbackup_count = 1\n\
              [resource_limits]\ncall_cpu_ms = 500\ncpu_percent = 100\n\
              [inference]\nthreads = 3\n[models]\ndirectory = \"m\"\n[logs]\ndirectory = \"l\"\n\
-             [store]\ndirectory = \"d\"\ncache = \"c\"\n[events]\nkeep_mb = 5\n[redis]\nurl = \"redis://h\"\n\
+             [store]\ndirectory = \"d\"\ncache = \"c\"\n[events]\nkeep_mb = 5\n[redis]\nurl = \
+             \"redis://h\"\n\
              [analyze]\nworkers = 2\n[subscriptions]\ngrace_s = 1\n[alerts]\nno_results_s = 1\n",
         );
         let changes = sections(&Config::default(), &new);
@@ -315,25 +324,35 @@ mod tests {
                 "store.directory"
             ]
         );
-        // What is in force afterwards differs from what is wanted by what has to wait, and by nothing else.
-        let waiting = sections(&in_force(&Config::default(), new.clone()), &new);
+        // What is in force afterwards differs from what is wanted by what has to wait, and by
+        // nothing else.
+        let waiting = sections(&effective(&Config::default(), new.clone()), &new);
         assert_eq!(waiting.keys().collect::<Vec<_>>(), [&Effect::NextHost]);
         assert_eq!(waiting[&Effect::NextHost], changes[&Effect::NextHost]);
     }
 
     /// Entries that differ in few ways, so that equal ones are common.
     fn camera() -> impl Strategy<Value = Camera> {
-        let source =
-            prop_oneof![Just("rtsp://a/"), Just("rtsp://u:p@a/"), Just("rtsp://u:q@a/"), Just("file:a.mp4")];
-        ("[a-f]", source, "[xy]", prop::option::of(0..2)).prop_map(|(id, source, pipeline, score)| Camera {
-            id,
-            source: Source::parse(source, None, None, false).unwrap(),
-            pipeline,
-            settings: score.map(|score| ("score".to_owned(), Value::from(score))).into_iter().collect(),
-            decode: Default::default(),
-            priority: Default::default(),
-            redis_prefix: None,
-        })
+        let source = prop_oneof![
+            Just("rtsp://a/"),
+            Just("rtsp://u:p@a/"),
+            Just("rtsp://u:q@a/"),
+            Just("file:a.mp4")
+        ];
+        ("[a-f]", source, "[xy]", prop::option::of(0..2)).prop_map(
+            |(id, source, pipeline, score)| Camera {
+                id,
+                source: Source::parse(source, None, None, false).unwrap(),
+                pipeline,
+                settings: score
+                    .map(|score| ("score".to_owned(), Value::from(score)))
+                    .into_iter()
+                    .collect(),
+                decode: Default::default(),
+                priority: Default::default(),
+                redis_prefix: None,
+            },
+        )
     }
 
     fn cameras() -> impl Strategy<Value = Vec<Camera>> {

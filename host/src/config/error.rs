@@ -1,11 +1,12 @@
-//! What can be wrong with a config, said so that an operator can put it right without looking anything up.
+//! What can be wrong with a config, said so that an operator can put it right without looking
+//! anything up.
 
 use std::fmt;
 use std::path::PathBuf;
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum ValueOrigin {
     /// This line of the file, counted from 1.
     Line(usize),
     /// Somewhere in the file: JSON gives no lines once it is read.
@@ -16,21 +17,21 @@ pub enum Origin {
 
 /// One thing that is wrong, with the key that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// Where it was written.
-    pub origin: Origin,
+    pub origin: ValueOrigin,
     /// The key's full path, such as `cameras[0].source`. Empty for the file as a whole.
     pub key: String,
     /// What is wrong and what would be right. Never holds a credential.
     pub message: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.origin {
-            Origin::Line(line) => write!(formatter, "line {line}: ")?,
-            Origin::File => {}
-            Origin::Environment(name) => write!(formatter, "environment variable {name}: ")?,
+            ValueOrigin::Line(line) => write!(formatter, "line {line}: ")?,
+            ValueOrigin::File => {}
+            ValueOrigin::Environment(name) => write!(formatter, "environment variable {name}: ")?,
         }
         if !self.key.is_empty() {
             write!(formatter, "{}: ", self.key)?;
@@ -44,8 +45,10 @@ impl fmt::Display for Problem {
 pub enum ConfigError {
     /// The file is not there.
     #[error(
-        "{}: no such config file. Name another with --config FILE, or make one. The smallest that does something:\n\n\
-         [[cameras]]\nid = \"cam-001\"\nsource = \"rtsp://user:password@host/stream\"\npipeline = \"object-detect\"\n",
+        "{}: no such config file. Name another with --config FILE, or make one. The smallest that \
+            does something:\n\n\
+         [[cameras]]\nid = \"cam-001\"\nsource = \"rtsp://user:password@host/stream\"\npipeline = \
+         \"object-detect\"\n",
         path.display()
     )]
     Missing {
@@ -78,15 +81,16 @@ pub enum ConfigError {
         /// The path as it was given.
         path: PathBuf,
         /// All that is wrong, in the order of the file's sections; never empty.
-        problems: Vec<Problem>,
+        problems: Vec<ConfigProblem>,
     },
 }
 
-fn listing(problems: &[Problem]) -> String {
+fn listing(problems: &[ConfigProblem]) -> String {
     match problems {
         [only] => only.to_string(),
         several => {
-            let lines: Vec<String> = several.iter().map(|problem| format!("\n  {problem}")).collect();
+            let lines: Vec<String> =
+                several.iter().map(|problem| format!("\n  {problem}")).collect();
             format!("{} problems:{}", several.len(), lines.concat())
         }
     }

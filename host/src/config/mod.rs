@@ -1,12 +1,14 @@
-//! The config: TOML or JSON with the same keys, overridden by `OCELLI__SECTION__KEY`, checked as a whole before
-//! anything starts.
+//! The config: TOML or JSON with the same keys, overridden by `OCELLI__SECTION__KEY`, checked as a
+//! whole before anything starts.
 //!
-//! Three steps, each able to tell everything that is wrong at once: the text becomes a tree that remembers lines, the
-//! tree is checked against the schema (keys, types, ranges, choices), and what a schema cannot say is checked on the
-//! typed values (camera names, addresses, what this version does not have).
+//! Three steps, each able to tell everything that is wrong at once: the text becomes a tree that
+//! remembers lines, the tree is checked against the schema (keys, types, ranges, choices), and what
+//! a schema cannot say is checked on the typed values (camera names, addresses, what this version
+//! does not have).
 //!
-//! The types here are the one place where keys, ranges, defaults and their meanings are written: the schema is made of
-//! them. Their comments are the schema's descriptions, so they are written for operators.
+//! The types here are the one place where keys, ranges, defaults and their meanings are written:
+//! the schema is made of them. Their comments are the schema's descriptions, so they are written
+//! for operators.
 
 mod allow;
 mod check;
@@ -28,13 +30,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use allow::SourcePattern;
-pub use check::{EVERY_SESSION, LOCAL, MAX_ID_BYTES, check_session_id, check_token_name};
-pub use error::{ConfigError, Origin, Problem};
-pub use redis::Redis;
+pub use check::{EVERY_SESSION, LOCAL_CALLER, MAX_ID_BYTES, check_session_id, check_token_name};
+pub use error::{ConfigError, ConfigProblem, ValueOrigin};
+pub use redis::RedisConfig;
 pub use schema::document as schema_document;
-pub use server::{Role, Server, Tls, Token, TokenHash, WebOrigin};
+pub use server::{Role, ServerConfig, Tls, Token, TokenHash, WebOrigin};
 pub use watch::Watch;
-pub(crate) use watch::{BETWEEN_LOOKS, Look, Settling};
+pub(crate) use watch::{Debounce, FileStamp, POLL_INTERVAL};
 
 use schema::Schema;
 use source::{Pace, Source, Transport};
@@ -47,31 +49,31 @@ pub const DEFAULT_PATH: &str = "config/ocelli.toml";
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
     /// The API.
-    pub server: Server,
+    pub server: ServerConfig,
     /// The worker processes.
     pub session_processes: SessionProcesses,
     /// What one session may use.
     pub resource_limits: ResourceLimits,
     /// The process that runs the models.
-    pub inference: Inference,
+    pub inference: InferenceConfig,
     /// The models.
-    pub models: Models,
+    pub models: ModelsConfig,
     /// Log files.
-    pub logs: Logs,
+    pub logs: LogsConfig,
     /// What the host keeps.
-    pub store: Store,
+    pub store: StoreConfig,
     /// Where events go besides; none: nowhere.
-    pub redis: Option<Redis>,
+    pub redis: Option<RedisConfig>,
     /// How much of the events is kept.
-    pub events: Events,
+    pub events: EventsConfig,
     /// Sessions that subscribers make.
-    pub subscriptions: Subscriptions,
+    pub subscriptions: SubscriptionsConfig,
     /// Changing the pipeline of a running session.
-    pub deploy: Deploy,
+    pub deploy: DeployConfig,
     /// Single pictures.
-    pub analyze: Analyze,
+    pub analyze: AnalyzeConfig,
     /// When an alert is raised.
-    pub alerts: Alerts,
+    pub alerts: AlertsConfig,
     /// Sessions that are always on.
     pub cameras: Vec<Camera>,
 }
@@ -83,14 +85,15 @@ pub struct SessionProcesses {
     /// Sessions at the same time, configured cameras and subscribers' sessions together.
     #[schemars(range(min = 1, max = 1000))]
     pub max_concurrent_sessions: usize,
-    /// Seconds that all sessions together have to end when the host stops; what still runs then is killed.
+    /// Seconds that all sessions together have to end when the host stops; what still runs then is
+    /// killed.
     #[schemars(range(min = 1, max = 600))]
     pub process_cleanup_timeout: u64,
     /// Seconds within which a worker process that hangs is noticed and replaced.
     #[schemars(range(min = 1, max = 3600))]
     pub health_check_interval: u64,
-    /// Whether the host runs where the kernel cannot confine child processes as it should: best-effort runs and
-    /// says what is missing, required does not run.
+    /// Whether the host runs where the kernel cannot confine child processes as it should:
+    /// best-effort runs and says what is missing, required does not run.
     pub sandbox: Sandbox,
     /// When a log file is closed and a new one begun: at this size, and each day at midnight UTC.
     pub log_rotation: LogRotation,
@@ -141,24 +144,26 @@ impl Default for LogRotation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResourceLimits {
-    /// Private memory of a worker process in MiB (RLIMIT_DATA). A decoder at 1080p takes 24, an idle worker 8.
+    /// Private memory of a worker process in MiB (RLIMIT_DATA). A decoder at 1080p takes 24, an
+    /// idle worker 8.
     #[schemars(range(min = 64, max = 1_048_576))]
     pub memory_per_process_mb: u64,
     /// Share of a GPU's memory that one inference process may take.
     #[schemars(range(min = 0.01, max = 1))]
     pub gpu_memory_fraction: f64,
-    /// Linear memories of a pipeline together, in MiB; at most memory_per_process_mb. 4096 is all that wasm32 can
-    /// address.
+    /// Linear memories of a pipeline together, in MiB; at most memory_per_process_mb. 4096 is all
+    /// that wasm32 can address.
     #[schemars(range(min = 1, max = 4096))]
     pub guest_memory_mb: u64,
-    /// Shared memory for the tensors of a session in MiB, inputs and outputs together. It is allocated as a whole
-    /// when the session starts.
+    /// Shared memory for the tensors of a session in MiB, inputs and outputs together. It is
+    /// allocated as a whole when the session starts.
     #[schemars(range(min = 1, max = 1024))]
     pub tensor_memory_mb: u32,
     /// CPU time of one call into a pipeline, in milliseconds. Waiting for inference is not counted.
     #[schemars(range(min = 1, max = 60_000))]
     pub call_cpu_ms: u32,
-    /// Time of one call into a pipeline by the clock, in milliseconds, waiting for inference included.
+    /// Time of one call into a pipeline by the clock, in milliseconds, waiting for inference
+    /// included.
     #[schemars(range(min = 1, max = 600_000))]
     pub call_timeout_ms: u32,
     /// Time of one call from a pipeline to the host by the clock, in milliseconds. Inference has
@@ -180,7 +185,8 @@ pub struct ResourceLimits {
     /// Descriptors of a worker process (RLIMIT_NOFILE).
     #[schemars(range(min = 16, max = 65_536))]
     pub open_files: u64,
-    /// CPU time of a worker process in percent of one core, where the host may make control groups (cgroup v2).
+    /// CPU time of a worker process in percent of one core, where the host may make control groups
+    /// (cgroup v2).
     #[schemars(range(min = 1, max = 100_000))]
     pub cpu_percent: u32,
     /// A session's wasi:keyvalue store in KiB: names of buckets, keys and values together.
@@ -197,7 +203,8 @@ impl Default for ResourceLimits {
             memory_per_process_mb: 2048,
             gpu_memory_fraction: 0.3,
             guest_memory_mb: 256,
-            // Input and outputs of nanodet at 416 are 3.9 MB, those of a model with 640 x 640 pixels and 8400 boxes 7.7 MB.
+            // Input and outputs of nanodet at 416 are 3.9 MB, those of a model with 640 x 640
+            // pixels and 8400 boxes 7.7 MB.
             tensor_memory_mb: 8,
             call_cpu_ms: 1000,
             call_timeout_ms: 8000,
@@ -243,50 +250,52 @@ pub enum Fallback {
 /// The process that runs the models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Inference {
-    /// Where models run: in one supervised child process, in one for each session, or in the host itself, which a
-    /// crash then ends.
+pub struct InferenceConfig {
+    /// Where models run: in one supervised child process, in one for each session, or in the host
+    /// itself, which a crash then ends.
     pub isolation: Isolation,
-    /// What models run on: cpu, cuda:N, tensorrt:N or openvino. A device that is not usable is an error at start,
-    /// unless fallback says otherwise.
+    /// What models run on: cpu, cuda:N, tensorrt:N or openvino. A device that is not usable is an
+    /// error at start, unless fallback says otherwise.
     #[serde(with = "text")]
     #[schemars(with = "String", length(min = 1))]
     pub device: Device,
-    /// What happens where a device is not usable: none is an error, cpu lets the processor take over, with a
-    /// warning, a metric and a field of GET /v1/models.
+    /// What happens where a device is not usable: none is an error, cpu lets the processor take
+    /// over, with a warning, a metric and a field of GET /v1/models.
     pub fallback: Fallback,
     /// Inferences at the same time, one thread each. Left out: as many as there are cores.
     #[schemars(range(min = 1, max = 256))]
     pub threads: Option<u32>,
-    /// Milliseconds that one inference of a stream may take, waiting in the queue included. A run that takes longer
-    /// is ended, by killing the process where nothing else helps.
+    /// Milliseconds that one inference of a stream may take, waiting in the queue included. A run
+    /// that takes longer is ended, by killing the process where nothing else helps.
     #[schemars(range(min = 1, max = 600_000))]
     pub timeout_ms: u32,
-    /// Milliseconds after which an inference of a live camera that still waits is dropped, since its frame is too
-    /// old. 0: never.
+    /// Milliseconds after which an inference of a live camera that still waits is dropped, since
+    /// its frame is too old. 0: never.
     #[schemars(range(min = 0, max = 600_000))]
     pub stale_ms: u32,
-    /// Private memory of an inference process in MiB at which it is replaced by a fresh one between two requests.
-    /// At twice as much it gets no more. 0: unbounded.
+    /// Private memory of an inference process in MiB at which it is replaced by a fresh one between
+    /// two requests. At twice as much it gets no more. 0: unbounded.
     #[schemars(range(min = 0, max = 1_048_576))]
     pub memory_mb: u64,
-    /// Whether a second inference process with the models loaded stands by, so that a crash costs milliseconds. It
-    /// takes as much memory as the first.
+    /// Whether a second inference process with the models loaded stands by, so that a crash costs
+    /// milliseconds. It takes as much memory as the first.
     pub spare: bool,
-    /// Whether pipelines may bring models of their own (wasi:nn load). Such a model is a file of a stranger, parsed
-    /// by ONNX Runtime in the inference process.
+    /// Whether pipelines may bring models of their own (wasi:nn load). Such a model is a file of a
+    /// stranger, parsed by ONNX Runtime in the inference process.
     pub load: bool,
-    /// ONNX Runtime's shared library. Left out: the one that `./x setup` puts into the cache folder.
+    /// ONNX Runtime's shared library. Left out: the one that `./x setup` puts into the cache
+    /// folder.
     #[schemars(length(min = 1))]
     pub library: Option<PathBuf>,
-    /// Models to load and warm before the first camera starts. Others load when a pipeline asks for them.
+    /// Models to load and warm before the first camera starts. Others load when a pipeline asks for
+    /// them.
     #[schemars(inner(length(min = 1)))]
     pub preload: Vec<String>,
     /// Models that are run otherwise than the rest.
     pub models: Vec<ModelOptions>,
 }
 
-impl Default for Inference {
+impl Default for InferenceConfig {
     fn default() -> Self {
         Self {
             isolation: Isolation::default(),
@@ -319,8 +328,8 @@ pub struct ModelOptions {
     /// Left out: inference.fallback.
     #[serde(default)]
     pub fallback: Option<Fallback>,
-    /// Most requests that one run answers, of a model whose first dimension is open. 1: each runs by itself, which
-    /// is best on a processor.
+    /// Most requests that one run answers, of a model whose first dimension is open. 1: each runs
+    /// by itself, which is best on a processor.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 32))]
     pub max_batch: u32,
@@ -334,7 +343,8 @@ fn one() -> u32 {
     1
 }
 
-/// Shorter than the time between two frames of a camera, and long enough for the requests of cameras in step.
+/// Shorter than the time between two frames of a camera, and long enough for the requests of
+/// cameras in step.
 fn batch_delay() -> u32 {
     5
 }
@@ -343,11 +353,18 @@ fn batch_delay() -> u32 {
 mod text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<T: ToString, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<T: ToString, S: Serializer>(
+        value: &T,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.serialize_str(&value.to_string())
     }
 
-    pub(super) fn deserialize<'de, T: std::str::FromStr<Err: std::fmt::Display>, D: Deserializer<'de>>(
+    pub(super) fn deserialize<
+        'de,
+        T: std::str::FromStr<Err: std::fmt::Display>,
+        D: Deserializer<'de>,
+    >(
         from: D,
     ) -> Result<T, D::Error> {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
@@ -358,11 +375,18 @@ mod text {
 mod optional_text {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    pub(super) fn serialize<T: ToString, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<T: ToString, S: Serializer>(
+        value: &Option<T>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         value.as_ref().map(ToString::to_string).serialize(to)
     }
 
-    pub(super) fn deserialize<'de, T: std::str::FromStr<Err: std::fmt::Display>, D: Deserializer<'de>>(
+    pub(super) fn deserialize<
+        'de,
+        T: std::str::FromStr<Err: std::fmt::Display>,
+        D: Deserializer<'de>,
+    >(
         from: D,
     ) -> Result<Option<T>, D::Error> {
         let text = Option::<String>::deserialize(from)?;
@@ -373,13 +397,13 @@ mod optional_text {
 /// The models that pipelines may use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Models {
+pub struct ModelsConfig {
     /// One folder for each model: model.onnx and model.toml. Relative to the working directory.
     #[schemars(length(min = 1))]
     pub directory: PathBuf,
 }
 
-impl Default for Models {
+impl Default for ModelsConfig {
     fn default() -> Self {
         Self { directory: "models".into() }
     }
@@ -388,7 +412,7 @@ impl Default for Models {
 /// Log files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Logs {
+pub struct LogsConfig {
     /// Where they go; made when it is not there. Relative to the working directory.
     #[schemars(length(min = 1))]
     pub directory: PathBuf,
@@ -396,7 +420,7 @@ pub struct Logs {
     pub format: LogFormat,
 }
 
-impl Default for Logs {
+impl Default for LogsConfig {
     fn default() -> Self {
         Self { directory: "logs".into(), format: LogFormat::default() }
     }
@@ -416,7 +440,7 @@ pub enum LogFormat {
 /// When an alert is raised as an event. 0 turns an alert off.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Alerts {
+pub struct AlertsConfig {
     /// Memory of a worker process in percent of resource_limits.memory_per_process_mb.
     #[schemars(range(min = 0, max = 100))]
     pub memory_percent: u32,
@@ -434,7 +458,7 @@ pub struct Alerts {
     pub disk_free_percent: u32,
 }
 
-impl Default for Alerts {
+impl Default for AlertsConfig {
     fn default() -> Self {
         Self {
             memory_percent: 90,
@@ -449,24 +473,24 @@ impl Default for Alerts {
 /// What the host keeps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Store {
-    /// Pipelines, journals and, where it has no folder of its own, the cache of compiled pipelines. Relative to the
-    /// working directory.
+pub struct StoreConfig {
+    /// Pipelines, journals and, where it has no folder of its own, the cache of compiled pipelines.
+    /// Relative to the working directory.
     #[schemars(length(min = 1))]
     pub directory: PathBuf,
-    /// The cache of compiled pipelines. Hosts of one user may share it. Left out: the folder compiled in the store's.
-    /// Relative to the working directory.
+    /// The cache of compiled pipelines. Hosts of one user may share it. Left out: the folder
+    /// compiled in the store's. Relative to the working directory.
     #[schemars(length(min = 1))]
     pub cache: Option<PathBuf>,
 }
 
-impl Default for Store {
+impl Default for StoreConfig {
     fn default() -> Self {
         Self { directory: "data".into(), cache: None }
     }
 }
 
-impl Store {
+impl StoreConfig {
     /// Where compiled pipelines are kept.
     pub fn compiled(&self) -> PathBuf {
         self.cache.clone().unwrap_or_else(|| self.directory.join("compiled"))
@@ -476,7 +500,7 @@ impl Store {
 /// How much of the events is kept, and for how long. 0: no bound.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Events {
+pub struct EventsConfig {
     /// Hours after which an event goes.
     #[schemars(range(min = 0, max = 876_000))]
     pub keep_hours: u64,
@@ -491,7 +515,7 @@ pub struct Events {
     pub attachments_mb: u64,
 }
 
-impl Default for Events {
+impl Default for EventsConfig {
     fn default() -> Self {
         Self {
             keep_hours: 720,
@@ -507,7 +531,7 @@ impl Default for Events {
 /// Sessions that subscribers make.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Subscriptions {
+pub struct SubscriptionsConfig {
     /// Seconds that such a session lives on when its last subscriber has gone.
     #[schemars(range(min = 0, max = 3600))]
     pub grace_s: u64,
@@ -517,7 +541,7 @@ pub struct Subscriptions {
     pub sources: Vec<SourcePattern>,
 }
 
-impl Default for Subscriptions {
+impl Default for SubscriptionsConfig {
     fn default() -> Self {
         Self { grace_s: 10, sources: Vec::new() }
     }
@@ -548,7 +572,7 @@ pub enum Signatures {
 /// Changing the pipeline of a running session: deployments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Deploy {
+pub struct DeployConfig {
     /// Size of a component in MiB.
     #[schemars(range(min = 1, max = 128))]
     pub max_component_mb: u32,
@@ -558,10 +582,12 @@ pub struct Deploy {
     /// Compiled components in the cache, in MiB together; those unused for longest go first.
     #[schemars(range(min = 16, max = 1_048_576))]
     pub cache_mb: u64,
-    /// Memory in MiB that has to stay free on the machine when a second worker is started for a session.
+    /// Memory in MiB that has to stay free on the machine when a second worker is started for a
+    /// session.
     #[schemars(range(min = 0, max = 1_048_576))]
     pub reserve_mb: u64,
-    /// Seconds that the new worker may take until it is initialised and has decoded what the running one has.
+    /// Seconds that the new worker may take until it is initialised and has decoded what the
+    /// running one has.
     #[schemars(range(min = 1, max = 600))]
     pub start_timeout_s: u64,
     /// Milliseconds that the new version may take for its first frame, which it processes unheard.
@@ -570,25 +596,28 @@ pub struct Deploy {
     /// Milliseconds that the change itself may take: snapshot, restore and the first result.
     #[schemars(range(min = 100, max = 600_000))]
     pub swap_timeout_ms: u64,
-    /// Seconds after the change within which the loss of the worker brings the version before it back.
+    /// Seconds after the change within which the loss of the worker brings the version before it
+    /// back.
     #[schemars(range(min = 0, max = 86_400))]
     pub probation_s: u64,
-    /// What happens when a new version refuses the state of the one before it: "keep" the pipeline that runs, or
-    /// start the new one "fresh".
+    /// What happens when a new version refuses the state of the one before it: "keep" the pipeline
+    /// that runs, or start the new one "fresh".
     pub refused_state: RefusedState,
-    /// Whether a changed file in the store's `pipelines` folder is deployed to the sessions that use it.
+    /// Whether a changed file in the store's `pipelines` folder is deployed to the sessions that
+    /// use it.
     pub watch: bool,
     /// Deployments that the history keeps for each session.
     #[schemars(range(min = 2, max = 10_000))]
     pub history: u32,
     /// "required": a component without a signature by one of the trusted keys is refused.
     pub signatures: Signatures,
-    /// Ed25519 public keys of those whose components are taken: OpenSSH (`ssh-ed25519 AAAA...`) or PEM.
+    /// Ed25519 public keys of those whose components are taken: OpenSSH (`ssh-ed25519 AAAA...`) or
+    /// PEM.
     #[schemars(inner(length(min = 1)))]
     pub trusted_keys: Vec<String>,
 }
 
-impl Default for Deploy {
+impl Default for DeployConfig {
     fn default() -> Self {
         Self {
             // A component made of CPython is 40 MB.
@@ -615,8 +644,9 @@ impl Default for Deploy {
 /// The analysis of single pictures: POST /v1/analyze/PIPELINE.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Analyze {
-    /// Worker processes at the same time, those that wait for a picture included. 0: no picture is analysed.
+pub struct AnalyzeConfig {
+    /// Worker processes at the same time, those that wait for a picture included. 0: no picture is
+    /// analysed.
     #[schemars(range(min = 0, max = 256))]
     pub workers: usize,
     /// Seconds after which a worker that nobody needed ends.
@@ -643,11 +673,12 @@ pub struct Analyze {
     /// Seconds for which the result of a job is kept.
     #[schemars(range(min = 1, max = 86_400))]
     pub job_ttl_s: u64,
-    /// Pipelines whose workers are started with the host and never end. Others are started when they are asked for.
+    /// Pipelines whose workers are started with the host and never end. Others are started when
+    /// they are asked for.
     pub pipelines: Vec<AnalyzePipeline>,
 }
 
-impl Default for Analyze {
+impl Default for AnalyzeConfig {
     fn default() -> Self {
         Self {
             workers: 4,
@@ -719,8 +750,8 @@ impl Config {
                 Ok(value) => Some((name, value)),
                 Err(_) => {
                     let message = "the value is not valid UTF-8".to_owned();
-                    unreadable.push(Problem {
-                        origin: Origin::Environment(name),
+                    unreadable.push(ConfigProblem {
+                        origin: ValueOrigin::Environment(name),
                         key: String::new(),
                         message,
                     });
@@ -736,9 +767,14 @@ impl Config {
         }
     }
 
-    /// A config from the text of a file, overridden by variables given as name and value. `path` tells TOML from JSON
-    /// by its ending, where it has one of the two, and stands in errors; nothing is read from it.
-    pub fn from_text(path: &Path, text: &str, variables: &[(String, String)]) -> Result<Self, ConfigError> {
+    /// A config from the text of a file, overridden by variables given as name and value. `path`
+    /// tells TOML from JSON by its ending, where it has one of the two, and stands in errors;
+    /// nothing is read from it.
+    pub fn from_text(
+        path: &Path,
+        text: &str,
+        variables: &[(String, String)],
+    ) -> Result<Self, ConfigError> {
         let json = match path.extension().and_then(|ending| ending.to_str()) {
             Some("json") => true,
             Some("toml") => false,
@@ -755,7 +791,7 @@ impl Config {
         })?;
         let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
         let schema = Schema::of_config().map_err(|error| {
-            invalid(vec![Problem::whole(format!("the built-in schema is broken: {error}"))])
+            invalid(vec![ConfigProblem::whole(format!("the built-in schema is broken: {error}"))])
         })?;
         let mut problems = Vec::new();
         tree.overlay(variables, &schema, &mut problems);
@@ -763,9 +799,9 @@ impl Config {
         if !problems.is_empty() {
             return Err(invalid(problems));
         }
-        let document: Document =
-            serde_json::from_value(tree.to_json()).map_err(|error| invalid(check::untyped(&tree, &error)))?;
-        check::typed(document, &tree).map_err(invalid)
+        let document: Document = serde_json::from_value(tree.to_json())
+            .map_err(|error| invalid(check::type_problems(&tree, &error)))?;
+        check::into_config(document, &tree).map_err(invalid)
     }
 
     /// What an operator should know of the settings: lines for the log at start.
@@ -774,8 +810,10 @@ impl Config {
         let mut warnings = Vec::new();
         if self.inference.isolation == Isolation::InProcess {
             warnings.push(
-                "inference.isolation = \"in-process\": models run in the host itself, so a crash of ONNX Runtime or of a \
-                 GPU's driver ends the host and every session with it; \"process\" is the default for that reason"
+                "inference.isolation = \"in-process\": models run in the host itself, so a crash \
+                    of ONNX Runtime or of a \
+                 GPU's driver ends the host and every session with it; \"process\" is the default \
+                 for that reason"
                     .to_owned(),
             );
         }
@@ -783,7 +821,8 @@ impl Config {
         if u64::from(limits.call_timeout_ms.max(limits.host_call_ms)) >= health_ms {
             warnings.push(format!(
                 "resource_limits.call_timeout_ms = {} and host_call_ms = {} are not below \
-                 session_processes.health_check_interval ({health_ms} ms): a pipeline that takes so long is ended as \
+                 session_processes.health_check_interval ({health_ms} ms): a pipeline that takes \
+                 so long is ended as \
                  one that hangs, without the limit's name",
                 limits.call_timeout_ms, limits.host_call_ms
             ));
@@ -792,28 +831,29 @@ impl Config {
     }
 }
 
-/// A config as it is written: [`Config`] before sources are taken apart. Its keys are those of the schema.
-/// Without `Debug`: it holds credentials.
+/// A config as it is written: [`TrackerConfig`] before sources are taken apart. Its keys are those
+/// of the schema. Without `Debug`: it holds credentials.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(
     title = "Ocelli configuration",
-    description = "What `ocelli serve --config FILE` reads, as TOML or JSON. The host checks a config against this very schema."
+    description = "What `ocelli serve --config FILE` reads, as TOML or JSON. The host checks a \
+        config against this very schema."
 )]
 struct Document {
-    server: Server,
+    server: ServerConfig,
     session_processes: SessionProcesses,
     resource_limits: ResourceLimits,
-    inference: Inference,
-    models: Models,
-    logs: Logs,
-    store: Store,
-    events: Events,
-    redis: Option<Redis>,
-    subscriptions: Subscriptions,
-    deploy: Deploy,
-    analyze: Analyze,
-    alerts: Alerts,
+    inference: InferenceConfig,
+    models: ModelsConfig,
+    logs: LogsConfig,
+    store: StoreConfig,
+    events: EventsConfig,
+    redis: Option<RedisConfig>,
+    subscriptions: SubscriptionsConfig,
+    deploy: DeployConfig,
+    analyze: AnalyzeConfig,
+    alerts: AlertsConfig,
     /// Sessions that are always on.
     cameras: Vec<CameraTable>,
 }
@@ -846,12 +886,12 @@ struct CameraTable {
     /// Frames to decode: all, those that others refer to, or key frames alone.
     #[serde(default)]
     decode: Decode,
-    /// The session's share of the inference process where there is more to do than it can: low is a quarter of
-    /// normal, high four times as much.
+    /// The session's share of the inference process where there is more to do than it can: low is a
+    /// quarter of normal, high four times as much.
     #[serde(default)]
     priority: Priority,
-    /// What the keys begin with that the pipeline may use in Redis, as the wasi:keyvalue bucket "redis". Without:
-    /// none.
+    /// What the keys begin with that the pipeline may use in Redis, as the wasi:keyvalue bucket
+    /// "redis". Without: none.
     #[schemars(length(min = 1, max = 200))]
     redis_prefix: Option<String>,
 }

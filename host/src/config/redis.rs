@@ -3,11 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The Redis that events are written to, besides being sent to subscribers. Without the section: none.
+/// The Redis that events are written to, besides being sent to subscribers. Without the section:
+/// none.
 // Its `Debug` leaves out the address, which holds credentials.
 #[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Redis {
+pub struct RedisConfig {
     /// redis://USER:PASSWORD@HOST:PORT/DATABASE; rediss:// for TLS.
     #[schemars(length(min = 1), extend("writeOnly" = true))]
     pub url: String,
@@ -35,7 +36,7 @@ pub struct Redis {
     pub timeout_ms: u32,
 }
 
-impl std::fmt::Debug for Redis {
+impl std::fmt::Debug for RedisConfig {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Redis").field("prefix", &self.prefix).finish_non_exhaustive()
     }

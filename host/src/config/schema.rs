@@ -1,8 +1,9 @@
-//! The config's schema, made of the types of [`super`], and the check against it. `config/ocelli.schema.json` is the
-//! same for editors, kept current by a test.
+//! The config's schema, made of the types of [`super`], and the check against it.
+//! `config/ocelli.schema.json` is the same for editors, kept current by a test.
 //!
-//! The schema keeps to what this reads: `type`, `properties` with `additionalProperties: false`, `required`, `items`,
-//! `enum`, `minimum`, `maximum`, `minLength`, and `writeOnly` for values that may hold a credential and are not shown.
+//! The schema keeps to what this reads: `type`, `properties` with `additionalProperties: false`,
+//! `required`, `items`, `enum`, `minimum`, `maximum`, `minLength`, and `writeOnly` for values that
+//! may hold a credential and are not shown.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +11,22 @@ use schemars::transform::transform_subschemas;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::error::{Origin, Problem};
-use super::tree::{Node, Value};
+use super::error::{ConfigProblem, ValueOrigin};
+use super::tree::{Node, NodeValue};
 use crate::shape;
 
 /// The schema as a document.
 pub fn document() -> Json {
     let settings = shape::settings().with(|settings| settings.inline_subschemas = true);
-    settings.with_transform(written).into_generator().into_root_schema_for::<super::Document>().to_value()
+    settings
+        .with_transform(written)
+        .into_generator()
+        .into_root_schema_for::<super::Document>()
+        .to_value()
 }
 
-/// As a config is written: what is left out keeps its default, null is no value, and a section has the defaults of its
-/// keys.
+/// As a config is written: what is left out keeps its default, null is no value, and a section has
+/// the defaults of its keys.
 fn written(schema: &mut schemars::Schema) {
     transform_subschemas(&mut written, schema);
     shape::never_null(schema);
@@ -30,8 +35,8 @@ fn written(schema: &mut schemars::Schema) {
     }
 }
 
-/// Below this similarity (0 to 1, by Damerau and Levenshtein) a known key is no guess at what was meant: `tokens` is
-/// not a slip of the pen for `listen`.
+/// Below this similarity (0 to 1, by Damerau and Levenshtein) a known key is no guess at what was
+/// meant: `tokens` is not a slip of the pen for `listen`.
 const SIMILAR: f64 = 0.6;
 
 /// Characters of a wrong value that a message repeats.
@@ -40,7 +45,7 @@ const SHOWN: usize = 60;
 /// The types of JSON Schema that the config uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
+pub(super) enum SchemaType {
     Object,
     Array,
     String,
@@ -54,7 +59,7 @@ pub(super) enum Kind {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Schema {
     #[serde(rename = "type")]
-    kind: Option<Kind>,
+    kind: Option<SchemaType>,
     #[serde(default)]
     properties: BTreeMap<String, Schema>,
     additional_properties: Option<bool>,
@@ -77,8 +82,8 @@ impl Schema {
     }
 
     /// The type; a choice is a string.
-    pub(super) fn kind(&self) -> Kind {
-        self.kind.unwrap_or(Kind::String)
+    pub(super) fn kind(&self) -> SchemaType {
+        self.kind.unwrap_or(SchemaType::String)
     }
 
     /// The schema of the key at this path.
@@ -87,21 +92,23 @@ impl Schema {
     }
 
     /// Adds all that is wrong with a value. `key` is the value's full path, empty for the root.
-    pub(super) fn check(&self, node: &Node, key: &str, problems: &mut Vec<Problem>) {
+    pub(super) fn check(&self, node: &Node, key: &str, problems: &mut Vec<ConfigProblem>) {
         self.check_below(self, node, key, problems);
     }
 
-    fn check_below(&self, root: &Self, node: &Node, key: &str, problems: &mut Vec<Problem>) {
+    fn check_below(&self, root: &Self, node: &Node, key: &str, problems: &mut Vec<ConfigProblem>) {
         match (&node.value, self.kind()) {
-            (Value::Table(members), Kind::Object) => self.check_table(root, members, node, key, problems),
-            (Value::Array(items), Kind::Array) => {
+            (NodeValue::Table(members), SchemaType::Object) => {
+                self.check_table(root, members, node, key, problems)
+            }
+            (NodeValue::Array(items), SchemaType::Array) => {
                 let Some(schema) = &self.items else { return };
                 for (index, item) in items.iter().enumerate() {
                     schema.check_below(root, item, &format!("{key}[{index}]"), problems);
                 }
             }
-            (Value::Scalar(scalar), kind) if self.admits(scalar, kind) => {}
-            _ => problems.push(Problem {
+            (NodeValue::Scalar(scalar), kind) if self.admits(scalar, kind) => {}
+            _ => problems.push(ConfigProblem {
                 origin: node.origin.clone(),
                 key: key.to_owned(),
                 message: format!("expected {}, found {}", self.expected(), self.found(&node.value)),
@@ -115,12 +122,12 @@ impl Schema {
         members: &BTreeMap<String, Node>,
         node: &Node,
         key: &str,
-        problems: &mut Vec<Problem>,
+        problems: &mut Vec<ConfigProblem>,
     ) {
         for (name, member) in members {
             match self.properties.get(name) {
                 Some(schema) => schema.check_below(root, member, &joined(key, name), problems),
-                None if self.additional_properties == Some(false) => problems.push(Problem {
+                None if self.additional_properties == Some(false) => problems.push(ConfigProblem {
                     origin: member.origin.clone(),
                     key: joined(key, name),
                     message: self.unknown(root, name),
@@ -129,7 +136,7 @@ impl Schema {
             }
         }
         for name in self.required.iter().filter(|name| !members.contains_key(*name)) {
-            problems.push(Problem {
+            problems.push(ConfigProblem {
                 origin: node.origin.clone(),
                 key: joined(key, name),
                 message: "missing".to_owned(),
@@ -165,18 +172,18 @@ impl Schema {
         self.properties.iter().find_map(below)
     }
 
-    fn admits(&self, scalar: &Json, kind: Kind) -> bool {
+    fn admits(&self, scalar: &Json, kind: SchemaType) -> bool {
         let in_range = |number: f64| {
             self.minimum.is_none_or(|minimum| number >= minimum)
                 && self.maximum.is_none_or(|maximum| number <= maximum)
         };
         match (scalar, kind) {
-            (Json::Bool(_), Kind::Boolean) => true,
-            (Json::Number(number), Kind::Number) => number.as_f64().is_some_and(in_range),
-            (Json::Number(number), Kind::Integer) => {
+            (Json::Bool(_), SchemaType::Boolean) => true,
+            (Json::Number(number), SchemaType::Number) => number.as_f64().is_some_and(in_range),
+            (Json::Number(number), SchemaType::Integer) => {
                 !number.is_f64() && number.as_f64().is_some_and(in_range)
             }
-            (Json::String(text), Kind::String) => {
+            (Json::String(text), SchemaType::String) => {
                 self.min_length.is_none_or(|length| text.chars().count() >= length)
                     && (self.choices.is_empty() || self.choices.contains(text))
             }
@@ -190,29 +197,31 @@ impl Schema {
             _ => String::new(),
         };
         match self.kind() {
-            Kind::Object => "a table".into(),
-            Kind::Array if self.items.as_ref().is_some_and(|items| items.kind() == Kind::Object) => {
+            SchemaType::Object => "a table".into(),
+            SchemaType::Array
+                if self.items.as_ref().is_some_and(|items| items.kind() == SchemaType::Object) =>
+            {
                 "an array of tables".into()
             }
-            Kind::Array => "an array".into(),
-            Kind::Integer => format!("an integer{range}"),
-            Kind::Number => format!("a number{range}"),
-            Kind::Boolean => "true or false".into(),
-            Kind::String if !self.choices.is_empty() => {
+            SchemaType::Array => "an array".into(),
+            SchemaType::Integer => format!("an integer{range}"),
+            SchemaType::Number => format!("a number{range}"),
+            SchemaType::Boolean => "true or false".into(),
+            SchemaType::String if !self.choices.is_empty() => {
                 let choices: Vec<String> =
                     self.choices.iter().map(|choice| format!("\"{choice}\"")).collect();
                 format!("one of {}", choices.join(", "))
             }
-            Kind::String if self.min_length.is_some() => "a string that is not empty".into(),
-            Kind::String => "a string".into(),
+            SchemaType::String if self.min_length.is_some() => "a string that is not empty".into(),
+            SchemaType::String => "a string".into(),
         }
     }
 
-    fn found(&self, value: &Value) -> String {
+    fn found(&self, value: &NodeValue) -> String {
         let (article, value) = match value {
-            Value::Table(_) => return "a table".into(),
-            Value::Array(_) => return "an array".into(),
-            Value::Scalar(scalar) => (
+            NodeValue::Table(_) => return "a table".into(),
+            NodeValue::Array(_) => return "an array".into(),
+            NodeValue::Scalar(scalar) => (
                 match scalar {
                     Json::String(_) => "the string ",
                     Json::Number(_) => "the number ",
@@ -231,10 +240,10 @@ impl Schema {
     }
 }
 
-impl Problem {
+impl ConfigProblem {
     /// About the config as a whole.
     pub(super) fn whole(message: String) -> Self {
-        Self { origin: Origin::File, key: String::new(), message }
+        Self { origin: ValueOrigin::File, key: String::new(), message }
     }
 }
 

@@ -19,18 +19,20 @@ const SHA256: &str = "sha256:";
 /// The HTTP and WebSocket API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Server {
+pub struct ServerConfig {
     /// Address and port. Without tokens a non-loopback address is refused.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
-    /// Certificate and key of HTTPS; left out: plain HTTP. The files are read again when they change.
+    /// Certificate and key of HTTPS; left out: plain HTTP. The files are read again when they
+    /// change.
     pub tls: Option<Tls>,
     /// Who gets in. Empty: everyone who reaches the loopback address.
     pub tokens: Vec<Token>,
     /// Origins, besides the API's own, whose web pages may use it: `https://dash.example`.
     #[schemars(with = "Vec<String>", inner(length(min = 1)))]
     pub origins: Vec<WebOrigin>,
-    /// Names, besides those of the loopback address, under which a host without tokens may be asked.
+    /// Names, besides those of the loopback address, under which a host without tokens may be
+    /// asked.
     #[schemars(inner(length(min = 1)))]
     pub hosts: Vec<String>,
     /// Connections at the same time.
@@ -44,7 +46,7 @@ pub struct Server {
     pub requests_per_second: u32,
 }
 
-impl Default for Server {
+impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8001)),
@@ -80,12 +82,13 @@ pub struct Token {
     /// As the log and the history of deployments name who did something. Unique.
     #[schemars(length(min = 1))]
     pub name: String,
-    /// SHA-256 of the token's text, as `ocelli token new` prints it: sha256: and 64 hexadecimal digits.
+    /// SHA-256 of the token's text, as `ocelli token new` prints it: sha256: and 64 hexadecimal
+    /// digits.
     #[serde(with = "text")]
     #[schemars(with = "String", length(min = 1), extend("writeOnly" = true))]
     pub hash: TokenHash,
-    /// viewer: looks at sessions. operator: also analyses pictures, deploys, restarts, makes sessions. admin: also
-    /// puts pipelines into the store.
+    /// viewer: looks at sessions. operator: also analyses pictures, deploys, restarts, makes
+    /// sessions. admin: also puts pipelines into the store.
     pub role: Role,
     /// The sessions that a viewer sees; left out: all.
     #[serde(default)]
@@ -98,7 +101,9 @@ pub struct Token {
 }
 
 /// What a token stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Role {
@@ -117,7 +122,8 @@ impl Role {
     }
 }
 
-/// The SHA-256 of a token, which has 256 random bits: nothing slower is needed to keep it from being guessed.
+/// The SHA-256 of a token, which has 256 random bits: nothing slower is needed to keep it from
+/// being guessed.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TokenHash(Digest);
 
@@ -140,7 +146,8 @@ impl FromStr for TokenHash {
     fn from_str(text: &str) -> Result<Self, String> {
         let malformed = || {
             format!(
-                "expected \"{SHA256}\" and 64 hexadecimal digits, as `ocelli token new` prints it (not shown)"
+                "expected \"{SHA256}\" and 64 hexadecimal digits, as `ocelli token new` prints it \
+                    (not shown)"
             )
         };
         let digits = text.strip_prefix(SHA256).ok_or_else(malformed)?;
@@ -161,7 +168,8 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// The origin of web pages as a browser's `Origin` header names it: scheme, host, and the port unless it is the scheme's own.
+/// The origin of web pages as a browser's `ValueOrigin` header names it: scheme, host, and the port
+/// unless it is the scheme's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct WebOrigin {
@@ -185,8 +193,9 @@ impl FromStr for WebOrigin {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let malformed =
-            || format!("expected SCHEME://HOST[:PORT] such as https://dash.example, found {text:?}");
+        let malformed = || {
+            format!("expected SCHEME://HOST[:PORT] such as https://dash.example, found {text:?}")
+        };
         let url = Url::parse(text).map_err(|_| malformed())?;
         let bare = matches!(url.scheme(), "http" | "https")
             && url.path() == "/"
@@ -222,7 +231,11 @@ mod tests {
         let hash = TokenHash::of("ocelli_abc");
         assert_eq!(hash.to_string().parse::<TokenHash>().unwrap(), hash);
         assert_eq!(
-            hash.to_string().to_uppercase().replace("SHA256", "sha256").parse::<TokenHash>().unwrap(),
+            hash.to_string()
+                .to_uppercase()
+                .replace("SHA256", "sha256")
+                .parse::<TokenHash>()
+                .unwrap(),
             hash
         );
         let digits = "0".repeat(64);
@@ -241,7 +254,8 @@ mod tests {
 
     #[test]
     fn an_origin_is_told_as_browsers_tell_it() {
-        let origin = |text: &str| text.parse::<WebOrigin>().map(|origin| origin.as_str().to_owned());
+        let origin =
+            |text: &str| text.parse::<WebOrigin>().map(|origin| origin.as_str().to_owned());
         assert_eq!(origin("https://Dash.example:443/").unwrap(), "https://dash.example");
         assert_eq!(origin("http://10.0.0.1:3000").unwrap(), "http://10.0.0.1:3000");
         for text in [

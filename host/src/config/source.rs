@@ -1,8 +1,9 @@
-//! Where a camera's video comes from: an RTSP URL or a file, read from the text of a config key or a message.
+//! Where a camera's video comes from: an RTSP URL or a file, read from the text of a config key or
+//! a message.
 //!
-//! Credentials are taken out of the URL here and nowhere else. What remains can be shown: [`Display`](fmt::Display) and
-//! [`Debug`](fmt::Debug) of everything in this module hide them, and no error repeats any part of the text that could
-//! hold them.
+//! Credentials are taken out of the URL here and nowhere else. What remains can be shown:
+//! [`Display`](fmt::Display) and [`Debug`](fmt::Debug) of everything in this module hide them, and
+//! no error repeats any part of the text that could hold them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -91,7 +92,8 @@ pub enum SourceError {
     },
     /// The URL does not parse.
     #[error(
-        "the rtsp:// URL is not valid: {reason} (in a user name or password, write : / ? # @ % as %3A %2F %3F %23 %40 %25)"
+        "the rtsp:// URL is not valid: {reason} (in a user name or password, write : / ? # @ % as \
+            %3A %2F %3F %23 %40 %25)"
     )]
     Url {
         /// The parser's words, none of the text's.
@@ -100,9 +102,11 @@ pub enum SourceError {
     /// A URL without a host.
     #[error("the rtsp:// URL names no host")]
     NoHost,
-    /// A reserved character behind the host: most often one of a password that should have been encoded.
+    /// A reserved character behind the host: most often one of a password that should have been
+    /// encoded.
     #[error(
-        "the rtsp:// URL has a {character} behind the host: write it as {encoded} (a user name or password that holds one \
+        "the rtsp:// URL has a {character} behind the host: write it as {encoded} (a user name or \
+            password that holds one \
          of : / ? # @ % needs each of them encoded)"
     )]
     Reserved {
@@ -119,7 +123,8 @@ pub enum SourceError {
     NoPath,
     /// `file://host/path`.
     #[error(
-        "file: takes a path on this machine (file:clip.mp4 or file:///videos/clip.mp4), not one on another host"
+        "file: takes a path on this machine (file:clip.mp4 or file:///videos/clip.mp4), not one \
+            on another host"
     )]
     RemoteFile,
     /// `transport` beside a file.
@@ -133,10 +138,12 @@ pub enum SourceError {
     },
 }
 
-/// Schemes worth naming in an error. A scheme outside this list is not repeated: in `user:password@host` the user name
-/// stands where a scheme would.
-const KNOWN_SCHEMES: [&str; 13] =
-    ["rtsps", "rtspu", "http", "https", "rtmp", "rtmps", "srt", "rtp", "udp", "hls", "ftp", "ws", "wss"];
+/// Schemes worth naming in an error. A scheme outside this list is not repeated: in
+/// `user:password@host` the user name stands where a scheme would.
+const KNOWN_SCHEMES: [&str; 13] = [
+    "rtsps", "rtspu", "http", "https", "rtmp", "rtmps", "srt", "rtp", "udp", "hls", "ftp", "ws",
+    "wss",
+];
 
 /// RTSP's port where a URL names none (RFC 2326, 3.2).
 pub(super) const RTSP_PORT: u16 = 554;
@@ -147,8 +154,8 @@ const HIDDEN: &str = "***";
 impl Source {
     /// Reads `rtsp://[user[:password]@]host[:port]/path` or `file:PATH`.
     ///
-    /// User name and password are percent-decoded. `transport` belongs to live streams, `pace` and `repeat` to files;
-    /// `None` and `false` mean the default and fit both.
+    /// User name and password are percent-decoded. `transport` belongs to live streams, `pace` and
+    /// `repeat` to files; `None` and `false` mean the default and fit both.
     ///
     /// # Errors
     /// Says what is wrong with the text, without repeating it.
@@ -184,7 +191,8 @@ impl Source {
         Err(known.map_or(SourceError::Unrecognised, |scheme| SourceError::Scheme { scheme }))
     }
 
-    /// Whether time goes on when nobody reads: a live source never waits for a slow reader, a file does.
+    /// Whether time goes on when nobody reads: a live source never waits for a slow reader, a file
+    /// does.
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Rtsp(_))
     }
@@ -192,11 +200,13 @@ impl Source {
 
 impl RtspSource {
     fn parse(text: &str, transport: Transport) -> Result<Self, SourceError> {
-        let mut url = Url::parse(text).map_err(|error| SourceError::Url { reason: error.to_string() })?;
+        let mut url =
+            Url::parse(text).map_err(|error| SourceError::Url { reason: error.to_string() })?;
         if url.host_str().is_none_or(str::is_empty) {
             return Err(SourceError::NoHost);
         }
-        // Of rtsp://user:12#34@host/ the parser makes host "user", port 12 and a fragment: nothing of that may be shown.
+        // Of rtsp://user:12#34@host/ the parser makes host "user", port 12 and a fragment: nothing
+        // of that may be shown.
         if url.fragment().is_some() {
             return Err(SourceError::Reserved { character: '#', encoded: "%23" });
         }
@@ -218,8 +228,8 @@ impl RtspSource {
         Ok(Self { url, credentials, transport })
     }
 
-    /// The URL without credentials, as it goes into requests. It may hold a token in its query: to show it, show the
-    /// source.
+    /// The URL without credentials, as it goes into requests. It may hold a token in its query: to
+    /// show it, show the source.
     pub fn url(&self) -> &Url {
         &self.url
     }
@@ -231,8 +241,8 @@ impl RtspSource {
         (host, self.url.port().unwrap_or(RTSP_PORT))
     }
 
-    /// Takes out of a text by someone else (a server, a library) what must not be shown: user name and password, as
-    /// they are and percent-encoded, and the URL's query.
+    /// Takes out of a text by someone else (a server, a library) what must not be shown: user name
+    /// and password, as they are and percent-encoded, and the URL's query.
     pub fn scrub(&self, text: &str) -> String {
         let mut scrubbed = text.to_owned();
         if let Some(credentials) = &self.credentials {
@@ -358,7 +368,8 @@ pub(super) fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
     start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
-/// The path of a `file:` source: `PATH`, or `//` and an absolute path. It is taken as it stands, without decoding.
+/// The path of a `file:` source: `PATH`, or `//` and an absolute path. It is taken as it stands,
+/// without decoding.
 pub(super) fn file_path(text: &str) -> Result<&Path, SourceError> {
     let path = match text.strip_prefix("//") {
         None => text,
@@ -375,10 +386,12 @@ pub(super) fn percent_decode(text: &str) -> Result<String, SourceError> {
     decoded.map(Cow::into_owned).map_err(|_| SourceError::Credentials)
 }
 
-/// Hides the values of `name=value` pairs whose name tells a secret. Some cameras take user name and password in the
-/// path (`/user=admin_password=x_channel=1`) or in the query, tokens come there too.
+/// Hides the values of `name=value` pairs whose name tells a secret. Some cameras take user name
+/// and password in the path (`/user=admin_password=x_channel=1`) or in the query, tokens come there
+/// too.
 fn hide_secret_pairs(text: &str) -> String {
-    const SECRET_NAMES: [&str; 8] = ["user", "usr", "pass", "pwd", "auth", "token", "secret", "key"];
+    const SECRET_NAMES: [&str; 8] =
+        ["user", "usr", "pass", "pwd", "auth", "token", "secret", "key"];
     let is_end = |c: char| matches!(c, '&' | ';' | '?' | '/');
     let mut shown = String::with_capacity(text.len());
     for part in text.split_inclusive(is_end) {
@@ -451,7 +464,10 @@ mod tests {
         else {
             panic!("a file");
         };
-        assert_eq!(file, FileSource { path: "clips/a b.mp4".into(), pace: Pace::Realtime, repeat: true });
+        assert_eq!(
+            file,
+            FileSource { path: "clips/a b.mp4".into(), pace: Pace::Realtime, repeat: true }
+        );
         assert_eq!(parse("file:///videos/a.mp4").unwrap().to_string(), "file:/videos/a.mp4");
         assert!(!parse("file:a.mp4").unwrap().is_live());
         assert!(parse("rtsp://a/b").unwrap().is_live());
@@ -478,9 +494,11 @@ mod tests {
 
     #[test]
     fn a_password_that_should_have_been_encoded_is_not_shown_as_a_host() {
-        for text in
-            ["rtsp://admin:12#ab@camera/x", "rtsp://admin:12/ab@camera/x", "rtsp://admin:12?ab@camera/x"]
-        {
+        for text in [
+            "rtsp://admin:12#ab@camera/x",
+            "rtsp://admin:12/ab@camera/x",
+            "rtsp://admin:12?ab@camera/x",
+        ] {
             let error = parse(text).unwrap_err();
             assert!(matches!(error, SourceError::Reserved { .. }), "{error:?}");
             assert!(!error.to_string().contains("admin"), "{error}");
@@ -500,7 +518,8 @@ mod tests {
         );
     }
 
-    /// A secret that occurs in nothing else that is shown: it starts with Q and has no letter of the fixed texts.
+    /// A secret that occurs in nothing else that is shown: it starts with Q and has no letter of
+    /// the fixed texts.
     fn secret() -> impl Strategy<Value = String> {
         "Q[XZ0-9~!$%:/?#@&=ä ]{7,16}"
     }
@@ -511,7 +530,8 @@ mod tests {
             let mut url = Url::parse(&format!("rtsp://{host}/stream")).unwrap();
             url.set_username(&user).unwrap();
             url.set_password(Some(&password)).unwrap();
-            // The url crate leaves some characters that are legal there; a % of the user's own must be encoded by them.
+            // The url crate leaves some characters that are legal there; a % of the user's own must
+            // be encoded by them.
             let text = format!(
                 "rtsp://{}:{}@{host}/stream",
                 encode(&user),
@@ -522,7 +542,8 @@ mod tests {
                 source.credentials.clone(),
                 Some(Credentials { user: user.clone(), password: password.clone() })
             );
-            let foreign = source.scrub(&format!("401 for {user} with {password} at {text} and {url}"));
+            let foreign = source.scrub(&format!("401 for {user} with {password} at {text} and \
+                {url}"));
             let shown = format!("{source} {source:?} {:?} {foreign}", source.credentials);
             for hidden in [&user, &password, &encode(&user), &encode(&password)] {
                 prop_assert!(!shown.contains(hidden.as_str()), "{} in {}", hidden, shown);

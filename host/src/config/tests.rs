@@ -32,11 +32,13 @@ fn the_committed_schema_is_that_of_the_types() {
     let committed: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     assert!(
         committed == schema,
-        "config/ocelli.schema.json is not current: OCELLI_BLESS=1 cargo test -p ocelli --lib the_committed_schema"
+        "config/ocelli.schema.json is not current: OCELLI_BLESS=1 cargo test -p ocelli --lib \
+            the_committed_schema"
     );
 }
 
-/// What a reader of the schema would take for a key's default is what it is; a section is where its keys are.
+/// What a reader of the schema would take for a key's default is what it is; a section is where its
+/// keys are.
 #[test]
 fn every_default_is_in_the_schema_and_within_it() {
     fn defaults(schema: &Value) -> Option<Value> {
@@ -52,8 +54,12 @@ fn every_default_is_in_the_schema_and_within_it() {
     schema["properties"].as_object_mut().unwrap().remove("redis");
     schema["properties"]["server"]["properties"].as_object_mut().unwrap().remove("tls");
     let document = defaults(&schema).unwrap().to_string();
-    assert_eq!(Config::from_text(Path::new("test.json"), &document, &[]).unwrap(), Config::default());
-    let (document, mut keys): (Value, _) = (serde_json::from_str(&document).unwrap(), BTreeSet::new());
+    assert_eq!(
+        Config::from_text(Path::new("test.json"), &document, &[]).unwrap(),
+        Config::default()
+    );
+    let (document, mut keys): (Value, _) =
+        (serde_json::from_str(&document).unwrap(), BTreeSet::new());
     for (section, members) in schema["properties"].as_object().unwrap() {
         for key in members["properties"].as_object().into_iter().flat_map(Map::keys) {
             if document[section].get(key).is_none() {
@@ -105,7 +111,9 @@ fn the_shipped_config_says_every_range() {
             let table = if schema["items"].is_object() { &schema["items"] } else { schema };
             &table["properties"][key]
         });
-        if let (Value::Number(least), Value::Number(most)) = (&schema["minimum"], &schema["maximum"]) {
+        if let (Value::Number(least), Value::Number(most)) =
+            (&schema["minimum"], &schema["maximum"])
+        {
             let (range, said) = (format!("{least} to {most}"), format!("{above} {text}"));
             assert!(said.contains(&range), "{section:?} {key}: {range} is not in {said:?}");
             ranges += 1;
@@ -121,8 +129,10 @@ fn the_example_camera_of_the_shipped_config_is_valid_once_it_is_uncommented() {
     let lines: Vec<&str> = example.lines().map(|line| line.trim_start_matches("# ")).collect();
     // Pace and repeat are for files, and the prefix needs a Redis, as their comments say.
     let not_alone = ["pace", "repeat", "redis_prefix"];
-    let lines: Vec<&str> =
-        lines.into_iter().filter(|line| !not_alone.iter().any(|key| line.starts_with(key))).collect();
+    let lines: Vec<&str> = lines
+        .into_iter()
+        .filter(|line| !not_alone.iter().any(|key| line.starts_with(key)))
+        .collect();
     let config = parsed(&format!("[[cameras]]\n{}", lines.join("\n")));
     assert_eq!(config.cameras[0].id, "cam-001");
     assert_eq!(config.cameras[0].settings, *json!({"score": 0.4}).as_object().unwrap());
@@ -140,7 +150,9 @@ fn a_redis_is_an_address_and_nothing_else_is_needed() {
     let (prefix, length, crops) = (all.prefix.as_str(), all.stream_length, all.crops);
     assert_eq!((prefix, length, crops, all.publish), ("ocelli:", 10_000, true, false));
     assert!(!format!("{all:?}").contains("hunter2"));
-    for url in ["http://h", "redis://", "redis://h:x", "redis://u:hunter2@h/one", "unix:///redis.sock"] {
+    for url in
+        ["http://h", "redis://", "redis://h:x", "redis://u:hunter2@h/one", "unix:///redis.sock"]
+    {
         let text = format!("[redis]\nurl = {url:?}\n");
         let error = Config::from_text(Path::new("test.toml"), &text, &[]).unwrap_err().to_string();
         assert!(error.contains("redis.url: expected redis://"), "{url}: {error}");
@@ -151,7 +163,8 @@ fn a_redis_is_an_address_and_nothing_else_is_needed() {
 #[test]
 fn a_pipeline_is_granted_keys_of_redis_that_are_not_the_hosts() {
     let config = |redis: &str, prefix: &str| {
-        let camera = "[[cameras]]\nid = \"a\"\nsource = \"file:a.mp4\"\npipeline = \"p\"\nredis_prefix = ";
+        let camera =
+            "[[cameras]]\nid = \"a\"\nsource = \"file:a.mp4\"\npipeline = \"p\"\nredis_prefix = ";
         let text = format!("{redis}{camera}{prefix:?}\n");
         Config::from_text(Path::new("test.toml"), &text, &[]).map_err(|error| error.to_string())
     };

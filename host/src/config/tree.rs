@@ -1,4 +1,5 @@
-//! A config as it was written: TOML, JSON and environment variables in one tree whose values remember where they stood.
+//! A config as it was written: TOML, JSON and environment variables in one tree whose values
+//! remember where they stood.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,8 +8,8 @@ use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Origin, Problem};
-use super::schema::{Kind, Schema};
+use super::error::{ConfigProblem, ValueOrigin};
+use super::schema::{Schema, SchemaType};
 
 /// Variables with this prefix override the file: `OCELLI__SECTION__KEY`.
 pub(super) const PREFIX: &str = "OCELLI__";
@@ -16,12 +17,12 @@ pub(super) const PREFIX: &str = "OCELLI__";
 /// A value and where it was written.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    pub(super) value: Value,
-    pub(super) origin: Origin,
+    pub(super) value: NodeValue,
+    pub(super) origin: ValueOrigin,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(super) enum NodeValue {
     Table(BTreeMap<String, Node>),
     Array(Vec<Node>),
     /// Neither an object nor an array.
@@ -40,9 +41,13 @@ impl Node {
         let lines = Lines::of(text);
         let (table, errors) = DeTable::parse_recoverable(text);
         // The parser goes on behind an error, and what it finds there is mostly its consequence.
-        let first = errors.iter().min_by_key(|error| error.span().map_or(usize::MAX, |span| span.start));
+        let first =
+            errors.iter().min_by_key(|error| error.span().map_or(usize::MAX, |span| span.start));
         match first {
-            None => Ok(Self { value: toml_table(table.get_ref(), &lines), origin: Origin::Line(1) }),
+            None => Ok(Self {
+                value: toml_table(table.get_ref(), &lines),
+                origin: ValueOrigin::Line(1),
+            }),
             Some(error) => Err(SyntaxError {
                 position: error
                     .span()
@@ -55,7 +60,7 @@ impl Node {
     /// Reads JSON.
     pub(super) fn from_json(text: &str) -> Result<Self, SyntaxError> {
         match serde_json::from_str(text) {
-            Ok(value) => Ok(Self::of_json(value, &Origin::File)),
+            Ok(value) => Ok(Self::of_json(value, &ValueOrigin::File)),
             Err(error) => Err(SyntaxError {
                 position: format!("line {}, column {}", error.line(), error.column()),
                 // The position stands at the end of serde_json's text too.
@@ -64,15 +69,18 @@ impl Node {
         }
     }
 
-    fn of_json(value: Json, origin: &Origin) -> Self {
+    fn of_json(value: Json, origin: &ValueOrigin) -> Self {
         let value = match value {
-            Json::Object(members) => Value::Table(
-                members.into_iter().map(|(key, value)| (key, Self::of_json(value, origin))).collect(),
+            Json::Object(members) => NodeValue::Table(
+                members
+                    .into_iter()
+                    .map(|(key, value)| (key, Self::of_json(value, origin)))
+                    .collect(),
             ),
-            Json::Array(items) => {
-                Value::Array(items.into_iter().map(|value| Self::of_json(value, origin)).collect())
-            }
-            scalar => Value::Scalar(scalar),
+            Json::Array(items) => NodeValue::Array(
+                items.into_iter().map(|value| Self::of_json(value, origin)).collect(),
+            ),
+            scalar => NodeValue::Scalar(scalar),
         };
         Self { value, origin: origin.clone() }
     }
@@ -80,11 +88,11 @@ impl Node {
     /// The tree without its origins.
     pub(super) fn to_json(&self) -> Json {
         match &self.value {
-            Value::Table(members) => {
-                Json::Object(members.iter().map(|(key, node)| (key.clone(), node.to_json())).collect())
-            }
-            Value::Array(items) => Json::Array(items.iter().map(Self::to_json).collect()),
-            Value::Scalar(scalar) => scalar.clone(),
+            NodeValue::Table(members) => Json::Object(
+                members.iter().map(|(key, node)| (key.clone(), node.to_json())).collect(),
+            ),
+            NodeValue::Array(items) => Json::Array(items.iter().map(Self::to_json).collect()),
+            NodeValue::Scalar(scalar) => scalar.clone(),
         }
     }
 
@@ -93,9 +101,11 @@ impl Node {
         let mut node = self;
         for step in path.split(['.', '[']).map(|step| step.trim_end_matches(']')) {
             let next = match &node.value {
-                Value::Table(members) => members.get(step),
-                Value::Array(items) => step.parse::<usize>().ok().and_then(|index| items.get(index)),
-                Value::Scalar(_) => None,
+                NodeValue::Table(members) => members.get(step),
+                NodeValue::Array(items) => {
+                    step.parse::<usize>().ok().and_then(|index| items.get(index))
+                }
+                NodeValue::Scalar(_) => None,
             };
             match next {
                 Some(next) => node = next,
@@ -105,20 +115,21 @@ impl Node {
         node
     }
 
-    /// Puts the values of environment variables in place. What is wrong with a *name* shows when the tree is checked
-    /// against the schema; problems told here are those of variables that have no place in the tree at all.
+    /// Puts the values of environment variables in place. What is wrong with a *name* shows when
+    /// the tree is checked against the schema; problems told here are those of variables that have
+    /// no place in the tree at all.
     pub(super) fn overlay(
         &mut self,
         variables: &[(String, String)],
         schema: &Schema,
-        problems: &mut Vec<Problem>,
+        problems: &mut Vec<ConfigProblem>,
     ) {
         for (name, text) in variables {
             let Some(path) = name.strip_prefix(PREFIX) else { continue };
             let path = path.to_lowercase();
             let steps: Vec<&str> = path.split("__").collect();
-            let problem = |message: &str| Problem {
-                origin: Origin::Environment(name.clone()),
+            let problem = |message: &str| ConfigProblem {
+                origin: ValueOrigin::Environment(name.clone()),
                 key: String::new(),
                 message: message.to_owned(),
             };
@@ -130,8 +141,11 @@ impl Node {
                 ));
             } else {
                 let value = environment_value(text, schema.at(&steps));
-                if !self.put(&steps, Self::of_json(value, &Origin::Environment(name.clone()))) {
-                    problems.push(problem("no such key: what stands above it is a value, not a section"));
+                if !self.put(&steps, Self::of_json(value, &ValueOrigin::Environment(name.clone())))
+                {
+                    problems.push(problem(
+                        "no such key: what stands above it is a value, not a section",
+                    ));
                 }
             }
         }
@@ -139,7 +153,7 @@ impl Node {
 
     /// Whether there was a place for it.
     fn put(&mut self, steps: &[&str], node: Node) -> bool {
-        let Value::Table(members) = &mut self.value else { return false };
+        let NodeValue::Table(members) = &mut self.value else { return false };
         match steps {
             [] => false,
             [key] => {
@@ -148,39 +162,49 @@ impl Node {
             }
             [section, rest @ ..] => members
                 .entry((*section).to_owned())
-                .or_insert_with(|| Node { value: Value::Table(BTreeMap::new()), origin: node.origin.clone() })
+                .or_insert_with(|| Node {
+                    value: NodeValue::Table(BTreeMap::new()),
+                    origin: node.origin.clone(),
+                })
                 .put(rest, node),
         }
     }
 }
 
-/// A variable's text as a TOML value, or as it stands where it is not one, or where a string is wanted: a folder may
-/// be called `2024`.
+/// A variable's text as a TOML value, or as it stands where it is not one, or where a string is
+/// wanted: a folder may be called `2024`.
 fn environment_value(text: &str, schema: Option<&Schema>) -> Json {
-    let parsed = Node::from_toml(&format!("value = {text}")).ok().and_then(|node| match node.to_json() {
-        Json::Object(mut members) if members.len() == 1 => members.remove("value"),
-        _ => None,
-    });
+    let parsed =
+        Node::from_toml(&format!("value = {text}")).ok().and_then(|node| match node.to_json() {
+            Json::Object(mut members) if members.len() == 1 => members.remove("value"),
+            _ => None,
+        });
     match parsed {
-        Some(value) if value.is_string() || schema.is_none_or(|schema| schema.kind() != Kind::String) => {
+        Some(value)
+            if value.is_string()
+                || schema.is_none_or(|schema| schema.kind() != SchemaType::String) =>
+        {
             value
         }
         _ => Json::String(text.to_owned()),
     }
 }
 
-fn toml_table(table: &DeTable<'_>, lines: &Lines) -> Value {
+fn toml_table(table: &DeTable<'_>, lines: &Lines) -> NodeValue {
     let member = |(key, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
-        let node = Node { value: toml_value(value.get_ref(), lines), origin: lines.origin(key.span().start) };
+        let node = Node {
+            value: toml_value(value.get_ref(), lines),
+            origin: lines.origin(key.span().start),
+        };
         (key.get_ref().to_string(), node)
     };
-    Value::Table(table.iter().map(member).collect())
+    NodeValue::Table(table.iter().map(member).collect())
 }
 
-fn toml_value(value: &DeValue<'_>, lines: &Lines) -> Value {
+fn toml_value(value: &DeValue<'_>, lines: &Lines) -> NodeValue {
     match value {
         DeValue::Table(table) => toml_table(table, lines),
-        DeValue::Array(items) => Value::Array(
+        DeValue::Array(items) => NodeValue::Array(
             items
                 .iter()
                 .map(|item| Node {
@@ -189,14 +213,15 @@ fn toml_value(value: &DeValue<'_>, lines: &Lines) -> Value {
                 })
                 .collect(),
         ),
-        DeValue::String(text) => Value::Scalar(Json::String(text.to_string())),
-        DeValue::Boolean(value) => Value::Scalar(Json::Bool(*value)),
-        DeValue::Integer(integer) => Value::Scalar(
+        DeValue::String(text) => NodeValue::Scalar(Json::String(text.to_string())),
+        DeValue::Boolean(value) => NodeValue::Scalar(Json::Bool(*value)),
+        DeValue::Integer(integer) => NodeValue::Scalar(
             i64::from_str_radix(integer.as_str(), integer.radix())
                 .map_or_else(|_| Json::String(integer.to_string()), Json::from),
         ),
-        // JSON has neither infinities nor times: as text they are refused wherever a number is wanted.
-        DeValue::Float(float) => Value::Scalar(
+        // JSON has neither infinities nor times: as text they are refused wherever a number is
+        // wanted.
+        DeValue::Float(float) => NodeValue::Scalar(
             float
                 .as_str()
                 .parse::<f64>()
@@ -204,7 +229,7 @@ fn toml_value(value: &DeValue<'_>, lines: &Lines) -> Value {
                 .and_then(serde_json::Number::from_f64)
                 .map_or_else(|| Json::String(float.as_str().to_owned()), Json::Number),
         ),
-        DeValue::Datetime(time) => Value::Scalar(Json::String(time.to_string())),
+        DeValue::Datetime(time) => NodeValue::Scalar(Json::String(time.to_string())),
     }
 }
 
@@ -216,20 +241,28 @@ struct Lines {
 
 impl Lines {
     fn of(text: &str) -> Self {
-        Self { ends: text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n').map(|(at, _)| at).collect() }
+        Self {
+            ends: text
+                .bytes()
+                .enumerate()
+                .filter(|&(_, byte)| byte == b'\n')
+                .map(|(at, _)| at)
+                .collect(),
+        }
     }
 
     fn line(&self, at: usize) -> usize {
         self.ends.partition_point(|&end| end < at) + 1
     }
 
-    fn origin(&self, at: usize) -> Origin {
-        Origin::Line(self.line(at))
+    fn origin(&self, at: usize) -> ValueOrigin {
+        ValueOrigin::Line(self.line(at))
     }
 
     fn position(&self, text: &str, at: usize) -> String {
         let line = self.line(at);
-        let start = line.checked_sub(2).and_then(|before| self.ends.get(before)).map_or(0, |end| end + 1);
+        let start =
+            line.checked_sub(2).and_then(|before| self.ends.get(before)).map_or(0, |end| end + 1);
         let column = text.get(start..at).map_or(0, |part| part.chars().count()) + 1;
         format!("line {line}, column {column}")
     }

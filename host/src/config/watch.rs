@@ -1,10 +1,11 @@
 //! Notices when the config file was edited.
 //!
-//! The file is looked at once a second, rather than asking the kernel for notices (inotify). A look follows the path
-//! anew each time, so it sees what an editor does that writes a new file and renames it, what one does that writes in
-//! place, and a symbolic link that is swapped somewhere on the way, as Kubernetes does. It sees edits made on another
-//! machine of a network file system, of which the kernel here knows nothing. A notice would come sooner, from the one
-//! file or folder that it was asked for.
+//! The file is looked at once a second, rather than asking the kernel for notices (inotify). A look
+//! follows the path anew each time, so it sees what an editor does that writes a new file and
+//! renames it, what one does that writes in place, and a symbolic link that is swapped somewhere on
+//! the way, as Kubernetes does. It sees edits made on another machine of a network file system, of
+//! which the kernel here knows nothing. A notice would come sooner, from the one file or folder
+//! that it was asked for.
 
 use std::fs::Metadata;
 use std::io;
@@ -14,12 +15,13 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// Between two looks. It is the time that a file must have been left alone too: editors write in several steps.
-pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// Between two looks. It is the time that a file must have been left alone too: editors write in
+/// several steps.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is seen of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum FileStamp {
     /// Another file, or another state of it, differs in one of these.
     File {
         device: u64,
@@ -31,12 +33,12 @@ pub(crate) enum Look {
         changed: (i64, i64),
     },
     /// Not there, or not to be seen.
-    Gone,
+    Missing,
 }
 
-impl From<io::Result<Metadata>> for Look {
+impl From<io::Result<Metadata>> for FileStamp {
     fn from(metadata: io::Result<Metadata>) -> Self {
-        metadata.map_or(Self::Gone, |metadata| Self::File {
+        metadata.map_or(Self::Missing, |metadata| Self::File {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
@@ -51,23 +53,25 @@ impl From<io::Result<Metadata>> for Look {
 pub struct Watch {
     path: PathBuf,
     looks: Interval,
-    settling: Settling<Look>,
+    settling: Debounce<FileStamp>,
 }
 
 impl Watch {
-    /// Begins to look. Reports the file as it is found first, too: it may have been edited since it was read.
+    /// Begins to look. Reports the file as it is found first, too: it may have been edited since it
+    /// was read.
     pub fn new(path: PathBuf) -> Self {
-        let mut looks = interval(BETWEEN_LOOKS);
+        let mut looks = interval(POLL_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { path, looks, settling: Settling::default() }
+        Self { path, looks, settling: Debounce::default() }
     }
 
-    /// Returns when the file is another than before and has been left alone since. Losing the future loses nothing.
+    /// Returns when the file is another than before and has been left alone since. Losing the
+    /// future loses nothing.
     pub async fn edited(&mut self) {
         loop {
             self.looks.tick().await;
             // On a thread of its own: a network file system may take its time.
-            if self.settling.look(tokio::fs::metadata(&self.path).await.into()) {
+            if self.settling.observe(tokio::fs::metadata(&self.path).await.into()) {
                 return;
             }
         }
@@ -76,20 +80,21 @@ impl Watch {
 
 /// Tells an edit that is done from one that is under way, by what is seen at each look.
 #[derive(Debug)]
-pub(crate) struct Settling<L> {
+pub(crate) struct Debounce<L> {
     last: Option<L>,
     reported: Option<L>,
 }
 
-impl<L> Default for Settling<L> {
+impl<L> Default for Debounce<L> {
     fn default() -> Self {
         Self { last: None, reported: None }
     }
 }
 
-impl<L: PartialEq + Clone> Settling<L> {
-    /// Whether what is seen is another than the one reported last and the same as at the look before this one.
-    pub(crate) fn look(&mut self, look: L) -> bool {
+impl<L: PartialEq + Clone> Debounce<L> {
+    /// Whether what is seen is another than the one reported last and the same as at the look
+    /// before this one.
+    pub(crate) fn observe(&mut self, look: L) -> bool {
         let settled = self.last.replace(look.clone()).as_ref() == Some(&look);
         settled && self.reported.replace(look.clone()) != Some(look)
     }
@@ -102,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    fn look(path: &Path) -> Look {
+    fn look(path: &Path) -> FileStamp {
         fs::metadata(path).into()
     }
 
@@ -153,16 +158,23 @@ mod tests {
 
     #[test]
     fn an_edit_in_several_steps_is_one_and_counts_when_it_is_done() {
-        let file = |size| Look::File { device: 1, inode: 1, size, written: (0, 0), changed: (0, 0) };
-        let mut settling = Settling::default();
-        let mut looks = |looks: &[Look]| looks.iter().map(|look| settling.look(*look)).collect::<Vec<_>>();
+        let file =
+            |size| FileStamp::File { device: 1, inode: 1, size, written: (0, 0), changed: (0, 0) };
+        let mut settling = Debounce::default();
+        let mut looks = |looks: &[FileStamp]| {
+            looks.iter().map(|look| settling.observe(*look)).collect::<Vec<_>>()
+        };
         assert_eq!(looks(&[file(1), file(1), file(1)]), [false, true, false], "as it is found");
         assert_eq!(
-            looks(&[Look::Gone, file(2), file(3), file(3), file(3)]),
+            looks(&[FileStamp::Missing, file(2), file(3), file(3), file(3)]),
             [false, false, false, true, false]
         );
         assert_eq!(looks(&[file(4), file(3), file(3)]), [false, false, false], "taken back");
-        assert_eq!(looks(&[Look::Gone, Look::Gone, Look::Gone]), [false, true, false], "gone for good");
+        assert_eq!(
+            looks(&[FileStamp::Missing, FileStamp::Missing, FileStamp::Missing]),
+            [false, true, false],
+            "gone for good"
+        );
         assert_eq!(looks(&[file(3), file(3)]), [false, true], "and back");
     }
 
@@ -173,7 +185,7 @@ mod tests {
         fs::write(&path, "one").unwrap();
         let mut watch = Watch::new(path.clone());
         watch.edited().await;
-        let quiet = tokio::time::timeout(BETWEEN_LOOKS * 10, watch.edited()).await;
+        let quiet = tokio::time::timeout(POLL_INTERVAL * 10, watch.edited()).await;
         assert!(quiet.is_err(), "nothing was edited");
         fs::write(&path, "other").unwrap();
         watch.edited().await;

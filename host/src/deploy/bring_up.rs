@@ -5,47 +5,48 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
-use super::components::Held;
+use super::components::ComponentLease;
 use super::configured::{not_applied, refused};
-use super::flow::{Change, Ordered, draft};
-use super::history::{Entry, numbered};
-use super::lives::Running;
-use super::order::{Component, DeployError, Order};
+use super::execute::{Change, Ordered, draft};
+use super::history::{CameraEntry, find_number};
 use super::record::{Cause, Outcome, Record};
-use super::start::{self, Start};
+use super::request::{Component, DeployError, DeployRequest};
+use super::session_index::RunningVersion;
+use super::start::{self, StartDecision};
 use super::{ComponentSource, Deployer, find_pipeline};
 use crate::config::Camera;
-use crate::session::change::{REPORTS, Report, Step, Trial};
-use crate::session::{Deployment, SessionError, Spec};
+use crate::session::change::{ProbationRequest, REPORT_CAPACITY, Report, Step};
+use crate::session::{CompiledPipeline, SessionError, Spec};
 
 /// Who asks for what the config says.
 const CONFIG: &str = "config";
 
 /// The session of a camera.
 #[derive(Clone)]
-pub(super) struct Known {
+pub(super) struct CameraSession {
     /// Whether there is nothing to run: the session has failed.
     pub(super) faulty: bool,
-    /// Closed when the session is over. An operator may end it, and a subscriber make another one of its name.
+    /// Closed when the session is over. An operator may end it, and a subscriber make another one
+    /// of its name.
     pub(super) over: watch::Receiver<()>,
 }
 
-impl Known {
-    pub(super) fn lives(&self) -> bool {
+impl CameraSession {
+    pub(super) fn is_alive(&self) -> bool {
         self.over.has_changed().is_ok()
     }
 }
 
 /// What an entry of the config names.
-pub(super) struct Found {
-    pub(super) entry: Entry,
+pub(super) struct ResolvedEntry {
+    pub(super) entry: CameraEntry,
     /// None where it is larger than any component may be, which its check will say.
-    held: Option<Held>,
+    held: Option<ComponentLease>,
     source: ComponentSource,
 }
 
 /// Why an entry does not run.
-pub(super) enum Unrun {
+pub(super) enum BringUpError {
     /// Its component is refused.
     Refused(String),
     /// The session is.
@@ -53,87 +54,105 @@ pub(super) enum Unrun {
 }
 
 impl Deployer {
-    /// A camera without anything that runs. `over` is that of the session which has failed, where it has one. None: there
-    /// is no session.
-    pub(super) async fn begin(&self, camera: &Camera, over: Option<watch::Receiver<()>>) -> Option<Known> {
+    /// A camera without anything that runs. `over` is that of the session which has failed, where
+    /// it has one. None: there is no session.
+    pub(super) async fn begin(
+        &self,
+        camera: &Camera,
+        over: Option<watch::Receiver<()>>,
+    ) -> Option<CameraSession> {
         let deployments = &self.inner.deployments;
         let session = camera.id.as_str();
         let (records, applied) = match self.known(session).await {
             Ok(known) => known,
             Err(error) => {
-                tracing::error!(target: "ocelli::deploy", session, "the history cannot be read: {error:#}");
+                tracing::error!(target: "ocelli::deploy", session, "the history cannot be read: \
+                    {error:#}");
                 (Vec::new(), None)
             }
         };
         let found = self.find(camera).await;
         let wanted = found.as_ref().ok().map(|found| &found.entry);
-        let decided =
-            start::resolve(wanted, applied.as_ref(), &records, |digest| deployments.components.has(digest));
-        if let (Start::Resume { number, .. }, Some(wanted)) = (decided, wanted)
+        let decided = start::resolve(wanted, applied.as_ref(), &records, |digest| {
+            deployments.components.contains(digest)
+        });
+        if let (StartDecision::Resume { number, .. }, Some(wanted)) = (decided, wanted)
             && applied.as_ref() != Some(wanted)
-            && numbered(&records, number)
+            && find_number(&records, number)
                 .is_some_and(|record| record.same_as(&wanted.digest, &wanted.settings))
         {
             self.note(camera, wanted).await;
         }
         let proven = match decided {
-            Start::Resume { number, .. } | Start::Entry { fallback: Some(number) } => {
-                self.proven(camera, numbered(&records, number), wanted).await
+            StartDecision::Resume { number, .. }
+            | StartDecision::Entry { fallback: Some(number) } => {
+                self.proven(camera, find_number(&records, number), wanted).await
             }
             _ => None,
         };
         let done = match (decided, found, proven) {
-            (Start::Resume { then_entry, .. }, found, Some((spec, running))) => {
+            (StartDecision::Resume { then_entry, .. }, found, Some((spec, running))) => {
                 let number = running.number;
                 match found {
                     Err(error) => tracing::error!(
                         target: "ocelli::deploy",
                         session,
-                        "runs deployment {number}, the last that was healthy: the config's cannot be had: {error}"
+                        "runs deployment {number}, the last that was healthy: the config's cannot \
+                            be had: {error}"
                     ),
                     Ok(found) if found.entry.digest != running.digest => tracing::info!(
                         target: "ocelli::deploy",
                         session,
-                        "runs deployment {number}, the last that was healthy, and not what its file is now"
+                        "runs deployment {number}, the last that was healthy, and not what its \
+                            file is now"
                     ),
                     Ok(_) => {}
                 }
-                self.resume(camera, spec, running, over, then_entry).await.map_err(Unrun::Session)
+                self.resume(camera, spec, running, over, then_entry)
+                    .await
+                    .map_err(BringUpError::Session)
             }
             (_, Ok(found), proven) => {
                 let back = proven.clone().map(|(spec, running)| (spec, Some(running)));
                 match self.run_entry(camera, found, back, over.clone()).await {
-                    Err(Unrun::Refused(reason)) => match proven {
+                    Err(BringUpError::Refused(reason)) => match proven {
                         Some((spec, running)) => {
                             let number = running.number;
                             tracing::error!(
                                 target: "ocelli::deploy",
                                 session,
-                                "runs deployment {number}, the last that was healthy: the config's is refused: {reason}"
+                                "runs deployment {number}, the last that was healthy: the \
+                                    config's is refused: {reason}"
                             );
-                            self.resume(camera, spec, running, over, false).await.map_err(Unrun::Session)
+                            self.resume(camera, spec, running, over, false)
+                                .await
+                                .map_err(BringUpError::Session)
                         }
-                        None => self.fail(camera, reason, over).await.map_err(Unrun::Session),
+                        None => {
+                            self.fail(camera, reason, over).await.map_err(BringUpError::Session)
+                        }
                     },
                     done => done,
                 }
             }
-            (_, Err(error), _) => self.fail(camera, error.to_string(), over).await.map_err(Unrun::Session),
+            (_, Err(error), _) => {
+                self.fail(camera, error.to_string(), over).await.map_err(BringUpError::Session)
+            }
         };
         match done {
             Ok(known) => Some(known),
-            Err(Unrun::Session(error)) => {
+            Err(BringUpError::Session(error)) => {
                 refused(camera, &error);
                 None
             }
-            Err(Unrun::Refused(reason)) => {
+            Err(BringUpError::Refused(reason)) => {
                 not_applied(camera, &reason);
                 None
             }
         }
     }
 
-    async fn known(&self, session: &str) -> anyhow::Result<(Vec<Record>, Option<Entry>)> {
+    async fn known(&self, session: &str) -> anyhow::Result<(Vec<Record>, Option<CameraEntry>)> {
         let history = &self.inner.deployments.history;
         Ok((history.list(session, usize::MAX).await?, history.entry(session).await?))
     }
@@ -143,39 +162,44 @@ impl Deployer {
         &self,
         camera: &Camera,
         record: Option<&Record>,
-        wanted: Option<&Entry>,
-    ) -> Option<(Spec, Running)> {
+        wanted: Option<&CameraEntry>,
+    ) -> Option<(Spec, RunningVersion)> {
         let record = record?;
         // What the config names by now is called as there.
         let same = wanted.filter(|wanted| record.same_as(&wanted.digest, &wanted.settings));
         let pipeline = same.map_or(&record.pipeline, |wanted| &wanted.pipeline);
-        let held = self.inner.deployments.components.hold(&record.digest)?;
+        let held = self.inner.deployments.components.lease(&record.digest)?;
         let source = ComponentSource::Path(held.path.clone());
         match self.inner.deployments.ground.compiler.prepare(pipeline, source).await {
             Ok(prepared) => {
-                let spec = placed(camera, prepared.deployment(pipeline), record.settings.clone());
-                Some((spec, Running { pipeline: pipeline.clone(), ..Running::of(record) }))
+                let spec =
+                    camera_spec(camera, prepared.deployment(pipeline), record.settings.clone());
+                Some((
+                    spec,
+                    RunningVersion { pipeline: pipeline.clone(), ..RunningVersion::of(record) },
+                ))
             }
             Err(error) => {
                 let (session, number) = (&camera.id, record.number);
-                tracing::error!(target: "ocelli::deploy", session, "deployment {number} was healthy and is refused now: {error}");
+                tracing::error!(target: "ocelli::deploy", session, "deployment {number} was \
+                    healthy and is refused now: {error}");
                 None
             }
         }
     }
 
-    /// Runs a version that has proven itself: no deployment, but what is left of one. `then_entry`: once it serves, what the
-    /// config says is deployed beside it.
+    /// Runs a version that has proven itself: no deployment, but what is left of one. `then_entry`:
+    /// once it serves, what the config says is deployed beside it.
     async fn resume(
         &self,
         camera: &Camera,
         spec: Spec,
-        running: Running,
+        running: RunningVersion,
         over: Option<watch::Receiver<()>>,
         then_entry: bool,
-    ) -> Result<Known, SessionError> {
-        let (reports, mut told) = mpsc::channel(REPORTS);
-        let trial = then_entry.then_some(Trial { fallback: None, reports });
+    ) -> Result<CameraSession, SessionError> {
+        let (reports, mut told) = mpsc::channel(REPORT_CAPACITY);
+        let trial = then_entry.then_some(ProbationRequest { fallback: None, reports });
         let over = self.put(spec, over, trial).await?;
         self.born(camera, &over, Some(running)).await;
         if then_entry {
@@ -187,29 +211,31 @@ impl Deployer {
                 }
             });
         }
-        Ok(Known { faulty: false, over })
+        Ok(CameraSession { faulty: false, over })
     }
 
     /// Runs what the config says, on trial. `fallback` is what the session goes back to.
     pub(super) async fn run_entry(
         &self,
         camera: &Camera,
-        found: Found,
-        fallback: Option<(Spec, Option<Running>)>,
+        found: ResolvedEntry,
+        fallback: Option<(Spec, Option<RunningVersion>)>,
         over: Option<watch::Receiver<()>>,
-    ) -> Result<Known, Unrun> {
+    ) -> Result<CameraSession, BringUpError> {
         let deployments = &self.inner.deployments;
-        let Found { entry, held, source } = found;
+        let ResolvedEntry { entry, held, source } = found;
         let settings = camera.settings.clone();
-        let mut record = draft(&camera.id, held.as_ref(), &camera.pipeline, settings, Cause::Config, CONFIG);
-        let before = fallback.as_ref().map(|(spec, _)| spec.deployment.id.clone());
+        let mut record =
+            draft(&camera.id, held.as_ref(), &camera.pipeline, settings, Cause::Config, CONFIG);
+        let before = fallback.as_ref().map(|(spec, _)| spec.pipeline.id.clone());
         record.before = before.filter(|id| !id.is_empty());
         // A disk that is full is no reason for a camera not to run.
         let mut record = match deployments.history.begin(record.clone(), true).await {
             Ok(begun) => begun,
             Err(error) => {
                 let session = &camera.id;
-                tracing::error!(target: "ocelli::deploy", session, "the history cannot be written: {error:#}");
+                tracing::error!(target: "ocelli::deploy", session, "the history cannot be \
+                    written: {error:#}");
                 record
             }
         };
@@ -219,22 +245,25 @@ impl Deployer {
             Err((outcome, reason)) => {
                 let told = Some(reason.clone());
                 deployments.end(record, outcome, told, Some(&entry), held).await;
-                return Err(Unrun::Refused(reason));
+                return Err(BringUpError::Refused(reason));
             }
         };
         record.step = Step::Start;
         deployments.history.write(&record, None).await;
-        let spec = placed(camera, prepared.deployment(&camera.pipeline), camera.settings.clone());
+        let spec =
+            camera_spec(camera, prepared.deployment(&camera.pipeline), camera.settings.clone());
         let (fallback, prior) = fallback.unzip();
-        let (reports, told) = mpsc::channel(REPORTS);
-        let over = match self.put(spec, over, Some(Trial { fallback, reports })).await {
+        let (reports, told) = mpsc::channel(REPORT_CAPACITY);
+        let over = match self.put(spec, over, Some(ProbationRequest { fallback, reports })).await {
             Ok(over) => over,
             Err(error) => {
-                deployments.end(record, Outcome::Interrupted, Some(error.to_string()), None, held).await;
-                return Err(Unrun::Session(error));
+                deployments
+                    .end(record, Outcome::Interrupted, Some(error.to_string()), None, held)
+                    .await;
+                return Err(BringUpError::Session(error));
             }
         };
-        self.born(camera, &over, Some(Running::of(&record))).await;
+        self.born(camera, &over, Some(RunningVersion::of(&record))).await;
         let change = Change {
             record,
             entry: Some(entry),
@@ -246,7 +275,7 @@ impl Deployer {
         };
         let deployments = Arc::clone(deployments);
         tokio::spawn(async move { deployments.follow(change, told).await });
-        Ok(Known { faulty: false, over })
+        Ok(CameraSession { faulty: false, over })
     }
 
     /// A session that has failed, so that everybody sees why.
@@ -255,18 +284,24 @@ impl Deployer {
         camera: &Camera,
         reason: String,
         over: Option<watch::Receiver<()>>,
-    ) -> Result<Known, SessionError> {
+    ) -> Result<CameraSession, SessionError> {
         let session = &camera.id;
         tracing::error!(target: "ocelli::deploy", session, "the camera is not started: {reason}");
-        let missing = Deployment::missing(&camera.pipeline, reason);
-        let over = self.put(placed(camera, missing, camera.settings.clone()), over, None).await?;
+        let missing = CompiledPipeline::missing(&camera.pipeline, reason);
+        let over =
+            self.put(camera_spec(camera, missing, camera.settings.clone()), over, None).await?;
         self.born(camera, &over, None).await;
-        Ok(Known { faulty: true, over })
+        Ok(CameraSession { faulty: true, over })
     }
 
-    async fn born(&self, camera: &Camera, over: &watch::Receiver<()>, running: Option<Running>) {
+    async fn born(
+        &self,
+        camera: &Camera,
+        over: &watch::Receiver<()>,
+        running: Option<RunningVersion>,
+    ) {
         let deployments = &self.inner.deployments;
-        deployments.lives.born(&camera.id, &camera.pipeline, true, over.clone(), running);
+        deployments.lives.insert(&camera.id, &camera.pipeline, true, over.clone(), running);
         deployments.tidy(&camera.id).await;
     }
 
@@ -277,7 +312,8 @@ impl Deployer {
         // What becomes of a deployment is told by itself.
         if let Err(error) = self.inner.deployments.deploy(ordered).await {
             let session = &camera.id;
-            tracing::error!(target: "ocelli::deploy", session, "the config's entry is not deployed: {error}");
+            tracing::error!(target: "ocelli::deploy", session, "the config's entry is not \
+                deployed: {error}");
         }
     }
 
@@ -289,35 +325,42 @@ impl Deployer {
     }
 
     /// Notes that a camera has an entry, without a deployment.
-    pub(super) async fn note(&self, camera: &Camera, entry: &Entry) {
-        self.inner.deployments.lives.asks(&camera.id, &camera.pipeline);
+    pub(super) async fn note(&self, camera: &Camera, entry: &CameraEntry) {
+        self.inner.deployments.lives.set_requested(&camera.id, &camera.pipeline);
         if let Err(error) = self.inner.deployments.history.set_entry(&camera.id, entry).await {
             let session = &camera.id;
-            tracing::error!(target: "ocelli::deploy", session, "the journal cannot be written: {error:#}");
+            tracing::error!(target: "ocelli::deploy", session, "the journal cannot be written: \
+                {error:#}");
         }
     }
 
     /// The component that an entry names, as its file is now.
-    pub(super) async fn find(&self, camera: &Camera) -> Result<Found, DeployError> {
+    pub(super) async fn find(&self, camera: &Camera) -> Result<ResolvedEntry, DeployError> {
         let path = find_pipeline(&camera.pipeline, &self.config())?;
         let held = self.inner.deployments.keep(&ComponentSource::Path(path.clone())).await?;
         let digest = held.as_ref().map(|held| held.digest.clone()).unwrap_or_default();
         let source = ComponentSource::Path(held.as_ref().map_or(path, |held| held.path.clone()));
-        let entry = Entry { pipeline: camera.pipeline.clone(), settings: camera.settings.clone(), digest };
-        Ok(Found { entry, held, source })
+        let entry = CameraEntry {
+            pipeline: camera.pipeline.clone(),
+            settings: camera.settings.clone(),
+            digest,
+        };
+        Ok(ResolvedEntry { entry, held, source })
     }
 
-    /// Gives a camera's session what it is made of, or makes one where there is none. What it returns, and what `over`
-    /// is, closes when the session is over.
+    /// Gives a camera's session what it is made of, or makes one where there is none. What it
+    /// returns, and what `over` is, closes when the session is over.
     pub(super) async fn put(
         &self,
         spec: Spec,
         over: Option<watch::Receiver<()>>,
-        trial: Option<Trial>,
+        trial: Option<ProbationRequest>,
     ) -> Result<watch::Receiver<()>, SessionError> {
         let sessions = &self.inner.sessions;
-        let again =
-            |trial: &Trial| Trial { fallback: trial.fallback.clone(), reports: trial.reports.clone() };
+        let again = |trial: &ProbationRequest| ProbationRequest {
+            fallback: trial.fallback.clone(),
+            reports: trial.reports.clone(),
+        };
         if let Some(over) = over {
             match sessions.replace(spec.clone(), trial.as_ref().map(again)).await {
                 Ok(()) => return Ok(over),
@@ -326,17 +369,21 @@ impl Deployer {
                 Err(error) => return Err(error),
             }
         }
-        sessions.settled(&spec.id).await;
+        sessions.wait_until_gone(&spec.id).await;
         sessions.start(spec, trial)
     }
 }
 
 /// What a camera's session is, with this version of its pipeline.
-pub(super) fn placed(camera: &Camera, deployment: Deployment, settings: Map<String, Value>) -> Spec {
+pub(super) fn camera_spec(
+    camera: &Camera,
+    deployment: CompiledPipeline,
+    settings: Map<String, Value>,
+) -> Spec {
     Spec {
         id: camera.id.clone(),
         source: camera.source.clone(),
-        deployment,
+        pipeline: deployment,
         settings,
         decode: camera.decode,
         priority: camera.priority,
@@ -345,8 +392,8 @@ pub(super) fn placed(camera: &Camera, deployment: Deployment, settings: Map<Stri
 }
 
 /// The deployment that an entry is.
-pub(super) fn entry_order(camera: &Camera) -> Order {
-    Order {
+pub(super) fn entry_order(camera: &Camera) -> DeployRequest {
+    DeployRequest {
         session: camera.id.clone(),
         component: Component::Pipeline(camera.pipeline.clone()),
         settings: Some(camera.settings.clone()),

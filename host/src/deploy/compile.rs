@@ -1,8 +1,8 @@
-//! From a component's bytes to compiled code that a worker may map: checked and compiled by `ocelli-compile`, a confined
-//! child process, and kept in a cache under the component's digest.
+//! From a component's bytes to compiled code that a worker may map: checked and compiled by
+//! `ocelli-compile`, a confined child process, and kept in a cache under the component's digest.
 //!
-//! The bytes are read once, into sealed memory. What is hashed there is what the child checks and compiles, whatever
-//! becomes of the file meanwhile.
+//! The bytes are read once, into sealed memory. What is hashed there is what the child checks and
+//! compiles, whatever becomes of the file meanwhile.
 
 mod cache;
 mod child;
@@ -24,9 +24,9 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use tokio::process::Command;
 
 use crate::config::{self, Sandbox, Signatures};
-use crate::session::Deployment;
-use cache::Cache;
-use child::Child;
+use crate::session::CompiledPipeline;
+use cache::CompiledCache;
+use child::CompilerProcess;
 
 pub use error::CompileError;
 
@@ -38,7 +38,7 @@ const REMEMBERED: usize = 64;
 
 /// Where a component is.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub enum ComponentSource {
     /// In a file, which is read once.
     Path(PathBuf),
     /// In a request.
@@ -47,7 +47,7 @@ pub enum Source {
 
 /// A component that nothing is wrong with, compiled.
 #[derive(Debug, Clone)]
-pub struct Prepared {
+pub struct PreparedComponent {
     /// SHA-256 of the component, hexadecimal.
     pub digest: String,
     /// The first 12 digits of that: what results carry as `deployment`.
@@ -62,11 +62,11 @@ pub struct Prepared {
     pub cached: bool,
 }
 
-impl Prepared {
+impl PreparedComponent {
     /// As sessions take it.
-    pub fn deployment(&self, pipeline: &str) -> Deployment {
-        Deployment {
-            pipeline: pipeline.to_owned(),
+    pub fn deployment(&self, pipeline: &str) -> CompiledPipeline {
+        CompiledPipeline {
+            name: pipeline.to_owned(),
             id: self.id.clone(),
             digest: self.digest.clone(),
             compiled: Ok(Arc::clone(&self.compiled)),
@@ -76,10 +76,11 @@ impl Prepared {
 
 /// Checks and compiles components in a child process and keeps the results.
 pub(super) struct Compiler {
-    child: Child,
-    cache: Arc<Cache>,
-    settings: Mutex<Arc<config::Deploy>>,
-    /// One compilation at a time: each uses all cores. Who waits finds what the one before has compiled.
+    child: CompilerProcess,
+    cache: Arc<CompiledCache>,
+    settings: Mutex<Arc<config::DeployConfig>>,
+    /// One compilation at a time: each uses all cores. Who waits finds what the one before has
+    /// compiled.
     turn: tokio::sync::Mutex<()>,
     checked: Mutex<VecDeque<Checked>>,
 }
@@ -92,29 +93,36 @@ struct Checked {
 }
 
 impl Compiler {
-    /// A compiler with its cache in this folder, which is made if it is not there, and rid of what a host left there that
-    /// was killed.
+    /// A compiler with its cache in this folder, which is made if it is not there, and rid of what
+    /// a host left there that was killed.
     pub(super) async fn new(
         program: PathBuf,
         cache: &Path,
         sandbox: Sandbox,
-        settings: &config::Deploy,
+        settings: &config::DeployConfig,
     ) -> anyhow::Result<Self> {
-        let asked =
-            Command::new(&program).arg("--compatibility").env_clear().stdin(Stdio::null()).output().await;
+        let asked = Command::new(&program)
+            .arg("--compatibility")
+            .env_clear()
+            .stdin(Stdio::null())
+            .output()
+            .await;
         let asked = asked.with_context(|| format!("starting {}", program.display()))?;
         let compatibility = String::from_utf8_lossy(&asked.stdout).trim().to_owned();
         ensure!(
             asked.status.success() && !compatibility.is_empty(),
             "{} does not work: {}",
             program.display(),
-            child::words(&asked.stderr)
+            child::one_line(&asked.stderr)
         );
-        let cache = Cache::open(cache, compatibility).with_context(|| {
-            format!("making {}: set `store.directory` to a folder that can be written", cache.display())
+        let cache = CompiledCache::open(cache, compatibility).with_context(|| {
+            format!(
+                "making {}: set `store.directory` to a folder that can be written",
+                cache.display()
+            )
         })?;
         Ok(Self {
-            child: Child { program, sandbox },
+            child: CompilerProcess { program, sandbox },
             cache: Arc::new(cache),
             settings: Mutex::new(Arc::new(settings.clone())),
             turn: tokio::sync::Mutex::default(),
@@ -122,8 +130,9 @@ impl Compiler {
         })
     }
 
-    /// Takes over the section `deploy` of a config: what is prepared from now on is held against it.
-    pub(super) fn configure(&self, settings: &config::Deploy) {
+    /// Takes over the section `deploy` of a config: what is prepared from now on is held against
+    /// it.
+    pub(super) fn configure(&self, settings: &config::DeployConfig) {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings.clone());
     }
 
@@ -132,24 +141,32 @@ impl Compiler {
         &self,
         pipeline: &str,
         component: &Path,
-    ) -> Result<Deployment, CompileError> {
-        Ok(self.prepare(pipeline, Source::Path(component.to_owned())).await?.deployment(pipeline))
+    ) -> Result<CompiledPipeline, CompileError> {
+        Ok(self
+            .prepare(pipeline, ComponentSource::Path(component.to_owned()))
+            .await?
+            .deployment(pipeline))
     }
 
-    /// Checks a component, and compiles it where the cache lacks it. `pipeline` is for errors and the log.
+    /// Checks a component, and compiles it where the cache lacks it. `pipeline` is for errors and
+    /// the log.
     ///
     /// Signatures are held against the config's keys as they are now, also for what the cache has.
-    pub(super) async fn prepare(&self, pipeline: &str, source: Source) -> Result<Prepared, CompileError> {
+    pub(super) async fn prepare(
+        &self,
+        pipeline: &str,
+        source: ComponentSource,
+    ) -> Result<PreparedComponent, CompileError> {
         let settings = Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner));
         let most = u64::from(settings.max_component_mb) << 20;
         let path = match &source {
-            Source::Path(path) => path.clone(),
-            Source::Bytes(_) => PathBuf::from("the component sent"),
+            ComponentSource::Path(path) => path.clone(),
+            ComponentSource::Bytes(_) => PathBuf::from("the component sent"),
         };
         let taken = blocking(move || take(source, most)).await;
         let taken = taken.map_err(|source| CompileError::file(pipeline, &path, source))?;
-        let Taken { bytes, digest, size } = taken;
-        let job = Job { pipeline, digest: &digest, bytes, settings: &settings };
+        let SealedComponent { bytes, digest, size } = taken;
+        let job = CompileJob { pipeline, digest: &digest, bytes, settings: &settings };
         let (compiled, report, cached) = match self.cached(&digest).await {
             Some(compiled) => (compiled, self.check(job).await?, true),
             None => {
@@ -164,7 +181,14 @@ impl Compiler {
             }
         };
         let id = digest.get(..ID_DIGITS).unwrap_or(&digest).to_owned();
-        Ok(Prepared { id, digest, size, compiled: Arc::new(compiled.into()), report, cached })
+        Ok(PreparedComponent {
+            id,
+            digest,
+            size,
+            compiled: Arc::new(compiled.into()),
+            report,
+            cached,
+        })
     }
 
     /// The compiled code of a component, where the cache has it whole.
@@ -173,8 +197,9 @@ impl Compiler {
         blocking(move || Ok(cache.find(&digest))).await.unwrap_or(None)
     }
 
-    /// Checks a component that the cache has, or remembers the check of the same bytes with the same keys.
-    async fn check(&self, job: Job<'_>) -> Result<CheckReport, CompileError> {
+    /// Checks a component that the cache has, or remembers the check of the same bytes with the
+    /// same keys.
+    async fn check(&self, job: CompileJob<'_>) -> Result<CheckReport, CompileError> {
         if let Some(report) = self.remembered(&job) {
             return Ok(report);
         }
@@ -183,9 +208,10 @@ impl Compiler {
         Ok(report)
     }
 
-    /// Checks and compiles in one run of the child, into a file that takes its place in the cache when it is whole.
-    async fn compile(&self, job: Job<'_>) -> Result<(File, CheckReport), CompileError> {
-        let Job { pipeline, digest, bytes, settings } = job;
+    /// Checks and compiles in one run of the child, into a file that takes its place in the cache
+    /// when it is whole.
+    async fn compile(&self, job: CompileJob<'_>) -> Result<(File, CheckReport), CompileError> {
+        let CompileJob { pipeline, digest, bytes, settings } = job;
         let at_cache = |source| CompileError::file(pipeline, self.cache.folder(), source);
         let draft = self.cache.draft().map_err(at_cache)?;
         let output = draft.as_file().try_clone().map_err(at_cache)?;
@@ -193,7 +219,7 @@ impl Compiler {
         let (cache, named) = (Arc::clone(&self.cache), digest.to_owned());
         let most = settings.cache_mb << 20;
         let kept = blocking(move || {
-            let kept = cache.keep(&named, draft)?;
+            let kept = cache.insert(&named, draft)?;
             cache.shrink(most);
             Ok(kept)
         });
@@ -209,15 +235,16 @@ impl Compiler {
         Ok((compiled, report))
     }
 
-    fn remembered(&self, job: &Job<'_>) -> Option<CheckReport> {
+    fn remembered(&self, job: &CompileJob<'_>) -> Option<CheckReport> {
         let trusted = trusted(job.settings);
         let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        let found =
-            checked.iter().find(|one| one.digest == job.digest && one.trusted.as_deref() == trusted)?;
+        let found = checked
+            .iter()
+            .find(|one| one.digest == job.digest && one.trusted.as_deref() == trusted)?;
         Some(found.report.clone())
     }
 
-    fn remember(&self, digest: &str, settings: &config::Deploy, report: &CheckReport) {
+    fn remember(&self, digest: &str, settings: &config::DeployConfig, report: &CheckReport) {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         if checked.len() >= REMEMBERED {
             checked.pop_front();
@@ -236,17 +263,18 @@ pub async fn check_component(
     program: PathBuf,
     sandbox: Sandbox,
     file: &Path,
-    settings: &config::Deploy,
+    settings: &config::DeployConfig,
 ) -> Result<CheckReport, CompileError> {
     let pipeline = file.display().to_string();
-    let (source, most) = (Source::Path(file.to_owned()), u64::from(settings.max_component_mb) << 20);
+    let (source, most) =
+        (ComponentSource::Path(file.to_owned()), u64::from(settings.max_component_mb) << 20);
     let taken = blocking(move || take(source, most)).await;
     let taken = taken.map_err(|source| CompileError::file(&pipeline, file, source))?;
-    Child { program, sandbox }.run(&pipeline, taken.bytes, None, settings).await
+    CompilerProcess { program, sandbox }.run(&pipeline, taken.bytes, None, settings).await
 }
 
 /// The keys of which one has to have signed a component; none where signatures are not looked at.
-fn trusted(settings: &config::Deploy) -> Option<&[String]> {
+fn trusted(settings: &config::DeployConfig) -> Option<&[String]> {
     match settings.signatures {
         Signatures::Off => None,
         Signatures::Required => Some(&settings.trusted_keys),
@@ -254,15 +282,15 @@ fn trusted(settings: &config::Deploy) -> Option<&[String]> {
 }
 
 /// A component to be checked or compiled.
-struct Job<'a> {
+struct CompileJob<'a> {
     pipeline: &'a str,
     digest: &'a str,
     bytes: File,
-    settings: &'a config::Deploy,
+    settings: &'a config::DeployConfig,
 }
 
 /// A component's bytes, which nobody changes any more.
-struct Taken {
+struct SealedComponent {
     /// Sealed memory, at its beginning.
     bytes: File,
     /// SHA-256, hexadecimal.
@@ -270,22 +298,28 @@ struct Taken {
     size: u64,
 }
 
-/// Copies a component into sealed memory: at most one byte more than `most`, by which the child sees that it is too large.
-fn take(source: Source, most: u64) -> io::Result<Taken> {
+/// Copies a component into sealed memory: at most one byte more than `most`, by which the child
+/// sees that it is too large.
+fn take(source: ComponentSource, most: u64) -> io::Result<SealedComponent> {
     let memory = memfd_create("ocelli-component", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut bytes = File::from(memory);
     let most = most.saturating_add(1);
     let (digest, size) = match source {
-        Source::Path(path) => Digest::of_copy(File::open(path)?.take(most), &mut bytes)?,
-        Source::Bytes(sent) => Digest::of_copy(sent.as_ref().take(most), &mut bytes)?,
+        ComponentSource::Path(path) => Digest::of_copy(File::open(path)?.take(most), &mut bytes)?,
+        ComponentSource::Bytes(sent) => Digest::of_copy(sent.as_ref().take(most), &mut bytes)?,
     };
-    fcntl_add_seals(&bytes, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    fcntl_add_seals(
+        &bytes,
+        SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+    )?;
     bytes.rewind()?;
-    Ok(Taken { bytes, digest: digest.to_string(), size })
+    Ok(SealedComponent { bytes, digest: digest.to_string(), size })
 }
 
 /// Does what waits for a disk, or computes, beside the runtime's own threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 

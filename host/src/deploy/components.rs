@@ -1,5 +1,5 @@
-//! The components that sessions run or may go back to, each in a file that is named after its digest: what their own
-//! files hold by then does not matter.
+//! The components that sessions run or may go back to, each in a file that is named after its
+//! digest: what their own files hold by then does not matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::compile::Source;
+use super::compile::ComponentSource;
 use anyhow::Context;
 use ocelli_protocol::digest::Digest;
 
@@ -16,26 +16,26 @@ const DRAFT: &str = ".draft-";
 
 /// The folder of components. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Components {
+pub(super) struct ComponentStore {
     folder: PathBuf,
-    /// Deployments under way that hold a component, by digest. Locked while files are given their names and deleted, so that
-    /// none goes that is taken at the same time.
+    /// Deployments under way that hold a component, by digest. Locked while files are given their
+    /// names and deleted, so that none goes that is taken at the same time.
     held: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
 /// A component that is kept while this lives, whether anything else needs it or not.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct ComponentLease {
     /// SHA-256, hexadecimal.
     pub(super) digest: String,
     /// Bytes.
     pub(super) size: u64,
     /// Its file.
     pub(super) path: PathBuf,
-    components: Components,
+    components: ComponentStore,
 }
 
-impl Drop for Held {
+impl Drop for ComponentLease {
     fn drop(&mut self) {
         let mut held = self.components.lock();
         if let Some(holders) = held.get_mut(&self.digest) {
@@ -47,11 +47,16 @@ impl Drop for Held {
     }
 }
 
-impl Components {
-    /// The components in this folder, which is made if it is not there, and rid of what a host left there that was killed.
+impl ComponentStore {
+    /// The components in this folder, which is made if it is not there, and rid of what a host left
+    /// there that was killed.
     pub(super) fn open(folder: PathBuf) -> anyhow::Result<Self> {
-        let making =
-            || format!("making {}: set `store.directory` to a folder that can be written", folder.display());
+        let making = || {
+            format!(
+                "making {}: set `store.directory` to a folder that can be written",
+                folder.display()
+            )
+        };
         fs::create_dir_all(&folder).with_context(making)?;
         for entry in fs::read_dir(&folder).with_context(making)? {
             let entry = entry.with_context(making)?;
@@ -62,14 +67,22 @@ impl Components {
         Ok(Self { folder, held: Arc::default() })
     }
 
-    /// Keeps a component of at most `most` bytes; none where it has more. Reads it once, to its end. To be called on a thread
-    /// that may block.
-    pub(super) fn keep(&self, source: &Source, most: u64) -> io::Result<Option<Held>> {
+    /// Keeps a component of at most `most` bytes; none where it has more. Reads it once, to its
+    /// end. To be called on a thread that may block.
+    pub(super) fn insert(
+        &self,
+        source: &ComponentSource,
+        most: u64,
+    ) -> io::Result<Option<ComponentLease>> {
         let mut draft = tempfile::Builder::new().prefix(DRAFT).tempfile_in(&self.folder)?;
         let most_read = most.saturating_add(1);
         let (digest, size) = match source {
-            Source::Path(path) => Digest::of_copy(File::open(path)?.take(most_read), draft.as_file_mut())?,
-            Source::Bytes(bytes) => Digest::of_copy(bytes.as_ref().take(most_read), draft.as_file_mut())?,
+            ComponentSource::Path(path) => {
+                Digest::of_copy(File::open(path)?.take(most_read), draft.as_file_mut())?
+            }
+            ComponentSource::Bytes(bytes) => {
+                Digest::of_copy(bytes.as_ref().take(most_read), draft.as_file_mut())?
+            }
         };
         if size > most {
             return Ok(None);
@@ -84,42 +97,47 @@ impl Components {
             draft.persist(&path)?;
         }
         *held.entry(digest.clone()).or_default() += 1;
-        Ok(Some(Held { digest, size, path, components: self.clone() }))
+        Ok(Some(ComponentLease { digest, size, path, components: self.clone() }))
     }
 
     /// Holds a component that is kept already; none where it is not.
-    pub(super) fn hold(&self, digest: &str) -> Option<Held> {
+    pub(super) fn lease(&self, digest: &str) -> Option<ComponentLease> {
         let path = self.file(digest);
         let mut held = self.lock();
         let size = fs::metadata(&path).ok()?.len();
         *held.entry(digest.to_owned()).or_default() += 1;
-        Some(Held { digest: digest.to_owned(), size, path, components: self.clone() })
+        Some(ComponentLease { digest: digest.to_owned(), size, path, components: self.clone() })
     }
 
     /// Whether a component is kept.
-    pub(super) fn has(&self, digest: &str) -> bool {
+    pub(super) fn contains(&self, digest: &str) -> bool {
         self.file(digest).is_file()
     }
 
-    /// Deletes every component that is neither held nor among these. To be called on a thread that may block.
-    pub(super) fn clean(&self, needed: &BTreeSet<String>) {
+    /// Deletes every component that is neither held nor among these. To be called on a thread that
+    /// may block.
+    pub(super) fn remove_unneeded(&self, needed: &BTreeSet<String>) {
         let held = self.lock();
         let Ok(files) = fs::read_dir(&self.folder) else { return };
         for file in files.filter_map(Result::ok) {
             let name = file.file_name();
-            let Some(digest) = name.to_str().and_then(|name| name.strip_suffix(".wasm")) else { continue };
+            let Some(digest) = name.to_str().and_then(|name| name.strip_suffix(".wasm")) else {
+                continue;
+            };
             if needed.contains(digest) || held.contains_key(digest) {
                 continue;
             }
             if let Err(error) = fs::remove_file(file.path()) {
-                tracing::warn!(target: "ocelli::deploy", "{} is of no use and stays: {error}", file.path().display());
+                tracing::warn!(target: "ocelli::deploy", "{} is of no use and stays: \
+                    {error}", file.path().display());
             }
         }
     }
 
     fn file(&self, digest: &str) -> PathBuf {
         // A digest from outside never becomes a path.
-        let hexadecimal = digest.len() == 64 && digest.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let hexadecimal =
+            digest.len() == 64 && digest.bytes().all(|digit| digit.is_ascii_hexdigit());
         self.folder.join(if hexadecimal { format!("{digest}.wasm") } else { "none".to_owned() })
     }
 
@@ -148,51 +166,54 @@ pub(super) fn digest(from: impl Read) -> io::Result<(String, u64)> {
 mod tests {
     use super::*;
 
-    fn bytes(text: &'static str) -> Source {
-        Source::Bytes(bytes::Bytes::from_static(text.as_bytes()))
+    fn bytes(text: &'static str) -> ComponentSource {
+        ComponentSource::Bytes(bytes::Bytes::from_static(text.as_bytes()))
     }
 
     #[test]
     fn a_component_is_kept_whatever_becomes_of_its_file_and_goes_when_nothing_needs_it() {
         let folder = tempfile::tempdir().unwrap();
-        let components = Components::open(folder.path().join("components")).unwrap();
+        let components = ComponentStore::open(folder.path().join("components")).unwrap();
         let file = folder.path().join("eye.wasm");
         fs::write(&file, "one").unwrap();
-        let one = components.keep(&Source::Path(file.clone()), 3).unwrap().unwrap();
+        let one = components.insert(&ComponentSource::Path(file.clone()), 3).unwrap().unwrap();
         fs::write(&file, "two").unwrap();
         assert_eq!((fs::read(&one.path).unwrap(), one.size), (b"one".to_vec(), 3));
-        let again = components.keep(&bytes("one"), 3).unwrap().unwrap();
+        let again = components.insert(&bytes("one"), 3).unwrap().unwrap();
         assert_eq!((&again.digest, &again.path), (&one.digest, &one.path));
 
-        components.clean(&BTreeSet::new());
+        components.remove_unneeded(&BTreeSet::new());
         drop(one);
-        components.clean(&BTreeSet::new());
-        assert!(components.has(&again.digest), "still held");
+        components.remove_unneeded(&BTreeSet::new());
+        assert!(components.contains(&again.digest), "still held");
         let digest = again.digest.clone();
         drop(again);
-        components.clean(&BTreeSet::from([digest.clone()]));
-        assert!(components.has(&digest), "needed");
-        let held = components.hold(&digest).unwrap();
-        components.clean(&BTreeSet::new());
-        assert!(components.has(&digest), "held");
+        components.remove_unneeded(&BTreeSet::from([digest.clone()]));
+        assert!(components.contains(&digest), "needed");
+        let held = components.lease(&digest).unwrap();
+        components.remove_unneeded(&BTreeSet::new());
+        assert!(components.contains(&digest), "held");
         drop(held);
-        components.clean(&BTreeSet::new());
-        assert!(!components.has(&digest) && components.hold(&digest).is_none());
+        components.remove_unneeded(&BTreeSet::new());
+        assert!(!components.contains(&digest) && components.lease(&digest).is_none());
     }
 
     #[test]
     fn what_is_too_large_or_half_written_is_not_kept() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(".draft-x"), "half").unwrap();
-        let components = Components::open(folder.path().to_owned()).unwrap();
-        assert!(components.keep(&bytes("four"), 3).unwrap().is_none());
+        let components = ComponentStore::open(folder.path().to_owned()).unwrap();
+        assert!(components.insert(&bytes("four"), 3).unwrap().is_none());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        let held = components.keep(&bytes("four"), 4).unwrap().unwrap();
+        let held = components.insert(&bytes("four"), 4).unwrap().unwrap();
         fs::write(&held.path, "fo").unwrap();
-        let held = components.keep(&bytes("four"), 4).unwrap().unwrap();
+        let held = components.insert(&bytes("four"), 4).unwrap().unwrap();
         assert_eq!(fs::read(&held.path).unwrap(), b"four");
         for digest in ["../../etc/passwd", "", "../x"] {
-            assert!(components.hold(digest).is_none() && !components.has(digest), "{digest:?}");
+            assert!(
+                components.lease(digest).is_none() && !components.contains(digest),
+                "{digest:?}"
+            );
         }
     }
 }

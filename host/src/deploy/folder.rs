@@ -1,43 +1,45 @@
-//! The store's folder of pipelines, watched: a file that has changed is deployed to the sessions that use its name.
+//! The store's folder of pipelines, watched: a file that has changed is deployed to the sessions
+//! that use its name.
 //!
-//! It is looked at as the config is ([`crate::config::Watch`]): once a second, and what has changed counts when it has been
-//! left alone since. So a file that is written in steps, and one that is renamed into its place, is one change.
+//! It is looked at as the config is ([`crate::config::WatchCommand`]): once a second, and what has
+//! changed counts when it has been left alone since. So a file that is written in steps, and one
+//! that is renamed into its place, is one change.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::flow::Ordered;
-use super::order::{Component, Order};
+use super::execute::Ordered;
 use super::pipelines::{named_in, stored};
 use super::record::Cause;
+use super::request::{Component, DeployRequest};
 use super::{Deployer, components};
-use crate::config::{BETWEEN_LOOKS, Look, Settling};
+use crate::config::{Debounce, FileStamp, POLL_INTERVAL};
 
 /// What is known of the folder.
 #[derive(Debug, Default)]
 struct Folder {
-    files: BTreeMap<String, Settling<Look>>,
+    files: BTreeMap<String, Debounce<FileStamp>>,
     /// Whether it has been looked at: what is found first is no change.
     known: bool,
 }
 
 impl Folder {
     /// Takes in what is seen. The names whose files have changed and been left alone since.
-    fn look(&mut self, seen: &BTreeMap<String, Look>) -> Vec<String> {
+    fn look(&mut self, seen: &BTreeMap<String, FileStamp>) -> Vec<String> {
         let first = !std::mem::replace(&mut self.known, true);
         for name in seen.keys() {
             self.files.entry(name.clone()).or_default();
         }
         let mut changed = Vec::new();
         for (name, settling) in &mut self.files {
-            let look = seen.get(name).copied().unwrap_or(Look::Gone);
+            let look = seen.get(name).copied().unwrap_or(FileStamp::Missing);
             if first {
                 // Seen twice, it is settled.
-                settling.look(look);
+                settling.observe(look);
             }
-            if settling.look(look) && !first && look != Look::Gone {
+            if settling.observe(look) && !first && look != FileStamp::Missing {
                 changed.push(name.clone());
             }
         }
@@ -45,16 +47,16 @@ impl Folder {
     }
 }
 
-fn look(folder: &Path) -> BTreeMap<String, Look> {
+fn look(folder: &Path) -> BTreeMap<String, FileStamp> {
     let files = named_in(folder).into_iter();
     files.map(|(name, path)| (name, std::fs::metadata(path).into())).collect()
 }
 
 impl Deployer {
-    /// Watches the folder, for as long as the config says so. Never returns; may be dropped at any time. What lies there when
-    /// it is called is no change.
+    /// Watches the folder, for as long as the config says so. Never returns; may be dropped at any
+    /// time. What lies there when it is called is no change.
     pub async fn watch_pipelines(self) {
-        let mut looks = interval(BETWEEN_LOOKS);
+        let mut looks = interval(POLL_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut folder = Folder::default();
         loop {
@@ -73,20 +75,24 @@ impl Deployer {
         }
     }
 
-    /// Deploys a pipeline's file to the sessions that use it and run something else. Nobody waits for it.
+    /// Deploys a pipeline's file to the sessions that use it and run something else. Nobody waits
+    /// for it.
     async fn deploy_changed(&self, name: &str) {
         let path = stored(&self.config()).join(format!("{name}.wasm"));
-        let read = tokio::task::spawn_blocking(move || components::digest(std::fs::File::open(path)?)).await;
+        let read =
+            tokio::task::spawn_blocking(move || components::digest(std::fs::File::open(path)?))
+                .await;
         let digest = match read.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
             Ok((digest, _)) => digest,
             Err(error) => {
-                return tracing::warn!(target: "ocelli::deploy", pipeline = name, "the changed file: {error}");
+                return tracing::warn!(target: "ocelli::deploy", pipeline = name, "the changed \
+                    file: {error}");
             }
         };
         let users = self.inner.deployments.lives.users(name);
         tracing::info!(target: "ocelli::deploy", pipeline = name, sessions = users.len(), "the pipeline's file has changed");
         for (session, _) in users.into_iter().filter(|(_, running)| running.digest != digest) {
-            let order = Order {
+            let order = DeployRequest {
                 session,
                 component: Component::Pipeline(name.to_owned()),
                 settings: None,
@@ -104,7 +110,8 @@ impl Deployer {
                 let ordered = Ordered { order, rollback: false, entry };
                 // What becomes of a deployment is told by itself.
                 if let Err(error) = deployer.inner.deployments.deploy(ordered).await {
-                    tracing::error!(target: "ocelli::deploy", session, "the changed file is not deployed: {error}");
+                    tracing::error!(target: "ocelli::deploy", session, "the changed file is not \
+                        deployed: {error}");
                 }
             });
         }

@@ -7,13 +7,13 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::record::{Outcome, Record, State};
+use super::record::{DeploymentState, Outcome, Record};
 use crate::event::{rfc3339, unix_ns};
-use crate::journal::{Journal, Row};
+use crate::journal::{DeploymentRow, Journal};
 
 /// What the config says of a camera's pipeline, and the component that this was at the time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct CameraEntry {
     pub(super) pipeline: String,
     pub(super) settings: Map<String, Value>,
     /// SHA-256 of the pipeline's file.
@@ -34,20 +34,30 @@ impl History {
     }
 
     /// Adds a deployment and gives it its number. On the disk when it returns.
-    pub(super) async fn begin(&self, mut record: Record, configured: bool) -> anyhow::Result<Record> {
+    pub(super) async fn begin(
+        &self,
+        mut record: Record,
+        configured: bool,
+    ) -> anyhow::Result<Record> {
         let mut draft = record.clone();
         let text = move |number| {
             draft.number = number;
             text(&draft)
         };
-        record.number = self.journal.add_deployment(&record.session.clone(), configured, text).await?;
+        record.number =
+            self.journal.add_deployment(&record.session.clone(), configured, text).await?;
         Ok(record)
     }
 
-    /// Writes a deployment as it is now, and the entry that it brought the camera to. On the disk when it returns. A
-    /// deployment goes on without: a full disk is no reason to run another version.
-    pub(super) async fn write(&self, record: &Record, entry: Option<&Entry>) {
-        let row = Row { session: record.session.clone(), number: record.number, record: text(record) };
+    /// Writes a deployment as it is now, and the entry that it brought the camera to. On the disk
+    /// when it returns. A deployment goes on without: a full disk is no reason to run another
+    /// version.
+    pub(super) async fn write(&self, record: &Record, entry: Option<&CameraEntry>) {
+        let row = DeploymentRow {
+            session: record.session.clone(),
+            number: record.number,
+            record: text(record),
+        };
         let entry = entry.and_then(|entry| serde_json::to_string(entry).ok());
         let written = self.journal.set_deployment(row, record.outcome().is_none(), entry).await;
         match written {
@@ -55,7 +65,8 @@ impl History {
             Err(error) => {
                 if !self.failing.swap(true, Ordering::Relaxed) {
                     let session = &record.session;
-                    tracing::error!(target: "ocelli::deploy", session, "the history is not written: {error:#}");
+                    tracing::error!(target: "ocelli::deploy", session, "the history is not \
+                        written: {error:#}");
                 }
             }
         }
@@ -73,7 +84,7 @@ impl History {
         let mut closed: Vec<Record> = rows.iter().filter_map(read).collect();
         for record in &mut closed {
             record.reason = Some(format!("the host ended during {}", record.step));
-            record.state = State::Ended(Outcome::Interrupted);
+            record.state = DeploymentState::Ended(Outcome::Interrupted);
             record.ended = Some(now());
             self.write(record, None).await;
         }
@@ -81,18 +92,18 @@ impl History {
     }
 
     /// The entry that a camera was given last.
-    pub(super) async fn entry(&self, session: &str) -> anyhow::Result<Option<Entry>> {
+    pub(super) async fn entry(&self, session: &str) -> anyhow::Result<Option<CameraEntry>> {
         let entry = self.journal.entry(session).await?;
         Ok(entry.and_then(|entry| serde_json::from_str(&entry).ok()))
     }
 
     /// Notes the entry that a camera has without a deployment.
-    pub(super) async fn set_entry(&self, session: &str, entry: &Entry) -> anyhow::Result<()> {
+    pub(super) async fn set_entry(&self, session: &str, entry: &CameraEntry) -> anyhow::Result<()> {
         self.journal.set_entry(session, serde_json::to_string(entry)?).await
     }
 
     /// Forgets what is beyond the bound, and tells which components are still needed.
-    pub(super) async fn tidy(
+    pub(super) async fn prune(
         &self,
         session: &str,
         running: Option<u64>,
@@ -117,29 +128,32 @@ fn text(record: &Record) -> String {
     serde_json::to_string(record).unwrap_or_default()
 }
 
-fn read(row: &Row) -> Option<Record> {
+fn read(row: &DeploymentRow) -> Option<Record> {
     let record = serde_json::from_str(&row.record);
     if let Err(error) = &record {
         let (session, number) = (&row.session, row.number);
-        tracing::warn!(target: "ocelli::deploy", session, "deployment {number} in the journal cannot be read: {error}");
+        tracing::warn!(target: "ocelli::deploy", session, "deployment {number} in the journal \
+            cannot be read: {error}");
     }
     record.ok()
 }
 
-/// The version that was the last to prove itself. `records`, here and below, are a session's, newest first.
+/// The version that was the last to prove itself. `records`, here and below, are a session's,
+/// newest first.
 pub(super) fn last_healthy(records: &[Record]) -> Option<&Record> {
     records.iter().find(|record| record.healthy())
 }
 
-pub(super) fn numbered(records: &[Record], number: u64) -> Option<&Record> {
+pub(super) fn find_number(records: &[Record], number: u64) -> Option<&Record> {
     records.iter().find(|record| record.number == number)
 }
 
-/// The deployment before the one that runs: the last that served and was something else. One that a rollback has brought
-/// counts as the one that it led back to, so a second rollback leads further back.
-pub(super) fn before(records: &[Record], running: Option<u64>) -> Option<&Record> {
-    let mut running = running.and_then(|number| numbered(records, number));
-    while let Some(first) = running.and_then(|record| numbered(records, record.back_to?)) {
+/// The deployment before the one that runs: the last that served and was something else. One that a
+/// rollback has brought counts as the one that it led back to, so a second rollback leads further
+/// back.
+pub(super) fn previous_version(records: &[Record], running: Option<u64>) -> Option<&Record> {
+    let mut running = running.and_then(|number| find_number(records, number));
+    while let Some(first) = running.and_then(|record| find_number(records, record.back_to?)) {
         // Numbers that lead back descend, so this ends.
         running = Some(first);
     }
@@ -157,8 +171,10 @@ const ROLLBACKS: usize = 4;
 /// The deployments that a session runs, or may go back to.
 fn needed(records: &[Record], running: Option<u64>) -> impl Iterator<Item = &Record> {
     let healthy = last_healthy(records);
-    let back = move |record: Option<&Record>| before(records, record.map(|record| record.number));
-    let from = running.and_then(|number| numbered(records, number)).or(healthy);
+    let back = move |record: Option<&Record>| {
+        previous_version(records, record.map(|record| record.number))
+    };
+    let from = running.and_then(|number| find_number(records, number)).or(healthy);
     let chain = std::iter::successors(from, move |record| back(Some(*record)));
     chain.take(1 + ROLLBACKS).chain(healthy).chain(back(healthy))
 }
@@ -167,7 +183,7 @@ fn needed(records: &[Record], running: Option<u64>) -> impl Iterator<Item = &Rec
 fn surplus(records: &[Record], running: Option<u64>, most: usize) -> Vec<u64> {
     let mut needed: BTreeSet<u64> = needed(records, running).map(|record| record.number).collect();
     // What a rollback leads back to says where the next one leads.
-    needed.extend(running.and_then(|number| numbered(records, number)?.back_to));
+    needed.extend(running.and_then(|number| find_number(records, number)?.back_to));
     let old = records.iter().skip(most).filter(|record| record.outcome().is_some());
     old.map(|record| record.number).filter(|number| !needed.contains(number)).collect()
 }
@@ -184,15 +200,16 @@ mod tests {
     fn history(rows: &[(char, Outcome)]) -> Vec<Record> {
         let numbers = (1..=rows.len() as u64).rev();
         let made = rows.iter().zip(numbers).map(|((digest, outcome), number)| {
-            record(number, *digest, Cause::Request, State::Ended(*outcome))
+            record(number, *digest, Cause::Request, DeploymentState::Ended(*outcome))
         });
         made.collect()
     }
 
     #[test]
     fn a_rollback_leads_to_the_last_other_version_that_served() {
-        let target =
-            |rows: &[(char, Outcome)], running| before(&history(rows), running).map(|record| record.number);
+        let target = |rows: &[(char, Outcome)], running| {
+            previous_version(&history(rows), running).map(|record| record.number)
+        };
         assert_eq!(target(&[('a', Healthy)], Some(1)), None, "there was no other");
         assert_eq!(target(&[('b', Healthy), ('a', Healthy)], Some(2)), Some(1));
         assert_eq!(
@@ -201,25 +218,33 @@ mod tests {
             "the same twice"
         );
         assert_eq!(
-            target(&[('c', Healthy), ('b', Kept), ('a', Healthy)], Some(3)),
+            target(&[('c', Healthy), ('b', Aborted), ('a', Healthy)], Some(3)),
             Some(1),
             "b never served"
         );
         assert_eq!(
-            target(&[('c', Healthy), ('b', Returned), ('a', Healthy)], Some(3)),
+            target(&[('c', Healthy), ('b', RolledBack), ('a', Healthy)], Some(3)),
             Some(1),
             "b was lost"
         );
         assert_eq!(target(&[('c', Healthy), ('b', Superseded), ('a', Healthy)], Some(3)), Some(2));
         assert_eq!(
-            target(&[('c', Returned), ('b', Healthy), ('a', Healthy)], Some(2)),
+            target(&[('c', RolledBack), ('b', Healthy), ('a', Healthy)], Some(2)),
             Some(1),
             "c is gone again"
         );
         let mut back = history(&[('b', Healthy), ('c', Healthy), ('b', Healthy), ('a', Healthy)]);
-        assert_eq!(before(&back, Some(4)).map(|record| record.number), Some(3), "b was asked for again");
+        assert_eq!(
+            previous_version(&back, Some(4)).map(|record| record.number),
+            Some(3),
+            "b was asked for again"
+        );
         back[0].back_to = Some(2);
-        assert_eq!(before(&back, Some(4)).map(|record| record.number), Some(1), "a second rollback");
+        assert_eq!(
+            previous_version(&back, Some(4)).map(|record| record.number),
+            Some(1),
+            "a second rollback"
+        );
         assert_eq!(
             target(&[('c', Superseded), ('b', Healthy), ('a', Healthy)], Some(2)),
             Some(1),
@@ -228,35 +253,45 @@ mod tests {
         assert_eq!(target(&[('b', Refused), ('a', Healthy)], None), Some(1), "nothing runs");
         let mut other_settings = history(&[('a', Healthy), ('a', Healthy)]);
         other_settings[0].settings.insert("score".into(), 0.5.into());
-        assert_eq!(before(&other_settings, Some(2)).map(|record| record.number), Some(1));
+        assert_eq!(previous_version(&other_settings, Some(2)).map(|record| record.number), Some(1));
     }
 
     #[test]
     fn the_bound_spares_what_something_depends_on() {
-        let rows = [('z', Kept), ('y', Kept), ('b', Healthy), ('x', Refused), ('a', Healthy), ('w', Kept)];
+        let rows = [
+            ('z', Aborted),
+            ('y', Aborted),
+            ('b', Healthy),
+            ('x', Refused),
+            ('a', Healthy),
+            ('w', Aborted),
+        ];
         let records = history(&rows);
         assert_eq!(surplus(&records, Some(4), 2), [3, 1]);
         assert_eq!(surplus(&records, Some(4), 10), [0u64; 0]);
         let needed: BTreeSet<u64> = needed(&records, Some(4)).map(|record| record.number).collect();
         assert_eq!(needed, [2, 4].into());
         let mut under_way = history(&rows);
-        under_way[5].state = State::Pending;
+        under_way[5].state = DeploymentState::Pending;
         assert_eq!(surplus(&under_way, Some(4), 2), [3]);
     }
 
     #[tokio::test]
     async fn what_was_under_way_is_closed_with_its_step_and_nothing_else_is_touched() {
         let history = History::new(Journal::default());
-        let one = record(0, 'a', Cause::Config, State::Ended(Healthy));
+        let one = record(0, 'a', Cause::Config, DeploymentState::Ended(Healthy));
         let first = history.begin(one.clone(), true).await.unwrap();
         history.write(&first, None).await;
-        let mut second = history.begin(record(0, 'b', Cause::Request, State::Pending), true).await.unwrap();
+        let mut second = history
+            .begin(record(0, 'b', Cause::Request, DeploymentState::Pending), true)
+            .await
+            .unwrap();
         second.step = crate::session::change::Step::CatchUp;
         history.write(&second, None).await;
         assert_eq!((first.number, second.number), (1, 2));
         assert_eq!(history.close_interrupted().await.unwrap().len(), 1);
         let records = history.list("cam", 9).await.unwrap();
-        assert_eq!(records[0].state, State::Ended(Interrupted));
+        assert_eq!(records[0].state, DeploymentState::Ended(Interrupted));
         assert_eq!(records[0].reason.as_deref(), Some("the host ended during catch_up"));
         assert_eq!(records[1], first);
         assert!(history.close_interrupted().await.unwrap().is_empty());
@@ -266,11 +301,13 @@ mod tests {
     async fn a_history_is_bounded() {
         let history = History::new(Journal::default());
         for _ in 0..20 {
-            let mut record =
-                history.begin(record(0, 'a', Cause::Request, State::Pending), true).await.unwrap();
-            record.state = State::Ended(Healthy);
+            let mut record = history
+                .begin(record(0, 'a', Cause::Request, DeploymentState::Pending), true)
+                .await
+                .unwrap();
+            record.state = DeploymentState::Ended(Healthy);
             history.write(&record, None).await;
-            history.tidy("cam", Some(1), 5).await.unwrap();
+            history.prune("cam", Some(1), 5).await.unwrap();
         }
         let numbers: Vec<u64> =
             history.list("cam", 99).await.unwrap().iter().map(|record| record.number).collect();

@@ -1,26 +1,28 @@
-//! What sessions run: deployments, whoever asks for them, and the sessions that the config and subscribers make.
+//! What sessions run: deployments, whoever asks for them, and the sessions that the config and
+//! subscribers make.
 //!
-//! Every change of what a session runs is a deployment ([`Record`]) and goes one way ([`flow`]), whether it comes over the API,
-//! from an edit of the config ([`configured`]), from a file in the store's folder ([`folder`]), or is a way back. Its history is in
-//! the journal, and the components that it may need again are kept ([`components`]). What a camera runs when the host starts
-//! is decided by both ([`start`]).
+//! Every change of what a session runs is a deployment ([`LogRecord`]) and goes one way
+//! ([`execute`]), whether it comes over the API, from an edit of the config ([`configured`]), from
+//! a file in the store's folder ([`folder`]), or is a way back. Its history is in the journal, and
+//! the components that it may need again are kept ([`components`]). What a camera runs when the
+//! host starts is decided by both ([`start`]).
 
-mod admit;
+mod admission;
+mod backend;
 mod bring_up;
 mod compile;
 mod components;
 mod configured;
-mod flow;
+mod execute;
 mod folder;
-mod ground;
 mod history;
-mod lanes;
-mod lives;
-mod order;
 mod pipelines;
+mod queue;
 mod record;
+mod report;
+mod request;
+mod session_index;
 mod start;
-mod tell;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,37 +35,37 @@ use crate::config::Config;
 use crate::config::source::Source;
 use crate::event::Hub;
 use crate::journal::Journal;
-use crate::session::change::{REPORTS, Step, Trial};
-use crate::session::{Deployment, SessionError, Sessions, Spec};
-use admit::Room;
+use crate::session::change::{ProbationRequest, REPORT_CAPACITY, Step};
+use crate::session::{CompiledPipeline, SessionError, Sessions, Spec};
+use admission::MemoryBudget;
+use backend::HostBackend;
 use compile::Compiler;
-use components::Components;
-use flow::{Change, Deployments, Ordered};
-use ground::Host;
+use components::ComponentStore;
+use execute::{Change, Deployments, Ordered};
 use history::History;
-use lives::Running;
+use session_index::RunningVersion;
 
-pub use compile::{CompileError, Prepared, Source as ComponentSource, check_component};
+pub use compile::{CompileError, ComponentSource, PreparedComponent, check_component};
 pub use configured::Applied;
-pub use order::{Component, DeployError, MAX_WAITING, NamedPipeline, Order};
 pub use pipelines::{PipelineError, find_named, find_pipeline};
-pub use record::{Cause, Outcome, Record, State};
-pub use tell::{DEPLOYMENT, Figures};
+pub use record::{Cause, DeploymentState, Outcome, Record};
+pub use report::{DEPLOYMENT, DeploymentFigures};
+pub use request::{Component, DeployError, DeployRequest, MAX_WAITING, NamedPipeline};
 
 /// Makes sessions, and owns the config that is in force. Cheap to clone.
 #[derive(Clone)]
 pub struct Deployer {
-    inner: Arc<Inner>,
+    inner: Arc<DeployerInner>,
 }
 
-struct Inner {
+struct DeployerInner {
     sessions: Sessions,
     hub: Hub,
     journal: Journal,
-    deployments: Arc<Deployments<Host>>,
+    deployments: Arc<Deployments<HostBackend>>,
     config: watch::Sender<Arc<Config>>,
     /// The configured cameras that have a session, by name. Locked while a config is applied.
-    cameras: Mutex<BTreeMap<String, configured::Configured>>,
+    cameras: Mutex<BTreeMap<String, configured::ConfiguredCamera>>,
 }
 
 impl Deployer {
@@ -78,19 +80,27 @@ impl Deployer {
         let store = &config.store.directory;
         let sandbox = config.session_processes.sandbox;
         let compiler =
-            Compiler::new(program.to_owned(), &config.store.compiled(), sandbox, &config.deploy).await?;
-        let components = Components::open(store.join("components"))?;
-        journal.events().set_keep((&config.events).into());
+            Compiler::new(program.to_owned(), &config.store.compiled(), sandbox, &config.deploy)
+                .await?;
+        let components = ComponentStore::open(store.join("components"))?;
+        journal.events().set_retention((&config.events).into());
         let history = History::new(journal.clone());
         for record in history.close_interrupted().await? {
-            tell::log(&record);
+            report::log(&record);
         }
         let config = watch::Sender::new(Arc::new(config.clone()));
-        let ground = Host { sessions: sessions.clone(), hub: hub.clone(), compiler, room: Room::default() };
+        let ground = HostBackend {
+            sessions: sessions.clone(),
+            hub: hub.clone(),
+            compiler,
+            memory: MemoryBudget::default(),
+        };
         let deployments = Deployments::new(ground, history, components, config.subscribe());
         let deployments = Arc::new(deployments);
         let cameras = Mutex::default();
-        Ok(Self { inner: Arc::new(Inner { sessions, hub, journal, deployments, config, cameras }) })
+        Ok(Self {
+            inner: Arc::new(DeployerInner { sessions, hub, journal, deployments, config, cameras }),
+        })
     }
 
     /// The host stops: no deployment begins any more, and those under way are interrupted.
@@ -99,7 +109,7 @@ impl Deployer {
     }
 
     /// Figures of the deployments since the host was started.
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> DeploymentFigures {
         self.inner.deployments.tally.figures()
     }
 
@@ -114,15 +124,16 @@ impl Deployer {
     }
 
     /// Has a session run another version. Returns when the new version speaks, with a record in
-    /// [`State::Probation`], or when it has failed, with one that has ended; the probation goes on without the caller. One
-    /// at a time for each session; others wait in their order. It runs to its end whether its caller waits or not.
-    pub async fn deploy(&self, order: Order) -> Result<Record, DeployError> {
+    /// [`DeploymentState::Probation`], or when it has failed, with one that has ended; the
+    /// probation goes on without the caller. One at a time for each session; others wait in their
+    /// order. It runs to its end whether its caller waits or not.
+    pub async fn deploy(&self, order: DeployRequest) -> Result<Record, DeployError> {
         self.inner.deployments.deploy(order.into()).await
     }
 
     /// Has a session run the version before: the last other one that served, with its settings.
     pub async fn rollback(&self, session: &str, by: &str) -> Result<Record, DeployError> {
-        let order = Order {
+        let order = DeployRequest {
             session: session.to_owned(),
             component: Component::Digest { digest: String::new(), pipeline: String::new() },
             settings: None,
@@ -134,10 +145,15 @@ impl Deployer {
         self.inner.deployments.deploy(Ordered { order, rollback: true, entry: None }).await
     }
 
-    /// The deployments of a session, newest first, at most `limit`. Empty where nothing is known of the session.
-    pub async fn deployments(&self, session: &str, limit: usize) -> Result<Vec<Record>, DeployError> {
+    /// The deployments of a session, newest first, at most `limit`. Empty where nothing is known of
+    /// the session.
+    pub async fn deployments(
+        &self,
+        session: &str,
+        limit: usize,
+    ) -> Result<Vec<Record>, DeployError> {
         let listed = self.inner.deployments.history.list(session, limit).await;
-        listed.map_err(|error| DeployError::Failed(format!("{error:#}")))
+        listed.map_err(|error| DeployError::Internal(format!("{error:#}")))
     }
 
     /// The pipelines in the store and the gallery, sorted by name. Reads every file.
@@ -148,35 +164,45 @@ impl Deployer {
             // A file that is gone meanwhile is none.
             named.filter_map(|(name, file)| deployer.describe(name, file).ok()).collect()
         });
-        listed.await.map_err(|error| DeployError::Failed(error.to_string()))
+        listed.await.map_err(|error| DeployError::Internal(error.to_string()))
     }
 
     /// A pipeline as its file is now. Reads the file.
     fn describe(&self, name: String, file: std::path::PathBuf) -> std::io::Result<NamedPipeline> {
         let (digest, size) = components::digest(std::fs::File::open(&file)?)?;
-        let sessions =
-            self.inner.deployments.lives.users(&name).into_iter().map(|(session, _)| session).collect();
+        let sessions = self
+            .inner
+            .deployments
+            .lives
+            .users(&name)
+            .into_iter()
+            .map(|(session, _)| session)
+            .collect();
         Ok(NamedPipeline { name, file, size, digest, sessions })
     }
 
-    /// Checks a component and puts it into the store under this name, as a whole. Where the store's folder is watched, it is
-    /// then deployed to the sessions that use it.
-    pub async fn put_pipeline(&self, name: &str, bytes: bytes::Bytes) -> Result<NamedPipeline, DeployError> {
-        pipelines::check_name(name).map_err(DeployError::Name)?;
+    /// Checks a component and puts it into the store under this name, as a whole. Where the store's
+    /// folder is watched, it is then deployed to the sessions that use it.
+    pub async fn put_pipeline(
+        &self,
+        name: &str,
+        bytes: bytes::Bytes,
+    ) -> Result<NamedPipeline, DeployError> {
+        pipelines::check_name(name).map_err(DeployError::InvalidName)?;
         let source = ComponentSource::Bytes(bytes.clone());
         self.inner.deployments.ground.compiler.prepare(name, source).await?;
         let (deployer, name) = (self.clone(), name.to_owned());
         let put = tokio::task::spawn_blocking(move || {
             let file = pipelines::stored(&deployer.config()).join(format!("{name}.wasm"));
-            let put =
-                components::write_whole(&file, &bytes).and_then(|()| deployer.describe(name, file.clone()));
-            put.map_err(|error| DeployError::Failed(format!("{}: {error}", file.display())))
+            let put = components::write_whole(&file, &bytes)
+                .and_then(|()| deployer.describe(name, file.clone()));
+            put.map_err(|error| DeployError::Internal(format!("{}: {error}", file.display())))
         });
-        put.await.unwrap_or_else(|error| Err(DeployError::Failed(error.to_string())))
+        put.await.unwrap_or_else(|error| Err(DeployError::Internal(error.to_string())))
     }
 
-    /// Starts a session anew: a fresh worker at once, whatever state it is in. What a failed camera lacks is looked for
-    /// and compiled again.
+    /// Starts a session anew: a fresh worker at once, whatever state it is in. What a failed camera
+    /// lacks is looked for and compiled again.
     pub async fn restart(&self, id: &str) -> Result<(), SessionError> {
         if self.retry(id).await { Ok(()) } else { self.inner.sessions.restart(id).await }
     }
@@ -186,19 +212,20 @@ impl Deployer {
         Ok(pipelines::find_named(pipeline, &self.config()).map(drop)?)
     }
 
-    /// A pipeline's component as it is now, compiled if it is new. Compiling may take minutes, and goes on if nobody waits
-    /// for it any more.
-    pub async fn component(&self, pipeline: &str) -> Result<Deployment, DeployError> {
+    /// A pipeline's component as it is now, compiled if it is new. Compiling may take minutes, and
+    /// goes on if nobody waits for it any more.
+    pub async fn component(&self, pipeline: &str) -> Result<CompiledPipeline, DeployError> {
         let (deployer, pipeline) = (self.clone(), pipeline.to_owned());
         let compiled = tokio::spawn(async move {
             let path = pipelines::find_named(&pipeline, &deployer.config())?;
             Ok(deployer.inner.deployments.ground.compiler.deployment(&pipeline, &path).await?)
         });
-        compiled.await.unwrap_or_else(|error| Err(DeployError::Failed(error.to_string())))
+        compiled.await.unwrap_or_else(|error| Err(DeployError::Internal(error.to_string())))
     }
 
-    /// Makes sure that a session runs this pipeline on this source: a subscriber's, which ends when its last subscriber
-    /// has been gone for the grace period. One that exists already is left as it is.
+    /// Makes sure that a session runs this pipeline on this source: a subscriber's, which ends when
+    /// its last subscriber has been gone for the grace period. One that exists already is left as
+    /// it is.
     pub async fn ensure(
         &self,
         id: &str,
@@ -206,15 +233,16 @@ impl Deployer {
         pipeline: &str,
         settings: Map<String, Value>,
     ) -> Result<(), DeployError> {
-        let Inner { sessions, hub, deployments, .. } = &*self.inner;
+        let DeployerInner { sessions, hub, deployments, .. } = &*self.inner;
         let config = self.config();
         let parsed = Source::parse(source, None, None, false)?;
-        sessions.settled(id).await;
+        sessions.wait_until_gone(id).await;
         if let Some(spec) = sessions.spec(id) {
             // Whatever it runs by now.
-            let asked = deployments.lives.asked(id).unwrap_or_else(|| spec.deployment.pipeline.clone());
+            let asked =
+                deployments.lives.requested(id).unwrap_or_else(|| spec.pipeline.name.clone());
             let same = spec.source == parsed && asked == pipeline;
-            return if same { Ok(()) } else { Err(DeployError::Differs(id.to_owned())) };
+            return if same { Ok(()) } else { Err(DeployError::SessionDiffers(id.to_owned())) };
         }
         if !config.subscriptions.sources.iter().any(|pattern| pattern.admits(&parsed)) {
             return Err(DeployError::SourceNotAllowed);
@@ -226,17 +254,23 @@ impl Deployer {
         let spec = Spec {
             id: id.to_owned(),
             source: parsed,
-            deployment: prepared.deployment(pipeline),
+            pipeline: prepared.deployment(pipeline),
             settings: settings.clone(),
             decode: Default::default(),
             priority: Default::default(),
             redis_prefix: None,
         };
-        let (reports, told) = mpsc::channel(REPORTS);
-        let over = sessions.start(spec, Some(Trial { fallback: None, reports }))?;
-        deployments.lives.born(id, pipeline, false, over.clone(), None);
-        let mut record =
-            flow::draft(id, held.as_ref(), pipeline, settings, Cause::Subscription, "subscriber");
+        let (reports, told) = mpsc::channel(REPORT_CAPACITY);
+        let over = sessions.start(spec, Some(ProbationRequest { fallback: None, reports }))?;
+        deployments.lives.insert(id, pipeline, false, over.clone(), None);
+        let mut record = execute::draft(
+            id,
+            held.as_ref(),
+            pipeline,
+            settings,
+            Cause::Subscription,
+            "subscriber",
+        );
         (record.compile_ms, record.cached) = (prepared.report.compile_ms, prepared.cached);
         (record.step, record.check) = (Step::Start, Some(prepared.report));
         let deployments = Arc::clone(deployments);
@@ -244,7 +278,7 @@ impl Deployer {
         tokio::spawn(async move {
             match deployments.history.begin(record, false).await {
                 Ok(record) => {
-                    deployments.lives.runs(&record.session, Running::of(&record));
+                    deployments.lives.set_running(&record.session, RunningVersion::of(&record));
                     let change = Change {
                         record,
                         entry: None,
@@ -257,7 +291,8 @@ impl Deployer {
                     deployments.follow(change, told).await;
                 }
                 Err(error) => {
-                    tracing::error!(target: "ocelli::deploy", "the history is not written: {error:#}")
+                    tracing::error!(target: "ocelli::deploy", "the history is not written: \
+                        {error:#}")
                 }
             }
         });
@@ -272,8 +307,8 @@ impl Deployer {
     }
 }
 
-/// Waits until nobody has subscribed to a session for the grace period, then ends it. `over` closes with the session: the
-/// next one of its name is another's.
+/// Waits until nobody has subscribed to a session for the grace period, then ends it. `over` closes
+/// with the session: the next one of its name is another's.
 async fn end_when_deserted(
     id: String,
     mut over: watch::Receiver<()>,
@@ -285,7 +320,8 @@ async fn end_when_deserted(
     let deserted = async {
         loop {
             // Its first subscriber counts from the moment when the session was asked for.
-            let returned = tokio::time::timeout(grace, subscribers.wait_for(|count| *count > 0)).await;
+            let returned =
+                tokio::time::timeout(grace, subscribers.wait_for(|count| *count > 0)).await;
             if !matches!(returned, Ok(Ok(_))) {
                 return;
             }

@@ -15,7 +15,8 @@ pub enum PipelineError {
         path: PathBuf,
     },
     /// A name that no folder has.
-    #[error("there is no pipeline {name:?}: looked for {}", looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and "))]
+    #[error("there is no pipeline {name:?}: looked for \
+        {}", looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and "))]
     Unknown {
         /// The name.
         name: String,
@@ -24,13 +25,14 @@ pub enum PipelineError {
     },
     /// Not a name.
     #[error(
-        "{0:?} is not a pipeline's name: letters, digits, `-`, `_` and `.` are, not at the beginning `.`"
+        "{0:?} is not a pipeline's name: letters, digits, `-`, `_` and `.` are, not at the \
+            beginning `.`"
     )]
     NotAName(String),
 }
 
-/// The component of a configured pipeline: a path that ends in `.wasm`, or a name that is looked for in the store, then in
-/// the gallery that was built beside the program.
+/// The component of a configured pipeline: a path that ends in `.wasm`, or a name that is looked
+/// for in the store, then in the gallery that was built beside the program.
 pub fn find_pipeline(pipeline: &str, config: &Config) -> Result<PathBuf, PipelineError> {
     if !pipeline.ends_with(".wasm") {
         return find_named(pipeline, config);
@@ -112,7 +114,10 @@ mod tests {
         std::fs::write(&file, b"").unwrap();
         assert_eq!(find_pipeline("eye", &config).unwrap(), file);
         for name in ["../pipelines/eye", "", ".eye", "a/b", "a\0"] {
-            assert!(matches!(find_named(name, &config), Err(PipelineError::NotAName(_))), "{name:?}");
+            assert!(
+                matches!(find_named(name, &config), Err(PipelineError::NotAName(_))),
+                "{name:?}"
+            );
         }
         std::fs::write(store.path().join("pipelines/.draft-1.wasm"), b"").unwrap();
         std::fs::write(store.path().join("pipelines/notes.txt"), b"").unwrap();

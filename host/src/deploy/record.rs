@@ -1,20 +1,21 @@
-//! A deployment: what a session was to run, who asked for it, how far it came and what became of it.
+//! A deployment: what a session was to run, who asked for it, how far it came and what became of
+//! it.
 //!
 //! Every deployment ends in one of these ways, and the session then runs what the table says:
 //!
 //! | outcome | failed at | the session runs |
 //! | --- | --- | --- |
 //! | [`Refused`](Outcome::Refused) | check, compile, admit | what it ran before, which has heard nothing of it |
-//! | [`Kept`](Outcome::Kept) | start to first_result | what it ran before, without a pause; where that had stopped already for its state to be handed over, it goes on after its last frame. A `restore` that refuses the state ends so, unless fresh starts are asked for |
-//! | [`Returned`](Outcome::Returned) | probation | what it ran before, in a new worker with the state of the change, or without it where that cannot be had: the reason says which |
-//! | [`Unproven`](Outcome::Unproven) | probation | the new version, tried again like any worker that is lost, for there is nothing to go back to; or the session has ended; or another version took its place before it gave a result |
+//! | [`Aborted`](Outcome::Aborted) | start to first_result | what it ran before, without a pause; where that had stopped already for its state to be handed over, it goes on after its last frame. A `restore` that refuses the state ends so, unless fresh starts are asked for |
+//! | [`RolledBack`](Outcome::RolledBack) | probation | what it ran before, in a new worker with the state of the change, or without it where that cannot be had: the reason says which |
+//! | [`Unverified`](Outcome::Unverified) | probation | the new version, tried again like any worker that is lost, for there is nothing to go back to; or the session has ended; or another version took its place before it gave a result |
 //! | [`Superseded`](Outcome::Superseded) | | the new version, until the deployment after it |
 //! | [`Healthy`](Outcome::Healthy) | | the new version: it has served for its probation |
 //! | [`Interrupted`](Outcome::Interrupted) | any step | the host or the session has ended meanwhile. A host that starts again runs the last healthy version |
 //!
-//! Going back can fail too: the version before is started like any other worker then, again and again, until the session
-//! fails as one that crashes in a loop. The deployment has ended as `Returned` by that time, and the session's state
-//! tells the rest.
+//! Going back can fail too: the version before is started like any other worker then, again and
+//! again, until the session fails as one that crashes in a loop. The deployment has ended as
+//! `RolledBack` by that time, and the session's state tells the rest.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,16 @@ use crate::shape::TIME;
 
 /// Why a session was to run another version.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::IntoStaticStr,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -76,11 +86,11 @@ pub enum Outcome {
     /// Before the session heard of it.
     Refused,
     /// Before it spoke.
-    Kept,
+    Aborted,
     /// Lost during its probation, and the version before it is back.
-    Returned,
+    RolledBack,
     /// Lost during its probation without anything to go back to.
-    Unproven,
+    Unverified,
     /// Followed by another during its probation.
     Superseded,
     /// It has served for its probation.
@@ -103,7 +113,7 @@ impl Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-pub enum State {
+pub enum DeploymentState {
     /// The new version does not speak yet.
     Pending,
     /// It speaks, and whether it lasts has to be seen.
@@ -113,7 +123,7 @@ pub enum State {
     Ended(Outcome),
 }
 
-impl State {
+impl DeploymentState {
     /// As it is told.
     pub fn name(self) -> &'static str {
         match self {
@@ -133,7 +143,8 @@ pub struct Record {
     pub number: u64,
     /// The session's name.
     pub session: String,
-    /// The first 12 hexadecimal digits of the component's SHA-256: what results carry as `deployment`.
+    /// The first 12 hexadecimal digits of the component's SHA-256: what results carry as
+    /// `deployment`.
     pub deployment: String,
     /// The whole of it.
     pub digest: String,
@@ -163,11 +174,11 @@ pub struct Record {
     pub before: Option<String>,
     /// The number of the deployment that a rollback leads back to.
     pub back_to: Option<u64>,
-    /// The step that is under way, or that it ended in. Written before the step is taken where the host takes it (check to
-    /// admit), and as soon as it has begun where the session does.
+    /// The step that is under way, or that it ended in. Written before the step is taken where the
+    /// host takes it (check to admit), and as soon as it has begun where the session does.
     pub step: Step,
     /// Where it stands: "pending", "probation", or how it ended.
-    pub state: State,
+    pub state: DeploymentState,
     /// Why it ended so, for a person.
     pub reason: Option<String>,
     /// What the component's check found.
@@ -188,17 +199,19 @@ impl Record {
     /// How it ended; none while it is under way.
     pub fn outcome(&self) -> Option<Outcome> {
         match self.state {
-            State::Ended(outcome) => Some(outcome),
-            State::Pending | State::Probation => None,
+            DeploymentState::Ended(outcome) => Some(outcome),
+            DeploymentState::Pending | DeploymentState::Probation => None,
         }
     }
 
     /// Whether it has spoken to the session's subscribers: a version that one could want back.
     pub fn served(&self) -> bool {
         match self.state {
-            State::Probation => true,
-            State::Pending => false,
-            State::Ended(outcome) => matches!(outcome, Outcome::Healthy | Outcome::Superseded),
+            DeploymentState::Probation => true,
+            DeploymentState::Pending => false,
+            DeploymentState::Ended(outcome) => {
+                matches!(outcome, Outcome::Healthy | Outcome::Superseded)
+            }
         }
     }
 
@@ -218,7 +231,12 @@ pub(super) mod tests {
     use super::*;
 
     /// A record whose digest is the letter repeated.
-    pub(in crate::deploy) fn record(number: u64, digest: char, cause: Cause, state: State) -> Record {
+    pub(in crate::deploy) fn record(
+        number: u64,
+        digest: char,
+        cause: Cause,
+        state: DeploymentState,
+    ) -> Record {
         let digest = digest.to_string().repeat(64);
         Record {
             number,
@@ -251,19 +269,19 @@ pub(super) mod tests {
 
     #[test]
     fn a_state_is_one_word_and_is_read_back() {
-        let states = [State::Pending, State::Probation]
+        let states = [DeploymentState::Pending, DeploymentState::Probation]
             .into_iter()
-            .chain(Outcome::ALL.iter().copied().map(State::Ended));
+            .chain(Outcome::ALL.iter().copied().map(DeploymentState::Ended));
         for state in states {
             let text = serde_json::to_string(&state).unwrap();
             assert_eq!(text, format!("\"{}\"", state.name()));
-            assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+            assert_eq!(serde_json::from_str::<DeploymentState>(&text).unwrap(), state);
         }
     }
 
     #[test]
     fn a_record_is_read_back_as_it_was_written() {
-        let mut record = record(7, 'a', Cause::Rollback, State::Ended(Outcome::Kept));
+        let mut record = record(7, 'a', Cause::Rollback, DeploymentState::Ended(Outcome::Aborted));
         record.swapped = Some(Swapped { total_ms: 12.5, gap_ms: Some(0.1), ..Swapped::default() });
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);

@@ -1,4 +1,5 @@
-//! What a configured camera runs when it is brought up: what its history and the config say, as one decision.
+//! What a configured camera runs when it is brought up: what its history and the config say, as one
+//! decision.
 //!
 //! | the config's entry | the history | runs |
 //! | --- | --- | --- |
@@ -8,12 +9,12 @@
 //! | was being applied when the host ended | has a healthy version | that version; then the entry is deployed beside it. Not when the host has ended twice over it |
 //! | any | has none | the entry |
 
-use super::history::Entry;
+use super::history::CameraEntry;
 use super::record::{Cause, Outcome, Record};
 
 /// What is to be done; numbers are those of deployments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Start {
+pub(super) enum StartDecision {
     /// Run a version that has proven itself.
     Resume {
         number: u64,
@@ -32,14 +33,15 @@ pub(super) enum Start {
 /// How often the host may have ended while it applied an entry, until it leaves the entry alone.
 const TRIES: usize = 2;
 
-/// Decides. `wanted` is the config's entry, none where its file cannot be found; `applied` is the one that the camera was
-/// given last; `records` is the history, newest first; `kept` says which components are still there.
+/// Decides. `wanted` is the config's entry, none where its file cannot be found; `applied` is the
+/// one that the camera was given last; `records` is the history, newest first; `kept` says which
+/// components are still there.
 pub(super) fn resolve(
-    wanted: Option<&Entry>,
-    applied: Option<&Entry>,
+    wanted: Option<&CameraEntry>,
+    applied: Option<&CameraEntry>,
     records: &[Record],
     kept: impl Fn(&str) -> bool,
-) -> Start {
+) -> StartDecision {
     let there = |record: &&Record| {
         kept(&record.digest) || wanted.is_some_and(|wanted| wanted.digest == record.digest)
     };
@@ -47,41 +49,52 @@ pub(super) fn resolve(
     let healthy = records.iter().filter(|record| record.healthy()).find(there);
     let (wanted, healthy) = match (wanted, healthy) {
         (Some(wanted), Some(healthy)) => (wanted, healthy),
-        (Some(_), None) => return Start::Entry { fallback: None },
-        (None, Some(healthy)) => return Start::Resume { number: healthy.number, then_entry: false },
-        (None, None) => return Start::Nothing,
+        (Some(_), None) => return StartDecision::Entry { fallback: None },
+        (None, Some(healthy)) => {
+            return StartDecision::Resume { number: healthy.number, then_entry: false };
+        }
+        (None, None) => return StartDecision::Nothing,
     };
-    let resume = |then_entry| Start::Resume { number: healthy.number, then_entry };
+    let resume = |then_entry| StartDecision::Resume { number: healthy.number, then_entry };
     if healthy.same_as(&wanted.digest, &wanted.settings) || applied == Some(wanted) {
         return resume(false);
     }
     let ours = records.iter().filter(|record| matches!(record.cause, Cause::Config | Cause::File));
     let interrupted = ours
         .take_while(|record| {
-            record.outcome() == Some(Outcome::Interrupted) && record.same_as(&wanted.digest, &wanted.settings)
+            record.outcome() == Some(Outcome::Interrupted)
+                && record.same_as(&wanted.digest, &wanted.settings)
         })
         .count();
     match interrupted {
-        0 => Start::Entry { fallback: Some(healthy.number) },
+        0 => StartDecision::Entry { fallback: Some(healthy.number) },
         times => resume(times < TRIES),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::State;
+    use super::super::record::DeploymentState;
     use super::super::record::tests::record;
     use super::*;
 
     use Cause::{Config, File, Request};
-    use Outcome::{Healthy, Interrupted, Kept, Returned, Superseded, Unproven};
+    use Outcome::{Aborted, Healthy, Interrupted, RolledBack, Superseded, Unverified};
 
-    fn entry(digest: char) -> Entry {
-        Entry { pipeline: "eye".into(), settings: Default::default(), digest: digest.to_string().repeat(64) }
+    fn entry(digest: char) -> CameraEntry {
+        CameraEntry {
+            pipeline: "eye".into(),
+            settings: Default::default(),
+            digest: digest.to_string().repeat(64),
+        }
     }
 
     /// Oldest first, as given.
-    fn decide(wanted: Option<char>, applied: Option<char>, rows: &[(char, Cause, Outcome)]) -> Start {
+    fn decide(
+        wanted: Option<char>,
+        applied: Option<char>,
+        rows: &[(char, Cause, Outcome)],
+    ) -> StartDecision {
         decide_with(wanted, applied, rows, |_| true)
     }
 
@@ -90,21 +103,23 @@ mod tests {
         applied: Option<char>,
         rows: &[(char, Cause, Outcome)],
         kept: impl Fn(&str) -> bool,
-    ) -> Start {
+    ) -> StartDecision {
         let numbered = rows.iter().zip(1..);
         let mut records: Vec<Record> = numbered
-            .map(|((digest, cause, outcome), number)| record(number, *digest, *cause, State::Ended(*outcome)))
+            .map(|((digest, cause, outcome), number)| {
+                record(number, *digest, *cause, DeploymentState::Ended(*outcome))
+            })
             .collect();
         records.reverse();
         let (wanted, applied) = (wanted.map(entry), applied.map(entry));
         resolve(wanted.as_ref(), applied.as_ref(), &records, kept)
     }
 
-    const fn resume(number: u64) -> Start {
-        Start::Resume { number, then_entry: false }
+    const fn resume(number: u64) -> StartDecision {
+        StartDecision::Resume { number, then_entry: false }
     }
 
-    const FRESH: Start = Start::Entry { fallback: None };
+    const FRESH: StartDecision = StartDecision::Entry { fallback: None };
 
     #[test]
     fn what_runs_follows_from_entry_and_history() {
@@ -113,66 +128,93 @@ mod tests {
             // The first start ever, and one whose first deployment never proved itself.
             (a, None, vec![], FRESH),
             (a, None, vec![('a', Config, Interrupted)], FRESH),
-            (a, a, vec![('a', Config, Unproven)], FRESH),
-            (a, a, vec![('a', Config, Superseded), ('b', Request, Kept)], FRESH),
+            (a, a, vec![('a', Config, Unverified)], FRESH),
+            (a, a, vec![('a', Config, Superseded), ('b', Request, Aborted)], FRESH),
             // As it was left.
             (a, a, vec![('a', Config, Healthy)], resume(1)),
             (a, a, vec![('a', Config, Healthy), ('b', Request, Healthy)], resume(2)),
-            (a, a, vec![('a', Config, Healthy), ('b', Request, Kept)], resume(1)),
-            (a, a, vec![('a', Config, Healthy), ('b', Request, Returned)], resume(1)),
+            (a, a, vec![('a', Config, Healthy), ('b', Request, Aborted)], resume(1)),
+            (a, a, vec![('a', Config, Healthy), ('b', Request, RolledBack)], resume(1)),
             // Killed during a deployment over the API, in its probation or before.
             (a, a, vec![('a', Config, Healthy), ('b', Request, Interrupted)], resume(1)),
             // Served, but nobody knows whether it would have lasted.
             (
                 a,
                 a,
-                vec![('a', Config, Healthy), ('b', Request, Superseded), ('c', Request, Interrupted)],
+                vec![
+                    ('a', Config, Healthy),
+                    ('b', Request, Superseded),
+                    ('c', Request, Interrupted),
+                ],
                 resume(1),
             ),
             // The config was edited, or its file, while the host was down.
-            (Some('b'), a, vec![('a', Config, Healthy)], Start::Entry { fallback: Some(1) }),
+            (
+                Some('b'),
+                a,
+                vec![('a', Config, Healthy)],
+                StartDecision::Entry { fallback: Some(1) },
+            ),
             (
                 Some('c'),
                 a,
                 vec![('a', Config, Healthy), ('b', Request, Healthy)],
-                Start::Entry { fallback: Some(2) },
+                StartDecision::Entry { fallback: Some(2) },
             ),
             // It was edited to what runs already.
             (Some('b'), a, vec![('a', Config, Healthy), ('b', Request, Healthy)], resume(2)),
             // It was tried and did not last: not again before it is edited.
-            (Some('b'), Some('b'), vec![('a', Config, Healthy), ('b', Config, Returned)], resume(1)),
-            (Some('b'), Some('b'), vec![('a', Config, Healthy), ('b', File, Kept)], resume(1)),
-            // The host was killed while it applied it: beside what has proven itself, and not for ever.
+            (
+                Some('b'),
+                Some('b'),
+                vec![('a', Config, Healthy), ('b', Config, RolledBack)],
+                resume(1),
+            ),
+            (Some('b'), Some('b'), vec![('a', Config, Healthy), ('b', File, Aborted)], resume(1)),
+            // The host was killed while it applied it: beside what has proven itself, and not for
+            // ever.
             (
                 Some('b'),
                 a,
                 vec![('a', Config, Healthy), ('b', Config, Interrupted)],
-                Start::Resume { number: 1, then_entry: true },
+                StartDecision::Resume { number: 1, then_entry: true },
             ),
             (
                 Some('b'),
                 a,
-                vec![('a', Config, Healthy), ('b', File, Interrupted), ('c', Request, Kept)],
-                Start::Resume { number: 1, then_entry: true },
+                vec![('a', Config, Healthy), ('b', File, Interrupted), ('c', Request, Aborted)],
+                StartDecision::Resume { number: 1, then_entry: true },
             ),
             (
                 Some('b'),
                 a,
-                vec![('a', Config, Healthy), ('b', Config, Interrupted), ('b', Config, Interrupted)],
+                vec![
+                    ('a', Config, Healthy),
+                    ('b', Config, Interrupted),
+                    ('b', Config, Interrupted),
+                ],
                 resume(1),
             ),
             (
                 Some('c'),
                 a,
-                vec![('a', Config, Healthy), ('b', Config, Interrupted), ('b', Config, Interrupted)],
-                Start::Entry { fallback: Some(1) },
+                vec![
+                    ('a', Config, Healthy),
+                    ('b', Config, Interrupted),
+                    ('b', Config, Interrupted),
+                ],
+                StartDecision::Entry { fallback: Some(1) },
             ),
             // Its file is gone.
             (None, a, vec![('a', Config, Healthy)], resume(1)),
-            (None, None, vec![], Start::Nothing),
-            (None, a, vec![('a', Config, Unproven)], Start::Nothing),
+            (None, None, vec![], StartDecision::Nothing),
+            (None, a, vec![('a', Config, Unverified)], StartDecision::Nothing),
         ] {
-            assert_eq!(decide(wanted, applied, &rows), expected, "{wanted:?} after {applied:?}: {rows:?}");
+            assert_eq!(
+                decide(wanted, applied, &rows),
+                expected,
+                "{wanted:?} after {applied:?}: {rows:?}"
+            );
         }
     }
 
@@ -181,7 +223,7 @@ mod tests {
         let rows = [('a', Config, Healthy), ('b', Request, Healthy)];
         let without_b = |digest: &str| !digest.starts_with('b');
         assert_eq!(decide_with(Some('a'), Some('a'), &rows, without_b), resume(1));
-        assert_eq!(decide_with(None, Some('a'), &rows, |_| false), Start::Nothing);
+        assert_eq!(decide_with(None, Some('a'), &rows, |_| false), StartDecision::Nothing);
         assert_eq!(decide_with(Some('c'), Some('c'), &rows, |_| false), FRESH);
         assert_eq!(
             decide_with(Some('a'), Some('a'), &rows, |_| false),
@@ -192,11 +234,11 @@ mod tests {
 
     #[test]
     fn other_settings_are_another_entry() {
-        let records = [record(1, 'a', Config, State::Ended(Healthy))];
+        let records = [record(1, 'a', Config, DeploymentState::Ended(Healthy))];
         let mut wanted = entry('a');
         assert_eq!(resolve(Some(&wanted), Some(&entry('a')), &records, |_| true), resume(1));
         wanted.settings.insert("score".into(), 0.5.into());
-        let changed = Start::Entry { fallback: Some(1) };
+        let changed = StartDecision::Entry { fallback: Some(1) };
         assert_eq!(resolve(Some(&wanted), Some(&entry('a')), &records, |_| true), changed);
     }
 
@@ -219,13 +261,13 @@ mod tests {
             let (wanted, applied) = (wanted.map(letter), applied.map(letter));
             let healthy = rows.iter().any(|row| row.2 == Healthy);
             match decide(wanted, applied, &rows) {
-                Start::Resume { number, .. } => prop_assert_eq!(rows[number as usize - 1].2, Healthy),
-                Start::Entry { fallback } => {
+                StartDecision::Resume { number, .. } => prop_assert_eq!(rows[number as usize - 1].2, Healthy),
+                StartDecision::Entry { fallback } => {
                     prop_assert!(wanted.is_some());
                     prop_assert_eq!(fallback.is_some(), healthy);
                     prop_assert!(!healthy || applied != wanted);
                 }
-                Start::Nothing => prop_assert!(!healthy && wanted.is_none()),
+                StartDecision::Nothing => prop_assert!(!healthy && wanted.is_none()),
             }
         }
     }

@@ -1,19 +1,21 @@
-//! Where a subscriber stands with a session's events: live, or behind and reading them from the journal.
+//! Where a subscriber stands with a session's events: live, or behind and reading them from the
+//! journal.
 //!
-//! Every event is in the journal before it is published. So a subscriber that is behind needs nothing but the number of the
-//! last event that it has: it reads page after page, and is live again once a page has ended at or beyond the newest that
-//! was published meanwhile. Both are decided under the lock of its queue, so nothing falls between page and publication, and
-//! what is in both is told once.
+//! Every event is in the journal before it is published. So a subscriber that is behind needs
+//! nothing but the number of the last event that it has: it reads page after page, and is live
+//! again once a page has ended at or beyond the newest that was published meanwhile. Both are
+//! decided under the lock of its queue, so nothing falls between page and publication, and what is
+//! in both is told once.
 
 use std::sync::Arc;
 
-use crate::journal::events::Page;
+use crate::journal::events::JournalPage;
 
 /// A session's events as one subscriber gets them.
 #[derive(Debug)]
 pub(super) struct EventLane {
     /// The last event that was queued. None: live, and nothing was published since.
-    through: Option<u64>,
+    last_queued: Option<u64>,
     /// The newest that was published since the subscription began.
     newest: u64,
     /// What follows `through` has to be read from the journal.
@@ -24,7 +26,7 @@ pub(super) struct EventLane {
 
 /// A page of the journal that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Load {
+pub(super) struct PageRequest {
     /// Of this session.
     pub(super) session: Arc<str>,
     /// The events that follow.
@@ -33,7 +35,7 @@ pub(super) struct Load {
 
 /// What of a page is told.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(super) struct PageSlice {
     /// So many events at its beginning are not.
     pub(super) skip: usize,
     /// Some that followed this number are not kept any more.
@@ -43,7 +45,7 @@ pub(super) struct Taken {
 impl EventLane {
     /// Live from now on, or behind from a number on.
     pub(super) fn new(after: Option<u64>) -> Self {
-        Self { through: after, newest: 0, behind: after.is_some(), queued: 0 }
+        Self { last_queued: after, newest: 0, behind: after.is_some(), queued: 0 }
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -58,7 +60,7 @@ impl EventLane {
     /// Hears of an event, in order. True: it is to be queued. `full`: there is no room.
     pub(super) fn publish(&mut self, seq: u64, full: bool) -> bool {
         self.newest = seq;
-        let through = *self.through.get_or_insert(seq.saturating_sub(1));
+        let through = *self.last_queued.get_or_insert(seq.saturating_sub(1));
         if self.behind || seq <= through {
             return false;
         }
@@ -66,7 +68,7 @@ impl EventLane {
             self.behind = true;
             return false;
         }
-        self.through = Some(seq);
+        self.last_queued = Some(seq);
         self.queued += 1;
         true
     }
@@ -77,14 +79,17 @@ impl EventLane {
     }
 
     /// What to read from the journal, if it is time to.
-    pub(super) fn load(&self, session: &Arc<str>) -> Option<Load> {
+    pub(super) fn load(&self, session: &Arc<str>) -> Option<PageRequest> {
         let wanted = self.behind && self.queued == 0;
-        wanted.then(|| Load { session: Arc::clone(session), after: self.through.unwrap_or_default() })
+        wanted.then(|| PageRequest {
+            session: Arc::clone(session),
+            after: self.last_queued.unwrap_or_default(),
+        })
     }
 
     /// Takes a page in; none where it is not the one that is wanted now.
-    pub(super) fn take(&mut self, load: &Load, page: &Page) -> Option<Taken> {
-        let after = self.through.unwrap_or_default();
+    pub(super) fn take(&mut self, load: &PageRequest, page: &JournalPage) -> Option<PageSlice> {
+        let after = self.last_queued.unwrap_or_default();
         if !self.behind || after != load.after {
             return None;
         }
@@ -94,25 +99,25 @@ impl EventLane {
         self.queued += page.events.len().saturating_sub(skip);
         // Without a next page this one covers everything that the journal had when it was read.
         let through = page.next.unwrap_or(span.newest).max(after);
-        self.through = Some(through);
+        self.last_queued = Some(through);
         self.behind = page.next.is_some() || self.newest > through;
-        Some(Taken { skip, gone })
+        Some(PageSlice { skip, gone })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::events::{Entry, Span};
+    use crate::journal::events::{SequenceRange, StoredEvent};
     use proptest::prelude::*;
 
-    fn page(oldest: u64, newest: u64, after: u64, limit: u64) -> Page {
+    fn page(oldest: u64, newest: u64, after: u64, limit: u64) -> JournalPage {
         let first = oldest.max(after + 1);
         let last = newest.min(first + limit - 1);
-        let entry = |seq| Entry { seq, kind: "k".into(), body: "{}".into() };
-        Page {
+        let entry = |seq| StoredEvent { seq, kind: "k".into(), body: "{}".into() };
+        JournalPage {
             events: (first..=last).map(entry).collect(),
-            span: Span { oldest, newest },
+            span: SequenceRange { oldest, newest },
             next: (last < newest).then_some(last),
         }
     }
@@ -140,7 +145,10 @@ mod tests {
     fn what_retention_has_deleted_is_told_and_it_goes_on_with_the_oldest() {
         let mut lane = EventLane::new(Some(5));
         let load = lane.load(&"cam".into()).unwrap();
-        assert_eq!(lane.take(&load, &page(20, 30, 5, 100)).unwrap(), Taken { skip: 0, gone: Some(5) });
+        assert_eq!(
+            lane.take(&load, &page(20, 30, 5, 100)).unwrap(),
+            PageSlice { skip: 0, gone: Some(5) }
+        );
         assert!(lane.is_live());
         // Everything is gone.
         let mut lane = EventLane::new(Some(5));
@@ -195,7 +203,7 @@ mod tests {
             let (mut committed, mut published) = (6u64, 6u64);
             let mut lane = EventLane::new(after);
             let (mut told, mut waiting): (Vec<u64>, std::collections::VecDeque<u64>) = Default::default();
-            let mut asked: Option<(Load, Page)> = None;
+            let mut asked: Option<(PageRequest, JournalPage)> = None;
             let mut full = false;
             let run = steps.into_iter().chain((0..2000).flat_map(|_| {
                 [Step::Full(false), Step::Publish, Step::Read, Step::Ask, Step::Come]

@@ -1,5 +1,5 @@
-//! From what a worker reports to what subscribers get. Numbers are rounded here, so that a message is compact and two
-//! runs over one file give the same bytes.
+//! From what a worker reports to what subscribers get. Numbers are rounded here, so that a message
+//! is compact and two runs over one file give the same bytes.
 
 use std::collections::HashSet;
 use std::time::SystemTime;
@@ -9,12 +9,12 @@ use ocelli_protocol::digest::Digest;
 use ocelli_protocol::worker as protocol;
 use serde_json::{Map, Value};
 
-use super::wire::{Attribute, Attributes, Detection, Detections, Event, Latency, Picture};
-use crate::journal::events::{Attachment, Draft};
+use super::wire::{AttachmentRef, Attribute, Attributes, Detection, Detections, Event, Latency};
+use crate::journal::events::{Attachment, EventDraft};
 
 /// Why a worker's result cannot be told to anyone: JSON has no such value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadResult {
+pub enum InvalidResult {
     /// Infinite, or not a number.
     #[error("a detection of frame {frame} labelled {label:?} has a {what} that is not finite")]
     NotFinite {
@@ -37,8 +37,12 @@ pub enum BadResult {
     },
 }
 
-/// The detections of a frame; none where the pipeline did not look at it. `deployment` says which one it was.
-pub fn detections(result: &protocol::FrameResult, deployment: &str) -> Result<Option<Detections>, BadResult> {
+/// The detections of a frame; none where the pipeline did not look at it. `deployment` says which
+/// one it was.
+pub fn detections(
+    result: &protocol::FrameResult,
+    deployment: &str,
+) -> Result<Option<Detections>, InvalidResult> {
     let Some(found) = &result.detections else { return Ok(None) };
     Ok(Some(Detections {
         frame: result.frame,
@@ -47,7 +51,7 @@ pub fn detections(result: &protocol::FrameResult, deployment: &str) -> Result<Op
         width: result.width,
         height: result.height,
         detections: all(found, result.frame)?,
-        latency_ms: Latency::of(&result.stations),
+        latency_ms: Latency::of(&result.timestamps),
     }))
 }
 
@@ -56,13 +60,15 @@ pub fn event(
     event: &protocol::Event,
     result: &protocol::FrameResult,
     deployment: &str,
-) -> Result<Event, BadResult> {
+) -> Result<Event, InvalidResult> {
     let data = match event.data.trim() {
         "" => Map::new(),
-        text => serde_json::from_str::<Map<String, Value>>(text).map_err(|error| BadResult::Data {
-            frame: result.frame,
-            kind: event.kind.clone(),
-            reason: error.to_string(),
+        text => serde_json::from_str::<Map<String, Value>>(text).map_err(|error| {
+            InvalidResult::Data {
+                frame: result.frame,
+                kind: event.kind.clone(),
+                reason: error.to_string(),
+            }
         })?,
     };
     Ok(Event {
@@ -77,14 +83,14 @@ pub fn event(
 }
 
 /// A journal's draft of an event, with these pictures.
-pub(super) fn draft(mut event: Event, pictures: Vec<Vec<u8>>) -> Draft {
+pub(super) fn draft(mut event: Event, pictures: Vec<Vec<u8>>) -> EventDraft {
     let attachments: Vec<Attachment> = pictures
         .into_iter()
         .map(|bytes| Attachment { digest: Digest::of(&bytes), bytes: bytes.into() })
         .collect();
     event.attachments = attachments
         .iter()
-        .map(|Attachment { digest, bytes }| Picture {
+        .map(|Attachment { digest, bytes }| AttachmentRef {
             digest: digest.to_string(),
             media_type: "image/jpeg",
             bytes: bytes.len(),
@@ -93,7 +99,7 @@ pub(super) fn draft(mut event: Event, pictures: Vec<Vec<u8>>) -> Draft {
     // Strings, finite numbers and JSON itself: nothing to refuse.
     let body = serde_json::to_string(&event).unwrap_or_default().into_boxed_str();
     let time_ms = i64::try_from(event.time_ns / 1_000_000).unwrap_or(i64::MAX);
-    Draft { kind: event.kind, time_ms, body, attachments }
+    EventDraft { kind: event.kind, time_ms, body, attachments }
 }
 
 /// A time in nanoseconds since 1970.
@@ -109,17 +115,19 @@ pub fn rfc3339(wall_ns: u64) -> String {
     format!("{time:.3}")
 }
 
-fn all(found: &[protocol::Detection], frame: u64) -> Result<Vec<Detection>, BadResult> {
+fn all(found: &[protocol::Detection], frame: u64) -> Result<Vec<Detection>, InvalidResult> {
     found.iter().map(|detection| one(detection, frame)).collect()
 }
 
-fn one(found: &protocol::Detection, frame: u64) -> Result<Detection, BadResult> {
-    let not_finite = |what| BadResult::NotFinite { frame, label: found.label.clone(), what };
+fn one(found: &protocol::Detection, frame: u64) -> Result<Detection, InvalidResult> {
+    let not_finite = |what| InvalidResult::NotFinite { frame, label: found.label.clone(), what };
     let area = [found.area.x, found.area.y, found.area.width, found.area.height];
     if !area.iter().all(|side| side.is_finite()) {
         return Err(not_finite("box"));
     }
-    if !found.score.is_finite() || !found.attributes.iter().all(|attribute| attribute.score.is_finite()) {
+    if !found.score.is_finite()
+        || !found.attributes.iter().all(|attribute| attribute.score.is_finite())
+    {
         return Err(not_finite("score"));
     }
     if !found.embedding.iter().flatten().all(|element| element.is_finite()) {
@@ -130,7 +138,8 @@ fn one(found: &protocol::Detection, frame: u64) -> Result<Detection, BadResult> 
     for attribute in &found.attributes {
         // A JSON object has each name once: the first one said counts.
         if names.insert(attribute.name.as_str()) {
-            let value = Attribute { value: attribute.value.clone(), score: rounded(attribute.score, 4) };
+            let value =
+                Attribute { value: attribute.value.clone(), score: rounded(attribute.score, 4) };
             attributes.push((attribute.name.clone(), value));
         }
     }
@@ -151,9 +160,9 @@ fn rounded(number: f32, decimals: i32) -> f64 {
 }
 
 impl Latency {
-    /// What the stations' times amount to. A station that lies before the one before it, as one that was never reached
-    /// does, counts 0.
-    pub fn of(stations: &protocol::Stations) -> Self {
+    /// What the stations' times amount to. A station that lies before the one before it, as one
+    /// that was never reached does, counts 0.
+    pub fn of(stations: &protocol::Timestamps) -> Self {
         let between = |from: u64, to: u64| {
             // Hundredths of a millisecond, rounded to the nearest.
             let hundredths = (to.saturating_sub(from) + 5_000) / 10_000;

@@ -7,38 +7,40 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use ocelli_protocol::worker::FrameResult;
 use tokio::sync::watch;
 
-use super::convert::{self, BadResult};
-use super::queue::{Losses, Queue};
+use super::convert::{self, InvalidResult};
+use super::queue::{LossCounters, MessageQueue};
 use super::subscriber::Subscriber;
-use super::wire::{self, Detections, Event, ServerMessage, State, Told};
-use crate::journal::events::{Draft, Entry, Events};
+use super::wire::{self, Detections, EncodedMessage, Event, ServerMessage, SessionState};
+use crate::journal::events::{EventDraft, EventJournal, StoredEvent};
 
-/// Where sessions publish and subscribers listen. Cheap to clone; all clones are one hub. Nothing here ever waits for a
-/// subscriber.
+/// Where sessions publish and subscribers listen. Cheap to clone; all clones are one hub. Nothing
+/// here ever waits for a subscriber.
 #[derive(Debug, Clone)]
 pub struct Hub {
-    shared: Arc<Shared>,
+    shared: Arc<HubInner>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    events: Events,
-    // Locked before a topic's own lock where both are held, and never while a message is serialised.
+struct HubInner {
+    events: EventJournal,
+    // Locked before a topic's own lock where both are held, and never while a message is
+    // serialised.
     topics: Mutex<Topics>,
     /// Subscribers made and subscribers gone, so far.
     subscribers: AtomicU64,
     gone: AtomicU64,
-    losses: Arc<Losses>,
+    losses: Arc<LossCounters>,
 }
 
 /// How a hub stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct HubCounts {
     /// Who listens now, whether to a session or to none yet.
     pub subscribers: u64,
     /// Detections that subscribers were too slow for, so far.
     pub missed: u64,
-    /// How often a subscriber was too slow for a session's events and went on from the journal, so far.
+    /// How often a subscriber was too slow for a session's events and went on from the journal, so
+    /// far.
     pub fell_behind: u64,
     /// Subscribers closed for being too slow for what nothing keeps, so far.
     pub closed: u64,
@@ -54,7 +56,7 @@ struct Topics {
 /// One who listens to every session.
 #[derive(Debug)]
 struct Wildcard {
-    queue: Arc<Queue>,
+    queue: Arc<MessageQueue>,
     wants_detections: bool,
     /// The last event that it has, of sessions that have not been there yet.
     after: HashMap<String, u64>,
@@ -63,23 +65,23 @@ struct Wildcard {
 #[derive(Debug)]
 struct Topic {
     session: Arc<str>,
-    inner: Mutex<Inner>,
+    inner: Mutex<TopicState>,
     /// Subscribers to this very session, and holds.
     count: watch::Sender<usize>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    state: State,
-    members: HashMap<u64, Member>,
+struct TopicState {
+    state: SessionState,
+    members: HashMap<u64, TopicSubscriber>,
     holds: usize,
     /// Whether there is a session behind it; without, the topic goes with its last subscriber.
-    lives: bool,
+    exists: bool,
 }
 
 #[derive(Debug)]
-struct Member {
-    queue: Arc<Queue>,
+struct TopicSubscriber {
+    queue: Arc<MessageQueue>,
     wants_detections: bool,
     /// Whether it came by listening to every session: such a one keeps no session alive.
     by_wildcard: bool,
@@ -87,8 +89,8 @@ struct Member {
 
 impl Hub {
     /// A hub without topics, whose events go to a journal that has no other hub.
-    pub fn new(events: Events) -> Self {
-        let shared = Arc::new(Shared {
+    pub fn new(events: EventJournal) -> Self {
+        let shared = Arc::new(HubInner {
             events,
             topics: Mutex::default(),
             subscribers: AtomicU64::new(0),
@@ -96,27 +98,32 @@ impl Hub {
             losses: Arc::default(),
         });
         let hub = Arc::downgrade(&shared);
-        shared.events.deliver_to(Box::new(move |session, entry| deliver(&hub, session, entry)));
+        shared
+            .events
+            .set_delivery_handler(Box::new(move |session, entry| deliver(&hub, session, entry)));
         Self { shared }
     }
 
     /// The journal.
-    pub fn events(&self) -> &Events {
+    pub fn events(&self) -> &EventJournal {
         &self.shared.events
     }
 
-    /// Publishes all that came of a frame: its detections at once, its events when they are on the disk. `deployment` says
-    /// which one it was. What cannot be told is an error, and nothing of the frame is published then. Waits where the session
-    /// has more events than the disk takes.
+    /// Publishes all that came of a frame: its detections at once, its events when they are on the
+    /// disk. `deployment` says which one it was. What cannot be told is an error, and nothing of
+    /// the frame is published then. Waits where the session has more events than the disk takes.
     pub async fn publish_result(
         &self,
         session: &str,
         deployment: &str,
         mut result: FrameResult,
-    ) -> Result<(), BadResult> {
-        let detections =
-            if self.wants_detections(session) { convert::detections(&result, deployment)? } else { None };
-        let events: Result<Vec<Event>, BadResult> =
+    ) -> Result<(), InvalidResult> {
+        let detections = if self.wants_detections(session) {
+            convert::detections(&result, deployment)?
+        } else {
+            None
+        };
+        let events: Result<Vec<Event>, InvalidResult> =
             result.events.iter().map(|event| convert::event(event, &result, deployment)).collect();
         let events = events?;
         if let Some(detections) = detections {
@@ -124,7 +131,7 @@ impl Hub {
         }
         if !events.is_empty() {
             // Where there is no room the journal counts what it cannot take.
-            self.shared.events.room(session).await;
+            self.shared.events.wait_for_capacity(session).await;
         }
         for (event, told) in events.into_iter().zip(&mut result.events) {
             self.append(session, convert::draft(event, std::mem::take(&mut told.attachments)));
@@ -136,9 +143,10 @@ impl Hub {
     pub fn publish_detections(&self, session: &str, detections: &Detections) {
         let topic = self.live_topic(session);
         let inner = lock(&topic.inner);
-        let mut listeners = inner.members.values().filter(|member| member.wants_detections).peekable();
+        let mut listeners =
+            inner.members.values().filter(|member| member.wants_detections).peekable();
         if listeners.peek().is_some() {
-            let told = ServerMessage::Detections { session, detections }.to_told();
+            let told = ServerMessage::Detections { session, detections }.encode();
             listeners.for_each(|member| member.queue.push_detections(&topic.session, told.clone()));
         }
     }
@@ -146,7 +154,9 @@ impl Hub {
     /// Whether anyone wants the session's detections: if not, they need not be made.
     pub fn wants_detections(&self, session: &str) -> bool {
         let topic = self.topics().sessions.get(session).cloned();
-        topic.is_some_and(|topic| lock(&topic.inner).members.values().any(|member| member.wants_detections))
+        topic.is_some_and(|topic| {
+            lock(&topic.inner).members.values().any(|member| member.wants_detections)
+        })
     }
 
     /// Publishes an event of the host in the session's numbering, once it is on the disk.
@@ -155,38 +165,39 @@ impl Hub {
         self.append(session, convert::draft(event, Vec::new()));
     }
 
-    /// As [`publish_event`](Self::publish_event), of a session that may have ended meanwhile: then nothing is told, and the
-    /// answer is false.
-    pub fn publish_event_if_alive(&self, session: &str, event: Event) -> bool {
+    /// As [`publish_event`](Self::publish_event), of a session that may have ended meanwhile: then
+    /// nothing is told, and the answer is false.
+    pub fn publish_event_if_exists(&self, session: &str, event: Event) -> bool {
         let topic = self.topics().sessions.get(session).cloned();
-        let lives = topic.is_some_and(|topic| lock(&topic.inner).lives);
+        let lives = topic.is_some_and(|topic| lock(&topic.inner).exists);
         if lives {
             self.append(session, convert::draft(event, Vec::new()));
         }
         lives
     }
 
-    /// Notes what the session is doing and tells all subscribers, behind the events that were published before. `reason` is
-    /// for a person and holds no credential.
-    pub fn publish_state(&self, session: &str, state: State, reason: Option<String>) {
+    /// Notes what the session is doing and tells all subscribers, behind the events that were
+    /// published before. `reason` is for a person and holds no credential.
+    pub fn publish_state(&self, session: &str, state: SessionState, reason: Option<String>) {
         let topic = self.live_topic(session);
         let tell = move || {
             let mut inner = lock(&topic.inner);
             inner.state = state;
             topic.tell(&mut inner, || {
                 let session = &topic.session;
-                ServerMessage::Session { session, state, reason: reason.as_deref() }.to_told()
+                ServerMessage::Session { session, state, reason: reason.as_deref() }.encode()
             });
         };
-        self.shared.events.behind(session, Box::new(tell));
+        self.shared.events.after_pending(session, Box::new(tell));
     }
 
-    /// Drops what the hub knows of a session that is gone for good. Its subscribers stay: they would hear a session
-    /// that is made under the same name. Those that came by listening to every session go when they have heard the last of it.
-    pub fn forget(&self, session: &str) {
+    /// Drops what the hub knows of a session that is gone for good. Its subscribers stay: they
+    /// would hear a session that is made under the same name. Those that came by listening to every
+    /// session go when they have heard the last of it.
+    pub fn remove_session(&self, session: &str) {
         let mut topics = self.topics();
         let Some(topic) = topics.sessions.get(session).cloned() else { return };
-        lock(&topic.inner).lives = false;
+        lock(&topic.inner).exists = false;
         topics.remove_idle(&topic);
         drop(topics);
         let hub = self.clone();
@@ -194,7 +205,7 @@ impl Hub {
             let mut topics = hub.topics();
             let mut inner = lock(&topic.inner);
             // Another session may have been made under the name.
-            if !inner.lives {
+            if !inner.exists {
                 for member in inner.members.extract_if(|_, member| member.by_wildcard) {
                     member.1.queue.end(&topic.session);
                 }
@@ -202,22 +213,22 @@ impl Hub {
             drop(inner);
             topics.remove_idle(&topic);
         };
-        self.shared.events.behind(session, Box::new(part));
+        self.shared.events.after_pending(session, Box::new(part));
     }
 
     /// A new subscriber that listens to nothing yet.
     pub fn subscriber(&self) -> Subscriber {
         let id = self.shared.subscribers.fetch_add(1, Ordering::Relaxed);
-        Subscriber::new(self.clone(), id, Queue::new(Arc::clone(&self.shared.losses)))
+        Subscriber::new(self.clone(), id, MessageQueue::new(Arc::clone(&self.shared.losses)))
     }
 
     /// How many listen, and what was lost so far.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> HubCounts {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Shared { subscribers, gone, losses, .. } = &*self.shared;
+        let HubInner { subscribers, gone, losses, .. } = &*self.shared;
         // Read first, so that nobody counts as gone who is not yet counted as made.
         let gone = load(gone);
-        Counts {
+        HubCounts {
             subscribers: load(subscribers).saturating_sub(gone),
             missed: load(&losses.missed),
             fell_behind: load(&losses.fell_behind),
@@ -225,37 +236,37 @@ impl Hub {
         }
     }
 
-    /// How many subscribe to a session, those included who only [`hold`](Self::hold) it, and those not who listen to every
-    /// session.
+    /// How many subscribe to a session, those included who only [`hold`](Self::hold) it, and those
+    /// not who listen to every session.
     pub fn subscriber_count(&self, session: &str) -> usize {
         self.topics().sessions.get(session).map_or(0, |topic| *topic.count.borrow())
     }
 
-    /// The number of an existing session's subscribers as it changes; an error from it means that the session was
-    /// [forgotten](Self::forget).
+    /// The number of an existing session's subscribers as it changes; an error from it means that
+    /// the session was [forgotten](Self::remove_session).
     pub fn watch_subscribers(&self, session: &str) -> watch::Receiver<usize> {
         self.live_topic(session).count.subscribe()
     }
 
-    /// Counts as a subscriber until it is dropped. Taken before a session is made for somebody, so that it does not end
-    /// before they have subscribed.
-    pub fn hold(&self, session: &str) -> Hold {
+    /// Counts as a subscriber until it is dropped. Taken before a session is made for somebody, so
+    /// that it does not end before they have subscribed.
+    pub fn hold(&self, session: &str) -> SubscriberHold {
         let mut topics = self.topics();
         let topic = topics.topic(session);
         let mut inner = lock(&topic.inner);
         inner.holds += 1;
         topic.count_again(&inner);
         drop(inner);
-        Hold { hub: self.clone(), session: session.into() }
+        SubscriberHold { hub: self.clone(), session: session.into() }
     }
 
     /// Makes a subscriber a member, and answers it.
     pub(super) fn join(
         &self,
         id: u64,
-        queue: &Arc<Queue>,
+        queue: &Arc<MessageQueue>,
         session: &str,
-        wants: super::Wants,
+        wants: super::SubscribeOptions,
     ) -> Option<Arc<str>> {
         let mut topics = self.topics();
         let topic = topics.topic(session);
@@ -263,8 +274,11 @@ impl Hub {
         if !wants.detections {
             queue.clear_detections(session);
         }
-        let member =
-            Member { queue: Arc::clone(queue), wants_detections: wants.detections, by_wildcard: false };
+        let member = TopicSubscriber {
+            queue: Arc::clone(queue),
+            wants_detections: wants.detections,
+            by_wildcard: false,
+        };
         let joined = topic.join(&mut inner, id, member, wants.after);
         drop(inner);
         topics.remove_idle(&topic);
@@ -275,7 +289,7 @@ impl Hub {
     pub(super) fn join_all(
         &self,
         id: u64,
-        queue: &Arc<Queue>,
+        queue: &Arc<MessageQueue>,
         wants_detections: bool,
         after: HashMap<String, u64>,
     ) {
@@ -286,7 +300,7 @@ impl Hub {
         there.sort_unstable_by(|one, other| one.session.cmp(&other.session));
         for topic in there {
             let mut inner = lock(&topic.inner);
-            if inner.lives {
+            if inner.exists {
                 wildcard.join(id, topic, &mut inner);
             }
         }
@@ -323,7 +337,7 @@ impl Hub {
         self.shared.gone.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn append(&self, session: &str, draft: Draft) {
+    fn append(&self, session: &str, draft: EventDraft) {
         // Where there is no room the journal counts it, and says so in its place.
         let _ = self.shared.events.append(session, draft);
     }
@@ -342,7 +356,7 @@ impl Hub {
         let mut topics = self.topics();
         let topic = topics.topic(session);
         let mut inner = lock(&topic.inner);
-        if !std::mem::replace(&mut inner.lives, true) {
+        if !std::mem::replace(&mut inner.exists, true) {
             for (&id, wildcard) in &mut topics.wildcards {
                 wildcard.join(id, &topic, &mut inner);
             }
@@ -351,8 +365,9 @@ impl Hub {
         topic
     }
 
-    /// Changes who listens to a session; the topic goes when nobody does and there is no session behind it.
-    fn leave(&self, session: &str, change: impl FnOnce(&mut Inner)) {
+    /// Changes who listens to a session; the topic goes when nobody does and there is no session
+    /// behind it.
+    fn leave(&self, session: &str, change: impl FnOnce(&mut TopicState)) {
         let mut topics = self.topics();
         let Some(topic) = topics.sessions.get(session).cloned() else { return };
         let mut inner = lock(&topic.inner);
@@ -364,14 +379,17 @@ impl Hub {
 }
 
 /// Tells the members of a session of an event that the journal has written.
-fn deliver(hub: &Weak<Shared>, session: &Arc<str>, entry: &Entry) {
+fn deliver(hub: &Weak<HubInner>, session: &Arc<str>, entry: &StoredEvent) {
     let Some(shared) = hub.upgrade() else { return };
     let topic = lock(&shared.topics).sessions.get(session).cloned();
     let Some(topic) = topic else { return };
     let inner = lock(&topic.inner);
     if !inner.members.is_empty() {
-        let told = wire::event(session, entry.seq, &entry.body);
-        inner.members.values().for_each(|member| member.queue.push_event(&topic.session, entry.seq, &told));
+        let told = wire::encode_event(session, entry.seq, &entry.body);
+        inner
+            .members
+            .values()
+            .for_each(|member| member.queue.push_event(&topic.session, entry.seq, &told));
     }
 }
 
@@ -387,15 +405,24 @@ impl Topics {
             return Arc::clone(topic);
         }
         let session: Arc<str> = session.into();
-        let inner = Inner { state: State::Starting, members: HashMap::new(), holds: 0, lives: false };
-        let topic =
-            Topic { session: Arc::clone(&session), inner: Mutex::new(inner), count: watch::Sender::new(0) };
+        let inner = TopicState {
+            state: SessionState::Starting,
+            members: HashMap::new(),
+            holds: 0,
+            exists: false,
+        };
+        let topic = Topic {
+            session: Arc::clone(&session),
+            inner: Mutex::new(inner),
+            count: watch::Sender::new(0),
+        };
         Arc::clone(self.sessions.entry(session).or_insert(Arc::new(topic)))
     }
 
     /// Drops a topic that nobody needs, unless another one has its place.
     fn remove_idle(&mut self, topic: &Arc<Topic>) {
-        let in_place = self.sessions.get(&topic.session).is_some_and(|other| Arc::ptr_eq(other, topic));
+        let in_place =
+            self.sessions.get(&topic.session).is_some_and(|other| Arc::ptr_eq(other, topic));
         if in_place && topic.is_idle() {
             self.sessions.remove(&topic.session);
         }
@@ -404,11 +431,11 @@ impl Topics {
 
 impl Wildcard {
     /// Comes to a session, unless it subscribes to that by name already.
-    fn join(&mut self, id: u64, topic: &Topic, inner: &mut Inner) {
+    fn join(&mut self, id: u64, topic: &Topic, inner: &mut TopicState) {
         if inner.members.get(&id).is_some_and(|member| !member.by_wildcard) {
             return;
         }
-        let member = Member {
+        let member = TopicSubscriber {
             queue: Arc::clone(&self.queue),
             wants_detections: self.wants_detections,
             by_wildcard: true,
@@ -421,15 +448,22 @@ impl Topic {
     /// Nobody listens, and there is no session behind it.
     fn is_idle(&self) -> bool {
         let inner = lock(&self.inner);
-        !inner.lives && inner.members.is_empty() && inner.holds == 0
+        !inner.exists && inner.members.is_empty() && inner.holds == 0
     }
 
     /// Takes a member in, and answers it. False where its subscriber is closed.
-    fn join(&self, inner: &mut Inner, id: u64, member: Member, after: Option<u64>) -> bool {
-        let answer = ServerMessage::Subscribed { session: &self.session, state: inner.state }.to_told();
+    fn join(
+        &self,
+        inner: &mut TopicState,
+        id: u64,
+        member: TopicSubscriber,
+        after: Option<u64>,
+    ) -> bool {
+        let answer =
+            ServerMessage::Subscribed { session: &self.session, state: inner.state }.encode();
         let open = member.queue.push(answer);
         if open {
-            member.queue.listen(&self.session, after);
+            member.queue.open_lane(&self.session, after);
             inner.members.insert(id, member);
         }
         self.count_again(inner);
@@ -437,7 +471,7 @@ impl Topic {
     }
 
     /// Gives every subscriber a message, and loses those that are too slow for it.
-    fn tell(&self, inner: &mut Inner, message: impl FnOnce() -> Told) {
+    fn tell(&self, inner: &mut TopicState, message: impl FnOnce() -> EncodedMessage) {
         if inner.members.is_empty() {
             return;
         }
@@ -446,20 +480,21 @@ impl Topic {
         self.count_again(inner);
     }
 
-    fn count_again(&self, inner: &Inner) {
-        let count = inner.members.values().filter(|member| !member.by_wildcard).count() + inner.holds;
+    fn count_again(&self, inner: &TopicState) {
+        let count =
+            inner.members.values().filter(|member| !member.by_wildcard).count() + inner.holds;
         self.count.send_if_modified(|before| std::mem::replace(before, count) != count);
     }
 }
 
 /// See [`Hub::hold`].
 #[derive(Debug)]
-pub struct Hold {
+pub struct SubscriberHold {
     hub: Hub,
     session: Arc<str>,
 }
 
-impl Drop for Hold {
+impl Drop for SubscriberHold {
     fn drop(&mut self) {
         self.hub.leave(&self.session, |inner| inner.holds = inner.holds.saturating_sub(1));
     }

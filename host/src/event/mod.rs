@@ -1,18 +1,20 @@
-//! What sessions tell the world: the messages, and the hub that carries each to everyone who asked for it.
+//! What sessions tell the world: the messages, and the hub that carries each to everyone who asked
+//! for it.
 //!
-//! A session publishes into the [`Hub`]; each subscriber has a bounded queue of its own there, so one that reads slowly
-//! or never costs a fixed amount of memory and delays nobody:
+//! A session publishes into the [`Hub`]; each subscriber has a bounded queue of its own there, so
+//! one that reads slowly or never costs a fixed amount of memory and delays nobody:
 //!
-//! - **Detections** are live only. The newest win: when a session's [`MAX_DETECTIONS`] wait, the oldest goes, and the
-//!   subscriber is told exactly how many it missed before it gets the next.
-//! - **Events** go through the [journal](crate::journal::events) first and are told when they are on the disk. A subscriber with
-//!   more than [`MAX_EVENTS`] of them waiting, or one that asks for earlier ones, reads them from there (`catch_up`).
-//! - **Changes of state and answers** are kept nowhere else and never skipped. A subscriber with more than [`MAX_ANSWERS`] of them
-//!   waiting is closed.
+//! - **Detections** are live only. The newest win: when a session's [`MAX_DETECTIONS`] wait, the
+//!   oldest goes, and the subscriber is told exactly how many it missed before it gets the next.
+//! - **Events** go through the [journal](crate::journal::events) first and are told when they are
+//!   on the disk. A subscriber with more than [`MAX_EVENTS`] of them waiting, or one that asks for
+//!   earlier ones, reads them from there (`catch_up`).
+//! - **Changes of state and answers** are kept nowhere else and never skipped. A subscriber with
+//!   more than [`MAX_ANSWERS`] of them waiting is closed.
 //!
-//! Events and changes of state of one session come in the order in which they were published, but that one which reads from
-//! the journal hears of changes of state at once. Detections do not wait for the disk: those of a later frame may come before an
-//! event.
+//! Events and changes of state of one session come in the order in which they were published, but
+//! that one which reads from the journal hears of changes of state at once. Detections do not wait
+//! for the disk: those of a later frame may come before an event.
 
 mod catch_up;
 mod convert;
@@ -21,12 +23,12 @@ mod queue;
 mod subscriber;
 mod wire;
 
-pub use convert::{BadResult, detections, event, rfc3339, unix_ns};
-pub use hub::{Counts, Hold, Hub};
-pub use queue::{MAX_ANSWERS, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, Slow};
-pub use subscriber::{Subscriber, Wants};
+pub use convert::{InvalidResult, detections, event, rfc3339, unix_ns};
+pub use hub::{Hub, HubCounts, SubscriberHold};
+pub use queue::{MAX_ANSWERS, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, SlowSubscriber};
+pub use subscriber::{SubscribeOptions, Subscriber};
 pub use wire::{
-    ALERT, Attribute, Attributes, Detection, Detections, Event, Latency, Picture, ServerMessage, State, Told,
-    event as event_told,
+    ALERT, AttachmentRef, Attribute, Attributes, Detection, Detections, EncodedMessage, Event,
+    Latency, ServerMessage, SessionState, encode_event as event_told,
 };
-pub(crate) use wire::{CODE, Journalled};
+pub(crate) use wire::{CODE, JournalledEvent};

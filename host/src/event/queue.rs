@@ -1,4 +1,5 @@
-//! What waits for one subscriber: bounded in number and in bytes, whatever is published and however slowly it reads.
+//! What waits for one subscriber: bounded in number and in bytes, whatever is published and however
+//! slowly it reads.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,32 +7,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::catch_up::{EventLane, Load};
-use super::wire::{ServerMessage, Told, event};
-use crate::journal::events::{Entry, Page};
+use super::catch_up::{EventLane, PageRequest};
+use super::wire::{EncodedMessage, ServerMessage, encode_event};
+use crate::journal::events::{JournalPage, StoredEvent};
 
-/// Detections of one session that wait for a subscriber: 10 s at 25 frames a second, so that a client that keeps up
-/// on average loses nothing to a pause.
+/// Detections of one session that wait for a subscriber: 10 s at 25 frames a second, so that a
+/// client that keeps up on average loses nothing to a pause.
 pub const MAX_DETECTIONS: usize = 256;
 
-/// Changes of state and answers that wait for a subscriber: nothing else has them, so a client that leaves more is closed.
+/// Changes of state and answers that wait for a subscriber: nothing else has them, so a client that
+/// leaves more is closed.
 pub const MAX_ANSWERS: usize = 1024;
 
-/// Events of all sessions that wait for a subscriber. Those beyond it are read from the journal once there is room again.
+/// Events of all sessions that wait for a subscriber. Those beyond it are read from the journal
+/// once there is room again.
 pub const MAX_EVENTS: usize = 1024;
 
-/// Bytes of detections, of events, and of the rest, that wait for a subscriber: 16 KiB for each of 1024 messages.
-/// Messages are shared between subscribers, so this much is reached only where all of them are slow.
+/// Bytes of detections, of events, and of the rest, that wait for a subscriber: 16 KiB for each of
+/// 1024 messages. Messages are shared between subscribers, so this much is reached only where all
+/// of them are slow.
 pub const MAX_BYTES: usize = 16 << 20;
 
 /// A subscriber had too many messages waiting that nothing keeps, and is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("more than {MAX_ANSWERS} answers and changes of state were waiting to be read")]
-pub struct Slow;
+pub struct SlowSubscriber;
 
 /// What all queues of a hub have lost so far.
 #[derive(Debug, Default)]
-pub(super) struct Losses {
+pub(super) struct LossCounters {
     /// Detections that a subscriber was too slow for.
     pub(super) missed: AtomicU64,
     /// How often a subscriber was too slow for a session's events and went on from the journal.
@@ -42,40 +46,40 @@ pub(super) struct Losses {
 
 /// A subscriber's queue: written by the hub, read by the subscriber alone.
 #[derive(Debug)]
-pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
+pub(super) struct MessageQueue {
+    waiting: Mutex<PendingMessages>,
     changed: Notify,
-    losses: Arc<Losses>,
+    losses: Arc<LossCounters>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingMessages {
     /// Given to each message as it comes: what waits leaves by ticket.
     next_ticket: u64,
     /// Events, changes of state and answers.
-    ordered: VecDeque<Ordered>,
+    ordered: VecDeque<OrderedMessage>,
     events: usize,
     event_bytes: usize,
     answer_bytes: usize,
-    detections: BTreeMap<u64, (Arc<str>, Told)>,
+    detections: BTreeMap<u64, (Arc<str>, EncodedMessage)>,
     detection_bytes: usize,
-    lanes: HashMap<Arc<str>, Lane>,
+    lanes: HashMap<Arc<str>, SessionLane>,
     /// Whether a page of the journal is being read.
     loading: bool,
     closed: bool,
 }
 
 #[derive(Debug)]
-struct Ordered {
+struct OrderedMessage {
     ticket: u64,
     /// The session, where it is an event.
     event_of: Option<Arc<str>>,
-    told: Told,
+    told: EncodedMessage,
 }
 
 /// One session.
 #[derive(Debug, Default)]
-struct Lane {
+struct SessionLane {
     /// Of the detections that wait.
     tickets: VecDeque<u64>,
     /// Detections dropped since the last that was read.
@@ -86,22 +90,24 @@ struct Lane {
     ending: bool,
 }
 
-impl Queue {
+impl MessageQueue {
     /// An empty queue that counts what it loses.
-    pub(super) fn new(losses: Arc<Losses>) -> Self {
+    pub(super) fn new(losses: Arc<LossCounters>) -> Self {
         Self { waiting: Mutex::default(), changed: Notify::default(), losses }
     }
 
-    /// Adds what nothing keeps: a change of state, an answer. False when the subscriber is closed, by this message or
-    /// before.
-    pub(super) fn push(&self, told: Told) -> bool {
+    /// Adds what nothing keeps: a change of state, an answer. False when the subscriber is closed,
+    /// by this message or before.
+    pub(super) fn push(&self, told: EncodedMessage) -> bool {
         let mut waiting = self.lock();
         if waiting.closed {
             return false;
         }
         let answers = waiting.ordered.len().saturating_sub(waiting.events);
-        if answers >= MAX_ANSWERS || waiting.answer_bytes.saturating_add(told.text.len()) > MAX_BYTES {
-            *waiting = Waiting { closed: true, ..Waiting::default() };
+        if answers >= MAX_ANSWERS
+            || waiting.answer_bytes.saturating_add(told.text.len()) > MAX_BYTES
+        {
+            *waiting = PendingMessages { closed: true, ..PendingMessages::default() };
             self.losses.closed.fetch_add(1, Ordering::Relaxed);
         } else {
             waiting.answer_bytes += told.text.len();
@@ -113,8 +119,9 @@ impl Queue {
         open
     }
 
-    /// Takes events of a session from now on; with `after`, those that follow this number out of the journal first.
-    pub(super) fn listen(&self, session: &Arc<str>, after: Option<u64>) {
+    /// Takes events of a session from now on; with `after`, those that follow this number out of
+    /// the journal first.
+    pub(super) fn open_lane(&self, session: &Arc<str>, after: Option<u64>) {
         let mut waiting = self.lock();
         if !waiting.closed {
             let lane = waiting.lanes.entry(Arc::clone(session)).or_default();
@@ -129,12 +136,17 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Adds an event that has just been written to the journal, or notes that it will have to be read there.
-    pub(super) fn push_event(&self, session: &Arc<str>, seq: u64, told: &Told) {
+    /// Adds an event that has just been written to the journal, or notes that it will have to be
+    /// read there.
+    pub(super) fn push_event(&self, session: &Arc<str>, seq: u64, told: &EncodedMessage) {
         let mut waiting = self.lock();
         let full = waiting.events >= MAX_EVENTS
-            || waiting.event_bytes.saturating_add(told.text.len()) > MAX_BYTES && waiting.events > 0;
-        let Some(lane) = waiting.lanes.get_mut(session).and_then(|lane| lane.events.as_mut()) else { return };
+            || waiting.event_bytes.saturating_add(told.text.len()) > MAX_BYTES
+                && waiting.events > 0;
+        let Some(lane) = waiting.lanes.get_mut(session).and_then(|lane| lane.events.as_mut())
+        else {
+            return;
+        };
         let was_live = lane.is_live();
         let queued = lane.publish(seq, full);
         let fell_behind = was_live && !lane.is_live();
@@ -149,7 +161,7 @@ impl Queue {
     }
 
     /// Adds a frame's detections; the oldest go where there are too many.
-    pub(super) fn push_detections(&self, session: &Arc<str>, told: Told) {
+    pub(super) fn push_detections(&self, session: &Arc<str>, told: EncodedMessage) {
         let mut waiting = self.lock();
         if waiting.closed {
             return;
@@ -179,7 +191,7 @@ impl Queue {
     pub(super) fn clear_detections(&self, session: &str) {
         let mut waiting = self.lock();
         waiting.clear_detections(session);
-        waiting.tidy(session);
+        waiting.remove_idle_lane(session);
     }
 
     /// Forgets all that waits of a session but the answers, and takes no more of its events.
@@ -204,19 +216,20 @@ impl Queue {
         if let Some(lane) = waiting.lanes.get_mut(session) {
             lane.ending = true;
         }
-        waiting.tidy(session);
+        waiting.remove_idle_lane(session);
     }
 
-    /// Waits until something may be there to take or to load. One reader: a permit that was stored before wakes it at once.
+    /// Waits until something may be there to take or to load. One reader: a permit that was stored
+    /// before wakes it at once.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
     /// The next message, if there is one.
-    pub(super) fn try_next(&self) -> Option<Result<Told, Slow>> {
+    pub(super) fn try_next(&self) -> Option<Result<EncodedMessage, SlowSubscriber>> {
         let mut waiting = self.lock();
         if waiting.closed {
-            return Some(Err(Slow));
+            return Some(Err(SlowSubscriber));
         }
         let ordered = waiting.ordered.front().map(|message| message.ticket);
         let detections = waiting.detections.first_key_value().map(|(ticket, _)| *ticket);
@@ -230,20 +243,22 @@ impl Queue {
         }
     }
 
-    /// What is to be read from the journal now: events of a session that is behind and of which nothing waits. One at a
-    /// time, and only while there is room for a page.
-    pub(super) fn next_load(&self) -> Option<Load> {
+    /// What is to be read from the journal now: events of a session that is behind and of which
+    /// nothing waits. One at a time, and only while there is room for a page.
+    pub(super) fn next_page_request(&self) -> Option<PageRequest> {
         let mut waiting = self.lock();
-        if waiting.loading || waiting.events > MAX_EVENTS / 2 || waiting.event_bytes > MAX_BYTES / 2 {
+        if waiting.loading || waiting.events > MAX_EVENTS / 2 || waiting.event_bytes > MAX_BYTES / 2
+        {
             return None;
         }
-        let load = waiting.lanes.iter().find_map(|(session, lane)| lane.events.as_ref()?.load(session));
+        let load =
+            waiting.lanes.iter().find_map(|(session, lane)| lane.events.as_ref()?.load(session));
         waiting.loading = load.is_some();
         load
     }
 
     /// Takes a page of the journal in.
-    pub(super) fn loaded(&self, load: &Load, page: &Page) {
+    pub(super) fn accept_page(&self, load: &PageRequest, page: &JournalPage) {
         let mut waiting = self.lock();
         waiting.loading = false;
         let lane = waiting.lanes.get_mut(&load.session).and_then(|lane| lane.events.as_mut());
@@ -251,7 +266,8 @@ impl Queue {
         if let Some(taken) = lane.and_then(|lane| lane.take(load, page)) {
             if let Some(after) = taken.gone {
                 let message = format!(
-                    "the events after {after} are kept no more: it goes on with the oldest that are, from {}",
+                    "the events after {after} are kept no more: it goes on with the oldest that \
+                        are, from {}",
                     page.span.oldest
                 );
                 let error = ServerMessage::Error {
@@ -263,14 +279,14 @@ impl Queue {
                     oldest: Some(page.span.oldest),
                     newest: Some(page.span.newest),
                 };
-                let told = error.to_told();
+                let told = error.encode();
                 waiting.answer_bytes += told.text.len();
                 waiting.add(None, told);
             }
-            for Entry { seq, body, .. } in page.events.get(taken.skip..).unwrap_or_default() {
-                waiting.add_event(&load.session, event(&load.session, *seq, body));
+            for StoredEvent { seq, body, .. } in page.events.get(taken.skip..).unwrap_or_default() {
+                waiting.add_event(&load.session, encode_event(&load.session, *seq, body));
             }
-            waiting.tidy(&load.session);
+            waiting.remove_idle_lane(&load.session);
         }
         drop(waiting);
         self.changed.notify_one();
@@ -286,46 +302,48 @@ impl Queue {
         )
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, PendingMessages> {
         // Nothing panics while it holds the lock, and each step leaves the queue whole.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Waiting {
+impl PendingMessages {
     fn ticket(&mut self) -> u64 {
         self.next_ticket += 1;
         self.next_ticket
     }
 
-    fn add(&mut self, event_of: Option<Arc<str>>, told: Told) {
+    fn add(&mut self, event_of: Option<Arc<str>>, told: EncodedMessage) {
         let ticket = self.ticket();
-        self.ordered.push_back(Ordered { ticket, event_of, told });
+        self.ordered.push_back(OrderedMessage { ticket, event_of, told });
     }
 
-    fn add_event(&mut self, session: &Arc<str>, told: Told) {
+    fn add_event(&mut self, session: &Arc<str>, told: EncodedMessage) {
         self.events += 1;
         self.event_bytes += told.text.len();
         self.add(Some(Arc::clone(session)), told);
     }
 
-    fn next_ordered(&mut self) -> Option<Told> {
-        let Ordered { event_of, told, .. } = self.ordered.pop_front()?;
+    fn next_ordered(&mut self) -> Option<EncodedMessage> {
+        let OrderedMessage { event_of, told, .. } = self.ordered.pop_front()?;
         match event_of {
             None => self.answer_bytes = self.answer_bytes.saturating_sub(told.text.len()),
             Some(session) => {
                 self.events = self.events.saturating_sub(1);
                 self.event_bytes = self.event_bytes.saturating_sub(told.text.len());
-                if let Some(lane) = self.lanes.get_mut(&session).and_then(|lane| lane.events.as_mut()) {
+                if let Some(lane) =
+                    self.lanes.get_mut(&session).and_then(|lane| lane.events.as_mut())
+                {
                     lane.read();
                 }
-                self.tidy(&session);
+                self.remove_idle_lane(&session);
             }
         }
         Some(told)
     }
 
-    fn take(&mut self, ticket: u64) -> Option<(Arc<str>, Told)> {
+    fn take(&mut self, ticket: u64) -> Option<(Arc<str>, EncodedMessage)> {
         let taken = self.detections.remove(&ticket)?;
         self.detection_bytes = self.detection_bytes.saturating_sub(taken.1.text.len());
         Some(taken)
@@ -342,15 +360,15 @@ impl Waiting {
     }
 
     /// The detections with this ticket, or what was missed before them.
-    fn next_detections(&mut self, ticket: u64) -> Option<Told> {
+    fn next_detections(&mut self, ticket: u64) -> Option<EncodedMessage> {
         let session = Arc::clone(&self.detections.get(&ticket)?.0);
         let lane = self.lanes.get_mut(&session)?;
         if lane.missed > 0 {
             let missed = std::mem::take(&mut lane.missed);
-            return Some(ServerMessage::Lagged { session: &session, missed }.to_told());
+            return Some(ServerMessage::Lagged { session: &session, missed }.encode());
         }
         lane.tickets.pop_front();
-        self.tidy(&session);
+        self.remove_idle_lane(&session);
         self.take(ticket).map(|(_, told)| told)
     }
 
@@ -363,7 +381,7 @@ impl Waiting {
     }
 
     /// Drops a lane that has nothing to remember.
-    fn tidy(&mut self, session: &str) {
+    fn remove_idle_lane(&mut self, session: &str) {
         let Some(lane) = self.lanes.get_mut(session) else { return };
         if lane.ending && lane.events.as_ref().is_some_and(EventLane::is_drained) {
             lane.events = None;

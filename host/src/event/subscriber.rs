@@ -5,24 +5,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Hub;
-use super::catch_up::Load;
-use super::queue::{Queue, Slow};
-use super::wire::{ServerMessage, Told};
+use super::catch_up::PageRequest;
+use super::queue::{MessageQueue, SlowSubscriber};
+use super::wire::{EncodedMessage, ServerMessage};
 use crate::config::EVERY_SESSION;
-use crate::journal::events::{Events, Query};
+use crate::journal::events::{EventJournal, EventQuery};
 
 /// Events of a page that a subscriber reads to catch up: a quarter of what may wait for it.
 const PAGE: usize = 256;
 
-/// Before a page is asked for again that could not be read: a disk that fails is not asked more often for it.
+/// Before a page is asked for again that could not be read: a disk that fails is not asked more
+/// often for it.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a subscriber wants of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wants {
+pub struct SubscribeOptions {
     /// Whether it gets detections, or events and changes of state alone.
     pub detections: bool,
-    /// The number of the last event that it has: those that follow come first, out of the journal. None: from now on.
+    /// The number of the last event that it has: those that follow come first, out of the journal.
+    /// None: from now on.
     pub after: Option<u64>,
 }
 
@@ -31,36 +33,40 @@ pub struct Wants {
 pub struct Subscriber {
     hub: Hub,
     id: u64,
-    queue: Arc<Queue>,
+    queue: Arc<MessageQueue>,
     /// Those that it subscribes to by name.
     sessions: Mutex<HashSet<Arc<str>>>,
 }
 
 impl Subscriber {
-    pub(super) fn new(hub: Hub, id: u64, queue: Queue) -> Self {
+    pub(super) fn new(hub: Hub, id: u64, queue: MessageQueue) -> Self {
         Self { hub, id, queue: Arc::new(queue), sessions: Mutex::default() }
     }
 
-    /// Listens to a session, whether it exists or not. `subscribed` with the session's present state comes first, then
-    /// everything that is published from now on, without a gap between the two; with `after`, the events that follow that
-    /// number before those that are published. Subscribing again is answered again, changes whether detections come, and with
-    /// `after` begins anew.
-    pub fn subscribe(&self, session: &str, wants: Wants) {
+    /// Listens to a session, whether it exists or not. `subscribed` with the session's present
+    /// state comes first, then everything that is published from now on, without a gap between the
+    /// two; with `after`, the events that follow that number before those that are published.
+    /// Subscribing again is answered again, changes whether detections come, and with `after`
+    /// begins anew.
+    pub fn subscribe(&self, session: &str, wants: SubscribeOptions) {
         if let Some(session) = self.hub.join(self.id, &self.queue, session, wants) {
             self.sessions().insert(session);
         }
     }
 
-    /// Listens to every session that there is and that will be. `after` has the last event that the subscriber has of some
-    /// sessions; of the others it gets those from now on. `subscribed` comes for `*`, then for each session, and for each that
-    /// is made later. It keeps no session alive.
+    /// Listens to every session that there is and that will be. `after` has the last event that the
+    /// subscriber has of some sessions; of the others it gets those from now on. `subscribed` comes
+    /// for `*`, then for each session, and for each that is made later. It keeps no session alive.
     pub fn subscribe_all(&self, detections: bool, after: HashMap<String, u64>) {
-        self.send(&ServerMessage::Subscribed { session: EVERY_SESSION, state: super::State::Running });
+        self.send(&ServerMessage::Subscribed {
+            session: EVERY_SESSION,
+            state: super::SessionState::Running,
+        });
         self.hub.join_all(self.id, &self.queue, detections, after);
     }
 
-    /// Ends a subscription, if there is one; that of `*` with those that came by it. `unsubscribed` is the last message of the
-    /// session.
+    /// Ends a subscription, if there is one; that of `*` with those that came by it. `unsubscribed`
+    /// is the last message of the session.
     pub fn unsubscribe(&self, session: &str) {
         if session == EVERY_SESSION {
             self.hub.leave_all(self.id).iter().for_each(|session| self.queue.leave(session));
@@ -84,12 +90,12 @@ impl Subscriber {
 
     /// Queues a message for this subscriber alone, behind those that wait already.
     pub fn send(&self, message: &ServerMessage<'_>) {
-        self.queue.push(message.to_told());
+        self.queue.push(message.encode());
     }
 
-    /// The next message, once there is one. To be called by one task at a time; dropping the future loses nothing. An error
-    /// means that the subscriber was too slow: it gets nothing more.
-    pub async fn next(&self) -> Result<Told, Slow> {
+    /// The next message, once there is one. To be called by one task at a time; dropping the future
+    /// loses nothing. An error means that the subscriber was too slow: it gets nothing more.
+    pub async fn next(&self) -> Result<EncodedMessage, SlowSubscriber> {
         loop {
             if let Some(next) = self.try_next() {
                 return next;
@@ -99,10 +105,10 @@ impl Subscriber {
     }
 
     /// As [`next`](Self::next), without waiting. To be called within a runtime.
-    pub fn try_next(&self) -> Option<Result<Told, Slow>> {
+    pub fn try_next(&self) -> Option<Result<EncodedMessage, SlowSubscriber>> {
         let next = self.queue.try_next();
-        if let Some(load) = self.queue.next_load() {
-            tokio::spawn(fill(self.hub.events().clone(), Arc::clone(&self.queue), load));
+        if let Some(load) = self.queue.next_page_request() {
+            tokio::spawn(load_page(self.hub.events().clone(), Arc::clone(&self.queue), load));
         }
         next
     }
@@ -129,14 +135,15 @@ impl Drop for Subscriber {
 }
 
 /// Reads a page for a queue, for as long as somebody has it.
-async fn fill(events: Events, queue: Arc<Queue>, load: Load) {
-    let query = Query { after: load.after, limit: PAGE, ..Query::default() };
+async fn load_page(events: EventJournal, queue: Arc<MessageQueue>, load: PageRequest) {
+    let query = EventQuery { after: load.after, limit: PAGE, ..EventQuery::default() };
     loop {
         match events.page(&load.session, query.clone()).await {
-            Ok(page) => return queue.loaded(&load, &page),
+            Ok(page) => return queue.accept_page(&load, &page),
             Err(error) => {
                 let session = &*load.session;
-                tracing::error!(target: "ocelli::journal", session, "a subscriber waits for its events: {error:#}");
+                tracing::error!(target: "ocelli::journal", session, "a subscriber waits for its \
+                    events: {error:#}");
             }
         }
         // The queue's own subscriber has gone.

@@ -30,7 +30,7 @@ pub const ALERT: &str = "alert";
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
-pub enum State {
+pub enum SessionState {
     /// Its worker is being set up.
     Starting,
     /// It works.
@@ -45,14 +45,15 @@ pub enum State {
     Stopped,
 }
 
-impl State {
+impl SessionState {
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
-/// Everything that the host sends. Borrowed: a message is made, serialised once, and shared as text.
+/// Everything that the host sends. Borrowed: a message is made, serialised once, and shared as
+/// text.
 #[derive(Debug, Serialize, JsonSchema, strum::IntoStaticStr)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -62,7 +63,7 @@ pub enum ServerMessage<'a> {
         /// The session's name.
         session: &'a str,
         /// What it is doing now; every change follows as `session`.
-        state: State,
+        state: SessionState,
     },
     /// Answer to `unsubscribe`: no message of the session follows.
     Unsubscribed {
@@ -94,7 +95,7 @@ pub enum ServerMessage<'a> {
         /// The session's name.
         session: &'a str,
         /// What.
-        state: State,
+        state: SessionState,
         /// Why, for a person.
         reason: Option<&'a str>,
     },
@@ -143,7 +144,7 @@ const EVENT: &str = "event";
 #[derive(JsonSchema)]
 #[schemars(rename = "JournalledEvent")]
 #[expect(dead_code, reason = "the message is put together as text")]
-pub(crate) struct Journalled {
+pub(crate) struct JournalledEvent {
     #[schemars(rename = "type", extend("const" = EVENT))]
     kind: String,
     /// The session's name.
@@ -157,7 +158,7 @@ pub(crate) struct Journalled {
 
 /// What a subscriber gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct EncodedMessage {
     /// The message's type.
     pub kind: &'static str,
     /// The event's number, where it is an event.
@@ -166,12 +167,13 @@ pub struct Told {
     pub text: Arc<str>,
 }
 
-/// A session's event as it is told, from what the journal keeps of it: the text of a JSON object with further members.
-pub fn event(session: &str, seq: u64, body: &str) -> Told {
+/// A session's event as it is told, from what the journal keeps of it: the text of a JSON object
+/// with further members.
+pub fn encode_event(session: &str, seq: u64, body: &str) -> EncodedMessage {
     let id = Value::from(session);
     let rest = body.strip_prefix('{').unwrap_or_default();
     let text = format!("{{\"type\":\"{EVENT}\",\"session\":{id},\"seq\":{seq},{rest}").into();
-    Told { kind: EVENT, seq: Some(seq), text }
+    EncodedMessage { kind: EVENT, seq: Some(seq), text }
 }
 
 impl<'a> ServerMessage<'a> {
@@ -186,10 +188,11 @@ impl<'a> ServerMessage<'a> {
     }
 
     /// The message as it goes over the wire, to be shared by all who get it.
-    pub fn to_told(&self) -> Told {
-        // Every field is a string, a finite number, or JSON itself, and every key a string: nothing to refuse.
+    pub fn encode(&self) -> EncodedMessage {
+        // Every field is a string, a finite number, or JSON itself, and every key a string: nothing
+        // to refuse.
         let text = serde_json::to_string(self).unwrap_or_default().into();
-        Told { kind: self.kind(), seq: None, text }
+        EncodedMessage { kind: self.kind(), seq: None, text }
     }
 }
 
@@ -285,16 +288,19 @@ pub struct Latency {
 /// Something that happened, as a pipeline or the host told it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Event {
-    /// Wall-clock time of the picture that it was seen in, or of the host's event: RFC 3339 in UTC, with milliseconds.
+    /// Wall-clock time of the picture that it was seen in, or of the host's event: RFC 3339 in UTC,
+    /// with milliseconds.
     // In nanoseconds since 1970 until it is told.
     #[serde(rename = "time", serialize_with = "as_rfc3339")]
     #[schemars(with = "String", regex(pattern = TIME))]
     pub time_ns: u64,
     /// What happened. `alert` where the host tells it.
     pub kind: String,
-    /// The deployment that saw it, or that ran: the first 12 hexadecimal digits of a component's SHA-256.
+    /// The deployment that saw it, or that ran: the first 12 hexadecimal digits of a component's
+    /// SHA-256.
     pub deployment: String,
-    /// The frame's number in its source. Left out of the host's own events: they were seen in no frame.
+    /// The frame's number in its source. Left out of the host's own events: they were seen in no
+    /// frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frame: Option<u64>,
     /// The objects that it is about.
@@ -304,13 +310,13 @@ pub struct Event {
     /// Its pictures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1))]
-    pub attachments: Vec<Picture>,
+    pub attachments: Vec<AttachmentRef>,
 }
 
 /// A picture of an event, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "Attachment")]
-pub struct Picture {
+pub struct AttachmentRef {
     /// SHA-256 of the file, in hexadecimal digits: its name under `/v1/attachments`.
     #[schemars(regex(pattern = DIGEST))]
     pub digest: String,

@@ -1,7 +1,8 @@
 //! How much memory an inference process may use before a fresh one takes its place.
 //!
-//! What counts is private memory that is really used, `RssAnon` of `/proc/PID/status`: it grows with what leaks and with
-//! arenas that never shrink, and leaves out the library, the sessions' shared memory, and what is asked for and not used.
+//! What counts is private memory that is really used, `RssAnon` of `/proc/PID/status`: it grows
+//! with what leaks and with arenas that never shrink, and leaves out the library, the sessions'
+//! shared memory, and what is asked for and not used.
 
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use procfs::process::Process;
 /// Between two looks.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A process is not replaced by another one sooner than this after it took over from the last: where a fresh process
-/// is above the budget soon, replacing it again and again would cost more than the memory.
+/// A process is not replaced by another one sooner than this after it took over from the last:
+/// where a fresh process is above the budget soon, replacing it again and again would cost more
+/// than the memory.
 const REST: Duration = Duration::from_secs(60);
 
 /// Bytes that a process may use.
@@ -20,7 +22,7 @@ pub(super) struct Budget(u64);
 
 /// What to do with a process.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum BudgetVerdict {
     Keep,
     Replace,
 }
@@ -35,16 +37,18 @@ impl Budget {
         self.0
     }
 
-    /// Where the process itself is refused memory: so far above the budget that it is commonly replaced before, and that
-    /// one request which asks for too much ends that process instead of the machine.
+    /// Where the process itself is refused memory: so far above the budget that it is commonly
+    /// replaced before, and that one request which asks for too much ends that process instead of
+    /// the machine.
     pub(super) fn hard_limit(self) -> u64 {
         self.0.saturating_mul(2)
     }
 
-    /// `took_over`: how long ago the process took the place of one that was above the budget; none where it did not.
-    pub(super) fn judge(self, used: u64, took_over: Option<Duration>) -> Step {
+    /// `took_over`: how long ago the process took the place of one that was above the budget; none
+    /// where it did not.
+    pub(super) fn judge(self, used: u64, took_over: Option<Duration>) -> BudgetVerdict {
         let rested = took_over.is_none_or(|since| since >= REST);
-        if used > self.0 && rested { Step::Replace } else { Step::Keep }
+        if used > self.0 && rested { BudgetVerdict::Replace } else { BudgetVerdict::Keep }
     }
 }
 
@@ -63,10 +67,10 @@ mod tests {
     fn a_process_above_the_budget_is_replaced_and_the_next_one_has_a_minute() {
         let budget = Budget::from_mib(100).unwrap();
         let (below, above) = (budget.bytes(), budget.bytes() + 1);
-        assert_eq!(budget.judge(below, None), Step::Keep);
-        assert_eq!(budget.judge(above, None), Step::Replace);
-        assert_eq!(budget.judge(above, Some(Duration::from_secs(59))), Step::Keep);
-        assert_eq!(budget.judge(above, Some(Duration::from_secs(60))), Step::Replace);
+        assert_eq!(budget.judge(below, None), BudgetVerdict::Keep);
+        assert_eq!(budget.judge(above, None), BudgetVerdict::Replace);
+        assert_eq!(budget.judge(above, Some(Duration::from_secs(59))), BudgetVerdict::Keep);
+        assert_eq!(budget.judge(above, Some(Duration::from_secs(60))), BudgetVerdict::Replace);
         assert_eq!(budget.hard_limit(), 200 << 20);
         assert_eq!(Budget::from_mib(0), None);
     }

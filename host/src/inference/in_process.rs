@@ -1,26 +1,27 @@
 //! Models in the host itself: the same engine, called instead of started.
 //!
-//! There is nothing to supervise: a run past its time is ended by ONNX Runtime alone, and what ends the engine ends the
-//! host. ONNX Runtime is loaded only where this is chosen.
+//! There is nothing to supervise: a run past its time is ended by ONNX Runtime alone, and what ends
+//! the engine ends the host. ONNX Runtime is loaded only where this is chosen.
 
 use std::os::unix::process::CommandExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use ocelli_inference::Engine;
+use ocelli_protocol::in_flight::InFlightTable;
 use ocelli_protocol::inference::{Attach, Configure, LoadedModel};
-use ocelli_protocol::ledger::Ledger;
 use tokio::sync::mpsc;
 
-use super::{Place, Request, Shown};
+use super::{PublishedState, SessionEndpoint, SupervisorRequest};
 use crate::config::{Config, Isolation};
 
 /// What keeps ONNX Runtime from writing home. It is read when the library is loaded.
 const TELEMETRY: (&str, &str) = ("ORT_DISABLE_TELEMETRY", "1");
 
-/// Has the program begin anew with ONNX Runtime's telemetry turned off in its environment, where the host is to run models
-/// itself and that is not so yet: a process cannot change its environment safely once it has threads. To be called before
-/// anything is opened. Returns where nothing has to be done, or where that failed.
+/// Has the program begin anew with ONNX Runtime's telemetry turned off in its environment, where
+/// the host is to run models itself and that is not so yet: a process cannot change its environment
+/// safely once it has threads. To be called before anything is opened. Returns where nothing has to
+/// be done, or where that failed.
 pub fn forbid_telemetry(config: &Config) -> anyhow::Result<()> {
     let (name, value) = TELEMETRY;
     if config.inference.isolation != Isolation::InProcess
@@ -29,7 +30,8 @@ pub fn forbid_telemetry(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut arguments = std::env::args_os();
-    let mut command = std::process::Command::new(std::env::current_exe().context("finding this program")?);
+    let mut command =
+        std::process::Command::new(std::env::current_exe().context("finding this program")?);
     if let Some(own_name) = arguments.next() {
         command.arg0(own_name);
     }
@@ -37,12 +39,12 @@ pub fn forbid_telemetry(config: &Config) -> anyhow::Result<()> {
     Err(error).with_context(|| format!("starting anew with {name}={value}"))
 }
 
-/// Loads the engine and serves until the last [`Inference`](super::Inference) and [`Attachment`](super::Attachment) are
-/// gone.
+/// Loads the engine and serves until the last [`InferenceHandle`](super::InferenceHandle) and
+/// [`InferenceAttachment`](super::InferenceAttachment) are gone.
 pub(super) async fn start(
     configure: Configure,
-    inbox: mpsc::Receiver<Request>,
-    shown: Arc<Mutex<Shown>>,
+    inbox: mpsc::Receiver<SupervisorRequest>,
+    shown: Arc<Mutex<PublishedState>>,
 ) -> anyhow::Result<()> {
     let loaded = Arc::clone(&shown);
     // A version is told again when what runs it has changed.
@@ -54,11 +56,12 @@ pub(super) async fn start(
     // Loading models takes seconds.
     let engine = tokio::task::spawn_blocking(move || {
         // Nobody reads it but the engine itself: there is no other process to look at this one.
-        let ledger = Ledger::create(usize::try_from(configure.threads)?)?;
+        let ledger = InFlightTable::create(usize::try_from(configure.threads)?)?;
         anyhow::Ok(Engine::prepare(configure, ledger)?.start(loaded, None)?)
     });
     let engine = engine.await?.context("starting inference")?;
-    tracing::info!(target: "ocelli::inference", "ONNX Runtime {} is ready in the host itself", engine.version());
+    tracing::info!(target: "ocelli::inference", "ONNX Runtime {} is ready in the host \
+        itself", engine.version());
     {
         let mut shown = lock(&shown);
         shown.status.serves = true;
@@ -69,26 +72,39 @@ pub(super) async fn start(
     Ok(())
 }
 
-async fn serve(engine: Engine, mut inbox: mpsc::Receiver<Request>, shown: Arc<Mutex<Shown>>) {
+async fn serve(
+    engine: Engine,
+    mut inbox: mpsc::Receiver<SupervisorRequest>,
+    shown: Arc<Mutex<PublishedState>>,
+) {
     let mut generation = 0_u32;
     while let Some(request) = inbox.recv().await {
         match request {
-            Request::Attach { number, name, service, place } => {
-                let attach = Attach { session: name.clone(), number, generation, service, suspect: None };
+            SupervisorRequest::Attach { number, name, service, place } => {
+                let attach = Attach {
+                    session: name.clone(),
+                    number,
+                    catalog_version: generation,
+                    service,
+                    suspect: None,
+                };
                 if let Err(error) = take_on(&engine, attach, &place) {
-                    tracing::error!(target: "ocelli::inference", session = name, "cannot serve the session: {error:#}");
+                    tracing::error!(target: "ocelli::inference", session = name, "cannot serve \
+                        the session: {error:#}");
                 }
             }
             // The engine sees the end of the worker's socket by itself.
-            Request::Detach { .. } => {}
-            Request::Offer(models) if *lock(&shown).models == *models => {}
-            Request::Offer(models) => match engine.offer(generation + 1, models.to_vec()) {
+            SupervisorRequest::Detach { .. } => {}
+            SupervisorRequest::Offer(models) if *lock(&shown).models == *models => {}
+            SupervisorRequest::Offer(models) => match engine.offer(generation + 1, models.to_vec())
+            {
                 Ok(()) => {
                     generation += 1;
                     lock(&shown).models = models;
                 }
                 Err(error) => {
-                    tracing::error!(target: "ocelli::inference", "the models cannot be offered: {error}");
+                    tracing::error!(target: "ocelli::inference", "the models cannot be offered: \
+                        {error}");
                 }
             },
         }
@@ -97,10 +113,10 @@ async fn serve(engine: Engine, mut inbox: mpsc::Receiver<Request>, shown: Arc<Mu
     let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
 }
 
-fn take_on(engine: &Engine, attach: Attach, place: &Place) -> anyhow::Result<()> {
+fn take_on(engine: &Engine, attach: Attach, place: &SessionEndpoint) -> anyhow::Result<()> {
     Ok(engine.attach(attach, place.socket.try_clone()?, place.memory.try_clone()?)?)
 }
 
-fn lock(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
+fn lock(shown: &Mutex<PublishedState>) -> MutexGuard<'_, PublishedState> {
     shown.lock().unwrap_or_else(PoisonError::into_inner)
 }

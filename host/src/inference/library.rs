@@ -30,7 +30,9 @@ pub fn find(chosen: Option<&Path>) -> anyhow::Result<Library> {
     };
     let path = path.canonicalize().with_context(|| {
         let shown = path.display();
-        format!("ONNX Runtime {VERSION} is not at {shown}: run `./x setup`, or set `inference.library`")
+        format!(
+            "ONNX Runtime {VERSION} is not at {shown}: run `./x setup`, or set `inference.library`"
+        )
     })?;
     let path = path.to_str().context("the path of ONNX Runtime is not UTF-8")?.to_owned();
     Ok(Library { path, sha256 })
@@ -42,7 +44,8 @@ fn cache(variable: impl Fn(&str) -> Option<PathBuf>) -> anyhow::Result<PathBuf> 
         .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("ocelli")))
         .or_else(|| variable("HOME").map(|home| home.join(".cache/ocelli")))
         .context(
-            "ONNX Runtime is looked for in $OCELLI_CACHE or $HOME/.cache/ocelli, and neither variable is set",
+            "ONNX Runtime is looked for in $OCELLI_CACHE or $HOME/.cache/ocelli, and neither \
+                variable is set",
         )
 }
 
@@ -56,10 +59,14 @@ mod tests {
 
     #[test]
     fn the_cache_is_where_the_setup_puts_it() {
-        let set =
-            |names: &'static [&str]| move |name: &str| names.contains(&name).then(|| PathBuf::from(name));
+        let set = |names: &'static [&str]| {
+            move |name: &str| names.contains(&name).then(|| PathBuf::from(name))
+        };
         assert_eq!(cache(set(&["OCELLI_CACHE", "HOME"])).unwrap(), Path::new("OCELLI_CACHE"));
-        assert_eq!(cache(set(&["XDG_CACHE_HOME", "HOME"])).unwrap(), Path::new("XDG_CACHE_HOME/ocelli"));
+        assert_eq!(
+            cache(set(&["XDG_CACHE_HOME", "HOME"])).unwrap(),
+            Path::new("XDG_CACHE_HOME/ocelli")
+        );
         assert_eq!(cache(set(&["HOME"])).unwrap(), Path::new("HOME/.cache/ocelli"));
         assert!(cache(set(&[])).is_err());
     }
@@ -67,6 +74,9 @@ mod tests {
     #[test]
     fn a_missing_library_says_what_to_do() {
         let error = find(Some(Path::new("/nowhere/libonnxruntime.so"))).unwrap_err().to_string();
-        assert!(error.contains("/nowhere/libonnxruntime.so") && error.contains("./x setup"), "{error}");
+        assert!(
+            error.contains("/nowhere/libonnxruntime.so") && error.contains("./x setup"),
+            "{error}"
+        );
     }
 }

@@ -2,15 +2,18 @@
 
 use std::os::fd::AsFd;
 
-use ocelli_protocol::inference::{ErrorCode, FromWorker, PacketError, ToWorker, send};
+use ocelli_protocol::inference::{
+    ErrorCode, InferenceRequest, InferenceResponse, PacketError, send,
+};
 use tokio::task::AbortHandle;
 
-use super::Place;
-use super::socket::Socket;
+use super::SessionEndpoint;
+use super::socket::PacketSocket;
 
-/// Answers one request with an error. A worker that does not take it is left to its session's health.
-pub(super) fn refuse(place: &Place, id: u64, code: ErrorCode, message: String) {
-    let answer = ToWorker::Failed { id, code, message };
+/// Answers one request with an error. A worker that does not take it is left to its session's
+/// health.
+pub(super) fn refuse(place: &SessionEndpoint, id: u64, code: ErrorCode, message: String) {
+    let answer = InferenceResponse::Failed { id, code, message };
     if let Err(error) = send(place.socket.as_fd(), &answer)
         && !matches!(error, PacketError::Closed)
     {
@@ -23,12 +26,12 @@ pub(super) struct Refuser(AbortHandle);
 
 impl Refuser {
     /// To be called within a tokio runtime.
-    pub(super) fn start(place: &Place, message: String) -> std::io::Result<Self> {
-        let socket = Socket::new(place.socket.try_clone()?)?;
+    pub(super) fn start(place: &SessionEndpoint, message: String) -> std::io::Result<Self> {
+        let socket = PacketSocket::new(place.socket.try_clone()?)?;
         let task = tokio::spawn(async move {
-            while let Ok(request) = socket.receive::<FromWorker>().await {
+            while let Ok(request) = socket.receive::<InferenceRequest>().await {
                 let (id, code) = (request.id(), ErrorCode::RuntimeError);
-                let answer = ToWorker::Failed { id, code, message: message.clone() };
+                let answer = InferenceResponse::Failed { id, code, message: message.clone() };
                 if socket.send(&answer, &[]).await.is_err() {
                     return;
                 }
@@ -53,18 +56,21 @@ mod tests {
     async fn a_refused_session_gets_an_answer_to_every_request() {
         let (ours, theirs) = packet_pair().unwrap();
         let memory = rustix::fs::memfd_create("memory", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        let place = Place { socket: theirs, memory };
+        let place = SessionEndpoint { socket: theirs, memory };
         let _refuser = Refuser::start(&place, "poison session: no".into()).unwrap();
         let answers = tokio::task::spawn_blocking(move || {
             let mut buffer = vec![0; MAX_PACKET];
             [1, 2].map(|id| {
-                send(ours.as_fd(), &FromWorker::Open { id, model: "eye".into() }).unwrap();
-                receive::<ToWorker>(ours.as_fd(), &mut buffer).unwrap()
+                send(ours.as_fd(), &InferenceRequest::Open { id, model: "eye".into() }).unwrap();
+                receive::<InferenceResponse>(ours.as_fd(), &mut buffer).unwrap()
             })
         });
         for (id, answer) in (1..).zip(answers.await.unwrap()) {
             let message = "poison session: no".to_owned();
-            assert_eq!(answer, ToWorker::Failed { id, code: ErrorCode::RuntimeError, message });
+            assert_eq!(
+                answer,
+                InferenceResponse::Failed { id, code: ErrorCode::RuntimeError, message }
+            );
         }
     }
 }

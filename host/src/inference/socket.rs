@@ -10,9 +10,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// One end. It does not block.
-pub(super) struct Socket(AsyncFd<OwnedFd>);
+pub(super) struct PacketSocket(AsyncFd<OwnedFd>);
 
-impl Socket {
+impl PacketSocket {
     /// Takes over an end and makes it non-blocking. To be called within a tokio runtime.
     pub(super) fn new(end: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&end, true)?;
@@ -46,11 +46,15 @@ impl Socket {
         mut call: impl FnMut(BorrowedFd<'_>) -> Result<T, PacketError>,
     ) -> Result<T, PacketError> {
         let called = self.0.async_io(interest, |socket| match call(socket.as_fd()) {
-            Err(PacketError::Io(rustix::io::Errno::WOULDBLOCK)) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(PacketError::Io(rustix::io::Errno::WOULDBLOCK)) => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
             other => Ok(other),
         });
         called.await.unwrap_or_else(|error| {
-            Err(PacketError::Io(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO)))
+            Err(PacketError::Io(
+                rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
+            ))
         })
     }
 }

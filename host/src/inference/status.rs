@@ -10,7 +10,7 @@ use crate::config::Isolation;
 
 /// Inference at a moment.
 #[derive(Debug, Clone, Default)]
-pub struct Status {
+pub struct InferenceStatus {
     /// How models are isolated.
     pub isolation: Isolation,
     /// ONNX Runtime's version, like `1.28.0`.
@@ -77,14 +77,19 @@ pub struct Restarts {
 impl Restarts {
     /// With the reasons' names in metrics.
     pub fn by_reason(self) -> [(&'static str, u64); 4] {
-        [("crash", self.crash), ("hang", self.hang), ("timeout", self.timeout), ("memory", self.memory)]
+        [
+            ("crash", self.crash),
+            ("hang", self.hang),
+            ("timeout", self.timeout),
+            ("memory", self.memory),
+        ]
     }
 }
 
 /// What is shared between the supervising task and those who look.
 #[derive(Debug, Default)]
-pub(super) struct Shown {
-    pub(super) status: Status,
+pub(super) struct PublishedState {
+    pub(super) status: InferenceStatus,
     pub(super) models: Arc<[Model]>,
     pub(super) loaded: Vec<LoadedModel>,
 }

@@ -1,16 +1,17 @@
-//! The rows of the sessions' deployments, and the entries of the config that cameras were given. What a row says is the
-//! deployer's: here it is text.
+//! The rows of the sessions' deployments, and the entries of the config that cameras were given.
+//! What a row says is the deployer's: here it is text.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Journal;
 
-/// Sessions of subscribers whose deployments are kept: their names have no end. Those of cameras are never forgotten.
-pub(super) const SESSIONS: usize = 1000;
+/// Sessions of subscribers whose deployments are kept: their names have no end. Those of cameras
+/// are never forgotten.
+pub(super) const MAX_SESSIONS: usize = 1000;
 
 /// One deployment of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub struct DeploymentRow {
     /// The session's name.
     pub session: String,
     /// Counts the session's deployments from 1 on.
@@ -20,8 +21,8 @@ pub struct Row {
 }
 
 impl Journal {
-    /// Adds a deployment that is under way under the session's next number, which `record` is told. On the disk when it
-    /// returns. `configured`: the session is the config's.
+    /// Adds a deployment that is under way under the session's next number, which `record` is told.
+    /// On the disk when it returns. `configured`: the session is the config's.
     pub async fn add_deployment(
         &self,
         session: &str,
@@ -45,15 +46,16 @@ impl Journal {
         .await
     }
 
-    /// Writes a deployment anew, and the entry of the config that it brought the session to. On the disk when it returns.
+    /// Writes a deployment anew, and the entry of the config that it brought the session to. On the
+    /// disk when it returns.
     pub async fn set_deployment(
         &self,
-        row: Row,
+        row: DeploymentRow,
         under_way: bool,
         entry: Option<String>,
     ) -> anyhow::Result<()> {
         self.commit(move |connection| {
-            let Row { session, number, record } = row;
+            let DeploymentRow { session, number, record } = row;
             connection.execute(
                 "UPDATE deployments SET record = ?, under_way = ? WHERE session = ? AND number = ?",
                 params![record, under_way, session, number],
@@ -64,22 +66,29 @@ impl Journal {
     }
 
     /// The deployments of a session, newest first.
-    pub async fn deployments(&self, session: &str, limit: usize) -> anyhow::Result<Vec<Row>> {
+    pub async fn deployments(
+        &self,
+        session: &str,
+        limit: usize,
+    ) -> anyhow::Result<Vec<DeploymentRow>> {
         let session = session.to_owned();
         self.read(move |connection| {
             let mut rows = connection.prepare_cached(
-                "SELECT session, number, record FROM deployments WHERE session = ? ORDER BY number DESC LIMIT ?",
+                "SELECT session, number, record FROM deployments WHERE session = ? ORDER BY \
+                    number DESC LIMIT ?",
             )?;
-            rows.query_map(params![session, i64::try_from(limit).unwrap_or(i64::MAX)], row)?.collect()
+            rows.query_map(params![session, i64::try_from(limit).unwrap_or(i64::MAX)], row)?
+                .collect()
         })
         .await
     }
 
     /// The deployments of all sessions that are under way.
-    pub async fn deployments_under_way(&self) -> anyhow::Result<Vec<Row>> {
+    pub async fn deployments_under_way(&self) -> anyhow::Result<Vec<DeploymentRow>> {
         self.read(|connection| {
-            let mut rows = connection
-                .prepare("SELECT session, number, record FROM deployments WHERE under_way ORDER BY seq")?;
+            let mut rows = connection.prepare(
+                "SELECT session, number, record FROM deployments WHERE under_way ORDER BY seq",
+            )?;
             rows.query_map([], row)?.collect()
         })
         .await
@@ -88,9 +97,9 @@ impl Journal {
     /// Forgets deployments of a session.
     pub async fn forget_deployments(&self, session: &str, numbers: Vec<u64>) -> anyhow::Result<()> {
         let session = session.to_owned();
-        self.later(move |connection| {
-            let mut forget =
-                connection.prepare_cached("DELETE FROM deployments WHERE session = ? AND number = ?")?;
+        self.enqueue_write(move |connection| {
+            let mut forget = connection
+                .prepare_cached("DELETE FROM deployments WHERE session = ? AND number = ?")?;
             numbers.iter().try_for_each(|number| forget.execute(params![session, number]).map(drop))
         })
         .await
@@ -113,20 +122,21 @@ impl Journal {
     }
 }
 
-fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    Ok(Row { session: row.get(0)?, number: row.get(1)?, record: row.get(2)? })
+fn row(row: &rusqlite::Row<'_>) -> rusqlite::Result<DeploymentRow> {
+    Ok(DeploymentRow { session: row.get(0)?, number: row.get(1)?, record: row.get(2)? })
 }
 
 fn set_entry(connection: &Connection, session: &str, entry: &str) -> rusqlite::Result<()> {
-    let set =
-        "INSERT INTO entries (session, entry) VALUES (?, ?) ON CONFLICT DO UPDATE SET entry = excluded.entry";
+    let set = "INSERT INTO entries (session, entry) VALUES (?, ?) ON CONFLICT DO UPDATE SET entry \
+        = excluded.entry";
     connection.execute(set, [session, entry]).map(drop)
 }
 
-/// Keeps the number of subscribers' sessions bounded: those go that have been deployed to longest ago.
+/// Keeps the number of subscribers' sessions bounded: those go that have been deployed to longest
+/// ago.
 fn forget_sessions(connection: &Connection) -> rusqlite::Result<()> {
     let forget = "DELETE FROM deployments WHERE session IN (
         SELECT session FROM deployments GROUP BY session HAVING NOT MAX(configured)
         ORDER BY MAX(seq) DESC LIMIT -1 OFFSET ?)";
-    connection.execute(forget, [SESSIONS]).map(drop)
+    connection.execute(forget, [MAX_SESSIONS]).map(drop)
 }

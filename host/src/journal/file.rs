@@ -8,37 +8,44 @@ use rusqlite::{Connection, ErrorCode};
 
 /// What a file is to be like.
 #[derive(Debug)]
-pub(super) struct Kind {
-    /// What leads from each version of the schema to the next; `user_version` counts those that a file has had.
-    pub(super) schema: &'static [&'static str],
+pub(super) struct DatabaseSpec {
+    /// What leads from each version of the schema to the next; `user_version` counts those that a
+    /// file has had.
+    pub(super) migrations: &'static [&'static str],
     /// Set when it is opened, in this order.
     pub(super) pragmas: &'static [(&'static str, &'static str)],
     /// What is lost with a damaged one, for the log.
-    pub(super) holds: &'static str,
+    pub(super) contents: &'static str,
 }
 
 /// A file that is ready.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedDatabase {
     pub(super) connection: Connection,
     /// Where the one is now that was there before, and was damaged.
-    pub(super) aside: Option<PathBuf>,
+    pub(super) quarantined: Option<PathBuf>,
 }
 
 /// How long a host that is just ending may still have the file.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// Opens the file, or begins one. One that is damaged is put aside.
-pub(super) fn open(path: &Path, kind: &Kind) -> anyhow::Result<Opened> {
+pub(super) fn open(path: &Path, kind: &DatabaseSpec) -> anyhow::Result<OpenedDatabase> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| {
-            format!("making {}: set `store.directory` to a folder that can be written", folder.display())
+            format!(
+                "making {}: set `store.directory` to a folder that can be written",
+                folder.display()
+            )
         })?;
     }
-    let damage = match taken(path, kind).and_then(|connection| Ok((damage(&connection)?, connection))) {
+    let damage = match taken(path, kind)
+        .and_then(|connection| Ok((damage(&connection)?, connection)))
+    {
         Ok((None, connection)) => {
-            let connection = prepared(connection, kind).with_context(|| format!("{}", path.display()))?;
-            return Ok(Opened { connection, aside: None });
+            let connection =
+                migrate(connection, kind).with_context(|| format!("{}", path.display()))?;
+            return Ok(OpenedDatabase { connection, quarantined: None });
         }
         Ok((Some(damage), _)) => damage,
         Err(error) if is_damage(&error) => error.to_string(),
@@ -52,21 +59,22 @@ pub(super) fn open(path: &Path, kind: &Kind) -> anyhow::Result<Opened> {
             });
         }
     };
-    let aside = put_aside(path).with_context(|| format!("putting {} aside: {damage}", path.display()))?;
+    let aside =
+        quarantine(path).with_context(|| format!("putting {} aside: {damage}", path.display()))?;
     tracing::error!(
         target: "ocelli::journal",
         "{} is damaged ({damage}): it is kept as {}, and the host goes on without {} that it held",
         path.display(),
         aside.display(),
-        kind.holds
+        kind.contents
     );
-    let begun = || -> anyhow::Result<Connection> { prepared(taken(path, kind)?, kind) };
+    let begun = || -> anyhow::Result<Connection> { migrate(taken(path, kind)?, kind) };
     let connection = begun().with_context(|| format!("beginning {}", path.display()))?;
-    Ok(Opened { connection, aside: Some(aside) })
+    Ok(OpenedDatabase { connection, quarantined: Some(aside) })
 }
 
 /// The file, whose lock was free.
-fn taken(path: &Path, kind: &Kind) -> rusqlite::Result<Connection> {
+fn taken(path: &Path, kind: &DatabaseSpec) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     for (name, value) in kind.pragmas {
@@ -87,20 +95,26 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 /// Brings the schema to this version's.
-pub(super) fn prepared(mut connection: Connection, kind: &Kind) -> anyhow::Result<Connection> {
+pub(super) fn migrate(
+    mut connection: Connection,
+    kind: &DatabaseSpec,
+) -> anyhow::Result<Connection> {
     let had: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    ensure!(had <= kind.schema.len(), "a newer version of ocelli has written it (schema {had})");
+    ensure!(
+        had <= kind.migrations.len(),
+        "a newer version of ocelli has written it (schema {had})"
+    );
     let change = connection.transaction()?;
-    for step in kind.schema.iter().skip(had) {
+    for step in kind.migrations.iter().skip(had) {
         change.execute_batch(step)?;
     }
-    change.pragma_update(None, "user_version", kind.schema.len())?;
+    change.pragma_update(None, "user_version", kind.migrations.len())?;
     change.commit()?;
     Ok(connection)
 }
 
 /// Gives the file, and what belongs to it, a name that says when it was found to be damaged.
-fn put_aside(path: &Path) -> std::io::Result<PathBuf> {
+fn quarantine(path: &Path) -> std::io::Result<PathBuf> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let beside = |path: &Path, ending: &str| {
         let mut name = path.as_os_str().to_owned();

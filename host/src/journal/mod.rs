@@ -1,26 +1,30 @@
-//! What the host keeps on disk beside files: the sessions' `wasi:keyvalue` stores, and the history of deployments. One SQLite
-//! file, `journal.db` in the store's folder.
+//! What the host keeps on disk beside files: the sessions' `wasi:keyvalue` stores, and the history
+//! of deployments. One SQLite file, `journal.db` in the store's folder.
 //!
 //! # Theory of operation
 //!
-//! One thread ([`writer`]) owns the one connection. What is asked of it waits in a bounded queue and is done in its order, so a
-//! read sees every write that was asked for before it. Each write is a savepoint: it happens as a whole or not at all.
+//! One thread ([`writer`]) owns the one connection. What is asked of it waits in a bounded queue
+//! and is done in its order, so a read sees every write that was asked for before it. Each write is
+//! a savepoint: it happens as a whole or not at all.
 //!
-//! Writes are committed together, with `synchronous = FULL`: what is committed is on the disk. Two kinds differ in who waits:
+//! Writes are committed together, with `synchronous = FULL`: what is committed is on the disk. Two
+//! kinds differ in who waits:
 //!
 //! - **Deployments** are committed at once, and whoever asks waits for it.
-//! - **Changes of a session's store** wait for nobody and nobody waits for them: they are committed as soon as 100 ms have
-//!   passed since the commit before, so a pipeline that writes with each frame costs ten writes to the disk in a second.
-//!   When the power fails, or the host is killed, the last 100 ms of such changes may be lost; of the changes that one call made, and that are
+//! - **Changes of a session's store** wait for nobody and nobody waits for them: they are committed
+//!   as soon as 100 ms have passed since the commit before, so a pipeline that writes with each
+//!   frame costs ten writes to the disk in a second. When the power fails, or the host is killed,
+//!   the last 100 ms of such changes may be lost; of the changes that one call made, and that are
 //!   given together, never a part alone.
 //!
-//! The file is looked through at the start. One that is damaged is put aside under another name and a new one is begun, which
-//! the log says as an error. While a host has the file no other process can open it.
+//! The file is looked through at the start. One that is damaged is put aside under another name and
+//! a new one is begun, which the log says as an error. While a host has the file no other process
+//! can open it.
 
 mod deployments;
 pub mod events;
 mod file;
-mod kept;
+mod kv_store;
 mod writer;
 
 use std::path::Path;
@@ -29,19 +33,19 @@ use anyhow::{Context, anyhow};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-pub use deployments::Row;
-use events::Events;
-use writer::Job;
+pub use deployments::DeploymentRow;
+use events::EventJournal;
+use writer::JournalJob;
 
-/// Jobs that may wait for the writer: those of a second in which fifty sessions write with each frame, and the disk does not
-/// answer.
+/// Jobs that may wait for the writer: those of a second in which fifty sessions write with each
+/// frame, and the disk does not answer.
 const QUEUE: usize = 1024;
 
 /// The name of the file in the store's folder.
 pub const FILE: &str = "journal.db";
 
-const KIND: file::Kind = file::Kind {
-    schema: &["
+const KIND: file::DatabaseSpec = file::DatabaseSpec {
+    migrations: &["
     CREATE TABLE stores (session TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;
     CREATE INDEX stores_used ON stores (used);
     CREATE TABLE kept (
@@ -69,20 +73,21 @@ const KIND: file::Kind = file::Kind {
     CREATE TABLE entries (session TEXT PRIMARY KEY, entry TEXT NOT NULL) WITHOUT ROWID;
 "],
     pragmas: &[
-        // One process at a time, and no shared memory beside the file: it may lie on a network file system.
+        // One process at a time, and no shared memory beside the file: it may lie on a network file
+        // system.
         ("locking_mode", "EXCLUSIVE"),
         ("journal_mode", "WAL"),
         ("synchronous", "FULL"),
         ("foreign_keys", "ON"),
     ],
-    holds: "the sessions' stores and the history of deployments",
+    contents: "the sessions' stores and the history of deployments",
 };
 
 /// The journal. Cheap to clone; the files are closed when the last clone is gone.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    jobs: mpsc::Sender<Job>,
-    events: Events,
+    jobs: mpsc::Sender<JournalJob>,
+    events: EventJournal,
 }
 
 /// A journal in memory.
@@ -94,28 +99,28 @@ impl Default for Journal {
             // Without a writer every call fails, and says so.
             Err(error) => tracing::error!(target: "ocelli::journal", "no journal: {error:#}"),
         }
-        Self { jobs, events: Events::default() }
+        Self { jobs, events: EventJournal::default() }
     }
 }
 
 fn in_memory() -> anyhow::Result<Connection> {
     let connection = Connection::open_in_memory()?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    file::prepared(connection, &KIND)
+    file::migrate(connection, &KIND)
 }
 
 impl Journal {
     /// Opens the journal in this folder, or begins one.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
         // First the file that no second host can open.
-        let file::Opened { connection, .. } = file::open(&folder.join(FILE), &KIND)?;
+        let file::OpenedDatabase { connection, .. } = file::open(&folder.join(FILE), &KIND)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         writer::start(connection, queue)?;
-        Ok(Self { jobs, events: Events::open(folder)? })
+        Ok(Self { jobs, events: EventJournal::open(folder)? })
     }
 
     /// The journal of events.
-    pub fn events(&self) -> &Events {
+    pub fn events(&self) -> &EventJournal {
         &self.events
     }
 
@@ -136,17 +141,20 @@ impl Journal {
             let _ = give.send(work(connection)?);
             Ok(())
         };
-        self.send(Job::Write { work: Box::new(work), done: Some(done) }).await?;
-        committed.await.map_err(|_| ended())?.map_err(|error| anyhow!("writing the journal: {error}"))?;
+        self.send(JournalJob::Write { work: Box::new(work), done: Some(done) }).await?;
+        committed
+            .await
+            .map_err(|_| ended())?
+            .map_err(|error| anyhow!("writing the journal: {error}"))?;
         value.await.map_err(|_| ended())
     }
 
     /// Writes, and waits for room in the queue alone. What fails is logged.
-    async fn later(
+    async fn enqueue_write(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        self.send(Job::Write { work: Box::new(work), done: None }).await
+        self.send(JournalJob::Write { work: Box::new(work), done: None }).await
     }
 
     /// Reads. Sees every write that was asked for before.
@@ -158,11 +166,11 @@ impl Journal {
         let work = move |connection: &Connection| {
             let _ = give.send(work(connection));
         };
-        self.send(Job::Read(Box::new(work))).await?;
+        self.send(JournalJob::Read(Box::new(work))).await?;
         value.await.map_err(|_| ended())?.context("reading the journal")
     }
 
-    async fn send(&self, job: Job) -> anyhow::Result<()> {
+    async fn send(&self, job: JournalJob) -> anyhow::Result<()> {
         self.jobs.send(job).await.map_err(|_| ended())
     }
 }

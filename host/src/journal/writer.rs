@@ -1,4 +1,5 @@
-//! The thread that owns the connection: it does what is asked for in its order, and commits several writes at once.
+//! The thread that owns the connection: it does what is asked for in its order, and commits several
+//! writes at once.
 
 use std::time::Duration;
 
@@ -17,14 +18,14 @@ type Write = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>;
 type Read = Box<dyn FnOnce(&Connection) + Send>;
 
 /// Something to do.
-pub(super) enum Job {
+pub(super) enum JournalJob {
     /// Done as a whole or not at all. With `done` it is committed soon, and said to be.
     Write { work: Write, done: Option<oneshot::Sender<Result<(), String>>> },
     /// Answers by itself.
     Read(Read),
 }
 
-impl std::fmt::Debug for Job {
+impl std::fmt::Debug for JournalJob {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             Self::Write { .. } => "Write",
@@ -34,10 +35,13 @@ impl std::fmt::Debug for Job {
 }
 
 /// Starts the thread. It ends, with everything committed, when nobody can ask any more.
-pub(super) fn start(connection: Connection, queue: mpsc::Receiver<Job>) -> anyhow::Result<()> {
+pub(super) fn start(
+    connection: Connection,
+    queue: mpsc::Receiver<JournalJob>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.context("starting the journal")?;
-    let writer = Writer { connection, batch: None, last_commit: None, failing: false };
+    let writer = JournalWriter { connection, batch: None, last_commit: None, failing: false };
     let thread = std::thread::Builder::new().name("journal".to_owned());
     thread.spawn(move || runtime.block_on(writer.run(queue))).context("starting the journal")?;
     Ok(())
@@ -45,23 +49,23 @@ pub(super) fn start(connection: Connection, queue: mpsc::Receiver<Job>) -> anyho
 
 /// Writes that are not committed yet.
 #[derive(Default)]
-struct Batch {
+struct WriteBatch {
     writes: usize,
     /// Those who wait for the commit.
     waiting: Vec<oneshot::Sender<Result<(), String>>>,
 }
 
-struct Writer {
+struct JournalWriter {
     connection: Connection,
     /// Some while a transaction is open.
-    batch: Option<Batch>,
+    batch: Option<WriteBatch>,
     last_commit: Option<Instant>,
     /// Whether the last commit failed: a disk that stays full is one line in the log.
     failing: bool,
 }
 
-impl Writer {
-    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+impl JournalWriter {
+    async fn run(mut self, mut queue: mpsc::Receiver<JournalJob>) {
         loop {
             let job = match &self.batch {
                 None => queue.recv().await,
@@ -69,7 +73,8 @@ impl Writer {
                     self.commit();
                     continue;
                 }
-                // Whoever waits for the commit gets it as soon as nothing more is there to share it.
+                // Whoever waits for the commit gets it as soon as nothing more is there to share
+                // it.
                 Some(batch) if !batch.waiting.is_empty() => match queue.try_recv() {
                     Ok(job) => Some(job),
                     Err(_) => {
@@ -98,10 +103,10 @@ impl Writer {
         self.last_commit.map_or_else(Instant::now, |last| last + SPACING)
     }
 
-    fn take(&mut self, job: Job) {
+    fn take(&mut self, job: JournalJob) {
         match job {
-            Job::Read(work) => work(&self.connection),
-            Job::Write { work, done } => match self.write(work) {
+            JournalJob::Read(work) => work(&self.connection),
+            JournalJob::Write { work, done } => match self.write(work) {
                 Ok(()) => {
                     if let Some(batch) = &mut self.batch {
                         batch.writes += 1;
@@ -120,7 +125,7 @@ impl Writer {
     fn write(&mut self, work: Write) -> rusqlite::Result<()> {
         if self.batch.is_none() {
             self.connection.execute_batch("BEGIN IMMEDIATE")?;
-            self.batch = Some(Batch::default());
+            self.batch = Some(WriteBatch::default());
         }
         self.connection.execute_batch("SAVEPOINT one")?;
         let written = work(&self.connection);
@@ -155,7 +160,8 @@ impl Writer {
         if !std::mem::replace(&mut self.failing, true) {
             tracing::error!(
                 target: "ocelli::journal",
-                "the journal cannot be written, {writes} changes are lost, and so are those that follow until it can: {error}"
+                "the journal cannot be written, {writes} changes are lost, and so are those that \
+                    follow until it can: {error}"
             );
         }
     }

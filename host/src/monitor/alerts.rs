@@ -1,7 +1,9 @@
-//! When an alert is raised and when it is cleared: a state machine that reads no clock and no process.
+//! When an alert is raised and when it is cleared: a state machine that reads no clock and no
+//! process.
 //!
-//! An alert is told when it is raised and when it is cleared, never twice in a row. Where what is measured wavers around a
-//! threshold, the alert clears at another level than it is raised at, so that it does not flap:
+//! An alert is told when it is raised and when it is cleared, never twice in a row. Where what is
+//! measured wavers around a threshold, the alert clears at another level than it is raised at, so
+//! that it does not flap:
 //!
 //! | alert | raised | cleared |
 //! | --- | --- | --- |
@@ -11,21 +13,22 @@
 //! | `source_down` | down for so long | up |
 //! | `disk` | less room than the threshold | two points more than the threshold |
 //!
-//! `no_results` and `source_down` are raised after a time, which is all the calm that they need. A session that has
-//! stopped or is gone takes its alerts with it, untold.
+//! `no_results` and `source_down` are raised after a time, which is all the calm that they need. A
+//! session that has stopped or is gone takes its alerts with it, untold.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use strum::VariantArray;
 
-use crate::config::Alerts as Thresholds;
-use crate::event::State;
+use crate::config::AlertsConfig as Thresholds;
+use crate::event::SessionState;
 
 /// The part of the threshold at which a `memory` alert clears.
 const MEMORY_CLEARS: f64 = 0.95;
 
-/// Points of free room above the threshold at which a `disk` alert clears: more than a rotation of logs gives back.
+/// Points of free room above the threshold at which a `disk` alert clears: more than a rotation of
+/// logs gives back.
 const DISK_CLEARS: f64 = 2.0;
 
 /// How far back restarts count.
@@ -35,7 +38,9 @@ const RESTART_WINDOW: Duration = Duration::from_secs(3600);
 const RESTART_STEP: Duration = Duration::from_secs(60);
 
 /// What can be raised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr, VariantArray)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr, VariantArray,
+)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum Alert {
     /// The memory of a worker, or of the component in it, is near its limit.
@@ -62,7 +67,7 @@ impl Alert {
 
 /// How much of a memory is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Memory {
+pub(super) struct MemoryUse {
     /// Whose it is, for a person.
     pub(super) whose: &'static str,
     /// Bytes.
@@ -73,11 +78,11 @@ pub(super) struct Memory {
 
 /// What is known of a session at a moment.
 #[derive(Debug, Clone)]
-pub(super) struct Reading<'a> {
+pub(super) struct SessionReading<'a> {
     /// Its name.
     pub(super) session: &'a str,
     /// What it does.
-    pub(super) state: State,
+    pub(super) state: SessionState,
     /// Why.
     pub(super) reason: Option<&'a str>,
     /// Since when its source delivers nothing.
@@ -87,12 +92,12 @@ pub(super) struct Reading<'a> {
     /// Restarts so far.
     pub(super) restarts: u64,
     /// Memories that have a limit; none where nothing is known of them now.
-    pub(super) memories: Vec<Memory>,
+    pub(super) memories: Vec<MemoryUse>,
 }
 
 /// The room in a folder that the host writes to.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Room {
+pub(super) struct DiskSpace {
     /// `logs` or `store`.
     pub(super) folder: &'static str,
     /// Bytes that the host may still write.
@@ -101,7 +106,7 @@ pub(super) struct Room {
     pub(super) size: u64,
 }
 
-impl Room {
+impl DiskSpace {
     /// Of what the host could use, in percent.
     pub(super) fn free_percent(&self) -> f64 {
         if self.size == 0 { 100.0 } else { self.free as f64 * 100.0 / self.size as f64 }
@@ -128,23 +133,23 @@ pub(super) struct AlertChange {
 /// What a measurement says of an alert.
 enum Verdict {
     /// It is to be raised.
-    Bad(f64, String),
+    Raise(f64, String),
     /// It is to be cleared.
-    Good(f64, String),
+    Clear(f64, String),
     /// It stays as it is.
-    Open,
+    Unchanged,
 }
 
 /// The alerts of all sessions and of the host.
 #[derive(Debug, Default)]
-pub(super) struct Alerts {
-    sessions: BTreeMap<String, Watched>,
+pub(super) struct AlertTracker {
+    sessions: BTreeMap<String, SessionAlerts>,
     disk: bool,
 }
 
 /// What is remembered of a session.
 #[derive(Debug, Default)]
-struct Watched {
+struct SessionAlerts {
     active: BTreeSet<Alert>,
     results: u64,
     /// Since when results could be expected and none came.
@@ -154,15 +159,16 @@ struct Watched {
     recent_restarts: VecDeque<(Instant, u64)>,
 }
 
-impl Alerts {
-    /// Takes in what is known now; what has changed by it. To be called every second or so, with every session. The
-    /// thresholds may be others than the last time: an alert that is turned off clears.
+impl AlertTracker {
+    /// Takes in what is known now; what has changed by it. To be called every second or so, with
+    /// every session. The thresholds may be others than the last time: an alert that is turned off
+    /// clears.
     pub(super) fn evaluate(
         &mut self,
         now: Instant,
         thresholds: &Thresholds,
-        readings: &[Reading<'_>],
-        rooms: &[Room],
+        readings: &[SessionReading<'_>],
+        rooms: &[DiskSpace],
     ) -> Vec<AlertChange> {
         let mut changes = Vec::new();
         let present: BTreeSet<&str> = readings.iter().map(|reading| reading.session).collect();
@@ -170,15 +176,31 @@ impl Alerts {
         for reading in readings {
             let watched = self.sessions.entry(reading.session.to_owned()).or_default();
             watched.take_in(now, reading);
-            if reading.state == State::Stopped {
+            if reading.state == SessionState::Stopped {
                 watched.active.clear();
                 continue;
             }
             let verdicts = [
-                (Alert::Memory, u64::from(thresholds.memory_percent), watched.memory(reading, thresholds)),
-                (Alert::NoResults, thresholds.no_results_s, watched.no_results(now, reading, thresholds)),
-                (Alert::Restarts, u64::from(thresholds.restarts_per_hour), watched.restarts(thresholds)),
-                (Alert::SourceDown, thresholds.source_down_s, source_down(now, reading, thresholds)),
+                (
+                    Alert::Memory,
+                    u64::from(thresholds.memory_percent),
+                    watched.memory(reading, thresholds),
+                ),
+                (
+                    Alert::NoResults,
+                    thresholds.no_results_s,
+                    watched.no_results(now, reading, thresholds),
+                ),
+                (
+                    Alert::Restarts,
+                    u64::from(thresholds.restarts_per_hour),
+                    watched.restarts(thresholds),
+                ),
+                (
+                    Alert::SourceDown,
+                    thresholds.source_down_s,
+                    source_down(now, reading, thresholds),
+                ),
             ];
             for (alert, threshold, verdict) in verdicts {
                 let mut active = watched.active.contains(&alert);
@@ -194,7 +216,13 @@ impl Alerts {
             }
         }
         let threshold = u64::from(thresholds.disk_free_percent);
-        changes.extend(decide(None, Alert::Disk, threshold, disk(rooms, threshold), &mut self.disk));
+        changes.extend(decide(
+            None,
+            Alert::Disk,
+            threshold,
+            disk(rooms, threshold),
+            &mut self.disk,
+        ));
         changes
     }
 
@@ -218,20 +246,31 @@ fn decide(
     verdict: Verdict,
     active: &mut bool,
 ) -> Option<AlertChange> {
-    let verdict = if threshold == 0 { Verdict::Good(0.0, "the alert is turned off".into()) } else { verdict };
+    let verdict = if threshold == 0 {
+        Verdict::Clear(0.0, "the alert is turned off".into())
+    } else {
+        verdict
+    };
     let (raised, value, message) = match verdict {
-        Verdict::Bad(value, message) if !*active => (true, value, message),
-        Verdict::Good(value, message) if *active => (false, value, message),
+        Verdict::Raise(value, message) if !*active => (true, value, message),
+        Verdict::Clear(value, message) if *active => (false, value, message),
         _ => return None,
     };
     *active = raised;
     let value = (value * 10.0).round() / 10.0;
-    Some(AlertChange { session: session.map(str::to_owned), alert, raised, value, threshold, message })
+    Some(AlertChange {
+        session: session.map(str::to_owned),
+        alert,
+        raised,
+        value,
+        threshold,
+        message,
+    })
 }
 
-impl Watched {
+impl SessionAlerts {
     /// Notes what later evaluations need.
-    fn take_in(&mut self, now: Instant, reading: &Reading<'_>) {
+    fn take_in(&mut self, now: Instant, reading: &SessionReading<'_>) {
         if reading.restarts < self.restarts || reading.results < self.results {
             // Another session under the same name.
             *self = Self::default();
@@ -240,7 +279,9 @@ impl Watched {
         self.restarts = reading.restarts;
         if new > 0 {
             match self.recent_restarts.back_mut() {
-                Some((start, count)) if now.saturating_duration_since(*start) < RESTART_STEP => *count += new,
+                Some((start, count)) if now.saturating_duration_since(*start) < RESTART_STEP => {
+                    *count += new
+                }
                 _ => self.recent_restarts.push_back((now, new)),
             }
         }
@@ -253,49 +294,65 @@ impl Watched {
         self.results = reading.results;
         self.quiet_since = match reading.state {
             _ if reading.source_down.is_some() => None,
-            State::Running => self.quiet_since.filter(|_| !came).or(Some(now)),
-            // A worker that is replaced again and again without a result between has not stopped being quiet.
-            State::Restarting => self.quiet_since.filter(|_| !came),
+            SessionState::Running => self.quiet_since.filter(|_| !came).or(Some(now)),
+            // A worker that is replaced again and again without a result between has not stopped
+            // being quiet.
+            SessionState::Restarting => self.quiet_since.filter(|_| !came),
             _ => None,
         };
     }
 
-    fn memory(&self, reading: &Reading<'_>, thresholds: &Thresholds) -> Verdict {
+    fn memory(&self, reading: &SessionReading<'_>, thresholds: &Thresholds) -> Verdict {
         let threshold = f64::from(thresholds.memory_percent);
         let limited = reading.memories.iter().filter(|memory| memory.limit > 0);
-        let shares = limited.map(|memory| (memory.used as f64 * 100.0 / memory.limit as f64, memory));
+        let shares =
+            limited.map(|memory| (memory.used as f64 * 100.0 / memory.limit as f64, memory));
         let Some((percent, memory)) = shares.max_by(|one, other| one.0.total_cmp(&other.0)) else {
             // Between two workers nothing is measured, which is no reason to clear.
             return match reading.state {
-                State::Failed => Verdict::Good(0.0, "the session has failed and has no worker".into()),
-                _ => Verdict::Open,
+                SessionState::Failed => {
+                    Verdict::Clear(0.0, "the session has failed and has no worker".into())
+                }
+                _ => Verdict::Unchanged,
             };
         };
         let mib = |bytes: u64| bytes >> 20;
-        let message = format!("{}: {} MiB of {} MiB", memory.whose, mib(memory.used), mib(memory.limit));
+        let message =
+            format!("{}: {} MiB of {} MiB", memory.whose, mib(memory.used), mib(memory.limit));
         if percent >= threshold {
-            Verdict::Bad(percent, message)
+            Verdict::Raise(percent, message)
         } else if percent <= threshold * MEMORY_CLEARS {
-            Verdict::Good(percent, message)
+            Verdict::Clear(percent, message)
         } else {
-            Verdict::Open
+            Verdict::Unchanged
         }
     }
 
-    fn no_results(&self, now: Instant, reading: &Reading<'_>, thresholds: &Thresholds) -> Verdict {
+    fn no_results(
+        &self,
+        now: Instant,
+        reading: &SessionReading<'_>,
+        thresholds: &Thresholds,
+    ) -> Verdict {
         let Some(since) = self.quiet_since else {
             return match reading.state {
                 // Before the first result of a new start nothing is known.
-                State::Starting | State::Restarting if reading.source_down.is_none() => Verdict::Open,
-                state => Verdict::Good(0.0, format!("no results are expected: the session is {state}")),
+                SessionState::Starting | SessionState::Restarting
+                    if reading.source_down.is_none() =>
+                {
+                    Verdict::Unchanged
+                }
+                state => {
+                    Verdict::Clear(0.0, format!("no results are expected: the session is {state}"))
+                }
             };
         };
         let quiet = now.saturating_duration_since(since);
         if quiet >= Duration::from_secs(thresholds.no_results_s) {
             let message = format!("no result for {} s while the source delivers", quiet.as_secs());
-            Verdict::Bad(quiet.as_secs_f64(), message)
+            Verdict::Raise(quiet.as_secs_f64(), message)
         } else {
-            Verdict::Good(quiet.as_secs_f64(), "the pipeline gives results".into())
+            Verdict::Clear(quiet.as_secs_f64(), "the pipeline gives results".into())
         }
     }
 
@@ -304,48 +361,49 @@ impl Watched {
         let message = format!("{count} restarts within an hour");
         let threshold = u64::from(thresholds.restarts_per_hour);
         if count >= threshold {
-            Verdict::Bad(count as f64, message)
+            Verdict::Raise(count as f64, message)
         } else if count <= threshold / 2 {
-            Verdict::Good(count as f64, message)
+            Verdict::Clear(count as f64, message)
         } else {
-            Verdict::Open
+            Verdict::Unchanged
         }
     }
 }
 
-fn source_down(now: Instant, reading: &Reading<'_>, thresholds: &Thresholds) -> Verdict {
+fn source_down(now: Instant, reading: &SessionReading<'_>, thresholds: &Thresholds) -> Verdict {
     match reading.source_down {
-        _ if reading.state == State::Failed => {
-            Verdict::Good(0.0, "the session has failed and reads no source".into())
+        _ if reading.state == SessionState::Failed => {
+            Verdict::Clear(0.0, "the session has failed and reads no source".into())
         }
-        None => Verdict::Good(0.0, "the source delivers".into()),
+        None => Verdict::Clear(0.0, "the source delivers".into()),
         Some(since) => {
             let down = now.saturating_duration_since(since);
             if down < Duration::from_secs(thresholds.source_down_s) {
-                return Verdict::Open;
+                return Verdict::Unchanged;
             }
-            let why = reading.reason.filter(|_| reading.state == State::Degraded);
+            let why = reading.reason.filter(|_| reading.state == SessionState::Degraded);
             let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-            Verdict::Bad(down.as_secs_f64(), format!("no pictures for {} s{why}", down.as_secs()))
+            Verdict::Raise(down.as_secs_f64(), format!("no pictures for {} s{why}", down.as_secs()))
         }
     }
 }
 
-fn disk(rooms: &[Room], threshold: u64) -> Verdict {
+fn disk(rooms: &[DiskSpace], threshold: u64) -> Verdict {
     let shares = rooms.iter().map(|room| (room.free_percent(), room));
     let Some((percent, room)) = shares.min_by(|one, other| one.0.total_cmp(&other.0)) else {
-        return Verdict::Open;
+        return Verdict::Unchanged;
     };
     let threshold = threshold as f64;
-    let message = format!("{} MiB free for {}, {percent:.1} % of the disk", room.free >> 20, room.folder);
+    let message =
+        format!("{} MiB free for {}, {percent:.1} % of the disk", room.free >> 20, room.folder);
     // Below 100 whatever the threshold is, so that an empty disk clears every alert.
     let clears = (threshold + DISK_CLEARS).min((threshold + 100.0) / 2.0);
     if percent < threshold {
-        Verdict::Bad(percent, message)
+        Verdict::Raise(percent, message)
     } else if percent >= clears {
-        Verdict::Good(percent, message)
+        Verdict::Clear(percent, message)
     } else {
-        Verdict::Open
+        Verdict::Unchanged
     }
 }
 

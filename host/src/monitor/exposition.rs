@@ -1,7 +1,8 @@
-//! What `GET /metrics` answers: the state of the host and of every session in the OpenMetrics text format.
+//! What `GET /metrics` answers: the state of the host and of every session in the OpenMetrics text
+//! format.
 //!
-//! Nothing is kept between two scrapes: each one is made from what is so at its moment, so the series of a session end with
-//! it.
+//! Nothing is kept between two scrapes: each one is made from what is so at its moment, so the
+//! series of a session end with it.
 
 mod analysis;
 mod deployments;
@@ -14,28 +15,34 @@ use std::fmt;
 use ocelli_protocol::limit::Limit;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    CounterValueEncoder, DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, GaugeValueEncoder,
-    NoLabelSet, text,
+    CounterValueEncoder, DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue,
+    GaugeValueEncoder, NoLabelSet, text,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::alerts::{Alert, Room};
-use super::process::{Usage, WorkerUsage};
-use crate::analyze::Figures;
-use crate::event::{Counts, State};
+use super::alerts::{Alert, DiskSpace};
+use super::process::{ProcessUsage, WorkerUsage};
+use crate::analyze::AnalysisFigures;
+use crate::event::{HubCounts, SessionState};
 use crate::session::Observation;
-pub(super) use inference::Inference;
+pub(super) use inference::InferenceSample;
 
 /// What every name begins with.
 const PREFIX: &str = "ocelli";
 
-const STATES: [State; 6] =
-    [State::Starting, State::Running, State::Degraded, State::Restarting, State::Failed, State::Stopped];
+const STATES: [SessionState; 6] = [
+    SessionState::Starting,
+    SessionState::Running,
+    SessionState::Degraded,
+    SessionState::Restarting,
+    SessionState::Failed,
+    SessionState::Stopped,
+];
 
 /// A session with what is known of its worker.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct SessionSample {
     pub(super) observation: Observation,
     pub(super) worker: WorkerUsage,
     /// Bytes of the worker's memory, what it shares divided by the number of those who share it.
@@ -48,11 +55,11 @@ pub(super) struct Session {
 
 /// One of the host's own processes.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(super) struct ProcessSample {
     /// `host` or `inference`.
     pub(super) name: &'static str,
     /// Of all processes in this role together.
-    pub(super) now: Option<Usage>,
+    pub(super) now: Option<ProcessUsage>,
     /// Seconds of CPU time of all that had this role.
     pub(super) cpu: f64,
 }
@@ -60,20 +67,20 @@ pub(super) struct Program {
 /// All that one answer says.
 #[derive(Debug)]
 pub(super) struct Exposition {
-    pub(super) sessions: Vec<Session>,
-    pub(super) analysis: Figures,
-    pub(super) deployments: crate::deploy::Figures,
-    pub(super) journal: crate::journal::events::Figures,
-    pub(super) programs: Vec<Program>,
+    pub(super) sessions: Vec<SessionSample>,
+    pub(super) analysis: AnalysisFigures,
+    pub(super) deployments: crate::deploy::DeploymentFigures,
+    pub(super) journal: crate::journal::events::JournalMetrics,
+    pub(super) programs: Vec<ProcessSample>,
     /// Open descriptors of the host, and its limit.
     pub(super) descriptors: Option<(u64, u64)>,
-    pub(super) inference: Inference,
+    pub(super) inference: InferenceSample,
     pub(super) session_limit: u64,
-    pub(super) hub: Counts,
+    pub(super) hub: HubCounts,
     /// None where no events go there.
-    pub(super) redis: Option<crate::redis::Figures>,
+    pub(super) redis: Option<crate::redis::RedisMetrics>,
     pub(super) lost_lines: u64,
-    pub(super) rooms: Vec<Room>,
+    pub(super) rooms: Vec<DiskSpace>,
     pub(super) disk_alert: bool,
 }
 
@@ -85,7 +92,8 @@ impl Exposition {
         let mut text = String::new();
         match text::encode(&mut text, &registry) {
             Ok(()) => text,
-            // Writing to a string does not fail. An answer without its last line is refused by whoever reads it.
+            // Writing to a string does not fail. An answer without its last line is refused by
+            // whoever reads it.
             Err(fmt::Error) => String::new(),
         }
     }
@@ -93,7 +101,7 @@ impl Exposition {
 
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let mut out = Families(&mut encoder);
+        let mut out = FamilyEncoder(&mut encoder);
         self.host(&mut out)?;
         self.analysis(&mut out)?;
         self.deployments(&mut out)?;
@@ -106,15 +114,17 @@ impl Collector for Exposition {
 }
 
 impl Exposition {
-    fn host(&self, out: &mut Families<'_, '_>) -> fmt::Result {
+    fn host(&self, out: &mut FamilyEncoder<'_, '_>) -> fmt::Result {
         out.info("build", "The version of this host", &[("version", env!("CARGO_PKG_VERSION"))])?;
-        let programs = |value: fn(&Program, &Usage) -> Option<Number>| {
+        let programs = |value: fn(&ProcessSample, &ProcessUsage) -> Option<SampleValue>| {
             self.programs.iter().filter_map(move |program| {
                 Some(([("process", program.name)], value(program, program.now.as_ref()?)?))
             })
         };
-        let cpu =
-            self.programs.iter().map(|program| ([("process", program.name)], Number::from(program.cpu)));
+        let cpu = self
+            .programs
+            .iter()
+            .map(|program| ([("process", program.name)], SampleValue::from(program.cpu)));
         out.counter("process_cpu", "CPU time", Some(Unit::Seconds), cpu)?;
         out.gauge(
             "process_resident_memory",
@@ -126,7 +136,7 @@ impl Exposition {
             "process_start_time",
             "When the process was started, since 1970",
             Some(Unit::Seconds),
-            programs(|_, now| now.started().map(Number::from)),
+            programs(|_, now| now.started().map(SampleValue::from)),
         )?;
         out.gauge("process_threads", "Threads", None, programs(|_, now| Some(now.threads.into())))?;
         let host = |value: Option<u64>| value.map(|value| ([("process", "host")], value.into()));
@@ -137,7 +147,7 @@ impl Exposition {
         self.inference(out)?;
 
         let states = STATES.map(|state| {
-            let here = |session: &&Session| session.observation.status.state == state;
+            let here = |session: &&SessionSample| session.observation.status.state == state;
             let count = self.sessions.iter().filter(here).count() as u64;
             ([("state", state.as_str())], count.into())
         });
@@ -152,7 +162,8 @@ impl Exposition {
         )?;
         out.counter(
             "subscribers_fell_behind",
-            "How often a subscriber was too slow for a session's events and went on from the journal",
+            "How often a subscriber was too slow for a session's events and went on from the \
+                journal",
             None,
             bare(self.hub.fell_behind),
         )?;
@@ -162,17 +173,27 @@ impl Exposition {
             None,
             bare(self.hub.missed),
         )?;
-        out.counter("log_lines_lost", "Log lines that could not be written", None, bare(self.lost_lines))?;
-        let rooms = |value: fn(&Room) -> u64| {
+        out.counter(
+            "log_lines_lost",
+            "Log lines that could not be written",
+            None,
+            bare(self.lost_lines),
+        )?;
+        let rooms = |value: fn(&DiskSpace) -> u64| {
             self.rooms.iter().map(move |room| ([("folder", room.folder)], value(room).into()))
         };
         let (free, size) = (rooms(|room| room.free), rooms(|room| room.size));
         out.gauge("disk_free", "Room on the disk of a folder", Some(Unit::Bytes), free)?;
-        out.gauge("disk_size", "Size of that disk, as far as the host may use it", Some(Unit::Bytes), size)
+        out.gauge(
+            "disk_size",
+            "Size of that disk, as far as the host may use it",
+            Some(Unit::Bytes),
+            size,
+        )
     }
 
-    fn lives(&self, out: &mut Families<'_, '_>) -> fmt::Result {
-        let infos = self.sessions.iter().map(|Session { observation, .. }| {
+    fn lives(&self, out: &mut FamilyEncoder<'_, '_>) -> fmt::Result {
+        let infos = self.sessions.iter().map(|SessionSample { observation, .. }| {
             let status = &observation.status;
             let (pipeline, deployment) = (status.pipeline.as_str(), status.deployment.as_str());
             [("session", status.id.as_str()), ("pipeline", pipeline), ("deployment", deployment)]
@@ -185,7 +206,12 @@ impl Exposition {
                 ([("session", status.id.as_str()), ("state", state.as_str())], is.into())
             })
         });
-        out.gauge("session_state", "1 for the state that the session is in, 0 for the others", None, states)?;
+        out.gauge(
+            "session_state",
+            "1 for the state that the session is in, 0 for the others",
+            None,
+            states,
+        )?;
         out.gauge(
             "session_source_up",
             "Whether the source is not known to be down",
@@ -223,7 +249,7 @@ impl Exposition {
             "session_last_result_age",
             "Time since the last result, or since the pipeline was ready to give one",
             Some(Unit::Seconds),
-            self.some(|session| session.result_age.map(Number::from)),
+            self.some(|session| session.result_age.map(SampleValue::from)),
         )?;
         out.gauge(
             "session_subscribers",
@@ -233,8 +259,8 @@ impl Exposition {
         )
     }
 
-    fn frames(&self, out: &mut Families<'_, '_>) -> fmt::Result {
-        let frames = |session: &Session| session.observation.status.frames;
+    fn frames(&self, out: &mut FamilyEncoder<'_, '_>) -> fmt::Result {
+        let frames = |session: &SessionSample| session.observation.status.frames;
         out.counter(
             "session_frames_received",
             "Access units that reached a worker",
@@ -263,7 +289,9 @@ impl Exposition {
                 ("corrupt", skipped.corrupt),
                 ("queue", skipped.queue),
             ];
-            reasons.map(|(reason, count)| ([("session", session.name()), ("reason", reason)], count.into()))
+            reasons.map(|(reason, count)| {
+                ([("session", session.name()), ("reason", reason)], count.into())
+            })
         });
         out.counter(
             "session_frames_skipped",
@@ -285,7 +313,7 @@ impl Exposition {
         out.counter("session_limit_hits", "Times that the pipeline ran into a limit", None, limits)
     }
 
-    fn workers(&self, out: &mut Families<'_, '_>) -> fmt::Result {
+    fn workers(&self, out: &mut FamilyEncoder<'_, '_>) -> fmt::Result {
         let bytes = || Some(Unit::Bytes);
         out.counter(
             "worker_cpu",
@@ -303,7 +331,7 @@ impl Exposition {
             "worker_proportional_memory",
             "Memory of the worker, what it shares divided by the number of those who share it",
             bytes(),
-            self.some(|session| session.proportional.map(Number::from)),
+            self.some(|session| session.proportional.map(SampleValue::from)),
         )?;
         out.gauge(
             "worker_private_memory",
@@ -332,20 +360,25 @@ impl Exposition {
     }
 
     /// A sample for each session.
-    fn each(&self, value: impl Fn(&Session) -> u64) -> impl Iterator<Item = ([(&str, &str); 1], Number)> {
+    fn each(
+        &self,
+        value: impl Fn(&SessionSample) -> u64,
+    ) -> impl Iterator<Item = ([(&str, &str); 1], SampleValue)> {
         self.some(move |session| Some(value(session).into()))
     }
 
     /// A sample for each session of which there is one.
     fn some(
         &self,
-        value: impl Fn(&Session) -> Option<Number>,
-    ) -> impl Iterator<Item = ([(&str, &str); 1], Number)> {
-        self.sessions.iter().filter_map(move |session| Some(([("session", session.name())], value(session)?)))
+        value: impl Fn(&SessionSample) -> Option<SampleValue>,
+    ) -> impl Iterator<Item = ([(&str, &str); 1], SampleValue)> {
+        self.sessions
+            .iter()
+            .filter_map(move |session| Some(([("session", session.name())], value(session)?)))
     }
 }
 
-impl Session {
+impl SessionSample {
     fn name(&self) -> &str {
         &self.observation.status.id
     }
@@ -353,24 +386,24 @@ impl Session {
 
 /// The value of a sample.
 #[derive(Debug, Clone, Copy)]
-enum Number {
+enum SampleValue {
     Whole(u64),
     Real(f64),
 }
 
-impl From<u64> for Number {
+impl From<u64> for SampleValue {
     fn from(number: u64) -> Self {
         Self::Whole(number)
     }
 }
 
-impl From<f64> for Number {
+impl From<f64> for SampleValue {
     fn from(number: f64) -> Self {
         Self::Real(number)
     }
 }
 
-impl EncodeCounterValue for Number {
+impl EncodeCounterValue for SampleValue {
     fn encode(&self, encoder: &mut CounterValueEncoder) -> fmt::Result {
         match self {
             Self::Whole(number) => EncodeCounterValue::encode(number, encoder),
@@ -379,7 +412,7 @@ impl EncodeCounterValue for Number {
     }
 }
 
-impl EncodeGaugeValue for Number {
+impl EncodeGaugeValue for SampleValue {
     fn encode(&self, encoder: &mut GaugeValueEncoder) -> fmt::Result {
         match self {
             Self::Whole(number) => EncodeGaugeValue::encode(number, encoder),
@@ -389,28 +422,29 @@ impl EncodeGaugeValue for Number {
 }
 
 /// A sample without labels.
-fn bare(value: u64) -> [([(&'static str, &'static str); 0], Number); 1] {
+fn bare(value: u64) -> [([(&'static str, &'static str); 0], SampleValue); 1] {
     [([], value.into())]
 }
 
 /// Writes families, each with all its samples.
-struct Families<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+struct FamilyEncoder<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
-impl Families<'_, '_> {
+impl FamilyEncoder<'_, '_> {
     fn counter<'l, L: AsRef<[(&'l str, &'l str)]>>(
         &mut self,
         name: &str,
         help: &str,
         unit: Option<Unit>,
-        samples: impl IntoIterator<Item = (L, Number)>,
+        samples: impl IntoIterator<Item = (L, SampleValue)>,
     ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
+        let mut family =
+            self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
         for (labels, value) in samples {
             match labels.as_ref() {
                 [] => family.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
-                labels => {
-                    family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?
-                }
+                labels => family
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, u64>(&value, None)?,
             }
         }
         Ok(())
@@ -421,7 +455,7 @@ impl Families<'_, '_> {
         name: &str,
         help: &str,
         unit: Option<Unit>,
-        samples: impl IntoIterator<Item = (L, Number)>,
+        samples: impl IntoIterator<Item = (L, SampleValue)>,
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
         for (labels, value) in samples {
@@ -450,8 +484,9 @@ impl Families<'_, '_> {
         Ok(())
     }
 
-    fn histograms(&mut self, name: &str, help: &str, sessions: &[Session]) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+    fn histograms(&mut self, name: &str, help: &str, sessions: &[SessionSample]) -> fmt::Result {
+        let mut family =
+            self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
         for session in sessions {
             for (stage, histogram) in session.observation.latencies.stages() {
                 let labels = [("session", session.name()), ("stage", stage.name())];

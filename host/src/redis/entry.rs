@@ -8,43 +8,43 @@ use bytes::Bytes;
 use ocelli_protocol::digest::Digest;
 use serde::Deserialize;
 
-use super::resume::Ids;
+use super::resume::EntryIds;
 use crate::config;
 use crate::event::event_told;
-use crate::journal::events::Entry;
+use crate::journal::events::StoredEvent;
 
 /// Kind of the entry that stands for events that the journal had deleted before Redis had them.
 pub(super) const GONE: &str = "events_gone";
 
 /// What of an event's body stands in fields of its own.
 #[derive(Deserialize)]
-struct Head {
+struct EventHead {
     #[serde(default)]
     time: String,
     #[serde(default)]
     deployment: String,
     #[serde(default)]
-    attachments: Vec<Named>,
+    attachments: Vec<AttachmentName>,
 }
 
 /// A picture, as the body names it.
 #[derive(Deserialize)]
-struct Named {
+struct AttachmentName {
     digest: String,
 }
 
 /// An event on its way to Redis.
-pub(super) struct Outgoing<'a> {
-    entry: &'a Entry,
-    head: Head,
+pub(super) struct OutgoingEvent<'a> {
+    entry: &'a StoredEvent,
+    head: EventHead,
     /// The event as subscribers get it.
     message: Arc<str>,
 }
 
-impl<'a> Outgoing<'a> {
+impl<'a> OutgoingEvent<'a> {
     /// Of a session. The journal keeps JSON objects: an error means that its file was changed.
-    pub(super) fn new(session: &str, entry: &'a Entry) -> serde_json::Result<Self> {
-        let head: Head = serde_json::from_str(&entry.body)?;
+    pub(super) fn new(session: &str, entry: &'a StoredEvent) -> serde_json::Result<Self> {
+        let head: EventHead = serde_json::from_str(&entry.body)?;
         Ok(Self { entry, head, message: event_told(session, entry.seq, &entry.body).text })
     }
 
@@ -60,15 +60,15 @@ impl<'a> Outgoing<'a> {
 }
 
 /// The stream of a session, and the channel.
-pub(super) fn stream_key(settings: &config::Redis, session: &str) -> String {
+pub(super) fn stream_key(settings: &config::RedisConfig, session: &str) -> String {
     format!("{}events:{session}", settings.prefix)
 }
 
 /// What is written to the stream of one session in one transaction.
-pub(super) struct Batch<'a> {
-    settings: &'a config::Redis,
+pub(super) struct StreamBatch<'a> {
+    settings: &'a config::RedisConfig,
     key: String,
-    ids: Ids,
+    ids: EntryIds,
     pub(super) commands: Pipeline,
     /// Which commands add entries.
     pub(super) added: Vec<usize>,
@@ -76,8 +76,8 @@ pub(super) struct Batch<'a> {
     bytes: usize,
 }
 
-impl<'a> Batch<'a> {
-    pub(super) fn new(settings: &'a config::Redis, session: &str, ids: Ids) -> Self {
+impl<'a> StreamBatch<'a> {
+    pub(super) fn new(settings: &'a config::RedisConfig, session: &str, ids: EntryIds) -> Self {
         let mut commands = Pipeline::new();
         commands.atomic();
         let key = stream_key(settings, session);
@@ -98,15 +98,20 @@ impl<'a> Batch<'a> {
     pub(super) fn picture(&mut self, digest: Digest, bytes: &Bytes) {
         let key = format!("{}attachment:{digest}", self.settings.prefix);
         self.commands.add_command(
-            cmd("SET").arg(key).arg(&bytes[..]).arg("EX").arg(self.settings.crops_expire_s).to_owned(),
+            cmd("SET")
+                .arg(key)
+                .arg(&bytes[..])
+                .arg("EX")
+                .arg(self.settings.crops_expire_s)
+                .to_owned(),
         );
         self.pictures.insert(digest);
         self.bytes += bytes.len();
     }
 
     /// Adds an event. `publish`: on its channel too.
-    pub(super) fn event(&mut self, event: &Outgoing<'_>, publish: bool) {
-        let Outgoing { entry, head, message } = event;
+    pub(super) fn event(&mut self, event: &OutgoingEvent<'_>, publish: bool) {
+        let OutgoingEvent { entry, head, message } = event;
         let mut add = self.add((entry.seq, 0));
         add.arg("seq").arg(entry.seq).arg("kind").arg(&*entry.kind).arg("time").arg(&head.time);
         add.arg("deployment").arg(&head.deployment).arg("event").arg(&**message);
@@ -117,8 +122,8 @@ impl<'a> Batch<'a> {
         self.bytes += event.bytes();
     }
 
-    /// Adds the entry that says that events are missing, these two included. Its id lies between those of the last of them and
-    /// of the event that follows.
+    /// Adds the entry that says that events are missing, these two included. Its id lies between
+    /// those of the last of them and of the event that follows.
     pub(super) fn gone(&mut self, from: u64, to: u64) {
         let mut add = self.add((to, 1));
         add.arg("kind").arg(GONE).arg("from").arg(from).arg("to").arg(to);
@@ -130,8 +135,8 @@ impl<'a> Batch<'a> {
         let mut add = cmd("XADD");
         add.arg(&self.key).arg("MAXLEN").arg("~").arg(self.settings.stream_length);
         match self.ids {
-            Ids::Numbers => add.arg(format!("{id}-{part}")),
-            Ids::Own => add.arg("*"),
+            EntryIds::Numbers => add.arg(format!("{id}-{part}")),
+            EntryIds::Own => add.arg("*"),
         };
         add
     }
@@ -141,18 +146,18 @@ impl<'a> Batch<'a> {
 mod tests {
     use super::*;
 
-    fn entry(seq: u64, body: &str) -> Entry {
-        Entry { seq, kind: "k".into(), body: body.into() }
+    fn entry(seq: u64, body: &str) -> StoredEvent {
+        StoredEvent { seq, kind: "k".into(), body: body.into() }
     }
 
-    fn settings(publish: bool) -> config::Redis {
+    fn settings(publish: bool) -> config::RedisConfig {
         serde_json::from_value(serde_json::json!({"url": "redis://h", "publish": publish})).unwrap()
     }
 
     #[test]
     fn the_message_is_what_subscribers_get() {
         let entry = entry(7, r#"{"time":"t","kind":"k","deployment":"d","data":{}}"#);
-        let outgoing = Outgoing::new("a \"b\"", &entry).unwrap();
+        let outgoing = OutgoingEvent::new("a \"b\"", &entry).unwrap();
         let message: serde_json::Value = serde_json::from_str(&outgoing.message).unwrap();
         let expected = serde_json::json!({
             "type": "event", "session": "a \"b\"", "seq": 7, "time": "t", "kind": "k", "deployment": "d", "data": {},
@@ -164,10 +169,11 @@ mod tests {
     fn pictures_come_before_the_event_that_names_them_and_once() {
         let settings = settings(true);
         let (digest, body) = (Digest::from([0x0f; 32]), Bytes::from_static(b"jpeg"));
-        let named = entry(3, &format!(r#"{{"attachments":[{{"digest":"{digest}"}},{{"digest":"no"}}]}}"#));
-        let outgoing = Outgoing::new("cam", &named).unwrap();
+        let named =
+            entry(3, &format!(r#"{{"attachments":[{{"digest":"{digest}"}},{{"digest":"no"}}]}}"#));
+        let outgoing = OutgoingEvent::new("cam", &named).unwrap();
         assert_eq!(outgoing.digests().collect::<Vec<_>>(), [Digest::from([0x0f; 32])]);
-        let mut batch = Batch::new(&settings, "cam", Ids::Numbers);
+        let mut batch = StreamBatch::new(&settings, "cam", EntryIds::Numbers);
         assert!(batch.wants(&digest));
         batch.picture(digest, &body);
         assert!(!batch.wants(&digest));
@@ -175,11 +181,14 @@ mod tests {
         batch.gone(4, 9);
         assert_eq!(batch.added, [1, 3]);
         let packed = String::from_utf8(batch.commands.get_packed_pipeline()).unwrap();
-        let at = |text: &str| packed.find(text).unwrap_or_else(|| panic!("{text} is not in {packed}"));
+        let at =
+            |text: &str| packed.find(text).unwrap_or_else(|| panic!("{text} is not in {packed}"));
         assert!(at("MULTI") < at(&format!("ocelli:attachment:{digest}")));
         assert!(at(&format!("ocelli:attachment:{digest}")) < at("3-0"));
         assert!(
-            at("ocelli:events:cam") < at("PUBLISH") && at("PUBLISH") < at("9-1") && at("9-1") < at("EXEC")
+            at("ocelli:events:cam") < at("PUBLISH")
+                && at("PUBLISH") < at("9-1")
+                && at("9-1") < at("EXEC")
         );
     }
 }

@@ -1,5 +1,5 @@
-//! The keys of Redis that an operator has granted a session: what its workers ask, over a socket that only a worker with a
-//! grant has a host at the other end of.
+//! The keys of Redis that an operator has granted a session: what its workers ask, over a socket
+//! that only a worker with a grant has a host at the other end of.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,49 +7,58 @@ use std::time::Duration;
 
 use ::redis::{Pipeline, RedisError, RedisResult, Value, cmd, from_redis_value};
 use anyhow::Context;
-use ocelli_protocol::granted::{Answer, Answered, Ask, MAX_BYTES, MAX_KEY, MAX_VALUE, Operation};
+use ocelli_protocol::redis_bridge::{
+    MAX_BYTES, MAX_KEY, MAX_VALUE, RedisOperation, RedisReply, RedisRequest, RedisResponse,
+};
 use ocelli_protocol::wire;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::Redis;
-use super::link::words;
+use super::link::short_message;
 
 /// What a pipeline is told, whatever the reason. The log has it.
 const UNREACHABLE: &str = "redis is not reachable";
 
-/// How long Redis may take over a pipeline's command, at most: it takes less than a millisecond, and a pipeline that waits
-/// processes no frame.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long Redis may take over a pipeline's command, at most: it takes less than a millisecond,
+/// and a pipeline that waits processes no frame.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Keys that Redis looks at for one step of a listing. It gives about as many at most.
 const SCANNED: usize = 500;
 
-/// Steps of one listing: keys of others lie between those of the prefix, and each step costs Redis some 0.1 ms.
+/// Steps of one listing: keys of others lie between those of the prefix, and each step costs Redis
+/// some 0.1 ms.
 const STEPS: usize = 20;
 
 /// The worker's end of a socket that nobody answers.
-pub(crate) fn nobody() -> io::Result<OwnedFd> {
+pub(crate) fn unserved_socket() -> io::Result<OwnedFd> {
     let (_, theirs) = std::os::unix::net::UnixStream::pair()?;
     Ok(theirs.into())
 }
 
 impl Redis {
-    /// Lets the worker that gets this end of a socket use the keys that begin with `prefix`, until it closes it. The worker
-    /// waits for `host_call` for an answer.
-    pub(crate) fn grant(&self, session: &str, prefix: &str, host_call: Duration) -> io::Result<OwnedFd> {
+    /// Lets the worker that gets this end of a socket use the keys that begin with `prefix`, until
+    /// it closes it. The worker waits for `host_call` for an answer.
+    pub(crate) fn grant(
+        &self,
+        session: &str,
+        prefix: &str,
+        host_call: Duration,
+    ) -> io::Result<OwnedFd> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         // The worker waits for no longer than it has time.
         theirs.set_nonblocking(true)?;
         ours.set_nonblocking(true)?;
         let ours = UnixStream::from_std(ours)?;
         // The answer has to be back before the worker gives up.
-        let patience = PATIENCE.min(host_call / 2);
-        let granted = Granted { redis: self.clone(), prefix: prefix.into(), patience };
+        let patience = COMMAND_TIMEOUT.min(host_call / 2);
+        let granted = RedisBucket { redis: self.clone(), prefix: prefix.into(), patience };
         let session = session.to_owned();
         tokio::spawn(async move {
             if let Err(error) = granted.serve(ours).await {
-                tracing::warn!(target: "ocelli::redis", session, "the worker may use Redis no more: {error:#}");
+                tracing::warn!(target: "ocelli::redis", session, "the worker may use Redis no \
+                    more: {error:#}");
             }
         });
         Ok(theirs.into())
@@ -57,14 +66,15 @@ impl Redis {
 }
 
 /// What a session was granted.
-struct Granted {
+struct RedisBucket {
     redis: Redis,
     prefix: String,
     patience: Duration,
 }
 
-impl Granted {
-    /// Answers one question after another, until the worker is gone. One that breaks the rules is answered no more.
+impl RedisBucket {
+    /// Answers one question after another, until the worker is gone. One that breaks the rules is
+    /// answered no more.
     async fn serve(&self, mut worker: UnixStream) -> anyhow::Result<()> {
         loop {
             let mut header = [0; wire::HEADER];
@@ -77,40 +87,42 @@ impl Granted {
             if worker.read_exact(&mut message).await.is_err() {
                 return Ok(());
             }
-            let Ask { id, heard, operation } = wire::decode(&message)?;
+            let RedisRequest { id, active: heard, operation } = wire::decode(&message)?;
             operation.check().map_err(anyhow::Error::msg)?;
             let answer = self.answer(operation, heard).await;
-            let answered = wire::encode(&Answered { id, answer }, 0).context("an answer")?;
+            let answered =
+                wire::encode(&RedisResponse { id, result: answer }, 0).context("an answer")?;
             if worker.write_all(&answered).await.is_err() {
                 return Ok(());
             }
         }
     }
 
-    async fn answer(&self, operation: Operation, heard: bool) -> Result<Answer, String> {
+    async fn answer(&self, operation: RedisOperation, heard: bool) -> Result<RedisReply, String> {
         match operation {
-            Operation::Get(keys) => self.get(&keys).await,
-            Operation::Exists(key) => {
-                let exists: i64 = self.ask_one(cmd("EXISTS").arg(self.key(&key))).await?;
-                Ok(Answer::Exists(exists > 0))
+            RedisOperation::Get(keys) => self.get(&keys).await,
+            RedisOperation::Exists(key) => {
+                let exists: i64 = self.execute_one(cmd("EXISTS").arg(self.key(&key))).await?;
+                Ok(RedisReply::Exists(exists > 0))
             }
-            Operation::List(cursor) => self.list(cursor).await,
-            Operation::Increment { key, delta } if heard => {
-                Ok(Answer::Number(self.ask_one(cmd("INCRBY").arg(self.key(&key)).arg(delta)).await?))
-            }
-            Operation::Increment { key, delta } => {
-                let number: Option<i64> = self.ask_one(cmd("GET").arg(self.key(&key))).await?;
+            RedisOperation::List(cursor) => self.list(cursor).await,
+            RedisOperation::Increment { key, delta } if heard => Ok(RedisReply::Number(
+                self.execute_one(cmd("INCRBY").arg(self.key(&key)).arg(delta)).await?,
+            )),
+            RedisOperation::Increment { key, delta } => {
+                let number: Option<i64> = self.execute_one(cmd("GET").arg(self.key(&key))).await?;
                 let sum = number.unwrap_or(0).checked_add(delta);
-                sum.map(Answer::Number).ok_or_else(|| "the sum has more than 64 bits".to_owned())
+                sum.map(RedisReply::Number)
+                    .ok_or_else(|| "the sum has more than 64 bits".to_owned())
             }
-            Operation::Set(values) => {
+            RedisOperation::Set(values) => {
                 let mut set = cmd("MSET");
                 values.iter().for_each(|(key, value)| {
                     set.arg(self.key(key)).arg(&value[..]);
                 });
                 self.change(!values.is_empty() && heard, &set).await
             }
-            Operation::Delete(keys) => {
+            RedisOperation::Delete(keys) => {
                 let mut delete = cmd("DEL");
                 keys.iter().for_each(|key| {
                     delete.arg(self.key(key));
@@ -120,17 +132,17 @@ impl Granted {
         }
     }
 
-    async fn change(&self, done: bool, change: &::redis::Cmd) -> Result<Answer, String> {
+    async fn change(&self, done: bool, change: &::redis::Cmd) -> Result<RedisReply, String> {
         if done {
-            self.ask_one::<Value>(change).await?;
+            self.execute_one::<Value>(change).await?;
         }
-        Ok(Answer::Done)
+        Ok(RedisReply::Done)
     }
 
     /// Sizes come first: others may have put there what is too large for a message.
-    async fn get(&self, keys: &[String]) -> Result<Answer, String> {
+    async fn get(&self, keys: &[String]) -> Result<RedisReply, String> {
         if keys.is_empty() {
-            return Ok(Answer::Values(Vec::new()));
+            return Ok(RedisReply::Values(Vec::new()));
         }
         let mut sizes = Pipeline::new();
         keys.iter().for_each(|key| {
@@ -138,8 +150,9 @@ impl Granted {
         });
         let mut bytes = 0_usize;
         for size in self.ask(&mut sizes).await? {
-            let size: usize =
-                size.and_then(|size| Ok(from_redis_value(size)?)).map_err(|error| self.told(&error))?;
+            let size: usize = size
+                .and_then(|size| Ok(from_redis_value(size)?))
+                .map_err(|error| self.describe_error(&error))?;
             bytes = bytes.saturating_add(size);
             check_size(size, bytes)?;
         }
@@ -147,32 +160,37 @@ impl Granted {
         keys.iter().for_each(|key| {
             get.arg(self.key(key));
         });
-        let values: Vec<Option<Vec<u8>>> = self.ask_one(&get).await?;
+        let values: Vec<Option<Vec<u8>>> = self.execute_one(&get).await?;
         let sizes = values.iter().flatten().map(Vec::len);
         check_size(sizes.clone().max().unwrap_or(0), sizes.sum())?;
-        Ok(Answer::Values(values))
+        Ok(RedisReply::Values(values))
     }
 
-    async fn list(&self, cursor: Option<String>) -> Result<Answer, String> {
+    async fn list(&self, cursor: Option<String>) -> Result<RedisReply, String> {
         let mut cursor = cursor.unwrap_or_else(|| "0".into());
         if cursor.parse::<u64>().is_err() {
             return Err("this is no cursor of a listing".into());
         }
         let pattern = format!("{}*", literal(&self.prefix));
         for _ in 0..STEPS {
-            let scan =
-                cmd("SCAN").arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCANNED).to_owned();
-            let (next, found): (String, Vec<Vec<u8>>) = self.ask_one(&scan).await?;
+            let scan = cmd("SCAN")
+                .arg(&cursor)
+                .arg("MATCH")
+                .arg(&pattern)
+                .arg("COUNT")
+                .arg(SCANNED)
+                .to_owned();
+            let (next, found): (String, Vec<Vec<u8>>) = self.execute_one(&scan).await?;
             cursor = next;
             let keys: Vec<String> = found.into_iter().filter_map(|key| self.own(key)).collect();
             if cursor == "0" {
-                return Ok(Answer::Keys { keys, cursor: None });
+                return Ok(RedisReply::Keys { keys, cursor: None });
             }
             if !keys.is_empty() {
-                return Ok(Answer::Keys { keys, cursor: Some(cursor) });
+                return Ok(RedisReply::Keys { keys, cursor: Some(cursor) });
             }
         }
-        Ok(Answer::Keys { keys: Vec::new(), cursor: Some(cursor) })
+        Ok(RedisReply::Keys { keys: Vec::new(), cursor: Some(cursor) })
     }
 
     /// A key as Redis has it.
@@ -186,21 +204,32 @@ impl Granted {
         key.strip_prefix(&self.prefix).filter(|key| key.len() <= MAX_KEY).map(str::to_owned)
     }
 
-    async fn ask_one<T: ::redis::FromRedisValue>(&self, command: &::redis::Cmd) -> Result<T, String> {
+    async fn execute_one<T: ::redis::FromRedisValue>(
+        &self,
+        command: &::redis::Cmd,
+    ) -> Result<T, String> {
         let mut commands = Pipeline::new();
         commands.add_command(command.clone());
         let answer = self.ask(&mut commands).await?.pop().ok_or_else(|| UNREACHABLE.to_owned())?;
-        answer.and_then(|value| Ok(from_redis_value(value)?)).map_err(|error| self.told(&error))
+        answer
+            .and_then(|value| Ok(from_redis_value(value)?))
+            .map_err(|error| self.describe_error(&error))
     }
 
     async fn ask(&self, commands: &mut Pipeline) -> Result<Vec<RedisResult<Value>>, String> {
-        let settings = self.redis.settings.borrow().clone().ok_or_else(|| UNREACHABLE.to_owned())?;
-        self.redis.link.ask(&settings, commands, self.patience).await.map_err(|error| self.told(&error))
+        let settings =
+            self.redis.settings.borrow().clone().ok_or_else(|| UNREACHABLE.to_owned())?;
+        self.redis
+            .link
+            .ask(&settings, commands, self.patience)
+            .await
+            .map_err(|error| self.describe_error(&error))
     }
 
     /// What the pipeline is told of an error: Redis's own words where it has answered.
-    fn told(&self, error: &RedisError) -> String {
-        tracing::debug!(target: "ocelli::redis", prefix = self.prefix, "a pipeline's question: {}", words(error));
+    fn describe_error(&self, error: &RedisError) -> String {
+        tracing::debug!(target: "ocelli::redis", prefix = self.prefix, "a pipeline's question: \
+            {}", short_message(error));
         match (error.code(), error.detail()) {
             (Some(code), Some(detail)) => format!("{code}: {detail}"),
             _ => UNREACHABLE.to_owned(),
@@ -233,10 +262,15 @@ fn literal(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn granted() -> Granted {
+    fn granted() -> RedisBucket {
         // Nothing listens there: a port below 1024 that no service of ours has.
-        let settings = serde_json::from_value(serde_json::json!({"url": "redis://127.0.0.1:1"})).unwrap();
-        Granted { redis: Redis::new(Some(settings)), prefix: "app[1]:".into(), patience: PATIENCE }
+        let settings =
+            serde_json::from_value(serde_json::json!({"url": "redis://127.0.0.1:1"})).unwrap();
+        RedisBucket {
+            redis: Redis::new(Some(settings)),
+            prefix: "app[1]:".into(),
+            patience: COMMAND_TIMEOUT,
+        }
     }
 
     #[test]
@@ -253,21 +287,22 @@ mod tests {
     async fn without_a_redis_every_question_is_answered() {
         let granted = granted();
         for operation in [
-            Operation::Get(vec!["k".into()]),
-            Operation::Set(vec![("k".into(), vec![1])]),
-            Operation::List(None),
-            Operation::Increment { key: "k".into(), delta: 1 },
+            RedisOperation::Get(vec!["k".into()]),
+            RedisOperation::Set(vec![("k".into(), vec![1])]),
+            RedisOperation::List(None),
+            RedisOperation::Increment { key: "k".into(), delta: 1 },
         ] {
             assert_eq!(granted.answer(operation, true).await, Err(UNREACHABLE.to_owned()));
         }
-        let unheard = Operation::Set(vec![("k".into(), vec![1])]);
-        assert_eq!(granted.answer(unheard, false).await, Ok(Answer::Done));
+        let unheard = RedisOperation::Set(vec![("k".into(), vec![1])]);
+        assert_eq!(granted.answer(unheard, false).await, Ok(RedisReply::Done));
     }
 
     #[tokio::test]
     async fn a_worker_that_breaks_the_rules_is_answered_no_more() {
-        let over = Operation::Exists("k".repeat(MAX_KEY + 1));
-        let message = wire::encode(&Ask { id: 1, heard: true, operation: over }, 0).unwrap();
+        let over = RedisOperation::Exists("k".repeat(MAX_KEY + 1));
+        let message =
+            wire::encode(&RedisRequest { id: 1, active: true, operation: over }, 0).unwrap();
         for bytes in [message, vec![0xff; 64]] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.write_all(&bytes).await.unwrap();

@@ -9,8 +9,8 @@ use tokio::sync::Mutex;
 
 use crate::config;
 
-/// How long a Redis that did not answer is not asked again for a pipeline: each of its calls would wait for an
-/// answer.
+/// How long a Redis that did not answer is not asked again for a pipeline: each of its calls would
+/// wait for an answer.
 const REST: Duration = Duration::from_millis(500);
 
 /// Longest text of an error that is logged or told. Redis repeats what it was given in some.
@@ -18,18 +18,19 @@ const MAX_WORDS: usize = 300;
 
 /// Connects, within the time that the settings allow.
 ///
-/// A connection does not connect again by itself: what was asked when it broke may have been done or not, which whoever asked
-/// has to find out.
-pub(super) async fn connect(settings: &config::Redis) -> RedisResult<MultiplexedConnection> {
+/// A connection does not connect again by itself: what was asked when it broke may have been done
+/// or not, which whoever asked has to find out.
+pub(super) async fn connect(settings: &config::RedisConfig) -> RedisResult<MultiplexedConnection> {
     let wait = Duration::from_millis(u64::from(settings.timeout_ms));
-    let how =
-        AsyncConnectionConfig::new().set_connection_timeout(Some(wait)).set_response_timeout(Some(wait));
+    let how = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(wait))
+        .set_response_timeout(Some(wait));
     let client = Client::open(settings.url.as_str())?;
     client.get_multiplexed_async_connection_with_config(&how).await
 }
 
-/// Asks everything at once. An answer for each command, or the error that concerns all of them: no connection, no answer in
-/// time, a transaction that was not done.
+/// Asks everything at once. An answer for each command, or the error that concerns all of them: no
+/// connection, no answer in time, a transaction that was not done.
 pub(super) async fn ask(
     connection: &mut MultiplexedConnection,
     commands: &mut Pipeline,
@@ -39,12 +40,15 @@ pub(super) async fn ask(
     if answers.len() == asked {
         Ok(answers)
     } else {
-        Err(RedisError::from((ErrorKind::UnexpectedReturnType, "Redis did not answer every command")))
+        Err(RedisError::from((
+            ErrorKind::UnexpectedReturnType,
+            "Redis did not answer every command",
+        )))
     }
 }
 
 /// An error's words, cut to a length for a log.
-pub(super) fn words(error: &RedisError) -> String {
+pub(super) fn short_message(error: &RedisError) -> String {
     let mut text = error.to_string();
     text.truncate(text.floor_char_boundary(MAX_WORDS));
     text
@@ -52,17 +56,18 @@ pub(super) fn words(error: &RedisError) -> String {
 
 /// A connection that is made when it is needed, and again when it was lost.
 #[derive(Default)]
-pub(super) struct Link {
-    made: Mutex<Option<(config::Redis, MultiplexedConnection)>>,
+pub(super) struct SharedConnection {
+    made: Mutex<Option<(config::RedisConfig, MultiplexedConnection)>>,
     /// When Redis was last found not to answer.
     failed: std::sync::Mutex<Option<Instant>>,
 }
 
-impl Link {
-    /// Asks, as [`ask`] does, for an answer within `patience`. A Redis that gave none is left alone for [`REST`].
+impl SharedConnection {
+    /// Asks, as [`ask`] does, for an answer within `patience`. A Redis that gave none is left alone
+    /// for [`REST`].
     pub(super) async fn ask(
         &self,
-        settings: &config::Redis,
+        settings: &config::RedisConfig,
         commands: &mut Pipeline,
         patience: Duration,
     ) -> RedisResult<Vec<RedisResult<Value>>> {
@@ -88,7 +93,10 @@ impl Link {
         answers
     }
 
-    async fn connection(&self, settings: &config::Redis) -> RedisResult<MultiplexedConnection> {
+    async fn connection(
+        &self,
+        settings: &config::RedisConfig,
+    ) -> RedisResult<MultiplexedConnection> {
         self.check_rest()?;
         let mut made = self.made.lock().await;
         if let Some((made_with, connection)) = &*made
@@ -106,7 +114,9 @@ impl Link {
     fn check_rest(&self) -> RedisResult<()> {
         let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         match failed {
-            Some(failed) if failed.elapsed() < REST => Err(failure("it did not answer a moment ago")),
+            Some(failed) if failed.elapsed() < REST => {
+                Err(failure("it did not answer a moment ago"))
+            }
             _ => Ok(()),
         }
     }

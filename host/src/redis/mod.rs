@@ -1,22 +1,24 @@
-//! Redis: events are written to it besides being sent to subscribers, and pipelines may use keys of it that the operator has
-//! granted them.
+//! Redis: events are written to it besides being sent to subscribers, and pipelines may use keys of
+//! it that the operator has granted them.
 //!
 //! # Theory of operation
 //!
-//! One task ([`sink`]) reads the journal from where it stopped, and writes each session's events to a stream of its own. An
-//! entry's id is `SEQ-0`: Redis itself refuses an event that it has, and whoever reads the stream goes on from the last id. How
-//! far each stream has come is noted in the journal once Redis has answered. Nobody waits for Redis: where it is down, slow or
-//! full, events wait in the journal, and the task tries again after a wait that grows.
+//! One task ([`sink`]) reads the journal from where it stopped, and writes each session's events to
+//! a stream of its own. An entry's id is `SEQ-0`: Redis itself refuses an event that it has, and
+//! whoever reads the stream goes on from the last id. How far each stream has come is noted in the
+//! journal once Redis has answered. Nobody waits for Redis: where it is down, slow or full, events
+//! wait in the journal, and the task tries again after a wait that grows.
 //!
 //! ```text
 //! journal --page()--> [SET crop ...] XADD ... [PUBLISH] --MULTI/EXEC--> answered --set_cursors()--> journal
 //! ```
 //!
-//! Each transaction holds events of one session. It is done as a whole or not at all: were one event refused for want of
-//! memory and the next one taken, the first could never be written under its number any more.
+//! Each transaction holds events of one session. It is done as a whole or not at all: were one
+//! event refused for want of memory and the next one taken, the first could never be written under
+//! its number any more.
 //!
-//! After each connection Redis is asked how far its streams have come, since it may be another one than before: restarted
-//! without its data, or the replica of one that failed ([`resume`]).
+//! After each connection Redis is asked how far its streams have come, since it may be another one
+//! than before: restarted without its data, or the replica of one that failed ([`resume`]).
 
 mod entry;
 pub(crate) mod keyvalue;
@@ -31,22 +33,22 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config;
-use crate::journal::events::Events;
-use link::Link;
-use sink::Sink;
+use crate::journal::events::EventJournal;
+use link::SharedConnection;
+use sink::EventSink;
 
 /// Redis as the host has it. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Redis {
-    settings: watch::Sender<Option<config::Redis>>,
-    tally: Arc<Tally>,
+    settings: watch::Sender<Option<config::RedisConfig>>,
+    tally: Arc<SinkCounters>,
     /// For pipelines: the sink has a connection of its own, so that neither waits for the other.
-    link: Arc<Link>,
+    link: Arc<SharedConnection>,
 }
 
 /// How the sink stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct RedisMetrics {
     /// Whether Redis takes events.
     pub up: bool,
     /// Events of the journal that Redis does not have yet.
@@ -61,7 +63,7 @@ pub struct Figures {
 
 /// What the sink counts.
 #[derive(Debug, Default)]
-struct Tally {
+struct SinkCounters {
     up: AtomicBool,
     behind: AtomicU64,
     written: AtomicU64,
@@ -71,12 +73,12 @@ struct Tally {
 
 impl Redis {
     /// With these settings; none: nothing is done.
-    pub fn new(settings: Option<config::Redis>) -> Self {
+    pub fn new(settings: Option<config::RedisConfig>) -> Self {
         Self { settings: watch::Sender::new(settings), tally: Arc::default(), link: Arc::default() }
     }
 
     /// From now on with these settings.
-    pub fn follow(&self, settings: Option<&config::Redis>) {
+    pub fn set_settings(&self, settings: Option<&config::RedisConfig>) {
         self.settings.send_if_modified(|now| {
             let differs = now.as_ref() != settings;
             *now = settings.cloned();
@@ -85,17 +87,17 @@ impl Redis {
     }
 
     /// Writes the journal's events from now on, until the task is aborted. To be called once.
-    pub fn write(&self, journal: Events) -> JoinHandle<()> {
-        let sink = Sink::new(journal, Arc::clone(&self.tally));
+    pub fn write(&self, journal: EventJournal) -> JoinHandle<()> {
+        let sink = EventSink::new(journal, Arc::clone(&self.tally));
         tokio::spawn(sink.run(self.settings.subscribe()))
     }
 
     /// How the sink stands; none where there is no `[redis]`.
-    pub fn figures(&self) -> Option<Figures> {
+    pub fn metrics(&self) -> Option<RedisMetrics> {
         self.settings.borrow().as_ref()?;
-        let Tally { up, behind, written, errors, gaps } = &*self.tally;
+        let SinkCounters { up, behind, written, errors, gaps } = &*self.tally;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Some(Figures {
+        Some(RedisMetrics {
             up: up.load(Ordering::Relaxed),
             behind: load(behind),
             written: load(written),

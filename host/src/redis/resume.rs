@@ -1,10 +1,11 @@
-//! Where to go on writing a stream, from how far it was written, what Redis has of it, and what the journal has.
+//! Where to go on writing a stream, from how far it was written, what Redis has of it, and what the
+//! journal has.
 
-use crate::journal::events::Span;
+use crate::journal::events::SequenceRange;
 
 /// What Redis has of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Top {
+pub(super) struct StreamTail {
     /// First part of the greatest id that the stream ever had: Redis takes no smaller one.
     pub(super) id: u64,
     /// Number of the event in its newest entry.
@@ -13,33 +14,42 @@ pub(super) struct Top {
 
 /// How entries are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ids {
+pub(super) enum EntryIds {
     /// By the events' numbers.
     Numbers,
-    /// By Redis, which has greater ids in the stream than the session has numbers: those of a journal that is gone.
+    /// By Redis, which has greater ids in the stream than the session has numbers: those of a
+    /// journal that is gone.
     Own,
 }
 
 /// Where to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Resume {
+pub(super) struct ResumePoint {
     /// With the event after this one.
     pub(super) after: u64,
-    /// See [`Ids`].
-    pub(super) ids: Ids,
+    /// See [`EntryIds`].
+    pub(super) ids: EntryIds,
 }
 
-/// Where to go on. `cursor` is the last event that was ever written, if any was; `length` is how many a stream keeps.
+/// Where to go on. `cursor` is the last event that was ever written, if any was; `length` is how
+/// many a stream keeps.
 ///
-/// Nothing after the cursor is left out. Of what is before it, Redis gets again what it has lost, as far back as its stream
-/// reaches and the journal still has it. A stream that was never written begins with what it would keep of it.
-pub(super) fn resume(top: Option<Top>, cursor: Option<u64>, span: Span, length: u64) -> Resume {
-    let ids = if top.is_some_and(|top| top.id > span.newest) { Ids::Own } else { Ids::Numbers };
+/// Nothing after the cursor is left out. Of what is before it, Redis gets again what it has lost,
+/// as far back as its stream reaches and the journal still has it. A stream that was never written
+/// begins with what it would keep of it.
+pub(super) fn resume(
+    top: Option<StreamTail>,
+    cursor: Option<u64>,
+    span: SequenceRange,
+    length: u64,
+) -> ResumePoint {
+    let ids =
+        if top.is_some_and(|top| top.id > span.newest) { EntryIds::Own } else { EntryIds::Numbers };
     let has = match (top, ids) {
         (None, _) => 0,
-        (Some(top), Ids::Numbers) => top.id,
+        (Some(top), EntryIds::Numbers) => top.id,
         // An entry that is named by its own number is of the journal that is gone.
-        (Some(top), Ids::Own) => {
+        (Some(top), EntryIds::Own) => {
             top.seq.filter(|seq| *seq <= span.newest && *seq != top.id).or(cursor).unwrap_or(0)
         }
     };
@@ -51,7 +61,7 @@ pub(super) fn resume(top: Option<Top>, cursor: Option<u64>, span: Span, length: 
         None => has.max(kept).max(lost),
         Some(cursor) => has.max(cursor.min(kept)).max(cursor.min(lost)),
     };
-    Resume { after, ids }
+    ResumePoint { after, ids }
 }
 
 #[cfg(test)]
@@ -62,13 +72,13 @@ mod tests {
 
     const LENGTH: u64 = 100;
 
-    fn top(id: u64) -> Option<Top> {
-        Some(Top { id, seq: Some(id) })
+    fn top(id: u64) -> Option<StreamTail> {
+        Some(StreamTail { id, seq: Some(id) })
     }
 
-    fn after(top: Option<Top>, cursor: Option<u64>, oldest: u64, newest: u64) -> u64 {
-        let resume = resume(top, cursor, Span { oldest, newest }, LENGTH);
-        assert_eq!(resume.ids, Ids::Numbers);
+    fn after(top: Option<StreamTail>, cursor: Option<u64>, oldest: u64, newest: u64) -> u64 {
+        let resume = resume(top, cursor, SequenceRange { oldest, newest }, LENGTH);
+        assert_eq!(resume.ids, EntryIds::Numbers);
         resume.after
     }
 
@@ -111,14 +121,23 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_ahead_of_the_journal_is_gone_on_with_under_ids_of_redis() {
-        let span = Span { oldest: 1, newest: 20 };
-        let old = Some(Top { id: 900, seq: Some(900) });
-        assert_eq!(resume(old, None, span, LENGTH), Resume { after: 0, ids: Ids::Own });
-        let small = Some(Top { id: 30, seq: Some(30) });
-        assert_eq!(resume(small, Some(12), span, LENGTH), Resume { after: 12, ids: Ids::Own });
-        let own = |seq| Some(Top { id: 1_790_000_000_000, seq: Some(seq) });
-        assert_eq!(resume(own(15), Some(12), span, LENGTH), Resume { after: 15, ids: Ids::Own });
-        assert_eq!(resume(own(8), Some(12), span, LENGTH), Resume { after: 8, ids: Ids::Own });
+        let span = SequenceRange { oldest: 1, newest: 20 };
+        let old = Some(StreamTail { id: 900, seq: Some(900) });
+        assert_eq!(resume(old, None, span, LENGTH), ResumePoint { after: 0, ids: EntryIds::Own });
+        let small = Some(StreamTail { id: 30, seq: Some(30) });
+        assert_eq!(
+            resume(small, Some(12), span, LENGTH),
+            ResumePoint { after: 12, ids: EntryIds::Own }
+        );
+        let own = |seq| Some(StreamTail { id: 1_790_000_000_000, seq: Some(seq) });
+        assert_eq!(
+            resume(own(15), Some(12), span, LENGTH),
+            ResumePoint { after: 15, ids: EntryIds::Own }
+        );
+        assert_eq!(
+            resume(own(8), Some(12), span, LENGTH),
+            ResumePoint { after: 8, ids: EntryIds::Own }
+        );
     }
 
     proptest! {
@@ -129,13 +148,13 @@ mod tests {
             oldest in 1..250_u64,
             more in 0..100_u64,
         ) {
-            let span = Span { oldest, newest: cursor.max(oldest - 1) + more };
+            let span = SequenceRange { oldest, newest: cursor.max(oldest - 1) + more };
             let resume = resume(id.and_then(top), Some(cursor), span, LENGTH);
             let has = id.filter(|id| *id <= span.newest).unwrap_or(0);
             prop_assert!(resume.after <= cursor.max(has));
             prop_assert!(resume.after <= span.newest);
             // Redis refuses ids up to its top.
-            prop_assert!(resume.ids == Ids::Own || resume.after >= has);
+            prop_assert!(resume.ids == EntryIds::Own || resume.after >= has);
         }
     }
 }

@@ -11,13 +11,13 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisError, RedisResult, Value, cmd, from_redis_value};
 use tokio::sync::watch;
 
-use super::Tally;
-use super::entry::{Batch, Outgoing, stream_key};
-use super::link::{ask, connect, words};
-use super::resume::{Ids, Resume, Top, resume};
+use super::SinkCounters;
+use super::entry::{OutgoingEvent, StreamBatch, stream_key};
+use super::link::{ask, connect, short_message};
+use super::resume::{EntryIds, ResumePoint, StreamTail, resume};
 use crate::config;
-use crate::journal::events::{Events, Query, Span};
-use crate::util::backoff::{Backoff, Waits};
+use crate::journal::events::{EventJournal, EventQuery, SequenceRange};
+use crate::util::backoff::{Backoff, BackoffPolicy};
 
 /// By which the journal knows this sink.
 const NAME: &str = "redis";
@@ -25,7 +25,8 @@ const NAME: &str = "redis";
 /// Most events of one transaction: Redis does nothing else meanwhile, for about a millisecond.
 const MAX_EVENTS: usize = 256;
 
-/// Bytes of events and pictures at which a transaction is full. One event with its pictures may be more.
+/// Bytes of events and pictures at which a transaction is full. One event with its pictures may be
+/// more.
 const MAX_BYTES: usize = 4 << 20;
 
 /// Streams that are asked about at once: each answer holds the newest entry, which may be 256 KiB.
@@ -35,7 +36,7 @@ const LOOK_UP: usize = 16;
 const IDLE: Duration = Duration::from_secs(2);
 
 /// How long to wait before Redis is tried again.
-const WAITS: Waits = Waits {
+const WAITS: BackoffPolicy = BackoffPolicy {
     free: 0,
     // A Redis that was restarted is back within a second.
     first: Duration::from_millis(100),
@@ -50,50 +51,50 @@ const ASIDE: Duration = Duration::from_secs(30);
 
 /// Why nothing can be written now.
 #[derive(Debug)]
-enum Fault {
+enum SinkError {
     /// Redis does not do it.
     Redis(RedisError),
     /// The journal cannot be read.
     Journal(anyhow::Error),
 }
 
-impl From<RedisError> for Fault {
+impl From<RedisError> for SinkError {
     fn from(error: RedisError) -> Self {
         Self::Redis(error)
     }
 }
 
-impl From<anyhow::Error> for Fault {
+impl From<anyhow::Error> for SinkError {
     fn from(error: anyhow::Error) -> Self {
         Self::Journal(error)
     }
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for SinkError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Redis(error) => formatter.write_str(&words(error)),
+            Self::Redis(error) => formatter.write_str(&short_message(error)),
             Self::Journal(error) => write!(formatter, "the journal: {error:#}"),
         }
     }
 }
 
 /// A stream on this connection.
-enum Stream {
-    /// See [`Resume`].
-    Known(Resume),
+enum StreamState {
+    /// See [`ResumePoint`].
+    Known(ResumePoint),
     /// Left alone until then.
-    Aside(Instant),
+    Suspended(Instant),
 }
 
 /// See the module's documentation.
-pub(super) struct Sink {
-    journal: Events,
-    tally: Arc<Tally>,
+pub(super) struct EventSink {
+    journal: EventJournal,
+    tally: Arc<SinkCounters>,
     /// How far each stream was ever written; none before the journal was asked.
     cursors: Option<BTreeMap<Arc<str>, u64>>,
     /// Those that the connection in use was asked about.
-    streams: HashMap<Arc<str>, Stream>,
+    streams: HashMap<Arc<str>, StreamState>,
     /// Events of the next transaction: fewer where Redis does not answer in time.
     limit: usize,
     backoff: Backoff,
@@ -101,8 +102,8 @@ pub(super) struct Sink {
     down: Option<Instant>,
 }
 
-impl Sink {
-    pub(super) fn new(journal: Events, tally: Arc<Tally>) -> Self {
+impl EventSink {
+    pub(super) fn new(journal: EventJournal, tally: Arc<SinkCounters>) -> Self {
         Self {
             journal,
             tally,
@@ -115,7 +116,7 @@ impl Sink {
     }
 
     /// Writes, by the settings that are in force at the time, until it is dropped.
-    pub(super) async fn run(mut self, mut wanted: watch::Receiver<Option<config::Redis>>) {
+    pub(super) async fn run(mut self, mut wanted: watch::Receiver<Option<config::RedisConfig>>) {
         loop {
             let settings = wanted.borrow_and_update().clone();
             let Some(settings) = settings else {
@@ -142,10 +143,10 @@ impl Sink {
     }
 
     /// Tells of a failure, and gives how long to wait.
-    async fn failed(&mut self, fault: &Fault) -> Duration {
+    async fn failed(&mut self, fault: &SinkError) -> Duration {
         self.tally.errors.fetch_add(1, Ordering::Relaxed);
         self.tally.up.store(false, Ordering::Relaxed);
-        if matches!(fault, Fault::Redis(error) if error.is_timeout()) {
+        if matches!(fault, SinkError::Redis(error) if error.is_timeout()) {
             self.limit = (self.limit / 2).max(1);
         }
         if let Ok(spans) = self.journal.sessions().await {
@@ -153,7 +154,8 @@ impl Sink {
         }
         if self.down.is_none() {
             self.down = Some(Instant::now());
-            tracing::warn!(target: "ocelli::redis", "Redis takes no events, they wait in the journal: {fault}");
+            tracing::warn!(target: "ocelli::redis", "Redis takes no events, they wait in the \
+                journal: {fault}");
         } else {
             tracing::debug!(target: "ocelli::redis", "Redis takes no events: {fault}");
         }
@@ -167,20 +169,24 @@ impl Sink {
             match self.down.take() {
                 Some(since) => {
                     let seconds = since.elapsed().as_secs_f64();
-                    tracing::info!(target: "ocelli::redis", "Redis takes events again, after {seconds:.1} s");
+                    tracing::info!(target: "ocelli::redis", "Redis takes events again, after \
+                        {seconds:.1} s");
                 }
                 None => tracing::info!(target: "ocelli::redis", "Redis takes events"),
             }
         }
     }
 
-    async fn serve(&mut self, settings: &config::Redis) -> Fault {
+    async fn serve(&mut self, settings: &config::RedisConfig) -> SinkError {
         match self.serve_until(settings).await {
             Err(fault) => fault,
         }
     }
 
-    async fn serve_until(&mut self, settings: &config::Redis) -> Result<Infallible, Fault> {
+    async fn serve_until(
+        &mut self,
+        settings: &config::RedisConfig,
+    ) -> Result<Infallible, SinkError> {
         if self.cursors.is_none() {
             self.cursors = Some(self.journal.cursors(NAME).await?.into_iter().collect());
         }
@@ -214,28 +220,30 @@ impl Sink {
     async fn look_up(
         &mut self,
         connection: &mut MultiplexedConnection,
-        settings: &config::Redis,
-        spans: &[(Arc<str>, Span)],
-    ) -> Result<(), Fault> {
+        settings: &config::RedisConfig,
+        spans: &[(Arc<str>, SequenceRange)],
+    ) -> Result<(), SinkError> {
         let now = Instant::now();
-        let unknown: Vec<&(Arc<str>, Span)> = spans
+        let unknown: Vec<&(Arc<str>, SequenceRange)> = spans
             .iter()
             .filter(|(session, _)| match self.streams.get(session) {
                 None => true,
-                Some(Stream::Known(_)) => false,
-                Some(Stream::Aside(until)) => *until <= now,
+                Some(StreamState::Known(_)) => false,
+                Some(StreamState::Suspended(until)) => *until <= now,
             })
             .collect();
         for some in unknown.chunks(LOOK_UP) {
             let mut commands = Pipeline::new();
             for (session, _) in some {
-                commands
-                    .add_command(cmd("XINFO").arg("STREAM").arg(stream_key(settings, session)).to_owned());
+                commands.add_command(
+                    cmd("XINFO").arg("STREAM").arg(stream_key(settings, session)).to_owned(),
+                );
             }
-            for ((session, span), answer) in some.iter().zip(ask(connection, &mut commands).await?) {
+            for ((session, span), answer) in some.iter().zip(ask(connection, &mut commands).await?)
+            {
                 let stream = match top(answer)? {
-                    Ok(top) => Stream::Known(self.go_on(settings, session, *span, top)),
-                    Err(error) => self.put_aside(session, &error),
+                    Ok(top) => StreamState::Known(self.go_on(settings, session, *span, top)),
+                    Err(error) => self.suspend(session, &error),
                 };
                 self.streams.insert(Arc::clone(session), stream);
             }
@@ -243,13 +251,20 @@ impl Sink {
         Ok(())
     }
 
-    fn go_on(&self, settings: &config::Redis, session: &Arc<str>, span: Span, top: Option<Top>) -> Resume {
+    fn go_on(
+        &self,
+        settings: &config::RedisConfig,
+        session: &Arc<str>,
+        span: SequenceRange,
+        top: Option<StreamTail>,
+    ) -> ResumePoint {
         let cursor = self.cursor(session);
         let resumed = resume(top, cursor, span, settings.stream_length);
-        if resumed.ids == Ids::Own {
+        if resumed.ids == EntryIds::Own {
             tracing::warn!(
                 target: "ocelli::redis", session = &**session,
-                "its stream in Redis has ids beyond the newest event, {}: from now on Redis names the entries, and only the \
+                "its stream in Redis has ids beyond the newest event, {}: from now on Redis names \
+                    the entries, and only the \
                  field `seq` has the number", span.newest
             );
         }
@@ -262,32 +277,32 @@ impl Sink {
         resumed
     }
 
-    fn put_aside(&self, session: &Arc<str>, error: &RedisError) -> Stream {
+    fn suspend(&self, session: &Arc<str>, error: &RedisError) -> StreamState {
         self.tally.errors.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(
             target: "ocelli::redis", session = &**session,
-            "its stream cannot be written, its events wait in the journal: {}", words(error)
+            "its stream cannot be written, its events wait in the journal: {}", short_message(error)
         );
-        Stream::Aside(Instant::now() + ASIDE)
+        StreamState::Suspended(Instant::now() + ASIDE)
     }
 
-    /// Writes a transaction for each session that has more. Gives whether there was any, and adds to `moved` how far streams
-    /// have come.
+    /// Writes a transaction for each session that has more. Gives whether there was any, and adds
+    /// to `moved` how far streams have come.
     async fn round(
         &mut self,
         connection: &mut MultiplexedConnection,
-        settings: &config::Redis,
-        spans: &[(Arc<str>, Span)],
+        settings: &config::RedisConfig,
+        spans: &[(Arc<str>, SequenceRange)],
         moved: &mut Vec<(Arc<str>, u64)>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, SinkError> {
         let mut any = false;
         for (session, span) in spans {
-            let Some(Stream::Known(at)) = self.streams.get(session) else { continue };
+            let Some(StreamState::Known(at)) = self.streams.get(session) else { continue };
             let at = *at;
             if at.after < span.newest {
                 any = true;
                 self.write(connection, settings, session, at).await?;
-                if let Some(Stream::Known(now)) = self.streams.get(session)
+                if let Some(StreamState::Known(now)) = self.streams.get(session)
                     && self.cursor(session).is_none_or(|cursor| cursor < now.after)
                 {
                     moved.push((Arc::clone(session), now.after));
@@ -298,18 +313,19 @@ impl Sink {
         Ok(any)
     }
 
-    /// Writes events of a session, as many as fit one transaction, and notes how far its stream has come.
+    /// Writes events of a session, as many as fit one transaction, and notes how far its stream has
+    /// come.
     async fn write(
         &mut self,
         connection: &mut MultiplexedConnection,
-        settings: &config::Redis,
+        settings: &config::RedisConfig,
         session: &Arc<str>,
-        at: Resume,
-    ) -> Result<(), Fault> {
-        let query = Query { after: at.after, limit: self.limit, ..Query::default() };
+        at: ResumePoint,
+    ) -> Result<(), SinkError> {
+        let query = EventQuery { after: at.after, limit: self.limit, ..EventQuery::default() };
         let page = self.journal.page(session, query).await?;
         let (cursor, mut after, mut events) = (self.cursor(session), at.after, 0);
-        let mut batch = Batch::new(settings, session, at.ids);
+        let mut batch = StreamBatch::new(settings, session, at.ids);
         if page.span.oldest > after.saturating_add(1) {
             let (from, to) = (after + 1, page.span.oldest - 1);
             self.tally.gaps.fetch_add(1, Ordering::Relaxed);
@@ -321,7 +337,7 @@ impl Sink {
             after = to;
         }
         for entry in &page.events {
-            match Outgoing::new(session, entry) {
+            match OutgoingEvent::new(session, entry) {
                 Ok(event) => {
                     for digest in event.digests() {
                         if batch.wants(&digest)
@@ -331,12 +347,14 @@ impl Sink {
                         }
                     }
                     // What is written again was published the first time.
-                    let publish = settings.publish && cursor.is_none_or(|cursor| cursor < entry.seq);
+                    let publish =
+                        settings.publish && cursor.is_none_or(|cursor| cursor < entry.seq);
                     batch.event(&event, publish);
                     events += 1;
                 }
                 Err(error) => tracing::error!(
-                    target: "ocelli::redis", session = &**session, "event {} is not JSON: {error}", entry.seq
+                    target: "ocelli::redis", session = &**session, "event {} is not JSON: \
+                        {error}", entry.seq
                 ),
             }
             after = entry.seq;
@@ -358,14 +376,18 @@ impl Sink {
             None => {
                 self.tally.written.fetch_add(events, Ordering::Relaxed);
                 self.limit = (self.limit * 2).min(MAX_EVENTS);
-                self.streams.insert(Arc::clone(session), Stream::Known(Resume { after, ids: at.ids }));
+                self.streams.insert(
+                    Arc::clone(session),
+                    StreamState::Known(ResumePoint { after, ids: at.ids }),
+                );
             }
-            // Redis has it already: somebody else writes to this stream. It is asked how far it has come.
+            // Redis has it already: somebody else writes to this stream. It is asked how far it has
+            // come.
             Some(error) if is_too_small(&error) => {
                 self.streams.remove(session);
             }
             Some(error) => {
-                let aside = self.put_aside(session, &error);
+                let aside = self.suspend(session, &error);
                 self.streams.insert(Arc::clone(session), aside);
             }
         }
@@ -377,10 +399,10 @@ impl Sink {
     }
 
     /// Counts the events that Redis does not have.
-    fn count_behind(&self, spans: &[(Arc<str>, Span)]) {
+    fn count_behind(&self, spans: &[(Arc<str>, SequenceRange)]) {
         let behind = spans.iter().map(|(session, span)| {
             let at = match self.streams.get(session) {
-                Some(Stream::Known(at)) => Some(at.after),
+                Some(StreamState::Known(at)) => Some(at.after),
                 _ => self.cursor(session),
             };
             span.newest.saturating_sub(at.unwrap_or(0).max(span.oldest.saturating_sub(1)))
@@ -389,13 +411,15 @@ impl Sink {
     }
 }
 
-/// The first entry that Redis did not take, if the others of its transaction do not matter to that. What concerns Redis as a
-/// whole is the outer error.
+/// The first entry that Redis did not take, if the others of its transaction do not matter to that.
+/// What concerns Redis as a whole is the outer error.
 fn refusal(answers: Vec<RedisResult<Value>>, added: &[usize]) -> RedisResult<Option<RedisError>> {
     for (index, answer) in answers.into_iter().enumerate() {
         match answer {
             Ok(_) => {}
-            Err(error) if added.contains(&index) && (is_too_small(&error) || is_other_type(&error)) => {
+            Err(error)
+                if added.contains(&index) && (is_too_small(&error) || is_other_type(&error)) =>
+            {
                 return Ok(Some(error));
             }
             Err(error) => return Err(error),
@@ -412,8 +436,9 @@ fn is_other_type(error: &RedisError) -> bool {
     error.code() == Some("WRONGTYPE")
 }
 
-/// What Redis says of a stream; none where there is no such key. The inner error concerns this stream alone.
-fn top(answer: RedisResult<Value>) -> RedisResult<Result<Option<Top>, RedisError>> {
+/// What Redis says of a stream; none where there is no such key. The inner error concerns this
+/// stream alone.
+fn top(answer: RedisResult<Value>) -> RedisResult<Result<Option<StreamTail>, RedisError>> {
     let value = match answer {
         Ok(value) => value,
         Err(error) if error.detail().is_some_and(|words| words.contains("no such key")) => {
@@ -423,17 +448,20 @@ fn top(answer: RedisResult<Value>) -> RedisResult<Result<Option<Top>, RedisError
         Err(error) => return Err(error),
     };
     let mut told: HashMap<String, Value> = from_redis_value(value)?;
-    let id: String = told.remove("last-generated-id").map(from_redis_value).transpose()?.unwrap_or_default();
+    let id: String =
+        told.remove("last-generated-id").map(from_redis_value).transpose()?.unwrap_or_default();
     let id = id.split('-').next().and_then(|id| id.parse().ok()).unwrap_or(0);
     let newest = match told.remove("last-entry") {
         None | Some(Value::Nil) => None,
-        Some(entry) => Some(from_redis_value::<(String, HashMap<String, ::redis::Value>)>(entry)?.1),
+        Some(entry) => {
+            Some(from_redis_value::<(String, HashMap<String, ::redis::Value>)>(entry)?.1)
+        }
     };
     let number = |field: &str| {
         let value = newest.as_ref()?.get(field)?.clone();
         from_redis_value::<u64>(value).ok()
     };
-    Ok(Ok(Some(Top { id, seq: number("seq").or_else(|| number("to")) })))
+    Ok(Ok(Some(StreamTail { id, seq: number("seq").or_else(|| number("to")) })))
 }
 
 /// Returns when there is something new; never where nothing will be any more.
@@ -467,7 +495,10 @@ mod tests {
     fn what_redis_says_of_a_stream_is_understood() {
         let fields = Value::Array(vec![text("seq"), text("41"), text("event"), text("{}")]);
         let entry = Value::Array(vec![text("41-0"), fields]);
-        assert_eq!(top(Ok(said("41-0", entry))).unwrap().unwrap(), Some(Top { id: 41, seq: Some(41) }));
+        assert_eq!(
+            top(Ok(said("41-0", entry))).unwrap().unwrap(),
+            Some(StreamTail { id: 41, seq: Some(41) })
+        );
         let fields = Value::Array(vec![
             text("kind"),
             text("events_gone"),
@@ -477,7 +508,13 @@ mod tests {
             text("9"),
         ]);
         let entry = Value::Array(vec![text("9-1"), fields]);
-        assert_eq!(top(Ok(said("9-1", entry))).unwrap().unwrap(), Some(Top { id: 9, seq: Some(9) }));
-        assert_eq!(top(Ok(said("7-0", Value::Nil))).unwrap().unwrap(), Some(Top { id: 7, seq: None }));
+        assert_eq!(
+            top(Ok(said("9-1", entry))).unwrap().unwrap(),
+            Some(StreamTail { id: 9, seq: Some(9) })
+        );
+        assert_eq!(
+            top(Ok(said("7-0", Value::Nil))).unwrap().unwrap(),
+            Some(StreamTail { id: 7, seq: None })
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! What a worker says, held against what it may say. It has done so itself before; but a worker that was taken over by its
-//! stream or its pipeline may say anything, and what it says goes to every subscriber.
+//! What a worker says, held against what it may say. It has done so itself before; but a worker
+//! that was taken over by its stream or its pipeline may say anything, and what it says goes to
+//! every subscriber.
 
 use ocelli_protocol::limit::{ATTRIBUTE_BYTES, Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
 use ocelli_protocol::worker::{Description, Detection, Event, FrameResult, WorkerLimits};
@@ -16,21 +17,31 @@ const MAX_NAME: usize = 200;
 /// Checks the size of a result: the limit that it breaks, and how.
 pub(crate) fn result(result: &FrameResult, limits: &WorkerLimits) -> Result<(), (Limit, String)> {
     let most = limits.events_per_frame as usize;
-    at_most(Limit::Events, "events of one frame", result.events.len(), most)?;
+    check_limit(Limit::Events, "events of one frame", result.events.len(), most)?;
     let attachments = result.events.iter().map(|event| event.attachments.len()).sum();
-    at_most(Limit::Attachments, "attachments", attachments, limits.attachments_per_frame as usize)?;
+    check_limit(
+        Limit::Attachments,
+        "attachments",
+        attachments,
+        limits.attachments_per_frame as usize,
+    )?;
     let lists = result.detections.iter().chain(result.events.iter().map(|event| &event.detections));
     for list in lists {
-        at_most(Limit::Detections, "detections", list.len(), MAX_DETECTIONS)?;
+        check_limit(Limit::Detections, "detections", list.len(), MAX_DETECTIONS)?;
     }
     for event in &result.events {
-        at_most(Limit::EventBytes, "bytes of one event", event_bytes(event), limits.event_bytes as usize)?;
+        check_limit(
+            Limit::EventBytes,
+            "bytes of one event",
+            event_bytes(event),
+            limits.event_bytes as usize,
+        )?;
     }
     let attached: usize =
         result.events.iter().flat_map(|event| &event.attachments).map(|image| image.len()).sum();
     let events: usize = result.events.iter().map(event_bytes).sum();
-    let detections: usize = result.detections.iter().flatten().map(bytes).sum();
-    at_most(
+    let detections: usize = result.detections.iter().flatten().map(detection_bytes).sum();
+    check_limit(
         Limit::OutputBytes,
         "bytes of one frame's output",
         attached + events + detections,
@@ -48,17 +59,17 @@ pub(crate) fn description(description: &Description) -> Result<(), String> {
 }
 
 /// A cause, cut where it is too long to be kept.
-pub(crate) fn cause(mut text: String) -> String {
+pub(crate) fn truncate_cause(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MAX_CAUSE));
     text
 }
 
 /// A log line, cut where it is longer than a worker makes it.
-pub(super) fn line(text: &str) -> &str {
+pub(super) fn truncate_line(text: &str) -> &str {
     text.get(..text.floor_char_boundary(MAX_LINE)).unwrap_or(text)
 }
 
-fn at_most(limit: Limit, what: &str, found: usize, most: usize) -> Result<(), (Limit, String)> {
+fn check_limit(limit: Limit, what: &str, found: usize, most: usize) -> Result<(), (Limit, String)> {
     if found <= most {
         return Ok(());
     }
@@ -66,13 +77,18 @@ fn at_most(limit: Limit, what: &str, found: usize, most: usize) -> Result<(), (L
 }
 
 fn event_bytes(event: &Event) -> usize {
-    event.kind.len() + event.data.len() + event.detections.iter().map(bytes).sum::<usize>()
+    event.kind.len()
+        + event.data.len()
+        + event.detections.iter().map(detection_bytes).sum::<usize>()
 }
 
 /// Bytes of a detection's texts, attributes and embedding.
-fn bytes(detection: &Detection) -> usize {
-    let attributes =
-        detection.attributes.iter().map(|a| a.name.len() + a.value.len() + ATTRIBUTE_BYTES).sum::<usize>();
+fn detection_bytes(detection: &Detection) -> usize {
+    let attributes = detection
+        .attributes
+        .iter()
+        .map(|a| a.name.len() + a.value.len() + ATTRIBUTE_BYTES)
+        .sum::<usize>();
     let embedding = detection.embedding.as_ref().map_or(0, |values| size_of_val(values.as_slice()));
     detection.label.len() + attributes + embedding
 }
@@ -80,7 +96,7 @@ fn bytes(detection: &Detection) -> usize {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use ocelli_protocol::worker::{Rect, Stations};
+    use ocelli_protocol::worker::{Rect, Timestamps};
 
     pub(in crate::session) fn limits() -> WorkerLimits {
         WorkerLimits {
@@ -96,8 +112,8 @@ pub(super) mod tests {
             attachments_per_frame: 1,
             log_lines_per_second: 0,
             image_pixels: 0,
-            kept_bytes: 1 << 20,
-            kept_keys: 1000,
+            store_bytes: 1 << 20,
+            store_keys: 1000,
         }
     }
 
@@ -122,8 +138,17 @@ pub(super) mod tests {
     }
 
     fn broken(detections: Option<Vec<Detection>>, events: Vec<Event>) -> Option<Limit> {
-        let stations = Stations { received: 0, decoded: 0, submitted: 0, inferred: 0, emitted: 0 };
-        let made = FrameResult { frame: 1, capture_ns: 0, width: 1, height: 1, detections, events, stations };
+        let stations =
+            Timestamps { received: 0, decoded: 0, submitted: 0, inferred: 0, emitted: 0 };
+        let made = FrameResult {
+            frame: 1,
+            capture_ns: 0,
+            width: 1,
+            height: 1,
+            detections,
+            events,
+            timestamps: stations,
+        };
         result(&made, &limits()).err().map(|(limit, message)| {
             assert!(message.starts_with(&format!("limit {limit}: ")), "{message}");
             limit
@@ -141,11 +166,21 @@ pub(super) mod tests {
         assert_eq!(broken(None, vec![event(1, &[]); 3]), Some(Limit::Events));
         assert_eq!(broken(None, vec![event(101, &[])]), Some(Limit::EventBytes));
         assert_eq!(broken(None, vec![event(1, &[1]); 2]), Some(Limit::Attachments));
-        assert_eq!(broken(Some(vec![detection(1); MAX_DETECTIONS + 1]), vec![]), Some(Limit::Detections));
-        assert_eq!(broken(Some(vec![detection(MAX_OUTPUT_BYTES + 1)]), vec![]), Some(Limit::OutputBytes));
-        let attribute =
-            ocelli_protocol::worker::Attribute { name: String::new(), value: String::new(), score: 0.5 };
-        let nameless = Detection { attributes: vec![attribute; MAX_OUTPUT_BYTES / 64 + 1], ..detection(1) };
+        assert_eq!(
+            broken(Some(vec![detection(1); MAX_DETECTIONS + 1]), vec![]),
+            Some(Limit::Detections)
+        );
+        assert_eq!(
+            broken(Some(vec![detection(MAX_OUTPUT_BYTES + 1)]), vec![]),
+            Some(Limit::OutputBytes)
+        );
+        let attribute = ocelli_protocol::worker::Attribute {
+            name: String::new(),
+            value: String::new(),
+            score: 0.5,
+        };
+        let nameless =
+            Detection { attributes: vec![attribute; MAX_OUTPUT_BYTES / 64 + 1], ..detection(1) };
         assert_eq!(broken(Some(vec![nameless]), vec![]), Some(Limit::OutputBytes));
         let large = vec![event(1, &[MAX_OUTPUT_BYTES])];
         assert_eq!(broken(None, large), Some(Limit::OutputBytes));
@@ -153,7 +188,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_cause_is_cut_at_a_character() {
-        assert_eq!(cause("é".repeat(MAX_CAUSE)).len(), MAX_CAUSE);
-        assert_eq!(cause("short".into()), "short");
+        assert_eq!(truncate_cause("é".repeat(MAX_CAUSE)).len(), MAX_CAUSE);
+        assert_eq!(truncate_cause("short".into()), "short");
     }
 }

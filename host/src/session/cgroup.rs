@@ -1,10 +1,12 @@
-//! Control groups (cgroup v2): a bound on a worker's memory and CPU time that the kernel keeps from outside the process.
+//! Control groups (cgroup v2): a bound on a worker's memory and CPU time that the kernel keeps from
+//! outside the process.
 //!
 //! # Theory of operation
 //!
-//! Groups are folders. The host may make some where the folder that it runs in was *delegated* to it: by systemd
-//! (`Delegate=yes` in the shipped unit), or by whoever made it and gave it to the host's user. Everything below a
-//! delegated folder is the host's own business, the folder's limits themselves are not.
+//! Groups are folders. The host may make some where the folder that it runs in was *delegated* to
+//! it: by systemd (`Delegate=yes` in the shipped unit), or by whoever made it and gave it to the
+//! host's user. Everything below a delegated folder is the host's own business, the folder's limits
+//! themselves are not.
 //!
 //! ```text
 //! .../ocelli.service            delegated; its `cgroup.subtree_control` hands memory and cpu down
@@ -12,12 +14,14 @@
 //!     worker-0/  worker-1/ ...  one for each worker, removed with it
 //! ```
 //!
-//! A group hands controllers down only while it holds no process itself, so [`ControlGroups::set_up`] moves the host into
-//! the leaf `host` first. A worker enters its group right after its start, before it was told what to run: it cannot
-//! leave it, since it reaches no file.
+//! A group hands controllers down only while it holds no process itself, so
+//! [`ControlGroups::set_up`] moves the host into the leaf `host` first. A worker enters its group
+//! right after its start, before it was told what to run: it cannot leave it, since it reaches no
+//! file.
 //!
-//! The memory that a pipeline can take is bounded by `RLIMIT_DATA` and by the engine first, both with an error that
-//! says so. The group bounds what those do not see, with room to spare, so that it never comes before them.
+//! The memory that a pipeline can take is bounded by `RLIMIT_DATA` and by the engine first, both
+//! with an error that says so. The group bounds what those do not see, with room to spare, so that
+//! it never comes before them.
 
 mod locate;
 
@@ -31,7 +35,7 @@ use std::time::Duration;
 use rustix::fs::Access;
 use rustix::io::Errno;
 
-use crate::util::backoff::Waits;
+use crate::util::backoff::BackoffPolicy;
 
 /// The leaf that the host itself moves into.
 const HOST: &str = "host";
@@ -39,29 +43,37 @@ const HOST: &str = "host";
 /// What a worker's group is called, before its number.
 const WORKER: &str = "worker-";
 
-/// What `memory.max` lies above the worker's `RLIMIT_DATA`, in bytes. A group counts what that limit does not: the pages
-/// of programs, libraries and compiled components that the worker was the first to touch (libavcodec 15 MiB, the worker
-/// 5 MiB, a component made of Python 30 MiB), page tables (4 MiB for 2 GiB), stacks and socket buffers (1 MiB). Tensors
-/// are counted where they were allocated, with the host.
+/// What `memory.max` lies above the worker's `RLIMIT_DATA`, in bytes. A group counts what that
+/// limit does not: the pages of programs, libraries and compiled components that the worker was the
+/// first to touch (libavcodec 15 MiB, the worker 5 MiB, a component made of Python 30 MiB), page
+/// tables (4 MiB for 2 GiB), stacks and socket buffers (1 MiB). Tensors are counted where they were
+/// allocated, with the host.
 const UNCOUNTED_MEMORY: u64 = 64 << 20;
 
-/// Microseconds over which CPU time is measured: the kernel's default. A worker that has used up its share waits for the
-/// next period, at most this long.
+/// Microseconds over which CPU time is measured: the kernel's default. A worker that has used up
+/// its share waits for the next period, at most this long.
 const CPU_PERIOD_US: u64 = 100_000;
 
 /// Waits before a group is removed that still holds a process.
-const WAITS: Waits =
-    Waits { free: 0, first: Duration::from_millis(10), longest: Duration::from_secs(10), jitter: 0.0 };
+const WAITS: BackoffPolicy = BackoffPolicy {
+    free: 0,
+    first: Duration::from_millis(10),
+    longest: Duration::from_secs(10),
+    jitter: 0.0,
+};
 
-/// Attempts to remove a group: some 20 s together. A killed process is gone long before, unless it hangs in the kernel.
+/// Attempts to remove a group: some 20 s together. A killed process is gone long before, unless it
+/// hangs in the kernel.
 const ATTEMPTS: u32 = 11;
 
-/// Numbers that are tried for one group: those of an earlier host that could not be removed are taken.
+/// Numbers that are tried for one group: those of an earlier host that could not be removed are
+/// taken.
 const NUMBERS: u32 = 1000;
 
-/// Why workers run without control groups. What to do about it is the same in all cases; see [`REMEDY`].
+/// Why workers run without control groups. What to do about it is the same in all cases; see
+/// [`REMEDY`].
 #[derive(Debug, thiserror::Error)]
-pub enum Unavailable {
+pub enum ControlGroupsUnavailable {
     /// cgroup v1, or nothing at all.
     #[error("no cgroup v2 hierarchy is mounted")]
     NotMounted,
@@ -114,11 +126,11 @@ pub const REMEDY: &str =
 /// The groups of this host's workers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ControlGroups {
-    inner: Arc<Inner>,
+    inner: Arc<DelegatedGroup>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct DelegatedGroup {
     /// The delegated group.
     folder: PathBuf,
     controllers: Controllers,
@@ -160,43 +172,57 @@ pub(crate) struct GroupLimits {
 }
 
 impl ControlGroups {
-    /// Takes the host's own control group over, where it is the host's to divide: moves the host into a leaf, hands the
-    /// controllers down, and removes what an earlier host has left. To be called once, before any child is started:
-    /// children begin in the group of their parent.
-    pub fn set_up() -> Result<Self, Unavailable> {
+    /// Takes the host's own control group over, where it is the host's to divide: moves the host
+    /// into a leaf, hands the controllers down, and removes what an earlier host has left. To be
+    /// called once, before any child is started: children begin in the group of their parent.
+    pub fn set_up() -> Result<Self, ControlGroupsUnavailable> {
         let read = |path: &str| {
-            fs::read_to_string(path).map_err(|source| Unavailable::Io { path: path.into(), source })
+            fs::read_to_string(path)
+                .map_err(|source| ControlGroupsUnavailable::Io { path: path.into(), source })
         };
-        let own = locate::own(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)?;
-        Self::take(&own, is_delegated(&own))
+        let own = locate::own_group(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)?;
+        Self::claim(&own, is_delegated(&own))
     }
 
     /// As [`set_up`](Self::set_up), for a given group.
-    fn take(own: &locate::Own, delegated: bool) -> Result<Self, Unavailable> {
+    fn claim(own: &locate::OwnGroup, delegated: bool) -> Result<Self, ControlGroupsUnavailable> {
         let folder = &own.folder;
         // Only the kernel's own group is of no type.
         if !folder.join("cgroup.type").exists() {
             return Err(if folder.join("cgroup.controllers").exists() && !own.v1_controllers {
-                Unavailable::Root(folder.clone())
+                ControlGroupsUnavailable::Root(folder.clone())
             } else {
-                Unavailable::NoControllers { group: folder.clone(), v1: own.v1_controllers }
+                ControlGroupsUnavailable::NoControllers {
+                    group: folder.clone(),
+                    v1: own.v1_controllers,
+                }
             });
         }
         let path = folder.join("cgroup.controllers");
-        let list = fs::read_to_string(&path).map_err(|source| Unavailable::Io { path, source })?;
-        let controllers = Controllers::parse(&list)
-            .ok_or_else(|| Unavailable::NoControllers { group: folder.clone(), v1: own.v1_controllers })?;
+        let list = fs::read_to_string(&path)
+            .map_err(|source| ControlGroupsUnavailable::Io { path, source })?;
+        let controllers =
+            Controllers::parse(&list).ok_or_else(|| ControlGroupsUnavailable::NoControllers {
+                group: folder.clone(),
+                v1: own.v1_controllers,
+            })?;
         if !delegated {
-            return Err(Unavailable::NotDelegated(folder.clone()));
+            return Err(ControlGroupsUnavailable::NotDelegated(folder.clone()));
         }
         for name in ["", "cgroup.procs", "cgroup.subtree_control"] {
             let path = if name.is_empty() { folder.clone() } else { folder.join(name) };
-            rustix::fs::access(&path, Access::WRITE_OK)
-                .map_err(|error| Unavailable::NotWritable { path, source: error.into() })?;
+            rustix::fs::access(&path, Access::WRITE_OK).map_err(|error| {
+                ControlGroupsUnavailable::NotWritable { path, source: error.into() }
+            })?;
         }
         hand_down(folder, controllers)?;
-        let groups =
-            Self { inner: Arc::new(Inner { folder: folder.clone(), controllers, next: AtomicU64::new(0) }) };
+        let groups = Self {
+            inner: Arc::new(DelegatedGroup {
+                folder: folder.clone(),
+                controllers,
+                next: AtomicU64::new(0),
+            }),
+        };
         groups.remove_leftovers();
         Ok(groups)
     }
@@ -207,7 +233,7 @@ impl ControlGroups {
     }
 
     /// What the groups do not bound because the controller was not handed down to the host.
-    pub fn lacks(&self) -> Option<&'static str> {
+    pub fn missing_controller(&self) -> Option<&'static str> {
         match self.inner.controllers {
             Controllers { memory: false, .. } => Some("memory"),
             Controllers { cpu: false, .. } => Some("cpu"),
@@ -216,13 +242,14 @@ impl ControlGroups {
     }
 
     /// Makes a group for a worker.
-    pub(crate) fn create(&self, limits: GroupLimits) -> io::Result<Group> {
+    pub(crate) fn create(&self, limits: GroupLimits) -> io::Result<WorkerGroup> {
         let group = self.make_folder()?;
         let Controllers { memory, cpu } = self.inner.controllers;
         if memory {
             group.write("memory.max", limits.memory.saturating_add(UNCOUNTED_MEMORY))?;
-            // A worker that is swapped out does not meet its limit: it makes all others wait for the disk. The files are
-            // not there in a kernel without swap, and nothing is lost without them.
+            // A worker that is swapped out does not meet its limit: it makes all others wait for
+            // the disk. The files are not there in a kernel without swap, and nothing is lost
+            // without them.
             group.write_if_there("memory.swap.max", 0)?;
             group.write_if_there("memory.oom.group", 1)?;
         }
@@ -233,12 +260,12 @@ impl ControlGroups {
         Ok(group)
     }
 
-    fn make_folder(&self) -> io::Result<Group> {
+    fn make_folder(&self) -> io::Result<WorkerGroup> {
         for _ in 0..NUMBERS {
             let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
             let folder = self.inner.folder.join(format!("{WORKER}{number}"));
             match fs::create_dir(&folder) {
-                Ok(()) => return Ok(Group { folder }),
+                Ok(()) => return Ok(WorkerGroup { folder }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(named(&folder, error)),
             }
@@ -246,7 +273,8 @@ impl ControlGroups {
         Err(io::Error::other(format!("{NUMBERS} groups of earlier hosts are in the way")))
     }
 
-    /// Workers die with their host, so their groups are empty. One that is not belongs to somebody else and stays.
+    /// Workers die with their host, so their groups are empty. One that is not belongs to somebody
+    /// else and stays.
     fn remove_leftovers(&self) {
         let Ok(entries) = fs::read_dir(&self.inner.folder) else { return };
         let folders = entries.flatten().filter(|entry| {
@@ -261,12 +289,16 @@ impl ControlGroups {
     }
 }
 
-/// Moves the host into its leaf and hands controllers down. What was done is undone where it fails half-way.
-fn hand_down(folder: &Path, controllers: Controllers) -> Result<(), Unavailable> {
+/// Moves the host into its leaf and hands controllers down. What was done is undone where it fails
+/// half-way.
+fn hand_down(folder: &Path, controllers: Controllers) -> Result<(), ControlGroupsUnavailable> {
     let leaf = folder.join(HOST);
-    let not_writable = |path: PathBuf| |source| Unavailable::NotWritable { path, source };
+    let not_writable =
+        |path: PathBuf| |source| ControlGroupsUnavailable::NotWritable { path, source };
     match fs::create_dir(&leaf) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(not_writable(leaf)(error)),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(not_writable(leaf)(error));
+        }
         _ => {}
     }
     // 0 is whoever writes it, with all threads.
@@ -277,30 +309,34 @@ fn hand_down(folder: &Path, controllers: Controllers) -> Result<(), Unavailable>
     let _ = fs::write(folder.join("cgroup.procs"), "0");
     let _ = fs::remove_dir(&leaf);
     Err(match Errno::from_io_error(&error) {
-        Some(Errno::BUSY) => Unavailable::Busy(folder.to_owned()),
+        Some(Errno::BUSY) => ControlGroupsUnavailable::Busy(folder.to_owned()),
         _ => not_writable(path)(error),
     })
 }
 
-/// Whether somebody gave a group away to the host. To root everything can be written, so that says nothing there.
-fn is_delegated(own: &locate::Own) -> bool {
+/// Whether somebody gave a group away to the host. To root everything can be written, so that says
+/// nothing there.
+fn is_delegated(own: &locate::OwnGroup) -> bool {
     // systemd marks what it delegates; the second name is older and can be read by root alone.
     let marked = ["user.delegate", "trusted.delegate"].iter().any(|name| {
         let mut value = [0; 1];
-        rustix::fs::getxattr(&own.folder, *name, &mut value).is_ok_and(|length| length == 1 && value == *b"1")
+        rustix::fs::getxattr(&own.folder, *name, &mut value)
+            .is_ok_and(|length| length == 1 && value == *b"1")
     });
-    // A container whose view of the hierarchy begins at its own group was given that group, if it can write it.
+    // A container whose view of the hierarchy begins at its own group was given that group, if it
+    // can write it.
     marked || own.is_view || !rustix::process::geteuid().is_root()
 }
 
 /// A worker's group. It is removed when this is dropped, as soon as the worker is gone.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct WorkerGroup {
     folder: PathBuf,
 }
 
-impl Group {
-    /// Moves a process into the group, with all its threads. May wait some ten milliseconds for the kernel.
+impl WorkerGroup {
+    /// Moves a process into the group, with all its threads. May wait some ten milliseconds for the
+    /// kernel.
     pub(crate) fn admit(&self, pid: u32) -> io::Result<()> {
         self.write("cgroup.procs", pid)
     }
@@ -323,7 +359,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for WorkerGroup {
     fn drop(&mut self) {
         let folder = std::mem::take(&mut self.folder);
         let Err(error) = remove(&folder) else { return };
@@ -339,7 +375,7 @@ impl Drop for Group {
 /// Removes a group that may still hold a process that is about to end.
 async fn remove_when_empty(folder: PathBuf) {
     for attempt in 1..=ATTEMPTS {
-        tokio::time::sleep(WAITS.after(attempt, 0.0)).await;
+        tokio::time::sleep(WAITS.delay(attempt, 0.0)).await;
         match remove(&folder) {
             Ok(()) => return,
             Err(error) if is_busy(&error) && attempt < ATTEMPTS => {}

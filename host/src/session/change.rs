@@ -4,11 +4,11 @@
 //!
 //! | last report | the session runs | because |
 //! | --- | --- | --- |
-//! | [`Kept`](Report::Kept) | what it ran before, without a pause | the new version failed before it spoke |
-//! | [`Returned`](Report::Returned) | what it ran before, in a new worker | the new version was lost during its probation |
-//! | [`Unproven`](Report::Unproven) | what the reason says | it was lost during its probation and there is nothing to go back to, or the session ended |
+//! | [`Aborted`](Report::Aborted) | what it ran before, without a pause | the new version failed before it spoke |
+//! | [`RolledBack`](Report::RolledBack) | what it ran before, in a new worker | the new version was lost during its probation |
+//! | [`Unverified`](Report::Unverified) | what the reason says | it was lost during its probation and there is nothing to go back to, or the session ended |
 //! | [`Superseded`](Report::Superseded) | the new version, until the next change | another change began during its probation |
-//! | [`Proven`](Report::Proven) | the new version | it has served for its probation |
+//! | [`Healthy`](Report::Healthy) | the new version | it has served for its probation |
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 use super::Spec;
 use crate::config::RefusedState;
 
-/// A step of a deployment, in their order. The first three are taken before the session hears of it.
+/// A step of a deployment, in their order. The first three are taken before the session hears of
+/// it.
 #[derive(
     Debug,
     Clone,
@@ -47,11 +48,11 @@ pub enum Step {
     /// It decodes what the running one has decoded.
     CatchUp,
     /// It processes a frame unheard.
-    Rehearse,
+    DryRun,
     /// It processes frames beside the running one, unheard.
     Shadow,
     /// The running one processes what it has, gives its state and stops.
-    HandOver,
+    Handoff,
     /// The new one takes the state over.
     Restore,
     /// The new one speaks; its first result is waited for.
@@ -100,8 +101,8 @@ pub struct ComparedLatency {
     pub new_p95: f64,
 }
 
-/// Detections of the same label are taken for the same object where their boxes overlap by at least half (IoU), the
-/// best pairs first.
+/// Detections of the same label are taken for the same object where their boxes overlap by at least
+/// half (IoU), the best pairs first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub struct ComparedDetections {
@@ -126,7 +127,8 @@ pub struct ComparedDetections {
 pub struct Swapped {
     /// From the session's hearing of the change to the first result, in milliseconds.
     pub total_ms: f64,
-    /// From the last result of the old version to the first of the new one, in milliseconds. None where one of them gave none.
+    /// From the last result of the old version to the first of the new one, in milliseconds. None
+    /// where one of them gave none.
     pub gap_ms: Option<f64>,
     /// Bytes of state handed over; none where none was.
     pub state_bytes: Option<u64>,
@@ -140,11 +142,12 @@ pub struct Swapped {
     pub cold: bool,
 }
 
-/// What becomes of a change. Each is told once, in this order, but for [`Began`](Self::Began).
+/// What becomes of a change. Each is told once, in this order, but for
+/// [`StepStarted`](Self::StepStarted).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Report {
     /// A step has begun.
-    Began(Step),
+    StepStarted(Step),
     /// What the new component says of itself: name and version.
     Described {
         /// The pipeline's name.
@@ -153,7 +156,7 @@ pub enum Report {
         version: String,
     },
     /// The comparison is complete.
-    Shadowed(Comparison),
+    Compared(Comparison),
     /// The new version speaks.
     Swapped(Swapped),
     /// See the module's table.
@@ -178,7 +181,7 @@ pub enum Report {
     /// See the module's table.
     Superseded,
     /// See the module's table.
-    Proven,
+    Healthy,
 }
 
 impl Report {
@@ -190,38 +193,44 @@ impl Report {
                 | Self::Returned { .. }
                 | Self::Unproven { .. }
                 | Self::Superseded
-                | Self::Proven
+                | Self::Healthy
         )
     }
 }
 
-/// Where reports go. A change brings two dozen at the most; [`REPORTS`] is room for all, so none waits.
-pub type Reports = mpsc::Sender<Report>;
+/// Where reports go. A change brings two dozen at the most; [`REPORT_CAPACITY`] is room for all, so
+/// none waits.
+pub type ReportSender = mpsc::Sender<Report>;
 
-/// Room of a channel for [`Reports`].
-pub const REPORTS: usize = 64;
+/// Room of a channel for [`ReportSender`].
+pub const REPORT_CAPACITY: usize = 64;
 
-/// A change of a running session's pipeline. The session's source, decode setting and priority stay.
+/// A change of a running session's pipeline. The session's source, decode setting and priority
+/// stay.
 #[derive(Debug)]
-pub struct Swap {
-    /// What the session is to be. Only its deployment and its settings may differ from what the session is.
+pub struct SwapRequest {
+    /// What the session is to be. Only its deployment and its settings may differ from what the
+    /// session is.
     pub spec: Spec,
-    /// Frames that the new version processes beside the running one before it speaks, at most [`MAX_SHADOW`].
+    /// Frames that the new version processes beside the running one before it speaks, at most
+    /// [`MAX_SHADOW`].
     pub shadow: u32,
     /// What happens when the new version refuses the state.
     pub refused_state: RefusedState,
     /// Told what becomes of it.
-    pub reports: Reports,
+    pub reports: ReportSender,
 }
 
 /// Most frames of a shadow: ten minutes at 25 a second.
 pub const MAX_SHADOW: u32 = 15_000;
 
-/// A spec that a session is given without a change beside a running worker: at its start, or where its source changes.
+/// A spec that a session is given without a change beside a running worker: at its start, or where
+/// its source changes.
 #[derive(Debug)]
-pub struct Trial {
-    /// What the session goes back to when a worker is lost during the probation; none: it is started again as it is.
+pub struct ProbationRequest {
+    /// What the session goes back to when a worker is lost during the probation; none: it is
+    /// started again as it is.
     pub fallback: Option<Spec>,
     /// Told what becomes of it: [`Report::Described`], then one of the last reports.
-    pub reports: Reports,
+    pub reports: ReportSender,
 }

@@ -1,5 +1,6 @@
-//! What a session does while a new version of its pipeline gets ready beside the running one, up to the moment when the two
-//! have changed places. The order of things is [`swap`](super::swap)'s; here is what each means.
+//! What a session does while a new version of its pipeline gets ready beside the running one, up to
+//! the moment when the two have changed places. The order of things is [`swap`](super::swap)'s;
+//! here is what each means.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,95 +10,120 @@ use ocelli_protocol::worker::{FromWorker, ToWorker};
 
 use super::Spec;
 use super::bounds;
-use super::change::{Report, Step, Swap, Swapped};
-use super::feed::Whom;
-use super::green::{Green, Happened, Stage, tell};
-use super::kept::Mirror;
-use super::member::{Member, NoStart};
-use super::run::{Ended, OnTrial, Task};
+use super::change::{Report, Step, SwapRequest, Swapped};
+use super::feed::Target;
+use super::green::{Candidate, CandidateEvent, CandidateWorker, send_report};
+use super::kv_replica::StoreReplica;
+use super::member::{StartError, StreamWorker};
 use super::serve::Serving;
-use super::swap::{Act, Input, View};
-use super::watched::{Unfit, failed, log, out_of_turn};
+use super::swap::{RolloutAction, RolloutInput, RunningView};
+use super::task::{Probation, ServeOutcome, SessionTask};
+use super::watched::{WorkerFault, failed, log, out_of_turn};
 
-impl Task {
+impl SessionTask {
     /// Starts a new version beside the running one.
-    pub(super) fn change_beside(&mut self, swap: Swap, serving: &mut Serving) {
+    pub(super) fn change_beside(&mut self, swap: SwapRequest, serving: &mut Serving) {
         if serving.green.is_some() {
             let reason = "another change is under way".to_owned();
-            return tell(&swap.reports, Report::Kept { step: Step::Start, reason });
+            return send_report(&swap.reports, Report::Kept { step: Step::Start, reason });
         }
-        if let Err(reason) = &swap.spec.deployment.compiled {
+        if let Err(reason) = &swap.spec.pipeline.compiled {
             let reason = reason.clone();
-            return tell(&swap.reports, Report::Kept { step: Step::Start, reason });
+            return send_report(&swap.reports, Report::Kept { step: Step::Start, reason });
         }
-        let Swap { spec, shadow, refused_state, reports } = swap;
-        let Spec { deployment, settings, .. } = spec;
-        let spec = Spec { deployment, settings, ..(*self.spec).clone() };
+        let SwapRequest { spec, shadow, refused_state, reports } = swap;
+        let Spec { pipeline: deployment, settings, .. } = spec;
+        let spec = Spec { pipeline: deployment, settings, ..(*self.spec).clone() };
         let mut limits = self.environment.limits();
-        self.mirror.iter().for_each(|mirror| mirror.fits(&mut limits.worker));
-        let kept = self.mirror.as_ref().map(Mirror::encoded).unwrap_or_default();
-        let swap = Swap { spec, shadow, refused_state, reports };
-        serving.green = Some(Green::start(&self.environment, limits, swap, kept));
+        self.mirror.iter().for_each(|mirror| mirror.raise_limits(&mut limits.worker));
+        let kept = self.mirror.as_ref().map(StoreReplica::encode).unwrap_or_default();
+        let swap = SwapRequest { spec, shadow, refused_state, reports };
+        serving.green = Some(Candidate::start(&self.environment, limits, swap, kept));
     }
 
-    /// Something has happened to the new version. Some where the session's own worker is over with it.
-    pub(super) async fn beside(&mut self, happened: Happened, serving: &mut Serving) -> Option<Ended> {
+    /// Something has happened to the new version. Some where the session's own worker is over with
+    /// it.
+    pub(super) async fn on_candidate_event(
+        &mut self,
+        happened: CandidateEvent,
+        serving: &mut Serving,
+    ) -> Option<ServeOutcome> {
         match happened {
-            Happened::Launched(member) => {
+            CandidateEvent::Launched(member) => {
                 if let Some(green) = &mut serving.green {
-                    green.worker = Stage::Running(member);
+                    green.worker = CandidateWorker::Running(member);
                 }
             }
-            Happened::Well => {}
-            Happened::Late => self.hear(Input::Tick, serving).await,
-            Happened::Lost(reason) => self.lose(reason, serving).await,
-            Happened::Said(message) => return self.said(*message, serving).await,
+            CandidateEvent::Well => {}
+            CandidateEvent::Late => self.drive_rollout(RolloutInput::Tick, serving).await,
+            CandidateEvent::Lost(reason) => self.on_candidate_lost(reason, serving).await,
+            CandidateEvent::Said(message) => {
+                return self.on_candidate_message(*message, serving).await;
+            }
         }
         None
     }
 
-    async fn said(&mut self, message: FromWorker, serving: &mut Serving) -> Option<Ended> {
+    async fn on_candidate_message(
+        &mut self,
+        message: FromWorker,
+        serving: &mut Serving,
+    ) -> Option<ServeOutcome> {
         let promoted = serving.is_promoted();
         let Some(green) = &mut serving.green else { return None };
         if green.progress.step() == Step::Start {
             match self.starts(message, serving) {
                 Ok(false) => {}
-                Ok(true) => self.hear(Input::Ready, serving).await,
-                Err(reason) => self.give_up(reason, serving).await,
+                Ok(true) => self.drive_rollout(RolloutInput::Ready, serving).await,
+                Err(reason) => self.abort_candidate(reason, serving).await,
             }
             return None;
         }
         let member = green.member()?;
         match message {
-            FromWorker::Alive { counters, guest_memory } => {
+            FromWorker::Heartbeat { counters, guest_memory } => {
                 member.health.counted(counters);
                 member.guest_memory = guest_memory;
             }
             FromWorker::Log { level, context, message, frame } => {
-                log(&member.spec.id, &member.spec.deployment.id, level, &context, &message, frame);
+                log(&member.spec.id, &member.spec.pipeline.id, level, &context, &message, frame);
             }
-            FromWorker::Decoded { first, .. } => self.hear(Input::Decoded { first }, serving).await,
-            FromWorker::Rehearsed { frame, outcome } => {
-                let outcome = outcome.map(|outcome| outcome.map_err(bounds::cause));
+            FromWorker::BarrierReached { first, .. } => {
+                self.drive_rollout(RolloutInput::Decoded { first }, serving).await
+            }
+            FromWorker::DryRunResult { frame, outcome } => {
+                let outcome = outcome.map(|outcome| outcome.map_err(bounds::truncate_cause));
                 if let Some(Ok(result)) = &outcome
                     && let Err((_, message)) = bounds::result(result, &member.limits)
                 {
-                    self.give_up(message, serving).await;
+                    self.abort_candidate(message, serving).await;
                     return None;
                 }
-                self.hear(Input::Rehearsed { frame, outcome: outcome.as_ref() }, serving).await;
+                self.drive_rollout(
+                    RolloutInput::DryRunDone { frame, outcome: outcome.as_ref() },
+                    serving,
+                )
+                .await;
             }
-            FromWorker::Renewed => self.hear(Input::Renewed, serving).await,
+            FromWorker::Reinstantiated => {
+                self.drive_rollout(RolloutInput::Reinstantiated, serving).await
+            }
             FromWorker::Restored(restored) => {
-                let restored = restored.map_err(bounds::cause);
-                self.hear(Input::Restored(&restored), serving).await;
+                let restored = restored.map_err(bounds::truncate_cause);
+                self.drive_rollout(RolloutInput::Restored(&restored), serving).await;
             }
             // Kept with the call that it belongs to, once the new version is the session's.
-            FromWorker::Stored(changes) if member.held.is_empty() => member.held = changes,
-            FromWorker::Speaking if promoted => {}
+            FromWorker::StoreCommit(changes) if member.pending_store_changes.is_empty() => {
+                member.pending_store_changes = changes
+            }
+            FromWorker::Active if promoted => {}
             FromWorker::CommandAnswer { id, answer } if promoted => {
                 if !serving.questions.answer(id, answer) {
-                    self.give_up(format!("an answer to a question {id} that nobody asked"), serving).await;
+                    self.abort_candidate(
+                        format!("an answer to a question {id} that nobody asked"),
+                        serving,
+                    )
+                    .await;
                 }
             }
             message @ (FromWorker::Result { .. }
@@ -110,22 +136,25 @@ impl Task {
                     FromWorker::FrameFailed { frame, .. } => Some(*frame),
                     _ => None,
                 };
-                self.settle(serving, frame).await;
-                return self.handle(message, Vec::new(), serving).await;
+                self.complete_swap(serving, frame).await;
+                return self.on_message(message, Vec::new(), serving).await;
             }
             FromWorker::Failed { stage, message, .. } => {
-                let (Unfit::Lost(reason) | Unfit::Broken(reason)) = failed(stage, message);
-                self.give_up(reason, serving).await;
+                let (WorkerFault::Exited(reason) | WorkerFault::ProtocolViolation(reason)) =
+                    failed(stage, message);
+                self.abort_candidate(reason, serving).await;
             }
             other => {
-                let (Unfit::Lost(reason) | Unfit::Broken(reason)) = out_of_turn(&other);
-                self.give_up(reason, serving).await;
+                let (WorkerFault::Exited(reason) | WorkerFault::ProtocolViolation(reason)) =
+                    out_of_turn(&other);
+                self.abort_candidate(reason, serving).await;
             }
         }
         None
     }
 
-    /// Handles a message of a new version that is not initialised yet. Whether it is now; or why it never will be.
+    /// Handles a message of a new version that is not initialised yet. Whether it is now; or why it
+    /// never will be.
     fn starts(&self, message: FromWorker, serving: &mut Serving) -> Result<bool, String> {
         let Some(green) = &mut serving.green else { return Ok(false) };
         let Some(member) = green.member() else { return Ok(false) };
@@ -136,79 +165,88 @@ impl Task {
             green.report(Report::Described { name, version });
         }
         ready.map_err(|error| match error {
-            NoStart::Unfit(Unfit::Lost(reason) | Unfit::Broken(reason)) | NoStart::Lasting(reason) => reason,
+            StartError::Fault(
+                WorkerFault::Exited(reason) | WorkerFault::ProtocolViolation(reason),
+            )
+            | StartError::Permanent(reason) => reason,
         })
     }
 
     /// Tells the change what has happened, and does what follows.
-    pub(super) async fn hear(&mut self, input: Input<'_>, serving: &mut Serving) {
-        let view = View {
+    pub(super) async fn drive_rollout(&mut self, input: RolloutInput<'_>, serving: &mut Serving) {
+        let view = RunningView {
             done: serving.done,
             source_down: self.life.source_fault().is_some(),
             sent_since: serving.sent_to_new(),
         };
         let Some(green) = &mut serving.green else { return };
         for act in green.progress.on(input, view, Instant::now()) {
-            self.act(act, serving).await;
+            self.perform(act, serving).await;
         }
     }
 
-    async fn act(&mut self, act: Act, serving: &mut Serving) {
-        let Serving { feed, green: Some(green), member: running, questions, states_asked, .. } = serving
+    async fn perform(&mut self, act: RolloutAction, serving: &mut Serving) {
+        let Serving { feed, green: Some(green), member: running, questions, states_asked, .. } =
+            serving
         else {
             return;
         };
         match act {
-            Act::Begin(step) => green.report(Report::Began(step)),
-            Act::Compared(comparison) => green.report(Report::Shadowed(comparison)),
-            Act::Tell(message) => feed.tell(Whom::Ready, message, Vec::new()).await,
-            Act::Join => {
+            RolloutAction::Begin(step) => green.report(Report::StepStarted(step)),
+            RolloutAction::Compared(comparison) => green.report(Report::Compared(comparison)),
+            RolloutAction::Tell(message) => feed.send(Target::Candidate, message, Vec::new()).await,
+            RolloutAction::Join => {
                 if let Some(member) = green.member()
                     && let Some(outbox) = member.outbox.take()
                 {
-                    member.sent = feed.join(outbox, Vec::new()).await;
+                    member.sent = feed.attach(outbox, Vec::new()).await;
                 }
             }
-            Act::TakeState => {
+            RolloutAction::TakeState => {
                 feed.pause().await;
-                feed.tell(Whom::Speaking, ToWorker::Snapshot, Vec::new()).await;
+                feed.send(Target::Active, ToWorker::Snapshot, Vec::new()).await;
                 *states_asked += 1;
                 green.last_result = running.last_result;
             }
-            Act::Restore { state } => {
-                let kept = self.mirror.as_ref().map(Mirror::encoded).unwrap_or_default();
-                feed.tell(Whom::Ready, ToWorker::Adopt, kept).await;
+            RolloutAction::Restore { state } => {
+                let kept = self.mirror.as_ref().map(StoreReplica::encode).unwrap_or_default();
+                feed.send(Target::Candidate, ToWorker::LoadStore, kept).await;
                 if let Some((version, bytes)) = green.state.as_ref().filter(|_| state) {
                     let restore = ToWorker::Restore { version: version.clone() };
-                    feed.tell(Whom::Ready, restore, bytes.clone()).await;
+                    feed.send(Target::Candidate, restore, bytes.clone()).await;
                 }
             }
-            Act::Promote { after } => {
-                feed.tell(Whom::Ready, ToWorker::Speak { after }, Vec::new()).await;
+            RolloutAction::Promote { after } => {
+                feed.send(Target::Candidate, ToWorker::Activate { after }, Vec::new()).await;
                 feed.promote().await;
                 questions.next_worker();
             }
-            Act::Settle => self.settle(serving, None).await,
-            Act::Fail(reason) => self.give_up(reason, serving).await,
+            RolloutAction::Settle => self.complete_swap(serving, None).await,
+            RolloutAction::Fail(reason) => self.abort_candidate(reason, serving).await,
         }
     }
 
     /// The running version has given its state.
-    pub(super) async fn take_state(&mut self, through: Option<u64>, state: Vec<u8>, serving: &mut Serving) {
+    pub(super) async fn take_state(
+        &mut self,
+        through: Option<u64>,
+        state: Vec<u8>,
+        serving: &mut Serving,
+    ) {
         let Serving { green: Some(green), member, .. } = serving else { return };
         let version = member.description.as_ref().map(|description| description.version.clone());
         let bytes = state.len();
         green.last_result = member.last_result;
         green.state = Some((version.unwrap_or_default(), state));
-        self.hear(Input::State { through, bytes }, serving).await;
+        self.drive_rollout(RolloutInput::State { through, bytes }, serving).await;
     }
 
     /// The new version is the session's: its first frame is done, or there is none to wait for.
-    pub(super) async fn settle(&mut self, serving: &mut Serving, first_frame: Option<u64>) {
+    pub(super) async fn complete_swap(&mut self, serving: &mut Serving, first_frame: Option<u64>) {
         let Some(mut green) = serving.green.take() else { return };
         let Some(mut member) = green.take() else { return };
-        serving.feed.settle().await;
-        serving.questions.forget_others();
+        serving.feed.commit().await;
+        serving.questions.cancel_others();
         member.since = Instant::now();
         member.dropped_before = serving.feed.dropped();
         let passed = std::mem::replace(&mut serving.member, *member);
@@ -226,7 +264,7 @@ impl Task {
         };
         self.supersede();
         let probation = self.environment.limits().swap.probation;
-        self.trial = Some(OnTrial {
+        self.trial = Some(Probation {
             reports: green.reports.clone(),
             fallback: Some((Arc::clone(&self.spec), state)),
             until: Some(Instant::now() + probation),
@@ -236,34 +274,35 @@ impl Task {
         self.shared.update(|shown| shown.end_worker());
         self.set_spec(Arc::clone(&green.spec));
         self.show_worker(&serving.member);
-        green.report(Report::Began(Step::Probation));
+        green.report(Report::StepStarted(Step::Probation));
         green.report(Report::Swapped(swapped));
         self.end_in_background(passed).await;
     }
 
     /// The running version stays, and the new one goes.
-    pub(super) async fn give_up(&mut self, reason: String, serving: &mut Serving) {
-        let Some(mut green) = take_back(serving).await else { return };
-        self.tell_given_up(&green, reason);
+    pub(super) async fn abort_candidate(&mut self, reason: String, serving: &mut Serving) {
+        let Some(mut green) = detach_candidate(serving).await else { return };
+        self.report_aborted(&green, reason);
         if let Some(mut member) = green.take() {
             member.worker.kill();
             self.end_in_background(*member).await;
         }
     }
 
-    /// As [`give_up`](Self::give_up), of a new version whose worker has ended: how it did is a part of the reason.
-    async fn lose(&mut self, mut reason: String, serving: &mut Serving) {
-        let Some(mut green) = take_back(serving).await else { return };
+    /// As [`abort_candidate`](Self::abort_candidate), of a new version whose worker has ended: how
+    /// it did is a part of the reason.
+    async fn on_candidate_lost(&mut self, mut reason: String, serving: &mut Serving) {
+        let Some(mut green) = detach_candidate(serving).await else { return };
         if let Some(member) = green.take() {
             let cleanup = self.environment.limits().cleanup;
             reason += &format!(" ({})", member.end(true, cleanup).await.0);
         }
-        self.tell_given_up(&green, reason);
+        self.report_aborted(&green, reason);
     }
 
-    pub(super) fn tell_given_up(&self, green: &Green, reason: String) {
+    pub(super) fn report_aborted(&self, green: &Candidate, reason: String) {
         let step = green.progress.step();
-        let deployment = &green.spec.deployment.id;
+        let deployment = &green.spec.pipeline.id;
         tracing::warn!(
             target: "ocelli::session",
             session = self.id(), deployment,
@@ -273,7 +312,7 @@ impl Task {
     }
 
     /// Waits for a worker's end while the session goes on. Of two the first has ended long ago.
-    async fn end_in_background(&mut self, member: Member) {
+    async fn end_in_background(&mut self, member: StreamWorker) {
         if let Some(before) = self.ending.take() {
             let _ = before.await;
         }
@@ -285,16 +324,16 @@ impl Task {
 }
 
 /// Takes the new version out and lets the running one have everything.
-pub(super) async fn take_back(serving: &mut Serving) -> Option<Green> {
+pub(super) async fn detach_candidate(serving: &mut Serving) -> Option<Candidate> {
     let promoted = serving.is_promoted();
     let green = serving.green.take()?;
     if promoted {
-        serving.feed.recall().await;
+        serving.feed.revert().await;
         // Whoever asked it gets no answer.
         serving.questions.next_worker();
-        serving.questions.forget_others();
+        serving.questions.cancel_others();
     } else {
-        serving.feed.dismiss().await;
+        serving.feed.detach().await;
     }
     Some(green)
 }
@@ -302,7 +341,7 @@ pub(super) async fn take_back(serving: &mut Serving) -> Option<Green> {
 impl Serving {
     /// Access units that the new version was sent since it speaks.
     fn sent_to_new(&mut self) -> u64 {
-        let member = self.green.as_mut().and_then(Green::member);
+        let member = self.green.as_mut().and_then(Candidate::member);
         member.map_or(0, |member| member.sent.units.load(Ordering::Relaxed))
     }
 }

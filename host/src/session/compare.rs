@@ -6,10 +6,12 @@ use ocelli_protocol::worker::{Detection, FrameResult, Rect};
 
 use super::change::Comparison;
 
-/// Frames whose second result is still to come. A new version that is slower than this lets frames go, which counts as missed.
+/// Frames whose second result is still to come. A new version that is slower than this lets frames
+/// go, which counts as missed.
 const MAX_OPEN: usize = 64;
 
-/// Overlap from which on two boxes are taken for the same object, as detectors are usually measured.
+/// Overlap from which on two boxes are taken for the same object, as detectors are usually
+/// measured.
 const SAME_OBJECT: f64 = 0.5;
 
 /// Detections of a frame that are compared, those with the highest scores: every pair is looked at.
@@ -18,7 +20,7 @@ const MAX_COMPARED: usize = 200;
 /// Collects results and compares them.
 #[derive(Debug, Default)]
 pub(super) struct Comparer {
-    open: BTreeMap<u64, Brief>,
+    open: BTreeMap<u64, ResultSummary>,
     so_far: Comparison,
     running_ms: Vec<f64>,
     new_ms: Vec<f64>,
@@ -30,15 +32,15 @@ pub(super) struct Comparer {
 
 /// What of a result is compared.
 #[derive(Debug)]
-struct Brief {
+struct ResultSummary {
     detections: Vec<Detection>,
     kinds: Vec<String>,
     ms: f64,
 }
 
-impl Brief {
+impl ResultSummary {
     fn of(result: &FrameResult) -> Self {
-        let stations = result.stations;
+        let stations = result.timestamps;
         let mut detections = result.detections.clone().unwrap_or_default();
         detections.sort_by(|one, other| other.score.total_cmp(&one.score));
         detections.truncate(MAX_COMPARED);
@@ -51,16 +53,18 @@ impl Brief {
 }
 
 impl Comparer {
-    /// The running version's result for a frame. Whether the new one is to process it too: not while too many are open.
+    /// The running version's result for a frame. Whether the new one is to process it too: not
+    /// while too many are open.
     pub(super) fn expect(&mut self, result: &FrameResult) -> bool {
         if self.open.len() >= MAX_OPEN {
             return false;
         }
-        self.open.insert(result.frame, Brief::of(result));
+        self.open.insert(result.frame, ResultSummary::of(result));
         true
     }
 
-    /// What the new version made of a frame; none where it had not kept it. A frame that nobody asked for means nothing.
+    /// What the new version made of a frame; none where it had not kept it. A frame that nobody
+    /// asked for means nothing.
     pub(super) fn compare(&mut self, frame: u64, outcome: Option<&Result<FrameResult, String>>) {
         let Some(running) = self.open.remove(&frame) else { return };
         match outcome {
@@ -69,7 +73,7 @@ impl Comparer {
                 self.so_far.errors += 1;
                 self.so_far.first_error.get_or_insert_with(|| words.clone());
             }
-            Some(Ok(new)) => self.add(&running, &Brief::of(new)),
+            Some(Ok(new)) => self.add(&running, &ResultSummary::of(new)),
         }
     }
 
@@ -83,7 +87,7 @@ impl Comparer {
         self.settled() + u32::try_from(self.open.len()).unwrap_or(u32::MAX)
     }
 
-    fn add(&mut self, running: &Brief, new: &Brief) {
+    fn add(&mut self, running: &ResultSummary, new: &ResultSummary) {
         let found = &mut self.so_far.detections;
         self.so_far.frames += 1;
         self.running_ms.push(running.ms);
@@ -102,7 +106,10 @@ impl Comparer {
             }
         };
         for (which, brief) in [running, new].into_iter().enumerate() {
-            brief.detections.iter().for_each(|detection| count(&mut self.labels, &detection.label, which));
+            brief
+                .detections
+                .iter()
+                .for_each(|detection| count(&mut self.labels, &detection.label, which));
             brief.kinds.iter().for_each(|kind| count(&mut self.events, kind, which));
         }
     }
@@ -116,7 +123,8 @@ impl Comparer {
         let matched = report.detections.matched;
         if matched > 0 {
             report.detections.mean_iou = rounded(self.sum_of_iou / matched as f64);
-            report.detections.mean_score_difference = rounded(self.sum_of_score_differences / matched as f64);
+            report.detections.mean_score_difference =
+                rounded(self.sum_of_score_differences / matched as f64);
         }
         report.detections.labels = differing(self.labels);
         report.events = differing(self.events);
@@ -142,8 +150,12 @@ fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-/// Pairs of boxes of the same label that overlap, the best first; each box is in one pair at the most.
-fn pairs<'a>(running: &'a [Detection], new: &'a [Detection]) -> Vec<(f64, &'a Detection, &'a Detection)> {
+/// Pairs of boxes of the same label that overlap, the best first; each box is in one pair at the
+/// most.
+fn pairs<'a>(
+    running: &'a [Detection],
+    new: &'a [Detection],
+) -> Vec<(f64, &'a Detection, &'a Detection)> {
     let mut candidates = Vec::new();
     for (i, one) in running.iter().enumerate() {
         for (j, other) in new.iter().enumerate() {
@@ -171,8 +183,8 @@ fn iou(one: &Rect, other: &Rect) -> f64 {
         let end = f64::from(start + length).min(f64::from(other_start + other_length));
         (end - f64::from(start.max(other_start))).max(0.0)
     };
-    let intersection =
-        overlap(one.x, one.width, other.x, other.width) * overlap(one.y, one.height, other.y, other.height);
+    let intersection = overlap(one.x, one.width, other.x, other.width)
+        * overlap(one.y, one.height, other.y, other.height);
     let area = |rect: &Rect| f64::from(rect.width.max(0.0)) * f64::from(rect.height.max(0.0));
     let union = area(one) + area(other) - intersection;
     if union > 0.0 { intersection / union } else { 0.0 }
@@ -181,7 +193,7 @@ fn iou(one: &Rect, other: &Rect) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ocelli_protocol::worker::{Event, Stations};
+    use ocelli_protocol::worker::{Event, Timestamps};
 
     fn detection(label: &str, x: f32, score: f32) -> Detection {
         Detection {
@@ -208,7 +220,7 @@ mod tests {
             height: 100,
             detections: Some(detections),
             events: kinds.iter().map(event).collect(),
-            stations: Stations { emitted: ms * 1_000_000, ..Stations::default() },
+            timestamps: Timestamps { emitted: ms * 1_000_000, ..Timestamps::default() },
         }
     }
 
@@ -216,8 +228,12 @@ mod tests {
     fn the_same_results_match_and_differ_in_nothing() {
         let mut comparer = Comparer::default();
         for frame in 0..10 {
-            let same =
-                result(frame, 5, vec![detection("car", 0.0, 0.9), detection("car", 40.0, 0.5)], &["entered"]);
+            let same = result(
+                frame,
+                5,
+                vec![detection("car", 0.0, 0.9), detection("car", 40.0, 0.5)],
+                &["entered"],
+            );
             assert!(comparer.expect(&same));
             comparer.compare(frame, Some(&Ok(same)));
         }
@@ -227,7 +243,10 @@ mod tests {
             (report.detections.running, report.detections.new, report.detections.matched),
             (20, 20, 20)
         );
-        assert_eq!((report.detections.mean_iou, report.detections.mean_score_difference), (1.0, 0.0));
+        assert_eq!(
+            (report.detections.mean_iou, report.detections.mean_score_difference),
+            (1.0, 0.0)
+        );
         assert!(report.detections.labels.is_empty() && report.events.is_empty());
         assert_eq!(report.latency_ms.new_p95, 5.0);
     }
@@ -237,8 +256,11 @@ mod tests {
         let mut comparer = Comparer::default();
         let running = vec![detection("car", 0.0, 0.9), detection("person", 60.0, 0.8)];
         // The car has moved by a quarter of its width: IoU 0.6. The person is a bicycle now.
-        let new =
-            vec![detection("car", 2.5, 0.7), detection("bicycle", 60.0, 0.8), detection("car", 80.0, 0.5)];
+        let new = vec![
+            detection("car", 2.5, 0.7),
+            detection("bicycle", 60.0, 0.8),
+            detection("car", 80.0, 0.5),
+        ];
         comparer.expect(&result(1, 4, running, &["entered"]));
         comparer.compare(1, Some(&Ok(result(1, 8, new, &[]))));
         comparer.expect(&result(2, 4, vec![], &[]));
@@ -251,7 +273,10 @@ mod tests {
         assert_eq!((report.frames, report.missed, report.errors), (1, 1, 1));
         assert_eq!(report.first_error.as_deref(), Some("no model"));
         assert_eq!((report.detections.matched, report.detections.frames_that_differ), (1, 1));
-        assert_eq!((report.detections.mean_iou, report.detections.mean_score_difference), (0.6, 0.2));
+        assert_eq!(
+            (report.detections.mean_iou, report.detections.mean_score_difference),
+            (0.6, 0.2)
+        );
         let labels: Vec<_> =
             report.detections.labels.iter().map(|(name, count)| (name.as_str(), *count)).collect();
         assert_eq!(labels, [("bicycle", [0, 1]), ("car", [1, 2]), ("person", [1, 0])]);
@@ -262,7 +287,8 @@ mod tests {
     #[test]
     fn a_slow_new_version_leaves_frames_out_instead_of_piling_them_up() {
         let mut comparer = Comparer::default();
-        let taken = (0..1000).filter(|frame| comparer.expect(&result(*frame, 1, vec![], &[]))).count();
+        let taken =
+            (0..1000).filter(|frame| comparer.expect(&result(*frame, 1, vec![], &[]))).count();
         assert_eq!(taken, MAX_OPEN);
     }
 }

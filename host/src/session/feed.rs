@@ -1,4 +1,5 @@
-//! Carries access units from a session's source to its worker, and to a second one that gets ready beside it.
+//! Carries access units from a session's source to its worker, and to a second one that gets ready
+//! beside it.
 //!
 //! ```text
 //! source --> pump --> lane --> the worker that speaks          (its room is the back-pressure on the source)
@@ -6,11 +7,12 @@
 //!              `--> retained units: what a worker needs that is to go on where this one is
 //! ```
 //!
-//! The pump never waits for a worker: each lane has a task that writes to it. Whoever gets ready gets the retained units
-//! first and then each unit that the other gets, so both see the same stream. While the pump is [paused](Feed::pause) no
-//! unit leaves the source, and whatever is put into a lane comes behind all units before. A worker that has been
-//! [passed over](Feed::promote) keeps its lane until it is certain that it is not needed any more: what it has missed is
-//! kept for it.
+//! The pump never waits for a worker: each lane has a task that writes to it. Whoever gets ready
+//! gets the retained units first and then each unit that the other gets, so both see the same
+//! stream. While the pump is [paused](SubscriptionFeed::pause) no unit leaves the source, and
+//! whatever is put into a lane comes behind all units before. A worker that has been [passed
+//! over](SubscriptionFeed::promote) keeps its lane until it is certain that it is not needed any
+//! more: what it has missed is kept for it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,28 +23,30 @@ use ocelli_protocol::worker::{STANDBY_FRAMES, ToWorker};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::worker::Outbox;
+use super::worker::WorkerSender;
 use crate::source::{AccessUnit, SourceEvent, Subscription};
 
-/// Units in the lane of the worker that speaks, beside the one that is being written: its socket is queue enough.
+/// Units in the lane of the worker that speaks, beside the one that is being written: its socket is
+/// queue enough.
 const AHEAD: usize = 1;
 
-/// Most units and bytes that are retained, withheld from a worker that was passed over, or that a worker which gets ready may
-/// be behind: 40 s at 25 frames a second, longer than any usual GOP, and 20 s of a 4K camera at 25 Mbit/s.
+/// Most units and bytes that are retained, withheld from a worker that was passed over, or that a
+/// worker which gets ready may be behind: 40 s at 25 frames a second, longer than any usual GOP,
+/// and 20 s of a 4K camera at 25 Mbit/s.
 const MAX_BEHIND: usize = 1000;
 const MAX_BEHIND_BYTES: usize = 64 << 20;
 
 /// Messages that wait for the pump; it takes them at once.
-const COMMANDS: usize = 16;
+const COMMAND_CAPACITY: usize = 16;
 
 /// Words from the pump that wait to be heard: one is enough to say that the source changed.
-const NOTES: usize = 4;
+const NOTE_CAPACITY: usize = 4;
 
 /// How long the pump may take to end.
 const PUMP_GRACE: Duration = Duration::from_millis(500);
 
 /// What the pump says of the source.
-pub(super) enum Note {
+pub(super) enum SourceNote {
     Up,
     Down(String),
     Ended,
@@ -50,16 +54,16 @@ pub(super) enum Note {
 
 /// Which worker is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whom {
+pub(super) enum Target {
     /// The one that speaks.
-    Speaking,
+    Active,
     /// The one that gets ready.
-    Ready,
+    Candidate,
 }
 
 /// What was written to a worker.
 #[derive(Debug, Default)]
-pub(super) struct Sent {
+pub(super) struct SentCounts {
     /// Access units.
     pub(super) units: AtomicU64,
     /// The end of its file.
@@ -67,22 +71,22 @@ pub(super) struct Sent {
 }
 
 /// A message with its payload.
-pub(super) type Told = (ToWorker, Vec<u8>);
+pub(super) type Outgoing = (ToWorker, Vec<u8>);
 
-enum Command {
-    Tell(Whom, Told),
-    Join(Lane, Vec<Told>),
+enum PumpCommand {
+    Send(Target, Outgoing),
+    Attach(WorkerLane, Vec<Outgoing>),
     Pause,
     Promote,
-    Settle,
-    Recall,
-    Dismiss,
+    Commit,
+    Revert,
+    Detach,
 }
 
 /// The session's end of the pump. Dropping it ends the pump and closes the workers' connections.
 pub(super) struct Feed {
-    pub(super) notes: mpsc::Receiver<Note>,
-    commands: mpsc::Sender<Command>,
+    pub(super) notes: mpsc::Receiver<SourceNote>,
+    commands: mpsc::Sender<PumpCommand>,
     pump: JoinHandle<Subscription>,
     dropped: Arc<AtomicU64>,
     done: Arc<AtomicU64>,
@@ -90,21 +94,24 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Starts carrying units from the subscription to a worker.
-    pub(super) fn start(subscription: Subscription, outbox: Outbox) -> (Self, Arc<Sent>) {
-        let lane = Lane::start(outbox);
+    pub(super) fn start(
+        subscription: Subscription,
+        outbox: WorkerSender,
+    ) -> (Self, Arc<SentCounts>) {
+        let lane = WorkerLane::start(outbox);
         let sent = Arc::clone(&lane.sent);
         (Self::with(subscription, lane), sent)
     }
 
-    fn with(subscription: Subscription, lane: Lane) -> Self {
-        let (note_sender, notes) = mpsc::channel(NOTES);
-        let (commands, inbox) = mpsc::channel(COMMANDS);
+    fn with(subscription: Subscription, lane: WorkerLane) -> Self {
+        let (note_sender, notes) = mpsc::channel(NOTE_CAPACITY);
+        let (commands, inbox) = mpsc::channel(COMMAND_CAPACITY);
         let (dropped, done) = (subscription.dropped(), Arc::<AtomicU64>::default());
         let pump = Pump {
-            speaking: lane,
-            ready: None,
-            passed: None,
-            retained: Retained::new(Arc::clone(&done)),
+            active: lane,
+            candidate: None,
+            superseded: None,
+            retained: RetainedUnits::new(Arc::clone(&done)),
             paused: false,
             ended: false,
             notes: note_sender,
@@ -118,48 +125,56 @@ impl Feed {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// The worker that speaks has done with all frames up to this one: units that only they need are not retained any more.
-    pub(super) fn done(&self, frame: u64) {
+    /// The worker that speaks has done with all frames up to this one: units that only they need
+    /// are not retained any more.
+    pub(super) fn mark_done(&self, frame: u64) {
         self.done.store(frame.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Puts a message into a worker's lane, behind the units that it has been given.
-    pub(super) async fn tell(&self, whom: Whom, message: ToWorker, payload: Vec<u8>) {
-        self.command(Command::Tell(whom, (message, payload))).await;
+    pub(super) async fn send(&self, whom: Target, message: ToWorker, payload: Vec<u8>) {
+        self.command(PumpCommand::Send(whom, (message, payload))).await;
     }
 
-    /// Brings in a second worker: it is told `first`, then gets the retained units, then what the other gets.
-    pub(super) async fn join(&self, outbox: Outbox, first: Vec<Told>) -> Arc<Sent> {
-        let lane = Lane::start(outbox);
+    /// Brings in a second worker: it is told `first`, then gets the retained units, then what the
+    /// other gets.
+    pub(super) async fn attach(
+        &self,
+        outbox: WorkerSender,
+        first: Vec<Outgoing>,
+    ) -> Arc<SentCounts> {
+        let lane = WorkerLane::start(outbox);
         let sent = Arc::clone(&lane.sent);
-        self.command(Command::Join(lane, first)).await;
+        self.command(PumpCommand::Attach(lane, first)).await;
         sent
     }
 
-    /// Takes no more units from the source until [`promote`](Self::promote) or [`dismiss`](Self::dismiss).
+    /// Takes no more units from the source until [`promote`](Self::promote) or
+    /// [`detach`](Self::detach).
     pub(super) async fn pause(&self) {
-        self.command(Command::Pause).await;
+        self.command(PumpCommand::Pause).await;
     }
 
-    /// The worker that got ready is the one that speaks from the next unit on. The other gets no more, and what it misses is
-    /// kept.
+    /// The worker that got ready is the one that speaks from the next unit on. The other gets no
+    /// more, and what it misses is kept.
     pub(super) async fn promote(&self) {
-        self.command(Command::Promote).await;
+        self.command(PumpCommand::Promote).await;
     }
 
     /// Closes the connection to the worker that was passed over.
-    pub(super) async fn settle(&self) {
-        self.command(Command::Settle).await;
+    pub(super) async fn commit(&self) {
+        self.command(PumpCommand::Commit).await;
     }
 
-    /// The worker that was passed over speaks again, and gets what it has missed; the other one's connection is closed.
-    pub(super) async fn recall(&self) {
-        self.command(Command::Recall).await;
+    /// The worker that was passed over speaks again, and gets what it has missed; the other one's
+    /// connection is closed.
+    pub(super) async fn revert(&self) {
+        self.command(PumpCommand::Revert).await;
     }
 
     /// Closes the connection to the worker that was getting ready. The other goes on.
-    pub(super) async fn dismiss(&self) {
-        self.command(Command::Dismiss).await;
+    pub(super) async fn detach(&self) {
+        self.command(PumpCommand::Detach).await;
     }
 
     /// Ends the pump, which closes the workers' connections, and gives the subscription back.
@@ -181,7 +196,7 @@ impl Feed {
         }
     }
 
-    async fn command(&self, command: Command) {
+    async fn command(&self, command: PumpCommand) {
         // A pump that takes no more has failed, which `stop` tells.
         let _ = self.commands.send(command).await;
     }
@@ -189,26 +204,26 @@ impl Feed {
 
 /// The pump's own state.
 struct Pump {
-    speaking: Lane,
-    ready: Option<Lane>,
+    active: WorkerLane,
+    candidate: Option<WorkerLane>,
     /// The lane of a worker that was passed over, and what it has missed.
-    passed: Option<(Lane, Vec<Item>)>,
-    retained: Retained,
+    superseded: Option<(WorkerLane, Vec<LaneItem>)>,
+    retained: RetainedUnits,
     paused: bool,
     ended: bool,
-    notes: mpsc::Sender<Note>,
+    notes: mpsc::Sender<SourceNote>,
 }
 
 impl Pump {
     async fn run(
         mut self,
         mut subscription: Subscription,
-        mut commands: mpsc::Receiver<Command>,
+        mut commands: mpsc::Receiver<PumpCommand>,
     ) -> Subscription {
         loop {
-            let open = !self.paused && !self.ended && !self.withholds_too_much();
-            let room = self.speaking.has_room();
-            let speaking = Arc::clone(&self.speaking.queue);
+            let open = !self.paused && !self.ended && !self.is_withholding_too_much();
+            let room = self.active.has_room();
+            let speaking = Arc::clone(&self.active.queue);
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
@@ -221,112 +236,115 @@ impl Pump {
         }
     }
 
-    fn withholds_too_much(&self) -> bool {
-        self.passed.as_ref().is_some_and(|(_, missed)| missed.len() >= MAX_BEHIND)
+    fn is_withholding_too_much(&self) -> bool {
+        self.superseded.as_ref().is_some_and(|(_, missed)| missed.len() >= MAX_BEHIND)
     }
 
     async fn event(&mut self, event: SourceEvent) {
         match event {
             SourceEvent::Unit(unit) => {
                 self.retained.push(&unit);
-                if let Some((_, missed)) = &mut self.passed {
-                    missed.push(Item::Unit(Arc::clone(&unit)));
+                if let Some((_, missed)) = &mut self.superseded {
+                    missed.push(LaneItem::Unit(Arc::clone(&unit)));
                 }
-                if self.ready.as_ref().is_some_and(|lane| !lane.offer(&unit)) {
-                    // It does not keep up with decoding alone: its end of the connection tells the session.
-                    self.ready = None;
+                if self.candidate.as_ref().is_some_and(|lane| !lane.offer(&unit)) {
+                    // It does not keep up with decoding alone: its end of the connection tells the
+                    // session.
+                    self.candidate = None;
                 }
-                self.speaking.push(Item::Unit(unit));
+                self.active.push(LaneItem::Unit(unit));
             }
-            SourceEvent::Up => self.note(Note::Up).await,
-            SourceEvent::Down(fault) => self.note(Note::Down(fault.message)).await,
+            SourceEvent::Up => self.note(SourceNote::Up).await,
+            SourceEvent::Down(fault) => self.note(SourceNote::Down(fault.message)).await,
             SourceEvent::Ended => {
                 self.ended = true;
                 // Told before the worker can say that it has finished.
-                self.note(Note::Ended).await;
-                if let Some((_, missed)) = &mut self.passed {
-                    missed.push(Item::End);
+                self.note(SourceNote::Ended).await;
+                if let Some((_, missed)) = &mut self.superseded {
+                    missed.push(LaneItem::End);
                 }
-                self.speaking.push(Item::End);
+                self.active.push(LaneItem::End);
             }
         }
     }
 
-    async fn note(&self, note: Note) {
+    async fn note(&self, note: SourceNote) {
         // Without anyone to hear it the session is over.
         let _ = self.notes.send(note).await;
     }
 
-    fn command(&mut self, command: Command) {
+    fn command(&mut self, command: PumpCommand) {
         match command {
-            Command::Tell(Whom::Speaking, told) => self.speaking.push(Item::Told(told)),
-            Command::Tell(Whom::Ready, told) => {
-                if let Some(ready) = &self.ready {
-                    ready.push(Item::Told(told));
+            PumpCommand::Send(Target::Active, told) => self.active.push(LaneItem::Message(told)),
+            PumpCommand::Send(Target::Candidate, told) => {
+                if let Some(ready) = &self.candidate {
+                    ready.push(LaneItem::Message(told));
                 }
             }
-            Command::Join(lane, first) => {
-                let speaks = first.iter().any(|(message, _)| matches!(message, ToWorker::Speak { .. }));
-                first.into_iter().for_each(|told| lane.push(Item::Told(told)));
-                let units = self.retained.units.iter().map(|unit| Item::Unit(Arc::clone(unit)));
+            PumpCommand::Attach(lane, first) => {
+                let speaks =
+                    first.iter().any(|(message, _)| matches!(message, ToWorker::Activate { .. }));
+                first.into_iter().for_each(|told| lane.push(LaneItem::Message(told)));
+                let units = self.retained.units.iter().map(|unit| LaneItem::Unit(Arc::clone(unit)));
                 units.for_each(|unit| lane.push(unit));
                 if self.ended && speaks {
-                    lane.push(Item::End);
+                    lane.push(LaneItem::End);
                 }
-                self.ready = Some(lane);
+                self.candidate = Some(lane);
             }
-            Command::Pause => self.paused = true,
-            Command::Promote => {
+            PumpCommand::Pause => self.paused = true,
+            PumpCommand::Promote => {
                 self.paused = false;
-                if let Some(ready) = self.ready.take() {
-                    let passed = std::mem::replace(&mut self.speaking, ready);
+                if let Some(ready) = self.candidate.take() {
+                    let passed = std::mem::replace(&mut self.active, ready);
                     // One at a time is passed over; of two the older is not needed any more.
-                    self.passed = Some((passed, Vec::new()));
+                    self.superseded = Some((passed, Vec::new()));
                 }
             }
-            Command::Settle => self.passed = None,
-            Command::Recall => {
-                if let Some((lane, missed)) = self.passed.take() {
+            PumpCommand::Commit => self.superseded = None,
+            PumpCommand::Revert => {
+                if let Some((lane, missed)) = self.superseded.take() {
                     missed.into_iter().for_each(|item| lane.push(item));
-                    self.speaking = lane;
+                    self.active = lane;
                 }
             }
-            Command::Dismiss => {
+            PumpCommand::Detach => {
                 self.paused = false;
-                self.ready = None;
+                self.candidate = None;
             }
         }
     }
 }
 
 /// Something to be written to a worker.
-enum Item {
+enum LaneItem {
     Unit(Arc<AccessUnit>),
-    Told(Told),
+    Message(Outgoing),
     End,
 }
 
-impl Item {
+impl LaneItem {
     /// What it adds to the bound on waiting bytes.
     fn bytes(&self) -> usize {
         match self {
             Self::Unit(unit) => unit.data.len(),
-            Self::Told((_, payload)) => payload.len(),
+            Self::Message((_, payload)) => payload.len(),
             Self::End => 0,
         }
     }
 }
 
-/// What waits to be written to one worker, and the task that writes it. Dropping it closes the connection.
-struct Lane {
+/// What waits to be written to one worker, and the task that writes it. Dropping it closes the
+/// connection.
+struct WorkerLane {
     queue: Arc<LaneQueue>,
-    sent: Arc<Sent>,
+    sent: Arc<SentCounts>,
     writer: JoinHandle<()>,
 }
 
 #[derive(Default)]
 struct LaneQueue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<LaneItems>,
     /// Something waits.
     added: Notify,
     /// Something was taken.
@@ -334,35 +352,35 @@ struct LaneQueue {
 }
 
 #[derive(Default)]
-struct Waiting {
-    items: VecDeque<Item>,
+struct LaneItems {
+    items: VecDeque<LaneItem>,
     bytes: usize,
     /// The worker is gone: nothing is taken any more.
     broken: bool,
 }
 
-impl Waiting {
-    fn push(&mut self, item: Item) {
+impl LaneItems {
+    fn push(&mut self, item: LaneItem) {
         self.bytes = self.bytes.saturating_add(item.bytes());
         self.items.push_back(item);
     }
 }
 
 impl LaneQueue {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, LaneItems> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lane {
-    fn start(outbox: Outbox) -> Self {
-        let (queue, sent) = (Arc::<LaneQueue>::default(), Arc::<Sent>::default());
+impl WorkerLane {
+    fn start(outbox: WorkerSender) -> Self {
+        let (queue, sent) = (Arc::<LaneQueue>::default(), Arc::<SentCounts>::default());
         let writer = tokio::spawn(write(outbox, Arc::clone(&queue), Arc::clone(&sent)));
         Self { queue, sent, writer }
     }
 
     /// Queues an item.
-    fn push(&self, item: Item) {
+    fn push(&self, item: LaneItem) {
         self.queue.lock().push(item);
         self.queue.added.notify_one();
     }
@@ -373,7 +391,7 @@ impl Lane {
         if waiting.items.len() >= MAX_BEHIND || waiting.bytes > MAX_BEHIND_BYTES {
             return false;
         }
-        waiting.push(Item::Unit(Arc::clone(unit)));
+        waiting.push(LaneItem::Unit(Arc::clone(unit)));
         drop(waiting);
         self.queue.added.notify_one();
         true
@@ -386,14 +404,14 @@ impl Lane {
     }
 }
 
-impl Drop for Lane {
+impl Drop for WorkerLane {
     fn drop(&mut self) {
         self.writer.abort();
     }
 }
 
 /// Writes what is queued until the worker is gone.
-async fn write(mut outbox: Outbox, queue: Arc<LaneQueue>, sent: Arc<Sent>) {
+async fn write(mut outbox: WorkerSender, queue: Arc<LaneQueue>, sent: Arc<SentCounts>) {
     loop {
         let item = loop {
             let item = queue.lock().items.pop_front();
@@ -405,21 +423,21 @@ async fn write(mut outbox: Outbox, queue: Arc<LaneQueue>, sent: Arc<Sent>) {
         };
         let bytes = item.bytes();
         let written = match item {
-            Item::Unit(unit) => {
+            LaneItem::Unit(unit) => {
                 let written = outbox.send_unit(&unit).await;
                 sent.units.fetch_add(1, Ordering::Relaxed);
                 written
             }
-            Item::Told((message, payload)) => {
-                if matches!(message, ToWorker::Speak { .. }) {
+            LaneItem::Message((message, payload)) => {
+                if matches!(message, ToWorker::Activate { .. }) {
                     // The worker counts from here on, too.
                     sent.units.store(0, Ordering::Relaxed);
                 }
                 outbox.send(&message, &payload).await
             }
-            Item::End => {
+            LaneItem::End => {
                 sent.end.store(true, Ordering::Release);
-                outbox.send(&ToWorker::End, &[]).await
+                outbox.send(&ToWorker::EndOfStream, &[]).await
             }
         };
         let mut waiting = queue.lock();
@@ -435,22 +453,23 @@ async fn write(mut outbox: Outbox, queue: Arc<LaneQueue>, sent: Arc<Sent>) {
     }
 }
 
-/// The units from a key unit on that a worker needs to decode every frame that the one which speaks has not done with.
-struct Retained {
+/// The units from a key unit on that a worker needs to decode every frame that the one which speaks
+/// has not done with.
+struct RetainedUnits {
     units: VecDeque<Arc<AccessUnit>>,
     bytes: usize,
     /// One more than the last frame that is done with; 0: none is.
     done: Arc<AtomicU64>,
 }
 
-impl Retained {
+impl RetainedUnits {
     fn new(done: Arc<AtomicU64>) -> Self {
         Self { units: VecDeque::new(), bytes: 0, done }
     }
 
     fn push(&mut self, unit: &Arc<AccessUnit>) {
         if unit.header.key {
-            self.forget_done();
+            self.drop_done();
         } else if self.units.is_empty() {
             return;
         }
@@ -458,23 +477,24 @@ impl Retained {
         self.units.push_back(Arc::clone(unit));
         while self.units.len() > MAX_BEHIND || self.bytes > MAX_BEHIND_BYTES {
             // A GOP that is longer than that is given up: who joins waits for the next key unit.
-            self.forget_first();
+            self.drop_first_gop();
         }
     }
 
-    /// Forgets the GOPs before the last key unit from which all frames can be decoded that are not done with. Pictures that
-    /// follow a key unit and are presented before it may refer to what was before it; there are no more of them than a decoder
-    /// holds back.
-    fn forget_done(&mut self) {
+    /// Forgets the GOPs before the last key unit from which all frames can be decoded that are not
+    /// done with. Pictures that follow a key unit and are presented before it may refer to what was
+    /// before it; there are no more of them than a decoder holds back.
+    fn drop_done(&mut self) {
         let done = self.done.load(Ordering::Relaxed);
-        let passed = |unit: &AccessUnit| unit.header.number.saturating_add(STANDBY_FRAMES as u64) <= done;
+        let passed =
+            |unit: &AccessUnit| unit.header.number.saturating_add(STANDBY_FRAMES as u64) <= done;
         while self.units.iter().skip(1).any(|unit| unit.header.key && passed(unit)) {
-            self.forget_first();
+            self.drop_first_gop();
         }
     }
 
     /// Forgets the first GOP.
-    fn forget_first(&mut self) {
+    fn drop_first_gop(&mut self) {
         while let Some(unit) = self.units.pop_front() {
             self.bytes = self.bytes.saturating_sub(unit.data.len());
             if self.units.front().is_some_and(|next| next.header.key) {
@@ -513,7 +533,7 @@ mod tests {
             from.read_exact(&mut bytes).await.unwrap();
             got.push(match wire::decode(&bytes[..message]).unwrap() {
                 ToWorker::Unit(header) => Got::Unit(header.number),
-                ToWorker::End => Got::End,
+                ToWorker::EndOfStream => Got::End,
                 other => Got::Told(other),
             });
         }
@@ -522,21 +542,21 @@ mod tests {
 
     struct Rig {
         pump: Pump,
-        notes: mpsc::Receiver<Note>,
+        notes: mpsc::Receiver<SourceNote>,
         done: Arc<AtomicU64>,
         number: u64,
     }
 
     /// A pump and the reader of its first worker.
     fn rig() -> (Rig, JoinHandle<Vec<Got>>) {
-        let (outbox, from) = Outbox::pair();
-        let (notes, inbox) = mpsc::channel(NOTES);
+        let (outbox, from) = WorkerSender::pair();
+        let (notes, inbox) = mpsc::channel(NOTE_CAPACITY);
         let done = Arc::<AtomicU64>::default();
         let pump = Pump {
-            speaking: Lane::start(outbox),
-            ready: None,
-            passed: None,
-            retained: Retained::new(Arc::clone(&done)),
+            active: WorkerLane::start(outbox),
+            candidate: None,
+            superseded: None,
+            retained: RetainedUnits::new(Arc::clone(&done)),
             paused: false,
             ended: false,
             notes,
@@ -547,29 +567,34 @@ mod tests {
     impl Rig {
         async fn units(&mut self, count: u64) {
             for number in self.number..self.number + count {
-                self.pump.event(SourceEvent::Unit(unit(number, number.is_multiple_of(GOP), 1))).await;
+                self.pump
+                    .event(SourceEvent::Unit(unit(number, number.is_multiple_of(GOP), 1)))
+                    .await;
             }
             self.number += count;
         }
 
-        fn join(&mut self, first: Vec<Told>) -> JoinHandle<Vec<Got>> {
-            let (outbox, from) = Outbox::pair();
-            self.pump.command(Command::Join(Lane::start(outbox), first));
+        fn join(&mut self, first: Vec<Outgoing>) -> JoinHandle<Vec<Got>> {
+            let (outbox, from) = WorkerSender::pair();
+            self.pump.command(PumpCommand::Attach(WorkerLane::start(outbox), first));
             tokio::spawn(all(from))
         }
 
         /// Ends the pump once everything is written.
         async fn end(self) {
-            for lane in [Some(&self.pump.speaking), self.pump.ready.as_ref()].into_iter().flatten() {
+            for lane in
+                [Some(&self.pump.active), self.pump.candidate.as_ref()].into_iter().flatten()
+            {
                 written(lane).await;
             }
         }
     }
 
-    /// Waits until everything in a lane is written: the item that is taken last is written before the one behind it is taken.
-    async fn written(lane: &Lane) {
+    /// Waits until everything in a lane is written: the item that is taken last is written before
+    /// the one behind it is taken.
+    async fn written(lane: &WorkerLane) {
         for _ in 0..2 {
-            lane.push(Item::Told((ToWorker::Renew, Vec::new())));
+            lane.push(LaneItem::Message((ToWorker::Reinstantiate, Vec::new())));
             while !lane.queue.lock().items.is_empty() {
                 tokio::task::yield_now().await;
             }
@@ -577,7 +602,9 @@ mod tests {
     }
 
     fn units(got: &[Got]) -> Vec<u64> {
-        got.iter().filter_map(|got| if let Got::Unit(number) = got { Some(*number) } else { None }).collect()
+        got.iter()
+            .filter_map(|got| if let Got::Unit(number) = got { Some(*number) } else { None })
+            .collect()
     }
 
     #[tokio::test]
@@ -587,13 +614,16 @@ mod tests {
         rig.done.store(18, Ordering::Relaxed);
         let green = rig.join(Vec::new());
         rig.units(4).await;
-        rig.pump.command(Command::Pause);
-        rig.pump.command(Command::Tell(Whom::Speaking, (ToWorker::Snapshot, Vec::new())));
-        rig.pump.command(Command::Tell(Whom::Ready, (ToWorker::Speak { after: Some(26) }, Vec::new())));
-        rig.pump.command(Command::Promote);
+        rig.pump.command(PumpCommand::Pause);
+        rig.pump.command(PumpCommand::Send(Target::Active, (ToWorker::Snapshot, Vec::new())));
+        rig.pump.command(PumpCommand::Send(
+            Target::Candidate,
+            (ToWorker::Activate { after: Some(26) }, Vec::new()),
+        ));
+        rig.pump.command(PumpCommand::Promote);
         rig.units(3).await;
-        written(&rig.pump.passed.as_ref().unwrap().0).await;
-        rig.pump.command(Command::Settle);
+        written(&rig.pump.superseded.as_ref().unwrap().0).await;
+        rig.pump.command(PumpCommand::Commit);
         let blue = blue.await.unwrap();
         rig.end().await;
         let green = green.await.unwrap();
@@ -601,7 +631,7 @@ mod tests {
         assert_eq!(blue[27], Got::Told(ToWorker::Snapshot));
         // Nothing was said to be done with when the key units came, so all of them are kept.
         assert_eq!(units(&green), (0..30).collect::<Vec<_>>());
-        assert_eq!(green[27], Got::Told(ToWorker::Speak { after: Some(26) }));
+        assert_eq!(green[27], Got::Told(ToWorker::Activate { after: Some(26) }));
     }
 
     #[tokio::test]
@@ -609,13 +639,13 @@ mod tests {
         let (mut rig, blue) = rig();
         rig.units(7).await;
         rig.pump.event(SourceEvent::Ended).await;
-        assert!(matches!(rig.notes.recv().await, Some(Note::Ended)));
-        let green = rig.join(vec![(ToWorker::Speak { after: Some(3) }, Vec::new())]);
-        rig.pump.command(Command::Promote);
-        rig.pump.command(Command::Settle);
+        assert!(matches!(rig.notes.recv().await, Some(SourceNote::Ended)));
+        let green = rig.join(vec![(ToWorker::Activate { after: Some(3) }, Vec::new())]);
+        rig.pump.command(PumpCommand::Promote);
+        rig.pump.command(PumpCommand::Commit);
         rig.end().await;
         let green = green.await.unwrap();
-        assert_eq!(green[0], Got::Told(ToWorker::Speak { after: Some(3) }));
+        assert_eq!(green[0], Got::Told(ToWorker::Activate { after: Some(3) }));
         assert_eq!((units(&green), &green[8]), ((0..7).collect(), &Got::End));
         drop(blue);
     }
@@ -623,14 +653,18 @@ mod tests {
     #[tokio::test]
     async fn a_worker_that_does_not_keep_up_with_decoding_is_let_go() {
         let (mut rig, blue) = rig();
-        let (outbox, unread) = Outbox::pair();
-        rig.pump.command(Command::Join(Lane::start(outbox), Vec::new()));
+        let (outbox, unread) = WorkerSender::pair();
+        rig.pump.command(PumpCommand::Attach(WorkerLane::start(outbox), Vec::new()));
         for number in 0..2 * MAX_BEHIND as u64 {
             rig.pump.event(SourceEvent::Unit(unit(number, number == 0, 10_000))).await;
         }
-        assert!(rig.pump.ready.is_none());
+        assert!(rig.pump.candidate.is_none());
         rig.end().await;
-        assert_eq!(units(&blue.await.unwrap()).len(), 2 * MAX_BEHIND, "the other one does not notice");
+        assert_eq!(
+            units(&blue.await.unwrap()).len(),
+            2 * MAX_BEHIND,
+            "the other one does not notice"
+        );
         drop(unread);
     }
 
@@ -638,7 +672,7 @@ mod tests {
     fn what_is_retained_begins_with_a_key_unit_and_covers_what_is_not_done_with() {
         proptest!(|(steps in proptest::collection::vec((1u64..40, 0u64..40), 1..40))| {
             let done = Arc::<AtomicU64>::default();
-            let mut retained = Retained::new(Arc::clone(&done));
+            let mut retained = RetainedUnits::new(Arc::clone(&done));
             let mut number = 0;
             for (count, behind) in steps {
                 for next in number..number + count {
@@ -648,7 +682,8 @@ mod tests {
                 let first = retained.units.front().unwrap();
                 prop_assert!(first.header.key);
                 let so_far = done.load(Ordering::Relaxed);
-                prop_assert!(first.header.number <= so_far, "frame {so_far} needs unit {}", first.header.number);
+                prop_assert!(first.header.number <= so_far, "frame {so_far} needs unit \
+                    {}", first.header.number);
                 prop_assert_eq!(retained.bytes, retained.units.len());
                 done.fetch_max(number.saturating_sub(behind), Ordering::Relaxed);
             }
@@ -656,19 +691,19 @@ mod tests {
     }
 
     #[derive(Debug, Clone)]
-    enum Step {
+    enum FeedStep {
         Units(u64),
         Join,
         Dismiss,
         Change { withheld: u64, recall: bool },
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = FeedStep> {
         prop_oneof![
-            3 => (1u64..12).prop_map(Step::Units),
-            2 => Just(Step::Join),
-            1 => Just(Step::Dismiss),
-            2 => (0u64..12, any::<bool>()).prop_map(|(withheld, recall)| Step::Change { withheld, recall }),
+            3 => (1u64..12).prop_map(FeedStep::Units),
+            2 => Just(FeedStep::Join),
+            1 => Just(FeedStep::Dismiss),
+            2 => (0u64..12, any::<bool>()).prop_map(|(withheld, recall)| FeedStep::Change { withheld, recall }),
         ]
     }
 
@@ -687,23 +722,23 @@ mod tests {
                 let mut ready = None;
                 for step in steps {
                     match step {
-                        Step::Units(count) => rig.units(count).await,
-                        Step::Join => ready = Some(rig.join(Vec::new())),
-                        Step::Dismiss => {
-                            rig.pump.command(Command::Dismiss);
+                        FeedStep::Units(count) => rig.units(count).await,
+                        FeedStep::Join => ready = Some(rig.join(Vec::new())),
+                        FeedStep::Dismiss => {
+                            rig.pump.command(PumpCommand::Detach);
                             ready = None;
                         }
-                        Step::Change { withheld, recall } => {
+                        FeedStep::Change { withheld, recall } => {
                             let Some(green) = ready.take() else { continue };
-                            rig.pump.command(Command::Pause);
+                            rig.pump.command(PumpCommand::Pause);
                             let at = rig.number;
-                            rig.pump.command(Command::Promote);
+                            rig.pump.command(PumpCommand::Promote);
                             rig.units(withheld).await;
                             if recall {
-                                rig.pump.command(Command::Recall);
+                                rig.pump.command(PumpCommand::Revert);
                             } else {
-                                written(&rig.pump.passed.as_ref().unwrap().0).await;
-                                rig.pump.command(Command::Settle);
+                                written(&rig.pump.superseded.as_ref().unwrap().0).await;
+                                rig.pump.command(PumpCommand::Commit);
                                 spoke.push((std::mem::replace(&mut speaks, green), from, at));
                                 from = at;
                             }

@@ -7,19 +7,19 @@ use std::time::Instant;
 use ocelli_protocol::worker::FromWorker;
 use tokio::task::JoinHandle;
 
-use super::change::{Report, Reports, Step, Swap};
-use super::member::Member;
-use super::swap::Progress;
-use super::watched::Unfit;
+use super::change::{Report, ReportSender, Step, SwapRequest};
+use super::member::StreamWorker;
+use super::swap::Rollout;
+use super::watched::WorkerFault;
 use super::{Environment, Limits, Spec};
 
 /// See the module's documentation.
-pub(super) struct Green {
+pub(super) struct Candidate {
     pub(super) spec: Arc<Spec>,
-    pub(super) progress: Progress,
+    pub(super) progress: Rollout,
     pub(super) begun: Instant,
-    pub(super) reports: Reports,
-    pub(super) worker: Stage,
+    pub(super) reports: ReportSender,
+    pub(super) worker: CandidateWorker,
     /// The state of the running version, once it has given it: its version and the bytes.
     pub(super) state: Option<(String, Vec<u8>)>,
     /// When the running version gave its last result.
@@ -27,16 +27,16 @@ pub(super) struct Green {
 }
 
 /// Where its worker stands.
-pub(super) enum Stage {
-    Launching(JoinHandle<anyhow::Result<Member>>),
-    Running(Box<Member>),
+pub(super) enum CandidateWorker {
+    Launching(JoinHandle<anyhow::Result<StreamWorker>>),
+    Running(Box<StreamWorker>),
     /// It was taken out, to be the one that speaks or to be ended.
     Gone,
 }
 
 /// Something that happened to it.
-pub(super) enum Happened {
-    Launched(Box<Member>),
+pub(super) enum CandidateEvent {
+    Launched(Box<StreamWorker>),
     Said(Box<FromWorker>),
     Lost(String),
     /// It was looked at.
@@ -45,97 +45,107 @@ pub(super) enum Happened {
     Late,
 }
 
-impl Green {
+impl Candidate {
     /// Starts its worker.
-    pub(super) fn start(environment: &Arc<Environment>, limits: Limits, swap: Swap, kept: Vec<u8>) -> Self {
-        let Swap { spec, shadow, refused_state, reports } = swap;
+    pub(super) fn start(
+        environment: &Arc<Environment>,
+        limits: Limits,
+        swap: SwapRequest,
+        kept: Vec<u8>,
+    ) -> Self {
+        let SwapRequest { spec, shadow, refused_state, reports } = swap;
         let (spec, begun) = (Arc::new(spec), Instant::now());
         // On the runtime's own threads, as every child is started.
-        let launching = Member::launch(Arc::clone(environment), limits, Arc::clone(&spec), true, kept);
+        let launching =
+            StreamWorker::launch(Arc::clone(environment), limits, Arc::clone(&spec), true, kept);
         let green = Self {
             spec,
-            progress: Progress::new(limits.swap, shadow, refused_state, begun),
+            progress: Rollout::new(limits.swap, shadow, refused_state, begun),
             begun,
             reports,
-            worker: Stage::Launching(tokio::spawn(launching)),
+            worker: CandidateWorker::Launching(tokio::spawn(launching)),
             state: None,
             last_result: None,
         };
-        green.report(Report::Began(Step::Start));
+        green.report(Report::StepStarted(Step::Start));
         green
     }
 
-    /// What happens next; never where there is no new version. Nothing is lost if the future is dropped.
-    pub(super) async fn next(green: &mut Option<Self>) -> Happened {
+    /// What happens next; never where there is no new version. Nothing is lost if the future is
+    /// dropped.
+    pub(super) async fn next(green: &mut Option<Self>) -> CandidateEvent {
         let Some(green) = green else { return pending().await };
         let deadline = tokio::time::Instant::from_std(green.progress.deadline());
         let late = tokio::time::sleep_until(deadline);
         match &mut green.worker {
-            Stage::Launching(launching) => tokio::select! {
+            CandidateWorker::Launching(launching) => tokio::select! {
                 launched = launching => match launched {
-                    Ok(Ok(member)) => Happened::Launched(Box::new(member)),
-                    Ok(Err(error)) => Happened::Lost(format!("{error:#}")),
-                    Err(error) => Happened::Lost(error.to_string()),
+                    Ok(Ok(member)) => CandidateEvent::Launched(Box::new(member)),
+                    Ok(Err(error)) => CandidateEvent::Lost(format!("{error:#}")),
+                    Err(error) => CandidateEvent::Lost(error.to_string()),
                 },
-                () = late => Happened::Late,
+                () = late => CandidateEvent::Late,
             },
-            Stage::Running(member) => tokio::select! {
+            CandidateWorker::Running(member) => tokio::select! {
                 received = member.worker.inbox.recv() => match member.health.message(received) {
-                    Ok((message, _)) => Happened::Said(Box::new(message)),
-                    Err(unfit) => Happened::lost(unfit),
+                    Ok((message, _)) => CandidateEvent::Said(Box::new(message)),
+                    Err(unfit) => CandidateEvent::lost(unfit),
                 },
                 _ = member.health.looks.tick() => match member.look() {
-                    Ok(()) => Happened::Well,
-                    Err(unfit) => Happened::lost(unfit),
+                    Ok(()) => CandidateEvent::Well,
+                    Err(unfit) => CandidateEvent::lost(unfit),
                 },
-                () = late => Happened::Late,
+                () = late => CandidateEvent::Late,
             },
-            Stage::Gone => pending().await,
+            CandidateWorker::Gone => pending().await,
         }
     }
 
     /// The worker, where there is one by now.
-    pub(super) fn member(&mut self) -> Option<&mut Member> {
+    pub(super) fn member(&mut self) -> Option<&mut StreamWorker> {
         match &mut self.worker {
-            Stage::Running(member) => Some(member),
-            Stage::Launching(_) | Stage::Gone => None,
+            CandidateWorker::Running(member) => Some(member),
+            CandidateWorker::Launching(_) | CandidateWorker::Gone => None,
         }
     }
 
     /// Takes the worker out.
-    pub(super) fn take(&mut self) -> Option<Box<Member>> {
-        match std::mem::replace(&mut self.worker, Stage::Gone) {
-            Stage::Running(member) => Some(member),
-            Stage::Launching(launching) => {
+    pub(super) fn take(&mut self) -> Option<Box<StreamWorker>> {
+        match std::mem::replace(&mut self.worker, CandidateWorker::Gone) {
+            CandidateWorker::Running(member) => Some(member),
+            CandidateWorker::Launching(launching) => {
                 // A worker that is made all the same is killed when it is dropped.
                 launching.abort();
                 None
             }
-            Stage::Gone => None,
+            CandidateWorker::Gone => None,
         }
     }
 
     /// Tells whoever asked for the change.
     pub(super) fn report(&self, report: Report) {
-        tell(&self.reports, report);
+        send_report(&self.reports, report);
     }
 }
 
-impl Happened {
-    fn lost(unfit: Unfit) -> Self {
+impl CandidateEvent {
+    fn lost(unfit: WorkerFault) -> Self {
         match unfit {
-            Unfit::Lost(reason) | Unfit::Broken(reason) => Self::Lost(reason),
+            WorkerFault::Exited(reason) | WorkerFault::ProtocolViolation(reason) => {
+                Self::Lost(reason)
+            }
         }
     }
 }
 
-impl Drop for Green {
+impl Drop for Candidate {
     fn drop(&mut self) {
         drop(self.take());
     }
 }
 
-/// Tells whoever asked for a change. There is room for all reports of one, and without anyone who listens nobody is told.
-pub(super) fn tell(reports: &Reports, report: Report) {
+/// Tells whoever asked for a change. There is room for all reports of one, and without anyone who
+/// listens nobody is told.
+pub(super) fn send_report(reports: &ReportSender, report: Report) {
     let _ = reports.try_send(report);
 }

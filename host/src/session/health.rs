@@ -1,25 +1,28 @@
 //! Whether a worker is well: it gives signs of life, and frames that reach it come out as results.
 //!
-//! A process that is alive says little. Two things are asked of a worker: a message at least as often as its heartbeat,
-//! which it sends from a thread that nothing else can hold up; and progress, as long as it owes some. It owes progress
-//! while the host has sent it access units that it has not taken in, or it has decoded pictures that its pipeline has
-//! neither processed nor skipped for a newer one.
+//! A process that is alive says little. Two things are asked of a worker: a message at least as
+//! often as its heartbeat, which it sends from a thread that nothing else can hold up; and
+//! progress, as long as it owes some. It owes progress while the host has sent it access units that
+//! it has not taken in, or it has decoded pictures that its pipeline has neither processed nor
+//! skipped for a newer one.
 
 use std::time::{Duration, Instant};
 
 use ocelli_protocol::worker::Counters;
 
-/// Heartbeats in the time within which a worker that hangs is noticed: one or two that come late are no reason to kill.
+/// Heartbeats in the time within which a worker that hangs is noticed: one or two that come late
+/// are no reason to kill.
 pub(super) const HEARTBEATS: u32 = 5;
 
 /// How a worker is unwell.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unwell {
+pub(super) enum HealthFault {
     /// Stopped, or without a processor.
     #[error("health: no sign of life for {:.1} s", .0.as_secs_f64())]
     Silent(Duration),
     /// It has access units and takes none in.
-    #[error("health: the decoder has taken nothing in for {:.1} s although frames arrive", .0.as_secs_f64())]
+    #[error("health: the decoder has taken nothing in for {:.1} s although frames \
+        arrive", .0.as_secs_f64())]
     NotDecoding(Duration),
     /// It has frames and gives no results.
     #[error("health: no result for {:.1} s although frames arrive", .0.as_secs_f64())]
@@ -28,12 +31,12 @@ pub(super) enum Unwell {
 
 /// Since when progress has been owed.
 #[derive(Debug, Default)]
-struct Debt {
+struct ProgressDeadline {
     done: u64,
     since: Option<Instant>,
 }
 
-impl Debt {
+impl ProgressDeadline {
     fn update(&mut self, owed: bool, done: u64, now: Instant) {
         if !owed {
             self.since = None;
@@ -50,26 +53,26 @@ impl Debt {
 
 /// What is known of a worker's health.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(super) struct WorkerHealth {
     limit: Duration,
-    sign: Instant,
-    looked: Instant,
+    last_message: Instant,
+    last_check: Instant,
     counters: Counters,
-    intake: Debt,
-    pipeline: Debt,
+    intake: ProgressDeadline,
+    pipeline: ProgressDeadline,
 }
 
-impl Health {
-    /// A worker that was started now. One that hangs is noticed within `limit`, if it is looked at every
-    /// [`interval`](Self::interval).
+impl WorkerHealth {
+    /// A worker that was started now. One that hangs is noticed within `limit`, if it is looked at
+    /// every [`interval`](Self::interval).
     pub(super) fn new(limit: Duration, now: Instant) -> Self {
         Self {
             limit,
-            sign: now,
-            looked: now,
+            last_message: now,
+            last_check: now,
             counters: Counters::default(),
-            intake: Debt::default(),
-            pipeline: Debt::default(),
+            intake: ProgressDeadline::default(),
+            pipeline: ProgressDeadline::default(),
         }
     }
 
@@ -79,38 +82,41 @@ impl Health {
     }
 
     /// A message has come.
-    pub(super) fn sign(&mut self, now: Instant) {
-        self.sign = now;
+    pub(super) fn record_message(&mut self, now: Instant) {
+        self.last_message = now;
     }
 
     /// The worker's totals.
-    pub(super) fn counted(&mut self, counters: Counters, now: Instant) {
+    pub(super) fn record_counters(&mut self, counters: Counters, now: Instant) {
         self.counters = counters;
-        let settled =
-            counters.processed.saturating_add(counters.skipped_newer).saturating_add(counters.passed_over);
+        let settled = counters
+            .processed
+            .saturating_add(counters.skipped_newer)
+            .saturating_add(counters.already_processed);
         self.pipeline.update(counters.decoded > settled, counters.processed, now);
     }
 
     /// Looks at the worker, which was sent `sent` access units so far.
-    pub(super) fn check(&mut self, sent: u64, now: Instant) -> Result<(), Unwell> {
-        let pause = now.saturating_duration_since(std::mem::replace(&mut self.looked, now));
+    pub(super) fn check(&mut self, sent: u64, now: Instant) -> Result<(), HealthFault> {
+        let pause = now.saturating_duration_since(std::mem::replace(&mut self.last_check, now));
         if pause >= self.limit / 2 {
             // The host itself did not run: what the worker said meanwhile has still to be read.
-            self.sign = now;
+            self.last_message = now;
             self.pipeline.since = None;
             self.intake.since = None;
         }
-        // The intake of a file waits for the pipeline, so what the pipeline does is its progress too.
+        // The intake of a file waits for the pipeline, so what the pipeline does is its progress
+        // too.
         let done = self.counters.received.saturating_add(self.counters.processed);
         self.intake.update(sent > self.counters.received, done, now);
         let limit = self.limit.saturating_sub(Self::interval(self.limit));
-        let silent = now.saturating_duration_since(self.sign);
+        let silent = now.saturating_duration_since(self.last_message);
         if silent >= limit {
-            Err(Unwell::Silent(silent))
+            Err(HealthFault::Silent(silent))
         } else if self.pipeline.age(now) >= self.limit {
-            Err(Unwell::NoResults(self.pipeline.age(now)))
+            Err(HealthFault::NoResults(self.pipeline.age(now)))
         } else if self.intake.age(now) >= self.limit {
-            Err(Unwell::NotDecoding(self.intake.age(now)))
+            Err(HealthFault::NotDecoding(self.intake.age(now)))
         } else {
             Ok(())
         }
@@ -131,10 +137,10 @@ mod tests {
     fn watch(
         seconds: u64,
         sent: impl Fn(u64) -> u64,
-        mut each: impl FnMut(&mut Health, u64, Instant),
-    ) -> Result<(), (u64, Unwell)> {
+        mut each: impl FnMut(&mut WorkerHealth, u64, Instant),
+    ) -> Result<(), (u64, HealthFault)> {
         let begin = Instant::now();
-        let mut health = Health::new(LIMIT, begin);
+        let mut health = WorkerHealth::new(LIMIT, begin);
         for second in (0..seconds).step_by(2) {
             let now = begin + Duration::from_secs(second);
             each(&mut health, second, now);
@@ -145,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_has_nothing_to_do_is_well_as_long_as_it_says_so() {
-        assert_eq!(watch(1000, |_| 0, |health, _, now| health.sign(now)), Ok(()));
+        assert_eq!(watch(1000, |_| 0, |health, _, now| health.record_message(now)), Ok(()));
     }
 
     #[test]
@@ -155,12 +161,12 @@ mod tests {
             |_| 0,
             |health, second, now| {
                 if second < 50 {
-                    health.sign(now);
+                    health.record_message(now);
                 }
             },
         );
         let (second, unwell) = stopped.unwrap_err();
-        assert!(matches!(unwell, Unwell::Silent(_)), "{unwell}");
+        assert!(matches!(unwell, HealthFault::Silent(_)), "{unwell}");
         assert!(second - 48 <= LIMIT.as_secs(), "{second}");
     }
 
@@ -170,14 +176,17 @@ mod tests {
             1000,
             |second| second,
             |health, second, now| {
-                health.sign(now);
+                health.record_message(now);
                 let processed = second.min(50);
                 let skipped_newer = second.saturating_sub(52);
-                health.counted(Counters { skipped_newer, ..counters(second, second, processed) }, now);
+                health.record_counters(
+                    Counters { skipped_newer, ..counters(second, second, processed) },
+                    now,
+                );
             },
         );
         let (second, unwell) = hung.unwrap_err();
-        assert!(matches!(unwell, Unwell::NoResults(_)), "{unwell}");
+        assert!(matches!(unwell, HealthFault::NoResults(_)), "{unwell}");
         assert!((60..=64).contains(&second), "{second}");
     }
 
@@ -187,24 +196,26 @@ mod tests {
             1000,
             |second| second,
             |health, second, now| {
-                health.sign(now);
-                health.counted(counters(second.min(50), second.min(50), second.min(50)), now);
+                health.record_message(now);
+                health
+                    .record_counters(counters(second.min(50), second.min(50), second.min(50)), now);
             },
         );
         let (second, unwell) = hung.unwrap_err();
-        assert!(matches!(unwell, Unwell::NotDecoding(_)), "{unwell}");
+        assert!(matches!(unwell, HealthFault::NotDecoding(_)), "{unwell}");
         assert!((60..=64).contains(&second), "{second}");
     }
 
     #[test]
     fn a_pause_of_the_host_is_not_the_workers_fault() {
         let begin = Instant::now();
-        let mut health = Health::new(LIMIT, begin);
-        health.counted(counters(2, 2, 1), begin);
+        let mut health = WorkerHealth::new(LIMIT, begin);
+        health.record_counters(counters(2, 2, 1), begin);
         health.check(2, begin).unwrap();
         let resumed = begin + Duration::from_secs(1000);
         assert_eq!(health.check(2, resumed), Ok(()));
-        let unwell = (1..=5).map(|look| health.check(2, resumed + look * Health::interval(LIMIT)));
+        let unwell =
+            (1..=5).map(|look| health.check(2, resumed + look * WorkerHealth::interval(LIMIT)));
         assert!(unwell.last().unwrap().is_err(), "after that it counts again");
     }
 
@@ -212,9 +223,9 @@ mod tests {
     fn a_pause_of_the_source_is_no_debt() {
         let sent = |second: u64| if second < 500 { 10 } else { second };
         let seen = watch(1000, sent, |health, second, now| {
-            health.sign(now);
+            health.record_message(now);
             let done = sent(second).saturating_sub(1).max(10);
-            health.counted(counters(done, done, done), now);
+            health.record_counters(counters(done, done, done), now);
         });
         assert_eq!(seen, Ok(()));
     }
@@ -226,8 +237,8 @@ mod tests {
             1000,
             |_| 1000,
             |health, second, now| {
-                health.sign(now);
-                health.counted(counters(20, 20, second / 8), now);
+                health.record_message(now);
+                health.record_counters(counters(20, 20, second / 8), now);
             },
         );
         assert_eq!(seen, Ok(()));

@@ -1,14 +1,15 @@
 //! How long frames took on their way, counted in buckets for as long as the session lives.
 
-use ocelli_protocol::worker::Stations;
+use ocelli_protocol::worker::Timestamps;
 use strum::VariantArray;
 
-/// Upper bounds of the buckets in milliseconds; one without a bound follows. They reach from the decoding of a small
-/// picture to twice an inference's time limit, in steps of at most 2.5, so that a quantile is known to within that factor.
+/// Upper bounds of the buckets in milliseconds; one without a bound follows. They reach from the
+/// decoding of a small picture to twice an inference's time limit, in steps of at most 2.5, so that
+/// a quantile is known to within that factor.
 pub const BOUNDS_MS: [u64; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
 
-/// What a single frame counts at the most, in nanoseconds: an hour. The times come from a worker, and a wrong one must
-/// not drown the sum of the others.
+/// What a single frame counts at the most, in nanoseconds: an hour. The times come from a worker,
+/// and a wrong one must not drown the sum of the others.
 const LONGEST: u64 = 3_600_000_000_000;
 
 const NS_PER_MS: u64 = 1_000_000;
@@ -16,7 +17,7 @@ const NS_PER_MS: u64 = 1_000_000;
 /// A part of a frame's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "lowercase")]
-pub enum Stage {
+pub enum LatencyStage {
     /// From the access unit's arrival at the host to the decoded picture.
     Decode,
     /// From there until the pipeline took the frame.
@@ -29,7 +30,7 @@ pub enum Stage {
     Total,
 }
 
-impl Stage {
+impl LatencyStage {
     /// All of them.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
@@ -39,7 +40,7 @@ impl Stage {
     }
 
     /// Nanoseconds; none where the frame has not gone this part of the way.
-    fn of(self, stations: &Stations) -> Option<u64> {
+    fn of(self, stations: &Timestamps) -> Option<u64> {
         let between = |from: u64, to: u64| Some(to.saturating_sub(from));
         match self {
             Self::Decode => between(stations.received, stations.decoded),
@@ -60,14 +61,16 @@ pub struct Histogram {
 
 impl Histogram {
     fn record(&mut self, ns: u64) {
-        let bucket = BOUNDS_MS.iter().position(|bound| ns <= bound * NS_PER_MS).unwrap_or(BOUNDS_MS.len());
+        let bucket =
+            BOUNDS_MS.iter().position(|bound| ns <= bound * NS_PER_MS).unwrap_or(BOUNDS_MS.len());
         if let Some(count) = self.counts.get_mut(bucket) {
             *count += 1;
         }
         self.sum_ns = self.sum_ns.saturating_add(ns.min(LONGEST));
     }
 
-    /// Upper bound in seconds, infinite for the last, and how many lie in the bucket and in none before it.
+    /// Upper bound in seconds, infinite for the last, and how many lie in the bucket and in none
+    /// before it.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         let bounds = BOUNDS_MS.iter().map(|ms| *ms as f64 / 1e3).chain([f64::INFINITY]);
         bounds.zip(self.counts.iter().copied())
@@ -86,12 +89,12 @@ impl Histogram {
 
 /// A session's latencies by stage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Latencies([Histogram; Stage::ALL.len()]);
+pub struct Latencies([Histogram; LatencyStage::ALL.len()]);
 
 impl Latencies {
     /// Counts a frame that a pipeline has processed.
-    pub fn record(&mut self, stations: &Stations) {
-        for (stage, histogram) in Stage::ALL.iter().zip(&mut self.0) {
+    pub fn record(&mut self, stations: &Timestamps) {
+        for (stage, histogram) in LatencyStage::ALL.iter().zip(&mut self.0) {
             if let Some(ns) = stage.of(stations) {
                 histogram.record(ns);
             }
@@ -99,8 +102,8 @@ impl Latencies {
     }
 
     /// Each stage with its times.
-    pub fn stages(&self) -> impl Iterator<Item = (Stage, &Histogram)> {
-        Stage::ALL.iter().copied().zip(&self.0)
+    pub fn stages(&self) -> impl Iterator<Item = (LatencyStage, &Histogram)> {
+        LatencyStage::ALL.iter().copied().zip(&self.0)
     }
 
     /// Frames counted so far.
@@ -113,12 +116,12 @@ impl Latencies {
 mod tests {
     use super::*;
 
-    fn stations(times_ms: [u64; 5]) -> Stations {
+    fn stations(times_ms: [u64; 5]) -> Timestamps {
         let [received, decoded, submitted, inferred, emitted] = times_ms.map(|ms| ms * NS_PER_MS);
-        Stations { received, decoded, submitted, inferred, emitted }
+        Timestamps { received, decoded, submitted, inferred, emitted }
     }
 
-    fn of(latencies: &Latencies, wanted: Stage) -> Histogram {
+    fn of(latencies: &Latencies, wanted: LatencyStage) -> Histogram {
         *latencies.stages().find(|(stage, _)| *stage == wanted).unwrap().1
     }
 
@@ -127,16 +130,17 @@ mod tests {
         let mut latencies = Latencies::default();
         latencies.record(&stations([1_000, 1_005, 1_011, 1_061, 1_062]));
         for (stage, bound) in [
-            (Stage::Decode, 0.005),
-            (Stage::Wait, 0.01),
-            (Stage::Inference, 0.05),
-            (Stage::Pipeline, 0.001),
-            (Stage::Total, 0.1),
+            (LatencyStage::Decode, 0.005),
+            (LatencyStage::Wait, 0.01),
+            (LatencyStage::Inference, 0.05),
+            (LatencyStage::Pipeline, 0.001),
+            (LatencyStage::Total, 0.1),
         ] {
-            let hit: Vec<_> = of(&latencies, stage).buckets().filter(|(_, count)| *count > 0).collect();
+            let hit: Vec<_> =
+                of(&latencies, stage).buckets().filter(|(_, count)| *count > 0).collect();
             assert_eq!(hit, [(bound, 1)], "{stage:?}");
         }
-        assert!((of(&latencies, Stage::Total).sum() - 0.062).abs() < 1e-9);
+        assert!((of(&latencies, LatencyStage::Total).sum() - 0.062).abs() < 1e-9);
         assert_eq!(latencies.frames(), 1);
     }
 
@@ -144,18 +148,18 @@ mod tests {
     fn a_frame_without_inference_does_not_make_inference_look_fast() {
         let mut latencies = Latencies::default();
         latencies.record(&stations([0, 5, 6, 6, 7]));
-        assert_eq!(of(&latencies, Stage::Inference).count(), 0);
-        assert_eq!(of(&latencies, Stage::Pipeline).count(), 1);
+        assert_eq!(of(&latencies, LatencyStage::Inference).count(), 0);
+        assert_eq!(of(&latencies, LatencyStage::Pipeline).count(), 1);
     }
 
     #[test]
     fn times_that_cannot_be_are_counted_and_drown_nothing() {
         let mut latencies = Latencies::default();
-        latencies.record(&Stations { emitted: u64::MAX, ..Stations::default() });
-        latencies.record(&Stations { received: 9, decoded: 3, ..Stations::default() });
-        let total = of(&latencies, Stage::Total);
+        latencies.record(&Timestamps { emitted: u64::MAX, ..Timestamps::default() });
+        latencies.record(&Timestamps { received: 9, decoded: 3, ..Timestamps::default() });
+        let total = of(&latencies, LatencyStage::Total);
         assert_eq!((total.count(), total.sum()), (2, 3600.0));
         assert_eq!(total.buckets().last(), Some((f64::INFINITY, 1)));
-        assert_eq!(of(&latencies, Stage::Decode).sum(), 0.0);
+        assert_eq!(of(&latencies, LatencyStage::Decode).sum(), 0.0);
     }
 }

@@ -6,44 +6,44 @@ use std::time::{Duration, Instant};
 
 use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::worker::{
-    Counters, Description, FromWorker, KeptChange, Mode, Pacing, Stage, WorkerLimits,
+    Counters, Description, FromWorker, Pacing, StoreChange, WorkerLimits, WorkerMode, WorkerStage,
 };
 
 use super::bounds;
-use super::feed::Sent;
-use super::launch::Launch;
-use super::watched::{Unfit, Watched, failed, log, out_of_turn};
-use super::worker::{Outbox, Worker};
+use super::feed::SentCounts;
+use super::launch::WorkerLaunch;
+use super::watched::{WorkerFault, WorkerMonitor, failed, log, out_of_turn};
+use super::worker::{WorkerProcess, WorkerSender};
 use super::{Environment, Frames, Limits, Spec};
-use crate::inference::{Attachment, catalogue};
+use crate::inference::{InferenceAttachment, catalog};
 
 /// How long a worker that its session gave up may take to end by itself.
 const END_GRACE: Duration = Duration::from_millis(500);
 
 /// Why a worker that starts is of no use.
 #[derive(Debug)]
-pub(super) enum NoStart {
+pub(super) enum StartError {
     /// Another attempt may go well.
-    Unfit(Unfit),
+    Fault(WorkerFault),
     /// No attempt will before a person has changed something.
-    Lasting(String),
+    Permanent(String),
 }
 
-impl From<Unfit> for NoStart {
-    fn from(unfit: Unfit) -> Self {
-        Self::Unfit(unfit)
+impl From<WorkerFault> for StartError {
+    fn from(unfit: WorkerFault) -> Self {
+        Self::Fault(unfit)
     }
 }
 
 /// A worker that runs.
-pub(super) struct Member {
+pub(super) struct StreamWorker {
     pub(super) spec: Arc<Spec>,
-    pub(super) worker: Worker,
-    pub(super) health: Watched,
+    pub(super) worker: WorkerProcess,
+    pub(super) health: WorkerMonitor,
     /// The way to it, until it is given to a feed.
-    pub(super) outbox: Option<Outbox>,
+    pub(super) outbox: Option<WorkerSender>,
     /// What it was given.
-    pub(super) sent: Arc<Sent>,
+    pub(super) sent: Arc<SentCounts>,
     /// What it may use.
     pub(super) limits: WorkerLimits,
     pub(super) confinement: Option<Confinement>,
@@ -54,16 +54,17 @@ pub(super) struct Member {
     /// When its last result came.
     pub(super) last_result: Option<Instant>,
     /// Changes of the session's store by a call that has not been told of yet.
-    pub(super) held: Vec<KeptChange>,
+    pub(super) pending_store_changes: Vec<StoreChange>,
     /// Units that the source had left out before it spoke.
     pub(super) dropped_before: u64,
-    /// Each worker has a place of its own at the inference process: what the one before it left unanswered there, or in its
-    /// shared memory, stays with that one.
-    _attachment: Attachment,
+    /// Each worker has a place of its own at the inference process: what the one before it left
+    /// unanswered there, or in its shared memory, stays with that one.
+    _attachment: InferenceAttachment,
 }
 
-impl Member {
-    /// Starts a worker for a session within these limits. `kept` is what the session's store holds, encoded.
+impl StreamWorker {
+    /// Starts a worker for a session within these limits. `kept` is what the session's store holds,
+    /// encoded.
     pub(super) async fn launch(
         environment: Arc<Environment>,
         limits: Limits,
@@ -71,22 +72,22 @@ impl Member {
         standby: bool,
         kept: Vec<u8>,
     ) -> anyhow::Result<Self> {
-        let component = match &spec.deployment.compiled {
+        let component = match &spec.pipeline.compiled {
             Ok(component) => Arc::clone(component),
             Err(reason) => anyhow::bail!("{reason}"),
         };
         let live = spec.source.is_live();
-        let launch = Launch {
+        let launch = WorkerLaunch {
             name: &spec.id,
             component: &component,
             settings: &spec.settings,
-            mode: Mode::Stream(if live { Pacing::NewestWins } else { Pacing::EveryFrame }),
+            mode: WorkerMode::Stream(if live { Pacing::NewestWins } else { Pacing::EveryFrame }),
             decode: spec.decode,
             terms: limits.service(spec.priority, live),
             limits,
             standby,
             redis_prefix: spec.redis_prefix.as_deref(),
-            kept: Some(kept),
+            store: Some(kept),
         };
         let (worker, outbox, attachment) = environment.launch(launch).await?;
         Ok(Self {
@@ -101,7 +102,7 @@ impl Member {
             guest_memory: 0,
             since: Instant::now(),
             last_result: None,
-            held: Vec::new(),
+            pending_store_changes: Vec::new(),
             dropped_before: 0,
             _attachment: attachment,
         })
@@ -112,39 +113,45 @@ impl Member {
         &mut self,
         message: FromWorker,
         environment: &Environment,
-    ) -> Result<bool, NoStart> {
+    ) -> Result<bool, StartError> {
         match message {
-            FromWorker::Confined(confinement) => {
+            FromWorker::SandboxReport(confinement) => {
                 let admitted = environment.limits().admit(&confinement);
                 self.confinement = Some(confinement);
-                admitted.map_err(NoStart::Lasting)?;
+                admitted.map_err(StartError::Permanent)?;
             }
             FromWorker::Described(description) => {
                 if self.confinement.is_none() {
-                    return Err(Unfit::Broken("the worker did not say how it is confined".into()).into());
+                    return Err(WorkerFault::ProtocolViolation(
+                        "the worker did not say how it is confined".into(),
+                    )
+                    .into());
                 }
-                bounds::description(&description).map_err(Unfit::Broken)?;
-                let lacks = catalogue::lacks(&environment.inference.models(), &description);
+                bounds::description(&description).map_err(WorkerFault::ProtocolViolation)?;
+                let lacks = catalog::missing_model(&environment.inference.models(), &description);
                 self.description = Some(description);
                 if let Some(lacks) = lacks {
-                    return Err(NoStart::Lasting(lacks));
+                    return Err(StartError::Permanent(lacks));
                 }
             }
             FromWorker::Ready => {
                 self.since = Instant::now();
                 return Ok(true);
             }
-            FromWorker::Stored(changes) => self.held.extend(changes),
-            FromWorker::Alive { counters, guest_memory } => {
+            FromWorker::StoreCommit(changes) => self.pending_store_changes.extend(changes),
+            FromWorker::Heartbeat { counters, guest_memory } => {
                 self.health.counted(counters);
                 self.guest_memory = guest_memory;
             }
             FromWorker::Log { level, context, message, frame } => {
-                log(&self.spec.id, &self.spec.deployment.id, level, &context, &message, frame);
+                log(&self.spec.id, &self.spec.pipeline.id, level, &context, &message, frame);
             }
             // The settings are as they are.
-            FromWorker::Failed { stage: Stage::Settings, message, .. } => {
-                return Err(NoStart::Lasting(format!("settings: {}", bounds::cause(message))));
+            FromWorker::Failed { stage: WorkerStage::Settings, message, .. } => {
+                return Err(StartError::Permanent(format!(
+                    "settings: {}",
+                    bounds::truncate_cause(message)
+                )));
             }
             FromWorker::Failed { stage, message, .. } => return Err(failed(stage, message).into()),
             other => return Err(out_of_turn(&other).into()),
@@ -153,7 +160,7 @@ impl Member {
     }
 
     /// Looks whether it is well.
-    pub(super) fn look(&mut self) -> Result<(), Unfit> {
+    pub(super) fn look(&mut self) -> Result<(), WorkerFault> {
         self.health.look(self.sent.units.load(Ordering::Relaxed))
     }
 
@@ -164,7 +171,8 @@ impl Member {
         frames
     }
 
-    /// Ends it. Its connection has to be closed by then. One that was given up has less time than one that ends in peace.
+    /// Ends it. Its connection has to be closed by then. One that was given up has less time than
+    /// one that ends in peace.
     pub(super) async fn end(self, given_up: bool, cleanup: Duration) -> (String, bool) {
         drop(self.outbox);
         self.worker.end(if given_up { END_GRACE } else { cleanup }).await

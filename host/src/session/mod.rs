@@ -2,17 +2,19 @@
 //!
 //! # Theory of operation
 //!
-//! [`Sessions`] is the registry. Each session has one task ([`run`]) that owns everything of it: the place at the
-//! inference process, the subscription to the source, the worker, and the session's life as one value
-//! ([`phase::Life`]). Others see it through its status, and reach it by a bounded channel of requests.
+//! [`Sessions`] is the registry. Each session has one task ([`task`]) that owns everything of it:
+//! the place at the inference process, the subscription to the source, the worker, and the
+//! session's life as one value ([`lifecycle::Lifecycle`]). Others see it through its status, and
+//! reach it by a bounded channel of requests.
 //!
-//! While a worker serves, a second task, the pump, carries access units from the source to it. The worker's socket is the
-//! back-pressure: when a worker does not keep up, the pump waits, the subscription's bounded queue fills, and the source
-//! leaves out units for this session alone, up to the next key frame. A file's reader waits instead.
+//! While a worker serves, a second task, the pump, carries access units from the source to it. The
+//! worker's socket is the back-pressure: when a worker does not keep up, the pump waits, the
+//! subscription's bounded queue fills, and the source leaves out units for this session alone, up
+//! to the next key frame. A file's reader waits instead.
 //!
-//! Results go to the event hub as they come. Each loss of the worker is followed by a new one after a wait that grows;
-//! the source's reader is kept meanwhile. Losses in a row, none of them after ten seconds of results, are a crash loop, which
-//! ends in `failed` and waits for a person.
+//! Results go to the event hub as they come. Each loss of the worker is followed by a new one after
+//! a wait that grows; the source's reader is kept meanwhile. Losses in a row, none of them after
+//! ten seconds of results, are a crash loop, which ends in `failed` and waits for a person.
 
 pub(crate) mod bounds;
 mod cgroup;
@@ -22,15 +24,15 @@ mod compare;
 mod feed;
 mod green;
 mod health;
-mod kept;
+mod kv_replica;
 pub mod latency;
 mod launch;
+mod lifecycle;
 mod member;
-mod phase;
-mod run;
 mod sandbox;
 mod serve;
 mod swap;
+mod task;
 mod totals;
 pub(crate) mod watched;
 mod worker;
@@ -53,24 +55,24 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::source::Source;
 use crate::config::{Config, Sandbox};
-use crate::event::{Hub, State};
-use crate::inference::{Inference, Share, Terms};
+use crate::event::{Hub, SessionState};
+use crate::inference::{InferenceHandle, ServiceTerms, Share};
 use crate::journal::Journal;
 use crate::redis::Redis;
 use crate::source::Sources;
-use change::{Swap, Trial};
+use change::{ProbationRequest, SwapRequest};
 use latency::Latencies;
-pub(crate) use launch::Launch;
+pub(crate) use launch::WorkerLaunch;
 pub use sandbox::check_sandbox;
 use totals::Totals;
 pub use totals::{Frames, Skipped};
-use watched::Watched;
-pub(crate) use worker::{Outbox, Worker};
+use watched::WorkerMonitor;
+pub(crate) use worker::{WorkerProcess, WorkerSender};
 
-pub use cgroup::{ControlGroups, REMEDY as CONTROL_GROUPS_REMEDY, Unavailable};
+pub use cgroup::{ControlGroups, ControlGroupsUnavailable, REMEDY as CONTROL_GROUPS_REMEDY};
 
-/// How long loading a component, its `init` and opening its models may take. A model of hundreds of megabytes that is
-/// not preloaded takes tens of seconds.
+/// How long loading a component, its `init` and opening its models may take. A model of hundreds of
+/// megabytes that is not preloaded takes tens of seconds.
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Requests to a session's task that may wait.
@@ -109,23 +111,24 @@ impl Programs {
 
 /// A compiled pipeline, ready to be run by any number of workers, or why there is none.
 #[derive(Debug, Clone)]
-pub struct Deployment {
+pub struct CompiledPipeline {
     /// The pipeline's name or path, as the config or the subscriber gave it.
-    pub pipeline: String,
-    /// The first 12 hexadecimal digits of the component's SHA-256: what results carry as `deployment`. Empty where there
-    /// is no component.
+    pub name: String,
+    /// The first 12 hexadecimal digits of the component's SHA-256: what results carry as
+    /// `deployment`. Empty where there is no component.
     pub id: String,
     /// The whole of that SHA-256, hexadecimal.
     pub digest: String,
-    /// The compiled component, open for reading; or why there is none, with which the session fails.
+    /// The compiled component, open for reading; or why there is none, with which the session
+    /// fails.
     pub compiled: Result<Arc<OwnedFd>, String>,
 }
 
-impl Deployment {
+impl CompiledPipeline {
     /// Stands for a pipeline that cannot be run.
     pub fn missing(pipeline: &str, reason: String) -> Self {
         Self {
-            pipeline: pipeline.to_owned(),
+            name: pipeline.to_owned(),
             id: String::new(),
             digest: String::new(),
             compiled: Err(reason),
@@ -141,7 +144,7 @@ pub struct Spec {
     /// Where its frames come from.
     pub source: Source,
     /// What processes them.
-    pub deployment: Deployment,
+    pub pipeline: CompiledPipeline,
     /// The pipeline's settings.
     pub settings: Map<String, Value>,
     /// Which frames are decoded.
@@ -159,7 +162,7 @@ pub struct SessionStatus {
     /// Its name.
     pub id: String,
     /// Where it stands.
-    pub state: State,
+    pub state: SessionState,
     /// Why, where that says something.
     pub reason: Option<String>,
     /// The worker's process.
@@ -187,8 +190,9 @@ pub struct SessionStatus {
     pub frames: Frames,
     /// Bytes of the component's linear memories together.
     pub guest_memory: u64,
-    /// How often the pipeline ran into each limit since the session was made; those that it never met are left out.
-    #[serde(serialize_with = "by_name")]
+    /// How often the pipeline ran into each limit since the session was made; those that it never
+    /// met are left out.
+    #[serde(serialize_with = "serialize_limits")]
     #[schemars(with = "BTreeMap<String, u64>", extend("propertyNames" = {"enum": limit_names()}))]
     pub limits: LimitCounts,
     /// The alerts that are raised now.
@@ -201,7 +205,7 @@ pub struct SessionStatus {
     pub control_group: bool,
 }
 
-fn by_name<S: Serializer>(counts: &LimitCounts, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_limits<S: Serializer>(counts: &LimitCounts, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(counts.hit().map(|(limit, count)| (limit.name(), count)))
 }
 
@@ -275,7 +279,7 @@ impl SessionError {
 pub(crate) struct Environment {
     pub(crate) programs: Programs,
     pub(crate) sources: Sources,
-    pub(crate) inference: Inference,
+    pub(crate) inference: InferenceHandle,
     pub(crate) hub: Hub,
     pub(crate) journal: Journal,
     pub(crate) redis: Redis,
@@ -308,7 +312,7 @@ pub(crate) struct Limits {
     sandbox: Sandbox,
     cleanup: Duration,
     /// Those of a change beside a running worker.
-    swap: swap::Terms,
+    swap: swap::RolloutTerms,
     sessions: usize,
 }
 
@@ -329,8 +333,8 @@ impl Limits {
                 attachments_per_frame: resources.attachments_per_frame,
                 log_lines_per_second: resources.log_lines_per_second,
                 image_pixels: config.analyze.max_megapixels.saturating_mul(1_000_000),
-                kept_bytes: resources.keyvalue_kb << 10,
-                kept_keys: resources.keyvalue_keys,
+                store_bytes: resources.keyvalue_kb << 10,
+                store_keys: resources.keyvalue_keys,
             },
             stale_ms: config.inference.stale_ms,
             may_load: config.inference.load,
@@ -340,7 +344,7 @@ impl Limits {
             health: Duration::from_secs(config.session_processes.health_check_interval),
             sandbox: config.session_processes.sandbox,
             cleanup: Duration::from_secs(config.session_processes.process_cleanup_timeout),
-            swap: swap::Terms {
+            swap: swap::RolloutTerms {
                 start: Duration::from_secs(config.deploy.start_timeout_s),
                 first_frame: Duration::from_millis(config.deploy.first_frame_ms),
                 swap: Duration::from_millis(config.deploy.swap_timeout_ms),
@@ -350,17 +354,22 @@ impl Limits {
         }
     }
 
-    /// As these, for a worker of single pictures: a picture may take `timeout_ms`, and so may all that is done for it.
+    /// As these, for a worker of single pictures: a picture may take `timeout_ms`, and so may all
+    /// that is done for it.
     #[must_use]
     pub(crate) fn for_pictures(self, timeout_ms: u32) -> Self {
-        let worker =
-            WorkerLimits { call_timeout_ms: timeout_ms, inference_timeout_ms: timeout_ms, ..self.worker };
+        let worker = WorkerLimits {
+            call_timeout_ms: timeout_ms,
+            inference_timeout_ms: timeout_ms,
+            ..self.worker
+        };
         Self { worker, ..self }
     }
 
-    /// What a worker's single pictures get of the inference process. `share` is that of all workers of its pipeline.
-    pub(crate) fn service_for_pictures(&self, share: Share) -> Terms {
-        Terms {
+    /// What a worker's single pictures get of the inference process. `share` is that of all workers
+    /// of its pipeline.
+    pub(crate) fn service_for_pictures(&self, share: Share) -> ServiceTerms {
+        ServiceTerms {
             share,
             priority: Priority::default(),
             timeout_ms: self.worker.inference_timeout_ms,
@@ -371,8 +380,8 @@ impl Limits {
     }
 
     /// Looks after a worker that is started with these.
-    pub(crate) fn watch(&self) -> Watched {
-        Watched::new(self.health, self.worker)
+    pub(crate) fn watch(&self) -> WorkerMonitor {
+        WorkerMonitor::new(self.health, self.worker)
     }
 
     /// Whether a worker that is confined like this may run; if not, why.
@@ -380,13 +389,16 @@ impl Limits {
         if confinement.is_complete() || self.sandbox != Sandbox::Required {
             return Ok(());
         }
-        let lacks = confinement.lacks();
-        Err(format!("the worker is not confined as session_processes.sandbox = \"required\" wants: {lacks}"))
+        let lacks = confinement.missing_text();
+        Err(format!(
+            "the worker is not confined as session_processes.sandbox = \"required\" wants: {lacks}"
+        ))
     }
 
-    /// What a session gets of the inference process. A file's frames all count, so none of them is stale.
-    fn service(&self, priority: Priority, live: bool) -> Terms {
-        Terms {
+    /// What a session gets of the inference process. A file's frames all count, so none of them is
+    /// stale.
+    fn service(&self, priority: Priority, live: bool) -> ServiceTerms {
+        ServiceTerms {
             share: Share::Own,
             priority,
             timeout_ms: self.worker.inference_timeout_ms,
@@ -398,13 +410,13 @@ impl Limits {
 }
 
 /// What a session's task shows of itself.
-struct Shared {
+struct SessionShared {
     spec: Mutex<Arc<Spec>>,
-    shown: Mutex<Shown>,
+    shown: Mutex<StatusInner>,
 }
 
-struct Shown {
-    state: State,
+struct StatusInner {
+    state: SessionState,
     reason: Option<String>,
     pid: Option<u32>,
     description: Option<Description>,
@@ -427,7 +439,7 @@ struct Shown {
     source_down: Option<Instant>,
 }
 
-impl Shown {
+impl StatusInner {
     /// The worker is gone.
     fn end_worker(&mut self) {
         self.pid = None;
@@ -436,8 +448,8 @@ impl Shown {
     }
 }
 
-impl Shared {
-    fn update<T>(&self, change: impl FnOnce(&mut Shown) -> T) -> T {
+impl SessionShared {
+    fn update<T>(&self, change: impl FnOnce(&mut StatusInner) -> T) -> T {
         change(&mut self.shown.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -457,9 +469,12 @@ impl Shared {
             reason: shown.reason.clone(),
             pid: shown.pid,
             source: spec.source.to_string(),
-            pipeline: spec.deployment.pipeline.clone(),
-            pipeline_version: shown.description.as_ref().map(|d| format!("{} {}", d.name, d.version)),
-            deployment: spec.deployment.id.clone(),
+            pipeline: spec.pipeline.name.clone(),
+            pipeline_version: shown
+                .description
+                .as_ref()
+                .map(|d| format!("{} {}", d.name, d.version)),
+            deployment: spec.pipeline.id.clone(),
             uptime_s: (shown.since.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
             restarts: shown.restarts,
             last_error: shown.last_error.clone(),
@@ -476,7 +491,7 @@ impl Shared {
 }
 
 /// A request to a session's task.
-enum Request {
+enum SessionRequest {
     Command {
         request: String,
         answer: oneshot::Sender<Result<String, SessionError>>,
@@ -485,33 +500,33 @@ enum Request {
     /// A new start with another spec of the same name.
     Replace {
         spec: Arc<Spec>,
-        trial: Option<Box<Trial>>,
+        trial: Option<Box<ProbationRequest>>,
     },
     /// Another version of the pipeline, beside the running one.
-    Swap(Box<Swap>),
+    Swap(Box<SwapRequest>),
     Stop {
         reason: String,
     },
 }
 
-struct Entry {
-    shared: Arc<Shared>,
-    requests: mpsc::Sender<Request>,
+struct SessionEntry {
+    shared: Arc<SessionShared>,
+    requests: mpsc::Sender<SessionRequest>,
     /// Whether it was told to stop.
     ending: bool,
     /// Closed when its task is over, and its worker gone with it.
     over: watch::Receiver<()>,
 }
 
-impl Entry {
+impl SessionEntry {
     /// What tells this session from another of its name, and what tells its end.
-    fn end(&self) -> (Arc<Shared>, watch::Receiver<()>) {
+    fn end(&self) -> (Arc<SessionShared>, watch::Receiver<()>) {
         (Arc::clone(&self.shared), self.over.clone())
     }
 }
 
 /// Where what sessions say and keep goes.
-pub struct Outlets {
+pub struct Sinks {
     /// To subscribers, and to the journal of events.
     pub hub: Hub,
     /// Their stores.
@@ -524,7 +539,7 @@ pub struct Outlets {
 #[derive(Clone)]
 pub struct Sessions {
     environment: Arc<Environment>,
-    entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+    entries: Arc<Mutex<BTreeMap<String, SessionEntry>>>,
 }
 
 impl Sessions {
@@ -532,14 +547,15 @@ impl Sessions {
     pub fn new(
         programs: Programs,
         sources: Sources,
-        inference: Inference,
-        outlets: Outlets,
+        inference: InferenceHandle,
+        outlets: Sinks,
         groups: Option<ControlGroups>,
         config: &Config,
     ) -> Self {
-        let Outlets { hub, journal, redis } = outlets;
+        let Sinks { hub, journal, redis } = outlets;
         let limits = Mutex::new(Limits::new(config));
-        let environment = Environment { programs, sources, inference, hub, journal, redis, groups, limits };
+        let environment =
+            Environment { programs, sources, inference, hub, journal, redis, groups, limits };
         Self { environment: Arc::new(environment), entries: Arc::default() }
     }
 
@@ -548,16 +564,21 @@ impl Sessions {
         Arc::clone(&self.environment)
     }
 
-    /// Takes limits and Redis over from another config: limits on workers for workers that start from now on, all else at
-    /// once.
-    pub fn follow(&self, config: &Config) {
-        *self.environment.limits.lock().unwrap_or_else(PoisonError::into_inner) = Limits::new(config);
-        self.environment.redis.follow(config.redis.as_ref());
+    /// Takes limits and Redis over from another config: limits on workers for workers that start
+    /// from now on, all else at once.
+    pub fn apply_config(&self, config: &Config) {
+        *self.environment.limits.lock().unwrap_or_else(PoisonError::into_inner) =
+            Limits::new(config);
+        self.environment.redis.set_settings(config.redis.as_ref());
     }
 
-    /// Makes a session and starts it. What it returns closes when the session is over. `trial`: whether what it runs lasts is
-    /// to be told.
-    pub fn start(&self, spec: Spec, trial: Option<Trial>) -> Result<watch::Receiver<()>, SessionError> {
+    /// Makes a session and starts it. What it returns closes when the session is over. `trial`:
+    /// whether what it runs lasts is to be told.
+    pub fn start(
+        &self,
+        spec: Spec,
+        trial: Option<ProbationRequest>,
+    ) -> Result<watch::Receiver<()>, SessionError> {
         let mut entries = self.entries();
         if entries.contains_key(&spec.id) {
             return Err(SessionError::Exists(spec.id));
@@ -568,8 +589,8 @@ impl Sessions {
             return Err(SessionError::Limit { limit, holders: entries.keys().cloned().collect() });
         }
         let id = spec.id.clone();
-        let shown = Shown {
-            state: State::Starting,
+        let shown = StatusInner {
+            state: SessionState::Starting,
             reason: None,
             pid: None,
             description: None,
@@ -588,15 +609,21 @@ impl Sessions {
             last_result: None,
             source_down: None,
         };
-        let shared = Arc::new(Shared { spec: Mutex::new(Arc::new(spec)), shown: Mutex::new(shown) });
+        let shared =
+            Arc::new(SessionShared { spec: Mutex::new(Arc::new(spec)), shown: Mutex::new(shown) });
         let (requests, inbox) = mpsc::channel(REQUESTS);
-        let task = run::Task::new(Arc::clone(&self.environment), Arc::clone(&shared), inbox, trial);
+        let task = task::SessionTask::new(
+            Arc::clone(&self.environment),
+            Arc::clone(&shared),
+            inbox,
+            trial,
+        );
         let (running, over) = watch::channel(());
         tokio::spawn(async move {
             task.run().await;
             drop(running);
         });
-        entries.insert(id, Entry { shared, requests, ending: false, over: over.clone() });
+        entries.insert(id, SessionEntry { shared, requests, ending: false, over: over.clone() });
         Ok(over)
     }
 
@@ -605,12 +632,12 @@ impl Sessions {
         self.entries().values().map(|entry| entry.shared.status()).collect()
     }
 
-    /// All sessions with what metrics and alerts need, sorted by name. Holds up no session for longer than its numbers
-    /// take to copy.
+    /// All sessions with what metrics and alerts need, sorted by name. Holds up no session for
+    /// longer than its numbers take to copy.
     pub fn observe(&self) -> Vec<Observation> {
-        let shared: Vec<Arc<Shared>> =
+        let shared: Vec<Arc<SessionShared>> =
             self.entries().values().map(|entry| Arc::clone(&entry.shared)).collect();
-        let observe = |shared: &Arc<Shared>| {
+        let observe = |shared: &Arc<SessionShared>| {
             let status = shared.status();
             shared.update(|shown| Observation {
                 status,
@@ -644,38 +671,48 @@ impl Sessions {
     /// Asks a session's pipeline a question.
     pub async fn command(&self, id: &str, request: Value) -> Result<Value, SessionError> {
         let (answer, answered) = oneshot::channel();
-        self.request(id, Request::Command { request: request.to_string(), answer }).await?;
+        self.request(id, SessionRequest::Command { request: request.to_string(), answer }).await?;
         let text = match tokio::time::timeout(COMMAND_TIMEOUT, answered).await {
             Ok(Ok(answer)) => answer?,
             Ok(Err(_)) => return Err(SessionError::NotRunning(id.to_owned())),
             Err(_) => return Err(SessionError::Timeout(id.to_owned())),
         };
-        serde_json::from_str(&text)
-            .map_err(|error| SessionError::Refused(format!("the pipeline's answer is not JSON: {error}")))
+        serde_json::from_str(&text).map_err(|error| {
+            SessionError::Refused(format!("the pipeline's answer is not JSON: {error}"))
+        })
     }
 
     /// Starts a session anew: a fresh worker at once, whatever state it is in.
     pub async fn restart(&self, id: &str) -> Result<(), SessionError> {
-        self.request(id, Request::Restart).await
+        self.request(id, SessionRequest::Restart).await
     }
 
-    /// Gives the session of this name another spec: a fresh worker at once, whatever state it is in. Its subscribers
-    /// stay, its events are numbered on, and a source that is the same stays connected.
-    pub async fn replace(&self, spec: Spec, trial: Option<Trial>) -> Result<(), SessionError> {
+    /// Gives the session of this name another spec: a fresh worker at once, whatever state it is
+    /// in. Its subscribers stay, its events are numbered on, and a source that is the same stays
+    /// connected.
+    pub async fn replace(
+        &self,
+        spec: Spec,
+        trial: Option<ProbationRequest>,
+    ) -> Result<(), SessionError> {
         let spec = Arc::new(spec);
         if self.entries().get(&spec.id).is_some_and(|entry| entry.ending) {
             return Err(SessionError::Unknown(spec.id.clone()));
         }
-        self.request(&spec.id, Request::Replace { spec: Arc::clone(&spec), trial: trial.map(Box::new) }).await
+        self.request(
+            &spec.id,
+            SessionRequest::Replace { spec: Arc::clone(&spec), trial: trial.map(Box::new) },
+        )
+        .await
     }
 
-    /// Changes the pipeline of the session of this name while it runs: see [`change`].
-    pub async fn swap(&self, swap: Swap) -> Result<(), SessionError> {
+    /// Changes the pipeline of the session of this name while it runs: see [`apply_event`].
+    pub async fn swap(&self, swap: SwapRequest) -> Result<(), SessionError> {
         let id = swap.spec.id.clone();
         if self.entries().get(&id).is_some_and(|entry| entry.ending) {
             return Err(SessionError::Unknown(id));
         }
-        self.request(&id, Request::Swap(Box::new(swap))).await
+        self.request(&id, SessionRequest::Swap(Box::new(swap))).await
     }
 
     /// Ends a session and forgets it. Returns when its worker is gone.
@@ -688,27 +725,33 @@ impl Sessions {
             (entry.requests.clone(), entry.end())
         };
         // A task that takes no more requests is over already.
-        let _ = requests.send(Request::Stop { reason: reason.to_owned() }).await;
+        let _ = requests.send(SessionRequest::Stop { reason: reason.to_owned() }).await;
         self.forget_after(id, ending).await;
         Ok(())
     }
 
-    /// Waits until a session that was told to stop is gone; returns at once where there is none, or one that goes on.
-    pub async fn settled(&self, id: &str) {
-        let ending = self.entries().get(id).filter(|entry| entry.ending).map(Entry::end);
+    /// Waits until a session that was told to stop is gone; returns at once where there is none, or
+    /// one that goes on.
+    pub async fn wait_until_gone(&self, id: &str) {
+        let ending = self.entries().get(id).filter(|entry| entry.ending).map(SessionEntry::end);
         if let Some(ending) = ending {
             self.forget_after(id, ending).await;
         }
     }
 
-    /// Waits for a session's end and frees its name: not before, so that no name ever has two workers.
-    async fn forget_after(&self, id: &str, (shared, mut over): (Arc<Shared>, watch::Receiver<()>)) {
+    /// Waits for a session's end and frees its name: not before, so that no name ever has two
+    /// workers.
+    async fn forget_after(
+        &self,
+        id: &str,
+        (shared, mut over): (Arc<SessionShared>, watch::Receiver<()>),
+    ) {
         while over.changed().await.is_ok() {}
         let mut entries = self.entries();
         // Whoever else waited for this end may have come first, and the name have been given anew.
         if entries.get(id).is_some_and(|entry| Arc::ptr_eq(&entry.shared, &shared)) {
             entries.remove(id);
-            self.environment.hub.forget(id);
+            self.environment.hub.remove_session(id);
         }
     }
 
@@ -719,13 +762,14 @@ impl Sessions {
         futures_util::future::join_all(ids.iter().map(|id| self.stop(id, reason))).await;
     }
 
-    async fn request(&self, id: &str, request: Request) -> Result<(), SessionError> {
+    async fn request(&self, id: &str, request: SessionRequest) -> Result<(), SessionError> {
         let unknown = || SessionError::Unknown(id.to_owned());
-        let requests = self.entries().get(id).map(|entry| entry.requests.clone()).ok_or_else(unknown)?;
+        let requests =
+            self.entries().get(id).map(|entry| entry.requests.clone()).ok_or_else(unknown)?;
         requests.send(request).await.map_err(|_| unknown())
     }
 
-    fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Entry>> {
+    fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, SessionEntry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,7 +11,8 @@ use tokio::process::Command;
 use super::Programs;
 use crate::config::Sandbox;
 
-/// How long the check may take. It takes a few milliseconds; the program's libraries are loaded before.
+/// How long the check may take. It takes a few milliseconds; the program's libraries are loaded
+/// before.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Most that is read of what the check prints, in bytes: a few lines for each measure and attempt.
@@ -23,21 +24,22 @@ pub(crate) struct SandboxReport {
     check: SandboxCheck,
 }
 
-/// Checks what is enforced on workers here and says it in the log. An error where it is less than `sandbox` wants.
+/// Checks what is enforced on workers here and says it in the log. An error where it is less than
+/// `sandbox` wants.
 pub async fn check_sandbox(programs: &Programs, sandbox: Sandbox) -> anyhow::Result<()> {
     let report = check(programs).await.context("checking the sandbox")?;
-    if report.holds() {
-        tracing::info!("{}", report.line());
+    if report.is_complete() {
+        tracing::info!("{}", report.summary());
     } else if sandbox == Sandbox::BestEffort {
-        tracing::warn!("{}", report.line());
+        tracing::warn!("{}", report.summary());
     } else {
-        bail!("session_processes.sandbox = \"required\", but {}", report.line());
+        bail!("session_processes.sandbox = \"required\", but {}", report.summary());
     }
     Ok(())
 }
 
-/// Lets a worker confine itself and try what it must not be able to do. Fails where the check itself does not work; what
-/// it found is in the report.
+/// Lets a worker confine itself and try what it must not be able to do. Fails where the check
+/// itself does not work; what it found is in the report.
 pub(crate) async fn check(programs: &Programs) -> anyhow::Result<SandboxReport> {
     let program = programs.worker.display();
     let mut child = Command::new(&programs.worker)
@@ -56,7 +58,10 @@ pub(crate) async fn check(programs: &Programs) -> anyhow::Result<SandboxReport> 
     };
     let check = serde_json::from_slice(&printed).with_context(|| {
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        format!("{program} --sandbox-check: {status}; {}", String::from_utf8_lossy(&complaint).trim())
+        format!(
+            "{program} --sandbox-check: {status}; {}",
+            String::from_utf8_lossy(&complaint).trim()
+        )
     })?;
     Ok(SandboxReport { check })
 }
@@ -73,7 +78,7 @@ async fn bounded(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 
 impl SandboxReport {
     /// Whether every measure is in force and every attempt was refused.
-    pub(crate) fn holds(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.check.confinement.is_complete()
             && !self.check.attempts.is_empty()
             && self.check.attempts.iter().all(|attempt| attempt.refused)
@@ -85,22 +90,22 @@ impl SandboxReport {
     }
 
     /// Attempts that the kernel did not refuse.
-    pub(crate) fn succeeded(&self) -> impl Iterator<Item = &Attempt> {
+    pub(crate) fn not_refused(&self) -> impl Iterator<Item = &Attempt> {
         self.check.attempts.iter().filter(|attempt| !attempt.refused)
     }
 
     /// One line for the log, and for the error where the sandbox is required.
-    pub(crate) fn line(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let confinement = self.confinement();
         let names: Vec<_> = confinement.enforced.iter().copied().map(Measure::name).collect();
         let enforced = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
         let mut line = format!("sandbox: enforced {enforced}");
         if !confinement.missing.is_empty() {
-            line += &format!("; missing {}", confinement.lacks());
+            line += &format!("; missing {}", confinement.missing_text());
         }
         let refused = self.check.attempts.iter().filter(|attempt| attempt.refused).count();
         line += &format!("; {refused} of {} attempts refused", self.check.attempts.len());
-        let succeeded: Vec<_> = self.succeeded().map(told).collect();
+        let succeeded: Vec<_> = self.not_refused().map(describe_attempt).collect();
         if !succeeded.is_empty() {
             line += &format!(", not refused: {}", succeeded.join(", "));
         }
@@ -108,7 +113,7 @@ impl SandboxReport {
     }
 }
 
-fn told(attempt: &Attempt) -> String {
+fn describe_attempt(attempt: &Attempt) -> String {
     match &attempt.error {
         None => attempt.attempt.clone(),
         Some(error) => format!("{} (failed with {error})", attempt.attempt),
@@ -118,7 +123,7 @@ fn told(attempt: &Attempt) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ocelli_protocol::confinement::Missing;
+    use ocelli_protocol::confinement::MissingMeasure;
     use std::os::unix::fs::PermissionsExt;
 
     fn attempt(name: &str, refused: bool, error: Option<&str>) -> Attempt {
@@ -137,35 +142,45 @@ mod tests {
         let program = folder.path().join("worker");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let programs =
-            Programs { worker: program, inference: "/nonexistent".into(), compile: "/nonexistent".into() };
+        let programs = Programs {
+            worker: program,
+            inference: "/nonexistent".into(),
+            compile: "/nonexistent".into(),
+        };
         check(&programs).await
     }
 
     #[test]
     fn the_line_says_what_is_missing_and_what_was_not_refused() {
         let mut report = complete();
-        assert!(report.holds());
-        assert!(report.line().starts_with("sandbox: enforced no_new_privileges, files, network,"));
-        assert!(report.line().ends_with("; 1 of 1 attempts refused"), "{}", report.line());
+        assert!(report.is_complete());
+        assert!(
+            report.summary().starts_with("sandbox: enforced no_new_privileges, files, network,")
+        );
+        assert!(report.summary().ends_with("; 1 of 1 attempts refused"), "{}", report.summary());
 
         report.check.attempts.push(attempt("connect_tcp", false, None));
-        assert!(!report.holds());
-        assert!(report.line().ends_with("1 of 2 attempts refused, not refused: connect_tcp"));
+        assert!(!report.is_complete());
+        assert!(report.summary().ends_with("1 of 2 attempts refused, not refused: connect_tcp"));
 
         let mut report = complete();
         report.check.confinement.enforced.retain(|measure| *measure != Measure::Scopes);
-        let missing = Missing { measure: Measure::Scopes, reason: "the kernel is old".into() };
+        let missing =
+            MissingMeasure { measure: Measure::Scopes, reason: "the kernel is old".into() };
         report.check.confinement.missing.push(missing);
-        assert!(!report.holds());
-        assert!(report.line().contains("; missing scopes (the kernel is old); "), "{}", report.line());
+        assert!(!report.is_complete());
+        assert!(
+            report.summary().contains("; missing scopes (the kernel is old); "),
+            "{}",
+            report.summary()
+        );
     }
 
     #[tokio::test]
     async fn what_the_worker_prints_is_the_report() {
         let text = serde_json::to_string(&complete().check).unwrap();
         let report = checked(&format!("cat <<'END'\n{text}\nEND")).await.unwrap();
-        assert!(report.holds());
+        assert!(report.is_complete());
     }
 
     #[tokio::test]
@@ -177,7 +192,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_list_that_is_empty_holds_nothing() {
-        let report = checked(r#"echo '{"confinement":{"enforced":[],"missing":[]},"attempts":[]}'"#).await;
-        assert!(!report.unwrap().holds());
+        let report =
+            checked(r#"echo '{"confinement":{"enforced":[],"missing":[]},"attempts":[]}'"#).await;
+        assert!(!report.unwrap().is_complete());
     }
 }

@@ -49,7 +49,7 @@ impl From<Counters> for Frames {
         Self {
             received: counters.received,
             // What another worker had processed is counted there.
-            decoded: counters.decoded.saturating_sub(counters.passed_over),
+            decoded: counters.decoded.saturating_sub(counters.already_processed),
             processed: counters.processed,
             inferred: counters.inferred,
             inference_failed: counters.inference_failed,
@@ -160,20 +160,22 @@ mod tests {
             skipped_setting: count,
             skipped_no_key: count,
             skipped_corrupt: count,
-            passed_over: 0,
+            already_processed: 0,
             limits,
         }
     }
 
     /// The numbers of the sums, by name.
     fn numbers(totals: &Totals) -> Vec<(String, u64)> {
-        let serde_json::Value::Object(mut frames) = serde_json::to_value(totals.frames()).unwrap() else {
+        let serde_json::Value::Object(mut frames) = serde_json::to_value(totals.frames()).unwrap()
+        else {
             panic!("frames are an object")
         };
         let serde_json::Value::Object(skipped) = frames.remove("skipped").unwrap() else {
             panic!("skipped is an object")
         };
-        let numbers = frames.into_iter().chain(skipped).map(|(name, count)| (name, count.as_u64().unwrap()));
+        let numbers =
+            frames.into_iter().chain(skipped).map(|(name, count)| (name, count.as_u64().unwrap()));
         numbers.chain([("log_lines".to_owned(), totals.limits().of(Limit::LogLines))]).collect()
     }
 
@@ -190,14 +192,16 @@ mod tests {
                     totals.count(frames, counters.limits);
                     let now = numbers(&totals);
                     for (before, after) in last.iter().zip(&now) {
-                        prop_assert!(before.0 == after.0 && before.1 <= after.1, "{before:?}, then {after:?}");
+                        prop_assert!(before.0 == after.0 && before.1 <= after.1, "{before:?}, \
+                            then {after:?}");
                         prop_assert_eq!(after.1, total + count, "{}", after.0);
                     }
                     last = now;
                 }
                 total += last_count;
                 totals.end_worker();
-                prop_assert_eq!(numbers(&totals), last.clone(), "the end of a worker changes nothing");
+                prop_assert_eq!(numbers(&totals), last.clone(), "the end of a worker changes \
+                    nothing");
             }
         }
     }

@@ -17,41 +17,44 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 use super::Programs;
-use super::cgroup::{ControlGroups, Group, GroupLimits};
-use crate::inference::Attachment;
+use super::cgroup::{ControlGroups, GroupLimits, WorkerGroup};
+use crate::inference::InferenceAttachment;
 use crate::source::AccessUnit;
 
-/// Messages of a worker that wait to be handled. A worker that sends faster is held up by its socket.
+/// Messages of a worker that wait to be handled. A worker that sends faster is held up by its
+/// socket.
 const INBOX: usize = 32;
 
 /// Bytes of a line of standard error that are logged.
 const MAX_LINE: usize = 2 << 10;
 
-/// Lines of standard error that are logged in a second: a panic with its backtrace, and the allocator's last words.
+/// Lines of standard error that are logged in a second: a panic with its backtrace, and the
+/// allocator's last words.
 const MAX_LINES: u32 = 200;
 
 /// What a worker sent, or how its connection ended.
-pub(crate) type Received = Result<(FromWorker, Vec<u8>), WireError>;
+pub(crate) type ReceivedMessage = Result<(FromWorker, Vec<u8>), WireError>;
 
 /// A running worker. It is killed when this is dropped.
-pub(crate) struct Worker {
+pub(crate) struct WorkerProcess {
     child: Child,
-    group: Option<Group>,
+    group: Option<WorkerGroup>,
     /// Its messages, the end of the connection last.
-    pub(crate) inbox: mpsc::Receiver<Received>,
+    pub(crate) inbox: mpsc::Receiver<ReceivedMessage>,
 }
 
-impl Worker {
+impl WorkerProcess {
     /// Starts a worker for a session. `component` is the compiled component, `granted` its
     /// end of the socket for keys of Redis.
     pub(super) fn start(
         programs: &Programs,
         session: &str,
-        attachment: &Attachment,
+        attachment: &InferenceAttachment,
         component: &OwnedFd,
         granted: OwnedFd,
-    ) -> anyhow::Result<(Self, Outbox)> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair().context("making the worker's socket")?;
+    ) -> anyhow::Result<(Self, WorkerSender)> {
+        let (ours, theirs) =
+            std::os::unix::net::UnixStream::pair().context("making the worker's socket")?;
         ours.set_nonblocking(true)?;
         let mapping = |parent_fd: OwnedFd, child_fd| FdMapping { parent_fd, child_fd };
         let mappings = vec![
@@ -59,7 +62,7 @@ impl Worker {
             mapping(attachment.socket.try_clone()?, descriptor::INFERENCE),
             mapping(attachment.memory.try_clone()?, descriptor::TENSORS),
             mapping(component.try_clone()?, descriptor::COMPONENT),
-            mapping(granted, descriptor::GRANTED),
+            mapping(granted, descriptor::REDIS),
         ];
         let mut command = Command::new(&programs.worker);
         command
@@ -72,7 +75,8 @@ impl Worker {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let mut child = command.spawn().with_context(|| format!("starting {}", programs.worker.display()))?;
+        let mut child =
+            command.spawn().with_context(|| format!("starting {}", programs.worker.display()))?;
         // Closes our copies of what the child inherited, its end of the socket above all.
         drop(command);
         if let Some(stderr) = child.stderr.take() {
@@ -81,10 +85,11 @@ impl Worker {
         let (read, write) = UnixStream::from_std(ours)?.into_split();
         let (sender, inbox) = mpsc::channel(INBOX);
         tokio::spawn(receive_all(read, sender));
-        Ok((Self { child, group: None, inbox }, Outbox(write)))
+        Ok((Self { child, group: None, inbox }, WorkerSender(write)))
     }
 
-    /// Puts the process into a control group of its own. To be called before it is told what to run.
+    /// Puts the process into a control group of its own. To be called before it is told what to
+    /// run.
     pub(super) async fn enter_group(
         &mut self,
         groups: ControlGroups,
@@ -117,9 +122,9 @@ impl Worker {
         let _ = self.child.start_kill();
     }
 
-    /// Waits until the process has ended by itself, kills it after `grace`, and tells how it ended and whether its
-    /// control group's memory was used up. Its messages are thrown away: a worker that waits for room to send would
-    /// never end.
+    /// Waits until the process has ended by itself, kills it after `grace`, and tells how it ended
+    /// and whether its control group's memory was used up. Its messages are thrown away: a worker
+    /// that waits for room to send would never end.
     pub(crate) async fn end(mut self, grace: Duration) -> (String, bool) {
         self.inbox.close();
         while self.inbox.try_recv().is_ok() {}
@@ -131,7 +136,7 @@ impl Worker {
             }
         };
         let mut status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        let out_of_memory = self.group.as_ref().is_some_and(Group::is_out_of_memory);
+        let out_of_memory = self.group.as_ref().is_some_and(WorkerGroup::is_out_of_memory);
         if out_of_memory {
             status += ": killed by its memory limit (control group)";
         }
@@ -139,12 +144,17 @@ impl Worker {
     }
 }
 
-/// The way to a worker. Dropping it tells the worker to end after the frame in hand, whatever was sent before.
-pub(crate) struct Outbox(OwnedWriteHalf);
+/// The way to a worker. Dropping it tells the worker to end after the frame in hand, whatever was
+/// sent before.
+pub(crate) struct WorkerSender(OwnedWriteHalf);
 
-impl Outbox {
+impl WorkerSender {
     /// Sends a message.
-    pub(crate) async fn send(&mut self, message: &ToWorker, payload: &[u8]) -> Result<(), WireError> {
+    pub(crate) async fn send(
+        &mut self,
+        message: &ToWorker,
+        payload: &[u8],
+    ) -> Result<(), WireError> {
         self.0.write_all(&wire::encode(message, payload.len())?).await?;
         self.0.write_all(payload).await?;
         Ok(())
@@ -164,7 +174,7 @@ impl Outbox {
 }
 
 /// Reads messages until the connection ends or breaks; says which, then stops.
-async fn receive_all(mut from: OwnedReadHalf, to: mpsc::Sender<Received>) {
+async fn receive_all(mut from: OwnedReadHalf, to: mpsc::Sender<ReceivedMessage>) {
     loop {
         let received = receive(&mut from).await;
         let over = received.is_err();
@@ -174,7 +184,7 @@ async fn receive_all(mut from: OwnedReadHalf, to: mpsc::Sender<Received>) {
     }
 }
 
-async fn receive(from: &mut OwnedReadHalf) -> Received {
+async fn receive(from: &mut OwnedReadHalf) -> ReceivedMessage {
     let mut header = [0; wire::HEADER];
     if let Err(error) = from.read_exact(&mut header).await {
         let closed = error.kind() == std::io::ErrorKind::UnexpectedEof;
@@ -201,11 +211,13 @@ async fn log_lines(stderr: tokio::process::ChildStderr, session: String) {
     let (mut second, mut logged, mut left_out) = (Instant::now(), 0, 0_u64);
     loop {
         line.clear();
-        // A read costs one unit of the task's budget for hundreds of short lines, so a flood would hold a thread of the host.
+        // A read costs one unit of the task's budget for hundreds of short lines, so a flood would
+        // hold a thread of the host.
         tokio::task::coop::consume_budget().await;
         if second.elapsed() >= Duration::from_secs(1) {
             if left_out > 0 {
-                tracing::warn!(target: "ocelli::worker", session, "{left_out} lines of standard error are left out");
+                tracing::warn!(target: "ocelli::worker", session, "{left_out} lines of standard \
+                    error are left out");
             }
             (second, logged, left_out) = (Instant::now(), 0, 0);
         }

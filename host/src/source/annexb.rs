@@ -2,11 +2,12 @@
 
 use std::io::Read;
 
-use super::nal::{Kind, NalCodec, find_start_code, trim_trailing_zeros};
+use super::nal::{NalCodec, NalKind, find_start_code, trim_trailing_zeros};
 
 /// How much is read at a time.
 const CHUNK: usize = 64 << 10;
-/// Largest access unit. An uncompressed 8K picture is 50 MB; a file with none of its start codes must not fill memory.
+/// Largest access unit. An uncompressed 8K picture is 50 MB; a file with none of its start codes
+/// must not fill memory.
 const MAX_UNIT: usize = 64 << 20;
 
 /// The access units of a raw stream, each as its NAL units without start codes.
@@ -20,14 +21,16 @@ pub(super) struct AnnexB<R> {
 
 impl<R: Read> AnnexB<R> {
     pub(super) fn new(input: R, codec: NalCodec) -> Self {
-        let nals = NalReader { input, buffer: Vec::new(), scanned: 0, started: false, ended: false };
+        let nals =
+            NalReader { input, buffer: Vec::new(), scanned: 0, started: false, ended: false };
         Self { nals, codec, next: None }
     }
 
     /// The next access unit; None at the end.
     ///
     /// # Errors
-    /// The input cannot be read, or is no Annex B stream. The text says so, without naming the file.
+    /// The input cannot be read, or is no Annex B stream. The text says so, without naming the
+    /// file.
     pub(super) fn next_unit(&mut self) -> Result<Option<Vec<Vec<u8>>>, String> {
         let mut unit = Vec::new();
         let mut size = 0;
@@ -43,7 +46,7 @@ impl<R: Read> AnnexB<R> {
                 self.next = Some(nal);
                 break;
             }
-            has_slice |= matches!(kind, Kind::Slice { .. });
+            has_slice |= matches!(kind, NalKind::Slice { .. });
             size += nal.len();
             if size > MAX_UNIT {
                 return Err(too_large());
@@ -53,12 +56,13 @@ impl<R: Read> AnnexB<R> {
         Ok((!unit.is_empty()).then_some(unit))
     }
 
-    /// Whether such a NAL unit, after a slice, belongs to the next access unit (H.264 7.4.1.2.3, H.265 7.4.2.4.4).
-    fn starts_unit(&self, kind: Kind) -> bool {
+    /// Whether such a NAL unit, after a slice, belongs to the next access unit (H.264 7.4.1.2.3,
+    /// H.265 7.4.2.4.4).
+    fn starts_unit(&self, kind: NalKind) -> bool {
         match kind {
-            Kind::Slice { first } => first,
-            Kind::ParameterSet | Kind::Delimiter | Kind::Prefix => true,
-            Kind::Other => false,
+            NalKind::Slice { first } => first,
+            NalKind::ParameterSet | NalKind::Delimiter | NalKind::Prefix => true,
+            NalKind::Other => false,
         }
     }
 }
@@ -77,7 +81,11 @@ struct NalReader<R> {
 impl<R: Read> NalReader<R> {
     fn next_nal(&mut self) -> Result<Option<Vec<u8>>, String> {
         loop {
-            let found = self.buffer.get(self.scanned..).and_then(find_start_code).map(|at| self.scanned + at);
+            let found = self
+                .buffer
+                .get(self.scanned..)
+                .and_then(find_start_code)
+                .map(|at| self.scanned + at);
             let nal = match found {
                 Some(at) => {
                     let nal = self.take(at, 3);
@@ -176,7 +184,8 @@ mod tests {
     #[test]
     fn h264_units_start_before_parameter_sets_and_hold_all_their_slices() {
         let data = stream(&[
-            SPS, PPS, SEI, IDR_FIRST, IDR_LATER, P_FIRST, P_LATER, SEI, P_FIRST, SPS, PPS, IDR_FIRST,
+            SPS, PPS, SEI, IDR_FIRST, IDR_LATER, P_FIRST, P_LATER, SEI, P_FIRST, SPS, PPS,
+            IDR_FIRST,
         ]);
         let expected: [&[&[u8]]; 4] = [
             &[SPS, PPS, SEI, IDR_FIRST, IDR_LATER],
@@ -202,13 +211,15 @@ mod tests {
         let (cra, more) = (nal(21, 0x80), nal(21, 0x40));
         let (prefix, suffix, trail) = (nal(39, 1), nal(40, 1), nal(1, 0x80));
         let data = stream(&[&vps, &sps, &pps, &cra, &more, &suffix, &prefix, &trail, &trail]);
-        let expected = [vec![vps, sps, pps, cra, more, suffix], vec![prefix, trail.clone()], vec![trail]];
+        let expected =
+            [vec![vps, sps, pps, cra, more, suffix], vec![prefix, trail.clone()], vec![trail]];
         assert_eq!(units(NalCodec::H265, &data), expected);
     }
 
     #[test]
     fn zero_padding_is_no_part_of_a_unit() {
-        let data = [&[0, 0, 0, 0, 0, 1], IDR_FIRST, &[0, 0, 0, 0, 0, 0, 1], P_FIRST, &[0, 0, 0]].concat();
+        let data =
+            [&[0, 0, 0, 0, 0, 1], IDR_FIRST, &[0, 0, 0, 0, 0, 0, 1], P_FIRST, &[0, 0, 0]].concat();
         let expected: [&[&[u8]]; 2] = [&[IDR_FIRST], &[P_FIRST]];
         assert_eq!(units(NalCodec::H264, &data), expected);
     }

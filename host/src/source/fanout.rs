@@ -7,69 +7,72 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::gop::GopCache;
-use super::{AccessUnit, Fault, SourceEvent};
+use super::{AccessUnit, SourceEvent, SourceFault};
 
-/// Units that may wait for one subscriber, beside the GOP that it was given when it joined: 10 s at 25 frames a second.
-/// A worker that restarts is back within that time and loses nothing; one that hangs longer is given up by its session
-/// in any case. Units are shared, so ten slow subscribers hold them once.
+/// Units that may wait for one subscriber, beside the GOP that it was given when it joined: 10 s at
+/// 25 frames a second. A worker that restarts is back within that time and loses nothing; one that
+/// hangs longer is given up by its session in any case. Units are shared, so ten slow subscribers
+/// hold them once.
 const MAX_WAITING_UNITS: usize = 250;
 /// Bytes that may wait for one subscriber, likewise: 10 s of 25 Mbit/s, the rate of a 4K camera.
 const MAX_WAITING_BYTES: usize = 32 << 20;
 
 /// What the source was last heard to be.
 #[derive(Clone, Debug, Default)]
-enum Status {
+enum SourceState {
     /// No attempt has ended yet.
     #[default]
     Unknown,
     Up,
-    Down(Fault),
+    Down(SourceFault),
 }
 
 /// The hub of one live source.
 #[derive(Debug, Default)]
 pub(super) struct Fanout {
-    state: Mutex<State>,
+    state: Mutex<FanoutState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    status: Status,
+struct FanoutState {
+    status: SourceState,
     gop: GopCache,
-    queues: HashMap<u64, Queue>,
+    queues: HashMap<u64, SubscriberQueue>,
     next_queue: u64,
 }
 
 /// What waits for one subscriber.
 #[derive(Debug)]
-struct Queue {
+struct SubscriberQueue {
     events: VecDeque<SourceEvent>,
     units: usize,
     bytes: usize,
-    /// What the GOP given at the start adds to the bounds, so that joining a long GOP is not at once a reason to drop.
+    /// What the GOP given at the start adds to the bounds, so that joining a long GOP is not at
+    /// once a reason to drop.
     head_start: (usize, usize),
     /// Units are dropped up to the next key unit.
     skipping: bool,
-    shared: Arc<Shared>,
+    shared: Arc<QueueSignals>,
 }
 
 /// What a subscriber and its queue share.
 #[derive(Debug, Default)]
-struct Shared {
+struct QueueSignals {
     wake: Notify,
     dropped: Arc<AtomicU64>,
 }
 
 impl Fanout {
-    /// Adds a subscriber: it is told the source's state, gets the current GOP and then everything that comes.
-    pub(super) fn join(self: &Arc<Self>) -> Member {
+    /// Adds a subscriber: it is told the source's state, gets the current GOP and then everything
+    /// that comes.
+    pub(super) fn join(self: &Arc<Self>) -> FanoutSubscriber {
         let mut state = self.lock();
-        let shared = Arc::new(Shared::default());
-        let mut queue = Queue::new(Arc::clone(&shared));
+        let shared = Arc::new(QueueSignals::default());
+        let mut queue = SubscriberQueue::new(Arc::clone(&shared));
         match &state.status {
-            Status::Unknown => {}
-            Status::Up => queue.push_state(SourceEvent::Up),
-            Status::Down(fault) => queue.push_state(SourceEvent::Down(fault.clone())),
+            SourceState::Unknown => {}
+            SourceState::Up => queue.push_state(SourceEvent::Up),
+            SourceState::Down(fault) => queue.push_state(SourceEvent::Down(fault.clone())),
         }
         for unit in state.gop.units() {
             queue.append(Arc::clone(unit));
@@ -78,7 +81,7 @@ impl Fanout {
         let id = state.next_queue;
         state.next_queue += 1;
         state.queues.insert(id, queue);
-        Member { fanout: Arc::clone(self), id, shared }
+        FanoutSubscriber { fanout: Arc::clone(self), id, shared }
     }
 
     /// Hands a unit to every subscriber.
@@ -94,30 +97,33 @@ impl Fanout {
     /// Units come from now on.
     pub(super) fn up(&self) {
         let mut state = self.lock();
-        state.status = Status::Up;
+        state.status = SourceState::Up;
         state.tell(&SourceEvent::Up);
     }
 
-    /// No units until the next [`Fanout::up`]. Told when it is new or differs from what is known; whether it was.
-    pub(super) fn down(&self, fault: Fault) -> bool {
+    /// No units until the next [`Fanout::up`]. Told when it is new or differs from what is known;
+    /// whether it was.
+    pub(super) fn down(&self, fault: SourceFault) -> bool {
         let mut state = self.lock();
-        // What comes after the break does not continue the GOP, and a joiner must not take old pictures for new ones.
+        // What comes after the break does not continue the GOP, and a joiner must not take old
+        // pictures for new ones.
         state.gop.clear();
-        if matches!(&state.status, Status::Down(known) if *known == fault) {
+        if matches!(&state.status, SourceState::Down(known) if *known == fault) {
             return false;
         }
-        state.status = Status::Down(fault.clone());
+        state.status = SourceState::Down(fault.clone());
         state.tell(&SourceEvent::Down(fault));
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing is left half done where a panic could come from, so the state behind a poisoned lock is sound.
+    fn lock(&self) -> MutexGuard<'_, FanoutState> {
+        // Nothing is left half done where a panic could come from, so the state behind a poisoned
+        // lock is sound.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl FanoutState {
     fn tell(&mut self, event: &SourceEvent) {
         for queue in self.queues.values_mut() {
             queue.push_state(event.clone());
@@ -125,9 +131,16 @@ impl State {
     }
 }
 
-impl Queue {
-    fn new(shared: Arc<Shared>) -> Self {
-        Self { events: VecDeque::new(), units: 0, bytes: 0, head_start: (0, 0), skipping: false, shared }
+impl SubscriberQueue {
+    fn new(shared: Arc<QueueSignals>) -> Self {
+        Self {
+            events: VecDeque::new(),
+            units: 0,
+            bytes: 0,
+            head_start: (0, 0),
+            skipping: false,
+            shared,
+        }
     }
 
     fn push_unit(&mut self, unit: &Arc<AccessUnit>) {
@@ -156,8 +169,8 @@ impl Queue {
         self.shared.wake.notify_one();
     }
 
-    /// Adjacent states become one, the newest: so there are never more of them than units, however often a camera comes
-    /// and goes while nobody reads.
+    /// Adjacent states become one, the newest: so there are never more of them than units, however
+    /// often a camera comes and goes while nobody reads.
     fn push_state(&mut self, event: SourceEvent) {
         if matches!(self.events.back(), Some(SourceEvent::Up | SourceEvent::Down(_))) {
             self.events.pop_back();
@@ -181,13 +194,13 @@ impl Queue {
 
 /// A subscriber's end of its queue; leaves when dropped.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct FanoutSubscriber {
     fanout: Arc<Fanout>,
     id: u64,
-    shared: Arc<Shared>,
+    shared: Arc<QueueSignals>,
 }
 
-impl Member {
+impl FanoutSubscriber {
     /// The next event. Cancel-safe: what is not returned stays queued.
     pub(super) async fn next(&self) -> SourceEvent {
         loop {
@@ -209,7 +222,7 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for FanoutSubscriber {
     fn drop(&mut self) {
         self.fanout.lock().queues.remove(&self.id);
     }
@@ -217,7 +230,7 @@ impl Drop for Member {
 
 #[cfg(test)]
 mod tests {
-    use super::super::FaultKind;
+    use super::super::SourceFaultKind;
     use super::super::tests::unit;
     use super::*;
 
@@ -227,7 +240,7 @@ mod tests {
         }
     }
 
-    fn drain(member: &Member) -> Vec<SourceEvent> {
+    fn drain(member: &FanoutSubscriber) -> Vec<SourceEvent> {
         std::iter::from_fn(|| member.pop()).collect()
     }
 
@@ -239,8 +252,8 @@ mod tests {
         events.iter().filter_map(unit).collect()
     }
 
-    fn fault(message: &str) -> Fault {
-        Fault { kind: FaultKind::Closed, message: message.to_owned() }
+    fn fault(message: &str) -> SourceFault {
+        SourceFault { kind: SourceFaultKind::Closed, message: message.to_owned() }
     }
 
     #[test]
@@ -255,7 +268,10 @@ mod tests {
         assert_eq!(got, (0..400).map(|number| (number, false)).collect::<Vec<_>>());
         assert_eq!(quick.dropped().load(Ordering::Relaxed), 0);
 
-        assert_eq!(units(&drain(&slow)), (0..250).map(|number| (number, false)).collect::<Vec<_>>());
+        assert_eq!(
+            units(&drain(&slow)),
+            (0..250).map(|number| (number, false)).collect::<Vec<_>>()
+        );
         assert_eq!(slow.dropped().load(Ordering::Relaxed), 150);
         publish(&fanout, 401..440, 40);
         assert!(drain(&slow).is_empty(), "still within a GOP whose start it missed");

@@ -1,5 +1,5 @@
-//! What can be wrong with a source, as a kind for programs and a sentence for people. The errors of the RTSP library are
-//! mapped here and nowhere else.
+//! What can be wrong with a source, as a kind for programs and a sentence for people. The errors of
+//! the RTSP library are mapped here and nowhere else.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,28 +14,37 @@ const MAX_FOREIGN_TEXT: usize = 200;
 
 /// Why a source delivers nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fault {
+pub struct SourceFault {
     /// For programs.
-    pub kind: FaultKind,
+    pub kind: SourceFaultKind,
     /// For people: one line that names the source, without credentials, and the cause.
     pub message: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for SourceFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for SourceFault {}
 
-/// The kinds of [`Fault`].
+/// The kinds of [`SourceFault`].
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, strum::Display, strum::IntoStaticStr, VariantArray,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    strum::Display,
+    strum::IntoStaticStr,
+    VariantArray,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
-pub enum FaultKind {
+pub enum SourceFaultKind {
     /// The server refuses the user name or password, or wants one where the source has none.
     Unauthorized,
     /// No connection: nothing listens there, no route, no such host.
@@ -58,7 +67,7 @@ pub enum FaultKind {
     File,
 }
 
-impl FaultKind {
+impl SourceFaultKind {
     /// Every kind there is.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
@@ -70,14 +79,14 @@ impl FaultKind {
 
 /// A step of an RTSP session, as its errors name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum RtspStep {
     Describe,
     Setup,
     Play,
     Stream,
 }
 
-impl Step {
+impl RtspStep {
     fn request(self) -> &'static str {
         match self {
             Self::Describe => "DESCRIBE",
@@ -88,68 +97,94 @@ impl Step {
     }
 }
 
-impl Fault {
+impl SourceFault {
     /// A fault of an RTSP source. `cause` is this program's own words.
-    pub(super) fn rtsp(source: &RtspSource, kind: FaultKind, cause: impl fmt::Display) -> Self {
+    pub(super) fn rtsp(
+        source: &RtspSource,
+        kind: SourceFaultKind,
+        cause: impl fmt::Display,
+    ) -> Self {
         Self { kind, message: format!("{source}: {cause}") }
     }
 
     /// A fault of a file.
     pub(super) fn file(source: &FileSource, cause: impl fmt::Display) -> Self {
-        Self { kind: FaultKind::File, message: format!("{source}: {}", one_line(&cause.to_string())) }
+        Self {
+            kind: SourceFaultKind::File,
+            message: format!("{source}: {}", one_line(&cause.to_string())),
+        }
     }
 
     /// No answer to a request. `accepts` says whether the server takes connections at all.
-    pub(super) fn no_answer(source: &RtspSource, step: Step, limit: Duration, accepts: bool) -> Self {
+    pub(super) fn no_answer(
+        source: &RtspSource,
+        step: RtspStep,
+        limit: Duration,
+        accepts: bool,
+    ) -> Self {
         let limit = limit.as_secs_f32();
         let (kind, cause) = match (step, accepts) {
-            (Step::Describe, true) => {
-                (FaultKind::Silent, format!("accepts the connection, then says nothing for {limit} s"))
+            (RtspStep::Describe, true) => (
+                SourceFaultKind::Silent,
+                format!("accepts the connection, then says nothing for {limit} s"),
+            ),
+            (RtspStep::Describe, false) => {
+                (SourceFaultKind::Unreachable, format!("no connection within {limit} s"))
             }
-            (Step::Describe, false) => (FaultKind::Unreachable, format!("no connection within {limit} s")),
-            (Step::Stream, _) => (FaultKind::Silent, format!("no picture for {limit} s")),
-            (Step::Setup | Step::Play, _) => {
-                (FaultKind::Timeout, format!("no answer to {} within {limit} s", step.request()))
-            }
+            (RtspStep::Stream, _) => (SourceFaultKind::Silent, format!("no picture for {limit} s")),
+            (RtspStep::Setup | RtspStep::Play, _) => (
+                SourceFaultKind::Timeout,
+                format!("no answer to {} within {limit} s", step.request()),
+            ),
         };
         Self::rtsp(source, kind, cause)
     }
 
     /// Maps an error of the RTSP library.
     ///
-    /// The library offers a response's status and otherwise only text, so the kind is told by how the text begins; the
-    /// library's version is pinned and the tests against real servers hold each case.
-    pub(super) fn retina(source: &RtspSource, step: Step, error: &retina::Error) -> Self {
+    /// The library offers a response's status and otherwise only text, so the kind is told by how
+    /// the text begins; the library's version is pinned and the tests against real servers hold
+    /// each case.
+    pub(super) fn retina(source: &RtspSource, step: RtspStep, error: &retina::Error) -> Self {
         Self::from_text(source, step, error.status_code(), &error.to_string())
     }
 
-    fn from_text(source: &RtspSource, step: Step, status: Option<u16>, text: &str) -> Self {
+    fn from_text(source: &RtspSource, step: RtspStep, status: Option<u16>, text: &str) -> Self {
         let request = step.request();
         // Before it is cut to length: half a password must not survive either.
         let foreign = one_line(&source.scrub(text));
         let (kind, cause) = match status {
             Some(401) if source.credentials.is_none() => (
-                FaultKind::Unauthorized,
+                SourceFaultKind::Unauthorized,
                 "asks for a user name and password, and the source has none".to_owned(),
             ),
-            Some(401) => (FaultKind::Unauthorized, "refuses the user name or password (401)".to_owned()),
-            Some(403) => (FaultKind::Unauthorized, format!("forbids {request} (403)")),
-            Some(404) => {
-                (FaultKind::Protocol, format!("has no such stream (404 to {request}): check the path"))
-            }
+            Some(401) => (
+                SourceFaultKind::Unauthorized,
+                "refuses the user name or password (401)".to_owned(),
+            ),
+            Some(403) => (SourceFaultKind::Unauthorized, format!("forbids {request} (403)")),
+            Some(404) => (
+                SourceFaultKind::Protocol,
+                format!("has no such stream (404 to {request}): check the path"),
+            ),
             Some(461) => (
-                FaultKind::Protocol,
+                SourceFaultKind::Protocol,
                 format!("does not offer this transport (461 to {request}): try the other one"),
             ),
-            Some(status) if status >= 300 => (FaultKind::Protocol, format!("answers {status} to {request}")),
-            _ if foreign.starts_with("Unable to connect") => (FaultKind::Unreachable, after_colon(&foreign)),
-            _ if is_foreign_protocol(step, &foreign) => {
-                (FaultKind::NotRtsp, "answers, but not in RTSP: check the port".to_owned())
+            Some(status) if status >= 300 => {
+                (SourceFaultKind::Protocol, format!("answers {status} to {request}"))
             }
-            _ if foreign
-                .starts_with("Error reading from RTSP peer: Server failed to respond to keepalive") =>
+            _ if foreign.starts_with("Unable to connect") => {
+                (SourceFaultKind::Unreachable, after_colon(&foreign))
+            }
+            _ if is_foreign_protocol(step, &foreign) => {
+                (SourceFaultKind::NotRtsp, "answers, but not in RTSP: check the port".to_owned())
+            }
+            _ if foreign.starts_with(
+                "Error reading from RTSP peer: Server failed to respond to keepalive",
+            ) =>
             {
-                (FaultKind::Timeout, "no answer to a keepalive request".to_owned())
+                (SourceFaultKind::Timeout, "no answer to a keepalive request".to_owned())
             }
             _ if [
                 "Error reading from RTSP peer",
@@ -159,24 +194,30 @@ impl Fault {
             .iter()
             .any(|start| foreign.starts_with(start)) =>
             {
-                (FaultKind::Closed, format!("connection lost during {request}: {}", after_colon(&foreign)))
+                (
+                    SourceFaultKind::Closed,
+                    format!("connection lost during {request}: {}", after_colon(&foreign)),
+                )
             }
-            _ => (FaultKind::Protocol, format!("{request} failed: {foreign}")),
+            _ => (SourceFaultKind::Protocol, format!("{request} failed: {foreign}")),
         };
         Self::rtsp(source, kind, cause)
     }
 }
 
 /// A first answer that does not parse is not from an RTSP server; a later one is from a broken one.
-fn is_foreign_protocol(step: Step, text: &str) -> bool {
-    step == Step::Describe
-        && ["RTSP framing error: Invalid RTSP message", "RTSP framing error: Incomplete RTSP message"]
-            .iter()
-            .any(|start| text.starts_with(start))
+fn is_foreign_protocol(step: RtspStep, text: &str) -> bool {
+    step == RtspStep::Describe
+        && [
+            "RTSP framing error: Invalid RTSP message",
+            "RTSP framing error: Incomplete RTSP message",
+        ]
+        .iter()
+        .any(|start| text.starts_with(start))
 }
 
-/// The first line, without control characters, no longer than a log line bears. The library puts connection details and
-/// dumps of packets on further lines.
+/// The first line, without control characters, no longer than a log line bears. The library puts
+/// connection details and dumps of packets on further lines.
 fn one_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let shown: String = line.chars().filter(|c| !c.is_control()).take(MAX_FOREIGN_TEXT).collect();
@@ -205,20 +246,24 @@ mod tests {
     fn a_fault_names_source_and_cause_in_one_line() {
         let camera = source("rtsp://user:pw@camera/stream");
         let text = "Unable to connect to RTSP server: Connection refused (os error 111)";
-        let fault = Fault::from_text(&camera, Step::Describe, None, text);
-        assert_eq!(fault.kind, FaultKind::Unreachable);
-        assert_eq!(fault.message, "rtsp://***:***@camera/stream: Connection refused (os error 111)");
+        let fault = SourceFault::from_text(&camera, RtspStep::Describe, None, text);
+        assert_eq!(fault.kind, SourceFaultKind::Unreachable);
+        assert_eq!(
+            fault.message,
+            "rtsp://***:***@camera/stream: Connection refused (os error 111)"
+        );
     }
 
     #[test]
     fn each_status_has_its_kind() {
         let camera = source("rtsp://camera/stream");
-        let kind = |status| Fault::from_text(&camera, Step::Setup, Some(status), "x").kind;
-        assert_eq!(kind(401), FaultKind::Unauthorized);
-        assert_eq!(kind(403), FaultKind::Unauthorized);
-        assert_eq!(kind(404), FaultKind::Protocol);
-        assert_eq!(kind(503), FaultKind::Protocol);
-        assert_eq!(kind(200), FaultKind::Protocol, "an answer that could not be understood");
+        let kind =
+            |status| SourceFault::from_text(&camera, RtspStep::Setup, Some(status), "x").kind;
+        assert_eq!(kind(401), SourceFaultKind::Unauthorized);
+        assert_eq!(kind(403), SourceFaultKind::Unauthorized);
+        assert_eq!(kind(404), SourceFaultKind::Protocol);
+        assert_eq!(kind(503), SourceFaultKind::Protocol);
+        assert_eq!(kind(200), SourceFaultKind::Protocol, "an answer that could not be understood");
     }
 
     #[test]
@@ -235,8 +280,8 @@ mod tests {
             "protocol",
             "file",
         ];
-        assert!(FaultKind::ALL.iter().map(|kind| kind.code()).eq(codes));
-        for &kind in FaultKind::ALL {
+        assert!(SourceFaultKind::ALL.iter().map(|kind| kind.code()).eq(codes));
+        for &kind in SourceFaultKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.code());
             assert_eq!(kind.to_string(), kind.code());
         }
@@ -248,13 +293,14 @@ mod tests {
             user in "Q[XZ0-9]{6,12}", password in "Q[XZ0-9!]{6,12}", status in prop::option::of(200_u16..600),
         ) {
             let camera = source(&format!("rtsp://{user}:{password}@camera/stream"));
-            for step in [Step::Describe, Step::Setup, Step::Play, Step::Stream] {
+            for step in [RtspStep::Describe, RtspStep::Setup, RtspStep::Play, RtspStep::Stream] {
                 for text in [
                     format!("Unable to connect to RTSP server: {user}"),
                     format!("Error reading from RTSP peer: {user}:{password}"),
-                    format!("bad header Authorization {user} {password}\nrtsp://{user}:{password}@camera/stream"),
+                    format!("bad header Authorization {user} \
+                        {password}\nrtsp://{user}:{password}@camera/stream"),
                 ] {
-                    let fault = Fault::from_text(&camera, step, status, &text);
+                    let fault = SourceFault::from_text(&camera, step, status, &text);
                     let shown = format!("{fault} {fault:?}");
                     prop_assert!(!shown.contains(&user) && !shown.contains(&password), "{}", shown);
                     prop_assert!(!fault.message.contains('\n'));

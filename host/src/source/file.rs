@@ -1,4 +1,5 @@
-//! Reads a video file for one subscriber: on a thread of its own, no faster than the subscriber takes the units.
+//! Reads a video file for one subscriber: on a thread of its own, no faster than the subscriber
+//! takes the units.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -15,8 +16,8 @@ use tracing::{debug, warn};
 
 use super::annexb::AnnexB;
 use super::mp4::Mp4File;
-use super::nal::{Assembler, NalCodec, Picture};
-use super::{AccessUnit, Fault, SourceEvent};
+use super::nal::{Assembler, NalCodec, PictureInfo};
+use super::{AccessUnit, SourceEvent, SourceFault};
 use crate::config::source::{FileSource, Pace};
 
 /// Units read ahead: enough that the disk's delays do not show, few enough to cost no memory.
@@ -54,7 +55,7 @@ pub(super) struct FileReader {
 #[derive(Debug)]
 enum Item {
     Unit(TimedUnit),
-    Failed(Fault),
+    Failed(SourceFault),
 }
 
 #[derive(Debug)]
@@ -73,17 +74,23 @@ impl FileReader {
         let failed = source.clone();
         let on_failure = sender.clone();
         let thread = std::thread::Builder::new().name("ocelli-file".to_owned()).spawn(move || {
-            // The mp4 parser panics on some damaged files; that is the file's fault, and no one else's trouble.
+            // The mp4 parser panics on some damaged files; that is the file's fault, and no one
+            // else's trouble.
             let outcome = catch_unwind(AssertUnwindSafe(|| read(&source, &sender)))
                 .unwrap_or_else(|_panic| Err(Stop::Failed("the file is damaged".to_owned())));
             match outcome {
                 Ok(()) => debug!(target: "ocelli::source", %source, "at its end"),
-                Err(Stop::Unwanted) => debug!(target: "ocelli::source", %source, "no longer wanted"),
-                Err(Stop::Failed(cause)) => report(&sender, Fault::file(&source, cause)),
+                Err(Stop::Unwanted) => {
+                    debug!(target: "ocelli::source", %source, "no longer wanted")
+                }
+                Err(Stop::Failed(cause)) => report(&sender, SourceFault::file(&source, cause)),
             }
         });
         if let Err(error) = thread {
-            report_at_once(&on_failure, Fault::file(&failed, format!("no thread to read it: {error}")));
+            report_at_once(
+                &on_failure,
+                SourceFault::file(&failed, format!("no thread to read it: {error}")),
+            );
         }
         reader
     }
@@ -116,13 +123,13 @@ impl FileReader {
     }
 }
 
-fn report(sender: &mpsc::Sender<Item>, fault: Fault) {
+fn report(sender: &mpsc::Sender<Item>, fault: SourceFault) {
     warn!(target: "ocelli::source", kind = fault.kind.code(), "{fault}");
     // Nobody listens any more: then nobody needs to know.
     let _ = sender.blocking_send(Item::Failed(fault));
 }
 
-fn report_at_once(sender: &mpsc::Sender<Item>, fault: Fault) {
+fn report_at_once(sender: &mpsc::Sender<Item>, fault: SourceFault) {
     warn!(target: "ocelli::source", kind = fault.kind.code(), "{fault}");
     // The queue is empty: nothing was ever read.
     let _ = sender.try_send(Item::Failed(fault));
@@ -168,7 +175,8 @@ fn read(source: &FileSource, sender: &mpsc::Sender<Item>) -> Result<(), Stop> {
 }
 
 fn container(source: &FileSource) -> Result<Container, String> {
-    let ending = source.path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
+    let ending =
+        source.path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
     let known = ENDINGS.iter().find(|(known, _)| *known == ending);
     known.map(|(_, container)| *container).ok_or_else(|| {
         let known: Vec<String> = ENDINGS.iter().map(|(ending, _)| format!(".{ending}")).collect();
@@ -218,7 +226,8 @@ impl Output<'_> {
         while let Some(unit) = units.next_unit()? {
             let nals: Vec<&[u8]> = unit.iter().map(Vec::as_slice).collect();
             if let Some((picture, data)) = assembler.assemble(&nals, false) {
-                let due_ns = i64::try_from(self.number).unwrap_or(i64::MAX).saturating_mul(ASSUMED_FRAME_NS);
+                let due_ns =
+                    i64::try_from(self.number).unwrap_or(i64::MAX).saturating_mul(ASSUMED_FRAME_NS);
                 self.send(codec, picture, data, None, due_ns)?;
             }
         }
@@ -228,7 +237,7 @@ impl Output<'_> {
     fn send(
         &mut self,
         codec: NalCodec,
-        picture: Picture,
+        picture: PictureInfo,
         data: Bytes,
         presentation_ns: Option<i64>,
         due_ns: i64,

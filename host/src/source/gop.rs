@@ -6,11 +6,12 @@ use super::AccessUnit;
 
 /// Most bytes kept. A 4K stream at 25 Mbit/s with a key picture every 10 s fits twice.
 const MAX_BYTES: usize = 64 << 20;
-/// Most units kept: 40 s at 25 frames a second, longer than any usual GOP, and as much as a joiner can decode within a
-/// few seconds.
+/// Most units kept: 40 s at 25 frames a second, longer than any usual GOP, and as much as a joiner
+/// can decode within a few seconds.
 const MAX_UNITS: usize = 1000;
 
-/// Keeps the current GOP. When it outgrows the bounds it is given up, and joiners wait for the next key picture.
+/// Keeps the current GOP. When it outgrows the bounds it is given up, and joiners wait for the next
+/// key picture.
 #[derive(Debug, Default)]
 pub(super) struct GopCache {
     units: Vec<Arc<AccessUnit>>,

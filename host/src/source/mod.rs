@@ -1,12 +1,13 @@
 //! Sources of access units: RTSP cameras and video files.
 //!
-//! A **live source** has one reader, whatever the number of subscribers, so that two sessions on a camera share its
-//! connection. The reader starts with the first subscription and ends with the last. Each subscriber has a queue of its
-//! own with a bound; one that is too slow loses units up to the next key unit, which is marked, and nobody else notices.
-//! A new subscriber gets the current GOP first, then what comes, without gap or duplicate.
+//! A **live source** has one reader, whatever the number of subscribers, so that two sessions on a
+//! camera share its connection. The reader starts with the first subscription and ends with the
+//! last. Each subscriber has a queue of its own with a bound; one that is too slow loses units up
+//! to the next key unit, which is marked, and nobody else notices. A new subscriber gets the
+//! current GOP first, then what comes, without gap or duplicate.
 //!
-//! A **file** has a reader for each subscription, which waits for its subscriber: nothing is ever skipped, and no
-//! subscriber waits for another.
+//! A **file** has a reader for each subscription, which waits for its subscriber: nothing is ever
+//! skipped, and no subscriber waits for another.
 //!
 //! ```text
 //! retina --frame--> rtsp: gate, timing --unit--> fanout: gop, queue per subscriber --> Subscription
@@ -29,8 +30,8 @@ mod annexb;
 mod fanout;
 mod fault;
 mod file;
-mod gate;
 mod gop;
+mod key_frame_gate;
 mod mp4;
 mod nal;
 mod retry;
@@ -38,15 +39,15 @@ mod rtsp;
 mod timing;
 mod udp;
 
-pub use fault::{Fault, FaultKind};
+pub use fault::{SourceFault, SourceFaultKind};
 
-use fanout::{Fanout, Member};
+use fanout::{Fanout, FanoutSubscriber};
 use file::FileReader;
 
 /// One coded picture with what is known of it.
 ///
-/// For a file, the wall-clock time in the header is the presentation time counted from 1970-01-01, and of a raw stream,
-/// which has no times, the unit's number at 25 pictures a second.
+/// For a file, the wall-clock time in the header is the presentation time counted from 1970-01-01,
+/// and of a raw stream, which has no times, the unit's number at 25 pictures a second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessUnit {
     /// Its place, times and codec.
@@ -62,22 +63,22 @@ pub enum SourceEvent {
     Unit(Arc<AccessUnit>),
     /// The source delivers from now on.
     Up,
-    /// The source delivers nothing. A live source is tried again by itself, and [`SourceEvent::Up`] follows when it is
-    /// back; another `Down` when the reason has changed.
-    Down(Fault),
+    /// The source delivers nothing. A live source is tried again by itself, and [`SourceEvent::Up`]
+    /// follows when it is back; another `Down` when the reason has changed.
+    Down(SourceFault),
     /// A file is at its end. Nothing else follows.
     Ended,
 }
 
 /// How sources are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// How long a live stream may go without a picture before its connection is given up. Cameras send at least one a
-    /// second; 4 s notices a frozen one soon and bears a congested network.
+pub struct SourceSettings {
+    /// How long a live stream may go without a picture before its connection is given up. Cameras
+    /// send at least one a second; 4 s notices a frozen one soon and bears a congested network.
     pub silence_limit: Duration,
 }
 
-impl Default for Settings {
+impl Default for SourceSettings {
     fn default() -> Self {
         Self { silence_limit: Duration::from_secs(4) }
     }
@@ -86,16 +87,16 @@ impl Default for Settings {
 /// The registry of readers. Clones are the same registry.
 #[derive(Clone)]
 pub struct Sources {
-    inner: Arc<Inner>,
+    inner: Arc<SourcesInner>,
 }
 
-struct Inner {
-    settings: Settings,
-    readers: Mutex<HashMap<RtspSource, Reader>>,
+struct SourcesInner {
+    settings: SourceSettings,
+    readers: Mutex<HashMap<RtspSource, LiveReader>>,
 }
 
 /// The one reader of a live source.
-struct Reader {
+struct LiveReader {
     fanout: Arc<Fanout>,
     task: AbortHandle,
     subscriptions: usize,
@@ -103,18 +104,18 @@ struct Reader {
 
 impl Sources {
     /// A registry without readers.
-    pub fn new(settings: Settings) -> Self {
-        Self { inner: Arc::new(Inner { settings, readers: Mutex::default() }) }
+    pub fn new(settings: SourceSettings) -> Self {
+        Self { inner: Arc::new(SourcesInner { settings, readers: Mutex::default() }) }
     }
 
-    /// Subscribes to a source, whose reader starts if this is the first subscription. What is wrong with the source
-    /// comes as [`SourceEvent::Down`].
+    /// Subscribes to a source, whose reader starts if this is the first subscription. What is wrong
+    /// with the source comes as [`SourceEvent::Down`].
     ///
     /// To be called within a tokio runtime, which the reader then runs in.
     pub fn subscribe(&self, source: &Source) -> Subscription {
         let feed = match source {
-            Source::Rtsp(source) => Feed::Live(self.join(source)),
-            Source::File(source) => Feed::File(FileReader::start(source)),
+            Source::Rtsp(source) => SubscriptionFeed::Live(self.join(source)),
+            Source::File(source) => SubscriptionFeed::File(FileReader::start(source)),
         };
         Subscription { feed }
     }
@@ -128,12 +129,16 @@ impl Sources {
         let mut readers = self.inner.lock();
         let reader = readers.entry(source.clone()).or_insert_with(|| {
             let fanout = Arc::new(Fanout::default());
-            let task = tokio::spawn(rtsp::run(source.clone(), Arc::clone(&fanout), self.inner.settings));
-            Reader { fanout, task: task.abort_handle(), subscriptions: 0 }
+            let task =
+                tokio::spawn(rtsp::run(source.clone(), Arc::clone(&fanout), self.inner.settings));
+            LiveReader { fanout, task: task.abort_handle(), subscriptions: 0 }
         });
         reader.subscriptions += 1;
         let member = reader.fanout.join();
-        LiveFeed { member, _lease: Lease { inner: Arc::clone(&self.inner), source: source.clone() } }
+        LiveFeed {
+            member,
+            _lease: ReaderLease { inner: Arc::clone(&self.inner), source: source.clone() },
+        }
     }
 }
 
@@ -143,8 +148,8 @@ impl fmt::Debug for Sources {
     }
 }
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, HashMap<RtspSource, Reader>> {
+impl SourcesInner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RtspSource, LiveReader>> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -152,47 +157,48 @@ impl Inner {
 /// A subscriber's view of a source. Dropping it unsubscribes.
 #[derive(Debug)]
 pub struct Subscription {
-    feed: Feed,
+    feed: SubscriptionFeed,
 }
 
 #[derive(Debug)]
-enum Feed {
+enum SubscriptionFeed {
     Live(LiveFeed),
     File(FileReader),
 }
 
 #[derive(Debug)]
 struct LiveFeed {
-    member: Member,
-    _lease: Lease,
+    member: FanoutSubscriber,
+    _lease: ReaderLease,
 }
 
 impl Subscription {
-    /// The next event. Cancel-safe: a call that is given up loses nothing. After [`SourceEvent::Ended`] it answers
-    /// `Ended` again.
+    /// The next event. Cancel-safe: a call that is given up loses nothing. After
+    /// [`SourceEvent::ServeOutcome`] it answers `ServeOutcome` again.
     pub async fn next(&mut self) -> SourceEvent {
         match &mut self.feed {
-            Feed::Live(live) => live.member.next().await,
-            Feed::File(file) => file.next().await,
+            SubscriptionFeed::Live(live) => live.member.next().await,
+            SubscriptionFeed::File(file) => file.next().await,
         }
     }
 
-    /// Units that this subscriber was too slow for, counted on as they are dropped. Stays 0 for a file.
+    /// Units that this subscriber was too slow for, counted on as they are dropped. Stays 0 for a
+    /// file.
     pub fn dropped(&self) -> Arc<AtomicU64> {
         match &self.feed {
-            Feed::Live(live) => live.member.dropped(),
-            Feed::File(_) => Arc::default(),
+            SubscriptionFeed::Live(live) => live.member.dropped(),
+            SubscriptionFeed::File(_) => Arc::default(),
         }
     }
 }
 
 /// Keeps a reader running.
-struct Lease {
-    inner: Arc<Inner>,
+struct ReaderLease {
+    inner: Arc<SourcesInner>,
     source: RtspSource,
 }
 
-impl Drop for Lease {
+impl Drop for ReaderLease {
     fn drop(&mut self) {
         let mut readers = self.inner.lock();
         let Some(reader) = readers.get_mut(&self.source) else { return };
@@ -204,7 +210,7 @@ impl Drop for Lease {
     }
 }
 
-impl fmt::Debug for Lease {
+impl fmt::Debug for ReaderLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Lease").field(&self.source).finish()
     }

@@ -1,7 +1,7 @@
 //! Access units of an mp4 file, read one by one.
 //!
-//! The index comes from re_mp4. Which samples are key pictures is told by their NAL units: in fragmented files re_mp4
-//! takes the flag of non-sync samples for its opposite.
+//! The index comes from re_mp4. Which samples are key pictures is told by their NAL units: in
+//! fragmented files re_mp4 takes the flag of non-sync samples for its opposite.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 use re_mp4::{Mp4, StsdBoxContent, Track, TrackKind};
 
-use super::nal::{Assembler, NalCodec, Picture, split_length_prefixed};
+use super::nal::{Assembler, NalCodec, PictureInfo, split_length_prefixed};
 
 /// Largest sample; see the largest access unit of raw streams.
 const MAX_SAMPLE: u64 = 64 << 20;
@@ -44,7 +44,8 @@ impl Mp4File {
     /// Reads the file's index. Edit lists are left aside: every picture in the file comes.
     ///
     /// # Errors
-    /// Not an mp4 file, or without video that can be decoded. The text names the cause, not the file.
+    /// Not an mp4 file, or without video that can be decoded. The text names the cause, not the
+    /// file.
     pub(super) fn open(file: File) -> Result<Self, String> {
         let size = file.metadata().map_err(|error| error.to_string())?.len();
         let mp4 = Mp4::read(BufReader::new(&file), size)
@@ -54,9 +55,10 @@ impl Mp4File {
             let entry = &track.trak(&mp4).mdia.minf.stbl.stsd.contents;
             match configuration(entry) {
                 Some((codec, length_size, parameter_sets)) => {
-                    // In fragmented files, see above; elsewhere a track without the table has sync samples alone, or a
-                    // careless author.
-                    let marks_sync = mp4.moofs.is_empty() && track.trak(&mp4).mdia.minf.stbl.stss.is_some();
+                    // In fragmented files, see above; elsewhere a track without the table has sync
+                    // samples alone, or a careless author.
+                    let marks_sync =
+                        mp4.moofs.is_empty() && track.trak(&mp4).mdia.minf.stbl.stss.is_some();
                     let (samples, duration_ns) = samples(track, marks_sync, size)?;
                     drop(mp4);
                     let assembler = Assembler::new(codec, parameter_sets);
@@ -71,16 +73,17 @@ impl Mp4File {
         }
         let other_codecs = other_codecs.join(", ");
         Err(format!(
-            "video is {other_codecs}, which is not supported; known are H.264 (avc1) and H.265 (hvc1, hev1)"
+            "video is {other_codecs}, which is not supported; known are H.264 (avc1) and H.265 \
+                (hvc1, hev1)"
         ))
     }
 
     /// Reads a sample's access unit. None where the sample holds no picture.
-    pub(super) fn read(&mut self, sample: &Sample) -> Result<Option<(Picture, Bytes)>, String> {
+    pub(super) fn read(&mut self, sample: &Sample) -> Result<Option<(PictureInfo, Bytes)>, String> {
         let mut data = vec![0; usize::try_from(sample.size).map_err(|error| error.to_string())?];
-        self.file
-            .read_exact_at(&mut data, sample.offset)
-            .map_err(|error| format!("the picture at byte {} cannot be read: {error}", sample.offset))?;
+        self.file.read_exact_at(&mut data, sample.offset).map_err(|error| {
+            format!("the picture at byte {} cannot be read: {error}", sample.offset)
+        })?;
         let nals = split_length_prefixed(&data, self.length_size)
             .ok_or_else(|| format!("the picture at byte {} is damaged", sample.offset))?;
         Ok(self.assembler.assemble(&nals, sample.sync))
@@ -98,12 +101,19 @@ fn configuration(entry: &StsdBoxContent) -> Option<(NalCodec, usize, Vec<Vec<u8>
         }
         StsdBoxContent::Hvc1(entry) | StsdBoxContent::Hev1(entry) => {
             let hvcc = &entry.hvcc.contents;
-            // The arrays may hold SEI messages beside parameter sets; their order is free, the stream's is VPS first.
-            let mut arrays: Vec<_> =
-                hvcc.arrays.iter().filter(|array| (32..=34).contains(&array.nal_unit_type)).collect();
+            // The arrays may hold SEI messages beside parameter sets; their order is free, the
+            // stream's is VPS first.
+            let mut arrays: Vec<_> = hvcc
+                .arrays
+                .iter()
+                .filter(|array| (32..=34).contains(&array.nal_unit_type))
+                .collect();
             arrays.sort_by_key(|array| array.nal_unit_type);
-            let sets =
-                arrays.into_iter().flat_map(|array| &array.nalus).map(|nal| nal.data.clone()).collect();
+            let sets = arrays
+                .into_iter()
+                .flat_map(|array| &array.nalus)
+                .map(|nal| nal.data.clone())
+                .collect();
             Some((NalCodec::H265, usize::from(hvcc.length_size_minus_one) + 1, sets))
         }
         _ => None,
@@ -136,7 +146,8 @@ fn samples(track: &Track, marks_sync: bool, file_size: u64) -> Result<(Vec<Sampl
         return Err("its video track has no time scale".to_owned());
     }
     let ns = |ticks: i64, origin: i64| {
-        let ns = (i128::from(ticks) - i128::from(origin)) * 1_000_000_000 / i128::from(first.timescale);
+        let ns =
+            (i128::from(ticks) - i128::from(origin)) * 1_000_000_000 / i128::from(first.timescale);
         i64::try_from(ns).map_err(|_| "its video track has times beyond 292 years".to_owned())
     };
     let mut samples = Vec::with_capacity(track.samples.len());
@@ -157,9 +168,12 @@ fn samples(track: &Track, marks_sync: bool, file_size: u64) -> Result<(Vec<Sampl
         });
     }
     let span = samples.iter().map(|sample| sample.presentation_ns).max().unwrap_or_default();
-    // The last picture is shown as long as the others are on average; a file of one picture for a 25th of a second.
+    // The last picture is shown as long as the others are on average; a file of one picture for a
+    // 25th of a second.
     let intervals = i64::try_from(samples.len().saturating_sub(1)).unwrap_or(i64::MAX);
-    let frame =
-        span.checked_div(intervals).filter(|frame| *frame > 0).unwrap_or(super::file::ASSUMED_FRAME_NS);
+    let frame = span
+        .checked_div(intervals)
+        .filter(|frame| *frame > 0)
+        .unwrap_or(super::file::ASSUMED_FRAME_NS);
     Ok((samples, span.saturating_add(frame)))
 }

@@ -1,21 +1,23 @@
-//! NAL units of H.264 and H.265: what kind each is, and access units put together from them in Annex B form.
+//! NAL units of H.264 and H.265: what kind each is, and access units put together from them in
+//! Annex B form.
 //!
-//! Only headers are read, and of a sequence parameter set the one field that lies in its third byte. Type numbers are
-//! those of ITU-T H.264 table 7-1 and H.265 table 7-1.
+//! Only headers are read, and of a sequence parameter set the one field that lies in its third
+//! byte. Type numbers are those of ITU-T H.264 table 7-1 and H.265 table 7-1.
 
 use bytes::Bytes;
 use ocelli_protocol::worker::Codec;
 
-/// The four-byte form everywhere: it is demanded before parameter sets and before the first NAL unit of an access unit.
+/// The four-byte form everywhere: it is demanded before parameter sets and before the first NAL
+/// unit of an access unit.
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
 
-/// Parameter sets kept for key pictures that come without. A stream has one of each kind, rarely two; the bound keeps a
-/// hostile file from filling memory.
+/// Parameter sets kept for key pictures that come without. A stream has one of each kind, rarely
+/// two; the bound keeps a hostile file from filling memory.
 const MAX_PARAMETER_SETS: usize = 64;
 
 /// What a NAL unit is to whoever cuts streams into access units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum NalKind {
     /// A slice; `first` where it is the first one of its picture.
     Slice { first: bool },
     /// VPS, SPS or PPS.
@@ -30,7 +32,7 @@ pub(super) enum Kind {
 
 /// What the slices of an access unit say about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Picture {
+pub(super) struct PictureInfo {
     /// Decoding can start here.
     pub(super) key: bool,
     /// No other picture refers to this one.
@@ -63,23 +65,25 @@ impl NalCodec {
     }
 
     /// None where the NAL unit is too short to have a header.
-    pub(super) fn kind(self, nal: &[u8]) -> Option<Kind> {
+    pub(super) fn kind(self, nal: &[u8]) -> Option<NalKind> {
         // The first syntax element of a slice header, first_mb_in_slice as ue(v) or
-        // first_slice_segment_in_pic_flag, starts with a set bit exactly where the slice starts its picture.
+        // first_slice_segment_in_pic_flag, starts with a set bit exactly where the slice starts its
+        // picture.
         let starts_picture = |at: usize| nal.get(at).is_some_and(|byte| byte & 0x80 != 0);
         Some(match (self, self.nal_type(nal)?) {
-            (Self::H264, 1 | 2 | 5) => Kind::Slice { first: starts_picture(1) },
-            (Self::H264, 7 | 8) => Kind::ParameterSet,
-            (Self::H264, 9) => Kind::Delimiter,
-            (Self::H264, 6 | 15..=18) => Kind::Prefix,
+            (Self::H264, 1 | 2 | 5) => NalKind::Slice { first: starts_picture(1) },
+            (Self::H264, 7 | 8) => NalKind::ParameterSet,
+            (Self::H264, 9) => NalKind::Delimiter,
+            (Self::H264, 6 | 15..=18) => NalKind::Prefix,
             (Self::H265, 0..=31) => {
-                // Slices of other layers than the base layer belong to the base layer's picture before them.
-                Kind::Slice { first: layer(nal)? == 0 && starts_picture(2) }
+                // Slices of other layers than the base layer belong to the base layer's picture
+                // before them.
+                NalKind::Slice { first: layer(nal)? == 0 && starts_picture(2) }
             }
-            (Self::H265, 32..=34) => Kind::ParameterSet,
-            (Self::H265, 35) => Kind::Delimiter,
-            (Self::H265, 39 | 41..=44 | 48..=55) => Kind::Prefix,
-            _ => Kind::Other,
+            (Self::H265, 32..=34) => NalKind::ParameterSet,
+            (Self::H265, 35) => NalKind::Delimiter,
+            (Self::H265, 39 | 41..=44 | 48..=55) => NalKind::Prefix,
+            _ => NalKind::Other,
         })
     }
 
@@ -98,35 +102,42 @@ fn layer(nal: &[u8]) -> Option<u8> {
 
 /// Looks at access units in decoding order and remembers what later ones are judged by.
 #[derive(Debug)]
-pub(super) struct Inspector {
+pub(super) struct PictureInspector {
     codec: NalCodec,
     /// The highest temporal layer that the H.265 stream may have (sps_max_sub_layers_minus1).
     highest_layer: Option<u8>,
 }
 
-impl Inspector {
+impl PictureInspector {
     pub(super) fn new(codec: NalCodec) -> Self {
         Self { codec, highest_layer: None }
     }
 
-    /// Judges an access unit by its first slice: key and reference marks are the same for all slices of a picture.
-    /// None where it holds no slice.
-    pub(super) fn inspect<'a>(&mut self, nals: impl IntoIterator<Item = &'a [u8]>) -> Option<Picture> {
+    /// Judges an access unit by its first slice: key and reference marks are the same for all
+    /// slices of a picture. None where it holds no slice.
+    pub(super) fn inspect<'a>(
+        &mut self,
+        nals: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Option<PictureInfo> {
         for nal in nals {
             let Some(nal_type) = self.codec.nal_type(nal) else { continue };
             match (self.codec, nal_type) {
                 (NalCodec::H264, 1 | 2 | 5) => {
                     let reference = nal.first().is_some_and(|header| header & 0x60 != 0);
-                    return Some(Picture { key: nal_type == 5, disposable: !reference });
+                    return Some(PictureInfo { key: nal_type == 5, disposable: !reference });
                 }
                 (NalCodec::H265, 33) => {
                     // sps_video_parameter_set_id u(4), sps_max_sub_layers_minus1 u(3)
                     self.highest_layer = nal.get(2).map(|byte| (byte >> 1) & 0x07);
                 }
                 (NalCodec::H265, 0..=31) => {
-                    // 16 to 21 are BLA, IDR and CRA: random access points all of them. 22 and 23 are reserved for more.
+                    // 16 to 21 are BLA, IDR and CRA: random access points all of them. 22 and 23
+                    // are reserved for more.
                     let key = (16..=21).contains(&nal_type);
-                    return Some(Picture { key, disposable: self.is_disposable_h265(nal, nal_type) });
+                    return Some(PictureInfo {
+                        key,
+                        disposable: self.is_disposable_h265(nal, nal_type),
+                    });
                 }
                 _ => {}
             }
@@ -134,8 +145,8 @@ impl Inspector {
         None
     }
 
-    /// A sub-layer non-reference picture (even types up to 14) may still be referred to by pictures of higher temporal
-    /// layers; nothing refers to it only where there is no higher one.
+    /// A sub-layer non-reference picture (even types up to 14) may still be referred to by pictures
+    /// of higher temporal layers; nothing refers to it only where there is no higher one.
     fn is_disposable_h265(&self, nal: &[u8], nal_type: u8) -> bool {
         let non_reference = nal_type <= 14 && nal_type.is_multiple_of(2);
         let temporal_layer = nal.get(1).and_then(|byte| (byte & 0x07).checked_sub(1));
@@ -147,7 +158,7 @@ impl Inspector {
 #[derive(Debug)]
 pub(super) struct Assembler {
     codec: NalCodec,
-    inspector: Inspector,
+    inspector: PictureInspector,
     /// The parameter sets in force, for key pictures that come without.
     parameter_sets: Vec<Vec<u8>>,
 }
@@ -155,23 +166,25 @@ pub(super) struct Assembler {
 impl Assembler {
     /// `parameter_sets`: those that the container keeps apart from the pictures.
     pub(super) fn new(codec: NalCodec, parameter_sets: Vec<Vec<u8>>) -> Self {
-        let mut inspector = Inspector::new(codec);
+        let mut inspector = PictureInspector::new(codec);
         // No slice among them: this only notes the stream's number of temporal layers.
         inspector.inspect(parameter_sets.iter().map(Vec::as_slice));
         Self { codec, inspector, parameter_sets }
     }
 
-    /// Writes the NAL units of one access unit in Annex B form, parameter sets before a key picture's slices whether it
-    /// brought them or not. None where it has no slice, so that no picture would come of it. `sync`: the container says
-    /// that decoding can start here, which of some streams only the container knows (recovery points without IDR).
-    pub(super) fn assemble(&mut self, nals: &[&[u8]], sync: bool) -> Option<(Picture, Bytes)> {
+    /// Writes the NAL units of one access unit in Annex B form, parameter sets before a key
+    /// picture's slices whether it brought them or not. None where it has no slice, so that no
+    /// picture would come of it. `sync`: the container says that decoding can start here, which of
+    /// some streams only the container knows (recovery points without IDR).
+    pub(super) fn assemble(&mut self, nals: &[&[u8]], sync: bool) -> Option<(PictureInfo, Bytes)> {
         let picture = self.inspector.inspect(nals.iter().copied());
-        let picture = picture.map(|picture| Picture { key: picture.key || sync, ..picture });
+        let picture = picture.map(|picture| PictureInfo { key: picture.key || sync, ..picture });
         let brings_sets = nals.iter().any(|nal| self.codec.is_sequence_parameter_set(nal));
         let add_sets = picture.is_some_and(|picture| picture.key) && !brings_sets;
         let mut size: usize = nals.iter().map(|nal| nal.len() + START_CODE.len()).sum();
         if add_sets {
-            size += self.parameter_sets.iter().map(|nal| nal.len() + START_CODE.len()).sum::<usize>();
+            size +=
+                self.parameter_sets.iter().map(|nal| nal.len() + START_CODE.len()).sum::<usize>();
         }
         let mut data = Vec::with_capacity(size);
         let mut write = |nal: &[u8]| {
@@ -179,19 +192,19 @@ impl Assembler {
             data.extend_from_slice(nal);
         };
         // A delimiter, where there is one, must stay the first.
-        let delimiter = nals.iter().filter(|nal| self.codec.kind(nal) == Some(Kind::Delimiter));
+        let delimiter = nals.iter().filter(|nal| self.codec.kind(nal) == Some(NalKind::Delimiter));
         delimiter.for_each(|nal| write(nal));
         if add_sets {
             self.parameter_sets.iter().for_each(|nal| write(nal));
         }
-        let rest = nals.iter().filter(|nal| self.codec.kind(nal) != Some(Kind::Delimiter));
+        let rest = nals.iter().filter(|nal| self.codec.kind(nal) != Some(NalKind::Delimiter));
         rest.for_each(|nal| write(nal));
         self.remember(nals, brings_sets);
         Some((picture?, data.into()))
     }
 
     fn remember(&mut self, nals: &[&[u8]], brings_sequence: bool) {
-        let sets = nals.iter().filter(|nal| self.codec.kind(nal) == Some(Kind::ParameterSet));
+        let sets = nals.iter().filter(|nal| self.codec.kind(nal) == Some(NalKind::ParameterSet));
         let mut sets = sets.peekable();
         if sets.peek().is_none() {
             return;
@@ -217,9 +230,9 @@ pub(super) fn split_annex_b(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         while !rest.is_empty() {
             let (nal, next) = match find_start_code(rest) {
-                Some(at) => {
-                    rest.split_at_checked(at).map(|(nal, next)| (nal, next.get(3..).unwrap_or_default()))?
-                }
+                Some(at) => rest
+                    .split_at_checked(at)
+                    .map(|(nal, next)| (nal, next.get(3..).unwrap_or_default()))?,
                 None => (rest, [].as_slice()),
             };
             rest = next;
@@ -232,7 +245,8 @@ pub(super) fn split_annex_b(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A NAL unit never ends with a zero byte; those that follow it belong to the next start code or are padding.
+/// A NAL unit never ends with a zero byte; those that follow it belong to the next start code or
+/// are padding.
 pub(super) fn trim_trailing_zeros(nal: &[u8]) -> &[u8] {
     let end = nal.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     nal.get(..end).unwrap_or_default()
@@ -251,8 +265,8 @@ pub(super) fn find_start_code(data: &[u8]) -> Option<usize> {
     }
 }
 
-/// The NAL units of a sample with length prefixes of `length_size` bytes, as mp4 keeps them. None where a length points
-/// behind the sample's end.
+/// The NAL units of a sample with length prefixes of `length_size` bytes, as mp4 keeps them. None
+/// where a length points behind the sample's end.
 pub(super) fn split_length_prefixed(mut data: &[u8], length_size: usize) -> Option<Vec<&[u8]>> {
     let mut nals = Vec::new();
     while !data.is_empty() {
@@ -297,17 +311,17 @@ mod tests {
 
     #[test]
     fn h264_key_and_disposable_come_from_the_slice_header() {
-        let mut inspector = Inspector::new(NalCodec::H264);
+        let mut inspector = PictureInspector::new(NalCodec::H264);
         let mut inspect = |nal: &[u8]| inspector.inspect([SPS_264, nal]);
-        assert_eq!(inspect(IDR_264), Some(Picture { key: true, disposable: false }));
-        assert_eq!(inspect(&[0x41, 0x9a]), Some(Picture { key: false, disposable: false }));
-        assert_eq!(inspect(&[0x01, 0x9a]), Some(Picture { key: false, disposable: true }));
+        assert_eq!(inspect(IDR_264), Some(PictureInfo { key: true, disposable: false }));
+        assert_eq!(inspect(&[0x41, 0x9a]), Some(PictureInfo { key: false, disposable: false }));
+        assert_eq!(inspect(&[0x01, 0x9a]), Some(PictureInfo { key: false, disposable: true }));
         assert_eq!(inspect(PPS_264), None);
     }
 
     #[test]
     fn h265_bla_idr_and_cra_are_key_pictures() {
-        let mut inspector = Inspector::new(NalCodec::H265);
+        let mut inspector = PictureInspector::new(NalCodec::H265);
         for nal_type in 0..=31 {
             let picture = inspector.inspect([h265(nal_type, 0).as_slice()]).unwrap();
             assert_eq!(picture.key, (16..=21).contains(&nal_type), "type {nal_type}");
@@ -316,8 +330,8 @@ mod tests {
 
     #[test]
     fn h265_pictures_are_disposable_only_in_the_highest_temporal_layer() {
-        let mut inspector = Inspector::new(NalCodec::H265);
-        let disposable = |inspector: &mut Inspector, nal_type, layer| {
+        let mut inspector = PictureInspector::new(NalCodec::H265);
+        let disposable = |inspector: &mut PictureInspector, nal_type, layer| {
             inspector.inspect([h265(nal_type, layer).as_slice()]).unwrap().disposable
         };
         assert!(!disposable(&mut inspector, 0, 0), "the number of layers is not known yet");
@@ -331,7 +345,8 @@ mod tests {
 
     #[test]
     fn key_pictures_get_parameter_sets_behind_the_delimiter_unless_they_bring_them() {
-        let mut assembler = Assembler::new(NalCodec::H264, vec![SPS_264.to_vec(), PPS_264.to_vec()]);
+        let mut assembler =
+            Assembler::new(NalCodec::H264, vec![SPS_264.to_vec(), PPS_264.to_vec()]);
         let delimiter: &[u8] = &[9, 0x10];
         let (picture, data) = assembler.assemble(&[delimiter, IDR_264], false).unwrap();
         assert!(picture.key);

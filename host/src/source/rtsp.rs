@@ -11,7 +11,8 @@ use ocelli_protocol::worker::{Codec, UnitHeader};
 use retina::client::{
     Credentials, Demuxed, Described, InitialTimestampPolicy, PlayOptions, Session, SessionGroup,
     SessionIdPolicy, SessionOptions, SetupOptions, TcpTransportOptions, TeardownPolicy,
-    Transport as RetinaTransport, UdpTransportOptions, UnassignedChannelDataPolicy, UnknownRtcpSsrcPolicy,
+    Transport as RetinaTransport, UdpTransportOptions, UnassignedChannelDataPolicy,
+    UnknownRtcpSsrcPolicy,
 };
 use retina::codec::{CodecItem, FrameFormat, ParametersRef, VideoFrame};
 use tokio::net::TcpStream;
@@ -19,32 +20,34 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::fanout::Fanout;
-use super::fault::Step;
-use super::gate::Gate;
-use super::nal::{Inspector, NalCodec, split_annex_b};
-use super::retry::Retry;
-use super::timing::{CaptureClock, Presentation, RtpTime};
+use super::fault::RtspStep;
+use super::key_frame_gate::KeyFrameGate;
+use super::nal::{NalCodec, PictureInspector, split_annex_b};
+use super::retry::ReconnectBackoff;
+use super::timing::{CaptureClock, PresentationClock, RtpTime};
 use super::udp::enlarge_receive_buffer;
-use super::{AccessUnit, Fault, FaultKind, Settings};
+use super::{AccessUnit, SourceFault, SourceFaultKind, SourceSettings};
 use crate::config::source::{RtspSource, Transport};
 
-/// Connecting, the request and the second one with the password. A camera that has just started takes 2 to 3 s; one
-/// that takes longer than this is as good as away.
+/// Connecting, the request and the second one with the password. A camera that has just started
+/// takes 2 to 3 s; one that takes longer than this is as good as away.
 const DESCRIBE_LIMIT: Duration = Duration::from_secs(5);
 /// One request and its answer on an open connection.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// From PLAY to the first picture: some cameras start their encoder only then.
 const FIRST_PICTURE_LIMIT: Duration = Duration::from_secs(8);
-/// Without a key picture for this long the stream is of no use; a new session makes most encoders send one.
+/// Without a key picture for this long the stream is of no use; a new session makes most encoders
+/// send one.
 const KEY_LIMIT: Duration = Duration::from_secs(30);
-/// After a request went unanswered: whether the server still takes connections tells a silent one from one that is away.
+/// After a request went unanswered: whether the server still takes connections tells a silent one
+/// from one that is away.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
-/// How long a new attempt waits for the old session's TEARDOWN. Cameras with few session slots need it; a dead one
-/// answers never.
+/// How long a new attempt waits for the old session's TEARDOWN. Cameras with few session slots need
+/// it; a dead one answers never.
 const TEARDOWN_LIMIT: Duration = Duration::from_secs(1);
 
 /// Reads the camera until the task is dropped.
-pub(super) async fn run(source: RtspSource, fanout: Arc<Fanout>, settings: Settings) {
+pub(super) async fn run(source: RtspSource, fanout: Arc<Fanout>, settings: SourceSettings) {
     let group = Arc::new(SessionGroup::default());
     let mut reader = RtspReader {
         source,
@@ -52,12 +55,12 @@ pub(super) async fn run(source: RtspSource, fanout: Arc<Fanout>, settings: Setti
         settings,
         group: Arc::clone(&group),
         number: 0,
-        gate: Gate::default(),
-        presentation: Presentation::default(),
+        gate: KeyFrameGate::default(),
+        presentation: PresentationClock::default(),
         capture: CaptureClock::default(),
         up_since: None,
     };
-    let mut retry = Retry::default();
+    let mut retry = ReconnectBackoff::default();
     loop {
         let fault = reader.run_once().await;
         let up_for = reader.up_since.take().map_or(Duration::ZERO, |since| since.elapsed());
@@ -81,12 +84,12 @@ pub(super) async fn run(source: RtspSource, fanout: Arc<Fanout>, settings: Setti
 struct RtspReader {
     source: RtspSource,
     fanout: Arc<Fanout>,
-    settings: Settings,
+    settings: SourceSettings,
     group: Arc<SessionGroup>,
     /// The next unit's number.
     number: u64,
-    gate: Gate,
-    presentation: Presentation,
+    gate: KeyFrameGate,
+    presentation: PresentationClock,
     capture: CaptureClock,
     /// Since when this session delivers.
     up_since: Option<Instant>,
@@ -100,18 +103,21 @@ struct Video {
 }
 
 impl RtspReader {
-    /// One session, up to the fault that ends it. A panic inside the RTSP library ends the session, not the reader.
-    async fn run_once(&mut self) -> Fault {
+    /// One session, up to the fault that ends it. A panic inside the RTSP library ends the session,
+    /// not the reader.
+    async fn run_once(&mut self) -> SourceFault {
         match AssertUnwindSafe(self.session()).catch_unwind().await {
             Ok(Err(fault)) => fault,
             Ok(Ok(never)) => match never {},
-            Err(_panic) => {
-                Fault::rtsp(&self.source, FaultKind::Protocol, "the RTSP client failed on this stream")
-            }
+            Err(_panic) => SourceFault::rtsp(
+                &self.source,
+                SourceFaultKind::Protocol,
+                "the RTSP client failed on this stream",
+            ),
         }
     }
 
-    async fn session(&mut self) -> Result<std::convert::Infallible, Fault> {
+    async fn session(&mut self) -> Result<std::convert::Infallible, SourceFault> {
         let (session, video) = self.open().await?;
         self.gate.new_session();
         self.presentation.new_session();
@@ -120,18 +126,25 @@ impl RtspReader {
     }
 
     /// DESCRIBE, SETUP and PLAY, each within its limit.
-    async fn open(&self) -> Result<(Demuxed, Video), Fault> {
+    async fn open(&self) -> Result<(Demuxed, Video), SourceFault> {
         let source = &self.source;
-        let failed = |step| move |error: retina::Error| Fault::retina(source, step, &error);
+        let failed = |step| move |error: retina::Error| SourceFault::retina(source, step, &error);
         debug!(target: "ocelli::source", %source, "connecting");
 
         let describe = Session::describe(source.url().clone(), self.options());
         let mut session = match timeout(DESCRIBE_LIMIT, describe).await {
-            Ok(session) => session.map_err(failed(Step::Describe))?,
+            Ok(session) => session.map_err(failed(RtspStep::Describe))?,
             Err(_) => {
-                let accepts =
-                    matches!(timeout(PROBE_LIMIT, TcpStream::connect(source.address())).await, Ok(Ok(_)));
-                return Err(Fault::no_answer(source, Step::Describe, DESCRIBE_LIMIT, accepts));
+                let accepts = matches!(
+                    timeout(PROBE_LIMIT, TcpStream::connect(source.address())).await,
+                    Ok(Ok(_))
+                );
+                return Err(SourceFault::no_answer(
+                    source,
+                    RtspStep::Describe,
+                    DESCRIBE_LIMIT,
+                    accepts,
+                ));
             }
         };
         let video = self.choose(&session)?;
@@ -143,9 +156,11 @@ impl RtspReader {
         let setup = SetupOptions::default().transport(transport).frame_format(FrameFormat::SIMPLE);
         timeout(REQUEST_LIMIT, session.setup(video.index, setup))
             .await
-            .map_err(|_| Fault::no_answer(source, Step::Setup, REQUEST_LIMIT, true))?
-            .map_err(failed(Step::Setup))?;
-        if let (Transport::Udp, Some(stream)) = (source.transport, session.streams().get(video.index)) {
+            .map_err(|_| SourceFault::no_answer(source, RtspStep::Setup, REQUEST_LIMIT, true))?
+            .map_err(failed(RtspStep::Setup))?;
+        if let (Transport::Udp, Some(stream)) =
+            (source.transport, session.streams().get(video.index))
+        {
             stream.ctx().into_iter().for_each(enlarge_receive_buffer);
         }
 
@@ -155,9 +170,9 @@ impl RtspReader {
             .unknown_rtcp_ssrc(UnknownRtcpSsrcPolicy::ProcessPackets);
         let session = timeout(REQUEST_LIMIT, session.play(play))
             .await
-            .map_err(|_| Fault::no_answer(source, Step::Play, REQUEST_LIMIT, true))?
-            .map_err(failed(Step::Play))?;
-        Ok((session.demuxed().map_err(failed(Step::Describe))?, video))
+            .map_err(|_| SourceFault::no_answer(source, RtspStep::Play, REQUEST_LIMIT, true))?
+            .map_err(failed(RtspStep::Play))?;
+        Ok((session.demuxed().map_err(failed(RtspStep::Describe))?, video))
     }
 
     fn options(&self) -> SessionOptions {
@@ -176,36 +191,45 @@ impl RtspReader {
     }
 
     /// The first video stream that can be decoded.
-    fn choose(&self, session: &Session<Described>) -> Result<Video, Fault> {
+    fn choose(&self, session: &Session<Described>) -> Result<Video, SourceFault> {
         let streams = session.streams();
         let is_video = |media: &str| matches!(media, "video" | "image");
-        let known = streams.iter().enumerate().filter(|(_, stream)| is_video(stream.media())).find_map(
-            |(index, stream)| {
-                let codec = match stream.encoding_name() {
-                    "h264" => Codec::H264,
-                    "h265" => Codec::H265,
-                    "jpeg" => Codec::Mjpeg,
-                    _ => return None,
-                };
-                Some(Video { index, codec })
-            },
-        );
+        let known =
+            streams.iter().enumerate().filter(|(_, stream)| is_video(stream.media())).find_map(
+                |(index, stream)| {
+                    let codec = match stream.encoding_name() {
+                        "h264" => Codec::H264,
+                        "h265" => Codec::H265,
+                        "jpeg" => Codec::Mjpeg,
+                        _ => return None,
+                    };
+                    Some(Video { index, codec })
+                },
+            );
         known.ok_or_else(|| {
-            let list = |names: Vec<&str>| self.source.scrub(&names.join(", ").replace(char::is_control, ""));
-            let offered: Vec<&str> =
-                streams.iter().filter(|stream| is_video(stream.media())).map(|s| s.encoding_name()).collect();
+            let list = |names: Vec<&str>| {
+                self.source.scrub(&names.join(", ").replace(char::is_control, ""))
+            };
+            let offered: Vec<&str> = streams
+                .iter()
+                .filter(|stream| is_video(stream.media()))
+                .map(|s| s.encoding_name())
+                .collect();
             if offered.is_empty() {
                 let media = list(streams.iter().map(|stream| stream.media()).collect());
-                let media = if media.is_empty() { "nothing".to_owned() } else { format!("only {media}") };
-                return Fault::rtsp(
+                let media =
+                    if media.is_empty() { "nothing".to_owned() } else { format!("only {media}") };
+                return SourceFault::rtsp(
                     &self.source,
-                    FaultKind::NoVideo,
+                    SourceFaultKind::NoVideo,
                     format!("has no video: it offers {media}"),
                 );
             }
             let offered = list(offered);
-            let cause = format!("video is {offered}, which is not supported; known are h264, h265 and jpeg");
-            Fault::rtsp(&self.source, FaultKind::UnsupportedCodec, cause)
+            let cause = format!(
+                "video is {offered}, which is not supported; known are h264, h265 and jpeg"
+            );
+            SourceFault::rtsp(&self.source, SourceFaultKind::UnsupportedCodec, cause)
         })
     }
 
@@ -214,10 +238,11 @@ impl RtspReader {
         &mut self,
         mut session: Demuxed,
         video: Video,
-    ) -> Result<std::convert::Infallible, Fault> {
+    ) -> Result<std::convert::Infallible, SourceFault> {
         let mut inspector = match video.codec {
-            // For H.265, retina takes IDR pictures alone for random access points, and marks none as disposable.
-            Codec::H265 => Some(Inspector::new(NalCodec::H265)),
+            // For H.265, retina takes IDR pictures alone for random access points, and marks none
+            // as disposable.
+            Codec::H265 => Some(PictureInspector::new(NalCodec::H265)),
             Codec::H264 | Codec::Mjpeg => None,
         };
         let mut limit = FIRST_PICTURE_LIMIT.max(self.settings.silence_limit);
@@ -226,11 +251,15 @@ impl RtspReader {
         loop {
             let item = timeout_at(last_picture + limit, session.next())
                 .await
-                .map_err(|_| Fault::no_answer(&self.source, Step::Stream, limit, true))?
+                .map_err(|_| SourceFault::no_answer(&self.source, RtspStep::Stream, limit, true))?
                 .ok_or_else(|| {
-                    Fault::rtsp(&self.source, FaultKind::Closed, "the server closed the connection")
+                    SourceFault::rtsp(
+                        &self.source,
+                        SourceFaultKind::Closed,
+                        "the server closed the connection",
+                    )
                 })?
-                .map_err(|error| Fault::retina(&self.source, Step::Stream, &error))?;
+                .map_err(|error| SourceFault::retina(&self.source, RtspStep::Stream, &error))?;
             match item {
                 CodecItem::VideoFrame(frame) => {
                     limit = self.settings.silence_limit;
@@ -240,7 +269,11 @@ impl RtspReader {
                         last_admitted = last_picture;
                     } else if last_admitted.elapsed() > KEY_LIMIT {
                         let cause = format!("no key picture for {} s", KEY_LIMIT.as_secs());
-                        return Err(Fault::rtsp(&self.source, FaultKind::Protocol, cause));
+                        return Err(SourceFault::rtsp(
+                            &self.source,
+                            SourceFaultKind::Protocol,
+                            cause,
+                        ));
                     }
                 }
                 CodecItem::Rtcp(packet) => self.note_sender_report(&packet),
@@ -294,11 +327,17 @@ struct Frame {
 }
 
 impl Frame {
-    fn new(frame: VideoFrame, session: &Demuxed, video: Video, inspector: Option<&mut Inspector>) -> Self {
+    fn new(
+        frame: VideoFrame,
+        session: &Demuxed,
+        video: Video,
+        inspector: Option<&mut PictureInspector>,
+    ) -> Self {
         let received = frame.end_ctx().received().elapsed();
-        let received_ns =
-            clock::monotonic_ns().saturating_sub(u64::try_from(received.as_nanos()).unwrap_or(u64::MAX));
-        // The camera sent the first packet right after it had the picture; the last one may be much later.
+        let received_ns = clock::monotonic_ns()
+            .saturating_sub(u64::try_from(received.as_nanos()).unwrap_or(u64::MAX));
+        // The camera sent the first packet right after it had the picture; the last one may be much
+        // later.
         let received_wall: SystemTime = frame.start_ctx().received_wall().into();
         let received_wall_ns = received_wall
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -308,7 +347,8 @@ impl Frame {
         let (lost, rtp) = (frame.loss() > 0, rtp_time(frame.timestamp()));
         let has_sets = frame.is_random_access_point();
         let mut key = has_sets;
-        // Nothing refers to a JPEG picture, but whoever leaves out disposable pictures still wants to see some.
+        // Nothing refers to a JPEG picture, but whoever leaves out disposable pictures still wants
+        // to see some.
         let mut disposable = frame.is_disposable() && video.codec != Codec::Mjpeg;
         let mut data = Bytes::from(frame.into_data());
         if let Some(inspector) = inspector {

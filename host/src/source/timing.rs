@@ -1,13 +1,13 @@
-//! The two times of a live picture: presentation time that goes on across reconnects, and wall-clock capture time.
-//! Nothing here reads a clock.
+//! The two times of a live picture: presentation time that goes on across reconnects, and
+//! wall-clock capture time. Nothing here reads a clock.
 
 /// Nanoseconds in a second.
 const SECOND: i128 = 1_000_000_000;
-/// A step between two pictures' RTP times beyond which the camera must have set its clock: pictures further apart would
-/// have been reported as silence long before.
+/// A step between two pictures' RTP times beyond which the camera must have set its clock: pictures
+/// further apart would have been reported as silence long before.
 const MAX_STEP_NS: i64 = 10_000_000_000;
-/// A sender report from before 2000-01-01 comes from a camera whose clock was never set (they start at 1970, or send
-/// the time since power-on): not worth more than the time of receipt.
+/// A sender report from before 2000-01-01 comes from a camera whose clock was never set (they start
+/// at 1970, or send the time since power-on): not worth more than the time of receipt.
 const EARLIEST_NS: i128 = 946_684_800 * SECOND;
 /// Seconds from 1900-01-01, where NTP counts from, to 1970-01-01 (RFC 868).
 const NTP_TO_UNIX: i128 = 2_208_988_800;
@@ -29,10 +29,10 @@ impl RtpTime {
     }
 }
 
-/// Presentation time since a source began. RTP times start anywhere in each session, so what joins two sessions is the
-/// time that passed between their pictures on the receiver's clock.
+/// Presentation time since a source began. RTP times start anywhere in each session, so what joins
+/// two sessions is the time that passed between their pictures on the receiver's clock.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Presentation {
+pub(super) struct PresentationClock {
     /// Where the session's pictures lie: this RTP time is that presentation time.
     origin: Option<(RtpTime, i64)>,
     /// The last picture: RTP time and time of receipt.
@@ -44,16 +44,17 @@ pub(super) struct Presentation {
     started: bool,
 }
 
-impl Presentation {
+impl PresentationClock {
     /// A new session: its RTP times have nothing to do with those before.
     pub(super) fn new_session(&mut self) {
         self.origin = None;
     }
 
-    /// The presentation time of a picture, in nanoseconds. Pictures come in decoding order, so it goes back and forth
-    /// by the reordering of B frames, but never back past a break.
+    /// The presentation time of a picture, in nanoseconds. Pictures come in decoding order, so it
+    /// goes back and forth by the reordering of B frames, but never back past a break.
     pub(super) fn place(&mut self, rtp: RtpTime, received_ns: u64) -> i64 {
-        let stepped = |(last, _): (RtpTime, u64)| rtp.since(last).unsigned_abs() > MAX_STEP_NS.unsigned_abs();
+        let stepped =
+            |(last, _): (RtpTime, u64)| rtp.since(last).unsigned_abs() > MAX_STEP_NS.unsigned_abs();
         let (origin, base) = match self.origin {
             Some(origin) if !self.last.is_some_and(stepped) => origin,
             _ => {
@@ -74,7 +75,8 @@ impl Presentation {
             return 0;
         }
         self.floor_ns = self.latest_ns.saturating_add(1);
-        let gap = self.last.map_or(0, |(_, last_received)| received_ns.saturating_sub(last_received));
+        let gap =
+            self.last.map_or(0, |(_, last_received)| received_ns.saturating_sub(last_received));
         self.latest_ns.saturating_add(i64::try_from(gap).unwrap_or(i64::MAX)).max(self.floor_ns)
     }
 }
@@ -100,8 +102,8 @@ impl CaptureClock {
         self.report = (unix_ns >= EARLIEST_NS).then_some((rtp, unix_ns));
     }
 
-    /// When the picture was taken, in nanoseconds since 1970: the camera's own time where it has reported one, else the
-    /// time of receipt.
+    /// When the picture was taken, in nanoseconds since 1970: the camera's own time where it has
+    /// reported one, else the time of receipt.
     pub(super) fn capture_ns(&self, rtp: RtpTime, received_wall_ns: u64) -> u64 {
         self.report
             .and_then(|(at, unix_ns)| u64::try_from(unix_ns + i128::from(rtp.since(at))).ok())
@@ -121,17 +123,25 @@ mod tests {
 
     #[test]
     fn presentation_time_starts_at_zero_and_follows_the_rtp_clock() {
-        let mut presentation = Presentation::default();
+        let mut presentation = PresentationClock::default();
         presentation.new_session();
         assert_eq!(presentation.place(rtp(123_456), 7), 0);
         assert_eq!(presentation.place(rtp(123_456 + 9000), 8), 100_000_000);
-        assert_eq!(presentation.place(rtp(123_456 + 4500), 9), 50_000_000, "a B frame is shown before");
-        assert_eq!(presentation.place(rtp(123_456 - 900), 9), -10_000_000, "so is a leading picture");
+        assert_eq!(
+            presentation.place(rtp(123_456 + 4500), 9),
+            50_000_000,
+            "a B frame is shown before"
+        );
+        assert_eq!(
+            presentation.place(rtp(123_456 - 900), 9),
+            -10_000_000,
+            "so is a leading picture"
+        );
     }
 
     #[test]
     fn after_a_reconnect_it_goes_on_by_the_time_that_passed() {
-        let mut presentation = Presentation::default();
+        let mut presentation = PresentationClock::default();
         presentation.place(rtp(0), 0);
         presentation.place(rtp(90_000), 1_000_000_000);
         presentation.new_session();
@@ -146,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_camera_that_sets_its_clock_does_not_move_presentation_time() {
-        let mut presentation = Presentation::default();
+        let mut presentation = PresentationClock::default();
         presentation.place(rtp(0), 0);
         let jumped = presentation.place(rtp(90_000 * 86_400), 40_000_000);
         assert_eq!(jumped, 40_000_000);
@@ -171,7 +181,7 @@ mod tests {
         fn presentation_never_runs_back_past_a_break_and_never_panics(
             pictures in prop::collection::vec((any::<i64>(), 0_u64..1 << 62, any::<bool>(), 0_u32..200_000), 1..60),
         ) {
-            let mut presentation = Presentation::default();
+            let mut presentation = PresentationClock::default();
             let mut latest = None;
             for (ticks, received, new_session, rate) in pictures {
                 let before = presentation.latest_ns;

@@ -1,8 +1,9 @@
 //! Room for the bursts that cameras send over UDP.
 //!
-//! A key picture of a 1080p camera is some 200 packets sent back to back. Linux keeps about 90 of them by default
-//! (`net.core.rmem_default`) and drops the rest, so that key pictures would never arrive whole. retina opens its sockets
-//! itself and has no setting for this; its socket is found by its port, and its buffer made larger.
+//! A key picture of a 1080p camera is some 200 packets sent back to back. Linux keeps about 90 of
+//! them by default (`net.core.rmem_default`) and drops the rest, so that key pictures would never
+//! arrive whole. retina opens its sockets itself and has no setting for this; its socket is found
+//! by its port, and its buffer made larger.
 
 use std::fs;
 use std::io;
@@ -12,11 +13,13 @@ use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use tracing::debug;
 
-/// A key picture of a 4K camera at its largest, about 1 MB, with what the kernel counts on top of each packet. Linux
-/// grants no more than `net.core.rmem_max`, and takes the memory only while packets wait.
+/// A key picture of a 4K camera at its largest, about 1 MB, with what the kernel counts on top of
+/// each packet. Linux grants no more than `net.core.rmem_max`, and takes the memory only while
+/// packets wait.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// Makes the receive buffer of a UDP stream larger. The stream works without, only less well: what fails is logged.
+/// Makes the receive buffer of a UDP stream larger. The stream works without, only less well: what
+/// fails is logged.
 pub(super) fn enlarge_receive_buffer(stream: &StreamContext) {
     let enlarged = local_port(&stream.to_string())
         .ok_or_else(|| io::Error::other("the stream does not tell its port"))
@@ -37,8 +40,11 @@ fn enlarge(port: u16) -> io::Result<()> {
         let link = link.to_string_lossy().into_owned();
         let inode = link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
         let fd = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        if let (Some(true), Some(fd)) = (inode.map(|inode| inodes.iter().any(|known| known == inode)), fd) {
-            // The stream holds the socket open, so the number cannot have come to mean another file.
+        if let (Some(true), Some(fd)) =
+            (inode.map(|inode| inodes.iter().any(|known| known == inode)), fd)
+        {
+            // The stream holds the socket open, so the number cannot have come to mean another
+            // file.
             let socket = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty())?;
             set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
             found = true;
@@ -65,8 +71,8 @@ fn udp_inodes(port: u16) -> io::Result<Vec<String>> {
     Ok(inodes)
 }
 
-/// Of a line "0: 0100007F:1388 0100007F:1F90 01 00000000:00000000 00:00000000 00000000 0 0 12345 2 ...": the local port
-/// is behind the second field's colon, the inode is the tenth field.
+/// Of a line "0: 0100007F:1388 0100007F:1F90 01 00000000:00000000 00:00000000 00000000 0 0 12345 2
+/// ...": the local port is behind the second field's colon, the inode is the tenth field.
 fn inode_of_port(line: &str, port: u16) -> Option<String> {
     let mut fields = line.split_whitespace().skip(1);
     let (_, local_port) = fields.next()?.rsplit_once(':')?;

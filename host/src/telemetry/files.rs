@@ -1,5 +1,5 @@
-//! All log files, as one owner has them: which line goes where, how many files there are, and what is said of lines that
-//! could not be written.
+//! All log files, as one owner has them: which line goes where, how many files there are, and what
+//! is said of lines that could not be written.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -13,58 +13,60 @@ use jiff::Timestamp;
 use tracing::Level;
 
 use super::name::{MAIN_LOG, session_log, session_log_of};
-use super::queue::{Entry, Missed, Queue};
-use super::record::Record;
+use super::queue::{LogEntry, LogQueue, MissedLines};
+use super::record::LogRecord;
 use super::rotate::{LogFile, Rotation};
 use crate::config::LogFormat;
 
-/// Session logs that are open at once: all of a large host, at a small part of its descriptors. With more sessions than
-/// that, files are opened and closed as lines come.
+/// Session logs that are open at once: all of a large host, at a small part of its descriptors.
+/// With more sessions than that, files are opened and closed as lines come.
 const MAX_OPEN: usize = 64;
 
-/// Session logs on disk, each with its older ones. Whoever may subscribe makes names of sessions, and every name has a file.
-/// As many as there may be sessions at once.
+/// Session logs on disk, each with its older ones. Whoever may subscribe makes names of sessions,
+/// and every name has a file. As many as there may be sessions at once.
 const MAX_SESSION_LOGS: usize = 1000;
 
-/// Warnings and errors of one session's pipeline and worker that the main log shows in a minute. One that complains about
-/// every frame must not wash the sessions' lives out of it.
+/// Warnings and errors of one session's pipeline and worker that the main log shows in a minute.
+/// One that complains about every frame must not wash the sessions' lives out of it.
 const GUEST_LINES_IN_MAIN: u32 = 10;
 
 /// Seconds between two words on standard error, and in the main log, about lines that are lost.
 const TROUBLE_EVERY: i64 = 60;
 
 /// The main log and the sessions'.
-pub(super) struct Files {
+pub(super) struct LogFiles {
     directory: PathBuf,
     format: LogFormat,
     rotation: Rotation,
-    main: Log,
-    sessions: HashMap<Arc<str>, Log>,
+    main: ManagedLog,
+    sessions: HashMap<Arc<str>, ManagedLog>,
     /// Counts up with each line of a session.
     uses: u64,
     lost: Arc<AtomicU64>,
     /// Where trouble with the files is told.
-    console: Option<Arc<Queue>>,
-    told: Option<Timestamp>,
+    console: Option<Arc<LogQueue>>,
+    last_report: Option<Timestamp>,
 }
 
 /// One log.
-struct Log {
+struct ManagedLog {
     file: LogFile,
     /// Whether it is known to be one of at most [`MAX_SESSION_LOGS`] on disk.
     admitted: bool,
     /// Lines that are to be told of as missing, and why the last one is.
     missing: u64,
     why: String,
-    /// The minute of the last warning that the main log showed of this session, and how many it had in that minute.
+    /// The minute of the last warning that the main log showed of this session, and how many it had
+    /// in that minute.
     minute: i64,
     shown: u32,
     /// When it was written to last.
     used: u64,
 }
 
-impl Files {
-    /// Opens the main log, in a folder that is made when it is not there. What gets lost is added to `lost`.
+impl LogFiles {
+    /// Opens the main log, in a folder that is made when it is not there. What gets lost is added
+    /// to `lost`.
     ///
     /// # Errors
     /// The main log and what the system says, where it cannot be written to.
@@ -75,7 +77,7 @@ impl Files {
         lost: Arc<AtomicU64>,
         now: Timestamp,
     ) -> Result<Self, (PathBuf, io::Error)> {
-        let mut main = Log::new(directory.join(MAIN_LOG), rotation);
+        let mut main = ManagedLog::new(directory.join(MAIN_LOG), rotation);
         main.file.prepare(now).map_err(|error| (main.file.path().to_owned(), error))?;
         Ok(Self {
             directory: directory.to_owned(),
@@ -86,17 +88,17 @@ impl Files {
             uses: 0,
             lost,
             console: None,
-            told: None,
+            last_report: None,
         })
     }
 
     /// As this, with trouble told on the console.
-    pub(super) fn with_console(self, console: Arc<Queue>) -> Self {
+    pub(super) fn with_console(self, console: Arc<LogQueue>) -> Self {
         Self { console: Some(console), ..self }
     }
 
     /// Writes all entries of a queue, until it is closed and empty.
-    pub(super) fn write_all(mut self, queue: &Queue) {
+    pub(super) fn write_all(mut self, queue: &LogQueue) {
         while let Some((entry, missed)) = queue.pop() {
             if !missed.is_empty() {
                 self.note_missed(missed, entry.time);
@@ -106,9 +108,10 @@ impl Files {
         self.finish();
     }
 
-    /// Writes an entry where it belongs: host lines to the main log; lines about a session to that session's log, and to
-    /// the main log too, unless they come from its pipeline or worker. Of those the main log has some warnings and errors.
-    pub(super) fn write(&mut self, entry: &Entry) {
+    /// Writes an entry where it belongs: host lines to the main log; lines about a session to that
+    /// session's log, and to the main log too, unless they come from its pipeline or worker. Of
+    /// those the main log has some warnings and errors.
+    pub(super) fn write(&mut self, entry: &LogEntry) {
         let Some(session) = &entry.session else { return self.write_main(&entry.line, entry.time) };
         self.write_session(session, &entry.line, entry.time);
         if !entry.guest {
@@ -128,14 +131,16 @@ impl Files {
             self.write_main(&entry.line, entry.time);
         }
         if shown == GUEST_LINES_IN_MAIN {
-            let message = format!("further warnings of this minute are in {} alone", session_log(session));
-            let line = Record::note(entry.time, Some(session), message).line(self.format);
+            let message =
+                format!("further warnings of this minute are in {} alone", session_log(session));
+            let line = LogRecord::note(entry.time, Some(session), message).line(self.format);
             self.write_main(&line, entry.time);
         }
     }
 
-    /// Keeps in mind what the queue had no room for: the main log tells the sum, a session's log its own.
-    fn note_missed(&mut self, missed: Missed, now: Timestamp) {
+    /// Keeps in mind what the queue had no room for: the main log tells the sum, a session's log
+    /// its own.
+    fn note_missed(&mut self, missed: MissedLines, now: Timestamp) {
         const WHY: &str = "they came faster than they could be written";
         let sum = missed.values().sum();
         self.main.miss(sum, WHY);
@@ -144,7 +149,7 @@ impl Files {
                 self.session(&session).miss(lines, WHY);
             }
         }
-        self.tell(format!("{sum} log lines are lost: {WHY}"), now);
+        self.report(format!("{sum} log lines are lost: {WHY}"), now);
     }
 
     fn write_main(&mut self, line: &str, now: Timestamp) {
@@ -156,7 +161,8 @@ impl Files {
     fn write_session(&mut self, session: &Arc<str>, line: &str, now: Timestamp) {
         let (directory, format) = (self.directory.clone(), self.format);
         let log = self.session(session);
-        if let Err(error) = log.admit(&directory).and_then(|()| log.append(Some(session), format, line, now))
+        if let Err(error) =
+            log.admit(&directory).and_then(|()| log.append(Some(session), format, line, now))
         {
             let path = log.file.path().to_owned();
             self.failed(path, &error, now);
@@ -164,17 +170,21 @@ impl Files {
     }
 
     /// A session's log. The one that has been idle for longest makes room for a new one.
-    fn session(&mut self, session: &Arc<str>) -> &mut Log {
+    fn session(&mut self, session: &Arc<str>) -> &mut ManagedLog {
         self.uses += 1;
         if !self.sessions.contains_key(session) && self.sessions.len() >= MAX_OPEN {
-            let idle = self.sessions.iter().min_by_key(|(_, log)| log.used).map(|(name, _)| Arc::clone(name));
+            let idle = self
+                .sessions
+                .iter()
+                .min_by_key(|(_, log)| log.used)
+                .map(|(name, _)| Arc::clone(name));
             if let Some(closed) =
                 idle.and_then(|name| self.sessions.remove(&name)).filter(|log| log.missing > 0)
             {
                 self.main.miss(closed.missing, &closed.why);
             }
         }
-        let new = || Log::new(self.directory.join(session_log(session)), self.rotation);
+        let new = || ManagedLog::new(self.directory.join(session_log(session)), self.rotation);
         let log = self.sessions.entry(Arc::clone(session)).or_insert_with(new);
         log.used = self.uses;
         log
@@ -183,19 +193,31 @@ impl Files {
     fn failed(&mut self, path: PathBuf, error: &io::Error, now: Timestamp) {
         let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
         let path = path.display();
-        self.tell(format!("cannot write {path}: {error}; log lines lost since the start: {lost}"), now);
+        self.report(
+            format!("cannot write {path}: {error}; log lines lost since the start: {lost}"),
+            now,
+        );
     }
 
     /// Says now and then, on the console and in the main log, that lines are lost.
-    fn tell(&mut self, message: String, now: Timestamp) {
-        if self.told.is_some_and(|last| (0..TROUBLE_EVERY).contains(&(now.as_second() - last.as_second()))) {
+    fn report(&mut self, message: String, now: Timestamp) {
+        if self
+            .last_report
+            .is_some_and(|last| (0..TROUBLE_EVERY).contains(&(now.as_second() - last.as_second())))
+        {
             return;
         }
-        self.told = Some(now);
-        let note = Record::note(now, None, message);
+        self.last_report = Some(now);
+        let note = LogRecord::note(now, None, message);
         if let Some(console) = &self.console {
             let line = note.text().into();
-            console.push(Entry { time: now, level: Level::WARN, session: None, guest: false, line });
+            console.push(LogEntry {
+                time: now,
+                level: Level::WARN,
+                session: None,
+                guest: false,
+                line,
+            });
         }
         // Where the main log is what cannot be written, the console alone has it.
         let _ = self.main.file.append(&note.line(self.format), now);
@@ -213,13 +235,14 @@ impl Files {
     }
 }
 
-impl Log {
+impl ManagedLog {
     fn new(path: PathBuf, rotation: Rotation) -> Self {
         let file = LogFile::new(path, rotation);
         Self { file, admitted: false, missing: 0, why: String::new(), minute: 0, shown: 0, used: 0 }
     }
 
-    /// Sees to it that there is room for this log among the sessions', once: the folder may be a large one.
+    /// Sees to it that there is room for this log among the sessions', once: the folder may be a
+    /// large one.
     fn admit(&mut self, directory: &Path) -> io::Result<()> {
         if !self.admitted && !self.file.exists() {
             make_room(directory, MAX_SESSION_LOGS - 1)?;
@@ -246,7 +269,7 @@ impl Log {
             0 => self.file.append(lines, now),
             missing => {
                 let message = format!("{missing} log lines are lost: {}", self.why);
-                let note = Record::note(now, session.map(|name| &**name), message).line(format);
+                let note = LogRecord::note(now, session.map(|name| &**name), message).line(format);
                 self.file.append(&format!("{note}{lines}"), now)
             }
         };
@@ -258,7 +281,8 @@ impl Log {
     }
 }
 
-/// Removes the session logs that were written to longest ago, with their older files, until there are at most `kept`.
+/// Removes the session logs that were written to longest ago, with their older files, until there
+/// are at most `kept`.
 fn make_room(directory: &Path, kept: usize) -> io::Result<()> {
     let listed = match fs::read_dir(directory) {
         // It is made with the first file.
@@ -270,7 +294,8 @@ fn make_room(directory: &Path, kept: usize) -> io::Result<()> {
         let file = file?;
         let name = file.file_name();
         let Some(log) = name.to_str().and_then(session_log_of) else { continue };
-        let written = file.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let written =
+            file.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         let (last, files) = logs.entry(log.to_owned()).or_insert((written, Vec::new()));
         *last = written.max(*last);
         files.push(file.path());

@@ -1,17 +1,20 @@
-//! The log: lines for people on standard error, the same in `detector_worker_main.log`, and a file for each session.
+//! The log: lines for people on standard error, the same in `detector_worker_main.log`, and a file
+//! for each session.
 //!
 //! ```text
 //! tracing --> Logs (layer): one entry of text or JSON --> queue --> thread --> files: which, rotation, what is missing
 //!                                                    `--> queue --> thread --> standard error
 //! ```
 //!
-//! Where a line goes is said by its fields and its target. One with the field `session` goes to that session's file. It goes
-//! to the main file too, unless its target is one of [`GUEST_TARGETS`]: of what pipelines and workers say, the main file has
-//! the warnings and errors alone, and of one session not more than some in a minute. `deployment` and `frame` stand beside
+//! Where a line goes is said by its fields and its target. One with the field `session` goes to
+//! that session's file. It goes to the main file too, unless its target is one of
+//! [`GUEST_TARGETS`]: of what pipelines and workers say, the main file has the warnings and errors
+//! alone, and of one session not more than some in a minute. `deployment` and `frame` stand beside
 //! the session where an event has them. Spans are not shown: an event says itself what it is about.
 //!
-//! Logging never waits and never fails. What finds no room in a queue, or no room on the disk, is counted
-//! ([`lost_lines`]), and when lines are written again, one of them tells how many are missing.
+//! Logging never waits and never fails. What finds no room in a queue, or no room on the disk, is
+//! counted ([`lost_lines`]), and when lines are written again, one of them tells how many are
+//! missing.
 
 mod files;
 mod name;
@@ -33,16 +36,17 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 pub use self::name::{MAIN_LOG, session_log};
-pub use self::writer::Guard;
+pub use self::writer::LogGuard;
 
-use self::files::Files;
-use self::queue::{Entry, Queue};
-use self::record::Record;
+use self::files::LogFiles;
+use self::queue::{LogEntry, LogQueue};
+use self::record::LogRecord;
 use self::rotate::Rotation;
 use self::writer::to_stderr;
-use crate::config::{LogFormat, LogRotation, Logs};
+use crate::config::{LogFormat, LogRotation, LogsConfig};
 
-/// Variables that set what is logged, the first one that is there counts: `debug`, or `info,ocelli::source=trace`.
+/// Variables that set what is logged, the first one that is there counts: `debug`, or
+/// `info,ocelli::source=trace`.
 pub const VARIABLES: [&str; 2] = ["OCELLI_LOG", "RUST_LOG"];
 
 /// Targets of what a session's pipeline and worker say themselves.
@@ -61,7 +65,9 @@ static LOST: OnceLock<Arc<AtomicU64>> = OnceLock::new();
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// A variable of [`VARIABLES`].
-    #[error("{variable}: not a log filter such as `debug` or `info,ocelli::source=trace`: {source}")]
+    #[error(
+        "{variable}: not a log filter such as `debug` or `info,ocelli::source=trace`: {source}"
+    )]
     Filter {
         /// Its name.
         variable: &'static str,
@@ -69,7 +75,8 @@ pub enum TelemetryError {
         source: ParseError,
     },
     /// The main file or its folder.
-    #[error("cannot write the log {}: {source}; `[logs] directory` in the config says where logs go", path.display())]
+    #[error("cannot write the log {}: {source}; `[logs] directory` in the config says where logs \
+        go", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -84,22 +91,25 @@ pub enum TelemetryError {
     Twice(#[from] TryInitError),
 }
 
-/// Sets the process's log up, in a folder that is made when it is not there. To be called once. The log ends when the guard
-/// is dropped; what is logged after that is lost.
-pub fn init(logs: &Logs, rotation: &LogRotation) -> Result<Guard, TelemetryError> {
+/// Sets the process's log up, in a folder that is made when it is not there. To be called once. The
+/// log ends when the guard is dropped; what is logged after that is lost.
+pub fn init(logs: &LogsConfig, rotation: &LogRotation) -> Result<LogGuard, TelemetryError> {
     let filter = filter(|name| std::env::var(name).ok())?;
-    let rotation =
-        Rotation { max_bytes: rotation.max_size_mb.saturating_mul(1 << 20), backups: rotation.backup_count };
+    let rotation = Rotation {
+        max_bytes: rotation.max_size_mb.saturating_mul(1 << 20),
+        backups: rotation.backup_count,
+    };
     let lost = Arc::<AtomicU64>::default();
-    let files = Files::open(&logs.directory, logs.format, rotation, Arc::clone(&lost), Timestamp::now())
-        .map_err(|(path, source)| TelemetryError::File { path, source })?;
+    let files =
+        LogFiles::open(&logs.directory, logs.format, rotation, Arc::clone(&lost), Timestamp::now())
+            .map_err(|(path, source)| TelemetryError::File { path, source })?;
     let layer = LogLayer {
         format: logs.format,
-        files: Arc::new(Queue::new(FILES_ROOM, Arc::clone(&lost))),
+        files: Arc::new(LogQueue::new(FILES_ROOM, Arc::clone(&lost))),
         // A line that the console does not show is not lost.
-        console: Some(Arc::new(Queue::new(CONSOLE_ROOM, Arc::default()))),
+        console: Some(Arc::new(LogQueue::new(CONSOLE_ROOM, Arc::default()))),
     };
-    let mut guard = Guard::default();
+    let mut guard = LogGuard::default();
     let files = match &layer.console {
         Some(console) => files.with_console(Arc::clone(console)),
         None => files,
@@ -116,7 +126,8 @@ pub fn init(logs: &Logs, rotation: &LogRotation) -> Result<Guard, TelemetryError
     Ok(guard)
 }
 
-/// Lines that were to be in a log file and are not, since the start: for want of room in the queue or on the disk.
+/// Lines that were to be in a log file and are not, since the start: for want of room in the queue
+/// or on the disk.
 pub fn lost_lines() -> u64 {
     LOST.get().map_or(0, |lost| lost.load(Ordering::Relaxed))
 }
@@ -128,9 +139,8 @@ const DEFAULT_FILTER: &str = "info,retina=warn";
 fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, TelemetryError> {
     let set = VARIABLES.into_iter().find_map(|name| Some((name, variable(name)?)));
     match set {
-        Some((name, text)) if !text.trim().is_empty() => {
-            EnvFilter::try_new(text).map_err(|source| TelemetryError::Filter { variable: name, source })
-        }
+        Some((name, text)) if !text.trim().is_empty() => EnvFilter::try_new(text)
+            .map_err(|source| TelemetryError::Filter { variable: name, source }),
         _ => Ok(EnvFilter::new(DEFAULT_FILTER)),
     }
 }
@@ -138,17 +148,22 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, Teleme
 /// Makes an entry of each event and leaves it to the threads that write.
 struct LogLayer {
     format: LogFormat,
-    files: Arc<Queue>,
-    console: Option<Arc<Queue>>,
+    files: Arc<LogQueue>,
+    console: Option<Arc<LogQueue>>,
 }
 
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let record = Record::of(event, Timestamp::now());
+        let record = LogRecord::of(event, Timestamp::now());
         let session: Option<Arc<str>> = record.session.as_deref().map(Arc::from);
         let guest = GUEST_TARGETS.contains(&record.target.as_ref());
-        let entry =
-            |line| Entry { time: record.time, level: record.level, session: session.clone(), guest, line };
+        let entry = |line| LogEntry {
+            time: record.time,
+            level: record.level,
+            session: session.clone(),
+            guest,
+            line,
+        };
         let line: Arc<str> = record.line(self.format).into();
         if let Some(console) = &self.console {
             let shown = match self.format {

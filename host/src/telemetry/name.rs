@@ -13,21 +13,23 @@ const SUFFIX: &str = ".log";
 /// Stands before the digest in a changed name. No unchanged name has it.
 const SEPARATOR: char = '~';
 
-/// Hexadecimal digits of the SHA-256 in a changed name. Subscribers choose names: to find two with the same 128 bits takes
-/// 2^64 attempts.
+/// Hexadecimal digits of the SHA-256 in a changed name. Subscribers choose names: to find two with
+/// the same 128 bits takes 2^64 attempts.
 const DIGITS: usize = 32;
 
-/// Characters of a session's name that are kept in a changed name. With all the rest, and the number of a rotated file,
-/// it stays below the 255 bytes that a file's name may have.
+/// Characters of a session's name that are kept in a changed name. With all the rest, and the
+/// number of a rotated file, it stays below the 255 bytes that a file's name may have.
 const READABLE: usize = 150;
 
-/// The name of the file with a session's lines. ASCII letters, digits, `-`, `_` and `.` stay; where there is anything else,
-/// it becomes `_`, and `~` and 32 hexadecimal digits of the name's SHA-256 follow. Two sessions never have one file.
+/// The name of the file with a session's lines. ASCII letters, digits, `-`, `_` and `.` stay; where
+/// there is anything else, it becomes `_`, and `~` and 32 hexadecimal digits of the name's SHA-256
+/// follow. Two sessions never have one file.
 pub fn session_log(session: &str) -> String {
     if session.len() <= MAX_ID_BYTES && session.chars().all(fits) {
         return format!("{PREFIX}{session}{SUFFIX}");
     }
-    let readable: String = session.chars().take(READABLE).map(|c| if fits(c) { c } else { '_' }).collect();
+    let readable: String =
+        session.chars().take(READABLE).map(|c| if fits(c) { c } else { '_' }).collect();
     let digest = Digest::of(session);
     format!("{PREFIX}{readable}{SEPARATOR}{digest:.DIGITS$}{SUFFIX}")
 }
@@ -36,10 +38,15 @@ fn fits(character: char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.')
 }
 
-/// The session log that a file is, or is an older part of: `X.log` for `X.log` and `X.log.3`. None for other files.
+/// The session log that a file is, or is an older part of: `X.log` for `X.log` and `X.log.3`. None
+/// for other files.
 pub(super) fn session_log_of(file: &str) -> Option<&str> {
     let log = match file.rsplit_once('.') {
-        Some((log, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => log,
+        Some((log, number))
+            if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            log
+        }
         _ => file,
     };
     (log.starts_with(PREFIX) && log.ends_with(SUFFIX)).then_some(log)
@@ -53,9 +60,16 @@ mod tests {
 
     use super::*;
 
-    /// Names that become the same when the unfit characters are replaced, among them such as look like changed ones.
+    /// Names that become the same when the unfit characters are replaced, among them such as look
+    /// like changed ones.
     fn name() -> impl Strategy<Value = String> {
-        prop_oneof!["[a;/~.]{1,4}", "[a_]~[0-9a-f]{32}", "\\PC{1,200}", "[.]{1,3}", "[ab;]{200,400}"]
+        prop_oneof![
+            "[a;/~.]{1,4}",
+            "[a_]~[0-9a-f]{32}",
+            "\\PC{1,200}",
+            "[.]{1,3}",
+            "[ab;]{200,400}"
+        ]
     }
 
     proptest! {
@@ -91,8 +105,14 @@ mod tests {
 
     #[test]
     fn other_files_are_no_session_logs() {
-        for file in [MAIN_LOG, "detector_worker_main.log.1", "detector_worker_camera_a", "notes.log", "1", ""]
-        {
+        for file in [
+            MAIN_LOG,
+            "detector_worker_main.log.1",
+            "detector_worker_camera_a",
+            "notes.log",
+            "1",
+            "",
+        ] {
             assert_eq!(session_log_of(file), None, "{file}");
         }
     }

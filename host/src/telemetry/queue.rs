@@ -1,8 +1,8 @@
-//! What waits to be written. Whoever logs puts an entry here and goes on: where there is no room, the entry is counted and
-//! dropped.
+//! What waits to be written. Whoever logs puts an entry here and goes on: where there is no room,
+//! the entry is counted and dropped.
 //!
-//! Pipelines and workers get a share of the room alone, each session a part of that share: a flood of one costs its own
-//! lines, not those of its neighbours or of the host.
+//! Pipelines and workers get a share of the room alone, each session a part of that share: a flood
+//! of one costs its own lines, not those of its neighbours or of the host.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,18 +11,19 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tracing::Level;
 
-/// Bytes that an entry counts beyond its text, about what it takes up. It bounds the number of short ones.
+/// Bytes that an entry counts beyond its text, about what it takes up. It bounds the number of
+/// short ones.
 const OVERHEAD: usize = 256;
 
-/// Sessions whose missing lines are counted one by one. What other sessions miss until the writer comes by is counted
-/// together.
+/// Sessions whose missing lines are counted one by one. What other sessions miss until the writer
+/// comes by is counted together.
 const MAX_MISSED: usize = 1000;
 
 /// Lines that were dropped, by session; without one, those of the host.
-pub(super) type Missed = BTreeMap<Option<Arc<str>>, u64>;
+pub(super) type MissedLines = BTreeMap<Option<Arc<str>>, u64>;
 
 /// A written line, or several that belong together, and where it goes.
-pub(super) struct Entry {
+pub(super) struct LogEntry {
     pub(super) time: Timestamp,
     pub(super) level: Level,
     pub(super) session: Option<Arc<str>>,
@@ -32,7 +33,7 @@ pub(super) struct Entry {
     pub(super) line: Arc<str>,
 }
 
-impl Entry {
+impl LogEntry {
     fn cost(&self) -> usize {
         OVERHEAD + self.line.len()
     }
@@ -44,32 +45,32 @@ impl Entry {
 }
 
 /// A bounded queue of entries.
-pub(super) struct Queue {
+pub(super) struct LogQueue {
     room: usize,
-    state: Mutex<State>,
+    state: Mutex<LogQueueState>,
     arrived: Condvar,
     lost: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
-struct State {
-    entries: VecDeque<Entry>,
+struct LogQueueState {
+    entries: VecDeque<LogEntry>,
     /// Of all entries.
     cost: usize,
     /// Of those of pipelines and workers, by session.
     guests: HashMap<Arc<str>, usize>,
-    missed: Missed,
+    missed: MissedLines,
     closed: bool,
 }
 
-impl Queue {
+impl LogQueue {
     /// A queue of at most `room` bytes. What it drops is added to `lost`.
     pub(super) fn new(room: usize, lost: Arc<AtomicU64>) -> Self {
         Self { room, state: Mutex::default(), arrived: Condvar::new(), lost }
     }
 
     /// Queues an entry, or drops and counts it. Waits for nobody.
-    pub(super) fn push(&self, entry: Entry) {
+    pub(super) fn push(&self, entry: LogEntry) {
         let mut state = self.lock();
         if state.closed || !state.admits(&entry, self.room) {
             let key = Some(entry.session)
@@ -88,9 +89,9 @@ impl Queue {
         self.arrived.notify_one();
     }
 
-    /// Waits for the next entry, and tells with it what has been dropped since the last. None where the queue is closed
-    /// and empty.
-    pub(super) fn pop(&self) -> Option<(Entry, Missed)> {
+    /// Waits for the next entry, and tells with it what has been dropped since the last. None where
+    /// the queue is closed and empty.
+    pub(super) fn pop(&self) -> Option<(LogEntry, MissedLines)> {
         let mut state = self.lock();
         loop {
             if let Some(entry) = state.entries.pop_front() {
@@ -110,20 +111,20 @@ impl Queue {
         self.arrived.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LogQueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl LogQueueState {
     /// Pipelines and workers may fill three quarters, one session of them an eighth.
-    fn admits(&self, entry: &Entry, room: usize) -> bool {
+    fn admits(&self, entry: &LogEntry, room: usize) -> bool {
         let Some(guest) = entry.guest() else { return self.cost + entry.cost() <= room };
         let own = self.guests.get(guest).copied().unwrap_or_default();
         self.cost + entry.cost() <= room / 4 * 3 && own + entry.cost() <= room / 8
     }
 
-    fn release(&mut self, entry: &Entry) {
+    fn release(&mut self, entry: &LogEntry) {
         self.cost -= entry.cost();
         let Some(guest) = entry.guest() else { return };
         if let Some(cost) = self.guests.get_mut(guest) {
@@ -141,8 +142,8 @@ mod tests {
 
     const ROOM: usize = 1 << 20;
 
-    fn entry(session: Option<&str>, guest: bool) -> Entry {
-        Entry {
+    fn entry(session: Option<&str>, guest: bool) -> LogEntry {
+        LogEntry {
             time: Timestamp::UNIX_EPOCH,
             level: Level::INFO,
             session: session.map(Arc::from),
@@ -151,9 +152,9 @@ mod tests {
         }
     }
 
-    fn drain(queue: &Queue) -> (usize, Missed) {
+    fn drain(queue: &LogQueue) -> (usize, MissedLines) {
         queue.close();
-        let (mut taken, mut missed) = (0, Missed::new());
+        let (mut taken, mut missed) = (0, MissedLines::new());
         while let Some((_, more)) = queue.pop() {
             taken += 1;
             missed.extend(more);
@@ -163,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_flood_that_nobody_takes_is_counted_and_blocks_nobody() {
-        let queue = Queue::new(ROOM, Arc::default());
+        let queue = LogQueue::new(ROOM, Arc::default());
         for _ in 0..100_000 {
             queue.push(entry(None, false));
         }
@@ -171,14 +172,14 @@ mod tests {
         let (taken, missed) = drain(&queue);
         assert_eq!(taken, ROOM / (OVERHEAD + 5));
         assert_eq!(taken as u64 + lost, 100_000);
-        assert_eq!(missed, Missed::from([(None, lost)]));
+        assert_eq!(missed, MissedLines::from([(None, lost)]));
         queue.push(entry(None, false));
         assert_eq!(queue.lost.load(Ordering::Relaxed), lost + 1, "a closed queue counts too");
     }
 
     #[test]
     fn floods_of_pipelines_leave_room_for_their_neighbours_and_the_host() {
-        let queue = Queue::new(ROOM, Arc::default());
+        let queue = LogQueue::new(ROOM, Arc::default());
         for _ in 0..100_000 {
             queue.push(entry(Some("loud"), true));
         }
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     fn counting_what_is_missed_is_bounded_too() {
-        let queue = Queue::new(0, Arc::default());
+        let queue = LogQueue::new(0, Arc::default());
         for index in 0..2 * MAX_MISSED {
             queue.push(entry(Some(&index.to_string()), true));
         }

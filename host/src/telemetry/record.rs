@@ -1,5 +1,5 @@
-//! One log entry: what an event says, and how it is written. Text of pipelines and cameras can neither begin an entry of
-//! its own nor move a terminal's cursor.
+//! One log entry: what an event says, and how it is written. Text of pipelines and cameras can
+//! neither begin an entry of its own nor move a terminal's cursor.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -13,7 +13,8 @@ use tracing_log::NormalizeEvent;
 
 use crate::config::LogFormat;
 
-/// Bytes of a message. A worker cuts what a pipeline says at 8 KiB; a backtrace with the pipeline's last words is longer.
+/// Bytes of a message. A worker cuts what a pipeline says at 8 KiB; a backtrace with the pipeline's
+/// last words is longer.
 const MAX_MESSAGE: usize = 32 << 10;
 
 /// Bytes of any other value. An event has at most 32 of them.
@@ -27,7 +28,7 @@ const TARGET: &str = "ocelli::telemetry";
 
 /// What an event says.
 #[derive(Serialize)]
-pub(super) struct Record<'a> {
+pub(super) struct LogRecord<'a> {
     #[serde(serialize_with = "time")]
     pub(super) time: Timestamp,
     #[serde(serialize_with = "level")]
@@ -48,18 +49,22 @@ pub(super) struct Record<'a> {
     order: Vec<(&'static str, bool)>,
 }
 
-impl Record<'_> {
+impl LogRecord<'_> {
     /// A warning about the log itself.
-    pub(super) fn note(time: Timestamp, session: Option<&str>, message: String) -> Record<'static> {
-        Record {
+    pub(super) fn note(
+        time: Timestamp,
+        session: Option<&str>,
+        message: String,
+    ) -> LogRecord<'static> {
+        LogRecord {
             session: session.map(str::to_owned),
             message,
-            ..Record::new(time, Level::WARN, TARGET.into())
+            ..LogRecord::new(time, Level::WARN, TARGET.into())
         }
     }
 
-    fn new(time: Timestamp, level: Level, target: Cow<'_, str>) -> Record<'_> {
-        Record {
+    fn new(time: Timestamp, level: Level, target: Cow<'_, str>) -> LogRecord<'_> {
+        LogRecord {
             time,
             level,
             target,
@@ -73,10 +78,11 @@ impl Record<'_> {
     }
 
     /// What `event` says. Records of the crate `log` come with their own target.
-    pub(super) fn of(event: &Event<'_>, time: Timestamp) -> Record<'static> {
+    pub(super) fn of(event: &Event<'_>, time: Timestamp) -> LogRecord<'static> {
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
-        let mut record = Record::new(time, *metadata.level(), metadata.target().to_owned().into());
+        let mut record =
+            LogRecord::new(time, *metadata.level(), metadata.target().to_owned().into());
         event.record(&mut record);
         record
     }
@@ -89,7 +95,8 @@ impl Record<'_> {
         }
     }
 
-    /// For people. The message comes behind what the host knows: what stands before it is true whatever the message says.
+    /// For people. The message comes behind what the host knows: what stands before it is true
+    /// whatever the message says.
     pub(super) fn text(&self) -> String {
         let mut text = String::with_capacity(self.message.len() + 128);
         // Writing to a string cannot fail.
@@ -105,12 +112,12 @@ impl Record<'_> {
         }
         text.push_str(": ");
         let mut lines = self.message.trim_start_matches(['\r', '\n']).trim_end().lines();
-        harmless(&mut text, lines.next().unwrap_or_default());
+        push_escaped(&mut text, lines.next().unwrap_or_default());
         for (name, quoted) in &self.order {
             let _ = write!(text, " {name}=");
             match self.fields.get(*name) {
                 Some(Value::String(value)) if *quoted => quote(&mut text, value),
-                Some(Value::String(value)) => harmless(&mut text, value),
+                Some(Value::String(value)) => push_escaped(&mut text, value),
                 Some(value) => text.push_str(&value.to_string()),
                 None => {}
             }
@@ -118,7 +125,7 @@ impl Record<'_> {
         for line in lines {
             text.push('\n');
             text.push_str(INDENT);
-            harmless(&mut text, line);
+            push_escaped(&mut text, line);
         }
         text.push('\n');
         text
@@ -131,7 +138,8 @@ impl Record<'_> {
             let message = format!("{} ({error})", self.message);
             serde_json::json!({ "message": message }).to_string()
         });
-        // What JSON leaves as it is may still move a cursor. Such a character can only stand in a text.
+        // What JSON leaves as it is may still move a cursor. Such a character can only stand in a
+        // text.
         let mut line = String::with_capacity(json.len() + 1);
         for character in json.chars() {
             if shown(character) {
@@ -162,7 +170,7 @@ impl Record<'_> {
     }
 }
 
-impl Visit for Record<'_> {
+impl Visit for LogRecord<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.put(field, format_args!("{value:?}"), false);
     }
@@ -199,8 +207,8 @@ fn level<S: serde::Serializer>(level: &Level, to: S) -> Result<S::Ok, S::Error> 
     to.collect_str(level)
 }
 
-/// Whether a character is written as it is: all but those that end a line, move a cursor, are invisible, or turn the
-/// direction of the line around.
+/// Whether a character is written as it is: all but those that end a line, move a cursor, are
+/// invisible, or turn the direction of the line around.
 fn shown(character: char) -> bool {
     character == '\t'
         || !character.is_control()
@@ -209,7 +217,7 @@ fn shown(character: char) -> bool {
 }
 
 /// Appends a text that stays on its line.
-fn harmless(to: &mut String, text: &str) {
+fn push_escaped(to: &mut String, text: &str) {
     for character in text.chars() {
         match character {
             _ if shown(character) => to.push(character),
@@ -225,13 +233,13 @@ fn harmless(to: &mut String, text: &str) {
 /// Appends a text in quotation marks, of which it has none but with a backslash.
 fn quote(to: &mut String, text: &str) {
     to.push('"');
-    harmless(to, &text.replace('\\', "\\\\").replace('"', "\\\""));
+    push_escaped(to, &text.replace('\\', "\\\\").replace('"', "\\\""));
     to.push('"');
 }
 
 /// A text of at most `room` bytes, and a word on how much was cut off.
 fn bounded(text: fmt::Arguments<'_>, room: usize) -> String {
-    let mut kept = Bounded { text: String::new(), room, cut: 0 };
+    let mut kept = TruncatingWriter { text: String::new(), room, cut: 0 };
     let _ = kept.write_fmt(text);
     if kept.cut > 0 {
         let _ = write!(kept.text, " [cut: {} bytes]", kept.cut);
@@ -239,15 +247,16 @@ fn bounded(text: fmt::Arguments<'_>, room: usize) -> String {
     kept.text
 }
 
-struct Bounded {
+struct TruncatingWriter {
     text: String,
     room: usize,
     cut: usize,
 }
 
-impl fmt::Write for Bounded {
+impl fmt::Write for TruncatingWriter {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let (kept, cut) = text.split_at_checked(text.floor_char_boundary(self.room)).unwrap_or((text, ""));
+        let (kept, cut) =
+            text.split_at_checked(text.floor_char_boundary(self.room)).unwrap_or((text, ""));
         self.text.push_str(kept);
         self.cut += cut.len();
         self.room = if cut.is_empty() { self.room - kept.len() } else { 0 };

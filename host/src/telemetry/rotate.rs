@@ -1,7 +1,7 @@
 //! One log file with the older ones behind it: `NAME`, `NAME.1` (the youngest) to `NAME.N`.
 //!
-//! The time is that of the line which is written, so a file holds the lines of one day (UTC) at most, and one that nobody
-//! writes to is rotated when somebody does.
+//! The time is that of the line which is written, so a file holds the lines of one day (UTC) at
+//! most, and one that nobody writes to is rotated when somebody does.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -24,10 +24,10 @@ pub(super) struct Rotation {
 pub(super) struct LogFile {
     path: PathBuf,
     rotation: Rotation,
-    open: Option<Open>,
+    open: Option<OpenLogFile>,
 }
 
-struct Open {
+struct OpenLogFile {
     file: File,
     /// Device and inode.
     id: (u64, u64),
@@ -57,10 +57,11 @@ impl LogFile {
         self.opened(now).map(drop)
     }
 
-    /// Appends whole lines. Where they would make the file too large, or are of a later day, the file is rotated first.
+    /// Appends whole lines. Where they would make the file too large, or are of a later day, the
+    /// file is rotated first.
     ///
-    /// After an error nothing of the lines is in the file, and the next call tries everything anew. Where the file cannot
-    /// be rotated nothing is written either: the bound on its size holds.
+    /// After an error nothing of the lines is in the file, and the next call tries everything anew.
+    /// Where the file cannot be rotated nothing is written either: the bound on its size holds.
     pub(super) fn append(&mut self, lines: &str, now: Timestamp) -> io::Result<()> {
         let max_bytes = self.rotation.max_bytes;
         let open = self.opened(now)?;
@@ -73,10 +74,10 @@ impl LogFile {
     }
 
     /// The file under its name: not one that was removed or renamed meanwhile.
-    fn opened(&mut self, now: Timestamp) -> io::Result<&mut Open> {
+    fn opened(&mut self, now: Timestamp) -> io::Result<&mut OpenLogFile> {
         let open = match self.open.take() {
             Some(open) if fs::metadata(&self.path).is_ok_and(|there| open.id == id(&there)) => open,
-            _ => Open::new(&self.path, now)?,
+            _ => OpenLogFile::new(&self.path, now)?,
         };
         Ok(self.open.insert(open))
     }
@@ -106,7 +107,7 @@ impl LogFile {
     }
 }
 
-impl Open {
+impl OpenLogFile {
     fn new(path: &Path, now: Timestamp) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -115,7 +116,8 @@ impl Open {
         let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
         let there = file.metadata()?;
         let len = there.len();
-        let last = there.modified().ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or(now);
+        let last =
+            there.modified().ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or(now);
         let mut end = [b'\n'];
         if len > 0 {
             file.read_exact_at(&mut end, len - 1)?;
@@ -170,7 +172,8 @@ mod tests {
 
     /// The contents of `log`, `log.1` and so on, up to the first that is not there.
     fn files(folder: &Path) -> Vec<String> {
-        let names = std::iter::once("log".to_owned()).chain((1..).map(|number| format!("log.{number}")));
+        let names =
+            std::iter::once("log".to_owned()).chain((1..).map(|number| format!("log.{number}")));
         names.map_while(|name| fs::read_to_string(folder.join(name)).ok()).collect()
     }
 

@@ -31,11 +31,12 @@ impl Log {
     /// Logs what `what` logs, and returns when it is on the disk.
     fn during(&self, what: impl FnOnce()) -> u64 {
         let lost = Arc::<AtomicU64>::default();
-        let queue = Arc::new(Queue::new(FILES_ROOM, Arc::clone(&lost)));
+        let queue = Arc::new(LogQueue::new(FILES_ROOM, Arc::clone(&lost)));
         let files =
-            Files::open(self.path(), self.format, ROTATION, Arc::clone(&lost), Timestamp::now()).unwrap();
+            LogFiles::open(self.path(), self.format, ROTATION, Arc::clone(&lost), Timestamp::now())
+                .unwrap();
         let layer = LogLayer { format: self.format, files: Arc::clone(&queue), console: None };
-        let mut guard = Guard::default();
+        let mut guard = LogGuard::default();
         guard.add("log files", queue, |queue| files.write_all(queue)).unwrap();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), what);
         drop(guard);
@@ -61,10 +62,11 @@ fn said(text: &str) -> Vec<&str> {
     text.lines().map(|line| line.split_once(' ').unwrap().1).collect()
 }
 
-fn open(folder: &Path, rotation: Rotation) -> (Files, Arc<AtomicU64>, Arc<Queue>) {
+fn open(folder: &Path, rotation: Rotation) -> (LogFiles, Arc<AtomicU64>, Arc<LogQueue>) {
     let lost = Arc::<AtomicU64>::default();
-    let console = Arc::new(Queue::new(CONSOLE_ROOM, Arc::default()));
-    let files = Files::open(folder, LogFormat::Text, rotation, Arc::clone(&lost), now()).unwrap();
+    let console = Arc::new(LogQueue::new(CONSOLE_ROOM, Arc::default()));
+    let files =
+        LogFiles::open(folder, LogFormat::Text, rotation, Arc::clone(&lost), now()).unwrap();
     (files.with_console(Arc::clone(&console)), lost, console)
 }
 
@@ -73,13 +75,13 @@ fn now() -> Timestamp {
 }
 
 /// A line about a session, or of its pipeline.
-fn entry(session: &str, guest: bool, line: &str) -> Entry {
+fn entry(session: &str, guest: bool, line: &str) -> LogEntry {
     let line = format!("{line}\n").into();
-    Entry { time: now(), level: Level::WARN, session: Some(session.into()), guest, line }
+    LogEntry { time: now(), level: Level::WARN, session: Some(session.into()), guest, line }
 }
 
 /// The messages that wait for the console.
-fn told(console: &Queue) -> Vec<String> {
+fn told(console: &LogQueue) -> Vec<String> {
     console.close();
     std::iter::from_fn(|| Some(console.pop()?.0.line.to_string())).collect()
 }
@@ -99,8 +101,10 @@ fn a_line_is_in_the_file_of_its_session_and_in_no_other() {
     assert_eq!(lost, 0);
     let files = log.files();
     let file = |name: &str| said(&files[name]);
-    let (state, down) =
-        (r#" INFO ocelli::session session="one": session state state="running""#, " WARN ocelli::session");
+    let (state, down) = (
+        r#" INFO ocelli::session session="one": session state state="running""#,
+        " WARN ocelli::session",
+    );
     let down = format!("{down} session=\"display-001;cam-001\": source down");
     let car = r#" INFO ocelli::pipeline session="one" deployment="8a51bc" frame=12: a car"#;
     let plate = r#"ERROR ocelli::pipeline session="one" deployment="8a51bc" frame=12: no plate"#;
@@ -124,14 +128,16 @@ fn a_restart_appends() {
     let files = log.files();
     assert_eq!(files.len(), 2);
     for text in files.values() {
-        let rounds: Vec<_> = text.lines().map(|line| line.rsplit_once("round=").unwrap().1).collect();
+        let rounds: Vec<_> =
+            text.lines().map(|line| line.rsplit_once("round=").unwrap().1).collect();
         assert_eq!(rounds, ["0", "1", "2"]);
     }
 }
 
 #[test]
 fn a_pipeline_cannot_forge_a_line_or_move_the_cursor() {
-    let hostile = "fine\n2026-03-01T12:00:00.000000Z ERROR ocelli::session session=\"other\": worker lost\r\n\r\
+    let hostile = "fine\n2026-03-01T12:00:00.000000Z ERROR ocelli::session session=\"other\": \
+        worker lost\r\n\r\
                    \x1b[2J\u{9b}31m\u{85}\u{2028}\u{202e}\x7f\x08\n\n  at frame 1\n";
     for format in [LogFormat::Text, LogFormat::Json] {
         let log = Log::new(format);
@@ -141,14 +147,17 @@ fn a_pipeline_cannot_forge_a_line_or_move_the_cursor() {
         let files = log.files();
         assert_eq!(files.len(), 2);
         for text in files.values() {
-            let harmless = |c: char| c == '\n' || !c.is_control() && !('\u{2028}'..='\u{202e}').contains(&c);
+            let harmless =
+                |c: char| c == '\n' || !c.is_control() && !('\u{2028}'..='\u{202e}').contains(&c);
             assert!(text.chars().all(harmless), "{text:?}");
             let begun: Vec<_> = text.lines().filter(|line| !line.starts_with("    ")).collect();
             assert_eq!(begun.len(), 1, "{text}");
             match format {
                 LogFormat::Text => {
                     assert!(
-                        begun[0].contains(r#"ERROR ocelli::pipeline session="cam": fine context="fine\n"#)
+                        begun[0].contains(
+                            r#"ERROR ocelli::pipeline session="cam": fine context="fine\n"#
+                        )
                     );
                     assert_eq!(text.lines().count(), 5, "{text}");
                     assert!(text.ends_with("\n      at frame 1\n"), "{text}");
@@ -194,13 +203,22 @@ fn every_line_of_json_is_an_object() {
     let first = &entries[0];
     first["time"].as_str().unwrap().parse::<Timestamp>().unwrap();
     assert_eq!(
-        (&first["level"], &first["session"], &first["deployment"], &first["frame"], &first["message"]),
+        (
+            &first["level"],
+            &first["session"],
+            &first["deployment"],
+            &first["frame"],
+            &first["message"]
+        ),
         (&"INFO".into(), &"cam".into(), &"8a".into(), &3.into(), &"up\nand\nrunning".into())
     );
     assert_eq!(first["fields"], serde_json::json!({ "ms": 1.5, "cold": true, "n": -1 }));
     assert_eq!(entries[1].get("session"), None);
     assert_eq!(entries[2]["fields"], serde_json::json!({ "bad": null, "error": "NotFound" }));
-    assert_eq!(files["detector_worker_camera_cam.log"].lines().next(), files[MAIN_LOG].lines().next());
+    assert_eq!(
+        files["detector_worker_camera_cam.log"].lines().next(),
+        files[MAIN_LOG].lines().next()
+    );
 }
 
 #[test]
@@ -231,7 +249,7 @@ fn a_record_of_the_log_crate_has_its_own_target() {
 #[test]
 fn a_flood_of_one_pipeline_neither_blocks_nor_costs_others_a_line() {
     let lost = Arc::<AtomicU64>::default();
-    let queue = Arc::new(Queue::new(1 << 20, Arc::clone(&lost)));
+    let queue = Arc::new(LogQueue::new(1 << 20, Arc::clone(&lost)));
     let layer = LogLayer { format: LogFormat::Text, files: Arc::clone(&queue), console: None };
     // Nobody takes anything out meanwhile.
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
@@ -265,7 +283,10 @@ fn the_main_log_shows_a_complaining_pipeline_and_not_each_complaint() {
     for minute in 0..2 {
         for _ in 0..100 {
             for session in ["loud", "other"] {
-                files.write(&Entry { time: now() + minute.minutes(), ..entry(session, true, session) });
+                files.write(&LogEntry {
+                    time: now() + minute.minutes(),
+                    ..entry(session, true, session)
+                });
             }
         }
         files.write(&entry("loud", false, "a state"));
@@ -274,7 +295,10 @@ fn the_main_log_shows_a_complaining_pipeline_and_not_each_complaint() {
     let lines = |word: &str| main.lines().filter(|line| *line == word).count();
     assert_eq!((lines("loud"), lines("other"), lines("a state")), (20, 20, 2));
     assert_eq!(
-        main.matches("further warnings of this minute are in detector_worker_camera_loud.log alone").count(),
+        main.matches(
+            "further warnings of this minute are in detector_worker_camera_loud.log alone"
+        )
+        .count(),
         2
     );
     let own = fs::read_to_string(folder.path().join("detector_worker_camera_loud.log")).unwrap();
@@ -313,7 +337,7 @@ fn trouble_is_told_on_the_console_once_a_minute() {
     fs::create_dir(folder.path().join("detector_worker_camera_cam.log")).unwrap();
     let (mut files, lost, console) = open(folder.path(), ROTATION);
     for second in 0..180 {
-        files.write(&Entry { time: now() + second.seconds(), ..entry("cam", true, "gone") });
+        files.write(&LogEntry { time: now() + second.seconds(), ..entry("cam", true, "gone") });
     }
     assert_eq!(lost.load(Ordering::Relaxed), 180);
     let told = told(&console);
@@ -327,11 +351,14 @@ struct SmallDisk(PathBuf);
 impl SmallDisk {
     /// None, and the test is skipped, where this process may not mount.
     fn mount(at: &Path) -> Option<Self> {
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(at).output();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(at).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self(at.to_owned())),
             refused => {
-                skip(&format!("a disk that fills up cannot be tried, mounting one is refused: {refused:?}"));
+                skip(&format!(
+                    "a disk that fills up cannot be tried, mounting one is refused: {refused:?}"
+                ));
                 None
             }
         }
@@ -378,7 +405,8 @@ fn session_logs_on_disk_are_bounded_and_the_oldest_go() {
     for index in 0..1010 {
         let name = session_log(&format!("old {index}"));
         let file = fs::File::create(folder.path().join(&name)).unwrap();
-        file.set_modified((now() - 10.hours() + i64::from(index).seconds()).try_into().unwrap()).unwrap();
+        file.set_modified((now() - 10.hours() + i64::from(index).seconds()).try_into().unwrap())
+            .unwrap();
         let older = fs::File::create(folder.path().join(format!("{name}.1"))).unwrap();
         older.set_modified((now() - 20.hours()).try_into().unwrap()).unwrap();
     }
@@ -388,8 +416,9 @@ fn session_logs_on_disk_are_bounded_and_the_oldest_go() {
         files.write(&entry("newer", true, "a line"));
     }
     let left = listed(folder.path());
-    let logs =
-        left.keys().filter(|name| name.starts_with("detector_worker_camera_") && name.ends_with(".log"));
+    let logs = left
+        .keys()
+        .filter(|name| name.starts_with("detector_worker_camera_") && name.ends_with(".log"));
     assert_eq!(logs.count(), 1000);
     assert!(left.contains_key("notes.log") && left.contains_key("detector_worker_camera_new.log"));
     for (index, there) in [(0, false), (11, false), (12, true), (1009, true)] {
@@ -413,12 +442,15 @@ fn more_sessions_than_files_may_be_open_lose_no_line() {
     assert_eq!(lost.load(Ordering::Relaxed), 0);
     assert_eq!(open_in(folder.path()) - before, 64);
     let written = listed(folder.path());
-    assert!((0..200).all(|index| written[&session_log(&format!("s{index}"))] == "a line\na line\n"));
+    assert!(
+        (0..200).all(|index| written[&session_log(&format!("s{index}"))] == "a line\na line\n")
+    );
 }
 
 /// Descriptors of this process for files in `folder`.
 fn open_in(folder: &Path) -> usize {
-    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    let open =
+        fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
     open.filter(|path| path.starts_with(folder)).count()
 }
 
@@ -427,15 +459,17 @@ fn a_log_that_cannot_be_written_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, b"").unwrap();
-    let (path, source) = Files::open(&file, LogFormat::Text, ROTATION, Arc::default(), now()).err().unwrap();
+    let (path, source) =
+        LogFiles::open(&file, LogFormat::Text, ROTATION, Arc::default(), now()).err().unwrap();
     let error = TelemetryError::File { path, source }.to_string();
     assert!(error.contains(MAIN_LOG) && error.contains("directory"), "{error}");
 }
 
 #[test]
 fn the_first_variable_counts_and_a_wrong_one_is_refused() {
-    let set =
-        |name: &'static str, value: &'static str| move |asked: &str| (asked == name).then(|| value.into());
+    let set = |name: &'static str, value: &'static str| {
+        move |asked: &str| (asked == name).then(|| value.into())
+    };
     let default = EnvFilter::new(DEFAULT_FILTER).to_string();
     assert_eq!(filter(|_| None).unwrap().to_string(), default);
     assert_eq!(filter(set("OCELLI_LOG", "debug")).unwrap().to_string(), "debug");

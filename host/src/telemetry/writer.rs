@@ -1,5 +1,5 @@
-//! The threads that write: one for all files, one for standard error. A disk that hangs holds up the one, a terminal that
-//! is paused the other, and neither of them whoever logs.
+//! The threads that write: one for all files, one for standard error. A disk that hangs holds up
+//! the one, a terminal that is paused the other, and neither of them whoever logs.
 
 use std::convert::Infallible;
 use std::io::{self, IsTerminal, Write};
@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::queue::{Entry, Queue};
-use super::record::Record;
+use super::queue::{LogEntry, LogQueue};
+use super::record::LogRecord;
 
 /// How long the process waits at its end for each thread: a disk that hangs must not keep it.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,25 +22,26 @@ const TIME: usize = "2026-01-01T00:00:00.000000Z ".len();
 /// Bytes of the longest level.
 const LEVEL: usize = 5;
 
-/// The threads that write. Dropping it ends them when they have written what waits; one that does not within two seconds is
-/// left behind.
+/// The threads that write. Dropping it ends them when they have written what waits; one that does
+/// not within two seconds is left behind.
 #[derive(Default)]
 #[must_use = "the log ends when this is dropped"]
-pub struct Guard(Vec<Writer>);
+pub struct LogGuard(Vec<WriterThread>);
 
-struct Writer {
-    queue: Arc<Queue>,
+struct WriterThread {
+    queue: Arc<LogQueue>,
     /// Closed when the thread has ended.
     ended: Receiver<Infallible>,
 }
 
-impl Guard {
-    /// Starts a thread that writes what is in `queue`. They end in the order in which they are added.
+impl LogGuard {
+    /// Starts a thread that writes what is in `queue`. They end in the order in which they are
+    /// added.
     pub(super) fn add(
         &mut self,
         name: &str,
-        queue: Arc<Queue>,
-        write: impl FnOnce(&Queue) + Send + 'static,
+        queue: Arc<LogQueue>,
+        write: impl FnOnce(&LogQueue) + Send + 'static,
     ) -> io::Result<()> {
         let (running, ended) = sync_channel(0);
         let taken = Arc::clone(&queue);
@@ -48,12 +49,12 @@ impl Guard {
             write(&taken);
             drop(running);
         })?;
-        self.0.push(Writer { queue, ended });
+        self.0.push(WriterThread { queue, ended });
         Ok(())
     }
 }
 
-impl Drop for Guard {
+impl Drop for LogGuard {
     fn drop(&mut self) {
         for writer in &self.0 {
             writer.queue.close();
@@ -63,20 +64,21 @@ impl Drop for Guard {
 }
 
 /// Writes a queue of text to standard error, in colour on a terminal.
-pub(super) fn to_stderr(queue: &Queue) {
+pub(super) fn to_stderr(queue: &LogQueue) {
     let colours = io::stderr().is_terminal();
     to_console(queue, &mut io::stderr(), colours);
 }
 
-fn to_console(queue: &Queue, to: &mut impl Write, colours: bool) {
+fn to_console(queue: &LogQueue, to: &mut impl Write, colours: bool) {
     let mut missing: u64 = 0;
     while let Some((entry, missed)) = queue.pop() {
         missing = missed.values().fold(missing, |sum, lines| sum.saturating_add(*lines));
         let mut text = String::new();
         if missing > 0 {
-            let message =
-                format!("{missing} lines are not shown here: they came faster than they could be written");
-            text = Record::note(entry.time, None, message).text();
+            let message = format!(
+                "{missing} lines are not shown here: they came faster than they could be written"
+            );
+            text = LogRecord::note(entry.time, None, message).text();
         }
         text += &if colours { coloured(&entry) } else { entry.line.to_string() };
         // Where nobody listens, nobody can be told.
@@ -88,7 +90,7 @@ fn to_console(queue: &Queue, to: &mut impl Write, colours: bool) {
 }
 
 /// The line with its time dimmed and its level in colour, by the codes of ECMA-48.
-fn coloured(entry: &Entry) -> String {
+fn coloured(entry: &LogEntry) -> String {
     let parts = entry.line.split_at_checked(TIME);
     let Some((time, (level, rest))) =
         parts.and_then(|(time, rest)| Some((time, rest.split_at_checked(LEVEL)?)))
@@ -111,10 +113,10 @@ mod tests {
 
     use super::*;
 
-    fn entry(message: &str) -> Entry {
-        let mut record = Record::note(Timestamp::UNIX_EPOCH, None, message.into());
+    fn entry(message: &str) -> LogEntry {
+        let mut record = LogRecord::note(Timestamp::UNIX_EPOCH, None, message.into());
         record.level = Level::ERROR;
-        Entry {
+        LogEntry {
             time: record.time,
             level: record.level,
             session: None,
@@ -126,7 +128,7 @@ mod tests {
     #[test]
     fn a_console_shows_lines_in_colour_and_how_many_it_does_not_show() {
         let room = 3 * 512;
-        let queue = Queue::new(room, Arc::default());
+        let queue = LogQueue::new(room, Arc::default());
         for _ in 0..100 {
             queue.push(entry("it breaks"));
         }
@@ -135,18 +137,18 @@ mod tests {
         to_console(&queue, &mut shown, true);
         let shown = String::from_utf8(shown).unwrap();
         let lines = shown.lines().filter(|line| line.contains("it breaks")).count();
-        let line =
-            "\x1b[2m1970-01-01T00:00:00.000000Z \x1b[0m\x1b[31mERROR\x1b[0m ocelli::telemetry: it breaks\n";
+        let line = "\x1b[2m1970-01-01T00:00:00.000000Z \x1b[0m\x1b[31mERROR\x1b[0m \
+            ocelli::telemetry: it breaks\n";
         assert!(shown.contains(line), "{shown:?}");
         assert!(shown.contains(&format!("{} lines are not shown", 100 - lines)), "{shown}");
     }
 
     #[test]
     fn the_guard_waits_until_all_is_written_and_not_for_ever() {
-        let (queue, shown) = (Arc::new(Queue::new(1 << 20, Arc::default())), Arc::default());
+        let (queue, shown) = (Arc::new(LogQueue::new(1 << 20, Arc::default())), Arc::default());
         let to: Arc<std::sync::Mutex<Vec<u8>>> = Arc::clone(&shown);
-        let mut guard = Guard::default();
-        let write = move |queue: &Queue| to_console(queue, &mut *to.lock().unwrap(), false);
+        let mut guard = LogGuard::default();
+        let write = move |queue: &LogQueue| to_console(queue, &mut *to.lock().unwrap(), false);
         guard.add("test", Arc::clone(&queue), write).unwrap();
         // Never ends: its channel is held by nobody who would let go of it.
         let (_never, hangs) = sync_channel::<()>(0);
@@ -159,7 +161,7 @@ mod tests {
         assert_eq!(shown.matches("it breaks").count(), 100);
     }
 
-    impl Default for Queue {
+    impl Default for LogQueue {
         fn default() -> Self {
             Self::new(0, Arc::default())
         }

@@ -1,29 +1,30 @@
 //! How long to wait before something that has failed is tried again.
 //!
-//! Ours and not the crate `backon`: its iterator draws its jitter from a generator of its own, which only ever lengthens a
-//! wait, past the longest too; it knows neither failures that are not waited for nor a way back to the first wait, and
-//! running a future again and again, which is what it is made for, is done by nobody here: a supervisor has other things
-//! to do while it waits.
+//! Ours and not the crate `backon`: its iterator draws its jitter from a generator of its own,
+//! which only ever lengthens a wait, past the longest too; it knows neither failures that are not
+//! waited for nor a way back to the first wait, and running a future again and again, which is what
+//! it is made for, is done by nobody here: a supervisor has other things to do while it waits.
 
 use std::time::Duration;
 
 /// The waits of one kind of failure: each twice the one before.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Waits {
+pub(crate) struct BackoffPolicy {
     /// Failures in a row that are not waited for.
     pub(crate) free: u32,
     /// The wait after the first failure beyond those.
     pub(crate) first: Duration,
     /// No wait is longer.
     pub(crate) longest: Duration,
-    /// The share by which a wait is at most lengthened at random, or shortened where it is below zero: what failed together
-    /// is not to come back together.
+    /// The share by which a wait is at most lengthened at random, or shortened where it is below
+    /// zero: what failed together is not to come back together.
     pub(crate) jitter: f64,
 }
 
-impl Waits {
-    /// The wait after so many failures in a row: zero after those that are free. `random` is drawn evenly from `[0, 1)`.
-    pub(crate) fn after(&self, failures: u32, random: f64) -> Duration {
+impl BackoffPolicy {
+    /// The wait after so many failures in a row: zero after those that are free. `random` is drawn
+    /// evenly from `[0, 1)`.
+    pub(crate) fn delay(&self, failures: u32, random: f64) -> Duration {
         let Some(doublings) = failures.saturating_sub(self.free).checked_sub(1) else {
             return Duration::ZERO;
         };
@@ -36,20 +37,20 @@ impl Waits {
 /// Failures in a row, and what to wait after each.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
-    waits: Waits,
+    waits: BackoffPolicy,
     failures: u32,
 }
 
 impl Backoff {
     /// Nothing has failed yet.
-    pub(crate) fn new(waits: Waits) -> Self {
+    pub(crate) fn new(waits: BackoffPolicy) -> Self {
         Self { waits, failures: 0 }
     }
 
-    /// Another failure: how long to wait, as [`Waits::after`] says.
+    /// Another failure: how long to wait, as [`BackoffPolicy::delay`] says.
     pub(crate) fn fail(&mut self, random: f64) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        self.waits.after(self.failures, random)
+        self.waits.delay(self.failures, random)
     }
 
     /// It went well: the next failure is the first again.
@@ -64,10 +65,14 @@ mod tests {
 
     use super::*;
 
-    const WAITS: Waits =
-        Waits { free: 0, first: Duration::from_millis(100), longest: Duration::from_secs(5), jitter: 0.0 };
+    const WAITS: BackoffPolicy = BackoffPolicy {
+        free: 0,
+        first: Duration::from_millis(100),
+        longest: Duration::from_secs(5),
+        jitter: 0.0,
+    };
 
-    fn waits(waits: Waits, random: f64, count: usize) -> Vec<u128> {
+    fn waits(waits: BackoffPolicy, random: f64, count: usize) -> Vec<u128> {
         let mut backoff = Backoff::new(waits);
         (0..count).map(|_| backoff.fail(random).as_millis()).collect()
     }
@@ -84,21 +89,21 @@ mod tests {
 
     #[test]
     fn free_failures_are_not_waited_for() {
-        assert_eq!(waits(Waits { free: 2, ..WAITS }, 0.0, 4), [0, 0, 100, 200]);
-        assert_eq!(WAITS.after(0, 0.0), Duration::ZERO);
+        assert_eq!(waits(BackoffPolicy { free: 2, ..WAITS }, 0.0, 4), [0, 0, 100, 200]);
+        assert_eq!(WAITS.delay(0, 0.0), Duration::ZERO);
     }
 
     #[test]
     fn chance_lengthens_a_wait_or_shortens_it_and_never_past_the_longest() {
-        assert_eq!(waits(Waits { jitter: 0.25, ..WAITS }, 1.0, 2), [125, 250]);
-        assert_eq!(Waits { jitter: 0.25, ..WAITS }.after(100, 1.0), WAITS.longest);
-        assert_eq!(waits(Waits { jitter: -0.5, ..WAITS }, 1.0, 2), [50, 100]);
+        assert_eq!(waits(BackoffPolicy { jitter: 0.25, ..WAITS }, 1.0, 2), [125, 250]);
+        assert_eq!(BackoffPolicy { jitter: 0.25, ..WAITS }.delay(100, 1.0), WAITS.longest);
+        assert_eq!(waits(BackoffPolicy { jitter: -0.5, ..WAITS }, 1.0, 2), [50, 100]);
     }
 
     proptest! {
         #[test]
         fn a_wait_is_never_out_of_its_bounds(failures in 1..=u32::MAX, random in 0.0..1.0_f64, jitter in -0.5..0.5_f64) {
-            let wait = Waits { jitter, ..WAITS }.after(failures, random);
+            let wait = BackoffPolicy { jitter, ..WAITS }.delay(failures, random);
             prop_assert!((WAITS.first / 2..=WAITS.longest).contains(&wait), "{wait:?}");
         }
     }

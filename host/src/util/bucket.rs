@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 /// So many times at once, and after that so many a second.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimit {
     /// At once.
     pub(crate) burst: f64,
     /// In a second, in the long run.
     pub(crate) per_second: f64,
 }
 
-/// What is left of a [`Pace`], which whoever asks brings along: it may change between two questions.
+/// What is left of a [`RateLimit`], which whoever asks brings along: it may change between two
+/// questions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenBucket {
     left: f64,
@@ -20,12 +21,12 @@ pub(crate) struct TokenBucket {
 
 impl TokenBucket {
     /// A full one.
-    pub(crate) fn full(pace: Pace, now: Instant) -> Self {
+    pub(crate) fn full(pace: RateLimit, now: Instant) -> Self {
         Self { left: pace.burst, at: now }
     }
 
     /// Takes one time out. Else how long it takes until there is one.
-    pub(crate) fn take(&mut self, pace: Pace, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn take(&mut self, pace: RateLimit, now: Instant) -> Result<(), Duration> {
         self.left = self.left(pace, now);
         // Time that goes back is no rest when it comes again.
         self.at = self.at.max(now);
@@ -39,11 +40,11 @@ impl TokenBucket {
     }
 
     /// Whether nothing is taken, or so long ago that it does not count any more.
-    pub(crate) fn is_full(&self, pace: Pace, now: Instant) -> bool {
+    pub(crate) fn is_full(&self, pace: RateLimit, now: Instant) -> bool {
         self.left(pace, now) >= pace.burst
     }
 
-    fn left(&self, pace: Pace, now: Instant) -> f64 {
+    fn left(&self, pace: RateLimit, now: Instant) -> f64 {
         let rest = now.saturating_duration_since(self.at).as_secs_f64();
         rest.mul_add(pace.per_second, self.left).min(pace.burst)
     }
@@ -53,14 +54,15 @@ impl TokenBucket {
 mod tests {
     use super::*;
 
-    const PACE: Pace = Pace { per_second: 2.0, burst: 3.0 };
+    const PACE: RateLimit = RateLimit { per_second: 2.0, burst: 3.0 };
 
     #[test]
     fn a_burst_is_taken_and_then_so_many_a_second() {
         let start = Instant::now();
         let mut bucket = TokenBucket::full(PACE, start);
-        let mut taken =
-            |ms| (0..10).filter(|_| bucket.take(PACE, start + Duration::from_millis(ms)).is_ok()).count();
+        let mut taken = |ms| {
+            (0..10).filter(|_| bucket.take(PACE, start + Duration::from_millis(ms)).is_ok()).count()
+        };
         assert_eq!(taken(0), 3);
         assert_eq!(taken(499), 0);
         assert_eq!(taken(1000), 2);

@@ -1,5 +1,5 @@
-//! Who may do what: every route with every kind of caller, against a real server, and what happens at the edges: tokens that
-//! go while they are used, guesses, floods, web pages of other origins.
+//! Who may do what: every route with every kind of caller, against a real server, and what happens
+//! at the edges: tokens that go while they are used, guesses, floods, web pages of other origins.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,9 +9,9 @@ use axum::http::HeaderName;
 use futures_util::{SinkExt, StreamExt};
 use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
-use ocelli::config::{Config, Role, Server as Section, Token, TokenHash};
+use ocelli::config::{Config, Role, ServerConfig as Section, Token, TokenHash};
 use ocelli::event::Hub;
-use ocelli::journal::events::Events;
+use ocelli::journal::events::EventJournal;
 use ocelli_testkit::within;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -47,7 +47,13 @@ impl Control for Double {
         self.sessions().into_iter().find(|session| session["id"] == id)
     }
 
-    async fn ensure(&self, _: &str, _: &str, _: &str, _: Map<String, Value>) -> Result<(), Refusal> {
+    async fn ensure(
+        &self,
+        _: &str,
+        _: &str,
+        _: &str,
+        _: Map<String, Value>,
+    ) -> Result<(), Refusal> {
         Ok(())
     }
 
@@ -98,7 +104,13 @@ impl Who {
             Expired | Admin => (Role::Admin, None),
         };
         let expires = (self == Expired).then_some(jiff::Timestamp::UNIX_EPOCH);
-        Some(Token { name: self.name(), hash: TokenHash::of(&self.text()), role, sessions, expires })
+        Some(Token {
+            name: self.name(),
+            hash: TokenHash::of(&self.text()),
+            role,
+            sessions,
+            expires,
+        })
     }
 
     fn name(self) -> String {
@@ -110,7 +122,11 @@ impl Who {
     }
 
     fn header(self) -> String {
-        if self == Nobody { String::new() } else { format!("Authorization: Bearer {}\r\n", self.text()) }
+        if self == Nobody {
+            String::new()
+        } else {
+            format!("Authorization: Bearer {}\r\n", self.text())
+        }
     }
 }
 
@@ -170,9 +186,14 @@ impl Host {
         let (config, seen) = watch::channel(Arc::new(Config { server, ..Config::default() }));
         let analyses = Analyses::start(&Default::default(), Box::new(crate::support::NoPipelines));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server =
-            Server::start(listener, Hub::new(Events::default()), Double(analyses), Timing::default(), seen)
-                .unwrap();
+        let server = Server::start(
+            listener,
+            Hub::new(EventJournal::default()),
+            Double(analyses),
+            Timing::default(),
+            seen,
+        )
+        .unwrap();
         Self { server, config, guesses: Mutex::new(1) }
     }
 
@@ -228,7 +249,8 @@ fn tokens() -> Vec<Token> {
     EVERYBODY.into_iter().filter_map(Who::token).collect()
 }
 
-/// Who gets to a route. `seen`: a viewer of a gets to it for a alone; it stands as `{id}` in the path.
+/// Who gets to a route. `seen`: a viewer of a gets to it for a alone; it stands as `{id}` in the
+/// path.
 struct Rule {
     request: &'static str,
     who: &'static [Who],
@@ -277,7 +299,8 @@ async fn every_route_lets_in_whom_it_is_for_and_nobody_else() {
     for Rule { request, who, seen } in RULES {
         let sessions: &[&str] = if *seen { &["a", "b"] } else { &["x"] };
         for session in sessions {
-            let asked = request.replace("{id}", session).replace("{name}", "x").replace("{pipeline}", "x");
+            let asked =
+                request.replace("{id}", session).replace("{name}", "x").replace("{pipeline}", "x");
             for caller in EVERYBODY {
                 let fate = host.ask(caller, &asked).await.fate();
                 let expected = match caller {
@@ -300,13 +323,18 @@ async fn a_session_that_is_not_seen_is_as_one_that_does_not_exist_to_the_byte() 
         let [unseen, nonexistent] = ["b", "c"].map(|id| request.replace("{id}", id));
         let (unseen, nonexistent) =
             (host.ask(ViewerOfA, &unseen).await, host.ask(ViewerOfA, &nonexistent).await);
-        let date = |head: &str| head.lines().filter(|line| !line.starts_with("date:")).collect::<String>();
+        let date =
+            |head: &str| head.lines().filter(|line| !line.starts_with("date:")).collect::<String>();
         assert_eq!(unseen.body.replace("\\\"b\\\"", "\\\"c\\\""), nonexistent.body, "{request}");
         assert_eq!(date(&unseen.head), date(&nonexistent.head), "{request}");
     }
     // However the name is written.
     for path in ["/v1/sessions/%62", "/v1/sessions/a%2f..%2fb", "/v1/sessions/a%20"] {
-        assert_eq!(host.ask(ViewerOfA, &format!("GET {path}")).await.fate(), Fate::NoSession, "{path}");
+        assert_eq!(
+            host.ask(ViewerOfA, &format!("GET {path}")).await.fate(),
+            Fate::NoSession,
+            "{path}"
+        );
     }
     assert_eq!(host.ask(ViewerOfA, "GET /v1/sessions/%61").await.status, 200);
     assert_eq!(host.ask(ViewerOfA, "HEAD /v1/sessions/b").await.status, 404);
@@ -315,7 +343,8 @@ async fn a_session_that_is_not_seen_is_as_one_that_does_not_exist_to_the_byte() 
 #[tokio::test]
 async fn lists_show_what_the_caller_sees() {
     let host = Host::start().await;
-    let sessions = |answer: Answer| serde_json::from_str::<Value>(&answer.body).unwrap()["sessions"].clone();
+    let sessions =
+        |answer: Answer| serde_json::from_str::<Value>(&answer.body).unwrap()["sessions"].clone();
     assert_eq!(sessions(host.ask(ViewerOfA, "GET /v1/sessions").await), json!([{"id": "a"}]));
     assert_eq!(sessions(host.ask(Viewer, "GET /v1/sessions").await).as_array().unwrap().len(), 2);
 }
@@ -323,9 +352,13 @@ async fn lists_show_what_the_caller_sees() {
 #[tokio::test]
 async fn what_is_in_no_table_is_not_told_to_strangers() {
     let host = Host::start().await;
-    for request in
-        ["GET /", "GET /v1/nothing", "GET /v1/sessions/", "PATCH /v1/sessions/a", "TRACE /v1/sessions"]
-    {
+    for request in [
+        "GET /",
+        "GET /v1/nothing",
+        "GET /v1/sessions/",
+        "PATCH /v1/sessions/a",
+        "TRACE /v1/sessions",
+    ] {
         assert_eq!(host.ask(Stranger, request).await.fate(), Fate::Unknown, "{request}");
         let code = host.ask(ViewerOfA, request).await.code();
         assert!(["unknown_path", "wrong_method"].contains(&code.as_str()), "{request}: {code}");
@@ -350,7 +383,10 @@ async fn tokens_are_taken_over_while_the_host_runs() {
     // A token that is refused counts as a guess: each time from another address.
     let gone = async {
         let mut last = 1;
-        while host.send(Ipv4Addr::new(127, 0, 2, last), "GET /v1/sessions", &Viewer.header()).await.status
+        while host
+            .send(Ipv4Addr::new(127, 0, 2, last), "GET /v1/sessions", &Viewer.header())
+            .await
+            .status
             != 401
         {
             last += 1;
@@ -362,7 +398,8 @@ async fn tokens_are_taken_over_while_the_host_runs() {
     host.edit(|server| server.tokens.clear());
     let open = async {
         let mut last = 1;
-        while host.send(Ipv4Addr::new(127, 0, 3, last), "GET /v1/sessions", "").await.status != 200 {
+        while host.send(Ipv4Addr::new(127, 0, 3, last), "GET /v1/sessions", "").await.status != 200
+        {
             last += 1;
         }
     };
@@ -395,7 +432,9 @@ async fn guesses_of_one_address_are_slowed_down_and_shut_nobody_out() {
 
 #[tokio::test]
 async fn a_caller_that_asks_too_often_waits_and_others_do_not() {
-    let host = Host::with(Section { tokens: tokens(), requests_per_second: 1, ..Section::default() }).await;
+    let host =
+        Host::with(Section { tokens: tokens(), requests_per_second: 1, ..Section::default() })
+            .await;
     let mut passed = 0;
     let limited = loop {
         let answer = host.ask(Viewer, "GET /v1/sessions").await;
@@ -424,10 +463,12 @@ async fn pages_of_named_origins_may_ask_and_read_the_answer_and_no_others() {
         ..Section::default()
     };
     let host = Host::with(server).await;
-    let send = async |request: &str, headers: &str| host.send(Ipv4Addr::LOCALHOST, request, headers).await;
+    let send =
+        async |request: &str, headers: &str| host.send(Ipv4Addr::LOCALHOST, request, headers).await;
     let dash = "Origin: https://dash.example\r\n";
     let preflight =
-        send("OPTIONS /v1/sessions", &format!("{dash}Access-Control-Request-Method: GET\r\n")).await;
+        send("OPTIONS /v1/sessions", &format!("{dash}Access-Control-Request-Method: GET\r\n"))
+            .await;
     assert_eq!(preflight.status, 204, "a browser asks without the token");
     for line in [
         "access-control-allow-origin: https://dash.example",
@@ -438,7 +479,11 @@ async fn pages_of_named_origins_may_ask_and_read_the_answer_and_no_others() {
     }
     for who in [Viewer, Stranger] {
         let answer = send("GET /v1/sessions", &format!("{dash}{}", who.header())).await;
-        assert!(answer.head.contains("access-control-allow-origin: https://dash.example"), "{}", answer.head);
+        assert!(
+            answer.head.contains("access-control-allow-origin: https://dash.example"),
+            "{}",
+            answer.head
+        );
         assert_eq!(answer.fate() == Fate::Through, who == Viewer);
     }
     for origin in ["https://evil.example", "null"] {
@@ -455,7 +500,8 @@ async fn without_tokens_a_name_that_resolves_to_this_machine_does_not_open_it_to
     let host = Host::with(Section { hosts: vec!["cams.local".into()], ..Section::default() }).await;
     let ask = async |name: &str| {
         let text = format!(
-            "GET /v1/sessions HTTP/1.1\r\nHost: {name}\r\nOrigin: http://{name}\r\nConnection: close\r\n\r\n"
+            "GET /v1/sessions HTTP/1.1\r\nHost: {name}\r\nOrigin: http://{name}\r\nConnection: \
+                close\r\n\r\n"
         );
         host.raw(Ipv4Addr::LOCALHOST, &text).await
     };
@@ -545,7 +591,8 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 impl Host {
     async fn socket(&self, header: &str, value: &str) -> Socket {
-        let mut request = format!("ws://{}/v1/ws", self.server.address()).into_client_request().unwrap();
+        let mut request =
+            format!("ws://{}/v1/ws", self.server.address()).into_client_request().unwrap();
         request.headers_mut().insert(HeaderName::try_from(header).unwrap(), value.parse().unwrap());
         within(tokio_tungstenite::connect_async(request)).await.unwrap().0
     }
@@ -569,7 +616,8 @@ async fn refused(socket: &mut Socket) -> Option<(String, String)> {
 #[tokio::test]
 async fn every_message_of_a_websocket_does_what_its_caller_may_and_nothing_else() {
     let host = Host::start().await;
-    let make = json!({"type": "subscribe", "session": "new", "source": "rtsp://cam/", "pipeline": "eye"});
+    let make =
+        json!({"type": "subscribe", "session": "new", "source": "rtsp://cam/", "pipeline": "eye"});
     let subscribe = |session: &str| json!({"type": "subscribe", "session": session});
     let command = |session: &str| json!({"type": "command", "session": session, "command": {}});
     let unknown = Some("unknown_session");
@@ -592,14 +640,19 @@ async fn every_message_of_a_websocket_does_what_its_caller_may_and_nothing_else(
             // Everyone here may ask a; requests are done in their order.
             socket.send(Message::text(command("a").to_string())).await.unwrap();
             let refused = refused(&mut socket).await;
-            assert_eq!(refused.as_ref().map(|(code, _)| code.as_str()), expected, "{who:?}: {message}");
+            assert_eq!(
+                refused.as_ref().map(|(code, _)| code.as_str()),
+                expected,
+                "{who:?}: {message}"
+            );
         }
     }
     // What is not seen is as what is not there.
     for message in [subscribe, command] {
         let mut told = Vec::new();
         for session in ["b", "c"] {
-            let mut socket = host.socket("authorization", &format!("Bearer {}", ViewerOfA.text())).await;
+            let mut socket =
+                host.socket("authorization", &format!("Bearer {}", ViewerOfA.text())).await;
             socket.send(Message::text(message(session).to_string())).await.unwrap();
             told.push(refused(&mut socket).await.unwrap().1.replace(&format!("{session:?}"), "it"));
         }

@@ -1,4 +1,5 @@
-//! The analysis of single pictures over HTTP, against a real server and the real pool, with doubles of the workers.
+//! The analysis of single pictures over HTTP, against a real server and the real pool, with doubles
+//! of the workers.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -6,11 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use ocelli::analyze::{Analyses, Analyst, Bench, Fault, Found, Kind, Lost, NotStarted};
+use ocelli::analyze::{
+    Analyses, AnalysisError, AnalysisErrorKind, ImageResult, ImageWorker, ImageWorkerLost,
+    ImageWorkerStartError, WorkerFactory,
+};
 use ocelli::api::{Server, Timing};
-use ocelli::config::Analyze;
+use ocelli::config::AnalyzeConfig;
 use ocelli::event::{Attributes, Detection, Hub};
-use ocelli_testkit::http::{self, Answer};
+use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpStream;
@@ -26,36 +30,47 @@ struct Doubles {
     taken: watch::Sender<usize>,
 }
 
-impl Bench for Doubles {
-    fn find(&self, pipeline: &str) -> Result<(), Fault> {
-        if pipeline == "eye" { Ok(()) } else { Err(Fault::new(Kind::UnknownPipeline, "there is none")) }
+impl WorkerFactory for Doubles {
+    fn find(&self, pipeline: &str) -> Result<(), AnalysisError> {
+        if pipeline == "eye" {
+            Ok(())
+        } else {
+            Err(AnalysisError::new(AnalysisErrorKind::UnknownPipeline, "there is none"))
+        }
     }
 
     fn start(
         &self,
         _: Arc<str>,
         _: Arc<Map<String, Value>>,
-    ) -> BoxFuture<'static, Result<Box<dyn Analyst>, NotStarted>> {
+    ) -> BoxFuture<'static, Result<Box<dyn ImageWorker>, ImageWorkerStartError>> {
         let double = Box::new(Double(self.clone()));
-        Box::pin(async { Ok(double as Box<dyn Analyst>) })
+        Box::pin(async { Ok(double as Box<dyn ImageWorker>) })
     }
 }
 
 struct Double(Doubles);
 
-impl Analyst for Double {
+impl ImageWorker for Double {
     fn analyze(
         &mut self,
         image: Bytes,
         settings: Option<Arc<str>>,
-    ) -> BoxFuture<'_, Result<Result<Found, Fault>, Lost>> {
+    ) -> BoxFuture<'_, Result<Result<ImageResult, AnalysisError>, ImageWorkerLost>> {
         Box::pin(async move {
             self.0.taken.send_modify(|taken| *taken += 1);
             let text = String::from_utf8_lossy(&image).into_owned();
             let word = text.split(JPEG).nth(1).unwrap_or_default();
             match word {
-                "damaged" => return Ok(Err(Fault::new(Kind::DamagedImage, "it ends too soon"))),
-                "die" => return Err(Lost { reason: "signal 11".into(), took: true }),
+                "damaged" => {
+                    return Ok(Err(AnalysisError::new(
+                        AnalysisErrorKind::DamagedImage,
+                        "it ends too soon",
+                    )));
+                }
+                "die" => {
+                    return Err(ImageWorkerLost { reason: "signal 11".into(), received: true });
+                }
                 "gate" => self.0.gate.notified().await,
                 _ => {}
             }
@@ -70,18 +85,18 @@ impl Analyst for Double {
             let deployment = settings.as_deref().unwrap_or("none").to_owned();
             let (width, height) = (image.len() as u32, 1);
             let detections = vec![found];
-            Ok(Ok(Found {
+            Ok(Ok(ImageResult {
                 deployment,
                 width,
                 height,
                 detections,
                 events: vec![],
-                stations: Default::default(),
+                timestamps: Default::default(),
             }))
         })
     }
 
-    fn rest(&mut self) -> BoxFuture<'_, String> {
+    fn watch_idle(&mut self) -> BoxFuture<'_, String> {
         Box::pin(std::future::pending())
     }
 
@@ -103,7 +118,7 @@ struct Host {
 }
 
 impl Host {
-    async fn start(config: Analyze) -> Self {
+    async fn start(config: AnalyzeConfig) -> Self {
         let doubles = Doubles::default();
         let analyses = Analyses::start(&config, Box::new(doubles.clone()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -120,24 +135,24 @@ impl Host {
     }
 
     /// Sends a head (method, path, and whole lines of headers) and a body, then reads the answer.
-    async fn send(&self, request: &str, headers: &str, body: &[u8]) -> Answer {
-        Answer::read(&mut self.open(request, headers, body).await).await
+    async fn send(&self, request: &str, headers: &str, body: &[u8]) -> HttpResponse {
+        HttpResponse::read(&mut self.open(request, headers, body).await).await
     }
 
     async fn open(&self, request: &str, headers: &str, body: &[u8]) -> TcpStream {
         http::request(self.server.address(), request, headers, body).await.unwrap()
     }
 
-    async fn analyze(&self, query: &str, media_type: &str, body: &[u8]) -> Answer {
+    async fn analyze(&self, query: &str, media_type: &str, body: &[u8]) -> HttpResponse {
         let headers = format!("Content-Type: {media_type}\r\nContent-Length: {}\r\n", body.len());
         self.send(&format!("POST /v1/analyze/eye{query}"), &headers, body).await
     }
 
-    async fn list(&self, query: &str, parts: &[(&str, &[u8])]) -> Answer {
+    async fn list(&self, query: &str, parts: &[(&str, &[u8])]) -> HttpResponse {
         self.analyze(query, "multipart/form-data; boundary=xyz", &list(parts)).await
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    async fn get(&self, path: &str) -> HttpResponse {
         self.send(&format!("GET {path}"), "", &[]).await
     }
 
@@ -186,7 +201,7 @@ fn list(parts: &[(&str, &[u8])]) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_picture_is_answered_with_what_was_found_in_it() {
-    let host = Host::start(Analyze::default()).await;
+    let host = Host::start(AnalyzeConfig::default()).await;
     let answer = host.analyze("", "image/jpeg", &jpeg("cat")).await;
     assert_eq!((answer.status, &answer.body["pipeline"]), (200, &json!("eye")), "{answer:?}");
     assert_eq!((&answer.body["width"], &answer.body["height"]), (&json!(10), &json!(1)));
@@ -198,13 +213,16 @@ async fn a_picture_is_answered_with_what_was_found_in_it() {
         assert!((0.0..=total).contains(&latency[stage].as_f64().unwrap()), "{stage} in {latency}");
     }
     assert_eq!(answer.body["deployment"], "none");
-    let settings = host.analyze("?settings=%7B%22score%22%3A0.2%7D", "image/jpeg", &jpeg("cat")).await;
+    let settings =
+        host.analyze("?settings=%7B%22score%22%3A0.2%7D", "image/jpeg", &jpeg("cat")).await;
     assert_eq!(settings.body["deployment"], r#"{"score":0.2}"#);
 }
 
 #[tokio::test]
 async fn what_cannot_be_analysed_is_a_problem_with_a_code() {
-    let host = Host::start(Analyze { max_image_mb: 1, max_images: 2, ..Analyze::default() }).await;
+    let host =
+        Host::start(AnalyzeConfig { max_image_mb: 1, max_images: 2, ..AnalyzeConfig::default() })
+            .await;
     let cases: [(&str, &str, &[u8], u16, &str); 13] = [
         ("", "image/jpeg", b"", 400, "empty_image"),
         ("", "image/jpeg", b"just text", 415, "unsupported_image"),
@@ -222,32 +240,36 @@ async fn what_cannot_be_analysed_is_a_problem_with_a_code() {
     ];
     for (query, media_type, body, status, code) in cases {
         let answer = host.analyze(query, media_type, body).await;
-        answer.is_problem(status, code);
+        answer.assert_problem(status, code);
     }
     let many = [("image", &*jpeg("a")), ("image", &*jpeg("b")), ("image", &*jpeg("c"))];
-    host.list("", &many).await.is_problem(413, "too_many_images");
-    host.list("", &[("image", &jpeg("a")), ("settings", b"{}")]).await.is_problem(400, "bad_settings");
-    host.list("", &[("settings", b"7"), ("image", &jpeg("a"))]).await.is_problem(400, "bad_settings");
-    host.list("?settings=%7B%7D", &[("settings", b"{}")]).await.is_problem(400, "bad_settings");
+    host.list("", &many).await.assert_problem(413, "too_many_images");
+    host.list("", &[("image", &jpeg("a")), ("settings", b"{}")])
+        .await
+        .assert_problem(400, "bad_settings");
+    host.list("", &[("settings", b"7"), ("image", &jpeg("a"))])
+        .await
+        .assert_problem(400, "bad_settings");
+    host.list("?settings=%7B%7D", &[("settings", b"{}")]).await.assert_problem(400, "bad_settings");
     let headers = "Content-Type: image/jpeg\r\nContent-Length: 0\r\n";
     for pipeline in ["nose", "..%2Feye", "%20"] {
         let unknown = host.send(&format!("POST /v1/analyze/{pipeline}"), headers, &[]).await;
-        unknown.is_problem(404, "unknown_pipeline");
+        unknown.assert_problem(404, "unknown_pipeline");
     }
     assert_eq!(host.analyze("", "image/jpeg", &jpeg("cat")).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_picture_that_is_too_large_is_refused_unread() {
-    let host = Host::start(Analyze { max_image_mb: 1, ..Analyze::default() }).await;
+    let host = Host::start(AnalyzeConfig { max_image_mb: 1, ..AnalyzeConfig::default() }).await;
     // Nothing of the body is ever sent.
     let headers = "Content-Type: image/jpeg\r\nContent-Length: 1048577\r\n";
-    host.send("POST /v1/analyze/eye", headers, &[]).await.is_problem(413, "image_too_large");
+    host.send("POST /v1/analyze/eye", headers, &[]).await.assert_problem(413, "image_too_large");
     // One that does not say how long it is.
     let chunk = vec![b'x'; (1 << 20) + 1];
     let body = [format!("{:x}\r\n", chunk.len()).as_bytes(), &chunk, b"\r\n"].concat();
     let headers = "Content-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n";
-    host.send("POST /v1/analyze/eye", headers, &body).await.is_problem(413, "image_too_large");
+    host.send("POST /v1/analyze/eye", headers, &body).await.assert_problem(413, "image_too_large");
     // Beside others it costs itself alone.
     let large = [jpeg("large"), vec![b'x'; 1 << 20]].concat();
     let answer = host.list("", &[("image", &large), ("image", &jpeg("cat"))]).await;
@@ -259,7 +281,7 @@ async fn a_picture_that_is_too_large_is_refused_unread() {
 
 #[tokio::test]
 async fn a_list_is_answered_item_by_item_each_with_its_own_error() {
-    let host = Host::start(Analyze { queue: 1, ..Analyze::default() }).await;
+    let host = Host::start(AnalyzeConfig { queue: 1, ..AnalyzeConfig::default() }).await;
     let (cat, damaged, dog) = (jpeg("cat"), jpeg("damaged"), jpeg("dog"));
     let parts: [(&str, &[u8]); 5] = [
         ("settings", br#"{"a":1}"#),
@@ -276,46 +298,63 @@ async fn a_list_is_answered_item_by_item_each_with_its_own_error() {
         (&results[0]["detections"][0]["label"], &results[0]["deployment"]),
         (&json!("cat"), &json!(r#"{"a":1}"#))
     );
-    let error = json!({"title": "Unprocessable Entity", "status": 422, "code": "damaged_image", "detail": "it ends too soon"});
+    let error = json!({"title": "Unprocessable \
+        Entity", "status": 422, "code": "damaged_image", "detail": "it ends too soon"});
     assert_eq!(results[1], json!({"index": 1, "filename": "2.jpg", "error": error}));
-    assert_eq!((&results[2]["index"], &results[2]["error"]["code"]), (&json!(2), &json!("empty_image")));
+    assert_eq!(
+        (&results[2]["index"], &results[2]["error"]["code"]),
+        (&json!(2), &json!("empty_image"))
+    );
     assert_eq!(results[3]["detections"][0]["label"], "dog");
 }
 
 #[tokio::test]
 async fn a_job_is_asked_for_until_it_is_done_and_can_be_cancelled() {
-    let host = Host::start(Analyze { workers: 1, jobs: 2, ..Analyze::default() }).await;
+    let host = Host::start(AnalyzeConfig { workers: 1, jobs: 2, ..AnalyzeConfig::default() }).await;
     let accepted = host.analyze("?async=1", "image/jpeg", &jpeg("gate")).await;
     assert_eq!(accepted.status, 202, "{accepted:?}");
     let path = accepted.header("location").to_owned();
     assert_eq!(path, format!("/v1/jobs/{}", accepted.body["id"].as_str().unwrap()));
     host.taken(1).await;
     let running = host.get(&path).await.body;
-    assert_eq!((&running["state"], &running["finished"]), (&json!("running"), &Value::Null), "{running}");
-    let second = host.list("?async=1", &[("image", &jpeg("cat")), ("image", &jpeg("damaged"))]).await;
+    assert_eq!(
+        (&running["state"], &running["finished"]),
+        (&json!("running"), &Value::Null),
+        "{running}"
+    );
+    let second =
+        host.list("?async=1", &[("image", &jpeg("cat")), ("image", &jpeg("damaged"))]).await;
     assert_eq!((second.status, &second.body["state"]), (202, &json!("queued")), "{second:?}");
     let full = host.analyze("?async=1", "image/jpeg", &jpeg("cat")).await;
-    full.is_problem(503, "jobs_full");
+    full.assert_problem(503, "jobs_full");
     assert_eq!(full.header("retry-after"), "1");
     assert_eq!(host.get("/v1/jobs").await.body["jobs"].as_array().unwrap().len(), 2);
     host.doubles.gate.notify_one();
     let done = host.over(&path).await;
-    assert_eq!((&done["state"], &done["result"]["pipeline"]), (&json!("done"), &json!("eye")), "{done}");
+    assert_eq!(
+        (&done["state"], &done["result"]["pipeline"]),
+        (&json!("done"), &json!("eye")),
+        "{done}"
+    );
     assert!(done["expires"].as_str() > done["finished"].as_str(), "{done}");
     let second = host.over(second.header("location")).await;
     assert_eq!(second["results"][0]["detections"][0]["label"], "cat", "{second}");
     assert_eq!(second["results"][1]["error"]["code"], "damaged_image", "{second}");
     assert_eq!(host.send(&format!("DELETE {path}"), "", &[]).await.status, 204);
-    host.get(&path).await.is_problem(404, "unknown_job");
-    host.send(&format!("DELETE {path}"), "", &[]).await.is_problem(404, "unknown_job");
+    host.get(&path).await.assert_problem(404, "unknown_job");
+    host.send(&format!("DELETE {path}"), "", &[]).await.assert_problem(404, "unknown_job");
     let failed = host.analyze("?async=true", "image/jpeg", &jpeg("damaged")).await;
     let failed = host.over(failed.header("location")).await;
-    assert_eq!((&failed["state"], &failed["error"]["code"]), (&json!("failed"), &json!("damaged_image")));
+    assert_eq!(
+        (&failed["state"], &failed["error"]["code"]),
+        (&json!("failed"), &json!("damaged_image"))
+    );
 }
 
 #[tokio::test]
 async fn a_full_queue_says_when_to_come_again_and_whoever_goes_away_makes_room() {
-    let host = Host::start(Analyze { workers: 1, queue: 1, ..Analyze::default() }).await;
+    let host =
+        Host::start(AnalyzeConfig { workers: 1, queue: 1, ..AnalyzeConfig::default() }).await;
     let open = async |word: &str| {
         let picture = jpeg(word);
         let headers = format!("Content-Type: image/jpeg\r\nContent-Length: {}\r\n", picture.len());
@@ -334,7 +373,7 @@ async fn a_full_queue_says_when_to_come_again_and_whoever_goes_away_makes_room()
     };
     becomes(1).await;
     let refused = host.analyze("", "image/jpeg", &jpeg("cat")).await;
-    refused.is_problem(503, "busy");
+    refused.assert_problem(503, "busy");
     assert_eq!(refused.header("retry-after"), "1");
     drop(waiting);
     becomes(0).await;
@@ -345,6 +384,6 @@ async fn a_full_queue_says_when_to_come_again_and_whoever_goes_away_makes_room()
 
 #[tokio::test]
 async fn no_worker_no_analysis() {
-    let host = Host::start(Analyze { workers: 0, ..Analyze::default() }).await;
-    host.analyze("", "image/jpeg", &jpeg("cat")).await.is_problem(403, "analysis_disabled");
+    let host = Host::start(AnalyzeConfig { workers: 0, ..AnalyzeConfig::default() }).await;
+    host.analyze("", "image/jpeg", &jpeg("cat")).await.assert_problem(403, "analysis_disabled");
 }

@@ -1,4 +1,5 @@
-//! Deployments over HTTP and by the command line, against a real server with a double in place of the deployer.
+//! Deployments over HTTP and by the command line, against a real server with a double in place of
+//! the deployer.
 
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
@@ -6,15 +7,16 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use ocelli::analyze::Analyses;
 use ocelli::api::{Deployments, Server, Timing};
-use ocelli::config::{Analyze, RefusedState};
+use ocelli::config::{AnalyzeConfig, RefusedState};
 use ocelli::deploy::{
-    Cause, CompileError, Component, DeployError, NamedPipeline, Order, Outcome, Record, State,
+    Cause, CompileError, Component, DeployError, DeployRequest, DeploymentState, NamedPipeline,
+    Outcome, Record,
 };
 use ocelli::event::Hub;
 use ocelli::session::SessionError;
 use ocelli::session::change::{Step, Swapped};
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
-use ocelli_testkit::http::{self, Answer};
+use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,7 +42,7 @@ struct Double {
 no_sessions!(Double, analyses);
 
 /// A deployment of this many bytes that has come to a step.
-fn record(step: Step, state: State) -> Record {
+fn record(step: Step, state: DeploymentState) -> Record {
     Record {
         number: 7,
         session: NAME.into(),
@@ -71,11 +73,15 @@ fn record(step: Step, state: State) -> Record {
 }
 
 fn speaks() -> Record {
-    record(Step::Probation, State::Probation)
+    record(Step::Probation, DeploymentState::Probation)
 }
 
 fn ended(step: Step, outcome: Outcome) -> Record {
-    Record { reason: Some(format!("{step} failed")), swapped: None, ..record(step, State::Ended(outcome)) }
+    Record {
+        reason: Some(format!("{step} failed")),
+        swapped: None,
+        ..record(step, DeploymentState::Ended(outcome))
+    }
 }
 
 fn report() -> CheckReport {
@@ -105,7 +111,7 @@ impl Deployments for Double {
         MIB
     }
 
-    async fn deploy(&self, order: Order) -> Result<Record, DeployError> {
+    async fn deploy(&self, order: DeployRequest) -> Result<Record, DeployError> {
         if order.session != NAME {
             return Err(unknown(&order.session));
         }
@@ -117,7 +123,7 @@ impl Deployments for Double {
                 speaks()
             }
             b"bad" => Record { check: Some(report()), ..ended(Step::Check, Outcome::Refused) },
-            b"kept" => ended(Step::Rehearse, Outcome::Kept),
+            b"kept" => ended(Step::DryRun, Outcome::Aborted),
             b"large" => ended(Step::Admit, Outcome::Refused),
             _ => speaks(),
         };
@@ -127,7 +133,7 @@ impl Deployments for Double {
 
     async fn rollback(&self, session: &str, by: &str) -> Result<Record, DeployError> {
         if session != NAME {
-            return Err(DeployError::NothingBefore(session.into()));
+            return Err(DeployError::NoPreviousVersion(session.into()));
         }
         Ok(Record { by: by.into(), ..speaks() })
     }
@@ -169,9 +175,14 @@ struct Host {
 
 impl Host {
     async fn start() -> Self {
-        let analyses = Analyses::start(&Analyze::default(), Box::new(crate::support::NoPipelines));
-        let double =
-            Double { analyses, asked: Arc::default(), gate: Arc::default(), ended: watch::Sender::default() };
+        let analyses =
+            Analyses::start(&AnalyzeConfig::default(), Box::new(crate::support::NoPipelines));
+        let double = Double {
+            analyses,
+            asked: Arc::default(),
+            gate: Arc::default(),
+            ended: watch::Sender::default(),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(
             listener,
@@ -191,7 +202,7 @@ impl Host {
 
     /// Status and body.
     async fn send(&self, request: &str, headers: &str, body: &[u8]) -> (u16, Value) {
-        let answer = Answer::read(&mut self.open(request, headers, body).await).await;
+        let answer = HttpResponse::read(&mut self.open(request, headers, body).await).await;
         if answer.status >= 400 {
             assert!(answer.head.contains("application/problem+json"), "{answer:?}");
         }
@@ -200,10 +211,12 @@ impl Host {
 
     /// `query` begins with `?` or is empty.
     async fn put(&self, query: &str, body: &[u8]) -> (u16, Value) {
-        self.send(&format!("PUT {}{query}", path("pipeline")), "User-Agent: curl/8 (x)\r\n", body).await
+        self.send(&format!("PUT {}{query}", path("pipeline")), "User-Agent: curl/8 (x)\r\n", body)
+            .await
     }
 
-    /// Runs the command line with this host's address. Exit status, standard output, standard error.
+    /// Runs the command line with this host's address. Exit status, standard output, standard
+    /// error.
     async fn ocelli(&self, arguments: &[&str]) -> (i32, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ocelli"));
         command.args(arguments).env("OCELLI_URL", format!("http://{}", self.server.address()));
@@ -227,8 +240,11 @@ async fn a_component_is_deployed_with_what_the_query_says() {
     let query = "?shadow=25&state=fresh&name=eye&settings=%7B%22score%22%3A0.5%7D";
     assert_eq!(host.put(query, b"component").await.0, 200);
     assert_eq!(host.put("?pipeline=eye&state=keep", b"").await.0, 200);
-    let sent = |name: &str| Component::Bytes { name: name.into(), bytes: Bytes::from_static(b"component") };
-    let plain = Order {
+    let sent = |name: &str| Component::Bytes {
+        name: name.into(),
+        bytes: Bytes::from_static(b"component"),
+    };
+    let plain = DeployRequest {
         session: NAME.into(),
         component: sent("component"),
         settings: None,
@@ -237,14 +253,14 @@ async fn a_component_is_deployed_with_what_the_query_says() {
         cause: Cause::Request,
         by: "operator (curl)".into(),
     };
-    let full = Order {
+    let full = DeployRequest {
         component: sent("eye"),
         settings: json!({"score": 0.5}).as_object().cloned(),
         shadow: 25,
         refused_state: Some(RefusedState::Fresh),
         ..plain.clone()
     };
-    let named = Order {
+    let named = DeployRequest {
         component: Component::Pipeline("eye".into()),
         refused_state: Some(RefusedState::Keep),
         ..plain.clone()
@@ -275,10 +291,13 @@ async fn what_cannot_be_meant_is_refused_before_anything_is_done() {
     assert_eq!((status, &answer["code"]), (413, &json!("component_too_large")), "{answer}");
     assert!(answer["detail"].as_str().unwrap().contains("1 MiB"), "{answer}");
     // One that does not say how long it is.
-    let chunk = [format!("{:x}\r\n", MIB + 1).as_bytes(), &vec![0; MIB + 1], b"\r\n0\r\n\r\n"].concat();
+    let chunk =
+        [format!("{:x}\r\n", MIB + 1).as_bytes(), &vec![0; MIB + 1], b"\r\n0\r\n\r\n"].concat();
     let mut stream = TcpStream::connect(host.server.address()).await.unwrap();
-    let head =
-        format!("PUT {} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", path("pipeline"));
+    let head = format!(
+        "PUT {} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+        path("pipeline")
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let (mut read, mut write) = stream.split();
     let answer = async {
@@ -309,7 +328,10 @@ async fn a_refusal_tells_the_step_all_problems_and_the_deployment() {
     }
     assert_eq!(answer["deployment"]["state"], "refused", "{answer}");
     let (status, answer) = host.put("", b"kept").await;
-    assert_eq!((status, &answer["code"], &answer["step"]), (409, &json!("kept"), &json!("rehearse")));
+    assert_eq!(
+        (status, &answer["code"], &answer["step"]),
+        (409, &json!("kept"), &json!("rehearse"))
+    );
     let (status, answer) = host.put("", b"large").await;
     assert_eq!((status, &answer["step"]), (507, &json!("admit")), "{answer}");
     let (status, answer) = host.send("PUT /v1/sessions/nobody/pipeline", "", b"component").await;
@@ -359,7 +381,11 @@ async fn rollback_history_and_pipelines_have_their_paths() {
     let (_, answer) = host.send("GET /v1/pipelines", "", b"").await;
     assert_eq!(answer["pipelines"][0]["name"], "eye", "{answer}");
     let (status, answer) = host.send("PUT /v1/pipelines/nose", agent, b"component").await;
-    assert_eq!((status, &answer["name"], &answer["size"]), (200, &json!("nose"), &json!(9)), "{answer}");
+    assert_eq!(
+        (status, &answer["name"], &answer["size"]),
+        (200, &json!("nose"), &json!(9)),
+        "{answer}"
+    );
     let (status, answer) = host.send("PUT /v1/pipelines/nose", agent, b"bad").await;
     assert_eq!((status, answer["problems"].as_array().map(Vec::len)), (422, Some(2)), "{answer}");
     let (status, answer) = host.send("PUT /v1/pipelines/nose", agent, b"").await;
@@ -376,7 +402,8 @@ async fn the_command_line_says_what_became_of_it() {
         path.to_str().unwrap().to_owned()
     };
     let (status, out, _) = host.ocelli(&["deploy", NAME, &file("eye.wasm", b"component")]).await;
-    let said = "display-001;cam/001 ü: ffffffffffff -> 0a1b2c3d4e5f eye 0.2.0, compiled in 183 ms, swapped in 96 ms, gap 38 ms\n";
+    let said = "display-001;cam/001 ü: ffffffffffff -> 0a1b2c3d4e5f eye 0.2.0, compiled in 183 \
+        ms, swapped in 96 ms, gap 38 ms\n";
     assert_eq!((status, out.as_str()), (0, said));
     let arguments = [
         "deploy",
@@ -393,7 +420,10 @@ async fn the_command_line_says_what_became_of_it() {
     let (status, out, _) = host.ocelli(&arguments).await;
     assert_eq!((status, serde_json::from_str::<Value>(&out).unwrap()), (0, json!(speaks())));
     let asked = host.double.asked.lock().unwrap().clone();
-    assert!(asked[0].contains(r#"name: "eye""#) && asked[0].contains("operator (ocelli)"), "{asked:?}");
+    assert!(
+        asked[0].contains(r#"name: "eye""#) && asked[0].contains("operator (ocelli)"),
+        "{asked:?}"
+    );
     for part in ["shadow: 5", "Some(Fresh)", r#"Pipeline("eye")"#, "b&c"] {
         assert!(asked[1].contains(part), "{part}: {}", asked[1]);
     }
@@ -403,16 +433,25 @@ async fn the_command_line_says_what_became_of_it() {
     for part in ["at step check", "snapshot differs", "restore differs", "func(state: list<u8>)"] {
         assert!(error.contains(part), "{part}: {error}");
     }
-    let (status, out, _) = host.ocelli(&["deploy", NAME, &file("kept.wasm", b"kept"), "--json"]).await;
-    assert_eq!((status, &serde_json::from_str::<Value>(&out).unwrap()["step"]), (1, &json!("rehearse")));
-    let (status, _, error) = host.ocelli(&["deploy", NAME, &file("huge.wasm", &vec![0; MIB + 1])]).await;
+    let (status, out, _) =
+        host.ocelli(&["deploy", NAME, &file("kept.wasm", b"kept"), "--json"]).await;
+    assert_eq!(
+        (status, &serde_json::from_str::<Value>(&out).unwrap()["step"]),
+        (1, &json!("rehearse"))
+    );
+    let (status, _, error) =
+        host.ocelli(&["deploy", NAME, &file("huge.wasm", &vec![0; MIB + 1])]).await;
     assert!(status == 1 && error.contains("1 MiB"), "{status}: {error}");
     let (status, _, error) = host.ocelli(&["deploy", NAME, "nowhere.wasm"]).await;
     assert!(status == 1 && error.contains("nowhere.wasm"), "{status}: {error}");
     let (status, _, error) = host.ocelli(&["deploy", "nobody", "eye"]).await;
     assert!(status == 1 && error.contains("there is no session"), "{status}: {error}");
     for wrong in [["--shadow", "many"], ["--state", "maybe"], ["--settings", "[]"]] {
-        assert_eq!(host.ocelli(&["deploy", NAME, "eye", wrong[0], wrong[1]]).await.0, 2, "{wrong:?}");
+        assert_eq!(
+            host.ocelli(&["deploy", NAME, "eye", wrong[0], wrong[1]]).await.0,
+            2,
+            "{wrong:?}"
+        );
     }
 
     let (status, out, _) = host.ocelli(&["rollback", NAME]).await;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
-use ocelli::config::Analyze;
-use ocelli::event::{Detections, Event, Hub, Latency, State};
-use ocelli_testkit::http::{self, Answer};
+use ocelli::config::AnalyzeConfig;
+use ocelli::event::{Detections, Event, Hub, Latency, SessionState};
+use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -56,11 +56,19 @@ impl Control for Double {
         self.sessions().into_iter().find(|session| session["id"] == id)
     }
 
-    async fn ensure(&self, id: &str, source: &str, _: &str, _: Map<String, Value>) -> Result<(), Refusal> {
+    async fn ensure(
+        &self,
+        id: &str,
+        source: &str,
+        _: &str,
+        _: Map<String, Value>,
+    ) -> Result<(), Refusal> {
         match source {
             "slow:" => self.gate.notified().await,
             "rtsp://camera/" => {}
-            _ => return Err(Refusal { code: "source_not_allowed", message: "not this one".into() }),
+            _ => {
+                return Err(Refusal { code: "source_not_allowed", message: "not this one".into() });
+            }
         }
         self.sessions.lock().unwrap().insert(id.into(), 0);
         Ok(())
@@ -108,14 +116,21 @@ impl Host {
 
     /// One session, running.
     async fn with(timing: Timing) -> Self {
-        let hub = Hub::new(ocelli::journal::events::Events::default());
-        let analyses = Analyses::start(&Analyze::default(), Box::new(crate::support::NoPipelines));
+        let hub = Hub::new(ocelli::journal::events::EventJournal::default());
+        let analyses =
+            Analyses::start(&AnalyzeConfig::default(), Box::new(crate::support::NoPipelines));
         let double = Double { sessions: Arc::default(), gate: Arc::default(), analyses };
         double.sessions.lock().unwrap().insert(NAME.into(), 0);
-        hub.publish_state(NAME, State::Running, None);
+        hub.publish_state(NAME, SessionState::Running, None);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server =
-            Server::start(listener, hub.clone(), double.clone(), timing, crate::support::defaults()).unwrap();
+        let server = Server::start(
+            listener,
+            hub.clone(),
+            double.clone(),
+            timing,
+            crate::support::defaults(),
+        )
+        .unwrap();
         Self { server, hub, double }
     }
 
@@ -123,13 +138,14 @@ impl Host {
         self.server.address()
     }
 
-    async fn http(&self, request: &str) -> Answer {
+    async fn http(&self, request: &str) -> HttpResponse {
         self.http_with(request, "").await
     }
 
     /// `request` is method and path, `headers` are whole lines.
-    async fn http_with(&self, request: &str, headers: &str) -> Answer {
-        Answer::read(&mut http::request(self.address(), request, headers, b"").await.unwrap()).await
+    async fn http_with(&self, request: &str, headers: &str) -> HttpResponse {
+        HttpResponse::read(&mut http::request(self.address(), request, headers, b"").await.unwrap())
+            .await
     }
 
     async fn client(&self) -> Client {
@@ -174,7 +190,7 @@ async fn health_is_at_once_and_readiness_when_the_cameras_have_started() {
     let host = Host::start().await;
     let health = host.http("GET /healthz").await;
     assert_eq!((health.status, health.body), (200, json!({"status": "ok"})));
-    host.http("GET /readyz").await.is_problem(503, "starting");
+    host.http("GET /readyz").await.assert_problem(503, "starting");
     host.server.set_ready();
     let ready = host.http("GET /readyz").await;
     assert_eq!((ready.status, ready.body), (200, json!({"status": "ready"})));
@@ -196,8 +212,9 @@ async fn sessions_are_listed_shown_restarted_and_ended_whatever_their_names_hold
     let restarted = host.http(&format!("POST {path}/restart")).await;
     assert_eq!((restarted.status, &restarted.body["restarts"]), (202, &json!(1)));
     assert_eq!(host.http(&format!("DELETE {path}")).await.status, 204);
-    for request in [format!("GET {path}"), format!("POST {path}/restart"), format!("DELETE {path}")] {
-        host.http(&request).await.is_problem(404, "unknown_session");
+    for request in [format!("GET {path}"), format!("POST {path}/restart"), format!("DELETE {path}")]
+    {
+        host.http(&request).await.assert_problem(404, "unknown_session");
     }
 }
 
@@ -208,19 +225,22 @@ async fn metrics_are_told_to_be_open_metrics() {
     assert_eq!(metrics.status, 200);
     let wanted = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
     assert!(metrics.head.contains(wanted), "{metrics:?}");
-    assert!(metrics.text.starts_with("# TYPE ocelli_") && metrics.text.ends_with("# EOF\n"), "{metrics:?}");
+    assert!(
+        metrics.text.starts_with("# TYPE ocelli_") && metrics.text.ends_with("# EOF\n"),
+        "{metrics:?}"
+    );
 }
 
 #[tokio::test]
 async fn what_cannot_be_answered_is_a_problem_of_rfc_9457() {
     let host = Host::start().await;
-    host.http("GET /v1/nothing").await.is_problem(404, "unknown_path");
+    host.http("GET /v1/nothing").await.assert_problem(404, "unknown_path");
     let wrong = host.http("PUT /v1/sessions").await;
-    wrong.is_problem(405, "wrong_method");
+    wrong.assert_problem(405, "wrong_method");
     assert!(wrong.head.contains("allow: get"), "{wrong:?}");
-    host.http("GET /v1/sessions/%FF").await.is_problem(400, "bad_path");
+    host.http("GET /v1/sessions/%FF").await.assert_problem(400, "bad_path");
     let plain = host.http("GET /v1/ws").await;
-    plain.is_problem(plain.status, "not_a_websocket");
+    plain.assert_problem(plain.status, "not_a_websocket");
     assert!((400..500).contains(&plain.status), "{plain:?}");
 }
 
@@ -228,7 +248,7 @@ async fn what_cannot_be_answered_is_a_problem_of_rfc_9457() {
 async fn a_page_of_another_origin_gets_neither_a_socket_nor_a_restart() {
     let host = Host::start().await;
     let evil = "Origin: https://evil.example\r\n";
-    host.http_with("POST /v1/sessions/x/restart", evil).await.is_problem(403, "foreign_origin");
+    host.http_with("POST /v1/sessions/x/restart", evil).await.assert_problem(403, "foreign_origin");
     let mut request = format!("ws://{}/v1/ws", host.address()).into_client_request().unwrap();
     request.headers_mut().insert("origin", "https://evil.example".parse().unwrap());
     let refused = within(tokio_tungstenite::connect_async(request)).await.unwrap_err();
@@ -248,10 +268,13 @@ async fn a_subscriber_gets_the_state_and_then_everything_in_order() {
         host.hub.publish_event(NAME, happened(1));
         host.hub.events().flush().await.unwrap();
     }
-    host.hub.publish_state(NAME, State::Degraded, Some("no pictures".into()));
+    host.hub.publish_state(NAME, SessionState::Degraded, Some("no pictures".into()));
     for frame in 0..50 {
         let detections = client.next().await.unwrap();
-        assert_eq!((&detections["type"], &detections["frame"]), (&json!("detections"), &json!(frame)));
+        assert_eq!(
+            (&detections["type"], &detections["frame"]),
+            (&json!("detections"), &json!(frame))
+        );
         let event = client.next().await.unwrap();
         assert_eq!((&event["type"], &event["seq"]), (&json!("event"), &json!(frame + 1)));
     }
@@ -285,9 +308,21 @@ async fn what_a_client_gets_wrong_is_told_by_code_and_the_socket_stays() {
         ("{".to_owned(), "bad_json", None),
         ("[]".to_owned(), "bad_message", None),
         (json!({"type": "dance", "session": "a"}).to_string(), "unknown_type", Some("a")),
-        (json!({"type": "subscribe", "session": "a", "sauce": "x"}).to_string(), "bad_message", Some("a")),
-        (json!({"type": "subscribe", "session": "nobody"}).to_string(), "unknown_session", Some("nobody")),
-        (json!({"type": "subscribe", "session": NAME, "after": 3}).to_string(), "after_ahead", Some(NAME)),
+        (
+            json!({"type": "subscribe", "session": "a", "sauce": "x"}).to_string(),
+            "bad_message",
+            Some("a"),
+        ),
+        (
+            json!({"type": "subscribe", "session": "nobody"}).to_string(),
+            "unknown_session",
+            Some("nobody"),
+        ),
+        (
+            json!({"type": "subscribe", "session": NAME, "after": 3}).to_string(),
+            "after_ahead",
+            Some(NAME),
+        ),
         (
             json!({"type": "command", "session": "nobody", "command": {}}).to_string(),
             "unknown_session",
@@ -298,7 +333,11 @@ async fn what_a_client_gets_wrong_is_told_by_code_and_the_socket_stays() {
     for (text, code, session) in cases {
         let answer = client.ask(&text).await;
         assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(code)), "{answer}");
-        assert_eq!(answer.get("session"), session.map(|session| json!(session)).as_ref(), "{answer}");
+        assert_eq!(
+            answer.get("session"),
+            session.map(|session| json!(session)).as_ref(),
+            "{answer}"
+        );
         assert!(!answer["message"].as_str().unwrap().is_empty());
     }
     within(client.0.send(Message::binary(vec![1, 2, 3]))).await.unwrap();
@@ -331,7 +370,7 @@ async fn a_session_is_made_for_a_subscriber_or_refused_with_the_cause() {
     assert_eq!(host.hub.subscriber_count("mine"), 0);
     let made = client.ask(make("rtsp://camera/")).await;
     assert_eq!(made, json!({"type": "subscribed", "session": "mine", "state": "starting"}));
-    host.hub.publish_state("mine", State::Running, None);
+    host.hub.publish_state("mine", SessionState::Running, None);
     assert_eq!(client.next().await.unwrap()["state"], "running");
     assert_eq!(host.hub.subscriber_count("mine"), 1);
 }
@@ -350,7 +389,8 @@ async fn while_a_session_is_made_its_maker_counts_and_pings_are_answered() {
 
     // Whoever goes away meanwhile does not break the making off, and is no subscriber afterwards.
     let mut gone = host.client().await;
-    gone.say(json!({"type": "subscribe", "session": "theirs", "source": "slow:", "pipeline": "p"})).await;
+    gone.say(json!({"type": "subscribe", "session": "theirs", "source": "slow:", "pipeline": "p"}))
+        .await;
     host.subscribers("theirs", 1).await;
     drop(gone);
     host.double.gate.notify_one();
@@ -363,8 +403,9 @@ async fn commands_are_answered_and_one_that_hangs_holds_nobody_up() {
     let host = Host::start().await;
     let mut client = host.client().await;
     client.say(json!({"type": "command", "session": NAME, "command": "hang"})).await;
-    let answer =
-        client.ask(json!({"type": "command", "session": NAME, "id": "q7", "command": {"count": 1}})).await;
+    let answer = client
+        .ask(json!({"type": "command", "session": NAME, "id": "q7", "command": {"count": 1}}))
+        .await;
     assert_eq!(
         answer,
         json!({"type": "answer", "session": NAME, "id": "q7", "answer": {"echo": {"count": 1}}})
@@ -400,7 +441,8 @@ async fn a_client_that_never_reads_is_closed_and_takes_nothing_from_another() {
     reader.subscribe(NAME).await;
     let mut count = host.hub.watch_subscribers(NAME);
     let mut expected = 0;
-    // Each message is read by the one before the next is sent; the other's fill the system's buffers, then its queue.
+    // Each message is read by the one before the next is sent; the other's fill the system's
+    // buffers, then its queue.
     within(async {
         while *count.borrow_and_update() == 2 {
             expected += 1;
@@ -417,8 +459,11 @@ async fn a_client_that_never_reads_is_closed_and_takes_nothing_from_another() {
 /// A client that shakes hands and from then on neither answers a ping nor closes.
 #[tokio::test]
 async fn a_client_that_answers_no_ping_is_told_and_closed() {
-    let timing =
-        Timing { ping: Duration::from_millis(50), silence: Duration::from_secs(2), ..Timing::default() };
+    let timing = Timing {
+        ping: Duration::from_millis(50),
+        silence: Duration::from_secs(2),
+        ..Timing::default()
+    };
     let host = Host::with(timing).await;
     // One that answers them, as a library does by itself while it reads, stays.
     let mut alive = host.client().await;
@@ -429,7 +474,8 @@ async fn a_client_that_answers_no_ping_is_told_and_closed() {
     };
     let mut dead = TcpStream::connect(host.address()).await.unwrap();
     let request = format!(
-        "GET /v1/ws HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        "GET /v1/ws HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: \
+            websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         host.address()
     );
@@ -478,7 +524,8 @@ async fn a_stop_is_told_to_every_subscriber_behind_what_waits_and_refuses_newcom
 
 #[tokio::test]
 async fn a_stop_does_not_wait_for_a_client_that_does_not_read() {
-    let host = Host::with(Timing { farewell: Duration::from_millis(200), ..Timing::default() }).await;
+    let host =
+        Host::with(Timing { farewell: Duration::from_millis(200), ..Timing::default() }).await;
     let mut never = host.client().await;
     never.subscribe(NAME).await;
     (0..500).for_each(|_| {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use ocelli::analyze::Analyses;
 use ocelli::api::{Server, Timing};
-use ocelli::config::{Config, Server as Section, Tls};
+use ocelli::config::{Config, ServerConfig as Section, Tls};
 use ocelli::event::Hub;
-use ocelli::journal::events::Events;
+use ocelli::journal::events::EventJournal;
 use ocelli_testkit::within;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
@@ -58,8 +58,9 @@ impl Authority {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap();
         TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
     }
 }
@@ -79,7 +80,13 @@ async fn serve(tls: Tls) -> anyhow::Result<Server> {
     let config = watch::channel(Arc::new(Config { server, ..Config::default() })).1;
     let analyses = Analyses::start(&Default::default(), Box::new(crate::support::NoPipelines));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    Server::start(listener, Hub::new(Events::default()), Double(analyses), Timing::default(), config)
+    Server::start(
+        listener,
+        Hub::new(EventJournal::default()),
+        Double(analyses),
+        Timing::default(),
+        config,
+    )
 }
 
 /// A running host with a certificate of this authority.
@@ -107,7 +114,10 @@ async fn after_looks(log: &Log, mut look: impl AsyncFnMut() -> bool) {
     within(looks).await;
 }
 
-async fn connect(server: &Server, connector: &TlsConnector) -> std::io::Result<TlsStream<TcpStream>> {
+async fn connect(
+    server: &Server,
+    connector: &TlsConnector,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(server.address()).await?;
     within(connector.connect(ServerName::try_from("localhost").unwrap(), stream)).await
 }

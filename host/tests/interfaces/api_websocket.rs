@@ -1,4 +1,5 @@
-//! WebSockets and streams against a real server: compression, resuming, who hears what, and clients that misbehave.
+//! WebSockets and streams against a real server: compression, resuming, who hears what, and clients
+//! that misbehave.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -10,8 +11,8 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use futures_util::{SinkExt, StreamExt};
 use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
-use ocelli::config::{Analyze, Config};
-use ocelli::event::{Attributes, Detection, Detections, Event, Hub, Latency, State};
+use ocelli::config::{AnalyzeConfig, Config};
+use ocelli::event::{Attributes, Detection, Detections, Event, Hub, Latency, SessionState};
 use ocelli_testkit::depth::rounds;
 use ocelli_testkit::http::{self, EventStream};
 use ocelli_testkit::within;
@@ -60,7 +61,13 @@ impl Control for Double {
         self.sessions.lock().unwrap().get(id).cloned()
     }
 
-    async fn ensure(&self, id: &str, _: &str, _: &str, _: Map<String, Value>) -> Result<(), Refusal> {
+    async fn ensure(
+        &self,
+        id: &str,
+        _: &str,
+        _: &str,
+        _: Map<String, Value>,
+    ) -> Result<(), Refusal> {
         self.sessions.lock().unwrap().insert(id.into(), json!({"id": id}));
         Ok(())
     }
@@ -109,15 +116,17 @@ impl Host {
 
     async fn with(timing: Timing, tokens: Value) -> Self {
         let hub = Hub::new(Default::default());
-        let analyses = Analyses::start(&Analyze::default(), Box::new(crate::support::NoPipelines));
+        let analyses =
+            Analyses::start(&AnalyzeConfig::default(), Box::new(crate::support::NoPipelines));
         let double = Double { sessions: Arc::default(), analyses };
         for session in [GATE, YARD] {
             double.sessions.lock().unwrap().insert(session.into(), json!({"id": session}));
-            hub.publish_state(session, State::Running, None);
+            hub.publish_state(session, SessionState::Running, None);
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = watch::Sender::new(config(tokens));
-        let server = Server::start(listener, hub.clone(), double, timing, config.subscribe()).unwrap();
+        let server =
+            Server::start(listener, hub.clone(), double, timing, config.subscribe()).unwrap();
         Self { server, hub, config }
     }
 
@@ -133,8 +142,10 @@ impl Host {
     async fn raw(&self, headers: &str) -> (TcpStream, String) {
         let mut stream = TcpStream::connect(self.server.address()).await.unwrap();
         let head = format!(
-            "GET /v1/ws HTTP/1.1\r\nHost: {}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n",
+            "GET /v1/ws HTTP/1.1\r\nHost: {}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: \
+                websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
+             dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n",
             self.server.address()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -264,7 +275,8 @@ fn subscribe(session: &str) -> Value {
 async fn messages_are_compressed_for_whoever_asks_and_read_compressed() {
     let host = Host::start().await;
     let (mut stream, head) = host.raw(&format!("Sec-WebSocket-Extensions: {DEFLATE}\r\n")).await;
-    let chosen = "sec-websocket-extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n";
+    let chosen = "sec-websocket-extensions: permessage-deflate; server_no_context_takeover; \
+        client_no_context_takeover\r\n";
     assert!(head.contains(chosen), "{head}");
     stream.write_all(&frame(0xc1, &packed(subscribe(GATE).to_string().as_bytes()))).await.unwrap();
     let subscribed = read_frame(&mut stream).await.unwrap();
@@ -313,7 +325,10 @@ async fn a_large_message_comes_whole_and_in_its_place() {
 async fn the_subprotocol_is_chosen_and_a_token_among_them_is_not_repeated() {
     let host = Host::start().await;
     let (_, head) = host.raw("Sec-WebSocket-Protocol: ocelli.bearer.secret, ocelli.v1\r\n").await;
-    assert!(head.contains("sec-websocket-protocol: ocelli.v1\r\n") && !head.contains("secret"), "{head}");
+    assert!(
+        head.contains("sec-websocket-protocol: ocelli.v1\r\n") && !head.contains("secret"),
+        "{head}"
+    );
     let (_, head) = host.raw("Sec-WebSocket-Protocol: ocelli.bearer.secret\r\n").await;
     assert!(!head.contains("sec-websocket-protocol"), "{head}");
 }
@@ -330,7 +345,11 @@ async fn whoever_says_what_it_has_gets_what_follows_and_then_what_happens() {
         assert_eq!(client.event().await, (GATE.into(), seq));
     }
     let ahead = client.ask(json!({"type": "subscribe", "session": YARD, "after": 99})).await;
-    assert_eq!((&ahead["code"], &ahead["session"]), (&json!("after_ahead"), &json!(YARD)), "{ahead}");
+    assert_eq!(
+        (&ahead["code"], &ahead["session"]),
+        (&json!("after_ahead"), &json!(YARD)),
+        "{ahead}"
+    );
     assert_eq!((&ahead["after"], &ahead["newest"]), (&json!(99), &json!(0)), "{ahead}");
     let mut other = host.client().await;
     let ahead = other.ask(json!({"type": "subscribe", "session": GATE, "after": 8})).await;
@@ -347,9 +366,15 @@ async fn every_session_can_be_listened_to_at_once_and_each_resumed() {
     host.happens(GATE, 3).await;
     host.happens(YARD, 3).await;
     let mut client = host.client().await;
-    let ahead = client.ask(json!({"type": "subscribe", "session": "*", "after": {GATE: 1, YARD: 4}})).await;
-    assert_eq!((&ahead["code"], &ahead["session"]), (&json!("after_ahead"), &json!(YARD)), "{ahead}");
-    let subscribed = client.ask(json!({"type": "subscribe", "session": "*", "after": {GATE: 1}})).await;
+    let ahead =
+        client.ask(json!({"type": "subscribe", "session": "*", "after": {GATE: 1, YARD: 4}})).await;
+    assert_eq!(
+        (&ahead["code"], &ahead["session"]),
+        (&json!("after_ahead"), &json!(YARD)),
+        "{ahead}"
+    );
+    let subscribed =
+        client.ask(json!({"type": "subscribe", "session": "*", "after": {GATE: 1}})).await;
     assert_eq!((&subscribed["type"], &subscribed["session"]), (&json!("subscribed"), &json!("*")));
     let mut events = vec![client.event().await, client.event().await];
     host.happens(YARD, 1).await;
@@ -388,7 +413,8 @@ async fn what_a_caller_does_not_see_is_as_what_is_not_there() {
         assert_eq!(told[0], told[1]);
         assert!(told[0].contains("unknown_session"), "{told:?}");
     }
-    let make = json!({"type": "subscribe", "session": GATE, "source": "rtsp://camera/", "pipeline": "p"});
+    let make =
+        json!({"type": "subscribe", "session": GATE, "source": "rtsp://camera/", "pipeline": "p"});
     assert_eq!(viewer.ask(make.clone()).await["code"], "forbidden");
     assert_eq!(viewer.ask(subscribe("*")).await["code"], "forbidden");
     assert_eq!(viewer.ask(subscribe(GATE)).await["type"], "subscribed");
@@ -398,14 +424,20 @@ async fn what_a_caller_does_not_see_is_as_what_is_not_there() {
     assert!(unseen.starts_with("HTTP/1.1 404") && unseen.contains("unknown_session"), "{unseen}");
     assert!(host.get(&stream("nobody"), authorization).await.starts_with("HTTP/1.1 404"));
 
-    let mut operator =
-        host.client_with(&[("sec-websocket-protocol", "ocelli.v1, ocelli.bearer.operator-secret")]).await;
+    let mut operator = host
+        .client_with(&[("sec-websocket-protocol", "ocelli.v1, ocelli.bearer.operator-secret")])
+        .await;
     assert_eq!(operator.ask(make).await["type"], "subscribed");
     assert_eq!(operator.ask(subscribe("*")).await["session"], "*");
 
     // A token that is taken back ends what was opened with it, and nothing else.
     let mut body = EventStream::open(host.server.address(), &stream(GATE), authorization).await;
-    host.config.send_replace(config(json!([token("operator", "operator-secret", "operator", Value::Null)])));
+    host.config.send_replace(config(json!([token(
+        "operator",
+        "operator-secret",
+        "operator",
+        Value::Null
+    )])));
     assert_eq!(viewer.next().await.unwrap()["code"], "token_revoked");
     assert_eq!(viewer.next().await, Err(1008));
     let error = loop {
@@ -429,9 +461,11 @@ async fn a_stream_resumes_where_its_reader_was_and_says_why_it_ends() {
     let mut stream = EventStream::open(host.server.address(), &query, "Last-Event-ID: 3\r\n").await;
     let head = &stream.head;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-    for line in
-        ["content-type: text/event-stream\r\n", "cache-control: no-store\r\n", "x-accel-buffering: no\r\n"]
-    {
+    for line in [
+        "content-type: text/event-stream\r\n",
+        "cache-control: no-store\r\n",
+        "x-accel-buffering: no\r\n",
+    ] {
         assert!(head.contains(line), "{head}");
     }
     let (kind, id, subscribed) = stream.next().await;
@@ -449,7 +483,10 @@ async fn a_stream_resumes_where_its_reader_was_and_says_why_it_ends() {
         ("", "Last-Event-ID: last\r\n", 400, "bad_last_event_id"),
     ] {
         let answer = host.get(&format!("{path}{query}"), headers).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(code), "{answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(code),
+            "{answer}"
+        );
     }
     let mut other = EventStream::open(host.server.address(), &path, "").await;
     other.next().await;
@@ -463,7 +500,9 @@ async fn a_stream_resumes_where_its_reader_was_and_says_why_it_ends() {
 
 #[tokio::test]
 async fn a_stream_that_is_quiet_shows_that_it_lives_and_ends_with_its_reader() {
-    let host = Host::with(Timing { ping: Duration::from_millis(20), ..Timing::default() }, json!([])).await;
+    let host =
+        Host::with(Timing { ping: Duration::from_millis(20), ..Timing::default() }, json!([]))
+            .await;
     let path = format!("/v1/sessions/{GATE}/stream");
     let mut stream = EventStream::open(host.server.address(), &path, "").await;
     let mut comments = 0;
@@ -512,7 +551,10 @@ async fn ten_thousand_subscribes_cost_a_client_some_answers_and_not_its_socket()
     };
     within(reading).await;
     let sink = within(sending).await.unwrap();
-    assert!(subscribed >= 1 && limited >= 1 && subscribed + limited < 10_000, "{subscribed} {limited}");
+    assert!(
+        subscribed >= 1 && limited >= 1 && subscribed + limited < 10_000,
+        "{subscribed} {limited}"
+    );
     assert_eq!(host.hub.subscriber_count(GATE), 1);
     drop(sink);
 }
@@ -537,9 +579,11 @@ async fn a_client_that_floods_is_told_and_closed() {
 #[tokio::test]
 async fn a_message_that_does_not_come_to_its_end_closes_the_socket() {
     let host =
-        Host::with(Timing { message: Duration::from_millis(100), ..Timing::default() }, json!([])).await;
+        Host::with(Timing { message: Duration::from_millis(100), ..Timing::default() }, json!([]))
+            .await;
     let ping = frame(0x81, br#"{"type":"ping"}"#);
-    for unfinished in [ping[..9].to_vec(), [frame(0x01, br#"{"type":"#), frame(0x89, b"")].concat()] {
+    for unfinished in [ping[..9].to_vec(), [frame(0x01, br#"{"type":"#), frame(0x89, b"")].concat()]
+    {
         let (mut stream, _) = host.raw("").await;
         stream.write_all(&[ping.clone(), unfinished].concat()).await.unwrap();
         let mut told = Vec::new();
@@ -566,11 +610,16 @@ async fn whoever_asks_for_no_websocket_is_told_what_is_missing() {
         format!("Connection: Upgrade\r\nUpgrade: h2c\r\nSec-WebSocket-Version: 13\r\n{key}"),
         format!("Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n{key}"),
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n".to_owned(),
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: \
+            13\r\nSec-WebSocket-Key: x\r\n"
             .to_owned(),
     ] {
         let mut stream = TcpStream::connect(host.server.address()).await.unwrap();
-        let head = format!("GET /v1/ws HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", host.server.address());
+        let head = format!(
+            "GET /v1/ws HTTP/1.1\r\nHost: \
+            {}\r\n{headers}\r\n",
+            host.server.address()
+        );
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut answer = String::new();
@@ -599,7 +648,9 @@ fn message(random: &mut StdRng) -> Vec<u8> {
         }
         3 => json!({"type": "subscribe", "session": session, "after": random.random_range(0..3)}),
         4 => json!({"type": "subscribe", "session": "*", "after": {session: 0}}),
-        _ => json!({"type": "subscribe", "session": session, "detections": random.random::<bool>()}),
+        _ => {
+            json!({"type": "subscribe", "session": session, "detections": random.random::<bool>()})
+        }
     };
     let mut text = message.to_string().into_bytes();
     for _ in 0..[0, 0, 1, 4].choose(random).copied().unwrap() {
@@ -628,7 +679,9 @@ fn anything(random: &mut StdRng, bomb: &[u8]) -> Vec<u8> {
             unmasked[1] &= 0x7f;
             unmasked
         }
-        4 => [&[random.random(), 0xff][..], &random.random::<u64>().to_be_bytes(), &[0; 20]].concat(),
+        4 => {
+            [&[random.random(), 0xff][..], &random.random::<u64>().to_be_bytes(), &[0; 20]].concat()
+        }
         5 => {
             let mut cut = frame(0x81, &message(random));
             cut.truncate(random.random_range(1..cut.len()));
@@ -659,17 +712,25 @@ fn anything(random: &mut StdRng, bomb: &[u8]) -> Vec<u8> {
     }
 }
 
-/// What a socket was told, and whether it was told why it was closed. How many messages it got, and how many reasons.
+/// What a socket was told, and whether it was told why it was closed. How many messages it got, and
+/// how many reasons.
 fn check_answer(mut bytes: &[u8]) -> (usize, usize) {
     let (mut last, mut messages, mut reasons) = (None, 0, 0);
     while !bytes.is_empty() {
         let mut cursor = Cursor::new(bytes);
         let Some((header, length)) = FrameHeader::parse(&mut cursor).unwrap() else { break };
         let start = usize::try_from(cursor.position()).unwrap();
-        let Some(payload) = bytes.get(start..start + usize::try_from(length).unwrap()) else { break };
-        assert!(header.mask.is_none() && header.is_final && !header.rsv2 && !header.rsv3, "{header:?}");
+        let Some(payload) = bytes.get(start..start + usize::try_from(length).unwrap()) else {
+            break;
+        };
+        assert!(
+            header.mask.is_none() && header.is_final && !header.rsv2 && !header.rsv3,
+            "{header:?}"
+        );
         match u8::from(header.opcode) {
-            1 if header.rsv1 => last = Some(serde_json::from_slice::<Value>(&unpacked(payload)).unwrap()),
+            1 if header.rsv1 => {
+                last = Some(serde_json::from_slice::<Value>(&unpacked(payload)).unwrap())
+            }
             1 => last = Some(serde_json::from_slice::<Value>(payload).unwrap()),
             8 => {
                 let status = u16::from_be_bytes([payload[0], payload[1]]);
@@ -707,7 +768,8 @@ async fn no_frames_make_the_host_panic_grow_or_neglect_another_client() {
     let mut warm = 0;
     let (messages, reasons) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
     for round in 0..2 {
-        // The first round fills what is kept for later: the allocator's memory, a compressor for each thread.
+        // The first round fills what is kept for later: the allocator's memory, a compressor for
+        // each thread.
         let fuzz = async |seed: u64| {
             let mut random = StdRng::seed_from_u64(seed);
             let mut sent = 0;

@@ -39,7 +39,8 @@ fn wrong_usage_and_wrong_configs_are_status_2() {
         (
             &["check", "--config", "good.toml"],
             &[("OCELLI__SERVER__LISTEN", "0.0.0.0:1")],
-            "environment variable OCELLI__SERVER__LISTEN: server.listen: 0.0.0.0:1 is not a loopback address",
+            "environment variable OCELLI__SERVER__LISTEN: server.listen: 0.0.0.0:1 is not a \
+                loopback address",
         ),
         (
             &["serve", "--config", "good.toml"],
@@ -58,15 +59,21 @@ fn wrong_usage_and_wrong_configs_are_status_2() {
 fn a_check_says_every_model_and_pipeline_that_is_missing_with_status_1() {
     let folder = tempfile::tempdir().unwrap();
     let config = "[inference]\npreload = [\"eye\"]\nisolation = \"in-process\"\n\
-                  [[cameras]]\nid = \"one\"\nsource = \"rtsp://u:hunter2@h/\"\npipeline = \"nose\"\n\
+                  [[cameras]]\nid = \"one\"\nsource = \"rtsp://u:hunter2@h/\"\npipeline = \
+                  \"nose\"\n\
                   [[cameras]]\nid = \"two\"\nsource = \"rtsp://h/\"\npipeline = \"ear.wasm\"\n";
     std::fs::write(folder.path().join("cams.toml"), config).unwrap();
     std::fs::create_dir(folder.path().join("models")).unwrap();
     let (status, _, error) = ocelli(folder.path(), &["check", "--config", "cams.toml"], &[]);
     assert_eq!(status, 1, "{error}");
-    for words in
-        ["\"eye\"", "camera \"one\"", "nose", "camera \"two\"", "ear.wasm", "a crash of ONNX Runtime"]
-    {
+    for words in [
+        "\"eye\"",
+        "camera \"one\"",
+        "nose",
+        "camera \"two\"",
+        "ear.wasm",
+        "a crash of ONNX Runtime",
+    ] {
         assert!(error.contains(words), "{words} is not in: {error}");
     }
     assert!(!error.contains("hunter2"), "{error}");
@@ -102,7 +109,8 @@ fn an_address_in_use_is_status_1_and_named() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    std::fs::write(folder.path().join("cams.toml"), format!("[server]\nlisten = {address:?}\n")).unwrap();
+    std::fs::write(folder.path().join("cams.toml"), format!("[server]\nlisten = {address:?}\n"))
+        .unwrap();
     let (status, _, error) = ocelli(folder.path(), &["serve", "--config", "cams.toml"], &[]);
     assert_eq!(status, 1, "{error}");
     assert!(error.contains(&format!("cannot listen on {address}")), "{error}");

@@ -1,5 +1,5 @@
-//! Configs as operators write them, right and wrong: what is wrong is said by key, line and value, all at once, and
-//! never with a credential.
+//! Configs as operators write them, right and wrong: what is wrong is said by key, line and value,
+//! all at once, and never with a credential.
 
 use std::path::Path;
 
@@ -24,11 +24,13 @@ fn camera(id: &str) -> String {
 fn an_unknown_key_is_named_with_its_path_its_line_and_the_nearest_known_one() {
     assert_eq!(
         refused("[server]\n\n[session_processes]\nmax_concurent_sessions = 3\n"),
-        "cams.toml: line 4: session_processes.max_concurent_sessions: unknown key; did you mean max_concurrent_sessions?"
+        "cams.toml: line 4: session_processes.max_concurent_sessions: unknown key; did you mean \
+            max_concurrent_sessions?"
     );
     assert_eq!(
         refused("[session_processes.log_rotation]\nbackup_counts = 3\n"),
-        "cams.toml: line 2: session_processes.log_rotation.backup_counts: unknown key; did you mean backup_count?"
+        "cams.toml: line 2: session_processes.log_rotation.backup_counts: unknown key; did you \
+            mean backup_count?"
     );
     assert_eq!(
         refused("[resource_limits]\nmax_size_mb = 3\n"),
@@ -38,7 +40,10 @@ fn an_unknown_key_is_named_with_its_path_its_line_and_the_nearest_known_one() {
     let camera = refused(&format!("{}sorce = \"x\"\n", camera("a")));
     assert_eq!(camera, "cams.toml: line 5: cameras[0].sorce: unknown key; did you mean source?");
     let far = refused("[store]\ntokens = []\n");
-    assert_eq!(far, "cams.toml: line 2: store.tokens: unknown key here; did you mean server.tokens?");
+    assert_eq!(
+        far,
+        "cams.toml: line 2: store.tokens: unknown key here; did you mean server.tokens?"
+    );
 }
 
 #[test]
@@ -46,35 +51,43 @@ fn a_wrong_value_is_shown_with_what_would_be_right() {
     let cases = [
         (
             "[session_processes]\nmax_concurrent_sessions = \"20\"",
-            "line 2: session_processes.max_concurrent_sessions: expected an integer from 1 to 1000, found the string \"20\"",
+            "line 2: session_processes.max_concurrent_sessions: expected an integer from 1 to \
+                1000, found the string \"20\"",
         ),
         (
             "[session_processes]\nprocess_cleanup_timeout = 0",
-            "line 2: session_processes.process_cleanup_timeout: expected an integer from 1 to 600, found the number 0",
+            "line 2: session_processes.process_cleanup_timeout: expected an integer from 1 to \
+                600, found the number 0",
         ),
         (
             "[session_processes]\nhealth_check_interval = 2.5",
-            "line 2: session_processes.health_check_interval: expected an integer from 1 to 3600, found the number 2.5",
+            "line 2: session_processes.health_check_interval: expected an integer from 1 to 3600, \
+                found the number 2.5",
         ),
         (
             "[resource_limits]\ngpu_memory_fraction = 1.01",
-            "line 2: resource_limits.gpu_memory_fraction: expected a number from 0.01 to 1, found the number 1.01",
+            "line 2: resource_limits.gpu_memory_fraction: expected a number from 0.01 to 1, found \
+                the number 1.01",
         ),
         (
             "[resource_limits]\ngpu_memory_fraction = nan",
-            "line 2: resource_limits.gpu_memory_fraction: expected a number from 0.01 to 1, found the string \"nan\"",
+            "line 2: resource_limits.gpu_memory_fraction: expected a number from 0.01 to 1, found \
+                the string \"nan\"",
         ),
         (
             "[subscriptions]\nsources = [\"rtsp://cams.example\", \"rtsp://10.0.0.\"]",
-            "line 2: subscriptions.sources[1]: \"10.0.0.\" is neither a host's name, *.DOMAIN, nor an address",
+            "line 2: subscriptions.sources[1]: \"10.0.0.\" is neither a host's name, *.DOMAIN, \
+                nor an address",
         ),
         (
             "[server]\norigins = [\"dash.example\"]",
-            "line 2: server.origins[0]: expected SCHEME://HOST[:PORT] such as https://dash.example, found \"dash.example\"",
+            "line 2: server.origins[0]: expected SCHEME://HOST[:PORT] such as \
+                https://dash.example, found \"dash.example\"",
         ),
         (
             "[server]\nhosts = [\"cams.example:80\"]",
-            "line 2: server.hosts[0]: expected a host's name or address, without a port, found \"cams.example:80\"",
+            "line 2: server.hosts[0]: expected a host's name or address, without a port, found \
+                \"cams.example:80\"",
         ),
         ("server = 3", "line 1: server: expected a table, found the number 3"),
         ("cameras = {}", "line 1: cameras: expected an array of tables, found a table"),
@@ -84,11 +97,13 @@ fn a_wrong_value_is_shown_with_what_would_be_right() {
         ),
         (
             "[server]\nlisten = \"localhost\"",
-            "line 2: server.listen: expected ADDRESS:PORT such as 127.0.0.1:8001, found the string \"localhost\"",
+            "line 2: server.listen: expected ADDRESS:PORT such as 127.0.0.1:8001, found the \
+                string \"localhost\"",
         ),
         (
             "[inference]\nisolation = \"thread\"",
-            "line 2: inference.isolation: expected one of \"process\", \"session\", \"in-process\", found the string \"thread\"",
+            "line 2: inference.isolation: expected one of \"process\", \"session\", \
+                \"in-process\", found the string \"thread\"",
         ),
         (
             "[inference]\npreload = [\n  \"a\",\n  7,\n]",
@@ -100,12 +115,15 @@ fn a_wrong_value_is_shown_with_what_would_be_right() {
     }
     let decode = refused(&format!("{}decode = \"some\"\n", camera("a")));
     assert!(
-        decode.ends_with("expected one of \"all\", \"reference\", \"key\", found the string \"some\""),
+        decode.ends_with(
+            "expected one of \"all\", \"reference\", \"key\", found the string \"some\""
+        ),
         "{decode}"
     );
     let missing = refused("[[cameras]]\nid = \"a\"\n");
     assert!(
-        missing.contains("cameras[0].source: missing") && missing.contains("cameras[0].pipeline: missing")
+        missing.contains("cameras[0].source: missing")
+            && missing.contains("cameras[0].pipeline: missing")
     );
 }
 
@@ -128,7 +146,10 @@ fn an_address_that_strangers_reach_needs_a_token() {
         let error = refused(&section);
         let start = format!("cams.toml: line 2: server.listen: {listen} is not a loopback address");
         assert!(error.starts_with(&start), "{error}");
-        assert!(error.contains("ocelli token new") && error.contains("listen on 127.0.0.1"), "{error}");
+        assert!(
+            error.contains("ocelli token new") && error.contains("listen on 127.0.0.1"),
+            "{error}"
+        );
         load(&format!("{section}{}", token("ann", "t", "role = \"viewer\"")), &[]).unwrap();
     }
     for listen in ["127.0.0.1:0", "127.9.9.9:80", "[::1]:8001", "[::ffff:127.0.0.1]:8001"] {
@@ -138,8 +159,10 @@ fn an_address_that_strangers_reach_needs_a_token() {
 
 #[test]
 fn tokens_are_told_apart_by_name_and_hash_and_a_wrong_one_is_not_shown() {
-    let (one, two) = (token("one", "1", "role = \"admin\""), token("two", "2", "role = \"viewer\""));
-    load(&format!("{one}{two}sessions = [\"a\"]\nexpires = 2030-01-01T00:00:00+02:00\n"), &[]).unwrap();
+    let (one, two) =
+        (token("one", "1", "role = \"admin\""), token("two", "2", "role = \"viewer\""));
+    load(&format!("{one}{two}sessions = [\"a\"]\nexpires = 2030-01-01T00:00:00+02:00\n"), &[])
+        .unwrap();
     for (text, says) in [
         (
             format!("{one}{}", token("one", "2", "role = \"viewer\"")),
@@ -157,10 +180,19 @@ fn tokens_are_told_apart_by_name_and_hash_and_a_wrong_one_is_not_shown() {
             token("NAME", "1", "role = \"viewer\"").replace("NAME", "a\u{200b}"),
             "server.tokens[0].name: a token's name is printable",
         ),
-        (format!("{one}sessions = [\"a\"]"), "server.tokens[0].sessions: only a viewer's sessions are named"),
+        (
+            format!("{one}sessions = [\"a\"]"),
+            "server.tokens[0].sessions: only a viewer's sessions are named",
+        ),
         (token("one", "1", "role = \"root\""), "server.tokens[0].role: expected one of"),
-        (format!("{one}expires = \"tomorrow\""), "server.tokens[0].expires: expected a time as RFC 3339"),
-        (format!("{one}expires = 2030-01-01"), "server.tokens[0].expires: expected a time as RFC 3339"),
+        (
+            format!("{one}expires = \"tomorrow\""),
+            "server.tokens[0].expires: expected a time as RFC 3339",
+        ),
+        (
+            format!("{one}expires = 2030-01-01"),
+            "server.tokens[0].expires: expected a time as RFC 3339",
+        ),
         (
             "[[server.tokens]]\nname = \"a\"\nhash = \"ocelli_s3cret\"\nrole = \"admin\"".into(),
             "line 3: server.tokens[0].hash: expected",
@@ -188,7 +220,8 @@ fn what_does_not_do_what_it_says_is_warned_of_when_it_is_set_and_only_then() {
     assert!(warnings("[inference]\nisolation = \"session\"\n").is_empty());
     let health = warnings("[session_processes]\nhealth_check_interval = 8\n");
     assert!(
-        matches!(&health[..], [one] if one.contains("call_timeout_ms = 8000") && one.contains("hangs")),
+        matches!(&health[..], [one] if one.contains("call_timeout_ms = \
+            8000") && one.contains("hangs")),
         "{health:?}"
     );
     assert!(warnings("[session_processes]\nhealth_check_interval = 9\n").is_empty());
@@ -199,7 +232,10 @@ fn a_device_that_is_none_is_refused_by_its_key() {
     for (text, key) in [
         ("[inference]\ndevice = \"gpu\"\n", "line 2: inference.device"),
         ("[inference]\ndevice = \"cuda:one\"\n", "line 2: inference.device"),
-        ("[[inference.models]]\nname = \"eye\"\ndevice = \"cpu:0\"\n", "line 3: inference.models[0].device"),
+        (
+            "[[inference.models]]\nname = \"eye\"\ndevice = \"cpu:0\"\n",
+            "line 3: inference.models[0].device",
+        ),
     ] {
         let error = refused(text);
         assert!(
@@ -209,8 +245,12 @@ fn a_device_that_is_none_is_refused_by_its_key() {
     }
     let error = refused("[[inference.models]]\nname = \"a\"\n[[inference.models]]\nname = \"a\"\n");
     assert!(error.contains("inference.models[1].name") && error.contains("already"), "{error}");
-    let error = refused("[analyze]\nworkers = 1\n[[analyze.pipelines]]\nname = \"p\"\nworkers = 2\n");
-    assert!(error.contains("analyze.pipelines") && error.contains("analyze.workers = 1"), "{error}");
+    let error =
+        refused("[analyze]\nworkers = 1\n[[analyze.pipelines]]\nname = \"p\"\nworkers = 2\n");
+    assert!(
+        error.contains("analyze.pipelines") && error.contains("analyze.workers = 1"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -269,7 +309,11 @@ fn a_wrong_override_names_its_variable() {
     let cases = [
         ("OCELLI__SERVR__LISTEN", "x", "servr: unknown key; did you mean server?"),
         ("OCELLI__SERVER__LISTN", "x", "server.listn: unknown key; did you mean listen?"),
-        ("OCELLI__SERVER__LISTEN", "0.0.0.0:80", "server.listen: 0.0.0.0:80 is not a loopback address"),
+        (
+            "OCELLI__SERVER__LISTEN",
+            "0.0.0.0:80",
+            "server.listen: 0.0.0.0:80 is not a loopback address",
+        ),
         ("OCELLI__SERVER__LISTEN__PORT", "80", "no such key: what stands above it is a value"),
         (
             "OCELLI__INFERENCE__TIMEOUT_MS",
@@ -287,8 +331,12 @@ fn a_wrong_override_names_its_variable() {
         ("OCELLI__SERVER____LISTEN", "a", "not a key"),
     ];
     for (name, value, message) in cases {
-        let error = load("[server]\nlisten = \"127.0.0.1:1\"\n", &[(name, value)]).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("cams.toml: environment variable {name}: {message}")), "{error}");
+        let error =
+            load("[server]\nlisten = \"127.0.0.1:1\"\n", &[(name, value)]).unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("cams.toml: environment variable {name}: {message}")),
+            "{error}"
+        );
     }
 }
 
@@ -301,7 +349,8 @@ fn json_is_read_by_its_ending_and_by_its_look() {
     for name in ["cams.json", "cams"] {
         assert_eq!(Config::from_text(Path::new(name), json, &[]).unwrap(), expected);
     }
-    let error = Config::from_text(Path::new("a.json"), r#"{"server":{"listn":1}}"#, &[]).unwrap_err();
+    let error =
+        Config::from_text(Path::new("a.json"), r#"{"server":{"listn":1}}"#, &[]).unwrap_err();
     assert_eq!(error.to_string(), "a.json: server.listn: unknown key; did you mean listen?");
     let error = Config::from_text(Path::new("a.json"), "{\"server\":\n [}", &[]).unwrap_err();
     assert!(error.to_string().starts_with("a.json: not valid JSON, line 2, column 3: "), "{error}");
@@ -314,9 +363,16 @@ fn a_file_that_is_not_there_or_cannot_be_read_is_named_with_what_to_do() {
     let error = Config::load(&path).unwrap_err();
     assert!(matches!(error, ConfigError::Missing { .. }));
     let error = error.to_string();
-    assert!(error.starts_with(&path.display().to_string()) && error.contains("--config"), "{error}");
+    assert!(
+        error.starts_with(&path.display().to_string()) && error.contains("--config"),
+        "{error}"
+    );
     let (_, example) = error.split_once("\n\n").unwrap();
-    assert_eq!(load(example, &[]).unwrap().cameras.len(), 1, "the example in the message is a valid config");
+    assert_eq!(
+        load(example, &[]).unwrap().cameras.len(),
+        1,
+        "the example in the message is a valid config"
+    );
     assert!(matches!(Config::load(folder.path()), Err(ConfigError::Unreadable { .. })));
     std::fs::write(folder.path().join("good.toml"), camera("a")).unwrap();
     assert_eq!(Config::load(&folder.path().join("good.toml")).unwrap().cameras.len(), 1);
@@ -331,9 +387,13 @@ fn a_syntax_error_tells_line_and_column_and_not_the_line_itself() {
 
 #[test]
 fn a_camera_whose_source_is_wrong_is_named_without_its_password() {
-    let error =
-        refused("[[cameras]]\nid = \"gate\"\npipeline = \"p\"\nsource = \"ftp://user:hunter2@host/\"\n");
-    assert!(error.starts_with("cams.toml: line 4: cameras[0].source: camera \"gate\": "), "{error}");
+    let error = refused(
+        "[[cameras]]\nid = \"gate\"\npipeline = \"p\"\nsource = \"ftp://user:hunter2@host/\"\n",
+    );
+    assert!(
+        error.starts_with("cams.toml: line 4: cameras[0].source: camera \"gate\": "),
+        "{error}"
+    );
     assert!(!error.contains("hunter2"), "{error}");
 }
 
@@ -345,15 +405,19 @@ proptest! {
         key in "source|sorce",
     ) {
         let texts = [
-            format!("[[cameras]]\nid = \"a\"\npipeline = \"p\"\n{key} = \"rtsp{before}QW3RTZ{after}"),
-            format!("[[cameras]]\nid = \"a\"\npipeline = \"p\"\n{key} = \"rtsp://u:{before}QW3RTZ{after}\"\n"),
-            format!("[[cameras]]\nid = \"a\"\npipeline = \"p\"\n{key} = [\"rtsp://u:QW3RTZ@h/\"]\n"),
+            format!("[[cameras]]\nid = \"a\"\npipeline = \"p\"\n{key} = \
+                \"rtsp{before}QW3RTZ{after}"),
+            format!("[[cameras]]\nid = \"a\"\npipeline = \"p\"\n{key} = \
+                \"rtsp://u:{before}QW3RTZ{after}\"\n"),
+            format!("[[cameras]]\nid = \"a\"\npipeline = \"p\"\n{key} = \
+                [\"rtsp://u:QW3RTZ@h/\"]\n"),
             format!("{{\"cameras\":[{{\"id\":\"a\",\"pipeline\":\"p\",\"{key}\":\"{before}QW3RTZ{after}\"}}]}}"),
         ];
         for (index, text) in texts.iter().enumerate() {
             for name in ["a.toml", "a.json"] {
                 let read = Config::from_text(Path::new(name), text, &[]);
-                // As the text of another format, or with a list for a source, it is wrong whatever stands in it.
+                // As the text of another format, or with a list for a source, it is wrong whatever
+                // stands in it.
                 let wrong = index == 2 || (index == 3) == (name == "a.toml");
                 prop_assert!(read.is_err() || !wrong, "{text} is taken as {name}");
                 if let Err(error) = read {

@@ -1,7 +1,8 @@
-//! The host by what it shows to others: its HTTP and WebSocket API, its config and command line, the sources that it reads.
+//! The host by what it shows to others: its HTTP and WebSocket API, its config and command line,
+//! the sources that it reads.
 //!
-//! One program of many modules, since each program links the whole host. nextest gives each test a process of its own, which tests
-//! that set a process-wide default or read the log count on.
+//! One program of many modules, since each program links the whole host. nextest gives each test a
+//! process of its own, which tests that set a process-wide default or read the log count on.
 
 #![allow(
     clippy::unwrap_used,

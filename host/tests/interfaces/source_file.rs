@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocelli::config::source::{Pace, Source};
-use ocelli::source::{AccessUnit, FaultKind, Settings, SourceEvent, Sources, Subscription};
+use ocelli::source::{
+    AccessUnit, SourceEvent, SourceFaultKind, SourceSettings, Sources, Subscription,
+};
 use ocelli_protocol::worker::Codec;
 
 /// Far above what reading a clip takes.
@@ -16,8 +18,9 @@ fn clip(name: &str) -> PathBuf {
 }
 
 fn subscribe(path: &Path, pace: Pace, repeat: bool) -> Subscription {
-    let source = Source::parse(&format!("file:{}", path.display()), None, Some(pace), repeat).unwrap();
-    Sources::new(Settings::default()).subscribe(&source)
+    let source =
+        Source::parse(&format!("file:{}", path.display()), None, Some(pace), repeat).unwrap();
+    Sources::new(SourceSettings::default()).subscribe(&source)
 }
 
 async fn next(subscription: &mut Subscription) -> SourceEvent {
@@ -51,7 +54,7 @@ async fn whole(path: &Path) -> Vec<Arc<AccessUnit>> {
 }
 
 /// The file's own events, and the end.
-async fn failure(path: &Path) -> (FaultKind, String) {
+async fn failure(path: &Path) -> (SourceFaultKind, String) {
     let mut subscription = subscribe(path, Pace::AsFast, false);
     let fault = loop {
         match next(&mut subscription).await {
@@ -64,7 +67,8 @@ async fn failure(path: &Path) -> (FaultKind, String) {
     (fault.kind, fault.message)
 }
 
-/// Counts that another program gave: the sample and sync sample tables (stsz, stss) read byte by byte.
+/// Counts that another program gave: the sample and sync sample tables (stsz, stss) read byte by
+/// byte.
 const CLIPS: [(&str, Codec, usize, usize); 5] = [
     ("people-576-baseline.mp4", Codec::H264, 100, 5),
     ("people-576-high-b3.mp4", Codec::H264, 102, 6),
@@ -95,7 +99,8 @@ async fn an_mp4_gives_every_picture_in_decoding_order_with_its_times() {
             assert!(header.received_ns > 0);
             assert!(unit.data.starts_with(&[0, 0, 0, 1]), "{name}: Annex B");
         }
-        let mut shown: Vec<i64> = units.iter().map(|unit| unit.header.presentation_ns.unwrap()).collect();
+        let mut shown: Vec<i64> =
+            units.iter().map(|unit| unit.header.presentation_ns.unwrap()).collect();
         let reordered = !shown.is_sorted();
         assert_eq!(
             reordered,
@@ -104,7 +109,10 @@ async fn an_mp4_gives_every_picture_in_decoding_order_with_its_times() {
         );
         shown.sort();
         assert_eq!(shown[0], 0, "{name}");
-        assert!(shown.windows(2).all(|pair| pair[0] < pair[1]), "{name}: no two pictures at one time");
+        assert!(
+            shown.windows(2).all(|pair| pair[0] < pair[1]),
+            "{name}: no two pictures at one time"
+        );
     }
 }
 
@@ -114,7 +122,8 @@ async fn key_units_bring_their_parameter_sets() {
         for unit in whole(&clip(name)).await.iter().filter(|unit| unit.header.key) {
             let types = nal_types(codec, &unit.data);
             let sets: &[u8] = if codec == Codec::H264 { &[7, 8] } else { &[32, 33, 34] };
-            let slice = types.iter().position(|nal_type| !is_before_slices(codec, *nal_type)).unwrap();
+            let slice =
+                types.iter().position(|nal_type| !is_before_slices(codec, *nal_type)).unwrap();
             assert!(sets.iter().all(|set| types[..slice].contains(set)), "{name}: {types:?}");
         }
     }
@@ -125,15 +134,21 @@ async fn a_raw_stream_gives_the_same_units_as_the_mp4_that_it_was_taken_from() {
     let folder = tempfile::tempdir().unwrap();
     for (name, codec, ..) in CLIPS {
         let units = whole(&clip(name)).await;
-        let path =
-            folder.path().join(name).with_extension(if codec == Codec::H264 { "h264" } else { "hevc" });
+        let path = folder.path().join(name).with_extension(if codec == Codec::H264 {
+            "h264"
+        } else {
+            "hevc"
+        });
         let bytes: Vec<u8> = units.iter().flat_map(|unit| unit.data.iter().copied()).collect();
         std::fs::write(&path, bytes).unwrap();
         let raw = whole(&path).await;
         assert_eq!(raw.len(), units.len(), "{name}");
         for (raw, unit) in raw.iter().zip(&units) {
             assert_eq!(raw.data, unit.data, "{name} {}", unit.header.number);
-            assert_eq!((raw.header.key, raw.header.disposable), (unit.header.key, unit.header.disposable));
+            assert_eq!(
+                (raw.header.key, raw.header.disposable),
+                (unit.header.key, unit.header.disposable)
+            );
             assert_eq!(raw.header.presentation_ns, None);
             assert_eq!(raw.header.capture_ns, raw.header.number * 40_000_000);
         }
@@ -145,8 +160,10 @@ async fn a_file_read_twice_gives_the_same_units() {
     let path = clip("people-576-high-b3.mp4");
     let (first, second) = (whole(&path).await, whole(&path).await);
     let same = |(a, b): (&Arc<AccessUnit>, &Arc<AccessUnit>)| {
-        let header =
-            ocelli_protocol::worker::UnitHeader { received_ns: b.header.received_ns, ..a.header.clone() };
+        let header = ocelli_protocol::worker::UnitHeader {
+            received_ns: b.header.received_ns,
+            ..a.header.clone()
+        };
         (header, &a.data) == (b.header.clone(), &b.data)
     };
     assert!(first.len() == second.len() && first.iter().zip(&second).all(same));
@@ -156,7 +173,7 @@ async fn a_file_read_twice_gives_the_same_units() {
 async fn a_slow_subscriber_loses_nothing_and_delays_nobody() {
     let path = clip("people-576-high.mp4");
     let source = Source::parse(&format!("file:{}", path.display()), None, None, false).unwrap();
-    let sources = Sources::new(Settings::default());
+    let sources = Sources::new(SourceSettings::default());
     let mut slow = sources.subscribe(&source);
     assert_eq!(next_unit(&mut slow).await.header.number, 0);
     let mut quick = sources.subscribe(&source);
@@ -200,7 +217,10 @@ async fn real_time_hands_units_out_at_the_recorded_rate() {
     // No reordering in the baseline profile: presentation times are decoding times.
     let recorded = Duration::from_nanos(last.header.presentation_ns.unwrap() as u64);
     let slack = Duration::from_millis(50);
-    assert!(recorded > Duration::from_millis(300) && started.elapsed() + slack >= recorded, "{recorded:?}");
+    assert!(
+        recorded > Duration::from_millis(300) && started.elapsed() + slack >= recorded,
+        "{recorded:?}"
+    );
 }
 
 #[tokio::test]
@@ -224,8 +244,11 @@ async fn what_cannot_be_read_is_told_by_name_and_then_ended() {
         (folder.path().join("."), "no ending"),
     ] {
         let (kind, message) = failure(&path).await;
-        assert_eq!(kind, FaultKind::File);
-        assert!(message.contains(cause) && message.contains(&path.display().to_string()), "{message}");
+        assert_eq!(kind, SourceFaultKind::File);
+        assert!(
+            message.contains(cause) && message.contains(&path.display().to_string()),
+            "{message}"
+        );
         assert!(!message.contains('\n'), "{message}");
     }
 }
@@ -235,12 +258,14 @@ async fn a_damaged_mp4_ends_the_source_and_nothing_else() {
     let mp4 = std::fs::read(clip("people-576-baseline.mp4")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("damaged.mp4");
-    let sources = Sources::new(Settings::default());
+    let sources = Sources::new(SourceSettings::default());
     let subscribe = |path: &Path| {
-        sources.subscribe(&Source::parse(&format!("file:{}", path.display()), None, None, false).unwrap())
+        sources.subscribe(
+            &Source::parse(&format!("file:{}", path.display()), None, None, false).unwrap(),
+        )
     };
-    // Index tables of mp4 files, and what is said of each filled with the largest values, where a parser is likely to trip.
-    // Some say nothing that the reading of pictures needs.
+    // Index tables of mp4 files, and what is said of each filled with the largest values, where a
+    // parser is likely to trip. Some say nothing that the reading of pictures needs.
     for (table, cause) in [
         (&b"stsz"[..], Some("cut short or damaged: picture 0 lies outside")),
         (b"stco", Some("not a sound mp4 file")),
@@ -278,9 +303,12 @@ async fn a_damaged_mp4_ends_the_source_and_nothing_else() {
             "{name}"
         );
         if let (Some(fault), Some(cause)) = (fault, cause) {
-            assert_eq!(fault.kind, FaultKind::File, "{name}: {fault}");
+            assert_eq!(fault.kind, SourceFaultKind::File, "{name}: {fault}");
             let path = path.display().to_string();
-            assert!(fault.message.contains(cause) && fault.message.contains(&path), "{name}: {fault}");
+            assert!(
+                fault.message.contains(cause) && fault.message.contains(&path),
+                "{name}: {fault}"
+            );
         }
         for number in 1..100 {
             assert_eq!(next_unit(&mut sound).await.header.number, number, "{name}");

@@ -1,5 +1,5 @@
-//! Live sources against a real RTSP server: Debian's gst-rtsp-server, started by `tests/cameras/rtsp_cameras.py`; and
-//! against servers that are none, or bad ones.
+//! Live sources against a real RTSP server: Debian's gst-rtsp-server, started by
+//! `tests/cameras/rtsp_cameras.py`; and against servers that are none, or bad ones.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocelli::config::source::{Source, Transport};
-use ocelli::source::{AccessUnit, Fault, FaultKind, Settings, SourceEvent, Sources, Subscription};
+use ocelli::source::{
+    AccessUnit, SourceEvent, SourceFault, SourceFaultKind, SourceSettings, Sources, Subscription,
+};
 use ocelli_protocol::clock;
 use ocelli_protocol::worker::Codec;
 use rustix::process::{Pid, Signal, kill_process};
@@ -30,8 +32,9 @@ struct Cameras {
 impl Cameras {
     fn start(options: &[&str], mounts: &[(&str, &str)]) -> Self {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
-        let mounts =
-            mounts.iter().map(|(path, clip)| format!("{path}={}", tests.join("clips").join(clip).display()));
+        let mounts = mounts
+            .iter()
+            .map(|(path, clip)| format!("{path}={}", tests.join("clips").join(clip).display()));
         let mut child = Command::new("/usr/bin/python3")
             .arg(tests.join("cameras/rtsp_cameras.py"))
             .args(["--port", "0"])
@@ -44,7 +47,10 @@ impl Cameras {
         let port = lines.find_map(|line| line.unwrap().strip_prefix("READY ")?.trim().parse().ok());
         let Some(port) = port else {
             let _ = child.kill();
-            panic!("the RTSP server did not start: are python3-gi and gir1.2-gst-rtsp-server-1.0 installed?");
+            panic!(
+                "the RTSP server did not start: are python3-gi and gir1.2-gst-rtsp-server-1.0 \
+                    installed?"
+            );
         };
         Self { child, port }
     }
@@ -76,7 +82,7 @@ fn source(url: &str, transport: Transport) -> Source {
 }
 
 fn subscribe(url: &str) -> Subscription {
-    Sources::new(Settings::default()).subscribe(&source(url, Transport::Tcp))
+    Sources::new(SourceSettings::default()).subscribe(&source(url, Transport::Tcp))
 }
 
 async fn next(subscription: &mut Subscription) -> SourceEvent {
@@ -95,7 +101,7 @@ async fn units(subscription: &mut Subscription, count: usize) -> Vec<Arc<AccessU
     units
 }
 
-async fn fault(subscription: &mut Subscription) -> Fault {
+async fn fault(subscription: &mut Subscription) -> SourceFault {
     loop {
         match next(subscription).await {
             SourceEvent::Down(fault) => return fault,
@@ -119,7 +125,8 @@ async fn recovery(subscription: &mut Subscription) -> Arc<AccessUnit> {
     }
 }
 
-/// Passes connections on, and tells of each that comes in. Its port stays its own while servers behind it come and go.
+/// Passes connections on, and tells of each that comes in. Its port stays its own while servers
+/// behind it come and go.
 struct Relay {
     port: u16,
     /// The server's port. While there is none, connections are closed at once.
@@ -148,7 +155,10 @@ impl Relay {
 
     /// Waits for a connection.
     async fn connected(&mut self) {
-        timeout(DEADLINE, self.connections.recv()).await.expect("a connection within the deadline").unwrap();
+        timeout(DEADLINE, self.connections.recv())
+            .await
+            .expect("a connection within the deadline")
+            .unwrap();
     }
 
     /// How many connections came that nobody waited for.
@@ -200,7 +210,7 @@ async fn every_codec_comes_over_tcp_and_udp_from_a_key_unit_on() {
             ("/mjpeg", "people-576-mjpeg.avi"),
         ],
     );
-    let sources = Sources::new(Settings::default());
+    let sources = Sources::new(SourceSettings::default());
     for transport in [Transport::Tcp, Transport::Udp] {
         for (path, codec) in [
             ("/baseline", Codec::H264),
@@ -247,14 +257,17 @@ async fn every_codec_comes_over_tcp_and_udp_from_a_key_unit_on() {
 async fn capture_time_follows_the_cameras_own_clock() {
     let cameras = Cameras::start(&[], &[("/cam", "people-576-baseline.mp4")]);
     let mut subscription = subscribe(&cameras.url("/cam"));
-    // By the sender report, capture times are exactly as far apart as presentation times; times of receipt never are.
-    // The first report comes within seconds.
+    // By the sender report, capture times are exactly as far apart as presentation times; times of
+    // receipt never are. The first report comes within seconds.
     let mut offset = i64::MIN;
     let mut alike = 0;
     while alike < 8 {
         let header = units(&mut subscription, 1).await.remove(0).header.clone();
         assert!(header.number < 300, "the camera's clock is never followed");
-        let last = std::mem::replace(&mut offset, header.capture_ns as i64 - header.presentation_ns.unwrap());
+        let last = std::mem::replace(
+            &mut offset,
+            header.capture_ns as i64 - header.presentation_ns.unwrap(),
+        );
         alike = if offset.abs_diff(last) < 1_000 { alike + 1 } else { 0 };
     }
 }
@@ -270,11 +283,18 @@ async fn digest_lets_the_right_password_in_and_a_wrong_one_is_not_tried_again_so
         let mut relay = Relay::start(Some(port)).await;
         let mut refused = subscribe(&format!("rtsp://{credentials}127.0.0.1:{}/cam", relay.port));
         let fault = fault(&mut refused).await;
-        assert_eq!(fault.kind, FaultKind::Unauthorized, "{fault}");
-        assert!(!fault.message.contains("watcher") && !fault.message.contains("wr0ngw0rd"), "{fault}");
-        assert!(fault.message.contains("127.0.0.1") && fault.message.contains("password"), "{fault}");
+        assert_eq!(fault.kind, SourceFaultKind::Unauthorized, "{fault}");
+        assert!(
+            !fault.message.contains("watcher") && !fault.message.contains("wr0ngw0rd"),
+            "{fault}"
+        );
+        assert!(
+            fault.message.contains("127.0.0.1") && fault.message.contains("password"),
+            "{fault}"
+        );
         relay.connected().await;
-        // One that is merely away is tried again and again meanwhile: the waits are tested where they are computed.
+        // One that is merely away is tried again and again meanwhile: the waits are tested where
+        // they are computed.
         let mut away = Relay::start(None).await;
         let _away = subscribe(&format!("rtsp://127.0.0.1:{}/cam", away.port));
         for _ in 0..5 {
@@ -289,32 +309,40 @@ async fn what_is_no_camera_is_told_by_kind() {
     // Nobody listens, and nobody else is given the port.
     let unused = TcpSocket::new_v4().unwrap();
     unused.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let web = scripted("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+    let web =
+        scripted("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let audio = scripted(sdp("m=audio 0 RTP/AVP 0\r\na=control:track1\r\n")).await;
-    let vp8 = scripted(sdp("m=video 0 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\na=control:track1\r\n")).await;
+    let vp8 =
+        scripted(sdp("m=video 0 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\na=control:track1\r\n"))
+            .await;
     let hasty = scripted("").await;
     let busy = scripted("RTSP/1.0 503 Service Unavailable\r\nCSeq: {cseq}\r\n\r\n").await;
     let cases = [
-        (unused.local_addr().unwrap(), FaultKind::Unreachable, "refused"),
-        (web, FaultKind::NotRtsp, "not in RTSP"),
-        (silent.local_addr().unwrap(), FaultKind::Silent, "says nothing"),
-        (audio, FaultKind::NoVideo, "only audio"),
-        (vp8, FaultKind::UnsupportedCodec, "vp8"),
-        (hasty, FaultKind::Closed, "DESCRIBE"),
-        (busy, FaultKind::Protocol, "503"),
+        (unused.local_addr().unwrap(), SourceFaultKind::Unreachable, "refused"),
+        (web, SourceFaultKind::NotRtsp, "not in RTSP"),
+        (silent.local_addr().unwrap(), SourceFaultKind::Silent, "says nothing"),
+        (audio, SourceFaultKind::NoVideo, "only audio"),
+        (vp8, SourceFaultKind::UnsupportedCodec, "vp8"),
+        (hasty, SourceFaultKind::Closed, "DESCRIBE"),
+        (busy, SourceFaultKind::Protocol, "503"),
     ];
-    let sources = Sources::new(Settings::default());
+    let sources = Sources::new(SourceSettings::default());
     let subscriptions: Vec<_> = cases
         .iter()
         .map(|(address, ..)| {
-            sources.subscribe(&source(&format!("rtsp://visitor:s3cr3t@{address}/cam"), Transport::Tcp))
+            sources
+                .subscribe(&source(&format!("rtsp://visitor:s3cr3t@{address}/cam"), Transport::Tcp))
         })
         .collect();
     for (mut subscription, (address, kind, cause)) in subscriptions.into_iter().zip(cases) {
         let fault = fault(&mut subscription).await;
         assert_eq!(fault.kind, kind, "{fault}");
-        assert!(fault.message.contains(cause) && fault.message.contains(&address.to_string()), "{fault}");
+        assert!(
+            fault.message.contains(cause) && fault.message.contains(&address.to_string()),
+            "{fault}"
+        );
         assert!(!fault.message.contains("visitor") && !fault.message.contains("s3cr3t"), "{fault}");
     }
 }
@@ -323,7 +351,7 @@ async fn what_is_no_camera_is_told_by_kind() {
 async fn a_wrong_path_is_told_with_the_servers_answer() {
     let cameras = Cameras::start(&[], &[("/cam", "people-576-baseline.mp4")]);
     let fault = fault(&mut subscribe(&cameras.url("/other"))).await;
-    assert_eq!(fault.kind, FaultKind::Protocol);
+    assert_eq!(fault.kind, SourceFaultKind::Protocol);
     assert!(fault.message.contains("404") && fault.message.contains("path"), "{fault}");
 }
 
@@ -333,7 +361,7 @@ async fn after_a_restart_of_the_server_numbers_and_times_go_on() {
         let mounts = [("/cam", "people-576-high-b3.mp4")];
         let cameras = Cameras::start(&[], &mounts);
         let mut relay = Relay::start(Some(cameras.port)).await;
-        let sources = Sources::new(Settings::default());
+        let sources = Sources::new(SourceSettings::default());
         let url = format!("rtsp://127.0.0.1:{}/cam", relay.port);
         let mut subscription = sources.subscribe(&source(&url, transport));
         let mut before = units(&mut subscription, 20).await;
@@ -351,8 +379,9 @@ async fn after_a_restart_of_the_server_numbers_and_times_go_on() {
         relay.others();
         relay.to.send_replace(Some(cameras.port));
         let first = recovery(&mut subscription).await;
-        // 3 s are promised. That attempts are close to each other is tested where the waits are computed; the next one is
-        // to be the one that succeeds, beside one that may have been under way.
+        // 3 s are promised. That attempts are close to each other is tested where the waits are
+        // computed; the next one is to be the one that succeeds, beside one that may have been
+        // under way.
         let attempts = relay.others();
         assert!((1..=2).contains(&attempts), "{transport:?}: {attempts} attempts");
         assert!(first.header.key && first.header.discontinuity);
@@ -372,7 +401,7 @@ async fn a_frozen_server_is_noticed_and_recovered_from() {
     units(&mut subscription, 5).await;
     cameras.signal(Signal::STOP);
     let fault = fault(&mut subscription).await;
-    assert_eq!(fault.kind, FaultKind::Silent, "{fault}");
+    assert_eq!(fault.kind, SourceFaultKind::Silent, "{fault}");
     assert!(fault.message.contains("no picture for 4 s"), "{fault}");
     cameras.signal(Signal::CONT);
     let first = recovery(&mut subscription).await;
@@ -383,7 +412,7 @@ async fn a_frozen_server_is_noticed_and_recovered_from() {
 async fn subscribers_share_one_connection_which_ends_with_the_last() {
     let cameras = Cameras::start(&[], &[("/cam", "people-576-high.mp4")]);
     let mut relay = Relay::start(Some(cameras.port)).await;
-    let sources = Sources::new(Settings::default());
+    let sources = Sources::new(SourceSettings::default());
     let camera = source(&format!("rtsp://127.0.0.1:{}/cam", relay.port), Transport::Tcp);
     let mut early = sources.subscribe(&camera);
     let seen = units(&mut early, 15).await;
@@ -416,7 +445,7 @@ async fn after_packet_loss_units_wait_for_a_key_unit_which_is_marked() {
         [("people-576-high.mp4", Transport::Tcp), ("people-576-hevc.mp4", Transport::Udp)]
     {
         let cameras = Cameras::start(&["--drop", "0.01"], &[("/cam", clip)]);
-        let sources = Sources::new(Settings::default());
+        let sources = Sources::new(SourceSettings::default());
         let mut subscription = sources.subscribe(&source(&cameras.url("/cam"), transport));
         let mut number = 0;
         let mut marked = 0;
@@ -425,10 +454,14 @@ async fn after_packet_loss_units_wait_for_a_key_unit_which_is_marked() {
             let unit = units(&mut subscription, 1).await.remove(0);
             assert_eq!(unit.header.number, number);
             number += 1;
-            assert!(unit.header.key || !unit.header.discontinuity, "a break is followed by a key unit");
+            assert!(
+                unit.header.key || !unit.header.discontinuity,
+                "a break is followed by a key unit"
+            );
             let shown = unit.header.presentation_ns.unwrap();
             if let (Some(last), "people-576-high.mp4") = (last_shown, clip) {
-                // No B frames: a picture is missing exactly where the step is longer than one frame.
+                // No B frames: a picture is missing exactly where the step is longer than one
+                // frame.
                 let complete = shown - last < 150_000_000;
                 assert!(complete || unit.header.discontinuity, "{last} {shown}");
             }

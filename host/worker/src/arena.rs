@@ -1,4 +1,5 @@
-//! Where tensors lie: blocks of the session's shared memory, given out first-fit and returned when dropped.
+//! Where tensors lie: blocks of the session's shared memory, given out first-fit and returned when
+//! dropped.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +33,8 @@ impl Arena {
         free.iter().map(|range| range.end - range.start).max().unwrap_or(0)
     }
 
-    /// A block of at least `length` bytes, or none where no free range is that long. Its bytes are what was left there.
+    /// A block of at least `length` bytes, or none where no free range is that long. Its bytes are
+    /// what was left there.
     pub fn allocate(self: &Arc<Self>, length: usize) -> Option<Block> {
         let length = length.max(1).checked_next_multiple_of(ALIGNMENT)?;
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,10 +89,11 @@ impl Block {
     /// The bytes, to read.
     #[allow(unsafe_code)]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: within this process the block's range belongs to the block, and writing takes `&mut self`. The
-        // inference process writes to a block only between a request that names it and the answer; `inference::Client`
-        // keeps blocks of an unanswered request out of reach until then. The bytes are plain numbers, so a process that
-        // broke this rule could spoil values, not memory safety.
+        // SAFETY: within this process the block's range belongs to the block, and writing takes
+        // `&mut self`. The inference process writes to a block only between a request that names it
+        // and the answer; `inference::Client` keeps blocks of an unanswered request out of reach
+        // until then. The bytes are plain numbers, so a process that broke this rule could spoil
+        // values, not memory safety.
         unsafe { self.arena.memory.bytes(self.range.clone()) }.unwrap_or_default()
     }
 

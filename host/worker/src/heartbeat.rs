@@ -1,4 +1,5 @@
-//! Tells the host at a steady interval that the process is alive, whatever pipeline and intake do meanwhile.
+//! Tells the host at a steady interval that the process is alive, whatever pipeline and intake do
+//! meanwhile.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -6,33 +7,41 @@ use std::time::Duration;
 
 use ocelli_protocol::worker::FromWorker;
 
+use crate::counters::SharedCounters;
 use crate::host_link::HostLink;
-use crate::tally::Tally;
 
-/// Stack of the thread, in bytes: it encodes one small message. The 2 MiB that threads have by default would count
-/// against the process's private memory.
+/// Stack of the thread, in bytes: it encodes one small message. The 2 MiB that threads have by
+/// default would count against the process's private memory.
 const STACK: usize = 128 << 10;
 
-/// A thread that sends [`FromWorker::Alive`]. It ends when this is dropped, after the message that it may be sending.
+/// A thread that sends [`InferenceRequest::Heartbeat`]. It ends when this is dropped, after the
+/// message that it may be sending.
 ///
-/// It takes two locks, the link's and within it the tally's, each held by others for a moment. The link is held longer only by
-/// a thread that writes to a full socket, and then the host is the one that does not listen.
+/// It takes two locks, the link's and within it the tally's, each held by others for a moment. The
+/// link is held longer only by a thread that writes to a full socket, and then the host is the one
+/// that does not listen.
 pub struct Heartbeat {
     _stop: Sender<()>,
 }
 
 impl Heartbeat {
     /// Starts the thread; the first message comes after one `interval`.
-    pub fn start(host: HostLink, tally: Arc<Tally>, interval: Duration) -> std::io::Result<Self> {
+    pub fn start(
+        host: HostLink,
+        tally: Arc<SharedCounters>,
+        interval: Duration,
+    ) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
-        std::thread::Builder::new().name("heartbeat".into()).stack_size(STACK).spawn(move || {
-            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                host.send_as_made(|| FromWorker::Alive {
-                    counters: tally.counters(),
-                    guest_memory: tally.guest_memory(),
-                });
-            }
-        })?;
+        std::thread::Builder::new().name("heartbeat".into()).stack_size(STACK).spawn(
+            move || {
+                while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                    host.send_atomically(|| FromWorker::Heartbeat {
+                        counters: tally.snapshot(),
+                        guest_memory: tally.guest_memory(),
+                    });
+                }
+            },
+        )?;
         Ok(Self { _stop: stop })
     }
 }
@@ -49,17 +58,20 @@ mod tests {
     #[test]
     fn it_beats_with_the_latest_totals_until_it_is_dropped() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let tally = Arc::new(Tally::default());
-        let heartbeat = Heartbeat::start(HostLink::over(ours), Arc::clone(&tally), INTERVAL).unwrap();
+        let tally = Arc::new(SharedCounters::default());
+        let heartbeat =
+            Heartbeat::start(HostLink::from_stream(ours), Arc::clone(&tally), INTERVAL).unwrap();
         let mut reader = Reader::new(theirs);
         let mut next = || reader.read::<FromWorker>().map(|(message, _)| message);
-        let FromWorker::Alive { counters, guest_memory } = next().unwrap() else { panic!("another message") };
+        let FromWorker::Heartbeat { counters, guest_memory } = next().unwrap() else {
+            panic!("another message")
+        };
         assert_eq!((counters.limits.of(Limit::Memory), guest_memory), (0, 0));
 
-        tally.hit(Limit::Memory);
+        tally.count_limit(Limit::Memory);
         tally.set_guest_memory(7 << 20);
         let told = |message| {
-            matches!(message, FromWorker::Alive { counters, guest_memory }
+            matches!(message, FromWorker::Heartbeat { counters, guest_memory }
                 if counters.limits.of(Limit::Memory) == 1 && guest_memory == 7 << 20)
         };
         while !told(next().unwrap()) {}

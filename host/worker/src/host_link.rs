@@ -1,4 +1,5 @@
-//! The way back to the host: results, answers, log lines and heartbeats of all threads, one whole message at a time.
+//! The way back to the host: results, answers, log lines and heartbeats of all threads, one whole
+//! message at a time.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -7,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::wire;
-use ocelli_protocol::worker::{Counters, FromWorker, Level, Stage};
+use ocelli_protocol::worker::{Counters, FromWorker, LogLevel, WorkerStage};
 
 /// Longest log line in bytes; the rest is cut off. A wasm backtrace of 50 frames stays below it.
 const MAX_LINE: usize = 8 << 10;
@@ -23,59 +24,81 @@ pub struct HostLink {
 impl HostLink {
     /// A link over the inherited socket.
     pub fn new(socket: OwnedFd) -> Self {
-        Self::over(UnixStream::from(socket))
+        Self::from_stream(UnixStream::from(socket))
     }
 
     /// A link over any stream.
-    pub fn over(stream: impl Write + Send + 'static) -> Self {
+    pub fn from_stream(stream: impl Write + Send + 'static) -> Self {
         Self { to: Arc::new(Mutex::new(Box::new(stream))) }
     }
 
-    /// Sends a message. A host that is gone is noticed by the intake, so a failure here says nothing more.
+    /// Sends a message. A host that is gone is noticed by the intake, so a failure here says
+    /// nothing more.
     pub fn send(&self, message: &FromWorker) {
         self.send_with(message, &[]);
     }
 
     /// Sends a message with a payload.
     pub fn send_with(&self, message: &FromWorker, payload: &[u8]) {
-        Self::put(&mut self.lock(), message, payload);
+        Self::write(&mut self.lock(), message, payload);
     }
 
-    /// Makes a message and sends it with nothing in between: what it says is so when the messages before it have been sent,
-    /// and those of other threads come after it. `make` is not to wait.
-    pub fn send_as_made(&self, make: impl FnOnce() -> FromWorker) {
+    /// Makes a message and sends it with nothing in between: what it says is so when the messages
+    /// before it have been sent, and those of other threads come after it. `make` is not to wait.
+    pub fn send_atomically(&self, make: impl FnOnce() -> FromWorker) {
         let mut to = self.lock();
-        Self::put(&mut to, &make(), &[]);
+        Self::write(&mut to, &make(), &[]);
     }
 
     fn lock(&self) -> MutexGuard<'_, Socket> {
         self.to.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(to: &mut Socket, message: &FromWorker, payload: &[u8]) {
+    fn write(to: &mut Socket, message: &FromWorker, payload: &[u8]) {
         let sent = wire::write(to, message, payload);
         if let Err(wire::WireError::TooLong { what, length, bound }) = sent {
-            let message = format!("a {what} of {length} bytes was dropped: at most {bound} bytes are sent");
-            let line =
-                FromWorker::Log { level: Level::Error, context: "worker".into(), message, frame: None };
+            let message =
+                format!("a {what} of {length} bytes was dropped: at most {bound} bytes are sent");
+            let line = FromWorker::Log {
+                level: LogLevel::Error,
+                context: "worker".into(),
+                message,
+                frame: None,
+            };
             let _ = wire::write(to, &line, &[]);
         }
     }
 
     /// Sends a log line.
-    pub fn log(&self, level: Level, context: &str, message: &str, frame: Option<u64>) {
-        let message = cut(message).to_owned();
-        self.send(&FromWorker::Log { level, context: cut(context).to_owned(), message, frame });
+    pub fn log(&self, level: LogLevel, context: &str, message: &str, frame: Option<u64>) {
+        let message = truncate(message).to_owned();
+        self.send(&FromWorker::Log {
+            level,
+            context: truncate(context).to_owned(),
+            message,
+            frame,
+        });
     }
 
     /// Tells the host that the worker cannot go on.
-    pub fn fail(&self, stage: Stage, limit: Option<Limit>, counters: Counters, message: &str) {
-        self.send(&FromWorker::Failed { stage, limit, counters, message: cut(message).to_owned() });
+    pub fn fail(
+        &self,
+        stage: WorkerStage,
+        limit: Option<Limit>,
+        counters: Counters,
+        message: &str,
+    ) {
+        self.send(&FromWorker::Failed {
+            stage,
+            limit,
+            counters,
+            message: truncate(message).to_owned(),
+        });
     }
 }
 
 /// At most [`MAX_LINE`] bytes, on a character boundary. For texts that a component has a part in.
-pub(crate) fn cut(text: &str) -> &str {
+pub(crate) fn truncate(text: &str) -> &str {
     text.get(..text.floor_char_boundary(MAX_LINE)).unwrap_or(text)
 }
 
@@ -86,20 +109,20 @@ mod tests {
     #[test]
     fn a_long_line_is_cut_at_a_character() {
         let line = "é".repeat(MAX_LINE);
-        assert_eq!(cut(&line).len(), MAX_LINE);
-        assert_eq!(cut("short"), "short");
+        assert_eq!(truncate(&line).len(), MAX_LINE);
+        assert_eq!(truncate("short"), "short");
     }
 
     #[test]
     fn two_threads_never_mix_their_messages() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let link = HostLink::over(ours);
+        let link = HostLink::from_stream(ours);
         let threads: Vec<_> = (0..4)
             .map(|thread| {
                 let link = link.clone();
                 std::thread::spawn(move || {
                     for line in 0..200 {
-                        link.log(Level::Info, "test", &format!("{thread} {line}"), None);
+                        link.log(LogLevel::Info, "test", &format!("{thread} {line}"), None);
                     }
                 })
             })

@@ -1,26 +1,27 @@
 //! Asks the inference process for models and runs.
 //!
-//! One request at a time. The inference process may be replaced under a request: its successor says `Hello`, and the
-//! request is sent again, as often as that happens. Who is to blame for a death is the host's to judge: a request that may
-//! not be run again it answers itself. A request that was not answered in time stays *unsettled*: the blocks that it named
-//! may still be written to, so they are kept until its answer comes, and no new request is sent before.
+//! One request at a time. The inference process may be replaced under a request: its successor says
+//! `Hello`, and the request is sent again, as often as that happens. Who is to blame for a death is
+//! the host's to judge: a request that may not be run again it answers itself. A request that was
+//! not answered in time stays *unsettled*: the blocks that it named may still be written to, so
+//! they are kept until its answer comes, and no new request is sent before.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ocelli_protocol::inference::{
-    ErrorCode, FromWorker, MAX_OWN_MODELS, MAX_PACKET, PacketError, PlacedTensor, TensorDeclaration,
-    ToWorker, receive, send,
+    ErrorCode, InferenceRequest, InferenceResponse, MAX_OWN_MODELS, MAX_PACKET, PacketError,
+    PlacedTensor, TensorDeclaration, receive, send,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::arena::{Arena, Block};
-use crate::tally::Tally;
+use crate::counters::SharedCounters;
 
-/// How much longer than a request's own time the worker waits for its answer. The inference process answers at the
-/// deadline itself, and one that hangs is killed half a second later, whereupon the host answers. So this is run into only
-/// where neither gets to it.
+/// How much longer than a request's own time the worker waits for its answer. The inference process
+/// answers at the deadline itself, and one that hangs is killed half a second later, whereupon the
+/// host answers. So this is run into only where neither gets to it.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Why a request brought nothing: a code of wasi:nn and a message.
@@ -42,7 +43,7 @@ impl InferenceError {
 
 /// The inputs and outputs of an opened model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signature {
+pub struct ModelSignature {
     /// What it takes.
     pub inputs: Vec<TensorDeclaration>,
     /// What it gives, in the order in which it is laid out.
@@ -51,17 +52,18 @@ pub struct Signature {
 
 /// A model that may be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opened {
+pub struct OpenedModel {
     /// By what name to run it.
     pub name: String,
-    /// See [`Signature`].
-    pub signature: Arc<Signature>,
+    /// See [`ModelSignature`].
+    pub signature: Arc<ModelSignature>,
 }
 
-/// A model that the component brought. Its bytes are kept: the next inference process knows nothing of it.
-struct Own {
+/// A model that the component brought. Its bytes are kept: the next inference process knows nothing
+/// of it.
+struct OwnModel {
     bytes: Vec<u8>,
-    opened: Opened,
+    opened: OpenedModel,
     /// What the inference process that has it calls it.
     name: String,
     /// Inference processes that had said `Hello` when it was loaded.
@@ -69,29 +71,35 @@ struct Own {
 }
 
 /// A request whose answer has not come, with the blocks that must not be reused until it does.
-struct Unsettled {
-    request: FromWorker,
+struct PendingRequest {
+    request: InferenceRequest,
     _blocks: Vec<Arc<Block>>,
 }
 
 /// The worker's end of the connection.
-pub struct Client {
+pub struct InferenceClient {
     socket: OwnedFd,
     buffer: Vec<u8>,
     arena: Arc<Arena>,
-    tally: Arc<Tally>,
+    tally: Arc<SharedCounters>,
     last_id: u64,
     timeout: Duration,
     /// Inference processes that have said `Hello`.
     greetings: u64,
-    own: Vec<Own>,
-    unsettled: Option<Unsettled>,
+    own: Vec<OwnModel>,
+    unsettled: Option<PendingRequest>,
 }
 
-impl Client {
-    /// A client over the inherited packet socket, whose requests name blocks of `arena` and are counted in `tally`.
-    /// `timeout` is what the inference process gives each request, waiting in the queue included.
-    pub fn new(socket: OwnedFd, timeout: Duration, arena: Arc<Arena>, tally: Arc<Tally>) -> Self {
+impl InferenceClient {
+    /// A client over the inherited packet socket, whose requests name blocks of `arena` and are
+    /// counted in `tally`. `timeout` is what the inference process gives each request, waiting in
+    /// the queue included.
+    pub fn new(
+        socket: OwnedFd,
+        timeout: Duration,
+        arena: Arc<Arena>,
+        tally: Arc<SharedCounters>,
+    ) -> Self {
         Self {
             socket,
             buffer: vec![0; MAX_PACKET],
@@ -106,14 +114,19 @@ impl Client {
     }
 
     /// Asks for a model of the host's by name. `patience` is what the caller has left.
-    pub fn open(&mut self, model: &str, patience: Duration) -> Result<Opened, InferenceError> {
+    pub fn open(&mut self, model: &str, patience: Duration) -> Result<OpenedModel, InferenceError> {
         let id = self.next_id();
-        self.opened(FromWorker::Open { id, model: model.to_owned() }, Vec::new(), patience)
+        self.opened(InferenceRequest::Open { id, model: model.to_owned() }, Vec::new(), patience)
     }
 
-    /// Has a model of the component's own loaded: the bytes of an ONNX file. The same bytes are loaded once. Too many
-    /// models, and more bytes than there is shared memory for, are [`ErrorCode::TooLarge`].
-    pub fn load(&mut self, bytes: Vec<u8>, patience: Duration) -> Result<Opened, InferenceError> {
+    /// Has a model of the component's own loaded: the bytes of an ONNX file. The same bytes are
+    /// loaded once. Too many models, and more bytes than there is shared memory for, are
+    /// [`ErrorCode::TooLarge`].
+    pub fn load(
+        &mut self,
+        bytes: Vec<u8>,
+        patience: Duration,
+    ) -> Result<OpenedModel, InferenceError> {
         if let Some(own) = self.own.iter().find(|own| own.bytes == bytes) {
             return Ok(own.opened.clone());
         }
@@ -121,7 +134,8 @@ impl Client {
         let most = self.arena.capacity();
         if self.own.len() >= MAX_OWN_MODELS || held.saturating_add(bytes.len()) > most {
             let message = format!(
-                "a model of {} bytes beside {} with {held} bytes: a session may bring {MAX_OWN_MODELS} models with \
+                "a model of {} bytes beside {} with {held} bytes: a session may bring \
+                    {MAX_OWN_MODELS} models with \
                  {most} bytes together",
                 bytes.len(),
                 self.own.len()
@@ -130,7 +144,7 @@ impl Client {
         }
         let opened = self.load_bytes(&bytes, patience)?;
         let (name, greetings) = (opened.name.clone(), self.greetings);
-        self.own.push(Own { bytes, opened: opened.clone(), name, greetings });
+        self.own.push(OwnModel { bytes, opened: opened.clone(), name, greetings });
         Ok(opened)
     }
 
@@ -152,18 +166,18 @@ impl Client {
                 Err(error) => ran = Err(error),
             }
         }
-        self.tally.count(|counters| match &ran {
-            Ok(Ran::Done { queued_ns, run_ns, .. }) => {
+        self.tally.update(|counters| match &ran {
+            Ok(RunOutcome::Done { queued_ns, run_ns, .. }) => {
                 counters.inferred += 1;
                 counters.inference_wait_ns = counters.inference_wait_ns.saturating_add(*queued_ns);
                 counters.inference_run_ns = counters.inference_run_ns.saturating_add(*run_ns);
             }
-            Ok(Ran::Stale { .. }) => counters.inference_stale += 1,
+            Ok(RunOutcome::Stale { .. }) => counters.inference_stale += 1,
             Err(_) => counters.inference_failed += 1,
         });
         match ran? {
-            Ran::Done { outputs, .. } => Ok(outputs),
-            Ran::Stale { waited_ms } => Err(stale(waited_ms)),
+            RunOutcome::Done { outputs, .. } => Ok(outputs),
+            RunOutcome::Stale { waited_ms } => Err(stale(waited_ms)),
         }
     }
 
@@ -174,10 +188,10 @@ impl Client {
         blocks: &[Arc<Block>],
         output: &Block,
         patience: Duration,
-    ) -> Result<Ran, InferenceError> {
+    ) -> Result<RunOutcome, InferenceError> {
         let id = self.next_id();
         let own = self.own.iter().find(|own| own.opened.name == model);
-        let request = FromWorker::Run {
+        let request = InferenceRequest::Run {
             id,
             model: own.map_or(model, |own| &own.name).to_owned(),
             inputs: inputs.to_vec(),
@@ -185,40 +199,51 @@ impl Client {
             output_length: output.len() as u64,
         };
         match self.exchange(request, blocks.to_vec(), patience)? {
-            ToWorker::Done { outputs, queued_ns, run_ns, .. } => {
+            InferenceResponse::Done { outputs, queued_ns, run_ns, .. } => {
                 let room = output.offset()..output.offset() + output.len();
                 let inside = |tensor: &PlacedTensor| {
-                    tensor.range().is_some_and(|range| range.start >= room.start && range.end <= room.end)
+                    tensor
+                        .range()
+                        .is_some_and(|range| range.start >= room.start && range.end <= room.end)
                 };
                 if outputs.iter().all(inside) {
-                    Ok(Ran::Done { outputs, queued_ns, run_ns })
+                    Ok(RunOutcome::Done { outputs, queued_ns, run_ns })
                 } else {
-                    Err(InferenceError::new(ErrorCode::RuntimeError, "an output lies outside its block"))
+                    Err(InferenceError::new(
+                        ErrorCode::RuntimeError,
+                        "an output lies outside its block",
+                    ))
                 }
             }
-            ToWorker::Stale { waited_ms, .. } => Ok(Ran::Stale { waited_ms }),
+            InferenceResponse::Stale { waited_ms, .. } => Ok(RunOutcome::Stale { waited_ms }),
             other => Err(unexpected(&other)),
         }
     }
 
-    fn load_bytes(&mut self, bytes: &[u8], patience: Duration) -> Result<Opened, InferenceError> {
+    fn load_bytes(
+        &mut self,
+        bytes: &[u8],
+        patience: Duration,
+    ) -> Result<OpenedModel, InferenceError> {
         let mut block = self.arena.allocate(bytes.len()).ok_or_else(|| {
             let free = self.arena.largest_free();
-            let message =
-                format!("a model of {} bytes does not fit: {free} bytes are free in one piece", bytes.len());
+            let message = format!(
+                "a model of {} bytes does not fit: {free} bytes are free in one piece",
+                bytes.len()
+            );
             InferenceError::new(ErrorCode::TooLarge, message)
         })?;
         block.bytes_mut().get_mut(..bytes.len()).unwrap_or_default().copy_from_slice(bytes);
         let (offset, length) = (block.offset() as u64, bytes.len() as u64);
-        let request = FromWorker::Load { id: self.next_id(), offset, length };
+        let request = InferenceRequest::Load { id: self.next_id(), offset, length };
         self.opened(request, vec![Arc::new(block)], patience)
     }
 
-    /// Loads a model of the component's own once more where another inference process has taken over since. Gives whether
-    /// that was done.
+    /// Loads a model of the component's own once more where another inference process has taken
+    /// over since. Gives whether that was done.
     fn load_again(&mut self, model: &str, patience: Duration) -> Result<bool, InferenceError> {
         let greetings = self.greetings;
-        let lost = |own: &Own| own.opened.name == model && own.greetings < greetings;
+        let lost = |own: &OwnModel| own.opened.name == model && own.greetings < greetings;
         let Some(index) = self.own.iter().position(lost) else { return Ok(false) };
         let mut own = self.own.swap_remove(index);
         let loaded = self.load_bytes(&own.bytes, patience);
@@ -231,14 +256,15 @@ impl Client {
 
     fn opened(
         &mut self,
-        request: FromWorker,
+        request: InferenceRequest,
         blocks: Vec<Arc<Block>>,
         patience: Duration,
-    ) -> Result<Opened, InferenceError> {
+    ) -> Result<OpenedModel, InferenceError> {
         match self.exchange(request, blocks, patience)? {
-            ToWorker::Opened { model, inputs, outputs, .. } => {
-                Ok(Opened { name: model, signature: Arc::new(Signature { inputs, outputs }) })
-            }
+            InferenceResponse::Opened { model, inputs, outputs, .. } => Ok(OpenedModel {
+                name: model,
+                signature: Arc::new(ModelSignature { inputs, outputs }),
+            }),
             other => Err(unexpected(&other)),
         }
     }
@@ -248,21 +274,25 @@ impl Client {
         self.last_id
     }
 
-    /// Sends a request and waits for its answer, no longer than the caller's patience. `Failed` comes back as an error.
+    /// Sends a request and waits for its answer, no longer than the caller's patience. `Internal`
+    /// comes back as an error.
     fn exchange(
         &mut self,
-        request: FromWorker,
+        request: InferenceRequest,
         blocks: Vec<Arc<Block>>,
         patience: Duration,
-    ) -> Result<ToWorker, InferenceError> {
+    ) -> Result<InferenceResponse, InferenceError> {
         let wait = self.timeout.min(patience);
         let deadline = Instant::now() + wait;
         let answered = self.exchange_until(request, blocks, deadline)?;
         match answered {
-            Some(ToWorker::Failed { code, message, .. }) => Err(InferenceError { code, message }),
+            Some(InferenceResponse::Failed { code, message, .. }) => {
+                Err(InferenceError { code, message })
+            }
             Some(answer) => Ok(answer),
             None => {
-                let message = format!("no answer from the inference process within {} ms", wait.as_millis());
+                let message =
+                    format!("no answer from the inference process within {} ms", wait.as_millis());
                 Err(InferenceError::new(ErrorCode::Timeout, message))
             }
         }
@@ -271,35 +301,39 @@ impl Client {
     /// None: no answer in time.
     fn exchange_until(
         &mut self,
-        request: FromWorker,
+        request: InferenceRequest,
         blocks: Vec<Arc<Block>>,
         deadline: Instant,
-    ) -> Result<Option<ToWorker>, InferenceError> {
+    ) -> Result<Option<InferenceResponse>, InferenceError> {
         // The answer to an earlier request comes too late to be of use.
-        if self.unsettled.is_some() && self.settle(deadline)?.is_none() {
+        if self.unsettled.is_some() && self.await_response(deadline)?.is_none() {
             return Ok(None);
         }
         send(self.socket.as_fd(), &request).map_err(lost)?;
-        self.unsettled = Some(Unsettled { request, _blocks: blocks });
-        self.settle(deadline)
+        self.unsettled = Some(PendingRequest { request, _blocks: blocks });
+        self.await_response(deadline)
     }
 
     /// Waits for the answer to the unsettled request.
-    fn settle(&mut self, deadline: Instant) -> Result<Option<ToWorker>, InferenceError> {
+    fn await_response(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<Option<InferenceResponse>, InferenceError> {
         loop {
             let Some(answer) = self.receive(deadline)? else { return Ok(None) };
             let Some(unsettled) = &self.unsettled else { return Ok(Some(answer)) };
             match &answer {
-                ToWorker::Hello => {
+                InferenceResponse::Hello => {
                     self.greetings += 1;
-                    // The request may be the one that the last process took with it. If it still waits in the
-                    // socket, the inference process sees its number twice and runs it once.
+                    // The request may be the one that the last process took with it. If it still
+                    // waits in the socket, the inference process sees its number twice and runs it
+                    // once.
                     send(self.socket.as_fd(), &unsettled.request).map_err(lost)?;
                 }
-                ToWorker::Opened { id, .. }
-                | ToWorker::Done { id, .. }
-                | ToWorker::Stale { id, .. }
-                | ToWorker::Failed { id, .. } => {
+                InferenceResponse::Opened { id, .. }
+                | InferenceResponse::Done { id, .. }
+                | InferenceResponse::Stale { id, .. }
+                | InferenceResponse::Failed { id, .. } => {
                     if *id == unsettled.request.id() {
                         self.unsettled = None;
                         return Ok(Some(answer));
@@ -310,7 +344,7 @@ impl Client {
     }
 
     /// The next message, or none where none has come by then.
-    fn receive(&mut self, deadline: Instant) -> Result<Option<ToWorker>, InferenceError> {
+    fn receive(&mut self, deadline: Instant) -> Result<Option<InferenceResponse>, InferenceError> {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).ok();
         let mut descriptors = [PollFd::new(&self.socket, PollFlags::IN)];
@@ -324,23 +358,27 @@ impl Client {
 }
 
 /// What came of a run.
-enum Ran {
+enum RunOutcome {
     Done { outputs: Vec<PlacedTensor>, queued_ns: u64, run_ns: u64 },
     Stale { waited_ms: u32 },
 }
 fn lost(error: PacketError) -> InferenceError {
-    InferenceError::new(ErrorCode::RuntimeError, format!("the inference process cannot be reached: {error}"))
+    InferenceError::new(
+        ErrorCode::RuntimeError,
+        format!("the inference process cannot be reached: {error}"),
+    )
 }
 
 fn stale(waited_ms: u32) -> InferenceError {
     let message = format!(
-        "the frame is too old by now: the request waited {waited_ms} ms for a free thread and was dropped \
+        "the frame is too old by now: the request waited {waited_ms} ms for a free thread and was \
+            dropped \
          (config: inference.stale_ms)"
     );
     InferenceError::new(ErrorCode::Timeout, message)
 }
 
-fn unexpected(answer: &ToWorker) -> InferenceError {
+fn unexpected(answer: &InferenceResponse) -> InferenceError {
     InferenceError::new(
         ErrorCode::RuntimeError,
         format!("the inference process answered out of turn: {answer:?}"),
@@ -358,16 +396,17 @@ mod tests {
     const MEMORY: usize = 16 << 10;
 
     /// What the inference process receives next.
-    type Next<'a> = &'a mut dyn FnMut() -> FromWorker;
+    type Next<'a> = &'a mut dyn FnMut() -> InferenceRequest;
 
     /// A client, and the other end of its socket.
-    fn pair() -> (Client, OwnedFd) {
+    fn pair() -> (InferenceClient, OwnedFd) {
         let (ours, theirs) = packet_pair().unwrap();
         let arena = Arena::new(SharedMemory::create(MEMORY).unwrap());
-        (Client::new(ours, GENEROUS, arena, Arc::default()), theirs)
+        (InferenceClient::new(ours, GENEROUS, arena, Arc::default()), theirs)
     }
 
-    /// What [`served`] plays. A test ends with all of it played: what the player found wrong fails the test.
+    /// What [`served`] plays. A test ends with all of it played: what the player found wrong fails
+    /// the test.
     struct Played {
         socket: OwnedFd,
         player: Option<std::thread::JoinHandle<()>>,
@@ -386,7 +425,9 @@ mod tests {
     }
 
     /// Plays the inference process: `serve` gets the socket and a receive function.
-    fn served(serve: impl FnOnce(&OwnedFd, Next<'_>) + Send + 'static) -> (Client, Played) {
+    fn served(
+        serve: impl FnOnce(&OwnedFd, Next<'_>) + Send + 'static,
+    ) -> (InferenceClient, Played) {
         let (client, theirs) = pair();
         let socket = theirs.try_clone().unwrap();
         let player = std::thread::spawn(move || {
@@ -396,24 +437,29 @@ mod tests {
         (client, Played { socket, player: Some(player) })
     }
 
-    fn tell(socket: &OwnedFd, message: &ToWorker) {
+    fn tell(socket: &OwnedFd, message: &InferenceResponse) {
         send(socket.as_fd(), message).unwrap();
     }
 
-    fn opened(id: u64, model: &str) -> ToWorker {
-        ToWorker::Opened { id, model: model.into(), inputs: Vec::new(), outputs: Vec::new() }
+    fn opened(id: u64, model: &str) -> InferenceResponse {
+        InferenceResponse::Opened {
+            id,
+            model: model.into(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+        }
     }
 
-    fn done(id: u64) -> ToWorker {
-        ToWorker::Done { id, outputs: Vec::new(), queued_ns: 30, run_ns: 500 }
+    fn done(id: u64) -> InferenceResponse {
+        InferenceResponse::Done { id, outputs: Vec::new(), queued_ns: 30, run_ns: 500 }
     }
 
-    fn failed(id: u64, code: ErrorCode) -> ToWorker {
-        ToWorker::Failed { id, code, message: "its words".into() }
+    fn failed(id: u64, code: ErrorCode) -> InferenceResponse {
+        InferenceResponse::Failed { id, code, message: "its words".into() }
     }
 
     /// Runs a model without inputs, whose outputs may take 4096 bytes.
-    fn run(client: &mut Client, model: &str) -> Result<Vec<PlacedTensor>, InferenceError> {
+    fn run(client: &mut InferenceClient, model: &str) -> Result<Vec<PlacedTensor>, InferenceError> {
         let output = Arc::new(client.arena.allocate(4096).unwrap());
         client.run(model, Vec::new(), Vec::new(), &output, GENEROUS)
     }
@@ -421,11 +467,12 @@ mod tests {
     #[test]
     fn a_request_is_sent_again_to_each_next_process() {
         let (mut client, _played) = served(|socket, next| {
-            tell(socket, &ToWorker::Hello);
+            tell(socket, &InferenceResponse::Hello);
             let lost = next();
-            // The first process may have read the request once before its hello arrived, and dies here; so do three more.
+            // The first process may have read the request once before its hello arrived, and dies
+            // here; so do three more.
             for _ in 0..4 {
-                tell(socket, &ToWorker::Hello);
+                tell(socket, &InferenceResponse::Hello);
                 while next() != lost {}
             }
             tell(socket, &opened(lost.id(), "model"));
@@ -437,15 +484,15 @@ mod tests {
     fn a_request_that_the_host_gives_up_is_answered_with_its_words() {
         let (mut client, _played) = served(|socket, next| {
             let id = next().id();
-            (0..2).for_each(|_| tell(socket, &ToWorker::Hello));
+            (0..2).for_each(|_| tell(socket, &InferenceResponse::Hello));
             tell(socket, &failed(id, ErrorCode::RuntimeError));
-            tell(socket, &ToWorker::Hello);
+            tell(socket, &InferenceResponse::Hello);
             while next().id() == id {}
             tell(socket, &opened(id + 1, "model"));
         });
         let error = run(&mut client, "model").unwrap_err();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::RuntimeError, "its words"));
-        assert_eq!(client.tally.counters().inference_failed, 1);
+        assert_eq!(client.tally.snapshot().inference_failed, 1);
         assert!(client.open("model", GENEROUS).is_ok(), "the next request is a new one");
     }
 
@@ -455,18 +502,26 @@ mod tests {
             for _ in 0..2 {
                 tell(socket, &done(next().id()));
             }
-            tell(socket, &ToWorker::Stale { id: next().id(), waited_ms: 2100 });
+            tell(socket, &InferenceResponse::Stale { id: next().id(), waited_ms: 2100 });
             tell(socket, &failed(next().id(), ErrorCode::Timeout));
         });
         run(&mut client, "model").unwrap();
         run(&mut client, "model").unwrap();
         let stale = run(&mut client, "model").unwrap_err();
         assert_eq!(stale.code, ErrorCode::Timeout);
-        assert!(stale.message.contains("2100 ms") && stale.message.contains("inference.stale_ms"), "{stale}");
+        assert!(
+            stale.message.contains("2100 ms") && stale.message.contains("inference.stale_ms"),
+            "{stale}"
+        );
         assert_eq!(run(&mut client, "model").unwrap_err().code, ErrorCode::Timeout);
         let Counters {
-            inferred, inference_failed, inference_stale, inference_wait_ns, inference_run_ns, ..
-        } = client.tally.counters();
+            inferred,
+            inference_failed,
+            inference_stale,
+            inference_wait_ns,
+            inference_run_ns,
+            ..
+        } = client.tally.snapshot();
         assert_eq!((inferred, inference_failed, inference_stale), (2, 1, 1));
         assert_eq!((inference_wait_ns, inference_run_ns), (60, 1000));
     }
@@ -476,7 +531,8 @@ mod tests {
         let (mut client, theirs) = pair();
         let arena = Arc::clone(&client.arena);
         let output = Arc::new(arena.allocate(4096).unwrap());
-        let error = client.run("model", Vec::new(), Vec::new(), &output, Duration::ZERO).unwrap_err();
+        let error =
+            client.run("model", Vec::new(), Vec::new(), &output, Duration::ZERO).unwrap_err();
         assert_eq!(error.code, ErrorCode::Timeout);
         drop(output);
         assert_eq!(arena.largest_free(), MEMORY - 4096, "the block is still under the request");
@@ -499,20 +555,29 @@ mod tests {
     fn an_output_outside_its_block_is_refused() {
         let (mut client, _played) = served(|socket, next| {
             let id = next().id();
-            let tensor =
-                PlacedTensor { name: "y".into(), element: Element::F32, shape: vec![1024], offset: 4096 };
-            tell(socket, &ToWorker::Done { id, outputs: vec![tensor], queued_ns: 0, run_ns: 0 });
+            let tensor = PlacedTensor {
+                name: "y".into(),
+                element: Element::F32,
+                shape: vec![1024],
+                offset: 4096,
+            };
+            tell(
+                socket,
+                &InferenceResponse::Done { id, outputs: vec![tensor], queued_ns: 0, run_ns: 0 },
+            );
         });
         let error = run(&mut client, "model").unwrap_err();
         assert!(error.message.contains("outside"), "{error}");
-        assert_eq!(client.tally.counters().inference_failed, 1);
+        assert_eq!(client.tally.snapshot().inference_failed, 1);
     }
 
     #[test]
     fn the_same_bytes_are_loaded_once_and_give_their_room_back() {
         let (mut client, _played) = served(|socket, next| {
             for name in ["own/1", "own/2"] {
-                let FromWorker::Load { id, length, .. } = next() else { panic!("another request") };
+                let InferenceRequest::Load { id, length, .. } = next() else {
+                    panic!("another request")
+                };
                 assert_eq!(length, 5000);
                 tell(socket, &opened(id, name));
             }
@@ -528,19 +593,21 @@ mod tests {
     #[test]
     fn a_model_of_the_components_own_is_loaded_again_by_the_next_process() {
         let (mut client, _played) = served(|socket, next| {
-            tell(socket, &ToWorker::Hello);
+            tell(socket, &InferenceResponse::Hello);
             let load = next();
             while next() != load {}
             tell(socket, &opened(load.id(), "own/1"));
 
             let run = next();
-            tell(socket, &ToWorker::Hello);
+            tell(socket, &InferenceResponse::Hello);
             assert_eq!(next(), run);
             tell(socket, &failed(run.id(), ErrorCode::NotFound));
-            let FromWorker::Load { id, length, .. } = next() else { panic!("another request") };
+            let InferenceRequest::Load { id, length, .. } = next() else {
+                panic!("another request")
+            };
             assert_eq!(length, 9);
             tell(socket, &opened(id, "own/7"));
-            let FromWorker::Run { id, model, .. } = next() else { panic!("another request") };
+            let InferenceRequest::Run { id, model, .. } = next() else { panic!("another request") };
             assert_eq!(model, "own/7");
             tell(socket, &done(id));
             // Not known, by a process that has loaded it: nothing is tried twice.
@@ -548,7 +615,7 @@ mod tests {
         });
         let own = client.load(vec![1; 9], GENEROUS).unwrap();
         run(&mut client, &own.name).unwrap();
-        let counters = client.tally.counters();
+        let counters = client.tally.snapshot();
         assert_eq!((counters.inferred, counters.inference_failed), (1, 0));
         assert_eq!(run(&mut client, &own.name).unwrap_err().code, ErrorCode::NotFound);
     }

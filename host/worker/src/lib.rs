@@ -1,9 +1,10 @@
 //! The worker process of one camera session.
 //!
-//! Two threads share the work, and a third says that they live ([`heartbeat`]). The *intake* reads the host's messages and decodes access units into pictures; the
-//! *pipeline* thread owns the Wasmtime store and calls the guest component. Between them stands one bounded queue
-//! ([`queue::WorkQueue`]): for a live source a newer frame takes the place of one that still waits there, for a file the
-//! intake waits until there is room.
+//! Two threads share the work, and a third says that they live ([`heartbeat`]). The *intake* reads
+//! the host's messages and decodes access units into pictures; the *pipeline* thread owns the
+//! Wasmtime store and calls the guest component. Between them stands one bounded queue
+//! ([`queue::WorkQueue`]): for a live source a newer frame takes the place of one that still waits
+//! there, for a file the intake waits until there is room.
 //!
 //! ```text
 //! host --access units--> intake: decode -> queue -> pipeline thread: guest.process -> results --> host
@@ -12,25 +13,27 @@
 //!                                                  inference process
 //! ```
 //!
-//! A worker for single pictures ([`ocelli_protocol::worker::Mode::Analyze`]) has one thread for both: it decodes a file,
-//! lets a fresh instance process it, answers, and makes the next instance ready.
+//! A worker for single pictures ([`ocelli_protocol::worker::WorkerMode::AnalyzeConfig`]) has one
+//! thread for both: it decodes a file, lets a fresh instance process it, answers, and makes the
+//! next instance ready.
 //!
-//! The process opens nothing by name: sockets, shared memory and the compiled component are inherited. It holds no
-//! compiler; the component was compiled by `ocelli-compile` with the same [`ocelli_protocol::engine`].
+//! The process opens nothing by name: sockets, shared memory and the compiled component are
+//! inherited. It holds no compiler; the component was compiled by `ocelli-compile` with the same
+//! [`ocelli_protocol::engine`].
 
-#[cfg(test)]
-mod alone;
 pub mod arena;
+pub mod counters;
 pub mod engine;
-pub mod granted;
 pub mod guest;
 pub mod heartbeat;
 pub mod host_link;
 pub mod inference;
-pub mod kept;
+pub mod kv_store;
 mod memory;
+#[cfg(test)]
+mod own_process;
 pub mod queue;
+pub mod redis_bridge;
 pub mod session;
 pub mod settings;
-pub mod tally;
 pub mod video;

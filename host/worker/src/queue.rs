@@ -1,11 +1,12 @@
-//! The queue between intake and pipeline: bounded, in order, and the place where a slow pipeline skips frames.
+//! The queue between intake and pipeline: bounded, in order, and the place where a slow pipeline
+//! skips frames.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use ocelli_protocol::worker::{Kept, Pacing};
+use ocelli_protocol::worker::{Pacing, StoreContents};
 
-use crate::tally::Tally;
+use crate::counters::SharedCounters;
 
 /// Something for the pipeline thread to do. `F` is a decoded frame.
 #[derive(Debug)]
@@ -20,16 +21,16 @@ pub enum Work<F> {
         request: String,
     },
     /// Take over what the host has kept of the session's store.
-    Adopt(Kept),
+    LoadStore(StoreContents),
     /// Process a frame of those that are kept, unheard.
-    Rehearse {
+    DryRun {
         /// Its number; none: the newest.
         frame: Option<u64>,
     },
     /// Make a fresh instance.
-    Renew,
+    Reinstantiate,
     /// What follows is heard.
-    Speak {
+    Activate {
         /// The last frame that another worker has processed.
         after: Option<u64>,
     },
@@ -43,16 +44,17 @@ pub enum Work<F> {
         state: Vec<u8>,
     },
     /// The source has ended.
-    End,
+    EndOfStream,
 }
 
-/// Most frames of a file that wait decoded: one in work, one ready, so that decoding and processing overlap.
+/// Most frames of a file that wait decoded: one in work, one ready, so that decoding and processing
+/// overlap.
 const FILE_FRAMES: usize = 1;
 
 /// Most other work that waits. A host that asks faster than the pipeline answers has to wait.
 const OTHER_WORK: usize = 64;
 
-struct Inner<F> {
+struct QueueState<F> {
     work: VecDeque<Work<F>>,
     /// Whoever does the work has done all that was taken out.
     idle: bool,
@@ -62,35 +64,38 @@ struct Inner<F> {
 /// See the module's documentation.
 pub struct WorkQueue<F> {
     pacing: Pacing,
-    tally: Arc<Tally>,
-    inner: Mutex<Inner<F>>,
+    tally: Arc<SharedCounters>,
+    inner: Mutex<QueueState<F>>,
     changed: Condvar,
 }
 
 impl<F> WorkQueue<F> {
     /// An empty queue that counts what it skips.
-    pub fn new(pacing: Pacing, tally: Arc<Tally>) -> Self {
-        let inner = Inner { work: VecDeque::new(), idle: false, closed: false };
+    pub fn new(pacing: Pacing, tally: Arc<SharedCounters>) -> Self {
+        let inner = QueueState { work: VecDeque::new(), idle: false, closed: false };
         Self { pacing, tally, inner: Mutex::new(inner), changed: Condvar::new() }
     }
 
-    /// Adds work, in order. Waits where the bound is reached, except for a live source's frame: that takes the place of
-    /// the last one if it still waits, and the one that it replaced is counted as skipped. Work for a closed queue is
-    /// dropped.
+    /// Adds work, in order. Waits where the bound is reached, except for a live source's frame:
+    /// that takes the place of the last one if it still waits, and the one that it replaced is
+    /// counted as skipped. Work for a closed queue is dropped.
     pub fn push(&self, work: Work<F>) {
         let mut inner = self.lock();
         match (&work, self.pacing) {
             (Work::Frame(_), Pacing::NewestWins) => {
                 if let Some(last @ Work::Frame(_)) = inner.work.back_mut() {
                     *last = work;
-                    self.tally.count(|counters| counters.skipped_newer += 1);
+                    self.tally.update(|counters| counters.skipped_newer += 1);
                     return;
                 }
             }
             (Work::Frame(_), Pacing::EveryFrame) => {
                 inner = self.wait(inner, |inner| frames(&inner.work) >= FILE_FRAMES);
             }
-            _ => inner = self.wait(inner, |inner| inner.work.len() - frames(&inner.work) >= OTHER_WORK),
+            _ => {
+                inner =
+                    self.wait(inner, |inner| inner.work.len() - frames(&inner.work) >= OTHER_WORK)
+            }
         }
         if !inner.closed {
             inner.work.push_back(work);
@@ -98,7 +103,8 @@ impl<F> WorkQueue<F> {
         }
     }
 
-    /// The next work, or none once the queue is closed. Waits while there is none. Whoever asks has done what came before.
+    /// The next work, or none once the queue is closed. Waits while there is none. Whoever asks has
+    /// done what came before.
     pub fn next(&self) -> Option<Work<F>> {
         let mut inner = self.lock();
         inner.idle = true;
@@ -116,7 +122,7 @@ impl<F> WorkQueue<F> {
     }
 
     /// Waits until all work is done, and gives whether the queue is still open.
-    pub fn wait_done(&self) -> bool {
+    pub fn wait_idle(&self) -> bool {
         let inner = self.wait(self.lock(), |inner| !inner.idle || !inner.work.is_empty());
         !inner.closed
     }
@@ -132,15 +138,15 @@ impl<F> WorkQueue<F> {
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner<F>> {
+    fn lock(&self) -> MutexGuard<'_, QueueState<F>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wait<'a>(
         &self,
-        inner: MutexGuard<'a, Inner<F>>,
-        mut full: impl FnMut(&Inner<F>) -> bool,
-    ) -> MutexGuard<'a, Inner<F>> {
+        inner: MutexGuard<'a, QueueState<F>>,
+        mut full: impl FnMut(&QueueState<F>) -> bool,
+    ) -> MutexGuard<'a, QueueState<F>> {
         self.changed
             .wait_while(inner, |inner| !inner.closed && full(inner))
             .unwrap_or_else(PoisonError::into_inner)
@@ -172,7 +178,7 @@ mod tests {
         let queue = new(Pacing::NewestWins);
         (0..5).for_each(|number| queue.push(Work::Frame(number)));
         assert_eq!(frame(&queue), Some(4));
-        assert_eq!(queue.tally.counters().skipped_newer, 4);
+        assert_eq!(queue.tally.snapshot().skipped_newer, 4);
     }
 
     #[test]
@@ -194,15 +200,15 @@ mod tests {
             let queue = Arc::clone(&queue);
             move || {
                 (0..500).for_each(|number| queue.push(Work::Frame(number)));
-                queue.push(Work::End);
+                queue.push(Work::EndOfStream);
             }
         });
         for expected in 0..500 {
             assert_eq!(frame(&queue), Some(expected));
         }
-        assert!(matches!(queue.next(), Some(Work::End)));
+        assert!(matches!(queue.next(), Some(Work::EndOfStream)));
         intake.join().unwrap();
-        assert_eq!(queue.tally.counters().skipped_newer, 0);
+        assert_eq!(queue.tally.snapshot().skipped_newer, 0);
     }
 
     #[test]
@@ -219,11 +225,11 @@ mod tests {
                 assert!(queue.next().is_none());
             }
         });
-        assert!(queue.wait_done());
+        assert!(queue.wait_idle());
         assert!(done.load(Ordering::Acquire));
         queue.close();
         worker.join().unwrap();
-        assert!(!queue.wait_done());
+        assert!(!queue.wait_idle());
     }
 
     #[test]

@@ -1,21 +1,22 @@
 //! Whether a pipeline's settings fit the JSON Schema that its component describes.
 //!
-//! The schema is text of a stranger, so whatever it says takes bounded time and stack, and nothing is fetched for it. The
-//! crates for JSON Schema give neither bound, and the schemas of schemas that they keep would make an idle worker a third larger.
-//! Known are the assertions of draft 2020-12 and their forms of drafts 6 and 7, without the `unevaluated` ones; references
-//! lead to places in the same schema. `format` and what is unknown say nothing, as the standard has it.
+//! The schema is text of a stranger, so whatever it says takes bounded time and stack, and nothing
+//! is fetched for it. The crates for JSON Schema give neither bound, and the schemas of schemas
+//! that they keep would make an idle worker a third larger. Known are the assertions of draft
+//! 2020-12 and their forms of drafts 6 and 7, without the `unevaluated` ones; references lead to
+//! places in the same schema. `format` and what is unknown say nothing, as the standard has it.
 
 mod schema;
 
 use serde_json::{Map, Value};
 
-use schema::{Broken, Schema};
+use schema::{Schema, SchemaError};
 
 /// Longest schema in bytes. One of a pipeline with fifty documented settings takes 10 KiB.
 const MAX_SCHEMA: usize = 256 << 10;
 
 /// Violations that are named; there is no end to those of a long list.
-const MAX_TOLD: usize = 20;
+const MAX_REPORTED: usize = 20;
 
 /// Why a pipeline is not to have its settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,18 +36,20 @@ pub fn check(schema: &str, settings: &Map<String, Value>) -> Result<(), Settings
     }
     if schema.len() > MAX_SCHEMA {
         let (length, bound) = (schema.len(), MAX_SCHEMA);
-        return Err(SettingsFault::Schema(format!("it has {length} bytes, at most {bound} are read")));
+        return Err(SettingsFault::Schema(format!(
+            "it has {length} bytes, at most {bound} are read"
+        )));
     }
     let parsed = serde_json::from_str::<Value>(schema)
         .map_err(|error| SettingsFault::Schema(format!("it is no JSON: {error}")))?;
-    let broken = |Broken(words)| SettingsFault::Schema(words);
+    let broken = |SchemaError(words)| SettingsFault::Schema(words);
     let schema = Schema::new(&parsed).map_err(broken)?;
     let violations = schema.violations(&Value::Object(settings.clone())).map_err(broken)?;
     if violations.is_empty() {
         return Ok(());
     }
-    let more = violations.len().saturating_sub(MAX_TOLD);
-    let mut words = violations.into_iter().take(MAX_TOLD).collect::<Vec<_>>().join("; ");
+    let more = violations.len().saturating_sub(MAX_REPORTED);
+    let mut words = violations.into_iter().take(MAX_REPORTED).collect::<Vec<_>>().join("; ");
     if more > 0 {
         words += &format!("; and {more} more");
     }

@@ -1,8 +1,9 @@
 //! The bare loop: the work of a session as one native loop in one process, without any isolation.
 //!
-//! What it shares with the chain is not imitated but linked: the worker's decoder and resampler, and the default
-//! pipeline's boxes, suppression and tracks. What it leaves out is the chain's own: RTSP or file reading (the clip is in
-//! memory), sockets, processes, WebAssembly, supervision, JSON.
+//! What it shares with the chain is not imitated but linked: the worker's decoder and resampler,
+//! and the default pipeline's boxes, suppression and tracks. What it leaves out is the chain's own:
+//! RTSP or file reading (the clip is in memory), sockets, processes, WebAssembly, supervision,
+//! JSON.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -37,12 +38,12 @@ pub struct Segment {
     /// Wall-clock seconds.
     pub wall_s: f64,
     /// CPU time of the loop's thread by station, in seconds.
-    pub stations: Stations,
+    pub stations: FrameTimes,
 }
 
 /// CPU seconds of the loop's parts.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Stations {
+pub struct FrameTimes {
     /// Access unit to picture.
     pub decode_s: f64,
     /// Picture to tensor.
@@ -53,8 +54,8 @@ pub struct Stations {
     pub boxes_s: f64,
 }
 
-/// Says `ready` when everything is loaded and warm. Then each line of `commands`, a number of seconds, is answered by a
-/// [`Segment`] in JSON. Returns at the end of `commands`.
+/// Says `ready` when everything is loaded and warm. Then each line of `commands`, a number of
+/// seconds, is answered by a [`Segment`] in JSON. Returns at the end of `commands`.
 pub fn serve(
     library: &Path,
     model: &Path,
@@ -69,7 +70,8 @@ pub fn serve(
     answers.flush()?;
     for line in commands.lines() {
         let line = line?;
-        let seconds = line.trim().parse::<f64>().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
+        let seconds =
+            line.trim().parse::<f64>().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
         let seconds = seconds.with_context(|| format!("{line:?} is no number of seconds"))?;
         serde_json::to_writer(&mut answers, &bare.run(seconds)?)?;
         writeln!(answers)?;
@@ -107,7 +109,8 @@ impl BareLoop {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let units = runtime.block_on(units(clip))?;
         let settings = Settings::read("{}").map_err(anyhow::Error::msg)?;
-        let variant = nanodet::find(&settings.model, "settings.model").map_err(anyhow::Error::msg)?;
+        let variant =
+            nanodet::find(&settings.model, "settings.model").map_err(anyhow::Error::msg)?;
         let spec = spec(&variant);
         let environment = ort::init_from(library)
             .map_err(|error| anyhow::anyhow!("{}: {error}", library.display()))?
@@ -177,7 +180,7 @@ impl BareLoop {
 
 impl Work {
     /// Takes a frame all the way; returns how many objects were found.
-    fn result(&mut self, frame: &Frame, stations: &mut Stations) -> Result<u64> {
+    fn result(&mut self, frame: &Frame, stations: &mut FrameTimes) -> Result<u64> {
         let start = seconds(ClockId::ThreadCPUTime);
         let out = bytemuck::cast_slice_mut(&mut self.input);
         let placement = self.resampler.tensor(&frame.picture, None, &self.spec, out)?;
@@ -199,12 +202,14 @@ impl Work {
         let mut found = Vec::new();
         for names in nanodet::LEVELS {
             let floats = |name: &str| -> Result<&[f32]> {
-                let output =
-                    outputs.get(name).with_context(|| format!("the model has no output {name:?}"))?;
+                let output = outputs
+                    .get(name)
+                    .with_context(|| format!("the model has no output {name:?}"))?;
                 Ok(output.try_extract_tensor::<f32>()?.1)
             };
             let (scores, sides) = (floats(names.scores)?, floats(names.sides)?);
-            let level = self.variant.level(names.stride, scores, sides).map_err(anyhow::Error::msg)?;
+            let level =
+                self.variant.level(names.stride, scores, sides).map_err(anyhow::Error::msg)?;
             let filter = self.engine.filter();
             let wants = |class| filter.wants(class);
             found.extend(nanodet::in_frame(&level, filter.least_score, &wants, &picture));
@@ -218,7 +223,8 @@ impl Work {
     }
 }
 
-/// The options of `ocelli-inference`, less the arena that its sessions share: here there is one session.
+/// The options of `ocelli-inference`, less the arena that its sessions share: here there is one
+/// session.
 pub(crate) fn session(environment: &Environment, model: &Path) -> Result<Session> {
     let bytes = std::fs::read(model).with_context(|| model.display().to_string())?;
     let build = || -> ort::Result<Session> {
@@ -266,7 +272,8 @@ fn spec(variant: &Variant) -> TensorSpec {
 /// The longest time from one key frame of a clip to the next, in seconds, its repetition included.
 pub async fn longest_gop_s(clip: &Path) -> Result<f64> {
     let units = units(clip).await?;
-    let keys = units.iter().filter(|unit| unit.header.key).filter_map(|unit| unit.header.presentation_ns);
+    let keys =
+        units.iter().filter(|unit| unit.header.key).filter_map(|unit| unit.header.presentation_ns);
     let end = period_ns(&units)?.checked_add(keys.clone().min().unwrap_or(0));
     let times: Vec<i64> = keys.chain(end).collect();
     let gaps = times.iter().zip(times.iter().skip(1)).map(|(key, next)| next - key);

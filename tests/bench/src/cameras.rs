@@ -38,7 +38,8 @@ impl Cameras {
         let mut lines = BufReader::new(server.child.stdout.take().context("no output")?).lines();
         let first = tokio::time::timeout(START_LIMIT, lines.next_line()).await;
         let first = first.context("the cameras' server does not start")??.unwrap_or_default();
-        let Some(port) = first.strip_prefix("READY ").and_then(|port| port.trim().parse().ok()) else {
+        let Some(port) = first.strip_prefix("READY ").and_then(|port| port.trim().parse().ok())
+        else {
             bail!("the cameras' server could not start; `./x setup` installs what it needs")
         };
         Ok(Self { server, port })
@@ -49,8 +50,8 @@ impl Cameras {
         format!("rtsp://127.0.0.1:{}/{index}", self.port)
     }
 
-    /// Makes a camera play for someone else, as a real one does all the time: without a client the server would begin
-    /// its clip, and so a GOP, with the first. Returns when pictures come.
+    /// Makes a camera play for someone else, as a real one does all the time: without a client the
+    /// server would begin its clip, and so a GOP, with the first. Returns when pictures come.
     pub async fn keep_playing(&self, index: usize) -> Result<Playing> {
         let source = Source::parse(&self.url(index), None, None, false)?;
         let mut subscription = Sources::new(Default::default()).subscribe(&source);

@@ -18,7 +18,8 @@ use crate::machine::Snapshot;
 use crate::paths::Paths;
 use crate::subscriber::Subscriber;
 
-/// From its start to a host's readiness: the first of a run compiles the pipeline, on a busy machine.
+/// From its start to a host's readiness: the first of a run compiles the pipeline, on a busy
+/// machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Lines of the host's log that are shown when it fails.
@@ -49,7 +50,8 @@ impl Camera {
         Self::new(format!("file-{index}"), format!("file:{}", path.display()))
     }
 
-    /// A file that is read over and over, as fast as it was recorded, by another pipeline than the default one.
+    /// A file that is read over and over, as fast as it was recorded, by another pipeline than the
+    /// default one.
     pub fn recorded(id: &str, path: &Path, pipeline: &Path) -> Self {
         let camera = Self::new(id.to_owned(), format!("file:{}", path.display()));
         Self { pipeline: pipeline.display().to_string(), realtime: true, ..camera }
@@ -66,7 +68,8 @@ impl Camera {
 
     fn config(&self) -> Value {
         let Self { id, source, pipeline, settings, realtime } = self;
-        let mut camera = json!({"id": id, "source": source, "pipeline": pipeline, "settings": settings});
+        let mut camera =
+            json!({"id": id, "source": source, "pipeline": pipeline, "settings": settings});
         if let (true, Some(table)) = (self.source.starts_with("file:"), camera.as_object_mut()) {
             table.insert("repeat".into(), true.into());
             table.insert("pace".into(), if *realtime { "realtime" } else { "as-fast" }.into());
@@ -100,11 +103,11 @@ pub struct Frames {
 }
 
 /// A folder that the hosts of a run share, so that the pipeline is compiled once.
-pub struct Workplace {
+pub struct BenchFolder {
     folder: TempDir,
 }
 
-impl Workplace {
+impl BenchFolder {
     /// An empty one.
     pub fn new() -> Result<Self> {
         Ok(Self { folder: tempfile::tempdir().context("making a folder for the hosts")? })
@@ -126,14 +129,14 @@ pub struct Chain {
 
 impl Chain {
     /// Starts a host, and returns when it says that it is ready.
-    pub async fn start(paths: &Paths, workplace: &Workplace, cameras: &[Camera]) -> Result<Self> {
+    pub async fn start(paths: &Paths, workplace: &BenchFolder, cameras: &[Camera]) -> Result<Self> {
         Self::start_with(paths, workplace, cameras, json!({})).await
     }
 
     /// Starts a host with more in its config: sections with the keys that are set there besides.
     pub async fn start_with(
         paths: &Paths,
-        workplace: &Workplace,
+        workplace: &BenchFolder,
         cameras: &[Camera],
         more: Value,
     ) -> Result<Self> {
@@ -160,7 +163,8 @@ impl Chain {
         command.stderr(File::create(&log).with_context(|| log.display().to_string())?);
         let client = Client::new(&format!("http://{address}"))?;
         let started = Instant::now();
-        let mut chain = Self { host: Running::start("the host", command)?, address, client, started };
+        let mut chain =
+            Self { host: Running::start("the host", command)?, address, client, started };
         chain.until_ready().await.map_err(|error| {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();

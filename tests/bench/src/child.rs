@@ -19,14 +19,15 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts a program. Must be called on the main thread: the kernel ends the child with the *thread* that started it.
+    /// Starts a program. Must be called on the main thread: the kernel ends the child with the
+    /// *thread* that started it.
     pub fn start(name: &'static str, mut command: Command) -> Result<Self> {
         // Newer versions of ONNX Runtime phone home unless told not to before they are loaded.
         command.env("ORT_DISABLE_TELEMETRY", "1").kill_on_drop(true);
         end_with_parent(&mut command);
         let child = command.spawn();
-        let child =
-            child.with_context(|| format!("starting {name}: {:?}", command.as_std().get_program()))?;
+        let child = child
+            .with_context(|| format!("starting {name}: {:?}", command.as_std().get_program()))?;
         let pid = child.id().with_context(|| format!("{name} has ended at once"))?;
         Ok(Self { name, child, pid })
     }
@@ -53,7 +54,11 @@ impl Running {
             Ok(_) => Ok(()),
             Err(_) => {
                 self.child.kill().await.with_context(|| format!("killing {}", self.name))?;
-                anyhow::bail!("{} did not end within {} s and was killed", self.name, GRACE.as_secs())
+                anyhow::bail!(
+                    "{} did not end within {} s and was killed",
+                    self.name,
+                    GRACE.as_secs()
+                )
             }
         }
     }
@@ -72,7 +77,8 @@ pub fn quiet(command: &mut Command) {
 
 #[allow(unsafe_code)]
 fn end_with_parent(command: &mut Command) {
-    // SAFETY: the closure runs in the forked child before exec and makes one system call; it neither allocates nor locks.
+    // SAFETY: the closure runs in the forked child before exec and makes one system call; it
+    // neither allocates nor locks.
     unsafe {
         command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
     }

@@ -1,12 +1,14 @@
 //! `./x bench`: what the isolation of Ocelli costs, measured beside a *bare loop*.
 //!
-//! The bare loop ([`bare`]) is one native process without any isolation: the worker's decoder and resampler, the same
-//! ONNX Runtime with the same options, and the default pipeline's own boxes, suppression and tracks as native code. The
-//! driver ([`phases`]) lets it and the whole chain work in turn, several times in one run, because a machine that others
-//! use, too, is a different machine a minute later: what is compared was measured side by side.
+//! The bare loop ([`bare`]) is one native process without any isolation: the worker's decoder and
+//! resampler, the same ONNX Runtime with the same options, and the default pipeline's own boxes,
+//! suppression and tracks as native code. The driver ([`phases`]) lets it and the whole chain work
+//! in turn, several times in one run, because a machine that others use, too, is a different
+//! machine a minute later: what is compared was measured side by side.
 //!
-//! CPU time is user and system time of processes as the kernel counts it, so waiting for a core costs nothing. The
-//! cameras' server and the driver, which is the subscriber as well, belong to neither side.
+//! CPU time is user and system time of processes as the kernel counts it, so waiting for a core
+//! costs nothing. The cameras' server and the driver, which is the subscriber as well, belong to
+//! neither side.
 //!
 //! ```text
 //! cost      bare loop x 2 | host + 2 workers + inference on files | again ...   CPU per result, ratio

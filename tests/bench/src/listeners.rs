@@ -1,5 +1,5 @@
-//! Many WebSocket clients that cost as little as they can, so that they leave the machine to the host: they look for one number
-//! in each message and parse nothing else.
+//! Many WebSocket clients that cost as little as they can, so that they leave the machine to the
+//! host: they look for one number in each message and parse nothing else.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,19 +10,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-/// What stands before the moment at which a message's result was made, in microseconds since 1970: a pipeline of the tests
-/// writes it, as a number or as a text.
+/// What stands before the moment at which a message's result was made, in microseconds since 1970:
+/// a pipeline of the tests writes it, as a number or as a text.
 const STAMP: &[u8] = b"\"stamp\":";
 
 /// Read at once from a connection: some results.
 const READ: usize = 16 << 10;
 
-/// What the kernel is to keep for one that never reads (it takes twice as much): the host has to keep the rest.
+/// What the kernel is to keep for one that never reads (it takes twice as much): the host has to
+/// keep the rest.
 const SMALL_BUFFER: u32 = 4096;
 
 /// How a client listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Manner {
+pub enum ListenerKind {
     /// It reads what comes.
     Reading,
     /// It asks for compressed messages, reads them, and does not look into them.
@@ -33,7 +34,7 @@ pub enum Manner {
 
 /// What came since it was last asked for.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct ListenerCounts {
     /// Messages of all clients.
     pub messages: u64,
     /// Milliseconds from a message's stamp to its arrival.
@@ -46,7 +47,7 @@ pub struct Heard {
 /// The clients; gone when dropped.
 #[derive(Debug)]
 pub struct Listeners {
-    heard: Arc<Mutex<Heard>>,
+    heard: Arc<Mutex<ListenerCounts>>,
     tasks: JoinSet<()>,
     deaf: Vec<TcpStream>,
 }
@@ -57,20 +58,22 @@ impl Listeners {
         Self { heard: Arc::default(), tasks: JoinSet::new(), deaf: Vec::new() }
     }
 
-    /// Adds clients of a session, one after the other. They are subscribed when this returns, or will be soon.
+    /// Adds clients of a session, one after the other. They are subscribed when this returns, or
+    /// will be soon.
     pub async fn add(
         &mut self,
         count: usize,
-        manner: Manner,
+        manner: ListenerKind,
         address: SocketAddr,
         session: &str,
         detections: bool,
     ) -> Result<()> {
-        let request = format!(r#"{{"type":"subscribe","session":"{session}","detections":{detections}}}"#);
+        let request =
+            format!(r#"{{"type":"subscribe","session":"{session}","detections":{detections}}}"#);
         for _ in 0..count {
             let mut stream = open(address, manner).await?;
             stream.write_all(&masked(0x1, request.as_bytes())?).await?;
-            if manner == Manner::Deaf {
+            if manner == ListenerKind::Deaf {
                 self.deaf.push(stream);
                 continue;
             }
@@ -85,7 +88,7 @@ impl Listeners {
     }
 
     /// What came since the last call; an error where a connection has ended.
-    pub fn take(&self) -> Result<Heard> {
+    pub fn take(&self) -> Result<ListenerCounts> {
         let heard = std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner));
         match heard.failed {
             Some(error) => bail!("a subscriber: {error}"),
@@ -101,21 +104,22 @@ impl Default for Listeners {
 }
 
 /// A connection that has become a WebSocket (RFC 6455, 4.1).
-async fn open(address: SocketAddr, manner: Manner) -> Result<TcpStream> {
+async fn open(address: SocketAddr, manner: ListenerKind) -> Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    if manner == Manner::Deaf {
+    if manner == ListenerKind::Deaf {
         socket.set_recv_buffer_size(SMALL_BUFFER)?;
     }
     let mut stream = socket.connect(address).await.context("connecting")?;
     stream.set_nodelay(true)?;
     let extensions = match manner {
-        Manner::Compressed => "Sec-WebSocket-Extensions: permessage-deflate\r\n",
-        Manner::Reading | Manner::Deaf => "",
+        ListenerKind::Compressed => "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+        ListenerKind::Reading | ListenerKind::Deaf => "",
     };
     // The key is that of the RFC's example: nobody caches in between.
     let request = format!(
         "GET /v1/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extensions}\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
+         dGhlIHNhbXBsZSBub25jZQ==\r\n{extensions}\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
@@ -126,7 +130,7 @@ async fn open(address: SocketAddr, manner: Manner) -> Result<TcpStream> {
     let answer = String::from_utf8_lossy(&answer).into_owned();
     ensure!(answer.starts_with("HTTP/1.1 101 "), "no WebSocket: {answer}");
     let compressed = answer.to_lowercase().contains("permessage-deflate");
-    ensure!(compressed == (manner == Manner::Compressed), "compression: {answer}");
+    ensure!(compressed == (manner == ListenerKind::Compressed), "compression: {answer}");
     Ok(stream)
 }
 
@@ -137,7 +141,11 @@ fn masked(opcode: u8, payload: &[u8]) -> Result<Vec<u8>> {
     Ok([&[0x80 | opcode, 0x80 | length, 0, 0, 0, 0], payload].concat())
 }
 
-async fn listen(mut stream: TcpStream, manner: Manner, heard: &Mutex<Heard>) -> Result<()> {
+async fn listen(
+    mut stream: TcpStream,
+    manner: ListenerKind,
+    heard: &Mutex<ListenerCounts>,
+) -> Result<()> {
     let mut buffer = Vec::with_capacity(READ);
     loop {
         buffer.reserve(READ);
@@ -150,7 +158,9 @@ async fn listen(mut stream: TcpStream, manner: Manner, heard: &Mutex<Heard>) -> 
             match opcode {
                 0x8 => bail!("the host says good-bye: {}", String::from_utf8_lossy(payload)),
                 0x9 => pinged = true,
-                _ => heard.lock().unwrap_or_else(PoisonError::into_inner).take(payload, manner, now),
+                _ => {
+                    heard.lock().unwrap_or_else(PoisonError::into_inner).take(payload, manner, now)
+                }
             }
         }
         buffer.drain(..taken);
@@ -161,10 +171,10 @@ async fn listen(mut stream: TcpStream, manner: Manner, heard: &Mutex<Heard>) -> 
     }
 }
 
-impl Heard {
-    fn take(&mut self, payload: &[u8], manner: Manner, now_us: f64) {
+impl ListenerCounts {
+    fn take(&mut self, payload: &[u8], manner: ListenerKind, now_us: f64) {
         self.messages += 1;
-        if manner == Manner::Compressed {
+        if manner == ListenerKind::Compressed {
             return;
         }
         if payload.starts_with(br#"{"type":"lagged""#) {
@@ -177,8 +187,8 @@ impl Heard {
     }
 }
 
-/// Opcode and payload of the first frame of some bytes, and where it ends; none where it is not complete. Frames of a host have
-/// no mask.
+/// Opcode and payload of the first frame of some bytes, and where it ends; none where it is not
+/// complete. Frames of a host have no mask.
 fn frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let (length, header) = match second & 0x7f {
@@ -194,8 +204,10 @@ fn frame(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
 fn stamp(message: &[u8]) -> Option<f64> {
     let at = message.windows(STAMP.len()).position(|bytes| bytes == STAMP)?;
     let rest = message.get(at + STAMP.len()..)?;
-    let digits =
-        rest.iter().skip_while(|byte| !byte.is_ascii_digit()).take_while(|byte| byte.is_ascii_digit());
+    let digits = rest
+        .iter()
+        .skip_while(|byte| !byte.is_ascii_digit())
+        .take_while(|byte| byte.is_ascii_digit());
     let digits: String = digits.map(|byte| char::from(*byte)).collect();
     digits.parse().ok()
 }
@@ -227,10 +239,13 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_counted() {
-        let mut heard = Heard::default();
-        heard.take(br#"{"type":"lagged","session":"a","missed":4}"#, Manner::Reading, 0.0);
-        heard.take(br#"{"type":"event","data":{"stamp":1000}}"#, Manner::Reading, 3000.0);
-        heard.take(&[1, 2, 3], Manner::Compressed, 3000.0);
-        assert_eq!((heard.messages, heard.lagged, heard.delivery_ms.as_slice()), (3, 1, &[2.0][..]));
+        let mut heard = ListenerCounts::default();
+        heard.take(br#"{"type":"lagged","session":"a","missed":4}"#, ListenerKind::Reading, 0.0);
+        heard.take(br#"{"type":"event","data":{"stamp":1000}}"#, ListenerKind::Reading, 3000.0);
+        heard.take(&[1, 2, 3], ListenerKind::Compressed, 3000.0);
+        assert_eq!(
+            (heard.messages, heard.lagged, heard.delivery_ms.as_slice()),
+            (3, 1, &[2.0][..])
+        );
     }
 }

@@ -48,7 +48,8 @@ pub struct Spent {
     pub by_role: BTreeMap<Role, f64>,
     /// Wall-clock seconds.
     pub wall_s: f64,
-    /// Cores that programs outside the chain kept busy, on average; the hypervisor's share included.
+    /// Cores that programs outside the chain kept busy, on average; the hypervisor's share
+    /// included.
     pub other_cores: f64,
 }
 
@@ -90,8 +91,11 @@ impl Snapshot {
     pub fn since(&self, earlier: &Self) -> Spent {
         let mut by_role = BTreeMap::new();
         for process in &self.processes {
-            let before =
-                earlier.processes.iter().find(|old| old.pid == process.pid).map_or(0.0, |old| old.cpu_s);
+            let before = earlier
+                .processes
+                .iter()
+                .find(|old| old.pid == process.pid)
+                .map_or(0.0, |old| old.cpu_s);
             *by_role.entry(process.role).or_insert(0.0) += process.cpu_s - before;
         }
         let wall_s = self.taken.duration_since(earlier.taken).as_secs_f64();
@@ -121,7 +125,8 @@ impl Ticks {
     pub fn read() -> Result<Self> {
         let text = fs::read_to_string("/proc/stat").context("/proc/stat")?;
         let line = text.lines().next().context("/proc/stat is empty")?;
-        // proc(5): user, nice, system, idle, iowait, irq, softirq, steal; guests are counted in user and nice.
+        // proc(5): user, nice, system, idle, iowait, irq, softirq, steal; guests are counted in
+        // user and nice.
         let fields = line.split_whitespace().skip(1).take(8).enumerate();
         let busy = fields.filter(|(index, _)| ![3, 4].contains(index));
         let ticks: f64 = busy.filter_map(|(_, field)| field.parse::<f64>().ok()).sum();
@@ -141,7 +146,8 @@ struct Stat {
 }
 
 impl Stat {
-    /// proc(5): the name in parentheses may hold anything, so fields are counted from the last parenthesis.
+    /// proc(5): the name in parentheses may hold anything, so fields are counted from the last
+    /// parenthesis.
     fn read(pid: u32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         Self::parse(&text)
@@ -170,7 +176,8 @@ pub fn cpu_s(pid: u32) -> Result<f64> {
     Ok(Stat::read(pid).with_context(|| format!("process {pid} is gone"))?.cpu_s)
 }
 
-/// Memory of a process in MB (10^6 bytes): its own pages, and its share of those that others map, too.
+/// Memory of a process in MB (10^6 bytes): its own pages, and its share of those that others map,
+/// too.
 pub fn pss_mb(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
@@ -196,7 +203,8 @@ pub fn mappings(pid: u32) -> Result<Vec<Mapping>> {
     Ok(parse_mappings(&fs::read_to_string(&path).with_context(|| path.clone())?))
 }
 
-/// proc(5): a line of six fields, the name last and often missing, then a line `Key: NUMBER kB` for each figure.
+/// proc(5): a line of six fields, the name last and often missing, then a line `Key: NUMBER kB` for
+/// each figure.
 fn parse_mappings(text: &str) -> Vec<Mapping> {
     let mut sums = BTreeMap::<&str, (f64, f64)>::new();
     let mut name = "";
@@ -208,7 +216,8 @@ fn parse_mappings(text: &str) -> Vec<Mapping> {
             name = path.rsplit('/').next().unwrap_or(path);
             continue;
         };
-        let megabytes = fields.next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) * 1024.0 / 1e6;
+        let megabytes =
+            fields.next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) * 1024.0 / 1e6;
         let sum = sums.entry(name).or_default();
         match key {
             "Pss" => sum.0 += megabytes,
@@ -226,12 +235,16 @@ fn parse_mappings(text: &str) -> Vec<Mapping> {
     mappings
 }
 
-/// File names of the libraries of a process that begin with one of `names`: they tell their versions.
+/// File names of the libraries of a process that begin with one of `names`: they tell their
+/// versions.
 pub fn libraries(pid: u32, names: &[&str]) -> Result<Vec<String>> {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).context("reading a process's mappings")?;
+    let maps =
+        fs::read_to_string(format!("/proc/{pid}/maps")).context("reading a process's mappings")?;
     let files = maps.lines().filter_map(|line| line.rsplit_once('/').map(|(_, file)| file));
-    let mut found: Vec<String> =
-        files.filter(|file| names.iter().any(|name| file.starts_with(name))).map(str::to_owned).collect();
+    let mut found: Vec<String> = files
+        .filter(|file| names.iter().any(|name| file.starts_with(name)))
+        .map(str::to_owned)
+        .collect();
     found.sort();
     found.dedup();
     Ok(found)

@@ -36,7 +36,8 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Looks for all of them: programs in `programs` or else beside this one, the rest in the checkout `root`.
+    /// Looks for all of them: programs in `programs` or else beside this one, the rest in the
+    /// checkout `root`.
     pub fn find(root: &Path, programs: Option<&Path>) -> Result<Self> {
         let root = root.canonicalize().with_context(|| format!("no folder {}", root.display()))?;
         let own = std::env::current_exe().context("asking for this program's path")?;

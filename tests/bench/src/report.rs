@@ -9,7 +9,7 @@ use crate::machine::{Machine, Role};
 use crate::phases::cost::Cost;
 use crate::phases::deploying::{Deploying, Deployments};
 use crate::phases::embeddings::{self as embed, Embeddings};
-use crate::phases::fairness::{Fairness, Round};
+use crate::phases::fairness::{Fairness, FairnessRound};
 use crate::phases::fanout::Fanout;
 use crate::phases::isolation::{self as isolation_cost, IsolationCost};
 use crate::phases::joining::Joining;
@@ -17,7 +17,8 @@ use crate::phases::live::{Live, Moments, STATIONS};
 use crate::phases::recovery::Recovery;
 use crate::phases::twenty::{Idle, Streaming, Twenty};
 
-/// One run. All figures in it were measured in this run, on this machine. What was not asked for is none, or empty.
+/// One run. All figures in it were measured in this run, on this machine. What was not asked for is
+/// none, or empty.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Of the crates.
@@ -55,11 +56,16 @@ pub struct Report {
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Machine { cpu, cores, memory_gb, kernel, load_before } = &self.machine;
-        writeln!(f, "Ocelli {} on {cpu}, {cores} cores, {memory_gb:.0} GB, Linux {kernel}", self.version)?;
+        writeln!(
+            f,
+            "Ocelli {} on {cpu}, {cores} cores, {memory_gb:.0} GB, Linux {kernel}",
+            self.version
+        )?;
         writeln!(f, "model: nanodet-g-416; clip: {}", self.clip)?;
         writeln!(
             f,
-            "all figures are from this one run of {:.0} s, {:.0} s each; load before it: {load_before:.2}",
+            "all figures are from this one run of {:.0} s, {:.0} s each; load before it: \
+                {load_before:.2}",
             self.took_s, self.segment_s
         )?;
         if let Some(measured) = &self.cost {
@@ -97,12 +103,16 @@ fn cost(cost: &Cost, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f)?;
     writeln!(f, "libraries: {}", cost.libraries.join(", "))?;
     writeln!(f, "CPU per result, two at once on files; chain = host + 2 workers + inference")?;
-    writeln!(f, "  round   bare loop      chain   ratio   results/s bare, chain   busy with others")?;
+    writeln!(
+        f,
+        "  round   bare loop      chain   ratio   results/s bare, chain   busy with others"
+    )?;
     for (index, round) in cost.rounds.iter().enumerate() {
         let ([bare, chain], [beside_bare, beside_chain]) = (round.rates, round.other_cores);
         writeln!(
             f,
-            "  {:>5}  {:>7.2} ms {:>7.2} ms  {:>6.3}   {bare:>9.1} {chain:>11.1}   {beside_bare:.2}, \
+            "  {:>5}  {:>7.2} ms {:>7.2} ms  {:>6.3}   {bare:>9.1} {chain:>11.1}   \
+                {beside_bare:.2}, \
              {beside_chain:.2} cores",
             index + 1,
             round.bare_ms,
@@ -117,7 +127,8 @@ fn cost(cost: &Cost, f: &mut Formatter<'_>) -> fmt::Result {
         cost.bare_ms, cost.chain_ms, cost.ratio
     )?;
     let stations = ["decode", "tensor", "model", "boxes"];
-    let stations = stations.iter().filter_map(|name| Some((name, cost.bare_stations_ms.get(name)?)));
+    let stations =
+        stations.iter().filter_map(|name| Some((name, cost.bare_stations_ms.get(name)?)));
     let stations: Vec<String> = stations.map(|(name, ms)| format!("{name} {ms:.2}")).collect();
     writeln!(
         f,
@@ -133,13 +144,15 @@ fn live(by_cameras: &[Live], f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "RTSP cameras of 10 pictures a second")?;
     writeln!(
         f,
-        "  cameras  results/s  CPU/result  decoded/result   PSS per session (largest)  host  inference  all/camera"
+        "  cameras  results/s  CPU/result  decoded/result   PSS per session (largest)  host  \
+            inference  all/camera"
     )?;
     for live in by_cameras {
         let memory = &live.memory;
         writeln!(
             f,
-            "  {:>7}  {:>9.1}  {:>7.2} ms  {:>14.2}   {:>12.1} MB ({:.1})  {:>8.1}  {:>9.1}  {:>7.1} MB",
+            "  {:>7}  {:>9.1}  {:>7.2} ms  {:>14.2}   {:>12.1} MB ({:.1})  {:>8.1}  {:>9.1}  \
+                {:>7.1} MB",
             live.cameras,
             live.results_per_second,
             live.cpu_ms_per_result,
@@ -161,11 +174,15 @@ fn live(by_cameras: &[Live], f: &mut Formatter<'_>) -> fmt::Result {
         )?;
     }
     writeln!(f)?;
-    writeln!(f, "latency by station, ms: p50 / p99; start of the host to first result: median, max")?;
+    writeln!(
+        f,
+        "latency by station, ms: p50 / p99; start of the host to first result: median, max"
+    )?;
     writeln!(f, "  cameras  {}", STATIONS.map(|station| format!("{station:>15}")).concat())?;
     for live in by_cameras {
         let each = STATIONS.iter().filter_map(|station| live.latency_ms.get(station));
-        let each: String = each.map(|p| format!("{:>15}", format!("{:.1} / {:.1}", p.p50, p.p99))).collect();
+        let each: String =
+            each.map(|p| format!("{:>15}", format!("{:.1} / {:.1}", p.p50, p.p99))).collect();
         let Moments { median, max } = live.start_to_first_result_s;
         writeln!(f, "  {:>7}  {each}    {median:.2} s, {max:.2} s", live.cameras)?;
     }
@@ -188,23 +205,29 @@ fn twenty(twenty: &Twenty, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "{sessions} sessions, a camera each: CPU in percent of one core")?;
     writeln!(
         f,
-        "  host {host_percent:.1} %, workers {workers_percent:.0} %, inference {inference_percent:.0} %; \
+        "  host {host_percent:.1} %, workers {workers_percent:.0} %, inference \
+            {inference_percent:.0} %; \
          {units_per_second:.0} pictures/s in, {results_per_second:.1} results/s out; others kept \
          {other_cores:.2} cores busy"
     )?;
-    writeln!(f, "  PSS: worker {:.1} MB ({:.1}), host {host_mb:.1} MB", worker_mb.median, worker_mb.max)?;
+    writeln!(
+        f,
+        "  PSS: worker {:.1} MB ({:.1}), host {host_mb:.1} MB",
+        worker_mb.median, worker_mb.max
+    )?;
     let Idle { host_percent, workers_percent, worker_mb, workers_mb, mappings, libraries } = idle;
     writeln!(f, "{sessions} sessions whose cameras do not answer: no worker has a decoder")?;
     writeln!(f, "  host {host_percent:.1} %, workers {workers_percent:.1} %")?;
     writeln!(
         f,
-        "  PSS: worker {:.2} MB ({:.2}), all workers {workers_mb:.0} MB; {libraries} libraries; the largest \
+        "  PSS: worker {:.2} MB ({:.2}), all workers {workers_mb:.0} MB; {libraries} libraries; \
+            the largest \
          (own and written to):",
         worker_mb.median, worker_mb.max
     )?;
-    let named = mappings
-        .iter()
-        .map(|mapping| format!("{} {:.2} ({:.2})", mapping.name, mapping.pss_mb, mapping.private_dirty_mb));
+    let named = mappings.iter().map(|mapping| {
+        format!("{} {:.2} ({:.2})", mapping.name, mapping.pss_mb, mapping.private_dirty_mb)
+    });
     writeln!(f, "  {}", named.collect::<Vec<_>>().join(", "))
 }
 
@@ -212,7 +235,7 @@ fn isolation(cost: &IsolationCost, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f)?;
     let IsolationCost { model, rounds, added_ms } = cost;
     writeln!(f, "one run of {model} as a worker sees it: p50 / p99")?;
-    for isolation_cost::Round { in_process, process } in rounds {
+    for isolation_cost::IsolationRound { in_process, process } in rounds {
         writeln!(
             f,
             "  in-process {:.3} / {:.3} ms, in a child process {:.3} / {:.3} ms",
@@ -224,10 +247,21 @@ fn isolation(cost: &IsolationCost, f: &mut Formatter<'_>) -> fmt::Result {
 
 fn embeddings(embeddings: &Embeddings, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f)?;
-    let Embeddings { rounds, ratio, at_once, at_once_rate, at_once_ratio, memory, identical, dimension } =
-        embeddings;
-    writeln!(f, "a face to its vector of {dimension} numbers by POST /v1/analyze/face-embed: p50 / p99")?;
-    for embed::Round { bare, http } in rounds {
+    let Embeddings {
+        rounds,
+        ratio,
+        at_once,
+        at_once_rate,
+        at_once_ratio,
+        memory,
+        identical,
+        dimension,
+    } = embeddings;
+    writeln!(
+        f,
+        "a face to its vector of {dimension} numbers by POST /v1/analyze/face-embed: p50 / p99"
+    )?;
+    for embed::EmbeddingsRound { bare, http } in rounds {
         writeln!(
             f,
             "  bare models {:.1} / {:.1} ms, over HTTP {:.1} / {:.1} ms",
@@ -237,7 +271,8 @@ fn embeddings(embeddings: &Embeddings, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "  median of the p50 ratios: {ratio:.2}")?;
     writeln!(
         f,
-        "  16 at once: {:.1} / {:.1} ms, {at_once_rate:.1} a second: a picture takes {at_once_ratio:.2} times the \
+        "  16 at once: {:.1} / {:.1} ms, {at_once_rate:.1} a second: a picture takes \
+            {at_once_ratio:.2} times the \
          bare models' time of the machine",
         at_once.p50, at_once.p99
     )?;
@@ -256,12 +291,14 @@ fn fairness(fairness: &Fairness, f: &mut Formatter<'_>) -> fmt::Result {
     let Fairness { cameras, rate, rounds, ratio } = fairness;
     writeln!(
         f,
-        "{cameras} cameras at {rate} results/s, beside one on a file as fast as it goes: latency p50 / p99"
+        "{cameras} cameras at {rate} results/s, beside one on a file as fast as it goes: latency \
+            p50 / p99"
     )?;
-    for (index, Round { alone, beside, flood_rate, ratio }) in rounds.iter().enumerate() {
+    for (index, FairnessRound { alone, beside, flood_rate, ratio }) in rounds.iter().enumerate() {
         writeln!(
             f,
-            "  {:>5}  alone {:.1} / {:.1} ms, beside it {:.1} / {:.1} ms; it got {flood_rate:.1} results/s; \
+            "  {:>5}  alone {:.1} / {:.1} ms, beside it {:.1} / {:.1} ms; it got {flood_rate:.1} \
+                results/s; \
              p99 ratio {ratio:.2}",
             index + 1,
             alone.p50,
@@ -287,7 +324,11 @@ fn recovery(recovery: &Recovery, f: &mut Formatter<'_>) -> fmt::Result {
     let Recovery { noticed, ready, result, restarted, inference, interval, repeats } = recovery;
     writeln!(f, "worker killed, {repeats} times: median, max")?;
     writeln!(f, "  noticed         {}", milliseconds(noticed))?;
-    writeln!(f, "  new worker      {}   (100 to 125 ms of it are a pause on purpose)", milliseconds(ready))?;
+    writeln!(
+        f,
+        "  new worker      {}   (100 to 125 ms of it are a pause on purpose)",
+        milliseconds(ready)
+    )?;
     writeln!(f, "  first result    {}", milliseconds(result))?;
     writeln!(f, "worker restarted by the API, {repeats} times: median, max")?;
     writeln!(f, "  first result    {}", milliseconds(restarted))?;
@@ -304,7 +345,9 @@ fn deploying(deploying: &Deploying, f: &mut Formatter<'_>) -> fmt::Result {
         "a component of {} KB deployed to a running camera, {repeats} times each: median, max",
         bytes / 1000
     )?;
-    for (heading, bound, kind) in [("not seen before", "1.5", cold), ("compiled before", "0.5", cached)] {
+    for (heading, bound, kind) in
+        [("not seen before", "1.5", cold), ("compiled before", "0.5", cached)]
+    {
         let Deployments { first_result, answered, compile, change, gap } = kind;
         writeln!(f, "  {heading}")?;
         writeln!(f, "    first result  {}   (bound: {bound} s)", milliseconds(first_result))?;
@@ -331,12 +374,14 @@ fn fanout(fanout: &Fanout, f: &mut Formatter<'_>) -> fmt::Result {
     let Fanout { subscribers, idle_host_percent, idle_host_mb, loads } = fanout;
     writeln!(
         f,
-        "{subscribers} subscribers of a session with 10 frames a second; without them the host takes {idle_host_percent:.1} % of a \
+        "{subscribers} subscribers of a session with 10 frames a second; without them the host \
+            takes {idle_host_percent:.1} % of a \
          core and {idle_host_mb:.0} MB"
     )?;
     writeln!(
         f,
-        "  delivery: from the end of the pipeline's call to the subscriber's read; bound of the 99th percentile: 50 ms"
+        "  delivery: from the end of the pipeline's call to the subscriber's read; bound of the \
+            99th percentile: 50 ms"
     )?;
     writeln!(
         f,
@@ -345,7 +390,9 @@ fn fanout(fanout: &Fanout, f: &mut Formatter<'_>) -> fmt::Result {
     for load in loads {
         let delivery = load.delivery_ms.as_ref().map_or_else(
             || "-".to_owned(),
-            |delivery| format!("{:.2}, {:.2}, {:.1} ms", delivery.p50, delivery.p99, load.delivery_max_ms),
+            |delivery| {
+                format!("{:.2}, {:.2}, {:.1} ms", delivery.p50, delivery.p99, load.delivery_max_ms)
+            },
         );
         writeln!(
             f,
@@ -372,5 +419,9 @@ fn roles(by_role: &BTreeMap<Role, f64>) -> String {
         Role::Inference => "inference",
         Role::Other => "other",
     };
-    by_role.iter().map(|(role, ms)| format!("{} {ms:.2}", name(role))).collect::<Vec<_>>().join(", ")
+    by_role
+        .iter()
+        .map(|(role, ms)| format!("{} {ms:.2}", name(role)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -1,6 +1,7 @@
 //! Medians and percentiles of small samples.
 
-/// The value below or at which `share` (0 to 1) of the values lie: the nearest rank. NaN of no values.
+/// The value below or at which `share` (0 to 1) of the values lie: the nearest rank. NaN of no
+/// values.
 pub fn percentile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -8,7 +9,8 @@ pub fn percentile(values: &[f64], share: f64) -> f64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
-/// The middle value; of an even number of values the mean of the two in the middle. NaN of no values.
+/// The middle value; of an even number of values the mean of the two in the middle. NaN of no
+/// values.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use ocelli_client::{Client, Detections, Message, State, Subscribe};
+use ocelli_client::{Client, Detections, Message, SessionState, Subscribe};
 use serde_json::Map;
 use tokio::time::Instant;
 
@@ -45,17 +45,20 @@ impl Subscriber {
 
     /// Waits for the next result of a session; the moment when it came.
     pub async fn result(&mut self, session: &str) -> Result<Instant> {
-        self.until(|heard| matches!(heard, Message::Detections(found) if found.session == session)).await
+        self.until(|heard| matches!(heard, Message::Detections(found) if found.session == session))
+            .await
     }
 
-    /// Waits for the first result of another version of a session's pipeline than that of the next result: the moments of
-    /// the last result of the one and of the first of the other.
+    /// Waits for the first result of another version of a session's pipeline than that of the next
+    /// result: the moments of the last result of the one and of the first of the other.
     pub async fn another_version(&mut self, session: &str) -> Result<(Instant, Instant)> {
         let heard = async {
             let mut before: Option<(String, Instant)> = None;
             loop {
                 let heard = self.next().await?;
-                let Message::Detections(Detections { session: of, deployment, .. }) = heard else { continue };
+                let Message::Detections(Detections { session: of, deployment, .. }) = heard else {
+                    continue;
+                };
                 let now = Instant::now();
                 match &before {
                     _ if of != session => {}
@@ -70,7 +73,7 @@ impl Subscriber {
     }
 
     /// Waits until a session is in a state; the moment when that was heard.
-    pub async fn state(&mut self, session: &str, state: State) -> Result<Instant> {
+    pub async fn state(&mut self, session: &str, state: SessionState) -> Result<Instant> {
         let wanted = |heard: &Message| matches!(heard, Message::Session { session: s, state: t, .. } if s == session && *t == state);
         self.until(wanted).await
     }
@@ -91,9 +94,9 @@ impl Subscriber {
             while !wanted(&self.next().await?) {}
             Ok(Instant::now())
         };
-        tokio::time::timeout(PATIENCE, heard)
-            .await
-            .unwrap_or_else(|_| bail!("nothing that was waited for came within {} s", PATIENCE.as_secs()))
+        tokio::time::timeout(PATIENCE, heard).await.unwrap_or_else(|_| {
+            bail!("nothing that was waited for came within {} s", PATIENCE.as_secs())
+        })
     }
 
     /// A connection that is lost is an error: something is wrong with what is measured.

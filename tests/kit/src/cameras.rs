@@ -16,8 +16,8 @@ pub struct Cameras {
 }
 
 impl Cameras {
-    /// Starts a server. `mounts` are paths and the clips that they play. Returns when cameras can be
-    /// connected to.
+    /// Starts a server. `mounts` are paths and the clips that they play. Returns when cameras can
+    /// be connected to.
     pub fn start(options: &[&str], mounts: &[(&str, &str)]) -> Self {
         let mounts = mounts.iter().map(|(path, name)| format!("{path}={}", clip(name).display()));
         let arguments = options.iter().map(ToString::to_string).chain(mounts).collect();
@@ -49,7 +49,8 @@ impl Cameras {
         }
     }
 
-    /// Starts the server again after [`kill`](Self::kill). Returns when cameras can be connected to.
+    /// Starts the server again after [`kill`](Self::kill). Returns when cameras can be connected
+    /// to.
     pub fn restart(&mut self) {
         self.kill();
         let mut child = Command::new("/usr/bin/python3")

@@ -12,7 +12,8 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_a
 
 use crate::DEADLINE;
 
-/// What the kernel keeps for a client that hardly reads: little, so that the host notices soon. (It takes twice as much.)
+/// What the kernel keeps for a client that hardly reads: little, so that the host notices soon. (It
+/// takes twice as much.)
 const SMALL_BUFFER: u32 = 4096;
 
 /// A connected client.
@@ -25,7 +26,8 @@ pub struct Client {
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let connecting = connect_async(format!("ws://{address}/v1/ws"));
-        let (socket, _) = timeout(DEADLINE, connecting).await.expect("a WebSocket in time").unwrap();
+        let (socket, _) =
+            timeout(DEADLINE, connecting).await.expect("a WebSocket in time").unwrap();
         Self { socket, received: Vec::new() }
     }
 
@@ -53,7 +55,10 @@ impl Client {
 
     /// Sends bytes that need not be a frame; false where the host has closed the connection.
     pub async fn send_bytes(&mut self, bytes: &[u8]) -> bool {
-        timeout(DEADLINE, self.socket.get_mut().write_all(bytes)).await.expect("sent in time").is_ok()
+        timeout(DEADLINE, self.socket.get_mut().write_all(bytes))
+            .await
+            .expect("sent in time")
+            .is_ok()
     }
 
     /// Subscribes to a session that is there.
@@ -89,10 +94,13 @@ impl Client {
     /// The next message.
     pub async fn next(&mut self) -> Value {
         let next = self.next_or_end().await;
-        next.unwrap_or_else(|| panic!("the host closed the connection; the last were {}", self.last()))
+        next.unwrap_or_else(|| {
+            panic!("the host closed the connection; the last were {}", self.last())
+        })
     }
 
-    /// The first message from now on for which `wanted` has an answer. An error that is not wanted fails the test.
+    /// The first message from now on for which `wanted` has an answer. An error that is not wanted
+    /// fails the test.
     pub async fn find<T>(&mut self, mut wanted: impl FnMut(&Value) -> Option<T>) -> T {
         let search = async {
             loop {
@@ -104,7 +112,9 @@ impl Client {
             }
         };
         let found = timeout(DEADLINE, search).await;
-        found.unwrap_or_else(|_| panic!("not what was waited for; the last messages were {}", self.last()))
+        found.unwrap_or_else(|_| {
+            panic!("not what was waited for; the last messages were {}", self.last())
+        })
     }
 
     /// The next message of a type.
@@ -114,7 +124,8 @@ impl Client {
 
     /// The next detections of a session.
     pub async fn detections(&mut self, session: &str) -> Value {
-        let wanted = |message: &Value| message["type"] == "detections" && message["session"] == session;
+        let wanted =
+            |message: &Value| message["type"] == "detections" && message["session"] == session;
         self.find(|message| wanted(message).then(|| message.clone())).await
     }
 

@@ -16,14 +16,16 @@ pub fn guest(name: &str) -> PathBuf {
     path
 }
 
-/// A store for hosts, one after the other: it holds the tests' pipelines under their names. Goes when dropped.
+/// A store for hosts, one after the other: it holds the tests' pipelines under their names. Goes
+/// when dropped.
 #[derive(Debug)]
-pub struct Store {
+pub struct PipelineFolder {
     folder: TempDir,
 }
 
-impl Store {
-    /// A store with these of the tests' pipelines. One that is written in WebAssembly's own text is made a component here.
+impl PipelineFolder {
+    /// A store with these of the tests' pipelines. One that is written in WebAssembly's own text is
+    /// made a component here.
     pub fn with(names: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("pipelines")).unwrap();
@@ -76,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_is_written_in_text_becomes_a_component() {
-        let store = Store::with(&["table-bomb"]);
+        let store = PipelineFolder::with(&["table-bomb"]);
         let component = std::fs::read(store.pipeline("table-bomb")).unwrap();
         // The preamble's second half tells a component from a core module.
         assert_eq!(component.get(..8), Some(b"\0asm\x0d\0\x01\0".as_slice()));

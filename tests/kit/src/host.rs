@@ -12,13 +12,15 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::http::{self, Answer};
+use crate::http::{self, HttpResponse};
 use crate::{Client, DEADLINE, Log, Process, Programs, root};
 
-/// How long a host may take to end after SIGTERM before it is killed: above the 30 s that it gives its workers by default.
+/// How long a host may take to end after SIGTERM before it is killed: above the 30 s that it gives
+/// its workers by default.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
 
-/// How long a deployment may take to be answered: its steps have bounds of their own, and machines are busy.
+/// How long a deployment may take to be answered: its steps have bounds of their own, and machines
+/// are busy.
 const DEPLOYMENT: Duration = Duration::from_secs(150);
 
 /// Between two looks at something that tells nobody when it changes.
@@ -48,9 +50,9 @@ struct Setup {
     folder: TempDir,
 }
 
-/// A config as a test's host needs it. `config` is TOML. Its sections server, models, logs, store and subscriptions, where it
-/// has none, are for tests: a free port, the repository's models, a folder that goes with the test, and sources of this
-/// machine.
+/// A config as a test's host needs it. `config` is TOML. Its sections server, models, logs, store
+/// and subscriptions, where it has none, are for tests: a free port, the repository's models, a
+/// folder that goes with the test, and sources of this machine.
 fn complete(config: &str, folder: &Path) -> String {
     let path = |name: &str| folder.join(name).display().to_string();
     let sections = [
@@ -85,13 +87,14 @@ pub fn built(name: &str) -> PathBuf {
     program("ocelli").parent().and_then(Path::parent).unwrap().join(name)
 }
 
-/// Where the tests' hosts keep compiled pipelines. One folder for all of them: compiling is most of what a host's start takes.
-/// Another compiler has another, and those of compilers before it go.
+/// Where the tests' hosts keep compiled pipelines. One folder for all of them: compiling is most of
+/// what a host's start takes. Another compiler has another, and those of compilers before it go.
 fn cache() -> &'static Path {
     static CACHE: OnceLock<PathBuf> = OnceLock::new();
     CACHE.get_or_init(|| {
         let compiler = std::fs::metadata(program("ocelli-compile")).unwrap();
-        let own = format!("{:x}-{:x}-{:x}", compiler.len(), compiler.mtime(), compiler.mtime_nsec());
+        let own =
+            format!("{:x}-{:x}-{:x}", compiler.len(), compiler.mtime(), compiler.mtime_nsec());
         let all = built("test-cache");
         let others = std::fs::read_dir(&all).into_iter().flatten().filter_map(Result::ok);
         for other in others.filter(|other| other.file_name() != *own) {
@@ -136,8 +139,8 @@ async fn listening(child: &mut Child, log: &Log) -> SocketAddr {
 
 /// A program of the product.
 pub fn program(name: &str) -> PathBuf {
-    let folder =
-        std::env::var_os("OCELLI_BIN_DIR").map_or_else(|| root().join("target/release"), PathBuf::from);
+    let folder = std::env::var_os("OCELLI_BIN_DIR")
+        .map_or_else(|| root().join("target/release"), PathBuf::from);
     let path = folder.join(name);
     assert!(path.is_file(), "{} is missing: `./x test` builds it", path.display());
     path
@@ -156,7 +159,8 @@ impl Ocelli {
         Self::start_with(config, &[]).await
     }
 
-    /// As [`start`](Self::start), with further variables in its environment, or others in the place of the harness's own.
+    /// As [`start`](Self::start), with further variables in its environment, or others in the place
+    /// of the harness's own.
     pub async fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
         Self::launch(&program("ocelli"), config, environment).await
     }
@@ -174,7 +178,8 @@ impl Ocelli {
         Self { child, process, address, log, folder: setup.folder }
     }
 
-    /// Ends the host as a power cut would, and starts it again with the same config, store and logs.
+    /// Ends the host as a power cut would, and starts it again with the same config, store and
+    /// logs.
     pub async fn cut_and_start_again(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -204,8 +209,8 @@ impl Ocelli {
         self.folder().join("ocelli.toml")
     }
 
-    /// Puts another config in the place of its own, at once, as an editor does that renames. It gets the sections that
-    /// the first one got.
+    /// Puts another config in the place of its own, at once, as an editor does that renames. It
+    /// gets the sections that the first one got.
     pub fn edit_config(&self, config: &str) {
         let new = self.folder().join("ocelli.toml.new");
         std::fs::write(&new, complete(config, self.folder())).unwrap();
@@ -237,7 +242,8 @@ impl Ocelli {
         let mut events = Vec::new();
         let mut after = 0;
         loop {
-            let page = self.get(&format!("/v1/sessions/{session}/events?after={after}&limit=500")).await;
+            let page =
+                self.get(&format!("/v1/sessions/{session}/events?after={after}&limit=500")).await;
             let page: Value = serde_json::from_str(&page).unwrap();
             events.extend(page["events"].as_array().expect("a list of events").iter().cloned());
             match page["next"].as_u64() {
@@ -254,28 +260,37 @@ impl Ocelli {
         body
     }
 
-    /// The status and the body that a request without a body is answered with. `path` is percent-encoded.
+    /// The status and the body that a request without a body is answered with. `path` is
+    /// percent-encoded.
     pub async fn request(&self, method: &str, path: &str) -> (u16, String) {
         self.send(method, path, "Content-Length: 0", &[]).await
     }
 
-    /// The status and the body that a body of this media type is answered with. `path` is percent-encoded.
+    /// The status and the body that a body of this media type is answered with. `path` is
+    /// percent-encoded.
     pub async fn post(&self, path: &str, media_type: &str, body: &[u8]) -> (u16, String) {
         let headers = format!("Content-Type: {media_type}\r\nContent-Length: {}", body.len());
         self.send("POST", path, &headers, body).await
     }
 
-    /// `PUT /v1/sessions/{session}/pipeline`, and what it is answered with. `query` begins with `?` or is empty; the session's
-    /// name has to be fit for a URL.
+    /// `PUT /v1/sessions/{session}/pipeline`, and what it is answered with. `query` begins with `?`
+    /// or is empty; the session's name has to be fit for a URL.
     pub async fn deploy(&self, session: &str, query: &str, component: &[u8]) -> (u16, Value) {
         self.put(&format!("/v1/sessions/{session}/pipeline{query}"), component).await
     }
 
-    /// As [`deploy`](Self::deploy), of a host that may be killed meanwhile: none where it gives no answer.
-    pub async fn try_deploy(&self, session: &str, query: &str, component: &[u8]) -> Option<(u16, Value)> {
+    /// As [`deploy`](Self::deploy), of a host that may be killed meanwhile: none where it gives no
+    /// answer.
+    pub async fn try_deploy(
+        &self,
+        session: &str,
+        query: &str,
+        component: &[u8],
+    ) -> Option<(u16, Value)> {
         let path = format!("/v1/sessions/{session}/pipeline{query}");
         let headers = format!("Content-Length: {}", component.len());
-        let (status, body) = self.exchange(DEPLOYMENT, "PUT", &path, &headers, component).await.ok()?;
+        let (status, body) =
+            self.exchange(DEPLOYMENT, "PUT", &path, &headers, component).await.ok()?;
         Some((status, serde_json::from_str(&body).ok()?))
     }
 
@@ -294,14 +309,17 @@ impl Ocelli {
     }
 
     /// Asks for a session's newest deployment until it is as it should be.
-    pub async fn deployment_becomes(&self, session: &str, good: impl Fn(&Value) -> bool) -> Value {
+    pub async fn wait_for_deployment(&self, session: &str, good: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
             let newest = self.deployments(session).await.into_iter().next().unwrap_or_default();
             if good(&newest) {
                 return newest;
             }
-            assert!(begun.elapsed() < DEADLINE, "the newest deployment of {session} stays {newest}");
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "the newest deployment of {session} stays {newest}"
+            );
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
@@ -333,14 +351,15 @@ impl Ocelli {
         let exchange = async {
             let (request, headers) = (format!("{method} {path}"), format!("{headers}\r\n"));
             let mut connection = http::request(self.address, &request, &headers, body).await?;
-            Answer::try_read(&mut connection).await
+            HttpResponse::try_read(&mut connection).await
         };
         let answer = timeout(limit, exchange).await.map_err(|_| "no answer in time")?;
-        let Answer { status, text, .. } = answer.map_err(|error| error.to_string())?;
+        let HttpResponse { status, text, .. } = answer.map_err(|error| error.to_string())?;
         Ok((status, text))
     }
 
-    /// Has a session started anew, as a person would: its losses so far are forgotten. Its name has to be fit for a URL.
+    /// Has a session started anew, as a person would: its losses so far are forgotten. Its name has
+    /// to be fit for a URL.
     pub async fn restart(&self, id: &str) {
         let (status, body) = self.request("POST", &format!("/v1/sessions/{id}/restart")).await;
         assert!((200..300).contains(&status), "{id}: {status}: {body}");
@@ -357,7 +376,7 @@ impl Ocelli {
     pub async fn worker(&self, id: &str) -> Process {
         let begun = Instant::now();
         loop {
-            let session = self.session_becomes(id, |session| session["pid"].is_u64()).await;
+            let session = self.wait_for_session(id, |session| session["pid"].is_u64()).await;
             let pid = session["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
             // One that has just ended is named for a moment more.
             if let Some(worker) = pid.and_then(Process::open) {
@@ -376,7 +395,11 @@ impl Ocelli {
             let serving = |line: &str| {
                 let line = line.strip_prefix("ocelli_inference_private_memory_bytes{pid=\"")?;
                 let (pid, rest) = line.split_once('"')?;
-                if rest.contains("duty=\"serving\"") { Process::open(pid.parse().ok()?) } else { None }
+                if rest.contains("duty=\"serving\"") {
+                    Process::open(pid.parse().ok()?)
+                } else {
+                    None
+                }
             };
             let found: Vec<Process> = metrics.lines().filter_map(serving).collect();
             if !found.is_empty() {
@@ -388,7 +411,7 @@ impl Ocelli {
     }
 
     /// Asks for a session's entry until it is as it should be.
-    pub async fn session_becomes(&self, id: &str, good: impl Fn(&Value) -> bool) -> Value {
+    pub async fn wait_for_session(&self, id: &str, good: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
             let session = self.session(id).await;
@@ -400,8 +423,9 @@ impl Ocelli {
         }
     }
 
-    /// Reads a session's log file until it holds a text; all of it then. The session's name has to be fit for a file's.
-    pub async fn session_log_says(&self, id: &str, text: &str) -> String {
+    /// Reads a session's log file until it holds a text; all of it then. The session's name has to
+    /// be fit for a file's.
+    pub async fn wait_for_session_log(&self, id: &str, text: &str) -> String {
         let path = self.folder().join(format!("logs/detector_worker_camera_{id}.log"));
         let begun = Instant::now();
         loop {
@@ -409,7 +433,11 @@ impl Ocelli {
             if log.contains(text) {
                 return log;
             }
-            assert!(begun.elapsed() < DEADLINE, "{} does not say {text:?} but:\n{log}", path.display());
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "{} does not say {text:?} but:\n{log}",
+                path.display()
+            );
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }

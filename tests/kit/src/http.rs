@@ -12,7 +12,7 @@ use crate::{DEADLINE, within};
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpResponse {
     /// Its status.
     pub status: u16,
     /// The status and the headers, in lower case.
@@ -23,7 +23,7 @@ pub struct Answer {
     pub body: Value,
 }
 
-impl Answer {
+impl HttpResponse {
     /// Reads one until the connection is closed.
     pub async fn read(connection: &mut (impl AsyncRead + Unpin)) -> Self {
         timeout(DEADLINE, Self::try_read(connection)).await.expect("an answer in time").unwrap()
@@ -51,7 +51,7 @@ impl Answer {
     }
 
     /// Holds it to being a problem (RFC 9457) with this status and code.
-    pub fn is_problem(&self, status: u16, code: &str) {
+    pub fn assert_problem(&self, status: u16, code: &str) {
         assert_eq!((self.status, &self.body["code"]), (status, &json!(code)), "{self:?}");
         assert!(self.head.contains("content-type: application/problem+json"), "{self:?}");
         assert_eq!(self.body["status"], status, "{self:?}");
@@ -61,7 +61,8 @@ impl Answer {
     }
 }
 
-/// Connects and sends a request: method and path, headers as whole lines, and a body. Its answer ends the connection.
+/// Connects and sends a request: method and path, headers as whole lines, and a body. Its answer
+/// ends the connection.
 pub async fn request(
     address: SocketAddr,
     request: &str,
@@ -69,7 +70,8 @@ pub async fn request(
     body: &[u8],
 ) -> io::Result<TcpStream> {
     let mut connection = TcpStream::connect(address).await?;
-    let head = format!("{request} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n");
+    let head =
+        format!("{request} HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\n\r\n");
     connection.write_all(&[head.as_bytes(), body].concat()).await?;
     Ok(connection)
 }

@@ -1,11 +1,12 @@
-//! What the tests of all crates are made with: the real programs, real RTSP cameras, a WebSocket client, servers that are
-//! no cameras, and the one way to skip.
+//! What the tests of all crates are made with: the real programs, real RTSP cameras, a WebSocket
+//! client, servers that are no cameras, and the one way to skip.
 //!
-//! It knows no crate of the product, so that any may have it for its tests, and so that whole-system tests see what an
-//! operator and a subscriber see. Whatever waits has a deadline, and a test that fails shows the end of its host's log.
+//! It knows no crate of the product, so that any may have it for its tests, and so that
+//! whole-system tests see what an operator and a subscriber see. Whatever waits has a deadline, and
+//! a test that fails shows the end of its host's log.
 //!
-//! The kernel ends hosts and cameras with the *thread* that started them. Start them from the body of a test, which has
-//! its thread for itself, and not from a task.
+//! The kernel ends hosts and cameras with the *thread* that started them. Start them from the body
+//! of a test, which has its thread for itself, and not from a task.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,20 +18,20 @@
 
 mod cameras;
 mod client;
+mod client_process;
 pub mod depth;
-mod fake;
+mod fake_server;
 mod guests;
-mod held;
 mod host;
 pub mod http;
 mod log;
-mod others;
 mod page;
 mod play;
 mod process;
 mod programs;
 mod recording;
 mod redis;
+mod resources;
 pub mod skip;
 mod versions;
 
@@ -39,18 +40,18 @@ use std::time::Duration;
 
 pub use cameras::Cameras;
 pub use client::Client;
-pub use fake::{ClosedPort, Fake, Relay};
-pub use guests::{Store, guest};
-pub use held::Held;
+pub use client_process::{ClientProcess, client_python};
+pub use fake_server::{ClosedPort, FakeServer, Relay};
+pub use guests::{PipelineFolder, guest};
 pub use host::{Exit, Ocelli, built, gallery, program, run_to_end};
 pub use log::Log;
-pub use others::{Other, client_python};
-pub use page::Page;
+pub use page::BrowserPage;
 pub use play::{FileSession, assert_identical};
 pub use process::{Process, children};
 pub use programs::Programs;
 pub use recording::{Received, Recording};
 pub use redis::{Entry, Redis};
+pub use resources::ProcessResources;
 pub use versions::{changeling, tagged};
 
 /// Numbers that depend on a seed alone, so that what fails can be run again.

@@ -31,13 +31,15 @@ impl Log {
         log
     }
 
-    /// The first line, past or to come, for which `find` has an answer. None where the program closed the pipe first.
+    /// The first line, past or to come, for which `find` has an answer. None where the program
+    /// closed the pipe first.
     pub async fn find<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
         let mut count = self.count.clone();
         let mut seen = 0;
         loop {
             let there = *count.borrow_and_update();
-            let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner)[seen..there].to_vec();
+            let lines =
+                self.lines.lock().unwrap_or_else(PoisonError::into_inner)[seen..there].to_vec();
             if let Some(found) = lines.iter().find_map(|line| find(line)) {
                 return Some(found);
             }

@@ -1,4 +1,5 @@
-//! A web site of one page, for a browser under test: it serves the page and hears what the page reports.
+//! A web site of one page, for a browser under test: it serves the page and hears what the page
+//! reports.
 
 use std::net::SocketAddr;
 
@@ -13,14 +14,15 @@ use crate::DEADLINE;
 
 /// The site; gone when dropped.
 #[derive(Debug)]
-pub struct Page {
+pub struct BrowserPage {
     address: SocketAddr,
     reports: mpsc::UnboundedReceiver<Value>,
     serving: JoinHandle<()>,
 }
 
-impl Page {
-    /// Serves a page at `/`, whatever the query, and takes what is posted to `/report`, which is JSON.
+impl BrowserPage {
+    /// Serves a page at `/`, whatever the query, and takes what is posted to `/report`, which is
+    /// JSON.
     pub async fn serve(page: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -45,7 +47,7 @@ impl Page {
     }
 }
 
-impl Drop for Page {
+impl Drop for BrowserPage {
     fn drop(&mut self) {
         self.serving.abort();
     }
@@ -63,7 +65,9 @@ async fn answer(
         let text = String::from_utf8_lossy(&request).into_owned();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let lower = head.to_lowercase();
-        let length = lower.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+        let length = lower
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
         if body.len() >= length.unwrap_or(0) {
             break (head.to_owned(), body.to_owned());
         }
@@ -76,6 +80,7 @@ async fn answer(
     } else {
         ("404 Not Found", String::new())
     };
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {}", text.len());
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {}", text.len());
     connection.write_all(format!("{head}\r\nConnection: close\r\n\r\n{text}").as_bytes()).await.ok()
 }

@@ -1,5 +1,5 @@
-//! Sessions on files, played from the first frame to the last by a subscriber who makes them: nothing is missed, so that
-//! two runs can be compared byte by byte.
+//! Sessions on files, played from the first frame to the last by a subscriber who makes them:
+//! nothing is missed, so that two runs can be compared byte by byte.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -11,7 +11,8 @@ use crate::{Ocelli, clip};
 pub struct FileSession<'a> {
     /// Its name.
     pub name: &'a str,
-    /// A file of `tests/clips`: its frames are fewer than the messages that wait for a slow subscriber, so none is missed.
+    /// A file of `tests/clips`: its frames are fewer than the messages that wait for a slow
+    /// subscriber, so none is missed.
     pub clip: &'a str,
     /// The name of its pipeline.
     pub pipeline: &'a str,
@@ -28,8 +29,9 @@ impl<'a> FileSession<'a> {
         Self { name, clip, pipeline: "object-detect", settings: json!({}) }
     }
 
-    /// Makes the session and plays the file to its end. Gives its detections, then its events, in comparable form: an event
-    /// waits for the disk, so which detections come before it depends on the moment. A worker that is lost, a message that was missed, an error: each fails the test.
+    /// Makes the session and plays the file to its end. Gives its detections, then its events, in
+    /// comparable form: an event waits for the disk, so which detections come before it depends on
+    /// the moment. A worker that is lost, a message that was missed, an error: each fails the test.
     pub async fn play(&self, host: &Ocelli) -> Vec<String> {
         let Self { name, clip: file, pipeline, settings } = self;
         let mut client = host.client().await;
@@ -47,7 +49,9 @@ impl<'a> FileSession<'a> {
         }
         let of = |kind| client.received().iter().filter(move |text| has_type(text, kind));
         let detections = of("detections").map(|text| comparable(text));
-        detections.chain(of("event").zip(1..).map(|(text, number)| renumbered(text, number))).collect()
+        detections
+            .chain(of("event").zip(1..).map(|(text, number)| renumbered(text, number)))
+            .collect()
     }
 
     /// Plays sessions at the same time; the results of each.
@@ -68,18 +72,24 @@ fn has_type(text: &str, kind: &str) -> bool {
     text.starts_with(&format!("{{\"type\":\"{kind}\""))
 }
 
-/// A message without what differs from run to run, the rest as it came: detections tell how long each station took, which
-/// is measured. Messages about the session itself are no results: how often they tell what it does depends on the moment.
+/// A message without what differs from run to run, the rest as it came: detections tell how long
+/// each station took, which is measured. Messages about the session itself are no results: how
+/// often they tell what it does depends on the moment.
 fn comparable(message: &str) -> String {
-    let Some((before, rest)) = message.split_once(",\"latency_ms\":{") else { return message.to_owned() };
-    let (_, after) = rest.split_once('}').unwrap_or_else(|| panic!("latencies without an end: {message}"));
+    let Some((before, rest)) = message.split_once(",\"latency_ms\":{") else {
+        return message.to_owned();
+    };
+    let (_, after) =
+        rest.split_once('}').unwrap_or_else(|| panic!("latencies without an end: {message}"));
     format!("{before}{after}")
 }
 
-/// An event with another number: a session that is played again goes on in the numbering of its name.
+/// An event with another number: a session that is played again goes on in the numbering of its
+/// name.
 fn renumbered(event: &str, number: u64) -> String {
     const SEQ: &str = ",\"seq\":";
-    let parts = event.split_once(SEQ).and_then(|(before, rest)| Some((before, rest.split_once(',')?.1)));
+    let parts =
+        event.split_once(SEQ).and_then(|(before, rest)| Some((before, rest.split_once(',')?.1)));
     let (before, after) = parts.unwrap_or_else(|| panic!("an event without a number: {event}"));
     format!("{before}{SEQ}{number},{after}")
 }
@@ -90,11 +100,16 @@ mod tests {
 
     #[test]
     fn measured_times_alone_are_left_out() {
-        let message =
-            r#"{"type":"detections","frame":1,"detections":[],"latency_ms":{"decode":1.5,"total":2},"x":{}}"#;
-        assert_eq!(comparable(message), r#"{"type":"detections","frame":1,"detections":[],"x":{}}"#);
+        let message = r#"{"type":"detections","frame":1,"detections":[],"latency_ms":{"decode":1.5,"total":2},"x":{}}"#;
         assert_eq!(
-            renumbered(r#"{"type":"event","session":"a","seq":71,"time":"1970-01-01T00:00:00.100Z"}"#, 2),
+            comparable(message),
+            r#"{"type":"detections","frame":1,"detections":[],"x":{}}"#
+        );
+        assert_eq!(
+            renumbered(
+                r#"{"type":"event","session":"a","seq":71,"time":"1970-01-01T00:00:00.100Z"}"#,
+                2
+            ),
             r#"{"type":"event","session":"a","seq":2,"time":"1970-01-01T00:00:00.100Z"}"#
         );
     }

@@ -1,5 +1,5 @@
-//! Processes that are not our own children: found by their parent, held by a descriptor so that a number that is used
-//! again is never mistaken for them.
+//! Processes that are not our own children: found by their parent, held by a descriptor so that a
+//! number that is used again is never mistaken for them.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! A folder of programs for one host, in which a test's own program takes the place of the worker or of inference.
+//! A folder of programs for one host, in which a test's own program takes the place of the worker
+//! or of inference.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,8 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// The product's programs with `worker` in the place of `ocelli-worker`. The real one lies beside it as
-    /// `ocelli-worker-honest`.
+    /// The product's programs with `worker` in the place of `ocelli-worker`. The real one lies
+    /// beside it as `ocelli-worker-honest`.
     pub fn with_worker(worker: &Path) -> Self {
         let programs = Self::copied(&["ocelli", "ocelli-inference", "ocelli-compile"]);
         programs.copy(&program("ocelli-worker"), "ocelli-worker-honest");

@@ -58,7 +58,8 @@ impl Recording {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The first message for which `find` has an answer, of those from number `from` on, come or to come.
+    /// The first message for which `find` has an answer, of those from number `from` on, come or to
+    /// come.
     pub async fn find<T>(&self, from: usize, mut find: impl FnMut(&Value) -> Option<T>) -> T {
         let mut count = self.count.clone();
         let mut seen = from;
@@ -77,10 +78,9 @@ impl Recording {
             }
         };
         let found = timeout(DEADLINE, search).await;
-        found
-            .ok()
-            .flatten()
-            .unwrap_or_else(|| panic!("not what was waited for; the last was {:?}", self.messages().last()))
+        found.ok().flatten().unwrap_or_else(|| {
+            panic!("not what was waited for; the last was {:?}", self.messages().last())
+        })
     }
 }
 

@@ -11,8 +11,8 @@ use crate::{ClosedPort, DEADLINE, Process};
 /// Between two looks at a server that tells nobody when it listens.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// A place for a Redis: a port, which refuses connections while no server runs, and a folder for what it keeps. The server that
-/// runs there is killed when this is dropped.
+/// A place for a Redis: a port, which refuses connections while no server runs, and a folder for
+/// what it keeps. The server that runs there is killed when this is dropped.
 #[derive(Debug)]
 pub struct Redis {
     port: ClosedPort,
@@ -33,7 +33,8 @@ impl Redis {
         redis
     }
 
-    /// Starts the server, with further settings: a name and its value, one after the other. Returns when it answers.
+    /// Starts the server, with further settings: a name and its value, one after the other. Returns
+    /// when it answers.
     pub fn run(&mut self, settings: &[&str]) {
         assert!(self.server.is_none(), "it runs");
         let server = Command::new("redis-server")
@@ -88,7 +89,8 @@ impl Redis {
         self.try_cli(command).unwrap_or_else(|| panic!("redis-cli {command:?} failed"))
     }
 
-    /// Starts `redis-cli` with a command that goes on for ever. What it says is to be read from its standard output.
+    /// Starts `redis-cli` with a command that goes on for ever. What it says is to be read from its
+    /// standard output.
     pub fn follow(&self, command: &[&str]) -> Child {
         let mut cli = self.command(command);
         cli.stdout(Stdio::piped()).spawn().expect("redis-cli is there")
@@ -102,7 +104,9 @@ impl Redis {
 
     fn command(&self, command: &[&str]) -> Command {
         let mut cli = Command::new("redis-cli");
-        cli.args(["-h", "127.0.0.1", "-p", &self.port().to_string()]).args(command).stdin(Stdio::null());
+        cli.args(["-h", "127.0.0.1", "-p", &self.port().to_string()])
+            .args(command)
+            .stdin(Stdio::null());
         cli
     }
 

@@ -1,4 +1,5 @@
-//! Versions of components for which no compiler is run: what tells them apart is written into finished files.
+//! Versions of components for which no compiler is run: what tells them apart is written into
+//! finished files.
 
 use serde_json::Value;
 
@@ -10,7 +11,8 @@ const MARK: &[u8] = b"CHANGELING-MANIFEST ";
 /// Bytes of the manifest behind the mark.
 const ROOM: usize = 256;
 
-/// A version of the pipeline `changeling`. The manifest is what `tests/guests/changeling/src/manifest.rs` says.
+/// A version of the pipeline `changeling`. The manifest is what
+/// `tests/guests/changeling/src/manifest.rs` says.
 pub fn changeling(manifest: &Value) -> Vec<u8> {
     let mut component = std::fs::read(guest("changeling")).unwrap();
     let places: Vec<usize> = component

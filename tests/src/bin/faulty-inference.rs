@@ -1,8 +1,9 @@
-//! The product's inference process, which does harm where a request asks for it: what its host is tested against. It takes
-//! the place of `ocelli-inference`.
+//! The product's inference process, which does harm where a request asks for it: what its host is
+//! tested against. It takes the place of `ocelli-inference`.
 //!
-//! An input that begins with [`MAGIC`] is marked, and the number after it says what happens right before the model runs,
-//! on the thread that runs it, as if native code did it. The pipeline `marked` of the tests makes such inputs.
+//! An input that begins with [`MAGIC`] is marked, and the number after it says what happens right
+//! before the model runs, on the thread that runs it, as if native code did it. The pipeline
+//! `marked` of the tests makes such inputs.
 
 #![allow(unsafe_code, reason = "native code that goes wrong is what this program is for")]
 
@@ -10,7 +11,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ocelli_inference::Run;
+use ocelli_inference::RunInfo;
 
 /// What a marked input begins with.
 const MAGIC: f32 = 7_654_321.0;
@@ -21,8 +22,8 @@ const LONG: Duration = Duration::from_millis(20);
 /// What leaks at once.
 const LEAK: usize = 3 << 20;
 
-/// Memory is exhausted in steps of so many bytes, and at the latest here: a machine is not to be filled where no limit is
-/// set.
+/// Memory is exhausted in steps of so many bytes, and at the latest here: a machine is not to be
+/// filled where no limit is set.
 const STEP: usize = 16 << 20;
 const MOST_MEMORY: usize = 2 << 30;
 
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     ocelli_inference::process::main(Some(misbehave))
 }
 
-fn misbehave(run: &Run<'_>) {
+fn misbehave(run: &RunInfo<'_>) {
     let input = run.input(0).unwrap_or_default();
     let mut numbers =
         input.chunks_exact(4).filter_map(|bytes| Some(f32::from_le_bytes(bytes.try_into().ok()?)));
@@ -56,7 +57,8 @@ fn misbehave(run: &Run<'_>) {
         6 => std::thread::sleep(LONG),
         7 => {
             std::mem::forget(black_box(vec![1_u8; LEAK]));
-            // The host looks at memory once a second: what leaks in that time stays below the hard limit.
+            // The host looks at memory once a second: what leaks in that time stays below the hard
+            // limit.
             std::thread::sleep(3 * LONG);
         }
         other => eprintln!("there is no fault {other}"),

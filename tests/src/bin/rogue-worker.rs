@@ -1,8 +1,9 @@
-//! A worker that breaks every rule: what its host is tested against. It takes the place of `ocelli-worker`.
+//! A worker that breaks every rule: what its host is tested against. It takes the place of
+//! `ocelli-worker`.
 //!
-//! The session's name, `RULE-NUMBER`, says which rule it breaks. The number and the count of the session's workers so far
-//! are the seed of all chance, so that a run can be had again; the count is kept in a file beside the program. One name,
-//! `honest`, becomes the real worker.
+//! The session's name, `RULE-NUMBER`, says which rule it breaks. The number and the count of the
+//! session's workers so far are the seed of all chance, so that a run can be had again; the count
+//! is kept in a file beside the program. One name, `honest`, becomes the real worker.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,7 +25,8 @@ use ocelli_protocol::confinement::{Confinement, Measure};
 use ocelli_protocol::process::{die_with_parent, inherited, worker};
 use ocelli_protocol::wire::{self, MAX_MESSAGE, MAX_PAYLOAD};
 use ocelli_protocol::worker::{
-    Attribute, Counters, Description, Detection, Event, FrameResult, FromWorker, Level, Rect, Stage, Stations,
+    Attribute, Counters, Description, Detection, Event, FrameResult, FromWorker, LogLevel, Rect,
+    Timestamps, WorkerStage,
 };
 
 /// What fits into a message beside a text or a list: names, numbers, lengths.
@@ -129,13 +131,18 @@ impl Rogue {
             described(),
             FromWorker::Ready,
             FromWorker::Ready,
-            FromWorker::Snapshot { through: None, counters: Counters::default() },
+            FromWorker::Snapshot { last_frame: None, counters: Counters::default() },
             FromWorker::Restored(Ok(())),
             FromWorker::Finished { counters },
             FromWorker::Result { result: empty(), counters },
             FromWorker::FrameFailed { frame: 7, message: "seven".into(), counters },
-            FromWorker::Alive { counters, guest_memory: 0 },
-            FromWorker::Failed { stage: Stage::Setup, limit: None, counters, message: "or so".into() },
+            FromWorker::Heartbeat { counters, guest_memory: 0 },
+            FromWorker::Failed {
+                stage: WorkerStage::Setup,
+                limit: None,
+                counters,
+                message: "or so".into(),
+            },
         ];
         self.random.shuffle(&mut messages);
         messages.iter().try_for_each(|message| self.say(message))?;
@@ -160,7 +167,10 @@ impl Rogue {
             3 => FrameResult { events: vec![event("", ""); MAX_MESSAGE / 5], ..empty() },
             4 => FrameResult { events: vec![event(&long_text(), "{}")], ..empty() },
             5 => FrameResult { detections: Some(vec![many_sided()]), ..empty() },
-            _ => FrameResult { events: vec![event("nested", &"[".repeat(MAX_MESSAGE - ROOM))], ..empty() },
+            _ => FrameResult {
+                events: vec![event("nested", &"[".repeat(MAX_MESSAGE - ROOM))],
+                ..empty()
+            },
         };
         for frame in 0..20 {
             let counters = Counters { received: u64::MAX - frame, ..Counters::default() };
@@ -170,9 +180,11 @@ impl Rogue {
     }
 
     fn not_numbers(&mut self) -> FrameResult {
-        let number = self.random.choice([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX]).unwrap();
+        let number =
+            self.random.choice([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX]).unwrap();
         let area = Rect { x: number, y: -number, width: number, height: 0.0 };
-        let detection = Detection { score: number, area, embedding: Some(vec![number; 512]), ..thing("x") };
+        let detection =
+            Detection { score: number, area, embedding: Some(vec![number; 512]), ..thing("x") };
         FrameResult {
             frame: u64::MAX,
             capture_ns: u64::MAX,
@@ -181,7 +193,7 @@ impl Rogue {
             detections: Some(vec![detection]),
             events: vec![event("", "no JSON")],
             // The last before the first.
-            stations: Stations { received: u64::MAX, emitted: 0, ..Stations::default() },
+            timestamps: Timestamps { received: u64::MAX, emitted: 0, ..Timestamps::default() },
         }
     }
 
@@ -222,7 +234,10 @@ impl Rogue {
 
     fn heartbeats(&mut self) -> Result<()> {
         loop {
-            self.say(&FromWorker::Alive { counters: Counters::default(), guest_memory: u64::MAX })?;
+            self.say(&FromWorker::Heartbeat {
+                counters: Counters::default(),
+                guest_memory: u64::MAX,
+            })?;
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -247,12 +262,16 @@ impl Rogue {
     /// Short lines, long lines, or heartbeats, as fast as they go.
     fn flood(&mut self) -> Result<()> {
         self.greet()?;
-        let line =
-            |message| FromWorker::Log { level: Level::Error, context: "flood".into(), message, frame: None };
+        let line = |message| FromWorker::Log {
+            level: LogLevel::Error,
+            context: "flood".into(),
+            message,
+            frame: None,
+        };
         let message = match self.seed % 3 {
             0 => line("short".into()),
             1 => line(long_text()),
-            _ => FromWorker::Alive { counters: Counters::default(), guest_memory: 0 },
+            _ => FromWorker::Heartbeat { counters: Counters::default(), guest_memory: 0 },
         };
         let message = wire::encode(&message, 0).unwrap();
         loop {
@@ -289,7 +308,7 @@ fn hang() -> Result<()> {
 }
 
 fn confined() -> FromWorker {
-    FromWorker::Confined(Confinement { enforced: Measure::ALL.to_vec(), missing: Vec::new() })
+    FromWorker::SandboxReport(Confinement { enforced: Measure::ALL.to_vec(), missing: Vec::new() })
 }
 
 fn described() -> FromWorker {
@@ -309,7 +328,7 @@ fn empty() -> FrameResult {
         height: 576,
         detections: None,
         events: Vec::new(),
-        stations: Stations::default(),
+        timestamps: Timestamps::default(),
     }
 }
 
@@ -326,7 +345,8 @@ fn thing(label: &str) -> Detection {
 
 /// With as many attributes as a message holds, each of another name.
 fn many_sided() -> Detection {
-    let attribute = |number| Attribute { name: format!("{number:x}"), value: String::new(), score: 0.5 };
+    let attribute =
+        |number| Attribute { name: format!("{number:x}"), value: String::new(), score: 0.5 };
     Detection { attributes: (0..MAX_MESSAGE / 16).map(attribute).collect(), ..thing("") }
 }
 

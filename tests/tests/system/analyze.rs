@@ -1,10 +1,11 @@
-//! Single pictures through the real host: what is found in them, what is wrong with them, and what is left behind.
+//! Single pictures through the real host: what is found in them, what is wrong with them, and what
+//! is left behind.
 
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use ocelli_testkit::depth::rounds;
-use ocelli_testkit::{DEADLINE, Ocelli, Store, children, clip, root};
+use ocelli_testkit::{DEADLINE, Ocelli, PipelineFolder, children, clip, root};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -32,9 +33,12 @@ fn png(width: u32, height: u32) -> Vec<u8> {
     chunk.extend([width.to_be_bytes(), height.to_be_bytes()].concat());
     chunk.extend([8, 2, 0, 0, 0]);
     let checksum = chunk.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
     });
-    let parts: [&[u8]; 4] = [b"\x89PNG\r\n\x1a\n\0\0\0\x0d", &chunk, &(!checksum).to_be_bytes(), &[0; 64]];
+    let parts: [&[u8]; 4] =
+        [b"\x89PNG\r\n\x1a\n\0\0\0\x0d", &chunk, &(!checksum).to_be_bytes(), &[0; 64]];
     parts.concat()
 }
 
@@ -46,7 +50,9 @@ async fn analyze(host: &Ocelli, path: &str, media_type: &str, body: &[u8]) -> (u
 fn list(pictures: &[&[u8]]) -> Vec<u8> {
     let mut body = Vec::new();
     for picture in pictures {
-        body.extend(b"--xyz\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a.jpg\"\r\n\r\n");
+        body.extend(
+            b"--xyz\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a.jpg\"\r\n\r\n",
+        );
         body.extend(*picture);
         body.extend(b"\r\n");
     }
@@ -66,9 +72,13 @@ async fn a_picture_a_list_and_a_job_give_what_the_pipeline_finds() {
     assert!(answer["latency_ms"]["total"].as_f64().unwrap() > 0.0, "{answer}");
 
     let body = list(&[&street, b"no picture", &street]);
-    let (status, listed) = analyze(&host, "object-detect", "multipart/form-data; boundary=xyz", &body).await;
+    let (status, listed) =
+        analyze(&host, "object-detect", "multipart/form-data; boundary=xyz", &body).await;
     assert_eq!(status, 200, "{listed}");
-    assert_eq!(listed["results"][0]["detections"], answer["detections"], "the same picture, the same answer");
+    assert_eq!(
+        listed["results"][0]["detections"], answer["detections"],
+        "the same picture, the same answer"
+    );
     assert_eq!(listed["results"][1]["error"]["code"], "unsupported_image", "{listed}");
     assert_eq!(listed["results"][2]["detections"], answer["detections"]);
 
@@ -90,7 +100,7 @@ async fn a_picture_a_list_and_a_job_give_what_the_pipeline_finds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_gets_a_problem_with_a_code_and_the_host_goes_on() {
-    let store = Store::with(&["hostile"]);
+    let store = PipelineFolder::with(&["hostile"]);
     // The settings of the waiting worker do no harm; those of the requests do.
     // A limit that did not hold would be told as a picture that took too long.
     let config = "[analyze]\nworkers = 2\ntimeout_ms = 30000\nmax_image_mb = 2\n\
@@ -111,8 +121,20 @@ async fn bad_input_gets_a_problem_with_a_code_and_the_host_goes_on() {
         ("object-detect", "image/png", &huge, 0, &["image_too_large", "damaged_image"]),
         ("nothing-at-all", "image/jpeg", &good, 404, &["unknown_pipeline"]),
         ("..%2Fobject-detect", "image/jpeg", &good, 404, &["unknown_pipeline"]),
-        ("object-detect?settings=%7B%22score%22%3A9%7D", "image/jpeg", &good, 422, &["invalid_settings"]),
-        ("hostile?settings=%7B%22do%22%3A%22panic%22%7D", "image/jpeg", &good, 500, &["pipeline_trapped"]),
+        (
+            "object-detect?settings=%7B%22score%22%3A9%7D",
+            "image/jpeg",
+            &good,
+            422,
+            &["invalid_settings"],
+        ),
+        (
+            "hostile?settings=%7B%22do%22%3A%22panic%22%7D",
+            "image/jpeg",
+            &good,
+            500,
+            &["pipeline_trapped"],
+        ),
         (
             "hostile?settings=%7B%22do%22%3A%22infinite-loop%22%7D",
             "image/jpeg",
@@ -141,7 +163,10 @@ async fn bad_input_gets_a_problem_with_a_code_and_the_host_goes_on() {
         let (found, answer) = analyze(&host, path, media_type, body).await;
         let code = answer["code"].as_str().unwrap_or_default();
         println!("{path}: {found} {code} in {:.0?}: {:.120}", begun.elapsed(), answer["detail"]);
-        assert!(codes.contains(&code) && (status == 0 || status == found), "{path}: {found}: {answer}");
+        assert!(
+            codes.contains(&code) && (status == 0 || status == found),
+            "{path}: {found}: {answer}"
+        );
     }
     let (status, answer) = analyze(&host, "object-detect", "image/jpeg", &good).await;
     assert_eq!((status, host.process().pid), (200, before), "{answer}");

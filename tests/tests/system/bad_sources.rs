@@ -1,9 +1,10 @@
-//! Sources that are no use: the session says which one and why, goes on trying, and tells nobody the password.
+//! Sources that are no use: the session says which one and why, goes on trying, and tells nobody
+//! the password.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ocelli_testkit::{Cameras, ClosedPort, Fake, Ocelli, Relay};
+use ocelli_testkit::{Cameras, ClosedPort, FakeServer, Ocelli, Relay};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -13,20 +14,26 @@ const USER: &str = "w4tcher";
 const PASSWORD: &str = "s3cr3tpw";
 const WRONG: &str = "wr0ngpw";
 
-/// A camera that refuses a password is asked again after 10 s at the soonest; cameras lock accounts.
+/// A camera that refuses a password is asked again after 10 s at the soonest; cameras lock
+/// accounts.
 const NO_RETRY: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_source_degrades_its_session_with_the_cause_and_without_credentials() {
     let begun = Instant::now();
-    let cameras =
-        Cameras::start(&["--user", USER, "--password", PASSWORD], &[("/cam", "people-576-high.mp4")]);
+    let cameras = Cameras::start(
+        &["--user", USER, "--password", PASSWORD],
+        &[("/cam", "people-576-high.mp4")],
+    );
     let relay = Relay::to(cameras.port()).await;
     let closed = ClosedPort::new();
-    let web = Fake::web().await;
-    let silent = Fake::silent().await;
-    let audio = Fake::describing("m=audio 0 RTP/AVP 0\r\na=control:track1\r\n").await;
-    let vp8 = Fake::describing("m=video 0 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\na=control:track1\r\n").await;
+    let web = FakeServer::web().await;
+    let silent = FakeServer::silent().await;
+    let audio = FakeServer::describing("m=audio 0 RTP/AVP 0\r\na=control:track1\r\n").await;
+    let vp8 = FakeServer::describing(
+        "m=video 0 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\na=control:track1\r\n",
+    )
+    .await;
     // Name, address, password, path, and what the reason has to say.
     let cases = [
         ("wrong-password", relay.address(), WRONG, "/cam", "password"),

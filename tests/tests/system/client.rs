@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use ocelli_client::{Client, Error, Message, Subscribe};
-use ocelli_testkit::{DEADLINE, Ocelli, Other, Relay, Store, program};
+use ocelli_testkit::{ClientProcess, DEADLINE, Ocelli, PipelineFolder, Relay, program};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -12,9 +12,10 @@ use crate::delivery::eventful;
 /// A name that has to be encoded in paths.
 const GATE: &str = "display-001;gate/1";
 
-/// A host with a session that makes an event of each frame, 25 a second. The folder of the pipeline's name must outlive it.
-async fn host() -> (Store, Ocelli) {
-    let store = Store::with(&["changeling"]);
+/// A host with a session that makes an event of each frame, 25 a second. The folder of the
+/// pipeline's name must outlive it.
+async fn host() -> (PipelineFolder, Ocelli) {
+    let store = PipelineFolder::with(&["changeling"]);
     let host = Ocelli::start(&(store.section() + &eventful(GATE, "realtime"))).await;
     (store, host)
 }
@@ -40,7 +41,7 @@ async fn a_client_that_is_cut_off_resumes_and_gives_every_event_once_and_in_orde
             }
             Ok(message) => assert!(!matches!(message, Message::Error(_)), "{message:?}"),
             Err(error) => {
-                assert!(matches!(error, Error::Lost(_)), "{error}");
+                assert!(matches!(error, Error::Disconnected(_)), "{error}");
                 lost += 1;
             }
         }
@@ -64,7 +65,9 @@ async fn a_client_asks_for_all_that_a_host_tells_and_refusals_have_their_codes()
     assert_eq!(client.restart(GATE).await.unwrap().id, GATE);
     let deployments = client.deployments(GATE, 5).await.unwrap();
     assert_eq!(deployments.iter().map(|record| record.number).collect::<Vec<_>>(), [1]);
-    assert!(client.models().await.unwrap().models.iter().any(|model| model.name == "nanodet-g-416"));
+    assert!(
+        client.models().await.unwrap().models.iter().any(|model| model.name == "nanodet-g-416")
+    );
     let Err(Error::Problem(problem)) = client.session("nobody").await else { panic!("no problem") };
     assert_eq!((problem.status, problem.code.as_str()), (404, "unknown_session"));
     let Err(Error::Problem(problem)) = client.rollback(GATE).await else { panic!("no problem") };
@@ -102,7 +105,7 @@ async fn what_a_session_tells_is_printed_and_nothing_is_a_failure() {
     let watch = async |session: &str, more: &[&str]| {
         let mut command = Command::new(program("ocelli"));
         command.args(["watch", session, "--url", &format!("http://{}", host.address())]).args(more);
-        timeout(DEADLINE, Other::start(&mut command).end()).await.expect("it ends in time")
+        timeout(DEADLINE, ClientProcess::start(&mut command).end()).await.expect("it ends in time")
     };
     let (good, said) = watch(GATE, &["--seconds", "3"]).await;
     assert!(good && said.contains("results/s") && said.contains("  event "), "{said}");

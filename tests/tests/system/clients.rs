@@ -3,13 +3,15 @@
 use std::process::Command;
 
 use ocelli_testkit::depth::rounds;
-use ocelli_testkit::{Ocelli, Other, Page, Store, client_python, clip, root};
+use ocelli_testkit::{
+    BrowserPage, ClientProcess, Ocelli, PipelineFolder, client_python, clip, root,
+};
 use serde_json::Value;
 
-/// A host with a session `gate`, whose pipeline makes an event with a picture of every fifth frame. `server` are further lines
-/// of its section.
-async fn host(server: &str) -> (Store, Ocelli) {
-    let store = Store::with(&["changeling"]);
+/// A host with a session `gate`, whose pipeline makes an event with a picture of every fifth frame.
+/// `server` are further lines of its section.
+async fn host(server: &str) -> (PipelineFolder, Ocelli) {
+    let store = PipelineFolder::with(&["changeling"]);
     let source = format!("file:{}", clip("bikes.mp4").display());
     let camera = format!(
         "[[cameras]]\nid = \"gate\"\nsource = {source:?}\npace = \"realtime\"\nrepeat = true\n\
@@ -37,36 +39,44 @@ async fn pythons_websockets_gets_compressed_results_and_events_from_the_first_on
     let (_store, host) = host("").await;
     let script = root().join("tests/clients/subscriber.py");
     let url = format!("ws://{}/v1/ws", host.address());
-    let mut client = Other::start(Command::new(client_python()).arg(script).args([&url, "gate"]).args([
-        "--after",
-        "0",
-        "--messages",
-        "1000",
-    ]));
+    let mut client = ClientProcess::start(
+        Command::new(client_python()).arg(script).args([&url, "gate"]).args([
+            "--after",
+            "0",
+            "--messages",
+            "1000",
+        ]),
+    );
     let extensions = client.find(|line| json(line)["extensions"].as_str().map(str::to_owned)).await;
-    assert!(extensions.contains("permessage-deflate"), "it asks for compression and gets {extensions:?}");
+    assert!(
+        extensions.contains("permessage-deflate"),
+        "it asks for compression and gets {extensions:?}"
+    );
     assert_eq!(client.find(|line| Some(json(line))).await["type"], "subscribed");
-    let first = client.find(|line| Some(json(line)).filter(|message| message["type"] == "event")).await;
+    let first =
+        client.find(|line| Some(json(line)).filter(|message| message["type"] == "event")).await;
     assert_eq!(first["seq"], 1, "{first}");
     client.find(|line| Some(json(line)).filter(is_event)).await;
     client.find(|line| Some(json(line)).filter(is_result)).await;
 }
 
 /// A browser that opens a page.
-fn browser(folder: &std::path::Path, url: &str) -> Other {
-    // The tests may run as root, for whom it has no sandbox; without /dev/shm of a size that containers do not have.
+fn browser(folder: &std::path::Path, url: &str) -> ClientProcess {
+    // The tests may run as root, for whom it has no sandbox; without /dev/shm of a size that
+    // containers do not have.
     let arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"];
-    // It runs until it is killed: with a debugging port it waits for orders when the page is loaded.
+    // It runs until it is killed: with a debugging port it waits for orders when the page is
+    // loaded.
     let mut command = Command::new("chromium-headless-shell");
     command.args(arguments).arg("--remote-debugging-port=0").env("HOME", folder);
     command.arg(format!("--user-data-dir={}", folder.display())).arg(url);
-    Other::start(&mut command)
+    ClientProcess::start(&mut command)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_an_origin_that_is_listed_gets_results_and_events_over_websocket_and_stream() {
     let text = std::fs::read_to_string(root().join("tests/clients/page.html")).unwrap();
-    let mut page = Page::serve(text).await;
+    let mut page = BrowserPage::serve(text).await;
     let (_store, host) = host(&format!("origins = [\"{}\"]", page.origin())).await;
     let folder = tempfile::tempdir().unwrap();
     let _browser =
@@ -92,7 +102,7 @@ async fn a_page_of_an_origin_that_is_listed_gets_results_and_events_over_websock
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_another_origin_gets_nothing() {
     let text = std::fs::read_to_string(root().join("tests/clients/page.html")).unwrap();
-    let mut page = Page::serve(text).await;
+    let mut page = BrowserPage::serve(text).await;
     let (_store, host) = host("origins = [\"https://dash.example\"]").await;
     let folder = tempfile::tempdir().unwrap();
     let _browser =
@@ -111,7 +121,8 @@ async fn a_page_of_another_origin_gets_nothing() {
 async fn curl_streams_results_and_events_and_resumes_after_the_last_that_it_had() {
     let (_store, host) = host("").await;
     let url = format!("http://{}/v1/sessions/gate/stream", host.address());
-    let mut curl = Other::start(Command::new("curl").args(["-sSN", &format!("{url}?after=0")]));
+    let mut curl =
+        ClientProcess::start(Command::new("curl").args(["-sSN", &format!("{url}?after=0")]));
     let data = |line: &str| line.strip_prefix("data:").map(|text| json(text.trim()));
     let id = |line: &str| line.strip_prefix("id:").and_then(|id| id.trim().parse::<u64>().ok());
     let first = curl.find(id).await;
@@ -120,7 +131,7 @@ async fn curl_streams_results_and_events_and_resumes_after_the_last_that_it_had(
     let last = curl.find(id).await;
     drop(curl);
     let header = format!("Last-Event-ID: {last}");
-    let mut curl = Other::start(Command::new("curl").args(["-sSN", "-H", &header, &url]));
+    let mut curl = ClientProcess::start(Command::new("curl").args(["-sSN", "-H", &header, &url]));
     let event = curl.find(|line| data(line).filter(|message| message["type"] == "event")).await;
     assert_eq!(event["seq"], last + 1, "{event}");
 }
@@ -130,8 +141,7 @@ async fn schemathesis_finds_no_fault_of_the_host_and_no_answer_that_is_not_docum
     // As fast as it asks; a limit for clients would answer most of it.
     let (_store, host) = host("requests_per_second = 0").await;
     let folder = tempfile::tempdir().unwrap();
-    let checks =
-        "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
+    let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
     let examples = rounds(12).to_string();
     let mut command = Command::new(client_python());
     command
@@ -148,14 +158,15 @@ async fn schemathesis_finds_no_fault_of_the_host_and_no_answer_that_is_not_docum
         ])
         // An answer that takes longer is a fault as well.
         .args(["--request-timeout", "60"])
-        // Without end, so that its answer cannot be checked as a whole; curl and the browser read it.
+        // Without end, so that its answer cannot be checked as a whole; curl and the browser read
+        // it.
         .args(["--exclude-path", "/v1/sessions/{id}/stream"])
         .env("SCHEMATHESIS_HOOKS", "schemathesis_hooks")
         .env("PYTHONPATH", root().join("tests/clients"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("OCELLI_PICTURE", root().join("tests/faces/collins-1.jpg"))
         .current_dir(folder.path());
-    let (well, said) = Other::start(&mut command).end().await;
+    let (well, said) = ClientProcess::start(&mut command).end().await;
     assert!(well, "{said}");
     // The host lives, and so does the camera or nothing: it may have been ended by request.
     assert_eq!(host.get("/healthz").await, r#"{"status":"ok"}"#);

@@ -1,23 +1,29 @@
-//! Twelve sessions with four pipelines and different settings on six sources: together on one host they give the results,
-//! byte by byte, that each gives on a host of its own.
+//! Twelve sessions with four pipelines and different settings on six sources: together on one host
+//! they give the results, byte by byte, that each gives on a host of its own.
 
 use std::collections::BTreeSet;
 
-use ocelli_testkit::{FileSession, Ocelli, Store, assert_identical};
+use ocelli_testkit::{FileSession, Ocelli, PipelineFolder, assert_identical};
 use serde_json::json;
 
-const ALERTS_OFF: &str = "[alerts]\nmemory_percent = 0\nno_results_s = 0\nrestarts_per_hour = 0\nsource_down_s = 0\n\
+const ALERTS_OFF: &str = "[alerts]\nmemory_percent = 0\nno_results_s = 0\nrestarts_per_hour = \
+    0\nsource_down_s = 0\n\
     disk_free_percent = 0\n";
 
-/// Two sessions on each source, never with the same pipeline and settings. The model runs on few frames: it is nearly all
-/// of the cost.
+/// Two sessions on each source, never with the same pipeline and settings. The model runs on few
+/// frames: it is nearly all of the cost.
 fn sessions() -> [FileSession<'static>; 12] {
     let on = |name, clip, pipeline, settings| FileSession { name, clip, pipeline, settings };
     [
         on("a1", "people-576-baseline.mp4", "object-detect", json!({"max_results_per_second": 2})),
         on("a2", "people-576-baseline.mp4", "motion", json!({"threshold": 12, "grid": 10})),
         on("b1", "people-576-high.mp4", "scene", json!({"every": 20})),
-        on("b2", "people-576-high.mp4", "fingerprint", json!({"width": 128, "height": 96, "every": 7})),
+        on(
+            "b2",
+            "people-576-high.mp4",
+            "fingerprint",
+            json!({"width": 128, "height": 96, "every": 7}),
+        ),
         on(
             "c1",
             "people-576-high-b3.mp4",
@@ -51,7 +57,7 @@ fn sessions() -> [FileSession<'static>; 12] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twelve_sessions_give_together_what_each_gives_alone() {
-    let store = Store::with(&["fingerprint", "motion", "scene"]);
+    let store = PipelineFolder::with(&["fingerprint", "motion", "scene"]);
     // Twelve workers on two cores: an inference may wait long for its turn.
     let patience = "[inference]\ntimeout_ms = 60000\n";
     let config = format!("{}{}{patience}{ALERTS_OFF}", store.section(), FileSession::ALLOWED);
@@ -64,7 +70,11 @@ async fn twelve_sessions_give_together_what_each_gives_alone() {
         let host = Ocelli::start(&config).await;
         let alone = session.play(&host).await;
         println!("{}: {} messages", session.name, alone.len());
-        assert!(alone.iter().any(|text| text.contains("\"label\"")), "{} found nothing", session.name);
+        assert!(
+            alone.iter().any(|text| text.contains("\"label\"")),
+            "{} found nothing",
+            session.name
+        );
         assert_identical(session.name, &alone, together);
     }
     // Two sessions with the same results could not show that they were mixed up.

@@ -1,4 +1,5 @@
-//! Damaged streams, all the way from the file or the camera to the decoder: they cost their own session at most.
+//! Damaged streams, all the way from the file or the camera to the decoder: they cost their own
+//! session at most.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,13 @@ use tempfile::TempDir;
 use crate::isolation::notices_nothing;
 use crate::{SLOW, camera};
 
-/// One of each codec that files are read of, and one whose pictures are not in decoding order; with how many they have.
-const FILES: [(&str, usize); 3] =
-    [("people-576-baseline.mp4", 100), ("people-576-high-b3.mp4", 102), ("people-576-hevc.mp4", 102)];
+/// One of each codec that files are read of, and one whose pictures are not in decoding order; with
+/// how many they have.
+const FILES: [(&str, usize); 3] = [
+    ("people-576-baseline.mp4", 100),
+    ("people-576-high-b3.mp4", 102),
+    ("people-576-hevc.mp4", 102),
+];
 
 /// What cameras play.
 const STREAMS: [&str; 3] = ["people-576-high.mp4", "people-576-hevc.mp4", "people-576-mjpeg.avi"];
@@ -45,8 +50,8 @@ fn pictures(name: &str) -> Range<usize> {
     }
 }
 
-/// Plays a file to its end in a session that a subscriber makes. How many results come of it, and how it ends, is up to the
-/// damage.
+/// Plays a file to its end in a session that a subscriber makes. How many results come of it, and
+/// how it ends, is up to the damage.
 async fn play(host: &Ocelli, file: &Path) -> usize {
     let name = file.file_name().unwrap().to_str().unwrap();
     let mut client = host.client().await;
@@ -79,7 +84,9 @@ async fn damaged_files_cost_a_healthy_one_nothing() {
     for (number, (name, _)) in FILES.into_iter().enumerate() {
         let whole = 0..std::fs::metadata(clip(name)).unwrap().len() as usize;
         // Pictures alone, lightly and heavily; then what says how to read them as well.
-        for (kind, part, every) in [(0, pictures(name), 10_000), (1, pictures(name), 100), (2, whole, 1000)] {
+        for (kind, part, every) in
+            [(0, pictures(name), 10_000), (1, pictures(name), 100), (2, whole, 1000)]
+        {
             damaged.push(damage(&folder, name, part, every, (number * 10 + kind) as u64));
         }
     }
@@ -118,7 +125,7 @@ async fn cameras_with_damaged_streams_go_on_and_their_neighbour_notices_nothing(
             let told = session != "h264" || frames["skipped"]["corrupt"].as_u64() > Some(5);
             told && frames["received"].as_u64() > Some(150)
         };
-        let harmed = host.session_becomes(session, harmed).await;
+        let harmed = host.wait_for_session(session, harmed).await;
         println!("{session}: {}, {} restarts", harmed["frames"], harmed["restarts"]);
         // It goes on where it can.
         for _ in 0..5 {

@@ -1,12 +1,12 @@
-//! Subscribers miss nothing: events come in order, without a gap, whatever ends in between; and whoever misbehaves harms
-//! nobody but itself.
+//! Subscribers miss nothing: events come in order, without a gap, whatever ends in between; and
+//! whoever misbehaves harms nobody but itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use ocelli_testkit::depth::rounds;
-use ocelli_testkit::{Client, DEADLINE, Ocelli, Random, Recording, Store, clip};
+use ocelli_testkit::{Client, DEADLINE, Ocelli, PipelineFolder, Random, Recording, clip};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -23,9 +23,10 @@ pub(crate) fn eventful(session: &str, pace: &str) -> String {
     )
 }
 
-/// A host whose store is its own, with such cameras. The folder of the pipeline's name must outlive it.
-async fn host(cameras: &[&str]) -> (Store, Ocelli) {
-    let store = Store::with(&["changeling"]);
+/// A host whose store is its own, with such cameras. The folder of the pipeline's name must outlive
+/// it.
+async fn host(cameras: &[&str]) -> (PipelineFolder, Ocelli) {
+    let store = PipelineFolder::with(&["changeling"]);
     let cameras: String = cameras.iter().map(|session| eventful(session, "realtime")).collect();
     let host = Ocelli::start(&(store.section() + &cameras)).await;
     (store, host)
@@ -63,15 +64,22 @@ impl Received {
 
     /// The numbers to go on after, as a subscription to all sessions gives them.
     fn after(&self, sessions: &[&str]) -> Value {
-        let last = sessions.iter().map(|session| ((*session).to_owned(), self.last(session).into()));
+        let last =
+            sessions.iter().map(|session| ((*session).to_owned(), self.last(session).into()));
         last.collect::<Map<_, _>>().into()
     }
 
-    /// Each event is kept as it was delivered, and those that were not delivered have greater numbers.
+    /// Each event is kept as it was delivered, and those that were not delivered have greater
+    /// numbers.
     async fn is_kept_by(&self, host: &Ocelli) {
         for (session, delivered) in &self.events {
             let kept = host.events(session).await;
-            assert!(kept.len() >= delivered.len(), "{session}: {} of {}", kept.len(), delivered.len());
+            assert!(
+                kept.len() >= delivered.len(),
+                "{session}: {} of {}",
+                kept.len(),
+                delivered.len()
+            );
             for (kept, delivered) in kept.iter().zip(delivered) {
                 assert_eq!(told(kept), told(delivered));
             }
@@ -95,7 +103,8 @@ fn told(event: &Value) -> Vec<&Value> {
 
 /// The pipeline counts its frames: of none was the event lost before it had a number.
 fn nothing_is_missing_between_frames(events: &[Value]) {
-    let frames: Vec<u64> = events.iter().filter_map(|event| event["data"]["frames"].as_u64()).collect();
+    let frames: Vec<u64> =
+        events.iter().filter_map(|event| event["data"]["frames"].as_u64()).collect();
     assert!(frames.len() > 1 && frames.windows(2).all(|pair| pair[1] == pair[0] + 1), "{frames:?}");
 }
 
@@ -122,7 +131,8 @@ async fn a_client_that_is_cut_off_again_and_again_gets_every_event_once_and_in_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_of_all_sessions_that_is_cut_off_again_and_again_gets_every_event_once_and_in_order() {
+async fn a_client_of_all_sessions_that_is_cut_off_again_and_again_gets_every_event_once_and_in_order()
+ {
     let sessions = ["gate", "yard"];
     let (_store, host) = host(&sessions).await;
     let mut random = Random::with_seed(7);
@@ -173,13 +183,14 @@ async fn every_event_that_was_delivered_is_kept_when_the_host_is_killed_in_the_m
 async fn a_subscriber_that_hardly_reads_gets_every_event_from_the_journal() {
     /// More than wait for a subscriber in memory.
     const BEHIND: u64 = 3000;
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let camera = eventful("fast", "as-fast").replace("attach = true", "attach = false");
     let host = Ocelli::start(&(store.section() + &camera)).await;
     let mut client = host.slow_client().await;
     subscribe(&mut client, "fast", 0).await;
     let mut received = Received::default();
-    // It takes a message with each look, so that the host does not take it for dead; dozens come meanwhile.
+    // It takes a message with each look, so that the host does not take it for dead; dozens come
+    // meanwhile.
     let mut looks = tokio::time::interval(Duration::from_millis(50));
     loop {
         looks.tick().await;
@@ -202,7 +213,11 @@ async fn whoever_asks_for_events_that_are_not_there_yet_is_told_and_not_subscrib
     let mut client = host.client().await;
     subscribe(&mut client, "gate", 1_000_000).await;
     let error = client.next().await;
-    assert_eq!((&error["type"], &error["code"]), (&"error".into(), &"after_ahead".into()), "{error}");
+    assert_eq!(
+        (&error["type"], &error["code"]),
+        (&"error".into(), &"after_ahead".into()),
+        "{error}"
+    );
     assert_eq!((&error["session"], &error["oldest"]), (&"gate".into(), &1.into()), "{error}");
     let newest = error["newest"].as_u64().unwrap_or_else(|| panic!("no newest: {error}"));
     assert!(newest < 1_000_000, "{error}");
@@ -215,14 +230,15 @@ async fn whoever_asks_for_events_that_are_not_there_yet_is_told_and_not_subscrib
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_asks_for_events_that_are_kept_no_more_is_told_and_gets_the_oldest_that_are() {
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let camera = eventful("fast", "as-fast").replace("attach = true", "attach = false");
     let host = Ocelli::start(&(store.section() + "[events]\nkeep_mb = 1\n" + &camera)).await;
     let mut looks = tokio::time::interval(Duration::from_millis(100));
     let begun = std::time::Instant::now();
     loop {
         looks.tick().await;
-        let page: Value = serde_json::from_str(&host.get("/v1/sessions/fast/events?limit=1").await).unwrap();
+        let page: Value =
+            serde_json::from_str(&host.get("/v1/sessions/fast/events?limit=1").await).unwrap();
         if page["oldest"].as_u64() > Some(1) {
             // Asked for from the first on: it says which are missing.
             assert_eq!(page["gone"]["from"], 1, "{page}");
@@ -233,7 +249,11 @@ async fn whoever_asks_for_events_that_are_kept_no_more_is_told_and_gets_the_olde
     let mut client = host.client().await;
     subscribe(&mut client, "fast", 0).await;
     let error = client.next_of("error").await;
-    assert_eq!((&error["code"], &error["session"]), (&"events_gone".into(), &"fast".into()), "{error}");
+    assert_eq!(
+        (&error["code"], &error["session"]),
+        (&"events_gone".into(), &"fast".into()),
+        "{error}"
+    );
     assert_eq!(error["after"], 0, "{error}");
     let first = event(&mut client).await;
     assert_eq!(first["seq"], error["oldest"], "{error}");
@@ -245,7 +265,8 @@ async fn pictures_of_events_are_there_under_their_digests_and_nothing_else_is() 
     let (_store, host) = host(&["gate"]).await;
     let mut client = host.client().await;
     subscribe(&mut client, "gate", 0).await;
-    let event = client.find(|message| message["attachments"].is_array().then(|| message.clone())).await;
+    let event =
+        client.find(|message| message["attachments"].is_array().then(|| message.clone())).await;
     let picture = &event["attachments"][0];
     let digest = picture["digest"].as_str().unwrap();
     let answer = bytes_of(&host, &format!("/v1/attachments/{digest}")).await;
@@ -264,10 +285,14 @@ async fn pictures_of_events_are_there_under_their_digests_and_nothing_else_is() 
 /// Head and body of an answer that need not be text.
 async fn bytes_of(host: &Ocelli, path: &str) -> (String, Vec<u8>) {
     let mut connection = TcpStream::connect(host.address()).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", host.address());
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", host.address());
     connection.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    timeout(DEADLINE, connection.read_to_end(&mut answer)).await.expect("an answer in time").unwrap();
+    timeout(DEADLINE, connection.read_to_end(&mut answer))
+        .await
+        .expect("an answer in time")
+        .unwrap();
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("an HTTP answer");
     (String::from_utf8(answer[..end].to_vec()).unwrap(), answer[end + 4..].to_vec())
 }
@@ -306,7 +331,8 @@ async fn a_message_of_a_megabyte_is_told_before_the_connection_ends_and_harms_no
     let (_store, host) = host(&["gate"]).await;
     let bystander = Bystander::of(&host, "gate").await;
     let mut client = host.client().await;
-    let long = json!({"type": "command", "session": "gate", "command": "x".repeat(1 << 20)}).to_string();
+    let long =
+        json!({"type": "command", "session": "gate", "command": "x".repeat(1 << 20)}).to_string();
     client.send_raw(Message::text(long)).await;
     let error = client.next().await;
     assert_eq!((&error["type"], &error["code"]), (&"error".into(), &"too_large".into()), "{error}");
@@ -324,7 +350,8 @@ async fn ten_thousand_subscribes_at_once_are_answered_or_refused_and_harm_nobody
     let (mut requests, mut messages) = socket.split();
     let sending = async {
         for number in 0..10_000 {
-            let session = if number % 2 == 0 { format!("nobody-{number}") } else { "gate".to_owned() };
+            let session =
+                if number % 2 == 0 { format!("nobody-{number}") } else { "gate".to_owned() };
             let request = json!({"type": "subscribe", "session": session, "detections": false});
             // It may have had enough of this client, and closes the connection.
             if requests.send(Message::text(request.to_string())).await.is_err() {
@@ -367,7 +394,7 @@ fn memory_kb(pid: u32) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_never_read_harm_nobody() {
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let cameras = eventful("gate", "realtime")
         + &eventful("fast", "as-fast").replace("attach = true", "attach = false");
     let host = Ocelli::start(&(store.section() + &cameras)).await;
@@ -378,9 +405,10 @@ async fn clients_that_never_read_harm_nobody() {
         client.subscribe("fast").await;
         deaf.push(client);
     }
-    // Enough for the queues of all of them to be full: thousands of results, of some hundred bytes each.
+    // Enough for the queues of all of them to be full: thousands of results, of some hundred bytes
+    // each.
     let enough = |session: &Value| session["results"].as_u64() > Some(5000);
-    host.session_becomes("fast", enough).await;
+    host.wait_for_session("fast", enough).await;
     bystander.is_unharmed().await;
     let held = memory_kb(host.process().pid);
     // 20 x 16 MiB of messages may wait, and no more.
@@ -398,7 +426,8 @@ async fn clients_that_send_a_byte_a_second_harm_nobody_and_are_not_waited_for_wi
     // One that has a WebSocket, and begins a text frame of 100 bytes.
     let mut socket = host.client().await;
     assert!(socket.send_bytes(&[0x81, 0x80 | 100, 0, 0, 0, 0]).await);
-    let request = format!("GET /healthz HTTP/1.1\r\nHost: {}\r\nX-Long: {}", host.address(), "x".repeat(200));
+    let request =
+        format!("GET /healthz HTTP/1.1\r\nHost: {}\r\nX-Long: {}", host.address(), "x".repeat(200));
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     let mut bytes = request.bytes().enumerate();
     let last = loop {

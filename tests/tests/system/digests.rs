@@ -17,7 +17,8 @@ fn programs_and_pipelines_under_test_are_those_that_were_built() {
     let name = |line: &str| {
         line.split_once("  ").unwrap_or_else(|| panic!("no digest and name: {line}")).1.to_owned()
     };
-    let listed: BTreeSet<PathBuf> = text.lines().map(|line| list.with_file_name(name(line))).collect();
+    let listed: BTreeSet<PathBuf> =
+        text.lines().map(|line| list.with_file_name(name(line))).collect();
     let mut used: BTreeSet<PathBuf> = PROGRAMS.iter().map(|name| program(name)).collect();
     for entry in std::fs::read_dir(built("pipelines")).unwrap() {
         let path = entry.unwrap().path();

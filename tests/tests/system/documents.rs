@@ -1,13 +1,13 @@
 //! What a running host says beside the documents that it serves.
 
 use boon::{Compiler, Schemas};
-use ocelli_testkit::{Ocelli, Store, clip, root};
+use ocelli_testkit::{Ocelli, PipelineFolder, clip, root};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 /// A host with a session `gate` that makes an event with a picture of every fifth frame.
-async fn host() -> (Store, Ocelli) {
-    let store = Store::with(&["changeling"]);
+async fn host() -> (PipelineFolder, Ocelli) {
+    let store = PipelineFolder::with(&["changeling"]);
     let source = format!("file:{}", clip("bikes.mp4").display());
     let camera = format!(
         "[[cameras]]\nid = \"gate\"\nsource = {source:?}\npace = \"realtime\"\nrepeat = true\n\
@@ -40,7 +40,8 @@ fn check_answer(document: &Value, method: &str, path: &str, status: u16, body: &
         None => answer,
     };
     let content = answer["content"].as_object();
-    let content = content.unwrap_or_else(|| panic!("{method} {path}: {status} is not documented: {body}"));
+    let content =
+        content.unwrap_or_else(|| panic!("{method} {path}: {status} is not documented: {body}"));
     let json = content.iter().find(|(kind, _)| kind.ends_with("json")).expect("a JSON answer");
     check(document, &json.1["schema"], body, &format!("{method} {path}: {status}"));
 }
@@ -54,7 +55,8 @@ async fn answers_are_as_the_http_document_says() {
     client.next_of("event").await;
     client.next_of("detections").await;
     let picture = std::fs::read(root().join("tests/faces/collins-1.jpg")).unwrap();
-    let (status, job) = host.post("/v1/analyze/object-detect?async=1", "image/jpeg", &picture).await;
+    let (status, job) =
+        host.post("/v1/analyze/object-detect?async=1", "image/jpeg", &picture).await;
     let job: Value = serde_json::from_str(&job).unwrap();
     check_answer(&document, "post", "/v1/analyze/{pipeline}", status, &job);
     let job = job["id"].as_str().unwrap();
@@ -68,7 +70,11 @@ async fn answers_are_as_the_http_document_says() {
         ("/v1/sessions/{id}", "/v1/sessions/nobody", 404),
         ("/v1/sessions/{id}", "/v1/sessions/%ff", 400),
         ("/v1/sessions/{id}/events", "/v1/sessions/gate/events?after=0&limit=10", 200),
-        ("/v1/sessions/{id}/events", "/v1/sessions/gate/events?kind=counted&from=1970-01-01T00:00:00Z", 200),
+        (
+            "/v1/sessions/{id}/events",
+            "/v1/sessions/gate/events?kind=counted&from=1970-01-01T00:00:00Z",
+            200,
+        ),
         ("/v1/sessions/{id}/events", "/v1/sessions/gate/events?limit=0", 400),
         ("/v1/sessions/{id}/events", "/v1/sessions/gate/events?after=1000000", 400),
         ("/v1/sessions/{id}/stream", "/v1/sessions/gate/stream?after=1000000", 400),
@@ -91,11 +97,24 @@ async fn answers_are_as_the_http_document_says() {
     }
     let (status, body) = host.post("/v1/analyze/object-detect", "image/jpeg", &picture).await;
     assert_eq!(status, 200, "{body}");
-    check_answer(&document, "post", "/v1/analyze/{pipeline}", status, &serde_json::from_str(&body).unwrap());
+    check_answer(
+        &document,
+        "post",
+        "/v1/analyze/{pipeline}",
+        status,
+        &serde_json::from_str(&body).unwrap(),
+    );
     let (status, body) = host.post("/v1/analyze/object-detect", "image/jpeg", b"no picture").await;
-    check_answer(&document, "post", "/v1/analyze/{pipeline}", status, &serde_json::from_str(&body).unwrap());
+    check_answer(
+        &document,
+        "post",
+        "/v1/analyze/{pipeline}",
+        status,
+        &serde_json::from_str(&body).unwrap(),
+    );
     // What a deployment is answered, and what one that cannot be.
-    let component = ocelli_testkit::tagged(&std::fs::read(ocelli_testkit::guest("changeling")).unwrap(), "2");
+    let component =
+        ocelli_testkit::tagged(&std::fs::read(ocelli_testkit::guest("changeling")).unwrap(), "2");
     for component in [component.as_slice(), b"\0asm\x0d\0\x01\0", b"no component"] {
         let (status, body) = host.deploy("gate", "", component).await;
         check_answer(&document, "put", "/v1/sessions/{id}/pipeline", status, &body);

@@ -1,5 +1,5 @@
-//! Faces in pictures: those of a reference made without Ocelli, alike where they are one person's and not where they are
-//! two people's.
+//! Faces in pictures: those of a reference made without Ocelli, alike where they are one person's
+//! and not where they are two people's.
 
 use ocelli_testkit::{Ocelli, root};
 use serde_json::Value;
@@ -15,7 +15,8 @@ const ALIKE: f64 = 0.62;
 
 async fn analyze(host: &Ocelli, pipeline: &str, file: &str) -> Value {
     let picture = std::fs::read(root().join("tests/faces").join(file)).unwrap();
-    let (status, body) = host.post(&format!("/v1/analyze/{pipeline}"), "image/jpeg", &picture).await;
+    let (status, body) =
+        host.post(&format!("/v1/analyze/{pipeline}"), "image/jpeg", &picture).await;
     assert_eq!(status, 200, "{file}: {body}");
     serde_json::from_str(&body).unwrap()
 }
@@ -25,8 +26,9 @@ fn reference() -> Vec<(String, Vec<Value>)> {
     let text = std::fs::read_to_string(root().join("tests/golden/faces.json")).unwrap();
     let reference: Value = serde_json::from_str(&text).unwrap();
     let pictures = reference["pictures"].as_array().unwrap().iter();
-    let picture =
-        |p: &Value| (p["file"].as_str().unwrap().to_owned(), p["faces"].as_array().unwrap().clone());
+    let picture = |p: &Value| {
+        (p["file"].as_str().unwrap().to_owned(), p["faces"].as_array().unwrap().clone())
+    };
     pictures.map(picture).collect()
 }
 
@@ -64,16 +66,26 @@ async fn faces_and_embeddings_are_those_of_the_reference() {
         for face in found {
             let expected = nearest(face, &expected);
             let attribute = |name: &str| face["attributes"][name]["value"].as_str().unwrap();
-            assert_eq!((face["label"].as_str(), attribute("dimension")), (Some("face"), "1024"), "{file}");
+            assert_eq!(
+                (face["label"].as_str(), attribute("dimension")),
+                (Some("face"), "1024"),
+                "{file}"
+            );
             let embedding = numbers(&face["embedding"]);
             let length: f64 = embedding.iter().map(|x| x * x).sum();
-            assert!(embedding.len() == 1024 && (length - 1.0).abs() < 1e-4, "{file}: of length {length}");
+            assert!(
+                embedding.len() == 1024 && (length - 1.0).abs() < 1e-4,
+                "{file}: of length {length}"
+            );
             let landmarks: Value = serde_json::from_str(attribute("landmarks")).unwrap();
             for (point, expected) in
                 landmarks.as_array().unwrap().iter().zip(expected["landmarks"].as_array().unwrap())
             {
                 let away = distance(&numbers(point), &numbers(expected));
-                assert!(away <= MAX_PIXELS, "{file}: a landmark {away} pixels off: {point}, {expected}");
+                assert!(
+                    away <= MAX_PIXELS,
+                    "{file}: a landmark {away} pixels off: {point}, {expected}"
+                );
             }
             let away = distance(&numbers(&face["box"]), &numbers(&expected["box"]));
             assert!(away <= MAX_PIXELS, "{file}: the box is {away} pixels off");
@@ -124,8 +136,9 @@ async fn a_cascade_says_age_and_gender_of_the_face_of_each_person() {
     let host = Ocelli::start("").await;
     let answer = analyze(&host, "cascade", "three.jpg").await;
     let mut persons = answer["detections"].as_array().unwrap().clone();
-    persons
-        .sort_by(|one, other| one["box"][0].as_f64().unwrap().total_cmp(&other["box"][0].as_f64().unwrap()));
+    persons.sort_by(|one, other| {
+        one["box"][0].as_f64().unwrap().total_cmp(&other["box"][0].as_f64().unwrap())
+    });
     let said = |person: &Value, name: &str| {
         let attribute = &person["attributes"][name];
         let score = attribute["score"].as_f64().unwrap_or_else(|| panic!("no {name}: {person}"));

@@ -1,8 +1,9 @@
-//! Workers that hang, hosts that stop while they do, and subscribers that vanish: what is left behind is nothing.
+//! Workers that hang, hosts that stop while they do, and subscribers that vanish: what is left
+//! behind is nothing.
 
 use std::time::Duration;
 
-use ocelli_testkit::{Client, ClosedPort, DEADLINE, Held, Ocelli, children};
+use ocelli_testkit::{Client, ClosedPort, DEADLINE, Ocelli, ProcessResources, children};
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -13,12 +14,16 @@ use crate::isolation::{notices_nothing, people, two_cameras};
 /// Within which the hosts of these tests notice a worker that hangs, in seconds.
 const HEALTH: u64 = 3;
 
-/// Seconds that no test waits for: what happens within a test's deadlines does not come from this limit.
+/// Seconds that no test waits for: what happens within a test's deadlines does not come from this
+/// limit.
 const NEVER: u64 = 600;
 
 /// The section of the session manager.
 fn processes(health: u64, cleanup: u64) -> String {
-    format!("[session_processes]\nhealth_check_interval = {health}\nprocess_cleanup_timeout = {cleanup}\n")
+    format!(
+        "[session_processes]\nhealth_check_interval = {health}\nprocess_cleanup_timeout = \
+            {cleanup}\n"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,7 +33,7 @@ async fn a_stopped_worker_is_noticed_and_replaced_and_its_neighbour_notices_noth
     // A worker has to be well even where there is nothing for it to do.
     let idle = camera("idle", &format!("rtsp://{}/cam", nobody.address), "");
     let (host, mut client) = two_cameras(&cameras, &(processes(HEALTH, NEVER) + &idle)).await;
-    host.session_becomes("idle", |session| session["state"] == "degraded").await;
+    host.wait_for_session("idle", |session| session["state"] == "degraded").await;
     client.subscribe("idle").await;
     let two = host.worker("two").await;
     for session in ["one", "idle"] {
@@ -36,10 +41,16 @@ async fn a_stopped_worker_is_noticed_and_replaced_and_its_neighbour_notices_noth
         let stopped = Instant::now();
         worker.signal(Signal::STOP);
         let lost = client.state(session, "restarting").await;
-        println!("{session}: noticed {:.2} s after the worker was stopped", stopped.elapsed().as_secs_f64());
-        assert!(lost["reason"].as_str().is_some_and(|reason| reason.contains("no sign of life")), "{lost}");
+        println!(
+            "{session}: noticed {:.2} s after the worker was stopped",
+            stopped.elapsed().as_secs_f64()
+        );
+        assert!(
+            lost["reason"].as_str().is_some_and(|reason| reason.contains("no sign of life")),
+            "{lost}"
+        );
         assert!(worker.ends_within(DEADLINE), "the old worker lives on");
-        let replaced = host.session_becomes(session, |session| session["pid"].is_u64()).await;
+        let replaced = host.wait_for_session(session, |session| session["pid"].is_u64()).await;
         assert_ne!(replaced["pid"], worker.pid, "{replaced}");
         assert_eq!(replaced["restarts"], 1, "{replaced}");
     }
@@ -83,12 +94,12 @@ async fn a_second_signal_ends_a_host_at_once() {
     }
 }
 
-/// What a host and its inference process hold, and how many children there are. No more after than before means
-/// that nothing was left behind.
+/// What a host and its inference process hold, and how many children there are. No more after than
+/// before means that nothing was left behind.
 struct Possessions {
     children: usize,
-    host: Held,
-    inference: Held,
+    host: ProcessResources,
+    inference: ProcessResources,
 }
 
 impl Possessions {
@@ -97,7 +108,11 @@ impl Possessions {
         let children = children(pid);
         let inference = children.iter().find(|child| child.name == "ocelli-inferenc");
         let inference = inference.expect("an inference process").pid;
-        Self { children: children.len(), host: Held::by(pid), inference: Held::by(inference) }
+        Self {
+            children: children.len(),
+            host: ProcessResources::of(pid),
+            inference: ProcessResources::of(inference),
+        }
     }
 
     /// Children, descriptors, shared memory.
@@ -107,8 +122,8 @@ impl Possessions {
         [*children as u64, open[0], host.shared_bytes(), open[1], inference.shared_bytes()]
     }
 
-    /// Looks until nothing is more than it was. It may be less: connections end a little later at one side than at the
-    /// other, and one of before may have been counted.
+    /// Looks until nothing is more than it was. It may be less: connections end a little later at
+    /// one side than at the other, and one of before may have been counted.
     async fn become_again(&self, host: &Ocelli) {
         let begun = Instant::now();
         loop {
@@ -116,8 +131,14 @@ impl Possessions {
             if now.counts().iter().zip(self.counts()).all(|(now, before)| *now <= before) {
                 return;
             }
-            let open = [&self.host, &now.host, &self.inference, &now.inference].map(|held| &held.descriptors);
-            assert!(begun.elapsed() < DEADLINE, "{:?}, then {:?}: {open:#?}", self.counts(), now.counts());
+            let open = [&self.host, &now.host, &self.inference, &now.inference]
+                .map(|held| &held.descriptors);
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "{:?}, then {:?}: {open:#?}",
+                self.counts(),
+                now.counts()
+            );
             sleep(Duration::from_millis(50)).await;
         }
     }
@@ -133,15 +154,15 @@ async fn make(client: &mut Client, session: &str, source: &str) {
 async fn a_subscriber_who_vanishes_takes_along_all_that_its_sessions_held() {
     let cameras = people();
     // Processes that stand by come and go when a model is first asked for.
-    let config =
-        "[inference]\nspare = false\n[subscriptions]\ngrace_s = 1\nsources = [\"rtsp://127.0.0.1:*\"]\n";
+    let config = "[inference]\nspare = false\n[subscriptions]\ngrace_s = 1\nsources = \
+        [\"rtsp://127.0.0.1:*\"]\n";
     let host = Ocelli::start(config).await;
     let sessions = ["display-001;cam-001", "display-002;cam-001", "display-001;cam-002"];
     // The first session has the pipeline compiled and its model loaded; that stays.
     let mut first = host.client().await;
     make(&mut first, "first", &cameras.url("/cam")).await;
     first.close().await;
-    host.session_becomes("first", serde_json::Value::is_null).await;
+    host.wait_for_session("first", serde_json::Value::is_null).await;
     let before = Possessions::of(&host);
     for round in 0..3 {
         let mut client = host.client().await;
@@ -154,7 +175,9 @@ async fn a_subscriber_who_vanishes_takes_along_all_that_its_sessions_held() {
         assert_eq!(during.children, before.children + sessions.len());
         // A question under way must not hold the session either.
         client
-            .send(&json!({"type": "command", "session": sessions[0], "command": {"query": "tracks"}}))
+            .send(
+                &json!({"type": "command", "session": sessions[0], "command": {"query": "tracks"}}),
+            )
             .await;
         // Without a word: the socket is closed, the WebSocket is not.
         drop(client);
@@ -162,7 +185,7 @@ async fn a_subscriber_who_vanishes_takes_along_all_that_its_sessions_held() {
             assert!(worker.ends_within(DEADLINE), "{worker:?} outlives its session");
         }
         for session in sessions {
-            host.session_becomes(session, serde_json::Value::is_null).await;
+            host.wait_for_session(session, serde_json::Value::is_null).await;
         }
         before.become_again(&host).await;
     }

@@ -1,10 +1,12 @@
-//! Files as sources: every frame once, the same detections each time, and those of a reference made without Ocelli.
+//! Files as sources: every frame once, the same detections each time, and those of a reference made
+//! without Ocelli.
 
 use ocelli_testkit::depth::is_full;
-use ocelli_testkit::{FileSession, Ocelli, Store, assert_identical, root};
+use ocelli_testkit::{FileSession, Ocelli, PipelineFolder, assert_identical, root};
 use serde_json::{Value, json};
 
-/// The pipeline's threshold is 0.40; what is compared lies far enough above it for small differences not to matter.
+/// The pipeline's threshold is 0.40; what is compared lies far enough above it for small
+/// differences not to matter.
 const COMPARED_SCORE: f64 = 0.45;
 
 /// Share of the compared detections that must be alike.
@@ -30,12 +32,13 @@ fn numbers(detection: &Value) -> (f64, [f64; 4]) {
 
 fn alike(one: &Value, other: &Value) -> bool {
     let ((score, edges), (other_score, other_edges)) = (numbers(one), numbers(other));
-    let near = edges.iter().zip(other_edges).all(|(edge, other)| (edge - other).abs() <= MAX_PIXELS);
+    let near =
+        edges.iter().zip(other_edges).all(|(edge, other)| (edge - other).abs() <= MAX_PIXELS);
     one["label"] == other["label"] && near && (score - other_score).abs() <= MAX_SCORE
 }
 
-/// How many of `these` detections score enough to be compared, and how many of them are among `those`; each one of
-/// `those` counts once.
+/// How many of `these` detections score enough to be compared, and how many of them are among
+/// `those`; each one of `those` counts once.
 fn compare(these: &[Value], those: &[Value]) -> (usize, usize) {
     let mut free: Vec<&Value> = those.iter().collect();
     let compared: Vec<&Value> =
@@ -47,12 +50,13 @@ fn compare(these: &[Value], those: &[Value]) -> (usize, usize) {
     (compared.len(), found.count())
 }
 
-/// Plays the clip of a golden file; the share of the reference's detections that the product has, and the other way
-/// round.
+/// Plays the clip of a golden file; the share of the reference's detections that the product has,
+/// and the other way round.
 async fn shares(host: &Ocelli, golden: &str) -> (f64, f64) {
     let text = std::fs::read_to_string(root().join("tests/golden").join(golden)).unwrap();
     let reference: Value = serde_json::from_str(&text).unwrap();
-    let results = FileSession::detecting(golden, reference["clip"].as_str().unwrap()).play(host).await;
+    let results =
+        FileSession::detecting(golden, reference["clip"].as_str().unwrap()).play(host).await;
     let expected = reference["frames"].as_array().unwrap();
     let (mut there, mut back) = ((0, 0), (0, 0));
     let mut count = 0;
@@ -60,7 +64,8 @@ async fn shares(host: &Ocelli, golden: &str) -> (f64, f64) {
         assert_eq!(expected["frame"], got["frame"]);
         let (expected, got) =
             (expected["detections"].as_array().unwrap(), got["detections"].as_array().unwrap());
-        for (sum, (all, found)) in [(&mut there, compare(expected, got)), (&mut back, compare(got, expected))]
+        for (sum, (all, found)) in
+            [(&mut there, compare(expected, got)), (&mut back, compare(got, expected))]
         {
             *sum = (sum.0 + all, sum.1 + found);
         }
@@ -71,7 +76,12 @@ async fn shares(host: &Ocelli, golden: &str) -> (f64, f64) {
         assert!(all > 0, "nothing to compare");
         found as f64 / all as f64
     };
-    println!("{golden}: of the reference {}/{} are found: {:.2} %", there.1, there.0, 100.0 * share(there));
+    println!(
+        "{golden}: of the reference {}/{} are found: {:.2} %",
+        there.1,
+        there.0,
+        100.0 * share(there)
+    );
     println!(
         "{golden}: of the product {}/{} are in the reference: {:.2} %",
         back.1,
@@ -87,7 +97,8 @@ async fn detections_are_those_of_the_reference() {
     let (found, known) = shares(&host, "people-576-high.json").await;
     assert!(found >= SHARE, "{found} of the reference's detections are found");
     assert!(known >= SHARE, "{known} of the product's detections are in the reference");
-    // Too sensitive to the way of resizing to be the measure (see tests/golden/README.md): for looking alone.
+    // Too sensitive to the way of resizing to be the measure (see tests/golden/README.md): for
+    // looking alone.
     if is_full() {
         shares(&host, "bikes.json").await;
     }
@@ -100,7 +111,8 @@ async fn a_file_gives_every_frame_once_and_the_same_results_each_time() {
         let session = FileSession::detecting("camera", name);
         let first = session.play(&host).await;
         drop(host);
-        let frames: Vec<_> = detections(&first).map(|message| message["frame"].as_u64().unwrap()).collect();
+        let frames: Vec<_> =
+            detections(&first).map(|message| message["frame"].as_u64().unwrap()).collect();
         assert_eq!(frames, (0..count).collect::<Vec<_>>(), "{name}");
         assert!(first.iter().any(|text| text.contains("entered")), "{name}: no event");
         // Another host, and a neighbour that takes turns with it.
@@ -108,17 +120,23 @@ async fn a_file_gives_every_frame_once_and_the_same_results_each_time() {
         let neighbour = FileSession { name: "neighbour", ..session.clone() };
         let (again, beside) = tokio::join!(session.play(&host), neighbour.play(&host));
         assert_identical(name, &first, &again);
-        let beside: Vec<_> = beside.iter().map(|text| text.replacen("neighbour", "camera", 1)).collect();
+        let beside: Vec<_> =
+            beside.iter().map(|text| text.replacen("neighbour", "camera", 1)).collect();
         assert_identical(name, &first, &beside);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_component_that_knows_wasi_nn_alone_runs_models_on_tensors_of_its_own_bytes() {
-    let store = Store::with(&["plain-nn"]);
-    let plain =
-        |name, settings| FileSession { name, clip: "people-576-high.mp4", pipeline: "plain-nn", settings };
-    let config = |load| format!("{}{}[inference]\nload = {load}\n", store.section(), FileSession::ALLOWED);
+    let store = PipelineFolder::with(&["plain-nn"]);
+    let plain = |name, settings| FileSession {
+        name,
+        clip: "people-576-high.mp4",
+        pipeline: "plain-nn",
+        settings,
+    };
+    let config =
+        |load| format!("{}{}[inference]\nload = {load}\n", store.section(), FileSession::ALLOWED);
     let mut host = Ocelli::start(&config(true)).await;
 
     let by_name = plain("by-name", json!({})).play(&host).await;

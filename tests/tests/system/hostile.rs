@@ -1,13 +1,15 @@
-//! Pipelines that do harm, each in a session of its own on a host with four healthy cameras. The healthy ones give the
-//! results, byte by byte, that they give without them; and of each harm the operator reads what it was.
+//! Pipelines that do harm, each in a session of its own on a host with four healthy cameras. The
+//! healthy ones give the results, byte by byte, that they give without them; and of each harm the
+//! operator reads what it was.
 
-use ocelli_testkit::{FileSession, Ocelli, Store, assert_identical, clip};
+use ocelli_testkit::{FileSession, Ocelli, PipelineFolder, assert_identical, clip};
 use serde_json::{Value, json};
 
 /// What becomes of a session.
 #[derive(Clone, Copy, PartialEq)]
 enum Fate {
-    /// Its worker is lost each time, soon after its start: after some times the session is given up.
+    /// Its worker is lost each time, soon after its start: after some times the session is given
+    /// up.
     Fails,
     /// Its worker is lost too, but that takes so long that one loss has to do.
     Restarts,
@@ -17,7 +19,8 @@ enum Fate {
 
 /// A harm, and what is told of it.
 struct Harm {
-    /// The setting `do` of the pipeline `hostile`, or another pipeline. The session has this name too.
+    /// The setting `do` of the pipeline `hostile`, or another pipeline. The session has this name
+    /// too.
     deed: &'static str,
     fate: Fate,
     /// Stands in the session's log, and in its last error where it has one.
@@ -49,10 +52,12 @@ impl Harm {
             "table-bomb" => "pipeline = \"table-bomb\"".to_owned(),
             _ => format!("pipeline = \"hostile\"\nsettings = {{ do = {deed:?} }}"),
         };
-        // What outlives its harm does it at a camera's pace; else a file would be done with before the others have begun.
+        // What outlives its harm does it at a camera's pace; else a file would be done with before
+        // the others have begun.
         let pace = if self.fate == Fate::Runs { "realtime" } else { "as-fast" };
         format!(
-            "[[cameras]]\nid = {deed:?}\nsource = {source:?}\nrepeat = true\npace = {pace:?}\n{pipeline}\n"
+            "[[cameras]]\nid = {deed:?}\nsource = {source:?}\nrepeat = true\npace = \
+                {pace:?}\n{pipeline}\n"
         )
     }
 
@@ -60,10 +65,11 @@ impl Harm {
     async fn is_told(&self, host: &Ocelli) {
         let Self { deed, said, .. } = self;
         let says = |text: &Value| text.as_str().is_some_and(|text| text.contains(said));
-        let counted =
-            |session: &Value| self.limit.is_none_or(|limit| session["limits"][limit].as_u64() > Some(0));
+        let counted = |session: &Value| {
+            self.limit.is_none_or(|limit| session["limits"][limit].as_u64() > Some(0))
+        };
         let session = host
-            .session_becomes(deed, |session| {
+            .wait_for_session(deed, |session| {
                 counted(session)
                     && match self.fate {
                         Fate::Fails => session["state"] == "failed" && says(&session["reason"]),
@@ -71,7 +77,8 @@ impl Harm {
                             session["restarts"].as_u64() > Some(0) && says(&session["last_error"])
                         }
                         Fate::Runs => {
-                            session["state"] == "running" && session["frames"]["processed"].as_u64() > Some(2)
+                            session["state"] == "running"
+                                && session["frames"]["processed"].as_u64() > Some(2)
                         }
                     }
             })
@@ -82,17 +89,27 @@ impl Harm {
             assert_eq!(session["restarts"], 0, "{deed}: {session}");
         }
         println!("{deed}: {}, {}, {}", session["state"], session["limits"], session["last_error"]);
-        host.session_log_says(deed, said).await;
+        host.wait_for_session_log(deed, said).await;
     }
 }
 
 /// The four cameras that are healthy: two of them run the model.
 fn healthy() -> [FileSession<'static>; 4] {
-    let detecting = |name, clip, settings| FileSession { settings, ..FileSession::detecting(name, clip) };
+    let detecting =
+        |name, clip, settings| FileSession { settings, ..FileSession::detecting(name, clip) };
     [
         detecting("healthy-1", "people-576-high-b3.mp4", json!({"max_results_per_second": 3})),
-        detecting("healthy-2", "people-576-hevc.mp4", json!({"max_results_per_second": 2, "score": 0.3})),
-        FileSession { name: "healthy-3", clip: "bikes.mp4", pipeline: "motion", settings: json!({}) },
+        detecting(
+            "healthy-2",
+            "people-576-hevc.mp4",
+            json!({"max_results_per_second": 2, "score": 0.3}),
+        ),
+        FileSession {
+            name: "healthy-3",
+            clip: "bikes.mp4",
+            pipeline: "motion",
+            settings: json!({}),
+        },
         FileSession {
             name: "healthy-4",
             clip: "people-576-high.mp4",
@@ -102,23 +119,27 @@ fn healthy() -> [FileSession<'static>; 4] {
     ]
 }
 
-/// Room for all, patience for a machine that is kept busy, a health check that leaves each limit the time to speak, and no
-/// alerts: they are events of their sessions and come by the clock.
-const COMMON: &str = "[session_processes]\nmax_concurrent_sessions = 40\nhealth_check_interval = 60\n[inference]\ntimeout_ms = 60000\n\
-    [alerts]\nmemory_percent = 0\nno_results_s = 0\nrestarts_per_hour = 0\nsource_down_s = 0\ndisk_free_percent = 0\n";
+/// Room for all, patience for a machine that is kept busy, a health check that leaves each limit
+/// the time to speak, and no alerts: they are events of their sessions and come by the clock.
+const COMMON: &str = "[session_processes]\nmax_concurrent_sessions = 40\nhealth_check_interval = \
+    60\n[inference]\ntimeout_ms = 60000\n\
+    [alerts]\nmemory_percent = 0\nno_results_s = 0\nrestarts_per_hour = 0\nsource_down_s = \
+    0\ndisk_free_percent = 0\n";
 
-/// Plays the healthy cameras alone, then on another host beside the harm; compares; and holds each hostile session to what
-/// is told of it. Gives that host.
+/// Plays the healthy cameras alone, then on another host beside the harm; compares; and holds each
+/// hostile session to what is told of it. Gives that host.
 async fn beside_healthy_cameras(limits: &str, harms: &[Harm]) -> Ocelli {
-    let store = Store::with(&["fingerprint", "hostile", "motion", "table-bomb"]);
-    let config = format!("{}{}{COMMON}[resource_limits]\n{limits}\n", store.section(), FileSession::ALLOWED);
+    let store = PipelineFolder::with(&["fingerprint", "hostile", "motion", "table-bomb"]);
+    let config =
+        format!("{}{}{COMMON}[resource_limits]\n{limits}\n", store.section(), FileSession::ALLOWED);
     let healthy = healthy();
     let alone = Ocelli::start(&config).await;
     let expected = FileSession::play_all(&healthy, &alone).await;
     drop(alone);
     for (session, expected) in healthy.iter().zip(&expected) {
-        let has =
-            |kind: &str| expected.iter().any(|text| text.starts_with(&format!("{{\"type\":\"{kind}\"")));
+        let has = |kind: &str| {
+            expected.iter().any(|text| text.starts_with(&format!("{{\"type\":\"{kind}\"")))
+        };
         assert!(has("detections") && has("event"), "{} has nothing to compare", session.name);
     }
 
@@ -150,7 +171,8 @@ async fn pipelines_that_never_return_cost_their_neighbours_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelines_that_take_memory_cost_their_neighbours_nothing() {
-    // Pictures lie in the worker's own memory: there is room for more of them than a pipeline may hold.
+    // Pictures lie in the worker's own memory: there is room for more of them than a pipeline may
+    // hold.
     let limits = "memory_per_process_mb = 192\nguest_memory_mb = 48";
     let harms = [
         limited("memory-bomb", "limit memory"),
@@ -189,14 +211,19 @@ async fn pipelines_that_say_too_much_cost_their_neighbours_nothing() {
     ];
     let host = beside_healthy_cameras(limits, &harms).await;
 
-    let flood = host.session_log_says("log-flood", "of a flood").await;
-    assert!(flood.len() < 1 << 20, "{} bytes of a log that is limited to 50 lines a second", flood.len());
+    let flood = host.wait_for_session_log("log-flood", "of a flood").await;
+    assert!(
+        flood.len() < 1 << 20,
+        "{} bytes of a log that is limited to 50 lines a second",
+        flood.len()
+    );
 
     let mut client = host.client().await;
     client.send(&json!({"type": "command", "session": "huge-answer", "command": {}})).await;
     let answer = client.next().await;
     assert_eq!(answer["type"], "error", "an answer of 100 MB: {:.300}", answer.to_string());
-    let session = host.session_becomes("huge-answer", |session| session["last_error"].is_string()).await;
+    let session =
+        host.wait_for_session("huge-answer", |session| session["last_error"].is_string()).await;
     assert!(
         session["last_error"].as_str().is_some_and(|error| error.contains("limit output_bytes")),
         "{session}"
@@ -215,7 +242,7 @@ async fn pipelines_that_break_cost_their_neighbours_nothing() {
     ];
     let host = beside_healthy_cameras("", &harms).await;
     for session in ["panic", "trap-on-frame50", "trap-in-init", "unknown-handle"] {
-        host.session_log_says(session, "wasm backtrace").await;
+        host.wait_for_session_log(session, "wasm backtrace").await;
     }
-    host.session_log_says("trap-on-frame50", "frame=50").await;
+    host.wait_for_session_log("trap-on-frame50", "frame=50").await;
 }

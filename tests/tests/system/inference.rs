@@ -1,13 +1,17 @@
-//! Inference that dies, hangs and grows: what it costs, and whom. Each promise is held at each isolation level that makes
-//! it; at level `in-process` nothing of the kind is promised, since what happens to the engine there happens to the host.
+//! Inference that dies, hangs and grows: what it costs, and whom. Each promise is held at each
+//! isolation level that makes it; at level `in-process` nothing of the kind is promised, since what
+//! happens to the engine there happens to the host.
 //!
-//! The host has `faulty-inference` in the place of its inference program, and sessions run the pipeline `marked`, whose
-//! settings say in which frames the program is to fail. Files are played as fast as they are taken and skip nothing, so
-//! the results of a neighbour have to be the same with a fault beside it as without.
+//! The host has `faulty-inference` in the place of its inference program, and sessions run the
+//! pipeline `marked`, whose settings say in which frames the program is to fail. Files are played
+//! as fast as they are taken and skip nothing, so the results of a neighbour have to be the same
+//! with a fault beside it as without.
 
 use std::time::Duration;
 
-use ocelli_testkit::{Client, DEADLINE, FileSession, Ocelli, Programs, Store, assert_identical, clip};
+use ocelli_testkit::{
+    Client, DEADLINE, FileSession, Ocelli, PipelineFolder, Programs, assert_identical, clip,
+};
 use ocelli_testkit::{children, program, root};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -34,8 +38,8 @@ const CLIP: &str = "people-576-high.mp4";
 /// The frame at which sessions that fail do so: late enough for their neighbours to be under way.
 const FRAME: u64 = 20;
 
-/// Milliseconds within which there are results again where a process stands by. Promised for a machine that has nothing
-/// else to do: printed, and for the bench to judge.
+/// Milliseconds within which there are results again where a process stands by. Promised for a
+/// machine that has nothing else to do: printed, and for the bench to judge.
 const BACK: u32 = 300;
 
 /// A host at an isolation level. `inference` are further keys of that section of its config.
@@ -43,13 +47,13 @@ struct Faulty {
     host: Ocelli,
     level: &'static str,
     _programs: Programs,
-    _store: Store,
+    _store: PipelineFolder,
 }
 
 impl Faulty {
     async fn start(level: &'static str, inference: &str) -> Self {
         let programs = Programs::with_inference(&program("faulty-inference"));
-        let store = Store::with(&["marked"]);
+        let store = PipelineFolder::with(&["marked"]);
         let host = Ocelli::start_from(&programs, &config(level, inference, &store)).await;
         let faulty = Self { host, level, _programs: programs, _store: store };
         // The first session has the pipeline compiled and the model learned.
@@ -69,8 +73,8 @@ impl Faulty {
         self.metric(&format!("ocelli_inference_restarts_total{{reason={reason:?}}}")).await
     }
 
-    /// Waits until the host has as many children as it has where no session is: at level `process` the one that serves and
-    /// the one that stands by, at level `session` the latter.
+    /// Waits until the host has as many children as it has where no session is: at level `process`
+    /// the one that serves and the one that stands by, at level `session` the latter.
     async fn at_rest(&self) {
         let begun = Instant::now();
         let expected = if self.level == "process" { 2 } else { 1 };
@@ -79,18 +83,25 @@ impl Faulty {
             if found.len() == expected && self.metric("ocelli_inference_spare_ready").await == 1.0 {
                 return;
             }
-            assert!(begun.elapsed() < DEADLINE, "{}: {expected} children expected: {found:?}", self.level);
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "{}: {expected} children expected: {found:?}",
+                self.level
+            );
             sleep(Duration::from_millis(50)).await;
         }
     }
 }
 
-fn config(level: &str, inference: &str, store: &Store) -> String {
+fn config(level: &str, inference: &str, store: &PipelineFolder) -> String {
     let models = root().join("tests/models");
     format!(
-        "[inference]\nisolation = {level:?}\nthreads = 2\n{inference}\n[models]\ndirectory = {models:?}\n{}{}",
-        // A call waits for as long as a process takes to be replaced, and again where that one ends, too.
-        "[subscriptions]\ngrace_s = 1\nsources = [\"file:/\"]\n[resource_limits]\ncall_timeout_ms = 50000\n\
+        "[inference]\nisolation = {level:?}\nthreads = 2\n{inference}\n[models]\ndirectory = \
+            {models:?}\n{}{}",
+        // A call waits for as long as a process takes to be replaced, and again where that one
+        // ends, too.
+        "[subscriptions]\ngrace_s = 1\nsources = [\"file:/\"]\n[resource_limits]\ncall_timeout_ms \
+            = 50000\n\
          [session_processes]\nhealth_check_interval = 60\n",
         store.section()
     )
@@ -100,7 +111,7 @@ fn config(level: &str, inference: &str, store: &Store) -> String {
 async fn play_all(sessions: &[FileSession<'_>], host: &Ocelli) -> Vec<Vec<String>> {
     let results = FileSession::play_all(sessions, host).await;
     for session in sessions {
-        host.session_becomes(session.name, Value::is_null).await;
+        host.wait_for_session(session.name, Value::is_null).await;
     }
     results
 }
@@ -127,11 +138,16 @@ fn neighbours() -> [FileSession<'static>; 2] {
 /// Plays neighbours by themselves, and then beside others. The results of the others.
 async fn beside(faulty: &Faulty, others: &[FileSession<'_>]) -> Vec<Vec<String>> {
     let alone = play_all(&neighbours(), &faulty.host).await;
-    let all: Vec<FileSession<'_>> = neighbours().into_iter().chain(others.iter().cloned()).collect();
+    let all: Vec<FileSession<'_>> =
+        neighbours().into_iter().chain(others.iter().cloned()).collect();
     let mut together = play_all(&all, &faulty.host).await;
     let results = together.split_off(alone.len());
     for ((neighbour, alone), together) in neighbours().iter().zip(&alone).zip(&together) {
-        assert!(alone.len() > 2 * FRAME as usize, "{} messages are too few to compare", alone.len());
+        assert!(
+            alone.len() > 2 * FRAME as usize,
+            "{} messages are too few to compare",
+            alone.len()
+        );
         assert_identical(neighbour.name, alone, together);
     }
     assert!(!faulty.host.process().ends_within(Duration::ZERO), "the host has ended");
@@ -176,7 +192,11 @@ async fn a_request_that_ends_its_process_is_refused_and_its_neighbours_lose_noth
         for ((session, results), words) in others.iter().zip(&results).zip(words) {
             let error = only_error(session, results);
             assert!(error.contains("poison request:"), "{level}, {}: {error}", session.name);
-            assert!(words.iter().all(|word| error.contains(word)), "{level}, {}: {error}", session.name);
+            assert!(
+                words.iter().all(|word| error.contains(word)),
+                "{level}, {}: {error}",
+                session.name
+            );
         }
         assert_eq!(faulty.metric("ocelli_inference_poison_requests_total").await, 3.0, "{level}");
         let crashes = faulty.restarts("crash").await;
@@ -193,7 +213,10 @@ async fn a_request_that_takes_all_memory_ends_its_process_and_no_other() {
         let others = [failing("greedy", EXHAUST_MEMORY)];
         let results = beside(&faulty, &others).await;
         let error = only_error(&others[0], &results[0]);
-        assert!(error.contains("poison request:") && error.contains("memory allocation"), "{level}: {error}");
+        assert!(
+            error.contains("poison request:") && error.contains("memory allocation"),
+            "{level}: {error}"
+        );
         assert!(!error.contains("no limit was met"), "{level}: {error}");
         faulty.at_rest().await;
     }
@@ -225,7 +248,11 @@ async fn a_session_whose_requests_end_processes_again_and_again_is_refused_every
         let others = [session("poisonous", ABORT)];
         let results = beside(&faulty, &others).await;
         let errors = errors(&results[0]);
-        assert_eq!(errors.len(), results[0].len() / 2, "{level}: every frame has an error and a detection");
+        assert_eq!(
+            errors.len(),
+            results[0].len() / 2,
+            "{level}: every frame has an error and a detection"
+        );
         assert!(
             errors[3..].iter().all(|(_, error)| error.contains("poison session:")),
             "{level}: {errors:?}"
@@ -235,7 +262,8 @@ async fn a_session_whose_requests_end_processes_again_and_again_is_refused_every
     }
 }
 
-/// Does something to a process that serves a session while it is played, and tells the longest time without a result.
+/// Does something to a process that serves a session while it is played, and tells the longest time
+/// without a result.
 async fn played_while(faulty: &Faulty, deed: Signal) -> (Vec<String>, Duration) {
     let session = session("watched", TAKE_LONG);
     let mut client = faulty.host.client().await;
@@ -255,7 +283,8 @@ async fn played_while(faulty: &Faulty, deed: Signal) -> (Vec<String>, Duration) 
         last = Instant::now();
     }
     assert!(process.ends_within(DEADLINE), "{process:?} lives on");
-    let results = client.received().iter().filter(|text| text.starts_with("{\"type\":\"detections\""));
+    let results =
+        client.received().iter().filter(|text| text.starts_with("{\"type\":\"detections\""));
     (results.cloned().collect(), longest)
 }
 
@@ -276,7 +305,10 @@ async fn a_killed_process_is_replaced_at_once_by_the_one_that_stands_by() {
         let undisturbed = play(session("watched", TAKE_LONG), &faulty.host).await;
         let (results, longest) = played_while(&faulty, Signal::KILL).await;
         assert_eq!(results.len(), undisturbed.len(), "{level}: no result is missing");
-        assert!(results.iter().all(|result| result.contains("\"label\":\"echo\"")), "{level}: {results:?}");
+        assert!(
+            results.iter().all(|result| result.contains("\"label\":\"echo\"")),
+            "{level}: {results:?}"
+        );
         println!("{level}: {} ms without a result ({BACK} ms are promised)", longest.as_millis());
         assert_eq!(faulty.restarts("crash").await, 1.0, "{level}");
         faulty.at_rest().await;
@@ -311,13 +343,16 @@ async fn a_process_that_grows_too_large_is_replaced_without_a_missed_result() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn results_are_the_same_at_every_isolation_level() {
-    let store = Store::with(&["marked"]);
+    let store = PipelineFolder::with(&["marked"]);
     let mut before: Option<Vec<Vec<String>>> = None;
     for level in ["process", "session", "in-process"] {
         let mut host = Ocelli::start(&config(level, PATIENT, &store)).await;
         let processes = children(host.process().pid).len();
         let expected = if level == "in-process" { 0 } else { 1 };
-        assert!(processes >= expected && (level != "in-process" || processes == 0), "{level}: {processes}");
+        assert!(
+            processes >= expected && (level != "in-process" || processes == 0),
+            "{level}: {processes}"
+        );
         let results = play_all(&neighbours(), &host).await;
         assert!(
             results.iter().all(|results| results.len() > 2 * FRAME as usize),
@@ -331,6 +366,11 @@ async fn results_are_the_same_at_every_isolation_level() {
         before = Some(results);
         let exit = host.stop().await;
         assert_eq!(exit.status, Some(0), "{level}: {}", exit.stderr);
-        assert_eq!(exit.stderr.contains("a crash of ONNX Runtime"), level == "in-process", "{}", exit.stderr);
+        assert_eq!(
+            exit.stderr.contains("a crash of ONNX Runtime"),
+            level == "in-process",
+            "{}",
+            exit.stderr
+        );
     }
 }

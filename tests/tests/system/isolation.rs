@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use crate::{SLOW, camera};
 
-/// A host with the cameras `one` and `two`, and a client that has got results of both. `config` is what else it is told.
+/// A host with the cameras `one` and `two`, and a client that has got results of both. `config` is
+/// what else it is told.
 pub(crate) async fn two_cameras(cameras: &Cameras, config: &str) -> (Ocelli, Client) {
     let url = cameras.url("/cam");
     let cameras = camera("one", &url, SLOW) + &camera("two", &url, SLOW);
@@ -32,8 +33,14 @@ async fn inference(host: &Ocelli) -> Process {
     inference
 }
 
-/// Holds a session to having its worker and giving results as before, whatever became of another one.
-pub(crate) async fn notices_nothing(host: &Ocelli, client: &mut Client, session: &str, worker: u32) {
+/// Holds a session to having its worker and giving results as before, whatever became of another
+/// one.
+pub(crate) async fn notices_nothing(
+    host: &Ocelli,
+    client: &mut Client,
+    session: &str,
+    worker: u32,
+) {
     client.detections(session).await;
     let status = host.session(session).await;
     assert_eq!((&status["pid"], &status["restarts"]), (&worker.into(), &0.into()), "{status}");
@@ -55,12 +62,16 @@ async fn a_killed_worker_is_replaced_and_its_neighbour_notices_nothing() {
     assert!(lost["reason"].as_str().is_some_and(|reason| reason.contains("SIGKILL")), "{lost}");
     client.state("one", "running").await;
     client.detections("one").await;
-    // Within 0.5 s, on a machine that has nothing else to do; how long it takes is for the bench to judge.
+    // Within 0.5 s, on a machine that has nothing else to do; how long it takes is for the bench to
+    // judge.
     println!("a result {:.0} ms after the kill", killed.elapsed().as_secs_f64() * 1e3);
     let replaced = host.session("one").await;
     assert_ne!(replaced["pid"], one.pid, "{replaced}");
     assert_eq!(replaced["restarts"], 1, "{replaced}");
-    assert!(replaced["last_error"].as_str().is_some_and(|error| error.contains("SIGKILL")), "{replaced}");
+    assert!(
+        replaced["last_error"].as_str().is_some_and(|error| error.contains("SIGKILL")),
+        "{replaced}"
+    );
 
     notices_nothing(&host, &mut client, "two", two.pid).await;
 }
@@ -73,8 +84,10 @@ async fn a_killed_inference_process_is_replaced_and_the_workers_live_on() {
     let killed = inference(&host).await;
     killed.signal(Signal::KILL);
     assert!(killed.ends_within(DEADLINE));
-    // Results that were on their way belong to the old process: those that count come after the sessions have another.
-    let replaced = host.log().find(|line| line.contains("go to the next inference process").then_some(()));
+    // Results that were on their way belong to the old process: those that count come after the
+    // sessions have another.
+    let replaced =
+        host.log().find(|line| line.contains("go to the next inference process").then_some(()));
     tokio::time::timeout(DEADLINE, replaced)
         .await
         .expect("a new inference process in time")
@@ -82,9 +95,14 @@ async fn a_killed_inference_process_is_replaced_and_the_workers_live_on() {
     for session in ["one", "two"] {
         let results = host.session(session).await["results"].as_u64().unwrap();
         client.detections(session).await;
-        host.session_becomes(session, |status| status["results"].as_u64().unwrap() > results + 2).await;
+        host.wait_for_session(session, |status| status["results"].as_u64().unwrap() > results + 2)
+            .await;
         let status = host.session(session).await;
-        assert_eq!((&status["state"], &status["restarts"]), (&"running".into(), &0.into()), "{status}");
+        assert_eq!(
+            (&status["state"], &status["restarts"]),
+            (&"running".into(), &0.into()),
+            "{status}"
+        );
     }
     assert_ne!(inference(&host).await.pid, killed.pid);
     assert_eq!(workers, [host.worker("one").await.pid, host.worker("two").await.pid]);
@@ -118,5 +136,9 @@ async fn a_host_that_is_asked_to_stop_says_so_and_leaves_nothing_behind() {
         last = Some(message);
     }
     let last = last.expect("a farewell");
-    assert_eq!((&last["type"], &last["code"]), (&"error".into(), &"shutting_down".into()), "{last}");
+    assert_eq!(
+        (&last["type"], &last["code"]),
+        (&"error".into(), &"shutting_down".into()),
+        "{last}"
+    );
 }

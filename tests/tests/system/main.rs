@@ -1,5 +1,5 @@
-//! The whole system: the real programs, a real RTSP server, real clips and the real model. Each test is named after what
-//! it promises.
+//! The whole system: the real programs, a real RTSP server, real clips and the real model. Each
+//! test is named after what it promises.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! The session manager: who may have a session, what an operator can do to one, and that each has one worker.
+//! The session manager: who may have a session, what an operator can do to one, and that each has
+//! one worker.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +16,8 @@ fn silent(id: &str, port: &ClosedPort) -> String {
 
 /// The numbers of a host's workers, as the kernel knows them.
 fn workers(host: &Ocelli) -> BTreeSet<u32> {
-    let workers = children(host.process().pid).into_iter().filter(|child| child.name == "ocelli-worker");
+    let workers =
+        children(host.process().pid).into_iter().filter(|child| child.name == "ocelli-worker");
     workers.map(|child| child.pid).collect()
 }
 
@@ -30,7 +32,8 @@ async fn told(host: &Ocelli) -> BTreeSet<u32> {
 async fn a_session_beyond_the_limit_is_refused_with_the_limit_and_who_holds_it() {
     let port = ClosedPort::new();
     let limit = "[session_processes]\nmax_concurrent_sessions = 2\n";
-    let host = Ocelli::start(&(limit.to_owned() + &silent("one", &port) + &silent("two", &port))).await;
+    let host =
+        Ocelli::start(&(limit.to_owned() + &silent("one", &port) + &silent("two", &port))).await;
     let (one, two) = (host.worker("one").await, host.worker("two").await);
     let mut client = host.client().await;
     client.subscribe_to("three", &format!("rtsp://{}/cam", port.address)).await;
@@ -50,16 +53,20 @@ async fn a_worker_is_called_after_its_session() {
     let host = Ocelli::start(&silent("display-001;cam-001", &port)).await;
     let worker = host.worker("display-001;cam-001").await;
     let title = std::fs::read_to_string(format!("/proc/{}/cmdline", worker.pid)).unwrap();
-    assert_eq!(title.split_terminator('\0').collect::<Vec<_>>(), ["ocelli-worker", "display-001;cam-001"]);
+    assert_eq!(
+        title.split_terminator('\0').collect::<Vec<_>>(),
+        ["ocelli-worker", "display-001;cam-001"]
+    );
     let environment = std::fs::read(format!("/proc/{}/environ", worker.pid)).unwrap();
     assert!(environment.is_empty(), "{}", String::from_utf8_lossy(&environment));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_failed_starts_again_when_an_operator_says_so() {
-    let source = format!("file:{}", clip("people-576-high.mp4").with_file_name("missing.mp4").display());
+    let source =
+        format!("file:{}", clip("people-576-high.mp4").with_file_name("missing.mp4").display());
     let host = Ocelli::start(&camera("cam", &source, "")).await;
-    let failed = host.session_becomes("cam", |session| session["state"] == "failed").await;
+    let failed = host.wait_for_session("cam", |session| session["state"] == "failed").await;
     assert!(failed["pid"].is_null(), "{failed}");
     assert!(failed["reason"].as_str().unwrap().contains("missing.mp4"), "{failed}");
     let mut client = host.client().await;
@@ -90,17 +97,20 @@ async fn a_deleted_session_is_gone_with_its_process_and_its_subscribers_are_told
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_asked_in_whatever_order_a_session_has_one_worker_and_no_worker_is_without_a_session() {
+async fn whatever_is_asked_in_whatever_order_a_session_has_one_worker_and_no_worker_is_without_a_session()
+ {
     /// Waits until a request is done, well or not. What follows from it goes on beside the next.
     async fn answered(client: &mut Client, id: &str) {
         let done = ["subscribed", "unsubscribed", "error"];
-        let done =
-            |message: &Value| done.iter().any(|kind| message["type"] == *kind) && message["session"] == id;
+        let done = |message: &Value| {
+            done.iter().any(|kind| message["type"] == *kind) && message["session"] == id
+        };
         client.find(|message| done(message).then_some(())).await;
     }
     let port = ClosedPort::new();
     let url = format!("rtsp://{}/cam", port.address);
-    let host = Ocelli::start("[subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:*\"]\n").await;
+    let host =
+        Ocelli::start("[subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:*\"]\n").await;
     let mut client = host.client().await;
     let mut random = Random::with_seed(1);
     for _ in 0..rounds(120) {
@@ -125,22 +135,26 @@ async fn whatever_is_asked_in_whatever_order_a_session_has_one_worker_and_no_wor
         }
         assert!(workers(&host).len() <= 4, "{:?} for four sessions", workers(&host));
     }
-    // What the client asked is done in order: after the answer to the last of these nothing else is under way.
+    // What the client asked is done in order: after the answer to the last of these nothing else is
+    // under way.
     for id in ["s0", "s1", "s2", "s3"] {
         client.subscribe_to(id, &url).await;
         answered(&mut client, id).await;
         // One that was killed five times in a row waits for an operator.
-        host.session_becomes(id, |session| !session.is_null()).await;
+        host.wait_for_session(id, |session| !session.is_null()).await;
         host.request("POST", &format!("/v1/sessions/{id}/restart")).await;
     }
     for id in ["s0", "s1", "s2", "s3"] {
-        host.session_becomes(id, |session| session["state"] == "degraded" && !session["pid"].is_null()).await;
+        host.wait_for_session(id, |session| {
+            session["state"] == "degraded" && !session["pid"].is_null()
+        })
+        .await;
     }
     assert_eq!(workers(&host), told(&host).await);
     assert_eq!(workers(&host).len(), 4);
     client.close().await;
     for id in ["s0", "s1", "s2", "s3"] {
-        host.session_becomes(id, Value::is_null).await;
+        host.wait_for_session(id, Value::is_null).await;
     }
     assert_eq!(workers(&host), BTreeSet::new(), "workers without a session");
 }

@@ -46,7 +46,10 @@ impl Metrics {
             let name = series.split('{').next().unwrap_or_default();
             ["_total", "_count", "_sum", "_bucket"].iter().any(|end| name.ends_with(end))
         };
-        self.0.iter().filter(move |(series, _)| grows(series)).map(|(series, value)| (series, *value))
+        self.0
+            .iter()
+            .filter(move |(series, _)| grows(series))
+            .map(|(series, value)| (series, *value))
     }
 }
 
@@ -60,7 +63,7 @@ async fn metrics_tell_what_a_session_does_and_go_on_when_its_worker_is_replaced(
         client.detections(SESSION).await;
     }
     // Told with the worker's signs of life, which come less often than results.
-    host.session_becomes(SESSION, |session| session["guest_memory"].as_u64() > Some(0)).await;
+    host.wait_for_session(SESSION, |session| session["guest_memory"].as_u64() > Some(0)).await;
     let before = Metrics::of(&host).await;
     let worker = host.worker(SESSION).await;
     assert!(before.session("ocelli_session_results_total") >= 5.0);
@@ -72,9 +75,13 @@ async fn metrics_tell_what_a_session_does_and_go_on_when_its_worker_is_replaced(
     );
     assert!(before.session("ocelli_session_inferences_total") >= 5.0);
     for stage in ["decode", "wait", "inference", "pipeline", "total"] {
-        let [count, sum] = ["count", "sum"]
-            .map(|what| before.labelled(&format!("ocelli_session_latency_seconds_{what}"), "stage", stage));
-        assert!(count >= 5.0 && sum > 0.0 && sum / count < 60.0, "{stage}: {sum} s in {count} frames");
+        let [count, sum] = ["count", "sum"].map(|what| {
+            before.labelled(&format!("ocelli_session_latency_seconds_{what}"), "stage", stage)
+        });
+        assert!(
+            count >= 5.0 && sum > 0.0 && sum / count < 60.0,
+            "{stage}: {sum} s in {count} frames"
+        );
     }
     let resident = before.session("ocelli_worker_resident_memory_bytes");
     let limit = before.session("ocelli_worker_private_memory_limit_bytes");
@@ -83,7 +90,10 @@ async fn metrics_tell_what_a_session_does_and_go_on_when_its_worker_is_replaced(
     if let Some(proportional) =
         before.0.get(&format!("ocelli_worker_proportional_memory_bytes{{session={SESSION:?}}}"))
     {
-        assert!((1e5..=resident * 1.5).contains(proportional), "{proportional} of {resident} bytes");
+        assert!(
+            (1e5..=resident * 1.5).contains(proportional),
+            "{proportional} of {resident} bytes"
+        );
     } else {
         skip("in part: the kernel does not show the proportional memory of a worker");
     }
@@ -109,7 +119,7 @@ async fn metrics_tell_what_a_session_does_and_go_on_when_its_worker_is_replaced(
     }
 
     worker.signal(Signal::KILL);
-    host.session_becomes(SESSION, |session| {
+    host.wait_for_session(SESSION, |session| {
         session["restarts"] == 1
             && session["results"].as_f64() > Some(before.session("ocelli_session_results_total"))
     })
@@ -161,9 +171,16 @@ async fn a_camera_that_goes_away_raises_an_alert_which_its_return_clears() {
     cameras.restart();
     let cleared = client.find(alert).await;
     let data = &cleared["data"];
-    assert_eq!((&data["alert"], &data["raised"]), (&json!("source_down"), &json!(false)), "{cleared}");
+    assert_eq!(
+        (&data["alert"], &data["raised"]),
+        (&json!("source_down"), &json!(false)),
+        "{cleared}"
+    );
     assert_eq!(host.session(SESSION).await["alerts"], json!([]));
-    assert_eq!(Metrics::of(&host).await.labelled("ocelli_alert_active", "alert", "source_down"), 0.0);
+    assert_eq!(
+        Metrics::of(&host).await.labelled("ocelli_alert_active", "alert", "source_down"),
+        0.0
+    );
     client.detections(SESSION).await;
     // The host's events and the pipeline's are numbered together.
     let told = client.received().iter().map(|text| serde_json::from_str::<Value>(text).unwrap());

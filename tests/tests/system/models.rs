@@ -54,7 +54,11 @@ impl Site {
         let output = self.ocelli(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", words(&output));
         for text in expected {
-            assert!(words(&output).contains(text), "{arguments:?}: no {text:?} in {}", words(&output));
+            assert!(
+                words(&output).contains(text),
+                "{arguments:?}: no {text:?} in {}",
+                words(&output)
+            );
         }
     }
 
@@ -118,8 +122,20 @@ fn a_file_is_added_listed_inspected_and_replaced() {
     let file = site.model(DETECTOR).join("model.onnx");
     let file = file.to_str().unwrap();
     let labels = site.folder.path().join("labels.txt");
-    std::fs::write(&labels, (0..80).map(|number| format!("class {number}\n")).collect::<String>()).unwrap();
-    let add = ["models", "add", file, "--name", "eye", "--licence", "MIT", "--source", "a test", "--labels"];
+    std::fs::write(&labels, (0..80).map(|number| format!("class {number}\n")).collect::<String>())
+        .unwrap();
+    let add = [
+        "models",
+        "add",
+        file,
+        "--name",
+        "eye",
+        "--licence",
+        "MIT",
+        "--source",
+        "a test",
+        "--labels",
+    ];
     let add = [add.as_slice(), &[labels.to_str().unwrap()]].concat();
     assert!(site.done(&add).contains("inputs: 1, outputs: 6"));
     assert_eq!(site.folders(), ["eye", DETECTOR]);
@@ -136,7 +152,8 @@ fn a_file_is_added_listed_inspected_and_replaced() {
     assert!(site.done(&["models", "list"]).contains("input f32 [1, 3, 416, 416]"));
 
     for what in ["eye", file] {
-        let told: Value = serde_json::from_str(&site.done(&["models", "inspect", what, "--json"])).unwrap();
+        let told: Value =
+            serde_json::from_str(&site.done(&["models", "inspect", what, "--json"])).unwrap();
         assert_eq!(told["inputs"][0]["shape"], serde_json::json!([1, 3, 416, 416]), "{what}");
         assert_eq!(told["sha256"], detector["sha256"], "{what}");
     }
@@ -170,7 +187,8 @@ fn a_description_that_differs_from_its_file_is_named_with_both_shapes() {
     let expected = ["cls_s16", "[1, 677, 80]", "[1, 676, 80]"];
     site.refused(&["models", "inspect", DETECTOR], &expected);
     site.refused(&["check"], &expected);
-    std::fs::write(&manifest, text + "\n[embedding]\noutput = \"reg_s8\"\ndimension = 45\n").unwrap();
+    std::fs::write(&manifest, text + "\n[embedding]\noutput = \"reg_s8\"\ndimension = 45\n")
+        .unwrap();
     let expected = ["reg_s8", "45", "[1, 2704, 44]"];
     site.refused(&["models", "inspect", DETECTOR], &expected);
     site.refused(&["models", "list"], &expected);
@@ -194,7 +212,9 @@ async fn a_folder_that_changes_is_offered_anew_and_costs_no_session_anything() {
     assert_eq!((&told["generation"], &detector["name"]), (&0.into(), &DETECTOR.into()));
     assert_eq!((&detector["device"], &detector["fallback"]), (&"cpu".into(), &"none".into()));
     assert_eq!(detector["runs_on"][0]["provider"], "CPUExecutionProvider");
-    assert!(detector["runs_on"][0]["nodes"].as_u64().unwrap() > 50 && detector["fell_back"].is_null());
+    assert!(
+        detector["runs_on"][0]["nodes"].as_u64().unwrap() > 50 && detector["fell_back"].is_null()
+    );
 
     let file = site.model(DETECTOR).join("model.onnx");
     let add = ["models", "add", file.to_str().unwrap(), "--name", "second"];
@@ -203,7 +223,8 @@ async fn a_folder_that_changes_is_offered_anew_and_costs_no_session_anything() {
     let told = models_become(&host, |models| models["generation"] == 1).await;
     assert_eq!(told["models"][1]["name"], "second");
 
-    // In place, as a careless copy does it: neither the session nor a new inference process may see it.
+    // In place, as a careless copy does it: neither the session nor a new inference process may see
+    // it.
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
     logged(&host, &["the models are not offered", DETECTOR, "sha256"]).await;
@@ -212,10 +233,13 @@ async fn a_folder_that_changes_is_offered_anew_and_costs_no_session_anything() {
         let serving = host.inference().await;
         let killed: Vec<u32> = serving.iter().map(|process| process.pid).collect();
         serving.iter().for_each(|process| process.signal(Signal::KILL));
-        inference_becomes(&host, |now| now.iter().all(|process| !killed.contains(&process.pid))).await;
-        let results = host.session("cam").await["results"].as_u64();
-        host.session_becomes("cam", |session| session["results"].as_u64() > results.map(|many| many + 2))
+        inference_becomes(&host, |now| now.iter().all(|process| !killed.contains(&process.pid)))
             .await;
+        let results = host.session("cam").await["results"].as_u64();
+        host.wait_for_session("cam", |session| {
+            session["results"].as_u64() > results.map(|many| many + 2)
+        })
+        .await;
     }
     std::fs::write(&file, whole).unwrap();
     std::fs::remove_dir_all(site.model("second")).unwrap();
@@ -240,8 +264,10 @@ async fn a_device_that_is_not_usable_is_refused_at_start_in_the_providers_words(
     }
     for device in ["cuda:0", "tensorrt:0", "openvino"] {
         let site = Site::new();
-        let exit =
-            run_to_end(&(config(site.folder.path()) + &format!("[inference]\ndevice = {device:?}\n"))).await;
+        let exit = run_to_end(
+            &(config(site.folder.path()) + &format!("[inference]\ndevice = {device:?}\n")),
+        )
+        .await;
         assert_eq!(exit.status, Some(1), "{}", exit.stderr);
         for text in [device, DETECTOR, "in this build", "fallback = \"cpu\"", "inference.device"] {
             assert!(exit.stderr.contains(text), "no {text:?} in {}", exit.stderr);

@@ -1,13 +1,15 @@
-//! Redis gets every event, in order and without a gap, whatever becomes of it meanwhile; and nobody else notices.
+//! Redis gets every event, in order and without a gap, whatever becomes of it meanwhile; and nobody
+//! else notices.
 
 use std::io::{BufRead, BufReader};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use ocelli_testkit::{Client, DEADLINE, Entry, Ocelli, Redis, Store, clip};
+use ocelli_testkit::{Client, DEADLINE, Entry, Ocelli, PipelineFolder, Redis, clip};
 use serde_json::{Value, json};
 
-/// How long Redis is away, in events of the neighbour: 25 a second. More are no different: `OCELLI_REDIS_AWAY_EVENTS=1500` tries it.
+/// How long Redis is away, in events of the neighbour: 25 a second. More are no different:
+/// `OCELLI_REDIS_AWAY_EVENTS=1500` tries it.
 const AWAY: u64 = 100;
 
 /// Between two looks at what tells nobody when it changes.
@@ -28,8 +30,8 @@ fn eventful(session: &str, settings: &str, more: &str) -> String {
 }
 
 /// A host with two such cameras, of which the second is the neighbour.
-async fn host(redis: &Redis, more: &str) -> (Store, Ocelli) {
-    let store = Store::with(&["changeling"]);
+async fn host(redis: &Redis, more: &str) -> (PipelineFolder, Ocelli) {
+    let store = PipelineFolder::with(&["changeling"]);
     let cameras = eventful("gate", "attach = true", "") + &eventful("yard", "", "");
     let host = Ocelli::start(&(store.section() + &redis.section(more) + &cameras)).await;
     (store, host)
@@ -77,7 +79,9 @@ struct Neighbour {
 impl Neighbour {
     async fn of(host: &Ocelli) -> Self {
         let mut client = host.client().await;
-        client.send(&json!({"type": "subscribe", "session": "yard", "after": 0, "detections": false})).await;
+        client
+            .send(&json!({"type": "subscribe", "session": "yard", "after": 0, "detections": false}))
+            .await;
         Self { client, last: 0 }
     }
 
@@ -121,10 +125,15 @@ async fn each_event_is_in_the_stream_as_subscribers_get_it_with_its_picture() {
     for (entry, kept) in entries.iter().zip(&kept) {
         let event: Value = serde_json::from_str(entry.get("event")).unwrap();
         assert_eq!((&event["type"], &event["session"]), (&json!("event"), &json!("gate")));
-        for name in ["seq", "time", "kind", "deployment", "frame", "detections", "data", "attachments"] {
+        for name in
+            ["seq", "time", "kind", "deployment", "frame", "detections", "data", "attachments"]
+        {
             assert_eq!(event[name], kept[name], "{name}");
         }
-        assert_eq!((entry.get("kind"), entry.get("time")), ("counted", kept["time"].as_str().unwrap()));
+        assert_eq!(
+            (entry.get("kind"), entry.get("time")),
+            ("counted", kept["time"].as_str().unwrap())
+        );
         assert_eq!(entry.get("deployment"), kept["deployment"]);
         let picture = &event["attachments"][0];
         let key = format!("ocelli:attachment:{}", picture["digest"].as_str().unwrap());
@@ -231,7 +240,8 @@ async fn a_redis_that_is_paused_or_slow_blocks_nobody_and_has_everything_afterwa
     redis.pause(false);
     without_gap(&reaches(&redis, GATE, last).await);
 
-    // Each answer takes longer than the host waits for: what was done in spite of that is not done twice.
+    // Each answer takes longer than the host waits for: what was done in spite of that is not done
+    // twice.
     for _ in 0..3 {
         redis.cli(&["CLIENT", "PAUSE", "900", "ALL"]);
         neighbour.takes(25).await;
@@ -312,7 +322,7 @@ async fn a_stream_of_a_journal_that_is_gone_is_gone_on_with_under_other_ids() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_address_in_the_config_is_taken_over_while_the_host_runs() {
     let (first, second) = (Redis::start(), Redis::start());
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let camera = eventful("gate", "", "");
     let config = |redis: &Redis| store.section() + &redis.section("") + &camera;
     let host = Ocelli::start(&config(&first)).await;
@@ -333,7 +343,7 @@ async fn counted(host: &Ocelli, good: impl Fn(&Value) -> bool) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_uses_the_keys_that_it_was_granted_and_goes_on_without_a_redis() {
     let mut redis = Redis::start();
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let granted = eventful("gate", "redis = true", "redis_prefix = \"app:gate:\"");
     let host = Ocelli::start(&(store.section() + &redis.section("") + &granted)).await;
     counted(&host, |told| told.as_u64() > Some(5)).await;
@@ -359,7 +369,7 @@ async fn a_pipeline_uses_the_keys_that_it_was_granted_and_goes_on_without_a_redi
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_grant_there_is_no_redis_for_a_pipeline() {
     let redis = Redis::start();
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let camera = eventful("gate", "redis = true", "");
     let host = Ocelli::start(&(store.section() + &redis.section("") + &camera)).await;
     counted(&host, Value::is_string).await;

@@ -1,4 +1,5 @@
-//! The config of a running host: an edit touches the cameras that it is about, and a mistake touches none.
+//! The config of a running host: an edit touches the cameras that it is about, and a mistake
+//! touches none.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ async fn logged(host: &Ocelli, words: &[&str]) -> String {
 
 /// A session's worker, once there is one.
 async fn worker(host: &Ocelli, id: &str) -> Process {
-    host.session_becomes(id, |session| !session["pid"].is_null()).await;
+    host.wait_for_session(id, |session| !session["pid"].is_null()).await;
     host.worker(id).await
 }
 
@@ -38,7 +39,9 @@ async fn worker(host: &Ocelli, id: &str) -> Process {
 async fn workers(host: &Ocelli) -> BTreeMap<String, Value> {
     let answer: Value = serde_json::from_str(&host.get("/v1/sessions").await).unwrap();
     let sessions = answer["sessions"].as_array().unwrap().iter();
-    sessions.map(|session| (session["id"].as_str().unwrap().to_owned(), session["pid"].clone())).collect()
+    sessions
+        .map(|session| (session["id"].as_str().unwrap().to_owned(), session["pid"].clone()))
+        .collect()
 }
 
 /// Sends SIGHUP and waits until the config is applied.
@@ -99,10 +102,16 @@ async fn an_edited_entry_restarts_its_camera_and_costs_the_others_no_frame() {
         of("one", "detections").map(|message| message["frame"].as_u64().unwrap()).collect();
     // A client that was slow for a moment was told how many it missed.
     let missed: u64 = of("one", "lagged").map(|message| message["missed"].as_u64().unwrap()).sum();
-    assert_eq!(frames[frames.len() - 1] - frames[0] + 1, frames.len() as u64 + missed, "{frames:?}");
-    let seqs: Vec<u64> = of("two", "event").map(|message| message["seq"].as_u64().unwrap()).collect();
+    assert_eq!(
+        frames[frames.len() - 1] - frames[0] + 1,
+        frames.len() as u64 + missed,
+        "{frames:?}"
+    );
+    let seqs: Vec<u64> =
+        of("two", "event").map(|message| message["seq"].as_u64().unwrap()).collect();
     assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1), "events are numbered on: {seqs:?}");
-    let states: Vec<&str> = of("two", "session").map(|message| message["state"].as_str().unwrap()).collect();
+    let states: Vec<&str> =
+        of("two", "session").map(|message| message["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["starting", "running"]);
     assert_eq!(
         of("one", "session").count() + of("three", "session").count(),
@@ -126,7 +135,8 @@ async fn cameras_come_and_go_with_their_entries_while_others_run() {
     worker(&host, "three").await;
     assert!(host.session("two").await.is_null());
     assert_eq!(host.worker("one").await.pid, one.pid);
-    logged(&host, &["config applied", "1 started", "0 restarted", "1 stopped", "1 untouched"]).await;
+    logged(&host, &["config applied", "1 started", "0 restarted", "1 stopped", "1 untouched"])
+        .await;
 
     // Back again: whoever listened still does.
     host.edit_config(&(silent("one", &port, "") + &silent("two", &port, "")));
@@ -145,7 +155,8 @@ async fn a_config_with_errors_changes_nothing_and_each_error_is_said_with_its_li
     let before = workers(&host).await;
 
     let password = "rtsp://ann:hush@[/cam";
-    let broken = format!("[resource_limits]\ncall_cpu_ms = 0\n[alert]\n{}", camera("one", password, ""));
+    let broken =
+        format!("[resource_limits]\ncall_cpu_ms = 0\n[alert]\n{}", camera("one", password, ""));
     host.edit_config_in_place(&broken);
     logged(&host, &["not applied", "runs on as before"]).await;
     logged(&host, &["line 2", "resource_limits.call_cpu_ms", "1 to 60000"]).await;
@@ -185,7 +196,7 @@ async fn a_pipeline_that_cannot_be_had_stops_no_camera_and_is_tried_again() {
     let with = |id: &str, pipeline: &str| silent(id, &port, "").replace("object-detect", pipeline);
     host.edit_config(&(with("one", "nowhere") + &with("two", "eye")));
     logged(&host, &["one", "runs on as before", "nowhere"]).await;
-    let failed = host.session_becomes("two", |session| session["state"] == "failed").await;
+    let failed = host.wait_for_session("two", |session| session["state"] == "failed").await;
     assert!(failed["reason"].as_str().unwrap().contains("eye"), "{failed}");
     let session = host.session("one").await;
     assert_eq!(
@@ -201,8 +212,10 @@ async fn a_pipeline_that_cannot_be_had_stops_no_camera_and_is_tried_again() {
     worker(&host, "two").await;
     hang_up(&host).await;
     assert!(one.ends_within(DEADLINE));
-    host.session_becomes("one", |session| session["pipeline"] == "nowhere" && !session["pid"].is_null())
-        .await;
+    host.wait_for_session("one", |session| {
+        session["pipeline"] == "nowhere" && !session["pid"].is_null()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,7 +230,8 @@ async fn sections_are_applied_where_they_can_be_and_named_where_they_cannot() {
     let first = worker(&host, "one").await;
 
     host.edit_config(&format!(
-        "[subscriptions]\ngrace_s = 0\nsources = [\"rtsp://*:*\"]\n[inference]\nthreads = 1\n[resource_limits]\nopen_files = 65\n{one}"
+        "[subscriptions]\ngrace_s = 0\nsources = [\"rtsp://*:*\"]\n[inference]\nthreads = \
+            1\n[resource_limits]\nopen_files = 65\n{one}"
     ));
     hang_up(&host).await;
     logged(&host, &["WARN", "takes effect when the host is restarted", "inference.threads"]).await;
@@ -233,7 +247,7 @@ async fn sections_are_applied_where_they_can_be_and_named_where_they_cannot() {
     logged(&host, &["mine", "a subscriber has made a session of this name"]).await;
     assert_eq!(host.worker("mine").await.pid, mine.pid);
     client.close().await;
-    host.session_becomes("mine", Value::is_null).await;
+    host.wait_for_session("mine", Value::is_null).await;
     hang_up(&host).await;
     worker(&host, "mine").await;
 }

@@ -1,31 +1,34 @@
-//! Workers that break the protocol. Whatever one sends, its host lives, loses nothing but the session, and says why.
+//! Workers that break the protocol. Whatever one sends, its host lives, loses nothing but the
+//! session, and says why.
 //!
-//! The host has `rogue-worker` in the place of its worker (see there for the rules that it breaks), but for one session,
-//! which has the real one and must not notice any of this.
+//! The host has `rogue-worker` in the place of its worker (see there for the rules that it breaks),
+//! but for one session, which has the real one and must not notice any of this.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use ocelli_testkit::depth::rounds;
-use ocelli_testkit::{Client, Held, Ocelli, Programs, clip};
+use ocelli_testkit::{Client, Ocelli, ProcessResources, Programs, clip};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::isolation::{notices_nothing, people};
 use crate::{SLOW, camera};
 
-/// Sessions that break a rule at the same time. A session has five workers before it fails, so that 15 rules are broken in
-/// 75 ways, or 225 in a full run.
+/// Sessions that break a rule at the same time. A session has five workers before it fails, so that
+/// 15 rules are broken in 75 ways, or 225 in a full run.
 fn sessions() -> usize {
     rounds(3)
 }
 
-/// What a host may have taken at most, in MiB. A worker's message is bounded by 4 MiB and takes some twenty times as much
-/// where it is a list of nothings; a few of each session may be in the host at a time.
+/// What a host may have taken at most, in MiB. A worker's message is bounded by 4 MiB and takes
+/// some twenty times as much where it is a list of nothings; a few of each session may be in the
+/// host at a time.
 const MOST_MEMORY: u64 = 512;
 
-/// How long the host may leave a question unanswered meanwhile, on a machine whose cores rogues keep busy.
+/// How long the host may leave a question unanswered meanwhile, on a machine whose cores rogues
+/// keep busy.
 const LONGEST_ANSWER: Duration = Duration::from_secs(10);
 
 /// Rules that are broken at once, and what one of the words of the reason has to be.
@@ -43,7 +46,8 @@ const PROTOCOL: &[&str] = &[
     "reset by peer",
 ];
 const CLOSED: &[&str] = &["closed", "Broken pipe", "reset by peer"];
-/// What a host says of so much that it may not even be ready with it when the worker's health is looked at.
+/// What a host says of so much that it may not even be ready with it when the worker's health is
+/// looked at.
 const TOO_MUCH: &[&str] = &[
     "broke the protocol",
     "closed",
@@ -83,7 +87,8 @@ async fn a_worker_that_breaks_the_protocol_ends_its_session_alone() {
     let cameras = people();
     let programs = Programs::with_worker(Path::new(env!("CARGO_BIN_EXE_rogue-worker")));
     let honest = format!("file:{}", clip("people-576-high.mp4").display());
-    let honest = camera("honest-0", &honest, &format!("repeat = true\npace = \"realtime\"\n{SLOW}"));
+    let honest =
+        camera("honest-0", &honest, &format!("repeat = true\npace = \"realtime\"\n{SLOW}"));
     let config = "[session_processes]\nhealth_check_interval = 2\nmax_concurrent_sessions = 50\n\
         [subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:*\"]\n";
     let host = Ocelli::start_from(&programs, &(config.to_owned() + &honest)).await;
@@ -101,10 +106,11 @@ async fn a_worker_that_breaks_the_protocol_ends_its_session_alone() {
             broken = break_rules(&host, &mut rogues, &url, rules) => reasons = broken,
             () = keep_asking(&host, &mut slowest) => {}
         }
-        let held = Held::by(host.process().pid);
+        let held = ProcessResources::of(host.process().pid);
         let names: Vec<_> = rules.iter().map(|(rule, _)| *rule).collect();
         println!(
-            "{}: {:.1} s, slowest answer {slowest:.0?}; host {} MiB, at most {} MiB, {} descriptors, {} threads",
+            "{}: {:.1} s, slowest answer {slowest:.0?}; host {} MiB, at most {} MiB, {} \
+                descriptors, {} threads",
             names.join(", "),
             begun.elapsed().as_secs_f64(),
             held.resident_kib >> 10,

@@ -1,4 +1,5 @@
-//! The sandbox: what a worker cannot do, tried from inside, and what the kernel and the host say of running processes.
+//! The sandbox: what a worker cannot do, tried from inside, and what the kernel and the host say of
+//! running processes.
 
 use std::process::{Command, Stdio};
 
@@ -28,8 +29,15 @@ const ATTEMPTS: [(&str, &[&str]); 14] = [
 
 const DENIED: &[&str] = &["EPERM", "EACCES"];
 
-const MEASURES: [&str; 7] =
-    ["no_new_privileges", "files", "network", "scopes", "system_calls", "parent_death", "core_dumps"];
+const MEASURES: [&str; 7] = [
+    "no_new_privileges",
+    "files",
+    "network",
+    "scopes",
+    "system_calls",
+    "parent_death",
+    "core_dumps",
+];
 
 /// What `ocelli-worker --sandbox-check` prints, and whether it is content.
 fn check() -> (Value, bool) {
@@ -92,7 +100,11 @@ fn every_measure_is_in_force_or_missing_for_a_reason() {
     let missing = missing(confinement);
     for measure in MEASURES {
         let enforced = confinement["enforced"].as_array().unwrap().contains(&measure.into());
-        assert_ne!(enforced, missing.iter().any(|other| other == measure), "{measure}: {confinement}");
+        assert_ne!(
+            enforced,
+            missing.iter().any(|other| other == measure),
+            "{measure}: {confinement}"
+        );
     }
 }
 
@@ -102,13 +114,16 @@ async fn a_running_session_is_confined_and_shows_it() {
     let host = Ocelli::start(&camera("cam", &clip, "")).await;
     // While it plays: a session on a file ends with it, and its worker with the session.
     let session = host
-        .session_becomes("cam", |session| session["sandbox"].is_object() && session["results"] != 0)
+        .wait_for_session("cam", |session| {
+            session["sandbox"].is_object() && session["results"] != 0
+        })
         .await;
     let (check, _) = check();
     assert_eq!(session["sandbox"], check["confinement"], "{session}");
 
     let worker = host.worker("cam").await;
-    let inference = children(host.process().pid).into_iter().find(|child| child.name == "ocelli-inferenc");
+    let inference =
+        children(host.process().pid).into_iter().find(|child| child.name == "ocelli-inferenc");
     let inference = inference.expect("an inference process");
     let system_calls = !missing(&session["sandbox"]).contains(&"system_calls".to_owned());
     for process in [&worker, &inference] {
@@ -120,8 +135,10 @@ async fn a_running_session_is_confined_and_shows_it() {
                 assert_eq!(status(thread, "Seccomp"), "2", "{process:?}");
             }
         }
-        let environment = std::fs::read_to_string(format!("/proc/{}/environ", process.pid)).unwrap();
-        let names = environment.split_terminator('\0').filter_map(|variable| variable.split('=').next());
+        let environment =
+            std::fs::read_to_string(format!("/proc/{}/environ", process.pid)).unwrap();
+        let names =
+            environment.split_terminator('\0').filter_map(|variable| variable.split('=').next());
         assert!(names.clone().all(|name| name == "ORT_DISABLE_TELEMETRY"), "{environment:?}");
     }
     assert_eq!(u64::from_str_radix(&status(worker.pid, "CapEff"), 16), Ok(0));

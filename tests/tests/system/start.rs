@@ -28,7 +28,8 @@ fn directory(path: &Path) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_config_key_is_refused_with_its_line_and_the_nearest_key() {
     let config = "[resource_limits]\nmemory_per_proces_mb = 100\n";
-    refused(config, 2, &["line 2", "memory_per_proces_mb", "memory_per_process_mb", "ocelli.toml"]).await;
+    refused(config, 2, &["line 2", "memory_per_proces_mb", "memory_per_process_mb", "ocelli.toml"])
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +50,7 @@ async fn a_missing_model_is_refused_by_name() {
 async fn a_pipeline_whose_model_is_missing_fails_at_once_and_says_which() {
     let folder = TempDir::new().unwrap();
     let host = Ocelli::start(&(directory(folder.path()) + &some_camera())).await;
-    let session = host.session_becomes("cam", |session| session["state"] == "failed").await;
+    let session = host.wait_for_session("cam", |session| session["state"] == "failed").await;
     let reason = session["reason"].as_str().unwrap();
     assert!(reason.contains("object-detect") && reason.contains("nanodet-g-416"), "{reason}");
     assert_eq!(session["restarts"], 0, "trying again would not bring the model");
@@ -73,7 +74,8 @@ async fn a_model_that_was_changed_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_onnx_runtime_is_refused() {
-    let config = "[inference]\nlibrary = \"/nonexistent/libonnxruntime.so\"\n".to_owned() + &some_camera();
+    let config =
+        "[inference]\nlibrary = \"/nonexistent/libonnxruntime.so\"\n".to_owned() + &some_camera();
     refused(
         &config,
         1,
@@ -87,7 +89,8 @@ async fn a_library_that_is_not_onnx_runtime_is_refused() {
     let folder = TempDir::new().unwrap();
     let library = folder.path().join("libonnxruntime.so");
     std::fs::write(&library, b"not a library").unwrap();
-    let config = format!("[inference]\nlibrary = {:?}\n", library.display().to_string()) + &some_camera();
+    let config =
+        format!("[inference]\nlibrary = {:?}\n", library.display().to_string()) + &some_camera();
     refused(&config, 1, &[library.to_str().unwrap()]).await;
 }
 
@@ -97,8 +100,9 @@ async fn a_host_compiles_what_its_cache_lacks_and_the_next_finds_it_there() {
     // All other tests' hosts have one that is not empty for long.
     let cache = folder.path().join("cache");
     let environment = [("OCELLI__STORE__CACHE", cache.to_str().unwrap())];
-    let entries =
-        || std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let entries = || {
+        std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
     let compiled = |host: &Ocelli| host.log().text().contains("compiled in ");
 
     let host = Ocelli::start_with(&some_camera(), &environment).await;
@@ -109,7 +113,7 @@ async fn a_host_compiles_what_its_cache_lacks_and_the_next_finds_it_there() {
     let next = Ocelli::start_with(&some_camera(), &environment).await;
     assert!(!compiled(&next), "{}", next.log().text());
     for host in [&host, &next] {
-        host.session_becomes("cam", |session| session["state"] == "degraded").await;
+        host.wait_for_session("cam", |session| session["state"] == "degraded").await;
     }
     assert_eq!(entries(), first);
 }

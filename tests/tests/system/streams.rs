@@ -21,8 +21,8 @@ const STREAMS: [(&str, &str, u64, u64); 8] = [
     ("/hd-mjpeg", "people-1080-mjpeg.avi", 1920, 1080),
 ];
 
-/// How far the time of a picture may lie from now: the server's and this clock are one, and the rest is the way from the
-/// camera to here on a busy machine.
+/// How far the time of a picture may lie from now: the server's and this clock are one, and the
+/// rest is the way from the camera to here on a busy machine.
 const MAX_AGE_S: f64 = 20.0;
 
 /// A box's numbers are rounded to 2 decimals, its far edges sums of two of them.
@@ -36,7 +36,8 @@ async fn every_codec_comes_over_tcp_and_udp_with_digest_and_its_people_are_found
     for (path, ..) in STREAMS {
         for transport in ["tcp", "udp"] {
             let url = cameras.url_with("viewer:pass%3Aw%2Frd", path);
-            let more = format!("transport = {transport:?}\nsettings = {{ max_results_per_second = 2 }}");
+            let more =
+                format!("transport = {transport:?}\nsettings = {{ max_results_per_second = 2 }}");
             write!(config, "{}", camera(&format!("{transport}{path}"), &url, &more)).unwrap();
         }
     }
@@ -56,14 +57,22 @@ async fn every_codec_comes_over_tcp_and_udp_with_digest_and_its_people_are_found
             last_frame = frame;
         }
         let status = host.session(&session).await;
-        assert_eq!((&status["state"], &status["restarts"]), (&"running".into(), &0.into()), "{status}");
+        assert_eq!(
+            (&status["state"], &status["restarts"]),
+            (&"running".into(), &0.into()),
+            "{status}"
+        );
     });
     join_all(watch).await;
 }
 
 /// What holds for every `detections` message of the people clips.
 fn check(message: &Value, width: u64, height: u64) {
-    assert_eq!((&message["width"], &message["height"]), (&width.into(), &height.into()), "{message}");
+    assert_eq!(
+        (&message["width"], &message["height"]),
+        (&width.into(), &height.into()),
+        "{message}"
+    );
     let time: Timestamp = message["time"].as_str().unwrap().parse().unwrap();
     let age = Timestamp::now().duration_since(time).as_secs_f64();
     assert!(age.abs() < MAX_AGE_S, "captured {age} s ago: {message}");
@@ -78,8 +87,10 @@ fn check(message: &Value, width: u64, height: u64) {
         let score = detection["score"].as_f64().unwrap();
         assert!((0.4..=1.0).contains(&score), "{detection}");
         let [x, y, w, h] = [0, 1, 2, 3].map(|side| detection["box"][side].as_f64().unwrap());
-        let inside =
-            x >= 0.0 && y >= 0.0 && x + w <= width as f64 + ROUNDING && y + h <= height as f64 + ROUNDING;
+        let inside = x >= 0.0
+            && y >= 0.0
+            && x + w <= width as f64 + ROUNDING
+            && y + h <= height as f64 + ROUNDING;
         assert!(inside && w > 0.0 && h > 0.0, "{detection}");
     }
 }

@@ -23,14 +23,19 @@ async fn two_sessions_on_a_camera_share_its_connection_and_both_get_results() {
         client.detections("one").await;
         client.detections("two").await;
     }
-    assert_ne!(host.worker("one").await.pid, host.worker("two").await.pid, "a process for each session");
+    assert_ne!(
+        host.worker("one").await.pid,
+        host.worker("two").await.pid,
+        "a process for each session"
+    );
     assert_eq!(relay.connections(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscribers_session_ends_with_its_last_subscriber_after_the_grace_period() {
     let cameras = Cameras::start(&[], &[("/cam", "people-576-high.mp4")]);
-    let host = Ocelli::start("[subscriptions]\ngrace_s = 1\nsources = [\"rtsp://127.0.0.1:*\"]\n").await;
+    let host =
+        Ocelli::start("[subscriptions]\ngrace_s = 1\nsources = [\"rtsp://127.0.0.1:*\"]\n").await;
     let session = "display-001;cam-001";
     let (mut first, mut second) = (host.client().await, host.client().await);
     for client in [&mut first, &mut second] {
@@ -57,7 +62,7 @@ async fn a_subscribers_session_ends_with_its_last_subscriber_after_the_grace_per
     let took = left.elapsed();
     // Closing is heard of at the other end a little later than here.
     assert!(took > Duration::from_millis(900), "it ended after {took:?}, within the grace period");
-    host.session_becomes(session, Value::is_null).await;
+    host.wait_for_session(session, Value::is_null).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,7 +97,11 @@ async fn what_a_client_does_wrong_is_answered_and_the_connection_lives_on() {
     for (message, code) in cases {
         client.send_raw(message.clone()).await;
         let error = client.next().await;
-        assert_eq!((&error["type"], &error["code"]), (&"error".into(), &code.into()), "{message:?}: {error}");
+        assert_eq!(
+            (&error["type"], &error["code"]),
+            (&"error".into(), &code.into()),
+            "{message:?}: {error}"
+        );
         assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{error}");
     }
     for text in client.received() {
@@ -134,12 +143,16 @@ async fn events_are_numbered_from_1_on_and_tell_who_entered_and_left() {
             "entered" => inside.push(track),
             "left" => {
                 let place = inside.iter().position(|entered| *entered == track);
-                inside.swap_remove(place.unwrap_or_else(|| panic!("left without having entered: {event}")));
+                inside.swap_remove(
+                    place.unwrap_or_else(|| panic!("left without having entered: {event}")),
+                );
             }
             _ => panic!("{event}"),
         }
     }
-    assert!(events.iter().any(|event| event["kind"] == "entered" && event["data"]["label"] == "person"));
+    assert!(
+        events.iter().any(|event| event["kind"] == "entered" && event["data"]["label"] == "person")
+    );
     assert!(events.iter().any(|event| event["kind"] == "left"), "nobody left");
 }
 
@@ -149,18 +162,26 @@ async fn a_running_pipeline_answers_questions() {
     let host = Ocelli::start(&camera("cam", &cameras.url("/cam"), SLOW)).await;
     let mut client = host.client().await;
     client.subscribe("cam").await;
-    let entered = |message: &Value| (message["kind"] == "entered").then(|| message["data"]["track"].clone());
+    let entered =
+        |message: &Value| (message["kind"] == "entered").then(|| message["data"]["track"].clone());
     let track = client.find(entered).await;
-    client.send(&json!({"type": "command", "session": "cam", "id": 7, "command": {"query": "tracks"}})).await;
+    client
+        .send(
+            &json!({"type": "command", "session": "cam", "id": 7, "command": {"query": "tracks"}}),
+        )
+        .await;
     let answer = client.next_of("answer").await;
     assert_eq!((&answer["session"], &answer["id"]), (&"cam".into(), &7.into()), "{answer}");
-    let tracks = answer["answer"]["tracks"].as_array().unwrap_or_else(|| panic!("no tracks: {answer}"));
+    let tracks =
+        answer["answer"]["tracks"].as_array().unwrap_or_else(|| panic!("no tracks: {answer}"));
     assert!(tracks.iter().any(|known| known["track"] == track), "no track {track}: {answer}");
     let counted: u64 =
         answer["answer"]["counts"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
     assert_eq!(counted, tracks.len() as u64, "{answer}");
 
-    client.send(&json!({"type": "command", "session": "cam", "command": {"query": "weather"}})).await;
+    client
+        .send(&json!({"type": "command", "session": "cam", "command": {"query": "weather"}}))
+        .await;
     let error = client.next_of("error").await;
     assert_eq!((&error["code"], &error["session"]), (&"refused".into(), &"cam".into()), "{error}");
     assert!(error["message"].as_str().unwrap().contains("tracks"), "{error}");

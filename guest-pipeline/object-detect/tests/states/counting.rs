@@ -1,4 +1,5 @@
-//! Zones and counts over random walks: what is counted agrees with what is told, whatever happens in between.
+//! Zones and counts over random walks: what is counted agrees with what is told, whatever happens
+//! in between.
 
 use std::collections::BTreeMap;
 
@@ -76,7 +77,8 @@ fn counts(engine: &Engine) -> Value {
 /// Of an answer: by zone ("": the picture) and label what entered, left and is inside.
 fn numbers(counts: &Value) -> BTreeMap<(String, String), [u64; 3]> {
     let zones = counts["zones"].as_array().unwrap().iter();
-    let zones = zones.map(|zone| (zone["zone"].as_str().unwrap(), zone["labels"].as_object().unwrap()));
+    let zones =
+        zones.map(|zone| (zone["zone"].as_str().unwrap(), zone["labels"].as_object().unwrap()));
     let objects = counts["objects"].as_object().map(|objects| ("", objects));
     let number = |n: &Value| ["entered", "left", "inside"].map(|name| n[name].as_u64().unwrap());
     let all = zones.chain(objects).flat_map(|(zone, labels)| {
@@ -176,8 +178,7 @@ fn zones_that_stay_the_same_go_on_and_others_begin_anew() {
     });
     let mut green = engine(&settings.to_string());
     snapshot::read(&mut green, "0.2.0", &snapshot::write(&blue)).unwrap();
-    let person =
-        |entered: u64, inside: u64| json!({"person": {"entered": entered, "left": 0, "inside": inside}});
+    let person = |entered: u64, inside: u64| json!({"person": {"entered": entered, "left": 0, "inside": inside}});
     let expected = json!({
         "zones": [{"zone": "stripe", "labels": {}}, {"zone": "left", "labels": person(1, 1)}],
         "objects": person(1, 1),
@@ -185,7 +186,8 @@ fn zones_that_stay_the_same_go_on_and_others_begin_anew() {
     assert_eq!(counts(&green), expected);
 
     let events = look(&mut green, 10, &still(200.0, 5));
-    let data: Vec<_> = events.iter().map(|event| (event.kind.as_str(), event.data.as_str())).collect();
+    let data: Vec<_> =
+        events.iter().map(|event| (event.kind.as_str(), event.data.as_str())).collect();
     assert_eq!(data, [("zone_entered", r#"{"track":1,"label":"person","zone":"stripe"}"#)]);
     let tracks = ask(&green, r#"{"query":"tracks"}"#);
     let zones = json!([{"zone": "stripe", "since_s": 1.0}, {"zone": "left", "since_s": 0.1}]);
@@ -198,7 +200,10 @@ fn counts_outlive_an_instance_that_gave_no_snapshot() {
     let mut fresh = engine(SETTINGS);
     look(&mut fresh, 0, &still(100.0, 5));
     let left = &counts(&fresh)["zones"][0];
-    assert_eq!(*left, json!({"zone": "left", "labels": {"person": {"entered": 2, "left": 0, "inside": 1}}}));
+    assert_eq!(
+        *left,
+        json!({"zone": "left", "labels": {"person": {"entered": 2, "left": 0, "inside": 1}}})
+    );
 }
 
 #[test]
@@ -212,7 +217,11 @@ fn the_store_is_written_only_when_something_that_is_counted_changes() {
 
     let mut counting = engine(&SETTINGS.replace("true", "false"));
     look(&mut counting, 0, &still(600.0, 20));
-    assert_eq!(store.get("counts"), Ok(None), "nobody came into a zone, and the picture is not counted");
+    assert_eq!(
+        store.get("counts"),
+        Ok(None),
+        "nobody came into a zone, and the picture is not counted"
+    );
     look(&mut counting, 20, &still(100.0, 5));
     assert!(store.get("counts").unwrap().is_some());
     store.set("counts", b"untouched").unwrap();
@@ -223,14 +232,21 @@ fn the_store_is_written_only_when_something_that_is_counted_changes() {
 #[test]
 fn a_value_that_is_none_of_this_pipelines_is_replaced() {
     let store = Bucket::open("object-detect").unwrap();
-    for value in
-        ["", "7", "[", r#"{"zones":[{"zone":"left","polygon":[],"labels":{"person":{"entered":-1}}}]}"#]
-    {
+    for value in [
+        "",
+        "7",
+        "[",
+        r#"{"zones":[{"zone":"left","polygon":[],"labels":{"person":{"entered":-1}}}]}"#,
+    ] {
         store.set("counts", value.as_bytes()).unwrap();
         let mut engine = engine(SETTINGS);
         assert_eq!(numbers(&counts(&engine)), BTreeMap::new(), "{value}");
         look(&mut engine, 0, &still(100.0, 5));
-        assert_eq!(numbers(&counts(&engine))[&("left".into(), "person".into())], [1, 0, 1], "{value}");
+        assert_eq!(
+            numbers(&counts(&engine))[&("left".into(), "person".into())],
+            [1, 0, 1],
+            "{value}"
+        );
     }
 }
 
@@ -242,8 +258,9 @@ fn a_crowd_that_is_gone_at_once_is_told_in_portions() {
         {"name": "b", "polygon": [[0, 0], [1, 0], [1, 1], [0, 1]], "labels": ["person"]},
     ]});
     let settings = settings.to_string();
-    let crowd: Vec<_> =
-        (0u8..150).map(|n| at(f32::from(n % 15) * 42.0, f32::from(n / 15) * 40.0 - 40.0, 0)).collect();
+    let crowd: Vec<_> = (0u8..150)
+        .map(|n| at(f32::from(n % 15) * 42.0, f32::from(n / 15) * 40.0 - 40.0, 0))
+        .collect();
     let mut blue = engine(&settings);
     let mut told = BTreeMap::new();
     let mut portion = |engine: &mut Engine, n: u64, seen: Vec<Candidate>| {
@@ -263,5 +280,8 @@ fn a_crowd_that_is_gone_at_once_is_told_in_portions() {
     let went: Vec<_> = (101..115).map(|n| portion(&mut green, n, vec![])).collect();
     assert_eq!((first, went[0]), (64, 64));
     assert_eq!(first + went.iter().sum::<usize>(), all, "all that came has left");
-    assert!(told.values().all(|[entered, left, inside]| entered == left && *inside == 0), "{told:?}");
+    assert!(
+        told.values().all(|[entered, left, inside]| entered == left && *inside == 0),
+        "{told:?}"
+    );
 }

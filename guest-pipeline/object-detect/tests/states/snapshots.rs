@@ -21,7 +21,11 @@ fn engine() -> Engine {
 
 /// Two objects that walk from the left to the right.
 fn look(engine: &mut Engine, looks: std::ops::Range<u64>) -> Vec<String> {
-    let at = |x: f32, y: f32, class| Candidate { bbox: BBox::from_xywh(x, y, 40.0, 80.0), class, score: 0.8 };
+    let at = |x: f32, y: f32, class| Candidate {
+        bbox: BBox::from_xywh(x, y, 40.0, 80.0),
+        class,
+        score: 0.8,
+    };
     let looks = looks.flat_map(|n| {
         let x = n as f32 * 8.0;
         engine.finish(n * FRAME, (640, 480), vec![at(x, 0.0, 0), at(x + 60.0, 200.0, 2)]).events
@@ -95,7 +99,8 @@ fn an_event_to_be_told_is_one_that_can_be_told() {
     };
     let read = |track: &Value| {
         let mut state = state();
-        state["waiting"] = json!([{"what": {"zone_left": {"zone": "all", "dwell": 5}}, "track": track}]);
+        state["waiting"] =
+            json!([{"what": {"zone_left": {"zone": "all", "dwell": 5}}, "track": track}]);
         snapshot::read(&mut engine(), "9.9.9", state.to_string().as_bytes())
     };
     assert_eq!(read(&told), Ok(()));
@@ -128,8 +133,17 @@ fn place<'a>(value: &'a mut Value, way: &[usize]) -> &'a mut Value {
 }
 
 fn any_value() -> impl Strategy<Value = Value> {
-    let numbers =
-        [0.0, -1.0, 0.5, 1e9, -1e300, 1e300, 1e-300, 18_446_744_073_709_551_615.0, f64::from(f32::MAX)];
+    let numbers = [
+        0.0,
+        -1.0,
+        0.5,
+        1e9,
+        -1e300,
+        1e300,
+        1e-300,
+        18_446_744_073_709_551_615.0,
+        f64::from(f32::MAX),
+    ];
     prop_oneof![
         prop::sample::select(numbers.to_vec()).prop_map(|number| json!(number)),
         any::<u64>().prop_map(|number| json!(number)),
@@ -155,12 +169,18 @@ fn survive(state: &[u8]) {
         return;
     }
     for n in 25..60u64 {
-        let seen = Candidate { bbox: BBox::from_xywh(n as f32 * 8.0, 0.0, 40.0, 80.0), class: 0, score: 0.8 };
+        let seen = Candidate {
+            bbox: BBox::from_xywh(n as f32 * 8.0, 0.0, 40.0, 80.0),
+            class: 0,
+            score: 0.8,
+        };
         for event in engine.finish(n * FRAME, (640, 480), vec![seen]).events {
             for detection in event.detections {
                 let area = detection.box_;
                 assert!(
-                    [detection.score, area.x, area.y, area.width, area.height].iter().all(|n| n.is_finite())
+                    [detection.score, area.x, area.y, area.width, area.height]
+                        .iter()
+                        .all(|n| n.is_finite())
                 );
             }
             serde_json::from_str::<Value>(&event.data).unwrap();

@@ -1,5 +1,5 @@
-//! The NanoDet models that pipelines know, and one of them at work. wasi:nn cannot be asked for a model's
-//! input size, so it stands here.
+//! The NanoDet models that pipelines know, and one of them at work. wasi:nn cannot be asked for a
+//! model's input size, so it stands here.
 
 use super::Level;
 use crate::nms::Candidate;
@@ -7,8 +7,8 @@ use crate::nn::Model;
 use crate::settings::nearest;
 use crate::{Channels, Frame, Picture, TensorSpec, labels};
 
-/// A model, which differs from its sisters in input size or in the type of its weights, not in its outputs'
-/// form.
+/// A model, which differs from its sisters in input size or in the type of its weights, not in its
+/// outputs' form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Variant {
     /// The name in the host's catalogue.
@@ -63,7 +63,8 @@ const STD: (f32, f32, f32) = (57.375, 57.12, 58.395);
 pub fn find(name: &str, path: &str) -> Result<Variant, String> {
     KNOWN.into_iter().find(|v| v.name == name).ok_or_else(|| {
         let known = KNOWN.map(|v| v.name);
-        let hint = nearest(name, known).map(|n| format!("did you mean {n:?}? ")).unwrap_or_default();
+        let hint =
+            nearest(name, known).map(|n| format!("did you mean {n:?}? ")).unwrap_or_default();
         format!("{path}: no model {name:?}: {hint}This pipeline knows {}", known.join(", "))
     })
 }
@@ -84,8 +85,9 @@ impl Detector {
         Ok(Self { variant, input: variant.input(), model: Model::load(variant.name)? })
     }
 
-    /// What the model sees in a frame: candidates of `least_score` and more, of the classes that `wants` lets
-    /// pass, in frame pixels and clipped to the frame. They have not been through suppression.
+    /// What the model sees in a frame: candidates of `least_score` and more, of the classes that
+    /// `wants` lets pass, in frame pixels and clipped to the frame. They have not been through
+    /// suppression.
     ///
     /// # Errors
     /// No tensor to be had, a run that failed, outputs that are not this model's.
@@ -109,8 +111,8 @@ impl Detector {
     }
 }
 
-/// The candidates of one level in order of the cells, their boxes in frame pixels and clipped to the frame.
-/// What lies outside the frame altogether, in the letterbox's bars, is left out.
+/// The candidates of one level in order of the cells, their boxes in frame pixels and clipped to
+/// the frame. What lies outside the frame altogether, in the letterbox's bars, is left out.
 pub fn in_frame<'a>(
     level: &'a Level<'_>,
     least_score: f32,
@@ -141,8 +143,14 @@ impl Variant {
     ///
     /// # Errors
     /// Outputs that are not of this model's form, or not finite.
-    pub fn level<'a>(&self, stride: u32, scores: &'a [f32], sides: &'a [f32]) -> Result<Level<'a>, String> {
-        Level::new(self.size, stride, CLASSES, scores, sides).map_err(|e| format!("model {}: {e}", self.name))
+    pub fn level<'a>(
+        &self,
+        stride: u32,
+        scores: &'a [f32],
+        sides: &'a [f32],
+    ) -> Result<Level<'a>, String> {
+        Level::new(self.size, stride, CLASSES, scores, sides)
+            .map_err(|e| format!("model {}: {e}", self.name))
     }
 }
 
@@ -184,8 +192,9 @@ mod tests {
 
     #[test]
     fn a_box_is_taken_to_the_frame_and_clipped() {
-        // 64 x 32 pixels lie at half size under 8 rows of black. Cell 1: centre (24, 8), sides 16: 8..40 by
-        // -8..24 in the tensor, so 16..80 by -32..32 in the frame, of which 16..64 by 0..32 is left.
+        // 64 x 32 pixels lie at half size under 8 rows of black. Cell 1: centre (24, 8), sides 16:
+        // 8..40 by -8..24 in the tensor, so 16..80 by -32..32 in the frame, of which 16..64 by
+        // 0..32 is left.
         let found = run(1, 0, &[0], (64, 32));
         assert_eq!(found.len(), 1);
         let BBox { left, top, right, bottom } = found[0].bbox;
@@ -202,8 +211,8 @@ mod tests {
 
     #[test]
     fn a_box_in_the_bars_is_left_out() {
-        // 320 x 10 pixels are one row of the tensor, row 15. Sides of no length but one stride to the top and
-        // left.
+        // 320 x 10 pixels are one row of the tensor, row 15. Sides of no length but one stride to
+        // the top and left.
         let (mut scores, mut sides) = outputs(2, 0, 0.9);
         scores[0] = 0.0;
         for side in [2, 3] {

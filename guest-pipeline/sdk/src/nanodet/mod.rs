@@ -1,9 +1,11 @@
-//! Boxes of the NanoDet detectors (RangiLyu/nanodet), whose box sides are distributions over bins, after Li
-//! et al., "Generalized Focal Loss", NeurIPS 2020.
+//! Boxes of the NanoDet detectors (RangiLyu/nanodet), whose box sides are distributions over bins,
+//! after Li et al., "Generalized Focal Loss", NeurIPS 2020.
 
 mod detector;
 
-pub use detector::{CLASSES, DEFAULT, Detector, INPUT, KNOWN, LEVELS, LevelNames, Variant, find, in_frame};
+pub use detector::{
+    CLASSES, DEFAULT, Detector, INPUT, KNOWN, LEVELS, LevelNames, Variant, find, in_frame,
+};
 
 use crate::geometry::BBox;
 use crate::nms::{self, Candidate, Hit};
@@ -28,8 +30,8 @@ pub struct Level<'a> {
 }
 
 impl<'a> Level<'a> {
-    /// The level of `stride` of a model with a square input of `size` pixels. `scores` is [n, classes] after
-    /// the sigmoid, `sides` is [n, 44] logits, n = (size / stride)^2.
+    /// The level of `stride` of a model with a square input of `size` pixels. `scores` is [n,
+    /// classes] after the sigmoid, `sides` is [n, 44] logits, n = (size / stride)^2.
     ///
     /// # Errors
     /// Outputs whose lengths do not fit the size; outputs that are not numbers.
@@ -47,14 +49,18 @@ impl<'a> Level<'a> {
                 Ok(())
             } else {
                 let (found, want) = (values.len(), format!("{cells} x {width}"));
-                Err(format!("{what} of stride {stride} has {found} values, {size} input pixels give {want}"))
+                Err(format!(
+                    "{what} of stride {stride} has {found} values, {size} input pixels give {want}"
+                ))
             }
         };
         expect("class output", scores, classes)?;
         expect("box output", sides, SIDES * BINS)?;
-        // A NaN or an infinity in a model's input reaches all of a level, so one value of each row tells.
-        let finite =
-            |values: &[f32], width: usize| values.iter().step_by(width.max(1)).all(|v| v.is_finite());
+        // A NaN or an infinity in a model's input reaches all of a level, so one value of each row
+        // tells.
+        let finite = |values: &[f32], width: usize| {
+            values.iter().step_by(width.max(1)).all(|v| v.is_finite())
+        };
         if !finite(scores, classes) || !finite(sides, SIDES * BINS) {
             return Err(format!("the model's output of stride {stride} is not finite"));
         }
@@ -67,11 +73,11 @@ impl<'a> Level<'a> {
         nms::rows_at_least(self.scores, self.classes, threshold)
     }
 
-    /// The candidate of one cell, its box in input pixels. `None` where score or box is not finite or the box
-    /// has no area.
+    /// The candidate of one cell, its box in input pixels. `None` where score or box is not finite
+    /// or the box has no area.
     ///
-    /// A cell's centre is (column + 0.5, row + 0.5) x stride; the distance from it to a side is stride x the
-    /// expected bin, sum over j of j x softmax(logits)_j.
+    /// A cell's centre is (column + 0.5, row + 0.5) x stride; the distance from it to a side is
+    /// stride x the expected bin, sum over j of j x softmax(logits)_j.
     #[must_use]
     pub fn candidate(&self, hit: &Hit) -> Option<Candidate> {
         let logits = self.sides.chunks_exact(SIDES * BINS).nth(hit.row)?;
@@ -121,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_cell_gives_the_box_worked_out_by_hand() {
-        // A 2 x 2 level of stride 8 with two classes; cell 3 lies in column 1, row 1: centre (12, 12).
+        // A 2 x 2 level of stride 8 with two classes; cell 3 lies in column 1, row 1: centre (12,
+        // 12).
         let scores = [0.0, 0.1, 0.0, 0.1, 0.2, 0.1, 0.3, 0.9];
         let mut sides = vec![0.0; 3 * SIDES * BINS];
         // Left 1, top 0, right 2; bottom: bins 0 and 10 with equal weight, so 5.
@@ -133,7 +140,9 @@ mod tests {
         let found = level.candidate(&hits[0]).unwrap();
         assert_eq!((found.class, found.score), (1, 0.9));
         let BBox { left, top, right, bottom } = found.bbox;
-        for (got, want) in [(left, 12.0 - 8.0), (top, 12.0), (right, 12.0 + 16.0), (bottom, 12.0 + 40.0)] {
+        for (got, want) in
+            [(left, 12.0 - 8.0), (top, 12.0), (right, 12.0 + 16.0), (bottom, 12.0 + 40.0)]
+        {
             assert!((got - want).abs() < 1e-4, "{got} for {want}");
         }
     }

@@ -29,17 +29,21 @@ impl Handle {
     }
 
     pub(super) fn delete(&self, key: &str) -> Result<(), String> {
-        BUCKETS.with_borrow_mut(|buckets| buckets.get_mut(&self.0).map(|bucket| bucket.remove(key)));
+        BUCKETS
+            .with_borrow_mut(|buckets| buckets.get_mut(&self.0).map(|bucket| bucket.remove(key)));
         Ok(())
     }
 
     pub(super) fn increment(&self, key: &str, delta: i64) -> Result<i64, String> {
-        let number = |bytes: Vec<u8>| String::from_utf8(bytes).ok().and_then(|text| text.parse::<i64>().ok());
+        let number = |bytes: Vec<u8>| {
+            String::from_utf8(bytes).ok().and_then(|text| text.parse::<i64>().ok())
+        };
         let before = match self.get(key)? {
             Some(bytes) => number(bytes).ok_or("the value is no number")?,
             None => 0,
         };
-        let sum = before.checked_add(delta).ok_or("the sum is too large for a number of 64 bits")?;
+        let sum =
+            before.checked_add(delta).ok_or("the sum is too large for a number of 64 bits")?;
         self.set(key, sum.to_string().as_bytes())?;
         Ok(sum)
     }

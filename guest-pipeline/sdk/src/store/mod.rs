@@ -1,7 +1,9 @@
-//! The session's own keys and values: kept on disk by the host, across crashes, restarts and changes of the pipeline's version.
+//! The session's own keys and values: kept on disk by the host, across crashes, restarts and
+//! changes of the pipeline's version.
 //!
-//! What a call into the pipeline (`process`, `command`, ...) writes is kept when that call returns, all of it together with
-//! the events that it gave; after a trap nothing of it is. What a rehearsal of a deployment writes is thrown away.
+//! What a call into the pipeline (`process`, `command`, ...) writes is kept when that call returns,
+//! all of it together with the events that it gave; after a trap nothing of it is. What a rehearsal
+//! of a deployment writes is thrown away.
 //!
 //! ```
 //! use ocelli_sdk::store::Bucket;
@@ -14,9 +16,10 @@
 //! # assert_eq!(count("car"), Ok(2));
 //! ```
 //!
-//! The store belongs to the session and not to the pipeline: a bucket named after the pipeline keeps out of the way of another
-//! that the session may be given. Each write goes to the host's disk, so write what has changed and not every frame. Natively,
-//! in tests, a thread has a store of its own that ends with it.
+//! The store belongs to the session and not to the pipeline: a bucket named after the pipeline
+//! keeps out of the way of another that the session may be given. Each write goes to the host's
+//! disk, so write what has changed and not every frame. Natively, in tests, a thread has a store of
+//! its own that ends with it.
 
 #[cfg(target_family = "wasm")]
 mod host;
@@ -71,7 +74,7 @@ impl Bucket {
         self.named(key, self.handle.delete(key))
     }
 
-    /// The value of a key, written by [`Bucket::set_json`].
+    /// The value of a key, written by [`TokenBucket::set_json`].
     ///
     /// # Errors
     /// The host cannot read it, or it is no such JSON.
@@ -85,7 +88,7 @@ impl Bucket {
     /// Gives a key a value as JSON.
     ///
     /// # Errors
-    /// As [`Bucket::set`]; a value that JSON cannot say.
+    /// As [`TokenBucket::set`]; a value that JSON cannot say.
     pub fn set_json<T: Serialize>(&self, key: &str, value: &T) -> Result<(), String> {
         let json = self.named(key, serde_json::to_vec(value).map_err(|error| error.to_string()))?;
         self.set(key, &json)
@@ -138,7 +141,9 @@ mod tests {
         bucket.set("text", b"many").unwrap();
         let error = bucket.increment("text", 1).unwrap_err();
         assert!(error.starts_with("bucket one, key text: "), "{error}");
-        assert!(bucket.get_json::<u8>("text").is_err_and(|e| e.starts_with("bucket one, key text: ")));
+        assert!(
+            bucket.get_json::<u8>("text").is_err_and(|e| e.starts_with("bucket one, key text: "))
+        );
         bucket.set("n", i64::MAX.to_string().as_bytes()).unwrap();
         assert!(bucket.increment("n", 1).is_err());
         assert_eq!(bucket.get_json("n"), Ok(Some(i64::MAX)), "left as it was");

@@ -1,20 +1,27 @@
-//! Optimal assignment of rows to columns: the Hungarian method (Kuhn 1955) by shortest augmenting paths with
-//! potentials (Jonker and Volgenant 1987; Crouse, "On implementing 2D rectangular assignment algorithms",
-//! 2016).
+//! Optimal assignment of rows to columns: the Hungarian method (Kuhn 1955) by shortest augmenting
+//! paths with potentials (Jonker and Volgenant 1987; Crouse, "On implementing 2D rectangular
+//! assignment algorithms", 2016).
 
-/// Pairs rows with columns, each at most once, so that the sum of the pairs' gains is as large as can be. A
-/// pair whose gain is not above 0 is left out.
+/// Pairs rows with columns, each at most once, so that the sum of the pairs' gains is as large as
+/// can be. A pair whose gain is not above 0 is left out.
 ///
-/// Time grows with the square of the smaller number times the larger. The same input gives the same pairs;
-/// they come in order of the rows.
-pub(super) fn assign(rows: usize, columns: usize, gain: impl Fn(usize, usize) -> f32) -> Vec<(usize, usize)> {
-    // A negative or a missing gain is no worse than not to pair; the pairs that this makes up are left out
-    // below.
+/// Time grows with the square of the smaller number times the larger. The same input gives the same
+/// pairs; they come in order of the rows.
+pub(super) fn assign(
+    rows: usize,
+    columns: usize,
+    gain: impl Fn(usize, usize) -> f32,
+) -> Vec<(usize, usize)> {
+    // A negative or a missing gain is no worse than not to pair; the pairs that this makes up are
+    // left out below.
     let cost = |row: usize, column: usize| -f64::from(gain(row, column).max(0.0));
     let mut pairs = if rows <= columns {
         solve(rows, columns, cost)
     } else {
-        solve(columns, rows, |column, row| cost(row, column)).into_iter().map(|(c, r)| (r, c)).collect()
+        solve(columns, rows, |column, row| cost(row, column))
+            .into_iter()
+            .map(|(c, r)| (r, c))
+            .collect()
     };
     pairs.retain(|&(row, column)| gain(row, column) > 0.0);
     pairs.sort_unstable();
@@ -41,7 +48,8 @@ fn solve(rows: usize, columns: usize, cost: impl Fn(usize, usize) -> f64) -> Vec
         // Dijkstra over reduced costs, until a column that is still free.
         let free = loop {
             for column in (0..columns).filter(|&c| !done[c]) {
-                let through = length + cost(row, column) - row_potential[row] - column_potential[column];
+                let through =
+                    length + cost(row, column) - row_potential[row] - column_potential[column];
                 if through < distance[column] {
                     distance[column] = through;
                     before[column] = reached;
@@ -66,7 +74,8 @@ fn solve(rows: usize, columns: usize, cost: impl Fn(usize, usize) -> f64) -> Vec
                 row_potential[row] += length - distance[column];
             }
         }
-        // Along the path each column takes the row of the one before it; the first takes the new row.
+        // Along the path each column takes the row of the one before it; the first takes the new
+        // row.
         let mut column = free;
         while let Some(previous) = before[column] {
             row_of[column] = row_of[previous];
@@ -74,7 +83,11 @@ fn solve(rows: usize, columns: usize, cost: impl Fn(usize, usize) -> f64) -> Vec
         }
         row_of[column] = Some(start);
     }
-    row_of.into_iter().enumerate().filter_map(|(column, row)| row.map(|row| (row, column))).collect()
+    row_of
+        .into_iter()
+        .enumerate()
+        .filter_map(|(column, row)| row.map(|row| (row, column)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -111,7 +124,8 @@ mod tests {
             prop_assert!((total - best(&gains, 0, &mut vec![false; columns])).abs() < 1e-5);
             for (i, a) in pairs.iter().enumerate() {
                 prop_assert!(gains[a.0][a.1] > 0.0);
-                prop_assert!(pairs[..i].iter().all(|b| a.0 != b.0 && a.1 != b.1), "each at most once");
+                prop_assert!(pairs[..i].iter().all(|b| a.0 != b.0 && a.1 != b.1), "each at most \
+                    once");
             }
         }
     }

@@ -1,18 +1,19 @@
 //! The motion of one box: a Kalman filter with constant velocity, in time rather than in frames.
 //!
-//! State and noise follow BoT-SORT (Aharon et al., 2022): centre x and y, width and height, each with its
-//! rate of change; noise in proportion to the box's size, with DeepSORT's weights. Those weights are for one
-//! frame of a video of 30 frames a second. Frames are skipped here, so they are taken as rates: variance
-//! grows with time, and one step of two seconds is the same as two of one.
+//! State and noise follow BoT-SORT (Aharon et al., 2022): centre x and y, width and height, each
+//! with its rate of change; noise in proportion to the box's size, with DeepSORT's weights. Those
+//! weights are for one frame of a video of 30 frames a second. Frames are skipped here, so they are
+//! taken as rates: variance grows with time, and one step of two seconds is the same as two of one.
 //!
-//! Measurements and noise are independent for each of the four numbers, so the 8 x 8 filter falls into four
-//! filters of a value and its rate.
+//! Measurements and noise are independent for each of the four numbers, so the 8 x 8 filter falls
+//! into four filters of a value and its rate.
 
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
 
-/// DeepSORT's deviation of a position, in box sizes: that of a measurement, and of a frame's process noise.
+/// DeepSORT's deviation of a position, in box sizes: that of a measurement, and of a frame's
+/// process noise.
 const POSITION: f64 = 1.0 / 20.0;
 /// DeepSORT's deviation of a velocity, in box sizes a frame.
 const VELOCITY: f64 = 1.0 / 160.0;
@@ -38,11 +39,15 @@ impl Axis {
     fn new(value: f64, size: f64) -> Self {
         let value_deviation = FIRST_POSITION * POSITION * size;
         let rate_deviation = FIRST_VELOCITY * VELOCITY * size * RATE;
-        Self { value, rate: 0.0, covariance: [value_deviation.powi(2), 0.0, rate_deviation.powi(2)] }
+        Self {
+            value,
+            rate: 0.0,
+            covariance: [value_deviation.powi(2), 0.0, rate_deviation.powi(2)],
+        }
     }
 
-    /// Moves on by `dt` seconds. The noise is the exact integral of a random walk of the value and one of the
-    /// rate.
+    /// Moves on by `dt` seconds. The noise is the exact integral of a random walk of the value and
+    /// one of the rate.
     fn predict(&mut self, dt: f64, size: f64) {
         let value_noise = (POSITION * size).powi(2) * RATE;
         let rate_noise = (VELOCITY * size * RATE).powi(2) * RATE;
@@ -85,7 +90,12 @@ pub(super) struct Motion {
 /// Centre x, centre y, width, height.
 fn measure(b: &BBox) -> [f64; 4] {
     let [left, top, right, bottom] = [b.left, b.top, b.right, b.bottom].map(f64::from);
-    [(left + right) / 2.0, (top + bottom) / 2.0, (right - left).max(SMALLEST), (bottom - top).max(SMALLEST)]
+    [
+        (left + right) / 2.0,
+        (top + bottom) / 2.0,
+        (right - left).max(SMALLEST),
+        (bottom - top).max(SMALLEST),
+    ]
 }
 
 impl Motion {
@@ -193,7 +203,11 @@ mod tests {
         }
         motion.predict(1.0);
         let b = motion.bbox();
-        assert!((b.left - 200.0).abs() < 5.0, "50 px/s from 150 px is at 200 a second on, not {}", b.left);
+        assert!(
+            (b.left - 200.0).abs() < 5.0,
+            "50 px/s from 150 px is at 200 a second on, not {}",
+            b.left
+        );
         assert!((b.height() - 80.0).abs() < 1.0);
     }
 }

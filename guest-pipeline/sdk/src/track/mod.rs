@@ -1,27 +1,28 @@
-//! The same number for the same object from frame to frame: ByteTrack (Zhang et al., "ByteTrack: Multi-Object
-//! Tracking by Associating Every Detection Box", ECCV 2022), with the motion model of BoT-SORT and time in
-//! place of frame counts.
+//! The same number for the same object from frame to frame: ByteTrack (Zhang et al., "ByteTrack:
+//! Multi-Object Tracking by Associating Every Detection Box", ECCV 2022), with the motion model of
+//! BoT-SORT and time in place of frame counts.
 //!
 //! # How it works
 //!
-//! An update takes the detections of one frame, those of low score too, and the frame's time. Every track is
-//! first moved on to that time by its Kalman filter. Then three times an optimal assignment pairs tracks and
-//! detections of one class by IoU:
+//! An update takes the detections of one frame, those of low score too, and the frame's time. Every
+//! track is first moved on to that time by its Kalman filter. Then three times an optimal
+//! assignment pairs tracks and detections of one class by IoU:
 //!
 //! 1. all confirmed tracks, lost ones too, with the detections of high score;
-//! 2. confirmed tracks that were seen in the update before and got nothing, with the detections of low score:
-//!    an object half hidden scores low, background scores low too but is seldom where a track is expected;
+//! 2. confirmed tracks that were seen in the update before and got nothing, with the detections of
+//!    low score: an object half hidden scores low, background scores low too but is seldom where a
+//!    track is expected;
 //! 3. unconfirmed tracks with what is left of the detections of high score.
 //!
-//! A detection of still higher score that is left begins an unconfirmed track. It is confirmed, and gets its
-//! number, when it is seen again in the next update; otherwise it is dropped in silence. A confirmed track
-//! that is not seen is lost: it is moved on and may be found again, until it has been out of sight for
-//! [`Config::lost_for`]; then it ends.
+//! A detection of still higher score that is left begins an unconfirmed track. It is confirmed, and
+//! gets its number, when it is seen again in the next update; otherwise it is dropped in silence. A
+//! confirmed track that is not seen is lost: it is moved on and may be found again, until it has
+//! been out of sight for [`TrackerConfig::lost_for`]; then it ends.
 //!
-//! Where this departs from the authors' program: cost is IoU alone, as in the paper; tracks of the first
-//! frame need confirmation too; a track keeps its class; and since a pipeline skips frames, durations count
-//! in presentation time. The same updates give the same tracks, also across [`Tracker::state`] and
-//! [`Tracker::resume`].
+//! Where this departs from the authors' program: cost is IoU alone, as in the paper; tracks of the
+//! first frame need confirmation too; a track keeps its class; and since a pipeline skips frames,
+//! durations count in presentation time. The same updates give the same tracks, also across
+//! [`Tracker::state`] and [`Tracker::resume`].
 
 mod assign;
 mod kalman;
@@ -34,13 +35,13 @@ use crate::geometry::BBox;
 use assign::assign;
 use kalman::Motion;
 
-/// Detections that an update looks at, best score first. Assignment takes time with their square; a picture
-/// with more objects than this to follow is beyond the method.
+/// Detections that an update looks at, best score first. Assignment takes time with their square; a
+/// picture with more objects than this to follow is beyond the method.
 pub const MAX_DETECTIONS: usize = 200;
 /// Tracks alive at a time, for the same reason. Detections begin no track while there are as many.
 pub const MAX_TRACKS: usize = 400;
-/// A gap between updates of this many times [`Config::lost_for`] ends every track: what is there afterwards
-/// is something else, and extrapolation over such a time is a guess.
+/// A gap between updates of this many times [`TrackerConfig::lost_for`] ends every track: what is
+/// there afterwards is something else, and extrapolation over such a time is a guess.
 const HOPELESS: u32 = 5;
 
 /// How tracks begin, are kept and end. The defaults are ByteTrack's.
@@ -60,11 +61,11 @@ pub struct Config {
     pub unconfirmed_iou: f32,
     /// How long a track that is not seen is kept.
     pub lost_for: Duration,
-    /// In how many updates, at least, a track is looked for in vain before it ends: with few updates a
-    /// second, `lost_for` may be over after a single one.
+    /// In how many updates, at least, a track is looked for in vain before it ends: with few
+    /// updates a second, `lost_for` may be over after a single one.
     pub lost_updates: u32,
-    /// A lost track that overlaps one that is seen by more than this IoU is the same object; the younger of
-    /// them ends.
+    /// A lost track that overlaps one that is seen by more than this IoU is the same object; the
+    /// younger of them ends.
     pub duplicate_iou: f32,
 }
 
@@ -86,8 +87,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// ByteTrack's thresholds in proportion to a detector's own: detections of `score` and more are of high
-    /// score, and a new track needs 0.1 more.
+    /// ByteTrack's thresholds in proportion to a detector's own: detections of `score` and more are
+    /// of high score, and a new track needs 0.1 more.
     #[must_use]
     pub fn for_score(score: f32) -> Self {
         let default = Self::default();
@@ -137,8 +138,8 @@ impl TrackInfo {
 /// What an update made of a frame's detections.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Update {
-    /// For each observation, in the order given, the track that it belongs to. `None` where that is not
-    /// confirmed yet.
+    /// For each observation, in the order given, the track that it belongs to. `None` where that is
+    /// not confirmed yet.
     pub tracks: Vec<Option<u64>>,
     /// Tracks that were confirmed, in order of their numbers.
     pub began: Vec<TrackInfo>,
@@ -180,7 +181,15 @@ impl Track {
     /// What others may know of it; `None` until confirmed.
     fn info(&self) -> Option<TrackInfo> {
         let Self { class, score, bbox, first_seen, last_seen, .. } = *self;
-        self.id.map(|id| TrackInfo { id, class, score, bbox, first_seen, last_seen, lost: self.missed > 0 })
+        self.id.map(|id| TrackInfo {
+            id,
+            class,
+            score,
+            bbox,
+            first_seen,
+            last_seen,
+            lost: self.missed > 0,
+        })
     }
 
     fn is_sound(&self, state: &State) -> bool {
@@ -193,7 +202,8 @@ impl Track {
     }
 }
 
-/// All that a tracker knows, to be kept and taken up again by another instance or a following version.
+/// All that a tracker knows, to be kept and taken up again by another instance or a following
+/// version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
@@ -224,7 +234,9 @@ impl Tracker {
     pub fn resume(config: Config, state: State) -> Result<Self, String> {
         let count = state.tracks.len();
         if count > MAX_TRACKS {
-            return Err(format!("{count} tracks are more than the {MAX_TRACKS} that a tracker keeps"));
+            return Err(format!(
+                "{count} tracks are more than the {MAX_TRACKS} that a tracker keeps"
+            ));
         }
         if let Some(number) = state.tracks.iter().position(|track| !track.is_sound(&state)) {
             return Err(format!("track {number} of {count} has values that no tracker makes"));
@@ -255,12 +267,14 @@ impl Tracker {
         infos(&self.state.tracks)
     }
 
-    /// Takes in the detections of the frame at `time`, its presentation time in nanoseconds. Those of low
-    /// score too; see [`Config::low_score`]. Observations that are not finite or have no area are passed
-    /// over.
+    /// Takes in the detections of the frame at `time`, its presentation time in nanoseconds. Those
+    /// of low score too; see [`TrackerConfig::low_score`]. Observations that are not finite or have
+    /// no area are passed over.
     ///
-    /// Time that runs backwards, or a gap of five times [`Config::lost_for`], ends every track first.
-    // Every index is one of a track or an observation, made here from the lengths of these two lists.
+    /// Time that runs backwards, or a gap of five times [`TrackerConfig::lost_for`], ends every
+    /// track first.
+    // Every index is one of a track or an observation, made here from the lengths of these two
+    // lists.
     #[allow(clippy::indexing_slicing)]
     pub fn update(&mut self, time: u64, observations: &[Observation]) -> Update {
         let mut ended = self.advance(time);
@@ -271,8 +285,9 @@ impl Tracker {
         let mut seen_as: Vec<Option<usize>> = vec![None; tracks.len()];
         let mut used = vec![false; observations.len()];
         let mut stage = |eligible: &dyn Fn(&Track) -> bool, from: &[usize], least_iou: f32| {
-            let rows: Vec<usize> =
-                (0..tracks.len()).filter(|&t| seen_as[t].is_none() && eligible(&tracks[t])).collect();
+            let rows: Vec<usize> = (0..tracks.len())
+                .filter(|&t| seen_as[t].is_none() && eligible(&tracks[t]))
+                .collect();
             let columns: Vec<usize> = from.iter().copied().filter(|&o| !used[o]).collect();
             let expected: Vec<BBox> = rows.iter().map(|&t| tracks[t].motion.bbox()).collect();
             let pairs = assign(rows.len(), columns.len(), |row, column| {
@@ -307,14 +322,18 @@ impl Tracker {
 
         let over = |t: &Track| {
             let unseen = Duration::from_nanos(time.saturating_sub(t.last_seen));
-            t.missed > 0 && (t.id.is_none() || unseen > config.lost_for && t.missed >= config.lost_updates)
+            t.missed > 0
+                && (t.id.is_none() || unseen > config.lost_for && t.missed >= config.lost_updates)
         };
         let mut gone: Vec<Track> = tracks.extract_if(.., |t| over(t)).collect();
         gone.extend(drop_duplicates(tracks, config.duplicate_iou));
         ended.extend(infos(&gone));
         ended.sort_by_key(|t| t.id);
 
-        let begins = high.iter().map(|&o| (o, &observations[o])).filter(|(_, o)| o.score >= config.new_score);
+        let begins = high
+            .iter()
+            .map(|&o| (o, &observations[o]))
+            .filter(|(_, o)| o.score >= config.new_score);
         for (_, observation) in begins.filter(|(o, _)| !used[*o]) {
             if tracks.len() < MAX_TRACKS {
                 tracks.push(Track::begin(observation, time));
@@ -323,8 +342,8 @@ impl Tracker {
         Update { tracks: numbers, began, ended }
     }
 
-    /// Moves all tracks on to `time`, or ends them where that makes no sense. Gives the confirmed ones that
-    /// ended.
+    /// Moves all tracks on to `time`, or ends them where that makes no sense. Gives the confirmed
+    /// ones that ended.
     fn advance(&mut self, time: u64) -> Vec<TrackInfo> {
         let elapsed = time.checked_sub(self.state.time).map(Duration::from_nanos);
         self.state.time = time;
@@ -348,7 +367,8 @@ fn infos(tracks: &[Track]) -> Vec<TrackInfo> {
 
 /// Indices of the observations of high and of low score, best first.
 fn split(observations: &[Observation], config: &Config) -> (Vec<usize>, Vec<usize>) {
-    let usable = |o: &Observation| o.score.is_finite() && o.score >= config.low_score && o.bbox.is_proper();
+    let usable =
+        |o: &Observation| o.score.is_finite() && o.score >= config.low_score && o.bbox.is_proper();
     let mut ranked: Vec<_> = observations.iter().enumerate().filter(|(_, o)| usable(o)).collect();
     ranked.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score));
     ranked.truncate(MAX_DETECTIONS);
@@ -357,8 +377,8 @@ fn split(observations: &[Observation], config: &Config) -> (Vec<usize>, Vec<usiz
     (ranked.into_iter().map(|(index, _)| index).collect(), low)
 }
 
-/// Takes out of `tracks` what is another track's object: of a lost track and one that was seen the one that
-/// began later.
+/// Takes out of `tracks` what is another track's object: of a lost track and one that was seen the
+/// one that began later.
 fn drop_duplicates(tracks: &mut Vec<Track>, iou: f32) -> Vec<Track> {
     let seen: Vec<_> = tracks.iter().filter(|t| t.id.is_some() && t.missed == 0).collect();
     let lost = tracks.iter().filter(|t| t.id.is_some() && t.missed > 0);

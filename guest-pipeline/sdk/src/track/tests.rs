@@ -35,11 +35,14 @@ fn a_track_is_confirmed_by_its_second_sight_and_numbers_start_at_one() {
 #[test]
 fn something_seen_once_or_with_a_low_score_begins_no_track() {
     let mut tracker = tracker();
-    let flicker = feed(&mut tracker, 0, &[vec![at(0.0, 0.0, 0.9)], vec![], vec![at(0.0, 0.0, 0.9)], vec![]]);
+    let flicker =
+        feed(&mut tracker, 0, &[vec![at(0.0, 0.0, 0.9)], vec![], vec![at(0.0, 0.0, 0.9)], vec![]]);
     let faint = feed(&mut tracker, 4, &vec![vec![at(0.0, 0.0, 0.3)]; 10]);
     for update in flicker.iter().chain(&faint) {
         assert!(
-            update.began.is_empty() && update.ended.is_empty() && update.tracks.iter().all(Option::is_none)
+            update.began.is_empty()
+                && update.ended.is_empty()
+                && update.tracks.iter().all(Option::is_none)
         );
     }
     assert!(tracker.tracks().is_empty());
@@ -128,7 +131,10 @@ fn the_buffer_counts_time_not_updates() {
             }
         }
         let seconds = ended_at.unwrap() as f64 / 1e9;
-        assert!(seconds > 1.0 && seconds < 1.0 + 1.5 / rate as f64, "{seconds} s at {rate} a second");
+        assert!(
+            seconds > 1.0 && seconds < 1.0 + 1.5 / rate as f64,
+            "{seconds} s at {rate} a second"
+        );
     }
 }
 
@@ -139,7 +145,10 @@ fn with_few_updates_a_second_one_miss_ends_nothing() {
     for n in 0..4 {
         tracker.update(n * second, &[at(50.0, 50.0, 0.8)]);
     }
-    assert!(tracker.update(5 * second, &[]).ended.is_empty(), "2 s unseen, but looked for once only");
+    assert!(
+        tracker.update(5 * second, &[]).ended.is_empty(),
+        "2 s unseen, but looked for once only"
+    );
     assert_eq!(tracker.update(6 * second, &[at(50.0, 50.0, 0.8)]).tracks, [Some(1)]);
 }
 
@@ -148,8 +157,10 @@ fn skipped_frames_do_not_cost_the_number_of_a_moving_object() {
     let mut tracker = tracker();
     // 60 px/s; only these frames are looked at.
     let looked_at = [0u64, 1, 2, 3, 5, 6, 10, 11, 12, 17, 18, 24, 25, 30];
-    let updates: Vec<_> =
-        looked_at.iter().map(|&n| tracker.update(n * FRAME, &[at(n as f32 * 6.0, 0.0, 0.8)])).collect();
+    let updates: Vec<_> = looked_at
+        .iter()
+        .map(|&n| tracker.update(n * FRAME, &[at(n as f32 * 6.0, 0.0, 0.8)]))
+        .collect();
     assert!(updates[1..].iter().all(|u| u.tracks == [Some(1)]));
 }
 
@@ -190,7 +201,11 @@ fn time_that_jumps_ends_every_track() {
         let update = tracker.update(later, &[at(0.0, 0.0, 0.8)]);
         assert_eq!(update.ended.len(), 1);
         assert_eq!(update.tracks, [None]);
-        assert_eq!(tracker.update(later + FRAME, &[at(0.0, 0.0, 0.8)]).tracks, [Some(2)], "no number twice");
+        assert_eq!(
+            tracker.update(later + FRAME, &[at(0.0, 0.0, 0.8)]).tracks,
+            [Some(2)],
+            "no number twice"
+        );
     }
 }
 
@@ -212,8 +227,9 @@ fn numbers_of_tracks_and_detections_are_bounded() {
     let mut tracker = tracker();
     for n in 0..10u64 {
         let shift = n as f32 * 1000.0;
-        let crowd: Vec<_> =
-            (0..300).map(|i| at(shift + (i % 20) as f32 * 50.0, (i / 20) as f32 * 90.0, 0.9)).collect();
+        let crowd: Vec<_> = (0..300)
+            .map(|i| at(shift + (i % 20) as f32 * 50.0, (i / 20) as f32 * 90.0, 0.9))
+            .collect();
         let update = tracker.update(n * FRAME, &crowd);
         assert_eq!(update.tracks.len(), 300);
         assert!(tracker.state().tracks.len() <= MAX_TRACKS);
@@ -223,7 +239,11 @@ fn numbers_of_tracks_and_detections_are_bounded() {
 #[test]
 fn what_is_not_a_number_is_passed_over() {
     let mut tracker = tracker();
-    let nan = Observation { bbox: BBox { left: f32::NAN, ..at(0.0, 0.0, 0.9).bbox }, score: 0.9, class: 0 };
+    let nan = Observation {
+        bbox: BBox { left: f32::NAN, ..at(0.0, 0.0, 0.9).bbox },
+        score: 0.9,
+        class: 0,
+    };
     let update = tracker.update(0, &[nan, at(0.0, 0.0, f32::INFINITY), at(0.0, 0.0, f32::NAN)]);
     assert_eq!(update.tracks, [None; 3]);
     assert!(tracker.state().tracks.is_empty());
@@ -247,7 +267,12 @@ fn scene() -> impl Strategy<Value = Vec<(u64, Vec<Observation>)>> {
         };
         let at_times = frames.into_iter().enumerate().map(|(n, (dt, seen))| {
             time += dt;
-            (time, seen.into_iter().map(|(object, dx, dy, score)| place(n, object, dx, dy, score)).collect())
+            (
+                time,
+                seen.into_iter()
+                    .map(|(object, dx, dy, score)| place(n, object, dx, dy, score))
+                    .collect(),
+            )
         });
         at_times.collect()
     })

@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, channel};
 
 use ocelli_protocol::inference::{
-    Attach, Batching, Element, ErrorCode, FromWorker, Model, PlacedTensor, ToWorker,
+    Attach, Batching, Element, ErrorCode, InferenceRequest, InferenceResponse, Model, PlacedTensor,
 };
 
 use crate::support::started::*;
@@ -15,14 +15,26 @@ const LONG_MS: u32 = 100_000;
 /// `y = operator(x)` of any shape of two sides.
 fn batched(operator: &str, max: u32, delay_ms: u32) -> (Model, tempfile::NamedTempFile) {
     let value = |name| onnx::value(name, onnx::F32, &[None, None]);
-    let file = onnx::model(&[onnx::node(operator, &["x"], "y", &[])], &[], &[value("x")], &[value("y")]);
+    let file =
+        onnx::model(&[onnx::node(operator, &["x"], "y", &[])], &[], &[value("x")], &[value("y")]);
     let (model, kept) = model_of("model", &file, &[-1, -1]);
     (Model { batching: Some(Batching { max, delay_ms }), ..model }, kept)
 }
 
-fn run_rows(id: u64, rows: u32, side: u32, room: u64) -> FromWorker {
-    let x = PlacedTensor { name: "x".into(), element: Element::F32, shape: vec![rows, side], offset: 0 };
-    FromWorker::Run { id, model: "model".into(), inputs: vec![x], output_offset: 64, output_length: room }
+fn run_rows(id: u64, rows: u32, side: u32, room: u64) -> InferenceRequest {
+    let x = PlacedTensor {
+        name: "x".into(),
+        element: Element::F32,
+        shape: vec![rows, side],
+        offset: 0,
+    };
+    InferenceRequest::Run {
+        id,
+        model: "model".into(),
+        inputs: vec![x],
+        output_offset: 64,
+        output_length: room,
+    }
 }
 
 /// A session whose runs tell how many requests run at that moment.
@@ -36,7 +48,9 @@ fn session(started: &Started, change: impl Fn(&mut Attach)) -> (Worker, Receiver
 
 fn outputs(worker: &mut Worker, id: u64) -> Result<(Vec<u32>, Vec<f32>), (ErrorCode, String)> {
     match worker.answer(id)? {
-        ToWorker::Done { outputs, .. } => Ok((outputs[0].shape.clone(), worker.read(&outputs[0]))),
+        InferenceResponse::Done { outputs, .. } => {
+            Ok((outputs[0].shape.clone(), worker.read(&outputs[0])))
+        }
         other => panic!("instead of a result: {other:?}"),
     }
 }
@@ -53,7 +67,8 @@ fn requests_of_one_model_run_as_one_and_each_gets_its_own_rows() {
     }
     for (rows, (worker, running)) in (1..).zip(&mut sessions) {
         let (shape, y) = outputs(worker, 1).unwrap();
-        let expected: Vec<f32> = (0..rows * 2).map(|number| -((rows * 10 + number) as f32)).collect();
+        let expected: Vec<f32> =
+            (0..rows * 2).map(|number| -((rows * 10 + number) as f32)).collect();
         assert_eq!((shape, y), (vec![rows, 2], expected));
         assert_eq!(running.recv().unwrap(), 3, "it ran by itself");
     }

@@ -4,10 +4,11 @@ use std::os::fd::AsFd;
 use std::sync::Once;
 
 use ocelli_inference::{Engine, EngineError};
+use ocelli_protocol::in_flight::InFlightTable;
 use ocelli_protocol::inference::{
-    Configure, Element, ErrorCode, FromWorker, Model, PacketError, PlacedTensor, ToWorker, send,
+    Configure, Element, ErrorCode, InferenceRequest, InferenceResponse, Model, PacketError,
+    PlacedTensor, send,
 };
-use ocelli_protocol::ledger::Ledger;
 use rustix::net::SendFlags;
 
 use crate::support::*;
@@ -15,10 +16,10 @@ use crate::support::*;
 #[allow(unsafe_code)]
 fn start(configure: Configure) -> Result<Engine, EngineError> {
     static TELEMETRY: Once = Once::new();
-    // SAFETY: before the library is loaded, and nothing else in this program reads or writes the environment but
-    // through std, which locks it.
+    // SAFETY: before the library is loaded, and nothing else in this program reads or writes the
+    // environment but through std, which locks it.
     TELEMETRY.call_once(|| unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") });
-    let ledger = Ledger::create(configure.threads as usize).unwrap();
+    let ledger = InFlightTable::create(configure.threads as usize).unwrap();
     Engine::prepare(configure, ledger)?.start(|_| {}, None)
 }
 
@@ -44,9 +45,14 @@ fn refused(configure: Configure) -> String {
 fn an_opened_model_tells_its_signature() {
     let engine = detector(1);
     assert_eq!(engine.version(), "1.28.0");
-    assert_eq!(engine.loaded().iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), [MODEL]);
+    assert_eq!(
+        engine.loaded().iter().map(|model| model.name.as_str()).collect::<Vec<_>>(),
+        [MODEL]
+    );
     let mut worker = attach(&engine, Worker::new());
-    let Ok(ToWorker::Opened { inputs, outputs, .. }) = worker.open(1, MODEL) else { panic!("not opened") };
+    let Ok(InferenceResponse::Opened { inputs, outputs, .. }) = worker.open(1, MODEL) else {
+        panic!("not opened")
+    };
     assert_eq!(inputs, model().inputs);
     assert_eq!(outputs, model().outputs);
 }
@@ -77,21 +83,37 @@ fn a_wrong_argument_is_named_and_the_session_goes_on() {
             ErrorCode::InvalidArgument,
             "[1, 3, 416, 320], the model takes [1, 3, 416, 416]",
         ),
-        (|inputs, _, _| inputs[0].shape = vec![1; 9], ErrorCode::InvalidArgument, "has shape [1, 1"),
+        (
+            |inputs, _, _| inputs[0].shape = vec![1; 9],
+            ErrorCode::InvalidArgument,
+            "has shape [1, 1",
+        ),
         (
             |inputs, _, _| inputs[0].offset = 4,
             ErrorCode::InvalidArgument,
             "begins at 4, which is no multiple of 64",
         ),
         (|inputs, _, _| inputs[0].offset = 64, ErrorCode::InvalidArgument, "overlaps"),
-        (|inputs, _, _| inputs[0].offset = u64::MAX - 63, ErrorCode::InvalidArgument, "does not lie in"),
-        (|_, offset, _| *offset += 32, ErrorCode::InvalidArgument, "the room for the outputs begins at"),
+        (
+            |inputs, _, _| inputs[0].offset = u64::MAX - 63,
+            ErrorCode::InvalidArgument,
+            "does not lie in",
+        ),
+        (
+            |_, offset, _| *offset += 32,
+            ErrorCode::InvalidArgument,
+            "the room for the outputs begins at",
+        ),
         (|_, _, length| *length = 1 << 40, ErrorCode::InvalidArgument, "does not lie in"),
-        (|_, _, length| *length = 4096, ErrorCode::TooLarge, "\"cls_s8\" does not fit into the 4096 bytes"),
+        (
+            |_, _, length| *length = 4096,
+            ErrorCode::TooLarge,
+            "\"cls_s8\" does not fit into the 4096 bytes",
+        ),
     ];
     for (number, (change, code, text)) in (2..).zip(wrong) {
         let mut request = request(number);
-        if let FromWorker::Run { inputs, output_offset, output_length, .. } = &mut request {
+        if let InferenceRequest::Run { inputs, output_offset, output_length, .. } = &mut request {
             change(inputs, output_offset, output_length);
         }
         let (found, message) = worker.run(&request).unwrap_err();
@@ -162,9 +184,16 @@ fn a_worker_that_breaks_the_protocol_is_dropped_and_the_others_go_on() {
     hasty.wait_for_end();
 
     let mut many = attach(&engine, Worker::new());
-    let tensor = PlacedTensor { name: "x".into(), element: Element::F32, shape: vec![1], offset: 0 };
+    let tensor =
+        PlacedTensor { name: "x".into(), element: Element::F32, shape: vec![1], offset: 0 };
     let inputs = vec![tensor; 65];
-    many.send(&FromWorker::Run { id: 1, model: MODEL.into(), inputs, output_offset: 0, output_length: 64 });
+    many.send(&InferenceRequest::Run {
+        id: 1,
+        model: MODEL.into(),
+        inputs,
+        output_offset: 0,
+        output_length: 64,
+    });
     many.wait_for_end();
 
     good.write(0, &picture(1));
@@ -178,7 +207,7 @@ fn a_worker_that_never_reads_holds_up_nobody() {
     rustix::net::sockopt::set_socket_send_buffer_size(&deaf.theirs, 4096).unwrap();
     let mut good = attach(&engine, Worker::new());
     for id in 1..400 {
-        let sent = send(deaf.socket.as_fd(), &FromWorker::Open { id, model: "none".into() });
+        let sent = send(deaf.socket.as_fd(), &InferenceRequest::Open { id, model: "none".into() });
         // Keeps step with the one thread, so that the deaf worker has one request at a time.
         let _ = good.open(id, "none").unwrap_err();
         if sent.is_err() {
@@ -204,16 +233,23 @@ fn an_output_of_open_shape_is_placed_and_may_be_too_large() {
     let engine = start(configure(1, vec![open], &["open"])).unwrap();
     let mut worker = attach(&engine, Worker::new());
     worker.write(0, &[1.0, 2.0, 3.0]);
-    let request = |id, length| FromWorker::Run {
+    let request = |id, length| InferenceRequest::Run {
         id,
         model: "open".into(),
-        inputs: vec![PlacedTensor { name: "x".into(), element: Element::F32, shape: vec![3], offset: 0 }],
+        inputs: vec![PlacedTensor {
+            name: "x".into(),
+            element: Element::F32,
+            shape: vec![3],
+            offset: 0,
+        }],
         output_offset: 128,
         output_length: length,
     };
     for id in 1..3 {
         worker.send(&request(id, 64));
-        let Ok(ToWorker::Done { outputs, .. }) = worker.answer(id) else { panic!("another answer") };
+        let Ok(InferenceResponse::Done { outputs, .. }) = worker.answer(id) else {
+            panic!("another answer")
+        };
         assert_eq!((outputs[0].shape.as_slice(), outputs[0].offset), ([3].as_slice(), 128));
         assert_eq!(worker.read(&outputs[0]), [1.0, 2.0, 3.0]);
     }
@@ -255,7 +291,10 @@ fn a_truncated_model_is_refused_with_its_path() {
     let bytes = std::fs::read(model().path).unwrap();
     let (cut, file) = model_of("cut", &bytes[..bytes.len() / 2], &[1]);
     let message = refused(configure(1, vec![cut], &["cut"]));
-    assert!(message.contains("\"cut\"") && message.contains(file.path().to_str().unwrap()), "{message}");
+    assert!(
+        message.contains("\"cut\"") && message.contains(file.path().to_str().unwrap()),
+        "{message}"
+    );
 }
 
 #[test]
@@ -285,7 +324,8 @@ fn a_side_that_the_graph_leaves_open_may_be_fixed() {
 #[test]
 fn one_process_has_one_library() {
     let _engine = detector(1);
-    let other = Configure { library: "/nonexistent/other.so".into(), ..configure(1, vec![model()], &[]) };
+    let other =
+        Configure { library: "/nonexistent/other.so".into(), ..configure(1, vec![model()], &[]) };
     let message = refused(other);
     assert!(message.contains("/nonexistent/other.so") && message.contains("already"), "{message}");
 }

@@ -1,7 +1,7 @@
 //! The inference process and its engine with the real ONNX Runtime.
 //!
-//! One program of many modules. nextest gives each test a process of its own: ONNX Runtime is loaded once in a process, and never by two
-//! ways.
+//! One program of many modules. nextest gives each test a process of its own: ONNX Runtime is
+//! loaded once in a process, and never by two ways.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! Models of every element type, and files that are no models or damaged ones: through the real program, as a host uses
-//! it.
+//! Models of every element type, and files that are no models or damaged ones: through the real
+//! program, as a host uses it.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,11 +9,11 @@ use std::process::{Child, Command, Output, Stdio};
 use command_fds::{CommandFdExt, FdMapping};
 use ocelli_protocol::digest::Digest;
 use ocelli_protocol::graph::Inspection;
+use ocelli_protocol::in_flight::InFlightTable;
 use ocelli_protocol::inference::{
-    Element, ErrorCode, FromHost, FromWorker, MAX_PACKET, Model, PacketError, PlacedTensor,
-    TensorDeclaration, ToHost, ToWorker, packet_pair, receive, send_with,
+    Element, ErrorCode, FromHost, InferenceRequest, InferenceResponse, MAX_PACKET, Model,
+    PacketError, PlacedTensor, TensorDeclaration, ToHost, packet_pair, receive, send_with,
 };
-use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process;
 use ocelli_testkit::Random;
 use ocelli_testkit::depth::rounds;
@@ -44,7 +44,7 @@ impl Served {
         // What it logs of damaged files is not this test's.
         let child = command.env_clear().stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         drop(command);
-        let ledger = Ledger::create(1).unwrap();
+        let ledger = InFlightTable::create(1).unwrap();
         let configure = FromHost::Configure(configure(1, models, &[]));
         send_with(socket.as_fd(), &configure, &[ledger.fd()]).unwrap();
         let mut buffer = vec![0; MAX_PACKET];
@@ -60,11 +60,14 @@ impl Served {
     fn open(&mut self, model: &str) -> Option<Result<(), (ErrorCode, String)>> {
         self.next += 1;
         let id = self.next;
-        self.worker.send(&FromWorker::Open { id, model: model.to_owned() });
+        self.worker.send(&InferenceRequest::Open { id, model: model.to_owned() });
         loop {
-            // The test holds the inference end of the worker's socket, as the host does: a death closes the other alone.
-            let mut ready =
-                [PollFd::new(&self.worker.socket, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
+            // The test holds the inference end of the worker's socket, as the host does: a death
+            // closes the other alone.
+            let mut ready = [
+                PollFd::new(&self.worker.socket, PollFlags::IN),
+                PollFd::new(&self.socket, PollFlags::IN),
+            ];
             let limit = Timespec { tv_sec: GENEROUS.as_secs() as i64, tv_nsec: 0 };
             assert!(poll(&mut ready, Some(&limit)).unwrap() > 0, "no answer for {model}");
             if ready[0].revents().is_empty() {
@@ -75,8 +78,8 @@ impl Served {
                 }
             }
             return match self.worker.receive() {
-                ToWorker::Opened { id: answered, .. } if answered == id => Some(Ok(())),
-                ToWorker::Failed { id: answered, code, message } if answered == id => {
+                InferenceResponse::Opened { id: answered, .. } if answered == id => Some(Ok(())),
+                InferenceResponse::Failed { id: answered, code, message } if answered == id => {
                     Some(Err((code, message)))
                 }
                 other => panic!("instead of the answer to {id}: {other:?}"),
@@ -95,9 +98,17 @@ impl Served {
         let x = PlacedTensor { name: "x".into(), element, shape, offset: 0 };
         let model = model.to_owned();
         let (output_offset, output_length) = (OUTPUT, 64);
-        let run = FromWorker::Run { id: self.next, model, inputs: vec![x], output_offset, output_length };
+        let run = InferenceRequest::Run {
+            id: self.next,
+            model,
+            inputs: vec![x],
+            output_offset,
+            output_length,
+        };
         self.worker.send(&run);
-        let Ok(ToWorker::Done { outputs, .. }) = self.worker.answer(self.next) else { panic!("no result") };
+        let Ok(InferenceResponse::Done { outputs, .. }) = self.worker.answer(self.next) else {
+            panic!("no result")
+        };
         assert_eq!((outputs.len(), outputs[0].element), (1, output));
         // SAFETY: as above.
         unsafe { self.worker.memory.bytes(outputs[0].range().unwrap()) }.unwrap().to_vec()
@@ -119,8 +130,10 @@ fn inspect(file: &Path) -> Output {
 }
 
 fn element(name: &str) -> Element {
-    serde::Deserialize::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name))
-        .unwrap()
+    serde::Deserialize::deserialize(
+        serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name),
+    )
+    .unwrap()
 }
 
 fn tensor(name: &str, element: Element, shape: &[i64]) -> TensorDeclaration {
@@ -149,7 +162,8 @@ fn every_element_type_goes_in_and_comes_out_as_it_is() {
     let mut served = Served::start(models.to_vec());
     for (name, _, size) in onnx::ELEMENTS {
         served.open(name).unwrap().unwrap_or_else(|error| panic!("{name}: {error:?}"));
-        // Of any type: a truth value is 0 or 1, and these are small numbers or fractions of all others.
+        // Of any type: a truth value is 0 or 1, and these are small numbers or fractions of all
+        // others.
         let bytes: Vec<u8> = (0..3 * size).map(|index| (index % 2) as u8).collect();
         assert_eq!(served.run(name, element(name), &bytes, element(name)), bytes, "{name}");
     }
@@ -237,8 +251,8 @@ fn what_is_no_model_is_told_with_its_name() {
     assert!(String::from_utf8_lossy(&told.stderr).contains("3221225472 bytes"));
 }
 
-/// What happens to files: a few bytes of any place, the first few hundred bytes (lengths and types lie there), the end
-/// cut off, a part twice, a part of zeros or ones.
+/// What happens to files: a few bytes of any place, the first few hundred bytes (lengths and types
+/// lie there), the end cut off, a part twice, a part of zeros or ones.
 fn mutated(original: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = original.to_vec();
     let kind = random.usize(..6);
@@ -263,7 +277,8 @@ fn mutated(original: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// The originals, how many files are made of each (of 400 in a full run), and what a `model.toml` says of them.
+/// The originals, how many files are made of each (of 400 in a full run), and what a `model.toml`
+/// says of them.
 fn originals() -> Vec<(&'static str, usize, Vec<u8>, Model)> {
     let detector = model();
     let f32s = |shape: &[i64]| [tensor("x", Element::F32, shape), tensor("y", Element::F32, shape)];
@@ -302,11 +317,19 @@ fn mutated_files_are_each_a_model_or_a_named_error() {
             let outcome = match served.open(&model.name) {
                 Some(Ok(())) => "opened".to_owned(),
                 Some(Err((code, message))) => {
-                    assert!(message.contains(&model.name), "{message:?} does not name {}", model.name);
+                    assert!(
+                        message.contains(&model.name),
+                        "{message:?} does not name {}",
+                        model.name
+                    );
                     format!("{code:?}")
                 }
                 None => {
-                    deaths.push(format!("{}, served: {}", model.name, served.child.wait().unwrap()));
+                    deaths.push(format!(
+                        "{}, served: {}",
+                        model.name,
+                        served.child.wait().unwrap()
+                    ));
                     served = Served::start(chunk.to_vec());
                     continue;
                 }

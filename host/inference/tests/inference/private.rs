@@ -1,6 +1,6 @@
 //! Models that a pipeline brings itself.
 
-use ocelli_protocol::inference::{Element, ErrorCode, FromWorker, ToWorker};
+use ocelli_protocol::inference::{Element, ErrorCode, InferenceRequest, InferenceResponse};
 
 use crate::support::started::*;
 use crate::support::*;
@@ -8,9 +8,13 @@ use crate::support::*;
 /// Where the file lies: beyond the tensors of a small run.
 const FILE: usize = 4096;
 
-fn load(worker: &mut Worker, id: u64, file: &[u8]) -> Result<ToWorker, (ErrorCode, String)> {
+fn load(
+    worker: &mut Worker,
+    id: u64,
+    file: &[u8],
+) -> Result<InferenceResponse, (ErrorCode, String)> {
     worker.write_bytes(FILE, file);
-    worker.send(&FromWorker::Load { id, offset: FILE as u64, length: file.len() as u64 });
+    worker.send(&InferenceRequest::Load { id, offset: FILE as u64, length: file.len() as u64 });
     worker.answer(id)
 }
 
@@ -25,7 +29,8 @@ fn a_model_of_its_own_runs_for_that_session_alone() {
     let started = start(configure(2, vec![], &[]));
     let mut worker = started.session(|attach| attach.service.may_load = true);
     for (id, operator) in [(1, "Neg"), (2, "Abs")] {
-        let Ok(ToWorker::Opened { model, inputs, outputs, .. }) = load(&mut worker, id, &file(operator))
+        let Ok(InferenceResponse::Opened { model, inputs, outputs, .. }) =
+            load(&mut worker, id, &file(operator))
         else {
             panic!("not loaded")
         };
@@ -45,7 +50,10 @@ fn a_model_of_its_own_runs_for_that_session_alone() {
 
     let mut other = started.session(|attach| attach.service.may_load = true);
     assert_eq!(other.run(&run_small(1, "#1")).unwrap_err().0, ErrorCode::NotFound);
-    assert!(started.loaded.try_recv().is_err(), "the host was told of a model that no other session has");
+    assert!(
+        started.loaded.try_recv().is_err(),
+        "the host was told of a model that no other session has"
+    );
 }
 
 #[test]
@@ -75,12 +83,14 @@ fn a_file_that_is_no_model_is_refused_and_takes_no_place() {
         assert_eq!(found, code, "{message}");
         assert!(!message.is_empty());
     }
-    worker.send(&FromWorker::Load { id: 10, offset: u64::MAX, length: 2 });
+    worker.send(&InferenceRequest::Load { id: 10, offset: u64::MAX, length: 2 });
     let (code, message) = worker.answer(10).unwrap_err();
     assert_eq!(code, ErrorCode::InvalidArgument);
     assert!(message.contains("does not lie in"), "{message}");
     for id in 11..15 {
-        let Ok(ToWorker::Opened { model, .. }) = load(&mut worker, id, &whole) else { panic!("not loaded") };
+        let Ok(InferenceResponse::Opened { model, .. }) = load(&mut worker, id, &whole) else {
+            panic!("not loaded")
+        };
         assert_eq!(model, format!("#{}", id - 10));
     }
     let (code, message) = load(&mut worker, 15, &whole).unwrap_err();
@@ -97,7 +107,8 @@ fn a_model_reads_no_other_file() {
     // Beneath the working directory of this test, where ONNX Runtime would look.
     for (id, file) in (1..).zip(["Cargo.toml", "/proc/self/maps", "../inference/Cargo.toml"]) {
         let weights = onnx::weights_elsewhere("w", 4, file);
-        let model = onnx::model(std::slice::from_ref(&add), &[weights], &[value("x")], &[value("y")]);
+        let model =
+            onnx::model(std::slice::from_ref(&add), &[weights], &[value("x")], &[value("y")]);
         let (code, message) = load(&mut worker, id, &model).unwrap_err();
         assert_eq!(code, ErrorCode::InvalidEncoding, "{message}");
         assert!(message.contains("xternal data"), "{message}");

@@ -1,14 +1,15 @@
-//! The real program with real descriptors: start, sessions, death, and what the next process takes over.
+//! The real program with real descriptors: start, sessions, death, and what the next process takes
+//! over.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
+use ocelli_protocol::in_flight::InFlightTable;
 use ocelli_protocol::inference::{
-    Configure, FromHost, FromWorker, MAX_PACKET, PacketError, ToHost, ToWorker, packet_pair, receive, send,
-    send_with,
+    Configure, FromHost, InferenceRequest, InferenceResponse, MAX_PACKET, PacketError, ToHost,
+    packet_pair, receive, send, send_with,
 };
-use ocelli_protocol::ledger::Ledger;
 use ocelli_protocol::process;
 use ort::session::Session;
 use ort::value::TensorRef;
@@ -39,7 +40,7 @@ impl Process {
     /// Starts and configures; gives the answer.
     fn configured(configure: Configure) -> (Self, ToHost) {
         let mut process = Self::spawn();
-        let ledger = Ledger::create(configure.threads as usize).unwrap();
+        let ledger = InFlightTable::create(configure.threads as usize).unwrap();
         send_with(process.socket.as_fd(), &FromHost::Configure(configure), &[ledger.fd()]).unwrap();
         let answer = process.receive().expect("an answer to Configure");
         (process, answer)
@@ -57,7 +58,8 @@ impl Process {
 
     fn attach(&self, worker: &Worker) {
         let message = FromHost::Attach(worker.attach(0));
-        send_with(self.socket.as_fd(), &message, &[worker.theirs.as_fd(), worker.memory.fd()]).unwrap();
+        send_with(self.socket.as_fd(), &message, &[worker.theirs.as_fd(), worker.memory.fd()])
+            .unwrap();
     }
 }
 
@@ -133,9 +135,9 @@ fn the_next_process_takes_over_the_sessions_of_one_that_was_killed() {
     let mut answered = false;
     loop {
         match worker.receive() {
-            ToWorker::Hello => break,
+            InferenceResponse::Hello => break,
             // The first process was quicker than its end.
-            ToWorker::Done { id: 2, .. } => answered = true,
+            InferenceResponse::Done { id: 2, .. } => answered = true,
             other => panic!("instead of the second hello: {other:?}"),
         }
     }
@@ -151,7 +153,8 @@ fn the_next_process_takes_over_the_sessions_of_one_that_was_killed() {
 fn a_request_left_in_the_socket_and_sent_again_runs_once() {
     let worker = Worker::new();
     worker.write(0, &picture(4));
-    // As if a process had died before it read this, and the worker had sent it again on the second hello.
+    // As if a process had died before it read this, and the worker had sent it again on the second
+    // hello.
     worker.send(&request(5));
     worker.send(&request(5));
     let process = Process::ready(1);
@@ -192,9 +195,10 @@ fn it_answers_what_it_took_and_ends_well_when_it_is_drained() {
     for (mut worker, id) in [(busy, 2), (waiting, 1)] {
         next.attach(&worker);
         let answers = [worker.receive(), worker.receive()];
-        let hellos = answers.iter().filter(|answer| **answer == ToWorker::Hello).count();
-        let done =
-            answers.iter().filter(|answer| matches!(answer, ToWorker::Done { id: done, .. } if *done == id));
+        let hellos = answers.iter().filter(|answer| **answer == InferenceResponse::Hello).count();
+        let done = answers.iter().filter(
+            |answer| matches!(answer, InferenceResponse::Done { id: done, .. } if *done == id),
+        );
         assert_eq!((hellos, done.count()), (1, 1), "{answers:?}");
     }
 }
@@ -209,7 +213,9 @@ fn a_model_that_is_loaded_later_is_told_to_the_host() {
     let Ok(ToHost::Loaded(loaded)) = process.receive() else { panic!("not told") };
     assert_eq!((loaded.name.as_str(), loaded.sha256), (MODEL, model().sha256));
     let (_process, answer) = Process::configured(configure(1, vec![model()], &[MODEL]));
-    assert!(matches!(answer, ToHost::Ready { models, .. } if models.len() == 1 && models[0].name == MODEL));
+    assert!(
+        matches!(answer, ToHost::Ready { models, .. } if models.len() == 1 && models[0].name == MODEL)
+    );
 }
 
 #[test]
@@ -250,7 +256,8 @@ fn a_library_that_cannot_be_used_is_told_to_the_host_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let with = |library: String| Configure { library, ..configure(1, vec![model()], &[]) };
-    std::fs::write(path("text.so"), "no library at all, but long enough to be one ".repeat(9)).unwrap();
+    std::fs::write(path("text.so"), "no library at all, but long enough to be one ".repeat(9))
+        .unwrap();
     std::fs::copy(env!("CARGO_BIN_EXE_ocelli-inference"), path("program.so")).unwrap();
     let whole = std::fs::read(library()).unwrap();
     std::fs::write(path("half.so"), &whole[..whole.len() / 2]).unwrap();
@@ -265,7 +272,8 @@ fn a_library_that_cannot_be_used_is_told_to_the_host_with_what_to_do() {
             assert!(message.contains(text), "{message:?} lacks {text:?}");
         }
     }
-    let digest = Configure { library_sha256: Some("00".repeat(32)), ..configure(1, vec![model()], &[]) };
+    let digest =
+        Configure { library_sha256: Some("00".repeat(32)), ..configure(1, vec![model()], &[]) };
     assert!(failed(digest).contains("expected 0000"));
 }
 
@@ -278,7 +286,7 @@ fn a_model_that_cannot_be_preloaded_is_told_to_the_host() {
 #[test]
 fn a_first_message_that_is_no_configuration_ends_it() {
     let mut process = Process::spawn();
-    send(process.socket.as_fd(), &FromWorker::Open { id: 9, model: "x".into() }).unwrap();
+    send(process.socket.as_fd(), &InferenceRequest::Open { id: 9, model: "x".into() }).unwrap();
     assert!(matches!(process.receive(), Ok(ToHost::Failed { .. })));
     assert_eq!(process.child.wait().unwrap().code(), Some(1));
 }

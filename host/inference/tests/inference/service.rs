@@ -1,9 +1,12 @@
-//! What a session gets of the engine: its share, its time limits, and its models, whatever others do.
+//! What a session gets of the engine: its share, its time limits, and its models, whatever others
+//! do.
 
 use std::sync::mpsc::channel;
 
-use ocelli_protocol::inference::{Element, ErrorCode, FromWorker, Model, PlacedTensor, ToWorker};
-use ocelli_protocol::ledger::Running;
+use ocelli_protocol::in_flight::RunningRequest;
+use ocelli_protocol::inference::{
+    Element, ErrorCode, InferenceRequest, InferenceResponse, Model, PlacedTensor,
+};
 
 use crate::support::started::*;
 use crate::support::*;
@@ -30,9 +33,14 @@ fn slow(products: usize) -> (Model, tempfile::NamedTempFile) {
 /// Products that take a minute or more: nobody waits for them.
 const FOR_EVER: usize = 20_000;
 
-fn run_slow(id: u64) -> FromWorker {
-    let x = PlacedTensor { name: "x".into(), element: Element::F32, shape: vec![SIDE, SIDE], offset: 0 };
-    FromWorker::Run {
+fn run_slow(id: u64) -> InferenceRequest {
+    let x = PlacedTensor {
+        name: "x".into(),
+        element: Element::F32,
+        shape: vec![SIDE, SIDE],
+        offset: 0,
+    };
+    InferenceRequest::Run {
         id,
         model: "slow".into(),
         inputs: vec![x],
@@ -70,13 +78,16 @@ fn a_request_that_waits_too_long_is_stale_or_failed_while_every_runner_is_busy()
     let mut live = started.session(|attach| attach.service.stale_ms = Some(30));
     on_run(&live, |_| panic!("a stale request ran"));
     live.send(&request(1));
-    let ToWorker::Stale { id: 1, waited_ms } = live.receive() else { panic!("not stale") };
+    let InferenceResponse::Stale { id: 1, waited_ms } = live.receive() else { panic!("not stale") };
     assert!(waited_ms >= 30, "{waited_ms}");
 
     let mut limited = started.session(|attach| attach.service.timeout_ms = 40);
     let (code, message) = limited.run(&request(1)).unwrap_err();
     assert_eq!(code, ErrorCode::Timeout);
-    assert!(message.contains("within 40 ms; it waited") && message.contains("ran 0 ms"), "{message}");
+    assert!(
+        message.contains("within 40 ms; it waited") && message.contains("ran 0 ms"),
+        "{message}"
+    );
 
     // A frame grows old, a model that is asked for does not.
     let mut opening = started.session(|attach| {
@@ -103,11 +114,13 @@ fn the_ledger_tells_who_runs_until_when_and_that_the_process_lives() {
     let (request, model, input, running) = running.recv().unwrap();
     assert_eq!((request, model.as_str()), (9, "small"));
     assert_eq!(input.unwrap(), [1.0_f32, 2.0, 3.0, 4.0].map(f32::to_ne_bytes).concat());
-    let [Running { attachment, request: 9, deadline_ns }] = running[..] else { panic!("{running:?}") };
+    let [RunningRequest { attachment, request: 9, deadline_ns }] = running[..] else {
+        panic!("{running:?}")
+    };
     assert_eq!(attachment, worker.number);
     assert!(deadline_ns > before && deadline_ns < before + GENEROUS.as_nanos() as u64);
     assert!(started.ledger.running().is_empty(), "it is answered and still in the ledger");
-    assert!(started.ledger.last_beat() > 0);
+    assert!(started.ledger.last_heartbeat() > 0);
 }
 
 #[test]
@@ -167,13 +180,13 @@ fn what_was_taken_is_answered_and_the_rest_waits_for_the_next_engine() {
     let drained = std::thread::spawn(move || started.engine.drain());
     release.send(()).unwrap();
     drained.join().unwrap();
-    assert!(matches!(first.answer(1), Ok(ToWorker::Done { .. })));
+    assert!(matches!(first.answer(1), Ok(InferenceResponse::Done { .. })));
 
     second.send(&run_small(1, "small"));
     let next = start(models());
     next.attach(&second, |_| {}).unwrap();
     let mut second = second.greeted();
-    assert!(matches!(second.answer(1), Ok(ToWorker::Done { .. })));
+    assert!(matches!(second.answer(1), Ok(InferenceResponse::Done { .. })));
 }
 
 #[test]
@@ -188,7 +201,7 @@ fn a_session_keeps_the_generation_that_it_was_attached_with() {
     assert_eq!(started.loaded.recv_timeout(GENEROUS).unwrap().sha256, old.sha256);
 
     started.engine.offer(1, vec![new.clone()]).unwrap();
-    let mut after = started.session(|attach| attach.generation = 1);
+    let mut after = started.session(|attach| attach.catalog_version = 1);
     after.write(0, &[1.0; 4]);
     // Enough for each runner to have loaded both.
     for id in 2..6 {
@@ -200,7 +213,8 @@ fn a_session_keeps_the_generation_that_it_was_attached_with() {
     assert_eq!(after.run(&run_small(6, "other")).unwrap_err().0, ErrorCode::NotFound);
 
     let never = Worker::new();
-    let error = started.attach(&never, |attach| attach.generation = 7).unwrap_err().to_string();
+    let error =
+        started.attach(&never, |attach| attach.catalog_version = 7).unwrap_err().to_string();
     assert!(error.contains("generation 7"), "{error}");
     assert!(started.engine.offer(1, vec![new]).is_err(), "a generation was replaced");
 }
@@ -209,7 +223,8 @@ fn a_session_keeps_the_generation_that_it_was_attached_with() {
 fn many_sessions_in_one_share_get_no_more_than_one_in_another() {
     let started = start(configure(1, vec![model()], &[MODEL]));
     let share = u64::MAX;
-    let crowd: Vec<_> = (0..4).map(|_| started.session(|attach| attach.service.share = share)).collect();
+    let crowd: Vec<_> =
+        (0..4).map(|_| started.session(|attach| attach.service.share = share)).collect();
     let mut other = started.session(|_| {});
     let stop = std::sync::atomic::AtomicBool::new(false);
     let answered = std::sync::atomic::AtomicU32::new(0);

@@ -1,26 +1,40 @@
-//! What goes into a model and what comes out: numbers that are none, truth values that are none, and a worker that writes
-//! while its request runs.
+//! What goes into a model and what comes out: numbers that are none, truth values that are none,
+//! and a worker that writes while its request runs.
 
-use ocelli_protocol::inference::{Element, ErrorCode, FromWorker, PlacedTensor, ToWorker};
+use ocelli_protocol::inference::{
+    Element, ErrorCode, InferenceRequest, InferenceResponse, PlacedTensor,
+};
 use ocelli_protocol::shm::SharedMemory;
 
 use crate::support::started::*;
 use crate::support::*;
 
 /// A request to run a model of `y = f(x)` with so many elements.
-fn run_of(id: u64, model: &str, element: Element, count: u32) -> FromWorker {
+fn run_of(id: u64, model: &str, element: Element, count: u32) -> InferenceRequest {
     let x = PlacedTensor { name: "x".into(), element, shape: vec![count], offset: 0 };
-    FromWorker::Run { id, model: model.into(), inputs: vec![x], output_offset: 64, output_length: 64 }
+    InferenceRequest::Run {
+        id,
+        model: model.into(),
+        inputs: vec![x],
+        output_offset: 64,
+        output_length: 64,
+    }
 }
 
 #[test]
 fn an_output_that_is_no_number_fails_the_run_with_its_place_and_value() {
-    // Of fixed shape, where ONNX Runtime writes into the shared memory, and of open shape, where it does not.
+    // Of fixed shape, where ONNX Runtime writes into the shared memory, and of open shape, where it
+    // does not.
     for shape in [4, -1] {
         let side = u64::try_from(shape).ok();
         let file = |operator| {
             let value = |name| onnx::value(name, onnx::F32, &[side]);
-            onnx::model(&[onnx::node(operator, &["x"], "y", &[])], &[], &[value("x")], &[value("y")])
+            onnx::model(
+                &[onnx::node(operator, &["x"], "y", &[])],
+                &[],
+                &[value("x")],
+                &[value("y")],
+            )
         };
         let (root, _root) = model_of("root", &file("Sqrt"), &[shape]);
         let (log, _log) = model_of("log", &file("Log"), &[shape]);
@@ -67,7 +81,8 @@ fn every_type_that_can_be_no_number_is_checked() {
 
 #[test]
 fn a_byte_that_is_no_truth_value_is_refused() {
-    let (truth, _file) = model_between("truth", &onnx::identity(9, &[Some(4)]), [Element::Bool; 2], &[4]);
+    let (truth, _file) =
+        model_between("truth", &onnx::identity(9, &[Some(4)]), [Element::Bool; 2], &[4]);
     let started = start(configure(1, vec![truth], &[]));
     let mut worker = started.session(|_| {});
     worker.write_bytes(0, &[0, 1, 2, 1]);
@@ -77,7 +92,7 @@ fn a_byte_that_is_no_truth_value_is_refused() {
     assert!(message.contains("the input \"x\" holds 2 at element 2"), "{message}");
     worker.write_bytes(0, &[0, 1, 0, 1]);
     worker.send(&run_of(2, "truth", Element::Bool, 4));
-    let Ok(ToWorker::Done { outputs, .. }) = worker.answer(2) else { panic!("no result") };
+    let Ok(InferenceResponse::Done { outputs, .. }) = worker.answer(2) else { panic!("no result") };
     assert_eq!(worker.read_bytes(&outputs[0]), [0, 1, 0, 1]);
 }
 
@@ -103,7 +118,9 @@ fn what_may_be_an_index_does_not_change_under_a_run_and_floats_are_not_copied() 
         let given = vec![1; 2 * element.size()];
         worker.write_bytes(0, &given);
         worker.send(&run_of(id, name, *element, 2));
-        let Ok(ToWorker::Done { outputs, .. }) = worker.answer(id) else { panic!("no result") };
+        let Ok(InferenceResponse::Done { outputs, .. }) = worker.answer(id) else {
+            panic!("no result")
+        };
         let copied = types.iter().any(|(known, ..)| known == name);
         assert_eq!(worker.read_bytes(&outputs[0]) == given, copied, "{name}");
     }

@@ -1,19 +1,19 @@
 use proptest::prelude::*;
 
-use super::super::fault::Kind;
+use super::super::error::AnalysisErrorKind;
 use super::*;
 
 const IDLE: Duration = Duration::from_secs(60);
 
 /// A pool with a clock of its own, and what it asked for last.
-struct Bench {
+struct PoolBench {
     pool: Pool<()>,
     now: Instant,
     next: u64,
     done: Vec<String>,
 }
 
-impl Bench {
+impl PoolBench {
     fn new(limit: usize, kept: &[(&str, usize)]) -> Self {
         let pool = Pool::new(limit, IDLE, kept.iter().copied());
         let mut bench = Self { pool, now: Instant::now(), next: 0, done: Vec::new() };
@@ -21,13 +21,18 @@ impl Bench {
         bench
     }
 
-    fn tell(&mut self, what: impl FnOnce(&mut Pool<()>, Instant) -> Vec<Action<()>>) -> Vec<String> {
+    fn tell(
+        &mut self,
+        what: impl FnOnce(&mut Pool<()>, Instant) -> Vec<PoolAction<()>>,
+    ) -> Vec<String> {
         let actions = what(&mut self.pool, self.now);
-        let told = |action: &Action<()>| match action {
-            Action::Start(number, pipeline) => format!("start {number} {pipeline}"),
-            Action::Give(number, waiting) => format!("give {number} {}", waiting.number),
-            Action::End(number) => format!("end {number}"),
-            Action::Refuse(waiting, fault) => format!("refuse {} {}", waiting.number, fault.kind.code()),
+        let told = |action: &PoolAction<()>| match action {
+            PoolAction::Start(number, pipeline) => format!("start {number} {pipeline}"),
+            PoolAction::Assign(number, waiting) => format!("give {number} {}", waiting.number),
+            PoolAction::End(number) => format!("end {number}"),
+            PoolAction::Refuse(waiting, fault) => {
+                format!("refuse {} {}", waiting.number, fault.kind.code())
+            }
         };
         self.done = actions.iter().map(told).collect();
         self.done.clone()
@@ -37,31 +42,32 @@ impl Bench {
     fn submit(&mut self, pipeline: &str) -> Vec<String> {
         let (number, since) = (self.next, self.now);
         self.next += 1;
-        let waiting = Waiting { number, request: number, since, picture: () };
+        let waiting = WaitingImage { number, request: number, since, image: () };
         self.tell(|pool, now| pool.submit(pipeline, waiting, now))
     }
 
-    fn ready(&mut self, worker: Number) -> Vec<String> {
+    fn ready(&mut self, worker: WorkerNumber) -> Vec<String> {
         self.tell(|pool, now| pool.ready(worker, now))
     }
 
-    fn served(&mut self, worker: Number) -> Vec<String> {
+    fn served(&mut self, worker: WorkerNumber) -> Vec<String> {
         self.tell(|pool, now| pool.served(worker, now))
     }
 
-    fn ended(&mut self, worker: Number) -> Vec<String> {
+    fn ended(&mut self, worker: WorkerNumber) -> Vec<String> {
         self.tell(|pool, now| pool.ended(worker, now))
     }
 
-    fn lost(&mut self, worker: Number, untaken: Option<u64>) -> Vec<String> {
+    fn lost(&mut self, worker: WorkerNumber, untaken: Option<u64>) -> Vec<String> {
         let since = self.now;
-        let untaken = untaken.map(|number| Waiting { number, request: number, since, picture: () });
+        let untaken =
+            untaken.map(|number| WaitingImage { number, request: number, since, image: () });
         self.tell(|pool, now| pool.lost(worker, untaken, now))
     }
 
-    fn unready(&mut self, worker: Number, lasting: bool) -> Vec<String> {
-        let fault = Fault::new(Kind::InvalidPipeline, "no");
-        self.tell(|pool, now| pool.unready(worker, &fault, lasting, now))
+    fn unready(&mut self, worker: WorkerNumber, lasting: bool) -> Vec<String> {
+        let fault = AnalysisError::new(AnalysisErrorKind::InvalidPipeline, "no");
+        self.tell(|pool, now| pool.start_failed(worker, &fault, lasting, now))
     }
 
     fn after(&mut self, time: Duration) -> Vec<String> {
@@ -72,18 +78,18 @@ impl Bench {
 
 #[test]
 fn a_worker_is_started_for_the_first_picture_and_takes_the_next_ones() {
-    let mut bench = Bench::new(4, &[]);
+    let mut bench = PoolBench::new(4, &[]);
     assert_eq!(bench.submit("a"), ["start 0 a"]);
     assert_eq!(bench.ready(0), ["give 0 0"]);
     assert_eq!(bench.submit("a"), [""; 0], "one picture waits for one worker");
     assert_eq!(bench.served(0), ["give 0 1"]);
     assert_eq!(bench.served(0), [""; 0]);
-    assert_eq!(bench.pool.load(), Load { waiting: 0, starting: 0, idle: 1, busy: 0 });
+    assert_eq!(bench.pool.load(), PoolLoad { waiting: 0, starting: 0, idle: 1, busy: 0 });
 }
 
 #[test]
 fn many_pictures_get_as_many_workers_as_there_may_be() {
-    let mut bench = Bench::new(3, &[]);
+    let mut bench = PoolBench::new(3, &[]);
     let started: usize = (0..10).map(|_| bench.submit("a").len()).sum();
     assert_eq!(started, 3);
     assert_eq!(bench.pool.load().waiting, 10);
@@ -92,17 +98,17 @@ fn many_pictures_get_as_many_workers_as_there_may_be() {
 
 #[test]
 fn a_picture_that_waits_for_a_slow_one_gets_a_worker_of_its_own() {
-    let mut bench = Bench::new(2, &[]);
+    let mut bench = PoolBench::new(2, &[]);
     bench.submit("a");
     bench.ready(0);
     assert!(bench.submit("a").is_empty());
-    assert_eq!(bench.after(PATIENCE), ["start 1 a"]);
+    assert_eq!(bench.after(LATE_AFTER), ["start 1 a"]);
     assert_eq!(bench.ready(1), ["give 1 1"]);
 }
 
 #[test]
 fn an_idle_worker_ends_after_its_time_and_a_kept_one_never() {
-    let mut bench = Bench::new(3, &[("kept", 1)]);
+    let mut bench = PoolBench::new(3, &[("kept", 1)]);
     assert_eq!(bench.done, ["start 0 kept"]);
     bench.ready(0);
     bench.submit("a");
@@ -117,7 +123,7 @@ fn an_idle_worker_ends_after_its_time_and_a_kept_one_never() {
 
 #[test]
 fn the_worker_that_is_idle_for_longest_ends_for_another_pipeline() {
-    let mut bench = Bench::new(2, &[]);
+    let mut bench = PoolBench::new(2, &[]);
     for (worker, pipeline) in [(0, "a"), (1, "b")] {
         bench.submit(pipeline);
         bench.ready(worker);
@@ -132,7 +138,7 @@ fn the_worker_that_is_idle_for_longest_ends_for_another_pipeline() {
 
 #[test]
 fn a_busy_pipeline_gives_a_worker_up_to_one_that_has_none_when_it_has_had_its_turn() {
-    let mut bench = Bench::new(1, &[]);
+    let mut bench = PoolBench::new(1, &[]);
     (0..50).for_each(|_| drop(bench.submit("a")));
     bench.ready(0);
     bench.now += Duration::from_millis(1);
@@ -151,13 +157,13 @@ fn a_busy_pipeline_gives_a_worker_up_to_one_that_has_none_when_it_has_had_its_tu
 
 #[test]
 fn kept_places_are_never_given_to_others() {
-    let mut bench = Bench::new(2, &[("a", 1), ("b", 1)]);
+    let mut bench = PoolBench::new(2, &[("a", 1), ("b", 1)]);
     bench.ready(0);
     bench.ready(1);
-    assert!(!bench.pool.has_place_for("c") && bench.pool.has_place_for("a"));
-    let mut bench = Bench::new(2, &[("a", 1)]);
+    assert!(!bench.pool.can_serve("c") && bench.pool.can_serve("a"));
+    let mut bench = PoolBench::new(2, &[("a", 1)]);
     bench.ready(0);
-    assert!(bench.pool.has_place_for("c"));
+    assert!(bench.pool.can_serve("c"));
     bench.submit("c");
     bench.ready(1);
     assert!(bench.submit("d").is_empty());
@@ -166,7 +172,7 @@ fn kept_places_are_never_given_to_others() {
 
 #[test]
 fn a_picture_that_its_worker_never_took_is_the_next_one_of_another() {
-    let mut bench = Bench::new(1, &[]);
+    let mut bench = PoolBench::new(1, &[]);
     bench.submit("a");
     bench.ready(0);
     bench.submit("a");
@@ -177,7 +183,7 @@ fn a_picture_that_its_worker_never_took_is_the_next_one_of_another() {
 
 #[test]
 fn a_pipeline_that_cannot_be_started_has_its_pictures_refused_and_others_not() {
-    let mut bench = Bench::new(2, &[]);
+    let mut bench = PoolBench::new(2, &[]);
     assert_eq!(bench.submit("a"), ["start 0 a"]);
     assert_eq!(bench.submit("b"), ["start 1 b"]);
     bench.submit("a");
@@ -190,20 +196,23 @@ fn a_pipeline_that_cannot_be_started_has_its_pictures_refused_and_others_not() {
 
 #[test]
 fn workers_that_fail_beside_each_other_are_not_started_for_ever() {
-    let mut bench = Bench::new(4, &[]);
+    let mut bench = PoolBench::new(4, &[]);
     (0..8).for_each(|_| drop(bench.submit("a")));
     let mut refused = 0;
     for worker in 0..4 {
         let actions = bench.unready(worker, false);
         refused += actions.iter().filter(|action| action.starts_with("refuse")).count();
-        assert!(worker == 0 || actions.iter().all(|action| !action.starts_with("start")), "{actions:?}");
+        assert!(
+            worker == 0 || actions.iter().all(|action| !action.starts_with("start")),
+            "{actions:?}"
+        );
     }
     assert_eq!(refused, 8);
 }
 
 #[test]
 fn one_worker_that_lives_serves_on_while_others_fail_ever_more_seldom() {
-    let mut bench = Bench::new(2, &[]);
+    let mut bench = PoolBench::new(2, &[]);
     bench.submit("a");
     bench.ready(0);
     (0..100).for_each(|_| drop(bench.submit("a")));
@@ -225,10 +234,11 @@ fn one_worker_that_lives_serves_on_while_others_fail_ever_more_seldom() {
 
 #[test]
 fn a_kept_worker_that_dies_again_and_again_is_started_ever_more_seldom() {
-    let mut bench = Bench::new(1, &[("a", 1)]);
+    let mut bench = PoolBench::new(1, &[("a", 1)]);
     let mut starts = 0;
     for _ in 0..3600 {
-        while let Some(start) = bench.done.first().and_then(|action| action.strip_prefix("start ")) {
+        while let Some(start) = bench.done.first().and_then(|action| action.strip_prefix("start "))
+        {
             let number = start.split(' ').next().unwrap().parse().unwrap();
             starts += 1;
             bench.unready(number, true);
@@ -240,7 +250,7 @@ fn a_kept_worker_that_dies_again_and_again_is_started_ever_more_seldom() {
 
 #[test]
 fn a_stop_refuses_what_waits_and_ends_every_worker() {
-    let mut bench = Bench::new(1, &[]);
+    let mut bench = PoolBench::new(1, &[]);
     bench.submit("a");
     bench.submit("a");
     assert_eq!(
@@ -252,8 +262,8 @@ fn a_stop_refuses_what_waits_and_ends_every_worker() {
 }
 
 proptest! {
-    /// Whatever happens: no more workers than allowed, each picture is answered or given exactly once, and none waits
-    /// for ever.
+    /// Whatever happens: no more workers than allowed, each picture is answered or given exactly
+    /// once, and none waits for ever.
     #[test]
     fn every_picture_gets_a_worker_in_the_end(
         limit in 1usize..4, kept in 0usize..2,
@@ -271,17 +281,17 @@ proptest! {
         for step in steps {
             for action in std::mem::take(&mut actions) {
                 match action {
-                    Action::Start(number, _) => starting.push(number),
-                    Action::Give(number, _) => { given += 1; busy.push(number); }
-                    Action::End(number) => ending.push(number),
-                    Action::Refuse(..) => prop_assert!(false, "nothing is refused"),
+                    PoolAction::Start(number, _) => starting.push(number),
+                    PoolAction::Assign(number, _) => { given += 1; busy.push(number); }
+                    PoolAction::End(number) => ending.push(number),
+                    PoolAction::Refuse(..) => prop_assert!(false, "nothing is refused"),
                 }
             }
             prop_assert!(pool.workers.len() <= limit);
             now += Duration::from_millis(400);
             actions = match step {
                 Some((0..=2, pipeline)) => {
-                    let waiting = Waiting { number: submitted, request: submitted, since: now, picture: () };
+                    let waiting = WaitingImage { number: submitted, request: submitted, since: now, image: () };
                     submitted += 1;
                     pool.submit(&format!("p{pipeline}"), waiting, now)
                 }

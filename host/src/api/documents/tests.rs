@@ -9,7 +9,8 @@ use super::*;
 use crate::api::message::ClientMessage;
 use crate::api::routes::ROUTES;
 use crate::event::{
-    Attribute, Attributes, Detection, Detections, Event, Latency, Picture, ServerMessage, State, event_told,
+    AttachmentRef, Attribute, Attributes, Detection, Detections, Event, Latency, ServerMessage,
+    SessionState, event_told,
 };
 
 /// Where a document is for the schemas in it.
@@ -89,9 +90,13 @@ fn every_route_is_in_the_http_document_and_no_other() {
     let document = http_document();
     let paths = document["paths"].as_object().unwrap();
     let documented = paths.iter().flat_map(|(path, methods)| {
-        keys(methods).into_iter().map(|method| (method.to_owned(), path.clone())).collect::<Vec<_>>()
+        keys(methods)
+            .into_iter()
+            .map(|method| (method.to_owned(), path.clone()))
+            .collect::<Vec<_>>()
     });
-    let routes = ROUTES.iter().map(|route| (route.method.as_str().to_lowercase(), route.path.to_owned()));
+    let routes =
+        ROUTES.iter().map(|route| (route.method.as_str().to_lowercase(), route.path.to_owned()));
     assert_eq!(routes.collect::<BTreeSet<_>>(), documented.collect());
 }
 
@@ -104,7 +109,8 @@ fn every_operation_says_how_it_refuses_and_has_a_name_of_its_own() {
             assert!(names.insert(operation["operationId"].as_str().unwrap()), "{method} {path}");
             let answers = keys(&operation["responses"]);
             let everyone = operation["security"] == json!([]);
-            let refusals = if everyone { &["403", "405", "429"][..] } else { &["401", "403", "405", "429"] };
+            let refusals =
+                if everyone { &["403", "405", "429"][..] } else { &["401", "403", "405", "429"] };
             for status in refusals {
                 assert!(answers.contains(status), "{method} {path} without {status}");
             }
@@ -118,8 +124,9 @@ fn every_operation_says_how_it_refuses_and_has_a_name_of_its_own() {
                 place.map_or(parameter, |place| document.pointer(place).unwrap())
             });
             let in_path = in_path.filter(|parameter| parameter["in"] == "path");
-            let in_path: Vec<String> =
-                in_path.map(|parameter| format!("{{{}}}", parameter["name"].as_str().unwrap())).collect();
+            let in_path: Vec<String> = in_path
+                .map(|parameter| format!("{{{}}}", parameter["name"].as_str().unwrap()))
+                .collect();
             assert_eq!(in_path.len(), path.matches('{').count(), "{method} {path}: {in_path:?}");
             assert!(in_path.iter().all(|name| path.contains(name)), "{method} {path}: {in_path:?}");
         }
@@ -128,15 +135,20 @@ fn every_operation_says_how_it_refuses_and_has_a_name_of_its_own() {
 
 #[test]
 fn every_problem_is_as_the_http_document_says() {
-    use crate::analyze::Kind;
+    use crate::analyze::AnalysisErrorKind;
     use crate::api::problem::Problem;
     use axum::http::StatusCode;
 
     let (_, mut checker) = Checker::of(http_document());
-    let problem = Problem::new(StatusCode::NOT_FOUND, "unknown_session", "there is no session \"nobody\"");
+    let problem =
+        Problem::new(StatusCode::NOT_FOUND, "unknown_session", "there is no session \"nobody\"");
     let limited = Problem {
         limit: Some("memory"),
-        ..Problem::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::PipelineTrapped.code(), "it trapped")
+        ..Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            AnalysisErrorKind::PipelineTrapped.code(),
+            "it trapped",
+        )
     };
     for problem in [problem, limited] {
         let told = serde_json::to_value(&problem).unwrap();
@@ -150,13 +162,17 @@ fn found() -> Detection {
         score: 0.9,
         area: [1.0, 2.5, 30.0, 40.0],
         track: Some(7),
-        attributes: Attributes(vec![("colour".into(), Attribute { value: "red".into(), score: 0.8 })]),
+        attributes: Attributes(vec![(
+            "colour".into(),
+            Attribute { value: "red".into(), score: 0.8 },
+        )]),
         embedding: Some(vec![0.5, -0.25]),
     }
 }
 
 fn detections() -> Detections {
-    let latency_ms = Latency { decode: 1.5, wait: 0.0, inference: 20.0, pipeline: 0.5, total: 22.0 };
+    let latency_ms =
+        Latency { decode: 1.5, wait: 0.0, inference: 20.0, pipeline: 0.5, total: 22.0 };
     Detections {
         frame: 3,
         time: "2026-11-22T02:16:28.798Z".into(),
@@ -180,8 +196,8 @@ fn event(frame: Option<u64>) -> Event {
     }
 }
 
-fn picture() -> Picture {
-    Picture { digest: "0a".repeat(32), media_type: "image/jpeg", bytes: 2048 }
+fn picture() -> AttachmentRef {
+    AttachmentRef { digest: "0a".repeat(32), media_type: "image/jpeg", bytes: 2048 }
 }
 
 #[test]
@@ -201,14 +217,14 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
     };
     // One of each and more where members may be left out. Whoever adds a message adds it here, too.
     let messages = [
-        ServerMessage::Subscribed { session, state: State::Running },
+        ServerMessage::Subscribed { session, state: SessionState::Running },
         ServerMessage::Unsubscribed { session },
         ServerMessage::Pong,
         ServerMessage::Answer { session, id: Some(&id), answer: &answer },
         ServerMessage::Answer { session, id: None, answer: &answer },
         ServerMessage::Detections { session, detections: &detections },
-        ServerMessage::Session { session, state: State::Degraded, reason: Some("gone") },
-        ServerMessage::Session { session, state: State::Failed, reason: None },
+        ServerMessage::Session { session, state: SessionState::Degraded, reason: Some("gone") },
+        ServerMessage::Session { session, state: SessionState::Failed, reason: None },
         ServerMessage::Lagged { session, missed: 4 },
         ServerMessage::error("bad_json", "not JSON", None),
         gone,
@@ -228,19 +244,28 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
             | ServerMessage::Error { .. } => {}
         }
     }
-    for told in messages.iter().map(ServerMessage::to_told).chain(events) {
+    for told in messages.iter().map(ServerMessage::encode).chain(events) {
         let message: Value = serde_json::from_str(&told.text).unwrap();
         assert_eq!(message["type"], told.kind);
-        checker.check(&pointer(&["components", "messages", told.kind, "payload"]), &message).unwrap();
+        checker
+            .check(&pointer(&["components", "messages", told.kind, "payload"]), &message)
+            .unwrap();
         kinds.insert(told.kind);
     }
-    assert_eq!(kinds, operation(&document, "tell"), "the host's messages are those of the document");
+    assert_eq!(
+        kinds,
+        operation(&document, "tell"),
+        "the host's messages are those of the document"
+    );
 }
 
 /// What an operation of the WebSocket's document sends.
 fn operation<'a>(document: &'a Value, name: &str) -> BTreeSet<&'a str> {
     let messages = document["operations"][name]["messages"].as_array().unwrap();
-    messages.iter().map(|message| message["$ref"].as_str().unwrap().rsplit('/').next().unwrap()).collect()
+    messages
+        .iter()
+        .map(|message| message["$ref"].as_str().unwrap().rsplit('/').next().unwrap())
+        .collect()
 }
 
 #[test]
@@ -291,7 +316,8 @@ fn what_the_host_refuses_to_read_the_websockets_document_refuses_too() {
     ];
     for (name, message) in cases {
         assert!(ClientMessage::parse(&message.to_string()).is_err(), "{message}");
-        let checked = checker.check(&pointer(&["components", "messages", name, "payload"]), &message);
+        let checked =
+            checker.check(&pointer(&["components", "messages", name, "payload"]), &message);
         assert!(checked.is_err(), "{message}");
     }
 }

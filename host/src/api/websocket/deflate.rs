@@ -1,7 +1,8 @@
 //! Compression of WebSocket messages: permessage-deflate of RFC 7692, each message by itself.
 //!
-//! Neither side keeps what it learnt from one message for the next (`no_context_takeover` both ways). So a socket has no
-//! state of its own, which would be some 300 KB each, and a message that goes to many is compressed once.
+//! Neither side keeps what it learnt from one message for the next (`no_context_takeover` both
+//! ways). So a socket has no state of its own, which would be some 300 KB each, and a message that
+//! goes to many is compressed once.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,14 +18,15 @@ const NAME: &str = "permessage-deflate";
 /// Shorter messages go as they are: there is little to win.
 const SHORTEST: usize = 256;
 
-/// Longer messages go as they are: this is some 10 ms of work already, in which a thread serves nobody else.
+/// Longer messages go as they are: this is some 10 ms of work already, in which a thread serves
+/// nobody else.
 const LONGEST: usize = 1 << 20;
 
 /// Longest message that is kept for the next socket.
 const LONGEST_KEPT: usize = 64 << 10;
 
-/// Compressed messages that are kept: some 100 ms of the busiest host, in which a message reaches all sockets. With
-/// [`LONGEST_KEPT`] at most 8 MiB.
+/// Compressed messages that are kept: some 100 ms of the busiest host, in which a message reaches
+/// all sockets. With [`LONGEST_KEPT`] at most 8 MiB.
 const KEPT: usize = 64;
 
 /// How a compressed message ends, which goes without saying (RFC 7692, 7.2.1).
@@ -43,7 +45,8 @@ impl Deflate {
     /// Chooses the first of the client's offers that the host can keep.
     pub(in crate::api) fn choose(headers: &HeaderMap) -> Option<Self> {
         let lines = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).into_iter();
-        let mut offers = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+        let mut offers =
+            lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
         offers.find_map(Self::take)
     }
 
@@ -65,7 +68,8 @@ impl Deflate {
                 Some((name, value)) => (name.trim(), Some(value.trim().trim_matches('"'))),
                 None => (part, None),
             };
-            let bits = value.map(|value| value.parse::<u8>().ok().filter(|bits| (8..=15).contains(bits)));
+            let bits =
+                value.map(|value| value.parse::<u8>().ok().filter(|bits| (8..=15).contains(bits)));
             match (name, bits) {
                 // The host keeps nothing anyway, and reads whatever window a client writes with.
                 ("server_no_context_takeover" | "client_no_context_takeover", None) => {}
@@ -87,14 +91,14 @@ impl Deflate {
 
 /// The messages that were compressed last, for the next socket that gets the same.
 #[derive(Debug, Default)]
-pub(in crate::api) struct Squeezed {
+pub(in crate::api) struct CompressedMessages {
     recent: Mutex<VecDeque<Kept>>,
 }
 
 /// One of them: the message, the bits of the window, and what came of it.
 type Kept = (Arc<str>, u8, Option<Bytes>);
 
-impl Squeezed {
+impl CompressedMessages {
     /// A message compressed, or none where it goes better as it is.
     pub(super) fn get(&self, text: &Arc<str>, deflate: Deflate) -> Option<Bytes> {
         if !(SHORTEST..=LONGEST).contains(&text.len()) {
@@ -120,7 +124,8 @@ impl Squeezed {
 }
 
 thread_local! {
-    /// One for each size of window that was asked for: at most 1.2 MB in all for each thread of the runtime.
+    /// One for each size of window that was asked for: at most 1.2 MB in all for each thread of the
+    /// runtime.
     static PRESSES: RefCell<Vec<(u8, Compress)>> = const { RefCell::new(Vec::new()) };
     /// 50 KB for each thread.
     static INFLATER: RefCell<Option<Decompress>> = const { RefCell::new(None) };
@@ -226,10 +231,14 @@ mod tests {
         assert_eq!(chosen(&["permessage-deflate; client_max_window_bits"]).as_deref(), Some(plain));
         let python = "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12";
         assert_eq!(chosen(&[python]), Some(narrow.clone()));
-        assert_eq!(chosen(&["permessage-deflate; server_max_window_bits=\"12\""]), Some(narrow.clone()));
+        assert_eq!(
+            chosen(&["permessage-deflate; server_max_window_bits=\"12\""]),
+            Some(narrow.clone())
+        );
         assert_eq!(chosen(&["x-webkit-deflate-frame, permessage-deflate"]).as_deref(), Some(plain));
         assert_eq!(
-            chosen(&["permessage-deflate; server_max_window_bits=8", "permessage-deflate"]).as_deref(),
+            chosen(&["permessage-deflate; server_max_window_bits=8", "permessage-deflate"])
+                .as_deref(),
             Some(plain)
         );
         assert_eq!(chosen(&[]), None);
@@ -250,7 +259,8 @@ mod tests {
 
     #[test]
     fn a_message_that_goes_to_many_is_compressed_once() {
-        let (squeezed, deflate) = (Squeezed::default(), Deflate { bits: 15, asked: false });
+        let (squeezed, deflate) =
+            (CompressedMessages::default(), Deflate { bits: 15, asked: false });
         let text: Arc<str> = "all the same ".repeat(100).into();
         let first = squeezed.get(&text, deflate).unwrap();
         let second = squeezed.get(&text, deflate).unwrap();
@@ -289,7 +299,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_compressed_comes_back(words in prop::collection::vec("[a-f]{1,9}|[ -~]{1,40}", 1..400), bits in 9u8..=15) {
+        fn whatever_is_compressed_comes_back(words in prop::collection::vec("[a-f]{1,9}|[ \
+            -~]{1,40}", 1..400), bits in 9u8..=15) {
             let plain = words.concat().into_bytes();
             if let Some(packed) = compress(&plain, bits) {
                 prop_assert!(packed.len() < plain.len());

@@ -30,7 +30,7 @@ pub(in crate::api) enum Incoming {
 
 /// How a client breaks the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::api) enum Fault {
+pub(in crate::api) enum FrameFault {
     /// The message has more bytes than are read, as it came or unpacked.
     TooLarge,
     /// What it says is not text, or not compressed text.
@@ -65,7 +65,8 @@ impl Decoder {
         Self { buffer: Vec::new(), read: 0, message: None, deflate, longest }
     }
 
-    /// Takes bytes in. To be called when [`next`](Self::next) had none: then less than one frame is held.
+    /// Takes bytes in. To be called when [`next`](Self::next) had none: then less than one frame is
+    /// held.
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         if self.read > 0 {
             self.buffer.drain(..self.read.min(self.buffer.len()));
@@ -84,15 +85,19 @@ impl Decoder {
         self.read < self.buffer.len()
     }
 
-    /// The next frame's meaning, once all of it is there. After a fault there is nothing more to read.
-    pub(super) fn next(&mut self) -> Result<Option<Incoming>, Fault> {
+    /// The next frame's meaning, once all of it is there. After a fault there is nothing more to
+    /// read.
+    pub(super) fn next(&mut self) -> Result<Option<Incoming>, FrameFault> {
         let mut cursor = Cursor::new(self.buffer.get(self.read..).unwrap_or_default());
-        let parsed = FrameHeader::parse(&mut cursor).map_err(|error| Fault::Protocol(error.to_string()))?;
+        let parsed = FrameHeader::parse(&mut cursor)
+            .map_err(|error| FrameFault::Protocol(error.to_string()))?;
         let Some((header, length)) = parsed else { return Ok(None) };
         // What is wrong with a frame is said before its payload comes.
         let length = self.check(&header, length)?;
         let start = self.read + usize::try_from(cursor.position()).unwrap_or(usize::MAX);
-        let Some(payload) = self.buffer.get(start..start.saturating_add(length)) else { return Ok(None) };
+        let Some(payload) = self.buffer.get(start..start.saturating_add(length)) else {
+            return Ok(None);
+        };
         let mask = header.mask.unwrap_or_default();
         let payload: Vec<u8> =
             payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
@@ -111,8 +116,8 @@ impl Decoder {
     }
 
     /// Whether a frame may come now, and its length.
-    fn check(&self, header: &FrameHeader, length: u64) -> Result<usize, Fault> {
-        let protocol = |message: &str| Err(Fault::Protocol(message.into()));
+    fn check(&self, header: &FrameHeader, length: u64) -> Result<usize, FrameFault> {
+        let protocol = |message: &str| Err(FrameFault::Protocol(message.into()));
         let begins = matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if header.mask.is_none() {
@@ -129,15 +134,21 @@ impl Decoder {
             return protocol("a message begins within another");
         } else if !begins && self.message.is_none() {
             return protocol("a continuation of nothing");
-        } else if length.saturating_add(self.message.as_ref().map_or(0, |message| message.bytes.len()))
+        } else if length
+            .saturating_add(self.message.as_ref().map_or(0, |message| message.bytes.len()))
             > self.longest
         {
-            return Err(Fault::TooLarge);
+            return Err(FrameFault::TooLarge);
         }
         Ok(length)
     }
 
-    fn part(&mut self, header: &FrameHeader, data: Data, payload: Vec<u8>) -> Result<Incoming, Fault> {
+    fn part(
+        &mut self,
+        header: &FrameHeader,
+        data: Data,
+        payload: Vec<u8>,
+    ) -> Result<Incoming, FrameFault> {
         let message = match self.message.take() {
             Some(mut message) => {
                 message.bytes.extend_from_slice(&payload);
@@ -154,31 +165,32 @@ impl Decoder {
         }
         let bytes = if message.compressed {
             deflate::decompress(&message.bytes, self.longest).map_err(|error| match error {
-                Unpack::TooLarge => Fault::TooLarge,
-                Unpack::Damaged => Fault::NotText("a compressed message cannot be unpacked"),
+                Unpack::TooLarge => FrameFault::TooLarge,
+                Unpack::Damaged => FrameFault::NotText("a compressed message cannot be unpacked"),
             })?
         } else {
             message.bytes
         };
-        let text = String::from_utf8(bytes).map_err(|_| Fault::NotText("a text message is not UTF-8"))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| FrameFault::NotText("a text message is not UTF-8"))?;
         Ok(Incoming::Text(text))
     }
 }
 
-fn close(payload: &[u8]) -> Result<Incoming, Fault> {
+fn close(payload: &[u8]) -> Result<Incoming, FrameFault> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return if payload.is_empty() {
             Ok(Incoming::Close(None))
         } else {
-            Err(Fault::Protocol("a status has two bytes".into()))
+            Err(FrameFault::Protocol("a status has two bytes".into()))
         };
     };
     let code = u16::from_be_bytes(*code);
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-        return Err(Fault::Protocol(format!("{code} is no status of a close frame")));
+        return Err(FrameFault::Protocol(format!("{code} is no status of a close frame")));
     }
     if std::str::from_utf8(reason).is_err() {
-        return Err(Fault::NotText("the reason of a close frame is not UTF-8"));
+        return Err(FrameFault::NotText("the reason of a close frame is not UTF-8"));
     }
     Ok(Incoming::Close(Some(code)))
 }
@@ -219,7 +231,7 @@ mod tests {
         bytes
     }
 
-    fn decode(bytes: &[u8], deflate: bool) -> (Vec<Incoming>, Option<Fault>) {
+    fn decode(bytes: &[u8], deflate: bool) -> (Vec<Incoming>, Option<FrameFault>) {
         let mut decoder = Decoder::new(LONGEST, deflate);
         let mut all = Vec::new();
         for byte in bytes {
@@ -237,9 +249,14 @@ mod tests {
 
     #[test]
     fn a_message_in_parts_with_a_ping_between_is_one_message() {
-        let bytes =
-            [frame(0x01, b"Hel"), frame(0x89, b"?"), frame(0x00, b""), frame(0x80, b"lo"), frame(0x82, &[7])]
-                .concat();
+        let bytes = [
+            frame(0x01, b"Hel"),
+            frame(0x89, b"?"),
+            frame(0x00, b""),
+            frame(0x80, b"lo"),
+            frame(0x82, &[7]),
+        ]
+        .concat();
         let expected = vec![
             Incoming::Part,
             Incoming::Ping(b"?".to_vec()),
@@ -253,18 +270,25 @@ mod tests {
     #[test]
     fn a_compressed_message_is_read_where_that_was_agreed_upon_and_nowhere_else() {
         let packed = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
-        assert_eq!(decode(&frame(0xc1, &packed), true), (vec![Incoming::Text("Hello".into())], None));
+        assert_eq!(
+            decode(&frame(0xc1, &packed), true),
+            (vec![Incoming::Text("Hello".into())], None)
+        );
         let parts = [frame(0x41, &packed[..3]), frame(0x80, &packed[3..])].concat();
-        assert_eq!(decode(&parts, true), (vec![Incoming::Part, Incoming::Text("Hello".into())], None));
-        let reserved = Some(Fault::Protocol("a reserved bit is set".into()));
+        assert_eq!(
+            decode(&parts, true),
+            (vec![Incoming::Part, Incoming::Text("Hello".into())], None)
+        );
+        let reserved = Some(FrameFault::Protocol("a reserved bit is set".into()));
         assert_eq!(decode(&frame(0xc1, &packed), false).1, reserved);
         assert_eq!(decode(&frame(0xc9, b""), true).1, reserved);
-        assert!(matches!(decode(&frame(0xc1, &[0xff; 9]), true).1, Some(Fault::NotText(_))));
+        assert!(matches!(decode(&frame(0xc1, &[0xff; 9]), true).1, Some(FrameFault::NotText(_))));
     }
 
     #[test]
     fn what_breaks_the_protocol_is_found_before_its_payload_comes() {
-        let protocol = |bytes: &[u8]| matches!(decode(bytes, true).1, Some(Fault::Protocol(_)));
+        let protocol =
+            |bytes: &[u8]| matches!(decode(bytes, true).1, Some(FrameFault::Protocol(_)));
         assert!(protocol(&[0x81, 0x05, b'H']), "not masked");
         assert!(protocol(&frame(0x83, b"")[..6]), "no such opcode");
         assert!(protocol(&frame(0xa1, b"x")[..6]), "RSV2");
@@ -272,12 +296,21 @@ mod tests {
         assert!(protocol(&frame(0x80, b"x")[..6]), "a continuation of nothing");
         assert!(protocol(&frame(0x09, b"x")[..6]), "a ping in parts");
         assert!(protocol(&frame(0x89, &[0; 126])[..8]), "a long ping");
-        assert!(protocol(&[frame(0x01, b"x"), frame(0x01, b"x")].concat()), "a message within another");
+        assert!(
+            protocol(&[frame(0x01, b"x"), frame(0x01, b"x")].concat()),
+            "a message within another"
+        );
         assert!(protocol(&frame(0x88, &[3])), "half a status");
         assert!(protocol(&frame(0x88, &1005u16.to_be_bytes())), "a status that is not sent");
-        assert!(matches!(decode(&frame(0x81, &[0xff]), true).1, Some(Fault::NotText(_))));
-        assert!(matches!(decode(&frame(0x88, &[3, 0xe8, 0xff]), true).1, Some(Fault::NotText(_))));
-        assert_eq!(decode(&frame(0x88, &1000u16.to_be_bytes()), true).0, vec![Incoming::Close(Some(1000))]);
+        assert!(matches!(decode(&frame(0x81, &[0xff]), true).1, Some(FrameFault::NotText(_))));
+        assert!(matches!(
+            decode(&frame(0x88, &[3, 0xe8, 0xff]), true).1,
+            Some(FrameFault::NotText(_))
+        ));
+        assert_eq!(
+            decode(&frame(0x88, &1000u16.to_be_bytes()), true).0,
+            vec![Incoming::Close(Some(1000))]
+        );
         assert_eq!(decode(&frame(0x88, b""), true).0, vec![Incoming::Close(None)]);
     }
 
@@ -285,11 +318,14 @@ mod tests {
     fn a_message_beyond_the_bound_is_refused_by_its_length_alone() {
         let longest = frame(0x81, &[b' '; LONGEST]);
         assert_eq!(decode(&longest, false).0.len(), 1);
-        assert_eq!(decode(&frame(0x81, &[b' '; LONGEST + 1])[..8], false).1, Some(Fault::TooLarge));
+        assert_eq!(
+            decode(&frame(0x81, &[b' '; LONGEST + 1])[..8], false).1,
+            Some(FrameFault::TooLarge)
+        );
         let parts = [frame(0x01, &[b' '; LONGEST]), frame(0x80, b" ")].concat();
-        assert_eq!(decode(&parts, false).1, Some(Fault::TooLarge));
+        assert_eq!(decode(&parts, false).1, Some(FrameFault::TooLarge));
         let endless = [0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4];
-        assert_eq!(decode(&endless, false).1, Some(Fault::TooLarge));
+        assert_eq!(decode(&endless, false).1, Some(FrameFault::TooLarge));
     }
 
     proptest! {

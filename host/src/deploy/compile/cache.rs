@@ -1,12 +1,14 @@
-//! Compiled components on disk. Loading one is running its code, so an entry is taken only where it is what this host's
-//! compiler wrote: its name says the SHA-256 of its content, which is held against the content each time.
+//! Compiled components on disk. Loading one is running its code, so an entry is taken only where it
+//! is what this host's compiler wrote: its name says the SHA-256 of its content, which is held
+//! against the content each time.
 //!
-//! `COMPONENT-ENGINE-CONTENT.cwasm`: the component's digest, what the compiled code is compatible with, and the digest
-//! of the code itself. Everything under one name, in one file, so that entry and digest cannot come apart.
+//! `COMPONENT-ENGINE-CONTENT.cwasm`: the component's digest, what the compiled code is compatible
+//! with, and the digest of the code itself. Everything under one name, in one file, so that entry
+//! and digest cannot come apart.
 //!
-//! Hosts of one user may share the folder. An entry appears whole, by renaming, and whoever has it open keeps it when another
-//! host deletes it. A draft is locked by the host that writes it, and by the compiler that it lent it to: one that nobody has
-//! locked was left behind.
+//! Hosts of one user may share the folder. An entry appears whole, by renaming, and whoever has it
+//! open keeps it when another host deletes it. A draft is locked by the host that writes it, and by
+//! the compiler that it lent it to: one that nobody has locked was left behind.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
@@ -24,14 +26,14 @@ const DRAFT: &str = ".draft-";
 
 /// The folder of compiled components.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(super) struct CompiledCache {
     folder: PathBuf,
     compatibility: String,
 }
 
-impl Cache {
-    /// The cache in this folder, for code that is compatible with this. The folder is made if it is not there, closed to
-    /// other users, and rid of drafts whose host is gone.
+impl CompiledCache {
+    /// The cache in this folder, for code that is compatible with this. The folder is made if it is
+    /// not there, closed to other users, and rid of drafts whose host is gone.
     pub(super) fn open(folder: &Path, compatibility: String) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         fs::set_permissions(folder, Permissions::from_mode(0o700))?;
@@ -49,8 +51,8 @@ impl Cache {
         &self.folder
     }
 
-    /// The compiled code of a component, from now on the entry that was used last. An entry that is not what its name says
-    /// is deleted.
+    /// The compiled code of a component, from now on the entry that was used last. An entry that is
+    /// not what its name says is deleted.
     pub(super) fn find(&self, digest: &str) -> Option<File> {
         let beginning = self.beginning(digest);
         for entry in self.entries() {
@@ -62,7 +64,8 @@ impl Cache {
             match genuine(&entry.path, content) {
                 Ok(file) => {
                     // That it was used matters to nobody but to the choice of what goes first.
-                    let _ = futimens(&file, &Timestamps { last_access: NOW, last_modification: NOW });
+                    let _ =
+                        futimens(&file, &Timestamps { last_access: NOW, last_modification: NOW });
                     return Some(file);
                 }
                 // Another host made room.
@@ -96,7 +99,7 @@ impl Cache {
     }
 
     /// Makes a draft the entry of a component, and gives it back, open for reading alone.
-    pub(super) fn keep(&self, digest: &str, mut draft: NamedTempFile) -> io::Result<File> {
+    pub(super) fn insert(&self, digest: &str, mut draft: NamedTempFile) -> io::Result<File> {
         draft.as_file_mut().rewind()?;
         let content = Digest::of_reader(draft.as_file_mut())?;
         // Before it has its name: from then on another host may delete it.
@@ -105,7 +108,8 @@ impl Cache {
         Ok(kept)
     }
 
-    /// Deletes what was not used for longest until all together is at most so many bytes. Whoever holds an entry open keeps it.
+    /// Deletes what was not used for longest until all together is at most so many bytes. Whoever
+    /// holds an entry open keeps it.
     pub(super) fn shrink(&self, most: u64) {
         let mut entries = self.entries();
         entries.sort_by_key(|entry| entry.used);
@@ -132,9 +136,9 @@ impl Cache {
     }
 
     /// All files but drafts. One that goes meanwhile is left out.
-    fn entries(&self) -> Vec<Entry> {
+    fn entries(&self) -> Vec<CacheEntry> {
         let Ok(listed) = fs::read_dir(&self.folder) else { return Vec::new() };
-        listed.filter_map(|entry| Entry::of(&entry.ok()?)).collect()
+        listed.filter_map(|entry| CacheEntry::of(&entry.ok()?)).collect()
     }
 }
 
@@ -160,13 +164,13 @@ fn remove_abandoned(path: &Path) -> io::Result<()> {
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
 
 /// A file in the cache.
-struct Entry {
+struct CacheEntry {
     path: PathBuf,
     size: u64,
     used: SystemTime,
 }
 
-impl Entry {
+impl CacheEntry {
     fn of(entry: &fs::DirEntry) -> Option<Self> {
         let about = entry.metadata().ok()?;
         let draft = entry.file_name().as_encoded_bytes().starts_with(DRAFT.as_bytes());
@@ -184,8 +188,13 @@ fn genuine(path: &Path, content: &str) -> io::Result<File> {
     let not_following = OFlags::NOFOLLOW.bits().cast_signed();
     let mut file = File::options().read(true).custom_flags(not_following).open(path)?;
     let about = file.metadata()?;
-    if !about.is_file() || about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o022 != 0 {
-        return Err(io::Error::other("it is not a file of this host's own, or others may write to it"));
+    if !about.is_file()
+        || about.uid() != rustix::process::geteuid().as_raw()
+        || about.mode() & 0o022 != 0
+    {
+        return Err(io::Error::other(
+            "it is not a file of this host's own, or others may write to it",
+        ));
     }
     let (found, size) = Digest::of_copy(&mut file, &mut io::sink())?;
     if found.to_string() != content {

@@ -16,34 +16,37 @@ use super::error::CompileError;
 use super::trusted;
 use crate::config::{self, Sandbox};
 
-/// Most that is read of a report, in bytes. The child names 200 problems at the most, none of them longer than 8 KiB.
+/// Most that is read of a report, in bytes. The child names 200 problems at the most, none of them
+/// longer than 8 KiB.
 const MAX_REPORT: u64 = 4 << 20;
 
-/// Most that is read of what the child complains of, in bytes: a compiler's message names a function and a reason; more is
-/// a backtrace.
+/// Most that is read of what the child complains of, in bytes: a compiler's message names a
+/// function and a reason; more is a backtrace.
 const MAX_WORDS: u64 = 2000;
 
 /// How the child is started.
-pub(super) struct Child {
+pub(super) struct CompilerProcess {
     pub(super) program: PathBuf,
     pub(super) sandbox: Sandbox,
 }
 
-impl Child {
-    /// Checks a component, and compiles it into `output` where there is one. A report with problems is an error.
+impl CompilerProcess {
+    /// Checks a component, and compiles it into `output` where there is one. A report with problems
+    /// is an error.
     pub(super) async fn run(
         &self,
         pipeline: &str,
         component: File,
         output: Option<File>,
-        settings: &config::Deploy,
+        settings: &config::DeployConfig,
     ) -> Result<CheckReport, CompileError> {
         let start = |message: String| CompileError::start(pipeline, message);
         let mut command = self.command(component, output, settings).map_err(start)?;
         let mut child = command.spawn().map_err(|error| start(error.to_string()))?;
         let (printed, complaint) = (child.stdout.take(), child.stderr.take());
-        let ending =
-            async { tokio::join!(bounded(printed, MAX_REPORT), bounded(complaint, MAX_WORDS), child.wait()) };
+        let ending = async {
+            tokio::join!(bounded(printed, MAX_REPORT), bounded(complaint, MAX_WORDS), child.wait())
+        };
         let seconds = settings.compile_timeout_s;
         let Ok((printed, complaint, status)) =
             tokio::time::timeout(Duration::from_secs(seconds), ending).await
@@ -53,14 +56,14 @@ impl Child {
             return Err(CompileError::Timeout { pipeline: pipeline.to_owned(), seconds });
         };
         let status = status.map_err(|error| start(error.to_string()))?;
-        judge(pipeline, status, &printed, &words(&complaint))
+        judge(pipeline, status, &printed, &one_line(&complaint))
     }
 
     fn command(
         &self,
         component: File,
         output: Option<File>,
-        settings: &config::Deploy,
+        settings: &config::DeployConfig,
     ) -> Result<Command, String> {
         let mut command = Command::new(&self.program);
         if self.sandbox == Sandbox::Required {
@@ -73,7 +76,8 @@ impl Child {
                 command.arg("--trusted-key").arg(key);
             });
         }
-        let mut passed = vec![FdMapping { parent_fd: component.into(), child_fd: descriptor::COMPONENT }];
+        let mut passed =
+            vec![FdMapping { parent_fd: component.into(), child_fd: descriptor::COMPONENT }];
         match output {
             Some(output) => {
                 passed.push(FdMapping { parent_fd: output.into(), child_fd: descriptor::OUTPUT });
@@ -82,7 +86,9 @@ impl Child {
                 command.arg("--check");
             }
         }
-        command.fd_mappings(passed).map_err(|FdMappingCollision| "descriptors collide".to_owned())?;
+        command
+            .fd_mappings(passed)
+            .map_err(|FdMappingCollision| "descriptors collide".to_owned())?;
         command
             .env_clear()
             .stdin(Stdio::null())
@@ -111,7 +117,8 @@ fn judge(
             Err(CompileError::Refused { pipeline: pipeline.to_owned(), report: Box::new(report) })
         }
         (report, _) => {
-            let lacks = report.err().map_or_else(String::new, |error| format!("; no report: {error}"));
+            let lacks =
+                report.err().map_or_else(String::new, |error| format!("; no report: {error}"));
             Err(CompileError::start(pipeline, format!("{status}{lacks}; {said}")))
         }
     }
@@ -123,7 +130,8 @@ fn signal_name(signal: i32) -> String {
         6 => "SIGABRT (it ran out of the memory that it may use, or found a fault of its own)",
         7 => "SIGBUS",
         9 => {
-            "SIGKILL (somebody killed it, the machine ran out of memory, or it used too much processor time)"
+            "SIGKILL (somebody killed it, the machine ran out of memory, or it used too much \
+                processor time)"
         }
         11 => "SIGSEGV",
         15 => "SIGTERM",
@@ -145,6 +153,6 @@ async fn bounded(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> Vec<u8> {
 }
 
 /// What a child wrote to its standard error, on one line.
-pub(super) fn words(stderr: &[u8]) -> String {
+pub(super) fn one_line(stderr: &[u8]) -> String {
     String::from_utf8_lossy(stderr).split_whitespace().collect::<Vec<_>>().join(" ")
 }

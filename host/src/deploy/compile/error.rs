@@ -39,7 +39,8 @@ pub enum CompileError {
         report: Box<CheckReport>,
     },
     /// The compiler was ended while it worked.
-    #[error("pipeline {pipeline}: the compiler was ended by {signal}{}{said}", if said.is_empty() { "" } else { ": " })]
+    #[error("pipeline {pipeline}: the compiler was ended by \
+        {signal}{}{said}", if said.is_empty() { "" } else { ": " })]
     Ended {
         /// The pipeline.
         pipeline: String,
@@ -50,7 +51,8 @@ pub enum CompileError {
     },
     /// The compiler took too long and was ended.
     #[error(
-        "pipeline {pipeline}: checking and compiling took longer than {seconds} s (`deploy.compile_timeout_s`)"
+        "pipeline {pipeline}: checking and compiling took longer than {seconds} s \
+            (`deploy.compile_timeout_s`)"
     )]
     Timeout {
         /// The pipeline.
@@ -82,13 +84,17 @@ impl CompileError {
         match self {
             Self::File { .. } => Step::Check,
             Self::Refused { report, .. }
-                if report.problems.iter().all(|problem| problem.kind != ProblemKind::NotCompiled) =>
+                if report
+                    .problems
+                    .iter()
+                    .all(|problem| problem.kind != ProblemKind::NotCompiled) =>
             {
                 Step::Check
             }
-            Self::Start { .. } | Self::Refused { .. } | Self::Ended { .. } | Self::Timeout { .. } => {
-                Step::Compile
-            }
+            Self::Start { .. }
+            | Self::Refused { .. }
+            | Self::Ended { .. }
+            | Self::Timeout { .. } => Step::Compile,
         }
     }
 }

@@ -11,20 +11,20 @@ use super::*;
 use crate::session::change::Step;
 
 /// What the program prints where nothing is wrong.
-const GOOD: &str =
-    r#"{"version":"0.1.0","supported":["0.1.0"],"signed_by":null,"problems":[],"check_ms":1,"compile_ms":2}"#;
+const GOOD: &str = r#"{"version":"0.1.0","supported":["0.1.0"],"signed_by":null,"problems":[],"check_ms":1,"compile_ms":2}"#;
 
 const BAD: &str = r#"{"version":null,"supported":["0.1.0"],"signed_by":null,"problems":[{"kind":"not_wasm","item":null,"found":null,"expected":null,"message":"it is not WebAssembly"}],"check_ms":1,"compile_ms":null}"#;
 
-/// A folder with a program in the place of `ocelli-compile`. It notes the arguments of each run, and does `work` with the
-/// component and the output at their descriptors.
+/// A folder with a program in the place of `ocelli-compile`. It notes the arguments of each run,
+/// and does `work` with the component and the output at their descriptors.
 struct Site(TempDir);
 
 impl Site {
     fn new(work: &str) -> Self {
         let site = Self(tempfile::tempdir().unwrap());
         let script = format!(
-            "#!/bin/sh\nif [ \"$1\" = --compatibility ]; then echo 00112233; exit; fi\necho \"$*\" >> {runs}\n{work}\n",
+            "#!/bin/sh\nif [ \"$1\" = --compatibility ]; then echo 00112233; exit; fi\necho \
+                \"$*\" >> {runs}\n{work}\n",
             runs = site.path("runs").display()
         );
         let program = site.path("compiler");
@@ -42,7 +42,7 @@ impl Site {
         self.0.path().join(name)
     }
 
-    async fn compiler(&self, settings: &config::Deploy) -> Compiler {
+    async fn compiler(&self, settings: &config::DeployConfig) -> Compiler {
         let cache = self.path("cache");
         Compiler::new(self.path("compiler"), &cache, Sandbox::BestEffort, settings).await.unwrap()
     }
@@ -59,11 +59,11 @@ impl Site {
     }
 }
 
-fn bytes(text: &'static str) -> Source {
-    Source::Bytes(Bytes::from_static(text.as_bytes()))
+fn bytes(text: &'static str) -> ComponentSource {
+    ComponentSource::Bytes(Bytes::from_static(text.as_bytes()))
 }
 
-fn content(prepared: &Prepared) -> String {
+fn content(prepared: &PreparedComponent) -> String {
     let mut text = String::new();
     let mut file = File::from(prepared.compiled.try_clone().unwrap());
     file.rewind().unwrap();
@@ -74,14 +74,17 @@ fn content(prepared: &Prepared) -> String {
 #[tokio::test]
 async fn a_component_is_compiled_once_and_then_found_also_by_the_next_host() {
     let site = Site::copying();
-    let settings = config::Deploy::default();
+    let settings = config::DeployConfig::default();
     let compiler = site.compiler(&settings).await;
     let first = compiler.prepare("eye", bytes("code")).await.unwrap();
     assert_eq!((first.cached, first.size, first.report.compile_ms), (false, 4, Some(2)));
     assert_eq!(first.digest, "5694d08a2e53ffcae0c3103e5ad6f6076abd960eb1f8a56577040bc1028f702b");
     assert_eq!(first.id, "5694d08a2e53");
     let again = compiler.prepare("eye", bytes("code")).await.unwrap();
-    assert_eq!((again.cached, content(&again), again.report.compile_ms), (true, "code".into(), None));
+    assert_eq!(
+        (again.cached, content(&again), again.report.compile_ms),
+        (true, "code".into(), None)
+    );
     assert_eq!(site.runs().len(), 1);
 
     let next = site.compiler(&settings).await;
@@ -95,7 +98,7 @@ async fn a_component_is_compiled_once_and_then_found_also_by_the_next_host() {
 #[tokio::test]
 async fn two_deployments_of_the_same_bytes_compile_once() {
     let site = Site::copying();
-    let compiler = site.compiler(&config::Deploy::default()).await;
+    let compiler = site.compiler(&config::DeployConfig::default()).await;
     let (one, other) =
         tokio::join!(compiler.prepare("a", bytes("code")), compiler.prepare("b", bytes("code")));
     assert!(one.unwrap().cached != other.unwrap().cached);
@@ -123,7 +126,7 @@ async fn an_entry_that_is_not_what_was_compiled_is_compiled_again() {
     ];
     for (how, spoil) in spoils {
         let site = Site::copying();
-        let compiler = site.compiler(&config::Deploy::default()).await;
+        let compiler = site.compiler(&config::DeployConfig::default()).await;
         compiler.prepare("eye", bytes("code")).await.unwrap();
         spoil(&site.entries()[0]);
         let again = compiler.prepare("eye", bytes("code")).await.unwrap();
@@ -135,16 +138,19 @@ async fn an_entry_that_is_not_what_was_compiled_is_compiled_again() {
 #[tokio::test]
 async fn a_compiler_that_is_killed_midway_is_named_and_leaves_nothing() {
     let site = Site::new("echo half >&4; kill -9 $$");
-    let compiler = site.compiler(&config::Deploy::default()).await;
+    let compiler = site.compiler(&config::DeployConfig::default()).await;
     let error = compiler.prepare("eye", bytes("code")).await.unwrap_err();
-    assert!(matches!(&error, CompileError::Ended { signal, .. } if signal.starts_with("SIGKILL")), "{error}");
+    assert!(
+        matches!(&error, CompileError::Ended { signal, .. } if signal.starts_with("SIGKILL")),
+        "{error}"
+    );
     assert_eq!((site.entries(), error.step()), (vec![], Step::Compile));
 }
 
 #[tokio::test]
 async fn a_compiler_that_hangs_is_ended() {
     let site = Site::new("echo half >&4; exec sleep 600");
-    let settings = config::Deploy { compile_timeout_s: 1, ..config::Deploy::default() };
+    let settings = config::DeployConfig { compile_timeout_s: 1, ..config::DeployConfig::default() };
     let compiler = site.compiler(&settings).await;
     let error = compiler.prepare("eye", bytes("code")).await.unwrap_err();
     assert!(matches!(error, CompileError::Timeout { seconds: 1, .. }), "{error}");
@@ -154,7 +160,7 @@ async fn a_compiler_that_hangs_is_ended() {
 #[tokio::test]
 async fn what_is_wrong_comes_back_whole_and_nothing_is_kept() {
     let site = Site::new(&format!("echo '{BAD}'; exit 1"));
-    let compiler = site.compiler(&config::Deploy::default()).await;
+    let compiler = site.compiler(&config::DeployConfig::default()).await;
     let error = compiler.prepare("eye", bytes("code")).await.unwrap_err();
     assert_eq!(error.report().unwrap().problems.len(), 1);
     assert_eq!(
@@ -166,10 +172,14 @@ async fn what_is_wrong_comes_back_whole_and_nothing_is_kept() {
 
 #[tokio::test]
 async fn a_report_that_does_not_fit_the_exit_status_is_not_believed() {
-    for work in [format!("echo '{GOOD}'; exit 1"), format!("echo '{BAD}'"), "exit 0".into(), "echo {}".into()]
-    {
+    for work in [
+        format!("echo '{GOOD}'; exit 1"),
+        format!("echo '{BAD}'"),
+        "exit 0".into(),
+        "echo {}".into(),
+    ] {
         let site = Site::new(&work);
-        let compiler = site.compiler(&config::Deploy::default()).await;
+        let compiler = site.compiler(&config::DeployConfig::default()).await;
         let error = compiler.prepare("eye", bytes("code")).await.unwrap_err();
         assert!(matches!(error, CompileError::Start { .. }), "{work}: {error}");
     }
@@ -178,19 +188,22 @@ async fn a_report_that_does_not_fit_the_exit_status_is_not_believed() {
 #[tokio::test]
 async fn signatures_are_looked_at_for_what_is_in_the_cache_too() {
     let site = Site::copying();
-    let compiler = site.compiler(&config::Deploy::default()).await;
+    let compiler = site.compiler(&config::DeployConfig::default()).await;
     compiler.prepare("eye", bytes("code")).await.unwrap();
-    let settings = config::Deploy {
+    let settings = config::DeployConfig {
         signatures: Signatures::Required,
         trusted_keys: vec!["ssh-ed25519 AAAA".into()],
-        ..config::Deploy::default()
+        ..config::DeployConfig::default()
     };
     compiler.configure(&settings);
     assert!(compiler.prepare("eye", bytes("code")).await.unwrap().cached);
     assert!(compiler.prepare("eye", bytes("code")).await.unwrap().cached);
     let runs = site.runs();
     assert_eq!(runs.len(), 2);
-    assert!(runs[1].ends_with("--require-signature --trusted-key ssh-ed25519 AAAA --check"), "{runs:?}");
+    assert!(
+        runs[1].ends_with("--require-signature --trusted-key ssh-ed25519 AAAA --check"),
+        "{runs:?}"
+    );
 }
 
 #[tokio::test]
@@ -199,10 +212,11 @@ async fn what_is_compiled_are_the_bytes_that_were_read_whatever_becomes_of_the_f
     let file = site.path("eye.wasm");
     std::fs::write(&file, "code").unwrap();
     let script = std::fs::read_to_string(site.path("compiler")).unwrap();
-    let changing = script.replace("case \"$*\"", &format!("echo other > {}\ncase \"$*\"", file.display()));
+    let changing =
+        script.replace("case \"$*\"", &format!("echo other > {}\ncase \"$*\"", file.display()));
     std::fs::write(site.path("compiler"), changing).unwrap();
-    let compiler = site.compiler(&config::Deploy::default()).await;
-    let prepared = compiler.prepare("eye", Source::Path(file.clone())).await.unwrap();
+    let compiler = site.compiler(&config::DeployConfig::default()).await;
+    let prepared = compiler.prepare("eye", ComponentSource::Path(file.clone())).await.unwrap();
     assert_eq!((content(&prepared).as_str(), prepared.id.as_str()), ("code", "5694d08a2e53"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "other\n");
 }
@@ -211,15 +225,15 @@ async fn what_is_compiled_are_the_bytes_that_were_read_whatever_becomes_of_the_f
 fn the_cache_is_the_hosts_alone_and_rid_of_drafts_when_it_is_opened() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("compiled");
-    let cache = Cache::open(&place, "e".into()).unwrap();
+    let cache = CompiledCache::open(&place, "e".into()).unwrap();
     let mut draft = cache.draft().unwrap();
     draft.write_all(b"half").unwrap();
     let left = draft.into_temp_path().keep().unwrap();
-    Cache::open(&place, "e".into()).unwrap();
+    CompiledCache::open(&place, "e".into()).unwrap();
     assert!(!left.exists());
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&place), 0o700);
-    cache.keep("d", cache.draft().unwrap()).unwrap();
+    cache.insert("d", cache.draft().unwrap()).unwrap();
     let entry = std::fs::read_dir(&place).unwrap().next().unwrap().unwrap().path();
     assert_eq!(mode(&entry), 0o600);
 }
@@ -227,13 +241,13 @@ fn the_cache_is_the_hosts_alone_and_rid_of_drafts_when_it_is_opened() {
 #[test]
 fn a_host_that_starts_leaves_the_drafts_and_entries_of_another() {
     let folder = tempfile::tempdir().unwrap();
-    let one = Cache::open(folder.path(), "e".into()).unwrap();
+    let one = CompiledCache::open(folder.path(), "e".into()).unwrap();
     let mut draft = one.draft().unwrap();
     draft.write_all(b"code").unwrap();
     // As the compiler has it, which may outlive its host by a moment.
     let lent = draft.as_file().try_clone().unwrap();
-    let other = Cache::open(folder.path(), "e".into()).unwrap();
-    let mut kept = one.keep("d", draft).unwrap();
+    let other = CompiledCache::open(folder.path(), "e".into()).unwrap();
+    let mut kept = one.insert("d", draft).unwrap();
     drop(lent);
     assert!(other.find("d").is_some());
     other.shrink(0);
@@ -246,15 +260,16 @@ fn a_host_that_starts_leaves_the_drafts_and_entries_of_another() {
 #[test]
 fn what_was_not_used_for_longest_goes_first_and_stays_open_for_who_has_it() {
     let folder = tempfile::tempdir().unwrap();
-    let cache = Cache::open(folder.path(), "e".into()).unwrap();
+    let cache = CompiledCache::open(folder.path(), "e".into()).unwrap();
     let mut kept = Vec::new();
     for (age, digest) in [(300, "a"), (200, "b"), (100, "c")] {
         let mut draft = cache.draft().unwrap();
         draft.write_all(&[age as u8; 100]).unwrap();
-        kept.push(cache.keep(digest, draft).unwrap());
+        kept.push(cache.insert(digest, draft).unwrap());
         let entry = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
-        let entry =
-            entry.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(digest));
+        let entry = entry
+            .into_iter()
+            .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(digest));
         let used = SystemTime::now() - Duration::from_secs(age);
         File::open(entry.unwrap()).unwrap().set_times(FileTimes::new().set_modified(used)).unwrap();
     }

@@ -4,7 +4,10 @@ use ocelli_protocol::worker as protocol;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::{BadResult, MAX_ANSWERS, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, Slow, Wants, convert};
+use super::super::{
+    InvalidResult, MAX_ANSWERS, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, SlowSubscriber,
+    SubscribeOptions, convert,
+};
 use super::*;
 
 fn result(frame: u64) -> protocol::FrameResult {
@@ -32,7 +35,7 @@ fn result(frame: u64) -> protocol::FrameResult {
             data: r#"{"zone":"gate"}"#.into(),
             attachments: vec![],
         }],
-        stations: protocol::Stations {
+        timestamps: protocol::Timestamps {
             received: 1_000_000_000,
             decoded: 1_002_504_999,
             submitted: 1_002_600_000,
@@ -43,13 +46,13 @@ fn result(frame: u64) -> protocol::FrameResult {
 }
 
 /// Everything of a session from now on.
-const ALL: Wants = Wants { detections: true, after: None };
+const ALL: SubscribeOptions = SubscribeOptions { detections: true, after: None };
 
 /// Without detections.
-const EVENTS: Wants = Wants { detections: false, after: None };
+const EVENTS: SubscribeOptions = SubscribeOptions { detections: false, after: None };
 
 fn hub() -> Hub {
-    Hub::new(Events::default())
+    Hub::new(EventJournal::default())
 }
 
 fn found(frame: u64) -> Detections {
@@ -67,14 +70,16 @@ async fn drain(hub: &Hub, subscriber: &Subscriber) -> (Vec<Value>, bool) {
     while let Some(next) = subscriber.try_next() {
         match next {
             Ok(text) => messages.push(serde_json::from_str(&text.text).unwrap()),
-            Err(Slow) => return (messages, true),
+            Err(SlowSubscriber) => return (messages, true),
         }
     }
     (messages, false)
 }
 
 fn texts(subscriber: &Subscriber) -> Vec<String> {
-    std::iter::from_fn(|| subscriber.try_next()).map(|next| next.unwrap().text.to_string()).collect()
+    std::iter::from_fn(|| subscriber.try_next())
+        .map(|next| next.unwrap().text.to_string())
+        .collect()
 }
 
 fn kind(message: &Value) -> &str {
@@ -87,12 +92,16 @@ async fn messages_are_on_the_wire_as_the_contract_has_them() {
     let subscriber = hub.subscriber();
     let session = "display-001;cam-001";
     subscriber.subscribe(session, ALL);
-    hub.publish_state(session, State::Degraded, Some("the camera is \"down\"".into()));
-    hub.publish_state(session, State::Running, None);
+    hub.publish_state(session, SessionState::Degraded, Some("the camera is \"down\"".into()));
+    hub.publish_state(session, SessionState::Running, None);
     hub.publish_result(session, "0a1b2c3d4e5f", result(12)).await.unwrap();
     hub.events().flush().await.unwrap();
     subscriber.send(&ServerMessage::Pong);
-    subscriber.send(&ServerMessage::Answer { session, id: Some(&json!(3)), answer: &json!({"count": 1}) });
+    subscriber.send(&ServerMessage::Answer {
+        session,
+        id: Some(&json!(3)),
+        answer: &json!({"count": 1}),
+    });
     subscriber.send(&ServerMessage::error("bad_json", "no", None));
     let refused = ServerMessage::Error {
         code: "session_refused",
@@ -141,18 +150,21 @@ async fn numbers_that_json_does_not_have_are_refused_and_the_frame_with_them() {
     bad.detections.as_mut().unwrap()[0].area.width = f32::NAN;
     assert!(matches!(
         hub.publish_result("cam", "d", bad).await,
-        Err(BadResult::NotFinite { what: "box", .. })
+        Err(InvalidResult::NotFinite { what: "box", .. })
     ));
     let mut bad = result(1);
     bad.detections.as_mut().unwrap()[0].embedding = Some(vec![1.0, f32::INFINITY]);
     assert!(matches!(
         hub.publish_result("cam", "d", bad).await,
-        Err(BadResult::NotFinite { what: "embedding", .. })
+        Err(InvalidResult::NotFinite { what: "embedding", .. })
     ));
     for data in ["[1]", "{", "7", "{\"a\":NaN}"] {
         let mut bad = result(1);
         bad.events[0].data = data.into();
-        assert!(matches!(hub.publish_result("cam", "d", bad).await, Err(BadResult::Data { .. })), "{data}");
+        assert!(
+            matches!(hub.publish_result("cam", "d", bad).await, Err(InvalidResult::Data { .. })),
+            "{data}"
+        );
     }
     assert_eq!(
         drain(&hub, &subscriber).await.0.len(),
@@ -188,15 +200,26 @@ async fn a_slow_subscriber_gets_the_newest_detections_the_count_of_the_others_an
     }
     let (messages, closed) = drain(&hub, &slow).await;
     assert!(!closed);
-    let frames: Vec<u64> =
-        messages.iter().filter(|m| kind(m) == "detections").map(|m| m["frame"].as_u64().unwrap()).collect();
+    let frames: Vec<u64> = messages
+        .iter()
+        .filter(|m| kind(m) == "detections")
+        .map(|m| m["frame"].as_u64().unwrap())
+        .collect();
     assert_eq!(frames, (44..published).collect::<Vec<_>>());
-    let lagged: Vec<usize> = (0..messages.len()).filter(|&at| kind(&messages[at]) == "lagged").collect();
+    let lagged: Vec<usize> =
+        (0..messages.len()).filter(|&at| kind(&messages[at]) == "lagged").collect();
     assert_eq!(lagged.len(), 1);
     assert_eq!(messages[lagged[0]]["missed"], 44);
-    assert_eq!(messages[lagged[0] + 1]["frame"], 44, "what was missed is said before the next detections");
-    let events: Vec<u64> =
-        messages.iter().filter(|m| kind(m) == "event").map(|m| m["seq"].as_u64().unwrap()).collect();
+    assert_eq!(
+        messages[lagged[0] + 1]["frame"],
+        44,
+        "what was missed is said before the next detections"
+    );
+    let events: Vec<u64> = messages
+        .iter()
+        .filter(|m| kind(m) == "event")
+        .map(|m| m["seq"].as_u64().unwrap())
+        .collect();
     assert_eq!(events, (1..=published.div_ceil(10)).collect::<Vec<_>>());
 }
 
@@ -220,10 +243,10 @@ async fn a_subscriber_that_never_reads_costs_a_bounded_amount_and_is_closed_by_e
     assert_eq!(hub.subscriber_count("cam"), 1);
     // `subscribed` waits already.
     for _ in 0..MAX_ANSWERS - 1 {
-        hub.publish_state("cam", State::Running, None);
+        hub.publish_state("cam", SessionState::Running, None);
     }
     assert_eq!(hub.subscriber_count("cam"), 1);
-    hub.publish_state("cam", State::Running, None);
+    hub.publish_state("cam", SessionState::Running, None);
     assert_eq!(hub.subscriber_count("cam"), 0);
     assert_eq!(never.waiting(), (0, 0));
     assert_eq!(drain(&hub, &never).await, (vec![], true));
@@ -259,7 +282,7 @@ async fn a_subscriber_that_was_too_slow_gets_every_event_from_the_journal_and_is
     let many = 3 * MAX_EVENTS as u64;
     for round in 1..=3 {
         for _ in 0..many {
-            hub.events().room("cam").await;
+            hub.events().wait_for_capacity("cam").await;
             hub.publish_event("cam", happened());
         }
         hub.events().flush().await.unwrap();
@@ -277,17 +300,22 @@ async fn after_a_number_come_the_events_of_the_journal_and_then_the_live_ones_wi
     hub.events().flush().await.unwrap();
     for after in [0, 1, 299, 599, 600] {
         let subscriber = hub.subscriber();
-        subscriber.subscribe("cam", Wants { after: Some(after), ..EVENTS });
-        let last =
-            hub.events().page("cam", crate::journal::events::Query::default()).await.unwrap().span.newest;
+        subscriber.subscribe("cam", SubscribeOptions { after: Some(after), ..EVENTS });
+        let last = hub
+            .events()
+            .page("cam", crate::journal::events::EventQuery::default())
+            .await
+            .unwrap()
+            .span
+            .newest;
         hub.publish_event("cam", happened());
         let told = up_to(&subscriber, last + 1).await;
         assert_eq!(kind(&told[0]), "subscribed");
         assert_eq!(numbers(&told), (after + 1..=last + 1).collect::<Vec<_>>());
     }
     let subscriber = hub.subscriber();
-    subscriber.subscribe("cam", Wants { after: Some(601), ..EVENTS });
-    subscriber.subscribe("cam", Wants { after: Some(599), ..EVENTS });
+    subscriber.subscribe("cam", SubscribeOptions { after: Some(601), ..EVENTS });
+    subscriber.subscribe("cam", SubscribeOptions { after: Some(599), ..EVENTS });
     let told = up_to(&subscriber, 605).await;
     assert_eq!(numbers(&told), (600..=605).collect::<Vec<_>>(), "what was said last counts");
 }
@@ -295,13 +323,13 @@ async fn after_a_number_come_the_events_of_the_journal_and_then_the_live_ones_wi
 #[tokio::test]
 async fn every_session_is_that_which_is_there_and_that_which_comes() {
     let hub = hub();
-    hub.publish_state("a", State::Running, None);
+    hub.publish_state("a", SessionState::Running, None);
     (0..3).for_each(|_| hub.publish_event("a", happened()));
     // Somebody asks for a session that does not exist.
     let hold = hub.hold("nobody");
     let all = hub.subscriber();
     all.subscribe_all(false, HashMap::from([("a".to_owned(), 1), ("b".to_owned(), 0)]));
-    hub.publish_state("b", State::Starting, None);
+    hub.publish_state("b", SessionState::Starting, None);
     hub.publish_event("b", happened());
     hub.events().flush().await.unwrap();
     let mut told = Vec::new();
@@ -319,8 +347,8 @@ async fn every_session_is_that_which_is_there_and_that_which_comes() {
     assert_eq!(hub.subscriber_count("a"), 0, "it keeps no session alive");
     // It hears the last of a session that ends, and leaves nothing behind.
     hub.publish_event("b", happened());
-    hub.publish_state("b", State::Stopped, None);
-    hub.forget("b");
+    hub.publish_state("b", SessionState::Stopped, None);
+    hub.remove_session("b");
     hub.events().flush().await.unwrap();
     let (last, _) = drain(&hub, &all).await;
     assert_eq!(last.iter().map(kind).collect::<Vec<_>>(), ["event", "session"]);
@@ -332,11 +360,17 @@ async fn every_session_is_that_which_is_there_and_that_which_comes() {
     // By name as well: one copy.
     all.subscribe("b", EVENTS);
     hub.publish_event("b", happened());
-    assert_eq!(drain(&hub, &all).await.0.iter().map(kind).collect::<Vec<_>>(), ["subscribed", "event"]);
+    assert_eq!(
+        drain(&hub, &all).await.0.iter().map(kind).collect::<Vec<_>>(),
+        ["subscribed", "event"]
+    );
     all.unsubscribe("*");
     hub.publish_event("a", happened());
     hub.publish_event("b", happened());
-    assert_eq!(drain(&hub, &all).await.0.iter().map(kind).collect::<Vec<_>>(), ["unsubscribed", "event"]);
+    assert_eq!(
+        drain(&hub, &all).await.0.iter().map(kind).collect::<Vec<_>>(),
+        ["unsubscribed", "event"]
+    );
 }
 
 #[tokio::test]
@@ -346,7 +380,7 @@ async fn a_change_of_state_comes_behind_the_events_before_it() {
     subscriber.subscribe("cam", EVENTS);
     for _ in 0..200 {
         hub.publish_event("cam", happened());
-        hub.publish_state("cam", State::Running, None);
+        hub.publish_state("cam", SessionState::Running, None);
     }
     let told = drain(&hub, &subscriber).await.0;
     let kinds: Vec<_> = told.iter().skip(1).map(kind).collect();
@@ -375,7 +409,8 @@ async fn large_detections_are_bounded_by_bytes_over_all_sessions_and_counted_for
         }
     }
     assert_eq!(got["two"].0 + got["two"].1, 20);
-    // All of the first session's went for the second's; a count is told before the next detections, and none came.
+    // All of the first session's went for the second's; a count is told before the next detections,
+    // and none came.
     assert_eq!(got["one"], (0, 0));
     hub.publish_detections("one", &found(1));
     let told: Vec<Value> = drain(&hub, &slow).await.0;
@@ -400,7 +435,7 @@ async fn a_slow_subscriber_takes_nothing_from_another() {
         );
         assert_eq!(messages.len(), 2);
     }
-    hub.publish_state("cam", State::Running, None);
+    hub.publish_state("cam", SessionState::Running, None);
     assert!(!drain(&hub, &slow).await.1);
 }
 
@@ -439,7 +474,7 @@ async fn who_wants_events_alone_gets_no_detections() {
 #[tokio::test]
 async fn subscribed_tells_the_present_state() {
     let hub = hub();
-    hub.publish_state("cam", State::Failed, Some("crash loop".into()));
+    hub.publish_state("cam", SessionState::Failed, Some("crash loop".into()));
     let subscriber = hub.subscriber();
     subscriber.subscribe("cam", ALL);
     assert_eq!(drain(&hub, &subscriber).await.0[0]["state"], "failed");
@@ -448,7 +483,7 @@ async fn subscribed_tells_the_present_state() {
 #[tokio::test]
 async fn the_count_of_subscribers_can_be_awaited_and_holds_count() {
     let hub = hub();
-    hub.publish_state("cam", State::Running, None);
+    hub.publish_state("cam", SessionState::Running, None);
     let mut count = hub.watch_subscribers("cam");
     assert_eq!(*count.borrow(), 0);
     let hold = hub.hold("cam");
@@ -471,10 +506,10 @@ async fn a_waiting_subscriber_is_woken_by_a_message_and_by_its_closing() {
         async move { subscriber.next().await }
     });
     tokio::task::yield_now().await;
-    hub.publish_state("cam", State::Running, None);
+    hub.publish_state("cam", SessionState::Running, None);
     assert!(waiting.await.unwrap().unwrap().text.contains("running"));
-    (0..=MAX_ANSWERS).for_each(|_| hub.publish_state("cam", State::Running, None));
-    assert_eq!(subscriber.next().await, Err(Slow));
+    (0..=MAX_ANSWERS).for_each(|_| hub.publish_state("cam", SessionState::Running, None));
+    assert_eq!(subscriber.next().await, Err(SlowSubscriber));
 }
 
 #[tokio::test]
@@ -489,36 +524,36 @@ async fn topics_of_sessions_that_never_were_go_with_their_last_subscriber() {
     drop(hub.hold("another"));
     assert_eq!(hub.topic_count(), 0);
     hub.publish_event("cam", happened());
-    hub.forget("cam");
+    hub.remove_session("cam");
     assert_eq!(hub.topic_count(), 0);
 }
 
 #[tokio::test]
 async fn an_event_of_a_session_that_is_gone_is_told_to_nobody_and_leaves_nothing() {
     let hub = hub();
-    assert!(!hub.publish_event_if_alive("cam", happened()));
+    assert!(!hub.publish_event_if_exists("cam", happened()));
     assert_eq!(hub.topic_count(), 0);
-    hub.publish_state("cam", State::Running, None);
-    assert!(hub.publish_event_if_alive("cam", happened()));
+    hub.publish_state("cam", SessionState::Running, None);
+    assert!(hub.publish_event_if_exists("cam", happened()));
     hub.events().flush().await.unwrap();
     let subscriber = hub.subscriber();
     subscriber.subscribe("cam", ALL);
-    hub.forget("cam");
-    assert!(!hub.publish_event_if_alive("cam", happened()));
+    hub.remove_session("cam");
+    assert!(!hub.publish_event_if_exists("cam", happened()));
     assert_eq!(drain(&hub, &subscriber).await.0.len(), 1, "subscribed alone");
 }
 
 #[tokio::test]
 async fn the_hub_counts_who_listens_and_what_was_lost() {
     let hub = hub();
-    assert_eq!(hub.counts(), Counts::default());
+    assert_eq!(hub.counts(), HubCounts::default());
     let (slow, other) = (hub.subscriber(), hub.subscriber());
     slow.subscribe("cam", ALL);
     (0..MAX_DETECTIONS as u64 + 44).for_each(|frame| hub.publish_detections("cam", &found(frame)));
-    assert_eq!(hub.counts(), Counts { subscribers: 2, missed: 44, fell_behind: 0, closed: 0 });
-    (0..=MAX_ANSWERS).for_each(|_| hub.publish_state("cam", State::Running, None));
+    assert_eq!(hub.counts(), HubCounts { subscribers: 2, missed: 44, fell_behind: 0, closed: 0 });
+    (0..=MAX_ANSWERS).for_each(|_| hub.publish_state("cam", SessionState::Running, None));
     drop(other);
-    assert_eq!(hub.counts(), Counts { subscribers: 1, missed: 44, fell_behind: 0, closed: 1 });
+    assert_eq!(hub.counts(), HubCounts { subscribers: 1, missed: 44, fell_behind: 0, closed: 1 });
     drop(slow);
     assert_eq!(hub.counts().subscribers, 0);
 }
@@ -570,7 +605,7 @@ proptest! {
                 Step::Event(at) => {
                     hub.publish_event(sessions[*at], happened());
                 }
-                Step::State(at) => hub.publish_state(sessions[*at], State::Running, None),
+                Step::State(at) => hub.publish_state(sessions[*at], SessionState::Running, None),
                 Step::Read(count) => (0..*count).for_each(|_| { read(&mut told); }),
             }
             prop_assert!(subscriber.waiting().0 <= 2 * MAX_DETECTIONS + MAX_EVENTS);

@@ -1,26 +1,28 @@
-//! The event journal: every event of every session, numbered and on the disk before anyone is told of it. One SQLite file,
-//! `events.db`, beside the folder of its attachments.
+//! The event journal: every event of every session, numbered and on the disk before anyone is told
+//! of it. One SQLite file, `events.db`, beside the folder of its attachments.
 //!
 //! # Theory of operation
 //!
-//! [`Events::append`] puts an event into its session's [`outbox`], which is bounded, and never waits. One thread ([`writer`])
-//! owns the one connection that writes. It takes a turn of each session that has something, numbers it, and commits all
-//! of that at once; then it delivers it. What arrives while it commits is the next commit's: the slower the disk, the more
-//! share one write to it. A session that floods has its outbox to fill, and delays the others by one turn.
+//! [`EventJournal::append`] puts an event into its session's [`outbox`], which is bounded, and
+//! never waits. One thread ([`writer`]) owns the one connection that writes. It takes a turn of
+//! each session that has something, numbers it, and commits all of that at once; then it delivers
+//! it. What arrives while it commits is the next commit's: the slower the disk, the more share one
+//! write to it. A session that floods has its outbox to fill, and delays the others by one turn.
 //!
-//! Commits are `synchronous = FULL` in WAL mode: each is one append to the log and one fsync of it, and only then is
-//! anything of it delivered. So whatever anybody was told of survives a kill and a power cut, with its number, and what is
-//! found after one is a prefix of what was appended. A commit that fails takes no number; it is tried again each second
-//! until the disk takes it.
+//! Commits are `synchronous = FULL` in WAL mode: each is one append to the log and one fsync of it,
+//! and only then is anything of it delivered. So whatever anybody was told of survives a kill and a
+//! power cut, with its number, and what is found after one is a prefix of what was appended. A
+//! commit that fails takes no number; it is tried again each second until the disk takes it.
 //!
-//! Pages are read by a second thread ([`reader`]) on a connection that only reads: in WAL mode it delays no commit and sees
-//! all that is committed.
+//! Pages are read by a second thread ([`reader`]) on a connection that only reads: in WAL mode it
+//! delays no commit and sees all that is committed.
 //!
 //! # Numbers
 //!
-//! The numbers of a session never go back. The file knows the last of each stream. Where a stream has to be forgotten, its last
-//! number becomes the floor above which new streams begin; where the file was damaged and begun anew the floor is the
-//! milliseconds since 1970, as no session has had that many events.
+//! The numbers of a session never go back. The file knows the last of each stream. Where a stream
+//! has to be forgotten, its last number becomes the floor above which new streams begin; where the
+//! file was damaged and begun anew the floor is the milliseconds since 1970, as no session has had
+//! that many events.
 
 mod outbox;
 mod pictures;
@@ -43,19 +45,20 @@ use ocelli_protocol::digest::Digest;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use pictures::Pictures;
-use reader::Read;
-use shared::{Clock, Shared};
-use store::Store;
+use pictures::AttachmentFiles;
+use reader::EventRead;
+use shared::{Clock, JournalInner};
+use store::EventStore;
 
 use crate::config;
 
 /// An event that has no number yet.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Draft {
+pub struct EventDraft {
     /// What happened.
     pub kind: String,
-    /// Wall-clock time in milliseconds since 1970: what `from` and `to` of a [`Query`] are compared with.
+    /// Wall-clock time in milliseconds since 1970: what `from` and `to` of a [`EventQuery`] are
+    /// compared with.
     pub time_ms: i64,
     /// All there is to say of it but session and number: the text of a JSON object.
     pub body: Box<str>,
@@ -74,18 +77,18 @@ pub struct Attachment {
 
 /// An event of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct StoredEvent {
     /// Counts the session's events.
     pub seq: u64,
     /// What happened.
     pub kind: Box<str>,
-    /// As in [`Draft`].
+    /// As in [`EventDraft`].
     pub body: Box<str>,
 }
 
 /// Which events of a session are asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Query {
+pub struct EventQuery {
     /// Those with greater numbers.
     pub after: u64,
     /// At most so many.
@@ -100,18 +103,20 @@ pub struct Query {
 
 /// Events of one session, in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Page {
-    /// Bounded by [`Query::limit`] and in bytes, and by how many events are looked at for one page.
-    pub events: Vec<Entry>,
+pub struct JournalPage {
+    /// Bounded by [`EventQuery::limit`] and in bytes, and by how many events are looked at for one
+    /// page.
+    pub events: Vec<StoredEvent>,
     /// What the session has now.
-    pub span: Span,
-    /// What to ask for next, as [`Query::after`]: everything up to it was looked at. None: that was all there is.
+    pub span: SequenceRange,
+    /// What to ask for next, as [`EventQuery::after`]: everything up to it was looked at. None:
+    /// that was all there is.
     pub next: Option<u64>,
 }
 
 /// The numbers of the events that are kept of a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Span {
+pub struct SequenceRange {
     /// The first that is kept; `newest + 1` where none is.
     pub oldest: u64,
     /// The last that was given; 0 where there was no event yet.
@@ -119,14 +124,15 @@ pub struct Span {
 }
 
 /// Something that waits its turn behind the events of a session that were given before it.
-pub type Note = Box<dyn FnOnce() + Send>;
+pub type DeliveryCallback = Box<dyn FnOnce() + Send>;
 
-/// Told of each event, on the journal's own thread, in the order of the session's numbers, once it is on the disk.
-pub type Deliver = Box<dyn Fn(&Arc<str>, &Entry) + Send + Sync>;
+/// Told of each event, on the journal's own thread, in the order of the session's numbers, once it
+/// is on the disk.
+pub type DeliveryHandler = Box<dyn Fn(&Arc<str>, &StoredEvent) + Send + Sync>;
 
 /// How much is kept, and for how long. 0: no bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Keep {
+pub struct RetentionLimits {
     /// Hours after which an event goes.
     pub hours: u64,
     /// Bytes of the events' file.
@@ -137,8 +143,8 @@ pub struct Keep {
     pub attachment_bytes: u64,
 }
 
-impl From<&config::Events> for Keep {
-    fn from(config: &config::Events) -> Self {
+impl From<&config::EventsConfig> for RetentionLimits {
+    fn from(config: &config::EventsConfig) -> Self {
         let bytes = |mb: u64| mb.saturating_mul(1 << 20);
         Self {
             hours: config.keep_hours,
@@ -151,7 +157,7 @@ impl From<&config::Events> for Keep {
 
 /// How the journal stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct JournalMetrics {
     /// Events kept since the host was started.
     pub events: u64,
     /// Events since then for which there was no room.
@@ -164,38 +170,39 @@ pub struct Figures {
     pub attachment_bytes: u64,
 }
 
-/// How long [`Events::room`] waits: several commits of a disk that works, and no time in which a camera misses much.
+/// How long [`EventJournal::wait_for_capacity`] waits: several commits of a disk that works, and no
+/// time in which a camera misses much.
 const ROOM: Duration = Duration::from_secs(2);
 
 /// The event journal. Cheap to clone; all clones are one.
 #[derive(Clone)]
-pub struct Events {
-    owner: Arc<Owner>,
-    reads: mpsc::Sender<Read>,
-    pictures: Pictures,
+pub struct EventJournal {
+    owner: Arc<JournalOwner>,
+    reads: mpsc::Sender<EventRead>,
+    pictures: AttachmentFiles,
 }
 
 /// Shared by all clones: the writer ends when it is gone.
-struct Owner(Arc<Shared>);
+struct JournalOwner(Arc<JournalInner>);
 
-impl Drop for Owner {
+impl Drop for JournalOwner {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-impl fmt::Debug for Events {
+impl fmt::Debug for EventJournal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Events").finish_non_exhaustive()
     }
 }
 
 /// A journal in memory.
-impl Default for Events {
+impl Default for EventJournal {
     fn default() -> Self {
         let (reads, queue) = mpsc::channel(reader::QUEUE);
-        let shared = Arc::new(Shared::new(Box::new(now_ms)));
-        let mut pictures = Pictures::temporary();
+        let shared = Arc::new(JournalInner::new(Box::new(now_ms)));
+        let mut pictures = AttachmentFiles::temporary();
         let started = store::in_memory().and_then(|(store, reader)| {
             pictures = store.pictures.clone();
             reader::start(reader, queue)?;
@@ -206,7 +213,7 @@ impl Default for Events {
             tracing::error!(target: "ocelli::journal", "no journal of events: {error:#}");
             shared.close();
         }
-        Self { owner: Arc::new(Owner(shared)), reads, pictures }
+        Self { owner: Arc::new(JournalOwner(shared)), reads, pictures }
     }
 }
 
@@ -215,44 +222,46 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-impl Events {
+impl EventJournal {
     /// Opens the journal in this folder, or begins one.
     pub(super) fn open(folder: &Path) -> anyhow::Result<Self> {
         let (store, reader) = store::open(folder, now_ms())?;
         Self::start(store, reader, Box::new(now_ms))
     }
 
-    fn start(store: Store, reader: Connection, clock: Clock) -> anyhow::Result<Self> {
+    fn start(store: EventStore, reader: Connection, clock: Clock) -> anyhow::Result<Self> {
         let (reads, queue) = mpsc::channel(reader::QUEUE);
         let pictures = store.pictures.clone();
-        let owner = Arc::new(Owner(Arc::new(Shared::new(clock))));
+        let owner = Arc::new(JournalOwner(Arc::new(JournalInner::new(clock))));
         reader::start(reader, queue)?;
         writer::start(store, Arc::clone(&owner.0))?;
         Ok(Self { owner, reads, pictures })
     }
 
     /// Sets how much is kept. What is too much goes soon.
-    pub fn set_keep(&self, keep: Keep) {
+    pub fn set_retention(&self, keep: RetentionLimits) {
         *self.shared().keep.lock().unwrap_or_else(PoisonError::into_inner) = keep;
     }
 
-    /// Who is told of events. To be called once, before the first is appended. `deliver` lives as long as the journal does, and
-    /// must not hold it.
-    pub fn deliver_to(&self, deliver: Deliver) {
+    /// Who is told of events. To be called once, before the first is appended. `deliver` lives as
+    /// long as the journal does, and must not hold it.
+    pub fn set_delivery_handler(&self, deliver: DeliveryHandler) {
         if self.shared().deliver.set(deliver).is_err() {
             tracing::error!(target: "ocelli::journal", "somebody is told of events already");
         }
     }
 
-    /// Takes an event of a session in, in order. It is numbered, kept and delivered soon. False: the session has too many
-    /// that wait for the disk, and this one is lost; an event of kind `events_lost` will say how many were.
-    pub fn append(&self, session: &str, draft: Draft) -> bool {
+    /// Takes an event of a session in, in order. It is numbered, kept and delivered soon. False:
+    /// the session has too many that wait for the disk, and this one is lost; an event of kind
+    /// `events_lost` will say how many were.
+    pub fn append(&self, session: &str, draft: EventDraft) -> bool {
         self.shared().append(session, draft)
     }
 
-    /// Waits until the session has room for a frame's events again, or until it is clear that the disk does not take them
-    /// (then false): a pipeline that is faster than the disk is slowed down, and one whose disk has failed is not stopped.
-    pub async fn room(&self, session: &str) -> bool {
+    /// Waits until the session has room for a frame's events again, or until it is clear that the
+    /// disk does not take them (then false): a pipeline that is faster than the disk is slowed
+    /// down, and one whose disk has failed is not stopped.
+    pub async fn wait_for_capacity(&self, session: &str) -> bool {
         let mut progress = self.changed();
         let wait = async {
             loop {
@@ -261,7 +270,7 @@ impl Events {
                     if outboxes.failing || outboxes.closed {
                         return false;
                     }
-                    if outboxes.has_room(session) {
+                    if outboxes.has_capacity(session) {
                         return true;
                     }
                 }
@@ -273,20 +282,21 @@ impl Events {
         tokio::time::timeout(ROOM, wait).await.unwrap_or(false)
     }
 
-    /// Calls `note` once every event of the session that was appended before is delivered: at once where none waits. No
-    /// later event is delivered before it has returned.
-    pub fn behind(&self, session: &str, note: Note) {
+    /// Calls `note` once every event of the session that was appended before is delivered: at once
+    /// where none waits. No later event is delivered before it has returned.
+    pub fn after_pending(&self, session: &str, note: DeliveryCallback) {
         self.shared().behind(session, note);
     }
 
-    /// Reads events of a session. Sees everything that was delivered. An unknown session has an empty page.
-    pub async fn page(&self, session: &str, query: Query) -> anyhow::Result<Page> {
+    /// Reads events of a session. Sees everything that was delivered. An unknown session has an
+    /// empty page.
+    pub async fn page(&self, session: &str, query: EventQuery) -> anyhow::Result<JournalPage> {
         let session = session.to_owned();
         self.read(move |connection| reader::page(connection, &session, &query)).await
     }
 
     /// Every session that the journal has events of, or had.
-    pub async fn sessions(&self) -> anyhow::Result<Vec<(Arc<str>, Span)>> {
+    pub async fn sessions(&self) -> anyhow::Result<Vec<(Arc<str>, SequenceRange)>> {
         self.read(reader::sessions).await
     }
 
@@ -303,8 +313,13 @@ impl Events {
         Ok(cursors.into_iter().collect())
     }
 
-    /// Notes how far a sink has come. Written with the next events; a kill may set a sink back by a second.
-    pub async fn set_cursors(&self, sink: &'static str, cursors: Vec<(Arc<str>, u64)>) -> anyhow::Result<()> {
+    /// Notes how far a sink has come. Written with the next events; a kill may set a sink back by a
+    /// second.
+    pub async fn set_cursors(
+        &self,
+        sink: &'static str,
+        cursors: Vec<(Arc<str>, u64)>,
+    ) -> anyhow::Result<()> {
         self.shared().set_cursors(sink, cursors);
         Ok(())
     }
@@ -314,8 +329,12 @@ impl Events {
         self.shared().progress.subscribe()
     }
 
-    /// A picture, and the sessions whose events it belongs to. None where it is not kept, or no more.
-    pub async fn attachment(&self, digest: Digest) -> anyhow::Result<Option<(Bytes, Vec<Arc<str>>)>> {
+    /// A picture, and the sessions whose events it belongs to. None where it is not kept, or no
+    /// more.
+    pub async fn attachment(
+        &self,
+        digest: Digest,
+    ) -> anyhow::Result<Option<(Bytes, Vec<Arc<str>>)>> {
         let pictures = self.pictures.clone();
         let (owners, bytes) = self
             .read(move |connection| {
@@ -327,7 +346,8 @@ impl Events {
         Ok(bytes.context("reading an attachment")?.map(|bytes| (bytes, owners)))
     }
 
-    /// Waits until everything that was appended is on the disk and delivered. An error where the disk does not take it.
+    /// Waits until everything that was appended is on the disk and delivered. An error where the
+    /// disk does not take it.
     pub async fn flush(&self) -> anyhow::Result<()> {
         let mut progress = self.changed();
         // Every note has a clone: when all are gone each has had its turn.
@@ -335,7 +355,7 @@ impl Events {
         let busy = self.shared().outboxes().busy();
         for session in busy {
             let waiting = waiting.clone();
-            self.behind(&session, Box::new(move || drop(waiting)));
+            self.after_pending(&session, Box::new(move || drop(waiting)));
         }
         drop(waiting);
         loop {
@@ -355,10 +375,10 @@ impl Events {
     }
 
     /// How the journal stands.
-    pub fn figures(&self) -> Figures {
+    pub fn metrics(&self) -> JournalMetrics {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.shared().counters;
-        Figures {
+        JournalMetrics {
             events: load(&counters.events),
             lost: load(&counters.lost),
             failures: load(&counters.failures),
@@ -367,7 +387,7 @@ impl Events {
         }
     }
 
-    fn shared(&self) -> &Shared {
+    fn shared(&self) -> &JournalInner {
         &self.owner.0
     }
 

@@ -5,50 +5,53 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Draft, Note};
+use super::{DeliveryCallback, EventDraft};
 
-/// Events of a session that may wait, those included that are being written: forty frames with as many events as a frame may
-/// have, and minutes of a camera whose pipeline tells a few in a second.
+/// Events of a session that may wait, those included that are being written: forty frames with as
+/// many events as a frame may have, and minutes of a camera whose pipeline tells a few in a second.
 pub(super) const EVENTS: usize = 4096;
 
-/// Bytes of them: what three frames may bring at most. With fifty sessions whose disk does not answer that is 400 MiB.
+/// Bytes of them: what three frames may bring at most. With fifty sessions whose disk does not
+/// answer that is 400 MiB.
 pub(super) const BYTES: usize = 8 << 20;
 
-/// Events and pictures of a session in one commit. A picture is a file to be synced, which takes longer than many events.
+/// Events and pictures of a session in one commit. A picture is a file to be synced, which takes
+/// longer than many events.
 const TURN: usize = 32;
 
-/// Bytes in one commit, so that a session with small events does not wait for hundreds of megabytes of others.
+/// Bytes in one commit, so that a session with small events does not wait for hundreds of megabytes
+/// of others.
 const BATCH_BYTES: usize = 16 << 20;
 
-/// What an event takes beside its texts: [`Draft`], and a row of the file.
+/// What an event takes beside its texts: [`EventDraft`], and a row of the file.
 pub(super) const EVENT_BYTES: usize = 128;
 
 /// In an outbox.
-pub(super) enum Item {
-    Event(Draft),
+pub(super) enum OutboxItem {
+    Event(EventDraft),
     /// In the place of so many that were lost.
     Lost(u64),
-    Note(Note),
+    Note(DeliveryCallback),
 }
 
 /// What the writer takes from one outbox.
-pub(super) struct Part {
+pub(super) struct OutboxBatch {
     pub(super) session: Arc<str>,
-    pub(super) items: Vec<Item>,
+    pub(super) items: Vec<OutboxItem>,
     events: usize,
     bytes: usize,
 }
 
 #[derive(Default)]
 struct Outbox {
-    items: VecDeque<Item>,
+    items: VecDeque<OutboxItem>,
     /// Those included that the writer has.
     events: usize,
     bytes: usize,
     /// After the last of `items`.
     lost: u64,
     /// Whether the writer has a part of it, or a note is being run: nothing overtakes that.
-    held: bool,
+    in_flight: bool,
 }
 
 /// All outboxes. Sessions without one have nothing that waits.
@@ -69,7 +72,7 @@ pub(super) struct Outboxes {
 
 impl Outboxes {
     /// Takes an event in. False: there is no room.
-    pub(super) fn append(&mut self, session: &str, draft: Draft) -> bool {
+    pub(super) fn append(&mut self, session: &str, draft: EventDraft) -> bool {
         if self.closed {
             return false;
         }
@@ -83,28 +86,34 @@ impl Outboxes {
             return false;
         }
         outbox.settle_lost();
-        outbox.push(Item::Event(draft), bytes);
+        outbox.push(OutboxItem::Event(draft), bytes);
         if first {
             self.turns.push_back(session.into());
         }
         true
     }
 
-    /// Queues a note. Given back to be run at once where nothing is before it; then [`done`](Self::done) is to be told.
-    pub(super) fn behind(&mut self, session: &str, note: Note) -> Option<(Note, Part)> {
+    /// Queues a note. Given back to be run at once where nothing is before it; then
+    /// [`done`](Self::done) is to be told.
+    pub(super) fn behind(
+        &mut self,
+        session: &str,
+        note: DeliveryCallback,
+    ) -> Option<(DeliveryCallback, OutboxBatch)> {
         let outbox = self.outbox(session);
         if outbox.is_idle() {
-            outbox.held = true;
-            let part = Part { session: session.into(), items: Vec::new(), events: 0, bytes: 0 };
+            outbox.in_flight = true;
+            let part =
+                OutboxBatch { session: session.into(), items: Vec::new(), events: 0, bytes: 0 };
             return Some((note, part));
         }
         // It has its turn, or gets it from `done`.
-        outbox.items.push_back(Item::Note(note));
+        outbox.items.push_back(OutboxItem::Note(note));
         None
     }
 
     /// Something of each session that has something, in turn, as far as one commit goes.
-    pub(super) fn take(&mut self) -> Vec<Part> {
+    pub(super) fn take(&mut self) -> Vec<OutboxBatch> {
         let (mut parts, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES
             && let Some(session) = self.turns.pop_front()
@@ -118,15 +127,15 @@ impl Outboxes {
     }
 
     /// Whether there is something to take.
-    pub(super) fn waits(&self) -> bool {
+    pub(super) fn has_pending(&self) -> bool {
         !self.turns.is_empty()
     }
 
     /// A part is dealt with.
-    pub(super) fn done(&mut self, part: &Part) {
+    pub(super) fn done(&mut self, part: &OutboxBatch) {
         let session = &part.session;
         let Some(outbox) = self.boxes.get_mut(session) else { return };
-        outbox.held = false;
+        outbox.in_flight = false;
         outbox.events = outbox.events.saturating_sub(part.events);
         outbox.bytes = outbox.bytes.saturating_sub(part.bytes);
         outbox.settle_lost();
@@ -138,8 +147,10 @@ impl Outboxes {
     }
 
     /// Whether a frame's events fit: half of an outbox is more than a frame may bring.
-    pub(super) fn has_room(&self, session: &str) -> bool {
-        self.boxes.get(session).is_none_or(|outbox| outbox.events <= EVENTS / 2 && outbox.bytes <= BYTES / 2)
+    pub(super) fn has_capacity(&self, session: &str) -> bool {
+        self.boxes
+            .get(session)
+            .is_none_or(|outbox| outbox.events <= EVENTS / 2 && outbox.bytes <= BYTES / 2)
     }
 
     /// The sessions that have something on its way.
@@ -155,10 +166,10 @@ impl Outboxes {
 impl Outbox {
     /// Whether nothing waits and nothing is on its way.
     fn is_idle(&self) -> bool {
-        self.items.is_empty() && !self.held
+        self.items.is_empty() && !self.in_flight
     }
 
-    fn push(&mut self, item: Item, bytes: usize) {
+    fn push(&mut self, item: OutboxItem, bytes: usize) {
         self.items.push_back(item);
         self.events += 1;
         self.bytes += bytes;
@@ -168,18 +179,18 @@ impl Outbox {
     fn settle_lost(&mut self) {
         match std::mem::take(&mut self.lost) {
             0 => {}
-            lost => self.push(Item::Lost(lost), EVENT_BYTES),
+            lost => self.push(OutboxItem::Lost(lost), EVENT_BYTES),
         }
     }
 
-    fn take(&mut self, session: Arc<str>) -> Part {
-        let mut part = Part { session, items: Vec::new(), events: 0, bytes: 0 };
+    fn take(&mut self, session: Arc<str>) -> OutboxBatch {
+        let mut part = OutboxBatch { session, items: Vec::new(), events: 0, bytes: 0 };
         let mut turn = 0;
         while let Some(item) = self.items.front() {
             let (cost, events, bytes) = match item {
-                Item::Event(draft) => (1 + draft.attachments.len(), 1, draft.bytes()),
-                Item::Lost(_) => (1, 1, EVENT_BYTES),
-                Item::Note(_) => (0, 0, 0),
+                OutboxItem::Event(draft) => (1 + draft.attachments.len(), 1, draft.bytes()),
+                OutboxItem::Lost(_) => (1, 1, EVENT_BYTES),
+                OutboxItem::Note(_) => (0, 0, 0),
             };
             // Notes that follow the last event go with it.
             if cost > 0 && turn > 0 && turn + cost > TURN {
@@ -190,15 +201,16 @@ impl Outbox {
             part.bytes += bytes;
             part.items.extend(self.items.pop_front());
         }
-        self.held = true;
+        self.in_flight = true;
         part
     }
 }
 
-impl Draft {
+impl EventDraft {
     /// What it takes while it waits.
     fn bytes(&self) -> usize {
-        let pictures: usize = self.attachments.iter().map(|attachment| attachment.bytes.len()).sum();
+        let pictures: usize =
+            self.attachments.iter().map(|attachment| attachment.bytes.len()).sum();
         self.kind.len() + self.body.len() + pictures + EVENT_BYTES
     }
 }

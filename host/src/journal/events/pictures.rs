@@ -17,28 +17,32 @@ const BEGUN: &str = "new";
 
 /// Where they are. Clones are one.
 #[derive(Debug, Clone)]
-pub(super) struct Pictures {
-    place: Arc<Place>,
+pub(super) struct AttachmentFiles {
+    place: Arc<AttachmentFolder>,
 }
 
 #[derive(Debug)]
-enum Place {
+enum AttachmentFolder {
     Folder(PathBuf),
     /// Made with the first picture, and gone with the journal.
     Temporary(OnceLock<TempDir>),
 }
 
-impl Pictures {
+impl AttachmentFiles {
     pub(super) fn new(folder: PathBuf) -> Self {
-        Self { place: Arc::new(Place::Folder(folder)) }
+        Self { place: Arc::new(AttachmentFolder::Folder(folder)) }
     }
 
     pub(super) fn temporary() -> Self {
-        Self { place: Arc::new(Place::Temporary(OnceLock::new())) }
+        Self { place: Arc::new(AttachmentFolder::Temporary(OnceLock::new())) }
     }
 
-    /// Writes those that are not there yet: on the disk when it returns, each under its name only as a whole.
-    pub(super) fn write<'a>(&self, pictures: impl Iterator<Item = &'a Attachment>) -> io::Result<()> {
+    /// Writes those that are not there yet: on the disk when it returns, each under its name only
+    /// as a whole.
+    pub(super) fn write<'a>(
+        &self,
+        pictures: impl Iterator<Item = &'a Attachment>,
+    ) -> io::Result<()> {
         let mut folders = BTreeSet::new();
         for picture in pictures {
             let path = self.path(&picture.digest)?;
@@ -77,11 +81,12 @@ impl Pictures {
         gone(std::fs::remove_file(path))
     }
 
-    /// Into how many folders pictures of an earlier host may be divided: one for each first byte of a digest.
+    /// Into how many folders pictures of an earlier host may be divided: one for each first byte of
+    /// a digest.
     pub(super) fn folders(&self) -> u16 {
         match &*self.place {
-            Place::Folder(_) => 256,
-            Place::Temporary(_) => 0,
+            AttachmentFolder::Folder(_) => 256,
+            AttachmentFolder::Temporary(_) => 0,
         }
     }
 
@@ -91,7 +96,9 @@ impl Pictures {
             return Vec::new();
         };
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        files.filter_map(|file| Path::new(&file.file_name()).file_stem()?.to_str()?.parse().ok()).collect()
+        files
+            .filter_map(|file| Path::new(&file.file_name()).file_stem()?.to_str()?.parse().ok())
+            .collect()
     }
 
     fn path(&self, digest: &Digest) -> io::Result<PathBuf> {
@@ -100,8 +107,8 @@ impl Pictures {
 
     fn folder(&self) -> io::Result<&Path> {
         match &*self.place {
-            Place::Folder(folder) => Ok(folder),
-            Place::Temporary(made) => {
+            AttachmentFolder::Folder(folder) => Ok(folder),
+            AttachmentFolder::Temporary(made) => {
                 if let Some(folder) = made.get() {
                     return Ok(folder.path());
                 }

@@ -7,21 +7,26 @@ use ocelli_protocol::digest::Digest;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::mpsc;
 
-use super::{Entry, Page, Query, Span};
+use super::{EventQuery, JournalPage, SequenceRange, StoredEvent};
 
-/// Reads that may wait: one for each of some hundred subscribers that catch up; the others wait for room.
+/// Reads that may wait: one for each of some hundred subscribers that catch up; the others wait for
+/// room.
 pub(super) const QUEUE: usize = 256;
 
 /// Bytes of a page, but at least one event: what a subscriber's queue takes at once.
 pub(super) const PAGE_BYTES: usize = 1 << 20;
 
-/// Events that are looked at for a page. A filter that few pass costs tens of milliseconds, and comes again.
+/// Events that are looked at for a page. A filter that few pass costs tens of milliseconds, and
+/// comes again.
 pub(super) const LOOKED_AT: usize = 20_000;
 
-pub(super) type Read = Box<dyn FnOnce(&Connection) + Send>;
+pub(super) type EventRead = Box<dyn FnOnce(&Connection) + Send>;
 
 /// Starts the thread. It ends when nobody can ask any more.
-pub(super) fn start(connection: Connection, mut queue: mpsc::Receiver<Read>) -> anyhow::Result<()> {
+pub(super) fn start(
+    connection: Connection,
+    mut queue: mpsc::Receiver<EventRead>,
+) -> anyhow::Result<()> {
     let run = move || {
         while let Some(read) = queue.blocking_recv() {
             read(&connection);
@@ -33,21 +38,27 @@ pub(super) fn start(connection: Connection, mut queue: mpsc::Receiver<Read>) -> 
 }
 
 /// The session's events that the query asks for, as of one moment.
-pub(super) fn page(connection: &Connection, session: &str, query: &Query) -> rusqlite::Result<Page> {
+pub(super) fn page(
+    connection: &Connection,
+    session: &str,
+    query: &EventQuery,
+) -> rusqlite::Result<JournalPage> {
     let moment = connection.unchecked_transaction()?;
-    let stream =
-        "SELECT id, last, (SELECT MIN(seq) FROM events WHERE stream = id) FROM streams WHERE session = ?";
+    let stream = "SELECT id, last, (SELECT MIN(seq) FROM events WHERE stream = id) FROM streams \
+        WHERE session = ?";
     let stream = moment
         .prepare_cached(stream)?
         .query_row([session], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
     let Some((id, newest, oldest)): Option<(i64, u64, Option<u64>)> = stream else {
-        return Ok(Page { span: Span::NONE, ..Page::default() });
+        return Ok(JournalPage { span: SequenceRange::NONE, ..JournalPage::default() });
     };
-    let mut page = Page { span: Span::new(oldest, newest), ..Page::default() };
+    let mut page =
+        JournalPage { span: SequenceRange::new(oldest, newest), ..JournalPage::default() };
     let after = i64::try_from(query.after).unwrap_or(i64::MAX);
     // The columns in their order: a body that is not asked for is not read.
-    let events = "SELECT seq, time, kind, body FROM events WHERE stream = ? AND seq > ? ORDER BY seq";
+    let events =
+        "SELECT seq, time, kind, body FROM events WHERE stream = ? AND seq > ? ORDER BY seq";
     let mut events = moment.prepare_cached(events)?;
     let mut rows = events.query(params![id, after])?;
     let (mut bytes, mut looked_at, mut last) = (0, 0, query.after);
@@ -70,7 +81,7 @@ pub(super) fn page(connection: &Connection, session: &str, query: &Query) -> rus
                 break;
             }
             bytes += body.len();
-            page.events.push(Entry { seq, kind: kind.into(), body: body.into() });
+            page.events.push(StoredEvent { seq, kind: kind.into(), body: body.into() });
         }
         last = seq;
     }
@@ -78,35 +89,42 @@ pub(super) fn page(connection: &Connection, session: &str, query: &Query) -> rus
 }
 
 /// All streams.
-pub(super) fn sessions(connection: &Connection) -> rusqlite::Result<Vec<(Arc<str>, Span)>> {
-    let streams =
-        "SELECT session, last, (SELECT MIN(seq) FROM events WHERE stream = id) FROM streams ORDER BY session";
+pub(super) fn sessions(
+    connection: &Connection,
+) -> rusqlite::Result<Vec<(Arc<str>, SequenceRange)>> {
+    let streams = "SELECT session, last, (SELECT MIN(seq) FROM events WHERE stream = id) FROM \
+        streams ORDER BY session";
     let mut streams = connection.prepare_cached(streams)?;
     let rows = streams.query_map([], |row| {
         let session: String = row.get(0)?;
-        Ok((session.into(), Span::new(row.get(2)?, row.get(1)?)))
+        Ok((session.into(), SequenceRange::new(row.get(2)?, row.get(1)?)))
     })?;
     rows.collect()
 }
 
 /// A sink's cursors as they are on the disk.
-pub(super) fn cursors(connection: &Connection, sink: &str) -> rusqlite::Result<Vec<(Arc<str>, u64)>> {
-    let mut cursors =
-        connection.prepare_cached("SELECT session, seq FROM cursors WHERE sink = ? ORDER BY session")?;
-    let rows = cursors.query_map([sink], |row| Ok((row.get::<_, String>(0)?.into(), row.get(1)?)))?;
+pub(super) fn cursors(
+    connection: &Connection,
+    sink: &str,
+) -> rusqlite::Result<Vec<(Arc<str>, u64)>> {
+    let mut cursors = connection
+        .prepare_cached("SELECT session, seq FROM cursors WHERE sink = ? ORDER BY session")?;
+    let rows =
+        cursors.query_map([sink], |row| Ok((row.get::<_, String>(0)?.into(), row.get(1)?)))?;
     rows.collect()
 }
 
 /// The sessions that have a picture.
 pub(super) fn owners(connection: &Connection, digest: &Digest) -> rusqlite::Result<Vec<Arc<str>>> {
     let mut owners = connection.prepare_cached(
-        "SELECT session FROM attachments JOIN streams ON id = stream WHERE digest = ? ORDER BY session",
+        "SELECT session FROM attachments JOIN streams ON id = stream WHERE digest = ? ORDER BY \
+            session",
     )?;
     let rows = owners.query_map([digest.bytes()], |row| Ok(row.get::<_, String>(0)?.into()))?;
     rows.collect()
 }
 
-impl Span {
+impl SequenceRange {
     /// Of a stream that there is not.
     pub(super) const NONE: Self = Self { oldest: 1, newest: 0 };
 

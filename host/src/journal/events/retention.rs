@@ -1,9 +1,9 @@
-//! What is kept no longer: events and attachments that are too old or too many, streams that are too many. One bounded
-//! step at a time, so that events wait for no more than one.
+//! What is kept no longer: events and attachments that are too old or too many, streams that are
+//! too many. One bounded step at a time, so that events wait for no more than one.
 //!
-//! Where the bound of a size is reached, the stream that takes most gives its oldest, until it takes no more than the next: a
-//! camera that floods the journal pushes out its own history first. Age counts from when an event was appended: a source
-//! may give its pictures any time.
+//! Where the bound of a size is reached, the stream that takes most gives its oldest, until it
+//! takes no more than the next: a camera that floods the journal pushes out its own history first.
+//! Age counts from when an event was appended: a source may give its pictures any time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use std::sync::Arc;
 use ocelli_protocol::digest::Digest;
 use rusqlite::{Connection, params};
 
-use super::Keep;
+use super::RetentionLimits;
 use super::outbox::EVENT_BYTES;
-use super::store::{Store, Stream, oldest};
+use super::store::{EventStore, EventStream, oldest};
 
 /// Streams whose numbers are kept: names of subscribers' sessions have no end.
 pub(super) const STREAMS: usize = 10_000;
@@ -27,29 +27,40 @@ const STEP_PAGES: u64 = 512;
 const MS_PER_HOUR: i64 = 3_600_000;
 
 /// A row of the attachments.
-struct Picture {
+struct AttachmentRow {
     digest: Digest,
     stream: i64,
     bytes: u64,
 }
 
-impl Store {
+impl EventStore {
     /// One step: deletes at most so many rows of what is too much. Whether there may be more.
-    pub(super) fn retain(&mut self, keep: &Keep, now_ms: i64, rows: usize) -> rusqlite::Result<bool> {
-        Ok(self.retain_young(keep.hours, now_ms, rows)?
-            || self.retain_streams(rows)?
-            || self.retain_bytes(keep.bytes, rows)?
-            || self.retain_young_pictures(keep.attachment_hours, now_ms, rows)?
-            || self.retain_picture_bytes(keep.attachment_bytes, rows)?
+    pub(super) fn retain(
+        &mut self,
+        keep: &RetentionLimits,
+        now_ms: i64,
+        rows: usize,
+    ) -> rusqlite::Result<bool> {
+        Ok(self.delete_expired_events(keep.hours, now_ms, rows)?
+            || self.delete_surplus_streams(rows)?
+            || self.delete_excess_events(keep.bytes, rows)?
+            || self.delete_expired_attachments(keep.attachment_hours, now_ms, rows)?
+            || self.delete_excess_attachments(keep.attachment_bytes, rows)?
             || self.give_back()?
             || self.sweep()?)
     }
 
     /// Events that are not too old.
-    fn retain_young(&mut self, hours: u64, now_ms: i64, rows: usize) -> rusqlite::Result<bool> {
+    fn delete_expired_events(
+        &mut self,
+        hours: u64,
+        now_ms: i64,
+        rows: usize,
+    ) -> rusqlite::Result<bool> {
         let Some(since) = since(hours, now_ms) else { return Ok(false) };
-        let kept = |stream: &Stream| stream.oldest.map_or(i64::MAX, |(_, kept)| kept);
-        let Some((session, stream)) = self.streams.iter().min_by_key(|(_, stream)| kept(stream)) else {
+        let kept = |stream: &EventStream| stream.oldest.map_or(i64::MAX, |(_, kept)| kept);
+        let Some((session, stream)) = self.streams.iter().min_by_key(|(_, stream)| kept(stream))
+        else {
             return Ok(false);
         };
         if kept(stream) >= since {
@@ -60,14 +71,16 @@ impl Store {
         Ok(true)
     }
 
-    /// Streams as far as they are not too many: those go first that have nothing, and of them those unused for longest.
-    fn retain_streams(&mut self, rows: usize) -> rusqlite::Result<bool> {
+    /// Streams as far as they are not too many: those go first that have nothing, and of them those
+    /// unused for longest.
+    fn delete_surplus_streams(&mut self, rows: usize) -> rusqlite::Result<bool> {
         if self.streams.len() <= STREAMS {
             return Ok(false);
         }
-        let unused = |stream: &Stream| (stream.oldest.is_some(), stream.used);
+        let unused = |stream: &EventStream| (stream.oldest.is_some(), stream.used);
         let first = self.streams.iter().min_by_key(|(_, stream)| unused(stream));
-        let Some((session, stream)) = first.map(|(session, stream)| (Arc::clone(session), stream.clone()))
+        let Some((session, stream)) =
+            first.map(|(session, stream)| (Arc::clone(session), stream.clone()))
         else {
             return Ok(false);
         };
@@ -92,19 +105,21 @@ impl Store {
     }
 
     /// Events as far as their file is not too large.
-    fn retain_bytes(&mut self, bound: u64, rows: usize) -> rusqlite::Result<bool> {
+    fn delete_excess_events(&mut self, bound: u64, rows: usize) -> rusqlite::Result<bool> {
         let excess = self.bytes()?.saturating_sub(bound);
         if bound == 0 || excess == 0 {
             return Ok(false);
         }
-        let Some((session, over)) = largest(&self.streams, |stream| stream.bytes) else { return Ok(false) };
+        let Some((session, over)) = largest(&self.streams, |stream| stream.bytes) else {
+            return Ok(false);
+        };
         let enough = excess.min(over);
         let forgotten = self.forget_events(&session, rows, |freed, _| freed < enough)?;
         Ok(forgotten > 0)
     }
 
-    /// Deletes events of a stream from the oldest on, at most so many, as long as they go: `goes` is told how many bytes went before
-    /// this one, and when it was appended. How many went.
+    /// Deletes events of a stream from the oldest on, at most so many, as long as they go: `goes`
+    /// is told how many bytes went before this one, and when it was appended. How many went.
     fn forget_events(
         &mut self,
         session: &Arc<str>,
@@ -118,7 +133,8 @@ impl Store {
             let events = "SELECT seq, kept, octet_length(kind) + octet_length(body) FROM events
                 WHERE stream = ? ORDER BY seq LIMIT ?";
             let mut events = transaction.prepare_cached(events)?;
-            let mut events = events.query(params![stream.id, i64::try_from(rows).unwrap_or(i64::MAX)])?;
+            let mut events =
+                events.query(params![stream.id, i64::try_from(rows).unwrap_or(i64::MAX)])?;
             while let Some(row) = events.next()? {
                 if !goes(freed, row.get(1)?) {
                     break;
@@ -127,7 +143,8 @@ impl Store {
                 freed += row.get::<_, u64>(2)? + EVENT_BYTES as u64;
             }
         }
-        let mut delete = transaction.prepare_cached("DELETE FROM events WHERE stream = ? AND seq <= ?")?;
+        let mut delete =
+            transaction.prepare_cached("DELETE FROM events WHERE stream = ? AND seq <= ?")?;
         delete.execute(params![stream.id, last])?;
         drop(delete);
         let bytes = stream.bytes.saturating_sub(freed);
@@ -141,9 +158,15 @@ impl Store {
     }
 
     /// Attachments that are not too old.
-    fn retain_young_pictures(&mut self, hours: u64, now_ms: i64, rows: usize) -> rusqlite::Result<bool> {
+    fn delete_expired_attachments(
+        &mut self,
+        hours: u64,
+        now_ms: i64,
+        rows: usize,
+    ) -> rusqlite::Result<bool> {
         let Some(since) = since(hours, now_ms) else { return Ok(false) };
-        let old = "SELECT digest, stream, bytes FROM attachments WHERE kept < ? ORDER BY kept LIMIT ?";
+        let old =
+            "SELECT digest, stream, bytes FROM attachments WHERE kept < ? ORDER BY kept LIMIT ?";
         let old = pictures(&self.connection, old, since, rows)?;
         let more = !old.is_empty();
         self.forget_pictures(&old)?;
@@ -151,7 +174,7 @@ impl Store {
     }
 
     /// Attachments as far as they do not take too much.
-    fn retain_picture_bytes(&mut self, bound: u64, rows: usize) -> rusqlite::Result<bool> {
+    fn delete_excess_attachments(&mut self, bound: u64, rows: usize) -> rusqlite::Result<bool> {
         let excess = self.picture_bytes.saturating_sub(bound);
         if bound == 0 || excess == 0 {
             return Ok(false);
@@ -163,9 +186,16 @@ impl Store {
         Ok(self.forget_pictures_of(&stream, rows, excess.min(over))? > 0)
     }
 
-    /// Deletes a stream's oldest attachments, at most so many and until so many bytes have gone. How many went.
-    fn forget_pictures_of(&mut self, stream: &Stream, rows: usize, enough: u64) -> rusqlite::Result<usize> {
-        let own = "SELECT digest, stream, bytes FROM attachments WHERE stream = ? ORDER BY kept LIMIT ?";
+    /// Deletes a stream's oldest attachments, at most so many and until so many bytes have gone.
+    /// How many went.
+    fn forget_pictures_of(
+        &mut self,
+        stream: &EventStream,
+        rows: usize,
+        enough: u64,
+    ) -> rusqlite::Result<usize> {
+        let own =
+            "SELECT digest, stream, bytes FROM attachments WHERE stream = ? ORDER BY kept LIMIT ?";
         let mut own = pictures(&self.connection, own, stream.id, rows)?;
         let mut freed = 0;
         own.retain(|picture| {
@@ -178,7 +208,7 @@ impl Store {
     }
 
     /// Deletes rows, and the files that no other row names.
-    fn forget_pictures(&mut self, rows: &[Picture]) -> rusqlite::Result<()> {
+    fn forget_pictures(&mut self, rows: &[AttachmentRow]) -> rusqlite::Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -200,9 +230,11 @@ impl Store {
         }
         for row in unnamed {
             self.picture_bytes = self.picture_bytes.saturating_sub(row.bytes);
-            // The row is gone: a file that stays is found when the folders are looked through again.
+            // The row is gone: a file that stays is found when the folders are looked through
+            // again.
             if let Err(error) = self.pictures.remove(&row.digest) {
-                tracing::warn!(target: "ocelli::journal", "an old attachment stays on the disk: {error}");
+                tracing::warn!(target: "ocelli::journal", "an old attachment stays on the disk: \
+                    {error}");
             }
         }
         Ok(())
@@ -210,7 +242,8 @@ impl Store {
 
     /// Makes the file smaller where it has much that is free.
     fn give_back(&self) -> rusqlite::Result<bool> {
-        let free: u64 = self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+        let free: u64 =
+            self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
         if free <= FREE_PAGES {
             return Ok(false);
         }
@@ -222,7 +255,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Deletes, in one of the attachments' folders, the files that a host wrote which ended before it could name them.
+    /// Deletes, in one of the attachments' folders, the files that a host wrote which ended before
+    /// it could name them.
     fn sweep(&mut self) -> rusqlite::Result<bool> {
         let Some(folder) = self.unswept.checked_sub(1) else { return Ok(false) };
         self.unswept = folder;
@@ -230,7 +264,8 @@ impl Store {
             if !is_named(&self.connection, &digest)?
                 && let Err(error) = self.pictures.remove(&digest)
             {
-                tracing::warn!(target: "ocelli::journal", "a file that is no attachment stays: {error}");
+                tracing::warn!(target: "ocelli::journal", "a file that is no attachment stays: \
+                    {error}");
             }
         }
         Ok(true)
@@ -244,9 +279,14 @@ fn since(hours: u64, now_ms: i64) -> Option<i64> {
 }
 
 /// The stream that takes most, and how much more than the next.
-fn largest(streams: &HashMap<Arc<str>, Stream>, takes: impl Fn(&Stream) -> u64) -> Option<(Arc<str>, u64)> {
-    let (session, most) =
-        streams.iter().map(|(session, stream)| (session, takes(stream))).max_by_key(|(_, takes)| *takes)?;
+fn largest(
+    streams: &HashMap<Arc<str>, EventStream>,
+    takes: impl Fn(&EventStream) -> u64,
+) -> Option<(Arc<str>, u64)> {
+    let (session, most) = streams
+        .iter()
+        .map(|(session, stream)| (session, takes(stream)))
+        .max_by_key(|(_, takes)| *takes)?;
     let others = streams.iter().filter(|(other, _)| *other != session);
     let next = others.map(|(_, stream)| takes(stream)).max().unwrap_or(0);
     // At least something goes where several take the same.
@@ -254,14 +294,25 @@ fn largest(streams: &HashMap<Arc<str>, Stream>, takes: impl Fn(&Stream) -> u64) 
 }
 
 fn is_named(connection: &Connection, digest: &Digest) -> rusqlite::Result<bool> {
-    connection.prepare_cached("SELECT 1 FROM attachments WHERE digest = ?")?.exists([digest.bytes()])
+    connection
+        .prepare_cached("SELECT 1 FROM attachments WHERE digest = ?")?
+        .exists([digest.bytes()])
 }
 
-fn pictures(connection: &Connection, rows: &str, which: i64, limit: usize) -> rusqlite::Result<Vec<Picture>> {
+fn pictures(
+    connection: &Connection,
+    rows: &str,
+    which: i64,
+    limit: usize,
+) -> rusqlite::Result<Vec<AttachmentRow>> {
     let mut rows = connection.prepare_cached(rows)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = rows.query_map(params![which, limit], |row| {
-        Ok(Picture { digest: row.get::<_, [u8; 32]>(0)?.into(), stream: row.get(1)?, bytes: row.get(2)? })
+        Ok(AttachmentRow {
+            digest: row.get::<_, [u8; 32]>(0)?.into(),
+            stream: row.get(1)?,
+            bytes: row.get(2)?,
+        })
     })?;
     rows.collect()
 }

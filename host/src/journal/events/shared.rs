@@ -7,27 +7,27 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::outbox::{Outboxes, Part};
-use super::{Deliver, Draft, Entry, Keep, Note};
+use super::outbox::{OutboxBatch, Outboxes};
+use super::{DeliveryCallback, DeliveryHandler, EventDraft, RetentionLimits, StoredEvent};
 
 /// Milliseconds since 1970.
 pub(super) type Clock = Box<dyn Fn() -> i64 + Send + Sync>;
 
-pub(super) struct Shared {
+pub(super) struct JournalInner {
     outboxes: Mutex<Outboxes>,
     /// Told of what the writer waits for.
     wake: Condvar,
     /// Changes when events were delivered, and when commits begin to fail.
     pub(super) progress: watch::Sender<u64>,
-    pub(super) deliver: OnceLock<Deliver>,
-    pub(super) keep: Mutex<Keep>,
-    pub(super) counters: Counters,
+    pub(super) deliver: OnceLock<DeliveryHandler>,
+    pub(super) keep: Mutex<RetentionLimits>,
+    pub(super) counters: JournalCounters,
     pub(super) now_ms: Clock,
 }
 
 /// Since the host was started, but bytes: those are as they are now.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(super) struct JournalCounters {
     pub(super) events: AtomicU64,
     pub(super) lost: AtomicU64,
     pub(super) failures: AtomicU64,
@@ -35,7 +35,7 @@ pub(super) struct Counters {
     pub(super) picture_bytes: AtomicU64,
 }
 
-impl Counters {
+impl JournalCounters {
     pub(super) fn kept(&self, events: u64) {
         self.events.fetch_add(events, Ordering::Relaxed);
     }
@@ -45,7 +45,7 @@ impl Counters {
     }
 }
 
-impl Shared {
+impl JournalInner {
     pub(super) fn new(now_ms: Clock) -> Self {
         Self {
             outboxes: Mutex::default(),
@@ -53,7 +53,7 @@ impl Shared {
             progress: watch::Sender::new(0),
             deliver: OnceLock::new(),
             keep: Mutex::default(),
-            counters: Counters::default(),
+            counters: JournalCounters::default(),
             now_ms,
         }
     }
@@ -64,11 +64,11 @@ impl Shared {
     }
 
     /// What is kept, as the config has it.
-    pub(super) fn keep(&self) -> Keep {
+    pub(super) fn keep(&self) -> RetentionLimits {
         *self.keep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn append(&self, session: &str, draft: Draft) -> bool {
+    pub(super) fn append(&self, session: &str, draft: EventDraft) -> bool {
         let taken = self.outboxes().append(session, draft);
         if taken {
             self.wake.notify_all();
@@ -78,7 +78,7 @@ impl Shared {
         taken
     }
 
-    pub(super) fn behind(&self, session: &str, note: Note) {
+    pub(super) fn behind(&self, session: &str, note: DeliveryCallback) {
         // Not run under the lock: a note may append events.
         let at_once = self.outboxes().behind(session, note);
         if let Some((note, part)) = at_once {
@@ -87,25 +87,25 @@ impl Shared {
         }
     }
 
-    pub(super) fn deliver(&self, session: &Arc<str>, entry: &Entry) {
+    pub(super) fn deliver(&self, session: &Arc<str>, entry: &StoredEvent) {
         if let Some(deliver) = self.deliver.get() {
             deliver(session, entry);
         }
     }
 
     /// A part was told of, or its note was run.
-    pub(super) fn done(&self, part: &Part) {
+    pub(super) fn done(&self, part: &OutboxBatch) {
         self.outboxes().done(part);
         self.wake.notify_all();
         self.progress.send_modify(|count| *count += 1);
     }
 
-    /// Waits until there is something to do, or this moment has come. What is to be kept, and whether nobody can ask any
-    /// more.
-    pub(super) fn take(&self, until: Instant) -> (Vec<Part>, bool) {
+    /// Waits until there is something to do, or this moment has come. What is to be kept, and
+    /// whether nobody can ask any more.
+    pub(super) fn take(&self, until: Instant) -> (Vec<OutboxBatch>, bool) {
         let mut outboxes = self.outboxes();
         loop {
-            let idle = !outboxes.waits() && outboxes.flushing.is_empty() && !outboxes.closed;
+            let idle = !outboxes.has_pending() && outboxes.flushing.is_empty() && !outboxes.closed;
             let rest = until.saturating_duration_since(Instant::now());
             if !idle || rest.is_zero() {
                 return (outboxes.take(), outboxes.closed);
@@ -127,7 +127,11 @@ impl Shared {
         }
     }
 
-    fn wait<'a>(&self, outboxes: MutexGuard<'a, Outboxes>, time: Duration) -> MutexGuard<'a, Outboxes> {
+    fn wait<'a>(
+        &self,
+        outboxes: MutexGuard<'a, Outboxes>,
+        time: Duration,
+    ) -> MutexGuard<'a, Outboxes> {
         self.wake.wait_timeout(outboxes, time).unwrap_or_else(PoisonError::into_inner).0
     }
 

@@ -1,4 +1,5 @@
-//! What the file holds: the streams with their last numbers, their events, and how far sinks have come.
+//! What the file holds: the streams with their last numbers, their events, and how far sinks have
+//! come.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -6,11 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 
-use super::Draft;
-use super::outbox::{EVENT_BYTES, Item, Part};
-use super::pictures::Pictures;
+use super::EventDraft;
+use super::outbox::{EVENT_BYTES, OutboxBatch, OutboxItem};
+use super::pictures::AttachmentFiles;
 use crate::journal::file;
 
 /// The name of the file in the store's folder.
@@ -19,8 +22,8 @@ pub(super) const FILE: &str = "events.db";
 /// Greater numbers are not taken from a damaged file: JSON's readers have no whole numbers beyond.
 const GREATEST: u64 = 1 << 53;
 
-const KIND: file::Kind = file::Kind {
-    schema: &["
+const KIND: file::DatabaseSpec = file::DatabaseSpec {
+    migrations: &["
         -- One row: numbers of new streams begin above `floor`.
         CREATE TABLE numbering (floor INTEGER NOT NULL);
         INSERT INTO numbering VALUES (0);
@@ -69,12 +72,12 @@ const KIND: file::Kind = file::Kind {
         // A log that a reader made long is cut when it is begun anew.
         ("journal_size_limit", "16777216"),
     ],
-    holds: "the events",
+    contents: "the events",
 };
 
 /// A stream as the writer knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stream {
+pub(super) struct EventStream {
     pub(super) id: i64,
     pub(super) last: u64,
     pub(super) used: i64,
@@ -87,48 +90,50 @@ pub(super) struct Stream {
 }
 
 /// The writer's connection, and what it need not ask the file for.
-pub(super) struct Store {
+pub(super) struct EventStore {
     pub(super) connection: Connection,
-    pub(super) streams: HashMap<Arc<str>, Stream>,
+    pub(super) streams: HashMap<Arc<str>, EventStream>,
     pub(super) floor: u64,
     pub(super) next_id: i64,
-    pub(super) pictures: Pictures,
+    pub(super) pictures: AttachmentFiles,
     /// What all pictures take; one that several streams have counts once.
     pub(super) picture_bytes: u64,
     /// Folders of pictures that have not been looked through since the start.
     pub(super) unswept: u16,
 }
 
-/// Opens the journal in this folder, or begins one; the second connection is for readers. A file that is damaged is put
-/// aside, and numbering goes on above all that it may have given.
-pub(super) fn open(folder: &Path, now_ms: i64) -> anyhow::Result<(Store, Connection)> {
+/// Opens the journal in this folder, or begins one; the second connection is for readers. A file
+/// that is damaged is put aside, and numbering goes on above all that it may have given.
+pub(super) fn open(folder: &Path, now_ms: i64) -> anyhow::Result<(EventStore, Connection)> {
     let path = folder.join(FILE);
-    let file::Opened { connection, aside } = file::open(&path, &KIND)?;
+    let file::OpenedDatabase { connection, quarantined: aside } = file::open(&path, &KIND)?;
     if let Some(aside) = aside {
         let floor = greatest(&aside).max(now_ms.unsigned_abs());
-        connection.execute("UPDATE numbering SET floor = ?", [floor]).context("writing the floor")?;
+        connection
+            .execute("UPDATE numbering SET floor = ?", [floor])
+            .context("writing the floor")?;
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let reading = || format!("{}", path.display());
     let reader = Connection::open_with_flags(&path, flags).with_context(reading)?;
-    let pictures = Pictures::new(folder.join("attachments"));
-    Ok((Store::load(connection, pictures).with_context(reading)?, reader))
+    let pictures = AttachmentFiles::new(folder.join("attachments"));
+    Ok((EventStore::load(connection, pictures).with_context(reading)?, reader))
 }
 
 /// A journal that ends with the process.
-pub(super) fn in_memory() -> anyhow::Result<(Store, Connection)> {
+pub(super) fn in_memory() -> anyhow::Result<(EventStore, Connection)> {
     static NAMES: AtomicU64 = AtomicU64::new(0);
     let name = format!("file:/events-{}?vfs=memdb", NAMES.fetch_add(1, Ordering::Relaxed));
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = file::prepared(Connection::open_with_flags(&name, flags)?, &KIND)?;
+    let connection = file::migrate(Connection::open_with_flags(&name, flags)?, &KIND)?;
     let reader = Connection::open_with_flags(&name, flags)?;
     for connection in [&connection, &reader] {
         connection.busy_timeout(file::BUSY)?;
     }
-    Ok((Store::load(connection, Pictures::temporary())?, reader))
+    Ok((EventStore::load(connection, AttachmentFiles::temporary())?, reader))
 }
 
 /// The greatest number that can still be read of a damaged file; 0 where none can.
@@ -136,8 +141,8 @@ fn greatest(aside: &Path) -> u64 {
     let read = || -> rusqlite::Result<u64> {
         // It stays as it was found.
         let connection = Connection::open_with_flags(aside, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        let greatest =
-            "SELECT MAX((SELECT COALESCE(MAX(last), 0) FROM streams), (SELECT MAX(floor) FROM numbering))";
+        let greatest = "SELECT MAX((SELECT COALESCE(MAX(last), 0) FROM streams), (SELECT \
+            MAX(floor) FROM numbering))";
         connection.query_row(greatest, [], |row| row.get(0))
     };
     read().ok().filter(|number| *number < GREATEST).unwrap_or(0)
@@ -145,62 +150,83 @@ fn greatest(aside: &Path) -> u64 {
 
 /// What a batch changes, once it is committed.
 #[derive(Default)]
-struct Change {
-    streams: HashMap<Arc<str>, Stream>,
+struct StreamChanges {
+    streams: HashMap<Arc<str>, EventStream>,
     next_id: i64,
     picture_bytes: u64,
 }
 
-impl Store {
-    fn load(connection: Connection, pictures: Pictures) -> rusqlite::Result<Self> {
-        let floor = connection.query_row("SELECT MAX(floor) FROM numbering", [], |row| row.get(0))?;
+impl EventStore {
+    fn load(connection: Connection, pictures: AttachmentFiles) -> rusqlite::Result<Self> {
+        let floor =
+            connection.query_row("SELECT MAX(floor) FROM numbering", [], |row| row.get(0))?;
         let next_id = "SELECT COALESCE(MAX(id), 0) + 1 FROM streams";
         let next_id = connection.query_row(next_id, [], |row| row.get(0))?;
         let mut streams = HashMap::new();
         {
-            let mut rows = connection.prepare("SELECT session, id, last, used, bytes FROM streams")?;
+            let mut rows =
+                connection.prepare("SELECT session, id, last, used, bytes FROM streams")?;
             let mut rows = rows.query([])?;
             while let Some(row) = rows.next()? {
                 let session: String = row.get(0)?;
                 let id = row.get(1)?;
                 let (last, used, bytes) = (row.get(2)?, row.get(3)?, row.get(4)?);
                 let pictures = "SELECT COALESCE(SUM(bytes), 0) FROM attachments WHERE stream = ?";
-                let pictures = connection.prepare_cached(pictures)?.query_row([id], |row| row.get(0))?;
+                let pictures =
+                    connection.prepare_cached(pictures)?.query_row([id], |row| row.get(0))?;
                 let oldest = oldest(&connection, id)?;
-                streams.insert(session.into(), Stream { id, last, used, oldest, bytes, pictures });
+                streams.insert(
+                    session.into(),
+                    EventStream { id, last, used, oldest, bytes, pictures },
+                );
             }
         }
         let picture_bytes =
             "SELECT COALESCE(SUM(bytes), 0) FROM (SELECT DISTINCT digest, bytes FROM attachments)";
         let picture_bytes = connection.query_row(picture_bytes, [], |row| row.get(0))?;
-        Ok(Self { connection, streams, floor, next_id, unswept: pictures.folders(), pictures, picture_bytes })
+        Ok(Self {
+            connection,
+            streams,
+            floor,
+            next_id,
+            unswept: pictures.folders(),
+            pictures,
+            picture_bytes,
+        })
     }
 
-    /// Numbers the events of a batch and keeps them, with their pictures and the cursors: on the disk when it returns. The
-    /// first number of each part. After an error nothing of it is kept, and no number is taken.
-    pub(super) fn keep(
+    /// Numbers the events of a batch and keeps them, with their pictures and the cursors: on the
+    /// disk when it returns. The first number of each part. After an error nothing of it is kept,
+    /// and no number is taken.
+    pub(super) fn commit(
         &mut self,
-        parts: &[Part],
+        parts: &[OutboxBatch],
         cursors: &BTreeMap<(&'static str, Arc<str>), u64>,
         now_ms: i64,
     ) -> anyhow::Result<Vec<u64>> {
-        let drafts = || parts.iter().flat_map(|part| &part.items).filter_map(Item::draft);
+        let drafts = || parts.iter().flat_map(|part| &part.items).filter_map(OutboxItem::draft);
         // A picture is there before an event names it.
         let pictures = drafts().flat_map(|draft| &draft.attachments);
         self.pictures.write(pictures).context("writing an attachment")?;
-        let mut change =
-            Change { next_id: self.next_id, picture_bytes: self.picture_bytes, ..Change::default() };
-        let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        let mut change = StreamChanges {
+            next_id: self.next_id,
+            picture_bytes: self.picture_bytes,
+            ..StreamChanges::default()
+        };
+        let transaction =
+            Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         let mut firsts = Vec::with_capacity(parts.len());
         for part in parts {
-            let mut events = part.items.iter().filter_map(Item::draft).peekable();
+            let mut events = part.items.iter().filter_map(OutboxItem::draft).peekable();
             if events.peek().is_none() {
                 firsts.push(0);
                 continue;
             }
             let mut stream = match self.streams.get(&part.session) {
                 Some(stream) => stream.clone(),
-                None => begin(&transaction, &part.session, self.floor, now_ms, &mut change.next_id)?,
+                None => {
+                    begin(&transaction, &part.session, self.floor, now_ms, &mut change.next_id)?
+                }
             };
             firsts.push(stream.last + 1);
             for draft in events {
@@ -221,7 +247,8 @@ impl Store {
 
     /// What the file takes on the disk, without what waits to be given back.
     pub(super) fn bytes(&self) -> rusqlite::Result<u64> {
-        let pragma = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+        let pragma =
+            |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
         Ok(pragma("page_count")?.saturating_sub(pragma("freelist_count")?) * pragma("page_size")?)
     }
 }
@@ -240,35 +267,42 @@ fn begin(
     floor: u64,
     now_ms: i64,
     next_id: &mut i64,
-) -> rusqlite::Result<Stream> {
+) -> rusqlite::Result<EventStream> {
     let id = *next_id;
     *next_id += 1;
     transaction
-        .prepare_cached("INSERT INTO streams (id, session, last, used, bytes) VALUES (?, ?, ?, ?, 0)")?
+        .prepare_cached(
+            "INSERT INTO streams (id, session, last, used, bytes) VALUES (?, ?, ?, ?, 0)",
+        )?
         .execute(params![id, session, floor, now_ms])?;
-    Ok(Stream { id, last: floor, used: now_ms, oldest: None, bytes: 0, pictures: 0 })
+    Ok(EventStream { id, last: floor, used: now_ms, oldest: None, bytes: 0, pictures: 0 })
 }
 
 fn add(
     transaction: &Transaction<'_>,
-    stream: &mut Stream,
-    draft: &Draft,
+    stream: &mut EventStream,
+    draft: &EventDraft,
     now_ms: i64,
     picture_bytes: &mut u64,
 ) -> rusqlite::Result<()> {
     let seq = stream.last + 1;
-    let Draft { kind, time_ms, body, attachments } = draft;
+    let EventDraft { kind, time_ms, body, attachments } = draft;
     transaction
-        .prepare_cached("INSERT INTO events (stream, seq, kept, time, kind, body) VALUES (?, ?, ?, ?, ?, ?)")?
+        .prepare_cached(
+            "INSERT INTO events (stream, seq, kept, time, kind, body) VALUES (?, ?, ?, ?, ?, ?)",
+        )?
         .execute(params![stream.id, seq, now_ms, time_ms, kind, body])?;
     stream.last = seq;
     stream.oldest = stream.oldest.or(Some((seq, now_ms)));
     stream.bytes += (kind.len() + body.len() + EVENT_BYTES) as u64;
     for attachment in attachments {
-        let known = "SELECT COUNT(*), COALESCE(SUM(stream = ?), 0) FROM attachments WHERE digest = ?";
+        let known =
+            "SELECT COUNT(*), COALESCE(SUM(stream = ?), 0) FROM attachments WHERE digest = ?";
         let (all, own): (u64, u64) = transaction
             .prepare_cached(known)?
-            .query_row(params![stream.id, attachment.digest.bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            .query_row(params![stream.id, attachment.digest.bytes()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
         let bytes = attachment.bytes.len() as u64;
         *picture_bytes += if all == 0 { bytes } else { 0 };
         stream.pictures += if own == 0 { bytes } else { 0 };
@@ -289,12 +323,14 @@ fn set_cursors(
     let set = "INSERT INTO cursors (sink, session, seq) VALUES (?, ?, ?)
         ON CONFLICT DO UPDATE SET seq = excluded.seq";
     let mut set = transaction.prepare_cached(set)?;
-    cursors.iter().try_for_each(|((sink, session), seq)| set.execute(params![sink, session, seq]).map(drop))
+    cursors
+        .iter()
+        .try_for_each(|((sink, session), seq)| set.execute(params![sink, session, seq]).map(drop))
 }
 
-impl Item {
+impl OutboxItem {
     /// The event, where it is one.
-    fn draft(&self) -> Option<&Draft> {
+    fn draft(&self) -> Option<&EventDraft> {
         match self {
             Self::Event(draft) => Some(draft),
             Self::Lost(_) | Self::Note(_) => None,

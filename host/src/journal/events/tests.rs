@@ -3,8 +3,8 @@ use std::sync::Mutex;
 
 use super::*;
 
-fn draft(number: u64) -> Draft {
-    Draft {
+fn draft(number: u64) -> EventDraft {
+    EventDraft {
         kind: "seen".into(),
         time_ms: i64::try_from(number).unwrap(),
         body: format!("{{\"n\":{number}}}").into(),
@@ -12,16 +12,16 @@ fn draft(number: u64) -> Draft {
     }
 }
 
-fn all() -> Query {
-    Query { limit: usize::MAX, ..Query::default() }
+fn all() -> EventQuery {
+    EventQuery { limit: usize::MAX, ..EventQuery::default() }
 }
 
 type Told = Arc<Mutex<Vec<String>>>;
 
-fn told(events: &Events) -> Told {
+fn told(events: &EventJournal) -> Told {
     let told = Told::default();
     let list = Arc::clone(&told);
-    events.deliver_to(Box::new(move |session, entry| {
+    events.set_delivery_handler(Box::new(move |session, entry| {
         list.lock().unwrap().push(format!("{session} {} {}", entry.seq, entry.body));
     }));
     told
@@ -30,7 +30,7 @@ fn told(events: &Events) -> Told {
 #[tokio::test]
 async fn events_are_numbered_by_session_delivered_in_order_and_read_back() {
     let folder = tempfile::tempdir().unwrap();
-    for events in [Events::default(), Events::open(folder.path()).unwrap()] {
+    for events in [EventJournal::default(), EventJournal::open(folder.path()).unwrap()] {
         let told = told(&events);
         for number in 1..=100 {
             assert!(events.append("one", draft(number)));
@@ -39,12 +39,20 @@ async fn events_are_numbered_by_session_delivered_in_order_and_read_back() {
         events.flush().await.unwrap();
         for session in ["one", "two"] {
             let page = events.page(session, all()).await.unwrap();
-            assert_eq!(page.span, Span { oldest: 1, newest: 100 });
+            assert_eq!(page.span, SequenceRange { oldest: 1, newest: 100 });
             assert_eq!(page.next, None);
-            let told: Vec<_> =
-                told.lock().unwrap().iter().filter(|line| line.starts_with(session)).cloned().collect();
-            let read: Vec<_> =
-                page.events.iter().map(|entry| format!("{session} {} {}", entry.seq, entry.body)).collect();
+            let told: Vec<_> = told
+                .lock()
+                .unwrap()
+                .iter()
+                .filter(|line| line.starts_with(session))
+                .cloned()
+                .collect();
+            let read: Vec<_> = page
+                .events
+                .iter()
+                .map(|entry| format!("{session} {} {}", entry.seq, entry.body))
+                .collect();
             assert_eq!(told, read);
             assert_eq!(read.len(), 100);
         }
@@ -52,31 +60,32 @@ async fn events_are_numbered_by_session_delivered_in_order_and_read_back() {
 }
 
 /// Opened by hand, with a clock that stands still and nothing that ends it but the test.
-fn open_at(folder: &Path, now_ms: i64) -> Store {
+fn open_at(folder: &Path, now_ms: i64) -> EventStore {
     store::open(folder, now_ms).unwrap().0
 }
 
-fn part(session: &str, drafts: Vec<Draft>) -> outbox::Part {
+fn part(session: &str, drafts: Vec<EventDraft>) -> outbox::OutboxBatch {
     let mut outboxes = outbox::Outboxes::default();
     drafts.into_iter().for_each(|draft| assert!(outboxes.append(session, draft)));
     outboxes.take().pop().unwrap()
 }
 
-fn keep(store: &mut Store, session: &str, drafts: Vec<Draft>, now_ms: i64) -> u64 {
-    store.keep(&[part(session, drafts)], &BTreeMap::new(), now_ms).unwrap()[0]
+fn keep(store: &mut EventStore, session: &str, drafts: Vec<EventDraft>, now_ms: i64) -> u64 {
+    store.commit(&[part(session, drafts)], &BTreeMap::new(), now_ms).unwrap()[0]
 }
 
-fn sized(bytes: usize) -> Draft {
-    Draft { body: format!("{{\"x\":\"{}\"}}", "x".repeat(bytes)).into(), ..draft(0) }
+fn sized(bytes: usize) -> EventDraft {
+    EventDraft { body: format!("{{\"x\":\"{}\"}}", "x".repeat(bytes)).into(), ..draft(0) }
 }
 
-fn pictured(number: u64, picture: u8, bytes: usize) -> Draft {
-    let attachment = Attachment { digest: [picture; 32].into(), bytes: vec![picture; bytes].into() };
-    Draft { attachments: vec![attachment], ..draft(number) }
+fn pictured(number: u64, picture: u8, bytes: usize) -> EventDraft {
+    let attachment =
+        Attachment { digest: [picture; 32].into(), bytes: vec![picture; bytes].into() };
+    EventDraft { attachments: vec![attachment], ..draft(number) }
 }
 
 /// The numbers that are kept of a session.
-fn numbers(store: &Store, session: &str) -> Vec<u64> {
+fn numbers(store: &EventStore, session: &str) -> Vec<u64> {
     let (mut numbers, mut query) = (Vec::new(), all());
     loop {
         let page = reader::page(&store.connection, session, &query).unwrap();
@@ -89,13 +98,13 @@ fn numbers(store: &Store, session: &str) -> Vec<u64> {
 }
 
 /// Until there is no more to do.
-fn retain(store: &mut Store, keep: &Keep, now_ms: i64) {
+fn retain(store: &mut EventStore, keep: &RetentionLimits, now_ms: i64) {
     while store.retain(keep, now_ms, 100).unwrap() {}
     consistent(store);
 }
 
 /// What the writer knows is what the file says.
-fn consistent(store: &Store) {
+fn consistent(store: &EventStore) {
     let sum: u64 = store
         .connection
         .query_row(
@@ -127,12 +136,12 @@ fn events_that_are_too_old_go_and_numbers_go_on() {
     for time in 0..10 {
         keep(&mut store, "cam", (0..30).map(draft).collect(), time * hour);
     }
-    retain(&mut store, &Keep { hours: 3, ..Keep::default() }, 10 * hour);
+    retain(&mut store, &RetentionLimits { hours: 3, ..RetentionLimits::default() }, 10 * hour);
     assert_eq!(numbers(&store, "cam"), (211..=300).collect::<Vec<_>>());
-    retain(&mut store, &Keep { hours: 3, ..Keep::default() }, 100 * hour);
+    retain(&mut store, &RetentionLimits { hours: 3, ..RetentionLimits::default() }, 100 * hour);
     assert!(numbers(&store, "cam").is_empty());
     let page = reader::page(&store.connection, "cam", &all()).unwrap();
-    assert_eq!(page.span, Span { oldest: 301, newest: 300 });
+    assert_eq!(page.span, SequenceRange { oldest: 301, newest: 300 });
     drop(store);
     let mut store = open_at(folder.path(), 0);
     assert_eq!(keep(&mut store, "cam", vec![draft(1)], 100 * hour), 301);
@@ -142,7 +151,7 @@ fn events_that_are_too_old_go_and_numbers_go_on() {
 fn of_a_journal_that_is_too_large_a_session_that_floods_it_gives_its_own_events_alone() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open_at(folder.path(), 0);
-    let bounds = Keep { bytes: 2 << 20, ..Keep::default() };
+    let bounds = RetentionLimits { bytes: 2 << 20, ..RetentionLimits::default() };
     let mut quiet = 0;
     for _ in 0..100 {
         quiet += 1;
@@ -159,7 +168,7 @@ fn of_a_journal_that_is_too_large_a_session_that_floods_it_gives_its_own_events_
     assert!(flood.len() > 1000, "{} of the flood are kept: what there is room for", flood.len());
     assert!(flood.windows(2).all(|two| two[0] + 1 == two[1]), "the oldest went");
     // The file gives back what it does not need.
-    retain(&mut store, &Keep { bytes: 1 << 19, ..bounds }, 0);
+    retain(&mut store, &RetentionLimits { bytes: 1 << 19, ..bounds }, 0);
     store.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE").unwrap();
     let size = std::fs::metadata(folder.path().join(store::FILE)).unwrap().len();
     assert!(size < 6 << 20, "{size}");
@@ -173,11 +182,12 @@ fn streams_beyond_the_bound_go_unused_ones_first_and_numbers_never_go_back() {
         keep(&mut store, "long ago", (0..25).map(draft).collect(), 1);
     }
     for first in (0..retention::STREAMS).step_by(500) {
-        let parts: Vec<_> = (first..first + 500).map(|n| part(&format!("s{n}"), vec![draft(1)])).collect();
-        store.keep(&parts, &BTreeMap::new(), 10).unwrap();
+        let parts: Vec<_> =
+            (first..first + 500).map(|n| part(&format!("s{n}"), vec![draft(1)])).collect();
+        store.commit(&parts, &BTreeMap::new(), 10).unwrap();
     }
     assert_eq!(store.streams.len(), retention::STREAMS + 1);
-    retain(&mut store, &Keep::default(), 20);
+    retain(&mut store, &RetentionLimits::default(), 20);
     assert_eq!(store.streams.len(), retention::STREAMS);
     assert!(numbers(&store, "long ago").is_empty());
     drop(store);
@@ -194,15 +204,25 @@ fn attachments_go_by_age_and_size_and_files_with_the_last_row_that_names_them() 
     keep(&mut store, "one", vec![pictured(1, 1, 1000), pictured(2, 2, 1000)], 0);
     keep(&mut store, "two", vec![pictured(1, 1, 1000)], 5 * hour);
     assert_eq!(store.picture_bytes, 2000);
-    let files = |store: &Store| {
-        (0..10).filter(|n| store.pictures.read(&[*n; 32].into()).unwrap().is_some()).collect::<Vec<u8>>()
+    let files = |store: &EventStore| {
+        (0..10)
+            .filter(|n| store.pictures.read(&[*n; 32].into()).unwrap().is_some())
+            .collect::<Vec<u8>>()
     };
-    retain(&mut store, &Keep { attachment_hours: 2, ..Keep::default() }, 6 * hour);
+    retain(
+        &mut store,
+        &RetentionLimits { attachment_hours: 2, ..RetentionLimits::default() },
+        6 * hour,
+    );
     assert_eq!(files(&store), [1], "which the other session has");
     assert_eq!(reader::owners(&store.connection, &[1; 32].into()).unwrap(), [Arc::from("two")]);
     assert_eq!(store.picture_bytes, 1000);
     keep(&mut store, "flood", (2..9).map(|n| pictured(n.into(), n, 1000)).collect(), 6 * hour);
-    retain(&mut store, &Keep { attachment_bytes: 4000, ..Keep::default() }, 6 * hour);
+    retain(
+        &mut store,
+        &RetentionLimits { attachment_bytes: 4000, ..RetentionLimits::default() },
+        6 * hour,
+    );
     assert_eq!(files(&store), [1, 6, 7, 8]);
     assert_eq!(store.picture_bytes, 4000);
     assert_eq!(numbers(&store, "flood").len(), 7, "events outlive their pictures");
@@ -224,7 +244,7 @@ fn files_of_attachments_that_no_event_names_go_at_the_start_and_others_stay() {
     std::fs::write(below.join("notes.txt"), "an operator's").unwrap();
     drop(store);
     let mut store = open_at(folder.path(), 0);
-    retain(&mut store, &Keep::default(), 0);
+    retain(&mut store, &RetentionLimits::default(), 0);
     assert_eq!(store.pictures.read(&[1; 32].into()).unwrap().unwrap(), vec![1; 10]);
     assert_eq!(store.pictures.read(&[0xab; 32].into()).unwrap(), None);
     assert!(!begun.exists());
@@ -240,7 +260,7 @@ proptest::proptest! {
         kilobytes in 200..2000u64,
     ) {
         let (mut store, _) = store::in_memory().unwrap();
-        let bounds = Keep { hours, bytes: kilobytes << 10, ..Keep::default() };
+        let bounds = RetentionLimits { hours, bytes: kilobytes << 10, ..RetentionLimits::default() };
         let (mut now, mut times) = (0, HashMap::<String, Vec<i64>>::new());
         for (session, count, size, later) in appended {
             now += later * 1_000_000;
@@ -266,30 +286,30 @@ proptest::proptest! {
 async fn pages_end_where_the_next_begins_and_a_filter_costs_no_more_than_it_may() {
     let (mut store, reader) = store::in_memory().unwrap();
     for first in (1..=25_000).step_by(25) {
-        let drafts = (first..first + 25).map(|number| Draft {
+        let drafts = (first..first + 25).map(|number| EventDraft {
             kind: if number % 10_000 == 0 { "rare".into() } else { "usual".into() },
             ..draft(number)
         });
         keep(&mut store, "cam", drafts.collect(), 0);
     }
     let page = |query| reader::page(&reader, "cam", &query).unwrap();
-    let rare = |after| Query { after, kind: Some("rare".into()), ..all() };
+    let rare = |after| EventQuery { after, kind: Some("rare".into()), ..all() };
     let first = page(rare(0));
     assert_eq!(first.events.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [10_000, 20_000]);
     assert_eq!(first.next, Some(20_000));
-    assert_eq!(page(rare(20_000)), Page { events: vec![], span: first.span, next: None });
-    let three = page(Query { after: 5, limit: 3, ..Query::default() });
+    assert_eq!(page(rare(20_000)), JournalPage { events: vec![], span: first.span, next: None });
+    let three = page(EventQuery { after: 5, limit: 3, ..EventQuery::default() });
     assert_eq!(three.events.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [6, 7, 8]);
     assert_eq!(three.next, Some(8));
-    let between = page(Query { from_ms: Some(7), to_ms: Some(9), ..all() });
+    let between = page(EventQuery { from_ms: Some(7), to_ms: Some(9), ..all() });
     assert_eq!(between.events.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [7, 8]);
-    let last = page(Query { after: 24_990, limit: 10, ..Query::default() });
+    let last = page(EventQuery { after: 24_990, limit: 10, ..EventQuery::default() });
     assert_eq!((last.events.len(), last.next), (10, None));
     keep(&mut store, "large", vec![sized(reader::PAGE_BYTES * 2), sized(10)], 0);
     let large = reader::page(&reader, "large", &all()).unwrap();
     assert_eq!((large.events.len(), large.next), (1, Some(1)));
     let unknown = reader::page(&reader, "nobody", &all()).unwrap();
-    assert_eq!(unknown.span, Span { oldest: 1, newest: 0 });
+    assert_eq!(unknown.span, SequenceRange { oldest: 1, newest: 0 });
 }
 
 #[test]
@@ -299,7 +319,7 @@ fn a_session_that_floods_the_journal_delays_another_by_one_turn() {
         assert!(outboxes.append("flood", draft(number)));
     }
     assert!(!outboxes.append("flood", draft(0)), "no more may wait");
-    assert!(!outboxes.has_room("flood"));
+    assert!(!outboxes.has_capacity("flood"));
     assert!(outboxes.append("quiet", draft(1)));
     let parts = outboxes.take();
     let taken: Vec<_> = parts.iter().map(|part| (&*part.session, part.items.len())).collect();
@@ -319,22 +339,25 @@ fn what_waits_of_a_session_is_bounded_in_bytes_and_one_event_always_passes() {
     outboxes.done(&parts[0]);
     assert!(outboxes.append("cam", sized(1)));
     let parts = outboxes.take();
-    assert!(matches!(parts[0].items[..], [outbox::Item::Lost(1), outbox::Item::Event(_)]));
+    assert!(matches!(
+        parts[0].items[..],
+        [outbox::OutboxItem::Lost(1), outbox::OutboxItem::Event(_)]
+    ));
 }
 
 #[tokio::test]
 async fn notes_have_their_place_between_the_events() {
-    let events = Events::default();
+    let events = EventJournal::default();
     let told = told(&events);
     let note = |text: &str| {
         let (told, text) = (Arc::clone(&told), text.to_owned());
         Box::new(move || told.lock().unwrap().push(text))
     };
-    events.behind("cam", note("at once"));
+    events.after_pending("cam", note("at once"));
     assert_eq!(*told.lock().unwrap(), ["at once"]);
     for number in 1..=200 {
         events.append("cam", draft(number));
-        events.behind("cam", note(&format!("after {number}")));
+        events.after_pending("cam", note(&format!("after {number}")));
     }
     events.flush().await.unwrap();
     let told = told.lock().unwrap();
@@ -344,10 +367,10 @@ async fn notes_have_their_place_between_the_events() {
 
 #[tokio::test]
 async fn a_note_may_append_and_what_it_appends_comes_after_it() {
-    let events = Events::default();
+    let events = EventJournal::default();
     let told = told(&events);
     let (other, list) = (events.clone(), Arc::clone(&told));
-    events.behind(
+    events.after_pending(
         "cam",
         Box::new(move || {
             other.append("cam", draft(1));
@@ -361,7 +384,7 @@ async fn a_note_may_append_and_what_it_appends_comes_after_it() {
 #[tokio::test]
 async fn a_long_read_delays_no_commit() {
     let folder = tempfile::tempdir().unwrap();
-    let events = Events::open(folder.path()).unwrap();
+    let events = EventJournal::open(folder.path()).unwrap();
     events.append("cam", draft(1));
     events.flush().await.unwrap();
     let (begun, reads) = oneshot::channel();
@@ -391,7 +414,7 @@ async fn a_long_read_delays_no_commit() {
 #[tokio::test]
 async fn cursors_are_read_back_at_once_and_after_a_flush_by_another() {
     let folder = tempfile::tempdir().unwrap();
-    let events = Events::open(folder.path()).unwrap();
+    let events = EventJournal::open(folder.path()).unwrap();
     let set = |seq| vec![(Arc::from("cam"), seq), (Arc::from("other"), 1)];
     events.set_cursors("redis", set(7)).await.unwrap();
     assert_eq!(events.cursors("redis").await.unwrap(), set(7));
@@ -405,8 +428,9 @@ async fn cursors_are_read_back_at_once_and_after_a_flush_by_another() {
 #[tokio::test]
 async fn a_picture_is_read_back_with_the_sessions_that_have_it() {
     for folder in [None, Some(tempfile::tempdir().unwrap())] {
-        let events =
-            folder.as_ref().map_or_else(Events::default, |folder| Events::open(folder.path()).unwrap());
+        let events = folder.as_ref().map_or_else(EventJournal::default, |folder| {
+            EventJournal::open(folder.path()).unwrap()
+        });
         events.append("one", pictured(1, 7, 50));
         events.append("two", pictured(1, 7, 50));
         events.flush().await.unwrap();

@@ -9,9 +9,9 @@ use anyhow::Context;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::outbox::{Item, Part};
-use super::store::Store;
-use super::{Draft, Entry, Shared};
+use super::outbox::{OutboxBatch, OutboxItem};
+use super::store::EventStore;
+use super::{EventDraft, JournalInner, StoredEvent};
 
 /// The kind of the event that stands for those that could not be kept.
 const EVENTS_LOST: &str = "events_lost";
@@ -25,22 +25,22 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Between two steps that delete what is kept no longer.
 const BETWEEN_STEPS: Duration = Duration::from_millis(50);
 
-/// Rows that such a step deletes at most, or twice as many as came since the one before: whatever comes, the journal
-/// does not outgrow its bounds. A thousand take some 10 ms.
+/// Rows that such a step deletes at most, or twice as many as came since the one before: whatever
+/// comes, the journal does not outgrow its bounds. A thousand take some 10 ms.
 const STEP_ROWS: usize = 1000;
 
 /// Starts the thread. It ends, with everything committed, when nobody can ask any more.
-pub(super) fn start(store: Store, shared: Arc<Shared>) -> anyhow::Result<()> {
+pub(super) fn start(store: EventStore, shared: Arc<JournalInner>) -> anyhow::Result<()> {
     let soon = Instant::now() + BETWEEN_STEPS;
-    let writer = Writer { store, shared, step_due: soon, since_step: 0, stuck: false };
+    let writer = EventWriter { store, shared, step_due: soon, since_step: 0, stuck: false };
     let thread = std::thread::Builder::new().name("journal-events".to_owned());
     thread.spawn(move || writer.run()).context("starting the journal of events")?;
     Ok(())
 }
 
-struct Writer {
-    store: Store,
-    shared: Arc<Shared>,
+struct EventWriter {
+    store: EventStore,
+    shared: Arc<JournalInner>,
     /// When it is looked after what is kept no longer.
     step_due: Instant,
     /// Events since then.
@@ -49,14 +49,14 @@ struct Writer {
     stuck: bool,
 }
 
-impl Writer {
+impl EventWriter {
     fn run(mut self) {
         let mut due = Instant::now() + TICK;
         loop {
             let (mut parts, closed) = self.shared.take(due.min(self.step_due));
             for item in parts.iter_mut().flat_map(|part| &mut part.items) {
-                if let Item::Lost(lost) = item {
-                    *item = Item::Event(events_lost(*lost, (self.shared.now_ms)()));
+                if let OutboxItem::Lost(lost) = item {
+                    *item = OutboxItem::Event(events_lost(*lost, (self.shared.now_ms)()));
                 }
             }
             let ticks = Instant::now() >= due;
@@ -73,13 +73,13 @@ impl Writer {
             if !parts.is_empty() || !cursors.is_empty() {
                 let Some(firsts) = self.keep(&parts, &cursors) else { return };
                 self.shared.forget_cursors(&cursors);
-                self.tell(parts, firsts);
+                self.deliver(parts, firsts);
             }
             for flushing in flushing {
                 // Whoever flushes may be gone.
                 let _ = flushing.send(());
             }
-            if closed && !self.shared.outboxes().waits() {
+            if closed && !self.shared.outboxes().has_pending() {
                 return;
             }
             if Instant::now() >= self.step_due {
@@ -88,14 +88,15 @@ impl Writer {
         }
     }
 
-    /// Commits a batch, however often it has to be tried. None: it cannot be, and nobody waits for it any more.
+    /// Commits a batch, however often it has to be tried. None: it cannot be, and nobody waits for
+    /// it any more.
     fn keep(
         &mut self,
-        parts: &[Part],
+        parts: &[OutboxBatch],
         cursors: &BTreeMap<(&'static str, Arc<str>), u64>,
     ) -> Option<Vec<u64>> {
         loop {
-            let error = match self.store.keep(parts, cursors, (self.shared.now_ms)()) {
+            let error = match self.store.commit(parts, cursors, (self.shared.now_ms)()) {
                 Ok(firsts) => {
                     if self.shared.set_failing(false) {
                         tracing::info!(target: "ocelli::journal", "events are kept again");
@@ -108,7 +109,8 @@ impl Writer {
             if !self.shared.set_failing(true) {
                 tracing::error!(
                     target: "ocelli::journal",
-                    "events cannot be kept: none is told to anyone until they can, and those are lost that a session has \
+                    "events cannot be kept: none is told to anyone until they can, and those are \
+                        lost that a session has \
                      more of than may wait: {error:#}"
                 );
             }
@@ -119,19 +121,20 @@ impl Writer {
     }
 
     /// Tells of a batch that is on the disk.
-    fn tell(&mut self, parts: Vec<Part>, firsts: Vec<u64>) {
+    fn deliver(&mut self, parts: Vec<OutboxBatch>, firsts: Vec<u64>) {
         let mut told = 0;
         for (mut part, mut seq) in parts.into_iter().zip(firsts) {
             for item in std::mem::take(&mut part.items) {
                 match item {
-                    Item::Event(Draft { kind, body, .. }) => {
-                        self.shared.deliver(&part.session, &Entry { seq, kind: kind.into(), body });
+                    OutboxItem::Event(EventDraft { kind, body, .. }) => {
+                        self.shared
+                            .deliver(&part.session, &StoredEvent { seq, kind: kind.into(), body });
                         seq += 1;
                         told += 1;
                     }
-                    Item::Note(note) => note(),
+                    OutboxItem::Note(note) => note(),
                     // Was made an event when it was taken.
-                    Item::Lost(_) => {}
+                    OutboxItem::Lost(_) => {}
                 }
             }
             self.shared.done(&part);
@@ -148,7 +151,8 @@ impl Writer {
         if let Err(error) = &more
             && !self.stuck
         {
-            tracing::error!(target: "ocelli::journal", "old events cannot be deleted, tried again: {error}");
+            tracing::error!(target: "ocelli::journal", "old events cannot be deleted, tried \
+                again: {error}");
         }
         self.stuck = failed;
         let counters = &self.shared.counters;
@@ -162,11 +166,11 @@ impl Writer {
 }
 
 /// Stands for events that could not be kept. Its body has the members that every event has.
-fn events_lost(lost: u64, now_ms: i64) -> Draft {
+fn events_lost(lost: u64, now_ms: i64) -> EventDraft {
     let time = Timestamp::from_millisecond(now_ms).unwrap_or_default();
     let body = json!({"time": format!("{time:.3}"), "kind": EVENTS_LOST, "deployment": "", "detections": [],
         "data": {"events": lost}});
-    Draft {
+    EventDraft {
         kind: EVENTS_LOST.to_owned(),
         time_ms: now_ms,
         body: body.to_string().into(),

@@ -9,8 +9,8 @@ struct Bench {
     begun: Instant,
     now: u64,
     thresholds: Thresholds,
-    alerts: Alerts,
-    state: State,
+    alerts: AlertTracker,
+    state: SessionState,
     source_down: Option<u64>,
     results: u64,
     restarts: u64,
@@ -31,8 +31,8 @@ impl Bench {
             begun: Instant::now(),
             now: 0,
             thresholds,
-            alerts: Alerts::default(),
-            state: State::Running,
+            alerts: AlertTracker::default(),
+            state: SessionState::Running,
             source_down: None,
             results: 0,
             restarts: 0,
@@ -49,8 +49,8 @@ impl Bench {
     fn changes(&mut self, seconds: u64) -> Vec<AlertChange> {
         self.now += seconds;
         let at = |second: u64| self.begun + Duration::from_secs(second);
-        let memory = |(used, limit)| Memory { whose: "the worker's memory", used, limit };
-        let reading = Reading {
+        let memory = |(used, limit)| MemoryUse { whose: "the worker's memory", used, limit };
+        let reading = SessionReading {
             session: SESSION,
             state: self.state,
             reason: Some("connection refused"),
@@ -59,7 +59,8 @@ impl Bench {
             restarts: self.restarts,
             memories: self.memory.map(memory).into_iter().collect(),
         };
-        let room = Room { folder: "logs", free: (self.room * 10_000.0) as u64, size: 1_000_000 };
+        let room =
+            DiskSpace { folder: "logs", free: (self.room * 10_000.0) as u64, size: 1_000_000 };
         self.alerts.evaluate(at(self.now), &self.thresholds, &[reading], &[room])
     }
 
@@ -90,7 +91,7 @@ fn a_healthy_session_raises_nothing() {
 fn a_source_that_stays_away_is_told_once_and_its_return_too() {
     let mut bench = Bench::new();
     bench.with_results(60);
-    (bench.state, bench.source_down) = (State::Degraded, Some(bench.now));
+    (bench.state, bench.source_down) = (SessionState::Degraded, Some(bench.now));
     assert!((0..9).flat_map(|_| bench.after(1)).collect::<Vec<_>>().is_empty(), "9 s are not 10 s");
     let raised = bench.changes(1);
     let [raised] = raised.as_slice() else { panic!("{raised:?}") };
@@ -102,7 +103,7 @@ fn a_source_that_stays_away_is_told_once_and_its_return_too() {
     assert_eq!(raised.message, "no pictures for 10 s: connection refused");
     assert!((0..300).flat_map(|_| bench.after(1)).collect::<Vec<_>>().is_empty());
     assert_eq!(bench.active(), ["source_down"]);
-    (bench.state, bench.source_down) = (State::Running, None);
+    (bench.state, bench.source_down) = (SessionState::Running, None);
     assert_eq!(bench.after(1), ["-source_down"]);
     assert!(bench.active().is_empty());
     assert!(bench.with_results(60).is_empty());
@@ -123,9 +124,9 @@ fn time_without_a_source_is_not_time_without_results() {
     let mut bench = Bench::new();
     bench.thresholds.source_down_s = 0;
     bench.with_results(5);
-    (bench.state, bench.source_down) = (State::Degraded, Some(bench.now));
+    (bench.state, bench.source_down) = (SessionState::Degraded, Some(bench.now));
     assert!(bench.after(600).is_empty());
-    (bench.state, bench.source_down) = (State::Running, None);
+    (bench.state, bench.source_down) = (SessionState::Running, None);
     assert!(bench.after(1).is_empty(), "the source has only just come back");
     assert!(bench.after(29).is_empty());
     assert_eq!(bench.after(1), ["+no_results"]);
@@ -138,7 +139,8 @@ fn a_worker_that_is_replaced_again_and_again_without_a_result_is_told() {
     bench.with_results(5);
     let mut told = Vec::new();
     for second in 0..40 {
-        bench.state = if second % 10 == 9 { State::Restarting } else { State::Running };
+        bench.state =
+            if second % 10 == 9 { SessionState::Restarting } else { SessionState::Running };
         bench.restarts += u64::from(second % 10 == 9);
         told.extend(bench.after(1));
     }
@@ -147,7 +149,7 @@ fn a_worker_that_is_replaced_again_and_again_without_a_result_is_told() {
 
 #[test]
 fn a_session_that_starts_stops_or_has_failed_owes_no_results() {
-    for state in [State::Starting, State::Stopped, State::Failed] {
+    for state in [SessionState::Starting, SessionState::Stopped, SessionState::Failed] {
         let mut bench = Bench::new();
         bench.state = state;
         assert!((0..300).flat_map(|_| bench.after(1)).collect::<Vec<_>>().is_empty(), "{state}");
@@ -155,7 +157,7 @@ fn a_session_that_starts_stops_or_has_failed_owes_no_results() {
     let mut bench = Bench::new();
     bench.after(1);
     assert_eq!(bench.after(31), ["+no_results"]);
-    bench.state = State::Failed;
+    bench.state = SessionState::Failed;
     assert_eq!(bench.after(1), ["-no_results"], "the state says more");
 }
 
@@ -163,18 +165,18 @@ fn a_session_that_starts_stops_or_has_failed_owes_no_results() {
 fn a_session_that_ends_takes_its_alerts_with_it_untold() {
     for gone in [false, true] {
         let mut bench = Bench::new();
-        (bench.state, bench.source_down) = (State::Degraded, Some(0));
+        (bench.state, bench.source_down) = (SessionState::Degraded, Some(0));
         assert_eq!(bench.after(11), ["+source_down"]);
         if gone {
             let later = bench.begun + Duration::from_secs(12);
             assert!(bench.alerts.evaluate(later, &bench.thresholds, &[], &[]).is_empty());
         } else {
-            bench.state = State::Stopped;
+            bench.state = SessionState::Stopped;
             assert!(bench.after(1).is_empty());
         }
         assert!(bench.active().is_empty());
         // Started again by a person, with the source still away.
-        bench.state = State::Degraded;
+        bench.state = SessionState::Degraded;
         assert_eq!(bench.after(1), ["+source_down"]);
     }
 }
@@ -191,19 +193,19 @@ fn memory_that_wavers_around_the_threshold_is_told_once() {
     }
     assert_eq!(told, ["+memory"]);
     // Between two workers nothing is known.
-    (bench.state, bench.memory) = (State::Restarting, None);
+    (bench.state, bench.memory) = (SessionState::Restarting, None);
     assert!(bench.after(1).is_empty());
-    (bench.state, bench.memory) = (State::Running, Some((855, 1000)));
+    (bench.state, bench.memory) = (SessionState::Running, Some((855, 1000)));
     assert_eq!(bench.after(1), ["-memory"]);
 }
 
 #[test]
 fn the_memory_that_is_nearest_to_its_limit_counts() {
     let begun = Instant::now();
-    let memory = |whose, used, limit| Memory { whose, used, limit };
-    let reading = Reading {
+    let memory = |whose, used, limit| MemoryUse { whose, used, limit };
+    let reading = SessionReading {
         session: "cam",
-        state: State::Running,
+        state: SessionState::Running,
         reason: None,
         source_down: None,
         results: 0,
@@ -214,7 +216,7 @@ fn the_memory_that_is_nearest_to_its_limit_counts() {
             memory("something without a limit", 9 << 40, 0),
         ],
     };
-    let changes = Alerts::default().evaluate(begun, &Thresholds::default(), &[reading], &[]);
+    let changes = AlertTracker::default().evaluate(begun, &Thresholds::default(), &[reading], &[]);
     let [change] = changes.as_slice() else { panic!("{changes:?}") };
     assert_eq!((change.alert, change.value, change.threshold), (Alert::Memory, 97.7, 90));
     assert_eq!(change.message, "the pipeline's linear memory: 250 MiB of 256 MiB");
@@ -287,7 +289,8 @@ fn a_threshold_of_0_turns_an_alert_off_and_clears_it() {
         source_down_s: 0,
         disk_free_percent: 0,
     };
-    (bench.source_down, bench.memory, bench.room, bench.restarts) = (Some(0), Some((10, 1)), 0.0, 100);
+    (bench.source_down, bench.memory, bench.room, bench.restarts) =
+        (Some(0), Some((10, 1)), 0.0, 100);
     assert!((0..300).flat_map(|_| bench.after(1)).collect::<Vec<_>>().is_empty());
     bench.thresholds.source_down_s = 10;
     assert_eq!(bench.after(1), ["+source_down"]);
@@ -300,18 +303,19 @@ fn a_threshold_of_0_turns_an_alert_off_and_clears_it() {
 #[derive(Debug, Clone)]
 struct Moment {
     seconds: u64,
-    sessions: Vec<(usize, State, bool, bool, u64, Option<u64>)>,
+    sessions: Vec<(usize, SessionState, bool, bool, u64, Option<u64>)>,
     room: u64,
     thresholds: [u32; 5],
 }
 
 fn moments() -> impl Strategy<Value = Vec<Moment>> {
-    use State::{Degraded, Failed, Restarting, Running, Starting, Stopped};
+    use SessionState::{Degraded, Failed, Restarting, Running, Starting, Stopped};
     let state = prop_oneof![
         4 => Just(Running), 2 => Just(Degraded), 2 => Just(Restarting),
         1 => Just(Starting), 1 => Just(Failed), 1 => Just(Stopped),
     ];
-    let session = (0..3usize, state, any::<bool>(), any::<bool>(), 0..3u64, proptest::option::of(0..120u64));
+    let session =
+        (0..3usize, state, any::<bool>(), any::<bool>(), 0..3u64, proptest::option::of(0..120u64));
     let thresholds = [0..=100u32, 0..=20, 0..=4, 0..=20, 0..=100];
     let moment = (1..8u64, proptest::collection::vec(session, 0..4), 0..=100u64, thresholds);
     let moment = moment.prop_map(|(seconds, sessions, room, thresholds)| Moment {
@@ -330,14 +334,14 @@ proptest! {
     fn an_alert_is_never_told_twice_without_the_contrary_between(moments in moments()) {
         let names = ["a", "b", "c"];
         let begun = Instant::now();
-        let (mut alerts, mut now) = (Alerts::default(), begun);
+        let (mut alerts, mut now) = (AlertTracker::default(), begun);
         let mut down: [Option<Instant>; 3] = [None; 3];
         let (mut results, mut restarts) = ([0u64; 3], [0u64; 3]);
         // What a subscriber of everything believes to be raised.
         let mut raised: BTreeSet<(Option<String>, Alert)> = BTreeSet::new();
         for moment in moments {
             now += Duration::from_secs(moment.seconds);
-            let mut readings: Vec<Reading<'_>> = Vec::new();
+            let mut readings: Vec<SessionReading<'_>> = Vec::new();
             for (at, state, is_down, result, restarted, memory) in moment.sessions {
                 if readings.iter().any(|reading| reading.session == names[at]) {
                     continue;
@@ -345,8 +349,8 @@ proptest! {
                 down[at] = if is_down { down[at].or(Some(now)) } else { None };
                 results[at] += u64::from(result);
                 restarts[at] += restarted;
-                let memory = memory.map(|used| Memory { whose: "its memory", used, limit: 100 });
-                readings.push(Reading {
+                let memory = memory.map(|used| MemoryUse { whose: "its memory", used, limit: 100 });
+                readings.push(SessionReading {
                     session: names[at], state, reason: None, source_down: down[at], results: results[at],
                     restarts: restarts[at], memories: memory.into_iter().collect(),
                 });
@@ -356,11 +360,11 @@ proptest! {
                 memory_percent: memory, no_results_s: quiet.into(), restarts_per_hour,
                 source_down_s: source_down.into(), disk_free_percent: disk,
             };
-            let rooms = [Room { folder: "store", free: moment.room, size: 100 }];
+            let rooms = [DiskSpace { folder: "store", free: moment.room, size: 100 }];
             let changes = alerts.evaluate(now, &thresholds, &readings, &rooms);
             // The end of a session is the end of its alerts.
             let lives = |session: &str| {
-                readings.iter().any(|reading| reading.session == session && reading.state != State::Stopped)
+                readings.iter().any(|reading| reading.session == session && reading.state != SessionState::Stopped)
             };
             raised.retain(|(session, _)| session.as_deref().is_none_or(lives));
             for change in changes {
@@ -385,5 +389,8 @@ proptest! {
 fn a_sessions_status_is_documented_with_the_names_of_all_alerts() {
     let schema = schemars::schema_for!(crate::session::SessionStatus);
     let names = schema.pointer("/properties/alerts/items/enum").unwrap();
-    assert_eq!(*names, serde_json::json!(Alert::ALL.iter().map(|alert| alert.name()).collect::<Vec<_>>()));
+    assert_eq!(
+        *names,
+        serde_json::json!(Alert::ALL.iter().map(|alert| alert.name()).collect::<Vec<_>>())
+    );
 }

@@ -5,14 +5,15 @@ use std::fmt;
 
 use prometheus_client::registry::Unit;
 
-use super::{Exposition, Families, Number, bare};
-use crate::inference::{Duty, Status};
+use super::{Exposition, FamilyEncoder, SampleValue, bare};
+use crate::inference::{Duty, InferenceStatus};
 
 /// Inference at the moment of a scrape.
 #[derive(Debug)]
-pub(in crate::monitor) struct Inference {
-    pub(in crate::monitor) status: Status,
-    /// Loaded models by name, and whether one of that name runs on the processor for want of its device.
+pub(in crate::monitor) struct InferenceSample {
+    pub(in crate::monitor) status: InferenceStatus,
+    /// Loaded models by name, and whether one of that name runs on the processor for want of its
+    /// device.
     pub(in crate::monitor) fallbacks: BTreeMap<String, bool>,
 }
 
@@ -21,8 +22,8 @@ const DUTIES: [Duty; 3] = [Duty::Serving, Duty::Spare, Duty::Draining];
 const NANOSECONDS: f64 = 1e9;
 
 impl Exposition {
-    pub(super) fn inference(&self, out: &mut Families<'_, '_>) -> fmt::Result {
-        let Inference { status, fallbacks } = &self.inference;
+    pub(super) fn inference(&self, out: &mut FamilyEncoder<'_, '_>) -> fmt::Result {
+        let InferenceSample { status, fallbacks } = &self.inference;
         out.gauge(
             "inference_up",
             "Whether every session has what runs its models",
@@ -38,11 +39,18 @@ impl Exposition {
             restarts,
         )?;
         let processes = DUTIES.map(|duty| {
-            let count = status.processes.iter().filter(|process| process.duty == duty).count() as u64;
+            let count =
+                status.processes.iter().filter(|process| process.duty == duty).count() as u64;
             ([("duty", duty.name())], count.into())
         });
-        out.gauge("inference_processes", "Inference processes that are ready, by duty", None, processes)?;
-        let pids: Vec<String> = status.processes.iter().map(|process| process.pid.to_string()).collect();
+        out.gauge(
+            "inference_processes",
+            "Inference processes that are ready, by duty",
+            None,
+            processes,
+        )?;
+        let pids: Vec<String> =
+            status.processes.iter().map(|process| process.pid.to_string()).collect();
         let memory = status.processes.iter().zip(&pids).map(|(process, pid)| {
             ([("pid", pid.as_str()), ("duty", process.duty.name())], process.memory.into())
         });
@@ -75,8 +83,8 @@ impl Exposition {
         )
     }
 
-    pub(super) fn session_inference(&self, out: &mut Families<'_, '_>) -> fmt::Result {
-        let seconds = |nanoseconds: u64| Some(Number::from(nanoseconds as f64 / NANOSECONDS));
+    pub(super) fn session_inference(&self, out: &mut FamilyEncoder<'_, '_>) -> fmt::Result {
+        let seconds = |nanoseconds: u64| Some(SampleValue::from(nanoseconds as f64 / NANOSECONDS));
         out.counter(
             "session_inferences",
             "Inferences run",

@@ -4,12 +4,17 @@ use std::fmt;
 
 use prometheus_client::registry::Unit;
 
-use super::{Exposition, Families, bare};
+use super::{Exposition, FamilyEncoder, bare};
 
 impl Exposition {
-    pub(super) fn journal(&self, out: &mut Families<'_, '_>) -> fmt::Result {
+    pub(super) fn journal(&self, out: &mut FamilyEncoder<'_, '_>) -> fmt::Result {
         let figures = self.journal;
-        out.counter("journal_events", "Events that were kept and told", None, bare(figures.events))?;
+        out.counter(
+            "journal_events",
+            "Events that were kept and told",
+            None,
+            bare(figures.events),
+        )?;
         out.counter(
             "journal_events_lost",
             "Events lost because too many of their session waited for the disk",

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::{Exposition, Families, bare};
+use super::{Exposition, FamilyEncoder, bare};
 
 impl Exposition {
-    pub(super) fn redis(&self, out: &mut Families<'_, '_>) -> fmt::Result {
+    pub(super) fn redis(&self, out: &mut FamilyEncoder<'_, '_>) -> fmt::Result {
         let Some(figures) = &self.redis else { return Ok(()) };
         out.gauge("redis_up", "Whether Redis takes events", None, bare(figures.up.into()))?;
         out.gauge(

@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ocelli_protocol::limit::LimitCounts;
-use ocelli_protocol::worker::Stations;
+use ocelli_protocol::worker::Timestamps;
 
 use super::*;
-use crate::inference::{Duty, ProcessStatus, Restarts, Status};
+use crate::inference::{Duty, InferenceStatus, ProcessStatus, Restarts};
 use crate::session::latency::Latencies;
 use crate::session::{Frames, SessionStatus, Skipped};
 
@@ -18,7 +18,7 @@ const ODD_NAMES: [&str; 6] = [
     "two\nlines",
 ];
 
-fn session(id: &str) -> Session {
+fn session(id: &str) -> SessionSample {
     let mut limits = LimitCounts::default();
     limits.add(Limit::LogLines, 3);
     let skipped = Skipped { newer: 5, setting: 0, no_key: 1, corrupt: 0, queue: 2 };
@@ -26,11 +26,17 @@ fn session(id: &str) -> Session {
     for ms in [4u64, 40, 400] {
         let ns = ms * 1_000_000;
         let (decoded, submitted) = (1_000_000, 1_500_000);
-        latencies.record(&Stations { received: 0, decoded, submitted, inferred: ns - 1, emitted: ns });
+        latencies.record(&Timestamps {
+            received: 0,
+            decoded,
+            submitted,
+            inferred: ns - 1,
+            emitted: ns,
+        });
     }
     let status = SessionStatus {
         id: id.to_owned(),
-        state: State::Degraded,
+        state: SessionState::Degraded,
         reason: Some("connection refused".into()),
         pid: Some(77),
         source: "rtsp://camera/stream".into(),
@@ -59,8 +65,14 @@ fn session(id: &str) -> Session {
         sandbox: None,
         control_group: false,
     };
-    let worker = Usage { life: (77, 5), cpu: 1.25, resident: 40 << 20, data: 30 << 20, threads: 3 };
-    Session {
+    let worker = ProcessUsage {
+        identity: (77, 5),
+        cpu: 1.25,
+        resident: 40 << 20,
+        data: 30 << 20,
+        threads: 3,
+    };
+    SessionSample {
         observation: Observation {
             status,
             latencies,
@@ -77,9 +89,9 @@ fn session(id: &str) -> Session {
     }
 }
 
-fn figures() -> Figures {
-    Figures {
-        load: crate::analyze::Load { waiting: 3, starting: 1, idle: 2, busy: 4 },
+fn figures() -> AnalysisFigures {
+    AnalysisFigures {
+        load: crate::analyze::PoolLoad { waiting: 3, starting: 1, idle: 2, busy: 4 },
         worker_limit: 8,
         outcomes: vec![("ok", 40), ("damaged_image", 2)],
         jobs: vec![("queued", 1), ("done", 5)],
@@ -88,49 +100,62 @@ fn figures() -> Figures {
 }
 
 fn exposition(sessions: &[&str]) -> Exposition {
-    let own = Usage { life: (7, 5), cpu: 2.5, resident: 20 << 20, data: 15 << 20, threads: 4 };
+    let own =
+        ProcessUsage { identity: (7, 5), cpu: 2.5, resident: 20 << 20, data: 15 << 20, threads: 4 };
     Exposition {
         analysis: figures(),
-        journal: crate::journal::events::Figures {
+        journal: crate::journal::events::JournalMetrics {
             events: 50,
             lost: 3,
             failures: 2,
             bytes: 4096,
             attachment_bytes: 77,
         },
-        deployments: crate::deploy::Figures {
-            outcomes: [(crate::deploy::Outcome::Kept, 2)].into(),
+        deployments: crate::deploy::DeploymentFigures {
+            outcomes: [(crate::deploy::Outcome::Aborted, 2)].into(),
             gap_ms: sessions.iter().map(|id| ((*id).to_owned(), 40.0)).collect(),
         },
         sessions: sessions.iter().map(|id| session(id)).collect(),
         programs: vec![
-            Program { name: "host", now: Some(own), cpu: 2.5 },
-            Program { name: "inference", now: None, cpu: 100.0 },
+            ProcessSample { name: "host", now: Some(own), cpu: 2.5 },
+            ProcessSample { name: "inference", now: None, cpu: 100.0 },
         ],
         descriptors: Some((40, 16_384)),
-        inference: Inference {
-            status: Status {
+        inference: InferenceSample {
+            status: InferenceStatus {
                 serves: false,
-                processes: vec![ProcessStatus { pid: 99, duty: Duty::Spare, sessions: 0, memory: 1 << 20 }],
+                processes: vec![ProcessStatus {
+                    pid: 99,
+                    duty: Duty::Spare,
+                    sessions: 0,
+                    memory: 1 << 20,
+                }],
                 spare_ready: Some(true),
                 restarts: Restarts { crash: 1, hang: 0, timeout: 0, memory: 2 },
                 poison: 3,
-                ..Status::default()
+                ..InferenceStatus::default()
             },
             fallbacks: BTreeMap::from([("eye".to_owned(), true)]),
         },
         session_limit: 20,
-        hub: Counts { subscribers: 3, missed: 44, fell_behind: 5, closed: 1 },
-        redis: Some(crate::redis::Figures { up: true, behind: 7, written: 90, errors: 2, gaps: 1 }),
+        hub: HubCounts { subscribers: 3, missed: 44, fell_behind: 5, closed: 1 },
+        redis: Some(crate::redis::RedisMetrics {
+            up: true,
+            behind: 7,
+            written: 90,
+            errors: 2,
+            gaps: 1,
+        }),
         lost_lines: 9,
-        rooms: vec![Room { folder: "logs", free: 1 << 30, size: 4 << 30 }],
+        rooms: vec![DiskSpace { folder: "logs", free: 1 << 30, size: 4 << 30 }],
         disk_alert: false,
     }
 }
 
 type Labels = BTreeMap<String, String>;
 
-/// An exposition as a strict reader of OpenMetrics takes it: types by family, and samples by name and labels.
+/// An exposition as a strict reader of OpenMetrics takes it: types by family, and samples by name
+/// and labels.
 struct Parsed {
     types: BTreeMap<String, String>,
     samples: BTreeMap<(String, Labels), f64>,
@@ -142,7 +167,8 @@ impl Parsed {
     }
 
     fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let labels: Labels = labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let labels: Labels =
+            labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         self.samples.get(&(name.to_owned(), labels)).copied()
     }
 
@@ -166,17 +192,24 @@ impl Parsed {
                     }
                     "TYPE" => {
                         assert_eq!(family.0, name, "the help comes first: {line}");
-                        assert!(["counter", "gauge", "histogram", "info"].contains(&value), "{line}");
+                        assert!(
+                            ["counter", "gauge", "histogram", "info"].contains(&value),
+                            "{line}"
+                        );
                         family.1 = value.to_owned();
                         types.insert(name.to_owned(), value.to_owned());
                     }
-                    "UNIT" => assert!(family.0 == name && name.ends_with(&format!("_{value}")), "{line}"),
+                    "UNIT" => {
+                        assert!(family.0 == name && name.ends_with(&format!("_{value}")), "{line}")
+                    }
                     _ => panic!("an unknown keyword: {line}"),
                 }
                 continue;
             }
             let (name, labels, value) = sample(line);
-            let suffix = name.strip_prefix(&family.0).unwrap_or_else(|| panic!("outside its family: {line}"));
+            let suffix = name
+                .strip_prefix(&family.0)
+                .unwrap_or_else(|| panic!("outside its family: {line}"));
             let suffixes: &[&str] = match family.1.as_str() {
                 "counter" => &["_total"],
                 "gauge" => &[""],
@@ -212,9 +245,11 @@ fn sample(line: &str) -> (String, Labels, f64) {
     if let Some(inside) = rest.strip_prefix('{') {
         rest = inside;
         loop {
-            let (key, quoted) = rest.split_once("=\"").unwrap_or_else(|| panic!("no label: {line}"));
+            let (key, quoted) =
+                rest.split_once("=\"").unwrap_or_else(|| panic!("no label: {line}"));
             assert!(
-                !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+                !key.is_empty()
+                    && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
                 "{line}"
             );
             let mut value = String::new();
@@ -260,7 +295,11 @@ fn the_exposition_is_open_metrics_and_says_what_is_so() {
         ("ocelli_inference_restarts_total", vec![("reason", "memory")], 2.0),
         ("ocelli_inference_processes", vec![("duty", "spare")], 1.0),
         ("ocelli_inference_processes", vec![("duty", "serving")], 0.0),
-        ("ocelli_inference_private_memory_bytes", vec![("pid", "99"), ("duty", "spare")], 1048576.0),
+        (
+            "ocelli_inference_private_memory_bytes",
+            vec![("pid", "99"), ("duty", "spare")],
+            1048576.0,
+        ),
         ("ocelli_inference_spare_ready", vec![], 1.0),
         ("ocelli_inference_poison_requests_total", vec![], 3.0),
         ("ocelli_inference_model_fallback", vec![("model", "eye")], 1.0),
@@ -293,9 +332,21 @@ fn the_exposition_is_open_metrics_and_says_what_is_so() {
         ("ocelli_session_limit_hits_total", vec![cam, ("limit", "log_lines")], 3.0),
         ("ocelli_session_limit_hits_total", vec![cam, ("limit", "memory")], 0.0),
         ("ocelli_session_latency_seconds_count", vec![cam, ("stage", "total")], 3.0),
-        ("ocelli_session_latency_seconds_bucket", vec![cam, ("stage", "total"), ("le", "0.005")], 1.0),
-        ("ocelli_session_latency_seconds_bucket", vec![cam, ("stage", "total"), ("le", "0.05")], 2.0),
-        ("ocelli_session_latency_seconds_bucket", vec![cam, ("stage", "total"), ("le", "+Inf")], 3.0),
+        (
+            "ocelli_session_latency_seconds_bucket",
+            vec![cam, ("stage", "total"), ("le", "0.005")],
+            1.0,
+        ),
+        (
+            "ocelli_session_latency_seconds_bucket",
+            vec![cam, ("stage", "total"), ("le", "0.05")],
+            2.0,
+        ),
+        (
+            "ocelli_session_latency_seconds_bucket",
+            vec![cam, ("stage", "total"), ("le", "+Inf")],
+            3.0,
+        ),
         ("ocelli_session_latency_seconds_sum", vec![cam, ("stage", "total")], 0.444),
         ("ocelli_session_subscribers", vec![cam], 2.0),
         ("ocelli_deployments_total", vec![("outcome", "kept")], 2.0),
@@ -360,9 +411,14 @@ fn any_name_of_a_session_comes_through_as_it_is() {
     let parsed = Parsed::read(&text);
     for name in ODD_NAMES {
         let labels = [("session", name)];
-        assert_eq!(parsed.get("ocelli_session_results_total", &labels), Some(3.0), "{name:?}\n{text}");
+        assert_eq!(
+            parsed.get("ocelli_session_results_total", &labels),
+            Some(3.0),
+            "{name:?}\n{text}"
+        );
     }
-    let sessions = parsed.samples.keys().filter(|(name, _)| name == "ocelli_session_results_total").count();
+    let sessions =
+        parsed.samples.keys().filter(|(name, _)| name == "ocelli_session_results_total").count();
     assert_eq!(sessions, ODD_NAMES.len());
 }
 

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Unavailable;
+use super::ControlGroupsUnavailable;
 
 /// The host's own group.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Own {
+pub(super) struct OwnGroup {
     /// Its folder.
     pub(super) folder: PathBuf,
     /// Whether the process sees it as the root of all groups.
@@ -15,20 +15,27 @@ pub(super) struct Own {
     pub(super) v1_controllers: bool,
 }
 
-/// The folder of the process's group in the cgroup v2 hierarchy. `cgroup` is the text of `/proc/self/cgroup`,
-/// `mountinfo` of `/proc/self/mountinfo`; cgroups(7) and proc(5) describe the two.
-pub(super) fn own(cgroup: &str, mountinfo: &str) -> Result<Own, Unavailable> {
-    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::")).ok_or(Unavailable::NotMounted)?;
+/// The folder of the process's group in the cgroup v2 hierarchy. `cgroup` is the text of
+/// `/proc/self/cgroup`, `mountinfo` of `/proc/self/mountinfo`; cgroups(7) and proc(5) describe the
+/// two.
+pub(super) fn own_group(
+    cgroup: &str,
+    mountinfo: &str,
+) -> Result<OwnGroup, ControlGroupsUnavailable> {
+    let path = cgroup
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .ok_or(ControlGroupsUnavailable::NotMounted)?;
     let v1_controllers = cgroup.lines().any(|line| {
         let controllers = line.split(':').nth(1).unwrap_or_default();
         controllers.split(',').any(|name| name == "memory" || name == "cpu")
     });
     let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
-    let first = mounts.first().ok_or(Unavailable::NotMounted)?;
+    let first = mounts.first().ok_or(ControlGroupsUnavailable::NotMounted)?;
     // There may be several, some of which show another part: the first that shows the group counts.
     let folder = mounts.iter().find_map(|mount| mount.folder_of(path));
-    let folder = folder.ok_or_else(|| Unavailable::OutOfSight(first.point.clone()))?;
-    Ok(Own { folder, is_view: path == "/", v1_controllers })
+    let folder = folder.ok_or_else(|| ControlGroupsUnavailable::OutOfSight(first.point.clone()))?;
+    Ok(OwnGroup { folder, is_view: path == "/", v1_controllers })
 }
 
 /// A place where groups can be seen.
@@ -64,9 +71,9 @@ fn unescape(field: &str) -> String {
     let mut parts = field.split('\\');
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let code = part
-            .split_at_checked(3)
-            .and_then(|(digits, rest)| Some((char::from(u8::from_str_radix(digits, 8).ok()?), rest)));
+        let code = part.split_at_checked(3).and_then(|(digits, rest)| {
+            Some((char::from(u8::from_str_radix(digits, 8).ok()?), rest))
+        });
         match code {
             Some((character, rest)) => {
                 text.push(character);
@@ -88,14 +95,14 @@ mod tests {
     const UNIFIED: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate";
 
     fn folder(cgroup: &str, mountinfo: &str) -> Result<PathBuf, String> {
-        own(cgroup, mountinfo).map(|own| own.folder).map_err(|error| error.to_string())
+        own_group(cgroup, mountinfo).map(|own| own.folder).map_err(|error| error.to_string())
     }
 
     #[test]
     fn the_group_of_a_service_lies_below_the_mount() {
-        let found = own("0::/system.slice/ocelli.service\n", UNIFIED).unwrap();
+        let found = own_group("0::/system.slice/ocelli.service\n", UNIFIED).unwrap();
         let folder = "/sys/fs/cgroup/system.slice/ocelli.service".into();
-        assert_eq!(found, Own { folder, is_view: false, v1_controllers: false });
+        assert_eq!(found, OwnGroup { folder, is_view: false, v1_controllers: false });
     }
 
     #[test]
@@ -103,8 +110,9 @@ mod tests {
         let cgroup = "4:memory:/a\n1:cpu,cpuacct:/a\n0::/a\n";
         let mountinfo = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
                          35 31 0:32 / /sys/fs/cgroup/memory rw shared:9 - cgroup cgroup rw,memory\n\
-                         41 31 0:38 / /sys/fs/cgroup/unified rw shared:9 master:1 - cgroup2 cgroup2 rw\n";
-        let found = own(cgroup, mountinfo).unwrap();
+                         41 31 0:38 / /sys/fs/cgroup/unified rw shared:9 master:1 - cgroup2 \
+                         cgroup2 rw\n";
+        let found = own_group(cgroup, mountinfo).unwrap();
         assert_eq!(found.folder, Path::new("/sys/fs/cgroup/unified/a"));
         assert!(found.v1_controllers);
     }
@@ -112,7 +120,7 @@ mod tests {
     #[test]
     fn in_a_container_the_mount_shows_a_part_of_the_hierarchy() {
         // With a view of its own.
-        let found = own("0::/\n", UNIFIED).unwrap();
+        let found = own_group("0::/\n", UNIFIED).unwrap();
         assert_eq!((found.folder.as_path(), found.is_view), (Path::new("/sys/fs/cgroup"), true));
         // Without.
         let part = "30 23 0:26 /docker/12ab /sys/fs/cgroup ro - cgroup2 cgroup rw";

@@ -1,4 +1,5 @@
-//! Against a folder of plain files that imitates the kernel's, and as far as this machine goes against the kernel itself.
+//! Against a folder of plain files that imitates the kernel's, and as far as this machine goes
+//! against the kernel itself.
 
 use std::process::{Command, Stdio};
 
@@ -10,24 +11,25 @@ use super::*;
 const LIMITS: GroupLimits = GroupLimits { memory: 2048 << 20, cpu_percent: 150 };
 
 /// A delegated group as the kernel shows it.
-struct Imitation(TempDir);
+struct FakeCgroup(TempDir);
 
-impl Imitation {
+impl FakeCgroup {
     fn new(controllers: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let files = [("cgroup.type", "domain"), ("cgroup.procs", ""), ("cgroup.subtree_control", "")];
+        let files =
+            [("cgroup.type", "domain"), ("cgroup.procs", ""), ("cgroup.subtree_control", "")];
         for (name, text) in files.into_iter().chain([("cgroup.controllers", controllers)]) {
             fs::write(folder.path().join(name), text).unwrap();
         }
         Self(folder)
     }
 
-    fn own(&self) -> locate::Own {
-        locate::Own { folder: self.0.path().to_owned(), is_view: false, v1_controllers: false }
+    fn own(&self) -> locate::OwnGroup {
+        locate::OwnGroup { folder: self.0.path().to_owned(), is_view: false, v1_controllers: false }
     }
 
-    fn take(&self) -> Result<ControlGroups, Unavailable> {
-        ControlGroups::take(&self.own(), true)
+    fn take(&self) -> Result<ControlGroups, ControlGroupsUnavailable> {
+        ControlGroups::claim(&self.own(), true)
     }
 
     fn read(&self, name: &str) -> String {
@@ -52,16 +54,16 @@ fn empty(folder: &Path) {
 
 #[test]
 fn the_host_moves_into_a_leaf_and_hands_the_controllers_down() {
-    let imitation = Imitation::new("cpuset cpu io memory pids\n");
+    let imitation = FakeCgroup::new("cpuset cpu io memory pids\n");
     let groups = imitation.take().unwrap();
     assert_eq!(imitation.read("host/cgroup.procs"), "0");
     assert_eq!(imitation.read("cgroup.subtree_control"), "+memory +cpu");
-    assert_eq!((groups.folder(), groups.lacks()), (imitation.0.path(), None));
+    assert_eq!((groups.folder(), groups.missing_controller()), (imitation.0.path(), None));
 }
 
 #[test]
 fn a_worker_is_bounded_before_it_enters_its_group() {
-    let imitation = Imitation::new("cpu memory");
+    let imitation = FakeCgroup::new("cpu memory");
     let group = imitation.take().unwrap().create(LIMITS).unwrap();
     assert_eq!(imitation.read("worker-0/memory.max"), ((2048_u64 + 64) << 20).to_string());
     assert_eq!(imitation.read("worker-0/cpu.max"), "150000 100000");
@@ -72,8 +74,9 @@ fn a_worker_is_bounded_before_it_enters_its_group() {
 
 #[test]
 fn the_smallest_share_of_the_processor_is_one_that_the_kernel_takes() {
-    let imitation = Imitation::new("cpu memory");
-    let _group = imitation.take().unwrap().create(GroupLimits { cpu_percent: 1, ..LIMITS }).unwrap();
+    let imitation = FakeCgroup::new("cpu memory");
+    let _group =
+        imitation.take().unwrap().create(GroupLimits { cpu_percent: 1, ..LIMITS }).unwrap();
     // The kernel refuses less than a millisecond.
     assert_eq!(imitation.read("worker-0/cpu.max"), "1000 100000");
 }
@@ -84,10 +87,10 @@ fn a_controller_that_was_not_handed_down_is_named_and_the_other_one_used() {
         ("memory pids", "+memory", "cpu", "memory.max", "cpu.max"),
         ("cpu", "+cpu", "memory", "cpu.max", "memory.max"),
     ] {
-        let imitation = Imitation::new(controllers);
+        let imitation = FakeCgroup::new(controllers);
         let groups = imitation.take().unwrap();
         assert_eq!(imitation.read("cgroup.subtree_control"), enabled);
-        assert_eq!(groups.lacks(), Some(lacks));
+        assert_eq!(groups.missing_controller(), Some(lacks));
         let _group = groups.create(LIMITS).unwrap();
         let folder = imitation.0.path().join("worker-0");
         assert!(folder.join(there).exists() && !folder.join(missing).exists());
@@ -96,10 +99,11 @@ fn a_controller_that_was_not_handed_down_is_named_and_the_other_one_used() {
 
 #[test]
 fn a_worker_that_the_kernel_killed_for_its_memory_is_told_from_others() {
-    let imitation = Imitation::new("cpu memory");
+    let imitation = FakeCgroup::new("cpu memory");
     let group = imitation.take().unwrap().create(LIMITS).unwrap();
     assert!(!group.is_out_of_memory(), "no file");
-    let events = |kills| format!("low 0\nhigh 0\nmax 7\noom 1\noom_kill {kills}\noom_group_kill {kills}\n");
+    let events =
+        |kills| format!("low 0\nhigh 0\nmax 7\noom 1\noom_kill {kills}\noom_group_kill {kills}\n");
     let file = imitation.0.path().join("worker-0/memory.events");
     fs::write(&file, events(0)).unwrap();
     assert!(!group.is_out_of_memory());
@@ -109,7 +113,7 @@ fn a_worker_that_the_kernel_killed_for_its_memory_is_told_from_others() {
 
 #[test]
 fn every_worker_has_a_group_of_its_own_which_goes_with_it() {
-    let imitation = Imitation::new("cpu memory");
+    let imitation = FakeCgroup::new("cpu memory");
     let groups = imitation.take().unwrap();
     let (one, two) = (groups.create(LIMITS).unwrap(), groups.create(LIMITS).unwrap());
     assert_eq!(imitation.workers(), ["worker-0", "worker-1"]);
@@ -123,7 +127,7 @@ fn every_worker_has_a_group_of_its_own_which_goes_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_group_whose_worker_still_ends_is_removed_later() {
-    let imitation = Imitation::new("cpu memory");
+    let imitation = FakeCgroup::new("cpu memory");
     let group = imitation.take().unwrap().create(LIMITS).unwrap();
     let folder = group.folder.clone();
     drop(group);
@@ -136,7 +140,7 @@ async fn a_group_whose_worker_still_ends_is_removed_later() {
 
 #[test]
 fn what_an_earlier_host_left_is_removed_and_what_is_in_use_is_not() {
-    let imitation = Imitation::new("cpu memory");
+    let imitation = FakeCgroup::new("cpu memory");
     for folder in ["worker-0", "worker-1", "worker-1/busy", "other"] {
         fs::create_dir(imitation.0.path().join(folder)).unwrap();
     }
@@ -149,23 +153,27 @@ fn what_an_earlier_host_left_is_removed_and_what_is_in_use_is_not() {
 
 #[test]
 fn why_there_are_no_groups_is_said() {
-    let told = |result: Result<ControlGroups, Unavailable>| result.unwrap_err().to_string();
+    let told =
+        |result: Result<ControlGroups, ControlGroupsUnavailable>| result.unwrap_err().to_string();
 
-    let imitation = Imitation::new("cpu memory");
-    assert!(told(ControlGroups::take(&imitation.own(), false)).contains("not delegated"));
+    let imitation = FakeCgroup::new("cpu memory");
+    assert!(told(ControlGroups::claim(&imitation.own(), false)).contains("not delegated"));
     assert!(!imitation.0.path().join("host").exists(), "nothing was touched");
 
-    let imitation = Imitation::new("pids io");
+    let imitation = FakeCgroup::new("pids io");
     let text = told(imitation.take());
-    assert!(text.contains("neither the memory nor the cpu controller") && !text.contains("v1"), "{text}");
-    let own = locate::Own { v1_controllers: true, ..imitation.own() };
-    assert!(told(ControlGroups::take(&own, true)).contains("cgroup v1 holds them"));
+    assert!(
+        text.contains("neither the memory nor the cpu controller") && !text.contains("v1"),
+        "{text}"
+    );
+    let own = locate::OwnGroup { v1_controllers: true, ..imitation.own() };
+    assert!(told(ControlGroups::claim(&own, true)).contains("cgroup v1 holds them"));
 
-    let imitation = Imitation::new("cpu memory");
+    let imitation = FakeCgroup::new("cpu memory");
     fs::remove_file(imitation.0.path().join("cgroup.type")).unwrap();
     assert!(told(imitation.take()).contains("root control group"));
 
-    let imitation = Imitation::new("cpu memory");
+    let imitation = FakeCgroup::new("cpu memory");
     fs::remove_file(imitation.0.path().join("cgroup.procs")).unwrap();
     let text = told(imitation.take());
     assert!(text.contains("cgroup.procs cannot be written"), "{text}");
@@ -173,7 +181,7 @@ fn why_there_are_no_groups_is_said() {
 
 #[test]
 fn a_half_done_set_up_is_undone() {
-    let imitation = Imitation::new("cpu memory");
+    let imitation = FakeCgroup::new("cpu memory");
     // Not a file: writing it fails.
     let control = imitation.0.path().join("cgroup.subtree_control");
     fs::remove_file(&control).unwrap();
@@ -183,11 +191,13 @@ fn a_half_done_set_up_is_undone() {
     assert_eq!(imitation.read("cgroup.procs"), "0", "the host is back where it was");
 }
 
-/// The kernel's own part: entering a group, a group in use, and its end. Controllers are not needed for that.
+/// The kernel's own part: entering a group, a group in use, and its end. Controllers are not needed
+/// for that.
 #[tokio::test]
 async fn the_kernel_keeps_a_group_while_a_process_is_in_it() {
-    let texts = ["/proc/self/cgroup", "/proc/self/mountinfo"].map(|path| fs::read_to_string(path).unwrap());
-    let own = match locate::own(&texts[0], &texts[1]) {
+    let texts =
+        ["/proc/self/cgroup", "/proc/self/mountinfo"].map(|path| fs::read_to_string(path).unwrap());
+    let own = match locate::own_group(&texts[0], &texts[1]) {
         Ok(own) => own,
         Err(reason) => return skip(&reason.to_string()),
     };
@@ -195,7 +205,7 @@ async fn the_kernel_keeps_a_group_while_a_process_is_in_it() {
     if let Err(error) = fs::create_dir(&folder) {
         return skip(&format!("no group can be made here: {}: {error}", folder.display()));
     }
-    let group = Group { folder: folder.clone() };
+    let group = WorkerGroup { folder: folder.clone() };
     let mut child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
     let admitted = group.admit(child.id());
     let members = fs::read_to_string(folder.join("cgroup.procs"));
@@ -219,14 +229,16 @@ async fn the_kernel_keeps_a_group_while_a_process_is_in_it() {
 fn a_delegated_group_of_this_machine_bounds_its_workers() {
     let groups = match ControlGroups::set_up() {
         Ok(groups) => groups,
-        Err(reason) => return skip(&format!("no control groups here: {reason}; to have them {REMEDY}")),
+        Err(reason) => {
+            return skip(&format!("no control groups here: {reason}; to have them {REMEDY}"));
+        }
     };
     let group = groups.create(LIMITS).unwrap();
     let read = |file: &str| fs::read_to_string(group.folder.join(file)).unwrap();
-    if groups.lacks() != Some("memory") {
+    if groups.missing_controller() != Some("memory") {
         assert_eq!(read("memory.max").trim(), (LIMITS.memory + UNCOUNTED_MEMORY).to_string());
     }
-    if groups.lacks() != Some("cpu") {
+    if groups.missing_controller() != Some("cpu") {
         assert_eq!(read("cpu.max").trim(), "150000 100000");
     }
 }

@@ -33,7 +33,9 @@ impl Client {
                     assert!(text.starts_with(r#"{"type":""#), "type comes first: {text}");
                     return Ok(serde_json::from_str(&text).unwrap());
                 }
-                Some(Ok(Message::Close(frame))) => return Err(frame.map_or(1005, |frame| frame.code.into())),
+                Some(Ok(Message::Close(frame))) => {
+                    return Err(frame.map_or(1005, |frame| frame.code.into()));
+                }
                 Some(Ok(_)) => {}
                 end => panic!("the socket ended without a close frame: {end:?}"),
             }
@@ -59,9 +61,15 @@ impl Client {
         loop {
             let message = self.next().await.unwrap();
             if message["type"] == "event" {
-                return (message["session"].as_str().unwrap().to_owned(), message["seq"].as_u64().unwrap());
+                return (
+                    message["session"].as_str().unwrap().to_owned(),
+                    message["seq"].as_u64().unwrap(),
+                );
             }
-            assert!(["subscribed", "session"].contains(&message["type"].as_str().unwrap()), "{message}");
+            assert!(
+                ["subscribed", "session"].contains(&message["type"].as_str().unwrap()),
+                "{message}"
+            );
         }
     }
 }

@@ -6,7 +6,9 @@ use std::io::Write;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use ocelli::analyze::{Analyst, Bench, Fault, Kind, NotStarted};
+use ocelli::analyze::{
+    AnalysisError, AnalysisErrorKind, ImageWorker, ImageWorkerStartError, WorkerFactory,
+};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
@@ -20,18 +22,21 @@ pub(crate) fn defaults() -> tokio::sync::watch::Receiver<std::sync::Arc<ocelli::
 /// There are no pipelines for single pictures: `api_analyze.rs` has some.
 pub(crate) struct NoPipelines;
 
-impl Bench for NoPipelines {
-    fn find(&self, pipeline: &str) -> Result<(), Fault> {
-        Err(Fault::new(Kind::UnknownPipeline, pipeline))
+impl WorkerFactory for NoPipelines {
+    fn find(&self, pipeline: &str) -> Result<(), AnalysisError> {
+        Err(AnalysisError::new(AnalysisErrorKind::UnknownPipeline, pipeline))
     }
 
     fn start(
         &self,
         pipeline: Arc<str>,
         _: Arc<Map<String, Value>>,
-    ) -> BoxFuture<'static, Result<Box<dyn Analyst>, NotStarted>> {
+    ) -> BoxFuture<'static, Result<Box<dyn ImageWorker>, ImageWorkerStartError>> {
         Box::pin(async move {
-            Err(NotStarted { fault: Fault::new(Kind::UnknownPipeline, &*pipeline), lasting: true })
+            Err(ImageWorkerStartError {
+                fault: AnalysisError::new(AnalysisErrorKind::UnknownPipeline, &*pipeline),
+                permanent: true,
+            })
         })
     }
 }
@@ -145,7 +150,7 @@ macro_rules! no_deployments {
 
             async fn deploy(
                 &self,
-                _: ocelli::deploy::Order,
+                _: ocelli::deploy::DeployRequest,
             ) -> Result<ocelli::deploy::Record, ocelli::deploy::DeployError> {
                 Err(ocelli::deploy::DeployError::Stopping)
             }

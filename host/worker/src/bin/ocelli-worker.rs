@@ -1,5 +1,6 @@
-//! The worker of one camera session. Started by `ocelli`, with its descriptors; of no use by hand, except that
-//! `ocelli-worker --sandbox-check` tries what a worker must not be able to do here, and says so in JSON.
+//! The worker of one camera session. Started by `ocelli`, with its descriptors; of no use by hand,
+//! except that `ocelli-worker --sandbox-check` tries what a worker must not be able to do here, and
+//! says so in JSON.
 
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::process::ExitCode;
@@ -11,7 +12,8 @@ use ocelli_sandbox::attempt::{self, EXECUTED, EXECUTED_STATUS, Targets};
 use ocelli_sandbox::{Profile, confine, enter, limit, seal};
 use ocelli_worker::session::{inherit, run};
 
-/// Limits of the check. A worker's own are the config's; that the kernel keeps to them does not depend on the figure.
+/// Limits of the check. A worker's own are the config's; that the kernel keeps to them does not
+/// depend on the figure.
 const CHECK_MEMORY: u64 = 256 << 20;
 const CHECK_OPEN_FILES: u64 = 64;
 
@@ -26,10 +28,11 @@ fn main() -> ExitCode {
     })
 }
 
-/// Whether the host started this process, whatever the session's name: the name is the one argument.
+/// Whether the host started this process, whatever the session's name: the name is the one
+/// argument.
 #[allow(unsafe_code)]
 fn was_given_descriptors() -> bool {
-    (descriptor::HOST..=descriptor::GRANTED).all(|number| {
+    (descriptor::HOST..=descriptor::REDIS).all(|number| {
         // SAFETY: the descriptor is only asked for its flags; one that is not open is an error.
         rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_ok()
     })
@@ -37,9 +40,10 @@ fn was_given_descriptors() -> bool {
 
 #[allow(unsafe_code)]
 fn serve() -> anyhow::Result<ExitCode> {
-    // SAFETY: the host starts this program with these descriptors, and nothing has touched them yet.
+    // SAFETY: the host starts this program with these descriptors, and nothing has touched them
+    // yet.
     let inherited = unsafe {
-        enter(descriptor::GRANTED)?;
+        enter(descriptor::REDIS)?;
         inherit()
     };
     let confinement = confine(&Profile::worker(Some(inherited.component.as_fd())));
@@ -52,12 +56,15 @@ fn by_hand() -> anyhow::Result<ExitCode> {
         Some("--sandbox-check") => check(),
         Some(EXECUTED) => Ok(EXECUTED_STATUS.into()),
         _ => {
-            anyhow::bail!("this program is started by `ocelli serve`; by hand it takes --sandbox-check alone")
+            anyhow::bail!(
+                "this program is started by `ocelli serve`; by hand it takes --sandbox-check alone"
+            )
         }
     }
 }
 
-/// Confines this process as a worker and makes every attempt. The status is 0 where all were refused.
+/// Confines this process as a worker and makes every attempt. The status is 0 where all were
+/// refused.
 #[allow(unsafe_code)]
 fn check() -> anyhow::Result<ExitCode> {
     // SAFETY: nothing has been opened yet.

@@ -1,5 +1,6 @@
-//! `boxes`: looking through a detector's output, and non-maximum suppression. What a call may take is bounded, so that the
-//! longest lasts for some hundred milliseconds: it hands the thread to nobody until it is done.
+//! `boxes`: looking through a detector's output, and non-maximum suppression. What a call may take
+//! is bounded, so that the longest lasts for some hundred milliseconds: it hands the thread to
+//! nobody until it is done.
 
 use std::ops::Range;
 
@@ -7,28 +8,32 @@ use ocelli_protocol::inference::Element;
 use wasmtime::component::Resource;
 
 use super::nn::Tensor;
-use super::state::State;
+use super::state::InstanceState;
 use super::versions::newest::boxes::{self as wit, Axes, Candidate, Columns, ScoredBox};
 
-/// Most boxes of one call, found, asked for or competing. Suppression takes time by their square: 0.1 s for as many that
-/// all stand.
+/// Most boxes of one call, found, asked for or competing. Suppression takes time by their square:
+/// 0.1 s for as many that all stand.
 const MAX_BOXES: usize = 10_000;
 
-/// Most numbers of a table that is looked through: twice those of a model with 1280 x 1280 pixels and 85 columns.
+/// Most numbers of a table that is looked through: twice those of a model with 1280 x 1280 pixels
+/// and 85 columns.
 const MAX_NUMBERS: usize = 1 << 24;
 
-/// Most numbers that are given to a component at a time. They lie in the worker's memory on their way.
+/// Most numbers that are given to a component at a time. They lie in the worker's memory on their
+/// way.
 const MAX_GIVEN: usize = 1 << 20;
 
-/// Numbers of a row that are compared at once: two vectors of what every processor of this architecture has.
+/// Numbers of a row that are compared at once: two vectors of what every processor of this
+/// architecture has.
 const LANES: usize = 8;
 
-/// Rows that are looked at together where their numbers lie apart: their largest values stay in the first cache.
+/// Rows that are looked at together where their numbers lie apart: their largest values stay in the
+/// first cache.
 const BLOCK: usize = 1024;
 
 type Fallible<T> = wasmtime::Result<Result<T, String>>;
 
-impl wit::Host for State {
+impl wit::Host for InstanceState {
     fn best(
         &mut self,
         table: Resource<Tensor>,
@@ -38,12 +43,12 @@ impl wit::Host for State {
         limit: u32,
     ) -> Fallible<Vec<Candidate>> {
         let tensor = self.table.get(&table)?;
-        Ok(Table::of(tensor, axes).and_then(|table| table.best(classes, threshold, limit)))
+        Ok(ScoreTable::of(tensor, axes).and_then(|table| table.best(classes, threshold, limit)))
     }
 
     fn rows(&mut self, table: Resource<Tensor>, axes: Axes, rows: Vec<u32>) -> Fallible<Vec<f32>> {
         let tensor = self.table.get(&table)?;
-        Ok(Table::of(tensor, axes).and_then(|table| table.rows(&rows)))
+        Ok(ScoreTable::of(tensor, axes).and_then(|table| table.rows(&rows)))
     }
 
     fn suppress(&mut self, boxes: Vec<ScoredBox>, iou: f32) -> Fallible<Vec<u32>> {
@@ -52,14 +57,14 @@ impl wit::Host for State {
 }
 
 /// A tensor's numbers as a table.
-pub(super) struct Table<'a> {
+pub(super) struct ScoreTable<'a> {
     numbers: &'a [[u8; 4]],
     axes: Axes,
     rows: usize,
     columns: usize,
 }
 
-impl<'a> Table<'a> {
+impl<'a> ScoreTable<'a> {
     pub(super) fn of(tensor: &'a Tensor, axes: Axes) -> Result<Self, String> {
         let (element, shape) = (tensor.element(), tensor.shape());
         let size = |side: u32| usize::try_from(side).unwrap_or(usize::MAX);
@@ -75,7 +80,8 @@ impl<'a> Table<'a> {
                 Ok(Self { numbers, axes, rows, columns })
             }
             _ => Err(format!(
-                "a tensor {element:?} {shape:?}: a table is F32, and has two axes, and before them none but of size 1"
+                "a tensor {element:?} {shape:?}: a table is F32, and has two axes, and before \
+                    them none but of size 1"
             )),
         }
     }
@@ -97,7 +103,8 @@ impl<'a> Table<'a> {
         }
         if self.numbers.len() > MAX_NUMBERS {
             return Err(format!(
-                "a table of {rows} rows and {columns} columns: at most {MAX_NUMBERS} numbers are looked at"
+                "a table of {rows} rows and {columns} columns: at most {MAX_NUMBERS} numbers are \
+                    looked at"
             ));
         }
         let classes = match classes {
@@ -105,20 +112,21 @@ impl<'a> Table<'a> {
             Some(Columns { first, count }) => {
                 let within = first.checked_add(count).map(|end| first as usize..end as usize);
                 let within = within.filter(|classes| classes.end <= columns);
-                let gone = || format!("{count} columns from {first} on: a row of the table has {columns}");
+                let gone =
+                    || format!("{count} columns from {first} on: a row of the table has {columns}");
                 within.ok_or_else(gone)?
             }
         };
-        let mut best = Best::new(threshold, limit);
+        let mut best = TopCandidates::new(threshold, limit);
         match self.axes {
-            Axes::RowsColumns => self.look_along(classes, &mut best),
-            Axes::ColumnsRows => self.look_across(&classes, &mut best),
+            Axes::RowsColumns => self.scan_rows(classes, &mut best),
+            Axes::ColumnsRows => self.scan_columns(&classes, &mut best),
         }
         Ok(best.finish())
     }
 
     /// Looks at one row after the other.
-    fn look_along(&self, classes: Range<usize>, best: &mut Best) {
+    fn scan_rows(&self, classes: Range<usize>, best: &mut TopCandidates) {
         // No row has a side of 0 where there are columns to look at.
         let rows = self.numbers.chunks_exact(self.columns.max(1));
         for (row, numbers) in (0..).zip(rows) {
@@ -134,10 +142,11 @@ impl<'a> Table<'a> {
     }
 
     /// Looks at the columns of so many rows at a time.
-    fn look_across(&self, classes: &Range<usize>, best: &mut Best) {
+    fn scan_columns(&self, classes: &Range<usize>, best: &mut TopCandidates) {
         for start in (0..self.rows).step_by(BLOCK) {
             let mut found = [(f32::NAN, 0); BLOCK];
-            let columns = self.numbers.chunks_exact(self.rows).take(classes.end).skip(classes.start);
+            let columns =
+                self.numbers.chunks_exact(self.rows).take(classes.end).skip(classes.start);
             for (class, column) in (0u32..).zip(columns) {
                 let numbers = column.get(start..).unwrap_or_default();
                 for ((score, at), &number) in found.iter_mut().zip(numbers) {
@@ -162,7 +171,8 @@ impl<'a> Table<'a> {
         let count = wanted.len();
         if count > MAX_BOXES || count.saturating_mul(columns) > MAX_GIVEN {
             return Err(format!(
-                "{count} rows of {columns} numbers: at most {MAX_BOXES} rows and {MAX_GIVEN} numbers are given"
+                "{count} rows of {columns} numbers: at most {MAX_BOXES} rows and {MAX_GIVEN} \
+                    numbers are given"
             ));
         }
         if let Some(gone) = wanted.iter().find(|&&row| row as usize >= rows) {
@@ -190,10 +200,12 @@ fn value(number: [u8; 4]) -> f32 {
     f32::from_le_bytes(number)
 }
 
-/// Whether a number takes the place of the largest so far, which is NaN where there was none yet. NaN never does.
+/// Whether a number takes the place of the largest so far, which is NaN where there was none yet.
+/// NaN never does.
 #[allow(clippy::neg_cmp_op_on_partial_ord, reason = "what is not larger than NaN is meant too")]
 fn is_larger(number: f32, than: f32) -> bool {
-    // Both comparisons are made of every number, without a branch: that is what the compiler makes vectors of.
+    // Both comparisons are made of every number, without a branch: that is what the compiler makes
+    // vectors of.
     !(than >= number) & !number.is_nan()
 }
 
@@ -212,16 +224,17 @@ fn largest(numbers: &[[u8; 4]]) -> f32 {
 }
 
 /// The best rows so far. Rows come in their order.
-struct Best {
+struct TopCandidates {
     /// Up to twice as many as are wanted, in no order.
     found: Vec<Candidate>,
     limit: usize,
     threshold: f32,
-    /// The score of the last that is wanted, as of when there were too many: an equal one that comes later is not.
+    /// The score of the last that is wanted, as of when there were too many: an equal one that
+    /// comes later is not.
     above: Option<f32>,
 }
 
-impl Best {
+impl TopCandidates {
     fn new(threshold: f32, limit: usize) -> Self {
         Self { found: Vec::new(), limit, threshold, above: None }
     }
@@ -232,7 +245,8 @@ impl Best {
 
     fn take(&mut self, candidate: Candidate) {
         self.found.push(candidate);
-        // Time by the number of those taken alone: each cut takes as long as half of what it leaves is.
+        // Time by the number of those taken alone: each cut takes as long as half of what it leaves
+        // is.
         if self.found.len() >= self.limit.saturating_mul(2) {
             self.cut();
         }
@@ -274,7 +288,8 @@ struct Bounds {
 impl Bounds {
     fn of(scored: &ScoredBox) -> Self {
         let area = &scored.box_;
-        let (left, top, right, bottom) = (area.x, area.y, area.x + area.width, area.y + area.height);
+        let (left, top, right, bottom) =
+            (area.x, area.y, area.x + area.width, area.y + area.height);
         let area = (right - left).max(0.0) * (bottom - top).max(0.0);
         Self { class: scored.class, left, top, right, bottom, area }
     }
@@ -302,7 +317,9 @@ pub(super) fn suppress(boxes: &[ScoredBox], iou: f32) -> Result<Vec<u32>, String
     };
     let mut order: Vec<_> = (0u32..).zip(boxes).filter(|(_, scored)| finite(scored)).collect();
     // A stable sort: of equal scores the earlier stays before the later.
-    order.sort_by(|(_, a), (_, b)| b.score.partial_cmp(&a.score).unwrap_or(std::cmp::Ordering::Equal));
+    order.sort_by(|(_, a), (_, b)| {
+        b.score.partial_cmp(&a.score).unwrap_or(std::cmp::Ordering::Equal)
+    });
     let mut standing: Vec<Bounds> = Vec::new();
     let mut indices = Vec::new();
     for (index, scored) in order {

@@ -6,7 +6,7 @@ use ocelli_protocol::inference::Element;
 use ocelli_protocol::shm::SharedMemory;
 use proptest::prelude::*;
 
-use super::boxes::{Table, suppress};
+use super::boxes::{ScoreTable, suppress};
 use super::nn::Tensor;
 use super::versions::newest::boxes::{Axes, Candidate, Columns, ScoredBox};
 use super::versions::newest::frames::Rect;
@@ -15,7 +15,8 @@ use crate::arena::Arena;
 /// A tensor of these numbers, as they are.
 fn tensor_of(shape: Vec<u32>, numbers: &[f32]) -> Tensor {
     let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-    let arena = Arena::new(SharedMemory::create(bytes.len().next_multiple_of(4096).max(4096)).unwrap());
+    let arena =
+        Arena::new(SharedMemory::create(bytes.len().next_multiple_of(4096).max(4096)).unwrap());
     let mut block = arena.allocate(bytes.len()).unwrap();
     block.bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
     Tensor::in_block(Element::F32, shape, block)
@@ -39,15 +40,21 @@ impl Rows {
         match axes {
             Axes::RowsColumns => tensor_of(vec![1, side(rows), side(columns)], &self.numbers),
             Axes::ColumnsRows => {
-                let turned = (0..columns).flat_map(|column| self.iter().map(move |row| row[column]));
+                let turned =
+                    (0..columns).flat_map(|column| self.iter().map(move |row| row[column]));
                 tensor_of(vec![1, side(columns), side(rows)], &turned.collect::<Vec<_>>())
             }
         }
     }
 }
 
-/// What [`Table::best`] promises.
-fn best(rows: &Rows, classes: std::ops::Range<usize>, threshold: f32, limit: usize) -> Vec<(u32, u32, u32)> {
+/// What [`ScoreTable::best`] promises.
+fn best(
+    rows: &Rows,
+    classes: std::ops::Range<usize>,
+    threshold: f32,
+    limit: usize,
+) -> Vec<(u32, u32, u32)> {
     let mut found = Vec::new();
     for (row, numbers) in (0u32..).zip(rows.iter()) {
         let mut largest: Option<(u32, f32)> = None;
@@ -57,7 +64,9 @@ fn best(rows: &Rows, classes: std::ops::Range<usize>, threshold: f32, limit: usi
             }
         }
         found.extend(
-            largest.filter(|&(_, score)| score >= threshold).map(|(class, score)| (row, class, score)),
+            largest
+                .filter(|&(_, score)| score >= threshold)
+                .map(|(class, score)| (row, class, score)),
         );
     }
     found.sort_by(|(_, _, a), (_, _, b)| b.partial_cmp(a).unwrap());
@@ -92,8 +101,7 @@ fn any_rows() -> impl Strategy<Value = Rows> {
 const AXES: [Axes; 2] = [Axes::RowsColumns, Axes::ColumnsRows];
 
 fn any_box() -> impl Strategy<Value = ScoredBox> {
-    let side =
-        || prop_oneof![30 => -5f32..50.0, 1 => Just(f32::NAN), 1 => Just(f32::INFINITY), 1 => Just(f32::MAX)];
+    let side = || prop_oneof![30 => -5f32..50.0, 1 => Just(f32::NAN), 1 => Just(f32::INFINITY), 1 => Just(f32::MAX)];
     let score = prop_oneof![4 => any_number(), 1 => Just(0.5f32)];
     let numbers = (side(), side(), side(), side(), score, 0u32..3);
     numbers.prop_map(|(x, y, width, height, score, class)| ScoredBox {
@@ -106,10 +114,13 @@ fn any_box() -> impl Strategy<Value = ScoredBox> {
 /// Intersection over union, as `guest-pipeline/sdk/src/geometry.rs` has it.
 fn iou(a: &Rect, b: &Rect) -> f32 {
     let edges = |area: &Rect| (area.x, area.y, area.x + area.width, area.y + area.height);
-    let ((a_left, a_top, a_right, a_bottom), (b_left, b_top, b_right, b_bottom)) = (edges(a), edges(b));
-    let area =
-        |left: f32, top: f32, right: f32, bottom: f32| (right - left).max(0.0) * (bottom - top).max(0.0);
-    let shared = area(a_left.max(b_left), a_top.max(b_top), a_right.min(b_right), a_bottom.min(b_bottom));
+    let ((a_left, a_top, a_right, a_bottom), (b_left, b_top, b_right, b_bottom)) =
+        (edges(a), edges(b));
+    let area = |left: f32, top: f32, right: f32, bottom: f32| {
+        (right - left).max(0.0) * (bottom - top).max(0.0)
+    };
+    let shared =
+        area(a_left.max(b_left), a_top.max(b_top), a_right.min(b_right), a_bottom.min(b_bottom));
     let both = area(a_left, a_top, a_right, a_bottom) + area(b_left, b_top, b_right, b_bottom);
     if shared > 0.0 { shared / (both - shared) } else { 0.0 }
 }
@@ -119,7 +130,8 @@ fn is_finite(scored: &ScoredBox) -> bool {
     [scored.score, x, y, width, height].iter().all(|number| number.is_finite())
 }
 
-/// What [`suppress`] promises: again and again the best that is left stands, and those that it overlaps go.
+/// What [`suppress`] promises: again and again the best that is left stands, and those that it
+/// overlaps go.
 fn standing(boxes: &[ScoredBox], at_most: f32) -> Vec<u32> {
     let mut left: Vec<_> = (0u32..).zip(boxes).filter(|(_, scored)| is_finite(scored)).collect();
     let mut standing = Vec::new();
@@ -133,7 +145,8 @@ fn standing(boxes: &[ScoredBox], at_most: f32) -> Vec<u32> {
         left.retain(|&(other, scored)| {
             other != index
                 && (scored.class != best.class
-                    || iou(&scored.box_, &best.box_).partial_cmp(&at_most) != Some(Ordering::Greater))
+                    || iou(&scored.box_, &best.box_).partial_cmp(&at_most)
+                        != Some(Ordering::Greater))
         });
     }
     standing
@@ -154,7 +167,7 @@ proptest! {
         let columns = Columns { first: first as u32, count: classes.len() as u32 };
         for axes in AXES {
             let tensor = rows.tensor(axes);
-            let table = Table::of(&tensor, axes).unwrap();
+            let table = ScoreTable::of(&tensor, axes).unwrap();
             let found = table.best(Some(columns), threshold, limit).unwrap();
             prop_assert_eq!(told(found), best(&rows, classes.clone(), threshold, limit as usize));
             let found = table.best(None, threshold, limit).unwrap();
@@ -167,9 +180,10 @@ proptest! {
         let count = rows.iter().count();
         for axes in AXES {
             let tensor = rows.tensor(axes);
-            let given = Table::of(&tensor, axes).unwrap().rows(&wanted);
+            let given = ScoreTable::of(&tensor, axes).unwrap().rows(&wanted);
             if let Some(gone) = wanted.iter().find(|&&row| row as usize >= count) {
-                prop_assert_eq!(given.unwrap_err(), format!("row {gone}: the table has {count}, counted from 0"));
+                prop_assert_eq!(given.unwrap_err(), format!("row {gone}: the table has {count}, \
+                    counted from 0"));
                 continue;
             }
             let expected = wanted.iter().flat_map(|&row| rows.iter().nth(row as usize).unwrap());
@@ -189,13 +203,15 @@ proptest! {
 
 #[test]
 fn a_table_of_many_rows_is_cut_to_the_best_in_their_order() {
-    let rows = |score: fn(usize) -> f32| Rows { columns: 3, numbers: (0..9000).map(score).collect() };
-    let scores: [fn(usize) -> f32; 3] = [|n| n as f32, |n| -(n as f32), |n| ((n * 7919) % 101) as f32];
+    let rows =
+        |score: fn(usize) -> f32| Rows { columns: 3, numbers: (0..9000).map(score).collect() };
+    let scores: [fn(usize) -> f32; 3] =
+        [|n| n as f32, |n| -(n as f32), |n| ((n * 7919) % 101) as f32];
     for score in scores {
         let rows = rows(score);
         for axes in AXES {
             let tensor = rows.tensor(axes);
-            let table = Table::of(&tensor, axes).unwrap();
+            let table = ScoreTable::of(&tensor, axes).unwrap();
             for limit in [1, 10, 2000, 3000] {
                 let found = table.best(None, f32::NEG_INFINITY, limit).unwrap();
                 assert_eq!(told(found), best(&rows, 0..3, f32::NEG_INFINITY, limit as usize));
@@ -209,10 +225,13 @@ fn what_cannot_be_served_is_refused_with_shape_and_type() {
     let refused = |shape: &[u32], element| {
         let arena = Arena::new(SharedMemory::create(4096).unwrap());
         let tensor = Tensor::in_block(element, shape.to_vec(), arena.allocate(96).unwrap());
-        Table::of(&tensor, Axes::RowsColumns).err().unwrap()
+        ScoreTable::of(&tensor, Axes::RowsColumns).err().unwrap()
     };
     let words = |tensor: &str| {
-        format!("a tensor {tensor}: a table is F32, and has two axes, and before them none but of size 1")
+        format!(
+            "a tensor {tensor}: a table is F32, and has two axes, and before them none but of \
+                size 1"
+        )
     };
     assert_eq!(refused(&[1, 4, 6], Element::U8), words("U8 [1, 4, 6]"));
     assert_eq!(refused(&[2, 3, 4], Element::F32), words("F32 [2, 3, 4]"));
@@ -220,11 +239,14 @@ fn what_cannot_be_served_is_refused_with_shape_and_type() {
     assert_eq!(refused(&[], Element::F32), words("F32 []"));
 
     let tensor = tensor_of(vec![2, 3], &[0.0; 6]);
-    let table = Table::of(&tensor, Axes::RowsColumns).unwrap();
+    let table = ScoreTable::of(&tensor, Axes::RowsColumns).unwrap();
     let refused = |classes, threshold, limit| table.best(classes, threshold, limit).unwrap_err();
     let columns = |first, count| Some(Columns { first, count });
     assert_eq!(refused(None, f32::NAN, 1), "the threshold is NaN");
-    assert_eq!(refused(None, 0.0, 10_001), "up to 10001 rows are asked for: at most 10000 are given");
+    assert_eq!(
+        refused(None, 0.0, 10_001),
+        "up to 10001 rows are asked for: at most 10000 are given"
+    );
     assert_eq!(refused(columns(1, 3), 0.0, 1), "3 columns from 1 on: a row of the table has 3");
     assert_eq!(
         refused(columns(u32::MAX, 2), 0.0, 1),
@@ -235,7 +257,7 @@ fn what_cannot_be_served_is_refused_with_shape_and_type() {
     let many = "10001 rows of 3 numbers: at most 10000 rows and 1048576 numbers are given";
     assert_eq!(table.rows(&[0; 10_001]).unwrap_err(), many);
     let wide = tensor_of(vec![1, 1000], &[0.0; 1000]);
-    let wide = Table::of(&wide, Axes::RowsColumns).unwrap();
+    let wide = ScoreTable::of(&wide, Axes::RowsColumns).unwrap();
     assert_eq!(wide.rows(&[0; 1048]).unwrap().len(), 1_048_000);
     assert!(wide.rows(&[0; 1049]).unwrap_err().starts_with("1049 rows of 1000 numbers: "));
 }
@@ -245,14 +267,14 @@ fn a_table_without_numbers_has_no_best_row() {
     for shape in [vec![0, 80], vec![5, 0], vec![0, 0], vec![1, 1, 0, 4]] {
         for axes in AXES {
             let tensor = tensor_of(shape.clone(), &[]);
-            let table = Table::of(&tensor, axes).unwrap();
+            let table = ScoreTable::of(&tensor, axes).unwrap();
             assert_eq!(table.best(None, f32::NEG_INFINITY, 10).unwrap().len(), 0, "{shape:?}");
             assert!(table.rows(&[]).unwrap().is_empty(), "{shape:?}");
         }
     }
     let tensor = tensor_of(vec![5, 0], &[]);
-    assert!(Table::of(&tensor, Axes::RowsColumns).unwrap().rows(&[4]).unwrap().is_empty());
-    assert!(Table::of(&tensor, Axes::ColumnsRows).unwrap().rows(&[0]).is_err());
+    assert!(ScoreTable::of(&tensor, Axes::RowsColumns).unwrap().rows(&[4]).unwrap().is_empty());
+    assert!(ScoreTable::of(&tensor, Axes::ColumnsRows).unwrap().rows(&[0]).is_err());
 }
 
 fn apart(count: usize) -> Vec<ScoredBox> {
@@ -269,7 +291,10 @@ fn boxes_are_taken_up_to_the_limit_and_an_iou_within_0_and_1() {
     assert_eq!(standing, (0..10_000).rev().collect::<Vec<_>>());
     assert_eq!(suppress(&apart(10_001), 0.5).unwrap_err(), "10001 boxes: at most 10000 are taken");
     for iou in [f32::NAN, -0.1, 1.1, f32::INFINITY] {
-        assert_eq!(suppress(&apart(2), iou).unwrap_err(), format!("an iou of {iou}: it lies within 0 to 1"));
+        assert_eq!(
+            suppress(&apart(2), iou).unwrap_err(),
+            format!("an iou of {iou}: it lies within 0 to 1")
+        );
     }
 }
 
@@ -278,7 +303,9 @@ fn boxes_are_taken_up_to_the_limit_and_an_iou_within_0_and_1() {
 fn long_calls_give_what_short_ones_do() {
     let scores = Rows {
         columns: 80,
-        numbers: (0..3598 * 80).map(|n| if n % 7193 == 0 { 0.9 } else { (n % 97) as f32 / 400.0 }).collect(),
+        numbers: (0..3598 * 80)
+            .map(|n| if n % 7193 == 0 { 0.9 } else { (n % 97) as f32 / 400.0 })
+            .collect(),
     };
     let expected = best(&scores, 0..80, 0.4, 1000);
     assert_eq!(expected.len(), 41);
@@ -290,7 +317,7 @@ fn long_calls_give_what_short_ones_do() {
     for axes in AXES {
         let look = |rows: &Rows, threshold: f32, limit: u32| {
             let tensor = rows.tensor(axes);
-            told(Table::of(&tensor, axes).unwrap().best(None, threshold, limit).unwrap())
+            told(ScoreTable::of(&tensor, axes).unwrap().best(None, threshold, limit).unwrap())
         };
         assert_eq!(look(&scores, 0.4, 1000), expected, "{axes:?}");
         assert!(look(&rising, 0.0, 10_000) == last, "{axes:?}");

@@ -1,5 +1,5 @@
-//! Small components for tests: written in WAT, given the world's types by `wit-component`, and compiled by the program
-//! `ocelli-compile`, since the worker has no compiler inside.
+//! Small components for tests: written in WAT, given the world's types by `wit-component`, and
+//! compiled by the program `ocelli-compile`, since the worker has no compiler inside.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -35,8 +35,9 @@ package wasi:clocks@0.2.0 {
 }
 ";
 
-/// A pipeline whose functions do nothing and return what is empty, where they are not given a body. Addresses below 4096
-/// are its own, results lie at [`RESULT`], and what the host writes into its memory lies from 8192 on.
+/// A pipeline whose functions do nothing and return what is empty, where they are not given a body.
+/// Addresses below 4096 are its own, results lie at [`RESULT`], and what the host writes into its
+/// memory lies from 8192 on.
 pub(crate) struct Guest<'a> {
     /// The versions of the contract for which it exports a pipeline: "0.1.0".
     pub(crate) contracts: &'a [&'a str],
@@ -74,7 +75,8 @@ pub(crate) const IDLE: Guest<'static> = Guest {
     restore: "",
 };
 
-/// Sleeping: `$sleep` waits for so many nanoseconds and keeps its handle, `$timer` makes a handle and does not wait.
+/// Sleeping: `$sleep` waits for so many nanoseconds and keeps its handle, `$timer` makes a handle
+/// and does not wait.
 pub(crate) const SLEEP: &str = r#"
     (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $timer (param i64) (result i32)))
     (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))

@@ -1,9 +1,11 @@
-//! How long a call into a component may take: by CPU time, by the clock, and by the clock in one call back to the host.
+//! How long a call into a component may take: by CPU time, by the clock, and by the clock in one
+//! call back to the host.
 //!
-//! A component that computes is looked at by the epoch's callback, at every [`TICK`]. One that waits does so inside a host
-//! function that has handed the thread back to the driver ([`bounded`]); which host function it waits in is told by their
-//! count, which a hook of the store keeps. Host functions that never hand the thread back do bounded work, or have a
-//! timeout of their own, as inference does.
+//! A component that computes is looked at by the epoch's callback, at every [`TICK`]. One that
+//! waits does so inside a host function that has handed the thread back to the driver
+//! ([`run_bounded`]); which host function it waits in is told by their count, which a hook of the
+//! store keeps. Host functions that never hand the thread back do bounded work, or have a timeout
+//! of their own, as inference does.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,13 +19,15 @@ use ocelli_protocol::worker::WorkerLimits;
 use tokio::time::Instant;
 use wasmtime::{CallHook, Engine, Store, UpdateDeadline};
 
-use super::limits::Exceeded;
-use super::state::State;
+use super::limits::LimitExceeded;
+use super::state::InstanceState;
 
-/// How often a running call is looked at. A call may overrun its share by this much; each look costs some 0.1 ms of CPU.
+/// How often a running call is looked at. A call may overrun its share by this much; each look
+/// costs some 0.1 ms of CPU.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Advances the engine's epoch while a call runs, so that the call can be looked at; rests between calls.
+/// Advances the engine's epoch while a call runs, so that the call can be looked at; rests between
+/// calls.
 pub struct Ticker {
     shared: Arc<TickerState>,
 }
@@ -37,8 +41,11 @@ struct TickerState {
 impl Ticker {
     /// Starts the thread. It ends when the ticker is dropped.
     pub fn start(engine: &Engine) -> std::io::Result<Self> {
-        let state =
-            TickerState { running: Mutex::new(false), changed: Condvar::new(), over: AtomicBool::new(false) };
+        let state = TickerState {
+            running: Mutex::new(false),
+            changed: Condvar::new(),
+            over: AtomicBool::new(false),
+        };
         let shared = Arc::new(state);
         let (state, engine) = (Arc::clone(&shared), engine.clone());
         std::thread::Builder::new().name("epoch".into()).spawn(move || state.tick(&engine))?;
@@ -82,9 +89,12 @@ impl TickerState {
     fn tick(&self, engine: &Engine) {
         loop {
             let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            let running =
-                self.changed.wait_while(running, |running| !*running).unwrap_or_else(PoisonError::into_inner);
-            // Woken early only by `over`, or by the start of a following call, which then is looked at a little early.
+            let running = self
+                .changed
+                .wait_while(running, |running| !*running)
+                .unwrap_or_else(PoisonError::into_inner);
+            // Woken early only by `over`, or by the start of a following call, which then is looked
+            // at a little early.
             drop(self.changed.wait_timeout(running, TICK).unwrap_or_else(PoisonError::into_inner));
             if self.over.load(Ordering::Acquire) {
                 return;
@@ -96,7 +106,7 @@ impl TickerState {
 
 /// What the call under way may still use.
 #[derive(Debug, Clone, Copy)]
-pub struct Deadline {
+pub struct CallDeadline {
     /// CPU time of the thread, in nanoseconds.
     cpu_ns: u64,
     /// On the monotonic clock, in nanoseconds.
@@ -104,7 +114,7 @@ pub struct Deadline {
     limits: (u32, u32),
 }
 
-impl Deadline {
+impl CallDeadline {
     /// Of a call that starts when the thread has used `cpu_ns` and the clock shows `clock_ns`.
     pub fn after(cpu_ns: u64, clock_ns: u64, limits: &WorkerLimits) -> Self {
         let nanoseconds = |milliseconds: u32| u64::from(milliseconds).saturating_mul(1_000_000);
@@ -121,10 +131,10 @@ impl Deadline {
     }
 
     /// Whether the call may go on. Waiting, for inference say, uses no CPU time.
-    pub fn check(&self, cpu_ns: u64, clock_ns: u64) -> Result<(), Exceeded> {
+    pub fn check(&self, cpu_ns: u64, clock_ns: u64) -> Result<(), LimitExceeded> {
         let (cpu, clock) = self.limits;
         if cpu_ns > self.cpu_ns {
-            return Err(Exceeded::new(
+            return Err(LimitExceeded::new(
                 Limit::CpuTime,
                 format!("the call used more than {cpu} ms of CPU time"),
             ));
@@ -136,25 +146,27 @@ impl Deadline {
     }
 }
 
-fn call_time(milliseconds: u32) -> Exceeded {
-    Exceeded::new(Limit::CallTime, format!("the call took longer than {milliseconds} ms"))
+fn call_time(milliseconds: u32) -> LimitExceeded {
+    LimitExceeded::new(Limit::CallTime, format!("the call took longer than {milliseconds} ms"))
 }
 
-/// Makes the store check its call at every tick, count its calls to the host, and bound what it hands over in each.
-pub fn install(store: &mut Store<State>) {
+/// Makes the store check its call at every tick, count its calls to the host, and bound what it
+/// hands over in each.
+pub fn install(store: &mut Store<InstanceState>) {
     store.epoch_deadline_callback(|context| {
         context.data().deadline.check(thread_cpu_ns(), monotonic_ns())?;
         Ok(UpdateDeadline::Continue(1))
     });
     store.call_hook(|mut context, transition| {
-        // Wasmtime takes the fuel afresh for each set of values that it lifts: a host call's arguments after the first
-        // of these, the results of a call into the component after the second.
+        // Wasmtime takes the fuel afresh for each set of values that it lifts: a host call's
+        // arguments after the first of these, the results of a call into the component after the
+        // second.
         let fuel = match transition {
             CallHook::CallingHost => {
                 context.data().host_calls.fetch_add(1, Ordering::Relaxed);
-                context.data().max_handed
+                context.data().max_argument_bytes
             }
-            CallHook::ReturningFromWasm => context.data().max_returned,
+            CallHook::ReturningFromWasm => context.data().max_result_bytes,
             CallHook::CallingWasm | CallHook::ReturningFromHost => return Ok(()),
         };
         context.set_hostcall_fuel(fuel);
@@ -163,24 +175,24 @@ pub fn install(store: &mut Store<State>) {
 }
 
 /// Starts a call's time, and lets it return up to `max_returned` bytes.
-pub fn start_call(store: &mut Store<State>, max_returned: usize) {
+pub fn start_call(store: &mut Store<InstanceState>, max_returned: usize) {
     store.set_epoch_deadline(1);
     let state = store.data_mut();
-    state.deadline = Deadline::after(thread_cpu_ns(), monotonic_ns(), &state.limits);
-    state.max_returned = max_returned;
+    state.deadline = CallDeadline::after(thread_cpu_ns(), monotonic_ns(), &state.limits);
+    state.max_result_bytes = max_returned;
     // What was refused in an earlier call, and survived, explains nothing in this one.
-    state.limiter.take_refused();
+    state.limiter.take_refusal();
 }
 
 /// The time that one call to the host has left.
 #[derive(Debug)]
-struct HostCall {
+struct HostCallTimer {
     limit: Duration,
     /// The call waited in: its number, and when it was first found to wait.
     current: Option<(u64, Instant)>,
 }
 
-impl HostCall {
+impl HostCallTimer {
     /// When the wait is over that was found at `now` in the host call of this number.
     fn deadline(&mut self, number: u64, now: Instant) -> Instant {
         let since = match self.current {
@@ -192,16 +204,16 @@ impl HostCall {
     }
 }
 
-/// Drives a call until it has ended, or has waited too long: in one call to the host, or altogether. `host_calls` is the
-/// number of calls to the host so far.
-pub async fn bounded<T>(
+/// Drives a call until it has ended, or has waited too long: in one call to the host, or
+/// altogether. `host_calls` is the number of calls to the host so far.
+pub async fn run_bounded<T>(
     call: impl Future<Output = T>,
     host_calls: &AtomicU64,
     limits: &WorkerLimits,
-) -> Result<T, Exceeded> {
+) -> Result<T, LimitExceeded> {
     let milliseconds = |limit: u32| Duration::from_millis(u64::from(limit));
     let end = Instant::now() + milliseconds(limits.call_timeout_ms);
-    let mut host_call = HostCall { limit: milliseconds(limits.host_call_ms), current: None };
+    let mut host_call = HostCallTimer { limit: milliseconds(limits.host_call_ms), current: None };
     let mut timer = pin!(tokio::time::sleep_until(end));
     let mut call = pin!(call);
     std::future::poll_fn(|context| {
@@ -211,8 +223,9 @@ pub async fn bounded<T>(
         let now = Instant::now();
         let host_end = host_call.deadline(host_calls.load(Ordering::Relaxed), now);
         if now >= host_end {
-            let message = format!("the component waited longer than {} ms for the host", limits.host_call_ms);
-            return Poll::Ready(Err(Exceeded::new(Limit::HostCall, message)));
+            let message =
+                format!("the component waited longer than {} ms for the host", limits.host_call_ms);
+            return Poll::Ready(Err(LimitExceeded::new(Limit::HostCall, message)));
         }
         if now >= end {
             return Poll::Ready(Err(call_time(limits.call_timeout_ms)));
@@ -239,8 +252,11 @@ mod tests {
 
     #[test]
     fn a_call_is_ended_by_its_own_cpu_time_or_by_the_clock() {
-        let deadline =
-            Deadline::after(500, 900, &WorkerLimits { call_cpu_ms: 10, call_timeout_ms: 70, ..limits() });
+        let deadline = CallDeadline::after(
+            500,
+            900,
+            &WorkerLimits { call_cpu_ms: 10, call_timeout_ms: 70, ..limits() },
+        );
         deadline.check(500 + 10 * MILLISECOND, 900 + 70 * MILLISECOND).unwrap();
         let used = deadline.check(501 + 10 * MILLISECOND, 900).unwrap_err();
         assert_eq!(used.to_string(), "limit cpu_time: the call used more than 10 ms of CPU time");
@@ -250,7 +266,7 @@ mod tests {
 
     #[test]
     fn each_host_call_has_its_own_time() {
-        let mut host_call = HostCall { limit: Duration::from_secs(10), current: None };
+        let mut host_call = HostCallTimer { limit: Duration::from_secs(10), current: None };
         let start = Instant::now();
         let later = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(host_call.deadline(1, later(0)), later(10));
@@ -258,9 +274,9 @@ mod tests {
         assert_eq!(host_call.deadline(2, later(9)), later(19), "another call");
     }
 
-    fn driven<T>(call: impl Future<Output = T>, limits: &WorkerLimits) -> Result<T, Exceeded> {
+    fn driven<T>(call: impl Future<Output = T>, limits: &WorkerLimits) -> Result<T, LimitExceeded> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async { bounded(call, &AtomicU64::new(1), limits).await })
+        runtime.block_on(async { run_bounded(call, &AtomicU64::new(1), limits).await })
     }
 
     #[test]
@@ -276,8 +292,14 @@ mod tests {
     fn a_wait_for_ever_is_ended_by_the_shorter_of_its_limits() {
         let shorter = WorkerLimits { host_call_ms: 20, ..limits() };
         let ended = driven(std::future::pending::<()>(), &shorter).unwrap_err();
-        assert_eq!(ended.to_string(), "limit host_call: the component waited longer than 20 ms for the host");
+        assert_eq!(
+            ended.to_string(),
+            "limit host_call: the component waited longer than 20 ms for the host"
+        );
         let shorter = WorkerLimits { call_timeout_ms: 20, ..limits() };
-        assert_eq!(driven(std::future::pending::<()>(), &shorter).unwrap_err().limit, Limit::CallTime);
+        assert_eq!(
+            driven(std::future::pending::<()>(), &shorter).unwrap_err().limit,
+            Limit::CallTime
+        );
     }
 }

@@ -8,11 +8,12 @@ use wasmtime::component::Resource;
 
 use super::nn::Tensor;
 use super::output::rect;
-use super::state::{HeldRoom, State};
+use super::state::{ImageLease, InstanceState};
 use super::versions::newest::frames::{self as wit, FrameError};
 use crate::video;
 
-/// Most regions of one batch. More objects than that in one frame are cheaper in two batches than one allocation.
+/// Most regions of one batch. More objects than that in one frame are cheaper in two batches than
+/// one allocation.
 const MAX_REGIONS: usize = 64;
 
 /// The frame that a component borrows while it processes it.
@@ -34,12 +35,12 @@ pub struct Image {
     /// The JPEG file's bytes.
     pub jpeg: Vec<u8>,
     /// Their room, given back with the picture.
-    pub room: HeldRoom,
+    pub room: ImageLease,
 }
 
 type Fallible<T> = wasmtime::Result<Result<T, FrameError>>;
 
-impl State {
+impl InstanceState {
     /// Allocates a tensor for `count` pictures and lets `write` fill it.
     fn tensor_of<T>(
         &mut self,
@@ -59,13 +60,15 @@ impl State {
             return Ok(Err(self.frame_error(error)));
         }
         let Some((shape, bytes)) = shape(&spec, count) else {
-            let message = format!("{count} tensors of {} x {}: more than there is", spec.width, spec.height);
+            let message =
+                format!("{count} tensors of {} x {}: more than there is", spec.width, spec.height);
             return Ok(Err(self.frame_error(video::FrameError::InvalidSize(message))));
         };
         let Some(mut block) = self.arena.allocate(bytes) else {
             let largest = self.arena.largest_free();
-            let message =
-                format!("a tensor of {bytes} bytes does not fit: {largest} bytes are free in one piece");
+            let message = format!(
+                "a tensor of {bytes} bytes does not fit: {largest} bytes are free in one piece"
+            );
             self.refuse(Limit::Tensor, &message);
             return Ok(Err(FrameError::OutOfMemory(message)));
         };
@@ -146,9 +149,9 @@ fn placement(placement: video::Placement) -> wit::Placement {
     }
 }
 
-impl wit::Host for State {}
+impl wit::Host for InstanceState {}
 
-impl wit::HostImage for State {
+impl wit::HostImage for InstanceState {
     fn width(&mut self, image: Resource<Image>) -> wasmtime::Result<u32> {
         Ok(self.table.get(&image)?.width)
     }
@@ -167,7 +170,7 @@ impl wit::HostImage for State {
     }
 }
 
-impl wit::HostFrame for State {
+impl wit::HostFrame for InstanceState {
     fn index(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u64> {
         Ok(self.table.get(&frame)?.frame.number)
     }
@@ -211,13 +214,15 @@ impl wit::HostFrame for State {
         spec: wit::TensorSpec,
     ) -> Fallible<(Resource<Tensor>, Vec<wit::Placement>)> {
         if regions.is_empty() || regions.len() > MAX_REGIONS {
-            let message = format!("{} regions: between 1 and {MAX_REGIONS} are taken", regions.len());
+            let message =
+                format!("{} regions: between 1 and {MAX_REGIONS} are taken", regions.len());
             return Ok(Err(FrameError::InvalidSpec(message)));
         }
         let regions: Vec<_> = regions.into_iter().map(rect).collect();
-        let made = self.tensor_of(&frame, spec, regions.len(), |resampler, picture, spec, out| {
-            resampler.tensors(picture, &regions, spec, out)
-        })?;
+        let made =
+            self.tensor_of(&frame, spec, regions.len(), |resampler, picture, spec, out| {
+                resampler.tensors(picture, &regions, spec, out)
+            })?;
         Ok(made.map(|(tensor, placed)| (tensor, placed.into_iter().map(placement).collect())))
     }
 
@@ -229,8 +234,9 @@ impl wit::HostFrame for State {
     ) -> Fallible<Resource<Tensor>> {
         let wit::Affine { a, b, c, d, e, f } = to_frame;
         let to_frame = video::Affine { a, b, c, d, e, f };
-        let made = self
-            .tensor_of(&frame, spec, 1, |_, picture, spec, out| video::warp(picture, &to_frame, spec, out))?;
+        let made = self.tensor_of(&frame, spec, 1, |_, picture, spec, out| {
+            video::warp(picture, &to_frame, spec, out)
+        })?;
         Ok(made.map(|(tensor, ())| tensor))
     }
 
@@ -252,7 +258,7 @@ impl wit::HostFrame for State {
                 Ok(encoded) => encoded,
                 Err(error) => return Ok(Err(self.frame_error(error))),
             };
-        let Some(room) = self.pictures.take(bytes.len()) else {
+        let Some(room) = self.pictures.reserve(bytes.len()) else {
             let most = self.pictures.capacity() >> 20;
             let message = format!("the component holds pictures of more than {most} MiB");
             self.refuse(Limit::Memory, &message);

@@ -1,24 +1,25 @@
-//! One component instance in its store. After a trap the store is dropped, never entered again: [`Instance`]'s calls take
-//! `&mut self` and a caller that got [`CallError::Trap`] has to drop the instance.
+//! One component instance in its store. After a trap the store is dropped, never entered again:
+//! [`Instance`]'s calls take `&mut self` and a caller that got [`CallError::Trap`] has to drop the
+//! instance.
 
 use std::sync::Arc;
 
 use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::limit::Limit;
-use ocelli_protocol::worker::{Description, FrameResult, Level, Stations};
+use ocelli_protocol::worker::{Description, FrameResult, LogLevel, Timestamps};
 use serde_json::{Map, Value};
 use wasmtime::component::{Component, Resource};
 use wasmtime::{Engine, Store};
 
-use super::deadline::{Ticker, bounded, install, start_call};
+use super::deadline::{Ticker, install, run_bounded, start_call};
 use super::frames::FrameHandle;
-use super::limits::Exceeded;
-use super::output::{self, MAX_BYTES, MAX_SNAPSHOT};
-use super::state::{MAX_HANDLES, State, Surroundings};
-use super::versions::{Linked, Pipeline};
-use crate::granted::Granted;
-use crate::host_link::cut;
-use crate::kept::SharedKept;
+use super::limits::LimitExceeded;
+use super::output::{self, MAX_RESULT_BYTES, MAX_SNAPSHOT};
+use super::state::{HostServices, InstanceState, MAX_HANDLES};
+use super::versions::{LinkedComponent, PipelineInstance};
+use crate::host_link::truncate;
+use crate::kv_store::SharedKvStore;
+use crate::redis_bridge::RedisBucket;
 use crate::video::Frame;
 
 /// Why a call into the component brought nothing.
@@ -38,57 +39,61 @@ pub enum CallError {
 }
 
 /// A component whose imports are found, from which instances are made.
-pub struct Factory {
+pub struct InstanceFactory {
     engine: Engine,
-    driver: Arc<Driver>,
-    component: Linked,
-    surroundings: Surroundings,
+    driver: Arc<CallDriver>,
+    component: LinkedComponent,
+    surroundings: HostServices,
 }
 
-impl Factory {
-    /// Links a component. A version of the contract that this host does not serve is an error, and so is an import that it
-    /// does not offer.
+impl InstanceFactory {
+    /// Links a component. A version of the contract that this host does not serve is an error, and
+    /// so is an import that it does not offer.
     pub fn new(
         engine: &Engine,
         component: &Component,
-        surroundings: Surroundings,
+        surroundings: HostServices,
     ) -> Result<Self, CallError> {
-        let linked = || Ok((Linked::new(engine, component)?, Arc::new(Driver::new(engine)?)));
+        let linked =
+            || Ok((LinkedComponent::new(engine, component)?, Arc::new(CallDriver::new(engine)?)));
         let (component, driver) = linked().map_err(|error| trap(&error))?;
         Ok(Self { engine: engine.clone(), driver, component, surroundings })
     }
 
     /// What the session keeps, for whoever answers for it to the host.
-    pub fn kept(&self) -> &SharedKept {
-        &self.surroundings.kept
+    pub fn kv_store(&self) -> &SharedKvStore {
+        &self.surroundings.kv_store
     }
 
     /// What the session was granted of Redis.
-    pub fn granted(&self) -> &Granted {
-        &self.surroundings.granted
+    pub fn redis(&self) -> &RedisBucket {
+        &self.surroundings.redis
     }
 
-    /// A new instance, with nothing of those before it: what they put into the session's store and the host was not told is
-    /// undone. A memory over its limit is an error. `settings` is what it finds in `wasi:config/store`.
+    /// A new instance, with nothing of those before it: what they put into the session's store and
+    /// the host was not told is undone. A memory over its limit is an error. `settings` is what it
+    /// finds in `wasi:config/store`.
     pub fn instance(&self, settings: Map<String, Value>) -> Result<Instance, CallError> {
         self.surroundings.log.forget_frame();
-        self.surroundings.kept.lock().reset();
-        let mut store = Store::new(&self.engine, State::new(self.surroundings.clone(), settings));
+        self.surroundings.kv_store.lock().reset();
+        let mut store =
+            Store::new(&self.engine, InstanceState::new(self.surroundings.clone(), settings));
         store.limiter(|state| &mut state.limiter);
         store.set_max_component_handles(MAX_HANDLES);
         install(&mut store);
         let driver = Arc::clone(&self.driver);
-        let component =
-            driver.run(&mut store, MAX_BYTES, async |store| self.component.instantiate(store).await)?;
+        let component = driver.run(&mut store, MAX_RESULT_BYTES, async |store| {
+            self.component.instantiate(store).await
+        })?;
         Ok(Instance { driver, store, component, last: None })
     }
 }
 
 /// A component, ready to be called.
 pub struct Instance {
-    driver: Arc<Driver>,
-    store: Store<State>,
-    component: Pipeline,
+    driver: Arc<CallDriver>,
+    store: Store<InstanceState>,
+    component: PipelineInstance,
     /// The number of the frame that it got last.
     last: Option<u64>,
 }
@@ -96,18 +101,21 @@ pub struct Instance {
 impl Instance {
     /// What the component says of itself.
     pub fn describe(&mut self) -> Result<Description, CallError> {
-        self.call(MAX_BYTES, async |component, store| component.describe(store).await)
+        self.call(MAX_RESULT_BYTES, async |component, store| component.describe(store).await)
     }
 
     /// Gives the component its settings, a JSON object.
     pub fn init(&mut self, settings: &str) -> Result<(), CallError> {
-        self.call(MAX_BYTES, async |component, store| component.init(store, settings).await)?.map_err(refused)
+        self.call(MAX_RESULT_BYTES, async |component, store| component.init(store, settings).await)?
+            .map_err(refused)
     }
 
     /// Asks the component a question, JSON.
     pub fn command(&mut self, request: &str) -> Result<String, CallError> {
-        self.call(MAX_BYTES, async |component, store| component.command(store, request).await)?
-            .map_err(refused)
+        self.call(MAX_RESULT_BYTES, async |component, store| {
+            component.command(store, request).await
+        })?
+        .map_err(refused)
     }
 
     /// The component's state.
@@ -117,8 +125,10 @@ impl Instance {
 
     /// Gives the component the state of another instance.
     pub fn restore(&mut self, version: &str, state: &[u8]) -> Result<(), CallError> {
-        self.call(MAX_BYTES, async |component, store| component.restore(store, version, state).await)?
-            .map_err(refused)
+        self.call(MAX_RESULT_BYTES, async |component, store| {
+            component.restore(store, version, state).await
+        })?
+        .map_err(refused)
     }
 
     /// Lets the component process a frame.
@@ -131,8 +141,9 @@ impl Instance {
         let handle = state.table.push(FrameHandle { frame: Arc::clone(&frame), skipped });
         let handle = handle.map_err(|error| lost(state, &error.into()))?;
         let borrowed = Resource::new_borrow(handle.rep());
-        let returned =
-            self.call(MAX_BYTES, async |component, store| component.process(store, borrowed).await)?;
+        let returned = self.call(MAX_RESULT_BYTES, async |component, store| {
+            component.process(store, borrowed).await
+        })?;
         let state = self.store.data_mut();
         state.table.delete(handle).map_err(|error| lost(state, &error.into()))?;
         let output = output::output(&mut state.table, returned.map_err(refused)?, &state.limits);
@@ -145,7 +156,7 @@ impl Instance {
             height: frame.picture.height(),
             detections: output.detections,
             events: output.events,
-            stations: Stations {
+            timestamps: Timestamps {
                 received: frame.received_ns,
                 decoded: frame.decoded_ns,
                 submitted,
@@ -159,7 +170,7 @@ impl Instance {
     fn call<T>(
         &mut self,
         max_returned: usize,
-        call: impl AsyncFnOnce(&Pipeline, &mut Store<State>) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&PipelineInstance, &mut Store<InstanceState>) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
         let component = &self.component;
         self.driver.run(&mut self.store, max_returned, async |store| call(component, store).await)
@@ -167,12 +178,12 @@ impl Instance {
 }
 
 /// Runs calls, each within its limits.
-struct Driver {
+struct CallDriver {
     runtime: tokio::runtime::Runtime,
     ticker: Ticker,
 }
 
-impl Driver {
+impl CallDriver {
     fn new(engine: &Engine) -> wasmtime::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         Ok(Self { runtime, ticker: Ticker::start(engine)? })
@@ -180,18 +191,19 @@ impl Driver {
 
     fn run<T>(
         &self,
-        store: &mut Store<State>,
+        store: &mut Store<InstanceState>,
         max_returned: usize,
-        call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&mut Store<InstanceState>) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
         start_call(store, max_returned);
         let (host_calls, limits) = (Arc::clone(&store.data().host_calls), store.data().limits);
         let ticking = self.ticker.during_call();
-        let called = self.runtime.block_on(async { bounded(call(store), &host_calls, &limits).await });
+        let called =
+            self.runtime.block_on(async { run_bounded(call(store), &host_calls, &limits).await });
         drop(ticking);
         match called {
             Ok(Ok(value)) => {
-                store.data().log.tell_dropped();
+                store.data().log.report_dropped_if_due();
                 Ok(value)
             }
             Ok(Err(error)) => Err(lost(store.data_mut(), &error)),
@@ -200,39 +212,42 @@ impl Driver {
     }
 }
 
-/// Frames between the one that an instance got before and this one. A source that begins again counts from 0 again.
+/// Frames between the one that an instance got before and this one. A source that begins again
+/// counts from 0 again.
 fn skipped(before: Option<u64>, number: u64) -> u64 {
     before.map_or(0, |before| number.saturating_sub(before).saturating_sub(1))
 }
 
 /// The component's own words, which may be long.
 fn refused(message: String) -> CallError {
-    CallError::Refused(cut(&message).to_owned())
+    CallError::Refused(truncate(&message).to_owned())
 }
 
-/// Says what led to the loss of the instance: wasm itself tells a panic, denied memory and a bug all as `unreachable`.
-fn lost(state: &mut State, error: &wasmtime::Error) -> CallError {
+/// Says what led to the loss of the instance: wasm itself tells a panic, denied memory and a bug
+/// all as `unreachable`.
+fn lost(state: &mut InstanceState, error: &wasmtime::Error) -> CallError {
     let (limit, mut text) = cause(state, error);
     let said = state.stderr.take_tail();
     if !said.is_empty() {
         text += &format!("it said: {said}; ");
     }
     text += &format!("{error:?}");
-    state.log.tell_dropped_now();
-    state.log.own_line(Level::Error, &text);
+    state.log.report_dropped();
+    state.log.own_line(LogLevel::Error, &text);
     CallError::Trap { limit, message: text }
 }
 
 /// The limit behind an error, which is counted, and a text that names it.
-fn cause(state: &mut State, error: &wasmtime::Error) -> (Option<Limit>, String) {
-    let exceeded = Exceeded::behind(error);
+fn cause(state: &mut InstanceState, error: &wasmtime::Error) -> (Option<Limit>, String) {
+    let exceeded = LimitExceeded::from_error(error);
     if let Some(exceeded) = &exceeded {
-        state.tally.hit(exceeded.limit);
+        state.tally.count_limit(exceeded.limit);
     }
     // What was refused in this call has been counted already.
-    match exceeded.or_else(|| state.limiter.take_refused()) {
+    match exceeded.or_else(|| state.limiter.take_refusal()) {
         Some(exceeded) => (Some(exceeded.limit), format!("{exceeded}; ")),
-        // First, because some who tell it tell the first line alone: the whole error begins with the backtrace.
+        // First, because some who tell it tell the first line alone: the whole error begins with
+        // the backtrace.
         None => (None, format!("{}; ", error.root_cause())),
     }
 }

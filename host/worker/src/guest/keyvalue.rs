@@ -1,13 +1,13 @@
-//! `wasi:keyvalue`: the session's store, and one bucket with the keys of Redis that the operator has granted it, for components
-//! of every version of the contract.
+//! `wasi:keyvalue`: the session's store, and one bucket with the keys of Redis that the operator
+//! has granted it, for components of every version of the contract.
 
 use ocelli_protocol::clock::monotonic_ns;
-use ocelli_protocol::granted::{self, Answer as Granted, Operation};
+use ocelli_protocol::redis_bridge::{self, RedisOperation, RedisReply as Granted};
 use wasmtime::component::{HasSelf, Linker, Resource};
 
 use self::bindings::wasi::keyvalue::{atomics, batch, store};
-use super::state::State;
-use crate::kept::{KeptError, Seen};
+use super::state::InstanceState;
+use crate::kv_store::{StoreError, ValueVersion};
 
 /// Generated from `wasi:keyvalue` alone.
 #[allow(missing_docs, reason = "generated; the documentation stands in the WIT files")]
@@ -33,17 +33,17 @@ pub mod bindings {
 }
 
 /// Offers the session's store to components.
-pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    bindings::Keeps::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
+pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
+    bindings::Keeps::add_to_linker::<InstanceState, HasSelf<InstanceState>>(linker, |state| state)
 }
 
 /// A component's handle to a bucket.
 #[derive(Debug, Clone)]
 pub enum Bucket {
     /// Of the session's store.
-    Kept(String),
+    Session(String),
     /// The keys of Redis that the session was granted.
-    Granted,
+    Redis,
 }
 
 /// A component's handle to a value of the session's store as it was when the handle was made.
@@ -51,14 +51,14 @@ pub enum Bucket {
 pub struct Cas {
     bucket: String,
     key: String,
-    seen: Seen,
+    seen: ValueVersion,
 }
 
-impl From<KeptError> for store::Error {
-    fn from(error: KeptError) -> Self {
+impl From<StoreError> for store::Error {
+    fn from(error: StoreError) -> Self {
         match error {
-            KeptError::NoBucket => Self::NoSuchStore,
-            KeptError::TooMuch(_) => Self::Other(error.to_string()),
+            StoreError::NoSuchBucket => Self::NoSuchStore,
+            StoreError::OverLimit(_) => Self::Other(error.to_string()),
         }
     }
 }
@@ -66,63 +66,66 @@ impl From<KeptError> for store::Error {
 /// The outer error ends the instance, the inner is the component's to handle.
 type Answer<T, E = store::Error> = wasmtime::Result<Result<T, E>>;
 
-impl State {
+impl InstanceState {
     fn bucket(&self, handle: &Resource<Bucket>) -> wasmtime::Result<Bucket> {
         let bucket = self.table.get(handle)?.clone();
-        if let Bucket::Kept(_) = bucket {
-            self.kept.lock().set_used();
+        if let Bucket::Session(_) = bucket {
+            self.kv_store.lock().set_used();
         }
         Ok(bucket)
     }
 
     fn cas(&mut self, bucket: String, key: String) -> wasmtime::Result<Resource<Cas>> {
-        let seen = self.kept.lock().seen(&bucket, &key);
+        let seen = self.kv_store.lock().version(&bucket, &key);
         Ok(self.table.push(Cas { bucket, key, seen })?)
     }
 
     /// Has the host do something in Redis, and takes from its answer what is expected of it.
     fn redis<T>(
         &self,
-        operation: Operation,
+        operation: RedisOperation,
         expected: impl FnOnce(Granted) -> Option<T>,
     ) -> Result<T, store::Error> {
         let left = self.deadline.clock_left(monotonic_ns());
-        let answer = self.granted.ask(operation, left).map_err(store::Error::Other)?;
-        expected(answer).ok_or_else(|| store::Error::Other("the host's answer is to another question".into()))
+        let answer = self.redis.request(operation, left).map_err(store::Error::Other)?;
+        expected(answer)
+            .ok_or_else(|| store::Error::Other("the host's answer is to another question".into()))
     }
 }
 
-/// What [`Operation::Set`] and [`Operation::Delete`] are answered.
+/// What [`RedisOperation::Set`] and [`RedisOperation::Delete`] are answered.
 fn done(answer: Granted) -> Option<()> {
     matches!(answer, Granted::Done).then_some(())
 }
 
-impl store::Host for State {
+impl store::Host for InstanceState {
     fn open(&mut self, identifier: String) -> Answer<Resource<Bucket>> {
-        if identifier == granted::BUCKET {
-            return Ok(if self.granted.is_some() {
-                Ok(self.table.push(Bucket::Granted)?)
+        if identifier == redis_bridge::BUCKET {
+            return Ok(if self.redis.is_granted() {
+                Ok(self.table.push(Bucket::Redis)?)
             } else {
                 Err(store::Error::NoSuchStore)
             });
         }
         let opened = {
-            let mut kept = self.kept.lock();
+            let mut kept = self.kv_store.lock();
             kept.set_used();
             kept.open(&identifier)
         };
         match opened {
-            Ok(()) => Ok(Ok(self.table.push(Bucket::Kept(identifier))?)),
+            Ok(()) => Ok(Ok(self.table.push(Bucket::Session(identifier))?)),
             Err(error) => Ok(Err(error.into())),
         }
     }
 }
 
-impl store::HostBucket for State {
+impl store::HostBucket for InstanceState {
     fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Option<Vec<u8>>> {
         Ok(match self.bucket(&bucket)? {
-            Bucket::Kept(bucket) => Ok(self.kept.lock().get(&bucket, &key).map(<[u8]>::to_vec)),
-            Bucket::Granted => self.redis(Operation::Get(vec![key]), |answer| match answer {
+            Bucket::Session(bucket) => {
+                Ok(self.kv_store.lock().get(&bucket, &key).map(<[u8]>::to_vec))
+            }
+            Bucket::Redis => self.redis(RedisOperation::Get(vec![key]), |answer| match answer {
                 Granted::Values(mut values) if values.len() == 1 => values.pop(),
                 _ => None,
             }),
@@ -131,35 +134,43 @@ impl store::HostBucket for State {
 
     fn set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Answer<()> {
         Ok(match self.bucket(&bucket)? {
-            Bucket::Kept(bucket) => self.kept.lock().set(&bucket, &key, value).map_err(Into::into),
-            Bucket::Granted => self.redis(Operation::Set(vec![(key, value)]), done),
+            Bucket::Session(bucket) => {
+                self.kv_store.lock().set(&bucket, &key, value).map_err(Into::into)
+            }
+            Bucket::Redis => self.redis(RedisOperation::Set(vec![(key, value)]), done),
         })
     }
 
     fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<()> {
         Ok(match self.bucket(&bucket)? {
-            Bucket::Kept(bucket) => self.kept.lock().delete(&bucket, &key).map_err(Into::into),
-            Bucket::Granted => self.redis(Operation::Delete(vec![key]), done),
+            Bucket::Session(bucket) => {
+                self.kv_store.lock().delete(&bucket, &key).map_err(Into::into)
+            }
+            Bucket::Redis => self.redis(RedisOperation::Delete(vec![key]), done),
         })
     }
 
     fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<bool> {
         Ok(match self.bucket(&bucket)? {
-            Bucket::Kept(bucket) => Ok(self.kept.lock().get(&bucket, &key).is_some()),
-            Bucket::Granted => self.redis(Operation::Exists(key), |answer| match answer {
+            Bucket::Session(bucket) => Ok(self.kv_store.lock().get(&bucket, &key).is_some()),
+            Bucket::Redis => self.redis(RedisOperation::Exists(key), |answer| match answer {
                 Granted::Exists(exists) => Some(exists),
                 _ => None,
             }),
         })
     }
 
-    fn list_keys(&mut self, bucket: Resource<Bucket>, cursor: Option<String>) -> Answer<store::KeyResponse> {
+    fn list_keys(
+        &mut self,
+        bucket: Resource<Bucket>,
+        cursor: Option<String>,
+    ) -> Answer<store::KeyResponse> {
         Ok(match self.bucket(&bucket)? {
-            Bucket::Kept(bucket) => {
-                let (keys, cursor) = self.kept.lock().list(&bucket, cursor.as_deref());
+            Bucket::Session(bucket) => {
+                let (keys, cursor) = self.kv_store.lock().list(&bucket, cursor.as_deref());
                 Ok(store::KeyResponse { keys, cursor })
             }
-            Bucket::Granted => self.redis(Operation::List(cursor), |answer| match answer {
+            Bucket::Redis => self.redis(RedisOperation::List(cursor), |answer| match answer {
                 Granted::Keys { keys, cursor } => Some(store::KeyResponse { keys, cursor }),
                 _ => None,
             }),
@@ -172,21 +183,26 @@ impl store::HostBucket for State {
     }
 }
 
-impl atomics::Host for State {
+impl atomics::Host for InstanceState {
     fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: i64) -> Answer<i64> {
         let bucket = match self.bucket(&bucket)? {
-            Bucket::Kept(bucket) => bucket,
-            Bucket::Granted => {
-                return Ok(self.redis(Operation::Increment { key, delta }, |answer| match answer {
-                    Granted::Number(number) => Some(number),
-                    _ => None,
-                }));
+            Bucket::Session(bucket) => bucket,
+            Bucket::Redis => {
+                return Ok(self.redis(
+                    RedisOperation::Increment { key, delta },
+                    |answer| match answer {
+                        Granted::Number(number) => Some(number),
+                        _ => None,
+                    },
+                ));
             }
         };
-        let mut kept = self.kept.lock();
+        let mut kept = self.kv_store.lock();
         let number = match kept.get(&bucket, &key) {
             None => Ok(0),
-            Some(value) => decimal(value).ok_or_else(|| format!("the value of {key:?} is no decimal number")),
+            Some(value) => {
+                decimal(value).ok_or_else(|| format!("the value of {key:?} is no decimal number"))
+            }
         };
         let sum = number.and_then(|number| {
             number
@@ -194,9 +210,10 @@ impl atomics::Host for State {
                 .ok_or_else(|| format!("{number} and {delta} make more than 64 bits hold"))
         });
         Ok(match sum {
-            Ok(sum) => {
-                kept.set(&bucket, &key, sum.to_string().into_bytes()).map(|()| sum).map_err(Into::into)
-            }
+            Ok(sum) => kept
+                .set(&bucket, &key, sum.to_string().into_bytes())
+                .map(|()| sum)
+                .map_err(Into::into),
             Err(words) => Err(store::Error::Other(words)),
         })
     }
@@ -204,8 +221,8 @@ impl atomics::Host for State {
     fn swap(&mut self, cas: Resource<Cas>, value: Vec<u8>) -> Answer<(), atomics::CasError> {
         let Cas { bucket, key, seen } = self.table.delete(cas)?;
         let swapped = {
-            let mut kept = self.kept.lock();
-            (kept.seen(&bucket, &key) == seen).then(|| kept.set(&bucket, &key, value))
+            let mut kept = self.kv_store.lock();
+            (kept.version(&bucket, &key) == seen).then(|| kept.set(&bucket, &key, value))
         };
         Ok(match swapped {
             Some(set) => set.map_err(|error| atomics::CasError::StoreError(error.into())),
@@ -214,22 +231,24 @@ impl atomics::Host for State {
     }
 }
 
-impl atomics::HostCas for State {
+impl atomics::HostCas for InstanceState {
     fn new(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Resource<Cas>> {
         match self.bucket(&bucket)? {
-            Bucket::Kept(bucket) => Ok(Ok(self.cas(bucket, key)?)),
-            Bucket::Granted => Ok(Err(store::Error::Other(
-                "the bucket of Redis has no compare-and-swap: use increment, or one writer for each key"
+            Bucket::Session(bucket) => Ok(Ok(self.cas(bucket, key)?)),
+            Bucket::Redis => Ok(Err(store::Error::Other(
+                "the bucket of Redis has no compare-and-swap: use increment, or one writer for \
+                    each key"
                     .into(),
             ))),
         }
     }
 
-    /// The handle holds no value, only which one it saw: thousands of handles to large values would fill the process.
+    /// The handle holds no value, only which one it saw: thousands of handles to large values would
+    /// fill the process.
     fn current(&mut self, cas: Resource<Cas>) -> Answer<Option<Vec<u8>>> {
         let Cas { bucket, key, seen } = self.table.get(&cas)?;
-        let kept = self.kept.lock();
-        if kept.seen(bucket, key) != *seen {
+        let kept = self.kv_store.lock();
+        if kept.version(bucket, key) != *seen {
             let words = format!("the value of {key:?} has changed since");
             return Ok(Err(store::Error::Other(words)));
         }
@@ -242,24 +261,27 @@ impl atomics::HostCas for State {
     }
 }
 
-impl batch::Host for State {
+impl batch::Host for InstanceState {
     fn get_many(
         &mut self,
         bucket: Resource<Bucket>,
         keys: Vec<String>,
     ) -> Answer<Vec<Option<(String, Vec<u8>)>>> {
         let bucket = match self.bucket(&bucket)? {
-            Bucket::Kept(bucket) => bucket,
-            Bucket::Granted => {
-                return Ok(self.redis(Operation::Get(keys.clone()), |answer| match answer {
-                    Granted::Values(values) if values.len() == keys.len() => {
-                        Some(keys.into_iter().zip(values).map(|(key, value)| Some((key, value?))).collect())
-                    }
+            Bucket::Session(bucket) => bucket,
+            Bucket::Redis => {
+                return Ok(self.redis(RedisOperation::Get(keys.clone()), |answer| match answer {
+                    Granted::Values(values) if values.len() == keys.len() => Some(
+                        keys.into_iter()
+                            .zip(values)
+                            .map(|(key, value)| Some((key, value?)))
+                            .collect(),
+                    ),
                     _ => None,
                 }));
             }
         };
-        let kept = self.kept.lock();
+        let kept = self.kv_store.lock();
         // A key may be asked for again and again.
         let bytes: usize = keys
             .iter()
@@ -278,22 +300,26 @@ impl batch::Host for State {
         Ok(Ok(values.collect()))
     }
 
-    fn set_many(&mut self, bucket: Resource<Bucket>, key_values: Vec<(String, Vec<u8>)>) -> Answer<()> {
+    fn set_many(
+        &mut self,
+        bucket: Resource<Bucket>,
+        key_values: Vec<(String, Vec<u8>)>,
+    ) -> Answer<()> {
         let bucket = match self.bucket(&bucket)? {
-            Bucket::Kept(bucket) => bucket,
-            Bucket::Granted => return Ok(self.redis(Operation::Set(key_values), done)),
+            Bucket::Session(bucket) => bucket,
+            Bucket::Redis => return Ok(self.redis(RedisOperation::Set(key_values), done)),
         };
-        let mut kept = self.kept.lock();
+        let mut kept = self.kv_store.lock();
         let mut values = key_values.into_iter();
         Ok(values.try_for_each(|(key, value)| kept.set(&bucket, &key, value)).map_err(Into::into))
     }
 
     fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<()> {
         let bucket = match self.bucket(&bucket)? {
-            Bucket::Kept(bucket) => bucket,
-            Bucket::Granted => return Ok(self.redis(Operation::Delete(keys), done)),
+            Bucket::Session(bucket) => bucket,
+            Bucket::Redis => return Ok(self.redis(RedisOperation::Delete(keys), done)),
         };
-        let mut kept = self.kept.lock();
+        let mut kept = self.kv_store.lock();
         Ok(keys.iter().try_for_each(|key| kept.delete(&bucket, key)).map_err(Into::into))
     }
 }
@@ -313,7 +339,7 @@ mod tests {
     use super::*;
 
     /// A state and a bucket of it.
-    fn opened() -> (State, impl Fn() -> Resource<Bucket>) {
+    fn opened() -> (InstanceState, impl Fn() -> Resource<Bucket>) {
         let mut state = state();
         let bucket = state.open("b".into()).unwrap().unwrap().rep();
         (state, move || Resource::new_borrow(bucket))
@@ -337,7 +363,10 @@ mod tests {
         state.delete(b(), "k".into()).unwrap().unwrap();
         assert!(!state.exists(b(), "k".into()).unwrap().unwrap());
         store::HostBucket::drop(&mut state, Resource::new_own(b().rep())).unwrap();
-        assert!(state.get(b(), "k".into()).is_err(), "a handle that is gone is the component's fault");
+        assert!(
+            state.get(b(), "k".into()).is_err(),
+            "a handle that is gone is the component's fault"
+        );
     }
 
     #[test]
@@ -372,7 +401,7 @@ mod tests {
         assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), Some(vec![3]));
 
         let cas = atomics::HostCas::new(&mut state, b(), "k".into()).unwrap().unwrap();
-        let full = state.swap(cas, vec![0; limits().kept_bytes as usize]).unwrap().unwrap_err();
+        let full = state.swap(cas, vec![0; limits().store_bytes as usize]).unwrap().unwrap_err();
         assert!(matches!(full, atomics::CasError::StoreError(store::Error::Other(_))), "{full:?}");
     }
 
@@ -381,7 +410,10 @@ mod tests {
         let (mut state, b) = opened();
         let keys = || vec!["a".to_owned(), "none".to_owned()];
         state.set_many(b(), vec![("a".into(), vec![1]), ("c".into(), vec![2])]).unwrap().unwrap();
-        assert_eq!(state.get_many(b(), keys()).unwrap().unwrap(), [Some(("a".into(), vec![1])), None]);
+        assert_eq!(
+            state.get_many(b(), keys()).unwrap().unwrap(),
+            [Some(("a".into(), vec![1])), None]
+        );
         state.delete_many(b(), keys()).unwrap().unwrap();
         assert_eq!(state.list_keys(b(), None).unwrap().unwrap().keys, ["c"]);
         state.set(b(), "large".into(), vec![0; 600 << 10]).unwrap().unwrap();
@@ -395,7 +427,7 @@ mod tests {
     fn the_bucket_of_redis_is_there_where_it_was_granted_and_nowhere_else() {
         let (mut state, _) = opened();
         assert!(matches!(state.open("redis".into()).unwrap(), Err(store::Error::NoSuchStore)));
-        state.granted = crate::granted::tests::granted(true);
+        state.redis = crate::redis_bridge::tests::redis_bucket(true);
         let bucket = state.open("redis".into()).unwrap().unwrap().rep();
         let b = || Resource::new_borrow(bucket);
         state.set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
@@ -405,25 +437,33 @@ mod tests {
         assert_eq!(state.increment(b(), "n".into(), 5).unwrap().unwrap(), 5);
         state.set_many(b(), vec![("l".into(), vec![2])]).unwrap().unwrap();
         let keys = || ["k", "l", "none"].map(str::to_owned).to_vec();
-        let values = [Some(("k".to_owned(), b"one".to_vec())), Some(("l".to_owned(), vec![2])), None];
+        let values =
+            [Some(("k".to_owned(), b"one".to_vec())), Some(("l".to_owned(), vec![2])), None];
         assert_eq!(state.get_many(b(), keys()).unwrap().unwrap(), values);
         state.delete_many(b(), keys()).unwrap().unwrap();
         assert!(!state.exists(b(), "l".into()).unwrap().unwrap());
-        assert!(text(atomics::HostCas::new(&mut state, b(), "k".into())).contains("compare-and-swap"));
+        assert!(
+            text(atomics::HostCas::new(&mut state, b(), "k".into())).contains("compare-and-swap")
+        );
         assert!(text(state.set(b(), "k".repeat(257), vec![])).contains("at most 256"));
-        assert!(text(state.set(b(), "k".into(), vec![0; (1 << 20) + 1])).contains("at most 1048576"));
-        assert!(state.kept.lock().take_changes().is_empty(), "the session's own store is another");
+        assert!(
+            text(state.set(b(), "k".into(), vec![0; (1 << 20) + 1])).contains("at most 1048576")
+        );
+        assert!(
+            state.kv_store.lock().take_changes().is_empty(),
+            "the session's own store is another"
+        );
     }
 
     #[test]
     fn a_version_that_is_not_heard_changes_nothing_in_redis() {
         let (mut state, _) = opened();
-        state.granted = crate::granted::tests::granted(false);
+        state.redis = crate::redis_bridge::tests::redis_bucket(false);
         let bucket = state.open("redis".into()).unwrap().unwrap().rep();
         let b = || Resource::new_borrow(bucket);
         state.set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
         assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), None);
-        state.granted.set_heard();
+        state.redis.activate();
         state.set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
         assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), Some(b"one".to_vec()));
     }
@@ -431,7 +471,7 @@ mod tests {
     #[test]
     fn there_is_no_seventeenth_bucket() {
         let (mut state, _) = opened();
-        for bucket in 0..crate::kept::MAX_BUCKETS {
+        for bucket in 0..crate::kv_store::MAX_BUCKETS {
             let bucket = state.open(bucket.to_string()).unwrap().unwrap();
             state.set(bucket, "k".into(), vec![]).unwrap().unwrap();
         }

@@ -1,5 +1,5 @@
-//! Each limit, run into by a component: what is refused, what the error says, what is counted, and that what is just
-//! within the limit passes.
+//! Each limit, run into by a component: what is refused, what the error says, what is counted, and
+//! that what is just within the limit passes.
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use ocelli_protocol::wire::Reader;
 use ocelli_protocol::worker::{Decode, FrameResult, FromWorker, WorkerLimits};
 
 use super::components::{Guest, IDLE, RESULT, SLEEP, test_engine};
-use super::instance::{CallError, Factory, Instance};
-use super::state::Surroundings;
+use super::instance::{CallError, Instance, InstanceFactory};
+use super::state::HostServices;
 use super::state::tests::limits;
-use crate::alone::alone;
 use crate::arena::Arena;
-use crate::granted::Granted;
+use crate::counters::SharedCounters;
 use crate::heartbeat::Heartbeat;
 use crate::host_link::HostLink;
-use crate::tally::Tally;
+use crate::own_process::run_in_own_process;
+use crate::redis_bridge::RedisBucket;
 use crate::video::{Frame, Stream, clips};
 
 /// Pages of the memory that [`limits`] allow.
@@ -29,7 +29,7 @@ const PAGES: u32 = 256;
 /// An instance, with what it counts and what it has sent.
 pub(super) struct Running {
     pub(super) instance: Instance,
-    tally: Arc<Tally>,
+    tally: Arc<SharedCounters>,
     host: UnixStream,
 }
 
@@ -52,21 +52,21 @@ fn instantiate_after(
     let (ours, host) = UnixStream::pair().unwrap();
     let (socket, _) = packet_pair().unwrap();
     let arena = Arena::new(SharedMemory::create(64 << 10).unwrap());
-    let tally = Arc::new(Tally::default());
-    let surroundings = Surroundings::new(
-        HostLink::over(ours),
+    let tally = Arc::new(SharedCounters::default());
+    let surroundings = HostServices::new(
+        HostLink::from_stream(ours),
         arena,
         socket,
-        Granted::default(),
+        RedisBucket::default(),
         limits,
         Arc::clone(&tally),
     );
-    let factory = Factory::new(&engine, &component, surroundings);
+    let factory = InstanceFactory::new(&engine, &component, surroundings);
     match factory.and_then(|factory| factory.instance(serde_json::Map::new())) {
         Ok(instance) => Ok(Running { instance, tally, host }),
         Err(error) => {
             let (limit, message) = trap(error);
-            Err((limit, message, tally.counters().limits.hit().collect()))
+            Err((limit, message, tally.snapshot().limits.hit().collect()))
         }
     }
 }
@@ -80,7 +80,7 @@ fn trap(error: CallError) -> (Option<Limit>, String) {
 
 impl Running {
     fn counted(&self) -> Vec<(Limit, u64)> {
-        self.tally.counters().limits.hit().collect()
+        self.tally.snapshot().limits.hit().collect()
     }
 
     fn process(&mut self) -> Result<FrameResult, CallError> {
@@ -113,9 +113,12 @@ fn init_runs_into(limit: Limit, guest: &Guest<'_>, limits: WorkerLimits) -> Stri
 
 #[test]
 fn memory_is_refused_beyond_the_limit_and_a_trap_for_want_of_it_says_so() {
-    let grow = format!("(if (i32.eq (memory.grow (i32.const {PAGES})) (i32.const -1)) (then unreachable))");
+    let grow = format!(
+        "(if (i32.eq (memory.grow (i32.const {PAGES})) (i32.const -1)) (then unreachable))"
+    );
     let message = init_runs_into(Limit::Memory, &Guest { init: &grow, ..IDLE }, limits());
-    let expected = "limit memory: the component was refused linear memory of 16 MiB, the limit is 16 MiB; ";
+    let expected =
+        "limit memory: the component was refused linear memory of 16 MiB, the limit is 16 MiB; ";
     assert!(message.starts_with(expected), "{message}");
     assert!(message.contains("wasm backtrace") && message.contains("unreachable"), "{message}");
 }
@@ -145,7 +148,11 @@ fn a_first_size_over_the_limit_is_an_error_and_one_at_the_limit_is_not() {
     assert_eq!(fits.map_err(|(_, error, _)| error).unwrap().tally.guest_memory(), 16 << 20);
     let over = instantiate(&Guest { pages: PAGES + 1, ..IDLE }, limits());
     let Err((limit, message, counted)) = over else { panic!("instantiated") };
-    assert_eq!((limit, &counted[..]), (Some(Limit::Memory), &[(Limit::Memory, 1)][..]), "{message}");
+    assert_eq!(
+        (limit, &counted[..]),
+        (Some(Limit::Memory), &[(Limit::Memory, 1)][..]),
+        "{message}"
+    );
     assert!(
         message.starts_with("limit memory: the component was refused linear memory of 16 MiB"),
         "{message}"
@@ -163,8 +170,10 @@ fn memories_of_all_core_instances_count_together() {
 #[test]
 fn tables_are_refused_beyond_the_limit() {
     let items = "(table $table 0 funcref)";
-    let grow = "(if (i32.eq (table.grow $table (ref.null func) (i32.const 100000)) (i32.const -1)) (then unreachable))
-         (if (i32.eq (table.grow $table (ref.null func) (i32.const 1)) (i32.const -1)) (then unreachable))";
+    let grow = "(if (i32.eq (table.grow $table (ref.null func) (i32.const 100000)) (i32.const \
+        -1)) (then unreachable))
+         (if (i32.eq (table.grow $table (ref.null func) (i32.const 1)) (i32.const -1)) (then \
+         unreachable))";
     let guest = Guest { items, init: grow, ..IDLE };
     let message = init_runs_into(Limit::Tables, &guest, limits());
     assert!(message.contains("tables of 100001 elements, the limit is 100000"), "{message}");
@@ -201,7 +210,8 @@ fn a_loop_without_end_runs_into_the_clock_too() {
 
 #[test]
 fn a_sleep_for_ever_ends_with_the_time_of_one_host_call() {
-    let guest = Guest { imports: SLEEP, init: "(call $block (call $timer (i64.const -1)))", ..IDLE };
+    let guest =
+        Guest { imports: SLEEP, init: "(call $block (call $timer (i64.const -1)))", ..IDLE };
     let short = WorkerLimits { host_call_ms: 20, ..limits() };
     let message = init_runs_into(Limit::HostCall, &guest, short);
     assert!(message.contains("waited longer than 20 ms for the host"), "{message}");
@@ -232,26 +242,36 @@ fn a_component_that_starts_with_a_sleep_is_ended_before_it_is_instantiated() {
 
 #[test]
 fn a_worker_says_that_it_is_alive_while_its_component_sleeps() {
-    let guest = Guest { imports: SLEEP, init: "(call $block (call $timer (i64.const -1)))", ..IDLE };
+    let guest =
+        Guest { imports: SLEEP, init: "(call $block (call $timer (i64.const -1)))", ..IDLE };
     let running = instantiate(&guest, limits());
-    let Running { mut instance, tally, host } = running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
+    let Running { mut instance, tally, host } =
+        running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let _heartbeat = Heartbeat::start(HostLink::over(ours), tally, Duration::from_millis(2)).unwrap();
+    let _heartbeat =
+        Heartbeat::start(HostLink::from_stream(ours), tally, Duration::from_millis(2)).unwrap();
     // It sleeps on when the test is over, and ends with the process.
     let call = std::thread::spawn(move || (instance.init("{}").is_ok(), host));
     let mut reader = Reader::new(theirs);
     for _ in 0..20 {
         let (message, _) = reader.read::<FromWorker>().unwrap();
-        assert!(matches!(message, FromWorker::Alive { guest_memory: 65536, .. }), "{message:?}");
+        assert!(
+            matches!(message, FromWorker::Heartbeat { guest_memory: 65536, .. }),
+            "{message:?}"
+        );
     }
     assert!(!call.is_finished());
 }
 
 #[test]
 fn handles_are_given_out_up_to_the_limit() {
-    let guest = Guest { imports: SLEEP, init: "(loop (drop (call $timer (i64.const 1))) (br 0))", ..IDLE };
+    let guest =
+        Guest { imports: SLEEP, init: "(loop (drop (call $timer (i64.const 1))) (br 0))", ..IDLE };
     let message = init_runs_into(Limit::Handles, &guest, limits());
-    assert!(message.contains("more than 10000 handles") && message.contains("wasm backtrace"), "{message}");
+    assert!(
+        message.contains("more than 10000 handles") && message.contains("wasm backtrace"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -269,7 +289,8 @@ fn a_tensor_larger_than_the_shared_memory_is_refused() {
         (func $tensor (param i32 i32 i32 i32 i32) (result i32)))"#;
     let make = "(i32.store (i32.const 16) (i32.const 1048576))
          (i32.store (i32.const 20) (i32.const 1048576))
-         (drop (call $tensor (i32.const 16) (i32.const 2) (i32.const 4) (i32.const 0) (i32.const 0)))";
+         (drop (call $tensor (i32.const 16) (i32.const 2) (i32.const 4) (i32.const 0) (i32.const \
+         0)))";
     let guest = Guest { imports, init: make, ..IDLE };
     let message = init_runs_into(Limit::Tensor, &guest, limits());
     assert!(message.contains("[1048576, 1048576]") && message.contains("65536 bytes"), "{message}");
@@ -287,7 +308,8 @@ fn a_flood_of_log_lines_is_cut_down_and_the_call_goes_on() {
     let guest = Guest { imports, items: r#"(data (i32.const 16) "line")"#, init: flood, ..IDLE };
     let few = WorkerLimits { log_lines_per_second: 5, ..limits() };
     let running = instantiate(&guest, few);
-    let Running { mut instance, tally, host } = running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
+    let Running { mut instance, tally, host } =
+        running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
     let reading = std::thread::spawn(move || {
         let mut reader = Reader::new(host);
         let mut lines = 0;
@@ -300,7 +322,10 @@ fn a_flood_of_log_lines_is_cut_down_and_the_call_goes_on() {
     drop(instance);
     let lines = reading.join().unwrap();
     assert!(lines >= 5, "{lines}");
-    assert_eq!(tally.counters().limits.hit().collect::<Vec<_>>(), [(Limit::LogLines, 20000 - lines)]);
+    assert_eq!(
+        tally.snapshot().limits.hit().collect::<Vec<_>>(),
+        [(Limit::LogLines, 20000 - lines)]
+    );
 }
 
 /// `process` returns so many events, each with so many bytes of data, all of them the same bytes.
@@ -370,7 +395,8 @@ fn what_a_frame_returns_is_bounded_before_it_is_taken_over() {
 fn what_is_handed_to_the_host_is_bounded_too() {
     let imports = r#"(import "wasi:logging/logging@0.1.0-draft" "log"
         (func $log (param i32 i32 i32 i32 i32)))"#;
-    let long = "(call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 2000000))";
+    let long =
+        "(call $log (i32.const 2) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 2000000))";
     let guest = Guest { imports, pages: 64, init: long, ..IDLE };
     init_runs_into(Limit::OutputBytes, &guest, limits());
     let line = long.replace("2000000", "1000000");
@@ -383,7 +409,8 @@ fn what_is_handed_to_the_host_is_bounded_too() {
 fn a_snapshot_has_room_of_its_own() {
     let snapshot = |bytes: usize| {
         format!(
-            "(i32.store (i32.const {RESULT}) (i32.const 0)) (i32.store (i32.const {}) (i32.const {bytes}))",
+            "(i32.store (i32.const {RESULT}) (i32.const 0)) (i32.store (i32.const {}) (i32.const \
+                {bytes}))",
             RESULT + 4
         )
     };
@@ -406,13 +433,14 @@ fn memory_is_short() {
 
 #[test]
 fn memory_that_the_process_has_not_is_refused_while_the_host_has_enough() {
-    alone("guest::limit_tests::short_of_memory_to_grow");
-    alone("guest::limit_tests::short_of_memory_to_start");
-    alone("guest::limit_tests::short_of_memory_for_results");
+    run_in_own_process("guest::limit_tests::short_of_memory_to_grow");
+    run_in_own_process("guest::limit_tests::short_of_memory_to_start");
+    run_in_own_process("guest::limit_tests::short_of_memory_for_results");
 }
 
 #[test]
-#[ignore = "limits the whole process; run by memory_that_the_process_has_not_is_refused_while_the_host_has_enough"]
+#[ignore = "limits the whole process; run by \
+    memory_that_the_process_has_not_is_refused_while_the_host_has_enough"]
 fn short_of_memory_to_grow() {
     let grow = "(loop (br_if 0 (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))";
     let much = WorkerLimits { guest_memory: 1 << 30, ..limits() };
@@ -431,16 +459,22 @@ fn short_of_memory_to_grow() {
 }
 
 #[test]
-#[ignore = "limits the whole process; run by memory_that_the_process_has_not_is_refused_while_the_host_has_enough"]
+#[ignore = "limits the whole process; run by \
+    memory_that_the_process_has_not_is_refused_while_the_host_has_enough"]
 fn short_of_memory_to_start() {
     let much = WorkerLimits { guest_memory: 1 << 30, ..limits() };
     let born = instantiate_after(&Guest { pages: 4096, ..IDLE }, much, memory_is_short);
     let Err((limit, message, counted)) = born else { panic!("instantiated") };
-    assert_eq!((limit, &counted[..]), (Some(Limit::Memory), &[(Limit::Memory, 1)][..]), "{message}");
+    assert_eq!(
+        (limit, &counted[..]),
+        (Some(Limit::Memory), &[(Limit::Memory, 1)][..]),
+        "{message}"
+    );
 }
 
 #[test]
-#[ignore = "limits the whole process; run by memory_that_the_process_has_not_is_refused_while_the_host_has_enough"]
+#[ignore = "limits the whole process; run by \
+    memory_that_the_process_has_not_is_refused_while_the_host_has_enough"]
 fn short_of_memory_for_results() {
     let guest = Guest { pages: 64, process: &events(1000, 3 << 20), ..IDLE };
     let running = instantiate_after(&guest, limits(), memory_is_short);

@@ -8,67 +8,78 @@ use rustix::io::Errno;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{OutOfMemory, ResourceLimiter, Trap};
 
-use crate::memory::{KEPT_FREE, process_has};
-use crate::tally::Tally;
+use crate::counters::SharedCounters;
+use crate::memory::{RESERVED, can_allocate};
 
-/// Most elements of a component's tables together. Interpreters compiled to wasm use about ten thousand.
+/// Most elements of a component's tables together. Interpreters compiled to wasm use about ten
+/// thousand.
 const MAX_TABLE_ELEMENTS: usize = 100_000;
 
-/// Most core instances, memories and tables of one component. Components made of Python use about forty instances.
+/// Most core instances, memories and tables of one component. Components made of Python use about
+/// forty instances.
 const MAX_INSTANCES: usize = 200;
 
 /// A limit that was run into. As an error it ends the call, and the instance with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("limit {limit}: {message}")]
-pub struct Exceeded {
+pub struct LimitExceeded {
     /// Which.
     pub limit: Limit,
     /// What was asked for, and how much there is.
     pub message: String,
 }
 
-impl Exceeded {
+impl LimitExceeded {
     /// That this limit was run into.
     pub fn new(limit: Limit, message: impl Into<String>) -> Self {
         Self { limit, message: message.into() }
     }
 
-    /// The limit that Wasmtime or one of the host's functions ran into, where that is what `error` says.
-    pub fn behind(error: &wasmtime::Error) -> Option<Self> {
+    /// The limit that Wasmtime or one of the host's functions ran into, where that is what `error`
+    /// says.
+    pub fn from_error(error: &wasmtime::Error) -> Option<Self> {
         if let Some(exceeded) = error.downcast_ref::<Self>() {
             return Some(exceeded.clone());
         }
         if matches!(error.downcast_ref::<Trap>(), Some(Trap::StackOverflow)) {
-            let message = format!("the component used more than {} KiB of stack", MAX_WASM_STACK >> 10);
+            let message =
+                format!("the component used more than {} KiB of stack", MAX_WASM_STACK >> 10);
             return Some(Self::new(Limit::Stack, message));
         }
         // Wasmtime has no types for the two errors that are known by their words.
         let words = error.root_cause().to_string();
-        let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
+        let full =
+            matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
         if full || words.contains("store handle limit exceeded") {
-            let message = format!("the component holds more than {} handles", super::state::MAX_HANDLES);
+            let message =
+                format!("the component holds more than {} handles", super::state::MAX_HANDLES);
             return Some(Self::new(Limit::Handles, message));
         }
         if words.contains("fuel allocated for hostcalls has been exhausted") {
             let message = "the component handed over more at a time than the host takes";
             return Some(Self::new(Limit::OutputBytes, message));
         }
-        if error.is::<OutOfMemory>() || is_of_the_system(error) {
+        if error.is::<OutOfMemory>() || is_out_of_memory(error) {
             return Some(Self::new(Limit::Memory, "the process has no more memory"));
         }
         None
     }
 }
 
-/// Whether the kernel refused something: of a component's making that can only be memory. Wasmtime says it in two ways.
-fn is_of_the_system(error: &wasmtime::Error) -> bool {
+/// Whether the kernel refused something: of a component's making that can only be memory. Wasmtime
+/// says it in two ways.
+fn is_out_of_memory(error: &wasmtime::Error) -> bool {
     let refusals = [error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error)];
     let errno = error.downcast_ref::<Errno>().map(|errno| errno.raw_os_error());
-    refusals.into_iter().chain([errno]).flatten().any(|number| number == Errno::NOMEM.raw_os_error())
+    refusals
+        .into_iter()
+        .chain([errno])
+        .flatten()
+        .any(|number| number == Errno::NOMEM.raw_os_error())
 }
 
-/// Bounds linear memory and tables, summed over a component, and remembers what was refused: a guest that is denied
-/// memory traps as `unreachable`, which by itself does not tell why.
+/// Bounds linear memory and tables, summed over a component, and remembers what was refused: a
+/// guest that is denied memory traps as `unreachable`, which by itself does not tell why.
 #[derive(Debug)]
 pub struct Limiter {
     memory: usize,
@@ -76,25 +87,25 @@ pub struct Limiter {
     /// What the latest permitted growth added to `memory`.
     added: usize,
     table: usize,
-    refused: Option<Exceeded>,
-    tally: Arc<Tally>,
+    refused: Option<LimitExceeded>,
+    tally: Arc<SharedCounters>,
 }
 
 impl Limiter {
     /// A limiter for an instance that may have `memory_limit` bytes of linear memory.
-    pub fn new(memory_limit: u64, tally: Arc<Tally>) -> Self {
+    pub fn new(memory_limit: u64, tally: Arc<SharedCounters>) -> Self {
         let memory_limit = usize::try_from(memory_limit).unwrap_or(usize::MAX);
         Self { memory: 0, memory_limit, added: 0, table: 0, refused: None, tally }
     }
 
     /// Counts and remembers a refusal that the component may survive.
     pub fn refuse(&mut self, limit: Limit, message: String) {
-        self.tally.hit(limit);
-        self.refused = Some(Exceeded::new(limit, message));
+        self.tally.count_limit(limit);
+        self.refused = Some(LimitExceeded::new(limit, message));
     }
 
     /// The latest refusal since the last call of this function.
-    pub fn take_refused(&mut self) -> Option<Exceeded> {
+    pub fn take_refusal(&mut self) -> Option<LimitExceeded> {
         self.refused.take()
     }
 
@@ -119,15 +130,17 @@ impl ResourceLimiter for Limiter {
         let total = self.memory.saturating_add(added);
         if total > self.memory_limit {
             let (total, limit) = (total >> 20, self.memory_limit >> 20);
-            let message =
-                format!("the component was refused linear memory of {total} MiB, the limit is {limit} MiB");
+            let message = format!(
+                "the component was refused linear memory of {total} MiB, the limit is {limit} MiB"
+            );
             self.refuse(Limit::Memory, message);
             return Ok(false);
         }
-        if !process_has(added.saturating_add(KEPT_FREE)) {
-            let (total, kept) = (total >> 20, KEPT_FREE >> 20);
+        if !can_allocate(added.saturating_add(RESERVED)) {
+            let (total, kept) = (total >> 20, RESERVED >> 20);
             let message = format!(
-                "the component was refused linear memory of {total} MiB, the process has no room for it beside \
+                "the component was refused linear memory of {total} MiB, the process has no room \
+                    for it beside \
                  the {kept} MiB that it keeps for itself"
             );
             self.refuse(Limit::Memory, message);
@@ -139,13 +152,15 @@ impl ResourceLimiter for Limiter {
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        // Other errors come without `memory_growing` having been asked, or are none that a 64-bit system gives: to take
-        // something off the sum for those could let a component have more than its share.
-        if is_of_the_system(&error) {
+        // Other errors come without `memory_growing` having been asked, or are none that a 64-bit
+        // system gives: to take something off the sum for those could let a component have more
+        // than its share.
+        if is_out_of_memory(&error) {
             let wanted = self.memory >> 20;
             let added = std::mem::take(&mut self.added);
             self.set_memory(self.memory.saturating_sub(added));
-            let message = format!("the process has no room for linear memory of {wanted} MiB: {error:#}");
+            let message =
+                format!("the process has no room for linear memory of {wanted} MiB: {error:#}");
             self.refuse(Limit::Memory, message);
         }
         Ok(())
@@ -163,7 +178,8 @@ impl ResourceLimiter for Limiter {
         let total = self.table.saturating_add(desired.saturating_sub(current));
         if total > MAX_TABLE_ELEMENTS {
             let message = format!(
-                "the component was refused tables of {total} elements, the limit is {MAX_TABLE_ELEMENTS}"
+                "the component was refused tables of {total} elements, the limit is \
+                    {MAX_TABLE_ELEMENTS}"
             );
             self.refuse(Limit::Tables, message);
             return Ok(false);
@@ -190,8 +206,8 @@ mod tests {
     use super::*;
     use ocelli_protocol::worker::Counters;
 
-    fn limiter(memory_limit: u64) -> (Limiter, Arc<Tally>) {
-        let tally = Arc::new(Tally::default());
+    fn limiter(memory_limit: u64) -> (Limiter, Arc<SharedCounters>) {
+        let tally = Arc::new(SharedCounters::default());
         (Limiter::new(memory_limit, Arc::clone(&tally)), tally)
     }
 
@@ -204,7 +220,7 @@ mod tests {
         let (mut limiter, tally) = limiter(10 << 20);
         assert!(limiter.memory_growing(0, 6 << 20, None).unwrap());
         assert!(!limiter.memory_growing(0, 6 << 20, None).unwrap());
-        let refused = limiter.take_refused().unwrap().to_string();
+        let refused = limiter.take_refusal().unwrap().to_string();
         assert_eq!(
             refused,
             "limit memory: the component was refused linear memory of 12 MiB, the limit is 10 MiB"
@@ -212,7 +228,7 @@ mod tests {
         assert!(limiter.memory_growing(0, 4 << 20, None).unwrap());
         assert_eq!(tally.guest_memory(), 10 << 20);
         assert!(!limiter.memory_growing(4 << 20, (4 << 20) + 1, None).unwrap());
-        assert_eq!(counted(tally.counters()), [(Limit::Memory, 2)]);
+        assert_eq!(counted(tally.snapshot()), [(Limit::Memory, 2)]);
     }
 
     #[test]
@@ -223,7 +239,9 @@ mod tests {
         assert!(limiter.memory_growing(4 << 20, 9 << 20, None).unwrap());
         limiter.memory_grow_failed(denied().into()).unwrap();
         assert_eq!(tally.guest_memory(), 4 << 20);
-        assert!(limiter.take_refused().unwrap().message.contains("no room for linear memory of 9 MiB"));
+        assert!(
+            limiter.take_refusal().unwrap().message.contains("no room for linear memory of 9 MiB")
+        );
         limiter.memory_grow_failed(denied().into()).unwrap();
         assert_eq!(tally.guest_memory(), 4 << 20);
     }
@@ -235,7 +253,7 @@ mod tests {
         limiter.memory_grow_failed(wasmtime::Error::msg("exceeds memory type's limits")).unwrap();
         assert!(!limiter.memory_growing(4 << 20, 8 << 20, Some(6 << 20)).unwrap());
         assert_eq!(tally.guest_memory(), 4 << 20);
-        assert_eq!(counted(tally.counters()), [], "a component's own bound is no limit of ours");
+        assert_eq!(counted(tally.snapshot()), [], "a component's own bound is no limit of ours");
     }
 
     #[test]
@@ -244,7 +262,7 @@ mod tests {
         assert!(limiter.table_growing(0, MAX_TABLE_ELEMENTS, None).unwrap());
         assert!(!limiter.table_growing(0, 1, None).unwrap());
         assert!(!limiter.table_growing(0, 2, Some(1)).unwrap());
-        assert!(limiter.take_refused().unwrap().message.contains("100001 elements"));
-        assert_eq!(counted(tally.counters()), [(Limit::Tables, 1)]);
+        assert!(limiter.take_refusal().unwrap().message.contains("100001 elements"));
+        assert_eq!(counted(tally.snapshot()), [(Limit::Tables, 1)]);
     }
 }

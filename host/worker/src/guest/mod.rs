@@ -1,4 +1,5 @@
-//! The guest component: the versions of the contract, what it may import, and one instance of it in its store.
+//! The guest component: the versions of the contract, what it may import, and one instance of it in
+//! its store.
 
 pub mod boxes;
 #[cfg(test)]

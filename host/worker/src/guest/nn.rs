@@ -1,4 +1,5 @@
-//! `wasi:nn` over the inference process. Tensors lie in shared memory from the start, so a compute copies nothing.
+//! `wasi:nn` over the inference process. Tensors lie in shared memory from the start, so a compute
+//! copies nothing.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,11 +12,11 @@ use ocelli_protocol::shm::ALIGNMENT;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
 
-use super::state::State;
+use super::state::InstanceState;
 use super::versions::newest::wasi::nn::{errors, graph, inference, tensor};
 use crate::arena::Block;
-use crate::host_link::cut;
-use crate::inference::{InferenceError, Opened};
+use crate::host_link::truncate;
+use crate::inference::{InferenceError, OpenedModel};
 
 /// The name under which `tensor` is imported.
 const TENSOR_INTERFACE: &str = "wasi:nn/tensor@0.2.0-rc-2024-10-28";
@@ -77,7 +78,7 @@ impl AsRef<[u8]> for TensorBytes {
 
 /// A model that a component has loaded.
 #[derive(Debug, Clone)]
-pub struct Graph(Opened);
+pub struct Graph(OpenedModel);
 
 /// A model ready to compute.
 #[derive(Debug, Clone)]
@@ -87,15 +88,17 @@ fn invalid(message: impl Into<String>) -> InferenceError {
     InferenceError::new(ErrorCode::InvalidArgument, message)
 }
 
-fn no_room(bytes: usize, state: &mut State) -> InferenceError {
+fn no_room(bytes: usize, state: &mut InstanceState) -> InferenceError {
     let (largest, capacity) = (state.arena.largest_free(), state.arena.capacity());
-    let message =
-        format!("a block of {bytes} bytes does not fit: {largest} of {capacity} bytes are free in one piece");
+    let message = format!(
+        "a block of {bytes} bytes does not fit: {largest} of {capacity} bytes are free in one piece"
+    );
     state.refuse(Limit::Tensor, &message);
     InferenceError::new(ErrorCode::TooLarge, message)
 }
 
-/// Bytes of a run's outputs laid out one after the other, or none where a shape is known at run time alone.
+/// Bytes of a run's outputs laid out one after the other, or none where a shape is known at run
+/// time alone.
 fn output_room(outputs: &[TensorDeclaration]) -> Option<usize> {
     outputs.iter().try_fold(0usize, |room, output| {
         let bytes = output.element.bytes(&output.fixed_shape()?)?;
@@ -103,8 +106,12 @@ fn output_room(outputs: &[TensorDeclaration]) -> Option<usize> {
     })
 }
 
-/// Puts what was given for a model's inputs into the model's order. Names are checked, and types and shapes.
-fn bind<'a>(model: &'a Opened, given: &'a [(String, Tensor)]) -> Result<Vec<Bound<'a>>, InferenceError> {
+/// Puts what was given for a model's inputs into the model's order. Names are checked, and types
+/// and shapes.
+fn bind<'a>(
+    model: &'a OpenedModel,
+    given: &'a [(String, Tensor)],
+) -> Result<Vec<Bound<'a>>, InferenceError> {
     let wrong = |what: String| invalid(format!("model {}: {what}", model.name));
     let declared = &model.signature.inputs;
     for (index, (name, _)) in given.iter().enumerate() {
@@ -112,15 +119,21 @@ fn bind<'a>(model: &'a Opened, given: &'a [(String, Tensor)]) -> Result<Vec<Boun
             return Err(wrong(format!("input {name:?} is given twice")));
         }
         if !declared.iter().any(|declared| declared.name == *name) {
-            let takes: Vec<_> = declared.iter().map(|declared| format!("{:?}", declared.name)).collect();
-            return Err(wrong(format!("there is no input {name:?}, the model takes {}", takes.join(", "))));
+            let takes: Vec<_> =
+                declared.iter().map(|declared| format!("{:?}", declared.name)).collect();
+            return Err(wrong(format!(
+                "there is no input {name:?}, the model takes {}",
+                takes.join(", ")
+            )));
         }
     }
     let bound = declared.iter().map(|declared| {
         let name = &declared.name;
         let found = given.iter().find(|(given, _)| given == name);
         let (_, tensor) = found.ok_or_else(|| wrong(format!("input {name:?} is missing")))?;
-        if tensor_type(tensor.element) != tensor_type(declared.element) || !declared.admits(&tensor.shape) {
+        if tensor_type(tensor.element) != tensor_type(declared.element)
+            || !declared.admits(&tensor.shape)
+        {
             return Err(wrong(format!(
                 "input {name:?} is {:?} {:?}, the model takes {:?} {:?}",
                 tensor.element, tensor.shape, declared.element, declared.shape
@@ -142,8 +155,8 @@ struct Bound<'a> {
 }
 
 fn compute(
-    state: &mut State,
-    model: &Opened,
+    state: &mut InstanceState,
+    model: &OpenedModel,
     inputs: &[(String, Tensor)],
 ) -> Result<Vec<(String, Tensor)>, InferenceError> {
     let inputs = bind(model, inputs)?;
@@ -152,7 +165,9 @@ fn compute(
     let output = state.arena.allocate(room).map(Arc::new).ok_or_else(|| no_room(room, state))?;
     let placed = inputs.iter().map(|input| input.tensor.placed_as(input.declared)).collect();
     let blocks = inputs.iter().map(|input| Arc::clone(&input.tensor.block)).collect();
-    let outputs = state.ask(|client, patience| client.run(&model.name, placed, blocks, &output, patience))?;
+    let outputs = state.with_inference(|client, patience| {
+        client.run(&model.name, placed, blocks, &output, patience)
+    })?;
     state.inferred_ns = monotonic_ns();
     outputs
         .into_iter()
@@ -165,10 +180,10 @@ fn compute(
         .collect()
 }
 
-impl State {
+impl InstanceState {
     fn nn_error<T>(&mut self, mut error: InferenceError) -> Fallible<T> {
         // Kept as long as the component keeps its handle, and it may have a part in the words.
-        error.message = cut(&error.message).to_owned();
+        error.message = truncate(&error.message).to_owned();
         Ok(Err(self.table.push(error)?))
     }
 
@@ -186,13 +201,17 @@ impl State {
         }
         let capacity = self.arena.capacity();
         let Some(bytes) = element.bytes(&shape).filter(|&bytes| bytes <= capacity) else {
-            let message =
-                format!("a tensor {element:?} {shape:?}: the session's shared memory has {capacity} bytes");
+            let message = format!(
+                "a tensor {element:?} {shape:?}: the session's shared memory has {capacity} bytes"
+            );
             self.refuse(Limit::Tensor, &message);
             return Err(InferenceError::new(ErrorCode::TooLarge, message));
         };
         if bytes != data.len() {
-            return Err(invalid(format!("{} bytes given for a tensor {element:?} {shape:?}", data.len())));
+            return Err(invalid(format!(
+                "{} bytes given for a tensor {element:?} {shape:?}",
+                data.len()
+            )));
         }
         let mut block = self.arena.allocate(data.len()).ok_or_else(|| no_room(data.len(), self))?;
         block.bytes_mut().get_mut(..data.len()).unwrap_or_default().copy_from_slice(data);
@@ -200,9 +219,9 @@ impl State {
     }
 }
 
-impl tensor::Host for State {}
+impl tensor::Host for InstanceState {}
 
-impl tensor::HostTensor for State {
+impl tensor::HostTensor for InstanceState {
     fn new(
         &mut self,
         dimensions: Vec<u32>,
@@ -232,13 +251,13 @@ impl tensor::HostTensor for State {
     }
 }
 
-/// Replaces the generated `tensor.data`, which must build a vector first, by one that copies from shared memory straight
-/// into the guest.
-pub fn shadow_tensor_data(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+/// Replaces the generated `tensor.data`, which must build a vector first, by one that copies from
+/// shared memory straight into the guest.
+pub fn shadow_tensor_data(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     linker.instance(TENSOR_INTERFACE)?.func_wrap(
         "[method]tensor.data",
-        |store: StoreContextMut<'_, State>, (tensor,): (Resource<Tensor>,)| {
+        |store: StoreContextMut<'_, InstanceState>, (tensor,): (Resource<Tensor>,)| {
             Ok((store.data().table.get(&tensor)?.data(),))
         },
     )?;
@@ -271,8 +290,9 @@ fn tensor_type(element: Element) -> tensor::TensorType {
     }
 }
 
-/// Whether a graph may be loaded so. What a model runs on is the operator's to say: `cpu` is what a component asks for
-/// that leaves it to the host, and a `gpu` or a `tpu` is not to be had by asking.
+/// Whether a graph may be loaded so. What a model runs on is the operator's to say: `cpu` is what a
+/// component asks for that leaves it to the host, and a `gpu` or a `tpu` is not to be had by
+/// asking.
 fn loadable(
     mut builders: Vec<graph::GraphBuilder>,
     encoding: graph::GraphEncoding,
@@ -287,20 +307,26 @@ fn loadable(
         }
     }
     if target != ExecutionTarget::Cpu {
-        let message = format!("target {target:?}: what models run on is the host's setting; ask for the cpu");
+        let message =
+            format!("target {target:?}: what models run on is the host's setting; ask for the cpu");
         return Err(InferenceError::new(ErrorCode::UnsupportedOperation, message));
     }
     match (builders.pop(), builders.len()) {
         (Some(bytes), 0) if !bytes.is_empty() => Ok(bytes),
         (last, before) => {
             let count = before + usize::from(last.is_some());
-            Err(invalid(format!("a graph in {count} parts: an ONNX file is one part, and not empty")))
+            Err(invalid(format!(
+                "a graph in {count} parts: an ONNX file is one part, and not empty"
+            )))
         }
     }
 }
 
-impl State {
-    fn push_graph(&mut self, opened: Result<Opened, InferenceError>) -> Fallible<Resource<Graph>> {
+impl InstanceState {
+    fn push_graph(
+        &mut self,
+        opened: Result<OpenedModel, InferenceError>,
+    ) -> Fallible<Resource<Graph>> {
         match opened {
             Ok(opened) => Ok(Ok(self.table.push(Graph(opened))?)),
             Err(error) => self.nn_error(error),
@@ -308,7 +334,7 @@ impl State {
     }
 }
 
-impl graph::Host for State {
+impl graph::Host for InstanceState {
     fn load(
         &mut self,
         builders: Vec<graph::GraphBuilder>,
@@ -316,7 +342,7 @@ impl graph::Host for State {
         target: graph::ExecutionTarget,
     ) -> Fallible<Resource<Graph>> {
         let loaded = loadable(builders, encoding, target)
-            .and_then(|bytes| self.ask(|client, patience| client.load(bytes, patience)));
+            .and_then(|bytes| self.with_inference(|client, patience| client.load(bytes, patience)));
         if let Err(InferenceError { code: ErrorCode::TooLarge, message }) = &loaded {
             self.refuse(Limit::Tensor, message);
         }
@@ -324,13 +350,16 @@ impl graph::Host for State {
     }
 
     fn load_by_name(&mut self, name: String) -> Fallible<Resource<Graph>> {
-        let opened = self.ask(|client, patience| client.open(&name, patience));
+        let opened = self.with_inference(|client, patience| client.open(&name, patience));
         self.push_graph(opened)
     }
 }
 
-impl graph::HostGraph for State {
-    fn init_execution_context(&mut self, graph: Resource<Graph>) -> Fallible<Resource<ExecutionContext>> {
+impl graph::HostGraph for InstanceState {
+    fn init_execution_context(
+        &mut self,
+        graph: Resource<Graph>,
+    ) -> Fallible<Resource<ExecutionContext>> {
         let graph = self.table.get(&graph)?.clone();
         Ok(Ok(self.table.push(ExecutionContext(graph))?))
     }
@@ -341,9 +370,9 @@ impl graph::HostGraph for State {
     }
 }
 
-impl inference::Host for State {}
+impl inference::Host for InstanceState {}
 
-impl inference::HostGraphExecutionContext for State {
+impl inference::HostGraphExecutionContext for InstanceState {
     fn compute(
         &mut self,
         context: Resource<ExecutionContext>,
@@ -356,7 +385,8 @@ impl inference::HostGraphExecutionContext for State {
             .collect::<wasmtime::Result<_>>()?;
         match compute(self, &model, &inputs) {
             Ok(outputs) => {
-                let outputs = outputs.into_iter().map(|(name, tensor)| Ok((name, self.table.push(tensor)?)));
+                let outputs =
+                    outputs.into_iter().map(|(name, tensor)| Ok((name, self.table.push(tensor)?)));
                 Ok(Ok(outputs.collect::<wasmtime::Result<_>>()?))
             }
             Err(error) => self.nn_error(error),
@@ -369,9 +399,9 @@ impl inference::HostGraphExecutionContext for State {
     }
 }
 
-impl errors::Host for State {}
+impl errors::Host for InstanceState {}
 
-impl errors::HostError for State {
+impl errors::HostError for InstanceState {
     fn code(&mut self, error: Resource<InferenceError>) -> wasmtime::Result<errors::ErrorCode> {
         Ok(match self.table.get(&error)?.code {
             ErrorCode::InvalidArgument => errors::ErrorCode::InvalidArgument,

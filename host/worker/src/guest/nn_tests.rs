@@ -1,45 +1,59 @@
-//! `wasi:nn` as its WIT says it: named tensors, element types, graphs by name and by bytes, and what each error code means.
+//! `wasi:nn` as its WIT says it: named tensors, element types, graphs by name and by bytes, and
+//! what each error code means.
 
-use ocelli_protocol::inference::{Element, ErrorCode, FromWorker, PlacedTensor, TensorDeclaration, ToWorker};
+use ocelli_protocol::inference::{
+    Element, ErrorCode, InferenceRequest, InferenceResponse, PlacedTensor, TensorDeclaration,
+};
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
 use wasmtime::component::Resource;
 
 use super::nn::{ExecutionContext, Tensor};
-use super::state::State;
+use super::state::InstanceState;
 use super::tests::{MEMORY, counted, served, told};
 use super::versions::newest::wasi::nn::errors;
-use super::versions::newest::wasi::nn::graph::{ExecutionTarget, GraphEncoding, Host as _, HostGraph as _};
+use super::versions::newest::wasi::nn::graph::{
+    ExecutionTarget, GraphEncoding, Host as _, HostGraph as _,
+};
 use super::versions::newest::wasi::nn::inference::HostGraphExecutionContext as _;
 use super::versions::newest::wasi::nn::tensor::{HostTensor, TensorType};
 use crate::inference::InferenceError;
 
 /// The inputs of the model "mixed", which gives each of them back under the name in capitals.
-const INPUTS: [(&str, Element); 3] = [("a", Element::F32), ("b", Element::I8), ("c", Element::Bool)];
+const INPUTS: [(&str, Element); 3] =
+    [("a", Element::F32), ("b", Element::I8), ("c", Element::Bool)];
 
 /// What a file has to begin with to be a graph here.
 const GRAPH: &[u8] = b"graph";
 
 fn declared(inputs: bool) -> Vec<TensorDeclaration> {
     let name = |name: &str| if inputs { name.to_owned() } else { name.to_uppercase() };
-    INPUTS.map(|(input, element)| TensorDeclaration { name: name(input), element, shape: vec![2] }).into()
+    INPUTS
+        .map(|(input, element)| TensorDeclaration { name: name(input), element, shape: vec![2] })
+        .into()
 }
 
 /// The inference process.
 #[allow(unsafe_code)]
-fn answer(memory: &SharedMemory, request: FromWorker) -> ToWorker {
-    let failed = |id, code, message: &str| ToWorker::Failed { id, code, message: message.into() };
+fn answer(memory: &SharedMemory, request: InferenceRequest) -> InferenceResponse {
+    let failed =
+        |id, code, message: &str| InferenceResponse::Failed { id, code, message: message.into() };
     match request {
-        FromWorker::Open { id, model } if model == "mixed" => {
-            ToWorker::Opened { id, model, inputs: declared(true), outputs: declared(false) }
+        InferenceRequest::Open { id, model } if model == "mixed" => InferenceResponse::Opened {
+            id,
+            model,
+            inputs: declared(true),
+            outputs: declared(false),
+        },
+        InferenceRequest::Open { id, model } => {
+            failed(id, ErrorCode::NotFound, &format!("no model {model:?}"))
         }
-        FromWorker::Open { id, model } => failed(id, ErrorCode::NotFound, &format!("no model {model:?}")),
-        FromWorker::Load { id, offset, length } => {
+        InferenceRequest::Load { id, offset, length } => {
             let range = offset as usize..(offset + length) as usize;
             // SAFETY: the worker waits for this answer.
             match unsafe { memory.bytes(range) }.unwrap() {
                 b"secret" => failed(id, ErrorCode::Security, "not allowed"),
-                bytes if bytes.starts_with(GRAPH) => ToWorker::Opened {
+                bytes if bytes.starts_with(GRAPH) => InferenceResponse::Opened {
                     id,
                     model: "own/1".into(),
                     inputs: declared(true),
@@ -48,30 +62,35 @@ fn answer(memory: &SharedMemory, request: FromWorker) -> ToWorker {
                 _ => failed(id, ErrorCode::InvalidEncoding, "no graph"),
             }
         }
-        FromWorker::Run { id, inputs, output_offset, .. } => {
-            let names: Vec<_> = inputs.iter().map(|input| (input.name.as_str(), input.element)).collect();
+        InferenceRequest::Run { id, inputs, output_offset, .. } => {
+            let names: Vec<_> =
+                inputs.iter().map(|input| (input.name.as_str(), input.element)).collect();
             assert_eq!(names, INPUTS, "in the model's order and types");
             let outputs = inputs.iter().enumerate().map(|(index, input)| {
                 let offset = output_offset + (index * ALIGNMENT) as u64;
-                let output = PlacedTensor { name: input.name.to_uppercase(), offset, ..input.clone() };
+                let output =
+                    PlacedTensor { name: input.name.to_uppercase(), offset, ..input.clone() };
                 // SAFETY: the worker waits for this answer, and inputs and outputs do not overlap.
                 let (from, to) = unsafe {
-                    (memory.bytes(input.range().unwrap()), memory.bytes_mut(output.range().unwrap()))
+                    (
+                        memory.bytes(input.range().unwrap()),
+                        memory.bytes_mut(output.range().unwrap()),
+                    )
                 };
                 to.unwrap().copy_from_slice(from.unwrap());
                 output
             });
-            ToWorker::Done { id, outputs: outputs.collect(), queued_ns: 0, run_ns: 0 }
+            InferenceResponse::Done { id, outputs: outputs.collect(), queued_ns: 0, run_ns: 0 }
         }
     }
 }
 
-fn state() -> State {
+fn state() -> InstanceState {
     served(answer)
 }
 
 /// A component's tensor for an input of "mixed".
-fn tensor(state: &mut State, name: &str) -> (String, Resource<Tensor>) {
+fn tensor(state: &mut InstanceState, name: &str) -> (String, Resource<Tensor>) {
     let (ty, data) = match name {
         "b" => (TensorType::U8, vec![1, 255]),
         "c" => (TensorType::U8, vec![0, 1]),
@@ -80,17 +99,20 @@ fn tensor(state: &mut State, name: &str) -> (String, Resource<Tensor>) {
     (name.to_owned(), state.new(vec![2], ty, data).unwrap())
 }
 
-fn tensors(state: &mut State, names: &[&str]) -> Vec<(String, Resource<Tensor>)> {
+fn tensors(state: &mut InstanceState, names: &[&str]) -> Vec<(String, Resource<Tensor>)> {
     names.iter().map(|name| tensor(state, name)).collect()
 }
 
-fn context(state: &mut State) -> Resource<ExecutionContext> {
+fn context(state: &mut InstanceState) -> Resource<ExecutionContext> {
     let graph = state.load_by_name("mixed".into()).unwrap().unwrap();
     state.init_execution_context(graph).unwrap().unwrap()
 }
 
 /// What a run of "mixed" with such inputs answers.
-fn refusal(state: &mut State, inputs: Vec<(String, Resource<Tensor>)>) -> (errors::ErrorCode, String) {
+fn refusal(
+    state: &mut InstanceState,
+    inputs: Vec<(String, Resource<Tensor>)>,
+) -> (errors::ErrorCode, String) {
     let context = context(state);
     let error = state.compute(context, inputs).unwrap().unwrap_err();
     told(state, error)
@@ -105,7 +127,8 @@ fn named_tensors_are_taken_in_any_order() {
         let outputs = state.compute(Resource::new_borrow(context.rep()), inputs).unwrap().unwrap();
         let names: Vec<_> = outputs.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["A", "B", "C"]);
-        let types = outputs.iter().map(|(_, tensor)| state.ty(Resource::new_borrow(tensor.rep())).unwrap());
+        let types =
+            outputs.iter().map(|(_, tensor)| state.ty(Resource::new_borrow(tensor.rep())).unwrap());
         assert_eq!(types.collect::<Vec<_>>(), [TensorType::Fp32, TensorType::U8, TensorType::U8]);
         let data = outputs
             .into_iter()
@@ -170,7 +193,8 @@ fn a_graph_in_bytes_is_loaded_and_runs() {
     let mut state = state();
     let free = state.arena.largest_free();
     for encoding in [GraphEncoding::Onnx, GraphEncoding::Autodetect] {
-        let graph = state.load(vec![GRAPH.to_vec()], encoding, ExecutionTarget::Cpu).unwrap().unwrap();
+        let graph =
+            state.load(vec![GRAPH.to_vec()], encoding, ExecutionTarget::Cpu).unwrap().unwrap();
         let context = state.init_execution_context(graph).unwrap().unwrap();
         let inputs = tensors(&mut state, &["a", "b", "c"]);
         for (_, output) in state.compute(context, inputs).unwrap().unwrap() {
@@ -221,26 +245,28 @@ fn what_the_inference_process_answers_keeps_its_code() {
         (Ours::Unknown, Theirs::Unknown),
     ] {
         let mut state = served(move |memory, request| match request {
-            FromWorker::Run { id, .. } => ToWorker::Failed { id, code: ours, message: "y: NaN".into() },
+            InferenceRequest::Run { id, .. } => {
+                InferenceResponse::Failed { id, code: ours, message: "y: NaN".into() }
+            }
             other => answer(memory, other),
         });
         let inputs = tensors(&mut state, &["a", "b", "c"]);
         assert_eq!(refusal(&mut state, inputs), (theirs, "y: NaN".into()));
-        assert_eq!(state.tally.counters().inference_failed, 1);
+        assert_eq!(state.tally.snapshot().inference_failed, 1);
     }
 }
 
 #[test]
 fn a_stale_run_is_a_timeout_that_names_its_setting() {
     let mut state = served(|memory, request| match request {
-        FromWorker::Run { id, .. } => ToWorker::Stale { id, waited_ms: 2345 },
+        InferenceRequest::Run { id, .. } => InferenceResponse::Stale { id, waited_ms: 2345 },
         other => answer(memory, other),
     });
     let inputs = tensors(&mut state, &["a", "b", "c"]);
     let (code, message) = refusal(&mut state, inputs);
     assert_eq!(code, errors::ErrorCode::Timeout);
     assert!(message.contains("2345 ms") && message.contains("inference.stale_ms"), "{message}");
-    let counters = state.tally.counters();
+    let counters = state.tally.snapshot();
     assert_eq!((counters.inference_stale, counters.inference_failed, counters.inferred), (1, 0, 0));
 }
 

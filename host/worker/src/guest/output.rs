@@ -1,20 +1,22 @@
 //! From a component's types to the protocol's, within bounds.
 
 use ocelli_protocol::limit::{ATTRIBUTE_BYTES, Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
-use ocelli_protocol::worker::{Attribute, Description, Detection, Event, ModelNeed, Rect, WorkerLimits};
+use ocelli_protocol::worker::{
+    Attribute, Description, Detection, Event, ModelNeed, Rect, WorkerLimits,
+};
 use wasmtime::component::ResourceTable;
 
-use super::limits::Exceeded;
-use super::state::State;
+use super::limits::LimitExceeded;
+use super::state::InstanceState;
 use super::versions::newest::{exported, frames, results};
-use crate::host_link::cut;
+use crate::host_link::truncate;
 
-impl results::Host for State {}
+impl results::Host for InstanceState {}
 
-/// Most bytes that a call returns in lists and texts, as Wasmtime counts them when it takes them over. A frame's texts,
-/// embeddings and attachments together are held to the same figure once more. With both, a result stays below
-/// [`ocelli_protocol::wire::MAX_MESSAGE`].
-pub const MAX_BYTES: usize = MAX_OUTPUT_BYTES;
+/// Most bytes that a call returns in lists and texts, as Wasmtime counts them when it takes them
+/// over. A frame's texts, embeddings and attachments together are held to the same figure once
+/// more. With both, a result stays below [`ocelli_protocol::wire::MAX_MESSAGE`].
+pub const MAX_RESULT_BYTES: usize = MAX_OUTPUT_BYTES;
 
 /// Most bytes of a snapshot: what a message's payload holds.
 pub const MAX_SNAPSHOT: usize = ocelli_protocol::wire::MAX_PAYLOAD;
@@ -28,13 +30,18 @@ pub struct Output {
     pub events: Vec<Event>,
 }
 
-/// Takes over what `process` returned. An output out of bounds, or with an attachment that does not exist, is an error.
+/// Takes over what `process` returned. An output out of bounds, or with an attachment that does not
+/// exist, is an error.
 pub fn output(
     table: &mut ResourceTable,
     output: results::Output,
     limits: &WorkerLimits,
 ) -> wasmtime::Result<Output> {
-    let mut room = Room { bytes: MAX_BYTES, attachments: limits.attachments_per_frame as usize, limits };
+    let mut room = OutputBudget {
+        bytes: MAX_RESULT_BYTES,
+        attachments: limits.attachments_per_frame as usize,
+        limits,
+    };
     let detections = output.detections.map(|found| detections(found, &mut room)).transpose()?;
     let most = limits.events_per_frame as usize;
     check_count(Limit::Events, "events of one frame", output.events.len(), most)?;
@@ -43,25 +50,25 @@ pub fn output(
 }
 
 /// What a frame's output may still take.
-struct Room<'a> {
+struct OutputBudget<'a> {
     bytes: usize,
     attachments: usize,
     limits: &'a WorkerLimits,
 }
 
-impl Room<'_> {
-    fn spend(&mut self, bytes: usize) -> Result<(), Exceeded> {
-        let over = || format!("the output of one frame has more than {MAX_BYTES} bytes");
+impl OutputBudget<'_> {
+    fn spend(&mut self, bytes: usize) -> Result<(), LimitExceeded> {
+        let over = || format!("the output of one frame has more than {MAX_RESULT_BYTES} bytes");
         let rest = self.bytes.checked_sub(bytes);
-        self.bytes = rest.ok_or_else(|| Exceeded::new(Limit::OutputBytes, over()))?;
+        self.bytes = rest.ok_or_else(|| LimitExceeded::new(Limit::OutputBytes, over()))?;
         Ok(())
     }
 
-    fn attach(&mut self, count: usize) -> Result<(), Exceeded> {
+    fn attach(&mut self, count: usize) -> Result<(), LimitExceeded> {
         let most = self.limits.attachments_per_frame;
         let over = || format!("the events of one frame have more than {most} attachments");
         let rest = self.attachments.checked_sub(count);
-        self.attachments = rest.ok_or_else(|| Exceeded::new(Limit::Attachments, over()))?;
+        self.attachments = rest.ok_or_else(|| LimitExceeded::new(Limit::Attachments, over()))?;
         Ok(())
     }
 }
@@ -69,14 +76,15 @@ impl Room<'_> {
 fn take_event(
     table: &mut ResourceTable,
     event: results::Event,
-    room: &mut Room<'_>,
+    room: &mut OutputBudget<'_>,
 ) -> wasmtime::Result<Event> {
     let texts = event.kind.len() + event.data.len();
     let bytes = texts + event.detections.iter().map(bytes).sum::<usize>();
     let most = room.limits.event_bytes;
     if bytes > most as usize {
-        let message = format!("an event of {bytes} bytes without its attachments: at most {most} are taken");
-        return Err(Exceeded::new(Limit::EventBytes, message).into());
+        let message =
+            format!("an event of {bytes} bytes without its attachments: at most {most} are taken");
+        return Err(LimitExceeded::new(Limit::EventBytes, message).into());
     }
     room.spend(texts)?;
     room.attach(event.attachments.len())?;
@@ -94,26 +102,40 @@ fn take_event(
     })
 }
 
-fn detections(found: Vec<results::Detection>, room: &mut Room<'_>) -> wasmtime::Result<Vec<Detection>> {
+fn detections(
+    found: Vec<results::Detection>,
+    room: &mut OutputBudget<'_>,
+) -> wasmtime::Result<Vec<Detection>> {
     check_count(Limit::Detections, "detections", found.len(), MAX_DETECTIONS)?;
     found.into_iter().map(|detection| take_detection(detection, room)).collect()
 }
 
 /// Bytes of a detection's texts, attributes and embedding.
 fn bytes(detection: &results::Detection) -> usize {
-    let attributes =
-        detection.attributes.iter().map(|a| a.name.len() + a.value.len() + ATTRIBUTE_BYTES).sum::<usize>();
+    let attributes = detection
+        .attributes
+        .iter()
+        .map(|a| a.name.len() + a.value.len() + ATTRIBUTE_BYTES)
+        .sum::<usize>();
     detection.label.len() + attributes + detection.embedding.as_ref().map_or(0, |e| e.len() * 4)
 }
 
-fn take_detection(detection: results::Detection, room: &mut Room<'_>) -> wasmtime::Result<Detection> {
+fn take_detection(
+    detection: results::Detection,
+    room: &mut OutputBudget<'_>,
+) -> wasmtime::Result<Detection> {
     room.spend(bytes(&detection))?;
     let area = detection.box_;
     let numbers = [detection.score, area.x, area.y, area.width, area.height];
-    if !numbers.iter().chain(detection.embedding.iter().flatten()).all(|number| number.is_finite()) {
-        wasmtime::bail!("a detection {:?} with a number that is not finite", cut(&detection.label));
+    if !numbers.iter().chain(detection.embedding.iter().flatten()).all(|number| number.is_finite())
+    {
+        wasmtime::bail!(
+            "a detection {:?} with a number that is not finite",
+            truncate(&detection.label)
+        );
     }
-    let attribute = |a: results::Attribute| Attribute { name: a.name, value: a.value, score: a.score };
+    let attribute =
+        |a: results::Attribute| Attribute { name: a.name, value: a.value, score: a.score };
     Ok(Detection {
         label: detection.label,
         score: detection.score,
@@ -124,9 +146,9 @@ fn take_detection(detection: results::Detection, room: &mut Room<'_>) -> wasmtim
     })
 }
 
-fn check_count(limit: Limit, what: &str, count: usize, most: usize) -> Result<(), Exceeded> {
+fn check_count(limit: Limit, what: &str, count: usize, most: usize) -> Result<(), LimitExceeded> {
     if count > most {
-        return Err(Exceeded::new(limit, format!("{count} {what}: at most {most} are taken")));
+        return Err(LimitExceeded::new(limit, format!("{count} {what}: at most {most} are taken")));
     }
     Ok(())
 }

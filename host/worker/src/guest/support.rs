@@ -3,32 +3,37 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use ocelli_protocol::worker::Level;
+use ocelli_protocol::worker::LogLevel;
 use serde_json::Value;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::log::GuestLog;
-use super::state::State;
+use super::state::InstanceState;
 use super::versions::newest::wasi::config::store;
 use super::versions::newest::wasi::logging::logging;
 
-impl logging::Host for State {
-    fn log(&mut self, level: logging::Level, context: String, message: String) -> wasmtime::Result<()> {
+impl logging::Host for InstanceState {
+    fn log(
+        &mut self,
+        level: logging::Level,
+        context: String,
+        message: String,
+    ) -> wasmtime::Result<()> {
         let level = match level {
-            logging::Level::Trace => Level::Trace,
-            logging::Level::Debug => Level::Debug,
-            logging::Level::Info => Level::Info,
-            logging::Level::Warn => Level::Warn,
-            logging::Level::Error | logging::Level::Critical => Level::Error,
+            logging::Level::Trace => LogLevel::Trace,
+            logging::Level::Debug => LogLevel::Debug,
+            logging::Level::Info => LogLevel::Info,
+            logging::Level::Warn => LogLevel::Warn,
+            logging::Level::Error | logging::Level::Critical => LogLevel::Error,
         };
         self.log.line(level, &context, &message);
         Ok(())
     }
 }
 
-impl store::Host for State {
+impl store::Host for InstanceState {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, store::Error>> {
         Ok(Ok(self.settings.get(&key).map(as_text)))
     }
@@ -48,17 +53,19 @@ fn as_text(value: &Value) -> String {
 /// Longest line that is collected before it is given out without its end, in bytes.
 const MAX_LINE: usize = 4 << 10;
 
-/// How much of the latest output is kept to explain a trap, in bytes: a panic's message and a little before it.
+/// How much of the latest output is kept to explain a trap, in bytes: a panic's message and a
+/// little before it.
 const MAX_TAIL: usize = 2 << 10;
 
 /// Bytes that a component may write at a time.
 const PERMIT: usize = 64 << 10;
 
-/// A component's standard output or error: each line goes to the session's log, the latest text is kept.
+/// A component's standard output or error: each line goes to the session's log, the latest text is
+/// kept.
 #[derive(Clone)]
 pub struct Console {
     log: GuestLog,
-    level: Level,
+    level: LogLevel,
     context: &'static str,
     text: Arc<Mutex<Text>>,
 }
@@ -71,7 +78,7 @@ struct Text {
 
 impl Console {
     /// A console whose lines are logged with this level and context.
-    pub fn new(log: GuestLog, level: Level, context: &'static str) -> Self {
+    pub fn new(log: GuestLog, level: LogLevel, context: &'static str) -> Self {
         Self { log, level, context, text: Arc::default() }
     }
 
@@ -147,8 +154,8 @@ mod tests {
     #[test]
     fn lines_are_logged_whole_and_the_latest_text_is_kept() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let log = GuestLog::new(HostLink::over(ours), Arc::default(), 50);
-        let console = Console::new(log, Level::Warn, "stderr");
+        let log = GuestLog::new(HostLink::from_stream(ours), Arc::default(), 50);
+        let console = Console::new(log, LogLevel::Warn, "stderr");
         console.append(b"first li");
         console.append(b"ne\nsecond");
         let mut reader = Reader::new(theirs);

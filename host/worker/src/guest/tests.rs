@@ -1,13 +1,13 @@
-//! The host's side of the imports, called as the generated glue would call it: without wasm, with the test in the place of
-//! the inference process.
+//! The host's side of the imports, called as the generated glue would call it: without wasm, with
+//! the test in the place of the inference process.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use ocelli_protocol::inference::{
-    Element, ErrorCode, FromWorker, MAX_PACKET, PlacedTensor, TensorDeclaration, ToWorker, packet_pair,
-    receive, send,
+    Element, ErrorCode, InferenceRequest, InferenceResponse, MAX_PACKET, PlacedTensor,
+    TensorDeclaration, packet_pair, receive, send,
 };
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::shm::SharedMemory;
@@ -16,11 +16,11 @@ use serde_json::json;
 use wasmtime::component::Resource;
 
 use super::frames::{FrameHandle, Image};
-use super::limits::Exceeded;
+use super::limits::LimitExceeded;
 use super::nn::ExecutionContext;
 use super::output::output;
 use super::state::tests::limits;
-use super::state::{MAX_HANDLES, State, Surroundings};
+use super::state::{HostServices, InstanceState, MAX_HANDLES};
 use super::versions::newest::wasi::config::store::Host as _;
 use super::versions::newest::wasi::nn::errors::{self, HostError as _};
 use super::versions::newest::wasi::nn::graph::{Host as _, HostGraph as _};
@@ -28,9 +28,9 @@ use super::versions::newest::wasi::nn::inference::HostGraphExecutionContext as _
 use super::versions::newest::wasi::nn::tensor::{HostTensor as _, TensorType};
 use super::versions::newest::{frames as wit_frames, results as wit};
 use crate::arena::Arena;
-use crate::granted::Granted;
 use crate::host_link::HostLink;
 use crate::inference::InferenceError;
+use crate::redis_bridge::RedisBucket;
 use crate::video::{Stream, clips};
 
 /// The session's shared memory.
@@ -41,41 +41,58 @@ fn declaration(name: &str) -> TensorDeclaration {
     TensorDeclaration { name: name.into(), element: Element::F32, shape: vec![1, 4] }
 }
 
-/// A state whose inference process knows one model, "double", and answers until the state is dropped.
-pub(super) fn state() -> State {
+/// A state whose inference process knows one model, "double", and answers until the state is
+/// dropped.
+pub(super) fn state() -> InstanceState {
     served(answer)
 }
 
 /// A state whose inference process answers each request so, until the state is dropped.
-pub(super) fn served(answer: impl Fn(&SharedMemory, FromWorker) -> ToWorker + Send + 'static) -> State {
+pub(super) fn served(
+    answer: impl Fn(&SharedMemory, InferenceRequest) -> InferenceResponse + Send + 'static,
+) -> InstanceState {
     let (ours, theirs) = packet_pair().unwrap();
     let memory = SharedMemory::create(MEMORY).unwrap();
     let view = SharedMemory::map(memory.fd().try_clone_to_owned().unwrap()).unwrap();
     std::thread::spawn(move || {
         let mut buffer = vec![0; MAX_PACKET];
-        while let Ok(request) = receive::<FromWorker>(theirs.as_fd(), &mut buffer) {
+        while let Ok(request) = receive::<InferenceRequest>(theirs.as_fd(), &mut buffer) {
             send(theirs.as_fd(), &answer(&view, request)).unwrap();
         }
     });
     let (host, _) = UnixStream::pair().unwrap();
     let settings = json!({"score": 0.5, "model": "double"}).as_object().unwrap().clone();
     let arena = Arena::new(memory);
-    State::new(
-        Surroundings::new(HostLink::over(host), arena, ours, Granted::default(), limits(), Arc::default()),
+    InstanceState::new(
+        HostServices::new(
+            HostLink::from_stream(host),
+            arena,
+            ours,
+            RedisBucket::default(),
+            limits(),
+            Arc::default(),
+        ),
         settings,
     )
 }
 
 #[allow(unsafe_code)]
-fn answer(memory: &SharedMemory, request: FromWorker) -> ToWorker {
+fn answer(memory: &SharedMemory, request: InferenceRequest) -> InferenceResponse {
     match request {
-        FromWorker::Open { id, model } if model == "double" => {
-            ToWorker::Opened { id, model, inputs: vec![declaration("x")], outputs: vec![declaration("y")] }
+        InferenceRequest::Open { id, model } if model == "double" => InferenceResponse::Opened {
+            id,
+            model,
+            inputs: vec![declaration("x")],
+            outputs: vec![declaration("y")],
+        },
+        InferenceRequest::Open { id, .. } | InferenceRequest::Load { id, .. } => {
+            InferenceResponse::Failed {
+                id,
+                code: ErrorCode::NotFound,
+                message: "no such model".into(),
+            }
         }
-        FromWorker::Open { id, .. } | FromWorker::Load { id, .. } => {
-            ToWorker::Failed { id, code: ErrorCode::NotFound, message: "no such model".into() }
-        }
-        FromWorker::Run { id, inputs, output_offset, .. } => {
+        InferenceRequest::Run { id, inputs, output_offset, .. } => {
             let output = PlacedTensor {
                 name: "y".into(),
                 element: Element::F32,
@@ -84,12 +101,17 @@ fn answer(memory: &SharedMemory, request: FromWorker) -> ToWorker {
             };
             // SAFETY: the worker waits for this answer, and input and output do not overlap.
             let (from, to) = unsafe {
-                (memory.bytes(inputs[0].range().unwrap()), memory.bytes_mut(output.range().unwrap()))
+                (
+                    memory.bytes(inputs[0].range().unwrap()),
+                    memory.bytes_mut(output.range().unwrap()),
+                )
             };
             for (from, to) in from.unwrap().chunks_exact(4).zip(to.unwrap().chunks_exact_mut(4)) {
-                to.copy_from_slice(&(2.0 * f32::from_le_bytes(from.try_into().unwrap())).to_le_bytes());
+                to.copy_from_slice(
+                    &(2.0 * f32::from_le_bytes(from.try_into().unwrap())).to_le_bytes(),
+                );
             }
-            ToWorker::Done { id, outputs: vec![output], queued_ns: 0, run_ns: 0 }
+            InferenceResponse::Done { id, outputs: vec![output], queued_ns: 0, run_ns: 0 }
         }
     }
 }
@@ -98,13 +120,16 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-fn context(state: &mut State) -> Resource<ExecutionContext> {
+fn context(state: &mut InstanceState) -> Resource<ExecutionContext> {
     let graph = state.load_by_name("double".into()).unwrap().unwrap();
     state.init_execution_context(graph).unwrap().unwrap()
 }
 
 /// An error's code and words.
-pub(super) fn told(state: &mut State, error: Resource<InferenceError>) -> (errors::ErrorCode, String) {
+pub(super) fn told(
+    state: &mut InstanceState,
+    error: Resource<InferenceError>,
+) -> (errors::ErrorCode, String) {
     let borrowed = || Resource::new_borrow(error.rep());
     (state.code(borrowed()).unwrap(), errors::HostError::data(state, borrowed()).unwrap())
 }
@@ -123,7 +148,7 @@ fn a_model_computes_over_shared_memory() {
         Resource::new_borrow(output.rep()),
     );
     assert_eq!(data.unwrap(), bytes(&[2.0, 4.0, 6.0, 8.0]));
-    assert_eq!(state.tally.counters().inferred, 1);
+    assert_eq!(state.tally.snapshot().inferred, 1);
 }
 
 #[test]
@@ -134,15 +159,16 @@ fn dropped_tensors_give_their_memory_back() {
         let context = context(&mut state);
         let input = state.new(vec![1, 4], TensorType::Fp32, bytes(&[0.0; 4])).unwrap();
         for (_, output) in state.compute(context, vec![("x".into(), input)]).unwrap().unwrap() {
-            super::versions::newest::wasi::nn::tensor::HostTensor::drop(&mut state, output).unwrap();
+            super::versions::newest::wasi::nn::tensor::HostTensor::drop(&mut state, output)
+                .unwrap();
         }
     }
     assert_eq!(state.arena.largest_free(), free);
 }
 
 /// How often a limit was run into.
-pub(super) fn counted(state: &State, limit: Limit) -> u64 {
-    state.tally.counters().limits.of(limit)
+pub(super) fn counted(state: &InstanceState, limit: Limit) -> u64 {
+    state.tally.snapshot().limits.of(limit)
 }
 
 #[test]
@@ -155,7 +181,8 @@ fn a_tensor_over_the_shared_memory_is_refused_and_one_that_fills_it_is_not() {
     super::versions::newest::wasi::nn::tensor::HostTensor::drop(&mut state, tensor).unwrap();
     assert_eq!(counted(&state, Limit::Tensor), 1);
 
-    let error = state.new(vec![whole + 1], TensorType::U8, vec![0; MEMORY + 1]).unwrap_err().to_string();
+    let error =
+        state.new(vec![whole + 1], TensorType::U8, vec![0; MEMORY + 1]).unwrap_err().to_string();
     assert!(error.contains(&format!("{MEMORY} bytes")), "{error}");
     let error = state.new(vec![u32::MAX; 4], TensorType::Fp64, vec![0; 8]).unwrap_err().to_string();
     assert!(error.contains("[4294967295, 4294967295, 4294967295, 4294967295]"), "{error}");
@@ -179,7 +206,7 @@ fn outputs_that_find_no_room_are_an_error_and_a_limit() {
 }
 
 /// A frame of a camera's, of 768 x 576 pixels.
-pub(super) fn frame(state: &mut State) -> Resource<FrameHandle> {
+pub(super) fn frame(state: &mut InstanceState) -> Resource<FrameHandle> {
     let mut frames = Vec::new();
     let (header, data) = clips::units("people-576-mjpeg.avi").swap_remove(0);
     Stream::new(Decode::All).push(&header, &data, &mut |frame| frames.push(frame)).unwrap();
@@ -225,8 +252,12 @@ fn a_second_stage_gets_1_to_64_crops_in_one_tensor() {
         let spec = tensor_spec(8, 8, wit_frames::Element::F32);
         let frame = Resource::new_borrow(frame.rep());
         // From over the left edge to over the right one.
-        let region =
-            |n: usize| wit_frames::Rect { x: n as f32 * 12.0 - 10.0, y: 550.0, width: 20.0, height: 40.0 };
+        let region = |n: usize| wit_frames::Rect {
+            x: n as f32 * 12.0 - 10.0,
+            y: 550.0,
+            width: 20.0,
+            height: 40.0,
+        };
         let regions = (0..count).map(region).collect();
         let (tensor, placements) =
             wit_frames::HostFrame::tensors(&mut state, frame, regions, spec).unwrap().ok()?;
@@ -251,26 +282,37 @@ fn settings_are_read_by_key() {
 }
 
 fn event(attachments: Vec<Resource<Image>>) -> wit::Output {
-    let event =
-        wit::Event { kind: "entered".into(), detections: Vec::new(), data: String::new(), attachments };
+    let event = wit::Event {
+        kind: "entered".into(),
+        detections: Vec::new(),
+        data: String::new(),
+        attachments,
+    };
     wit::Output { detections: None, events: vec![event] }
 }
 
 fn detection(score: f32) -> wit::Detection {
     let area = super::versions::newest::frames::Rect { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
     let label = "person".into();
-    wit::Detection { label, score, box_: area, track: None, attributes: Vec::new(), embedding: None }
+    wit::Detection {
+        label,
+        score,
+        box_: area,
+        track: None,
+        attributes: Vec::new(),
+        embedding: None,
+    }
 }
 
-fn image(state: &mut State, jpeg: Vec<u8>) -> Resource<Image> {
-    let room = state.pictures.take(jpeg.len()).unwrap();
+fn image(state: &mut InstanceState, jpeg: Vec<u8>) -> Resource<Image> {
+    let room = state.pictures.reserve(jpeg.len()).unwrap();
     state.table.push(Image { width: 1, height: 1, jpeg, room }).unwrap()
 }
 
 /// The limit that taking over such an output runs into.
-fn limit_of(state: &mut State, taken: wit::Output, limits: &WorkerLimits) -> Option<Limit> {
+fn limit_of(state: &mut InstanceState, taken: wit::Output, limits: &WorkerLimits) -> Option<Limit> {
     let error = output(&mut state.table, taken, limits).err()?;
-    Some(Exceeded::behind(&error).unwrap_or_else(|| panic!("{error}")).limit)
+    Some(LimitExceeded::from_error(&error).unwrap_or_else(|| panic!("{error}")).limit)
 }
 
 #[test]
@@ -282,7 +324,7 @@ fn an_attachment_leaves_with_its_event() {
     assert_eq!(taken.events[0].attachments, [vec![7; 10]]);
     assert!(state.table.get(&Resource::<Image>::new_borrow(rep)).is_err(), "the handle is gone");
     let all = state.pictures.capacity();
-    assert!(state.pictures.take(all).is_some(), "and so is its room");
+    assert!(state.pictures.reserve(all).is_some(), "and so is its room");
 }
 
 #[test]
@@ -304,13 +346,17 @@ fn output_out_of_bounds_is_refused() {
     let large = image(&mut state, vec![0; 3 << 20]);
     assert_eq!(limit_of(&mut state, event(vec![large]), &limits), Some(Limit::OutputBytes));
 
-    let with = |count| wit::Output { detections: Some(vec![detection(0.5); count]), events: Vec::new() };
+    let with =
+        |count| wit::Output { detections: Some(vec![detection(0.5); count]), events: Vec::new() };
     assert_eq!(limit_of(&mut state, with(1000), &limits), None);
     assert_eq!(limit_of(&mut state, with(1001), &limits), Some(Limit::Detections));
 
     let odd = wit::Output { detections: Some(vec![detection(f32::NAN)]), events: Vec::new() };
     let error = output(&mut state.table, odd, &limits).unwrap_err();
-    assert!(error.to_string().contains("not finite") && Exceeded::behind(&error).is_none(), "{error}");
+    assert!(
+        error.to_string().contains("not finite") && LimitExceeded::from_error(&error).is_none(),
+        "{error}"
+    );
 }
 
 #[test]
@@ -319,7 +365,8 @@ fn an_events_detections_count_towards_its_size() {
     let limits = WorkerLimits { event_bytes: 20, ..limits() };
     let mut about = |label: &str| {
         let found = wit::Detection { label: label.into(), ..detection(0.5) };
-        let event = wit::Event { detections: vec![found], ..event(Vec::new()).events.swap_remove(0) };
+        let event =
+            wit::Event { detections: vec![found], ..event(Vec::new()).events.swap_remove(0) };
         limit_of(&mut state, wit::Output { detections: None, events: vec![event] }, &limits)
     };
     assert_eq!(about("thirteen long"), None, "with \"entered\" that makes 20 bytes");

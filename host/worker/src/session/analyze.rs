@@ -1,5 +1,6 @@
-//! Single pictures: one at a time, each with an instance of the component that nothing came before. The next instance is made
-//! and initialised as soon as an answer is sent, so that a worker that waits is ready.
+//! Single pictures: one at a time, each with an instance of the component that nothing came before.
+//! The next instance is made and initialised as soon as an answer is sent, so that a worker that
+//! waits is ready.
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -7,40 +8,43 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::wire::{Reader, WireError};
-use ocelli_protocol::worker::{AnalysisFault, FrameResult, FromWorker, Level, Stage, Start, ToWorker};
+use ocelli_protocol::worker::{
+    AnalysisFault, FrameResult, FromWorker, LogLevel, Start, ToWorker, WorkerStage,
+};
 
-use super::{Described, Fatal, at, fault, settings_fault, told};
-use crate::guest::instance::{CallError, Factory, Instance};
-use crate::host_link::{HostLink, cut};
+use super::{Described, WorkerFailure, at, call_failure, fault, settings_fault};
+use crate::counters::SharedCounters;
+use crate::guest::instance::{CallError, Instance, InstanceFactory};
+use crate::host_link::{HostLink, truncate};
 use crate::settings::{self, SettingsFault};
-use crate::tally::Tally;
 use crate::video::{Frame, StillError, still};
 
 /// Why a picture was not analysed, with words for a person.
-type Refusal = (AnalysisFault, String);
+type AnalysisError = (AnalysisFault, String);
 
 /// See the module's documentation.
-pub(super) struct Analyst {
-    factory: Factory,
+pub(super) struct ImageWorker {
+    factory: InstanceFactory,
     /// Made ready with `settings`, and not used yet.
     ready: Option<Instance>,
     settings: String,
     /// Why they do not fit the pipeline's schema, where they do not.
-    unfit: Option<String>,
+    settings_error: Option<String>,
     schema: String,
     max_pixels: u32,
     host: HostLink,
-    tally: Arc<Tally>,
+    tally: Arc<SharedCounters>,
 }
 
-impl Analyst {
-    /// Initialises the first instance. The worker's settings need not fit the schema: a picture may bring others.
+impl ImageWorker {
+    /// Initialises the first instance. The worker's settings need not fit the schema: a picture may
+    /// bring others.
     pub(super) fn new(
         described: Described,
         start: &Start,
         host: &HostLink,
-        tally: &Arc<Tally>,
-    ) -> Result<Self, Fatal> {
+        tally: &Arc<SharedCounters>,
+    ) -> Result<Self, WorkerFailure> {
         let Described { factory, instance, schema, fields } = described;
         let unfit = match settings::check(&schema, &fields) {
             Ok(()) => None,
@@ -51,7 +55,7 @@ impl Analyst {
             factory,
             ready: None,
             settings: start.settings.clone(),
-            unfit,
+            settings_error: unfit,
             schema,
             max_pixels: start.limits.image_pixels,
             host: host.clone(),
@@ -61,29 +65,38 @@ impl Analyst {
         Ok(analyst)
     }
 
-    /// Answers for pictures until the host closes the connection. A picture or settings of its own that bring the
-    /// pipeline down cost that picture; a pipeline that no longer starts with the worker's settings is an error.
-    pub(super) fn serve(mut self, mut reader: Reader<UnixStream>) -> Result<(), Fatal> {
+    /// Answers for pictures until the host closes the connection. A picture or settings of its own
+    /// that bring the pipeline down cost that picture; a pipeline that no longer starts with the
+    /// worker's settings is an error.
+    pub(super) fn serve(mut self, mut reader: Reader<UnixStream>) -> Result<(), WorkerFailure> {
         loop {
             let (message, file) = match reader.read::<ToWorker>() {
                 Ok(read) => read,
                 Err(WireError::Closed) => return Ok(()),
-                Err(error) => return Err(at(Stage::Setup)(error)),
+                Err(error) => return Err(at(WorkerStage::Setup)(error)),
             };
             let ToWorker::Analyze { id, settings } = message else {
-                return Err(fault(Stage::Setup, "a worker for single pictures takes nothing else"));
+                return Err(fault(
+                    WorkerStage::Setup,
+                    "a worker for single pictures takes nothing else",
+                ));
             };
-            let outcome =
-                self.analyze(file, settings).map_err(|(fault, words)| (fault, cut(&words).to_owned()));
-            self.host.send(&FromWorker::Analyzed { id, outcome, counters: self.tally.counters() });
+            let outcome = self
+                .analyze(file, settings)
+                .map_err(|(fault, words)| (fault, truncate(&words).to_owned()));
+            self.host.send(&FromWorker::Analyzed { id, outcome, counters: self.tally.snapshot() });
             self.make_ready()?;
         }
     }
 
-    fn analyze(&mut self, file: &[u8], settings: Option<String>) -> Result<FrameResult, Refusal> {
+    fn analyze(
+        &mut self,
+        file: &[u8],
+        settings: Option<String>,
+    ) -> Result<FrameResult, AnalysisError> {
         let received_ns = monotonic_ns();
         let decoded = still(file, self.max_pixels);
-        self.tally.count(|counters| {
+        self.tally.update(|counters| {
             counters.received += 1;
             counters.decoded += u64::from(decoded.is_ok());
             counters.skipped_corrupt += u64::from(decoded.is_err());
@@ -107,12 +120,12 @@ impl Analyst {
             picture,
         };
         let processed = instance.process(Arc::new(frame));
-        self.tally.count(|counters| counters.processed += 1);
+        self.tally.update(|counters| counters.processed += 1);
         processed.map_err(|error| refusal(AnalysisFault::PipelineFailed, error))
     }
 
     /// An instance for one picture.
-    fn instance(&mut self, settings: Option<String>) -> Result<Instance, Refusal> {
+    fn instance(&mut self, settings: Option<String>) -> Result<Instance, AnalysisError> {
         let settings = match settings.filter(|settings| *settings != self.settings) {
             // Two instances at a time would need twice the memory.
             Some(settings) => {
@@ -137,36 +150,43 @@ impl Analyst {
     }
 
     /// Makes an instance ready for the next picture, where there is none.
-    fn make_ready(&mut self) -> Result<(), Fatal> {
-        if self.ready.is_some() || self.unfit.is_some() {
+    fn make_ready(&mut self) -> Result<(), WorkerFailure> {
+        if self.ready.is_some() || self.settings_error.is_some() {
             return Ok(());
         }
-        let fields = serde_json::from_str(&self.settings).map_err(at(Stage::Setup))?;
-        let instance = self.factory.instance(fields).map_err(told(Stage::Instantiate))?;
+        let fields = serde_json::from_str(&self.settings).map_err(at(WorkerStage::Setup))?;
+        let instance =
+            self.factory.instance(fields).map_err(call_failure(WorkerStage::Instantiate))?;
         self.ready = self.initialised(instance)?;
         Ok(())
     }
 
-    /// The instance, initialised with the worker's settings. One that refuses them, for want of a model say, is asked again with
-    /// the next picture, which may bring settings of its own; one that is lost ends the worker.
-    fn initialised(&self, mut instance: Instance) -> Result<Option<Instance>, Fatal> {
-        let initialised = match &self.unfit {
+    /// The instance, initialised with the worker's settings. One that refuses them, for want of a
+    /// model say, is asked again with the next picture, which may bring settings of its own; one
+    /// that is lost ends the worker.
+    fn initialised(&self, mut instance: Instance) -> Result<Option<Instance>, WorkerFailure> {
+        let initialised = match &self.settings_error {
             Some(words) => Err(CallError::Refused(words.clone())),
             None => instance.init(&self.settings),
         };
         match initialised {
             Ok(()) => Ok(Some(instance)),
             Err(CallError::Refused(words)) => {
-                self.host.log(Level::Warn, "worker", &format!("the pipeline is not ready: {words}"), None);
+                self.host.log(
+                    LogLevel::Warn,
+                    "worker",
+                    &format!("the pipeline is not ready: {words}"),
+                    None,
+                );
                 Ok(None)
             }
-            Err(trap) => Err(told(Stage::Init)(trap)),
+            Err(trap) => Err(call_failure(WorkerStage::Init)(trap)),
         }
     }
 }
 
 /// What the pipeline's error means; `refused` where it is the pipeline's own answer.
-fn refusal(refused: AnalysisFault, error: CallError) -> Refusal {
+fn refusal(refused: AnalysisFault, error: CallError) -> AnalysisError {
     match error {
         CallError::Refused(words) => (refused, words),
         CallError::Trap { limit, message } => (AnalysisFault::PipelineTrapped(limit), message),
@@ -182,19 +202,19 @@ fn wall_clock_ns() -> u64 {
 mod tests {
     use super::*;
     use crate::arena::Arena;
-    use crate::granted::Granted;
     use crate::guest::components::{Guest, IDLE, RESULT, test_engine};
-    use crate::guest::state::Surroundings;
+    use crate::guest::state::HostServices;
     use crate::guest::state::tests::limits;
+    use crate::redis_bridge::RedisBucket;
     use ocelli_protocol::inference::packet_pair;
     use ocelli_protocol::limit::Limit;
     use ocelli_protocol::shm::SharedMemory;
     use ocelli_protocol::wire::write;
-    use ocelli_protocol::worker::{Counters, Decode, Mode, WorkerLimits};
+    use ocelli_protocol::worker::{Counters, Decode, WorkerLimits, WorkerMode};
     use std::net::Shutdown;
     use std::os::fd::OwnedFd;
 
-    type Outcome = Result<FrameResult, Refusal>;
+    type Outcome = Result<FrameResult, AnalysisError>;
 
     /// The host of a worker for single pictures.
     struct Host {
@@ -213,30 +233,33 @@ mod tests {
         let arena = Arena::new(SharedMemory::create(64 << 10).unwrap());
         let from = Reader::new(ours.try_clone().unwrap());
         let worker = std::thread::spawn(move || {
-            let tally = Arc::new(Tally::default());
-            let host = HostLink::over(theirs.try_clone().unwrap());
-            let surroundings = Surroundings::new(
+            let tally = Arc::new(SharedCounters::default());
+            let host = HostLink::from_stream(theirs.try_clone().unwrap());
+            let surroundings = HostServices::new(
                 host.clone(),
                 arena,
                 socket,
-                Granted::default(),
+                RedisBucket::default(),
                 limits,
                 Arc::clone(&tally),
             );
-            let factory = Factory::new(&engine, &component, surroundings).unwrap();
+            let factory = InstanceFactory::new(&engine, &component, surroundings).unwrap();
             let start = Start {
                 session: "pictures".into(),
                 settings: "{}".into(),
-                mode: Mode::Analyze,
+                mode: WorkerMode::Analyze,
                 decode: Decode::All,
                 limits,
                 heartbeat_ms: 1000,
                 standby: false,
-                granted: false,
+                redis_granted: false,
             };
             let described = super::super::describe(factory, serde_json::Map::new(), &host);
-            let analyst = described.and_then(|described| Analyst::new(described, &start, &host, &tally));
-            analyst.and_then(|analyst| analyst.serve(Reader::new(theirs))).map_err(|fatal| fatal.message)
+            let analyst =
+                described.and_then(|described| ImageWorker::new(described, &start, &host, &tally));
+            analyst
+                .and_then(|analyst| analyst.serve(Reader::new(theirs)))
+                .map_err(|fatal| fatal.message)
         });
         Host { to: ours, from, _inference: inference, worker }
     }
@@ -248,7 +271,9 @@ mod tests {
             write(&mut self.to, &ToWorker::Analyze { id, settings }, file).unwrap();
             loop {
                 match self.from.read::<FromWorker>().unwrap().0 {
-                    FromWorker::Analyzed { id: 7, outcome, counters } => return (outcome, counters),
+                    FromWorker::Analyzed { id: 7, outcome, counters } => {
+                        return (outcome, counters);
+                    }
                     FromWorker::Log { .. } | FromWorker::Described(_) => {}
                     other => panic!("{other:?}"),
                 }
@@ -287,9 +312,14 @@ mod tests {
             let (outcome, counters) = host.ask(&picture(), None);
             let result = outcome.unwrap();
             assert_eq!((result.frame, result.width, result.height), (0, 24, 16));
-            let stations = result.stations;
-            assert!(stations.received <= stations.decoded && stations.decoded <= stations.submitted);
-            assert_eq!((counters.received, counters.decoded, counters.processed), (number, number, number));
+            let stations = result.timestamps;
+            assert!(
+                stations.received <= stations.decoded && stations.decoded <= stations.submitted
+            );
+            assert_eq!(
+                (counters.received, counters.decoded, counters.processed),
+                (number, number, number)
+            );
         }
         assert_eq!(host.leave(), Ok(()));
     }
@@ -315,7 +345,9 @@ mod tests {
     #[test]
     fn a_trap_costs_its_picture_and_no_other() {
         let limits = WorkerLimits { call_cpu_ms: 100, ..limits() };
-        for (process, limit) in [("unreachable", None), ("(loop $ever (br $ever))", Some(Limit::CpuTime))] {
+        for (process, limit) in
+            [("unreachable", None), ("(loop $ever (br $ever))", Some(Limit::CpuTime))]
+        {
             let mut host = worker(&Guest { process, ..IDLE }, limits);
             for _ in 0..2 {
                 assert_eq!(host.fault(&picture(), None), AnalysisFault::PipelineTrapped(limit));
@@ -334,10 +366,12 @@ mod tests {
 
     #[test]
     fn settings_of_its_own_are_for_one_picture() {
-        // Longer settings than {} are refused, and much longer ones are more than the pipeline can bear.
+        // Longer settings than {} are refused, and much longer ones are more than the pipeline can
+        // bear.
         let init = format!(
             "(if (i32.gt_u (local.get 1) (i32.const 20)) (then unreachable))
-             (if (i32.gt_u (local.get 1) (i32.const 10)) (then (i32.store8 (i32.const {RESULT}) (i32.const 1))))"
+             (if (i32.gt_u (local.get 1) (i32.const 10)) (then (i32.store8 (i32.const {RESULT}) \
+             (i32.const 1))))"
         );
         let mut host = worker(&Guest { init: &init, ..IDLE }, limits());
         assert!(host.ask(&picture(), Some("{\"a\":1}")).0.is_ok());
@@ -353,7 +387,8 @@ mod tests {
     fn a_pipeline_that_wants_settings_gets_those_of_the_picture() {
         // Settings as short as {} are refused.
         let init = format!(
-            "(if (i32.lt_u (local.get 1) (i32.const 5)) (then (i32.store8 (i32.const {RESULT}) (i32.const 1))))"
+            "(if (i32.lt_u (local.get 1) (i32.const 5)) (then (i32.store8 (i32.const {RESULT}) \
+                (i32.const 1))))"
         );
         let mut host = worker(&Guest { init: &init, ..IDLE }, limits());
         assert_eq!(host.fault(&picture(), None), AnalysisFault::InvalidSettings);
@@ -367,7 +402,8 @@ mod tests {
         let text: String = schema.iter().map(|byte| format!("\\{byte:02x}")).collect();
         let (place, length) = (RESULT + 24, RESULT + 28);
         let describe = format!(
-            "(i32.store (i32.const {place}) (i32.const 2048)) (i32.store (i32.const {length}) (i32.const {}))",
+            "(i32.store (i32.const {place}) (i32.const 2048)) (i32.store (i32.const {length}) \
+                (i32.const {}))",
             schema.len()
         );
         let items = format!("(data (i32.const 2048) \"{text}\")");

@@ -1,128 +1,143 @@
-//! The pipeline thread of a stream's worker: owns the component's instance and does the work that is queued.
+//! The pipeline thread of a stream's worker: owns the component's instance and does the work that
+//! is queued.
 
 use std::sync::Arc;
 
-use ocelli_protocol::worker::{FromWorker, Kept, Stage};
+use ocelli_protocol::worker::{FromWorker, StoreContents, WorkerStage};
 use serde_json::{Map, Value};
 
 use super::intake::Queue;
-use super::ring::Ring;
-use super::{Fatal, told};
-use crate::guest::instance::{CallError, Factory, Instance};
+use super::ring::FrameRing;
+use super::{WorkerFailure, call_failure};
+use crate::counters::SharedCounters;
+use crate::guest::instance::{CallError, Instance, InstanceFactory};
 use crate::host_link::HostLink;
 use crate::queue::Work;
-use crate::tally::Tally;
 use crate::video::Frame;
 
 /// What a worker that stands by says to a question.
-const NOT_YET: &str = "this worker stands by and does not speak yet";
+const NOT_ACTIVE: &str = "this worker stands by and does not speak yet";
 
 /// See the module's documentation.
 ///
-/// What a call into the component changes in the session's store is kept when the call returns, its own error included; a trap
-/// ends the worker before the host is told. The host is told as soon as the worker speaks: what was kept on standby, by `init`
-/// and `restore`, goes to it with what the first call changes that is heard, so that a worker that never gave a result has
-/// changed nothing.
-pub(super) struct Pipeline {
-    factory: Factory,
+/// What a call into the component changes in the session's store is kept when the call returns, its
+/// own error included; a trap ends the worker before the host is told. The host is told as soon as
+/// the worker speaks: what was kept on standby, by `init` and `restore`, goes to it with what the
+/// first call changes that is heard, so that a worker that never gave a result has changed nothing.
+pub(super) struct PipelineTask {
+    factory: InstanceFactory,
     settings: String,
     fields: Map<String, Value>,
-    ring: Arc<Ring>,
+    ring: Arc<FrameRing>,
     host: HostLink,
-    tally: Arc<Tally>,
-    speaks: bool,
+    tally: Arc<SharedCounters>,
+    active: bool,
     /// All frames up to this one are done with.
-    through: Option<u64>,
+    last_frame: Option<u64>,
 }
 
-impl Pipeline {
+impl PipelineTask {
     /// With `settings` and their `fields`. One that does not speak finds frames in the ring.
     pub(super) fn new(
-        factory: Factory,
+        factory: InstanceFactory,
         (settings, fields): (String, Map<String, Value>),
-        ring: Arc<Ring>,
+        ring: Arc<FrameRing>,
         speaks: bool,
         host: &HostLink,
-        tally: &Arc<Tally>,
+        tally: &Arc<SharedCounters>,
     ) -> Self {
         let (host, tally) = (host.clone(), Arc::clone(tally));
-        Self { factory, settings, fields, ring, host, tally, speaks, through: None }
+        Self { factory, settings, fields, ring, host, tally, active: speaks, last_frame: None }
     }
 
-    /// Takes over what the host has kept. Gives whether the instance has seen other content, and has to be made anew.
-    pub(super) fn adopt(&self, kept: Kept) -> Result<bool, Fatal> {
-        let adopted = self.factory.kept().lock().adopt(kept);
-        adopted.map_err(|error| Fatal {
-            stage: Stage::Setup,
+    /// Takes over what the host has kept. Gives whether the instance has seen other content, and
+    /// has to be made anew.
+    pub(super) fn load_store(&self, kept: StoreContents) -> Result<bool, WorkerFailure> {
+        let adopted = self.factory.kv_store().lock().load(kept);
+        adopted.map_err(|error| WorkerFailure {
+            stage: WorkerStage::Setup,
             limit: None,
             message: format!("the session's store: {error}"),
         })
     }
 
     /// Gives an instance its settings.
-    pub(super) fn init(&self, instance: &mut Instance) -> Result<(), Fatal> {
-        instance.init(&self.settings).map_err(told(Stage::Init))?;
-        self.returned();
+    pub(super) fn init(&self, instance: &mut Instance) -> Result<(), WorkerFailure> {
+        instance.init(&self.settings).map_err(call_failure(WorkerStage::Init))?;
+        self.commit_store();
         Ok(())
     }
 
     /// Does what is queued, until the queue is closed or the pipeline is lost.
-    pub(super) fn run(mut self, queue: &Queue, mut instance: Instance) -> Result<(), Fatal> {
+    pub(super) fn run(
+        mut self,
+        queue: &Queue,
+        mut instance: Instance,
+    ) -> Result<(), WorkerFailure> {
         while let Some(work) = queue.next() {
             match work {
                 Work::Frame(frame) => self.process(&mut instance, frame)?,
                 Work::Command { id, request } => self.command(&mut instance, id, &request)?,
-                Work::Rehearse { frame } => self.rehearse(&mut instance, frame)?,
-                Work::Adopt(kept) => {
-                    if self.adopt(kept)? {
+                Work::DryRun { frame } => self.dry_run(&mut instance, frame)?,
+                Work::LoadStore(kept) => {
+                    if self.load_store(kept)? {
                         drop(instance);
-                        instance = self.fresh()?;
+                        instance = self.reinstantiate()?;
                     }
                 }
-                Work::Renew => {
+                Work::Reinstantiate => {
                     // Two instances at a time would need twice the memory.
                     drop(instance);
-                    instance = self.fresh()?;
-                    self.host.send(&FromWorker::Renewed);
+                    instance = self.reinstantiate()?;
+                    self.host.send(&FromWorker::Reinstantiated);
                 }
-                Work::Speak { after } => {
-                    self.speaks = true;
-                    self.factory.granted().set_heard();
-                    self.through = after;
+                Work::Activate { after } => {
+                    self.active = true;
+                    self.factory.redis().activate();
+                    self.last_frame = after;
                 }
                 Work::Snapshot => {
-                    let state = instance.snapshot().map_err(told(Stage::Snapshot))?;
-                    self.returned();
+                    let state = instance.snapshot().map_err(call_failure(WorkerStage::Snapshot))?;
+                    self.commit_store();
                     self.host.send_with(
-                        &FromWorker::Snapshot { through: self.through, counters: self.tally.counters() },
+                        &FromWorker::Snapshot {
+                            last_frame: self.last_frame,
+                            counters: self.tally.snapshot(),
+                        },
                         &state,
                     );
                 }
                 Work::Restore { version, state } => {
-                    let restored = refusable(Stage::Restore, instance.restore(&version, &state))?;
-                    self.returned();
+                    let restored =
+                        refusable(WorkerStage::Restore, instance.restore(&version, &state))?;
+                    self.commit_store();
                     self.host.send(&FromWorker::Restored(restored));
                 }
-                Work::End => self.host.send(&FromWorker::Finished { counters: self.tally.counters() }),
+                Work::EndOfStream => {
+                    self.host.send(&FromWorker::Finished { counters: self.tally.snapshot() })
+                }
             }
         }
         Ok(())
     }
 
     /// An initialised instance that knows nothing of those before it.
-    fn fresh(&self) -> Result<Instance, Fatal> {
-        let mut instance = self.factory.instance(self.fields.clone()).map_err(told(Stage::Instantiate))?;
+    fn reinstantiate(&self) -> Result<Instance, WorkerFailure> {
+        let mut instance = self
+            .factory
+            .instance(self.fields.clone())
+            .map_err(call_failure(WorkerStage::Instantiate))?;
         self.init(&mut instance)?;
         Ok(instance)
     }
 
-    fn process(&mut self, instance: &mut Instance, frame: Arc<Frame>) -> Result<(), Fatal> {
+    fn process(&mut self, instance: &mut Instance, frame: Arc<Frame>) -> Result<(), WorkerFailure> {
         let number = frame.number;
         let processed = instance.process(frame);
-        let counters = self.tally.count(|counters| counters.processed += 1);
-        let processed = refusable(Stage::Process, processed)?;
-        self.through = Some(number);
-        self.returned();
+        let counters = self.tally.update(|counters| counters.processed += 1);
+        let processed = refusable(WorkerStage::Process, processed)?;
+        self.last_frame = Some(number);
+        self.commit_store();
         self.host.send(&match processed {
             Ok(result) => FromWorker::Result { result, counters },
             Err(message) => FromWorker::FrameFailed { frame: number, message, counters },
@@ -130,53 +145,62 @@ impl Pipeline {
         Ok(())
     }
 
-    fn command(&self, instance: &mut Instance, id: u64, request: &str) -> Result<(), Fatal> {
-        let answer = if self.speaks {
-            let answer = refusable(Stage::Command, instance.command(request))?;
-            self.returned();
+    fn command(
+        &self,
+        instance: &mut Instance,
+        id: u64,
+        request: &str,
+    ) -> Result<(), WorkerFailure> {
+        let answer = if self.active {
+            let answer = refusable(WorkerStage::Command, instance.command(request))?;
+            self.commit_store();
             answer
         } else {
-            Err(NOT_YET.to_owned())
+            Err(NOT_ACTIVE.to_owned())
         };
         self.host.send(&FromWorker::CommandAnswer { id, answer });
         Ok(())
     }
 
     /// Lets the instance process a frame that is kept, unheard.
-    fn rehearse(&self, instance: &mut Instance, number: Option<u64>) -> Result<(), Fatal> {
+    fn dry_run(&self, instance: &mut Instance, number: Option<u64>) -> Result<(), WorkerFailure> {
         let Some(frame) = self.ring.find(number) else {
-            self.host.send(&FromWorker::Rehearsed { frame: number, outcome: None });
+            self.host.send(&FromWorker::DryRunResult { frame: number, outcome: None });
             return Ok(());
         };
         let number = frame.number;
         let processed = instance.process(frame);
-        self.factory.kept().lock().roll_back();
-        let mut outcome = refusable(Stage::Process, processed)?;
+        self.factory.kv_store().lock().roll_back();
+        let mut outcome = refusable(WorkerStage::Process, processed)?;
         if let Ok(result) = &mut outcome {
             result.events.iter_mut().for_each(|event| event.attachments.clear());
         }
-        self.host.send(&FromWorker::Rehearsed { frame: Some(number), outcome: Some(outcome) });
+        self.host.send(&FromWorker::DryRunResult { frame: Some(number), outcome: Some(outcome) });
         Ok(())
     }
 
-    /// Keeps what the call that has returned has changed in the session's store, and tells the host.
-    fn returned(&self) {
+    /// Keeps what the call that has returned has changed in the session's store, and tells the
+    /// host.
+    fn commit_store(&self) {
         let changes = {
-            let mut kept = self.factory.kept().lock();
-            kept.keep();
-            if self.speaks { kept.take_changes() } else { Vec::new() }
+            let mut kept = self.factory.kv_store().lock();
+            kept.commit();
+            if self.active { kept.take_changes() } else { Vec::new() }
         };
         if !changes.is_empty() {
-            self.host.send(&FromWorker::Stored(changes));
+            self.host.send(&FromWorker::StoreCommit(changes));
         }
     }
 }
 
 /// The component's answer or its own words on why there is none; a trap is an error.
-fn refusable<T>(stage: Stage, called: Result<T, CallError>) -> Result<Result<T, String>, Fatal> {
+fn refusable<T>(
+    stage: WorkerStage,
+    called: Result<T, CallError>,
+) -> Result<Result<T, String>, WorkerFailure> {
     match called {
         Ok(answer) => Ok(Ok(answer)),
         Err(CallError::Refused(words)) => Ok(Err(words)),
-        Err(trap) => Err(told(stage)(trap)),
+        Err(trap) => Err(call_failure(stage)(trap)),
     }
 }

@@ -7,11 +7,12 @@ use ocelli_protocol::worker::STANDBY_FRAMES;
 
 use crate::video::Frame;
 
-/// The newest [`STANDBY_FRAMES`] frames, in ascending order. Their pictures are the decoder's buffers, so no more are held.
+/// The newest [`STANDBY_FRAMES`] frames, in ascending order. Their pictures are the decoder's
+/// buffers, so no more are held.
 #[derive(Debug, Default)]
-pub(super) struct Ring(Mutex<VecDeque<Arc<Frame>>>);
+pub(super) struct FrameRing(Mutex<VecDeque<Arc<Frame>>>);
 
-impl Ring {
+impl FrameRing {
     /// Adds a frame; the oldest makes room.
     pub(super) fn push(&self, frame: Arc<Frame>) {
         let mut frames = self.lock();

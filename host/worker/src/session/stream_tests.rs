@@ -1,5 +1,5 @@
-//! A stream's worker over a real socket: the hand-over from a worker that speaks to one that stands by, and what standby
-//! promises.
+//! A stream's worker over a real socket: the hand-over from a worker that speaks to one that stands
+//! by, and what standby promises.
 
 use std::collections::BTreeMap;
 use std::net::Shutdown;
@@ -13,27 +13,29 @@ use ocelli_protocol::inference::packet_pair;
 use ocelli_protocol::shm::SharedMemory;
 use ocelli_protocol::wire::{self, Reader};
 use ocelli_protocol::worker::{
-    Counters, Decode, FromWorker, Kept, KeptChange, Mode, Pacing, STANDBY_FRAMES, Stage, Start, ToWorker,
+    Counters, Decode, FromWorker, Pacing, STANDBY_FRAMES, Start, StoreChange, StoreContents,
+    ToWorker, WorkerMode, WorkerStage,
 };
 use ocelli_testkit::depth::rounds;
 use proptest::prelude::*;
 use wasmtime::component::Component;
 
 use super::stream::serve;
-use super::{Fatal, describe};
+use super::{WorkerFailure, describe};
 use crate::arena::Arena;
-use crate::granted::Granted;
+use crate::counters::SharedCounters;
 use crate::guest::components::{Guest, IDLE, RESULT, SLEEP, test_engine};
-use crate::guest::instance::Factory;
-use crate::guest::state::Surroundings;
+use crate::guest::instance::InstanceFactory;
+use crate::guest::state::HostServices;
 use crate::guest::state::tests::limits;
 use crate::host_link::HostLink;
-use crate::tally::Tally;
+use crate::redis_bridge::RedisBucket;
 use crate::video::Stream;
 use crate::video::clips::{AccessUnit, units};
 
-/// Counts its frames: in itself, which is its state, and as "frames" in the session's store; there it counts as "starts" how
-/// often it was initialised, too. It refuses a state whose first byte is 255.
+/// Counts its frames: in itself, which is its state, and as "frames" in the session's store; there
+/// it counts as "starts" how often it was initialised, too. It refuses a state whose first byte is
+/// 255.
 const COUNTS: Guest<'static> = Guest {
     contracts: &["0.2.0"],
     imports: r#"
@@ -76,7 +78,7 @@ struct Setup {
     pacing: Pacing,
     decode: Decode,
     settings: &'static str,
-    kept: Kept,
+    kept: StoreContents,
 }
 
 const RUNNING: Setup = Setup {
@@ -84,14 +86,14 @@ const RUNNING: Setup = Setup {
     pacing: Pacing::EveryFrame,
     decode: Decode::All,
     settings: "{}",
-    kept: Kept::new(),
+    kept: StoreContents::new(),
 };
 const STANDBY: Setup = Setup {
     standby: true,
     pacing: Pacing::EveryFrame,
     decode: Decode::All,
     settings: "{}",
-    kept: Kept::new(),
+    kept: StoreContents::new(),
 };
 
 /// For a message of the worker.
@@ -101,8 +103,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Host {
     to: UnixStream,
     from: Reader<UnixStream>,
-    tally: Arc<Tally>,
-    worker: JoinHandle<Result<(), Fatal>>,
+    tally: Arc<SharedCounters>,
+    worker: JoinHandle<Result<(), WorkerFailure>>,
     _inference: OwnedFd,
 }
 
@@ -111,31 +113,32 @@ impl Host {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         let (socket, inference) = packet_pair().unwrap();
-        let tally = Arc::new(Tally::default());
+        let tally = Arc::new(SharedCounters::default());
         let start = Start {
             session: "stream".into(),
             settings: setup.settings.into(),
-            mode: Mode::Stream(setup.pacing),
+            mode: WorkerMode::Stream(setup.pacing),
             decode: setup.decode,
             limits: limits(),
             heartbeat_ms: 1000,
             standby: setup.standby,
-            granted: false,
+            redis_granted: false,
         };
         let worker = std::thread::spawn({
             let (component, tally, pacing) = (component.clone(), Arc::clone(&tally), setup.pacing);
             move || {
-                let host = HostLink::over(theirs.try_clone().unwrap());
+                let host = HostLink::from_stream(theirs.try_clone().unwrap());
                 let arena = Arena::new(SharedMemory::create(64 << 10).unwrap());
-                let surroundings = Surroundings::new(
+                let surroundings = HostServices::new(
                     host.clone(),
                     arena,
                     socket,
-                    Granted::default(),
+                    RedisBucket::default(),
                     start.limits,
                     Arc::clone(&tally),
                 );
-                let factory = Factory::new(component.engine(), &component, surroundings).unwrap();
+                let factory =
+                    InstanceFactory::new(component.engine(), &component, surroundings).unwrap();
                 let fields = serde_json::from_str(&start.settings).unwrap();
                 let described = describe(factory, fields, &host)?;
                 serve(Reader::new(theirs), described, start, pacing, &host, &tally)
@@ -159,8 +162,8 @@ impl Host {
         let _ = wire::write(&mut self.to, message, payload);
     }
 
-    fn adopt(&mut self, kept: &Kept) {
-        self.send(&ToWorker::Adopt, &wire::to_bytes(kept).unwrap());
+    fn adopt(&mut self, kept: &StoreContents) {
+        self.send(&ToWorker::LoadStore, &wire::to_bytes(kept).unwrap());
     }
 
     fn units(&mut self, units: &[AccessUnit]) {
@@ -184,7 +187,10 @@ impl Host {
     }
 
     /// Collects messages until one of a kind comes.
-    fn until(&mut self, last: impl Fn(&FromWorker) -> bool) -> (Vec<FromWorker>, FromWorker, Vec<u8>) {
+    fn until(
+        &mut self,
+        last: impl Fn(&FromWorker) -> bool,
+    ) -> (Vec<FromWorker>, FromWorker, Vec<u8>) {
         let mut before = Vec::new();
         loop {
             match self.next_with() {
@@ -196,17 +202,17 @@ impl Host {
 
     /// How far it has decoded: the first frame and the newest.
     fn mark(&mut self) -> (Option<u64>, Option<u64>) {
-        self.send(&ToWorker::Mark { id: 3 }, &[]);
+        self.send(&ToWorker::Barrier { id: 3 }, &[]);
         match self.next() {
-            FromWorker::Decoded { id: 3, first, newest } => (first, newest),
+            FromWorker::BarrierReached { id: 3, first, newest } => (first, newest),
             other => panic!("{other:?}"),
         }
     }
 
     fn rehearse(&mut self, frame: Option<u64>) -> (Option<u64>, Option<u64>) {
-        self.send(&ToWorker::Rehearse { frame }, &[]);
+        self.send(&ToWorker::DryRun { frame }, &[]);
         match self.next() {
-            FromWorker::Rehearsed { frame, outcome } => {
+            FromWorker::DryRunResult { frame, outcome } => {
                 (frame, outcome.map(|outcome| outcome.unwrap().frame))
             }
             other => panic!("{other:?}"),
@@ -214,15 +220,17 @@ impl Host {
     }
 
     fn renew(&mut self) {
-        self.send(&ToWorker::Renew, &[]);
-        assert!(matches!(self.next(), FromWorker::Renewed));
+        self.send(&ToWorker::Reinstantiate, &[]);
+        assert!(matches!(self.next(), FromWorker::Reinstantiated));
     }
 
     /// What it did until it gave its state, how far it has come, and the state.
     fn snapshot(&mut self) -> (Vec<FromWorker>, Option<u64>, Vec<u8>) {
         self.send(&ToWorker::Snapshot, &[]);
         match self.until(|message| matches!(message, FromWorker::Snapshot { .. })) {
-            (before, FromWorker::Snapshot { through, .. }, state) => (before, through, state),
+            (before, FromWorker::Snapshot { last_frame: through, .. }, state) => {
+                (before, through, state)
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -236,13 +244,13 @@ impl Host {
     }
 
     fn speak(&mut self, after: Option<u64>) {
-        self.send(&ToWorker::Speak { after }, &[]);
-        assert!(matches!(self.next(), FromWorker::Speaking));
+        self.send(&ToWorker::Activate { after }, &[]);
+        assert!(matches!(self.next(), FromWorker::Active));
     }
 
     /// Ends the source, and gives what came until all frames were processed.
     fn finish(&mut self) -> (Vec<FromWorker>, Counters) {
-        self.send(&ToWorker::End, &[]);
+        self.send(&ToWorker::EndOfStream, &[]);
         match self.until(|message| matches!(message, FromWorker::Finished { .. })) {
             (before, FromWorker::Finished { counters }, _) => (before, counters),
             other => panic!("{other:?}"),
@@ -250,15 +258,16 @@ impl Host {
     }
 
     /// What the worker says of itself when it ends.
-    fn fails(&mut self) -> Stage {
+    fn fails(&mut self) -> WorkerStage {
         match self.until(|message| matches!(message, FromWorker::Failed { .. })) {
             (_, FromWorker::Failed { stage, .. }, _) => stage,
             other => panic!("{other:?}"),
         }
     }
 
-    /// Leaves the worker, which does no more than the frame in hand, and gives why it ended, where that was a fault.
-    fn leave(mut self) -> Result<(), (Stage, String)> {
+    /// Leaves the worker, which does no more than the frame in hand, and gives why it ended, where
+    /// that was a fault.
+    fn leave(mut self) -> Result<(), (WorkerStage, String)> {
         self.to.shutdown(Shutdown::Write).unwrap();
         // A socket that is closed before all is read tells the other side of an error.
         while self.from.read::<FromWorker>().is_ok() {}
@@ -275,22 +284,22 @@ fn results(messages: &[FromWorker]) -> Vec<u64> {
     messages.iter().filter_map(frame).collect()
 }
 
-fn stored(messages: &[FromWorker]) -> Vec<&[KeptChange]> {
+fn stored(messages: &[FromWorker]) -> Vec<&[StoreChange]> {
     let changes = messages.iter().filter_map(|message| match message {
-        FromWorker::Stored(changes) => Some(changes.as_slice()),
+        FromWorker::StoreCommit(changes) => Some(changes.as_slice()),
         _ => None,
     });
     changes.collect()
 }
 
 /// A change of the one bucket that [`COUNTS`] has.
-fn change(key: &str, value: &str) -> KeptChange {
-    KeptChange { bucket: String::new(), key: key.into(), value: Some(value.as_bytes().to_vec()) }
+fn change(key: &str, value: &str) -> StoreChange {
+    StoreChange { bucket: String::new(), key: key.into(), value: Some(value.as_bytes().to_vec()) }
 }
 
-fn kept(values: &[(&str, &str)]) -> Kept {
+fn kept(values: &[(&str, &str)]) -> StoreContents {
     let values = values.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()));
-    Kept::from([(String::new(), BTreeMap::from_iter(values))])
+    StoreContents::from([(String::new(), BTreeMap::from_iter(values))])
 }
 
 fn state(frames: u32) -> [u8; 4] {
@@ -303,7 +312,8 @@ fn compiled(guest: &Guest<'_>) -> Component {
 
 const PLAIN: &str = "people-576-baseline.mp4";
 
-/// What a source of these units is, decoded by one worker from the first to the last: its frames' numbers.
+/// What a source of these units is, decoded by one worker from the first to the last: its frames'
+/// numbers.
 fn all_frames(decode: Decode, units: &[AccessUnit]) -> Vec<u64> {
     let (mut stream, mut numbers) = (Stream::new(decode), Vec::new());
     for (header, data) in units {
@@ -332,14 +342,16 @@ struct Change {
 }
 
 fn change_of(pacing: Pacing) -> impl Strategy<Value = Change> {
-    // Without B frames, with B frames that others refer to, and with an open GOP, whose key pictures have leading ones.
+    // Without B frames, with B frames that others refer to, and with an open GOP, whose key
+    // pictures have leading ones.
     let clip = prop_oneof![
         Just("people-576-baseline.mp4"),
         Just("people-576-high-b3.mp4"),
         Just("people-576-hevc.mp4"),
         Just("bikes.mp4"),
     ];
-    let decode = prop_oneof![3 => Just(Decode::All), 1 => Just(Decode::Reference), 1 => Just(Decode::Key)];
+    let decode =
+        prop_oneof![3 => Just(Decode::All), 1 => Just(Decode::Reference), 1 => Just(Decode::Key)];
     (
         clip,
         any::<prop::sample::Index>(),
@@ -374,19 +386,25 @@ impl Change {
 
     /// The other worker, at the point where it speaks next, and its last frame before.
     ///
-    /// The host takes a change back whose new worker cannot have the frame after the last one, so an earlier key unit is tried
-    /// here where that is so.
+    /// The host takes a change back whose new worker cannot have the frame after the last one, so
+    /// an earlier key unit is tried here where that is so.
     fn caught_up(&self, component: &Component, units: &[AccessUnit], through: Option<u64>) -> Host {
         let keys: Vec<usize> = (0..units.len()).filter(|&at| units[at].0.key).collect();
         let latest = self.from.index(keys.len());
         for at in keys[..=latest].iter().rev() {
-            let mut green =
-                Host::ready(component, &Setup { pacing: self.pacing, decode: self.decode, ..STANDBY });
+            let mut green = Host::ready(
+                component,
+                &Setup { pacing: self.pacing, decode: self.decode, ..STANDBY },
+            );
             green.units(&units[*at..]);
             let (first, newest) = green.mark();
-            let on_standby = green.tally.counters();
+            let on_standby = green.tally.snapshot();
             assert_eq!(on_standby.received, (units.len() - at) as u64);
-            assert_eq!((on_standby.decoded, on_standby.processed), (0, 0), "nothing is owed on standby");
+            assert_eq!(
+                (on_standby.decoded, on_standby.processed),
+                (0, 0),
+                "nothing is owed on standby"
+            );
             for _ in 0..self.rehearsals {
                 assert_eq!(green.rehearse(None), (newest, newest));
             }
@@ -405,13 +423,14 @@ impl Change {
         let expected = all_frames(self.decode, &units);
         let (before, after) = units.split_at(self.last.index(units.len()) + 1);
 
-        let mut blue = Host::ready(component, &Setup { pacing: self.pacing, decode: self.decode, ..RUNNING });
+        let mut blue =
+            Host::ready(component, &Setup { pacing: self.pacing, decode: self.decode, ..RUNNING });
         blue.units(before);
         let (told, through, given) = blue.snapshot();
         let of_blue = results(&told);
         assert_eq!(through, of_blue.last().copied());
         assert_eq!(given, state(of_blue.len() as u32), "a frame has come after the state");
-        let counted = blue.tally.counters();
+        let counted = blue.tally.snapshot();
         assert_eq!(counted.decoded, counted.processed + counted.skipped_newer);
 
         let mut green = self.caught_up(component, before, through);
@@ -429,10 +448,20 @@ impl Change {
         assert_eq!(given, state((of_blue.len() + of_green.len()) as u32));
 
         assert_eq!(counted.received + counters.received, (units.len() - early.len()) as u64);
-        assert_eq!(counters.decoded, counters.processed + counters.skipped_newer + counters.passed_over);
+        assert_eq!(
+            counters.decoded,
+            counters.processed + counters.skipped_newer + counters.already_processed
+        );
         let done = |counters: &Counters| counters.processed + counters.skipped_newer;
-        assert_eq!(done(&counted) + done(&counters), expected.len() as u64, "{counted:?} {counters:?}");
-        assert_eq!(counted.decoded + counters.decoded - counters.passed_over, expected.len() as u64);
+        assert_eq!(
+            done(&counted) + done(&counters),
+            expected.len() as u64,
+            "{counted:?} {counters:?}"
+        );
+        assert_eq!(
+            counted.decoded + counters.decoded - counters.already_processed,
+            expected.len() as u64
+        );
         blue.leave().unwrap();
         green.leave().unwrap();
         (of_blue, of_green, expected)
@@ -473,7 +502,8 @@ fn many_changes_one_after_another_lose_no_frame() {
         running.units(&units[begin..=last]);
         let (told, through, given) = running.snapshot();
         frames.extend(results(&told));
-        let key = (0..=last.saturating_sub(STANDBY_FRAMES)).rev().find(|&at| units[at].0.key).unwrap();
+        let key =
+            (0..=last.saturating_sub(STANDBY_FRAMES)).rev().find(|&at| units[at].0.key).unwrap();
         let mut next = Host::ready(&component, &STANDBY);
         next.units(&units[key..=last]);
         assert_eq!(next.restore(&given), Ok(()));
@@ -535,7 +565,11 @@ fn what_a_call_changes_is_told_before_what_it_returned() {
 #[test]
 fn a_worker_whose_host_hangs_up_leaves_what_lies_in_its_socket() {
     // So long for a frame that hanging up takes no two.
-    let slow = Guest { imports: SLEEP, process: "(call $block (call $timer (i64.const 200000000)))", ..IDLE };
+    let slow = Guest {
+        imports: SLEEP,
+        process: "(call $block (call $timer (i64.const 200000000)))",
+        ..IDLE
+    };
     let component = compiled(&slow);
     let units = units(PLAIN);
     let mut host = Host::ready(&component, &RUNNING);
@@ -544,7 +578,7 @@ fn a_worker_whose_host_hangs_up_leaves_what_lies_in_its_socket() {
     host.until(|message| matches!(message, FromWorker::Result { .. }));
     host.leave().unwrap();
     // The frame in hand, and those before it while this thread waited for the processor.
-    let counters = tally.counters();
+    let counters = tally.snapshot();
     assert!((1..12).contains(&counters.processed), "{counters:?}");
     // Decoding does not go on either.
     assert!(counters.decoded < 12, "{counters:?}");
@@ -566,7 +600,7 @@ fn a_call_that_traps_changes_nothing() {
     assert_eq!(stored(&told), [[change("frames", "1")]]);
     // It ends by itself; only then is the connection closed, so that the frame that traps is taken.
     let Host { to, mut from, worker, .. } = host;
-    assert_eq!(worker.join().unwrap().unwrap_err().stage, Stage::Process);
+    assert_eq!(worker.join().unwrap().unwrap_err().stage, WorkerStage::Process);
     to.shutdown(Shutdown::Write).unwrap();
     let said: Vec<_> = std::iter::from_fn(|| Some(from.read::<FromWorker>().ok()?.0)).collect();
     assert!(said.iter().all(|message| matches!(message, FromWorker::Log { .. })), "{said:?}");
@@ -577,7 +611,8 @@ fn an_instance_that_saw_another_store_is_made_anew_when_the_store_is_handed_over
     let component = compiled(&COUNTS);
     let units = units(PLAIN);
     for (now, starts) in [("3", "4"), ("9", "10")] {
-        let mut host = Host::ready(&component, &Setup { kept: kept(&[("starts", "3")]), ..STANDBY });
+        let mut host =
+            Host::ready(&component, &Setup { kept: kept(&[("starts", "3")]), ..STANDBY });
         host.units(&units[..4]);
         host.adopt(&kept(&[("starts", now)]));
         assert_eq!(host.restore(&state(40)), Ok(()));
@@ -614,7 +649,7 @@ fn without_a_worker_before_it_all_frames_that_are_kept_are_heard() {
     host.units(&units[10..20]);
     let (told, counters) = host.finish();
     assert_eq!(results(&told), (0..20).collect::<Vec<_>>());
-    assert_eq!((counters.received, counters.decoded, counters.passed_over), (10, 20, 0));
+    assert_eq!((counters.received, counters.decoded, counters.already_processed), (10, 20, 0));
 
     let mut live = Host::ready(&component, &Setup { pacing: Pacing::NewestWins, ..STANDBY });
     live.units(&units[..10]);
@@ -622,7 +657,7 @@ fn without_a_worker_before_it_all_frames_that_are_kept_are_heard() {
     live.speak(None);
     let (_, result, _) = live.until(|message| matches!(message, FromWorker::Result { .. }));
     assert_eq!(results(&[result]), [newest.unwrap()], "the newest of them");
-    assert_eq!(live.tally.counters().skipped_newer, newest.unwrap());
+    assert_eq!(live.tally.snapshot().skipped_newer, newest.unwrap());
 }
 
 #[test]
@@ -635,7 +670,7 @@ fn frames_that_another_worker_has_processed_are_passed_over_and_counted() {
     host.units(&units[..20]);
     let (told, counters) = host.finish();
     assert_eq!(results(&told), (12..20).collect::<Vec<_>>());
-    assert_eq!((counters.received, counters.decoded, counters.passed_over), (20, 20, 12));
+    assert_eq!((counters.received, counters.decoded, counters.already_processed), (20, 20, 12));
     host.leave().unwrap();
 }
 
@@ -644,7 +679,7 @@ fn the_end_of_a_source_is_answered_when_its_frames_are_processed() {
     let component = compiled(&COUNTS);
     let mut host = Host::ready(&component, &STANDBY);
     host.units(&units(PLAIN)[..6]);
-    host.send(&ToWorker::End, &[]);
+    host.send(&ToWorker::EndOfStream, &[]);
     assert_eq!(host.mark().1, Some(5), "nothing was said of the end");
     host.speak(Some(3));
     let (told, finished, _) = host.until(|message| matches!(message, FromWorker::Finished { .. }));
@@ -674,7 +709,10 @@ fn a_file_on_standby_is_never_held_up() {
     // Far more frames than wait anywhere, and none of them is taken.
     host.units(&units);
     assert_eq!(host.mark().0, Some(0));
-    assert_eq!(host.tally.counters(), Counters { received: units.len() as u64, ..Counters::default() });
+    assert_eq!(
+        host.tally.snapshot(),
+        Counters { received: units.len() as u64, ..Counters::default() }
+    );
     host.leave().unwrap();
 }
 
@@ -682,29 +720,30 @@ fn a_file_on_standby_is_never_held_up() {
 fn messages_out_of_turn_end_the_worker() {
     let component = compiled(&IDLE);
     let turns: [(Setup, ToWorker); 6] = [
-        (RUNNING, ToWorker::Speak { after: None }),
-        (RUNNING, ToWorker::Rehearse { frame: None }),
-        (RUNNING, ToWorker::Renew),
-        (RUNNING, ToWorker::Adopt),
-        (STANDBY, ToWorker::Adopt),
+        (RUNNING, ToWorker::Activate { after: None }),
+        (RUNNING, ToWorker::DryRun { frame: None }),
+        (RUNNING, ToWorker::Reinstantiate),
+        (RUNNING, ToWorker::LoadStore),
+        (STANDBY, ToWorker::LoadStore),
         (STANDBY, ToWorker::Analyze { id: 1, settings: None }),
     ];
     for (setup, message) in turns {
         let mut host = Host::ready(&component, &setup);
         host.send(&message, &[]);
-        assert_eq!(host.fails(), Stage::Setup, "{message:?}");
-        assert_eq!(host.leave().unwrap_err().0, Stage::Setup, "{message:?}");
+        assert_eq!(host.fails(), WorkerStage::Setup, "{message:?}");
+        assert_eq!(host.leave().unwrap_err().0, WorkerStage::Setup, "{message:?}");
     }
     let mut host = Host::ready(&component, &STANDBY);
     host.speak(None);
-    host.send(&ToWorker::Speak { after: None }, &[]);
-    assert_eq!(host.fails(), Stage::Setup);
-    assert_eq!(host.leave().unwrap_err().0, Stage::Setup);
+    host.send(&ToWorker::Activate { after: None }, &[]);
+    assert_eq!(host.fails(), WorkerStage::Setup);
+    assert_eq!(host.leave().unwrap_err().0, WorkerStage::Setup);
 
-    let large = Kept::from([("b".into(), BTreeMap::from([("k".into(), vec![0; 2 << 20])]))]);
+    let large =
+        StoreContents::from([("b".into(), BTreeMap::from([("k".into(), vec![0; 2 << 20])]))]);
     let host = Host::start(&component, &Setup { kept: large, ..RUNNING });
     let (stage, words) = host.leave().unwrap_err();
-    assert_eq!(stage, Stage::Setup);
+    assert_eq!(stage, WorkerStage::Setup);
     assert!(words.contains("2097154 bytes, at most 1048576"), "{words}");
 }
 
@@ -714,7 +753,8 @@ fn with_schema(schema: &str, then: impl FnOnce(&Guest<'_>)) {
     let items = format!("(data (i32.const 2048) \"{text}\")");
     let (place, length) = (RESULT + 24, RESULT + 28);
     let describe = format!(
-        "(i32.store (i32.const {place}) (i32.const 2048)) (i32.store (i32.const {length}) (i32.const {}))",
+        "(i32.store (i32.const {place}) (i32.const 2048)) (i32.store (i32.const {length}) \
+            (i32.const {}))",
         schema.len()
     );
     then(&Guest { items: &items, describe: &describe, ..IDLE });
@@ -727,15 +767,18 @@ fn settings_that_do_not_fit_the_schema_end_the_worker_before_the_pipeline_sees_t
         let component = compiled(&Guest { init: "unreachable", ..*guest });
         let setup = Setup { settings: r#"{"score":2,"scope":1}"#, ..RUNNING };
         let (stage, words) = Host::start(&component, &setup).leave().unwrap_err();
-        assert_eq!(stage, Stage::Settings);
-        assert!(words.contains("settings.score: 2") && words.contains("settings.scope: "), "{words}");
+        assert_eq!(stage, WorkerStage::Settings);
+        assert!(
+            words.contains("settings.score: 2") && words.contains("settings.scope: "),
+            "{words}"
+        );
         let setup = Setup { settings: r#"{"score":1}"#, ..RUNNING };
-        assert_eq!(Host::start(&component, &setup).leave().unwrap_err().0, Stage::Init);
+        assert_eq!(Host::start(&component, &setup).leave().unwrap_err().0, WorkerStage::Init);
     });
     with_schema(r#"{"type":"objekt"}"#, |guest| {
         let component = compiled(guest);
         let (stage, words) = Host::start(&component, &RUNNING).leave().unwrap_err();
-        assert_eq!(stage, Stage::Settings);
+        assert_eq!(stage, WorkerStage::Settings);
         assert!(words.contains("not usable") && words.contains("objekt"), "{words}");
     });
 }
@@ -743,5 +786,5 @@ fn settings_that_do_not_fit_the_schema_end_the_worker_before_the_pipeline_sees_t
 #[test]
 fn a_pipeline_that_cannot_describe_itself_is_known_by_its_stage() {
     let component = compiled(&Guest { describe: "unreachable", ..IDLE });
-    assert_eq!(Host::start(&component, &RUNNING).leave().unwrap_err().0, Stage::Describe);
+    assert_eq!(Host::start(&component, &RUNNING).leave().unwrap_err().0, WorkerStage::Describe);
 }

@@ -3,8 +3,8 @@
 use regex_lite::{Regex, RegexBuilder};
 use serde_json::{Map, Number, Value};
 
-/// Schemas that are applied to values in one check. Settings of a hundred values take a few hundred; references can make it
-/// exponential.
+/// Schemas that are applied to values in one check. Settings of a hundred values take a few
+/// hundred; references can make it exponential.
 const MAX_STEPS: usize = 20_000;
 
 /// How deep schemas are applied within schemas. Each takes less than 2 KiB of stack.
@@ -13,7 +13,8 @@ const MAX_DEPTH: usize = 200;
 /// Compiled size of a pattern in bytes.
 const MAX_PATTERN: usize = 64 << 10;
 
-/// What compiling a pattern counts for. A large one takes a millisecond, so all that a check may take take a second.
+/// What compiling a pattern counts for. A large one takes a millisecond, so all that a check may
+/// take take a second.
 const PATTERN_STEPS: usize = 20;
 
 /// Longest part of a value that is repeated in an error, in characters.
@@ -21,7 +22,7 @@ const MAX_SHOWN: usize = 60;
 
 /// What is wrong with a schema.
 #[derive(Debug)]
-pub(super) struct Broken(pub(super) String);
+pub(super) struct SchemaError(pub(super) String);
 
 /// What a keyword's value has to be.
 #[derive(Clone, Copy)]
@@ -71,7 +72,9 @@ fn form(keyword: &str) -> Option<Form> {
         | "minContains" | "maxContains" => Form::Count,
         "uniqueItems" => Form::Flag,
         "pattern" => Form::Pattern,
-        "unevaluatedProperties" | "unevaluatedItems" | "$dynamicRef" | "$recursiveRef" => Form::Unsupported,
+        "unevaluatedProperties" | "unevaluatedItems" | "$dynamicRef" | "$recursiveRef" => {
+            Form::Unsupported
+        }
         _ => return None,
     })
 }
@@ -82,13 +85,13 @@ const TYPES: [&str; 7] = ["null", "boolean", "object", "array", "number", "integ
 pub(super) struct Schema<'a>(&'a Value);
 
 impl<'a> Schema<'a> {
-    pub(super) fn new(schema: &'a Value) -> Result<Self, Broken> {
+    pub(super) fn new(schema: &'a Value) -> Result<Self, SchemaError> {
         well_formed(schema, schema, "#")?;
         Ok(Self(schema))
     }
 
     /// What in a value does not fit, each with its path.
-    pub(super) fn violations(&self, settings: &Value) -> Result<Vec<String>, Broken> {
+    pub(super) fn violations(&self, settings: &Value) -> Result<Vec<String>, SchemaError> {
         let mut check = Check { root: self.0, steps: MAX_STEPS };
         let mut found = Vec::new();
         check.apply(self.0, settings, "settings", 0, &mut found)?;
@@ -96,20 +99,25 @@ impl<'a> Schema<'a> {
     }
 }
 
-fn well_formed(root: &Value, schema: &Value, at: &str) -> Result<(), Broken> {
+fn well_formed(root: &Value, schema: &Value, at: &str) -> Result<(), SchemaError> {
     let keywords = match schema {
         Value::Bool(_) => return Ok(()),
         Value::Object(keywords) => keywords,
-        _ => return Err(Broken(format!("{at} is neither an object nor true or false"))),
+        _ => return Err(SchemaError(format!("{at} is neither an object nor true or false"))),
     };
     for (keyword, value) in keywords {
         let Some(form) = form(keyword) else { continue };
         let at = format!("{at}/{keyword}");
         let is = |fits: bool, what: &str| {
-            if fits { Ok(()) } else { Err(Broken(format!("{at} is {}, not {what}", shown(value)))) }
+            if fits {
+                Ok(())
+            } else {
+                Err(SchemaError(format!("{at} is {}, not {what}", shown(value))))
+            }
         };
-        let is_names =
-            |value: &Value| value.as_array().is_some_and(|names| names.iter().all(|name| name.is_string()));
+        let is_names = |value: &Value| {
+            value.as_array().is_some_and(|names| names.iter().all(|name| name.is_string()))
+        };
         match form {
             Form::Schema => well_formed(root, value, &at)?,
             Form::SchemaOrSchemas if !value.is_array() => well_formed(root, value, &at)?,
@@ -124,7 +132,7 @@ fn well_formed(root: &Value, schema: &Value, at: &str) -> Result<(), Broken> {
                 for (name, schema) in value.as_object().into_iter().flatten() {
                     let at = format!("{at}/{name}");
                     if matches!(form, Form::PatternedSchemas) {
-                        pattern(name).map_err(|error| Broken(format!("{at}: {error}")))?;
+                        pattern(name).map_err(|error| SchemaError(format!("{at}: {error}")))?;
                     }
                     if !(matches!(form, Form::Dependencies) && is_names(schema)) {
                         well_formed(root, schema, &at)?;
@@ -150,15 +158,17 @@ fn well_formed(root: &Value, schema: &Value, at: &str) -> Result<(), Broken> {
                 is(all, "an object of lists of names")?;
             }
             Form::Number => is(value.is_number(), "a number")?,
-            Form::Divisor => is(value.as_f64().is_some_and(|divisor| divisor > 0.0), "a number above 0")?,
+            Form::Divisor => {
+                is(value.as_f64().is_some_and(|divisor| divisor > 0.0), "a number above 0")?
+            }
             Form::Count => is(count(Some(value)).is_some(), "a count")?,
             Form::Flag => is(value.is_boolean(), "true or false")?,
             Form::Pattern => {
                 is(value.is_string(), "a pattern")?;
                 let compiled = value.as_str().map(pattern).transpose();
-                compiled.map_err(|error| Broken(format!("{at}: {error}")))?;
+                compiled.map_err(|error| SchemaError(format!("{at}: {error}")))?;
             }
-            Form::Unsupported => return Err(Broken(format!("{at} is not supported here"))),
+            Form::Unsupported => return Err(SchemaError(format!("{at} is not supported here"))),
         }
     }
     Ok(())
@@ -189,10 +199,10 @@ impl Check<'_> {
         at: &str,
         depth: usize,
         found: &mut Vec<String>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), SchemaError> {
         self.spend(1)?;
         if depth > MAX_DEPTH {
-            return Err(Broken(format!("it goes deeper than {MAX_DEPTH} schemas at {at}")));
+            return Err(SchemaError(format!("it goes deeper than {MAX_DEPTH} schemas at {at}")));
         }
         let keywords = match schema {
             Value::Bool(true) => return Ok(()),
@@ -229,7 +239,7 @@ impl Check<'_> {
         value: &Value,
         at: &str,
         found: &mut Vec<String>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), SchemaError> {
         let types: Vec<&str> = match keywords.get("type") {
             Some(Value::Array(types)) => types.iter().filter_map(Value::as_str).collect(),
             Some(one) => one.as_str().into_iter().collect(),
@@ -246,7 +256,10 @@ impl Check<'_> {
         if let Some(values) = keywords.get("enum").and_then(Value::as_array) {
             self.spend(values.len())?;
             if !values.iter().any(|known| same(known, value)) {
-                let known = shorten(&values.iter().map(shown).collect::<Vec<_>>().join(", "), 5 * MAX_SHOWN);
+                let known = shorten(
+                    &values.iter().map(shown).collect::<Vec<_>>().join(", "),
+                    5 * MAX_SHOWN,
+                );
                 found.push(format!("{at}: {} is none of {known}", shown(value)));
             }
         }
@@ -263,17 +276,19 @@ impl Check<'_> {
         at: &str,
         depth: usize,
         found: &mut Vec<String>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), SchemaError> {
         counted(keywords, ("minProperties", "maxProperties"), fields.len(), "fields", at, found);
         let mut missing = |names: &[Value], why: &str| {
-            let names = names.iter().filter_map(Value::as_str).filter(|name| !fields.contains_key(*name));
+            let names =
+                names.iter().filter_map(Value::as_str).filter(|name| !fields.contains_key(*name));
             found.extend(names.map(|name| format!("{}: is missing{why}", field(at, name))));
         };
         if let Some(names) = keywords.get("required").and_then(Value::as_array) {
             self.spend(names.len())?;
             missing(names, "");
         }
-        let dependent = |keyword| named(keywords, keyword).filter(|(name, _)| fields.contains_key(*name));
+        let dependent =
+            |keyword| named(keywords, keyword).filter(|(name, _)| fields.contains_key(*name));
         for (name, names) in dependent("dependentRequired").chain(dependent("dependencies")) {
             if let Some(names) = names.as_array() {
                 self.spend(names.len())?;
@@ -304,7 +319,13 @@ impl Check<'_> {
                 None => {}
             }
             if let Some(schema) = keywords.get("propertyNames") {
-                self.apply(schema, &Value::String(name.clone()), &format!("{at}'s name"), depth, found)?;
+                self.apply(
+                    schema,
+                    &Value::String(name.clone()),
+                    &format!("{at}'s name"),
+                    depth,
+                    found,
+                )?;
             }
         }
         Ok(())
@@ -317,9 +338,10 @@ impl Check<'_> {
         at: &str,
         depth: usize,
         found: &mut Vec<String>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), SchemaError> {
         counted(keywords, ("minItems", "maxItems"), items.len(), "items", at, found);
-        // Before draft 2020-12 a list of `items` was what `prefixItems` is, and `additionalItems` what `items` is.
+        // Before draft 2020-12 a list of `items` was what `prefixItems` is, and `additionalItems`
+        // what `items` is.
         let (first, rest) = match keywords.get("items") {
             Some(Value::Array(first)) => (first.as_slice(), keywords.get("additionalItems")),
             rest => {
@@ -367,7 +389,7 @@ impl Check<'_> {
         at: &str,
         depth: usize,
         found: &mut Vec<String>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), SchemaError> {
         let list = |keyword| keywords.get(keyword).and_then(Value::as_array);
         for schema in list("allOf").into_iter().flatten() {
             self.apply(schema, value, at, depth, found)?;
@@ -407,9 +429,11 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn spend(&mut self, steps: usize) -> Result<(), Broken> {
+    fn spend(&mut self, steps: usize) -> Result<(), SchemaError> {
         self.steps = self.steps.checked_sub(steps).ok_or_else(|| {
-            Broken(format!("holding the settings against it takes more than {MAX_STEPS} steps"))
+            SchemaError(format!(
+                "holding the settings against it takes more than {MAX_STEPS} steps"
+            ))
         })?;
         Ok(())
     }
@@ -449,7 +473,11 @@ fn textual(keywords: &Map<String, Value>, text: &str, at: &str, found: &mut Vec<
         && let Ok(pattern) = pattern(text_of)
         && !pattern.is_match(text)
     {
-        found.push(format!("{at}: {} does not match {}", shown(&text.into()), shorten(text_of, MAX_SHOWN)));
+        found.push(format!(
+            "{at}: {} does not match {}",
+            shown(&text.into()),
+            shorten(text_of, MAX_SHOWN)
+        ));
     }
 }
 
@@ -512,13 +540,17 @@ fn is_a(value: &Value, name: &str) -> bool {
 /// Whether two values are equal: 1 and 1.0 are.
 fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
-        (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
+        (Value::Number(one), Value::Number(other)) => {
+            one == other || one.as_f64() == other.as_f64()
+        }
         (Value::Array(one), Value::Array(other)) => {
             one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
         }
         (Value::Object(one), Value::Object(other)) => {
             one.len() == other.len()
-                && one.iter().all(|(name, value)| other.get(name).is_some_and(|other| same(value, other)))
+                && one
+                    .iter()
+                    .all(|(name, value)| other.get(name).is_some_and(|other| same(value, other)))
         }
         _ => one == other,
     }

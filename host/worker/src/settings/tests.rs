@@ -62,8 +62,10 @@ fn every_violation_is_named_by_its_path() {
          settings.stages[0].then[0].model: is missing"
     );
     let many: Vec<u32> = (0..50).collect();
-    let fault =
-        checked(&json!({ "properties": { "a": { "items": { "type": "string" } } } }), json!({ "a": many }));
+    let fault = checked(
+        &json!({ "properties": { "a": { "items": { "type": "string" } } } }),
+        json!({ "a": many }),
+    );
     let words = fault.unwrap_err().to_string();
     assert!(words.contains("settings.a[19]:") && !words.contains("settings.a[20]:"), "{words}");
     assert!(words.ends_with("; and 30 more"), "{words}");
@@ -82,11 +84,23 @@ fn each_keyword_takes_what_it_should_and_refuses_what_it_should() {
         (json!({ "minLength": 2, "maxLength": 3 }), json!("éé"), json!("é")),
         (json!({ "pattern": "^a+$" }), json!("aa"), json!("ab")),
         (json!({ "minItems": 1, "maxItems": 2 }), json!([1]), json!([])),
-        (json!({ "prefixItems": [{ "type": "string" }], "items": false }), json!(["a"]), json!(["a", 1])),
-        (json!({ "items": [{ "type": "string" }], "additionalItems": false }), json!(["a"]), json!(["a", 1])),
+        (
+            json!({ "prefixItems": [{ "type": "string" }], "items": false }),
+            json!(["a"]),
+            json!(["a", 1]),
+        ),
+        (
+            json!({ "items": [{ "type": "string" }], "additionalItems": false }),
+            json!(["a"]),
+            json!(["a", 1]),
+        ),
         (json!({ "uniqueItems": true }), json!([1, 2]), json!([1, 2, 1.0])),
         (json!({ "contains": { "const": 1 } }), json!([0, 1]), json!([0])),
-        (json!({ "contains": { "const": 1 }, "minContains": 0, "maxContains": 1 }), json!([]), json!([1, 1])),
+        (
+            json!({ "contains": { "const": 1 }, "minContains": 0, "maxContains": 1 }),
+            json!([]),
+            json!([1, 1]),
+        ),
         (json!({ "minProperties": 1, "maxProperties": 1 }), json!({ "x": 1 }), json!({})),
         (json!({ "propertyNames": { "maxLength": 1 } }), json!({ "x": 1 }), json!({ "xy": 1 })),
         (
@@ -94,10 +108,18 @@ fn each_keyword_takes_what_it_should_and_refuses_what_it_should() {
             json!({ "x1": null }),
             json!({ "x1": 1 }),
         ),
-        (json!({ "additionalProperties": { "type": "null" } }), json!({ "x": null }), json!({ "x": 1 })),
+        (
+            json!({ "additionalProperties": { "type": "null" } }),
+            json!({ "x": null }),
+            json!({ "x": 1 }),
+        ),
         (json!({ "dependentRequired": { "x": ["y"] } }), json!({ "y": 1 }), json!({ "x": 1 })),
         (json!({ "dependencies": { "x": ["y"] } }), json!({ "x": 1, "y": 1 }), json!({ "x": 1 })),
-        (json!({ "dependentSchemas": { "x": { "required": ["y"] } } }), json!({}), json!({ "x": 1 })),
+        (
+            json!({ "dependentSchemas": { "x": { "required": ["y"] } } }),
+            json!({}),
+            json!({ "x": 1 }),
+        ),
         (json!({ "allOf": [{ "minimum": 1 }, { "maximum": 2 }] }), json!(1), json!(3)),
         (json!({ "anyOf": [{ "type": "string" }, { "minimum": 2 }] }), json!(2), json!(1)),
         (json!({ "oneOf": [{ "minimum": 1 }, { "minimum": 2 }] }), json!(1), json!(2)),
@@ -151,7 +173,10 @@ fn what_is_no_schema_is_said_to_be_none() {
         ("{", "it is no JSON"),
         ("[1]", "# is neither an object nor true or false"),
         (r#"{"type":"objec"}"#, "#/type is \"objec\", not a type"),
-        (r#"{"properties":{"a":{"minimum":"1"}}}"#, "#/properties/a/minimum is \"1\", not a number"),
+        (
+            r#"{"properties":{"a":{"minimum":"1"}}}"#,
+            "#/properties/a/minimum is \"1\", not a number",
+        ),
         (r#"{"properties":{"a":{"pattern":"(a"}}}"#, "#/properties/a/pattern: "),
         (r#"{"patternProperties":{"(a":{}}}"#, "#/patternProperties/(a: "),
         (r#"{"required":"a"}"#, "#/required is \"a\", not a list of names"),
@@ -166,7 +191,9 @@ fn what_is_no_schema_is_said_to_be_none() {
         let said = broken(schema);
         assert!(said.contains(words), "{schema}: {said}");
     }
-    assert!(broken(&format!("{{\"title\":\"{}\"}}", "x".repeat(MAX_SCHEMA))).contains("at most 262144"));
+    assert!(
+        broken(&format!("{{\"title\":\"{}\"}}", "x".repeat(MAX_SCHEMA))).contains("at most 262144")
+    );
     assert!(broken(&"[".repeat(1000)).contains("no JSON"));
 }
 
@@ -183,10 +210,13 @@ fn a_schema_that_never_ends_is_refused_in_little_time_and_stack() {
     let doubling = json!({ "$defs": levels, "$ref": "#/$defs/l59" });
     assert!(broken(&doubling.to_string()).contains("more than 20000 steps"));
     // A chain as long as the schema may be.
-    let link = |link: usize| (format!("l{link}"), json!({ "$ref": format!("#/$defs/l{}", link + 1) }));
+    let link =
+        |link: usize| (format!("l{link}"), json!({ "$ref": format!("#/$defs/l{}", link + 1) }));
     let mut links: Map<String, Value> = (0..4000).map(link).collect();
     links.insert("l4000".into(), json!(true));
     let chain = json!({ "$defs": links, "$ref": "#/$defs/l0" });
     assert!(broken(&chain.to_string()).contains("deeper than 200"));
-    assert!(broken(r#"{"properties":{"a":{"pattern":"((a{1000}){1000}){1000}"}}}"#).contains("pattern"));
+    assert!(
+        broken(r#"{"properties":{"a":{"pattern":"((a{1000}){1000}){1000}"}}}"#).contains("pattern")
+    );
 }

@@ -1,11 +1,12 @@
-//! Access units of the clips in `tests/clips`, for tests: Annex B with parameter sets before each key unit, as the host
-//! sends them.
+//! Access units of the clips in `tests/clips`, for tests: Annex B with parameter sets before each
+//! key unit, as the host sends them.
 
 use std::path::PathBuf;
 
 use ocelli_protocol::worker::{Codec, UnitHeader};
 
-/// Wall-clock time of a clip's first picture in these headers; a picture's is this much later than its presentation.
+/// Wall-clock time of a clip's first picture in these headers; a picture's is this much later than
+/// its presentation.
 pub(crate) const CAPTURE_START: u64 = 1_700_000_000_000_000_000;
 
 /// An access unit: what the host says of it, and its bytes.
@@ -20,7 +21,13 @@ pub(crate) fn units(name: &str) -> Vec<AccessUnit> {
     if name.ends_with(".avi") { motion_jpeg(&file) } else { mp4(&file) }
 }
 
-fn header(number: usize, codec: Codec, key: bool, disposable: bool, presentation_ns: i64) -> UnitHeader {
+fn header(
+    number: usize,
+    codec: Codec,
+    key: bool,
+    disposable: bool,
+    presentation_ns: i64,
+) -> UnitHeader {
     UnitHeader {
         number: number as u64,
         codec,
@@ -53,8 +60,13 @@ fn motion_jpeg(file: &[u8]) -> Vec<AccessUnit> {
 
 fn mp4(file: &[u8]) -> Vec<AccessUnit> {
     let mp4 = re_mp4::Mp4::read_bytes(file).unwrap();
-    let track = mp4.tracks().values().find(|track| track.kind == Some(re_mp4::TrackKind::Video)).unwrap();
-    let codec = if track.codec_string(&mp4).unwrap().starts_with("avc") { Codec::H264 } else { Codec::H265 };
+    let track =
+        mp4.tracks().values().find(|track| track.kind == Some(re_mp4::TrackKind::Video)).unwrap();
+    let codec = if track.codec_string(&mp4).unwrap().starts_with("avc") {
+        Codec::H264
+    } else {
+        Codec::H265
+    };
     let parameter_sets = parameter_sets(codec, &track.raw_codec_config(&mp4).unwrap());
     let first = track.samples.iter().map(|sample| sample.composition_timestamp).min().unwrap();
     let samples = track.samples.iter().enumerate();
@@ -70,13 +82,15 @@ fn mp4(file: &[u8]) -> Vec<AccessUnit> {
                 data.extend(nal);
                 rest = tail;
             }
-            let time = (sample.composition_timestamp - first) * 1_000_000_000 / track.timescale as i64;
+            let time =
+                (sample.composition_timestamp - first) * 1_000_000_000 / track.timescale as i64;
             (header(number, codec, sample.is_sync, disposable, time), data)
         })
         .collect()
 }
 
-/// Whether the NAL unit's first byte says that no other picture needs it. Units that are no slices do not count.
+/// Whether the NAL unit's first byte says that no other picture needs it. Units that are no slices
+/// do not count.
 fn is_disposable(codec: Codec, byte: u8) -> bool {
     match codec {
         // nal_ref_idc of slices.

@@ -3,9 +3,9 @@
 use super::picture::{Matrix, Picture};
 use super::spec::{Channels, Element, Layout, TensorSpec};
 
-/// Adding this to a number between 0 and 2^22 leaves the number, rounded to an integer (ties to even), in the low bits
-/// of the float: it is 1.5 * 2^23, where neighbouring floats differ by 1. Conversions that saturate are several times
-/// slower.
+/// Adding this to a number between 0 and 2^22 leaves the number, rounded to an integer (ties to
+/// even), in the low bits of the float: it is 1.5 * 2^23, where neighbouring floats differ by 1.
+/// Conversions that saturate are several times slower.
 const ROUND: f32 = 12_582_912.0;
 
 /// Chroma of grey, 8 bits.
@@ -35,13 +35,21 @@ impl Conversion {
     }
 
     fn new(matrix: Matrix, full_range: bool) -> Self {
-        // Limited range: 219 steps of luma from 16 on, 224 of chroma around 128 (ITU-R BT.601, 8 bits).
+        // Limited range: 219 steps of luma from 16 on, 224 of chroma around 128 (ITU-R BT.601, 8
+        // bits).
         let (luma_offset, luma, chroma) =
             if full_range { (0.0, 1.0, 1.0) } else { (16.0, 255.0 / 219.0, 255.0 / 224.0) };
         let (kr, kb) = matrix.weights();
         let kg = 1.0 - kr - kb;
         let (red, blue) = (2.0 * (1.0 - kr) * chroma, 2.0 * (1.0 - kb) * chroma);
-        Self { luma_offset, luma, red_v: red, green_u: blue * kb / kg, green_v: red * kr / kg, blue_u: blue }
+        Self {
+            luma_offset,
+            luma,
+            red_v: red,
+            green_u: blue * kb / kg,
+            green_v: red * kr / kg,
+            blue_u: blue,
+        }
     }
 
     /// Converts a row of luma, and blue and red difference. All rows have the same length.
@@ -66,12 +74,14 @@ impl Conversion {
     }
 }
 
-/// Luma, blue and red difference of a colour, in full range by BT.601: what [`Conversion`] turns back.
+/// Luma, blue and red difference of a colour, in full range by BT.601: what [`Conversion`] turns
+/// back.
 pub(super) fn ycbcr([red, green, blue]: [u8; 3]) -> [u8; 3] {
     let (kr, kb) = Matrix::Bt601.weights();
     let [red, green, blue] = [red, green, blue].map(f32::from);
     let luma = kr * red + (1.0 - kr - kb) * green + kb * blue;
-    let difference = |colour: f32, weight: f32| byte((colour - luma) / (2.0 * (1.0 - weight)) + NEUTRAL);
+    let difference =
+        |colour: f32, weight: f32| byte((colour - luma) / (2.0 * (1.0 - weight)) + NEUTRAL);
     [byte(luma), difference(blue, kb), difference(red, kr)]
 }
 
@@ -87,7 +97,8 @@ impl<'a> Writer<'a> {
         Self { spec }
     }
 
-    /// Writes row `y` of the picture `out`: red, green and blue from column `left` on, fill before and after them.
+    /// Writes row `y` of the picture `out`: red, green and blue from column `left` on, fill before
+    /// and after them.
     pub(super) fn row(&self, out: &mut [u8], y: u32, left: u32, [red, green, blue]: [&[u8]; 3]) {
         let spec = self.spec;
         let channels = match spec.channels {
@@ -162,7 +173,11 @@ impl<'a> Writer<'a> {
                 before.as_chunks_mut::<4>().0.as_chunks_mut().0.fill(fill);
                 let elements = picture.as_chunks_mut::<4>().0.as_chunks_mut().0;
                 for (element, [x, y, z]) in elements.iter_mut().zip(pixels) {
-                    *element = [a.apply(x).to_ne_bytes(), b.apply(y).to_ne_bytes(), c.apply(z).to_ne_bytes()];
+                    *element = [
+                        a.apply(x).to_ne_bytes(),
+                        b.apply(y).to_ne_bytes(),
+                        c.apply(z).to_ne_bytes(),
+                    ];
                 }
                 after.as_chunks_mut::<4>().0.as_chunks_mut().0.fill(fill);
             }

@@ -8,16 +8,16 @@ use ocelli_protocol::worker::Codec;
 
 use super::picture::{Picture, RawPicture, Unreadable};
 
-/// Pixels of the largest picture that a session decodes: 8192 x 4320, the largest frame of H.264 and H.265 levels in
-/// use. It bounds what a hostile parameter set can make the decoder allocate.
+/// Pixels of the largest picture that a session decodes: 8192 x 4320, the largest frame of H.264
+/// and H.265 levels in use. It bounds what a hostile parameter set can make the decoder allocate.
 pub const MAX_PIXELS: u64 = 8192 * 4320;
 
 /// `OCELLI_NOTHING` and `OCELLI_PICTURE` of shim.c.
 const NOTHING: c_int = 0;
 const PICTURE: c_int = 1;
 
-/// Pictures that one access unit can bring out: a drain gives what the reorder buffer holds, 16 frames at most by the
-/// standards. More than this means that the decoder does not get forward.
+/// Pictures that one access unit can bring out: a drain gives what the reorder buffer holds, 16
+/// frames at most by the standards. More than this means that the decoder does not get forward.
 const MAX_OUTPUTS: usize = 64;
 
 #[allow(unsafe_code)]
@@ -73,7 +73,8 @@ pub struct Decoder {
     max_pixels: u64,
 }
 
-// SAFETY: a decoder with one thread has no tie to the thread that opened it; `&mut self` keeps calls apart.
+// SAFETY: a decoder with one thread has no tie to the thread that opened it; `&mut self` keeps
+// calls apart.
 #[allow(unsafe_code)]
 unsafe impl Send for Decoder {}
 
@@ -104,8 +105,8 @@ impl Decoder {
         self.codec
     }
 
-    /// Decodes one access unit; `unit` comes back with its picture, now or with a later unit. An error means that this
-    /// unit brings no picture, or a damaged one; decoding goes on.
+    /// Decodes one access unit; `unit` comes back with its picture, now or with a later unit. An
+    /// error means that this unit brings no picture, or a damaged one; decoding goes on.
     pub fn decode(
         &mut self,
         unit: u64,

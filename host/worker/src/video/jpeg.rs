@@ -22,7 +22,8 @@ pub struct Jpeg {
     pub bytes: Vec<u8>,
 }
 
-/// Encodes a region, or the whole picture, at its own size; a region is widened to whole pixels. Quality is 1 to 100.
+/// Encodes a region, or the whole picture, at its own size; a region is widened to whole pixels.
+/// Quality is 1 to 100.
 pub fn jpeg(picture: &Picture, region: Option<Rect>, quality: u8) -> Result<Jpeg, FrameError> {
     if !(1..=100).contains(&quality) {
         return Err(FrameError::InvalidSpec(format!("quality {quality}: it is 1 to 100")));
@@ -30,7 +31,8 @@ pub fn jpeg(picture: &Picture, region: Option<Rect>, quality: u8) -> Result<Jpeg
     let region = Region::of(picture, region)?.whole_pixels();
     // Whole numbers inside the picture's size.
     let (width, height) = (region.width as u32, region.height as u32);
-    let too_large = || FrameError::InvalidRegion(format!("{width} x {height} is too large for JPEG"));
+    let too_large =
+        || FrameError::InvalidRegion(format!("{width} x {height} is too large for JPEG"));
     let (columns, rows) = (u16::try_from(width), u16::try_from(height));
     let (columns, rows) = (columns.map_err(|_| too_large())?, rows.map_err(|_| too_large())?);
 
@@ -45,8 +47,8 @@ pub fn jpeg(picture: &Picture, region: Option<Rect>, quality: u8) -> Result<Jpeg
         })?;
     }
     let mut bytes = Vec::new();
-    Encoder::new(&mut bytes, quality).encode(&pixels, columns, rows, ColorType::Rgb).map_err(|error| {
-        FrameError::InvalidRegion(format!("{width} x {height} cannot be encoded: {error}"))
-    })?;
+    Encoder::new(&mut bytes, quality).encode(&pixels, columns, rows, ColorType::Rgb).map_err(
+        |error| FrameError::InvalidRegion(format!("{width} x {height} cannot be encoded: {error}")),
+    )?;
     Ok(Jpeg { width, height, bytes })
 }

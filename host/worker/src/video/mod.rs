@@ -1,8 +1,9 @@
 //! From access units to pictures, and from pictures to the tensors that models take.
 //!
-//! [`still`] decodes a JPEG or PNG file. [`Stream`] decodes one source's access units, numbers the pictures and leaves out what the decode setting excludes.
-//! A [`Picture`] stays in the decoder's own memory: it is handed to another thread without being copied. A [`Resampler`]
-//! brings a region of it to a tensor, plane by plane; only the pixels of the result are ever converted to RGB.
+//! [`still`] decodes a JPEG or PNG file. [`Stream`] decodes one source's access units, numbers the
+//! pictures and leaves out what the decode setting excludes. A [`Picture`] stays in the decoder's
+//! own memory: it is handed to another thread without being copied. A [`Resampler`] brings a region
+//! of it to a tensor, plane by plane; only the pixels of the result are ever converted to RGB.
 
 mod colour;
 mod decoder;
@@ -28,7 +29,9 @@ pub use decoder::{Decoded, Decoder, DecoderError, MAX_PIXELS};
 pub use jpeg::{Jpeg, jpeg};
 pub use numbering::Numbering;
 pub use picture::{Matrix, Picture, Plane, Unreadable};
-pub use spec::{Affine, Channels, Element, Fit, FrameError, Layout, MAX_SIDE, Placement, TensorSpec};
+pub use spec::{
+    Affine, Channels, Element, Fit, FrameError, Layout, MAX_SIDE, Placement, TensorSpec,
+};
 pub use still::{StillError, still};
 pub use stream::{Frame, Stream};
 pub use tensor::{MAX_LUMA_SIDE, Resampler};

@@ -1,20 +1,22 @@
 //! Frame numbers: presentation order from decoding order.
 //!
-//! The reader numbers access units as they come, in decoding order. Pictures leave the decoder in presentation order,
-//! and each takes the smallest number that is still in the decoder: the n-th picture out gets number n, whatever the
-//! reordering. For the numbers to stay the same when pictures are missing (left out by the decode setting, damaged,
-//! refused), an access unit whose time has passed without a picture uses up a number too. So a session that decodes key
-//! frames alone, one that joined later and one that decodes everything agree on every frame that they share.
+//! The reader numbers access units as they come, in decoding order. Pictures leave the decoder in
+//! presentation order, and each takes the smallest number that is still in the decoder: the n-th
+//! picture out gets number n, whatever the reordering. For the numbers to stay the same when
+//! pictures are missing (left out by the decode setting, damaged, refused), an access unit whose
+//! time has passed without a picture uses up a number too. So a session that decodes key frames
+//! alone, one that joined later and one that decodes everything agree on every frame that they
+//! share.
 
 use std::collections::VecDeque;
 
-/// Access units that can wait for their picture. The standards allow 16 frames, 32 fields, in the reorder buffer; twice
-/// that leaves room for units in between that bring no picture.
+/// Access units that can wait for their picture. The standards allow 16 frames, 32 fields, in the
+/// reorder buffer; twice that leaves room for units in between that bring no picture.
 const MAX_PENDING: usize = 64;
 
 /// What is known of an access unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unit<T> {
+pub struct NumberedUnit<T> {
     /// Number in decoding order.
     pub number: u64,
     /// Presentation time; None where the source has no times.
@@ -31,7 +33,7 @@ pub struct Unit<T> {
 #[derive(Debug)]
 pub struct Numbering<T> {
     /// Units whose picture has not come out, in decoding order.
-    units: VecDeque<Unit<T>>,
+    units: VecDeque<NumberedUnit<T>>,
     /// As many numbers, ascending, that no picture has taken.
     numbers: VecDeque<u64>,
 }
@@ -44,10 +46,13 @@ impl<T> Default for Numbering<T> {
 
 impl<T> Numbering<T> {
     /// Takes note of an access unit, whether it goes to the decoder or not. Numbers have to rise.
-    pub fn push(&mut self, unit: Unit<T>) {
+    pub fn push(&mut self, unit: NumberedUnit<T>) {
         if self.units.len() >= MAX_PENDING {
-            let earliest =
-                self.units.iter().min_by_key(|unit| (unit.time, unit.number)).map(|unit| unit.number);
+            let earliest = self
+                .units
+                .iter()
+                .min_by_key(|unit| (unit.time, unit.number))
+                .map(|unit| unit.number);
             self.units.retain(|unit| Some(unit.number) != earliest);
             self.numbers.pop_front();
         }
@@ -55,9 +60,9 @@ impl<T> Numbering<T> {
         self.units.push_back(unit);
     }
 
-    /// The picture of access unit `number` has come out: its frame number, and the unit. None for a unit that is not
-    /// waiting, or one that a later picture has overtaken.
-    pub fn output(&mut self, number: u64) -> Option<(u64, Unit<T>)> {
+    /// The picture of access unit `number` has come out: its frame number, and the unit. None for a
+    /// unit that is not waiting, or one that a later picture has overtaken.
+    pub fn output(&mut self, number: u64) -> Option<(u64, NumberedUnit<T>)> {
         let at = self.units.iter().position(|unit| unit.number == number)?;
         let own = self.units.remove(at)?;
         let before = self.units.len();
@@ -66,11 +71,12 @@ impl<T> Numbering<T> {
         Some((self.numbers.pop_front()?, own))
     }
 
-    /// Whether all units that are presented before unit `number` have come in: one that came after it is presented
-    /// after it. A unit that does not wait, or has no time, is settled.
+    /// Whether all units that are presented before unit `number` have come in: one that came after
+    /// it is presented after it. A unit that does not wait, or has no time, is settled.
     pub fn settled(&self, number: u64) -> bool {
         let Some(own) = self.units.iter().find(|unit| unit.number == number) else { return true };
-        own.time.is_none() || self.units.iter().any(|other| other.number > number && other.time > own.time)
+        own.time.is_none()
+            || self.units.iter().any(|other| other.number > number && other.time > own.time)
     }
 
     /// Forgets all units: the decoder has been emptied.
@@ -81,7 +87,7 @@ impl<T> Numbering<T> {
 }
 
 /// Whether no picture of `other` can come any more once that of `own` has.
-fn passed<T>(other: &Unit<T>, own: &Unit<T>) -> bool {
+fn passed<T>(other: &NumberedUnit<T>, own: &NumberedUnit<T>) -> bool {
     let earlier = match (other.time, own.time) {
         (Some(other), Some(own)) => other < own,
         // Without times, what was left out counts as presented where it was decoded.
@@ -106,7 +112,8 @@ mod tests {
         comes_out: bool,
     }
 
-    /// Runs the units from `from` on through a decoder that holds back `depth` pictures: frame number by time.
+    /// Runs the units from `from` on through a decoder that holds back `depth` pictures: frame
+    /// number by time.
     fn run(source: &[Coded], from: usize, depth: usize, times: bool) -> BTreeMap<i64, u64> {
         let mut numbering = Numbering::default();
         let mut waiting: BTreeMap<i64, u64> = BTreeMap::new();
@@ -124,7 +131,7 @@ mod tests {
                     output(&mut numbering, &mut waiting);
                 }
             }
-            numbering.push(Unit {
+            numbering.push(NumberedUnit {
                 number: number as u64,
                 time: times.then_some(coded.time),
                 key: coded.key,
@@ -144,16 +151,21 @@ mod tests {
         found
     }
 
-    /// Closed GOPs whose pictures leave a reorder buffer of `depth` in order, coded in any order that allows it.
+    /// Closed GOPs whose pictures leave a reorder buffer of `depth` in order, coded in any order
+    /// that allows it.
     fn source(depth: usize) -> impl Strategy<Value = Vec<Coded>> {
-        let gop = proptest::collection::vec((any::<prop::sample::Index>(), prop::bool::weighted(0.6)), 1..40);
+        let gop = proptest::collection::vec(
+            (any::<prop::sample::Index>(), prop::bool::weighted(0.6)),
+            1..40,
+        );
         proptest::collection::vec(gop, 1..5).prop_map(move |gops| {
             let mut coded = Vec::new();
             let mut start = 0;
             for gop in gops {
                 coded.push(Coded { time: start, key: true, comes_out: true });
-                // A picture may be coded once fewer than `depth` pictures that follow it in presentation were coded
-                // before it: of the earliest uncoded and those after it, choose while that holds.
+                // A picture may be coded once fewer than `depth` pictures that follow it in
+                // presentation were coded before it: of the earliest uncoded and those after it,
+                // choose while that holds.
                 let mut uncoded: Vec<i64> = (start + 1..start + gop.len() as i64).collect();
                 let mut ahead = 0;
                 for (choice, comes_out) in gop {
@@ -182,7 +194,8 @@ mod tests {
         source.iter().map(|coded| Coded { comes_out: true, ..*coded }).collect()
     }
 
-    /// Pictures that come before `coded[at]` in coding and after it in presentation, over the whole source.
+    /// Pictures that come before `coded[at]` in coding and after it in presentation, over the whole
+    /// source.
     fn reorder_depth(source: &[Coded]) -> usize {
         (0..source.len())
             .map(|at| source[..at].iter().filter(|earlier| earlier.time > source[at].time).count())
@@ -232,15 +245,15 @@ mod tests {
             let mut numbering = Numbering::default();
             for number in numbers {
                 let time = Some(number as i64);
-                numbering.push(Unit { number, time, key: false, skipped: true, data: () });
+                numbering.push(NumberedUnit { number, time, key: false, skipped: true, data: () });
                 prop_assert!(numbering.units.len() <= MAX_PENDING);
                 prop_assert_eq!(numbering.units.len(), numbering.numbers.len());
             }
         }
     }
 
-    fn unit(number: u64, time: i64) -> Unit<()> {
-        Unit { number, time: Some(time), key: false, skipped: false, data: () }
+    fn unit(number: u64, time: i64) -> NumberedUnit<()> {
+        NumberedUnit { number, time: Some(time), key: false, skipped: false, data: () }
     }
 
     #[test]

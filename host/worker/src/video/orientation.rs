@@ -1,8 +1,10 @@
-//! How a camera was held: the orientation that EXIF tells, and the planes of a picture turned upright.
+//! How a camera was held: the orientation that EXIF tells, and the planes of a picture turned
+//! upright.
 
 use exif::{In, Reader, Tag};
 
-/// What has to be done to a picture as it lies in the file, so that it stands upright: EXIF's values 1 to 8.
+/// What has to be done to a picture as it lies in the file, so that it stands upright: EXIF's
+/// values 1 to 8.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Orientation {
     #[default]
@@ -17,11 +19,13 @@ pub(super) enum Orientation {
 }
 
 impl Orientation {
-    /// What EXIF data, a TIFF structure, say. Upright where they are missing, damaged or say nothing.
+    /// What EXIF data, a TIFF structure, say. Upright where they are missing, damaged or say
+    /// nothing.
     pub(super) fn of_exif(exif: Option<&[u8]>) -> Self {
         let read = exif.and_then(|exif| Reader::new().read_raw(exif.to_vec()).ok());
-        let value =
-            read.as_ref().and_then(|exif| exif.get_field(Tag::Orientation, In::PRIMARY)?.value.get_uint(0));
+        let value = read
+            .as_ref()
+            .and_then(|exif| exif.get_field(Tag::Orientation, In::PRIMARY)?.value.get_uint(0));
         match value {
             Some(2) => Self::MirrorAcross,
             Some(3) => Self::HalfTurn,
@@ -44,7 +48,8 @@ impl Orientation {
         if self.turns() { (height, width) } else { (width, height) }
     }
 
-    /// Where in a plane upright the pixels of a plane of `width` x `height`, both at least 1, come to lie.
+    /// Where in a plane upright the pixels of a plane of `width` x `height`, both at least 1, come
+    /// to lie.
     fn path(self, (width, height): (usize, usize)) -> Path {
         let (right, bottom) = (width.saturating_sub(1), height.saturating_sub(1));
         let across = if self.turns() { height } else { width };
@@ -62,8 +67,8 @@ impl Orientation {
         Path { start, column, row }
     }
 
-    /// Splits pixels of `N` bytes, row by row from the upper left, into planes that stand upright; `samples` makes a
-    /// pixel's samples.
+    /// Splits pixels of `N` bytes, row by row from the upper left, into planes that stand upright;
+    /// `samples` makes a pixel's samples.
     pub(super) fn planes<const N: usize, const P: usize>(
         self,
         pixels: &[u8],
@@ -90,7 +95,8 @@ impl Orientation {
     }
 }
 
-/// The way through a plane: where the first pixel goes, and how far on the next of its row and of its column.
+/// The way through a plane: where the first pixel goes, and how far on the next of its row and of
+/// its column.
 struct Path {
     start: usize,
     column: isize,
@@ -104,7 +110,8 @@ mod tests {
     /// Two rows of three pixels: `abc` over `def`.
     fn turned(orientation: Orientation) -> ((usize, usize), String) {
         let size = (3, 2);
-        let [plane] = orientation.planes(b"abcdef", size, |[pixel]: [u8; 1]| [pixel]).try_into().unwrap();
+        let [plane] =
+            orientation.planes(b"abcdef", size, |[pixel]: [u8; 1]| [pixel]).try_into().unwrap();
         (orientation.size(size), String::from_utf8(plane).unwrap())
     }
 

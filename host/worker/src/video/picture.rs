@@ -1,4 +1,5 @@
-//! A decoded picture: planes of luma and chroma in the decoder's memory, and how to read them as colours.
+//! A decoded picture: planes of luma and chroma in the decoder's memory, and how to read them as
+//! colours.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
@@ -29,7 +30,8 @@ unsafe extern "C" {
     fn ocelli_free_frame(frame: *mut c_void);
 }
 
-/// Below this height a picture that does not say its matrix is taken as standard definition, which is BT.601.
+/// Below this height a picture that does not say its matrix is taken as standard definition, which
+/// is BT.601.
 const HD_HEIGHT: u32 = 720;
 
 /// How luma and chroma were made of red, green and blue.
@@ -44,11 +46,13 @@ pub enum Matrix {
 }
 
 impl Matrix {
-    /// From matrix coefficients as ITU-T H.273 numbers them; those that are unspecified or not handled, by height.
+    /// From matrix coefficients as ITU-T H.273 numbers them; those that are unspecified or not
+    /// handled, by height.
     fn from_h273(code: i32, height: u32) -> Self {
         match code {
             1 => Self::Bt709,
-            // 4 is the FCC's, 5 and 6 are BT.601 for 625 and 525 lines; 7, SMPTE 240M, is nearest to BT.709.
+            // 4 is the FCC's, 5 and 6 are BT.601 for 625 and 525 lines; 7, SMPTE 240M, is nearest
+            // to BT.709.
             4..=6 => Self::Bt601,
             7 => Self::Bt709,
             9 | 10 => Self::Bt2020,
@@ -124,10 +128,13 @@ enum Memory {
     /// An AVFrame.
     Frame(NonNull<c_void>),
     /// The picture's own: nobody changes them.
-    Own(#[allow(dead_code, reason = "held for `Picture::data`, which points into it")] Vec<Vec<u8>>),
+    Own(
+        #[allow(dead_code, reason = "held for `Picture::data`, which points into it")] Vec<Vec<u8>>,
+    ),
 }
 
-/// A decoded picture. It owns its memory and may outlive the decoder; dropping it gives the memory back to the decoder.
+/// A decoded picture. It owns its memory and may outlive the decoder; dropping it gives the memory
+/// back to the decoder.
 pub struct Picture {
     memory: Memory,
     data: [*const u8; 3],
@@ -144,7 +151,8 @@ pub struct Picture {
 }
 
 // SAFETY: nobody writes to a picture's samples any more once it is there, the buffers of an AVFrame
-// count their references atomically, and freeing one on another thread is what libavutil's buffers are made for.
+// count their references atomically, and freeing one on another thread is what libavutil's buffers
+// are made for.
 #[allow(unsafe_code)]
 unsafe impl Send for Picture {}
 // SAFETY: as above; a shared picture is only read.
@@ -222,8 +230,9 @@ impl RawPicture {
 }
 
 impl Picture {
-    /// A picture of 8-bit samples in full range by BT.601, as JPEG has them: luma, or luma, blue and red difference, each
-    /// plane `width` x `height`, row by row. None for other counts and lengths.
+    /// A picture of 8-bit samples in full range by BT.601, as JPEG has them: luma, or luma, blue
+    /// and red difference, each plane `width` x `height`, row by row. None for other counts and
+    /// lengths.
     pub(super) fn of_planes(
         width: u32,
         height: u32,
@@ -235,8 +244,9 @@ impl Picture {
         if !matches!(planes.len(), 1 | 3) || planes.iter().any(|plane| plane.len() != length) {
             return None;
         }
-        let data =
-            std::array::from_fn(|index| planes.get(index).map_or(std::ptr::null(), |plane| plane.as_ptr()));
+        let data = std::array::from_fn(|index| {
+            planes.get(index).map_or(std::ptr::null(), |plane| plane.as_ptr())
+        });
         Some(Self {
             data,
             stride: [stride; 3],
@@ -268,7 +278,8 @@ impl Picture {
         self.matrix
     }
 
-    /// Samples of 8 bits span 0 to 255; otherwise luma spans 16 to 235 and chroma 16 to 240, deeper ones alike.
+    /// Samples of 8 bits span 0 to 255; otherwise luma spans 16 to 235 and chroma 16 to 240, deeper
+    /// ones alike.
     pub fn full_range(&self) -> bool {
         self.full_range
     }
@@ -283,12 +294,17 @@ impl Picture {
         self.chroma_shift
     }
 
-    /// How far chroma samples lie left of, and above, the middle of the luma samples they go with, in luma samples:
-    /// video puts them on the leftmost one, JPEG in the middle. Zero along an axis that is not subsampled.
+    /// How far chroma samples lie left of, and above, the middle of the luma samples they go with,
+    /// in luma samples: video puts them on the leftmost one, JPEG in the middle. Zero along an axis
+    /// that is not subsampled.
     pub fn chroma_offset(&self) -> (f64, f64) {
-        let along =
-            |cosited, shift: u32| if cosited { f64::from((1_u32 << shift.min(31)) - 1) / 2.0 } else { 0.0 };
-        (along(self.chroma_cosited.0, self.chroma_shift.0), along(self.chroma_cosited.1, self.chroma_shift.1))
+        let along = |cosited, shift: u32| {
+            if cosited { f64::from((1_u32 << shift.min(31)) - 1) / 2.0 } else { 0.0 }
+        };
+        (
+            along(self.chroma_cosited.0, self.chroma_shift.0),
+            along(self.chroma_cosited.1, self.chroma_shift.1),
+        )
     }
 
     /// Luma.
@@ -312,8 +328,9 @@ impl Picture {
         let bytes = if data.is_null() || height == 0 || index >= self.planes {
             &[][..]
         } else {
-            // SAFETY: the shim, or `of_planes`, has checked that each of the plane's rows holds `row` bytes and that rows
-            // follow each other by `stride`, which is at least `row`. The memory lives as long as `self`.
+            // SAFETY: the shim, or `of_planes`, has checked that each of the plane's rows holds
+            // `row` bytes and that rows follow each other by `stride`, which is at least `row`. The
+            // memory lives as long as `self`.
             unsafe { std::slice::from_raw_parts(data, stride * (height as usize - 1) + row) }
         };
         Plane { bytes, stride, width, height, depth: self.depth }
@@ -338,13 +355,18 @@ impl Drop for Picture {
 impl fmt::Debug for Picture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { width, height, format, matrix, full_range, .. } = self;
-        write!(f, "Picture({width}x{height} {format} {matrix:?}{})", if *full_range { " full" } else { "" })
+        write!(
+            f,
+            "Picture({width}x{height} {format} {matrix:?}{})",
+            if *full_range { " full" } else { "" }
+        )
     }
 }
 
 #[cfg(test)]
 impl Picture {
-    /// A picture of a test's own samples, 8 bits deep, chroma left-sited. `sample` gets plane, x and y.
+    /// A picture of a test's own samples, 8 bits deep, chroma left-sited. `sample` gets plane, x
+    /// and y.
     pub(super) fn painted(
         (width, height): (u32, u32),
         chroma_shift: (u32, u32),
@@ -362,7 +384,10 @@ impl Picture {
             let row = |y| (0..width).map(move |x| (x, y));
             (0..height)
                 .flat_map(|y| {
-                    row(y).map(|(x, y)| sample(plane, x, y)).chain([201; PADDING]).collect::<Vec<_>>()
+                    row(y)
+                        .map(|(x, y)| sample(plane, x, y))
+                        .chain([201; PADDING])
+                        .collect::<Vec<_>>()
                 })
                 .collect()
         });
@@ -385,10 +410,14 @@ impl Picture {
 
     /// The same picture with `depth` bits, 9 to 12, for each sample.
     pub(super) fn deeper(mut self, depth: u32) -> Self {
-        let Memory::Own(planes) = &mut self.memory else { unreachable!("a painted picture owns its planes") };
+        let Memory::Own(planes) = &mut self.memory else {
+            unreachable!("a painted picture owns its planes")
+        };
         for (index, plane) in planes.iter_mut().enumerate() {
-            *plane =
-                plane.iter().flat_map(|&sample| (u16::from(sample) << (depth - 8)).to_le_bytes()).collect();
+            *plane = plane
+                .iter()
+                .flat_map(|&sample| (u16::from(sample) << (depth - 8)).to_le_bytes())
+                .collect();
             self.data[index] = plane.as_ptr();
             self.stride[index] *= 2;
         }

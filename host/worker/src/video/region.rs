@@ -44,7 +44,12 @@ impl Region {
     /// The smallest region of whole pixels around it.
     pub(super) fn whole_pixels(self) -> Self {
         let (x, y) = (self.x.floor(), self.y.floor());
-        Self { x, y, width: (self.x + self.width).ceil() - x, height: (self.y + self.height).ceil() - y }
+        Self {
+            x,
+            y,
+            width: (self.x + self.width).ceil() - x,
+            height: (self.y + self.height).ceil() - y,
+        }
     }
 }
 
@@ -58,23 +63,30 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Fits a region to a tensor. A letterbox scales by the smaller of both axes' scales, rounds the size to whole
-    /// pixels and puts what is left over, half of it rounded down, to the left and above.
+    /// Fits a region to a tensor. A letterbox scales by the smaller of both axes' scales, rounds
+    /// the size to whole pixels and puts what is left over, half of it rounded down, to the left
+    /// and above.
     pub(super) fn of(region: &Region, spec: &TensorSpec) -> Self {
         match spec.fit {
             Fit::Stretch => Self { left: 0, top: 0, width: spec.width, height: spec.height },
             Fit::Letterbox => {
-                let scale =
-                    (f64::from(spec.width) / region.width).min(f64::from(spec.height) / region.height);
+                let scale = (f64::from(spec.width) / region.width)
+                    .min(f64::from(spec.height) / region.height);
                 let width = side(region.width * scale, spec.width);
                 let height = side(region.height * scale, spec.height);
-                Self { left: (spec.width - width) / 2, top: (spec.height - height) / 2, width, height }
+                Self {
+                    left: (spec.width - width) / 2,
+                    top: (spec.height - height) / 2,
+                    width,
+                    height,
+                }
             }
         }
     }
 
-    /// The way from frame coordinates to tensor coordinates. It is that of the pixels, whose size was rounded; so the
-    /// scales of a letterbox differ by up to half a pixel over the picture's side.
+    /// The way from frame coordinates to tensor coordinates. It is that of the pixels, whose size
+    /// was rounded; so the scales of a letterbox differ by up to half a pixel over the picture's
+    /// side.
     pub(super) fn placement(&self, region: &Region) -> Placement {
         let (scale_x, scale_y) =
             (f64::from(self.width) / region.width, f64::from(self.height) / region.height);
@@ -87,7 +99,8 @@ impl Target {
     }
 }
 
-/// A side in whole pixels: at least one, ties to even, as Python's `round` has it in the models' reference code.
+/// A side in whole pixels: at least one, ties to even, as Python's `round` has it in the models'
+/// reference code.
 fn side(length: f64, bound: u32) -> u32 {
     (length.round_ties_even() as u32).clamp(1, bound)
 }

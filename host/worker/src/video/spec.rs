@@ -1,6 +1,7 @@
 //! What a tensor is to look like, and where the picture lies in it. Mirrors `wit/0.1/frames.wit`.
 
-/// Longest side of a tensor, in pixels. No model in use takes more; with it every size fits 32 bits.
+/// Longest side of a tensor, in pixels. No model in use takes more; with it every size fits 32
+/// bits.
 pub const MAX_SIDE: u32 = 4096;
 
 /// How a region of another aspect ratio is brought to the tensor's size.
@@ -64,7 +65,8 @@ pub struct TensorSpec {
     pub layout: Layout,
     /// See [`Element`].
     pub element: Element,
-    /// Pixel value, 0 to 255, of what is left empty, in the order of `channels`; before normalisation.
+    /// Pixel value, 0 to 255, of what is left empty, in the order of `channels`; before
+    /// normalisation.
     pub fill: [f32; 3],
     /// An `f32` element is (pixel - mean) / std, in the order of `channels`.
     pub mean: [f32; 3],
@@ -77,11 +79,13 @@ impl TensorSpec {
     pub fn check(&self) -> Result<(), FrameError> {
         let Self { width, height, fill, mean, std, .. } = self;
         if !(1..=MAX_SIDE).contains(width) || !(1..=MAX_SIDE).contains(height) {
-            let message = format!("a tensor of {width} x {height}: sides are 1 to {MAX_SIDE} pixels");
+            let message =
+                format!("a tensor of {width} x {height}: sides are 1 to {MAX_SIDE} pixels");
             return Err(FrameError::InvalidSize(message));
         }
         if !fill.iter().chain(mean).chain(std).all(|number| number.is_finite()) {
-            let message = format!("fill {fill:?}, mean {mean:?}, std {std:?}: all have to be finite");
+            let message =
+                format!("fill {fill:?}, mean {mean:?}, std {std:?}: all have to be finite");
             return Err(FrameError::InvalidSpec(message));
         }
         if std.contains(&0.0) {
@@ -99,8 +103,8 @@ impl TensorSpec {
     }
 }
 
-/// Where the picture lies in the tensor: tensor x = (frame x) * `scale_x` + `offset_x`, y alike. Coordinates are those
-/// of boxes: 0 is the left edge of the first pixel.
+/// Where the picture lies in the tensor: tensor x = (frame x) * `scale_x` + `offset_x`, y alike.
+/// Coordinates are those of boxes: 0 is the left edge of the first pixel.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Placement {
     /// Tensor pixels per frame pixel.
@@ -113,8 +117,8 @@ pub struct Placement {
     pub offset_y: f32,
 }
 
-/// Takes tensor coordinates to the frame: frame x = a * x + b * y + c, frame y = d * x + e * y + f. Coordinates are those
-/// of boxes: the middle of the first pixel is (0.5, 0.5).
+/// Takes tensor coordinates to the frame: frame x = a * x + b * y + c, frame y = d * x + e * y + f.
+/// Coordinates are those of boxes: the middle of the first pixel is (0.5, 0.5).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[allow(missing_docs)]
 pub struct Affine {

@@ -1,10 +1,11 @@
 //! A single picture: a JPEG or PNG file, decoded to what a camera's picture is.
 //!
-//! The decoders are Rust. A file that ends too soon, or whose compressed data make no sense, is refused: half a picture
-//! would be analysed as if it were the whole. JPEG: baseline and progressive, 8 bits; its luma and chroma go to the
-//! resampler as they are; RGB, CMYK and YCCK ones by way of RGB. PNG: all kinds, 16 bits cut to 8, transparency ignored, as
-//! image libraries do where they are asked for three channels. An animation gives its first picture. Colour profiles are
-//! not looked at. What EXIF says of the orientation is done to both.
+//! The decoders are Rust. A file that ends too soon, or whose compressed data make no sense, is
+//! refused: half a picture would be analysed as if it were the whole. JPEG: baseline and
+//! progressive, 8 bits; its luma and chroma go to the resampler as they are; RGB, CMYK and YCCK
+//! ones by way of RGB. PNG: all kinds, 16 bits cut to 8, transparency ignored, as image libraries
+//! do where they are asked for three channels. An animation gives its first picture. Colour
+//! profiles are not looked at. What EXIF says of the orientation is done to both.
 
 use std::io::Cursor;
 use std::panic::catch_unwind;
@@ -19,7 +20,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 use super::colour::ycbcr;
 use super::orientation::Orientation;
 use super::picture::Picture;
-use crate::memory::{KEPT_FREE, process_has};
+use crate::memory::{RESERVED, can_allocate};
 
 /// What every JPEG file begins with: the start of image, and the first byte of a marker.
 const JPEG: &[u8] = b"\xff\xd8\xff";
@@ -27,14 +28,16 @@ const JPEG: &[u8] = b"\xff\xd8\xff";
 /// What every PNG file begins with.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// Bytes of memory that decoding takes for each pixel: of a progressive JPEG in four colours, 8 for the coefficients, and
-/// 3 for the pixels, which become 3 of planes once the coefficients are gone; a spare byte for rows in work.
+/// Bytes of memory that decoding takes for each pixel: of a progressive JPEG in four colours, 8 for
+/// the coefficients, and 3 for the pixels, which become 3 of planes once the coefficients are gone;
+/// a spare byte for rows in work.
 const BYTES_PER_PIXEL: usize = 12;
 
 /// Longest side of a JPEG picture: what its header can say.
 const MAX_JPEG_SIDE: usize = u16::MAX as usize;
 
-/// Memory for a PNG file's rows in work and what it has beside its pixels, in bytes: the crate's own default.
+/// Memory for a PNG file's rows in work and what it has beside its pixels, in bytes: the crate's
+/// own default.
 const PNG_MEMORY: usize = 64 << 20;
 
 /// Why a file gives no picture.
@@ -51,7 +54,8 @@ pub enum StillError {
     TooLarge(String),
 }
 
-/// Decodes a JPEG or PNG file of up to `max_pixels` pixels. The bound holds before memory is taken for them.
+/// Decodes a JPEG or PNG file of up to `max_pixels` pixels. The bound holds before memory is taken
+/// for them.
 pub fn still(file: &[u8], max_pixels: u32) -> Result<Picture, StillError> {
     let decode = || {
         if file.starts_with(JPEG) {
@@ -60,25 +64,30 @@ pub fn still(file: &[u8], max_pixels: u32) -> Result<Picture, StillError> {
             png(file, max_pixels)
         } else {
             let size = file.len();
-            Err(StillError::Unsupported(format!("{size} bytes that are neither a JPEG nor a PNG file")))
+            Err(StillError::Unsupported(format!(
+                "{size} bytes that are neither a JPEG nor a PNG file"
+            )))
         }
     };
-    // The decoders own all that they change, so nothing is left half done where one of them panics on a file that its
-    // authors have not thought of.
-    catch_unwind(decode)
-        .unwrap_or_else(|_| Err(StillError::Damaged("the file is more than its decoder can take".into())))
+    // The decoders own all that they change, so nothing is left half done where one of them panics
+    // on a file that its authors have not thought of.
+    catch_unwind(decode).unwrap_or_else(|_| {
+        Err(StillError::Damaged("the file is more than its decoder can take".into()))
+    })
 }
 
 /// Refuses a picture of too many pixels.
 fn check_size((width, height): (usize, usize), max_pixels: u32) -> Result<(), StillError> {
     let pixels = width.saturating_mul(height);
     if pixels > max_pixels as usize {
-        let message = format!("the picture has {width} x {height} pixels: at most {max_pixels} are taken");
+        let message =
+            format!("the picture has {width} x {height} pixels: at most {max_pixels} are taken");
         return Err(StillError::TooLarge(message));
     }
-    if !process_has(pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(KEPT_FREE)) {
-        let message =
-            format!("the picture has {width} x {height} pixels: the worker's memory does not suffice");
+    if !can_allocate(pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(RESERVED)) {
+        let message = format!(
+            "the picture has {width} x {height} pixels: the worker's memory does not suffice"
+        );
         return Err(StillError::TooLarge(message));
     }
     Ok(())
@@ -121,8 +130,11 @@ fn jpeg_error(error: &DecodeErrors) -> StillError {
             StillError::Unsupported(format!("a JPEG file of a kind that is not read: {what:?}"))
         }
         DecodeErrors::LargeDimensions(_) => StillError::TooLarge(format!("{error:?}")),
-        // 12 bits is the other depth that the standard has. The crate has no kind of its own for it.
-        DecodeErrors::SofError(words) if words.contains("8-bit") => StillError::Unsupported(words.clone()),
+        // 12 bits is the other depth that the standard has. The crate has no kind of its own for
+        // it.
+        DecodeErrors::SofError(words) if words.contains("8-bit") => {
+            StillError::Unsupported(words.clone())
+        }
         _ => damaged("JPEG", &format!("{error:?}")),
     }
 }

@@ -14,7 +14,8 @@ const HEIGHT: u32 = 29;
 /// More than any picture here has.
 const ENOUGH: u32 = 1 << 20;
 
-/// The colour of each pixel: red grows to the right, green downwards. `tests/images/interlaced.png` has the same.
+/// The colour of each pixel: red grows to the right, green downwards. `tests/images/interlaced.png`
+/// has the same.
 fn colour(x: u32, y: u32) -> [u8; 3] {
     [(x * 255 / (WIDTH - 1)) as u8, (y * 255 / (HEIGHT - 1)) as u8, 128]
 }
@@ -53,7 +54,9 @@ fn png_file(
 }
 
 fn baseline() -> Vec<u8> {
-    jpeg_file(JpegColour::Rgb, &pixels(colour), |encoder| encoder.set_sampling_factor(SamplingFactor::F_2_2))
+    jpeg_file(JpegColour::Rgb, &pixels(colour), |encoder| {
+        encoder.set_sampling_factor(SamplingFactor::F_2_2)
+    })
 }
 
 fn progressive() -> Vec<u8> {
@@ -65,7 +68,9 @@ fn plain_png() -> Vec<u8> {
 }
 
 fn deep_png() -> Vec<u8> {
-    let deep = pixels(|x, y| colour(x, y).map(|sample| [sample, 77]).concat().try_into().unwrap_or([0; 6]));
+    let deep = pixels(|x, y| {
+        colour(x, y).map(|sample| [sample, 77]).concat().try_into().unwrap_or([0; 6])
+    });
     png_file(ColorType::Rgb, BitDepth::Sixteen, &deep, |_| ())
 }
 
@@ -76,12 +81,14 @@ fn palette_png() -> Vec<u8> {
         .map(|pair| index(2 * pair) << 4 | index((2 * pair + 1).min(WIDTH - 1)))
         .collect();
     png_file(ColorType::Indexed, BitDepth::Four, &row.repeat(HEIGHT as usize), |info| {
-        info.palette = Some((0..16_u8).flat_map(|index| [index * 17, 40, 128]).collect::<Vec<_>>().into());
+        info.palette =
+            Some((0..16_u8).flat_map(|index| [index * 17, 40, 128]).collect::<Vec<_>>().into());
     })
 }
 
 fn interlaced_png() -> Vec<u8> {
-    std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/images/interlaced.png")).unwrap()
+    std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/images/interlaced.png"))
+        .unwrap()
 }
 
 /// The picture's pixels, red, green, blue, by the way that tensors take.
@@ -120,14 +127,20 @@ fn a_png_of_each_kind_shows_its_colours() {
     let palette = pixels(|x, _| [(x * 15 / (WIDTH - 1)) as u8 * 17, 40, 128]);
     assert!(off_by(&palette_png(), &palette) <= 2, "palette");
 
-    let clear = pixels(|x, y| [colour(x, y), [x as u8; 3]].concat()[..4].try_into().unwrap_or([0; 4]));
+    let clear =
+        pixels(|x, y| [colour(x, y), [x as u8; 3]].concat()[..4].try_into().unwrap_or([0; 4]));
     let file = png_file(ColorType::Rgba, BitDepth::Eight, &clear, |_| ());
     assert!(off_by(&file, &expected) <= 2, "transparency is ignored");
     let grey = pixels(|x, y| [(x + y) as u8; 3]);
-    let file = png_file(ColorType::Grayscale, BitDepth::Eight, &pixels(|x, y| [(x + y) as u8]), |_| ());
-    assert_eq!(off_by(&file, &grey), 0, "grey");
     let file =
-        png_file(ColorType::GrayscaleAlpha, BitDepth::Eight, &pixels(|x, y| [(x + y) as u8, 9]), |_| ());
+        png_file(ColorType::Grayscale, BitDepth::Eight, &pixels(|x, y| [(x + y) as u8]), |_| ());
+    assert_eq!(off_by(&file, &grey), 0, "grey");
+    let file = png_file(
+        ColorType::GrayscaleAlpha,
+        BitDepth::Eight,
+        &pixels(|x, y| [(x + y) as u8, 9]),
+        |_| (),
+    );
     assert_eq!(off_by(&file, &grey), 0, "grey with transparency");
 }
 
@@ -170,10 +183,14 @@ fn pictures_are_turned_as_their_camera_was_held() {
         let picture = still(&file, ENOUGH).unwrap();
         assert_eq!((picture.width(), picture.height()), (HEIGHT, WIDTH));
         let shown = rgb(&picture);
-        // Turned to the right, the left edge, which has no red, is the upper one, and the lower edge the left one.
+        // Turned to the right, the left edge, which has no red, is the upper one, and the lower
+        // edge the left one.
         let corner = |x: u32, y: u32| shown[((y * HEIGHT + x) * 3) as usize..][..2].to_vec();
         let near = |shown: Vec<u8>, expected: [u8; 2]| {
-            assert!(shown.iter().zip(expected).all(|(a, b)| a.abs_diff(b) < 20), "{shown:?} {expected:?}");
+            assert!(
+                shown.iter().zip(expected).all(|(a, b)| a.abs_diff(b) < 20),
+                "{shown:?} {expected:?}"
+            );
         };
         near(corner(0, 0), [0, 255]);
         near(corner(HEIGHT - 1, 0), [0, 0]);
@@ -276,12 +293,13 @@ fn mend(file: &mut [u8]) {
     }
 }
 
-/// Private memory in which the mutated files are decoded: a size that a mutation made up may be any.
+/// Private memory in which the mutated files are decoded: a size that a mutation made up may be
+/// any.
 const FUZZ_MEMORY: u64 = 512 << 20;
 
 #[test]
 fn mutated_files_are_pictures_or_named_errors() {
-    crate::alone::alone("video::still_tests::mutations_of_each_kind");
+    crate::own_process::run_in_own_process("video::still_tests::mutations_of_each_kind");
 }
 
 #[test]
@@ -319,7 +337,8 @@ fn mutations_of_each_kind() {
             }
         }
         eprintln!(
-            "{kind}: of {rounds} mutated files {shown} are pictures, {unsupported} no such file, {damaged} damaged, \
+            "{kind}: of {rounds} mutated files {shown} are pictures, {unsupported} no such file, \
+                {damaged} damaged, \
              {too_large} too large"
         );
         // A PNG file is so much checked that hardly a change gets through.

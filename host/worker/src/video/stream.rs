@@ -6,7 +6,7 @@ use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::worker::{Codec, Counters, Decode, UnitHeader};
 
 use super::decoder::{Decoded, Decoder, DecoderError, MAX_PIXELS};
-use super::numbering::{Numbering, Unit};
+use super::numbering::{NumberedUnit, Numbering};
 use super::picture::Picture;
 
 /// Presentation time of one frame after another where the source has no times: 25 frames a second.
@@ -41,7 +41,7 @@ struct Times {
 
 /// A picture that waits until its number is known.
 #[derive(Debug)]
-struct Held {
+struct PendingPicture {
     unit: u64,
     decoded_ns: u64,
     /// None for one that the decoder marked as damaged.
@@ -50,19 +50,21 @@ struct Held {
 
 /// Decodes a source's access units, in decoding order, into frames in presentation order.
 ///
-/// - After a discontinuity, or where the codec changes, the decoder gives out what it holds and starts afresh at a key
-///   unit.
-/// - [`Decode::Reference`] leaves out disposable units before they are decoded, [`Decode::Key`] all but key units. A frame
-///   gets the number that it has when everything is decoded. Where units are left out, a frame may therefore wait for
-///   the next unit: until then, one that is presented before it can still come.
-/// - What the decoder refuses or marks as damaged is counted and not given out; [`Stream::take_fault`] says why. After
-///   such a unit an H.264 source gets a new decoder at its next key unit.
+/// - After a discontinuity, or where the codec changes, the decoder gives out what it holds and
+///   starts afresh at a key unit.
+/// - [`Decode::Reference`] leaves out disposable units before they are decoded, [`Decode::Key`] all
+///   but key units. A frame gets the number that it has when everything is decoded. Where units are
+///   left out, a frame may therefore wait for the next unit: until then, one that is presented
+///   before it can still come.
+/// - What the decoder refuses or marks as damaged is counted and not given out;
+///   [`Stream::take_fault`] says why. After such a unit an H.264 source gets a new decoder at its
+///   next key unit.
 pub struct Stream {
     setting: Decode,
     max_pixels: u64,
     decoder: Option<Decoder>,
     numbering: Numbering<Times>,
-    held: VecDeque<Held>,
+    held: VecDeque<PendingPicture>,
     /// The first key unit since the last start, once there was one: its number and time.
     start: Option<(u64, Option<i64>)>,
     /// A disposable unit was left out: the source reorders, or has layers.
@@ -101,8 +103,9 @@ impl Stream {
         }
     }
 
-    /// Takes an access unit; `out` gets the frames that it brings out, which may be those of earlier units. An error
-    /// means that no decoder can be opened: the stream cannot go on. What is wrong with one unit alone is no error.
+    /// Takes an access unit; `out` gets the frames that it brings out, which may be those of
+    /// earlier units. An error means that no decoder can be opened: the stream cannot go on. What
+    /// is wrong with one unit alone is no error.
     pub fn push(
         &mut self,
         header: &UnitHeader,
@@ -127,7 +130,7 @@ impl Stream {
             Decode::Reference => header.disposable && !header.key,
             Decode::Key => !header.key,
         };
-        self.numbering.push(Unit {
+        self.numbering.push(NumberedUnit {
             number: header.number,
             time: header.presentation_ns,
             key: header.key,
@@ -144,7 +147,8 @@ impl Stream {
         Ok(())
     }
 
-    /// The source has ended, or goes on elsewhere: gives out what the decoder holds. The next unit has to be a key unit.
+    /// The source has ended, or goes on elsewhere: gives out what the decoder holds. The next unit
+    /// has to be a key unit.
     pub fn drain(&mut self, out: &mut dyn FnMut(Frame)) {
         self.empty_decoder();
         self.release(true, out);
@@ -153,8 +157,8 @@ impl Stream {
         self.last_time = None;
     }
 
-    /// Puts this stream's totals of access units into `counters` and leaves the others alone, those of pictures too: whoever
-    /// gets them counts them.
+    /// Puts this stream's totals of access units into `counters` and leaves the others alone, those
+    /// of pictures too: whoever gets them counts them.
     pub fn count_into(&self, counters: &mut Counters) {
         counters.received = self.counters.received;
         counters.skipped_setting = self.counters.skipped_setting;
@@ -172,23 +176,29 @@ impl Stream {
         self.counters
     }
 
-    /// Why the latest access unit was counted as corrupt, since this was last asked. For the log; names the unit.
+    /// Why the latest access unit was counted as corrupt, since this was last asked. For the log;
+    /// names the unit.
     pub fn take_fault(&mut self) -> Option<String> {
         self.fault.take()
     }
 
     /// Whether nothing that came before `header` says anything about what follows.
     fn starts_afresh(&self, header: &UnitHeader) -> bool {
-        let other_codec = self.decoder.as_ref().is_some_and(|decoder| decoder.codec() != header.codec);
-        // A source that begins again without saying so: a key picture is never presented before what came out already.
-        let back = header.key && header.presentation_ns.is_some() && header.presentation_ns <= self.last_time;
+        let other_codec =
+            self.decoder.as_ref().is_some_and(|decoder| decoder.codec() != header.codec);
+        // A source that begins again without saying so: a key picture is never presented before
+        // what came out already.
+        let back = header.key
+            && header.presentation_ns.is_some()
+            && header.presentation_ns <= self.last_time;
         let repeated = self.last_unit.is_some_and(|last| header.number <= last);
         header.discontinuity || other_codec || back || repeated
     }
 
-    /// Whether the decoder may show traces of a damaged unit in undamaged ones. Where libavcodec breaks off in the middle
-    /// of an H.264 macroblock it keeps the coefficients read so far, adds them to the next macroblock that it decodes, and
-    /// marks nothing; flushing does not help. Its other decoders clear what they keep.
+    /// Whether the decoder may show traces of a damaged unit in undamaged ones. Where libavcodec
+    /// breaks off in the middle of an H.264 macroblock it keeps the coefficients read so far, adds
+    /// them to the next macroblock that it decodes, and marks nothing; flushing does not help. Its
+    /// other decoders clear what they keep.
     fn is_spoilt(&self) -> bool {
         self.spoilt && self.decoder.as_ref().is_some_and(|decoder| decoder.codec() == Codec::H264)
     }
@@ -208,7 +218,8 @@ impl Stream {
             self.corrupt(format!("access unit {}: {error}", header.number));
         }
         if self.setting == Decode::Key {
-            // Nothing follows that could push the picture out of the reorder buffer before the next key frame.
+            // Nothing follows that could push the picture out of the reorder buffer before the next
+            // key frame.
             self.empty_decoder();
         }
         Ok(())
@@ -216,7 +227,10 @@ impl Stream {
 
     fn empty_decoder(&mut self) {
         let mut decoded = Vec::new();
-        let result = self.decoder.as_mut().map(|decoder| decoder.drain(&mut |picture| decoded.push(picture)));
+        let result = self
+            .decoder
+            .as_mut()
+            .map(|decoder| decoder.drain(&mut |picture| decoded.push(picture)));
         self.take_out(decoded);
         if let Some(Err(error)) = result {
             self.corrupt(format!("the end before access unit {:?}: {error}", self.last_unit));
@@ -237,7 +251,7 @@ impl Stream {
                     None
                 }
             };
-            self.held.push_back(Held { unit, decoded_ns, picture });
+            self.held.push_back(PendingPicture { unit, decoded_ns, picture });
         }
     }
 
@@ -249,8 +263,9 @@ impl Stream {
 
     /// Gives out held pictures: all of them, or those whose number is certain.
     fn release(&mut self, all: bool, out: &mut dyn FnMut(Frame)) {
-        // A decoder that sees every unit holds pictures back until it knows; so does one that knows the reorder depth.
-        // One that is never shown a B frame may give a picture out before those that are presented earlier have come in.
+        // A decoder that sees every unit holds pictures back until it knows; so does one that knows
+        // the reorder depth. One that is never shown a B frame may give a picture out before those
+        // that are presented earlier have come in.
         let reorders = self.decoder.as_ref().is_some_and(|decoder| decoder.codec() != Codec::Mjpeg);
         let uncertain = match self.setting {
             Decode::All => false,
@@ -258,8 +273,10 @@ impl Stream {
             Decode::Key => reorders,
         };
         while let Some(held) = self.held.front() {
-            let settled =
-                all || !uncertain || self.held.len() > MAX_HELD || self.numbering.settled(held.unit);
+            let settled = all
+                || !uncertain
+                || self.held.len() > MAX_HELD
+                || self.numbering.settled(held.unit);
             if !settled {
                 return;
             }
@@ -269,16 +286,19 @@ impl Stream {
         }
     }
 
-    fn number(&mut self, held: Held, out: &mut dyn FnMut(Frame)) {
+    fn number(&mut self, held: PendingPicture, out: &mut dyn FnMut(Frame)) {
         let Some((number, unit)) = self.numbering.output(held.unit) else {
-            // A picture of a unit that has given one already (two fields taken for two frames), or that came too late.
+            // A picture of a unit that has given one already (two fields taken for two frames), or
+            // that came too late.
             return;
         };
         let Some(picture) = held.picture else { return };
-        let before_start = self.start.is_some_and(|(first, time)| unit.number > first && unit.time < time);
+        let before_start =
+            self.start.is_some_and(|(first, time)| unit.number > first && unit.time < time);
         let late = unit.time.is_some() && unit.time < self.last_time;
         if before_start || late {
-            // What comes before the first key frame in presentation refers to pictures that were never seen.
+            // What comes before the first key frame in presentation refers to pictures that were
+            // never seen.
             self.counters.skipped_no_key += 1;
             return;
         }

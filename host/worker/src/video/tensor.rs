@@ -1,12 +1,16 @@
-//! From a picture to a tensor: each plane is resized on its own, straight to the tensor's size, and only then converted.
+//! From a picture to a tensor: each plane is resized on its own, straight to the tensor's size, and
+//! only then converted.
 //!
-//! Luma is resized in 8 bits, as image libraries do it. Chroma is resized as floats, from where its samples lie
-//! (beside the luma samples in video, between them in JPEG): an error in chroma is doubled on its way to blue, so this is
-//! what decides how close the result comes to that of converting the whole picture first.
+//! Luma is resized in 8 bits, as image libraries do it. Chroma is resized as floats, from where its
+//! samples lie (beside the luma samples in video, between them in JPEG): an error in chroma is
+//! doubled on its way to blue, so this is what decides how close the result comes to that of
+//! converting the whole picture first.
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{F32x2, InnerPixel, U8};
-use fast_image_resize::{FilterType, ImageView, PixelTrait, ResizeAlg, ResizeError, ResizeOptions, Resizer};
+use fast_image_resize::{
+    FilterType, ImageView, PixelTrait, ResizeAlg, ResizeError, ResizeOptions, Resizer,
+};
 use ocelli_protocol::worker::Rect;
 
 use super::colour::{Conversion, NEUTRAL, Writer};
@@ -17,8 +21,8 @@ use super::spec::{FrameError, Placement, TensorSpec};
 /// Longest side of a luma picture, in pixels: it is copied into the component's memory.
 pub const MAX_LUMA_SIDE: u32 = 640;
 
-/// Samples for which buffers are kept between calls: enough for the usual 640 x 640, 1.6 MB in each of the larger ones. One
-/// large tensor does not make a worker large for good.
+/// Samples for which buffers are kept between calls: enough for the usual 640 x 640, 1.6 MB in each
+/// of the larger ones. One large tensor does not make a worker large for good.
 const KEPT_SAMPLES: usize = 640 * 640;
 
 /// Resizes and converts. It keeps its buffers from call to call.
@@ -39,9 +43,10 @@ impl Resampler {
         Self::default()
     }
 
-    /// Writes a region of the picture, or all of it, to `out` as `spec` says; `out` has [`TensorSpec::bytes`] bytes.
-    /// Downscaling averages over the area of a pixel (a triangle filter, as Pillow's bilinear). A region that reaches
-    /// beyond the frame is cut off at its edges; the placement tells where what is left lies.
+    /// Writes a region of the picture, or all of it, to `out` as `spec` says; `out` has
+    /// [`TensorSpec::bytes`] bytes. Downscaling averages over the area of a pixel (a triangle
+    /// filter, as Pillow's bilinear). A region that reaches beyond the frame is cut off at its
+    /// edges; the placement tells where what is left lies.
     pub fn tensor(
         &mut self,
         picture: &Picture,
@@ -65,16 +70,23 @@ impl Resampler {
     ) -> Result<Vec<Placement>, FrameError> {
         check(spec, out, regions.len())?;
         let each = regions.iter().zip(out.chunks_exact_mut(spec.bytes()));
-        let placements = each.map(|(region, out)| self.one(picture, Some(*region), spec, out)).collect();
+        let placements =
+            each.map(|(region, out)| self.one(picture, Some(*region), spec, out)).collect();
         self.give_back();
         placements
     }
 
     /// The whole picture as `width` x `height` grey bytes, 0 black to 255 white, row by row.
-    pub fn luma(&mut self, picture: &Picture, width: u32, height: u32) -> Result<Vec<u8>, FrameError> {
+    pub fn luma(
+        &mut self,
+        picture: &Picture,
+        width: u32,
+        height: u32,
+    ) -> Result<Vec<u8>, FrameError> {
         if !(1..=MAX_LUMA_SIDE).contains(&width) || !(1..=MAX_LUMA_SIDE).contains(&height) {
-            let message =
-                format!("a luma picture of {width} x {height}: sides are 1 to {MAX_LUMA_SIDE} pixels");
+            let message = format!(
+                "a luma picture of {width} x {height}: sides are 1 to {MAX_LUMA_SIDE} pixels"
+            );
             return Err(FrameError::InvalidSize(message));
         }
         let region = Region::of(picture, None)?;
@@ -206,13 +218,15 @@ impl Resampler {
 fn check(spec: &TensorSpec, out: &[u8], count: usize) -> Result<(), FrameError> {
     spec.check()?;
     if spec.bytes().checked_mul(count) != Some(out.len()) {
-        let message = format!("{count} times {} bytes do not make {} bytes", spec.bytes(), out.len());
+        let message =
+            format!("{count} times {} bytes do not make {} bytes", spec.bytes(), out.len());
         return Err(FrameError::InvalidSpec(message));
     }
     Ok(())
 }
 
-/// A region in the coordinates of one plane. It may reach beyond the right and lower edge by less than a sample.
+/// A region in the coordinates of one plane. It may reach beyond the right and lower edge by less
+/// than a sample.
 #[derive(Debug, Clone, Copy)]
 struct Area {
     x: (f64, f64),
@@ -244,7 +258,8 @@ struct Window {
 impl Window {
     fn around(area: &Area, plane: &Plane<'_>, width: u32, height: u32) -> Self {
         let along = |(start, end): (f64, f64), target: u32, size: u32| {
-            // A triangle filter reaches one output pixel, and at least one sample, to each side of a pixel's middle.
+            // A triangle filter reaches one output pixel, and at least one sample, to each side of
+            // a pixel's middle.
             let reach = ((end - start) / f64::from(target.max(1))).max(1.0) + 1.0;
             let first = (start - reach).floor().max(0.0) as u32;
             // An area that ends behind the last sample gets copies of that one.
@@ -256,8 +271,9 @@ impl Window {
         Self { left, top, width: columns, height: rows }
     }
 
-    /// Copies its samples from planes of the same size, a row at a time: `append` gets the bytes of the rows that the
-    /// planes have side by side. Beyond the planes' edges samples are those of the edge.
+    /// Copies its samples from planes of the same size, a row at a time: `append` gets the bytes of
+    /// the rows that the planes have side by side. Beyond the planes' edges samples are those of
+    /// the edge.
     fn copy<P: Copy, const N: usize>(
         &self,
         planes: [Plane<'_>; N],
@@ -316,8 +332,8 @@ fn resize<P: PixelTrait>(
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
         .crop(area.x.0, area.y.0, columns, rows)
         .use_alpha(false);
-    let mut out =
-        TypedImage::from_pixels_slice(width, height, out).map_err(|_| refused("a buffer is too small"))?;
+    let mut out = TypedImage::from_pixels_slice(width, height, out)
+        .map_err(|_| refused("a buffer is too small"))?;
     resizer.resize_typed(source, &mut out, &options).map_err(|error: ResizeError| refused(error))
 }
 
@@ -331,11 +347,12 @@ fn refused(why: impl std::fmt::Display) -> FrameError {
     FrameError::InvalidRegion(format!("it cannot be resized: {why}"))
 }
 
-/// A plane of 8-bit samples as the resizer reads it: without copying, rows apart by the plane's stride.
+/// A plane of 8-bit samples as the resizer reads it: without copying, rows apart by the plane's
+/// stride.
 struct PlaneView<'a>(Plane<'a>);
 
-// SAFETY: each row is as long as the plane is wide: `Plane::rows` gives no others for the rows that are there, and
-// `Picture::plane` holds all of them.
+// SAFETY: each row is as long as the plane is wide: `Plane::rows` gives no others for the rows that
+// are there, and `Picture::plane` holds all of them.
 #[allow(unsafe_code)]
 unsafe impl ImageView for PlaneView<'_> {
     type Pixel = U8;
@@ -350,7 +367,8 @@ unsafe impl ImageView for PlaneView<'_> {
 
     fn iter_rows(&self, start_row: u32) -> impl Iterator<Item = &[U8]> {
         self.0.rows(start_row).map(|row| {
-            // SAFETY: a `U8` is a byte and a zero-sized marker, laid out as in C, so every byte is one.
+            // SAFETY: a `U8` is a byte and a zero-sized marker, laid out as in C, so every byte is
+            // one.
             let (_, pixels, _) = unsafe { row.align_to::<U8>() };
             pixels
         })

@@ -71,8 +71,9 @@ fn a_flat_colour_is_that_colour() {
                 (250, 3, 250),
             ] {
                 for shift in [(1, 1), (1, 0), (0, 0), (0, 1)] {
-                    let picture =
-                        Picture::painted((37, 23), shift, matrix, full, |plane, _, _| [y, u, v][plane]);
+                    let picture = Picture::painted((37, 23), shift, matrix, full, |plane, _, _| {
+                        [y, u, v][plane]
+                    });
                     let (out, _) = bytes(&picture, None, &spec(16, 16));
                     let expected = colour((y, u, v), matrix, full);
                     for pixel in out.as_chunks::<3>().0 {
@@ -97,8 +98,9 @@ fn middle_grey_is_middle_grey() {
 
 #[test]
 fn a_letterbox_is_centred_and_its_rest_is_the_fill_exactly() {
-    let picture =
-        Picture::painted((64, 32), (1, 1), Matrix::Bt601, true, |plane, _, _| [200, 128, 128][plane]);
+    let picture = Picture::painted((64, 32), (1, 1), Matrix::Bt601, true, |plane, _, _| {
+        [200, 128, 128][plane]
+    });
     let letterbox = TensorSpec { fit: Fit::Letterbox, ..spec(40, 41) };
     let (out, placement) = bytes(&picture, None, &letterbox);
     let rows: Vec<&[u8]> = out.chunks_exact(40 * 3).collect();
@@ -107,7 +109,10 @@ fn a_letterbox_is_centred_and_its_rest_is_the_fill_exactly() {
         let expected = if (10..30).contains(&y) { [200, 200, 200] } else { [10, 20, 30] };
         assert!(row.as_chunks().0.iter().all(|pixel| *pixel == expected), "row {y}");
     }
-    assert_eq!(placement, Placement { scale_x: 0.625, scale_y: 0.625, offset_x: 0.0, offset_y: 10.0 });
+    assert_eq!(
+        placement,
+        Placement { scale_x: 0.625, scale_y: 0.625, offset_x: 0.0, offset_y: 10.0 }
+    );
 
     let normalised = TensorSpec {
         element: Element::F32,
@@ -135,11 +140,16 @@ fn a_placement_maps_the_frame_to_the_tensor() {
     let letterbox = TensorSpec { fit: Fit::Letterbox, ..spec(32, 32) };
     let (_, placed) = bytes(&picture, Some(rect(10.0, 8.0, 32.0, 16.0)), &letterbox);
     // The region's corners land on the picture's corners: 32 x 16, eight rows from the top.
-    let map = |x: f32, y: f32| (x * placed.scale_x + placed.offset_x, y * placed.scale_y + placed.offset_y);
+    let map = |x: f32, y: f32| {
+        (x * placed.scale_x + placed.offset_x, y * placed.scale_y + placed.offset_y)
+    };
     assert_eq!((map(10.0, 8.0), map(42.0, 24.0)), ((0.0, 8.0), (32.0, 24.0)));
     // What reaches beyond the frame is cut off.
     let (_, placed) = bytes(&picture, Some(rect(-16.0, -100.0, 48.0, 132.0)), &spec(32, 32));
-    assert_eq!((placed.scale_x, placed.scale_y, placed.offset_x, placed.offset_y), (1.0, 1.0, 0.0, 0.0));
+    assert_eq!(
+        (placed.scale_x, placed.scale_y, placed.offset_x, placed.offset_y),
+        (1.0, 1.0, 0.0, 0.0)
+    );
 }
 
 #[test]
@@ -152,8 +162,11 @@ fn element_types_layouts_and_channel_orders_agree() {
         for channels in [Channels::Rgb, Channels::Bgr] {
             for element in [Element::F32, Element::U8] {
                 let (mean, std) = ([1.0, 2.0, 3.0], [2.0, 4.0, 8.0]);
-                let (out, _) =
-                    bytes(&picture, None, &TensorSpec { layout, channels, element, mean, std, ..base });
+                let (out, _) = bytes(
+                    &picture,
+                    None,
+                    &TensorSpec { layout, channels, element, mean, std, ..base },
+                );
                 let values = if element == Element::F32 {
                     floats(&out)
                 } else {
@@ -221,23 +234,28 @@ fn a_region_shows_what_the_whole_shows_there() {
     let small = spec(12, 12);
     let mut batch = vec![0; 2 * small.bytes()];
     let placements = Resampler::new().tensors(&picture, &regions, &small, &mut batch).unwrap();
-    for ((region, part), placement) in regions.iter().zip(batch.chunks_exact(small.bytes())).zip(placements) {
+    for ((region, part), placement) in
+        regions.iter().zip(batch.chunks_exact(small.bytes())).zip(placements)
+    {
         assert_eq!((part.to_vec(), placement), bytes(&picture, Some(*region), &small));
     }
 }
 
 #[test]
 fn chroma_lies_where_the_picture_says() {
-    // The left half is blue, the right half red, with the edge on a luma column that chroma is sited at.
+    // The left half is blue, the right half red, with the edge on a luma column that chroma is
+    // sited at.
     let edge = |_: usize, x: u32, values: (u8, u8)| if x < 16 { values.0 } else { values.1 };
-    let picture = Picture::painted((64, 8), (1, 1), Matrix::Bt601, true, |plane, x, _| match plane {
-        0 => 100,
-        1 => edge(plane, x, (200, 100)),
-        _ => edge(plane, x, (100, 200)),
-    });
+    let picture =
+        Picture::painted((64, 8), (1, 1), Matrix::Bt601, true, |plane, x, _| match plane {
+            0 => 100,
+            1 => edge(plane, x, (200, 100)),
+            _ => edge(plane, x, (100, 200)),
+        });
     let (out, _) = bytes(&picture, None, &spec(64, 8));
     let red: Vec<u8> = out[..64 * 3].as_chunks::<3>().0.iter().map(|pixel| pixel[0]).collect();
-    // Left-sited: column 30 has the last sample of one side itself, column 32 the first of the other, 31 their mean.
+    // Left-sited: column 30 has the last sample of one side itself, column 32 the first of the
+    // other, 31 their mean.
     let [low, mean, high] = [100, 200]
         .map(|v| 100.0 + 1.402 * (f64::from(v) - 128.0))
         .into_iter()
@@ -271,7 +289,10 @@ fn a_warp_by_the_identity_is_a_stretch() {
         assert!(row[48..51] != [10, 20, 30]);
     }
     let not_finite = Affine { a: f32::NAN, ..identity };
-    assert!(matches!(warp(&picture, &not_finite, &stretch, &mut out), Err(FrameError::InvalidRegion(_))));
+    assert!(matches!(
+        warp(&picture, &not_finite, &stretch, &mut out),
+        Err(FrameError::InvalidRegion(_))
+    ));
 }
 
 #[test]
@@ -281,7 +302,8 @@ fn a_warp_turns_the_picture() {
     let (upright, _) = bytes(&picture, None, &size);
     let mut out = vec![0; size.bytes()];
     // A quarter turn: tensor (x, y) shows frame (y, 40 - x).
-    warp(&picture, &Affine { a: 0.0, b: 1.0, c: 0.0, d: -1.0, e: 0.0, f: 40.0 }, &size, &mut out).unwrap();
+    warp(&picture, &Affine { a: 0.0, b: 1.0, c: 0.0, d: -1.0, e: 0.0, f: 40.0 }, &size, &mut out)
+        .unwrap();
     for (x, y) in [(3, 5), (20, 20), (31, 8)] {
         let (found, expected) = ((y * 40 + x) * 3, ((39 - x) * 40 + y) * 3);
         let pairs = out[found..found + 3].iter().zip(&upright[expected..expected + 3]);
@@ -291,15 +313,19 @@ fn a_warp_turns_the_picture() {
 
 #[test]
 fn luma_is_full_range_and_as_large_as_asked() {
-    let picture = Picture::painted((33, 21), (1, 1), Matrix::Bt601, false, |plane, x, _| match plane {
-        0 if x < 16 => 16,
-        0 => 235,
-        _ => 60,
-    });
+    let picture =
+        Picture::painted((33, 21), (1, 1), Matrix::Bt601, false, |plane, x, _| match plane {
+            0 if x < 16 => 16,
+            0 => 235,
+            _ => 60,
+        });
     let grey = Resampler::new().luma(&picture, 11, 7).unwrap();
     assert_eq!((grey.len(), grey[0], grey[10]), (77, 0, 255));
     for (width, height) in [(0, 7), (11, 0), (641, 7), (7, u32::MAX)] {
-        assert!(matches!(Resampler::new().luma(&picture, width, height), Err(FrameError::InvalidSize(_))));
+        assert!(matches!(
+            Resampler::new().luma(&picture, width, height),
+            Err(FrameError::InvalidSize(_))
+        ));
     }
 }
 
@@ -348,7 +374,10 @@ fn specs_that_cannot_be_served_are_refused() {
         let result = Resampler::new().tensor(&picture, None, &spec, &mut [0; 8 * 8 * 3]);
         let size = [spec.width, spec.height].iter().any(|side| !(1..=MAX).contains(side));
         let expected = if size { "size" } else { "spec" };
-        assert!(result.unwrap_err().to_string().starts_with(&format!("invalid {expected}: ")), "{spec:?}");
+        assert!(
+            result.unwrap_err().to_string().starts_with(&format!("invalid {expected}: ")),
+            "{spec:?}"
+        );
     }
     let wrong_size = Resampler::new().tensor(&picture, None, &good, &mut [0; 8 * 8 * 3 - 1]);
     assert!(matches!(wrong_size, Err(FrameError::InvalidSpec(_))));
@@ -369,11 +398,16 @@ fn a_large_tensor_does_not_keep_its_memory() {
 #[test]
 fn a_batch_of_crops_is_each_crop_by_itself_also_at_the_edges() {
     let picture = gradient(64, 48);
-    let crop =
-        TensorSpec { fit: Fit::Letterbox, layout: Layout::Nchw, element: Element::F32, ..spec(12, 10) };
+    let crop = TensorSpec {
+        fit: Fit::Letterbox,
+        layout: Layout::Nchw,
+        element: Element::F32,
+        ..spec(12, 10)
+    };
     // Over all four edges and beyond.
-    let regions: Vec<_> =
-        (0..64).map(|n| rect((n % 8) as f32 * 9.5 - 8.0, (n / 8) as f32 * 7.25 - 6.0, 11.0, 9.0)).collect();
+    let regions: Vec<_> = (0..64)
+        .map(|n| rect((n % 8) as f32 * 9.5 - 8.0, (n / 8) as f32 * 7.25 - 6.0, 11.0, 9.0))
+        .collect();
     let mut resampler = Resampler::new();
     for count in [1, 2, 16, 64] {
         let mut batch = vec![0; count * crop.bytes()];
@@ -382,7 +416,11 @@ fn a_batch_of_crops_is_each_crop_by_itself_also_at_the_edges() {
         for ((region, part), placement) in
             regions.iter().zip(batch.chunks_exact(crop.bytes())).zip(placements)
         {
-            assert_eq!((part.to_vec(), placement), bytes(&picture, Some(*region), &crop), "{region:?}");
+            assert_eq!(
+                (part.to_vec(), placement),
+                bytes(&picture, Some(*region), &crop),
+                "{region:?}"
+            );
         }
     }
 }
@@ -393,7 +431,8 @@ fn five_points_come_to_lie_where_a_warp_puts_them() {
     let wanted = [(38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2)];
     // A face half as large again, leaning by 20 degrees.
     let (sin, cos) = 20_f32.to_radians().sin_cos();
-    let to_frame = Affine { a: 1.5 * cos, b: -1.5 * sin, c: 90.0, d: 1.5 * sin, e: 1.5 * cos, f: 20.0 };
+    let to_frame =
+        Affine { a: 1.5 * cos, b: -1.5 * sin, c: 90.0, d: 1.5 * sin, e: 1.5 * cos, f: 20.0 };
     let points = wanted.map(|(x, y): (f32, f32)| {
         let Affine { a, b, c, d, e, f } = to_frame;
         (a * x + b * y + c, d * x + e * y + f)

@@ -8,7 +8,7 @@ use ocelli_testkit::depth::rounds;
 
 use super::clips::{AccessUnit, CAPTURE_START, units};
 use super::*;
-use crate::alone::alone;
+use crate::own_process::run_in_own_process;
 
 const CLIPS: [&str; 7] = [
     "bikes.mp4",
@@ -63,12 +63,19 @@ fn every_clip_decodes_whole_and_is_numbered_in_presentation_order() {
         stream.drain(&mut note);
         assert_eq!(stream.take_fault(), None, "{clip}");
         assert_eq!(stream.counters().decoded, units.len() as u64, "{clip}");
-        let received: BTreeMap<i64, u64> =
-            units.iter().map(|(header, _)| (header.presentation_ns.unwrap(), header.received_ns)).collect();
-        for (expected, (&(number, time, capture, unit), (&at, &by))) in seen.iter().zip(&received).enumerate()
+        let received: BTreeMap<i64, u64> = units
+            .iter()
+            .map(|(header, _)| (header.presentation_ns.unwrap(), header.received_ns))
+            .collect();
+        for (expected, (&(number, time, capture, unit), (&at, &by))) in
+            seen.iter().zip(&received).enumerate()
         {
             assert_eq!((number, time), (expected as u64, at as u64), "{clip}");
-            assert_eq!((capture, unit), (CAPTURE_START + time, by), "{clip}: times go with their picture");
+            assert_eq!(
+                (capture, unit),
+                (CAPTURE_START + time, by),
+                "{clip}: times go with their picture"
+            );
         }
         assert_eq!(seen.len(), units.len(), "{clip}");
     }
@@ -89,14 +96,23 @@ fn frames_keep_their_numbers_when_others_are_not_decoded() {
                 Decode::Reference => header.key || !header.disposable,
                 _ => header.key,
             });
-            let kept: Vec<u64> = kept.map(|(header, _)| header.presentation_ns.unwrap() as u64).collect();
+            let kept: Vec<u64> =
+                kept.map(|(header, _)| header.presentation_ns.unwrap() as u64).collect();
             let (frames, counters) = decode(setting, &units);
             let numbers = numbers(&frames);
             assert_eq!(numbers.len(), kept.len(), "{clip} {setting:?}");
             for (number, time) in numbers {
-                assert_eq!(times.get(number as usize), Some(&time), "{clip} {setting:?}: frame {number}");
+                assert_eq!(
+                    times.get(number as usize),
+                    Some(&time),
+                    "{clip} {setting:?}: frame {number}"
+                );
             }
-            assert_eq!(counters.skipped_setting, (units.len() - kept.len()) as u64, "{clip} {setting:?}");
+            assert_eq!(
+                counters.skipped_setting,
+                (units.len() - kept.len()) as u64,
+                "{clip} {setting:?}"
+            );
             assert!(frames.is_sorted_by_key(|frame| frame.presentation_ns), "{clip} {setting:?}");
         }
     }
@@ -107,8 +123,11 @@ fn whoever_joins_at_a_later_key_unit_sees_the_same_numbers() {
     let (mut joins, mut in_mid_gop) = (0, 0);
     for clip in CLIPS {
         let units = units(clip);
-        let keys =
-            units.iter().skip(1).filter(|(header, _)| header.key).map(|(header, _)| header.number as usize);
+        let keys = units
+            .iter()
+            .skip(1)
+            .filter(|(header, _)| header.key)
+            .map(|(header, _)| header.number as usize);
         let Some(key) = keys.take(30).last() else { continue };
         // A join in mid-GOP: the units before the key one are skipped.
         let from = key.saturating_sub(3).max(1);
@@ -121,12 +140,16 @@ fn whoever_joins_at_a_later_key_unit_sees_the_same_numbers() {
             in_mid_gop += 1;
             assert_eq!(counters.skipped_no_key, before as u64, "{clip}");
         }
-        // Leading pictures of an open GOP refer to what was before the key unit: they cannot be decoded.
+        // Leading pictures of an open GOP refer to what was before the key unit: they cannot be
+        // decoded.
         let time = units[key].0.presentation_ns;
-        let leading = units[key..until].iter().filter(|(header, _)| header.presentation_ns < time).count();
+        let leading =
+            units[key..until].iter().filter(|(header, _)| header.presentation_ns < time).count();
         assert!(joined.len() >= until - key - leading, "{clip}");
-        let all: BTreeMap<u64, (u64, u64)> =
-            all.iter().map(|frame| (frame.number, (frame.presentation_ns, sum(&frame.picture)))).collect();
+        let all: BTreeMap<u64, (u64, u64)> = all
+            .iter()
+            .map(|frame| (frame.number, (frame.presentation_ns, sum(&frame.picture))))
+            .collect();
         for frame in joined {
             let other = all.get(&frame.number).copied();
             assert_eq!(
@@ -162,7 +185,9 @@ fn a_discontinuity_gives_out_what_is_held_and_starts_afresh() {
 #[test]
 fn a_source_may_change_its_codec() {
     let mut both: Vec<AccessUnit> = units("people-576-high-b3.mp4").into_iter().take(20).collect();
-    for (number, (mut header, data)) in (20..).zip(units("people-576-mjpeg.avi").into_iter().take(10)) {
+    for (number, (mut header, data)) in
+        (20..).zip(units("people-576-mjpeg.avi").into_iter().take(10))
+    {
         header.number = number;
         header.presentation_ns = header.presentation_ns.map(|time| time + 60_000_000_000);
         both.push((header, data));
@@ -209,7 +234,8 @@ fn mutate(units: &[AccessUnit], seed: u64) -> Vec<AccessUnit> {
         let run = start..(start + 1 + random.usize(..400)).min(length);
         match random.usize(..8) {
             0 => data.truncate(start),
-            1 => (0..1 + random.usize(..20)).for_each(|_| data[random.usize(..length)] = random.u8(..)),
+            1 => (0..1 + random.usize(..20))
+                .for_each(|_| data[random.usize(..length)] = random.u8(..)),
             // Headers and parameter sets are where the most decisions are made.
             2 => (0..1 + random.usize(..4))
                 .for_each(|_| data[random.usize(..length.min(64))] ^= 1 << random.usize(..8)),
@@ -231,17 +257,18 @@ fn mutate(units: &[AccessUnit], seed: u64) -> Vec<AccessUnit> {
     units
 }
 
-/// Private memory in which 200 mutated streams are decoded: a mutated size may ask for pictures of any size, and what one
-/// stream leaves behind would add up.
+/// Private memory in which 200 mutated streams are decoded: a mutated size may ask for pictures of
+/// any size, and what one stream leaves behind would add up.
 const FUZZ_MEMORY: u64 = 512 << 20;
 
 #[test]
 fn mutated_bitstreams_neither_crash_nor_hang_nor_spoil_what_follows() {
-    alone("video::tests::mutations_of_each_codec");
+    run_in_own_process("video::tests::mutations_of_each_codec");
 }
 
 #[test]
-#[ignore = "limits the whole process; run by mutated_bitstreams_neither_crash_nor_hang_nor_spoil_what_follows"]
+#[ignore = "limits the whole process; run by \
+    mutated_bitstreams_neither_crash_nor_hang_nor_spoil_what_follows"]
 fn mutations_of_each_codec() {
     ocelli_sandbox::limit::memory(FUZZ_MEMORY).unwrap();
     for clip in [&["people-576-baseline.mp4"], &CODECS[..]].concat() {
@@ -249,11 +276,12 @@ fn mutations_of_each_codec() {
         let whole = &clip_units[..8];
         let key = clip_units.iter().skip(8).position(|(header, _)| header.key).unwrap() + 8;
         // An undamaged key unit and those after it follow at once, as from a camera.
-        let follow =
-            clip_units[key..].iter().take(2).cloned().zip(8..).map(|((mut header, data), number)| {
+        let follow = clip_units[key..].iter().take(2).cloned().zip(8..).map(
+            |((mut header, data), number)| {
                 header.number = number;
                 (header, data)
-            });
+            },
+        );
         let follow: Vec<AccessUnit> = follow.collect();
         let key_time = follow[0].0.presentation_ns.unwrap() as u64;
         let shown = |frames: &[Frame]| {
@@ -277,17 +305,25 @@ fn mutations_of_each_codec() {
                 let ends = frame.picture.luma().rows(0).filter_map(|row| row.last()).count();
                 assert_eq!(ends, frame.picture.height() as usize, "{clip} seed {seed}");
             }
-            assert_eq!(shown(&frames), expected, "{clip} seed {seed}: the key unit after the damage");
+            assert_eq!(
+                shown(&frames),
+                expected,
+                "{clip} seed {seed}: the key unit after the damage"
+            );
             affected += u64::from(counters.skipped_corrupt > 0);
         }
-        assert!(affected > rounds / 10, "{clip}: only {affected} of {rounds} mutations were noticed");
+        assert!(
+            affected > rounds / 10,
+            "{clip}: only {affected} of {rounds} mutations were noticed"
+        );
         eprintln!("{clip}: {affected} of {rounds} mutations were noticed");
     }
 }
 
 #[test]
 fn pictures_marked_as_damaged_are_counted_and_not_given_out() {
-    let mut units: Vec<AccessUnit> = units("people-576-baseline.mp4").into_iter().take(10).collect();
+    let mut units: Vec<AccessUnit> =
+        units("people-576-baseline.mp4").into_iter().take(10).collect();
     // The lower part of one P picture is missing; its slice goes on to the end of the picture.
     let length = units[4].1.len();
     units[4].1.truncate(length / 2);
@@ -301,7 +337,8 @@ fn pictures_marked_as_damaged_are_counted_and_not_given_out() {
 fn pictures_beyond_the_bound_are_refused() {
     for clip in CODECS {
         let units: Vec<AccessUnit> = units(clip).into_iter().take(5).collect();
-        let (frames, counters) = decode_with(Stream::with_max_pixels(Decode::All, 768 * 576 - 1), &units);
+        let (frames, counters) =
+            decode_with(Stream::with_max_pixels(Decode::All, 768 * 576 - 1), &units);
         assert!(frames.is_empty(), "{clip}");
         assert!(counters.skipped_corrupt >= 5, "{clip}: {counters:?}");
     }
@@ -317,7 +354,8 @@ fn a_parameter_set_that_claims_an_enormous_picture_is_refused() {
     assert!(frames.is_empty() && counters.skipped_corrupt == 1);
 
     let (header, data) = units("people-576-baseline.mp4").swap_remove(0);
-    let second = data.windows(4).enumerate().skip(1).find(|(_, code)| *code == [0, 0, 0, 1]).unwrap().0;
+    let second =
+        data.windows(4).enumerate().skip(1).find(|(_, code)| *code == [0, 0, 0, 1]).unwrap().0;
     let enormous = [&[0, 0, 0, 1], &*sequence_parameter_set(1024), &data[second..]].concat();
     let mut stream = Stream::new(Decode::All);
     stream.push(&header, &enormous, &mut |frame| panic!("{frame:?}")).unwrap();
@@ -330,8 +368,15 @@ fn sequence_parameter_set(macroblocks: u32) -> Vec<u8> {
     let mut bits = String::new();
     let code = |value: u32| format!("{:0>1$b}", value + 1, 2 * (value + 1).ilog2() as usize + 1);
     // Identifier, log2_max_frame_num - 4, order count type 2, one reference frame, no gaps.
-    for part in [code(0), code(0), code(2), code(1), "0".into(), code(macroblocks - 1), code(macroblocks - 1)]
-    {
+    for part in [
+        code(0),
+        code(0),
+        code(2),
+        code(1),
+        "0".into(),
+        code(macroblocks - 1),
+        code(macroblocks - 1),
+    ] {
         bits += &part;
     }
     // Frames only, direct 8x8 inference, no cropping, no VUI, stop bit.
@@ -339,8 +384,10 @@ fn sequence_parameter_set(macroblocks: u32) -> Vec<u8> {
     while !bits.len().is_multiple_of(8) {
         bits.push('0');
     }
-    let payload =
-        bits.as_bytes().chunks(8).map(|byte| u8::from_str_radix(str::from_utf8(byte).unwrap(), 2).unwrap());
+    let payload = bits
+        .as_bytes()
+        .chunks(8)
+        .map(|byte| u8::from_str_radix(str::from_utf8(byte).unwrap(), 2).unwrap());
     [0x67, 66, 0xc0, 52].into_iter().chain(payload).collect()
 }
 
@@ -349,8 +396,9 @@ fn a_picture_may_outlive_its_decoder_on_another_thread() {
     let units: Vec<AccessUnit> = units("people-576-high.mp4").into_iter().take(10).collect();
     let (frames, _) = decode(Decode::All, &units);
     let expected: Vec<u64> = frames.iter().map(|frame| sum(&frame.picture)).collect();
-    let found =
-        std::thread::spawn(move || frames.into_iter().map(|frame| sum(&frame.picture)).collect::<Vec<_>>());
+    let found = std::thread::spawn(move || {
+        frames.into_iter().map(|frame| sum(&frame.picture)).collect::<Vec<_>>()
+    });
     assert_eq!(found.join().unwrap(), expected);
 }
 
@@ -373,8 +421,10 @@ fn a_jpeg_decodes_again_to_the_same_size_and_looks_the_same() {
                 Resampler::new().luma(picture, 64, 48).unwrap(),
                 Resampler::new().luma(&again, 64, 48).unwrap(),
             );
-            // JPEG goes through RGB, which cannot show every colour of the video: single pixels may differ by more.
-            let difference: u32 = before.iter().zip(&after).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
+            // JPEG goes through RGB, which cannot show every colour of the video: single pixels may
+            // differ by more.
+            let difference: u32 =
+                before.iter().zip(&after).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
             assert!(difference <= before.len() as u32, "{difference} over {} pixels", before.len());
         }
     }

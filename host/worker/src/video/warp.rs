@@ -4,8 +4,9 @@ use super::colour::{Conversion, NEUTRAL, Writer};
 use super::picture::{Picture, Plane};
 use super::spec::{Affine, FrameError, TensorSpec};
 
-/// Writes to `out`, of [`TensorSpec::bytes`] bytes, what `to_frame` maps each of the tensor's pixels to, sampled
-/// bilinearly at the pixel's middle; outside the frame, `fill`. The spec's `fit` is not looked at.
+/// Writes to `out`, of [`TensorSpec::bytes`] bytes, what `to_frame` maps each of the tensor's
+/// pixels to, sampled bilinearly at the pixel's middle; outside the frame, `fill`. The spec's `fit`
+/// is not looked at.
 pub fn warp(
     picture: &Picture,
     to_frame: &Affine,
@@ -32,7 +33,8 @@ pub fn warp(
         luma.clear();
         chroma.clear();
         let row = f64::from(y) + 0.5;
-        // A row is mapped to a line, and the frame is convex: the pixels inside it follow each other.
+        // A row is mapped to a line, and the frame is convex: the pixels inside it follow each
+        // other.
         let mut left = 0;
         for x in 0..spec.width {
             let column = f64::from(x) + 0.5;
@@ -75,7 +77,8 @@ impl<'a> Sampler<'a> {
     }
 
     fn luma(&self, x: f64, y: f64) -> u8 {
-        // Between 0 and 255, so nothing is cut off. Cheaper than `round`, which is a call on processors of the oldest kind.
+        // Between 0 and 255, so nothing is cut off. Cheaper than `round`, which is a call on
+        // processors of the oldest kind.
         (sample(&self.luma, x, y) + 0.5) as u8
     }
 
@@ -86,7 +89,8 @@ impl<'a> Sampler<'a> {
     }
 }
 
-/// The plane at a point in its own coordinates, in steps of 8 bits; beyond its edges it goes on as at the edge.
+/// The plane at a point in its own coordinates, in steps of 8 bits; beyond its edges it goes on as
+/// at the edge.
 fn sample(plane: &Plane<'_>, x: f64, y: f64) -> f32 {
     let split = |at: f64, size: u32| {
         let at = (at - 0.5).clamp(0.0, f64::from(size.saturating_sub(1)));

@@ -1,12 +1,13 @@
-//! The bare loop as a program; see [`ocelli_bench::bare`]. `echo 10 | bare-loop ...` measures ten seconds.
+//! The bare loop as a program; see [`ocelli_bench::bare`]. `echo 10 | bare-loop ...` measures ten
+//! seconds.
 
 use std::io;
 use std::path::PathBuf;
 
 use clap::Parser;
 
-/// Decodes a clip and detects objects in it, as one native loop. Each line of standard input, a number of seconds, is
-/// answered by a line of JSON.
+/// Decodes a clip and detects objects in it, as one native loop. Each line of standard input, a
+/// number of seconds, is answered by a line of JSON.
 #[derive(Parser)]
 #[command(name = "bare-loop", version)]
 struct Arguments {

@@ -1,9 +1,10 @@
-//! Bare runs of models as a program; see [`ocelli_bench::bare_models`]. Prints the milliseconds of each round as JSON.
+//! Bare runs of models as a program; see [`ocelli_bench::bare_models`]. Prints the milliseconds of
+//! each round as JSON.
 
 use std::path::PathBuf;
 
 use clap::Parser;
-use ocelli_bench::bare_models::{Bare, measure};
+use ocelli_bench::bare_models::{BareModels, measure};
 
 /// Runs models one after the other, round by round.
 #[derive(Parser)]
@@ -17,7 +18,7 @@ struct Arguments {
     runs: usize,
     /// FILE=SHAPE, such as model.onnx=1x3x224x224.
     #[arg(required = true)]
-    models: Vec<Bare>,
+    models: Vec<BareModels>,
 }
 
 fn main() -> anyhow::Result<()> {

@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
-use ocelli_bench::chain::Workplace;
+use ocelli_bench::chain::BenchFolder;
 use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::{CLIP, Paths};
 use ocelli_bench::phases::{
-    Environment, cost, deploying, embeddings, fairness, fanout, isolation, joining, live, recovery, twenty,
+    Environment, cost, deploying, embeddings, fairness, fanout, isolation, joining, live, recovery,
+    twenty,
 };
 use ocelli_bench::report::Report;
 
-/// Numbers of cameras: one that has the machine to itself, then as many as two cores can serve, then twice as many.
+/// Numbers of cameras: one that has the machine to itself, then as many as two cores can serve,
+/// then twice as many.
 const CAMERAS: [usize; 3] = [1, 4, 8];
 
 /// Measures the whole chain beside a bare loop, and prints a table. Nothing is judged.
@@ -79,7 +81,8 @@ fn main() -> Result<()> {
     print!("{report}");
     if let Some(file) = &arguments.json {
         let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
+        std::fs::write(file, text + "\n")
+            .with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(())
 }
@@ -89,7 +92,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     let begun = Instant::now();
     let environment = Environment {
         paths: Paths::find(&arguments.root, arguments.programs.as_deref())?,
-        workplace: Workplace::new()?,
+        workplace: BenchFolder::new()?,
         segment: Duration::from_secs_f64(arguments.seconds),
         rounds: arguments.rounds,
         repeats: arguments.repeats,
@@ -116,7 +119,8 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         match part {
             Part::Cost => {
                 progress("the bare loop and the chain side by side");
-                report.cost = Some(cost::measure(&environment).await.context("bare loop and chain")?);
+                report.cost =
+                    Some(cost::measure(&environment).await.context("bare loop and chain")?);
             }
             Part::Live => {
                 for count in CAMERAS {
@@ -127,15 +131,18 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
             }
             Part::Twenty => {
                 progress("twenty sessions");
-                report.twenty = Some(twenty::measure(&environment).await.context("twenty sessions")?);
+                report.twenty =
+                    Some(twenty::measure(&environment).await.context("twenty sessions")?);
             }
             Part::Isolation => {
                 progress("a model in this process and in another");
-                report.isolation = Some(isolation::measure(&environment).await.context("isolation")?);
+                report.isolation =
+                    Some(isolation::measure(&environment).await.context("isolation")?);
             }
             Part::Embeddings => {
                 progress("faces to vectors");
-                report.embeddings = Some(embeddings::measure(&environment).await.context("embeddings")?);
+                report.embeddings =
+                    Some(embeddings::measure(&environment).await.context("embeddings")?);
             }
             Part::Fairness => {
                 progress("cameras beside one that floods");
@@ -151,7 +158,8 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
             }
             Part::Deploy => {
                 progress("a new version on a running camera");
-                report.deploying = Some(deploying::measure(&environment).await.context("deploying")?);
+                report.deploying =
+                    Some(deploying::measure(&environment).await.context("deploying")?);
             }
             Part::Fanout => {
                 progress("a thousand subscribers");

@@ -10,21 +10,22 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{ChildStdin, ChildStdout, Command};
 
 use super::{Environment, SETTLE};
-use crate::bare::{Segment, Stations};
+use crate::bare::{FrameTimes, Segment};
 use crate::chain::{Camera, Chain, Session};
 use crate::child::Running;
 use crate::machine::{Role, Ticks, libraries, pss_mb};
 use crate::statistics::median;
 use crate::subscriber::Subscriber;
 
-/// Bare loops, and sessions of the chain, at once: enough to keep the two cores of a small machine busy.
+/// Bare loops, and sessions of the chain, at once: enough to keep the two cores of a small machine
+/// busy.
 const AT_ONCE: usize = 2;
 
 /// The figures of this phase.
 #[derive(Debug, Serialize)]
 pub struct Cost {
     /// Side by side, one after the other.
-    pub rounds: Vec<Round>,
+    pub rounds: Vec<CostRound>,
     /// Median of the rounds' `chain_ms / bare_ms`.
     pub ratio: f64,
     /// Median over the rounds.
@@ -45,7 +46,7 @@ pub struct Cost {
 
 /// The bare loop and the chain, one after the other. Times are milliseconds of CPU per result.
 #[derive(Debug, Serialize)]
-pub struct Round {
+pub struct CostRound {
     /// The bare loop's.
     pub bare_ms: f64,
     /// The chain's.
@@ -66,18 +67,18 @@ pub struct Round {
 pub async fn measure(environment: &Environment) -> Result<Cost> {
     let mut bare = Vec::new();
     for _ in 0..AT_ONCE {
-        bare.push(Bare::start(environment)?);
+        bare.push(BareInput::start(environment)?);
     }
     for bare in &mut bare {
         bare.until_ready().await?;
     }
-    let (mut rounds, mut stations, mut bare_results) = (Vec::new(), Stations::default(), 0);
+    let (mut rounds, mut stations, mut bare_results) = (Vec::new(), FrameTimes::default(), 0);
     let (mut roles, mut chain_results) = (BTreeMap::new(), 0);
     for _ in 0..environment.rounds {
         let bare = run_bare(&mut bare, environment.segment).await?;
         let chain = run_chain(environment).await?;
         let (bare_ms, chain_ms) = (bare.ms(), chain.cpu_s * 1e3 / chain.results as f64);
-        rounds.push(Round {
+        rounds.push(CostRound {
             bare_ms,
             chain_ms,
             ratio: chain_ms / bare_ms,
@@ -104,7 +105,7 @@ pub async fn measure(environment: &Environment) -> Result<Cost> {
     for bare in bare {
         bare.process.stop().await?;
     }
-    let of = |value: fn(&Round) -> f64| median(&rounds.iter().map(value).collect::<Vec<_>>());
+    let of = |value: fn(&CostRound) -> f64| median(&rounds.iter().map(value).collect::<Vec<_>>());
     let per_bare = |seconds: f64| seconds * 1e3 / bare_results as f64;
     Ok(Cost {
         ratio: of(|round| round.ratio),
@@ -117,7 +118,10 @@ pub async fn measure(environment: &Environment) -> Result<Cost> {
             ("model", per_bare(stations.model_s)),
             ("boxes", per_bare(stations.boxes_s)),
         ]),
-        chain_roles_ms: roles.into_iter().map(|(role, s)| (role, s * 1e3 / chain_results as f64)).collect(),
+        chain_roles_ms: roles
+            .into_iter()
+            .map(|(role, s)| (role, s * 1e3 / chain_results as f64))
+            .collect(),
         bare_pss_mb: median(&memory),
         libraries,
         rounds,
@@ -125,17 +129,22 @@ pub async fn measure(environment: &Environment) -> Result<Cost> {
 }
 
 /// A bare loop in its process.
-struct Bare {
+struct BareInput {
     process: Running,
     commands: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
 }
 
-impl Bare {
+impl BareInput {
     fn start(environment: &Environment) -> Result<Self> {
         let paths = &environment.paths;
         let mut command = Command::new(&paths.bare_loop);
-        command.arg("--library").arg(&paths.library).arg("--model").arg(&paths.model).arg(&paths.clip);
+        command
+            .arg("--library")
+            .arg(&paths.library)
+            .arg("--model")
+            .arg(&paths.model)
+            .arg(&paths.clip);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Running::start("the bare loop", command)?;
         let commands = process.child.stdin.take().context("the bare loop has no input")?;
@@ -171,7 +180,7 @@ impl BareRun {
     }
 }
 
-async fn run_bare(loops: &mut [Bare], duration: Duration) -> Result<BareRun> {
+async fn run_bare(loops: &mut [BareInput], duration: Duration) -> Result<BareRun> {
     let before = Ticks::read()?;
     for bare in loops.iter_mut() {
         bare.command(duration).await?;
@@ -217,9 +226,12 @@ async fn run_chain(environment: &Environment) -> Result<ChainRun> {
     let (after, sessions_after) = (chain.snapshot()?, chain.sessions().await?);
     let spent = after.since(&before);
     let sum = |sessions: &[Session]| {
-        sessions.iter().fold((0, 0), |(r, d), session| (r + session.results, d + session.frames.decoded))
+        sessions
+            .iter()
+            .fold((0, 0), |(r, d), session| (r + session.results, d + session.frames.decoded))
     };
-    let ((results, decoded), (results_after, decoded_after)) = (sum(&sessions), sum(&sessions_after));
+    let ((results, decoded), (results_after, decoded_after)) =
+        (sum(&sessions), sum(&sessions_after));
     chain.stop().await?;
     anyhow::ensure!(results_after > results, "the chain brought no result: --seconds is too short");
     Ok(ChainRun {
@@ -237,7 +249,7 @@ async fn listen(subscriber: &mut Subscriber, duration: Duration) -> Result<()> {
     subscriber.latencies(tokio::time::Instant::now() + duration).await.map(drop)
 }
 
-fn add(sum: &mut Stations, other: &Stations) {
+fn add(sum: &mut FrameTimes, other: &FrameTimes) {
     sum.decode_s += other.decode_s;
     sum.tensor_s += other.tensor_s;
     sum.model_s += other.model_s;

@@ -58,7 +58,8 @@ pub async fn measure(environment: &Environment) -> Result<Deploying> {
     let cameras = std::slice::from_ref(&camera);
     // What a machine without much free memory refuses is not what is measured.
     let more = json!({"deploy": {"reserve_mb": 0}});
-    let chain = Chain::start_with(&environment.paths, &environment.workplace, cameras, more).await?;
+    let chain =
+        Chain::start_with(&environment.paths, &environment.workplace, cameras, more).await?;
     let mut subscriber = chain.subscriber().await?;
     subscriber.subscribe(&camera.id).await?;
     subscriber.result(&camera.id).await?;
@@ -68,8 +69,10 @@ pub async fn measure(environment: &Environment) -> Result<Deploying> {
         for (samples, part) in [(&mut cold, repeat), (&mut cached, repeat.wrapping_sub(1))] {
             subscriber.latencies(Instant::now() + SETTLE).await?;
             let before = subscriber.result(&camera.id).await?;
-            interval.push(subscriber.result(&camera.id).await?.duration_since(before).as_secs_f64());
-            let version = if part == usize::MAX { component.clone() } else { tagged(&component, part) };
+            interval
+                .push(subscriber.result(&camera.id).await?.duration_since(before).as_secs_f64());
+            let version =
+                if part == usize::MAX { component.clone() } else { tagged(&component, part) };
             let asked = Instant::now();
             let deploying = async {
                 let record = chain.deploy(&camera.id, version).await?;
@@ -94,7 +97,13 @@ pub async fn measure(environment: &Environment) -> Result<Deploying> {
 }
 
 impl Sample {
-    fn of(record: &Value, asked: Instant, answered: Instant, last: Instant, first: Instant) -> Result<Self> {
+    fn of(
+        record: &Value,
+        asked: Instant,
+        answered: Instant,
+        last: Instant,
+        first: Instant,
+    ) -> Result<Self> {
         let ms = |value: Option<&Value>| value.and_then(Value::as_f64).map(|ms| ms / 1e3);
         let change = ms(record.pointer("/swapped/total_ms"));
         Ok(Self {
@@ -109,8 +118,9 @@ impl Sample {
 
 impl Deployments {
     fn of(samples: &[Sample]) -> Self {
-        let moments =
-            |figure: fn(&Sample) -> f64| Moments::of(&samples.iter().map(figure).collect::<Vec<_>>());
+        let moments = |figure: fn(&Sample) -> f64| {
+            Moments::of(&samples.iter().map(figure).collect::<Vec<_>>())
+        };
         let compile: Vec<f64> = samples.iter().filter_map(|sample| sample.compile).collect();
         Self {
             first_result: moments(|sample| sample.first_result),
@@ -124,7 +134,8 @@ impl Deployments {
 
 /// The default pipeline of the gallery that lies beside the folder of a host's program.
 fn gallery(host: &Path) -> Result<std::path::PathBuf> {
-    let target = host.parent().and_then(Path::parent).context("the host's program lies in no folder")?;
+    let target =
+        host.parent().and_then(Path::parent).context("the host's program lies in no folder")?;
     let path = target.join("pipelines/object-detect.wasm");
     ensure!(path.is_file(), "{} is missing: `./x build` makes it", path.display());
     Ok(path)

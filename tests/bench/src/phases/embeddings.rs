@@ -40,17 +40,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Serialize)]
 pub struct Embeddings {
     /// Side by side, one after the other. Milliseconds.
-    pub rounds: Vec<Round>,
+    pub rounds: Vec<EmbeddingsRound>,
     /// Median of the rounds' `http.p50 / bare.p50`.
     pub ratio: f64,
     /// Milliseconds of a picture while 16 are under way.
     pub at_once: Percentiles,
     /// Pictures a second meanwhile.
     pub at_once_rate: f64,
-    /// `1000 / at_once_rate`, times the cores, over `bare.p50`: what a picture takes of the machine.
+    /// `1000 / at_once_rate`, times the cores, over `bare.p50`: what a picture takes of the
+    /// machine.
     pub at_once_ratio: f64,
-    /// MB of PSS of all processes, and their number: before, after the first part, after the second.
-    pub memory: [Memory; 3],
+    /// MB of PSS of all processes, and their number: before, after the first part, after the
+    /// second.
+    pub memory: [EmbeddingsMemory; 3],
     /// Whether all vectors of the picture were the same, bit by bit.
     pub identical: bool,
     /// Numbers of a vector.
@@ -59,7 +61,7 @@ pub struct Embeddings {
 
 /// A stretch of pictures, and the bare models beside it.
 #[derive(Debug, Serialize)]
-pub struct Round {
+pub struct EmbeddingsRound {
     /// Both models, one after the other.
     pub bare: Percentiles,
     /// From the request to the answer.
@@ -68,7 +70,7 @@ pub struct Round {
 
 /// Of the host and its children.
 #[derive(Debug, Serialize)]
-pub struct Memory {
+pub struct EmbeddingsMemory {
     /// All together.
     pub mb: f64,
     /// How many.
@@ -77,7 +79,7 @@ pub struct Memory {
     pub inference_mb: f64,
 }
 
-impl Memory {
+impl EmbeddingsMemory {
     fn of(snapshot: &Snapshot) -> Result<Self> {
         let mut memory = Self { mb: 0.0, processes: snapshot.processes.len(), inference_mb: 0.0 };
         for process in &snapshot.processes {
@@ -106,7 +108,7 @@ pub async fn measure(environment: &Environment) -> Result<Embeddings> {
     for _ in 0..20 {
         embedding(client, &picture).await?;
     }
-    let before = Memory::of(&chain.snapshot()?)?;
+    let before = EmbeddingsMemory::of(&chain.snapshot()?)?;
     let (mut rounds, mut identical) = (Vec::new(), true);
     for _ in 0..IN_A_ROW / STRETCH {
         let bare = bare(environment).await?;
@@ -117,9 +119,9 @@ pub async fn measure(environment: &Environment) -> Result<Embeddings> {
             times.push(begun.elapsed().as_secs_f64() * 1e3);
             identical &= found == first;
         }
-        rounds.push(Round { bare: percentiles(&bare), http: percentiles(&times) });
+        rounds.push(EmbeddingsRound { bare: percentiles(&bare), http: percentiles(&times) });
     }
-    let after_row = Memory::of(&chain.snapshot()?)?;
+    let after_row = EmbeddingsMemory::of(&chain.snapshot()?)?;
     let (count, width) = AT_ONCE;
     let next = Arc::new(AtomicUsize::new(0));
     let begun = Instant::now();
@@ -141,9 +143,10 @@ pub async fn measure(environment: &Environment) -> Result<Embeddings> {
         times.extend(client?);
     }
     let at_once_rate = count as f64 / begun.elapsed().as_secs_f64();
-    let after_at_once = Memory::of(&chain.snapshot()?)?;
+    let after_at_once = EmbeddingsMemory::of(&chain.snapshot()?)?;
     chain.stop().await?;
-    let ratio = median(&rounds.iter().map(|round| round.http.p50 / round.bare.p50).collect::<Vec<_>>());
+    let ratio =
+        median(&rounds.iter().map(|round| round.http.p50 / round.bare.p50).collect::<Vec<_>>());
     let bare_ms = median(&rounds.iter().map(|round| round.bare.p50).collect::<Vec<_>>());
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(Embeddings {
@@ -164,12 +167,14 @@ fn percentiles(times: &[f64]) -> Percentiles {
 
 /// The vector of the one face in a picture.
 async fn embedding(client: &Client, picture: &Bytes) -> Result<Vec<f64>> {
-    let request = Request::post(&["analyze", PIPELINE]).content("image/jpeg", picture.clone()).patient();
+    let request =
+        Request::post(&["analyze", PIPELINE]).content("image/jpeg", picture.clone()).patient();
     let answer = tokio::time::timeout(PATIENCE, client.ask(&request)).await;
     let answer = answer.with_context(|| format!("no answer within {} s", PATIENCE.as_secs()))??;
     let found = answer.get("detections").and_then(Value::as_array).context("no detections")?;
     ensure!(found.len() == 1, "{} faces instead of one: {answer}", found.len());
-    let vector = found.first().and_then(|face| face.get("embedding")?.as_array()).context("no embedding")?;
+    let vector =
+        found.first().and_then(|face| face.get("embedding")?.as_array()).context("no embedding")?;
     vector.iter().map(|number| number.as_f64().context("no number")).collect()
 }
 

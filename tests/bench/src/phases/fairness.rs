@@ -18,8 +18,8 @@ const CAMERAS: usize = 9;
 /// Their results a second: with decoding, somewhat more than one core for all of them.
 const RATE: f64 = 2.0;
 
-/// Segments that make one measurement: 18 results a second give some hundred, of which the 99th percentile is not one
-/// value alone.
+/// Segments that make one measurement: 18 results a second give some hundred, of which the 99th
+/// percentile is not one value alone.
 const SEGMENTS: u32 = 3;
 
 /// The figures of this phase.
@@ -30,14 +30,14 @@ pub struct Fairness {
     /// Results a second of each.
     pub rate: f64,
     /// Side by side, one after the other.
-    pub rounds: Vec<Round>,
+    pub rounds: Vec<FairnessRound>,
     /// Median of the rounds' `beside.p99 / alone.p99`.
     pub ratio: f64,
 }
 
 /// Milliseconds from the arrival of a picture to its result.
 #[derive(Debug, Serialize)]
-pub struct Round {
+pub struct FairnessRound {
     /// The cameras alone.
     pub alone: Percentiles,
     /// Beside a session on a file, which is read as fast as it is processed.
@@ -51,7 +51,9 @@ pub struct Round {
 /// Measures.
 pub async fn measure(environment: &Environment) -> Result<Fairness> {
     let server = Cameras::start(&environment.paths, CAMERAS).await?;
-    let calm = |index| Camera::live(index, server.url(index)).with(json!({"max_results_per_second": RATE}));
+    let calm = |index| {
+        Camera::live(index, server.url(index)).with(json!({"max_results_per_second": RATE}))
+    };
     let mut rounds = Vec::new();
     // Each round starts two hosts and measures long: half as many as of the short ones.
     for _ in 0..environment.rounds.div_ceil(2) {
@@ -59,8 +61,9 @@ pub async fn measure(environment: &Environment) -> Result<Fairness> {
         let (alone, _) = latencies(environment, &cameras).await.context("alone")?;
         let flood = Camera::file(CAMERAS, &environment.paths.clip);
         let cameras: Vec<Camera> = cameras.into_iter().chain([flood]).collect();
-        let (beside, flood_rate) = latencies(environment, &cameras).await.context("beside the flood")?;
-        rounds.push(Round { ratio: beside.p99 / alone.p99, alone, beside, flood_rate });
+        let (beside, flood_rate) =
+            latencies(environment, &cameras).await.context("beside the flood")?;
+        rounds.push(FairnessRound { ratio: beside.p99 / alone.p99, alone, beside, flood_rate });
     }
     server.stop().await?;
     let ratio = median(&rounds.iter().map(|round| round.ratio).collect::<Vec<_>>());
@@ -88,7 +91,8 @@ async fn latencies(environment: &Environment, cameras: &[Camera]) -> Result<(Per
         let others = sessions.iter().filter(|session| session.id.starts_with("file-"));
         others.map(|session| session.results).sum()
     };
-    let totals: Vec<f64> = heard.iter().filter_map(|latency| latency.get("total").copied()).collect();
+    let totals: Vec<f64> =
+        heard.iter().filter_map(|latency| latency.get("total").copied()).collect();
     let percentiles = Percentiles { p50: percentile(&totals, 0.5), p99: percentile(&totals, 0.99) };
     Ok((percentiles, flood(&after).saturating_sub(flood(&before)) as f64 / seconds))
 }

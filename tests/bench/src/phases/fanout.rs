@@ -1,8 +1,10 @@
-//! A thousand subscribers, each of which gets ten messages a second: what the host spends on them, and how late they are.
+//! A thousand subscribers, each of which gets ten messages a second: what the host spends on them,
+//! and how late they are.
 //!
-//! A cheap pipeline of the tests writes into each result the moment at which its call ends, by the machine's real-time clock; the
-//! subscribers, in this process and on the same machine, look at the same clock when they have read. In between lie the
-//! worker's pipe, the host, for events the journal with its write to the disk, the queues, and the kernel.
+//! A cheap pipeline of the tests writes into each result the moment at which its call ends, by the
+//! machine's real-time clock; the subscribers, in this process and on the same machine, look at the
+//! same clock when they have read. In between lie the worker's pipe, the host, for events the
+//! journal with its write to the disk, the queues, and the kernel.
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -12,7 +14,7 @@ use serde_json::json;
 use super::live::Percentiles;
 use super::{Environment, SETTLE};
 use crate::chain::{Camera, Chain};
-use crate::listeners::{Listeners, Manner};
+use crate::listeners::{ListenerKind, Listeners};
 use crate::machine::{Role, cpu_s, pss_mb};
 use crate::statistics::{largest, percentile};
 
@@ -33,7 +35,8 @@ const SESSIONS: [(&str, u64); 2] = [("results", 1 << 40), ("events", 1)];
 pub struct Fanout {
     /// How many.
     pub subscribers: usize,
-    /// CPU of the host in percent of a core before there was one: two sessions, one of which writes 10 events a second.
+    /// CPU of the host in percent of a core before there was one: two sessions, one of which writes
+    /// 10 events a second.
     pub idle_host_percent: f64,
     /// MB of PSS before.
     pub idle_host_mb: f64,
@@ -52,7 +55,8 @@ pub struct Load {
     pub host_percent: f64,
     /// CPU of this process in percent of a core: the subscribers.
     pub bench_percent: f64,
-    /// From the pipeline's result to the subscriber's read. None where messages were not looked into.
+    /// From the pipeline's result to the subscriber's read. None where messages were not looked
+    /// into.
     pub delivery_ms: Option<Percentiles>,
     /// The latest of all.
     pub delivery_max_ms: f64,
@@ -67,8 +71,9 @@ pub async fn measure(environment: &Environment) -> Result<Fanout> {
     raise_limit()?;
     let paths = &environment.paths;
     let programs = paths.host.parent().and_then(|folder| folder.parent());
-    let pipeline =
-        programs.context("the host's program lies in no folder")?.join("test-pipelines/changeling.wasm");
+    let pipeline = programs
+        .context("the host's program lies in no folder")?
+        .join("test-pipelines/changeling.wasm");
     ensure!(pipeline.is_file(), "{} is missing: `./x bench` builds it", pipeline.display());
     let camera = |(name, every)| {
         Camera::recorded(name, &paths.clip, &pipeline).with(json!({"every": every, "stamp": true}))
@@ -89,17 +94,31 @@ pub async fn measure(environment: &Environment) -> Result<Fanout> {
     let idle_host_mb = pss_mb(host)?;
     let place = Place { environment, chain: &chain, host, idle_host_mb };
     let loads = vec![
-        place.load("results", "results", true, &[(SUBSCRIBERS, Manner::Reading)]).await?,
+        place.load("results", "results", true, &[(SUBSCRIBERS, ListenerKind::Reading)]).await?,
         place
             .load(
                 "and 10 that never read",
                 "results",
                 true,
-                &[(SUBSCRIBERS, Manner::Reading), (DEAF, Manner::Deaf)],
+                &[(SUBSCRIBERS, ListenerKind::Reading), (DEAF, ListenerKind::Deaf)],
             )
             .await?,
-        place.load("results, compressed", "results", true, &[(SUBSCRIBERS, Manner::Compressed)]).await?,
-        place.load("events, on the disk first", "events", false, &[(SUBSCRIBERS, Manner::Reading)]).await?,
+        place
+            .load(
+                "results, compressed",
+                "results",
+                true,
+                &[(SUBSCRIBERS, ListenerKind::Compressed)],
+            )
+            .await?,
+        place
+            .load(
+                "events, on the disk first",
+                "events",
+                false,
+                &[(SUBSCRIBERS, ListenerKind::Reading)],
+            )
+            .await?,
     ];
     chain.stop().await?;
     Ok(Fanout { subscribers: SUBSCRIBERS, idle_host_percent, idle_host_mb, loads })
@@ -119,17 +138,19 @@ impl Place<'_> {
         what: &'static str,
         session: &str,
         detections: bool,
-        clients: &[(usize, Manner)],
+        clients: &[(usize, ListenerKind)],
     ) -> Result<Load> {
         let mut listeners = Listeners::new();
         for (count, manner) in clients {
-            let adding = listeners.add(*count, *manner, self.chain.address(), session, detections).await;
+            let adding =
+                listeners.add(*count, *manner, self.chain.address(), session, detections).await;
             adding.with_context(|| format!("subscribers of {what}"))?;
         }
         tokio::time::sleep(SETTLE).await;
         listeners.take()?;
         let own = std::process::id();
-        let (before, own_before, begun) = (cpu_s(self.host)?, cpu_s(own)?, std::time::Instant::now());
+        let (before, own_before, begun) =
+            (cpu_s(self.host)?, cpu_s(own)?, std::time::Instant::now());
         tokio::time::sleep(self.environment.segment).await;
         let seconds = begun.elapsed().as_secs_f64();
         let (after, own_after) = (cpu_s(self.host)?, cpu_s(own)?);
@@ -139,8 +160,10 @@ impl Place<'_> {
         // The host has heard of their end before others come.
         tokio::time::sleep(SETTLE).await;
         let delivery = &heard.delivery_ms;
-        let delivery_ms = (!delivery.is_empty())
-            .then(|| Percentiles { p50: percentile(delivery, 0.5), p99: percentile(delivery, 0.99) });
+        let delivery_ms = (!delivery.is_empty()).then(|| Percentiles {
+            p50: percentile(delivery, 0.5),
+            p99: percentile(delivery, 0.99),
+        });
         Ok(Load {
             what,
             messages_per_second: heard.messages as f64 / seconds,

@@ -1,19 +1,19 @@
 //! What it costs a run that the model lives in another process.
 //!
-//! This program plays the worker: the worker's own client, over the socket and the shared memory that the host gives out.
-//! Once the models run in a child process, once in this one.
+//! This program plays the worker: the worker's own client, over the socket and the shared memory
+//! that the host gives out. Once the models run in a child process, once in this one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ocelli::config::{Config, Isolation};
-use ocelli::inference::catalogue::Catalogue;
-use ocelli::inference::{Attachment, Inference, Share, Terms};
+use ocelli::inference::catalog::Catalog;
+use ocelli::inference::{InferenceAttachment, InferenceHandle, ServiceTerms, Share};
 use ocelli_protocol::inference::{Element, PlacedTensor};
 use ocelli_protocol::shm::SharedMemory;
 use ocelli_worker::arena::Arena;
-use ocelli_worker::inference::Client;
+use ocelli_worker::inference::InferenceClient;
 use serde::Serialize;
 
 use super::Environment;
@@ -35,14 +35,14 @@ pub struct IsolationCost {
     /// The model.
     pub model: &'static str,
     /// Side by side, one after the other.
-    pub rounds: Vec<Round>,
+    pub rounds: Vec<IsolationRound>,
     /// Median of the rounds' `process.p50 - in_process.p50`, in milliseconds.
     pub added_ms: f64,
 }
 
 /// Milliseconds from asking to having the outputs.
 #[derive(Debug, Serialize)]
-pub struct Round {
+pub struct IsolationRound {
     /// The model runs in this program.
     pub in_process: Percentiles,
     /// The model runs in a child process.
@@ -51,16 +51,18 @@ pub struct Round {
 
 /// Measures.
 pub async fn measure(environment: &Environment) -> Result<IsolationCost> {
-    let here = Asker::start(environment, Isolation::InProcess, MODEL).await.context("in-process")?;
+    let here =
+        Asker::start(environment, Isolation::InProcess, MODEL).await.context("in-process")?;
     let there = Asker::start(environment, Isolation::Process, MODEL).await.context("process")?;
     let rounds = environment.rounds;
     // The worker's client blocks, and the host's side of the sessions has to go on meanwhile.
     let rounds = tokio::task::spawn_blocking(move || side_by_side(here, there, rounds)).await??;
-    let added: Vec<f64> = rounds.iter().map(|round| round.process.p50 - round.in_process.p50).collect();
+    let added: Vec<f64> =
+        rounds.iter().map(|round| round.process.p50 - round.in_process.p50).collect();
     Ok(IsolationCost { model: MODEL, rounds, added_ms: median(&added) })
 }
 
-fn side_by_side(mut here: Asker, mut there: Asker, rounds: usize) -> Result<Vec<Round>> {
+fn side_by_side(mut here: Asker, mut there: Asker, rounds: usize) -> Result<Vec<IsolationRound>> {
     here.open().context("in-process")?;
     there.open().context("process")?;
     let mut measured = Vec::with_capacity(rounds);
@@ -71,27 +73,34 @@ fn side_by_side(mut here: Asker, mut there: Asker, rounds: usize) -> Result<Vec<
             in_process.push(here.run()?);
             process.push(there.run()?);
         }
-        let of = |times: &[f64]| Percentiles { p50: percentile(times, 0.5), p99: percentile(times, 0.99) };
-        measured.push(Round { in_process: of(&in_process), process: of(&process) });
+        let of = |times: &[f64]| Percentiles {
+            p50: percentile(times, 0.5),
+            p99: percentile(times, 0.99),
+        };
+        measured.push(IsolationRound { in_process: of(&in_process), process: of(&process) });
     }
     Ok(measured)
 }
 
 /// A worker's place at the inference process, and what it asks.
 struct Asker {
-    client: Client,
+    client: InferenceClient,
     arena: Arc<Arena>,
     model: &'static str,
     shape: Vec<u32>,
     input: String,
     output_bytes: usize,
     // Dropping either would end the service.
-    _attachment: Attachment,
-    _inference: Inference,
+    _attachment: InferenceAttachment,
+    _inference: InferenceHandle,
 }
 
 impl Asker {
-    async fn start(environment: &Environment, isolation: Isolation, model: &'static str) -> Result<Self> {
+    async fn start(
+        environment: &Environment,
+        isolation: Isolation,
+        model: &'static str,
+    ) -> Result<Self> {
         let paths = &environment.paths;
         let mut config = Config::default();
         config.inference.isolation = isolation;
@@ -100,11 +109,11 @@ impl Asker {
         config.inference.spare = false;
         config.models.directory = paths.test_models.clone();
         config.store.directory = environment.workplace.folder().join("isolation");
-        let catalogue = Catalogue::load(&paths.test_models, &config.inference)?;
+        let catalogue = Catalog::load(&paths.test_models, &config.inference)?;
         let program = paths.host.with_file_name("ocelli-inference");
-        let inference = Inference::start(program, &catalogue, &config).await?;
+        let inference = InferenceHandle::start(program, &catalogue, &config).await?;
         let timeout_ms = u32::try_from(PATIENCE.as_millis())?;
-        let terms = Terms {
+        let terms = ServiceTerms {
             share: Share::Own,
             priority: Default::default(),
             timeout_ms,
@@ -117,7 +126,7 @@ impl Asker {
         let arena = Arena::new(memory);
         let socket = attachment.socket.try_clone()?;
         Ok(Self {
-            client: Client::new(socket, PATIENCE, Arc::clone(&arena), Arc::default()),
+            client: InferenceClient::new(socket, PATIENCE, Arc::clone(&arena), Arc::default()),
             arena,
             model,
             shape: Vec::new(),
@@ -136,7 +145,8 @@ impl Asker {
             .outputs
             .iter()
             .map(|output| Some(output.element.bytes(&output.fixed_shape()?)?.next_multiple_of(64)));
-        self.output_bytes = bytes.sum::<Option<usize>>().context("the model's outputs have open sides")?;
+        self.output_bytes =
+            bytes.sum::<Option<usize>>().context("the model's outputs have open sides")?;
         self.shape = input.fixed_shape().context("the model's input has open sides")?;
         self.input = input.name.clone();
         Ok(())

@@ -20,7 +20,8 @@ const GONE_LIMIT: Duration = Duration::from_secs(30);
 pub struct Joining {
     /// A camera that another session holds open. The host has its GOP.
     pub running: Moments,
-    /// A camera that plays, but not for this host: it has to be connected to, and its next key frame awaited.
+    /// A camera that plays, but not for this host: it has to be connected to, and its next key
+    /// frame awaited.
     pub cold: Moments,
     /// From one key frame to the next: what a cold camera may take longer than a running one.
     pub gop_s: f64,
@@ -34,7 +35,9 @@ pub struct Joining {
 pub async fn measure(environment: &Environment) -> Result<Joining> {
     let server = Cameras::start(&environment.paths, 2).await?;
     let held = Camera::live(0, server.url(0));
-    let chain = Chain::start(&environment.paths, &environment.workplace, std::slice::from_ref(&held)).await?;
+    let chain =
+        Chain::start(&environment.paths, &environment.workplace, std::slice::from_ref(&held))
+            .await?;
     let mut subscriber = chain.subscriber().await?;
     subscriber.subscribe(&held.id).await?;
     subscriber.result(&held.id).await?;
@@ -53,13 +56,15 @@ pub async fn measure(environment: &Environment) -> Result<Joining> {
         ] {
             let session = format!("bench-{kind}-{repeat};{kind}");
             let mut subscriber = chain.subscriber().await?;
-            // Spread evenly over a GOP: how long a cold camera's next key frame takes is up to the moment.
+            // Spread evenly over a GOP: how long a cold camera's next key frame takes is up to the
+            // moment.
             let phase = gop_s * repeat as f64 / environment.repeats as f64;
             let wait = (phase - playing_since.elapsed().as_secs_f64()).rem_euclid(gop_s);
             tokio::time::sleep(Duration::from_secs_f64(wait)).await;
             let asked = Instant::now();
             subscriber.make(&session, &source).await?;
-            let came = subscriber.result(&session).await.with_context(|| format!("a {kind} source"))?;
+            let came =
+                subscriber.result(&session).await.with_context(|| format!("a {kind} source"))?;
             times.push(came.duration_since(asked).as_secs_f64());
             drop(subscriber);
             until_gone(&chain, &session).await?;
@@ -76,7 +81,8 @@ pub async fn measure(environment: &Environment) -> Result<Joining> {
     })
 }
 
-/// Waits until the host has forgotten a session, so that the next one finds the machine as this one did.
+/// Waits until the host has forgotten a session, so that the next one finds the machine as this one
+/// did.
 async fn until_gone(chain: &Chain, session: &str) -> Result<()> {
     let gone = async {
         let mut looks = tokio::time::interval(Duration::from_millis(100));
@@ -88,6 +94,9 @@ async fn until_gone(chain: &Chain, session: &str) -> Result<()> {
         }
     };
     tokio::time::timeout(GONE_LIMIT, gone).await.unwrap_or_else(|_| {
-        bail!("session {session:?} is still there {} s after its last subscriber", GONE_LIMIT.as_secs())
+        bail!(
+            "session {session:?} is still there {} s after its last subscriber",
+            GONE_LIMIT.as_secs()
+        )
     })
 }

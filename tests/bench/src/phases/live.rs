@@ -1,4 +1,5 @@
-//! RTSP cameras: how many results a second come out, what they cost, what the sessions take, and where the time goes.
+//! RTSP cameras: how many results a second come out, what they cost, what the sessions take, and
+//! where the time goes.
 
 use std::collections::BTreeMap;
 
@@ -29,10 +30,11 @@ pub struct Live {
     /// Pictures decoded per result: more than 1 where frames were skipped for newer ones.
     pub decoded_per_result: f64,
     /// MB of PSS.
-    pub memory: Memory,
+    pub memory: LiveMemory,
     /// Milliseconds by station, for results that reached the subscriber.
     pub latency_ms: BTreeMap<&'static str, Percentiles>,
-    /// From the start of the host to the first result of each session, in seconds; the pipeline was compiled before.
+    /// From the start of the host to the first result of each session, in seconds; the pipeline was
+    /// compiled before.
     pub start_to_first_result_s: Moments,
     /// Cores that others kept busy meanwhile; the cameras' server is among them.
     pub other_cores: f64,
@@ -40,7 +42,7 @@ pub struct Live {
 
 /// MB of PSS.
 #[derive(Debug, Serialize)]
-pub struct Memory {
+pub struct LiveMemory {
     /// The workers' median.
     pub worker: f64,
     /// The largest worker.
@@ -81,10 +83,12 @@ impl Moments {
 /// Measures with `count` cameras.
 pub async fn measure(environment: &Environment, count: usize) -> Result<Live> {
     let server = Cameras::start(&environment.paths, count).await?;
-    let cameras: Vec<Camera> = (0..count).map(|index| Camera::live(index, server.url(index))).collect();
+    let cameras: Vec<Camera> =
+        (0..count).map(|index| Camera::live(index, server.url(index))).collect();
     let chain = Chain::start(&environment.paths, &environment.workplace, &cameras).await?;
     let mut first = Vec::new();
-    // A connection each: a result is taken from the connection that it came on, and none must wait behind another's.
+    // A connection each: a result is taken from the connection that it came on, and none must wait
+    // behind another's.
     let waits = cameras.iter().map(|camera| async {
         let mut subscriber = chain.subscriber().await?;
         subscriber.subscribe(&camera.id).await?;
@@ -117,16 +121,22 @@ pub async fn measure(environment: &Environment, count: usize) -> Result<Live> {
     anyhow::ensure!(new > 0.0, "{count} cameras brought no result: --seconds is too short");
     let of = |role| memory.get(&role).map(Vec::as_slice).unwrap_or_default();
     let station = |name: &'static str| {
-        let values: Vec<f64> = latencies.iter().filter_map(|latency| latency.get(name)).copied().collect();
+        let values: Vec<f64> =
+            latencies.iter().filter_map(|latency| latency.get(name)).copied().collect();
         (name, Percentiles { p50: percentile(&values, 0.5), p99: percentile(&values, 0.99) })
     };
     Ok(Live {
         cameras: count,
         results_per_second: new / spent.wall_s,
         cpu_ms_per_result: spent.total() * 1e3 / new,
-        roles_ms: spent.by_role.iter().map(|(role, seconds)| (*role, seconds * 1e3 / new)).collect(),
-        decoded_per_result: decoded(&sessions_after).saturating_sub(decoded(&sessions)) as f64 / new,
-        memory: Memory {
+        roles_ms: spent
+            .by_role
+            .iter()
+            .map(|(role, seconds)| (*role, seconds * 1e3 / new))
+            .collect(),
+        decoded_per_result: decoded(&sessions_after).saturating_sub(decoded(&sessions)) as f64
+            / new,
+        memory: LiveMemory {
             worker: median(of(Role::Worker)),
             worker_largest: largest(of(Role::Worker)),
             host: median(of(Role::Host)),

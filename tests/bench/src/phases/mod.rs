@@ -13,7 +13,7 @@ pub mod twenty;
 
 use std::time::Duration;
 
-use crate::chain::Workplace;
+use crate::chain::BenchFolder;
 use crate::paths::Paths;
 
 /// What all phases need.
@@ -21,7 +21,7 @@ pub struct Environment {
     /// Files and programs.
     pub paths: Paths,
     /// Shared by all hosts of the run.
-    pub workplace: Workplace,
+    pub workplace: BenchFolder,
     /// How long one measurement lasts.
     pub segment: Duration,
     /// How often what is compared is measured side by side.
@@ -30,5 +30,6 @@ pub struct Environment {
     pub repeats: usize,
 }
 
-/// What a machine needs to come to rest after processes have started: caches fill, the model's first runs are slow.
+/// What a machine needs to come to rest after processes have started: caches fill, the model's
+/// first runs are slow.
 const SETTLE: Duration = Duration::from_secs(1);

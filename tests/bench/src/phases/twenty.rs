@@ -17,10 +17,12 @@ use crate::machine::{Mapping, Role, Spent, mappings, pss_mb};
 /// As many as `session_processes.max_concurrent_sessions` allows by default.
 const SESSIONS: usize = 20;
 
-/// Results of a session in a second: with decoding, a little more than one core for all, so that two cores suffice.
+/// Results of a session in a second: with decoding, a little more than one core for all, so that
+/// two cores suffice.
 const RATE: f64 = 0.5;
 
-/// The host's share is a few hundredths of a core, which the kernel counts in hundredths of a second.
+/// The host's share is a few hundredths of a core, which the kernel counts in hundredths of a
+/// second.
 const SHORTEST: Duration = Duration::from_secs(20);
 
 /// How long all sessions may take to be where the measurement wants them.
@@ -43,7 +45,8 @@ pub struct Twenty {
 /// Twenty cameras of 768x576 and 10 pictures a second, over an RTSP connection each.
 #[derive(Debug, Serialize)]
 pub struct Streaming {
-    /// CPU of the host in percent of a core: RTSP, handing units on, supervision, and telling one subscriber.
+    /// CPU of the host in percent of a core: RTSP, handing units on, supervision, and telling one
+    /// subscriber.
     pub host_percent: f64,
     /// CPU of all workers in percent of a core.
     pub workers_percent: f64,
@@ -150,7 +153,8 @@ async fn idle(environment: &Environment) -> Result<Idle> {
 /// A host with twenty cameras at these addresses.
 async fn start(environment: &Environment, url: impl Fn(usize) -> String) -> Result<Chain> {
     let Environment { paths, workplace, .. } = environment;
-    let camera = |index| Camera::live(index, url(index)).with(json!({"max_results_per_second": RATE}));
+    let camera =
+        |index| Camera::live(index, url(index)).with(json!({"max_results_per_second": RATE}));
     let cameras: Vec<Camera> = (0..SESSIONS).map(camera).collect();
     Chain::start(paths, workplace, &cameras).await
 }

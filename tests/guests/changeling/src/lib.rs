@@ -1,6 +1,6 @@
-//! A cheap pipeline whose state shows whether a change of version was seamless: it counts the frames that it was given and
-//! those that it was not, and follows two objects that never rest. A test makes versions of it, good ones and bad ones, by
-//! writing into the file: see [`manifest`].
+//! A cheap pipeline whose state shows whether a change of version was seamless: it counts the
+//! frames that it was given and those that it was not, and follows two objects that never rest. A
+//! test makes versions of it, good ones and bad ones, by writing into the file: see [`manifest`].
 
 mod manifest;
 
@@ -36,7 +36,8 @@ struct Settings {
     keep: bool,
     /// Whether each of these events has a picture of the first object.
     attach: bool,
-    /// Whether results and events tell when they were made: `stamp`, in microseconds since 1970 by the machine's clock.
+    /// Whether results and events tell when they were made: `stamp`, in microseconds since 1970 by
+    /// the machine's clock.
     stamp: bool,
     /// Whether each of these events is counted in Redis, too: its data says what came of it.
     redis: bool,
@@ -87,8 +88,9 @@ impl Pipeline for Changeling {
         let manifest = Manifest::read();
         // There is no error to return here.
         let _ = manifest.meet(Place::Describe);
-        let models =
-            manifest.model.map(|name| ModelNeed { name, inputs: vec![("input".into(), vec![1, -1])] });
+        let models = manifest
+            .model
+            .map(|name| ModelNeed { name, inputs: vec![("input".into(), vec![1, -1])] });
         Description {
             name: env!("CARGO_PKG_NAME").into(),
             version: manifest.version,
@@ -146,15 +148,20 @@ impl Pipeline for Changeling {
             let attachments = self.pictures(frame, &detections)?;
             events.push(Event { attachments, ..Event::new("counted") });
             if self.settings.redis {
-                let counted = Bucket::open("redis").and_then(|bucket| bucket.increment("counted", 1));
-                redis = Some(counted.map_or_else(|error| json!(error.to_string()), |counted| json!(counted)));
+                let counted =
+                    Bucket::open("redis").and_then(|bucket| bucket.increment("counted", 1));
+                redis = Some(
+                    counted.map_or_else(|error| json!(error.to_string()), |counted| json!(counted)),
+                );
             }
         }
         // As late as can be: what comes after it is the host's.
         let stamp = self.settings.stamp.then(now_us);
         for event in &mut events {
             let mut data = self.state.report(stamp);
-            data.as_object_mut().zip(redis.clone()).map(|(data, redis)| data.insert("redis".into(), redis));
+            data.as_object_mut()
+                .zip(redis.clone())
+                .map(|(data, redis)| data.insert("redis".into(), redis));
             event.data = data.to_string();
         }
         if let Some(stamp) = stamp {
@@ -185,12 +192,16 @@ impl Pipeline for Changeling {
 
     fn restore(&mut self, version: &str, state: &[u8]) -> Result<(), String> {
         self.manifest.meet(Place::Restore)?;
-        let state: State =
-            serde_json::from_slice(state).map_err(|error| format!("no state of this pipeline: {error}"))?;
+        let state: State = serde_json::from_slice(state)
+            .map_err(|error| format!("no state of this pipeline: {error}"))?;
         if state.version != version {
-            return Err(format!("the state of version {} is said to be that of {version}", state.version));
+            return Err(format!(
+                "the state of version {} is said to be that of {version}",
+                state.version
+            ));
         }
-        self.state = State { version: self.manifest.version.clone(), changes: state.changes + 1, ..state };
+        self.state =
+            State { version: self.manifest.version.clone(), changes: state.changes + 1, ..state };
         self.restored = true;
         Ok(())
     }
@@ -201,8 +212,11 @@ impl Changeling {
     fn pictures(&self, frame: &Frame, detections: &[Detection]) -> Result<Vec<Image>, String> {
         let object = detections.first().filter(|_| self.settings.attach);
         // A frame smaller than an object has it at a negative place.
-        let area =
-            object.map(|object| Rect { x: object.box_.x.max(0.0), y: object.box_.y.max(0.0), ..object.box_ });
+        let area = object.map(|object| Rect {
+            x: object.box_.x.max(0.0),
+            y: object.box_.y.max(0.0),
+            ..object.box_
+        });
         let picture = area.map(|area| frame.image(Some(area), QUALITY));
         picture.transpose().map(Vec::from_iter).map_err(|error| error.to_string())
     }
@@ -232,13 +246,14 @@ impl State {
         }
     }
 
-    /// The objects in a frame of this size: where they are is up to the frame alone. How many frames were processed so far is
-    /// told with each.
+    /// The objects in a frame of this size: where they are is up to the frame alone. How many
+    /// frames were processed so far is told with each.
     fn detections(&self, frame: u64, (width, height): (f32, f32)) -> Vec<Detection> {
         let object = |(place, (track, stays)): (usize, (&u64, u64))| {
             let way = (frame % stays) as f32 / stays as f32;
             let (x, y) = (way * (width - EDGE), (height - EDGE) * (1 + place) as f32 / 3.0);
-            let frames = Attribute { name: "frames".into(), value: self.frames.to_string(), score: 1.0 };
+            let frames =
+                Attribute { name: "frames".into(), value: self.frames.to_string(), score: 1.0 };
             Detection {
                 track: Some(*track),
                 attributes: vec![frames],
@@ -252,7 +267,10 @@ impl State {
         let Self { version, frames, last, missing, repeated, changes, tracks, .. } = self;
         let mut report = json!({"version": version, "frames": frames, "last": last, "missing": missing,
             "repeated": repeated, "changes": changes, "tracks": tracks});
-        report.as_object_mut().zip(stamp).map(|(report, stamp)| report.insert("stamp".into(), stamp.into()));
+        report
+            .as_object_mut()
+            .zip(stamp)
+            .map(|(report, stamp)| report.insert("stamp".into(), stamp.into()));
         report
     }
 }
@@ -273,7 +291,9 @@ mod tests {
         one.state.advance(160);
         assert_eq!(other.state, State { changes: 1, ..one.state.clone() });
         assert_eq!((one.state.tracks, one.state.missing, one.state.repeated), ([3, 2], 0, 0));
-        assert!(other.restore("2.0.0", &one.snapshot()).is_err_and(|error| error.contains("2.0.0")));
+        assert!(
+            other.restore("2.0.0", &one.snapshot()).is_err_and(|error| error.contains("2.0.0"))
+        );
     }
 
     #[test]

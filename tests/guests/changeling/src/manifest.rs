@@ -1,5 +1,5 @@
-//! What tells one version of this component from another: a text in its data that a test writes into the finished file, so
-//! that every version has a digest of its own and none has to be built.
+//! What tells one version of this component from another: a text in its data that a test writes
+//! into the finished file, so that every version has a digest of its own and none has to be built.
 
 use serde::Deserialize;
 
@@ -48,10 +48,11 @@ pub(crate) struct Fault {
     pub(crate) at: Place,
     /// What.
     pub(crate) does: Deed,
-    /// For [`Deed::Slow`]: how long, in milliseconds.
+    /// For [`SourceFaultKind::SlowSubscriber`]: how long, in milliseconds.
     #[serde(default)]
     pub(crate) ms: u64,
-    /// For [`Place::Frame`]: on the first frame that lies this many seconds of the stream behind the instance's first.
+    /// For [`FaultSite::Frame`]: on the first frame that lies this many seconds of the stream
+    /// behind the instance's first.
     #[serde(default)]
     pub(crate) after_s: f64,
 }

@@ -1,13 +1,13 @@
-//! A hash of the tensor that the host makes of each frame, and a chain over all of them: one byte of one frame that is not
-//! its own changes all that follows.
+//! A hash of the tensor that the host makes of each frame, and a chain over all of them: one byte
+//! of one frame that is not its own changes all that follows.
 
 use std::hash::Hasher;
 
 use fnv::FnvHasher;
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::{
-    Attribute, Channels, Description, Detection, Element, Event, Fit, Frame, Layout, Output, Pipeline, Rect,
-    TensorSpec, export_pipeline, settings,
+    Attribute, Channels, Description, Detection, Element, Event, Fit, Frame, Layout, Output,
+    Pipeline, Rect, TensorSpec, export_pipeline, settings,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -15,7 +15,8 @@ use serde_json::json;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
-    /// Left and upper edge, width and height of the region in parts of the frame. Left out: the whole frame.
+    /// Left and upper edge, width and height of the region in parts of the frame. Left out: the
+    /// whole frame.
     region: Option<[f32; 4]>,
     /// Pixels of the tensor.
     width: u32,
@@ -33,7 +34,15 @@ struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { region: None, width: 96, height: 96, letterbox: false, float: false, bgr: false, every: 10 }
+        Self {
+            region: None,
+            width: 96,
+            height: 96,
+            letterbox: false,
+            float: false,
+            bgr: false,
+            every: 10,
+        }
     }
 }
 
@@ -87,7 +96,8 @@ impl Pipeline for Fingerprint {
 
     fn process(&mut self, frame: &Frame) -> Result<Output, String> {
         let (width, height) = (frame.width() as f32, frame.height() as f32);
-        let area = |[x, y, w, h]: [f32; 4]| BBox::from_xywh(x * width, y * height, w * width, h * height);
+        let area =
+            |[x, y, w, h]: [f32; 4]| BBox::from_xywh(x * width, y * height, w * width, h * height);
         let region = area(self.settings.region.unwrap_or([0.0, 0.0, 1.0, 1.0]));
         let (tensor, _) = frame
             .tensor(self.settings.region.map(|_| Rect::from(region)), self.spec)
@@ -138,7 +148,11 @@ mod tests {
     fn chain(tensors: &[&[u8]]) -> String {
         let mut fingerprint = Fingerprint::new(r#"{"every":1}"#).unwrap();
         let region = BBox::from_xywh(0.0, 0.0, 1.0, 1.0);
-        tensors.iter().map(|tensor| fingerprint.add(tensor, region).events[0].data.clone()).last().unwrap()
+        tensors
+            .iter()
+            .map(|tensor| fingerprint.add(tensor, region).events[0].data.clone())
+            .last()
+            .unwrap()
     }
 
     #[test]
@@ -150,7 +164,10 @@ mod tests {
             assert!(Fingerprint::new(settings).is_ok());
         }
         for settings in [r#"{"every":0}"#, r#"{"region":[0,0,1]}"#, r#"{"rgb":true}"#] {
-            assert!(schema.check(settings).is_err() && Fingerprint::new(settings).is_err(), "{settings}");
+            assert!(
+                schema.check(settings).is_err() && Fingerprint::new(settings).is_err(),
+                "{settings}"
+            );
         }
     }
 

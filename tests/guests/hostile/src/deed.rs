@@ -20,7 +20,8 @@ pub(crate) enum Deed {
     MemoryBomb,
     /// Recursion without end: the engine's stack.
     StackOverflow,
-    /// Recursion without end with large local variables: the component's own stack, which lies in linear memory.
+    /// Recursion without end with large local variables: the component's own stack, which lies in
+    /// linear memory.
     DeepFrames,
     /// Asks for a picture of 2^20 x 2^20 pixels.
     HugeTensor,

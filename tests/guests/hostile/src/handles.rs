@@ -61,8 +61,9 @@ pub(crate) fn use_dropped(frame: &Frame) -> Result<(), String> {
 
 #[allow(unsafe_code)]
 fn ask(handle: u32) {
-    // SAFETY: a handle is a number that the host looks up. This one it does not know, which is what the test is about: the
-    // component is ended in the call, before anything here could rely on an answer.
+    // SAFETY: a handle is a number that the host looks up. This one it does not know, which is what
+    // the test is about: the component is ended in the call, before anything here could rely on an
+    // answer.
     let tensor = unsafe { Tensor::from_handle(handle) };
     black_box(tensor.dimensions());
 }

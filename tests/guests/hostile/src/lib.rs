@@ -1,4 +1,5 @@
-//! A pipeline that does harm: what, its setting `do` says. The tests run it beside healthy cameras, which must not notice.
+//! A pipeline that does harm: what, its setting `do` says. The tests run it beside healthy cameras,
+//! which must not notice.
 //!
 //! | module | whom it tries to hurt |
 //! | --- | --- |

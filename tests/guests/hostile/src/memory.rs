@@ -37,7 +37,9 @@ pub(crate) fn recurse_with_large_frames(depth: u64) {
 /// Asks the host for a picture of 2^40 pixels, and passes on what it says.
 pub(crate) fn ask_for_a_huge_tensor(frame: &Frame) -> Result<Output, String> {
     let asked = frame.tensor(None, TensorSpec::letterbox(EDGE, EDGE));
-    Err(asked.err().map_or("the host gave a tensor of 2^40 pixels".into(), |error| error.to_string()))
+    Err(asked
+        .err()
+        .map_or("the host gave a tensor of 2^40 pixels".into(), |error| error.to_string()))
 }
 
 /// Says that four bytes are 2^40 numbers.

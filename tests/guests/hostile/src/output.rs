@@ -67,8 +67,9 @@ pub(crate) fn deep_json() -> String {
 pub(crate) fn shared_text() -> Output {
     let text = ManuallyDrop::new("x".repeat(1 << 20));
     let share = || {
-        // SAFETY: none: the strings share what each believes to own. Nothing here reads or drops one of them; the host
-        // copies them, or refuses to and ends the component, before they would be freed.
+        // SAFETY: none: the strings share what each believes to own. Nothing here reads or drops
+        // one of them; the host copies them, or refuses to and ends the component, before they
+        // would be freed.
         unsafe { String::from_raw_parts(text.as_ptr().cast_mut(), text.len(), text.capacity()) }
     };
     let area = BBox::from_xywh(0.0, 0.0, 1.0, 1.0);

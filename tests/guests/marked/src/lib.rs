@@ -1,6 +1,6 @@
-//! A pipeline that asks for one inference for each frame and marks some of them: `faulty-inference` of the tests does
-//! what the mark says before it runs the model. What came of it is told as a detection, so that a subscriber sees every
-//! result and every error.
+//! A pipeline that asks for one inference for each frame and marks some of them: `faulty-inference`
+//! of the tests does what the mark says before it runs the model. What came of it is told as a
+//! detection, so that a subscriber sees every result and every error.
 
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::nn::Model;
@@ -9,7 +9,8 @@ use ocelli_sdk::{export_pipeline, settings};
 use serde::Deserialize;
 use serde_json::json;
 
-/// What a marked tensor begins with, before the deed's number and the frame's. `faulty-inference` looks for it.
+/// What a marked tensor begins with, before the deed's number and the frame's. `faulty-inference`
+/// looks for it.
 const MAGIC: f32 = 7_654_321.0;
 
 /// Numbers in the model's input.
@@ -76,7 +77,8 @@ fn told(label: &str) -> Output {
     Output { detections: Some(vec![Detection::new(label, 1.0, everywhere)]), events: vec![] }
 }
 
-/// What the model is given for a frame: other numbers for each, so that an answer to another one would show.
+/// What the model is given for a frame: other numbers for each, so that an answer to another one
+/// would show.
 fn input(settings: &Settings, frame: u64) -> [f32; LENGTH] {
     let deed = if settings.frames.contains(&frame) { settings.deed } else { settings.otherwise };
     let mut input = [frame as f32; LENGTH];
@@ -101,7 +103,10 @@ mod tests {
             assert!(settings::parse::<Settings>(known).is_ok());
         }
         for wrong in [r#"{"deed":-1}"#, r#"{"frames":5}"#, r#"{"deeds":1}"#] {
-            assert!(schema.check(wrong).is_err() && settings::parse::<Settings>(wrong).is_err(), "{wrong}");
+            assert!(
+                schema.check(wrong).is_err() && settings::parse::<Settings>(wrong).is_err(),
+                "{wrong}"
+            );
         }
     }
 

@@ -1,8 +1,11 @@
-//! Where the picture changes from one frame to the next: a grid of cells, each compared with itself. What it counts goes
-//! on over all frames, so that a frame of another camera among them would show to the end.
+//! Where the picture changes from one frame to the next: a grid of cells, each compared with
+//! itself. What it counts goes on over all frames, so that a frame of another camera among them
+//! would show to the end.
 
 use ocelli_sdk::geometry::BBox;
-use ocelli_sdk::{Description, Detection, Event, Frame, Output, Pipeline, export_pipeline, settings};
+use ocelli_sdk::{
+    Description, Detection, Event, Frame, Output, Pipeline, export_pipeline, settings,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -69,7 +72,10 @@ impl Pipeline for Motion {
     fn new(json: &str) -> Result<Self, String> {
         let settings: Settings = settings::parse(json)?;
         if !(1..=MAX_GRID).contains(&settings.grid) {
-            return Err(format!("settings.grid: {} is not between 1 and {MAX_GRID}", settings.grid));
+            return Err(format!(
+                "settings.grid: {} is not between 1 and {MAX_GRID}",
+                settings.grid
+            ));
         }
         Ok(Self { settings, before: None, moving: false, counts: Counts::default() })
     }
@@ -91,10 +97,12 @@ impl Motion {
         };
         self.before = Some(picture);
         let (cell_width, cell_height) = (width / grid as f32, height / grid as f32);
-        let moving = differences.iter().enumerate().filter(|(_, mean)| **mean > self.settings.threshold);
+        let moving =
+            differences.iter().enumerate().filter(|(_, mean)| **mean > self.settings.threshold);
         let detections: Vec<_> = moving
             .map(|(cell, mean)| {
-                let (x, y) = ((cell % grid) as f32 * cell_width, (cell / grid) as f32 * cell_height);
+                let (x, y) =
+                    ((cell % grid) as f32 * cell_width, (cell / grid) as f32 * cell_height);
                 Detection::new(
                     "motion",
                     f32::from(*mean) / 255.0,
@@ -162,7 +170,10 @@ mod tests {
         assert_eq!((area.x, area.y, area.width, area.height), (0.0, 50.0, 100.0, 50.0));
         let data: Vec<_> =
             second.events.iter().map(|event| (event.kind.as_str(), event.data.as_str())).collect();
-        assert_eq!(data, [("began", r#"{"frames":2,"moving_frames":1,"moving_cells":1,"change":8}"#)]);
+        assert_eq!(
+            data,
+            [("began", r#"{"frames":2,"moving_frames":1,"moving_cells":1,"change":8}"#)]
+        );
         let third = motion.compare(motion.before.clone().unwrap(), 200.0, 100.0);
         assert_eq!(third.events[0].kind, "ended");
     }
@@ -175,7 +186,10 @@ mod tests {
             assert!(Motion::new(settings).is_ok());
         }
         for settings in [r#"{"grid":81}"#, r#"{"threshold":256}"#, r#"{"cells":4}"#] {
-            assert!(schema.check(settings).is_err() && Motion::new(settings).is_err(), "{settings}");
+            assert!(
+                schema.check(settings).is_err() && Motion::new(settings).is_err(),
+                "{settings}"
+            );
         }
     }
 

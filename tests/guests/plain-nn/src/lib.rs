@@ -1,11 +1,19 @@
-//! A component that knows `wasi:nn` and, of this host, only what it has to export: it asks no frame for anything. For its
-//! first frame it makes tensors of bytes of its own, runs a model on them, and tells the outputs in an event.
+//! A component that knows `wasi:nn` and, of this host, only what it has to export: it asks no frame
+//! for anything. For its first frame it makes tensors of bytes of its own, runs a model on them,
+//! and tells the outputs in an event.
 //!
-//! The settings say which model: `{}` for "nanodet-g-416" by name, `{"own":true}` for a graph that it brings as bytes,
-//! y = x + x.
+//! The settings say which model: `{}` for "nanodet-g-416" by name, `{"own":true}` for a graph that
+//! it brings as bytes, y = x + x.
 
 mod bindings {
-    #![allow(missing_docs, unsafe_code, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction)]
+    #![allow(
+        missing_docs,
+        unsafe_code,
+        unreachable_pub,
+        clippy::all,
+        clippy::pedantic,
+        clippy::restriction
+    )]
 
     wit_bindgen::generate!({
         path: "../../../wit/0.1",
@@ -112,8 +120,13 @@ fn bytes(numbers: impl IntoIterator<Item = f32>) -> Vec<u8> {
 /// Of each output its name, dimensions, and the sum of its numbers; as JSON.
 fn report(outputs: &[(String, Tensor)]) -> String {
     let outputs = outputs.iter().map(|(name, tensor)| {
-        let sum: f64 =
-            tensor.data().as_chunks::<4>().0.iter().map(|&bytes| f64::from(f32::from_le_bytes(bytes))).sum();
+        let sum: f64 = tensor
+            .data()
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|&bytes| f64::from(f32::from_le_bytes(bytes)))
+            .sum();
         format!("{{\"name\":{name:?},\"dimensions\":{:?},\"sum\":{sum:.3}}}", tensor.dimensions())
     });
     format!("{{\"outputs\":[{}]}}", outputs.collect::<Vec<_>>().join(","))

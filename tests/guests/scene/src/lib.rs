@@ -1,5 +1,6 @@
-//! The best score of each class in two crops of the frame, and the best so far. It runs its model twice for one frame, one
-//! inference after the other, and remembers: an answer that belongs to another camera stays in its maxima.
+//! The best score of each class in two crops of the frame, and the best so far. It runs its model
+//! twice for one frame, one inference after the other, and remembers: an answer that belongs to
+//! another camera stays in its maxima.
 
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::labels::COCO_80;
@@ -79,8 +80,9 @@ impl Pipeline for Scene {
             return Ok(Output::skipped());
         }
         let mut output = Output { detections: Some(Vec::new()), events: Vec::new() };
-        for (half, area) in
-            halves(frame.width() as f32, frame.height() as f32, self.settings.rows).into_iter().enumerate()
+        for (half, area) in halves(frame.width() as f32, frame.height() as f32, self.settings.rows)
+            .into_iter()
+            .enumerate()
         {
             let scores = self.look(frame, area)?;
             let (found, events) = self.best.take_in(half, area, &scores, self.settings.score);
@@ -100,7 +102,8 @@ impl Scene {
             std: (57.375, 57.12, 58.395),
             ..TensorSpec::letterbox(SIZE, SIZE)
         };
-        let (tensor, _) = frame.tensor(Some(Rect::from(area)), spec).map_err(|error| error.to_string())?;
+        let (tensor, _) =
+            frame.tensor(Some(Rect::from(area)), spec).map_err(|error| error.to_string())?;
         let outputs = self.model.run([(INPUT, tensor)])?;
         let mut best = vec![0.0f32; COCO_80.len()];
         for name in SCORES {
@@ -176,7 +179,10 @@ mod tests {
         assert_eq!((left.left, left.right, right.left, right.right), (0.0, 320.0, 320.0, 640.0));
         assert_eq!((left.top, left.bottom, right.top, right.bottom), (0.0, 272.0, 0.0, 272.0));
         let [upper, lower] = halves(640.0, 272.0, true);
-        assert_eq!((upper.bottom, lower.top, lower.bottom, lower.right), (136.0, 136.0, 272.0, 640.0));
+        assert_eq!(
+            (upper.bottom, lower.top, lower.bottom, lower.right),
+            (136.0, 136.0, 272.0, 640.0)
+        );
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! What a host and its children hold of the machine, as rows of a table, and whether that has grown.
+//! What a host and its children hold of the machine, as rows of a table, and whether that has
+//! grown.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
-use ocelli_testkit::{Held, Ocelli, children};
+use ocelli_testkit::{Ocelli, ProcessResources, children};
 
 /// A figure: its heading, its unit's decimals, and by how much it may have grown in the end.
 struct Column {
@@ -17,10 +18,11 @@ const fn column(heading: &'static str, decimals: usize, allowance: f64) -> Colum
     Column { heading, decimals, allowance }
 }
 
-/// The allowances are for what is no leak. Memory: the allocator keeps what it once had, in pieces of up to a few MiB for
-/// each of its arenas, and fills them anew in another order; a leak of a single access unit per reconnect would be ten
-/// times as much. Threads: the runtime ends those for blocking work ten seconds after the last, and there is work for one
-/// every few seconds. The store: the journal's log of changes, which is emptied at 4 MiB. All else is counted exactly.
+/// The allowances are for what is no leak. Memory: the allocator keeps what it once had, in pieces
+/// of up to a few MiB for each of its arenas, and fills them anew in another order; a leak of a
+/// single access unit per reconnect would be ten times as much. Threads: the runtime ends those for
+/// blocking work ten seconds after the last, and there is work for one every few seconds. The
+/// store: the journal's log of changes, which is emptied at 4 MiB. All else is counted exactly.
 const COLUMNS: [Column; 11] = [
     column("host MiB", 1, 8.0),
     column("fds", 0, 0.0),
@@ -44,16 +46,17 @@ impl Figures {
         let pid = host.process().pid;
         let (files, bytes) = store(&host.folder().join("data"));
         let children = children(pid);
-        let host = Held::by(pid);
+        let host = ProcessResources::of(pid);
         // The kernel keeps 15 bytes of a program's name.
         // One serves, one stands by: their figures together.
         let inference = children.iter().filter(|child| child.name == "ocelli-inferenc");
-        let inference: Vec<Held> = inference.map(|process| Held::by(process.pid)).collect();
-        let sum = |figure: fn(&Held) -> u64| inference.iter().map(figure).sum::<u64>();
+        let inference: Vec<ProcessResources> =
+            inference.map(|process| ProcessResources::of(process.pid)).collect();
+        let sum = |figure: fn(&ProcessResources) -> u64| inference.iter().map(figure).sum::<u64>();
         // What several processes map counts once.
         let mut shared: BTreeMap<u64, u64> = BTreeMap::new();
         for child in &children {
-            shared.extend(Held::by(child.pid).shared);
+            shared.extend(ProcessResources::of(child.pid).shared);
         }
         shared.extend(&host.shared);
         let mib = |kib: u64| kib as f64 / 1024.0;
@@ -74,13 +77,17 @@ impl Figures {
 
     /// What has grown beyond its allowance since `before`, each in words.
     pub(crate) fn grown_since(&self, before: &Self) -> Vec<String> {
-        let grown = COLUMNS.iter().zip(self.0.iter().zip(before.0)).filter_map(|(column, (now, before))| {
-            let Column { heading, decimals, allowance } = column;
-            let by = now - before;
-            (by > *allowance).then(|| {
-                format!("{heading}: {before:.decimals$} -> {now:.decimals$}, of which {allowance} is allowed")
+        let grown =
+            COLUMNS.iter().zip(self.0.iter().zip(before.0)).filter_map(
+                |(column, (now, before))| {
+                    let Column { heading, decimals, allowance } = column;
+                    let by = now - before;
+                    (by > *allowance).then(|| {
+                format!("{heading}: {before:.decimals$} -> {now:.decimals$}, of which {allowance} \
+                    is allowed")
             })
-        });
+                },
+            );
         grown.collect()
     }
 

@@ -1,5 +1,6 @@
-//! `./x soak`: what a host holds of the machine does not grow, however often cameras drop out, sessions come and go, workers
-//! die, and pipelines change. Prints a table of figures, and fails where one has grown beyond its allowance.
+//! `./x soak`: what a host holds of the machine does not grow, however often cameras drop out,
+//! sessions come and go, workers die, and pipelines change. Prints a table of figures, and fails
+//! where one has grown beyond its allowance.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,14 +25,16 @@ use crate::strain::Strain;
 /// Rows of the table for each part.
 const STEPS: usize = 5;
 
-/// Before the first figures are taken: longer than the ten seconds for which the runtime keeps an idle thread.
+/// Before the first figures are taken: longer than the ten seconds for which the runtime keeps an
+/// idle thread.
 const REST: Duration = Duration::from_secs(15);
 
 /// How long the last figures may take to come to rest.
 const LAST_REST: Duration = Duration::from_secs(60);
 
-/// Strains one host with cameras that drop out, sessions that come and go, workers that are killed, and pipelines that change,
-/// and compares what it holds in the end with what it held after a warm-up.
+/// Strains one host with cameras that drop out, sessions that come and go, workers that are killed,
+/// and pipelines that change, and compares what it holds in the end with what it held after a
+/// warm-up.
 #[derive(Parser)]
 #[command(name = "ocelli-soak", version)]
 struct Arguments {
@@ -75,7 +78,10 @@ async fn main() -> ExitCode {
     for what in &grown {
         println!("GROWN  {what}");
     }
-    println!("{}", if grown.is_empty() { "nothing has grown" } else { "the host holds more than before" });
+    println!(
+        "{}",
+        if grown.is_empty() { "nothing has grown" } else { "the host holds more than before" }
+    );
     ExitCode::from(u8::from(!grown.is_empty()))
 }
 

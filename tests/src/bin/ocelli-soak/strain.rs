@@ -15,7 +15,8 @@ const CAMERAS: usize = 10;
 /// Sessions that come and go at the same time.
 const AT_ONCE: usize = 4;
 
-/// Kills in a row after which a session's losses are forgotten on demand: five would be a crash loop.
+/// Kills in a row after which a session's losses are forgotten on demand: five would be a crash
+/// loop.
 const KILLS: usize = 3;
 
 /// Results of a session in a second: few, because the machine is for what is done to the host.
@@ -40,8 +41,11 @@ pub(crate) struct Strain {
 impl Strain {
     /// Starts all, and returns when every camera has given a result.
     pub(crate) async fn start() -> Self {
-        let paths: Vec<String> =
-            (0..CAMERAS).map(camera).chain((0..AT_ONCE).map(extra)).map(|name| format!("/{name}")).collect();
+        let paths: Vec<String> = (0..CAMERAS)
+            .map(camera)
+            .chain((0..AT_ONCE).map(extra))
+            .map(|name| format!("/{name}"))
+            .collect();
         let mounts: Vec<_> = paths.iter().map(|path| (path.as_str(), CLIP)).collect();
         let server = Cameras::start(&[], &mounts);
         let relays = join_all((0..CAMERAS).map(|_| Relay::to(server.port()))).await;
@@ -52,7 +56,8 @@ impl Strain {
             let (id, address) = (camera(number), relay.address());
             write!(
                 config,
-                "[[cameras]]\nid = \"{id}\"\nsource = \"rtsp://{address}/{id}\"\npipeline = \"object-detect\"\n\
+                "[[cameras]]\nid = \"{id}\"\nsource = \"rtsp://{address}/{id}\"\npipeline = \
+                    \"object-detect\"\n\
                  settings = {{ max_results_per_second = {RATE} }}\n"
             )
             .unwrap();
@@ -60,7 +65,8 @@ impl Strain {
         // So short a history is full after the warm-up.
         write!(
             config,
-            "[[cameras]]\nid = \"{SWAPPED}\"\nsource = \"file:{}\"\nrepeat = true\npace = \"realtime\"\n\
+            "[[cameras]]\nid = \"{SWAPPED}\"\nsource = \"file:{}\"\nrepeat = true\npace = \
+                \"realtime\"\n\
              pipeline = {:?}\n[deploy]\nhistory = 20\nreserve_mb = 0\n",
             clip("bikes.mp4").display(),
             guest("changeling").display().to_string()
@@ -105,8 +111,8 @@ impl Strain {
         .await;
     }
 
-    /// Has subscribers make `count` sessions and leave them: on a camera that others use too, on one of their own, on a
-    /// file; by unsubscribing, by closing their connection, by vanishing.
+    /// Has subscribers make `count` sessions and leave them: on a camera that others use too, on
+    /// one of their own, on a file; by unsubscribing, by closing their connection, by vanishing.
     pub(crate) async fn sessions(&mut self, count: usize) {
         let first = self.sessions_made;
         self.sessions_made += count;
@@ -140,7 +146,7 @@ impl Strain {
             1 => client.close().await,
             _ => drop(client),
         }
-        self.host.session_becomes(&id, Value::is_null).await;
+        self.host.wait_for_session(&id, Value::is_null).await;
     }
 
     /// Kills workers of cameras `count` times, evenly, and waits each time for the next worker.
@@ -149,21 +155,22 @@ impl Strain {
             let id = camera(number);
             let mut client = self.watch(&id).await;
             for kill in 1..=share(count, number) {
-                let status = self.host.session_becomes(&id, |session| session["state"] == "running").await;
+                let status =
+                    self.host.wait_for_session(&id, |session| session["state"] == "running").await;
                 self.host.worker(&id).await.signal(Signal::KILL);
                 let another = |session: &Value| {
                     session["state"] == "running"
                         && session["restarts"].as_u64() > status["restarts"].as_u64()
                 };
                 client.state(&id, "restarting").await;
-                self.host.session_becomes(&id, another).await;
+                self.host.wait_for_session(&id, another).await;
                 if kill % KILLS == 0 {
                     self.host.restart(&id).await;
                     client.state(&id, "starting").await;
                 }
             }
             // What is not forgotten here would count as the first loss of the next time.
-            self.host.session_becomes(&id, |session| session["state"] == "running").await;
+            self.host.wait_for_session(&id, |session| session["state"] == "running").await;
             self.host.restart(&id).await;
             client.state(&id, "starting").await;
             client.state(&id, "running").await;
@@ -172,7 +179,8 @@ impl Strain {
         .await;
     }
 
-    /// Changes the pipeline of a camera `count` times, back and forth, and asks in the end whether a frame was lost.
+    /// Changes the pipeline of a camera `count` times, back and forth, and asks in the end whether
+    /// a frame was lost.
     pub(crate) async fn swap(&mut self, count: usize) {
         for _ in 0..count {
             self.swaps_made += 1;
@@ -199,7 +207,7 @@ impl Strain {
 
     async fn all_become(&self, state: &str) {
         join_all((0..CAMERAS).map(async |number| {
-            self.host.session_becomes(&camera(number), |session| session["state"] == state).await;
+            self.host.wait_for_session(&camera(number), |session| session["state"] == state).await;
         }))
         .await;
     }

@@ -1,14 +1,16 @@
-//! Bad versions: what ran goes on or comes back with its state, whoever asked reads step and reason, and a neighbour
-//! notices nothing.
+//! Bad versions: what ran goes on or comes back with its state, whoever asked reads step and
+//! reason, and a neighbour notices nothing.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ocelli_testkit::{FileSession, Ocelli, Recording, Store, assert_identical, changeling};
+use ocelli_testkit::{
+    FileSession, Ocelli, PipelineFolder, Recording, assert_identical, changeling,
+};
 use serde_json::{Value, json};
 
 use super::{
-    COMMON, assert_every_frame, assert_seamless, deployed, faulty, more_results, number, playing, processed,
-    results, version, watch,
+    COMMON, assert_every_frame, assert_seamless, deployed, faulty, more_results, number, playing,
+    processed, results, version, watch,
 };
 
 /// A version that does not take over.
@@ -25,11 +27,29 @@ struct Bad {
 }
 
 impl Bad {
-    fn found(what: &'static str, component: Vec<u8>, problem: &'static str, said: &'static str) -> Self {
-        Self { what, component, query: "", status: 422, step: "check", problem: Some(problem), said }
+    fn found(
+        what: &'static str,
+        component: Vec<u8>,
+        problem: &'static str,
+        said: &'static str,
+    ) -> Self {
+        Self {
+            what,
+            component,
+            query: "",
+            status: 422,
+            step: "check",
+            problem: Some(problem),
+            said,
+        }
     }
 
-    fn kept(what: &'static str, component: Vec<u8>, step: &'static str, said: &'static str) -> Self {
+    fn kept(
+        what: &'static str,
+        component: Vec<u8>,
+        step: &'static str,
+        said: &'static str,
+    ) -> Self {
         Self { what, component, query: "", status: 409, step, problem: None, said }
     }
 
@@ -42,7 +62,8 @@ impl Bad {
         println!("{what}: {got}, at {}: {}", answer["step"], answer["detail"]);
         assert_eq!((got, &answer["step"]), (*status, &json!(step)), "{what}: {answer}");
         if let Some(kind) = problem {
-            let problems = answer["problems"].as_array().unwrap_or_else(|| panic!("{what}: {answer}"));
+            let problems =
+                answer["problems"].as_array().unwrap_or_else(|| panic!("{what}: {answer}"));
             assert!(problems.iter().any(|problem| problem["kind"] == *kind), "{what}: {answer}");
         }
         assert!(answer.to_string().contains(said), "{what}: {said:?} is not in {answer}");
@@ -50,12 +71,15 @@ impl Bad {
         let record = &host.deployments("cam").await[0];
         assert_eq!(record["number"], answer["deployment"]["number"], "{what}: {record}");
         assert_eq!(record["step"], *step, "{what}: {record}");
-        let reason = record["reason"].as_str().unwrap_or_else(|| panic!("{what}: no reason: {record}"));
+        let reason =
+            record["reason"].as_str().unwrap_or_else(|| panic!("{what}: no reason: {record}"));
         let number = number(&record["number"]);
         let tells = |message: &Value| {
             let data = &message["data"];
-            (message["kind"] == "deployment" && data["number"] == number && data["reason"].is_string())
-                .then(|| data.clone())
+            (message["kind"] == "deployment"
+                && data["number"] == number
+                && data["reason"].is_string())
+            .then(|| data.clone())
         };
         let event = recording.find(seen, tells).await;
         assert_eq!(event["step"], *step, "{what}: {event}");
@@ -63,7 +87,7 @@ impl Bad {
         assert!(first.starts_with(event["reason"].as_str().unwrap()), "{what}: {event}");
         let state = record["state"].as_str().unwrap();
         let told = format!("deployment {number} (request, by operator) is {state}:");
-        let log = host.session_log_says("cam", &told).await;
+        let log = host.wait_for_session_log("cam", &told).await;
         let line = log.lines().find(|line| line.contains(&told)).unwrap_or_default();
         assert!(line.contains(&format!(", {step}: ")), "{what}: {line}");
 
@@ -83,10 +107,10 @@ fn neighbour() -> FileSession<'static> {
     }
 }
 
-/// Deploys them all to changeling 1.0.0 while a neighbour plays a file again and again; compares the neighbour with a run
-/// without, and `cam` with one that nobody has touched. Gives the host.
-async fn none_takes_over(more: &str, bad: &[Bad]) -> (Store, Ocelli, Recording) {
-    let store = Store::with(&["changeling"]);
+/// Deploys them all to changeling 1.0.0 while a neighbour plays a file again and again; compares
+/// the neighbour with a run without, and `cam` with one that nobody has touched. Gives the host.
+async fn none_takes_over(more: &str, bad: &[Bad]) -> (PipelineFolder, Ocelli, Recording) {
+    let store = PipelineFolder::with(&["changeling"]);
     store.put("changeling", &version("1.0.0"));
     let config = format!(
         "{}{}{COMMON}{more}\n{}",
@@ -106,7 +130,7 @@ async fn none_takes_over(more: &str, bad: &[Bad]) -> (Store, Ocelli, Recording) 
         while !over.load(Ordering::Relaxed) || played == 0 {
             let results = neighbour().play(&host).await;
             assert_identical("neighbour", &expected, &results);
-            host.session_becomes("neighbour", Value::is_null).await;
+            host.wait_for_session("neighbour", Value::is_null).await;
             played += 1;
         }
         played
@@ -130,10 +154,14 @@ fn of_a_newer_world() -> Vec<u8> {
     let contract = b"ocelli:pipeline/";
     let mut renamed = 0;
     let mut at = 0;
-    while let Some(next) = component[at..].windows(contract.len()).position(|bytes| bytes == contract) {
+    while let Some(next) =
+        component[at..].windows(contract.len()).position(|bytes| bytes == contract)
+    {
         at += next + contract.len();
-        let name =
-            component[at..].iter().take_while(|byte| byte.is_ascii_lowercase() || **byte == b'-').count();
+        let name = component[at..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_lowercase() || **byte == b'-')
+            .count();
         if component.get(at + name..at + name + 3) == Some(b"@0.") {
             component[at + name + 3] = b'9';
             renamed += 1;
@@ -148,7 +176,12 @@ async fn what_is_no_pipeline_of_this_host_is_refused_before_the_session_hears_of
     let text = |text: &str| wat::parse_str(text).unwrap();
     let other = r#"(component (import "acme:doors/bell@1.0.0" (instance (export "ring" (func)))))"#;
     let bad = [
-        Bad::found("no WebAssembly", b"#!/bin/sh\nexit 0\n".to_vec(), "not_wasm", "not WebAssembly"),
+        Bad::found(
+            "no WebAssembly",
+            b"#!/bin/sh\nexit 0\n".to_vec(),
+            "not_wasm",
+            "not WebAssembly",
+        ),
         Bad::found("cut off", version("2.0.0")[..5000].to_vec(), "malformed", "at byte"),
         Bad::found("a core module", text("(module)"), "core_module", "wasm-tools component new"),
         Bad::found("another world", text(other), "other_world", "it is no pipeline"),
@@ -176,9 +209,19 @@ async fn what_does_not_start_costs_the_running_version_nothing() {
             "start",
             "unreachable",
         ),
-        Bad::kept("a trap in init", faulty("2.0.2", "init", "trap", json!({})), "start", "unreachable"),
+        Bad::kept(
+            "a trap in init",
+            faulty("2.0.2", "init", "trap", json!({})),
+            "start",
+            "unreachable",
+        ),
         Bad::kept("hangs in init", faulty("2.0.3", "init", "hang", json!({})), "start", "cpu_time"),
-        Bad::kept("init refuses", faulty("2.0.4", "init", "refuse", json!({})), "start", "refuses at Init"),
+        Bad::kept(
+            "init refuses",
+            faulty("2.0.4", "init", "refuse", json!({})),
+            "start",
+            "refuses at Init",
+        ),
         Bad { query: settings, ..Bad::kept("settings", version("2.0.5"), "start", "every") },
     ];
     none_takes_over("[resource_limits]\ncall_cpu_ms = 500\n", &bad).await;
@@ -212,8 +255,18 @@ async fn what_fails_unheard_or_with_the_state_costs_the_running_version_nothing(
             "restore",
             "unreachable",
         ),
-        Bad::kept("hangs in restore", faulty("2.1.4", "restore", "hang", json!({})), "restore", "cpu_time"),
-        Bad::kept("slow in restore", faulty("2.1.5", "restore", "slow", slow.clone()), "restore", "3000 ms"),
+        Bad::kept(
+            "hangs in restore",
+            faulty("2.1.4", "restore", "hang", json!({})),
+            "restore",
+            "cpu_time",
+        ),
+        Bad::kept(
+            "slow in restore",
+            faulty("2.1.5", "restore", "slow", slow.clone()),
+            "restore",
+            "3000 ms",
+        ),
         Bad::kept(
             "a trap on the first heard frame",
             faulty("2.1.6", "restored-frame", "trap", json!({})),
@@ -227,7 +280,8 @@ async fn what_fails_unheard_or_with_the_state_costs_the_running_version_nothing(
             "3000 ms",
         ),
     ];
-    let more = "first_frame_ms = 1000\nswap_timeout_ms = 3000\n[resource_limits]\ncall_cpu_ms = 500\ncall_timeout_ms = 60000\n";
+    let more = "first_frame_ms = 1000\nswap_timeout_ms = 3000\n[resource_limits]\ncall_cpu_ms = \
+        500\ncall_timeout_ms = 60000\n";
     let (_store, host, recording) = none_takes_over(more, &bad).await;
 
     // Asked to, a version that refuses the state starts without.
@@ -245,7 +299,7 @@ async fn what_fails_unheard_or_with_the_state_costs_the_running_version_nothing(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_dies_in_its_probation_is_followed_by_the_version_before_with_its_state() {
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let (host, recording) = super::host_with_changeling(&store, "probation_s = 60").await;
     let good = host.session("cam").await["deployment"].clone();
     for (number_of, fault) in [
@@ -255,26 +309,36 @@ async fn what_dies_in_its_probation_is_followed_by_the_version_before_with_its_s
         let seen = recording.len();
         let record = deployed(&host, "cam", "", &fault).await;
         assert_eq!(record["state"], "probation", "{record}");
-        let ended = host.deployment_becomes("cam", |newest| newest["state"] == "returned").await;
-        assert_eq!((&ended["number"], &ended["step"]), (&record["number"], &json!("probation")), "{ended}");
+        let ended = host.wait_for_deployment("cam", |newest| newest["state"] == "returned").await;
+        assert_eq!(
+            (&ended["number"], &ended["step"]),
+            (&record["number"], &json!("probation")),
+            "{ended}"
+        );
         assert!(ended["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{ended}");
         println!("{number_of}: {}", ended["reason"]);
         let back = host
-            .session_becomes("cam", |session| session["deployment"] == good && session["state"] == "running")
+            .wait_for_session("cam", |session| {
+                session["deployment"] == good && session["state"] == "running"
+            })
             .await;
         assert_eq!(back["pipeline_version"], "changeling 1.0.0", "{back}");
         let told = |message: &Value| {
-            (message["kind"] == "deployment" && message["data"]["state"] == "returned").then_some(())
+            (message["kind"] == "deployment" && message["data"]["state"] == "returned")
+                .then_some(())
         };
         recording.find(seen, told).await;
         more_results(&recording, 10).await;
-        // The version before goes on from the state that it gave: it knows nothing of the frames that the other one had.
+        // The version before goes on from the state that it gave: it knows nothing of the frames
+        // that the other one had.
         let messages = recording.messages();
         let all = results(&messages);
-        let place =
-            |deployment: &Value| all.iter().rposition(|result| result.message["deployment"] == *deployment);
+        let place = |deployment: &Value| {
+            all.iter().rposition(|result| result.message["deployment"] == *deployment)
+        };
         let (last_of_bad, first_of_good) = {
-            let last = place(&record["deployment"]).expect("the version that dies has given results");
+            let last =
+                place(&record["deployment"]).expect("the version that dies has given results");
             (&all[last].message, &all[last + 1].message)
         };
         let handed_over = all
@@ -283,9 +347,16 @@ async fn what_dies_in_its_probation_is_followed_by_the_version_before_with_its_s
             .skip_while(|result| result.message["deployment"] == good)
             .find(|result| result.message["deployment"] == good)
             .expect("results of before");
-        assert_eq!(processed(first_of_good), processed(&handed_over.message) + 1, "{first_of_good}");
-        println!("  {} frames were its own", processed(last_of_bad) - processed(&handed_over.message));
-        host.session_log_says("cam", "returned").await;
+        assert_eq!(
+            processed(first_of_good),
+            processed(&handed_over.message) + 1,
+            "{first_of_good}"
+        );
+        println!(
+            "  {} frames were its own",
+            processed(last_of_bad) - processed(&handed_over.message)
+        );
+        host.wait_for_session_log("cam", "returned").await;
     }
     let messages = recording.messages();
     assert_every_frame(&messages);

@@ -1,14 +1,15 @@
-//! SIGKILL to each process of a deployment at each of its steps: afterwards the session runs a version that was once
-//! healthy, and the history says what happened.
+//! SIGKILL to each process of a deployment at each of its steps: afterwards the session runs a
+//! version that was once healthy, and the history says what happened.
 
 use std::time::{Duration, Instant};
 
-use ocelli_testkit::{DEADLINE, Ocelli, Process, Recording, Store, children, tagged};
+use ocelli_testkit::{DEADLINE, Ocelli, PipelineFolder, Process, Recording, children, tagged};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{
-    COMMON, assert_every_frame, assert_seamless, faulty, more_results, playing, results, version, watch,
+    COMMON, assert_every_frame, assert_seamless, faulty, more_results, playing, results, version,
+    watch,
 };
 
 /// Between two looks at something that tells nobody when it changes.
@@ -113,8 +114,9 @@ async fn compiler(host: &Ocelli) -> Process {
     compiler
 }
 
-/// A host whose steps may take their time, on which version 1.0.0 is healthy. It gives its state slowly.
-async fn start(store: &Store) -> (Ocelli, Recording) {
+/// A host whose steps may take their time, on which version 1.0.0 is healthy. It gives its state
+/// slowly.
+async fn start(store: &PipelineFolder) -> (Ocelli, Recording) {
     store.put("changeling", &faulty("1.0.0", "snapshot", "slow", json!({"ms": LONG})));
     let config = format!(
         "{}{COMMON}probation_s = 2\nfirst_frame_ms = 60000\nswap_timeout_ms = 60000\n\
@@ -140,14 +142,17 @@ async fn assert_history_is_true(host: &Ocelli, at: At) {
         let state = record["state"].as_str().unwrap();
         assert!(state != "pending", "{at:?}: {record}");
         if !["healthy", "probation", "superseded"].contains(&state) {
-            assert!(record["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{at:?}: {record}");
+            assert!(
+                record["reason"].as_str().is_some_and(|reason| !reason.is_empty()),
+                "{at:?}: {record}"
+            );
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_version_that_is_killed_at_any_step_leaves_the_running_one_as_it_was() {
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let (host, recording) = start(&store).await;
     let good = host.session("cam").await["deployment"].clone();
     let mut until_probation = Vec::new();
@@ -164,18 +169,25 @@ async fn a_new_version_that_is_killed_at_any_step_leaves_the_running_one_as_it_w
             };
             green.signal(Signal::KILL);
         };
-        let ((status, answer), ()) = tokio::join!(host.deploy("cam", at.query(), &component), killing);
+        let ((status, answer), ()) =
+            tokio::join!(host.deploy("cam", at.query(), &component), killing);
         let ended = host
-            .deployment_becomes("cam", |newest| {
+            .wait_for_deployment("cam", |newest| {
                 newest["state"] != "pending" && newest["state"] != "probation"
             })
             .await;
         println!("{at:?}: {status}, {} at {}: {}", ended["state"], ended["step"], ended["reason"]);
         let expected = if at == At::Probation { (200, "returned") } else { (409, "kept") };
-        assert_eq!((status, ended["state"].as_str().unwrap()), expected, "{at:?}: {answer}: {ended}");
+        assert_eq!(
+            (status, ended["state"].as_str().unwrap()),
+            expected,
+            "{at:?}: {answer}: {ended}"
+        );
         assert_eq!(ended["step"], at.name(), "{ended}");
-        host.session_becomes("cam", |session| session["deployment"] == good && session["state"] == "running")
-            .await;
+        host.wait_for_session("cam", |session| {
+            session["deployment"] == good && session["state"] == "running"
+        })
+        .await;
         more_results(&recording, 3).await;
         assert_history_is_true(&host, at).await;
     }
@@ -186,7 +198,7 @@ async fn a_new_version_that_is_killed_at_any_step_leaves_the_running_one_as_it_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compiler_that_is_killed_is_a_reason() {
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let (host, recording) = start(&store).await;
     let good = host.session("cam").await["deployment"].clone();
     let component = At::Compile.version(0);
@@ -205,13 +217,15 @@ async fn a_compiler_that_is_killed_is_a_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_version_that_is_killed_during_a_deployment_comes_back_or_is_followed() {
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let (host, recording) = start(&store).await;
     let configured = host.session("cam").await["deployment"].clone();
-    // What runs is lost each time: each case begins with a version that has been healthy for a while.
-    for (number, at) in [At::Start, At::Rehearse, At::Shadow, At::HandOver, At::Restore, At::FirstResult]
-        .into_iter()
-        .enumerate()
+    // What runs is lost each time: each case begins with a version that has been healthy for a
+    // while.
+    for (number, at) in
+        [At::Start, At::Rehearse, At::Shadow, At::HandOver, At::Restore, At::FirstResult]
+            .into_iter()
+            .enumerate()
     {
         let before = host.deployments("cam").await.len();
         let component = at.version(100 + number);
@@ -220,14 +234,15 @@ async fn a_running_version_that_is_killed_during_a_deployment_comes_back_or_is_f
             // The session shows the new one as its own when that has given a result.
             host.worker("cam").await.signal(Signal::KILL);
         };
-        let ((status, answer), ()) = tokio::join!(host.deploy("cam", at.query(), &component), killing);
+        let ((status, answer), ()) =
+            tokio::join!(host.deploy("cam", at.query(), &component), killing);
         let ended = host
-            .deployment_becomes("cam", |newest| {
+            .wait_for_deployment("cam", |newest| {
                 newest["state"] != "pending" && newest["state"] != "probation"
             })
             .await;
         println!("{at:?}: {status}, {} at {}: {}", ended["state"], ended["step"], ended["reason"]);
-        let session = host.session_becomes("cam", |session| session["state"] == "running").await;
+        let session = host.wait_for_session("cam", |session| session["state"] == "running").await;
         assert!(
             healthy(&host, &configured).await.contains(&session["deployment"]),
             "{at:?}: {answer}: {session}"
@@ -237,14 +252,17 @@ async fn a_running_version_that_is_killed_during_a_deployment_comes_back_or_is_f
         // The answer may come while the worker before still counts as running.
         let worker = host.session("cam").await["pid"].clone();
         host.restart("cam").await;
-        host.session_becomes("cam", |session| session["state"] == "running" && session["pid"] != worker)
-            .await;
+        host.wait_for_session("cam", |session| {
+            session["state"] == "running" && session["pid"] != worker
+        })
+        .await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_is_killed_at_any_step_starts_with_a_version_that_was_healthy_and_a_true_history() {
-    let store = Store::with(&["changeling"]);
+async fn a_host_that_is_killed_at_any_step_starts_with_a_version_that_was_healthy_and_a_true_history()
+ {
+    let store = PipelineFolder::with(&["changeling"]);
     let (mut host, recording) = start(&store).await;
     drop(recording);
     let configured = host.session("cam").await["deployment"].clone();
@@ -260,7 +278,7 @@ async fn a_host_that_is_killed_at_any_step_starts_with_a_version_that_was_health
         assert!(answer.is_none() || at == At::Probation, "{at:?}: {answer:?}");
         host.cut_and_start_again().await;
         let recording = watch(&host, "cam").await;
-        let session = host.session_becomes("cam", |session| session["state"] == "running").await;
+        let session = host.wait_for_session("cam", |session| session["state"] == "running").await;
         let records = host.deployments("cam").await;
         let met = records.iter().find(|record| super::number(&record["number"]) == newest + 1);
         let met = met.unwrap_or_else(|| panic!("{at:?}: the deployment is forgotten: {records:?}"));
@@ -269,7 +287,10 @@ async fn a_host_that_is_killed_at_any_step_starts_with_a_version_that_was_health
             met["state"], met["step"], met["reason"], session["pipeline_version"]
         );
         assert_eq!(met["state"], "interrupted", "{at:?}: {met}");
-        assert!(healthy(&host, &configured).await.contains(&session["deployment"]), "{at:?}: {session}");
+        assert!(
+            healthy(&host, &configured).await.contains(&session["deployment"]),
+            "{at:?}: {session}"
+        );
         more_results(&recording, 3).await;
         assert_history_is_true(&host, at).await;
         // What it gives goes on being numbered by frames that ascend.
@@ -286,8 +307,10 @@ async fn a_host_that_is_killed_at_any_step_starts_with_a_version_that_was_health
 async fn assert_no_workers_are_left(host: &Ocelli, expected: usize) {
     let begun = Instant::now();
     loop {
-        let workers =
-            children(host.process().pid).iter().filter(|child| child.name == "ocelli-worker").count();
+        let workers = children(host.process().pid)
+            .iter()
+            .filter(|child| child.name == "ocelli-worker")
+            .count();
         if workers == expected {
             return;
         }

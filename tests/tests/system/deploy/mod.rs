@@ -1,8 +1,9 @@
-//! Changing the pipeline of a running session: no frame is lost by a good version, none by a bad one, and none by a kill.
+//! Changing the pipeline of a running session: no frame is lost by a good version, none by a bad
+//! one, and none by a kill.
 //!
-//! The pipeline `changeling` makes it visible: each of its results says how many frames it and the versions before it have
-//! processed. Where that number grows by one from frame to frame, nothing was left out, nothing came twice, and the state
-//! went from hand to hand.
+//! The pipeline `changeling` makes it visible: each of its results says how many frames it and the
+//! versions before it have processed. Where that number grows by one from frame to frame, nothing
+//! was left out, nothing came twice, and the state went from hand to hand.
 
 mod bad;
 mod killed;
@@ -11,7 +12,7 @@ mod ways;
 
 use std::time::Duration;
 
-use ocelli_testkit::{Ocelli, Received, Recording, Store, changeling, clip};
+use ocelli_testkit::{Ocelli, PipelineFolder, Received, Recording, changeling, clip};
 use serde_json::{Value, json};
 
 /// 25 frames a second, 10 s.
@@ -21,7 +22,8 @@ const CLIP: &str = "bikes.mp4";
 const STAYS: [u64; 2] = [150, 230];
 
 /// Room for many deployments in a short time, and no events of the host's that come by the clock.
-const COMMON: &str = "[alerts]\nmemory_percent = 0\nno_results_s = 0\nrestarts_per_hour = 0\nsource_down_s = 0\ndisk_free_percent = 0\n\
+const COMMON: &str = "[alerts]\nmemory_percent = 0\nno_results_s = 0\nrestarts_per_hour = \
+    0\nsource_down_s = 0\ndisk_free_percent = 0\n\
     [analyze]\nworkers = 0\n[deploy]\nreserve_mb = 0\nhistory = 1000\n";
 
 /// A good version of changeling.
@@ -42,17 +44,21 @@ fn faulty(version: &str, at: &str, does: &str, more: Value) -> Vec<u8> {
 fn playing(id: &str, pipeline: &str, more: &str) -> String {
     let source = format!("file:{}", clip(CLIP).display());
     format!(
-        "[[cameras]]\nid = {id:?}\nsource = {source:?}\npipeline = {pipeline:?}\npace = \"realtime\"\nrepeat = true\n{more}\n"
+        "[[cameras]]\nid = {id:?}\nsource = {source:?}\npipeline = {pipeline:?}\npace = \
+            \"realtime\"\nrepeat = true\n{more}\n"
     )
 }
 
-/// A host whose camera `cam` runs changeling 1.0.0 on a file, with a subscriber that has had a result. `more` goes on from
-/// the section `deploy`.
-async fn host_with_changeling(store: &Store, more: &str) -> (Ocelli, Recording) {
+/// A host whose camera `cam` runs changeling 1.0.0 on a file, with a subscriber that has had a
+/// result. `more` goes on from the section `deploy`.
+async fn host_with_changeling(store: &PipelineFolder, more: &str) -> (Ocelli, Recording) {
     store.put("changeling", &version("1.0.0"));
-    let host =
-        Ocelli::start(&format!("{}{COMMON}{more}\n{}", store.section(), playing("cam", "changeling", "")))
-            .await;
+    let host = Ocelli::start(&format!(
+        "{}{COMMON}{more}\n{}",
+        store.section(),
+        playing("cam", "changeling", "")
+    ))
+    .await;
     let recording = watch(&host, "cam").await;
     (host, recording)
 }
@@ -124,9 +130,10 @@ fn missed(messages: &[Received]) -> u64 {
     lagged.map(|received| number(&received.message["missed"])).sum()
 }
 
-/// Holds changeling's results to what one instance without a change would have given: every frame once, in order, each with
-/// the number of frames before it and the objects that belong to it. `every` is whether the source is a file: of a live one
-/// frames may be skipped, and they are ascending.
+/// Holds changeling's results to what one instance without a change would have given: every frame
+/// once, in order, each with the number of frames before it and the objects that belong to it.
+/// `every` is whether the source is a file: of a live one frames may be skipped, and they are
+/// ascending.
 fn assert_seamless(messages: &[Received], every: bool) {
     let results = results(messages);
     let mut not_shown = missed(messages);
@@ -169,15 +176,21 @@ fn assert_every_frame(messages: &[Received]) {
     assert_eq!(missed(messages), 0, "a subscriber was too slow");
     for pair in results(messages).windows(2) {
         let [before, after] = [&pair[0].message, &pair[1].message];
-        assert_eq!(number(&after["frame"]), number(&before["frame"]) + 1, "between {before} and {after}");
+        assert_eq!(
+            number(&after["frame"]),
+            number(&before["frame"]) + 1,
+            "between {before} and {after}"
+        );
     }
     assert_events_unbroken(messages);
 }
 
 /// Events are numbered without a gap, whoever they come from.
 fn assert_events_unbroken(messages: &[Received]) {
-    let events =
-        messages.iter().map(|received| &received.message).filter(|message| message["type"] == "event");
+    let events = messages
+        .iter()
+        .map(|received| &received.message)
+        .filter(|message| message["type"] == "event");
     let seqs: Vec<u64> = events.map(|event| number(&event["seq"])).collect();
     assert!(seqs.windows(2).all(|pair| pair[1] == pair[0] + 1), "{seqs:?}");
 }

@@ -1,14 +1,17 @@
-//! Many changes in a row, fifty in a full run: every frame of the source exactly once, the numbers of events and objects unbroken.
+//! Many changes in a row, fifty in a full run: every frame of the source exactly once, the numbers
+//! of events and objects unbroken.
 
 use std::time::{Duration, Instant};
 
 use ocelli_testkit::depth::rounds;
-use ocelli_testkit::{Cameras, FileSession, Ocelli, Received, Recording, Store, clip, gallery, tagged};
+use ocelli_testkit::{
+    Cameras, FileSession, Ocelli, PipelineFolder, Received, Recording, clip, gallery, tagged,
+};
 use serde_json::{Value, json};
 
 use super::{
-    CLIP, COMMON, assert_events_unbroken, assert_seamless, deployed, events, host_with_changeling, missed,
-    more_results, number, playing, results, shown, version, watch,
+    CLIP, COMMON, assert_events_unbroken, assert_seamless, deployed, events, host_with_changeling,
+    missed, more_results, number, playing, results, shown, version, watch,
 };
 use crate::camera;
 
@@ -34,9 +37,11 @@ async fn swap(host: &Ocelli, recording: &Recording, versions: [&[u8]; 2]) -> Vec
 fn print_gaps(what: &str, messages: &[Received], records: &[Value]) {
     let results = results(messages);
     let apart = |pair: &[&Received]| pair[1].at - pair[0].at;
-    let changes = |pair: &&[&Received]| pair[0].message["deployment"] != pair[1].message["deployment"];
+    let changes =
+        |pair: &&[&Received]| pair[0].message["deployment"] != pair[1].message["deployment"];
     let gaps: Vec<Duration> = results.windows(2).filter(changes).map(apart).collect();
-    let others: Vec<Duration> = results.windows(2).filter(|pair| !changes(pair)).map(apart).collect();
+    let others: Vec<Duration> =
+        results.windows(2).filter(|pair| !changes(pair)).map(apart).collect();
     assert_eq!(gaps.len(), records.len(), "changes of the deployment in the results");
     let told = |key: &str| -> Vec<Duration> {
         let ms = records.iter().filter_map(|record| record["swapped"][key].as_f64());
@@ -72,7 +77,7 @@ const HELD: u64 = 64;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_changes_on_a_file_lose_no_frame_and_give_none_twice() {
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let (host, recording) = host_with_changeling(&store, "").await;
     let versions = [version("1.0.1"), version("1.0.2")];
     let records = swap(&host, &recording, [&versions[0], &versions[1]]).await;
@@ -88,23 +93,32 @@ async fn many_changes_on_a_file_lose_no_frame_and_give_none_twice() {
     let last = events(&messages, "counted").last().copied().cloned().unwrap();
     // All changes up to that event: how many lie behind it depends on the machine.
     let until = number(&last["frame"]);
-    let before = records.iter().filter(|record| number(&record["swapped"]["first_frame"]) <= until).count();
+    let before =
+        records.iter().filter(|record| number(&record["swapped"]["first_frame"]) <= until).count();
     assert!(before > 1, "{last}");
-    assert_eq!(number(&last["data"]["changes"]), before as u64, "the state went from hand to hand: {last}");
+    assert_eq!(
+        number(&last["data"]["changes"]),
+        before as u64,
+        "the state went from hand to hand: {last}"
+    );
     let frames = assert_counters_add_up(&host, HELD).await;
     assert_eq!(frames["skipped"]["newer"], 0, "{frames}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_changes_on_a_live_camera_lose_no_frame_and_give_none_twice() {
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     store.put("changeling", &version("1.0.0"));
-    let server =
-        Cameras::start(&[], &[("/cam", CLIP), ("/beside-1", "people-576-high.mp4"), ("/beside-2", CLIP)]);
+    let server = Cameras::start(
+        &[],
+        &[("/cam", CLIP), ("/beside-1", "people-576-high.mp4"), ("/beside-2", CLIP)],
+    );
     let cam = camera("cam", &server.url("/cam"), "").replace("object-detect", "changeling");
-    let beside =
-        |id: &str| camera(id, &server.url(&format!("/{id}")), "settings = { max_results_per_second = 5 }");
-    let config = [store.section(), COMMON.to_owned(), cam, beside("beside-1"), beside("beside-2")].concat();
+    let beside = |id: &str| {
+        camera(id, &server.url(&format!("/{id}")), "settings = { max_results_per_second = 5 }")
+    };
+    let config =
+        [store.section(), COMMON.to_owned(), cam, beside("beside-1"), beside("beside-2")].concat();
     let host = Ocelli::start(&config).await;
     let recording = watch(&host, "cam").await;
     let versions = [version("1.0.1"), version("1.0.2")];
@@ -116,7 +130,8 @@ async fn many_changes_on_a_live_camera_lose_no_frame_and_give_none_twice() {
     // A frame without a result was skipped for a newer one, and is counted as such.
     let frames = assert_counters_add_up(&host, HELD).await;
     let seen = results(&messages);
-    let span = number(&seen[seen.len() - 1].message["frame"]) - number(&seen[0].message["frame"]) + 1;
+    let span =
+        number(&seen[seen.len() - 1].message["frame"]) - number(&seen[0].message["frame"]) + 1;
     let without = span - seen.len() as u64 - missed(&messages);
     let skipped: u64 = frames["skipped"].as_object().unwrap().values().map(number).sum();
     assert!(without <= skipped, "{without} frames without a result: {frames}");
@@ -124,7 +139,8 @@ async fn many_changes_on_a_live_camera_lose_no_frame_and_give_none_twice() {
     assert_eq!(host.session("cam").await["restarts"], 0);
 }
 
-/// Two results of object-detect: objects of both, by their boxes, and whether they kept their numbers. How many did.
+/// Two results of object-detect: objects of both, by their boxes, and whether they kept their
+/// numbers. How many did.
 fn assert_same_tracks(before: &Value, after: &Value) -> usize {
     let objects = |message: &Value| message["detections"].as_array().unwrap().clone();
     let mut same = 0;
@@ -134,7 +150,8 @@ fn assert_same_tracks(before: &Value, after: &Value) -> usize {
             .filter(|new| new["label"] == old["label"] && new["track"].is_u64())
             .map(|new| (overlap(&old["box"], &new["box"]), new))
             .max_by(|one, other| one.0.total_cmp(&other.0));
-        // Objects that cross each other may be taken for each other: those that hardly moved cannot be.
+        // Objects that cross each other may be taken for each other: those that hardly moved cannot
+        // be.
         if let Some((iou, new)) = best
             && iou >= 0.8
         {
@@ -163,14 +180,17 @@ fn assert_objects_stay(what: &str, messages: &[Received], records: &[Value]) {
     let frames: Vec<u64> = results.iter().map(|result| number(&result.message["frame"])).collect();
     assert!(frames.windows(2).all(|pair| pair[0] < pair[1]), "{frames:?}");
     assert_events_unbroken(messages);
-    let changes =
-        results.windows(2).filter(|pair| pair[0].message["deployment"] != pair[1].message["deployment"]);
-    let same: usize = changes.map(|pair| assert_same_tracks(&pair[0].message, &pair[1].message)).sum();
+    let changes = results
+        .windows(2)
+        .filter(|pair| pair[0].message["deployment"] != pair[1].message["deployment"]);
+    let same: usize =
+        changes.map(|pair| assert_same_tracks(&pair[0].message, &pair[1].message)).sum();
     println!("  objects that kept their number across a change: {same}");
     assert!(same > 0, "no object was in view at any change");
 }
 
-/// What two cores keep up with, the machine's other work included: a run of the model takes 56 ms of one.
+/// What two cores keep up with, the machine's other work included: a run of the model takes 56 ms
+/// of one.
 const RATE: &str = "settings = { max_results_per_second = 8, score = 0.3 }";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,14 +213,21 @@ async fn objects_keep_their_numbers_through_many_changes_on_a_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_keep_their_numbers_through_many_changes_on_a_live_camera() {
     let server = Cameras::start(&[], &[("/cam", CLIP), ("/beside", "people-576-high.mp4")]);
-    let beside = camera("beside", &server.url("/beside"), "settings = { max_results_per_second = 4 }");
-    let host = Ocelli::start(&format!("{COMMON}{}{beside}", camera("cam", &server.url("/cam"), RATE))).await;
+    let beside =
+        camera("beside", &server.url("/beside"), "settings = { max_results_per_second = 4 }");
+    let host =
+        Ocelli::start(&format!("{COMMON}{}{beside}", camera("cam", &server.url("/cam"), RATE)))
+            .await;
     let recording = watch(&host, "cam").await;
     let component = std::fs::read(gallery("object-detect")).unwrap();
     let versions = [tagged(&component, "one"), tagged(&component, "two")];
     let records = swap(&host, &recording, [&versions[0], &versions[1]]).await;
     let messages = recording.messages();
-    assert_objects_stay("object-detect on an RTSP camera, 8 of 25 frames a second", &messages, &records);
+    assert_objects_stay(
+        "object-detect on an RTSP camera, 8 of 25 frames a second",
+        &messages,
+        &records,
+    );
     assert_counters_add_up(&host, HELD).await;
 }
 
@@ -228,7 +255,7 @@ async fn a_file_played_through_changes_gives_what_it_gives_without() {
     let begun = Instant::now();
     let playing = session.play(&host);
     let changing = async {
-        host.session_becomes("cam", |session| session["state"] == "running").await;
+        host.wait_for_session("cam", |session| session["state"] == "running").await;
         let mut changes = 0;
         for tag in ["one", "two", "three", "four", "five"] {
             let (status, answer) = host.deploy("cam", "", &tagged(&component, tag)).await;
@@ -243,7 +270,11 @@ async fn a_file_played_through_changes_gives_what_it_gives_without() {
     };
     let (changed, changes) = tokio::join!(playing, changing);
     println!("{changes} changes within {:.1} s", begun.elapsed().as_secs_f64());
-    assert!(changes > 0, "{} has ended before the first change", clip("people-576-high-b3.mp4").display());
+    assert!(
+        changes > 0,
+        "{} has ended before the first change",
+        clip("people-576-high-b3.mp4").display()
+    );
     let changed: Vec<String> = changed
         .iter()
         .filter(|text| !text.contains("\"kind\":\"deployment\""))

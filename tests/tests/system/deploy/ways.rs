@@ -1,8 +1,9 @@
-//! The ways to a deployment, one and the same behind all of them: a request, a rollback, a changed file, a changed config.
+//! The ways to a deployment, one and the same behind all of them: a request, a rollback, a changed
+//! file, a changed config.
 
 use std::time::Duration;
 
-use ocelli_testkit::{Ocelli, Recording, Store};
+use ocelli_testkit::{Ocelli, PipelineFolder, Recording};
 use serde_json::{Value, json};
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 
 /// Waits for the newest deployment of a session, by its cause, to have taken over.
 async fn has_taken_over(host: &Ocelli, cause: &str, version: &str) -> Value {
-    host.deployment_becomes("cam", |newest| {
+    host.wait_for_deployment("cam", |newest| {
         newest["cause"] == cause
             && newest["version"] == version
             && (newest["state"] == "probation" || newest["state"] == "healthy")
@@ -22,7 +23,7 @@ async fn has_taken_over(host: &Ocelli, cause: &str, version: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_the_store_that_changes_is_deployed_however_it_is_written() {
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let (host, recording) = host_with_changeling(&store, "").await;
     let file = store.pipeline("changeling");
 
@@ -47,16 +48,23 @@ async fn a_file_of_the_store_that_changes_is_deployed_however_it_is_written() {
     assert_eq!(status, 200, "{answer}");
     has_taken_over(&host, "file", "1.3.0").await;
     let list: Value = serde_json::from_str(&host.get("/v1/pipelines").await).unwrap();
-    let entry =
-        list["pipelines"].as_array().unwrap().iter().find(|pipeline| pipeline["name"] == "changeling");
+    let entry = list["pipelines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|pipeline| pipeline["name"] == "changeling");
     assert_eq!(entry.unwrap()["sessions"], json!(["cam"]), "{list}");
     let (status, answer) = host.put("/v1/pipelines/changeling", b"nothing").await;
     assert!(status == 422 && answer["problems"][0]["kind"] == "not_wasm", "{answer}");
 
     // What cannot be a pipeline changes nothing.
     std::fs::write(&file, b"half of it").unwrap();
-    let refused = host.deployment_becomes("cam", |newest| newest["state"] == "refused").await;
-    assert_eq!((&refused["cause"], &refused["step"]), (&json!("file"), &json!("check")), "{refused}");
+    let refused = host.wait_for_deployment("cam", |newest| newest["state"] == "refused").await;
+    assert_eq!(
+        (&refused["cause"], &refused["step"]),
+        (&json!("file"), &json!("check")),
+        "{refused}"
+    );
     assert_eq!(host.session("cam").await["pipeline_version"], "changeling 1.3.0");
     more_results(&recording, 5).await;
     assert_seamless(&recording.messages(), true);
@@ -64,7 +72,7 @@ async fn a_file_of_the_store_that_changes_is_deployed_however_it_is_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edited_entry_goes_the_same_way_as_a_request() {
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     store.put("changeling", &version("1.0.0"));
     store.put("other", &version("2.0.0"));
     let config = |pipeline: &str, settings: &str| {
@@ -77,19 +85,22 @@ async fn an_edited_entry_goes_the_same_way_as_a_request() {
     let record = has_taken_over(&host, "config", "2.0.0").await;
     assert_eq!(record["pipeline"], "other", "{record}");
     host.edit_config_in_place(&config("other", "settings = { every = 10 }"));
-    let becomes =
-        |newest: &Value| newest["settings"] == json!({"every": 10}) && newest["swapped"].is_object();
-    host.deployment_becomes("cam", becomes).await;
+    let becomes = |newest: &Value| {
+        newest["settings"] == json!({"every": 10}) && newest["swapped"].is_object()
+    };
+    host.wait_for_deployment("cam", becomes).await;
     let seen = recording.len();
-    let counted =
-        |message: &Value| (message["kind"] == "counted").then(|| number(&message["data"]["frames"]));
+    let counted = |message: &Value| {
+        (message["kind"] == "counted").then(|| number(&message["data"]["frames"]))
+    };
     let first = recording.find(seen, counted).await;
-    let next = recording.find(seen, |message| counted(message).filter(|frames| *frames > first)).await;
+    let next =
+        recording.find(seen, |message| counted(message).filter(|frames| *frames > first)).await;
     assert_eq!(next - first, 10);
 
     // Settings that the pipeline refuses cost nothing.
     host.edit_config(&config("other", "settings = { every = 0 }"));
-    let kept = host.deployment_becomes("cam", |newest| newest["state"] == "kept").await;
+    let kept = host.wait_for_deployment("cam", |newest| newest["state"] == "kept").await;
     assert!(kept["reason"].as_str().is_some_and(|reason| reason.contains("every")), "{kept}");
     more_results(&recording, 5).await;
     assert_seamless(&recording.messages(), true);
@@ -97,14 +108,14 @@ async fn an_edited_entry_goes_the_same_way_as_a_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_brings_the_version_before_and_one_more_the_one_before_that() {
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let (host, recording) = host_with_changeling(&store, "probation_s = 1").await;
     let first = host.session("cam").await["deployment"].clone();
     let (status, body) = host.request("POST", "/v1/sessions/cam/rollback").await;
     assert!(status == 409 && body.contains("nothing_before"), "{status}: {body}");
     for version_of in ["1.1.0", "1.2.0"] {
         deployed(&host, "cam", "", &version(version_of)).await;
-        host.deployment_becomes("cam", |newest| newest["state"] == "healthy").await;
+        host.wait_for_deployment("cam", |newest| newest["state"] == "healthy").await;
     }
     for expected in ["1.1.0", "1.0.0"] {
         let (status, body) = host.request("POST", "/v1/sessions/cam/rollback").await;
@@ -115,7 +126,7 @@ async fn a_rollback_brings_the_version_before_and_one_more_the_one_before_that()
             (&json!(expected), &json!("rollback")),
             "{record}"
         );
-        host.deployment_becomes("cam", |newest| newest["state"] == "healthy").await;
+        host.wait_for_deployment("cam", |newest| newest["state"] == "healthy").await;
         more_results(&recording, 3).await;
     }
     assert_eq!(host.session("cam").await["deployment"], first);
@@ -124,7 +135,7 @@ async fn a_rollback_brings_the_version_before_and_one_more_the_one_before_that()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_compares_both_versions_and_is_heard_by_nobody() {
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     let (host, recording) = host_with_changeling(&store, "").await;
     // The same but for one frame in the middle for which it returns an error.
     let new = faulty("1.1.0", "frame", "refuse", json!({"after_s": 0.5}));
@@ -150,14 +161,18 @@ async fn a_shadow_compares_both_versions_and_is_heard_by_nobody() {
     };
     recording.find(seen, new).await;
     let messages = recording.messages();
-    let first =
-        results(&messages[seen..]).into_iter().position(|result| result.message["deployment"] == *deployment);
-    assert!(first.is_some_and(|first| first >= 40), "the new version spoke after {first:?} results");
+    let first = results(&messages[seen..])
+        .into_iter()
+        .position(|result| result.message["deployment"] == *deployment);
+    assert!(
+        first.is_some_and(|first| first >= 40),
+        "the new version spoke after {first:?} results"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_of_a_session_survives_changes_and_the_end_of_the_host() {
-    let store = Store::with(&["changeling"]);
+    let store = PipelineFolder::with(&["changeling"]);
     store.put("changeling", &version("1.0.0"));
     let camera = playing("cam", "changeling", "settings = { every = 5, keep = true }");
     let config = format!("{}{COMMON}probation_s = 1\n{camera}", store.section());
@@ -168,16 +183,22 @@ async fn the_store_of_a_session_survives_changes_and_the_end_of_the_host() {
     deployed(&host, "cam", "", &version("1.1.0")).await;
     let after = ask(&host, before + 2).await;
     // As often as there were events: no change was lost or counted twice by rehearsals.
-    let counted = |recording: &Recording| super::events(&recording.messages(), "counted").len() as u64;
+    let counted =
+        |recording: &Recording| super::events(&recording.messages(), "counted").len() as u64;
     assert!(after <= counted(&recording) + 2, "{after} kept, {} events", counted(&recording));
-    host.deployment_becomes("cam", |newest| newest["state"] == "healthy").await;
+    host.wait_for_deployment("cam", |newest| newest["state"] == "healthy").await;
     let before = ask(&host, 1).await;
-    // A cut may take the changes of the last 100 ms, and counts are five frames apart: after two more this one is on the disk.
+    // A cut may take the changes of the last 100 ms, and counts are five frames apart: after two
+    // more this one is on the disk.
     ask(&host, before + 2).await;
     drop(recording);
     host.cut_and_start_again().await;
     let recording = watch(&host, "cam").await;
-    assert_eq!(host.session("cam").await["pipeline_version"], "changeling 1.1.0", "the last healthy version");
+    assert_eq!(
+        host.session("cam").await["pipeline_version"],
+        "changeling 1.1.0",
+        "the last healthy version"
+    );
     let first = results(&recording.messages())[0].message.clone();
     assert_eq!(processed(&first), number(&first["frame"]) + 1, "the state itself is the worker's");
     let after = ask(&host, 1).await;

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ocelli_protocol::inference::{
-    Attach, Configure, Device, Element, ErrorCode, FromWorker, MAX_PACKET, Model, PacketError, PlacedTensor,
-    Priority, Service, TensorDeclaration, ToWorker, packet_pair, receive, send,
+    Attach, Configure, Device, Element, ErrorCode, InferenceRequest, InferenceResponse, MAX_PACKET,
+    Model, PacketError, PlacedTensor, Priority, ServiceLevel, TensorDeclaration, packet_pair,
+    receive, send,
 };
 use ocelli_protocol::shm::SharedMemory;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -50,11 +51,22 @@ pub(crate) fn model() -> Model {
         outputs: Vec<TensorDeclaration>,
     }
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models").join(MODEL);
-    let folder = folder.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let text = std::fs::read_to_string(folder.join("model.toml")).expect("the model has a model.toml");
+    let folder =
+        folder.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let text =
+        std::fs::read_to_string(folder.join("model.toml")).expect("the model has a model.toml");
     let Description { name, file, sha256, inputs, outputs } = toml::from_str(&text).unwrap();
     let path = folder.join(file).to_str().unwrap().to_owned();
-    Model { name, path, sha256, inputs, outputs, device: Device::Cpu, fallback: false, batching: None }
+    Model {
+        name,
+        path,
+        sha256,
+        inputs,
+        outputs,
+        device: Device::Cpu,
+        fallback: false,
+        batching: None,
+    }
 }
 
 pub(crate) fn configure(threads: u32, models: Vec<Model>, preload: &[&str]) -> Configure {
@@ -70,11 +82,12 @@ pub(crate) fn configure(threads: u32, models: Vec<Model>, preload: &[&str]) -> C
     }
 }
 
-/// A model of one node that is written by hand: `y = Identity(x)`, both f32 with one side. `side` of none leaves it
-/// open. The bytes are protobuf: `onnx.ModelProto` of `onnx/onnx.proto`.
+/// A model of one node that is written by hand: `y = Identity(x)`, both f32 with one side. `side`
+/// of none leaves it open. The bytes are protobuf: `onnx.ModelProto` of `onnx/onnx.proto`.
 pub(crate) fn identity(side: Option<u8>) -> Vec<u8> {
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
-        let length = u8::try_from(content.len()).ok().filter(|length| *length < 128).expect("a short field");
+        let length =
+            u8::try_from(content.len()).ok().filter(|length| *length < 128).expect("a short field");
         [&[number << 3 | 2, length], content].concat()
     }
     let dimension = match side {
@@ -85,24 +98,41 @@ pub(crate) fn identity(side: Option<u8>) -> Vec<u8> {
     let tensor = field(1, &[&[1 << 3, 1], shape.as_slice()].concat());
     let value = |name: &[u8]| [field(1, name), field(2, &tensor)].concat();
     let node = [field(1, b"x"), field(2, b"y"), field(4, b"Identity")].concat();
-    let graph = [field(1, &node), field(2, b"g"), field(11, &value(b"x")), field(12, &value(b"y"))].concat();
+    let graph = [field(1, &node), field(2, b"g"), field(11, &value(b"x")), field(12, &value(b"y"))]
+        .concat();
     let opset = [1 << 4, 13];
     [&[1 << 3, 8][..], &field(7, &graph), &field(8, &opset)].concat()
 }
 
 /// A file with these bytes, and the model that it is.
-pub(crate) fn model_of(name: &str, bytes: &[u8], shape: &[i64]) -> (Model, tempfile::NamedTempFile) {
+pub(crate) fn model_of(
+    name: &str,
+    bytes: &[u8],
+    shape: &[i64],
+) -> (Model, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
     let sha256 = ocelli_protocol::digest::Digest::of(bytes).to_string();
     let tensor = |name: &str| {
-        vec![TensorDeclaration { name: name.to_owned(), element: Element::F32, shape: shape.to_vec() }]
+        vec![TensorDeclaration {
+            name: name.to_owned(),
+            element: Element::F32,
+            shape: shape.to_vec(),
+        }]
     };
     let path = file.path().to_str().unwrap().to_owned();
     let (inputs, outputs) = (tensor("x"), tensor("y"));
     let name = name.to_owned();
-    let model =
-        Model { name, path, sha256, inputs, outputs, device: Device::Cpu, fallback: false, batching: None };
+    let model = Model {
+        name,
+        path,
+        sha256,
+        inputs,
+        outputs,
+        device: Device::Cpu,
+        fallback: false,
+        batching: None,
+    };
     (model, file)
 }
 
@@ -154,8 +184,8 @@ impl Worker {
         Attach {
             session: self.name.clone(),
             number: self.number,
-            generation,
-            service: Service {
+            catalog_version: generation,
+            service: ServiceLevel {
                 share: self.number,
                 priority: Priority::Normal,
                 timeout_ms,
@@ -166,18 +196,18 @@ impl Worker {
         }
     }
 
-    pub(crate) fn send(&self, request: &FromWorker) {
+    pub(crate) fn send(&self, request: &InferenceRequest) {
         send(self.socket.as_fd(), request).unwrap();
     }
 
-    pub(crate) fn receive(&mut self) -> ToWorker {
+    pub(crate) fn receive(&mut self) -> InferenceResponse {
         receive(self.socket.as_fd(), &mut self.buffer).expect("an answer")
     }
 
     /// Waits until the other side has ended the connection.
     pub(crate) fn wait_for_end(&mut self) {
         loop {
-            match receive::<ToWorker>(self.socket.as_fd(), &mut self.buffer) {
+            match receive::<InferenceResponse>(self.socket.as_fd(), &mut self.buffer) {
                 Ok(_) => {}
                 Err(PacketError::Closed) => return,
                 Err(error) => panic!("instead of the connection's end: {error}"),
@@ -186,7 +216,7 @@ impl Worker {
     }
 
     pub(crate) fn greeted(mut self) -> Self {
-        assert_eq!(self.receive(), ToWorker::Hello);
+        assert_eq!(self.receive(), InferenceResponse::Hello);
         self
     }
 
@@ -198,7 +228,9 @@ impl Worker {
     #[allow(unsafe_code)]
     pub(crate) fn write_bytes(&self, offset: usize, bytes: &[u8]) {
         // SAFETY: no request is under way, and the slice ends here.
-        unsafe { self.memory.bytes_mut(offset..offset + bytes.len()) }.unwrap().copy_from_slice(bytes);
+        unsafe { self.memory.bytes_mut(offset..offset + bytes.len()) }
+            .unwrap()
+            .copy_from_slice(bytes);
     }
 
     #[allow(unsafe_code)]
@@ -214,34 +246,55 @@ impl Worker {
 
     /// Forgets earlier outputs, so that only a new run can bring them back.
     pub(crate) fn clear_outputs(&self) {
-        self.write(usize::try_from(OUTPUT_OFFSET).unwrap(), &vec![f32::NAN; OUTPUT_LENGTH as usize / 4]);
+        self.write(
+            usize::try_from(OUTPUT_OFFSET).unwrap(),
+            &vec![f32::NAN; OUTPUT_LENGTH as usize / 4],
+        );
     }
 
-    pub(crate) fn open(&mut self, id: u64, model: &str) -> Result<ToWorker, (ErrorCode, String)> {
-        self.send(&FromWorker::Open { id, model: model.to_owned() });
+    pub(crate) fn open(
+        &mut self,
+        id: u64,
+        model: &str,
+    ) -> Result<InferenceResponse, (ErrorCode, String)> {
+        self.send(&InferenceRequest::Open { id, model: model.to_owned() });
         self.answer(id)
     }
 
     /// Runs, and gives the outputs in the model's order.
-    pub(crate) fn run(&mut self, request: &FromWorker) -> Result<Vec<Vec<f32>>, (ErrorCode, String)> {
+    pub(crate) fn run(
+        &mut self,
+        request: &InferenceRequest,
+    ) -> Result<Vec<Vec<f32>>, (ErrorCode, String)> {
         self.send(request);
-        let ToWorker::Done { outputs, .. } = self.answer(request.id())? else { panic!("another answer") };
+        let InferenceResponse::Done { outputs, .. } = self.answer(request.id())? else {
+            panic!("another answer")
+        };
         Ok(outputs.iter().map(|output| self.read(output)).collect())
     }
 
-    pub(crate) fn answer(&mut self, expected: u64) -> Result<ToWorker, (ErrorCode, String)> {
+    pub(crate) fn answer(
+        &mut self,
+        expected: u64,
+    ) -> Result<InferenceResponse, (ErrorCode, String)> {
         let answer = self.receive();
         match &answer {
-            ToWorker::Failed { id, code, message } if *id == expected => Err((*code, message.clone())),
-            ToWorker::Opened { id, .. } | ToWorker::Done { id, .. } if *id == expected => Ok(answer),
+            InferenceResponse::Failed { id, code, message } if *id == expected => {
+                Err((*code, message.clone()))
+            }
+            InferenceResponse::Opened { id, .. } | InferenceResponse::Done { id, .. }
+                if *id == expected =>
+            {
+                Ok(answer)
+            }
             other => panic!("instead of the answer to {expected}: {other:?}"),
         }
     }
 }
 
 /// A correct request to run the detector.
-pub(crate) fn request(id: u64) -> FromWorker {
-    FromWorker::Run {
+pub(crate) fn request(id: u64) -> InferenceRequest {
+    InferenceRequest::Run {
         id,
         model: MODEL.to_owned(),
         inputs: vec![PlacedTensor {

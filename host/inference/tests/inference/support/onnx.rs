@@ -1,7 +1,8 @@
-//! ONNX files of a node or two, written as `onnx.ModelProto` of `onnx/onnx.proto`: what they hold is seen here, not in a
-//! file made elsewhere.
+//! ONNX files of a node or two, written as `onnx.ModelProto` of `onnx/onnx.proto`: what they hold
+//! is seen here, not in a file made elsewhere.
 
-/// `onnx.TensorProto.DataType`, with the bytes of an element, by the name that `model.toml` has for it.
+/// `onnx.TensorProto.DataType`, with the bytes of an element, by the name that `model.toml` has for
+/// it.
 pub(crate) const ELEMENTS: [(&str, u64, usize); 9] = [
     ("f32", 1, 4),
     ("u8", 2, 1),
@@ -52,7 +53,12 @@ pub(crate) fn value(name: &str, element: u64, shape: &[Option<u64>]) -> Vec<u8> 
 }
 
 /// A node without a name.
-pub(crate) fn node(operator: &str, inputs: &[&str], output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn node(
+    operator: &str,
+    inputs: &[&str],
+    output: &str,
+    attributes: &[Vec<u8>],
+) -> Vec<u8> {
     let mut node: Vec<u8> = inputs.iter().flat_map(|input| bytes(1, input.as_bytes())).collect();
     node.extend(bytes(2, output.as_bytes()));
     node.extend(bytes(4, operator.as_bytes()));
@@ -76,8 +82,9 @@ pub(crate) fn weights(name: &str, shape: &[u64], values: &[f32]) -> Vec<u8> {
 /// Weights that lie in another file, from its first byte on.
 pub(crate) fn weights_elsewhere(name: &str, count: u64, file: &str) -> Vec<u8> {
     const EXTERNAL: u64 = 1;
-    let entry =
-        |key: &str, value: &str| bytes(13, &[bytes(1, key.as_bytes()), bytes(2, value.as_bytes())].concat());
+    let entry = |key: &str, value: &str| {
+        bytes(13, &[bytes(1, key.as_bytes()), bytes(2, value.as_bytes())].concat())
+    };
     let entries = [entry("location", file), entry("length", &(count * 4).to_string())].concat();
     let name = bytes(8, name.as_bytes());
     [number(1, count), number(2, F32), name, entries, number(14, EXTERNAL)].concat()
@@ -90,10 +97,13 @@ pub(crate) fn model(
     inputs: &[Vec<u8>],
     outputs: &[Vec<u8>],
 ) -> Vec<u8> {
-    let all =
-        |field, parts: &[Vec<u8>]| parts.iter().flat_map(|part| bytes(field, part)).collect::<Vec<u8>>();
-    let graph = [all(1, nodes), bytes(2, b"g"), all(5, weights), all(11, inputs), all(12, outputs)].concat();
-    [number(1, 8), bytes(2, b"ocelli-tests"), bytes(7, &graph), bytes(8, &number(2, OPSET))].concat()
+    let all = |field, parts: &[Vec<u8>]| {
+        parts.iter().flat_map(|part| bytes(field, part)).collect::<Vec<u8>>()
+    };
+    let graph = [all(1, nodes), bytes(2, b"g"), all(5, weights), all(11, inputs), all(12, outputs)]
+        .concat();
+    [number(1, 8), bytes(2, b"ocelli-tests"), bytes(7, &graph), bytes(8, &number(2, OPSET))]
+        .concat()
 }
 
 /// `y = Identity(x)`.

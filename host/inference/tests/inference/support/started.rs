@@ -1,14 +1,16 @@
-//! An engine in this process, with what the host would see of it and a look at each run before it begins.
+//! An engine in this process, with what the host would see of it and a look at each run before it
+//! begins.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, LazyLock, Mutex, Once};
 
-use ocelli_inference::{AttachError, Engine, Run};
+use ocelli_inference::{AttachError, Engine, RunInfo};
+use ocelli_protocol::in_flight::InFlightTable;
 use ocelli_protocol::inference::{
-    Attach, Configure, Element, FromWorker, LoadedModel, Model, PlacedTensor, TensorDeclaration,
+    Attach, Configure, Element, InferenceRequest, LoadedModel, Model, PlacedTensor,
+    TensorDeclaration,
 };
-use ocelli_protocol::ledger::Ledger;
 
 use super::onnx;
 use super::{Worker, model_of};
@@ -16,16 +18,17 @@ use super::{Worker, model_of};
 /// An engine with its ledger as the host sees it, and what it told the host.
 pub(crate) struct Started {
     pub(crate) engine: Engine,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: InFlightTable,
     pub(crate) loaded: Receiver<LoadedModel>,
 }
 
-type Seen = Box<dyn Fn(&Run<'_>) + Send>;
+type Seen = Box<dyn Fn(&RunInfo<'_>) + Send>;
 
 /// What is done before runs of a session of this name.
-static BEFORE_RUN: LazyLock<Mutex<HashMap<String, Arc<Mutex<Seen>>>>> = LazyLock::new(Mutex::default);
+static BEFORE_RUN: LazyLock<Mutex<HashMap<String, Arc<Mutex<Seen>>>>> =
+    LazyLock::new(Mutex::default);
 
-fn before_run(run: &Run<'_>) {
+fn before_run(run: &RunInfo<'_>) {
     let seen = BEFORE_RUN.lock().unwrap().get(run.session).cloned();
     if let Some(seen) = seen {
         seen.lock().unwrap()(run);
@@ -33,18 +36,18 @@ fn before_run(run: &Run<'_>) {
 }
 
 /// Has something done before each run of a worker's session.
-pub(crate) fn on_run(worker: &Worker, seen: impl Fn(&Run<'_>) + Send + 'static) {
+pub(crate) fn on_run(worker: &Worker, seen: impl Fn(&RunInfo<'_>) + Send + 'static) {
     BEFORE_RUN.lock().unwrap().insert(worker.name.clone(), Arc::new(Mutex::new(Box::new(seen))));
 }
 
 #[allow(unsafe_code)]
 pub(crate) fn start(configure: Configure) -> Started {
     static TELEMETRY: Once = Once::new();
-    // SAFETY: before the library is loaded, and nothing else in this program reads or writes the environment but
-    // through std, which locks it.
+    // SAFETY: before the library is loaded, and nothing else in this program reads or writes the
+    // environment but through std, which locks it.
     TELEMETRY.call_once(|| unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") });
-    let ledger = Ledger::create(configure.threads as usize).unwrap();
-    let theirs = Ledger::map(ledger.fd().try_clone_to_owned().unwrap()).unwrap();
+    let ledger = InFlightTable::create(configure.threads as usize).unwrap();
+    let theirs = InFlightTable::map(ledger.fd().try_clone_to_owned().unwrap()).unwrap();
     let (told, loaded) = channel();
     let prepared = Engine::prepare(configure, theirs).unwrap();
     // The receiver may be gone with the test.
@@ -53,7 +56,11 @@ pub(crate) fn start(configure: Configure) -> Started {
 }
 
 impl Started {
-    pub(crate) fn attach(&self, worker: &Worker, change: impl Fn(&mut Attach)) -> Result<(), AttachError> {
+    pub(crate) fn attach(
+        &self,
+        worker: &Worker,
+        change: impl Fn(&mut Attach),
+    ) -> Result<(), AttachError> {
         let mut attach = worker.attach(0);
         change(&mut attach);
         let socket = worker.theirs.try_clone().unwrap();
@@ -68,16 +75,16 @@ impl Started {
     }
 
     /// The same ledger once more, for another thread.
-    pub(crate) fn ledger_again(&self) -> Ledger {
-        Ledger::map(self.ledger.fd().try_clone_to_owned().unwrap()).unwrap()
+    pub(crate) fn ledger_again(&self) -> InFlightTable {
+        InFlightTable::map(self.ledger.fd().try_clone_to_owned().unwrap()).unwrap()
     }
 }
 
 /// A request to run a model of `y = f(x)` with four numbers.
-pub(crate) fn run_small(id: u64, model: &str) -> FromWorker {
+pub(crate) fn run_small(id: u64, model: &str) -> InferenceRequest {
     let x = PlacedTensor { name: "x".into(), element: Element::F32, shape: vec![4], offset: 0 };
     let model = model.to_owned();
-    FromWorker::Run { id, model, inputs: vec![x], output_offset: 64, output_length: 64 }
+    InferenceRequest::Run { id, model, inputs: vec![x], output_offset: 64, output_length: 64 }
 }
 
 /// `y = operator(x)` of four numbers.
@@ -95,7 +102,8 @@ pub(crate) fn model_between(
     shape: &[i64],
 ) -> (Model, tempfile::NamedTempFile) {
     let (model, file) = model_of(name, bytes, shape);
-    let tensor =
-        |name: &str, element| vec![TensorDeclaration { name: name.into(), element, shape: shape.to_vec() }];
+    let tensor = |name: &str, element| {
+        vec![TensorDeclaration { name: name.into(), element, shape: shape.to_vec() }]
+    };
     (Model { inputs: tensor("x", x), outputs: tensor("y", y), ..model }, file)
 }

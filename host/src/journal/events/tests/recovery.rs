@@ -23,7 +23,8 @@ fn of_a_log_that_is_cut_anywhere_whole_commits_are_found_and_numbering_goes_on_b
         let first = keep(&mut store, "cam", (0..count).map(draft).collect(), 0);
         commits.push(first + count - 1);
     }
-    let length = std::fs::metadata(folder.path().join(format!("{}-wal", store::FILE))).unwrap().len();
+    let length =
+        std::fs::metadata(folder.path().join(format!("{}-wal", store::FILE))).unwrap().len();
     let mut before = 0;
     // A prime: cuts within headers and pages alike.
     let cuts = (0..length).step_by(4099).chain([length]);
@@ -71,11 +72,16 @@ fn a_damaged_file_is_put_aside_and_numbers_go_on_above_all_that_were_given() {
             .filter(|path| path.to_string_lossy().contains(".damaged-"))
             // Not what was written beside it when it was looked into.
             .filter(|path| {
-                !path.to_string_lossy().ends_with("-shm") && !path.to_string_lossy().ends_with("-wal")
+                !path.to_string_lossy().ends_with("-shm")
+                    && !path.to_string_lossy().ends_with("-wal")
             })
             .collect::<Vec<_>>();
         // Opening it counts in its header.
-        assert_eq!(std::fs::read(&aside[0]).unwrap()[100..], bytes[100..], "nothing of it is deleted");
+        assert_eq!(
+            std::fs::read(&aside[0]).unwrap()[100..],
+            bytes[100..],
+            "nothing of it is deleted"
+        );
     }
 }
 
@@ -95,7 +101,8 @@ fn a_number_beyond_the_clock_is_found_in_a_damaged_file_that_can_be_read() {
              PRAGMA writable_schema = ON;
              UPDATE sqlite_schema SET sql = 'CREATE INDEX attachments_kept ON attachments (bytes)'
                  WHERE name = 'attachments_kept';
-             UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'numbering')
+             UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = \
+             'numbering')
                  WHERE name = 'attachments_stream';",
         )
         .unwrap();
@@ -109,19 +116,24 @@ fn a_batch_that_finds_no_room_takes_no_number_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open_at(folder.path(), 0);
     keep(&mut store, "cam", vec![draft(1)], 0);
-    let pages: u64 = store.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
-    let bound = |store: &Store, pages: u64| {
-        store.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+    let pages: u64 =
+        store.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    let bound = |store: &EventStore, pages: u64| {
+        store
+            .connection
+            .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+            .unwrap();
     };
     bound(&store, pages + 2);
-    let large = || [part("new", vec![draft(1)]), part("cam", (0..20).map(|_| sized(2000)).collect())];
-    let error = store.keep(&large(), &BTreeMap::new(), 0).unwrap_err();
+    let large =
+        || [part("new", vec![draft(1)]), part("cam", (0..20).map(|_| sized(2000)).collect())];
+    let error = store.commit(&large(), &BTreeMap::new(), 0).unwrap_err();
     assert!(format!("{error:#}").contains("full"), "{error:#}");
     assert_eq!(numbers(&store, "cam"), [1]);
     assert!(!store.streams.contains_key("new"));
     consistent(&store);
     bound(&store, 1 << 30);
-    assert_eq!(store.keep(&large(), &BTreeMap::new(), 0).unwrap(), [1, 2]);
+    assert_eq!(store.commit(&large(), &BTreeMap::new(), 0).unwrap(), [1, 2]);
     assert_eq!(numbers(&store, "cam"), (1..=21).collect::<Vec<_>>());
     consistent(&store);
 }
@@ -133,7 +145,7 @@ async fn what_cannot_be_kept_is_told_to_nobody_and_what_was_lost_has_its_place()
     store.connection.busy_timeout(Duration::ZERO).unwrap();
     let failures = Connection::open(folder.path().join(store::FILE)).unwrap();
     failures.busy_timeout(Duration::from_secs(10)).unwrap();
-    let events = Events::start(store, reader, Box::new(|| 77)).unwrap();
+    let events = EventJournal::start(store, reader, Box::new(|| 77)).unwrap();
     let told = told(&events);
     events.append("cam", draft(1));
     events.flush().await.unwrap();
@@ -145,11 +157,11 @@ async fn what_cannot_be_kept_is_told_to_nobody_and_what_was_lost_has_its_place()
     for number in 2..=outbox::EVENTS as u64 + 100 {
         lost += u64::from(!events.append("cam", draft(number)));
     }
-    while events.figures().failures == 0 {
+    while events.metrics().failures == 0 {
         progress.changed().await.unwrap();
     }
-    assert!(!events.room("cam").await);
-    assert!(!events.room("other").await, "the disk takes nothing");
+    assert!(!events.wait_for_capacity("cam").await);
+    assert!(!events.wait_for_capacity("other").await, "the disk takes nothing");
     let error = events.flush().await.unwrap_err().to_string();
     assert!(error.contains("cannot be kept"), "{error}");
     assert_eq!(told.lock().unwrap().len(), 1);
@@ -159,19 +171,23 @@ async fn what_cannot_be_kept_is_told_to_nobody_and_what_was_lost_has_its_place()
     while events.flush().await.is_err() {
         progress.changed().await.unwrap();
     }
-    assert!(events.room("cam").await);
+    assert!(events.wait_for_capacity("cam").await);
     assert!(events.append("cam", draft(0)));
     events.flush().await.unwrap();
     let page = events.page("cam", all()).await.unwrap();
     assert_eq!(page.events.len(), told.lock().unwrap().len());
     let place = page.events.iter().position(|entry| &*entry.kind == "events_lost").unwrap();
     assert!(lost > 0);
-    assert_eq!(place as u64, outbox::EVENTS as u64 + 99 - lost + 1, "behind those that were kept before");
+    assert_eq!(
+        place as u64,
+        outbox::EVENTS as u64 + 99 - lost + 1,
+        "behind those that were kept before"
+    );
     assert_eq!(place + 2, page.events.len(), "before the one that came after");
     let body: serde_json::Value = serde_json::from_str(&page.events[place].body).unwrap();
     assert_eq!(body["data"], serde_json::json!({ "events": lost }));
     assert_eq!(body["time"], "1970-01-01T00:00:00.077Z");
-    let figures = events.figures();
+    let figures = events.metrics();
     assert_eq!((figures.lost, figures.events), (lost, page.events.len() as u64));
 }
 
@@ -183,13 +199,15 @@ const FOLDER: &str = "OCELLI_TEST_EVENTS";
 #[ignore = "run by another test"]
 async fn tells_until_it_is_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
-    let events = Events::open(Path::new(&folder)).unwrap();
-    events.deliver_to(Box::new(|session, entry| println!("\ntold {session} {} {}", entry.seq, entry.body)));
+    let events = EventJournal::open(Path::new(&folder)).unwrap();
+    events.set_delivery_handler(Box::new(|session, entry| {
+        println!("\ntold {session} {} {}", entry.seq, entry.body)
+    }));
     for number in 1.. {
         for session in ["one", "two"] {
             events.append(session, pictured(number, u8::try_from(number % 200).unwrap(), 100));
         }
-        events.room("one").await;
+        events.wait_for_capacity("one").await;
     }
 }
 
@@ -230,12 +248,16 @@ async fn a_kill_loses_nothing_that_was_told_and_numbers_go_on() {
             let last = told.entry(session.clone()).or_default();
             assert!(seq > *last, "{session} {seq} after {last}: numbers go on");
             *last = seq;
-            let query = Query { after: seq - 1, limit: 1, ..Query::default() };
+            let query = EventQuery { after: seq - 1, limit: 1, ..EventQuery::default() };
             let page = reader::page(&store.connection, &session, &query).unwrap();
             assert_eq!(&*page.events[0].body, body, "{session} {seq}");
-            let number = serde_json::from_str::<serde_json::Value>(&body).unwrap()["n"].as_u64().unwrap();
+            let number =
+                serde_json::from_str::<serde_json::Value>(&body).unwrap()["n"].as_u64().unwrap();
             let digest = [u8::try_from(number % 200).unwrap(); 32].into();
-            assert!(store.pictures.read(&digest).unwrap().is_some(), "pictures are there before their event");
+            assert!(
+                store.pictures.read(&digest).unwrap().is_some(),
+                "pictures are there before their event"
+            );
         }
     }
 }

@@ -1,14 +1,15 @@
-//! The versions of the contract that are served, `wit/` holding a folder for each: one file adapts each of them to the newest,
-//! and one enum passes calls on.
+//! The versions of the contract that are served, `wit/` holding a folder for each: one file adapts
+//! each of them to the newest, and one enum passes calls on.
 //!
 //! ```text
 //! component for 0.1 <--> v0_1 --> host's functions: frames, boxes, nn, log, settings
 //! component for 0.2 <--> v0_2 ---^
 //! ```
 //!
-//! The host's functions are written for the types of the [`newest`] version. An older one's file generates what has
-//! changed since, and turns it into the newest's; interfaces that are the same are the newest's own. The `wasi` interfaces
-//! have versions of their own and are there for every component.
+//! The host's functions are written for the types of the [`newest`] version. An older one's file
+//! generates what has changed since, and turns it into the newest's; interfaces that are the same
+//! are the newest's own. The `wasi` interfaces have versions of their own and are there for every
+//! component.
 
 use ocelli_protocol::worker::Description;
 use wasmtime::component::{Component, HasSelf, Linker, Resource};
@@ -18,7 +19,7 @@ use super::frames::FrameHandle;
 use super::keyvalue;
 use super::nn;
 use super::output;
-use super::state::State;
+use super::state::InstanceState;
 
 #[cfg(test)]
 mod tests;
@@ -35,12 +36,12 @@ pub const SERVED: [&str; 2] = ["0.1.0", "0.2.0"];
 
 /// One of [`SERVED`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Version {
+enum ContractVersion {
     V0_1,
     V0_2,
 }
 
-impl Version {
+impl ContractVersion {
     /// All, oldest first, as [`SERVED`].
     const ALL: [Self; SERVED.len()] = [Self::V0_1, Self::V0_2];
 
@@ -53,14 +54,20 @@ impl Version {
     fn among<'a>(exports: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let exported: Vec<_> = exports.filter_map(|name| name.strip_prefix(EXPORTED)).collect();
         let mut served = SERVED.iter().zip(Self::ALL).rev();
-        served.find(|(name, _)| exported.contains(name)).map(|(_, version)| version).ok_or_else(|| {
-            let served = SERVED.join(", ");
-            if exported.is_empty() {
-                return format!("not a pipeline: the component does not export {EXPORTED}(one of {served})");
-            }
-            let theirs = exported.join(", ");
-            format!("the component is made for ocelli:pipeline@{theirs}, this host serves {served}")
-        })
+        served.find(|(name, _)| exported.contains(name)).map(|(_, version)| version).ok_or_else(
+            || {
+                let served = SERVED.join(", ");
+                if exported.is_empty() {
+                    return format!(
+                        "not a pipeline: the component does not export {EXPORTED}(one of {served})"
+                    );
+                }
+                let theirs = exported.join(", ");
+                format!(
+                    "the component is made for ocelli:pipeline@{theirs}, this host serves {served}"
+                )
+            },
+        )
     }
 }
 
@@ -75,53 +82,68 @@ macro_rules! dispatch {
 }
 
 /// A component whose imports are found.
-pub enum Linked {
+pub enum LinkedComponent {
     /// Made for 0.1.
-    V0_1(v0_1::CameraPipelinePre<State>),
+    V0_1(v0_1::CameraPipelinePre<InstanceState>),
     /// Made for 0.2.
-    V0_2(v0_2::CameraPipelinePre<State>),
+    V0_2(v0_2::CameraPipelinePre<InstanceState>),
 }
 
-impl Linked {
-    /// Links a component. A version that is not served is an error, and so is an import that this host does not offer.
+impl LinkedComponent {
+    /// Links a component. A version that is not served is an error, and so is an import that this
+    /// host does not offer.
     pub fn new(engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
-        let version = Version::of(engine, component)?;
+        let version = ContractVersion::of(engine, component)?;
         let linked = linker(engine)?.instantiate_pre(component)?;
         Ok(match version {
-            Version::V0_1 => Self::V0_1(v0_1::CameraPipelinePre::new(linked)?),
-            Version::V0_2 => Self::V0_2(v0_2::CameraPipelinePre::new(linked)?),
+            ContractVersion::V0_1 => Self::V0_1(v0_1::CameraPipelinePre::new(linked)?),
+            ContractVersion::V0_2 => Self::V0_2(v0_2::CameraPipelinePre::new(linked)?),
         })
     }
 
     /// An instance in this store.
-    pub async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Pipeline> {
+    pub async fn instantiate(
+        &self,
+        store: &mut Store<InstanceState>,
+    ) -> wasmtime::Result<PipelineInstance> {
         Ok(match self {
-            Self::V0_1(linked) => Pipeline::V0_1(linked.instantiate_async(store).await?),
-            Self::V0_2(linked) => Pipeline::V0_2(linked.instantiate_async(store).await?),
+            Self::V0_1(linked) => PipelineInstance::V0_1(linked.instantiate_async(store).await?),
+            Self::V0_2(linked) => PipelineInstance::V0_2(linked.instantiate_async(store).await?),
         })
     }
 }
 
 /// All that components may import, of whatever version.
-fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     use newest::wasi::{config, logging, nn as wit};
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wit::errors::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
-    wit::tensor::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
-    wit::graph::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
-    wit::inference::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    wit::errors::add_to_linker::<InstanceState, HasSelf<InstanceState>>(&mut linker, |state| {
+        state
+    })?;
+    wit::tensor::add_to_linker::<InstanceState, HasSelf<InstanceState>>(&mut linker, |state| {
+        state
+    })?;
+    wit::graph::add_to_linker::<InstanceState, HasSelf<InstanceState>>(&mut linker, |state| state)?;
+    wit::inference::add_to_linker::<InstanceState, HasSelf<InstanceState>>(&mut linker, |state| {
+        state
+    })?;
     nn::shadow_tensor_data(&mut linker)?;
     keyvalue::add_to_linker(&mut linker)?;
-    logging::logging::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
-    config::store::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    logging::logging::add_to_linker::<InstanceState, HasSelf<InstanceState>>(
+        &mut linker,
+        |state| state,
+    )?;
+    config::store::add_to_linker::<InstanceState, HasSelf<InstanceState>>(&mut linker, |state| {
+        state
+    })?;
     v0_1::add_to_linker(&mut linker)?;
     v0_2::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
 /// An instance, called in the newest version's types.
-pub enum Pipeline {
+pub enum PipelineInstance {
     /// Made for 0.1.
     V0_1(v0_1::CameraPipeline),
     /// Made for 0.2.
@@ -129,10 +151,16 @@ pub enum Pipeline {
 }
 
 /// The calls of the contract. The outer error is a trap, the inner one the component's own.
-impl Pipeline {
+impl PipelineInstance {
     /// See `describe` in the WIT.
-    #[allow(clippy::useless_conversion, reason = "an older version's description becomes the newest's")]
-    pub async fn describe(&self, store: &mut Store<State>) -> wasmtime::Result<Description> {
+    #[allow(
+        clippy::useless_conversion,
+        reason = "an older version's description becomes the newest's"
+    )]
+    pub async fn describe(
+        &self,
+        store: &mut Store<InstanceState>,
+    ) -> wasmtime::Result<Description> {
         let described = dispatch!(self, guest => {
             newest::exported::Description::from(guest.ocelli_pipeline_pipeline().call_describe(store).await?)
         });
@@ -142,7 +170,7 @@ impl Pipeline {
     /// See `init` in the WIT.
     pub async fn init(
         &self,
-        store: &mut Store<State>,
+        store: &mut Store<InstanceState>,
         settings: &str,
     ) -> wasmtime::Result<Result<(), String>> {
         dispatch!(self, guest => guest.ocelli_pipeline_pipeline().call_init(store, settings).await)
@@ -151,7 +179,7 @@ impl Pipeline {
     /// See `process` in the WIT.
     pub async fn process(
         &self,
-        store: &mut Store<State>,
+        store: &mut Store<InstanceState>,
         frame: Resource<FrameHandle>,
     ) -> wasmtime::Result<Result<newest::results::Output, String>> {
         dispatch!(self, guest => guest.ocelli_pipeline_pipeline().call_process(store, frame).await)
@@ -160,21 +188,21 @@ impl Pipeline {
     /// See `command` in the WIT.
     pub async fn command(
         &self,
-        store: &mut Store<State>,
+        store: &mut Store<InstanceState>,
         request: &str,
     ) -> wasmtime::Result<Result<String, String>> {
         dispatch!(self, guest => guest.ocelli_pipeline_pipeline().call_command(store, request).await)
     }
 
     /// See `snapshot` in the WIT.
-    pub async fn snapshot(&self, store: &mut Store<State>) -> wasmtime::Result<Vec<u8>> {
+    pub async fn snapshot(&self, store: &mut Store<InstanceState>) -> wasmtime::Result<Vec<u8>> {
         dispatch!(self, guest => guest.ocelli_pipeline_pipeline().call_snapshot(store).await)
     }
 
     /// See `restore` in the WIT.
     pub async fn restore(
         &self,
-        store: &mut Store<State>,
+        store: &mut Store<InstanceState>,
         version: &str,
         state: &[u8],
     ) -> wasmtime::Result<Result<(), String>> {

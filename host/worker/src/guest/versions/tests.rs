@@ -1,4 +1,5 @@
-//! What the versions of the contract promise: frozen folders, and components of each version beside those of the others.
+//! What the versions of the contract promise: frozen folders, and components of each version beside
+//! those of the others.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 
 use ocelli_protocol::digest::Digest;
 
-use super::{SERVED, Version};
+use super::{ContractVersion, SERVED};
 use crate::guest::components::{Guest, IDLE, WIT};
 use crate::guest::limit_tests::{Running, frame, instantiate};
 use crate::guest::state::tests::limits;
@@ -17,9 +18,18 @@ use crate::video::Frame;
 const FROZEN: &[(&str, &[(&str, &str)])] = &[(
     "0.1",
     &[
-        ("deps/wasi-config/store.wit", "ec9fa62c0329d9d47b062226c3628c18c82a092510a8edc30669e078de3237d1"),
-        ("deps/wasi-logging/logging.wit", "8ee5037a67734f0a51743def0a10c5ed5664f24246e07b445565c07fe53cb5e2"),
-        ("deps/wasi-nn/wasi-nn.wit", "362c214e8192a7b4754575c6c22813409323690d089742504e661f3e5f5d2fe2"),
+        (
+            "deps/wasi-config/store.wit",
+            "ec9fa62c0329d9d47b062226c3628c18c82a092510a8edc30669e078de3237d1",
+        ),
+        (
+            "deps/wasi-logging/logging.wit",
+            "8ee5037a67734f0a51743def0a10c5ed5664f24246e07b445565c07fe53cb5e2",
+        ),
+        (
+            "deps/wasi-nn/wasi-nn.wit",
+            "362c214e8192a7b4754575c6c22813409323690d089742504e661f3e5f5d2fe2",
+        ),
         ("frames.wit", "5015bd04037f046191414c662980ba3f7553daf91bc407cccde2968aafc0ae4b"),
         ("pipeline.wit", "2a0cc120786824473d98367367a5223b0f91d45c0603c50654d28c8eb21c1139"),
     ],
@@ -32,7 +42,9 @@ fn digests(folder: &Path) -> BTreeMap<String, String> {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
         let name = name.into_string().unwrap();
         if path.is_dir() {
-            found.extend(digests(&path).into_iter().map(|(file, digest)| (format!("{name}/{file}"), digest)));
+            found.extend(
+                digests(&path).into_iter().map(|(file, digest)| (format!("{name}/{file}"), digest)),
+            );
         } else {
             found.insert(name, Digest::of(fs::read(&path).unwrap()).to_string());
         }
@@ -55,21 +67,25 @@ fn a_frozen_version_does_not_change() {
 #[test]
 fn the_versions_served_are_those_that_have_a_folder() {
     let mut folders: Vec<String> = Vec::new();
-    for entry in fs::read_dir(WIT).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_dir()) {
+    for entry in
+        fs::read_dir(WIT).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_dir())
+    {
         let version = format!("{}.0", entry.file_name().to_str().unwrap());
         let package = format!("package ocelli:pipeline@{version};");
         let frames = fs::read_to_string(entry.path().join("frames.wit")).unwrap();
         assert!(frames.contains(&package), "{} is not of {package}", entry.path().display());
         folders.push(version);
     }
-    folders.sort_by_key(|version| version.split('.').map(|part| part.parse().unwrap()).collect::<Vec<u32>>());
+    folders.sort_by_key(|version| {
+        version.split('.').map(|part| part.parse().unwrap()).collect::<Vec<u32>>()
+    });
     assert_eq!(folders, SERVED);
 }
 
 #[test]
 fn the_newest_version_that_is_served_is_taken() {
-    let among = |exports: &[&str]| Version::among(exports.iter().copied());
-    for (name, version) in SERVED.iter().zip(Version::ALL) {
+    let among = |exports: &[&str]| ContractVersion::among(exports.iter().copied());
+    for (name, version) in SERVED.iter().zip(ContractVersion::ALL) {
         assert_eq!(
             among(&[&format!("ocelli:pipeline/pipeline@{name}"), "other:thing/else@9.9.9"]),
             Ok(version)
@@ -77,14 +93,14 @@ fn the_newest_version_that_is_served_is_taken() {
     }
     let [old, new, newer] =
         ["0.1.0", "0.2.0", "0.9.0"].map(|name| format!("ocelli:pipeline/pipeline@{name}"));
-    assert_eq!(among(&[&old, &new]), Ok(Version::V0_2));
-    assert_eq!(among(&[&new, &old]), Ok(Version::V0_2));
-    assert_eq!(among(&[&newer, &old]), Ok(Version::V0_1));
+    assert_eq!(among(&[&old, &new]), Ok(ContractVersion::V0_2));
+    assert_eq!(among(&[&new, &old]), Ok(ContractVersion::V0_2));
+    assert_eq!(among(&[&newer, &old]), Ok(ContractVersion::V0_1));
 }
 
 #[test]
 fn a_version_that_is_not_served_is_named_with_those_that_are() {
-    let among = |exports: &[&str]| Version::among(exports.iter().copied()).unwrap_err();
+    let among = |exports: &[&str]| ContractVersion::among(exports.iter().copied()).unwrap_err();
     assert_eq!(
         among(&["ocelli:pipeline/pipeline@0.9.0"]),
         "the component is made for ocelli:pipeline@0.9.0, this host serves 0.1.0, 0.2.0"
@@ -96,7 +112,8 @@ fn a_version_that_is_not_served_is_named_with_those_that_are() {
     );
     assert_eq!(
         among(&["wasi:cli/run@0.2.0"]),
-        "not a pipeline: the component does not export ocelli:pipeline/pipeline@(one of 0.1.0, 0.2.0)"
+        "not a pipeline: the component does not export ocelli:pipeline/pipeline@(one of 0.1.0, \
+            0.2.0)"
     );
 }
 
@@ -116,7 +133,11 @@ fn components_of_each_version_are_called() {
         assert_eq!(instance.describe().unwrap().name, "");
         instance.init("{}").unwrap();
         let result = instance.process(numbered(3)).unwrap();
-        assert_eq!((result.frame, result.detections, result.events.len()), (3, None, 0), "{contracts:?}");
+        assert_eq!(
+            (result.frame, result.detections, result.events.len()),
+            (3, None, 0),
+            "{contracts:?}"
+        );
         assert_eq!(instance.command("{}").unwrap(), "");
         assert_eq!(instance.snapshot().unwrap(), b"");
         instance.restore("1.0.0", b"state").unwrap();
@@ -159,8 +180,8 @@ fn a_frame_says_how_many_its_instance_did_not_get_before_it() {
     assert_eq!(instance.snapshot().unwrap(), [0u64, 0, 1, 89, 0, 0].map(u64::to_le_bytes).concat());
 }
 
-/// A component that asks for the best of a tensor's rows, for a row, and for the boxes that stand, and gives what lies in
-/// its memory then.
+/// A component that asks for the best of a tensor's rows, for a row, and for the boxes that stand,
+/// and gives what lies in its memory then.
 #[test]
 fn a_component_finds_boxes_without_reading_a_tensor() {
     let imports = r#"
@@ -173,8 +194,8 @@ fn a_component_finds_boxes_without_reading_a_tensor() {
         (import "ocelli:pipeline/boxes@0.2.0" "suppress"
             (func $suppress (param i32 i32 f32 i32)))
     "#;
-    // Dimensions 3 x 2 at 32, numbers at 64, the row that is asked for at 128, boxes at 256, each answer's place at 512; the
-    // answers are kept one behind the other from 2048 on.
+    // Dimensions 3 x 2 at 32, numbers at 64, the row that is asked for at 128, boxes at 256, each
+    // answer's place at 512; the answers are kept one behind the other from 2048 on.
     let items = r#"
         (data (i32.const 32) "\03\00\00\00\02\00\00\00")
         (global $end (mut i32) (i32.const 2048))

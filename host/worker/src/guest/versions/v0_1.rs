@@ -1,4 +1,5 @@
-//! `ocelli:pipeline@0.1.0` for components that were made for it. Since then `frame.skipped` and `boxes` have been added.
+//! `ocelli:pipeline@0.1.0` for components that were made for it. Since then `frame.skipped` and
+//! `boxes` have been added.
 
 /// What has changed since; the other interfaces are the newest version's.
 #[allow(missing_docs, reason = "generated; the documentation stands in the WIT files")]
@@ -26,18 +27,18 @@ use self::bindings::ocelli::pipeline::frames;
 use super::newest;
 use crate::guest::frames::{FrameHandle, Image};
 use crate::guest::nn::Tensor;
-use crate::guest::state::State;
+use crate::guest::state::InstanceState;
 
 /// Defines this version's own interfaces.
-pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    frames::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
+pub(super) fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
+    frames::add_to_linker::<InstanceState, HasSelf<InstanceState>>(linker, |state| state)
 }
 
 type Fallible<T> = wasmtime::Result<Result<T, frames::FrameError>>;
 
-impl frames::Host for State {}
+impl frames::Host for InstanceState {}
 
-impl frames::HostImage for State {
+impl frames::HostImage for InstanceState {
     fn width(&mut self, image: Resource<Image>) -> wasmtime::Result<u32> {
         newest::frames::HostImage::width(self, image)
     }
@@ -55,7 +56,7 @@ impl frames::HostImage for State {
     }
 }
 
-impl frames::HostFrame for State {
+impl frames::HostFrame for InstanceState {
     fn index(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u64> {
         newest::frames::HostFrame::index(self, frame)
     }
@@ -82,7 +83,8 @@ impl frames::HostFrame for State {
         region: Option<frames::Rect>,
         spec: frames::TensorSpec,
     ) -> Fallible<(Resource<Tensor>, frames::Placement)> {
-        let made = newest::frames::HostFrame::tensor(self, frame, region.map(Into::into), spec.into())?;
+        let made =
+            newest::frames::HostFrame::tensor(self, frame, region.map(Into::into), spec.into())?;
         Ok(made.map(|(tensor, placed)| (tensor, placed.into())).map_err(Into::into))
     }
 
@@ -94,7 +96,8 @@ impl frames::HostFrame for State {
     ) -> Fallible<(Resource<Tensor>, Vec<frames::Placement>)> {
         let regions = regions.into_iter().map(Into::into).collect();
         let made = newest::frames::HostFrame::tensors(self, frame, regions, spec.into())?;
-        let placed = |(tensor, placed): (_, Vec<_>)| (tensor, placed.into_iter().map(Into::into).collect());
+        let placed =
+            |(tensor, placed): (_, Vec<_>)| (tensor, placed.into_iter().map(Into::into).collect());
         Ok(made.map(placed).map_err(Into::into))
     }
 
@@ -137,7 +140,8 @@ impl From<frames::Rect> for newest::frames::Rect {
 impl From<frames::TensorSpec> for newest::frames::TensorSpec {
     fn from(spec: frames::TensorSpec) -> Self {
         use newest::frames as new;
-        let frames::TensorSpec { width, height, fit, channels, layout, element, fill, mean, std } = spec;
+        let frames::TensorSpec { width, height, fit, channels, layout, element, fill, mean, std } =
+            spec;
         let fit = match fit {
             frames::Fit::Letterbox => new::Fit::Letterbox,
             frames::Fit::Stretch => new::Fit::Stretch,
@@ -178,8 +182,10 @@ impl From<newest::frames::FrameError> for frames::FrameError {
 impl From<exported::Description> for newest::exported::Description {
     fn from(description: exported::Description) -> Self {
         let exported::Description { name, version, models, settings_schema } = description;
-        let need =
-            |need: exported::ModelNeed| newest::exported::ModelNeed { name: need.name, inputs: need.inputs };
+        let need = |need: exported::ModelNeed| newest::exported::ModelNeed {
+            name: need.name,
+            inputs: need.inputs,
+        };
         Self { name, version, models: models.into_iter().map(need).collect(), settings_schema }
     }
 }
@@ -191,7 +197,7 @@ mod tests {
 
     /// What a component reads of a tensor, or the error's words.
     fn read<T: std::fmt::Debug, E: std::fmt::Debug>(
-        state: &mut State,
+        state: &mut InstanceState,
         made: wasmtime::Result<Result<(Resource<Tensor>, T), E>>,
     ) -> Result<(Vec<u32>, Vec<u8>, String), String> {
         let (tensor, placed) = made.unwrap().map_err(|error| format!("{error:?}"))?;
@@ -226,7 +232,12 @@ mod tests {
         let mut errors = 0;
         for number in 0..32 {
             for region in [false, true] {
-                let made = frames::HostFrame::tensor(state, borrowed(), region.then_some(old), spec(number));
+                let made = frames::HostFrame::tensor(
+                    state,
+                    borrowed(),
+                    region.then_some(old),
+                    spec(number),
+                );
                 let ours = read(state, made);
                 let (region, spec) = (region.then_some(new), spec(number).into());
                 let made = newest::frames::HostFrame::tensor(state, borrowed(), region, spec);
@@ -235,8 +246,12 @@ mod tests {
             }
             let made = frames::HostFrame::tensors(state, borrowed(), vec![old, old], spec(number));
             let ours = read(state, made);
-            let made =
-                newest::frames::HostFrame::tensors(state, borrowed(), vec![new, new], spec(number).into());
+            let made = newest::frames::HostFrame::tensors(
+                state,
+                borrowed(),
+                vec![new, new],
+                spec(number).into(),
+            );
             assert_eq!(ours, read(state, made));
         }
         assert_eq!(errors, 32);
@@ -264,7 +279,10 @@ mod tests {
             newest::frames::HostFrame::index(state, borrowed()).unwrap()
         );
         let luma = frames::HostFrame::luma(state, borrowed(), 32, 24).unwrap().unwrap();
-        assert_eq!(luma, newest::frames::HostFrame::luma(state, borrowed(), 32, 24).unwrap().unwrap());
+        assert_eq!(
+            luma,
+            newest::frames::HostFrame::luma(state, borrowed(), 32, 24).unwrap().unwrap()
+        );
         let refused = frames::HostFrame::luma(state, borrowed(), 0, 24).unwrap().unwrap_err();
         assert!(matches!(refused, frames::FrameError::InvalidSpec(_)), "{refused:?}");
         let image = frames::HostFrame::image(state, borrowed(), None, 80).unwrap().unwrap();

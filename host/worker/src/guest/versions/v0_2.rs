@@ -26,10 +26,11 @@ pub use bindings::{CameraPipeline, CameraPipelinePre, wasi};
 
 use wasmtime::component::{HasSelf, Linker};
 
-use crate::guest::state::State;
+use crate::guest::state::InstanceState;
 
-/// Defines this version's own interfaces. `results` has types alone, for which a component needs nothing in its linker.
-pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    frames::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
-    boxes::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
+/// Defines this version's own interfaces. `results` has types alone, for which a component needs
+/// nothing in its linker.
+pub(super) fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
+    frames::add_to_linker::<InstanceState, HasSelf<InstanceState>>(linker, |state| state)?;
+    boxes::add_to_linker::<InstanceState, HasSelf<InstanceState>>(linker, |state| state)
 }

@@ -1,0 +1,178 @@
+//! The generations of the catalogue, and what is loaded of them. A version of a model that is in
+//! two generations is loaded once.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use ocelli_protocol::inference::{LoadedModel, Model};
+
+use crate::error::EngineError;
+use crate::model::{Catalog, ModelVersion};
+
+/// Generations that are kept. A folder of models is edited by people: a session that is older than
+/// so many of their edits is not attached once more.
+const MAX_GENERATIONS: usize = 256;
+
+/// All generations by their number.
+pub(crate) struct CatalogVersions {
+    generations: Mutex<BTreeMap<u32, CatalogVersion>>,
+    /// What the host has been told of, by the version that it is.
+    told: Mutex<Vec<(Weak<ModelVersion>, LoadedModel)>>,
+}
+
+struct CatalogVersion {
+    catalogue: Arc<Catalog>,
+    /// Whether any session has had it. Before, its models are loaded for those to come.
+    attached: bool,
+}
+
+impl CatalogVersions {
+    /// Generation 0.
+    pub(crate) fn new(models: Vec<Model>) -> Result<Self, EngineError> {
+        let offers = Self { generations: Mutex::default(), told: Mutex::default() };
+        offers.add(0, models)?;
+        Ok(offers)
+    }
+
+    /// Adds a generation.
+    pub(crate) fn add(&self, generation: u32, models: Vec<Model>) -> Result<(), EngineError> {
+        let mut generations = self.lock();
+        if generations.contains_key(&generation) {
+            let message = format!("generation {generation} of the models was offered twice");
+            return Err(EngineError::Configuration(message));
+        }
+        let known: Vec<_> =
+            generations.values().flat_map(|known| known.catalogue.entries()).cloned().collect();
+        let catalogue = Arc::new(Catalog::new(models, &known)?);
+        generations.insert(generation, CatalogVersion { catalogue, attached: false });
+        while generations.len() > MAX_GENERATIONS {
+            generations.pop_first();
+        }
+        Ok(())
+    }
+
+    /// A generation, as long as it is kept.
+    pub(crate) fn get(&self, generation: u32) -> Option<Arc<Catalog>> {
+        self.lock().get(&generation).map(|known| Arc::clone(&known.catalogue))
+    }
+
+    /// A generation for a session that has it as long as it keeps this.
+    pub(crate) fn attach(&self, generation: u32) -> Option<Arc<Catalog>> {
+        let mut generations = self.lock();
+        let known = generations.get_mut(&generation)?;
+        known.attached = true;
+        Some(Arc::clone(&known.catalogue))
+    }
+
+    /// Whether a session has this version of a model, or may get it.
+    pub(crate) fn in_use(&self, entry: &Arc<ModelVersion>) -> bool {
+        let generations = self.lock();
+        let newest = generations.last_key_value().map(|(number, _)| *number);
+        generations.iter().any(|(number, CatalogVersion { catalogue, attached })| {
+            (Some(*number) == newest || !attached || Arc::strong_count(catalogue) > 1)
+                && catalogue.entries().any(|known| Arc::ptr_eq(known, entry))
+        })
+    }
+
+    /// Notes what a version really runs on: whether that is news for the host.
+    pub(crate) fn note_loaded(&self, entry: &Arc<ModelVersion>, runs: &LoadedModel) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|(known, _)| known.strong_count() > 0);
+        match told.iter_mut().find(|(known, _)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(entry))) {
+            Some((_, known)) if known == runs => false,
+            Some((_, known)) => {
+                *known = runs.clone();
+                true
+            }
+            None => {
+                told.push((Arc::downgrade(entry), runs.clone()));
+                true
+            }
+        }
+    }
+
+    /// All that has been loaded.
+    pub(crate) fn loaded(&self) -> Vec<LoadedModel> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.iter().map(|(_, runs)| runs.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, CatalogVersion>> {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ocelli_protocol::inference::{Device, Element, TensorDeclaration};
+
+    use super::*;
+
+    fn model(name: &str, sha256: &str) -> Model {
+        let tensor = |name: &str| {
+            vec![TensorDeclaration { name: name.to_owned(), element: Element::F32, shape: vec![1] }]
+        };
+        Model {
+            name: name.to_owned(),
+            path: format!("/models/{sha256}.onnx"),
+            sha256: sha256.to_owned(),
+            inputs: tensor("x"),
+            outputs: tensor("y"),
+            device: Device::Cpu,
+            fallback: false,
+            batching: None,
+        }
+    }
+
+    #[test]
+    fn a_version_is_shared_between_generations() {
+        let offers = CatalogVersions::new(vec![model("faces", "aa"), model("cars", "bb")]).unwrap();
+        offers.add(1, vec![model("faces", "cc"), model("cars", "bb")]).unwrap();
+        let entry = |generation, name| {
+            let catalogue = offers.get(generation).unwrap();
+            Arc::clone(catalogue.find(name).unwrap())
+        };
+        assert!(Arc::ptr_eq(&entry(0, "cars"), &entry(1, "cars")));
+        assert!(!Arc::ptr_eq(&entry(0, "faces"), &entry(1, "faces")));
+        let elsewhere = Model { device: Device::Cuda(0), ..model("cars", "bb") };
+        offers.add(2, vec![elsewhere]).unwrap();
+        assert!(!Arc::ptr_eq(&entry(0, "cars"), &entry(2, "cars")));
+    }
+
+    #[test]
+    fn a_version_is_in_use_while_a_session_has_it_or_may_get_it() {
+        let offers = CatalogVersions::new(vec![model("faces", "aa")]).unwrap();
+        let entry = Arc::clone(offers.get(0).unwrap().find("faces").unwrap());
+        offers.add(1, vec![]).unwrap();
+        assert!(offers.in_use(&entry), "no session had it yet");
+        let session = offers.attach(0).unwrap();
+        assert!(offers.in_use(&entry), "a session has it");
+        drop(session);
+        assert!(!offers.in_use(&entry));
+    }
+
+    #[test]
+    fn no_generation_is_replaced() {
+        let offers = CatalogVersions::new(vec![]).unwrap();
+        let error = offers.add(0, vec![model("faces", "aa")]).unwrap_err().to_string();
+        assert!(error.contains("generation 0"), "{error}");
+        assert!(offers.get(0).unwrap().find("faces").is_err());
+        assert!(offers.get(1).is_none());
+    }
+
+    #[test]
+    fn the_host_is_told_once_what_a_version_runs_on() {
+        let offers = CatalogVersions::new(vec![model("faces", "aa")]).unwrap();
+        let entry = Arc::clone(offers.get(0).unwrap().find("faces").unwrap());
+        let runs = |fell_back: Option<&str>| LoadedModel {
+            name: "faces".into(),
+            sha256: "aa".into(),
+            nodes: vec![("CPUExecutionProvider".into(), 7)],
+            fell_back: fell_back.map(str::to_owned),
+        };
+        assert!(offers.note_loaded(&entry, &runs(None)));
+        assert!(!offers.note_loaded(&entry, &runs(None)));
+        assert!(offers.note_loaded(&entry, &runs(Some("no memory"))));
+        assert_eq!(offers.loaded(), [runs(Some("no memory"))]);
+    }
+}

@@ -1,0 +1,156 @@
+//! A worker's connection, as the engine sees it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ocelli_protocol::inference::{Attach, InferenceResponse, PacketError, send};
+use ocelli_protocol::shm::SharedMemory;
+use rustix::net::Shutdown;
+
+use crate::error::RequestError;
+use crate::hook::RunInfo;
+use crate::model::{Catalog, Signature};
+use crate::private_models::PrivateModels;
+use crate::request::Layout;
+use crate::run::RunPlan;
+
+/// Plans that are kept per session. A pipeline runs a model or two, each on a few blocks of memory
+/// in turn.
+const MAX_PLANS: usize = 16;
+
+/// The connection to one worker, and what is kept for it.
+pub(crate) struct Client {
+    attach: Attach,
+    catalogue: Arc<Catalog>,
+    socket: OwnedFd,
+    memory: Arc<SharedMemory>,
+    /// A request is in the queue or with a runner.
+    busy: AtomicBool,
+    /// Used by the runner that has the session's one request, so never contended. Last used first.
+    plans: Mutex<Vec<RunPlan>>,
+    /// Likewise.
+    private: Mutex<PrivateModels>,
+}
+
+impl Client {
+    /// Takes on a connection. The socket is made non-blocking: a worker that does not take its
+    /// answers must not hold a runner.
+    pub(crate) fn new(
+        attach: Attach,
+        catalogue: Arc<Catalog>,
+        socket: OwnedFd,
+        memory: OwnedFd,
+    ) -> std::io::Result<Self> {
+        let memory = Arc::new(SharedMemory::map(memory)?);
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(Self {
+            attach,
+            catalogue,
+            socket,
+            memory,
+            busy: AtomicBool::new(false),
+            plans: Mutex::default(),
+            private: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.attach.session
+    }
+
+    /// What the host announced.
+    pub(crate) fn terms(&self) -> &Attach {
+        &self.attach
+    }
+
+    /// The generation of the models that it has.
+    pub(crate) fn catalogue(&self) -> &Catalog {
+        &self.catalogue
+    }
+
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub(crate) fn memory(&self) -> &SharedMemory {
+        &self.memory
+    }
+
+    /// The models of its own.
+    pub(crate) fn private(&self) -> &Mutex<PrivateModels> {
+        &self.private
+    }
+
+    /// Notes that a request is under way; false where one is already.
+    pub(crate) fn begin(&self) -> bool {
+        !self.busy.swap(true, Ordering::AcqRel)
+    }
+
+    /// Answers the request that is under way. A worker that is gone or does not listen is left to
+    /// the dispatcher.
+    pub(crate) fn answer(&self, answer: &InferenceResponse) {
+        // Before the answer: the worker may send its next request as soon as it has it.
+        self.busy.store(false, Ordering::Release);
+        match self.send(answer) {
+            Ok(()) | Err(PacketError::Closed) => {}
+            Err(error) => {
+                tracing::warn!(session = self.name(), %error, "dropped a worker that does not \
+                    take its answers");
+                self.disconnect();
+            }
+        }
+    }
+
+    pub(crate) fn send(&self, message: &InferenceResponse) -> Result<(), PacketError> {
+        send(self.socket(), message)
+    }
+
+    /// Ends the connection for all who hold a descriptor of it; the worker and the dispatcher see
+    /// its end.
+    pub(crate) fn disconnect(&self) {
+        if let Err(error) = rustix::net::shutdown(&self.socket, Shutdown::Both) {
+            tracing::debug!(session = self.name(), %error, "cannot shut a worker's socket down");
+        }
+    }
+
+    /// What a hook is told.
+    pub(crate) fn about_to_run<'a>(
+        &'a self,
+        request: u64,
+        model: &'a str,
+        layout: &'a Layout,
+    ) -> RunInfo<'a> {
+        RunInfo {
+            session: self.name(),
+            request,
+            model,
+            inputs: &layout.inputs,
+            memory: &self.memory,
+        }
+    }
+
+    /// Uses the plan to run a model over a layout of this session's memory. It is kept for the next
+    /// request with the same layout.
+    pub(crate) fn with_plan<T>(
+        &self,
+        signature: &Arc<Signature>,
+        layout: Layout,
+        used: impl FnOnce(&mut RunPlan) -> Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        match plans.iter().position(|plan| plan.is_for(signature, &layout)) {
+            Some(index) => {
+                if let Some(recent) = plans.get_mut(..=index) {
+                    recent.rotate_right(1);
+                }
+            }
+            None => {
+                let plan = RunPlan::new(Arc::clone(&self.memory), Arc::clone(signature), layout)?;
+                plans.truncate(MAX_PLANS - 1);
+                plans.insert(0, plan);
+            }
+        }
+        used(plans.first_mut().ok_or_else(|| RequestError::argument("there is nothing to run"))?)
+    }
+}

@@ -1,0 +1,143 @@
+//! Messages between a worker and the host about the keys of Redis that the operator has granted its
+//! session: `wire` messages without payloads over a stream socket of their own, so that an answer
+//! never waits behind pictures. One question at a time.
+
+use serde::{Deserialize, Serialize};
+
+/// The name under which a component opens the bucket.
+pub const BUCKET: &str = "redis";
+
+/// Longest key, in bytes.
+pub const MAX_KEY: usize = 256;
+
+/// Longest value, in bytes.
+pub const MAX_VALUE: usize = 1 << 20;
+
+/// Most keys of one question, and about as many of one answer.
+pub const MAX_KEYS: usize = 1000;
+
+/// Bytes of the keys and values of one question or answer. What it takes to tell them apart, five
+/// bytes each, has room beside them in a message.
+pub const MAX_BYTES: usize = 3 << 20;
+
+/// A question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisRequest {
+    /// Repeated in the answer.
+    pub id: u64,
+    /// Whether the pipeline is heard. If it is not, what it changes is not changed.
+    pub active: bool,
+    /// What is to be done.
+    pub operation: RedisOperation,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RedisOperation {
+    /// Answered by [`RedisReply::Values`].
+    Get(Vec<String>),
+    /// Answered by [`RedisReply::BringUpOutcome`].
+    Set(Vec<(String, Vec<u8>)>),
+    /// Answered by [`RedisReply::BringUpOutcome`].
+    Delete(Vec<String>),
+    /// Answered by [`RedisReply::Exists`].
+    Exists(String),
+    /// Goes on where the answer before it has ended. Answered by [`RedisReply::Keys`].
+    List(Option<String>),
+    /// Adds to a number. Answered by [`RedisReply::Number`].
+    Increment {
+        /// Where it is; none there counts as 0.
+        key: String,
+        /// What to add.
+        delta: i64,
+    },
+}
+
+impl RedisOperation {
+    /// Whether it keeps to the bounds of keys and values. The error says which it does not.
+    pub fn check(&self) -> Result<(), String> {
+        let (keys, values): (Vec<&str>, Vec<usize>) = match self {
+            Self::Get(keys) | Self::Delete(keys) => {
+                (keys.iter().map(String::as_str).collect(), Vec::new())
+            }
+            Self::Set(values) => {
+                values.iter().map(|(key, value)| (key.as_str(), value.len())).unzip()
+            }
+            Self::Exists(key) | Self::Increment { key, .. } => (vec![key], Vec::new()),
+            Self::List(cursor) => (cursor.as_deref().into_iter().collect(), Vec::new()),
+        };
+        let too_much = |what: &str, has: usize, bound: usize| {
+            if has > bound {
+                Err(format!("{what} {has}, at most {bound} are taken"))
+            } else {
+                Ok(())
+            }
+        };
+        too_much("keys:", keys.len(), MAX_KEYS)?;
+        too_much("bytes of a key:", keys.iter().map(|key| key.len()).max().unwrap_or(0), MAX_KEY)?;
+        too_much("bytes of a value:", values.iter().copied().max().unwrap_or(0), MAX_VALUE)?;
+        let bytes = keys.iter().map(|key| key.len()).chain(values).fold(0, usize::saturating_add);
+        too_much("bytes of keys and values:", bytes, MAX_BYTES)
+    }
+}
+
+/// What came of a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisResponse {
+    /// As asked.
+    pub id: u64,
+    /// The answer, or words for the pipeline on why there is none.
+    pub result: Result<RedisReply, String>,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RedisReply {
+    /// A value for each key, none where there is none.
+    Values(Vec<Option<Vec<u8>>>),
+    /// It is done.
+    Done,
+    /// Whether there is such a key.
+    Exists(bool),
+    /// Some keys, in no order; a key may come again.
+    Keys {
+        /// The keys.
+        keys: Vec<String>,
+        /// What to ask for next; none: that was all.
+        cursor: Option<String>,
+    },
+    /// The number as it is now.
+    Number(i64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire;
+
+    #[test]
+    fn keys_and_values_are_bounded_and_what_keeps_to_the_bounds_fits_a_message() {
+        let key = |length: usize| "k".repeat(length);
+        let set =
+            |count: usize, length| RedisOperation::Set(vec![(key(1), vec![0; length]); count]);
+        for within in [
+            RedisOperation::Get(vec![key(MAX_KEY); MAX_KEYS]),
+            set(1, MAX_VALUE),
+            set(MAX_KEYS, 3000),
+        ] {
+            within.check().unwrap();
+            wire::encode(&RedisRequest { id: u64::MAX, active: true, operation: within }, 0)
+                .unwrap();
+        }
+        for over in [
+            RedisOperation::Get(vec![key(1); MAX_KEYS + 1]),
+            RedisOperation::Exists(key(MAX_KEY + 1)),
+            RedisOperation::List(Some(key(MAX_KEY + 1))),
+            RedisOperation::Increment { key: key(MAX_KEY + 1), delta: 1 },
+            set(1, MAX_VALUE + 1),
+            set(3, MAX_VALUE),
+        ] {
+            assert!(over.check().unwrap_err().contains("at most"), "{over:?}");
+        }
+    }
+}

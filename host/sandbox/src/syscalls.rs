@@ -1,0 +1,281 @@
+//! Seccomp: the system calls that a process may make, and with which arguments.
+
+use std::collections::BTreeMap;
+
+use libc::{c_int, c_long};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, apply_filter, apply_filter_all_threads,
+};
+
+use crate::profile::ProcessKind;
+
+/// A call's number, and the arguments with which it is allowed: any of the rules. No rule means any
+/// arguments.
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// What every confined process may call with any arguments: memory, threads, time, waiting, and
+/// what works on open descriptors alone.
+const ALLOWED: &[c_long] = &[
+    libc::SYS_brk,
+    libc::SYS_clock_getres,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    // Answered with ENOSYS by a filter of its own: its flags lie in memory, where no filter sees
+    // them.
+    libc::SYS_clone3,
+    libc::SYS_close,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_eventfd2,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_fstat,
+    libc::SYS_futex,
+    libc::SYS_getpid,
+    libc::SYS_getrandom,
+    libc::SYS_getrusage,
+    libc::SYS_gettid,
+    libc::SYS_gettimeofday,
+    libc::SYS_lseek,
+    libc::SYS_madvise,
+    libc::SYS_membarrier,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_nanosleep,
+    libc::SYS_ppoll,
+    libc::SYS_pread64,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_restart_syscall,
+    libc::SYS_rseq,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_yield,
+    // Carries an address in memory, which the sockets that a confined process holds ignore or
+    // refuse: they are connected.
+    libc::SYS_sendmsg,
+    libc::SYS_set_robust_list,
+    libc::SYS_shutdown,
+    libc::SYS_sigaltstack,
+    libc::SYS_sysinfo,
+    libc::SYS_write,
+    libc::SYS_writev,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+];
+
+/// What the compiler calls beside: it flushes what it wrote.
+const COMPILE: &[c_long] = &[libc::SYS_fdatasync, libc::SYS_fsync];
+
+/// What the inference process calls beside: it makes the tensors on which a model is warmed as
+/// those of a session are made. A worker must not: shared memory is not counted by its limit on
+/// memory.
+const INFERENCE: &[c_long] = &[libc::SYS_fallocate, libc::SYS_ftruncate, libc::SYS_memfd_create];
+
+/// The flags with which the C library starts a thread. A process started with others would have a
+/// life, a number, or names of its own.
+const THREAD: c_int = libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID;
+
+/// `PR_GET_AUXV` of Linux 6.4: what the kernel told the process of itself when it started.
+const PR_GET_AUXV: c_int = 0x4155_5856;
+
+/// Names, what confinement itself still sets, and what reads it back. Nothing that takes a measure
+/// back.
+const PRCTL: &[c_int] = &[
+    libc::PR_SET_NAME,
+    libc::PR_GET_NAME,
+    libc::PR_SET_VMA,
+    libc::PR_SET_NO_NEW_PRIVS,
+    libc::PR_GET_NO_NEW_PRIVS,
+    libc::PR_GET_SECCOMP,
+    libc::PR_GET_PDEATHSIG,
+    PR_GET_AUXV,
+];
+
+/// Without those that name a process to be signalled.
+const FCNTL: &[c_int] = &[
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
+    libc::F_GET_SEALS,
+];
+
+/// Restricts this thread, and those that it will start, to the calls of its kind. The error says
+/// why it cannot.
+pub(crate) fn restrict(kind: ProcessKind) -> Result<(), String> {
+    let lists = || {
+        let own = std::process::id();
+        // The kernel takes the stricter answer of two filters, and an error is stricter than leave.
+        Ok([
+            refusing([(libc::SYS_clone3, Vec::new())], libc::ENOSYS)?,
+            allowing(rules(kind, own)?)?,
+        ])
+    };
+    let lists: [BpfProgram; 2] = lists().map_err(|error: BackendError| error.to_string())?;
+    lists.iter().try_for_each(|list| apply_filter(list)).map_err(|error| error.to_string())
+}
+
+/// Takes from a worker what it needed to map its component, and the right to add a filter.
+pub(crate) fn seal() -> Result<(), String> {
+    let calls =
+        [libc::SYS_openat, libc::SYS_statx, libc::SYS_seccomp].map(|call| (call, Vec::new()));
+    let list = refusing(calls, libc::EPERM).map_err(|error| error.to_string())?;
+    apply_filter_all_threads(&list).map_err(|error| error.to_string())
+}
+
+/// `own` is the process's number.
+fn rules(kind: ProcessKind, own: u32) -> Result<Rules, BackendError> {
+    let (calls, fcntl): (&[c_long], &[c_int]) = match kind {
+        ProcessKind::Worker => (&[], &[]),
+        ProcessKind::Compile => (COMPILE, &[]),
+        ProcessKind::Inference => (INFERENCE, &[libc::F_ADD_SEALS]),
+    };
+    let mut rules: Rules = ALLOWED.iter().chain(calls).map(|call| (*call, Vec::new())).collect();
+    rules.insert(libc::SYS_clone, vec![masked(0, !libc::CLONE_DETACHED, THREAD)?]);
+    rules.insert(libc::SYS_fcntl, any_of(1, FCNTL.iter().chain(fcntl))?);
+    rules.insert(libc::SYS_ioctl, vec![masked(1, !0, libc::FIONBIO as c_int)?]);
+    // No memory is writable and executable at the same time. Compiled components are made
+    // executable when they are whole.
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        let (write, execute) = (libc::PROT_WRITE, libc::PROT_EXEC);
+        let either = [0, write, execute].map(|bits| masked(2, write | execute, bits));
+        rules.insert(call, either.into_iter().collect::<Result<_, _>>()?);
+    }
+    rules.insert(libc::SYS_prctl, any_of(0, PRCTL)?);
+    // The process itself, by number or as 0.
+    rules.insert(libc::SYS_prlimit64, vec![number(0, 0)?, number(0, own)?]);
+    rules.insert(libc::SYS_sendto, vec![no_pointer(4)?]);
+    // `abort` signals its own thread.
+    rules.insert(libc::SYS_tgkill, vec![number(0, own)?]);
+    if kind == ProcessKind::Worker {
+        // For `seal`: a filter for all threads, which can only take away.
+        let flags = libc::SECCOMP_FILTER_FLAG_TSYNC as u32;
+        let arguments = [condition(0, libc::SECCOMP_SET_MODE_FILTER)?, condition(1, flags)?];
+        rules.insert(libc::SYS_seccomp, vec![SeccompRule::new(arguments.into())?]);
+    }
+    if kind != ProcessKind::Compile {
+        // Which files is landlock's part; none is made, changed or written to.
+        let writes = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC;
+        rules.insert(libc::SYS_openat, vec![masked(2, writes, libc::O_RDONLY)?]);
+        // The size of an open file.
+        rules.insert(libc::SYS_statx, vec![masked(2, libc::AT_EMPTY_PATH, libc::AT_EMPTY_PATH)?]);
+    }
+    Ok(rules)
+}
+
+fn allowing(rules: Rules) -> Result<BpfProgram, BackendError> {
+    filter(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)
+}
+
+fn refusing(
+    calls: impl IntoIterator<Item = (c_long, Vec<SeccompRule>)>,
+    error: c_int,
+) -> Result<BpfProgram, BackendError> {
+    filter(calls.into_iter().collect(), SeccompAction::Allow, SeccompAction::Errno(error as u32))
+}
+
+fn filter(
+    rules: Rules,
+    otherwise: SeccompAction,
+    matched: SeccompAction,
+) -> Result<BpfProgram, BackendError> {
+    SeccompFilter::new(rules, otherwise, matched, std::env::consts::ARCH.try_into()?)?.try_into()
+}
+
+/// An argument that is one of some numbers.
+fn any_of<'a>(
+    argument: u8,
+    values: impl IntoIterator<Item = &'a c_int>,
+) -> Result<Vec<SeccompRule>, BackendError> {
+    values.into_iter().map(|value| masked(argument, !0, *value)).collect()
+}
+
+/// An argument of which the bits in `mask` are `bits`.
+fn masked(argument: u8, mask: c_int, bits: c_int) -> Result<SeccompRule, BackendError> {
+    // As unsigned first: a sign would spread over bits that the kernel does not look at.
+    let operator = SeccompCmpOp::MaskedEq(u64::from(mask.cast_unsigned()));
+    let bits = u64::from(bits.cast_unsigned());
+    SeccompRule::new(vec![SeccompCondition::new(
+        argument,
+        SeccompCmpArgLen::Dword,
+        operator,
+        bits,
+    )?])
+}
+
+fn number(argument: u8, value: u32) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![condition(argument, value)?])
+}
+
+fn condition(argument: u8, value: u32) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())
+}
+
+fn no_pointer(argument: u8) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![SeccompCondition::new(
+        argument,
+        SeccompCmpArgLen::Qword,
+        SeccompCmpOp::Eq,
+        0,
+    )?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_list_that_fits_the_kernel() {
+        for kind in [ProcessKind::Worker, ProcessKind::Compile, ProcessKind::Inference] {
+            assert!(allowing(rules(kind, 7).unwrap()).unwrap().len() < 4096, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn no_list_holds_a_call_that_reaches_another_process_or_a_new_socket() {
+        for kind in [ProcessKind::Worker, ProcessKind::Compile, ProcessKind::Inference] {
+            let rules = rules(kind, 7).unwrap();
+            for call in [
+                libc::SYS_socket,
+                libc::SYS_socketpair,
+                libc::SYS_connect,
+                libc::SYS_bind,
+                libc::SYS_execve,
+                libc::SYS_execveat,
+                libc::SYS_kill,
+                libc::SYS_tkill,
+                libc::SYS_pidfd_open,
+                libc::SYS_pidfd_send_signal,
+                libc::SYS_ptrace,
+                libc::SYS_process_vm_readv,
+                libc::SYS_process_vm_writev,
+                libc::SYS_io_uring_setup,
+                libc::SYS_unshare,
+                libc::SYS_setns,
+                libc::SYS_mount,
+            ] {
+                assert!(!rules.contains_key(&call), "{kind:?}: {call}");
+            }
+        }
+        assert!(!rules(ProcessKind::Worker, 7).unwrap().contains_key(&libc::SYS_memfd_create));
+    }
+}

@@ -1,0 +1,526 @@
+//! Deployments with a session that says what the test wants: no process, no compiler.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
+
+use super::super::admission::MemoryBudget;
+use super::*;
+use crate::config::source::Source as Camera;
+use crate::journal::Journal;
+use crate::session::CompiledPipeline;
+use crate::session::change::{Comparison, Swapped};
+
+/// A host whose session hands each change to the test.
+struct Fake {
+    spec: Mutex<Option<Arc<Spec>>>,
+    swaps: mpsc::UnboundedSender<SwapRequest>,
+    /// Bytes of memory that there are.
+    available: u64,
+    room: MemoryBudget,
+    events: watch::Sender<Vec<Event>>,
+    /// Where the process stops and says so, for the test that kills it.
+    hangs: Option<Step>,
+}
+
+impl Fake {
+    async fn hang(&self, step: Step) {
+        if self.hangs == Some(step) {
+            println!("\nat {step}");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl DeployBackend for Fake {
+    fn spec(&self, _: &str) -> Option<Arc<Spec>> {
+        self.spec.lock().unwrap().clone()
+    }
+
+    async fn prepare(
+        &self,
+        pipeline: &str,
+        source: ComponentSource,
+    ) -> Result<PreparedComponent, CompileError> {
+        self.hang(Step::Check).await;
+        let bytes = match source {
+            ComponentSource::Path(path) => std::fs::read(path).unwrap(),
+            ComponentSource::Bytes(bytes) => bytes.to_vec(),
+        };
+        let (digest, size) = super::super::components::digest(bytes.as_slice()).unwrap();
+        let mut report = CheckReport {
+            version: None,
+            supported: Vec::new(),
+            signed_by: None,
+            problems: Vec::new(),
+            check_ms: 1,
+            compile_ms: Some(20),
+        };
+        if bytes.starts_with(b"bad") {
+            let message = "it is bad".to_owned();
+            report.problems.push(Problem {
+                kind: ProblemKind::NotWasm,
+                item: None,
+                found: None,
+                expected: None,
+                message,
+            });
+            return Err(CompileError::Refused {
+                pipeline: pipeline.to_owned(),
+                report: Box::new(report),
+            });
+        }
+        let compiled = Arc::new(std::fs::File::open("/dev/null").unwrap().into());
+        let id = digest[..12].to_owned();
+        Ok(PreparedComponent { digest, id, size, compiled, report, cached: false })
+    }
+
+    async fn admit(&self, _: &str, reserve: u64) -> Result<Admission, String> {
+        self.hang(Step::Admit).await;
+        self.room.reserve(0, self.available, reserve)
+    }
+
+    async fn swap(&self, swap: SwapRequest) -> Result<(), SessionError> {
+        self.hang(Step::Start).await;
+        *self.spec.lock().unwrap() = Some(Arc::new(swap.spec.clone()));
+        self.swaps.send(swap).unwrap();
+        Ok(())
+    }
+
+    fn publish(&self, _: &str, event: &Event) {
+        self.events.send_modify(|events| events.push(event.clone()));
+    }
+}
+
+struct Site {
+    deployments: Arc<Deployments<Fake>>,
+    swaps: mpsc::UnboundedReceiver<SwapRequest>,
+    config: watch::Sender<Arc<Config>>,
+    _folder: tempfile::TempDir,
+}
+
+const PLENTY: u64 = 1 << 40;
+
+impl Site {
+    async fn new() -> Self {
+        Self::with(PLENTY, Journal::default(), None).await
+    }
+
+    async fn with(available: u64, journal: Journal, hangs: Option<Step>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (swaps, swapped) = mpsc::unbounded_channel();
+        let spec = Spec {
+            id: "cam".into(),
+            source: Camera::parse("file:clip.mp4", None, None, false).unwrap(),
+            pipeline: CompiledPipeline::missing("eye", String::new()),
+            settings: Map::new(),
+            decode: Default::default(),
+            priority: Default::default(),
+            redis_prefix: None,
+        };
+        let ground = Fake {
+            spec: Mutex::new(Some(Arc::new(spec))),
+            swaps,
+            available,
+            room: MemoryBudget::default(),
+            events: watch::Sender::default(),
+            hangs,
+        };
+        let mut config = Config::default();
+        config.store.directory = folder.path().to_owned();
+        let config = watch::Sender::new(Arc::new(config));
+        let components = ComponentStore::open(folder.path().join("components")).unwrap();
+        let deployments =
+            Deployments::new(ground, History::new(journal), components, config.subscribe());
+        let (alive, over) = watch::channel(());
+        std::mem::forget(alive);
+        deployments.lives.insert("cam", "eye", true, over, None);
+        deployments.settle().await;
+        Self { deployments: Arc::new(deployments), swaps: swapped, config, _folder: folder }
+    }
+
+    /// Deploys without waiting for what becomes of it.
+    fn deploy(&self, bytes: &'static str) -> tokio::task::JoinHandle<Result<Record, DeployError>> {
+        let deployments = Arc::clone(&self.deployments);
+        tokio::spawn(async move { deployments.deploy(order(bytes).into()).await })
+    }
+
+    /// Deploys to the end that the session's reports bring.
+    async fn deployed(&mut self, bytes: &'static str, reports: Vec<Report>) -> Record {
+        let asked = self.deploy(bytes);
+        let swap = self.swaps.recv().await.unwrap();
+        for report in reports {
+            swap.reports.send(report).await.unwrap();
+        }
+        drop(swap);
+        let number = asked.await.unwrap().unwrap().number;
+        self.ended(number).await
+    }
+
+    async fn healthy(&mut self, bytes: &'static str) -> Record {
+        self.deployed(bytes, vec![swapped(), Report::Healthy]).await
+    }
+
+    async fn record(&self, number: u64) -> Record {
+        let records = self.deployments.history.list("cam", usize::MAX).await.unwrap();
+        history::find_number(&records, number).unwrap().clone()
+    }
+
+    /// The record once everything of the deployment is done with.
+    async fn ended(&self, number: u64) -> Record {
+        let last = |event: &Event| {
+            event.data["number"] == number
+                && !["pending", "probation"].contains(&event.data["state"].as_str().unwrap())
+        };
+        let mut events = self.deployments.ground.events.subscribe();
+        events.wait_for(|events| events.iter().any(last)).await.unwrap();
+        self.record(number).await
+    }
+
+    fn running(&self) -> Option<u64> {
+        self.deployments.lives.running("cam").map(|running| running.number)
+    }
+}
+
+fn order(bytes: &'static str) -> DeployRequest {
+    DeployRequest {
+        session: "cam".into(),
+        component: Component::Bytes {
+            name: "new.wasm".into(),
+            bytes: Bytes::from_static(bytes.as_bytes()),
+        },
+        settings: None,
+        shadow: 0,
+        refused_state: None,
+        cause: Cause::Request,
+        by: "test".into(),
+    }
+}
+
+fn swapped() -> Report {
+    Report::Swapped(Swapped { total_ms: 400.0, gap_ms: Some(40.0), ..Swapped::default() })
+}
+
+fn reason() -> String {
+    "because".into()
+}
+
+#[tokio::test]
+async fn every_end_of_a_change_is_an_outcome_and_the_session_runs_what_it_says() {
+    use Outcome::*;
+    let kept =
+        |step| vec![Report::StepStarted(Step::Start), Report::Kept { step, reason: reason() }];
+    for (reports, outcome, step, runs) in [
+        (kept(Step::Start), Aborted, Step::Start, 1),
+        (kept(Step::Restore), Aborted, Step::Restore, 1),
+        (vec![swapped(), Report::Healthy], Healthy, Step::Probation, 2),
+        (vec![swapped(), Report::Superseded], Superseded, Step::Probation, 2),
+        (vec![swapped(), Report::Unproven { reason: reason() }], Unverified, Step::Probation, 2),
+        (
+            vec![swapped(), Report::Returned { reason: reason(), with_state: true }],
+            RolledBack,
+            Step::Probation,
+            1,
+        ),
+        (
+            vec![swapped(), Report::Returned { reason: reason(), with_state: false }],
+            RolledBack,
+            Step::Probation,
+            1,
+        ),
+        // The session ends without a last word.
+        (vec![Report::StepStarted(Step::CatchUp)], Interrupted, Step::CatchUp, 1),
+        (vec![swapped()], Unverified, Step::Probation, 2),
+    ] {
+        let mut site = Site::new().await;
+        site.healthy("one").await;
+        let record = site.deployed("two", reports.clone()).await;
+        assert_eq!((record.outcome(), record.step), (Some(outcome), step), "{reports:?}");
+        assert_eq!(site.running(), Some(runs), "{reports:?}");
+        assert!(record.ended.is_some() && record.before.is_some(), "{record:?}");
+        let told = site.deployments.ground.events.borrow().clone();
+        let states: Vec<&str> =
+            told.iter().map(|event| event.data["state"].as_str().unwrap()).collect();
+        assert_eq!(states[..3], ["pending", "probation", "healthy"]);
+        assert_eq!((states[3], states.last()), ("pending", Some(&outcome.name())));
+        assert_eq!(
+            site.deployments.tally.figures().outcomes[&outcome],
+            if outcome == Healthy { 2 } else { 1 }
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_answer_comes_when_the_new_version_speaks_and_the_probation_goes_on() {
+    let mut site = Site::new().await;
+    let mut asked = order("two");
+    (asked.shadow, asked.settings) = (3, Some(Map::from_iter([("score".to_owned(), 0.5.into())])));
+    let deployments = Arc::clone(&site.deployments);
+    let answered = tokio::spawn(async move { deployments.deploy(asked.into()).await });
+    let swap = site.swaps.recv().await.unwrap();
+    assert_eq!((swap.shadow, swap.spec.settings["score"].as_f64()), (3, Some(0.5)));
+    let described = Report::Described { name: "eye".into(), version: "2.0.0".into() };
+    let comparison = Comparison { frames: 3, ..Comparison::default() };
+    for report in
+        [described, Report::StepStarted(Step::Shadow), Report::Compared(comparison), swapped()]
+    {
+        swap.reports.send(report).await.unwrap();
+    }
+    let record = answered.await.unwrap().unwrap();
+    assert_eq!((record.state, record.step), (DeploymentState::Probation, Step::Probation));
+    assert_eq!((record.name.as_deref(), record.version.as_deref()), (Some("eye"), Some("2.0.0")));
+    assert_eq!(record.comparison.as_ref().map(|comparison| comparison.frames), Some(3));
+    assert_eq!((record.compile_ms, record.cached, record.size), (Some(20), false, 3));
+    assert_eq!(site.record(1).await, record, "as it is on the disk");
+    swap.reports.send(Report::Healthy).await.unwrap();
+    assert!(site.ended(1).await.healthy());
+}
+
+#[tokio::test]
+async fn a_deployment_runs_to_its_end_without_its_caller() {
+    let mut site = Site::new().await;
+    let asked = site.deploy("two");
+    let swap = site.swaps.recv().await.unwrap();
+    asked.abort();
+    for report in [swapped(), Report::Healthy] {
+        swap.reports.send(report).await.unwrap();
+    }
+    assert!(site.ended(1).await.healthy());
+}
+
+#[tokio::test]
+async fn what_is_refused_never_reaches_the_session() {
+    let mut site = Site::new().await;
+    let record = site.deploy("bad").await.unwrap().unwrap();
+    assert_eq!((record.outcome(), record.step), (Some(Outcome::Refused), Step::Check));
+    assert_eq!(record.check.unwrap().problems[0].kind, ProblemKind::NotWasm);
+    assert!(record.reason.unwrap().contains("it is bad"));
+
+    site.config.send_modify(|config| Arc::make_mut(config).deploy.max_component_mb = 0);
+    let record = site.deploy("bad but too large to be kept").await.unwrap().unwrap();
+    assert_eq!((record.outcome(), record.digest.as_str()), (Some(Outcome::Refused), ""));
+    assert!(site.swaps.try_recv().is_err());
+
+    let mut small = Site::with(300 << 20, Journal::default(), None).await;
+    let record = small.deploy("two").await.unwrap().unwrap();
+    assert_eq!((record.outcome(), record.step), (Some(Outcome::Refused), Step::Admit));
+    assert!(record.reason.unwrap().contains("64 MiB"));
+    assert!(small.swaps.try_recv().is_err());
+
+    *small.deployments.ground.spec.lock().unwrap() = None;
+    let error = small.deploy("two").await.unwrap().unwrap_err();
+    assert_eq!(error.code(), "unknown_session");
+    let shadow = DeployRequest { shadow: MAX_SHADOW + 1, ..order("two") };
+    assert_eq!(small.deployments.deploy(shadow.into()).await.unwrap_err().code(), "invalid_shadow");
+}
+
+#[tokio::test]
+async fn the_next_deployment_begins_when_the_one_before_speaks() {
+    let mut site = Site::new().await;
+    let first = site.deploy("one");
+    let swap = site.swaps.recv().await.unwrap();
+    let waiting: Vec<_> =
+        (0..crate::deploy::request::MAX_WAITING).map(|_| site.deploy("two")).collect();
+    // They take their places.
+    tokio::task::yield_now().await;
+    let refused = site.deploy("three").await.unwrap().unwrap_err();
+    assert!(matches!(refused, DeployError::UnderWay { number: 1, .. }), "{refused}");
+    drop(waiting);
+    assert!(site.swaps.try_recv().is_err(), "one at a time");
+    swap.reports.send(swapped()).await.unwrap();
+    assert_eq!(first.await.unwrap().unwrap().number, 1);
+    let next = site.swaps.recv().await.unwrap();
+    assert_eq!(site.running(), Some(1));
+    next.reports.send(swapped()).await.unwrap();
+    swap.reports.send(Report::Superseded).await.unwrap();
+    assert_eq!(
+        site.record(2).await.before.as_deref(),
+        Some(site.record(1).await.deployment.as_str())
+    );
+}
+
+#[tokio::test]
+async fn a_version_that_is_lost_late_does_not_take_the_place_of_the_one_after_it() {
+    let mut site = Site::new().await;
+    site.healthy("one").await;
+    let second = site.deploy("two");
+    let two = site.swaps.recv().await.unwrap();
+    two.reports.send(swapped()).await.unwrap();
+    second.await.unwrap().unwrap();
+    let third = site.deploy("three");
+    let three = site.swaps.recv().await.unwrap();
+    three.reports.send(swapped()).await.unwrap();
+    third.await.unwrap().unwrap();
+    assert_eq!(site.running(), Some(3));
+    two.reports.send(Report::Returned { reason: reason(), with_state: true }).await.unwrap();
+    assert_eq!(site.ended(2).await.outcome(), Some(Outcome::RolledBack));
+    assert_eq!(site.running(), Some(3));
+    three.reports.send(Report::Healthy).await.unwrap();
+    assert!(site.ended(3).await.healthy());
+}
+
+#[tokio::test]
+async fn a_rollback_is_a_deployment_of_the_one_before_with_its_settings() {
+    let mut site = Site::new().await;
+    let deployments = Arc::clone(&site.deployments);
+    let back = move || {
+        let deployments = Arc::clone(&deployments);
+        let component = Component::Digest { digest: String::new(), pipeline: String::new() };
+        let order = DeployRequest { component, cause: Cause::Rollback, ..order("") };
+        tokio::spawn(async move {
+            deployments.deploy(Ordered { order, rollback: true, entry: None }).await
+        })
+    };
+    let one = site.healthy("one").await;
+    assert_eq!(back().await.unwrap().unwrap_err().code(), "nothing_before");
+    let two = site.healthy("two").await;
+    site.healthy("three").await;
+    for (number, expected) in [(4, &two), (5, &one)] {
+        let asked = back();
+        let swap = site.swaps.recv().await.unwrap();
+        assert_eq!(swap.spec.pipeline.digest, expected.digest);
+        for report in [swapped(), Report::Healthy] {
+            swap.reports.send(report).await.unwrap();
+        }
+        let record = asked.await.unwrap().unwrap();
+        assert_eq!((record.number, record.cause), (number, Cause::Rollback));
+        assert_eq!((record.back_to, &record.pipeline), (Some(expected.number), &expected.pipeline));
+        site.ended(number).await;
+    }
+    assert_eq!(back().await.unwrap().unwrap_err().code(), "nothing_before");
+}
+
+#[tokio::test]
+async fn components_are_kept_for_what_runs_and_what_may_come_back_and_no_longer() {
+    let mut site = Site::new().await;
+    let one = site.healthy("one").await;
+    let two = site.healthy("two").await;
+    let has = |site: &Site, record: &Record| site.deployments.components.contains(&record.digest);
+    assert!(has(&site, &one) && has(&site, &two));
+    let three =
+        site.deployed("three", vec![Report::Kept { step: Step::Start, reason: reason() }]).await;
+    let refused = site.deploy("bad").await.unwrap().unwrap();
+    assert!(has(&site, &one) && has(&site, &two) && !has(&site, &three) && !has(&site, &refused));
+    for bytes in ["four", "five", "six"] {
+        site.healthy(bytes).await;
+    }
+    assert!(has(&site, &one), "four rollbacks away");
+    let seven = site.healthy("seven").await;
+    assert!(!has(&site, &one) && has(&site, &two) && has(&site, &seven));
+    site.deployments.lives.remove("cam");
+    site.deployments.settle().await;
+    assert!(!has(&site, &two) && !has(&site, &seven), "the camera is gone");
+}
+
+#[tokio::test]
+async fn what_the_config_says_is_applied_unless_it_was_interrupted() {
+    let mut site = Site::new().await;
+    for (bytes, reports, applied) in [
+        ("one", vec![swapped(), Report::Healthy], true),
+        ("two", vec![swapped(), Report::Returned { reason: reason(), with_state: true }], true),
+        ("three", vec![Report::StepStarted(Step::CatchUp)], false),
+    ] {
+        let deployments = Arc::clone(&site.deployments);
+        let entry = Some(("eye".to_owned(), Map::new()));
+        let asked = tokio::spawn(async move {
+            deployments.deploy(Ordered { order: order(bytes), rollback: false, entry }).await
+        });
+        let swap = site.swaps.recv().await.unwrap();
+        for report in reports {
+            swap.reports.send(report).await.unwrap();
+        }
+        drop(swap);
+        let number = asked.await.unwrap().unwrap().number;
+        let record = site.ended(number).await;
+        let entry = site.deployments.history.entry("cam").await.unwrap().unwrap();
+        assert_eq!(entry.digest == record.digest, applied, "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_stops_blames_no_version_for_it() {
+    let mut site = Site::new().await;
+    let asked = site.deploy("two");
+    let swap = site.swaps.recv().await.unwrap();
+    swap.reports.send(swapped()).await.unwrap();
+    asked.await.unwrap().unwrap();
+    site.deployments.stop();
+    swap.reports.send(Report::Unproven { reason: "the session has ended".into() }).await.unwrap();
+    assert_eq!(site.ended(1).await.outcome(), Some(Outcome::Interrupted));
+    assert_eq!(site.deploy("three").await.unwrap().unwrap_err().code(), "stopping");
+}
+
+/// The journal's folder and the step for [`stops_at_a_step`].
+const FOLDER: &str = "OCELLI_TEST_DEPLOY";
+const STEP: &str = "OCELLI_TEST_STEP";
+
+/// Every step with what has been reported when it has begun.
+fn steps() -> Vec<(Step, Vec<Report>)> {
+    let in_session = [
+        Step::CatchUp,
+        Step::DryRun,
+        Step::Shadow,
+        Step::Handoff,
+        Step::Restore,
+        Step::FirstResult,
+    ];
+    let mut steps: Vec<(Step, Vec<Report>)> = [Step::Check, Step::Admit, Step::Start]
+        .into_iter()
+        .map(|step| (step, Vec::new()))
+        .collect();
+    steps.extend(in_session.map(|step| (step, vec![Report::StepStarted(step)])));
+    steps.push((Step::Probation, vec![swapped()]));
+    steps
+}
+
+/// Not a test of its own: the host that the next one kills in the middle of a deployment.
+#[tokio::test]
+#[ignore = "run by another test"]
+async fn stops_at_a_step() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let wanted = std::env::var(STEP).unwrap();
+    let (step, reports) = steps().into_iter().find(|(step, _)| step.name() == wanted).unwrap();
+    let journal = Journal::open(std::path::Path::new(&folder)).unwrap();
+    let mut site = Site::with(PLENTY, journal.clone(), None).await;
+    site.healthy("one").await;
+    let mut site = Site::with(PLENTY, journal.clone(), Some(step)).await;
+    let _asked = site.deploy("two");
+    let swap = site.swaps.recv().await.unwrap();
+    for report in reports {
+        swap.reports.send(report).await.unwrap();
+    }
+    while site.record(2).await.step != step {
+        tokio::task::yield_now().await;
+    }
+    journal.flush().await.unwrap();
+    println!("\nat {step}");
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_killed_leaves_a_history_that_says_at_which_step() {
+    for (step, _) in steps() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut host = Command::new(std::env::current_exe().unwrap());
+        host.args(["--exact", "deploy::flow::tests::stops_at_a_step", "--ignored", "--nocapture"]);
+        let host = host.env(FOLDER, folder.path()).env(STEP, step.name()).stdout(Stdio::piped());
+        let mut host = host.spawn().unwrap();
+        let mut lines = BufReader::new(host.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let at = lines.find_map(|line| line.strip_prefix("at ").map(str::to_owned));
+        host.kill().unwrap();
+        host.wait().unwrap();
+        assert_eq!(at.as_deref(), Some(step.name()));
+
+        let history = History::new(Journal::open(folder.path()).unwrap());
+        assert_eq!(history.close_interrupted().await.unwrap().len(), 1, "{step}");
+        let records = history.list("cam", 9).await.unwrap();
+        assert_eq!(records.len(), 2);
+        assert_eq!((records[0].outcome(), records[0].step), (Some(Outcome::Interrupted), step));
+        assert!(records[0].reason.as_ref().unwrap().contains(step.name()));
+        assert!(records[1].healthy());
+        assert_eq!(history::last_healthy(&records).unwrap().number, 1);
+    }
+}

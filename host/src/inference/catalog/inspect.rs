@@ -1,0 +1,121 @@
+//! Looks into model files, in a process that confines itself: ONNX Runtime, which reads them, is
+//! not in the host's.
+
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use ocelli_protocol::graph::{Inspection, difference};
+use ocelli_protocol::inference::Model;
+
+use super::super::library::{self, Library};
+
+/// Most that is read of what is printed, in bytes: 128 tensors with long names.
+const MAX_OUTPUT: u64 = 1 << 20;
+
+/// Bytes of a complaint that are shown.
+const SHOWN: usize = 2000;
+
+/// Why a file was not looked into.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The program cannot be started.
+    #[error("starting {program}: {source}")]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not a file that can be read.
+    #[error("{path}: {source}")]
+    File {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is no model, or one that takes more memory or time than it may.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Looks into model files by `ocelli-inference --inspect`.
+#[derive(Debug)]
+pub struct ModelInspector {
+    program: PathBuf,
+    library: Library,
+}
+
+impl ModelInspector {
+    /// The program beside this one, and ONNX Runtime where the config or the cache has it.
+    pub fn find(library: Option<&Path>) -> anyhow::Result<Self> {
+        let own = std::env::current_exe().context("asking for this program's path")?;
+        let program = own.with_file_name("ocelli-inference");
+        anyhow::ensure!(
+            program.is_file(),
+            "{} is missing: `./x build` makes it",
+            program.display()
+        );
+        Ok(Self { program, library: library::find(library)? })
+    }
+
+    /// What a file has. Waits until that is known.
+    pub fn inspect(&self, file: &Path) -> Result<Inspection, InspectError> {
+        let unreadable = |source| InspectError::File { path: file.to_owned(), source };
+        // A pipe or a device would be waited for.
+        if !file.metadata().map_err(unreadable)?.is_file() {
+            return Err(unreadable(std::io::Error::other("it is not a file")));
+        }
+        let start = |source| InspectError::Start { program: self.program.clone(), source };
+        let mut complaint = tempfile::tempfile().map_err(start)?;
+        let mut command = Command::new(&self.program);
+        command
+            .arg("--inspect")
+            .arg(file)
+            .args(["--library", &self.library.path])
+            .args(&self.library.sha256);
+        let mut child = command
+            .env_clear()
+            .env("ORT_DISABLE_TELEMETRY", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(complaint.try_clone().map_err(start)?)
+            .spawn()
+            .map_err(start)?;
+        let mut printed = Vec::new();
+        if let Some(pipe) = child.stdout.take() {
+            pipe.take(MAX_OUTPUT).read_to_end(&mut printed).map_err(start)?;
+        }
+        let status = child.wait().map_err(start)?;
+        if status.success()
+            && let Ok(inspection) = serde_json::from_slice(&printed)
+        {
+            return Ok(inspection);
+        }
+        let mut words = Vec::new();
+        complaint
+            .rewind()
+            .and_then(|()| complaint.take(MAX_OUTPUT).read_to_end(&mut words))
+            .map_err(start)?;
+        let words = String::from_utf8_lossy(&words);
+        let words = words.trim();
+        let words = words.get(..words.floor_char_boundary(SHOWN)).unwrap_or_default();
+        Err(InspectError::Refused(match status.code() {
+            Some(_) if !words.is_empty() => words.to_owned(),
+            _ => format!(
+                "{}: looking into it ended with {status}: it is damaged, or takes more memory or \
+                    time than a model of \
+                 its size should {words}",
+                file.display()
+            ),
+        }))
+    }
+}
+
+/// How a model's description and its file differ, in words, or none.
+pub fn mismatch(model: &Model, found: &Inspection) -> Option<String> {
+    difference("input", model.inputs.iter(), &found.inputs)
+        .or_else(|| difference("output", model.outputs.iter(), &found.outputs))
+}

@@ -1,0 +1,153 @@
+//! `model.toml`: what a model is, and the checks that need nothing but the text.
+
+use std::path::Path;
+
+use ocelli_protocol::inference::{Element, MAX_RANK, MAX_TENSORS, TensorDeclaration};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What `model.toml` holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The model's name: that of its folder.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// The graph's file in the folder.
+    pub file: String,
+    /// SHA-256 of that file, lower-case hexadecimal.
+    pub sha256: String,
+    /// SPDX expression.
+    pub licence: String,
+    /// Where it comes from.
+    pub source: String,
+    /// Class names in the order of the outputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Inputs by name, element type and shape.
+    pub inputs: Vec<TensorDeclaration>,
+    /// Outputs by name, element type and shape.
+    pub outputs: Vec<TensorDeclaration>,
+    /// Which output is an embedding, where one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<Embedding>,
+    /// How a picture becomes the input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preprocessing: Option<Preprocessing>,
+}
+
+/// An output whose last side is a vector that can be compared with others of the same model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Embedding {
+    /// The output's name.
+    pub output: String,
+    /// The vector's length.
+    #[schemars(range(min = 1))]
+    pub dimension: u32,
+}
+
+/// How a picture becomes a model's input: for people and tools, the host does not look at it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocessing {
+    /// "rgb" or "bgr".
+    pub channels: String,
+    /// Subtracted from each channel, 0 to 255.
+    pub mean: [f32; 3],
+    /// Then divided by.
+    pub std: [f32; 3],
+    /// "letterbox" or "stretch".
+    pub fit: String,
+    /// Pixel value of what a letterbox leaves empty.
+    #[serde(default)]
+    pub fill: [f32; 3],
+}
+
+impl Manifest {
+    /// What is wrong with it as the manifest of the folder `name`, or nothing.
+    pub fn problem(&self, name: &str) -> Option<String> {
+        if self.name != name {
+            return Some(format!("`name` is {:?}, the folder's name is {name:?}", self.name));
+        }
+        if Path::new(&self.file).file_name() != Some(self.file.as_ref()) {
+            return Some(format!(
+                "`file` is {:?}: it has to name a file in the model's folder",
+                self.file
+            ));
+        }
+        self.tensors_problem()
+            .or_else(|| self.embedding_problem())
+            .or_else(|| self.labels_problem())
+    }
+
+    fn tensors_problem(&self) -> Option<String> {
+        for (kind, tensors) in [("input", &self.inputs), ("output", &self.outputs)] {
+            if !(1..=MAX_TENSORS).contains(&tensors.len()) {
+                return Some(format!(
+                    "it has {} {kind}s; 1 to {MAX_TENSORS} are possible",
+                    tensors.len()
+                ));
+            }
+            for (index, TensorDeclaration { name, shape, .. }) in tensors.iter().enumerate() {
+                if tensors.iter().take(index).any(|other| other.name == *name) {
+                    return Some(format!("{kind} {name:?} stands there twice"));
+                }
+                if shape.len() > MAX_RANK || shape.iter().any(|&side| side == 0 || side < -1) {
+                    return Some(format!(
+                        "{kind} {name:?} has shape {shape:?}; at most {MAX_RANK} sides are \
+                            possible, each -1 or more than 0"
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    fn embedding_problem(&self) -> Option<String> {
+        let Embedding { output, dimension } = self.embedding.as_ref()?;
+        let Some(tensor) = self.outputs.iter().find(|tensor| tensor.name == *output) else {
+            let outputs: Vec<_> = self.outputs.iter().map(|tensor| tensor.name.as_str()).collect();
+            return Some(format!(
+                "`embedding.output` is {output:?}, which is no output; there are: {}",
+                outputs.join(", ")
+            ));
+        };
+        (tensor.shape.last() != Some(&i64::from(*dimension))).then(|| {
+            format!(
+                "`embedding.dimension` is {dimension}, but the last side of output {output:?} is \
+                    that of {:?}",
+                tensor.shape
+            )
+        })
+    }
+
+    /// Of a classifier, one row of scores, it can be told how many labels there are. Other outputs
+    /// hold boxes beside scores, or indexes of labels.
+    fn labels_problem(&self) -> Option<String> {
+        let [TensorDeclaration { name, element, shape }] = self.outputs.as_slice() else {
+            return None;
+        };
+        let &[1 | -1, classes] = shape.as_slice() else { return None };
+        let scores = matches!(element, Element::F16 | Element::F32 | Element::F64 | Element::Bf16);
+        let embedding = self.embedding.is_some();
+        // One score for two classes is the other way to tell two apart.
+        let counted = classes > 1;
+        let labels = self.labels.len();
+        (scores && counted && !embedding && labels > 0 && i64::try_from(labels) != Ok(classes))
+            .then(|| {
+                format!("there are {labels} `labels`, but output {name:?} has shape {shape:?}")
+            })
+    }
+
+    /// What may be wrong, and cannot be told for sure: for people who look at the model.
+    pub fn warning(&self) -> Option<String> {
+        let labels = i64::try_from(self.labels.len()).unwrap_or(i64::MAX);
+        let mut sides = self.outputs.iter().flat_map(|output| &output.shape);
+        let told = sides.clone().all(|side| *side > 0);
+        (labels > 0 && told && !sides.any(|side| *side >= labels))
+            .then(|| format!("there are {labels} `labels`, and no output has a side as long"))
+    }
+}

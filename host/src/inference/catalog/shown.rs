@@ -1,0 +1,190 @@
+//! Models as `GET /v1/models` and `ocelli models list` show them.
+
+use ocelli_protocol::inference::{LoadedModel, TensorDeclaration};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Catalog, CatalogEntry, Embedding};
+use crate::config::{Fallback, Isolation};
+use crate::inference::{Duty, InferenceStatus};
+use crate::shape::DIGEST;
+
+/// All models, and what runs them.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Models")]
+pub struct ModelList {
+    /// How often the models have changed since the host was started.
+    generation: u32,
+    models: Vec<ModelInfo>,
+    /// Versions that sessions still run and that are no longer on offer.
+    earlier: Vec<Earlier>,
+    runtime: Runtime,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(inline)]
+struct Earlier {
+    name: String,
+    #[schemars(regex(pattern = DIGEST))]
+    sha256: String,
+    #[serde(flatten)]
+    run: ShownRun,
+}
+
+/// What runs models.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(inline)]
+struct Runtime {
+    /// ONNX Runtime's.
+    version: Option<String>,
+    isolation: Isolation,
+    /// Whether every session has what runs its requests.
+    serves: bool,
+    /// Whether a process stands by; null where none is to.
+    spare_ready: Option<bool>,
+    processes: Vec<ShownProcess>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(inline)]
+struct ShownProcess {
+    pid: u32,
+    duty: Duty,
+    sessions: usize,
+}
+
+impl ModelList {
+    /// The models of a catalogue, those that are loaded, and what runs them.
+    pub fn new(
+        generation: u32,
+        catalogue: &Catalog,
+        loaded: &[LoadedModel],
+        status: InferenceStatus,
+    ) -> Self {
+        let offered = |sha256: &str| catalogue.models().any(|model| model.sha256 == sha256);
+        let earlier = loaded.iter().filter(|loaded| !offered(&loaded.sha256));
+        Self {
+            generation,
+            models: catalogue.entries().map(|entry| ModelInfo::new(entry, loaded)).collect(),
+            earlier: earlier
+                .map(|loaded| Earlier {
+                    name: loaded.name.clone(),
+                    sha256: loaded.sha256.clone(),
+                    run: loaded.into(),
+                })
+                .collect(),
+            runtime: Runtime::from(status),
+        }
+    }
+}
+
+impl From<InferenceStatus> for Runtime {
+    fn from(status: InferenceStatus) -> Self {
+        let InferenceStatus { isolation, version, serves, spare_ready, processes, .. } = status;
+        let processes = processes.into_iter().map(|process| ShownProcess {
+            pid: process.pid,
+            duty: process.duty,
+            sessions: process.sessions,
+        });
+        Self { version, isolation, serves, spare_ready, processes: processes.collect() }
+    }
+}
+
+/// A model, and what it really runs on.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Model")]
+pub struct ModelInfo {
+    name: String,
+    /// The version's.
+    #[schemars(regex(pattern = DIGEST))]
+    sha256: String,
+    description: String,
+    licence: String,
+    source: String,
+    labels: Vec<String>,
+    inputs: Vec<TensorDeclaration>,
+    outputs: Vec<TensorDeclaration>,
+    embedding: Option<Embedding>,
+    /// What it is to run on, as the config writes it.
+    device: String,
+    /// What happens where that is not usable.
+    fallback: Fallback,
+    preload: bool,
+    batching: Option<ShownBatching>,
+    /// Whether an inference process has it ready.
+    state: ShownState,
+    #[serde(flatten)]
+    run: ShownRun,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(inline)]
+struct ShownBatching {
+    #[schemars(range(min = 1))]
+    max_batch: u32,
+    batch_delay_ms: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+enum ShownState {
+    Loaded,
+    Available,
+}
+
+/// What a loaded model really runs on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(inline)]
+struct ShownRun {
+    /// Which execution provider runs how many nodes of the graph. Empty where it is not loaded.
+    runs_on: Vec<ShownNodes>,
+    /// Why it does not run on `device`, in the provider's words.
+    fell_back: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(inline)]
+struct ShownNodes {
+    provider: String,
+    nodes: u32,
+}
+
+impl From<&LoadedModel> for ShownRun {
+    fn from(loaded: &LoadedModel) -> Self {
+        let nodes = loaded.nodes.iter().cloned();
+        Self {
+            runs_on: nodes.map(|(provider, nodes)| ShownNodes { provider, nodes }).collect(),
+            fell_back: loaded.fell_back.clone(),
+        }
+    }
+}
+
+impl ModelInfo {
+    /// A model of a catalogue, and what is known of those that are loaded.
+    pub fn new(entry: &CatalogEntry, loaded: &[LoadedModel]) -> Self {
+        let CatalogEntry { manifest, model, preload } = entry;
+        let run =
+            loaded.iter().find(|other| other.name == model.name && other.sha256 == model.sha256);
+        Self {
+            name: model.name.clone(),
+            sha256: model.sha256.clone(),
+            description: manifest.description.clone(),
+            licence: manifest.licence.clone(),
+            source: manifest.source.clone(),
+            labels: manifest.labels.clone(),
+            inputs: model.inputs.clone(),
+            outputs: model.outputs.clone(),
+            embedding: manifest.embedding.clone(),
+            device: model.device.to_string(),
+            fallback: if model.fallback { Fallback::Cpu } else { Fallback::None },
+            preload: *preload,
+            batching: model.batching.map(|batching| ShownBatching {
+                max_batch: batching.max,
+                batch_delay_ms: batching.delay_ms,
+            }),
+            state: if run.is_some() { ShownState::Loaded } else { ShownState::Available },
+            run: run.map(ShownRun::from).unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! One inference process: its start, the packet socket to it, its ledger, and how it ended.
+//!
+//! [`spawn`] begins a task that starts the process, hands out the [`InferenceProcess`] by which the
+//! supervisor tells it what to do, carries messages both ways, and tells of the process's end.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use command_fds::{CommandFdExt, FdMapping};
+use ocelli_protocol::in_flight::InFlightTable;
+use ocelli_protocol::inference::{
+    Attach, Configure, FromHost, LoadedModel, PacketError, ToHost, packet_pair,
+};
+use ocelli_protocol::process::inference::HOST;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::process::Command;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+use super::SessionEndpoint;
+use super::socket::PacketSocket;
+use crate::config::Sandbox;
+
+/// How long loading the library and warming the preloaded models may take. A large model on a slow
+/// disk takes tens of seconds.
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long a dead process's pipe may take to run empty: it could have left it open to a process of
+/// its own.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Lines of standard error that are kept to explain a death.
+const KEPT_LINES: usize = 20;
+
+/// Bytes of a line of standard error that are kept.
+const KEPT_BYTES: u64 = 500;
+
+/// Lines of standard error that an error quotes: a sanitizer's or an allocator's last words are one
+/// or two, a panic has three.
+const QUOTED_LINES: usize = 3;
+
+/// Messages to a process that wait for it to read: each session that a host may have, announced at
+/// once, with room for the generations that they need.
+const ORDERS: usize = 1024;
+
+/// What a process may be told.
+pub(super) enum ProcessCommand {
+    /// A message without descriptors.
+    Send(FromHost),
+    /// A session.
+    Attach(Attach, Arc<SessionEndpoint>),
+}
+
+/// What becomes of a process, and what it says; its end comes last.
+pub(super) enum ProcessEvent {
+    /// It is ready, or did not become so; then nothing more is said.
+    Started(anyhow::Result<InferenceProcess>),
+    Loaded(LoadedModel),
+    Drained,
+    Died(ProcessDeath),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone)]
+pub(super) struct ProcessDeath {
+    /// Its exit status, in words.
+    pub(super) status: String,
+    /// The last lines that it wrote to standard error.
+    lines: Vec<String>,
+}
+
+impl ProcessDeath {
+    /// In one line, with everything that is known.
+    pub(super) fn in_full(&self) -> String {
+        self.with(&self.lines)
+    }
+
+    /// In one line that is short enough for an error of a frame.
+    pub(super) fn in_short(&self) -> String {
+        let from = self.lines.len().saturating_sub(QUOTED_LINES);
+        self.with(self.lines.get(from..).unwrap_or_default())
+    }
+
+    fn with(&self, lines: &[String]) -> String {
+        match lines {
+            [] => format!("{}; it wrote nothing", self.status),
+            lines => format!("{}; it wrote last: {}", self.status, lines.join(" | ")),
+        }
+    }
+}
+
+/// How processes are started.
+pub(super) struct InferenceProgram {
+    pub(super) path: PathBuf,
+    pub(super) sandbox: Sandbox,
+}
+
+/// A process that is ready. It is killed when this is dropped.
+pub(super) struct InferenceProcess {
+    pub(super) pid: u32,
+    /// ONNX Runtime's.
+    pub(super) version: String,
+    /// What it has loaded so far.
+    pub(super) models: Vec<LoadedModel>,
+    pub(super) ledger: InFlightTable,
+    orders: mpsc::Sender<ProcessCommand>,
+    kill: Arc<Notify>,
+}
+
+impl InferenceProcess {
+    /// Tells the process something. False where it does not listen.
+    pub(super) fn command(&self, order: ProcessCommand) -> bool {
+        self.orders.try_send(order).is_ok()
+    }
+
+    /// Ends the process without asking it. Its keeper tells when it has ended.
+    pub(super) fn kill(&self) {
+        self.kill.notify_one();
+    }
+}
+
+/// The task's side of a [`InferenceProcess`].
+struct Keeper {
+    process: tokio::process::Child,
+    socket: PacketSocket,
+    orders: mpsc::Receiver<ProcessCommand>,
+    kill: Arc<Notify>,
+    stderr: Stderr,
+}
+
+/// The last lines of a process's standard error.
+struct Stderr {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// Starts a process in a task of its own, which tells under `key` what becomes of it.
+pub(super) fn spawn(
+    program: Arc<InferenceProgram>,
+    configure: Configure,
+    key: u64,
+    said: mpsc::Sender<(u64, ProcessEvent)>,
+) {
+    tokio::spawn(async move {
+        match start(&program, configure).await {
+            Ok((child, keeper)) => {
+                tell(&said, key, ProcessEvent::Started(Ok(child))).await;
+                keeper.run(key, said).await;
+            }
+            Err(error) => tell(&said, key, ProcessEvent::Started(Err(error))).await,
+        }
+    });
+}
+
+/// Starts a process and waits until it says that it is ready: ONNX Runtime loaded, the models to
+/// preload warm.
+async fn start(
+    program: &InferenceProgram,
+    configure: Configure,
+) -> anyhow::Result<(InferenceProcess, Keeper)> {
+    let (ours, theirs) = packet_pair()?;
+    let mut command = Command::new(&program.path);
+    command
+        .fd_mappings(vec![FdMapping { parent_fd: theirs, child_fd: HOST }])?
+        .env_clear()
+        .env("ORT_DISABLE_TELEMETRY", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut process =
+        command.spawn().with_context(|| format!("starting {}", program.path.display()))?;
+    // The mapping keeps our copy of the child's end open; it closes here, so that the child's death
+    // is seen.
+    drop(command);
+    let pid = process.id().context("the inference process has ended")?;
+    let mut stderr = Stderr::keep(process.stderr.take());
+    let socket = PacketSocket::new(ours)?;
+    let ledger = InFlightTable::create(usize::try_from(configure.threads)?)?;
+    socket.send(&FromHost::Configure(configure), &[ledger.fd()]).await?;
+    let (version, models) = match tokio::time::timeout(READY_TIMEOUT, socket.receive()).await {
+        Ok(Ok(ToHost::Ready { version, confinement, models })) => {
+            if !confinement.is_complete() {
+                let lacks = confinement.missing_text();
+                if program.sandbox == Sandbox::Required {
+                    bail!(
+                        "it is not confined as session_processes.sandbox = \"required\" wants: \
+                            {lacks}"
+                    );
+                }
+                tracing::warn!(target: "ocelli::inference", "the inference process is not fully \
+                    confined: {lacks}");
+            }
+            tracing::info!(target: "ocelli::inference", pid, "ONNX Runtime {version} is ready");
+            (version, models)
+        }
+        Ok(Ok(ToHost::Failed { message })) => bail!("{message}"),
+        Ok(Ok(other)) => bail!("it spoke out of turn: {other:?}"),
+        Ok(Err(PacketError::Closed)) => {
+            bail!("{}", stderr.death(process.wait().await).await.in_full())
+        }
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => bail!("it was not ready within {} s", READY_TIMEOUT.as_secs()),
+    };
+    let (orders, waiting) = mpsc::channel(ORDERS);
+    let kill = Arc::<Notify>::default();
+    let child = InferenceProcess { pid, version, models, ledger, orders, kill: Arc::clone(&kill) };
+    Ok((child, Keeper { process, socket, orders: waiting, kill, stderr }))
+}
+
+impl Keeper {
+    /// Carries messages until the process has ended. Where the [`InferenceProcess`] is dropped the
+    /// process is killed.
+    async fn run(mut self, key: u64, said: mpsc::Sender<(u64, ProcessEvent)>) {
+        let mut listens = true;
+        let mut next = None;
+        let status = loop {
+            tokio::select! {
+                status = self.process.wait() => break status,
+                () = self.kill.notified() => self.end(),
+                order = self.orders.recv(), if next.is_none() => match order {
+                    Some(order) => next = Some(order),
+                    None => {
+                        self.end();
+                        // So that the process is reaped.
+                        let _ = self.process.wait().await;
+                        return;
+                    }
+                },
+                sent = send(&self.socket, next.as_ref()), if next.is_some() => {
+                    next = None;
+                    if let Err(error) = sent && !matches!(error, PacketError::Closed) {
+                        tracing::error!(target: "ocelli::inference", "the inference process \
+                            cannot be told: {error}");
+                        self.end();
+                    }
+                }
+                received = self.socket.receive(), if listens => match received {
+                    Ok(ToHost::Loaded(model)) => tell(&said, key, ProcessEvent::Loaded(model)).await,
+                    Ok(ToHost::Drained) => tell(&said, key, ProcessEvent::Drained).await,
+                    Ok(ToHost::Failed { message }) => {
+                        tracing::error!(target: "ocelli::inference", "the inference process gives \
+                            up: {message}");
+                    }
+                    // It ends, or has closed its side: its end is waited for.
+                    Err(PacketError::Closed) => listens = false,
+                    Ok(ToHost::Ready { .. }) | Err(_) => {
+                        tracing::error!(target: "ocelli::inference", "the inference process broke \
+                            the protocol");
+                        listens = false;
+                        self.end();
+                    }
+                },
+            }
+        };
+        let death = self.stderr.death(status).await;
+        tell(&said, key, ProcessEvent::Died(death)).await;
+    }
+
+    fn end(&mut self) {
+        // It fails only where the process has ended already.
+        let _ = self.process.start_kill();
+    }
+}
+
+/// Nobody listens any more where the host ends; what was to be told is dropped then, a
+/// [`InferenceProcess`] with its process.
+async fn tell(to: &mpsc::Sender<(u64, ProcessEvent)>, key: u64, said: ProcessEvent) {
+    let _ = to.send((key, said)).await;
+}
+
+async fn send(socket: &PacketSocket, order: Option<&ProcessCommand>) -> Result<(), PacketError> {
+    match order {
+        Some(ProcessCommand::Send(message)) => socket.send(message, &[]).await,
+        Some(ProcessCommand::Attach(attach, place)) => {
+            let descriptors = [place.socket.as_fd(), place.memory.as_fd()];
+            socket.send(&FromHost::Attach(attach.clone()), &descriptors).await
+        }
+        None => Ok(()),
+    }
+}
+
+impl Stderr {
+    fn keep(pipe: Option<tokio::process::ChildStderr>) -> Self {
+        let lines = Arc::<Mutex<VecDeque<String>>>::default();
+        let reader = pipe.map(|pipe| tokio::spawn(keep_lines(pipe, Arc::clone(&lines))));
+        Self { lines, reader }
+    }
+
+    async fn death(&mut self, status: std::io::Result<std::process::ExitStatus>) -> ProcessDeath {
+        // Its last words may still be in the pipe.
+        if let Some(reader) = self.reader.take() {
+            let _ = tokio::time::timeout(LAST_WORDS, reader).await;
+        }
+        let status = match status {
+            Ok(status) => status.to_string(),
+            Err(error) => format!("its status is not known: {error}"),
+        };
+        let lines =
+            self.lines.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        ProcessDeath { status, lines }
+    }
+}
+
+/// Logs a child's standard error line by line, and keeps the last lines. A line longer than the
+/// bound counts as several.
+async fn keep_lines(pipe: impl AsyncRead + Unpin, kept: Arc<Mutex<VecDeque<String>>>) {
+    let mut pipe = BufReader::new(pipe);
+    let mut line = Vec::new();
+    while let Ok(1..) = (&mut pipe).take(KEPT_BYTES).read_until(b'\n', &mut line).await {
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        line.clear();
+        // A flood must not hold a thread of the host.
+        tokio::task::coop::consume_budget().await;
+        if text.is_empty() {
+            continue;
+        }
+        tracing::debug!(target: "ocelli::inference", "{text}");
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == KEPT_LINES {
+            kept.pop_front();
+        }
+        kept.push_back(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_quotes_the_last_lines_that_the_process_wrote() {
+        let lines = (1..=5).map(|line| format!("line {line}")).collect();
+        let death = ProcessDeath { status: "signal: 6 (SIGABRT)".into(), lines };
+        assert_eq!(
+            death.in_short(),
+            "signal: 6 (SIGABRT); it wrote last: line 3 | line 4 | line 5"
+        );
+        assert!(death.in_full().contains("line 1"));
+    }
+}

@@ -1,0 +1,80 @@
+//! The sessions' `wasi:keyvalue` stores.
+
+use ocelli_protocol::worker::{StoreChange, StoreContents};
+use rusqlite::{Connection, params};
+
+use super::Journal;
+
+/// Sessions whose stores are kept; beyond that the one that was used longest ago goes. A store has
+/// a megabyte unless the config says otherwise, and subscribers' sessions have names without end.
+pub(super) const MAX_STORES: usize = 1000;
+
+impl Journal {
+    /// What a session's store holds, all changes before included.
+    pub async fn store_contents(&self, session: &str) -> anyhow::Result<StoreContents> {
+        let used = session.to_owned();
+        self.enqueue_write(move |connection| touch(connection, &used).map(drop)).await?;
+        let session = session.to_owned();
+        self.read(move |connection| {
+            let mut rows = connection
+                .prepare_cached("SELECT bucket, key, value FROM kept WHERE session = ?")?;
+            let rows =
+                rows.query_map([&session], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            let mut kept = StoreContents::new();
+            for row in rows {
+                let (bucket, key, value): (String, String, Vec<u8>) = row?;
+                kept.entry(bucket).or_default().insert(key, value);
+            }
+            Ok(kept)
+        })
+        .await
+    }
+
+    /// Keeps changes of a session's store: all of them or none. Waits for room in the queue, not
+    /// for the disk; the module says what that means.
+    pub async fn commit_store(
+        &self,
+        session: &str,
+        changes: Vec<StoreChange>,
+    ) -> anyhow::Result<()> {
+        let session = session.to_owned();
+        self.enqueue_write(move |connection| keep(connection, &session, &changes)).await
+    }
+}
+
+fn keep(connection: &Connection, session: &str, changes: &[StoreChange]) -> rusqlite::Result<()> {
+    if !touch(connection, session)? {
+        connection.execute(
+            "INSERT INTO stores (session, used) VALUES (?, (SELECT COALESCE(MAX(used), 0) + 1 \
+                FROM stores))",
+            [session],
+        )?;
+        connection.execute(
+            "DELETE FROM stores WHERE session IN (SELECT session FROM stores ORDER BY used DESC \
+                LIMIT -1 OFFSET ?)",
+            [MAX_STORES],
+        )?;
+    }
+    let mut set = connection.prepare_cached(
+        "INSERT INTO kept (session, bucket, key, value) VALUES (?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET value = excluded.value",
+    )?;
+    let mut delete = connection
+        .prepare_cached("DELETE FROM kept WHERE session = ? AND bucket = ? AND key = ?")?;
+    for StoreChange { bucket, key, value } in changes {
+        match value {
+            Some(value) => set.execute(params![session, bucket, key, value])?,
+            None => delete.execute(params![session, bucket, key])?,
+        };
+    }
+    Ok(())
+}
+
+/// Notes that a store is used now. False where there is none.
+fn touch(connection: &Connection, session: &str) -> rusqlite::Result<bool> {
+    let mut touch = connection.prepare_cached(
+        "UPDATE stores SET used = (SELECT COALESCE(MAX(used), 0) + 1 FROM stores) WHERE session = \
+            ?",
+    )?;
+    Ok(touch.execute([session])? > 0)
+}

@@ -1,0 +1,164 @@
+//! The host's copy of a session's `wasi:keyvalue` store: what the next worker is given, and what a
+//! worker's changes are held against.
+
+use ocelli_protocol::wire;
+use ocelli_protocol::worker::{StoreChange, StoreContents, WorkerLimits};
+
+/// Longest name of a bucket in bytes, and of a key.
+const MAX_BUCKET: usize = 64;
+const MAX_KEY: usize = 256;
+
+/// Most buckets.
+const MAX_BUCKETS: usize = 16;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct StoreReplica {
+    kept: StoreContents,
+    bytes: usize,
+    keys: usize,
+}
+
+impl StoreReplica {
+    pub(super) fn new(kept: StoreContents) -> Self {
+        let mut mirror = Self { kept, bytes: 0, keys: 0 };
+        (mirror.bytes, mirror.keys) = size(&mirror.kept);
+        mirror
+    }
+
+    /// Room for what there is: where the operator has lowered the bounds below it, it is kept and
+    /// may not grow.
+    pub(super) fn raise_limits(&self, limits: &mut WorkerLimits) {
+        limits.store_bytes = limits.store_bytes.max(u32::try_from(self.bytes).unwrap_or(u32::MAX));
+        limits.store_keys = limits.store_keys.max(u32::try_from(self.keys).unwrap_or(u32::MAX));
+    }
+
+    /// As it goes to a worker.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        // Texts and bytes always serialise.
+        wire::to_bytes(&self.kept).unwrap_or_default()
+    }
+
+    /// Takes the changes of one call over. An error says what a worker that keeps to its limits
+    /// would not have sent; the store is spoilt then.
+    pub(super) fn apply(
+        &mut self,
+        changes: &[StoreChange],
+        limits: &WorkerLimits,
+    ) -> Result<(), String> {
+        for StoreChange { bucket, key, value } in changes {
+            if bucket.len() > MAX_BUCKET || key.len() > MAX_KEY {
+                return Err(format!(
+                    "a bucket's name of {} bytes, a key of {}",
+                    bucket.len(),
+                    key.len()
+                ));
+            }
+            let entries = self.kept.entry(bucket.clone()).or_default();
+            if entries.is_empty() {
+                self.bytes += bucket.len();
+            }
+            let before = match value {
+                Some(value) => {
+                    self.bytes += key.len() + value.len();
+                    self.keys += 1;
+                    entries.insert(key.clone(), value.clone())
+                }
+                None => entries.remove(key),
+            };
+            if let Some(before) = before {
+                self.bytes -= key.len() + before.len();
+                self.keys -= 1;
+            }
+            if entries.is_empty() {
+                self.bytes -= bucket.len();
+                self.kept.remove(bucket);
+            }
+        }
+        let (most_bytes, most_keys) = (limits.store_bytes as usize, limits.store_keys as usize);
+        if self.bytes > most_bytes || self.keys > most_keys || self.kept.len() > MAX_BUCKETS {
+            return Err(format!(
+                "its store has {} bytes in {} keys and {} buckets: at most {most_bytes} in \
+                    {most_keys} and \
+                 {MAX_BUCKETS} are kept",
+                self.bytes,
+                self.keys,
+                self.kept.len()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Bytes and keys.
+fn size(kept: &StoreContents) -> (usize, usize) {
+    let entries = kept.values().flatten();
+    let bytes = entries.map(|(key, value)| key.len() + value.len()).sum::<usize>();
+    let names = kept.keys().map(String::len).sum::<usize>();
+    (bytes + names, kept.values().map(|bucket| bucket.len()).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn limits() -> WorkerLimits {
+        WorkerLimits { store_bytes: 400, store_keys: 12, ..crate::session::bounds::tests::limits() }
+    }
+
+    fn change() -> impl Strategy<Value = StoreChange> {
+        let value = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..8));
+        ("[ab]", "[a-d]", value).prop_map(|(bucket, key, value)| StoreChange { bucket, key, value })
+    }
+
+    proptest! {
+        #[test]
+        fn sizes_are_those_of_what_is_kept(changes in proptest::collection::vec(change(), 0..60)) {
+            let mut mirror = StoreReplica::default();
+            for change in changes {
+                mirror.apply(&[change], &limits()).unwrap();
+                prop_assert_eq!((mirror.bytes, mirror.keys), size(&mirror.kept));
+                let again = StoreReplica::new(wire::decode(&mirror.encode()).unwrap());
+                prop_assert_eq!(again.bytes, mirror.bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_store_above_lowered_bounds_may_stay_and_not_grow() {
+        let set = |key: &str| StoreChange {
+            bucket: "b".into(),
+            key: key.into(),
+            value: Some(vec![0; 9]),
+        };
+        let mut mirror = StoreReplica::default();
+        mirror.apply(&[set("k"), set("l")], &limits()).unwrap();
+        let mut lowered = WorkerLimits { store_bytes: 10, store_keys: 1, ..limits() };
+        mirror.raise_limits(&mut lowered);
+        mirror.apply(&[set("l")], &lowered).unwrap();
+        mirror.apply(&[set("m")], &lowered).unwrap_err();
+    }
+
+    #[test]
+    fn what_a_worker_that_keeps_to_its_limits_would_not_send_is_an_error() {
+        let set = |bucket: &str, key: String, bytes| StoreChange {
+            bucket: bucket.to_owned(),
+            key,
+            value: Some(vec![0; bytes]),
+        };
+        let many: Vec<_> = (0..13).map(|key| set("b", key.to_string(), 0)).collect();
+        let buckets: Vec<_> =
+            (0..17).map(|bucket| set(&bucket.to_string(), "k".into(), 0)).collect();
+        for (changes, said) in [
+            (vec![set("b", "k".into(), 399)], "401 bytes"),
+            (many, "13 keys"),
+            (buckets, "17 buckets"),
+            (vec![set("b", "k".repeat(257), 0)], "a key of 257"),
+            (vec![set(&"b".repeat(65), "k".into(), 0)], "name of 65 bytes"),
+        ] {
+            let error = StoreReplica::default().apply(&changes, &limits()).unwrap_err();
+            assert!(error.contains(said), "{error} for {said}");
+        }
+    }
+}

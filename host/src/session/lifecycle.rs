@@ -1,0 +1,209 @@
+//! The life of a session as one value. Everything that happens to a session goes through
+//! [`Lifecycle::apply`]; the state that subscribers see is derived from it, so the two cannot
+//! disagree.
+//!
+//! ```text
+//! starting --> running <--> degraded      (source lost and found)
+//!     |           |             |
+//!     +-----------+-------------+--> restarting --> running ...     (worker lost, backoff)
+//!                                         |
+//!                                         +--> failed               (crash loop: needs a person or a new pipeline)
+//! starting, running, degraded --> failed  (a model or a file that is not there)
+//! any state --> stopped;  failed, stopped --> starting              (restarted by a person)
+//! ```
+
+use crate::event::SessionState;
+
+/// How many times in a row a worker may be lost before it has served for a while. More is a crash
+/// loop.
+pub(super) const CRASH_LOOP: u32 = 5;
+
+/// Something that happens to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LifecycleEvent {
+    /// The pipeline waits for frames.
+    WorkerReady,
+    /// The worker has given results for long enough not to be in a crash loop.
+    Stable,
+    /// The worker is gone, or could not be started.
+    WorkerLost(String),
+    /// As `WorkerLost`, of a pipeline on probation: the one before it comes back.
+    RollBack(String),
+    /// The source delivers nothing.
+    SourceDown(String),
+    /// The source delivers.
+    SourceUp,
+    /// A person asked for a new start.
+    Restart,
+    /// What the session cannot go on without is not there, and trying again would not bring it.
+    Fail(String),
+    /// The end: asked for, or a file's.
+    Stop(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum LifecyclePhase {
+    Starting,
+    Serving,
+    Backoff(String),
+    Failed(String),
+    Stopped(String),
+}
+
+/// What is known of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lifecycle {
+    phase: LifecyclePhase,
+    source_down: Option<String>,
+    losses: u32,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self { phase: LifecyclePhase::Starting, source_down: None, losses: 0 }
+    }
+}
+
+impl Lifecycle {
+    /// Takes a change in. A change that means nothing in this phase leaves it as it is: once failed
+    /// or stopped, only a restart or a stop counts.
+    pub(super) fn apply(&mut self, change: LifecycleEvent) {
+        match (change, &self.phase) {
+            (LifecycleEvent::Stop(reason), _) => self.phase = LifecyclePhase::Stopped(reason),
+            (LifecycleEvent::Restart, _) => {
+                *self = Self { source_down: self.source_down.take(), ..Self::default() }
+            }
+            (_, LifecyclePhase::Failed(_) | LifecyclePhase::Stopped(_)) => {}
+            (LifecycleEvent::Fail(reason), _) => self.phase = LifecyclePhase::Failed(reason),
+            (LifecycleEvent::WorkerReady, _) => self.phase = LifecyclePhase::Serving,
+            (LifecycleEvent::Stable, _) => self.losses = 0,
+            (LifecycleEvent::WorkerLost(reason), _) => {
+                self.losses += 1;
+                self.phase = if self.losses >= CRASH_LOOP {
+                    LifecyclePhase::Failed(format!(
+                        "lost {} times in a row, last: {reason}",
+                        self.losses
+                    ))
+                } else {
+                    LifecyclePhase::Backoff(reason)
+                };
+            }
+            // The losses were another pipeline's.
+            (LifecycleEvent::RollBack(reason), _) => {
+                self.losses = 0;
+                self.phase = LifecyclePhase::Backoff(reason);
+            }
+            (LifecycleEvent::SourceDown(reason), _) => self.source_down = Some(reason),
+            (LifecycleEvent::SourceUp, _) => self.source_down = None,
+        }
+    }
+
+    /// The state that subscribers see, with its reason.
+    pub(super) fn state(&self) -> (SessionState, Option<&str>) {
+        match (&self.phase, &self.source_down) {
+            (LifecyclePhase::Starting, _) => (SessionState::Starting, None),
+            (LifecyclePhase::Serving, None) => (SessionState::Running, None),
+            (LifecyclePhase::Serving, Some(reason)) => (SessionState::Degraded, Some(reason)),
+            (LifecyclePhase::Backoff(reason), _) => (SessionState::Restarting, Some(reason)),
+            (LifecyclePhase::Failed(reason), _) => (SessionState::Failed, Some(reason)),
+            (LifecyclePhase::Stopped(reason), _) => (SessionState::Stopped, Some(reason)),
+        }
+    }
+
+    /// What is wrong with the source now.
+    pub(super) fn source_fault(&self) -> Option<&str> {
+        self.source_down.as_deref()
+    }
+
+    /// Losses in a row.
+    pub(super) fn losses(&self) -> u32 {
+        self.losses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn change() -> impl Strategy<Value = LifecycleEvent> {
+        prop_oneof![
+            Just(LifecycleEvent::WorkerReady),
+            Just(LifecycleEvent::Stable),
+            Just(LifecycleEvent::WorkerLost("worker".into())),
+            Just(LifecycleEvent::RollBack("worker".into())),
+            Just(LifecycleEvent::SourceDown("source".into())),
+            Just(LifecycleEvent::SourceUp),
+            Just(LifecycleEvent::Restart),
+            Just(LifecycleEvent::Fail("model".into())),
+            Just(LifecycleEvent::Stop("asked".into())),
+        ]
+    }
+
+    fn legal(from: SessionState, change: &LifecycleEvent, to: SessionState) -> bool {
+        use SessionState::{Degraded, Failed, Restarting, Running, Starting, Stopped};
+        from == to
+            || match change {
+                LifecycleEvent::Stop(_) => to == Stopped,
+                LifecycleEvent::Restart => to == Starting,
+                LifecycleEvent::Fail(_) => to == Failed,
+                LifecycleEvent::WorkerReady => {
+                    matches!((from, to), (Starting | Restarting, Running | Degraded))
+                }
+                LifecycleEvent::WorkerLost(_) => {
+                    matches!(
+                        (from, to),
+                        (Starting | Running | Degraded | Restarting, Restarting | Failed)
+                    )
+                }
+                LifecycleEvent::RollBack(_) => {
+                    matches!((from, to), (Starting | Running | Degraded | Restarting, Restarting))
+                }
+                LifecycleEvent::SourceDown(_) => (from, to) == (Running, Degraded),
+                LifecycleEvent::SourceUp => (from, to) == (Degraded, Running),
+                LifecycleEvent::Stable => false,
+            }
+    }
+
+    proptest! {
+        #[test]
+        fn every_transition_is_one_of_the_design(changes in proptest::collection::vec(change(), 0..60)) {
+            let mut life = Lifecycle::default();
+            for change in changes {
+                let from = life.state().0;
+                life.apply(change.clone());
+                let to = life.state().0;
+                prop_assert!(legal(from, &change, to), "{from:?} --{change:?}--> {to:?}");
+            }
+        }
+
+        #[test]
+        fn stop_is_legal_from_every_state(changes in proptest::collection::vec(change(), 0..60)) {
+            let mut life = Lifecycle::default();
+            changes.into_iter().for_each(|change| life.apply(change));
+            life.apply(LifecycleEvent::Stop("asked".into()));
+            prop_assert_eq!(life.state(), (SessionState::Stopped, Some("asked")));
+        }
+
+        #[test]
+        fn a_worker_that_never_serves_ends_as_failed(extra in 0u32..10) {
+            let mut life = Lifecycle::default();
+            for _ in 0..CRASH_LOOP + extra {
+                life.apply(LifecycleEvent::WorkerReady);
+                life.apply(LifecycleEvent::WorkerLost("trap".into()));
+            }
+            prop_assert_eq!(life.state().0, SessionState::Failed);
+        }
+    }
+
+    #[test]
+    fn a_worker_that_serves_between_its_deaths_is_started_again_for_ever() {
+        let mut life = Lifecycle::default();
+        for _ in 0..100 {
+            life.apply(LifecycleEvent::WorkerReady);
+            life.apply(LifecycleEvent::Stable);
+            life.apply(LifecycleEvent::WorkerLost("killed".into()));
+            assert_eq!(life.state().0, SessionState::Restarting);
+        }
+    }
+}

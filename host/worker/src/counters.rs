@@ -1,0 +1,45 @@
+//! What a worker counts, and how much memory its component has: one owner, read and written by all
+//! of its threads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use ocelli_protocol::limit::Limit;
+use ocelli_protocol::worker::Counters;
+
+/// The totals since the worker started. Its lock is held for a few additions, never while anything
+/// waits, so that the heartbeat gets through whatever intake and pipeline do.
+#[derive(Debug, Default)]
+pub struct SharedCounters {
+    counters: Mutex<Counters>,
+    guest_memory: AtomicU64,
+}
+
+impl SharedCounters {
+    /// Applies `change` and gives the totals after it. `change` is to do no more than count.
+    pub fn update(&self, change: impl FnOnce(&mut Counters)) -> Counters {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut counters);
+        *counters
+    }
+
+    /// The totals.
+    pub fn snapshot(&self) -> Counters {
+        self.update(|_| ())
+    }
+
+    /// Counts that a limit was run into.
+    pub fn count_limit(&self, limit: Limit) {
+        self.update(|counters| counters.limits.add(limit, 1));
+    }
+
+    /// Bytes of the component's linear memories together.
+    pub fn guest_memory(&self) -> u64 {
+        self.guest_memory.load(Ordering::Relaxed)
+    }
+
+    /// See [`SharedCounters::guest_memory`].
+    pub fn set_guest_memory(&self, bytes: usize) {
+        self.guest_memory.store(bytes as u64, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,299 @@
+//! Asks the host about the keys of Redis that the session was granted.
+//!
+//! One question at a time. One that was not answered in time stays open: no other is asked before
+//! its answer has come, so that the host always reads what is sent.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ocelli_protocol::redis_bridge::{RedisOperation, RedisReply, RedisRequest, RedisResponse};
+use ocelli_protocol::wire;
+use ocelli_protocol::worker::WorkerLimits;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// What a component is told where no answer comes.
+const UNREACHABLE: &str = "redis is not reachable";
+
+/// Bytes that are read at once.
+const CHUNK: usize = 64 << 10;
+
+/// What a session was granted, for each instance of the component. Cheap to clone; all clones are
+/// one.
+#[derive(Debug, Clone, Default)]
+pub struct RedisBucket {
+    client: Option<Arc<Mutex<RedisClient>>>,
+    active: Arc<AtomicBool>,
+}
+
+impl RedisBucket {
+    /// With the socket to the host; none: nothing was granted. `heard`: whether the worker speaks
+    /// from the start.
+    pub fn new(socket: Option<OwnedFd>, limits: &WorkerLimits, heard: bool) -> Self {
+        let client = socket.map(|socket| {
+            Arc::new(Mutex::new(RedisClient {
+                socket: Some(UnixStream::from(socket)),
+                received: Vec::new(),
+                last_id: 0,
+                open: false,
+                patience: Duration::from_millis(u64::from(limits.host_call_ms)),
+            }))
+        });
+        Self { client, active: Arc::new(AtomicBool::new(heard)) }
+    }
+
+    /// Whether anything was granted.
+    pub fn is_granted(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// From now on the worker speaks.
+    pub fn activate(&self) {
+        self.active.store(true, Ordering::Relaxed);
+    }
+
+    /// Has something done. `left` is what the call under way has left. The error is for the
+    /// component.
+    pub fn request(&self, operation: RedisOperation, left: Duration) -> Result<RedisReply, String> {
+        operation.check()?;
+        let client = self.client.as_ref().ok_or_else(|| UNREACHABLE.to_owned())?;
+        // One thread calls components: the lock is never waited for.
+        let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = self.active.load(Ordering::Relaxed);
+        client.request(operation, heard, left)
+    }
+}
+
+#[derive(Debug)]
+struct RedisClient {
+    /// None once it has failed.
+    socket: Option<UnixStream>,
+    /// The beginning of an answer.
+    received: Vec<u8>,
+    last_id: u64,
+    /// Whether the last question has no answer yet.
+    open: bool,
+    patience: Duration,
+}
+
+impl RedisClient {
+    fn request(
+        &mut self,
+        operation: RedisOperation,
+        heard: bool,
+        left: Duration,
+    ) -> Result<RedisReply, String> {
+        let deadline = Instant::now() + self.patience.min(left);
+        let Some(mut socket) = self.socket.take() else { return Err(UNREACHABLE.to_owned()) };
+        let answered = self.exchange(&mut socket, operation, heard, deadline);
+        // A socket that failed, or on which half a question was sent, is of no more use.
+        answered.map_err(|_| UNREACHABLE.to_owned()).and_then(|answer| {
+            self.socket = Some(socket);
+            answer.unwrap_or_else(|| Err(UNREACHABLE.to_owned()))
+        })
+    }
+
+    /// None: no answer in time.
+    fn exchange(
+        &mut self,
+        socket: &mut UnixStream,
+        operation: RedisOperation,
+        heard: bool,
+        deadline: Instant,
+    ) -> Result<Option<Result<RedisReply, String>>, wire::WireError> {
+        if self.open && self.receive(socket, deadline)?.is_none() {
+            return Ok(None);
+        }
+        self.last_id += 1;
+        self.open = true;
+        let message =
+            wire::encode(&RedisRequest { id: self.last_id, active: heard, operation }, 0)?;
+        send(socket, &message, deadline)?;
+        self.receive(socket, deadline)
+    }
+
+    /// The answer to the last question, or none where it has not come by then.
+    fn receive(
+        &mut self,
+        socket: &mut UnixStream,
+        deadline: Instant,
+    ) -> Result<Option<Result<RedisReply, String>>, wire::WireError> {
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            if let Some(answered) = self.take_response()? {
+                if answered.id == self.last_id {
+                    self.open = false;
+                    return Ok(Some(answered.result));
+                }
+                continue;
+            }
+            match socket.read(&mut chunk) {
+                Ok(0) => return Err(wire::WireError::Closed),
+                Ok(read) => self.received.extend_from_slice(chunk.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if !wait(socket, PollFlags::IN, deadline)? {
+                        return Ok(None);
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Takes an answer out of what was received, where it is whole.
+    fn take_response(&mut self) -> Result<Option<RedisResponse>, wire::WireError> {
+        let Some(header) = self.received.first_chunk() else { return Ok(None) };
+        let (length, _) = wire::decode_header(*header)?;
+        let end = wire::HEADER + length;
+        let Some(message) = self.received.get(wire::HEADER..end) else { return Ok(None) };
+        let answered = wire::decode(message)?;
+        self.received.drain(..end);
+        Ok(Some(answered))
+    }
+}
+
+fn send(socket: &mut UnixStream, mut bytes: &[u8], deadline: Instant) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match socket.write(bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if !wait(socket, PollFlags::OUT, deadline)? {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the socket is ready by then.
+fn wait(socket: &UnixStream, what: PollFlags, deadline: Instant) -> std::io::Result<bool> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let timeout = Timespec::try_from(left).ok();
+    let mut descriptors = [PollFd::new(socket, what)];
+    Ok(rustix::io::retry_on_intr(|| poll(&mut descriptors, timeout.as_ref()))? > 0)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use ocelli_protocol::wire::Reader;
+
+    use super::*;
+    use crate::guest::state::tests::limits;
+
+    /// A grant over this host's answers: what is written is kept where the worker is heard. The
+    /// host ends with the grant.
+    pub(crate) fn redis_bucket(heard: bool) -> RedisBucket {
+        let (ours, theirs) = pair();
+        std::thread::spawn(move || {
+            let mut values = BTreeMap::<String, Vec<u8>>::new();
+            let (mut to, mut from) = (theirs.try_clone().unwrap(), Reader::new(theirs));
+            while let Ok((RedisRequest { id, active: heard, operation }, _)) = from.read() {
+                let answer = Ok(answer(&mut values, heard, operation));
+                wire::write(&mut to, &RedisResponse { id, result: answer }, &[]).unwrap();
+            }
+        });
+        RedisBucket::new(Some(ours.into()), &limits(), heard)
+    }
+
+    fn answer(
+        values: &mut BTreeMap<String, Vec<u8>>,
+        heard: bool,
+        operation: RedisOperation,
+    ) -> RedisReply {
+        match operation {
+            RedisOperation::Get(keys) => {
+                RedisReply::Values(keys.iter().map(|key| values.get(key).cloned()).collect())
+            }
+            RedisOperation::Exists(key) => RedisReply::Exists(values.contains_key(&key)),
+            RedisOperation::List(_) => {
+                RedisReply::Keys { keys: values.keys().cloned().collect(), cursor: None }
+            }
+            RedisOperation::Increment { delta, .. } => RedisReply::Number(delta),
+            RedisOperation::Set(new) => {
+                values.extend(new.into_iter().filter(|_| heard));
+                RedisReply::Done
+            }
+            RedisOperation::Delete(keys) => {
+                values.retain(|key, _| !heard || !keys.contains(key));
+                RedisReply::Done
+            }
+        }
+    }
+
+    fn pair() -> (UnixStream, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (ours, theirs)
+    }
+
+    fn exists(granted: &RedisBucket, left: Duration) -> Result<RedisReply, String> {
+        granted.request(RedisOperation::Exists("k".into()), left)
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn large_values_go_there_and_back() {
+        let granted = redis_bucket(true);
+        let value = vec![7; 1 << 20];
+        granted.request(RedisOperation::Set(vec![("k".into(), value.clone())]), LONG).unwrap();
+        let values =
+            granted.request(RedisOperation::Get(vec!["k".into(), "none".into()]), LONG).unwrap();
+        assert_eq!(values, RedisReply::Values(vec![Some(value), None]));
+    }
+
+    #[test]
+    fn an_answer_that_comes_too_late_is_not_taken_for_that_of_another_question() {
+        let (ours, theirs) = pair();
+        let granted = RedisBucket::new(Some(ours.into()), &limits(), true);
+        let soon = Duration::from_millis(1);
+        assert_eq!(exists(&granted, soon), Err(UNREACHABLE.to_owned()));
+        assert_eq!(
+            exists(&granted, soon),
+            Err(UNREACHABLE.to_owned()),
+            "it waits for the first answer"
+        );
+        let mut to = theirs.try_clone().unwrap();
+        let mut from = Reader::new(theirs);
+        let mut reply = |expected: u64, exists: bool| {
+            let (ask, _) = from.read::<RedisRequest>().unwrap();
+            assert_eq!(ask.id, expected);
+            wire::write(
+                &mut to,
+                &RedisResponse { id: ask.id, result: Ok(RedisReply::Exists(exists)) },
+                &[],
+            )
+            .unwrap();
+        };
+        reply(1, true);
+        let answering = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| exists(&granted, LONG));
+            reply(2, false);
+            asked.join().unwrap()
+        });
+        assert_eq!(answering, Ok(RedisReply::Exists(false)));
+    }
+
+    #[test]
+    fn a_host_that_is_gone_or_talks_nonsense_is_an_error_and_nothing_else() {
+        let (ours, theirs) = pair();
+        let granted = RedisBucket::new(Some(ours.into()), &limits(), true);
+        (&theirs).write_all(&[0xff; 64]).unwrap();
+        assert_eq!(exists(&granted, LONG), Err(UNREACHABLE.to_owned()));
+        assert_eq!(exists(&granted, LONG), Err(UNREACHABLE.to_owned()));
+        let (ours, theirs) = pair();
+        drop(theirs);
+        let granted = RedisBucket::new(Some(ours.into()), &limits(), true);
+        assert_eq!(exists(&granted, LONG), Err(UNREACHABLE.to_owned()));
+        assert_eq!(exists(&RedisBucket::default(), LONG), Err(UNREACHABLE.to_owned()));
+    }
+}

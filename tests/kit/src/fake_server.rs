@@ -1,0 +1,162 @@
+//! Servers that are no cameras, and a relay that counts and cuts connections.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+/// Something that listens; it stops when dropped.
+#[derive(Debug)]
+pub struct FakeServer {
+    /// Where.
+    pub address: SocketAddr,
+    task: AbortHandle,
+}
+
+impl FakeServer {
+    /// Answers every request, whatever its protocol, with `answer`, in which `{cseq}` becomes the
+    /// number of an RTSP request, and closes the connection.
+    pub async fn answering(answer: String) -> Self {
+        Self::serve(move |mut connection| {
+            let answer = answer.clone();
+            async move {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n")
+                    && connection.read_buf(&mut request).await.is_ok_and(|read| read > 0)
+                {
+                }
+                let request = String::from_utf8_lossy(&request).into_owned();
+                let cseq =
+                    request.lines().find_map(|line| line.strip_prefix("CSeq: ")).unwrap_or("0");
+                let _ = connection.write_all(answer.replace("{cseq}", cseq).as_bytes()).await;
+            }
+        })
+        .await
+    }
+
+    /// A web server that knows nothing.
+    pub async fn web() -> Self {
+        Self::answering(
+            "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(),
+        )
+        .await
+    }
+
+    /// An RTSP server whose stream consists of these media lines of SDP.
+    pub async fn describing(media: &str) -> Self {
+        let body = format!("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\n{media}");
+        let head = "RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\nContent-Type: application/sdp\r\n";
+        Self::answering(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await
+    }
+
+    /// Takes connections, reads what comes, and never says anything.
+    pub async fn silent() -> Self {
+        Self::serve(|mut connection| async move {
+            let _ = tokio::io::copy(&mut connection, &mut tokio::io::sink()).await;
+        })
+        .await
+    }
+
+    async fn serve<F>(handle: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                tokio::spawn(handle(connection));
+            }
+        });
+        Self { address, task: task.abort_handle() }
+    }
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Passes connections on to a port of this machine, counts them, and cuts them.
+#[derive(Debug)]
+pub struct Relay {
+    fake: FakeServer,
+    connections: Arc<AtomicUsize>,
+    cuts: watch::Sender<usize>,
+}
+
+impl Relay {
+    /// A relay to `port`.
+    pub async fn to(port: u16) -> Self {
+        let connections = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&connections);
+        let (cuts, cut) = watch::channel(0);
+        let fake = FakeServer::serve(move |mut inner| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let mut cut = cut.clone();
+            cut.mark_unchanged();
+            async move {
+                let passing = async {
+                    if let Ok(mut outer) = TcpStream::connect(("127.0.0.1", port)).await {
+                        let _ = copy_bidirectional(&mut inner, &mut outer).await;
+                    }
+                };
+                tokio::select! {
+                    () = passing => {}
+                    _ = cut.changed() => {}
+                }
+            }
+        })
+        .await;
+        Self { fake, connections, cuts }
+    }
+
+    /// Ends all connections at both ends. New ones are taken as before.
+    pub fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.fake.address
+    }
+
+    /// How many connections have come in.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// A port that refuses connections, and that nobody else is given while this lives: bound, and not
+/// listening.
+///
+/// A server may be started there, and again after its end: Linux lets one listen beside a socket
+/// that does not, where both have set `SO_REUSEADDR`, as servers do. Whoever asks for any free port
+/// does not get this one.
+#[derive(Debug)]
+pub struct ClosedPort {
+    /// Which.
+    pub address: SocketAddr,
+    _socket: TcpSocket,
+}
+
+impl ClosedPort {
+    /// Takes a free port.
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self { address: socket.local_addr().unwrap(), _socket: socket }
+    }
+}
+
+impl Default for ClosedPort {
+    fn default() -> Self {
+        Self::new()
+    }
+}
