@@ -203,9 +203,9 @@ fn the_schema_knows_every_key_and_holds_the_default() {
 }
 
 #[test]
-fn the_schema_takes_the_trees_of_the_gallerys_page() {
+fn the_schema_takes_the_trees_of_the_page_of_built_in_pipelines() {
     let schema = Schema::read(&schema().to_string()).unwrap();
-    let page = include_str!("../../../docs/gallery.md");
+    let page = include_str!("../../../docs/built-in-pipelines.md");
     let examples = page.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
     let trees: Vec<&str> = examples.filter(|json| json.contains("\"detect\"")).collect();
     assert!(trees.len() >= 2, "{trees:?}");
