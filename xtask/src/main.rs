@@ -7,6 +7,8 @@ mod clients;
 mod demo;
 mod features;
 mod onnxruntime;
+#[cfg(test)]
+mod pages;
 mod process;
 mod programs;
 mod setup;
