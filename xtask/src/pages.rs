@@ -14,9 +14,10 @@ const SUBSCRIBER: &str = "docs/subscriber.md";
 const AUTHOR: &str = "docs/pipeline-author.md";
 const BUILT_IN: &str = "docs/built-in-pipelines.md";
 
-/// Page, a phrase of it, and the place of the figure. In the phrase `{}` stands for the figure, `{KiB}`, `{MiB}`, `{ms}`
-/// and `{s}` for it in that unit. The place is a constant (`FILE NAME`), a field of one (`FILE NAME.FIELD`), another field
-/// (`FILE .FIELD`), or a default of `config/ocelli.schema.json` (`= SECTION.KEY`).
+/// Page, a phrase of it, and the place of the figure. In the phrase `{}` stands for the
+/// figure, `{KiB}`, `{MiB}`, `{ms}` and `{s}` for it in that unit. The place is a constant in the
+/// files whose path begins so (`PATH NAME`), a field of one (`PATH NAME.FIELD`), another field
+/// (`PATH .FIELD`), or a default of `config/ocelli.schema.json` (`= SECTION.KEY`).
 const FIGURES: &[(&str, &str, &str)] = &[
     (SUBSCRIBER, "up to {} sessions by name", "host/src/api/socket.rs SUBSCRIPTIONS"),
     (SUBSCRIBER, "more than {} sessions", "host/src/api/socket.rs SUBSCRIPTIONS"),
@@ -25,7 +26,11 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (SUBSCRIBER, "printable text of up to {} bytes", "host/src/config/check.rs MAX_ID_BYTES"),
     (SUBSCRIBER, "A message has at most {KiB} KiB", "host/src/api/message.rs MAX_MESSAGE"),
     (SUBSCRIBER, "over {KiB} KiB; over 128 KiB, as sent", "host/src/api/message.rs MAX_MESSAGE"),
-    (SUBSCRIBER, "requests ({MiB} MiB of them) and 16 commands", "host/src/api/socket.rs REQUEST_BYTES"),
+    (
+        SUBSCRIBER,
+        "requests ({MiB} MiB of them) and 16 commands",
+        "host/src/api/socket.rs REQUEST_BYTES",
+    ),
     (SUBSCRIBER, "of them) and {} commands wait", "host/src/api/socket.rs COMMANDS"),
     (SUBSCRIBER, "may send {} messages a second", "host/src/api/socket.rs FRAMES.per_second"),
     (SUBSCRIBER, "in bursts of up to {},", "host/src/api/socket.rs FRAMES.burst"),
@@ -38,16 +43,20 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (SUBSCRIBER, "(and up to {MiB} MiB over all", "host/src/event/queue.rs MAX_BYTES"),
     (SUBSCRIBER, "beyond {} waiting ones", "host/src/event/queue.rs MAX_EVENTS"),
     (SUBSCRIBER, "if more than {} of them", "host/src/event/queue.rs MAX_ANSWERS"),
-    (SUBSCRIBER, "no answer to a command within {s} s", "host/src/session/mod.rs COMMAND_TIMEOUT"),
+    (SUBSCRIBER, "no answer to a command within {s} s", "host/src/session COMMAND_TIMEOUT"),
     (SUBSCRIBER, "The host pings every {s} s", "host/src/api/mod.rs .ping"),
     (SUBSCRIBER, "that has sent nothing for {s} s", "host/src/api/mod.rs .silence"),
     (SUBSCRIBER, "has taken no message for {s} s", "host/src/api/mod.rs .send"),
     (SUBSCRIBER, "together are limited to {}", "host/src/api/mod.rs MAX_SOCKETS"),
     (SUBSCRIBER, "about `stream_length` events ({} by default)", "= redis.stream_length"),
-    (SUBSCRIBER, "half of the host's {MiB} MiB", "host/src/analyze/mod.rs ROOM"),
+    (SUBSCRIBER, "half of the host's {MiB} MiB", "host/src/analyze IMAGE_MEMORY"),
     (SUBSCRIBER, "`limit` is 1 to {}, by default", "host/src/api/events.rs MAX_LISTED"),
     (SUBSCRIBER, "by default {}; `from` and `to`", "host/src/api/events.rs LISTED"),
-    (SUBSCRIBER, "A page ends earlier at {MiB} MiB", "host/src/journal/events/reader.rs PAGE_BYTES"),
+    (
+        SUBSCRIBER,
+        "A page ends earlier at {MiB} MiB",
+        "host/src/journal/events/reader.rs PAGE_BYTES",
+    ),
     (SUBSCRIBER, "after {} examined events", "host/src/journal/events/reader.rs LOOKED_AT"),
     (SUBSCRIBER, "the newest first, by default {}, at", "host/src/api/deployments.rs LISTED"),
     (SUBSCRIBER, "by default 20, at most {}.", "host/src/api/deployments.rs MAX_LISTED"),
@@ -60,14 +69,14 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (AUTHOR, "At most {MiB} MiB. - `restore", "host/protocol/src/wire.rs MAX_PAYLOAD"),
     (AUTHOR, "at most `limit` (up to {})", "host/worker/src/guest/boxes.rs MAX_BOXES"),
     (AUTHOR, "rows and {} numbers", "host/worker/src/guest/boxes.rs MAX_GIVEN"),
-    (AUTHOR, "keys, {} buckets with names", "host/worker/src/kept.rs MAX_BUCKETS"),
-    (AUTHOR, "with names of up to {} bytes", "host/worker/src/kept.rs MAX_BUCKET"),
-    (AUTHOR, "keys of up to {} bytes", "host/worker/src/kept.rs MAX_KEY"),
-    (AUTHOR, "`list-keys` gives {} keys", "host/worker/src/kept.rs PAGE"),
-    (AUTHOR, "A key has at most {} bytes", "host/protocol/src/granted.rs MAX_KEY"),
-    (AUTHOR, "a value {MiB} MiB; one call", "host/protocol/src/granted.rs MAX_VALUE"),
-    (AUTHOR, "one call takes {} keys", "host/protocol/src/granted.rs MAX_KEYS"),
-    (AUTHOR, "keys and {MiB} MiB. - `list", "host/protocol/src/granted.rs MAX_BYTES"),
+    (AUTHOR, "keys, {} buckets with names", "host/worker/src/kv_store MAX_BUCKETS"),
+    (AUTHOR, "with names of up to {} bytes", "host/worker/src/kv_store MAX_BUCKET"),
+    (AUTHOR, "keys of up to {} bytes", "host/worker/src/kv_store MAX_KEY"),
+    (AUTHOR, "`list-keys` gives {} keys", "host/worker/src/kv_store PAGE"),
+    (AUTHOR, "A key has at most {} bytes", "host/protocol/src/redis_bridge MAX_KEY"),
+    (AUTHOR, "a value {MiB} MiB; one call", "host/protocol/src/redis_bridge MAX_VALUE"),
+    (AUTHOR, "one call takes {} keys", "host/protocol/src/redis_bridge MAX_KEYS"),
+    (AUTHOR, "keys and {MiB} MiB. - `list", "host/protocol/src/redis_bridge MAX_BYTES"),
     (AUTHOR, "in steps of {}: a page", "host/src/redis/keyvalue.rs SCANNED"),
     (AUTHOR, "`deploy.first_frame_ms` ({s} s)", "= deploy.first_frame_ms"),
     (AUTHOR, "`deploy.swap_timeout_ms` ({s} s)", "= deploy.swap_timeout_ms"),
@@ -93,14 +102,22 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (AUTHOR, "inputs of a model; dimensions | {};", "host/protocol/src/inference.rs MAX_TENSORS"),
     (AUTHOR, "dimensions | 64; {} |", "host/protocol/src/inference.rs MAX_RANK"),
     (AUTHOR, "the host checks it every {ms} ms", "host/worker/src/guest/deadline.rs TICK"),
-    (AUTHOR, "a new worker after {s} s", "host/src/session/run.rs WAITS.first"),
-    (AUTHOR, "up to {s} s, and after five", "host/src/session/run.rs WAITS.longest"),
-    (BUILT_IN, "parts of the picture, at most {},", "guest-pipeline/object-detect/src/settings.rs MOST_ZONES"),
+    (AUTHOR, "a new worker after {s} s", "host/src RESTART_BACKOFF.first"),
+    (AUTHOR, "up to {s} s, and after five", "host/src RESTART_BACKOFF.longest"),
+    (
+        BUILT_IN,
+        "parts of the picture, at most {},",
+        "guest-pipeline/object-detect/src/settings.rs MOST_ZONES",
+    ),
     (REFERENCE, "The host checks it every {ms} ms", "host/worker/src/guest/deadline.rs TICK"),
     (REFERENCE, "`guest_memory_mb`, {} MiB", "= resource_limits.guest_memory_mb"),
     (REFERENCE, "`memory_per_process_mb`, {} MiB", "= resource_limits.memory_per_process_mb"),
-    (REFERENCE, "for attachments: {MiB} MiB", "host/worker/src/guest/state.rs MAX_PICTURES"),
-    (REFERENCE, "| `tables` | {} table elements", "host/worker/src/guest/limits.rs MAX_TABLE_ELEMENTS"),
+    (REFERENCE, "for attachments: {MiB} MiB", "host/worker/src/guest MAX_IMAGE_BYTES"),
+    (
+        REFERENCE,
+        "| `tables` | {} table elements",
+        "host/worker/src/guest/limits.rs MAX_TABLE_ELEMENTS",
+    ),
     (REFERENCE, "| `handles` | {} at a time", "host/worker/src/guest/state.rs MAX_HANDLES"),
     (REFERENCE, "tensor_memory_mb`, {} MiB", "= resource_limits.tensor_memory_mb"),
     (REFERENCE, "sides of 1 to {} pixels", "host/worker/src/video/spec.rs MAX_SIDE"),
@@ -114,15 +131,15 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (REFERENCE, "`attachments_per_frame`, {} |", "= resource_limits.attachments_per_frame"),
     (REFERENCE, "{MiB} MiB that a call returns", "host/protocol/src/limit.rs MAX_OUTPUT_BYTES"),
     (REFERENCE, "returns; {MiB} MiB for a snapshot", "host/protocol/src/wire.rs MAX_PAYLOAD"),
-    (REFERENCE, "and {MiB} MiB handed to the host", "host/worker/src/guest/state.rs HANDED_BESIDES"),
+    (REFERENCE, "and {MiB} MiB handed to the host", "host/worker/src/guest ARGUMENT_OVERHEAD"),
     (REFERENCE, "`log_lines_per_second`, {} |", "= resource_limits.log_lines_per_second"),
-    (REFERENCE, "growth leaves {MiB} MiB of", "host/worker/src/memory.rs KEPT_FREE"),
+    (REFERENCE, "growth leaves {MiB} MiB of", "host/worker/src/memory.rs RESERVED"),
     (REFERENCE, "`open_files` ({}) descriptors", "= resource_limits.open_files"),
     (REFERENCE, "`cpu_percent` ({}) bounds", "= resource_limits.cpu_percent"),
-    (REFERENCE, "sends more than {} messages", "host/src/session/watched.rs MAX_MESSAGE_RATE"),
-    (REFERENCE, "at least {MiB} MiB; `deploy.reserve_mb`", "host/src/deploy/admit.rs LEAST"),
-    (REFERENCE, "at most {s} s later", "host/src/session/mod.rs READY_TIMEOUT"),
-    (REFERENCE, "in a row up to {s} s, plus", "host/src/session/run.rs WAITS.longest"),
+    (REFERENCE, "sends more than {} messages", "host/src MAX_MESSAGE_RATE"),
+    (REFERENCE, "at least {MiB} MiB; `deploy.reserve_mb`", "host/src/deploy/admission LEAST"),
+    (REFERENCE, "at most {s} s later", "host/src/session READY_TIMEOUT"),
+    (REFERENCE, "in a row up to {s} s, plus", "host/src RESTART_BACKOFF.longest"),
     (REFERENCE, "or no connection within {s} s", "host/src/source/rtsp.rs DESCRIBE_LIMIT"),
     (REFERENCE, "no first picture within {s} s", "host/src/source/rtsp.rs FIRST_PICTURE_LIMIT"),
     (REFERENCE, "stops sending for {s} s", "host/src/source/mod.rs .silence_limit"),
@@ -134,15 +151,23 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (REFERENCE, "decoding: {} access units", "host/src/source/fanout.rs MAX_WAITING_UNITS"),
     (REFERENCE, "or {MiB} MiB waited", "host/src/source/fanout.rs MAX_WAITING_BYTES"),
     (REFERENCE, "checked every {s} s. Clears", "host/src/monitor/mod.rs DISK_INTERVAL"),
-    (REFERENCE, "of pipelines and workers, at most {} of", "host/src/telemetry/files.rs GUEST_LINES_IN_MAIN"),
-    (REFERENCE, "There are at most {} session logs", "host/src/telemetry/files.rs MAX_SESSION_LOGS"),
+    (
+        REFERENCE,
+        "of pipelines and workers, at most {} of",
+        "host/src/telemetry/files.rs GUEST_LINES_IN_MAIN",
+    ),
+    (
+        REFERENCE,
+        "There are at most {} session logs",
+        "host/src/telemetry/files.rs MAX_SESSION_LOGS",
+    ),
     (REFERENCE, "A message has at most {KiB} KiB", "host/src/telemetry/record.rs MAX_MESSAGE"),
     (REFERENCE, "another value {KiB} KiB", "host/src/telemetry/record.rs MAX_VALUE"),
     (REFERENCE, "{MiB} MiB of lines may wait", "host/src/telemetry/mod.rs FILES_ROOM"),
     (REFERENCE, "for the files and {MiB} MiB", "host/src/telemetry/mod.rs CONSOLE_ROOM"),
     (GUIDE, "receive buffer of {MiB} MiB", "host/src/source/udp.rs RECEIVE_BUFFER"),
-    (GUIDE, "plus {MiB} MiB. The process", "host/src/session/cgroup.rs UNCOUNTED_MEMORY"),
-    (GUIDE, "(IoU of at least {})", "host/src/session/compare.rs SAME_OBJECT"),
+    (GUIDE, "plus {MiB} MiB. The process", "host/src UNCOUNTED_MEMORY"),
+    (GUIDE, "(IoU of at least {})", "host/src SAME_OBJECT"),
     (GUIDE, "`keep_hours` ({})", "= events.keep_hours"),
     (GUIDE, "`keep_mb` ({})", "= events.keep_mb"),
     (GUIDE, "`attachments_hours` ({})", "= events.attachments_hours"),
@@ -154,7 +179,11 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (GUIDE, "at most {} events of one session", "host/src/redis/sink.rs MAX_EVENTS"),
     (GUIDE, "and about {MiB} MiB; the host", "host/src/redis/sink.rs MAX_BYTES"),
     (GUIDE, "retries every {s} s", "host/src/redis/sink.rs ASIDE"),
-    (GUIDE, "needs {} bytes of memory for each pixel", "host/worker/src/video/still.rs BYTES_PER_PIXEL"),
+    (
+        GUIDE,
+        "needs {} bytes of memory for each pixel",
+        "host/worker/src/video/still.rs BYTES_PER_PIXEL",
+    ),
 ];
 
 /// The repository's root.
@@ -166,7 +195,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// All files that Git knows or would add.
+/// All files that Git tracks or would add.
 fn files() -> BTreeSet<String> {
     let mut git = Command::new("git");
     git.current_dir(root()).args(["ls-files", "--cached", "--others", "--exclude-standard"]);
@@ -177,7 +206,11 @@ fn files() -> BTreeSet<String> {
 }
 
 fn pages(files: &BTreeSet<String>) -> Vec<(&str, String)> {
-    files.iter().filter(|path| path.ends_with(".md")).map(|path| (path.as_str(), read(path))).collect()
+    files
+        .iter()
+        .filter(|path| path.ends_with(".md"))
+        .map(|path| (path.as_str(), read(path)))
+        .collect()
 }
 
 /// The text as one line, each run of white space as one blank.
@@ -185,24 +218,33 @@ fn in_one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A figure of the code; durations in milliseconds.
-fn figure(place: &str) -> Option<f64> {
-    let (file, name) = place.split_once(' ')?;
-    if file == "=" {
-        let schema: serde_json::Value = serde_json::from_str(&read("config/ocelli.schema.json")).unwrap();
+/// A figure of the code; durations in milliseconds. `None` without one, or with two that differ.
+fn figure(files: &BTreeSet<String>, place: &str) -> Option<f64> {
+    let (path, name) = place.split_once(' ')?;
+    if path == "=" {
+        let schema: serde_json::Value =
+            serde_json::from_str(&read("config/ocelli.schema.json")).unwrap();
         let (section, key) = name.split_once('.')?;
         return schema["properties"][section]["properties"][key]["default"].as_f64();
     }
-    let text = read(file);
-    let (constant, field) = name.split_once('.').map_or((name, None), |(name, field)| (name, Some(field)));
-    let mut rest = text.as_str();
-    if !constant.is_empty() {
-        rest = rest.split_once(&format!("const {constant}: "))?.1.split_once("= ")?.1;
-    }
-    match field {
-        Some(field) => rest.split(&format!("{field}: ")).skip(1).find_map(number),
-        None => number(rest),
-    }
+    let (constant, field) =
+        name.split_once('.').map_or((name, None), |(name, field)| (name, Some(field)));
+    let found: Vec<f64> = files
+        .iter()
+        .filter(|file| file.starts_with(path) && file.ends_with(".rs"))
+        .filter_map(|file| {
+            let text = read(file);
+            let mut rest = text.as_str();
+            if !constant.is_empty() {
+                rest = rest.split_once(&format!("const {constant}: "))?.1.split_once("= ")?.1;
+            }
+            match field {
+                Some(field) => rest.split(&format!("{field}: ")).skip(1).find_map(number),
+                None => number(rest),
+            }
+        })
+        .collect();
+    found.first().copied().filter(|value| found.iter().all(|other| other == value))
 }
 
 /// The number that `text` begins with: `1 << 20`, `2 * 8`, `Duration::from_secs(5)`.
@@ -232,7 +274,11 @@ fn number(text: &str) -> Option<f64> {
 fn written(value: f64) -> String {
     let mut text = value.to_string();
     if text.len() >= 5 && !text.contains('.') {
-        for position in (1..text.len()).rev().filter(|position| (text.len() - position) % 3 == 0).collect::<Vec<_>>() {
+        for position in (1..text.len())
+            .rev()
+            .filter(|position| (text.len() - position) % 3 == 0)
+            .collect::<Vec<_>>()
+        {
             text.insert(position, ',');
         }
     }
@@ -241,13 +287,19 @@ fn written(value: f64) -> String {
 
 #[test]
 fn figures_are_those_of_the_code() {
-    let mut problems = Vec::new();
+    let (files, mut problems) = (files(), Vec::new());
     for &(page, phrase, place) in FIGURES {
-        let Some(value) = figure(place) else {
+        let Some(value) = figure(&files, place) else {
             problems.push(format!("{place}: no such figure, for {page}: {phrase:?}"));
             continue;
         };
-        let units = [("{}", 1.0), ("{KiB}", 1024.0), ("{MiB}", 1_048_576.0), ("{ms}", 1.0), ("{s}", 1000.0)];
+        let units = [
+            ("{}", 1.0),
+            ("{KiB}", 1024.0),
+            ("{MiB}", 1_048_576.0),
+            ("{ms}", 1.0),
+            ("{s}", 1000.0),
+        ];
         let phrase = units.iter().fold(phrase.to_owned(), |phrase, (unit, divisor)| {
             phrase.replace(unit, &written(value / divisor))
         });
@@ -270,7 +322,9 @@ fn numbers_are_read_and_written() {
     ] {
         assert_eq!(number(text), expected, "{text}");
     }
-    for (value, expected) in [(0.1, "0.1"), (4096.0, "4096"), (10_000.0, "10,000"), (1_048_576.0, "1,048,576")] {
+    for (value, expected) in
+        [(0.1, "0.1"), (4096.0, "4096"), (10_000.0, "10,000"), (1_048_576.0, "1,048,576")]
+    {
         assert_eq!(written(value), expected);
     }
 }
@@ -278,7 +332,13 @@ fn numbers_are_read_and_written() {
 /// The anchor that GitHub gives a heading.
 fn anchor(heading: &str) -> String {
     let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
-    heading.trim().to_lowercase().chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()
+    heading
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter(kept)
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
 }
 
 /// The lines of a page that are no code, each with its number.
@@ -305,41 +365,28 @@ fn links_lead_somewhere() {
             let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
             let mut target = Path::new(page).parent().unwrap().to_path_buf();
             for part in path.split('/').filter(|part| !part.is_empty()) {
-                if part == ".." { assert!(target.pop(), "{page}: {link}") } else { target.push(part) }
+                if part == ".." {
+                    assert!(target.pop(), "{page}: {link}")
+                } else {
+                    target.push(part)
+                }
             }
-            let target = if path.is_empty() { (*page).to_owned() } else { target.display().to_string() };
+            let target =
+                if path.is_empty() { (*page).to_owned() } else { target.display().to_string() };
             if !root().join(&target).exists() {
                 problems.push(format!("{page}: {link}: no such file"));
             } else if !fragment.is_empty() {
                 let headings = pages.iter().find(|(page, _)| *page == target).map(|(_, text)| {
-                    prose(text).filter_map(|(_, line)| line.strip_prefix('#')).map(|line| anchor(line.trim_start_matches('#'))).collect::<Vec<_>>()
+                    prose(text)
+                        .filter_map(|(_, line)| line.strip_prefix('#'))
+                        .map(|line| anchor(line.trim_start_matches('#')))
+                        .collect::<Vec<_>>()
                 });
-                if !headings.is_some_and(|headings| headings.iter().any(|heading| heading == fragment)) {
+                if !headings
+                    .is_some_and(|headings| headings.iter().any(|heading| heading == fragment))
+                {
                     problems.push(format!("{page}: {link}: no such heading"));
                 }
-            }
-        }
-    }
-    assert!(problems.is_empty(), "{}", problems.join("\n"));
-}
-
-#[test]
-fn files_that_pages_of_the_code_name_are_there() {
-    let files = files();
-    let folders: BTreeSet<&str> = files.iter().flat_map(|path| path.match_indices('/').map(|(end, _)| &path[..=end])).collect();
-    let mut problems = Vec::new();
-    for page in ["ARCHITECTURE.md", "docs/glossary.md", "docs/pipeline-author.md", "wit/README.md"] {
-        for name in read(page).split('`').skip(1).step_by(2) {
-            let there = if name.ends_with(".rs") {
-                files.iter().any(|path| path == name || path.ends_with(&format!("/{name}")))
-            } else if name.starts_with("host/") {
-                let folder = format!("{}/", name.trim_end_matches('/'));
-                files.contains(name) || folders.contains(folder.as_str())
-            } else {
-                true
-            };
-            if !there {
-                problems.push(format!("{page}: `{name}`"));
             }
         }
     }
