@@ -158,7 +158,7 @@ mod tests {
             (Step::Restore, Some("refuses the state\nbacktrace".into()));
         assert_eq!(
             line(&refused),
-            "deployment 4 (config, by test) is kept: none -> bbbbbbbbbbbb, restore: refuses the \
+            "deployment 4 (config, by test) is aborted: none -> bbbbbbbbbbbb, restore: refuses the \
                 state"
         );
         let event = event(&refused);

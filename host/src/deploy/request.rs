@@ -153,7 +153,7 @@ impl DeployError {
             Self::Session(error) => error.code(),
             Self::UnderWay { .. } => "deployment_under_way",
             Self::Shadow { .. } => "invalid_shadow",
-            Self::NoPreviousVersion(_) => "nothing_before",
+            Self::NoPreviousVersion(_) => "no_previous_version",
             Self::ComponentGone(_) => "component_gone",
             Self::Stopping => "stopping",
             Self::Internal(_) => "internal",

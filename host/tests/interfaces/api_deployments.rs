@@ -123,7 +123,7 @@ impl Deployments for Double {
                 speaks()
             }
             b"bad" => Record { check: Some(report()), ..ended(Step::Check, Outcome::Refused) },
-            b"kept" => ended(Step::DryRun, Outcome::Aborted),
+            b"aborted" => ended(Step::DryRun, Outcome::Aborted),
             b"large" => ended(Step::Admit, Outcome::Refused),
             _ => speaks(),
         };
@@ -327,10 +327,10 @@ async fn a_refusal_tells_the_step_all_problems_and_the_deployment() {
         assert_eq!(problem["expected"], "func(state: list<u8>)", "{answer}");
     }
     assert_eq!(answer["deployment"]["state"], "refused", "{answer}");
-    let (status, answer) = host.put("", b"kept").await;
+    let (status, answer) = host.put("", b"aborted").await;
     assert_eq!(
         (status, &answer["code"], &answer["step"]),
-        (409, &json!("kept"), &json!("rehearse"))
+        (409, &json!("aborted"), &json!("dry_run"))
     );
     let (status, answer) = host.put("", b"large").await;
     assert_eq!((status, &answer["step"]), (507, &json!("admit")), "{answer}");
@@ -363,7 +363,7 @@ async fn rollback_history_and_pipelines_have_their_paths() {
     let (status, answer) = host.send(&format!("POST {}", path("rollback")), agent, b"").await;
     assert_eq!((status, &answer["by"]), (200, &json!("operator (ocelli)")), "{answer}");
     let (status, answer) = host.send("POST /v1/sessions/new/rollback", agent, b"").await;
-    assert_eq!((status, &answer["code"]), (409, &json!("nothing_before")), "{answer}");
+    assert_eq!((status, &answer["code"]), (409, &json!("no_previous_version")), "{answer}");
 
     let count = |answer: &Value| answer["deployments"].as_array().map(Vec::len);
     let (_, answer) = host.send(&format!("GET {}", path("deployments")), "", b"").await;
@@ -434,10 +434,10 @@ async fn the_command_line_says_what_became_of_it() {
         assert!(error.contains(part), "{part}: {error}");
     }
     let (status, out, _) =
-        host.ocelli(&["deploy", NAME, &file("kept.wasm", b"kept"), "--json"]).await;
+        host.ocelli(&["deploy", NAME, &file("aborted.wasm", b"aborted"), "--json"]).await;
     assert_eq!(
         (status, &serde_json::from_str::<Value>(&out).unwrap()["step"]),
-        (1, &json!("rehearse"))
+        (1, &json!("dry_run"))
     );
     let (status, _, error) =
         host.ocelli(&["deploy", NAME, &file("huge.wasm", &vec![0; MIB + 1])]).await;

@@ -71,7 +71,7 @@ async fn a_client_asks_for_all_that_a_host_tells_and_refusals_have_their_codes()
     let Err(Error::Problem(problem)) = client.session("nobody").await else { panic!("no problem") };
     assert_eq!((problem.status, problem.code.as_str()), (404, "unknown_session"));
     let Err(Error::Problem(problem)) = client.rollback(GATE).await else { panic!("no problem") };
-    assert_eq!((problem.status, problem.code.as_str()), (409, "nothing_before"));
+    assert_eq!((problem.status, problem.code.as_str()), (409, "no_previous_version"));
 
     let mut subscriber = client.subscriber();
     subscriber.subscribe(Subscribe::to("nobody")).await;

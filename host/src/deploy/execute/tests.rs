@@ -375,7 +375,7 @@ async fn a_rollback_is_a_deployment_of_the_one_before_with_its_settings() {
         })
     };
     let one = site.healthy("one").await;
-    assert_eq!(back().await.unwrap().unwrap_err().code(), "nothing_before");
+    assert_eq!(back().await.unwrap().unwrap_err().code(), "no_previous_version");
     let two = site.healthy("two").await;
     site.healthy("three").await;
     for (number, expected) in [(4, &two), (5, &one)] {
@@ -390,7 +390,7 @@ async fn a_rollback_is_a_deployment_of_the_one_before_with_its_settings() {
         assert_eq!((record.back_to, &record.pipeline), (Some(expected.number), &expected.pipeline));
         site.ended(number).await;
     }
-    assert_eq!(back().await.unwrap().unwrap_err().code(), "nothing_before");
+    assert_eq!(back().await.unwrap().unwrap_err().code(), "no_previous_version");
 }
 
 #[tokio::test]
@@ -505,7 +505,12 @@ async fn a_host_that_is_killed_leaves_a_history_that_says_at_which_step() {
     for (step, _) in steps() {
         let folder = tempfile::tempdir().unwrap();
         let mut host = Command::new(std::env::current_exe().unwrap());
-        host.args(["--exact", "deploy::flow::tests::stops_at_a_step", "--ignored", "--nocapture"]);
+        host.args([
+            "--exact",
+            "deploy::execute::tests::stops_at_a_step",
+            "--ignored",
+            "--nocapture",
+        ]);
         let host = host.env(FOLDER, folder.path()).env(STEP, step.name()).stdout(Stdio::piped());
         let mut host = host.spawn().unwrap();
         let mut lines = BufReader::new(host.stdout.take().unwrap()).lines().map_while(Result::ok);

@@ -349,7 +349,7 @@ fn the_exposition_is_open_metrics_and_says_what_is_so() {
         ),
         ("ocelli_session_latency_seconds_sum", vec![cam, ("stage", "total")], 0.444),
         ("ocelli_session_subscribers", vec![cam], 2.0),
-        ("ocelli_deployments_total", vec![("outcome", "kept")], 2.0),
+        ("ocelli_deployments_total", vec![("outcome", "aborted")], 2.0),
         ("ocelli_journal_events_total", vec![], 50.0),
         ("ocelli_journal_events_lost_total", vec![], 3.0),
         ("ocelli_journal_commit_failures_total", vec![], 2.0),

@@ -44,7 +44,7 @@ impl Bad {
         }
     }
 
-    fn kept(
+    fn aborted(
         what: &'static str,
         component: Vec<u8>,
         step: &'static str,
@@ -202,27 +202,32 @@ async fn what_does_not_start_costs_the_running_version_nothing() {
     let settings = "?settings=%7B%22every%22%3A0%7D";
     let missing = changeling(&json!({"version": "2.0.0", "model": "no-such-model"}));
     let bad = [
-        Bad::kept("a missing model", missing, "start", "no-such-model"),
-        Bad::kept(
+        Bad::aborted("a missing model", missing, "start", "no-such-model"),
+        Bad::aborted(
             "a trap in describe",
             faulty("2.0.1", "describe", "trap", json!({})),
             "start",
             "unreachable",
         ),
-        Bad::kept(
+        Bad::aborted(
             "a trap in init",
             faulty("2.0.2", "init", "trap", json!({})),
             "start",
             "unreachable",
         ),
-        Bad::kept("hangs in init", faulty("2.0.3", "init", "hang", json!({})), "start", "cpu_time"),
-        Bad::kept(
+        Bad::aborted(
+            "hangs in init",
+            faulty("2.0.3", "init", "hang", json!({})),
+            "start",
+            "cpu_time",
+        ),
+        Bad::aborted(
             "init refuses",
             faulty("2.0.4", "init", "refuse", json!({})),
             "start",
             "refuses at Init",
         ),
-        Bad { query: settings, ..Bad::kept("settings", version("2.0.5"), "start", "every") },
+        Bad { query: settings, ..Bad::aborted("settings", version("2.0.5"), "start", "every") },
     ];
     none_takes_over("[resource_limits]\ncall_cpu_ms = 500\n", &bad).await;
 }
@@ -231,49 +236,49 @@ async fn what_does_not_start_costs_the_running_version_nothing() {
 async fn what_fails_unheard_or_with_the_state_costs_the_running_version_nothing() {
     let slow = json!({"ms": 20_000});
     let bad = [
-        Bad::kept(
+        Bad::aborted(
             "slow on the first frame",
             faulty("2.1.0", "frame", "slow", slow.clone()),
-            "rehearse",
+            "dry_run",
             "1000 ms",
         ),
-        Bad::kept(
+        Bad::aborted(
             "a trap on the first frame",
             faulty("2.1.1", "frame", "trap", json!({})),
-            "rehearse",
+            "dry_run",
             "unreachable",
         ),
-        Bad::kept(
+        Bad::aborted(
             "refuses the state",
             faulty("2.1.2", "restore", "refuse", json!({})),
             "restore",
             "refuses at Restore",
         ),
-        Bad::kept(
+        Bad::aborted(
             "a trap in restore",
             faulty("2.1.3", "restore", "trap", json!({})),
             "restore",
             "unreachable",
         ),
-        Bad::kept(
+        Bad::aborted(
             "hangs in restore",
             faulty("2.1.4", "restore", "hang", json!({})),
             "restore",
             "cpu_time",
         ),
-        Bad::kept(
+        Bad::aborted(
             "slow in restore",
             faulty("2.1.5", "restore", "slow", slow.clone()),
             "restore",
             "3000 ms",
         ),
-        Bad::kept(
+        Bad::aborted(
             "a trap on the first heard frame",
             faulty("2.1.6", "restored-frame", "trap", json!({})),
             "first_result",
             "unreachable",
         ),
-        Bad::kept(
+        Bad::aborted(
             "slow on the first heard frame",
             faulty("2.1.7", "restored-frame", "slow", slow),
             "first_result",
@@ -309,7 +314,8 @@ async fn what_dies_in_its_probation_is_followed_by_the_version_before_with_its_s
         let seen = recording.len();
         let record = deployed(&host, "cam", "", &fault).await;
         assert_eq!(record["state"], "probation", "{record}");
-        let ended = host.wait_for_deployment("cam", |newest| newest["state"] == "returned").await;
+        let ended =
+            host.wait_for_deployment("cam", |newest| newest["state"] == "rolled_back").await;
         assert_eq!(
             (&ended["number"], &ended["step"]),
             (&record["number"], &json!("probation")),
@@ -324,7 +330,7 @@ async fn what_dies_in_its_probation_is_followed_by_the_version_before_with_its_s
             .await;
         assert_eq!(back["pipeline_version"], "changeling 1.0.0", "{back}");
         let told = |message: &Value| {
-            (message["kind"] == "deployment" && message["data"]["state"] == "returned")
+            (message["kind"] == "deployment" && message["data"]["state"] == "rolled_back")
                 .then_some(())
         };
         recording.find(seen, told).await;
@@ -356,7 +362,7 @@ async fn what_dies_in_its_probation_is_followed_by_the_version_before_with_its_s
             "  {} frames were its own",
             processed(last_of_bad) - processed(&handed_over.message)
         );
-        host.wait_for_session_log("cam", "returned").await;
+        host.wait_for_session_log("cam", "rolled_back").await;
     }
     let messages = recording.messages();
     assert_every_frame(&messages);

@@ -23,9 +23,9 @@ const LONG: u64 = 4000;
 enum At {
     Compile,
     Start,
-    Rehearse,
+    DryRun,
     Shadow,
-    HandOver,
+    Handoff,
     Restore,
     FirstResult,
     Probation,
@@ -34,9 +34,9 @@ enum At {
 const ALL: [At; 8] = [
     At::Compile,
     At::Start,
-    At::Rehearse,
+    At::DryRun,
     At::Shadow,
-    At::HandOver,
+    At::Handoff,
     At::Restore,
     At::FirstResult,
     At::Probation,
@@ -47,9 +47,9 @@ impl At {
         match self {
             Self::Compile => "compile",
             Self::Start => "start",
-            Self::Rehearse => "rehearse",
+            Self::DryRun => "dry_run",
             Self::Shadow => "shadow",
-            Self::HandOver => "hand_over",
+            Self::Handoff => "handoff",
             Self::Restore => "restore",
             Self::FirstResult => "first_result",
             Self::Probation => "probation",
@@ -62,12 +62,12 @@ impl At {
         let slow = |at: &str| faulty(&version_of, at, "slow", json!({"ms": LONG}));
         match self {
             Self::Start => slow("init"),
-            Self::Rehearse => slow("frame"),
+            Self::DryRun => slow("frame"),
             Self::Restore => slow("restore"),
             Self::FirstResult => slow("restored-frame"),
             // Another one each time: what any host has compiled before is not compiled again.
             Self::Compile => tagged(&version(&version_of), &format!("{:x}", fastrand::u64(..))),
-            Self::Shadow | Self::HandOver | Self::Probation => version(&version_of),
+            Self::Shadow | Self::Handoff | Self::Probation => version(&version_of),
         }
     }
 
@@ -177,7 +177,7 @@ async fn a_new_version_that_is_killed_at_any_step_leaves_the_running_one_as_it_w
             })
             .await;
         println!("{at:?}: {status}, {} at {}: {}", ended["state"], ended["step"], ended["reason"]);
-        let expected = if at == At::Probation { (200, "returned") } else { (409, "kept") };
+        let expected = if at == At::Probation { (200, "rolled_back") } else { (409, "aborted") };
         assert_eq!(
             (status, ended["state"].as_str().unwrap()),
             expected,
@@ -223,7 +223,7 @@ async fn a_running_version_that_is_killed_during_a_deployment_comes_back_or_is_f
     // What runs is lost each time: each case begins with a version that has been healthy for a
     // while.
     for (number, at) in
-        [At::Start, At::Rehearse, At::Shadow, At::HandOver, At::Restore, At::FirstResult]
+        [At::Start, At::DryRun, At::Shadow, At::Handoff, At::Restore, At::FirstResult]
             .into_iter()
             .enumerate()
     {

@@ -100,7 +100,7 @@ async fn an_edited_entry_goes_the_same_way_as_a_request() {
 
     // Settings that the pipeline refuses cost nothing.
     host.edit_config(&config("other", "settings = { every = 0 }"));
-    let kept = host.wait_for_deployment("cam", |newest| newest["state"] == "kept").await;
+    let kept = host.wait_for_deployment("cam", |newest| newest["state"] == "aborted").await;
     assert!(kept["reason"].as_str().is_some_and(|reason| reason.contains("every")), "{kept}");
     more_results(&recording, 5).await;
     assert_seamless(&recording.messages(), true);
@@ -112,7 +112,7 @@ async fn a_rollback_brings_the_version_before_and_one_more_the_one_before_that()
     let (host, recording) = host_with_changeling(&store, "probation_s = 1").await;
     let first = host.session("cam").await["deployment"].clone();
     let (status, body) = host.request("POST", "/v1/sessions/cam/rollback").await;
-    assert!(status == 409 && body.contains("nothing_before"), "{status}: {body}");
+    assert!(status == 409 && body.contains("no_previous_version"), "{status}: {body}");
     for version_of in ["1.1.0", "1.2.0"] {
         deployed(&host, "cam", "", &version(version_of)).await;
         host.wait_for_deployment("cam", |newest| newest["state"] == "healthy").await;
