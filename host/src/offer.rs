@@ -8,9 +8,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context;
+use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -53,7 +54,7 @@ impl ModelCatalog {
 
     /// The newest generation: its number, counted from 0, and its models.
     pub(crate) fn newest(&self) -> (u32, Arc<Catalog>) {
-        let (generation, catalogue) = &*self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let (generation, catalogue) = &*self.newest.lock();
         (*generation, Arc::clone(catalogue))
     }
 
@@ -69,7 +70,7 @@ impl ModelCatalog {
     }
 
     fn replace(&self, catalogue: Catalog) -> u32 {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.newest.lock();
         *newest = (newest.0.saturating_add(1), Arc::new(catalogue));
         newest.0
     }

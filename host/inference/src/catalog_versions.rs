@@ -2,9 +2,10 @@
 //! two generations is loaded once.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use ocelli_protocol::inference::{LoadedModel, Model};
+use parking_lot::Mutex;
 
 use crate::error::EngineError;
 use crate::model::{Catalog, ModelVersion};
@@ -36,7 +37,7 @@ impl CatalogVersions {
 
     /// Adds a generation.
     pub(crate) fn add(&self, generation: u32, models: Vec<Model>) -> Result<(), EngineError> {
-        let mut generations = self.lock();
+        let mut generations = self.generations.lock();
         if generations.contains_key(&generation) {
             let message = format!("generation {generation} of the models was offered twice");
             return Err(EngineError::Configuration(message));
@@ -53,12 +54,12 @@ impl CatalogVersions {
 
     /// A generation, as long as it is kept.
     pub(crate) fn get(&self, generation: u32) -> Option<Arc<Catalog>> {
-        self.lock().get(&generation).map(|known| Arc::clone(&known.catalogue))
+        self.generations.lock().get(&generation).map(|known| Arc::clone(&known.catalogue))
     }
 
     /// A generation for a session that has it as long as it keeps this.
     pub(crate) fn attach(&self, generation: u32) -> Option<Arc<Catalog>> {
-        let mut generations = self.lock();
+        let mut generations = self.generations.lock();
         let known = generations.get_mut(&generation)?;
         known.attached = true;
         Some(Arc::clone(&known.catalogue))
@@ -66,7 +67,7 @@ impl CatalogVersions {
 
     /// Whether a session has this version of a model, or may get it.
     pub(crate) fn in_use(&self, entry: &Arc<ModelVersion>) -> bool {
-        let generations = self.lock();
+        let generations = self.generations.lock();
         let newest = generations.last_key_value().map(|(number, _)| *number);
         generations.iter().any(|(number, CatalogVersion { catalogue, attached })| {
             (Some(*number) == newest || !attached || Arc::strong_count(catalogue) > 1)
@@ -76,7 +77,7 @@ impl CatalogVersions {
 
     /// Notes what a version really runs on: whether that is news for the host.
     pub(crate) fn note_loaded(&self, entry: &Arc<ModelVersion>, runs: &LoadedModel) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock();
         told.retain(|(known, _)| known.strong_count() > 0);
         match told.iter_mut().find(|(known, _)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(entry))) {
             Some((_, known)) if known == runs => false,
@@ -93,12 +94,8 @@ impl CatalogVersions {
 
     /// All that has been loaded.
     pub(crate) fn loaded(&self) -> Vec<LoadedModel> {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = self.told.lock();
         told.iter().map(|(_, runs)| runs.clone()).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, CatalogVersion>> {
-        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,11 +1,12 @@
 //! A worker's connection, as the engine sees it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use ocelli_protocol::inference::{Attach, InferenceResponse, PacketError, send};
 use ocelli_protocol::shm::SharedMemory;
+use parking_lot::Mutex;
 use rustix::net::Shutdown;
 
 use crate::error::RequestError;
@@ -138,7 +139,7 @@ impl Client {
         layout: Layout,
         used: impl FnOnce(&mut RunPlan) -> Result<T, RequestError>,
     ) -> Result<T, RequestError> {
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plans = self.plans.lock();
         match plans.iter().position(|plan| plan.is_for(signature, &layout)) {
             Some(index) => {
                 if let Some(recent) = plans.get_mut(..=index) {

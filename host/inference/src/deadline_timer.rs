@@ -1,12 +1,13 @@
 //! The thread that keeps the time: it ends runs whose deadline has passed, answers requests that
 //! have waited too long while every runner is busy, and shows the host that the process is alive.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::in_flight::InFlightTable;
 use ort::session::RunOptions;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// How often the process shows that it is alive. Half of the 500 ms that the host waits beyond a
 /// deadline before it kills the process, so that one late sign of life is not taken for none; four
@@ -60,7 +61,7 @@ impl DeadlineTimer {
 
     /// A run begins. It is told to end at its deadline.
     pub(crate) fn begin(&self, runner: usize, deadline_ns: u64) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(run) = state.runs.get_mut(runner) {
             run.deadline_ns = Some(deadline_ns);
         }
@@ -69,7 +70,7 @@ impl DeadlineTimer {
 
     /// A run is over: whether it was told to end.
     pub(crate) fn end(&self, runner: usize) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(run) = state.runs.get_mut(runner) else { return false };
         run.deadline_ns = None;
         if !run.terminated {
@@ -84,7 +85,7 @@ impl DeadlineTimer {
 
     /// Has the thread look at this time, if it would not look sooner.
     pub(crate) fn wake_by(&self, time_ns: u64) {
-        self.look_by(self.lock(), time_ns);
+        self.look_by(self.state.lock(), time_ns);
     }
 
     fn look_by(&self, mut state: MutexGuard<'_, TimerState>, time_ns: u64) {
@@ -101,9 +102,9 @@ impl DeadlineTimer {
         loop {
             let now = monotonic_ns();
             self.ledger.record_heartbeat(now);
-            self.lock().asked_ns = u64::MAX;
+            self.state.lock().asked_ns = u64::MAX;
             let late = answer_late(now);
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if state.stopped {
                 return;
             }
@@ -111,13 +112,13 @@ impl DeadlineTimer {
             let wake_ns = times.into_iter().flatten().fold(now.saturating_add(BEAT_NS), u64::min);
             state.wake_ns = wake_ns;
             let left = Duration::from_nanos(wake_ns.saturating_sub(monotonic_ns()));
-            drop(self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner));
+            self.changed.wait_for(&mut state, left);
         }
     }
 
     /// Tells all runs to end, for good: those that begin later end at once.
     pub(crate) fn terminate_all(&self) {
-        for run in &self.lock().runs {
+        for run in &self.state.lock().runs {
             if let Err(error) = run.options.terminate() {
                 tracing::debug!(%error, "cannot end a run");
             }
@@ -125,12 +126,8 @@ impl DeadlineTimer {
     }
 
     pub(crate) fn stop(&self) {
-        self.lock().stopped = true;
+        self.state.lock().stopped = true;
         self.changed.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, TimerState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

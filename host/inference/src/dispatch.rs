@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::inference::{
     InferenceRequest, InferenceResponse, MAX_PACKET, MAX_TENSORS, PacketError, receive,
 };
+use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
@@ -50,7 +51,7 @@ impl Dispatcher {
 
     /// Greets a session's worker and waits for its requests from now on.
     pub(crate) fn attach(&self, session: Client) -> Result<(), AttachError> {
-        let mut sessions = self.sessions();
+        let mut sessions = self.sessions.lock();
         if sessions.len() >= MAX_SESSIONS {
             return Err(AttachError::TooMany);
         }
@@ -92,7 +93,7 @@ impl Dispatcher {
 
     /// Takes one packet from a session's socket.
     fn take(&self, key: u64, buffer: &mut [u8]) {
-        let mut sessions = self.sessions();
+        let mut sessions = self.sessions.lock();
         let Some(connection) = sessions.get_mut(&key) else { return };
         let session = Arc::clone(&connection.client);
         let fault = match receive::<InferenceRequest>(session.socket(), buffer) {
@@ -129,10 +130,6 @@ impl Dispatcher {
         self.shared.queue.forget(|job| Arc::ptr_eq(&job.client, &session));
         drop(session);
         self.shared.changed();
-    }
-
-    fn sessions(&self) -> MutexGuard<'_, HashMap<u64, Connection>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use ocelli_protocol::digest::Digest;
 use ocelli_protocol::graph::{GraphTensor, difference};
@@ -13,6 +13,7 @@ use ocelli_protocol::inference::{
 use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
 use ort::session::{RunOptions, Session};
 use ort::value::{Outlet, TensorElementType, ValueType};
+use parking_lot::Mutex;
 
 use crate::error::{EngineError, RequestError};
 use crate::request::Layout;
@@ -138,7 +139,7 @@ impl ModelVersion {
 
     /// The bytes of the file, whose digest is the declared one.
     fn bytes(&self) -> Result<Arc<[u8]>, RequestError> {
-        let mut kept = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.bytes.lock();
         if let Some(bytes) = kept.upgrade() {
             return Ok(bytes);
         }

@@ -1,9 +1,9 @@
 //! The queue between the dispatcher and the runners: [`FairQueue`] for many threads.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ocelli_protocol::clock::monotonic_ns;
+use parking_lot::{Condvar, Mutex};
 
 use crate::fair::{FairQueue, QueuedRequest, Turn};
 
@@ -48,7 +48,7 @@ impl<T> Queue<T> {
 
     /// Adds a request, or gives it back where the queue is full or ends.
     pub(crate) fn push(&self, request: QueuedRequest<T>) -> Result<(), T> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.end.is_some() {
             return Err(request.item);
         }
@@ -64,7 +64,7 @@ impl<T> Queue<T> {
 
     /// Waits for something to do; none once the queue has ended.
     pub(crate) fn take(&self) -> Option<QueueTask<T>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             if state.end == Some(End::Closed) {
                 return None;
@@ -79,7 +79,7 @@ impl<T> Queue<T> {
             if state.end.is_some() && state.fair.is_empty() {
                 return None;
             }
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.work.wait(&mut state);
         }
     }
 
@@ -92,7 +92,7 @@ impl<T> Queue<T> {
         until_ns: u64,
     ) -> Vec<(T, Turn)> {
         let mut collected = Vec::new();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             while collected.len() < most {
                 let now_ns = monotonic_ns();
@@ -107,15 +107,14 @@ impl<T> Queue<T> {
                 return collected;
             }
             state.collecting += 1;
-            let waited = self.more.wait_timeout(state, Duration::from_nanos(left));
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.more.wait_for(&mut state, Duration::from_nanos(left));
             state.collecting -= 1;
         }
     }
 
     /// Notes that runs are over, and what each took of a runner's time.
     pub(crate) fn finish(&self, turns: impl IntoIterator<Item = Turn>, each_ns: u64) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         for turn in turns {
             state.fair.finish(turn, each_ns);
         }
@@ -129,13 +128,13 @@ impl<T> Queue<T> {
 
     /// The requests that have waited too long, and when the next will have.
     pub(crate) fn late(&self, now_ns: u64) -> (Vec<T>, Option<u64>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         (state.fair.take_late(now_ns), state.fair.next_late_ns())
     }
 
     /// Drops requests that nobody wants any more.
     pub(crate) fn forget(&self, unwanted: impl Fn(&T) -> bool) {
-        let forgotten = self.lock().fair.take_out(|request| unwanted(&request.item));
+        let forgotten = self.state.lock().fair.take_out(|request| unwanted(&request.item));
         drop(forgotten);
     }
 
@@ -151,13 +150,9 @@ impl<T> Queue<T> {
     }
 
     fn end(&self, end: End) {
-        self.lock().end = Some(end);
+        self.state.lock().end = Some(end);
         self.work.notify_all();
         self.more.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,8 +1,8 @@
 //! A runner: takes requests out of the queue and answers them, with its own sessions of the models.
 //! One at a time, but for those that run as one.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use ocelli_protocol::clock::monotonic_ns;
@@ -127,8 +127,7 @@ impl Runner {
             }
             InferenceRequest::Load { id, offset, length } => self.load(job, *id, *offset, *length),
             InferenceRequest::Run { model, .. } => {
-                let mut private =
-                    job.client.private().lock().unwrap_or_else(PoisonError::into_inner);
+                let mut private = job.client.private().lock();
                 let loaded = match private.find(model) {
                     Some(loaded) => loaded,
                     None => self.models.of(&self.place, job)?,
@@ -152,7 +151,7 @@ impl Runner {
                 "this pipeline may not load models of its own; `inference.load` would allow it";
             return Err(RequestError::new(ErrorCode::Security, message));
         }
-        let mut private = session.private().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut private = session.private().lock();
         let name = private.next_name()?;
         let range = private_models::file_range(session.memory(), offset, length)?;
         let begun = Instant::now();

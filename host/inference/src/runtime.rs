@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ocelli_protocol::digest::Digest;
 use ocelli_protocol::inference::{Device, ErrorCode, LoadedModel, Model};
@@ -16,6 +16,7 @@ use ort::logging::LogLevel;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use parking_lot::Mutex;
 
 use crate::device::{self, Devices};
 use crate::error::{EngineError, RequestError};
@@ -55,7 +56,7 @@ impl Runtime {
                 format!("`inference.library` must be an absolute path, not {}", library.display());
             return Err(EngineError::Configuration(message));
         }
-        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = LOADED.lock();
         if let Some((path, runtime)) = &*loaded {
             if path != library {
                 return Err(EngineError::OtherLibraryLoaded {

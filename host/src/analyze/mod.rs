@@ -36,11 +36,12 @@ mod worker_task;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -278,7 +279,7 @@ impl Analyses {
             ));
         }
         shared.factory.find(pipeline)?;
-        if !lock(&shared.pool).pool.can_serve(pipeline) {
+        if !shared.pool.lock().pool.can_serve(pipeline) {
             let message =
                 "all workers are kept for other pipelines: raise analyze.workers in the config";
             return Err(AnalysisError::new(AnalysisErrorKind::NoWorkers, message));
@@ -371,7 +372,7 @@ impl Analyses {
     ) -> Result<JobStatus, AnalysisError> {
         let shared = &self.shared;
         let started = Arc::clone(&order.started);
-        let id = lock(&shared.jobs).add(
+        let id = shared.jobs.lock().add(
             &order.pipeline,
             list,
             pictures.len(),
@@ -384,38 +385,41 @@ impl Analyses {
                 stream::iter(pictures.into_iter().map(Ok::<_, std::convert::Infallible>));
             let mut items = std::pin::pin!(analyses.analyze_all(&order, pictures));
             while let Some(Ok(item)) = items.next().await {
-                lock(&analyses.shared.jobs).answer(&name, item);
+                analyses.shared.jobs.lock().answer(&name, item);
             }
-            lock(&analyses.shared.jobs).finish(&name, JobTime::now());
+            analyses.shared.jobs.lock().finish(&name, JobTime::now());
         });
-        lock(&shared.jobs).set_task(&id, task.abort_handle());
+        shared.jobs.lock().set_task(&id, task.abort_handle());
         // It may have been removed meanwhile, by whoever guesses 128 bits.
-        let status = lock(&shared.jobs).get(&id, now()).map(|(status, _)| status);
+        let status = shared.jobs.lock().get(&id, now()).map(|(status, _)| status);
         status.ok_or_else(AnalysisError::shutting_down)
     }
 
     /// A job, and the items that it has so far.
     pub fn job(&self, id: &str) -> Option<(JobStatus, Vec<Arc<ImageOutcome>>)> {
-        lock(&self.shared.jobs).get(id, now())
+        self.shared.jobs.lock().get(id, now())
     }
 
     /// All jobs, the oldest first.
     pub fn jobs(&self) -> Vec<JobStatus> {
-        lock(&self.shared.jobs).list(now())
+        self.shared.jobs.lock().list(now())
     }
 
     /// Ends a job and forgets it. False where there is none.
     pub fn cancel(&self, id: &str) -> bool {
-        lock(&self.shared.jobs).remove(id, now())
+        self.shared.jobs.lock().remove(id, now())
     }
 
     /// How the analysis stands.
     pub fn figures(&self) -> AnalysisFigures {
-        let jobs = lock(&self.shared.jobs).count();
+        let jobs = self.shared.jobs.lock().count();
         AnalysisFigures {
-            load: lock(&self.shared.pool).pool.load(),
+            load: self.shared.pool.lock().pool.load(),
             worker_limit: self.shared.config.workers,
-            outcomes: lock(&self.shared.outcomes)
+            outcomes: self
+                .shared
+                .outcomes
+                .lock()
                 .iter()
                 .map(|(name, count)| (*name, *count))
                 .collect(),
@@ -500,7 +504,7 @@ impl AnalysesInner {
         self: &Arc<Self>,
         what: impl FnOnce(&mut Pool<ImageTicket>, Instant) -> Vec<PoolAction<ImageTicket>>,
     ) {
-        let mut desks = lock(&self.pool);
+        let mut desks = self.pool.lock();
         for action in what(&mut desks.pool, now()) {
             match action {
                 PoolAction::Start(number, pipeline) => {
@@ -535,7 +539,7 @@ struct CancelOnDrop<'a> {
 
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
-        let left = lock(&self.shared.pool).pool.cancel(self.number);
+        let left = self.shared.pool.lock().pool.cancel(self.number);
         // Behind the lock: it frees megabytes.
         drop(left);
     }
@@ -549,7 +553,7 @@ struct CountOnDrop<'a> {
 
 impl Drop for CountOnDrop<'_> {
     fn drop(&mut self) {
-        *lock(self.outcomes).entry(self.outcome).or_default() += 1;
+        *self.outcomes.lock().entry(self.outcome).or_default() += 1;
     }
 }
 
@@ -572,7 +576,7 @@ async fn tick(shared: Weak<AnalysesInner>) {
         ticks.tick().await;
         let Some(shared) = shared.upgrade() else { return };
         shared.apply(Pool::tick);
-        lock(&shared.jobs).expire(now());
+        shared.jobs.lock().expire(now());
     }
 }
 
@@ -587,11 +591,6 @@ fn image_bytes(config: &AnalyzeConfig) -> usize {
 
 fn units(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(MEMORY_UNIT)).unwrap_or(u32::MAX)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind these stays whole wherever a panic could come from.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

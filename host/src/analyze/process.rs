@@ -2,12 +2,13 @@
 //! these, each with one pipeline.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use ocelli_protocol::worker::{Decode, FrameResult, FromWorker, ToWorker, WorkerMode, WorkerStage};
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::factory::{
@@ -43,7 +44,7 @@ impl ProcessFactory {
     /// All workers of a pipeline have one share, however many they are. There are no more pipelines
     /// than files.
     fn share(&self, pipeline: &Arc<str>) -> Share {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shares = self.shares.lock();
         let next = u32::try_from(shares.len()).unwrap_or(u32::MAX);
         Share::Group(*shares.entry(Arc::clone(pipeline)).or_insert(next))
     }

@@ -26,17 +26,17 @@ struct DoublesState {
 
 impl Doubles {
     fn alive(&self) -> usize {
-        lock(&self.state).alive.len()
+        self.state.lock().alive.len()
     }
 
     /// Workers started so far, and most of them at a time.
     fn counts(&self) -> (u64, usize) {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         (state.started, state.most)
     }
 
     fn order(&self) -> Vec<String> {
-        lock(&self.state).order.clone()
+        self.state.lock().order.clone()
     }
 }
 
@@ -62,7 +62,7 @@ impl WorkerFactory for Doubles {
                     permanent: true,
                 });
             }
-            let mut state = lock(&doubles.state);
+            let mut state = doubles.state.lock();
             let number = state.started;
             state.started += 1;
             state.alive.insert(number, pipeline.to_string());
@@ -82,7 +82,7 @@ struct Double {
 
 impl Drop for Double {
     fn drop(&mut self) {
-        lock(&self.doubles.state).alive.remove(&self.number);
+        self.doubles.state.lock().alive.remove(&self.number);
     }
 }
 
@@ -95,7 +95,7 @@ impl ImageWorker for Double {
         Box::pin(async move {
             let word = String::from_utf8_lossy(&image[3..]).into_owned();
             {
-                let mut state = lock(&self.doubles.state);
+                let mut state = self.doubles.state.lock();
                 if state.deaths > 0 {
                     state.deaths -= 1;
                     return Err(ImageWorkerLost { reason: "gone".into(), received: false });
@@ -261,9 +261,9 @@ async fn a_worker_that_dies_costs_its_picture_alone() {
         tokio::join!(analyze(&analyses, "p", "die"), analyze(&analyses, "p", "next"));
     assert_eq!(kind(died), AnalysisErrorKind::PipelineCrashed);
     next.unwrap();
-    lock(&doubles.state).deaths = 1;
+    doubles.state.lock().deaths = 1;
     analyze(&analyses, "p", "again").await.unwrap();
-    lock(&doubles.state).deaths = 2;
+    doubles.state.lock().deaths = 2;
     assert_eq!(kind(analyze(&analyses, "p", "twice").await), AnalysisErrorKind::PipelineCrashed);
 }
 

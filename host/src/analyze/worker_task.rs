@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::factory::{ImageWorker, ImageWorkerLost, ImageWorkerStartError};
 use super::pool::WorkerNumber;
 use super::queue::WaitingImage;
-use super::{AnalysesInner, Analysis, AnalysisError, AnalysisErrorKind, ImageTicket, lock, now};
+use super::{AnalysesInner, Analysis, AnalysisError, AnalysisErrorKind, ImageTicket, now};
 
 /// What became of a worker that was given a picture.
 enum AnalyzeOutcome {
@@ -40,7 +40,7 @@ pub(super) async fn run(
         Err(ImageWorkerStartError { fault, permanent: lasting }) => {
             let pipeline = &*pipeline;
             tracing::error!(target: "ocelli::analyze", pipeline, "no worker: {fault}");
-            lock(&shared.pool).tasks.remove(&number);
+            shared.pool.lock().tasks.remove(&number);
             return shared.apply(|pool, now| pool.start_failed(number, &fault, lasting, now));
         }
     };
@@ -62,7 +62,7 @@ pub(super) async fn run(
             (AnalyzeOutcome::Ready, _) => shared.apply(|pool, now| pool.served(number, now)),
             (AnalyzeOutcome::WorkerLost, reason) => {
                 end(&shared, &pipeline, worker, &reason).await;
-                lock(&shared.pool).tasks.remove(&number);
+                shared.pool.lock().tasks.remove(&number);
                 return shared.apply(|pool, now| pool.lost_over_picture(number, now));
             }
             (AnalyzeOutcome::NotReceived(waiting), reason) => {
@@ -94,7 +94,7 @@ fn lost(
         let untaken = untaken.or_else(|| given.try_recv().ok());
         pool.lost(number, untaken, now)
     });
-    lock(&shared.pool).tasks.remove(&number);
+    shared.pool.lock().tasks.remove(&number);
 }
 
 /// Has a picture analysed, and answers.

@@ -1,9 +1,9 @@
 //! The tokens that let somebody in, as the config has them now.
 
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -81,7 +81,7 @@ impl Keys {
     /// Takes the tokens of another config. What was opened with one that is gone, changed or over
     /// ends.
     pub(super) fn update(&self, tokens: &[Token], now: Timestamp) {
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.write();
         let TokenTable { entries: mut before, local } = std::mem::take(&mut *held);
         for token in tokens {
             let kept = before.iter().position(|entry| entry.token == *token);
@@ -101,7 +101,7 @@ impl Keys {
 
     /// Whether the host does without tokens.
     pub(super) fn open(&self) -> bool {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).local.is_some()
+        self.held.read().local.is_some()
     }
 
     /// Who presents this token, compared with every one that there is in the same time whichever it
@@ -111,7 +111,7 @@ impl Keys {
         presented: Option<&str>,
         now: Timestamp,
     ) -> Result<Caller, AuthError> {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held.read();
         if let Some(local) = &held.local {
             return Ok(local.clone());
         }
@@ -131,7 +131,7 @@ impl Keys {
 
     /// Revokes what has ended. Whether more will.
     fn tick(&self, now: Timestamp) -> bool {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).revoke_ended(now)
+        self.held.read().revoke_ended(now)
     }
 
     /// Follows the config and the clock until it is dropped.

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::util::bucket::{RateLimit, TokenBucket};
 
@@ -49,7 +50,7 @@ impl<K> Default for RateLimits<K> {
 impl<K: Hash + Eq> RateLimits<K> {
     /// Takes one time of what is left to `key`. Else how long it takes until there is one.
     pub(super) fn take(&self, key: K, pace: RateLimit, now: Instant) -> Result<(), Duration> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock();
         let mut key = Some(key);
         let Buckets { left, swept } = &mut *kept;
         if left.len() >= KEPT && !left.contains_key(&key) {
@@ -99,11 +100,11 @@ mod tests {
         assert!(allowances.take(usize::MAX, strict, now).is_ok());
         let passed = (0..3 * KEPT).filter(|key| allowances.take(*key, strict, now).is_ok()).count();
         assert_eq!(passed, KEPT - 1 + 2, "those beyond share one allowance");
-        assert!(allowances.kept.lock().unwrap().left.len() <= KEPT + 1);
+        assert!(allowances.kept.lock().left.len() <= KEPT + 1);
         assert!(allowances.take(usize::MAX, strict, now).is_ok());
         let later = now + Duration::from_secs(3600);
         assert!(allowances.take(usize::MAX - 1, strict, later).is_ok());
-        assert_eq!(allowances.kept.lock().unwrap().left.len(), 1, "idle ones are forgotten");
+        assert_eq!(allowances.kept.lock().left.len(), 1, "idle ones are forgotten");
     }
 
     #[test]

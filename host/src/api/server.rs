@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -215,7 +216,7 @@ impl ConnectionLimit {
         of_one: usize,
     ) -> Option<ConnectionSlot> {
         let address = site(address);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         let here = taken.by_address.get(&address).copied().unwrap_or_default();
         if taken.all >= most || here >= of_one {
             return None;
@@ -228,7 +229,7 @@ impl ConnectionLimit {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.places.taken.lock();
         taken.all -= 1;
         if let Some(here) = taken.by_address.get_mut(&self.address) {
             *here -= 1;
@@ -324,7 +325,7 @@ mod tests {
         drop(one);
         assert!(take("192.0.2.1").is_some());
         drop((two, three));
-        assert!(places.taken.lock().unwrap().by_address.is_empty());
+        assert!(places.taken.lock().by_address.is_empty());
     }
 
     #[test]

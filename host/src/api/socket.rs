@@ -6,13 +6,14 @@
 //! the client is told why.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Extension;
 use axum::extract::{Request, State as Extract};
 use axum::http::StatusCode;
 use axum::response::Response;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -415,8 +416,8 @@ impl<C: Control> Client<C> {
         error(&self.subscriber, code, message, session);
     }
 
-    fn ping(&self) -> std::sync::MutexGuard<'_, Option<Vec<u8>>> {
-        self.ping.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ping(&self) -> parking_lot::MutexGuard<'_, Option<Vec<u8>>> {
+        self.ping.lock()
     }
 
     /// Says why the socket ends, closes it, and reads on until the client has closed it too: what

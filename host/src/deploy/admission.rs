@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use procfs::process::Process;
 use procfs::{Current, Meminfo};
 
@@ -70,7 +71,7 @@ pub(super) struct Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let mut promised = self.room.promised.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut promised = self.room.promised.lock();
         *promised = promised.saturating_sub(self.bytes);
     }
 }
@@ -90,7 +91,7 @@ impl MemoryBudget {
         available: u64,
         reserve: u64,
     ) -> Result<Admission, String> {
-        let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut promised = self.promised.lock();
         let bytes = MemoryFigures { running, available, reserve, promised: *promised }.admit()?;
         *promised += bytes;
         Ok(Admission { bytes, room: self.clone() })

@@ -14,12 +14,13 @@ use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use ocelli_protocol::component::CheckReport;
 use ocelli_protocol::digest::Digest;
+use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use tokio::process::Command;
 
@@ -133,7 +134,7 @@ impl Compiler {
     /// Takes over the section `deploy` of a config: what is prepared from now on is held against
     /// it.
     pub(super) fn configure(&self, settings: &config::DeployConfig) {
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings.clone());
+        *self.settings.lock() = Arc::new(settings.clone());
     }
 
     /// The deployment of the component in a file.
@@ -157,7 +158,7 @@ impl Compiler {
         pipeline: &str,
         source: ComponentSource,
     ) -> Result<PreparedComponent, CompileError> {
-        let settings = Arc::clone(&self.settings.lock().unwrap_or_else(PoisonError::into_inner));
+        let settings = Arc::clone(&self.settings.lock());
         let most = u64::from(settings.max_component_mb) << 20;
         let path = match &source {
             ComponentSource::Path(path) => path.clone(),
@@ -237,7 +238,7 @@ impl Compiler {
 
     fn remembered(&self, job: &CompileJob<'_>) -> Option<CheckReport> {
         let trusted = trusted(job.settings);
-        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let checked = self.checked.lock();
         let found = checked
             .iter()
             .find(|one| one.digest == job.digest && one.trusted.as_deref() == trusted)?;
@@ -245,7 +246,7 @@ impl Compiler {
     }
 
     fn remember(&self, digest: &str, settings: &config::DeployConfig, report: &CheckReport) {
-        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checked = self.checked.lock();
         if checked.len() >= REMEMBERED {
             checked.pop_front();
         }

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::compile::ComponentSource;
 use anyhow::Context;
 use ocelli_protocol::digest::Digest;
+use parking_lot::Mutex;
 
 /// How the names of files begin that are still written.
 const DRAFT: &str = ".draft-";
@@ -37,7 +38,7 @@ pub(super) struct ComponentLease {
 
 impl Drop for ComponentLease {
     fn drop(&mut self) {
-        let mut held = self.components.lock();
+        let mut held = self.components.held.lock();
         if let Some(holders) = held.get_mut(&self.digest) {
             *holders -= 1;
             if *holders == 0 {
@@ -89,7 +90,7 @@ impl ComponentStore {
         }
         let digest = digest.to_string();
         let path = self.file(&digest);
-        let mut held = self.lock();
+        let mut held = self.held.lock();
         // One that a crash of the machine left half written is made again.
         if fs::metadata(&path).map(|about| about.len()).ok() != Some(size) {
             // A version that is gone back to after a power cut has to be whole.
@@ -103,7 +104,7 @@ impl ComponentStore {
     /// Holds a component that is kept already; none where it is not.
     pub(super) fn lease(&self, digest: &str) -> Option<ComponentLease> {
         let path = self.file(digest);
-        let mut held = self.lock();
+        let mut held = self.held.lock();
         let size = fs::metadata(&path).ok()?.len();
         *held.entry(digest.to_owned()).or_default() += 1;
         Some(ComponentLease { digest: digest.to_owned(), size, path, components: self.clone() })
@@ -117,7 +118,7 @@ impl ComponentStore {
     /// Deletes every component that is neither held nor among these. To be called on a thread that
     /// may block.
     pub(super) fn remove_unneeded(&self, needed: &BTreeSet<String>) {
-        let held = self.lock();
+        let held = self.held.lock();
         let Ok(files) = fs::read_dir(&self.folder) else { return };
         for file in files.filter_map(Result::ok) {
             let name = file.file_name();
@@ -139,10 +140,6 @@ impl ComponentStore {
         let hexadecimal =
             digest.len() == 64 && digest.bytes().all(|digit| digit.is_ascii_hexdigit());
         self.folder.join(if hexadecimal { format!("{digest}.wasm") } else { "none".to_owned() })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, usize>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,8 +1,9 @@
 //! One deployment at a time for each session: the others wait in the order in which they came.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::request::{DeployError, MAX_WAITING};
@@ -36,7 +37,7 @@ pub(super) struct Turn {
 impl DeployQueue {
     /// Takes a place; or says what is under way where no more may wait.
     pub(super) fn enqueue(&self, session: &str) -> Result<Turn, DeployError> {
-        let mut lanes = self.lock();
+        let mut lanes = self.lanes.lock();
         let lane = lanes.entry(session.to_owned()).or_default();
         if lane.places > MAX_WAITING {
             // The first has no number before its component is read.
@@ -47,10 +48,6 @@ impl DeployQueue {
         lane.places += 1;
         let before = lane.last.replace(freed);
         Ok(Turn { session: session.to_owned(), lanes: self.clone(), before, _free: free })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, SessionQueue>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -65,7 +62,7 @@ impl Turn {
 
     /// Tells how far the deployment under way is.
     pub(super) fn set_progress(&self, number: u64, step: Step) {
-        if let Some(lane) = self.lanes.lock().get_mut(&self.session) {
+        if let Some(lane) = self.lanes.lanes.lock().get_mut(&self.session) {
             lane.under_way = Some((number, step));
         }
     }
@@ -73,7 +70,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut lanes = self.lanes.lock();
+        let mut lanes = self.lanes.lanes.lock();
         let Some(lane) = lanes.get_mut(&self.session) else { return };
         lane.places = lane.places.saturating_sub(1);
         lane.under_way = None;
@@ -114,6 +111,6 @@ mod tests {
             assert_eq!(order.recv().await, Some(number));
         }
         assert_eq!(order.recv().await, None);
-        assert!(lanes.lock().is_empty());
+        assert!(lanes.lanes.lock().is_empty());
     }
 }

@@ -1,9 +1,9 @@
 //! What is told of a deployment: a line in the log, an event of the session, and counters.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::record::{Cause, DeploymentState, Outcome, Record};
@@ -30,7 +30,7 @@ pub(super) struct DeploymentCounters {
 
 impl DeploymentCounters {
     pub(super) fn count(&self, record: &Record) {
-        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut figures = self.figures.lock();
         match record.state {
             DeploymentState::Pending => {}
             DeploymentState::Probation => {
@@ -44,12 +44,12 @@ impl DeploymentCounters {
 
     /// Forgets sessions that are over.
     pub(super) fn retain(&self, lives: impl Fn(&str) -> bool) {
-        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut figures = self.figures.lock();
         figures.gap_ms.retain(|session, _| lives(session));
     }
 
     pub(super) fn figures(&self) -> DeploymentFigures {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.figures.lock().clone()
     }
 }
 

@@ -1,8 +1,8 @@
 //! What is remembered of the sessions that live: what each runs, and what it may go back to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::record::Record;
@@ -65,12 +65,12 @@ impl SessionIndex {
         let needed = running.iter().map(|running| running.digest.clone()).collect();
         let life =
             IndexedSession { requested: asked.to_owned(), configured, over, running, needed };
-        self.lock().insert(session.to_owned(), life);
+        self.lives.lock().insert(session.to_owned(), life);
     }
 
     /// The config drops a session.
     pub(super) fn remove(&self, session: &str) {
-        self.lock().remove(session);
+        self.lives.lock().remove(session);
     }
 
     /// What a session runs, from now on. What it ran before; none where that is known already.
@@ -79,7 +79,7 @@ impl SessionIndex {
         session: &str,
         running: RunningVersion,
     ) -> Option<RunningVersion> {
-        let mut lives = self.lock();
+        let mut lives = self.lives.lock();
         let life = lives.get_mut(session)?;
         life.needed.insert(running.digest.clone());
         if life.running.as_ref() == Some(&running) {
@@ -90,7 +90,7 @@ impl SessionIndex {
 
     /// A session has gone back from a deployment. One after it may have taken its place already.
     pub(super) fn roll_back(&self, session: &str, from: u64, prior: Option<&RunningVersion>) {
-        if let Some(life) = self.lock().get_mut(session)
+        if let Some(life) = self.lives.lock().get_mut(session)
             && life.running.as_ref().is_none_or(|running| running.number == from)
         {
             life.running = prior.cloned();
@@ -99,7 +99,7 @@ impl SessionIndex {
 
     /// The components that a session needs, beside the one that it runs.
     pub(super) fn set_needed(&self, session: &str, mut needed: BTreeSet<String>) {
-        if let Some(life) = self.lock().get_mut(session) {
+        if let Some(life) = self.lives.lock().get_mut(session) {
             needed.extend(life.running.as_ref().map(|running| running.digest.clone()));
             life.needed = needed;
         }
@@ -107,31 +107,35 @@ impl SessionIndex {
 
     /// The components that any session needs. Forgets sessions of subscribers that are over.
     pub(super) fn needed(&self) -> BTreeSet<String> {
-        let mut lives = self.lock();
+        let mut lives = self.lives.lock();
         lives.retain(|_, life| life.configured || life.is_alive());
         lives.values().flat_map(|life| life.needed.iter().cloned()).collect()
     }
 
     /// The config asks for another pipeline of this name.
     pub(super) fn set_requested(&self, session: &str, pipeline: &str) {
-        if let Some(life) = self.lock().get_mut(session) {
+        if let Some(life) = self.lives.lock().get_mut(session) {
             pipeline.clone_into(&mut life.requested);
         }
     }
 
     /// The pipeline that whoever made the session asked for, whatever it runs by now.
     pub(super) fn requested(&self, session: &str) -> Option<String> {
-        self.lock().get(session).filter(|life| life.is_alive()).map(|life| life.requested.clone())
+        self.lives
+            .lock()
+            .get(session)
+            .filter(|life| life.is_alive())
+            .map(|life| life.requested.clone())
     }
 
     /// What a session runs.
     pub(super) fn running(&self, session: &str) -> Option<RunningVersion> {
-        self.lock().get(session)?.running.clone()
+        self.lives.lock().get(session)?.running.clone()
     }
 
     /// The sessions that live and use a pipeline by its name, with what each runs.
     pub(super) fn users(&self, pipeline: &str) -> Vec<(String, RunningVersion)> {
-        let lives = self.lock();
+        let lives = self.lives.lock();
         let users =
             lives.iter().filter(|(_, life)| life.is_alive()).filter_map(|(session, life)| {
                 let running =
@@ -143,10 +147,6 @@ impl SessionIndex {
 
     /// Whether a session is the config's.
     pub(super) fn configured(&self, session: &str) -> bool {
-        self.lock().get(session).is_some_and(|life| life.configured)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, IndexedSession>> {
-        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lives.lock().get(session).is_some_and(|life| life.configured)
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use ocelli_protocol::worker::FrameResult;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::convert::{self, InvalidResult};
@@ -142,7 +143,7 @@ impl Hub {
     /// Tells all who want to know what was found in a frame. Costs nothing where nobody listens.
     pub fn publish_detections(&self, session: &str, detections: &Detections) {
         let topic = self.live_topic(session);
-        let inner = lock(&topic.inner);
+        let inner = topic.inner.lock();
         let mut listeners =
             inner.members.values().filter(|member| member.wants_detections).peekable();
         if listeners.peek().is_some() {
@@ -155,7 +156,7 @@ impl Hub {
     pub fn wants_detections(&self, session: &str) -> bool {
         let topic = self.topics().sessions.get(session).cloned();
         topic.is_some_and(|topic| {
-            lock(&topic.inner).members.values().any(|member| member.wants_detections)
+            topic.inner.lock().members.values().any(|member| member.wants_detections)
         })
     }
 
@@ -169,7 +170,7 @@ impl Hub {
     /// nothing is told, and the answer is false.
     pub fn publish_event_if_exists(&self, session: &str, event: Event) -> bool {
         let topic = self.topics().sessions.get(session).cloned();
-        let lives = topic.is_some_and(|topic| lock(&topic.inner).exists);
+        let lives = topic.is_some_and(|topic| topic.inner.lock().exists);
         if lives {
             self.append(session, convert::draft(event, Vec::new()));
         }
@@ -181,7 +182,7 @@ impl Hub {
     pub fn publish_state(&self, session: &str, state: SessionState, reason: Option<String>) {
         let topic = self.live_topic(session);
         let tell = move || {
-            let mut inner = lock(&topic.inner);
+            let mut inner = topic.inner.lock();
             inner.state = state;
             topic.tell(&mut inner, || {
                 let session = &topic.session;
@@ -197,13 +198,13 @@ impl Hub {
     pub fn remove_session(&self, session: &str) {
         let mut topics = self.topics();
         let Some(topic) = topics.sessions.get(session).cloned() else { return };
-        lock(&topic.inner).exists = false;
+        topic.inner.lock().exists = false;
         topics.remove_idle(&topic);
         drop(topics);
         let hub = self.clone();
         let part = move || {
             let mut topics = hub.topics();
-            let mut inner = lock(&topic.inner);
+            let mut inner = topic.inner.lock();
             // Another session may have been made under the name.
             if !inner.exists {
                 for member in inner.members.extract_if(|_, member| member.by_wildcard) {
@@ -253,7 +254,7 @@ impl Hub {
     pub fn hold(&self, session: &str) -> SubscriberHold {
         let mut topics = self.topics();
         let topic = topics.topic(session);
-        let mut inner = lock(&topic.inner);
+        let mut inner = topic.inner.lock();
         inner.holds += 1;
         topic.count_again(&inner);
         drop(inner);
@@ -270,7 +271,7 @@ impl Hub {
     ) -> Option<Arc<str>> {
         let mut topics = self.topics();
         let topic = topics.topic(session);
-        let mut inner = lock(&topic.inner);
+        let mut inner = topic.inner.lock();
         if !wants.detections {
             queue.clear_detections(session);
         }
@@ -299,7 +300,7 @@ impl Hub {
         let mut there: Vec<&Arc<Topic>> = sessions.values().collect();
         there.sort_unstable_by(|one, other| one.session.cmp(&other.session));
         for topic in there {
-            let mut inner = lock(&topic.inner);
+            let mut inner = topic.inner.lock();
             if inner.exists {
                 wildcard.join(id, topic, &mut inner);
             }
@@ -315,7 +316,7 @@ impl Hub {
         }
         let mut left = Vec::new();
         for topic in topics.sessions.values() {
-            let mut inner = lock(&topic.inner);
+            let mut inner = topic.inner.lock();
             if inner.members.get(&id).is_some_and(|member| member.by_wildcard) {
                 inner.members.remove(&id);
                 left.push(Arc::clone(&topic.session));
@@ -343,7 +344,7 @@ impl Hub {
     }
 
     fn topics(&self) -> MutexGuard<'_, Topics> {
-        lock(&self.shared.topics)
+        self.shared.topics.lock()
     }
 
     #[cfg(test)]
@@ -355,7 +356,7 @@ impl Hub {
     fn live_topic(&self, session: &str) -> Arc<Topic> {
         let mut topics = self.topics();
         let topic = topics.topic(session);
-        let mut inner = lock(&topic.inner);
+        let mut inner = topic.inner.lock();
         if !std::mem::replace(&mut inner.exists, true) {
             for (&id, wildcard) in &mut topics.wildcards {
                 wildcard.join(id, &topic, &mut inner);
@@ -370,7 +371,7 @@ impl Hub {
     fn leave(&self, session: &str, change: impl FnOnce(&mut TopicState)) {
         let mut topics = self.topics();
         let Some(topic) = topics.sessions.get(session).cloned() else { return };
-        let mut inner = lock(&topic.inner);
+        let mut inner = topic.inner.lock();
         change(&mut inner);
         topic.count_again(&inner);
         drop(inner);
@@ -381,9 +382,9 @@ impl Hub {
 /// Tells the members of a session of an event that the journal has written.
 fn deliver(hub: &Weak<HubInner>, session: &Arc<str>, entry: &StoredEvent) {
     let Some(shared) = hub.upgrade() else { return };
-    let topic = lock(&shared.topics).sessions.get(session).cloned();
+    let topic = shared.topics.lock().sessions.get(session).cloned();
     let Some(topic) = topic else { return };
-    let inner = lock(&topic.inner);
+    let inner = topic.inner.lock();
     if !inner.members.is_empty() {
         let told = wire::encode_event(session, entry.seq, &entry.body);
         inner
@@ -391,11 +392,6 @@ fn deliver(hub: &Weak<HubInner>, session: &Arc<str>, entry: &StoredEvent) {
             .values()
             .for_each(|member| member.queue.push_event(&topic.session, entry.seq, &told));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these, and each step leaves them whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Topics {
@@ -447,7 +443,7 @@ impl Wildcard {
 impl Topic {
     /// Nobody listens, and there is no session behind it.
     fn is_idle(&self) -> bool {
-        let inner = lock(&self.inner);
+        let inner = self.inner.lock();
         !inner.exists && inner.members.is_empty() && inner.holds == 0
     }
 

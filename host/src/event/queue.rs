@@ -2,9 +2,10 @@
 //! slowly it reads.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::catch_up::{EventLane, PageRequest};
@@ -99,7 +100,7 @@ impl MessageQueue {
     /// Adds what nothing keeps: a change of state, an answer. False when the subscriber is closed,
     /// by this message or before.
     pub(super) fn push(&self, told: EncodedMessage) -> bool {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.closed {
             return false;
         }
@@ -122,7 +123,7 @@ impl MessageQueue {
     /// Takes events of a session from now on; with `after`, those that follow this number out of
     /// the journal first.
     pub(super) fn open_lane(&self, session: &Arc<str>, after: Option<u64>) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         if !waiting.closed {
             let lane = waiting.lanes.entry(Arc::clone(session)).or_default();
             lane.ending = false;
@@ -139,7 +140,7 @@ impl MessageQueue {
     /// Adds an event that has just been written to the journal, or notes that it will have to be
     /// read there.
     pub(super) fn push_event(&self, session: &Arc<str>, seq: u64, told: &EncodedMessage) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         let full = waiting.events >= MAX_EVENTS
             || waiting.event_bytes.saturating_add(told.text.len()) > MAX_BYTES
                 && waiting.events > 0;
@@ -162,7 +163,7 @@ impl MessageQueue {
 
     /// Adds a frame's detections; the oldest go where there are too many.
     pub(super) fn push_detections(&self, session: &Arc<str>, told: EncodedMessage) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.closed {
             return;
         }
@@ -189,14 +190,14 @@ impl MessageQueue {
 
     /// Forgets a session's detections, those missed included.
     pub(super) fn clear_detections(&self, session: &str) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         waiting.clear_detections(session);
         waiting.remove_idle_lane(session);
     }
 
     /// Forgets all that waits of a session but the answers, and takes no more of its events.
     pub(super) fn leave(&self, session: &str) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         waiting.clear_detections(session);
         let (mut events, mut bytes) = (0, 0);
         waiting.ordered.retain(|message| {
@@ -212,7 +213,7 @@ impl MessageQueue {
 
     /// Forgets a session that is over as soon as the subscriber has got all of it.
     pub(super) fn end(&self, session: &str) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         if let Some(lane) = waiting.lanes.get_mut(session) {
             lane.ending = true;
         }
@@ -227,7 +228,7 @@ impl MessageQueue {
 
     /// The next message, if there is one.
     pub(super) fn try_next(&self) -> Option<Result<EncodedMessage, SlowSubscriber>> {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.closed {
             return Some(Err(SlowSubscriber));
         }
@@ -246,7 +247,7 @@ impl MessageQueue {
     /// What is to be read from the journal now: events of a session that is behind and of which
     /// nothing waits. One at a time, and only while there is room for a page.
     pub(super) fn next_page_request(&self) -> Option<PageRequest> {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.loading || waiting.events > MAX_EVENTS / 2 || waiting.event_bytes > MAX_BYTES / 2
         {
             return None;
@@ -259,7 +260,7 @@ impl MessageQueue {
 
     /// Takes a page of the journal in.
     pub(super) fn accept_page(&self, load: &PageRequest, page: &JournalPage) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         waiting.loading = false;
         let lane = waiting.lanes.get_mut(&load.session).and_then(|lane| lane.events.as_mut());
         // The subscription may have ended, or begun anew, meanwhile.
@@ -295,16 +296,11 @@ impl MessageQueue {
     /// Messages and bytes that wait.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> (usize, usize) {
-        let waiting = self.lock();
+        let waiting = self.waiting.lock();
         (
             waiting.ordered.len() + waiting.detections.len(),
             waiting.event_bytes + waiting.answer_bytes + waiting.detection_bytes,
         )
-    }
-
-    fn lock(&self) -> MutexGuard<'_, PendingMessages> {
-        // Nothing panics while it holds the lock, and each step leaves the queue whole.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

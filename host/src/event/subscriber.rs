@@ -1,8 +1,10 @@
 //! One who listens, and the pages of the journal that it reads to catch up.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::Hub;
 use super::catch_up::PageRequest;
@@ -50,7 +52,7 @@ impl Subscriber {
     /// begins anew.
     pub fn subscribe(&self, session: &str, wants: SubscribeOptions) {
         if let Some(session) = self.hub.join(self.id, &self.queue, session, wants) {
-            self.sessions().insert(session);
+            self.sessions.lock().insert(session);
         }
     }
 
@@ -72,7 +74,7 @@ impl Subscriber {
             self.hub.leave_all(self.id).iter().for_each(|session| self.queue.leave(session));
         } else {
             self.hub.part(self.id, session);
-            self.sessions().remove(session);
+            self.sessions.lock().remove(session);
             self.queue.leave(session);
         }
         self.send(&ServerMessage::Unsubscribed { session });
@@ -80,12 +82,12 @@ impl Subscriber {
 
     /// How many sessions it subscribes to by name.
     pub fn subscriptions(&self) -> usize {
-        self.sessions().len()
+        self.sessions.lock().len()
     }
 
     /// Whether it subscribes to this session by name.
     pub fn is_subscribed(&self, session: &str) -> bool {
-        self.sessions().contains(session)
+        self.sessions.lock().contains(session)
     }
 
     /// Queues a message for this subscriber alone, behind those that wait already.
@@ -118,16 +120,11 @@ impl Subscriber {
     pub(super) fn waiting(&self) -> (usize, usize) {
         self.queue.waiting()
     }
-
-    fn sessions(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
-        // Nothing panics while it holds the lock, and each step leaves the set whole.
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        let sessions = std::mem::take(&mut *self.sessions());
+        let sessions = std::mem::take(&mut *self.sessions.lock());
         sessions.iter().for_each(|session| self.hub.part(self.id, session));
         self.hub.leave_all(self.id);
         self.hub.count_gone();

@@ -4,12 +4,13 @@
 //! the engine ends the host. ONNX Runtime is loaded only where this is chosen.
 
 use std::os::unix::process::CommandExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context;
 use ocelli_inference::Engine;
 use ocelli_protocol::in_flight::InFlightTable;
 use ocelli_protocol::inference::{Attach, Configure, LoadedModel};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{PublishedState, SessionEndpoint, SupervisorRequest};
@@ -49,7 +50,7 @@ pub(super) async fn start(
     let loaded = Arc::clone(&shown);
     // A version is told again when what runs it has changed.
     let loaded = move |model: LoadedModel| {
-        let known = &mut lock(&loaded).loaded;
+        let known = &mut loaded.lock().loaded;
         known.retain(|other| (&other.name, &other.sha256) != (&model.name, &model.sha256));
         known.push(model);
     };
@@ -63,7 +64,7 @@ pub(super) async fn start(
     tracing::info!(target: "ocelli::inference", "ONNX Runtime {} is ready in the host \
         itself", engine.version());
     {
-        let mut shown = lock(&shown);
+        let mut shown = shown.lock();
         shown.status.serves = true;
         shown.status.version = Some(engine.version().to_owned());
         shown.loaded = engine.loaded();
@@ -95,12 +96,12 @@ async fn serve(
             }
             // The engine sees the end of the worker's socket by itself.
             SupervisorRequest::Detach { .. } => {}
-            SupervisorRequest::Offer(models) if *lock(&shown).models == *models => {}
+            SupervisorRequest::Offer(models) if *shown.lock().models == *models => {}
             SupervisorRequest::Offer(models) => match engine.offer(generation + 1, models.to_vec())
             {
                 Ok(()) => {
                     generation += 1;
-                    lock(&shown).models = models;
+                    shown.lock().models = models;
                 }
                 Err(error) => {
                     tracing::error!(target: "ocelli::inference", "the models cannot be offered: \
@@ -115,8 +116,4 @@ async fn serve(
 
 fn take_on(engine: &Engine, attach: Attach, place: &SessionEndpoint) -> anyhow::Result<()> {
     Ok(engine.attach(attach, place.socket.try_clone()?, place.memory.try_clone()?)?)
-}
-
-fn lock(shown: &Mutex<PublishedState>) -> MutexGuard<'_, PublishedState> {
-    shown.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -32,14 +32,15 @@ mod watchdog;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use ocelli_protocol::inference::{
     Configure, LoadedModel, Model, Priority, ServiceLevel, packet_pair,
 };
 use ocelli_protocol::shm::SharedMemory;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
 use crate::config::{Config, Isolation};
@@ -270,7 +271,7 @@ impl InferenceHandle {
     }
 
     fn shown(&self) -> MutexGuard<'_, PublishedState> {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+        self.published.lock()
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -17,6 +17,7 @@ use ocelli_protocol::inference::{
     Attach, Configure, FromHost, LoadedModel, PacketError, ToHost, packet_pair,
 };
 use ocelli_protocol::process::inference::HOST;
+use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::Command;
 use tokio::sync::{Notify, mpsc};
@@ -301,8 +302,7 @@ impl Stderr {
             Ok(status) => status.to_string(),
             Err(error) => format!("its status is not known: {error}"),
         };
-        let lines =
-            self.lines.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        let lines = self.lines.lock().iter().cloned().collect();
         ProcessDeath { status, lines }
     }
 }
@@ -321,7 +321,7 @@ async fn keep_lines(pipe: impl AsyncRead + Unpin, kept: Arc<Mutex<VecDeque<Strin
             continue;
         }
         tracing::debug!(target: "ocelli::inference", "{text}");
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = kept.lock();
         if kept.len() == KEPT_LINES {
             kept.pop_front();
         }

@@ -19,7 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ocelli_protocol::clock::monotonic_ns;
@@ -27,6 +27,7 @@ use ocelli_protocol::in_flight::RunningRequest;
 use ocelli_protocol::inference::{
     Attach, Configure, Device, ErrorCode, FromHost, LoadedModel, MAX_PACKET, ServiceLevel,
 };
+use parking_lot::Mutex;
 use rustix::net::RecvFlags;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -636,7 +637,7 @@ impl Supervisor {
         for home in self.sessions.values().filter_map(|session| session.home) {
             *sessions.entry(home).or_default() += 1;
         }
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.lock();
         let status = &mut shown.status;
         if let Some(process) = self.processes.values().next_back() {
             status.version = Some(process.child.version.clone());

@@ -15,10 +15,11 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use ocelli_protocol::inference::LoadedModel;
+use parking_lot::Mutex;
 use serde_json::{Map, Number, Value};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -140,8 +141,8 @@ impl MonitorInner {
     /// Looks at every session, and tells what has changed.
     fn evaluate(&self) {
         let observations = self.sessions.observe();
-        let rooms = lock(&self.rooms).clone();
-        let mut seen = lock(&self.seen);
+        let rooms = self.rooms.lock().clone();
+        let mut seen = self.seen.lock();
         let MonitorState { alerts, workers, inference } = &mut *seen;
         // So that little of a process's CPU time is lost when it dies.
         inference.update(&inference_usage(&self.inference.status()));
@@ -168,7 +169,7 @@ impl MonitorInner {
 
     fn measure_disks(&self) {
         let rooms = disk_spaces(&self.folders);
-        *lock(&self.rooms) = rooms;
+        *self.rooms.lock() = rooms;
     }
 
     /// Logs a change and publishes it: the host's to the subscribers of every session.
@@ -193,7 +194,7 @@ impl MonitorInner {
         let own = ProcessUsage::own();
         let status = self.inference.status();
         let inferring = inference_usage(&status);
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock();
         let MonitorState { alerts, workers, inference } = &mut *seen;
         let inference = inference.update(&inferring);
         let workers = workers.look(&observations);
@@ -237,7 +238,7 @@ impl MonitorInner {
             hub: self.hub.counts(),
             redis: self.redis.metrics(),
             lost_lines: (self.lost_lines)(),
-            rooms: lock(&self.rooms).clone(),
+            rooms: self.rooms.lock().clone(),
             disk_alert,
         }
     }
@@ -332,11 +333,6 @@ fn disk_space(folder: &'static str, path: &Path) -> Option<DiskSpace> {
         free: bytes(disk.f_bavail),
         size: bytes(used.saturating_add(disk.f_bavail)),
     })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind these stays whole wherever a panic could come from.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The way to Redis.
 
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
@@ -59,7 +58,7 @@ pub(super) fn short_message(error: &RedisError) -> String {
 pub(super) struct SharedConnection {
     made: Mutex<Option<(config::RedisConfig, MultiplexedConnection)>>,
     /// When Redis was last found not to answer.
-    failed: std::sync::Mutex<Option<Instant>>,
+    failed: parking_lot::Mutex<Option<Instant>>,
 }
 
 impl SharedConnection {
@@ -112,7 +111,7 @@ impl SharedConnection {
     }
 
     fn check_rest(&self) -> RedisResult<()> {
-        let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = *self.failed.lock();
         match failed {
             Some(failed) if failed.elapsed() < REST => {
                 Err(failure("it did not answer a moment ago"))
@@ -122,7 +121,7 @@ impl SharedConnection {
     }
 
     fn set_failed(&self) {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.failed.lock();
         // A refusal to ask is no new failure.
         if failed.is_none_or(|failed| failed.elapsed() >= REST) {
             *failed = Some(Instant::now());

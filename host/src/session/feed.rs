@@ -15,11 +15,12 @@
 //! more: what it has missed is kept for it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ocelli_protocol::worker::{STANDBY_FRAMES, ToWorker};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
@@ -366,11 +367,7 @@ impl LaneItems {
     }
 }
 
-impl LaneQueue {
-    fn lock(&self) -> MutexGuard<'_, LaneItems> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl LaneQueue {}
 
 impl WorkerLane {
     fn start(outbox: WorkerSender) -> Self {
@@ -381,13 +378,13 @@ impl WorkerLane {
 
     /// Queues an item.
     fn push(&self, item: LaneItem) {
-        self.queue.lock().push(item);
+        self.queue.waiting.lock().push(item);
         self.queue.added.notify_one();
     }
 
     /// Queues a unit unless as much waits as a worker may be behind. Whether it did.
     fn offer(&self, unit: &Arc<AccessUnit>) -> bool {
-        let mut waiting = self.queue.lock();
+        let mut waiting = self.queue.waiting.lock();
         if waiting.items.len() >= MAX_BEHIND || waiting.bytes > MAX_BEHIND_BYTES {
             return false;
         }
@@ -399,7 +396,7 @@ impl WorkerLane {
 
     /// Whether the worker takes another unit now.
     fn has_room(&self) -> bool {
-        let waiting = self.queue.lock();
+        let waiting = self.queue.waiting.lock();
         waiting.items.len() <= AHEAD && !waiting.broken
     }
 }
@@ -414,7 +411,7 @@ impl Drop for WorkerLane {
 async fn write(mut outbox: WorkerSender, queue: Arc<LaneQueue>, sent: Arc<SentCounts>) {
     loop {
         let item = loop {
-            let item = queue.lock().items.pop_front();
+            let item = queue.waiting.lock().items.pop_front();
             match item {
                 Some(item) => break item,
                 // A push between the two lines leaves a permit, so it is not missed.
@@ -440,7 +437,7 @@ async fn write(mut outbox: WorkerSender, queue: Arc<LaneQueue>, sent: Arc<SentCo
                 outbox.send(&ToWorker::EndOfStream, &[]).await
             }
         };
-        let mut waiting = queue.lock();
+        let mut waiting = queue.waiting.lock();
         waiting.bytes = waiting.bytes.saturating_sub(bytes);
         waiting.broken = written.is_err();
         let broken = waiting.broken;
@@ -595,7 +592,7 @@ mod tests {
     async fn written(lane: &WorkerLane) {
         for _ in 0..2 {
             lane.push(LaneItem::Message((ToWorker::Reinstantiate, Vec::new())));
-            while !lane.queue.lock().items.is_empty() {
+            while !lane.queue.waiting.lock().items.is_empty() {
                 tokio::task::yield_now().await;
             }
         }

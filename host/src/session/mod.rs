@@ -40,7 +40,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -48,6 +48,7 @@ use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::inference::Priority;
 use ocelli_protocol::limit::{Limit, LimitCounts};
 use ocelli_protocol::worker::{Decode, Description, WorkerLimits};
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -290,7 +291,7 @@ pub(crate) struct Environment {
 
 impl Environment {
     pub(crate) fn limits(&self) -> Limits {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.limits.lock()
     }
 }
 
@@ -450,15 +451,15 @@ impl StatusInner {
 
 impl SessionShared {
     fn update<T>(&self, change: impl FnOnce(&mut StatusInner) -> T) -> T {
-        change(&mut self.shown.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.shown.lock())
     }
 
     fn spec(&self) -> Arc<Spec> {
-        Arc::clone(&self.spec.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.spec.lock())
     }
 
     fn set_spec(&self, spec: Arc<Spec>) {
-        *self.spec.lock().unwrap_or_else(PoisonError::into_inner) = spec;
+        *self.spec.lock() = spec;
     }
 
     fn status(&self) -> SessionStatus {
@@ -567,8 +568,7 @@ impl Sessions {
     /// Takes limits and Redis over from another config: limits on workers for workers that start
     /// from now on, all else at once.
     pub fn apply_config(&self, config: &Config) {
-        *self.environment.limits.lock().unwrap_or_else(PoisonError::into_inner) =
-            Limits::new(config);
+        *self.environment.limits.lock() = Limits::new(config);
         self.environment.redis.set_settings(config.redis.as_ref());
     }
 
@@ -579,7 +579,7 @@ impl Sessions {
         spec: Spec,
         trial: Option<ProbationRequest>,
     ) -> Result<watch::Receiver<()>, SessionError> {
-        let mut entries = self.entries();
+        let mut entries = self.entries.lock();
         if entries.contains_key(&spec.id) {
             return Err(SessionError::Exists(spec.id));
         }
@@ -629,14 +629,14 @@ impl Sessions {
 
     /// All sessions, sorted by name.
     pub fn list(&self) -> Vec<SessionStatus> {
-        self.entries().values().map(|entry| entry.shared.status()).collect()
+        self.entries.lock().values().map(|entry| entry.shared.status()).collect()
     }
 
     /// All sessions with what metrics and alerts need, sorted by name. Holds up no session for
     /// longer than its numbers take to copy.
     pub fn observe(&self) -> Vec<Observation> {
         let shared: Vec<Arc<SessionShared>> =
-            self.entries().values().map(|entry| Arc::clone(&entry.shared)).collect();
+            self.entries.lock().values().map(|entry| Arc::clone(&entry.shared)).collect();
         let observe = |shared: &Arc<SessionShared>| {
             let status = shared.status();
             shared.update(|shown| Observation {
@@ -653,19 +653,19 @@ impl Sessions {
 
     /// Shows the alerts that are raised of a session, by their names.
     pub fn show_alerts(&self, id: &str, alerts: Vec<&'static str>) {
-        if let Some(entry) = self.entries().get(id) {
+        if let Some(entry) = self.entries.lock().get(id) {
             entry.shared.update(|shown| shown.alerts = alerts);
         }
     }
 
     /// One session.
     pub fn status(&self, id: &str) -> Option<SessionStatus> {
-        self.entries().get(id).map(|entry| entry.shared.status())
+        self.entries.lock().get(id).map(|entry| entry.shared.status())
     }
 
     /// What a session is made of.
     pub fn spec(&self, id: &str) -> Option<Arc<Spec>> {
-        self.entries().get(id).map(|entry| entry.shared.spec())
+        self.entries.lock().get(id).map(|entry| entry.shared.spec())
     }
 
     /// Asks a session's pipeline a question.
@@ -696,7 +696,7 @@ impl Sessions {
         trial: Option<ProbationRequest>,
     ) -> Result<(), SessionError> {
         let spec = Arc::new(spec);
-        if self.entries().get(&spec.id).is_some_and(|entry| entry.ending) {
+        if self.entries.lock().get(&spec.id).is_some_and(|entry| entry.ending) {
             return Err(SessionError::Unknown(spec.id.clone()));
         }
         self.request(
@@ -709,7 +709,7 @@ impl Sessions {
     /// Changes the pipeline of the session of this name while it runs: see [`apply_event`].
     pub async fn swap(&self, swap: SwapRequest) -> Result<(), SessionError> {
         let id = swap.spec.id.clone();
-        if self.entries().get(&id).is_some_and(|entry| entry.ending) {
+        if self.entries.lock().get(&id).is_some_and(|entry| entry.ending) {
             return Err(SessionError::Unknown(id));
         }
         self.request(&id, SessionRequest::Swap(Box::new(swap))).await
@@ -719,7 +719,7 @@ impl Sessions {
     pub async fn stop(&self, id: &str, reason: &str) -> Result<(), SessionError> {
         let unknown = || SessionError::Unknown(id.to_owned());
         let (requests, ending) = {
-            let mut entries = self.entries();
+            let mut entries = self.entries.lock();
             let entry = entries.get_mut(id).ok_or_else(unknown)?;
             entry.ending = true;
             (entry.requests.clone(), entry.end())
@@ -733,7 +733,8 @@ impl Sessions {
     /// Waits until a session that was told to stop is gone; returns at once where there is none, or
     /// one that goes on.
     pub async fn wait_until_gone(&self, id: &str) {
-        let ending = self.entries().get(id).filter(|entry| entry.ending).map(SessionEntry::end);
+        let ending =
+            self.entries.lock().get(id).filter(|entry| entry.ending).map(SessionEntry::end);
         if let Some(ending) = ending {
             self.forget_after(id, ending).await;
         }
@@ -747,7 +748,7 @@ impl Sessions {
         (shared, mut over): (Arc<SessionShared>, watch::Receiver<()>),
     ) {
         while over.changed().await.is_ok() {}
-        let mut entries = self.entries();
+        let mut entries = self.entries.lock();
         // Whoever else waited for this end may have come first, and the name have been given anew.
         if entries.get(id).is_some_and(|entry| Arc::ptr_eq(&entry.shared, &shared)) {
             entries.remove(id);
@@ -757,7 +758,7 @@ impl Sessions {
 
     /// Ends all sessions at the same time.
     pub async fn stop_all(&self, reason: &str) {
-        let ids: Vec<String> = self.entries().keys().cloned().collect();
+        let ids: Vec<String> = self.entries.lock().keys().cloned().collect();
         // A session that ended meanwhile is none the less ended.
         futures_util::future::join_all(ids.iter().map(|id| self.stop(id, reason))).await;
     }
@@ -765,11 +766,7 @@ impl Sessions {
     async fn request(&self, id: &str, request: SessionRequest) -> Result<(), SessionError> {
         let unknown = || SessionError::Unknown(id.to_owned());
         let requests =
-            self.entries().get(id).map(|entry| entry.requests.clone()).ok_or_else(unknown)?;
+            self.entries.lock().get(id).map(|entry| entry.requests.clone()).ok_or_else(unknown)?;
         requests.send(request).await.map_err(|_| unknown())
-    }
-
-    fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, SessionEntry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,10 @@
 //! One live source, many subscribers: each has a queue of its own, so that none waits for another.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::gop::GopCache;
@@ -66,7 +67,7 @@ impl Fanout {
     /// Adds a subscriber: it is told the source's state, gets the current GOP and then everything
     /// that comes.
     pub(super) fn join(self: &Arc<Self>) -> FanoutSubscriber {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let shared = Arc::new(QueueSignals::default());
         let mut queue = SubscriberQueue::new(Arc::clone(&shared));
         match &state.status {
@@ -87,7 +88,7 @@ impl Fanout {
     /// Hands a unit to every subscriber.
     pub(super) fn unit(&self, unit: AccessUnit) {
         let unit = Arc::new(unit);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.gop.push(&unit);
         for queue in state.queues.values_mut() {
             queue.push_unit(&unit);
@@ -96,7 +97,7 @@ impl Fanout {
 
     /// Units come from now on.
     pub(super) fn up(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.status = SourceState::Up;
         state.tell(&SourceEvent::Up);
     }
@@ -104,7 +105,7 @@ impl Fanout {
     /// No units until the next [`Fanout::up`]. Told when it is new or differs from what is known;
     /// whether it was.
     pub(super) fn down(&self, fault: SourceFault) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         // What comes after the break does not continue the GOP, and a joiner must not take old
         // pictures for new ones.
         state.gop.clear();
@@ -114,12 +115,6 @@ impl Fanout {
         state.status = SourceState::Down(fault.clone());
         state.tell(&SourceEvent::Down(fault));
         true
-    }
-
-    fn lock(&self) -> MutexGuard<'_, FanoutState> {
-        // Nothing is left half done where a panic could come from, so the state behind a poisoned
-        // lock is sound.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -218,13 +213,13 @@ impl FanoutSubscriber {
     }
 
     fn pop(&self) -> Option<SourceEvent> {
-        self.fanout.lock().queues.get_mut(&self.id)?.pop()
+        self.fanout.state.lock().queues.get_mut(&self.id)?.pop()
     }
 }
 
 impl Drop for FanoutSubscriber {
     fn drop(&mut self) {
-        self.fanout.lock().queues.remove(&self.id);
+        self.fanout.state.lock().queues.remove(&self.id);
     }
 }
 

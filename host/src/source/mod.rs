@@ -16,12 +16,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ocelli_protocol::worker::UnitHeader;
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use crate::config::source::{RtspSource, Source};
@@ -122,11 +123,11 @@ impl Sources {
 
     /// How many live sources are being read.
     pub fn live_readers(&self) -> usize {
-        self.inner.lock().len()
+        self.inner.readers.lock().len()
     }
 
     fn join(&self, source: &RtspSource) -> LiveFeed {
-        let mut readers = self.inner.lock();
+        let mut readers = self.inner.readers.lock();
         let reader = readers.entry(source.clone()).or_insert_with(|| {
             let fanout = Arc::new(Fanout::default());
             let task =
@@ -148,11 +149,7 @@ impl fmt::Debug for Sources {
     }
 }
 
-impl SourcesInner {
-    fn lock(&self) -> MutexGuard<'_, HashMap<RtspSource, LiveReader>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl SourcesInner {}
 
 /// A subscriber's view of a source. Dropping it unsubscribes.
 #[derive(Debug)]
@@ -200,7 +197,7 @@ struct ReaderLease {
 
 impl Drop for ReaderLease {
     fn drop(&mut self) {
-        let mut readers = self.inner.lock();
+        let mut readers = self.inner.readers.lock();
         let Some(reader) = readers.get_mut(&self.source) else { return };
         reader.subscriptions -= 1;
         if reader.subscriptions == 0 {

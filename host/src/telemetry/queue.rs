@@ -5,10 +5,11 @@
 //! of one costs its own lines, not those of its neighbours or of the host.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use parking_lot::{Condvar, Mutex};
 use tracing::Level;
 
 /// Bytes that an entry counts beyond its text, about what it takes up. It bounds the number of
@@ -71,7 +72,7 @@ impl LogQueue {
 
     /// Queues an entry, or drops and counts it. Waits for nobody.
     pub(super) fn push(&self, entry: LogEntry) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.closed || !state.admits(&entry, self.room) {
             let key = Some(entry.session)
                 .filter(|key| state.missed.len() < MAX_MISSED || state.missed.contains_key(key));
@@ -92,7 +93,7 @@ impl LogQueue {
     /// Waits for the next entry, and tells with it what has been dropped since the last. None where
     /// the queue is closed and empty.
     pub(super) fn pop(&self) -> Option<(LogEntry, MissedLines)> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             if let Some(entry) = state.entries.pop_front() {
                 state.release(&entry);
@@ -101,18 +102,14 @@ impl LogQueue {
             if state.closed {
                 return None;
             }
-            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.arrived.wait(&mut state);
         }
     }
 
     /// Takes no more. What is in it is still handed out.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        self.state.lock().closed = true;
         self.arrived.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LogQueueState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -195,7 +192,7 @@ mod tests {
         assert_eq!(missed.get(&None), None);
         assert_eq!(missed.get(&Some("quiet".into())), None);
         assert!(missed[&Some("loud".into())] > 90_000, "{missed:?}");
-        let state = queue.lock();
+        let state = queue.state.lock();
         assert_eq!((state.cost, state.guests.len()), (0, 0));
     }
 
@@ -205,7 +202,7 @@ mod tests {
         for index in 0..2 * MAX_MISSED {
             queue.push(entry(Some(&index.to_string()), true));
         }
-        let missed = std::mem::take(&mut queue.lock().missed);
+        let missed = std::mem::take(&mut queue.state.lock().missed);
         assert!(missed.len() <= MAX_MISSED + 1);
         assert_eq!(missed.values().sum::<u64>(), 2 * MAX_MISSED as u64);
     }

@@ -146,9 +146,9 @@ mod tests {
     #[test]
     fn the_guard_waits_until_all_is_written_and_not_for_ever() {
         let (queue, shown) = (Arc::new(LogQueue::new(1 << 20, Arc::default())), Arc::default());
-        let to: Arc<std::sync::Mutex<Vec<u8>>> = Arc::clone(&shown);
+        let to: Arc<parking_lot::Mutex<Vec<u8>>> = Arc::clone(&shown);
         let mut guard = LogGuard::default();
-        let write = move |queue: &LogQueue| to_console(queue, &mut *to.lock().unwrap(), false);
+        let write = move |queue: &LogQueue| to_console(queue, &mut *to.lock(), false);
         guard.add("test", Arc::clone(&queue), write).unwrap();
         // Never ends: its channel is held by nobody who would let go of it.
         let (_never, hangs) = sync_channel::<()>(0);
@@ -157,7 +157,7 @@ mod tests {
             queue.push(entry("it breaks"));
         }
         drop(guard);
-        let shown = String::from_utf8(shown.lock().unwrap().clone()).unwrap();
+        let shown = String::from_utf8(shown.lock().clone()).unwrap();
         assert_eq!(shown.matches("it breaks").count(), 100);
     }
 

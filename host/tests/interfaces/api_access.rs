@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::http::HeaderName;
 use futures_util::{SinkExt, StreamExt};
@@ -13,6 +13,7 @@ use ocelli::config::{Config, Role, ServerConfig as Section, Token, TokenHash};
 use ocelli::event::Hub;
 use ocelli::journal::events::EventJournal;
 use ocelli_testkit::within;
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -208,7 +209,7 @@ impl Host {
     async fn ask(&self, who: Who, request: &str) -> Answer {
         let from = match who {
             Nobody | Stranger | Expired => {
-                let mut guesses = self.guesses.lock().unwrap();
+                let mut guesses = self.guesses.lock();
                 *guesses += 1;
                 Ipv4Addr::new(127, 0, 1, *guesses)
             }

@@ -2,7 +2,7 @@
 //! the deployer.
 
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ocelli::analyze::Analyses;
@@ -18,6 +18,7 @@ use ocelli::session::change::{Step, Swapped};
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
 use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -115,7 +116,7 @@ impl Deployments for Double {
         if order.session != NAME {
             return Err(unknown(&order.session));
         }
-        self.asked.lock().unwrap().push(format!("{order:?}"));
+        self.asked.lock().push(format!("{order:?}"));
         let Component::Bytes { bytes, .. } = order.component else { return Ok(speaks()) };
         let record = match &*bytes {
             b"slow" => {
@@ -265,7 +266,7 @@ async fn a_component_is_deployed_with_what_the_query_says() {
         refused_state: Some(RefusedState::Keep),
         ..plain.clone()
     };
-    let asked = host.double.asked.lock().unwrap();
+    let asked = host.double.asked.lock();
     assert_eq!(*asked, [plain, full, named].map(|order| format!("{order:?}")));
 }
 
@@ -308,7 +309,7 @@ async fn what_cannot_be_meant_is_refused_before_anything_is_done() {
     // The host may close the connection before it has read all.
     let (answer, _) = tokio::join!(answer, write.write_all(&chunk));
     assert_eq!(answer, *b"HTTP/1.1 413");
-    assert!(host.double.asked.lock().unwrap().is_empty());
+    assert!(host.double.asked.lock().is_empty());
 }
 
 #[tokio::test]
@@ -344,7 +345,7 @@ async fn a_client_that_goes_away_stops_no_deployment() {
     let mut ended = host.double.ended.subscribe();
     let client = host.open(&format!("PUT {}", path("pipeline")), "", b"slow").await;
     let asked = async {
-        while host.double.asked.lock().unwrap().is_empty() {
+        while host.double.asked.lock().is_empty() {
             tokio::task::yield_now().await;
         }
     };
@@ -419,7 +420,7 @@ async fn the_command_line_says_what_became_of_it() {
     ];
     let (status, out, _) = host.ocelli(&arguments).await;
     assert_eq!((status, serde_json::from_str::<Value>(&out).unwrap()), (0, json!(speaks())));
-    let asked = host.double.asked.lock().unwrap().clone();
+    let asked = host.double.asked.lock().clone();
     assert!(
         asked[0].contains(r#"name: "eye""#) && asked[0].contains("operator (ocelli)"),
         "{asked:?}"

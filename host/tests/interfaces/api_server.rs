@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -12,6 +12,7 @@ use ocelli::config::AnalyzeConfig;
 use ocelli::event::{Detections, Event, Hub, Latency, SessionState};
 use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -42,7 +43,6 @@ impl Control for Double {
     fn sessions(&self) -> Vec<Value> {
         self.sessions
             .lock()
-            .unwrap()
             .iter()
             .map(|(id, restarts)| json!({"id": id, "restarts": restarts}))
             .collect()
@@ -70,7 +70,7 @@ impl Control for Double {
                 return Err(Refusal { code: "source_not_allowed", message: "not this one".into() });
             }
         }
-        self.sessions.lock().unwrap().insert(id.into(), 0);
+        self.sessions.lock().insert(id.into(), 0);
         Ok(())
     }
 
@@ -83,13 +83,13 @@ impl Control for Double {
     }
 
     async fn restart(&self, id: &str) -> Result<(), Refusal> {
-        let mut sessions = self.sessions.lock().unwrap();
+        let mut sessions = self.sessions.lock();
         *sessions.get_mut(id).ok_or_else(|| Refusal::unknown(id))? += 1;
         Ok(())
     }
 
     async fn stop(&self, id: &str) -> Result<(), Refusal> {
-        self.sessions.lock().unwrap().remove(id).map(drop).ok_or_else(|| Refusal::unknown(id))
+        self.sessions.lock().remove(id).map(drop).ok_or_else(|| Refusal::unknown(id))
     }
 
     fn analyses(&self) -> &Analyses {
@@ -120,7 +120,7 @@ impl Host {
         let analyses =
             Analyses::start(&AnalyzeConfig::default(), Box::new(crate::support::NoPipelines));
         let double = Double { sessions: Arc::default(), gate: Arc::default(), analyses };
-        double.sessions.lock().unwrap().insert(NAME.into(), 0);
+        double.sessions.lock().insert(NAME.into(), 0);
         hub.publish_state(NAME, SessionState::Running, None);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
@@ -16,6 +16,7 @@ use ocelli::event::{Attributes, Detection, Detections, Event, Hub, Latency, Sess
 use ocelli_testkit::depth::rounds;
 use ocelli_testkit::http::{self, EventStream};
 use ocelli_testkit::within;
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -50,7 +51,7 @@ impl Control for Double {
     }
 
     fn sessions(&self) -> Vec<Value> {
-        self.sessions.lock().unwrap().values().cloned().collect()
+        self.sessions.lock().values().cloned().collect()
     }
 
     fn id(status: &Value) -> &str {
@@ -58,7 +59,7 @@ impl Control for Double {
     }
 
     fn session(&self, id: &str) -> Option<Value> {
-        self.sessions.lock().unwrap().get(id).cloned()
+        self.sessions.lock().get(id).cloned()
     }
 
     async fn ensure(
@@ -68,7 +69,7 @@ impl Control for Double {
         _: &str,
         _: Map<String, Value>,
     ) -> Result<(), Refusal> {
-        self.sessions.lock().unwrap().insert(id.into(), json!({"id": id}));
+        self.sessions.lock().insert(id.into(), json!({"id": id}));
         Ok(())
     }
 
@@ -120,7 +121,7 @@ impl Host {
             Analyses::start(&AnalyzeConfig::default(), Box::new(crate::support::NoPipelines));
         let double = Double { sessions: Arc::default(), analyses };
         for session in [GATE, YARD] {
-            double.sessions.lock().unwrap().insert(session.into(), json!({"id": session}));
+            double.sessions.lock().insert(session.into(), json!({"id": session}));
             hub.publish_state(session, SessionState::Running, None);
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -2,9 +2,10 @@
 //! dropped.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
+use parking_lot::Mutex;
 
 /// Hands out blocks of one region of shared memory.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl Arena {
 
     /// The largest block that could be given out now, in bytes.
     pub fn largest_free(&self) -> usize {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.free.lock();
         free.iter().map(|range| range.end - range.start).max().unwrap_or(0)
     }
 
@@ -37,7 +38,7 @@ impl Arena {
     /// what was left there.
     pub fn allocate(self: &Arc<Self>, length: usize) -> Option<Block> {
         let length = length.max(1).checked_next_multiple_of(ALIGNMENT)?;
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         let (index, range) =
             free.iter_mut().enumerate().find(|(_, range)| range.end - range.start >= length)?;
         let taken = range.start..range.start + length;
@@ -50,7 +51,7 @@ impl Arena {
     }
 
     fn release(&self, range: Range<usize>) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         let index = free.partition_point(|other| other.start < range.start);
         free.insert(index, range);
         free.dedup_by(|next, previous| {

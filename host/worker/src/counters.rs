@@ -2,10 +2,10 @@
 //! of its threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::Counters;
+use parking_lot::Mutex;
 
 /// The totals since the worker started. Its lock is held for a few additions, never while anything
 /// waits, so that the heartbeat gets through whatever intake and pipeline do.
@@ -18,7 +18,7 @@ pub struct SharedCounters {
 impl SharedCounters {
     /// Applies `change` and gives the totals after it. `change` is to do no more than count.
     pub fn update(&self, change: impl FnOnce(&mut Counters)) -> Counters {
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.counters.lock();
         change(&mut counters);
         *counters
     }

@@ -4,11 +4,12 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::wire;
 use ocelli_protocol::worker::{Counters, FromWorker, LogLevel, WorkerStage};
+use parking_lot::Mutex;
 
 /// Longest log line in bytes; the rest is cut off. A wasm backtrace of 50 frames stays below it.
 const MAX_LINE: usize = 8 << 10;
@@ -40,18 +41,14 @@ impl HostLink {
 
     /// Sends a message with a payload.
     pub fn send_with(&self, message: &FromWorker, payload: &[u8]) {
-        Self::write(&mut self.lock(), message, payload);
+        Self::write(&mut self.to.lock(), message, payload);
     }
 
     /// Makes a message and sends it with nothing in between: what it says is so when the messages
     /// before it have been sent, and those of other threads come after it. `make` is not to wait.
     pub fn send_atomically(&self, make: impl FnOnce() -> FromWorker) {
-        let mut to = self.lock();
+        let mut to = self.to.lock();
         Self::write(&mut to, &make(), &[]);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Socket> {
-        self.to.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(to: &mut Socket, message: &FromWorker, payload: &[u8]) {

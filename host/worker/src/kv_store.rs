@@ -10,10 +10,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ocelli_protocol::wire::MAX_MESSAGE;
 use ocelli_protocol::worker::{StoreChange, StoreContents, WorkerLimits};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Longest key, in bytes.
 pub const MAX_KEY: usize = 256;
@@ -377,7 +378,7 @@ impl SharedKvStore {
 
     /// The store. One thread uses it: nobody waits.
     pub fn lock(&self) -> MutexGuard<'_, KvStore> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -2,9 +2,10 @@
 //! skips frames.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ocelli_protocol::worker::{Pacing, StoreContents};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::counters::SharedCounters;
 
@@ -80,7 +81,7 @@ impl<F> WorkQueue<F> {
     /// that takes the place of the last one if it still waits, and the one that it replaced is
     /// counted as skipped. Work for a closed queue is dropped.
     pub fn push(&self, work: Work<F>) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         match (&work, self.pacing) {
             (Work::Frame(_), Pacing::NewestWins) => {
                 if let Some(last @ Work::Frame(_)) = inner.work.back_mut() {
@@ -90,11 +91,10 @@ impl<F> WorkQueue<F> {
                 }
             }
             (Work::Frame(_), Pacing::EveryFrame) => {
-                inner = self.wait(inner, |inner| frames(&inner.work) >= FILE_FRAMES);
+                self.wait(&mut inner, |inner| frames(&inner.work) >= FILE_FRAMES);
             }
             _ => {
-                inner =
-                    self.wait(inner, |inner| inner.work.len() - frames(&inner.work) >= OTHER_WORK)
+                self.wait(&mut inner, |inner| inner.work.len() - frames(&inner.work) >= OTHER_WORK)
             }
         }
         if !inner.closed {
@@ -106,11 +106,11 @@ impl<F> WorkQueue<F> {
     /// The next work, or none once the queue is closed. Waits while there is none. Whoever asks has
     /// done what came before.
     pub fn next(&self) -> Option<Work<F>> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.idle = true;
         if inner.work.is_empty() {
             self.changed.notify_all();
-            inner = self.wait(inner, |inner| inner.work.is_empty());
+            self.wait(&mut inner, |inner| inner.work.is_empty());
         }
         if inner.closed {
             return None;
@@ -123,33 +123,28 @@ impl<F> WorkQueue<F> {
 
     /// Waits until all work is done, and gives whether the queue is still open.
     pub fn wait_idle(&self) -> bool {
-        let inner = self.wait(self.lock(), |inner| !inner.idle || !inner.work.is_empty());
+        let mut inner = self.inner.lock();
+        self.wait(&mut inner, |inner| !inner.idle || !inner.work.is_empty());
         !inner.closed
     }
 
     /// Whether it is closed.
     pub fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.inner.lock().closed
     }
 
     /// Wakes both sides and lets nothing more through.
     pub fn close(&self) {
-        self.lock().closed = true;
+        self.inner.lock().closed = true;
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, QueueState<F>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(
+    fn wait(
         &self,
-        inner: MutexGuard<'a, QueueState<F>>,
-        mut full: impl FnMut(&QueueState<F>) -> bool,
-    ) -> MutexGuard<'a, QueueState<F>> {
-        self.changed
-            .wait_while(inner, |inner| !inner.closed && full(inner))
-            .unwrap_or_else(PoisonError::into_inner)
+        inner: &mut MutexGuard<'_, QueueState<F>>,
+        full: impl Fn(&QueueState<F>) -> bool,
+    ) {
+        self.changed.wait_while(inner, |inner| !inner.closed && full(inner));
     }
 }
 

@@ -6,13 +6,14 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ocelli_protocol::redis_bridge::{RedisOperation, RedisReply, RedisRequest, RedisResponse};
 use ocelli_protocol::wire;
 use ocelli_protocol::worker::WorkerLimits;
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// What a component is told where no answer comes.
@@ -61,7 +62,7 @@ impl RedisBucket {
         operation.check()?;
         let client = self.client.as_ref().ok_or_else(|| UNREACHABLE.to_owned())?;
         // One thread calls components: the lock is never waited for.
-        let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut client = client.lock();
         let heard = self.active.load(Ordering::Relaxed);
         client.request(operation, heard, left)
     }

@@ -2,10 +2,11 @@
 //! host: they look for one number in each message and parse nothing else.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -80,7 +81,7 @@ impl Listeners {
             let heard = Arc::clone(&self.heard);
             self.tasks.spawn(async move {
                 let failed = listen(stream, manner, &heard).await.err();
-                let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut heard = heard.lock();
                 heard.failed = failed.map(|error| format!("{error:#}"));
             });
         }
@@ -89,7 +90,7 @@ impl Listeners {
 
     /// What came since the last call; an error where a connection has ended.
     pub fn take(&self) -> Result<ListenerCounts> {
-        let heard = std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+        let heard = std::mem::take(&mut *self.heard.lock());
         match heard.failed {
             Some(error) => bail!("a subscriber: {error}"),
             None => Ok(heard),
@@ -158,9 +159,7 @@ async fn listen(
             match opcode {
                 0x8 => bail!("the host says good-bye: {}", String::from_utf8_lossy(payload)),
                 0x9 => pinged = true,
-                _ => {
-                    heard.lock().unwrap_or_else(PoisonError::into_inner).take(payload, manner, now)
-                }
+                _ => heard.lock().take(payload, manner, now),
             }
         }
         buffer.drain(..taken);

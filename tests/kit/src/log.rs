@@ -1,8 +1,9 @@
 //! What a program writes to its standard error, line by line as it comes.
 
 use std::io::{BufRead, BufReader, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// Lines shown of a failed test's host.
@@ -23,7 +24,7 @@ impl Log {
         let log = Self { lines: Arc::clone(&lines), count };
         std::thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut lines = lines.lock();
                 lines.push(line);
                 let _ = sender.send(lines.len());
             }
@@ -38,8 +39,7 @@ impl Log {
         let mut seen = 0;
         loop {
             let there = *count.borrow_and_update();
-            let lines =
-                self.lines.lock().unwrap_or_else(PoisonError::into_inner)[seen..there].to_vec();
+            let lines = self.lines.lock()[seen..there].to_vec();
             if let Some(found) = lines.iter().find_map(|line| find(line)) {
                 return Some(found);
             }
@@ -55,12 +55,12 @@ impl Log {
 
     /// All of it.
     pub fn text(&self) -> String {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+        self.lines.lock().join("\n")
     }
 
     /// The last lines.
     pub fn tail(&self) -> String {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.lines.lock();
         lines[lines.len().saturating_sub(TAIL)..].join("\n")
     }
 }

@@ -1,8 +1,9 @@
 //! Everything that a subscriber gets, with the moment at which it came.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -35,7 +36,7 @@ impl Recording {
         let taken = Arc::clone(&messages);
         let task = tokio::spawn(async move {
             while let Some(message) = client.next_or_end().await {
-                let mut messages = taken.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut messages = taken.lock();
                 messages.push(Received { at: Instant::now(), message });
                 let _ = counted.send(messages.len());
             }
@@ -55,7 +56,7 @@ impl Recording {
 
     /// Those that have come so far.
     pub fn messages(&self) -> Vec<Received> {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.messages.lock().clone()
     }
 
     /// The first message for which `find` has an answer, of those from number `from` on, come or to
@@ -67,7 +68,7 @@ impl Recording {
             loop {
                 let there = *count.borrow_and_update();
                 let new = {
-                    let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+                    let messages = self.messages.lock();
                     messages.get(seen..there).unwrap_or_default().to_vec()
                 };
                 if let Some(found) = new.iter().find_map(|received| find(&received.message)) {

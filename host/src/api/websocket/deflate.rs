@@ -6,11 +6,12 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use parking_lot::Mutex;
 
 /// The extension's name.
 const NAME: &str = "permessage-deflate";
@@ -107,7 +108,7 @@ impl CompressedMessages {
         if text.len() > LONGEST_KEPT {
             return compress(text.as_bytes(), deflate.bits).map(Bytes::from);
         }
-        let lock = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.recent.lock();
         let same = |kept: &&Kept| Arc::ptr_eq(&kept.0, text) && kept.1 == deflate.bits;
         // The lock is not held meanwhile: two sockets may do it both, and neither waits.
         if let Some((_, _, bytes)) = lock().iter().rev().find(same) {
@@ -271,7 +272,7 @@ mod tests {
         for _ in 0..2 * KEPT {
             squeezed.get(&"and others ".repeat(100).into(), deflate).unwrap();
         }
-        assert_eq!(squeezed.recent.lock().unwrap().len(), KEPT);
+        assert_eq!(squeezed.recent.lock().len(), KEPT);
         assert_eq!(squeezed.get(&"short".into(), deflate), None);
     }
 

@@ -2,10 +2,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 
 use bytes::Bytes;
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
+use parking_lot::Mutex;
 
 use super::super::admission::MemoryBudget;
 use super::*;
@@ -37,7 +37,7 @@ impl Fake {
 
 impl DeployBackend for Fake {
     fn spec(&self, _: &str) -> Option<Arc<Spec>> {
-        self.spec.lock().unwrap().clone()
+        self.spec.lock().clone()
     }
 
     async fn prepare(
@@ -85,7 +85,7 @@ impl DeployBackend for Fake {
 
     async fn swap(&self, swap: SwapRequest) -> Result<(), SessionError> {
         self.hang(Step::Start).await;
-        *self.spec.lock().unwrap() = Some(Arc::new(swap.spec.clone()));
+        *self.spec.lock() = Some(Arc::new(swap.spec.clone()));
         self.swaps.send(swap).unwrap();
         Ok(())
     }
@@ -310,7 +310,7 @@ async fn what_is_refused_never_reaches_the_session() {
     assert!(record.reason.unwrap().contains("64 MiB"));
     assert!(small.swaps.try_recv().is_err());
 
-    *small.deployments.ground.spec.lock().unwrap() = None;
+    *small.deployments.ground.spec.lock() = None;
     let error = small.deploy("two").await.unwrap().unwrap_err();
     assert_eq!(error.code(), "unknown_session");
     let shadow = DeployRequest { shadow: MAX_SHADOW + 1, ..order("two") };

@@ -35,8 +35,8 @@ mod writer;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, ensure};
@@ -240,7 +240,7 @@ impl EventJournal {
 
     /// Sets how much is kept. What is too much goes soon.
     pub fn set_retention(&self, keep: RetentionLimits) {
-        *self.shared().keep.lock().unwrap_or_else(PoisonError::into_inner) = keep;
+        *self.shared().keep.lock() = keep;
     }
 
     /// Who is told of events. To be called once, before the first is appended. `deliver` lives as

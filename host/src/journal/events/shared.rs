@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::outbox::{OutboxBatch, Outboxes};
@@ -59,13 +60,12 @@ impl JournalInner {
     }
 
     pub(super) fn outboxes(&self) -> MutexGuard<'_, Outboxes> {
-        // Nothing panics while it holds this, and each step leaves them whole.
-        self.outboxes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outboxes.lock()
     }
 
     /// What is kept, as the config has it.
     pub(super) fn keep(&self) -> RetentionLimits {
-        *self.keep.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.keep.lock()
     }
 
     pub(super) fn append(&self, session: &str, draft: EventDraft) -> bool {
@@ -110,7 +110,7 @@ impl JournalInner {
             if !idle || rest.is_zero() {
                 return (outboxes.take(), outboxes.closed);
             }
-            outboxes = self.wait(outboxes, rest);
+            self.wake.wait_for(&mut outboxes, rest);
         }
     }
 
@@ -123,16 +123,8 @@ impl JournalInner {
             if outboxes.closed || rest.is_zero() {
                 return outboxes.closed;
             }
-            outboxes = self.wait(outboxes, rest);
+            self.wake.wait_for(&mut outboxes, rest);
         }
-    }
-
-    fn wait<'a>(
-        &self,
-        outboxes: MutexGuard<'a, Outboxes>,
-        time: Duration,
-    ) -> MutexGuard<'a, Outboxes> {
-        self.wake.wait_timeout(outboxes, time).unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Notes whether commits fail. Whether they did before.

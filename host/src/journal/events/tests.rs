@@ -1,5 +1,6 @@
 use std::collections::HashMap;
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 
 use super::*;
 
@@ -22,7 +23,7 @@ fn told(events: &EventJournal) -> Told {
     let told = Told::default();
     let list = Arc::clone(&told);
     events.set_delivery_handler(Box::new(move |session, entry| {
-        list.lock().unwrap().push(format!("{session} {} {}", entry.seq, entry.body));
+        list.lock().push(format!("{session} {} {}", entry.seq, entry.body));
     }));
     told
 }
@@ -41,13 +42,8 @@ async fn events_are_numbered_by_session_delivered_in_order_and_read_back() {
             let page = events.page(session, all()).await.unwrap();
             assert_eq!(page.span, SequenceRange { oldest: 1, newest: 100 });
             assert_eq!(page.next, None);
-            let told: Vec<_> = told
-                .lock()
-                .unwrap()
-                .iter()
-                .filter(|line| line.starts_with(session))
-                .cloned()
-                .collect();
+            let told: Vec<_> =
+                told.lock().iter().filter(|line| line.starts_with(session)).cloned().collect();
             let read: Vec<_> = page
                 .events
                 .iter()
@@ -351,16 +347,16 @@ async fn notes_have_their_place_between_the_events() {
     let told = told(&events);
     let note = |text: &str| {
         let (told, text) = (Arc::clone(&told), text.to_owned());
-        Box::new(move || told.lock().unwrap().push(text))
+        Box::new(move || told.lock().push(text))
     };
     events.after_pending("cam", note("at once"));
-    assert_eq!(*told.lock().unwrap(), ["at once"]);
+    assert_eq!(*told.lock(), ["at once"]);
     for number in 1..=200 {
         events.append("cam", draft(number));
         events.after_pending("cam", note(&format!("after {number}")));
     }
     events.flush().await.unwrap();
-    let told = told.lock().unwrap();
+    let told = told.lock();
     let expected = (1..=200).flat_map(|n| [format!("cam {n} {{\"n\":{n}}}"), format!("after {n}")]);
     assert_eq!(told[1..], expected.collect::<Vec<_>>());
 }
@@ -374,11 +370,11 @@ async fn a_note_may_append_and_what_it_appends_comes_after_it() {
         "cam",
         Box::new(move || {
             other.append("cam", draft(1));
-            list.lock().unwrap().push("note".into());
+            list.lock().push("note".into());
         }),
     );
     events.flush().await.unwrap();
-    assert_eq!(*told.lock().unwrap(), ["note", "cam 1 {\"n\":1}"]);
+    assert_eq!(*told.lock(), ["note", "cam 1 {\"n\":1}"]);
 }
 
 #[tokio::test]

@@ -8,14 +8,15 @@
 //! of their own, as inference does.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use ocelli_protocol::clock::{monotonic_ns, thread_cpu_ns};
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::WorkerLimits;
+use parking_lot::{Condvar, Mutex};
 use tokio::time::Instant;
 use wasmtime::{CallHook, Engine, Store, UpdateDeadline};
 
@@ -79,7 +80,7 @@ impl Drop for Ticking {
 
 impl TickerState {
     fn set(&self, running: bool) {
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = running;
+        *self.running.lock() = running;
         // Starting wakes the thread from its rest; stopping need not: it looks after its tick.
         if running {
             self.changed.notify_one();
@@ -88,14 +89,12 @@ impl TickerState {
 
     fn tick(&self, engine: &Engine) {
         loop {
-            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            let running = self
-                .changed
-                .wait_while(running, |running| !*running)
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut running = self.running.lock();
+            self.changed.wait_while(&mut running, |running| !*running);
             // Woken early only by `over`, or by the start of a following call, which then is looked
             // at a little early.
-            drop(self.changed.wait_timeout(running, TICK).unwrap_or_else(PoisonError::into_inner));
+            self.changed.wait_for(&mut running, TICK);
+            drop(running);
             if self.over.load(Ordering::Acquire) {
                 return;
             }

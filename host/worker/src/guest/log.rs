@@ -1,11 +1,12 @@
 //! A component's lines on their way to the session's log, so many in a second.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::LogLevel;
+use parking_lot::Mutex;
 
 use crate::counters::SharedCounters;
 use crate::host_link::HostLink;
@@ -94,7 +95,7 @@ impl GuestLog {
 
     /// The lock is never held while a line is sent.
     fn with_bucket<T>(&self, use_it: impl FnOnce(&mut TokenBucket) -> T) -> T {
-        use_it(&mut self.shared.bucket.lock().unwrap_or_else(PoisonError::into_inner))
+        use_it(&mut self.shared.bucket.lock())
     }
 
     fn frame(&self) -> Option<u64> {

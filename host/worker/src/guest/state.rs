@@ -1,13 +1,14 @@
 //! What stands behind a component's imports.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ocelli_protocol::clock::{monotonic_ns, thread_cpu_ns};
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::{LogLevel, WorkerLimits};
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -174,7 +175,7 @@ impl InstanceState {
         question: impl FnOnce(&mut InferenceClient, Duration) -> T,
     ) -> T {
         // One thread calls components: the lock is never waited for.
-        let mut client = self.inference.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut client = self.inference.lock();
         question(&mut client, self.deadline.clock_left(monotonic_ns()))
     }
 

@@ -1,9 +1,10 @@
 //! Logging, settings, and where a component's standard output goes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ocelli_protocol::worker::LogLevel;
+use parking_lot::Mutex;
 use serde_json::Value;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
@@ -84,12 +85,12 @@ impl Console {
 
     /// Takes what was written since the last call of this function: at most the last 2 KiB.
     pub fn take_tail(&self) -> String {
-        let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = self.text.lock();
         String::from_utf8_lossy(&std::mem::take(&mut text.tail)).trim().to_owned()
     }
 
     fn append(&self, bytes: &[u8]) {
-        let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = self.text.lock();
         text.tail.extend_from_slice(bytes);
         let excess = text.tail.len().saturating_sub(MAX_TAIL);
         text.tail.drain(..excess);

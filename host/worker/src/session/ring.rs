@@ -1,9 +1,10 @@
 //! The newest frames of a worker on standby.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ocelli_protocol::worker::STANDBY_FRAMES;
+use parking_lot::Mutex;
 
 use crate::video::Frame;
 
@@ -15,7 +16,7 @@ pub(super) struct FrameRing(Mutex<VecDeque<Arc<Frame>>>);
 impl FrameRing {
     /// Adds a frame; the oldest makes room.
     pub(super) fn push(&self, frame: Arc<Frame>) {
-        let mut frames = self.lock();
+        let mut frames = self.0.lock();
         if frames.len() >= STANDBY_FRAMES {
             frames.pop_front();
         }
@@ -24,7 +25,7 @@ impl FrameRing {
 
     /// The frame of this number, or the newest.
     pub(super) fn find(&self, number: Option<u64>) -> Option<Arc<Frame>> {
-        let frames = self.lock();
+        let frames = self.0.lock();
         match number {
             Some(number) => frames.iter().find(|frame| frame.number == number).cloned(),
             None => frames.back().cloned(),
@@ -33,12 +34,8 @@ impl FrameRing {
 
     /// Takes out all frames after this one.
     pub(super) fn take_after(&self, after: Option<u64>) -> Vec<Arc<Frame>> {
-        let mut frames = std::mem::take(&mut *self.lock());
+        let mut frames = std::mem::take(&mut *self.0.lock());
         frames.retain(|frame| after.is_none_or(|after| frame.number > after));
         frames.into()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Frame>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, LazyLock, Mutex, Once};
+use std::sync::{Arc, LazyLock, Once};
 
 use ocelli_inference::{AttachError, Engine, RunInfo};
 use ocelli_protocol::in_flight::InFlightTable;
@@ -11,6 +11,7 @@ use ocelli_protocol::inference::{
     Attach, Configure, Element, InferenceRequest, LoadedModel, Model, PlacedTensor,
     TensorDeclaration,
 };
+use parking_lot::Mutex;
 
 use super::onnx;
 use super::{Worker, model_of};
@@ -29,15 +30,15 @@ static BEFORE_RUN: LazyLock<Mutex<HashMap<String, Arc<Mutex<Seen>>>>> =
     LazyLock::new(Mutex::default);
 
 fn before_run(run: &RunInfo<'_>) {
-    let seen = BEFORE_RUN.lock().unwrap().get(run.session).cloned();
+    let seen = BEFORE_RUN.lock().get(run.session).cloned();
     if let Some(seen) = seen {
-        seen.lock().unwrap()(run);
+        seen.lock()(run);
     }
 }
 
 /// Has something done before each run of a worker's session.
 pub(crate) fn on_run(worker: &Worker, seen: impl Fn(&RunInfo<'_>) + Send + 'static) {
-    BEFORE_RUN.lock().unwrap().insert(worker.name.clone(), Arc::new(Mutex::new(Box::new(seen))));
+    BEFORE_RUN.lock().insert(worker.name.clone(), Arc::new(Mutex::new(Box::new(seen))));
 }
 
 #[allow(unsafe_code)]
