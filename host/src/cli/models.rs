@@ -1,4 +1,4 @@
-//! `ocelli models`: what is in the models' folder, what a file has, and how one gets in.
+//! `ocelli models`: lists, inspects and adds models.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,9 @@ use ocelli_protocol::inference::TensorDeclaration;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 
-/// What a model may be called: a folder's name, and what pipelines ask for.
+use super::table::{lines, printable};
+
+/// The form of a model's name, which is a folder's too.
 const NAME: &str =
     "letters, digits, '-', '_' and '.', at most 100 of them, the first none of the last three";
 
@@ -23,7 +25,7 @@ const FILE: &str = "model.onnx";
 
 /// The commands about models.
 #[derive(Subcommand)]
-pub(crate) enum ModelCommand {
+pub(super) enum ModelCommand {
     /// List the models in the models' folder, each checked against its model.toml.
     List {
         #[command(flatten)]
@@ -61,15 +63,15 @@ pub(crate) enum ModelCommand {
 
 /// Where the models are.
 #[derive(Args)]
-pub(crate) struct ConfigArgs {
+pub(super) struct ConfigArgs {
     /// The config: TOML, or JSON with the same keys.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
 }
 
-/// What a file does not say of itself.
+/// Facts about a model that its file does not hold.
 #[derive(Args)]
-pub(crate) struct ModelArgs {
+pub(super) struct ModelArgs {
     /// The name by which pipelines ask for it.
     #[arg(long)]
     name: String,
@@ -88,7 +90,7 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelCommand {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::List { site, json } => list(&Config::load(&site.config)?, json),
             Self::Inspect { what, site, json } => {
@@ -102,7 +104,7 @@ impl ModelCommand {
 }
 
 /// Everything that is wrong with the models that a config names, and how many good ones there are.
-pub(crate) fn check(config: &Config) -> (Vec<String>, usize) {
+pub(super) fn check(config: &Config) -> (Vec<String>, usize) {
     let (catalogue, problems) = match Catalog::survey(&config.models.directory, &config.inference) {
         Ok(found) => found,
         Err(error) => return (vec![error.to_string()], 0),
@@ -118,7 +120,7 @@ pub(crate) fn check(config: &Config) -> (Vec<String>, usize) {
     (problems, catalogue.names().count())
 }
 
-/// What a model's file has; an error where that is not what its description says.
+/// Inspects a model's file. An error if the file and its description differ.
 fn look_into(inspector: &ModelInspector, entry: &CatalogEntry) -> anyhow::Result<Inspection> {
     let CatalogEntry { model, .. } = entry;
     let found = inspector
@@ -190,7 +192,7 @@ fn inspect(what: &str, config: &Config, json: bool) -> anyhow::Result<()> {
     show(&entry.model.path, &found, Some(entry), json)
 }
 
-/// Prints what a file has. An error where that is not what the description says.
+/// Prints the inspection of a file. An error if the file and its description differ.
 fn show(
     file: &str,
     found: &Inspection,
@@ -294,7 +296,7 @@ fn check_name(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The description of a file, made from what it has and from what is said of it.
+/// Makes a file's description from its inspection and the arguments.
 fn describe(file: &Path, found: &Inspection, about: ModelArgs) -> anyhow::Result<Manifest> {
     let tensors = |kind: &str, tensors: &[GraphTensor]| {
         let declared = tensors.iter().map(|GraphTensor { name, element, kind: found, shape }| {
@@ -345,26 +347,6 @@ fn print_line(value: &Value) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{value}")?)
 }
 
-/// Columns as wide as their widest cell.
 fn print_table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> anyhow::Result<()> {
-    let mut widths = [0; COLUMNS];
-    let rows: Vec<[String; COLUMNS]> =
-        rows.iter().map(|row| row.each_ref().map(|cell| printable(cell))).collect();
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for row in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        writeln!(std::io::stdout(), "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
-    Ok(())
-}
-
-/// Names in a file are a stranger's: without what would move the terminal's cursor.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|character| if character.is_control() { '\u{fffd}' } else { character })
-        .collect()
+    Ok(lines(rows).try_for_each(|line| writeln!(std::io::stdout(), "{line}"))?)
 }

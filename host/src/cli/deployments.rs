@@ -1,4 +1,4 @@
-//! Changing what a session of a running host runs: `ocelli deploy`, `ocelli rollback`,
+//! Changes of a running session's pipeline: `ocelli deploy`, `ocelli rollback`,
 //! `ocelli deployments`.
 
 use std::fmt::Write;
@@ -9,10 +9,11 @@ use clap::Args;
 use ocelli_client::{Component, Problem, RefusedState, Request};
 use serde_json::{Map, Value};
 
-use super::{HostArgs, printable, status, table};
+use super::host::{HostArgs, status};
+use super::table::{entries, printable};
 
 #[derive(Args)]
-pub(crate) struct DeployCommand {
+pub(super) struct DeployCommand {
     /// The session.
     session: String,
     /// The component, a file that ends in .wasm; or the name of a pipeline that the host has.
@@ -33,7 +34,7 @@ pub(crate) struct DeployCommand {
 }
 
 #[derive(Args)]
-pub(crate) struct RollbackCommand {
+pub(super) struct RollbackCommand {
     /// The session.
     session: String,
     #[command(flatten)]
@@ -41,7 +42,7 @@ pub(crate) struct RollbackCommand {
 }
 
 #[derive(Args)]
-pub(crate) struct DeploymentsCommand {
+pub(super) struct DeploymentsCommand {
     /// The session.
     session: String,
     /// At most this many.
@@ -57,7 +58,7 @@ fn settings(text: &str) -> Result<Map<String, Value>, String> {
 
 impl DeployCommand {
     /// Returns when the new version speaks.
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
+    pub(super) fn run(&self) -> anyhow::Result<()> {
         let Self { session, pipeline, shadow, state, settings, host } = self;
         let component = if pipeline.ends_with(".wasm") {
             let bytes = std::fs::read(pipeline).with_context(|| pipeline.clone())?;
@@ -81,7 +82,7 @@ impl DeployCommand {
 
 impl RollbackCommand {
     /// Returns when the version before speaks.
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
+    pub(super) fn run(&self) -> anyhow::Result<()> {
         let Self { session, host } = self;
         print_answer(session, host, host.ask(&Request::rollback(session))?)
     }
@@ -89,7 +90,7 @@ impl RollbackCommand {
 
 impl DeploymentsCommand {
     /// Prints a table, or the answer as it came.
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
+    pub(super) fn run(&self) -> anyhow::Result<()> {
         let Self { session, limit, host } = self;
         let list = host.list(&Request::deployments(session, *limit), "deployments")?;
         if let Some(list) = list {
@@ -99,7 +100,7 @@ impl DeploymentsCommand {
     }
 }
 
-/// Prints what became of a deployment; that it did not become one is the error.
+/// Prints a deployment's record. An error if the host refused it.
 fn print_answer(
     session: &str,
     host: &HostArgs,
@@ -187,7 +188,7 @@ const COLUMNS: [(&str, &str); 9] = [
 
 /// Why one ended as it did stands below it.
 fn history(deployments: &[Value]) -> String {
-    table(deployments, &COLUMNS, "reason")
+    entries(deployments, &COLUMNS, "reason")
 }
 
 #[cfg(test)]

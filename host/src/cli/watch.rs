@@ -1,4 +1,4 @@
-//! `ocelli watch`: what a session tells, as it comes.
+//! `ocelli watch`: prints a session's messages as they come.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -9,14 +9,15 @@ use clap::Args;
 use ocelli_client::{Detection, Error, Message, Subscribe};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{HostArgs, block_on, printable};
+use super::host::{HostArgs, block_on};
+use super::table::printable;
 
 /// The rate shown is that of the last so many seconds: long enough to be steady, short enough to
 /// follow a change.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
-pub(crate) struct WatchCommand {
+pub(super) struct WatchCommand {
     /// The session; "*" for all.
     session: String,
     /// End after so long. Left out: with Ctrl-C.
@@ -28,7 +29,7 @@ pub(crate) struct WatchCommand {
 
 impl WatchCommand {
     /// Prints until the time is over, or a signal comes. That there was no result is an error.
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
+    pub(super) fn run(&self) -> anyhow::Result<()> {
         let mut rate = Rate::default();
         block_on(self.until_over(&mut rate))??;
         eprintln!("ocelli: {} results", rate.total);
@@ -57,7 +58,7 @@ impl WatchCommand {
         }
     }
 
-    /// Prints what comes. A connection that is lost once it was there is opened again.
+    /// Prints messages. A connection that is lost after its first message is opened again.
     async fn print(&self, rate: &mut Rate) -> anyhow::Result<()> {
         let mut subscriber = self.host.client()?.subscriber();
         subscriber.subscribe(Subscribe::to(&self.session)).await;
@@ -196,8 +197,7 @@ mod tests {
     use super::*;
 
     fn watch(session: &str) -> WatchCommand {
-        let host =
-            HostArgs { url: "http://127.0.0.1:1".into(), token_file: None, ca: None, json: false };
+        let host = HostArgs::for_url("http://127.0.0.1:1");
         WatchCommand { session: session.into(), seconds: None, host }
     }
 

@@ -1,4 +1,4 @@
-//! `ocelli pipeline`: what an author asks before a component is sent anywhere.
+//! `ocelli pipeline`: checks a component as a deployment does.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,9 +11,11 @@ use ocelli::session::Programs;
 use ocelli_protocol::component::{CheckReport, Problem};
 use ocelli_protocol::key::{KeyError, TrustedKey};
 
+use super::table::printable;
+
 /// The commands about pipelines.
 #[derive(Subcommand)]
-pub(crate) enum PipelineCommand {
+pub(super) enum PipelineCommand {
     /// Check a component as a deployment does: exit status 0 where nothing is wrong, 1 where
     /// something is.
     Check {
@@ -31,7 +33,7 @@ pub(crate) enum PipelineCommand {
 }
 
 impl PipelineCommand {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Check { file, trusted_key, json } => check(file, &trusted_key, json),
         }
@@ -65,7 +67,7 @@ fn check(file: PathBuf, keys: &[String], json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A key, or what is in a file that has one.
+/// A key, or the content of a file that holds one.
 fn read_key(given: &str) -> anyhow::Result<String> {
     if TrustedKey::parse(given).is_ok() {
         return Ok(given.to_owned());
@@ -96,13 +98,6 @@ fn format_report(file: &str, report: &CheckReport) -> String {
         }
     }
     text
-}
-
-/// Names in a file are a stranger's: without what would move the terminal's cursor.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|character| if character.is_control() { '\u{fffd}' } else { character })
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `ocelli token`: makes what lets somebody in.
+//! `ocelli token`: makes tokens for the API.
 
 use std::collections::BTreeMap;
 
@@ -12,21 +12,21 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use serde_json::json;
 
-/// What a token begins with, so that one that lies about is known for what it is.
+/// The beginning of every token, by which scanners and people recognise one.
 const PREFIX: &str = "ocelli_";
 
 /// Random bytes of a token: not to be guessed, nor found from its hash.
 const BYTES: usize = 32;
 
 #[derive(Subcommand)]
-pub(crate) enum TokenCommand {
+pub(super) enum TokenCommand {
     /// Make a token: it goes to standard output, once, and what the config needs to know of it to
     /// standard error.
     New(NewToken),
 }
 
 #[derive(Args)]
-pub(crate) struct NewToken {
+pub(super) struct NewToken {
     /// As the log and the history of deployments will name who uses it.
     name: String,
     /// viewer: looks at sessions. operator: also analyses pictures, deploys, restarts, makes
@@ -53,7 +53,7 @@ fn role(text: &str) -> Result<Role, String> {
 }
 
 impl TokenCommand {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> anyhow::Result<()> {
         let Self::New(new) = self;
         let mut random = [0; BYTES];
         SysRng.try_fill_bytes(&mut random).context("asking the system for random bytes")?;

@@ -1,0 +1,135 @@
+//! Requests to a running host.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow, bail};
+use clap::Args;
+use ocelli_client::{Client, Error, Problem, Request};
+use serde_json::Value;
+
+use super::table::printable;
+
+/// Where the host listens unless its config says otherwise.
+const DEFAULT_URL: &str = "http://127.0.0.1:8001";
+
+/// The variable with the token.
+const TOKEN: &str = "OCELLI_TOKEN";
+
+/// The host of a request, and the form of the answer.
+#[derive(Args)]
+pub(super) struct HostArgs {
+    /// Where the host is.
+    #[arg(long, value_name = "URL", env = "OCELLI_URL", default_value = DEFAULT_URL)]
+    pub(super) url: String,
+    /// The file with the token. Left out: the variable OCELLI_TOKEN, if it is there.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The certificate, in PEM, of those who vouch for an https:// host. Left out: the well-known
+    /// ones.
+    #[arg(long, value_name = "FILE", env = "OCELLI_CA")]
+    ca: Option<PathBuf>,
+    /// Print the host's own JSON, for programs.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl HostArgs {
+    #[cfg(test)]
+    pub(super) fn for_url(url: &str) -> Self {
+        Self { url: url.into(), token_file: None, ca: None, json: false }
+    }
+
+    pub(super) fn client(&self) -> anyhow::Result<Client> {
+        let name = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+        let mut client = Client::new(&self.url)?.with_user_agent(name)?;
+        if let Some(token) = self.token()? {
+            client = client.with_token(&token)?;
+        }
+        if let Some(file) = &self.ca {
+            let pem = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+            client = client
+                .with_certificates(&pem)
+                .map_err(|_| anyhow!("{} holds no certificate in PEM", file.display()))?;
+        }
+        Ok(client)
+    }
+
+    /// The token. It is no argument: other users of the machine see those.
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        let token = match &self.token_file {
+            Some(file) => Some(
+                std::fs::read_to_string(file)
+                    .with_context(|| format!("reading {}", file.display()))?,
+            ),
+            None => std::env::var(TOKEN).ok(),
+        };
+        Ok(token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()))
+    }
+
+    /// The host's answer, or its refusal.
+    pub(super) fn ask(&self, request: &Request<'_>) -> anyhow::Result<Result<Value, Problem>> {
+        let client = self.client()?;
+        match block_on(client.ask(request))? {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(error) => self.refused(error).map(Err),
+        }
+    }
+
+    /// The host's refusal. An error if the host is not reached, or does not know the token.
+    pub(super) fn refused(&self, error: Error) -> anyhow::Result<Problem> {
+        let url = &self.url;
+        match error {
+            Error::Problem(problem) if problem.status == 401 => bail!(
+                "{url}: {}. {TOKEN} or --token-file says which; `ocelli token new` makes one",
+                printable(&problem.detail)
+            ),
+            Error::Problem(problem) if problem.status == 403 && problem.code == "forbidden" => {
+                let detail = printable(&problem.detail);
+                bail!("{url}: {detail}: use another token ({TOKEN} or --token-file)")
+            }
+            Error::Problem(problem) => Ok(*problem),
+            Error::InvalidAnswer(why) => {
+                bail!("{url} does not answer as an Ocelli host does: {why}")
+            }
+            error => Err(anyhow!(error).context(format!(
+                "cannot reach {url}; does `ocelli serve` run there? OCELLI_URL names another \
+                    address"
+            ))),
+        }
+    }
+
+    /// Asks for a list, which is the member `key` of the answer. With `--json` it prints the answer
+    /// and returns `None`.
+    pub(super) fn list(
+        &self,
+        request: &Request<'_>,
+        key: &str,
+    ) -> anyhow::Result<Option<Vec<Value>>> {
+        let mut body = match self.ask(request)? {
+            Ok(body) => body,
+            Err(problem) => {
+                let url = self.client()?.url(request)?;
+                bail!("{url} answers {}: {}", status(&problem), printable(&problem.detail));
+            }
+        };
+        if self.json {
+            println!("{body}");
+            return Ok(None);
+        }
+        match body.get_mut(key).map(Value::take) {
+            Some(Value::Array(list)) => Ok(Some(list)),
+            _ => bail!("{} does not answer as an Ocelli host does", self.url),
+        }
+    }
+}
+
+/// Runs a request on this thread.
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context("starting the runtime")?.block_on(future))
+}
+
+/// The HTTP status in digits and words.
+pub(super) fn status(problem: &Problem) -> String {
+    format!("{} {}", problem.status, printable(&problem.title))
+}

@@ -1,0 +1,135 @@
+//! The command line. Exit status: 0 done, 1 failed, 2 wrong usage or config.
+
+mod deployments;
+mod host;
+mod models;
+mod pipeline;
+mod sessions;
+mod table;
+mod token;
+mod watch;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use ocelli::config::{Config, ConfigError, DEFAULT_PATH};
+use ocelli::deploy::{find_named, find_pipeline};
+use ocelli::telemetry::{self, TelemetryError};
+use ocelli_protocol::key::KeyError;
+
+/// Live camera analytics whose pipelines cannot hurt each other.
+#[derive(Parser)]
+#[command(name = "ocelli", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the host: cameras, sessions, API. SIGTERM or Ctrl-C stops it; OCELLI_LOG sets what is
+    /// logged.
+    Serve {
+        /// The config: TOML, or JSON with the same keys.
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Check a config, the models, and that the pipelines that it names are there.
+    Check {
+        /// The config: TOML, or JSON with the same keys.
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// List the sessions of a running host.
+    Sessions(host::HostArgs),
+    /// Change the pipeline of a session while it runs.
+    Deploy(deployments::DeployCommand),
+    /// Go back to what a session ran before its last deployment.
+    Rollback(deployments::RollbackCommand),
+    /// List what was deployed to a session, the newest first.
+    Deployments(deployments::DeploymentsCommand),
+    /// Print a session's messages as they come, one on each line, until Ctrl-C.
+    Watch(watch::WatchCommand),
+    /// Make tokens for the API.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// List, inspect and add models.
+    #[command(subcommand)]
+    Models(models::ModelCommand),
+    /// Check the components of pipelines.
+    #[command(subcommand)]
+    Pipeline(pipeline::PipelineCommand),
+}
+
+/// Runs the command of this process's arguments.
+pub(crate) fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve { config } => serve(&config),
+        Command::Check { config } => check(&config),
+        Command::Sessions(host) => sessions::print(&host),
+        Command::Deploy(deploy) => deploy.run(),
+        Command::Rollback(rollback) => rollback.run(),
+        Command::Deployments(deployments) => deployments.run(),
+        Command::Watch(watch) => watch.run(),
+        Command::Token(tokens) => tokens.run(),
+        Command::Models(models) => models.run(),
+        Command::Pipeline(pipelines) => pipelines.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be a file on a full disk.
+            let _ = writeln!(std::io::stderr(), "ocelli: {error:#}");
+            let usage = error.is::<ConfigError>()
+                || error.is::<KeyError>()
+                || error
+                    .downcast_ref::<TelemetryError>()
+                    .is_some_and(|e| matches!(e, TelemetryError::Filter { .. }));
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn serve(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    ocelli::inference::forbid_telemetry(&config)?;
+    // Dropped behind all else, so that nothing of what is said at the end is missing.
+    let _log = telemetry::init(&config.logs, &config.session_processes.log_rotation)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "starting");
+    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+    let served = runtime.block_on(ocelli::serve::serve(path, config));
+    if let Err(error) = &served {
+        tracing::error!("the host has failed: {error:#}");
+    }
+    // What still runs on a thread of its own is not waited for: the process ends here.
+    runtime.shutdown_background();
+    served
+}
+
+/// Says everything that is wrong, not only the first.
+fn check(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    for warning in config.warnings() {
+        eprintln!("ocelli: {}: warning: {warning}", path.display());
+    }
+    let (mut problems, models) = models::check(&config);
+    for camera in &config.cameras {
+        if let Err(error) = find_pipeline(&camera.pipeline, &config) {
+            problems.push(format!("camera {:?}: {:#}", camera.id, anyhow::Error::from(error)));
+        }
+    }
+    for kept in &config.analyze.pipelines {
+        if let Err(error) = find_named(&kept.name, &config) {
+            problems.push(format!("analyze.pipelines: {:#}", anyhow::Error::from(error)));
+        }
+    }
+    if problems.is_empty() {
+        let cameras = config.cameras.len();
+        println!("{}: good; cameras: {cameras}, models: {models}", path.display());
+        return Ok(());
+    }
+    anyhow::bail!("{}: {}", path.display(), problems.join("\n  "))
+}

@@ -1,0 +1,57 @@
+//! `ocelli sessions`: the sessions of a running host.
+
+use ocelli_client::Request;
+
+use super::host::HostArgs;
+use super::table::entries;
+
+/// Columns of the table: heading, member of the session.
+const COLUMNS: [(&str, &str); 8] = [
+    ("SESSION", "id"),
+    ("STATE", "state"),
+    ("PID", "pid"),
+    ("PIPELINE", "pipeline"),
+    ("DEPLOYMENT", "deployment"),
+    ("UPTIME", "uptime_s"),
+    ("RESTARTS", "restarts"),
+    ("SOURCE", "source"),
+];
+
+/// Prints the sessions of a host: a table, or the answer as it came.
+pub(super) fn print(host: &HostArgs) -> anyhow::Result<()> {
+    if let Some(list) = host.list(&Request::get(&["sessions"]), "sessions")? {
+        print!("{}", entries(&list, &COLUMNS, "last_error"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn sessions_are_a_table_with_their_last_error_below() {
+        let sessions = [
+            json!({"id": "cam-001", "state": "running", "pid": 71, "pipeline": "object-detect", "deployment": "0a1b",
+                   "uptime_s": 3725.5, "restarts": 0, "source": "rtsp://host/stream", "last_error": null}),
+            json!({"id": "d;c", "state": "degraded", "pid": null, "pipeline": "p", "deployment": "0a1b",
+                   "uptime_s": 61.0, "restarts": 2, "source": "file:a\u{1b}[2J", "last_error": "no route\nto host"}),
+        ];
+        let expected = "\
+SESSION  STATE     PID  PIPELINE       DEPLOYMENT  UPTIME  RESTARTS  SOURCE
+cam-001  running   71   object-detect  0a1b        1h02m   0         rtsp://host/stream
+d;c      degraded  -    p              0a1b        1m01s   2         file:a\u{fffd}[2J
+  last error: no route to host
+";
+        assert_eq!(entries(&sessions, &COLUMNS, "last_error"), expected);
+    }
+
+    #[test]
+    fn a_host_that_is_not_there_is_named_with_what_to_do() {
+        // Nothing listens on port 1 of a machine that runs tests.
+        let host = HostArgs::for_url("http://127.0.0.1:1");
+        let error = format!("{:#}", print(&host).unwrap_err());
+        assert!(error.contains("http://127.0.0.1:1") && error.contains("OCELLI_URL"), "{error}");
+    }
+}
