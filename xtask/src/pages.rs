@@ -61,6 +61,7 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (SUBSCRIBER, "the newest first, by default {}, at", "host/src/api/deployments.rs LISTED"),
     (SUBSCRIBER, "by default 20, at most {}.", "host/src/api/deployments.rs MAX_LISTED"),
     (SUBSCRIBER, "in the history: up to {} characters", "host/src/api/deployments.rs MAX_NAME"),
+    (SUBSCRIBER, "`invalid_shadow` | more than {} frames", "host/src/session MAX_SHADOW"),
     (SUBSCRIBER, "took longer than {s} s to arrive", "host/src/api/deployments.rs UPLOAD"),
     (AUTHOR, "a session may bring {} models", "host/protocol/src/inference.rs MAX_OWN_MODELS"),
     (AUTHOR, "a batch of 1 to {} regions", "host/worker/src/guest/frames.rs MAX_REGIONS"),

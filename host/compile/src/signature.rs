@@ -5,6 +5,9 @@
 //! The format also has signatures of a component's first sections alone. They are not enough here:
 //! whoever cuts a component off where a signed part ends would change what it does. So of the
 //! hashes that a signature covers only the last counts, and it has to be that of the whole file.
+//!
+//! Not the crate `wasmsign2`: it accepts a component that ends where a signed part ends, and takes
+//! lengths in the file for amounts of memory.
 
 use ed25519_compact::{PublicKey, Signature};
 use ocelli_protocol::component::{Problem, ProblemKind};

@@ -82,9 +82,10 @@ pub struct Start {
     pub redis_granted: bool,
 }
 
-/// Frames that a worker on standby keeps at least: as many as the standards let a decoder hold
-/// back, so that what the worker before it has not had from its decoder when it stops is there,
-/// however soon this one's decoder gave it out.
+/// Frames that a worker on standby keeps: as many as the standards let a decoder hold back. A
+/// handoff goes by frame number, not by access unit: with B frames, two decoders that got the same
+/// units may hold back a different number of pictures, but their numbers agree. So this worker keeps
+/// what its decoder gave out and the other's still holds.
 pub const STANDBY_FRAMES: usize = 16;
 
 /// What the session's `wasi:keyvalue` store holds, by bucket and key.

@@ -20,6 +20,15 @@
 //! A measure that cannot be had is no error here. [`confine`] says which and why, and the host
 //! decides.
 //!
+//! Kernel versions: landlock restricts files from Linux 6.2 on (its version 3), TCP from 6.7 (4),
+//! signals and abstract sockets from 6.12 (6). With an older landlock, seccomp still keeps a worker
+//! from making a socket, from signalling, and from opening a file after [`seal`]. The other
+//! measures work everywhere. Wasmtime maps compiled code by name only, so a worker may open the one
+//! file that it inherited, through `/proc/self/fd`, until `seal` takes `openat` away.
+//!
+//! The kernel sends the parent-death signal when the *thread* that started the child ends: a host
+//! starts children from threads that last, never from a pool whose threads come and go.
+//!
 //! Two measures that suggest themselves are left out. `PR_SET_DUMPABLE` at 0 would close
 //! `/proc/PID/smaps_rollup` to a host that is not root, which takes its memory figures from there;
 //! core dumps are prevented by the limit alone. The environment is cleared by the host: here a

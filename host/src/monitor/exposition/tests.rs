@@ -439,3 +439,12 @@ fn a_sessions_series_end_with_it() {
     let none = exposition(&[]).into_text();
     assert_eq!(Parsed::of(&none, "ocelli_subscribers", &[]), Some(3.0));
 }
+
+#[test]
+fn every_metric_is_in_the_operator_reference() {
+    let page = include_str!("../../../../docs/operator-reference.md");
+    let text = exposition(&["cam"]).into_text();
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let missing: Vec<&str> = names.filter(|name| !page.contains(&format!("`{name}"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

@@ -1,6 +1,7 @@
 //! A single picture: a JPEG or PNG file, decoded to what a camera's picture is.
 //!
-//! The decoders are Rust. A file that ends too soon, or whose compressed data make no sense, is
+//! The decoders are Rust: libavcodec would conceal what is missing in a truncated file, and ignores
+//! the orientation. A file that ends too soon, or whose compressed data make no sense, is
 //! refused: half a picture would be analysed as if it were the whole. JPEG: baseline and
 //! progressive, 8 bits; its luma and chroma go to the resampler as they are; RGB, CMYK and YCCK
 //! ones by way of RGB. PNG: all kinds, 16 bits cut to 8, transparency ignored, as image libraries
