@@ -234,7 +234,7 @@ impl Control for HostControl {
     }
 
     fn session(&self, id: &str) -> Option<SessionStatus> {
-        self.sessions.status(id)
+        Some(self.sessions.get(id)?.status())
     }
 
     fn ensure(
@@ -249,7 +249,7 @@ impl Control for HostControl {
     }
 
     async fn command(&self, id: &str, command: Value) -> Result<Value, Refusal> {
-        Ok(self.sessions.command(id, command).await?)
+        Ok(self.sessions.find(id)?.command(&command).await?)
     }
 
     async fn restart(&self, id: &str) -> Result<(), Refusal> {

@@ -19,7 +19,7 @@ pub(super) struct HostBackend {
 
 impl DeployBackend for HostBackend {
     fn spec(&self, session: &str) -> Option<Arc<Spec>> {
-        self.sessions.spec(session)
+        Some(self.sessions.get(session)?.spec())
     }
 
     async fn prepare(
@@ -31,14 +31,14 @@ impl DeployBackend for HostBackend {
     }
 
     async fn admit(&self, session: &str, reserve: u64) -> Result<Admission, String> {
-        let running = self.sessions.status(session).and_then(|status| status.pid);
+        let running = self.sessions.get(session).and_then(|session| session.status().pid);
         let room = self.memory.clone();
         let asked = tokio::task::spawn_blocking(move || room.admit(running, reserve)).await;
         asked.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     async fn swap(&self, swap: SwapRequest) -> Result<(), SessionError> {
-        self.sessions.swap(swap).await
+        self.sessions.find(&swap.spec.id)?.swap(swap).await
     }
 
     fn publish(&self, session: &str, event: &Event) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::components::ComponentLease;
 use super::configured::{not_applied, refused};
@@ -11,12 +11,11 @@ use super::execute::{Change, Ordered, draft};
 use super::history::{CameraEntry, find_number};
 use super::record::{Cause, Outcome, Record};
 use super::request::{Component, DeployError, DeployRequest};
-use super::session_index::RunningVersion;
 use super::start::{self, StartDecision};
 use super::{ComponentSource, Deployer, find_pipeline};
 use crate::config::Camera;
 use crate::session::change::{ProbationRequest, REPORT_CAPACITY, Report, Step};
-use crate::session::{CompiledPipeline, SessionError, Spec};
+use crate::session::{CompiledPipeline, RunningVersion, SessionError, SessionHandle, Spec};
 
 /// Who asks for what the config says.
 const CONFIG: &str = "config";
@@ -26,15 +25,7 @@ const CONFIG: &str = "config";
 pub(super) struct CameraSession {
     /// Whether there is nothing to run: the session has failed.
     pub(super) faulty: bool,
-    /// Closed when the session is over. An operator may end it, and a subscriber make another one
-    /// of its name.
-    pub(super) over: watch::Receiver<()>,
-}
-
-impl CameraSession {
-    pub(super) fn is_alive(&self) -> bool {
-        self.over.has_changed().is_ok()
-    }
+    pub(super) handle: SessionHandle,
 }
 
 /// What an entry of the config names.
@@ -54,12 +45,12 @@ pub(super) enum BringUpError {
 }
 
 impl Deployer {
-    /// A camera without anything that runs. `over` is that of the session which has failed, where
-    /// it has one. None: there is no session.
+    /// Brings a camera up that runs nothing. `failed` is its session, if it has one. Returns `None`
+    /// if there is no session.
     pub(super) async fn begin(
         &self,
         camera: &Camera,
-        over: Option<watch::Receiver<()>>,
+        failed: Option<SessionHandle>,
     ) -> Option<CameraSession> {
         let deployments = &self.inner.deployments;
         let session = camera.id.as_str();
@@ -108,13 +99,13 @@ impl Deployer {
                     ),
                     Ok(_) => {}
                 }
-                self.resume(camera, spec, running, over, then_entry)
+                self.resume(camera, spec, running, failed, then_entry)
                     .await
                     .map_err(BringUpError::Session)
             }
             (_, Ok(found), proven) => {
                 let back = proven.clone().map(|(spec, running)| (spec, Some(running)));
-                match self.run_entry(camera, found, back, over.clone()).await {
+                match self.run_entry(camera, found, back, failed.clone()).await {
                     Err(BringUpError::Refused(reason)) => match proven {
                         Some((spec, running)) => {
                             let number = running.number;
@@ -124,19 +115,19 @@ impl Deployer {
                                 "runs deployment {number}, the last that was healthy: the \
                                     config's is refused: {reason}"
                             );
-                            self.resume(camera, spec, running, over, false)
+                            self.resume(camera, spec, running, failed, false)
                                 .await
                                 .map_err(BringUpError::Session)
                         }
                         None => {
-                            self.fail(camera, reason, over).await.map_err(BringUpError::Session)
+                            self.fail(camera, reason, failed).await.map_err(BringUpError::Session)
                         }
                     },
                     done => done,
                 }
             }
             (_, Err(error), _) => {
-                self.fail(camera, error.to_string(), over).await.map_err(BringUpError::Session)
+                self.fail(camera, error.to_string(), failed).await.map_err(BringUpError::Session)
             }
         };
         match done {
@@ -176,7 +167,7 @@ impl Deployer {
                     camera_spec(camera, prepared.deployment(pipeline), record.settings.clone());
                 Some((
                     spec,
-                    RunningVersion { pipeline: pipeline.clone(), ..RunningVersion::of(record) },
+                    RunningVersion { pipeline: pipeline.clone(), ..RunningVersion::from(record) },
                 ))
             }
             Err(error) => {
@@ -195,13 +186,13 @@ impl Deployer {
         camera: &Camera,
         spec: Spec,
         running: RunningVersion,
-        over: Option<watch::Receiver<()>>,
+        session: Option<SessionHandle>,
         then_entry: bool,
     ) -> Result<CameraSession, SessionError> {
         let (reports, mut told) = mpsc::channel(REPORT_CAPACITY);
         let trial = then_entry.then_some(ProbationRequest { fallback: None, reports });
-        let over = self.put(spec, over, trial).await?;
-        self.born(camera, &over, Some(running)).await;
+        let handle = self.put(spec, session, trial).await?;
+        self.born(camera, &handle, Some(running)).await;
         if then_entry {
             let (deployer, camera) = (self.clone(), camera.clone());
             tokio::spawn(async move {
@@ -211,7 +202,7 @@ impl Deployer {
                 }
             });
         }
-        Ok(CameraSession { faulty: false, over })
+        Ok(CameraSession { faulty: false, handle })
     }
 
     /// Runs what the config says, on trial. `fallback` is what the session goes back to.
@@ -220,7 +211,7 @@ impl Deployer {
         camera: &Camera,
         found: ResolvedEntry,
         fallback: Option<(Spec, Option<RunningVersion>)>,
-        over: Option<watch::Receiver<()>>,
+        session: Option<SessionHandle>,
     ) -> Result<CameraSession, BringUpError> {
         let deployments = &self.inner.deployments;
         let ResolvedEntry { entry, held, source } = found;
@@ -254,16 +245,17 @@ impl Deployer {
             camera_spec(camera, prepared.deployment(&camera.pipeline), camera.settings.clone());
         let (fallback, prior) = fallback.unzip();
         let (reports, told) = mpsc::channel(REPORT_CAPACITY);
-        let over = match self.put(spec, over, Some(ProbationRequest { fallback, reports })).await {
-            Ok(over) => over,
-            Err(error) => {
-                deployments
-                    .end(record, Outcome::Interrupted, Some(error.to_string()), None, held)
-                    .await;
-                return Err(BringUpError::Session(error));
-            }
-        };
-        self.born(camera, &over, Some(RunningVersion::of(&record))).await;
+        let handle =
+            match self.put(spec, session, Some(ProbationRequest { fallback, reports })).await {
+                Ok(handle) => handle,
+                Err(error) => {
+                    deployments
+                        .end(record, Outcome::Interrupted, Some(error.to_string()), None, held)
+                        .await;
+                    return Err(BringUpError::Session(error));
+                }
+            };
+        self.born(camera, &handle, Some(RunningVersion::from(&record))).await;
         let change = Change {
             record,
             entry: Some(entry),
@@ -275,7 +267,7 @@ impl Deployer {
         };
         let deployments = Arc::clone(deployments);
         tokio::spawn(async move { deployments.follow(change, told).await });
-        Ok(CameraSession { faulty: false, over })
+        Ok(CameraSession { faulty: false, handle })
     }
 
     /// A session that has failed, so that everybody sees why.
@@ -283,25 +275,20 @@ impl Deployer {
         &self,
         camera: &Camera,
         reason: String,
-        over: Option<watch::Receiver<()>>,
+        failed: Option<SessionHandle>,
     ) -> Result<CameraSession, SessionError> {
         let session = &camera.id;
         tracing::error!(target: "ocelli::deploy", session, "the camera is not started: {reason}");
         let missing = CompiledPipeline::missing(&camera.pipeline, reason);
-        let over =
-            self.put(camera_spec(camera, missing, camera.settings.clone()), over, None).await?;
-        self.born(camera, &over, None).await;
-        Ok(CameraSession { faulty: true, over })
+        let spec = camera_spec(camera, missing, camera.settings.clone());
+        let handle = self.put(spec, failed, None).await?;
+        self.born(camera, &handle, None).await;
+        Ok(CameraSession { faulty: true, handle })
     }
 
-    async fn born(
-        &self,
-        camera: &Camera,
-        over: &watch::Receiver<()>,
-        running: Option<RunningVersion>,
-    ) {
+    async fn born(&self, camera: &Camera, handle: &SessionHandle, running: Option<RunningVersion>) {
         let deployments = &self.inner.deployments;
-        deployments.lives.insert(&camera.id, &camera.pipeline, true, over.clone(), running);
+        deployments.lives.insert(handle, &camera.pipeline, true, running);
         deployments.tidy(&camera.id).await;
     }
 
@@ -348,22 +335,21 @@ impl Deployer {
         Ok(ResolvedEntry { entry, held, source })
     }
 
-    /// Gives a camera's session what it is made of, or makes one where there is none. What it
-    /// returns, and what `over` is, closes when the session is over.
+    /// Gives a camera's session another spec, or makes one if there is none.
     pub(super) async fn put(
         &self,
         spec: Spec,
-        over: Option<watch::Receiver<()>>,
+        session: Option<SessionHandle>,
         trial: Option<ProbationRequest>,
-    ) -> Result<watch::Receiver<()>, SessionError> {
+    ) -> Result<SessionHandle, SessionError> {
         let sessions = &self.inner.sessions;
         let again = |trial: &ProbationRequest| ProbationRequest {
             fallback: trial.fallback.clone(),
             reports: trial.reports.clone(),
         };
-        if let Some(over) = over {
-            match sessions.replace(spec.clone(), trial.as_ref().map(again)).await {
-                Ok(()) => return Ok(over),
+        if let Some(session) = session {
+            match session.replace(spec.clone(), trial.as_ref().map(again)).await {
+                Ok(()) => return Ok(session),
                 // An operator has ended it meanwhile.
                 Err(SessionError::Unknown(_)) => {}
                 Err(error) => return Err(error),

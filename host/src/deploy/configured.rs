@@ -28,7 +28,7 @@ use super::history::CameraEntry;
 use super::record::{DeploymentState, Outcome, Record};
 use crate::config::diff::{self, CameraChanges, Effect};
 use crate::config::{Camera, Config};
-use crate::session::SessionError;
+use crate::session::{SessionError, Spec};
 
 /// A camera that was given a session.
 pub(super) struct ConfiguredCamera {
@@ -118,8 +118,9 @@ impl Deployer {
             !changes.removed.contains(&camera.id)
                 && changes.changed.iter().all(|changed| changed.camera.id != camera.id)
         };
-        let faulty =
-            cameras.values().filter(|known| known.session.faulty && known.session.is_alive());
+        let faulty = cameras
+            .values()
+            .filter(|known| known.session.faulty && known.session.handle.is_alive());
         let faulty = faulty.map(|known| &known.camera);
         let faulty = faulty.filter(|camera| self.lacks(&camera.id) && untold(camera));
         let mut plan: Vec<(Camera, BringUpReason)> =
@@ -136,7 +137,7 @@ impl Deployer {
         let gone: Vec<ConfiguredCamera> =
             changes.removed.iter().filter_map(|id| cameras.remove(id)).collect();
         gone.iter().for_each(|known| self.inner.deployments.lives.remove(&known.camera.id));
-        let gone = gone.iter().filter(|known| known.session.is_alive());
+        let gone = gone.iter().filter(|known| known.session.handle.is_alive());
         let stopped = join_all(gone.map(|known| self.take_down(&known.camera.id))).await.len();
         let untouched = config.cameras.len() - plan.len();
         let brought_up = self.bring_up_all(&mut cameras, plan).await;
@@ -160,9 +161,13 @@ impl Deployer {
         true
     }
 
+    fn spec(&self, session: &str) -> Option<Arc<Spec>> {
+        Some(self.inner.sessions.get(session)?.spec())
+    }
+
     /// Whether a session has nothing to run.
     fn lacks(&self, id: &str) -> bool {
-        self.inner.sessions.spec(id).is_some_and(|spec| spec.pipeline.compiled.is_err())
+        self.spec(id).is_some_and(|spec| spec.pipeline.compiled.is_err())
     }
 
     async fn bring_up_all(
@@ -171,7 +176,7 @@ impl Deployer {
         plan: Vec<(Camera, BringUpReason)>,
     ) -> Applied {
         let known = |camera: &Camera| {
-            Some(cameras.get(&camera.id)?.session.clone()).filter(CameraSession::is_alive)
+            Some(cameras.get(&camera.id)?.session.clone()).filter(|known| known.handle.is_alive())
         };
         let brought_up = plan.into_iter().map(|(camera, why)| {
             let known = known(&camera);
@@ -242,7 +247,7 @@ impl Deployer {
                     }
                 }
                 let new = known.is_none();
-                match self.begin(camera, known.map(|known| known.over)).await {
+                match self.begin(camera, known.map(|known| known.handle)).await {
                     Some(known) if known.faulty => BringUpOutcome::Faulty(known),
                     Some(known) if new => BringUpOutcome::Started(known),
                     Some(known) => BringUpOutcome::Restarted(known),
@@ -259,7 +264,7 @@ impl Deployer {
             Ok(found) => found,
             Err(error) => return not_applied(camera, &error.to_string()),
         };
-        let runs = self.inner.sessions.spec(&camera.id).is_some_and(|spec| {
+        let runs = self.spec(&camera.id).is_some_and(|spec| {
             let CameraEntry { pipeline, settings, digest } = &found.entry;
             (&spec.pipeline.name, &spec.settings, &spec.pipeline.digest)
                 == (pipeline, settings, digest)
@@ -289,12 +294,12 @@ impl Deployer {
     /// A camera that runs, with another source, or decoded otherwise: a new worker for the same
     /// version.
     async fn relocate(&self, camera: &Camera, known: CameraSession) -> BringUpOutcome {
-        let Some(spec) = self.inner.sessions.spec(&camera.id) else {
+        let Some(spec) = self.spec(&camera.id) else {
             return BringUpOutcome::Refused;
         };
         let spec = camera_spec(camera, spec.pipeline.clone(), spec.settings.clone());
-        match self.put(spec, Some(known.over), None).await {
-            Ok(over) => BringUpOutcome::Restarted(CameraSession { faulty: false, over }),
+        match self.put(spec, Some(known.handle), None).await {
+            Ok(handle) => BringUpOutcome::Restarted(CameraSession { faulty: false, handle }),
             Err(error) => refused(camera, &error),
         }
     }
@@ -305,11 +310,11 @@ impl Deployer {
             Ok(found) => found,
             Err(error) => return not_applied(camera, &error.to_string()),
         };
-        let fallback = self.inner.sessions.spec(&camera.id).map(|spec| {
+        let fallback = self.spec(&camera.id).map(|spec| {
             let running = self.inner.deployments.lives.running(&camera.id);
             (camera_spec(camera, spec.pipeline.clone(), spec.settings.clone()), running)
         });
-        match self.run_entry(camera, found, fallback, Some(known.over)).await {
+        match self.run_entry(camera, found, fallback, Some(known.handle)).await {
             Ok(known) => BringUpOutcome::Restarted(known),
             Err(BringUpError::Refused(reason)) => not_applied(camera, &reason),
             Err(BringUpError::Session(error)) => refused(camera, &error),

@@ -18,11 +18,11 @@ use super::queue::{DeployQueue, Turn};
 use super::record::{Cause, DeploymentState, Outcome, Record};
 use super::report::{self, DeploymentCounters};
 use super::request::{Component, DeployError, DeployRequest};
-use super::session_index::{RunningVersion, SessionIndex};
+use super::session_index::SessionIndex;
 use crate::config::Config;
 use crate::event::Event;
 use crate::session::change::{MAX_SHADOW, REPORT_CAPACITY, Report, Step, SwapRequest};
-use crate::session::{SessionError, Spec};
+use crate::session::{RunningVersion, SessionError, Spec};
 
 /// What a deployment needs of the host.
 pub(super) trait DeployBackend: Send + Sync + 'static {
@@ -407,7 +407,8 @@ impl<G: DeployBackend> Deployments<G> {
         change.record.state = DeploymentState::Probation;
         change.record.step = Step::Probation;
         let record = &change.record;
-        if let Some(before) = self.lives.set_running(&record.session, RunningVersion::of(record)) {
+        if let Some(before) = self.lives.set_running(&record.session, RunningVersion::from(record))
+        {
             change.prior = Some(before);
         }
         change.admission = None;

@@ -36,14 +36,15 @@ use crate::config::source::Source;
 use crate::event::Hub;
 use crate::journal::Journal;
 use crate::session::change::{ProbationRequest, REPORT_CAPACITY, Step};
-use crate::session::{CompiledPipeline, SessionError, Sessions, Spec};
+use crate::session::{
+    CompiledPipeline, RunningVersion, SessionError, SessionHandle, Sessions, Spec,
+};
 use admission::MemoryBudget;
 use backend::HostBackend;
 use compile::Compiler;
 use components::ComponentStore;
 use execute::{Change, Deployments, Ordered};
 use history::History;
-use session_index::RunningVersion;
 
 pub use compile::{CompileError, ComponentSource, PreparedComponent, check_component};
 pub use configured::Applied;
@@ -204,7 +205,7 @@ impl Deployer {
     /// Starts a session anew: a fresh worker at once, whatever state it is in. What a failed camera
     /// lacks is looked for and compiled again.
     pub async fn restart(&self, id: &str) -> Result<(), SessionError> {
-        if self.retry(id).await { Ok(()) } else { self.inner.sessions.restart(id).await }
+        if self.retry(id).await { Ok(()) } else { self.inner.sessions.find(id)?.restart().await }
     }
 
     /// Whether there is a pipeline of this name; if not, why.
@@ -237,7 +238,7 @@ impl Deployer {
         let config = self.config();
         let parsed = Source::parse(source, None, None, false)?;
         sessions.wait_until_gone(id).await;
-        if let Some(spec) = sessions.spec(id) {
+        if let Some(spec) = sessions.get(id).map(|session| session.spec()) {
             // Whatever it runs by now.
             let asked =
                 deployments.lives.requested(id).unwrap_or_else(|| spec.pipeline.name.clone());
@@ -261,8 +262,8 @@ impl Deployer {
             redis_prefix: None,
         };
         let (reports, told) = mpsc::channel(REPORT_CAPACITY);
-        let over = sessions.start(spec, Some(ProbationRequest { fallback: None, reports }))?;
-        deployments.lives.insert(id, pipeline, false, over.clone(), None);
+        let session = sessions.start(spec, Some(ProbationRequest { fallback: None, reports }))?;
+        deployments.lives.insert(&session, pipeline, false, None);
         let mut record = execute::draft(
             id,
             held.as_ref(),
@@ -278,7 +279,7 @@ impl Deployer {
         tokio::spawn(async move {
             match deployments.history.begin(record, false).await {
                 Ok(record) => {
-                    deployments.lives.set_running(&record.session, RunningVersion::of(&record));
+                    deployments.lives.set_running(&record.session, RunningVersion::from(&record));
                     let change = Change {
                         record,
                         entry: None,
@@ -297,8 +298,7 @@ impl Deployer {
             }
         });
         tokio::spawn(end_when_deserted(
-            id.to_owned(),
-            over,
+            session,
             sessions.clone(),
             hub.clone(),
             Duration::from_secs(config.subscriptions.grace_s),
@@ -307,16 +307,10 @@ impl Deployer {
     }
 }
 
-/// Waits until nobody has subscribed to a session for the grace period, then ends it. `over` closes
-/// with the session: the next one of its name is another's.
-async fn end_when_deserted(
-    id: String,
-    mut over: watch::Receiver<()>,
-    sessions: Sessions,
-    hub: Hub,
-    grace: Duration,
-) {
-    let mut subscribers = hub.watch_subscribers(&id);
+/// Waits until nobody has subscribed to a session for the grace period, then ends it, unless it has
+/// ended by then: the next one of its name is another's.
+async fn end_when_deserted(session: SessionHandle, sessions: Sessions, hub: Hub, grace: Duration) {
+    let mut subscribers = hub.watch_subscribers(session.id());
     let deserted = async {
         loop {
             // Its first subscriber counts from the moment when the session was asked for.
@@ -333,9 +327,9 @@ async fn end_when_deserted(
     };
     tokio::select! {
         biased;
-        _ = over.changed() => return,
+        () = session.ended() => return,
         () = deserted => {}
     }
     // An operator may have ended it before.
-    let _ = sessions.stop(&id, "its last subscriber is gone").await;
+    let _ = sessions.stop(session.id(), "its last subscriber is gone").await;
 }

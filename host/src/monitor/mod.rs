@@ -157,8 +157,10 @@ impl MonitorInner {
         for observation in &observations {
             let status = &observation.status;
             let active: Vec<&str> = alerts.active(&status.id).map(Alert::name).collect();
-            if active != status.alerts {
-                self.sessions.show_alerts(&status.id, active);
+            if active != status.alerts
+                && let Some(session) = self.sessions.get(&status.id)
+            {
+                session.show_alerts(active);
             }
         }
         drop(seen);

@@ -9,20 +9,21 @@ use std::time::{Duration, Instant};
 
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::{Counters, FromWorker, LogLevel, ToWorker};
-use tokio::sync::oneshot;
 
+use super::READY_TIMEOUT;
 use super::bounds;
 use super::change::{Report, Swapped};
 use super::changeover::detach_candidate;
+use super::error::SessionError;
 use super::feed::{Feed, SourceNote, Target};
 use super::green::{Candidate, send_report};
+use super::handle::{CommandReply, SessionRequest};
 use super::kv_replica::StoreReplica;
 use super::lifecycle::LifecycleEvent;
 use super::member::{StartError, StreamWorker};
 use super::swap::RolloutInput;
 use super::task::{FeedHandoff, Probation, Rollback, ServeOutcome, SessionTask};
 use super::watched::{failed, log, out_of_turn};
-use super::{READY_TIMEOUT, SessionError, SessionRequest};
 
 /// A worker that gives a result this long after it was ready is not in a crash loop. Longer than
 /// any wait between starts, so that a worker that dies on every hundredth frame ends as failed too.
@@ -30,8 +31,6 @@ const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// Questions to a pipeline that wait for their answer.
 const MAX_PENDING: usize = 64;
-
-pub(super) type CommandReply = oneshot::Sender<Result<String, SessionError>>;
 
 /// The worker that speaks, what feeds it, and what gets ready beside it.
 pub(super) struct Serving {
@@ -293,8 +292,8 @@ impl SessionTask {
                 None
             }
             request = self.requests.recv() => match request {
-                Some(SessionRequest::Command { request, answer }) => {
-                    if let Some(id) = serving.questions.add(self.id(), answer) {
+                Some(SessionRequest::Command { request, reply }) => {
+                    if let Some(id) = serving.questions.add(self.id(), reply) {
                         // A lane that speaks is the new version's as soon as it is promoted.
                         serving.feed.send(Target::Active, ToWorker::Command { id, request }, Vec::new()).await;
                     }

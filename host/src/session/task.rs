@@ -9,12 +9,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::change::{ProbationRequest, Report, ReportSender, Step, SwapRequest};
+use super::error::SessionError;
 use super::feed::Feed;
 use super::green::send_report;
+use super::handle::{SessionRequest, SessionShared};
 use super::kv_replica::StoreReplica;
 use super::lifecycle::{Lifecycle, LifecycleEvent};
 use super::watched::WorkerFault;
-use super::{Environment, SessionError, SessionRequest, SessionShared, Spec};
+use super::{Environment, Spec};
 use crate::event::SessionState;
 use crate::source::Subscription;
 use crate::util::backoff::BackoffPolicy;
@@ -278,8 +280,8 @@ impl SessionTask {
     ) -> Option<ServeOutcome> {
         match request {
             Some(SessionRequest::Restart) => Some(ServeOutcome::Restart),
-            Some(SessionRequest::Replace { spec, trial }) => {
-                self.replace(spec, trial.map(|trial| *trial));
+            Some(SessionRequest::Replace { spec, probation }) => {
+                self.replace(spec, probation.map(|request| *request));
                 Some(ServeOutcome::Restart)
             }
             Some(SessionRequest::Swap(swap)) => {
@@ -287,8 +289,8 @@ impl SessionTask {
                 Some(ServeOutcome::Restart)
             }
             Some(SessionRequest::Stop { reason }) => Some(ServeOutcome::Stop(reason)),
-            Some(SessionRequest::Command { answer, .. }) => {
-                let _ = answer.send(Err(SessionError::NotRunning(self.id().to_owned())));
+            Some(SessionRequest::Command { reply, .. }) => {
+                let _ = reply.send(Err(SessionError::NotRunning(self.id().to_owned())));
                 None
             }
             None => Some(ServeOutcome::Stop("the host stops".into())),

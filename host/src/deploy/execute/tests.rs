@@ -11,8 +11,8 @@ use super::super::admission::MemoryBudget;
 use super::*;
 use crate::config::source::Source as Camera;
 use crate::journal::Journal;
-use crate::session::CompiledPipeline;
 use crate::session::change::{Comparison, Swapped};
+use crate::session::{CompiledPipeline, SessionHandle};
 
 /// A host whose session hands each change to the test.
 struct Fake {
@@ -121,8 +121,9 @@ impl Site {
             priority: Default::default(),
             redis_prefix: None,
         };
+        let session = SessionHandle::without_task(spec);
         let ground = Fake {
-            spec: Mutex::new(Some(Arc::new(spec))),
+            spec: Mutex::new(Some(session.spec())),
             swaps,
             available,
             room: MemoryBudget::default(),
@@ -135,9 +136,7 @@ impl Site {
         let components = ComponentStore::open(folder.path().join("components")).unwrap();
         let deployments =
             Deployments::new(ground, History::new(journal), components, config.subscribe());
-        let (alive, over) = watch::channel(());
-        std::mem::forget(alive);
-        deployments.lives.insert("cam", "eye", true, over, None);
+        deployments.lives.insert(&session, "eye", true, None);
         deployments.settle().await;
         Self { deployments: Arc::new(deployments), swaps: swapped, config, _folder: folder }
     }

@@ -1,0 +1,155 @@
+//! The registry of all sessions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::change::ProbationRequest;
+use super::error::SessionError;
+use super::handle::{SessionHandle, TaskEnd};
+use super::spec::Spec;
+use super::status::{Observation, SessionStatus, StatusInner};
+use super::task::SessionTask;
+use super::{ControlGroups, Environment, Limits, Programs};
+use crate::config::Config;
+use crate::event::Hub;
+use crate::inference::InferenceHandle;
+use crate::journal::Journal;
+use crate::redis::Redis;
+use crate::source::Sources;
+
+/// Where what sessions say and keep goes.
+pub struct Sinks {
+    /// To subscribers, and to the journal of events.
+    pub hub: Hub,
+    /// Their stores.
+    pub journal: Journal,
+    /// Keys that an operator grants.
+    pub redis: Redis,
+}
+
+/// All sessions. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    environment: Arc<Environment>,
+    handles: Arc<Mutex<BTreeMap<String, SessionHandle>>>,
+}
+
+impl Sessions {
+    /// An empty registry.
+    pub fn new(
+        programs: Programs,
+        sources: Sources,
+        inference: InferenceHandle,
+        outlets: Sinks,
+        groups: Option<ControlGroups>,
+        config: &Config,
+    ) -> Self {
+        let Sinks { hub, journal, redis } = outlets;
+        let limits = Mutex::new(Limits::new(config));
+        let environment =
+            Environment { programs, sources, inference, hub, journal, redis, groups, limits };
+        Self { environment: Arc::new(environment), handles: Arc::default() }
+    }
+
+    /// What every worker needs.
+    pub(crate) fn environment(&self) -> Arc<Environment> {
+        Arc::clone(&self.environment)
+    }
+
+    /// Takes limits and Redis over from another config: limits on workers for workers that start
+    /// from now on, all else at once.
+    pub fn apply_config(&self, config: &Config) {
+        *self.environment.limits.lock() = Limits::new(config);
+        self.environment.redis.set_settings(config.redis.as_ref());
+    }
+
+    /// Makes a session and starts it. `probation`: whether what it runs lasts is to be reported.
+    pub fn start(
+        &self,
+        spec: Spec,
+        probation: Option<ProbationRequest>,
+    ) -> Result<SessionHandle, SessionError> {
+        let mut handles = self.handles.lock();
+        if handles.contains_key(&spec.id) {
+            return Err(SessionError::Exists(spec.id));
+        }
+        let limits = self.environment.limits();
+        let limit = limits.sessions;
+        if handles.len() >= limit {
+            return Err(SessionError::Limit { limit, holders: handles.keys().cloned().collect() });
+        }
+        let (handle, end) = SessionHandle::new(spec, StatusInner::new(limits.worker));
+        let TaskEnd { shared, requests, alive } = end;
+        let task = SessionTask::new(Arc::clone(&self.environment), shared, requests, probation);
+        tokio::spawn(async move {
+            task.run().await;
+            drop(alive);
+        });
+        handles.insert(handle.id().to_owned(), handle.clone());
+        Ok(handle)
+    }
+
+    /// One session.
+    pub fn get(&self, id: &str) -> Option<SessionHandle> {
+        self.handles.lock().get(id).cloned()
+    }
+
+    /// One session.
+    pub fn find(&self, id: &str) -> Result<SessionHandle, SessionError> {
+        self.get(id).ok_or_else(|| SessionError::Unknown(id.to_owned()))
+    }
+
+    /// All sessions, sorted by name.
+    pub fn list(&self) -> Vec<SessionStatus> {
+        self.all().iter().map(SessionHandle::status).collect()
+    }
+
+    /// All sessions with what metrics and alerts need, sorted by name. Holds up no session for
+    /// longer than its numbers take to copy.
+    pub fn observe(&self) -> Vec<Observation> {
+        self.all().iter().map(SessionHandle::observe).collect()
+    }
+
+    /// Ends a session and forgets it. Returns when its worker is gone.
+    pub async fn stop(&self, id: &str, reason: &str) -> Result<(), SessionError> {
+        let handle = self.find(id)?;
+        handle.stop(reason).await;
+        self.forget(&handle);
+        Ok(())
+    }
+
+    /// Waits until a session that was told to stop is gone; returns at once if there is none, or
+    /// one that goes on.
+    pub async fn wait_until_gone(&self, id: &str) {
+        if let Some(handle) = self.get(id).filter(SessionHandle::is_stopping) {
+            handle.ended().await;
+            self.forget(&handle);
+        }
+    }
+
+    /// Frees the name of a session that has ended: not before, so that no name ever has two workers.
+    fn forget(&self, handle: &SessionHandle) {
+        let mut handles = self.handles.lock();
+        // Another caller may have waited for the same end, and the name been given anew.
+        if handles.get(handle.id()).is_some_and(|other| other.is_same(handle)) {
+            handles.remove(handle.id());
+            self.environment.hub.remove_session(handle.id());
+        }
+    }
+
+    /// Ends all sessions at the same time.
+    pub async fn stop_all(&self, reason: &str) {
+        let handles = self.all();
+        let stopped = handles.iter().map(|handle| async {
+            handle.stop(reason).await;
+            self.forget(handle);
+        });
+        futures_util::future::join_all(stopped).await;
+    }
+
+    fn all(&self) -> Vec<SessionHandle> {
+        self.handles.lock().values().cloned().collect()
+    }
+}

@@ -1,0 +1,186 @@
+//! How a session stands: as its task notes it, and as the API, metrics and alerts see it.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use ocelli_protocol::confinement::Confinement;
+use ocelli_protocol::limit::{Limit, LimitCounts};
+use ocelli_protocol::worker::{Description, WorkerLimits};
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+
+use super::latency::Latencies;
+use super::spec::Spec;
+use super::totals::{Frames, Totals};
+use crate::event::SessionState;
+
+/// A session as `GET /v1/sessions` shows it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Session")]
+pub struct SessionStatus {
+    /// Its name.
+    pub id: String,
+    /// Where it stands.
+    pub state: SessionState,
+    /// Why, where that says something.
+    pub reason: Option<String>,
+    /// The worker's process.
+    pub pid: Option<u32>,
+    /// Its source, without credentials.
+    pub source: String,
+    /// Its pipeline, as configured.
+    pub pipeline: String,
+    /// What the pipeline says of itself: name and version.
+    pub pipeline_version: Option<String>,
+    /// Which component runs.
+    pub deployment: String,
+    /// Seconds since the session was made or restarted by a person.
+    #[schemars(range(min = 0))]
+    pub uptime_s: f64,
+    /// Workers started after the first.
+    pub restarts: u64,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// Results since the session was made.
+    pub results: u64,
+    /// Events since the session was made.
+    pub events: u64,
+    /// What became of the frames since the session was made.
+    pub frames: Frames,
+    /// Bytes of the component's linear memories together.
+    pub guest_memory: u64,
+    /// How often the pipeline ran into each limit since the session was made; those that it never
+    /// met are left out.
+    #[serde(serialize_with = "serialize_limits")]
+    #[schemars(with = "BTreeMap<String, u64>", extend("propertyNames" = {"enum": limit_names()}))]
+    pub limits: LimitCounts,
+    /// The alerts that are raised now.
+    // Their names belong to the monitor, which is above the sessions; its tests hold them to these.
+    #[schemars(extend("items" = {"type": "string", "enum": ["memory", "no_results", "restarts", "source_down", "disk"]}))]
+    pub alerts: Vec<&'static str>,
+    /// What the kernel enforces on the worker; none before it has said so.
+    pub sandbox: Option<Confinement>,
+    /// Whether the worker runs in a control group of its own, which bounds its memory and CPU time.
+    pub control_group: bool,
+}
+
+fn serialize_limits<S: Serializer>(counts: &LimitCounts, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(counts.hit().map(|(limit, count)| (limit.name(), count)))
+}
+
+fn limit_names() -> Vec<&'static str> {
+    Limit::ALL.iter().map(|limit| limit.name()).collect()
+}
+
+/// A session as metrics and alerts see it.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// As the API shows it.
+    pub status: SessionStatus,
+    /// How long its frames took, since the session was made.
+    pub latencies: Latencies,
+    /// When its pipeline last gave a result, or was ready to.
+    pub last_result: Option<Instant>,
+    /// Since when its source delivers nothing.
+    pub source_down: Option<Instant>,
+    /// Bytes of private memory that its worker may have.
+    pub memory_limit: u64,
+    /// Bytes that the component's linear memories may have together.
+    pub guest_memory_limit: u64,
+}
+
+/// A session's status as its task notes it.
+pub(super) struct StatusInner {
+    pub(super) state: SessionState,
+    pub(super) reason: Option<String>,
+    pub(super) pid: Option<u32>,
+    pub(super) description: Option<Description>,
+    pub(super) since: Instant,
+    pub(super) restarts: u64,
+    pub(super) last_error: Option<String>,
+    pub(super) results: u64,
+    pub(super) events: u64,
+    pub(super) totals: Totals,
+    pub(super) latencies: Latencies,
+    pub(super) guest_memory: u64,
+    pub(super) alerts: Vec<&'static str>,
+    pub(super) confinement: Option<Confinement>,
+    pub(super) control_group: bool,
+    /// What the worker that runs may use, or the next one if none runs.
+    pub(super) allowed: WorkerLimits,
+    /// When the pipeline last gave a result, or was ready to.
+    pub(super) last_result: Option<Instant>,
+    /// Since when the source delivers nothing.
+    pub(super) source_down: Option<Instant>,
+}
+
+impl StatusInner {
+    /// A session that starts now, with these limits on its worker.
+    pub(super) fn new(allowed: WorkerLimits) -> Self {
+        Self {
+            state: SessionState::Starting,
+            reason: None,
+            pid: None,
+            description: None,
+            since: Instant::now(),
+            restarts: 0,
+            last_error: None,
+            results: 0,
+            events: 0,
+            totals: Totals::default(),
+            latencies: Latencies::default(),
+            guest_memory: 0,
+            alerts: Vec::new(),
+            confinement: None,
+            control_group: false,
+            allowed,
+            last_result: None,
+            source_down: None,
+        }
+    }
+
+    /// The worker is gone.
+    pub(super) fn end_worker(&mut self) {
+        self.pid = None;
+        self.guest_memory = 0;
+        self.totals.end_worker();
+    }
+
+    /// The status as the API shows it.
+    pub(super) fn status(&self, spec: &Spec) -> SessionStatus {
+        let description = self.description.as_ref();
+        SessionStatus {
+            id: spec.id.clone(),
+            state: self.state,
+            reason: self.reason.clone(),
+            pid: self.pid,
+            source: spec.source.to_string(),
+            pipeline: spec.pipeline.name.clone(),
+            pipeline_version: description.map(|d| format!("{} {}", d.name, d.version)),
+            deployment: spec.pipeline.id.clone(),
+            uptime_s: (self.since.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+            restarts: self.restarts,
+            last_error: self.last_error.clone(),
+            results: self.results,
+            events: self.events,
+            frames: self.totals.frames(),
+            guest_memory: self.guest_memory,
+            limits: self.totals.limits(),
+            alerts: self.alerts.clone(),
+            sandbox: self.confinement.clone(),
+            control_group: self.control_group,
+        }
+    }
+
+    /// The status, with what metrics and alerts need.
+    pub(super) fn observation(&self, spec: &Spec) -> Observation {
+        Observation {
+            status: self.status(spec),
+            latencies: self.latencies,
+            last_result: self.last_result,
+            source_down: self.source_down,
+            memory_limit: self.allowed.memory,
+            guest_memory_limit: self.allowed.guest_memory,
+        }
+    }
+}
