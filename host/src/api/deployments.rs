@@ -21,8 +21,8 @@ use super::problem::{More, Problem};
 use super::{Control, Refusal, State};
 use crate::config::{LOCAL_CALLER, RefusedState};
 use crate::deploy::{
-    Cause, CompileError, Component, DeployError, DeployRequest, NamedPipeline, Outcome,
-    PipelineError, Record,
+    CompileError, Component, DeployError, DeployRequest, NamedPipeline, Outcome, PipelineError,
+    Record,
 };
 use crate::session::SessionError;
 use crate::session::change::{MAX_SHADOW, Step};
@@ -198,15 +198,7 @@ pub(super) async fn deploy<C: Deployments>(
             return Err(bad("bad_request", detail));
         }
     };
-    let order = DeployRequest {
-        session,
-        component,
-        settings,
-        shadow,
-        refused_state,
-        cause: Cause::Request,
-        by,
-    };
+    let order = DeployRequest { session, component, settings, shadow, refused_state, by };
     let control = state.control.clone();
     answer(to_its_end(async move { control.deploy(order).await }).await?)
 }

@@ -1,13 +1,43 @@
 //! The host as deployments need it.
 
-use std::sync::Arc;
-
 use super::admission::{Admission, MemoryBudget};
 use super::compile::{CompileError, Compiler, ComponentSource, PreparedComponent};
-use super::execute::DeployBackend;
 use crate::event::{Event, Hub};
-use crate::session::change::SwapRequest;
-use crate::session::{SessionError, Sessions, Spec};
+use crate::session::change::{ProbationRequest, SwapRequest};
+use crate::session::{SessionError, SessionHandle, Sessions, Spec};
+
+/// What a deployment needs of the host.
+pub(super) trait DeployBackend: Send + Sync + 'static {
+    fn session(&self, id: &str) -> Option<SessionHandle>;
+
+    /// Checks and compiles.
+    fn prepare(
+        &self,
+        pipeline: &str,
+        source: ComponentSource,
+    ) -> impl Future<Output = Result<PreparedComponent, CompileError>> + Send;
+
+    /// Asks for memory for a second worker of a session; `reserve` bytes have to stay free.
+    fn admit(
+        &self,
+        session: &str,
+        reserve: u64,
+    ) -> impl Future<Output = Result<Admission, String>> + Send;
+
+    /// Changes what a session runs, in a second worker.
+    fn swap(&self, swap: SwapRequest) -> impl Future<Output = Result<(), SessionError>> + Send;
+
+    /// Makes a session; or replaces the worker of `session`, if that has not ended meanwhile.
+    fn start(
+        &self,
+        spec: Spec,
+        session: Option<SessionHandle>,
+        probation: Option<ProbationRequest>,
+    ) -> impl Future<Output = Result<SessionHandle, SessionError>> + Send;
+
+    /// Sends an event to the session's subscribers.
+    fn publish(&self, session: &str, event: &Event);
+}
 
 /// Sessions, subscribers, and the compiler.
 pub(super) struct HostBackend {
@@ -18,8 +48,8 @@ pub(super) struct HostBackend {
 }
 
 impl DeployBackend for HostBackend {
-    fn spec(&self, session: &str) -> Option<Arc<Spec>> {
-        Some(self.sessions.get(session)?.spec())
+    fn session(&self, id: &str) -> Option<SessionHandle> {
+        self.sessions.get(id)
     }
 
     async fn prepare(
@@ -32,8 +62,8 @@ impl DeployBackend for HostBackend {
 
     async fn admit(&self, session: &str, reserve: u64) -> Result<Admission, String> {
         let running = self.sessions.get(session).and_then(|session| session.status().pid);
-        let room = self.memory.clone();
-        let asked = tokio::task::spawn_blocking(move || room.admit(running, reserve)).await;
+        let memory = self.memory.clone();
+        let asked = tokio::task::spawn_blocking(move || memory.admit(running, reserve)).await;
         asked.unwrap_or_else(|error| Err(error.to_string()))
     }
 
@@ -41,8 +71,30 @@ impl DeployBackend for HostBackend {
         self.sessions.find(&swap.spec.id)?.swap(swap).await
     }
 
+    async fn start(
+        &self,
+        spec: Spec,
+        session: Option<SessionHandle>,
+        probation: Option<ProbationRequest>,
+    ) -> Result<SessionHandle, SessionError> {
+        if let Some(session) = session {
+            let again = probation.as_ref().map(|probation| ProbationRequest {
+                fallback: probation.fallback.clone(),
+                reports: probation.reports.clone(),
+            });
+            match session.replace(spec.clone(), again).await {
+                Ok(()) => return Ok(session),
+                // An operator has ended it meanwhile.
+                Err(SessionError::Unknown(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.sessions.wait_until_gone(&spec.id).await;
+        self.sessions.start(spec, probation)
+    }
+
     fn publish(&self, session: &str, event: &Event) {
-        // A session that has ended meanwhile has nobody to be told.
+        // A session that has ended meanwhile has no subscribers.
         let _ = self.hub.publish_event_if_exists(session, event.clone());
     }
 }

@@ -64,8 +64,8 @@ pub struct PreparedComponent {
 }
 
 impl PreparedComponent {
-    /// As sessions take it.
-    pub fn deployment(&self, pipeline: &str) -> CompiledPipeline {
+    /// The component as a worker's pipeline, under this name.
+    pub fn compiled_pipeline(&self, pipeline: &str) -> CompiledPipeline {
         CompiledPipeline {
             name: pipeline.to_owned(),
             id: self.id.clone(),
@@ -135,18 +135,6 @@ impl Compiler {
     /// it.
     pub(super) fn configure(&self, settings: &config::DeployConfig) {
         *self.settings.lock() = Arc::new(settings.clone());
-    }
-
-    /// The deployment of the component in a file.
-    pub(super) async fn deployment(
-        &self,
-        pipeline: &str,
-        component: &Path,
-    ) -> Result<CompiledPipeline, CompileError> {
-        Ok(self
-            .prepare(pipeline, ComponentSource::Path(component.to_owned()))
-            .await?
-            .deployment(pipeline))
     }
 
     /// Checks a component, and compiles it where the cache lacks it. `pipeline` is for errors and

@@ -1,315 +1,255 @@
-//! The way of every deployment, whoever asked for it: its place in the session's queue, the
-//! component's check, memory, the change itself, and the probation. What it needs of the rest of
-//! the host is the trait [`DeployBackend`].
+//! The one way of every deployment: it waits for its turn, is planned, checked and compiled, given
+//! memory, started, and followed through its probation to its outcome.
+//!
+//! [`Executor::deploy`] is for a session that runs; a session that is made or whose worker is
+//! replaced comes to [`Executor::execute`] at once, with a [`Placement::Fresh`].
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::{Map, Value};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::admission::Admission;
+use super::backend::DeployBackend;
 use super::compile::{CompileError, ComponentSource, PreparedComponent};
-use super::components::{ComponentLease, ComponentStore};
-use super::history::{self, CameraEntry, History, now};
-use super::pipelines::{find_named, find_pipeline};
+use super::components::ComponentLease;
+use super::history::CameraEntry;
+use super::plan::{Origin, Plan};
 use super::queue::{DeployQueue, Turn};
-use super::record::{Cause, DeploymentState, Outcome, Record};
+use super::record::{Cause, DeploymentState, Outcome, Record, now};
 use super::report::{self, DeploymentCounters};
-use super::request::{Component, DeployError, DeployRequest};
-use super::session_index::SessionIndex;
-use crate::config::Config;
-use crate::event::Event;
-use crate::session::change::{MAX_SHADOW, REPORT_CAPACITY, Report, Step, SwapRequest};
-use crate::session::{RunningVersion, SessionError, Spec};
-
-/// What a deployment needs of the host.
-pub(super) trait DeployBackend: Send + Sync + 'static {
-    /// What a session is made of.
-    fn spec(&self, session: &str) -> Option<Arc<Spec>>;
-    /// Checks and compiles.
-    fn prepare(
-        &self,
-        pipeline: &str,
-        source: ComponentSource,
-    ) -> impl Future<Output = Result<PreparedComponent, CompileError>> + Send;
-    /// Asks for memory for a second worker of a session; `reserve` has to stay free.
-    fn admit(
-        &self,
-        session: &str,
-        reserve: u64,
-    ) -> impl Future<Output = Result<Admission, String>> + Send;
-    /// Has the session change.
-    fn swap(&self, swap: SwapRequest) -> impl Future<Output = Result<(), SessionError>> + Send;
-    /// Tells the session's subscribers.
-    fn publish(&self, session: &str, event: &Event);
-}
-
-/// An order on its way.
-pub(super) struct Ordered {
-    pub(super) order: DeployRequest,
-    /// It is for the deployment before, whatever the order's component is.
-    pub(super) rollback: bool,
-    /// What the config says, where that is what is deployed: pipeline and settings.
-    pub(super) entry: Option<(String, Map<String, Value>)>,
-}
-
-impl From<DeployRequest> for Ordered {
-    fn from(order: DeployRequest) -> Self {
-        Self { order, rollback: false, entry: None }
-    }
-}
+use super::request::DeployError;
+use super::state::DeployState;
+use crate::config::RefusedState;
+use crate::session::change::{
+    MAX_SHADOW, ProbationRequest, REPORT_CAPACITY, Report, ReportSender, Step, SwapRequest,
+};
+use crate::session::{RunningVersion, SessionError, SessionHandle, Spec};
 
 type Answer = oneshot::Sender<Result<Record, DeployError>>;
 
-/// A deployment that the session has heard of.
-pub(super) struct Change {
-    pub(super) record: Record,
-    /// The config's entry that it brings the camera to.
-    pub(super) entry: Option<CameraEntry>,
-    /// What runs when the session goes back.
-    pub(super) prior: Option<RunningVersion>,
-    /// Waits until the new version speaks.
-    pub(super) answer: Option<Answer>,
-    pub(super) place: Option<Turn>,
-    pub(super) admission: Option<Admission>,
-    /// Until it is known whether anything needs the component.
-    pub(super) held: Option<ComponentLease>,
+/// Where the new version gets its worker.
+pub(super) enum Placement {
+    /// Beside the running worker, from which it takes over.
+    Beside(Turn),
+    /// In the session's only worker.
+    Fresh(Fresh),
 }
 
-/// All deployments.
-pub(super) struct Deployments<G> {
-    pub(super) ground: G,
-    pub(super) history: History,
-    pub(super) components: ComponentStore,
-    pub(super) lives: SessionIndex,
-    pub(super) tally: DeploymentCounters,
-    lanes: DeployQueue,
-    config: watch::Receiver<Arc<Config>>,
-    /// Whether all configured cameras have been looked at: before, nobody knows what they need.
-    settled: AtomicBool,
+/// A session that is made, or whose worker is replaced.
+pub(super) struct Fresh {
+    /// What the session is made of; pipeline and settings are the plan's.
+    pub(super) spec: Spec,
+    /// The session whose worker is replaced. `None`: the session is made.
+    pub(super) session: Option<SessionHandle>,
+    /// What the session goes back to when the new version is lost on probation.
+    pub(super) fallback: Option<(Spec, Option<RunningVersion>)>,
+}
+
+/// A deployment under way.
+struct Active {
+    record: Record,
+    entry: Option<CameraEntry>,
+    /// What the session runs again after a rollback.
+    previous: Option<RunningVersion>,
+    /// Answered when the new version is active.
+    answer: Option<Answer>,
+    /// Held until the new version is active.
+    turn: Option<Turn>,
+    admission: Option<Admission>,
+    /// Held until the history says whether the component is still needed.
+    lease: Option<ComponentLease>,
+}
+
+/// A deployment that the session has taken over, to be [followed](Executor::follow).
+pub(super) struct Started {
+    active: Active,
+    reports: mpsc::Receiver<Report>,
+    pub(super) session: SessionHandle,
+}
+
+/// A deployment that the session has not taken over.
+pub(super) struct Failed {
+    /// `None` if there is none: a subscriber's, or one that the history could not take.
+    record: Option<Record>,
+    pub(super) error: ExecuteError,
+}
+
+/// Why a session has not taken a deployment over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExecuteError {
+    #[error("the history cannot be written: {0:#}")]
+    History(anyhow::Error),
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// There is no memory for a second worker.
+    #[error("{0}")]
+    Memory(String),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("the session has ended")]
+    SessionEnded,
+}
+
+impl ExecuteError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Compile(_) | Self::Memory(_) => Outcome::Refused,
+            Self::History(_) | Self::Session(_) | Self::SessionEnded => Outcome::Interrupted,
+        }
+    }
+}
+
+impl From<ExecuteError> for DeployError {
+    fn from(error: ExecuteError) -> Self {
+        match error {
+            ExecuteError::Compile(error) => Self::Compile(error),
+            ExecuteError::Session(error) => Self::Session(error),
+            error => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+/// Runs the deployments of all sessions.
+pub(super) struct Executor<B> {
+    pub(super) backend: B,
+    pub(super) state: DeployState,
+    pub(super) counters: DeploymentCounters,
+    queue: DeployQueue,
+    /// Whether every configured camera has been started. Before, it is not known which components
+    /// they need.
+    cameras_started: AtomicBool,
     stopping: AtomicBool,
 }
 
-impl<G: DeployBackend> Deployments<G> {
-    pub(super) fn new(
-        ground: G,
-        history: History,
-        components: ComponentStore,
-        config: watch::Receiver<Arc<Config>>,
-    ) -> Self {
+impl<B: DeployBackend> Executor<B> {
+    pub(super) fn new(backend: B, state: DeployState) -> Self {
         Self {
-            ground,
-            history,
-            components,
-            lives: SessionIndex::default(),
-            tally: DeploymentCounters::default(),
-            lanes: DeployQueue::default(),
-            config,
-            settled: AtomicBool::new(false),
+            backend,
+            state,
+            counters: DeploymentCounters::default(),
+            queue: DeployQueue::default(),
+            cameras_started: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
 
-    fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.borrow())
-    }
-
-    /// See [`super::Deployer::deploy`].
-    pub(super) async fn deploy(self: &Arc<Self>, ordered: Ordered) -> Result<Record, DeployError> {
-        let DeployRequest { session, shadow, .. } = &ordered.order;
-        if *shadow > MAX_SHADOW {
-            return Err(DeployError::Shadow { asked: *shadow, most: MAX_SHADOW });
+    /// Deploys to a session that runs; see [`super::Deployer::deploy`].
+    pub(super) async fn deploy(
+        self: &Arc<Self>,
+        session: &str,
+        origin: Origin,
+    ) -> Result<Record, DeployError> {
+        if let Origin::Request(request) = &origin
+            && request.shadow > MAX_SHADOW
+        {
+            return Err(DeployError::Shadow { asked: request.shadow, most: MAX_SHADOW });
         }
         if self.stopping.load(Ordering::Relaxed) {
             return Err(DeployError::Stopping);
         }
-        if self.ground.spec(session).is_none() {
-            return Err(SessionError::Unknown(session.clone()).into());
+        if self.backend.session(session).is_none() {
+            return Err(SessionError::Unknown(session.to_owned()).into());
         }
-        let place = self.lanes.enqueue(session)?;
+        let turn = self.queue.enqueue(session)?;
         let (answer, answered) = oneshot::channel();
-        // Whether its caller waits or not.
-        tokio::spawn(Arc::clone(self).run(ordered, now(), place, answer));
+        // It runs to its end even if the caller stops waiting.
+        tokio::spawn(Arc::clone(self).run(session.to_owned(), origin, turn, answer));
         answered
             .await
-            .unwrap_or_else(|_| Err(DeployError::Internal("the deployment was given up".into())))
+            .unwrap_or_else(|_| Err(DeployError::Internal("the deployment was dropped".into())))
     }
 
-    /// Nothing new begins, and what ends now is interrupted.
+    /// No deployment begins any more, and one that ends now counts as interrupted.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    async fn run(
-        self: Arc<Self>,
-        ordered: Ordered,
-        requested: String,
-        mut place: Turn,
-        answer: Answer,
-    ) {
-        place.wait().await;
-        let entry = ordered.entry.clone();
-        let (mut record, held, source, order) = match self.take(ordered, requested).await {
-            Ok(taken) => taken,
+    async fn run(self: Arc<Self>, session: String, origin: Origin, mut turn: Turn, answer: Answer) {
+        let requested = now();
+        turn.wait().await;
+        let plan = match self.backend.session(&session) {
+            Some(running) => Plan::new(&self.state, &session, origin, Some(&running.spec())).await,
+            None => Err(SessionError::Unknown(session).into()),
+        };
+        let mut plan = match plan {
+            Ok(plan) => plan,
             Err(error) => return drop(answer.send(Err(error))),
         };
-        place.set_progress(record.number, record.step);
-        self.tell(&record);
-        let entry = entry.map(|(pipeline, settings)| {
-            let digest = record.digest.clone();
-            CameraEntry { pipeline, settings, digest }
-        });
-        match self.begin_change(&mut record, &order, source, &place).await {
-            Ok((reports, admission)) => {
-                let change = Change {
-                    record,
-                    entry,
-                    prior: None,
-                    answer: Some(answer),
-                    place: Some(place),
-                    admission: Some(admission),
-                    held,
-                };
-                self.follow(change, reports).await;
+        plan.record.requested = requested;
+        match self.execute(plan, Placement::Beside(turn)).await {
+            Ok(mut started) => {
+                started.active.answer = Some(answer);
+                self.follow(started).await;
             }
-            Err((outcome, reason)) => {
-                let reason = Some(reason);
-                let record = self.end(record, outcome, reason, entry.as_ref(), held).await;
-                let _ = answer.send(Ok(record));
+            Err(Failed { record, error }) => {
+                let _ = answer.send(record.ok_or_else(|| error.into()));
             }
         }
     }
 
-    /// Reads the component and begins the row.
-    async fn take(
+    /// Takes the steps up to the start of the new worker.
+    pub(super) async fn execute(
         &self,
-        ordered: Ordered,
-        requested: String,
-    ) -> Result<(Record, Option<ComponentLease>, ComponentSource, DeployRequest), DeployError> {
-        let Ordered { mut order, rollback, .. } = ordered;
-        let session = order.session.clone();
-        let Some(spec) = self.ground.spec(&session) else {
-            return Err(SessionError::Unknown(session).into());
+        plan: Plan,
+        placement: Placement,
+    ) -> Result<Started, Failed> {
+        let Plan { record, entry, source, lease, refused_state } = plan;
+        let (turn, fresh) = match placement {
+            Placement::Beside(turn) => (Some(turn), None),
+            Placement::Fresh(fresh) => (None, Some(fresh)),
         };
-        let mut back_to = None;
-        let records = if rollback {
-            let listed = self.history.list(&session, usize::MAX).await;
-            listed.map_err(|error| DeployError::Internal(format!("{error:#}")))?
-        } else {
-            Vec::new()
-        };
-        if rollback {
-            let running = self.lives.running(&session).map(|running| running.number);
-            let before = history::previous_version(&records, running);
-            let before = before.ok_or_else(|| DeployError::NoPreviousVersion(session.clone()))?;
-            let (digest, pipeline) = (before.digest.clone(), before.pipeline.clone());
-            order.component = Component::Digest { digest, pipeline };
-            order.settings = Some(before.settings.clone());
-            back_to = Some(before.number);
+        let mut active =
+            Active { record, entry, previous: None, answer: None, turn, admission: None, lease };
+        let late = recorded_late(&active.record);
+        if !late {
+            match self.begin(&mut active.record).await {
+                Ok(()) => {}
+                // A full disk is no reason for a camera not to run.
+                Err(error) if fresh.is_some() => {
+                    let session = &active.record.session;
+                    tracing::error!(target: "ocelli::deploy", session, "{error}");
+                }
+                Err(error) => return Err(Failed { record: None, error }),
+            }
+            if let Some(turn) = &active.turn {
+                turn.set_progress(active.record.number, active.record.step);
+            }
+            self.announce(&active.record);
         }
-        let (pipeline, source, held) = self.find(&order).await?;
-        let held = match held {
-            Some(held) => Some(held),
-            None => self.keep(&source).await?,
+        let (reports, received) = mpsc::channel(REPORT_CAPACITY);
+        let started = async {
+            let prepared = self.prepare(&mut active.record, source).await?;
+            match fresh {
+                None => self.start_beside(&mut active, &prepared, refused_state, reports).await,
+                Some(fresh) => self.start_fresh(&mut active, &prepared, fresh, reports).await,
+            }
         };
-        let settings = order.settings.clone().unwrap_or_else(|| spec.settings.clone());
-        let mut record =
-            draft(&session, held.as_ref(), &pipeline, settings, order.cause, &order.by);
-        record.shadow = order.shadow;
-        record.requested = requested;
-        record.back_to = back_to;
-        record.before = Some(spec.pipeline.id.clone()).filter(|id| !id.is_empty());
-        let source = held.as_ref().map_or(source, |held| ComponentSource::Path(held.path.clone()));
-        let begun = self.history.begin(record, self.lives.configured(&session)).await;
-        let record = begun.map_err(|error| {
-            DeployError::Internal(format!("the history cannot be written: {error:#}"))
-        })?;
-        Ok((record, held, source, order))
-    }
-
-    /// What the pipeline is called in the history, and where the component is.
-    async fn find(
-        &self,
-        order: &DeployRequest,
-    ) -> Result<(String, ComponentSource, Option<ComponentLease>), DeployError> {
-        Ok(match &order.component {
-            Component::Bytes { name, bytes } => {
-                // As that of a file, so that it is never taken for a pipeline's name.
-                let name =
-                    if name.ends_with(".wasm") { name.clone() } else { format!("{name}.wasm") };
-                (name, ComponentSource::Bytes(bytes.clone()), None)
+        match started.await {
+            Ok(session) => Ok(Started { active, reports: received, session }),
+            Err(error) if late => Err(Failed { record: None, error }),
+            Err(error) => {
+                let record = self.finish(active, error.outcome(), Some(error.to_string())).await;
+                Err(Failed { record: Some(record), error })
             }
-            Component::Pipeline(name) => {
-                let config = self.config();
-                let path = match order.cause {
-                    Cause::Config => find_pipeline(name, &config)?,
-                    _ => find_named(name, &config)?,
-                };
-                (name.clone(), ComponentSource::Path(path), None)
-            }
-            Component::Digest { digest, pipeline } => {
-                let held = self
-                    .components
-                    .lease(digest)
-                    .ok_or_else(|| DeployError::ComponentGone(digest.clone()))?;
-                (pipeline.clone(), ComponentSource::Path(held.path.clone()), Some(held))
-            }
-        })
+        }
     }
 
-    /// Keeps a component; none where it is larger than any may be, which its check will say.
-    pub(super) async fn keep(
-        &self,
-        source: &ComponentSource,
-    ) -> Result<Option<ComponentLease>, DeployError> {
-        let (components, source) = (self.components.clone(), source.clone());
-        let most = u64::from(self.config().deploy.max_component_mb) << 20;
-        let kept = tokio::task::spawn_blocking(move || components.insert(&source, most)).await;
-        let kept = kept.map_err(|error| DeployError::Internal(error.to_string()))?;
-        kept.map_err(|error| DeployError::Internal(format!("keeping the component: {error}")))
+    /// Gives a deployment its number in the history.
+    async fn begin(&self, record: &mut Record) -> Result<(), ExecuteError> {
+        let configured =
+            record.cause == Cause::Config || self.state.sessions.configured(&record.session);
+        let begun = self.state.history.begin(record, configured).await;
+        begun.map_err(ExecuteError::History)
     }
 
-    /// The steps before the session hears of it, and its first word to the session. What it fails
-    /// by else.
-    async fn begin_change(
-        &self,
-        record: &mut Record,
-        order: &DeployRequest,
-        source: ComponentSource,
-        place: &Turn,
-    ) -> Result<(mpsc::Receiver<Report>, Admission), (Outcome, String)> {
-        let prepared = self.prepare(record, source).await?;
-        let deploy = &self.config().deploy;
-        self.step(record, Step::Admit, Some(place)).await;
-        let admission = self.ground.admit(&record.session, deploy.reserve_mb << 20).await;
-        let admission = admission.map_err(|reason| (Outcome::Refused, reason))?;
-        record.admitted = Some(admission.bytes);
-        self.step(record, Step::Start, Some(place)).await;
-        let over = || (Outcome::Interrupted, "the session has ended".to_owned());
-        // As it is by now.
-        let spec = self.ground.spec(&record.session).ok_or_else(over)?;
-        record.before = Some(spec.pipeline.id.clone()).filter(|id| !id.is_empty());
-        let spec = Spec {
-            pipeline: prepared.deployment(&record.pipeline),
-            settings: record.settings.clone(),
-            ..(*spec).clone()
-        };
-        let refused_state = order.refused_state.unwrap_or(deploy.refused_state);
-        let (reports, told) = mpsc::channel(REPORT_CAPACITY);
-        let swap = SwapRequest { spec, shadow: order.shadow, refused_state, reports };
-        self.ground.swap(swap).await.map_err(|_| over())?;
-        Ok((told, admission))
-    }
-
-    /// Checks and compiles, and notes what came of it.
-    pub(super) async fn prepare(
+    /// Checks and compiles.
+    async fn prepare(
         &self,
         record: &mut Record,
         source: ComponentSource,
-    ) -> Result<PreparedComponent, (Outcome, String)> {
-        match self.ground.prepare(&record.pipeline, source).await {
+    ) -> Result<PreparedComponent, ExecuteError> {
+        match self.backend.prepare(&record.pipeline, source).await {
             Ok(prepared) => {
                 record.step = Step::Compile;
                 record.compile_ms = prepared.report.compile_ms;
@@ -320,120 +260,183 @@ impl<G: DeployBackend> Deployments<G> {
             Err(error) => {
                 record.step = error.step();
                 record.check = error.report().cloned();
-                Err((Outcome::Refused, error.to_string()))
+                Err(error.into())
             }
         }
     }
 
-    /// Writes the row before the step is taken.
-    async fn step(&self, record: &mut Record, step: Step, place: Option<&Turn>) {
-        record.step = step;
-        if let Some(place) = place {
-            place.set_progress(record.number, step);
-        }
-        self.history.write(record, None).await;
+    /// Asks for memory, and has the session start a second worker.
+    async fn start_beside(
+        &self,
+        active: &mut Active,
+        prepared: &PreparedComponent,
+        refused_state: Option<RefusedState>,
+        reports: ReportSender,
+    ) -> Result<SessionHandle, ExecuteError> {
+        let deploy = &self.state.config().deploy;
+        self.step(active, Step::Admit).await;
+        let admitted = self.backend.admit(&active.record.session, deploy.reserve_mb << 20).await;
+        let admission = active.admission.insert(admitted.map_err(ExecuteError::Memory)?);
+        active.record.admitted = Some(admission.bytes);
+        self.step(active, Step::Start).await;
+        let Record { session, pipeline, settings, shadow, before, .. } = &mut active.record;
+        let session = self.backend.session(session).ok_or(ExecuteError::SessionEnded)?;
+        // It may have changed since the deployment was planned.
+        let spec = session.spec();
+        *before = Some(spec.pipeline.id.clone()).filter(|id| !id.is_empty());
+        let swap = SwapRequest {
+            spec: Spec {
+                pipeline: prepared.compiled_pipeline(pipeline),
+                settings: settings.clone(),
+                ..(*spec).clone()
+            },
+            shadow: *shadow,
+            refused_state: refused_state.unwrap_or(deploy.refused_state),
+            reports,
+        };
+        self.backend.swap(swap).await.map_err(|_| ExecuteError::SessionEnded)?;
+        Ok(session)
     }
 
-    /// Takes in what the session says of a change, to its end.
-    pub(super) async fn follow(&self, mut change: Change, mut reports: mpsc::Receiver<Report>) {
+    /// Makes a session, or replaces its worker.
+    async fn start_fresh(
+        &self,
+        active: &mut Active,
+        prepared: &PreparedComponent,
+        fresh: Fresh,
+        reports: ReportSender,
+    ) -> Result<SessionHandle, ExecuteError> {
+        self.step(active, Step::Start).await;
+        let record = &active.record;
+        let spec = Spec {
+            pipeline: prepared.compiled_pipeline(&record.pipeline),
+            settings: record.settings.clone(),
+            ..fresh.spec
+        };
+        let (fallback, previous) = fresh.fallback.unzip();
+        active.previous = previous.flatten();
+        let probation = ProbationRequest { fallback, reports };
+        let session = self.backend.start(spec, fresh.session, Some(probation)).await?;
+        let configured = record.cause == Cause::Config;
+        let running = configured.then(|| record.into());
+        self.state.sessions.insert(&session, &record.pipeline, configured, running);
+        if configured {
+            self.prune(&record.session).await;
+        }
+        Ok(session)
+    }
+
+    /// Writes a step to the history before it is taken.
+    async fn step(&self, active: &mut Active, step: Step) {
+        active.record.step = step;
+        if let Some(turn) = &active.turn {
+            turn.set_progress(active.record.number, step);
+        }
+        if active.record.number > 0 {
+            self.state.history.write(&active.record, None).await;
+        }
+    }
+
+    /// Follows a deployment in a task of its own.
+    pub(super) fn follow_in_background(self: &Arc<Self>, started: Started) {
+        let executor = Arc::clone(self);
+        tokio::spawn(async move { executor.follow(started).await });
+    }
+
+    /// Records what the session reports of a deployment, to its end.
+    async fn follow(&self, started: Started) {
+        let Started { mut active, mut reports, .. } = started;
+        if recorded_late(&active.record) {
+            if let Err(error) = self.begin(&mut active.record).await {
+                return tracing::error!(target: "ocelli::deploy", "{error}");
+            }
+            let record = &active.record;
+            self.state.sessions.set_running(&record.session, record.into());
+        }
         let (outcome, reason) = loop {
             let Some(report) = reports.recv().await else {
-                let outcome = match change.record.state {
+                let outcome = match active.record.state {
                     DeploymentState::Probation => Outcome::Unverified,
                     _ => Outcome::Interrupted,
                 };
                 break (outcome, Some("the session has ended".to_owned()));
             };
             match report {
-                Report::StepStarted(step) => {
-                    self.step(&mut change.record, step, change.place.as_ref()).await;
-                }
+                Report::StepStarted(step) => self.step(&mut active, step).await,
                 Report::Described { name, version } => {
-                    (change.record.name, change.record.version) = (Some(name), Some(version));
-                    // One that takes nobody's place has its first result as its trial.
-                    if change.answer.is_none() && change.record.state == DeploymentState::Pending {
-                        change.record.state = DeploymentState::Probation;
-                        change.record.step = Step::Probation;
+                    let record = &mut active.record;
+                    (record.name, record.version) = (Some(name), Some(version));
+                    // Without a worker to take over from, the probation begins at once.
+                    if active.turn.is_none() && record.state == DeploymentState::Pending {
+                        record.state = DeploymentState::Probation;
+                        record.step = Step::Probation;
                     }
-                    self.history.write(&change.record, None).await;
+                    self.state.history.write(record, None).await;
                 }
                 Report::Compared(comparison) => {
-                    change.record.comparison = Some(comparison);
-                    self.history.write(&change.record, None).await;
+                    active.record.comparison = Some(comparison);
+                    self.state.history.write(&active.record, None).await;
                 }
                 Report::Swapped(swapped) => {
-                    change.record.swapped = Some(swapped);
-                    self.speaks(&mut change).await;
+                    active.record.swapped = Some(swapped);
+                    self.on_active(&mut active).await;
                 }
                 Report::Kept { step, reason } => {
-                    change.record.step = step;
+                    active.record.step = step;
                     break (Outcome::Aborted, Some(reason));
                 }
                 Report::Returned { reason, with_state } => {
-                    let Record { session, number, .. } = &change.record;
-                    self.lives.roll_back(session, *number, change.prior.as_ref());
+                    let Record { session, number, .. } = &active.record;
+                    self.state.sessions.roll_back(session, *number, active.previous.as_ref());
                     let state = if with_state {
                         "with the state that it gave"
                     } else {
                         "without its state"
                     };
-                    break (
-                        Outcome::RolledBack,
-                        Some(format!("{reason}; the version before it goes on {state}")),
-                    );
+                    let reason = format!("{reason}; the version before it goes on {state}");
+                    break (Outcome::RolledBack, Some(reason));
                 }
                 Report::Unproven { reason } => break (Outcome::Unverified, Some(reason)),
                 Report::Superseded => break (Outcome::Superseded, None),
                 Report::Healthy => break (Outcome::Healthy, None),
             }
         };
-        let Change { record, entry, answer, place, admission, held, .. } = change;
-        drop(admission);
-        // What ends because the host does is not to blame for it.
+        active.admission = None;
         let outcome = match outcome {
+            // A version that ends because the host stops has not failed.
             Outcome::Unverified if self.stopping.load(Ordering::Relaxed) => Outcome::Interrupted,
             outcome => outcome,
         };
-        let record = self.end(record, outcome, reason, entry.as_ref(), held).await;
-        // The next in the queue finds everything written.
-        drop(place);
-        if let Some(answer) = answer {
-            let _ = answer.send(Ok(record));
+        self.finish(active, outcome, reason).await;
+    }
+
+    /// The new version is active: answers the caller and lets the next deployment begin.
+    async fn on_active(&self, active: &mut Active) {
+        active.record.state = DeploymentState::Probation;
+        active.record.step = Step::Probation;
+        let record = &active.record;
+        let sessions = &self.state.sessions;
+        if let Some(before) = sessions.set_running(&record.session, record.into()) {
+            active.previous = Some(before);
+        }
+        active.admission = None;
+        self.state.history.write(record, None).await;
+        self.counters.count(record);
+        self.announce(record);
+        active.turn = None;
+        if let Some(answer) = active.answer.take() {
+            let _ = answer.send(Ok(record.clone()));
         }
     }
 
-    /// The new version speaks: whoever asked for it is told, and the next deployment may come.
-    async fn speaks(&self, change: &mut Change) {
-        change.record.state = DeploymentState::Probation;
-        change.record.step = Step::Probation;
-        let record = &change.record;
-        if let Some(before) = self.lives.set_running(&record.session, RunningVersion::from(record))
-        {
-            change.prior = Some(before);
-        }
-        change.admission = None;
-        self.history.write(&change.record, None).await;
-        self.tally.count(&change.record);
-        self.tell(&change.record);
-        change.place = None;
-        if let Some(answer) = change.answer.take() {
-            let _ = answer.send(Ok(change.record.clone()));
-        }
-    }
-
-    /// Closes a deployment.
-    pub(super) async fn end(
-        &self,
-        mut record: Record,
-        outcome: Outcome,
-        reason: Option<String>,
-        entry: Option<&CameraEntry>,
-        held: Option<ComponentLease>,
-    ) -> Record {
+    /// Closes a deployment, and answers the caller if it still waits.
+    async fn finish(&self, active: Active, outcome: Outcome, reason: Option<String>) -> Record {
+        let Active { mut record, entry, answer, turn, admission, lease, .. } = active;
+        drop(admission);
         record.state = DeploymentState::Ended(outcome);
         record.reason = reason;
         record.ended = Some(now());
-        // What failed for want of time or memory may do another time.
+        // What failed for want of time or memory may succeed another time.
         let applied = match outcome {
             Outcome::Interrupted => false,
             Outcome::Refused => {
@@ -441,91 +444,62 @@ impl<G: DeployBackend> Deployments<G> {
             }
             _ => true,
         };
-        self.history.write(&record, entry.filter(|_| applied)).await;
-        self.tally.count(&record);
-        self.tidy(&record.session).await;
-        drop(held);
-        self.clean().await;
-        self.tell(&record);
+        self.state.history.write(&record, entry.as_ref().filter(|_| applied)).await;
+        self.counters.count(&record);
+        self.prune(&record.session).await;
+        drop(lease);
+        self.remove_unneeded_components().await;
+        self.announce(&record);
+        // The next in the queue finds everything written.
+        drop(turn);
+        if let Some(answer) = answer {
+            let _ = answer.send(Ok(record.clone()));
+        }
         record
     }
 
-    /// One line in the log, and one event.
-    pub(super) fn tell(&self, record: &Record) {
+    /// Logs a deployment as it stands, and tells the session's subscribers.
+    fn announce(&self, record: &Record) {
         report::log(record);
-        self.ground.publish(&record.session, &report::event(record));
+        self.backend.publish(&record.session, &report::event(record));
     }
 
-    /// Bounds a session's history, and finds out which components it still needs.
-    pub(super) async fn tidy(&self, session: &str) {
-        let running = self.lives.running(session).map(|running| running.number);
-        let most = usize::try_from(self.config().deploy.history).unwrap_or(usize::MAX);
-        match self.history.prune(session, running, most).await {
-            Ok(needed) => self.lives.set_needed(session, needed),
+    /// Bounds a session's history, and notes which components the session still needs.
+    pub(super) async fn prune(&self, session: &str) {
+        let DeployState { history, sessions, .. } = &self.state;
+        let running = sessions.running(session).map(|running| running.number);
+        let most = usize::try_from(self.state.config().deploy.history).unwrap_or(usize::MAX);
+        match history.prune(session, running, most).await {
+            Ok(needed) => sessions.set_needed(session, needed),
             Err(error) => {
-                tracing::warn!(target: "ocelli::deploy", session, "the history is not tidied: \
-                    {error:#}");
+                tracing::warn!(target: "ocelli::deploy", session, "the history is not pruned: {error:#}");
             }
         }
     }
 
-    /// Deletes components that nothing needs.
-    async fn clean(&self) {
-        if !self.settled.load(Ordering::Relaxed) {
+    /// Deletes components that no session needs.
+    async fn remove_unneeded_components(&self) {
+        if !self.cameras_started.load(Ordering::Relaxed) {
             return;
         }
-        let needed = self.lives.needed();
-        self.tally.retain(|session| self.lives.requested(session).is_some());
-        let components = self.components.clone();
+        let DeployState { sessions, components, .. } = &self.state;
+        let needed = sessions.needed();
+        self.counters.retain(|session| sessions.requested(session).is_some());
+        let components = components.clone();
         let _ = tokio::task::spawn_blocking(move || components.remove_unneeded(&needed)).await;
     }
 
-    /// All configured cameras have been looked at.
-    pub(super) async fn settle(&self) {
-        self.settled.store(true, Ordering::Relaxed);
-        self.clean().await;
+    /// Every configured camera has been started: what is needed of the components is known.
+    pub(super) async fn on_cameras_started(&self) {
+        self.cameras_started.store(true, Ordering::Relaxed);
+        self.remove_unneeded_components().await;
     }
 }
 
-/// A deployment that begins with its check.
-pub(super) fn draft(
-    session: &str,
-    held: Option<&ComponentLease>,
-    pipeline: &str,
-    settings: Map<String, Value>,
-    cause: Cause,
-    by: &str,
-) -> Record {
-    /// Digits of the digest that name a deployment.
-    const ID_DIGITS: usize = 12;
-    let digest = held.map(|held| held.digest.clone()).unwrap_or_default();
-    Record {
-        number: 0,
-        session: session.to_owned(),
-        deployment: digest.get(..ID_DIGITS).unwrap_or_default().to_owned(),
-        digest,
-        size: held.map_or(0, |held| held.size),
-        pipeline: pipeline.to_owned(),
-        name: None,
-        version: None,
-        settings,
-        cause,
-        by: by.to_owned(),
-        shadow: 0,
-        requested: now(),
-        ended: None,
-        before: None,
-        back_to: None,
-        step: Step::Check,
-        state: DeploymentState::Pending,
-        reason: None,
-        check: None,
-        compile_ms: None,
-        cached: false,
-        admitted: None,
-        comparison: None,
-        swapped: None,
-    }
+/// Whether a deployment comes into the history once its worker starts: a subscriber does not wait
+/// for the disk.
+fn recorded_late(record: &Record) -> bool {
+    record.cause == Cause::Subscription
 }
 
 #[cfg(test)]

@@ -1,32 +1,33 @@
-//! The store's folder of pipelines, watched: a file that has changed is deployed to the sessions
-//! that use its name.
+//! The watched folder of pipelines in the data directory: a file that has changed is deployed to the
+//! sessions that use its name.
 //!
-//! It is looked at as the config is ([`crate::config::WatchCommand`]): once a second, and what has
-//! changed counts when it has been left alone since. So a file that is written in steps, and one
-//! that is renamed into its place, is one change.
+//! The folder is polled as the config is, once a second, and a change counts when the file has been
+//! left alone since. So a file that is written in steps, and one that is renamed into its place, is
+//! one change.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::execute::Ordered;
+use super::backend::HostBackend;
+use super::components;
+use super::execute::Executor;
 use super::pipelines::{named_in, stored};
-use super::record::Cause;
-use super::request::{Component, DeployRequest};
-use super::{Deployer, components};
+use super::plan::Origin;
 use crate::config::{Debounce, FileStamp, POLL_INTERVAL};
 
-/// What is known of the folder.
+/// The folder's files, and when each has changed.
 #[derive(Debug, Default)]
 struct Folder {
     files: BTreeMap<String, Debounce<FileStamp>>,
-    /// Whether it has been looked at: what is found first is no change.
+    /// Whether it was polled before: the files of the first poll have not changed.
     known: bool,
 }
 
 impl Folder {
-    /// Takes in what is seen. The names whose files have changed and been left alone since.
+    /// Takes a poll in. Returns the names of files that have changed and been left alone since.
     fn look(&mut self, seen: &BTreeMap<String, FileStamp>) -> Vec<String> {
         let first = !std::mem::replace(&mut self.known, true);
         for name in seen.keys() {
@@ -52,69 +53,56 @@ fn look(folder: &Path) -> BTreeMap<String, FileStamp> {
     files.map(|(name, path)| (name, std::fs::metadata(path).into())).collect()
 }
 
-impl Deployer {
-    /// Watches the folder, for as long as the config says so. Never returns; may be dropped at any
-    /// time. What lies there when it is called is no change.
-    pub async fn watch_pipelines(self) {
-        let mut looks = interval(POLL_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut folder = Folder::default();
-        loop {
-            looks.tick().await;
-            let config = self.config();
-            let path = stored(&config);
-            // On a thread of its own: a network file system may take its time.
-            let Ok(seen) = tokio::task::spawn_blocking(move || look(&path)).await else { continue };
-            let changed = folder.look(&seen);
-            if !config.deploy.watch {
-                continue;
-            }
+/// See [`super::Deployer::watch_pipelines`].
+pub(super) async fn watch(executor: &Arc<Executor<HostBackend>>) {
+    let mut polls = interval(POLL_INTERVAL);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut folder = Folder::default();
+    loop {
+        polls.tick().await;
+        let config = executor.state.config();
+        let path = stored(&config);
+        // On a thread of its own: a network file system may take its time.
+        let Ok(seen) = tokio::task::spawn_blocking(move || look(&path)).await else { continue };
+        let changed = folder.look(&seen);
+        if config.deploy.watch {
             for name in changed {
-                self.deploy_changed(&name).await;
+                deploy_changed(executor, &name).await;
             }
         }
     }
+}
 
-    /// Deploys a pipeline's file to the sessions that use it and run something else. Nobody waits
-    /// for it.
-    async fn deploy_changed(&self, name: &str) {
-        let path = stored(&self.config()).join(format!("{name}.wasm"));
-        let read =
-            tokio::task::spawn_blocking(move || components::digest(std::fs::File::open(path)?))
-                .await;
-        let digest = match read.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
-            Ok((digest, _)) => digest,
-            Err(error) => {
-                return tracing::warn!(target: "ocelli::deploy", pipeline = name, "the changed \
-                    file: {error}");
-            }
-        };
-        let users = self.inner.deployments.lives.users(name);
-        tracing::info!(target: "ocelli::deploy", pipeline = name, sessions = users.len(), "the pipeline's file has changed");
-        for (session, _) in users.into_iter().filter(|(_, running)| running.digest != digest) {
-            let order = DeployRequest {
-                session,
-                component: Component::Pipeline(name.to_owned()),
-                settings: None,
-                shadow: 0,
-                refused_state: None,
-                cause: Cause::File,
-                by: format!("pipelines/{name}.wasm"),
-            };
-            let deployer = self.clone();
-            tokio::spawn(async move {
-                let session = order.session.clone();
-                let entry = deployer.entry_of(&session).filter(
-                    |(pipeline, _)| matches!(&order.component, Component::Pipeline(name) if name == pipeline),
-                );
-                let ordered = Ordered { order, rollback: false, entry };
-                // What becomes of a deployment is told by itself.
-                if let Err(error) = deployer.inner.deployments.deploy(ordered).await {
-                    tracing::error!(target: "ocelli::deploy", session, "the changed file is not \
-                        deployed: {error}");
-                }
-            });
+/// Deploys a pipeline's file to the sessions that use it and run something else, each in a task of
+/// its own.
+async fn deploy_changed(executor: &Arc<Executor<HostBackend>>, name: &str) {
+    let path = stored(&executor.state.config()).join(format!("{name}.wasm"));
+    let read =
+        tokio::task::spawn_blocking(move || components::digest(std::fs::File::open(path)?)).await;
+    let digest = match read.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+        Ok((digest, _)) => digest,
+        Err(error) => {
+            return tracing::warn!(
+                target: "ocelli::deploy", pipeline = name, "the changed file: {error}"
+            );
         }
+    };
+    let users = executor.state.sessions.users(name);
+    let sessions = users.len();
+    tracing::info!(
+        target: "ocelli::deploy", pipeline = name, sessions, "the pipeline's file has changed"
+    );
+    for (session, _) in users.into_iter().filter(|(_, running)| running.digest != digest) {
+        let (executor, pipeline) = (Arc::clone(executor), name.to_owned());
+        tokio::spawn(async move {
+            // The record and the log say what becomes of a deployment that has begun.
+            let deployed = executor.deploy(&session, Origin::Folder { pipeline }).await;
+            if let Err(error) = deployed {
+                tracing::error!(
+                    target: "ocelli::deploy", session, "the changed file is not deployed: {error}"
+                );
+            }
+        });
     }
 }
 

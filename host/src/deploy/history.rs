@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::record::{DeploymentState, Outcome, Record};
-use crate::event::{rfc3339, unix_ns};
+use super::record::{DeploymentState, Outcome, Record, now};
 use crate::journal::{DeploymentRow, Journal};
 
 /// What the config says of a camera's pipeline, and the component that this was at the time.
@@ -34,19 +32,14 @@ impl History {
     }
 
     /// Adds a deployment and gives it its number. On the disk when it returns.
-    pub(super) async fn begin(
-        &self,
-        mut record: Record,
-        configured: bool,
-    ) -> anyhow::Result<Record> {
+    pub(super) async fn begin(&self, record: &mut Record, configured: bool) -> anyhow::Result<()> {
         let mut draft = record.clone();
         let text = move |number| {
             draft.number = number;
             text(&draft)
         };
-        record.number =
-            self.journal.add_deployment(&record.session.clone(), configured, text).await?;
-        Ok(record)
+        record.number = self.journal.add_deployment(&record.session, configured, text).await?;
+        Ok(())
     }
 
     /// Writes a deployment as it is now, and the entry that it brought the camera to. On the disk
@@ -116,11 +109,6 @@ impl History {
         }
         Ok(needed(&records, running).map(|record| record.digest.clone()).collect())
     }
-}
-
-/// Now, as the history says it.
-pub(super) fn now() -> String {
-    rfc3339(unix_ns(SystemTime::now()))
 }
 
 fn text(record: &Record) -> String {
@@ -279,13 +267,11 @@ mod tests {
     #[tokio::test]
     async fn what_was_under_way_is_closed_with_its_step_and_nothing_else_is_touched() {
         let history = History::new(Journal::default());
-        let one = record(0, 'a', Cause::Config, DeploymentState::Ended(Healthy));
-        let first = history.begin(one.clone(), true).await.unwrap();
+        let mut first = record(0, 'a', Cause::Config, DeploymentState::Ended(Healthy));
+        history.begin(&mut first, true).await.unwrap();
         history.write(&first, None).await;
-        let mut second = history
-            .begin(record(0, 'b', Cause::Request, DeploymentState::Pending), true)
-            .await
-            .unwrap();
+        let mut second = record(0, 'b', Cause::Request, DeploymentState::Pending);
+        history.begin(&mut second, true).await.unwrap();
         second.step = crate::session::change::Step::CatchUp;
         history.write(&second, None).await;
         assert_eq!((first.number, second.number), (1, 2));
@@ -301,10 +287,8 @@ mod tests {
     async fn a_history_is_bounded() {
         let history = History::new(Journal::default());
         for _ in 0..20 {
-            let mut record = history
-                .begin(record(0, 'a', Cause::Request, DeploymentState::Pending), true)
-                .await
-                .unwrap();
+            let mut record = record(0, 'a', Cause::Request, DeploymentState::Pending);
+            history.begin(&mut record, true).await.unwrap();
             record.state = DeploymentState::Ended(Healthy);
             history.write(&record, None).await;
             history.prune("cam", Some(1), 5).await.unwrap();

@@ -1,53 +1,53 @@
-//! What sessions run: deployments, whoever asks for them, and the sessions that the config and
+//! What sessions run: deployments, whatever asks for them, and the sessions that the config and
 //! subscribers make.
 //!
-//! Every change of what a session runs is a deployment ([`LogRecord`]) and goes one way
-//! ([`execute`]), whether it comes over the API, from an edit of the config ([`configured`]), from
-//! a file in the store's folder ([`folder`]), or is a way back. Its history is in the journal, and
-//! the components that it may need again are kept ([`components`]). What a camera runs when the
-//! host starts is decided by both ([`start`]).
+//! Every change of what a session runs is a deployment ([`Record`]) and goes one way. Its origin,
+//! the API, the config ([`cameras`]), a file in the watched folder ([`folder`]) or a subscriber
+//! ([`subscriber`]), makes a plan ([`plan`]); one function takes the plan's steps ([`execute`]).
+//! The history is in the journal, and the components that a session may need again are on disk
+//! ([`components`]).
 
 mod admission;
 mod backend;
-mod bring_up;
+mod cameras;
 mod compile;
 mod components;
-mod configured;
 mod execute;
 mod folder;
 mod history;
 mod pipelines;
+mod plan;
 mod queue;
 mod record;
 mod report;
 mod request;
 mod session_index;
-mod start;
+mod state;
+mod subscriber;
 
-use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, watch};
 
 use crate::config::Config;
-use crate::config::source::Source;
+use crate::config::diff::{self, Effect};
 use crate::event::Hub;
 use crate::journal::Journal;
-use crate::session::change::{ProbationRequest, REPORT_CAPACITY, Step};
-use crate::session::{
-    CompiledPipeline, RunningVersion, SessionError, SessionHandle, Sessions, Spec,
-};
+use crate::session::{CompiledPipeline, SessionError, Sessions};
 use admission::MemoryBudget;
 use backend::HostBackend;
+use cameras::Cameras;
 use compile::Compiler;
 use components::ComponentStore;
-use execute::{Change, Deployments, Ordered};
+use execute::Executor;
 use history::History;
+use plan::Origin;
+use state::DeployState;
 
+pub use cameras::Applied;
 pub use compile::{CompileError, ComponentSource, PreparedComponent, check_component};
-pub use configured::Applied;
 pub use pipelines::{PipelineError, find_named, find_pipeline};
 pub use record::{Cause, DeploymentState, Outcome, Record};
 pub use report::{DEPLOYMENT, DeploymentFigures};
@@ -60,13 +60,11 @@ pub struct Deployer {
 }
 
 struct DeployerInner {
-    sessions: Sessions,
-    hub: Hub,
+    executor: Arc<Executor<HostBackend>>,
     journal: Journal,
-    deployments: Arc<Deployments<HostBackend>>,
     config: watch::Sender<Arc<Config>>,
-    /// The configured cameras that have a session, by name. Locked while a config is applied.
-    cameras: Mutex<BTreeMap<String, configured::ConfiguredCamera>>,
+    /// Locked while a config is applied.
+    cameras: Mutex<Cameras>,
 }
 
 impl Deployer {
@@ -75,46 +73,39 @@ impl Deployer {
         sessions: Sessions,
         hub: Hub,
         journal: Journal,
-        program: &std::path::Path,
+        program: &Path,
         config: &Config,
     ) -> anyhow::Result<Self> {
-        let store = &config.store.directory;
+        let store = &config.store;
         let sandbox = config.session_processes.sandbox;
         let compiler =
-            Compiler::new(program.to_owned(), &config.store.compiled(), sandbox, &config.deploy)
-                .await?;
-        let components = ComponentStore::open(store.join("components"))?;
+            Compiler::new(program.to_owned(), &store.compiled(), sandbox, &config.deploy).await?;
+        let components = ComponentStore::open(store.directory.join("components"))?;
         journal.events().set_retention((&config.events).into());
         let history = History::new(journal.clone());
         for record in history.close_interrupted().await? {
             report::log(&record);
         }
         let config = watch::Sender::new(Arc::new(config.clone()));
-        let ground = HostBackend {
-            sessions: sessions.clone(),
-            hub: hub.clone(),
-            compiler,
-            memory: MemoryBudget::default(),
-        };
-        let deployments = Deployments::new(ground, history, components, config.subscribe());
-        let deployments = Arc::new(deployments);
-        let cameras = Mutex::default();
-        Ok(Self {
-            inner: Arc::new(DeployerInner { sessions, hub, journal, deployments, config, cameras }),
-        })
+        let backend = HostBackend { sessions, hub, compiler, memory: MemoryBudget::default() };
+        let state = DeployState::new(history, components, config.subscribe());
+        let executor = Arc::new(Executor::new(backend, state));
+        let cameras = Mutex::new(Cameras::new(Arc::clone(&executor)));
+        Ok(Self { inner: Arc::new(DeployerInner { executor, journal, config, cameras }) })
     }
 
     /// The host stops: no deployment begins any more, and those under way are interrupted.
     pub fn stop(&self) {
-        self.inner.deployments.stop();
+        self.inner.executor.stop();
     }
 
     /// Figures of the deployments since the host was started.
     pub fn figures(&self) -> DeploymentFigures {
-        self.inner.deployments.tally.figures()
+        self.inner.executor.counters.figures()
     }
 
-    /// The config that is in force: what a running host cannot take over is as it was at its start.
+    /// The config that is in force. A setting that a running host cannot take over is as it was at
+    /// the host's start.
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.inner.config.borrow())
     }
@@ -124,66 +115,80 @@ impl Deployer {
         self.inner.config.subscribe()
     }
 
-    /// Has a session run another version. Returns when the new version speaks, with a record in
-    /// [`DeploymentState::Probation`], or when it has failed, with one that has ended; the
+    /// Starts the cameras of the config at the same time. One that fails stops no other.
+    pub async fn start_configured(&self) {
+        let mut cameras = self.inner.cameras.lock().await;
+        cameras.start(&self.config()).await;
+    }
+
+    /// Makes the running host follow another config, as far as a running host can, and logs what it
+    /// does and why. Calls wait for each other.
+    pub async fn apply(&self, wanted: Config) -> Applied {
+        let mut cameras = self.inner.cameras.lock().await;
+        let running = self.config();
+        log_sections(&running, &wanted);
+        let config = Arc::new(diff::effective(&running, wanted));
+        // First, so that workers that start below get the new limits.
+        let HostBackend { sessions, compiler, .. } = &self.inner.executor.backend;
+        sessions.apply_config(&config);
+        compiler.configure(&config.deploy);
+        self.inner.journal.events().set_retention((&config.events).into());
+        self.inner.config.send_replace(Arc::clone(&config));
+        cameras.apply(&config).await
+    }
+
+    /// Deploys the pipelines whose files change in the watched folder. Never returns; may be
+    /// dropped at any time. Files that lie there when it is called have not changed.
+    pub async fn watch_pipelines(self) {
+        folder::watch(&self.inner.executor).await;
+    }
+
+    /// Has a session run another version. Returns once the new version is active, with a record in
+    /// [`DeploymentState::Probation`], or once it has failed, with one that has ended; the
     /// probation goes on without the caller. One at a time for each session; others wait in their
-    /// order. It runs to its end whether its caller waits or not.
-    pub async fn deploy(&self, order: DeployRequest) -> Result<Record, DeployError> {
-        self.inner.deployments.deploy(order.into()).await
+    /// order. It runs to its end even if the caller stops waiting.
+    pub async fn deploy(&self, request: DeployRequest) -> Result<Record, DeployError> {
+        let session = request.session.clone();
+        self.inner.executor.deploy(&session, Origin::Request(request)).await
     }
 
     /// Has a session run the version before: the last other one that served, with its settings.
     pub async fn rollback(&self, session: &str, by: &str) -> Result<Record, DeployError> {
-        let order = DeployRequest {
-            session: session.to_owned(),
-            component: Component::Digest { digest: String::new(), pipeline: String::new() },
-            settings: None,
-            shadow: 0,
-            refused_state: None,
-            cause: Cause::Rollback,
-            by: by.to_owned(),
-        };
-        self.inner.deployments.deploy(Ordered { order, rollback: true, entry: None }).await
+        self.inner.executor.deploy(session, Origin::Rollback { by: by.to_owned() }).await
     }
 
-    /// The deployments of a session, newest first, at most `limit`. Empty where nothing is known of
+    /// The deployments of a session, newest first, at most `limit`. Empty if nothing is known of
     /// the session.
     pub async fn deployments(
         &self,
         session: &str,
         limit: usize,
     ) -> Result<Vec<Record>, DeployError> {
-        let listed = self.inner.deployments.history.list(session, limit).await;
+        let listed = self.inner.executor.state.history.list(session, limit).await;
         listed.map_err(|error| DeployError::Internal(format!("{error:#}")))
     }
 
-    /// The pipelines in the store and the gallery, sorted by name. Reads every file.
+    /// The pipelines in the data directory and the built-in ones, sorted by name. Reads every file.
     pub async fn pipelines(&self) -> Result<Vec<NamedPipeline>, DeployError> {
         let deployer = self.clone();
         let listed = tokio::task::spawn_blocking(move || {
             let named = pipelines::all_named(&deployer.config()).into_iter();
-            // A file that is gone meanwhile is none.
+            // A file may be deleted meanwhile.
             named.filter_map(|(name, file)| deployer.describe(name, file).ok()).collect()
         });
         listed.await.map_err(|error| DeployError::Internal(error.to_string()))
     }
 
     /// A pipeline as its file is now. Reads the file.
-    fn describe(&self, name: String, file: std::path::PathBuf) -> std::io::Result<NamedPipeline> {
+    fn describe(&self, name: String, file: PathBuf) -> std::io::Result<NamedPipeline> {
         let (digest, size) = components::digest(std::fs::File::open(&file)?)?;
-        let sessions = self
-            .inner
-            .deployments
-            .lives
-            .users(&name)
-            .into_iter()
-            .map(|(session, _)| session)
-            .collect();
+        let users = self.inner.executor.state.sessions.users(&name).into_iter();
+        let sessions = users.map(|(session, _)| session).collect();
         Ok(NamedPipeline { name, file, size, digest, sessions })
     }
 
-    /// Checks a component and puts it into the store under this name, as a whole. Where the store's
-    /// folder is watched, it is then deployed to the sessions that use it.
+    /// Checks a component and puts it into the data directory under this name, as a whole. If the
+    /// folder of pipelines is watched, it is then deployed to the sessions that use it.
     pub async fn put_pipeline(
         &self,
         name: &str,
@@ -191,35 +196,43 @@ impl Deployer {
     ) -> Result<NamedPipeline, DeployError> {
         pipelines::check_name(name).map_err(DeployError::InvalidName)?;
         let source = ComponentSource::Bytes(bytes.clone());
-        self.inner.deployments.ground.compiler.prepare(name, source).await?;
+        self.inner.executor.backend.compiler.prepare(name, source).await?;
         let (deployer, name) = (self.clone(), name.to_owned());
         let put = tokio::task::spawn_blocking(move || {
             let file = pipelines::stored(&deployer.config()).join(format!("{name}.wasm"));
-            let put = components::write_whole(&file, &bytes)
-                .and_then(|()| deployer.describe(name, file.clone()));
+            let written = components::write_whole(&file, &bytes);
+            let put = written.and_then(|()| deployer.describe(name, file.clone()));
             put.map_err(|error| DeployError::Internal(format!("{}: {error}", file.display())))
         });
         put.await.unwrap_or_else(|error| Err(DeployError::Internal(error.to_string())))
     }
 
-    /// Starts a session anew: a fresh worker at once, whatever state it is in. What a failed camera
-    /// lacks is looked for and compiled again.
+    /// Starts a session anew: a fresh worker at once, whatever state it is in. The component that a
+    /// failed camera lacks is looked for and compiled again.
     pub async fn restart(&self, id: &str) -> Result<(), SessionError> {
-        if self.retry(id).await { Ok(()) } else { self.inner.sessions.find(id)?.restart().await }
+        let session = self.inner.executor.backend.sessions.find(id)?;
+        if !cameras::has_nothing_to_run(&session) {
+            return session.restart().await;
+        }
+        let (deployer, id) = (self.clone(), id.to_owned());
+        // The caller does not wait for the compiler, which may take minutes.
+        tokio::spawn(async move { deployer.inner.cameras.lock().await.retry(&id).await });
+        Ok(())
     }
 
     /// Whether there is a pipeline of this name; if not, why.
     pub fn knows(&self, pipeline: &str) -> Result<(), DeployError> {
-        Ok(pipelines::find_named(pipeline, &self.config()).map(drop)?)
+        Ok(find_named(pipeline, &self.config()).map(drop)?)
     }
 
     /// A pipeline's component as it is now, compiled if it is new. Compiling may take minutes, and
-    /// goes on if nobody waits for it any more.
+    /// goes on if the caller stops waiting.
     pub async fn component(&self, pipeline: &str) -> Result<CompiledPipeline, DeployError> {
         let (deployer, pipeline) = (self.clone(), pipeline.to_owned());
         let compiled = tokio::spawn(async move {
-            let path = pipelines::find_named(&pipeline, &deployer.config())?;
-            Ok(deployer.inner.deployments.ground.compiler.deployment(&pipeline, &path).await?)
+            let source = ComponentSource::Path(find_named(&pipeline, &deployer.config())?);
+            let compiler = &deployer.inner.executor.backend.compiler;
+            Ok(compiler.prepare(&pipeline, source).await?.compiled_pipeline(&pipeline))
         });
         compiled.await.unwrap_or_else(|error| Err(DeployError::Internal(error.to_string())))
     }
@@ -234,102 +247,23 @@ impl Deployer {
         pipeline: &str,
         settings: Map<String, Value>,
     ) -> Result<(), DeployError> {
-        let DeployerInner { sessions, hub, deployments, .. } = &*self.inner;
-        let config = self.config();
-        let parsed = Source::parse(source, None, None, false)?;
-        sessions.wait_until_gone(id).await;
-        if let Some(spec) = sessions.get(id).map(|session| session.spec()) {
-            // Whatever it runs by now.
-            let asked =
-                deployments.lives.requested(id).unwrap_or_else(|| spec.pipeline.name.clone());
-            let same = spec.source == parsed && asked == pipeline;
-            return if same { Ok(()) } else { Err(DeployError::SessionDiffers(id.to_owned())) };
-        }
-        if !config.subscriptions.sources.iter().any(|pattern| pattern.admits(&parsed)) {
-            return Err(DeployError::SourceNotAllowed);
-        }
-        let path = pipelines::find_named(pipeline, &config)?;
-        let held = deployments.keep(&ComponentSource::Path(path.clone())).await?;
-        let component = ComponentSource::Path(held.as_ref().map_or(path, |held| held.path.clone()));
-        let prepared = deployments.ground.compiler.prepare(pipeline, component).await?;
-        let spec = Spec {
-            id: id.to_owned(),
-            source: parsed,
-            pipeline: prepared.deployment(pipeline),
-            settings: settings.clone(),
-            decode: Default::default(),
-            priority: Default::default(),
-            redis_prefix: None,
-        };
-        let (reports, told) = mpsc::channel(REPORT_CAPACITY);
-        let session = sessions.start(spec, Some(ProbationRequest { fallback: None, reports }))?;
-        deployments.lives.insert(&session, pipeline, false, None);
-        let mut record = execute::draft(
-            id,
-            held.as_ref(),
-            pipeline,
-            settings,
-            Cause::Subscription,
-            "subscriber",
-        );
-        (record.compile_ms, record.cached) = (prepared.report.compile_ms, prepared.cached);
-        (record.step, record.check) = (Step::Start, Some(prepared.report));
-        let deployments = Arc::clone(deployments);
-        // Its subscribers do not wait for the disk.
-        tokio::spawn(async move {
-            match deployments.history.begin(record, false).await {
-                Ok(record) => {
-                    deployments.lives.set_running(&record.session, RunningVersion::from(&record));
-                    let change = Change {
-                        record,
-                        entry: None,
-                        prior: None,
-                        answer: None,
-                        place: None,
-                        admission: None,
-                        held,
-                    };
-                    deployments.follow(change, told).await;
-                }
-                Err(error) => {
-                    tracing::error!(target: "ocelli::deploy", "the history is not written: \
-                        {error:#}")
-                }
-            }
-        });
-        tokio::spawn(end_when_deserted(
-            session,
-            sessions.clone(),
-            hub.clone(),
-            Duration::from_secs(config.subscriptions.grace_s),
-        ));
-        Ok(())
+        subscriber::ensure(&self.inner.executor, id, source, pipeline, settings).await
     }
 }
 
-/// Waits until nobody has subscribed to a session for the grace period, then ends it, unless it has
-/// ended by then: the next one of its name is another's.
-async fn end_when_deserted(session: SessionHandle, sessions: Sessions, hub: Hub, grace: Duration) {
-    let mut subscribers = hub.watch_subscribers(session.id());
-    let deserted = async {
-        loop {
-            // Its first subscriber counts from the moment when the session was asked for.
-            let returned =
-                tokio::time::timeout(grace, subscribers.wait_for(|count| *count > 0)).await;
-            if !matches!(returned, Ok(Ok(_))) {
-                return;
-            }
-            drop(returned);
-            if subscribers.wait_for(|count| *count == 0).await.is_err() {
-                return;
+/// Logs what changed outside the cameras, and when it takes effect.
+fn log_sections(running: &Config, wanted: &Config) {
+    for (effect, keys) in diff::sections(running, wanted) {
+        let keys = keys.join(", ");
+        match effect {
+            Effect::Now => tracing::info!(target: "ocelli::deploy", "in force from now on: {keys}"),
+            Effect::NextWorker => tracing::info!(
+                target: "ocelli::deploy",
+                "in force for workers that start from now on, others keep what they have: {keys}"
+            ),
+            Effect::NextHost => {
+                tracing::warn!(target: "ocelli::deploy", "takes effect when the host is restarted: {keys}");
             }
         }
-    };
-    tokio::select! {
-        biased;
-        () = session.ended() => return,
-        () = deserted => {}
     }
-    // An operator may have ended it before.
-    let _ = sessions.stop(session.id(), "its last subscriber is gone").await;
 }

@@ -17,6 +17,8 @@
 //! again, until the session fails as one that crashes in a loop. The deployment has ended as
 //! `RolledBack` by that time, and the session's state tells the rest.
 
+use std::time::SystemTime;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -24,6 +26,7 @@ use strum::VariantArray;
 
 use ocelli_protocol::component::CheckReport;
 
+use crate::event::{rfc3339, unix_ns};
 use crate::session::change::{Comparison, Step, Swapped};
 use crate::shape::TIME;
 
@@ -196,7 +199,38 @@ pub struct Record {
 }
 
 impl Record {
-    /// How it ended; none while it is under way.
+    /// A deployment before its check, without a number and a component.
+    pub(super) fn draft(session: &str, cause: Cause, by: String) -> Self {
+        Self {
+            number: 0,
+            session: session.to_owned(),
+            deployment: String::new(),
+            digest: String::new(),
+            size: 0,
+            pipeline: String::new(),
+            name: None,
+            version: None,
+            settings: Map::new(),
+            cause,
+            by,
+            shadow: 0,
+            requested: now(),
+            ended: None,
+            before: None,
+            back_to: None,
+            step: Step::Check,
+            state: DeploymentState::Pending,
+            reason: None,
+            check: None,
+            compile_ms: None,
+            cached: false,
+            admitted: None,
+            comparison: None,
+            swapped: None,
+        }
+    }
+
+    /// How it ended; `None` while it is under way.
     pub fn outcome(&self) -> Option<Outcome> {
         match self.state {
             DeploymentState::Ended(outcome) => Some(outcome),
@@ -226,6 +260,11 @@ impl Record {
     }
 }
 
+/// Now, as records have it: RFC 3339 in UTC, with milliseconds.
+pub(super) fn now() -> String {
+    rfc3339(unix_ns(SystemTime::now()))
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -240,30 +279,13 @@ pub(super) mod tests {
         let digest = digest.to_string().repeat(64);
         Record {
             number,
-            session: "cam".into(),
             deployment: digest[..12].to_owned(),
             digest,
             size: 1,
             pipeline: "eye".into(),
-            name: None,
-            version: None,
-            settings: Map::new(),
-            cause,
-            by: "test".into(),
-            shadow: 0,
             requested: "2026-01-01T00:00:00.000Z".into(),
-            ended: None,
-            before: None,
-            back_to: None,
-            step: Step::Check,
             state,
-            reason: None,
-            check: None,
-            compile_ms: None,
-            cached: false,
-            admitted: None,
-            comparison: None,
-            swapped: None,
+            ..Record::draft("cam", cause, "test".into())
         }
     }
 

@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 
 use super::compile::CompileError;
 use super::pipelines::PipelineError;
-use super::record::Cause;
 use crate::config::RefusedState;
 use crate::config::source::SourceError;
 use crate::session::SessionError;
@@ -31,13 +30,6 @@ pub enum Component {
     /// A pipeline by its name, in the store or the gallery; for the config alone a path to a
     /// `.wasm` file.
     Pipeline(String),
-    /// One that a session has run before, by its SHA-256.
-    Digest {
-        /// 64 hexadecimal digits.
-        digest: String,
-        /// The pipeline that it was asked for as.
-        pipeline: String,
-    },
 }
 
 /// A deployment that is asked for.
@@ -54,8 +46,6 @@ pub struct DeployRequest {
     pub shadow: u32,
     /// What happens when the new version refuses the state; none: as the config says.
     pub refused_state: Option<RefusedState>,
-    /// Why.
-    pub cause: Cause,
     /// Who: "operator", "ocelli deploy".
     pub by: String,
 }

@@ -251,7 +251,6 @@ async fn a_component_is_deployed_with_what_the_query_says() {
         settings: None,
         shadow: 0,
         refused_state: None,
-        cause: Cause::Request,
         by: "operator (curl)".into(),
     };
     let full = DeployRequest {

@@ -6,21 +6,28 @@ use std::process::{Command, Stdio};
 use bytes::Bytes;
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
 use parking_lot::Mutex;
+use serde_json::Map;
+use tokio::sync::watch;
 
 use super::super::admission::MemoryBudget;
+use super::super::components::ComponentStore;
+use super::super::history::{self, History};
+use super::super::request::{Component, DeployRequest, MAX_WAITING};
 use super::*;
+use crate::config::Config;
 use crate::config::source::Source as Camera;
+use crate::event::Event;
 use crate::journal::Journal;
 use crate::session::change::{Comparison, Swapped};
 use crate::session::{CompiledPipeline, SessionHandle};
 
 /// A host whose session hands each change to the test.
 struct Fake {
-    spec: Mutex<Option<Arc<Spec>>>,
+    session: Mutex<Option<SessionHandle>>,
     swaps: mpsc::UnboundedSender<SwapRequest>,
     /// Bytes of memory that there are.
     available: u64,
-    room: MemoryBudget,
+    memory: MemoryBudget,
     events: watch::Sender<Vec<Event>>,
     /// Where the process stops and says so, for the test that kills it.
     hangs: Option<Step>,
@@ -36,8 +43,8 @@ impl Fake {
 }
 
 impl DeployBackend for Fake {
-    fn spec(&self, _: &str) -> Option<Arc<Spec>> {
-        self.spec.lock().clone()
+    fn session(&self, _: &str) -> Option<SessionHandle> {
+        self.session.lock().clone()
     }
 
     async fn prepare(
@@ -80,14 +87,23 @@ impl DeployBackend for Fake {
 
     async fn admit(&self, _: &str, reserve: u64) -> Result<Admission, String> {
         self.hang(Step::Admit).await;
-        self.room.reserve(0, self.available, reserve)
+        self.memory.reserve(0, self.available, reserve)
     }
 
     async fn swap(&self, swap: SwapRequest) -> Result<(), SessionError> {
         self.hang(Step::Start).await;
-        *self.spec.lock() = Some(Arc::new(swap.spec.clone()));
+        *self.session.lock() = Some(SessionHandle::without_task(swap.spec.clone()));
         self.swaps.send(swap).unwrap();
         Ok(())
+    }
+
+    async fn start(
+        &self,
+        spec: Spec,
+        _: Option<SessionHandle>,
+        _: Option<ProbationRequest>,
+    ) -> Result<SessionHandle, SessionError> {
+        Err(SessionError::Exists(spec.id))
     }
 
     fn publish(&self, _: &str, event: &Event) {
@@ -96,10 +112,10 @@ impl DeployBackend for Fake {
 }
 
 struct Site {
-    deployments: Arc<Deployments<Fake>>,
+    executor: Arc<Executor<Fake>>,
     swaps: mpsc::UnboundedReceiver<SwapRequest>,
     config: watch::Sender<Arc<Config>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 const PLENTY: u64 = 1 << 40;
@@ -122,11 +138,11 @@ impl Site {
             redis_prefix: None,
         };
         let session = SessionHandle::without_task(spec);
-        let ground = Fake {
-            spec: Mutex::new(Some(session.spec())),
+        let backend = Fake {
+            session: Mutex::new(Some(session.clone())),
             swaps,
             available,
-            room: MemoryBudget::default(),
+            memory: MemoryBudget::default(),
             events: watch::Sender::default(),
             hangs,
         };
@@ -134,17 +150,21 @@ impl Site {
         config.store.directory = folder.path().to_owned();
         let config = watch::Sender::new(Arc::new(config));
         let components = ComponentStore::open(folder.path().join("components")).unwrap();
-        let deployments =
-            Deployments::new(ground, History::new(journal), components, config.subscribe());
-        deployments.lives.insert(&session, "eye", true, None);
-        deployments.settle().await;
-        Self { deployments: Arc::new(deployments), swaps: swapped, config, _folder: folder }
+        let state = DeployState::new(History::new(journal), components, config.subscribe());
+        let executor = Arc::new(Executor::new(backend, state));
+        executor.state.sessions.insert(&session, "eye", true, None);
+        executor.on_cameras_started().await;
+        Self { executor, swaps: swapped, config, folder }
     }
 
     /// Deploys without waiting for what becomes of it.
     fn deploy(&self, bytes: &'static str) -> tokio::task::JoinHandle<Result<Record, DeployError>> {
-        let deployments = Arc::clone(&self.deployments);
-        tokio::spawn(async move { deployments.deploy(order(bytes).into()).await })
+        self.deploy_from(Origin::Request(request(bytes)))
+    }
+
+    fn deploy_from(&self, origin: Origin) -> tokio::task::JoinHandle<Result<Record, DeployError>> {
+        let executor = Arc::clone(&self.executor);
+        tokio::spawn(async move { executor.deploy("cam", origin).await })
     }
 
     /// Deploys to the end that the session's reports bring.
@@ -164,7 +184,7 @@ impl Site {
     }
 
     async fn record(&self, number: u64) -> Record {
-        let records = self.deployments.history.list("cam", usize::MAX).await.unwrap();
+        let records = self.executor.state.history.list("cam", usize::MAX).await.unwrap();
         history::find_number(&records, number).unwrap().clone()
     }
 
@@ -174,17 +194,17 @@ impl Site {
             event.data["number"] == number
                 && !["pending", "probation"].contains(&event.data["state"].as_str().unwrap())
         };
-        let mut events = self.deployments.ground.events.subscribe();
+        let mut events = self.executor.backend.events.subscribe();
         events.wait_for(|events| events.iter().any(last)).await.unwrap();
         self.record(number).await
     }
 
     fn running(&self) -> Option<u64> {
-        self.deployments.lives.running("cam").map(|running| running.number)
+        self.executor.state.sessions.running("cam").map(|running| running.number)
     }
 }
 
-fn order(bytes: &'static str) -> DeployRequest {
+fn request(bytes: &'static str) -> DeployRequest {
     DeployRequest {
         session: "cam".into(),
         component: Component::Bytes {
@@ -194,7 +214,6 @@ fn order(bytes: &'static str) -> DeployRequest {
         settings: None,
         shadow: 0,
         refused_state: None,
-        cause: Cause::Request,
         by: "test".into(),
     }
 }
@@ -240,13 +259,13 @@ async fn every_end_of_a_change_is_an_outcome_and_the_session_runs_what_it_says()
         assert_eq!((record.outcome(), record.step), (Some(outcome), step), "{reports:?}");
         assert_eq!(site.running(), Some(runs), "{reports:?}");
         assert!(record.ended.is_some() && record.before.is_some(), "{record:?}");
-        let told = site.deployments.ground.events.borrow().clone();
+        let told = site.executor.backend.events.borrow().clone();
         let states: Vec<&str> =
             told.iter().map(|event| event.data["state"].as_str().unwrap()).collect();
         assert_eq!(states[..3], ["pending", "probation", "healthy"]);
         assert_eq!((states[3], states.last()), ("pending", Some(&outcome.name())));
         assert_eq!(
-            site.deployments.tally.figures().outcomes[&outcome],
+            site.executor.counters.figures().outcomes[&outcome],
             if outcome == Healthy { 2 } else { 1 }
         );
     }
@@ -255,10 +274,9 @@ async fn every_end_of_a_change_is_an_outcome_and_the_session_runs_what_it_says()
 #[tokio::test]
 async fn an_answer_comes_when_the_new_version_speaks_and_the_probation_goes_on() {
     let mut site = Site::new().await;
-    let mut asked = order("two");
+    let mut asked = request("two");
     (asked.shadow, asked.settings) = (3, Some(Map::from_iter([("score".to_owned(), 0.5.into())])));
-    let deployments = Arc::clone(&site.deployments);
-    let answered = tokio::spawn(async move { deployments.deploy(asked.into()).await });
+    let answered = site.deploy_from(Origin::Request(asked));
     let swap = site.swaps.recv().await.unwrap();
     assert_eq!((swap.shadow, swap.spec.settings["score"].as_f64()), (3, Some(0.5)));
     let described = Report::Described { name: "eye".into(), version: "2.0.0".into() };
@@ -309,11 +327,12 @@ async fn what_is_refused_never_reaches_the_session() {
     assert!(record.reason.unwrap().contains("64 MiB"));
     assert!(small.swaps.try_recv().is_err());
 
-    *small.deployments.ground.spec.lock() = None;
+    *small.executor.backend.session.lock() = None;
     let error = small.deploy("two").await.unwrap().unwrap_err();
     assert_eq!(error.code(), "unknown_session");
-    let shadow = DeployRequest { shadow: MAX_SHADOW + 1, ..order("two") };
-    assert_eq!(small.deployments.deploy(shadow.into()).await.unwrap_err().code(), "invalid_shadow");
+    let shadow = Origin::Request(DeployRequest { shadow: MAX_SHADOW + 1, ..request("two") });
+    let error = small.deploy_from(shadow).await.unwrap().unwrap_err();
+    assert_eq!(error.code(), "invalid_shadow");
 }
 
 #[tokio::test]
@@ -321,8 +340,7 @@ async fn the_next_deployment_begins_when_the_one_before_speaks() {
     let mut site = Site::new().await;
     let first = site.deploy("one");
     let swap = site.swaps.recv().await.unwrap();
-    let waiting: Vec<_> =
-        (0..crate::deploy::request::MAX_WAITING).map(|_| site.deploy("two")).collect();
+    let waiting: Vec<_> = (0..MAX_WAITING).map(|_| site.deploy("two")).collect();
     // They take their places.
     tokio::task::yield_now().await;
     let refused = site.deploy("three").await.unwrap().unwrap_err();
@@ -364,21 +382,13 @@ async fn a_version_that_is_lost_late_does_not_take_the_place_of_the_one_after_it
 #[tokio::test]
 async fn a_rollback_is_a_deployment_of_the_one_before_with_its_settings() {
     let mut site = Site::new().await;
-    let deployments = Arc::clone(&site.deployments);
-    let back = move || {
-        let deployments = Arc::clone(&deployments);
-        let component = Component::Digest { digest: String::new(), pipeline: String::new() };
-        let order = DeployRequest { component, cause: Cause::Rollback, ..order("") };
-        tokio::spawn(async move {
-            deployments.deploy(Ordered { order, rollback: true, entry: None }).await
-        })
-    };
+    let back = |site: &Site| site.deploy_from(Origin::Rollback { by: "test".into() });
     let one = site.healthy("one").await;
-    assert_eq!(back().await.unwrap().unwrap_err().code(), "no_previous_version");
+    assert_eq!(back(&site).await.unwrap().unwrap_err().code(), "no_previous_version");
     let two = site.healthy("two").await;
     site.healthy("three").await;
     for (number, expected) in [(4, &two), (5, &one)] {
-        let asked = back();
+        let asked = back(&site);
         let swap = site.swaps.recv().await.unwrap();
         assert_eq!(swap.spec.pipeline.digest, expected.digest);
         for report in [swapped(), Report::Healthy] {
@@ -389,7 +399,7 @@ async fn a_rollback_is_a_deployment_of_the_one_before_with_its_settings() {
         assert_eq!((record.back_to, &record.pipeline), (Some(expected.number), &expected.pipeline));
         site.ended(number).await;
     }
-    assert_eq!(back().await.unwrap().unwrap_err().code(), "no_previous_version");
+    assert_eq!(back(&site).await.unwrap().unwrap_err().code(), "no_previous_version");
 }
 
 #[tokio::test]
@@ -397,7 +407,8 @@ async fn components_are_kept_for_what_runs_and_what_may_come_back_and_no_longer(
     let mut site = Site::new().await;
     let one = site.healthy("one").await;
     let two = site.healthy("two").await;
-    let has = |site: &Site, record: &Record| site.deployments.components.contains(&record.digest);
+    let has =
+        |site: &Site, record: &Record| site.executor.state.components.contains(&record.digest);
     assert!(has(&site, &one) && has(&site, &two));
     let three =
         site.deployed("three", vec![Report::Kept { step: Step::Start, reason: reason() }]).await;
@@ -409,8 +420,8 @@ async fn components_are_kept_for_what_runs_and_what_may_come_back_and_no_longer(
     assert!(has(&site, &one), "four rollbacks away");
     let seven = site.healthy("seven").await;
     assert!(!has(&site, &one) && has(&site, &two) && has(&site, &seven));
-    site.deployments.lives.remove("cam");
-    site.deployments.settle().await;
+    site.executor.state.sessions.remove("cam");
+    site.executor.on_cameras_started().await;
     assert!(!has(&site, &two) && !has(&site, &seven), "the camera is gone");
 }
 
@@ -422,11 +433,10 @@ async fn what_the_config_says_is_applied_unless_it_was_interrupted() {
         ("two", vec![swapped(), Report::Returned { reason: reason(), with_state: true }], true),
         ("three", vec![Report::StepStarted(Step::CatchUp)], false),
     ] {
-        let deployments = Arc::clone(&site.deployments);
-        let entry = Some(("eye".to_owned(), Map::new()));
-        let asked = tokio::spawn(async move {
-            deployments.deploy(Ordered { order: order(bytes), rollback: false, entry }).await
-        });
+        let file = site.folder.path().join("eye.wasm");
+        std::fs::write(&file, bytes).unwrap();
+        let (pipeline, settings) = (file.display().to_string(), Map::new());
+        let asked = site.deploy_from(Origin::Config { pipeline, settings });
         let swap = site.swaps.recv().await.unwrap();
         for report in reports {
             swap.reports.send(report).await.unwrap();
@@ -434,7 +444,7 @@ async fn what_the_config_says_is_applied_unless_it_was_interrupted() {
         drop(swap);
         let number = asked.await.unwrap().unwrap().number;
         let record = site.ended(number).await;
-        let entry = site.deployments.history.entry("cam").await.unwrap().unwrap();
+        let entry = site.executor.state.history.entry("cam").await.unwrap().unwrap();
         assert_eq!(entry.digest == record.digest, applied, "{bytes}");
     }
 }
@@ -446,7 +456,7 @@ async fn a_host_that_stops_blames_no_version_for_it() {
     let swap = site.swaps.recv().await.unwrap();
     swap.reports.send(swapped()).await.unwrap();
     asked.await.unwrap().unwrap();
-    site.deployments.stop();
+    site.executor.stop();
     swap.reports.send(Report::Unproven { reason: "the session has ended".into() }).await.unwrap();
     assert_eq!(site.ended(1).await.outcome(), Some(Outcome::Interrupted));
     assert_eq!(site.deploy("three").await.unwrap().unwrap_err().code(), "stopping");

@@ -9,8 +9,8 @@
 //! | was being applied when the host ended | has a healthy version | that version; then the entry is deployed beside it. Not when the host has ended twice over it |
 //! | any | has none | the entry |
 
-use super::history::CameraEntry;
-use super::record::{Cause, Outcome, Record};
+use crate::deploy::history::CameraEntry;
+use crate::deploy::record::{Cause, Outcome, Record};
 
 /// What is to be done; numbers are those of deployments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +74,9 @@ pub(super) fn resolve(
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::DeploymentState;
-    use super::super::record::tests::record;
+    use crate::deploy::record::DeploymentState;
+    use crate::deploy::record::tests::record;
+
     use super::*;
 
     use Cause::{Config, File, Request};

@@ -1,0 +1,176 @@
+//! Where a deployment comes from, and the plan that follows from it: the component, the settings
+//! and the record, before the first step is taken.
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::compile::ComponentSource;
+use super::components::ComponentLease;
+use super::history::{CameraEntry, previous_version};
+use super::pipelines::{find_named, find_pipeline};
+use super::record::{Cause, Record};
+use super::request::{Component, DeployError, DeployRequest};
+use super::state::DeployState;
+use crate::config::RefusedState;
+use crate::session::Spec;
+
+/// Digits of a component's SHA-256 that name a deployment.
+const ID_DIGITS: usize = 12;
+
+/// What asks for a deployment.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// A request over the API.
+    Request(DeployRequest),
+    /// A request for the version before the running one, with its settings.
+    Rollback { by: String },
+    /// A file that has changed in the watched folder of pipelines.
+    Folder { pipeline: String },
+    /// A camera's entry in the config.
+    Config { pipeline: String, settings: Map<String, Value> },
+    /// A subscriber that has a session made.
+    Subscriber { pipeline: String, settings: Map<String, Value> },
+}
+
+impl Origin {
+    fn cause(&self) -> Cause {
+        match self {
+            Self::Request(_) => Cause::Request,
+            Self::Rollback { .. } => Cause::Rollback,
+            Self::Folder { .. } => Cause::File,
+            Self::Config { .. } => Cause::Config,
+            Self::Subscriber { .. } => Cause::Subscription,
+        }
+    }
+
+    fn by(&self) -> String {
+        match self {
+            Self::Request(DeployRequest { by, .. }) | Self::Rollback { by } => by.clone(),
+            Self::Folder { pipeline } => format!("pipelines/{pipeline}.wasm"),
+            Self::Config { .. } => "config".to_owned(),
+            Self::Subscriber { .. } => "subscriber".to_owned(),
+        }
+    }
+}
+
+/// A deployment before its first step.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Without a number until the history has it.
+    pub(super) record: Record,
+    /// The config's entry that the camera has once this is deployed.
+    pub(super) entry: Option<CameraEntry>,
+    pub(super) source: ComponentSource,
+    /// `None` if the component exceeds `deploy.max_component_mb`; its check reports that.
+    pub(super) lease: Option<ComponentLease>,
+    /// What happens when the new version refuses the state. `None`: as the config says.
+    pub(super) refused_state: Option<RefusedState>,
+}
+
+/// Component and settings as an origin names them.
+struct Resolved {
+    pipeline: String,
+    source: ComponentSource,
+    lease: Option<ComponentLease>,
+    /// `None`: those that the session has.
+    settings: Option<Map<String, Value>>,
+}
+
+impl Resolved {
+    fn file(
+        pipeline: String,
+        path: std::path::PathBuf,
+        settings: Option<Map<String, Value>>,
+    ) -> Self {
+        Self { pipeline, source: ComponentSource::Path(path), lease: None, settings }
+    }
+
+    fn bytes(name: String, bytes: Bytes, settings: Option<Map<String, Value>>) -> Self {
+        // With a file's ending it is never taken for a pipeline's name.
+        let pipeline = if name.ends_with(".wasm") { name } else { format!("{name}.wasm") };
+        Self { pipeline, source: ComponentSource::Bytes(bytes), lease: None, settings }
+    }
+}
+
+impl Plan {
+    /// Plans a deployment to a session. Copies the component into the store. `running`: what the
+    /// session is made of, if there is one.
+    pub(super) async fn new(
+        state: &DeployState,
+        session: &str,
+        origin: Origin,
+        running: Option<&Spec>,
+    ) -> Result<Plan, DeployError> {
+        let config = state.config();
+        let mut record = Record::draft(session, origin.cause(), origin.by());
+        record.before = running.map(|spec| spec.pipeline.id.clone()).filter(|id| !id.is_empty());
+        let (mut entry, mut refused_state) = (None, None);
+        let resolved = match origin {
+            Origin::Request(request) => {
+                (record.shadow, refused_state) = (request.shadow, request.refused_state);
+                match request.component {
+                    Component::Bytes { name, bytes } => {
+                        Resolved::bytes(name, bytes, request.settings)
+                    }
+                    Component::Pipeline(name) => {
+                        let path = find_named(&name, &config)?;
+                        Resolved::file(name, path, request.settings)
+                    }
+                }
+            }
+            Origin::Rollback { .. } => {
+                let previous = previous(state, session).await?;
+                record.back_to = Some(previous.number);
+                let lease = state.components.lease(&previous.digest);
+                let lease = lease.ok_or(DeployError::ComponentGone(previous.digest))?;
+                let source = ComponentSource::Path(lease.path.clone());
+                let settings = Some(previous.settings);
+                Resolved { pipeline: previous.pipeline, source, lease: Some(lease), settings }
+            }
+            Origin::Folder { pipeline } => {
+                let mut cameras = config.cameras.iter();
+                let camera =
+                    cameras.find(|camera| camera.id == session && camera.pipeline == pipeline);
+                entry = camera.map(|camera| camera.settings.clone());
+                let path = find_named(&pipeline, &config)?;
+                Resolved::file(pipeline, path, None)
+            }
+            Origin::Config { pipeline, settings } => {
+                entry = Some(settings.clone());
+                let path = find_pipeline(&pipeline, &config)?;
+                Resolved::file(pipeline, path, Some(settings))
+            }
+            Origin::Subscriber { pipeline, settings } => {
+                let path = find_named(&pipeline, &config)?;
+                Resolved::file(pipeline, path, Some(settings))
+            }
+        };
+        let Resolved { pipeline, mut source, mut lease, settings } = resolved;
+        if lease.is_none() {
+            lease = state.store(&source).await?;
+        }
+        if let Some(lease) = &lease {
+            source = ComponentSource::Path(lease.path.clone());
+            record.deployment = lease.digest.get(..ID_DIGITS).unwrap_or_default().to_owned();
+            (record.digest, record.size) = (lease.digest.clone(), lease.size);
+        }
+        let of_session = || running.map(|spec| spec.settings.clone()).unwrap_or_default();
+        record.settings = settings.unwrap_or_else(of_session);
+        record.pipeline = pipeline;
+        let entry = entry.map(|settings| CameraEntry {
+            pipeline: record.pipeline.clone(),
+            settings,
+            digest: record.digest.clone(),
+        });
+        Ok(Plan { record, entry, source, lease, refused_state })
+    }
+}
+
+/// The deployment that a rollback leads to.
+async fn previous(state: &DeployState, session: &str) -> Result<Record, DeployError> {
+    let records = state.history.list(session, usize::MAX).await;
+    let records = records.map_err(|error| DeployError::Internal(format!("{error:#}")))?;
+    let running = state.sessions.running(session).map(|running| running.number);
+    let previous = previous_version(&records, running).cloned();
+    previous.ok_or_else(|| DeployError::NoPreviousVersion(session.to_owned()))
+}
