@@ -25,7 +25,7 @@ use crate::deploy::{
     Record,
 };
 use crate::session::SessionError;
-use crate::session::change::{MAX_SHADOW, Step};
+use crate::session::rollout::{MAX_SHADOW, Step};
 
 /// Components that are read from clients at the same time. Each may have `deploy.max_component_mb`,
 /// 128 MiB at the most.

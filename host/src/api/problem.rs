@@ -12,7 +12,7 @@ use super::Refusal;
 use crate::analyze::{AnalysisError, AnalysisErrorKind};
 use crate::deploy::Record;
 use crate::event::CODE;
-use crate::session::change::Step;
+use crate::session::rollout::Step;
 
 /// An error answer as RFC 9457 has it. `type` is left out, which stands for `about:blank`: `code`
 /// tells problems apart.

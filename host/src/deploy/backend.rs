@@ -3,7 +3,7 @@
 use super::admission::{Admission, MemoryBudget};
 use super::compile::{CompileError, Compiler, ComponentSource, PreparedComponent};
 use crate::event::{Event, Hub};
-use crate::session::change::{ProbationRequest, SwapRequest};
+use crate::session::rollout::{ProbationRequest, SwapRequest};
 use crate::session::{SessionError, SessionHandle, Sessions, Spec};
 
 /// What a deployment needs of the host.

@@ -21,7 +21,7 @@ use super::report::{self, DeploymentCounters};
 use super::request::DeployError;
 use super::state::DeployState;
 use crate::config::RefusedState;
-use crate::session::change::{
+use crate::session::rollout::{
     MAX_SHADOW, ProbationRequest, REPORT_CAPACITY, Report, ReportSender, Step, SwapRequest,
 };
 use crate::session::{RunningVersion, SessionError, SessionHandle, Spec};
@@ -381,11 +381,11 @@ impl<B: DeployBackend> Executor<B> {
                     active.record.swapped = Some(swapped);
                     self.on_active(&mut active).await;
                 }
-                Report::Kept { step, reason } => {
+                Report::Aborted { step, reason } => {
                     active.record.step = step;
                     break (Outcome::Aborted, Some(reason));
                 }
-                Report::Returned { reason, with_state } => {
+                Report::RolledBack { reason, with_state } => {
                     let Record { session, number, .. } = &active.record;
                     self.state.sessions.roll_back(session, *number, active.previous.as_ref());
                     let state = if with_state {
@@ -396,7 +396,7 @@ impl<B: DeployBackend> Executor<B> {
                     let reason = format!("{reason}; the version before it goes on {state}");
                     break (Outcome::RolledBack, Some(reason));
                 }
-                Report::Unproven { reason } => break (Outcome::Unverified, Some(reason)),
+                Report::Unverified { reason } => break (Outcome::Unverified, Some(reason)),
                 Report::Superseded => break (Outcome::Superseded, None),
                 Report::Healthy => break (Outcome::Healthy, None),
             }

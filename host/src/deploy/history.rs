@@ -272,7 +272,7 @@ mod tests {
         history.write(&first, None).await;
         let mut second = record(0, 'b', Cause::Request, DeploymentState::Pending);
         history.begin(&mut second, true).await.unwrap();
-        second.step = crate::session::change::Step::CatchUp;
+        second.step = crate::session::rollout::Step::CatchUp;
         history.write(&second, None).await;
         assert_eq!((first.number, second.number), (1, 2));
         assert_eq!(history.close_interrupted().await.unwrap().len(), 1);

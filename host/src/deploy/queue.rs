@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::request::{DeployError, MAX_WAITING};
-use crate::session::change::Step;
+use crate::session::rollout::Step;
 
 /// The sessions' queues. Cheap to clone.
 #[derive(Debug, Clone, Default)]

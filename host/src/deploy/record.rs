@@ -27,7 +27,7 @@ use strum::VariantArray;
 use ocelli_protocol::component::CheckReport;
 
 use crate::event::{rfc3339, unix_ns};
-use crate::session::change::{Comparison, Step, Swapped};
+use crate::session::rollout::{Comparison, Step, Swapped};
 use crate::shape::TIME;
 
 /// Why a session was to run another version.

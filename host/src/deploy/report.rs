@@ -133,7 +133,7 @@ pub(super) fn event(record: &Record) -> Event {
 mod tests {
     use super::super::record::tests::record;
     use super::*;
-    use crate::session::change::{Step, Swapped};
+    use crate::session::rollout::{Step, Swapped};
 
     #[test]
     fn one_line_says_what_became_of_a_deployment() {

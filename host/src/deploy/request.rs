@@ -10,7 +10,7 @@ use super::pipelines::PipelineError;
 use crate::config::RefusedState;
 use crate::config::source::SourceError;
 use crate::session::SessionError;
-use crate::session::change::Step;
+use crate::session::rollout::Step;
 use crate::shape::DIGEST;
 
 /// Deployments of one session that may wait for the one under way: each holds a component in
@@ -42,7 +42,7 @@ pub struct DeployRequest {
     /// The pipeline's settings; none: those that the session has.
     pub settings: Option<Map<String, Value>>,
     /// Frames that both versions process before the change; at most
-    /// [`crate::session::change::MAX_SHADOW`].
+    /// [`crate::session::rollout::MAX_SHADOW`].
     pub shadow: u32,
     /// What happens when the new version refuses the state; none: as the config says.
     pub refused_state: Option<RefusedState>,

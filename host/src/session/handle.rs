@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::change::{ProbationRequest, SwapRequest};
 use super::error::{COMMAND_TIMEOUT, SessionError};
+use super::rollout::{ProbationRequest, SwapRequest};
 use super::spec::Spec;
 use super::status::{Observation, SessionStatus, StatusInner};
 

@@ -12,7 +12,13 @@
 //! any state --> stopped;  failed, stopped --> starting              (restarted by a person)
 //! ```
 
+use std::time::Duration;
+
 use crate::event::SessionState;
+
+/// A worker that gives a result this long after it was ready is not in a crash loop. Longer than
+/// any wait between starts, so that a worker that dies on every hundredth frame ends as failed too.
+pub(super) const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// How many times in a row a worker may be lost before it has served for a while. More is a crash
 /// loop.

@@ -29,6 +29,16 @@ pub(super) enum StartError {
     Permanent(String),
 }
 
+impl StartError {
+    /// The error in words.
+    pub(super) fn into_reason(self) -> String {
+        match self {
+            Self::Fault(fault) => fault.into_reason(),
+            Self::Permanent(reason) => reason,
+        }
+    }
+}
+
 impl From<WorkerFault> for StartError {
     fn from(unfit: WorkerFault) -> Self {
         Self::Fault(unfit)

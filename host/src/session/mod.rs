@@ -19,12 +19,9 @@
 
 pub(crate) mod bounds;
 mod cgroup;
-pub mod change;
 mod changeover;
-mod compare;
 mod error;
 mod feed;
-mod green;
 mod handle;
 mod health;
 mod kv_replica;
@@ -33,11 +30,12 @@ mod launch;
 mod lifecycle;
 mod member;
 mod registry;
+pub mod rollout;
 mod sandbox;
 mod serve;
+mod serving;
 mod spec;
 mod status;
-mod swap;
 mod task;
 mod totals;
 pub(crate) mod watched;
@@ -62,6 +60,7 @@ pub use error::SessionError;
 pub use handle::{RunningVersion, SessionHandle};
 pub(crate) use launch::WorkerLaunch;
 pub use registry::{Sessions, Sinks};
+use rollout::RolloutTerms;
 pub use sandbox::check_sandbox;
 pub use spec::{CompiledPipeline, Spec};
 pub use status::{Observation, SessionStatus};
@@ -140,7 +139,7 @@ pub(crate) struct Limits {
     sandbox: Sandbox,
     cleanup: Duration,
     /// Those of a change beside a running worker.
-    swap: swap::RolloutTerms,
+    rollout: RolloutTerms,
     sessions: usize,
 }
 
@@ -172,7 +171,7 @@ impl Limits {
             health: Duration::from_secs(config.session_processes.health_check_interval),
             sandbox: config.session_processes.sandbox,
             cleanup: Duration::from_secs(config.session_processes.process_cleanup_timeout),
-            swap: swap::RolloutTerms {
+            rollout: RolloutTerms {
                 start: Duration::from_secs(config.deploy.start_timeout_s),
                 first_frame: Duration::from_millis(config.deploy.first_frame_ms),
                 swap: Duration::from_millis(config.deploy.swap_timeout_ms),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::change::ProbationRequest;
 use super::error::SessionError;
 use super::handle::{SessionHandle, TaskEnd};
+use super::rollout::ProbationRequest;
 use super::spec::Spec;
 use super::status::{Observation, SessionStatus, StatusInner};
 use super::task::SessionTask;

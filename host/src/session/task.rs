@@ -1,6 +1,5 @@
-//! The task of one session. [`SessionTask::task`] only loops: it serves, and decides what follows.
-//! What one worker's life is stands in [`serve`](super::serve), what happens beside it while the
-//! pipeline is changed in [`changeover`](super::changeover).
+//! The task of one session. [`SessionTask::run`] only loops: it serves, and decides what follows. How
+//! one worker serves stands in `serve`, what happens beside it during a change in `changeover`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,13 +7,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::change::{ProbationRequest, Report, ReportSender, Step, SwapRequest};
 use super::error::SessionError;
 use super::feed::Feed;
-use super::green::send_report;
 use super::handle::{SessionRequest, SessionShared};
 use super::kv_replica::StoreReplica;
 use super::lifecycle::{Lifecycle, LifecycleEvent};
+use super::member::StreamWorker;
+use super::rollout::{
+    Fallback, ProbationRequest, Report, Step, SwapRequest, VersionChange, VersionInput, send_report,
+};
 use super::watched::WorkerFault;
 use super::{Environment, Spec};
 use crate::event::SessionState;
@@ -30,7 +31,7 @@ const RESTART_BACKOFF: BackoffPolicy = BackoffPolicy {
     jitter: 0.25,
 };
 
-/// How one worker's life ended.
+/// How a session has stopped serving.
 #[derive(Debug)]
 pub(super) enum ServeOutcome {
     /// Asked for.
@@ -41,7 +42,7 @@ pub(super) enum ServeOutcome {
     Finished,
     /// Not to be tried again before a person has changed something.
     Failed(String),
-    /// As `Internal`, for the source's sake: no pipeline could do anything about it.
+    /// As `Failed`, because of the source: no pipeline could do anything about it.
     SourceFailed(String),
     /// The worker died, said that it cannot go on, or could not be started.
     WorkerLost(String),
@@ -50,7 +51,7 @@ pub(super) enum ServeOutcome {
 }
 
 impl ServeOutcome {
-    /// In words, and as a part of a sentence.
+    /// The reason, as a part of a sentence.
     pub(super) fn reason(&self) -> &str {
         match self {
             Self::Stop(reason)
@@ -70,41 +71,19 @@ impl ServeOutcome {
 }
 
 impl From<WorkerFault> for ServeOutcome {
-    fn from(unfit: WorkerFault) -> Self {
-        match unfit {
+    fn from(fault: WorkerFault) -> Self {
+        match fault {
             WorkerFault::Exited(reason) => Self::WorkerLost(reason),
             WorkerFault::ProtocolViolation(reason) => Self::ProtocolViolation(reason),
         }
     }
 }
 
-/// The state that a pipeline gave: its version, and the bytes.
-pub(super) type PipelineState = (String, Vec<u8>);
-
-/// What the session runs has to last a while before it counts as proven.
-pub(super) struct Probation {
-    pub(super) reports: ReportSender,
-    /// What the session goes back to when it does not, with the state that it gave.
-    pub(super) fallback: Option<(Arc<Spec>, Option<PipelineState>)>,
-    /// When it is proven, once it serves.
-    pub(super) until: Option<Instant>,
-    /// When it was asked for, where it takes the place of one that was not running and has not
-    /// served yet.
-    pub(super) cold: Option<Instant>,
-}
-
-/// The session goes back to what it ran before.
-pub(super) struct Rollback {
-    pub(super) reports: ReportSender,
-    pub(super) reason: String,
-    pub(super) state: Option<PipelineState>,
-}
-
-/// What is left of a lost worker for the one that is to go on in its place.
+/// The feed of a lost worker, for the one that is to go on in its place.
 pub(super) struct FeedHandoff {
     pub(super) feed: Feed,
     /// The last frame that is done with.
-    pub(super) done: Option<u64>,
+    pub(super) last_done: Option<u64>,
 }
 
 pub(super) struct SessionTask {
@@ -112,18 +91,18 @@ pub(super) struct SessionTask {
     pub(super) shared: Arc<SessionShared>,
     pub(super) spec: Arc<Spec>,
     pub(super) requests: mpsc::Receiver<SessionRequest>,
-    pub(super) life: Lifecycle,
-    /// The last worker's subscription, kept so that the source's reader lives on until the next one
-    /// has subscribed.
+    pub(super) lifecycle: Lifecycle,
+    /// The last worker's subscription, kept so that the source's reader lives on until the next
+    /// worker has subscribed.
     pub(super) subscription: Option<Subscription>,
-    /// The session's store, once it was asked for.
-    pub(super) mirror: Option<StoreReplica>,
-    pub(super) trial: Option<Probation>,
-    pub(super) going_back: Option<Rollback>,
-    pub(super) legacy: Option<FeedHandoff>,
-    /// Whether what the session is has given a result.
-    pub(super) worked: bool,
-    /// The end of the worker that was passed over last.
+    /// The session's store, once it was read.
+    pub(super) replica: Option<StoreReplica>,
+    /// The change that made the session's version what it is, until its outcome is known.
+    pub(super) change: Option<VersionChange>,
+    pub(super) handoff: Option<FeedHandoff>,
+    /// Whether the session's version has given a result.
+    pub(super) has_results: bool,
+    /// The end of the last worker whose place another took.
     pub(super) ending: Option<JoinHandle<()>>,
 }
 
@@ -132,21 +111,21 @@ impl SessionTask {
         environment: Arc<Environment>,
         shared: Arc<SessionShared>,
         requests: mpsc::Receiver<SessionRequest>,
-        trial: Option<ProbationRequest>,
+        probation: Option<ProbationRequest>,
     ) -> Self {
         let spec = shared.spec();
+        let terms = environment.limits().rollout;
         Self {
             environment,
             shared,
             spec,
             requests,
-            life: Lifecycle::default(),
+            lifecycle: Lifecycle::default(),
             subscription: None,
-            mirror: None,
-            trial: trial.map(Probation::from),
-            going_back: None,
-            legacy: None,
-            worked: false,
+            replica: None,
+            change: probation.map(|request| VersionChange::in_place(request, terms)),
+            handoff: None,
+            has_results: false,
             ending: None,
         }
     }
@@ -156,7 +135,7 @@ impl SessionTask {
         self.publish_state();
         self.run_until_stopped().await;
         if let Some(ending) = self.ending.take() {
-            // A name is free again only when all its workers are gone. It failed only where the
+            // A name is free again only after the end of all its workers. This fails only if the
             // host itself ends.
             let _ = ending.await;
         }
@@ -164,39 +143,30 @@ impl SessionTask {
 
     async fn run_until_stopped(&mut self) {
         loop {
-            let ended = self.serve().await;
-            if ended.blames_pipeline() && self.try_rollback(&ended) {
+            let outcome = self.serve().await;
+            if outcome.blames_pipeline() && self.try_rollback(&outcome) {
                 continue;
             }
-            match ended {
-                ServeOutcome::Stop(reason) => {
-                    self.end_probation(|| Report::Unproven {
-                        reason: format!("the session has ended: {reason}"),
-                    });
-                    self.end_rollback();
-                    return self.apply_event(LifecycleEvent::Stop(reason));
-                }
+            match outcome {
+                ServeOutcome::Stop(reason) => return self.stop(reason),
                 ServeOutcome::Restart => self.apply_event(LifecycleEvent::Restart),
                 ServeOutcome::Finished => {
-                    let worked = self.worked;
-                    let ended = || Report::Unproven { reason: "the file has ended".to_owned() };
-                    self.end_probation(|| if worked { Report::Healthy } else { ended() });
+                    self.on_version(VersionInput::Finished);
                     self.apply_event(LifecycleEvent::Stop("the file has ended".into()));
                 }
                 ServeOutcome::Failed(reason) | ServeOutcome::SourceFailed(reason) => {
-                    self.shared.update(|shown| shown.last_error = Some(reason.clone()));
+                    self.shared.update(|status| status.last_error = Some(reason.clone()));
                     self.apply_event(LifecycleEvent::Fail(reason));
                 }
                 ServeOutcome::WorkerLost(reason) | ServeOutcome::ProtocolViolation(reason) => {
                     let deployment = &self.spec.pipeline.id;
                     tracing::error!(target: "ocelli::session", session = self.id(), deployment, "worker lost: {reason}");
-                    self.shared.update(|shown| shown.last_error = Some(reason.clone()));
+                    self.shared.update(|status| status.last_error = Some(reason.clone()));
                     self.apply_event(LifecycleEvent::WorkerLost(reason));
                 }
             }
-            if let (SessionState::Failed, Some(reason)) = self.life.state() {
-                let reason = reason.to_owned();
-                self.end_probation(|| Report::Unproven { reason });
+            if let (SessionState::Failed, Some(reason)) = self.lifecycle.state() {
+                self.on_version(VersionInput::Failed(reason.to_owned()));
             }
             if !self.wait_for_next_start().await {
                 return;
@@ -204,37 +174,38 @@ impl SessionTask {
         }
     }
 
-    /// Makes what the session ran before its own again, where a worker was lost on trial and there
-    /// is something to go back to. Whether it was so.
-    fn try_rollback(&mut self, ended: &ServeOutcome) -> bool {
-        let reason = ended.reason().to_owned();
-        // The version before it does not start with its state either.
-        self.end_rollback();
-        let Some(trial) = self.trial.take_if(|trial| trial.fallback.is_some()) else {
+    fn stop(&mut self, reason: String) {
+        self.on_version(VersionInput::Stopped(reason.clone()));
+        self.apply_event(LifecycleEvent::Stop(reason));
+    }
+
+    /// After a loss in probation, makes the version before the session's again, if there is one.
+    /// Whether it did.
+    fn try_rollback(&mut self, outcome: &ServeOutcome) -> bool {
+        let reason = outcome.reason();
+        // The version before does not start with its state either.
+        self.on_version(VersionInput::Lost);
+        let Some(spec) = self.change.as_mut().and_then(|change| change.roll_back(reason)) else {
             return false;
         };
-        let Probation { reports, fallback, .. } = trial;
-        let Some((spec, state)) = fallback else { return false };
         let (deployment, before) = (&self.spec.pipeline.id, &spec.pipeline.id);
         tracing::error!(
             target: "ocelli::session",
             session = self.id(), deployment,
             "worker lost on probation, {before} comes back: {reason}"
         );
-        self.shared.update(|shown| shown.last_error = Some(reason.clone()));
-        self.apply_event(LifecycleEvent::RollBack(reason.clone()));
+        self.shared.update(|status| status.last_error = Some(reason.to_owned()));
+        self.apply_event(LifecycleEvent::RollBack(reason.to_owned()));
         self.adopt_spec(spec);
-        self.going_back = Some(Rollback { reports, reason, state });
         true
     }
 
-    /// Waits as long as the session's state asks for. False where the session is over.
+    /// Waits as long as the session's state asks for. False if the session is over.
     async fn wait_for_next_start(&mut self) -> bool {
-        let deadline = match self.life.state().0 {
+        let deadline = match self.lifecycle.state().0 {
             SessionState::Restarting => {
-                // No loss counts any more where the session goes back to what it ran before: the
-                // wait is the first, too.
-                let losses = self.life.losses().max(1);
+                // After a rollback no loss counts; the wait is the first, too.
+                let losses = self.lifecycle.losses().max(1);
                 Some(tokio::time::Instant::now() + RESTART_BACKOFF.delay(losses, rand::random()))
             }
             SessionState::Failed | SessionState::Stopped => {
@@ -257,11 +228,7 @@ impl SessionTask {
             match self.on_idle_request(request) {
                 None => {}
                 Some(ServeOutcome::Stop(reason)) => {
-                    self.end_probation(|| Report::Unproven {
-                        reason: format!("the session has ended: {reason}"),
-                    });
-                    self.end_rollback();
-                    self.apply_event(LifecycleEvent::Stop(reason));
+                    self.stop(reason);
                     return false;
                 }
                 Some(_) => {
@@ -272,8 +239,7 @@ impl SessionTask {
         }
     }
 
-    /// What a request means to a session without a worker that serves: none where it goes on as it
-    /// does.
+    /// Handles a request while no worker serves. `None`: the session goes on as it does.
     pub(super) fn on_idle_request(
         &mut self,
         request: Option<SessionRequest>,
@@ -284,8 +250,8 @@ impl SessionTask {
                 self.replace(spec, probation.map(|request| *request));
                 Some(ServeOutcome::Restart)
             }
-            Some(SessionRequest::Swap(swap)) => {
-                self.start_cold(*swap);
+            Some(SessionRequest::Swap(request)) => {
+                self.start_cold(*request);
                 Some(ServeOutcome::Restart)
             }
             Some(SessionRequest::Stop { reason }) => Some(ServeOutcome::Stop(reason)),
@@ -298,22 +264,25 @@ impl SessionTask {
     }
 
     /// Makes another spec the session's, for the next worker.
-    pub(super) fn replace(&mut self, spec: Arc<Spec>, trial: Option<ProbationRequest>) {
-        self.supersede();
-        self.trial = trial.map(Probation::from);
+    fn replace(&mut self, spec: Arc<Spec>, probation: Option<ProbationRequest>) {
+        self.on_version(VersionInput::Superseded);
+        let terms = self.environment.limits().rollout;
+        self.change = probation.map(|request| VersionChange::in_place(request, terms));
         self.adopt_spec(spec);
     }
 
-    /// A change where there is no running version to change places with.
-    fn start_cold(&mut self, swap: SwapRequest) {
-        let SwapRequest { spec, reports, .. } = swap;
+    /// Changes the pipeline without a running version beside it.
+    fn start_cold(&mut self, request: SwapRequest) {
+        let SwapRequest { spec, reports, .. } = request;
         send_report(&reports, Report::StepStarted(Step::Start));
-        // What has failed is nothing to go back to.
+        // A version that has failed is nothing to go back to.
         let has_failed =
-            matches!(self.life.state().0, SessionState::Failed | SessionState::Stopped);
-        let fallback = (self.worked && !has_failed).then(|| (Arc::clone(&self.spec), None));
-        self.supersede();
-        self.trial = Some(Probation { reports, fallback, until: None, cold: Some(Instant::now()) });
+            matches!(self.lifecycle.state().0, SessionState::Failed | SessionState::Stopped);
+        let fallback = (self.has_results && !has_failed)
+            .then(|| Fallback { spec: Arc::clone(&self.spec), state: None });
+        self.on_version(VersionInput::Superseded);
+        let terms = self.environment.limits().rollout;
+        self.change = Some(VersionChange::cold(reports, fallback, terms, Instant::now()));
         self.adopt_spec(Arc::new(Spec {
             pipeline: spec.pipeline,
             settings: spec.settings,
@@ -321,27 +290,10 @@ impl SessionTask {
         }));
     }
 
-    /// Something else takes the place of what is on trial.
-    pub(super) fn supersede(&mut self) {
-        let served = self.trial.as_ref().is_some_and(|trial| trial.until.is_some());
-        let unproven = || Report::Unproven {
-            reason: "another version took its place before it served".to_owned(),
-        };
-        self.end_probation(|| if served { Report::Superseded } else { unproven() });
-    }
-
-    /// The trial is over, if there is one.
-    pub(super) fn end_probation(&mut self, report: impl FnOnce() -> Report) {
-        if let Some(trial) = self.trial.take() {
-            send_report(&trial.reports, report());
-        }
-    }
-
-    /// It has gone back, without the state.
-    fn end_rollback(&mut self) {
-        if let Some(Rollback { reports, reason, .. }) = self.going_back.take() {
-            send_report(&reports, Report::Returned { reason, with_state: false });
-        }
+    /// Tells the change of the session's version what has happened, and forgets it with its outcome.
+    pub(super) fn on_version(&mut self, input: VersionInput) {
+        let (has_results, now) = (self.has_results, Instant::now());
+        self.change.take_if(|change| change.on(input, has_results, now));
     }
 
     pub(super) fn id(&self) -> &str {
@@ -351,15 +303,13 @@ impl SessionTask {
     /// Makes another spec the session's, for the next worker.
     fn adopt_spec(&mut self, spec: Arc<Spec>) {
         if spec.source != self.spec.source {
-            // What is wrong with the old source says nothing of the new one.
-            self.life.apply(LifecycleEvent::SourceUp);
-            self.shared.update(|shown| shown.source_down = None);
-            self.legacy = None;
+            // A fault of the old source says nothing of the new one.
+            self.lifecycle.apply(LifecycleEvent::SourceUp);
+            self.shared.update(|status| status.source_down = None);
+            self.handoff = None;
         }
-        self.end_rollback();
-        // The next pipeline speaks for itself.
-        self.shared.update(|shown| shown.description = None);
-        self.worked = false;
+        self.shared.update(|status| status.description = None);
+        self.has_results = false;
         self.set_spec(spec);
     }
 
@@ -368,25 +318,30 @@ impl SessionTask {
         self.spec = spec;
     }
 
-    /// Takes a change in, and shows and publishes the state if it is another than before.
-    pub(super) fn apply_event(&mut self, change: LifecycleEvent) {
-        let before = (self.life.state().0, self.life.state().1.map(str::to_owned));
+    /// The session's store as a worker gets it; empty before it was read.
+    pub(super) fn encoded_store(&self) -> Vec<u8> {
+        self.replica.as_ref().map(StoreReplica::encode).unwrap_or_default()
+    }
+
+    /// Applies an event, and publishes the state if it has changed.
+    pub(super) fn apply_event(&mut self, event: LifecycleEvent) {
+        let before = (self.lifecycle.state().0, self.lifecycle.state().1.map(str::to_owned));
         let now = Instant::now();
-        self.shared.update(|shown| match &change {
-            LifecycleEvent::Restart => shown.since = now,
-            LifecycleEvent::WorkerReady => shown.last_result = Some(now),
-            LifecycleEvent::SourceDown(_) => shown.source_down = shown.source_down.or(Some(now)),
-            LifecycleEvent::SourceUp => shown.source_down = None,
+        self.shared.update(|status| match &event {
+            LifecycleEvent::Restart => status.since = now,
+            LifecycleEvent::WorkerReady => status.last_result = Some(now),
+            LifecycleEvent::SourceDown(_) => status.source_down = status.source_down.or(Some(now)),
+            LifecycleEvent::SourceUp => status.source_down = None,
             _ => {}
         });
         let new_worker = matches!(
-            change,
+            event,
             LifecycleEvent::WorkerLost(_) | LifecycleEvent::RollBack(_) | LifecycleEvent::Restart
         );
-        self.life.apply(change);
-        let (state, reason) = self.life.state();
+        self.lifecycle.apply(event);
+        let (state, reason) = self.lifecycle.state();
         if new_worker && matches!(state, SessionState::Restarting | SessionState::Starting) {
-            self.shared.update(|shown| shown.restarts += 1);
+            self.shared.update(|status| status.restarts += 1);
         }
         if (state, reason) != (before.0, before.1.as_deref()) {
             self.publish_state();
@@ -394,27 +349,29 @@ impl SessionTask {
     }
 
     fn publish_state(&self) {
-        let (state, reason) = self.life.state();
-        self.shared.update(|shown| {
-            shown.state = state;
-            shown.reason = reason.map(str::to_owned);
+        let (state, reason) = self.lifecycle.state();
+        self.shared.update(|status| {
+            status.state = state;
+            status.reason = reason.map(str::to_owned);
         });
         // A backtrace has been logged with the loss that it explains.
-        let told = reason.and_then(|reason| reason.lines().next());
+        let first_line = reason.and_then(|reason| reason.lines().next());
         let deployment = &self.spec.pipeline.id;
-        tracing::info!(target: "ocelli::session", session = self.id(), deployment, %state, reason = told, "session state");
+        tracing::info!(target: "ocelli::session", session = self.id(), deployment, %state, reason = first_line, "session state");
         self.environment.hub.publish_state(self.id(), state, reason.map(str::to_owned));
     }
-}
 
-impl From<ProbationRequest> for Probation {
-    fn from(trial: ProbationRequest) -> Self {
-        let ProbationRequest { fallback, reports } = trial;
-        Self {
-            reports,
-            fallback: fallback.map(|spec| (Arc::new(spec), None)),
-            until: None,
-            cold: None,
-        }
+    /// Shows a worker as the session's.
+    pub(super) fn show_worker(&self, worker: &StreamWorker) {
+        self.shared.update(|status| {
+            status.pid = worker.worker.pid();
+            status.confinement.clone_from(&worker.confinement);
+            status.control_group = worker.worker.is_in_group();
+            status.allowed = worker.limits;
+            status.guest_memory = worker.guest_memory;
+            if worker.description.is_some() {
+                status.description.clone_from(&worker.description);
+            }
+        });
     }
 }

@@ -28,6 +28,14 @@ pub(crate) enum WorkerFault {
     ProtocolViolation(String),
 }
 
+impl WorkerFault {
+    /// The fault in words.
+    pub(crate) fn into_reason(self) -> String {
+        let (Self::Exited(reason) | Self::ProtocolViolation(reason)) = self;
+        reason
+    }
+}
+
 /// What a worker says that cannot go on.
 pub(crate) fn failed(stage: WorkerStage, message: String) -> WorkerFault {
     WorkerFault::Exited(format!("{stage:?}: {}", bounds::truncate_cause(message)))

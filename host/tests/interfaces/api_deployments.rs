@@ -14,7 +14,7 @@ use ocelli::deploy::{
 };
 use ocelli::event::Hub;
 use ocelli::session::SessionError;
-use ocelli::session::change::{Step, Swapped};
+use ocelli::session::rollout::{Step, Swapped};
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
 use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;

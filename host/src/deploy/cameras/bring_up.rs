@@ -15,7 +15,7 @@ use crate::deploy::history::{CameraEntry, find_number};
 use crate::deploy::plan::{Origin, Plan};
 use crate::deploy::record::{DeploymentState, Outcome, Record};
 use crate::deploy::request::DeployError;
-use crate::session::change::{ProbationRequest, REPORT_CAPACITY, Report};
+use crate::session::rollout::{ProbationRequest, REPORT_CAPACITY, Report};
 use crate::session::{CompiledPipeline, RunningVersion, SessionError, SessionHandle, Spec};
 
 /// The session of a camera.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ocelli_protocol::component::{CheckReport, ProblemKind};
 
-use crate::session::change::Step;
+use crate::session::rollout::Step;
 
 /// Problems that an error's line names; the report has all.
 const NAMED: usize = 5;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 use super::*;
-use crate::session::change::Step;
+use crate::session::rollout::Step;
 
 /// What the program prints where nothing is wrong.
 const GOOD: &str = r#"{"version":"0.1.0","supported":["0.1.0"],"signed_by":null,"problems":[],"check_ms":1,"compile_ms":2}"#;

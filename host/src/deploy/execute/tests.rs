@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::config::source::Source as Camera;
 use crate::event::Event;
 use crate::journal::Journal;
-use crate::session::change::{Comparison, Swapped};
+use crate::session::rollout::{Comparison, Swapped};
 use crate::session::{CompiledPipeline, SessionHandle};
 
 /// A host whose session hands each change to the test.
@@ -230,21 +230,21 @@ fn reason() -> String {
 async fn every_end_of_a_change_is_an_outcome_and_the_session_runs_what_it_says() {
     use Outcome::*;
     let kept =
-        |step| vec![Report::StepStarted(Step::Start), Report::Kept { step, reason: reason() }];
+        |step| vec![Report::StepStarted(Step::Start), Report::Aborted { step, reason: reason() }];
     for (reports, outcome, step, runs) in [
         (kept(Step::Start), Aborted, Step::Start, 1),
         (kept(Step::Restore), Aborted, Step::Restore, 1),
         (vec![swapped(), Report::Healthy], Healthy, Step::Probation, 2),
         (vec![swapped(), Report::Superseded], Superseded, Step::Probation, 2),
-        (vec![swapped(), Report::Unproven { reason: reason() }], Unverified, Step::Probation, 2),
+        (vec![swapped(), Report::Unverified { reason: reason() }], Unverified, Step::Probation, 2),
         (
-            vec![swapped(), Report::Returned { reason: reason(), with_state: true }],
+            vec![swapped(), Report::RolledBack { reason: reason(), with_state: true }],
             RolledBack,
             Step::Probation,
             1,
         ),
         (
-            vec![swapped(), Report::Returned { reason: reason(), with_state: false }],
+            vec![swapped(), Report::RolledBack { reason: reason(), with_state: false }],
             RolledBack,
             Step::Probation,
             1,
@@ -372,7 +372,7 @@ async fn a_version_that_is_lost_late_does_not_take_the_place_of_the_one_after_it
     three.reports.send(swapped()).await.unwrap();
     third.await.unwrap().unwrap();
     assert_eq!(site.running(), Some(3));
-    two.reports.send(Report::Returned { reason: reason(), with_state: true }).await.unwrap();
+    two.reports.send(Report::RolledBack { reason: reason(), with_state: true }).await.unwrap();
     assert_eq!(site.ended(2).await.outcome(), Some(Outcome::RolledBack));
     assert_eq!(site.running(), Some(3));
     three.reports.send(Report::Healthy).await.unwrap();
@@ -411,7 +411,7 @@ async fn components_are_kept_for_what_runs_and_what_may_come_back_and_no_longer(
         |site: &Site, record: &Record| site.executor.state.components.contains(&record.digest);
     assert!(has(&site, &one) && has(&site, &two));
     let three =
-        site.deployed("three", vec![Report::Kept { step: Step::Start, reason: reason() }]).await;
+        site.deployed("three", vec![Report::Aborted { step: Step::Start, reason: reason() }]).await;
     let refused = site.deploy("bad").await.unwrap().unwrap();
     assert!(has(&site, &one) && has(&site, &two) && !has(&site, &three) && !has(&site, &refused));
     for bytes in ["four", "five", "six"] {
@@ -430,7 +430,7 @@ async fn what_the_config_says_is_applied_unless_it_was_interrupted() {
     let mut site = Site::new().await;
     for (bytes, reports, applied) in [
         ("one", vec![swapped(), Report::Healthy], true),
-        ("two", vec![swapped(), Report::Returned { reason: reason(), with_state: true }], true),
+        ("two", vec![swapped(), Report::RolledBack { reason: reason(), with_state: true }], true),
         ("three", vec![Report::StepStarted(Step::CatchUp)], false),
     ] {
         let file = site.folder.path().join("eye.wasm");
@@ -457,7 +457,7 @@ async fn a_host_that_stops_blames_no_version_for_it() {
     swap.reports.send(swapped()).await.unwrap();
     asked.await.unwrap().unwrap();
     site.executor.stop();
-    swap.reports.send(Report::Unproven { reason: "the session has ended".into() }).await.unwrap();
+    swap.reports.send(Report::Unverified { reason: "the session has ended".into() }).await.unwrap();
     assert_eq!(site.ended(1).await.outcome(), Some(Outcome::Interrupted));
     assert_eq!(site.deploy("three").await.unwrap().unwrap_err().code(), "stopping");
 }

@@ -1,12 +1,12 @@
-//! Changing what a session runs: what is asked for, and what is told of it.
+//! Changes of what a session runs: the requests, and the reports on them.
 //!
-//! Whoever asks gets [`Report`]s. A change ends with one of these, and with nothing else:
+//! A request brings a channel for [`Report`]s. A change ends with exactly one of these:
 //!
 //! | last report | the session runs | because |
 //! | --- | --- | --- |
-//! | [`Aborted`](Report::Aborted) | what it ran before, without a pause | the new version failed before it spoke |
+//! | [`Aborted`](Report::Aborted) | what it ran before, without a pause | the new version failed before it was active |
 //! | [`RolledBack`](Report::RolledBack) | what it ran before, in a new worker | the new version was lost during its probation |
-//! | [`Unverified`](Report::Unverified) | what the reason says | it was lost during its probation and there is nothing to go back to, or the session ended |
+//! | [`Unverified`](Report::Unverified) | what the reason says | it was lost during its probation with nothing to go back to, or the session ended |
 //! | [`Superseded`](Report::Superseded) | the new version, until the next change | another change began during its probation |
 //! | [`Healthy`](Report::Healthy) | the new version | it has served for its probation |
 
@@ -14,8 +14,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::Spec;
 use crate::config::RefusedState;
+use crate::session::Spec;
 
 /// A step of a deployment, in their order. The first three are taken before the session hears of
 /// it.
@@ -37,7 +37,7 @@ use crate::config::RefusedState;
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Step {
-    /// The component is read and held against the contract.
+    /// The component is read and checked against the contract.
     Check,
     /// It is compiled, or found in the cache.
     Compile,
@@ -47,22 +47,22 @@ pub enum Step {
     Start,
     /// It decodes what the running one has decoded.
     CatchUp,
-    /// It processes a frame unheard.
+    /// It processes a frame; its output is discarded.
     DryRun,
-    /// It processes frames beside the running one, unheard.
+    /// It processes frames beside the running one; its output is compared and discarded.
     Shadow,
     /// The running one processes what it has, gives its state and stops.
     Handoff,
     /// The new one takes the state over.
     Restore,
-    /// The new one speaks; its first result is waited for.
+    /// The new one is active; its first result is awaited.
     FirstResult,
-    /// It serves, and whether it lasts has to be seen.
+    /// It serves, and has to last.
     Probation,
 }
 
 impl Step {
-    /// As it is told: "check", "catch_up".
+    /// The name in the API and the log: "check", "catch_up".
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -142,13 +142,13 @@ pub struct Swapped {
     pub cold: bool,
 }
 
-/// What becomes of a change. Each is told once, in this order, but for
-/// [`StepStarted`](Self::StepStarted).
+/// What has become of a change so far. Each is sent once, in this order; only
+/// [`StepStarted`](Self::StepStarted) comes several times.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Report {
     /// A step has begun.
     StepStarted(Step),
-    /// What the new component says of itself: name and version.
+    /// The new component's own name and version.
     Described {
         /// The pipeline's name.
         name: String,
@@ -157,25 +157,25 @@ pub enum Report {
     },
     /// The comparison is complete.
     Compared(Comparison),
-    /// The new version speaks.
+    /// The new version is active.
     Swapped(Swapped),
     /// See the module's table.
-    Kept {
+    Aborted {
         /// The step that failed.
         step: Step,
         /// Why.
         reason: String,
     },
     /// See the module's table.
-    Returned {
+    RolledBack {
         /// Why the new version is gone.
         reason: String,
         /// Whether the version before it goes on with the state that it gave.
         with_state: bool,
     },
     /// See the module's table.
-    Unproven {
-        /// What became of it.
+    Unverified {
+        /// Why its probation is not complete.
         reason: String,
     },
     /// See the module's table.
@@ -189,48 +189,52 @@ impl Report {
     pub fn is_last(&self) -> bool {
         matches!(
             self,
-            Self::Kept { .. }
-                | Self::Returned { .. }
-                | Self::Unproven { .. }
+            Self::Aborted { .. }
+                | Self::RolledBack { .. }
+                | Self::Unverified { .. }
                 | Self::Superseded
                 | Self::Healthy
         )
     }
 }
 
-/// Where reports go. A change brings two dozen at the most; [`REPORT_CAPACITY`] is room for all, so
-/// none waits.
+/// Where reports go. A change brings two dozen at the most: fewer than [`REPORT_CAPACITY`], so none
+/// waits.
 pub type ReportSender = mpsc::Sender<Report>;
 
-/// Room of a channel for [`ReportSender`].
+/// Capacity of the channel of a [`ReportSender`].
 pub const REPORT_CAPACITY: usize = 64;
 
 /// A change of a running session's pipeline. The session's source, decode setting and priority
 /// stay.
 #[derive(Debug)]
 pub struct SwapRequest {
-    /// What the session is to be. Only its deployment and its settings may differ from what the
-    /// session is.
+    /// The session's new spec. Only its pipeline and its settings may differ from the present one.
     pub spec: Spec,
-    /// Frames that the new version processes beside the running one before it speaks, at most
+    /// Frames that the new version processes beside the running one before it is active, at most
     /// [`MAX_SHADOW`].
     pub shadow: u32,
-    /// What happens when the new version refuses the state.
+    /// What to do if the new version refuses the state.
     pub refused_state: RefusedState,
-    /// Told what becomes of it.
+    /// Gets the reports.
     pub reports: ReportSender,
 }
 
 /// Most frames of a shadow: ten minutes at 25 a second.
 pub const MAX_SHADOW: u32 = 15_000;
 
-/// A spec that a session is given without a change beside a running worker: at its start, or where
-/// its source changes.
+/// The probation of a spec that a session gets without a change beside a running worker: at its
+/// start, or with another source.
 #[derive(Debug)]
 pub struct ProbationRequest {
-    /// What the session goes back to when a worker is lost during the probation; none: it is
-    /// started again as it is.
+    /// What the session goes back to if a worker is lost during the probation; `None`: it starts
+    /// again as it is.
     pub fallback: Option<Spec>,
-    /// Told what becomes of it: [`Report::Described`], then one of the last reports.
+    /// Gets [`Report::Described`], then one of the last reports.
     pub reports: ReportSender,
+}
+
+/// Sends a report. The channel has room for all of a change; without a receiver it is dropped.
+pub(crate) fn send_report(reports: &ReportSender, report: Report) {
+    let _ = reports.try_send(report);
 }

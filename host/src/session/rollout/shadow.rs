@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ocelli_protocol::worker::{Detection, FrameResult, Rect};
 
-use super::change::Comparison;
+use super::report::Comparison;
 
 /// Frames whose second result is still to come. A new version that is slower than this lets frames
 /// go, which counts as missed.
