@@ -6,6 +6,8 @@ use ocelli_sdk::{centerface, faceres, nanodet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::objects::{MAX_BATCH, MAX_CROPS, MAX_SIDE};
+
 /// The settings. Without `detect` and `stages` both they are [`default_tree`].
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,7 +91,7 @@ pub(crate) struct StageSettings {
     pub(crate) output: Option<String>,
 }
 
-/// The crop about a subject's box.
+/// The crop about a box.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct CropSettings {
@@ -174,110 +176,138 @@ pub fn default_tree() -> Value {
 /// The JSON Schema of the settings.
 #[must_use]
 pub fn schema() -> Value {
-    let share = |description: &str| json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1, "description": description });
-    let side = || json!({ "type": "integer", "minimum": 1, "maximum": crate::tree::LONGEST_SIDE, "default": 224 });
-    let texts = |description: &str| json!({ "type": "array", "items": { "type": "string" }, "description": description });
-    let three = |description: &str| json!({ "type": "array", "items": { "type": "number" }, "minItems": 3, "maxItems": 3, "description": description });
-    let size = json!({
-        "type": "array",
-        "items": { "type": "integer", "minimum": centerface::SIDE_STEP, "multipleOf": centerface::SIDE_STEP },
-        "minItems": 2,
-        "maxItems": 2,
-        "description": "centerface: width and height of its input."
-    });
-    let tree = default_tree();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Settings of cascade",
         "type": "object",
         "additionalProperties": false,
-        "default": tree,
+        "default": default_tree(),
         "properties": {
-            "detect": {
-                "type": "object",
-                "additionalProperties": false,
-                "required": ["kind"],
-                "description": "Looks at the whole frame.",
-                "properties": {
-                    "kind": { "enum": [DetectorKind::Nanodet, DetectorKind::Centerface] },
-                    "model": { "type": "string", "description": "The model's name. Left out: the \
-                        kind's usual one." },
-                    "score": share("Detections of this score and more are reported. Left out: 0.4 \
-                        for nanodet, 0.5 for centerface."),
-                    "iou": share("Of two boxes of one label that overlap by more, the better \
-                        stands. Left out: 0.5 for nanodet, 0.3 for centerface."),
-                    "labels": texts("nanodet: the labels to look for. None: all."),
-                    "size": size
-                }
-            },
-            "stages": { "type": "array", "items": { "$ref": "#/$defs/stage" } },
+            "detect": detect_schema(),
+            "stages": stages_schema(),
             "max_crops": {
-                "type": "integer", "minimum": 1, "maximum": crate::tree::MOST_CROPS, "default": default_max_crops(),
-                "description": "Most crops of a frame that the stages look at together; the best \
-                    detections come first."
+                "type": "integer", "minimum": 1, "maximum": MAX_CROPS, "default": default_max_crops(),
+                "description": "Most crops of a frame that the stages look at together; the best detections come first."
             },
             "max_results_per_second": {
                 "type": ["number", "null"], "exclusiveMinimum": 0, "default": null,
-                "description": "Look at no more frames than this a second of the stream. Null: at \
-                    every frame that comes."
+                "description": "Look at no more frames than this a second of the stream. Null: at every frame that comes."
             }
         },
-        "$defs": { "stage": {
-            "type": "object",
-            "additionalProperties": false,
-            "required": ["kind"],
-            "description": "Looks at crops of what is above it.",
-            "properties": {
-                "kind": { "enum": [StageKind::Centerface, StageKind::Faceres, StageKind::Classifier] },
-                "model": { "type": "string", "description": "The model's name. Left out: the \
-                    kind's usual one." },
-                "for": texts("Labels that it looks at. None: all."),
-                "min_score": {
-                    "type": "number", "minimum": 0, "maximum": 1, "default": 0,
-                    "description": "Least score of what it looks at."
-                },
-                "crop": {
-                    "type": "object",
-                    "additionalProperties": false,
-                    "description": "The crop about the box: made square by its longer side, then \
-                        enlarged.",
-                    "properties": {
-                        "expand": { "type": "number", "minimum": 0.1, "maximum": 10, "default": 1 },
-                        "square": { "type": "boolean", "default": false }
-                    }
-                },
-                "as": { "type": "string", "description": "What its attributes are called; stages \
-                    below it add theirs after a dot." },
-                "stages": { "type": "array", "items": { "$ref": "#/$defs/stage" } },
-                "score": share("centerface: least score of a face. Left out: 0.5."),
-                "size": size,
-                "embedding": { "type": "boolean", "default": false, "description": "faceres: whether the detection gets the embedding." },
-                "labels": {
-                    "type": "array", "items": { "type": "string" }, "minItems": 1,
-                    "description": "classifier: its classes, in the output's order."
-                },
-                "top": { "type": "integer", "minimum": 1, "default": 1, "description": "classifier: how many of the best classes are reported." },
-                "activation": { "enum": ["softmax", "sigmoid", "none"], "default": "softmax", "description": "classifier: what makes scores of its output." },
-                "batch": { "type": "integer", "minimum": 1, "maximum": crate::tree::MOST_BATCH, "default": 1, "description": "classifier: crops in a run. More than 1 needs a model whose first dimension is open." },
-                "input": {
-                    "type": "object",
-                    "additionalProperties": false,
-                    "description": "classifier: its input, f32 [n, 3, height, width].",
-                    "properties": {
-                        "name": { "type": "string", "default": "input" },
-                        "width": side(),
-                        "height": side(),
-                        "channels": { "enum": ["rgb", "bgr"], "default": "rgb" },
-                        "fit": { "enum": ["letterbox", "stretch"], "default": "letterbox" },
-                        "fill": three("Pixel value of what a letterbox leaves empty."),
-                        "mean": three("Subtracted from pixels of 0 to 255, in the order of the \
-                            channels."),
-                        "std": three("Then divided by.")
-                    }
-                },
-                "output": { "type": "string", "default": "output", "description": "classifier: \
-                    its output's name, [n, labels]." }
-            }
-        } }
+        "$defs": { "stage": stage_schema() }
+    })
+}
+
+/// The object `detect`.
+fn detect_schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["kind"],
+        "description": "Looks at the whole frame.",
+        "properties": {
+            "kind": { "enum": [DetectorKind::Nanodet, DetectorKind::Centerface] },
+            "model": model_schema(),
+            "score": share_schema("Detections of this score and more are reported. Left out: 0.4 for nanodet, 0.5 for centerface."),
+            "iou": share_schema("Of two boxes of one label that overlap by more, the better stands. Left out: 0.5 for nanodet, 0.3 for centerface."),
+            "labels": texts_schema("nanodet: the labels to look for. None: all."),
+            "size": size_schema()
+        }
+    })
+}
+
+/// An object of `stages`, at any depth.
+fn stage_schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["kind"],
+        "description": "Looks at crops of what is above it.",
+        "properties": {
+            "kind": { "enum": [StageKind::Centerface, StageKind::Faceres, StageKind::Classifier] },
+            "model": model_schema(),
+            "for": texts_schema("Labels that it looks at. None: all."),
+            "min_score": {
+                "type": "number", "minimum": 0, "maximum": 1, "default": 0,
+                "description": "Least score of what it looks at."
+            },
+            "crop": crop_schema(),
+            "as": { "type": "string", "description": "What its attributes are called; stages below it add theirs after a dot." },
+            "stages": stages_schema(),
+            "score": share_schema("centerface: least score of a face. Left out: 0.5."),
+            "size": size_schema(),
+            "embedding": { "type": "boolean", "default": false, "description": "faceres: whether the detection gets the embedding." },
+            "labels": {
+                "type": "array", "items": { "type": "string" }, "minItems": 1,
+                "description": "classifier: its classes, in the output's order."
+            },
+            "top": { "type": "integer", "minimum": 1, "default": 1, "description": "classifier: how many of the best classes are reported." },
+            "activation": { "enum": ["softmax", "sigmoid", "none"], "default": "softmax", "description": "classifier: what makes scores of its output." },
+            "batch": { "type": "integer", "minimum": 1, "maximum": MAX_BATCH, "default": 1, "description": "classifier: crops in a run. More than 1 needs a model whose first dimension is open." },
+            "input": input_schema(),
+            "output": { "type": "string", "default": "output", "description": "classifier: its output's name, [n, labels]." }
+        }
+    })
+}
+
+/// The object `crop` of a stage.
+fn crop_schema() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "description": "The crop about the box: made square by its longer side, then enlarged.",
+        "properties": {
+            "expand": { "type": "number", "minimum": 0.1, "maximum": 10, "default": 1 },
+            "square": { "type": "boolean", "default": false }
+        }
+    })
+}
+
+/// The object `input` of a classifier.
+fn input_schema() -> Value {
+    let side = json!({ "type": "integer", "minimum": 1, "maximum": MAX_SIDE, "default": 224 });
+    let three = |description: &str| json!({ "type": "array", "items": { "type": "number" }, "minItems": 3, "maxItems": 3, "description": description });
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "description": "classifier: its input, f32 [n, 3, height, width].",
+        "properties": {
+            "name": { "type": "string", "default": "input" },
+            "width": side,
+            "height": side,
+            "channels": { "enum": ["rgb", "bgr"], "default": "rgb" },
+            "fit": { "enum": ["letterbox", "stretch"], "default": "letterbox" },
+            "fill": three("Pixel value of what a letterbox leaves empty."),
+            "mean": three("Subtracted from pixels of 0 to 255, in the order of the channels."),
+            "std": three("Then divided by.")
+        }
+    })
+}
+
+fn model_schema() -> Value {
+    json!({ "type": "string", "description": "The model's name. Left out: the kind's usual one." })
+}
+
+fn stages_schema() -> Value {
+    json!({ "type": "array", "items": { "$ref": "#/$defs/stage" } })
+}
+
+/// A number above 0 and up to 1.
+fn share_schema(description: &str) -> Value {
+    json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1, "description": description })
+}
+
+fn texts_schema(description: &str) -> Value {
+    json!({ "type": "array", "items": { "type": "string" }, "description": description })
+}
+
+/// Width and height of CenterFace's input.
+fn size_schema() -> Value {
+    json!({
+        "type": "array",
+        "items": { "type": "integer", "minimum": centerface::SIDE_STEP, "multipleOf": centerface::SIDE_STEP },
+        "minItems": 2,
+        "maxItems": 2,
+        "description": "centerface: width and height of its input."
     })
 }

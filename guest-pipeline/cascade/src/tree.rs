@@ -10,27 +10,8 @@ use ocelli_sdk::nanodet::{self, Variant};
 use ocelli_sdk::settings::parse;
 use ocelli_sdk::{Channels, Fit, TensorSpec, centerface, faceres};
 
+use crate::objects::{FACE, MAX_BATCH, MAX_CROPS, MAX_DEPTH, MAX_SIDE, MAX_STAGES, Roi};
 use crate::settings::{self, DetectorKind, StageKind};
-use crate::walk::Roi;
-
-/// The label of everything that a face detector finds.
-pub const FACE: &str = "face";
-
-/// Stages below each other. More is no tree that anybody has drawn, and each multiplies the time of
-/// a frame.
-pub const DEPTH: usize = 4;
-
-/// Stages in all: each is a loaded model.
-pub const MOST_STAGES: usize = 16;
-
-/// Most crops of a frame that the settings may allow: at 10 ms each, seconds.
-pub const MOST_CROPS: usize = 256;
-
-/// Most crops of a run: 8 of 224 x 224 fill 4.8 MB of the 8 MiB that a session has for tensors.
-pub const MOST_BATCH: usize = 8;
-
-/// Longest side of a classifier's input in pixels: one of them has room beside its outputs.
-pub const LONGEST_SIDE: u32 = 768;
 
 /// Settings that are sound.
 #[derive(Debug, Clone)]
@@ -157,9 +138,8 @@ pub struct Classifier {
 impl Stage {
     /// Whether it looks at that.
     #[must_use]
-    pub fn takes(&self, subject: &Roi) -> bool {
-        subject.score >= self.min_score
-            && (self.takes.is_empty() || self.takes.contains(&subject.label))
+    pub fn takes(&self, roi: &Roi) -> bool {
+        roi.score >= self.min_score && (self.takes.is_empty() || self.takes.contains(&roi.label))
     }
 }
 
@@ -183,8 +163,8 @@ impl Tree {
         let stages =
             check.stages(written.stages.unwrap_or_default(), "settings.stages", &above, 1)?;
         let max_crops = written.max_crops;
-        if !(1..=MOST_CROPS).contains(&max_crops) {
-            return Err(format!("settings.max_crops: {max_crops} is not 1 to {MOST_CROPS}"));
+        if !(1..=MAX_CROPS).contains(&max_crops) {
+            return Err(format!("settings.max_crops: {max_crops} is not 1 to {MAX_CROPS}"));
         }
         if let Some(rate) = written.max_results_per_second
             && !(rate > 0.0 && rate.is_finite())
@@ -265,14 +245,14 @@ fn detector(written: settings::DetectSettings) -> Result<(Detect, Vec<String>), 
     Ok((Detect { score, iou, detector }, known))
 }
 
-/// What a stage stands below.
+/// The stage above others.
 struct ParentStage {
     name: String,
-    /// All that its subjects may be labelled.
+    /// All labels that its results may have.
     labels: Vec<String>,
 }
 
-/// What the stages of a tree have in common.
+/// The state of a check over all stages of a tree.
 #[derive(Default)]
 struct TreeCheck {
     count: usize,
@@ -288,8 +268,8 @@ impl TreeCheck {
         above: &ParentStage,
         depth: usize,
     ) -> Result<Vec<Stage>, String> {
-        if depth > DEPTH && !written.is_empty() {
-            return Err(format!("{path}: at most {DEPTH} stages stand below each other"));
+        if depth > MAX_DEPTH && !written.is_empty() {
+            return Err(format!("{path}: at most {MAX_DEPTH} stages stand below each other"));
         }
         let stages = written.into_iter().enumerate();
         stages.map(|(n, stage)| self.stage(stage, &format!("{path}[{n}]"), above, depth)).collect()
@@ -304,8 +284,8 @@ impl TreeCheck {
     ) -> Result<Stage, String> {
         let number = self.count;
         self.count += 1;
-        if self.count > MOST_STAGES {
-            return Err(format!("{path}: at most {MOST_STAGES} stages make a tree"));
+        if self.count > MAX_STAGES {
+            return Err(format!("{path}: at most {MAX_STAGES} stages make a tree"));
         }
         labels::check(&written.labels_of, &above.labels, &format!("{path}.for"))?;
         if !(0.0..=1.0).contains(&written.min_score) {
@@ -317,57 +297,31 @@ impl TreeCheck {
         }
         kind_has_keys(&written, path)?;
         let name = self.name(&written, path, above)?;
-        let (takes, min_score, crop) =
-            (written.labels_of, written.min_score, CropRule { expand, square });
         let (work, labels) = match written.kind {
-            StageKind::Centerface => {
-                let size = written.size.unwrap_or([256, 256]);
-                centerface::check_size(size, &format!("{path}.size"))?;
-                let score = share(written.score.unwrap_or(0.5), &format!("{path}.score"))?;
-                let model = written.model.unwrap_or_else(|| centerface::MODEL.into());
-                (StageModel::Centerface { model, size, score, iou: 0.3 }, vec![FACE.to_owned()])
-            }
-            StageKind::Faceres => {
-                let embedding = written.embedding.unwrap_or(false);
-                if embedding && std::mem::replace(&mut self.embeds, true) {
-                    return Err(format!(
-                        "{path}.embedding: a detection has one, and another stage gives it"
-                    ));
-                }
-                let model = written.model.unwrap_or_else(|| faceres::MODEL.into());
-                (StageModel::Faceres { model, embedding }, Vec::new())
-            }
-            StageKind::Classifier => {
-                let model = written.model.ok_or_else(|| format!("{path}.model: is missing"))?;
-                let labels = written.labels.filter(|labels| !labels.is_empty());
-                let labels = labels.ok_or_else(|| {
-                    format!("{path}.labels: is missing: the model's classes, in order")
-                })?;
-                let top = written.top.unwrap_or(1);
-                if !(1..=labels.len()).contains(&top) {
-                    return Err(format!(
-                        "{path}.top: {top} is not 1 to {}, the number of labels",
-                        labels.len()
-                    ));
-                }
-                let batch = written.batch.unwrap_or(1);
-                if !(1..=MOST_BATCH).contains(&batch) {
-                    return Err(format!("{path}.batch: {batch} is not 1 to {MOST_BATCH}"));
-                }
-                let input = written.input.unwrap_or_default();
-                let input_name = input.name.clone();
-                let output = written.output.unwrap_or_else(|| "output".into());
-                let activation = written.activation.unwrap_or_default();
-                let input = tensor(&input, &format!("{path}.input"))?;
-                let known = labels.clone();
-                let work =
-                    Classifier { model, input, input_name, output, labels, top, activation, batch };
-                (StageModel::Classifier(work), known)
-            }
+            StageKind::Centerface => centerface_stage(&written, path)?,
+            StageKind::Faceres => self.faceres_stage(&written, path)?,
+            StageKind::Classifier => classifier_stage(&written, path)?,
         };
         let below = ParentStage { name: name.clone(), labels };
         let stages = self.stages(written.stages, &format!("{path}.stages"), &below, depth + 1)?;
+        let (takes, min_score) = (written.labels_of, written.min_score);
+        let crop = CropRule { expand, square };
         Ok(Stage { number, name, crop, work, stages, takes, min_score })
+    }
+
+    fn faceres_stage(
+        &mut self,
+        written: &settings::StageSettings,
+        path: &str,
+    ) -> Result<(StageModel, Vec<String>), String> {
+        let embedding = written.embedding.unwrap_or(false);
+        if embedding && std::mem::replace(&mut self.embeds, true) {
+            return Err(format!(
+                "{path}.embedding: a detection has one, and another stage gives it"
+            ));
+        }
+        let model = written.model.clone().unwrap_or_else(|| faceres::MODEL.into());
+        Ok((StageModel::Faceres { model, embedding }, Vec::new()))
     }
 
     /// What the stage's attributes are called. Two stages with the same names would hide each
@@ -413,6 +367,45 @@ impl TreeCheck {
     }
 }
 
+/// The model of a stage, and the labels of its results.
+fn centerface_stage(
+    written: &settings::StageSettings,
+    path: &str,
+) -> Result<(StageModel, Vec<String>), String> {
+    let size = written.size.unwrap_or([256, 256]);
+    centerface::check_size(size, &format!("{path}.size"))?;
+    let score = share(written.score.unwrap_or(0.5), &format!("{path}.score"))?;
+    let model = written.model.clone().unwrap_or_else(|| centerface::MODEL.into());
+    Ok((StageModel::Centerface { model, size, score, iou: 0.3 }, vec![FACE.to_owned()]))
+}
+
+fn classifier_stage(
+    written: &settings::StageSettings,
+    path: &str,
+) -> Result<(StageModel, Vec<String>), String> {
+    let model = written.model.clone().ok_or_else(|| format!("{path}.model: is missing"))?;
+    let labels = written.labels.clone().filter(|labels| !labels.is_empty());
+    let missing = || format!("{path}.labels: is missing: the model's classes, in order");
+    let labels = labels.ok_or_else(missing)?;
+    let top = written.top.unwrap_or(1);
+    if !(1..=labels.len()).contains(&top) {
+        let count = labels.len();
+        return Err(format!("{path}.top: {top} is not 1 to {count}, the number of labels"));
+    }
+    let batch = written.batch.unwrap_or(1);
+    if !(1..=MAX_BATCH).contains(&batch) {
+        return Err(format!("{path}.batch: {batch} is not 1 to {MAX_BATCH}"));
+    }
+    let input = written.input.clone().unwrap_or_default();
+    let input_name = input.name.clone();
+    let output = written.output.clone().unwrap_or_else(|| "output".into());
+    let activation = written.activation.unwrap_or_default();
+    let input = tensor(&input, &format!("{path}.input"))?;
+    let known = labels.clone();
+    let work = Classifier { model, input, input_name, output, labels, top, activation, batch };
+    Ok((StageModel::Classifier(work), known))
+}
+
 /// Refuses keys of other kinds.
 fn kind_has_keys(stage: &settings::StageSettings, path: &str) -> Result<(), String> {
     use StageKind::{Centerface, Classifier, Faceres};
@@ -440,8 +433,8 @@ fn kind_has_keys(stage: &settings::StageSettings, path: &str) -> Result<(), Stri
 
 fn tensor(input: &settings::InputSettings, path: &str) -> Result<TensorSpec, String> {
     for (key, side) in [("width", input.width), ("height", input.height)] {
-        if !(1..=LONGEST_SIDE).contains(&side) {
-            return Err(format!("{path}.{key}: {side} is not 1 to {LONGEST_SIDE}"));
+        if !(1..=MAX_SIDE).contains(&side) {
+            return Err(format!("{path}.{key}: {side} is not 1 to {MAX_SIDE}"));
         }
     }
     for (key, values) in [("fill", input.fill), ("mean", input.mean), ("std", input.std)] {

@@ -12,7 +12,7 @@ pub mod settings;
 
 use ocelli_sdk::centerface::{self, Detector, Face};
 use ocelli_sdk::faceres::{self, Embedder};
-use ocelli_sdk::pace::RateLimiter;
+use ocelli_sdk::rate_limiter::RateLimiter;
 use ocelli_sdk::{
     Description, Frame, ModelNeed, Output, Pipeline, Tensor, TensorSpec, align, export_pipeline,
     log,
@@ -23,7 +23,7 @@ use settings::{Alignment, Settings};
 /// The pipeline of one camera.
 pub struct FaceEmbed {
     settings: Settings,
-    pace: RateLimiter,
+    rate_limiter: RateLimiter,
     detector: Detector,
     embedder: Embedder,
     face: TensorSpec,
@@ -53,12 +53,12 @@ impl Pipeline for FaceEmbed {
         let embedder = Embedder::load(faceres::MODEL)?;
         let [width, height] = settings.detector_size;
         log::info("init", &format!("faces at {width} x {height} pixels, score {}", settings.score));
-        let pace = RateLimiter::new(settings.max_results_per_second);
-        Ok(Self { settings, pace, detector, embedder, face: faceres::input() })
+        let rate_limiter = RateLimiter::new(settings.max_results_per_second);
+        Ok(Self { settings, rate_limiter, detector, embedder, face: faceres::input() })
     }
 
     fn process(&mut self, frame: &Frame) -> Result<Output, String> {
-        if !self.pace.is_due(frame.presentation_time()) {
+        if !self.rate_limiter.is_due(frame.presentation_time()) {
             return Ok(Output::skipped());
         }
         let faces = self.detector.faces(frame, None, self.settings.score, self.settings.iou)?;

@@ -1,7 +1,7 @@
 //! What is said of a face.
 
 use ocelli_sdk::centerface::Face;
-use ocelli_sdk::faceres::Reading;
+use ocelli_sdk::faceres::FaceReading;
 use ocelli_sdk::{Attribute, Detection};
 
 use crate::settings::Alignment;
@@ -17,10 +17,10 @@ pub const LABEL: &str = "face";
 pub fn detection(
     face: &Face,
     alignment: Alignment,
-    reading: Reading,
+    reading: FaceReading,
     gender_and_age: bool,
 ) -> Detection {
-    let Reading { embedding, gender, age } = reading;
+    let FaceReading { embedding, gender, age } = reading;
     let attribute =
         |name: &str, value: String, score| Attribute { name: name.into(), value, score };
     let mut attributes = vec![
@@ -59,7 +59,7 @@ mod tests {
         };
         let gender = Gender { label: "female", score: 0.8 };
         let age = Age { years: 41.6, score: 0.7 };
-        let reading = Reading { embedding: vec![0.03125; DIMENSION], gender, age };
+        let reading = FaceReading { embedding: vec![0.03125; DIMENSION], gender, age };
         detection(&face, Alignment::FivePoint, reading, gender_and_age)
     }
 

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::counts::{Counts, LabelCounts, ZoneCounts, label_counts};
-use crate::engine::{Engine, Occupancy, label};
+use crate::engine::Engine;
+use crate::objects::{Occupancy, label};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,21 +1,21 @@
-//! How many objects entered and left: of each zone and, where the settings ask for it, of the
-//! picture; by label.
+//! Counts of objects that entered and left, by label: of each zone and, if the settings say so, of
+//! the picture.
 //!
 //! The numbers have one owner, the session's store: they outlive swaps, restarts and crashes. They
-//! are read and written in the call that tells the events which they count, so after a crash events
-//! and numbers still agree. What is inside *now* is no number of theirs: the tracks know it.
+//! are read and written in the call that reports the events, so after a crash events and numbers
+//! still agree. The number of objects inside *now* is not among them: the tracks give it.
 
 use ocelli_sdk::{log, store::Bucket};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Occupancy, label};
-use crate::happening::TrackEvent;
+use crate::objects::{Occupancy, label};
 use crate::settings::Settings;
+use crate::track_event::TrackEvent;
 
 const BUCKET: &str = env!("CARGO_PKG_NAME");
 const KEY: &str = "counts";
 
-/// How many of a label came and went.
+/// Objects of one label that entered and left.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LabelCounts {
     pub(crate) label: String,
@@ -23,18 +23,18 @@ pub(crate) struct LabelCounts {
     pub(crate) left: u64,
 }
 
-/// The numbers of a label among others.
+/// The counts of a label, added if missing.
 pub(crate) fn label_counts<'a>(
-    tallies: &'a mut Vec<LabelCounts>,
+    counts: &'a mut Vec<LabelCounts>,
     label: &str,
 ) -> Option<&'a mut LabelCounts> {
-    if !tallies.iter().any(|tally| tally.label == label) {
-        tallies.push(LabelCounts { label: label.into(), ..LabelCounts::default() });
+    if !counts.iter().any(|counts| counts.label == label) {
+        counts.push(LabelCounts { label: label.into(), ..LabelCounts::default() });
     }
-    tallies.iter_mut().find(|tally| tally.label == label)
+    counts.iter_mut().find(|counts| counts.label == label)
 }
 
-/// The value in the store: of the zones that there are, and of the picture.
+/// The value in the store: the counts of the zones and of the picture.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) zones: Vec<ZoneCounts>,
@@ -42,7 +42,7 @@ pub(crate) struct Counts {
     pub(crate) objects: Option<Vec<LabelCounts>>,
 }
 
-/// Of one zone.
+/// The counts of one zone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ZoneCounts {
     pub(crate) zone: String,
@@ -51,19 +51,18 @@ pub(crate) struct ZoneCounts {
 }
 
 impl Counts {
-    /// Whether the settings ask for any.
+    /// Whether the settings ask for counts.
     fn are_wanted(settings: &Settings) -> bool {
         settings.count_objects || !settings.zones.is_empty()
     }
 
-    /// The numbers so far of what the settings ask for. What another version counted of the same is
-    /// gone on with; zones with another polygon begin at 0. A value that is none of this pipeline's
-    /// is told to the log and replaced.
+    /// The counts so far that the settings ask for. Counts of another version go on; zones with
+    /// another polygon begin at 0. An unreadable value is logged and replaced.
     ///
     /// # Errors
     /// The store cannot be read.
     pub(crate) fn read(settings: &Settings) -> Result<Self, String> {
-        let mut kept = Self::default();
+        let mut stored = Self::default();
         if Self::are_wanted(settings)
             && let Some(value) = Bucket::open(BUCKET)?.get(KEY)?
         {
@@ -71,18 +70,18 @@ impl Counts {
             match text
                 .and_then(|text| serde_json::from_str(text).map_err(|error| error.to_string()))
             {
-                Ok(counts) => kept = counts,
+                Ok(counts) => stored = counts,
                 Err(error) => {
                     log::warn("counts", &format!("unreadable, counting begins anew: {error}"))
                 }
             }
         }
         let zones = settings.zones.iter().map(|zone| {
-            let same = kept.zones.iter().find(|k| zone.is(&k.zone, &k.polygon));
+            let same = stored.zones.iter().find(|s| zone.is(&s.zone, &s.polygon));
             let labels = same.map(|same| same.labels.clone()).unwrap_or_default();
             ZoneCounts { zone: zone.name.clone(), polygon: zone.polygon.clone(), labels }
         });
-        let objects = settings.count_objects.then(|| kept.objects.unwrap_or_default());
+        let objects = settings.count_objects.then(|| stored.objects.unwrap_or_default());
         Ok(Self { zones: zones.collect(), objects })
     }
 
@@ -90,30 +89,28 @@ impl Counts {
         Bucket::open(BUCKET)?.set_json(KEY, self)
     }
 
-    /// Counts what is told. Where nothing of it is counted, the store is not touched.
+    /// Counts events. If none of them is counted, the store is not touched.
     ///
     /// # Errors
     /// The store cannot be read or is full; nothing is counted then.
-    pub(crate) fn add(settings: &Settings, told: &[TrackEvent]) -> Result<(), String> {
+    pub(crate) fn add(settings: &Settings, events: &[TrackEvent]) -> Result<(), String> {
         let counted = |h: &&TrackEvent| h.zone().is_some() || settings.count_objects;
-        let mut counted = told.iter().filter(counted).peekable();
+        let mut counted = events.iter().filter(counted).peekable();
         if counted.peek().is_none() {
             return Ok(());
         }
         let mut counts = Self::read(settings)?;
-        for happening in counted {
-            let tallies = counts.of(happening.zone());
-            if let Some(tally) = tallies.and_then(|t| label_counts(t, label(happening.track.class)))
-            {
-                let number =
-                    if happening.is_entry() { &mut tally.entered } else { &mut tally.left };
+        for event in counted {
+            let counts = counts.of(event.zone());
+            if let Some(counts) = counts.and_then(|c| label_counts(c, label(event.track.class))) {
+                let number = if event.is_entry() { &mut counts.entered } else { &mut counts.left };
                 *number = number.saturating_add(1);
             }
         }
         counts.write()
     }
 
-    /// Begins anew: what is inside now counts as entered.
+    /// Begins anew: objects inside now count as entered.
     ///
     /// # Errors
     /// The store cannot be read or is full.
@@ -125,14 +122,14 @@ impl Counts {
         counts.zones.iter_mut().for_each(|zone| zone.labels.clear());
         counts.objects.iter_mut().for_each(Vec::clear);
         for &Occupancy { zone, label, count: entered } in inside {
-            if let Some(tallies) = counts.of(zone) {
-                tallies.push(LabelCounts { label: label.into(), entered, left: 0 });
+            if let Some(labels) = counts.of(zone) {
+                labels.push(LabelCounts { label: label.into(), entered, left: 0 });
             }
         }
         counts.write()
     }
 
-    /// The numbers of a zone, or of the picture; none where they are not asked for.
+    /// The counts of a zone, or of the picture. `None` if the settings do not ask for them.
     fn of(&mut self, zone: Option<&str>) -> Option<&mut Vec<LabelCounts>> {
         match zone {
             Some(name) => self.zones.iter_mut().find(|z| z.zone == name).map(|z| &mut z.labels),

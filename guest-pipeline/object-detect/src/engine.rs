@@ -1,55 +1,52 @@
-//! What happens to the candidates of a frame: suppression, tracks, zones, detections, events,
+//! From the candidates of a frame to its output: suppression, tracks, zones, detections, events,
 //! counts.
 
-use ocelli_sdk::geometry::BBox;
-use ocelli_sdk::labels::COCO_80;
 use ocelli_sdk::nms::{self, Candidate};
-use ocelli_sdk::pace::RateLimiter;
-use ocelli_sdk::track::{Config, Observation, TrackInfo, Tracker};
-use ocelli_sdk::{Detection, Output, log};
+use ocelli_sdk::rate_limiter::RateLimiter;
+use ocelli_sdk::track::{Observation, TrackInfo, Tracker, TrackerConfig};
+use ocelli_sdk::{Output, log};
 
 use crate::counts::Counts;
-use crate::happening::{MAX_PENDING, PendingEvents, TrackEvent, TrackEventKind};
+use crate::objects::{MAX_PENDING, Occupancy, detection, label};
 use crate::settings::{Filter, Settings};
+use crate::track_event::{PendingEvents, TrackEvent, TrackEventKind};
 use crate::zones::Zones;
 
 /// The state of one camera.
 #[derive(Debug, Clone)]
 pub struct Engine {
     pub(crate) settings: Settings,
-    pub(crate) pace: RateLimiter,
+    pub(crate) rate_limiter: RateLimiter,
     pub(crate) tracker: Tracker,
     pub(crate) zones: Zones,
     pub(crate) pending: PendingEvents,
-    /// Whether the log has been told that the store takes no counts, since it last took some.
+    /// Whether the log has a line about a failed write of counts since the last one that succeeded.
     uncounted: bool,
-}
-
-/// How many of a label are now in a zone (none: in the picture): those whose coming is told and
-/// whose going is not.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Occupancy<'a> {
-    pub(crate) zone: Option<&'a str>,
-    pub(crate) label: &'static str,
-    pub(crate) count: u64,
 }
 
 impl Engine {
     /// An engine that has seen nothing.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let pace = RateLimiter::new(settings.max_results_per_second);
-        let tracker = Tracker::new(Config::for_score(settings.score));
+        let rate_limiter = RateLimiter::new(settings.max_results_per_second);
+        let tracker = Tracker::new(TrackerConfig::for_score(settings.score));
         let zones = Zones::new(&settings.zones);
-        Self { settings, pace, tracker, zones, pending: PendingEvents::default(), uncounted: false }
+        Self {
+            settings,
+            rate_limiter,
+            tracker,
+            zones,
+            pending: PendingEvents::default(),
+            uncounted: false,
+        }
     }
 
     /// Whether the frame at `time`, its presentation time in nanoseconds, is to be looked at.
     pub fn is_due(&mut self, time: u64) -> bool {
-        self.pace.is_due(time)
+        self.rate_limiter.is_due(time)
     }
 
-    /// What of the model's outputs the engine wants to have.
+    /// The part of the model's outputs that the engine uses.
     #[must_use]
     pub fn filter(&self) -> &Filter {
         self.settings.filter()
@@ -62,7 +59,7 @@ impl Engine {
     }
 
     /// Makes the output of the frame at `time`, of `size` pixels, from its candidates, boxes in
-    /// frame pixels. Counts what the output tells.
+    /// frame pixels. Counts the events of the output.
     pub fn finish(&mut self, time: u64, size: (u32, u32), candidates: Vec<Candidate>) -> Output {
         let standing = nms::suppress(candidates, self.settings.iou);
         let observe =
@@ -83,22 +80,22 @@ impl Engine {
         if !self.zones.is_empty() {
             let mut seen = self.tracker.tracks();
             seen.retain(|track| !track.lost);
-            // Each object that enters has to leave again: room for both is taken at once.
+            // Each object that enters has to leave again: both events are reserved at once.
             let taken = self.pending.iter().len() + self.zones.inside().count();
-            let room = MAX_PENDING.saturating_sub(taken) / 2;
-            self.pending.extend(self.zones.observe(time, size, &seen, room));
+            let free = MAX_PENDING.saturating_sub(taken) / 2;
+            self.pending.extend(self.zones.observe(time, size, &seen, free));
         }
-        let told = self.pending.take();
-        self.count(&told);
+        let events = self.pending.take();
+        self.count(&events);
         Output {
             detections: Some(detections),
-            events: told.iter().map(TrackEvent::event).collect(),
+            events: events.iter().map(TrackEvent::event).collect(),
         }
     }
 
-    /// A store that takes no counts costs the counts and not the events.
-    fn count(&mut self, told: &[TrackEvent]) {
-        match Counts::add(&self.settings, told) {
+    /// A store that fails costs the counts and not the events.
+    fn count(&mut self, events: &[TrackEvent]) {
+        match Counts::add(&self.settings, events) {
             Ok(()) => self.uncounted = false,
             Err(error) => {
                 if !std::mem::replace(&mut self.uncounted, true) {
@@ -108,7 +105,7 @@ impl Engine {
         }
     }
 
-    /// What is inside now, as it has been told.
+    /// The objects inside now, by the events reported so far.
     pub(crate) fn inside(&self) -> Vec<Occupancy<'_>> {
         let tracks = self.tracker.tracks();
         let mut inside: Vec<Occupancy<'_>> = Vec::new();
@@ -128,10 +125,10 @@ impl Engine {
             let track = tracks.iter().find(|track| track.id == id);
             track.into_iter().for_each(|track| count(Some(zone), track.class, true));
         }
-        // First those that are told to be inside still, so that no number goes below 0.
-        for comes in [false, true] {
-            for happening in self.pending.iter().filter(|h| h.is_entry() == comes) {
-                count(happening.zone(), happening.track.class, !comes);
+        // Pending exits first, so that no number goes below 0.
+        for entry in [false, true] {
+            for event in self.pending.iter().filter(|event| event.is_entry() == entry) {
+                count(event.zone(), event.track.class, !entry);
             }
         }
         inside.retain(|inside| inside.count > 0);
@@ -139,19 +136,10 @@ impl Engine {
     }
 }
 
-/// The label of a class.
-#[must_use]
-pub fn label(class: u32) -> &'static str {
-    COCO_80.get(class as usize).copied().unwrap_or("unknown")
-}
-
-pub(crate) fn detection(class: u32, score: f32, bbox: BBox, track: Option<u64>) -> Detection {
-    Detection { track, ..Detection::new(label(class), score, bbox) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ocelli_sdk::geometry::BBox;
 
     const FRAME: u64 = 100_000_000;
     const SIZE: (u32, u32) = (640, 480);

@@ -15,9 +15,10 @@
 pub mod command;
 mod counts;
 pub mod engine;
-mod happening;
+pub mod objects;
 pub mod settings;
 pub mod snapshot;
+mod track_event;
 mod zones;
 
 use ocelli_sdk::nanodet::{self, Detector, Variant};

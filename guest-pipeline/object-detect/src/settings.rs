@@ -6,22 +6,11 @@ use ocelli_sdk::settings::parse;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::objects::{CORNERS, LEAST_AREA, MAX_ZONE_NAME, MAX_ZONES};
+
 /// ByteTrack's lower bound: below this score a detection says nothing even where a track is
 /// expected.
 const LOW_SCORE: f32 = 0.1;
-
-/// Most zones. Each track is held against each of them in every look.
-pub const MOST_ZONES: usize = 32;
-
-/// Corners of a zone, at least and at most.
-pub const CORNERS: std::ops::RangeInclusive<usize> = 3..=32;
-
-/// Twice the area that a zone has at least, in parts of the picture: that of about two pixels in
-/// 1080 lines.
-const LEAST_AREA: f64 = 2e-6;
-
-/// Most letters of a zone's name: it stands in every event of the zone.
-pub const LONGEST_NAME: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -170,16 +159,16 @@ fn classes<K: AsRef<str>>(names: &[String], known: &[K], path: &str) -> Result<C
 }
 
 fn zones(raw: &RawSettings) -> Result<Vec<Zone>, String> {
-    if raw.zones.len() > MOST_ZONES {
-        return Err(format!("settings.zones: {} are more than {MOST_ZONES}", raw.zones.len()));
+    if raw.zones.len() > MAX_ZONES {
+        return Err(format!("settings.zones: {} are more than {MAX_ZONES}", raw.zones.len()));
     }
     let mut zones: Vec<Zone> = Vec::new();
     for (n, RawZone { name, polygon, labels }) in raw.zones.iter().enumerate() {
         let path = format!("settings.zones[{n}]");
         let letters = name.chars().count();
-        if !(1..=LONGEST_NAME).contains(&letters) || name.chars().any(char::is_control) {
+        if !(1..=MAX_ZONE_NAME).contains(&letters) || name.chars().any(char::is_control) {
             return Err(format!(
-                "{path}.name: {name:?} is not 1 to {LONGEST_NAME} letters in one line"
+                "{path}.name: {name:?} is not 1 to {MAX_ZONE_NAME} letters in one line"
             ));
         }
         if zones.iter().any(|zone| zone.name == *name) {
@@ -260,7 +249,7 @@ pub fn schema() -> Value {
             },
             "zones": {
                 "type": "array",
-                "maxItems": MOST_ZONES,
+                "maxItems": MAX_ZONES,
                 "items": zone_schema(),
                 "default": [],
                 "description": "Parts of the picture. What enters and leaves one is an event, and \
@@ -283,7 +272,7 @@ fn zone_schema() -> Value {
         "required": ["name", "polygon"],
         "properties": {
             "name": {
-                "type": "string", "minLength": 1, "maxLength": LONGEST_NAME,
+                "type": "string", "minLength": 1, "maxLength": MAX_ZONE_NAME,
                 "description": "What events and counts call it. No other zone is called so."
             },
             "polygon": {
@@ -416,14 +405,14 @@ mod tests {
                 |n| json!({ "name": format!("zone {n}"), "polygon": [[0, 0], [1, 0], [1, 1]] });
             json!({ "zones": (0..count).map(zone).collect::<Vec<_>>() }).to_string()
         };
-        assert_eq!(Settings::read(&zones(MOST_ZONES)).unwrap().zones.len(), MOST_ZONES);
+        assert_eq!(Settings::read(&zones(MAX_ZONES)).unwrap().zones.len(), MAX_ZONES);
         assert_eq!(
-            Settings::read(&zones(MOST_ZONES + 1)).unwrap_err(),
+            Settings::read(&zones(MAX_ZONES + 1)).unwrap_err(),
             "settings.zones: 33 are more than 32"
         );
         let schema = Schema::read(&schema().to_string()).unwrap();
-        assert_eq!(schema.check(&zones(MOST_ZONES)), Ok(()));
-        assert!(schema.check(&zones(MOST_ZONES + 1)).is_err());
+        assert_eq!(schema.check(&zones(MAX_ZONES)), Ok(()));
+        assert!(schema.check(&zones(MAX_ZONES + 1)).is_err());
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! The state that outlives a change of the pipeline's version or settings: tracks, the next number,
-//! the pace, what is in which zone, and what is not told yet.
+//! the frame rate, the tracks in each zone, and the pending events.
 
 use ocelli_sdk::nanodet;
-use ocelli_sdk::track::{State, TrackInfo, Tracker};
+use ocelli_sdk::track::{TrackInfo, Tracker, TrackerState};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::happening::{MAX_PENDING, PendingEvents, TrackEvent};
-use crate::settings::MOST_ZONES;
+use crate::objects::{MAX_PENDING, MAX_ZONES};
+use crate::track_event::{PendingEvents, TrackEvent};
 use crate::zones::{self, Zones};
 
 /// Raised with every change of [`Snapshot`] or of what is in it that an older version cannot read.
@@ -29,7 +29,7 @@ struct Snapshot<S> {
     #[serde(default)]
     zones: Vec<zones::ZoneState>,
     #[serde(default)]
-    waiting: Vec<TrackEvent>,
+    pending: Vec<TrackEvent>,
 }
 
 /// The only part that every format has.
@@ -46,10 +46,10 @@ pub fn write(engine: &Engine) -> Vec<u8> {
         format: FORMAT,
         pipeline: env!("CARGO_PKG_NAME").into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        next_due: engine.pace.next(),
+        next_due: engine.rate_limiter.next(),
         tracker: engine.tracker.state(),
         zones: engine.zones.state(),
-        waiting: engine.pending.iter().cloned().collect(),
+        pending: engine.pending.iter().cloned().collect(),
     };
     // Plain records with text keys always serialise; no state would mean to start afresh.
     serde_json::to_vec(&snapshot).unwrap_or_default()
@@ -81,7 +81,7 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
             "its format is {format}{newer}; version {own} reads {WITHOUT_ZONES} and {FORMAT}"
         )));
     }
-    let snapshot: Snapshot<State> = serde_json::from_str(state).map_err(unreadable)?;
+    let snapshot: Snapshot<TrackerState> = serde_json::from_str(state).map_err(unreadable)?;
     let config = engine.tracker.config().clone();
     let tracker = Tracker::resume(config, snapshot.tracker).map_err(refuse)?;
     let tracks = tracker.tracks();
@@ -89,39 +89,37 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
         return Err(refuse(format!("track {} is of the unknown class {}", track.id, track.class)));
     }
     let count = snapshot.zones.len();
-    if count > MOST_ZONES {
-        return Err(refuse(format!("{count} zones are more than {MOST_ZONES}")));
+    if count > MAX_ZONES {
+        return Err(refuse(format!("{count} zones are more than {MAX_ZONES}")));
     }
     let settings = &engine.settings.zones;
     let kept = |name: &str| snapshot.zones.iter().any(|state| state.is_of(name, settings));
-    let waiting = waiting(snapshot.waiting, kept).map_err(refuse)?;
+    let pending = pending(snapshot.pending, kept).map_err(refuse)?;
     let zones = Zones::resume(settings, snapshot.zones, &tracks).map_err(refuse)?;
     engine.tracker = tracker;
-    engine.pace.resume(snapshot.next_due);
-    (engine.zones, engine.pending) = (zones, waiting);
+    engine.rate_limiter.resume(snapshot.next_due);
+    (engine.zones, engine.pending) = (zones, pending);
     Ok(())
 }
 
-/// What is still to be told: all but what is about zones that are no more.
-fn waiting(
-    happenings: Vec<TrackEvent>,
-    kept: impl Fn(&str) -> bool,
-) -> Result<PendingEvents, String> {
-    let count = happenings.len();
+/// The events still to be reported: all but those of zones that no longer exist.
+fn pending(events: Vec<TrackEvent>, kept: impl Fn(&str) -> bool) -> Result<PendingEvents, String> {
+    let count = events.len();
     if count > MAX_PENDING {
-        return Err(format!("{count} events to be told are more than {MAX_PENDING}"));
+        return Err(format!("{count} pending events are more than {MAX_PENDING}"));
     }
-    let sound = |h: &TrackEvent| {
-        is_known(&h.track) && h.track.score.is_finite() && h.track.bbox.is_proper()
+    let sound = |event: &TrackEvent| {
+        let track = &event.track;
+        is_known(track) && track.score.is_finite() && track.bbox.is_proper()
     };
-    if let Some(happening) = happenings.iter().find(|h| !sound(h)) {
+    if let Some(event) = events.iter().find(|event| !sound(event)) {
         return Err(format!(
-            "an event to be told, of track {}, is none of this pipeline",
-            happening.track.id
+            "a pending event of track {}, is none of this pipeline",
+            event.track.id
         ));
     }
-    let told = happenings.into_iter().filter(|h| h.zone().is_none_or(&kept));
-    Ok(PendingEvents::resume(told.collect()))
+    let events = events.into_iter().filter(|event| event.zone().is_none_or(&kept));
+    Ok(PendingEvents::resume(events.collect()))
 }
 
 fn is_known(track: &TrackInfo) -> bool {

@@ -1,25 +1,25 @@
 //! Zones: parts of the picture, and which tracks are in them.
 //!
-//! A track is where its foot point is, the middle of its box's lower edge: of what stands on the
-//! ground the box's other points lie over what is behind it. A detector's boxes tremble from frame
-//! to frame, so at a zone's edge a single look says little: a track has entered when a second look
-//! in a row finds it inside, and has left when a second one in a row finds it outside. Times count
-//! from the first of the two. A track that is out of sight stays where it was; when it ends, it has
+//! A track is where its foot point is, the middle of its box's lower edge: the other points of an
+//! object that stands on the ground cover the ground behind it. A detector's boxes tremble from
+//! frame to frame, so at a zone's edge a single frame says little: a track has entered when a
+//! second frame in a row finds it inside, and has left when a second one in a row finds it outside.
+//! Times count from the first of the two. A lost track stays where it was; when it ends, it has
 //! left.
 
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::track::TrackInfo;
 use serde::{Deserialize, Serialize};
 
-use crate::happening::{TrackEvent, TrackEventKind};
 use crate::settings::Zone;
+use crate::track_event::{TrackEvent, TrackEventKind};
 
-/// How far within the picture a foot point counts as at least, in parts of it: objects that the
-/// lower edge of the picture cuts off stand on that edge, which is no part of a polygon that ends
-/// there. Less than half a pixel of any camera.
+/// Least distance of a foot point from the edges of the picture, as a share of it: objects that the
+/// lower edge cuts off stand on that edge, which is outside a polygon that ends there. Less than
+/// half a pixel of any camera.
 const EDGE: f32 = 1.0 / 65536.0;
 
-/// The zones of one camera with what is in them.
+/// The zones of one camera, each with its tracks.
 #[derive(Debug, Clone)]
 pub(crate) struct Zones(Vec<ZoneTracks>);
 
@@ -30,15 +30,15 @@ struct ZoneTracks {
     tracks: Vec<Presence>,
 }
 
-/// A track that is in a zone, or was found there once.
+/// A track in a zone. It has entered once a second frame confirms it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Presence {
     track: u64,
-    /// Presentation time of the first look inside, in nanoseconds.
+    /// Presentation time of the first frame inside, in nanoseconds.
     since: u64,
-    /// Whether a second look has confirmed it.
+    /// Whether a second frame has confirmed it.
     inside: bool,
-    /// Presentation time of a first look outside.
+    /// Presentation time of a first frame outside, in nanoseconds.
     out_since: Option<u64>,
 }
 
@@ -55,23 +55,29 @@ impl ZoneTracks {
         Self { zone: zone.clone(), tracks: Vec::new() }
     }
 
-    /// Where a track stands, or where it would have to be put.
+    /// The index of a track, or the index to insert it at.
     fn place(&self, track: u64) -> Result<usize, usize> {
         self.tracks.binary_search_by_key(&track, |presence| presence.track)
     }
 
-    /// Takes a track out; gives the event where it was inside. It was last seen at `time`.
+    /// Removes a track, last seen at `time`; gives the event if it was inside.
     fn remove(&mut self, track: &TrackInfo, time: u64) -> Option<TrackEvent> {
         let presence = self.place(track.id).ok().map(|place| self.tracks.remove(place))?;
         let until = presence.out_since.unwrap_or(time);
         let dwell = until.saturating_sub(presence.since);
-        let what = TrackEventKind::ZoneLeft { zone: self.zone.name.clone(), dwell };
-        presence.inside.then(|| TrackEvent::new(what, track))
+        let kind = TrackEventKind::ZoneLeft { zone: self.zone.name.clone(), dwell };
+        presence.inside.then(|| TrackEvent::new(kind, track))
     }
 
-    /// Takes in that a look at `time` has found a track inside or outside; gives the event that it
-    /// makes. Without `room` nothing enters: it is as if the second look were still to come.
-    fn see(&mut self, track: &TrackInfo, there: bool, time: u64, room: bool) -> Option<TrackEvent> {
+    /// Records that the frame at `time` shows a track inside or outside; gives the event of it.
+    /// Unless it `may_enter`, a second frame inside confirms nothing.
+    fn record(
+        &mut self,
+        track: &TrackInfo,
+        there: bool,
+        time: u64,
+        may_enter: bool,
+    ) -> Option<TrackEvent> {
         let place = self.place(track.id);
         let Some(presence) = place.ok().and_then(|place| self.tracks.get_mut(place)) else {
             if there {
@@ -85,10 +91,10 @@ impl ZoneTracks {
             (true, true) => presence.out_since = None,
             (true, false) if presence.out_since.is_none() => presence.out_since = Some(time),
             (_, false) => return self.remove(track, time),
-            (false, true) if room => {
+            (false, true) if may_enter => {
                 presence.inside = true;
-                let what = TrackEventKind::ZoneEntered { zone: self.zone.name.clone() };
-                return Some(TrackEvent::new(what, track));
+                let kind = TrackEventKind::ZoneEntered { zone: self.zone.name.clone() };
+                return Some(TrackEvent::new(kind, track));
             }
             (false, true) => {}
         }
@@ -97,7 +103,7 @@ impl ZoneTracks {
 }
 
 impl Zones {
-    /// Zones with nothing in them.
+    /// Empty zones.
     pub(crate) fn new(zones: &[Zone]) -> Self {
         Self(zones.iter().map(ZoneTracks::new).collect())
     }
@@ -107,7 +113,7 @@ impl Zones {
         self.0.is_empty()
     }
 
-    /// Takes out the tracks that have ended.
+    /// Removes the tracks that have ended.
     pub(crate) fn end(&mut self, ended: &[TrackInfo]) -> Vec<TrackEvent> {
         let mut left = Vec::new();
         for track in ended {
@@ -118,27 +124,27 @@ impl Zones {
         left
     }
 
-    /// Looks where the tracks are that the frame at `time` shows, a picture of `size` pixels. At
-    /// most `room` objects more enter.
+    /// Locates the tracks that the frame at `time` shows, a picture of `size` pixels. At most
+    /// `entries` more objects enter.
     pub(crate) fn observe(
         &mut self,
         time: u64,
         size: (u32, u32),
         seen: &[TrackInfo],
-        mut room: usize,
+        mut entries: usize,
     ) -> Vec<TrackEvent> {
-        let mut happened = Vec::new();
+        let mut events = Vec::new();
         for track in seen {
             let foot = foot(&track.bbox, size);
             for watched in &mut self.0 {
                 let Zone { polygon, labels, .. } = &watched.zone;
                 let there = labels.wants(track.class) && contains(polygon, foot);
-                let happening = watched.see(track, there, time, room > 0);
-                room -= usize::from(happening.as_ref().is_some_and(TrackEvent::is_entry));
-                happened.extend(happening);
+                let event = watched.record(track, there, time, entries > 0);
+                entries -= usize::from(event.as_ref().is_some_and(TrackEvent::is_entry));
+                events.extend(event);
             }
         }
-        happened
+        events
     }
 
     /// The tracks inside, with their zones and since when, presentation time in nanoseconds.

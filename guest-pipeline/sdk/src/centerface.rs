@@ -5,7 +5,7 @@ use crate::align::Point;
 use crate::geometry::BBox;
 use crate::nms::{self, Candidate};
 use crate::nn::Model;
-use crate::{Frame, Picture, Rect, TensorSpec};
+use crate::{Frame, Letterbox, Rect, TensorSpec};
 
 /// The model's name in the host's catalogue.
 pub const MODEL: &str = "centerface";
@@ -41,7 +41,7 @@ pub struct Face {
 impl Face {
     /// The face in frame pixels. The box is clipped to the frame, landmarks may lie beyond it.
     #[must_use]
-    pub fn in_frame(&self, picture: &Picture) -> Self {
+    pub fn in_frame(&self, picture: &Letterbox) -> Self {
         let landmarks = self.landmarks.map(|(x, y)| picture.placement.to_frame(x, y));
         Self { bbox: picture.in_frame(&self.bbox), score: self.score, landmarks }
     }
@@ -198,7 +198,7 @@ impl Detector {
         let size = (self.input.width, self.input.height);
         let maps = Maps::new(size, &heatmap, &scale, &offset, &landmarks)
             .map_err(|e| format!("model {}: {e}", self.model.name()))?;
-        let picture = Picture { width: frame.width(), height: frame.height(), placement };
+        let picture = Letterbox { width: frame.width(), height: frame.height(), placement };
         let faces = maps.faces(score, iou).into_iter().map(|face| face.in_frame(&picture));
         Ok(faces.filter(|face| face.bbox.is_proper()).collect())
     }
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn faces_come_back_to_the_frame_with_their_landmarks() {
         let placement = letterbox::place(32, 8, 16, 8).unwrap();
-        let picture = Picture { width: 32, height: 8, placement };
+        let picture = Letterbox { width: 32, height: 8, placement };
         let face = Face {
             bbox: BBox::from_xywh(1.0, 1.0, 6.0, 6.0),
             score: 0.5,

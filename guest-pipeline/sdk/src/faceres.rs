@@ -50,7 +50,7 @@ pub fn crop(face: &BBox) -> BBox {
 
 /// What the model reads in one face.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reading {
+pub struct FaceReading {
     /// [`DIMENSION`] numbers, of length 1.
     pub embedding: Vec<f32>,
     /// See [`Gender`].
@@ -95,7 +95,7 @@ impl Embedder {
     ///
     /// # Errors
     /// A run that failed, outputs of another size than expected or not finite.
-    pub fn read(&self, face: Tensor) -> Result<Reading, String> {
+    pub fn read(&self, face: Tensor) -> Result<FaceReading, String> {
         let outputs = self.model.run([(INPUT, face)])?;
         let [embedding, gender, age] =
             ["embedding", "gender", "age"].map(|name| outputs.floats(name));
@@ -110,7 +110,7 @@ impl Embedder {
 /// # Errors
 /// An output of another length, with both lengths; numbers that are not finite; an embedding
 /// without direction.
-pub fn reading(embedding: &[f32], gender: &[f32], age: &[f32]) -> Result<Reading, String> {
+pub fn reading(embedding: &[f32], gender: &[f32], age: &[f32]) -> Result<FaceReading, String> {
     let expect = |what: &str, values: &[f32], count: usize| {
         if values.len() == count {
             Ok(())
@@ -134,7 +134,7 @@ pub fn reading(embedding: &[f32], gender: &[f32], age: &[f32]) -> Result<Reading
     } else {
         Gender { label: "female", score: 1.0 - male }
     };
-    Ok(Reading { embedding, gender, age: mean_age(age)? })
+    Ok(FaceReading { embedding, gender, age: mean_age(age)? })
 }
 
 fn mean_age(probabilities: &[f32]) -> Result<Age, String> {
@@ -163,7 +163,7 @@ mod tests {
     fn outputs_become_a_unit_vector_a_gender_and_an_age() {
         let mut raw = vec![0.0; DIMENSION];
         (raw[3], raw[700]) = (3.0, 4.0);
-        let Reading { embedding, gender, age } =
+        let FaceReading { embedding, gender, age } =
             reading(&raw, &[0.2], &ages(&[(30, 0.5), (32, 0.25), (40, 0.25)])).unwrap();
         assert_eq!((embedding[3], embedding[700]), (0.6, 0.8));
         assert_eq!(gender, Gender { label: "female", score: 0.8 });

@@ -6,7 +6,7 @@ use crate::{Description, Output, Pipeline};
 
 /// The place where a component keeps its one pipeline. A component runs on one thread and the host
 /// never re-enters it.
-pub trait Slot {
+pub trait InstanceSlot {
     /// What the place holds.
     type Pipeline: Pipeline;
 
@@ -14,14 +14,14 @@ pub trait Slot {
     fn with<R>(f: impl FnOnce(&mut Option<Self::Pipeline>) -> R) -> R;
 }
 
-fn with<S: Slot, R>(
+fn with<S: InstanceSlot, R>(
     call: &'static str,
     f: impl FnOnce(&mut S::Pipeline) -> Result<R, String>,
 ) -> Result<R, String> {
     S::with(|slot| f(slot.as_mut().ok_or_else(|| format!("{call} was called before init"))?))
 }
 
-impl<S: Slot> Guest for S {
+impl<S: InstanceSlot> Guest for S {
     fn describe() -> Description {
         S::Pipeline::describe()
     }
@@ -81,7 +81,7 @@ mod tests {
 
     struct Place;
 
-    impl Slot for Place {
+    impl InstanceSlot for Place {
         type Pipeline = Counter;
 
         fn with<R>(f: impl FnOnce(&mut Option<Counter>) -> R) -> R {

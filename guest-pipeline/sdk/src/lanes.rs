@@ -1,6 +1,6 @@
 //! Four numbers at a time: the one abstraction behind the scans over model outputs.
 //!
-//! Algorithms are written once over [`DeployQueue`]. In a component they run on `v128`; natively on
+//! Algorithms are written once over [`Lanes`]. In a component they run on `v128`; natively on
 //! an array, with exactly the operations' meaning in WebAssembly, so that a native test of an
 //! algorithm holds for the component too.
 

@@ -33,7 +33,7 @@ pub fn place(width: u32, height: u32, tensor_width: u32, tensor_height: u32) -> 
 
 /// The frame that a tensor was made of.
 #[derive(Debug, Clone, Copy)]
-pub struct Picture {
+pub struct Letterbox {
     /// Pixels.
     pub width: u32,
     /// Pixels.
@@ -42,7 +42,7 @@ pub struct Picture {
     pub placement: Placement,
 }
 
-impl Picture {
+impl Letterbox {
     /// A box of the tensor in frame pixels, clipped to the frame.
     #[must_use]
     pub fn in_frame(&self, b: &BBox) -> BBox {

@@ -104,8 +104,8 @@ pub mod log;
 pub mod nanodet;
 pub mod nms;
 pub mod nn;
-pub mod pace;
 mod pipeline;
+pub mod rate_limiter;
 pub mod settings;
 pub mod store;
 #[cfg(feature = "testing")]
@@ -119,11 +119,11 @@ pub use bindings::ocelli::pipeline::frames::{
 };
 pub use bindings::ocelli::pipeline::results::{Attribute, Detection, Event, Output};
 pub use bindings::wasi::nn::tensor::{Tensor, TensorType};
-pub use letterbox::Picture;
+pub use letterbox::Letterbox;
 pub use pipeline::Pipeline;
 
 /// What [`export_pipeline!`] expands to; not for direct use.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::glue::Slot;
+    pub use crate::glue::InstanceSlot;
 }

@@ -71,7 +71,7 @@ macro_rules! export_pipeline {
         const _: () = {
             struct Exported;
 
-            impl $crate::__private::Slot for Exported {
+            impl $crate::__private::InstanceSlot for Exported {
                 type Pipeline = $pipeline;
 
                 fn with<R>(f: impl FnOnce(&mut Option<$pipeline>) -> R) -> R {

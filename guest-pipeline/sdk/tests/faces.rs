@@ -8,7 +8,7 @@
 )]
 
 use ocelli_sdk::centerface::{Face, Maps};
-use ocelli_sdk::{Affine, Picture, align, embedding, faceres, letterbox};
+use ocelli_sdk::{Affine, Letterbox, align, embedding, faceres, letterbox};
 use serde_json::Value;
 
 fn numbers<const N: usize>(list: &Value) -> [f32; N] {
@@ -41,7 +41,7 @@ fn decoded(picture: &Value, [width, height]: [u32; 2]) -> Vec<Face> {
     let side = |name: &str| u32::try_from(picture[name].as_u64().unwrap()).unwrap();
     let (w, h) = (side("width"), side("height"));
     let placement = letterbox::place(w, h, width, height).unwrap();
-    let picture = Picture { width: w, height: h, placement };
+    let picture = Letterbox { width: w, height: h, placement };
     maps.faces(0.5, 0.3).iter().map(|face| face.in_frame(&picture)).collect()
 }
 

@@ -15,7 +15,7 @@ use object_detect::settings::Settings;
 use ocelli::config::source::Source;
 use ocelli::source::{AccessUnit, SourceEvent, Sources};
 use ocelli_protocol::worker::Decode;
-use ocelli_sdk::Picture;
+use ocelli_sdk::Letterbox;
 use ocelli_sdk::nanodet::{self, Variant};
 use ocelli_worker::video::{self, Frame, Resampler, Stream, TensorSpec};
 use ort::environment::Environment;
@@ -189,7 +189,7 @@ impl Work {
         let input = TensorRef::from_array_view((shape, self.input.as_slice()))?;
         let outputs = self.session.run(ort::inputs![nanodet::INPUT => input])?;
         let inferred = seconds(ClockId::ThreadCPUTime);
-        let picture = Picture {
+        let picture = Letterbox {
             width: frame.picture.width(),
             height: frame.picture.height(),
             placement: ocelli_sdk::Placement {

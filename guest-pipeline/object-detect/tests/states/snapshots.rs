@@ -76,7 +76,7 @@ fn zones_that_no_look_makes_are_refused_and_change_nothing() {
         ("/zones/1/tracks/0/out_since", json!(0), "times that no look gives"),
         ("/zones/1/tracks/1/track", json!(1), "is there twice or out of order"),
         ("/zones", json!(vec![json!({"name": "z", "polygon": [], "tracks": []}); 33]), "33 zones"),
-        ("/waiting", json!([{"what": "entered", "track": null}]), "invalid type"),
+        ("/pending", json!([{"kind": "entered", "track": null}]), "invalid type"),
     ];
     for (place, value, reason) in cases {
         let mut state = state();
@@ -99,8 +99,8 @@ fn an_event_to_be_told_is_one_that_can_be_told() {
     };
     let read = |track: &Value| {
         let mut state = state();
-        state["waiting"] =
-            json!([{"what": {"zone_left": {"zone": "all", "dwell": 5}}, "track": track}]);
+        state["pending"] =
+            json!([{"kind": {"zone_left": {"zone": "all", "dwell": 5}}, "track": track}]);
         snapshot::read(&mut engine(), "9.9.9", state.to_string().as_bytes())
     };
     assert_eq!(read(&told), Ok(()));

@@ -5,7 +5,7 @@ use super::Level;
 use crate::nms::Candidate;
 use crate::nn::Model;
 use crate::settings::nearest;
-use crate::{Channels, Frame, Picture, TensorSpec, labels};
+use crate::{Channels, Frame, Letterbox, TensorSpec, labels};
 
 /// A model, which differs from its sisters in input size or in the type of its weights, not in its
 /// outputs' form.
@@ -99,7 +99,7 @@ impl Detector {
     ) -> Result<Vec<Candidate>, String> {
         let (tensor, placement) = frame.tensor(None, self.input).map_err(|e| e.to_string())?;
         let outputs = self.model.run([(INPUT, tensor)])?;
-        let picture = Picture { width: frame.width(), height: frame.height(), placement };
+        let picture = Letterbox { width: frame.width(), height: frame.height(), placement };
         let mut candidates = Vec::new();
         for names in LEVELS {
             let (scores, sides) = (outputs.floats(names.scores)?, outputs.floats(names.sides)?);
@@ -117,7 +117,7 @@ pub fn in_frame<'a>(
     level: &'a Level<'_>,
     least_score: f32,
     wants: &'a impl Fn(u32) -> bool,
-    picture: &'a Picture,
+    picture: &'a Letterbox,
 ) -> impl Iterator<Item = Candidate> + 'a {
     let hits = level.hits(least_score).into_iter().filter(|hit| wants(hit.class));
     hits.filter_map(|hit| {
@@ -185,7 +185,7 @@ mod tests {
     fn run(cell: usize, class: usize, wanted: &[u32], picture: (u32, u32)) -> Vec<Candidate> {
         let (scores, sides) = outputs(cell, class, 0.9);
         let placement = letterbox::place(picture.0, picture.1, 32, 32).unwrap();
-        let picture = Picture { width: picture.0, height: picture.1, placement };
+        let picture = Letterbox { width: picture.0, height: picture.1, placement };
         let level = SMALL.level(16, &scores, &sides).unwrap();
         in_frame(&level, 0.5, &|class| wanted.contains(&class), &picture).collect()
     }
@@ -230,7 +230,7 @@ mod tests {
             sides[from + 1] = 0.0;
         }
         let placement = letterbox::place(320, 10, 32, 32).unwrap();
-        let picture = Picture { width: 320, height: 10, placement };
+        let picture = Letterbox { width: 320, height: 10, placement };
         let level = SMALL.level(16, &scores, &sides).unwrap();
         assert_eq!(level.hits(0.5).len(), 1);
         assert_eq!(in_frame(&level, 0.5, &|_| true, &picture).count(), 0);

@@ -74,7 +74,7 @@ impl Bucket {
         self.named(key, self.handle.delete(key))
     }
 
-    /// The value of a key, written by [`TokenBucket::set_json`].
+    /// The value of a key, written by [`Bucket::set_json`].
     ///
     /// # Errors
     /// The host cannot read it, or it is no such JSON.
@@ -88,7 +88,7 @@ impl Bucket {
     /// Gives a key a value as JSON.
     ///
     /// # Errors
-    /// As [`TokenBucket::set`]; a value that JSON cannot say.
+    /// As [`Bucket::set`]; a value that JSON cannot say.
     pub fn set_json<T: Serialize>(&self, key: &str, value: &T) -> Result<(), String> {
         let json = self.named(key, serde_json::to_vec(value).map_err(|error| error.to_string()))?;
         self.set(key, &json)

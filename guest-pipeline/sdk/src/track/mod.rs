@@ -46,7 +46,7 @@ const HOPELESS: u32 = 5;
 
 /// How tracks begin, are kept and end. The defaults are ByteTrack's.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Config {
+pub struct TrackerConfig {
     /// Detections of this score and more are paired first.
     pub high_score: f32,
     /// Detections below this score are not looked at.
@@ -69,7 +69,7 @@ pub struct Config {
     pub duplicate_iou: f32,
 }
 
-impl Default for Config {
+impl Default for TrackerConfig {
     fn default() -> Self {
         Self {
             high_score: 0.6,
@@ -86,7 +86,7 @@ impl Default for Config {
     }
 }
 
-impl Config {
+impl TrackerConfig {
     /// ByteTrack's thresholds in proportion to a detector's own: detections of `score` and more are
     /// of high score, and a new track needs 0.1 more.
     #[must_use]
@@ -137,7 +137,7 @@ impl TrackInfo {
 
 /// What an update made of a frame's detections.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Update {
+pub struct TrackUpdate {
     /// For each observation, in the order given, the track that it belongs to. `None` where that is
     /// not confirmed yet.
     pub tracks: Vec<Option<u64>>,
@@ -192,7 +192,7 @@ impl Track {
         })
     }
 
-    fn is_sound(&self, state: &State) -> bool {
+    fn is_sound(&self, state: &TrackerState) -> bool {
         self.id.is_none_or(|id| id >= 1 && id < state.next_id)
             && self.score.is_finite()
             && self.bbox.is_proper()
@@ -206,7 +206,7 @@ impl Track {
 /// version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct State {
+pub struct TrackerState {
     /// Presentation time of the last update, in nanoseconds.
     time: u64,
     next_id: u64,
@@ -216,22 +216,22 @@ pub struct State {
 /// Follows the objects of one camera.
 #[derive(Debug, Clone)]
 pub struct Tracker {
-    config: Config,
-    state: State,
+    config: TrackerConfig,
+    state: TrackerState,
 }
 
 impl Tracker {
     /// A tracker that has seen nothing.
     #[must_use]
-    pub fn new(config: Config) -> Self {
-        Self { config, state: State { time: 0, next_id: 1, tracks: Vec::new() } }
+    pub fn new(config: TrackerConfig) -> Self {
+        Self { config, state: TrackerState { time: 0, next_id: 1, tracks: Vec::new() } }
     }
 
     /// Goes on from a state that [`Tracker::state`] gave.
     ///
     /// # Errors
     /// A state that cannot have come from a tracker.
-    pub fn resume(config: Config, state: State) -> Result<Self, String> {
+    pub fn resume(config: TrackerConfig, state: TrackerState) -> Result<Self, String> {
         let count = state.tracks.len();
         if count > MAX_TRACKS {
             return Err(format!(
@@ -251,13 +251,13 @@ impl Tracker {
 
     /// How tracks begin, are kept and end.
     #[must_use]
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &TrackerConfig {
         &self.config
     }
 
     /// All that the tracker knows.
     #[must_use]
-    pub fn state(&self) -> &State {
+    pub fn state(&self) -> &TrackerState {
         &self.state
     }
 
@@ -276,7 +276,7 @@ impl Tracker {
     // Every index is one of a track or an observation, made here from the lengths of these two
     // lists.
     #[allow(clippy::indexing_slicing)]
-    pub fn update(&mut self, time: u64, observations: &[Observation]) -> Update {
+    pub fn update(&mut self, time: u64, observations: &[Observation]) -> TrackUpdate {
         let mut ended = self.advance(time);
         let config = &self.config;
         let tracks = &mut self.state.tracks;
@@ -339,7 +339,7 @@ impl Tracker {
                 tracks.push(Track::begin(observation, time));
             }
         }
-        Update { tracks: numbers, began, ended }
+        TrackUpdate { tracks: numbers, began, ended }
     }
 
     /// Moves all tracks on to `time`, or ends them where that makes no sense. Gives the confirmed
@@ -366,7 +366,7 @@ fn infos(tracks: &[Track]) -> Vec<TrackInfo> {
 }
 
 /// Indices of the observations of high and of low score, best first.
-fn split(observations: &[Observation], config: &Config) -> (Vec<usize>, Vec<usize>) {
+fn split(observations: &[Observation], config: &TrackerConfig) -> (Vec<usize>, Vec<usize>) {
     let usable =
         |o: &Observation| o.score.is_finite() && o.score >= config.low_score && o.bbox.is_proper();
     let mut ranked: Vec<_> = observations.iter().enumerate().filter(|(_, o)| usable(o)).collect();

@@ -12,11 +12,11 @@ fn at(x: f32, y: f32, score: f32) -> Observation {
 }
 
 fn tracker() -> Tracker {
-    Tracker::new(Config::for_score(0.4))
+    Tracker::new(TrackerConfig::for_score(0.4))
 }
 
 /// Feeds frames of 100 ms; gives what each update said.
-fn feed(tracker: &mut Tracker, from: u64, frames: &[Vec<Observation>]) -> Vec<Update> {
+fn feed(tracker: &mut Tracker, from: u64, frames: &[Vec<Observation>]) -> Vec<TrackUpdate> {
     (from..).zip(frames).map(|(n, frame)| tracker.update(n * FRAME, frame)).collect()
 }
 
@@ -24,7 +24,7 @@ fn feed(tracker: &mut Tracker, from: u64, frames: &[Vec<Observation>]) -> Vec<Up
 fn a_track_is_confirmed_by_its_second_sight_and_numbers_start_at_one() {
     let mut tracker = tracker();
     let first = tracker.update(0, &[at(0.0, 0.0, 0.8)]);
-    assert_eq!(first, Update { tracks: vec![None], ..Update::default() });
+    assert_eq!(first, TrackUpdate { tracks: vec![None], ..TrackUpdate::default() });
     let second = tracker.update(FRAME, &[at(2.0, 0.0, 0.9)]);
     assert_eq!(second.tracks, [Some(1)]);
     let began = second.began[0];
@@ -88,7 +88,7 @@ fn a_short_gap_keeps_the_number_of_a_moving_object() {
         tracker.update(n * FRAME, &[walk(n)]);
     }
     for n in 20..28 {
-        assert_eq!(tracker.update(n * FRAME, &[]), Update::default());
+        assert_eq!(tracker.update(n * FRAME, &[]), TrackUpdate::default());
         assert!(tracker.tracks()[0].lost);
     }
     // 54 px on, more than its width: found again only where it was expected.
@@ -311,7 +311,7 @@ proptest! {
             blue.update(*time, frame);
         }
         let kept = serde_json::to_string(blue.state()).unwrap();
-        let mut green = Tracker::resume(Config::for_score(0.4), serde_json::from_str(&kept).unwrap()).unwrap();
+        let mut green = Tracker::resume(TrackerConfig::for_score(0.4), serde_json::from_str(&kept).unwrap()).unwrap();
         for (time, frame) in after {
             prop_assert_eq!(blue.update(*time, frame), green.update(*time, frame));
         }
@@ -326,7 +326,7 @@ fn a_state_that_no_tracker_makes_is_refused() {
     let sound = serde_json::to_value(tracker.state()).unwrap();
     let resume = |state: serde_json::Value| -> Result<(), String> {
         let state = serde_json::from_value(state).map_err(|e| e.to_string())?;
-        Tracker::resume(Config::default(), state).map(|_| ())
+        Tracker::resume(TrackerConfig::default(), state).map(|_| ())
     };
     assert_eq!(resume(sound.clone()), Ok(()));
     let spoilt = |pointer: &str, value: serde_json::Value| {

@@ -16,7 +16,7 @@ use ocelli_sdk::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use manifest::{Manifest, Place};
+use manifest::{FaultSite, Manifest};
 
 /// Frames for which the first and the second object stay in view; then another takes its place.
 const STAYS: [u64; 2] = [150, 230];
@@ -59,12 +59,12 @@ pub struct Changeling {
     done: bool,
     /// Whether the state is another instance's, and no frame has come since.
     restored: bool,
-    state: State,
+    state: ChangelingState,
 }
 
 /// What the versions hand over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct State {
+struct ChangelingState {
     /// Version that has written it.
     version: String,
     /// Frames processed by all versions together.
@@ -87,7 +87,7 @@ impl Pipeline for Changeling {
     fn describe() -> Description {
         let manifest = Manifest::read();
         // There is no error to return here.
-        let _ = manifest.meet(Place::Describe);
+        let _ = manifest.meet(FaultSite::Describe);
         let models = manifest
             .model
             .map(|name| ModelNeed { name, inputs: vec![("input".into(), vec![1, -1])] });
@@ -107,11 +107,11 @@ impl Pipeline for Changeling {
 
     fn new(json: &str) -> Result<Self, String> {
         let (manifest, settings) = (Manifest::read(), settings::parse(json)?);
-        manifest.meet(Place::Init)?;
+        manifest.meet(FaultSite::Init)?;
         if let Some(name) = &manifest.model {
             Model::load(name)?;
         }
-        let state = State {
+        let state = ChangelingState {
             version: manifest.version.clone(),
             frames: 0,
             last: None,
@@ -128,14 +128,14 @@ impl Pipeline for Changeling {
         let now = frame.presentation_time();
         let began = *self.began.get_or_insert(now);
         if std::mem::take(&mut self.restored) {
-            self.manifest.meet(Place::RestoredFrame)?;
+            self.manifest.meet(FaultSite::RestoredFrame)?;
         }
         if let Some(fault) = self.manifest.fault
             && !self.done
             && now.saturating_sub(began) as f64 >= fault.after_s * 1e9
         {
             self.done = true;
-            self.manifest.meet(Place::Frame)?;
+            self.manifest.meet(FaultSite::Frame)?;
         }
         self.state.advance(frame.index());
         let size = (frame.width() as f32, frame.height() as f32);
@@ -185,14 +185,14 @@ impl Pipeline for Changeling {
 
     fn snapshot(&mut self) -> Vec<u8> {
         // There is no error to return here.
-        let _ = self.manifest.meet(Place::Snapshot);
+        let _ = self.manifest.meet(FaultSite::Snapshot);
         // Numbers and texts always serialise.
         serde_json::to_vec(&self.state).unwrap_or_default()
     }
 
     fn restore(&mut self, version: &str, state: &[u8]) -> Result<(), String> {
-        self.manifest.meet(Place::Restore)?;
-        let state: State = serde_json::from_slice(state)
+        self.manifest.meet(FaultSite::Restore)?;
+        let state: ChangelingState = serde_json::from_slice(state)
             .map_err(|error| format!("no state of this pipeline: {error}"))?;
         if state.version != version {
             return Err(format!(
@@ -200,8 +200,11 @@ impl Pipeline for Changeling {
                 state.version
             ));
         }
-        self.state =
-            State { version: self.manifest.version.clone(), changes: state.changes + 1, ..state };
+        self.state = ChangelingState {
+            version: self.manifest.version.clone(),
+            changes: state.changes + 1,
+            ..state
+        };
         self.restored = true;
         Ok(())
     }
@@ -228,7 +231,7 @@ fn now_us() -> u64 {
     now.as_micros().try_into().unwrap_or(u64::MAX)
 }
 
-impl State {
+impl ChangelingState {
     /// Takes a frame in.
     fn advance(&mut self, frame: u64) {
         match self.last {
@@ -289,7 +292,7 @@ mod tests {
         other.restore("1.0.0", &one.snapshot()).unwrap();
         other.state.advance(160);
         one.state.advance(160);
-        assert_eq!(other.state, State { changes: 1, ..one.state.clone() });
+        assert_eq!(other.state, ChangelingState { changes: 1, ..one.state.clone() });
         assert_eq!((one.state.tracks, one.state.missing, one.state.repeated), ([3, 2], 0, 0));
         assert!(
             other.restore("2.0.0", &one.snapshot()).is_err_and(|error| error.contains("2.0.0"))

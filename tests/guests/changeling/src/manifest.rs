@@ -45,10 +45,10 @@ pub(crate) struct Manifest {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fault {
     /// Where.
-    pub(crate) at: Place,
+    pub(crate) at: FaultSite,
     /// What.
-    pub(crate) does: Deed,
-    /// For [`SourceFaultKind::SlowSubscriber`]: how long, in milliseconds.
+    pub(crate) does: FaultKind,
+    /// For [`FaultKind::Slow`]: how long, in milliseconds.
     #[serde(default)]
     pub(crate) ms: u64,
     /// For [`FaultSite::Frame`]: on the first frame that lies this many seconds of the stream
@@ -60,7 +60,7 @@ pub(crate) struct Fault {
 /// Where something goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Place {
+pub(crate) enum FaultSite {
     Describe,
     Init,
     /// Once, on a frame of an instance: see [`Fault::after_s`].
@@ -74,7 +74,7 @@ pub(crate) enum Place {
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Deed {
+pub(crate) enum FaultKind {
     Trap,
     /// Uses the processor and never returns.
     Hang,
@@ -103,7 +103,7 @@ impl Manifest {
     ///
     /// # Errors
     /// A refusal.
-    pub(crate) fn meet(&self, place: Place) -> Result<(), String> {
+    pub(crate) fn meet(&self, place: FaultSite) -> Result<(), String> {
         match self.fault {
             Some(fault) if fault.at == place => fault.happen(),
             _ => Ok(()),
@@ -114,10 +114,10 @@ impl Manifest {
 impl Fault {
     fn happen(self) -> Result<(), String> {
         match self.does {
-            Deed::Trap => std::process::abort(),
-            Deed::Hang => run_for_ever(),
-            Deed::Refuse => return Err(format!("this version refuses at {:?}", self.at)),
-            Deed::Slow => nap(self.ms),
+            FaultKind::Trap => std::process::abort(),
+            FaultKind::Hang => run_for_ever(),
+            FaultKind::Refuse => return Err(format!("this version refuses at {:?}", self.at)),
+            FaultKind::Slow => nap(self.ms),
         }
         Ok(())
     }

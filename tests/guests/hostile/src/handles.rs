@@ -15,12 +15,12 @@ const IMAGES: usize = 8;
 
 /// What was never given back.
 #[derive(Default)]
-pub(crate) struct Kept {
+pub(crate) struct HeldHandles {
     tensors: Vec<Tensor>,
     images: Vec<Image>,
 }
 
-impl Kept {
+impl HeldHandles {
     /// Keeps a thousand small tensors more.
     pub(crate) fn keep_tensors(&mut self, frame: &Frame) -> Result<(), String> {
         for _ in 0..TENSORS {

@@ -9,7 +9,7 @@
 //! | `output` | those who read results and logs |
 //! | `faults` | nobody: it breaks by itself |
 
-mod deed;
+mod attack;
 mod faults;
 mod handles;
 mod memory;
@@ -19,18 +19,18 @@ mod time;
 use ocelli_sdk::{Description, Frame, Output, Pipeline, export_pipeline, settings};
 use serde::Deserialize;
 
-use deed::Deed;
+use attack::Attack;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    r#do: Deed,
+    r#do: Attack,
 }
 
 /// The pipeline of one camera.
 pub struct Hostile {
-    deed: Deed,
-    handles: handles::Kept,
+    attack: Attack,
+    handles: handles::HeldHandles,
 }
 
 impl Pipeline for Hostile {
@@ -50,57 +50,57 @@ impl Pipeline for Hostile {
     }
 
     fn new(json: &str) -> Result<Self, String> {
-        let Settings { r#do: deed } = settings::parse(json)?;
-        match deed {
-            Deed::LoopInInit => time::run_for_ever(),
-            Deed::SleepInInit => time::sleep(),
-            Deed::TrapInInit => faults::trap(),
+        let Settings { r#do: attack } = settings::parse(json)?;
+        match attack {
+            Attack::LoopInInit => time::run_for_ever(),
+            Attack::SleepInInit => time::sleep(),
+            Attack::TrapInInit => faults::trap(),
             _ => {}
         }
-        Ok(Self { deed, handles: handles::Kept::default() })
+        Ok(Self { attack, handles: handles::HeldHandles::default() })
     }
 
     fn process(&mut self, frame: &Frame) -> Result<Output, String> {
-        match self.deed {
-            Deed::InfiniteLoop => time::run_for_ever(),
-            Deed::Sleep => time::sleep(),
-            Deed::Naps => time::nap_for_ever(),
-            Deed::MemoryBomb => memory::fill(),
-            Deed::StackOverflow => memory::recurse(0),
-            Deed::DeepFrames => memory::recurse_with_large_frames(0),
-            Deed::HugeTensor => return memory::ask_for_a_huge_tensor(frame),
-            Deed::HugeTensorData => memory::claim_a_huge_tensor(),
-            Deed::HugeRandom => memory::ask_for_huge_random(),
-            Deed::UnknownHandle => handles::use_unknown(),
-            Deed::DroppedHandle => handles::use_dropped(frame)?,
-            Deed::LeakTensors => self.handles.keep_tensors(frame)?,
-            Deed::LeakImages => self.handles.keep_images(frame)?,
-            Deed::ManyEvents => return Ok(output::many_events()),
-            Deed::ManyDetections => return Ok(output::many_detections()),
-            Deed::ManyAttachments => return output::many_attachments(frame),
-            Deed::LargeEvent => return Ok(output::event_of(output::LARGE)),
-            Deed::HugeEvent => return Ok(output::event_of(output::HUGE)),
-            Deed::SharedText => return Ok(output::shared_text()),
-            Deed::NanScore => return Ok(output::nan_score()),
-            Deed::NotJson => return Ok(output::event_data("{")),
-            Deed::DeepJson => return Ok(output::event_data(output::deep_json())),
-            Deed::LogFlood => output::flood_the_log(),
-            Deed::HugeLogLine => output::log_a_huge_line(),
-            Deed::Panic => faults::panic(frame.index()),
-            Deed::TrapOnFrame50 if frame.index() == 50 => faults::trap(),
-            Deed::ErrorOnEveryFrame => return Err(faults::ERROR.into()),
-            Deed::LoopInInit
-            | Deed::SleepInInit
-            | Deed::TrapInInit
-            | Deed::TrapOnFrame50
-            | Deed::HugeAnswer => {}
+        match self.attack {
+            Attack::InfiniteLoop => time::run_for_ever(),
+            Attack::Sleep => time::sleep(),
+            Attack::Naps => time::nap_for_ever(),
+            Attack::MemoryBomb => memory::fill(),
+            Attack::StackOverflow => memory::recurse(0),
+            Attack::DeepFrames => memory::recurse_with_large_frames(0),
+            Attack::HugeTensor => return memory::ask_for_a_huge_tensor(frame),
+            Attack::HugeTensorData => memory::claim_a_huge_tensor(),
+            Attack::HugeRandom => memory::ask_for_huge_random(),
+            Attack::UnknownHandle => handles::use_unknown(),
+            Attack::DroppedHandle => handles::use_dropped(frame)?,
+            Attack::LeakTensors => self.handles.keep_tensors(frame)?,
+            Attack::LeakImages => self.handles.keep_images(frame)?,
+            Attack::ManyEvents => return Ok(output::many_events()),
+            Attack::ManyDetections => return Ok(output::many_detections()),
+            Attack::ManyAttachments => return output::many_attachments(frame),
+            Attack::LargeEvent => return Ok(output::event_of(output::LARGE)),
+            Attack::HugeEvent => return Ok(output::event_of(output::HUGE)),
+            Attack::SharedText => return Ok(output::shared_text()),
+            Attack::NanScore => return Ok(output::nan_score()),
+            Attack::NotJson => return Ok(output::event_data("{")),
+            Attack::DeepJson => return Ok(output::event_data(output::deep_json())),
+            Attack::LogFlood => output::flood_the_log(),
+            Attack::HugeLogLine => output::log_a_huge_line(),
+            Attack::Panic => faults::panic(frame.index()),
+            Attack::TrapOnFrame50 if frame.index() == 50 => faults::trap(),
+            Attack::ErrorOnEveryFrame => return Err(faults::ERROR.into()),
+            Attack::LoopInInit
+            | Attack::SleepInInit
+            | Attack::TrapInInit
+            | Attack::TrapOnFrame50
+            | Attack::HugeAnswer => {}
         }
         Ok(Output { detections: Some(Vec::new()), events: Vec::new() })
     }
 
     fn command(&mut self, request: &str) -> Result<String, String> {
-        match self.deed {
-            Deed::HugeAnswer => Ok(output::huge_answer()),
+        match self.attack {
+            Attack::HugeAnswer => Ok(output::huge_answer()),
             _ => Ok(request.to_owned()),
         }
     }

@@ -1,57 +1,47 @@
-//! The way of a frame's detections through the tree.
+//! Takes a frame's detections through the tree.
 
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::{Attribute, Detection};
 
+use crate::objects::Roi;
 use crate::tree::{Stage, Tree};
 
-/// Something in the frame that stages may look at: a detection, or what a stage found in one.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Roi {
-    /// What it is.
-    pub label: String,
-    /// 0 to 1.
-    pub score: f32,
-    /// In frame pixels.
-    pub bbox: BBox,
-}
-
-/// What a stage found in one crop.
+/// The result of a stage for one crop.
 #[derive(Debug, Clone, Default)]
 pub struct StageResult {
-    /// Their names are the stage's.
+    /// Attributes of the detection, under the stage's name.
     pub attributes: Vec<Attribute>,
-    /// Becomes the detection's.
+    /// Embedding of the detection.
     pub embedding: Option<Vec<f32>>,
-    /// What the stages below this one may look at.
+    /// The region for the stages below this one.
     pub roi: Option<Roi>,
 }
 
-/// Runs one stage on some subjects' crops and gives what it found in each, in their order.
+/// Runs one stage on some crops and gives a result for each, in their order.
 pub type StageRunner<'a> = dyn FnMut(&Stage, &[RoiCrop]) -> Result<Vec<StageResult>, String> + 'a;
 
-/// Takes detections, best first, through the tree, with `look` for its stages. Gives the number of
-/// crops that were over [`Tree::max_crops`] and so were not looked at.
+/// Takes detections, best first, through the tree; `run` runs its stages. Gives the number of crops
+/// that were left out because of [`Tree::max_crops`].
 ///
 /// # Errors
-/// What `look` says.
+/// Those of `run`.
 pub fn execute(
     tree: &Tree,
     detections: &mut [Detection],
-    look: &mut StageRunner<'_>,
+    run: &mut StageRunner<'_>,
 ) -> Result<usize, String> {
-    let subject =
+    let roi =
         |d: &Detection| Roi { label: d.label.clone(), score: d.score, bbox: BBox::from(d.box_) };
-    let subjects: Vec<_> = detections.iter().map(subject).enumerate().collect();
-    let mut walk = Executor { detections, look, room: tree.max_crops, left_out: 0 };
-    walk.stages(&tree.stages, &subjects)?;
-    Ok(walk.left_out)
+    let rois: Vec<_> = detections.iter().map(roi).enumerate().collect();
+    let mut executor = Executor { detections, run, crops_left: tree.max_crops, left_out: 0 };
+    executor.stages(&tree.stages, &rois)?;
+    Ok(executor.left_out)
 }
 
-/// What a stage looks at.
+/// The input of a stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoiCrop {
-    /// The subject that the crop is made about.
+    /// The region of interest that the crop is made about.
     pub roi: Roi,
     /// In frame pixels; it may reach beyond the frame.
     pub region: BBox,
@@ -59,37 +49,34 @@ pub struct RoiCrop {
 
 struct Executor<'a> {
     detections: &'a mut [Detection],
-    look: &'a mut StageRunner<'a>,
-    /// Crops that may still be looked at.
-    room: usize,
+    run: &'a mut StageRunner<'a>,
+    /// Crops that the frame may still have.
+    crops_left: usize,
     left_out: usize,
 }
 
 impl Executor<'_> {
-    /// Runs stages that stand beside each other, each with those below it, on subjects with the
-    /// number of the detection that they belong to.
-    fn stages(&mut self, stages: &[Stage], subjects: &[(usize, Roi)]) -> Result<(), String> {
+    /// Runs the stages of one level, each with those below it, on regions with the number of their
+    /// detection.
+    fn stages(&mut self, stages: &[Stage], rois: &[(usize, Roi)]) -> Result<(), String> {
         for stage in stages {
-            let mut chosen: Vec<_> =
-                subjects.iter().filter(|(_, subject)| stage.takes(subject)).collect();
-            self.left_out += chosen.len().saturating_sub(self.room);
-            chosen.truncate(self.room);
-            self.room -= chosen.len();
+            let mut chosen: Vec<_> = rois.iter().filter(|(_, roi)| stage.takes(roi)).collect();
+            self.left_out += chosen.len().saturating_sub(self.crops_left);
+            chosen.truncate(self.crops_left);
+            self.crops_left -= chosen.len();
             if chosen.is_empty() {
                 continue;
             }
-            let crop = |subject: &Roi| RoiCrop {
-                roi: subject.clone(),
-                region: stage.crop.about(&subject.bbox),
-            };
-            let crops: Vec<_> = chosen.iter().map(|(_, subject)| crop(subject)).collect();
+            let crop =
+                |roi: &Roi| RoiCrop { roi: roi.clone(), region: stage.crop.about(&roi.bbox) };
+            let crops: Vec<_> = chosen.iter().map(|(_, roi)| crop(roi)).collect();
             let mut next = Vec::new();
-            for (&&(owner, _), found) in chosen.iter().zip((self.look)(stage, &crops)?) {
+            for (&&(owner, _), found) in chosen.iter().zip((self.run)(stage, &crops)?) {
                 if let Some(detection) = self.detections.get_mut(owner) {
                     detection.attributes.extend(found.attributes);
                     detection.embedding = found.embedding.or(detection.embedding.take());
                 }
-                next.extend(found.roi.map(|subject| (owner, subject)));
+                next.extend(found.roi.map(|roi| (owner, roi)));
             }
             self.stages(&stage.stages, &next)?;
         }
@@ -132,17 +119,17 @@ mod tests {
             match (stage.name.as_str(), stage.stages.is_empty()) {
                 ("brand", _) => {
                     let label = if bbox.left % 2.0 == 0.0 { "b" } else { "a" };
-                    let subject = Roi { label: label.into(), score: 0.75, bbox };
+                    let roi = Roi { label: label.into(), score: 0.75, bbox };
                     StageResult {
                         attributes: vec![attribute("brand", label)],
-                        roi: Some(subject),
+                        roi: Some(roi),
                         embedding: None,
                     }
                 }
                 ("face", false) => {
                     let bbox = BBox::from_xywh(bbox.left, bbox.top, 4.0, 5.0);
-                    let subject = Roi { label: "face".into(), score: 0.75, bbox };
-                    StageResult { roi: Some(subject), ..StageResult::default() }
+                    let roi = Roi { label: "face".into(), score: 0.75, bbox };
+                    StageResult { roi: Some(roi), ..StageResult::default() }
                 }
                 ("face", true) => StageResult {
                     attributes: vec![attribute("face.age", "40")],

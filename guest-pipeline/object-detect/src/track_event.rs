@@ -1,4 +1,4 @@
-//! What happens to tracks, and in what portions it is told.
+//! Events of tracks, and the queue that spreads them over frames.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,22 +7,13 @@ use ocelli_sdk::Event;
 use ocelli_sdk::track::TrackInfo;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{detection, label};
+use crate::objects::{EVENTS_PER_FRAME, MAX_PENDING, detection, label};
 
-/// Events of one look. The host ends an instance that gives more than its limit (100 unless
-/// configured), and when a stream goes on after an outage, all that was in view leaves at once, its
-/// zones too.
-pub(crate) const EVENTS_PER_LOOK: usize = 64;
-
-/// Happenings that wait for the next looks. What is beyond is told at once: no camera shows as
-/// much, and if one does, the host's limit says so.
-pub(crate) const MAX_PENDING: usize = 2048;
-
-/// One change, at the moment when it was noticed.
+/// An event of a track.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TrackEvent {
     pub(crate) kind: TrackEventKind,
-    /// As it was then.
+    /// The track at that time.
     pub(crate) track: TrackInfo,
 }
 
@@ -36,18 +27,18 @@ pub(crate) enum TrackEventKind {
     },
     ZoneLeft {
         zone: String,
-        /// From the first look inside to the first outside, or to the track's last sight;
+        /// From the first frame inside to the first one outside, or to the track's last one;
         /// nanoseconds.
         dwell: u64,
     },
 }
 
-/// What an event's `data` holds.
+/// The content of an event's `data`.
 #[derive(Serialize)]
 struct Data<'a> {
     track: u64,
     label: &'static str,
-    /// From the first sight to the last.
+    /// From the first frame to the last, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     duration_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,11 +48,11 @@ struct Data<'a> {
 }
 
 impl TrackEvent {
-    pub(crate) fn new(what: TrackEventKind, track: &TrackInfo) -> Self {
-        Self { kind: what, track: *track }
+    pub(crate) fn new(kind: TrackEventKind, track: &TrackInfo) -> Self {
+        Self { kind, track: *track }
     }
 
-    /// The zone that it is about, if it is about one.
+    /// The zone of a zone event.
     pub(crate) fn zone(&self) -> Option<&str> {
         match &self.kind {
             TrackEventKind::Entered | TrackEventKind::Left => None,
@@ -71,15 +62,15 @@ impl TrackEvent {
         }
     }
 
-    /// Whether it is a coming and not a going.
+    /// Whether an object enters, rather than leaves.
     pub(crate) fn is_entry(&self) -> bool {
         matches!(self.kind, TrackEventKind::Entered | TrackEventKind::ZoneEntered { .. })
     }
 
     /// As subscribers get it.
     pub(crate) fn event(&self) -> Event {
-        let Self { kind: what, track } = self;
-        let (kind, duration, dwell) = match what {
+        let Self { kind, track } = self;
+        let (kind, duration, dwell) = match kind {
             TrackEventKind::Entered => ("entered", None, None),
             TrackEventKind::Left => ("left", Some(track.duration()), None),
             TrackEventKind::ZoneEntered { .. } => ("zone_entered", None, None),
@@ -103,23 +94,23 @@ impl TrackEvent {
     }
 }
 
-/// What has happened and is not told yet, in order.
+/// Events that no output has reported yet, in order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PendingEvents(VecDeque<TrackEvent>);
 
 impl PendingEvents {
-    /// Goes on with what another instance had not told.
-    pub(crate) fn resume(happenings: Vec<TrackEvent>) -> Self {
-        Self(happenings.into())
+    /// Goes on with the pending events of another instance.
+    pub(crate) fn resume(events: Vec<TrackEvent>) -> Self {
+        Self(events.into())
     }
 
-    pub(crate) fn extend(&mut self, happenings: impl IntoIterator<Item = TrackEvent>) {
-        self.0.extend(happenings);
+    pub(crate) fn extend(&mut self, events: impl IntoIterator<Item = TrackEvent>) {
+        self.0.extend(events);
     }
 
-    /// What this look tells.
+    /// Takes the events of one frame.
     pub(crate) fn take(&mut self) -> Vec<TrackEvent> {
-        let count = EVENTS_PER_LOOK.max(self.0.len().saturating_sub(MAX_PENDING));
+        let count = EVENTS_PER_FRAME.max(self.0.len().saturating_sub(MAX_PENDING));
         self.0.drain(..count.min(self.0.len())).collect()
     }
 

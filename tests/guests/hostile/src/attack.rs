@@ -5,7 +5,7 @@ use serde::Deserialize;
 /// One kind of harm, done in `process` from the first frame on where nothing else is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Deed {
+pub(crate) enum Attack {
     /// Never returns and uses all of a core.
     InfiniteLoop,
     /// The same in `init`.

@@ -1,4 +1,4 @@
-//! The tree's models at work: the one part of this pipeline that calls the host.
+//! Runs the tree's models: the one part of this pipeline that calls the host.
 
 use ocelli_sdk::centerface::{self, Face};
 use ocelli_sdk::faceres::{self, Embedder};
@@ -8,13 +8,14 @@ use ocelli_sdk::nn::Model;
 use ocelli_sdk::{Attribute, Detection, Frame, Rect, classifier, nanodet};
 
 use crate::batch;
+use crate::executor::{RoiCrop, StageResult};
+use crate::objects::{FACE, Roi};
 use crate::tree::{Classifier, Detect, Detector, Stage, StageModel, Tree, join};
-use crate::walk::{Roi, RoiCrop, StageResult};
 
-/// What the tree's models are loaded as.
+/// The loaded models of a tree.
 pub(crate) struct ModelSet {
     detector: LoadedModel,
-    /// By the stages' numbers.
+    /// By the numbers of their stages.
     stages: Vec<LoadedModel>,
 }
 
@@ -62,7 +63,7 @@ impl ModelSet {
             }
             (LoadedModel::Centerface(model), Detector::Centerface { .. }) => {
                 let faces = model.faces(frame, None, *score, *iou)?;
-                let one = |Face { bbox, score, .. }| Detection::new(crate::tree::FACE, score, bbox);
+                let one = |Face { bbox, score, .. }| Detection::new(FACE, score, bbox);
                 Ok(faces.into_iter().map(one).collect())
             }
             _ => Err("the detector's model is of another kind".into()),
@@ -107,7 +108,7 @@ fn face(
     Ok(StageResult {
         attributes: vec![Attribute { name: stage.name.clone(), value, score }],
         embedding: None,
-        roi: Some(Roi { label: crate::tree::FACE.into(), score, bbox }),
+        roi: Some(Roi { label: FACE.into(), score, bbox }),
     })
 }
 
@@ -121,7 +122,7 @@ fn reading(
 ) -> Result<StageResult, String> {
     let tensor = frame.tensor(Some(crop.region.into()), faceres::input());
     let (tensor, _) = tensor.map_err(|e| e.to_string())?;
-    let faceres::Reading { embedding: vector, gender, age } = model.read(tensor)?;
+    let faceres::FaceReading { embedding: vector, gender, age } = model.read(tensor)?;
     let attribute = |name: &str, value: String, score| Attribute {
         name: join(&stage.name, name),
         value,
@@ -187,7 +188,7 @@ fn ranked(
         Attribute { name, value: label(class), score }
     };
     let attributes = best.iter().enumerate().map(attribute).collect();
-    let subject =
+    let roi =
         best.first().map(|&(class, score)| Roi { label: label(class), score, bbox: crop.roi.bbox });
-    Ok(StageResult { attributes, embedding: None, roi: subject })
+    Ok(StageResult { attributes, embedding: None, roi })
 }

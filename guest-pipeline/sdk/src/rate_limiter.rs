@@ -55,8 +55,8 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn looked_at(rate: Option<f64>, times: impl IntoIterator<Item = u64>) -> Vec<u64> {
-        let mut pace = RateLimiter::new(rate);
-        times.into_iter().filter(|&time| pace.is_due(time)).collect()
+        let mut rate_limiter = RateLimiter::new(rate);
+        times.into_iter().filter(|&time| rate_limiter.is_due(time)).collect()
     }
 
     #[test]
