@@ -1,6 +1,7 @@
 //! The contract, of each version that this host serves, and what else a component finds here.
 
 use anyhow::Context;
+use ocelli_protocol::contract::SERVED;
 use wit_parser::{
     Function, Handle, InterfaceId, Package, PackageId, Resolve, SourceMap, Type, TypeDefKind,
     TypeId, TypeOwner, WorldId, WorldItem,
@@ -8,15 +9,12 @@ use wit_parser::{
 
 use crate::types::{Interface, Item, Shape, Signature, Structure, TypePool, World, link_name};
 
-/// The package whose version a component's imports and exports name.
-pub(crate) const PACKAGE: &str = "ocelli:pipeline";
-
 /// The world that a component targets.
 const WORLD: &str = "camera-pipeline";
 
 /// A version of the contract.
 pub(crate) struct Contract {
-    /// "0.1.0".
+    /// One of [`SERVED`]: "0.1.0".
     pub(crate) version: &'static str,
     /// Packages, those first that others use; each as its files.
     packages: &'static [&'static [(&'static str, &'static str)]],
@@ -29,10 +27,10 @@ macro_rules! wit {
     };
 }
 
-/// The versions that this host serves, oldest first.
-pub(crate) const CONTRACTS: &[Contract] = &[
+/// A contract for each version that is [`SERVED`].
+pub(crate) static CONTRACTS: [Contract; SERVED.len()] = [
     Contract {
-        version: "0.1.0",
+        version: SERVED[0],
         packages: &[
             &[wit!("0.1/deps/wasi-nn/wasi-nn.wit")],
             &[wit!("0.1/deps/wasi-logging/logging.wit")],
@@ -42,7 +40,7 @@ pub(crate) const CONTRACTS: &[Contract] = &[
         ],
     },
     Contract {
-        version: "0.2.0",
+        version: SERVED[1],
         packages: &[
             &[wit!("0.2/deps/wasi-nn/wasi-nn.wit")],
             &[wit!("0.2/deps/wasi-logging/logging.wit")],

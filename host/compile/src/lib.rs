@@ -17,17 +17,15 @@ mod types;
 use std::time::Instant;
 
 use anyhow::Context;
-use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
+use ocelli_protocol::component::{CheckReport, MAX_PROBLEMS, Problem, ProblemKind};
+use ocelli_protocol::contract::{PACKAGE, SERVED};
 use ocelli_protocol::key::TrustedKey;
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 
 use component::Names;
-use contract::{CONTRACTS, Contract, PACKAGE};
+use contract::{CONTRACTS, Contract};
 use notation::truncate;
 use types::TypePool;
-
-/// Problems that a report names. Who gets so many has built for something else.
-const MAX_PROBLEMS: usize = 200;
 
 /// What a component is held against.
 #[derive(Debug, Clone, Default)]
@@ -44,7 +42,7 @@ pub fn check(bytes: &[u8], requirements: &Requirements) -> anyhow::Result<CheckR
     let begun = Instant::now();
     let mut report = CheckReport {
         version: None,
-        supported: CONTRACTS.iter().map(|contract| contract.version.to_owned()).collect(),
+        supported: SERVED.map(str::to_owned).into(),
         signed_by: None,
         problems: Vec::new(),
         check_ms: 0,
@@ -224,8 +222,8 @@ fn features() -> WasmFeatures {
     (WasmFeatures::WASM3 | WasmFeatures::COMPONENT_MODEL).difference(lacking)
 }
 
-fn problem(kind: ProblemKind, message: String) -> Problem {
-    Problem { kind, item: None, found: None, expected: None, message }
+fn problem(kind: ProblemKind, message: impl Into<String>) -> Problem {
+    Problem { kind, item: None, found: None, expected: None, message: message.into() }
 }
 
 /// Without line breaks and the like, and bounded.

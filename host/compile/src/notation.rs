@@ -3,10 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::types::{Item, Shape, Signature, Structure, TypePool};
+use ocelli_protocol::component::MAX_TEXT;
 
-/// Longest text, in bytes: a person reads it, and a component may have a type of a megabyte.
-const MAX: usize = 4 << 10;
+use crate::types::{Item, Shape, Signature, Structure, TypePool};
 
 /// Writes types of one side.
 pub(crate) struct Notation<'a> {
@@ -36,7 +35,7 @@ impl Notation<'_> {
             Item::Interface(items) => {
                 text.push_str("interface { ");
                 for (name, item) in items.iter().filter(|(_, item)| !matches!(item, Item::Type)) {
-                    if text.len() > MAX {
+                    if text.len() > MAX_TEXT {
                         break;
                     }
                     text.push_str(name);
@@ -69,7 +68,7 @@ impl Notation<'_> {
     }
 
     fn write(&self, text: &mut String, shape: Shape) {
-        if text.len() > MAX {
+        if text.len() > MAX_TEXT {
             return;
         }
         let is_common = self.common.is_none_or(|common| common.contains(&shape));
@@ -180,11 +179,10 @@ fn resource(defined: &str, is_common: bool) -> &str {
     }
 }
 
-/// A text of a stranger, bounded.
+/// A text of unknown origin, cut to a bounded length.
 pub(crate) fn truncate(mut text: String) -> String {
-    if text.len() > MAX {
-        let end = (0..=MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
         text.push('…');
     }
     text

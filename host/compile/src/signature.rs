@@ -15,6 +15,8 @@ use ocelli_protocol::digest::Digest;
 use ocelli_protocol::key::TrustedKey;
 use wasmparser::BinaryReader;
 
+use crate::problem;
+
 /// Bytes of the magic number and the version, which no signature covers.
 const HEADER: usize = 8;
 
@@ -41,7 +43,7 @@ pub(crate) fn signer(bytes: &[u8], trusted: &[TrustedKey]) -> Result<String, Pro
     };
     let digest = Digest::of(signed);
     let claims = claims(section).map_err(|error| {
-        problem(ProblemKind::WrongSignature, &format!("its signature cannot be read: {error}"))
+        problem(ProblemKind::WrongSignature, format!("its signature cannot be read: {error}"))
     })?;
     let whole: Vec<_> =
         claims.iter().filter(|claim| claim.hashes.last() == Some(digest.bytes())).collect();
@@ -57,10 +59,6 @@ pub(crate) fn signer(bytes: &[u8], trusted: &[TrustedKey]) -> Result<String, Pro
     signer.map(|key| key.fingerprint()).ok_or_else(|| {
         problem(ProblemKind::WrongSignature, "it is signed, but not by one of the trusted keys")
     })
-}
-
-fn problem(kind: ProblemKind, message: &str) -> Problem {
-    Problem { kind, item: None, found: None, expected: None, message: message.to_owned() }
 }
 
 /// The content of the signature's section, and what is behind it.

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use command_fds::{CommandFdExt, FdMapping};
 use ed25519_compact::{KeyPair, Seed};
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
+use ocelli_protocol::contract::SERVED;
 use ocelli_protocol::digest::Digest;
 use ocelli_protocol::key::TrustedKey;
 use ocelli_protocol::process::compile as descriptor;
@@ -22,7 +23,7 @@ use wit_parser::{ManglingAndAbi, Resolve};
 use crate::contract::{CONTRACTS, Contract, WASI_PACKAGES, push};
 use crate::{Requirements, check};
 use ocelli_worker::engine;
-use ocelli_worker::guest::versions::{LinkedComponent, SERVED};
+use ocelli_worker::guest::versions::LinkedComponent;
 
 /// The world `tested` of a text, in a resolve that has a contract whose files an edit has gone
 /// over.
@@ -84,7 +85,7 @@ fn only(bytes: &[u8]) -> Problem {
 fn the_contracts_that_are_checked_are_those_that_the_worker_serves_and_all_of_their_files() {
     let versions: Vec<_> = CONTRACTS.iter().map(|contract| contract.version).collect();
     assert_eq!(versions, SERVED);
-    for contract in CONTRACTS {
+    for contract in &CONTRACTS {
         let folder = contract.version.strip_suffix(".0").unwrap();
         let embedded: Vec<&str> = contract.paths().collect();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
@@ -106,7 +107,7 @@ fn the_contracts_that_are_checked_are_those_that_the_worker_serves_and_all_of_th
 
 #[test]
 fn a_component_that_uses_all_that_a_version_offers_passes_and_is_linked_by_the_worker() {
-    for contract in CONTRACTS {
+    for contract in &CONTRACTS {
         for bytes in [good(contract), greedy(contract)] {
             let report = check(&bytes, &ANY).unwrap();
             assert_eq!(

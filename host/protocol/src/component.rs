@@ -16,6 +16,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Problems that a report names. A component with more is built for something else.
+pub const MAX_PROBLEMS: usize = 200;
+
+/// Longest text in a report, in bytes: a person reads it, and a component may have a type of a
+/// megabyte.
+pub const MAX_TEXT: usize = 4 << 10;
+
+/// Longest report, in bytes: each problem has at most four texts.
+pub const MAX_REPORT: u64 = 4 << 20;
+
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckReport {

@@ -1,17 +1,16 @@
-//! What the inference process is running at a moment: memory that it shares with the host, so that
+//! The requests that the inference process is running: memory that it shares with the host, so that
 //! the host can read it when the process has died, or hangs.
 //!
-//! Each runner has [`SLOTS`] lanes, one for each request of a batch. The host trusts nothing that
-//! it reads here further than this: it decides whose request is run alone, refused, or ended with
-//! the process.
+//! Each runner has [`SLOTS`] slots, one for each request of a batch. The host uses the table for
+//! one decision alone: whose request it runs alone, refuses, or ends with the process.
 //!
 //! ```text
-//! u64 LE  when the process last showed a sign of life: CLOCK_MONOTONIC in nanoseconds
+//! u64 LE  the process's last heartbeat: CLOCK_MONOTONIC in nanoseconds
 //! 24 bytes unused
-//! for each runner, for each lane:
-//!   u64   the attachment's number; 0: the lane is empty
+//! for each runner, for each slot:
+//!   u64   the attachment's number; 0: the slot is empty
 //!   u64   the request's number
-//!   u64   when the run has to be over: CLOCK_MONOTONIC in nanoseconds; 0: it may take as long as it wants
+//!   u64   the run's deadline: CLOCK_MONOTONIC in nanoseconds; 0: none
 //!   u64   unused
 //! ```
 
@@ -22,24 +21,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::inference::MAX_BATCH;
 use crate::shm::SharedMemory;
 
-/// Lanes of a runner.
+/// Slots of a runner.
 pub const SLOTS: usize = MAX_BATCH as usize;
 
-/// Words of 8 bytes in a lane and before the first.
+/// Words of 8 bytes in a slot, and in the header before the first slot.
 const SLOT_WORDS: usize = 4;
 
-/// A request that is running.
+/// A running request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RunningRequest {
-    /// Whose it is: [`Attach::number`](crate::inference::Attach::number), never 0.
+    /// The session's attachment: [`Attach::number`](crate::inference::Attach::number), never 0.
     pub attachment: u64,
-    /// Its number among the worker's requests.
+    /// The request's number among those of the session.
     pub request: u64,
-    /// When it has to be over, on the monotonic clock in nanoseconds; 0: at no time.
+    /// The run's deadline on the monotonic clock in nanoseconds; 0: none.
     pub deadline_ns: u64,
 }
 
-/// The memory.
+/// The table in shared memory. One process writes, the other reads.
 #[derive(Debug)]
 pub struct InFlightTable {
     memory: SharedMemory,
@@ -47,13 +46,13 @@ pub struct InFlightTable {
 }
 
 impl InFlightTable {
-    /// An empty ledger for so many runners.
+    /// An empty table for `runners` runners.
     pub fn create(runners: usize) -> io::Result<Self> {
         let memory = SharedMemory::create((1 + runners * SLOTS) * SLOT_WORDS * size_of::<u64>())?;
         Ok(Self { memory, runners })
     }
 
-    /// Maps the ledger that the host has passed.
+    /// Maps the table that the host has passed.
     pub fn map(file: OwnedFd) -> io::Result<Self> {
         let memory = SharedMemory::map(file)?;
         let runners = (memory.len() / (SLOT_WORDS * size_of::<u64>())).saturating_sub(1) / SLOTS;
@@ -65,59 +64,59 @@ impl InFlightTable {
         self.memory.fd()
     }
 
-    /// How many runners it has room for.
+    /// The number of runners that the table has slots for.
     pub fn runners(&self) -> usize {
         self.runners
     }
 
-    /// Says that the process is alive. `now_ns` is the monotonic clock.
+    /// Records a heartbeat. `now_ns` is the monotonic clock.
     pub fn record_heartbeat(&self, now_ns: u64) {
         self.store(0, now_ns);
     }
 
-    /// When the process last said that it is alive; 0 where it never has.
+    /// The last heartbeat on the monotonic clock in nanoseconds; 0 before the first.
     pub fn last_heartbeat(&self) -> u64 {
         self.load(0)
     }
 
-    /// Notes that a request begins to run. Lanes that do not exist are not written.
-    pub fn begin(&self, runner: usize, lane: usize, running: RunningRequest) {
-        if let Some(word) = self.lane(runner, lane) {
+    /// Enters a request that begins to run. A slot that does not exist is not written.
+    pub fn begin(&self, runner: usize, slot: usize, running: RunningRequest) {
+        if let Some(word) = self.slot_word(runner, slot) {
             self.store(word + 1, running.request);
             self.store(word + 2, running.deadline_ns);
-            // Last, so that whoever sees the number sees the rest.
+            // Last: a reader that sees the number sees the rest.
             self.store(word, running.attachment);
         }
     }
 
-    /// Notes that it runs no more.
-    pub fn end(&self, runner: usize, lane: usize) {
-        if let Some(word) = self.lane(runner, lane) {
+    /// Empties the slot of a request that has ended.
+    pub fn end(&self, runner: usize, slot: usize) {
+        if let Some(word) = self.slot_word(runner, slot) {
             self.store(word, 0);
         }
     }
 
-    /// What is running. Of a process that lives, a request that ends or begins meanwhile may be
-    /// missing.
+    /// The running requests. While the process is alive, a request that begins or ends meanwhile
+    /// may be missing.
     pub fn running(&self) -> Vec<RunningRequest> {
-        let lanes = (0..self.runners).flat_map(|runner| (0..SLOTS).map(move |lane| (runner, lane)));
+        let slots = (0..self.runners).flat_map(|runner| (0..SLOTS).map(move |slot| (runner, slot)));
         let read = |word: usize| RunningRequest {
             attachment: self.load(word),
             request: self.load(word + 1),
             deadline_ns: self.load(word + 2),
         };
-        lanes
-            .filter_map(|(runner, lane)| {
-                let word = self.lane(runner, lane)?;
+        slots
+            .filter_map(|(runner, slot)| {
+                let word = self.slot_word(runner, slot)?;
                 let running = read(word);
                 (running.attachment != 0 && read(word) == running).then_some(running)
             })
             .collect()
     }
 
-    fn lane(&self, runner: usize, slot_word: usize) -> Option<usize> {
-        (runner < self.runners && slot_word < SLOTS)
-            .then(|| (1 + runner * SLOTS + slot_word) * SLOT_WORDS)
+    /// The index of a slot's first word.
+    fn slot_word(&self, runner: usize, slot: usize) -> Option<usize> {
+        (runner < self.runners && slot < SLOTS).then(|| (1 + runner * SLOTS + slot) * SLOT_WORDS)
     }
 
     fn store(&self, word: usize, value: u64) {
@@ -165,12 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_does_not_exist_is_not_written() {
-        let ledger = InFlightTable::create(1).unwrap();
+    fn a_slot_that_does_not_exist_is_not_written() {
+        let table = InFlightTable::create(1).unwrap();
         let running = RunningRequest { attachment: 1, request: 1, deadline_ns: 0 };
-        ledger.begin(1, 0, running);
-        ledger.begin(0, SLOTS, running);
-        ledger.begin(usize::MAX, usize::MAX, running);
-        assert!(ledger.running().is_empty());
+        table.begin(1, 0, running);
+        table.begin(0, SLOTS, running);
+        table.begin(usize::MAX, usize::MAX, running);
+        assert!(table.running().is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! Messages to and from the inference process, and the packet socket that carries them.
 //!
-//! The host starts the process, sends [`FromHost::Configure`] and waits for [`ToHost::Candidate`].
+//! The host starts the process, sends [`FromHost::Configure`] and waits for [`ToHost::Ready`].
 //! Then it announces each session with [`FromHost::Attach`], passing the inference end of the
 //! session's packet socket and its shared memory. The inference process greets the worker with
 //! [`InferenceResponse::Hello`].
@@ -12,12 +12,12 @@
 //!
 //! A worker has at most one request under way.
 //!
-//! What is running at a moment stands in the [`crate::in_flight::InFlightTable`], memory that the
-//! host and the inference process share: when the process dies, the host reads there who was
-//! running, and so who may have caused it. A request that was running is given to the next process
-//! as a *suspect* ([`Attach::suspect`]), which runs it alone.
+//! The [`crate::in_flight::InFlightTable`] has the running requests, in memory that the host and
+//! the inference process share: when the process dies, the host reads there which requests may have
+//! caused it. The next process gets such a request as a *suspect* ([`Attach::suspect`]) and runs it
+//! alone.
 //!
-//! Models have versions: a folder that changes on disk makes a new *generation* of the catalogue. A
+//! Models have versions: a folder that changes on disk makes a new *version* of the catalog. A
 //! session keeps the one that it was attached with.
 
 use std::io::{IoSlice, IoSliceMut};
@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::confinement::Confinement;
 
-/// Longest packet in bytes: a request with 64 tensors, or the catalogue of a few hundred models,
+/// Longest packet in bytes: a request with 64 tensors, or the catalog of a few hundred models,
 /// stays below it.
 pub const MAX_PACKET: usize = 128 << 10;
 
@@ -45,7 +45,7 @@ pub const MAX_TENSORS: usize = 64;
 pub const MAX_RANK: usize = 8;
 
 /// Descriptors that accompany [`FromHost::Attach`]: the socket, then the shared memory.
-/// [`FromHost::Configure`] carries one: the ledger.
+/// [`FromHost::Configure`] carries one: the in-flight table.
 pub const ATTACH_DESCRIPTORS: usize = 2;
 
 /// Most requests that one run may answer: a batch.
@@ -208,48 +208,49 @@ pub struct Batching {
 /// A version of a model that the host has checked and offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
-    /// Its name in the catalogue.
+    /// Name of the model in the catalog.
     pub name: String,
-    /// The ONNX file's absolute path.
+    /// Absolute path of the ONNX file.
     pub path: String,
     /// SHA-256 of the file: lower-case hexadecimal.
     pub sha256: String,
-    /// What `model.toml` says of its inputs.
+    /// Inputs as `model.toml` declares them.
     pub inputs: Vec<TensorDeclaration>,
-    /// What `model.toml` says of its outputs.
+    /// Outputs as `model.toml` declares them.
     pub outputs: Vec<TensorDeclaration>,
-    /// What it is to run on.
+    /// The device that the operator chose.
     pub device: Device,
-    /// Whether it runs on the processor where the device is not usable. Otherwise that is an error.
+    /// Whether the model runs on the processor if the device is not usable; otherwise that is an
+    /// error.
     pub fallback: bool,
-    /// None: each request runs by itself.
+    /// `None`: each request runs by itself.
     pub batching: Option<Batching>,
 }
 
-/// How the inference process is to work. Carries the ledger's descriptor.
+/// The configuration of the inference process. Carries the descriptor of the in-flight table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Configure {
     /// ONNX Runtime's shared library, an absolute path.
     pub library: String,
-    /// Its SHA-256, lower-case hexadecimal, where the library is the one that this release pins.
+    /// SHA-256 of the library that this release pins, lower-case hexadecimal; `None` for another.
     pub library_sha256: Option<String>,
     /// Runs at the same time: one thread and one session of each model for each.
     pub threads: u32,
     /// Share of a GPU's memory that the process may take, 0 to 1.
     pub gpu_memory_fraction: f32,
-    /// Private memory of the process in bytes (RLIMIT_DATA); none: unbounded.
+    /// Private memory of the process in bytes (RLIMIT_DATA); `None`: unbounded.
     pub memory: Option<u64>,
-    /// A folder, an absolute path, that models of later generations are read from; none: that of
-    /// the first ones alone.
+    /// Absolute path of a folder that later versions of the catalog are read from; `None`: models
+    /// come from their first folder alone.
     pub folder: Option<String>,
-    /// Models that may be asked for: generation 0.
+    /// Version 0 of the catalog.
     pub models: Vec<Model>,
-    /// Names of those to load and warm before `Candidate`.
+    /// Names of those to load and warm before [`ToHost::Ready`].
     pub preload: Vec<String>,
 }
 
-/// How important a session's requests are: shares of the runners' time, not precedence, so nobody
-/// starves.
+/// The importance of a session's requests: a share of the runners' time, not precedence, so no
+/// session starves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
@@ -263,7 +264,7 @@ pub enum Priority {
 }
 
 impl Priority {
-    /// Its share of the runners' time against the others', where there is more to do than they can.
+    /// The share of the runners' time relative to the others', under overload.
     pub fn weight(self) -> u32 {
         match self {
             Self::Low => 1,
@@ -273,33 +274,33 @@ impl Priority {
     }
 }
 
-/// What a session gets of the inference process.
+/// The service of the inference process for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceLevel {
     /// Sessions with the same number have one share of the runners' time together.
     pub share: u64,
-    /// See [`Priority`].
+    /// Importance of the session's requests.
     pub priority: Priority,
     /// Milliseconds that a request may take, waiting included. A run that takes longer is
     /// terminated.
     pub timeout_ms: u32,
     /// Milliseconds after which a request that still waits is dropped as stale: its frame is too
-    /// old to be of use. None: it waits as long as `timeout_ms` allows.
+    /// old to be of use. `None`: it waits as long as `timeout_ms` allows.
     pub stale_ms: Option<u32>,
     /// Whether the worker may have models of its own loaded ([`InferenceRequest::Load`]).
     pub may_load: bool,
 }
 
-/// A session that may ask from now on.
+/// A session that may send requests from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {
     /// The session's name, for messages.
     pub session: String,
-    /// Unique among all attachments of the host, not 0: what the ledger calls it.
+    /// Unique among all attachments of the host, not 0: the number in the in-flight table.
     pub number: u64,
-    /// The generation of the catalogue that it keeps.
+    /// The version of the catalog that the session keeps.
     pub catalog_version: u32,
-    /// See [`ServiceLevel`].
+    /// The session's share and time limits.
     pub service: ServiceLevel,
     /// A request that was running when a process died: it is run alone, so that it is known whether
     /// it was the cause.
@@ -311,23 +312,23 @@ pub struct Attach {
 pub enum FromHost {
     /// The first message.
     Configure(Configure),
-    /// Another generation of the catalogue. What earlier ones hold stays.
+    /// Another version of the catalog. Models of earlier versions stay.
     Catalog {
         /// Counts up from 1.
         version: u32,
-        /// All models of it.
+        /// All models of the version.
         models: Vec<Model>,
     },
-    /// A session may ask from now on. Carries [`ATTACH_DESCRIPTORS`] descriptors.
+    /// A session may send requests from now on. Carries [`ATTACH_DESCRIPTORS`] descriptors.
     Attach(Attach),
     /// Take no more requests, answer those that were taken, then say [`ToHost::Drained`] and exit.
     Drain,
 }
 
-/// What a loaded model really runs on.
+/// The devices that a loaded model really runs on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadedModel {
-    /// Its name in the catalogue.
+    /// Name of the model in the catalog.
     pub name: String,
     /// The version's SHA-256.
     pub sha256: String,
@@ -385,7 +386,7 @@ impl PlacedTensor {
 /// From a worker to the inference process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InferenceRequest {
-    /// Asks for a model; answered by `Opened` or `Internal`. The model is loaded and warmed if it
+    /// Asks for a model; answered by `Opened` or `Failed`. The model is loaded and warmed if it
     /// is not yet.
     Open {
         /// Counts up with each request of the session.
@@ -393,7 +394,7 @@ pub enum InferenceRequest {
         /// The model's name.
         model: String,
     },
-    /// Asks for a model whose file lies in the shared memory; answered by `Opened` or `Internal`.
+    /// Asks for a model whose file lies in the shared memory; answered by `Opened` or `Failed`.
     /// It is loaded for this session alone and stays until the session ends; `Run` names it as
     /// `Opened` says.
     Load {
@@ -404,7 +405,7 @@ pub enum InferenceRequest {
         /// Its bytes.
         length: u64,
     },
-    /// Runs a model that was opened before; answered by `BringUpOutcome`, `Stale` or `Internal`.
+    /// Runs a model that was opened before; answered by `Done`, `Stale` or `Failed`.
     Run {
         /// Counts up with each request of the session.
         id: u64,
@@ -415,7 +416,7 @@ pub enum InferenceRequest {
         /// Where the outputs go: one after the other in the model's order, each aligned. Overlaps
         /// no input.
         output_offset: u64,
-        /// Bytes of room for them.
+        /// Bytes reserved for them.
         output_length: u64,
     },
 }

@@ -1,24 +1,25 @@
-//! What Ocelli's processes agree on: their messages, their shared memory, and which descriptor is
-//! which.
+//! What Ocelli's processes agree on: their messages, their shared memory, their descriptors, and
+//! common limits.
 //!
-//! Four kinds of connection, each made by the host before a child starts and inherited by it:
+//! The host makes each connection before a child starts; the child inherits it.
 //!
 //! - **host and worker** ([`worker`]): a stream socket carrying [`wire`] messages. The host sends
 //!   compressed access units and commands, the worker answers with results, log lines and counters.
 //! - **worker and inference** ([`inference`]): a sequenced-packet socket for small requests and
-//!   answers, beside one sealed [`shm::SharedMemory`] per session that holds the tensors. Nothing
-//!   is copied on the way.
+//!   responses, and one sealed [`shm::SharedMemory`] per session that holds the tensors. Tensors
+//!   are not copied on the way.
 //! - **host and worker** again ([`redis_bridge`]): a stream socket for the keys of Redis that a
 //!   session was granted.
 //! - **host and inference** ([`inference`]): a sequenced-packet socket over which the host
-//!   announces sessions and hands their descriptors on.
+//!   announces sessions and passes their descriptors.
 //!
-//! No process trusts what another sends: lengths are bounded before anything is allocated, offsets
+//! No process trusts another's messages: lengths are bounded before anything is allocated, offsets
 //! are checked against the region before anything is read.
 
 pub mod clock;
 pub mod component;
 pub mod confinement;
+pub mod contract;
 pub mod digest;
 pub mod engine;
 pub mod graph;

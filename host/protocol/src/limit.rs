@@ -1,4 +1,5 @@
-//! The limits on a component by name: what an error, a counter, and a metric call each.
+//! The limits on a component by name, as errors, counters and metrics call them, and bounds that
+//! the host and a worker share.
 
 use std::borrow::Cow;
 
@@ -6,16 +7,37 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use strum::VariantArray;
 
-/// Most detections of a frame, or of one event. Beyond that a pipeline is at fault, not a camera.
+/// Most detections of a frame, or of one event. More come from a faulty pipeline, not from a
+/// camera.
 pub const MAX_DETECTIONS: usize = 1000;
 
 /// Most bytes of the texts, embeddings and attachments of one frame's output: with the rest of it,
 /// a result stays below [`MAX_MESSAGE`](crate::wire::MAX_MESSAGE).
 pub const MAX_OUTPUT_BYTES: usize = 2 << 20;
 
-/// Bytes that an attribute counts for beside its texts: what it takes to hold one. Without it two
-/// million of them, their names empty, would count for nothing.
+/// Bytes that an attribute counts for besides its texts: its size in memory. Without it two million
+/// attributes with empty texts would count for nothing.
 pub const ATTRIBUTE_BYTES: usize = 64;
+
+/// Longest key of a session's `wasi:keyvalue` store, in bytes.
+pub const MAX_STORE_KEY: usize = 256;
+
+/// Longest name of a bucket of that store, in bytes.
+pub const MAX_STORE_BUCKET: usize = 64;
+
+/// Most buckets of that store: they are the few kinds of things that a pipeline stores, its keys
+/// are the many of each.
+pub const MAX_STORE_BUCKETS: usize = 16;
+
+/// Longest log line in bytes; the worker cuts off the rest. A wasm backtrace of 50 frames stays
+/// below it.
+pub const MAX_LINE: usize = 8 << 10;
+
+/// At most [`MAX_LINE`] bytes of a text, up to a character boundary. For texts that a component has
+/// a part in.
+pub fn truncate_line(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_LINE)).unwrap_or(text)
+}
 
 /// A limit that a component can run into.
 #[derive(
@@ -123,6 +145,13 @@ impl LimitCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_line_is_cut_at_a_character() {
+        let line = "é".repeat(MAX_LINE);
+        assert_eq!(truncate_line(&line).len(), MAX_LINE);
+        assert_eq!(truncate_line("short"), "short");
+    }
 
     #[test]
     fn each_limit_has_a_counter_and_a_name_of_its_own() {

@@ -1,6 +1,6 @@
 //! Messages between a worker and the host about the keys of Redis that the operator has granted its
-//! session: `wire` messages without payloads over a stream socket of their own, so that an answer
-//! never waits behind pictures. One question at a time.
+//! session: `wire` messages without payloads over a stream socket of their own, so that a response
+//! never waits behind pictures. One request at a time.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,48 +13,48 @@ pub const MAX_KEY: usize = 256;
 /// Longest value, in bytes.
 pub const MAX_VALUE: usize = 1 << 20;
 
-/// Most keys of one question, and about as many of one answer.
+/// Most keys of one request, and about as many of one response.
 pub const MAX_KEYS: usize = 1000;
 
-/// Bytes of the keys and values of one question or answer. What it takes to tell them apart, five
-/// bytes each, has room beside them in a message.
+/// Bytes of the keys and values of one request or response. Their framing, five bytes each, fits
+/// into a message beside them.
 pub const MAX_BYTES: usize = 3 << 20;
 
-/// A question.
+/// From a worker to the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedisRequest {
-    /// Repeated in the answer.
+    /// Repeated in the response.
     pub id: u64,
-    /// Whether the pipeline is heard. If it is not, what it changes is not changed.
+    /// Whether the worker is active. For a worker on standby the host leaves out changes.
     pub active: bool,
-    /// What is to be done.
+    /// The operation to perform.
     pub operation: RedisOperation,
 }
 
-/// What is to be done.
+/// An operation on the granted keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RedisOperation {
     /// Answered by [`RedisReply::Values`].
     Get(Vec<String>),
-    /// Answered by [`RedisReply::BringUpOutcome`].
+    /// Answered by [`RedisReply::Done`].
     Set(Vec<(String, Vec<u8>)>),
-    /// Answered by [`RedisReply::BringUpOutcome`].
+    /// Answered by [`RedisReply::Done`].
     Delete(Vec<String>),
     /// Answered by [`RedisReply::Exists`].
     Exists(String),
-    /// Goes on where the answer before it has ended. Answered by [`RedisReply::Keys`].
+    /// Lists keys from the cursor of the previous reply on. Answered by [`RedisReply::Keys`].
     List(Option<String>),
     /// Adds to a number. Answered by [`RedisReply::Number`].
     Increment {
-        /// Where it is; none there counts as 0.
+        /// Key of the number; a missing one counts as 0.
         key: String,
-        /// What to add.
+        /// The summand.
         delta: i64,
     },
 }
 
 impl RedisOperation {
-    /// Whether it keeps to the bounds of keys and values. The error says which it does not.
+    /// Checks the bounds of keys and values. The error names the bound that is exceeded.
     pub fn check(&self) -> Result<(), String> {
         let (keys, values): (Vec<&str>, Vec<usize>) = match self {
             Self::Get(keys) | Self::Delete(keys) => {
@@ -81,32 +81,32 @@ impl RedisOperation {
     }
 }
 
-/// What came of a question.
+/// From the host to a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedisResponse {
-    /// As asked.
+    /// As in the request.
     pub id: u64,
-    /// The answer, or words for the pipeline on why there is none.
+    /// The reply, or an error text for the pipeline.
     pub result: Result<RedisReply, String>,
 }
 
-/// An answer.
+/// The result of an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RedisReply {
-    /// A value for each key, none where there is none.
+    /// A value for each key, `None` for a missing one.
     Values(Vec<Option<Vec<u8>>>),
-    /// It is done.
+    /// The change is made.
     Done,
-    /// Whether there is such a key.
+    /// Whether the key exists.
     Exists(bool),
     /// Some keys, in no order; a key may come again.
     Keys {
-        /// The keys.
+        /// Keys without the granted prefix.
         keys: Vec<String>,
-        /// What to ask for next; none: that was all.
+        /// The cursor of the next request; `None` if that was all.
         cursor: Option<String>,
     },
-    /// The number as it is now.
+    /// The number after the addition.
     Number(i64),
 }
 

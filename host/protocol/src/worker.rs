@@ -1,10 +1,9 @@
 //! Messages between the host and the worker of one session.
 //!
-//! The host opens with [`InferenceResponse::StartDecision`]; the worker answers with how it is
-//! confined ([`InferenceRequest::SandboxReport`]), what the pipeline says of itself
-//! ([`InferenceRequest::Described`]), then [`InferenceRequest::Candidate`] once it is initialised,
-//! or [`InferenceRequest::Internal`] and exits. From then on access units flow one way and results
-//! the other.
+//! The host opens with [`ToWorker::Start`]. The worker answers with [`FromWorker::SandboxReport`],
+//! then with [`FromWorker::Described`], then with [`FromWorker::Ready`] once the pipeline is
+//! initialised. A worker that cannot start sends [`FromWorker::Failed`] and exits. From then on
+//! access units flow one way and results the other.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::confinement::Confinement;
-use crate::limit::{Limit, LimitCounts};
+use crate::limit::{ATTRIBUTE_BYTES, Limit, LimitCounts};
 
 /// The compression of an access unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,7 +37,7 @@ pub enum Decode {
     Key,
 }
 
-/// What a worker does with frames that arrive faster than its pipeline takes them.
+/// How a worker treats frames that arrive faster than its pipeline takes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pacing {
     /// A live source: the newest frame wins, those before it are skipped and counted.
@@ -47,38 +46,37 @@ pub enum Pacing {
     EveryFrame,
 }
 
-/// What a worker is for.
+/// The task of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkerMode {
     /// One pipeline on one stream, with one instance of the component that lives as long as the
     /// worker.
     Stream(Pacing),
-    /// Single pictures ([`InferenceResponse::AnalyzeConfig`]), each with a fresh instance of the
-    /// component.
+    /// Single pictures ([`ToWorker::Analyze`]), each with a fresh instance of the component.
     Analyze,
 }
 
-/// The first message to a worker: all that it needs to know.
+/// The first message to a worker: its whole configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Start {
     /// The session's name, for the process title and messages.
     pub session: String,
     /// The pipeline's settings, a JSON object.
     pub settings: String,
-    /// See [`WorkerMode`].
+    /// The worker's task.
     pub mode: WorkerMode,
-    /// See [`Decode`].
+    /// The frames to decode.
     pub decode: Decode,
-    /// See [`WorkerLimits`].
+    /// The bounds on the process and its component.
     pub limits: WorkerLimits,
-    /// How often the worker says that it is alive ([`InferenceRequest::Heartbeat`]), in
-    /// milliseconds.
+    /// Interval of [`FromWorker::Heartbeat`] in milliseconds.
     pub heartbeat_ms: u32,
-    /// Whether the worker stands by: it decodes what it is sent and keeps the newest frames, and
-    /// lets its pipeline process none until [`InferenceResponse::Activate`] but those of
-    /// [`InferenceResponse::DryRun`].
+    /// Whether the worker starts on standby: it decodes access units and keeps the newest frames.
+    /// Its pipeline processes no frame but those of [`ToWorker::DryRun`] until
+    /// [`ToWorker::Activate`].
     pub standby: bool,
-    /// Whether the session was granted keys of Redis ([`redis_granted`](crate::redis_granted)).
+    /// Whether the operator granted the session keys of Redis
+    /// ([`redis_bridge`](crate::redis_bridge)).
     pub redis_granted: bool,
 }
 
@@ -88,21 +86,21 @@ pub struct Start {
 /// what its decoder gave out and the other's still holds.
 pub const STANDBY_FRAMES: usize = 16;
 
-/// What the session's `wasi:keyvalue` store holds, by bucket and key.
+/// The content of the session's `wasi:keyvalue` store, by bucket and key.
 pub type StoreContents = BTreeMap<String, BTreeMap<String, Vec<u8>>>;
 
 /// One change of a session's `wasi:keyvalue` store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreChange {
-    /// The bucket.
+    /// Name of the bucket.
     pub bucket: String,
-    /// The key.
+    /// Name of the key within the bucket.
     pub key: String,
-    /// None: the key is deleted.
+    /// The new value; `None` deletes the key.
     pub value: Option<Vec<u8>>,
 }
 
-/// What a worker and its component may use.
+/// The bounds on a worker and its component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerLimits {
     /// Private memory of the process (RLIMIT_DATA), in bytes.
@@ -126,34 +124,33 @@ pub struct WorkerLimits {
     pub event_bytes: u32,
     /// Attachments of one frame's events together.
     pub attachments_per_frame: u32,
-    /// Log lines of the component in a second. What is beyond is dropped and counted.
+    /// Log lines of the component in a second. Lines beyond that are dropped and counted.
     pub log_lines_per_second: u32,
-    /// Pixels of a single picture that is to be analysed.
+    /// Pixels of a single picture ([`ToWorker::Analyze`]).
     pub image_pixels: u32,
     /// Bytes of the session's `wasi:keyvalue` store: names of buckets, keys and values together.
     pub store_bytes: u32,
-    /// Keys of that store, those of all buckets together.
+    /// Keys of that store, all buckets together.
     pub store_keys: u32,
 }
 
-/// What the host knows of an access unit; its bytes are the message's payload.
+/// The description of an access unit; its bytes are the message's payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitHeader {
     /// The access unit's number in the source, in decoding order, from 0 on without gaps.
     pub number: u64,
-    /// See [`Codec`].
+    /// The compression of the payload.
     pub codec: Codec,
     /// Decoding can start here.
     pub key: bool,
     /// No other picture refers to this one.
     pub disposable: bool,
-    /// Something before this unit is missing: what the decoder still holds is given out, then it
-    /// starts afresh.
+    /// Units before this one are missing: the decoder is drained, then starts afresh.
     pub discontinuity: bool,
-    /// Presentation time since the source began, in nanoseconds. None where the container has no
+    /// Presentation time since the source began, in nanoseconds. `None` if the container has no
     /// times.
     pub presentation_ns: Option<i64>,
-    /// Wall-clock time of the picture, in nanoseconds since 1970, where it is known.
+    /// Wall-clock time of the picture, in nanoseconds since 1970.
     pub capture_ns: u64,
     /// When the host had received the unit, on the monotonic clock, in nanoseconds.
     pub received_ns: u64,
@@ -166,57 +163,56 @@ pub enum ToWorker {
     Start(Start),
     /// A compressed picture; the payload holds its bytes.
     Unit(UnitHeader),
-    /// The source has ended: give out what the decoder holds, then answer
-    /// [`InferenceRequest::Finished`].
+    /// The source has ended: drain the decoder, then answer [`FromWorker::Finished`].
     EndOfStream,
-    /// A question to the pipeline, JSON.
+    /// A question to the pipeline, answered by [`FromWorker::CommandAnswer`].
     Command {
         /// Repeated in the answer.
         id: u64,
         /// JSON.
         request: String,
     },
-    /// What the session's store holds, in the payload: a [`StoreContents`] in postcard. A stream's
-    /// worker gets it right after `StartDecision`, and waits for it before `init`; one on standby
-    /// gets it once more before it [speaks](Self::Activate).
+    /// Load the session's store: the payload holds a [`StoreContents`] in postcard. A stream's
+    /// worker gets it right after `Start`, and waits for it before `init`. A worker on standby gets
+    /// it once more before [`Self::Activate`].
     LoadStore,
-    /// Say how far the access units before this message are decoded: answered by
-    /// [`InferenceRequest::BarrierReached`].
+    /// Report how far the access units before this message are decoded: answered by
+    /// [`FromWorker::BarrierReached`].
     Barrier {
         /// Repeated in the answer.
         id: u64,
     },
-    /// To a worker on standby: process a frame that it keeps, unheard; answered by
-    /// [`InferenceRequest::DryRunResult`]. Changes of the session's store are thrown away.
+    /// To a worker on standby: process a kept frame and discard its output and its changes of the
+    /// store. Answered by [`FromWorker::DryRunResult`].
     DryRun {
-        /// The frame's number; none: the newest that it keeps.
+        /// The frame's number; `None` for the newest kept frame.
         frame: Option<u64>,
     },
-    /// To a worker on standby: drop the instance and make a fresh one, initialised; answered by
-    /// [`InferenceRequest::Reinstantiated`].
+    /// To a worker on standby: replace the instance by a fresh, initialised one; answered by
+    /// [`FromWorker::Reinstantiated`].
     Reinstantiate,
-    /// Give the pipeline's state once all frames of the units before this message are processed;
-    /// the answer's payload holds it. The worker goes on as if it had not been asked.
+    /// Send the pipeline's state once all frames of the units before this message are processed;
+    /// the answer's payload holds it. The worker goes on as before.
     Snapshot,
     /// Take over another instance's state; the payload holds it.
     Restore {
-        /// Version of the pipeline that gave the state.
+        /// Version of the pipeline that wrote the state.
         version: String,
     },
-    /// To a worker on standby, once: from now on process frames and send results, those first that
-    /// it keeps. Answered by [`InferenceRequest::Active`]. The worker counts from here on, as if it
+    /// To a worker on standby, once: process frames and send results from now on, the kept frames
+    /// first. Answered by [`FromWorker::Active`]. The worker's counters start again at 0, as if it
     /// had been started with the next unit.
     Activate {
         /// The last frame that another worker has processed: this one leaves out all up to it.
-        /// None: there was no other.
+        /// `None` if there was no other worker.
         after: Option<u64>,
     },
     /// Analyse the picture in the payload, a JPEG or PNG file; answered by
-    /// [`InferenceRequest::Analyzed`]. One at a time.
+    /// [`FromWorker::Analyzed`]. One at a time.
     Analyze {
         /// Repeated in the answer.
         id: u64,
-        /// The pipeline's settings, a JSON object; none: those of `StartDecision`.
+        /// The pipeline's settings, a JSON object; `None` for those of `Start`.
         settings: Option<String>,
     },
 }
@@ -224,24 +220,24 @@ pub enum ToWorker {
 /// A rectangle in frame pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rect {
-    /// Left edge.
+    /// Left edge, in frame pixels.
     pub x: f32,
-    /// Upper edge.
+    /// Upper edge, in frame pixels.
     pub y: f32,
-    /// Width.
+    /// Width in frame pixels.
     pub width: f32,
-    /// Height.
+    /// Height in frame pixels.
     pub height: f32,
 }
 
 /// A property of an object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attribute {
-    /// What is said.
+    /// The property: "colour".
     pub name: String,
-    /// Its value.
+    /// Its value as text: "red".
     pub value: String,
-    /// 0 to 1.
+    /// Confidence, 0 to 1.
     pub score: f32,
 }
 
@@ -250,24 +246,37 @@ pub struct Attribute {
 pub struct Detection {
     /// The object's class.
     pub label: String,
-    /// 0 to 1.
+    /// Confidence, 0 to 1.
     pub score: f32,
-    /// Where it is.
+    /// The object's bounding box.
     pub area: Rect,
     /// The same number for the same object from frame to frame.
     pub track: Option<u64>,
-    /// What further stages made of it.
+    /// The results of further stages.
     pub attributes: Vec<Attribute>,
-    /// A vector that describes it.
+    /// A vector that describes the object.
     pub embedding: Option<Vec<f32>>,
 }
 
-/// Something that happened, as a pipeline told it.
+impl Detection {
+    /// Bytes of the texts, attributes and embedding, as the limits count them.
+    pub fn payload_bytes(&self) -> usize {
+        let attributes = self
+            .attributes
+            .iter()
+            .map(|a| a.name.len() + a.value.len() + ATTRIBUTE_BYTES)
+            .sum::<usize>();
+        let embedding = self.embedding.as_ref().map_or(0, |values| size_of_val(values.as_slice()));
+        self.label.len() + attributes + embedding
+    }
+}
+
+/// An event that a pipeline reported.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// What happened.
+    /// The type of the event: "entered".
     pub kind: String,
-    /// The detections that it is about.
+    /// The detections that the event is about.
     pub detections: Vec<Detection>,
     /// A JSON object, or empty.
     pub data: String,
@@ -275,7 +284,15 @@ pub struct Event {
     pub attachments: Vec<Vec<u8>>,
 }
 
-/// When a frame passed each station, on the monotonic clock, in nanoseconds.
+impl Event {
+    /// Bytes of the event without its attachments, as the limits count them.
+    pub fn payload_bytes(&self) -> usize {
+        let detections: usize = self.detections.iter().map(Detection::payload_bytes).sum();
+        self.kind.len() + self.data.len() + detections
+    }
+}
+
+/// When a frame passed each step, on the monotonic clock, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timestamps {
     /// The host had the access unit.
@@ -284,43 +301,43 @@ pub struct Timestamps {
     pub decoded: u64,
     /// The pipeline got the frame.
     pub submitted: u64,
-    /// The last inference for the frame had answered; `submitted` where there was none.
+    /// The last inference for the frame had answered; `submitted` if the frame needed none.
     pub inferred: u64,
     /// The pipeline had returned.
     pub emitted: u64,
 }
 
-/// What a pipeline made of one frame.
+/// The output of a pipeline for one frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FrameResult {
     /// The frame's number in the source, in presentation order.
     pub frame: u64,
     /// Wall-clock time of the picture, nanoseconds since 1970.
     pub capture_ns: u64,
-    /// Frame size in pixels.
+    /// Width of the frame in pixels.
     pub width: u32,
-    /// Frame size in pixels.
+    /// Height of the frame in pixels.
     pub height: u32,
-    /// None where the pipeline did not look at the frame.
+    /// `None` if the pipeline skipped the frame.
     pub detections: Option<Vec<Detection>>,
-    /// What happened.
+    /// The events of this frame, in the pipeline's order.
     pub events: Vec<Event>,
-    /// See [`Timestamps`].
+    /// When the frame passed each step.
     pub timestamps: Timestamps,
 }
 
-/// What became of the access units so far: totals since the worker started.
+/// Totals of a worker since it started, or since [`ToWorker::Activate`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Access units taken in.
+    /// Access units received.
     pub received: u64,
     /// Pictures decoded.
     pub decoded: u64,
     /// Frames that the pipeline has processed.
     pub processed: u64,
-    /// Inferences run.
+    /// Inferences that succeeded.
     pub inferred: u64,
-    /// Inferences that brought an error.
+    /// Inferences that returned an error.
     pub inference_failed: u64,
     /// Inferences that were dropped because they had waited too long.
     pub inference_stale: u64,
@@ -336,10 +353,10 @@ pub struct Counters {
     pub skipped_no_key: u64,
     /// Pictures that the decoder marked as damaged, and access units that it refused.
     pub skipped_corrupt: u64,
-    /// Frames that came out of the decoder after [`InferenceResponse::Activate`] and that the
-    /// worker before this one had processed.
+    /// Frames that came out of the decoder after [`ToWorker::Activate`] and that the previous
+    /// worker had processed.
     pub already_processed: u64,
-    /// How often each limit was run into.
+    /// How often the component ran into each limit.
     pub limits: LimitCounts,
 }
 
@@ -348,7 +365,7 @@ pub struct Counters {
 pub enum LogLevel {
     /// Steps of an algorithm.
     Trace,
-    /// For whoever looks for a fault.
+    /// For debugging.
     Debug,
     /// Worth knowing.
     Info,
@@ -358,52 +375,53 @@ pub enum LogLevel {
     Error,
 }
 
-/// The part of a worker that failed.
+/// The step of a worker that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkerStage {
     /// Setting up the process.
     Setup,
     /// Loading the compiled component.
     Load,
-    /// Instantiating it: an import that this host does not offer, a limit that its memory exceeds.
+    /// Instantiating the component: it has an import that this host does not offer, or its memory
+    /// exceeds a limit.
     Instantiate,
-    /// Its `describe`.
+    /// The component's `describe`.
     Describe,
-    /// The settings do not fit the schema that it describes.
+    /// Checking the settings against the schema that the component describes.
     Settings,
-    /// Its `init`.
+    /// The component's `init`.
     Init,
     /// Decoding the stream.
     Decode,
-    /// Its `process`.
+    /// The component's `process`.
     Process,
-    /// Its `command`.
+    /// The component's `command`.
     Command,
-    /// Its `snapshot`.
+    /// The component's `snapshot`.
     Snapshot,
-    /// Its `restore`.
+    /// The component's `restore`.
     Restore,
 }
 
-/// A model that a pipeline says it needs.
+/// A model that a pipeline declares as needed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelNeed {
-    /// The model's name in the catalogue.
+    /// The model's name in the catalog.
     pub name: String,
     /// Inputs by name with their shapes; -1 is a dimension left open.
     pub inputs: Vec<(String, Vec<i64>)>,
 }
 
-/// What a component says of itself.
+/// A component's description of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     /// The pipeline's name.
     pub name: String,
     /// Semantic version.
     pub version: String,
-    /// Models that it loads.
+    /// Models that the pipeline loads.
     pub models: Vec<ModelNeed>,
-    /// JSON Schema of its settings.
+    /// JSON Schema of the settings.
     pub settings_schema: String,
 }
 
@@ -420,7 +438,7 @@ pub enum AnalysisFault {
     InvalidSettings,
     /// `process` returned an error.
     PipelineFailed,
-    /// The pipeline trapped; with the limit that it ran into, where it was one.
+    /// The pipeline trapped, by the limit that it ran into, if any.
     PipelineTrapped(Option<Limit>),
 }
 
@@ -429,13 +447,13 @@ pub enum AnalysisFault {
 pub enum FromWorker {
     /// How the process is confined. The first message.
     SandboxReport(Confinement),
-    /// What the pipeline says of itself, before it is initialised.
+    /// The pipeline's description, before it is initialised.
     Described(Description),
     /// The pipeline is initialised and waits for frames.
     Ready,
-    /// A frame has been processed.
+    /// The pipeline has processed a frame.
     Result {
-        /// What came of it.
+        /// The output.
         result: FrameResult,
         /// Totals so far.
         counters: Counters,
@@ -444,80 +462,77 @@ pub enum FromWorker {
     FrameFailed {
         /// The frame's number.
         frame: u64,
-        /// The pipeline's own words.
+        /// The pipeline's error text.
         message: String,
         /// Totals so far.
         counters: Counters,
     },
     /// A line for the session's log.
     Log {
-        /// See [`LogLevel`].
+        /// Severity of the line.
         level: LogLevel,
-        /// Which part of the pipeline or the worker speaks.
+        /// The part of the pipeline or the worker that wrote the line.
         context: String,
         /// The line.
         message: String,
-        /// The frame in work.
+        /// The frame in process.
         frame: Option<u64>,
     },
-    /// Answer to [`InferenceResponse::PumpCommand`].
+    /// Answer to [`ToWorker::Command`].
     CommandAnswer {
-        /// As asked.
+        /// As in the command.
         id: u64,
-        /// JSON, or the pipeline's own words on why not.
+        /// JSON, or the pipeline's error text.
         answer: Result<String, String>,
     },
-    /// What the call that has just returned changed in the session's store: all of it is to be
-    /// kept, or nothing. Comes before what the call returned. Never from a worker on standby.
+    /// Changes of the session's store by the call that has just returned: the host keeps all of
+    /// them or none. Sent before the call's result. A worker on standby sends none.
     StoreCommit(Vec<StoreChange>),
-    /// Answer to [`InferenceResponse::Barrier`].
+    /// Answer to [`ToWorker::Barrier`].
     BarrierReached {
-        /// As asked.
+        /// As in the barrier.
         id: u64,
-        /// The first frame that came out of the decoder, if any has: earlier ones will not come.
+        /// The first frame that came out of the decoder, if any: earlier ones will not come.
         first: Option<u64>,
-        /// The newest.
+        /// The newest frame that came out of the decoder.
         newest: Option<u64>,
     },
-    /// Answer to [`InferenceResponse::DryRun`].
+    /// Answer to [`ToWorker::DryRun`].
     DryRunResult {
-        /// The frame as asked for, or the one that was the newest; none where none is kept.
+        /// The requested frame, or the newest one; `None` if no frame is kept.
         frame: Option<u64>,
-        /// What the pipeline made of it, without attachments; or its own words on why not. A trap
-        /// is [`InferenceRequest::Internal`]. None where the frame is not kept any more or not
-        /// decoded yet.
+        /// The pipeline's output without attachments, or its error text. `None` if the frame is no
+        /// longer kept or not decoded yet. A trap is [`FromWorker::Failed`] instead.
         outcome: Option<Result<FrameResult, String>>,
     },
-    /// Answer to [`InferenceResponse::Reinstantiate`].
+    /// Answer to [`ToWorker::Reinstantiate`].
     Reinstantiated,
-    /// Answer to [`InferenceResponse::Snapshot`]; the payload holds the state.
+    /// Answer to [`ToWorker::Snapshot`]; the payload holds the state.
     Snapshot {
-        /// The last frame that was processed or skipped for a newer one: all up to it are done
-        /// with. None: there was none.
+        /// The last frame that was processed, or skipped for a newer one. `None` if there was none.
         last_frame: Option<u64>,
         /// Totals so far.
         counters: Counters,
     },
-    /// Answer to [`InferenceResponse::Restore`].
+    /// Answer to [`ToWorker::Restore`]; the error is the pipeline's.
     Restored(Result<(), String>),
-    /// Answer to [`InferenceResponse::Activate`].
+    /// Answer to [`ToWorker::Activate`].
     Active,
-    /// Answer to [`InferenceResponse::AnalyzeConfig`].
+    /// Answer to [`ToWorker::Analyze`].
     Analyzed {
-        /// As asked.
+        /// As in the request.
         id: u64,
-        /// What came of the picture, as frame 0; or why nothing did, with words for a person.
+        /// The output for the picture as frame 0, or the fault with a text for a person.
         outcome: Result<FrameResult, (AnalysisFault, String)>,
         /// Totals so far.
         counters: Counters,
     },
-    /// Answer to [`InferenceResponse::EndOfStream`]: every frame is processed.
+    /// Answer to [`ToWorker::EndOfStream`]: every frame is processed.
     Finished {
-        /// Totals.
+        /// Final totals.
         counters: Counters,
     },
-    /// The worker is alive: sent at a steady interval from `StartDecision` on, whatever the
-    /// pipeline does.
+    /// The worker is alive: sent every [`Start::heartbeat_ms`], whatever the pipeline does.
     Heartbeat {
         /// Totals so far.
         counters: Counters,
@@ -526,13 +541,13 @@ pub enum FromWorker {
     },
     /// The worker cannot go on. It exits after this message.
     Failed {
-        /// Where.
+        /// The step that failed.
         stage: WorkerStage,
-        /// The limit that was run into, where it was one.
+        /// The limit that the worker ran into, if any.
         limit: Option<Limit>,
-        /// Totals, that limit counted.
+        /// Totals, with that limit counted.
         counters: Counters,
-        /// Why, with the wasm backtrace where there is one.
+        /// The cause, with the wasm backtrace if there is one.
         message: String,
     },
 }

@@ -2,14 +2,11 @@
 //! that was taken over by its stream or its pipeline may say anything, and what it says goes to
 //! every subscriber.
 
-use ocelli_protocol::limit::{ATTRIBUTE_BYTES, Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
+use ocelli_protocol::limit::{Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
 use ocelli_protocol::worker::{Description, Detection, Event, FrameResult, WorkerLimits};
 
 /// Bytes of a cause that are kept and told: a wasm backtrace and the last words before it.
 const MAX_CAUSE: usize = 16 << 10;
-
-/// Bytes of a log line: what a worker cuts its lines at.
-const MAX_LINE: usize = 8 << 10;
 
 /// Bytes of a pipeline's name, and of its version.
 const MAX_NAME: usize = 200;
@@ -33,14 +30,14 @@ pub(crate) fn result(result: &FrameResult, limits: &WorkerLimits) -> Result<(), 
         check_limit(
             Limit::EventBytes,
             "bytes of one event",
-            event_bytes(event),
+            event.payload_bytes(),
             limits.event_bytes as usize,
         )?;
     }
     let attached: usize =
         result.events.iter().flat_map(|event| &event.attachments).map(|image| image.len()).sum();
-    let events: usize = result.events.iter().map(event_bytes).sum();
-    let detections: usize = result.detections.iter().flatten().map(detection_bytes).sum();
+    let events: usize = result.events.iter().map(Event::payload_bytes).sum();
+    let detections: usize = result.detections.iter().flatten().map(Detection::payload_bytes).sum();
     check_limit(
         Limit::OutputBytes,
         "bytes of one frame's output",
@@ -64,33 +61,11 @@ pub(crate) fn truncate_cause(mut text: String) -> String {
     text
 }
 
-/// A log line, cut where it is longer than a worker makes it.
-pub(super) fn truncate_line(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MAX_LINE)).unwrap_or(text)
-}
-
 fn check_limit(limit: Limit, what: &str, found: usize, most: usize) -> Result<(), (Limit, String)> {
     if found <= most {
         return Ok(());
     }
     Err((limit, format!("limit {limit}: a result with {found} {what}: at most {most} are taken")))
-}
-
-fn event_bytes(event: &Event) -> usize {
-    event.kind.len()
-        + event.data.len()
-        + event.detections.iter().map(detection_bytes).sum::<usize>()
-}
-
-/// Bytes of a detection's texts, attributes and embedding.
-fn detection_bytes(detection: &Detection) -> usize {
-    let attributes = detection
-        .attributes
-        .iter()
-        .map(|a| a.name.len() + a.value.len() + ATTRIBUTE_BYTES)
-        .sum::<usize>();
-    let embedding = detection.embedding.as_ref().map_or(0, |values| size_of_val(values.as_slice()));
-    detection.label.len() + attributes + embedding
 }
 
 #[cfg(test)]

@@ -1,15 +1,9 @@
 //! The host's copy of a session's `wasi:keyvalue` store: what the next worker is given, and what a
 //! worker's changes are held against.
 
+use ocelli_protocol::limit::{MAX_STORE_BUCKET, MAX_STORE_BUCKETS, MAX_STORE_KEY};
 use ocelli_protocol::wire;
 use ocelli_protocol::worker::{StoreChange, StoreContents, WorkerLimits};
-
-/// Longest name of a bucket in bytes, and of a key.
-const MAX_BUCKET: usize = 64;
-const MAX_KEY: usize = 256;
-
-/// Most buckets.
-const MAX_BUCKETS: usize = 16;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -47,7 +41,7 @@ impl StoreReplica {
         limits: &WorkerLimits,
     ) -> Result<(), String> {
         for StoreChange { bucket, key, value } in changes {
-            if bucket.len() > MAX_BUCKET || key.len() > MAX_KEY {
+            if bucket.len() > MAX_STORE_BUCKET || key.len() > MAX_STORE_KEY {
                 return Err(format!(
                     "a bucket's name of {} bytes, a key of {}",
                     bucket.len(),
@@ -76,11 +70,11 @@ impl StoreReplica {
             }
         }
         let (most_bytes, most_keys) = (limits.store_bytes as usize, limits.store_keys as usize);
-        if self.bytes > most_bytes || self.keys > most_keys || self.kept.len() > MAX_BUCKETS {
+        if self.bytes > most_bytes || self.keys > most_keys || self.kept.len() > MAX_STORE_BUCKETS {
             return Err(format!(
                 "its store has {} bytes in {} keys and {} buckets: at most {most_bytes} in \
                     {most_keys} and \
-                 {MAX_BUCKETS} are kept",
+                 {MAX_STORE_BUCKETS} are kept",
                 self.bytes,
                 self.keys,
                 self.kept.len()

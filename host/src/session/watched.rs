@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use ocelli_protocol::limit::truncate_line;
 use ocelli_protocol::wire::WireError;
 use ocelli_protocol::worker::{Counters, FromWorker, LogLevel, WorkerLimits, WorkerStage};
 use tokio::time::MissedTickBehavior;
@@ -56,7 +57,7 @@ pub(crate) fn log(
     message: &str,
     frame: Option<u64>,
 ) {
-    let (context, message) = (bounds::truncate_line(context), bounds::truncate_line(message));
+    let (context, message) = (truncate_line(context), truncate_line(message));
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(target: "ocelli::pipeline", session, deployment, frame, context, "{message}")

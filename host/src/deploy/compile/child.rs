@@ -7,7 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
-use ocelli_protocol::component::CheckReport;
+use ocelli_protocol::component::{CheckReport, MAX_REPORT};
 use ocelli_protocol::process::compile as descriptor;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
@@ -15,10 +15,6 @@ use tokio::process::Command;
 use super::error::CompileError;
 use super::trusted;
 use crate::config::{self, Sandbox};
-
-/// Most that is read of a report, in bytes. The child names 200 problems at the most, none of them
-/// longer than 8 KiB.
-const MAX_REPORT: u64 = 4 << 20;
 
 /// Most that is read of what the child complains of, in bytes: a compiler's message names a
 /// function and a reason; more is a backtrace.
