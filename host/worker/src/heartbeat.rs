@@ -14,12 +14,12 @@ use crate::host_link::HostLink;
 /// default would count against the process's private memory.
 const STACK: usize = 128 << 10;
 
-/// A thread that sends [`InferenceRequest::Heartbeat`]. It ends when this is dropped, after the
-/// message that it may be sending.
+/// A thread that sends [`FromWorker::Heartbeat`]. It ends when this is dropped, after the message
+/// that it may be sending.
 ///
-/// It takes two locks, the link's and within it the tally's, each held by others for a moment. The
-/// link is held longer only by a thread that writes to a full socket, and then the host is the one
-/// that does not listen.
+/// It takes two locks, the link's and within it the counters', each held by others for a moment.
+/// The link is held longer only by a thread that writes to a full socket, and then the host is the
+/// one that does not listen.
 pub struct Heartbeat {
     _stop: Sender<()>,
 }
@@ -28,7 +28,7 @@ impl Heartbeat {
     /// Starts the thread; the first message comes after one `interval`.
     pub fn start(
         host: HostLink,
-        tally: Arc<SharedCounters>,
+        counters: Arc<SharedCounters>,
         interval: Duration,
     ) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
@@ -36,8 +36,8 @@ impl Heartbeat {
             move || {
                 while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                     host.send_atomically(|| FromWorker::Heartbeat {
-                        counters: tally.snapshot(),
-                        guest_memory: tally.guest_memory(),
+                        counters: counters.snapshot(),
+                        guest_memory: counters.guest_memory(),
                     });
                 }
             },
@@ -58,9 +58,9 @@ mod tests {
     #[test]
     fn it_beats_with_the_latest_totals_until_it_is_dropped() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let tally = Arc::new(SharedCounters::default());
+        let shared = Arc::new(SharedCounters::default());
         let heartbeat =
-            Heartbeat::start(HostLink::from_stream(ours), Arc::clone(&tally), INTERVAL).unwrap();
+            Heartbeat::start(HostLink::from_stream(ours), Arc::clone(&shared), INTERVAL).unwrap();
         let mut reader = Reader::new(theirs);
         let mut next = || reader.read::<FromWorker>().map(|(message, _)| message);
         let FromWorker::Heartbeat { counters, guest_memory } = next().unwrap() else {
@@ -68,8 +68,8 @@ mod tests {
         };
         assert_eq!((counters.limits.of(Limit::Memory), guest_memory), (0, 0));
 
-        tally.count_limit(Limit::Memory);
-        tally.set_guest_memory(7 << 20);
+        shared.count_limit(Limit::Memory);
+        shared.set_guest_memory(7 << 20);
         let told = |message| {
             matches!(message, FromWorker::Heartbeat { counters, guest_memory }
                 if counters.limits.of(Limit::Memory) == 1 && guest_memory == 7 << 20)

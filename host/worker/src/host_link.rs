@@ -6,13 +6,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use ocelli_protocol::limit::Limit;
+use ocelli_protocol::limit::{Limit, truncate_line};
 use ocelli_protocol::wire;
 use ocelli_protocol::worker::{Counters, FromWorker, LogLevel, WorkerStage};
 use parking_lot::Mutex;
-
-/// Longest log line in bytes; the rest is cut off. A wasm backtrace of 50 frames stays below it.
-const MAX_LINE: usize = 8 << 10;
 
 type Socket = Box<dyn Write + Send>;
 
@@ -68,10 +65,10 @@ impl HostLink {
 
     /// Sends a log line.
     pub fn log(&self, level: LogLevel, context: &str, message: &str, frame: Option<u64>) {
-        let message = truncate(message).to_owned();
+        let message = truncate_line(message).to_owned();
         self.send(&FromWorker::Log {
             level,
-            context: truncate(context).to_owned(),
+            context: truncate_line(context).to_owned(),
             message,
             frame,
         });
@@ -89,26 +86,14 @@ impl HostLink {
             stage,
             limit,
             counters,
-            message: truncate(message).to_owned(),
+            message: truncate_line(message).to_owned(),
         });
     }
-}
-
-/// At most [`MAX_LINE`] bytes, on a character boundary. For texts that a component has a part in.
-pub(crate) fn truncate(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MAX_LINE)).unwrap_or(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_long_line_is_cut_at_a_character() {
-        let line = "é".repeat(MAX_LINE);
-        assert_eq!(truncate(&line).len(), MAX_LINE);
-        assert_eq!(truncate("short"), "short");
-    }
 
     #[test]
     fn two_threads_never_mix_their_messages() {

@@ -14,10 +14,11 @@ use ocelli_protocol::inference::{
     ErrorCode, InferenceRequest, InferenceResponse, MAX_OWN_MODELS, MAX_PACKET, PacketError,
     PlacedTensor, TensorDeclaration, receive, send,
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use crate::arena::{Arena, Block};
 use crate::counters::SharedCounters;
+use crate::poll::ready_by;
 
 /// How much longer than a request's own time the worker waits for its answer. The inference process
 /// answers at the deadline itself, and one that hangs is killed half a second later, whereupon the
@@ -81,7 +82,7 @@ pub struct InferenceClient {
     socket: OwnedFd,
     buffer: Vec<u8>,
     arena: Arc<Arena>,
-    tally: Arc<SharedCounters>,
+    counters: Arc<SharedCounters>,
     last_id: u64,
     timeout: Duration,
     /// Inference processes that have said `Hello`.
@@ -92,19 +93,19 @@ pub struct InferenceClient {
 
 impl InferenceClient {
     /// A client over the inherited packet socket, whose requests name blocks of `arena` and are
-    /// counted in `tally`. `timeout` is what the inference process gives each request, waiting in
-    /// the queue included.
+    /// counted in `counters`. `timeout` is what the inference process gives each request, waiting
+    /// in the queue included.
     pub fn new(
         socket: OwnedFd,
         timeout: Duration,
         arena: Arc<Arena>,
-        tally: Arc<SharedCounters>,
+        counters: Arc<SharedCounters>,
     ) -> Self {
         Self {
             socket,
             buffer: vec![0; MAX_PACKET],
             arena,
-            tally,
+            counters,
             last_id: 0,
             timeout: timeout.saturating_add(GRACE),
             greetings: 0,
@@ -166,7 +167,7 @@ impl InferenceClient {
                 Err(error) => ran = Err(error),
             }
         }
-        self.tally.update(|counters| match &ran {
+        self.counters.update(|counters| match &ran {
             Ok(RunOutcome::Done { queued_ns, run_ns, .. }) => {
                 counters.inferred += 1;
                 counters.inference_wait_ns = counters.inference_wait_ns.saturating_add(*queued_ns);
@@ -274,7 +275,7 @@ impl InferenceClient {
         self.last_id
     }
 
-    /// Sends a request and waits for its answer, no longer than the caller's patience. `Internal`
+    /// Sends a request and waits for its answer, no longer than the caller's patience. `Failed`
     /// comes back as an error.
     fn exchange(
         &mut self,
@@ -345,12 +346,8 @@ impl InferenceClient {
 
     /// The next message, or none where none has come by then.
     fn receive(&mut self, deadline: Instant) -> Result<Option<InferenceResponse>, InferenceError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).ok();
-        let mut descriptors = [PollFd::new(&self.socket, PollFlags::IN)];
-        let ready = rustix::io::retry_on_intr(|| poll(&mut descriptors, timeout.as_ref()))
-            .map_err(|errno| lost(PacketError::Io(errno)))?;
-        if ready == 0 {
+        let ready = ready_by(&self.socket, PollFlags::IN, deadline);
+        if !ready.map_err(|errno| lost(PacketError::Io(errno)))? {
             return Ok(None);
         }
         receive(self.socket.as_fd(), &mut self.buffer).map(Some).map_err(lost)
@@ -492,7 +489,7 @@ mod tests {
         });
         let error = run(&mut client, "model").unwrap_err();
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::RuntimeError, "its words"));
-        assert_eq!(client.tally.snapshot().inference_failed, 1);
+        assert_eq!(client.counters.snapshot().inference_failed, 1);
         assert!(client.open("model", GENEROUS).is_ok(), "the next request is a new one");
     }
 
@@ -521,7 +518,7 @@ mod tests {
             inference_wait_ns,
             inference_run_ns,
             ..
-        } = client.tally.snapshot();
+        } = client.counters.snapshot();
         assert_eq!((inferred, inference_failed, inference_stale), (2, 1, 1));
         assert_eq!((inference_wait_ns, inference_run_ns), (60, 1000));
     }
@@ -568,7 +565,7 @@ mod tests {
         });
         let error = run(&mut client, "model").unwrap_err();
         assert!(error.message.contains("outside"), "{error}");
-        assert_eq!(client.tally.snapshot().inference_failed, 1);
+        assert_eq!(client.counters.snapshot().inference_failed, 1);
     }
 
     #[test]
@@ -615,7 +612,7 @@ mod tests {
         });
         let own = client.load(vec![1; 9], GENEROUS).unwrap();
         run(&mut client, &own.name).unwrap();
-        let counters = client.tally.snapshot();
+        let counters = client.counters.snapshot();
         assert_eq!((counters.inferred, counters.inference_failed), (1, 0));
         assert_eq!(run(&mut client, &own.name).unwrap_err().code, ErrorCode::NotFound);
     }

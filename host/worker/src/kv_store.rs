@@ -1,49 +1,39 @@
-//! The session's `wasi:keyvalue` store as its worker has it: one copy in memory, bounded, and with
-//! it what calls into the component have changed since the host was last told.
+//! The session's `wasi:keyvalue` store as its worker has it: one bounded copy in memory, with the
+//! changes that the host has not been sent yet.
 //!
 //! ```text
-//! set, delete --> the call's changes --keep()--> kept changes --take_changes()--> the host
-//!                      | roll_back()                  | reset()
-//!                      v                              v
-//!            the content is again as it was before the call, or when the host was last told
+//! set, delete --> changes of the current call --commit()--> unreported changes --take_changes()--> the host
+//!                      | roll_back()                              | reset()
+//!                      v                                          v
+//!            the content before the call                the content that the host has
 //! ```
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use ocelli_protocol::limit::{MAX_STORE_BUCKET, MAX_STORE_BUCKETS, MAX_STORE_KEY};
 use ocelli_protocol::wire::MAX_MESSAGE;
 use ocelli_protocol::worker::{StoreChange, StoreContents, WorkerLimits};
 use parking_lot::{Mutex, MutexGuard};
 
-/// Longest key, in bytes.
-pub const MAX_KEY: usize = 256;
-
-/// Longest name of a bucket, in bytes.
-pub const MAX_BUCKET: usize = 64;
-
-/// Most buckets: they are the few kinds of things that a pipeline keeps, its keys are the many of
-/// each.
-pub const MAX_BUCKETS: usize = 16;
-
 /// Keys of one page of a listing.
 pub const PAGE: usize = 100;
 
-/// Most bytes of changes that the host has not been told: names, values and what it takes to tell
-/// them apart. They go in one message, so that all of them are kept or none.
+/// Most bytes of unreported changes: names, values and their framing. They go in one message, so
+/// that the host keeps all of them or none.
 const MAX_CHANGES: usize = MAX_MESSAGE / 4 * 3;
 
-/// What a change takes in that message beside its bytes: three lengths of up to five bytes and a
-/// mark.
+/// Framing of a change in that message: three lengths of up to five bytes and a mark.
 const CHANGE_OVERHEAD: usize = 16;
 
-/// Why the store does not do what it is asked.
+/// Why the store refuses an operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// This bucket is not there, and no further one may be made.
-    #[error("there are {MAX_BUCKETS} other buckets, which is the most")]
+    /// The bucket does not exist, and no further one may be made.
+    #[error("there are {MAX_STORE_BUCKETS} other buckets, which is the most")]
     NoSuchBucket,
-    /// It would exceed a bound; the words have both figures.
+    /// A bound would be exceeded; the text has both figures.
     #[error("{0}")]
     OverLimit(String),
 }
@@ -59,14 +49,14 @@ struct StoredValue {
     write: u64,
 }
 
-/// A value at one moment: the write that had made it, or that there was none.
+/// The version of a value: the number of the write that made it, `None` for a missing value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueVersion(Option<u64>);
 
 /// Bucket and key.
 type EntryKey = (String, String);
 
-/// What stood at places before it was changed.
+/// The values of changed entries before the change.
 type PreviousValues = BTreeMap<EntryKey, Option<StoredValue>>;
 
 /// See the module's documentation.
@@ -75,16 +65,16 @@ pub struct KvStore {
     max_bytes: usize,
     max_keys: usize,
     content: BTreeMap<String, BTreeMap<String, StoredValue>>,
-    /// Names of buckets, keys and values of `content`.
+    /// Bytes of the names of buckets, keys and values of `content`.
     bytes: usize,
     /// Keys of `content`.
     keys: usize,
     writes: u64,
-    /// Of the call under way. A place that is as it was has no entry.
+    /// Changed by the call under way. An entry that is as before is left out.
     current_call: PreviousValues,
-    /// Of calls before it, which the host was not told.
+    /// Changed by earlier calls and not sent to the host.
     unreported: PreviousValues,
-    /// What both take to tell.
+    /// Bytes that both sets of changes take in a message.
     changes: usize,
     used: bool,
 }
@@ -110,53 +100,52 @@ impl KvStore {
         }
     }
 
-    /// Takes over what the host has kept. Gives whether a component has [used](Self::set_used) the
-    /// store and would have found something else in it now: it knows nothing of what was taken
-    /// over, and what it changed is gone. An error means that the bounds are exceeded, and changes
-    /// nothing.
-    pub fn load(&mut self, kept: StoreContents) -> Result<bool, StoreError> {
+    /// Replaces the content by the host's, and drops every change. Gives whether a component has
+    /// [used](Self::set_used) the store and would find other content in it now: it has to be
+    /// instantiated anew. An error means that the bounds are exceeded, and changes nothing.
+    pub fn load(&mut self, contents: StoreContents) -> Result<bool, StoreError> {
         self.roll_back();
-        let mut adopted = Self::bounded(self.max_bytes, self.max_keys);
-        adopted.writes = self.writes;
-        for (bucket, values) in kept {
+        let mut loaded = Self::bounded(self.max_bytes, self.max_keys);
+        loaded.writes = self.writes;
+        for (bucket, values) in contents {
             for (key, bytes) in values {
-                adopted.check(&bucket, &key, bytes.len())?;
-                adopted.writes += 1;
-                let write = adopted.writes;
-                adopted.put(&bucket, &key, Some(StoredValue { bytes, write }));
+                loaded.check(&bucket, &key, bytes.len())?;
+                loaded.writes += 1;
+                let write = loaded.writes;
+                loaded.put(&bucket, &key, Some(StoredValue { bytes, write }));
             }
         }
-        if self.reported_equals(&adopted) {
+        if self.reported_equals(&loaded) {
             return Ok(false);
         }
         let used = self.used;
-        *self = adopted;
+        *self = loaded;
         Ok(used)
     }
 
-    /// Notes that a component has asked for something.
+    /// Records that a component has used the store.
     pub fn set_used(&mut self) {
         self.used = true;
     }
 
-    /// Whether there is a bucket of this name, or can be one.
+    /// Checks that the bucket exists or can be made.
     pub fn open(&self, bucket: &str) -> Result<(), StoreError> {
-        if bucket.len() > MAX_BUCKET {
-            return Err(over_limit("the bucket's name has", bucket.len(), MAX_BUCKET));
+        if bucket.len() > MAX_STORE_BUCKET {
+            return Err(over_limit("the bucket's name has", bucket.len(), MAX_STORE_BUCKET));
         }
-        if self.content.contains_key(bucket) || self.content.len() < MAX_BUCKETS {
+        if self.content.contains_key(bucket) || self.content.len() < MAX_STORE_BUCKETS {
             Ok(())
         } else {
             Err(StoreError::NoSuchBucket)
         }
     }
 
-    /// A value.
+    /// The value of a key.
     pub fn get(&self, bucket: &str, key: &str) -> Option<&[u8]> {
         self.value(bucket, key).map(|value| value.bytes.as_slice())
     }
 
-    /// Whether a value is still the same can be told by this.
+    /// The version of a key's value: equal versions are the same write.
     pub fn version(&self, bucket: &str, key: &str) -> ValueVersion {
         ValueVersion(self.value(bucket, key).map(|value| value.write))
     }
@@ -166,8 +155,7 @@ impl KvStore {
         self.max_bytes
     }
 
-    /// The [`PAGE`] keys after `after` in ascending order, and the last of them where there are
-    /// more.
+    /// The [`PAGE`] keys after `after` in ascending order, and the last of them if there are more.
     pub fn list(&self, bucket: &str, after: Option<&str>) -> (Vec<String>, Option<String>) {
         let Some(values) = self.content.get(bucket) else { return (Vec::new(), None) };
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -178,7 +166,7 @@ impl KvStore {
         (keys, cursor)
     }
 
-    /// Puts a value in its place.
+    /// Sets the value of a key.
     pub fn set(&mut self, bucket: &str, key: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
         self.check(bucket, key, bytes.len())?;
         self.check_changes(bucket, key, bytes.len())?;
@@ -188,7 +176,7 @@ impl KvStore {
         Ok(())
     }
 
-    /// Takes a value away. One that is not there is no error.
+    /// Deletes a key. A missing key is no error.
     pub fn delete(&mut self, bucket: &str, key: &str) -> Result<(), StoreError> {
         if self.value(bucket, key).is_some() {
             self.check_changes(bucket, key, 0)?;
@@ -197,10 +185,10 @@ impl KvStore {
         Ok(())
     }
 
-    /// Keeps what the call has changed.
+    /// Ends the call under way with its changes.
     pub fn commit(&mut self) {
-        for (place, before) in std::mem::take(&mut self.current_call) {
-            self.unreported.entry(place).or_insert(before);
+        for (entry, before) in std::mem::take(&mut self.current_call) {
+            self.unreported.entry(entry).or_insert(before);
         }
         let content = &self.content;
         self.unreported.retain(|(bucket, key), before| {
@@ -209,7 +197,7 @@ impl KvStore {
         self.changes = self.measure();
     }
 
-    /// Undoes what the call has changed.
+    /// Ends the call under way and undoes its changes.
     pub fn roll_back(&mut self) {
         for ((bucket, key), before) in std::mem::take(&mut self.current_call) {
             self.put(&bucket, &key, before);
@@ -217,7 +205,8 @@ impl KvStore {
         self.changes = self.measure();
     }
 
-    /// Undoes all that the host was not told, for an instance that is to know nothing of it.
+    /// Undoes every change that the host has not been sent, for an instance that is to know nothing
+    /// of them.
     pub fn reset(&mut self) {
         self.roll_back();
         self.current_call = std::mem::take(&mut self.unreported);
@@ -225,16 +214,15 @@ impl KvStore {
         self.used = false;
     }
 
-    /// What was kept since this was last asked, for the host. The call under way is not among it.
+    /// Takes the unreported changes, for the host. Those of the call under way are not among them.
     pub fn take_changes(&mut self) -> Vec<StoreChange> {
-        let changes = std::mem::take(&mut self.unreported).into_iter().filter_map(
-            |((bucket, key), before)| {
-                let value = self.get(&bucket, &key);
-                let changed = value != before.as_ref().map(|before| before.bytes.as_slice());
-                let value = value.map(<[u8]>::to_vec);
-                changed.then_some(StoreChange { bucket, key, value })
-            },
-        );
+        let unreported = std::mem::take(&mut self.unreported).into_iter();
+        let changes = unreported.filter_map(|((bucket, key), before)| {
+            let value = self.get(&bucket, &key);
+            let changed = value != before.as_ref().map(|before| before.bytes.as_slice());
+            let value = value.map(<[u8]>::to_vec);
+            changed.then_some(StoreChange { bucket, key, value })
+        });
         let changes = changes.collect();
         self.changes = self.measure();
         changes
@@ -244,11 +232,11 @@ impl KvStore {
         self.content.get(bucket)?.get(key)
     }
 
-    /// Whether a value of this length has room at this place.
+    /// Checks that a value of this length fits into the store.
     fn check(&self, bucket: &str, key: &str, length: usize) -> Result<(), StoreError> {
         self.open(bucket)?;
-        if key.len() > MAX_KEY {
-            return Err(over_limit("the key has", key.len(), MAX_KEY));
+        if key.len() > MAX_STORE_KEY {
+            return Err(over_limit("the key has", key.len(), MAX_STORE_KEY));
         }
         let (added, freed) = match self.value(bucket, key) {
             Some(value) => (0, value.bytes.len()),
@@ -268,45 +256,45 @@ impl KvStore {
         Ok(())
     }
 
-    /// Whether a value of this length, or its deletion, can still be told together with the other
+    /// Checks that a value of this length, or a deletion, fits into one message with the other
     /// changes.
     fn check_changes(&self, bucket: &str, key: &str, length: usize) -> Result<(), StoreError> {
-        let place = (bucket.to_owned(), key.to_owned());
-        let changes = self.changes - self.cost(&place) + change_cost(&place) + length;
+        let entry = (bucket.to_owned(), key.to_owned());
+        let changes = self.changes - self.cost(&entry) + change_cost(&entry) + length;
         if changes > MAX_CHANGES {
             return Err(over_limit("the call would change", changes, MAX_CHANGES));
         }
         Ok(())
     }
 
-    /// Changes a place in the call under way. There has to be room.
+    /// Changes an entry in the call under way. The bounds have been checked.
     fn change(&mut self, bucket: &str, key: &str, value: Option<StoredValue>) {
-        let place = (bucket.to_owned(), key.to_owned());
-        self.changes -= self.cost(&place);
-        let gone = value.is_none();
+        let entry = (bucket.to_owned(), key.to_owned());
+        self.changes -= self.cost(&entry);
+        let deleted = value.is_none();
         let before = self.put(bucket, key, value);
-        let first = self.current_call.entry(place.clone()).or_insert(before);
-        if gone && first.is_none() {
-            self.current_call.remove(&place);
+        let first = self.current_call.entry(entry.clone()).or_insert(before);
+        if deleted && first.is_none() {
+            self.current_call.remove(&entry);
         }
-        self.changes += self.cost(&place);
+        self.changes += self.cost(&entry);
     }
 
-    /// What the change of a place takes to tell; nothing where it has not changed.
-    fn cost(&self, place: &EntryKey) -> usize {
-        if !self.current_call.contains_key(place) && !self.unreported.contains_key(place) {
+    /// Bytes of an entry's change in a message; 0 for an unchanged entry.
+    fn cost(&self, entry: &EntryKey) -> usize {
+        if !self.current_call.contains_key(entry) && !self.unreported.contains_key(entry) {
             return 0;
         }
-        change_cost(place) + self.get(&place.0, &place.1).map_or(0, <[u8]>::len)
+        change_cost(entry) + self.get(&entry.0, &entry.1).map_or(0, <[u8]>::len)
     }
 
     fn measure(&self) -> usize {
-        let again = self.unreported.keys().filter(|place| !self.current_call.contains_key(*place));
-        self.current_call.keys().chain(again).map(|place| self.cost(place)).sum()
+        let others = self.unreported.keys().filter(|entry| !self.current_call.contains_key(*entry));
+        self.current_call.keys().chain(others).map(|entry| self.cost(entry)).sum()
     }
 
-    /// Puts a value or none in its place, and gives what stood there. Buckets come with their first
-    /// key and go with their last.
+    /// Sets or deletes a value, and gives the previous one. A bucket comes with its first key and
+    /// goes with its last.
     fn put(&mut self, bucket: &str, key: &str, value: Option<StoredValue>) -> Option<StoredValue> {
         let before = match value {
             Some(value) => {
@@ -339,9 +327,10 @@ impl KvStore {
         before
     }
 
-    /// Whether what the host was told of is what `other` holds. Not to be asked during a call.
+    /// Whether the content that the host has been sent equals that of `other`. Not to be called
+    /// during a call.
     fn reported_equals(&self, other: &Self) -> bool {
-        let began = |bucket: &str, key: &str| match self
+        let reported = |bucket: &str, key: &str| match self
             .unreported
             .get(&(bucket.to_owned(), key.to_owned()))
         {
@@ -349,8 +338,8 @@ impl KvStore {
             None => self.get(bucket, key),
         };
         let changed = self.unreported.keys().map(|(bucket, key)| (bucket.as_str(), key.as_str()));
-        let mut places = self.entries().chain(changed).chain(other.entries());
-        places.all(|(bucket, key)| began(bucket, key) == other.get(bucket, key))
+        let mut entries = self.entries().chain(changed).chain(other.entries());
+        entries.all(|(bucket, key)| reported(bucket, key) == other.get(bucket, key))
     }
 
     fn entries(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -360,7 +349,7 @@ impl KvStore {
     }
 }
 
-/// What it takes to tell that a value is gone.
+/// Bytes of a deletion in a message.
 fn change_cost((bucket, key): &EntryKey) -> usize {
     bucket.len() + key.len() + CHANGE_OVERHEAD
 }
@@ -376,7 +365,7 @@ impl SharedKvStore {
         Self(Arc::new(Mutex::new(KvStore::new(limits))))
     }
 
-    /// The store. One thread uses it: nobody waits.
+    /// The store. One thread uses it, so the lock is never waited for.
     pub fn lock(&self) -> MutexGuard<'_, KvStore> {
         self.0.lock()
     }

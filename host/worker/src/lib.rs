@@ -13,9 +13,9 @@
 //!                                                  inference process
 //! ```
 //!
-//! A worker for single pictures ([`ocelli_protocol::worker::WorkerMode::AnalyzeConfig`]) has one
-//! thread for both: it decodes a file, lets a fresh instance process it, answers, and makes the
-//! next instance ready.
+//! A worker for single pictures ([`ocelli_protocol::worker::WorkerMode::Analyze`]) has one thread
+//! for both: it decodes a file, lets a fresh instance process it, answers, and makes the next
+//! instance ready.
 //!
 //! The process opens nothing by name: sockets, shared memory and the compiled component are
 //! inherited. It holds no compiler; the component was compiled by `ocelli-compile` with the same
@@ -32,6 +32,7 @@ pub mod kv_store;
 mod memory;
 #[cfg(test)]
 mod own_process;
+mod poll;
 pub mod queue;
 pub mod redis_bridge;
 pub mod session;

@@ -9,47 +9,47 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::counters::SharedCounters;
 
-/// Something for the pipeline thread to do. `F` is a decoded frame.
+/// Work for the pipeline thread. `F` is a decoded frame.
 #[derive(Debug)]
 pub enum Work<F> {
     /// Process a frame.
     Frame(F),
-    /// Answer a question.
+    /// Answer a command.
     Command {
-        /// The question's number.
+        /// Number of the command.
         id: u64,
         /// JSON.
         request: String,
     },
-    /// Take over what the host has kept of the session's store.
+    /// Load the host's content of the session's store.
     LoadStore(StoreContents),
-    /// Process a frame of those that are kept, unheard.
+    /// Process a kept frame and discard its output.
     DryRun {
-        /// Its number; none: the newest.
+        /// Number of the frame; `None` for the newest.
         frame: Option<u64>,
     },
-    /// Make a fresh instance.
+    /// Replace the instance by a fresh one.
     Reinstantiate,
-    /// What follows is heard.
+    /// Send the results of the following work.
     Activate {
         /// The last frame that another worker has processed.
         after: Option<u64>,
     },
-    /// Hand over the state.
+    /// Send the pipeline's state.
     Snapshot,
     /// Take over a state.
     Restore {
-        /// The version that gave it.
+        /// The version that wrote it.
         version: String,
-        /// The state.
+        /// The bytes of the state.
         state: Vec<u8>,
     },
     /// The source has ended.
     EndOfStream,
 }
 
-/// Most frames of a file that wait decoded: one in work, one ready, so that decoding and processing
-/// overlap.
+/// Most decoded frames of a file that wait: one in process, one ready, so that decoding and
+/// processing overlap.
 const FILE_FRAMES: usize = 1;
 
 /// Most other work that waits. A host that asks faster than the pipeline answers has to wait.
@@ -57,7 +57,7 @@ const OTHER_WORK: usize = 64;
 
 struct QueueState<F> {
     work: VecDeque<Work<F>>,
-    /// Whoever does the work has done all that was taken out.
+    /// The pipeline thread has done all work that it has taken.
     idle: bool,
     closed: bool,
 }
@@ -65,86 +65,86 @@ struct QueueState<F> {
 /// See the module's documentation.
 pub struct WorkQueue<F> {
     pacing: Pacing,
-    tally: Arc<SharedCounters>,
-    inner: Mutex<QueueState<F>>,
+    counters: Arc<SharedCounters>,
+    state: Mutex<QueueState<F>>,
     changed: Condvar,
 }
 
 impl<F> WorkQueue<F> {
     /// An empty queue that counts what it skips.
-    pub fn new(pacing: Pacing, tally: Arc<SharedCounters>) -> Self {
-        let inner = QueueState { work: VecDeque::new(), idle: false, closed: false };
-        Self { pacing, tally, inner: Mutex::new(inner), changed: Condvar::new() }
+    pub fn new(pacing: Pacing, counters: Arc<SharedCounters>) -> Self {
+        let state = QueueState { work: VecDeque::new(), idle: false, closed: false };
+        Self { pacing, counters, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Adds work, in order. Waits where the bound is reached, except for a live source's frame:
     /// that takes the place of the last one if it still waits, and the one that it replaced is
     /// counted as skipped. Work for a closed queue is dropped.
     pub fn push(&self, work: Work<F>) {
-        let mut inner = self.inner.lock();
+        let mut state = self.state.lock();
         match (&work, self.pacing) {
             (Work::Frame(_), Pacing::NewestWins) => {
-                if let Some(last @ Work::Frame(_)) = inner.work.back_mut() {
+                if let Some(last @ Work::Frame(_)) = state.work.back_mut() {
                     *last = work;
-                    self.tally.update(|counters| counters.skipped_newer += 1);
+                    self.counters.update(|counters| counters.skipped_newer += 1);
                     return;
                 }
             }
             (Work::Frame(_), Pacing::EveryFrame) => {
-                self.wait(&mut inner, |inner| frames(&inner.work) >= FILE_FRAMES);
+                self.wait(&mut state, |state| frames(&state.work) >= FILE_FRAMES);
             }
             _ => {
-                self.wait(&mut inner, |inner| inner.work.len() - frames(&inner.work) >= OTHER_WORK)
+                self.wait(&mut state, |state| state.work.len() - frames(&state.work) >= OTHER_WORK)
             }
         }
-        if !inner.closed {
-            inner.work.push_back(work);
+        if !state.closed {
+            state.work.push_back(work);
             self.changed.notify_all();
         }
     }
 
-    /// The next work, or none once the queue is closed. Waits while there is none. Whoever asks has
-    /// done what came before.
+    /// The next work; `None` once the queue is closed. Waits while the queue is empty. The caller
+    /// has done the work that it took before.
     pub fn next(&self) -> Option<Work<F>> {
-        let mut inner = self.inner.lock();
-        inner.idle = true;
-        if inner.work.is_empty() {
+        let mut state = self.state.lock();
+        state.idle = true;
+        if state.work.is_empty() {
             self.changed.notify_all();
-            self.wait(&mut inner, |inner| inner.work.is_empty());
+            self.wait(&mut state, |state| state.work.is_empty());
         }
-        if inner.closed {
+        if state.closed {
             return None;
         }
-        inner.idle = false;
-        let work = inner.work.pop_front();
+        state.idle = false;
+        let work = state.work.pop_front();
         self.changed.notify_all();
         work
     }
 
-    /// Waits until all work is done, and gives whether the queue is still open.
+    /// Waits until all work is done. Gives whether the queue is still open.
     pub fn wait_idle(&self) -> bool {
-        let mut inner = self.inner.lock();
-        self.wait(&mut inner, |inner| !inner.idle || !inner.work.is_empty());
-        !inner.closed
+        let mut state = self.state.lock();
+        self.wait(&mut state, |state| !state.idle || !state.work.is_empty());
+        !state.closed
     }
 
-    /// Whether it is closed.
+    /// Whether the queue is closed.
     pub fn is_closed(&self) -> bool {
-        self.inner.lock().closed
+        self.state.lock().closed
     }
 
     /// Wakes both sides and lets nothing more through.
     pub fn close(&self) {
-        self.inner.lock().closed = true;
+        self.state.lock().closed = true;
         self.changed.notify_all();
     }
 
     fn wait(
         &self,
-        inner: &mut MutexGuard<'_, QueueState<F>>,
-        full: impl Fn(&QueueState<F>) -> bool,
+        state: &mut MutexGuard<'_, QueueState<F>>,
+        blocked: impl Fn(&QueueState<F>) -> bool,
     ) {
-        self.changed.wait_while(inner, |inner| !inner.closed && full(inner));
+        self.changed.wait_while(state, |state| !state.closed && blocked(state));
     }
 }
 
@@ -173,7 +173,7 @@ mod tests {
         let queue = new(Pacing::NewestWins);
         (0..5).for_each(|number| queue.push(Work::Frame(number)));
         assert_eq!(frame(&queue), Some(4));
-        assert_eq!(queue.tally.snapshot().skipped_newer, 4);
+        assert_eq!(queue.counters.snapshot().skipped_newer, 4);
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         }
         assert!(matches!(queue.next(), Some(Work::EndOfStream)));
         intake.join().unwrap();
-        assert_eq!(queue.tally.snapshot().skipped_newer, 0);
+        assert_eq!(queue.counters.snapshot().skipped_newer, 0);
     }
 
     #[test]

@@ -5,11 +5,10 @@
 use std::ops::Range;
 
 use ocelli_protocol::inference::Element;
-use wasmtime::component::Resource;
+use wasmtime::component::{HasData, Resource, ResourceTable};
 
-use super::nn::Tensor;
-use super::state::InstanceState;
-use super::versions::newest::boxes::{self as wit, Axes, Candidate, Columns, ScoredBox};
+use super::newest::boxes::{self as wit, Axes, Candidate, Columns, ScoredBox};
+use super::tensor::Tensor;
 
 /// Most boxes of one call, found, asked for or competing. Suppression takes time by their square:
 /// 0.1 s for as many that all stand.
@@ -33,7 +32,25 @@ const BLOCK: usize = 1024;
 
 type Fallible<T> = wasmtime::Result<Result<T, String>>;
 
-impl wit::Host for InstanceState {
+/// What the functions of `boxes` may use.
+pub(super) struct BoxesView<'a> {
+    table: &'a ResourceTable,
+}
+
+impl<'a> BoxesView<'a> {
+    pub(super) fn new(table: &'a ResourceTable) -> Self {
+        Self { table }
+    }
+}
+
+/// Links the functions of `boxes` to [`BoxesView`].
+pub(super) struct Boxes;
+
+impl HasData for Boxes {
+    type Data<'a> = BoxesView<'a>;
+}
+
+impl wit::Host for BoxesView<'_> {
     fn best(
         &mut self,
         table: Resource<Tensor>,

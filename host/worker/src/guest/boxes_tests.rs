@@ -7,9 +7,9 @@ use ocelli_protocol::shm::SharedMemory;
 use proptest::prelude::*;
 
 use super::boxes::{ScoreTable, suppress};
-use super::nn::Tensor;
-use super::versions::newest::boxes::{Axes, Candidate, Columns, ScoredBox};
-use super::versions::newest::frames::Rect;
+use super::newest::boxes::{Axes, Candidate, Columns, ScoredBox};
+use super::newest::frames::Rect;
+use super::tensor::Tensor;
 use crate::arena::Arena;
 
 /// A tensor of these numbers, as they are.
@@ -74,7 +74,7 @@ fn best(
     found.into_iter().map(|(row, class, score)| (row, class, score.to_bits())).collect()
 }
 
-fn told(found: Vec<Candidate>) -> Vec<(u32, u32, u32)> {
+fn summary(found: Vec<Candidate>) -> Vec<(u32, u32, u32)> {
     found.into_iter().map(|found| (found.row, found.class, found.score.to_bits())).collect()
 }
 
@@ -169,9 +169,9 @@ proptest! {
             let tensor = rows.tensor(axes);
             let table = ScoreTable::of(&tensor, axes).unwrap();
             let found = table.best(Some(columns), threshold, limit).unwrap();
-            prop_assert_eq!(told(found), best(&rows, classes.clone(), threshold, limit as usize));
+            prop_assert_eq!(summary(found), best(&rows, classes.clone(), threshold, limit as usize));
             let found = table.best(None, threshold, limit).unwrap();
-            prop_assert_eq!(told(found), best(&rows, 0..rows.columns, threshold, limit as usize));
+            prop_assert_eq!(summary(found), best(&rows, 0..rows.columns, threshold, limit as usize));
         }
     }
 
@@ -214,7 +214,7 @@ fn a_table_of_many_rows_is_cut_to_the_best_in_their_order() {
             let table = ScoreTable::of(&tensor, axes).unwrap();
             for limit in [1, 10, 2000, 3000] {
                 let found = table.best(None, f32::NEG_INFINITY, limit).unwrap();
-                assert_eq!(told(found), best(&rows, 0..3, f32::NEG_INFINITY, limit as usize));
+                assert_eq!(summary(found), best(&rows, 0..3, f32::NEG_INFINITY, limit as usize));
             }
         }
     }
@@ -317,7 +317,7 @@ fn long_calls_give_what_short_ones_do() {
     for axes in AXES {
         let look = |rows: &Rows, threshold: f32, limit: u32| {
             let tensor = rows.tensor(axes);
-            told(ScoreTable::of(&tensor, axes).unwrap().best(None, threshold, limit).unwrap())
+            summary(ScoreTable::of(&tensor, axes).unwrap().best(None, threshold, limit).unwrap())
         };
         assert_eq!(look(&scores, 0.4, 1000), expected, "{axes:?}");
         assert!(look(&rising, 0.0, 10_000) == last, "{axes:?}");

@@ -1,11 +1,11 @@
-//! How long a call into a component may take: by CPU time, by the clock, and by the clock in one
+//! The time of a call into a component: CPU time, time by the clock, and time by the clock in one
 //! call back to the host.
 //!
-//! A component that computes is looked at by the epoch's callback, at every [`TICK`]. One that
-//! waits does so inside a host function that has handed the thread back to the driver
-//! ([`run_bounded`]); which host function it waits in is told by their count, which a hook of the
-//! store keeps. Host functions that never hand the thread back do bounded work, or have a timeout
-//! of their own, as inference does.
+//! The epoch's callback checks a component that computes, at every [`TICK`]. A component that waits
+//! does so inside a host function that has handed the thread back to the driver ([`run_bounded`]).
+//! A hook of the store counts the calls to the host, and the count tells the driver whether the
+//! component still waits in the same one. Host functions that never hand the thread back do bounded
+//! work, or have a timeout of their own, as inference does.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,7 +21,6 @@ use tokio::time::Instant;
 use wasmtime::{CallHook, Engine, Store, UpdateDeadline};
 
 use super::limits::LimitExceeded;
-use super::state::InstanceState;
 
 /// How often a running call is looked at. A call may overrun its share by this much; each look
 /// costs some 0.1 ms of CPU.
@@ -29,7 +28,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Advances the engine's epoch while a call runs, so that the call can be looked at; rests between
 /// calls.
-pub struct Ticker {
+pub(super) struct Ticker {
     shared: Arc<TickerState>,
 }
 
@@ -41,7 +40,7 @@ struct TickerState {
 
 impl Ticker {
     /// Starts the thread. It ends when the ticker is dropped.
-    pub fn start(engine: &Engine) -> std::io::Result<Self> {
+    pub(super) fn start(engine: &Engine) -> std::io::Result<Self> {
         let state = TickerState {
             running: Mutex::new(false),
             changed: Condvar::new(),
@@ -54,7 +53,7 @@ impl Ticker {
     }
 
     /// Ticks until the returned guard is dropped.
-    pub fn during_call(&self) -> Ticking {
+    pub(super) fn during_call(&self) -> Ticking {
         self.shared.set(true);
         Ticking { shared: Arc::clone(&self.shared) }
     }
@@ -68,7 +67,7 @@ impl Drop for Ticker {
 }
 
 /// A call is running.
-pub struct Ticking {
+pub(super) struct Ticking {
     shared: Arc<TickerState>,
 }
 
@@ -103,9 +102,9 @@ impl TickerState {
     }
 }
 
-/// What the call under way may still use.
+/// When the call under way has to be over.
 #[derive(Debug, Clone, Copy)]
-pub struct CallDeadline {
+struct CallDeadline {
     /// CPU time of the thread, in nanoseconds.
     cpu_ns: u64,
     /// On the monotonic clock, in nanoseconds.
@@ -115,7 +114,7 @@ pub struct CallDeadline {
 
 impl CallDeadline {
     /// Of a call that starts when the thread has used `cpu_ns` and the clock shows `clock_ns`.
-    pub fn after(cpu_ns: u64, clock_ns: u64, limits: &WorkerLimits) -> Self {
+    fn after(cpu_ns: u64, clock_ns: u64, limits: &WorkerLimits) -> Self {
         let nanoseconds = |milliseconds: u32| u64::from(milliseconds).saturating_mul(1_000_000);
         Self {
             cpu_ns: cpu_ns.saturating_add(nanoseconds(limits.call_cpu_ms)),
@@ -125,12 +124,12 @@ impl CallDeadline {
     }
 
     /// What the call has left by the clock.
-    pub fn clock_left(&self, clock_ns: u64) -> Duration {
+    fn clock_left(&self, clock_ns: u64) -> Duration {
         Duration::from_nanos(self.clock_ns.saturating_sub(clock_ns))
     }
 
     /// Whether the call may go on. Waiting, for inference say, uses no CPU time.
-    pub fn check(&self, cpu_ns: u64, clock_ns: u64) -> Result<(), LimitExceeded> {
+    fn check(&self, cpu_ns: u64, clock_ns: u64) -> Result<(), LimitExceeded> {
         let (cpu, clock) = self.limits;
         if cpu_ns > self.cpu_ns {
             return Err(LimitExceeded::new(
@@ -149,38 +148,74 @@ fn call_time(milliseconds: u32) -> LimitExceeded {
     LimitExceeded::new(Limit::CallTime, format!("the call took longer than {milliseconds} ms"))
 }
 
-/// Makes the store check its call at every tick, count its calls to the host, and bound what it
-/// hands over in each.
-pub fn install(store: &mut Store<InstanceState>) {
-    store.epoch_deadline_callback(|context| {
-        context.data().deadline.check(thread_cpu_ns(), monotonic_ns())?;
+/// The budget of the call under way: its time, and the bytes that it may pass to the host and
+/// return.
+pub(super) struct CallBudget {
+    limits: WorkerLimits,
+    deadline: CallDeadline,
+    /// Calls from the component to the host so far.
+    host_calls: Arc<AtomicU64>,
+    max_argument_bytes: usize,
+    max_result_bytes: usize,
+}
+
+impl CallBudget {
+    /// The budget before the first call. One call to the host may pass `max_argument_bytes`.
+    pub(super) fn new(limits: WorkerLimits, max_argument_bytes: usize) -> Self {
+        Self {
+            deadline: CallDeadline::after(thread_cpu_ns(), monotonic_ns(), &limits),
+            limits,
+            host_calls: Arc::default(),
+            max_argument_bytes,
+            max_result_bytes: 0,
+        }
+    }
+
+    /// Starts a call that may return up to `max_result_bytes`.
+    pub(super) fn start(&mut self, max_result_bytes: usize) {
+        self.deadline = CallDeadline::after(thread_cpu_ns(), monotonic_ns(), &self.limits);
+        self.max_result_bytes = max_result_bytes;
+    }
+
+    /// The limits of the worker.
+    pub(super) fn limits(&self) -> &WorkerLimits {
+        &self.limits
+    }
+
+    /// The count of calls to the host, for [`run_bounded`].
+    pub(super) fn host_calls(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.host_calls)
+    }
+
+    /// The time that the call has left by the clock.
+    pub(super) fn time_left(&self) -> Duration {
+        self.deadline.clock_left(monotonic_ns())
+    }
+}
+
+/// Makes the store check its call at every tick, count its calls to the host, and bound the bytes
+/// of each.
+pub(super) fn install_limits<T>(store: &mut Store<T>, budget: fn(&T) -> &CallBudget) {
+    store.epoch_deadline_callback(move |context| {
+        budget(context.data()).deadline.check(thread_cpu_ns(), monotonic_ns())?;
         Ok(UpdateDeadline::Continue(1))
     });
-    store.call_hook(|mut context, transition| {
+    store.call_hook(move |mut context, transition| {
         // Wasmtime takes the fuel afresh for each set of values that it lifts: a host call's
         // arguments after the first of these, the results of a call into the component after the
         // second.
+        let budget = budget(context.data());
         let fuel = match transition {
             CallHook::CallingHost => {
-                context.data().host_calls.fetch_add(1, Ordering::Relaxed);
-                context.data().max_argument_bytes
+                budget.host_calls.fetch_add(1, Ordering::Relaxed);
+                budget.max_argument_bytes
             }
-            CallHook::ReturningFromWasm => context.data().max_result_bytes,
+            CallHook::ReturningFromWasm => budget.max_result_bytes,
             CallHook::CallingWasm | CallHook::ReturningFromHost => return Ok(()),
         };
         context.set_hostcall_fuel(fuel);
         Ok(())
     });
-}
-
-/// Starts a call's time, and lets it return up to `max_returned` bytes.
-pub fn start_call(store: &mut Store<InstanceState>, max_returned: usize) {
-    store.set_epoch_deadline(1);
-    let state = store.data_mut();
-    state.deadline = CallDeadline::after(thread_cpu_ns(), monotonic_ns(), &state.limits);
-    state.max_result_bytes = max_returned;
-    // What was refused in an earlier call, and survived, explains nothing in this one.
-    state.limiter.take_refusal();
 }
 
 /// The time that one call to the host has left.
@@ -205,7 +240,7 @@ impl HostCallTimer {
 
 /// Drives a call until it has ended, or has waited too long: in one call to the host, or
 /// altogether. `host_calls` is the number of calls to the host so far.
-pub async fn run_bounded<T>(
+pub(super) async fn run_bounded<T>(
     call: impl Future<Output = T>,
     host_calls: &AtomicU64,
     limits: &WorkerLimits,

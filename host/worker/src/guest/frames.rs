@@ -1,46 +1,65 @@
-//! `frames`: what a component may ask of a picture. Pixels go straight into shared memory.
+//! `frames`: a component's access to a picture. Pixels go straight into shared memory.
 
 use std::sync::Arc;
 
 use ocelli_protocol::inference::Element;
 use ocelli_protocol::limit::Limit;
-use wasmtime::component::Resource;
+use wasmtime::component::{HasData, Resource, ResourceTable};
 
-use super::nn::Tensor;
+use super::limits::Limiter;
+use super::newest::frames::{self as wit, FrameError};
 use super::output::rect;
-use super::state::{ImageLease, InstanceState};
-use super::versions::newest::frames::{self as wit, FrameError};
+use super::resources::{FrameHandle, Image, ImageBudget};
+use super::tensor::Tensor;
+use crate::arena::Arena;
 use crate::video;
 
 /// Most regions of one batch. More objects than that in one frame are cheaper in two batches than
 /// one allocation.
 const MAX_REGIONS: usize = 64;
 
-/// The frame that a component borrows while it processes it.
-#[derive(Debug, Clone)]
-pub struct FrameHandle {
-    /// The frame.
-    pub frame: Arc<video::Frame>,
-    /// Frames between the one that the instance got before and this one.
-    pub skipped: u64,
+/// The part of an instance's state behind `frames`.
+pub(super) struct FramesState {
+    arena: Arc<Arena>,
+    resampler: video::Resampler,
+    images: ImageBudget,
 }
 
-/// An encoded picture.
-#[derive(Debug)]
-pub struct Image {
-    /// Pixels.
-    pub width: u32,
-    /// Pixels.
-    pub height: u32,
-    /// The JPEG file's bytes.
-    pub jpeg: Vec<u8>,
-    /// Their room, given back with the picture.
-    pub room: ImageLease,
+impl FramesState {
+    /// `arena` is where tensors lie.
+    pub(super) fn new(arena: Arc<Arena>) -> Self {
+        Self { arena, resampler: video::Resampler::new(), images: ImageBudget::default() }
+    }
+
+    pub(super) fn view<'a>(
+        &'a mut self,
+        table: &'a mut ResourceTable,
+        limiter: &'a mut Limiter,
+    ) -> FramesView<'a> {
+        let Self { arena, resampler, images } = self;
+        FramesView { arena, resampler, images, table, limiter }
+    }
+}
+
+/// What the functions of `frames` may use.
+pub(super) struct FramesView<'a> {
+    arena: &'a Arc<Arena>,
+    resampler: &'a mut video::Resampler,
+    images: &'a ImageBudget,
+    table: &'a mut ResourceTable,
+    limiter: &'a mut Limiter,
+}
+
+/// Links the functions of `frames` to [`FramesView`].
+pub(super) struct Frames;
+
+impl HasData for Frames {
+    type Data<'a> = FramesView<'a>;
 }
 
 type Fallible<T> = wasmtime::Result<Result<T, FrameError>>;
 
-impl InstanceState {
+impl FramesView<'_> {
     /// Allocates a tensor for `count` pictures and lets `write` fill it.
     fn tensor_of<T>(
         &mut self,
@@ -69,11 +88,11 @@ impl InstanceState {
             let message = format!(
                 "a tensor of {bytes} bytes does not fit: {largest} bytes are free in one piece"
             );
-            self.refuse(Limit::Tensor, &message);
+            self.limiter.refuse(Limit::Tensor, message.clone());
             return Ok(Err(FrameError::OutOfMemory(message)));
         };
         let out = block.bytes_mut().get_mut(..bytes).unwrap_or_default();
-        match write(&mut self.resampler, &frame.picture, &spec, out) {
+        match write(self.resampler, &frame.picture, &spec, out) {
             Ok(made) => {
                 let tensor = Tensor::in_block(element(spec.element), shape, block);
                 Ok(Ok((self.table.push(tensor)?, made)))
@@ -88,7 +107,7 @@ impl InstanceState {
             video::FrameError::InvalidRegion(message) => FrameError::InvalidRegion(message),
             video::FrameError::InvalidSpec(message) => FrameError::InvalidSpec(message),
             video::FrameError::InvalidSize(message) => {
-                self.refuse(Limit::Tensor, &message);
+                self.limiter.refuse(Limit::Tensor, message.clone());
                 FrameError::InvalidSpec(message)
             }
         }
@@ -149,9 +168,9 @@ fn placement(placement: video::Placement) -> wit::Placement {
     }
 }
 
-impl wit::Host for InstanceState {}
+impl wit::Host for FramesView<'_> {}
 
-impl wit::HostImage for InstanceState {
+impl wit::HostImage for FramesView<'_> {
     fn width(&mut self, image: Resource<Image>) -> wasmtime::Result<u32> {
         Ok(self.table.get(&image)?.width)
     }
@@ -170,7 +189,7 @@ impl wit::HostImage for InstanceState {
     }
 }
 
-impl wit::HostFrame for InstanceState {
+impl wit::HostFrame for FramesView<'_> {
     fn index(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u64> {
         Ok(self.table.get(&frame)?.frame.number)
     }
@@ -258,13 +277,13 @@ impl wit::HostFrame for InstanceState {
                 Ok(encoded) => encoded,
                 Err(error) => return Ok(Err(self.frame_error(error))),
             };
-        let Some(room) = self.pictures.reserve(bytes.len()) else {
-            let most = self.pictures.capacity() >> 20;
+        let Some(lease) = self.images.reserve(bytes.len()) else {
+            let most = self.images.capacity() >> 20;
             let message = format!("the component holds pictures of more than {most} MiB");
-            self.refuse(Limit::Memory, &message);
+            self.limiter.refuse(Limit::Memory, message.clone());
             return Ok(Err(FrameError::OutOfMemory(message)));
         };
-        Ok(Ok(self.table.push(Image { width, height, jpeg: bytes, room })?))
+        Ok(Ok(self.table.push(Image { width, height, jpeg: bytes, lease })?))
     }
 
     fn drop(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<()> {

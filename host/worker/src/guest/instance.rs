@@ -1,49 +1,46 @@
-//! One component instance in its store. After a trap the store is dropped, never entered again:
-//! [`Instance`]'s calls take `&mut self` and a caller that got [`CallError::Trap`] has to drop the
-//! instance.
+//! One component instance in its store. After a trap the store is never entered again: a caller
+//! that got [`CallError::Trap`] has to drop the [`Instance`].
 
 use std::sync::Arc;
 
 use ocelli_protocol::clock::monotonic_ns;
-use ocelli_protocol::limit::Limit;
-use ocelli_protocol::worker::{Description, FrameResult, LogLevel, Timestamps};
+use ocelli_protocol::limit::{Limit, truncate_line};
+use ocelli_protocol::worker::{Description, FrameResult, Timestamps};
 use serde_json::{Map, Value};
 use wasmtime::component::{Component, Resource};
 use wasmtime::{Engine, Store};
 
-use super::deadline::{Ticker, install, run_bounded, start_call};
-use super::frames::FrameHandle;
-use super::limits::LimitExceeded;
-use super::output::{self, MAX_RESULT_BYTES, MAX_SNAPSHOT};
-use super::state::{HostServices, InstanceState, MAX_HANDLES};
+use super::deadline::{Ticker, run_bounded};
+use super::output::{MAX_RESULT_BYTES, MAX_SNAPSHOT, Output};
+use super::resources::FrameHandle;
+use super::state::{HostServices, InstanceState};
 use super::versions::{LinkedComponent, PipelineInstance};
-use crate::host_link::truncate;
 use crate::kv_store::SharedKvStore;
 use crate::redis_bridge::RedisBucket;
 use crate::video::Frame;
 
-/// Why a call into the component brought nothing.
+/// Why a call into the component failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The component's own answer: it may be called again.
+    /// The component returned an error and may be called again.
     #[error("{0}")]
     Refused(String),
     /// The instance is lost.
     #[error("{message}")]
     Trap {
-        /// The limit that it ran into, where it was one.
+        /// The limit that it ran into, if any.
         limit: Option<Limit>,
-        /// The cause, what the component said last, and the wasm backtrace.
+        /// The cause, the component's last output, and the wasm backtrace.
         message: String,
     },
 }
 
-/// A component whose imports are found, from which instances are made.
+/// Makes instances of a linked component.
 pub struct InstanceFactory {
     engine: Engine,
     driver: Arc<CallDriver>,
     component: LinkedComponent,
-    surroundings: HostServices,
+    services: HostServices,
 }
 
 impl InstanceFactory {
@@ -52,40 +49,37 @@ impl InstanceFactory {
     pub fn new(
         engine: &Engine,
         component: &Component,
-        surroundings: HostServices,
+        services: HostServices,
     ) -> Result<Self, CallError> {
         let linked =
             || Ok((LinkedComponent::new(engine, component)?, Arc::new(CallDriver::new(engine)?)));
         let (component, driver) = linked().map_err(|error| trap(&error))?;
-        Ok(Self { engine: engine.clone(), driver, component, surroundings })
+        Ok(Self { engine: engine.clone(), driver, component, services })
     }
 
-    /// What the session keeps, for whoever answers for it to the host.
+    /// The session's key-value store.
     pub fn kv_store(&self) -> &SharedKvStore {
-        &self.surroundings.kv_store
+        self.services.kv_store()
     }
 
-    /// What the session was granted of Redis.
+    /// The session's bucket in Redis.
     pub fn redis(&self) -> &RedisBucket {
-        &self.surroundings.redis
+        self.services.redis()
     }
 
-    /// A new instance, with nothing of those before it: what they put into the session's store and
-    /// the host was not told is undone. A memory over its limit is an error. `settings` is what it
-    /// finds in `wasi:config/store`.
+    /// A new instance that knows nothing of those before it: their changes of the session's store
+    /// that the host has not been sent are undone. A memory over its limit is an error. `settings`
+    /// is the content of `wasi:config/store`.
     pub fn instance(&self, settings: Map<String, Value>) -> Result<Instance, CallError> {
-        self.surroundings.log.forget_frame();
-        self.surroundings.kv_store.lock().reset();
+        self.services.log().forget_frame();
+        self.services.kv_store().lock().reset();
         let mut store =
-            Store::new(&self.engine, InstanceState::new(self.surroundings.clone(), settings));
-        store.limiter(|state| &mut state.limiter);
-        store.set_max_component_handles(MAX_HANDLES);
-        install(&mut store);
+            InstanceState::new(self.services.clone(), settings).into_store(&self.engine);
         let driver = Arc::clone(&self.driver);
         let component = driver.run(&mut store, MAX_RESULT_BYTES, async |store| {
             self.component.instantiate(store).await
         })?;
-        Ok(Instance { driver, store, component, last: None })
+        Ok(Instance { driver, store, component, last_frame: None })
     }
 }
 
@@ -94,12 +88,12 @@ pub struct Instance {
     driver: Arc<CallDriver>,
     store: Store<InstanceState>,
     component: PipelineInstance,
-    /// The number of the frame that it got last.
-    last: Option<u64>,
+    /// The number of the last frame that it got.
+    last_frame: Option<u64>,
 }
 
 impl Instance {
-    /// What the component says of itself.
+    /// The component's description of its pipeline.
     pub fn describe(&mut self) -> Result<Description, CallError> {
         self.call(MAX_RESULT_BYTES, async |component, store| component.describe(store).await)
     }
@@ -134,46 +128,51 @@ impl Instance {
     /// Lets the component process a frame.
     pub fn process(&mut self, frame: Arc<Frame>) -> Result<FrameResult, CallError> {
         let submitted = monotonic_ns();
-        let skipped = skipped(self.last.replace(frame.number), frame.number);
-        let state = self.store.data_mut();
-        state.log.set_frame(frame.number);
-        state.inferred_ns = 0;
-        let handle = state.table.push(FrameHandle { frame: Arc::clone(&frame), skipped });
-        let handle = handle.map_err(|error| lost(state, &error.into()))?;
+        let skipped = skipped(self.last_frame.replace(frame.number), frame.number);
+        let handle = FrameHandle { frame: Arc::clone(&frame), skipped };
+        let handle = self.with_state(|state| state.begin_frame(handle))?;
         let borrowed = Resource::new_borrow(handle.rep());
         let returned = self.call(MAX_RESULT_BYTES, async |component, store| {
             component.process(store, borrowed).await
         })?;
-        let state = self.store.data_mut();
-        state.table.delete(handle).map_err(|error| lost(state, &error.into()))?;
-        let output = output::output(&mut state.table, returned.map_err(refused)?, &state.limits);
-        let output = output.map_err(|error| lost(state, &error))?;
-        let inferred = if state.inferred_ns == 0 { submitted } else { state.inferred_ns };
+        let answered = self.with_state(|state| state.end_frame(handle))?;
+        let output = returned.map_err(refused)?;
+        let Output { detections, events } = self.with_state(|state| state.convert(output))?;
         Ok(FrameResult {
             frame: frame.number,
             capture_ns: frame.capture_ns,
             width: frame.picture.width(),
             height: frame.picture.height(),
-            detections: output.detections,
-            events: output.events,
+            detections,
+            events,
             timestamps: Timestamps {
                 received: frame.received_ns,
                 decoded: frame.decoded_ns,
                 submitted,
-                inferred,
+                inferred: answered.unwrap_or(submitted),
                 emitted: monotonic_ns(),
             },
         })
     }
 
-    /// Makes one call that may return up to `max_returned` bytes.
+    /// Does something on the host's side of the instance. An error loses the instance.
+    fn with_state<T>(
+        &mut self,
+        change: impl FnOnce(&mut InstanceState) -> wasmtime::Result<T>,
+    ) -> Result<T, CallError> {
+        let state = self.store.data_mut();
+        change(state).map_err(|error| lost(state, &error))
+    }
+
+    /// Makes one call that may return up to `max_result_bytes` bytes.
     fn call<T>(
         &mut self,
-        max_returned: usize,
+        max_result_bytes: usize,
         call: impl AsyncFnOnce(&PipelineInstance, &mut Store<InstanceState>) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
         let component = &self.component;
-        self.driver.run(&mut self.store, max_returned, async |store| call(component, store).await)
+        self.driver
+            .run(&mut self.store, max_result_bytes, async |store| call(component, store).await)
     }
 }
 
@@ -192,18 +191,20 @@ impl CallDriver {
     fn run<T>(
         &self,
         store: &mut Store<InstanceState>,
-        max_returned: usize,
+        max_result_bytes: usize,
         call: impl AsyncFnOnce(&mut Store<InstanceState>) -> wasmtime::Result<T>,
     ) -> Result<T, CallError> {
-        start_call(store, max_returned);
-        let (host_calls, limits) = (Arc::clone(&store.data().host_calls), store.data().limits);
+        store.set_epoch_deadline(1);
+        store.data_mut().start_call(max_result_bytes);
+        let budget = store.data().call();
+        let (host_calls, limits) = (budget.host_calls(), *budget.limits());
         let ticking = self.ticker.during_call();
         let called =
             self.runtime.block_on(async { run_bounded(call(store), &host_calls, &limits).await });
         drop(ticking);
         match called {
             Ok(Ok(value)) => {
-                store.data().log.report_dropped_if_due();
+                store.data_mut().log().report_dropped_if_due();
                 Ok(value)
             }
             Ok(Err(error)) => Err(lost(store.data_mut(), &error)),
@@ -218,38 +219,15 @@ fn skipped(before: Option<u64>, number: u64) -> u64 {
     before.map_or(0, |before| number.saturating_sub(before).saturating_sub(1))
 }
 
-/// The component's own words, which may be long.
+/// The component's error text, which may be long.
 fn refused(message: String) -> CallError {
-    CallError::Refused(truncate(&message).to_owned())
+    CallError::Refused(truncate_line(&message).to_owned())
 }
 
-/// Says what led to the loss of the instance: wasm itself tells a panic, denied memory and a bug
-/// all as `unreachable`.
+/// The instance is lost by this error, which is logged with its cause.
 fn lost(state: &mut InstanceState, error: &wasmtime::Error) -> CallError {
-    let (limit, mut text) = cause(state, error);
-    let said = state.stderr.take_tail();
-    if !said.is_empty() {
-        text += &format!("it said: {said}; ");
-    }
-    text += &format!("{error:?}");
-    state.log.report_dropped();
-    state.log.own_line(LogLevel::Error, &text);
-    CallError::Trap { limit, message: text }
-}
-
-/// The limit behind an error, which is counted, and a text that names it.
-fn cause(state: &mut InstanceState, error: &wasmtime::Error) -> (Option<Limit>, String) {
-    let exceeded = LimitExceeded::from_error(error);
-    if let Some(exceeded) = &exceeded {
-        state.tally.count_limit(exceeded.limit);
-    }
-    // What was refused in this call has been counted already.
-    match exceeded.or_else(|| state.limiter.take_refusal()) {
-        Some(exceeded) => (Some(exceeded.limit), format!("{exceeded}; ")),
-        // First, because some who tell it tell the first line alone: the whole error begins with
-        // the backtrace.
-        None => (None, format!("{}; ", error.root_cause())),
-    }
+    let (limit, message) = state.explain(error);
+    CallError::Trap { limit, message }
 }
 
 fn trap(error: &wasmtime::Error) -> CallError {

@@ -1,17 +1,17 @@
 //! `wasi:keyvalue`: the session's store, and one bucket with the keys of Redis that the operator
 //! has granted it, for components of every version of the contract.
 
-use ocelli_protocol::clock::monotonic_ns;
-use ocelli_protocol::redis_bridge::{self, RedisOperation, RedisReply as Granted};
-use wasmtime::component::{HasSelf, Linker, Resource};
+use ocelli_protocol::redis_bridge::{self, RedisOperation, RedisReply};
+use wasmtime::component::{HasData, Resource, ResourceTable};
 
 use self::bindings::wasi::keyvalue::{atomics, batch, store};
-use super::state::InstanceState;
-use crate::kv_store::{StoreError, ValueVersion};
+use super::deadline::CallBudget;
+use crate::kv_store::{SharedKvStore, StoreError, ValueVersion};
+use crate::redis_bridge::RedisBucket;
 
 /// Generated from `wasi:keyvalue` alone.
 #[allow(missing_docs, reason = "generated; the documentation stands in the WIT files")]
-pub mod bindings {
+pub(super) mod bindings {
     wasmtime::component::bindgen!({
         path: "../../wit/0.2/deps/wasi-keyvalue",
         inline: "
@@ -32,15 +32,46 @@ pub mod bindings {
     });
 }
 
-/// Offers the session's store to components.
-pub fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
-    bindings::Keeps::add_to_linker::<InstanceState, HasSelf<InstanceState>>(linker, |state| state)
+/// The part of an instance's state behind `wasi:keyvalue`.
+pub(super) struct KeyValueState {
+    kv_store: SharedKvStore,
+    redis: RedisBucket,
+}
+
+impl KeyValueState {
+    pub(super) fn new(kv_store: SharedKvStore, redis: RedisBucket) -> Self {
+        Self { kv_store, redis }
+    }
+
+    pub(super) fn view<'a>(
+        &'a mut self,
+        table: &'a mut ResourceTable,
+        call: &'a CallBudget,
+    ) -> KeyValueView<'a> {
+        let Self { kv_store, redis } = self;
+        KeyValueView { kv_store, redis, table, call }
+    }
+}
+
+/// What the functions of `wasi:keyvalue` may use.
+pub(super) struct KeyValueView<'a> {
+    kv_store: &'a SharedKvStore,
+    redis: &'a RedisBucket,
+    table: &'a mut ResourceTable,
+    call: &'a CallBudget,
+}
+
+/// Links the functions of `wasi:keyvalue` to [`KeyValueView`].
+pub(super) struct KeyValue;
+
+impl HasData for KeyValue {
+    type Data<'a> = KeyValueView<'a>;
 }
 
 /// A component's handle to a bucket.
 #[derive(Debug, Clone)]
 pub enum Bucket {
-    /// Of the session's store.
+    /// A bucket of the session's store, by its name.
     Session(String),
     /// The keys of Redis that the session was granted.
     Redis,
@@ -51,7 +82,7 @@ pub enum Bucket {
 pub struct Cas {
     bucket: String,
     key: String,
-    seen: ValueVersion,
+    version: ValueVersion,
 }
 
 impl From<StoreError> for store::Error {
@@ -63,10 +94,10 @@ impl From<StoreError> for store::Error {
     }
 }
 
-/// The outer error ends the instance, the inner is the component's to handle.
+/// The outer error ends the instance, the component handles the inner one.
 type Answer<T, E = store::Error> = wasmtime::Result<Result<T, E>>;
 
-impl InstanceState {
+impl KeyValueView<'_> {
     fn bucket(&self, handle: &Resource<Bucket>) -> wasmtime::Result<Bucket> {
         let bucket = self.table.get(handle)?.clone();
         if let Bucket::Session(_) = bucket {
@@ -76,29 +107,29 @@ impl InstanceState {
     }
 
     fn cas(&mut self, bucket: String, key: String) -> wasmtime::Result<Resource<Cas>> {
-        let seen = self.kv_store.lock().version(&bucket, &key);
-        Ok(self.table.push(Cas { bucket, key, seen })?)
+        let version = self.kv_store.lock().version(&bucket, &key);
+        Ok(self.table.push(Cas { bucket, key, version })?)
     }
 
-    /// Has the host do something in Redis, and takes from its answer what is expected of it.
-    fn redis<T>(
+    /// Performs an operation in Redis. `expected` takes the reply apart.
+    fn ask_redis<T>(
         &self,
         operation: RedisOperation,
-        expected: impl FnOnce(Granted) -> Option<T>,
+        expected: impl FnOnce(RedisReply) -> Option<T>,
     ) -> Result<T, store::Error> {
-        let left = self.deadline.clock_left(monotonic_ns());
-        let answer = self.redis.request(operation, left).map_err(store::Error::Other)?;
-        expected(answer)
+        let reply =
+            self.redis.request(operation, self.call.time_left()).map_err(store::Error::Other)?;
+        expected(reply)
             .ok_or_else(|| store::Error::Other("the host's answer is to another question".into()))
     }
 }
 
-/// What [`RedisOperation::Set`] and [`RedisOperation::Delete`] are answered.
-fn done(answer: Granted) -> Option<()> {
-    matches!(answer, Granted::Done).then_some(())
+/// The reply to [`RedisOperation::Set`] and [`RedisOperation::Delete`].
+fn done(reply: RedisReply) -> Option<()> {
+    matches!(reply, RedisReply::Done).then_some(())
 }
 
-impl store::Host for InstanceState {
+impl store::Host for KeyValueView<'_> {
     fn open(&mut self, identifier: String) -> Answer<Resource<Bucket>> {
         if identifier == redis_bridge::BUCKET {
             return Ok(if self.redis.is_granted() {
@@ -108,9 +139,9 @@ impl store::Host for InstanceState {
             });
         }
         let opened = {
-            let mut kept = self.kv_store.lock();
-            kept.set_used();
-            kept.open(&identifier)
+            let mut kv = self.kv_store.lock();
+            kv.set_used();
+            kv.open(&identifier)
         };
         match opened {
             Ok(()) => Ok(Ok(self.table.push(Bucket::Session(identifier))?)),
@@ -119,14 +150,14 @@ impl store::Host for InstanceState {
     }
 }
 
-impl store::HostBucket for InstanceState {
+impl store::HostBucket for KeyValueView<'_> {
     fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Option<Vec<u8>>> {
         Ok(match self.bucket(&bucket)? {
             Bucket::Session(bucket) => {
                 Ok(self.kv_store.lock().get(&bucket, &key).map(<[u8]>::to_vec))
             }
-            Bucket::Redis => self.redis(RedisOperation::Get(vec![key]), |answer| match answer {
-                Granted::Values(mut values) if values.len() == 1 => values.pop(),
+            Bucket::Redis => self.ask_redis(RedisOperation::Get(vec![key]), |reply| match reply {
+                RedisReply::Values(mut values) if values.len() == 1 => values.pop(),
                 _ => None,
             }),
         })
@@ -137,7 +168,7 @@ impl store::HostBucket for InstanceState {
             Bucket::Session(bucket) => {
                 self.kv_store.lock().set(&bucket, &key, value).map_err(Into::into)
             }
-            Bucket::Redis => self.redis(RedisOperation::Set(vec![(key, value)]), done),
+            Bucket::Redis => self.ask_redis(RedisOperation::Set(vec![(key, value)]), done),
         })
     }
 
@@ -146,15 +177,15 @@ impl store::HostBucket for InstanceState {
             Bucket::Session(bucket) => {
                 self.kv_store.lock().delete(&bucket, &key).map_err(Into::into)
             }
-            Bucket::Redis => self.redis(RedisOperation::Delete(vec![key]), done),
+            Bucket::Redis => self.ask_redis(RedisOperation::Delete(vec![key]), done),
         })
     }
 
     fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<bool> {
         Ok(match self.bucket(&bucket)? {
             Bucket::Session(bucket) => Ok(self.kv_store.lock().get(&bucket, &key).is_some()),
-            Bucket::Redis => self.redis(RedisOperation::Exists(key), |answer| match answer {
-                Granted::Exists(exists) => Some(exists),
+            Bucket::Redis => self.ask_redis(RedisOperation::Exists(key), |reply| match reply {
+                RedisReply::Exists(exists) => Some(exists),
                 _ => None,
             }),
         })
@@ -170,8 +201,8 @@ impl store::HostBucket for InstanceState {
                 let (keys, cursor) = self.kv_store.lock().list(&bucket, cursor.as_deref());
                 Ok(store::KeyResponse { keys, cursor })
             }
-            Bucket::Redis => self.redis(RedisOperation::List(cursor), |answer| match answer {
-                Granted::Keys { keys, cursor } => Some(store::KeyResponse { keys, cursor }),
+            Bucket::Redis => self.ask_redis(RedisOperation::List(cursor), |reply| match reply {
+                RedisReply::Keys { keys, cursor } => Some(store::KeyResponse { keys, cursor }),
                 _ => None,
             }),
         })
@@ -183,22 +214,21 @@ impl store::HostBucket for InstanceState {
     }
 }
 
-impl atomics::Host for InstanceState {
+impl atomics::Host for KeyValueView<'_> {
     fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: i64) -> Answer<i64> {
         let bucket = match self.bucket(&bucket)? {
             Bucket::Session(bucket) => bucket,
             Bucket::Redis => {
-                return Ok(self.redis(
-                    RedisOperation::Increment { key, delta },
-                    |answer| match answer {
-                        Granted::Number(number) => Some(number),
+                return Ok(self.ask_redis(RedisOperation::Increment { key, delta }, |reply| {
+                    match reply {
+                        RedisReply::Number(number) => Some(number),
                         _ => None,
-                    },
-                ));
+                    }
+                }));
             }
         };
-        let mut kept = self.kv_store.lock();
-        let number = match kept.get(&bucket, &key) {
+        let mut kv = self.kv_store.lock();
+        let number = match kv.get(&bucket, &key) {
             None => Ok(0),
             Some(value) => {
                 decimal(value).ok_or_else(|| format!("the value of {key:?} is no decimal number"))
@@ -210,19 +240,19 @@ impl atomics::Host for InstanceState {
                 .ok_or_else(|| format!("{number} and {delta} make more than 64 bits hold"))
         });
         Ok(match sum {
-            Ok(sum) => kept
+            Ok(sum) => kv
                 .set(&bucket, &key, sum.to_string().into_bytes())
                 .map(|()| sum)
                 .map_err(Into::into),
-            Err(words) => Err(store::Error::Other(words)),
+            Err(message) => Err(store::Error::Other(message)),
         })
     }
 
     fn swap(&mut self, cas: Resource<Cas>, value: Vec<u8>) -> Answer<(), atomics::CasError> {
-        let Cas { bucket, key, seen } = self.table.delete(cas)?;
+        let Cas { bucket, key, version } = self.table.delete(cas)?;
         let swapped = {
-            let mut kept = self.kv_store.lock();
-            (kept.version(&bucket, &key) == seen).then(|| kept.set(&bucket, &key, value))
+            let mut kv = self.kv_store.lock();
+            (kv.version(&bucket, &key) == version).then(|| kv.set(&bucket, &key, value))
         };
         Ok(match swapped {
             Some(set) => set.map_err(|error| atomics::CasError::StoreError(error.into())),
@@ -231,28 +261,27 @@ impl atomics::Host for InstanceState {
     }
 }
 
-impl atomics::HostCas for InstanceState {
+impl atomics::HostCas for KeyValueView<'_> {
     fn new(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Resource<Cas>> {
         match self.bucket(&bucket)? {
             Bucket::Session(bucket) => Ok(Ok(self.cas(bucket, key)?)),
             Bucket::Redis => Ok(Err(store::Error::Other(
-                "the bucket of Redis has no compare-and-swap: use increment, or one writer for \
-                    each key"
+                "the bucket of Redis has no compare-and-swap: use increment, or one writer for each key"
                     .into(),
             ))),
         }
     }
 
-    /// The handle holds no value, only which one it saw: thousands of handles to large values would
-    /// fill the process.
+    /// The handle holds the value's version and not the value: thousands of handles to large values
+    /// would fill the process.
     fn current(&mut self, cas: Resource<Cas>) -> Answer<Option<Vec<u8>>> {
-        let Cas { bucket, key, seen } = self.table.get(&cas)?;
-        let kept = self.kv_store.lock();
-        if kept.version(bucket, key) != *seen {
-            let words = format!("the value of {key:?} has changed since");
-            return Ok(Err(store::Error::Other(words)));
+        let Cas { bucket, key, version } = self.table.get(&cas)?;
+        let kv = self.kv_store.lock();
+        if kv.version(bucket, key) != *version {
+            let message = format!("the value of {key:?} has changed since");
+            return Ok(Err(store::Error::Other(message)));
         }
-        Ok(Ok(kept.get(bucket, key).map(<[u8]>::to_vec)))
+        Ok(Ok(kv.get(bucket, key).map(<[u8]>::to_vec)))
     }
 
     fn drop(&mut self, cas: Resource<Cas>) -> wasmtime::Result<()> {
@@ -261,7 +290,7 @@ impl atomics::HostCas for InstanceState {
     }
 }
 
-impl batch::Host for InstanceState {
+impl batch::Host for KeyValueView<'_> {
     fn get_many(
         &mut self,
         bucket: Resource<Bucket>,
@@ -270,31 +299,34 @@ impl batch::Host for InstanceState {
         let bucket = match self.bucket(&bucket)? {
             Bucket::Session(bucket) => bucket,
             Bucket::Redis => {
-                return Ok(self.redis(RedisOperation::Get(keys.clone()), |answer| match answer {
-                    Granted::Values(values) if values.len() == keys.len() => Some(
-                        keys.into_iter()
-                            .zip(values)
-                            .map(|(key, value)| Some((key, value?)))
-                            .collect(),
-                    ),
-                    _ => None,
-                }));
+                return Ok(self.ask_redis(
+                    RedisOperation::Get(keys.clone()),
+                    |reply| match reply {
+                        RedisReply::Values(values) if values.len() == keys.len() => Some(
+                            keys.into_iter()
+                                .zip(values)
+                                .map(|(key, value)| Some((key, value?)))
+                                .collect(),
+                        ),
+                        _ => None,
+                    },
+                ));
             }
         };
-        let kept = self.kv_store.lock();
+        let kv = self.kv_store.lock();
         // A key may be asked for again and again.
         let bytes: usize = keys
             .iter()
-            .filter_map(|key| Some(key.len().saturating_add(kept.get(&bucket, key)?.len())))
+            .filter_map(|key| Some(key.len().saturating_add(kv.get(&bucket, key)?.len())))
             .fold(0, usize::saturating_add);
-        if bytes > kept.max_bytes() {
-            let bound = kept.max_bytes();
+        if bytes > kv.max_bytes() {
+            let bound = kv.max_bytes();
             return Ok(Err(store::Error::Other(format!(
                 "the answer would have {bytes} bytes, at most {bound} are given"
             ))));
         }
         let values = keys.into_iter().map(|key| {
-            let value = kept.get(&bucket, &key)?.to_vec();
+            let value = kv.get(&bucket, &key)?.to_vec();
             Some((key, value))
         });
         Ok(Ok(values.collect()))
@@ -307,20 +339,20 @@ impl batch::Host for InstanceState {
     ) -> Answer<()> {
         let bucket = match self.bucket(&bucket)? {
             Bucket::Session(bucket) => bucket,
-            Bucket::Redis => return Ok(self.redis(RedisOperation::Set(key_values), done)),
+            Bucket::Redis => return Ok(self.ask_redis(RedisOperation::Set(key_values), done)),
         };
-        let mut kept = self.kv_store.lock();
+        let mut kv = self.kv_store.lock();
         let mut values = key_values.into_iter();
-        Ok(values.try_for_each(|(key, value)| kept.set(&bucket, &key, value)).map_err(Into::into))
+        Ok(values.try_for_each(|(key, value)| kv.set(&bucket, &key, value)).map_err(Into::into))
     }
 
     fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<()> {
         let bucket = match self.bucket(&bucket)? {
             Bucket::Session(bucket) => bucket,
-            Bucket::Redis => return Ok(self.redis(RedisOperation::Delete(keys), done)),
+            Bucket::Redis => return Ok(self.ask_redis(RedisOperation::Delete(keys), done)),
         };
-        let mut kept = self.kv_store.lock();
-        Ok(keys.iter().try_for_each(|key| kept.delete(&bucket, key)).map_err(Into::into))
+        let mut kv = self.kv_store.lock();
+        Ok(keys.iter().try_for_each(|key| kv.delete(&bucket, key)).map_err(Into::into))
     }
 }
 
@@ -332,17 +364,45 @@ fn decimal(value: &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::super::state::tests::limits;
-    use super::super::tests::state;
     use super::atomics::{Host as _, HostCas as _};
     use super::batch::Host as _;
     use super::store::{Host as _, HostBucket as _};
     use super::*;
+    use crate::redis_bridge::tests::redis_bucket;
+    use ocelli_protocol::limit::MAX_STORE_BUCKETS;
 
-    /// A state and a bucket of it.
-    fn opened() -> (InstanceState, impl Fn() -> Resource<Bucket>) {
-        let mut state = state();
-        let bucket = state.open("b".into()).unwrap().unwrap().rep();
-        (state, move || Resource::new_borrow(bucket))
+    /// The parts of an instance that the functions need.
+    struct Instance {
+        table: ResourceTable,
+        call: CallBudget,
+        state: KeyValueState,
+    }
+
+    impl Instance {
+        fn new(redis: RedisBucket) -> Self {
+            Self {
+                table: ResourceTable::new(),
+                call: CallBudget::new(limits(), 0),
+                state: KeyValueState::new(SharedKvStore::new(&limits()), redis),
+            }
+        }
+
+        fn view(&mut self) -> KeyValueView<'_> {
+            self.state.view(&mut self.table, &self.call)
+        }
+
+        /// Opens a bucket; gives handles to it.
+        fn open(&mut self, name: &str) -> impl Fn() -> Resource<Bucket> + use<> {
+            let bucket = self.view().open(name.into()).unwrap().unwrap().rep();
+            move || Resource::new_borrow(bucket)
+        }
+    }
+
+    /// An instance and a bucket of its session's store.
+    fn opened() -> (Instance, impl Fn() -> Resource<Bucket>) {
+        let mut instance = Instance::new(RedisBucket::default());
+        let bucket = instance.open("b");
+        (instance, bucket)
     }
 
     fn text<T: std::fmt::Debug>(answer: Answer<T>) -> String {
@@ -354,128 +414,139 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let (mut state, b) = opened();
-        assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), None);
-        state.set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
-        assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), Some(b"one".to_vec()));
-        assert!(state.exists(b(), "k".into()).unwrap().unwrap());
-        assert_eq!(state.list_keys(b(), None).unwrap().unwrap().keys, ["k"]);
-        state.delete(b(), "k".into()).unwrap().unwrap();
-        assert!(!state.exists(b(), "k".into()).unwrap().unwrap());
-        store::HostBucket::drop(&mut state, Resource::new_own(b().rep())).unwrap();
+        let (mut instance, b) = opened();
+        assert_eq!(instance.view().get(b(), "k".into()).unwrap().unwrap(), None);
+        instance.view().set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
+        assert_eq!(instance.view().get(b(), "k".into()).unwrap().unwrap(), Some(b"one".to_vec()));
+        assert!(instance.view().exists(b(), "k".into()).unwrap().unwrap());
+        assert_eq!(instance.view().list_keys(b(), None).unwrap().unwrap().keys, ["k"]);
+        instance.view().delete(b(), "k".into()).unwrap().unwrap();
+        assert!(!instance.view().exists(b(), "k".into()).unwrap().unwrap());
+        store::HostBucket::drop(&mut instance.view(), Resource::new_own(b().rep())).unwrap();
         assert!(
-            state.get(b(), "k".into()).is_err(),
+            instance.view().get(b(), "k".into()).is_err(),
             "a handle that is gone is the component's fault"
         );
     }
 
     #[test]
     fn a_number_is_kept_as_decimal_text() {
-        let (mut state, b) = opened();
-        assert_eq!(state.increment(b(), "n".into(), 5).unwrap().unwrap(), 5);
-        assert_eq!(state.increment(b(), "n".into(), -7).unwrap().unwrap(), -2);
-        assert_eq!(state.get(b(), "n".into()).unwrap().unwrap(), Some(b"-2".to_vec()));
-        assert!(text(state.increment(b(), "n".into(), i64::MIN)).contains("64 bits"));
-        state.set(b(), "n".into(), b"two".to_vec()).unwrap().unwrap();
-        assert!(text(state.increment(b(), "n".into(), 1)).contains("no decimal number"));
-        assert_eq!(state.get(b(), "n".into()).unwrap().unwrap(), Some(b"two".to_vec()));
+        let (mut instance, b) = opened();
+        assert_eq!(instance.view().increment(b(), "n".into(), 5).unwrap().unwrap(), 5);
+        assert_eq!(instance.view().increment(b(), "n".into(), -7).unwrap().unwrap(), -2);
+        assert_eq!(instance.view().get(b(), "n".into()).unwrap().unwrap(), Some(b"-2".to_vec()));
+        assert!(text(instance.view().increment(b(), "n".into(), i64::MIN)).contains("64 bits"));
+        instance.view().set(b(), "n".into(), b"two".to_vec()).unwrap().unwrap();
+        assert!(text(instance.view().increment(b(), "n".into(), 1)).contains("no decimal number"));
+        assert_eq!(instance.view().get(b(), "n".into()).unwrap().unwrap(), Some(b"two".to_vec()));
     }
 
     #[test]
     fn a_value_is_swapped_only_for_the_one_that_was_seen() {
-        let (mut state, b) = opened();
+        let (mut instance, b) = opened();
         let handle = |cas: &Resource<Cas>| Resource::new_borrow(cas.rep());
-        let cas = atomics::HostCas::new(&mut state, b(), "k".into()).unwrap().unwrap();
-        assert_eq!(state.current(handle(&cas)).unwrap().unwrap(), None);
-        state.swap(cas, vec![1]).unwrap().unwrap();
+        let cas = atomics::HostCas::new(&mut instance.view(), b(), "k".into()).unwrap().unwrap();
+        assert_eq!(instance.view().current(handle(&cas)).unwrap().unwrap(), None);
+        instance.view().swap(cas, vec![1]).unwrap().unwrap();
 
-        let late = atomics::HostCas::new(&mut state, b(), "k".into()).unwrap().unwrap();
-        assert_eq!(state.current(handle(&late)).unwrap().unwrap(), Some(vec![1]));
-        state.set(b(), "k".into(), vec![2]).unwrap().unwrap();
-        assert!(text(state.current(handle(&late))).contains("has changed"));
-        let Err(atomics::CasError::CasFailed(again)) = state.swap(late, vec![3]).unwrap() else {
+        let late = atomics::HostCas::new(&mut instance.view(), b(), "k".into()).unwrap().unwrap();
+        assert_eq!(instance.view().current(handle(&late)).unwrap().unwrap(), Some(vec![1]));
+        instance.view().set(b(), "k".into(), vec![2]).unwrap().unwrap();
+        assert!(text(instance.view().current(handle(&late))).contains("has changed"));
+        let Err(atomics::CasError::CasFailed(again)) = instance.view().swap(late, vec![3]).unwrap()
+        else {
             panic!("the value had changed")
         };
-        assert_eq!(state.current(handle(&again)).unwrap().unwrap(), Some(vec![2]));
-        state.swap(again, vec![3]).unwrap().unwrap();
-        assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), Some(vec![3]));
+        assert_eq!(instance.view().current(handle(&again)).unwrap().unwrap(), Some(vec![2]));
+        instance.view().swap(again, vec![3]).unwrap().unwrap();
+        assert_eq!(instance.view().get(b(), "k".into()).unwrap().unwrap(), Some(vec![3]));
 
-        let cas = atomics::HostCas::new(&mut state, b(), "k".into()).unwrap().unwrap();
-        let full = state.swap(cas, vec![0; limits().store_bytes as usize]).unwrap().unwrap_err();
+        let cas = atomics::HostCas::new(&mut instance.view(), b(), "k".into()).unwrap().unwrap();
+        let full =
+            instance.view().swap(cas, vec![0; limits().store_bytes as usize]).unwrap().unwrap_err();
         assert!(matches!(full, atomics::CasError::StoreError(store::Error::Other(_))), "{full:?}");
     }
 
     #[test]
     fn a_batch_has_an_answer_for_each_key_and_is_no_way_around_the_bounds() {
-        let (mut state, b) = opened();
+        let (mut instance, b) = opened();
         let keys = || vec!["a".to_owned(), "none".to_owned()];
-        state.set_many(b(), vec![("a".into(), vec![1]), ("c".into(), vec![2])]).unwrap().unwrap();
+        instance
+            .view()
+            .set_many(b(), vec![("a".into(), vec![1]), ("c".into(), vec![2])])
+            .unwrap()
+            .unwrap();
         assert_eq!(
-            state.get_many(b(), keys()).unwrap().unwrap(),
+            instance.view().get_many(b(), keys()).unwrap().unwrap(),
             [Some(("a".into(), vec![1])), None]
         );
-        state.delete_many(b(), keys()).unwrap().unwrap();
-        assert_eq!(state.list_keys(b(), None).unwrap().unwrap().keys, ["c"]);
-        state.set(b(), "large".into(), vec![0; 600 << 10]).unwrap().unwrap();
+        instance.view().delete_many(b(), keys()).unwrap().unwrap();
+        assert_eq!(instance.view().list_keys(b(), None).unwrap().unwrap().keys, ["c"]);
+        instance.view().set(b(), "large".into(), vec![0; 600 << 10]).unwrap().unwrap();
         let twice = vec!["large".to_owned(); 2];
-        assert!(text(state.get_many(b(), twice)).contains("at most 1048576"));
+        assert!(text(instance.view().get_many(b(), twice)).contains("at most 1048576"));
         let over = vec![("x".into(), vec![0; 600 << 10])];
-        assert!(text(state.set_many(b(), over)).contains("at most 1048576"));
+        assert!(text(instance.view().set_many(b(), over)).contains("at most 1048576"));
     }
 
     #[test]
     fn the_bucket_of_redis_is_there_where_it_was_granted_and_nowhere_else() {
-        let (mut state, _) = opened();
-        assert!(matches!(state.open("redis".into()).unwrap(), Err(store::Error::NoSuchStore)));
-        state.redis = crate::redis_bridge::tests::redis_bucket(true);
-        let bucket = state.open("redis".into()).unwrap().unwrap().rep();
-        let b = || Resource::new_borrow(bucket);
-        state.set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
-        assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), Some(b"one".to_vec()));
-        assert!(state.exists(b(), "k".into()).unwrap().unwrap());
-        assert_eq!(state.list_keys(b(), None).unwrap().unwrap().keys, ["k"]);
-        assert_eq!(state.increment(b(), "n".into(), 5).unwrap().unwrap(), 5);
-        state.set_many(b(), vec![("l".into(), vec![2])]).unwrap().unwrap();
+        let (mut instance, _) = opened();
+        assert!(matches!(
+            instance.view().open("redis".into()).unwrap(),
+            Err(store::Error::NoSuchStore)
+        ));
+        let mut instance = Instance::new(redis_bucket(true));
+        let b = instance.open("redis");
+        instance.view().set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
+        assert_eq!(instance.view().get(b(), "k".into()).unwrap().unwrap(), Some(b"one".to_vec()));
+        assert!(instance.view().exists(b(), "k".into()).unwrap().unwrap());
+        assert_eq!(instance.view().list_keys(b(), None).unwrap().unwrap().keys, ["k"]);
+        assert_eq!(instance.view().increment(b(), "n".into(), 5).unwrap().unwrap(), 5);
+        instance.view().set_many(b(), vec![("l".into(), vec![2])]).unwrap().unwrap();
         let keys = || ["k", "l", "none"].map(str::to_owned).to_vec();
         let values =
             [Some(("k".to_owned(), b"one".to_vec())), Some(("l".to_owned(), vec![2])), None];
-        assert_eq!(state.get_many(b(), keys()).unwrap().unwrap(), values);
-        state.delete_many(b(), keys()).unwrap().unwrap();
-        assert!(!state.exists(b(), "l".into()).unwrap().unwrap());
+        assert_eq!(instance.view().get_many(b(), keys()).unwrap().unwrap(), values);
+        instance.view().delete_many(b(), keys()).unwrap().unwrap();
+        assert!(!instance.view().exists(b(), "l".into()).unwrap().unwrap());
         assert!(
-            text(atomics::HostCas::new(&mut state, b(), "k".into())).contains("compare-and-swap")
+            text(atomics::HostCas::new(&mut instance.view(), b(), "k".into()))
+                .contains("compare-and-swap")
         );
-        assert!(text(state.set(b(), "k".repeat(257), vec![])).contains("at most 256"));
+        assert!(text(instance.view().set(b(), "k".repeat(257), vec![])).contains("at most 256"));
         assert!(
-            text(state.set(b(), "k".into(), vec![0; (1 << 20) + 1])).contains("at most 1048576")
+            text(instance.view().set(b(), "k".into(), vec![0; (1 << 20) + 1]))
+                .contains("at most 1048576")
         );
         assert!(
-            state.kv_store.lock().take_changes().is_empty(),
+            instance.state.kv_store.lock().take_changes().is_empty(),
             "the session's own store is another"
         );
     }
 
     #[test]
-    fn a_version_that_is_not_heard_changes_nothing_in_redis() {
-        let (mut state, _) = opened();
-        state.redis = crate::redis_bridge::tests::redis_bucket(false);
-        let bucket = state.open("redis".into()).unwrap().unwrap().rep();
-        let b = || Resource::new_borrow(bucket);
-        state.set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
-        assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), None);
-        state.redis.activate();
-        state.set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
-        assert_eq!(state.get(b(), "k".into()).unwrap().unwrap(), Some(b"one".to_vec()));
+    fn a_worker_on_standby_changes_nothing_in_redis() {
+        let mut instance = Instance::new(redis_bucket(false));
+        let b = instance.open("redis");
+        instance.view().set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
+        assert_eq!(instance.view().get(b(), "k".into()).unwrap().unwrap(), None);
+        instance.state.redis.activate();
+        instance.view().set(b(), "k".into(), b"one".to_vec()).unwrap().unwrap();
+        assert_eq!(instance.view().get(b(), "k".into()).unwrap().unwrap(), Some(b"one".to_vec()));
     }
 
     #[test]
     fn there_is_no_seventeenth_bucket() {
-        let (mut state, _) = opened();
-        for bucket in 0..crate::kv_store::MAX_BUCKETS {
-            let bucket = state.open(bucket.to_string()).unwrap().unwrap();
-            state.set(bucket, "k".into(), vec![]).unwrap().unwrap();
+        let (mut instance, _) = opened();
+        for bucket in 0..MAX_STORE_BUCKETS {
+            let bucket = instance.view().open(bucket.to_string()).unwrap().unwrap();
+            instance.view().set(bucket, "k".into(), vec![]).unwrap().unwrap();
         }
-        assert!(matches!(state.open("b".into()).unwrap(), Err(store::Error::NoSuchStore)));
-        assert!(text(state.open("b".repeat(65))).contains("65 bytes"));
+        assert!(matches!(
+            instance.view().open("b".into()).unwrap(),
+            Err(store::Error::NoSuchStore)
+        ));
+        assert!(text(instance.view().open("b".repeat(65))).contains("65 bytes"));
     }
 }

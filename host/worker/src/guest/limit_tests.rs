@@ -29,7 +29,7 @@ const PAGES: u32 = 256;
 /// An instance, with what it counts and what it has sent.
 pub(super) struct Running {
     pub(super) instance: Instance,
-    tally: Arc<SharedCounters>,
+    counters: Arc<SharedCounters>,
     host: UnixStream,
 }
 
@@ -52,21 +52,21 @@ fn instantiate_after(
     let (ours, host) = UnixStream::pair().unwrap();
     let (socket, _) = packet_pair().unwrap();
     let arena = Arena::new(SharedMemory::create(64 << 10).unwrap());
-    let tally = Arc::new(SharedCounters::default());
+    let counters = Arc::new(SharedCounters::default());
     let surroundings = HostServices::new(
         HostLink::from_stream(ours),
         arena,
         socket,
         RedisBucket::default(),
         limits,
-        Arc::clone(&tally),
+        Arc::clone(&counters),
     );
     let factory = InstanceFactory::new(&engine, &component, surroundings);
     match factory.and_then(|factory| factory.instance(serde_json::Map::new())) {
-        Ok(instance) => Ok(Running { instance, tally, host }),
+        Ok(instance) => Ok(Running { instance, counters, host }),
         Err(error) => {
             let (limit, message) = trap(error);
-            Err((limit, message, tally.snapshot().limits.hit().collect()))
+            Err((limit, message, counters.snapshot().limits.hit().collect()))
         }
     }
 }
@@ -80,7 +80,7 @@ fn trap(error: CallError) -> (Option<Limit>, String) {
 
 impl Running {
     fn counted(&self) -> Vec<(Limit, u64)> {
-        self.tally.snapshot().limits.hit().collect()
+        self.counters.snapshot().limits.hit().collect()
     }
 
     fn process(&mut self) -> Result<FrameResult, CallError> {
@@ -134,7 +134,7 @@ fn memory_up_to_the_limit_is_given_and_a_refusal_can_be_survived() {
     let running = instantiate(&guest, limits());
     let mut running = running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
     running.instance.init("{}").unwrap();
-    assert_eq!(running.tally.guest_memory(), 16 << 20);
+    assert_eq!(running.counters.guest_memory(), 16 << 20);
     assert_eq!(running.counted(), [(Limit::Memory, 1)]);
     // A trap of a later call has nothing to do with it.
     let (limit, message) = trap(running.process().unwrap_err());
@@ -145,7 +145,7 @@ fn memory_up_to_the_limit_is_given_and_a_refusal_can_be_survived() {
 #[test]
 fn a_first_size_over_the_limit_is_an_error_and_one_at_the_limit_is_not() {
     let fits = instantiate(&Guest { pages: PAGES, ..IDLE }, limits());
-    assert_eq!(fits.map_err(|(_, error, _)| error).unwrap().tally.guest_memory(), 16 << 20);
+    assert_eq!(fits.map_err(|(_, error, _)| error).unwrap().counters.guest_memory(), 16 << 20);
     let over = instantiate(&Guest { pages: PAGES + 1, ..IDLE }, limits());
     let Err((limit, message, counted)) = over else { panic!("instantiated") };
     assert_eq!(
@@ -245,11 +245,11 @@ fn a_worker_says_that_it_is_alive_while_its_component_sleeps() {
     let guest =
         Guest { imports: SLEEP, init: "(call $block (call $timer (i64.const -1)))", ..IDLE };
     let running = instantiate(&guest, limits());
-    let Running { mut instance, tally, host } =
+    let Running { mut instance, counters, host } =
         running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
     let (ours, theirs) = UnixStream::pair().unwrap();
     let _heartbeat =
-        Heartbeat::start(HostLink::from_stream(ours), tally, Duration::from_millis(2)).unwrap();
+        Heartbeat::start(HostLink::from_stream(ours), counters, Duration::from_millis(2)).unwrap();
     // It sleeps on when the test is over, and ends with the process.
     let call = std::thread::spawn(move || (instance.init("{}").is_ok(), host));
     let mut reader = Reader::new(theirs);
@@ -308,7 +308,7 @@ fn a_flood_of_log_lines_is_cut_down_and_the_call_goes_on() {
     let guest = Guest { imports, items: r#"(data (i32.const 16) "line")"#, init: flood, ..IDLE };
     let few = WorkerLimits { log_lines_per_second: 5, ..limits() };
     let running = instantiate(&guest, few);
-    let Running { mut instance, tally, host } =
+    let Running { mut instance, counters, host } =
         running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
     let reading = std::thread::spawn(move || {
         let mut reader = Reader::new(host);
@@ -323,7 +323,7 @@ fn a_flood_of_log_lines_is_cut_down_and_the_call_goes_on() {
     let lines = reading.join().unwrap();
     assert!(lines >= 5, "{lines}");
     assert_eq!(
-        tally.snapshot().limits.hit().collect::<Vec<_>>(),
+        counters.snapshot().limits.hit().collect::<Vec<_>>(),
         [(Limit::LogLines, 20000 - lines)]
     );
 }
@@ -451,7 +451,7 @@ fn short_of_memory_to_grow() {
     let mut running = running.unwrap_or_else(|(_, error, _)| panic!("{error}"));
     running.instance.init("{}").unwrap();
     assert_eq!(running.counted(), [(Limit::Memory, 1)]);
-    let given = running.tally.guest_memory();
+    let given = running.counters.guest_memory();
     assert!((1 << 20..SHORT).contains(&given), "{given}");
     let host = vec![1_u8; 12 << 20];
     let (limit, message) = trap(running.instance.process(frame).unwrap_err());

@@ -11,6 +11,11 @@ use wasmtime::{OutOfMemory, ResourceLimiter, Trap};
 use crate::counters::SharedCounters;
 use crate::memory::{RESERVED, can_allocate};
 
+/// Handles that a component may hold at a time: tensors, frames, contexts, streams. A pipeline
+/// holds a few dozen. One that never drops its handles gets an error before it fills the process's
+/// memory.
+pub(super) const MAX_HANDLES: usize = 10_000;
+
 /// Most elements of a component's tables together. Interpreters compiled to wasm use about ten
 /// thousand.
 const MAX_TABLE_ELEMENTS: usize = 100_000;
@@ -22,7 +27,7 @@ const MAX_INSTANCES: usize = 200;
 /// A limit that was run into. As an error it ends the call, and the instance with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("limit {limit}: {message}")]
-pub struct LimitExceeded {
+pub(super) struct LimitExceeded {
     /// Which.
     pub limit: Limit,
     /// What was asked for, and how much there is.
@@ -31,13 +36,13 @@ pub struct LimitExceeded {
 
 impl LimitExceeded {
     /// That this limit was run into.
-    pub fn new(limit: Limit, message: impl Into<String>) -> Self {
+    pub(super) fn new(limit: Limit, message: impl Into<String>) -> Self {
         Self { limit, message: message.into() }
     }
 
     /// The limit that Wasmtime or one of the host's functions ran into, where that is what `error`
     /// says.
-    pub fn from_error(error: &wasmtime::Error) -> Option<Self> {
+    pub(super) fn from_error(error: &wasmtime::Error) -> Option<Self> {
         if let Some(exceeded) = error.downcast_ref::<Self>() {
             return Some(exceeded.clone());
         }
@@ -51,8 +56,7 @@ impl LimitExceeded {
         let full =
             matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
         if full || words.contains("store handle limit exceeded") {
-            let message =
-                format!("the component holds more than {} handles", super::state::MAX_HANDLES);
+            let message = format!("the component holds more than {MAX_HANDLES} handles");
             return Some(Self::new(Limit::Handles, message));
         }
         if words.contains("fuel allocated for hostcalls has been exhausted") {
@@ -81,37 +85,47 @@ fn is_out_of_memory(error: &wasmtime::Error) -> bool {
 /// Bounds linear memory and tables, summed over a component, and remembers what was refused: a
 /// guest that is denied memory traps as `unreachable`, which by itself does not tell why.
 #[derive(Debug)]
-pub struct Limiter {
+pub(super) struct Limiter {
     memory: usize,
     memory_limit: usize,
     /// What the latest permitted growth added to `memory`.
     added: usize,
     table: usize,
     refused: Option<LimitExceeded>,
-    tally: Arc<SharedCounters>,
+    counters: Arc<SharedCounters>,
 }
 
 impl Limiter {
     /// A limiter for an instance that may have `memory_limit` bytes of linear memory.
-    pub fn new(memory_limit: u64, tally: Arc<SharedCounters>) -> Self {
+    pub(super) fn new(memory_limit: u64, counters: Arc<SharedCounters>) -> Self {
         let memory_limit = usize::try_from(memory_limit).unwrap_or(usize::MAX);
-        Self { memory: 0, memory_limit, added: 0, table: 0, refused: None, tally }
+        Self { memory: 0, memory_limit, added: 0, table: 0, refused: None, counters }
     }
 
     /// Counts and remembers a refusal that the component may survive.
-    pub fn refuse(&mut self, limit: Limit, message: String) {
-        self.tally.count_limit(limit);
+    pub(super) fn refuse(&mut self, limit: Limit, message: String) {
+        self.counters.count_limit(limit);
         self.refused = Some(LimitExceeded::new(limit, message));
     }
 
+    /// The limit behind an error, if any: the one that the error names, which is counted here, or
+    /// the latest refusal, which was counted when it was made.
+    pub(super) fn explain(&mut self, error: &wasmtime::Error) -> Option<LimitExceeded> {
+        let exceeded = LimitExceeded::from_error(error);
+        if let Some(exceeded) = &exceeded {
+            self.counters.count_limit(exceeded.limit);
+        }
+        exceeded.or_else(|| self.take_refusal())
+    }
+
     /// The latest refusal since the last call of this function.
-    pub fn take_refusal(&mut self) -> Option<LimitExceeded> {
+    pub(super) fn take_refusal(&mut self) -> Option<LimitExceeded> {
         self.refused.take()
     }
 
     fn set_memory(&mut self, bytes: usize) {
         self.memory = bytes;
-        self.tally.set_guest_memory(bytes);
+        self.counters.set_guest_memory(bytes);
     }
 }
 
@@ -139,8 +153,7 @@ impl ResourceLimiter for Limiter {
         if !can_allocate(added.saturating_add(RESERVED)) {
             let (total, kept) = (total >> 20, RESERVED >> 20);
             let message = format!(
-                "the component was refused linear memory of {total} MiB, the process has no room \
-                    for it beside \
+                "the component was refused linear memory of {total} MiB, the process has no room for it beside \
                  the {kept} MiB that it keeps for itself"
             );
             self.refuse(Limit::Memory, message);
@@ -178,8 +191,7 @@ impl ResourceLimiter for Limiter {
         let total = self.table.saturating_add(desired.saturating_sub(current));
         if total > MAX_TABLE_ELEMENTS {
             let message = format!(
-                "the component was refused tables of {total} elements, the limit is \
-                    {MAX_TABLE_ELEMENTS}"
+                "the component was refused tables of {total} elements, the limit is {MAX_TABLE_ELEMENTS}"
             );
             self.refuse(Limit::Tables, message);
             return Ok(false);
@@ -207,8 +219,8 @@ mod tests {
     use ocelli_protocol::worker::Counters;
 
     fn limiter(memory_limit: u64) -> (Limiter, Arc<SharedCounters>) {
-        let tally = Arc::new(SharedCounters::default());
-        (Limiter::new(memory_limit, Arc::clone(&tally)), tally)
+        let counters = Arc::new(SharedCounters::default());
+        (Limiter::new(memory_limit, Arc::clone(&counters)), counters)
     }
 
     fn counted(counters: Counters) -> Vec<(Limit, u64)> {
@@ -217,7 +229,7 @@ mod tests {
 
     #[test]
     fn memories_are_summed_up_to_the_limit_and_not_beyond() {
-        let (mut limiter, tally) = limiter(10 << 20);
+        let (mut limiter, counters) = limiter(10 << 20);
         assert!(limiter.memory_growing(0, 6 << 20, None).unwrap());
         assert!(!limiter.memory_growing(0, 6 << 20, None).unwrap());
         let refused = limiter.take_refusal().unwrap().to_string();
@@ -226,43 +238,43 @@ mod tests {
             "limit memory: the component was refused linear memory of 12 MiB, the limit is 10 MiB"
         );
         assert!(limiter.memory_growing(0, 4 << 20, None).unwrap());
-        assert_eq!(tally.guest_memory(), 10 << 20);
+        assert_eq!(counters.guest_memory(), 10 << 20);
         assert!(!limiter.memory_growing(4 << 20, (4 << 20) + 1, None).unwrap());
-        assert_eq!(counted(tally.snapshot()), [(Limit::Memory, 2)]);
+        assert_eq!(counted(counters.snapshot()), [(Limit::Memory, 2)]);
     }
 
     #[test]
     fn memory_that_the_system_has_not_is_given_back_once() {
-        let (mut limiter, tally) = limiter(10 << 20);
+        let (mut limiter, counters) = limiter(10 << 20);
         let denied = || std::io::Error::from(Errno::NOMEM);
         assert!(limiter.memory_growing(0, 4 << 20, None).unwrap());
         assert!(limiter.memory_growing(4 << 20, 9 << 20, None).unwrap());
         limiter.memory_grow_failed(denied().into()).unwrap();
-        assert_eq!(tally.guest_memory(), 4 << 20);
+        assert_eq!(counters.guest_memory(), 4 << 20);
         assert!(
             limiter.take_refusal().unwrap().message.contains("no room for linear memory of 9 MiB")
         );
         limiter.memory_grow_failed(denied().into()).unwrap();
-        assert_eq!(tally.guest_memory(), 4 << 20);
+        assert_eq!(counters.guest_memory(), 4 << 20);
     }
 
     #[test]
     fn a_growth_that_was_never_permitted_takes_nothing_off_the_sum() {
-        let (mut limiter, tally) = limiter(10 << 20);
+        let (mut limiter, counters) = limiter(10 << 20);
         assert!(limiter.memory_growing(0, 4 << 20, None).unwrap());
         limiter.memory_grow_failed(wasmtime::Error::msg("exceeds memory type's limits")).unwrap();
         assert!(!limiter.memory_growing(4 << 20, 8 << 20, Some(6 << 20)).unwrap());
-        assert_eq!(tally.guest_memory(), 4 << 20);
-        assert_eq!(counted(tally.snapshot()), [], "a component's own bound is no limit of ours");
+        assert_eq!(counters.guest_memory(), 4 << 20);
+        assert_eq!(counted(counters.snapshot()), [], "a component's own bound is no limit of ours");
     }
 
     #[test]
     fn tables_are_summed_up_to_the_limit_and_not_beyond() {
-        let (mut limiter, tally) = limiter(0);
+        let (mut limiter, counters) = limiter(0);
         assert!(limiter.table_growing(0, MAX_TABLE_ELEMENTS, None).unwrap());
         assert!(!limiter.table_growing(0, 1, None).unwrap());
         assert!(!limiter.table_growing(0, 2, Some(1)).unwrap());
         assert!(limiter.take_refusal().unwrap().message.contains("100001 elements"));
-        assert_eq!(counted(tally.snapshot()), [(Limit::Tables, 1)]);
+        assert_eq!(counted(counters.snapshot()), [(Limit::Tables, 1)]);
     }
 }

@@ -1,4 +1,4 @@
-//! A component's lines on their way to the session's log, so many in a second.
+//! A component's lines in the session's log, up to a limit per second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,42 +8,62 @@ use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::LogLevel;
 use parking_lot::Mutex;
 
+use super::newest::wasi::logging::logging;
 use crate::counters::SharedCounters;
 use crate::host_link::HostLink;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Stands for no frame.
+/// The value of [`LogState::frame`] between frames.
 const NO_FRAME: u64 = u64::MAX;
 
-/// Sends a component's log lines, and those of its standard output and error, to the host: as many
-/// in a second as it may have. What is beyond is dropped and counted, and at most once in a second
-/// a line says how many those were. Cheap to clone; the clones share the count.
+/// Sends a component's log lines, and those of its standard output and error, to the host, up to a
+/// limit per second. Lines beyond that are dropped and counted, and at most once in a second a line
+/// reports their number. Cheap to clone; the clones share the count.
 #[derive(Clone)]
 pub struct GuestLog {
     host: HostLink,
-    tally: Arc<SharedCounters>,
-    shared: Arc<LogState>,
+    counters: Arc<SharedCounters>,
+    state: Arc<LogState>,
 }
 
 struct LogState {
     per_second: u32,
     bucket: Mutex<TokenBucket>,
-    /// The number of the frame in work.
+    /// The number of the frame in process, or [`NO_FRAME`].
     frame: AtomicU64,
+}
+
+impl logging::Host for GuestLog {
+    fn log(
+        &mut self,
+        level: logging::Level,
+        context: String,
+        message: String,
+    ) -> wasmtime::Result<()> {
+        let level = match level {
+            logging::Level::Trace => LogLevel::Trace,
+            logging::Level::Debug => LogLevel::Debug,
+            logging::Level::Info => LogLevel::Info,
+            logging::Level::Warn => LogLevel::Warn,
+            logging::Level::Error | logging::Level::Critical => LogLevel::Error,
+        };
+        self.line(level, &context, &message);
+        Ok(())
+    }
 }
 
 impl GuestLog {
     /// A log of up to `per_second` lines in a second.
-    pub fn new(host: HostLink, tally: Arc<SharedCounters>, per_second: u32) -> Self {
+    pub fn new(host: HostLink, counters: Arc<SharedCounters>, per_second: u32) -> Self {
         let bucket = Mutex::new(TokenBucket::new(per_second, monotonic_ns()));
-        let shared = Arc::new(LogState { per_second, bucket, frame: AtomicU64::new(NO_FRAME) });
-        Self { host, tally, shared }
+        let state = Arc::new(LogState { per_second, bucket, frame: AtomicU64::new(NO_FRAME) });
+        Self { host, counters, state }
     }
 
     /// Names the frame that the following lines are about.
     pub fn set_frame(&self, number: u64) {
-        self.shared.frame.store(number, Ordering::Relaxed);
+        self.state.frame.store(number, Ordering::Relaxed);
     }
 
     /// The following lines are about no frame.
@@ -61,13 +81,13 @@ impl GuestLog {
         self.host.log(level, "worker", message, self.frame());
     }
 
-    /// Says how many lines were dropped, where that is due. To be called now and then: a component
-    /// that has fallen silent brings no line to say it with.
+    /// Reports dropped lines if the first of them is a second old. To be called after each call
+    /// into the component: one that has gone silent has no line to report them with.
     pub fn report_dropped_if_due(&self) {
         self.report(|bucket| bucket.due(monotonic_ns()));
     }
 
-    /// Says how many lines were dropped since that was last said.
+    /// Reports the lines that were dropped since the last report.
     pub fn report_dropped(&self) {
         self.report(TokenBucket::take_dropped);
     }
@@ -77,29 +97,28 @@ impl GuestLog {
         if self.with_bucket(|bucket| bucket.take(now)) {
             self.host.log(level, context, message, self.frame());
         } else {
-            self.tally.count_limit(Limit::LogLines);
+            self.counters.count_limit(Limit::LogLines);
         }
     }
 
     fn report(&self, dropped: impl FnOnce(&mut TokenBucket) -> Option<u64>) {
         if let Some(dropped) = self.with_bucket(dropped) {
-            let most = self.shared.per_second;
+            let most = self.state.per_second;
             let limit = Limit::LogLines;
             let message = format!(
-                "limit {limit}: {dropped} lines of the component were dropped: {most} a second \
-                    are kept"
+                "limit {limit}: {dropped} lines of the component were dropped: {most} a second are kept"
             );
             self.own_line(LogLevel::Warn, &message);
         }
     }
 
     /// The lock is never held while a line is sent.
-    fn with_bucket<T>(&self, use_it: impl FnOnce(&mut TokenBucket) -> T) -> T {
-        use_it(&mut self.shared.bucket.lock())
+    fn with_bucket<T>(&self, change: impl FnOnce(&mut TokenBucket) -> T) -> T {
+        change(&mut self.state.bucket.lock())
     }
 
     fn frame(&self) -> Option<u64> {
-        Some(self.shared.frame.load(Ordering::Relaxed)).filter(|&frame| frame != NO_FRAME)
+        Some(self.state.frame.load(Ordering::Relaxed)).filter(|&frame| frame != NO_FRAME)
     }
 }
 
@@ -109,7 +128,7 @@ impl GuestLog {
 struct TokenBucket {
     per_second: u64,
     /// Lines that may pass, in billionths.
-    room: u64,
+    tokens: u64,
     filled_at: u64,
     dropped: u64,
     /// When the first of `dropped` was dropped.
@@ -121,21 +140,21 @@ impl TokenBucket {
         let per_second = u64::from(per_second);
         Self {
             per_second,
-            room: per_second * SECOND_NS,
+            tokens: per_second * SECOND_NS,
             filled_at: now,
             dropped: 0,
             dropped_since: 0,
         }
     }
 
-    /// Whether a line may pass. One that may not is counted.
+    /// Whether a line may pass. A refused one is counted.
     fn take(&mut self, now: u64) -> bool {
         let passed = now.saturating_sub(self.filled_at);
         self.filled_at = self.filled_at.max(now);
-        let filled = self.room.saturating_add(passed.saturating_mul(self.per_second));
-        self.room = filled.min(self.per_second * SECOND_NS);
-        if let Some(rest) = self.room.checked_sub(SECOND_NS) {
-            self.room = rest;
+        let filled = self.tokens.saturating_add(passed.saturating_mul(self.per_second));
+        self.tokens = filled.min(self.per_second * SECOND_NS);
+        if let Some(rest) = self.tokens.checked_sub(SECOND_NS) {
+            self.tokens = rest;
             return true;
         }
         if self.dropped == 0 {
@@ -182,20 +201,20 @@ mod tests {
     }
 
     #[test]
-    fn dropped_lines_are_told_a_second_after_the_first() {
+    fn dropped_lines_are_reported_a_second_after_the_first() {
         let mut bucket = TokenBucket::new(1, 0);
         assert_eq!(bucket.due(5 * SECOND_NS), None, "none was dropped");
         passed(&mut bucket, 5 * SECOND_NS, 11);
         assert_eq!(bucket.due(6 * SECOND_NS - 1), None);
         assert_eq!(bucket.due(6 * SECOND_NS), Some(10));
-        assert_eq!(bucket.due(8 * SECOND_NS), None, "told once");
+        assert_eq!(bucket.due(8 * SECOND_NS), None, "reported once");
     }
 
     #[test]
-    fn a_flood_is_cut_down_counted_and_told_once_a_second() {
+    fn a_flood_is_cut_down_counted_and_reported_once_a_second() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let tally = Arc::new(SharedCounters::default());
-        let log = GuestLog::new(HostLink::from_stream(ours), Arc::clone(&tally), 10);
+        let counters = Arc::new(SharedCounters::default());
+        let log = GuestLog::new(HostLink::from_stream(ours), Arc::clone(&counters), 10);
         let start = monotonic_ns();
         let reading = std::thread::spawn(move || {
             let mut reader = Reader::new(theirs);
@@ -213,19 +232,19 @@ mod tests {
         log.report_dropped();
         drop(log);
         let lines = reading.join().unwrap();
-        let (told, kept): (Vec<_>, Vec<_>) =
+        let (reports, passed): (Vec<_>, Vec<_>) =
             lines.into_iter().partition(|(context, ..)| context == "worker");
         // One second's lines at once, and three seconds' worth of more.
-        assert!((30..=40).contains(&kept.len()), "{}", kept.len());
-        assert!(kept.iter().all(|(_, message, frame)| message == "line" && *frame == Some(7)));
-        let dropped = 3000 - kept.len() as u64;
-        assert_eq!(tally.snapshot().limits.of(Limit::LogLines), dropped);
-        assert!((3..=4).contains(&told.len()), "{told:?}");
-        let told = told.iter().map(|(_, told, _)| {
+        assert!((30..=40).contains(&passed.len()), "{}", passed.len());
+        assert!(passed.iter().all(|(_, message, frame)| message == "line" && *frame == Some(7)));
+        let dropped = 3000 - passed.len() as u64;
+        assert_eq!(counters.snapshot().limits.of(Limit::LogLines), dropped);
+        assert!((3..=4).contains(&reports.len()), "{reports:?}");
+        let reported = reports.iter().map(|(_, line, _)| {
             let count =
-                told.strip_prefix("limit log_lines: ").and_then(|told| told.split_once(' '));
+                line.strip_prefix("limit log_lines: ").and_then(|line| line.split_once(' '));
             count.unwrap().0.parse::<u64>().unwrap()
         });
-        assert_eq!(told.sum::<u64>(), dropped);
+        assert_eq!(reported.sum::<u64>(), dropped);
     }
 }

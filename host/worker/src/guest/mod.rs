@@ -1,25 +1,31 @@
-//! The guest component: the versions of the contract, what it may import, and one instance of it in
-//! its store.
+//! The guest component: the versions of the contract, the capabilities that it may import, and one
+//! instance of it in its store.
 
 pub mod boxes;
 #[cfg(test)]
 mod boxes_tests;
 #[cfg(test)]
 pub(crate) mod components;
-pub mod deadline;
-pub mod frames;
+mod config;
+mod console;
+mod deadline;
+mod frames;
 pub mod instance;
-pub mod keyvalue;
+mod keyvalue;
 #[cfg(test)]
 mod limit_tests;
-pub mod limits;
-pub mod log;
-pub mod nn;
+mod limits;
+mod log;
+mod nn;
 #[cfg(test)]
 mod nn_tests;
-pub mod output;
+mod output;
+mod resources;
 pub mod state;
-pub mod support;
+mod tensor;
 #[cfg(test)]
 mod tests;
 pub mod versions;
+
+/// The version of the contract whose types the host's functions are written for.
+pub use versions::v0_2 as newest;

@@ -1,108 +1,90 @@
 //! `wasi:nn` over the inference process. Tensors lie in shared memory from the start, so a compute
 //! copies nothing.
 
-use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::inference::{Element, ErrorCode, MAX_RANK, PlacedTensor, TensorDeclaration};
-use ocelli_protocol::limit::Limit;
+use ocelli_protocol::limit::{Limit, truncate_line};
 use ocelli_protocol::shm::ALIGNMENT;
+use parking_lot::Mutex;
 use wasmtime::StoreContextMut;
-use wasmtime::component::{Linker, Resource};
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
-use super::state::InstanceState;
-use super::versions::newest::wasi::nn::{errors, graph, inference, tensor};
-use crate::arena::Block;
-use crate::host_link::truncate;
-use crate::inference::{InferenceError, OpenedModel};
+use super::deadline::CallBudget;
+use super::limits::Limiter;
+use super::newest::wasi::nn::{errors, graph, inference, tensor};
+use super::resources::{ExecutionContext, Graph};
+use super::tensor::Tensor;
+use crate::arena::{Arena, Block};
+use crate::inference::{InferenceClient, InferenceError, OpenedModel};
 
 /// The name under which `tensor` is imported.
 const TENSOR_INTERFACE: &str = "wasi:nn/tensor@0.2.0-rc-2024-10-28";
 
 type Fallible<T> = wasmtime::Result<Result<T, Resource<InferenceError>>>;
 
-/// A tensor in the session's shared memory.
-#[derive(Debug, Clone)]
-pub struct Tensor {
-    element: Element,
-    shape: Vec<u32>,
-    /// Several outputs of a run share one block.
-    block: Arc<Block>,
-    /// The tensor's bytes within its block.
-    range: Range<usize>,
+/// The part of an instance's state behind `wasi:nn`.
+pub(super) struct NnState {
+    arena: Arc<Arena>,
+    inference: Arc<Mutex<InferenceClient>>,
+    answered_ns: Option<u64>,
 }
 
-impl Tensor {
-    /// A tensor at the beginning of a block.
-    pub fn in_block(element: Element, shape: Vec<u32>, block: Block) -> Self {
-        let length = element.bytes(&shape).unwrap_or(0).min(block.len());
-        Self { element, shape, block: Arc::new(block), range: 0..length }
+impl NnState {
+    pub(super) fn new(arena: Arc<Arena>, inference: Arc<Mutex<InferenceClient>>) -> Self {
+        Self { arena, inference, answered_ns: None }
     }
 
-    /// As an input of this name and element type.
-    fn placed_as(&self, declared: &TensorDeclaration) -> PlacedTensor {
-        let offset = (self.block.offset() + self.range.start) as u64;
-        let TensorDeclaration { name, element, .. } = declared;
-        PlacedTensor { name: name.clone(), element: *element, shape: self.shape.clone(), offset }
+    /// A frame begins, for which no inference has answered.
+    pub(super) fn forget_answers(&mut self) {
+        self.answered_ns = None;
     }
 
-    /// The type of its elements.
-    pub fn element(&self) -> Element {
-        self.element
+    /// When the frame's last inference had answered, on the monotonic clock in nanoseconds.
+    pub(super) fn last_answer_ns(&self) -> Option<u64> {
+        self.answered_ns
     }
 
-    /// The size of each axis.
-    pub fn shape(&self) -> &[u32] {
-        &self.shape
-    }
-
-    /// Its elements, little-endian, in row-major order.
-    pub fn bytes(&self) -> &[u8] {
-        self.block.bytes().get(self.range.clone()).unwrap_or_default()
-    }
-
-    fn data(&self) -> Bytes {
-        Bytes::from_owner(TensorBytes(self.clone()))
+    pub(super) fn view<'a>(
+        &'a mut self,
+        table: &'a mut ResourceTable,
+        limiter: &'a mut Limiter,
+        call: &'a CallBudget,
+    ) -> NnView<'a> {
+        let Self { arena, inference, answered_ns } = self;
+        NnView { arena, inference, answered_ns, table, limiter, call }
     }
 }
 
-struct TensorBytes(Tensor);
-
-impl AsRef<[u8]> for TensorBytes {
-    fn as_ref(&self) -> &[u8] {
-        self.0.bytes()
-    }
+/// What the functions of `wasi:nn` may use.
+pub(super) struct NnView<'a> {
+    arena: &'a Arc<Arena>,
+    inference: &'a Mutex<InferenceClient>,
+    answered_ns: &'a mut Option<u64>,
+    table: &'a mut ResourceTable,
+    limiter: &'a mut Limiter,
+    call: &'a CallBudget,
 }
 
-/// A model that a component has loaded.
-#[derive(Debug, Clone)]
-pub struct Graph(OpenedModel);
+/// Links the functions of `wasi:nn` to [`NnView`].
+pub(super) struct Nn;
 
-/// A model ready to compute.
-#[derive(Debug, Clone)]
-pub struct ExecutionContext(Graph);
+impl HasData for Nn {
+    type Data<'a> = NnView<'a>;
+}
 
 fn invalid(message: impl Into<String>) -> InferenceError {
     InferenceError::new(ErrorCode::InvalidArgument, message)
 }
 
-fn no_room(bytes: usize, state: &mut InstanceState) -> InferenceError {
-    let (largest, capacity) = (state.arena.largest_free(), state.arena.capacity());
-    let message = format!(
-        "a block of {bytes} bytes does not fit: {largest} of {capacity} bytes are free in one piece"
-    );
-    state.refuse(Limit::Tensor, &message);
-    InferenceError::new(ErrorCode::TooLarge, message)
-}
-
-/// Bytes of a run's outputs laid out one after the other, or none where a shape is known at run
-/// time alone.
-fn output_room(outputs: &[TensorDeclaration]) -> Option<usize> {
-    outputs.iter().try_fold(0usize, |room, output| {
+/// Bytes of a run's outputs laid out one after the other. `None` if a shape is known at run time
+/// alone.
+fn output_bytes(outputs: &[TensorDeclaration]) -> Option<usize> {
+    outputs.iter().try_fold(0usize, |total, output| {
         let bytes = output.element.bytes(&output.fixed_shape()?)?;
-        room.checked_next_multiple_of(ALIGNMENT)?.checked_add(bytes)
+        total.checked_next_multiple_of(ALIGNMENT)?.checked_add(bytes)
     })
 }
 
@@ -111,7 +93,7 @@ fn output_room(outputs: &[TensorDeclaration]) -> Option<usize> {
 fn bind<'a>(
     model: &'a OpenedModel,
     given: &'a [(String, Tensor)],
-) -> Result<Vec<Bound<'a>>, InferenceError> {
+) -> Result<Vec<BoundInput<'a>>, InferenceError> {
     let wrong = |what: String| invalid(format!("model {}: {what}", model.name));
     let declared = &model.signature.inputs;
     for (index, (name, _)) in given.iter().enumerate() {
@@ -131,60 +113,90 @@ fn bind<'a>(
         let name = &declared.name;
         let found = given.iter().find(|(given, _)| given == name);
         let (_, tensor) = found.ok_or_else(|| wrong(format!("input {name:?} is missing")))?;
-        if tensor_type(tensor.element) != tensor_type(declared.element)
-            || !declared.admits(&tensor.shape)
+        if tensor_type(tensor.element()) != tensor_type(declared.element)
+            || !declared.admits(tensor.shape())
         {
             return Err(wrong(format!(
                 "input {name:?} is {:?} {:?}, the model takes {:?} {:?}",
-                tensor.element, tensor.shape, declared.element, declared.shape
+                tensor.element(),
+                tensor.shape(),
+                declared.element,
+                declared.shape
             )));
         }
-        // What else a byte holds is no truth value, and native code may take it for anything.
+        // Any other byte is no truth value, and native code may do anything with it.
         if declared.element == Element::Bool && tensor.bytes().iter().any(|&byte| byte > 1) {
             return Err(wrong(format!("input {name:?} holds truth values, each 0 or 1")));
         }
-        Ok(Bound { declared, tensor })
+        Ok(BoundInput { declared, tensor })
     });
     bound.collect()
 }
 
 /// An input of a model, and the tensor given for it.
-struct Bound<'a> {
+struct BoundInput<'a> {
     declared: &'a TensorDeclaration,
     tensor: &'a Tensor,
 }
 
-fn compute(
-    state: &mut InstanceState,
-    model: &OpenedModel,
-    inputs: &[(String, Tensor)],
-) -> Result<Vec<(String, Tensor)>, InferenceError> {
-    let inputs = bind(model, inputs)?;
-    // A model that tells its outputs' sizes at run time alone gets the largest piece that is left.
-    let room = output_room(&model.signature.outputs).unwrap_or_else(|| state.arena.largest_free());
-    let output = state.arena.allocate(room).map(Arc::new).ok_or_else(|| no_room(room, state))?;
-    let placed = inputs.iter().map(|input| input.tensor.placed_as(input.declared)).collect();
-    let blocks = inputs.iter().map(|input| Arc::clone(&input.tensor.block)).collect();
-    let outputs = state.with_inference(|client, patience| {
-        client.run(&model.name, placed, blocks, &output, patience)
-    })?;
-    state.inferred_ns = monotonic_ns();
-    outputs
-        .into_iter()
-        .map(|placed| {
-            let range = placed.range().ok_or_else(|| invalid("an output of impossible size"))?;
-            let range = range.start - output.offset()..range.end - output.offset();
-            let PlacedTensor { name, element, shape, .. } = placed;
-            Ok((name, Tensor { element, shape, block: Arc::clone(&output), range }))
-        })
-        .collect()
-}
+impl NnView<'_> {
+    /// Asks the inference process, with the time that the current call has left.
+    fn with_inference<T>(&mut self, ask: impl FnOnce(&mut InferenceClient, Duration) -> T) -> T {
+        // One thread calls components: the lock is never waited for.
+        let mut client = self.inference.lock();
+        ask(&mut client, self.call.time_left())
+    }
 
-impl InstanceState {
-    fn nn_error<T>(&mut self, mut error: InferenceError) -> Fallible<T> {
-        // Kept as long as the component keeps its handle, and it may have a part in the words.
-        error.message = truncate(&error.message).to_owned();
+    fn run(
+        &mut self,
+        model: &OpenedModel,
+        inputs: &[(String, Tensor)],
+    ) -> Result<Vec<(String, Tensor)>, InferenceError> {
+        let inputs = bind(model, inputs)?;
+        // A model whose output sizes are known at run time alone gets the largest free piece.
+        let bytes =
+            output_bytes(&model.signature.outputs).unwrap_or_else(|| self.arena.largest_free());
+        let output = Arc::new(self.allocate(bytes)?);
+        let placed = inputs.iter().map(|input| input.tensor.placed_as(input.declared)).collect();
+        let blocks = inputs.iter().map(|input| Arc::clone(input.tensor.block())).collect();
+        let outputs = self.with_inference(|client, timeout| {
+            client.run(&model.name, placed, blocks, &output, timeout)
+        })?;
+        *self.answered_ns = Some(monotonic_ns());
+        let tensor = |placed: PlacedTensor| {
+            let range = placed.range().ok_or_else(|| invalid("an output of impossible size"))?;
+            let PlacedTensor { name, element, shape, .. } = placed;
+            Ok((name, Tensor::at(element, shape, range, &output)))
+        };
+        outputs.into_iter().map(tensor).collect()
+    }
+
+    /// A block of the shared memory. One that does not fit counts as a refusal.
+    fn allocate(&mut self, bytes: usize) -> Result<Block, InferenceError> {
+        self.arena.allocate(bytes).ok_or_else(|| {
+            let (largest, capacity) = (self.arena.largest_free(), self.arena.capacity());
+            let message = format!(
+                "a block of {bytes} bytes does not fit: {largest} of {capacity} bytes are free in one piece"
+            );
+            self.limiter.refuse(Limit::Tensor, message.clone());
+            InferenceError::new(ErrorCode::TooLarge, message)
+        })
+    }
+
+    fn push_error<T>(&mut self, mut error: InferenceError) -> Fallible<T> {
+        // The component may have a part in the text, and keeps it as long as its handle.
+        error.message = truncate_line(&error.message).to_owned();
         Ok(Err(self.table.push(error)?))
+    }
+
+    fn push_graph(
+        &mut self,
+        opened: Result<OpenedModel, InferenceError>,
+    ) -> Fallible<Resource<Graph>> {
+        match opened {
+            Ok(opened) => Ok(Ok(self.table.push(Graph(opened))?)),
+            Err(error) => self.push_error(error),
+        }
     }
 
     fn new_tensor(
@@ -204,7 +216,7 @@ impl InstanceState {
             let message = format!(
                 "a tensor {element:?} {shape:?}: the session's shared memory has {capacity} bytes"
             );
-            self.refuse(Limit::Tensor, &message);
+            self.limiter.refuse(Limit::Tensor, message.clone());
             return Err(InferenceError::new(ErrorCode::TooLarge, message));
         };
         if bytes != data.len() {
@@ -213,15 +225,15 @@ impl InstanceState {
                 data.len()
             )));
         }
-        let mut block = self.arena.allocate(data.len()).ok_or_else(|| no_room(data.len(), self))?;
+        let mut block = self.allocate(data.len())?;
         block.bytes_mut().get_mut(..data.len()).unwrap_or_default().copy_from_slice(data);
         Ok(Tensor::in_block(element, shape, block))
     }
 }
 
-impl tensor::Host for InstanceState {}
+impl tensor::Host for NnView<'_> {}
 
-impl tensor::HostTensor for InstanceState {
+impl tensor::HostTensor for NnView<'_> {
     fn new(
         &mut self,
         dimensions: Vec<u32>,
@@ -234,15 +246,15 @@ impl tensor::HostTensor for InstanceState {
     }
 
     fn dimensions(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<Vec<u32>> {
-        Ok(self.table.get(&tensor)?.shape.clone())
+        Ok(self.table.get(&tensor)?.shape().to_vec())
     }
 
     fn ty(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<tensor::TensorType> {
-        Ok(tensor_type(self.table.get(&tensor)?.element))
+        Ok(tensor_type(self.table.get(&tensor)?.element()))
     }
 
     fn data(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<Vec<u8>> {
-        Ok(self.table.get(&tensor)?.data().to_vec())
+        Ok(self.table.get(&tensor)?.bytes().to_vec())
     }
 
     fn drop(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<()> {
@@ -252,13 +264,16 @@ impl tensor::HostTensor for InstanceState {
 }
 
 /// Replaces the generated `tensor.data`, which must build a vector first, by one that copies from
-/// shared memory straight into the guest.
-pub fn shadow_tensor_data(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
+/// shared memory straight into the guest. `table` gives the handles.
+pub(super) fn shadow_tensor_data<T: 'static>(
+    linker: &mut Linker<T>,
+    table: fn(&T) -> &ResourceTable,
+) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     linker.instance(TENSOR_INTERFACE)?.func_wrap(
         "[method]tensor.data",
-        |store: StoreContextMut<'_, InstanceState>, (tensor,): (Resource<Tensor>,)| {
-            Ok((store.data().table.get(&tensor)?.data(),))
+        move |store: StoreContextMut<'_, T>, (tensor,): (Resource<Tensor>,)| {
+            Ok((table(store.data()).get(&tensor)?.data(),))
         },
     )?;
     linker.allow_shadowing(false);
@@ -290,10 +305,9 @@ fn tensor_type(element: Element) -> tensor::TensorType {
     }
 }
 
-/// Whether a graph may be loaded so. What a model runs on is the operator's to say: `cpu` is what a
-/// component asks for that leaves it to the host, and a `gpu` or a `tpu` is not to be had by
-/// asking.
-fn loadable(
+/// Checks the request to load a graph. The operator chooses the device: `cpu` leaves the choice to
+/// the host, and a component cannot ask for a `gpu` or a `tpu`.
+fn check_graph(
     mut builders: Vec<graph::GraphBuilder>,
     encoding: graph::GraphEncoding,
     target: graph::ExecutionTarget,
@@ -322,40 +336,28 @@ fn loadable(
     }
 }
 
-impl InstanceState {
-    fn push_graph(
-        &mut self,
-        opened: Result<OpenedModel, InferenceError>,
-    ) -> Fallible<Resource<Graph>> {
-        match opened {
-            Ok(opened) => Ok(Ok(self.table.push(Graph(opened))?)),
-            Err(error) => self.nn_error(error),
-        }
-    }
-}
-
-impl graph::Host for InstanceState {
+impl graph::Host for NnView<'_> {
     fn load(
         &mut self,
         builders: Vec<graph::GraphBuilder>,
         encoding: graph::GraphEncoding,
         target: graph::ExecutionTarget,
     ) -> Fallible<Resource<Graph>> {
-        let loaded = loadable(builders, encoding, target)
-            .and_then(|bytes| self.with_inference(|client, patience| client.load(bytes, patience)));
+        let loaded = check_graph(builders, encoding, target)
+            .and_then(|bytes| self.with_inference(|client, timeout| client.load(bytes, timeout)));
         if let Err(InferenceError { code: ErrorCode::TooLarge, message }) = &loaded {
-            self.refuse(Limit::Tensor, message);
+            self.limiter.refuse(Limit::Tensor, message.clone());
         }
         self.push_graph(loaded)
     }
 
     fn load_by_name(&mut self, name: String) -> Fallible<Resource<Graph>> {
-        let opened = self.with_inference(|client, patience| client.open(&name, patience));
+        let opened = self.with_inference(|client, timeout| client.open(&name, timeout));
         self.push_graph(opened)
     }
 }
 
-impl graph::HostGraph for InstanceState {
+impl graph::HostGraph for NnView<'_> {
     fn init_execution_context(
         &mut self,
         graph: Resource<Graph>,
@@ -370,9 +372,9 @@ impl graph::HostGraph for InstanceState {
     }
 }
 
-impl inference::Host for InstanceState {}
+impl inference::Host for NnView<'_> {}
 
-impl inference::HostGraphExecutionContext for InstanceState {
+impl inference::HostGraphExecutionContext for NnView<'_> {
     fn compute(
         &mut self,
         context: Resource<ExecutionContext>,
@@ -383,13 +385,13 @@ impl inference::HostGraphExecutionContext for InstanceState {
             .into_iter()
             .map(|(name, tensor)| Ok((name, self.table.delete(tensor)?)))
             .collect::<wasmtime::Result<_>>()?;
-        match compute(self, &model, &inputs) {
+        match self.run(&model, &inputs) {
             Ok(outputs) => {
                 let outputs =
                     outputs.into_iter().map(|(name, tensor)| Ok((name, self.table.push(tensor)?)));
                 Ok(Ok(outputs.collect::<wasmtime::Result<_>>()?))
             }
-            Err(error) => self.nn_error(error),
+            Err(error) => self.push_error(error),
         }
     }
 
@@ -399,9 +401,9 @@ impl inference::HostGraphExecutionContext for InstanceState {
     }
 }
 
-impl errors::Host for InstanceState {}
+impl errors::Host for NnView<'_> {}
 
-impl errors::HostError for InstanceState {
+impl errors::HostError for NnView<'_> {
     fn code(&mut self, error: Resource<InferenceError>) -> wasmtime::Result<errors::ErrorCode> {
         Ok(match self.table.get(&error)?.code {
             ErrorCode::InvalidArgument => errors::ErrorCode::InvalidArgument,

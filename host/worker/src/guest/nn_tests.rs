@@ -8,15 +8,13 @@ use ocelli_protocol::limit::Limit;
 use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
 use wasmtime::component::Resource;
 
-use super::nn::{ExecutionContext, Tensor};
-use super::state::InstanceState;
-use super::tests::{MEMORY, counted, served, told};
-use super::versions::newest::wasi::nn::errors;
-use super::versions::newest::wasi::nn::graph::{
-    ExecutionTarget, GraphEncoding, Host as _, HostGraph as _,
-};
-use super::versions::newest::wasi::nn::inference::HostGraphExecutionContext as _;
-use super::versions::newest::wasi::nn::tensor::{HostTensor, TensorType};
+use super::newest::wasi::nn::errors;
+use super::newest::wasi::nn::graph::{ExecutionTarget, GraphEncoding, Host as _, HostGraph as _};
+use super::newest::wasi::nn::inference::HostGraphExecutionContext as _;
+use super::newest::wasi::nn::tensor::{HostTensor, TensorType};
+use super::resources::ExecutionContext;
+use super::tensor::Tensor;
+use super::tests::{MEMORY, TestInstance, counted, error_of, served};
 use crate::inference::InferenceError;
 
 /// The inputs of the model "mixed", which gives each of them back under the name in capitals.
@@ -85,37 +83,37 @@ fn answer(memory: &SharedMemory, request: InferenceRequest) -> InferenceResponse
     }
 }
 
-fn state() -> InstanceState {
+fn state() -> TestInstance {
     served(answer)
 }
 
 /// A component's tensor for an input of "mixed".
-fn tensor(state: &mut InstanceState, name: &str) -> (String, Resource<Tensor>) {
+fn tensor(state: &mut TestInstance, name: &str) -> (String, Resource<Tensor>) {
     let (ty, data) = match name {
         "b" => (TensorType::U8, vec![1, 255]),
         "c" => (TensorType::U8, vec![0, 1]),
         _ => (TensorType::Fp32, [1.5_f32, -2.0].map(f32::to_le_bytes).concat()),
     };
-    (name.to_owned(), state.new(vec![2], ty, data).unwrap())
+    (name.to_owned(), state.nn().new(vec![2], ty, data).unwrap())
 }
 
-fn tensors(state: &mut InstanceState, names: &[&str]) -> Vec<(String, Resource<Tensor>)> {
+fn tensors(state: &mut TestInstance, names: &[&str]) -> Vec<(String, Resource<Tensor>)> {
     names.iter().map(|name| tensor(state, name)).collect()
 }
 
-fn context(state: &mut InstanceState) -> Resource<ExecutionContext> {
-    let graph = state.load_by_name("mixed".into()).unwrap().unwrap();
-    state.init_execution_context(graph).unwrap().unwrap()
+fn context(state: &mut TestInstance) -> Resource<ExecutionContext> {
+    let graph = state.nn().load_by_name("mixed".into()).unwrap().unwrap();
+    state.nn().init_execution_context(graph).unwrap().unwrap()
 }
 
 /// What a run of "mixed" with such inputs answers.
 fn refusal(
-    state: &mut InstanceState,
+    state: &mut TestInstance,
     inputs: Vec<(String, Resource<Tensor>)>,
 ) -> (errors::ErrorCode, String) {
     let context = context(state);
-    let error = state.compute(context, inputs).unwrap().unwrap_err();
-    told(state, error)
+    let error = state.nn().compute(context, inputs).unwrap().unwrap_err();
+    error_of(state, error)
 }
 
 #[test]
@@ -124,15 +122,17 @@ fn named_tensors_are_taken_in_any_order() {
     let context = context(&mut state);
     for order in [["a", "b", "c"], ["c", "a", "b"]] {
         let inputs = tensors(&mut state, &order);
-        let outputs = state.compute(Resource::new_borrow(context.rep()), inputs).unwrap().unwrap();
+        let outputs =
+            state.nn().compute(Resource::new_borrow(context.rep()), inputs).unwrap().unwrap();
         let names: Vec<_> = outputs.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["A", "B", "C"]);
-        let types =
-            outputs.iter().map(|(_, tensor)| state.ty(Resource::new_borrow(tensor.rep())).unwrap());
+        let types = outputs
+            .iter()
+            .map(|(_, tensor)| state.nn().ty(Resource::new_borrow(tensor.rep())).unwrap());
         assert_eq!(types.collect::<Vec<_>>(), [TensorType::Fp32, TensorType::U8, TensorType::U8]);
         let data = outputs
             .into_iter()
-            .map(|(_, tensor)| HostTensor::data(&mut state, tensor).unwrap())
+            .map(|(_, tensor)| HostTensor::data(&mut state.nn(), tensor).unwrap())
             .collect::<Vec<_>>();
         assert_eq!(data[1..], [vec![1, 255], vec![0, 1]]);
     }
@@ -143,9 +143,9 @@ fn an_output_may_be_the_next_runs_input() {
     let mut state = state();
     let context = context(&mut state);
     let inputs = tensors(&mut state, &["a", "b", "c"]);
-    let outputs = state.compute(Resource::new_borrow(context.rep()), inputs).unwrap().unwrap();
+    let outputs = state.nn().compute(Resource::new_borrow(context.rep()), inputs).unwrap().unwrap();
     let again = outputs.into_iter().map(|(name, tensor)| (name.to_lowercase(), tensor)).collect();
-    assert_eq!(state.compute(context, again).unwrap().unwrap().len(), 3);
+    assert_eq!(state.nn().compute(context, again).unwrap().unwrap().len(), 3);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn tensors_that_do_not_fit_the_model_are_named() {
     let mut state = state();
     let mut refused = |dimensions: Vec<u32>, ty, data: Vec<u8>, words: &[&str]| {
         let mut inputs = tensors(&mut state, &["a", "b"]);
-        inputs.push(("c".into(), state.new(dimensions, ty, data).unwrap()));
+        inputs.push(("c".into(), state.nn().new(dimensions, ty, data).unwrap()));
         let (code, message) = refusal(&mut state, inputs);
         assert_eq!(code, errors::ErrorCode::InvalidArgument);
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
@@ -182,8 +182,8 @@ fn tensors_that_do_not_fit_the_model_are_named() {
 #[test]
 fn a_model_that_is_not_there_is_not_found() {
     let mut state = state();
-    let error = state.load_by_name("nose".into()).unwrap().unwrap_err();
-    let (code, message) = told(&mut state, error);
+    let error = state.nn().load_by_name("nose".into()).unwrap().unwrap_err();
+    let (code, message) = error_of(&mut state, error);
     assert_eq!(code, errors::ErrorCode::NotFound);
     assert!(message.contains("\"nose\""), "{message}");
 }
@@ -194,11 +194,11 @@ fn a_graph_in_bytes_is_loaded_and_runs() {
     let free = state.arena.largest_free();
     for encoding in [GraphEncoding::Onnx, GraphEncoding::Autodetect] {
         let graph =
-            state.load(vec![GRAPH.to_vec()], encoding, ExecutionTarget::Cpu).unwrap().unwrap();
-        let context = state.init_execution_context(graph).unwrap().unwrap();
+            state.nn().load(vec![GRAPH.to_vec()], encoding, ExecutionTarget::Cpu).unwrap().unwrap();
+        let context = state.nn().init_execution_context(graph).unwrap().unwrap();
         let inputs = tensors(&mut state, &["a", "b", "c"]);
-        for (_, output) in state.compute(context, inputs).unwrap().unwrap() {
-            HostTensor::drop(&mut state, output).unwrap();
+        for (_, output) in state.nn().compute(context, inputs).unwrap().unwrap() {
+            HostTensor::drop(&mut state.nn(), output).unwrap();
         }
     }
     assert_eq!(state.arena.largest_free(), free, "the graph's bytes have left the shared memory");
@@ -210,8 +210,8 @@ fn a_graph_that_is_not_loaded_says_why() {
     let mut state = state();
     let mut refused = |parts: &[&[u8]], encoding, target| {
         let parts = parts.iter().map(|part| part.to_vec()).collect();
-        let error = state.load(parts, encoding, target).unwrap().unwrap_err();
-        told(&mut state, error).0
+        let error = state.nn().load(parts, encoding, target).unwrap().unwrap_err();
+        error_of(&mut state, error).0
     };
     use {ExecutionTarget::*, GraphEncoding::*};
     assert_eq!(refused(&[b"secret"], Onnx, Cpu), Code::Security);
@@ -252,7 +252,7 @@ fn what_the_inference_process_answers_keeps_its_code() {
         });
         let inputs = tensors(&mut state, &["a", "b", "c"]);
         assert_eq!(refusal(&mut state, inputs), (theirs, "y: NaN".into()));
-        assert_eq!(state.tally.snapshot().inference_failed, 1);
+        assert_eq!(state.counters.snapshot().inference_failed, 1);
     }
 }
 
@@ -266,15 +266,15 @@ fn a_stale_run_is_a_timeout_that_names_its_setting() {
     let (code, message) = refusal(&mut state, inputs);
     assert_eq!(code, errors::ErrorCode::Timeout);
     assert!(message.contains("2345 ms") && message.contains("inference.stale_ms"), "{message}");
-    let counters = state.tally.snapshot();
+    let counters = state.counters.snapshot();
     assert_eq!((counters.inference_stale, counters.inference_failed, counters.inferred), (1, 0, 0));
 }
 
 #[test]
 fn an_error_is_kept_until_it_is_dropped() {
     let mut state = state();
-    let error = state.load_by_name("nose".into()).unwrap().unwrap_err();
+    let error = state.nn().load_by_name("nose".into()).unwrap().unwrap_err();
     let rep = error.rep();
-    errors::HostError::drop(&mut state, error).unwrap();
-    assert!(state.table.get(&Resource::<InferenceError>::new_borrow(rep)).is_err());
+    errors::HostError::drop(&mut state.nn(), error).unwrap();
+    assert!(state.table_mut().get(&Resource::<InferenceError>::new_borrow(rep)).is_err());
 }

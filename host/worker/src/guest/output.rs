@@ -1,55 +1,49 @@
-//! From a component's types to the protocol's, within bounds.
+//! Converts a component's types into the protocol's, within bounds.
 
-use ocelli_protocol::limit::{ATTRIBUTE_BYTES, Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
+use ocelli_protocol::limit::{Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES, truncate_line};
 use ocelli_protocol::worker::{
     Attribute, Description, Detection, Event, ModelNeed, Rect, WorkerLimits,
 };
 use wasmtime::component::ResourceTable;
 
 use super::limits::LimitExceeded;
-use super::state::InstanceState;
-use super::versions::newest::{exported, frames, results};
-use crate::host_link::truncate;
-
-impl results::Host for InstanceState {}
+use super::newest::{exported, frames, results};
 
 /// Most bytes that a call returns in lists and texts, as Wasmtime counts them when it takes them
 /// over. A frame's texts, embeddings and attachments together are held to the same figure once
 /// more. With both, a result stays below [`ocelli_protocol::wire::MAX_MESSAGE`].
-pub const MAX_RESULT_BYTES: usize = MAX_OUTPUT_BYTES;
+pub(super) const MAX_RESULT_BYTES: usize = MAX_OUTPUT_BYTES;
 
-/// Most bytes of a snapshot: what a message's payload holds.
-pub const MAX_SNAPSHOT: usize = ocelli_protocol::wire::MAX_PAYLOAD;
+/// Most bytes of a snapshot: a message's payload.
+pub(super) const MAX_SNAPSHOT: usize = ocelli_protocol::wire::MAX_PAYLOAD;
 
-/// What a component returned for one frame.
+/// The output of a component for one frame.
 #[derive(Debug, Default)]
-pub struct Output {
-    /// None where it did not look at the frame.
+pub(super) struct Output {
+    /// `None` if the component skipped the frame.
     pub detections: Option<Vec<Detection>>,
-    /// What happened.
+    /// The frame's events, in the component's order.
     pub events: Vec<Event>,
 }
 
-/// Takes over what `process` returned. An output out of bounds, or with an attachment that does not
+/// Converts the output of `process`. An output over a limit, or with an attachment that does not
 /// exist, is an error.
-pub fn output(
+pub(super) fn output(
     table: &mut ResourceTable,
     output: results::Output,
     limits: &WorkerLimits,
 ) -> wasmtime::Result<Output> {
-    let mut room = OutputBudget {
-        bytes: MAX_RESULT_BYTES,
-        attachments: limits.attachments_per_frame as usize,
-        limits,
-    };
-    let detections = output.detections.map(|found| detections(found, &mut room)).transpose()?;
+    let attachments = limits.attachments_per_frame as usize;
+    let mut budget = OutputBudget { bytes: MAX_RESULT_BYTES, attachments, limits };
+    let detections = output.detections.map(convert_detections);
+    budget.take_detections(detections.as_deref().unwrap_or_default())?;
     let most = limits.events_per_frame as usize;
     check_count(Limit::Events, "events of one frame", output.events.len(), most)?;
-    let events = output.events.into_iter().map(|event| take_event(table, event, &mut room));
+    let events = output.events.into_iter().map(|event| convert_event(table, event, &mut budget));
     Ok(Output { detections, events: events.collect::<wasmtime::Result<_>>()? })
 }
 
-/// What a frame's output may still take.
+/// The rest of what one frame's output may have.
 struct OutputBudget<'a> {
     bytes: usize,
     attachments: usize,
@@ -57,93 +51,79 @@ struct OutputBudget<'a> {
 }
 
 impl OutputBudget<'_> {
-    fn spend(&mut self, bytes: usize) -> Result<(), LimitExceeded> {
+    fn take_bytes(&mut self, bytes: usize) -> Result<(), LimitExceeded> {
         let over = || format!("the output of one frame has more than {MAX_RESULT_BYTES} bytes");
         let rest = self.bytes.checked_sub(bytes);
         self.bytes = rest.ok_or_else(|| LimitExceeded::new(Limit::OutputBytes, over()))?;
         Ok(())
     }
 
-    fn attach(&mut self, count: usize) -> Result<(), LimitExceeded> {
+    fn take_attachments(&mut self, count: usize) -> Result<(), LimitExceeded> {
         let most = self.limits.attachments_per_frame;
         let over = || format!("the events of one frame have more than {most} attachments");
         let rest = self.attachments.checked_sub(count);
         self.attachments = rest.ok_or_else(|| LimitExceeded::new(Limit::Attachments, over()))?;
         Ok(())
     }
+
+    fn take_detections(&mut self, detections: &[Detection]) -> wasmtime::Result<()> {
+        check_count(Limit::Detections, "detections", detections.len(), MAX_DETECTIONS)?;
+        for detection in detections {
+            self.take_bytes(detection.payload_bytes())?;
+            let Rect { x, y, width, height } = detection.area;
+            let numbers = [detection.score, x, y, width, height];
+            if !numbers
+                .iter()
+                .chain(detection.embedding.iter().flatten())
+                .all(|number| number.is_finite())
+            {
+                wasmtime::bail!(
+                    "a detection {:?} with a number that is not finite",
+                    truncate_line(&detection.label)
+                );
+            }
+        }
+        Ok(())
+    }
 }
 
-fn take_event(
+fn convert_event(
     table: &mut ResourceTable,
     event: results::Event,
-    room: &mut OutputBudget<'_>,
+    budget: &mut OutputBudget<'_>,
 ) -> wasmtime::Result<Event> {
-    let texts = event.kind.len() + event.data.len();
-    let bytes = texts + event.detections.iter().map(bytes).sum::<usize>();
-    let most = room.limits.event_bytes;
+    let results::Event { kind, detections, data, attachments } = event;
+    let detections = convert_detections(detections);
+    let mut event = Event { kind, detections, data, attachments: Vec::new() };
+    let (bytes, most) = (event.payload_bytes(), budget.limits.event_bytes);
     if bytes > most as usize {
         let message =
             format!("an event of {bytes} bytes without its attachments: at most {most} are taken");
         return Err(LimitExceeded::new(Limit::EventBytes, message).into());
     }
-    room.spend(texts)?;
-    room.attach(event.attachments.len())?;
-    let attachments = event.attachments.into_iter().map(|image| {
+    budget.take_bytes(event.kind.len() + event.data.len())?;
+    budget.take_attachments(attachments.len())?;
+    for image in attachments {
         let image = table.delete(image)?;
-        room.spend(image.jpeg.len())?;
-        Ok(image.jpeg)
-    });
-    let attachments = attachments.collect::<wasmtime::Result<_>>()?;
-    Ok(Event {
-        kind: event.kind,
-        detections: detections(event.detections, room)?,
-        data: event.data,
-        attachments,
-    })
-}
-
-fn detections(
-    found: Vec<results::Detection>,
-    room: &mut OutputBudget<'_>,
-) -> wasmtime::Result<Vec<Detection>> {
-    check_count(Limit::Detections, "detections", found.len(), MAX_DETECTIONS)?;
-    found.into_iter().map(|detection| take_detection(detection, room)).collect()
-}
-
-/// Bytes of a detection's texts, attributes and embedding.
-fn bytes(detection: &results::Detection) -> usize {
-    let attributes = detection
-        .attributes
-        .iter()
-        .map(|a| a.name.len() + a.value.len() + ATTRIBUTE_BYTES)
-        .sum::<usize>();
-    detection.label.len() + attributes + detection.embedding.as_ref().map_or(0, |e| e.len() * 4)
-}
-
-fn take_detection(
-    detection: results::Detection,
-    room: &mut OutputBudget<'_>,
-) -> wasmtime::Result<Detection> {
-    room.spend(bytes(&detection))?;
-    let area = detection.box_;
-    let numbers = [detection.score, area.x, area.y, area.width, area.height];
-    if !numbers.iter().chain(detection.embedding.iter().flatten()).all(|number| number.is_finite())
-    {
-        wasmtime::bail!(
-            "a detection {:?} with a number that is not finite",
-            truncate(&detection.label)
-        );
+        budget.take_bytes(image.jpeg.len())?;
+        event.attachments.push(image.jpeg);
     }
+    budget.take_detections(&event.detections)?;
+    Ok(event)
+}
+
+fn convert_detections(detections: Vec<results::Detection>) -> Vec<Detection> {
     let attribute =
         |a: results::Attribute| Attribute { name: a.name, value: a.value, score: a.score };
-    Ok(Detection {
+    let convert = |detection: results::Detection| Detection {
         label: detection.label,
         score: detection.score,
-        area: rect(area),
+        area: rect(detection.box_),
         track: detection.track,
         attributes: detection.attributes.into_iter().map(attribute).collect(),
         embedding: detection.embedding,
-    })
+    };
+    detections.into_iter().map(convert).collect()
 }
 
 fn check_count(limit: Limit, what: &str, count: usize, most: usize) -> Result<(), LimitExceeded> {
@@ -153,13 +133,13 @@ fn check_count(limit: Limit, what: &str, count: usize, most: usize) -> Result<()
     Ok(())
 }
 
-/// The protocol's rectangle of a component's.
-pub fn rect(area: frames::Rect) -> Rect {
+/// Converts a rectangle.
+pub(super) fn rect(area: frames::Rect) -> Rect {
     Rect { x: area.x, y: area.y, width: area.width, height: area.height }
 }
 
-/// The protocol's description of a component's.
-pub fn description(description: exported::Description) -> Description {
+/// Converts the description of a pipeline.
+pub(super) fn description(description: exported::Description) -> Description {
     let need = |need: exported::ModelNeed| ModelNeed { name: need.name, inputs: need.inputs };
     Description {
         name: description.name,

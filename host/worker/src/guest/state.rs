@@ -1,63 +1,57 @@
-//! What stands behind a component's imports.
+//! The state of one component instance, and one view of it for each capability that the component
+//! may import.
+//!
+//! A capability keeps its own part ([`FramesState`], [`NnState`], [`KeyValueState`]) with private
+//! fields. The linker calls a host function with the view that a getter here makes: the
+//! capability's part, the handle table, and the limits. No capability reaches another one's part.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ocelli_protocol::clock::{monotonic_ns, thread_cpu_ns};
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::{LogLevel, WorkerLimits};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use wasmtime::component::ResourceTable;
+use wasmtime::component::{Resource, ResourceTable};
+use wasmtime::{Engine, Store};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::deadline::CallDeadline;
-use super::limits::Limiter;
+use super::boxes::BoxesView;
+use super::config::GuestSettings;
+use super::console::Console;
+use super::deadline::{CallBudget, install_limits};
+use super::frames::{FramesState, FramesView};
+use super::keyvalue::{KeyValueState, KeyValueView};
+use super::limits::{Limiter, MAX_HANDLES};
 use super::log::GuestLog;
-use super::output::MAX_RESULT_BYTES;
-use super::support::Console;
+use super::newest::results;
+use super::nn::{NnState, NnView};
+use super::output::{self, Output};
+use super::resources::FrameHandle;
 use crate::arena::Arena;
 use crate::counters::SharedCounters;
 use crate::host_link::HostLink;
 use crate::inference::InferenceClient;
 use crate::kv_store::SharedKvStore;
 use crate::redis_bridge::RedisBucket;
-use crate::video::Resampler;
 
-/// Most handles that a component may hold at a time: tensors, frames, contexts, streams. A pipeline
-/// holds a few dozen; one that never drops its handles is told so instead of filling the process's
-/// memory.
-pub const MAX_HANDLES: usize = 10_000;
-
-/// Bytes that a component may hand to the host in one call besides a tensor: names, a log line.
+/// Bytes that a component may pass to the host in one call besides a tensor: names, a log line.
 const ARGUMENT_OVERHEAD: usize = 1 << 20;
 
 /// Random bytes that a component may ask for at a time. Seeds and keys take a few dozen.
 const MAX_RANDOM: u64 = 1 << 20;
 
-/// Most bytes of encoded pictures that a component may hold: they lie in the worker's memory, not
-/// in its own. Twenty of a 4K camera.
-const MAX_IMAGE_BYTES: usize = 64 << 20;
-
-/// What one instance after another of a worker uses. Cheap to clone.
+/// The services that all instances of a worker share. Cheap to clone.
 #[derive(Clone)]
 pub struct HostServices {
-    /// Where components' lines go.
-    pub log: GuestLog,
-    /// Where tensors lie.
-    pub arena: Arc<Arena>,
-    /// The way to the models.
-    pub inference: Arc<Mutex<InferenceClient>>,
-    /// What the session keeps.
-    pub kv_store: SharedKvStore,
-    /// What it was granted of Redis.
-    pub redis: RedisBucket,
-    /// What a component may use.
-    pub limits: WorkerLimits,
-    /// Where what it ran into is counted.
-    pub tally: Arc<SharedCounters>,
+    log: GuestLog,
+    arena: Arc<Arena>,
+    inference: Arc<Mutex<InferenceClient>>,
+    kv_store: SharedKvStore,
+    redis: RedisBucket,
+    limits: WorkerLimits,
+    counters: Arc<SharedCounters>,
 }
 
 impl HostServices {
@@ -66,74 +60,61 @@ impl HostServices {
         host: HostLink,
         arena: Arc<Arena>,
         socket: OwnedFd,
-        granted: RedisBucket,
+        redis: RedisBucket,
         limits: WorkerLimits,
-        tally: Arc<SharedCounters>,
+        counters: Arc<SharedCounters>,
     ) -> Self {
-        let log = GuestLog::new(host, Arc::clone(&tally), limits.log_lines_per_second);
+        let log = GuestLog::new(host, Arc::clone(&counters), limits.log_lines_per_second);
         let timeout = Duration::from_millis(u64::from(limits.inference_timeout_ms));
         let inference =
-            InferenceClient::new(socket, timeout, Arc::clone(&arena), Arc::clone(&tally));
+            InferenceClient::new(socket, timeout, Arc::clone(&arena), Arc::clone(&counters));
         Self {
             log,
             arena,
             inference: Arc::new(Mutex::new(inference)),
             kv_store: SharedKvStore::new(&limits),
-            redis: granted,
+            redis,
             limits,
-            tally,
+            counters,
         }
+    }
+
+    /// The session's log.
+    pub fn log(&self) -> &GuestLog {
+        &self.log
+    }
+
+    /// The session's key-value store.
+    pub fn kv_store(&self) -> &SharedKvStore {
+        &self.kv_store
+    }
+
+    /// The session's bucket in Redis.
+    pub fn redis(&self) -> &RedisBucket {
+        &self.redis
     }
 }
 
-/// The host's side of one instance.
+/// The host's side of one instance: the content of its store.
 pub struct InstanceState {
-    /// Everything that the component holds a handle to.
-    pub table: ResourceTable,
+    table: ResourceTable,
     /// WASI without files, sockets, arguments or environment.
-    pub wasi: WasiCtx,
-    /// Bounds on memories and tables.
-    pub limiter: Limiter,
-    /// Where tensors lie.
-    pub arena: Arc<Arena>,
-    /// The way to the models.
-    inference: Arc<Mutex<InferenceClient>>,
-    /// Makes tensors of pictures.
-    pub resampler: Resampler,
-    /// What the session keeps.
-    pub kv_store: SharedKvStore,
-    /// What it was granted of Redis.
-    pub redis: RedisBucket,
-    /// The pipeline's settings.
-    pub settings: Map<String, Value>,
-    /// The component's standard error: a panic's message goes there.
-    pub stderr: Console,
-    /// Where its lines go.
-    pub log: GuestLog,
-    /// What it may use.
-    pub limits: WorkerLimits,
-    /// Where what it ran into is counted.
-    pub tally: Arc<SharedCounters>,
-    /// Room for its encoded pictures.
-    pub pictures: ImageBudget,
-    /// When the last inference of the current call had answered, on the monotonic clock; 0 if there
-    /// was none.
-    pub inferred_ns: u64,
-    /// What the current call may still use.
-    pub deadline: CallDeadline,
-    /// Calls from the component to the host so far.
-    pub host_calls: Arc<AtomicU64>,
-    /// Bytes that it may hand to the host in one call.
-    pub max_argument_bytes: usize,
-    /// Bytes that the current call may return.
-    pub max_result_bytes: usize,
+    wasi: WasiCtx,
+    limiter: Limiter,
+    call: CallBudget,
+    frames: FramesState,
+    nn: NnState,
+    keyvalue: KeyValueState,
+    settings: GuestSettings,
+    log: GuestLog,
+    /// A panic's message goes there.
+    stderr: Console,
 }
 
 impl InstanceState {
-    /// The state of a new instance with these settings.
-    pub fn new(surroundings: HostServices, settings: Map<String, Value>) -> Self {
-        let HostServices { log, arena, inference, kv_store: kept, redis: granted, limits, tally } =
-            surroundings;
+    /// The state of a new instance. `settings` is the content of `wasi:config/store`.
+    pub fn new(services: HostServices, settings: Map<String, Value>) -> Self {
+        let HostServices { log, arena, inference, kv_store, redis, limits, counters } = services;
         let stderr = Console::new(log.clone(), LogLevel::Warn, "stderr");
         let wasi = WasiCtx::builder()
             .stdout(Console::new(log.clone(), LogLevel::Info, "stdout"))
@@ -145,74 +126,121 @@ impl InstanceState {
             .build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
+        // The largest argument is a tensor that fills the shared memory.
+        let max_argument_bytes = arena.capacity().saturating_add(ARGUMENT_OVERHEAD);
         Self {
             table,
             wasi,
-            limiter: Limiter::new(limits.guest_memory, Arc::clone(&tally)),
-            // The largest thing that it can hand over is a tensor that fills the shared memory.
-            max_argument_bytes: arena.capacity().saturating_add(ARGUMENT_OVERHEAD),
-            arena,
-            inference,
-            resampler: Resampler::new(),
-            kv_store: kept,
-            redis: granted,
-            settings,
-            stderr,
+            limiter: Limiter::new(limits.guest_memory, counters),
+            call: CallBudget::new(limits, max_argument_bytes),
+            frames: FramesState::new(Arc::clone(&arena)),
+            nn: NnState::new(arena, inference),
+            keyvalue: KeyValueState::new(kv_store, redis),
+            settings: GuestSettings(settings),
             log,
-            limits,
-            tally,
-            pictures: ImageBudget::default(),
-            inferred_ns: 0,
-            deadline: CallDeadline::after(thread_cpu_ns(), monotonic_ns(), &limits),
-            host_calls: Arc::default(),
-            max_result_bytes: MAX_RESULT_BYTES,
+            stderr,
         }
     }
 
-    /// Asks the inference process, with the time that the current call has left.
-    pub fn with_inference<T>(
+    /// Puts the state into a store in which every limit is in force.
+    pub(super) fn into_store(self, engine: &Engine) -> Store<Self> {
+        let mut store = Store::new(engine, self);
+        store.limiter(|state| &mut state.limiter);
+        store.set_max_component_handles(MAX_HANDLES);
+        install_limits(&mut store, |state| &state.call);
+        store
+    }
+
+    /// `frames`, of every version of the contract.
+    pub(super) fn frames(&mut self) -> FramesView<'_> {
+        self.frames.view(&mut self.table, &mut self.limiter)
+    }
+
+    /// `boxes`.
+    pub(super) fn boxes(&mut self) -> BoxesView<'_> {
+        BoxesView::new(&self.table)
+    }
+
+    /// `wasi:nn`.
+    pub(super) fn nn(&mut self) -> NnView<'_> {
+        self.nn.view(&mut self.table, &mut self.limiter, &self.call)
+    }
+
+    /// `wasi:keyvalue`.
+    pub(super) fn keyvalue(&mut self) -> KeyValueView<'_> {
+        self.keyvalue.view(&mut self.table, &self.call)
+    }
+
+    /// `wasi:config`.
+    pub(super) fn settings(&mut self) -> &mut GuestSettings {
+        &mut self.settings
+    }
+
+    /// `wasi:logging`.
+    pub(super) fn log(&mut self) -> &mut GuestLog {
+        &mut self.log
+    }
+
+    /// The handles, for a function that the linker defines by itself.
+    pub(super) fn table(&self) -> &ResourceTable {
+        &self.table
+    }
+
+    /// The budget of the call under way.
+    pub(super) fn call(&self) -> &CallBudget {
+        &self.call
+    }
+
+    /// Starts the budget of a call that may return up to `max_result_bytes`.
+    pub(super) fn start_call(&mut self, max_result_bytes: usize) {
+        self.call.start(max_result_bytes);
+        // A refusal that an earlier call survived explains nothing in this one.
+        self.limiter.take_refusal();
+    }
+
+    /// Gives the component a handle to a frame. The following log lines are about that frame.
+    pub(super) fn begin_frame(
         &mut self,
-        question: impl FnOnce(&mut InferenceClient, Duration) -> T,
-    ) -> T {
-        // One thread calls components: the lock is never waited for.
-        let mut client = self.inference.lock();
-        question(&mut client, self.deadline.clock_left(monotonic_ns()))
+        frame: FrameHandle,
+    ) -> wasmtime::Result<Resource<FrameHandle>> {
+        self.log.set_frame(frame.frame.number);
+        self.nn.forget_answers();
+        Ok(self.table.push(frame)?)
     }
 
-    /// Counts and remembers a refusal that the component may survive.
-    pub fn refuse(&mut self, limit: Limit, message: &str) {
-        self.limiter.refuse(limit, message.to_owned());
-    }
-}
-
-/// Bytes of encoded pictures that a component holds.
-#[derive(Debug, Clone, Default)]
-pub struct ImageBudget(Arc<AtomicUsize>);
-
-impl ImageBudget {
-    /// Room for `bytes` until what is returned is dropped, or none where too many are held.
-    pub fn reserve(&self, bytes: usize) -> Option<ImageLease> {
-        let held = self.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        let taken = ImageLease { room: self.clone(), bytes };
-        if held > MAX_IMAGE_BYTES { None } else { Some(taken) }
+    /// Takes the handle back. Gives when the frame's last inference had answered, on the monotonic
+    /// clock in nanoseconds.
+    pub(super) fn end_frame(
+        &mut self,
+        frame: Resource<FrameHandle>,
+    ) -> wasmtime::Result<Option<u64>> {
+        self.table.delete(frame)?;
+        Ok(self.nn.last_answer_ns())
     }
 
-    /// Most bytes that are held at a time.
-    pub fn capacity(&self) -> usize {
-        MAX_IMAGE_BYTES
+    /// Converts the output of `process`. An output over a limit is an error.
+    pub(super) fn convert(&mut self, output: results::Output) -> wasmtime::Result<Output> {
+        output::output(&mut self.table, output, self.call.limits())
     }
-}
 
-/// Room that is taken. Dropping it gives it back.
-#[derive(Debug)]
-pub struct ImageLease {
-    room: ImageBudget,
-    bytes: usize,
-}
-
-impl Drop for ImageLease {
-    fn drop(&mut self) {
-        self.room.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    /// Logs why the instance is lost, and gives the limit behind it, which is counted: wasm itself
+    /// reports a panic, denied memory and a bug alike as `unreachable`.
+    pub(super) fn explain(&mut self, error: &wasmtime::Error) -> (Option<Limit>, String) {
+        let exceeded = self.limiter.explain(error);
+        let mut text = match &exceeded {
+            Some(exceeded) => format!("{exceeded}; "),
+            // First, because some readers show only the first line: the whole error begins with the
+            // backtrace.
+            None => format!("{}; ", error.root_cause()),
+        };
+        let tail = self.stderr.take_tail();
+        if !tail.is_empty() {
+            text += &format!("it said: {tail}; ");
+        }
+        text += &format!("{error:?}");
+        self.log.report_dropped();
+        self.log.own_line(LogLevel::Error, &text);
+        (exceeded.map(|exceeded| exceeded.limit), text)
     }
 }
 
@@ -246,13 +274,10 @@ pub(crate) mod tests {
         }
     }
 
-    #[test]
-    fn pictures_have_room_up_to_the_limit_and_give_it_back() {
-        let room = ImageBudget::default();
-        let most = room.reserve(MAX_IMAGE_BYTES).unwrap();
-        assert!(room.reserve(1).is_none());
-        assert!(room.reserve(1).is_none(), "what was refused takes no room");
-        drop(most);
-        assert!(room.reserve(MAX_IMAGE_BYTES).is_some());
+    impl InstanceState {
+        /// The handles, to push what a component would be given.
+        pub(crate) fn table_mut(&mut self) -> &mut ResourceTable {
+            &mut self.table
+        }
     }
 }

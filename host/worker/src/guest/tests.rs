@@ -1,6 +1,7 @@
 //! The host's side of the imports, called as the generated glue would call it: without wasm, with
 //! the test in the place of the inference process.
 
+use std::ops::{Deref, DerefMut};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -15,19 +16,19 @@ use ocelli_protocol::worker::{Decode, WorkerLimits};
 use serde_json::json;
 use wasmtime::component::Resource;
 
-use super::frames::{FrameHandle, Image};
-use super::limits::LimitExceeded;
-use super::nn::ExecutionContext;
+use super::limits::{LimitExceeded, MAX_HANDLES};
+use super::newest::wasi::config::store::Host as _;
+use super::newest::wasi::nn::errors::{self, HostError as _};
+use super::newest::wasi::nn::graph::{Host as _, HostGraph as _};
+use super::newest::wasi::nn::inference::HostGraphExecutionContext as _;
+use super::newest::wasi::nn::tensor::{HostTensor as _, TensorType};
+use super::newest::{frames as wit_frames, results as wit};
 use super::output::output;
+use super::resources::{ExecutionContext, FrameHandle, Image, ImageBudget};
 use super::state::tests::limits;
-use super::state::{HostServices, InstanceState, MAX_HANDLES};
-use super::versions::newest::wasi::config::store::Host as _;
-use super::versions::newest::wasi::nn::errors::{self, HostError as _};
-use super::versions::newest::wasi::nn::graph::{Host as _, HostGraph as _};
-use super::versions::newest::wasi::nn::inference::HostGraphExecutionContext as _;
-use super::versions::newest::wasi::nn::tensor::{HostTensor as _, TensorType};
-use super::versions::newest::{frames as wit_frames, results as wit};
+use super::state::{HostServices, InstanceState};
 use crate::arena::Arena;
+use crate::counters::SharedCounters;
 use crate::host_link::HostLink;
 use crate::inference::InferenceError;
 use crate::redis_bridge::RedisBucket;
@@ -41,16 +42,37 @@ fn declaration(name: &str) -> TensorDeclaration {
     TensorDeclaration { name: name.into(), element: Element::F32, shape: vec![1, 4] }
 }
 
-/// A state whose inference process knows one model, "double", and answers until the state is
+/// The state of an instance, with what it shares with the worker.
+pub(super) struct TestInstance {
+    state: InstanceState,
+    pub(super) arena: Arc<Arena>,
+    pub(super) counters: Arc<SharedCounters>,
+}
+
+impl Deref for TestInstance {
+    type Target = InstanceState;
+
+    fn deref(&self) -> &InstanceState {
+        &self.state
+    }
+}
+
+impl DerefMut for TestInstance {
+    fn deref_mut(&mut self) -> &mut InstanceState {
+        &mut self.state
+    }
+}
+
+/// An instance whose inference process knows one model, "double", and answers until the instance is
 /// dropped.
-pub(super) fn state() -> InstanceState {
+pub(super) fn state() -> TestInstance {
     served(answer)
 }
 
-/// A state whose inference process answers each request so, until the state is dropped.
+/// An instance whose inference process answers each request so, until the instance is dropped.
 pub(super) fn served(
     answer: impl Fn(&SharedMemory, InferenceRequest) -> InferenceResponse + Send + 'static,
-) -> InstanceState {
+) -> TestInstance {
     let (ours, theirs) = packet_pair().unwrap();
     let memory = SharedMemory::create(MEMORY).unwrap();
     let view = SharedMemory::map(memory.fd().try_clone_to_owned().unwrap()).unwrap();
@@ -62,18 +84,12 @@ pub(super) fn served(
     });
     let (host, _) = UnixStream::pair().unwrap();
     let settings = json!({"score": 0.5, "model": "double"}).as_object().unwrap().clone();
-    let arena = Arena::new(memory);
-    InstanceState::new(
-        HostServices::new(
-            HostLink::from_stream(host),
-            arena,
-            ours,
-            RedisBucket::default(),
-            limits(),
-            Arc::default(),
-        ),
-        settings,
-    )
+    let (arena, counters) = (Arena::new(memory), Arc::new(SharedCounters::default()));
+    let host = HostLink::from_stream(host);
+    let redis = RedisBucket::default();
+    let services =
+        HostServices::new(host, Arc::clone(&arena), ours, redis, limits(), Arc::clone(&counters));
+    TestInstance { state: InstanceState::new(services, settings), arena, counters }
 }
 
 #[allow(unsafe_code)]
@@ -120,35 +136,38 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-fn context(state: &mut InstanceState) -> Resource<ExecutionContext> {
-    let graph = state.load_by_name("double".into()).unwrap().unwrap();
-    state.init_execution_context(graph).unwrap().unwrap()
+fn context(state: &mut TestInstance) -> Resource<ExecutionContext> {
+    let graph = state.nn().load_by_name("double".into()).unwrap().unwrap();
+    state.nn().init_execution_context(graph).unwrap().unwrap()
 }
 
 /// An error's code and words.
-pub(super) fn told(
-    state: &mut InstanceState,
+pub(super) fn error_of(
+    state: &mut TestInstance,
     error: Resource<InferenceError>,
 ) -> (errors::ErrorCode, String) {
     let borrowed = || Resource::new_borrow(error.rep());
-    (state.code(borrowed()).unwrap(), errors::HostError::data(state, borrowed()).unwrap())
+    (
+        state.nn().code(borrowed()).unwrap(),
+        errors::HostError::data(&mut state.nn(), borrowed()).unwrap(),
+    )
 }
 
 #[test]
 fn a_model_computes_over_shared_memory() {
     let mut state = state();
     let context = context(&mut state);
-    let input = state.new(vec![1, 4], TensorType::Fp32, bytes(&[1.0, 2.0, 3.0, 4.0])).unwrap();
-    let outputs = state.compute(context, vec![("x".into(), input)]).unwrap().unwrap();
+    let input = state.nn().new(vec![1, 4], TensorType::Fp32, bytes(&[1.0, 2.0, 3.0, 4.0])).unwrap();
+    let outputs = state.nn().compute(context, vec![("x".into(), input)]).unwrap().unwrap();
     let [(name, output)] = &outputs[..] else { panic!("{} outputs", outputs.len()) };
     assert_eq!(name, "y");
-    assert_eq!(state.dimensions(Resource::new_borrow(output.rep())).unwrap(), [1, 4]);
-    let data = super::versions::newest::wasi::nn::tensor::HostTensor::data(
-        &mut state,
+    assert_eq!(state.nn().dimensions(Resource::new_borrow(output.rep())).unwrap(), [1, 4]);
+    let data = super::newest::wasi::nn::tensor::HostTensor::data(
+        &mut state.nn(),
         Resource::new_borrow(output.rep()),
     );
     assert_eq!(data.unwrap(), bytes(&[2.0, 4.0, 6.0, 8.0]));
-    assert_eq!(state.tally.snapshot().inferred, 1);
+    assert_eq!(state.counters.snapshot().inferred, 1);
 }
 
 #[test]
@@ -157,38 +176,42 @@ fn dropped_tensors_give_their_memory_back() {
     let free = state.arena.largest_free();
     for _ in 0..100 {
         let context = context(&mut state);
-        let input = state.new(vec![1, 4], TensorType::Fp32, bytes(&[0.0; 4])).unwrap();
-        for (_, output) in state.compute(context, vec![("x".into(), input)]).unwrap().unwrap() {
-            super::versions::newest::wasi::nn::tensor::HostTensor::drop(&mut state, output)
-                .unwrap();
+        let input = state.nn().new(vec![1, 4], TensorType::Fp32, bytes(&[0.0; 4])).unwrap();
+        for (_, output) in state.nn().compute(context, vec![("x".into(), input)]).unwrap().unwrap()
+        {
+            super::newest::wasi::nn::tensor::HostTensor::drop(&mut state.nn(), output).unwrap();
         }
     }
     assert_eq!(state.arena.largest_free(), free);
 }
 
 /// How often a limit was run into.
-pub(super) fn counted(state: &InstanceState, limit: Limit) -> u64 {
-    state.tally.snapshot().limits.of(limit)
+pub(super) fn counted(state: &TestInstance, limit: Limit) -> u64 {
+    state.counters.snapshot().limits.of(limit)
 }
 
 #[test]
 fn a_tensor_over_the_shared_memory_is_refused_and_one_that_fills_it_is_not() {
     let mut state = state();
     let whole = u32::try_from(MEMORY).unwrap();
-    let tensor = state.new(vec![whole], TensorType::U8, vec![0; MEMORY]).unwrap();
-    let error = state.new(vec![1], TensorType::U8, vec![0]).unwrap_err().to_string();
+    let tensor = state.nn().new(vec![whole], TensorType::U8, vec![0; MEMORY]).unwrap();
+    let error = state.nn().new(vec![1], TensorType::U8, vec![0]).unwrap_err().to_string();
     assert!(error.contains("does not fit"), "{error}");
-    super::versions::newest::wasi::nn::tensor::HostTensor::drop(&mut state, tensor).unwrap();
+    super::newest::wasi::nn::tensor::HostTensor::drop(&mut state.nn(), tensor).unwrap();
     assert_eq!(counted(&state, Limit::Tensor), 1);
 
-    let error =
-        state.new(vec![whole + 1], TensorType::U8, vec![0; MEMORY + 1]).unwrap_err().to_string();
+    let error = state
+        .nn()
+        .new(vec![whole + 1], TensorType::U8, vec![0; MEMORY + 1])
+        .unwrap_err()
+        .to_string();
     assert!(error.contains(&format!("{MEMORY} bytes")), "{error}");
-    let error = state.new(vec![u32::MAX; 4], TensorType::Fp64, vec![0; 8]).unwrap_err().to_string();
+    let error =
+        state.nn().new(vec![u32::MAX; 4], TensorType::Fp64, vec![0; 8]).unwrap_err().to_string();
     assert!(error.contains("[4294967295, 4294967295, 4294967295, 4294967295]"), "{error}");
     assert_eq!(counted(&state, Limit::Tensor), 3);
 
-    let error = state.new(vec![2], TensorType::U8, vec![0; 8]).unwrap_err().to_string();
+    let error = state.nn().new(vec![2], TensorType::U8, vec![0; 8]).unwrap_err().to_string();
     assert!(error.contains("8 bytes given"), "{error}");
     assert_eq!(counted(&state, Limit::Tensor), 3, "a mistake and no limit");
 }
@@ -198,19 +221,22 @@ fn outputs_that_find_no_room_are_an_error_and_a_limit() {
     let mut state = state();
     let context = context(&mut state);
     let most = u32::try_from(MEMORY - 64).unwrap();
-    let _full = state.new(vec![most], TensorType::U8, vec![0; MEMORY - 64]).unwrap();
-    let input = state.new(vec![1, 4], TensorType::Fp32, bytes(&[0.0; 4])).unwrap();
-    let error = state.compute(context, vec![("x".into(), input)]).unwrap().unwrap_err();
-    assert_eq!(told(&mut state, error).0, errors::ErrorCode::TooLarge);
+    let _full = state.nn().new(vec![most], TensorType::U8, vec![0; MEMORY - 64]).unwrap();
+    let input = state.nn().new(vec![1, 4], TensorType::Fp32, bytes(&[0.0; 4])).unwrap();
+    let error = state.nn().compute(context, vec![("x".into(), input)]).unwrap().unwrap_err();
+    assert_eq!(error_of(&mut state, error).0, errors::ErrorCode::TooLarge);
     assert_eq!(counted(&state, Limit::Tensor), 1);
 }
 
 /// A frame of a camera's, of 768 x 576 pixels.
-pub(super) fn frame(state: &mut InstanceState) -> Resource<FrameHandle> {
+pub(super) fn frame(state: &mut TestInstance) -> Resource<FrameHandle> {
     let mut frames = Vec::new();
     let (header, data) = clips::units("people-576-mjpeg.avi").swap_remove(0);
     Stream::new(Decode::All).push(&header, &data, &mut |frame| frames.push(frame)).unwrap();
-    state.table.push(FrameHandle { frame: Arc::new(frames.swap_remove(0)), skipped: 0 }).unwrap()
+    state
+        .table_mut()
+        .push(FrameHandle { frame: Arc::new(frames.swap_remove(0)), skipped: 0 })
+        .unwrap()
 }
 
 fn tensor_spec(width: u32, height: u32, element: wit_frames::Element) -> wit_frames::TensorSpec {
@@ -234,7 +260,7 @@ fn a_picture_is_asked_for_tensors_that_there_can_be() {
     let mut tensor = |width, height, element| {
         let spec = tensor_spec(width, height, element);
         let frame = Resource::new_borrow(frame.rep());
-        let made = wit_frames::HostFrame::tensor(&mut state, frame, None, spec).unwrap();
+        let made = wit_frames::HostFrame::tensor(&mut state.frames(), frame, None, spec).unwrap();
         (made.map(|_| ()), counted(&state, Limit::Tensor))
     };
     use wit_frames::{Element, FrameError};
@@ -260,10 +286,12 @@ fn a_second_stage_gets_1_to_64_crops_in_one_tensor() {
         };
         let regions = (0..count).map(region).collect();
         let (tensor, placements) =
-            wit_frames::HostFrame::tensors(&mut state, frame, regions, spec).unwrap().ok()?;
+            wit_frames::HostFrame::tensors(&mut state.frames(), frame, regions, spec)
+                .unwrap()
+                .ok()?;
         assert_eq!(placements.len(), count);
-        let shape = state.dimensions(Resource::new_borrow(tensor.rep())).unwrap();
-        super::versions::newest::wasi::nn::tensor::HostTensor::drop(&mut state, tensor).unwrap();
+        let shape = state.nn().dimensions(Resource::new_borrow(tensor.rep())).unwrap();
+        super::newest::wasi::nn::tensor::HostTensor::drop(&mut state.nn(), tensor).unwrap();
         Some(shape)
     };
     for count in [1, 16, 64] {
@@ -276,9 +304,9 @@ fn a_second_stage_gets_1_to_64_crops_in_one_tensor() {
 #[test]
 fn settings_are_read_by_key() {
     let mut state = state();
-    assert_eq!(state.get("model".into()).unwrap().unwrap().as_deref(), Some("double"));
-    assert_eq!(state.get("score".into()).unwrap().unwrap().as_deref(), Some("0.5"));
-    assert_eq!(state.get("colour".into()).unwrap().unwrap(), None);
+    assert_eq!(state.settings().get("model".into()).unwrap().unwrap().as_deref(), Some("double"));
+    assert_eq!(state.settings().get("score".into()).unwrap().unwrap().as_deref(), Some("0.5"));
+    assert_eq!(state.settings().get("colour".into()).unwrap().unwrap(), None);
 }
 
 fn event(attachments: Vec<Resource<Image>>) -> wit::Output {
@@ -292,7 +320,7 @@ fn event(attachments: Vec<Resource<Image>>) -> wit::Output {
 }
 
 fn detection(score: f32) -> wit::Detection {
-    let area = super::versions::newest::frames::Rect { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
+    let area = super::newest::frames::Rect { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
     let label = "person".into();
     wit::Detection {
         label,
@@ -304,27 +332,34 @@ fn detection(score: f32) -> wit::Detection {
     }
 }
 
-fn image(state: &mut InstanceState, jpeg: Vec<u8>) -> Resource<Image> {
-    let room = state.pictures.reserve(jpeg.len()).unwrap();
-    state.table.push(Image { width: 1, height: 1, jpeg, room }).unwrap()
+fn image(state: &mut TestInstance, jpeg: Vec<u8>) -> Resource<Image> {
+    image_of(state, &ImageBudget::default(), jpeg)
+}
+
+fn image_of(state: &mut TestInstance, budget: &ImageBudget, jpeg: Vec<u8>) -> Resource<Image> {
+    let lease = budget.reserve(jpeg.len()).unwrap();
+    state.table_mut().push(Image { width: 1, height: 1, jpeg, lease }).unwrap()
 }
 
 /// The limit that taking over such an output runs into.
-fn limit_of(state: &mut InstanceState, taken: wit::Output, limits: &WorkerLimits) -> Option<Limit> {
-    let error = output(&mut state.table, taken, limits).err()?;
+fn limit_of(state: &mut TestInstance, taken: wit::Output, limits: &WorkerLimits) -> Option<Limit> {
+    let error = output(state.table_mut(), taken, limits).err()?;
     Some(LimitExceeded::from_error(&error).unwrap_or_else(|| panic!("{error}")).limit)
 }
 
 #[test]
 fn an_attachment_leaves_with_its_event() {
     let mut state = state();
-    let image = image(&mut state, vec![7; 10]);
+    let budget = ImageBudget::default();
+    let image = image_of(&mut state, &budget, vec![7; 10]);
     let rep = image.rep();
-    let taken = output(&mut state.table, event(vec![image]), &limits()).unwrap();
+    let taken = output(state.table_mut(), event(vec![image]), &limits()).unwrap();
     assert_eq!(taken.events[0].attachments, [vec![7; 10]]);
-    assert!(state.table.get(&Resource::<Image>::new_borrow(rep)).is_err(), "the handle is gone");
-    let all = state.pictures.capacity();
-    assert!(state.pictures.reserve(all).is_some(), "and so is its room");
+    assert!(
+        state.table_mut().get(&Resource::<Image>::new_borrow(rep)).is_err(),
+        "the handle is gone"
+    );
+    assert!(budget.reserve(budget.capacity()).is_some(), "and so are its bytes");
 }
 
 #[test]
@@ -352,7 +387,7 @@ fn output_out_of_bounds_is_refused() {
     assert_eq!(limit_of(&mut state, with(1001), &limits), Some(Limit::Detections));
 
     let odd = wit::Output { detections: Some(vec![detection(f32::NAN)]), events: Vec::new() };
-    let error = output(&mut state.table, odd, &limits).unwrap_err();
+    let error = output(state.table_mut(), odd, &limits).unwrap_err();
     assert!(
         error.to_string().contains("not finite") && LimitExceeded::from_error(&error).is_none(),
         "{error}"
@@ -376,6 +411,7 @@ fn an_events_detections_count_towards_its_size() {
 #[test]
 fn handles_are_bounded() {
     let mut state = state();
-    let pushed = (0..=MAX_HANDLES).take_while(|_| state.table.push(Arc::new(())).is_ok()).count();
+    let pushed =
+        (0..=MAX_HANDLES).take_while(|_| state.table_mut().push(Arc::new(())).is_ok()).count();
     assert_eq!(pushed, MAX_HANDLES);
 }

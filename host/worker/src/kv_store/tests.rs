@@ -186,7 +186,7 @@ fn each_bound_is_named_with_both_figures() {
 #[test]
 fn there_are_sixteen_buckets_and_those_that_are_empty_do_not_count() {
     let mut store = KvStore::bounded(1000, 1000);
-    for bucket in 0..MAX_BUCKETS {
+    for bucket in 0..MAX_STORE_BUCKETS {
         store.set(&bucket.to_string(), "key", vec![]).unwrap();
     }
     assert_eq!(store.open("other"), Err(StoreError::NoSuchBucket));

@@ -1,90 +1,95 @@
-//! Single pictures: one at a time, each with an instance of the component that nothing came before.
-//! The next instance is made and initialised as soon as an answer is sent, so that a worker that
-//! waits is ready.
+//! Single pictures: one at a time, each with an instance of the component that has seen nothing
+//! before it. The next instance is made and initialised as soon as an answer is sent, so that a
+//! waiting worker is ready.
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use ocelli_protocol::clock::monotonic_ns;
+use ocelli_protocol::clock::{monotonic_ns, wall_ns};
+use ocelli_protocol::limit::truncate_line;
 use ocelli_protocol::wire::{Reader, WireError};
 use ocelli_protocol::worker::{
     AnalysisFault, FrameResult, FromWorker, LogLevel, Start, ToWorker, WorkerStage,
 };
 
-use super::{Described, WorkerFailure, at, call_failure, fault, settings_fault};
+use super::described::DescribedPipeline;
+use super::failure::WorkerFailure;
 use crate::counters::SharedCounters;
 use crate::guest::instance::{CallError, Instance, InstanceFactory};
-use crate::host_link::{HostLink, truncate};
+use crate::host_link::HostLink;
 use crate::settings::{self, SettingsFault};
 use crate::video::{Frame, StillError, still};
 
-/// Why a picture was not analysed, with words for a person.
+/// Why a picture was not analysed, with a text for a person.
 type AnalysisError = (AnalysisFault, String);
 
 /// See the module's documentation.
 pub(super) struct ImageWorker {
     factory: InstanceFactory,
-    /// Made ready with `settings`, and not used yet.
+    /// Initialised with `settings`, and not used yet.
     ready: Option<Instance>,
     settings: String,
-    /// Why they do not fit the pipeline's schema, where they do not.
+    /// Why the settings do not fit the pipeline's schema, if so.
     settings_error: Option<String>,
     schema: String,
     max_pixels: u32,
     host: HostLink,
-    tally: Arc<SharedCounters>,
+    counters: Arc<SharedCounters>,
 }
 
 impl ImageWorker {
     /// Initialises the first instance. The worker's settings need not fit the schema: a picture may
     /// bring others.
     pub(super) fn new(
-        described: Described,
+        described: DescribedPipeline,
         start: &Start,
         host: &HostLink,
-        tally: &Arc<SharedCounters>,
+        counters: &Arc<SharedCounters>,
     ) -> Result<Self, WorkerFailure> {
-        let Described { factory, instance, schema, fields } = described;
-        let unfit = match settings::check(&schema, &fields) {
+        let DescribedPipeline { factory, instance, schema, fields } = described;
+        let settings_error = match settings::check(&schema, &fields) {
             Ok(()) => None,
             Err(fault @ SettingsFault::Settings(_)) => Some(fault.to_string()),
-            Err(fault @ SettingsFault::Schema(_)) => return Err(settings_fault(fault)),
+            Err(fault @ SettingsFault::Schema(_)) => {
+                return Err(WorkerFailure::new(WorkerStage::Settings, fault.to_string()));
+            }
         };
-        let mut analyst = Self {
+        let mut worker = Self {
             factory,
             ready: None,
             settings: start.settings.clone(),
-            settings_error: unfit,
+            settings_error,
             schema,
             max_pixels: start.limits.image_pixels,
             host: host.clone(),
-            tally: Arc::clone(tally),
+            counters: Arc::clone(counters),
         };
-        analyst.ready = analyst.initialised(instance)?;
-        Ok(analyst)
+        worker.ready = worker.initialised(instance)?;
+        Ok(worker)
     }
 
-    /// Answers for pictures until the host closes the connection. A picture or settings of its own
-    /// that bring the pipeline down cost that picture; a pipeline that no longer starts with the
-    /// worker's settings is an error.
+    /// Analyses pictures until the host closes the connection. A picture or its settings that bring
+    /// the pipeline down cost that picture. A pipeline that no longer starts with the worker's
+    /// settings is an error.
     pub(super) fn serve(mut self, mut reader: Reader<UnixStream>) -> Result<(), WorkerFailure> {
         loop {
             let (message, file) = match reader.read::<ToWorker>() {
                 Ok(read) => read,
                 Err(WireError::Closed) => return Ok(()),
-                Err(error) => return Err(at(WorkerStage::Setup)(error)),
+                Err(error) => return Err(WorkerFailure::at(WorkerStage::Setup)(error)),
             };
             let ToWorker::Analyze { id, settings } = message else {
-                return Err(fault(
-                    WorkerStage::Setup,
-                    "a worker for single pictures takes nothing else",
-                ));
+                let text = "a worker for single pictures takes nothing else";
+                return Err(WorkerFailure::new(WorkerStage::Setup, text));
             };
             let outcome = self
                 .analyze(file, settings)
-                .map_err(|(fault, words)| (fault, truncate(&words).to_owned()));
-            self.host.send(&FromWorker::Analyzed { id, outcome, counters: self.tally.snapshot() });
+                .map_err(|(fault, message)| (fault, truncate_line(&message).to_owned()));
+            self.host.send(&FromWorker::Analyzed {
+                id,
+                outcome,
+                counters: self.counters.snapshot(),
+            });
             self.make_ready()?;
         }
     }
@@ -96,7 +101,7 @@ impl ImageWorker {
     ) -> Result<FrameResult, AnalysisError> {
         let received_ns = monotonic_ns();
         let decoded = still(file, self.max_pixels);
-        self.tally.update(|counters| {
+        self.counters.update(|counters| {
             counters.received += 1;
             counters.decoded += u64::from(decoded.is_ok());
             counters.skipped_corrupt += u64::from(decoded.is_err());
@@ -114,14 +119,14 @@ impl ImageWorker {
         let frame = Frame {
             number: 0,
             presentation_ns: 0,
-            capture_ns: wall_clock_ns(),
+            capture_ns: wall_ns(),
             received_ns,
             decoded_ns,
             picture,
         };
         let processed = instance.process(Arc::new(frame));
-        self.tally.update(|counters| counters.processed += 1);
-        processed.map_err(|error| refusal(AnalysisFault::PipelineFailed, error))
+        self.counters.update(|counters| counters.processed += 1);
+        processed.map_err(|error| analysis_error(AnalysisFault::PipelineFailed, error))
     }
 
     /// An instance for one picture.
@@ -142,60 +147,53 @@ impl ImageWorker {
         })?;
         settings::check(&self.schema, &fields)
             .map_err(|fault| (AnalysisFault::InvalidSettings, fault.to_string()))?;
-        let begun = self.factory.instance(fields).and_then(|mut instance| {
+        let initialised = self.factory.instance(fields).and_then(|mut instance| {
             instance.init(&settings)?;
             Ok(instance)
         });
-        begun.map_err(|error| refusal(AnalysisFault::InvalidSettings, error))
+        initialised.map_err(|error| analysis_error(AnalysisFault::InvalidSettings, error))
     }
 
-    /// Makes an instance ready for the next picture, where there is none.
+    /// Makes an instance ready for the next picture if none is.
     fn make_ready(&mut self) -> Result<(), WorkerFailure> {
         if self.ready.is_some() || self.settings_error.is_some() {
             return Ok(());
         }
-        let fields = serde_json::from_str(&self.settings).map_err(at(WorkerStage::Setup))?;
-        let instance =
-            self.factory.instance(fields).map_err(call_failure(WorkerStage::Instantiate))?;
+        let fields =
+            serde_json::from_str(&self.settings).map_err(WorkerFailure::at(WorkerStage::Setup))?;
+        let instance = self.factory.instance(fields);
+        let instance = instance.map_err(WorkerFailure::of_call(WorkerStage::Instantiate))?;
         self.ready = self.initialised(instance)?;
         Ok(())
     }
 
-    /// The instance, initialised with the worker's settings. One that refuses them, for want of a
-    /// model say, is asked again with the next picture, which may bring settings of its own; one
-    /// that is lost ends the worker.
+    /// Initialises an instance with the worker's settings. One that refuses them, because it lacks
+    /// a model say, is dropped: the next picture may bring settings of its own. A trap ends the
+    /// worker.
     fn initialised(&self, mut instance: Instance) -> Result<Option<Instance>, WorkerFailure> {
         let initialised = match &self.settings_error {
-            Some(words) => Err(CallError::Refused(words.clone())),
+            Some(message) => Err(CallError::Refused(message.clone())),
             None => instance.init(&self.settings),
         };
         match initialised {
             Ok(()) => Ok(Some(instance)),
-            Err(CallError::Refused(words)) => {
-                self.host.log(
-                    LogLevel::Warn,
-                    "worker",
-                    &format!("the pipeline is not ready: {words}"),
-                    None,
-                );
+            Err(CallError::Refused(message)) => {
+                let text = format!("the pipeline is not ready: {message}");
+                self.host.log(LogLevel::Warn, "worker", &text, None);
                 Ok(None)
             }
-            Err(trap) => Err(call_failure(WorkerStage::Init)(trap)),
+            Err(trap) => Err(WorkerFailure::of_call(WorkerStage::Init)(trap)),
         }
     }
 }
 
-/// What the pipeline's error means; `refused` where it is the pipeline's own answer.
-fn refusal(refused: AnalysisFault, error: CallError) -> AnalysisError {
+/// The analysis error that a pipeline's error is; `refused` is the fault for an error that it
+/// returned.
+fn analysis_error(refused: AnalysisFault, error: CallError) -> AnalysisError {
     match error {
-        CallError::Refused(words) => (refused, words),
+        CallError::Refused(message) => (refused, message),
         CallError::Trap { limit, message } => (AnalysisFault::PipelineTrapped(limit), message),
     }
-}
-
-fn wall_clock_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -233,17 +231,17 @@ mod tests {
         let arena = Arena::new(SharedMemory::create(64 << 10).unwrap());
         let from = Reader::new(ours.try_clone().unwrap());
         let worker = std::thread::spawn(move || {
-            let tally = Arc::new(SharedCounters::default());
+            let counters = Arc::new(SharedCounters::default());
             let host = HostLink::from_stream(theirs.try_clone().unwrap());
-            let surroundings = HostServices::new(
+            let services = HostServices::new(
                 host.clone(),
                 arena,
                 socket,
                 RedisBucket::default(),
                 limits,
-                Arc::clone(&tally),
+                Arc::clone(&counters),
             );
-            let factory = InstanceFactory::new(&engine, &component, surroundings).unwrap();
+            let factory = InstanceFactory::new(&engine, &component, services).unwrap();
             let start = Start {
                 session: "pictures".into(),
                 settings: "{}".into(),
@@ -254,12 +252,12 @@ mod tests {
                 standby: false,
                 redis_granted: false,
             };
-            let described = super::super::describe(factory, serde_json::Map::new(), &host);
-            let analyst =
-                described.and_then(|described| ImageWorker::new(described, &start, &host, &tally));
-            analyst
-                .and_then(|analyst| analyst.serve(Reader::new(theirs)))
-                .map_err(|fatal| fatal.message)
+            let described = DescribedPipeline::new(factory, serde_json::Map::new(), &host);
+            let worker = described
+                .and_then(|described| ImageWorker::new(described, &start, &host, &counters));
+            worker
+                .and_then(|worker| worker.serve(Reader::new(theirs)))
+                .map_err(|failure| failure.message)
         });
         Host { to: ours, from, _inference: inference, worker }
     }

@@ -1,74 +1,73 @@
-//! The pipeline thread of a stream's worker: owns the component's instance and does the work that
-//! is queued.
+//! The pipeline thread of a stream's worker: owns the component's instance and does the queued
+//! work.
 
 use std::sync::Arc;
 
 use ocelli_protocol::worker::{FromWorker, StoreContents, WorkerStage};
 use serde_json::{Map, Value};
 
+use super::failure::WorkerFailure;
 use super::intake::Queue;
 use super::ring::FrameRing;
-use super::{WorkerFailure, call_failure};
 use crate::counters::SharedCounters;
 use crate::guest::instance::{CallError, Instance, InstanceFactory};
 use crate::host_link::HostLink;
 use crate::queue::Work;
 use crate::video::Frame;
 
-/// What a worker that stands by says to a question.
+/// The answer of a worker on standby to a command.
 const NOT_ACTIVE: &str = "this worker stands by and does not speak yet";
 
 /// See the module's documentation.
 ///
-/// What a call into the component changes in the session's store is kept when the call returns, its
-/// own error included; a trap ends the worker before the host is told. The host is told as soon as
-/// the worker speaks: what was kept on standby, by `init` and `restore`, goes to it with what the
-/// first call changes that is heard, so that a worker that never gave a result has changed nothing.
+/// The changes that a call into the component makes in the session's store are committed when the
+/// call returns, with an error of its own, too; a trap ends the worker before the host gets them.
+/// An active worker sends them to the host at once. On standby, the changes of `init` and `restore`
+/// wait for the first call after activation, so that a worker that never gave a result has changed
+/// nothing.
 pub(super) struct PipelineTask {
     factory: InstanceFactory,
     settings: String,
     fields: Map<String, Value>,
     ring: Arc<FrameRing>,
     host: HostLink,
-    tally: Arc<SharedCounters>,
+    counters: Arc<SharedCounters>,
     active: bool,
-    /// All frames up to this one are done with.
+    /// All frames up to this one are processed or skipped.
     last_frame: Option<u64>,
 }
 
 impl PipelineTask {
-    /// With `settings` and their `fields`. One that does not speak finds frames in the ring.
+    /// With `settings` and their `fields`. A worker on standby finds frames in the ring.
     pub(super) fn new(
         factory: InstanceFactory,
         (settings, fields): (String, Map<String, Value>),
         ring: Arc<FrameRing>,
-        speaks: bool,
+        active: bool,
         host: &HostLink,
-        tally: &Arc<SharedCounters>,
+        counters: &Arc<SharedCounters>,
     ) -> Self {
-        let (host, tally) = (host.clone(), Arc::clone(tally));
-        Self { factory, settings, fields, ring, host, tally, active: speaks, last_frame: None }
+        let (host, counters) = (host.clone(), Arc::clone(counters));
+        Self { factory, settings, fields, ring, host, counters, active, last_frame: None }
     }
 
-    /// Takes over what the host has kept. Gives whether the instance has seen other content, and
-    /// has to be made anew.
-    pub(super) fn load_store(&self, kept: StoreContents) -> Result<bool, WorkerFailure> {
-        let adopted = self.factory.kv_store().lock().load(kept);
-        adopted.map_err(|error| WorkerFailure {
-            stage: WorkerStage::Setup,
-            limit: None,
-            message: format!("the session's store: {error}"),
+    /// Loads the host's content of the session's store. Gives whether the instance has seen other
+    /// content, and has to be made anew.
+    pub(super) fn load_store(&self, contents: StoreContents) -> Result<bool, WorkerFailure> {
+        let loaded = self.factory.kv_store().lock().load(contents);
+        loaded.map_err(|error| {
+            WorkerFailure::new(WorkerStage::Setup, format!("the session's store: {error}"))
         })
     }
 
     /// Gives an instance its settings.
     pub(super) fn init(&self, instance: &mut Instance) -> Result<(), WorkerFailure> {
-        instance.init(&self.settings).map_err(call_failure(WorkerStage::Init))?;
+        instance.init(&self.settings).map_err(WorkerFailure::of_call(WorkerStage::Init))?;
         self.commit_store();
         Ok(())
     }
 
-    /// Does what is queued, until the queue is closed or the pipeline is lost.
+    /// Does the queued work, until the queue is closed or the pipeline is lost.
     pub(super) fn run(
         mut self,
         queue: &Queue,
@@ -79,8 +78,8 @@ impl PipelineTask {
                 Work::Frame(frame) => self.process(&mut instance, frame)?,
                 Work::Command { id, request } => self.command(&mut instance, id, &request)?,
                 Work::DryRun { frame } => self.dry_run(&mut instance, frame)?,
-                Work::LoadStore(kept) => {
-                    if self.load_store(kept)? {
+                Work::LoadStore(contents) => {
+                    if self.load_store(contents)? {
                         drop(instance);
                         instance = self.reinstantiate()?;
                     }
@@ -96,17 +95,7 @@ impl PipelineTask {
                     self.factory.redis().activate();
                     self.last_frame = after;
                 }
-                Work::Snapshot => {
-                    let state = instance.snapshot().map_err(call_failure(WorkerStage::Snapshot))?;
-                    self.commit_store();
-                    self.host.send_with(
-                        &FromWorker::Snapshot {
-                            last_frame: self.last_frame,
-                            counters: self.tally.snapshot(),
-                        },
-                        &state,
-                    );
-                }
+                Work::Snapshot => self.snapshot(&mut instance)?,
                 Work::Restore { version, state } => {
                     let restored =
                         refusable(WorkerStage::Restore, instance.restore(&version, &state))?;
@@ -114,7 +103,7 @@ impl PipelineTask {
                     self.host.send(&FromWorker::Restored(restored));
                 }
                 Work::EndOfStream => {
-                    self.host.send(&FromWorker::Finished { counters: self.tally.snapshot() })
+                    self.host.send(&FromWorker::Finished { counters: self.counters.snapshot() });
                 }
             }
         }
@@ -123,10 +112,8 @@ impl PipelineTask {
 
     /// An initialised instance that knows nothing of those before it.
     fn reinstantiate(&self) -> Result<Instance, WorkerFailure> {
-        let mut instance = self
-            .factory
-            .instance(self.fields.clone())
-            .map_err(call_failure(WorkerStage::Instantiate))?;
+        let instance = self.factory.instance(self.fields.clone());
+        let mut instance = instance.map_err(WorkerFailure::of_call(WorkerStage::Instantiate))?;
         self.init(&mut instance)?;
         Ok(instance)
     }
@@ -134,7 +121,7 @@ impl PipelineTask {
     fn process(&mut self, instance: &mut Instance, frame: Arc<Frame>) -> Result<(), WorkerFailure> {
         let number = frame.number;
         let processed = instance.process(frame);
-        let counters = self.tally.update(|counters| counters.processed += 1);
+        let counters = self.counters.update(|counters| counters.processed += 1);
         let processed = refusable(WorkerStage::Process, processed)?;
         self.last_frame = Some(number);
         self.commit_store();
@@ -162,7 +149,7 @@ impl PipelineTask {
         Ok(())
     }
 
-    /// Lets the instance process a frame that is kept, unheard.
+    /// Lets the instance process a kept frame; its changes of the store are undone.
     fn dry_run(&self, instance: &mut Instance, number: Option<u64>) -> Result<(), WorkerFailure> {
         let Some(frame) = self.ring.find(number) else {
             self.host.send(&FromWorker::DryRunResult { frame: number, outcome: None });
@@ -179,13 +166,21 @@ impl PipelineTask {
         Ok(())
     }
 
-    /// Keeps what the call that has returned has changed in the session's store, and tells the
-    /// host.
+    fn snapshot(&self, instance: &mut Instance) -> Result<(), WorkerFailure> {
+        let state = instance.snapshot().map_err(WorkerFailure::of_call(WorkerStage::Snapshot))?;
+        self.commit_store();
+        let (last_frame, counters) = (self.last_frame, self.counters.snapshot());
+        self.host.send_with(&FromWorker::Snapshot { last_frame, counters }, &state);
+        Ok(())
+    }
+
+    /// Commits the changes of the session's store by the call that has returned. An active worker
+    /// sends them to the host.
     fn commit_store(&self) {
         let changes = {
-            let mut kept = self.factory.kv_store().lock();
-            kept.commit();
-            if self.active { kept.take_changes() } else { Vec::new() }
+            let mut store = self.factory.kv_store().lock();
+            store.commit();
+            if self.active { store.take_changes() } else { Vec::new() }
         };
         if !changes.is_empty() {
             self.host.send(&FromWorker::StoreCommit(changes));
@@ -193,14 +188,14 @@ impl PipelineTask {
     }
 }
 
-/// The component's answer or its own words on why there is none; a trap is an error.
+/// The component's answer or its error text; a trap is a failure.
 fn refusable<T>(
     stage: WorkerStage,
     called: Result<T, CallError>,
 ) -> Result<Result<T, String>, WorkerFailure> {
     match called {
         Ok(answer) => Ok(Ok(answer)),
-        Err(CallError::Refused(words)) => Ok(Err(words)),
-        Err(trap) => Err(call_failure(stage)(trap)),
+        Err(CallError::Refused(message)) => Ok(Err(message)),
+        Err(trap) => Err(WorkerFailure::of_call(stage)(trap)),
     }
 }

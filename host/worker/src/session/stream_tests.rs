@@ -20,8 +20,9 @@ use ocelli_testkit::depth::rounds;
 use proptest::prelude::*;
 use wasmtime::component::Component;
 
+use super::described::DescribedPipeline;
+use super::failure::WorkerFailure;
 use super::stream::serve;
-use super::{WorkerFailure, describe};
 use crate::arena::Arena;
 use crate::counters::SharedCounters;
 use crate::guest::components::{Guest, IDLE, RESULT, SLEEP, test_engine};
@@ -103,7 +104,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Host {
     to: UnixStream,
     from: Reader<UnixStream>,
-    tally: Arc<SharedCounters>,
+    counters: Arc<SharedCounters>,
     worker: JoinHandle<Result<(), WorkerFailure>>,
     _inference: OwnedFd,
 }
@@ -113,7 +114,7 @@ impl Host {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         let (socket, inference) = packet_pair().unwrap();
-        let tally = Arc::new(SharedCounters::default());
+        let counters = Arc::new(SharedCounters::default());
         let start = Start {
             session: "stream".into(),
             settings: setup.settings.into(),
@@ -125,27 +126,28 @@ impl Host {
             redis_granted: false,
         };
         let worker = std::thread::spawn({
-            let (component, tally, pacing) = (component.clone(), Arc::clone(&tally), setup.pacing);
+            let (component, counters, pacing) =
+                (component.clone(), Arc::clone(&counters), setup.pacing);
             move || {
                 let host = HostLink::from_stream(theirs.try_clone().unwrap());
                 let arena = Arena::new(SharedMemory::create(64 << 10).unwrap());
-                let surroundings = HostServices::new(
+                let services = HostServices::new(
                     host.clone(),
                     arena,
                     socket,
                     RedisBucket::default(),
                     start.limits,
-                    Arc::clone(&tally),
+                    Arc::clone(&counters),
                 );
                 let factory =
-                    InstanceFactory::new(component.engine(), &component, surroundings).unwrap();
+                    InstanceFactory::new(component.engine(), &component, services).unwrap();
                 let fields = serde_json::from_str(&start.settings).unwrap();
-                let described = describe(factory, fields, &host)?;
-                serve(Reader::new(theirs), described, start, pacing, &host, &tally)
+                let described = DescribedPipeline::new(factory, fields, &host)?;
+                serve(Reader::new(theirs), described, start, pacing, &host, &counters)
             }
         });
         let from = Reader::new(ours.try_clone().unwrap());
-        let mut host = Self { to: ours, from, tally, worker, _inference: inference };
+        let mut host = Self { to: ours, from, counters, worker, _inference: inference };
         host.adopt(&setup.kept);
         host
     }
@@ -271,7 +273,7 @@ impl Host {
         self.to.shutdown(Shutdown::Write).unwrap();
         // A socket that is closed before all is read tells the other side of an error.
         while self.from.read::<FromWorker>().is_ok() {}
-        self.worker.join().unwrap().map_err(|fatal| (fatal.stage, fatal.message))
+        self.worker.join().unwrap().map_err(|failure| (failure.stage, failure.message))
     }
 }
 
@@ -398,7 +400,7 @@ impl Change {
             );
             green.units(&units[*at..]);
             let (first, newest) = green.mark();
-            let on_standby = green.tally.snapshot();
+            let on_standby = green.counters.snapshot();
             assert_eq!(on_standby.received, (units.len() - at) as u64);
             assert_eq!(
                 (on_standby.decoded, on_standby.processed),
@@ -430,7 +432,7 @@ impl Change {
         let of_blue = results(&told);
         assert_eq!(through, of_blue.last().copied());
         assert_eq!(given, state(of_blue.len() as u32), "a frame has come after the state");
-        let counted = blue.tally.snapshot();
+        let counted = blue.counters.snapshot();
         assert_eq!(counted.decoded, counted.processed + counted.skipped_newer);
 
         let mut green = self.caught_up(component, before, through);
@@ -573,12 +575,12 @@ fn a_worker_whose_host_hangs_up_leaves_what_lies_in_its_socket() {
     let component = compiled(&slow);
     let units = units(PLAIN);
     let mut host = Host::ready(&component, &RUNNING);
-    let tally = Arc::clone(&host.tally);
+    let counters = Arc::clone(&host.counters);
     host.units(&units[..12]);
     host.until(|message| matches!(message, FromWorker::Result { .. }));
     host.leave().unwrap();
     // The frame in hand, and those before it while this thread waited for the processor.
-    let counters = tally.snapshot();
+    let counters = counters.snapshot();
     assert!((1..12).contains(&counters.processed), "{counters:?}");
     // Decoding does not go on either.
     assert!(counters.decoded < 12, "{counters:?}");
@@ -657,7 +659,7 @@ fn without_a_worker_before_it_all_frames_that_are_kept_are_heard() {
     live.speak(None);
     let (_, result, _) = live.until(|message| matches!(message, FromWorker::Result { .. }));
     assert_eq!(results(&[result]), [newest.unwrap()], "the newest of them");
-    assert_eq!(live.tally.snapshot().skipped_newer, newest.unwrap());
+    assert_eq!(live.counters.snapshot().skipped_newer, newest.unwrap());
 }
 
 #[test]
@@ -710,7 +712,7 @@ fn a_file_on_standby_is_never_held_up() {
     host.units(&units);
     assert_eq!(host.mark().0, Some(0));
     assert_eq!(
-        host.tally.snapshot(),
+        host.counters.snapshot(),
         Counters { received: units.len() as u64, ..Counters::default() }
     );
     host.leave().unwrap();

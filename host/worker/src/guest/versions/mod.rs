@@ -2,7 +2,7 @@
 //! each of them to the newest, and one enum passes calls on.
 //!
 //! ```text
-//! component for 0.1 <--> v0_1 --> host's functions: frames, boxes, nn, log, settings
+//! component for 0.1 <--> v0_1 --> host's functions: frames, boxes, nn, log, config
 //! component for 0.2 <--> v0_2 ---^
 //! ```
 //!
@@ -11,14 +11,20 @@
 //! are the newest's own. The `wasi` interfaces have versions of their own and are there for every
 //! component.
 
+use ocelli_protocol::contract::{PACKAGE, SERVED};
 use ocelli_protocol::worker::Description;
 use wasmtime::component::{Component, HasSelf, Linker, Resource};
 use wasmtime::{Engine, Store};
 
-use super::frames::FrameHandle;
-use super::keyvalue;
-use super::nn;
+use super::boxes::Boxes;
+use super::config::GuestSettings;
+use super::frames::Frames;
+use super::keyvalue::{self, KeyValue};
+use super::log::GuestLog;
+use super::newest;
+use super::nn::{self, Nn};
 use super::output;
+use super::resources::FrameHandle;
 use super::state::InstanceState;
 
 #[cfg(test)]
@@ -26,13 +32,8 @@ mod tests;
 pub mod v0_1;
 pub mod v0_2;
 
-pub use v0_2 as newest;
-
-/// The interface that a component of each version exports, without the version.
-const EXPORTED: &str = "ocelli:pipeline/pipeline@";
-
-/// The versions of `ocelli:pipeline` that are served, oldest first.
-pub const SERVED: [&str; 2] = ["0.1.0", "0.2.0"];
+/// The interface of [`PACKAGE`] that a component exports, before the version.
+const INTERFACE: &str = "/pipeline@";
 
 /// One of [`SERVED`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,22 +53,18 @@ impl ContractVersion {
 
     /// The newest version for which a component with exports of these names has a pipeline.
     fn among<'a>(exports: impl Iterator<Item = &'a str>) -> Result<Self, String> {
-        let exported: Vec<_> = exports.filter_map(|name| name.strip_prefix(EXPORTED)).collect();
+        let exported: Vec<_> = exports
+            .filter_map(|name| name.strip_prefix(PACKAGE)?.strip_prefix(INTERFACE))
+            .collect();
         let mut served = SERVED.iter().zip(Self::ALL).rev();
-        served.find(|(name, _)| exported.contains(name)).map(|(_, version)| version).ok_or_else(
-            || {
-                let served = SERVED.join(", ");
-                if exported.is_empty() {
-                    return format!(
-                        "not a pipeline: the component does not export {EXPORTED}(one of {served})"
-                    );
-                }
-                let theirs = exported.join(", ");
-                format!(
-                    "the component is made for ocelli:pipeline@{theirs}, this host serves {served}"
-                )
-            },
-        )
+        served.find(|(name, _)| exported.contains(name)).map(|(_, version)| version).ok_or_else(|| {
+            let served = SERVED.join(", ");
+            if exported.is_empty() {
+                return format!("not a pipeline: the component does not export {PACKAGE}{INTERFACE}(one of {served})");
+            }
+            let theirs = exported.join(", ");
+            format!("the component is made for {PACKAGE}@{theirs}, this host serves {served}")
+        })
     }
 }
 
@@ -81,7 +78,7 @@ macro_rules! dispatch {
     };
 }
 
-/// A component whose imports are found.
+/// A component whose imports are linked.
 pub enum LinkedComponent {
     /// Made for 0.1.
     V0_1(v0_1::CameraPipelinePre<InstanceState>),
@@ -113,32 +110,26 @@ impl LinkedComponent {
     }
 }
 
-/// All that components may import, of whatever version.
+/// The imports of components of every version.
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     use newest::wasi::{config, logging, nn as wit};
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wit::errors::add_to_linker::<InstanceState, HasSelf<InstanceState>>(&mut linker, |state| {
-        state
-    })?;
-    wit::tensor::add_to_linker::<InstanceState, HasSelf<InstanceState>>(&mut linker, |state| {
-        state
-    })?;
-    wit::graph::add_to_linker::<InstanceState, HasSelf<InstanceState>>(&mut linker, |state| state)?;
-    wit::inference::add_to_linker::<InstanceState, HasSelf<InstanceState>>(&mut linker, |state| {
-        state
-    })?;
-    nn::shadow_tensor_data(&mut linker)?;
-    keyvalue::add_to_linker(&mut linker)?;
-    logging::logging::add_to_linker::<InstanceState, HasSelf<InstanceState>>(
+    wit::errors::add_to_linker::<_, Nn>(&mut linker, InstanceState::nn)?;
+    wit::tensor::add_to_linker::<_, Nn>(&mut linker, InstanceState::nn)?;
+    wit::graph::add_to_linker::<_, Nn>(&mut linker, InstanceState::nn)?;
+    wit::inference::add_to_linker::<_, Nn>(&mut linker, InstanceState::nn)?;
+    nn::shadow_tensor_data(&mut linker, InstanceState::table)?;
+    keyvalue::bindings::Keeps::add_to_linker::<_, KeyValue>(&mut linker, InstanceState::keyvalue)?;
+    logging::logging::add_to_linker::<_, HasSelf<GuestLog>>(&mut linker, InstanceState::log)?;
+    config::store::add_to_linker::<_, HasSelf<GuestSettings>>(
         &mut linker,
-        |state| state,
+        InstanceState::settings,
     )?;
-    config::store::add_to_linker::<InstanceState, HasSelf<InstanceState>>(&mut linker, |state| {
-        state
-    })?;
-    v0_1::add_to_linker(&mut linker)?;
-    v0_2::add_to_linker(&mut linker)?;
+    // `results` has types alone, which need nothing in a linker.
+    v0_1::frames::add_to_linker::<_, Frames>(&mut linker, InstanceState::frames)?;
+    v0_2::frames::add_to_linker::<_, Frames>(&mut linker, InstanceState::frames)?;
+    v0_2::boxes::add_to_linker::<_, Boxes>(&mut linker, InstanceState::boxes)?;
     Ok(linker)
 }
 

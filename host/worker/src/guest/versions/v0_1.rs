@@ -10,35 +10,30 @@ mod bindings {
         imports: { default: trappable },
         exports: { default: async },
         with: {
-            "wasi": crate::guest::versions::newest::wasi,
-            "ocelli:pipeline/results": crate::guest::versions::newest::results,
-            "ocelli:pipeline/frames.frame": crate::guest::frames::FrameHandle,
-            "ocelli:pipeline/frames.image": crate::guest::frames::Image,
+            "wasi": crate::guest::newest::wasi,
+            "ocelli:pipeline/results": crate::guest::newest::results,
+            "ocelli:pipeline/frames.frame": crate::guest::resources::FrameHandle,
+            "ocelli:pipeline/frames.image": crate::guest::resources::Image,
         },
     });
 }
 
+pub use bindings::ocelli::pipeline::frames;
 pub use bindings::{CameraPipeline, CameraPipelinePre};
 
-use wasmtime::component::{HasSelf, Linker, Resource};
+use wasmtime::component::Resource;
 
 use self::bindings::exports::ocelli::pipeline::pipeline as exported;
-use self::bindings::ocelli::pipeline::frames;
-use super::newest;
-use crate::guest::frames::{FrameHandle, Image};
-use crate::guest::nn::Tensor;
-use crate::guest::state::InstanceState;
-
-/// Defines this version's own interfaces.
-pub(super) fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
-    frames::add_to_linker::<InstanceState, HasSelf<InstanceState>>(linker, |state| state)
-}
+use crate::guest::frames::FramesView;
+use crate::guest::newest;
+use crate::guest::resources::{FrameHandle, Image};
+use crate::guest::tensor::Tensor;
 
 type Fallible<T> = wasmtime::Result<Result<T, frames::FrameError>>;
 
-impl frames::Host for InstanceState {}
+impl frames::Host for FramesView<'_> {}
 
-impl frames::HostImage for InstanceState {
+impl frames::HostImage for FramesView<'_> {
     fn width(&mut self, image: Resource<Image>) -> wasmtime::Result<u32> {
         newest::frames::HostImage::width(self, image)
     }
@@ -56,7 +51,7 @@ impl frames::HostImage for InstanceState {
     }
 }
 
-impl frames::HostFrame for InstanceState {
+impl frames::HostFrame for FramesView<'_> {
     fn index(&mut self, frame: Resource<FrameHandle>) -> wasmtime::Result<u64> {
         newest::frames::HostFrame::index(self, frame)
     }
@@ -193,15 +188,15 @@ impl From<exported::Description> for newest::exported::Description {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::tests::{frame, state};
+    use crate::guest::tests::{TestInstance, frame, state};
 
     /// What a component reads of a tensor, or the error's words.
     fn read<T: std::fmt::Debug, E: std::fmt::Debug>(
-        state: &mut InstanceState,
+        state: &mut TestInstance,
         made: wasmtime::Result<Result<(Resource<Tensor>, T), E>>,
     ) -> Result<(Vec<u32>, Vec<u8>, String), String> {
         let (tensor, placed) = made.unwrap().map_err(|error| format!("{error:?}"))?;
-        let read = state.table.delete(tensor).unwrap();
+        let read = state.table_mut().delete(tensor).unwrap();
         Ok((read.shape().to_vec(), read.bytes().to_vec(), format!("{placed:?}")))
     }
 
@@ -233,21 +228,31 @@ mod tests {
         for number in 0..32 {
             for region in [false, true] {
                 let made = frames::HostFrame::tensor(
-                    state,
+                    &mut state.frames(),
                     borrowed(),
                     region.then_some(old),
                     spec(number),
                 );
                 let ours = read(state, made);
                 let (region, spec) = (region.then_some(new), spec(number).into());
-                let made = newest::frames::HostFrame::tensor(state, borrowed(), region, spec);
+                let made = newest::frames::HostFrame::tensor(
+                    &mut state.frames(),
+                    borrowed(),
+                    region,
+                    spec,
+                );
                 assert_eq!(ours, read(state, made));
                 errors += u32::from(ours.is_err());
             }
-            let made = frames::HostFrame::tensors(state, borrowed(), vec![old, old], spec(number));
+            let made = frames::HostFrame::tensors(
+                &mut state.frames(),
+                borrowed(),
+                vec![old, old],
+                spec(number),
+            );
             let ours = read(state, made);
             let made = newest::frames::HostFrame::tensors(
-                state,
+                &mut state.frames(),
                 borrowed(),
                 vec![new, new],
                 spec(number).into(),
@@ -258,10 +263,15 @@ mod tests {
 
         let (a, b, c, d, e, f) = (2.0, 0.5, 10.0, -0.5, 2.0, 20.0);
         let to_frame = frames::Affine { a, b, c, d, e, f };
-        let made = frames::HostFrame::warp(state, borrowed(), to_frame, spec(15));
+        let made = frames::HostFrame::warp(&mut state.frames(), borrowed(), to_frame, spec(15));
         let ours = read(state, made.map(|made| made.map(|tensor| (tensor, ()))));
         let to_frame = newest::frames::Affine { a, b, c, d, e, f };
-        let made = newest::frames::HostFrame::warp(state, borrowed(), to_frame, spec(15).into());
+        let made = newest::frames::HostFrame::warp(
+            &mut state.frames(),
+            borrowed(),
+            to_frame,
+            spec(15).into(),
+        );
         assert_eq!(ours, read(state, made.map(|made| made.map(|tensor| (tensor, ())))));
         assert!(ours.is_ok());
     }
@@ -272,26 +282,31 @@ mod tests {
         let state = &mut state;
         let frame = frame(state);
         let borrowed = || Resource::new_borrow(frame.rep());
-        assert_eq!(frames::HostFrame::width(state, borrowed()).unwrap(), 768);
-        assert_eq!(frames::HostFrame::height(state, borrowed()).unwrap(), 576);
+        assert_eq!(frames::HostFrame::width(&mut state.frames(), borrowed()).unwrap(), 768);
+        assert_eq!(frames::HostFrame::height(&mut state.frames(), borrowed()).unwrap(), 576);
         assert_eq!(
-            frames::HostFrame::index(state, borrowed()).unwrap(),
-            newest::frames::HostFrame::index(state, borrowed()).unwrap()
+            frames::HostFrame::index(&mut state.frames(), borrowed()).unwrap(),
+            newest::frames::HostFrame::index(&mut state.frames(), borrowed()).unwrap()
         );
-        let luma = frames::HostFrame::luma(state, borrowed(), 32, 24).unwrap().unwrap();
+        let luma =
+            frames::HostFrame::luma(&mut state.frames(), borrowed(), 32, 24).unwrap().unwrap();
         assert_eq!(
             luma,
-            newest::frames::HostFrame::luma(state, borrowed(), 32, 24).unwrap().unwrap()
+            newest::frames::HostFrame::luma(&mut state.frames(), borrowed(), 32, 24)
+                .unwrap()
+                .unwrap()
         );
-        let refused = frames::HostFrame::luma(state, borrowed(), 0, 24).unwrap().unwrap_err();
+        let refused =
+            frames::HostFrame::luma(&mut state.frames(), borrowed(), 0, 24).unwrap().unwrap_err();
         assert!(matches!(refused, frames::FrameError::InvalidSpec(_)), "{refused:?}");
-        let image = frames::HostFrame::image(state, borrowed(), None, 80).unwrap().unwrap();
+        let image =
+            frames::HostFrame::image(&mut state.frames(), borrowed(), None, 80).unwrap().unwrap();
         let borrowed = || Resource::new_borrow(image.rep());
-        assert_eq!(frames::HostImage::width(state, borrowed()).unwrap(), 768);
-        assert_eq!(frames::HostImage::height(state, borrowed()).unwrap(), 576);
-        let size = state.table.get(&image).unwrap().jpeg.len() as u64;
-        assert_eq!(frames::HostImage::size(state, borrowed()).unwrap(), size);
-        frames::HostImage::drop(state, image).unwrap();
-        frames::HostFrame::drop(state, frame).unwrap();
+        assert_eq!(frames::HostImage::width(&mut state.frames(), borrowed()).unwrap(), 768);
+        assert_eq!(frames::HostImage::height(&mut state.frames(), borrowed()).unwrap(), 576);
+        let size = state.table_mut().get(&image).unwrap().jpeg.len() as u64;
+        assert_eq!(frames::HostImage::size(&mut state.frames(), borrowed()).unwrap(), size);
+        frames::HostImage::drop(&mut state.frames(), image).unwrap();
+        frames::HostFrame::drop(&mut state.frames(), frame).unwrap();
     }
 }

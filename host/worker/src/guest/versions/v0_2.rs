@@ -10,12 +10,12 @@ mod bindings {
         exports: { default: async },
         with: {
             "wasi:keyvalue": crate::guest::keyvalue::bindings::wasi::keyvalue,
-            "wasi:nn/tensor.tensor": crate::guest::nn::Tensor,
-            "wasi:nn/graph.graph": crate::guest::nn::Graph,
-            "wasi:nn/inference.graph-execution-context": crate::guest::nn::ExecutionContext,
+            "wasi:nn/tensor.tensor": crate::guest::tensor::Tensor,
+            "wasi:nn/graph.graph": crate::guest::resources::Graph,
+            "wasi:nn/inference.graph-execution-context": crate::guest::resources::ExecutionContext,
             "wasi:nn/errors.error": crate::inference::InferenceError,
-            "ocelli:pipeline/frames.frame": crate::guest::frames::FrameHandle,
-            "ocelli:pipeline/frames.image": crate::guest::frames::Image,
+            "ocelli:pipeline/frames.frame": crate::guest::resources::FrameHandle,
+            "ocelli:pipeline/frames.image": crate::guest::resources::Image,
         },
     });
 }
@@ -23,14 +23,3 @@ mod bindings {
 pub use bindings::exports::ocelli::pipeline::pipeline as exported;
 pub use bindings::ocelli::pipeline::{boxes, frames, results};
 pub use bindings::{CameraPipeline, CameraPipelinePre, wasi};
-
-use wasmtime::component::{HasSelf, Linker};
-
-use crate::guest::state::InstanceState;
-
-/// Defines this version's own interfaces. `results` has types alone, for which a component needs
-/// nothing in its linker.
-pub(super) fn add_to_linker(linker: &mut Linker<InstanceState>) -> wasmtime::Result<()> {
-    frames::add_to_linker::<InstanceState, HasSelf<InstanceState>>(linker, |state| state)?;
-    boxes::add_to_linker::<InstanceState, HasSelf<InstanceState>>(linker, |state| state)
-}

@@ -1,61 +1,20 @@
-//! Logging, settings, and where a component's standard output goes.
+//! A component's standard output and error.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ocelli_protocol::worker::LogLevel;
 use parking_lot::Mutex;
-use serde_json::Value;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::log::GuestLog;
-use super::state::InstanceState;
-use super::versions::newest::wasi::config::store;
-use super::versions::newest::wasi::logging::logging;
-
-impl logging::Host for InstanceState {
-    fn log(
-        &mut self,
-        level: logging::Level,
-        context: String,
-        message: String,
-    ) -> wasmtime::Result<()> {
-        let level = match level {
-            logging::Level::Trace => LogLevel::Trace,
-            logging::Level::Debug => LogLevel::Debug,
-            logging::Level::Info => LogLevel::Info,
-            logging::Level::Warn => LogLevel::Warn,
-            logging::Level::Error | logging::Level::Critical => LogLevel::Error,
-        };
-        self.log.line(level, &context, &message);
-        Ok(())
-    }
-}
-
-impl store::Host for InstanceState {
-    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, store::Error>> {
-        Ok(Ok(self.settings.get(&key).map(as_text)))
-    }
-
-    fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, store::Error>> {
-        Ok(Ok(self.settings.iter().map(|(key, value)| (key.clone(), as_text(value))).collect()))
-    }
-}
-
-fn as_text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
 
 /// Longest line that is collected before it is given out without its end, in bytes.
 const MAX_LINE: usize = 4 << 10;
 
-/// How much of the latest output is kept to explain a trap, in bytes: a panic's message and a
-/// little before it.
+/// Bytes of the latest output that explain a trap: a panic's message and a little before it.
 const MAX_TAIL: usize = 2 << 10;
 
 /// Bytes that a component may write at a time.
@@ -64,27 +23,27 @@ const PERMIT: usize = 64 << 10;
 /// A component's standard output or error: each line goes to the session's log, the latest text is
 /// kept.
 #[derive(Clone)]
-pub struct Console {
+pub(super) struct Console {
     log: GuestLog,
     level: LogLevel,
     context: &'static str,
-    text: Arc<Mutex<Text>>,
+    text: Arc<Mutex<ConsoleText>>,
 }
 
 #[derive(Default)]
-struct Text {
+struct ConsoleText {
     line: Vec<u8>,
     tail: Vec<u8>,
 }
 
 impl Console {
     /// A console whose lines are logged with this level and context.
-    pub fn new(log: GuestLog, level: LogLevel, context: &'static str) -> Self {
+    pub(super) fn new(log: GuestLog, level: LogLevel, context: &'static str) -> Self {
         Self { log, level, context, text: Arc::default() }
     }
 
     /// Takes what was written since the last call of this function: at most the last 2 KiB.
-    pub fn take_tail(&self) -> String {
+    pub(super) fn take_tail(&self) -> String {
         let mut text = self.text.lock();
         String::from_utf8_lossy(&std::mem::take(&mut text.tail)).trim().to_owned()
     }

@@ -1,0 +1,37 @@
+//! A pipeline that has described itself and is not initialised yet.
+
+use ocelli_protocol::worker::{FromWorker, WorkerStage};
+use serde_json::{Map, Value};
+
+use super::failure::WorkerFailure;
+use crate::guest::instance::{Instance, InstanceFactory};
+use crate::host_link::HostLink;
+
+/// The pipeline, with its first instance.
+pub(super) struct DescribedPipeline {
+    /// Makes further instances.
+    pub(super) factory: InstanceFactory,
+    /// The first instance.
+    pub(super) instance: Instance,
+    /// JSON Schema of its settings.
+    pub(super) schema: String,
+    /// The settings of `Start` by their keys.
+    pub(super) fields: Map<String, Value>,
+}
+
+impl DescribedPipeline {
+    /// Instantiates the pipeline and sends its description to the host.
+    pub(super) fn new(
+        factory: InstanceFactory,
+        fields: Map<String, Value>,
+        host: &HostLink,
+    ) -> Result<Self, WorkerFailure> {
+        let instance = factory.instance(fields.clone());
+        let mut instance = instance.map_err(WorkerFailure::of_call(WorkerStage::Instantiate))?;
+        let description =
+            instance.describe().map_err(WorkerFailure::of_call(WorkerStage::Describe))?;
+        let schema = description.settings_schema.clone();
+        host.send(&FromWorker::Described(description));
+        Ok(Self { factory, instance, schema, fields })
+    }
+}
