@@ -13,17 +13,17 @@ use std::sync::Arc;
 use anyhow::Context;
 use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::{Config, Debounce, FileStamp, InferenceConfig as Settings, POLL_INTERVAL};
+use crate::config::{Config, InferenceConfig};
 use crate::inference::InferenceHandle;
 use crate::inference::catalog::{Catalog, CatalogError, VersionStore};
+use crate::util::watch::{FileStamp, Watch};
 
 /// The models of the newest generation. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ModelCatalog {
     directory: PathBuf,
-    settings: Arc<Settings>,
+    settings: Arc<InferenceConfig>,
     versions: Arc<VersionStore>,
     newest: Arc<Mutex<(u32, Arc<Catalog>)>>,
 }
@@ -91,22 +91,16 @@ impl CatalogWatcher {
     /// Offers the models again whenever there is a reason to. Never returns; may be dropped at any
     /// time.
     pub(crate) async fn run(mut self, inference: InferenceHandle) {
-        let mut looks = interval(POLL_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut settling = Debounce::default();
-        loop {
-            let asked = tokio::select! {
-                _ = self.hangup.recv() => true,
-                _ = looks.tick() => false,
-            };
-            // On threads of their own: a network file system may take its time.
+        let mut watch = Watch::new({
             let directory = self.offer.directory.clone();
-            let Ok(look) = tokio::task::spawn_blocking(move || look(&directory)).await else {
-                continue;
+            move || stamps(&directory)
+        });
+        loop {
+            let cause = tokio::select! {
+                _ = self.hangup.recv() => "SIGHUP",
+                () = watch.changed() => "edited",
             };
-            if settling.observe(look) || asked {
-                self.offer_again(&inference, if asked { "SIGHUP" } else { "edited" }).await;
-            }
+            self.offer_again(&inference, cause).await;
         }
     }
 
@@ -128,16 +122,15 @@ impl CatalogWatcher {
     }
 }
 
-/// What is seen of the models' folder: each file of each model's folder. Empty where the folder
-/// cannot be read.
-fn look(directory: &Path) -> BTreeMap<PathBuf, FileStamp> {
+/// Stamps of the files in each model's folder. Empty if the models' folder cannot be read.
+fn stamps(directory: &Path) -> BTreeMap<PathBuf, FileStamp> {
     let listed = |folder: &Path| {
         let entries = std::fs::read_dir(folder).into_iter().flatten();
         entries.filter_map(|entry| Some(entry.ok()?.path())).collect::<Vec<_>>()
     };
     let folders = listed(directory).into_iter().filter(|folder| folder.is_dir());
     let files = folders.flat_map(|folder| listed(&folder));
-    files.map(|file| (file.clone(), std::fs::metadata(&file).into())).collect()
+    files.map(|file| (file.clone(), FileStamp::of(&file))).collect()
 }
 
 #[cfg(test)]
@@ -253,9 +246,9 @@ mod tests {
     #[test]
     fn every_change_of_the_folder_is_seen() {
         let site = Site::new();
-        let mut before = look(site.models());
+        let mut before = stamps(site.models());
         let mut changed = || {
-            let now = look(site.models());
+            let now = stamps(site.models());
             std::mem::replace(&mut before, now.clone()) != now
         };
         assert!(!changed());

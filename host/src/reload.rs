@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Config, ConfigError, Watch};
+use crate::config::{Config, ConfigError};
 use crate::deploy::{Applied, Deployer};
+use crate::util::watch::{FileStamp, Watch};
 
 /// Listens for reasons to read the config again.
 pub(crate) struct ConfigReloader {
@@ -25,14 +26,17 @@ impl ConfigReloader {
 
     /// Applies the config whenever there is a reason to. Never returns; may be dropped at any time.
     pub(crate) async fn run(mut self, deployer: Deployer) {
-        let mut watch = Watch::new(self.path.clone());
+        let mut watch = Watch::new({
+            let path = self.path.clone();
+            move || FileStamp::of(&path)
+        });
         // The first report is of the file that the host was started with, unless somebody edited it
         // since.
         let mut first = true;
         loop {
             let asked = tokio::select! {
                 _ = self.hangup.recv() => true,
-                () = watch.edited() => false,
+                () = watch.changed() => false,
             };
             let quiet = !asked && std::mem::take(&mut first);
             reload(&self.path, &deployer, if asked { "SIGHUP" } else { "edited" }, quiet).await;

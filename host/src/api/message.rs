@@ -160,9 +160,10 @@ impl ClientMessage {
     }
 
     fn checked(self) -> Result<Self, String> {
+        let check_id = |id: &str| check_session_id(id).map_err(|error| error.to_string());
         match &self {
             Self::Subscribe(subscribe) => {
-                check_session_id(&subscribe.session)?;
+                check_id(&subscribe.session)?;
                 match (&subscribe.source, &subscribe.pipeline, &subscribe.settings) {
                     (Some(_), Some(_), _) | (None, None, None) => {}
                     (None, None, Some(_)) => {
@@ -187,15 +188,11 @@ impl ClientMessage {
                     Some(After::Each(_)) if !all => {
                         return Err("\"after\" of one session is an event's number".into());
                     }
-                    Some(After::Each(each)) => {
-                        each.keys().try_for_each(|id| check_session_id(id))?
-                    }
+                    Some(After::Each(each)) => each.keys().try_for_each(|id| check_id(id))?,
                     Some(After::One(_)) | None => {}
                 }
             }
-            Self::Unsubscribe { session } | Self::Command { session, .. } => {
-                check_session_id(session)?
-            }
+            Self::Unsubscribe { session } | Self::Command { session, .. } => check_id(session)?,
             Self::Ping => {}
         }
         Ok(self)

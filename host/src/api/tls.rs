@@ -1,6 +1,5 @@
 //! HTTPS: certificate and key from files, read again when they change.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +7,10 @@ use anyhow::{Context, ensure};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::watch::Sender;
 
-use crate::config::{Debounce, FileStamp, POLL_INTERVAL, Tls};
+use crate::config::Tls;
+use crate::util::watch::{FileStamp, Watch};
 
 /// How long a TLS handshake may take.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -52,20 +51,15 @@ fn reason(error: &rustls::pki_types::pem::Error) -> String {
 
 /// Puts what the files hold into `current` whenever they have changed, until it is dropped. A pair
 /// that is not good is logged, and the one before stays.
-pub(super) async fn follow(files: Tls, current: watch::Sender<Arc<ServerConfig>>) {
-    let mut looks = interval(POLL_INTERVAL);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut settling = Debounce::default();
-    // The first report is of the files as they were found, unless somebody was quick to change
-    // them: read as any other, and mostly nothing new.
+pub(super) async fn follow(files: Tls, current: Sender<Arc<ServerConfig>>) {
+    let mut watch = Watch::new({
+        let Tls { certificate, key } = files.clone();
+        move || (FileStamp::of(&certificate), FileStamp::of(&key))
+    });
+    // The first report is of the files as found at the start: mostly nothing new.
     let mut first = true;
     loop {
-        looks.tick().await;
-        let look = async |path: &Path| FileStamp::from(tokio::fs::metadata(path).await);
-        let changed = settling.observe((look(&files.certificate).await, look(&files.key).await));
-        if !changed {
-            continue;
-        }
+        watch.changed().await;
         let first = std::mem::take(&mut first);
         let read = files.clone();
         match tokio::task::spawn_blocking(move || load(&read)).await {

@@ -80,7 +80,7 @@ impl NewToken {
 
     fn token(self, text: &str, now: Timestamp) -> anyhow::Result<Token> {
         let Self { name, role, sessions, expires, .. } = self;
-        check_token_name(&name).map_err(anyhow::Error::msg)?;
+        check_token_name(&name)?;
         if role != Role::Viewer && !sessions.is_empty() {
             bail!("only a viewer's sessions are named; role \"{}\" sees all", role.name());
         }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::source::{
-    FileSource, RTSP_PORT, RtspSource, Source, file_path, percent_decode, strip_scheme,
+    FileSource, RTSP_PORT, RtspSource, Source, SourceError, file_path, percent_decode, strip_scheme,
 };
 
 /// One entry of `[subscriptions] sources`:
@@ -44,6 +44,25 @@ enum Host {
     /// The names that end in this, which begins with a dot.
     Below(String),
     Network(IpNet),
+}
+
+/// Why a text is not a pattern of sources.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    #[error("expected rtsp://HOST, rtsp://*.DOMAIN, rtsp://ADDRESS/BITS or file:PATH, found {0:?}")]
+    Form(String),
+    #[error(transparent)]
+    Path(#[from] SourceError),
+    #[error("a folder is written without \"..\"")]
+    ParentFolder,
+    #[error("{0:?} has no place in a pattern of hosts, ports and paths")]
+    Character(char),
+    #[error("{0:?} is neither a host's name, *.DOMAIN, nor an address")]
+    Host(String),
+    #[error("{0} is not a network")]
+    Network(String),
+    #[error("{0:?} is not a port: 1 to 65535, or * for any")]
+    Port(String),
 }
 
 impl SourcePattern {
@@ -109,33 +128,30 @@ fn is_name(host: &str) -> bool {
 }
 
 impl FromStr for SourcePattern {
-    type Err = String;
+    type Err = PatternError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, PatternError> {
         let admits = if let Some(path) = strip_scheme(text, "file:") {
-            let path = file_path(path).map_err(|error| error.to_string())?;
+            let path = file_path(path)?;
             if climbs(path) {
-                return Err("a folder is written without \"..\"".into());
+                return Err(PatternError::ParentFolder);
             }
             Admits::File(path.to_owned())
         } else if let Some(rest) = strip_scheme(text, "rtsp://") {
             rtsp(rest)?
         } else {
-            return Err(format!(
-                "expected rtsp://HOST, rtsp://*.DOMAIN, rtsp://ADDRESS/BITS or file:PATH, found \
-                    {text:?}"
-            ));
+            return Err(PatternError::Form(text.to_owned()));
         };
         Ok(Self { text: text.to_owned(), admits })
     }
 }
 
-fn rtsp(rest: &str) -> Result<Admits, String> {
+fn rtsp(rest: &str) -> Result<Admits, PatternError> {
     if let Some(character) = rest
         .chars()
         .find(|character| "@?#\\%".contains(*character) || !character.is_ascii_graphic())
     {
-        return Err(format!("{character:?} has no place in a pattern of hosts, ports and paths"));
+        return Err(PatternError::Character(character));
     }
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let (name, port) = match authority.rfind(']').map(|end| authority.split_at(end + 1)) {
@@ -152,12 +168,12 @@ fn rtsp(rest: &str) -> Result<Admits, String> {
             }
             None => name.parse::<Ipv4Addr>().ok().map(IpAddr::from),
         };
-    let not_a_host = || format!("{name:?} is neither a host's name, *.DOMAIN, nor an address");
+    let not_a_host = || PatternError::Host(name.clone());
     if let (Some(address), None) = (address, port)
         && let Some((bits, port)) = network(path)
     {
         let network = bits.parse().ok().and_then(|bits| IpNet::new(address, bits).ok());
-        let network = network.ok_or_else(|| format!("{address}/{bits} is not a network"))?;
+        let network = network.ok_or_else(|| PatternError::Network(format!("{address}/{bits}")))?;
         return Ok(Admits::Rtsp {
             host: Host::Network(network),
             port: port_of(port)?,
@@ -186,21 +202,18 @@ fn network(path: &str) -> Option<(&str, Option<&str>)> {
     digits.then_some((bits, port))
 }
 
-fn port_of(port: Option<&str>) -> Result<Option<u16>, String> {
+fn port_of(port: Option<&str>) -> Result<Option<u16>, PatternError> {
     match port {
         None => Ok(Some(RTSP_PORT)),
         Some("*") => Ok(None),
-        Some(number) => number
-            .parse()
-            .map(Some)
-            .map_err(|_| format!("{number:?} is not a port: 1 to 65535, or * for any")),
+        Some(number) => number.parse().map(Some).map_err(|_| PatternError::Port(number.to_owned())),
     }
 }
 
 impl TryFrom<String> for SourcePattern {
-    type Error = String;
+    type Error = PatternError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, PatternError> {
         text.parse()
     }
 }
@@ -339,7 +352,7 @@ mod tests {
             ("file://host/x", "this machine"),
             ("file:/a/../b", "without \"..\""),
         ] {
-            let error = pattern.parse::<SourcePattern>().unwrap_err();
+            let error = pattern.parse::<SourcePattern>().unwrap_err().to_string();
             assert!(error.contains(says), "{pattern}: {error}");
         }
     }

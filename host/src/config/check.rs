@@ -1,205 +1,124 @@
-//! What a schema cannot say: names, addresses, values that depend on each other, and what this
-//! version does not have.
+//! Checks beyond the schema: names, addresses, and values that depend on each other.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use ::redis::IntoConnectionInfo;
+use ocelli_protocol::inference::Device;
 use ocelli_protocol::key::TrustedKey;
 
+use super::allow::SourcePattern;
+use super::document::{Camera, CameraTable, Config, Document};
 use super::error::ConfigProblem;
+use super::inference::InferenceConfig;
+use super::redis::RedisConfig;
+use super::sections::{AnalyzeConfig, DeployConfig, ResourceLimits, Signatures};
+use super::server::{Role, ServerConfig, Token, TokenHash, WebOrigin};
 use super::source::Source;
 use super::tree::Node;
-use super::{
-    Camera, CameraTable, Config, Device, Document, RedisConfig, Role, Signatures, SourcePattern,
-    TokenHash, WebOrigin,
-};
 
-/// What callers are called where there are no tokens.
+/// The name of callers on a host without tokens.
 pub const LOCAL_CALLER: &str = "local";
 
-/// The name that stands for every session: no camera is called so.
+/// The name that stands for every session. No camera may have it.
 pub const EVERY_SESSION: &str = "*";
 
 /// Longest session name in bytes. The session's log file is named after it, and file names end at
 /// 255 bytes.
 pub const MAX_ID_BYTES: usize = 200;
 
-/// Whether a session, a configured camera or a subscriber's, may be called this: anything
-/// printable, without blanks at its ends. The error says what is wrong with the name and does not
-/// repeat it.
-pub fn check_session_id(id: &str) -> Result<(), String> {
-    if id.is_empty() {
-        Err("a session's name is empty".into())
-    } else if id.len() > MAX_ID_BYTES {
-        Err(format!("a session's name has at most {MAX_ID_BYTES} bytes, this one has {}", id.len()))
-    } else if let Some(character) = id.chars().find(|&character| !printable(character)) {
-        Err(format!("a session's name is printable; this one has U+{:04X}", u32::from(character)))
-    } else if id.trim() != id {
-        Err("a session's name has no blanks at its ends".into())
-    } else {
-        Ok(())
+/// An invalid name of a session or a token. The text does not repeat the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NameError {
+    /// `session` or `token`.
+    noun: &'static str,
+    fault: NameFault,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NameFault {
+    Empty,
+    /// Its length in bytes.
+    TooLong(usize),
+    Unprintable(char),
+    OuterBlanks,
+    Reserved,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let noun = self.noun;
+        match self.fault {
+            NameFault::Empty => write!(f, "a {noun}'s name is empty"),
+            NameFault::TooLong(bytes) => {
+                write!(f, "a {noun}'s name has at most {MAX_ID_BYTES} bytes, this one has {bytes}")
+            }
+            NameFault::Unprintable(character) => {
+                write!(
+                    f,
+                    "a {noun}'s name is printable; this one has U+{:04X}",
+                    u32::from(character)
+                )
+            }
+            NameFault::OuterBlanks => write!(f, "a {noun}'s name has no blanks at its ends"),
+            NameFault::Reserved => {
+                write!(f, "\"{LOCAL_CALLER}\" is the name of callers on a host without tokens")
+            }
+        }
     }
 }
 
-/// What a token of the config may be called: it stands in log lines and in the history of
-/// deployments.
-pub fn check_token_name(name: &str) -> Result<(), String> {
+impl std::error::Error for NameError {}
+
+/// Checks the name of a session: 1 to [`MAX_ID_BYTES`] printable bytes without blanks at the ends.
+pub fn check_session_id(id: &str) -> Result<(), NameError> {
+    check_name(id, "session")
+}
+
+/// Checks the name of a token, which stands in log lines and in the history of deployments.
+pub fn check_token_name(name: &str) -> Result<(), NameError> {
     if name == LOCAL_CALLER {
-        return Err(format!(
-            "\"{LOCAL_CALLER}\" is what callers are called where there are no tokens"
-        ));
+        return Err(NameError { noun: "token", fault: NameFault::Reserved });
     }
-    check_session_id(name).map_err(|message| message.replace("session's", "token's"))
+    check_name(name, "token")
 }
 
-/// Neither a control character nor one that is invisible or turns the direction of the line around:
-/// names stand in log lines and on consoles.
+fn check_name(name: &str, noun: &'static str) -> Result<(), NameError> {
+    let fault = if name.is_empty() {
+        NameFault::Empty
+    } else if name.len() > MAX_ID_BYTES {
+        NameFault::TooLong(name.len())
+    } else if let Some(character) = name.chars().find(|&character| !printable(character)) {
+        NameFault::Unprintable(character)
+    } else if name.trim() != name {
+        NameFault::OuterBlanks
+    } else {
+        return Ok(());
+    };
+    Err(NameError { noun, fault })
+}
+
+/// Neither a control character nor one that is invisible or reverses the text direction: names
+/// stand in log lines and on consoles.
 fn printable(character: char) -> bool {
     !character.is_control()
         && !matches!(character,
             '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// The last step: from a document that the schema admits to a config.
+/// The last step: turns a document that passed the schema into a config.
 pub(super) fn into_config(document: Document, tree: &Node) -> Result<Config, Vec<ConfigProblem>> {
-    let mut problems = Vec::new();
-    let mut report = |key: &str, message: String| {
-        problems.push(ConfigProblem {
-            origin: tree.nearest(key).origin.clone(),
-            key: key.to_owned(),
-            message,
-        });
-    };
-    let listen = document.server.listen;
-    if !listen.ip().to_canonical().is_loopback() && document.server.tokens.is_empty() {
-        report(
-            "server.listen",
-            format!(
-                "{listen} is not a loopback address, and without tokens everyone who reaches it \
-                    would get in: make a token \
-                 (`ocelli token new`) for [[server.tokens]], or listen on 127.0.0.1"
-            ),
-        );
-    }
-    let (mut names, mut hashes) = (BTreeMap::new(), HashMap::new());
-    for (index, token) in document.server.tokens.iter().enumerate() {
-        let key = |name: &str| format!("server.tokens[{index}].{name}");
-        if let Err(message) = check_token_name(&token.name) {
-            report(&key("name"), message);
-        } else if let Some(first) = names.insert(&token.name, index) {
-            report(
-                &key("name"),
-                format!("\"{}\" is the name of server.tokens[{first}] already", token.name),
-            );
-        }
-        if let Some(first) = hashes.insert(&token.hash, index) {
-            report(&key("hash"), format!("it is the hash of server.tokens[{first}] already"));
-        }
-        if token.sessions.is_some() && token.role != Role::Viewer {
-            let role = token.role.name();
-            report(
-                &key("sessions"),
-                format!("only a viewer's sessions are named; role \"{role}\" sees all"),
-            );
-        }
-    }
-    for (index, host) in document.server.hosts.iter().enumerate() {
-        if !url::Host::parse(host)
-            .is_ok_and(|parsed| parsed.to_string() == host.to_ascii_lowercase())
-        {
-            let message =
-                format!("expected a host's name or address, without a port, found {host:?}");
-            report(&format!("server.hosts[{index}]"), message);
-        }
-    }
-    let limits = &document.resource_limits;
-    if limits.guest_memory_mb > limits.memory_per_process_mb {
-        report(
-            "resource_limits.guest_memory_mb",
-            format!(
-                "{} is more than the whole worker process may use \
-                    (resource_limits.memory_per_process_mb = {})",
-                limits.guest_memory_mb, limits.memory_per_process_mb
-            ),
-        );
-    }
-    let mut models = BTreeMap::new();
-    for (index, options) in document.inference.models.iter().enumerate() {
-        if let Some(first) = models.insert(&options.name, index) {
-            let message = format!("\"{}\" is in inference.models[{first}] already", options.name);
-            report(&format!("inference.models[{index}].name"), message);
-        }
-    }
-    let analyze = &document.analyze;
-    let kept: usize = analyze.pipelines.iter().map(|pipeline| pipeline.workers).sum();
-    if kept > analyze.workers {
-        report(
-            "analyze.pipelines",
-            format!("their {kept} workers are more than analyze.workers = {}", analyze.workers),
-        );
-    }
-    for (index, key) in document.deploy.trusted_keys.iter().enumerate() {
-        if let Err(error) = TrustedKey::parse(key) {
-            report(&format!("deploy.trusted_keys[{index}]"), error.to_string());
-        }
-    }
-    if document.deploy.signatures == Signatures::Required && document.deploy.trusted_keys.is_empty()
-    {
-        let message = "components have to be signed, and deploy.trusted_keys names nobody who \
-            could sign them";
-        report("deploy.signatures", message.into());
-    }
-    if let Some(redis) = &document.redis
-        && let Err(message) = check_redis(&redis.url)
-    {
-        report("redis.url", message);
-    }
-    let mut seen = BTreeMap::new();
-    let mut cameras = Vec::with_capacity(document.cameras.len());
-    for (index, table) in document.cameras.into_iter().enumerate() {
-        let key = |name: &str| format!("cameras[{index}].{name}");
-        if let Err(message) = check_session_id(&table.id) {
-            report(&key("id"), message);
-        } else if table.id == EVERY_SESSION {
-            report(
-                &key("id"),
-                format!("{EVERY_SESSION:?} stands for every session, and is the name of none"),
-            );
-        } else if let Some(first) = seen.insert(table.id.clone(), index) {
-            report(&key("id"), format!("\"{}\" is the name of cameras[{first}] already", table.id));
-        }
-        if let Some(granted) = &table.redis_prefix {
-            match &document.redis {
-                None => report(&key("redis_prefix"), "there is no [redis] to use".into()),
-                Some(RedisConfig { prefix: own, .. })
-                    if granted.starts_with(own) || own.starts_with(granted) =>
-                {
-                    let message =
-                        format!("{granted:?} and redis.prefix = {own:?} have keys in common");
-                    report(&key("redis_prefix"), message);
-                }
-                Some(_) => {}
-            }
-        }
-        match camera(table) {
-            Ok(camera) => cameras.push(camera),
-            Err((id, message)) => {
-                report(&key("source"), format!("camera \"{}\": {message}", id.escape_debug()))
-            }
-        }
-    }
-    let max = document.session_processes.max_concurrent_sessions;
-    if seen.len() > max {
-        report(
-            "cameras",
-            format!(
-                "{} cameras are more than session_processes.max_concurrent_sessions = {max}",
-                seen.len()
-            ),
-        );
-    }
-    if !problems.is_empty() {
-        return Err(problems);
+    let mut check = Check { tree, problems: Vec::new() };
+    check.server(&document.server);
+    check.limits(&document.resource_limits);
+    check.models(&document.inference);
+    check.analyze(&document.analyze);
+    check.deploy(&document.deploy);
+    check.redis(document.redis.as_ref());
+    let max_sessions = document.session_processes.max_concurrent_sessions;
+    let cameras = check.cameras(document.cameras, document.redis.as_ref(), max_sessions);
+    if !check.problems.is_empty() {
+        return Err(check.problems);
     }
     Ok(Config {
         server: document.server,
@@ -219,33 +138,193 @@ pub(super) fn into_config(document: Document, tree: &Node) -> Result<Config, Vec
     })
 }
 
-/// Whether Redis can be reached by such an address. The error does not repeat it.
-fn check_redis(url: &str) -> Result<(), String> {
-    let form =
-        || "expected redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS".to_owned();
-    if !url.starts_with("redis://") && !url.starts_with("rediss://") {
-        return Err(form());
-    }
-    // Its words name the part that is wrong.
-    url.into_connection_info().map(|_| ()).map_err(|error| format!("{}; {error}", form()))
+/// The problems found so far, each with the place of its key. One method checks one section.
+struct Check<'a> {
+    tree: &'a Node,
+    problems: Vec<ConfigProblem>,
 }
 
-fn camera(table: CameraTable) -> Result<Camera, (String, String)> {
-    match Source::parse(&table.source, table.transport, table.pace, table.repeat) {
-        Ok(source) => Ok(Camera {
-            id: table.id,
-            source,
-            pipeline: table.pipeline,
-            settings: table.settings,
-            decode: table.decode,
-            priority: table.priority,
-            redis_prefix: table.redis_prefix,
-        }),
-        Err(error) => Err((table.id, error.to_string())),
+impl Check<'_> {
+    fn report(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        let key = key.into();
+        let origin = self.tree.nearest(&key).origin.clone();
+        self.problems.push(ConfigProblem { origin, key, message: message.into() });
+    }
+
+    fn server(&mut self, server: &ServerConfig) {
+        let listen = server.listen;
+        if !listen.ip().to_canonical().is_loopback() && server.tokens.is_empty() {
+            self.report(
+                "server.listen",
+                format!(
+                    "{listen} is not a loopback address, and without tokens everyone who reaches it would get in: \
+                     make a token (`ocelli token new`) for [[server.tokens]], or listen on 127.0.0.1"
+                ),
+            );
+        }
+        self.tokens(&server.tokens);
+        for (index, host) in server.hosts.iter().enumerate() {
+            let parsed = url::Host::parse(host);
+            if !parsed.is_ok_and(|parsed| parsed.to_string() == host.to_ascii_lowercase()) {
+                self.report(
+                    format!("server.hosts[{index}]"),
+                    format!("expected a host's name or address, without a port, found {host:?}"),
+                );
+            }
+        }
+    }
+
+    fn tokens(&mut self, tokens: &[Token]) {
+        let (mut names, mut hashes) = (BTreeMap::new(), HashMap::new());
+        for (index, token) in tokens.iter().enumerate() {
+            let key = |name: &str| format!("server.tokens[{index}].{name}");
+            if let Err(error) = check_token_name(&token.name) {
+                self.report(key("name"), error.to_string());
+            } else if let Some(first) = names.insert(&token.name, index) {
+                let message =
+                    format!("\"{}\" is the name of server.tokens[{first}] already", token.name);
+                self.report(key("name"), message);
+            }
+            if let Some(first) = hashes.insert(&token.hash, index) {
+                self.report(
+                    key("hash"),
+                    format!("it is the hash of server.tokens[{first}] already"),
+                );
+            }
+            if token.sessions.is_some() && token.role != Role::Viewer {
+                let role = token.role.name();
+                let message =
+                    format!("only a viewer's sessions are named; role \"{role}\" sees all");
+                self.report(key("sessions"), message);
+            }
+        }
+    }
+
+    fn limits(&mut self, limits: &ResourceLimits) {
+        if limits.guest_memory_mb > limits.memory_per_process_mb {
+            self.report(
+                "resource_limits.guest_memory_mb",
+                format!(
+                    "{} is more than the whole worker process may use \
+                     (resource_limits.memory_per_process_mb = {})",
+                    limits.guest_memory_mb, limits.memory_per_process_mb
+                ),
+            );
+        }
+    }
+
+    fn models(&mut self, inference: &InferenceConfig) {
+        let mut names = BTreeMap::new();
+        for (index, options) in inference.models.iter().enumerate() {
+            if let Some(first) = names.insert(&options.name, index) {
+                self.report(
+                    format!("inference.models[{index}].name"),
+                    format!("\"{}\" is in inference.models[{first}] already", options.name),
+                );
+            }
+        }
+    }
+
+    fn analyze(&mut self, analyze: &AnalyzeConfig) {
+        let reserved: usize = analyze.pipelines.iter().map(|pipeline| pipeline.workers).sum();
+        if reserved > analyze.workers {
+            self.report(
+                "analyze.pipelines",
+                format!(
+                    "their {reserved} workers are more than analyze.workers = {}",
+                    analyze.workers
+                ),
+            );
+        }
+    }
+
+    fn deploy(&mut self, deploy: &DeployConfig) {
+        for (index, key) in deploy.trusted_keys.iter().enumerate() {
+            if let Err(error) = TrustedKey::parse(key) {
+                self.report(format!("deploy.trusted_keys[{index}]"), error.to_string());
+            }
+        }
+        if deploy.signatures == Signatures::Required && deploy.trusted_keys.is_empty() {
+            let message = "components have to be signed, and deploy.trusted_keys names nobody who could sign them";
+            self.report("deploy.signatures", message);
+        }
+    }
+
+    /// Checks the address of Redis. The message does not repeat it.
+    fn redis(&mut self, redis: Option<&RedisConfig>) {
+        const FORM: &str =
+            "expected redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS";
+        let Some(url) = redis.map(|redis| redis.url.as_str()) else { return };
+        if !url.starts_with("redis://") && !url.starts_with("rediss://") {
+            self.report("redis.url", FORM);
+        } else if let Err(error) = url.into_connection_info() {
+            // Its text names the part that is wrong.
+            self.report("redis.url", format!("{FORM}; {error}"));
+        }
+    }
+
+    /// The cameras whose sources can be read.
+    fn cameras(
+        &mut self,
+        tables: Vec<CameraTable>,
+        redis: Option<&RedisConfig>,
+        max_sessions: usize,
+    ) -> Vec<Camera> {
+        let mut indexes = BTreeMap::new();
+        let mut cameras = Vec::with_capacity(tables.len());
+        for (index, table) in tables.into_iter().enumerate() {
+            let key = |name: &str| format!("cameras[{index}].{name}");
+            if let Err(error) = check_session_id(&table.id) {
+                self.report(key("id"), error.to_string());
+            } else if table.id == EVERY_SESSION {
+                let message =
+                    format!("{EVERY_SESSION:?} stands for every session, and is the name of none");
+                self.report(key("id"), message);
+            } else if let Some(first) = indexes.insert(table.id.clone(), index) {
+                let message = format!("\"{}\" is the name of cameras[{first}] already", table.id);
+                self.report(key("id"), message);
+            }
+            if let Some(prefix) = &table.redis_prefix {
+                self.redis_prefix(key("redis_prefix"), prefix, redis);
+            }
+            match Source::parse(&table.source, table.transport, table.pace, table.repeat) {
+                Ok(source) => cameras.push(table.with_source(source)),
+                Err(error) => {
+                    let message = format!("camera \"{}\": {error}", table.id.escape_debug());
+                    self.report(key("source"), message);
+                }
+            }
+        }
+        if indexes.len() > max_sessions {
+            self.report(
+                "cameras",
+                format!(
+                    "{} cameras are more than session_processes.max_concurrent_sessions = {max_sessions}",
+                    indexes.len()
+                ),
+            );
+        }
+        cameras
+    }
+
+    /// Checks that a pipeline's keys in Redis and the host's own have no prefix in common.
+    fn redis_prefix(&mut self, key: String, prefix: &str, redis: Option<&RedisConfig>) {
+        match redis {
+            None => self.report(key, "there is no [redis] to use"),
+            Some(RedisConfig { prefix: own, .. })
+                if prefix.starts_with(own) || own.starts_with(prefix) =>
+            {
+                self.report(
+                    key,
+                    format!("{prefix:?} and redis.prefix = {own:?} have keys in common"),
+                );
+            }
+            Some(_) => {}
+        }
     }
 }
 
-/// The values that the schema admits and the types do not: the strings with a form of their own.
+/// The values that the schema admits and the types do not: strings with a form of their own.
 pub(super) fn type_problems(tree: &Node, error: &serde_json::Error) -> Vec<ConfigProblem> {
     let value = |key: &str| tree.nearest(key).to_json();
     let each = |list: &str, member: &str| -> Vec<String> {
@@ -256,11 +335,8 @@ pub(super) fn type_problems(tree: &Node, error: &serde_json::Error) -> Vec<Confi
     let mut check = |keys: Vec<String>, wrong: fn(&str) -> Option<String>| {
         for key in keys {
             if let Some(message) = value(&key).as_str().and_then(wrong) {
-                problems.push(ConfigProblem {
-                    origin: tree.nearest(&key).origin.clone(),
-                    key,
-                    message,
-                });
+                let origin = tree.nearest(&key).origin.clone();
+                problems.push(ConfigProblem { origin, key, message });
             }
         }
     };
@@ -269,20 +345,24 @@ pub(super) fn type_problems(tree: &Node, error: &serde_json::Error) -> Vec<Confi
             format!("expected ADDRESS:PORT such as 127.0.0.1:8001, found the string {text:?}");
         text.parse::<std::net::SocketAddr>().is_err().then_some(message)
     });
-    check(each("server.tokens", ".hash"), |text| text.parse::<TokenHash>().err());
+    check(each("server.tokens", ".hash"), parse_error::<TokenHash>);
     check(each("server.tokens", ".expires"), |text| {
         let message = format!(
             "expected a time as RFC 3339 writes it, such as 2030-01-31T12:00:00Z, found {text:?}"
         );
         text.parse::<jiff::Timestamp>().is_err().then_some(message)
     });
-    check(each("server.origins", ""), |text| text.parse::<WebOrigin>().err());
-    check(each("subscriptions.sources", ""), |text| text.parse::<SourcePattern>().err());
+    check(each("server.origins", ""), parse_error::<WebOrigin>);
+    check(each("subscriptions.sources", ""), parse_error::<SourcePattern>);
     let devices =
         each("inference.models", ".device").into_iter().chain(["inference.device".into()]);
-    check(devices.collect(), |text| text.parse::<Device>().err());
+    check(devices.collect(), parse_error::<Device>);
     if problems.is_empty() {
         problems.push(ConfigProblem::whole(error.to_string()));
     }
     problems
+}
+
+fn parse_error<T: std::str::FromStr<Err: fmt::Display>>(text: &str) -> Option<String> {
+    text.parse::<T>().err().map(|error| error.to_string())
 }

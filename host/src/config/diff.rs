@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::document::{Camera, Config};
+use super::sections::SessionProcesses;
+use super::server::ServerConfig;
 use super::source::Source;
-use super::{Camera, Config, ServerConfig, SessionProcesses};
 
 /// When a changed key outside `[[cameras]]` takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -95,3 +95,10 @@ fn listing(problems: &[ConfigProblem]) -> String {
         }
     }
 }
+
+impl ConfigProblem {
+    /// About the config as a whole.
+    pub(super) fn whole(message: String) -> Self {
+        Self { origin: ValueOrigin::File, key: String::new(), message }
+    }
+}

@@ -11,18 +11,15 @@ use schemars::transform::transform_subschemas;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::error::{ConfigProblem, ValueOrigin};
+use super::document::Document;
+use super::error::ConfigProblem;
 use super::tree::{Node, NodeValue};
 use crate::shape;
 
 /// The schema as a document.
 pub fn document() -> Json {
     let settings = shape::settings().with(|settings| settings.inline_subschemas = true);
-    settings
-        .with_transform(written)
-        .into_generator()
-        .into_root_schema_for::<super::Document>()
-        .to_value()
+    settings.with_transform(written).into_generator().into_root_schema_for::<Document>().to_value()
 }
 
 /// As a config is written: what is left out keeps its default, null is no value, and a section has
@@ -45,7 +42,7 @@ const SHOWN: usize = 60;
 /// The types of JSON Schema that the config uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum SchemaType {
+enum SchemaType {
     Object,
     Array,
     String,
@@ -82,13 +79,14 @@ impl Schema {
     }
 
     /// The type; a choice is a string.
-    pub(super) fn kind(&self) -> SchemaType {
+    fn kind(&self) -> SchemaType {
         self.kind.unwrap_or(SchemaType::String)
     }
 
-    /// The schema of the key at this path.
-    pub(super) fn at(&self, steps: &[&str]) -> Option<&Self> {
-        steps.iter().try_fold(self, |schema, step| schema.properties.get(*step))
+    /// Whether the key at this path is a string.
+    pub(super) fn wants_string(&self, path: &[&str]) -> bool {
+        let schema = path.iter().try_fold(self, |schema, step| schema.properties.get(*step));
+        schema.is_some_and(|schema| schema.kind() == SchemaType::String)
     }
 
     /// Adds all that is wrong with a value. `key` is the value's full path, empty for the root.
@@ -237,13 +235,6 @@ impl Schema {
             Some((end, _)) => format!("{article}{}...", value.get(..end).unwrap_or_default()),
             None => format!("{article}{value}"),
         }
-    }
-}
-
-impl ConfigProblem {
-    /// About the config as a whole.
-    pub(super) fn whole(message: String) -> Self {
-        Self { origin: ValueOrigin::File, key: String::new(), message }
     }
 }
 

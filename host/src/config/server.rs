@@ -95,7 +95,7 @@ pub struct Token {
     #[schemars(inner(length(min = 1)))]
     pub sessions: Option<Vec<String>>,
     /// When it ends, as RFC 3339 writes it; left out: never.
-    #[serde(default, with = "super::optional_text")]
+    #[serde(default, with = "super::text::optional")]
     #[schemars(with = "String", length(min = 1))]
     pub expires: Option<Timestamp>,
 }
@@ -139,19 +139,19 @@ impl TokenHash {
     }
 }
 
-impl FromStr for TokenHash {
-    type Err = String;
+/// A text that is not the hash of a token. The text is not repeated: it may be the token itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "expected \"{SHA256}\" and 64 hexadecimal digits, as `ocelli token new` prints it (not shown)"
+)]
+pub struct TokenHashError;
 
-    /// The text is not repeated: it may be the token itself.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let malformed = || {
-            format!(
-                "expected \"{SHA256}\" and 64 hexadecimal digits, as `ocelli token new` prints it \
-                    (not shown)"
-            )
-        };
-        let digits = text.strip_prefix(SHA256).ok_or_else(malformed)?;
-        digits.to_ascii_lowercase().parse().map(Self).map_err(|_| malformed())
+impl FromStr for TokenHash {
+    type Err = TokenHashError;
+
+    fn from_str(text: &str) -> Result<Self, TokenHashError> {
+        let digits = text.strip_prefix(SHA256).ok_or(TokenHashError)?;
+        digits.to_ascii_lowercase().parse().map(Self).map_err(|_| TokenHashError)
     }
 }
 
@@ -189,13 +189,16 @@ impl WebOrigin {
     }
 }
 
-impl FromStr for WebOrigin {
-    type Err = String;
+/// A text that is not the origin of web pages.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected SCHEME://HOST[:PORT] such as https://dash.example, found {0:?}")]
+pub struct OriginError(String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let malformed = || {
-            format!("expected SCHEME://HOST[:PORT] such as https://dash.example, found {text:?}")
-        };
+impl FromStr for WebOrigin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        let malformed = || OriginError(text.to_owned());
         let url = Url::parse(text).map_err(|_| malformed())?;
         let bare = matches!(url.scheme(), "http" | "https")
             && url.path() == "/"
@@ -209,9 +212,9 @@ impl FromStr for WebOrigin {
 }
 
 impl TryFrom<String> for WebOrigin {
-    type Error = String;
+    type Error = OriginError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, OriginError> {
         text.parse()
     }
 }
@@ -246,7 +249,7 @@ mod tests {
             format!("sha256:{digits}0"),
             format!("sha256:{}", "é".repeat(32)),
         ] {
-            let error = text.parse::<TokenHash>().unwrap_err();
+            let error = text.parse::<TokenHash>().unwrap_err().to_string();
             assert!(!error.contains(&text) && error.contains("ocelli token new"), "{error}");
         }
         assert!(!format!("{hash:?}").contains(&hash.to_string()));

@@ -9,7 +9,6 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigProblem, ValueOrigin};
-use super::schema::{Schema, SchemaType};
 
 /// Variables with this prefix override the file: `OCELLI__SECTION__KEY`.
 pub(super) const PREFIX: &str = "OCELLI__";
@@ -121,7 +120,7 @@ impl Node {
     pub(super) fn overlay(
         &mut self,
         variables: &[(String, String)],
-        schema: &Schema,
+        is_string: impl Fn(&[&str]) -> bool,
         problems: &mut Vec<ConfigProblem>,
     ) {
         for (name, text) in variables {
@@ -140,7 +139,7 @@ impl Node {
                     "cameras cannot be set from the environment; write them into the config file",
                 ));
             } else {
-                let value = environment_value(text, schema.at(&steps));
+                let value = environment_value(text, is_string(&steps));
                 if !self.put(&steps, Self::of_json(value, &ValueOrigin::Environment(name.clone())))
                 {
                     problems.push(problem(
@@ -173,19 +172,14 @@ impl Node {
 
 /// A variable's text as a TOML value, or as it stands where it is not one, or where a string is
 /// wanted: a folder may be called `2024`.
-fn environment_value(text: &str, schema: Option<&Schema>) -> Json {
+fn environment_value(text: &str, is_string: bool) -> Json {
     let parsed =
         Node::from_toml(&format!("value = {text}")).ok().and_then(|node| match node.to_json() {
             Json::Object(mut members) if members.len() == 1 => members.remove("value"),
             _ => None,
         });
     match parsed {
-        Some(value)
-            if value.is_string()
-                || schema.is_none_or(|schema| schema.kind() != SchemaType::String) =>
-        {
-            value
-        }
+        Some(value) if value.is_string() || !is_string => value,
         _ => Json::String(text.to_owned()),
     }
 }

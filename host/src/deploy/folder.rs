@@ -1,22 +1,19 @@
 //! The watched folder of pipelines in the data directory: a file that has changed is deployed to the
 //! sessions that use its name.
 //!
-//! The folder is polled as the config is, once a second, and a change counts when the file has been
-//! left alone since. So a file that is written in steps, and one that is renamed into its place, is
-//! one change.
+//! A change counts once the file has rested ([`Debounce`]). So a file that is written in steps, and
+//! one that is renamed into its place, is one change.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::backend::HostBackend;
 use super::components;
 use super::execute::Executor;
 use super::pipelines::{named_in, stored};
 use super::plan::Origin;
-use crate::config::{Debounce, FileStamp, POLL_INTERVAL};
+use crate::util::watch::{Debounce, FileStamp, Watch};
 
 /// The folder's files, and when each has changed.
 #[derive(Debug, Default)]
@@ -28,19 +25,19 @@ struct Folder {
 
 impl Folder {
     /// Takes a poll in. Returns the names of files that have changed and been left alone since.
-    fn look(&mut self, seen: &BTreeMap<String, FileStamp>) -> Vec<String> {
+    fn take_poll(&mut self, seen: &BTreeMap<String, FileStamp>) -> Vec<String> {
         let first = !std::mem::replace(&mut self.known, true);
         for name in seen.keys() {
             self.files.entry(name.clone()).or_default();
         }
         let mut changed = Vec::new();
-        for (name, settling) in &mut self.files {
-            let look = seen.get(name).copied().unwrap_or(FileStamp::Missing);
+        for (name, debounce) in &mut self.files {
+            let stamp = seen.get(name).copied().unwrap_or(FileStamp::Missing);
             if first {
-                // Seen twice, it is settled.
-                settling.observe(look);
+                // Observed twice, it has rested.
+                debounce.observe(stamp);
             }
-            if settling.observe(look) && !first && look != FileStamp::Missing {
+            if debounce.observe(stamp) && !first && stamp != FileStamp::Missing {
                 changed.push(name.clone());
             }
         }
@@ -48,24 +45,21 @@ impl Folder {
     }
 }
 
-fn look(folder: &Path) -> BTreeMap<String, FileStamp> {
+fn stamps(folder: &Path) -> BTreeMap<String, FileStamp> {
     let files = named_in(folder).into_iter();
-    files.map(|(name, path)| (name, std::fs::metadata(path).into())).collect()
+    files.map(|(name, path)| (name, FileStamp::of(&path))).collect()
 }
 
 /// See [`super::Deployer::watch_pipelines`].
 pub(super) async fn watch(executor: &Arc<Executor<HostBackend>>) {
-    let mut polls = interval(POLL_INTERVAL);
-    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut watch = Watch::new({
+        let folder = stored(&executor.state.config());
+        move || stamps(&folder)
+    });
     let mut folder = Folder::default();
     loop {
-        polls.tick().await;
-        let config = executor.state.config();
-        let path = stored(&config);
-        // On a thread of its own: a network file system may take its time.
-        let Ok(seen) = tokio::task::spawn_blocking(move || look(&path)).await else { continue };
-        let changed = folder.look(&seen);
-        if config.deploy.watch {
+        let changed = folder.take_poll(&watch.poll().await);
+        if executor.state.config().deploy.watch {
             for name in changed {
                 deploy_changed(executor, &name).await;
             }
@@ -116,7 +110,7 @@ mod tests {
         let file = site.path().join("eye.wasm");
         std::fs::write(&file, "one").unwrap();
         let mut folder = Folder::default();
-        let mut changed = || folder.look(&look(site.path()));
+        let mut changed = || folder.take_poll(&stamps(site.path()));
         assert_eq!((changed(), changed(), changed()), (vec![], vec![], vec![]), "as it is found");
 
         std::fs::write(&file, "in steps").unwrap();

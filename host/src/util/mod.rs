@@ -3,3 +3,4 @@
 
 pub(crate) mod backoff;
 pub(crate) mod bucket;
+pub(crate) mod watch;

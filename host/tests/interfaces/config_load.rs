@@ -174,7 +174,7 @@ fn tokens_are_told_apart_by_name_and_hash_and_a_wrong_one_is_not_shown() {
         ),
         (
             token("local", "1", "role = \"viewer\""),
-            "server.tokens[0].name: \"local\" is what callers are called",
+            "server.tokens[0].name: \"local\" is the name of callers",
         ),
         (
             token("NAME", "1", "role = \"viewer\"").replace("NAME", "a\u{200b}"),

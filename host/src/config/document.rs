@@ -1,0 +1,148 @@
+//! The config as a whole: as it is written ([`Document`]) and as the host uses it ([`Config`]).
+
+use ocelli_protocol::inference::Priority;
+use ocelli_protocol::worker::Decode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::inference::InferenceConfig;
+use super::redis::RedisConfig;
+use super::sections::{
+    AlertsConfig, AnalyzeConfig, DeployConfig, EventsConfig, LogsConfig, ModelsConfig,
+    ResourceLimits, SessionProcesses, StoreConfig, SubscriptionsConfig,
+};
+use super::server::ServerConfig;
+use super::source::{Pace, Source, Transport};
+
+/// Everything that an operator can set, with the defaults in place.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Config {
+    /// The API.
+    pub server: ServerConfig,
+    /// The worker processes.
+    pub session_processes: SessionProcesses,
+    /// What one session may use.
+    pub resource_limits: ResourceLimits,
+    /// The process that runs the models.
+    pub inference: InferenceConfig,
+    /// The models.
+    pub models: ModelsConfig,
+    /// Log files.
+    pub logs: LogsConfig,
+    /// What the host keeps.
+    pub store: StoreConfig,
+    /// Where events go besides; none: nowhere.
+    pub redis: Option<RedisConfig>,
+    /// How much of the events is kept.
+    pub events: EventsConfig,
+    /// Sessions that subscribers make.
+    pub subscriptions: SubscriptionsConfig,
+    /// Changing the pipeline of a running session.
+    pub deploy: DeployConfig,
+    /// Single pictures.
+    pub analyze: AnalyzeConfig,
+    /// When an alert is raised.
+    pub alerts: AlertsConfig,
+    /// Sessions that are always on.
+    pub cameras: Vec<Camera>,
+}
+
+/// A session that is always on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Camera {
+    /// The session's name; see [`check_session_id`](super::check_session_id).
+    pub id: String,
+    /// Where its frames come from.
+    pub source: Source,
+    /// A pipeline's name, or a path to a `.wasm` component.
+    pub pipeline: String,
+    /// Given to the pipeline.
+    pub settings: Map<String, Value>,
+    /// Frames to decode.
+    pub decode: Decode,
+    /// Its share of the inference process.
+    pub priority: Priority,
+    /// What the keys begin with that its pipeline may use in Redis; none: it may use none.
+    pub redis_prefix: Option<String>,
+}
+
+/// A config as it is written: [`TrackerConfig`] before sources are taken apart. Its keys are those
+/// of the schema. Without `Debug`: it holds credentials.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(
+    title = "Ocelli configuration",
+    description = "What `ocelli serve --config FILE` reads, as TOML or JSON. The host checks a \
+        config against this very schema."
+)]
+pub(super) struct Document {
+    pub(super) server: ServerConfig,
+    pub(super) session_processes: SessionProcesses,
+    pub(super) resource_limits: ResourceLimits,
+    pub(super) inference: InferenceConfig,
+    pub(super) models: ModelsConfig,
+    pub(super) logs: LogsConfig,
+    pub(super) store: StoreConfig,
+    pub(super) events: EventsConfig,
+    pub(super) redis: Option<RedisConfig>,
+    pub(super) subscriptions: SubscriptionsConfig,
+    pub(super) deploy: DeployConfig,
+    pub(super) analyze: AnalyzeConfig,
+    pub(super) alerts: AlertsConfig,
+    /// Sessions that are always on.
+    pub(super) cameras: Vec<CameraTable>,
+}
+
+/// A session that is always on.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CameraTable {
+    /// The session's name: anything printable, unique, at most 200 bytes.
+    #[schemars(length(min = 1))]
+    pub(super) id: String,
+    /// rtsp://USER:PASSWORD@HOST:PORT/PATH, or file:PATH (mp4, or a raw H.264 or H.265 stream).
+    #[schemars(length(min = 1), extend("writeOnly" = true))]
+    pub(super) source: String,
+    /// How RTSP media is carried. UDP has no reorder buffer here, so it loses more.
+    #[schemars(extend("default" = Transport::default()))]
+    pub(super) transport: Option<Transport>,
+    /// How fast a file is read: as fast as the pipeline takes it, or as fast as it was recorded.
+    #[schemars(extend("default" = Pace::default()))]
+    pub(super) pace: Option<Pace>,
+    /// Whether a file begins again at its end.
+    #[serde(default)]
+    pub(super) repeat: bool,
+    /// A pipeline's name, or a path to a .wasm component.
+    #[schemars(length(min = 1))]
+    pub(super) pipeline: String,
+    /// Given to the pipeline, which says what it takes.
+    #[serde(default)]
+    pub(super) settings: Map<String, Value>,
+    /// Frames to decode: all, those that others refer to, or key frames alone.
+    #[serde(default)]
+    pub(super) decode: Decode,
+    /// The session's share of the inference process where there is more to do than it can: low is a
+    /// quarter of normal, high four times as much.
+    #[serde(default)]
+    pub(super) priority: Priority,
+    /// What the keys begin with that the pipeline may use in Redis, as the wasi:keyvalue bucket
+    /// "redis". Without: none.
+    #[schemars(length(min = 1, max = 200))]
+    pub(super) redis_prefix: Option<String>,
+}
+
+impl CameraTable {
+    /// The camera, its source read.
+    pub(super) fn with_source(self, source: Source) -> Camera {
+        Camera {
+            id: self.id,
+            source,
+            pipeline: self.pipeline,
+            settings: self.settings,
+            decode: self.decode,
+            priority: self.priority,
+            redis_prefix: self.redis_prefix,
+        }
+    }
+}
