@@ -18,7 +18,7 @@ pub mod event;
 pub mod inference;
 pub mod journal;
 pub mod monitor;
-mod offer;
+
 pub mod redis;
 mod reload;
 pub mod serve;

@@ -20,10 +20,10 @@ use crate::deploy::{
 };
 use crate::event::Hub;
 use crate::inference::InferenceHandle;
-use crate::inference::catalog::ModelList;
+use crate::inference::catalog::{CatalogWatcher, ModelCatalog, ModelList};
 use crate::journal::Journal;
 use crate::monitor::Monitor;
-use crate::offer::{CatalogWatcher, ModelCatalog};
+
 use crate::redis::Redis;
 use crate::reload::ConfigReloader;
 use crate::session::{
@@ -262,8 +262,8 @@ impl Control for HostControl {
 
     fn models(&self) -> ModelList {
         let ModelSources { offer, inference } = &self.models;
-        let (generation, catalogue) = offer.newest();
-        ModelList::new(generation, &catalogue, &inference.loaded(), inference.status())
+        let (generation, catalog) = offer.newest();
+        ModelList::new(generation, &catalog, &inference.loaded(), inference.status())
     }
 
     fn analyses(&self) -> &Analyses {

@@ -14,8 +14,7 @@ use crate::request::Layout;
 use crate::run::{TensorNames, allocated, check_input, check_output, place_output, placed, write};
 use crate::value::Value;
 
-/// How the requests of a model are joined, where it is configured and possible: the first side of
-/// all its tensors is open.
+/// The batching of a model whose tensors all have an open first side, if it is configured.
 pub(crate) fn batching(model: &Model) -> Option<Batching> {
     let mut tensors = model.inputs.iter().chain(&model.outputs);
     let open = tensors.all(|tensor| tensor.shape.first() == Some(&-1));
@@ -24,18 +23,18 @@ pub(crate) fn batching(model: &Model) -> Option<Batching> {
     Some(Batching { max: batching.max.min(MAX_BATCH), ..batching })
 }
 
-/// A request that may be joined with others.
+/// A request that can join a batch.
 pub(crate) struct BatchPart {
     client: Arc<Client>,
     pub(crate) layout: Layout,
     rows: u32,
 }
 
-/// What a request brought: where its outputs lie, or its own error.
+/// The outputs of one request, or its own error.
 pub(crate) type Outcome = Result<Vec<PlacedTensor>, RequestError>;
 
 impl BatchPart {
-    /// None where its inputs do not agree on how many rows there are.
+    /// `None` if its inputs have different numbers of rows.
     pub(crate) fn new(session: Arc<Client>, layout: Layout) -> Option<Self> {
         let mut rows = layout.inputs.iter().map(|place| place.shape.first().copied());
         let first = rows.next()??;
@@ -47,8 +46,8 @@ impl BatchPart {
     }
 }
 
-/// Runs all parts at once. The outer error is one of the run, of which no part can be blamed; the
-/// inner ones are each part's own.
+/// Runs all parts as one batch. The outer error belongs to the run and to no single part; each
+/// inner error belongs to its part.
 pub(crate) fn run(
     parts: &[&BatchPart],
     signature: &Arc<Signature>,

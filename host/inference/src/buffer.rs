@@ -1,15 +1,14 @@
-//! Private memory for tensors, for what must not change while ONNX Runtime looks at it, and for
-//! joined requests.
+//! Private memory for tensors that must not change while ONNX Runtime reads them, and for batches.
 
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 
 use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
 
-/// Bytes at an address that is a multiple of [`ALIGNMENT`]. The address stays as long as the buffer
-/// lives, wherever the buffer itself is moved.
+/// Bytes at an address that is a multiple of [`ALIGNMENT`]. The address is stable: moving the
+/// buffer does not change it.
 pub(crate) struct Buffer {
-    /// Owned; not a box, which would say that nobody else has a pointer to them.
+    /// Owned. Not a `Box`, which asserts that no other pointer exists.
     lines: NonNull<[Line]>,
     length: usize,
 }
@@ -32,7 +31,7 @@ impl Buffer {
         Self { lines: NonNull::from(Box::leak(lines)), length }
     }
 
-    /// A copy of what lies in shared memory; none where the range does not.
+    /// Copies a range of shared memory. `None` if the range exceeds it.
     pub(crate) fn copied(memory: &SharedMemory, range: Range<usize>) -> Option<Self> {
         let mut buffer = Self::zeroed(range.len());
         buffer.copy_from(0, memory, range).then_some(buffer)

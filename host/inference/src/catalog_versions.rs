@@ -1,5 +1,5 @@
-//! The generations of the catalogue, and what is loaded of them. A version of a model that is in
-//! two generations is loaded once.
+//! The versions of the catalog and their loaded models. A model that stands in two versions
+//! unchanged is loaded once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -10,27 +10,27 @@ use parking_lot::Mutex;
 use crate::error::EngineError;
 use crate::model::{Catalog, ModelVersion};
 
-/// Generations that are kept. A folder of models is edited by people: a session that is older than
-/// so many of their edits is not attached once more.
+/// Versions that are retained. People edit the folder of models: a session older than so many edits
+/// cannot be attached again.
 const MAX_GENERATIONS: usize = 256;
 
 /// All generations by their number.
 pub(crate) struct CatalogVersions {
     generations: Mutex<BTreeMap<u32, CatalogVersion>>,
-    /// What the host has been told of, by the version that it is.
-    told: Mutex<Vec<(Weak<ModelVersion>, LoadedModel)>>,
+    /// Loaded models reported to the host.
+    reported: Mutex<Vec<(Weak<ModelVersion>, LoadedModel)>>,
 }
 
 struct CatalogVersion {
-    catalogue: Arc<Catalog>,
-    /// Whether any session has had it. Before, its models are loaded for those to come.
+    catalog: Arc<Catalog>,
+    /// Whether a client ever had it. Before that its models are preloaded for clients to come.
     attached: bool,
 }
 
 impl CatalogVersions {
     /// Generation 0.
     pub(crate) fn new(models: Vec<Model>) -> Result<Self, EngineError> {
-        let offers = Self { generations: Mutex::default(), told: Mutex::default() };
+        let offers = Self { generations: Mutex::default(), reported: Mutex::default() };
         offers.add(0, models)?;
         Ok(offers)
     }
@@ -43,50 +43,53 @@ impl CatalogVersions {
             return Err(EngineError::Configuration(message));
         }
         let known: Vec<_> =
-            generations.values().flat_map(|known| known.catalogue.entries()).cloned().collect();
-        let catalogue = Arc::new(Catalog::new(models, &known)?);
-        generations.insert(generation, CatalogVersion { catalogue, attached: false });
+            generations.values().flat_map(|known| known.catalog.entries()).cloned().collect();
+        let catalog = Arc::new(Catalog::new(models, &known)?);
+        generations.insert(generation, CatalogVersion { catalog, attached: false });
         while generations.len() > MAX_GENERATIONS {
             generations.pop_first();
         }
         Ok(())
     }
 
-    /// A generation, as long as it is kept.
+    /// A version, if it is retained.
     pub(crate) fn get(&self, generation: u32) -> Option<Arc<Catalog>> {
-        self.generations.lock().get(&generation).map(|known| Arc::clone(&known.catalogue))
+        self.generations.lock().get(&generation).map(|known| Arc::clone(&known.catalog))
     }
 
-    /// A generation for a session that has it as long as it keeps this.
+    /// A version for a client, which holds it by keeping the result.
     pub(crate) fn attach(&self, generation: u32) -> Option<Arc<Catalog>> {
         let mut generations = self.generations.lock();
         let known = generations.get_mut(&generation)?;
         known.attached = true;
-        Some(Arc::clone(&known.catalogue))
+        Some(Arc::clone(&known.catalog))
     }
 
     /// Whether a session has this version of a model, or may get it.
     pub(crate) fn in_use(&self, entry: &Arc<ModelVersion>) -> bool {
         let generations = self.generations.lock();
         let newest = generations.last_key_value().map(|(number, _)| *number);
-        generations.iter().any(|(number, CatalogVersion { catalogue, attached })| {
-            (Some(*number) == newest || !attached || Arc::strong_count(catalogue) > 1)
-                && catalogue.entries().any(|known| Arc::ptr_eq(known, entry))
+        generations.iter().any(|(number, CatalogVersion { catalog, attached })| {
+            (Some(*number) == newest || !attached || Arc::strong_count(catalog) > 1)
+                && catalog.entries().any(|known| Arc::ptr_eq(known, entry))
         })
     }
 
     /// Notes what a version really runs on: whether that is news for the host.
     pub(crate) fn note_loaded(&self, entry: &Arc<ModelVersion>, runs: &LoadedModel) -> bool {
-        let mut told = self.told.lock();
-        told.retain(|(known, _)| known.strong_count() > 0);
-        match told.iter_mut().find(|(known, _)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(entry))) {
+        let mut reported = self.reported.lock();
+        reported.retain(|(known, _)| known.strong_count() > 0);
+        match reported
+            .iter_mut()
+            .find(|(known, _)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(entry)))
+        {
             Some((_, known)) if known == runs => false,
             Some((_, known)) => {
                 *known = runs.clone();
                 true
             }
             None => {
-                told.push((Arc::downgrade(entry), runs.clone()));
+                reported.push((Arc::downgrade(entry), runs.clone()));
                 true
             }
         }
@@ -94,8 +97,8 @@ impl CatalogVersions {
 
     /// All that has been loaded.
     pub(crate) fn loaded(&self) -> Vec<LoadedModel> {
-        let told = self.told.lock();
-        told.iter().map(|(_, runs)| runs.clone()).collect()
+        let reported = self.reported.lock();
+        reported.iter().map(|(_, runs)| runs.clone()).collect()
     }
 }
 
@@ -126,8 +129,8 @@ mod tests {
         let offers = CatalogVersions::new(vec![model("faces", "aa"), model("cars", "bb")]).unwrap();
         offers.add(1, vec![model("faces", "cc"), model("cars", "bb")]).unwrap();
         let entry = |generation, name| {
-            let catalogue = offers.get(generation).unwrap();
-            Arc::clone(catalogue.find(name).unwrap())
+            let catalog = offers.get(generation).unwrap();
+            Arc::clone(catalog.find(name).unwrap())
         };
         assert!(Arc::ptr_eq(&entry(0, "cars"), &entry(1, "cars")));
         assert!(!Arc::ptr_eq(&entry(0, "faces"), &entry(1, "faces")));

@@ -16,14 +16,13 @@ use crate::private_models::PrivateModels;
 use crate::request::Layout;
 use crate::run::RunPlan;
 
-/// Plans that are kept per session. A pipeline runs a model or two, each on a few blocks of memory
-/// in turn.
+/// Plans cached per client. A pipeline runs a model or two, each on a few blocks of memory in turn.
 const MAX_PLANS: usize = 16;
 
-/// The connection to one worker, and what is kept for it.
+/// The connection to one worker, with its caches.
 pub(crate) struct Client {
     attach: Attach,
-    catalogue: Arc<Catalog>,
+    catalog: Arc<Catalog>,
     socket: OwnedFd,
     memory: Arc<SharedMemory>,
     /// A request is in the queue or with a runner.
@@ -39,7 +38,7 @@ impl Client {
     /// answers must not hold a runner.
     pub(crate) fn new(
         attach: Attach,
-        catalogue: Arc<Catalog>,
+        catalog: Arc<Catalog>,
         socket: OwnedFd,
         memory: OwnedFd,
     ) -> std::io::Result<Self> {
@@ -47,7 +46,7 @@ impl Client {
         rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Self {
             attach,
-            catalogue,
+            catalog,
             socket,
             memory,
             busy: AtomicBool::new(false),
@@ -60,14 +59,14 @@ impl Client {
         &self.attach.session
     }
 
-    /// What the host announced.
+    /// The terms that the host announced.
     pub(crate) fn terms(&self) -> &Attach {
         &self.attach
     }
 
-    /// The generation of the models that it has.
-    pub(crate) fn catalogue(&self) -> &Catalog {
-        &self.catalogue
+    /// Its version of the catalog.
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
@@ -91,7 +90,7 @@ impl Client {
     /// Answers the request that is under way. A worker that is gone or does not listen is left to
     /// the dispatcher.
     pub(crate) fn answer(&self, answer: &InferenceResponse) {
-        // Before the answer: the worker may send its next request as soon as it has it.
+        // Before the answer: the worker may send its next request as soon as it has read it.
         self.busy.store(false, Ordering::Release);
         match self.send(answer) {
             Ok(()) | Err(PacketError::Closed) => {}
@@ -115,7 +114,7 @@ impl Client {
         }
     }
 
-    /// What a hook is told.
+    /// The argument of a hook.
     pub(crate) fn about_to_run<'a>(
         &'a self,
         request: u64,
@@ -131,8 +130,8 @@ impl Client {
         }
     }
 
-    /// Uses the plan to run a model over a layout of this session's memory. It is kept for the next
-    /// request with the same layout.
+    /// Uses the plan to run a model over a layout of this session's memory. The plan is cached for
+    /// the next request with the same layout.
     pub(crate) fn with_plan<T>(
         &self,
         signature: &Arc<Signature>,

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 /// times a second costs nothing.
 const BEAT_NS: u64 = 250_000_000;
 
-/// The runs under way, and the ledger that tells the host of them.
+/// The runs under way, and the table that shows them to the host.
 pub(crate) struct DeadlineTimer {
     ledger: InFlightTable,
     state: Mutex<TimerState>,
@@ -24,16 +24,16 @@ pub(crate) struct DeadlineTimer {
 struct TimerState {
     /// One for each runner.
     runs: Vec<TimedRun>,
-    /// When the thread looks next.
+    /// When the thread wakes next.
     wake_ns: u64,
-    /// The earliest time that it was asked to look at since it looked last.
+    /// The earliest wake-up requested since the last one.
     asked_ns: u64,
     stopped: bool,
 }
 
 struct TimedRun {
     options: Arc<RunOptions>,
-    /// None while nothing runs, and once the run was told to end.
+    /// `None` while nothing runs, and after the run was terminated.
     deadline_ns: Option<u64>,
     terminated: bool,
 }
@@ -54,12 +54,12 @@ impl DeadlineTimer {
         }
     }
 
-    /// The ledger, where runners note what they run.
+    /// The table in which runners note their requests.
     pub(crate) fn ledger(&self) -> &InFlightTable {
         &self.ledger
     }
 
-    /// A run begins. It is told to end at its deadline.
+    /// Starts the timer of a run, which is terminated at its deadline.
     pub(crate) fn begin(&self, runner: usize, deadline_ns: u64) {
         let mut state = self.state.lock();
         if let Some(run) = state.runs.get_mut(runner) {
@@ -68,7 +68,7 @@ impl DeadlineTimer {
         self.look_by(state, deadline_ns);
     }
 
-    /// A run is over: whether it was told to end.
+    /// Stops the timer of a run. Whether the run was terminated.
     pub(crate) fn end(&self, runner: usize) -> bool {
         let mut state = self.state.lock();
         let Some(run) = state.runs.get_mut(runner) else { return false };
@@ -83,7 +83,7 @@ impl DeadlineTimer {
         true
     }
 
-    /// Has the thread look at this time, if it would not look sooner.
+    /// Wakes the thread at this time at the latest.
     pub(crate) fn wake_by(&self, time_ns: u64) {
         self.look_by(self.state.lock(), time_ns);
     }
@@ -96,8 +96,8 @@ impl DeadlineTimer {
         }
     }
 
-    /// Keeps the time until [stopped](Self::stop). `answer_late` answers what has waited too long
-    /// at a time and tells when there will be more.
+    /// Keeps the time until [stopped](Self::stop). `answer_late` answers requests that have waited
+    /// too long, and returns the time of the next.
     pub(crate) fn run(&self, answer_late: impl Fn(u64) -> Option<u64>) {
         loop {
             let now = monotonic_ns();
@@ -116,7 +116,7 @@ impl DeadlineTimer {
         }
     }
 
-    /// Tells all runs to end, for good: those that begin later end at once.
+    /// Terminates all runs for good: later ones end at once.
     pub(crate) fn terminate_all(&self) {
         for run in &self.state.lock().runs {
             if let Err(error) = run.options.terminate() {
@@ -132,7 +132,7 @@ impl DeadlineTimer {
 }
 
 impl TimerState {
-    /// Tells the runs whose deadline has passed to end, and when the next deadline is.
+    /// Terminates the runs whose deadline has passed. Returns the next deadline.
     fn terminate_overdue(&mut self, now_ns: u64) -> Option<u64> {
         for run in &mut self.runs {
             if run.deadline_ns.is_some_and(|deadline| deadline <= now_ns) {

@@ -1,5 +1,5 @@
-//! What models run on: whether a device is usable, how much of its memory a session may take, and
-//! which nodes of a graph it really runs.
+//! Devices that run models: whether one is usable, how much of its memory a session may take, and
+//! which nodes of a graph it runs.
 //!
 //! Each device that a model names is tried once, when the process starts, with a graph of one node:
 //! that loads the provider's library and opens the device while the process may still open files,
@@ -22,11 +22,11 @@ const KEY: &str = "`inference.device`, or `device` in its `[[inference.models]]`
 /// A device that was tried.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct UsableDevice {
-    /// Bytes that the arena of a session may take there; none where it is not bounded.
+    /// Bytes that the arena of a session may take there. `None`: unbounded.
     memory: Option<usize>,
 }
 
-/// The devices that were tried, each with what was found.
+/// The devices that were tried, each with its result.
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     tried: BTreeMap<String, Result<UsableDevice, String>>,
@@ -119,7 +119,7 @@ fn try_one(
     Ok(UsableDevice { memory: Some(limit as usize) })
 }
 
-/// What ONNX Runtime calls the provider of a device.
+/// The name of a device's execution provider in ONNX Runtime.
 pub(crate) fn provider_name(device: Device) -> &'static str {
     match device {
         Device::Cpu => "CPUExecutionProvider",
@@ -137,7 +137,7 @@ fn providers(
     let id =
         |number: u32| i32::try_from(number).map_err(|_| format!("there is no device {number}"));
     let cuda = |number| {
-        // An arena that doubles would take up to twice of what is needed, and is never given back.
+        // An arena that doubles would take up to twice the memory needed, and never gives it back.
         let cuda = CUDA::default()
             .with_device_id(id(number)?)
             .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested);
@@ -305,8 +305,8 @@ mod tests {
     }
 
     fn load(model: &Model, runtime: &Runtime) -> Result<ModelSession, RequestError> {
-        let catalogue = Catalog::new(vec![model.clone()], &[]).unwrap();
-        catalogue.find(&model.name).unwrap().load(runtime)
+        let catalog = Catalog::new(vec![model.clone()], &[]).unwrap();
+        catalog.find(&model.name).unwrap().load(runtime)
     }
 
     /// Whether this machine has a device, and a library built for it, that these tests expect it to

@@ -33,7 +33,7 @@ const MAX_THREADS: u32 = 256;
 /// ONNX Runtime, loaded, with its threads. Dropping it ends the runs that are under way, waits for
 /// them, and ends the threads; what waits is not answered.
 ///
-/// The host gives it what it would say to a process of its own: [`attach`](Self::attach),
+/// The host calls it with the content of the messages to a process: [`attach`](Self::attach),
 /// [`offer`](Self::offer), [`drain`](Self::drain). It hears of models that are loaded through what
 /// it gave to [`PreparedComponent::start`].
 pub struct Engine {
@@ -134,13 +134,13 @@ impl Engine {
         memory: OwnedFd,
     ) -> Result<(), AttachError> {
         let generation = attach.catalog_version;
-        let catalogue = self.shared.catalogs.attach(generation);
-        let catalogue = catalogue.ok_or(AttachError::Generation(generation))?;
-        self.dispatcher.attach(Client::new(attach, catalogue, socket, memory)?)
+        let catalog = self.shared.catalogs.attach(generation);
+        let catalog = catalog.ok_or(AttachError::Generation(generation))?;
+        self.dispatcher.attach(Client::new(attach, catalog, socket, memory)?)
     }
 
-    /// Takes no more requests, and waits until those that were taken are answered. What is left in
-    /// the sockets is for the next engine.
+    /// Stops taking requests and waits until those taken are answered. Requests still in the
+    /// sockets are for the next engine.
     pub fn drain(mut self) {
         self.end(Queue::drain);
     }
@@ -193,8 +193,8 @@ impl Prepared {
     }
 
     /// Starts the runners, and has each of them load and warm the models to preload. `loaded` is
-    /// told of each model that is loaded later, by the thread that has loaded it: it must not
-    /// block. `before_run` is none but in tests.
+    /// called for each model loaded later, on the thread that loaded it: it must not block.
+    /// `before_run` is `None` outside of tests.
     pub fn start(
         self,
         loaded: impl Fn(LoadedModel) + Send + Sync + 'static,

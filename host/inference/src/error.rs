@@ -1,4 +1,4 @@
-//! What can go wrong, and what to do about it.
+//! Errors of the engine, each with its remedy.
 
 use std::path::PathBuf;
 
@@ -17,12 +17,12 @@ pub enum EngineError {
         path.display()
     )]
     LibraryMissing {
-        /// Where it was looked for.
+        /// The path that was tried.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// What is there is no ONNX Runtime that can be used.
+    /// The file is no usable ONNX Runtime.
     #[error(
         "{} is not a usable ONNX Runtime: {reason}; run `./x setup`, or set `inference.library` \
             to version \
@@ -32,7 +32,7 @@ pub enum EngineError {
     LibraryUnusable {
         /// The library.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The defect, in a few words.
         reason: String,
     },
     /// The library is not the one that was asked for.
@@ -96,7 +96,7 @@ pub enum AttachError {
 pub struct RequestError {
     /// Its kind.
     pub code: ErrorCode,
-    /// What happened.
+    /// The cause, for people.
     pub message: String,
 }
 

@@ -10,12 +10,12 @@
 //! tag; and shares that have always something waiting get time by their weights, however long their
 //! runs are.
 //!
-//! This is a pure structure: time comes in as a number.
+//! This is a pure structure: time is a parameter.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Tags count nanoseconds times this, so that no weight loses a fraction: what the largest weight
-/// divides.
+/// Tags count nanoseconds times this number, a multiple of every weight, so that no weight loses a
+/// fraction.
 const SCALE: u64 = 16;
 
 /// A request that waits.
@@ -32,13 +32,13 @@ pub(crate) struct QueuedRequest<T> {
     pub(crate) late_ns: u64,
 }
 
-/// A run under way, to be given back with what it took.
+/// A run under way, to be returned to [`finish`](Fair::finish) with the time it took.
 #[derive(Debug)]
 #[must_use = "the run is under way until `finish`"]
 pub(crate) struct Turn {
     share: u64,
     weight: u32,
-    /// What was charged when it began.
+    /// The charge at its start.
     charged: u64,
     alone: bool,
 }
@@ -53,7 +53,7 @@ pub(crate) struct FairQueue<T> {
     turns: u64,
     waiting: usize,
     running: usize,
-    /// What is running runs alone.
+    /// The current run excludes others.
     alone: bool,
     bound: usize,
 }
@@ -65,7 +65,7 @@ struct Share<T> {
     /// The turn that it had last: among equal tags the share that has waited longest is next.
     turn: u64,
     running: usize,
-    /// What its last run took, in nanoseconds.
+    /// Duration of its last run in nanoseconds.
     last_ns: u64,
 }
 
@@ -107,7 +107,8 @@ impl<T> FairQueue<T> {
         Ok(())
     }
 
-    /// The next request to run. None where nothing waits, or where it has to wait for what runs.
+    /// The next request to run. `None` if the queue is empty or the next request must wait for runs
+    /// under way.
     pub(crate) fn pop(&mut self) -> Option<(T, Turn)> {
         if self.alone {
             return None;
@@ -118,8 +119,8 @@ impl<T> FairQueue<T> {
             .filter_map(|(number, share)| Some((number, share, share.waiting.front()?)))
             .min_by_key(|(_, share, _)| (share.tag, share.turn))
             .map(|(number, _, first)| (number, first.alone))?;
-        // One that runs alone holds up the others until what runs is done: else it could wait for
-        // ever.
+        // An exclusive request blocks the others until all runs are done. Otherwise it could wait
+        // forever.
         if alone && self.running > 0 {
             return None;
         }
@@ -173,12 +174,11 @@ impl<T> FairQueue<T> {
             share.tag = share.tag.saturating_add(charge(ran_ns, weight)).saturating_sub(charged);
         }
         if self.running == 0 && self.waiting == 0 {
-            // Nobody has to wait, so nobody owes anybody anything. This bounds the number of shares
-            // too.
+            // No request waits, so debts are void. This also bounds the number of shares.
             self.shares.clear();
         } else {
-            // One that is gone with a debt may come back, unless there are more such than can be
-            // attached.
+            // An idle share keeps its debt for its return, unless more such shares exist than can
+            // be attached.
             let (clock, crowded) = (self.clock, self.shares.len() > 2 * self.bound);
             self.shares.retain(|_, share| share.is_active() || (share.tag > clock && !crowded));
         }

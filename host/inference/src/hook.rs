@@ -26,7 +26,7 @@ pub struct RunInfo<'a> {
 }
 
 impl RunInfo<'_> {
-    /// A copy of the bytes of an input, counted from 0 in the model's order. None where there is no
+    /// A copy of the bytes of an input, counted from 0 in the model's order. `None` if there is no
     /// such input.
     pub fn input(&self, index: usize) -> Option<Vec<u8>> {
         let place = self.inputs.get(index)?;

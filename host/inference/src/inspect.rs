@@ -1,4 +1,4 @@
-//! `ocelli-inference --inspect`: tells what a model file has, for the host's command line.
+//! `ocelli-inference --inspect`: describes a model file for the host's command line.
 //!
 //! The file is a stranger's and ONNX Runtime parses it, so this process does nothing else: it
 //! confines itself once the library is loaded and the file is open, with little memory and little

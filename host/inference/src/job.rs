@@ -22,8 +22,7 @@ const MS: u64 = 1_000_000;
 pub(crate) struct Job {
     pub(crate) client: Arc<Client>,
     pub(crate) request: InferenceRequest,
-    /// The version of the model that it asks for. None where there is no such model in the
-    /// session's catalogue.
+    /// The version of the model that it asks for. `None` if the client's catalog has no such model.
     entry: Option<Arc<ModelVersion>>,
     /// When it was taken.
     pub(crate) taken_ns: u64,
@@ -40,7 +39,7 @@ impl Job {
         let suspect = terms.suspect == Some(request.id());
         let entry = match &request {
             InferenceRequest::Open { model, .. } | InferenceRequest::Run { model, .. } => {
-                session.catalogue().find(model).ok().cloned()
+                session.catalog().find(model).ok().cloned()
             }
             InferenceRequest::Load { .. } => None,
         };
@@ -54,10 +53,10 @@ impl Job {
         }
         match &self.request {
             InferenceRequest::Open { model, .. } | InferenceRequest::Run { model, .. } => {
-                self.client.catalogue().find(model)
+                self.client.catalog().find(model)
             }
             InferenceRequest::Load { .. } => {
-                Err(RequestError::argument("it asks for no model of the catalogue"))
+                Err(RequestError::argument("it asks for no model of the catalog"))
             }
         }
     }
@@ -112,7 +111,7 @@ impl Job {
         }
     }
 
-    /// What the ledger says of it while it runs.
+    /// Its entry in the in-flight table while it runs.
     pub(crate) fn running(&self) -> RunningRequest {
         RunningRequest {
             attachment: self.client.terms().number,

@@ -4,21 +4,21 @@
 //! queue; a fixed number of runner threads take them out; one thread keeps the time. Each runner
 //! has its own ONNX Runtime session of every model that it has met, with one thread: concurrent
 //! runs of one session are not safe with every execution provider, and sessions of one thread side
-//! by side cost the least per result. What the runners' sessions allocate comes from one arena.
+//! by side cost the least per result. All sessions of the runners allocate from one arena.
 //!
 //! - **Fair** (`fair.rs`): each share has the runners' time by its weight, however many sessions it
 //!   has and however long its runs are.
 //! - **In time** (`watch.rs`): a request is answered at its deadline, whether it waits or runs; one
 //!   whose frame is too old is dropped.
-//! - **Blamed** (the ledger): what each runner runs stands in memory that the host reads when the
-//!   process has died. Whom the host suspects runs alone.
+//! - **Attributed** (the in-flight table): each runner notes its request in memory that the host
+//!   reads after a crash. A suspect runs alone.
 //! - **In versions** (`offers.rs`): a session keeps the generation of the models that it was
 //!   attached with.
 //! - **Checked** (`request.rs`, `run.rs`): a request names places in the memory that the worker
-//!   shares. ONNX Runtime reads its inputs and writes its outputs right there. All that a worker
-//!   says is checked first, since one worker must not be able to hurt the others: wrong arguments
-//!   are answered with an error, and a broken protocol ends that worker's connection. What a model
-//!   brings is checked too: each number of it is one.
+//!   shares. ONNX Runtime reads its inputs and writes its outputs right there. All arguments are
+//!   checked first, since one worker must not be able to harm the others: wrong ones are answered
+//!   with an error, and a broken protocol ends that worker's connection. Outputs of models are
+//!   checked for NaN and infinity.
 //! - **Joined** (`batch.rs`), where a model is configured so: requests of several sessions run as
 //!   one.
 //!

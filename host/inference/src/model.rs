@@ -1,4 +1,4 @@
-//! The models that may be asked for: their files, checked against the catalogue, and the sessions
+//! The models that may be asked for: their files, checked against the catalog, and the sessions
 //! made from them.
 
 use std::collections::HashMap;
@@ -23,19 +23,19 @@ use crate::runtime::{NewSession, Runtime};
 /// A tensor of a model, with its name as the C interface takes it.
 #[derive(Debug)]
 pub(crate) struct Tensor {
-    /// As in the catalogue.
+    /// As in the catalog.
     pub(crate) declaration: TensorDeclaration,
     /// The same name, ending in 0.
     pub(crate) name: CString,
 }
 
-/// The inputs and outputs of a model, as the catalogue declares them and its graph has been found
+/// The inputs and outputs of a model, as the catalog declares them and its graph has been found
 /// to have them.
 #[derive(Debug)]
 pub(crate) struct Signature {
-    /// In the catalogue's order.
+    /// In the catalog's order.
     pub(crate) inputs: Vec<Tensor>,
-    /// In the catalogue's order, which is the order in which they are laid out.
+    /// In the catalog's order, which is the order in which they are laid out.
     pub(crate) outputs: Vec<Tensor>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Signature {
 pub(crate) struct ModelSession {
     pub(crate) session: Session,
     pub(crate) signature: Arc<Signature>,
-    /// What it really runs on, for the host.
+    /// The nodes of its graph by execution provider, for the host.
     pub(crate) runs: LoadedModel,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct ModelVersion {
 }
 
 impl Catalog {
-    /// Checks what is declared, not the files. A version that is known is shared.
+    /// Checks the declarations, not the files. A known version is shared.
     pub(crate) fn new(
         models: Vec<Model>,
         known: &[Arc<ModelVersion>],
@@ -103,8 +103,8 @@ impl ModelVersion {
         Ok(Self { model, signature, bytes: Mutex::new(Weak::<[u8; 0]>::new() as Weak<[u8]>) })
     }
 
-    /// Whether it is this version of a model, wherever its file lies. The name counts: errors and
-    /// what the host is told of a loaded model carry it.
+    /// Whether it is this version of a model; the path of its file does not count. The name does:
+    /// errors and reports to the host carry it.
     fn is(&self, model: &Model) -> bool {
         let Model { name, path: _, sha256, inputs, outputs, device, fallback, batching } = model;
         let own = &self.model;
@@ -228,8 +228,7 @@ fn tensor(model: &str, kind: &str, declaration: &TensorDeclaration) -> Result<Te
 }
 
 impl ModelSession {
-    /// One run on zeros. A model whose inputs have no fixed shape is not run: nobody knows what it
-    /// can take.
+    /// One run on zeros. A model without fixed input shapes is not run: a valid shape is unknown.
     pub(crate) fn warm(&mut self, options: Option<&RunOptions>) -> Result<(), RequestError> {
         let signature = &self.signature;
         let shapes: Option<Vec<_>> =

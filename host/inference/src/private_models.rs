@@ -1,5 +1,4 @@
-//! Models that a pipeline brings itself: loaded from the session's shared memory, for that session
-//! alone.
+//! A pipeline's own models: loaded from the client's shared memory, for that client alone.
 
 use std::ops::Range;
 
@@ -91,7 +90,7 @@ pub(crate) fn load(
     Ok(ModelSession { session, signature: signature.into(), runs })
 }
 
-/// What the graph says of its tensors, since nobody else says anything.
+/// Declares the tensors as the graph has them: there is no `model.toml`.
 fn declared(kind: &str, outlets: &[Outlet]) -> Result<Vec<TensorDeclaration>, RequestError> {
     let declarations = outlets.iter().map(graph_tensor).map(|tensor| match tensor.element {
         Some(element) => Ok(TensorDeclaration { name: tensor.name, element, shape: tensor.shape }),

@@ -19,13 +19,13 @@ use crate::engine::Engine;
 use crate::hook::Hook;
 use crate::inspect::inspect;
 
-/// ONNX Runtime's own lines are for its developers, apart from errors and what concerns execution
-/// providers.
+/// ONNX Runtime logs for its own developers. Its errors and the lines on execution providers are
+/// for operators.
 const LOG_FILTER: &str = "info,ort=error,ort::ep=warn";
 
-/// What the program `ocelli-inference` does: it serves sessions until the host wants no more or
-/// closes its socket. `ocelli-inference --inspect FILE --library PATH [SHA256]` tells what a model
-/// file has instead, as JSON. `before_run` is none but in a program for tests.
+/// The program `ocelli-inference`: serves sessions until the host drains it or closes its socket.
+/// With `--inspect FILE --library PATH [SHA256]` it prints a description of a model file as JSON.
+/// `before_run` is `None` except in a program for tests.
 ///
 /// To be the whole of `main`: descriptor 3 is taken over, all above it are closed, and the process
 /// is confined.
@@ -84,7 +84,7 @@ pub fn main(before_run: Hook) -> ExitCode {
     }
 }
 
-/// Prints what a model file has, or why it cannot be told.
+/// Prints the description of a model file, or the error.
 fn print_inspection(file: &str, library: &str, sha256: Option<&str>) -> ExitCode {
     let inspected = inspect(Path::new(file), Path::new(library), sha256);
     let inspected = inspected.map_err(|error| error.to_string());

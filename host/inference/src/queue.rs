@@ -31,7 +31,7 @@ enum End {
     Closed,
 }
 
-/// What a runner is to do.
+/// The next task of a runner.
 pub(crate) enum QueueTask<T> {
     /// Run this.
     Run(T, Turn),
@@ -102,7 +102,7 @@ impl<T> Queue<T> {
                 collected.push(next);
             }
             let left = until_ns.saturating_sub(monotonic_ns());
-            // Nothing more comes into a queue that ends.
+            // A queue that ends takes no more requests.
             if collected.len() >= most || left == 0 || state.end.is_some() {
                 return collected;
             }
@@ -112,13 +112,13 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Notes that runs are over, and what each took of a runner's time.
+    /// Ends turns and charges each with its time.
     pub(crate) fn finish(&self, turns: impl IntoIterator<Item = Turn>, each_ns: u64) {
         let mut state = self.state.lock();
         for turn in turns {
             state.fair.finish(turn, each_ns);
         }
-        // Others may wait for what runs alone, or it for them.
+        // Requests may wait for an exclusive run, or it for them.
         let held_up = state.fair.is_idle() && !state.fair.is_empty();
         drop(state);
         if held_up {
@@ -132,7 +132,7 @@ impl<T> Queue<T> {
         (state.fair.take_late(now_ns), state.fair.next_late_ns())
     }
 
-    /// Drops requests that nobody wants any more.
+    /// Drops requests of clients that are gone.
     pub(crate) fn forget(&self, unwanted: impl Fn(&T) -> bool) {
         let forgotten = self.state.lock().fair.take_out(|request| unwanted(&request.item));
         drop(forgotten);
@@ -143,7 +143,7 @@ impl<T> Queue<T> {
         self.end(End::Drained);
     }
 
-    /// Lets the runners go; what waits is dropped.
+    /// Releases the runners and drops waiting requests.
     pub(crate) fn close(&self) {
         self.end(End::Closed);
         self.forget(|_| true);

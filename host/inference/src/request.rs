@@ -24,7 +24,7 @@ pub(crate) struct Layout {
     /// For the outputs up to the first whose shape is known at run time alone. The others follow
     /// them.
     pub(crate) outputs: Vec<TensorPlace>,
-    /// Room for all outputs.
+    /// The region for all outputs.
     pub(crate) output_region: Range<usize>,
 }
 
@@ -150,8 +150,8 @@ fn output_places(
     Ok(places)
 }
 
-/// The place of a tensor of `bytes` bytes at the first aligned offset from `from` on, where it fits
-/// into `room`.
+/// The place of a tensor of `bytes` bytes at the first aligned offset from `from` on, if it fits
+/// into the region.
 pub(crate) fn place_in(
     room: &Range<usize>,
     from: usize,

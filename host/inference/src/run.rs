@@ -30,7 +30,7 @@ pub(crate) struct RunPlan {
     inputs: Vec<Value>,
     /// Copies of the inputs that must not change during a run, by their number.
     copies: Vec<(usize, Buffer)>,
-    /// One for each output; none where ONNX Runtime is to allocate it.
+    /// One for each output. `None`: ONNX Runtime allocates it.
     outputs: Vec<Option<Value>>,
     /// Where the outputs lie after a run.
     places: Vec<TensorPlace>,
@@ -182,7 +182,7 @@ impl RunPlan {
         self.place_allocated()
     }
 
-    /// Checks what a run has brought: each number of it is one.
+    /// Checks the outputs of a run for NaN and infinity.
     #[allow(unsafe_code)]
     pub(crate) fn check_outputs(&self) -> Result<(), RequestError> {
         for (output, place) in self.names.signature.outputs.iter().zip(&self.places) {
@@ -260,7 +260,7 @@ pub(crate) fn check_input(
     }
 }
 
-/// Checks what a model brought.
+/// Checks an output of a model for NaN and infinity.
 pub(crate) fn check_output(
     declaration: &TensorDeclaration,
     bytes: &[u8],
@@ -307,7 +307,7 @@ pub(crate) fn place_output(
         .ok_or_else(|| output_too_large(&declaration.name, &layout.output_region))
 }
 
-/// What a worker is told of an output.
+/// The description of an output for the worker.
 pub(crate) fn placed(declaration: &TensorDeclaration, place: &TensorPlace) -> PlacedTensor {
     PlacedTensor {
         name: declaration.name.clone(),

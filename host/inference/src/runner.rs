@@ -20,8 +20,8 @@ use crate::queue::QueueTask;
 use crate::request::Layout;
 use crate::runtime::Runtime;
 
-/// Time to load a model, in nanoseconds, where its request leaves less: a device may compile what
-/// it is to run first, which takes minutes with TensorRT. A process that needs longer hangs.
+/// Minimum time to load a model, in nanoseconds. A device may compile the model first, which takes
+/// minutes with TensorRT. A process that needs longer hangs.
 const LOAD_NS: u64 = 300_000_000_000;
 
 /// Nanoseconds in a millisecond.
@@ -37,7 +37,7 @@ struct RunnerContext {
     shared: Arc<EngineShared>,
     /// Its number among the runners.
     index: usize,
-    /// By which its runs are told to end.
+    /// Terminates its runs.
     options: Arc<RunOptions>,
 }
 
@@ -45,8 +45,7 @@ struct RunnerContext {
 struct RunnerModels {
     runtime: Runtime,
     loaded: Vec<(Arc<ModelVersion>, ModelSession)>,
-    /// Sessions and offers that had come and gone when it was last seen to that nothing is kept for
-    /// nobody.
+    /// The value of [`EngineShared::changes`] when unused models were last freed.
     changes: u64,
 }
 
@@ -64,9 +63,9 @@ impl Runner {
     /// Loads and warms models of generation 0.
     pub(crate) fn preload(&mut self, names: &[String]) -> Result<(), RequestError> {
         let shared = Arc::clone(&self.place.shared);
-        let Some(catalogue) = shared.catalogs.get(0) else { return Ok(()) };
+        let Some(catalog) = shared.catalogs.get(0) else { return Ok(()) };
         for name in names {
-            let entry = catalogue.find(name)?;
+            let entry = catalog.find(name)?;
             // It may be named twice.
             if self.models.position(entry).is_none() {
                 let loaded = self.models.load(entry)?;
@@ -137,7 +136,7 @@ impl Runner {
         }
     }
 
-    /// Loads a model that the pipeline brings.
+    /// Loads a pipeline's own model.
     fn load(
         &self,
         job: &Job,
@@ -193,7 +192,7 @@ impl Runner {
         answers.collect()
     }
 
-    /// What each request brought, if it was one of those that ran as one.
+    /// The outcome of each request that was part of the batch.
     fn try_as_one(
         &mut self,
         jobs: &[Job],
@@ -202,7 +201,7 @@ impl Runner {
         let first =
             jobs.first().ok_or_else(|| RequestError::argument("there is nothing to run"))?;
         let loaded = self.models.of(&self.place, first)?;
-        // One that is wrong does not cost the others their batch. It is told why when it is run by
+        // A wrong request must not cost the others their batch. It gets its error when it is run by
         // itself.
         let part = |job: &Job| BatchPart::new(Arc::clone(&job.client), job.layout(loaded).ok()?);
         let parts: Vec<_> = jobs.iter().map(part).collect();
@@ -257,7 +256,7 @@ impl RunnerContext {
         Ok(InferenceResponse::Done { id: job.request.id(), outputs, queued_ns, run_ns })
     }
 
-    /// Does something that is told to end at a request's deadline.
+    /// Runs `run`, which is terminated at the request's deadline.
     fn in_time<T>(
         &self,
         job: &Job,
@@ -269,7 +268,7 @@ impl RunnerContext {
         }
         self.shared.timer.begin(self.index, job.deadline_ns);
         let done = run(&self.options);
-        // What was done in spite of being told to end is good.
+        // A run that succeeded in spite of its termination counts.
         if self.shared.timer.end(self.index) && done.is_err() {
             return Err(job.timeout(begun_ns, monotonic_ns()));
         }
@@ -289,7 +288,7 @@ impl RunnerModels {
     /// This runner's session of the model that a request asks for, made when it is first asked for.
     fn of(&mut self, place: &RunnerContext, job: &Job) -> Result<&mut ModelSession, RequestError> {
         let entry = job.entry()?;
-        // Two look-ups where one would do: the borrow of an early return would outlive it.
+        // Two look-ups: the borrow checker rejects an early return.
         if self.position(entry).is_none() {
             let mut running = job.running();
             running.deadline_ns = running.deadline_ns.max(monotonic_ns().saturating_add(LOAD_NS));
@@ -324,7 +323,7 @@ impl RunnerModels {
         self.loaded.iter().position(|(known, _)| Arc::ptr_eq(known, entry))
     }
 
-    /// Frees what no session asks for any more: versions that newer ones have replaced.
+    /// Frees models that no client can ask for: newer versions have replaced them.
     fn forget_unused(&mut self, shared: &EngineShared) {
         let changes = shared.changes.load(Ordering::Acquire);
         if std::mem::replace(&mut self.changes, changes) != changes {

@@ -30,7 +30,7 @@ pub(crate) struct Runtime {
     devices: Arc<Devices>,
 }
 
-/// A session, and what it really runs on.
+/// A session, with the nodes of its graph by execution provider.
 pub(crate) struct NewSession {
     pub(crate) session: Session,
     pub(crate) runs: LoadedModel,
@@ -75,7 +75,7 @@ impl Runtime {
             .with_name("ocelli")
             .with_telemetry(false)
             .build()?;
-        // Below this level ONNX Runtime would format hundreds of lines per load for nobody.
+        // Below this level ONNX Runtime would format hundreds of unused lines per load.
         environment.set_log_level(LogLevel::Warning);
         share_arena(&environment)?;
         let runtime = Self { environment, version, devices: Arc::default() };
@@ -158,7 +158,7 @@ impl Runtime {
         Err(format!("{provider} runs none of its nodes"))
     }
 
-    /// A session to look at, not to run.
+    /// A session for inspection, not to run.
     pub(crate) fn inspected(&self, bytes: &[u8]) -> ort::Result<Session> {
         self.build(bytes, Vec::new(), Purpose::Inspect)
     }
@@ -191,8 +191,8 @@ impl Runtime {
     }
 }
 
-/// What runs a session's nodes; none where the library cannot tell, which is no reason not to run
-/// them.
+/// The nodes of a session by execution provider. Empty if the library cannot report them, which
+/// does not prevent a run.
 fn nodes(session: &Session) -> Vec<(String, u32)> {
     device::nodes(session).unwrap_or_else(|error| {
         tracing::debug!("what runs each node is not known: {error}");
@@ -200,14 +200,14 @@ fn nodes(session: &Session) -> Vec<(String, u32)> {
     })
 }
 
-/// What a provider says, without the blanks and full stops at its end.
+/// A provider's error without the blanks and full stops at its end.
 fn words(error: &ort::Error) -> String {
     error.to_string().trim_end_matches([' ', '.', '\n']).to_owned()
 }
 
-/// Where ONNX Runtime looks for weights that a model says lie in other files: nowhere, since this
-/// is no folder. It would look beneath the working directory, and a model of a pipeline's own could
-/// read what it finds there into its outputs.
+/// The folder for weights outside of the model file: none, since this path is no folder. The
+/// default is the working directory, from which a pipeline's own model could read files into its
+/// outputs.
 const NO_FOLDER: &str = "/dev/null";
 
 /// `y = Identity(x)`, both f32 with one side of 1: an `onnx.ModelProto` of `onnx/onnx.proto`, opset
@@ -256,7 +256,7 @@ fn verify(library: &Path, expected: Option<&str>) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// How long an ELF file must be to hold all segments that are mapped, or none where it is no 64-bit
+/// The minimum length of an ELF file that holds all its mapped segments. `None` if it is no 64-bit
 /// little-endian ELF. Offsets are those of `Elf64_Ehdr` and `Elf64_Phdr`.
 fn elf_extent(file: &mut File) -> io::Result<Option<u64>> {
     const LOAD: [u8; 4] = [1, 0, 0, 0];
@@ -293,7 +293,7 @@ fn number(bytes: &[u8], offset: usize, length: usize) -> u64 {
     digits.rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
-/// What the library says of itself.
+/// The version that the library reports.
 #[allow(unsafe_code)]
 fn version(library: &Path) -> Result<String, String> {
     // SAFETY: the file was checked as well as it can be; its initialisers are those of ONNX
@@ -335,8 +335,8 @@ fn share_arena(environment: &Environment) -> ort::Result<()> {
     }
 }
 
-/// Gives the system back what loading a model has freed: of a 7 MB model about 20 MB, which the
-/// allocator would keep.
+/// Returns memory freed by loading a model to the system: about 20 MB for a 7 MB model, which the
+/// allocator would retain.
 #[allow(unsafe_code)]
 fn return_freed_memory() {
     // SAFETY: no precondition.

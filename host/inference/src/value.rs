@@ -56,8 +56,8 @@ impl Value {
         ))
     }
 
-    /// The tensor's shape, where it is a tensor of this element and its shape can be told to a
-    /// worker.
+    /// The tensor's shape. `None` if it is no tensor of this element or its shape cannot be sent to
+    /// a worker.
     #[allow(unsafe_code)]
     pub(crate) fn shape(&self, element: Element) -> ort::Result<Option<Vec<u32>>> {
         let mut is_tensor = 0;
@@ -91,7 +91,7 @@ impl Value {
         Ok(sides.iter().map(|&side| u32::try_from(side).ok()).collect())
     }
 
-    /// The tensor's bytes. `length` is what its element and its shape need.
+    /// The tensor's bytes. `length` is the size of its element times its shape.
     #[allow(unsafe_code)]
     pub(crate) fn bytes(&self, length: usize) -> ort::Result<&[u8]> {
         let mut source = ptr::null_mut();
@@ -131,7 +131,7 @@ fn data_type(element: Element) -> DataType {
     }
 }
 
-/// What ONNX Runtime reports, as a worker is told.
+/// An error of ONNX Runtime for the worker.
 pub(crate) fn runtime_error(error: &ort::Error) -> RequestError {
     let code = match error.code() {
         ort::ErrorCode::InvalidArgument => ErrorCode::InvalidArgument,

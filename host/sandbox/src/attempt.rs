@@ -1,6 +1,5 @@
-//! Attempts at what a confined process must not be able to do. Each is really made, so that what is
-//! reported is what the kernel does, not what it was asked for. Unconfined each succeeds, and does
-//! no harm.
+//! Attempts at forbidden actions. Each is really made, so that the report shows what the kernel
+//! enforces. In an unconfined process each succeeds and does no harm.
 
 use std::fs::File;
 use std::io;
@@ -18,14 +17,14 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, setrlimit};
 
-/// The argument with which the attempt to execute starts this very program. Whoever reads it has
-/// escaped, and ends with [`EXECUTED_STATUS`].
+/// The argument with which the attempt to execute starts this very program. A process that reads it
+/// has escaped, and ends with [`EXECUTED_STATUS`].
 pub const EXECUTED: &str = "--sandbox-executed";
 
 /// The exit status of a process that could execute a program.
 pub const EXECUTED_STATUS: u8 = 42;
 
-/// What the attempts need and what has to be made before the process is confined.
+/// Targets of the attempts, made before the process is confined.
 pub struct Targets {
     program: PathBuf,
     folder: PathBuf,
@@ -90,7 +89,7 @@ pub fn make_all(targets: &Targets) -> Vec<Attempt> {
     ATTEMPTS.iter().map(|attempt| make(attempt, targets)).collect()
 }
 
-/// Makes one attempt; none where there is none of that name.
+/// Makes one attempt. `None` if no attempt has that name.
 pub fn make_one(name: &str, targets: &Targets) -> Option<Attempt> {
     ATTEMPTS.iter().find(|(other, ..)| *other == name).map(|attempt| make(attempt, targets))
 }
@@ -171,7 +170,7 @@ fn trace_process(targets: &Targets) -> io::Result<()> {
     }
 }
 
-/// Asks whether the parent can be signalled, then tells it to continue, which it does anyway.
+/// Tests whether the parent can be signalled, then sends SIGCONT, which changes nothing.
 fn signal_process(targets: &Targets) -> io::Result<()> {
     let asked = rustix::process::test_kill_process(targets.parent);
     let told = rustix::process::kill_process(targets.parent, Signal::CONT);
@@ -208,7 +207,7 @@ fn open_past_limit(targets: &Targets) -> io::Result<()> {
 /// Maps private memory and gives it back at once.
 #[allow(unsafe_code)]
 fn map(bytes: usize, protection: ProtFlags) -> io::Result<()> {
-    // SAFETY: the kernel chooses an address where nothing is; nobody has a reference into what is
+    // SAFETY: the kernel chooses a free address; no reference points into the memory that is
     // unmapped.
     unsafe {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;

@@ -15,7 +15,7 @@ use crate::profile::{ProcessKind, Profile};
 use crate::{domain, limit, syscalls};
 
 /// Ties the process to its parent, and closes every descriptor above `promised`, the largest number
-/// that the parent has promised. What the parent left open by mistake is out of reach from then on.
+/// that the parent has promised. Descriptors left open by mistake are out of reach from then on.
 ///
 /// # Safety
 ///
@@ -44,8 +44,8 @@ pub unsafe fn enter(promised: RawFd) -> io::Result<()> {
 /// host has open, which asks for 16,384.
 const MOST_DESCRIPTORS: libc::c_uint = 1 << 16;
 
-/// Confines the calling thread and all that it will start; says what is in force and what is not.
-/// Call it while the process has one thread.
+/// Confines the calling thread and all that it will start, and reports each measure. Call it while
+/// the process has one thread.
 pub fn confine(profile: &Profile<'_>) -> Confinement {
     let threads = threads();
     let privileges = give_up_privileges(profile.kind);
@@ -92,14 +92,14 @@ pub fn seal(confinement: &Confinement) -> io::Result<()> {
     Ok(())
 }
 
-/// Threads of this process; 0 where nobody tells.
+/// Number of threads of this process. 0 if unknown.
 fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
 
-/// Gives up what a start of another program could bring, and what root has. The inference process
-/// keeps the right to read the files of other users: a host that runs as root checked the models
-/// with it.
+/// Drops capabilities and the ability to gain privileges by executing a program. The inference
+/// process keeps the right to read the files of other users: a host that runs as root checked the
+/// models with it.
 fn give_up_privileges(kind: ProcessKind) -> Result<(), String> {
     set_no_new_privs(true).map_err(told)?;
     let held = capabilities(None).map_err(told)?.permitted;

@@ -9,13 +9,13 @@ use landlock::{
 
 use crate::profile::Profile;
 
-/// The newest interface that the crate knows. Of what is asked for the kernel enforces what it has.
+/// The newest interface that the crate knows. The kernel enforces the part that it supports.
 const NEWEST: ABI = ABI::V9;
 
 /// Why a measure is not taken where drivers of devices work.
 pub(crate) const DEVICES: &str = "models run on a device whose driver needs it";
 
-/// What is in force, or why not.
+/// Result of each measure.
 pub(crate) struct Domain {
     pub(crate) files: Result<(), String>,
     pub(crate) network: Result<(), String>,
@@ -55,7 +55,7 @@ fn apply(profile: &Profile<'_>) -> Result<RestrictionStatus, RulesetError> {
         .handle_access(AccessNet::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?
         .create()?;
-    // What is not restricted takes no rules.
+    // Unrestricted access takes no rules.
     let readable: &[PathBuf] = if profile.devices { &[] } else { &profile.readable };
     for folder in readable.iter().filter_map(|path| PathFd::new(path).ok()) {
         ruleset = ruleset.add_rule(PathBeneath::new(folder, AccessFs::ReadFile))?;
@@ -66,7 +66,7 @@ fn apply(profile: &Profile<'_>) -> Result<RestrictionStatus, RulesetError> {
     ruleset.restrict_self()
 }
 
-/// The version of what is enforced.
+/// The version that is enforced.
 fn enforced(status: &RestrictionStatus) -> Result<ABI, String> {
     match status.landlock {
         LandlockStatus::Available { effective_abi, .. } => Ok(effective_abi),

@@ -14,8 +14,8 @@
 //!   signals to other processes and no abstract sockets;
 //! - seccomp: a list of system calls, with their arguments where those matter. Every other call
 //!   fails with `EPERM` rather than killing the process: a library that tries something for a
-//!   better value (the number of processors, the system's overcommit setting) goes on without it,
-//!   and whoever attacks gets nothing either way.
+//!   better value (the number of processors, the system's overcommit setting) continues without it,
+//!   and an attacker gains nothing either way.
 //!
 //! A measure that cannot be had is no error here. [`confine`] says which and why, and the host
 //! decides.
@@ -34,8 +34,7 @@
 //! core dumps are prevented by the limit alone. The environment is cleared by the host: here a
 //! library may have read it already.
 //!
-//! [`attempt`] does what a confined process must not be able to do, and so finds out what the
-//! kernel really enforces.
+//! [`attempt`] makes forbidden calls and so finds out what the kernel really enforces.
 
 pub mod attempt;
 mod confine;

@@ -1,5 +1,5 @@
-//! Resource limits of a process: set once, for good. Without capabilities nobody raises a limit
-//! again.
+//! Resource limits of a process: set once, for good. Without capabilities a process cannot raise a
+//! limit again.
 
 use std::io;
 

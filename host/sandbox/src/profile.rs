@@ -1,15 +1,15 @@
-//! What each kind of child process needs.
+//! The permissions of each kind of child process.
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
-/// What a process keeps when it is confined.
+/// The permissions that a confined process retains.
 #[derive(Debug)]
 pub struct Profile<'a> {
     pub(crate) kind: ProcessKind,
     /// Folders in which files may be opened for reading. One that is not there is left out.
     pub(crate) readable: Vec<PathBuf>,
-    /// An open file that may be opened once more for reading.
+    /// An open file that may be reopened for reading.
     pub(crate) reopened: Option<BorrowedFd<'a>>,
     /// Whether drivers of devices work in the process.
     pub(crate) devices: bool,
@@ -47,9 +47,9 @@ impl<'a> Profile<'a> {
         Self { kind: ProcessKind::Inference, readable: models, reopened: None, devices: false }
     }
 
-    /// The same where models run on a device other than the processor: its driver opens files,
-    /// writes to them and makes calls of its own, which nobody has a list of. Files and system
-    /// calls are not restricted, and are reported so.
+    /// The same where models run on a device other than the processor: its driver opens and writes
+    /// files and makes calls of its own, of which no list exists. Files and system calls are not
+    /// restricted, and are reported as such.
     pub fn with_devices(self) -> Self {
         Self { devices: true, ..self }
     }

@@ -14,8 +14,8 @@ use crate::profile::ProcessKind;
 /// arguments.
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// What every confined process may call with any arguments: memory, threads, time, waiting, and
-/// what works on open descriptors alone.
+/// Calls of every confined process, with any arguments: memory, threads, time, waiting, and open
+/// descriptors.
 const ALLOWED: &[c_long] = &[
     libc::SYS_brk,
     libc::SYS_clock_getres,
@@ -73,12 +73,11 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_poll,
 ];
 
-/// What the compiler calls beside: it flushes what it wrote.
+/// Further calls of the compiler, which flushes its output.
 const COMPILE: &[c_long] = &[libc::SYS_fdatasync, libc::SYS_fsync];
 
-/// What the inference process calls beside: it makes the tensors on which a model is warmed as
-/// those of a session are made. A worker must not: shared memory is not counted by its limit on
-/// memory.
+/// Further calls of the inference process, which makes shared memory to warm models. A worker must
+/// not: its memory limit does not count shared memory.
 const INFERENCE: &[c_long] = &[libc::SYS_fallocate, libc::SYS_ftruncate, libc::SYS_memfd_create];
 
 /// The flags with which the C library starts a thread. A process started with others would have a
@@ -93,7 +92,7 @@ const THREAD: c_int = libc::CLONE_VM
     | libc::CLONE_PARENT_SETTID
     | libc::CLONE_CHILD_CLEARTID;
 
-/// `PR_GET_AUXV` of Linux 6.4: what the kernel told the process of itself when it started.
+/// `PR_GET_AUXV` of Linux 6.4: reads the auxiliary vector.
 const PR_GET_AUXV: c_int = 0x4155_5856;
 
 /// Names, what confinement itself still sets, and what reads it back. Nothing that takes a measure
@@ -134,7 +133,7 @@ pub(crate) fn restrict(kind: ProcessKind) -> Result<(), String> {
     lists.iter().try_for_each(|list| apply_filter(list)).map_err(|error| error.to_string())
 }
 
-/// Takes from a worker what it needed to map its component, and the right to add a filter.
+/// Forbids a worker the calls that map its component, and further filters.
 pub(crate) fn seal() -> Result<(), String> {
     let calls =
         [libc::SYS_openat, libc::SYS_statx, libc::SYS_seccomp].map(|call| (call, Vec::new()));

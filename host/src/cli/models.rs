@@ -105,19 +105,19 @@ impl ModelCommand {
 
 /// Everything that is wrong with the models that a config names, and how many good ones there are.
 pub(super) fn check(config: &Config) -> (Vec<String>, usize) {
-    let (catalogue, problems) = match Catalog::survey(&config.models.directory, &config.inference) {
+    let (catalog, problems) = match Catalog::survey(&config.models.directory, &config.inference) {
         Ok(found) => found,
         Err(error) => return (vec![error.to_string()], 0),
     };
     let mut problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
     match ModelInspector::find(config.inference.library.as_deref()) {
         Ok(inspector) => {
-            let looked = catalogue.entries().filter_map(|entry| look_into(&inspector, entry).err());
+            let looked = catalog.entries().filter_map(|entry| look_into(&inspector, entry).err());
             problems.extend(looked.map(|error| format!("{error:#}")));
         }
         Err(error) => problems.push(format!("{error:#}")),
     }
-    (problems, catalogue.names().count())
+    (problems, catalog.names().count())
 }
 
 /// Inspects a model's file. An error if the file and its description differ.
@@ -135,15 +135,15 @@ fn look_into(inspector: &ModelInspector, entry: &CatalogEntry) -> anyhow::Result
 }
 
 fn list(config: &Config, json: bool) -> anyhow::Result<()> {
-    let (catalogue, problems) = Catalog::survey(&config.models.directory, &config.inference)?;
+    let (catalog, problems) = Catalog::survey(&config.models.directory, &config.inference)?;
     let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
     if json {
-        let models: Vec<_> = catalogue.entries().map(|entry| ModelInfo::new(entry, &[])).collect();
+        let models: Vec<_> = catalog.entries().map(|entry| ModelInfo::new(entry, &[])).collect();
         print_line(&json!({"models": models, "problems": problems}))?;
     } else {
         let heading =
             ["MODEL", "INPUTS", "DEVICE", "LABELS", "SHA256", "LICENCE"].map(str::to_owned);
-        let rows = catalogue.entries().map(|CatalogEntry { manifest, model, .. }| {
+        let rows = catalog.entries().map(|CatalogEntry { manifest, model, .. }| {
             let inputs: Vec<_> = model.inputs.iter().map(declared).collect();
             [
                 model.name.clone(),
@@ -165,12 +165,12 @@ fn inspect(what: &str, config: &Config, json: bool) -> anyhow::Result<()> {
     let path = Path::new(what);
     // A name has no slash; a file in the working folder that is called as a model is meant with
     // `./`.
-    let (catalogue, problems) = match Catalog::survey(&config.models.directory, &config.inference) {
+    let (catalog, problems) = match Catalog::survey(&config.models.directory, &config.inference) {
         Ok(found) => found,
         Err(_) if path.is_file() => Default::default(),
         Err(error) => return Err(error.into()),
     };
-    let Some(entry) = catalogue.get(what) else {
+    let Some(entry) = catalog.get(what) else {
         if path.is_file() {
             let found = inspector.inspect(path)?;
             return show(what, &found, None, json);
@@ -181,7 +181,7 @@ fn inspect(what: &str, config: &Config, json: bool) -> anyhow::Result<()> {
             let own = problem.filter(|problem| problem.contains(&folder.display().to_string()));
             bail!("{}", own.collect::<Vec<_>>().join("\n  "));
         }
-        let known: Vec<_> = catalogue.names().collect();
+        let known: Vec<_> = catalog.names().collect();
         let directory = config.models.directory.display();
         bail!(
             "{what} is neither a file nor a model in {directory}; models there: {}",

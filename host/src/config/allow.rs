@@ -22,14 +22,14 @@ use super::source::{
 #[serde(try_from = "String", into = "String")]
 pub struct SourcePattern {
     text: String,
-    admits: Admits,
+    admits: PatternTarget,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Admits {
+enum PatternTarget {
     Rtsp {
         host: Host,
-        /// None: any.
+        /// `None`: any.
         port: Option<u16>,
         /// Empty: any.
         path: String,
@@ -69,11 +69,11 @@ impl SourcePattern {
     /// Whether a subscriber may name this source.
     pub fn admits(&self, source: &Source) -> bool {
         match (&self.admits, source) {
-            (Admits::Rtsp { host, port, path }, Source::Rtsp(source)) => {
+            (PatternTarget::Rtsp { host, port, path }, Source::Rtsp(source)) => {
                 let (name, number) = source.address();
                 host.admits(name) && port.is_none_or(|port| port == number) && below(source, path)
             }
-            (Admits::File(folder), Source::File(FileSource { path, .. })) => {
+            (PatternTarget::File(folder), Source::File(FileSource { path, .. })) => {
                 !climbs(path) && path.starts_with(folder)
             }
             _ => false,
@@ -88,8 +88,7 @@ impl Host {
             Self::Any => true,
             Self::Name(name) => host == *name,
             Self::Below(domain) => is_name(&host) && host.ends_with(domain),
-            // Only what is written as an address is one: the resolver would take 0x0a010001 for
-            // one, too.
+            // Only a written address counts as one: the resolver would accept 0x0a010001, too.
             Self::Network(network) => host
                 .parse::<IpAddr>()
                 .is_ok_and(|address| network.contains(&address.to_canonical())),
@@ -136,7 +135,7 @@ impl FromStr for SourcePattern {
             if climbs(path) {
                 return Err(PatternError::ParentFolder);
             }
-            Admits::File(path.to_owned())
+            PatternTarget::File(path.to_owned())
         } else if let Some(rest) = strip_scheme(text, "rtsp://") {
             rtsp(rest)?
         } else {
@@ -146,7 +145,7 @@ impl FromStr for SourcePattern {
     }
 }
 
-fn rtsp(rest: &str) -> Result<Admits, PatternError> {
+fn rtsp(rest: &str) -> Result<PatternTarget, PatternError> {
     if let Some(character) = rest
         .chars()
         .find(|character| "@?#\\%".contains(*character) || !character.is_ascii_graphic())
@@ -174,7 +173,7 @@ fn rtsp(rest: &str) -> Result<Admits, PatternError> {
     {
         let network = bits.parse().ok().and_then(|bits| IpNet::new(address, bits).ok());
         let network = network.ok_or_else(|| PatternError::Network(format!("{address}/{bits}")))?;
-        return Ok(Admits::Rtsp {
+        return Ok(PatternTarget::Rtsp {
             host: Host::Network(network),
             port: port_of(port)?,
             path: String::new(),
@@ -191,7 +190,7 @@ fn rtsp(rest: &str) -> Result<Admits, PatternError> {
         (None, None) => return Err(not_a_host()),
     };
     let path = if path == "/" { String::new() } else { path.to_owned() };
-    Ok(Admits::Rtsp { host, port: port_of(port)?, path })
+    Ok(PatternTarget::Rtsp { host, port: port_of(port)?, path })
 }
 
 /// Of `/16` or `/16:8554` the bits and the port.

@@ -1,7 +1,6 @@
-//! What differs between two configs, key by key: what a running host can take over, and what has to
-//! wait.
+//! Differences between two configs by key: which take effect at once, and which have to wait.
 //!
-//! Names of keys are told, never their values: those may be secrets.
+//! Only names of keys are shown, never their values: those may be secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +16,7 @@ use super::source::Source;
 pub enum Effect {
     /// At once.
     Now,
-    /// For workers that start from now on; those that run keep what they have.
+    /// For workers started from now on. Running ones keep the old value.
     NextWorker,
     /// When the host is restarted.
     NextHost,
@@ -54,8 +53,8 @@ pub fn sections(old: &Config, new: &Config) -> BTreeMap<Effect, Vec<String>> {
     changes
 }
 
-/// What a host that runs with `running` does when it is given `wanted`: everything new but what has
-/// to wait for its next start.
+/// The config that a host with `running` uses after a reload of `wanted`: new values except those
+/// that need a restart.
 #[must_use]
 pub fn effective(running: &Config, wanted: Config) -> Config {
     let Config {
@@ -142,7 +141,7 @@ fn differing(path: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<String
     }
 }
 
-/// What differs between the cameras of two configs.
+/// Differences between the cameras of two configs.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct CameraChanges {
     /// New ones.
@@ -163,7 +162,7 @@ pub struct ChangedCamera {
 }
 
 impl CameraChanges {
-    /// What leads from one set of cameras to another. The order of entries means nothing.
+    /// The changes from one set of cameras to another. The order of entries does not count.
     pub fn between<'a>(
         old: impl IntoIterator<Item = &'a Camera>,
         new: impl IntoIterator<Item = &'a Camera>,

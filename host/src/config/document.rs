@@ -22,7 +22,7 @@ pub struct Config {
     pub server: ServerConfig,
     /// The worker processes.
     pub session_processes: SessionProcesses,
-    /// What one session may use.
+    /// Limits of one session.
     pub resource_limits: ResourceLimits,
     /// The process that runs the models.
     pub inference: InferenceConfig,
@@ -30,11 +30,11 @@ pub struct Config {
     pub models: ModelsConfig,
     /// Log files.
     pub logs: LogsConfig,
-    /// What the host keeps.
+    /// Data directory and cache.
     pub store: StoreConfig,
-    /// Where events go besides; none: nowhere.
+    /// The Redis that events are written to, besides being sent to subscribers. `None`: no Redis.
     pub redis: Option<RedisConfig>,
-    /// How much of the events is kept.
+    /// Retention of events.
     pub events: EventsConfig,
     /// Sessions that subscribers make.
     pub subscriptions: SubscriptionsConfig,
@@ -53,7 +53,7 @@ pub struct Config {
 pub struct Camera {
     /// The session's name; see [`check_session_id`](super::check_session_id).
     pub id: String,
-    /// Where its frames come from.
+    /// The source of its frames.
     pub source: Source,
     /// A pipeline's name, or a path to a `.wasm` component.
     pub pipeline: String,
@@ -63,7 +63,7 @@ pub struct Camera {
     pub decode: Decode,
     /// Its share of the inference process.
     pub priority: Priority,
-    /// What the keys begin with that its pipeline may use in Redis; none: it may use none.
+    /// Prefix of the Redis keys that its pipeline may use. `None`: no access to Redis.
     pub redis_prefix: Option<String>,
 }
 
@@ -116,18 +116,18 @@ pub(super) struct CameraTable {
     /// A pipeline's name, or a path to a .wasm component.
     #[schemars(length(min = 1))]
     pub(super) pipeline: String,
-    /// Given to the pipeline, which says what it takes.
+    /// Settings of the pipeline, which defines their schema.
     #[serde(default)]
     pub(super) settings: Map<String, Value>,
     /// Frames to decode: all, those that others refer to, or key frames alone.
     #[serde(default)]
     pub(super) decode: Decode,
-    /// The session's share of the inference process where there is more to do than it can: low is a
-    /// quarter of normal, high four times as much.
+    /// The session's share of the inference process under overload: low is a quarter of normal,
+    /// high four times as much.
     #[serde(default)]
     pub(super) priority: Priority,
-    /// What the keys begin with that the pipeline may use in Redis, as the wasi:keyvalue bucket
-    /// "redis". Without: none.
+    /// Prefix of the Redis keys that the pipeline may use, as the wasi:keyvalue bucket "redis".
+    /// Left out: no access to Redis.
     #[schemars(length(min = 1, max = 200))]
     pub(super) redis_prefix: Option<String>,
 }

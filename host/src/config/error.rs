@@ -1,5 +1,4 @@
-//! What can be wrong with a config, said so that an operator can put it right without looking
-//! anything up.
+//! Errors of a config, worded so that an operator can fix them without looking anything up.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,7 +8,7 @@ use std::path::PathBuf;
 pub enum ValueOrigin {
     /// This line of the file, counted from 1.
     Line(usize),
-    /// Somewhere in the file: JSON gives no lines once it is read.
+    /// Somewhere in the file: the JSON parser drops line numbers.
     File,
     /// This environment variable.
     Environment(String),
@@ -22,7 +21,7 @@ pub struct ConfigProblem {
     pub origin: ValueOrigin,
     /// The key's full path, such as `cameras[0].source`. Empty for the file as a whole.
     pub key: String,
-    /// What is wrong and what would be right. Never holds a credential.
+    /// The error and the remedy. Never holds a credential.
     pub message: String,
 }
 
@@ -60,7 +59,7 @@ pub enum ConfigError {
     Unreadable {
         /// The path as it was given.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// It is neither TOML nor JSON.

@@ -20,7 +20,7 @@ pub enum Isolation {
     InProcess,
 }
 
-/// What happens where a device is not usable.
+/// Policy for a device that is not usable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
@@ -39,13 +39,13 @@ pub struct InferenceConfig {
     /// Where models run: in one supervised child process, in one for each session, or in the host
     /// itself, which a crash then ends.
     pub isolation: Isolation,
-    /// What models run on: cpu, cuda:N, tensorrt:N or openvino. A device that is not usable is an
-    /// error at start, unless fallback says otherwise.
+    /// The device that runs models: cpu, cuda:N, tensorrt:N or openvino. An unusable device is an
+    /// error at start, unless fallback is cpu.
     #[serde(with = "super::text")]
     #[schemars(with = "String", length(min = 1))]
     pub device: Device,
-    /// What happens where a device is not usable: none is an error, cpu lets the processor take
-    /// over, with a warning, a metric and a field of GET /v1/models.
+    /// Policy for a device that is not usable: none is an error; cpu runs the model on the
+    /// processor, with a warning, a metric and a field of GET /v1/models.
     pub fallback: Fallback,
     /// Inferences at the same time, one thread each. Left out: as many as there are cores.
     #[schemars(range(min = 1, max = 256))]
@@ -65,8 +65,8 @@ pub struct InferenceConfig {
     /// Whether a second inference process with the models loaded stands by, so that a crash costs
     /// milliseconds. It takes as much memory as the first.
     pub spare: bool,
-    /// Whether pipelines may bring models of their own (wasi:nn load). Such a model is a file of a
-    /// stranger, parsed by ONNX Runtime in the inference process.
+    /// Whether pipelines may load their own models (wasi:nn load). Such a model is an untrusted
+    /// file that ONNX Runtime parses in the inference process.
     pub load: bool,
     /// ONNX Runtime's shared library. Left out: the one that `./x setup` puts into the cache
     /// folder.
@@ -76,7 +76,7 @@ pub struct InferenceConfig {
     /// them.
     #[schemars(inner(length(min = 1)))]
     pub preload: Vec<String>,
-    /// Models that are run otherwise than the rest.
+    /// Models with options of their own.
     pub models: Vec<ModelOptions>,
 }
 
@@ -106,7 +106,7 @@ pub struct ModelOptions {
     /// The model's name: that of its folder.
     #[schemars(length(min = 1))]
     pub name: String,
-    /// What it runs on. Left out: inference.device.
+    /// The device that runs it. Left out: inference.device.
     #[serde(default, with = "super::text::optional")]
     #[schemars(with = "String", length(min = 1))]
     pub device: Option<Device>,

@@ -54,7 +54,7 @@ impl Config {
             _ => ConfigError::Unreadable { path: path.to_owned(), source },
         })?;
         let mut unreadable = Vec::new();
-        // Sorted, so that the same environment gives the same answer each time.
+        // Sorted, so that the same environment gives the same result each time.
         let mut variables: Vec<(String, String)> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
             .filter(|(name, _)| name.starts_with(tree::PREFIX))
@@ -79,9 +79,9 @@ impl Config {
         }
     }
 
-    /// A config from the text of a file, overridden by variables given as name and value. `path`
-    /// tells TOML from JSON by its ending, where it has one of the two, and stands in errors;
-    /// nothing is read from it.
+    /// A config from the text of a file, overridden by variables given as name and value. The
+    /// ending of `path` selects TOML or JSON; without one the text decides. `path` also stands in
+    /// errors. No file is read.
     pub fn from_text(
         path: &Path,
         text: &str,
@@ -116,7 +116,7 @@ impl Config {
         check::into_config(document, &tree).map_err(invalid)
     }
 
-    /// What an operator should know of the settings: lines for the log at start.
+    /// Warnings about risky settings, one line each, for the log at start.
     pub fn warnings(&self) -> Vec<String> {
         let limits = &self.resource_limits;
         let mut warnings = Vec::new();

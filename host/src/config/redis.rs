@@ -12,7 +12,7 @@ pub struct RedisConfig {
     /// redis://USER:PASSWORD@HOST:PORT/DATABASE; rediss:// for TLS.
     #[schemars(length(min = 1), extend("writeOnly" = true))]
     pub url: String,
-    /// What every key that the host makes begins with. Hosts that share a Redis need one each.
+    /// Prefix of every key that the host makes. Hosts that share a Redis need different ones.
     #[serde(default = "redis_prefix")]
     #[schemars(length(min = 1, max = 200))]
     pub prefix: String,

@@ -22,7 +22,7 @@ pub fn document() -> Json {
     settings.with_transform(written).into_generator().into_root_schema_for::<Document>().to_value()
 }
 
-/// As a config is written: what is left out keeps its default, null is no value, and a section has
+/// Adapts the schema to configs: a missing key has its default, null is no value, and a section has
 /// the defaults of its keys.
 fn written(schema: &mut schemars::Schema) {
     transform_subschemas(&mut written, schema);
@@ -32,8 +32,8 @@ fn written(schema: &mut schemars::Schema) {
     }
 }
 
-/// Below this similarity (0 to 1, by Damerau and Levenshtein) a known key is no guess at what was
-/// meant: `tokens` is not a slip of the pen for `listen`.
+/// Below this similarity (0 to 1, by Damerau and Levenshtein) a known key is not suggested:
+/// `tokens` is no typo of `listen`.
 const SIMILAR: f64 = 0.6;
 
 /// Characters of a wrong value that a message repeats.

@@ -18,15 +18,15 @@ pub struct SessionProcesses {
     /// Sessions at the same time, configured cameras and subscribers' sessions together.
     #[schemars(range(min = 1, max = 1000))]
     pub max_concurrent_sessions: usize,
-    /// Seconds that all sessions together have to end when the host stops; what still runs then is
-    /// killed.
+    /// Seconds for all sessions together to end when the host stops; processes that still run then
+    /// are killed.
     #[schemars(range(min = 1, max = 600))]
     pub process_cleanup_timeout: u64,
     /// Seconds within which a worker process that hangs is noticed and replaced.
     #[schemars(range(min = 1, max = 3600))]
     pub health_check_interval: u64,
-    /// Whether the host runs where the kernel cannot confine child processes as it should:
-    /// best-effort runs and says what is missing, required does not run.
+    /// Whether the host runs if the kernel cannot fully confine child processes: best-effort runs
+    /// and reports the missing measures, required does not run.
     pub sandbox: Sandbox,
     /// When a log file is closed and a new one begun: at this size, and each day at midnight UTC.
     pub log_rotation: LogRotation,
@@ -44,11 +44,11 @@ impl Default for SessionProcesses {
     }
 }
 
-/// What happens where the kernel cannot confine a child process as it should.
+/// Policy for a kernel that cannot fully confine a child process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sandbox {
-    /// It runs with what the kernel has, and the log and the API say what is missing.
+    /// It runs with the measures available; the log and the API report the missing ones.
     #[default]
     BestEffort,
     /// It does not run.
@@ -62,7 +62,7 @@ pub struct LogRotation {
     /// Size of a log file in MiB at which it is rotated.
     #[schemars(range(min = 1, max = 10_240))]
     pub max_size_mb: u64,
-    /// Older files kept of each log.
+    /// Rotated files kept of each log.
     #[schemars(range(min = 0, max = 100))]
     pub backup_count: usize,
 }
@@ -73,7 +73,7 @@ impl Default for LogRotation {
     }
 }
 
-/// What one session may use.
+/// Limits of one session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResourceLimits {
@@ -112,7 +112,7 @@ pub struct ResourceLimits {
     /// Attachments of the events of one frame together.
     #[schemars(range(min = 0, max = 1000))]
     pub attachments_per_frame: u32,
-    /// Log lines of a pipeline in a second. What is beyond is dropped and counted.
+    /// Log lines of a pipeline per second. Further ones are dropped and counted.
     #[schemars(range(min = 1, max = 1000))]
     pub log_lines_per_second: u32,
     /// Descriptors of a worker process (RLIMIT_NOFILE).
@@ -213,7 +213,7 @@ pub struct AlertsConfig {
     /// Seconds that the source of a session has been down.
     #[schemars(range(min = 0, max = 86_400))]
     pub source_down_s: u64,
-    /// Free room, in percent, of the disks that logs and store lie on.
+    /// Free space, in percent, of the disks that hold the logs and the data directory.
     #[schemars(range(min = 0, max = 100))]
     pub disk_free_percent: u32,
 }
@@ -230,7 +230,7 @@ impl Default for AlertsConfig {
     }
 }
 
-/// What the host keeps.
+/// The data directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
@@ -251,26 +251,28 @@ impl Default for StoreConfig {
 }
 
 impl StoreConfig {
-    /// Where compiled pipelines are kept.
+    /// The folder of compiled pipelines.
     pub fn compiled(&self) -> PathBuf {
         self.cache.clone().unwrap_or_else(|| self.directory.join("compiled"))
     }
 }
 
-/// How much of the events is kept, and for how long. 0: no bound.
+/// Retention of events. 0: no bound.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EventsConfig {
-    /// Hours after which an event goes.
+    /// Hours after which an event is deleted.
     #[schemars(range(min = 0, max = 876_000))]
     pub keep_hours: u64,
-    /// Size of the events' file in MiB at which the oldest go, of the sessions that have most.
+    /// Size of the events' file in MiB at which the oldest events are deleted, of the sessions that
+    /// have most.
     #[schemars(range(min = 0, max = 1_048_576))]
     pub keep_mb: u64,
-    /// Hours after which an attachment goes.
+    /// Hours after which an attachment is deleted.
     #[schemars(range(min = 0, max = 876_000))]
     pub attachments_hours: u64,
-    /// Size of all attachments in MiB at which the oldest go, of the sessions that have most.
+    /// Size of all attachments in MiB at which the oldest are deleted, of the sessions that have
+    /// most.
     #[schemars(range(min = 0, max = 1_048_576))]
     pub attachments_mb: u64,
 }
@@ -292,7 +294,7 @@ impl Default for EventsConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SubscriptionsConfig {
-    /// Seconds that such a session lives on when its last subscriber has gone.
+    /// Seconds that such a session continues after its last subscriber has left.
     #[schemars(range(min = 0, max = 3600))]
     pub grace_s: u64,
     /// The sources that a subscriber may name: `rtsp://HOST[:PORT][/PATH]`, `rtsp://*.DOMAIN`,
@@ -307,7 +309,7 @@ impl Default for SubscriptionsConfig {
     }
 }
 
-/// What happens when a new version refuses the state of the one before it.
+/// Policy for a new version that refuses the state of the one before it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RefusedState {
@@ -322,7 +324,7 @@ pub enum RefusedState {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Signatures {
-    /// Not looked at.
+    /// Signatures are not checked.
     #[default]
     Off,
     /// A component without a signature by one of the trusted keys is refused.
@@ -339,29 +341,29 @@ pub struct DeployConfig {
     /// Seconds that checking and compiling a component may take.
     #[schemars(range(min = 1, max = 3600))]
     pub compile_timeout_s: u64,
-    /// Compiled components in the cache, in MiB together; those unused for longest go first.
+    /// Compiled components in the cache, in MiB together; those unused for longest are deleted
+    /// first.
     #[schemars(range(min = 16, max = 1_048_576))]
     pub cache_mb: u64,
     /// Memory in MiB that has to stay free on the machine when a second worker is started for a
     /// session.
     #[schemars(range(min = 0, max = 1_048_576))]
     pub reserve_mb: u64,
-    /// Seconds that the new worker may take until it is initialised and has decoded what the
-    /// running one has.
+    /// Seconds that the new worker may take to initialise and to catch up with the running one.
     #[schemars(range(min = 1, max = 600))]
     pub start_timeout_s: u64,
-    /// Milliseconds that the new version may take for its first frame, which it processes unheard.
+    /// Milliseconds that the new version may take for its first frame, whose output is discarded.
     #[schemars(range(min = 1, max = 600_000))]
     pub first_frame_ms: u64,
     /// Milliseconds that the change itself may take: snapshot, restore and the first result.
     #[schemars(range(min = 100, max = 600_000))]
     pub swap_timeout_ms: u64,
-    /// Seconds after the change within which the loss of the worker brings the version before it
-    /// back.
+    /// Seconds after the change within which a lost worker causes a rollback to the version before
+    /// it.
     #[schemars(range(min = 0, max = 86_400))]
     pub probation_s: u64,
-    /// What happens when a new version refuses the state of the one before it: "keep" the pipeline
-    /// that runs, or start the new one "fresh".
+    /// Policy for a new version that refuses the state of the one before it: "keep" the running
+    /// pipeline, or start the new one "fresh".
     pub refused_state: RefusedState,
     /// Whether a changed file in the store's `pipelines` folder is deployed to the sessions that
     /// use it.
@@ -405,11 +407,10 @@ impl Default for DeployConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AnalyzeConfig {
-    /// Worker processes at the same time, those that wait for a picture included. 0: no picture is
-    /// analysed.
+    /// Worker processes at the same time, waiting ones included. 0: no image is analysed.
     #[schemars(range(min = 0, max = 256))]
     pub workers: usize,
-    /// Seconds after which a worker that nobody needed ends.
+    /// Seconds after which an unused worker ends.
     #[schemars(range(min = 0, max = 86_400))]
     pub idle_s: u64,
     /// Milliseconds that one picture may take from its arrival on, waiting included.
@@ -427,10 +428,10 @@ pub struct AnalyzeConfig {
     /// Pictures that may wait for a worker.
     #[schemars(range(min = 1, max = 10_000))]
     pub queue: usize,
-    /// Jobs that are kept, those included that are under way.
+    /// Jobs kept, running ones included.
     #[schemars(range(min = 1, max = 10_000))]
     pub jobs: usize,
-    /// Seconds for which the result of a job is kept.
+    /// Seconds that the result of a job is kept.
     #[schemars(range(min = 1, max = 86_400))]
     pub job_ttl_s: u64,
     /// Pipelines whose workers are started with the host and never end. Others are started when
@@ -455,7 +456,7 @@ impl Default for AnalyzeConfig {
     }
 }
 
-/// A pipeline that waits for pictures.
+/// A pipeline with workers that wait for images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AnalyzePipeline {
@@ -466,7 +467,7 @@ pub struct AnalyzePipeline {
     #[serde(default = "one_worker")]
     #[schemars(range(min = 1, max = 256))]
     pub workers: usize,
-    /// Given to the pipeline where the request brings none.
+    /// Settings of the pipeline if the request has none.
     #[serde(default)]
     pub settings: Map<String, Value>,
 }

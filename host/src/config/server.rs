@@ -13,7 +13,7 @@ use url::Url;
 
 use super::text;
 
-/// What the hash of a token begins with.
+/// Prefix of a token's hash.
 const SHA256: &str = "sha256:";
 
 /// The HTTP and WebSocket API.
@@ -26,7 +26,7 @@ pub struct ServerConfig {
     /// Certificate and key of HTTPS; left out: plain HTTP. The files are read again when they
     /// change.
     pub tls: Option<Tls>,
-    /// Who gets in. Empty: everyone who reaches the loopback address.
+    /// Authorised callers. Empty: everyone who reaches the loopback address.
     pub tokens: Vec<Token>,
     /// Origins, besides the API's own, whose web pages may use it: `https://dash.example`.
     #[schemars(with = "Vec<String>", inner(length(min = 1)))]
@@ -75,7 +75,7 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
-/// Somebody who gets in.
+/// An authorised caller.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
@@ -100,7 +100,7 @@ pub struct Token {
     pub expires: Option<Timestamp>,
 }
 
-/// What a token stands for.
+/// The permissions of a token.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
 )]
@@ -178,7 +178,7 @@ pub struct WebOrigin {
 }
 
 impl WebOrigin {
-    /// As the header has it.
+    /// The value of the header.
     pub fn as_str(&self) -> &str {
         &self.text
     }

@@ -1,7 +1,6 @@
-//! Where a camera's video comes from: an RTSP URL or a file, read from the text of a config key or
-//! a message.
+//! Sources of video: an RTSP URL or a file, parsed from a config key or a message.
 //!
-//! Credentials are taken out of the URL here and nowhere else. What remains can be shown:
+//! Credentials are taken out of the URL here and nowhere else. The rest can be shown:
 //! [`Display`](fmt::Display) and [`Debug`](fmt::Debug) of everything in this module hide them, and
 //! no error repeats any part of the text that could hold them.
 
@@ -14,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-/// Where access units come from. Equal sources share one connection to the camera.
+/// A source of access units. Equal sources share one connection to the camera.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Source {
     /// A live stream.
@@ -27,7 +26,7 @@ pub enum Source {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RtspSource {
     url: Url,
-    /// What the server may ask for.
+    /// Credentials for the server.
     pub credentials: Option<Credentials>,
     /// How RTP packets come.
     pub transport: Transport,
@@ -40,7 +39,7 @@ pub struct FileSource {
     pub path: PathBuf,
     /// How fast access units are handed out.
     pub pace: Pace,
-    /// Begin again at the end, for ever. Numbers and times go on without a gap.
+    /// Restart at the end, forever. Numbers and times continue without a gap.
     pub repeat: bool,
 }
 
@@ -127,10 +126,10 @@ pub enum SourceError {
             on another host"
     )]
     RemoteFile,
-    /// `transport` beside a file.
+    /// `transport` was set for a file.
     #[error("transport is for rtsp:// sources; this one is a file")]
     TransportOfFile,
-    /// `pace` or `repeat` beside a live stream.
+    /// `pace` or `repeat` was set for a live stream.
     #[error("{key} is for file: sources; this one is a live stream")]
     FileKey {
         /// The key.
@@ -148,7 +147,7 @@ const KNOWN_SCHEMES: [&str; 13] = [
 /// RTSP's port where a URL names none (RFC 2326, 3.2).
 pub(super) const RTSP_PORT: u16 = 554;
 
-/// What stands for a hidden user name, password or token.
+/// Placeholder for a hidden user name, password or token.
 const HIDDEN: &str = "***";
 
 impl Source {
@@ -157,8 +156,7 @@ impl Source {
     /// User name and password are percent-decoded. `transport` belongs to live streams, `pace` and
     /// `repeat` to files; `None` and `false` mean the default and fit both.
     ///
-    /// # Errors
-    /// Says what is wrong with the text, without repeating it.
+    /// # Errors Names the error in the text, without repeating the text.
     pub fn parse(
         text: &str,
         transport: Option<Transport>,
@@ -191,7 +189,7 @@ impl Source {
         Err(known.map_or(SourceError::Unrecognised, |scheme| SourceError::Scheme { scheme }))
     }
 
-    /// Whether time goes on when nobody reads: a live source never waits for a slow reader, a file
+    /// Whether the source runs in real time: a live source never waits for a slow reader, a file
     /// does.
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Rtsp(_))
@@ -241,8 +239,8 @@ impl RtspSource {
         (host, self.url.port().unwrap_or(RTSP_PORT))
     }
 
-    /// Takes out of a text by someone else (a server, a library) what must not be shown: user name
-    /// and password, as they are and percent-encoded, and the URL's query.
+    /// Hides secrets in the text of a server or library: user name and password, plain and
+    /// percent-encoded, and the secret values of the URL's query.
     pub fn scrub(&self, text: &str) -> String {
         let mut scrubbed = text.to_owned();
         if let Some(credentials) = &self.credentials {
@@ -279,7 +277,7 @@ fn hide(text: &str, secret: &str) -> String {
     shown
 }
 
-/// What follows the secret in a text that starts with it.
+/// The rest of a text after the secret that it starts with.
 fn after_encoded<'a>(text: &'a str, secret: &str) -> Option<&'a str> {
     text.get(encoded_length(text.as_bytes(), secret.as_bytes())?..)
 }
@@ -362,7 +360,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// What follows `scheme`, compared without regard to case.
+/// The text after `scheme`, which is compared without regard to case.
 pub(super) fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
     let (start, rest) = text.split_at_checked(scheme.len())?;
     start.eq_ignore_ascii_case(scheme).then_some(rest)

@@ -39,7 +39,7 @@ impl Node {
     pub(super) fn from_toml(text: &str) -> Result<Self, SyntaxError> {
         let lines = Lines::of(text);
         let (table, errors) = DeTable::parse_recoverable(text);
-        // The parser goes on behind an error, and what it finds there is mostly its consequence.
+        // The parser continues after an error; later errors are mostly consequences.
         let first =
             errors.iter().min_by_key(|error| error.span().map_or(usize::MAX, |span| span.start));
         match first {
@@ -114,9 +114,9 @@ impl Node {
         node
     }
 
-    /// Puts the values of environment variables in place. What is wrong with a *name* shows when
-    /// the tree is checked against the schema; problems told here are those of variables that have
-    /// no place in the tree at all.
+    /// Inserts the values of environment variables. Unknown keys show when the tree is checked
+    /// against the schema. Reported here are variables that fit nowhere in the tree. `is_string`
+    /// says whether the key at a path is a string.
     pub(super) fn overlay(
         &mut self,
         variables: &[(String, String)],
@@ -170,8 +170,8 @@ impl Node {
     }
 }
 
-/// A variable's text as a TOML value, or as it stands where it is not one, or where a string is
-/// wanted: a folder may be called `2024`.
+/// A variable's text as a TOML value. It stays text if it is no TOML, or if the key is a string: a
+/// folder may be called `2024`.
 fn environment_value(text: &str, is_string: bool) -> Json {
     let parsed =
         Node::from_toml(&format!("value = {text}")).ok().and_then(|node| match node.to_json() {
@@ -213,8 +213,7 @@ fn toml_value(value: &DeValue<'_>, lines: &Lines) -> NodeValue {
             i64::from_str_radix(integer.as_str(), integer.radix())
                 .map_or_else(|_| Json::String(integer.to_string()), Json::from),
         ),
-        // JSON has neither infinities nor times: as text they are refused wherever a number is
-        // wanted.
+        // JSON has neither infinities nor times: as text the schema refuses them for a number.
         DeValue::Float(float) => NodeValue::Scalar(
             float
                 .as_str()

@@ -1,19 +1,19 @@
-//! Whose request ended a process: who is suspected, whose request is refused from now on, and who
-//! is refused altogether.
+//! Attributes the crash of a process to a request: which is suspected, which is refused from now
+//! on, and which session is quarantined.
 //!
 //! A request that was running when a process died is a *suspect*. The next process runs suspects
-//! alone, so when that one dies, too, whatever was running by itself is the cause: it is *poison*
-//! and runs no more. A request that was running in two deaths, but in company each time, is not
-//! condemned: the company may have been the cause. So an innocent request is never refused, however
-//! many deaths it was in flight in.
+//! alone, so when that one dies, too, the request that ran alone is the cause: it is *poison* and
+//! never runs again. A request that was in flight in two crashes, but not alone, is not refused:
+//! another one may have been the cause. So an innocent request is never refused, however many
+//! crashes it was in flight in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ocelli_protocol::in_flight::RunningRequest;
 
-/// Requests of one attachment that may end a process before it is refused everything. One may be a
-/// damaged frame, and a second one the frame after it; with the third it is what the pipeline
-/// commonly asks for, and each of them has cost every other session two hand-overs.
+/// Strikes of one attachment until it is quarantined. One may be a damaged frame, and a second one
+/// the frame after it; with the third it is what the pipeline commonly asks for, and each of them
+/// has cost every other session two hand-overs.
 pub(super) const MAX_STRIKES: u32 = 3;
 
 /// A request: the attachment's number and its own.
@@ -22,7 +22,7 @@ pub(super) type RequestKey = (u64, u64);
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DeathCause {
-    /// By itself, or killed by somebody else.
+    /// By itself, or killed from outside.
     Crash,
     /// The host killed it, since it showed no sign of life.
     Silence,
@@ -48,22 +48,22 @@ pub(super) struct RequestRefusal {
     pub(super) attachment: u64,
     pub(super) request: u64,
     pub(super) reason: RefusalReason,
-    /// Its attachment is refused everything from now on.
+    /// Whether all further requests of the attachment are refused.
     pub(super) quarantined: bool,
 }
 
-/// What is held against each attachment.
+/// The strikes and the suspect of each attachment.
 #[derive(Debug, Default)]
 pub(super) struct CrashAttribution {
-    records: BTreeMap<u64, Record>,
+    records: BTreeMap<u64, AttachmentRecord>,
 }
 
 #[derive(Debug, Default)]
-struct Record {
+struct AttachmentRecord {
     /// A request that was running when a process died. An attachment has one request at a time, so
     /// a later one that is running says that this one was answered.
     suspect: Option<u64>,
-    offences: u32,
+    strikes: u32,
 }
 
 impl CrashAttribution {
@@ -74,17 +74,16 @@ impl CrashAttribution {
 
     /// Whether an attachment is refused everything.
     #[cfg(test)]
-    fn is_banned(&self, attachment: u64) -> bool {
-        self.records.get(&attachment).is_some_and(|record| record.offences >= MAX_STRIKES)
+    fn is_quarantined(&self, attachment: u64) -> bool {
+        self.records.get(&attachment).is_some_and(|record| record.strikes >= MAX_STRIKES)
     }
 
-    /// The attachment is over.
+    /// Drops the record of an attachment that has ended.
     pub(super) fn forget(&mut self, attachment: u64) {
         self.records.remove(&attachment);
     }
 
-    /// Takes in that a process died in which this was running, and says which requests are refused
-    /// for it.
+    /// Records the death of a process with the requests in flight. Returns the requests to refuse.
     pub(super) fn on_death(
         &mut self,
         running: &[RunningRequest],
@@ -121,16 +120,16 @@ impl CrashAttribution {
         &mut self,
         (attachment, request): RequestKey,
         why: RefusalReason,
-        offence: bool,
+        strike: bool,
     ) -> RequestRefusal {
         let record = self.records.entry(attachment).or_default();
         record.suspect = None;
-        record.offences += u32::from(offence);
+        record.strikes += u32::from(strike);
         RequestRefusal {
             attachment,
             request,
             reason: why,
-            quarantined: record.offences >= MAX_STRIKES,
+            quarantined: record.strikes >= MAX_STRIKES,
         }
     }
 }
@@ -205,18 +204,18 @@ mod tests {
     #[test]
     fn the_third_offence_bans_and_the_end_of_the_attachment_lifts_it() {
         let mut blame = CrashAttribution::default();
-        let mut offences = Vec::new();
+        let mut strikes = Vec::new();
         for request in 1..=3 {
             blame.on_death(&running(&[(1, request)]), &DeathCause::Crash);
-            offences.extend(blame.on_death(&running(&[(1, request)]), &DeathCause::Crash));
+            strikes.extend(blame.on_death(&running(&[(1, request)]), &DeathCause::Crash));
         }
         assert_eq!(
-            offences.iter().map(|refusal| refusal.quarantined).collect::<Vec<_>>(),
+            strikes.iter().map(|refusal| refusal.quarantined).collect::<Vec<_>>(),
             [false, false, true]
         );
-        assert!(blame.is_banned(1));
+        assert!(blame.is_quarantined(1));
         blame.forget(1);
-        assert!(!blame.is_banned(1));
+        assert!(!blame.is_quarantined(1));
     }
 
     #[test]
@@ -251,7 +250,7 @@ mod tests {
         fn live(&mut self, runners: usize, choice: &mut impl FnMut(usize) -> usize) -> bool {
             loop {
                 let waiting: Vec<RequestKey> = (1..=self.sessions.len() as u64)
-                    .filter(|&attachment| !self.blame.is_banned(attachment))
+                    .filter(|&attachment| !self.blame.is_quarantined(attachment))
                     .map(|attachment| (attachment, self.sessions[attachment as usize - 1].0))
                     .filter(|&(attachment, request)| {
                         (request as usize) < self.sessions[attachment as usize - 1].1.len()
@@ -305,7 +304,7 @@ mod tests {
             }
             for (index, (next, requests)) in world.sessions.iter().enumerate() {
                 let kills = requests.iter().filter(|kills| **kills).count() as u32;
-                let banned = world.blame.is_banned(index as u64 + 1);
+                let banned = world.blame.is_quarantined(index as u64 + 1);
                 prop_assert_eq!(banned, kills >= MAX_STRIKES);
                 prop_assert!(banned || *next as usize == requests.len(), "session {index} was not \
                     served to its end");

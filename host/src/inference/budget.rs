@@ -1,14 +1,14 @@
 //! How much memory an inference process may use before a fresh one takes its place.
 //!
-//! What counts is private memory that is really used, `RssAnon` of `/proc/PID/status`: it grows
-//! with what leaks and with arenas that never shrink, and leaves out the library, the sessions'
-//! shared memory, and what is asked for and not used.
+//! Counted is resident private memory, `RssAnon` of `/proc/PID/status`. It grows with leaks and
+//! with arenas that never shrink. It leaves out the library, shared memory, and memory that is
+//! reserved and not used.
 
 use std::time::Duration;
 
 use procfs::process::Process;
 
-/// Between two looks.
+/// Time between two measurements.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
 /// A process is not replaced by another one sooner than this after it took over from the last:
@@ -20,7 +20,7 @@ const REST: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget(u64);
 
-/// What to do with a process.
+/// Verdict on a process.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BudgetVerdict {
     Keep,
@@ -28,7 +28,7 @@ pub(super) enum BudgetVerdict {
 }
 
 impl Budget {
-    /// None for 0: unbounded.
+    /// `None` for 0: unbounded.
     pub(super) fn from_mib(mib: u64) -> Option<Self> {
         (mib > 0).then(|| Self(mib.saturating_mul(1 << 20)))
     }
@@ -44,15 +44,15 @@ impl Budget {
         self.0.saturating_mul(2)
     }
 
-    /// `took_over`: how long ago the process took the place of one that was above the budget; none
-    /// where it did not.
+    /// `took_over`: how long ago the process took the place of one that was above the budget;
+    /// `None` if it did not.
     pub(super) fn judge(self, used: u64, took_over: Option<Duration>) -> BudgetVerdict {
         let rested = took_over.is_none_or(|since| since >= REST);
         if used > self.0 && rested { BudgetVerdict::Replace } else { BudgetVerdict::Keep }
     }
 }
 
-/// Bytes of private memory that a process uses. None where it has ended.
+/// Bytes of private memory that a process uses. `None` if it has ended.
 pub(super) fn private_memory(pid: u32) -> Option<u64> {
     let status = Process::new(i32::try_from(pid).ok()?).ok()?.status().ok()?;
     // In KiB.

@@ -1,7 +1,7 @@
 //! Models in the host itself: the same engine, called instead of started.
 //!
-//! There is nothing to supervise: a run past its time is ended by ONNX Runtime alone, and what ends
-//! the engine ends the host. ONNX Runtime is loaded only where this is chosen.
+//! Nothing is supervised: ONNX Runtime alone ends a run past its deadline, and a crash of the
+//! engine ends the host. ONNX Runtime is loaded only in this mode.
 
 use std::os::unix::process::CommandExt;
 use std::sync::Arc;
@@ -16,13 +16,12 @@ use tokio::sync::mpsc;
 use super::{PublishedState, SessionEndpoint, SupervisorRequest};
 use crate::config::{Config, Isolation};
 
-/// What keeps ONNX Runtime from writing home. It is read when the library is loaded.
+/// Turns off ONNX Runtime's telemetry. The library reads it when it is loaded.
 const TELEMETRY: (&str, &str) = ("ORT_DISABLE_TELEMETRY", "1");
 
-/// Has the program begin anew with ONNX Runtime's telemetry turned off in its environment, where
-/// the host is to run models itself and that is not so yet: a process cannot change its environment
-/// safely once it has threads. To be called before anything is opened. Returns where nothing has to
-/// be done, or where that failed.
+/// Executes the program again with ONNX Runtime's telemetry turned off in the environment, if the
+/// host runs models itself: a process with threads cannot change its environment safely. Call it
+/// before anything is opened. Returns if nothing has to be done, or on failure.
 pub fn forbid_telemetry(config: &Config) -> anyhow::Result<()> {
     let (name, value) = TELEMETRY;
     if config.inference.isolation != Isolation::InProcess
@@ -48,7 +47,7 @@ pub(super) async fn start(
     shown: Arc<Mutex<PublishedState>>,
 ) -> anyhow::Result<()> {
     let loaded = Arc::clone(&shown);
-    // A version is told again when what runs it has changed.
+    // A version is reported again when its execution provider has changed.
     let loaded = move |model: LoadedModel| {
         let known = &mut loaded.lock().loaded;
         known.retain(|other| (&other.name, &other.sha256) != (&model.name, &model.sha256));
@@ -56,7 +55,7 @@ pub(super) async fn start(
     };
     // Loading models takes seconds.
     let engine = tokio::task::spawn_blocking(move || {
-        // Nobody reads it but the engine itself: there is no other process to look at this one.
+        // Only the engine itself reads it: no other process supervises this one.
         let ledger = InFlightTable::create(usize::try_from(configure.threads)?)?;
         anyhow::Ok(Engine::prepare(configure, ledger)?.start(loaded, None)?)
     });

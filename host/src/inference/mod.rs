@@ -1,10 +1,10 @@
-//! Inference as the host sees it: where models run, who serves which session, and what becomes of
-//! both when something dies.
+//! Inference in the host: where models run, which process serves which session, and recovery from
+//! crashes.
 //!
 //! Each worker of a session is [attached](InferenceHandle::attach) once, with a packet socket and
 //! shared memory of its own, which outlive any one inference process: the host keeps the inference
 //! end of the socket and gives it to the next process, which greets the worker again. The worker
-//! sends what was lost with the old process once more, and never learns anything else.
+//! sends its unanswered requests again, and notices nothing else.
 //!
 //! | `inference.isolation` | who runs the models | module |
 //! | --- | --- | --- |
@@ -12,10 +12,10 @@
 //! | `session` | a child for each session, ended with it | `supervisor` |
 //! | `in-process` | the host itself | `in_process` |
 //!
-//! One task owns the children and the list of sessions; everybody else sends it requests over a
-//! bounded channel. What it decides by is kept apart from it, without processes and clocks: whose
-//! request ended a process (`blame`), whether a process is well (`pulse`), whether it is too large
-//! (`budget`), when the next may be started (`pace`).
+//! One task owns the processes and the list of sessions; others send it requests over a bounded
+//! channel. Its decisions are pure modules without processes and clocks: whose request ended a
+//! process (`attribution`), whether a process is healthy (`watchdog`), whether it is too large
+//! (`budget`), and when the next may start (`restart_backoff`).
 
 mod attribution;
 mod budget;
@@ -55,7 +55,7 @@ use supervisor::{Policy, Supervisor};
 /// Requests to the supervising task that may wait. Each is a session that starts or ends.
 const REQUESTS: usize = 32;
 
-/// The way to where models run. Cheap to clone.
+/// The entry to inference. Cheap to clone.
 #[derive(Clone)]
 pub struct InferenceHandle {
     requests: mpsc::Sender<SupervisorRequest>,
@@ -68,15 +68,15 @@ enum SupervisorRequest {
     Offer(Arc<[Model]>),
 }
 
-/// The inference end of what a session shares with whoever runs its models.
+/// The inference end of a session's socket and shared memory.
 struct SessionEndpoint {
     socket: OwnedFd,
     memory: OwnedFd,
 }
 
-/// A state of the models' folder.
+/// One reading of the models' folder.
 struct CatalogVersion {
-    /// Counts up.
+    /// Counted from 0.
     number: u32,
     models: Arc<[Model]>,
 }
@@ -91,31 +91,31 @@ impl CatalogVersion {
     }
 }
 
-/// What a session asks of the inference process.
+/// The terms of a session at the inference process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServiceTerms {
-    /// With whom it shares the runners' time.
+    /// Which share of the runners' time it draws from.
     pub share: Share,
-    /// How large the share is.
+    /// The weight of the share.
     pub priority: Priority,
     /// Milliseconds that a request may take, waiting included.
     pub timeout_ms: u32,
-    /// Milliseconds after which a request that waits is dropped as stale; none: it waits as long as
-    /// it may take.
+    /// Milliseconds after which a waiting request is dropped as stale. `None`: it waits up to
+    /// `timeout_ms`.
     pub stale_ms: Option<u32>,
-    /// Whether the pipeline may bring models of its own.
+    /// Whether the pipeline may load its own models.
     pub may_load: bool,
     /// Bytes of shared memory for its tensors, inputs and outputs together. Allocated as a whole
     /// when the session starts.
     pub tensor_memory: usize,
 }
 
-/// With whom a session shares the runners' time.
+/// The share of the runners' time that a session draws from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
-    /// With nobody.
+    /// Its own share.
     Own,
-    /// With all that have this number: the pictures of one analysed pipeline, say.
+    /// The share of all sessions with this number, such as the images of one analysed pipeline.
     Group(u32),
 }
 
@@ -131,8 +131,8 @@ impl ServiceTerms {
     }
 }
 
-/// A session's place at the inference process: the descriptors that its worker inherits. Dropping
-/// it ends the service.
+/// A session's attachment to inference: the descriptors that its worker inherits. Dropping it ends
+/// the service.
 pub struct InferenceAttachment {
     /// The worker's end of the packet socket.
     pub socket: OwnedFd,
@@ -175,8 +175,7 @@ impl InferenceHandle {
                 .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1)),
         };
         let models: Arc<[Model]> = catalog.models().cloned().collect();
-        // It is not there where nothing keeps versions: then only what is offered at the start is
-        // read.
+        // Missing if no versions are stored: then only the models offered at the start are read.
         let folder = VersionStore::folder(&config.store.directory).canonicalize().ok();
         let configure = Configure {
             library: library.path,
@@ -215,8 +214,8 @@ impl InferenceHandle {
         Ok(inference)
     }
 
-    /// Has sessions that are attached from now on use the models of this catalogue. Those that are
-    /// attached keep theirs.
+    /// Offers the models of this catalog to sessions attached from now on. Attached ones keep
+    /// theirs.
     pub async fn offer(&self, catalog: &Catalog) {
         let models = catalog.models().cloned().collect();
         // It fails where the host ends.
@@ -228,19 +227,18 @@ impl InferenceHandle {
         Arc::clone(&self.shown().models)
     }
 
-    /// The models that are loaded where sessions are served, and what really runs each, sorted by
-    /// name. Several versions of a name may be in use.
+    /// The models loaded by the processes that serve sessions, sorted by name. Several versions of
+    /// a name may be in use.
     pub fn loaded(&self) -> Vec<LoadedModel> {
         self.shown().loaded.clone()
     }
 
-    /// How inference is.
+    /// The state of inference.
     pub fn status(&self) -> InferenceStatus {
         self.shown().status.clone()
     }
 
-    /// Makes the socket and the shared memory of a session and announces it to whoever runs its
-    /// models.
+    /// Makes the socket and the shared memory of a session and announces it to the supervisor.
     pub async fn attach(
         &self,
         session: &str,
@@ -255,7 +253,7 @@ impl InferenceHandle {
             || memory.fd().try_clone_to_owned().context("cloning the shared memory's descriptor");
         let number = next_number();
         let place = Arc::new(SessionEndpoint { socket: theirs, memory: copy()? });
-        // Made first: whatever happens from here on, its end takes the session back.
+        // Made first: dropping it withdraws the session, also after an error below.
         let attachment = InferenceAttachment {
             socket: ours,
             memory: copy()?,

@@ -1,7 +1,7 @@
-//! One inference process: its start, the packet socket to it, its ledger, and how it ended.
+//! One inference process: its start, its packet socket, its in-flight table, and its end.
 //!
-//! [`spawn`] begins a task that starts the process, hands out the [`InferenceProcess`] by which the
-//! supervisor tells it what to do, carries messages both ways, and tells of the process's end.
+//! [`spawn`] starts the process in a task of its own. The task returns an [`InferenceProcess`] to the
+//! supervisor, carries messages both ways, and reports the process's end.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -31,25 +31,24 @@ use crate::config::Sandbox;
 /// disk takes tens of seconds.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long a dead process's pipe may take to run empty: it could have left it open to a process of
-/// its own.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Time to drain a dead process's pipe: a process that it started could hold the pipe open.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Lines of standard error that are kept to explain a death.
-const KEPT_LINES: usize = 20;
+/// Lines of standard error kept to explain a crash.
+const TAIL_LINES: usize = 20;
 
-/// Bytes of a line of standard error that are kept.
-const KEPT_BYTES: u64 = 500;
+/// Maximum length of such a line in bytes.
+const MAX_LINE_BYTES: u64 = 500;
 
 /// Lines of standard error that an error quotes: a sanitizer's or an allocator's last words are one
 /// or two, a panic has three.
 const QUOTED_LINES: usize = 3;
 
-/// Messages to a process that wait for it to read: each session that a host may have, announced at
-/// once, with room for the generations that they need.
-const ORDERS: usize = 1024;
+/// Queue of messages to a process: enough to announce all sessions of a host at once, with their
+/// catalog versions.
+const COMMAND_QUEUE: usize = 1024;
 
-/// What a process may be told.
+/// A command to a process.
 pub(super) enum ProcessCommand {
     /// A message without descriptors.
     Send(FromHost),
@@ -57,9 +56,9 @@ pub(super) enum ProcessCommand {
     Attach(Attach, Arc<SessionEndpoint>),
 }
 
-/// What becomes of a process, and what it says; its end comes last.
+/// An event of a process. Its end is the last one.
 pub(super) enum ProcessEvent {
-    /// It is ready, or did not become so; then nothing more is said.
+    /// The process is ready, or failed to start. A failure is the last event.
     Started(anyhow::Result<InferenceProcess>),
     Loaded(LoadedModel),
     Drained,
@@ -106,7 +105,7 @@ pub(super) struct InferenceProcess {
     pub(super) pid: u32,
     /// ONNX Runtime's.
     pub(super) version: String,
-    /// What it has loaded so far.
+    /// The models loaded so far.
     pub(super) models: Vec<LoadedModel>,
     pub(super) ledger: InFlightTable,
     orders: mpsc::Sender<ProcessCommand>,
@@ -114,33 +113,33 @@ pub(super) struct InferenceProcess {
 }
 
 impl InferenceProcess {
-    /// Tells the process something. False where it does not listen.
+    /// Sends a command. False if the queue is full or the process has ended.
     pub(super) fn command(&self, order: ProcessCommand) -> bool {
         self.orders.try_send(order).is_ok()
     }
 
-    /// Ends the process without asking it. Its keeper tells when it has ended.
+    /// Kills the process. [`ProcessEvent::Died`] follows.
     pub(super) fn kill(&self) {
         self.kill.notify_one();
     }
 }
 
 /// The task's side of a [`InferenceProcess`].
-struct Keeper {
+struct ProcessTask {
     process: tokio::process::Child,
     socket: PacketSocket,
     orders: mpsc::Receiver<ProcessCommand>,
     kill: Arc<Notify>,
-    stderr: Stderr,
+    stderr: StderrTail,
 }
 
 /// The last lines of a process's standard error.
-struct Stderr {
+struct StderrTail {
     lines: Arc<Mutex<VecDeque<String>>>,
     reader: Option<JoinHandle<()>>,
 }
 
-/// Starts a process in a task of its own, which tells under `key` what becomes of it.
+/// Starts a process in a task of its own, which sends its events under `key`.
 pub(super) fn spawn(
     program: Arc<InferenceProgram>,
     configure: Configure,
@@ -150,10 +149,10 @@ pub(super) fn spawn(
     tokio::spawn(async move {
         match start(&program, configure).await {
             Ok((child, keeper)) => {
-                tell(&said, key, ProcessEvent::Started(Ok(child))).await;
+                report(&said, key, ProcessEvent::Started(Ok(child))).await;
                 keeper.run(key, said).await;
             }
-            Err(error) => tell(&said, key, ProcessEvent::Started(Err(error))).await,
+            Err(error) => report(&said, key, ProcessEvent::Started(Err(error))).await,
         }
     });
 }
@@ -163,7 +162,7 @@ pub(super) fn spawn(
 async fn start(
     program: &InferenceProgram,
     configure: Configure,
-) -> anyhow::Result<(InferenceProcess, Keeper)> {
+) -> anyhow::Result<(InferenceProcess, ProcessTask)> {
     let (ours, theirs) = packet_pair()?;
     let mut command = Command::new(&program.path);
     command
@@ -180,7 +179,7 @@ async fn start(
     // is seen.
     drop(command);
     let pid = process.id().context("the inference process has ended")?;
-    let mut stderr = Stderr::keep(process.stderr.take());
+    let mut stderr = StderrTail::keep(process.stderr.take());
     let socket = PacketSocket::new(ours)?;
     let ledger = InFlightTable::create(usize::try_from(configure.threads)?)?;
     socket.send(&FromHost::Configure(configure), &[ledger.fd()]).await?;
@@ -208,13 +207,13 @@ async fn start(
         Ok(Err(error)) => return Err(error.into()),
         Err(_) => bail!("it was not ready within {} s", READY_TIMEOUT.as_secs()),
     };
-    let (orders, waiting) = mpsc::channel(ORDERS);
+    let (orders, waiting) = mpsc::channel(COMMAND_QUEUE);
     let kill = Arc::<Notify>::default();
     let child = InferenceProcess { pid, version, models, ledger, orders, kill: Arc::clone(&kill) };
-    Ok((child, Keeper { process, socket, orders: waiting, kill, stderr }))
+    Ok((child, ProcessTask { process, socket, orders: waiting, kill, stderr }))
 }
 
-impl Keeper {
+impl ProcessTask {
     /// Carries messages until the process has ended. Where the [`InferenceProcess`] is dropped the
     /// process is killed.
     async fn run(mut self, key: u64, said: mpsc::Sender<(u64, ProcessEvent)>) {
@@ -242,8 +241,8 @@ impl Keeper {
                     }
                 }
                 received = self.socket.receive(), if listens => match received {
-                    Ok(ToHost::Loaded(model)) => tell(&said, key, ProcessEvent::Loaded(model)).await,
-                    Ok(ToHost::Drained) => tell(&said, key, ProcessEvent::Drained).await,
+                    Ok(ToHost::Loaded(model)) => report(&said, key, ProcessEvent::Loaded(model)).await,
+                    Ok(ToHost::Drained) => report(&said, key, ProcessEvent::Drained).await,
                     Ok(ToHost::Failed { message }) => {
                         tracing::error!(target: "ocelli::inference", "the inference process gives \
                             up: {message}");
@@ -260,7 +259,7 @@ impl Keeper {
             }
         };
         let death = self.stderr.death(status).await;
-        tell(&said, key, ProcessEvent::Died(death)).await;
+        report(&said, key, ProcessEvent::Died(death)).await;
     }
 
     fn end(&mut self) {
@@ -269,9 +268,8 @@ impl Keeper {
     }
 }
 
-/// Nobody listens any more where the host ends; what was to be told is dropped then, a
-/// [`InferenceProcess`] with its process.
-async fn tell(to: &mpsc::Sender<(u64, ProcessEvent)>, key: u64, said: ProcessEvent) {
+/// Sending fails while the host ends. The event is dropped then, a started process with it.
+async fn report(to: &mpsc::Sender<(u64, ProcessEvent)>, key: u64, said: ProcessEvent) {
     let _ = to.send((key, said)).await;
 }
 
@@ -286,17 +284,17 @@ async fn send(socket: &PacketSocket, order: Option<&ProcessCommand>) -> Result<(
     }
 }
 
-impl Stderr {
+impl StderrTail {
     fn keep(pipe: Option<tokio::process::ChildStderr>) -> Self {
         let lines = Arc::<Mutex<VecDeque<String>>>::default();
-        let reader = pipe.map(|pipe| tokio::spawn(keep_lines(pipe, Arc::clone(&lines))));
+        let reader = pipe.map(|pipe| tokio::spawn(collect_tail(pipe, Arc::clone(&lines))));
         Self { lines, reader }
     }
 
     async fn death(&mut self, status: std::io::Result<std::process::ExitStatus>) -> ProcessDeath {
         // Its last words may still be in the pipe.
         if let Some(reader) = self.reader.take() {
-            let _ = tokio::time::timeout(LAST_WORDS, reader).await;
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, reader).await;
         }
         let status = match status {
             Ok(status) => status.to_string(),
@@ -309,10 +307,10 @@ impl Stderr {
 
 /// Logs a child's standard error line by line, and keeps the last lines. A line longer than the
 /// bound counts as several.
-async fn keep_lines(pipe: impl AsyncRead + Unpin, kept: Arc<Mutex<VecDeque<String>>>) {
+async fn collect_tail(pipe: impl AsyncRead + Unpin, kept: Arc<Mutex<VecDeque<String>>>) {
     let mut pipe = BufReader::new(pipe);
     let mut line = Vec::new();
-    while let Ok(1..) = (&mut pipe).take(KEPT_BYTES).read_until(b'\n', &mut line).await {
+    while let Ok(1..) = (&mut pipe).take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         line.clear();
         // A flood must not hold a thread of the host.
@@ -322,7 +320,7 @@ async fn keep_lines(pipe: impl AsyncRead + Unpin, kept: Arc<Mutex<VecDeque<Strin
         }
         tracing::debug!(target: "ocelli::inference", "{text}");
         let mut kept = kept.lock();
-        if kept.len() == KEPT_LINES {
+        if kept.len() == TAIL_LINES {
             kept.pop_front();
         }
         kept.push_back(text);

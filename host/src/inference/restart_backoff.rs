@@ -9,7 +9,7 @@ use crate::util::backoff::BackoffPolicy;
 const STABLE: Duration = Duration::from_secs(10);
 
 /// Waits after quick deaths and failed starts.
-const WAITS: BackoffPolicy = BackoffPolicy {
+const POLICY: BackoffPolicy = BackoffPolicy {
     // Those that one session's requests cause before it is refused.
     free: 2 * MAX_STRIKES,
     first: Duration::from_millis(100),
@@ -20,7 +20,7 @@ const WAITS: BackoffPolicy = BackoffPolicy {
 /// Counts quick deaths and failed starts in a row.
 #[derive(Debug, Default)]
 pub(super) struct RestartBackoff {
-    quick: u32,
+    quick_deaths: u32,
     not_before: Option<Instant>,
     failed: bool,
 }
@@ -28,14 +28,14 @@ pub(super) struct RestartBackoff {
 impl RestartBackoff {
     /// A process that had lived so long has died.
     pub(super) fn died(&mut self, now: Instant, lived: Duration) {
-        self.quick = if lived >= STABLE { 0 } else { self.quick.saturating_add(1) };
+        self.quick_deaths = if lived >= STABLE { 0 } else { self.quick_deaths.saturating_add(1) };
         self.wait(now);
     }
 
     /// A start has failed.
     pub(super) fn failed(&mut self, now: Instant) {
         self.failed = true;
-        self.quick = self.quick.max(WAITS.free).saturating_add(1);
+        self.quick_deaths = self.quick_deaths.max(POLICY.free).saturating_add(1);
         self.wait(now);
     }
 
@@ -55,7 +55,7 @@ impl RestartBackoff {
     }
 
     fn wait(&mut self, now: Instant) {
-        self.not_before = Some(now + WAITS.delay(self.quick, 0.0));
+        self.not_before = Some(now + POLICY.delay(self.quick_deaths, 0.0));
     }
 }
 

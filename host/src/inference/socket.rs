@@ -24,7 +24,8 @@ impl PacketSocket {
         Ok(Self(AsyncFd::new(end)?))
     }
 
-    /// Sends a message once there is room for it. Cancel-safe: it is sent as a whole or not at all.
+    /// Sends a message once the socket is writable. Cancel-safe: it is sent as a whole or not at
+    /// all.
     pub(super) async fn send(
         &self,
         message: &impl Serialize,
@@ -39,7 +40,7 @@ impl PacketSocket {
         self.when(Interest::READABLE, |socket| receive(socket, &mut buffer)).await
     }
 
-    /// Runs a call on the socket each time it may go on, until the call does not block.
+    /// Runs a call whenever the socket is ready, until it does not block.
     async fn when<T>(
         &self,
         interest: Interest,

@@ -1,4 +1,4 @@
-//! What the host shows of inference.
+//! The published state of inference.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ pub struct InferenceStatus {
     pub isolation: Isolation,
     /// ONNX Runtime's version, like `1.28.0`.
     pub version: Option<String>,
-    /// Whether every session has what runs its requests.
+    /// Whether every session has a process.
     pub serves: bool,
     /// The processes that are ready, the oldest first. The host's own is not among them.
     pub processes: Vec<ProcessStatus>,
-    /// Whether a process stands by; none where none is to.
+    /// Whether a spare process is ready. `None`: no spare is configured.
     pub spare_ready: Option<bool>,
     /// Processes that were replaced.
     pub restarts: Restarts,
@@ -86,7 +86,7 @@ impl Restarts {
     }
 }
 
-/// What is shared between the supervising task and those who look.
+/// State that the supervising task publishes to readers.
 #[derive(Debug, Default)]
 pub(super) struct PublishedState {
     pub(super) status: InferenceStatus,

@@ -6,16 +6,15 @@
 //! the session's socket and of its memory. When a process is gone, this happens in an order that
 //! matters:
 //!
-//! 1. What still waits in the session's socket is thrown away: the worker sends what has no answer
-//!    again when it is greeted, and nothing of a request that is answered now may reach the next
-//!    process.
+//! 1. Packets that wait in the session's socket are discarded: the worker sends unanswered requests
+//!    again when it is greeted, and a request that is answered now must not reach the next process.
 //! 2. A request that is refused is answered by the host, on the session's socket.
 //! 3. The session is given to the next process, which greets the worker. The worker reads the
-//!    answer before the greeting, so what it sends then is another request. One that it has sent in
-//!    between is taken once, by its number.
+//!    answer before the greeting, so it then sends another request. One sent in between is taken
+//!    once, by its number.
 //!
-//! Who serves whom differs by isolation alone: one process for all sessions, or one for each.
-//! Everything else, the process that stands by included, is the same.
+//! Isolation only selects one process for all sessions, or one for each. All else, the spare
+//! process included, is the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -55,10 +54,10 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the models in use have to stay the same before the process that stands by is replaced
 /// by one that has them loaded, too: sessions commonly begin together.
-const SETTLED: Duration = Duration::from_secs(1);
+const SPARE_REFRESH_DELAY: Duration = Duration::from_secs(1);
 
-/// Words of processes that wait to be heard. A process that says more waits itself.
-const SAID: usize = 32;
+/// Queue of events of processes. A process with more events waits.
+const EVENT_QUEUE: usize = 32;
 
 /// How the supervisor works.
 pub(super) struct Policy {
@@ -67,8 +66,8 @@ pub(super) struct Policy {
     /// Whether a process stands by.
     pub(super) spare: bool,
     pub(super) budget: Option<Budget>,
-    /// What every process is told at its start, the names of the models to preload included; its
-    /// models are those of the newest generation.
+    /// The first message to every process, with the names of the models to preload. Its models are
+    /// replaced by those of the newest catalog version.
     pub(super) configure: Configure,
 }
 
@@ -76,28 +75,28 @@ pub(super) struct Supervisor {
     program: Arc<InferenceProgram>,
     policy: Policy,
     inbox: mpsc::Receiver<SupervisorRequest>,
-    said: mpsc::Receiver<(u64, ProcessEvent)>,
-    /// For the tasks of processes; kept here, so that there is always an end to hear.
-    say: mpsc::Sender<(u64, ProcessEvent)>,
+    events: mpsc::Receiver<(u64, ProcessEvent)>,
+    /// Cloned for the tasks of processes. Held here so that the channel never closes.
+    event_sender: mpsc::Sender<(u64, ProcessEvent)>,
     sessions: BTreeMap<u64, AttachedSession>,
     /// Those that are ready, by a number that counts up.
     processes: BTreeMap<u64, SupervisedProcess>,
     /// Those that are being started, with the generation that they are configured with.
     starting: BTreeMap<u64, u32>,
     last_key: u64,
-    pace: RestartBackoff,
-    blame: CrashAttribution,
+    restart_backoff: RestartBackoff,
+    attribution: CrashAttribution,
     restarts: Restarts,
     poison: u64,
     newest: Arc<CatalogVersion>,
     /// The names of models that sessions have asked for. Processes that are started from now on
     /// preload them.
-    learned: BTreeSet<String>,
-    /// When a model was learned last, or a generation came.
-    learned_at: Instant,
-    looked_at: Instant,
+    used_models: BTreeSet<String>,
+    /// When a model was used last, or a generation came.
+    models_changed_at: Instant,
+    checked_at: Instant,
     measured_at: Instant,
-    shown: Arc<Mutex<PublishedState>>,
+    published: Arc<Mutex<PublishedState>>,
 }
 
 /// A session that is attached.
@@ -107,36 +106,36 @@ struct AttachedSession {
     place: Arc<SessionEndpoint>,
     generation: Arc<CatalogVersion>,
     /// The process that serves it.
-    home: Option<u64>,
-    /// Answers its requests where no process may see them any more.
+    served_by: Option<u64>,
+    /// Answers its requests with errors while it is quarantined.
     refuser: Option<Refuser>,
 }
 
 /// A process that is ready.
 struct SupervisedProcess {
-    child: InferenceProcess,
+    handle: InferenceProcess,
     duty: Duty,
     since: Instant,
-    pulse: Watchdog,
+    watchdog: Watchdog,
     memory: u64,
     /// Which generations it knows: it numbers them by their position.
-    offered: Vec<u32>,
+    known_versions: Vec<u32>,
     /// The names of what it loaded before it was ready.
     preloaded: BTreeSet<String>,
-    /// Why the host has killed it.
-    killed: Option<DeathCause>,
+    /// Why the host killed it, if it did.
+    kill_cause: Option<DeathCause>,
     /// When it took the place of one that had grown too large.
-    relieved: Option<Instant>,
+    took_over_at: Option<Instant>,
     /// It has grown too large, and is replaced as soon as another is ready.
-    tired: bool,
+    over_budget: bool,
     /// Who takes over its sessions once it is drained, and when it has to be.
     successor: Option<(u64, Instant)>,
 }
 
 impl SupervisedProcess {
     fn kill(&mut self, cause: DeathCause) {
-        self.killed.get_or_insert(cause);
-        self.child.kill();
+        self.kill_cause.get_or_insert(cause);
+        self.handle.kill();
     }
 }
 
@@ -147,37 +146,37 @@ impl Supervisor {
         policy: Policy,
         newest: Arc<CatalogVersion>,
         inbox: mpsc::Receiver<SupervisorRequest>,
-        shown: Arc<Mutex<PublishedState>>,
+        published: Arc<Mutex<PublishedState>>,
     ) -> anyhow::Result<Self> {
         let now = Instant::now();
-        let (say, said) = mpsc::channel(SAID);
+        let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
         let mut supervisor = Self {
             program: Arc::new(program),
             policy,
             inbox,
-            said,
-            say,
+            events,
+            event_sender,
             sessions: BTreeMap::new(),
             processes: BTreeMap::new(),
             starting: BTreeMap::new(),
             last_key: 0,
-            pace: RestartBackoff::default(),
-            blame: CrashAttribution::default(),
+            restart_backoff: RestartBackoff::default(),
+            attribution: CrashAttribution::default(),
             restarts: Restarts::default(),
             poison: 0,
             newest,
-            learned: BTreeSet::new(),
-            learned_at: now,
-            looked_at: now,
+            used_models: BTreeSet::new(),
+            models_changed_at: now,
+            checked_at: now,
             measured_at: now,
-            shown,
+            published,
         };
         supervisor.start_one();
-        if let Some((key, ProcessEvent::Started(started))) = supervisor.said.recv().await {
-            supervisor.take_in(key, started?);
+        if let Some((key, ProcessEvent::Started(started))) = supervisor.events.recv().await {
+            supervisor.add_process(key, started?);
         }
-        supervisor.settle();
-        supervisor.show();
+        supervisor.reconcile();
+        supervisor.publish();
         Ok(supervisor)
     }
 
@@ -192,32 +191,38 @@ impl Supervisor {
                     Some(request) => self.request(request),
                     None => return,
                 },
-                Some((key, said)) = self.said.recv() => self.hear(key, said),
-                _ = looks.tick() => self.look(Instant::now()),
+                Some((key, event)) = self.events.recv() => self.on_event(key, event),
+                _ = looks.tick() => self.check_processes(Instant::now()),
             };
-            if self.settle() || changed {
-                self.show();
+            if self.reconcile() || changed {
+                self.publish();
             }
         }
     }
 
-    /// Handles a request. True where there is something new to show, here and below.
+    /// Handles a request. Here and below: true if the published state has changed.
     fn request(&mut self, request: SupervisorRequest) -> bool {
         match request {
             SupervisorRequest::Attach { number, name, service, place } => {
                 let generation = Arc::clone(&self.newest);
-                let session =
-                    AttachedSession { name, service, place, generation, home: None, refuser: None };
+                let session = AttachedSession {
+                    name,
+                    service,
+                    place,
+                    generation,
+                    served_by: None,
+                    refuser: None,
+                };
                 self.sessions.insert(number, session);
             }
             SupervisorRequest::Detach { number } => {
-                self.blame.forget(number);
+                self.attribution.forget(number);
                 let session = self.sessions.remove(&number);
                 // A process for all sees the end of the worker's socket by itself.
-                if let Some(home) = session.and_then(|session| session.home)
+                if let Some(home) = session.and_then(|session| session.served_by)
                     && self.policy.per_session
                 {
-                    self.dismiss(home);
+                    self.remove_process(home);
                 }
             }
             SupervisorRequest::Offer(models) => {
@@ -226,16 +231,16 @@ impl Supervisor {
                 }
                 let number = self.newest.number.saturating_add(1);
                 self.newest = Arc::new(CatalogVersion { number, models });
-                self.learned_at = Instant::now();
+                self.models_changed_at = Instant::now();
             }
         }
         true
     }
 
     /// Ends a process whose one session is gone.
-    fn dismiss(&mut self, key: u64) {
+    fn remove_process(&mut self, key: u64) {
         let process = self.processes.remove(&key);
-        // Who was to take its session over has nobody to serve.
+        // The process that was to take over its session becomes a spare again.
         if let Some((successor, _)) = process.and_then(|process| process.successor)
             && let Some(successor) = self.processes.get_mut(&successor)
         {
@@ -243,31 +248,31 @@ impl Supervisor {
         }
     }
 
-    fn hear(&mut self, key: u64, said: ProcessEvent) -> bool {
-        match said {
-            ProcessEvent::Started(Ok(child)) => self.take_in(key, child),
+    fn on_event(&mut self, key: u64, event: ProcessEvent) -> bool {
+        match event {
+            ProcessEvent::Started(Ok(child)) => self.add_process(key, child),
             ProcessEvent::Started(Err(error)) => {
                 tracing::error!(target: "ocelli::inference", "the inference process does not \
                     start: {error:#}");
                 self.starting.remove(&key);
-                self.pace.failed(Instant::now());
+                self.restart_backoff.failed(Instant::now());
                 // A model that cannot be loaded any more must not keep processes from starting.
-                self.learned.clear();
+                self.used_models.clear();
             }
             ProcessEvent::Loaded(model) => {
                 let Some(process) = self.processes.get_mut(&key) else { return false };
                 warn_of_fallback(&model);
-                if self.newest.has(&model) && self.learned.insert(model.name.clone()) {
-                    self.learned_at = Instant::now();
+                if self.newest.has(&model) && self.used_models.insert(model.name.clone()) {
+                    self.models_changed_at = Instant::now();
                 }
-                process.child.models.push(model);
+                process.handle.models.push(model);
             }
             ProcessEvent::Drained => {
                 let drained = |process: &SupervisedProcess| {
-                    process.successor.is_some() && process.killed.is_none()
+                    process.successor.is_some() && process.kill_cause.is_none()
                 };
                 if self.processes.get(&key).is_some_and(drained) {
-                    self.gone(key, &DeathCause::Unrelated, None);
+                    self.release_sessions(key, &DeathCause::Unrelated, None);
                 }
             }
             ProcessEvent::Died(death) => self.died(key, &death),
@@ -280,24 +285,28 @@ impl Supervisor {
         self.last_key += 1;
         let mut configure = self.policy.configure.clone();
         configure.models = self.newest.models.to_vec();
-        if self.pace.has_failed() {
+        if self.restart_backoff.has_failed() {
             configure.preload.clear();
         } else {
-            configure.preload.extend(self.learned.iter().cloned());
+            configure.preload.extend(self.used_models.iter().cloned());
             configure.preload.sort_unstable();
             configure.preload.dedup();
             configure.preload.retain(|name| self.newest.names(name));
         }
-        // Where a model runs on a GPU there is no bound: its driver reserves address space far
-        // beyond what it uses.
+        // No bound for a GPU: its driver reserves far more address space than it uses.
         let on_processor = self.newest.models.iter().all(|model| model.device == Device::Cpu);
         configure.memory = self.policy.budget.filter(|_| on_processor).map(Budget::hard_limit);
         self.starting.insert(self.last_key, self.newest.number);
-        process::spawn(Arc::clone(&self.program), configure, self.last_key, self.say.clone());
+        process::spawn(
+            Arc::clone(&self.program),
+            configure,
+            self.last_key,
+            self.event_sender.clone(),
+        );
     }
 
-    fn take_in(&mut self, key: u64, child: InferenceProcess) {
-        self.pace.started();
+    fn add_process(&mut self, key: u64, child: InferenceProcess) {
+        self.restart_backoff.started();
         child.models.iter().for_each(warn_of_fallback);
         let memory = private_memory(child.pid).unwrap_or_default();
         if let Some(budget) = self.policy.budget.filter(|budget| memory > budget.bytes()) {
@@ -312,23 +321,23 @@ impl Supervisor {
         let process = SupervisedProcess {
             duty: Duty::Spare,
             since: Instant::now(),
-            pulse: Watchdog::default(),
+            watchdog: Watchdog::default(),
             memory,
-            offered: self.starting.remove(&key).into_iter().collect(),
+            known_versions: self.starting.remove(&key).into_iter().collect(),
             preloaded: child.models.iter().map(|model| model.name.clone()).collect(),
-            killed: None,
-            relieved: None,
-            tired: false,
+            kill_cause: None,
+            took_over_at: None,
+            over_budget: false,
             successor: None,
-            child,
+            handle: child,
         };
         self.processes.insert(key, process);
     }
 
     fn died(&mut self, key: u64, death: &ProcessDeath) {
         let Some(process) = self.processes.get(&key) else { return };
-        let cause = process.killed.clone().unwrap_or(DeathCause::Crash);
-        let (pid, duty) = (process.child.pid, process.duty.name());
+        let cause = process.kill_cause.clone().unwrap_or(DeathCause::Crash);
+        let (pid, duty) = (process.handle.pid, process.duty.name());
         let why = match &cause {
             DeathCause::Crash => {
                 self.restarts.crash += 1;
@@ -349,24 +358,23 @@ impl Supervisor {
         };
         tracing::error!(target: "ocelli::inference", pid, duty, "the inference process {why}: \
             {}", death.in_full());
-        self.pace.died(Instant::now(), process.since.elapsed());
-        self.gone(key, &cause, Some(death));
+        self.restart_backoff.died(Instant::now(), process.since.elapsed());
+        self.release_sessions(key, &cause, Some(death));
     }
 
-    /// Takes the sessions of a process that serves no more: it has died, or it is drained. The
-    /// module's first lines tell what happens in which order.
-    fn gone(&mut self, key: u64, cause: &DeathCause, death: Option<&ProcessDeath>) {
+    /// Takes the sessions from a process that died or is drained, in the order of the module's
+    /// docs.
+    fn release_sessions(&mut self, key: u64, cause: &DeathCause, death: Option<&ProcessDeath>) {
         let Some(process) = self.processes.remove(&key) else { return };
         let served: Vec<u64> = self
             .sessions
             .iter()
-            .filter(|(_, session)| session.home == Some(key))
+            .filter(|(_, session)| session.served_by == Some(key))
             .map(|(n, _)| *n)
             .collect();
-        // What a process says of sessions that it does not serve is company for the others, and no
-        // more.
+        // Entries of sessions that the process does not serve count as company only.
         let running: Vec<RunningRequest> =
-            death.map_or_else(Vec::new, |_| process.child.ledger.running());
+            death.map_or_else(Vec::new, |_| process.handle.ledger.running());
         let stranger = |running: RunningRequest| match served.contains(&running.attachment) {
             true => running,
             false => RunningRequest { attachment: 0, ..running },
@@ -374,18 +382,18 @@ impl Supervisor {
         let running: Vec<RunningRequest> = running.into_iter().map(stranger).collect();
         for number in &served {
             if let Some(session) = self.sessions.get_mut(number) {
-                session.home = None;
+                session.served_by = None;
                 discard_pending(&session.place.socket);
             }
         }
-        for refusal in self.blame.on_death(&running, cause) {
+        for refusal in self.attribution.on_death(&running, cause) {
             self.refuse(&refusal, death);
         }
-        self.blame.forget(0);
+        self.attribution.forget(0);
         let successor = process.successor.map(|(successor, _)| successor);
         let successor = successor.filter(|successor| self.processes.contains_key(successor));
         if let Some(successor) = successor {
-            served.iter().for_each(|number| self.give(*number, successor));
+            served.iter().for_each(|number| self.assign(*number, successor));
         }
         if !served.is_empty() && death.is_some() {
             tracing::info!(
@@ -397,7 +405,7 @@ impl Supervisor {
         }
     }
 
-    /// Answers a request that no process is to see again.
+    /// Answers a request that no process may run again.
     fn refuse(&mut self, refusal: &RequestRefusal, death: Option<&ProcessDeath>) {
         let Some(session) = self.sessions.get_mut(&refusal.attachment) else { return };
         let ended = death.map_or_else(String::new, ProcessDeath::in_short);
@@ -437,17 +445,18 @@ impl Supervisor {
         refuse(&session.place, refusal.request, code, message);
     }
 
-    /// Looks at every process by its ledger, and now and then at its memory.
-    fn look(&mut self, now: Instant) -> bool {
-        let since = now.saturating_duration_since(std::mem::replace(&mut self.looked_at, now));
+    /// Checks every process by its table, and once a second its memory.
+    fn check_processes(&mut self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(std::mem::replace(&mut self.checked_at, now));
         let measures = now.saturating_duration_since(self.measured_at) >= budget::INTERVAL;
         if measures {
             self.measured_at = now;
         }
         let now_ns = monotonic_ns();
-        for process in self.processes.values_mut().filter(|process| process.killed.is_none()) {
-            let ledger = &process.child.ledger;
-            match process.pulse.check(ledger.last_heartbeat(), &ledger.running(), now_ns, since) {
+        for process in self.processes.values_mut().filter(|process| process.kill_cause.is_none()) {
+            let ledger = &process.handle.ledger;
+            match process.watchdog.check(ledger.last_heartbeat(), &ledger.running(), now_ns, since)
+            {
                 HealthFinding::Healthy => {}
                 HealthFinding::Silent => process.kill(DeathCause::Silence),
                 HealthFinding::Overdue(requests) => process.kill(DeathCause::Overdue(requests)),
@@ -456,15 +465,15 @@ impl Supervisor {
                 process.kill(DeathCause::Unrelated);
             }
             if measures {
-                process.memory = private_memory(process.child.pid).unwrap_or(process.memory);
-                let took_over = process.relieved.map(|at| now.saturating_duration_since(at));
+                process.memory = private_memory(process.handle.pid).unwrap_or(process.memory);
+                let took_over = process.took_over_at.map(|at| now.saturating_duration_since(at));
                 let step = self.policy.budget.map(|budget| budget.judge(process.memory, took_over));
                 if step == Some(BudgetVerdict::Replace)
                     && process.duty == Duty::Serving
-                    && !process.tired
+                    && !process.over_budget
                 {
-                    process.tired = true;
-                    let (pid, used) = (process.child.pid, process.memory >> 20);
+                    process.over_budget = true;
+                    let (pid, used) = (process.handle.pid, process.memory >> 20);
                     tracing::warn!(
                         target: "ocelli::inference",
                         pid,
@@ -477,51 +486,50 @@ impl Supervisor {
         measures
     }
 
-    /// Gives every session a process, as far as there are any, and has those started that are
-    /// missing. True where something has changed.
-    fn settle(&mut self) -> bool {
+    /// Gives every session a process, as far as there are any, and starts missing ones. True if
+    /// something has changed.
+    fn reconcile(&mut self) -> bool {
         let now = Instant::now();
-        let mut changed = self.relieve(now);
+        let mut changed = self.replace_over_budget(now);
         if !self.policy.per_session && self.serving().is_none() {
             changed |= self.promote().is_some();
         }
-        let homeless: Vec<u64> = self.homeless().collect();
-        for number in homeless {
+        let unserved: Vec<u64> = self.unserved().collect();
+        for number in unserved {
             let home = if self.policy.per_session { self.promote() } else { self.serving() };
             let Some(home) = home else { break };
-            self.give(number, home);
+            self.assign(number, home);
             changed = true;
         }
         // The newest has the models that are in use now.
         let older: Vec<u64> = self.spares().rev().skip(1).collect();
         changed |= !older.is_empty();
         self.processes.retain(|key, _| !older.contains(key));
-        self.stock(now);
+        self.start_missing(now);
         changed
     }
 
-    /// Has processes that have grown too large answer what they have taken, where others are ready
-    /// to go on.
-    fn relieve(&mut self, now: Instant) -> bool {
-        let tired = |process: &SupervisedProcess| {
-            process.tired && process.successor.is_none() && process.killed.is_none()
+    /// Drains processes above the budget if others are ready to take over.
+    fn replace_over_budget(&mut self, now: Instant) -> bool {
+        let over_budget = |process: &SupervisedProcess| {
+            process.over_budget && process.successor.is_none() && process.kill_cause.is_none()
         };
-        let tired: Vec<u64> = self
+        let over_budget: Vec<u64> = self
             .processes
             .iter()
-            .filter(|(_, process)| tired(process))
+            .filter(|(_, process)| over_budget(process))
             .map(|(key, _)| *key)
             .collect();
         let mut changed = false;
-        for key in tired {
+        for key in over_budget {
             let Some(next) = self.promote() else { break };
             if let Some(next) = self.processes.get_mut(&next) {
-                next.relieved = Some(now);
+                next.took_over_at = Some(now);
             }
             if let Some(process) = self.processes.get_mut(&key) {
                 process.duty = Duty::Draining;
                 process.successor = Some((next, now + DRAIN_LIMIT));
-                if !process.child.command(ProcessCommand::Send(FromHost::Drain)) {
+                if !process.handle.command(ProcessCommand::Send(FromHost::Drain)) {
                     process.kill(DeathCause::Unrelated);
                 }
             }
@@ -532,19 +540,21 @@ impl Supervisor {
     }
 
     /// Starts as many processes as are missing.
-    fn stock(&mut self, now: Instant) {
-        let homeless = match self.policy.per_session {
-            true => self.homeless().count(),
+    fn start_missing(&mut self, now: Instant) {
+        let unserved = match self.policy.per_session {
+            true => self.unserved().count(),
             false => usize::from(self.serving().is_none()),
         };
-        let tired = |process: &&SupervisedProcess| process.tired && process.successor.is_none();
-        let needed = homeless + self.processes.values().filter(tired).count();
+        let over_budget =
+            |process: &&SupervisedProcess| process.over_budget && process.successor.is_none();
+        let needed = unserved + self.processes.values().filter(over_budget).count();
         let wanted = needed + usize::from(self.policy.spare);
         let mut missing = wanted.saturating_sub(self.spares().count() + self.starting.len());
         if needed == 0 && self.starting.is_empty() && self.spare_is_outdated(now) {
             missing = 1;
         }
-        while missing > 0 && self.starting.len() < MAX_STARTING && self.pace.allows(now) {
+        while missing > 0 && self.starting.len() < MAX_STARTING && self.restart_backoff.allows(now)
+        {
             self.start_one();
             missing -= 1;
         }
@@ -555,20 +565,20 @@ impl Supervisor {
         let Some(spare) = self.spares().last().and_then(|key| self.processes.get(&key)) else {
             return false;
         };
-        let mut learned = self.learned.iter().filter(|name| self.newest.names(name));
+        let mut used_models = self.used_models.iter().filter(|name| self.newest.names(name));
         self.policy.spare
-            && now.saturating_duration_since(self.learned_at) >= SETTLED
-            && (spare.offered.first() != Some(&self.newest.number)
-                || !learned.all(|name| spare.preloaded.contains(name)))
+            && now.saturating_duration_since(self.models_changed_at) >= SPARE_REFRESH_DELAY
+            && (spare.known_versions.first() != Some(&self.newest.number)
+                || !used_models.all(|name| spare.preloaded.contains(name)))
     }
 
     /// Sessions that no process serves and that may have one, in the order of their numbers.
-    fn homeless(&self) -> impl Iterator<Item = u64> {
-        let homeless =
-            |session: &AttachedSession| session.home.is_none() && session.refuser.is_none();
+    fn unserved(&self) -> impl Iterator<Item = u64> {
+        let unserved =
+            |session: &AttachedSession| session.served_by.is_none() && session.refuser.is_none();
         self.sessions
             .iter()
-            .filter(move |(_, session)| homeless(session))
+            .filter(move |(_, session)| unserved(session))
             .map(|(number, _)| *number)
     }
 
@@ -582,8 +592,9 @@ impl Supervisor {
 
     /// Processes that stand by, the oldest first.
     fn spares(&self) -> impl DoubleEndedIterator<Item = u64> {
-        let spare =
-            |process: &SupervisedProcess| process.duty == Duty::Spare && process.killed.is_none();
+        let spare = |process: &SupervisedProcess| {
+            process.duty == Duty::Spare && process.kill_cause.is_none()
+        };
         self.processes.iter().filter(move |(_, process)| spare(process)).map(|(key, _)| *key)
     }
 
@@ -595,7 +606,7 @@ impl Supervisor {
     }
 
     /// Gives a session to a process.
-    fn give(&mut self, number: u64, key: u64) {
+    fn assign(&mut self, number: u64, key: u64) {
         let (Some(session), Some(process)) =
             (self.sessions.get_mut(&number), self.processes.get_mut(&key))
         else {
@@ -604,56 +615,57 @@ impl Supervisor {
         if session.refuser.is_some() {
             return;
         }
-        session.home = Some(key);
+        session.served_by = Some(key);
         let generation = session.generation.number;
         let mut told = true;
-        let known = process.offered.iter().position(|offered| *offered == generation);
-        let position = known.unwrap_or(process.offered.len());
+        let known =
+            process.known_versions.iter().position(|known_versions| *known_versions == generation);
+        let position = known.unwrap_or(process.known_versions.len());
         let local = u32::try_from(position).unwrap_or(u32::MAX);
         if known.is_none() {
             let models = session.generation.models.to_vec();
             told &= process
-                .child
+                .handle
                 .command(ProcessCommand::Send(FromHost::Catalog { version: local, models }));
-            process.offered.push(generation);
+            process.known_versions.push(generation);
         }
         let attach = Attach {
             session: session.name.clone(),
             number,
             catalog_version: local,
             service: session.service,
-            suspect: self.blame.suspect(number),
+            suspect: self.attribution.suspect(number),
         };
-        told &= process.child.command(ProcessCommand::Attach(attach, Arc::clone(&session.place)));
+        told &= process.handle.command(ProcessCommand::Attach(attach, Arc::clone(&session.place)));
         if !told {
-            // It does not listen. The session goes to the next one when it has ended.
+            // Its queue is full or closed. The session goes to the next process after its end.
             process.kill(DeathCause::Silence);
         }
     }
 
-    /// Shows what is so now to those who look.
-    fn show(&self) {
+    /// Publishes the current state.
+    fn publish(&self) {
         let mut sessions = BTreeMap::<u64, usize>::new();
-        for home in self.sessions.values().filter_map(|session| session.home) {
+        for home in self.sessions.values().filter_map(|session| session.served_by) {
             *sessions.entry(home).or_default() += 1;
         }
-        let mut shown = self.shown.lock();
+        let mut shown = self.published.lock();
         let status = &mut shown.status;
         if let Some(process) = self.processes.values().next_back() {
-            status.version = Some(process.child.version.clone());
+            status.version = Some(process.handle.version.clone());
         }
         status.processes = self
             .processes
             .iter()
             .map(|(key, process)| ProcessStatus {
-                pid: process.child.pid,
+                pid: process.handle.pid,
                 duty: process.duty,
                 sessions: sessions.get(key).copied().unwrap_or_default(),
                 memory: process.memory,
             })
             .collect();
         status.serves = match self.policy.per_session {
-            true => self.homeless().next().is_none(),
+            true => self.unserved().next().is_none(),
             false => self.serving().is_some(),
         };
         status.spare_ready = self.policy.spare.then(|| self.spares().next().is_some());
@@ -661,7 +673,7 @@ impl Supervisor {
         status.poison = self.poison;
         let serving = self.processes.values().filter(|process| process.duty != Duty::Spare);
         let mut loaded: Vec<LoadedModel> =
-            serving.flat_map(|process| process.child.models.iter().cloned()).collect();
+            serving.flat_map(|process| process.handle.models.iter().cloned()).collect();
         // The same version may be loaded in several processes.
         loaded.sort_by(|one, other| (&one.name, &one.sha256).cmp(&(&other.name, &other.sha256)));
         loaded.dedup_by(|one, other| one.name == other.name && one.sha256 == other.sha256);
@@ -677,8 +689,7 @@ fn warn_of_fallback(model: &LoadedModel) {
     }
 }
 
-/// Empties a socket of what no process will answer: the worker sends its request again when it is
-/// greeted.
+/// Discards the packets in a socket: the worker sends its request again when it is greeted.
 fn discard_pending(socket: &OwnedFd) {
     let mut buffer = vec![0; MAX_PACKET];
     while let Ok((1.., _)) = rustix::net::recv(socket, buffer.as_mut_slice(), RecvFlags::DONTWAIT) {

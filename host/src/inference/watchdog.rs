@@ -1,7 +1,7 @@
-//! Whether a process is well, judged by its ledger.
+//! Judges the health of a process by its in-flight table.
 //!
-//! Time counts by looks: a host that did not run for a while, with the rest of the machine, finds
-//! old entries and kills nobody for them.
+//! Time counts by checks: a host that was suspended with its machine finds old entries and kills no
+//! process for them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,26 +10,26 @@ use ocelli_protocol::in_flight::RunningRequest;
 
 use super::attribution::RequestKey;
 
-/// Between two looks. A tenth of a second is little beside the times below, and a look costs a few
-/// microseconds.
+/// Time between two checks. A tenth of a second is small compared to the times below, and a check
+/// costs a few microseconds.
 pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The most that one look counts for: a late one counts for two.
+/// The maximum that one check counts for: a late one counts for two.
 const LONGEST_LOOK: Duration = Duration::from_millis(200);
 
 /// How long a run may go on after its time. ONNX Runtime ends a run within some milliseconds of
 /// being asked, between two nodes; half a second is a large node on a busy machine.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How long a process may show no sign of life. It shows one several times a second, by a thread
-/// that does nothing else, so that this is neither a long run nor a busy machine.
+/// How long a process may miss its heartbeat. A dedicated thread sends several per second, so
+/// neither a long run nor a busy machine explains it.
 pub(super) const SILENCE: Duration = Duration::from_secs(3);
 
 /// A process that has been silent for so long may have been stopped: the time of its runs does not
 /// count.
 const QUIET: Duration = Duration::from_millis(1000);
 
-/// What is known of one process.
+/// The observations of one process.
 #[derive(Debug, Default)]
 pub(super) struct Watchdog {
     beat: u64,
@@ -37,18 +37,19 @@ pub(super) struct Watchdog {
     overdue: BTreeMap<RequestKey, Duration>,
 }
 
-/// What a look finds.
+/// Result of a check.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HealthFinding {
     Healthy,
-    /// There was no sign of life for [`SILENCE`].
+    /// No heartbeat for [`SILENCE`].
     Silent,
     /// These requests are past their time by more than the grace.
     Overdue(Vec<RequestKey>),
 }
 
 impl Watchdog {
-    /// Takes in a look at the ledger, `since` after the last one. `now_ns` is the monotonic clock.
+    /// Checks the content of the table, `since` after the last check. `now_ns` is the monotonic
+    /// clock.
     pub(super) fn check(
         &mut self,
         beat: u64,

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use super::file_error::FileError;
 use super::nal::{NalCodec, NalKind, find_start_code, trim_trailing_zeros};
 
 /// How much is read at a time.
@@ -26,12 +27,12 @@ impl<R: Read> AnnexB<R> {
         Self { nals, codec, next: None }
     }
 
-    /// The next access unit; None at the end.
+    /// The next access unit. `None` at the end.
     ///
     /// # Errors
     /// The input cannot be read, or is no Annex B stream. The text says so, without naming the
     /// file.
-    pub(super) fn next_unit(&mut self) -> Result<Option<Vec<Vec<u8>>>, String> {
+    pub(super) fn next_unit(&mut self) -> Result<Option<Vec<Vec<u8>>>, FileError> {
         let mut unit = Vec::new();
         let mut size = 0;
         let mut has_slice = false;
@@ -49,7 +50,7 @@ impl<R: Read> AnnexB<R> {
             has_slice |= matches!(kind, NalKind::Slice { .. });
             size += nal.len();
             if size > MAX_UNIT {
-                return Err(too_large());
+                return Err(FileError::UnitTooLarge(MAX_UNIT));
             }
             unit.push(nal);
         }
@@ -79,7 +80,7 @@ struct NalReader<R> {
 }
 
 impl<R: Read> NalReader<R> {
-    fn next_nal(&mut self) -> Result<Option<Vec<u8>>, String> {
+    fn next_nal(&mut self) -> Result<Option<Vec<u8>>, FileError> {
         loop {
             let found = self
                 .buffer
@@ -91,7 +92,7 @@ impl<R: Read> NalReader<R> {
                     let nal = self.take(at, 3);
                     if !std::mem::replace(&mut self.started, true) {
                         if !nal.is_empty() {
-                            return Err(no_stream());
+                            return Err(FileError::NoStartCode);
                         }
                         continue;
                     }
@@ -104,7 +105,7 @@ impl<R: Read> NalReader<R> {
                     continue;
                 }
                 None if self.buffer.is_empty() => return Ok(None),
-                None if !self.started => return Err(no_stream()),
+                None if !self.started => return Err(FileError::NoStartCode),
                 None => self.take(self.buffer.len(), 0),
             };
             if !nal.is_empty() {
@@ -113,7 +114,7 @@ impl<R: Read> NalReader<R> {
         }
     }
 
-    /// Takes what lies before `at`, and drops `skip` bytes behind it.
+    /// Takes the bytes before `at`, and drops `skip` bytes after them.
     fn take(&mut self, at: usize, skip: usize) -> Vec<u8> {
         let nal = trim_trailing_zeros(self.buffer.get(..at).unwrap_or_default()).to_vec();
         self.buffer.drain(..(at + skip).min(self.buffer.len()));
@@ -121,23 +122,18 @@ impl<R: Read> NalReader<R> {
         nal
     }
 
-    fn read_on(&mut self) -> Result<(), String> {
+    fn read_on(&mut self) -> Result<(), FileError> {
         if self.buffer.len() > MAX_UNIT {
-            return Err(if self.started { too_large() } else { no_stream() });
+            return Err(match self.started {
+                true => FileError::UnitTooLarge(MAX_UNIT),
+                false => FileError::NoStartCode,
+            });
         }
         let mut chunk = self.input.by_ref().take(CHUNK as u64);
-        let read = chunk.read_to_end(&mut self.buffer).map_err(|error| error.to_string())?;
+        let read = chunk.read_to_end(&mut self.buffer)?;
         self.ended = read == 0;
         Ok(())
     }
-}
-
-fn no_stream() -> String {
-    "not a raw video stream: it does not begin with a start code (00 00 01)".to_owned()
-}
-
-fn too_large() -> String {
-    format!("an access unit larger than {} MiB: not a video stream", MAX_UNIT >> 20)
 }
 
 #[cfg(test)]
@@ -226,9 +222,10 @@ mod tests {
 
     #[test]
     fn what_is_no_stream_is_refused() {
-        let error = |data: &[u8]| AnnexB::new(data, NalCodec::H264).next_unit().unwrap_err();
+        let error =
+            |data: &[u8]| AnnexB::new(data, NalCodec::H264).next_unit().unwrap_err().to_string();
         assert!(error(b"plain text").contains("start code"));
         assert!(error(&[7, 0, 0, 1, 9]).contains("start code"));
-        assert_eq!(AnnexB::new(&[][..], NalCodec::H264).next_unit(), Ok(None));
+        assert!(matches!(AnnexB::new(&[][..], NalCodec::H264).next_unit(), Ok(None)));
     }
 }

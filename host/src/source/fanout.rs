@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::gop::GopCache;
 use super::{AccessUnit, SourceEvent, SourceFault};
 
-/// Units that may wait for one subscriber, beside the GOP that it was given when it joined: 10 s at
+/// Units that may wait for one subscriber, not counting the GOP that it got when it joined: 10 s at
 /// 25 frames a second. A worker that restarts is back within that time and loses nothing; one that
 /// hangs longer is given up by its session in any case. Units are shared, so ten slow subscribers
 /// hold them once.
@@ -18,7 +18,7 @@ const MAX_WAITING_UNITS: usize = 250;
 /// Bytes that may wait for one subscriber, likewise: 10 s of 25 Mbit/s, the rate of a 4K camera.
 const MAX_WAITING_BYTES: usize = 32 << 20;
 
-/// What the source was last heard to be.
+/// The last known state of the source.
 #[derive(Clone, Debug, Default)]
 enum SourceState {
     /// No attempt has ended yet.
@@ -42,21 +42,21 @@ struct FanoutState {
     next_queue: u64,
 }
 
-/// What waits for one subscriber.
+/// The queue of one subscriber.
 #[derive(Debug)]
 struct SubscriberQueue {
     events: VecDeque<SourceEvent>,
     units: usize,
     bytes: usize,
-    /// What the GOP given at the start adds to the bounds, so that joining a long GOP is not at
-    /// once a reason to drop.
+    /// Units and bytes that the first GOP adds to the bounds, so that a long GOP does not cause
+    /// drops at once.
     head_start: (usize, usize),
     /// Units are dropped up to the next key unit.
     skipping: bool,
     shared: Arc<QueueSignals>,
 }
 
-/// What a subscriber and its queue share.
+/// State shared by a subscriber and its queue.
 #[derive(Debug, Default)]
 struct QueueSignals {
     wake: Notify,
@@ -64,8 +64,7 @@ struct QueueSignals {
 }
 
 impl Fanout {
-    /// Adds a subscriber: it is told the source's state, gets the current GOP and then everything
-    /// that comes.
+    /// Adds a subscriber: it gets the source's state, the current GOP and then all further units.
     pub(super) fn join(self: &Arc<Self>) -> FanoutSubscriber {
         let mut state = self.state.lock();
         let shared = Arc::new(QueueSignals::default());
@@ -95,31 +94,31 @@ impl Fanout {
         }
     }
 
-    /// Units come from now on.
+    /// Reports that the source delivers.
     pub(super) fn up(&self) {
         let mut state = self.state.lock();
         state.status = SourceState::Up;
-        state.tell(&SourceEvent::Up);
+        state.broadcast(&SourceEvent::Up);
     }
 
-    /// No units until the next [`Fanout::up`]. Told when it is new or differs from what is known;
-    /// whether it was.
+    /// Reports that the source is down until the next [`Fanout::up`]. A known fault is not
+    /// repeated. Whether it was reported.
     pub(super) fn down(&self, fault: SourceFault) -> bool {
         let mut state = self.state.lock();
-        // What comes after the break does not continue the GOP, and a joiner must not take old
-        // pictures for new ones.
+        // Units after the break do not continue the GOP, and a new subscriber must not get old
+        // pictures.
         state.gop.clear();
         if matches!(&state.status, SourceState::Down(known) if *known == fault) {
             return false;
         }
         state.status = SourceState::Down(fault.clone());
-        state.tell(&SourceEvent::Down(fault));
+        state.broadcast(&SourceEvent::Down(fault));
         true
     }
 }
 
 impl FanoutState {
-    fn tell(&mut self, event: &SourceEvent) {
+    fn broadcast(&mut self, event: &SourceEvent) {
         for queue in self.queues.values_mut() {
             queue.push_state(event.clone());
         }
@@ -164,8 +163,8 @@ impl SubscriberQueue {
         self.shared.wake.notify_one();
     }
 
-    /// Adjacent states become one, the newest: so there are never more of them than units, however
-    /// often a camera comes and goes while nobody reads.
+    /// The newest of adjacent states replaces the others: so there are at most as many as units,
+    /// however often a camera reconnects while the subscriber does not read.
     fn push_state(&mut self, event: SourceEvent) {
         if matches!(self.events.back(), Some(SourceEvent::Up | SourceEvent::Down(_))) {
             self.events.pop_back();
@@ -179,7 +178,7 @@ impl SubscriberQueue {
         if let SourceEvent::Unit(unit) = &event {
             self.units = self.units.saturating_sub(1);
             self.bytes = self.bytes.saturating_sub(unit.data.len());
-            // Once the GOP given at the start is taken, its room is gone too.
+            // The allowance for the first GOP shrinks as it is read.
             self.head_start.0 = self.head_start.0.saturating_sub(1);
             self.head_start.1 = self.head_start.1.saturating_sub(unit.data.len());
         }

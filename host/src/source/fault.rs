@@ -1,5 +1,5 @@
-//! What can be wrong with a source, as a kind for programs and a sentence for people. The errors of
-//! the RTSP library are mapped here and nowhere else.
+//! Faults of sources: a kind for programs and a sentence for people. The errors of the RTSP library
+//! are mapped here and nowhere else.
 
 use std::fmt;
 use std::time::Duration;
@@ -142,8 +142,8 @@ impl SourceFault {
 
     /// Maps an error of the RTSP library.
     ///
-    /// The library offers a response's status and otherwise only text, so the kind is told by how
-    /// the text begins; the library's version is pinned and the tests against real servers hold
+    /// The library offers a response's status and otherwise only text, so the kind follows from the
+    /// start of the text; the library's version is pinned and the tests against real servers hold
     /// each case.
     pub(super) fn retina(source: &RtspSource, step: RtspStep, error: &retina::Error) -> Self {
         Self::from_text(source, step, error.status_code(), &error.to_string())

@@ -15,16 +15,15 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::annexb::AnnexB;
-use super::mp4::Mp4File;
+use super::file_error::FileError;
+use super::mp4::{ASSUMED_FRAME_NS, Mp4File};
 use super::nal::{Assembler, NalCodec, PictureInfo};
 use super::{AccessUnit, SourceEvent, SourceFault};
 use crate::config::source::{FileSource, Pace};
 
 /// Units read ahead: enough that the disk's delays do not show, few enough to cost no memory.
 const READ_AHEAD: usize = 8;
-/// How long a picture of a raw stream is taken to last, which says nothing of it: 25 a second.
-pub(super) const ASSUMED_FRAME_NS: i64 = 40_000_000;
-/// What the endings of files stand for.
+/// The container for each ending of a file's name.
 const ENDINGS: [(&str, Container); 7] = [
     ("mp4", Container::Mp4),
     ("m4v", Container::Mp4),
@@ -45,7 +44,7 @@ enum Container {
 #[derive(Debug)]
 pub(super) struct FileReader {
     pace: Pace,
-    items: mpsc::Receiver<Item>,
+    items: mpsc::Receiver<FileItem>,
     /// Read, and waiting for its time.
     pending: Option<TimedUnit>,
     /// When the first unit was due.
@@ -53,7 +52,7 @@ pub(super) struct FileReader {
 }
 
 #[derive(Debug)]
-enum Item {
+enum FileItem {
     Unit(TimedUnit),
     Failed(SourceFault),
 }
@@ -66,7 +65,7 @@ struct TimedUnit {
 }
 
 impl FileReader {
-    /// Starts reading. Whatever is wrong with the file comes as an event.
+    /// Starts to read. Faults of the file arrive as an event.
     pub(super) fn start(source: &FileSource) -> Self {
         let (sender, items) = mpsc::channel(READ_AHEAD);
         let reader = Self { pace: source.pace, items, pending: None, started: None };
@@ -77,20 +76,17 @@ impl FileReader {
             // The mp4 parser panics on some damaged files; that is the file's fault, and no one
             // else's trouble.
             let outcome = catch_unwind(AssertUnwindSafe(|| read(&source, &sender)))
-                .unwrap_or_else(|_panic| Err(Stop::Failed("the file is damaged".to_owned())));
+                .unwrap_or_else(|_panic| Err(ReadStop::Failed(FileError::Panicked)));
             match outcome {
                 Ok(()) => debug!(target: "ocelli::source", %source, "at its end"),
-                Err(Stop::Unwanted) => {
+                Err(ReadStop::Unwanted) => {
                     debug!(target: "ocelli::source", %source, "no longer wanted")
                 }
-                Err(Stop::Failed(cause)) => report(&sender, SourceFault::file(&source, cause)),
+                Err(ReadStop::Failed(cause)) => report(&sender, SourceFault::file(&source, cause)),
             }
         });
         if let Err(error) = thread {
-            report_at_once(
-                &on_failure,
-                SourceFault::file(&failed, format!("no thread to read it: {error}")),
-            );
+            report_at_once(&on_failure, SourceFault::file(&failed, FileError::Thread(error)));
         }
         reader
     }
@@ -109,50 +105,50 @@ impl FileReader {
                 }
             }
             match self.items.recv().await {
-                Some(Item::Unit(unit)) => {
+                Some(FileItem::Unit(unit)) => {
                     let is_first = unit.unit.header.number == 0;
                     self.pending = Some(unit);
                     if is_first {
                         return SourceEvent::Up;
                     }
                 }
-                Some(Item::Failed(fault)) => return SourceEvent::Down(fault),
+                Some(FileItem::Failed(fault)) => return SourceEvent::Down(fault),
                 None => return SourceEvent::Ended,
             }
         }
     }
 }
 
-fn report(sender: &mpsc::Sender<Item>, fault: SourceFault) {
+fn report(sender: &mpsc::Sender<FileItem>, fault: SourceFault) {
     warn!(target: "ocelli::source", kind = fault.kind.code(), "{fault}");
-    // Nobody listens any more: then nobody needs to know.
-    let _ = sender.blocking_send(Item::Failed(fault));
+    // It fails if the subscriber is gone, which no longer needs the fault.
+    let _ = sender.blocking_send(FileItem::Failed(fault));
 }
 
-fn report_at_once(sender: &mpsc::Sender<Item>, fault: SourceFault) {
+fn report_at_once(sender: &mpsc::Sender<FileItem>, fault: SourceFault) {
     warn!(target: "ocelli::source", kind = fault.kind.code(), "{fault}");
     // The queue is empty: nothing was ever read.
-    let _ = sender.try_send(Item::Failed(fault));
+    let _ = sender.try_send(FileItem::Failed(fault));
 }
 
 /// Why reading stops before the end.
-enum Stop {
+enum ReadStop {
     /// The subscriber has gone.
     Unwanted,
     /// With the cause.
-    Failed(String),
+    Failed(FileError),
 }
 
-impl From<String> for Stop {
-    fn from(cause: String) -> Self {
+impl From<FileError> for ReadStop {
+    fn from(cause: FileError) -> Self {
         Self::Failed(cause)
     }
 }
 
-fn read(source: &FileSource, sender: &mpsc::Sender<Item>) -> Result<(), Stop> {
+fn read(source: &FileSource, sender: &mpsc::Sender<FileItem>) -> Result<(), ReadStop> {
     let container = container(source)?;
     let mut output = Output { sender, number: 0, restarted: false };
-    let file = || File::open(&source.path).map_err(|error| format!("cannot be opened: {error}"));
+    let file = || File::open(&source.path).map_err(FileError::Open);
     match container {
         Container::Mp4 => {
             let mut mp4 = Mp4File::open(file()?)?;
@@ -160,54 +156,49 @@ fn read(source: &FileSource, sender: &mpsc::Sender<Item>) -> Result<(), Stop> {
             loop {
                 output.mp4(&mut mp4, shift_ns)?;
                 shift_ns = shift_ns.saturating_add(mp4.duration_ns);
-                if !output.goes_on(source)? {
+                if !output.repeats(source)? {
                     return Ok(());
                 }
             }
         }
         Container::Raw(codec) => loop {
             output.raw(file()?, codec)?;
-            if !output.goes_on(source)? {
+            if !output.repeats(source)? {
                 return Ok(());
             }
         },
     }
 }
 
-fn container(source: &FileSource) -> Result<Container, String> {
+fn container(source: &FileSource) -> Result<Container, FileError> {
     let ending =
         source.path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
     let known = ENDINGS.iter().find(|(known, _)| *known == ending);
     known.map(|(_, container)| *container).ok_or_else(|| {
         let known: Vec<String> = ENDINGS.iter().map(|(ending, _)| format!(".{ending}")).collect();
-        let is = if ending.is_empty() {
-            "the name has no ending".to_owned()
-        } else {
-            format!("unknown ending .{ending}")
-        };
-        format!("{is}; known are {}", known.join(", "))
+        FileError::Ending { ending, known: known.join(", ") }
     })
 }
 
 /// Where units go, numbered.
 struct Output<'a> {
-    sender: &'a mpsc::Sender<Item>,
+    sender: &'a mpsc::Sender<FileItem>,
     number: u64,
     /// The next unit is the first of a repetition.
     restarted: bool,
 }
 
 impl Output<'_> {
-    /// At the file's end: whether it is to be read once more.
-    fn goes_on(&mut self, source: &FileSource) -> Result<bool, String> {
+    /// At the file's end: whether to read it again.
+    fn repeats(&mut self, source: &FileSource) -> Result<bool, FileError> {
         if self.number == 0 {
-            return Err("holds no pictures".to_owned());
+            return Err(FileError::NoPictures);
         }
         self.restarted = true;
         Ok(source.repeat)
     }
 
-    fn mp4(&mut self, mp4: &mut Mp4File, shift_ns: i64) -> Result<(), Stop> {
+    fn mp4(&mut self, mp4: &mut Mp4File, shift_ns: i64) -> Result<(), ReadStop> {
         let samples = std::mem::take(&mut mp4.samples);
         for sample in &samples {
             if let Some((picture, data)) = mp4.read(sample)? {
@@ -220,7 +211,7 @@ impl Output<'_> {
         Ok(())
     }
 
-    fn raw(&mut self, file: File, codec: NalCodec) -> Result<(), Stop> {
+    fn raw(&mut self, file: File, codec: NalCodec) -> Result<(), ReadStop> {
         let mut units = AnnexB::new(file, codec);
         let mut assembler = Assembler::new(codec, Vec::new());
         while let Some(unit) = units.next_unit()? {
@@ -241,7 +232,7 @@ impl Output<'_> {
         data: Bytes,
         presentation_ns: Option<i64>,
         due_ns: i64,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), ReadStop> {
         let header = UnitHeader {
             number: self.number,
             codec: codec.into(),
@@ -257,6 +248,6 @@ impl Output<'_> {
         self.number += 1;
         let due = Duration::from_nanos(u64::try_from(due_ns).unwrap_or_default());
         let unit = TimedUnit { unit: AccessUnit { header, data }, due };
-        self.sender.blocking_send(Item::Unit(unit)).map_err(|_| Stop::Unwanted)
+        self.sender.blocking_send(FileItem::Unit(unit)).map_err(|_| ReadStop::Unwanted)
     }
 }

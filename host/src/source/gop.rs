@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::AccessUnit;
 
-/// Most bytes kept. A 4K stream at 25 Mbit/s with a key picture every 10 s fits twice.
+/// Maximum bytes cached. A 4K stream at 25 Mbit/s with a key picture every 10 s fits twice.
 const MAX_BYTES: usize = 64 << 20;
-/// Most units kept: 40 s at 25 frames a second, longer than any usual GOP, and as much as a joiner
-/// can decode within a few seconds.
+/// Maximum units cached: 40 s at 25 frames a second, longer than any usual GOP, and as much as a
+/// joiner can decode within a few seconds.
 const MAX_UNITS: usize = 1000;
 
-/// Keeps the current GOP. When it outgrows the bounds it is given up, and joiners wait for the next
+/// Caches the current GOP. A GOP above the bounds is dropped, and new subscribers wait for the next
 /// key picture.
 #[derive(Debug, Default)]
 pub(super) struct GopCache {
@@ -34,13 +34,13 @@ impl GopCache {
         self.units.push(Arc::clone(unit));
     }
 
-    /// Forgets everything: what comes next does not continue it.
+    /// Empties the cache: the next unit does not continue it.
     pub(super) fn clear(&mut self) {
         self.units.clear();
         self.bytes = 0;
     }
 
-    /// The units from the last key picture on; empty where there is none within the bounds.
+    /// The units from the last key picture on. Empty if there is none within the bounds.
     pub(super) fn units(&self) -> &[Arc<AccessUnit>] {
         &self.units
     }

@@ -1,7 +1,6 @@
 //! Lets access units through from a key picture on, and notes where something is missing.
 
-/// What passes of a live stream. After anything was lost, pictures refer to pictures that are not
-/// there, up to the next key picture.
+/// Filters a live stream. After a loss, pictures refer to missing ones up to the next key picture.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct KeyFrameGate {
     open: bool,

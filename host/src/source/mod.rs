@@ -2,9 +2,9 @@
 //!
 //! A **live source** has one reader, whatever the number of subscribers, so that two sessions on a
 //! camera share its connection. The reader starts with the first subscription and ends with the
-//! last. Each subscriber has a queue of its own with a bound; one that is too slow loses units up
-//! to the next key unit, which is marked, and nobody else notices. A new subscriber gets the
-//! current GOP first, then what comes, without gap or duplicate.
+//! last. Each subscriber has a queue of its own with a bound; a slow one loses units up to the next
+//! key unit, which is marked, and others are not affected. A new subscriber gets the current GOP
+//! first, then all further units, without gap or duplicate.
 //!
 //! A **file** has a reader for each subscription, which waits for its subscriber: nothing is ever
 //! skipped, and no subscriber waits for another.
@@ -31,6 +31,8 @@ mod annexb;
 mod fanout;
 mod fault;
 mod file;
+mod file_error;
+
 mod gop;
 mod key_frame_gate;
 mod mp4;
@@ -45,7 +47,7 @@ pub use fault::{SourceFault, SourceFaultKind};
 use fanout::{Fanout, FanoutSubscriber};
 use file::FileReader;
 
-/// One coded picture with what is known of it.
+/// One coded picture with its metadata.
 ///
 /// For a file, the wall-clock time in the header is the presentation time counted from 1970-01-01,
 /// and of a raw stream, which has no times, the unit's number at 25 pictures a second.
@@ -57,7 +59,7 @@ pub struct AccessUnit {
     pub data: Bytes,
 }
 
-/// What a subscriber hears.
+/// An event for a subscriber.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceEvent {
     /// The next access unit, in decoding order.
@@ -109,8 +111,8 @@ impl Sources {
         Self { inner: Arc::new(SourcesInner { settings, readers: Mutex::default() }) }
     }
 
-    /// Subscribes to a source, whose reader starts if this is the first subscription. What is wrong
-    /// with the source comes as [`SourceEvent::Down`].
+    /// Subscribes to a source, whose reader starts if this is the first subscription. Faults of the
+    /// source arrive as [`SourceEvent::Down`].
     ///
     /// To be called within a tokio runtime, which the reader then runs in.
     pub fn subscribe(&self, source: &Source) -> Subscription {
@@ -179,8 +181,7 @@ impl Subscription {
         }
     }
 
-    /// Units that this subscriber was too slow for, counted on as they are dropped. Stays 0 for a
-    /// file.
+    /// Counter of units dropped because this subscriber was too slow. Stays 0 for a file.
     pub fn dropped(&self) -> Arc<AtomicU64> {
         match &self.feed {
             SubscriptionFeed::Live(live) => live.member.dropped(),

@@ -1,7 +1,7 @@
 //! Access units of an mp4 file, read one by one.
 //!
-//! The index comes from re_mp4. Which samples are key pictures is told by their NAL units: in
-//! fragmented files re_mp4 takes the flag of non-sync samples for its opposite.
+//! The index comes from re_mp4. NAL units decide which samples are key pictures: in fragmented
+//! files re_mp4 takes the flag of non-sync samples for its opposite.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -10,8 +10,11 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 use re_mp4::{Mp4, StsdBoxContent, Track, TrackKind};
 
+use super::file_error::FileError;
 use super::nal::{Assembler, NalCodec, PictureInfo, split_length_prefixed};
 
+/// Duration assumed for a picture without times: 25 pictures a second.
+pub(super) const ASSUMED_FRAME_NS: i64 = 40_000_000;
 /// Largest sample; see the largest access unit of raw streams.
 const MAX_SAMPLE: u64 = 64 << 20;
 
@@ -41,15 +44,14 @@ pub(super) struct Sample {
 }
 
 impl Mp4File {
-    /// Reads the file's index. Edit lists are left aside: every picture in the file comes.
+    /// Reads the file's index. Edit lists are ignored: every picture in the file is delivered.
     ///
     /// # Errors
     /// Not an mp4 file, or without video that can be decoded. The text names the cause, not the
     /// file.
-    pub(super) fn open(file: File) -> Result<Self, String> {
-        let size = file.metadata().map_err(|error| error.to_string())?.len();
-        let mp4 = Mp4::read(BufReader::new(&file), size)
-            .map_err(|error| format!("not a sound mp4 file: {error}"))?;
+    pub(super) fn open(file: File) -> Result<Self, FileError> {
+        let size = file.metadata()?.len();
+        let mp4 = Mp4::read(BufReader::new(&file), size)?;
         let mut other_codecs = Vec::new();
         for track in mp4.tracks().values() {
             let entry = &track.trak(&mp4).mdia.minf.stbl.stsd.contents;
@@ -69,23 +71,22 @@ impl Mp4File {
             }
         }
         if other_codecs.is_empty() {
-            return Err("has no video track".to_owned());
+            return Err(FileError::NoVideo);
         }
-        let other_codecs = other_codecs.join(", ");
-        Err(format!(
-            "video is {other_codecs}, which is not supported; known are H.264 (avc1) and H.265 \
-                (hvc1, hev1)"
-        ))
+        Err(FileError::UnsupportedCodec(other_codecs.join(", ")))
     }
 
-    /// Reads a sample's access unit. None where the sample holds no picture.
-    pub(super) fn read(&mut self, sample: &Sample) -> Result<Option<(PictureInfo, Bytes)>, String> {
-        let mut data = vec![0; usize::try_from(sample.size).map_err(|error| error.to_string())?];
-        self.file.read_exact_at(&mut data, sample.offset).map_err(|error| {
-            format!("the picture at byte {} cannot be read: {error}", sample.offset)
-        })?;
-        let nals = split_length_prefixed(&data, self.length_size)
-            .ok_or_else(|| format!("the picture at byte {} is damaged", sample.offset))?;
+    /// Reads a sample's access unit. `None` if the sample holds no picture.
+    pub(super) fn read(
+        &mut self,
+        sample: &Sample,
+    ) -> Result<Option<(PictureInfo, Bytes)>, FileError> {
+        let damaged = || FileError::DamagedPicture(sample.offset);
+        let mut data = vec![0; usize::try_from(sample.size).map_err(|_| damaged())?];
+        self.file
+            .read_exact_at(&mut data, sample.offset)
+            .map_err(|source| FileError::Picture { offset: sample.offset, source })?;
+        let nals = split_length_prefixed(&data, self.length_size).ok_or_else(damaged)?;
         Ok(self.assembler.assemble(&nals, sample.sync))
     }
 }
@@ -137,27 +138,28 @@ fn unknown_name(entry: &StsdBoxContent) -> Option<String> {
 }
 
 /// The track's samples and its duration in nanoseconds.
-fn samples(track: &Track, marks_sync: bool, file_size: u64) -> Result<(Vec<Sample>, i64), String> {
+fn samples(
+    track: &Track,
+    marks_sync: bool,
+    file_size: u64,
+) -> Result<(Vec<Sample>, i64), FileError> {
     let first_shown = track.samples.iter().map(|sample| sample.composition_timestamp).min();
     let (Some(first_shown), Some(first)) = (first_shown, track.samples.first()) else {
-        return Err("its video track is empty".to_owned());
+        return Err(FileError::EmptyTrack);
     };
     if first.timescale == 0 {
-        return Err("its video track has no time scale".to_owned());
+        return Err(FileError::NoTimeScale);
     }
     let ns = |ticks: i64, origin: i64| {
         let ns =
             (i128::from(ticks) - i128::from(origin)) * 1_000_000_000 / i128::from(first.timescale);
-        i64::try_from(ns).map_err(|_| "its video track has times beyond 292 years".to_owned())
+        i64::try_from(ns).map_err(|_| FileError::TimeRange)
     };
     let mut samples = Vec::with_capacity(track.samples.len());
     for sample in &track.samples {
         let end = sample.offset.checked_add(sample.size);
         if sample.size > MAX_SAMPLE || end.is_none_or(|end| end > file_size) {
-            return Err(format!(
-                "cut short or damaged: picture {} lies outside of the file's {file_size} bytes",
-                samples.len()
-            ));
+            return Err(FileError::CutShort { picture: samples.len(), file_size });
         }
         samples.push(Sample {
             offset: sample.offset,
@@ -171,9 +173,6 @@ fn samples(track: &Track, marks_sync: bool, file_size: u64) -> Result<(Vec<Sampl
     // The last picture is shown as long as the others are on average; a file of one picture for a
     // 25th of a second.
     let intervals = i64::try_from(samples.len().saturating_sub(1)).unwrap_or(i64::MAX);
-    let frame = span
-        .checked_div(intervals)
-        .filter(|frame| *frame > 0)
-        .unwrap_or(super::file::ASSUMED_FRAME_NS);
+    let frame = span.checked_div(intervals).filter(|frame| *frame > 0).unwrap_or(ASSUMED_FRAME_NS);
     Ok((samples, span.saturating_add(frame)))
 }

@@ -1,5 +1,4 @@
-//! NAL units of H.264 and H.265: what kind each is, and access units put together from them in
-//! Annex B form.
+//! NAL units of H.264 and H.265: their kinds, and the assembly of access units in Annex B form.
 //!
 //! Only headers are read, and of a sequence parameter set the one field that lies in its third
 //! byte. Type numbers are those of ITU-T H.264 table 7-1 and H.265 table 7-1.
@@ -11,11 +10,11 @@ use ocelli_protocol::worker::Codec;
 /// unit of an access unit.
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
 
-/// Parameter sets kept for key pictures that come without. A stream has one of each kind, rarely
-/// two; the bound keeps a hostile file from filling memory.
+/// Maximum parameter sets cached for key pictures without their own. A stream has one of each kind,
+/// rarely two; the bound keeps a hostile file from filling memory.
 const MAX_PARAMETER_SETS: usize = 64;
 
-/// What a NAL unit is to whoever cuts streams into access units.
+/// The role of a NAL unit in an access unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NalKind {
     /// A slice; `first` where it is the first one of its picture.
@@ -30,7 +29,7 @@ pub(super) enum NalKind {
     Other,
 }
 
-/// What the slices of an access unit say about it.
+/// Properties of an access unit, from its slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PictureInfo {
     /// Decoding can start here.
@@ -64,7 +63,7 @@ impl NalCodec {
         })
     }
 
-    /// None where the NAL unit is too short to have a header.
+    /// `None` if the NAL unit is too short to have a header.
     pub(super) fn kind(self, nal: &[u8]) -> Option<NalKind> {
         // The first syntax element of a slice header, first_mb_in_slice as ue(v) or
         // first_slice_segment_in_pic_flag, starts with a set bit exactly where the slice starts its
@@ -100,7 +99,7 @@ fn layer(nal: &[u8]) -> Option<u8> {
     Some((first & 1) << 5 | second >> 3)
 }
 
-/// Looks at access units in decoding order and remembers what later ones are judged by.
+/// Classifies access units in decoding order. Keeps the state that later ones need.
 #[derive(Debug)]
 pub(super) struct PictureInspector {
     codec: NalCodec,
@@ -114,7 +113,7 @@ impl PictureInspector {
     }
 
     /// Judges an access unit by its first slice: key and reference marks are the same for all
-    /// slices of a picture. None where it holds no slice.
+    /// slices of a picture. `None` if it holds no slice.
     pub(super) fn inspect<'a>(
         &mut self,
         nals: impl IntoIterator<Item = &'a [u8]>,
@@ -146,7 +145,7 @@ impl PictureInspector {
     }
 
     /// A sub-layer non-reference picture (even types up to 14) may still be referred to by pictures
-    /// of higher temporal layers; nothing refers to it only where there is no higher one.
+    /// of higher temporal layers; only without a higher layer nothing refers to it.
     fn is_disposable_h265(&self, nal: &[u8], nal_type: u8) -> bool {
         let non_reference = nal_type <= 14 && nal_type.is_multiple_of(2);
         let temporal_layer = nal.get(1).and_then(|byte| (byte & 0x07).checked_sub(1));
@@ -159,7 +158,7 @@ impl PictureInspector {
 pub(super) struct Assembler {
     codec: NalCodec,
     inspector: PictureInspector,
-    /// The parameter sets in force, for key pictures that come without.
+    /// The current parameter sets, for key pictures without their own.
     parameter_sets: Vec<Vec<u8>>,
 }
 
@@ -172,10 +171,10 @@ impl Assembler {
         Self { codec, inspector, parameter_sets }
     }
 
-    /// Writes the NAL units of one access unit in Annex B form, parameter sets before a key
-    /// picture's slices whether it brought them or not. None where it has no slice, so that no
-    /// picture would come of it. `sync`: the container says that decoding can start here, which of
-    /// some streams only the container knows (recovery points without IDR).
+    /// Writes the NAL units of one access unit in Annex B form, with parameter sets before a key
+    /// picture's slices in any case. `None` if it has no slice and so no picture. `sync`: the
+    /// container says that decoding can start here, which of some streams only the container knows
+    /// (recovery points without IDR).
     pub(super) fn assemble(&mut self, nals: &[&[u8]], sync: bool) -> Option<(PictureInfo, Bytes)> {
         let picture = self.inspector.inspect(nals.iter().copied());
         let picture = picture.map(|picture| PictureInfo { key: picture.key || sync, ..picture });
@@ -265,8 +264,8 @@ pub(super) fn find_start_code(data: &[u8]) -> Option<usize> {
     }
 }
 
-/// The NAL units of a sample with length prefixes of `length_size` bytes, as mp4 keeps them. None
-/// where a length points behind the sample's end.
+/// The NAL units of a sample with length prefixes of `length_size` bytes, as mp4 keeps them. `None`
+/// if a length exceeds the sample.
 pub(super) fn split_length_prefixed(mut data: &[u8], length_size: usize) -> Option<Vec<&[u8]>> {
     let mut nals = Vec::new();
     while !data.is_empty() {

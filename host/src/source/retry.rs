@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::fault::SourceFaultKind;
 use crate::util::backoff::{Backoff, BackoffPolicy};
 
-/// Waits are lengthened by up to this share, so that the cameras of a switch that restarted do not
-/// all come at once. Upwards only: a slow wait is never shorter than it says.
+/// Maximum share by which a wait is lengthened at random, so that the cameras of a restarted switch
+/// do not all reconnect at once. Upwards only: a slow wait is never shorter than it says.
 const JITTER: f64 = 0.25;
 
 /// Waits after a fault that may be over at once.
@@ -38,7 +38,7 @@ const SLOW: BackoffPolicy = BackoffPolicy {
 /// called four times a second for ever.
 const HEALTHY: Duration = Duration::from_secs(5);
 
-/// What one reader waits for before it tries again.
+/// The backoff of one reader.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReconnectBackoff {
     fast: Backoff,

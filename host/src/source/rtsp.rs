@@ -1,4 +1,4 @@
-//! Reads one RTSP camera, for ever: connect, hand units on until something fails, wait, again.
+//! Reads one RTSP camera in a loop: connect, deliver units until a fault, wait, reconnect.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ pub(super) async fn run(source: RtspSource, fanout: Arc<Fanout>, settings: Sourc
         let up_for = reader.up_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         let wait = retry.after(fault.kind, up_for, rand::random());
         let (kind, retry_ms) = (fault.kind.code(), wait.as_millis());
-        // A camera that is away for a night is told of once, not at every attempt.
+        // A camera that is off for a night is logged once, not at every attempt.
         if reader.fanout.down(fault.clone()) {
             warn!(target: "ocelli::source", kind, retry_ms, "{fault}");
         } else {
@@ -80,7 +80,7 @@ pub(super) async fn run(source: RtspSource, fanout: Arc<Fanout>, settings: Sourc
     }
 }
 
-/// What lasts from one session with the camera to the next.
+/// State that outlives one RTSP session.
 struct RtspReader {
     source: RtspSource,
     fanout: Arc<Fanout>,
@@ -233,7 +233,7 @@ impl RtspReader {
         })
     }
 
-    /// Hands frames on until the stream fails.
+    /// Delivers frames until the stream fails.
     async fn stream(
         &mut self,
         mut session: Demuxed,
@@ -264,7 +264,7 @@ impl RtspReader {
                 CodecItem::VideoFrame(frame) => {
                     limit = self.settings.silence_limit;
                     last_picture = Instant::now();
-                    let frame = Frame::new(frame, &session, video, inspector.as_mut());
+                    let frame = ReceivedFrame::new(frame, &session, video, inspector.as_mut());
                     if self.hand_on(frame, video.codec) {
                         last_admitted = last_picture;
                     } else if last_admitted.elapsed() > KEY_LIMIT {
@@ -282,8 +282,9 @@ impl RtspReader {
         }
     }
 
-    /// Gives a frame to the subscribers, unless what it refers to is missing. Whether it was given.
-    fn hand_on(&mut self, frame: Frame, codec: Codec) -> bool {
+    /// Delivers a frame to the subscribers, unless a frame that it refers to is missing. Whether it
+    /// was delivered.
+    fn hand_on(&mut self, frame: ReceivedFrame, codec: Codec) -> bool {
         let Some(discontinuity) = self.gate.admit(frame.key, frame.lost) else { return false };
         if self.up_since.is_none() {
             self.up_since = Some(Instant::now());
@@ -316,7 +317,7 @@ impl RtspReader {
 }
 
 /// A frame as it came, judged.
-struct Frame {
+struct ReceivedFrame {
     data: Bytes,
     key: bool,
     disposable: bool,
@@ -326,7 +327,7 @@ struct Frame {
     received_wall_ns: u64,
 }
 
-impl Frame {
+impl ReceivedFrame {
     fn new(
         frame: VideoFrame,
         session: &Demuxed,
@@ -347,8 +348,8 @@ impl Frame {
         let (lost, rtp) = (frame.loss() > 0, rtp_time(frame.timestamp()));
         let has_sets = frame.is_random_access_point();
         let mut key = has_sets;
-        // Nothing refers to a JPEG picture, but whoever leaves out disposable pictures still wants
-        // to see some.
+        // No picture refers to a JPEG picture, but a session that skips disposable pictures still
+        // needs some.
         let mut disposable = frame.is_disposable() && video.codec != Codec::Mjpeg;
         let mut data = Bytes::from(frame.into_data());
         if let Some(inspector) = inspector {

@@ -1,4 +1,4 @@
-//! The two times of a live picture: presentation time that goes on across reconnects, and
+//! The two times of a live picture: presentation time that continues across reconnects, and
 //! wall-clock capture time. Nothing here reads a clock.
 
 /// Nanoseconds in a second.
@@ -29,8 +29,8 @@ impl RtpTime {
     }
 }
 
-/// Presentation time since a source began. RTP times start anywhere in each session, so what joins
-/// two sessions is the time that passed between their pictures on the receiver's clock.
+/// Presentation time since a source began. RTP times start anywhere in each session, so the
+/// receiver's clock measures the gap between two sessions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PresentationClock {
     /// Where the session's pictures lie: this RTP time is that presentation time.
@@ -51,7 +51,7 @@ impl PresentationClock {
     }
 
     /// The presentation time of a picture, in nanoseconds. Pictures come in decoding order, so it
-    /// goes back and forth by the reordering of B frames, but never back past a break.
+    /// moves back and forth by the reordering of B frames, but never back past a break.
     pub(super) fn place(&mut self, rtp: RtpTime, received_ns: u64) -> i64 {
         let stepped =
             |(last, _): (RtpTime, u64)| rtp.since(last).unsigned_abs() > MAX_STEP_NS.unsigned_abs();

@@ -1,4 +1,4 @@
-//! Room for the bursts that cameras send over UDP.
+//! Receive buffers for the bursts that cameras send over UDP.
 //!
 //! A key picture of a 1080p camera is some 200 packets sent back to back. Linux keeps about 90 of
 //! them by default (`net.core.rmem_default`) and drops the rest, so that key pictures would never
@@ -18,8 +18,8 @@ use tracing::debug;
 /// packets wait.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// Makes the receive buffer of a UDP stream larger. The stream works without, only less well: what
-/// fails is logged.
+/// Makes the receive buffer of a UDP stream larger. The stream also works without it, with losses:
+/// a failure is only logged.
 pub(super) fn enlarge_receive_buffer(stream: &StreamContext) {
     let enlarged = local_port(&stream.to_string())
         .ok_or_else(|| io::Error::other("the stream does not tell its port"))
@@ -43,8 +43,7 @@ fn enlarge(port: u16) -> io::Result<()> {
         if let (Some(true), Some(fd)) =
             (inode.map(|inode| inodes.iter().any(|known| known == inode)), fd)
         {
-            // The stream holds the socket open, so the number cannot have come to mean another
-            // file.
+            // The stream holds the socket open, so the number still means the same socket.
             let socket = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty())?;
             set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)?;
             found = true;

@@ -310,7 +310,7 @@ fn mutated_files_are_each_a_model_or_a_named_error() {
     let mut served_as = BTreeMap::<String, usize>::new();
     let (mut told_of, mut refused) = (0, 0);
     let mut deaths = Vec::new();
-    // A catalogue of all would be near the longest packet.
+    // A catalog of all would be near the longest packet.
     for chunk in models.chunks(100) {
         let mut served = Served::start(chunk.to_vec());
         for model in chunk {

@@ -12,17 +12,17 @@ pub enum CatalogError {
     Directory {
         /// The folder.
         directory: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file of a model cannot be read, or not be kept.
+    /// A file of a model cannot be read or copied.
     #[error("model {model}: {path}: {source}")]
     File {
         /// The model's folder.
         model: String,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// `model.toml` is not as it should be.
@@ -32,7 +32,7 @@ pub enum CatalogError {
         model: String,
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error, for people.
         message: String,
     },
     /// The graph is not the one that `model.toml` describes.
@@ -46,17 +46,17 @@ pub enum CatalogError {
         model: String,
         /// The graph's file.
         path: PathBuf,
-        /// What model.toml says.
+        /// The digest in model.toml.
         expected: String,
-        /// What the file has.
+        /// The digest of the file.
         found: String,
     },
-    /// The config asks of a model what it is not.
+    /// The config sets an option that the model cannot have.
     #[error("{key}: {message}")]
     Options {
         /// The key.
         key: String,
-        /// What is wrong.
+        /// The error, for people.
         message: String,
     },
 }

@@ -1,5 +1,5 @@
-//! Looks into model files, in a process that confines itself: ONNX Runtime, which reads them, is
-//! not in the host's.
+//! Inspects model files in a confined process: ONNX Runtime, which parses them, is not loaded into
+//! the host.
 
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use ocelli_protocol::inference::Model;
 
 use super::super::library::{self, Library};
 
-/// Most that is read of what is printed, in bytes: 128 tensors with long names.
+/// Maximum length of the output in bytes: 128 tensors with long names.
 const MAX_OUTPUT: u64 = 1 << 20;
 
-/// Bytes of a complaint that are shown.
+/// Bytes of the process's error that are shown.
 const SHOWN: usize = 2000;
 
-/// Why a file was not looked into.
+/// Why a file was not inspected.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
     /// The program cannot be started.
@@ -25,7 +25,7 @@ pub enum InspectError {
     Start {
         /// The program.
         program: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// It is not a file that can be read.
@@ -33,7 +33,7 @@ pub enum InspectError {
     File {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// It is no model, or one that takes more memory or time than it may.
@@ -41,7 +41,7 @@ pub enum InspectError {
     Refused(String),
 }
 
-/// Looks into model files by `ocelli-inference --inspect`.
+/// Inspects model files by `ocelli-inference --inspect`.
 #[derive(Debug)]
 pub struct ModelInspector {
     program: PathBuf,
@@ -61,7 +61,7 @@ impl ModelInspector {
         Ok(Self { program, library: library::find(library)? })
     }
 
-    /// What a file has. Waits until that is known.
+    /// The tensors of a model file. Blocks until the process has ended.
     pub fn inspect(&self, file: &Path) -> Result<Inspection, InspectError> {
         let unreadable = |source| InspectError::File { path: file.to_owned(), source };
         // A pipe or a device would be waited for.
@@ -114,7 +114,7 @@ impl ModelInspector {
     }
 }
 
-/// How a model's description and its file differ, in words, or none.
+/// The difference between a model's description and its file, if any.
 pub fn mismatch(model: &Model, found: &Inspection) -> Option<String> {
     difference("input", model.inputs.iter(), &found.inputs)
         .or_else(|| difference("output", model.outputs.iter(), &found.outputs))

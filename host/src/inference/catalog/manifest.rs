@@ -6,7 +6,7 @@ use ocelli_protocol::inference::{Element, MAX_RANK, MAX_TENSORS, TensorDeclarati
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What `model.toml` holds.
+/// The content of `model.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -49,7 +49,7 @@ pub struct Embedding {
     pub dimension: u32,
 }
 
-/// How a picture becomes a model's input: for people and tools, the host does not look at it.
+/// How a picture becomes a model's input: for people and tools; the host ignores it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
@@ -67,7 +67,7 @@ pub struct Preprocessing {
 }
 
 impl Manifest {
-    /// What is wrong with it as the manifest of the folder `name`, or nothing.
+    /// The first error in it as the manifest of the folder `name`.
     pub fn problem(&self, name: &str) -> Option<String> {
         if self.name != name {
             return Some(format!("`name` is {:?}, the folder's name is {name:?}", self.name));
@@ -124,7 +124,7 @@ impl Manifest {
         })
     }
 
-    /// Of a classifier, one row of scores, it can be told how many labels there are. Other outputs
+    /// The number of labels is known for a classifier, which has one row of scores. Other outputs
     /// hold boxes beside scores, or indexes of labels.
     fn labels_problem(&self) -> Option<String> {
         let [TensorDeclaration { name, element, shape }] = self.outputs.as_slice() else {
@@ -142,7 +142,7 @@ impl Manifest {
             })
     }
 
-    /// What may be wrong, and cannot be told for sure: for people who look at the model.
+    /// A possible error that cannot be proven, for people.
     pub fn warning(&self) -> Option<String> {
         let labels = i64::try_from(self.labels.len()).unwrap_or(i64::MAX);
         let mut sides = self.outputs.iter().flat_map(|output| &output.shape);

@@ -4,6 +4,8 @@
 mod error;
 mod inspect;
 mod manifest;
+mod model_catalog;
+
 mod shown;
 mod versions;
 
@@ -18,6 +20,7 @@ use crate::config::{Fallback, InferenceConfig, ModelOptions};
 pub use error::CatalogError;
 pub use inspect::{InspectError, ModelInspector, mismatch};
 pub use manifest::{Embedding, Manifest, Preprocessing};
+pub(crate) use model_catalog::{CatalogWatcher, ModelCatalog};
 pub use shown::{ModelInfo, ModelList};
 pub use versions::{VersionStore, digest};
 
@@ -30,12 +33,12 @@ pub struct Catalog {
     entries: BTreeMap<String, CatalogEntry>,
 }
 
-/// A model of a catalogue.
+/// A model of a catalog.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CatalogEntry {
-    /// What its `model.toml` says.
+    /// The content of its `model.toml`.
     pub manifest: Manifest,
-    /// As the inference process is told of it.
+    /// Its description for the inference process.
     pub model: Model,
     /// Whether it is loaded before it is asked for.
     pub preload: bool,
@@ -43,33 +46,33 @@ pub struct CatalogEntry {
 
 impl Catalog {
     /// Reads every folder below `directory` that has a `model.toml`, checks the digests of the
-    /// graphs, and what the config asks of them.
+    /// graphs, and applies the options of the config. Returns the first error.
     pub fn load(directory: &Path, config: &InferenceConfig) -> Result<Self, CatalogError> {
-        let (catalogue, mut problems) = Self::survey(directory, config)?;
+        let (catalog, mut problems) = Self::survey(directory, config)?;
         match problems.is_empty() {
-            true => Ok(catalogue),
+            true => Ok(catalog),
             false => Err(problems.swap_remove(0)),
         }
     }
 
-    /// The same with everything that is wrong: the models that are good, and the problems of the
-    /// others. Fails where the folder cannot be read.
+    /// The same with all errors: the good models, and the errors of the others. Fails if
+    /// `directory` cannot be read.
     pub fn survey(
         directory: &Path,
         config: &InferenceConfig,
     ) -> Result<(Self, Vec<CatalogError>), CatalogError> {
-        let (mut catalogue, mut problems) = (Self::default(), Vec::new());
+        let (mut catalog, mut problems) = (Self::default(), Vec::new());
         for (name, folder) in folders(directory)? {
             match load(&name, &folder) {
-                Ok(entry) => drop(catalogue.entries.insert(name, entry)),
+                Ok(entry) => drop(catalog.entries.insert(name, entry)),
                 Err(error) => problems.push(error),
             }
         }
-        problems.extend(catalogue.apply(config, directory));
-        Ok((catalogue, problems))
+        problems.extend(catalog.apply(config, directory));
+        Ok((catalog, problems))
     }
 
-    /// Sets what the config says of the models; what it cannot say of them is returned.
+    /// Applies the options of the config. Returns the errors.
     fn apply(&mut self, config: &InferenceConfig, directory: &Path) -> Vec<CatalogError> {
         let mut problems = Vec::new();
         for entry in self.entries.values_mut() {
@@ -134,7 +137,7 @@ impl Catalog {
         self.entries.get(name)
     }
 
-    /// How this catalogue differs from an older one: a line for each model that is new, other or
+    /// How this catalog differs from an older one: a line for each model that is new, other or
     /// gone. The paths of the files do not count.
     pub fn changes_since(&self, old: &Self) -> Vec<String> {
         let short =
@@ -182,7 +185,7 @@ fn folders(directory: &Path) -> Result<BTreeMap<String, std::path::PathBuf>, Cat
     Ok(folders)
 }
 
-/// A model from its folder, to be run as nothing else is said.
+/// Reads a model from its folder, with default options.
 fn load(name: &str, folder: &Path) -> Result<CatalogEntry, CatalogError> {
     let file = |path: &Path| {
         let (model, path) = (name.to_owned(), path.to_owned());
@@ -243,7 +246,7 @@ fn batching(options: &ModelOptions, model: &Model) -> Result<Option<Batching>, S
     Ok(Some(Batching { max: options.max_batch, delay_ms: options.batch_delay_ms }))
 }
 
-/// What a pipeline needs and the models do not offer: one sentence that says what to do, or none.
+/// The first model that a pipeline needs and `models` lacks: one sentence with the remedy.
 pub fn missing_model(models: &[Model], pipeline: &Description) -> Option<String> {
     pipeline.models.iter().find_map(|need| {
         let problem = match models.iter().find(|model| model.name == need.name) {
@@ -261,7 +264,8 @@ pub fn missing_model(models: &[Model], pipeline: &Description) -> Option<String>
     })
 }
 
-/// How a model's input is other than a pipeline expects. -1 on either side agrees with everything.
+/// The difference between a model's input and the pipeline's expectation. -1 on either side matches
+/// any size.
 fn differs(model: &Model, (name, expected): &(String, Vec<i64>)) -> Option<String> {
     let Some(declared) = model.inputs.iter().find(|input| input.name == *name) else {
         return Some(format!("has no input {name:?}"));
@@ -307,9 +311,9 @@ mod tests {
     #[test]
     fn a_model_is_offered_as_its_manifest_says() {
         let directory = folder(&manifest(""), b"graph");
-        let catalogue = read(directory.path()).unwrap();
-        assert_eq!(catalogue.names().collect::<Vec<_>>(), ["eye"]);
-        let model = catalogue.models().next().unwrap();
+        let catalog = read(directory.path()).unwrap();
+        assert_eq!(catalog.names().collect::<Vec<_>>(), ["eye"]);
+        let model = catalog.models().next().unwrap();
         assert_eq!(model.inputs[0].shape, [1, 3, -1, -1]);
         assert!(Path::new(&model.path).is_absolute());
     }

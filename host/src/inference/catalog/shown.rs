@@ -54,18 +54,18 @@ struct ShownProcess {
 }
 
 impl ModelList {
-    /// The models of a catalogue, those that are loaded, and what runs them.
+    /// The models of a catalog, those that are loaded, and what runs them.
     pub fn new(
         generation: u32,
-        catalogue: &Catalog,
+        catalog: &Catalog,
         loaded: &[LoadedModel],
         status: InferenceStatus,
     ) -> Self {
-        let offered = |sha256: &str| catalogue.models().any(|model| model.sha256 == sha256);
+        let offered = |sha256: &str| catalog.models().any(|model| model.sha256 == sha256);
         let earlier = loaded.iter().filter(|loaded| !offered(&loaded.sha256));
         Self {
             generation,
-            models: catalogue.entries().map(|entry| ModelInfo::new(entry, loaded)).collect(),
+            models: catalog.entries().map(|entry| ModelInfo::new(entry, loaded)).collect(),
             earlier: earlier
                 .map(|loaded| Earlier {
                     name: loaded.name.clone(),
@@ -161,7 +161,7 @@ impl From<&LoadedModel> for ShownRun {
 }
 
 impl ModelInfo {
-    /// A model of a catalogue, and what is known of those that are loaded.
+    /// A model of a catalog, and what is known of those that are loaded.
     pub fn new(entry: &CatalogEntry, loaded: &[LoadedModel]) -> Self {
         let CatalogEntry { manifest, model, preload } = entry;
         let run =

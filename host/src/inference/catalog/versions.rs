@@ -1,9 +1,8 @@
 //! The versions of models that are in use: copies in the store, each named after its digest.
 //!
-//! A model's folder belongs to its operator, who may edit it at any time. What sessions run is a
-//! copy that nobody edits, so a file that changes never changes under a session, and an inference
-//! process that is started anew reads what the one before it read. A copy and no hard link: whoever
-//! writes into a file in place writes into all its links.
+//! A model's folder belongs to its operator, who may edit it at any time. Sessions run a copy, so
+//! an edit never reaches a running session, and a restarted inference process reads the same file
+//! as the one before it. A copy and no hard link: a write in place changes all links.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{Catalog, CatalogError};
 
-/// The folder of the copies. While this lives, no other host deletes what lies there.
+/// The folder of the copies. While this value lives, no other host deletes files there.
 #[derive(Debug)]
 pub struct VersionStore {
     folder: PathBuf,
@@ -28,7 +27,7 @@ impl VersionStore {
         store.join("models")
     }
 
-    /// Makes the folder `models` in the store where it is not there.
+    /// Creates the folder `models` in the data directory if it is missing.
     pub fn new(store: &Path) -> anyhow::Result<Self> {
         let folder = Self::folder(store);
         let making = || {
@@ -40,15 +39,14 @@ impl VersionStore {
         std::fs::create_dir_all(&folder).with_context(making)?;
         let folder = folder.canonicalize().with_context(making)?;
         let lock = File::open(&folder).with_context(making)?;
-        // Where the file system has no locks nothing is deleted, which costs room alone.
+        // Without file locks nothing is deleted, which only costs disk space.
         let alone = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
         Ok(Self { folder, lock, alone })
     }
 
-    /// Copies each model of a catalogue that is not there yet, and has the catalogue name the
-    /// copies.
-    pub fn store_copies(&self, mut catalogue: Catalog) -> Result<Catalog, CatalogError> {
-        for entry in catalogue.entries.values_mut() {
+    /// Copies each model that has no copy yet, and points the catalog to the copies.
+    pub fn store_copies(&self, mut catalog: Catalog) -> Result<Catalog, CatalogError> {
+        for entry in catalog.entries.values_mut() {
             let model = &mut entry.model;
             let kept = self.folder.join(format!("{}.onnx", model.sha256));
             let source = PathBuf::from(&model.path);
@@ -76,15 +74,15 @@ impl VersionStore {
             model.path =
                 path.ok_or_else(|| failed(&kept)(std::io::Error::other("the path is not UTF-8")))?;
         }
-        Ok(catalogue)
+        Ok(catalog)
     }
 
-    /// Deletes what no model of this catalogue needs. To be called at start alone: afterwards
-    /// sessions may use versions that the newest catalogue does not have. Another host with the
-    /// same store keeps everything.
-    pub fn clean(&self, catalogue: &Catalog) {
+    /// Deletes copies that this catalog does not use. Call it at the start only: later, sessions
+    /// may use versions that the newest catalog lacks. While another host uses the same data
+    /// directory, nothing is deleted.
+    pub fn clean(&self, catalog: &Catalog) {
         if self.alone {
-            self.delete_unused(catalogue);
+            self.delete_unused(catalog);
         }
         // From here on others may start with the same store, and delete nothing.
         if let Err(error) = flock(&self.lock, FlockOperation::LockShared) {
@@ -92,10 +90,10 @@ impl VersionStore {
         }
     }
 
-    fn delete_unused(&self, catalogue: &Catalog) {
+    fn delete_unused(&self, catalog: &Catalog) {
         let Ok(files) = std::fs::read_dir(&self.folder) else { return };
         for path in files.filter_map(|file| Some(file.ok()?.path())) {
-            let used = catalogue.models().any(|model| Path::new(&model.path) == path);
+            let used = catalog.models().any(|model| Path::new(&model.path) == path);
             if used || !path.is_file() {
                 continue;
             }

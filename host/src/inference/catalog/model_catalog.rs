@@ -14,12 +14,12 @@ use anyhow::Context;
 use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::{Catalog, CatalogError, VersionStore};
 use crate::config::{Config, InferenceConfig};
 use crate::inference::InferenceHandle;
-use crate::inference::catalog::{Catalog, CatalogError, VersionStore};
 use crate::util::watch::{FileStamp, Watch};
 
-/// The models of the newest generation. Cheap to clone.
+/// The models of the newest version. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ModelCatalog {
     directory: PathBuf,
@@ -34,11 +34,11 @@ impl ModelCatalog {
     pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
         let (directory, settings) =
             (config.models.directory.clone(), Arc::new(config.inference.clone()));
-        let catalogue = Catalog::load(&directory, &settings)?;
+        let catalog = Catalog::load(&directory, &settings)?;
         let versions = Arc::new(VersionStore::new(&config.store.directory)?);
-        let catalogue = versions.store_copies(catalogue)?;
-        versions.clean(&catalogue);
-        for doubt in catalogue.entries().filter_map(|entry| {
+        let catalog = versions.store_copies(catalog)?;
+        versions.clean(&catalog);
+        for doubt in catalog.entries().filter_map(|entry| {
             let doubt = entry.manifest.warning()?;
             Some(format!("model {}: {doubt}", entry.model.name))
         }) {
@@ -48,35 +48,35 @@ impl ModelCatalog {
             directory,
             settings,
             versions,
-            newest: Arc::new(Mutex::new((0, Arc::new(catalogue)))),
+            newest: Arc::new(Mutex::new((0, Arc::new(catalog)))),
         })
     }
 
-    /// The newest generation: its number, counted from 0, and its models.
+    /// The newest version: its number, counted from 0, and its models.
     pub(crate) fn newest(&self) -> (u32, Arc<Catalog>) {
-        let (generation, catalogue) = &*self.newest.lock();
-        (*generation, Arc::clone(catalogue))
+        let (generation, catalog) = &*self.newest.lock();
+        (*generation, Arc::clone(catalog))
     }
 
-    /// Reads the folder again. None where nothing has changed; otherwise the lines that say what
-    /// has.
+    /// Reads the folder again. `None` if nothing has changed; otherwise the catalog and a line for
+    /// each change.
     fn read_again(&self) -> Result<Option<(Catalog, Vec<String>)>, CatalogError> {
-        let catalogue = Catalog::load(&self.directory, &self.settings)?;
-        let changes = catalogue.changes_since(&self.newest().1);
+        let catalog = Catalog::load(&self.directory, &self.settings)?;
+        let changes = catalog.changes_since(&self.newest().1);
         if changes.is_empty() {
             return Ok(None);
         }
-        Ok(Some((self.versions.store_copies(catalogue)?, changes)))
+        Ok(Some((self.versions.store_copies(catalog)?, changes)))
     }
 
-    fn replace(&self, catalogue: Catalog) -> u32 {
+    fn replace(&self, catalog: Catalog) -> u32 {
         let mut newest = self.newest.lock();
-        *newest = (newest.0.saturating_add(1), Arc::new(catalogue));
+        *newest = (newest.0.saturating_add(1), Arc::new(catalog));
         newest.0
     }
 }
 
-/// Listens for reasons to read the models again.
+/// Waits for changes of the models' folder and for SIGHUP.
 pub(crate) struct CatalogWatcher {
     offer: ModelCatalog,
     hangup: Signal,
@@ -88,8 +88,8 @@ impl CatalogWatcher {
         Ok(Self { offer, hangup })
     }
 
-    /// Offers the models again whenever there is a reason to. Never returns; may be dropped at any
-    /// time.
+    /// Offers the models again after each change and each SIGHUP. Never returns; may be dropped at
+    /// any time.
     pub(crate) async fn run(mut self, inference: InferenceHandle) {
         let mut watch = Watch::new({
             let directory = self.offer.directory.clone();
@@ -107,15 +107,15 @@ impl CatalogWatcher {
     async fn offer_again(&self, inference: &InferenceHandle, cause: &str) {
         const KEPT: &str = "the models are not offered, those of before stay";
         let offer = self.offer.clone();
-        let (catalogue, changes) =
-            match tokio::task::spawn_blocking(move || offer.read_again()).await {
-                Ok(Ok(Some(changed))) => changed,
-                Ok(Ok(None)) => return,
-                Ok(Err(error)) => return tracing::error!(cause, "{KEPT}: {error}"),
-                Err(error) => return tracing::error!(cause, "{KEPT}: {error}"),
-            };
-        inference.offer(&catalogue).await;
-        let generation = self.offer.replace(catalogue);
+        let (catalog, changes) = match tokio::task::spawn_blocking(move || offer.read_again()).await
+        {
+            Ok(Ok(Some(changed))) => changed,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => return tracing::error!(cause, "{KEPT}: {error}"),
+            Err(error) => return tracing::error!(cause, "{KEPT}: {error}"),
+        };
+        inference.offer(&catalog).await;
+        let generation = self.offer.replace(catalog);
         for change in changes {
             tracing::info!(cause, generation, "{change}; sessions that run keep what they have");
         }
@@ -179,8 +179,8 @@ mod tests {
         }
     }
 
-    fn path(catalogue: &Catalog, name: &str) -> PathBuf {
-        catalogue.get(name).unwrap().model.path.clone().into()
+    fn path(catalog: &Catalog, name: &str) -> PathBuf {
+        catalog.get(name).unwrap().model.path.clone().into()
     }
 
     #[test]
