@@ -9,9 +9,9 @@ use ort::session::RunOptions;
 use crate::buffer::Buffer;
 use crate::client::Client;
 use crate::error::RequestError;
-use crate::model::Signature;
 use crate::request::Layout;
 use crate::run::{TensorNames, allocated, check_input, check_output, place_output, placed, write};
+use crate::tensor::Signature;
 use crate::value::Value;
 
 /// The batching of a model whose tensors all have an open first side, if it is configured.
@@ -19,7 +19,7 @@ pub(crate) fn batching(model: &Model) -> Option<Batching> {
     let mut tensors = model.inputs.iter().chain(&model.outputs);
     let open = tensors.all(|tensor| tensor.shape.first() == Some(&-1));
     let batching = model.batching.filter(|batching| open && batching.max > 1)?;
-    // The ledger has no more lanes.
+    // The in-flight table has no more slots.
     Some(Batching { max: batching.max.min(MAX_BATCH), ..batching })
 }
 

@@ -30,9 +30,9 @@ struct CatalogVersion {
 impl CatalogVersions {
     /// Generation 0.
     pub(crate) fn new(models: Vec<Model>) -> Result<Self, EngineError> {
-        let offers = Self { generations: Mutex::default(), reported: Mutex::default() };
-        offers.add(0, models)?;
-        Ok(offers)
+        let versions = Self { generations: Mutex::default(), reported: Mutex::default() };
+        versions.add(0, models)?;
+        Ok(versions)
     }
 
     /// Adds a generation.
@@ -126,53 +126,54 @@ mod tests {
 
     #[test]
     fn a_version_is_shared_between_generations() {
-        let offers = CatalogVersions::new(vec![model("faces", "aa"), model("cars", "bb")]).unwrap();
-        offers.add(1, vec![model("faces", "cc"), model("cars", "bb")]).unwrap();
+        let versions =
+            CatalogVersions::new(vec![model("faces", "aa"), model("cars", "bb")]).unwrap();
+        versions.add(1, vec![model("faces", "cc"), model("cars", "bb")]).unwrap();
         let entry = |generation, name| {
-            let catalog = offers.get(generation).unwrap();
+            let catalog = versions.get(generation).unwrap();
             Arc::clone(catalog.find(name).unwrap())
         };
         assert!(Arc::ptr_eq(&entry(0, "cars"), &entry(1, "cars")));
         assert!(!Arc::ptr_eq(&entry(0, "faces"), &entry(1, "faces")));
         let elsewhere = Model { device: Device::Cuda(0), ..model("cars", "bb") };
-        offers.add(2, vec![elsewhere]).unwrap();
+        versions.add(2, vec![elsewhere]).unwrap();
         assert!(!Arc::ptr_eq(&entry(0, "cars"), &entry(2, "cars")));
     }
 
     #[test]
     fn a_version_is_in_use_while_a_session_has_it_or_may_get_it() {
-        let offers = CatalogVersions::new(vec![model("faces", "aa")]).unwrap();
-        let entry = Arc::clone(offers.get(0).unwrap().find("faces").unwrap());
-        offers.add(1, vec![]).unwrap();
-        assert!(offers.in_use(&entry), "no session had it yet");
-        let session = offers.attach(0).unwrap();
-        assert!(offers.in_use(&entry), "a session has it");
+        let versions = CatalogVersions::new(vec![model("faces", "aa")]).unwrap();
+        let entry = Arc::clone(versions.get(0).unwrap().find("faces").unwrap());
+        versions.add(1, vec![]).unwrap();
+        assert!(versions.in_use(&entry), "no session had it yet");
+        let session = versions.attach(0).unwrap();
+        assert!(versions.in_use(&entry), "a session has it");
         drop(session);
-        assert!(!offers.in_use(&entry));
+        assert!(!versions.in_use(&entry));
     }
 
     #[test]
     fn no_generation_is_replaced() {
-        let offers = CatalogVersions::new(vec![]).unwrap();
-        let error = offers.add(0, vec![model("faces", "aa")]).unwrap_err().to_string();
+        let versions = CatalogVersions::new(vec![]).unwrap();
+        let error = versions.add(0, vec![model("faces", "aa")]).unwrap_err().to_string();
         assert!(error.contains("generation 0"), "{error}");
-        assert!(offers.get(0).unwrap().find("faces").is_err());
-        assert!(offers.get(1).is_none());
+        assert!(versions.get(0).unwrap().find("faces").is_err());
+        assert!(versions.get(1).is_none());
     }
 
     #[test]
     fn the_host_is_told_once_what_a_version_runs_on() {
-        let offers = CatalogVersions::new(vec![model("faces", "aa")]).unwrap();
-        let entry = Arc::clone(offers.get(0).unwrap().find("faces").unwrap());
+        let versions = CatalogVersions::new(vec![model("faces", "aa")]).unwrap();
+        let entry = Arc::clone(versions.get(0).unwrap().find("faces").unwrap());
         let runs = |fell_back: Option<&str>| LoadedModel {
             name: "faces".into(),
             sha256: "aa".into(),
             nodes: vec![("CPUExecutionProvider".into(), 7)],
             fell_back: fell_back.map(str::to_owned),
         };
-        assert!(offers.note_loaded(&entry, &runs(None)));
-        assert!(!offers.note_loaded(&entry, &runs(None)));
-        assert!(offers.note_loaded(&entry, &runs(Some("no memory"))));
-        assert_eq!(offers.loaded(), [runs(Some("no memory"))]);
+        assert!(versions.note_loaded(&entry, &runs(None)));
+        assert!(!versions.note_loaded(&entry, &runs(None)));
+        assert!(versions.note_loaded(&entry, &runs(Some("no memory"))));
+        assert_eq!(versions.loaded(), [runs(Some("no memory"))]);
     }
 }

@@ -11,10 +11,11 @@ use rustix::net::Shutdown;
 
 use crate::error::RequestError;
 use crate::hook::RunInfo;
-use crate::model::{Catalog, Signature};
+use crate::model::Catalog;
 use crate::private_models::PrivateModels;
 use crate::request::Layout;
 use crate::run::RunPlan;
+use crate::tensor::Signature;
 
 /// Plans cached per client. A pipeline runs a model or two, each on a few blocks of memory in turn.
 const MAX_PLANS: usize = 16;

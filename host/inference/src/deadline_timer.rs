@@ -16,7 +16,7 @@ const BEAT_NS: u64 = 250_000_000;
 
 /// The runs under way, and the table that shows them to the host.
 pub(crate) struct DeadlineTimer {
-    ledger: InFlightTable,
+    in_flight: InFlightTable,
     state: Mutex<TimerState>,
     changed: Condvar,
 }
@@ -41,22 +41,22 @@ struct TimedRun {
 impl DeadlineTimer {
     /// For as many runners as options.
     pub(crate) fn new(
-        ledger: InFlightTable,
+        in_flight: InFlightTable,
         options: impl IntoIterator<Item = Arc<RunOptions>>,
     ) -> Self {
         let run = |options| TimedRun { options, deadline_ns: None, terminated: false };
         let runs = options.into_iter().map(run).collect();
-        ledger.record_heartbeat(monotonic_ns());
+        in_flight.record_heartbeat(monotonic_ns());
         Self {
-            ledger,
+            in_flight,
             state: Mutex::new(TimerState { runs, wake_ns: 0, asked_ns: u64::MAX, stopped: false }),
             changed: Condvar::new(),
         }
     }
 
     /// The table in which runners note their requests.
-    pub(crate) fn ledger(&self) -> &InFlightTable {
-        &self.ledger
+    pub(crate) fn in_flight(&self) -> &InFlightTable {
+        &self.in_flight
     }
 
     /// Starts the timer of a run, which is terminated at its deadline.
@@ -101,7 +101,7 @@ impl DeadlineTimer {
     pub(crate) fn run(&self, answer_late: impl Fn(u64) -> Option<u64>) {
         loop {
             let now = monotonic_ns();
-            self.ledger.record_heartbeat(now);
+            self.in_flight.record_heartbeat(now);
             self.state.lock().asked_ns = u64::MAX;
             let late = answer_late(now);
             let mut state = self.state.lock();

@@ -16,8 +16,42 @@ use ort::AsPointer;
 use ort::ep::{ArenaExtendStrategy, CUDA, ExecutionProviderDispatch, OpenVINO, TensorRT};
 use ort::session::Session;
 
+use crate::error::EngineError;
+
 /// Where a model's device comes from, for errors.
 const KEY: &str = "`inference.device`, or `device` in its `[[inference.models]]`";
+
+/// The library of NVIDIA's driver.
+const DRIVER: &str = "libcuda.so.1";
+
+/// Why a device cannot run models.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum DeviceError {
+    #[error("there is no device {0}")]
+    Missing(u32),
+    /// The execution provider's own words.
+    #[error("{0}")]
+    Provider(String),
+    /// It loads and then leaves every node to the processor.
+    #[error("{0} runs none of its nodes")]
+    Unused(&'static str),
+    #[error("no model was on it when this process started; restart the host to use it")]
+    NotTried,
+    #[error(
+        "its memory is not known, so `resource_limits.gpu_memory_fraction` cannot be kept: {0}"
+    )]
+    Memory(Box<DeviceError>),
+    #[error("`resource_limits.gpu_memory_fraction` = {0} leaves it no memory")]
+    Fraction(f32),
+    /// The driver's library does not load: the loader's words.
+    #[error("{0}")]
+    Driver(String),
+    #[error("{DRIVER} does not export `{0}`")]
+    Symbol(&'static str),
+    /// A call of the driver failed: the call, and CUDA's name and number of the error.
+    #[error("{DRIVER}: {call}: {name} ({number})")]
+    Call { call: &'static str, name: String, number: i32 },
+}
 
 /// A device that was tried.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +63,7 @@ pub(crate) struct UsableDevice {
 /// The devices that were tried, each with its result.
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
-    tried: BTreeMap<String, Result<UsableDevice, String>>,
+    tried: BTreeMap<String, Result<UsableDevice, DeviceError>>,
 }
 
 impl Devices {
@@ -39,8 +73,8 @@ impl Devices {
     pub(crate) fn try_all<'a>(
         models: impl IntoIterator<Item = &'a Model>,
         memory_fraction: f32,
-        probe: impl Fn(Vec<ExecutionProviderDispatch>) -> Result<(), String>,
-    ) -> Result<Self, String> {
+        probe: impl Fn(Vec<ExecutionProviderDispatch>) -> Result<(), DeviceError>,
+    ) -> Result<Self, EngineError> {
         let mut devices = Self::default();
         for model in models.into_iter().filter(|model| model.device != Device::Cpu) {
             let device = model.device;
@@ -52,7 +86,7 @@ impl Devices {
                 tried
             });
             if let (Err(reason), false) = (tried, model.fallback) {
-                return Err(refusal(model, reason));
+                return Err(EngineError::Configuration(refusal(model, reason)));
             }
         }
         Ok(devices)
@@ -68,19 +102,18 @@ impl Devices {
     pub(crate) fn providers(
         &self,
         device: Device,
-    ) -> Result<Vec<ExecutionProviderDispatch>, String> {
+    ) -> Result<Vec<ExecutionProviderDispatch>, DeviceError> {
         match self.tried.get(&device.to_string()) {
             _ if device == Device::Cpu => Ok(Vec::new()),
             Some(Ok(usable)) => providers(device, usable),
             Some(Err(reason)) => Err(reason.clone()),
-            None => Err("no model was on it when this process started; restart the host to use it"
-                .to_owned()),
+            None => Err(DeviceError::NotTried),
         }
     }
 }
 
 /// The error of a model whose device is not usable.
-pub(crate) fn refusal(model: &Model, reason: &str) -> String {
+pub(crate) fn refusal(model: &Model, reason: &DeviceError) -> String {
     format!(
         "model \"{}\" is to run on {} ({KEY}), which is not usable: {reason}; name an ONNX \
             Runtime that is built for it \
@@ -93,8 +126,8 @@ pub(crate) fn refusal(model: &Model, reason: &str) -> String {
 fn try_one(
     device: Device,
     memory_fraction: f32,
-    probe: impl Fn(Vec<ExecutionProviderDispatch>) -> Result<(), String>,
-) -> Result<UsableDevice, String> {
+    probe: impl Fn(Vec<ExecutionProviderDispatch>) -> Result<(), DeviceError>,
+) -> Result<UsableDevice, DeviceError> {
     // Without a bound first: where the provider is not there at all, its own words say more than
     // the driver's.
     let unbounded = UsableDevice::default();
@@ -103,17 +136,10 @@ fn try_one(
         Device::Cuda(number) | Device::Tensorrt(number) => number,
         Device::Cpu | Device::Openvino => return Ok(unbounded),
     };
-    let total = total_memory(number).map_err(|reason| {
-        format!(
-            "its memory is not known, so `resource_limits.gpu_memory_fraction` cannot be \
-            kept: {reason}"
-        )
-    })?;
+    let total = total_memory(number).map_err(|reason| DeviceError::Memory(Box::new(reason)))?;
     let limit = total as f64 * f64::from(memory_fraction);
     if limit < 1.0 {
-        return Err(format!(
-            "`resource_limits.gpu_memory_fraction` = {memory_fraction} leaves it no memory"
-        ));
+        return Err(DeviceError::Fraction(memory_fraction));
     }
     tracing::info!(%device, total, limit = limit as usize, "the device is usable");
     Ok(UsableDevice { memory: Some(limit as usize) })
@@ -133,15 +159,14 @@ pub(crate) fn provider_name(device: Device) -> &'static str {
 fn providers(
     device: Device,
     usable: &UsableDevice,
-) -> Result<Vec<ExecutionProviderDispatch>, String> {
-    let id =
-        |number: u32| i32::try_from(number).map_err(|_| format!("there is no device {number}"));
+) -> Result<Vec<ExecutionProviderDispatch>, DeviceError> {
+    let id = |number: u32| i32::try_from(number).map_err(|_| DeviceError::Missing(number));
     let cuda = |number| {
         // An arena that doubles would take up to twice the memory needed, and never gives it back.
         let cuda = CUDA::default()
             .with_device_id(id(number)?)
             .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested);
-        Ok::<_, String>(match usable.memory {
+        Ok::<_, DeviceError>(match usable.memory {
             Some(limit) => cuda.with_memory_limit(limit),
             None => cuda,
         })
@@ -166,22 +191,21 @@ fn providers(
 /// The memory of an NVIDIA device in bytes, by the driver's own library, which numbers devices as
 /// CUDA does.
 #[allow(unsafe_code)]
-fn total_memory(number: u32) -> Result<u64, String> {
-    const DRIVER: &str = "libcuda.so.1";
+fn total_memory(number: u32) -> Result<u64, DeviceError> {
     type Init = unsafe extern "C" fn(c_uint) -> c_int;
     type Get = unsafe extern "C" fn(*mut c_int, c_int) -> c_int;
     type TotalMemory = unsafe extern "C" fn(*mut usize, c_int) -> c_int;
     type ErrorName = unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int;
 
-    let ordinal = c_int::try_from(number).map_err(|_| format!("there is no device {number}"))?;
+    let ordinal = c_int::try_from(number).map_err(|_| DeviceError::Missing(number))?;
     // SAFETY: the driver's library; its initialisers run in every program that uses the device.
     let driver = unsafe { Library::new(DRIVER) };
     let driver = driver.map_err(|error| {
         // The error proper says no more than that `dlopen` failed; its source says why.
         let source = std::error::Error::source(&error).map(ToString::to_string);
-        source.unwrap_or_else(|| error.to_string())
+        DeviceError::Driver(source.unwrap_or_else(|| error.to_string()))
     })?;
-    let lacks = |name: &'static str| move |_| format!("{DRIVER} does not export `{name}`");
+    let lacks = |name: &'static str| move |_| DeviceError::Symbol(name);
     // SAFETY: the signatures of CUDA's driver interface, which have not changed since version 3.2.
     let (init, get, total, error_name) = unsafe {
         (
@@ -193,21 +217,21 @@ fn total_memory(number: u32) -> Result<u64, String> {
             driver.get::<ErrorName>(b"cuGetErrorName").map_err(lacks("cuGetErrorName"))?,
         )
     };
-    let check = |call: &str, result: c_int| {
-        if result == 0 {
+    let check = |call: &'static str, number: c_int| {
+        if number == 0 {
             return Ok(());
         }
         let mut name = ptr::null();
         // SAFETY: the name is a static string, or left null where the number is not known.
         let name = unsafe {
-            error_name(result, &mut name);
+            error_name(number, &mut name);
             if name.is_null() {
                 "unknown".into()
             } else {
                 CStr::from_ptr(name).to_string_lossy().into_owned()
             }
         };
-        Err(format!("{DRIVER}: {call}: {name} ({result})"))
+        Err(DeviceError::Call { call, name, number })
     };
     let (mut device, mut bytes) = (0, 0);
     // SAFETY: each call writes one number to where it is told to, and comes after the one that it
@@ -380,7 +404,7 @@ mod tests {
     #[test]
     fn memory_of_a_device_that_is_not_there_is_an_error_not_a_guess() {
         // On a machine with a driver the number is beyond any that it has.
-        let error = total_memory(9_999).unwrap_err();
+        let error = total_memory(9_999).unwrap_err().to_string();
         assert!(error.contains("libcuda.so.1"), "{error}");
     }
 }

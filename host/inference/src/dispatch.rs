@@ -15,9 +15,9 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 
 use crate::client::Client;
-use crate::engine::{EngineShared, MAX_SESSIONS};
 use crate::error::AttachError;
 use crate::job::Job;
+use crate::shared::{EngineShared, MAX_SESSIONS};
 
 /// The key of the descriptor that stops the dispatcher. Sessions count from 1.
 const STOP: u64 = 0;
@@ -38,6 +38,19 @@ struct Connection {
     client: Arc<Client>,
     /// The largest request number that was taken.
     last_id: Option<u64>,
+}
+
+/// Why a client is disconnected.
+#[derive(Debug, thiserror::Error)]
+enum ProtocolViolation {
+    #[error(transparent)]
+    Packet(PacketError),
+    #[error("the queue is full or closed")]
+    Queue,
+    #[error("request {id} has {inputs} inputs, over the bound of {MAX_TENSORS}")]
+    TooManyInputs { id: u64, inputs: usize },
+    #[error("request {0} came while another one was under way")]
+    Busy(u64),
 }
 
 impl Dispatcher {
@@ -96,18 +109,18 @@ impl Dispatcher {
         let mut sessions = self.sessions.lock();
         let Some(connection) = sessions.get_mut(&key) else { return };
         let session = Arc::clone(&connection.client);
-        let fault = match receive::<InferenceRequest>(session.socket(), buffer) {
+        let violation = match receive::<InferenceRequest>(session.socket(), buffer) {
             Ok(request) => match connection.admit(&request) {
                 Ok(true) => {
                     let request = Job::new(Arc::clone(&session), request, monotonic_ns()).waiting();
                     let late_ns = request.late_ns;
                     match self.shared.queue.push(request) {
                         Ok(()) => return self.shared.timer.wake_by(late_ns),
-                        Err(_) => "the queue is full or closed".to_owned(),
+                        Err(_) => ProtocolViolation::Queue,
                     }
                 }
                 Ok(false) => return,
-                Err(fault) => fault,
+                Err(violation) => violation,
             },
             Err(PacketError::Io(Errno::AGAIN | Errno::INTR)) => return,
             Err(PacketError::Closed) => {
@@ -115,9 +128,9 @@ impl Dispatcher {
                 self.forget(&mut sessions, key);
                 return;
             }
-            Err(error) => error.to_string(),
+            Err(error) => ProtocolViolation::Packet(error),
         };
-        tracing::warn!(session = session.name(), fault, "dropped a worker that broke the protocol");
+        tracing::warn!(session = session.name(), fault = %violation, "dropped a worker that broke the protocol");
         session.disconnect();
         self.forget(&mut sessions, key);
     }
@@ -133,17 +146,10 @@ impl Dispatcher {
     }
 }
 
-impl EngineShared {
-    /// Has each runner see to it, before its next request, that it keeps nothing for nobody.
-    pub(crate) fn changed(&self) {
-        self.changes.fetch_add(1, Ordering::Release);
-    }
-}
-
 impl Connection {
     /// Whether to run a request: not where its number was taken before, which is how a worker asks
     /// again when it does not know whether the last process took it. An error breaks the protocol.
-    fn admit(&mut self, request: &InferenceRequest) -> Result<bool, String> {
+    fn admit(&mut self, request: &InferenceRequest) -> Result<bool, ProtocolViolation> {
         let id = request.id();
         if self.last_id.is_some_and(|last| id <= last) {
             return Ok(false);
@@ -151,13 +157,10 @@ impl Connection {
         if let InferenceRequest::Run { inputs, .. } = request
             && inputs.len() > MAX_TENSORS
         {
-            return Err(format!(
-                "request {id} has {} inputs, over the bound of {MAX_TENSORS}",
-                inputs.len()
-            ));
+            return Err(ProtocolViolation::TooManyInputs { id, inputs: inputs.len() });
         }
         if !self.client.begin() {
-            return Err(format!("request {id} came while another one was under way"));
+            return Err(ProtocolViolation::Busy(id));
         }
         self.last_id = Some(id);
         Ok(true)

@@ -22,10 +22,7 @@ use crate::job::Job;
 use crate::queue::Queue;
 use crate::runner::Runner;
 use crate::runtime::Runtime;
-
-/// Most sessions at once, and so most requests that wait. Far above what one machine decodes; each
-/// costs a few descriptors, of which a process commonly has 1024 before its limit is raised.
-pub const MAX_SESSIONS: usize = 256;
+use crate::shared::{EngineShared, MAX_SESSIONS};
 
 /// Most runners. More threads than this on one device are a mistake in the configuration.
 const MAX_THREADS: u32 = 256;
@@ -49,32 +46,22 @@ pub struct Engine {
 pub struct Prepared {
     runtime: Runtime,
     offers: CatalogVersions,
-    ledger: InFlightTable,
+    in_flight: InFlightTable,
     /// Where models that are offered later lie.
     folder: Option<PathBuf>,
     threads: u32,
     preload: Arc<[String]>,
 }
 
-/// What all threads share.
-pub(crate) struct EngineShared {
-    pub(crate) catalogs: CatalogVersions,
-    pub(crate) queue: Queue<Job>,
-    pub(crate) timer: DeadlineTimer,
-    pub(crate) before_run: Hook,
-    /// Tells the host that a model was loaded because a session asked for it.
-    pub(crate) loaded: Box<dyn Fn(LoadedModel) + Send + Sync>,
-    /// Counts the sessions that went and the generations that came: some loaded model may be of no
-    /// use since.
-    pub(crate) changes: AtomicU64,
-}
-
 impl Engine {
     /// Loads the library. That reads the files which describe the processor and its devices, and
-    /// starts no thread. The ledger has room for [`Configure::threads`] runners.
+    /// starts no thread. The in-flight table has room for [`Configure::threads`] runners.
     ///
     /// `ORT_DISABLE_TELEMETRY=1` must be in the environment.
-    pub fn prepare(configure: Configure, ledger: InFlightTable) -> Result<Prepared, EngineError> {
+    pub fn prepare(
+        configure: Configure,
+        in_flight: InFlightTable,
+    ) -> Result<Prepared, EngineError> {
         let Configure {
             library,
             library_sha256,
@@ -90,9 +77,11 @@ impl Engine {
                 format!("`inference.threads` is {threads}; 1 to {MAX_THREADS} are possible");
             return Err(EngineError::Configuration(message));
         }
-        if ledger.runners() < threads as usize {
-            let message =
-                format!("the ledger has room for {} runners, not for {threads}", ledger.runners());
+        if in_flight.runners() < threads as usize {
+            let message = format!(
+                "the in-flight table has room for {} runners, not for {threads}",
+                in_flight.runners()
+            );
             return Err(EngineError::Configuration(message));
         }
         let runtime = Runtime::load(Path::new(&library), library_sha256.as_deref())?;
@@ -101,7 +90,7 @@ impl Engine {
         Ok(Prepared {
             runtime,
             offers,
-            ledger,
+            in_flight,
             folder: folder.map(PathBuf::from),
             threads,
             preload: preload.into(),
@@ -200,13 +189,13 @@ impl Prepared {
         loaded: impl Fn(LoadedModel) + Send + Sync + 'static,
         before_run: Hook,
     ) -> Result<Engine, EngineError> {
-        let Self { runtime, offers, ledger, threads, preload, folder: _ } = self;
+        let Self { runtime, offers, in_flight, threads, preload, folder: _ } = self;
         let options = (0..threads).map(|_| RunOptions::new().map(Arc::new));
         let options: Vec<_> = options.collect::<Result<_, _>>()?;
         let shared = Arc::new(EngineShared {
             catalogs: offers,
             queue: Queue::new(MAX_SESSIONS),
-            timer: DeadlineTimer::new(ledger, options.iter().cloned()),
+            timer: DeadlineTimer::new(in_flight, options.iter().cloned()),
             before_run,
             loaded: Box::new(loaded),
             changes: AtomicU64::new(0),

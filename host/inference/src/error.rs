@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use ocelli_protocol::inference::ErrorCode;
 
+use crate::tensor::SignatureError;
+
 /// The version of ONNX Runtime that this release is tested with and that `./x setup` installs.
 pub(crate) const PINNED_VERSION: &str = "1.28.0";
 
@@ -71,6 +73,12 @@ pub enum EngineError {
     /// The system refused a thread or a descriptor.
     #[error("the inference engine cannot start: {0}")]
     System(#[from] std::io::Error),
+}
+
+impl From<SignatureError> for EngineError {
+    fn from(error: SignatureError) -> Self {
+        Self::Configuration(error.to_string())
+    }
 }
 
 /// Why a session was not taken on.

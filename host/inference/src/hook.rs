@@ -4,9 +4,9 @@
 use ocelli_protocol::shm::SharedMemory;
 
 use crate::buffer::Buffer;
-use crate::request::TensorPlace;
+use crate::tensor::TensorPlace;
 
-/// Called on the runner's thread right before ONNX Runtime is: the ledger says already that the
+/// Called on the runner's thread right before ONNX Runtime is: the in-flight table says already that the
 /// request is running, and its time limit counts. Once for each request of a batch.
 ///
 /// The signature is `Option<fn(&Run<'_>)>`; a program of its own passes it to

@@ -13,8 +13,8 @@ use ocelli_protocol::graph::Inspection;
 use ocelli_sandbox::{Profile, confine, limit};
 
 use crate::error::EngineError;
-use crate::model::graph_tensor;
 use crate::runtime::Runtime;
+use crate::tensor::graph_tensor;
 
 /// Largest file in bytes: what protobuf, in which models are written, allows for a message.
 const MAX_FILE: u64 = 2 << 30;

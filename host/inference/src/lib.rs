@@ -52,9 +52,12 @@ mod request;
 mod run;
 mod runner;
 mod runtime;
+mod shared;
+mod tensor;
 mod value;
 
-pub use engine::{Engine, MAX_SESSIONS, Prepared};
+pub use engine::{Engine, Prepared};
 pub use error::{AttachError, EngineError, RequestError};
 pub use hook::{Hook, RunInfo};
 pub use inspect::{InspectError, inspect};
+pub use shared::MAX_SESSIONS;

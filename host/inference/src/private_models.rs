@@ -9,8 +9,9 @@ use ort::value::Outlet;
 
 use crate::buffer::Buffer;
 use crate::error::RequestError;
-use crate::model::{ModelSession, Signature, graph_tensor};
+use crate::model::ModelSession;
 use crate::runtime::{NewSession, Runtime};
+use crate::tensor::{Signature, graph_tensor};
 
 /// The models of a session's own, in the order in which they were loaded. They have one ONNX
 /// Runtime session each, since the session has one request at a time.
@@ -85,8 +86,8 @@ pub(crate) fn load(
     model.inputs = declared("input", session.inputs())?;
     model.outputs = declared("output", session.outputs())?;
     let signature = Signature::new(&model);
-    let signature =
-        signature.map_err(|message| RequestError::new(ErrorCode::UnsupportedOperation, message))?;
+    let signature = signature
+        .map_err(|error| RequestError::new(ErrorCode::UnsupportedOperation, error.to_string()))?;
     Ok(ModelSession { session, signature: signature.into(), runs })
 }
 

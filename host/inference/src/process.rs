@@ -16,12 +16,36 @@ use ocelli_sandbox::{Profile, confine, limit};
 use tracing_subscriber::EnvFilter;
 
 use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::hook::Hook;
 use crate::inspect::inspect;
 
 /// ONNX Runtime logs for its own developers. Its errors and the lines on execution providers are
 /// for operators.
 const LOG_FILTER: &str = "info,ort=error,ort::ep=warn";
+
+/// Why the process ends with an error, which it also sends to the host.
+#[derive(Debug, thiserror::Error)]
+enum ProcessError {
+    #[error("the host did not send `Configure` first")]
+    NotConfigured,
+    #[error("the host's first message: {0}")]
+    FirstMessage(PacketError),
+    #[error("the host sent no in-flight table")]
+    NoTable,
+    #[error("the in-flight table cannot be used: {0}")]
+    Table(std::io::Error),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("cannot bound the memory to {bytes} bytes: {source}")]
+    MemoryLimit { bytes: u64, source: std::io::Error },
+    #[error("cannot report to the host: {0}")]
+    Report(PacketError),
+    #[error("the host configured this process twice")]
+    ConfiguredTwice,
+    #[error("a message of the host: {0}")]
+    Message(PacketError),
+}
 
 /// The program `ocelli-inference`: serves sessions until the host drains it or closes its socket.
 /// With `--inspect FILE --library PATH [SHA256]` it prints a description of a model file as JSON.
@@ -74,7 +98,8 @@ pub fn main(before_run: Hook) -> ExitCode {
     let host = Arc::new(host);
     match serve(&host, before_run) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
+        Err(error) => {
+            let message = error.to_string();
             tracing::error!("{message}");
             if let Err(error) = send(host.as_fd(), &ToHost::Failed { message }) {
                 tracing::debug!(%error, "cannot tell the host");
@@ -102,25 +127,25 @@ fn print_inspection(file: &str, library: &str, sha256: Option<&str>) -> ExitCode
 }
 
 /// Serves until the host closes its end, or wants no more.
-fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
+fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), ProcessError> {
     let mut buffer = vec![0; MAX_PACKET];
-    let (configure, ledger) = match receive_with(host.as_fd(), &mut buffer) {
-        Ok((FromHost::Configure(configure), ledger)) => (configure, ledger),
-        Ok(_) => return Err("the host did not send `Configure` first".to_owned()),
+    let (configure, in_flight) = match receive_with(host.as_fd(), &mut buffer) {
+        Ok((FromHost::Configure(configure), in_flight)) => (configure, in_flight),
+        Ok(_) => return Err(ProcessError::NotConfigured),
         Err(PacketError::Closed) => return Ok(()),
-        Err(error) => return Err(format!("the host's first message: {error}")),
+        Err(error) => return Err(ProcessError::FirstMessage(error)),
     };
-    let ledger = ledger.into_iter().next().ok_or("the host sent no ledger")?;
-    let ledger = InFlightTable::map(ledger)
-        .map_err(|error| format!("the ledger cannot be used: {error}"))?;
+    let in_flight = in_flight.into_iter().next().ok_or(ProcessError::NoTable)?;
+    let in_flight = InFlightTable::map(in_flight).map_err(ProcessError::Table)?;
     let memory = configure.memory;
-    let prepared = Engine::prepare(configure, ledger).map_err(|error| error.to_string())?;
+    let prepared = Engine::prepare(configure, in_flight)?;
     let mut profile = Profile::inference(prepared.folders());
     match memory {
         // A driver reserves as much as the device and the machine have together.
         _ if prepared.uses_devices() => profile = profile.with_devices(),
-        Some(bytes) => limit::memory(bytes)
-            .map_err(|error| format!("cannot bound the memory to {bytes} bytes: {error}"))?,
+        Some(bytes) => {
+            limit::memory(bytes).map_err(|source| ProcessError::MemoryLimit { bytes, source })?
+        }
         None => {}
     }
     let confinement = confine(&profile);
@@ -130,12 +155,12 @@ fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
             tracing::debug!(%error, "cannot tell the host what was loaded");
         }
     };
-    let engine = prepared.start(loaded, before_run).map_err(|error| error.to_string())?;
+    let engine = prepared.start(loaded, before_run)?;
     let (version, models) = (engine.version().to_owned(), engine.loaded());
     match send(host.as_fd(), &ToHost::Ready { version, confinement, models }) {
         Ok(()) => {}
         Err(PacketError::Closed) => return Ok(()),
-        Err(error) => return Err(format!("cannot report to the host: {error}")),
+        Err(error) => return Err(ProcessError::Report(error)),
     }
     loop {
         match receive_with(host.as_fd(), &mut buffer) {
@@ -150,14 +175,14 @@ fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), String> {
                 engine.drain();
                 return match send(host.as_fd(), &ToHost::Drained) {
                     Ok(()) | Err(PacketError::Closed) => Ok(()),
-                    Err(error) => Err(format!("cannot report to the host: {error}")),
+                    Err(error) => Err(ProcessError::Report(error)),
                 };
             }
             Ok((FromHost::Configure(_), _)) => {
-                return Err("the host configured this process twice".to_owned());
+                return Err(ProcessError::ConfiguredTwice);
             }
             Err(PacketError::Closed) => return Ok(()),
-            Err(error) => return Err(format!("a message of the host: {error}")),
+            Err(error) => return Err(ProcessError::Message(error)),
         }
     }
 }

@@ -6,15 +6,8 @@ use ocelli_protocol::inference::{ErrorCode, MAX_RANK, PlacedTensor};
 use ocelli_protocol::shm::ALIGNMENT;
 
 use crate::error::RequestError;
-use crate::model::{Signature, Tensor};
-
-/// A tensor's place, checked: `bytes` lies in the region, begins aligned, and is as long as the
-/// shape needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TensorPlace {
-    pub(crate) shape: Vec<u32>,
-    pub(crate) bytes: Range<usize>,
-}
+use crate::tensor::TensorPlace;
+use crate::tensor::{Signature, Tensor};
 
 /// Where the tensors of a run lie.
 #[derive(Debug, PartialEq, Eq)]

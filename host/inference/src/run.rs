@@ -20,8 +20,9 @@ use ort_sys::OrtValue;
 use crate::buffer::Buffer;
 use crate::error::RequestError;
 use crate::finite::first_not_finite;
-use crate::model::{Signature, Tensor};
-use crate::request::{Layout, TensorPlace, output_too_large, place_in};
+use crate::request::{Layout, output_too_large, place_in};
+use crate::tensor::TensorPlace;
+use crate::tensor::{Signature, Tensor};
 use crate::value::{Value, runtime_error};
 
 /// A run that can be repeated: the tensors over the shared memory are made once, and a run

@@ -10,15 +10,16 @@ use ocelli_protocol::inference::{ErrorCode, InferenceRequest, InferenceResponse}
 use ort::session::RunOptions;
 
 use crate::batch::{self, BatchPart, Outcome};
-use crate::engine::EngineShared;
 use crate::error::RequestError;
 use crate::fair::Turn;
 use crate::job::Job;
-use crate::model::{ModelSession, ModelVersion, Tensor};
+use crate::model::{ModelSession, ModelVersion};
 use crate::private_models;
 use crate::queue::QueueTask;
 use crate::request::Layout;
 use crate::runtime::Runtime;
+use crate::shared::EngineShared;
+use crate::tensor::Tensor;
 
 /// Minimum time to load a model, in nanoseconds. A device may compile the model first, which takes
 /// minutes with TensorRT. A process that needs longer hangs.
@@ -28,7 +29,7 @@ const LOAD_NS: u64 = 300_000_000_000;
 const MS: u64 = 1_000_000;
 
 pub(crate) struct Runner {
-    place: RunnerContext,
+    context: RunnerContext,
     models: RunnerModels,
 }
 
@@ -57,12 +58,12 @@ impl Runner {
         runtime: Runtime,
     ) -> Self {
         let models = RunnerModels { runtime, loaded: Vec::new(), changes: 0 };
-        Self { place: RunnerContext { shared, index, options }, models }
+        Self { context: RunnerContext { shared, index, options }, models }
     }
 
     /// Loads and warms models of generation 0.
     pub(crate) fn preload(&mut self, names: &[String]) -> Result<(), RequestError> {
-        let shared = Arc::clone(&self.place.shared);
+        let shared = Arc::clone(&self.context.shared);
         let Some(catalog) = shared.catalogs.get(0) else { return Ok(()) };
         for name in names {
             let entry = catalog.find(name)?;
@@ -77,7 +78,7 @@ impl Runner {
 
     /// Answers requests until the queue ends.
     pub(crate) fn serve(&mut self) {
-        let shared = Arc::clone(&self.place.shared);
+        let shared = Arc::clone(&self.context.shared);
         while let Some(next) = shared.queue.take() {
             self.models.forget_unused(&shared);
             match next {
@@ -89,7 +90,7 @@ impl Runner {
 
     /// Answers a request, with others that can run as one with it.
     fn serve_turn(&mut self, job: Job, turn: Turn) {
-        let shared = Arc::clone(&self.place.shared);
+        let shared = Arc::clone(&self.context.shared);
         let (mut jobs, mut turns) = (vec![job], vec![turn]);
         if let [first] = jobs.as_slice()
             && let Some(batching) = first.batching()
@@ -105,15 +106,15 @@ impl Runner {
             turns.extend(their_turns);
         }
         let begun_ns = monotonic_ns();
-        let ledger = shared.timer.ledger();
+        let in_flight = shared.timer.in_flight();
         (0..)
             .zip(&jobs)
-            .for_each(|(lane, job)| ledger.begin(self.place.index, lane, job.running()));
+            .for_each(|(slot, job)| in_flight.begin(self.context.index, slot, job.running()));
         let answers = match jobs.as_slice() {
             [job] => vec![self.work(job)],
             jobs => self.work_as_one(jobs),
         };
-        (0..jobs.len()).for_each(|lane| ledger.end(self.place.index, lane));
+        (0..jobs.len()).for_each(|slot| in_flight.end(self.context.index, slot));
         let each_ns = monotonic_ns().saturating_sub(begun_ns) / turns.len().max(1) as u64;
         shared.queue.finish(turns, each_ns);
         jobs.iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
@@ -122,16 +123,16 @@ impl Runner {
     fn work(&mut self, job: &Job) -> Result<InferenceResponse, RequestError> {
         match &job.request {
             InferenceRequest::Open { id, model } => {
-                Ok(opened(*id, model.clone(), self.models.of(&self.place, job)?))
+                Ok(opened(*id, model.clone(), self.models.of(&self.context, job)?))
             }
             InferenceRequest::Load { id, offset, length } => self.load(job, *id, *offset, *length),
             InferenceRequest::Run { model, .. } => {
                 let mut private = job.client.private().lock();
                 let loaded = match private.find(model) {
                     Some(loaded) => loaded,
-                    None => self.models.of(&self.place, job)?,
+                    None => self.models.of(&self.context, job)?,
                 };
-                self.place.run(job, loaded)
+                self.context.run(job, loaded)
             }
         }
     }
@@ -156,7 +157,7 @@ impl Runner {
         let begun = Instant::now();
         let mut loaded =
             private_models::load(&name, session.memory(), range, &self.models.runtime)?;
-        self.place.in_time(job, monotonic_ns(), |options| loaded.warm(Some(options)))?;
+        self.context.in_time(job, monotonic_ns(), |options| loaded.warm(Some(options)))?;
         let ms = begun.elapsed().as_millis();
         tracing::info!(
             session = session.name(),
@@ -200,7 +201,7 @@ impl Runner {
     ) -> Result<Vec<Option<Outcome>>, RequestError> {
         let first =
             jobs.first().ok_or_else(|| RequestError::argument("there is nothing to run"))?;
-        let loaded = self.models.of(&self.place, first)?;
+        let loaded = self.models.of(&self.context, first)?;
         // A wrong request must not cost the others their batch. It gets its error when it is run by
         // itself.
         let part = |job: &Job| BatchPart::new(Arc::clone(&job.client), job.layout(loaded).ok()?);
@@ -213,8 +214,8 @@ impl Runner {
         let ModelSession { session, signature, .. } = loaded;
         let deadline =
             together.iter().map(|(job, _)| *job).min_by_key(|job| job.deadline_ns).unwrap_or(first);
-        let outcomes = self.place.in_time(deadline, begun_ns, |options| {
-            together.iter().for_each(|(job, part)| self.place.before_run(job, &part.layout));
+        let outcomes = self.context.in_time(deadline, begun_ns, |options| {
+            together.iter().for_each(|(job, part)| self.context.before_run(job, &part.layout));
             let parts: Vec<_> = together.iter().map(|(_, part)| *part).collect();
             batch::run(&parts, signature, session, options)
         })?;
@@ -286,16 +287,20 @@ impl RunnerContext {
 
 impl RunnerModels {
     /// This runner's session of the model that a request asks for, made when it is first asked for.
-    fn of(&mut self, place: &RunnerContext, job: &Job) -> Result<&mut ModelSession, RequestError> {
+    fn of(
+        &mut self,
+        context: &RunnerContext,
+        job: &Job,
+    ) -> Result<&mut ModelSession, RequestError> {
         let entry = job.entry()?;
         // Two look-ups: the borrow checker rejects an early return.
         if self.position(entry).is_none() {
             let mut running = job.running();
             running.deadline_ns = running.deadline_ns.max(monotonic_ns().saturating_add(LOAD_NS));
-            let (shared, index) = (&place.shared, place.index);
-            shared.timer.ledger().begin(index, 0, running);
+            let (shared, index) = (&context.shared, context.index);
+            shared.timer.in_flight().begin(index, 0, running);
             let runs = self.load(entry)?.runs.clone();
-            shared.timer.ledger().begin(index, 0, job.running());
+            shared.timer.in_flight().begin(index, 0, job.running());
             if shared.catalogs.note_loaded(entry, &runs) {
                 (shared.loaded)(runs);
             }

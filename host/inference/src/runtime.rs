@@ -18,7 +18,7 @@ use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use parking_lot::Mutex;
 
-use crate::device::{self, Devices};
+use crate::device::{self, DeviceError, Devices};
 use crate::error::{EngineError, RequestError};
 
 /// ONNX Runtime, loaded and ready to make sessions. There is one environment in a process; clones
@@ -67,11 +67,10 @@ impl Runtime {
             return Ok(runtime.clone());
         }
         verify(library, sha256)?;
-        let unusable =
-            |reason: String| EngineError::LibraryUnusable { path: library.to_owned(), reason };
-        let version = version(library).map_err(unusable)?;
+
+        let version = version(library)?;
         let environment = ort::init_from(library)
-            .map_err(|error| unusable(error.to_string()))?
+            .map_err(|error| unusable(library, error.to_string()))?
             .with_name("ocelli")
             .with_telemetry(false)
             .build()?;
@@ -97,9 +96,11 @@ impl Runtime {
         memory_fraction: f32,
     ) -> Result<Self, EngineError> {
         let devices = Devices::try_all(models, memory_fraction, |providers| {
-            self.build(ONE_NODE, providers, Purpose::Run).map(drop).map_err(|error| words(&error))
+            self.build(ONE_NODE, providers, Purpose::Run)
+                .map(drop)
+                .map_err(|error| provider_error(&error))
         });
-        Ok(Self { devices: Arc::new(devices.map_err(EngineError::Configuration)?), ..self })
+        Ok(Self { devices: Arc::new(devices?), ..self })
     }
 
     /// Whether a device other than the processor is in use, whose driver opens files and starts
@@ -122,7 +123,7 @@ impl Runtime {
                 Ok((session, nodes)) => return Ok(made(session, nodes, None)),
                 Err(reason) if model.fallback => {
                     tracing::warn!(model = name, %device, "the processor takes over: {reason}");
-                    fell_back = Some(reason);
+                    fell_back = Some(reason.to_string());
                 }
                 Err(reason) => {
                     let message = device::refusal(model, &reason);
@@ -144,10 +145,10 @@ impl Runtime {
         &self,
         bytes: &[u8],
         device: Device,
-    ) -> Result<(Session, Vec<(String, u32)>), String> {
-        let told = |error: ort::Error| words(&error);
-        let session =
-            self.build(bytes, self.devices.providers(device)?, Purpose::Run).map_err(told)?;
+    ) -> Result<(Session, Vec<(String, u32)>), DeviceError> {
+        let session = self
+            .build(bytes, self.devices.providers(device)?, Purpose::Run)
+            .map_err(|error| provider_error(&error))?;
         let nodes = nodes(&session);
         let provider = device::provider_name(device);
         if nodes.is_empty()
@@ -155,7 +156,7 @@ impl Runtime {
         {
             return Ok((session, nodes));
         }
-        Err(format!("{provider} runs none of its nodes"))
+        Err(DeviceError::Unused(provider))
     }
 
     /// A session for inspection, not to run.
@@ -201,8 +202,8 @@ fn nodes(session: &Session) -> Vec<(String, u32)> {
 }
 
 /// A provider's error without the blanks and full stops at its end.
-fn words(error: &ort::Error) -> String {
-    error.to_string().trim_end_matches([' ', '.', '\n']).to_owned()
+fn provider_error(error: &ort::Error) -> DeviceError {
+    DeviceError::Provider(error.to_string().trim_end_matches([' ', '.', '\n']).to_owned())
 }
 
 /// The folder for weights outside of the model file: none, since this path is no folder. The
@@ -219,13 +220,14 @@ const ONE_NODE: &[u8] = b"\x08\x08\x3a\x37\
     \x62\x0f\x0a\x01y\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01\
     \x42\x02\x10\x0d";
 
+fn unusable(library: &Path, reason: impl Into<String>) -> EngineError {
+    EngineError::LibraryUnusable { path: library.to_owned(), reason: reason.into() }
+}
+
 /// Checks all that would otherwise end in a crash: loading a truncated library kills the process.
 fn verify(library: &Path, expected: Option<&str>) -> Result<(), EngineError> {
     let missing = |source| EngineError::LibraryMissing { path: library.to_owned(), source };
-    let unusable = |reason: &str| EngineError::LibraryUnusable {
-        path: library.to_owned(),
-        reason: reason.to_owned(),
-    };
+    let unusable = |reason| unusable(library, reason);
     let mut file = File::open(library).map_err(missing)?;
     let metadata = file.metadata().map_err(missing)?;
     if !metadata.is_file() {
@@ -295,23 +297,25 @@ fn number(bytes: &[u8], offset: usize, length: usize) -> u64 {
 
 /// The version that the library reports.
 #[allow(unsafe_code)]
-fn version(library: &Path) -> Result<String, String> {
+fn version(library: &Path) -> Result<String, EngineError> {
     // SAFETY: the file was checked as well as it can be; its initialisers are those of ONNX
     // Runtime, or of what the operator named instead of it.
     let handle = unsafe { libloading::Library::new(library) }.map_err(|error| {
         // The error proper says no more than that `dlopen` failed; its source says why.
-        error.source().map_or_else(|| error.to_string(), ToString::to_string)
+        unusable(library, error.source().map_or_else(|| error.to_string(), ToString::to_string))
     })?;
     // SAFETY: this is the signature of the one symbol that every ONNX Runtime since 1.0 exports.
     let base = unsafe {
         handle.get::<unsafe extern "C" fn() -> *const ort_sys::OrtApiBase>(b"OrtGetApiBase")
     };
-    let base = base.map_err(|_| "it does not export `OrtGetApiBase`".to_owned())?;
+    let base = base.map_err(|_| unusable(library, "it does not export `OrtGetApiBase`"))?;
     // SAFETY: it takes nothing and returns a pointer to a static, or null; the version is a static
     // string.
     let text: Option<*const c_char> =
         unsafe { base().as_ref().map(|base| (base.GetVersionString)()) };
-    let text = text.filter(|text| !text.is_null()).ok_or("it tells no version")?;
+    let text = text
+        .filter(|text| !text.is_null())
+        .ok_or_else(|| unusable(library, "it tells no version"))?;
     // SAFETY: a static string that ends in 0; `handle` is alive.
     let version = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
     // The library is never unloaded: it cannot be, once it has started threads.

@@ -11,6 +11,7 @@ use rustix::thread::{
     secure_computing_mode, set_capabilities, set_no_new_privs,
 };
 
+use crate::error::MeasureError;
 use crate::profile::{ProcessKind, Profile};
 use crate::{domain, limit, syscalls};
 
@@ -49,17 +50,17 @@ const MOST_DESCRIPTORS: libc::c_uint = 1 << 16;
 pub fn confine(profile: &Profile<'_>) -> Confinement {
     let threads = threads();
     let privileges = give_up_privileges(profile.kind);
-    let parent_death = die_with_parent().map_err(told);
-    let core_dumps = limit::no_core_dumps().map_err(told);
+    let parent_death = die_with_parent().map_err(MeasureError::from);
+    let core_dumps = limit::no_core_dumps().map_err(MeasureError::from);
     let domain = domain::restrict(profile);
     let system_calls = match profile.devices {
-        false => syscalls::restrict(profile.kind),
-        true => Err(domain::DEVICES.to_owned()),
+        false => syscalls::restrict(profile.kind).map_err(MeasureError::from),
+        true => Err(MeasureError::Devices),
     };
 
-    let on_every_thread = |done: Result<(), String>| match threads {
+    let on_every_thread = |done: Result<(), MeasureError>| match threads {
         0..=1 => done,
-        _ => Err(format!("{threads} threads were running already")),
+        _ => Err(MeasureError::Threads(threads)),
     };
     let mut confinement = Confinement::default();
     for (measure, done) in [
@@ -76,7 +77,9 @@ pub fn confine(profile: &Profile<'_>) -> Confinement {
     ] {
         match done {
             Ok(()) => confinement.enforced.push(measure),
-            Err(reason) => confinement.missing.push(MissingMeasure { measure, reason }),
+            Err(error) => {
+                confinement.missing.push(MissingMeasure { measure, reason: error.to_string() })
+            }
         }
     }
     confinement
@@ -100,40 +103,32 @@ fn threads() -> usize {
 /// Drops capabilities and the ability to gain privileges by executing a program. The inference
 /// process keeps the right to read the files of other users: a host that runs as root checked the
 /// models with it.
-fn give_up_privileges(kind: ProcessKind) -> Result<(), String> {
-    set_no_new_privs(true).map_err(told)?;
-    let held = capabilities(None).map_err(told)?.permitted;
+fn give_up_privileges(kind: ProcessKind) -> Result<(), MeasureError> {
+    set_no_new_privs(true)?;
+    let held = capabilities(None)?.permitted;
     let kept = match kind {
         ProcessKind::Inference => held & CapabilitySet::DAC_READ_SEARCH,
         ProcessKind::Worker | ProcessKind::Compile => CapabilitySet::empty(),
     };
     let sets =
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
-    set_capabilities(None, sets).map_err(|error| format!("capabilities are kept: {error}"))
+    set_capabilities(None, sets).map_err(MeasureError::Capabilities)
 }
 
-fn privileges_are_gone() -> Result<(), String> {
-    if no_new_privs().map_err(told)? {
-        Ok(())
-    } else {
-        Err("the kernel says that it is off".into())
-    }
+fn privileges_are_gone() -> Result<(), MeasureError> {
+    if no_new_privs()? { Ok(()) } else { Err(MeasureError::NotInForce("that it is off".into())) }
 }
 
-fn calls_are_filtered() -> Result<(), String> {
-    match secure_computing_mode().map_err(told)? {
+fn calls_are_filtered() -> Result<(), MeasureError> {
+    match secure_computing_mode()? {
         SecureComputingMode::Filter => Ok(()),
-        other => Err(format!("the kernel says {other:?}")),
+        other => Err(MeasureError::NotInForce(format!("{other:?}"))),
     }
 }
 
-fn dies_with_parent() -> Result<(), String> {
-    match parent_process_death_signal().map_err(told)? {
+fn dies_with_parent() -> Result<(), MeasureError> {
+    match parent_process_death_signal()? {
         Some(Signal::KILL) => Ok(()),
-        other => Err(format!("the kernel says {other:?}")),
+        other => Err(MeasureError::NotInForce(format!("{other:?}"))),
     }
-}
-
-fn told(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }

@@ -1,45 +1,43 @@
 //! Landlock: which files, addresses and processes a process reaches by name.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd, RestrictionStatus,
     Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
 };
 
+use crate::error::{LandlockError, MeasureError};
 use crate::profile::Profile;
 
 /// The newest interface that the crate knows. The kernel enforces the part that it supports.
 const NEWEST: ABI = ABI::V9;
 
-/// Why a measure is not taken where drivers of devices work.
-pub(crate) const DEVICES: &str = "models run on a device whose driver needs it";
-
 /// Result of each measure.
 pub(crate) struct Domain {
-    pub(crate) files: Result<(), String>,
-    pub(crate) network: Result<(), String>,
-    pub(crate) scopes: Result<(), String>,
+    pub(crate) files: Result<(), MeasureError>,
+    pub(crate) network: Result<(), MeasureError>,
+    pub(crate) scopes: Result<(), MeasureError>,
 }
 
 /// Restricts this thread, and those that it will start.
 pub(crate) fn restrict(profile: &Profile<'_>) -> Domain {
     let abi = match apply(profile) {
         Ok(status) => enforced(&status),
-        Err(error) => Err(format!("landlock: {error}")),
+        Err(error) => Err(LandlockError::Ruleset(Arc::new(error))),
     };
-    let since = |needed: ABI, what: &str| match &abi {
-        Ok(abi) if *abi >= needed => Ok(()),
-        Ok(abi) => Err(format!(
-            "the kernel's landlock (version {}) does not cover {what}: version {} does",
-            *abi as i32, needed as i32
-        )),
-        Err(reason) => Err(reason.clone()),
+    let since = |needed: ABI, subject: &'static str| -> Result<(), MeasureError> {
+        let (has, needs) = (abi.clone()?, needed as i32);
+        match has >= needed {
+            true => Ok(()),
+            false => Err(LandlockError::TooOld { has: has as i32, needs, subject }.into()),
+        }
     };
     Domain {
         files: match profile.devices {
             false => since(ABI::V3, "truncating files"),
-            true => Err(DEVICES.to_owned()),
+            true => Err(MeasureError::Devices),
         },
         network: since(ABI::V4, "TCP"),
         scopes: since(ABI::V6, "signals and abstract sockets"),
@@ -67,15 +65,11 @@ fn apply(profile: &Profile<'_>) -> Result<RestrictionStatus, RulesetError> {
 }
 
 /// The version that is enforced.
-fn enforced(status: &RestrictionStatus) -> Result<ABI, String> {
+fn enforced(status: &RestrictionStatus) -> Result<ABI, LandlockError> {
     match status.landlock {
         LandlockStatus::Available { effective_abi, .. } => Ok(effective_abi),
-        LandlockStatus::NotEnabled => {
-            Err("landlock is not enabled in this kernel (boot parameter lsm)".into())
-        }
-        LandlockStatus::NotImplemented => {
-            Err("this kernel has no landlock (Linux 5.13 has)".into())
-        }
+        LandlockStatus::NotEnabled => Err(LandlockError::NotEnabled),
+        LandlockStatus::NotImplemented => Err(LandlockError::NotImplemented),
     }
 }
 

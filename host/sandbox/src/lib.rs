@@ -39,6 +39,7 @@
 pub mod attempt;
 mod confine;
 mod domain;
+mod error;
 pub mod limit;
 mod profile;
 mod syscalls;

@@ -120,8 +120,8 @@ const FCNTL: &[c_int] = &[
 
 /// Restricts this thread, and those that it will start, to the calls of its kind. The error says
 /// why it cannot.
-pub(crate) fn restrict(kind: ProcessKind) -> Result<(), String> {
-    let lists = || {
+pub(crate) fn restrict(kind: ProcessKind) -> Result<(), seccompiler::Error> {
+    let lists = || -> Result<_, BackendError> {
         let own = std::process::id();
         // The kernel takes the stricter answer of two filters, and an error is stricter than leave.
         Ok([
@@ -129,16 +129,16 @@ pub(crate) fn restrict(kind: ProcessKind) -> Result<(), String> {
             allowing(rules(kind, own)?)?,
         ])
     };
-    let lists: [BpfProgram; 2] = lists().map_err(|error: BackendError| error.to_string())?;
-    lists.iter().try_for_each(|list| apply_filter(list)).map_err(|error| error.to_string())
+    let lists: [BpfProgram; 2] = lists()?;
+    lists.iter().try_for_each(|list| apply_filter(list))
 }
 
 /// Forbids a worker the calls that map its component, and further filters.
-pub(crate) fn seal() -> Result<(), String> {
+pub(crate) fn seal() -> Result<(), seccompiler::Error> {
     let calls =
         [libc::SYS_openat, libc::SYS_statx, libc::SYS_seccomp].map(|call| (call, Vec::new()));
-    let list = refusing(calls, libc::EPERM).map_err(|error| error.to_string())?;
-    apply_filter_all_threads(&list).map_err(|error| error.to_string())
+    let list = refusing(calls, libc::EPERM)?;
+    apply_filter_all_threads(&list)
 }
 
 /// `own` is the process's number.

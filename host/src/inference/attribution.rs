@@ -89,7 +89,7 @@ impl CrashAttribution {
         running: &[RunningRequest],
         cause: &DeathCause,
     ) -> Vec<RequestRefusal> {
-        // Lanes of one batch hold different requests; one request in two lanes counts once.
+        // Slots of one batch hold different requests; one request in two slots counts once.
         let running: BTreeSet<RequestKey> =
             running.iter().map(|running| (running.attachment, running.request)).collect();
         match cause {

@@ -56,8 +56,8 @@ pub(super) async fn start(
     // Loading models takes seconds.
     let engine = tokio::task::spawn_blocking(move || {
         // Only the engine itself reads it: no other process supervises this one.
-        let ledger = InFlightTable::create(usize::try_from(configure.threads)?)?;
-        anyhow::Ok(Engine::prepare(configure, ledger)?.start(loaded, None)?)
+        let in_flight = InFlightTable::create(usize::try_from(configure.threads)?)?;
+        anyhow::Ok(Engine::prepare(configure, in_flight)?.start(loaded, None)?)
     });
     let engine = engine.await?.context("starting inference")?;
     tracing::info!(target: "ocelli::inference", "ONNX Runtime {} is ready in the host \

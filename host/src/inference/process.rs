@@ -107,7 +107,7 @@ pub(super) struct InferenceProcess {
     pub(super) version: String,
     /// The models loaded so far.
     pub(super) models: Vec<LoadedModel>,
-    pub(super) ledger: InFlightTable,
+    pub(super) in_flight: InFlightTable,
     orders: mpsc::Sender<ProcessCommand>,
     kill: Arc<Notify>,
 }
@@ -181,8 +181,8 @@ async fn start(
     let pid = process.id().context("the inference process has ended")?;
     let mut stderr = StderrTail::keep(process.stderr.take());
     let socket = PacketSocket::new(ours)?;
-    let ledger = InFlightTable::create(usize::try_from(configure.threads)?)?;
-    socket.send(&FromHost::Configure(configure), &[ledger.fd()]).await?;
+    let in_flight = InFlightTable::create(usize::try_from(configure.threads)?)?;
+    socket.send(&FromHost::Configure(configure), &[in_flight.fd()]).await?;
     let (version, models) = match tokio::time::timeout(READY_TIMEOUT, socket.receive()).await {
         Ok(Ok(ToHost::Ready { version, confinement, models })) => {
             if !confinement.is_complete() {
@@ -209,7 +209,8 @@ async fn start(
     };
     let (orders, waiting) = mpsc::channel(COMMAND_QUEUE);
     let kill = Arc::<Notify>::default();
-    let child = InferenceProcess { pid, version, models, ledger, orders, kill: Arc::clone(&kill) };
+    let child =
+        InferenceProcess { pid, version, models, in_flight, orders, kill: Arc::clone(&kill) };
     Ok((child, ProcessTask { process, socket, orders: waiting, kill, stderr }))
 }
 

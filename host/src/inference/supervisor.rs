@@ -1,5 +1,5 @@
 //! The task that owns the inference processes and the list of sessions: it gives each session a
-//! process, watches the processes by their ledgers, and puts another in the place of one that dies,
+//! process, watches the processes by their in-flight tables, and puts another in the place of one that dies,
 //! hangs or has grown too large.
 //!
 //! A session's place at a process outlives it: the host keeps a duplicate of the inference end of
@@ -374,7 +374,7 @@ impl Supervisor {
             .collect();
         // Entries of sessions that the process does not serve count as company only.
         let running: Vec<RunningRequest> =
-            death.map_or_else(Vec::new, |_| process.handle.ledger.running());
+            death.map_or_else(Vec::new, |_| process.handle.in_flight.running());
         let stranger = |running: RunningRequest| match served.contains(&running.attachment) {
             true => running,
             false => RunningRequest { attachment: 0, ..running },
@@ -454,9 +454,13 @@ impl Supervisor {
         }
         let now_ns = monotonic_ns();
         for process in self.processes.values_mut().filter(|process| process.kill_cause.is_none()) {
-            let ledger = &process.handle.ledger;
-            match process.watchdog.check(ledger.last_heartbeat(), &ledger.running(), now_ns, since)
-            {
+            let in_flight = &process.handle.in_flight;
+            match process.watchdog.check(
+                in_flight.last_heartbeat(),
+                &in_flight.running(),
+                now_ns,
+                since,
+            ) {
                 HealthFinding::Healthy => {}
                 HealthFinding::Silent => process.kill(DeathCause::Silence),
                 HealthFinding::Overdue(requests) => process.kill(DeathCause::Overdue(requests)),
