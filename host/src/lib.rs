@@ -6,7 +6,7 @@
 //! [`api`].
 //!
 //! Imports point down only:
-//! `api -> deploy, monitor -> session -> source, inference, redis -> event -> journal -> config`.
+//! `api -> deploy, monitor -> session -> worker, source -> inference, redis -> event -> journal -> config`.
 //! [`telemetry`] stands beside, below all of them `util`; [`serve`] composes, and the command line
 //! lies on top.
 
@@ -27,3 +27,4 @@ mod shape;
 pub mod source;
 pub mod telemetry;
 mod util;
+pub mod worker;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -26,12 +27,12 @@ use crate::monitor::Monitor;
 
 use crate::redis::Redis;
 use crate::reload::ConfigReloader;
-use crate::session::{
-    CONTROL_GROUPS_REMEDY, ControlGroups, Programs, SessionError, SessionStatus, Sessions, Sinks,
-    check_sandbox,
-};
+use crate::session::{SessionError, SessionStatus, Sessions, Sinks};
 use crate::source::{SourceSettings, Sources};
 use crate::telemetry;
+use crate::worker::{
+    CONTROL_GROUPS_REMEDY, ControlGroups, Programs, WorkerLauncher, check_sandbox,
+};
 
 /// Descriptors that the host asks for: a socket for each of the API's 4096 subscribers, a handful
 /// for each session. The usual soft limit is 1024.
@@ -114,13 +115,20 @@ impl RunningHost {
         let sources = Sources::new(SourceSettings::default());
         let compiler = programs.compile.clone();
         let redis = Redis::new(config.redis.clone());
-        let outlets = Sinks { hub: hub.clone(), journal: journal.clone(), redis: redis.clone() };
-        let sessions = Sessions::new(programs, sources, inference.clone(), outlets, groups, config);
+        let workers = Arc::new(WorkerLauncher::new(
+            &programs,
+            inference.clone(),
+            redis.clone(),
+            groups,
+            config,
+        ));
+        let sinks = Sinks { hub: hub.clone(), journal: journal.clone() };
+        let sessions = Sessions::new(Arc::clone(&workers), sources, sinks, config);
         let deployer =
             Deployer::new(sessions.clone(), hub.clone(), journal.clone(), &compiler, config)
                 .await?;
-        let workers = ProcessFactory::new(&sessions, deployer.clone(), config.analyze.timeout_ms);
-        let analyses = Analyses::start(&config.analyze, Box::new(workers));
+        let factory = ProcessFactory::new(workers, deployer.clone(), config.analyze.timeout_ms);
+        let analyses = Analyses::start(&config.analyze, Box::new(factory));
         let offering = tokio::spawn(CatalogWatcher::new(offer.clone())?.run(inference.clone()));
         let monitor = Monitor::start(
             sessions.clone(),

@@ -1,5 +1,4 @@
-//! The workers of the host: processes as those of sessions, in control groups and confined as
-//! these, each with one pipeline.
+//! Workers of single images that are processes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use ocelli_protocol::worker::{Decode, FrameResult, FromWorker, ToWorker, WorkerMode, WorkerStage};
+use ocelli_protocol::worker::{FrameResult, FromWorker, ToWorker, WorkerLimits, WorkerStage};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
@@ -17,32 +16,32 @@ use super::factory::{
 use super::{AnalysisError, AnalysisErrorKind};
 use crate::deploy::Deployer;
 use crate::event;
-use crate::inference::{InferenceAttachment, Share, catalog};
-use crate::session::watched::{WorkerFault, WorkerMonitor, failed, log, out_of_turn};
-use crate::session::{
-    Environment, READY_TIMEOUT, Sessions, WorkerLaunch, WorkerProcess, WorkerSender, bounds,
+use crate::inference::Share;
+use crate::worker::{
+    Handshake, READY_TIMEOUT, StartError, WorkerFault, WorkerHandle, WorkerLaunch, WorkerLauncher,
+    Workload,
 };
 
 /// How long a worker that is no longer needed may take to end by itself.
 const END_GRACE: Duration = Duration::from_secs(2);
 
-/// Makes workers of the pipelines in the store and the gallery.
+/// Starts workers of the pipelines in the data directory and of the built-in ones.
 pub(crate) struct ProcessFactory {
-    environment: Arc<Environment>,
+    launcher: Arc<WorkerLauncher>,
     deployer: Deployer,
     timeout_ms: u32,
-    /// What tells the pipelines' shares of the inference process apart.
+    /// The number of each pipeline's share of the inference process.
     shares: Mutex<BTreeMap<Arc<str>, u32>>,
 }
 
 impl ProcessFactory {
-    /// Workers that give one picture so many milliseconds.
-    pub(crate) fn new(sessions: &Sessions, deployer: Deployer, timeout_ms: u32) -> Self {
-        Self { environment: sessions.environment(), deployer, timeout_ms, shares: Mutex::default() }
+    /// One image may take `timeout_ms`.
+    pub(crate) fn new(launcher: Arc<WorkerLauncher>, deployer: Deployer, timeout_ms: u32) -> Self {
+        Self { launcher, deployer, timeout_ms, shares: Mutex::default() }
     }
 
-    /// All workers of a pipeline have one share, however many they are. There are no more pipelines
-    /// than files.
+    /// All workers of a pipeline have one share, however many they are. There are no more shares
+    /// than pipelines, which are files.
     fn share(&self, pipeline: &Arc<str>) -> Share {
         let mut shares = self.shares.lock();
         let next = u32::try_from(shares.len()).unwrap_or(u32::MAX);
@@ -60,59 +59,57 @@ impl WorkerFactory for ProcessFactory {
         pipeline: Arc<str>,
         settings: Arc<Map<String, Value>>,
     ) -> BoxFuture<'static, Result<Box<dyn ImageWorker>, ImageWorkerStartError>> {
-        let environment = Arc::clone(&self.environment);
-        let (deployer, timeout_ms) = (self.deployer.clone(), self.timeout_ms);
-        let share = self.share(&pipeline);
+        let (launcher, deployer) = (Arc::clone(&self.launcher), self.deployer.clone());
+        let (timeout_ms, share) = (self.timeout_ms, self.share(&pipeline));
         Box::pin(async move {
             let deployment = deployer.component(&pipeline).await;
             let deployment = deployment.map_err(|error| permanent(error.into()))?;
             let component = deployment.compiled.map_err(|reason| {
                 permanent(AnalysisError::new(AnalysisErrorKind::InvalidPipeline, reason))
             })?;
-            let limits = environment.limits().for_pictures(timeout_ms);
-            let name = format!("analyze:{pipeline}");
+            // All that is done for an image may take as long as the image.
+            let limits = WorkerLimits {
+                call_timeout_ms: timeout_ms,
+                inference_timeout_ms: timeout_ms,
+                ..launcher.limits()
+            };
             let launch = WorkerLaunch {
-                name: &name,
+                name: &format!("analyze:{pipeline}"),
+                deployment: &deployment.id,
                 component: &component,
                 settings: &settings,
-                mode: WorkerMode::Analyze,
-                decode: Decode::default(),
-                terms: limits.service_for_pictures(share),
                 limits,
-                standby: false,
-                redis_prefix: None,
-                store: None,
+                workload: Workload::Images { share },
             };
-            let (worker, outbox, attachment) = environment
-                .launch(launch)
-                .await
-                .map_err(|error| temporary(format!("{error:#}")))?;
-            let (watched, deployment) = (limits.watch(), deployment.id);
-            let mut process = ProcessWorker {
-                worker,
-                outbox,
-                _attachment: attachment,
-                watched,
-                name,
-                deployment,
-                next: 0,
-            };
-            let ready =
-                tokio::time::timeout(READY_TIMEOUT, process.until_ready(&environment)).await;
-            ready.unwrap_or_else(|_| {
-                Err(temporary(format!("not ready within {} s", READY_TIMEOUT.as_secs())))
-            })?;
-            Ok(Box::new(process) as Box<dyn ImageWorker>)
+            let mut worker =
+                launcher.launch(launch).await.map_err(|error| temporary(&format!("{error:#}")))?;
+            match tokio::time::timeout(READY_TIMEOUT, until_ready(&mut worker)).await {
+                Ok(ready) => ready?,
+                Err(_) => {
+                    let limit = READY_TIMEOUT.as_secs();
+                    return Err(temporary(&format!("not ready within {limit} s")));
+                }
+            }
+            Ok(Box::new(ProcessWorker { worker, next: 0 }) as Box<dyn ImageWorker>)
         })
     }
 }
 
-fn permanent(fault: AnalysisError) -> ImageWorkerStartError {
-    ImageWorkerStartError { fault, permanent: true }
+async fn until_ready(worker: &mut WorkerHandle) -> Result<(), StartError> {
+    loop {
+        let (message, _) = worker.next().await?;
+        if let Handshake::Ready = worker.handshake(message)? {
+            return Ok(());
+        }
+    }
+}
+
+fn permanent(error: AnalysisError) -> ImageWorkerStartError {
+    ImageWorkerStartError { fault: error, permanent: true }
 }
 
 /// The next worker may get ready.
-fn temporary(reason: String) -> ImageWorkerStartError {
+fn temporary(reason: &str) -> ImageWorkerStartError {
     let message = format!("its worker does not start: {reason}");
     ImageWorkerStartError {
         fault: AnalysisError::new(AnalysisErrorKind::PipelineCrashed, message),
@@ -120,95 +117,51 @@ fn temporary(reason: String) -> ImageWorkerStartError {
     }
 }
 
+impl From<StartError> for ImageWorkerStartError {
+    fn from(error: StartError) -> Self {
+        let message = error.to_string();
+        let kind = match error {
+            StartError::Fault(_) | StartError::Failed { stage: WorkerStage::Setup, .. } => {
+                return temporary(&message);
+            }
+            // The component itself is at fault.
+            StartError::Settings(_) | StartError::Failed { .. } | StartError::Sandbox(_) => {
+                AnalysisErrorKind::InvalidPipeline
+            }
+            StartError::Model(_) => AnalysisErrorKind::ModelMissing,
+        };
+        permanent(AnalysisError::new(kind, message))
+    }
+}
+
 /// A worker process.
 struct ProcessWorker {
-    worker: WorkerProcess,
-    outbox: WorkerSender,
-    /// Its place at the inference process, which it needs as long as it lives.
-    _attachment: InferenceAttachment,
-    watched: WorkerMonitor,
-    /// As in the log.
-    name: String,
-    deployment: String,
-    /// The number of the next picture.
+    worker: WorkerHandle,
+    /// The id of the next request.
     next: u64,
 }
 
 impl From<WorkerFault> for ImageWorkerLost {
-    fn from(unfit: WorkerFault) -> Self {
-        let (WorkerFault::Exited(reason) | WorkerFault::ProtocolViolation(reason)) = unfit;
-        Self { reason, received: true }
+    fn from(fault: WorkerFault) -> Self {
+        Self { reason: fault.to_string(), received: true }
     }
 }
 
 impl ProcessWorker {
-    async fn until_ready(
-        &mut self,
-        environment: &Environment,
-    ) -> Result<(), ImageWorkerStartError> {
-        let mut confined = false;
-        loop {
-            let message = self
-                .next()
-                .await
-                .map_err(|unfit| temporary(ImageWorkerLost::from(unfit).reason))?;
-            match message {
-                FromWorker::SandboxReport(confinement) => {
-                    confined = true;
-                    let admitted = environment.limits().admit(&confinement);
-                    admitted.map_err(|reason| {
-                        permanent(AnalysisError::new(AnalysisErrorKind::InvalidPipeline, reason))
-                    })?;
-                }
-                FromWorker::Described(description) => {
-                    if !confined {
-                        return Err(temporary("it did not say how it is confined".into()));
-                    }
-                    bounds::description(&description).map_err(temporary)?;
-                    if let Some(lacks) =
-                        catalog::missing_model(&environment.inference.models(), &description)
-                    {
-                        return Err(permanent(AnalysisError::new(
-                            AnalysisErrorKind::ModelMissing,
-                            lacks,
-                        )));
-                    }
-                }
-                FromWorker::Ready => return Ok(()),
-                FromWorker::Failed { stage: WorkerStage::Setup, message, .. } => {
-                    return Err(temporary(
-                        ImageWorkerLost::from(failed(WorkerStage::Setup, message)).reason,
-                    ));
-                }
-                // The component itself is at fault.
-                FromWorker::Failed { stage, message, .. } => {
-                    let message = ImageWorkerLost::from(failed(stage, message)).reason;
-                    return Err(permanent(AnalysisError::new(
-                        AnalysisErrorKind::InvalidPipeline,
-                        message,
-                    )));
-                }
-                other => return Err(temporary(ImageWorkerLost::from(out_of_turn(&other)).reason)),
-            }
-        }
-    }
-
-    /// The next message that is neither a sign of life nor a log line. May be dropped at any time.
+    /// The next message that is not a heartbeat. May be dropped at any time.
     async fn next(&mut self) -> Result<FromWorker, WorkerFault> {
         loop {
-            tokio::select! {
-                received = self.worker.inbox.recv() => match self.watched.message(received)?.0 {
-                    FromWorker::Heartbeat { .. } => {}
-                    FromWorker::Log { level, context, message, frame: _ } => {
-                        log(&self.name, &self.deployment, level, &context, &message, None);
-                    }
-                    other => return Ok(other),
-                },
-                _ = self.watched.looks.tick() => self.watched.look(0)?,
+            match self.worker.next().await?.0 {
+                FromWorker::Heartbeat { .. } => {}
+                FromWorker::Failed { stage, message, .. } => {
+                    return Err(WorkerFault::failed(stage, &message));
+                }
+                other => return Ok(other),
             }
         }
     }
 
+    /// Sends an image and waits for its result, which has to be the worker's next message.
     async fn send_and_wait(
         &mut self,
         image: Bytes,
@@ -217,52 +170,37 @@ impl ProcessWorker {
         let id = self.next;
         self.next += 1;
         let request = ToWorker::Analyze { id, settings: settings.as_deref().map(str::to_owned) };
-        self.outbox
-            .send(&request, &image)
-            .await
-            .map_err(|error| ImageWorkerLost { reason: error.to_string(), received: false })?;
+        let sent = self.worker.send(&request, &image).await;
+        sent.map_err(|error| ImageWorkerLost { reason: error.to_string(), received: false })?;
         drop(image);
-        match self.next().await? {
-            FromWorker::Analyzed { id: answered, outcome, .. } if answered == id => {
-                self.checked(outcome)
-            }
-            FromWorker::Failed { stage, message, .. } => Err(failed(stage, message).into()),
-            other => Err(out_of_turn(&other).into()),
-        }
-    }
-
-    /// What a worker says, held against what it may say.
-    fn checked(
-        &self,
-        outcome: Result<FrameResult, (ocelli_protocol::worker::AnalysisFault, String)>,
-    ) -> Result<Result<ImageResult, AnalysisError>, ImageWorkerLost> {
+        let outcome = match self.next().await? {
+            FromWorker::Analyzed { id: answered, outcome, .. } if answered == id => outcome,
+            other => return Err(WorkerFault::unexpected(&other).into()),
+        };
         let mut result = match outcome {
             Ok(result) => result,
-            Err((fault, message)) => {
-                return Ok(Err(AnalysisError::from_worker(fault, bounds::truncate_cause(message))));
-            }
+            Err((fault, message)) => return Ok(Err(AnalysisError::from_worker(fault, message))),
         };
-        if let Err((_, reason)) = bounds::result(&result, &self.watched.limits) {
-            return Err(ImageWorkerLost { reason, received: true });
+        if let Err(exceeded) = self.worker.validate(&result) {
+            return Err(ImageWorkerLost { reason: exceeded.to_string(), received: true });
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         result.capture_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        Ok(image_result(&result, &self.deployment).map_err(|error| {
+        Ok(image_result(&result, self.worker.deployment()).map_err(|error| {
             AnalysisError::new(AnalysisErrorKind::InvalidResult, error.to_string())
         }))
     }
 }
 
-/// A result as it is told.
+/// A worker's result as subscribers get it. An image is no frame of a source.
 fn image_result(
     result: &FrameResult,
     deployment: &str,
 ) -> Result<ImageResult, event::InvalidResult> {
     let detections = event::detections(result, deployment)?.map(|found| found.detections);
-    let events = result.events.iter().map(|told| {
-        // A picture is no frame of a source.
-        Ok(event::Event { frame: None, ..event::event(told, result, deployment)? })
-    });
+    let events = result.events.iter();
+    let events = events
+        .map(|event| Ok(event::Event { frame: None, ..event::event(event, result, deployment)? }));
     Ok(ImageResult {
         deployment: deployment.to_owned(),
         width: result.width,
@@ -285,21 +223,18 @@ impl ImageWorker for ProcessWorker {
     fn watch_idle(&mut self) -> BoxFuture<'_, String> {
         Box::pin(async {
             match self.next().await {
-                Ok(other) => ImageWorkerLost::from(out_of_turn(&other)).reason,
-                Err(unfit) => ImageWorkerLost::from(unfit).reason,
+                Ok(other) => WorkerFault::unexpected(&other).to_string(),
+                Err(fault) => fault.to_string(),
             }
         })
     }
 
-    fn end(self: Box<Self>, hurry: bool) -> BoxFuture<'static, String> {
+    fn end(mut self: Box<Self>, hurry: bool) -> BoxFuture<'static, String> {
         Box::pin(async move {
-            let Self { mut worker, outbox, .. } = *self;
             if hurry {
-                worker.kill();
+                self.worker.kill();
             }
-            // Without its connection the worker ends by itself.
-            drop(outbox);
-            worker.end(END_GRACE).await.0
+            self.worker.end(END_GRACE).await.status
         })
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use ocelli::config::{self, Sandbox, Signatures};
 use ocelli::deploy::{CompileError, check_component};
-use ocelli::session::Programs;
+use ocelli::worker::Programs;
 use ocelli_protocol::component::{CheckReport, Problem};
 use ocelli_protocol::key::{KeyError, TrustedKey};
 

@@ -7,16 +7,15 @@ use std::time::Instant;
 use ocelli_protocol::worker::{FromWorker, ToWorker};
 
 use super::Spec;
-use super::bounds;
 use super::feed::Target;
-use super::member::StreamWorker;
 use super::rollout::{
     Candidate, CandidateAction, CandidateEvent, CandidateInput, CandidateWorker, Completed,
     PipelineState, Report, RunningView, Step, SwapRequest, VersionInput, send_report,
 };
 use super::serving::Serving;
+use super::stream_worker::StreamWorker;
 use super::task::SessionTask;
-use super::watched::{failed, log, out_of_turn};
+use crate::worker::WorkerFault;
 
 impl SessionTask {
     /// Starts a candidate beside the running worker.
@@ -31,8 +30,8 @@ impl SessionTask {
         }
         let Spec { pipeline, settings, .. } = request.spec;
         let spec = Spec { pipeline, settings, ..(*self.spec).clone() };
-        let mut limits = self.environment.limits();
-        self.replica.iter().for_each(|replica| replica.raise_limits(&mut limits.worker));
+        let mut limits = self.environment.workers.limits();
+        self.replica.iter().for_each(|replica| replica.raise_limits(&mut limits));
         let request = SwapRequest { spec, ..request };
         let candidate = Candidate::start(&self.environment, limits, request, self.encoded_store());
         serving.candidate = Some(candidate);
@@ -50,7 +49,6 @@ impl SessionTask {
                     candidate.worker = CandidateWorker::Running(worker);
                 }
             }
-            CandidateEvent::Checked => {}
             CandidateEvent::DeadlinePassed => self.advance(CandidateInput::Tick, serving).await,
             CandidateEvent::Lost(reason) => self.on_candidate_lost(reason, serving).await,
             CandidateEvent::Message(message) => {
@@ -73,27 +71,20 @@ impl SessionTask {
         let promoted = serving.is_promoted();
         let Some(candidate) = &mut serving.candidate else { return Ok(None) };
         if candidate.step() == Step::Start {
-            if candidate.on_start_message(message, &self.environment)? {
+            if candidate.on_start_message(message)? {
                 self.advance(CandidateInput::Ready, serving).await;
             }
             return Ok(None);
         }
         let Some(worker) = candidate.worker() else { return Ok(None) };
         match message {
-            FromWorker::Heartbeat { counters, guest_memory } => {
-                worker.health.counted(counters);
-                worker.guest_memory = guest_memory;
-            }
-            FromWorker::Log { level, context, message, frame } => {
-                log(&worker.spec.id, &worker.spec.pipeline.id, level, &context, &message, frame);
-            }
+            FromWorker::Heartbeat { .. } => {}
             FromWorker::BarrierReached { first, .. } => {
                 self.advance(CandidateInput::BarrierReached { first }, serving).await;
             }
             FromWorker::DryRunResult { frame, outcome } => {
-                let outcome = outcome.map(|outcome| outcome.map_err(bounds::truncate_cause));
                 if let Some(Ok(result)) = &outcome {
-                    bounds::result(result, &worker.limits).map_err(|(_, message)| message)?;
+                    worker.handle.validate(result).map_err(|exceeded| exceeded.to_string())?;
                 }
                 let input = CandidateInput::DryRunDone { frame, outcome: outcome.as_ref() };
                 self.advance(input, serving).await;
@@ -102,7 +93,6 @@ impl SessionTask {
                 self.advance(CandidateInput::Reinstantiated, serving).await
             }
             FromWorker::Restored(restored) => {
-                let restored = restored.map_err(bounds::truncate_cause);
                 self.advance(CandidateInput::Restored(&restored), serving).await;
             }
             // Committed with the call that they belong to, once the candidate is the session's version.
@@ -127,9 +117,9 @@ impl SessionTask {
                 return Ok(Some(message));
             }
             FromWorker::Failed { stage, message, .. } => {
-                return Err(failed(stage, message).into_reason());
+                return Err(WorkerFault::failed(stage, &message).to_string());
             }
-            other => return Err(out_of_turn(&other).into_reason()),
+            other => return Err(WorkerFault::unexpected(&other).to_string()),
         }
         Ok(None)
     }
@@ -159,9 +149,9 @@ impl SessionTask {
             }
             CandidateAction::Attach => {
                 if let Some(worker) = candidate.worker()
-                    && let Some(outbox) = worker.outbox.take()
+                    && let Some(sender) = worker.handle.take_sender()
                 {
-                    worker.sent = feed.attach(outbox, Vec::new()).await;
+                    feed.attach(sender, Vec::new()).await;
                 }
             }
             CandidateAction::TakeSnapshot => {
@@ -195,7 +185,7 @@ impl SessionTask {
         serving: &mut Serving,
     ) {
         let Serving { candidate: Some(candidate), worker, .. } = serving else { return };
-        let version = worker.description.as_ref().map(|description| description.version.clone());
+        let version = worker.handle.description().map(|description| description.version.clone());
         let size = bytes.len();
         candidate.last_result = worker.last_result;
         candidate.state = Some(PipelineState { version: version.unwrap_or_default(), bytes });
@@ -229,7 +219,7 @@ impl SessionTask {
         let Some(mut candidate) = serving.detach_candidate().await else { return };
         candidate.abort(reason);
         if let Some(mut worker) = candidate.take_worker() {
-            worker.worker.kill();
+            worker.handle.kill();
             self.end_in_background(*worker).await;
         }
     }
@@ -240,7 +230,7 @@ impl SessionTask {
         let Some(mut candidate) = serving.detach_candidate().await else { return };
         if let Some(worker) = candidate.take_worker() {
             let cleanup = self.environment.limits().cleanup;
-            reason += &format!(" ({})", worker.end(true, cleanup).await.0);
+            reason += &format!(" ({})", worker.end(true, cleanup).await.status);
         }
         candidate.abort(reason);
     }

@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ocelli_protocol::worker::{STANDBY_FRAMES, ToWorker};
@@ -24,8 +24,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::worker::WorkerSender;
 use crate::source::{AccessUnit, SourceEvent, Subscription};
+use crate::worker::WorkerSender;
 
 /// Units in the lane of the worker that speaks, beside the one that is being written: its socket is
 /// queue enough.
@@ -62,15 +62,6 @@ pub(super) enum Target {
     Candidate,
 }
 
-/// What was written to a worker.
-#[derive(Debug, Default)]
-pub(super) struct SentCounts {
-    /// Access units.
-    pub(super) units: AtomicU64,
-    /// The end of its file.
-    pub(super) end: AtomicBool,
-}
-
 /// A message with its payload.
 pub(super) type Outgoing = (ToWorker, Vec<u8>);
 
@@ -95,21 +86,12 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Starts carrying units from the subscription to a worker.
-    pub(super) fn start(
-        subscription: Subscription,
-        outbox: WorkerSender,
-    ) -> (Self, Arc<SentCounts>) {
-        let lane = WorkerLane::start(outbox);
-        let sent = Arc::clone(&lane.sent);
-        (Self::with(subscription, lane), sent)
-    }
-
-    fn with(subscription: Subscription, lane: WorkerLane) -> Self {
+    pub(super) fn start(subscription: Subscription, sender: WorkerSender) -> Self {
         let (note_sender, notes) = mpsc::channel(NOTE_CAPACITY);
         let (commands, inbox) = mpsc::channel(COMMAND_CAPACITY);
         let (dropped, done) = (subscription.dropped(), Arc::<AtomicU64>::default());
         let pump = Pump {
-            active: lane,
+            active: WorkerLane::start(sender),
             candidate: None,
             superseded: None,
             retained: RetainedUnits::new(Arc::clone(&done)),
@@ -139,15 +121,8 @@ impl Feed {
 
     /// Brings in a second worker: it is told `first`, then gets the retained units, then what the
     /// other gets.
-    pub(super) async fn attach(
-        &self,
-        outbox: WorkerSender,
-        first: Vec<Outgoing>,
-    ) -> Arc<SentCounts> {
-        let lane = WorkerLane::start(outbox);
-        let sent = Arc::clone(&lane.sent);
-        self.command(PumpCommand::Attach(lane, first)).await;
-        sent
+    pub(super) async fn attach(&self, sender: WorkerSender, first: Vec<Outgoing>) {
+        self.command(PumpCommand::Attach(WorkerLane::start(sender), first)).await;
     }
 
     /// Takes no more units from the source until [`promote`](Self::promote) or
@@ -339,7 +314,6 @@ impl LaneItem {
 /// connection.
 struct WorkerLane {
     queue: Arc<LaneQueue>,
-    sent: Arc<SentCounts>,
     writer: JoinHandle<()>,
 }
 
@@ -368,10 +342,10 @@ impl LaneItems {
 }
 
 impl WorkerLane {
-    fn start(outbox: WorkerSender) -> Self {
-        let (queue, sent) = (Arc::<LaneQueue>::default(), Arc::<SentCounts>::default());
-        let writer = tokio::spawn(write(outbox, Arc::clone(&queue), Arc::clone(&sent)));
-        Self { queue, sent, writer }
+    fn start(sender: WorkerSender) -> Self {
+        let queue = Arc::<LaneQueue>::default();
+        let writer = tokio::spawn(write(sender, Arc::clone(&queue)));
+        Self { queue, writer }
     }
 
     /// Queues an item.
@@ -406,7 +380,7 @@ impl Drop for WorkerLane {
 }
 
 /// Writes what is queued until the worker is gone.
-async fn write(mut outbox: WorkerSender, queue: Arc<LaneQueue>, sent: Arc<SentCounts>) {
+async fn write(mut sender: WorkerSender, queue: Arc<LaneQueue>) {
     loop {
         let item = loop {
             let item = queue.waiting.lock().items.pop_front();
@@ -419,21 +393,10 @@ async fn write(mut outbox: WorkerSender, queue: Arc<LaneQueue>, sent: Arc<SentCo
         let bytes = item.bytes();
         let written = match item {
             LaneItem::Unit(unit) => {
-                let written = outbox.send_unit(&unit).await;
-                sent.units.fetch_add(1, Ordering::Relaxed);
-                written
+                sender.send(&ToWorker::Unit(unit.header.clone()), &unit.data).await
             }
-            LaneItem::Message((message, payload)) => {
-                if matches!(message, ToWorker::Activate { .. }) {
-                    // The worker counts from here on, too.
-                    sent.units.store(0, Ordering::Relaxed);
-                }
-                outbox.send(&message, &payload).await
-            }
-            LaneItem::End => {
-                sent.end.store(true, Ordering::Release);
-                outbox.send(&ToWorker::EndOfStream, &[]).await
-            }
+            LaneItem::Message((message, payload)) => sender.send(&message, &payload).await,
+            LaneItem::End => sender.send(&ToWorker::EndOfStream, &[]).await,
         };
         let mut waiting = queue.waiting.lock();
         waiting.bytes = waiting.bytes.saturating_sub(bytes);

@@ -109,7 +109,7 @@ impl SessionHandle {
     /// A session without a task, which never ends.
     #[cfg(test)]
     pub(crate) fn without_task(spec: Spec) -> Self {
-        let limits = super::bounds::tests::limits();
+        let limits = crate::worker::tests::limits();
         let (handle, end) = Self::new(spec, StatusInner::new(limits));
         std::mem::forget(end.alive);
         handle

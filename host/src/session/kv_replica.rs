@@ -98,7 +98,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn limits() -> WorkerLimits {
-        WorkerLimits { store_bytes: 400, store_keys: 12, ..crate::session::bounds::tests::limits() }
+        WorkerLimits { store_bytes: 400, store_keys: 12, ..crate::worker::tests::limits() }
     }
 
     fn change() -> impl Strategy<Value = StoreChange> {

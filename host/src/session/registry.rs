@@ -11,13 +11,12 @@ use super::rollout::ProbationRequest;
 use super::spec::Spec;
 use super::status::{Observation, SessionStatus, StatusInner};
 use super::task::SessionTask;
-use super::{ControlGroups, Environment, Limits, Programs};
+use super::{Environment, SessionLimits};
 use crate::config::Config;
 use crate::event::Hub;
-use crate::inference::InferenceHandle;
 use crate::journal::Journal;
-use crate::redis::Redis;
 use crate::source::Sources;
+use crate::worker::WorkerLauncher;
 
 /// Where what sessions say and keep goes.
 pub struct Sinks {
@@ -25,8 +24,6 @@ pub struct Sinks {
     pub hub: Hub,
     /// Their stores.
     pub journal: Journal,
-    /// Keys that an operator grants.
-    pub redis: Redis,
 }
 
 /// All sessions. Cheap to clone.
@@ -39,30 +36,22 @@ pub struct Sessions {
 impl Sessions {
     /// An empty registry.
     pub fn new(
-        programs: Programs,
+        workers: Arc<WorkerLauncher>,
         sources: Sources,
-        inference: InferenceHandle,
-        outlets: Sinks,
-        groups: Option<ControlGroups>,
+        sinks: Sinks,
         config: &Config,
     ) -> Self {
-        let Sinks { hub, journal, redis } = outlets;
-        let limits = Mutex::new(Limits::new(config));
-        let environment =
-            Environment { programs, sources, inference, hub, journal, redis, groups, limits };
+        let Sinks { hub, journal } = sinks;
+        let limits = Mutex::new(SessionLimits::new(config));
+        let environment = Environment { workers, sources, hub, journal, limits };
         Self { environment: Arc::new(environment), handles: Arc::default() }
-    }
-
-    /// What every worker needs.
-    pub(crate) fn environment(&self) -> Arc<Environment> {
-        Arc::clone(&self.environment)
     }
 
     /// Takes limits and Redis over from another config: limits on workers for workers that start
     /// from now on, all else at once.
     pub fn apply_config(&self, config: &Config) {
-        *self.environment.limits.lock() = Limits::new(config);
-        self.environment.redis.set_settings(config.redis.as_ref());
+        *self.environment.limits.lock() = SessionLimits::new(config);
+        self.environment.workers.apply_config(config);
     }
 
     /// Makes a session and starts it. `probation`: whether what it runs lasts is to be reported.
@@ -75,12 +64,12 @@ impl Sessions {
         if handles.contains_key(&spec.id) {
             return Err(SessionError::Exists(spec.id));
         }
-        let limits = self.environment.limits();
-        let limit = limits.sessions;
+        let limit = self.environment.limits().sessions;
         if handles.len() >= limit {
             return Err(SessionError::Limit { limit, holders: handles.keys().cloned().collect() });
         }
-        let (handle, end) = SessionHandle::new(spec, StatusInner::new(limits.worker));
+        let (handle, end) =
+            SessionHandle::new(spec, StatusInner::new(self.environment.workers.limits()));
         let TaskEnd { shared, requests, alive } = end;
         let task = SessionTask::new(Arc::clone(&self.environment), shared, requests, probation);
         tokio::spawn(async move {

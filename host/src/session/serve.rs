@@ -1,25 +1,22 @@
 //! One worker's service in a session: from its start, or its taking over, to its end.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::{Counters, FrameResult, FromWorker, LogLevel, ToWorker};
 
-use super::READY_TIMEOUT;
-use super::bounds;
 use super::feed::{Feed, SourceNote};
 use super::handle::SessionRequest;
 use super::kv_replica::StoreReplica;
 use super::lifecycle::{LifecycleEvent, STABLE_AFTER};
-use super::member::{StartError, StreamWorker};
 use super::rollout::{
     Candidate, CandidateInput, PipelineState, VersionChange, VersionInput, sleep_until,
 };
 use super::serving::Serving;
+use super::stream_worker::StreamWorker;
 use super::task::{FeedHandoff, ServeOutcome, SessionTask};
-use super::watched::{failed, log, out_of_turn};
+use crate::worker::{READY_TIMEOUT, WorkerFault, log_line};
 
 type Served = Result<(), ServeOutcome>;
 
@@ -59,8 +56,8 @@ impl SessionTask {
             Some(replica) => replica,
             None => StoreReplica::new(environment.journal.store_contents(self.id()).await?),
         };
-        let mut limits = environment.limits();
-        replica.raise_limits(&mut limits.worker);
+        let mut limits = environment.workers.limits();
+        replica.raise_limits(&mut limits);
         let store = self.replica.insert(replica).encode();
         if self.handoff.is_none() {
             // Subscribing first lets a cold camera connect while the worker starts. The old
@@ -77,21 +74,15 @@ impl SessionTask {
         let deadline = tokio::time::Instant::now() + READY_TIMEOUT;
         loop {
             tokio::select! {
-                received = worker.worker.inbox.recv() => {
-                    let (message, _) = worker.health.message(received)?;
+                received = worker.handle.next() => {
+                    let (message, _) = received?;
                     self.count_start(&message);
-                    let ready = worker.starting(message, &self.environment);
+                    let ready = worker.on_start_message(message);
                     self.show_worker(worker);
-                    match ready {
-                        Ok(true) => return Ok(()),
-                        Ok(false) => {}
-                        Err(StartError::Fault(fault)) => return Err(fault.into()),
-                        Err(StartError::Permanent(reason)) => {
-                            return Err(ServeOutcome::Failed(reason));
-                        }
+                    if ready? {
+                        return Ok(());
                     }
                 }
-                _ = worker.health.looks.tick() => worker.look()?,
                 request = self.requests.recv() => {
                     if let Some(outcome) = self.on_idle_request(request) {
                         return Err(outcome);
@@ -125,7 +116,7 @@ impl SessionTask {
         };
         self.apply_event(LifecycleEvent::WorkerReady);
         let probation = self.environment.limits().rollout.probation;
-        let description = worker.description.as_ref();
+        let description = worker.handle.description();
         self.change.take_if(|change| change.on_serving(description, probation, Instant::now()));
         Ok(Serving::new(worker, feed, last_done))
     }
@@ -134,7 +125,7 @@ impl SessionTask {
         &mut self,
         worker: &mut StreamWorker,
     ) -> Result<(Feed, Option<u64>), ServeOutcome> {
-        let Some(mut outbox) = worker.outbox.take() else {
+        let Some(mut sender) = worker.handle.take_sender() else {
             return Err(ServeOutcome::ProtocolViolation("the worker was ready twice".into()));
         };
         self.commit_store(worker).await?;
@@ -147,29 +138,28 @@ impl SessionTask {
             // Sent before the units, so that it processes each that is not done with.
             let mut first: Vec<_> = state.into_iter().collect();
             first.push((ToWorker::Activate { after: last_done }, Vec::new()));
-            worker.sent = feed.attach(outbox, first).await;
+            feed.attach(sender, first).await;
             feed.promote().await;
             feed.commit().await;
             worker.dropped_before = feed.dropped();
             return Ok((feed, last_done));
         }
         if let Some((message, payload)) = state {
-            let sent = outbox.send(&message, &payload).await;
+            let sent = sender.send(&message, &payload).await;
             sent.map_err(|error| ServeOutcome::WorkerLost(error.to_string()))?;
         }
         let no_source = || ServeOutcome::WorkerLost("it has no source".into());
         let subscription = self.subscription.take().ok_or_else(no_source)?;
-        let (feed, sent) = Feed::start(subscription, outbox);
-        worker.sent = sent;
-        Ok((feed, None))
+        Ok((Feed::start(subscription, sender), None))
     }
 
     /// Waits for the next event and handles it. An error ends the worker's service.
     async fn serve_next(&mut self, serving: &mut Serving) -> Served {
         tokio::select! {
-            received = serving.worker.worker.inbox.recv() => {
-                let handled = match serving.worker.health.message(received) {
+            received = serving.worker.handle.next() => {
+                let handled = match received {
                     Ok((message, payload)) => self.on_message(message, payload, serving).await,
+                    Err(fault @ WorkerFault::Unhealthy(_)) => return Err(fault.into()),
                     Err(fault) => Err(fault.into()),
                 };
                 match handled {
@@ -184,7 +174,6 @@ impl SessionTask {
                     handled => handled,
                 }
             }
-            _ = serving.worker.health.looks.tick() => serving.worker.look().map_err(ServeOutcome::from),
             Some(note) = serving.feed.notes.recv() => self.on_source_note(note),
             event = Candidate::next(&mut serving.candidate) => {
                 match self.on_candidate_event(event, serving).await {
@@ -254,15 +243,10 @@ impl SessionTask {
                 self.commit_store(&mut serving.worker).await?;
                 self.count(serving, counters);
                 serving.mark_done(frame);
-                let message = bounds::truncate_cause(message);
                 self.shared.update(|status| status.last_error = Some(message.clone()));
                 self.log(LogLevel::Error, "process", &message, Some(frame));
             }
-            FromWorker::Log { level, context, message, frame } => {
-                self.log(level, &context, &message, frame);
-            }
             FromWorker::Heartbeat { counters, guest_memory } => {
-                serving.worker.guest_memory = guest_memory;
                 self.count(serving, counters);
                 self.shared.update(|status| status.guest_memory = guest_memory);
                 self.advance(CandidateInput::RunningHeartbeat, serving).await;
@@ -286,9 +270,7 @@ impl SessionTask {
                 self.on_restored(restored);
             }
             FromWorker::Active => {}
-            FromWorker::Finished { counters }
-                if serving.worker.sent.end.load(Ordering::Acquire) =>
-            {
+            FromWorker::Finished { counters } if serving.worker.handle.sent().has_ended() => {
                 self.count(serving, counters);
                 // Notes from before the end of the file may still wait: its fault, that is.
                 while let Ok(note) = serving.feed.notes.try_recv() {
@@ -298,9 +280,9 @@ impl SessionTask {
             }
             FromWorker::Failed { stage, message, counters, .. } => {
                 self.count(serving, counters);
-                return Err(failed(stage, message).into());
+                return Err(WorkerFault::failed(stage, &message).into());
             }
-            other => return Err(out_of_turn(&other).into()),
+            other => return Err(WorkerFault::unexpected(&other).into()),
         }
         Ok(())
     }
@@ -311,9 +293,9 @@ impl SessionTask {
         counters: Counters,
         serving: &mut Serving,
     ) -> Served {
-        if let Err((limit, message)) = bounds::result(&result, &serving.worker.limits) {
-            self.shared.update(|status| status.totals.hit(limit));
-            return Err(ServeOutcome::ProtocolViolation(message));
+        if let Err(exceeded) = serving.worker.handle.validate(&result) {
+            self.shared.update(|status| status.totals.hit(exceeded.limit));
+            return Err(ServeOutcome::ProtocolViolation(exceeded.to_string()));
         }
         if serving.worker.since.elapsed() >= STABLE_AFTER {
             self.lifecycle.apply(LifecycleEvent::Stable);
@@ -345,7 +327,7 @@ impl SessionTask {
     fn on_restored(&mut self, restored: Result<(), String>) {
         let accepted = restored.is_ok();
         if let Err(message) = restored {
-            let message = format!("its own state is refused: {}", bounds::truncate_cause(message));
+            let message = format!("its own state is refused: {message}");
             self.log(LogLevel::Error, "restore", &message, None);
         }
         self.on_version(VersionInput::Restored { accepted });
@@ -358,7 +340,7 @@ impl SessionTask {
             return Ok(());
         }
         if let Some(replica) = &mut self.replica
-            && let Err(message) = replica.apply(&changes, &worker.limits)
+            && let Err(message) = replica.apply(&changes, worker.handle.limits())
         {
             self.replica = None;
             return Err(ServeOutcome::ProtocolViolation(message));
@@ -372,7 +354,6 @@ impl SessionTask {
 
     fn count(&self, serving: &mut Serving, counters: Counters) {
         let Serving { worker, feed, .. } = serving;
-        worker.health.counted(counters);
         let frames = worker.frames(counters, feed.dropped());
         self.shared.update(|status| status.totals.count(frames, counters.limits));
     }
@@ -397,7 +378,7 @@ impl SessionTask {
                 _ => cause.to_owned(),
             });
             if let Some(mut worker) = candidate.take_worker() {
-                worker.worker.kill();
+                worker.handle.kill();
                 let _ = worker.end(true, self.environment.limits().cleanup).await;
             }
         }
@@ -407,19 +388,19 @@ impl SessionTask {
     /// Ends a worker. The reason of a loss says how it ended.
     async fn end(&mut self, mut worker: StreamWorker, outcome: ServeOutcome) -> ServeOutcome {
         if matches!(outcome, ServeOutcome::ProtocolViolation(_)) {
-            worker.worker.kill();
+            worker.handle.kill();
         }
         let given_up = matches!(outcome, ServeOutcome::WorkerLost(_));
-        let (status, out_of_memory) = worker.end(given_up, self.environment.limits().cleanup).await;
+        let exit = worker.end(given_up, self.environment.limits().cleanup).await;
         self.shared.update(|shown| {
-            if out_of_memory {
+            if exit.out_of_memory {
                 shown.totals.hit(Limit::Memory);
             }
             shown.end_worker();
         });
         match outcome {
             ServeOutcome::WorkerLost(reason) => {
-                ServeOutcome::WorkerLost(format!("{reason} ({status})"))
+                ServeOutcome::WorkerLost(format!("{reason} ({})", exit.status))
             }
             outcome => outcome,
         }
@@ -427,6 +408,6 @@ impl SessionTask {
 
     /// Writes a line of the worker or its pipeline to the host's log.
     fn log(&self, level: LogLevel, context: &str, message: &str, frame: Option<u64>) {
-        log(self.id(), &self.spec.pipeline.id, level, context, message, frame);
+        log_line(self.id(), &self.spec.pipeline.id, level, context, message, frame);
     }
 }

@@ -7,8 +7,8 @@ use ocelli_protocol::worker::ToWorker;
 use super::error::SessionError;
 use super::feed::{Feed, Target};
 use super::handle::CommandReply;
-use super::member::StreamWorker;
 use super::rollout::Candidate;
+use super::stream_worker::StreamWorker;
 
 /// Commands to a pipeline that wait for their answer.
 const MAX_PENDING: usize = 64;

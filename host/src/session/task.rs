@@ -12,15 +12,15 @@ use super::feed::Feed;
 use super::handle::{SessionRequest, SessionShared};
 use super::kv_replica::StoreReplica;
 use super::lifecycle::{Lifecycle, LifecycleEvent};
-use super::member::StreamWorker;
 use super::rollout::{
     Fallback, ProbationRequest, Report, Step, SwapRequest, VersionChange, VersionInput, send_report,
 };
-use super::watched::WorkerFault;
+use super::stream_worker::StreamWorker;
 use super::{Environment, Spec};
 use crate::event::SessionState;
 use crate::source::Subscription;
 use crate::util::backoff::BackoffPolicy;
+use crate::worker::{StartError, WorkerFault};
 
 /// Waits after losses of a worker in a row.
 const RESTART_BACKOFF: BackoffPolicy = BackoffPolicy {
@@ -75,6 +75,20 @@ impl From<WorkerFault> for ServeOutcome {
         match fault {
             WorkerFault::Exited(reason) => Self::WorkerLost(reason),
             WorkerFault::ProtocolViolation(reason) => Self::ProtocolViolation(reason),
+            WorkerFault::Unhealthy(fault) => Self::ProtocolViolation(fault.to_string()),
+        }
+    }
+}
+
+impl From<StartError> for ServeOutcome {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Fault(fault) => fault.into(),
+            // The next worker would get the same settings, and the same sandbox and models.
+            StartError::Settings(_) | StartError::Sandbox(_) | StartError::Model(_) => {
+                Self::Failed(error.to_string())
+            }
+            StartError::Failed { .. } => Self::WorkerLost(error.to_string()),
         }
     }
 }
@@ -364,13 +378,14 @@ impl SessionTask {
     /// Shows a worker as the session's.
     pub(super) fn show_worker(&self, worker: &StreamWorker) {
         self.shared.update(|status| {
-            status.pid = worker.worker.pid();
-            status.confinement.clone_from(&worker.confinement);
-            status.control_group = worker.worker.is_in_group();
-            status.allowed = worker.limits;
-            status.guest_memory = worker.guest_memory;
-            if worker.description.is_some() {
-                status.description.clone_from(&worker.description);
+            let worker = &worker.handle;
+            status.pid = worker.pid();
+            status.confinement = worker.confinement().cloned();
+            status.control_group = worker.is_in_group();
+            status.allowed = *worker.limits();
+            status.guest_memory = worker.guest_memory();
+            if let Some(description) = worker.description() {
+                status.description = Some(description.clone());
             }
         });
     }

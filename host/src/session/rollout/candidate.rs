@@ -2,18 +2,17 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use ocelli_protocol::worker::FromWorker;
+use ocelli_protocol::worker::{FromWorker, WorkerLimits};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::machine::{CandidateAction, CandidateInput, Rollout, RunningView};
 use super::report::{Report, ReportSender, Step, SwapRequest, Swapped, send_report};
 use super::sleep_until;
 use super::version::{Fallback, PipelineState, VersionChange};
-use crate::session::member::{StartError, StreamWorker};
-use crate::session::{Environment, Limits, Spec};
+use crate::session::stream_worker::StreamWorker;
+use crate::session::{Environment, Spec};
 
 /// See the module's documentation.
 pub(in crate::session) struct Candidate {
@@ -43,8 +42,6 @@ pub(in crate::session) enum CandidateEvent {
     Message(Box<FromWorker>),
     /// Its worker has ended, or is of no more use.
     Lost(String),
-    /// A check of its health found nothing.
-    Checked,
     DeadlinePassed,
 }
 
@@ -52,7 +49,7 @@ impl Candidate {
     /// Starts the worker.
     pub(in crate::session) fn start(
         environment: &Arc<Environment>,
-        limits: Limits,
+        limits: WorkerLimits,
         request: SwapRequest,
         store: Vec<u8>,
     ) -> Self {
@@ -63,7 +60,7 @@ impl Candidate {
             StreamWorker::launch(Arc::clone(environment), limits, Arc::clone(&spec), true, store);
         let candidate = Self {
             spec,
-            rollout: Rollout::beside(limits.rollout, shadow, refused_state, began),
+            rollout: Rollout::beside(environment.limits().rollout, shadow, refused_state, began),
             began,
             reports,
             worker: CandidateWorker::Launching(AbortOnDropHandle::new(tokio::spawn(launching))),
@@ -88,13 +85,9 @@ impl Candidate {
                 () = deadline_passed => CandidateEvent::DeadlinePassed,
             },
             CandidateWorker::Running(worker) => tokio::select! {
-                received = worker.worker.inbox.recv() => match worker.health.message(received) {
+                received = worker.handle.next() => match received {
                     Ok((message, _)) => CandidateEvent::Message(Box::new(message)),
-                    Err(fault) => CandidateEvent::Lost(fault.into_reason()),
-                },
-                _ = worker.health.looks.tick() => match worker.look() {
-                    Ok(()) => CandidateEvent::Checked,
-                    Err(fault) => CandidateEvent::Lost(fault.into_reason()),
+                    Err(fault) => CandidateEvent::Lost(fault.to_string()),
                 },
                 () = deadline_passed => CandidateEvent::DeadlinePassed,
             },
@@ -115,18 +108,17 @@ impl Candidate {
     pub(in crate::session) fn on_start_message(
         &mut self,
         message: FromWorker,
-        environment: &Environment,
     ) -> Result<bool, String> {
         let Some(worker) = self.worker() else { return Ok(false) };
-        let was_described = worker.description.is_some();
-        let ready = worker.starting(message, environment);
-        let described = worker.description.as_ref().filter(|_| !was_described);
+        let was_described = worker.handle.description().is_some();
+        let ready = worker.on_start_message(message);
+        let described = worker.handle.description().filter(|_| !was_described);
         if let Some((name, version)) =
             described.map(|described| (described.name.clone(), described.version.clone()))
         {
             self.report(Report::Described { name, version });
         }
-        ready.map_err(StartError::into_reason)
+        ready.map_err(|error| error.to_string())
     }
 
     /// The step under way.
@@ -146,7 +138,7 @@ impl Candidate {
         mut view: RunningView,
         now: Instant,
     ) -> Vec<CandidateAction> {
-        let sent = self.worker().map(|worker| worker.sent.units.load(Ordering::Relaxed));
+        let sent = self.worker().map(|worker| worker.handle.sent().units());
         view.sent_since = sent.unwrap_or_default();
         self.rollout.on_candidate(input, view, now)
     }

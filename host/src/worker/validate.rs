@@ -1,41 +1,44 @@
-//! What a worker says, held against what it may say. It has done so itself before; but a worker
-//! that was taken over by its stream or its pipeline may say anything, and what it says goes to
-//! every subscriber.
+//! Bounds on what a worker sends. It keeps to them itself; but a worker that its stream or its
+//! pipeline controls may send anything, and what it sends goes to every subscriber.
 
 use ocelli_protocol::limit::{Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
-use ocelli_protocol::worker::{Description, Detection, Event, FrameResult, WorkerLimits};
+use ocelli_protocol::worker::{
+    Description, Detection, Event, FrameResult, FromWorker, WorkerLimits,
+};
 
-/// Bytes of a cause that are kept and told: a wasm backtrace and the last words before it.
+/// Bytes of an error's text: a wasm backtrace and the last words before it.
 const MAX_CAUSE: usize = 16 << 10;
 
 /// Bytes of a pipeline's name, and of its version.
 const MAX_NAME: usize = 200;
 
-/// Checks the size of a result: the limit that it breaks, and how.
-pub(crate) fn result(result: &FrameResult, limits: &WorkerLimits) -> Result<(), (Limit, String)> {
+/// A result breaks a limit.
+#[derive(Debug, thiserror::Error)]
+#[error("limit {limit}: a result with {found} {unit}: at most {most} are taken")]
+pub(crate) struct LimitExceeded {
+    pub(crate) limit: Limit,
+    unit: &'static str,
+    found: usize,
+    most: usize,
+}
+
+/// Checks the size of a result.
+pub(super) fn result(result: &FrameResult, limits: &WorkerLimits) -> Result<(), LimitExceeded> {
     let most = limits.events_per_frame as usize;
     check_limit(Limit::Events, "events of one frame", result.events.len(), most)?;
     let attachments = result.events.iter().map(|event| event.attachments.len()).sum();
-    check_limit(
-        Limit::Attachments,
-        "attachments",
-        attachments,
-        limits.attachments_per_frame as usize,
-    )?;
+    let most = limits.attachments_per_frame as usize;
+    check_limit(Limit::Attachments, "attachments", attachments, most)?;
     let lists = result.detections.iter().chain(result.events.iter().map(|event| &event.detections));
     for list in lists {
         check_limit(Limit::Detections, "detections", list.len(), MAX_DETECTIONS)?;
     }
+    let most = limits.event_bytes as usize;
     for event in &result.events {
-        check_limit(
-            Limit::EventBytes,
-            "bytes of one event",
-            event.payload_bytes(),
-            limits.event_bytes as usize,
-        )?;
+        check_limit(Limit::EventBytes, "bytes of one event", event.payload_bytes(), most)?;
     }
-    let attached: usize =
-        result.events.iter().flat_map(|event| &event.attachments).map(|image| image.len()).sum();
+    let images = result.events.iter().flat_map(|event| &event.attachments);
+    let attached: usize = images.map(|image| image.len()).sum();
     let events: usize = result.events.iter().map(Event::payload_bytes).sum();
     let detections: usize = result.detections.iter().flatten().map(Detection::payload_bytes).sum();
     check_limit(
@@ -46,34 +49,46 @@ pub(crate) fn result(result: &FrameResult, limits: &WorkerLimits) -> Result<(), 
     )
 }
 
-/// Checks what a pipeline says of itself.
-pub(crate) fn description(description: &Description) -> Result<(), String> {
-    let long = |text: &str| text.len() > MAX_NAME;
-    if long(&description.name) || long(&description.version) {
+/// Checks a pipeline's description of itself.
+pub(super) fn description(description: &Description) -> Result<(), String> {
+    let is_long = |text: &str| text.len() > MAX_NAME;
+    if is_long(&description.name) || is_long(&description.version) {
         return Err(format!("a pipeline's name and version have at most {MAX_NAME} bytes"));
     }
     Ok(())
 }
 
-/// A cause, cut where it is too long to be kept.
-pub(crate) fn truncate_cause(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MAX_CAUSE));
-    text
+/// Cuts the error texts of a message: they go to the log, the status, and the journal.
+pub(super) fn truncate_texts(message: &mut FromWorker) {
+    match message {
+        FromWorker::FrameFailed { message: text, .. }
+        | FromWorker::Failed { message: text, .. }
+        | FromWorker::DryRunResult { outcome: Some(Err(text)), .. }
+        | FromWorker::Restored(Err(text))
+        | FromWorker::Analyzed { outcome: Err((_, text)), .. } => truncate_cause(text),
+        _ => {}
+    }
 }
 
-fn check_limit(limit: Limit, what: &str, found: usize, most: usize) -> Result<(), (Limit, String)> {
-    if found <= most {
-        return Ok(());
-    }
-    Err((limit, format!("limit {limit}: a result with {found} {what}: at most {most} are taken")))
+fn truncate_cause(text: &mut String) {
+    text.truncate(text.floor_char_boundary(MAX_CAUSE));
+}
+
+fn check_limit(
+    limit: Limit,
+    unit: &'static str,
+    found: usize,
+    most: usize,
+) -> Result<(), LimitExceeded> {
+    if found <= most { Ok(()) } else { Err(LimitExceeded { limit, unit, found, most }) }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use ocelli_protocol::worker::{Rect, Timestamps};
 
-    pub(in crate::session) fn limits() -> WorkerLimits {
+    pub(crate) fn limits() -> WorkerLimits {
         WorkerLimits {
             memory: 0,
             open_files: 0,
@@ -124,9 +139,12 @@ pub(super) mod tests {
             events,
             timestamps: stations,
         };
-        result(&made, &limits()).err().map(|(limit, message)| {
-            assert!(message.starts_with(&format!("limit {limit}: ")), "{message}");
-            limit
+        result(&made, &limits()).err().map(|exceeded| {
+            assert!(
+                exceeded.to_string().starts_with(&format!("limit {}: ", exceeded.limit)),
+                "{exceeded}"
+            );
+            exceeded.limit
         })
     }
 
@@ -163,7 +181,11 @@ pub(super) mod tests {
 
     #[test]
     fn a_cause_is_cut_at_a_character() {
-        assert_eq!(truncate_cause("é".repeat(MAX_CAUSE)).len(), MAX_CAUSE);
-        assert_eq!(truncate_cause("short".into()), "short");
+        let truncated = |mut text: String| {
+            truncate_cause(&mut text);
+            text
+        };
+        assert_eq!(truncated("é".repeat(MAX_CAUSE)).len(), MAX_CAUSE);
+        assert_eq!(truncated("short".into()), "short");
     }
 }

@@ -16,7 +16,7 @@ pub(super) const HEARTBEATS: u32 = 5;
 
 /// How a worker is unwell.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum HealthFault {
+pub(crate) enum HealthFault {
     /// Stopped, or without a processor.
     #[error("health: no sign of life for {:.1} s", .0.as_secs_f64())]
     Silent(Duration),
@@ -27,6 +27,12 @@ pub(super) enum HealthFault {
     /// It has frames and gives no results.
     #[error("health: no result for {:.1} s although frames arrive", .0.as_secs_f64())]
     NoResults(Duration),
+    /// It floods the host: messages within a time.
+    #[error("it sent {0} messages within {seconds:.1} s", seconds = .1.as_secs_f64())]
+    Messages(u64, Duration),
+    /// It floods the log: lines within a time.
+    #[error("it sent {0} log lines within {seconds:.1} s", seconds = .1.as_secs_f64())]
+    LogLines(u64, Duration),
 }
 
 /// Since when progress has been owed.

@@ -1,8 +1,10 @@
-//! One worker process: started with its descriptors, spoken to over its socket, and ended in time.
+//! One worker process: started with its descriptors, reached over its socket, and ended in time.
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -16,10 +18,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
-use super::Programs;
 use super::cgroup::{ControlGroups, GroupLimits, WorkerGroup};
 use crate::inference::InferenceAttachment;
-use crate::source::AccessUnit;
 
 /// Messages of a worker that wait to be handled. A worker that sends faster is held up by its
 /// socket.
@@ -32,26 +32,61 @@ const MAX_LINE: usize = 2 << 10;
 /// allocator's last words.
 const MAX_LINES: u32 = 200;
 
-/// What a worker sent, or how its connection ended.
-pub(crate) type ReceivedMessage = Result<(FromWorker, Vec<u8>), WireError>;
+/// The programs of the child processes.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// `ocelli-worker`.
+    pub worker: PathBuf,
+    /// `ocelli-inference`.
+    pub inference: PathBuf,
+    /// `ocelli-compile`.
+    pub compile: PathBuf,
+}
+
+impl Programs {
+    /// Looks for the programs in the folder of the running one.
+    pub fn find() -> anyhow::Result<Self> {
+        let own = std::env::current_exe().context("asking for this program's path")?;
+        let find = |name: &str| {
+            let path = own.with_file_name(name);
+            anyhow::ensure!(path.is_file(), "{} is missing: `./x build` makes it", path.display());
+            Ok(path)
+        };
+        Ok(Self {
+            worker: find("ocelli-worker")?,
+            inference: find("ocelli-inference")?,
+            compile: find("ocelli-compile")?,
+        })
+    }
+}
+
+/// A message of a worker with its payload, or how its connection ended.
+pub(super) type ReceivedMessage = Result<(FromWorker, Vec<u8>), WireError>;
 
 /// A running worker. It is killed when this is dropped.
-pub(crate) struct WorkerProcess {
+pub(super) struct WorkerProcess {
     child: Child,
     group: Option<WorkerGroup>,
-    /// Its messages, the end of the connection last.
-    pub(crate) inbox: mpsc::Receiver<ReceivedMessage>,
+    inbox: mpsc::Receiver<ReceivedMessage>,
+}
+
+/// How a worker ended.
+pub(crate) struct WorkerExit {
+    /// The exit status in words.
+    pub(crate) status: String,
+    /// The kernel killed it because its control group's memory was used up.
+    pub(crate) out_of_memory: bool,
 }
 
 impl WorkerProcess {
-    /// Starts a worker for a session. `component` is the compiled component, `granted` its
+    /// Starts `program` for a session. `component` is the compiled component, `redis` the worker's
     /// end of the socket for keys of Redis.
     pub(super) fn start(
-        programs: &Programs,
+        program: &Path,
         session: &str,
         attachment: &InferenceAttachment,
         component: &OwnedFd,
-        granted: OwnedFd,
+        redis: OwnedFd,
     ) -> anyhow::Result<(Self, WorkerSender)> {
         let (ours, theirs) =
             std::os::unix::net::UnixStream::pair().context("making the worker's socket")?;
@@ -62,9 +97,9 @@ impl WorkerProcess {
             mapping(attachment.socket.try_clone()?, descriptor::INFERENCE),
             mapping(attachment.memory.try_clone()?, descriptor::TENSORS),
             mapping(component.try_clone()?, descriptor::COMPONENT),
-            mapping(granted, descriptor::REDIS),
+            mapping(redis, descriptor::REDIS),
         ];
-        let mut command = Command::new(&programs.worker);
+        let mut command = Command::new(program);
         command
             // For the process list alone, which then shows `ocelli-worker SESSION`.
             .arg0("ocelli-worker")
@@ -76,7 +111,7 @@ impl WorkerProcess {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let mut child =
-            command.spawn().with_context(|| format!("starting {}", programs.worker.display()))?;
+            command.spawn().with_context(|| format!("starting {}", program.display()))?;
         // Closes our copies of what the child inherited, its end of the socket above all.
         drop(command);
         if let Some(stderr) = child.stderr.take() {
@@ -85,11 +120,10 @@ impl WorkerProcess {
         let (read, write) = UnixStream::from_std(ours)?.into_split();
         let (sender, inbox) = mpsc::channel(INBOX);
         tokio::spawn(receive_all(read, sender));
-        Ok((Self { child, group: None, inbox }, WorkerSender(write)))
+        Ok((Self { child, group: None, inbox }, WorkerSender::new(write)))
     }
 
-    /// Puts the process into a control group of its own. To be called before it is told what to
-    /// run.
+    /// Puts the process into a control group of its own. To be called before it is told what to run.
     pub(super) async fn enter_group(
         &mut self,
         groups: ControlGroups,
@@ -111,27 +145,31 @@ impl WorkerProcess {
         self.group.is_some()
     }
 
-    /// The process's number while it lives.
-    pub(crate) fn pid(&self) -> Option<u32> {
+    /// The process's id while it lives.
+    pub(super) fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Ends the process without asking it.
-    pub(crate) fn kill(&mut self) {
-        // It fails only where the process has ended already.
+    /// The next message; the end of the connection is the last. May be dropped at any time.
+    pub(super) async fn receive(&mut self) -> Option<ReceivedMessage> {
+        self.inbox.recv().await
+    }
+
+    /// Kills the process.
+    pub(super) fn kill(&mut self) {
+        // It fails only if the process has ended already.
         let _ = self.child.start_kill();
     }
 
-    /// Waits until the process has ended by itself, kills it after `grace`, and tells how it ended
-    /// and whether its control group's memory was used up. Its messages are thrown away: a worker
-    /// that waits for room to send would never end.
-    pub(crate) async fn end(mut self, grace: Duration) -> (String, bool) {
+    /// Waits until the process has ended by itself, and kills it after `grace`. Drops its messages:
+    /// a worker whose messages nobody reads would wait for ever to send the next one.
+    pub(super) async fn end(mut self, grace: Duration) -> WorkerExit {
         self.inbox.close();
         while self.inbox.try_recv().is_ok() {}
         let status = match tokio::time::timeout(grace, self.child.wait()).await {
             Ok(status) => status,
             Err(_) => {
-                let _ = self.child.start_kill();
+                self.kill();
                 self.child.wait().await
             }
         };
@@ -140,36 +178,76 @@ impl WorkerProcess {
         if out_of_memory {
             status += ": killed by its memory limit (control group)";
         }
-        (status, out_of_memory)
+        WorkerExit { status, out_of_memory }
+    }
+}
+
+/// What was written to a worker.
+#[derive(Debug, Default)]
+pub(crate) struct SentCounts {
+    units: AtomicU64,
+    end: AtomicBool,
+}
+
+impl SentCounts {
+    /// Access units since the worker was activated, or since its start if it was never on standby.
+    pub(crate) fn units(&self) -> u64 {
+        self.units.load(Ordering::Relaxed)
+    }
+
+    /// Whether the worker was sent the end of its file.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end.load(Ordering::Acquire)
     }
 }
 
 /// The way to a worker. Dropping it tells the worker to end after the frame in hand, whatever was
 /// sent before.
-pub(crate) struct WorkerSender(OwnedWriteHalf);
+pub(crate) struct WorkerSender {
+    socket: OwnedWriteHalf,
+    sent: Arc<SentCounts>,
+}
 
 impl WorkerSender {
+    fn new(socket: OwnedWriteHalf) -> Self {
+        Self { socket, sent: Arc::default() }
+    }
+
+    /// A way that leads to the other end.
+    #[cfg(test)]
+    pub(crate) fn pair() -> (Self, OwnedReadHalf) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Self::new(ours.into_split().1), theirs.into_split().0)
+    }
+
+    /// What it has sent.
+    pub(super) fn sent(&self) -> Arc<SentCounts> {
+        Arc::clone(&self.sent)
+    }
+
     /// Sends a message.
     pub(crate) async fn send(
         &mut self,
         message: &ToWorker,
         payload: &[u8],
     ) -> Result<(), WireError> {
-        self.0.write_all(&wire::encode(message, payload.len())?).await?;
-        self.0.write_all(payload).await?;
+        match message {
+            // The worker counts from here on, too.
+            ToWorker::Activate { .. } => self.sent.units.store(0, Ordering::Relaxed),
+            ToWorker::EndOfStream => self.sent.end.store(true, Ordering::Release),
+            _ => {}
+        }
+        let written = self.write(message, payload).await;
+        if matches!(message, ToWorker::Unit(_)) {
+            self.sent.units.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+
+    async fn write(&mut self, message: &ToWorker, payload: &[u8]) -> Result<(), WireError> {
+        self.socket.write_all(&wire::encode(message, payload.len())?).await?;
+        self.socket.write_all(payload).await?;
         Ok(())
-    }
-
-    /// A way that leads to the other end.
-    #[cfg(test)]
-    pub(super) fn pair() -> (Self, OwnedReadHalf) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        (Self(ours.into_split().1), theirs.into_split().0)
-    }
-
-    /// Sends an access unit.
-    pub(super) async fn send_unit(&mut self, unit: &Arc<AccessUnit>) -> Result<(), WireError> {
-        self.send(&ToWorker::Unit(unit.header.clone()), &unit.data).await
     }
 }
 

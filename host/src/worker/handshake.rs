@@ -1,0 +1,106 @@
+//! The beginning of a worker's life: it reports its sandbox, describes its pipeline, and is ready.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ocelli_protocol::confinement::Confinement;
+use ocelli_protocol::worker::{Description, FromWorker, StoreChange, WorkerStage};
+
+use super::limits::WorkerPolicy;
+use super::monitor::WorkerFault;
+use super::validate;
+
+/// How long a worker may take until it is ready: loading the component, its `init`, and opening its
+/// models. A model of hundreds of megabytes that is not preloaded takes tens of seconds.
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Why a worker did not get ready.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// It has exited, hangs, or broke the protocol.
+    #[error(transparent)]
+    Fault(#[from] WorkerFault),
+    /// It refuses the pipeline's settings, in its own words.
+    #[error("settings: {0}")]
+    Settings(String),
+    /// It reported that it cannot start the pipeline, in its own words.
+    #[error("{stage:?}: {message}")]
+    Failed { stage: WorkerStage, message: String },
+    /// Its sandbox is not what the config requires.
+    #[error("{0}")]
+    Sandbox(String),
+    /// A model that the pipeline needs is missing or another than it needs.
+    #[error("{0}")]
+    Model(String),
+}
+
+/// How far a worker is.
+pub(crate) enum Handshake {
+    /// Not ready yet.
+    Pending,
+    /// Not ready yet; `init` of a stream's pipeline has changed the session's store.
+    StoreCommit(Vec<StoreChange>),
+    /// Its pipeline is initialised.
+    Ready,
+}
+
+/// A worker's handshake so far.
+pub(super) struct HandshakeState {
+    policy: Arc<WorkerPolicy>,
+    confinement: Option<Confinement>,
+    description: Option<Description>,
+}
+
+impl HandshakeState {
+    pub(super) fn new(policy: Arc<WorkerPolicy>) -> Self {
+        Self { policy, confinement: None, description: None }
+    }
+
+    pub(super) fn confinement(&self) -> Option<&Confinement> {
+        self.confinement.as_ref()
+    }
+
+    pub(super) fn description(&self) -> Option<&Description> {
+        self.description.as_ref()
+    }
+
+    /// Handles a message. Only a stream's worker has a store.
+    pub(super) fn on_message(
+        &mut self,
+        message: FromWorker,
+        is_stream: bool,
+    ) -> Result<Handshake, StartError> {
+        match message {
+            FromWorker::SandboxReport(confinement) => {
+                let admitted = self.policy.admit(&confinement);
+                self.confinement = Some(confinement);
+                admitted.map_err(StartError::Sandbox)?;
+            }
+            FromWorker::Described(description) => {
+                if self.confinement.is_none() {
+                    let reason = "the worker did not say how it is confined".to_owned();
+                    return Err(WorkerFault::ProtocolViolation(reason).into());
+                }
+                validate::description(&description).map_err(WorkerFault::ProtocolViolation)?;
+                let missing = self.policy.missing_model(&description);
+                self.description = Some(description);
+                if let Some(missing) = missing {
+                    return Err(StartError::Model(missing));
+                }
+            }
+            FromWorker::Ready => return Ok(Handshake::Ready),
+            FromWorker::StoreCommit(changes) if is_stream => {
+                return Ok(Handshake::StoreCommit(changes));
+            }
+            FromWorker::Heartbeat { .. } => {}
+            FromWorker::Failed { stage: WorkerStage::Settings, message, .. } => {
+                return Err(StartError::Settings(message));
+            }
+            FromWorker::Failed { stage, message, .. } => {
+                return Err(StartError::Failed { stage, message });
+            }
+            other => return Err(WorkerFault::unexpected(&other).into()),
+        }
+        Ok(Handshake::Pending)
+    }
+}
