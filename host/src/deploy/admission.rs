@@ -1,4 +1,4 @@
-//! Whether there is memory for a second worker beside the one that runs.
+//! Admits a second worker beside the running one, if there is memory for it.
 
 use std::fs;
 use std::path::Path;
@@ -8,31 +8,31 @@ use parking_lot::Mutex;
 use procfs::process::Process;
 use procfs::{Current, Meminfo};
 
-/// A worker holds 6 to 24 MB for its decoder, and its component: less than this is never enough.
+/// Bytes that a second worker needs at least: 6 to 24 MB for its decoder, and its component.
 const LEAST: u64 = 64 << 20;
 
-/// What the decision is made by, in bytes.
+/// The figures of the decision, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MemoryFigures {
-    /// Private memory of the worker that runs.
+    /// Private memory of the running worker.
     pub(super) running: u64,
-    /// What the machine can give without swapping, or what the host's control group can still have,
-    /// whichever is less.
+    /// Memory that the machine can give without swapping, or that the host's control group can
+    /// still have, whichever is less.
     pub(super) available: u64,
-    /// What has to stay free: `deploy.reserve_mb`.
+    /// Memory that has to stay free: `deploy.reserve_mb`.
     pub(super) reserve: u64,
-    /// What other deployments under way were promised.
+    /// Memory reserved for other deployments under way.
     pub(super) promised: u64,
 }
 
 impl MemoryFigures {
-    /// What a second worker needs: what the first one has, and half as much again, since the new
+    /// Memory that a second worker needs: half as much again as the running one, since the new
     /// version may hold more.
     pub(super) fn need(&self) -> u64 {
         self.running.saturating_add(self.running / 2).max(LEAST)
     }
 
-    /// How much is admitted; or why nothing is.
+    /// The bytes to reserve; or why there are too few.
     pub(super) fn admit(&self) -> Result<u64, String> {
         let Self { running, available, reserve, promised } = *self;
         let (need, mib) = (self.need(), |bytes: u64| bytes >> 20);
@@ -55,30 +55,30 @@ impl MemoryFigures {
     }
 }
 
-/// What is promised to deployments under way. Cheap to clone.
+/// Memory that is reserved for deployments under way. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct MemoryBudget {
     promised: Arc<Mutex<u64>>,
 }
 
-/// Memory that is promised to a deployment while this lives.
+/// Memory that stays reserved for a deployment while this exists.
 #[derive(Debug)]
 pub(super) struct Admission {
     /// Bytes.
     pub(super) bytes: u64,
-    room: MemoryBudget,
+    budget: MemoryBudget,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let mut promised = self.room.promised.lock();
+        let mut promised = self.budget.promised.lock();
         *promised = promised.saturating_sub(self.bytes);
     }
 }
 
 impl MemoryBudget {
-    /// Asks for memory for a second worker beside the process `running`. Reads `/proc`: to be
-    /// called on a thread that may block.
+    /// Reserves memory for a second worker beside the process `running`. Reads `/proc`, which may
+    /// block.
     pub(super) fn admit(&self, running: Option<u32>, reserve: u64) -> Result<Admission, String> {
         let running = running.and_then(private).unwrap_or(0);
         let available = available()?;
@@ -94,23 +94,23 @@ impl MemoryBudget {
         let mut promised = self.promised.lock();
         let bytes = MemoryFigures { running, available, reserve, promised: *promised }.admit()?;
         *promised += bytes;
-        Ok(Admission { bytes, room: self.clone() })
+        Ok(Admission { bytes, budget: self.clone() })
     }
 }
 
-/// Bytes of memory that a process shares with none.
+/// Bytes of memory that a process shares with no other.
 fn private(pid: u32) -> Option<u64> {
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     if let Ok(rollup) = process.smaps_rollup() {
         let maps = rollup.memory_map_rollup.iter();
         return Some(maps.filter_map(|map| map.extension.map.get("Private_Dirty")).sum());
     }
-    // The host may not ask for the exact figure.
+    // The host may have no right to the exact figure.
     let memory = process.statm().ok()?;
     Some(memory.resident.saturating_sub(memory.shared).saturating_mul(procfs::page_size()))
 }
 
-/// What the machine can give, or the host's control group.
+/// Bytes that the machine can give, or the host's control group.
 fn available() -> Result<u64, String> {
     let machine = Meminfo::current()
         .map_err(|error| format!("the machine's free memory is not known: {error}"))?;
@@ -121,9 +121,9 @@ fn available() -> Result<u64, String> {
     Ok(group.map_or(machine, |group| group.min(machine)))
 }
 
-/// What a process in these control groups (the text of `/proc/PID/cgroup`) can still have: the
-/// least of its own group and of those above. None where none is bounded. `root` is where the
-/// groups are mounted.
+/// Bytes that a process in these control groups (the text of `/proc/PID/cgroup`) can still have:
+/// the least of its own group and of those above. `None` if no group has a limit. `root` is the
+/// mount point of the groups.
 fn headroom(groups: &str, root: &Path) -> Option<u64> {
     let lines = groups.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -154,7 +154,7 @@ fn headroom(groups: &str, root: &Path) -> Option<u64> {
     least
 }
 
-/// Bytes of files that the kernel keeps in memory for a group and gives up when it needs the room.
+/// Bytes of a group's file cache, which the kernel gives up under pressure.
 fn cached(group: &Path) -> u64 {
     let Ok(text) = fs::read_to_string(group.join("memory.stat")) else { return 0 };
     let value = |name: &str| {
@@ -201,16 +201,16 @@ mod tests {
 
     #[test]
     fn what_is_promised_counts_until_the_deployment_is_done_with_it() {
-        let room = MemoryBudget::default();
-        let first = room.reserve(0, 150 * MIB, 0).unwrap();
-        let second = room.reserve(0, 150 * MIB, 0).unwrap();
-        let refused = room.reserve(0, 150 * MIB, 0).unwrap_err();
+        let budget = MemoryBudget::default();
+        let first = budget.reserve(0, 150 * MIB, 0).unwrap();
+        let second = budget.reserve(0, 150 * MIB, 0).unwrap();
+        let refused = budget.reserve(0, 150 * MIB, 0).unwrap_err();
         assert!(
             refused.contains("22 MiB") && refused.contains("128 MiB are promised"),
             "{refused}"
         );
         drop((first, second));
-        assert_eq!(room.reserve(0, 64 * MIB, 0).unwrap().bytes, 64 * MIB);
+        assert_eq!(budget.reserve(0, 64 * MIB, 0).unwrap().bytes, 64 * MIB);
     }
 
     #[test]

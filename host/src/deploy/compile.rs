@@ -1,8 +1,8 @@
-//! From a component's bytes to compiled code that a worker may map: checked and compiled by
-//! `ocelli-compile`, a confined child process, and kept in a cache under the component's digest.
+//! Makes compiled code of a component's bytes: `ocelli-compile`, a confined child process, checks
+//! and compiles it, and a cache has the result under the component's digest.
 //!
-//! The bytes are read once, into sealed memory. What is hashed there is what the child checks and
-//! compiles, whatever becomes of the file meanwhile.
+//! The bytes are read once, into sealed memory, which is hashed, checked and compiled; changes of
+//! the file do not matter.
 
 mod cache;
 mod child;
@@ -34,10 +34,10 @@ pub use error::CompileError;
 /// Digits of the digest that name a deployment.
 const ID_DIGITS: usize = 12;
 
-/// Checks that are remembered: many times the pipelines of one host.
+/// Checks that are cached: many times the pipelines of one host.
 const REMEMBERED: usize = 64;
 
-/// Where a component is.
+/// The place of a component's bytes.
 #[derive(Debug, Clone)]
 pub enum ComponentSource {
     /// In a file, which is read once.
@@ -46,18 +46,18 @@ pub enum ComponentSource {
     Bytes(Bytes),
 }
 
-/// A component that nothing is wrong with, compiled.
+/// A component that has passed its check, compiled.
 #[derive(Debug, Clone)]
 pub struct PreparedComponent {
     /// SHA-256 of the component, hexadecimal.
     pub digest: String,
-    /// The first 12 digits of that: what results carry as `deployment`.
+    /// The first 12 digits of the digest: the `deployment` of results.
     pub id: String,
-    /// Bytes of the component.
+    /// Size of the component in bytes.
     pub size: u64,
-    /// The compiled component, open for reading. It stays good when its entry leaves the cache.
+    /// The compiled component, open for reading, even when its entry leaves the cache.
     pub compiled: Arc<OwnedFd>,
-    /// What the check found: no problems. `compile_ms` is there where it was compiled now.
+    /// The report of the check, without problems. `compile_ms` is set if it was compiled now.
     pub report: CheckReport,
     /// Whether the compiled code was in the cache.
     pub cached: bool,
@@ -80,22 +80,21 @@ pub(super) struct Compiler {
     child: CompilerProcess,
     cache: Arc<CompiledCache>,
     settings: Mutex<Arc<config::DeployConfig>>,
-    /// One compilation at a time: each uses all cores. Who waits finds what the one before has
-    /// compiled.
-    turn: tokio::sync::Mutex<()>,
-    checked: Mutex<VecDeque<Checked>>,
+    /// One compilation at a time: each uses all cores, and the next may find its result.
+    compiling: tokio::sync::Mutex<()>,
+    checked: Mutex<VecDeque<CachedCheck>>,
 }
 
-/// A check that found nothing wrong, and what it was made with.
-struct Checked {
+/// A check without problems, and the keys that it was made with.
+struct CachedCheck {
     digest: String,
     trusted: Option<Vec<String>>,
     report: CheckReport,
 }
 
 impl Compiler {
-    /// A compiler with its cache in this folder, which is made if it is not there, and rid of what
-    /// a host left there that was killed.
+    /// A compiler with its cache in this folder, which is made if it is missing. Deletes incomplete
+    /// files of a host that was killed.
     pub(super) async fn new(
         program: PathBuf,
         cache: &Path,
@@ -126,21 +125,20 @@ impl Compiler {
             child: CompilerProcess { program, sandbox },
             cache: Arc::new(cache),
             settings: Mutex::new(Arc::new(settings.clone())),
-            turn: tokio::sync::Mutex::default(),
+            compiling: tokio::sync::Mutex::default(),
             checked: Mutex::default(),
         })
     }
 
-    /// Takes over the section `deploy` of a config: what is prepared from now on is held against
-    /// it.
+    /// Takes over the section `deploy` of a config, for later preparations.
     pub(super) fn configure(&self, settings: &config::DeployConfig) {
         *self.settings.lock() = Arc::new(settings.clone());
     }
 
-    /// Checks a component, and compiles it where the cache lacks it. `pipeline` is for errors and
-    /// the log.
+    /// Checks a component, and compiles it if the cache lacks it. `pipeline` is for errors and the
+    /// log.
     ///
-    /// Signatures are held against the config's keys as they are now, also for what the cache has.
+    /// Signatures are checked against the config's keys as they are now, for cached code too.
     pub(super) async fn prepare(
         &self,
         pipeline: &str,
@@ -159,7 +157,7 @@ impl Compiler {
         let (compiled, report, cached) = match self.cached(&digest).await {
             Some(compiled) => (compiled, self.check(job).await?, true),
             None => {
-                let _turn = self.turn.lock().await;
+                let _compiling = self.compiling.lock().await;
                 match self.cached(&digest).await {
                     Some(compiled) => (compiled, self.check(job).await?, true),
                     None => {
@@ -180,14 +178,14 @@ impl Compiler {
         })
     }
 
-    /// The compiled code of a component, where the cache has it whole.
+    /// The compiled code of a component, if the cache has it whole.
     async fn cached(&self, digest: &str) -> Option<File> {
         let (cache, digest) = (Arc::clone(&self.cache), digest.to_owned());
         blocking(move || Ok(cache.find(&digest))).await.unwrap_or(None)
     }
 
-    /// Checks a component that the cache has, or remembers the check of the same bytes with the
-    /// same keys.
+    /// Checks a component that the cache has, or returns the check of the same bytes with the same
+    /// keys.
     async fn check(&self, job: CompileJob<'_>) -> Result<CheckReport, CompileError> {
         if let Some(report) = self.remembered(&job) {
             return Ok(report);
@@ -197,8 +195,8 @@ impl Compiler {
         Ok(report)
     }
 
-    /// Checks and compiles in one run of the child, into a file that takes its place in the cache
-    /// when it is whole.
+    /// Checks and compiles in one run of the child, into a file that becomes the cache's entry when
+    /// it is complete.
     async fn compile(&self, job: CompileJob<'_>) -> Result<(File, CheckReport), CompileError> {
         let CompileJob { pipeline, digest, bytes, settings } = job;
         let at_cache = |source| CompileError::file(pipeline, self.cache.folder(), source);
@@ -207,12 +205,12 @@ impl Compiler {
         let report = self.child.run(pipeline, bytes, Some(output), settings).await?;
         let (cache, named) = (Arc::clone(&self.cache), digest.to_owned());
         let most = settings.cache_mb << 20;
-        let kept = blocking(move || {
-            let kept = cache.insert(&named, draft)?;
+        let inserted = blocking(move || {
+            let entry = cache.insert(&named, draft)?;
             cache.shrink(most);
-            Ok(kept)
+            Ok(entry)
         });
-        let compiled = kept.await.map_err(at_cache)?;
+        let compiled = inserted.await.map_err(at_cache)?;
         self.remember(digest, settings, &report);
         tracing::info!(
             target: "ocelli::deploy",
@@ -239,7 +237,7 @@ impl Compiler {
             checked.pop_front();
         }
         let report = CheckReport { compile_ms: None, ..report.clone() };
-        checked.push_back(Checked {
+        checked.push_back(CachedCheck {
             digest: digest.to_owned(),
             trusted: trusted(settings).map(<[_]>::to_vec),
             report,
@@ -262,7 +260,7 @@ pub async fn check_component(
     CompilerProcess { program, sandbox }.run(&pipeline, taken.bytes, None, settings).await
 }
 
-/// The keys of which one has to have signed a component; none where signatures are not looked at.
+/// The keys of which one has to have signed a component. `None`: signatures are not checked.
 fn trusted(settings: &config::DeployConfig) -> Option<&[String]> {
     match settings.signatures {
         Signatures::Off => None,
@@ -278,7 +276,7 @@ struct CompileJob<'a> {
     settings: &'a config::DeployConfig,
 }
 
-/// A component's bytes, which nobody changes any more.
+/// A component's bytes, which cannot change any more.
 struct SealedComponent {
     /// Sealed memory, at its beginning.
     bytes: File,
@@ -287,8 +285,8 @@ struct SealedComponent {
     size: u64,
 }
 
-/// Copies a component into sealed memory: at most one byte more than `most`, by which the child
-/// sees that it is too large.
+/// Copies a component into sealed memory: at most one byte more than `most`, so that the child sees
+/// that it is too large.
 fn take(source: ComponentSource, most: u64) -> io::Result<SealedComponent> {
     let memory = memfd_create("ocelli-component", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut bytes = File::from(memory);
@@ -305,7 +303,7 @@ fn take(source: ComponentSource, most: u64) -> io::Result<SealedComponent> {
     Ok(SealedComponent { bytes, digest: digest.to_string(), size })
 }
 
-/// Does what waits for a disk, or computes, beside the runtime's own threads.
+/// Runs blocking work outside of the runtime's own threads.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

@@ -1,5 +1,5 @@
-//! The components that sessions run or may go back to, each in a file that is named after its
-//! digest: what their own files hold by then does not matter.
+//! The store of components that sessions run or may go back to. Each is a file that is named after
+//! its digest, so a change of the pipeline's own file does not matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -12,26 +12,26 @@ use anyhow::Context;
 use ocelli_protocol::digest::Digest;
 use parking_lot::Mutex;
 
-/// How the names of files begin that are still written.
+/// The beginning of the names of files that are not complete.
 const DRAFT: &str = ".draft-";
 
 /// The folder of components. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct ComponentStore {
     folder: PathBuf,
-    /// Deployments under way that hold a component, by digest. Locked while files are given their
-    /// names and deleted, so that none goes that is taken at the same time.
+    /// Leases of each component, by digest. Locked while files are named and deleted, so that no
+    /// file goes while it is leased.
     held: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
-/// A component that is kept while this lives, whether anything else needs it or not.
+/// A component that stays in the store while this exists, even if no session needs it.
 #[derive(Debug)]
 pub(super) struct ComponentLease {
     /// SHA-256, hexadecimal.
     pub(super) digest: String,
     /// Bytes.
     pub(super) size: u64,
-    /// Its file.
+    /// The component's file in the store.
     pub(super) path: PathBuf,
     components: ComponentStore,
 }
@@ -49,8 +49,8 @@ impl Drop for ComponentLease {
 }
 
 impl ComponentStore {
-    /// The components in this folder, which is made if it is not there, and rid of what a host left
-    /// there that was killed.
+    /// Opens the store in this folder, which is made if it is missing. Deletes incomplete files of
+    /// a host that was killed.
     pub(super) fn open(folder: PathBuf) -> anyhow::Result<Self> {
         let making = || {
             format!(
@@ -68,8 +68,8 @@ impl ComponentStore {
         Ok(Self { folder, held: Arc::default() })
     }
 
-    /// Keeps a component of at most `most` bytes; none where it has more. Reads it once, to its
-    /// end. To be called on a thread that may block.
+    /// Stores a component. `None` if it has more than `most` bytes. Reads it once, to its end. May
+    /// block.
     pub(super) fn insert(
         &self,
         source: &ComponentSource,
@@ -91,9 +91,9 @@ impl ComponentStore {
         let digest = digest.to_string();
         let path = self.file(&digest);
         let mut held = self.held.lock();
-        // One that a crash of the machine left half written is made again.
+        // A file that a crash of the machine left incomplete is written again.
         if fs::metadata(&path).map(|about| about.len()).ok() != Some(size) {
-            // A version that is gone back to after a power cut has to be whole.
+            // A rollback after a power cut needs the whole component.
             draft.as_file().sync_all()?;
             draft.persist(&path)?;
         }
@@ -101,7 +101,7 @@ impl ComponentStore {
         Ok(Some(ComponentLease { digest, size, path, components: self.clone() }))
     }
 
-    /// Holds a component that is kept already; none where it is not.
+    /// Leases a stored component. `None` if it is not stored.
     pub(super) fn lease(&self, digest: &str) -> Option<ComponentLease> {
         let path = self.file(digest);
         let mut held = self.held.lock();
@@ -110,13 +110,12 @@ impl ComponentStore {
         Some(ComponentLease { digest: digest.to_owned(), size, path, components: self.clone() })
     }
 
-    /// Whether a component is kept.
+    /// Whether a component is stored.
     pub(super) fn contains(&self, digest: &str) -> bool {
         self.file(digest).is_file()
     }
 
-    /// Deletes every component that is neither held nor among these. To be called on a thread that
-    /// may block.
+    /// Deletes every component that is neither leased nor among `needed`. May block.
     pub(super) fn remove_unneeded(&self, needed: &BTreeSet<String>) {
         let held = self.held.lock();
         let Ok(files) = fs::read_dir(&self.folder) else { return };
@@ -143,7 +142,7 @@ impl ComponentStore {
     }
 }
 
-/// Writes a file as a whole: it is there with these bytes or as it was before.
+/// Writes a file as a whole: afterwards it has these bytes, or is as it was.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
@@ -154,7 +153,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// SHA-256 of all that there is, hexadecimal, and how much it is.
+/// The SHA-256, hexadecimal, and the number of bytes.
 pub(super) fn digest(from: impl Read) -> io::Result<(String, u64)> {
     Digest::of_copy(from, &mut io::sink()).map(|(digest, size)| (digest.to_string(), size))
 }

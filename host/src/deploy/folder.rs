@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::backend::HostBackend;
 use super::components;
 use super::execute::Executor;
-use super::pipelines::{named_in, stored};
+use super::pipelines::{data_folder, named_in};
 use super::plan::Origin;
 use crate::util::watch::{Debounce, FileStamp, Watch};
 
@@ -53,7 +53,7 @@ fn stamps(folder: &Path) -> BTreeMap<String, FileStamp> {
 /// See [`super::Deployer::watch_pipelines`].
 pub(super) async fn watch(executor: &Arc<Executor<HostBackend>>) {
     let mut watch = Watch::new({
-        let folder = stored(&executor.state.config());
+        let folder = data_folder(&executor.state.config());
         move || stamps(&folder)
     });
     let mut folder = Folder::default();
@@ -70,7 +70,7 @@ pub(super) async fn watch(executor: &Arc<Executor<HostBackend>>) {
 /// Deploys a pipeline's file to the sessions that use it and run something else, each in a task of
 /// its own.
 async fn deploy_changed(executor: &Arc<Executor<HostBackend>>, name: &str) {
-    let path = stored(&executor.state.config()).join(format!("{name}.wasm"));
+    let path = data_folder(&executor.state.config()).join(format!("{name}.wasm"));
     let read =
         tokio::task::spawn_blocking(move || components::digest(std::fs::File::open(path)?)).await;
     let digest = match read.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
@@ -126,7 +126,7 @@ mod tests {
         std::fs::rename(&draft, &file).unwrap();
         assert_eq!((changed(), changed()), (vec![], vec!["eye".to_owned()]));
 
-        std::fs::write(site.path().join("new.wasm"), "hides the gallery's").unwrap();
+        std::fs::write(site.path().join("new.wasm"), "hides the built-in one").unwrap();
         assert_eq!((changed(), changed()), (vec![], vec!["new".to_owned()]));
         std::fs::remove_file(&file).unwrap();
         assert_eq!((changed(), changed()), (vec![], vec![]), "gone: what runs goes on");

@@ -1,4 +1,4 @@
-//! The history of a session's deployments: how it is kept, and what follows from it.
+//! The history of a session's deployments, and what follows from it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::record::{DeploymentState, Outcome, Record, now};
 use crate::journal::{DeploymentRow, Journal};
 
-/// What the config says of a camera's pipeline, and the component that this was at the time.
+/// A camera's pipeline in the config, with the component that its file was at the time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct CameraEntry {
     pub(super) pipeline: String,
@@ -42,9 +42,9 @@ impl History {
         Ok(())
     }
 
-    /// Writes a deployment as it is now, and the entry that it brought the camera to. On the disk
-    /// when it returns. A deployment goes on without: a full disk is no reason to run another
-    /// version.
+    /// Writes a deployment as it is now, with the entry that the camera has by it. On the disk when
+    /// it returns. An error is logged and the deployment goes on: a full disk is no reason to run
+    /// another version.
     pub(super) async fn write(&self, record: &Record, entry: Option<&CameraEntry>) {
         let row = DeploymentRow {
             session: record.session.clone(),
@@ -71,7 +71,7 @@ impl History {
         Ok(rows.iter().filter_map(read).collect())
     }
 
-    /// Closes what was under way when the host that wrote it ended.
+    /// Closes the deployments that were under way when the host before this one ended.
     pub(super) async fn close_interrupted(&self) -> anyhow::Result<Vec<Record>> {
         let rows = self.journal.deployments_under_way().await?;
         let mut closed: Vec<Record> = rows.iter().filter_map(read).collect();
@@ -95,7 +95,8 @@ impl History {
         self.journal.set_entry(session, serde_json::to_string(entry)?).await
     }
 
-    /// Forgets what is beyond the bound, and tells which components are still needed.
+    /// Deletes the oldest deployments beyond `most`. Returns the digests of the components that are
+    /// still needed.
     pub(super) async fn prune(
         &self,
         session: &str,
@@ -126,8 +127,8 @@ fn read(row: &DeploymentRow) -> Option<Record> {
     record.ok()
 }
 
-/// The version that was the last to prove itself. `records`, here and below, are a session's,
-/// newest first.
+/// The last version that passed its probation. `records`, here and below, are a session's, newest
+/// first.
 pub(super) fn last_healthy(records: &[Record]) -> Option<&Record> {
     records.iter().find(|record| record.healthy())
 }
@@ -136,9 +137,8 @@ pub(super) fn find_number(records: &[Record], number: u64) -> Option<&Record> {
     records.iter().find(|record| record.number == number)
 }
 
-/// The deployment before the one that runs: the last that served and was something else. One that a
-/// rollback has brought counts as the one that it led back to, so a second rollback leads further
-/// back.
+/// The version before the running one: the last that served and was another. A rollback counts as
+/// the deployment to which it led back, so a second rollback leads further back.
 pub(super) fn previous_version(records: &[Record], running: Option<u64>) -> Option<&Record> {
     let mut running = running.and_then(|number| find_number(records, number));
     while let Some(first) = running.and_then(|record| find_number(records, record.back_to?)) {
@@ -153,7 +153,7 @@ pub(super) fn previous_version(records: &[Record], running: Option<u64>) -> Opti
     })
 }
 
-/// How many rollbacks in a row find their components: each may be tens of megabytes.
+/// Rollbacks in a row whose components are stored: each may be tens of megabytes.
 const ROLLBACKS: usize = 4;
 
 /// The deployments that a session runs, or may go back to.
@@ -167,10 +167,10 @@ fn needed(records: &[Record], running: Option<u64>) -> impl Iterator<Item = &Rec
     chain.take(1 + ROLLBACKS).chain(healthy).chain(back(healthy))
 }
 
-/// Numbers of the deployments beyond the newest `most` that nothing depends on.
+/// Numbers of the deployments beyond the newest `most` that no other depends on.
 fn surplus(records: &[Record], running: Option<u64>, most: usize) -> Vec<u64> {
     let mut needed: BTreeSet<u64> = needed(records, running).map(|record| record.number).collect();
-    // What a rollback leads back to says where the next one leads.
+    // The target of a rollback decides where the next one leads.
     needed.extend(running.and_then(|number| find_number(records, number)?.back_to));
     let old = records.iter().skip(most).filter(|record| record.outcome().is_some());
     old.map(|record| record.number).filter(|number| !needed.contains(number)).collect()

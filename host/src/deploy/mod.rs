@@ -199,7 +199,7 @@ impl Deployer {
         self.inner.executor.backend.compiler.prepare(name, source).await?;
         let (deployer, name) = (self.clone(), name.to_owned());
         let put = tokio::task::spawn_blocking(move || {
-            let file = pipelines::stored(&deployer.config()).join(format!("{name}.wasm"));
+            let file = pipelines::data_folder(&deployer.config()).join(format!("{name}.wasm"));
             let written = components::write_whole(&file, &bytes);
             let put = written.and_then(|()| deployer.describe(name, file.clone()));
             put.map_err(|error| DeployError::Internal(format!("{}: {error}", file.display())))

@@ -1,4 +1,4 @@
-//! Where a pipeline's component lies.
+//! Finds the component of a pipeline.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,22 +8,22 @@ use crate::config::Config;
 /// Why a pipeline is not found.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// A path that leads nowhere.
+    /// The path of a component leads to no file.
     #[error("pipeline {path}: no such file")]
     NoFile {
-        /// The path.
+        /// The path as the config has it.
         path: PathBuf,
     },
-    /// A name that no folder has.
+    /// No folder has a pipeline of this name.
     #[error("there is no pipeline {name:?}: looked for \
         {}", looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and "))]
     Unknown {
-        /// The name.
+        /// The name that was looked for.
         name: String,
-        /// The files that were looked for.
+        /// The files that would have been its component.
         looked: Vec<PathBuf>,
     },
-    /// Not a name.
+    /// The text cannot be a pipeline's name.
     #[error(
         "{0:?} is not a pipeline's name: letters, digits, `-`, `_` and `.` are, not at the \
             beginning `.`"
@@ -32,7 +32,7 @@ pub enum PipelineError {
 }
 
 /// The component of a configured pipeline: a path that ends in `.wasm`, or a name that is looked
-/// for in the store, then in the gallery that was built beside the program.
+/// for in the data directory, then among the built-in pipelines beside the program.
 pub fn find_pipeline(pipeline: &str, config: &Config) -> Result<PathBuf, PipelineError> {
     if !pipeline.ends_with(".wasm") {
         return find_named(pipeline, config);
@@ -52,7 +52,8 @@ pub fn find_named(name: &str, config: &Config) -> Result<PathBuf, PipelineError>
     }
 }
 
-/// All pipelines that have a name, with their files: those of the store hide those of the gallery.
+/// All pipelines that have a name, with their files. One in the data directory hides the built-in
+/// one of its name.
 pub(super) fn all_named(config: &Config) -> BTreeMap<String, PathBuf> {
     let mut all = BTreeMap::new();
     for folder in folders(config) {
@@ -75,12 +76,12 @@ pub(super) fn named_in(folder: &Path) -> BTreeMap<String, PathBuf> {
     named.collect()
 }
 
-/// The store's folder of pipelines.
-pub(super) fn stored(config: &Config) -> PathBuf {
+/// The folder of pipelines in the data directory.
+pub(super) fn data_folder(config: &Config) -> PathBuf {
     config.store.directory.join("pipelines")
 }
 
-/// Whether a pipeline can be called so.
+/// Checks that a pipeline can have this name.
 pub(super) fn check_name(name: &str) -> Result<(), PipelineError> {
     let ordinary = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
     if name.is_empty() || name.starts_with('.') || !name.chars().all(ordinary) {
@@ -89,13 +90,14 @@ pub(super) fn check_name(name: &str) -> Result<(), PipelineError> {
     Ok(())
 }
 
-/// Where pipelines are looked for by their names, in this order.
+/// The folders in which a name is looked for, in this order.
 fn folders(config: &Config) -> Vec<PathBuf> {
-    std::iter::once(stored(config)).chain(gallery()).collect()
+    std::iter::once(data_folder(config)).chain(built_in()).collect()
 }
 
-/// `target/pipelines`, seen from the program in `target/release`.
-fn gallery() -> Option<PathBuf> {
+/// The folder of the built-in pipelines: `target/pipelines`, seen from the program in
+/// `target/release`.
+fn built_in() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     program.parent().and_then(Path::parent).map(|target| target.join("pipelines"))
 }
@@ -121,7 +123,7 @@ mod tests {
         }
         std::fs::write(store.path().join("pipelines/.draft-1.wasm"), b"").unwrap();
         std::fs::write(store.path().join("pipelines/notes.txt"), b"").unwrap();
-        assert_eq!(named_in(&stored(&config)), [("eye".to_owned(), file.clone())].into());
+        assert_eq!(named_in(&data_folder(&config)), [("eye".to_owned(), file.clone())].into());
         assert_eq!(all_named(&config)["eye"], file);
         let error = find_pipeline("nose", &config).unwrap_err().to_string();
         assert!(error.contains("nose") && error.contains("pipelines"), "{error}");

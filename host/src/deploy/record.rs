@@ -1,7 +1,7 @@
-//! A deployment: what a session was to run, who asked for it, how far it came and what became of
-//! it.
+//! The record of a deployment: what a session was to run, who asked for it, the step that it
+//! reached, and the outcome.
 //!
-//! Every deployment ends in one of these ways, and the session then runs what the table says:
+//! Each outcome says what the session runs then:
 //!
 //! | outcome | failed at | the session runs |
 //! | --- | --- | --- |
@@ -13,9 +13,9 @@
 //! | [`Healthy`](Outcome::Healthy) | | the new version: it has served for its probation |
 //! | [`Interrupted`](Outcome::Interrupted) | any step | the host or the session has ended meanwhile. A host that starts again runs the last healthy version |
 //!
-//! Going back can fail too: the version before is started like any other worker then, again and
-//! again, until the session fails as one that crashes in a loop. The deployment has ended as
-//! `RolledBack` by that time, and the session's state tells the rest.
+//! A rollback can fail too: the previous version is then started again and again like any other
+//! worker, until the session fails as one in a crash loop. The deployment has ended as `RolledBack`
+//! by that time; the session's state shows the rest.
 
 use std::time::SystemTime;
 
@@ -30,7 +30,7 @@ use crate::event::{rfc3339, unix_ns};
 use crate::session::rollout::{Comparison, Step, Swapped};
 use crate::shape::TIME;
 
-/// Why a session was to run another version.
+/// The kind of origin that asked for a deployment.
 #[derive(
     Debug,
     Clone,
@@ -47,20 +47,20 @@ use crate::shape::TIME;
 #[strum(serialize_all = "snake_case")]
 #[schemars(inline)]
 pub enum Cause {
-    /// Somebody asked for it.
+    /// A client of the API.
     Request,
-    /// Somebody asked for the version before.
+    /// A client of the API, for the previous version.
     Rollback,
-    /// The file of a pipeline's name has changed.
+    /// A change of the pipeline's file in the watched folder.
     File,
-    /// The config says so.
+    /// The camera's entry in the config.
     Config,
-    /// A subscriber has made the session.
+    /// A subscriber that had the session made.
     Subscription,
 }
 
 impl Cause {
-    /// As it is told: "request".
+    /// Its name in JSON: "request".
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -86,48 +86,48 @@ impl Cause {
 #[strum(serialize_all = "snake_case")]
 #[schemars(inline)]
 pub enum Outcome {
-    /// Before the session heard of it.
+    /// It failed before the session took part in it.
     Refused,
-    /// Before it spoke.
+    /// It failed in the session, before the new version was active.
     Aborted,
-    /// Lost during its probation, and the version before it is back.
+    /// The new version was lost on probation, and the previous one is back.
     RolledBack,
-    /// Lost during its probation without anything to go back to.
+    /// The new version was lost on probation, and there was no previous one.
     Unverified,
-    /// Followed by another during its probation.
+    /// Another deployment followed during the probation.
     Superseded,
-    /// It has served for its probation.
+    /// The new version has served for its probation.
     Healthy,
-    /// The host or the session ended while it was under way.
+    /// The host or the session ended during the deployment.
     Interrupted,
 }
 
 impl Outcome {
-    /// All of them.
+    /// All outcomes, in their order.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
-    /// As it is told: "healthy".
+    /// Its name in JSON: "healthy".
     pub fn name(self) -> &'static str {
         self.into()
     }
 }
 
-/// Where a deployment stands. In JSON one word: "pending", "probation", or the outcome.
+/// The state of a deployment. In JSON one word: "pending", "probation", or the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum DeploymentState {
-    /// The new version does not speak yet.
+    /// The new version is not active yet.
     Pending,
-    /// It speaks, and whether it lasts has to be seen.
+    /// The new version is active, on probation.
     Probation,
-    /// It has ended.
+    /// The deployment has ended.
     #[serde(untagged)]
     Ended(Outcome),
 }
 
 impl DeploymentState {
-    /// As it is told.
+    /// Its name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -137,64 +137,65 @@ impl DeploymentState {
     }
 }
 
-/// One deployment, as the history keeps it and the API shows it.
+/// One deployment, as in the history and in the API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Deployment")]
 pub struct Record {
-    /// Counts the session's deployments from 1 on.
+    /// Counts the session's deployments, from 1.
     #[schemars(range(min = 1))]
     pub number: u64,
     /// The session's name.
     pub session: String,
-    /// The first 12 hexadecimal digits of the component's SHA-256: what results carry as
-    /// `deployment`.
+    /// The first 12 hexadecimal digits of the component's SHA-256, as in the `deployment` of
+    /// results.
     pub deployment: String,
-    /// The whole of it.
+    /// SHA-256 of the component, hexadecimal.
     pub digest: String,
     /// Size of the component in bytes.
     pub size: u64,
     /// The pipeline as it was asked for: a name, or a file.
     pub pipeline: String,
-    /// What the component calls itself, once it has said so.
+    /// The component's name for itself. Null until it has described itself.
     pub name: Option<String>,
-    /// Its version, likewise.
+    /// The component's version. Null until it has described itself.
     pub version: Option<String>,
     /// The pipeline's settings.
     pub settings: Map<String, Value>,
-    /// Why.
+    /// What asked for it.
     pub cause: Cause,
-    /// Who: "operator", "ocelli deploy", "config".
+    /// Who asked for it: "operator", "ocelli deploy", "config".
     pub by: String,
-    /// Frames that both versions were to process before the change.
+    /// Frames on which both versions were to be compared before the change.
     pub shadow: u32,
     /// When it was asked for: RFC 3339 in UTC, with milliseconds.
     #[schemars(regex(pattern = TIME))]
     pub requested: String,
-    /// When it ended, likewise: RFC 3339 in UTC, with milliseconds.
+    /// When it ended: RFC 3339 in UTC, with milliseconds. Null while it is under way.
     #[schemars(regex(pattern = TIME))]
     pub ended: Option<String>,
-    /// The deployment that ran when this one began: the first 12 digits. None where none did.
+    /// The version that ran before: the first 12 digits of its SHA-256. Null if there was none.
     pub before: Option<String>,
-    /// The number of the deployment that a rollback leads back to.
+    /// The number of the deployment to which a rollback leads back.
     pub back_to: Option<u64>,
-    /// The step that is under way, or that it ended in. Written before the step is taken where the
-    /// host takes it (check to admit), and as soon as it has begun where the session does.
+    /// The step under way, or the last one. The host writes its own steps, `check` to `admit`,
+    /// before it takes them, and the session's as soon as they begin.
     pub step: Step,
-    /// Where it stands: "pending", "probation", or how it ended.
+    /// "pending", "probation", or the outcome.
     pub state: DeploymentState,
-    /// Why it ended so, for a person.
+    /// The reason of the outcome, for a person.
     pub reason: Option<String>,
-    /// What the component's check found.
+    /// The report of the component's check.
     pub check: Option<CheckReport>,
-    /// Milliseconds that compiling took; none where it was in the cache, or has not come so far.
+    /// Milliseconds of compiling. Null if the compiled code was in the cache, or `compile` was not
+    /// reached.
     pub compile_ms: Option<u64>,
     /// Whether the compiled component was in the cache.
     pub cached: bool,
-    /// Bytes of memory that were admitted for the second worker.
+    /// Bytes of memory reserved for the second worker.
     pub admitted: Option<u64>,
-    /// What the shadow showed.
+    /// The comparison of both versions, with a shadow.
     pub comparison: Option<Comparison>,
-    /// Figures of the change.
+    /// Durations and frames of the change. Null before the first result.
     pub swapped: Option<Swapped>,
 }
 
@@ -230,7 +231,7 @@ impl Record {
         }
     }
 
-    /// How it ended; `None` while it is under way.
+    /// The outcome; `None` while it is under way.
     pub fn outcome(&self) -> Option<Outcome> {
         match self.state {
             DeploymentState::Ended(outcome) => Some(outcome),
@@ -238,7 +239,7 @@ impl Record {
         }
     }
 
-    /// Whether it has spoken to the session's subscribers: a version that one could want back.
+    /// Whether the version has been active and was not lost: one to go back to.
     pub fn served(&self) -> bool {
         match self.state {
             DeploymentState::Probation => true,
@@ -249,18 +250,18 @@ impl Record {
         }
     }
 
-    /// Whether it has served for its probation.
+    /// Whether the version has served for its probation.
     pub fn healthy(&self) -> bool {
         self.outcome() == Some(Outcome::Healthy)
     }
 
-    /// Whether two deployments run the same: component and settings.
+    /// Whether a deployment has this component and these settings.
     pub fn same_as(&self, digest: &str, settings: &Map<String, Value>) -> bool {
         self.digest == digest && self.settings == *settings
     }
 }
 
-/// Now, as records have it: RFC 3339 in UTC, with milliseconds.
+/// The time now as records have it: RFC 3339 in UTC, with milliseconds.
 pub(super) fn now() -> String {
     rfc3339(unix_ns(SystemTime::now()))
 }

@@ -1,4 +1,4 @@
-//! What is told of a deployment: a line in the log, an event of the session, and counters.
+//! The reports of a deployment: a line in the log, an event of the session, and counters.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -9,20 +9,20 @@ use serde_json::{Map, Value};
 use super::record::{Cause, DeploymentState, Outcome, Record};
 use crate::event::{Event, unix_ns};
 
-/// The kind of the event by which a session's subscribers hear of a deployment.
+/// The kind of the event that subscribers get of a deployment.
 pub const DEPLOYMENT: &str = "deployment";
 
-/// Figures of all deployments since the host was started, for metrics.
+/// Counts of all deployments since the host was started, for metrics.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeploymentFigures {
-    /// How many have ended, by outcome; those that none had are left out.
+    /// Ended deployments by outcome. Outcomes without one are left out.
     pub outcomes: BTreeMap<Outcome, u64>,
-    /// Of each session's last change: milliseconds between the last result of the one version and
-    /// the first of the other.
+    /// Of each session's last change: milliseconds between the last result of the previous version
+    /// and the first of the new one.
     pub gap_ms: BTreeMap<String, f64>,
 }
 
-/// Counts.
+/// Counts deployments as they come to their states.
 #[derive(Debug, Default)]
 pub(super) struct DeploymentCounters {
     figures: Mutex<DeploymentFigures>,
@@ -42,7 +42,7 @@ impl DeploymentCounters {
         }
     }
 
-    /// Forgets sessions that are over.
+    /// Forgets sessions that have ended.
     pub(super) fn retain(&self, lives: impl Fn(&str) -> bool) {
         let mut figures = self.figures.lock();
         figures.gap_ms.retain(|session, _| lives(session));
@@ -53,15 +53,14 @@ impl DeploymentCounters {
     }
 }
 
-/// One line: old and new version, what became of it, compile and swap time, frames skipped, and
-/// why.
+/// Logs one line: both versions, the state, compile and swap time, frames skipped, and the reason.
 pub(super) fn log(record: &Record) {
     let (session, deployment, line) = (&record.session, &record.deployment, line(record));
     match record.outcome() {
         Some(Outcome::Refused | Outcome::Aborted | Outcome::RolledBack) => {
             tracing::error!(target: "ocelli::deploy", session, deployment, "{line}");
         }
-        // A subscriber that leaves soon ends its session, which is nobody's fault.
+        // A subscriber that leaves soon ends its session, which is no failure.
         Some(Outcome::Unverified) if record.cause != Cause::Subscription => {
             tracing::warn!(target: "ocelli::deploy", session, deployment, "{line}");
         }
@@ -99,12 +98,12 @@ fn line(record: &Record) -> String {
     line
 }
 
-/// A backtrace is for the worker's own log.
+/// The first line: the rest is a backtrace, which the worker's own log has.
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-/// The event that tells a session's subscribers of a deployment, as it stands.
+/// The event for a session's subscribers.
 pub(super) fn event(record: &Record) -> Event {
     let mut data = Map::from_iter([
         ("number".to_owned(), Value::from(record.number)),

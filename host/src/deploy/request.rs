@@ -1,4 +1,4 @@
-//! What is asked of the deployer, and why it may say no.
+//! Requests to the deployer, and its errors.
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -13,62 +13,60 @@ use crate::session::SessionError;
 use crate::session::rollout::Step;
 use crate::shape::DIGEST;
 
-/// Deployments of one session that may wait for the one under way: each holds a component in
+/// Deployments that may wait for one session, behind the one under way: each holds a component in
 /// memory.
 pub const MAX_WAITING: usize = 8;
 
-/// A component that is to be deployed.
+/// A component to deploy.
 #[derive(Debug, Clone)]
 pub enum Component {
-    /// Its bytes.
+    /// A component that is sent.
     Bytes {
-        /// What the history calls it: the file's name, if it is known.
+        /// Its name in the history: the file's, if it is known.
         name: String,
-        /// The file.
+        /// The component's bytes.
         bytes: Bytes,
     },
-    /// A pipeline by its name, in the store or the gallery; for the config alone a path to a
-    /// `.wasm` file.
+    /// A pipeline by its name, in the data directory or built in.
     Pipeline(String),
 }
 
-/// A deployment that is asked for.
+/// A request to deploy to a session.
 #[derive(Debug, Clone)]
 pub struct DeployRequest {
     /// The session's name.
     pub session: String,
-    /// What it is to run.
+    /// The new version's component.
     pub component: Component,
-    /// The pipeline's settings; none: those that the session has.
+    /// The pipeline's settings. `None`: those that the session has.
     pub settings: Option<Map<String, Value>>,
-    /// Frames that both versions process before the change; at most
-    /// [`crate::session::rollout::MAX_SHADOW`].
+    /// Frames on which both versions are compared before the change, at most
+    /// [`MAX_SHADOW`](crate::session::rollout::MAX_SHADOW).
     pub shadow: u32,
-    /// What happens when the new version refuses the state; none: as the config says.
+    /// What happens when the new version refuses the state. `None`: as the config says.
     pub refused_state: Option<RefusedState>,
-    /// Who: "operator", "ocelli deploy".
+    /// Who asks: "operator", "ocelli deploy".
     pub by: String,
 }
 
-/// A pipeline that sessions can be given by its name.
+/// A pipeline that has a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "Pipeline")]
 pub struct NamedPipeline {
-    /// Its name.
+    /// The name by which sessions are given it.
     pub name: String,
-    /// Its file: in the store, or in the gallery.
+    /// Its file, in the data directory or built in.
     pub file: std::path::PathBuf,
     /// Size of the file in bytes.
     pub size: u64,
     /// SHA-256 of the file, hexadecimal.
     #[schemars(regex(pattern = DIGEST))]
     pub digest: String,
-    /// The sessions that use it, whichever of its versions they run.
+    /// The sessions that run a version of it.
     pub sessions: Vec<String>,
 }
 
-/// Why there was no deployment. What a deployment itself fails by stands in its
-/// [`LogRecord`](super::LogRecord).
+/// Why no deployment began. The error of a deployment itself is in its [`Record`](super::Record).
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
     /// The pipeline cannot be found or read.
@@ -77,61 +75,61 @@ pub enum DeployError {
     /// The component cannot be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
-    /// The source is not one.
+    /// The source is neither a URL nor a file.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// A subscriber may not name this source.
+    /// The config does not let subscribers name this source.
     #[error(
         "this source is not among those that subscribers may name: `[subscriptions] sources` in \
             the config, by default none"
     )]
     SourceNotAllowed,
-    /// There is a session of this name with another source or pipeline.
+    /// A session of this name has another source or pipeline.
     #[error("session {0:?} exists with another source or pipeline")]
     SessionDiffers(String),
-    /// The session was refused.
+    /// The session refused it.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// As many deployments wait for the session as may.
+    /// The session's queue is full.
     #[error(
         "deployment {number} of session {session:?} is under way ({step}), and {MAX_WAITING} more \
             wait"
     )]
     UnderWay {
-        /// The session.
+        /// The session's name.
         session: String,
-        /// The one under way.
+        /// The number of the deployment under way; 0 if it has none yet.
         number: u64,
-        /// How far it is.
+        /// The step of the deployment under way.
         step: Step,
     },
-    /// More frames of a shadow than are allowed.
+    /// The shadow has too many frames.
     #[error("a shadow of {asked} frames: {most} are the most")]
     Shadow {
-        /// As asked for.
+        /// Frames that were asked for.
         asked: u32,
-        /// The bound.
+        /// Most frames of a shadow.
         most: u32,
     },
-    /// There is no version to go back to.
+    /// No other version of the session has served.
     #[error("session {0:?} has run no other version that served: there is nothing to go back to")]
     NoPreviousVersion(String),
-    /// The component is not kept any more.
-    #[error("the component {0} is not kept any more: deploy its file")]
+    /// The component of the version is no longer stored.
+    #[error("the component {0} is no longer stored: deploy its file")]
     ComponentGone(String),
-    /// A pipeline that is put into the store has a name that no file may have.
+    /// A pipeline for the data directory has a name that no file may have.
     #[error(transparent)]
     InvalidName(PipelineError),
     /// The host stops.
     #[error("the host stops")]
     Stopping,
-    /// The host itself is at fault.
+    /// The host itself has failed.
     #[error("making the deployment failed: {0}")]
     Internal(String),
 }
 
 impl DeployError {
-    /// A stable name for programs.
+    /// The error's stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Pipeline(_) => "unknown_pipeline",

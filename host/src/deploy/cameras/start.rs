@@ -1,5 +1,4 @@
-//! What a configured camera runs when it is brought up: what its history and the config say, as one
-//! decision.
+//! Decides what a configured camera runs when it is brought up, from the config and the history.
 //!
 //! | the config's entry | the history | runs |
 //! | --- | --- | --- |
@@ -12,10 +11,10 @@
 use crate::deploy::history::CameraEntry;
 use crate::deploy::record::{Cause, Outcome, Record};
 
-/// What is to be done; numbers are those of deployments.
+/// The decision; numbers are those of deployments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StartDecision {
-    /// Run a version that has proven itself.
+    /// Run a version that has been healthy.
     Resume {
         number: u64,
         /// Whether the config's entry is to be deployed beside it.
@@ -23,29 +22,29 @@ pub(super) enum StartDecision {
     },
     /// Run the config's entry, as a deployment.
     Entry {
-        /// What to go back to.
+        /// The deployment to go back to.
         fallback: Option<u64>,
     },
-    /// There is neither.
+    /// Neither has a component.
     Nothing,
 }
 
-/// How often the host may have ended while it applied an entry, until it leaves the entry alone.
+/// Times that the host may end while it applies an entry, before it leaves the entry alone.
 const TRIES: usize = 2;
 
-/// Decides. `wanted` is the config's entry, none where its file cannot be found; `applied` is the
-/// one that the camera was given last; `records` is the history, newest first; `kept` says which
-/// components are still there.
+/// Decides. `wanted` is the config's entry, `None` if its file cannot be found; `applied` is the
+/// entry that the camera was given last; `records` is the history, newest first; `stored` says
+/// whether a component is in the store.
 pub(super) fn resolve(
     wanted: Option<&CameraEntry>,
     applied: Option<&CameraEntry>,
     records: &[Record],
-    kept: impl Fn(&str) -> bool,
+    stored: impl Fn(&str) -> bool,
 ) -> StartDecision {
     let there = |record: &&Record| {
-        kept(&record.digest) || wanted.is_some_and(|wanted| wanted.digest == record.digest)
+        stored(&record.digest) || wanted.is_some_and(|wanted| wanted.digest == record.digest)
     };
-    // Where its component is lost, an older one that is there has been healthy too.
+    // An older healthy version does if the component of the last one is lost.
     let healthy = records.iter().filter(|record| record.healthy()).find(there);
     let (wanted, healthy) = match (wanted, healthy) {
         (Some(wanted), Some(healthy)) => (wanted, healthy),
@@ -138,7 +137,7 @@ mod tests {
             (a, a, vec![('a', Config, Healthy), ('b', Request, RolledBack)], resume(1)),
             // Killed during a deployment over the API, in its probation or before.
             (a, a, vec![('a', Config, Healthy), ('b', Request, Interrupted)], resume(1)),
-            // Served, but nobody knows whether it would have lasted.
+            // Served, but was not healthy yet.
             (
                 a,
                 a,

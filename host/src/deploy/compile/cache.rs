@@ -1,14 +1,13 @@
-//! Compiled components on disk. Loading one is running its code, so an entry is taken only where it
-//! is what this host's compiler wrote: its name says the SHA-256 of its content, which is held
-//! against the content each time.
+//! Compiled components on disk. To load one is to run its code, so an entry counts only if this
+//! host's compiler wrote it: its name has the SHA-256 of its content, which is checked each time.
 //!
-//! `COMPONENT-ENGINE-CONTENT.cwasm`: the component's digest, what the compiled code is compatible
-//! with, and the digest of the code itself. Everything under one name, in one file, so that entry
-//! and digest cannot come apart.
+//! `COMPONENT-ENGINE-CONTENT.cwasm`: the component's digest, the engine with which the compiled
+//! code is compatible, and the digest of the code itself, all in the name of one file, so that
+//! entry and digest stay together.
 //!
-//! Hosts of one user may share the folder. An entry appears whole, by renaming, and whoever has it
-//! open keeps it when another host deletes it. A draft is locked by the host that writes it, and by
-//! the compiler that it lent it to: one that nobody has locked was left behind.
+//! Hosts of one user may share the folder. An entry appears whole, by renaming; a process that has
+//! it open keeps it when another host deletes it. A draft is locked by the host that writes it and
+//! by the compiler; one without a lock is abandoned.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
@@ -21,7 +20,7 @@ use ocelli_protocol::digest::Digest;
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
 use tempfile::NamedTempFile;
 
-/// How the names of files begin that are still written.
+/// The beginning of the names of files that are not complete.
 const DRAFT: &str = ".draft-";
 
 /// The folder of compiled components.
@@ -32,8 +31,8 @@ pub(super) struct CompiledCache {
 }
 
 impl CompiledCache {
-    /// The cache in this folder, for code that is compatible with this. The folder is made if it is
-    /// not there, closed to other users, and rid of drafts whose host is gone.
+    /// Opens the cache for code that is compatible with `compatibility`. The folder is made if it
+    /// is missing, closed to other users, and rid of abandoned drafts.
     pub(super) fn open(folder: &Path, compatibility: String) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         fs::set_permissions(folder, Permissions::from_mode(0o700))?;
@@ -46,13 +45,13 @@ impl CompiledCache {
         Ok(Self { folder: folder.to_owned(), compatibility })
     }
 
-    /// Where it is.
+    /// The cache's folder.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The compiled code of a component, from now on the entry that was used last. An entry that is
-    /// not what its name says is deleted.
+    /// The compiled code of a component, which becomes the entry used last. An entry whose content
+    /// does not fit its name is deleted.
     pub(super) fn find(&self, digest: &str) -> Option<File> {
         let beginning = self.beginning(digest);
         for entry in self.entries() {
@@ -63,12 +62,12 @@ impl CompiledCache {
             };
             match genuine(&entry.path, content) {
                 Ok(file) => {
-                    // That it was used matters to nobody but to the choice of what goes first.
+                    // Only the choice of the entry to delete depends on it.
                     let _ =
                         futimens(&file, &Timestamps { last_access: NOW, last_modification: NOW });
                     return Some(file);
                 }
-                // Another host made room.
+                // Another host deleted it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     tracing::warn!(
@@ -83,7 +82,7 @@ impl CompiledCache {
         None
     }
 
-    /// A file to write compiled code to, locked. It goes when it is dropped.
+    /// A locked file to write compiled code to. It is deleted when it is dropped.
     pub(super) fn draft(&self) -> io::Result<NamedTempFile> {
         loop {
             let draft = tempfile::Builder::new()
@@ -98,18 +97,18 @@ impl CompiledCache {
         }
     }
 
-    /// Makes a draft the entry of a component, and gives it back, open for reading alone.
+    /// Makes a draft a component's entry, and returns it, open for reading only.
     pub(super) fn insert(&self, digest: &str, mut draft: NamedTempFile) -> io::Result<File> {
         draft.as_file_mut().rewind()?;
         let content = Digest::of_reader(draft.as_file_mut())?;
         // Before it has its name: from then on another host may delete it.
-        let kept = File::open(draft.path())?;
+        let entry = File::open(draft.path())?;
         draft.persist(self.folder.join(format!("{}{content}.cwasm", self.beginning(digest))))?;
-        Ok(kept)
+        Ok(entry)
     }
 
-    /// Deletes what was not used for longest until all together is at most so many bytes. Whoever
-    /// holds an entry open keeps it.
+    /// Deletes the entries used longest ago until all others have at most `most` bytes together. A
+    /// process that has one open keeps it.
     pub(super) fn shrink(&self, most: u64) {
         let mut entries = self.entries();
         entries.sort_by_key(|entry| entry.used);
@@ -120,7 +119,7 @@ impl CompiledCache {
             }
             match fs::remove_file(&entry.path) {
                 Ok(()) => size = size.saturating_sub(entry.size),
-                // Another host makes room, too.
+                // Another host has deleted it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     size = size.saturating_sub(entry.size);
                 }
@@ -135,14 +134,14 @@ impl CompiledCache {
         format!("{digest}-{}-", self.compatibility)
     }
 
-    /// All files but drafts. One that goes meanwhile is left out.
+    /// All files but drafts. One that is deleted meanwhile is left out.
     fn entries(&self) -> Vec<CacheEntry> {
         let Ok(listed) = fs::read_dir(&self.folder) else { return Vec::new() };
         listed.filter_map(|entry| CacheEntry::of(&entry.ok()?)).collect()
     }
 }
 
-/// Deletes a draft that nobody has locked.
+/// Deletes a draft that has no lock.
 fn remove_abandoned(path: &Path) -> io::Result<()> {
     let opened = File::open(path);
     let gone = |result: io::Result<()>| match result {
@@ -183,7 +182,7 @@ impl CacheEntry {
     }
 }
 
-/// Opens an entry whose content has this SHA-256, and that nobody else could have written.
+/// Opens an entry whose content has this SHA-256 and that only this user can write.
 fn genuine(path: &Path, content: &str) -> io::Result<File> {
     let not_following = OFlags::NOFOLLOW.bits().cast_signed();
     let mut file = File::options().read(true).custom_flags(not_following).open(path)?;

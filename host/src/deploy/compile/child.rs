@@ -16,18 +16,18 @@ use super::error::CompileError;
 use super::trusted;
 use crate::config::{self, Sandbox};
 
-/// Most that is read of what the child complains of, in bytes: a compiler's message names a
-/// function and a reason; more is a backtrace.
+/// Longest message on standard error in bytes: a compiler's message names a function and a reason;
+/// the rest is a backtrace.
 const MAX_WORDS: u64 = 2000;
 
-/// How the child is started.
+/// The program and its confinement.
 pub(super) struct CompilerProcess {
     pub(super) program: PathBuf,
     pub(super) sandbox: Sandbox,
 }
 
 impl CompilerProcess {
-    /// Checks a component, and compiles it into `output` where there is one. A report with problems
+    /// Checks a component, and compiles it into `output`, if that is given. A report with problems
     /// is an error.
     pub(super) async fn run(
         &self,
@@ -47,7 +47,7 @@ impl CompilerProcess {
         let Ok((printed, complaint, status)) =
             tokio::time::timeout(Duration::from_secs(seconds), ending).await
         else {
-            // An error means that it has ended by itself.
+            // It fails only if the child has ended by itself.
             let _ = child.kill().await;
             return Err(CompileError::Timeout { pipeline: pipeline.to_owned(), seconds });
         };
@@ -95,7 +95,7 @@ impl CompilerProcess {
     }
 }
 
-/// What became of a run that has ended.
+/// The report of a run that has ended, or its error.
 fn judge(
     pipeline: &str,
     status: ExitStatus,
@@ -120,7 +120,7 @@ fn judge(
     }
 }
 
-/// A signal's name, with what commonly sends it to a compiler.
+/// A signal's name, with its usual reason for a compiler.
 fn signal_name(signal: i32) -> String {
     let named = match signal {
         6 => "SIGABRT (it ran out of the memory that it may use, or found a fault of its own)",
@@ -138,17 +138,18 @@ fn signal_name(signal: i32) -> String {
     named.to_owned()
 }
 
-/// The first bytes of a pipe. The rest is not read: who writes more is ended by the broken pipe.
+/// The first bytes of a pipe. The rest is not read: a process that writes more ends by the broken
+/// pipe.
 async fn bounded(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
-        // What came before an error is all there is.
+        // The bytes before an error are all there are.
         let _ = pipe.take(most).read_to_end(&mut bytes).await;
     }
     bytes
 }
 
-/// What a child wrote to its standard error, on one line.
+/// A child's standard error on one line.
 pub(super) fn one_line(stderr: &[u8]) -> String {
     String::from_utf8_lossy(stderr).split_whitespace().collect::<Vec<_>>().join(" ")
 }

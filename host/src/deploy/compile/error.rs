@@ -6,7 +6,7 @@ use ocelli_protocol::component::{CheckReport, ProblemKind};
 
 use crate::session::rollout::Step;
 
-/// Problems that an error's line names; the report has all.
+/// Problems that an error's text names; the report has all.
 const NAMED: usize = 5;
 
 /// Why a component was not prepared.
@@ -15,38 +15,38 @@ pub enum CompileError {
     /// The component or the cache cannot be read or written.
     #[error("pipeline {pipeline}: {path}: {source}")]
     File {
-        /// The pipeline.
+        /// The pipeline's name or file.
         pipeline: String,
-        /// The file.
+        /// The component, or the cache's folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The compiler could not be started or passed its files, or what it said is no report.
+    /// The compiler could not be started, or printed no report.
     #[error("pipeline {pipeline}: starting the compiler: {message}")]
     Start {
-        /// The pipeline.
+        /// The pipeline's name or file.
         pipeline: String,
-        /// What the system or the compiler said.
+        /// The error of the system or the compiler.
         message: String,
     },
-    /// Something is wrong with the component.
-    #[error("pipeline {pipeline}: {}", told(report))]
+    /// The component has problems.
+    #[error("pipeline {pipeline}: {}", format_problems(report))]
     Refused {
-        /// The pipeline.
+        /// The pipeline's name or file.
         pipeline: String,
-        /// All that is wrong.
+        /// The report with all problems.
         report: Box<CheckReport>,
     },
-    /// The compiler was ended while it worked.
+    /// A signal ended the compiler.
     #[error("pipeline {pipeline}: the compiler was ended by \
         {signal}{}{said}", if said.is_empty() { "" } else { ": " })]
     Ended {
-        /// The pipeline.
+        /// The pipeline's name or file.
         pipeline: String,
-        /// The signal's name, and what it commonly means: "SIGKILL (killed, or out of memory)".
+        /// The signal's name and its usual reason: "SIGKILL (killed, or out of memory)".
         signal: String,
-        /// The compiler's last words.
+        /// The compiler's standard error, on one line.
         said: String,
     },
     /// The compiler took too long and was ended.
@@ -55,9 +55,9 @@ pub enum CompileError {
             (`deploy.compile_timeout_s`)"
     )]
     Timeout {
-        /// The pipeline.
+        /// The pipeline's name or file.
         pipeline: String,
-        /// What it may take.
+        /// The limit in seconds.
         seconds: u64,
     },
 }
@@ -71,7 +71,7 @@ impl CompileError {
         Self::Start { pipeline: pipeline.to_owned(), message: message.into() }
     }
 
-    /// What the check found, where the component itself is at fault.
+    /// The report, if the component itself is at fault.
     pub fn report(&self) -> Option<&CheckReport> {
         match self {
             Self::Refused { report, .. } => Some(report),
@@ -100,7 +100,7 @@ impl CompileError {
 }
 
 /// The first problems on one line.
-fn told(report: &CheckReport) -> String {
+fn format_problems(report: &CheckReport) -> String {
     let named = report.problems.iter().take(NAMED).map(|problem| problem.message.as_str());
     let named = named.collect::<Vec<_>>().join("; ");
     match report.problems.len().saturating_sub(NAMED) {
