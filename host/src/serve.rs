@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::analyze::{Analyses, ProcessFactory};
-use crate::api::{Control, Deployments, Refusal, Server, Timing};
+use crate::api::{Control, DeploymentControl, Refusal, Server, Timing};
 use crate::config::Config;
 use crate::deploy::{
     DeployError, DeployRequest, Deployer, NamedPipeline, Record, find_named, find_pipeline,
@@ -283,16 +283,16 @@ impl Control for HostControl {
     }
 }
 
-impl Deployments for HostControl {
+impl DeploymentControl for HostControl {
     fn component_bytes(&self) -> usize {
         usize::try_from(self.deployer.config().deploy.max_component_mb).unwrap_or(usize::MAX) << 20
     }
 
     fn deploy(
         &self,
-        order: DeployRequest,
+        request: DeployRequest,
     ) -> impl Future<Output = Result<Record, DeployError>> + Send {
-        self.deployer.deploy(order)
+        self.deployer.deploy(request)
     }
 
     fn rollback(
@@ -315,7 +315,7 @@ impl Deployments for HostControl {
         self.deployer.pipelines()
     }
 
-    fn keep(
+    fn put_pipeline(
         &self,
         name: &str,
         component: Bytes,

@@ -1,4 +1,5 @@
-//! Who may do what. Every request has a [`Caller`]; what a caller has no right to is denied.
+//! Roles and rights. Every request has a [`Caller`]; the API denies what the caller has no right
+//! to.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,52 +9,53 @@ use tokio_util::sync::CancellationToken;
 use crate::config::LOCAL_CALLER;
 pub use crate::config::Role;
 
-/// What somebody may be allowed to do.
+/// A right of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 pub enum Right {
-    /// Look at the sessions that the caller [sees](Caller::sees), subscribe to them, ask their
-    /// pipelines.
+    /// To look at the sessions that the caller [sees](Caller::sees), subscribe to them and ask
+    /// their pipelines.
     View,
-    /// Analyse single pictures.
+    /// To analyse single pictures.
     Analyze,
-    /// Deploy, roll back, restart and end sessions, and make sessions on sources of the allow-list.
+    /// To deploy, roll back, restart and end sessions, and make sessions on sources of the
+    /// allow-list.
     Operate,
-    /// Put components into the store.
+    /// To put components into the data directory.
     Administer,
 }
 
 impl Right {
-    /// As it is told to whoever has it not.
+    /// The right's name in an error.
     pub fn name(self) -> &'static str {
         self.into()
     }
 }
 
-/// The sessions that somebody may know of.
+/// The sessions that a caller may know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// Every session, those included that will be made.
+    /// Every session, later ones included.
     All,
-    /// These alone.
+    /// The named sessions only.
     Named(BTreeSet<String>),
 }
 
-/// Who asks.
+/// The client of a request, by its token.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The token's name in the config; "local" where the config has no tokens.
+    /// The token's name in the config; "local" if the config has no tokens.
     pub name: Arc<str>,
-    /// What its token stands for.
+    /// The role of the token.
     pub role: Role,
-    /// What the caller sees.
+    /// The sessions of the token.
     pub scope: Scope,
-    /// Cancelled when the token is valid no more: what was opened with it is closed.
+    /// Cancelled when the token is no longer valid. Connections that it opened are then closed.
     pub revoked: CancellationToken,
 }
 
 impl Caller {
-    /// Whoever reaches a host that has no tokens: such a host listens on loopback alone.
+    /// The caller of a host without tokens, which listens on loopback only.
     pub fn local() -> Self {
         Self {
             name: LOCAL_CALLER.into(),
@@ -63,7 +65,7 @@ impl Caller {
         }
     }
 
-    /// Whether the caller may do this at all.
+    /// Whether the caller has this right.
     pub fn may(&self, right: Right) -> bool {
         match self.role {
             Role::Viewer => right == Right::View,
@@ -72,8 +74,8 @@ impl Caller {
         }
     }
 
-    /// Whether the caller may know of a session. Whoever may not gets the answer that a session has
-    /// which does not exist.
+    /// Whether the caller may know of a session. To a caller that may not, the session does not
+    /// exist.
     pub fn sees(&self, session: &str) -> bool {
         match &self.scope {
             Scope::All => true,
@@ -81,7 +83,7 @@ impl Caller {
         }
     }
 
-    /// Whether the caller sees every session, so that it may subscribe to `*`.
+    /// Whether the caller sees every session, and so may subscribe to `*`.
     pub fn sees_all(&self) -> bool {
         self.scope == Scope::All
     }

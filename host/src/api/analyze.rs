@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{FromRequest, Multipart, Path, Query, Request, State as Extract};
+use axum::extract::{FromRequest, Multipart, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
@@ -17,19 +17,19 @@ use serde_json::{Map, Value};
 use super::body::{collect, length};
 use super::jobs::{self, Results};
 use super::problem::Problem;
-use super::{Control, State};
+use super::{ApiState, Control};
 use crate::analyze::{
     Analyses, AnalysisError, AnalysisErrorKind, AnalysisLimits, AnalysisRequest, ImageFile,
     ImageOutcome, NamedImage, now,
 };
 
-/// Bytes of what stands between the pictures of a list: boundaries, headers, settings.
+/// Bytes for boundaries, headers and settings between the pictures of a list.
 const BETWEEN: usize = 1 << 20;
 
-/// Bytes of a list's settings.
+/// Most bytes of a list's settings.
 const MAX_SETTINGS: usize = 64 << 10;
 
-/// Characters of a file's name that are repeated to whoever sent it.
+/// Characters of a file's name that an answer repeats.
 const MAX_FILENAME: usize = 200;
 
 /// The part of a list that holds the settings.
@@ -61,7 +61,7 @@ fn switch<'de, D: serde::Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
 }
 
 pub(super) async fn analyze<C: Control>(
-    Extract(state): Extract<Arc<State<C>>>,
+    State(state): State<Arc<ApiState<C>>>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<AnalyzeParameters>, QueryRejection>,
     request: Request,
@@ -127,7 +127,7 @@ async fn one(
     Ok(Json(analyses.analyze(&order, picture).await?).into_response())
 }
 
-/// Reads a body that is one picture. One that says that it is too large is not read.
+/// Reads a body that is one picture. A body whose header says that it is too large is not read.
 async fn picture(analyses: &Analyses, request: Request) -> Result<ImageFile, Problem> {
     let arrived = now();
     let AnalysisLimits { image_bytes, timeout, .. } = analyses.limits();
@@ -146,7 +146,7 @@ fn too_large(most: usize) -> AnalysisError {
     AnalysisError::new(AnalysisErrorKind::ImageTooLarge, message)
 }
 
-/// A client that sends too slowly is not waited for.
+/// Limits the time for an upload.
 async fn within<T>(timeout: Duration, reading: impl Future<Output = T>) -> Result<T, Problem> {
     tokio::time::timeout(timeout, reading).await.map_err(|_| {
         let detail = format!("a picture took longer than {} ms to arrive", timeout.as_millis());
@@ -209,17 +209,17 @@ impl From<MultipartError> for Problem {
     }
 }
 
-/// The parts of a list, read one after the other, each when it is its turn.
+/// The parts of a list, read one after the other as they are needed.
 struct Parts<'a> {
     analyses: &'a Analyses,
     multipart: Multipart,
-    /// Pictures so far.
+    /// Pictures read so far.
     seen: usize,
-    /// Their bytes.
+    /// Bytes of the pictures read so far.
     held: usize,
-    /// Whether all are held until the last has come.
+    /// Whether all pictures are in memory until the last has come.
     background: bool,
-    /// The first picture, where it was read in search of the settings.
+    /// The first picture, if it was read in search of the settings.
     first: Option<NamedImage>,
 }
 
@@ -292,7 +292,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Where the pictures of a list alone take most of the memory, trying again does not help.
+/// If the list alone takes most of the memory, trying again does not help.
 fn no_room(busy: AnalysisError, held: usize, whole: usize) -> Problem {
     if held <= whole / 2 {
         return busy.into();
@@ -310,8 +310,7 @@ enum Part {
     Picture(NamedImage),
 }
 
-/// The bytes of a part; none where there are more. The rest is left out when the next part is asked
-/// for.
+/// The bytes of a part. `None` if it has more than `most`; the rest is skipped with the next part.
 async fn up_to(mut field: Field<'_>, most: usize) -> Result<Option<Bytes>, MultipartError> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = field.chunk().await? {

@@ -1,27 +1,26 @@
-//! Who did what: one line in the main log for everything that changes something, and for everybody
-//! who is turned away.
+//! The audit log: one line in the main log for each change and for each request that is denied.
 
 use std::net::SocketAddr;
 
 use super::access::Caller;
 
-/// The target of these lines.
+/// The log target of these lines.
 const TARGET: &str = "ocelli::audit";
 
-/// What somebody does. The line is written when it is dropped: whoever goes away before the answer
-/// has done it too.
+/// A change that a caller makes. The line is written on drop, for a client that goes away before
+/// the answer too.
 #[derive(Debug)]
 pub(super) struct AuditEntry {
     caller: Caller,
     peer: SocketAddr,
     action: &'static str,
-    /// The session, or the pipeline.
+    /// The session's or the pipeline's name.
     subject: String,
     outcome: String,
 }
 
 impl AuditEntry {
-    /// Of a caller who comes from `peer`.
+    /// Begins an action of a caller that comes from `peer`.
     pub(super) fn begin(
         caller: &Caller,
         peer: SocketAddr,
@@ -32,7 +31,7 @@ impl AuditEntry {
         Self { caller: caller.clone(), peer, action, subject: subject.to_owned(), outcome }
     }
 
-    /// What came of it.
+    /// Ends it with this outcome.
     pub(super) fn finish(mut self, outcome: impl ToString) {
         self.outcome = outcome.to_string();
     }
@@ -41,7 +40,7 @@ impl AuditEntry {
 impl Drop for AuditEntry {
     fn drop(&mut self) {
         let Self { caller, peer, action, subject, outcome } = self;
-        // No field `session`: it would make a log file for every name that somebody thinks of.
+        // No field `session`: it would make a log file for any name that a client sends.
         tracing::info!(
             target: TARGET,
             caller = &*caller.name, role = caller.role.name(), %peer, action, subject = subject.as_str(),
@@ -50,7 +49,7 @@ impl Drop for AuditEntry {
     }
 }
 
-/// Somebody is known and has no right to it.
+/// Logs that a caller has no right to an action.
 pub(super) fn denied(caller: &Caller, peer: SocketAddr, action: &str, subject: &str) {
     tracing::warn!(
         target: TARGET,
@@ -58,7 +57,7 @@ pub(super) fn denied(caller: &Caller, peer: SocketAddr, action: &str, subject: &
     );
 }
 
-/// Somebody is not known.
+/// Logs a request without a valid token.
 pub(super) fn unknown(peer: SocketAddr, action: &str, reason: &str) {
     tracing::warn!(target: TARGET, %peer, action, reason, "not authenticated");
 }

@@ -1,4 +1,4 @@
-//! Reading a body that is one file, up to a bound.
+//! Reads a body that is one file, up to a limit.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -7,13 +7,13 @@ use futures_util::stream::StreamExt;
 
 use super::problem::Problem;
 
-/// How long a body says that it is, where it says so.
+/// The length of a body by its header, if there is one.
 pub(super) fn length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
 }
 
-/// Reads a body of at most `most` bytes; none where there are more. `expected` is how long it says
-/// that it is.
+/// Reads a body of at most `most` bytes. `None` if it has more. `expected` is the length by its
+/// header.
 pub(super) async fn collect(
     body: Body,
     expected: usize,

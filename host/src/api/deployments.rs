@@ -1,13 +1,13 @@
-//! Changing what a running session runs, and the pipelines that there are.
+//! Deployments over HTTP, and the list of pipelines.
 //!
-//! A deployment is answered once the new version speaks, or once it is known that it will not. It
-//! goes on when the client does not wait for that.
+//! A deployment is answered once the new version is active or has failed. It goes on if the client
+//! does not wait for that.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request, State as Extract};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -18,7 +18,7 @@ use serde_json::json;
 use super::access::Caller;
 use super::body::{collect, length};
 use super::problem::{More, Problem};
-use super::{Control, Refusal, State};
+use super::{ApiState, Control, Refusal};
 use crate::config::{LOCAL_CALLER, RefusedState};
 use crate::deploy::{
     CompileError, Component, DeployError, DeployRequest, NamedPipeline, Outcome, PipelineError,
@@ -27,42 +27,41 @@ use crate::deploy::{
 use crate::session::SessionError;
 use crate::session::rollout::{MAX_SHADOW, Step};
 
-/// Components that are read from clients at the same time. Each may have `deploy.max_component_mb`,
-/// 128 MiB at the most.
+/// Components that are uploaded at the same time. Each may have `deploy.max_component_mb`, 128 MiB
+/// at the most.
 pub(super) const MAX_UPLOADS: usize = 4;
 
-/// How long a component may take to arrive: 64 MiB over a line of 5 Mbit/s take 107 s.
+/// The time for the upload of a component: 64 MiB over a line of 5 Mbit/s take 107 s.
 const UPLOAD: Duration = Duration::from_secs(180);
 
-/// Deployments of a session that are listed where the client does not say how many.
+/// Deployments in a list unless the client sets `limit`.
 const LISTED: usize = 20;
 
-/// Most deployments that are listed: as many as a history may keep (`deploy.history`).
+/// Most deployments in a list: the most that a history may have (`deploy.history`).
 const MAX_LISTED: usize = 10_000;
 
-/// What a component is called where nobody says so.
+/// The name of a component for which the client gives none.
 const UNNAMED: &str = "component";
 
-/// Characters of what a component is called.
+/// Most characters of a component's name.
 const MAX_NAME: usize = 200;
 
-/// Characters of the client's name in a deployment's `by`.
+/// Most characters of the client's name in a deployment's `by`.
 const MAX_PRODUCT: usize = 40;
 
-/// What the API asks of deployments.
-pub trait Deployments: Clone + Send + Sync + 'static {
-    /// Bytes that a component may have.
+/// Deployments as the API needs them.
+pub trait DeploymentControl: Clone + Send + Sync + 'static {
+    /// Most bytes of a component.
     fn component_bytes(&self) -> usize;
 
-    /// Gives a session another pipeline, or the same one with other settings. Returns when the new
-    /// version speaks, or when it is known that it will not: the record tells which.
+    /// Gives a session another pipeline, or the same one with other settings. Returns once the new
+    /// version is active or has failed: the record says which.
     fn deploy(
         &self,
-        order: DeployRequest,
+        request: DeployRequest,
     ) -> impl Future<Output = Result<Record, DeployError>> + Send;
 
-    /// Gives a session what it ran before its last deployment. Returns as [`deploy`](Self::deploy)
-    /// does.
+    /// Gives a session its previous version. Returns as [`deploy`](Self::deploy) does.
     fn rollback(
         &self,
         session: &str,
@@ -76,19 +75,19 @@ pub trait Deployments: Clone + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Record>, DeployError>> + Send;
 
-    /// All pipelines of the store and the gallery, sorted by name.
+    /// All pipelines in the data directory and built in, sorted by name.
     fn pipelines(&self) -> impl Future<Output = Result<Vec<NamedPipeline>, DeployError>> + Send;
 
-    /// Checks a component and puts it into the store under this name, in the place of what has it.
-    /// Where the store is watched, it is then deployed to the sessions that use it.
-    fn keep(
+    /// Checks a component and puts it into the data directory under this name, in the place of the
+    /// one before. If the folder is watched, it is then deployed to the sessions that use it.
+    fn put_pipeline(
         &self,
         name: &str,
         component: Bytes,
     ) -> impl Future<Output = Result<NamedPipeline, DeployError>> + Send;
 }
 
-/// Of deployments that were begun, which speak and which do not.
+/// The answer for a deployment that began: its record, or a problem if it has failed.
 fn answer(record: Record) -> Result<Response, Problem> {
     let (status, code) = match (record.outcome(), record.step) {
         (None | Some(Outcome::Healthy | Outcome::Superseded), _) => {
@@ -129,7 +128,7 @@ impl From<DeployError> for Problem {
             DeployError::Compile(_) => StatusCode::UNPROCESSABLE_ENTITY,
             DeployError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             DeployError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            // The session is not in a state in which this could be done.
+            // The state of the session does not allow it.
             _ => StatusCode::CONFLICT,
         };
         let mut problem = Self::new(status, error.code(), error.to_string());
@@ -147,7 +146,7 @@ impl From<DeployError> for Problem {
     }
 }
 
-/// Of `PUT /v1/sessions/{id}/pipeline`.
+/// The query of `PUT /v1/sessions/{id}/pipeline`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeployParameters {
@@ -159,8 +158,8 @@ pub(super) struct DeployParameters {
     pipeline: Option<String>,
 }
 
-pub(super) async fn deploy<C: Deployments>(
-    Extract(state): Extract<Arc<State<C>>>,
+pub(super) async fn deploy<C: DeploymentControl>(
+    State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<DeployParameters>, QueryRejection>,
@@ -192,19 +191,18 @@ pub(super) async fn deploy<C: Deployments>(
         }
         (Some(pipeline), None) if bytes.is_empty() => Component::Pipeline(pipeline),
         _ => {
-            let detail = "the body is the component, with `name` for what it is to be called; or \
-                it is empty and \
-                          `pipeline` names one of the store or the gallery";
+            let detail = "the body is the component, with `name` for its name; or it is empty, and \
+                          `pipeline` names one in the data directory or built in";
             return Err(bad("bad_request", detail));
         }
     };
-    let order = DeployRequest { session, component, settings, shadow, refused_state, by };
+    let request = DeployRequest { session, component, settings, shadow, refused_state, by };
     let control = state.control.clone();
-    answer(to_its_end(async move { control.deploy(order).await }).await?)
+    answer(to_its_end(async move { control.deploy(request).await }).await?)
 }
 
-pub(super) async fn rollback<C: Deployments>(
-    Extract(state): Extract<Arc<State<C>>>,
+pub(super) async fn rollback<C: DeploymentControl>(
+    State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
@@ -213,15 +211,15 @@ pub(super) async fn rollback<C: Deployments>(
     answer(to_its_end(async move { control.rollback(&session, &by).await }).await?)
 }
 
-/// Of `GET /v1/sessions/{id}/deployments`.
+/// The query of `GET /v1/sessions/{id}/deployments`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Limit {
     limit: Option<usize>,
 }
 
-pub(super) async fn list<C: Control + Deployments>(
-    Extract(state): Extract<Arc<State<C>>>,
+pub(super) async fn list<C: Control + DeploymentControl>(
+    State(state): State<Arc<ApiState<C>>>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<Limit>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -233,15 +231,15 @@ pub(super) async fn list<C: Control + Deployments>(
         return Err(bad("bad_query", format!("limit is 1 to {MAX_LISTED}")));
     }
     let deployments = state.control.deployments(&session, limit).await?;
-    // A session that is over has a history; one that never was has not.
+    // A session that has ended has a history; an unknown one has none.
     if deployments.is_empty() && state.control.session(&session).is_none() {
         return Err(Refusal::unknown(&session).into());
     }
     Ok(Json(json!({"deployments": deployments})).into_response())
 }
 
-pub(super) async fn pipelines<C: Deployments>(
-    Extract(state): Extract<Arc<State<C>>>,
+pub(super) async fn pipelines<C: DeploymentControl>(
+    State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Problem> {
     let mut pipelines = state.control.pipelines().await?;
@@ -251,8 +249,8 @@ pub(super) async fn pipelines<C: Deployments>(
     Ok(Json(json!({"pipelines": pipelines})).into_response())
 }
 
-pub(super) async fn keep<C: Deployments>(
-    Extract(state): Extract<Arc<State<C>>>,
+pub(super) async fn put_pipeline<C: DeploymentControl>(
+    State(state): State<Arc<ApiState<C>>>,
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -262,12 +260,12 @@ pub(super) async fn keep<C: Deployments>(
         return Err(bad("bad_request", "the body is the component: it is empty"));
     }
     let control = state.control.clone();
-    let pipeline = to_its_end(async move { control.keep(&name, component).await }).await?;
+    let pipeline = to_its_end(async move { control.put_pipeline(&name, component).await }).await?;
     Ok(Json(pipeline).into_response())
 }
 
-/// Lets it run to its end whether the client waits for that or not. Nothing waits for it when the
-/// host stops: its session ends then, and it with it.
+/// Runs it to its end even if the client goes away. The host's stop does not wait for it: its
+/// session ends then, and with it the deployment.
 async fn to_its_end<T: Send + 'static>(
     doing: impl Future<Output = Result<T, DeployError>> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -279,8 +277,12 @@ async fn to_its_end<T: Send + 'static>(
     }
 }
 
-/// Reads a body that is a component, or nothing. One that says that it is too large is not read.
-async fn upload<C: Deployments>(state: &State<C>, request: Request) -> Result<Bytes, Problem> {
+/// Reads a body that is a component, or empty. A body whose header says that it is too large is not
+/// read.
+async fn upload<C: DeploymentControl>(
+    state: &ApiState<C>,
+    request: Request,
+) -> Result<Bytes, Problem> {
     let most = state.control.component_bytes();
     let too_large = || {
         let detail =
@@ -316,8 +318,8 @@ fn bad(code: &'static str, detail: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, code, detail)
 }
 
-/// Who asks, as the history shows it: the token's name, "operator" where there are no tokens, with
-/// the first product of the User-Agent where there is one.
+/// The client as the history shows it: the token's name, or "operator" without tokens, and the
+/// first product of the User-Agent, if there is one.
 fn by(caller: &Caller, headers: &HeaderMap) -> String {
     let name = if *caller.name == *LOCAL_CALLER { "operator" } else { &caller.name };
     let agent =

@@ -1,6 +1,5 @@
-//! The documents that tell programs what the API is: OpenAPI for HTTP, AsyncAPI for the WebSocket.
-//! What can be asked and what is said of it is written by hand; the schemas are those of the types
-//! that are read and written. The tests hold both to the routes and messages that there are.
+//! The API's documents: OpenAPI for HTTP, AsyncAPI for the WebSocket. Routes and texts are written
+//! by hand; the schemas come from the types. Tests hold both to the routes and messages.
 
 use std::sync::LazyLock;
 
@@ -37,7 +36,7 @@ fn json(text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-/// Schemas of types, for what we send or for what we read.
+/// Schemas of types, for answers or for requests.
 fn generator(contract: Contract) -> SchemaGenerator {
     let settings = shape::settings().with_transform(closed).with(|settings| {
         settings.contract = contract;
@@ -46,7 +45,7 @@ fn generator(contract: Contract) -> SchemaGenerator {
     settings.into_generator()
 }
 
-/// No members but those that are named; one that may be left out is left out and never null.
+/// Closes a schema: no unnamed members, and an optional member is left out, never null.
 fn closed(schema: &mut Schema) {
     transform_subschemas(&mut closed, schema);
     let required = schema.get("required").cloned().unwrap_or_default();
@@ -55,7 +54,7 @@ fn closed(schema: &mut Schema) {
     let Some(Value::Object(members)) = schema.get_mut("properties") else { return };
     for (name, member) in members {
         let Ok(member) = <&mut Schema>::try_from(member) else { continue };
-        // Anything at all, in the form that every tool knows: `true` becomes `{}`.
+        // Anything at all: `{}`, which every tool knows, for `true`.
         member.ensure_object();
         if !required(name) {
             shape::never_null(member);
@@ -68,7 +67,7 @@ fn closed(schema: &mut Schema) {
 
 fn http_document() -> Value {
     let mut types = generator(Contract::Serialize);
-    // What these refer to comes with them.
+    // The types that these refer to are included.
     let roots: [fn(&mut SchemaGenerator) -> Schema; 9] = [
         SchemaGenerator::subschema_for::<SessionStatus>,
         SchemaGenerator::subschema_for::<EventPage>,
@@ -98,7 +97,7 @@ fn websocket_document() -> Value {
     document
 }
 
-/// Puts the schema of a message, or of each of several, to what is said of it.
+/// Adds the schema of a message, or of each of several, to its entry.
 fn payload(
     document: &mut Value,
     types: &mut SchemaGenerator,
@@ -117,7 +116,7 @@ fn payload(
     }
 }
 
-/// What is written by hand. That it is JSON, and has a place for every schema, is tested.
+/// A document that is written by hand. Tests check that it is JSON with a place for every schema.
 fn written(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }

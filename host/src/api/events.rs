@@ -1,11 +1,11 @@
-//! `GET /v1/sessions/{id}/events` and `GET /v1/attachments/{digest}`: what the journal keeps.
+//! `GET /v1/sessions/{id}/events` and `GET /v1/attachments/{digest}`: the journal over HTTP.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State as Extract};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
@@ -17,21 +17,21 @@ use serde_json::Value;
 use super::access::Caller;
 use super::problem::Problem;
 use super::resume::{self, ResumeError};
-use super::{Control, Refusal, State};
+use super::{ApiState, Control, Refusal};
 use crate::event::{JournalledEvent, event_told};
 use crate::journal::events::{EventQuery as Wanted, JournalPage};
 
-/// Events of a page where the client does not say how many.
+/// Events of a page unless the client sets `limit`.
 const LISTED: usize = 100;
 
 /// Most events of a page.
 const MAX_LISTED: usize = 1000;
 
-/// A picture never changes: its name is its content. Not for caches that others share, who may not
-/// see the session.
+/// A picture never changes: its name is its digest. `private`, since a shared cache would show it
+/// to clients that may not see the session.
 const IMMUTABLE: &str = "private, max-age=31536000, immutable";
 
-/// What a client asks for.
+/// The query of `GET /v1/sessions/{id}/events`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventParameters {
@@ -45,7 +45,7 @@ pub(super) struct EventParameters {
 
 /// `GET /v1/sessions/{id}/events`.
 pub(super) async fn list<C: Control>(
-    Extract(state): Extract<Arc<State<C>>>,
+    State(state): State<Arc<ApiState<C>>>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<EventParameters>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -87,20 +87,20 @@ fn wanted(parameters: EventParameters) -> Result<Wanted, String> {
 }
 
 /// A page of a session's events.
-// For the document alone: `text` writes it.
+// For the document only: `text` writes it.
 #[derive(JsonSchema)]
 #[schemars(rename = "EventPage")]
 #[expect(dead_code, reason = "the events come as text from the journal")]
 pub(super) struct EventPage {
     session: String,
     events: Vec<JournalledEvent>,
-    /// The first number that is kept; `newest` + 1 where none is.
+    /// The first number in the journal; `newest` + 1 if it has no event.
     oldest: u64,
-    /// The last number that was given; 0 where there was no event yet.
+    /// The last number that an event got; 0 before the first event.
     newest: u64,
-    /// `after` of the next page; null: that was all there is.
+    /// `after` of the next page; null after the last page.
     next: Option<u64>,
-    /// Numbers that were asked for and are kept no more.
+    /// Requested numbers that are no longer in the journal.
     #[schemars(skip_serializing_if = "Option::is_none")]
     gone: Option<Gone>,
 }
@@ -115,7 +115,7 @@ struct Gone {
     to: u64,
 }
 
-/// The answer. The events are as every subscriber gets them.
+/// Writes the answer. Its events are the same JSON as subscribers get.
 fn text(session: &str, after: u64, page: &JournalPage) -> String {
     let JournalPage { events, span, next } = page;
     let mut text = format!("{{\"session\":{},\"events\":[", Value::from(session));
@@ -138,9 +138,9 @@ fn text(session: &str, after: u64, page: &JournalPage) -> String {
     text
 }
 
-/// `GET /v1/attachments/{digest}`. Whoever sees no session that has it learns nothing of it.
+/// `GET /v1/attachments/{digest}`. It does not exist for a caller that sees no session with it.
 pub(super) async fn attachment<C: Control>(
-    Extract(state): Extract<Arc<State<C>>>,
+    State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {

@@ -1,11 +1,11 @@
-//! What every request passes before it is answered: who asks, how often, and whether they may.
+//! The gate of every request: who asks, how often, and with which right.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{ConnectInfo, RawPathParams, Request, State as Extract};
+use axum::extract::{ConnectInfo, RawPathParams, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -21,30 +21,28 @@ use super::problem::Problem;
 use crate::config::Config;
 use crate::util::bucket::RateLimit;
 
-/// What browsers, whose WebSockets have no headers of their own, put before the token in a
-/// subprotocol.
+/// The prefix of the token in a subprotocol. Browsers can set no headers for a WebSocket.
 const SUBPROTOCOL: &str = "ocelli.bearer.";
 
-/// Tokens that are none, from one address: ten at once, and ten in a minute after that.
+/// Requests with invalid tokens from one address: ten at once, then ten a minute.
 const FAILURES: RateLimit = RateLimit { burst: 10.0, per_second: 10.0 / 60.0 };
 
-/// Seconds of its allowance that a caller may use up at once: with the defaults 2000 requests, one
-/// for each connection that an address may have. All displays behind one proxy come back in the
-/// same second.
+/// Seconds of its rate that a caller may save up: with the defaults 2000 requests, one for each
+/// connection of an address. All displays behind one proxy come back in the same second.
 const SAVED: f64 = 20.0;
 
-/// What a route needs of whoever asks.
+/// The right that a route needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Nothing: for those who watch the process.
+    /// None: for monitoring of the process.
     Nothing,
-    /// To be known.
+    /// A valid token.
     Caller,
-    /// A right, to what belongs to no session; the route leaves out what the caller does not see.
+    /// A right, without a session; the route leaves out sessions that the caller does not see.
     May(Right),
-    /// A right to the session that stands in the path as `{id}`.
+    /// A right to the session `{id}` of the path.
     OfSession(Right),
-    /// A right, and to see all sessions.
+    /// A right, from a caller that sees all sessions.
     OfAll(Right),
 }
 
@@ -57,7 +55,7 @@ impl Need {
     }
 }
 
-/// Where the decisions are made.
+/// Tokens and rate limits of the API.
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) keys: Arc<Keys>,
@@ -66,17 +64,17 @@ pub(super) struct Gate {
     requests: RateLimits<String>,
 }
 
-/// One route's.
+/// The gate of one route.
 #[derive(Debug, Clone)]
 pub(super) struct RouteGuard {
     pub(super) gate: Arc<Gate>,
-    /// What the log calls it.
+    /// The action's name in the log.
     pub(super) action: &'static str,
     pub(super) need: Need,
 }
 
 impl Gate {
-    /// `loopback`: the host listens where only this machine reaches it.
+    /// `loopback`: the host listens on a loopback address.
     pub(super) fn new(config: watch::Receiver<Arc<Config>>, loopback: bool) -> Self {
         let keys = Keys::new(&config.borrow().server.tokens, loopback, Timestamp::now());
         Self {
@@ -92,7 +90,7 @@ impl Gate {
         Arc::clone(&self.config.borrow())
     }
 
-    /// Who asks. A token that is good is good however often another was not.
+    /// The caller. A valid token is accepted however often the address sent invalid ones.
     fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -120,7 +118,7 @@ impl Gate {
         Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail))
     }
 
-    /// Whether a caller asks no more often than it may.
+    /// Checks the caller's rate.
     fn check_rate(&self, caller: &Caller, peer: SocketAddr) -> Result<(), Problem> {
         let per_second = f64::from(self.config.borrow().server.requests_per_second);
         if per_second <= 0.0 {
@@ -136,9 +134,10 @@ impl Gate {
     }
 }
 
-/// Lets a request through to its route, with the [`Caller`] as an extension, or answers why not.
+/// Passes a request on to its route, with the [`Caller`] as an extension, or answers with a
+/// problem.
 pub(super) async fn pass(
-    Extract(RouteGuard { gate, action, need }): Extract<RouteGuard>,
+    State(RouteGuard { gate, action, need }): State<RouteGuard>,
     parameters: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
@@ -177,8 +176,7 @@ pub(super) async fn pass(
     response
 }
 
-/// Whether a caller may. Of a session that it does not see it learns nothing, not even that it has
-/// no right to it.
+/// Checks the caller's right. A session that the caller does not see does not exist for it.
 fn permit(caller: &Caller, need: Need, session: &str) -> Result<(), Problem> {
     if let Need::OfSession(_) = need
         && !caller.sees(session)
@@ -198,17 +196,17 @@ fn permit(caller: &Caller, need: Need, session: &str) -> Result<(), Problem> {
     }
 }
 
-/// Where a request comes from.
+/// The address of the request's client.
 pub(super) fn peer(request: &Request) -> SocketAddr {
     let connection = request.extensions().get::<ConnectInfo<SocketAddr>>();
     connection.map_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), |ConnectInfo(peer)| *peer)
 }
 
-/// The token that came with a request: in its header, or of a browser's WebSocket in a subprotocol.
+/// The request's token: in its header, or in a subprotocol of a browser's WebSocket.
 fn presented(headers: &HeaderMap) -> Option<String> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     if let Some(value) = all.next() {
-        // Two are none: whoever stands between may have read the other.
+        // Two headers count as none: a proxy may have read the other one.
         let text = value.to_str().ok().filter(|_| all.next().is_none())?;
         let (scheme, token) = text.split_once(' ')?;
         return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned());

@@ -1,4 +1,4 @@
-//! `/v1/jobs`: requests whose answer is asked for later, and how lists of results are told.
+//! `/v1/jobs`: requests that are answered later, and lists of results.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State as Extract};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::problem::Problem;
-use super::{Control, State};
+use super::{ApiState, Control};
 use crate::analyze::{Analysis, ImageOutcome, JobState, JobStatus};
 use crate::event::{rfc3339, unix_ns};
 use crate::shape::TIME;
@@ -38,14 +38,14 @@ impl<'a> Results<'a> {
     }
 }
 
-/// One of them: the analysis, or where the picture stood and what was wrong with it.
+/// An analysis, or the error of a picture with its place in the list.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]
 enum One<'a> {
     Analysed(&'a Analysis),
     Failed {
-        /// Where the picture stood in the list, from 0 on.
+        /// The picture's place in the list, from 0.
         index: usize,
         #[serde(skip_serializing_if = "Option::is_none")]
         filename: Option<&'a str>,
@@ -66,7 +66,7 @@ impl<'a> One<'a> {
     }
 }
 
-/// A job as it is told. Times are RFC 3339 in UTC, with milliseconds.
+/// A job without its results. Times are RFC 3339 in UTC, with milliseconds.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Job")]
 pub(super) struct JobView<'a> {
@@ -75,16 +75,16 @@ pub(super) struct JobView<'a> {
     pipeline: &'a str,
     images: usize,
     answered: usize,
-    /// When it was sent: RFC 3339 in UTC, with milliseconds.
+    /// When it was submitted: RFC 3339 in UTC, with milliseconds.
     #[schemars(regex(pattern = TIME))]
     created: String,
-    /// When its first picture was given to a worker: RFC 3339 in UTC, with milliseconds.
+    /// When its first picture went to a worker: RFC 3339 in UTC, with milliseconds.
     #[schemars(regex(pattern = TIME))]
     started: Option<String>,
-    /// When it was over: RFC 3339 in UTC, with milliseconds.
+    /// When it ended: RFC 3339 in UTC, with milliseconds.
     #[schemars(regex(pattern = TIME))]
     finished: Option<String>,
-    /// Until when its result is kept: RFC 3339 in UTC, with milliseconds.
+    /// When its results are deleted: RFC 3339 in UTC, with milliseconds.
     #[schemars(regex(pattern = TIME))]
     expires: Option<String>,
 }
@@ -109,7 +109,7 @@ fn time(time: SystemTime) -> String {
     rfc3339(unix_ns(time))
 }
 
-/// A job with what it has come to, once it is over.
+/// A job, with its results once it has ended.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "JobWithResults")]
 pub(super) struct JobWithResults<'a> {
@@ -123,19 +123,19 @@ pub(super) struct JobWithResults<'a> {
     results: Option<Results<'a>>,
 }
 
-/// The answer to a request whose answer is asked for later.
+/// The answer to a request for a job.
 pub(super) fn accepted(job: &JobStatus) -> Response {
     let location = format!("/v1/jobs/{}", job.id);
     (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobView::from(job))).into_response()
 }
 
-pub(super) async fn list<C: Control>(Extract(state): Extract<Arc<State<C>>>) -> Response {
+pub(super) async fn list<C: Control>(State(state): State<Arc<ApiState<C>>>) -> Response {
     let jobs = state.control.analyses().jobs();
     Json(json!({"jobs": jobs.iter().map(JobView::from).collect::<Vec<_>>()})).into_response()
 }
 
 pub(super) async fn show<C: Control>(
-    Extract(state): Extract<Arc<State<C>>>,
+    State(state): State<Arc<ApiState<C>>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let id = id(path)?;
@@ -154,7 +154,7 @@ pub(super) async fn show<C: Control>(
 }
 
 pub(super) async fn cancel<C: Control>(
-    Extract(state): Extract<Arc<State<C>>>,
+    State(state): State<Arc<ApiState<C>>>,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
     let id = id(path)?;

@@ -1,4 +1,4 @@
-//! The tokens that let somebody in, as the config has them now.
+//! The valid tokens, as the config has them now.
 
 use std::time::Duration;
 
@@ -12,25 +12,24 @@ use super::access::{Caller, Role, Scope};
 use crate::config::{Config, Token, TokenHash};
 use std::sync::Arc;
 
-/// Between two looks at the clock while a token has an end: whoever sets the clock is heeded within
-/// this time.
+/// The interval of checks for expired tokens; a change of the system's clock counts within it.
 const CLOCK: Duration = Duration::from_secs(15);
 
-/// Why somebody is nobody.
+/// Why a request has no valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum AuthError {
     /// No token came with the request.
     Missing,
-    /// No such token.
+    /// No token in the config has this text.
     Wrong,
-    /// It has ended.
+    /// The token of this name has expired.
     Expired(String),
 }
 
-/// Who gets in.
+/// The valid tokens and their callers.
 #[derive(Debug)]
 pub(super) struct Keys {
-    /// Whether strangers cannot reach the host, so that it can do without tokens.
+    /// Whether only this machine reaches the host, so that it can do without tokens.
     loopback: bool,
     held: RwLock<TokenTable>,
 }
@@ -38,7 +37,7 @@ pub(super) struct Keys {
 #[derive(Debug, Default)]
 struct TokenTable {
     entries: Vec<TokenEntry>,
-    /// Whoever asks while there are no tokens.
+    /// The caller of all requests while there are no tokens.
     local: Option<Caller>,
 }
 
@@ -71,15 +70,15 @@ impl TokenEntry {
 }
 
 impl Keys {
-    /// `loopback`: the host listens where only this machine reaches it.
+    /// `loopback`: the host listens on a loopback address.
     pub(super) fn new(tokens: &[Token], loopback: bool, now: Timestamp) -> Self {
         let keys = Self { loopback, held: RwLock::default() };
         keys.update(tokens, now);
         keys
     }
 
-    /// Takes the tokens of another config. What was opened with one that is gone, changed or over
-    /// ends.
+    /// Takes the tokens of another config. Connections of tokens that are removed, changed or
+    /// expired end.
     pub(super) fn update(&self, tokens: &[Token], now: Timestamp) {
         let mut held = self.held.write();
         let TokenTable { entries: mut before, local } = std::mem::take(&mut *held);
@@ -92,20 +91,19 @@ impl Keys {
         if tokens.is_empty() && self.loopback {
             held.local = Some(local.unwrap_or_else(Caller::local));
         } else {
-            // Without tokens, and where strangers can come: nobody gets in.
+            // Without tokens, other machines get no access.
             local.iter().for_each(|local| local.revoked.cancel());
         }
         before.iter().for_each(|entry| entry.caller.revoked.cancel());
         held.revoke_ended(now);
     }
 
-    /// Whether the host does without tokens.
+    /// Whether the host needs no tokens.
     pub(super) fn open(&self) -> bool {
         self.held.read().local.is_some()
     }
 
-    /// Who presents this token, compared with every one that there is in the same time whichever it
-    /// is.
+    /// The caller of this token. The comparison takes the same time for every token.
     pub(super) fn authenticate(
         &self,
         presented: Option<&str>,
@@ -129,7 +127,7 @@ impl Keys {
         }
     }
 
-    /// Revokes what has ended. Whether more will.
+    /// Revokes expired tokens. Whether others will expire.
     fn tick(&self, now: Timestamp) -> bool {
         self.held.read().revoke_ended(now)
     }

@@ -1,4 +1,4 @@
-//! How much of the API one caller or address may take.
+//! Rate limits by caller or address.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,15 +9,13 @@ use parking_lot::Mutex;
 
 use crate::util::bucket::{RateLimit, TokenBucket};
 
-/// Callers or addresses that are told apart; those beyond share one allowance. An entry takes some
-/// 100 bytes.
+/// Most buckets; callers or addresses beyond share one. A bucket takes some 100 bytes.
 const KEPT: usize = 10_000;
 
-/// Between two looks for those that may be forgotten, once there are so many.
+/// The least time between two sweeps for full buckets, once there are so many.
 const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
 
-/// An address as limits know it: of IPv6 the network of a site, which has 2^64 addresses to choose
-/// from.
+/// The address of a rate limit: for IPv6 the network of a site, which has 2^64 addresses.
 pub(super) fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -28,7 +26,7 @@ pub(super) fn site(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What is left to each of many.
+/// A token bucket for each caller or address.
 #[derive(Debug)]
 pub(super) struct RateLimits<K> {
     kept: Mutex<Buckets<K>>,
@@ -37,7 +35,7 @@ pub(super) struct RateLimits<K> {
 #[derive(Debug)]
 struct Buckets<K> {
     left: HashMap<Option<K>, TokenBucket>,
-    /// When those were last forgotten who have everything left.
+    /// The last sweep for full buckets.
     swept: Option<Instant>,
 }
 
@@ -48,16 +46,16 @@ impl<K> Default for RateLimits<K> {
 }
 
 impl<K: Hash + Eq> RateLimits<K> {
-    /// Takes one time of what is left to `key`. Else how long it takes until there is one.
+    /// Takes one token from the bucket of `key`. An error is the time until there is one.
     pub(super) fn take(&self, key: K, pace: RateLimit, now: Instant) -> Result<(), Duration> {
         let mut kept = self.kept.lock();
         let mut key = Some(key);
         let Buckets { left, swept } = &mut *kept;
         if left.len() >= KEPT && !left.contains_key(&key) {
-            // A flood must not buy a look at all with each request.
+            // A flood must not cause a sweep with each request.
             if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= BETWEEN_SWEEPS) {
                 *swept = Some(now);
-                // Whoever has everything left is as one who never came.
+                // A full bucket is the same as a new one.
                 left.retain(|_, left| !left.is_full(pace, now));
             }
             if left.len() >= KEPT {

@@ -1,4 +1,4 @@
-//! What clients send over a WebSocket.
+//! The messages of clients over a WebSocket.
 
 use std::collections::HashMap;
 
@@ -9,14 +9,13 @@ use serde_json::{Map, Value};
 
 use crate::config::{EVERY_SESSION, MAX_ID_BYTES, check_session_id};
 
-/// Longest message of a client in bytes: settings and commands are small, and a client that sends
-/// more is at fault.
+/// Longest message of a client in bytes: settings and commands are small.
 pub(super) const MAX_MESSAGE: usize = 64 << 10;
 
-/// The types, for error messages.
+/// The types of messages, for error messages.
 const TYPES: &str = "subscribe, unsubscribe, command, ping";
 
-/// A request.
+/// A message of a client.
 #[derive(Debug, PartialEq, JsonSchema)]
 #[schemars(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum ClientMessage {
@@ -28,7 +27,7 @@ pub(super) enum ClientMessage {
     Command {
         #[schemars(length(min = 1, max = MAX_ID_BYTES))]
         session: String,
-        /// Comes back with the answer.
+        /// Returned with the answer.
         id: Option<Value>,
         command: Value,
     },
@@ -42,10 +41,10 @@ pub(super) enum ClientMessage {
     extend("dependentRequired" = {"source": ["pipeline"], "pipeline": ["source"], "settings": ["source"]})
 )]
 pub(super) struct Subscribe {
-    /// `*`: every session that there is and that will be, for tokens that see all.
+    /// `*`: every session, later ones included, for tokens that see all.
     #[schemars(length(min = 1, max = MAX_ID_BYTES))]
     pub(super) session: String,
-    /// Makes the session where it is not there.
+    /// Makes the session if there is none.
     pub(super) source: Option<String>,
     pub(super) pipeline: Option<String>,
     pub(super) settings: Option<Map<String, Value>>,
@@ -56,13 +55,13 @@ pub(super) struct Subscribe {
     pub(super) after: Option<After>,
 }
 
-/// The last event that a client has.
+/// The number of the last event that a client has.
 #[derive(Debug, PartialEq, JsonSchema)]
 #[schemars(untagged, inline)]
 pub(super) enum After {
-    /// Of the session.
+    /// A number for the session.
     One(u64),
-    /// Of some sessions, where the subscription is to all.
+    /// Numbers for some sessions, with a subscription to all.
     Each(HashMap<String, u64>),
 }
 
@@ -106,7 +105,7 @@ struct Command {
 #[serde(deny_unknown_fields)]
 struct Ping {}
 
-/// Why a message is not a request.
+/// A message that is no request, and the reason.
 #[derive(Debug, PartialEq)]
 pub(super) struct Malformed {
     pub(super) code: &'static str,
@@ -115,8 +114,7 @@ pub(super) struct Malformed {
 }
 
 impl ClientMessage {
-    /// Reads one message. Unknown keys are refused: a misspelt one would otherwise be taken for its
-    /// default.
+    /// Reads one message. Unknown keys are refused: a misspelt one would be ignored otherwise.
     pub(super) fn parse(text: &str) -> Result<Self, Malformed> {
         let malformed = |code, message: String| Malformed { code, message, session: None };
         if text.len() > MAX_MESSAGE {
@@ -130,7 +128,7 @@ impl ClientMessage {
             return Err(malformed("bad_message", "a message is one JSON object".into()));
         };
         let session = members.get("session").and_then(Value::as_str);
-        // What is no name is not repeated either: it may be as long as the message.
+        // A text that is no name is not repeated: it may be as long as the message.
         let session =
             session.filter(|session| check_session_id(session).is_ok()).map(str::to_owned);
         let kind = members.remove("type");

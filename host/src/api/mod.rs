@@ -1,5 +1,5 @@
-//! The HTTP and WebSocket API. It knows sessions through [`Control`] and [`DeploymentsCommand`]
-//! alone, and their messages through the event hub.
+//! The HTTP and WebSocket API. It reaches sessions through [`Control`] and [`DeploymentControl`]
+//! only, and their messages through the event hub.
 //!
 //! Every error answer is a problem of RFC 9457; every WebSocket message is one JSON object, `type`
 //! first.
@@ -46,15 +46,15 @@ use crate::analyze::Analyses;
 use crate::config::Config;
 use crate::event::Hub;
 
-pub use deployments::Deployments;
+pub use deployments::DeploymentControl;
 use gate::Gate;
 use server::Connections;
 
-/// WebSockets and streams at the same time, far beyond the displays of a site; each holds a file
-/// descriptor and up to 2 x [`MAX_RESULT_BYTES`](crate::event::MAX_RESULT_BYTES) of messages.
+/// Most WebSockets and streams, far beyond the displays of a site; each has a file descriptor and
+/// up to 2 x [`MAX_RESULT_BYTES`](crate::event::MAX_RESULT_BYTES) of messages.
 const MAX_SOCKETS: usize = 4096;
 
-/// What the API asks of the sessions.
+/// Sessions, models and metrics as the API needs them.
 pub trait Control: Clone + Send + Sync + 'static {
     /// A session as `GET /v1/sessions` shows it.
     type Status: Serialize + Send;
@@ -65,14 +65,14 @@ pub trait Control: Clone + Send + Sync + 'static {
     /// All sessions, sorted by name.
     fn sessions(&self) -> Vec<Self::Status>;
 
-    /// The name of a session that is shown.
+    /// The session's name in its status.
     fn id(status: &Self::Status) -> &str;
 
-    /// One session.
+    /// One session; `None` if there is none of this name.
     fn session(&self, id: &str) -> Option<Self::Status>;
 
-    /// Makes sure that there is a session of this name on this source with this pipeline. Runs to
-    /// its end whether its caller still waits or not.
+    /// Makes sure that a session of this name runs this pipeline on this source. Runs to its end
+    /// even if the caller stops waiting.
     fn ensure(
         &self,
         id: &str,
@@ -81,14 +81,14 @@ pub trait Control: Clone + Send + Sync + 'static {
         settings: Map<String, Value>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Asks a session's pipeline a question and brings its answer.
+    /// Sends a command to a session's pipeline and returns its answer.
     fn command(
         &self,
         id: &str,
         command: Value,
     ) -> impl Future<Output = Result<Value, Refusal>> + Send;
 
-    /// Starts a session anew.
+    /// Restarts a session's worker.
     fn restart(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// Ends a session. Returns when it has ended.
@@ -100,44 +100,45 @@ pub trait Control: Clone + Send + Sync + 'static {
     /// The analysis of single pictures.
     fn analyses(&self) -> &Analyses;
 
-    /// The host and its sessions in the OpenMetrics text format.
+    /// The metrics of the host and its sessions in the OpenMetrics text format.
     fn metrics(&self) -> impl Future<Output = String> + Send;
 }
 
-/// Why something was not done.
+/// A refused request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Stable, for programs: `unknown_session`, `timeout`, ...
+    /// A stable code for programs: `unknown_session`, `timeout`, ...
     pub code: &'static str,
-    /// For a person. Holds no credential.
+    /// The reason, for a person. Holds no credential.
     pub message: String,
 }
 
 impl Refusal {
-    /// There is no such session.
+    /// There is no session of this name.
     pub fn unknown(id: &str) -> Self {
         Self { code: "unknown_session", message: format!("there is no session {id:?}") }
     }
 }
 
-/// How long the API waits for a client.
+/// Timeouts of connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// Between two pings to a WebSocket.
+    /// Interval of pings to a WebSocket.
     pub ping: Duration,
-    /// A client from which nothing came for this long, not even the answer to a ping, is gone.
+    /// A client that sends nothing for this long, no pong either, is gone.
     pub silence: Duration,
-    /// A client that takes not a byte of a message for this long does not read.
+    /// A client that takes no byte of a message for this long does not read.
     pub send: Duration,
-    /// From the first byte of a client's message to its last.
+    /// Limit from the first byte of a client's message to its last.
     pub message: Duration,
-    /// For the last message, the closing handshake, and requests under way when the host stops.
+    /// Limit for the last message, the closing handshake, and requests under way when the host
+    /// stops.
     pub farewell: Duration,
 }
 
 impl Default for Timing {
     /// Three pings within the silence: one may be lost in a change of networks, and proxies that
-    /// close what is idle for a minute see traffic.
+    /// close a connection idle for a minute see traffic.
     fn default() -> Self {
         Self {
             ping: Duration::from_secs(15),
@@ -149,17 +150,17 @@ impl Default for Timing {
     }
 }
 
-/// What every request can reach.
-struct State<C> {
+/// The state that all requests share.
+struct ApiState<C> {
     control: C,
     hub: Hub,
     timing: Timing,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
-    /// WebSockets and streams that may yet be opened.
+    /// Permits for WebSockets and streams.
     sockets: Arc<Semaphore>,
     squeezed: websocket::CompressedMessages,
-    /// Components that are read from clients.
+    /// Permits for uploads of components.
     uploads: Semaphore,
     tasks: TaskTracker,
 }
@@ -173,19 +174,19 @@ pub struct Server {
     stop: CancellationToken,
     tasks: TaskTracker,
     timing: Timing,
-    /// Takes connections, follows who gets in and the certificate.
+    /// Accepts connections, and follows the tokens and the certificate.
     running: JoinSet<()>,
     connections: TaskTracker,
     abort: CancellationToken,
 }
 
 impl Server {
-    /// Answers on a bound address from now on; `/readyz` only once [`set_ready`](Self::set_ready)
-    /// was called. Of the config it is the `[server]` section that counts, as it changes.
+    /// Answers on a bound address from now on; `/readyz` only after [`set_ready`](Self::set_ready).
+    /// It follows the config's section `[server]`.
     ///
     /// # Errors
-    /// Certificate or key cannot be used.
-    pub fn start<C: Control + Deployments>(
+    /// The certificate or the key cannot be used.
+    pub fn start<C: Control + DeploymentControl>(
         listener: TcpListener,
         hub: Hub,
         control: C,
@@ -207,7 +208,7 @@ impl Server {
         running.spawn(Arc::clone(&gate.keys).follow(config.clone()));
         let (ready, stop, tasks) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), TaskTracker::new());
-        let state = State {
+        let state = ApiState {
             control,
             hub,
             timing,
@@ -233,7 +234,7 @@ impl Server {
         Ok(Self { address, secure, ready, stop, tasks, timing, running, connections, abort })
     }
 
-    /// Everything that can be asked: methods and paths, with their parameters in braces.
+    /// All routes: methods and paths, with their parameters in braces.
     pub fn routes(&self) -> Vec<(Method, &'static str)> {
         routes::ROUTES.iter().map(|route| (route.method.clone(), route.path)).collect()
     }
@@ -243,24 +244,24 @@ impl Server {
         if self.secure { "https" } else { "http" }
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Lets `/readyz` say so.
+    /// From now on `/readyz` says that the host serves.
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Release);
     }
 
     /// Takes no more requests, tells every subscriber that the host stops, and returns when they
-    /// are gone or the time for a farewell is over.
+    /// are gone or `farewell` is over.
     pub async fn stop(mut self) {
         self.stop.cancel();
         self.running.shutdown().await;
         self.tasks.close();
         self.connections.close();
-        // A socket bounds its own farewell; requests under way get as much time.
+        // A socket limits its own farewell; requests under way get as much time.
         let under_way = tokio::time::timeout(self.timing.farewell, self.connections.wait());
         if tokio::join!(under_way, self.tasks.wait()).0.is_err() {
             self.abort.cancel();

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State as Extract;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
-use super::{Control, State};
+use super::{ApiState, Control};
 
 /// The models of the newest generation, and what they really run on.
-pub(super) async fn list<C: Control>(Extract(state): Extract<Arc<State<C>>>) -> Response {
+pub(super) async fn list<C: Control>(State(state): State<Arc<ApiState<C>>>) -> Response {
     Json(state.control.models()).into_response()
 }

@@ -1,11 +1,11 @@
-//! Keeps web pages of other origins out, but for those that the config names. A browser's
-//! same-origin policy holds back neither a WebSocket nor a request that has a session restarted,
-//! and without tokens every page that the machine's browser shows could make them.
+//! Refuses web pages of other origins, except those in the config. A browser's same-origin policy
+//! stops neither a WebSocket nor a POST, and without tokens any page in this machine's browser
+//! could send them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State as Extract};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -14,20 +14,20 @@ use super::gate::Gate;
 use super::problem::Problem;
 use crate::config::ServerConfig;
 
-/// What pages of the config's origins may do, and may send.
+/// Methods and headers that pages of the config's origins may use.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static("Authorization, Content-Type, Last-Event-ID");
 
-/// What they may read of an answer beyond its body.
+/// Headers of an answer that they may read.
 const EXPOSED: HeaderValue = HeaderValue::from_static("Location, Retry-After, WWW-Authenticate");
 
-/// Seconds for which a browser need not ask again whether it may.
+/// Seconds for which a browser may cache the answer to a preflight request.
 const REMEMBERED: HeaderValue = HeaderValue::from_static("600");
 
-/// Where a request comes from.
+/// The origin of a request.
 #[derive(Debug, PartialEq, Eq)]
 enum RequestOrigin {
-    /// A program, which sends no `ValueOrigin`, or a page of the API's own origin.
+    /// A program, which sends no `Origin`, or a page of the API's own origin.
     Here,
     /// A page of one of the config's origins.
     Allowed(HeaderValue),
@@ -35,13 +35,8 @@ enum RequestOrigin {
     Foreign,
 }
 
-/// Refuses a request that a page of a foreign origin made, and answers those of the config's
-/// origins so that their browser lets them read it.
-pub(super) async fn check(
-    Extract(gate): Extract<Arc<Gate>>,
-    request: Request,
-    next: Next,
-) -> Response {
+/// Refuses a request of a foreign page. Answers pages of the config's origins with CORS headers.
+pub(super) async fn check(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let config = gate.config();
     let refused = |code, detail| Problem::new(StatusCode::FORBIDDEN, code, detail).into_response();
     if gate.keys.open() && !asked_by_name(request.headers(), &config.server) {
@@ -96,12 +91,11 @@ fn from(headers: &HeaderMap, server: &ServerConfig) -> RequestOrigin {
     }
 }
 
-/// Whether the host is asked by a name that is its own. A page of evil.example, whose name somebody
-/// lets resolve to 127.0.0.1, is of the same origin as the API that it reaches there; but it asks
-/// evil.example.
+/// Whether the `Host` header has a name of this host. A page of evil.example, whose name resolves
+/// to 127.0.0.1, has the same origin as the API there; but its requests name evil.example.
 fn asked_by_name(headers: &HeaderMap, server: &ServerConfig) -> bool {
     let mut hosts = headers.get_all(header::HOST).iter();
-    // No browser leaves it out.
+    // Every browser sends it.
     let Some(host) = hosts.next() else { return true };
     let host = host.to_str().unwrap_or_default().to_ascii_lowercase();
     let name = match host.rfind(']') {

@@ -14,36 +14,36 @@ use crate::deploy::Record;
 use crate::event::CODE;
 use crate::session::rollout::Step;
 
-/// An error answer as RFC 9457 has it. `type` is left out, which stands for `about:blank`: `code`
-/// tells problems apart.
+/// An error answer (RFC 9457). Without `type`, which stands for `about:blank`; `code` distinguishes
+/// problems.
 #[derive(Debug, JsonSchema)]
 #[schemars(with = "Body<'static>")]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
-    /// Stable, for programs.
+    /// A stable code for programs.
     pub(super) code: &'static str,
-    /// For a person.
+    /// The reason, for a person.
     pub(super) detail: String,
-    /// The limit that a pipeline ran into, where it was one.
+    /// The limit that the pipeline exceeded.
     pub(super) limit: Option<&'static str>,
-    /// Further members.
+    /// Further members of some problems.
     pub(super) more: Box<More>,
-    /// Seconds after which it may be worth trying again, where it may.
+    /// Seconds after which the client may try again.
     pub(super) retry_after: Option<u64>,
 }
 
-/// A problem as it is told.
+/// A problem as JSON.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Body<'a> {
     title: &'a str,
     #[schemars(range(min = 400, max = 599))]
     status: u16,
-    /// Stable, for programs.
+    /// A stable code for programs.
     #[schemars(regex(pattern = CODE))]
     code: &'a str,
-    /// For a person.
+    /// The reason, for a person.
     detail: &'a str,
-    /// The limit that the pipeline ran into.
+    /// The limit that the pipeline exceeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Limit")]
     limit: Option<&'a str>,
@@ -51,25 +51,25 @@ struct Body<'a> {
     more: &'a More,
 }
 
-/// What some problems tell besides.
+/// Members that some problems have.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub(super) struct More {
-    /// With `after_ahead`: what was asked for.
+    /// With `after_ahead`: the number in the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) after: Option<u64>,
     /// The deployment that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) deployment: Option<Record>,
-    /// With `after_ahead`: the last event that there was.
+    /// With `after_ahead`: the number of the last event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) newest: Option<u64>,
-    /// With `after_ahead`: the first event that is kept.
+    /// With `after_ahead`: the first number in the journal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) oldest: Option<u64>,
-    /// What is wrong with a component.
+    /// The problems of a component.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) problems: Option<Vec<component::Problem>>,
-    /// Where a deployment failed.
+    /// The step at which a deployment failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) step: Option<Step>,
 }
@@ -87,7 +87,7 @@ impl Problem {
     }
 }
 
-/// As it is told: an answer, or a part of one.
+/// As an answer, or a part of one.
 impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let body = Body {
@@ -113,7 +113,7 @@ impl From<AnalysisError> for Problem {
             AnalysisErrorKind::DamagedImage | AnalysisErrorKind::InvalidSettings => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            // The picture was as it should be; what it met was not.
+            // The host or the pipeline failed, not the request.
             AnalysisErrorKind::InvalidPipeline
             | AnalysisErrorKind::PipelineFailed
             | AnalysisErrorKind::PipelineTrapped
@@ -140,7 +140,7 @@ impl From<Refusal> for Problem {
         let status = match refusal.code {
             "unknown_session" => StatusCode::NOT_FOUND,
             "timeout" => StatusCode::GATEWAY_TIMEOUT,
-            // The session is not in a state in which this could be done.
+            // The state of the session does not allow it.
             _ => StatusCode::CONFLICT,
         };
         Self::new(status, refusal.code, refusal.message)

@@ -1,10 +1,10 @@
-//! The HTTP requests.
+//! Requests about the host and its sessions.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State as Extract};
+use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::access::Caller;
 use super::problem::Problem;
-use super::{Control, Refusal, State};
+use super::{ApiState, Control, Refusal};
 
 /// A session's name in a path: percent-decoded, so it may hold a slash.
 type Id = Result<Path<String>, PathRejection>;
@@ -23,14 +23,14 @@ fn id(path: Id) -> Result<String, Problem> {
     })
 }
 
-/// The process answers.
+/// `GET /healthz`: the process answers.
 pub(super) async fn health() -> Response {
     Json(json!({"status": "ok"})).into_response()
 }
 
-/// The cameras have been started.
+/// `GET /readyz`: the cameras have been started.
 pub(super) async fn ready<C: Control>(
-    Extract(state): Extract<Arc<State<C>>>,
+    State(state): State<Arc<ApiState<C>>>,
 ) -> Result<Response, Problem> {
     let not = |code, detail| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail));
     if state.stop.is_cancelled() {
@@ -42,16 +42,16 @@ pub(super) async fn ready<C: Control>(
     }
 }
 
-/// The one format that there is, whatever a client says that it accepts.
+/// The only format, whatever the client accepts.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// For Prometheus and whoever reads its format.
-pub(super) async fn metrics<C: Control>(Extract(state): Extract<Arc<State<C>>>) -> Response {
+/// `GET /metrics`: for Prometheus.
+pub(super) async fn metrics<C: Control>(State(state): State<Arc<ApiState<C>>>) -> Response {
     ([(header::CONTENT_TYPE, OPEN_METRICS)], state.control.metrics().await).into_response()
 }
 
 pub(super) async fn sessions<C: Control>(
-    Extract(state): Extract<Arc<State<C>>>,
+    State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
 ) -> Response {
     let mut sessions = state.control.sessions();
@@ -60,7 +60,7 @@ pub(super) async fn sessions<C: Control>(
 }
 
 pub(super) async fn session<C: Control>(
-    Extract(state): Extract<Arc<State<C>>>,
+    State(state): State<Arc<ApiState<C>>>,
     path: Id,
 ) -> Result<Response, Problem> {
     let id = id(path)?;
@@ -68,9 +68,9 @@ pub(super) async fn session<C: Control>(
     Ok(Json(status).into_response())
 }
 
-/// Answers with the session as it is then.
+/// Answers with the session's status after the request.
 pub(super) async fn restart<C: Control>(
-    Extract(state): Extract<Arc<State<C>>>,
+    State(state): State<Arc<ApiState<C>>>,
     path: Id,
 ) -> Result<Response, Problem> {
     let id = id(path)?;
@@ -79,9 +79,9 @@ pub(super) async fn restart<C: Control>(
     Ok((StatusCode::ACCEPTED, Json(status)).into_response())
 }
 
-/// Answers when the session's process is gone. It ends too if the client does not wait for that.
+/// Answers when the session's process is gone. It ends too if the client goes away.
 pub(super) async fn stop<C: Control>(
-    Extract(state): Extract<Arc<State<C>>>,
+    State(state): State<Arc<ApiState<C>>>,
     path: Id,
 ) -> Result<StatusCode, Problem> {
     let id = id(path)?;

@@ -1,12 +1,12 @@
-//! Whether what a client says it has can be: `after` is not beyond the newest event.
+//! Checks a client's last event numbers against the journal.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::State;
+use super::ApiState;
 use crate::journal::events::{EventQuery, SequenceRange};
 
-/// Why a client cannot go on where it says that it was.
+/// Why a client cannot resume.
 #[derive(Debug)]
 pub(super) enum ResumeError {
     /// The session has not had so many events.
@@ -16,7 +16,7 @@ pub(super) enum ResumeError {
 }
 
 impl ResumeError {
-    /// For a person.
+    /// The reason, for a person.
     pub(super) fn message(&self) -> String {
         match self {
             Self::Ahead { session, after, span } => {
@@ -30,9 +30,9 @@ impl ResumeError {
     }
 }
 
-/// Checks the last event that a client has of a session.
+/// Checks the number for one session.
 pub(super) async fn check<C>(
-    state: &State<C>,
+    state: &ApiState<C>,
     session: &str,
     after: u64,
 ) -> Result<(), ResumeError> {
@@ -44,9 +44,9 @@ pub(super) async fn check<C>(
     compare(session, after, page.span)
 }
 
-/// Checks the last events that a client has of several sessions.
+/// Checks the numbers for several sessions.
 pub(super) async fn check_each<C>(
-    state: &State<C>,
+    state: &ApiState<C>,
     each: &HashMap<String, u64>,
 ) -> Result<(), ResumeError> {
     if each.values().all(|after| *after == 0) {
@@ -59,7 +59,7 @@ pub(super) async fn check_each<C>(
     })
 }
 
-/// Compares it with what the journal has.
+/// Compares a number with those in the journal.
 pub(super) fn compare(session: &str, after: u64, span: SequenceRange) -> Result<(), ResumeError> {
     if after <= span.newest {
         Ok(())

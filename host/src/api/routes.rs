@@ -1,4 +1,4 @@
-//! Everything that can be asked, and what each needs. What is not in the table cannot be reached.
+//! The table of routes and the right that each needs. A path that is not in it does not exist.
 
 use std::sync::Arc;
 
@@ -13,30 +13,29 @@ use super::access::Right::{Administer, Analyze, Operate, View};
 use super::gate::Need::{Caller, May, Nothing, OfAll, OfSession};
 use super::gate::{Gate, Need, RouteGuard, pass};
 use super::{
-    Control, Deployments, State, analyze, deployments, documents, events, jobs, models, origin,
-    rest, socket, stream,
+    ApiState, Control, DeploymentControl, analyze, deployments, documents, events, jobs, models,
+    origin, rest, socket, stream,
 };
 
 /// A row of the table.
 pub(super) struct Route {
-    /// What the log calls it.
+    /// The action's name in the log.
     pub(super) action: &'static str,
     pub(super) method: Method,
     pub(super) path: &'static str,
     pub(super) need: Need,
 }
 
-/// From one row each: the table, which is a plain value, and the handlers in its order, which are
-/// for one kind of host.
+/// Makes the table, a plain value, and the handlers in its order, which are generic.
 macro_rules! routes {
     (|$pictures:ident| $($action:literal, $method:ident, $path:literal, $need:expr, $handler:expr;)+) => {
-        /// A path may stand here for several methods. `GET` is `HEAD` too.
+        /// A path may have several rows. `GET` is `HEAD` too.
         pub(super) static ROUTES: &[Route] =
             &[$(Route { action: $action, method: Method::$method, path: $path, need: $need }),+];
 
-        fn handlers<C: Control + Deployments>(
+        fn handlers<C: Control + DeploymentControl>(
             $pictures: DefaultBodyLimit,
-        ) -> Vec<(&'static Route, MethodRouter<Arc<State<C>>>)> {
+        ) -> Vec<(&'static Route, MethodRouter<Arc<ApiState<C>>>)> {
             let handlers = [$(answer(&Method::$method, $handler)),+];
             ROUTES.iter().zip(handlers).collect()
         }
@@ -60,7 +59,7 @@ routes! { |pictures|
     "stream", GET, "/v1/sessions/{id}/stream", OfSession(View), stream::open;
     "attachment", GET, "/v1/attachments/{digest}", May(View), events::attachment;
     "list_pipelines", GET, "/v1/pipelines", May(View), deployments::pipelines;
-    "put_pipeline", PUT, "/v1/pipelines/{name}", May(Administer), deployments::keep;
+    "put_pipeline", PUT, "/v1/pipelines/{name}", May(Administer), deployments::put_pipeline;
     "list_models", GET, "/v1/models", May(View), models::list;
     "analyze", POST, "/v1/analyze/{pipeline}", May(Analyze), analyze::analyze.layer(pictures);
     "list_jobs", GET, "/v1/jobs", May(Analyze), jobs::list;
@@ -75,12 +74,15 @@ where
     H: Handler<T, S>,
     T: 'static,
 {
-    // A method that has no filter would answer to none.
+    // Without a filter a method would match no request.
     on(MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE), handler)
 }
 
-/// The router, with everything of the table.
-pub(super) fn router<C: Control + Deployments>(state: State<C>, gate: &Arc<Gate>) -> Router {
+/// The router with all routes.
+pub(super) fn router<C: Control + DeploymentControl>(
+    state: ApiState<C>,
+    gate: &Arc<Gate>,
+) -> Router {
     let pictures = DefaultBodyLimit::max(analyze::longest_body(state.control.analyses().limits()));
     let post = |action, need| RouteGuard { gate: Arc::clone(gate), action, need };
     let mut router = Router::new();

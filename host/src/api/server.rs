@@ -1,4 +1,4 @@
-//! Connections: from the listener, through TLS where there is a certificate, to the routes.
+//! Connections: from the listener, through TLS if there is a certificate, to the routes.
 
 use std::collections::HashMap;
 use std::io;
@@ -28,46 +28,46 @@ use super::limits::site;
 use super::tls;
 use crate::config::Config;
 
-/// Until the head of a request has come: from the first byte of a connection, and between two
-/// requests.
+/// Limit for the head of a request: from the first byte of a connection, and between two requests.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// Bytes of a request's head, and of what is read ahead of a body.
+/// Most bytes of a request's head, and of what is read ahead of a body.
 const HEAD_BYTES: usize = 32 << 10;
 
-/// Lines of a request's head.
+/// Most lines of a request's head.
 const HEAD_LINES: usize = 100;
 
-/// How long what was sent may stay without its receipt: a client that is gone without a word, or
-/// takes nothing. Longer than a subscriber has, who is told why it is closed.
+/// Milliseconds without an acknowledgement of sent data after which the connection is closed: the
+/// client is gone, or takes nothing. Longer than a subscriber's limit, so that a subscriber gets
+/// its reason first.
 const UNTAKEN_MS: u32 = 60_000;
 
-/// After an error of the listener, which is most often that there are no descriptors.
+/// Pause after an error of the listener, usually a lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two lines about connections that were turned away.
+/// The least time between two log lines about refused connections.
 const BETWEEN_LINES: Duration = Duration::from_secs(60);
 
-/// What a plain request to a TLS port is told.
+/// The answer to a plain request on a TLS port.
 const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nConnection: close\r\n\
     Content-Length: 106\r\n\r\n\
     {\"title\":\"Bad Request\",\"status\":400,\"code\":\"tls_required\",\"detail\":\"this port speaks HTTPS: ask https://\"}";
 
-/// What every connection is given.
+/// The state that all connections share.
 pub(super) struct Connections {
     pub(super) router: Router,
     pub(super) config: watch::Receiver<Arc<Config>>,
-    /// The certificate that is in use; none: plain HTTP.
+    /// The current certificate. `None`: plain HTTP.
     pub(super) tls: Option<watch::Receiver<Arc<ServerConfig>>>,
-    /// No more requests are taken.
+    /// Cancelled when no more requests are accepted.
     pub(super) stop: CancellationToken,
-    /// Requests under way are given up.
+    /// Cancelled when requests under way are dropped.
     pub(super) abort: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
 
 impl Connections {
-    /// Takes connections until the host stops.
+    /// Accepts connections until the host stops.
     pub(super) async fn serve(self, listener: TcpListener) {
         let places = Arc::new(ConnectionLimit::default());
         let mut refusals = Refusals::default();
@@ -97,8 +97,7 @@ impl Connections {
     }
 
     fn begin(&self, stream: TcpStream, peer: SocketAddr, place: ConnectionSlot) {
-        // A small message waits for no other. Where one of these fails the connection is gone
-        // already.
+        // Without Nagle's delay. An error here means that the connection is gone.
         let _ = stream.set_nodelay(true);
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNTAKEN_MS);
         let (router, stop, abort) = (self.router.clone(), self.stop.clone(), self.abort.clone());
@@ -128,7 +127,7 @@ impl Connections {
     }
 }
 
-/// The TLS handshake. Whoever speaks plain HTTP is told so in plain HTTP.
+/// The TLS handshake. A client that sends plain HTTP gets a plain answer that says so.
 async fn secured(
     acceptor: TlsAcceptor,
     mut stream: TcpStream,
@@ -149,7 +148,7 @@ async fn secured(
     }
 }
 
-/// The requests of one connection.
+/// Serves the requests of one connection.
 async fn exchange<S>(
     stream: SlottedStream<S>,
     peer: SocketAddr,
@@ -183,13 +182,13 @@ async fn exchange<S>(
     }
 }
 
-/// Errors of a connection that was gone before it was taken.
+/// Errors of a connection that closed before it was accepted.
 fn is_the_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// The connections that there are, counted by address.
+/// Counts the open connections, by address.
 #[derive(Debug, Default)]
 struct ConnectionLimit {
     taken: Mutex<ConnectionCounts>,
@@ -201,7 +200,7 @@ struct ConnectionCounts {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// One of them, until it is dropped.
+/// An open connection in the count, until it is dropped.
 #[derive(Debug)]
 struct ConnectionSlot {
     places: Arc<ConnectionLimit>,
@@ -240,7 +239,7 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Tells of connections that were turned away, without a line for each.
+/// Logs refused connections, at most one line a minute.
 #[derive(Debug, Default)]
 struct Refusals {
     told: Option<Instant>,
@@ -261,7 +260,7 @@ impl Refusals {
     }
 }
 
-/// A connection with its place: what it becomes, a WebSocket, keeps it.
+/// A connection with its slot, which the WebSocket that it may become keeps.
 struct SlottedStream<S> {
     stream: S,
     _place: ConnectionSlot,

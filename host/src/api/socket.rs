@@ -1,16 +1,16 @@
-//! One WebSocket: what a client asks, and everything that the hub has for it.
+//! One WebSocket: a client's requests, and the messages of the hub for it.
 //!
-//! Three things run side by side: reading, so that a ping is answered while a session is being
-//! made; the requests, one after the other; and writing, which alone takes from the subscriber's
-//! queue. Whatever ends first ends the socket and with it all its subscriptions. Before it closes
-//! the client is told why.
+//! Three futures run side by side: reading, so that a ping is answered while a session is being
+//! made; the requests, one after the other; and writing, the only reader of the subscriber's queue.
+//! The first that ends, ends the socket with all its subscriptions. Before it closes the client
+//! gets the reason.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Extension;
-use axum::extract::{Request, State as Extract};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use parking_lot::Mutex;
@@ -25,17 +25,17 @@ use super::message::{After, ClientMessage, MAX_MESSAGE, Subscribe};
 use super::problem::Problem;
 use super::resume::{self, ResumeError};
 use super::websocket::{self, FrameFault, Incoming, ReadEnd, Receiver, Sender, WriteError};
-use super::{Control, Refusal, State, gate};
+use super::{ApiState, Control, Refusal, gate};
 use crate::config::EVERY_SESSION;
 use crate::event::{ServerMessage, SubscribeOptions, Subscriber};
 use crate::util::bucket::{RateLimit, TokenBucket};
 
-/// A message up to this size is answered with an error; beyond it, the connection is closed before
-/// it is read.
+/// A message of more than [`MAX_MESSAGE`] gets an error; one of more than this closes the connection
+/// before it is read.
 const MAX_READ: usize = 2 * MAX_MESSAGE;
 
-/// Requests of one client that wait while one is being done: for each session that it may listen
-/// to, one. Most of its list of them is only there while so many wait.
+/// Requests of one client that wait: one for each session that it may subscribe to. Most of the
+/// channel's memory exists only while so many wait.
 const REQUESTS: usize = SUBSCRIPTIONS;
 
 /// Bytes of the requests that wait: a kilobyte for each.
@@ -44,20 +44,20 @@ const REQUEST_BYTES: usize = 1 << 20;
 /// Commands of one client that wait for their pipelines.
 const COMMANDS: usize = 16;
 
-/// Sessions that one client may listen to: as many as a host can have.
+/// Most sessions of one client: as many as a host can have.
 const SUBSCRIPTIONS: usize = 1000;
 
-/// Frames that a client may send in a second, and at once: it subscribes to all sessions as soon as
-/// it is there, and then has little to say.
+/// Rate of a client's frames: a client subscribes to all sessions when it connects, and then sends
+/// little.
 const FRAMES: RateLimit = RateLimit { per_second: 50.0, burst: 1200.0 };
 
-/// A client that sends more is not told of each, it is closed: ten times as many.
+/// A client with ten times that rate is closed.
 const FLOOD: RateLimit = RateLimit { per_second: 500.0, burst: 12_000.0 };
 
-/// How often a client is told that some of its messages are not done.
+/// Rate of errors about ignored messages.
 const TOLD: RateLimit = RateLimit { per_second: 1.0, burst: 1.0 };
 
-/// What the log calls the making of a session for a subscriber.
+/// The action's name in the log when a subscriber has a session made.
 const MAKE: &str = "make_session";
 
 /// Why a socket ends.
@@ -69,13 +69,13 @@ enum SocketEnd {
     Slow(String),
     /// Nothing came from the client, not even an answer to a ping.
     Silent,
-    /// A message of the client took too long to arrive.
+    /// A message of the client took too long.
     Unfinished,
-    /// The client breaks the protocol, or sent more than is read.
+    /// The client broke the protocol, or sent too long a message.
     Broken(FrameFault),
-    /// The client sends too much.
+    /// The client sent too many frames.
     Flood,
-    /// What it was let in with is valid no more.
+    /// The client's token is no longer valid.
     Revoked,
     /// The host stops.
     Stopping,
@@ -83,7 +83,7 @@ enum SocketEnd {
 
 /// `GET /v1/ws`.
 pub(super) async fn open<C: Control>(
-    Extract(state): Extract<Arc<State<C>>>,
+    State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -93,7 +93,7 @@ pub(super) async fn open<C: Control>(
     // Counted from here on, so that the host does not stop between the upgrade and the first
     // message.
     state.tasks.clone().spawn(async move {
-        // It fails where the client has gone meanwhile.
+        // It fails if the client has gone meanwhile.
         if let Ok((sender, receiver)) = opening.open(MAX_READ).await {
             serve(sender, receiver, state, caller, peer).await;
         }
@@ -102,8 +102,8 @@ pub(super) async fn open<C: Control>(
     Ok(response)
 }
 
-/// Room for one more who listens.
-pub(super) fn reserve_socket<C>(state: &State<C>) -> Result<OwnedSemaphorePermit, Problem> {
+/// Takes one of the permits for WebSockets and streams.
+pub(super) fn reserve_socket<C>(state: &ApiState<C>) -> Result<OwnedSemaphorePermit, Problem> {
     let unavailable = |code, detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
     if state.stop.is_cancelled() {
         return Err(unavailable("shutting_down", "the host is stopping"));
@@ -116,25 +116,25 @@ pub(super) fn reserve_socket<C>(state: &State<C>) -> Result<OwnedSemaphorePermit
     })
 }
 
-/// What the three that run side by side share.
+/// The state that reading, requests and writing share.
 struct Client<C> {
-    state: Arc<State<C>>,
+    state: Arc<ApiState<C>>,
     caller: Caller,
     peer: SocketAddr,
     subscriber: Arc<Subscriber>,
-    /// What the client's last ping said, if it was not answered yet.
+    /// The payload of the client's last ping, until it is answered.
     ping: Mutex<Option<Vec<u8>>>,
     pinged: Notify,
 }
 
-/// A request that waits, and its part of [`REQUEST_BYTES`]. Boxed, since a channel has room for 32
-/// at once.
+/// A request that waits, and its part of [`REQUEST_BYTES`]. Boxed, since a channel allocates 32
+/// slots at once.
 type QueuedRequest = Box<(ClientMessage, OwnedSemaphorePermit)>;
 
 async fn serve<C: Control>(
     mut sender: Sender,
     mut receiver: Receiver,
-    state: Arc<State<C>>,
+    state: Arc<ApiState<C>>,
     caller: Caller,
     peer: SocketAddr,
 ) {
@@ -143,7 +143,7 @@ async fn serve<C: Control>(
         Client { state, caller, peer, subscriber, ping: Mutex::default(), pinged: Notify::new() };
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let end = tokio::select! {
-        // In this order: when several are over at once, the host's own reason is the one to tell.
+        // In this order: the host's own reason counts first.
         biased;
         () = client.state.stop.cancelled() => SocketEnd::Stopping,
         () = client.caller.revoked.cancelled() => SocketEnd::Revoked,
@@ -153,12 +153,12 @@ async fn serve<C: Control>(
     };
     tracing::debug!(?end, caller = &*client.caller.name, "WebSocket ends");
     let farewell = client.farewell(&mut sender, &mut receiver, &end);
-    // Whoever does not listen to the farewell is not waited for.
+    // The client may not read the farewell.
     let _ = timeout(client.state.timing.farewell, farewell).await;
 }
 
 impl<C: Control> Client<C> {
-    /// Sends what waits for the subscriber, as much at once as there is; pings, and answers pings.
+    /// Sends the subscriber's messages in batches, pings, and answers pings.
     async fn write(&self, sender: &mut Sender) -> SocketEnd {
         let timing = self.state.timing;
         let mut pings = interval(timing.ping);
@@ -197,7 +197,7 @@ impl<C: Control> Client<C> {
         }
     }
 
-    /// Takes requests in. A ping is answered here; everything else waits its turn.
+    /// Reads requests. A ping is answered here; the others wait their turn.
     async fn read(
         &self,
         receiver: &mut Receiver,
@@ -241,8 +241,7 @@ impl<C: Control> Client<C> {
                     continue;
                 }
                 Incoming::Ping(payload) => {
-                    // The last is enough, where several came since the last answer (RFC 6455,
-                    // 5.5.3).
+                    // The last of several pings is enough (RFC 6455, 5.5.3).
                     *self.ping() = Some(payload);
                     self.pinged.notify_one();
                     continue;
@@ -274,8 +273,7 @@ impl<C: Control> Client<C> {
         }
     }
 
-    /// Does what the client asks, in order. Commands alone are waited for beside: a pipeline may
-    /// take its time.
+    /// Answers the requests, in order. Commands wait for their pipelines in tasks of their own.
     async fn answer(&self, mut inbox: mpsc::Receiver<QueuedRequest>) {
         let mut commands = JoinSet::new();
         while let Some(waiting) = inbox.recv().await {
@@ -345,8 +343,8 @@ impl<C: Control> Client<C> {
         let hold = self.state.hub.hold(&session);
         let deed = AuditEntry::begin(&self.caller, self.peer, MAKE, &session);
         let (control, id) = (self.state.control.clone(), session.clone());
-        // A task of its own: it goes on to its end when the client goes away, and the session then
-        // ends as any other that nobody listens to.
+        // In a task of its own: it goes on when the client goes away, and the session then ends
+        // like any other without subscribers.
         let made = tokio::spawn(async move {
             let made = control.ensure(&id, &source, &pipeline, settings.unwrap_or_default()).await;
             deed.finish(made.as_ref().map_or_else(|refusal| refusal.code, |()| "made"));
@@ -420,8 +418,8 @@ impl<C: Control> Client<C> {
         self.ping.lock()
     }
 
-    /// Says why the socket ends, closes it, and reads on until the client has closed it too: what
-    /// it had sent would otherwise make the system throw our last words away.
+    /// Sends the reason, closes the socket, and reads on until the client has closed it too: unread
+    /// data would make the system discard the last messages.
     async fn farewell(&self, sender: &mut Sender, receiver: &mut Receiver, end: &SocketEnd) {
         const POLICY: u16 = 1008;
         let too_large = format!("a message has at most {MAX_MESSAGE} bytes");
@@ -443,8 +441,7 @@ impl<C: Control> Client<C> {
         };
         let patience = self.state.timing.farewell;
         if !code.is_empty() {
-            // What is still to be read would be lost otherwise; there is nothing of it where the
-            // client was too slow.
+            // Messages still in the queue. A client that was too slow has none.
             while let Some(Ok(told)) = self.subscriber.try_next() {
                 sender.text(&told.text, &self.state.squeezed);
                 if sender.is_full() && sender.flush(patience).await.is_err() {

@@ -1,5 +1,5 @@
 //! A session's messages as server-sent events, for browsers and curl: a subscriber whose messages
-//! go into the body of an answer that does not end.
+//! are the body of an endless answer.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State as Extract};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -19,13 +19,13 @@ use super::access::Caller;
 use super::problem::Problem;
 use super::resume::{self, ResumeError};
 use super::socket::reserve_socket;
-use super::{Control, Refusal, State};
+use super::{ApiState, Control, Refusal};
 use crate::event::{EncodedMessage, ServerMessage, SubscribeOptions, Subscriber};
 
-/// What is written at once, the last message aside.
+/// Bytes after which a chunk is sent.
 const CHUNK: usize = 64 << 10;
 
-/// What a client asks for.
+/// The query of `GET /v1/sessions/{id}/stream`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamParameters {
@@ -40,7 +40,7 @@ fn yes() -> bool {
 
 /// `GET /v1/sessions/{id}/stream`.
 pub(super) async fn open<C: Control>(
-    Extract(state): Extract<Arc<State<C>>>,
+    State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<StreamParameters>, QueryRejection>,
@@ -52,7 +52,7 @@ pub(super) async fn open<C: Control>(
     if !caller.sees(&session) || state.control.session(&session).is_none() {
         return Err(Refusal::unknown(&session).into());
     }
-    // A browser that comes again says where it was, and repeats the query of its first time.
+    // A browser that reconnects sends this header and the first query again.
     let after = match headers.get("last-event-id").filter(|last| !last.is_empty()) {
         Some(last) => {
             Some(last.to_str().ok().and_then(|last| last.parse().ok()).ok_or_else(|| {
@@ -67,8 +67,8 @@ pub(super) async fn open<C: Control>(
     let place = reserve_socket(&state)?;
     let subscriber = state.hub.subscriber();
     subscriber.subscribe(&session, SubscribeOptions { detections: parameters.detections, after });
-    // One chunk waits while one is being written; a client that reads slowly leaves the rest with
-    // the subscriber.
+    // One chunk waits while one is written; for a slow client the rest stays in the subscriber's
+    // queue.
     let (sender, receiver) = mpsc::channel(1);
     state.tasks.clone().spawn(async move {
         feed(&state, &caller, &subscriber, &sender).await;
@@ -81,15 +81,15 @@ pub(super) async fn open<C: Control>(
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
-        // Or nginx keeps what it gets until it has much.
+        // nginx would buffer the answer otherwise.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     Ok((headers, Body::from_stream(body)).into_response())
 }
 
-/// Writes until the client has gone, reads too slowly, or the host ends it; then says why.
+/// Writes until the client has gone, reads too slowly, or the host ends it; then writes the reason.
 async fn feed<C: Control>(
-    state: &State<C>,
+    state: &ApiState<C>,
     caller: &Caller,
     subscriber: &Subscriber,
     chunks: &mpsc::Sender<Bytes>,
@@ -108,7 +108,7 @@ async fn feed<C: Control>(
         let mut text = String::new();
         let mut slow = None;
         match next {
-            // So that neither side, nor a proxy between, takes the connection for dead.
+            // A comment, so that neither side nor a proxy takes the connection for dead.
             Err(_) => text.push_str(":\n\n"),
             Ok(next) => {
                 let mut next = Some(next);
@@ -142,11 +142,11 @@ async fn feed<C: Control>(
     };
     let mut text = String::new();
     put(&mut text, &ServerMessage::error(code, &message, None).encode());
-    // Whoever does not listen to the farewell is not waited for.
+    // The client may not read the farewell.
     let _ = timeout(timing.farewell, chunks.send(text.into())).await;
 }
 
-/// A message as it goes over the wire. It has no line break: JSON on one line.
+/// Writes one message. It has no line break: JSON on one line.
 fn put(out: &mut String, told: &EncodedMessage) {
     // Writing to memory does not fail.
     let _ = writeln!(out, "event: {}", told.kind);

@@ -12,7 +12,7 @@ use tokio::sync::watch::Sender;
 use crate::config::Tls;
 use crate::util::watch::{FileStamp, Watch};
 
-/// How long a TLS handshake may take.
+/// Limit for a TLS handshake.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Reads certificate and key. TLS 1.2 and 1.3, by the ring provider.
@@ -23,7 +23,7 @@ pub(super) fn load(files: &Tls) -> anyhow::Result<Arc<ServerConfig>> {
         .with_context(|| format!("reading the certificate {}", certificate.display()))?;
     ensure!(!chain.is_empty(), "{} holds no certificate in PEM", certificate.display());
     let private = PrivateKeyDer::from_pem_file(key)
-        // The error's own words may hold what stands in the file.
+        // The error's own text may contain the file's content.
         .map_err(|error| anyhow::anyhow!("{}", reason(&error)))
         .with_context(|| format!("reading the private key {}", key.display()))?;
     let config =
@@ -39,7 +39,7 @@ pub(super) fn load(files: &Tls) -> anyhow::Result<Arc<ServerConfig>> {
     Ok(Arc::new(config))
 }
 
-/// What is wrong with a file of PEM, in words that hold nothing of it.
+/// The fault of a PEM file, without any of its content.
 fn reason(error: &rustls::pki_types::pem::Error) -> String {
     use rustls::pki_types::pem::Error;
     match error {

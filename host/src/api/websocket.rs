@@ -1,8 +1,8 @@
 //! WebSockets (RFC 6455) with compression (RFC 7692): the handshake, and a connection's two halves.
 //!
-//! Frame headers and the handshake's answer are tungstenite's. Its sockets, which axum's are, know
-//! no compression; of the crates that do, none bounds what a message unpacks to, or lets a write
-//! that was interrupted go on.
+//! Frame headers and the handshake's answer are tungstenite's. Its sockets, which axum uses, have
+//! no compression; no crate with compression limits the size of an unpacked message, or resumes an
+//! interrupted write.
 
 mod deflate;
 mod frame;
@@ -32,16 +32,14 @@ use self::frame::Decoder;
 pub(super) use self::frame::{FrameFault, Incoming};
 use super::problem::Problem;
 
-/// The one subprotocol that there is: a browser that offers any, its token for one, wants one
-/// chosen.
+/// The only subprotocol: a browser that offers any, its token for one, expects one to be chosen.
 const PROTOCOL: &str = "ocelli.v1";
 
-/// Bytes that are read at once, more than almost every request; on the stack, so that an idle
-/// socket has no buffer.
+/// Bytes of one read, more than almost every request; on the stack, so that an idle socket has no
+/// buffer.
 const READ: usize = 4 << 10;
 
-/// From this size on a message is written from where it is, after what waits before it, and is not
-/// copied.
+/// From this size on a message is written in place, not copied into a buffer.
 const LARGE: usize = 64 << 10;
 
 /// A connection that is about to become a WebSocket.
@@ -50,7 +48,7 @@ pub(super) struct PendingUpgrade {
     deflate: Option<Deflate>,
 }
 
-/// Checks a request to open a WebSocket. The answer is to be sent; then the connection is there.
+/// Checks a request to open a WebSocket. The connection exists once the answer is sent.
 pub(super) fn handshake(mut request: Request) -> Result<(Response, PendingUpgrade), Problem> {
     let refuse = |status, detail: String| Problem::new(status, "not_a_websocket", detail);
     let mut response = create_response_with_body(&request, Body::empty)
@@ -85,8 +83,8 @@ fn offers_protocol(headers: &HeaderMap) -> bool {
 }
 
 impl PendingUpgrade {
-    /// The connection, once the client has the answer. Reads messages of up to `longest` bytes, as
-    /// they come and unpacked.
+    /// The connection, once the client has the answer. Reads messages of up to `longest` bytes,
+    /// packed and unpacked.
     pub(super) async fn open(self, longest: usize) -> hyper::Result<(Sender, Receiver)> {
         let (reader, writer) = tokio::io::split(TokioIo::new(self.upgrade.await?));
         let decoder = Decoder::new(longest, self.deflate.is_some());
@@ -102,32 +100,32 @@ impl PendingUpgrade {
     }
 }
 
-/// Why nothing more can be read.
+/// Why reading ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ReadEnd {
     /// The connection is closed.
     Gone,
-    /// Not a whole frame came for too long.
+    /// No whole frame came for too long.
     Silent,
-    /// A message took too long to arrive.
+    /// A message took too long.
     Unfinished,
-    /// The client breaks the protocol.
+    /// The client broke the protocol.
     Fault(FrameFault),
 }
 
-/// The half that reads.
+/// The reading half.
 pub(super) struct Receiver {
     reader: ReadHalf<TokioIo<Upgraded>>,
     decoder: Decoder,
     /// When the last frame came.
     heard: Instant,
-    /// When a message began that is not all there.
+    /// When an incomplete message began.
     began: Option<Instant>,
 }
 
 impl Receiver {
-    /// The next that the client sent. Not a frame for `silence`, or a message that is not all there
-    /// `whole` after it began, is over. Dropping the future loses nothing.
+    /// The next message or control frame. An error if no frame comes for `silence`, or a message is
+    /// not complete `whole` after it began. Dropping the future loses nothing.
     pub(super) async fn next(
         &mut self,
         silence: Duration,
@@ -155,14 +153,14 @@ impl Receiver {
         }
     }
 
-    /// Throws away whatever comes, until the client closes the connection.
+    /// Discards all data until the client closes the connection.
     pub(super) async fn drain(&mut self) {
         while self.read().await {
             self.decoder = Decoder::new(0, false);
         }
     }
 
-    /// Takes more bytes in. False: there are none any more.
+    /// Reads more bytes. False at the end.
     async fn read(&mut self) -> bool {
         let Self { reader, decoder, .. } = self;
         poll_fn(|context| {
@@ -176,27 +174,27 @@ impl Receiver {
     }
 }
 
-/// Why nothing more can be written.
+/// Why writing ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum WriteError {
     /// The connection is closed.
     Gone,
-    /// Not a byte was taken for too long.
+    /// The client took no byte for too long.
     Full,
 }
 
-/// The half that writes. Frames wait in it until they are [flushed](Self::flush).
+/// The writing half. Frames wait in it until they are [flushed](Self::flush).
 pub(super) struct Sender {
     writer: WriteHalf<TokioIo<Upgraded>>,
-    /// What goes first, and how much of its first was written.
+    /// The chunks to write first, and the bytes of the first that are written.
     waiting: VecDeque<Chunk>,
     written: usize,
-    /// What goes last.
+    /// The frames to write after them.
     frames: Vec<u8>,
     deflate: Option<Deflate>,
 }
 
-/// Bytes on their way.
+/// Bytes to write.
 enum Chunk {
     Frames(Vec<u8>),
     Text(Arc<str>),
@@ -230,29 +228,29 @@ impl Sender {
         }
     }
 
-    /// Adds a ping.
+    /// Adds a ping frame.
     pub(super) fn ping(&mut self) {
         frame::put_control(&mut self.frames, Control::Ping, &[]);
     }
 
-    /// Adds the answer to a ping.
+    /// Adds a pong with the ping's payload.
     pub(super) fn pong(&mut self, payload: &[u8]) {
         frame::put_control(&mut self.frames, Control::Pong, payload);
     }
 
-    /// Adds the last frame.
+    /// Adds the close frame.
     pub(super) fn close(&mut self, status: u16, reason: &str) {
         let payload = [&status.to_be_bytes(), reason.as_bytes()].concat();
         frame::put_control(&mut self.frames, Control::Close, &payload);
     }
 
-    /// Whether so much waits that it should be written before more is added.
+    /// Whether the waiting bytes should be written before more are added.
     pub(super) fn is_full(&self) -> bool {
         let waiting: usize = self.waiting.iter().map(|chunk| chunk.bytes().len()).sum();
         self.frames.len() + waiting >= LARGE
     }
 
-    /// Writes all that waits. When the future is dropped, the next call goes on where it was.
+    /// Writes everything that waits. If the future is dropped, the next call resumes.
     pub(super) async fn flush(&mut self, patience: Duration) -> Result<(), WriteError> {
         self.settle();
         while let Some(first) = self.waiting.front() {
@@ -278,11 +276,11 @@ impl Sender {
 
     /// Ends the connection on this side.
     pub(super) async fn shutdown(&mut self) {
-        // Where this fails the connection is gone already.
+        // An error means that the connection is gone already.
         let _ = self.writer.shutdown().await;
     }
 
-    /// Lets nothing more be added to the frames so far.
+    /// Ends the current chunk of frames.
     fn settle(&mut self) {
         if !self.frames.is_empty() {
             self.waiting.push_back(Chunk::Frames(std::mem::take(&mut self.frames)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ocelli::analyze::Analyses;
-use ocelli::api::{Deployments, Server, Timing};
+use ocelli::api::{DeploymentControl, Server, Timing};
 use ocelli::config::{AnalyzeConfig, RefusedState};
 use ocelli::deploy::{
     Cause, CompileError, Component, DeployError, DeployRequest, DeploymentState, NamedPipeline,
@@ -107,7 +107,7 @@ fn unknown(session: &str) -> DeployError {
     SessionError::Unknown(session.to_owned()).into()
 }
 
-impl Deployments for Double {
+impl DeploymentControl for Double {
     fn component_bytes(&self) -> usize {
         MIB
     }
@@ -150,7 +150,11 @@ impl Deployments for Double {
         Ok(vec![named("eye", 3)])
     }
 
-    async fn keep(&self, name: &str, component: Bytes) -> Result<NamedPipeline, DeployError> {
+    async fn put_pipeline(
+        &self,
+        name: &str,
+        component: Bytes,
+    ) -> Result<NamedPipeline, DeployError> {
         if *component == *b"bad" {
             let report = Box::new(report());
             return Err(CompileError::Refused { pipeline: name.into(), report }.into());

@@ -10,10 +10,10 @@ use super::deflate::{self, Unpack};
 /// Longest payload of a control frame (RFC 6455, 5.5).
 const LONGEST_CONTROL: usize = 125;
 
-/// What a buffer keeps of its memory once it is empty.
+/// Bytes of memory that an empty buffer keeps.
 const SPARE: usize = 1 << 10;
 
-/// What a client sent.
+/// A client's message or control frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::api) enum Incoming {
     Text(String),
@@ -28,22 +28,22 @@ pub(in crate::api) enum Incoming {
     Close(Option<u16>),
 }
 
-/// How a client breaks the protocol.
+/// A breach of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::api) enum FrameFault {
-    /// The message has more bytes than are read, as it came or unpacked.
+    /// The message is too long, packed or unpacked.
     TooLarge,
-    /// What it says is not text, or not compressed text.
+    /// The message is not UTF-8, or not compressed data.
     NotText(&'static str),
-    /// Anything else.
+    /// Any other breach.
     Protocol(String),
 }
 
-/// Makes messages of the bytes that come.
+/// Decodes bytes into messages.
 #[derive(Debug)]
 pub(super) struct Decoder {
     buffer: Vec<u8>,
-    /// How much of the buffer was read.
+    /// Bytes of the buffer that are decoded.
     read: usize,
     message: Option<Message>,
     /// Whether messages may come compressed.
@@ -51,7 +51,7 @@ pub(super) struct Decoder {
     longest: usize,
 }
 
-/// A message whose last part has not come.
+/// An incomplete message.
 #[derive(Debug)]
 struct Message {
     text: bool,
@@ -60,13 +60,13 @@ struct Message {
 }
 
 impl Decoder {
-    /// Reads messages of up to `longest` bytes, as they come and unpacked.
+    /// Decodes messages of up to `longest` bytes, packed and unpacked.
     pub(super) fn new(longest: usize, deflate: bool) -> Self {
         Self { buffer: Vec::new(), read: 0, message: None, deflate, longest }
     }
 
-    /// Takes bytes in. To be called when [`next`](Self::next) had none: then less than one frame is
-    /// held.
+    /// Adds bytes, when [`next`](Self::next) has returned `None`: then the buffer has less than one
+    /// frame.
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         if self.read > 0 {
             self.buffer.drain(..self.read.min(self.buffer.len()));
@@ -75,24 +75,23 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Whether a message has begun of which a part has yet to come.
+    /// Whether an incomplete message has begun.
     pub(super) fn in_message(&self) -> bool {
         self.message.is_some()
     }
 
-    /// Whether bytes of a frame wait for the rest of it.
+    /// Whether the buffer has part of a frame.
     pub(super) fn in_frame(&self) -> bool {
         self.read < self.buffer.len()
     }
 
-    /// The next frame's meaning, once all of it is there. After a fault there is nothing more to
-    /// read.
+    /// The next frame's meaning, once the frame is complete. A fault is final.
     pub(super) fn next(&mut self) -> Result<Option<Incoming>, FrameFault> {
         let mut cursor = Cursor::new(self.buffer.get(self.read..).unwrap_or_default());
         let parsed = FrameHeader::parse(&mut cursor)
             .map_err(|error| FrameFault::Protocol(error.to_string()))?;
         let Some((header, length)) = parsed else { return Ok(None) };
-        // What is wrong with a frame is said before its payload comes.
+        // A faulty header is reported before the payload comes.
         let length = self.check(&header, length)?;
         let start = self.read + usize::try_from(cursor.position()).unwrap_or(usize::MAX);
         let Some(payload) = self.buffer.get(start..start.saturating_add(length)) else {
@@ -115,7 +114,7 @@ impl Decoder {
         }
     }
 
-    /// Whether a frame may come now, and its length.
+    /// Checks that a frame may come now. Returns its length.
     fn check(&self, header: &FrameHeader, length: u64) -> Result<usize, FrameFault> {
         let protocol = |message: &str| Err(FrameFault::Protocol(message.into()));
         let begins = matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
@@ -195,7 +194,7 @@ fn close(payload: &[u8]) -> Result<Incoming, FrameFault> {
     Ok(Incoming::Close(Some(code)))
 }
 
-/// Appends the header of a host's frame: whole, not masked.
+/// Appends the header of a host's frame: final, not masked.
 pub(super) fn put_header(out: &mut Vec<u8>, opcode: OpCode, compressed: bool, length: usize) {
     let header = FrameHeader { is_final: true, rsv1: compressed, opcode, ..FrameHeader::default() };
     // Writing to memory does not fail.

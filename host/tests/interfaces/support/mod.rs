@@ -143,7 +143,7 @@ macro_rules! no_sessions {
 /// Nothing can be deployed.
 macro_rules! no_deployments {
     ($double:ty) => {
-        impl ocelli::api::Deployments for $double {
+        impl ocelli::api::DeploymentControl for $double {
             fn component_bytes(&self) -> usize {
                 0
             }
@@ -177,7 +177,7 @@ macro_rules! no_deployments {
                 Err(ocelli::deploy::DeployError::Stopping)
             }
 
-            async fn keep(
+            async fn put_pipeline(
                 &self,
                 _: &str,
                 _: bytes::Bytes,
