@@ -13,16 +13,23 @@ use ocelli_protocol::inference::{
 };
 use ocelli_protocol::process;
 use ocelli_sandbox::{Profile, confine, limit};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::hook::Hook;
 use crate::inspect::inspect;
 
-/// ONNX Runtime logs for its own developers. Its errors and the lines on execution providers are
-/// for operators.
-const LOG_FILTER: &str = "info,ort=error,ort::ep=warn";
+/// Log levels. ONNX Runtime logs for its own developers. Its errors and the lines on execution
+/// providers are for operators.
+fn log_levels() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target("ort", LevelFilter::ERROR)
+        .with_target("ort::ep", LevelFilter::WARN)
+}
 
 /// Why the process ends with an error, which it also sends to the host.
 #[derive(Debug, thiserror::Error)]
@@ -59,11 +66,10 @@ pub fn main(before_run: Hook) -> ExitCode {
     let entered = unsafe { ocelli_sandbox::enter(process::inference::HOST) };
     // SAFETY: no other thread runs yet, and nothing has read the environment.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(LOG_FILTER))
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(log_levels()).with(lines).init();
     // A thread that is gone would leave its requests unanswered; the host replaces a process that
     // is gone.
     std::panic::set_hook(Box::new(|panic| {

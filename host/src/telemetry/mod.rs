@@ -31,7 +31,7 @@ use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use tracing::{Event, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
@@ -135,14 +135,13 @@ pub fn lost_lines() -> u64 {
 /// What is logged where no variable says otherwise. retina tells every oddity of a camera at info.
 const DEFAULT_FILTER: &str = "info,retina=warn";
 
-/// [`DEFAULT_FILTER`] where no variable says otherwise.
-fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, TelemetryError> {
+/// The levels by target, of the first variable that is set, else of [`DEFAULT_FILTER`].
+fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<Targets, TelemetryError> {
     let set = VARIABLES.into_iter().find_map(|name| Some((name, variable(name)?)));
-    match set {
-        Some((name, text)) if !text.trim().is_empty() => EnvFilter::try_new(text)
-            .map_err(|source| TelemetryError::Filter { variable: name, source }),
-        _ => Ok(EnvFilter::new(DEFAULT_FILTER)),
-    }
+    let (variable, text) = set
+        .filter(|(_, text)| !text.trim().is_empty())
+        .unwrap_or(("the default", DEFAULT_FILTER.to_owned()));
+    text.parse().map_err(|source| TelemetryError::Filter { variable, source })
 }
 
 /// Makes an entry of each event and leaves it to the threads that write.

@@ -470,7 +470,7 @@ fn the_first_variable_counts_and_a_wrong_one_is_refused() {
     let set = |name: &'static str, value: &'static str| {
         move |asked: &str| (asked == name).then(|| value.into())
     };
-    let default = EnvFilter::new(DEFAULT_FILTER).to_string();
+    let default = DEFAULT_FILTER.parse::<Targets>().unwrap().to_string();
     assert_eq!(filter(|_| None).unwrap().to_string(), default);
     assert_eq!(filter(set("OCELLI_LOG", "debug")).unwrap().to_string(), "debug");
     assert_eq!(filter(set("RUST_LOG", "warn")).unwrap().to_string(), "warn");
