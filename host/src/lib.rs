@@ -7,11 +7,12 @@
 //!
 //! Imports point down only:
 //! `api -> deploy, monitor -> session -> worker, source -> inference, redis -> event -> journal -> config`.
-//! [`telemetry`] stands beside, below all of them `util`; [`serve`] composes, and the command line
-//! lies on top.
+//! [`telemetry`] stands beside, below all of them `util`; [`serve`] composes, and [`cli`], the
+//! command line, lies on top.
 
 pub mod analyze;
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod deploy;
 pub mod event;

@@ -1,7 +1,8 @@
 //! The program `ocelli`.
-
-mod cli;
+//!
+//! Everything is in the library: what a program's own crate runs, async functions above all, is
+//! compiled there a second time.
 
 fn main() -> std::process::ExitCode {
-    cli::run()
+    ocelli::cli::run()
 }

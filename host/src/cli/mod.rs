@@ -13,11 +13,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::config::{Config, ConfigError, DEFAULT_PATH};
+use crate::deploy::{find_named, find_pipeline};
+use crate::telemetry::{self, TelemetryError};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use ocelli::config::{Config, ConfigError, DEFAULT_PATH};
-use ocelli::deploy::{find_named, find_pipeline};
-use ocelli::telemetry::{self, TelemetryError};
 use ocelli_protocol::key::KeyError;
 
 /// Live camera analytics whose pipelines cannot hurt each other.
@@ -65,7 +65,7 @@ enum Command {
 }
 
 /// Runs the command of this process's arguments.
-pub(crate) fn run() -> ExitCode {
+pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve { config } => serve(&config),
         Command::Check { config } => check(&config),
@@ -95,12 +95,12 @@ pub(crate) fn run() -> ExitCode {
 
 fn serve(path: &Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
-    ocelli::inference::forbid_telemetry(&config)?;
+    crate::inference::forbid_telemetry(&config)?;
     // Dropped behind all else, so that nothing of what is said at the end is missing.
     let _log = telemetry::init(&config.logs, &config.session_processes.log_rotation)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "starting");
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
-    let served = runtime.block_on(ocelli::serve::serve(path, config));
+    let served = runtime.block_on(crate::serve::serve(path, config));
     if let Err(error) = &served {
         tracing::error!("the host has failed: {error:#}");
     }

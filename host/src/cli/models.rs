@@ -3,12 +3,12 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
-use clap::{Args, Subcommand};
-use ocelli::config::{Config, DEFAULT_PATH};
-use ocelli::inference::catalog::{
+use crate::config::{Config, DEFAULT_PATH};
+use crate::inference::catalog::{
     Catalog, CatalogEntry, MANIFEST, Manifest, ModelInfo, ModelInspector, digest, mismatch,
 };
+use anyhow::{Context, bail, ensure};
+use clap::{Args, Subcommand};
 use ocelli_protocol::graph::{GraphTensor, Inspection};
 use ocelli_protocol::inference::TensorDeclaration;
 use rustix::fs::{CWD, RenameFlags, renameat_with};

@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use crate::config::{self, Sandbox, Signatures};
+use crate::deploy::{CompileError, check_component};
+use crate::worker::Programs;
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use ocelli::config::{self, Sandbox, Signatures};
-use ocelli::deploy::{CompileError, check_component};
-use ocelli::worker::Programs;
 use ocelli_protocol::component::{CheckReport, Problem};
 use ocelli_protocol::key::{KeyError, TrustedKey};
 

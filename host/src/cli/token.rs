@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::{Role, Token, TokenHash, check_token_name};
 use anyhow::{Context, bail};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use ocelli::config::{Role, Token, TokenHash, check_token_name};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use serde_json::json;
@@ -104,7 +104,7 @@ fn entry(token: &Token) -> anyhow::Result<String> {
 mod tests {
     use std::path::Path;
 
-    use ocelli::config::Config;
+    use crate::config::Config;
 
     use super::*;
 
