@@ -169,7 +169,7 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (REFERENCE, "`cpu_percent` ({}) bounds", "= resource_limits.cpu_percent"),
     (REFERENCE, "sends more than {} messages", "host/src MAX_MESSAGE_RATE"),
     (REFERENCE, "at least {MiB} MiB; `deploy.reserve_mb`", "host/src/deploy/admission LEAST"),
-    (REFERENCE, "at most {s} s later", "host/src/session READY_TIMEOUT"),
+    (REFERENCE, "at most {s} s later", "host/src/worker READY_TIMEOUT"),
     (REFERENCE, "in a row up to {s} s, plus", "host/src RESTART_BACKOFF.longest"),
     (REFERENCE, "or no connection within {s} s", "host/src/source/rtsp.rs DESCRIBE_LIMIT"),
     (REFERENCE, "no first picture within {s} s", "host/src/source/rtsp.rs FIRST_PICTURE_LIMIT"),
@@ -418,6 +418,35 @@ fn links_lead_somewhere() {
                 {
                     problems.push(format!("{page}: {link}: no such heading"));
                 }
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn files_that_pages_of_the_code_name_are_there() {
+    let files = files();
+    let folders: BTreeSet<&str> = files
+        .iter()
+        .flat_map(|path| path.match_indices('/').map(|(end, _)| &path[..=end]))
+        .collect();
+    let mut problems = Vec::new();
+    for page in ["ARCHITECTURE.md", "docs/glossary.md", "docs/pipeline-author.md", "wit/README.md"]
+    {
+        let text = read(page);
+        let text: String = prose(&text).flat_map(|(_, line)| [line, "\n"]).collect();
+        for name in text.split('`').skip(1).step_by(2) {
+            let there = if name.ends_with(".rs") {
+                files.iter().any(|path| path == name || path.ends_with(&format!("/{name}")))
+            } else if name.starts_with("host/") {
+                let folder = format!("{}/", name.trim_end_matches('/'));
+                files.contains(name) || folders.contains(folder.as_str())
+            } else {
+                true
+            };
+            if !there {
+                problems.push(format!("{page}: `{name}`"));
             }
         }
     }
