@@ -25,7 +25,6 @@ struct Line([u8; ALIGNMENT]);
 const _: () = assert!(align_of::<Line>() == ALIGNMENT && size_of::<Line>() == ALIGNMENT);
 
 impl Buffer {
-    /// So many zeros.
     pub(crate) fn zeroed(length: usize) -> Self {
         let lines: Box<[Line]> = vec![Line([0; ALIGNMENT]); length.div_ceil(ALIGNMENT)].into();
         Self { lines: NonNull::from(Box::leak(lines)), length }

@@ -12,11 +12,11 @@ use crate::model::{Catalog, ModelVersion};
 
 /// Versions that are retained. People edit the folder of models: a session older than so many edits
 /// cannot be attached again.
-const MAX_GENERATIONS: usize = 256;
+const MAX_VERSIONS: usize = 256;
 
-/// All generations by their number.
+/// All catalog versions by their number.
 pub(crate) struct CatalogVersions {
-    generations: Mutex<BTreeMap<u32, CatalogVersion>>,
+    versions: Mutex<BTreeMap<u32, CatalogVersion>>,
     /// Loaded models reported to the host.
     reported: Mutex<Vec<(Weak<ModelVersion>, LoadedModel)>>,
 }
@@ -28,48 +28,47 @@ struct CatalogVersion {
 }
 
 impl CatalogVersions {
-    /// Generation 0.
+    /// The catalog versions of a process, which starts with version 0.
     pub(crate) fn new(models: Vec<Model>) -> Result<Self, EngineError> {
-        let versions = Self { generations: Mutex::default(), reported: Mutex::default() };
+        let versions = Self { versions: Mutex::default(), reported: Mutex::default() };
         versions.add(0, models)?;
         Ok(versions)
     }
 
-    /// Adds a generation.
-    pub(crate) fn add(&self, generation: u32, models: Vec<Model>) -> Result<(), EngineError> {
-        let mut generations = self.generations.lock();
-        if generations.contains_key(&generation) {
-            let message = format!("generation {generation} of the models was offered twice");
+    pub(crate) fn add(&self, version: u32, models: Vec<Model>) -> Result<(), EngineError> {
+        let mut versions = self.versions.lock();
+        if versions.contains_key(&version) {
+            let message = format!("version {version} of the catalog was offered twice");
             return Err(EngineError::Configuration(message));
         }
         let known: Vec<_> =
-            generations.values().flat_map(|known| known.catalog.entries()).cloned().collect();
+            versions.values().flat_map(|known| known.catalog.entries()).cloned().collect();
         let catalog = Arc::new(Catalog::new(models, &known)?);
-        generations.insert(generation, CatalogVersion { catalog, attached: false });
-        while generations.len() > MAX_GENERATIONS {
-            generations.pop_first();
+        versions.insert(version, CatalogVersion { catalog, attached: false });
+        while versions.len() > MAX_VERSIONS {
+            versions.pop_first();
         }
         Ok(())
     }
 
     /// A version, if it is retained.
-    pub(crate) fn get(&self, generation: u32) -> Option<Arc<Catalog>> {
-        self.generations.lock().get(&generation).map(|known| Arc::clone(&known.catalog))
+    pub(crate) fn get(&self, version: u32) -> Option<Arc<Catalog>> {
+        self.versions.lock().get(&version).map(|known| Arc::clone(&known.catalog))
     }
 
     /// A version for a client, which holds it by keeping the result.
-    pub(crate) fn attach(&self, generation: u32) -> Option<Arc<Catalog>> {
-        let mut generations = self.generations.lock();
-        let known = generations.get_mut(&generation)?;
+    pub(crate) fn attach(&self, version: u32) -> Option<Arc<Catalog>> {
+        let mut versions = self.versions.lock();
+        let known = versions.get_mut(&version)?;
         known.attached = true;
         Some(Arc::clone(&known.catalog))
     }
 
     /// Whether a session has this version of a model, or may get it.
     pub(crate) fn in_use(&self, entry: &Arc<ModelVersion>) -> bool {
-        let generations = self.generations.lock();
-        let newest = generations.last_key_value().map(|(number, _)| *number);
-        generations.iter().any(|(number, CatalogVersion { catalog, attached })| {
+        let versions = self.versions.lock();
+        let newest = versions.last_key_value().map(|(number, _)| *number);
+        versions.iter().any(|(number, CatalogVersion { catalog, attached })| {
             (Some(*number) == newest || !attached || Arc::strong_count(catalog) > 1)
                 && catalog.entries().any(|known| Arc::ptr_eq(known, entry))
         })
@@ -129,8 +128,8 @@ mod tests {
         let versions =
             CatalogVersions::new(vec![model("faces", "aa"), model("cars", "bb")]).unwrap();
         versions.add(1, vec![model("faces", "cc"), model("cars", "bb")]).unwrap();
-        let entry = |generation, name| {
-            let catalog = versions.get(generation).unwrap();
+        let entry = |version, name| {
+            let catalog = versions.get(version).unwrap();
             Arc::clone(catalog.find(name).unwrap())
         };
         assert!(Arc::ptr_eq(&entry(0, "cars"), &entry(1, "cars")));
@@ -156,7 +155,7 @@ mod tests {
     fn no_generation_is_replaced() {
         let versions = CatalogVersions::new(vec![]).unwrap();
         let error = versions.add(0, vec![model("faces", "aa")]).unwrap_err().to_string();
-        assert!(error.contains("generation 0"), "{error}");
+        assert!(error.contains("version 0"), "{error}");
         assert!(versions.get(0).unwrap().find("faces").is_err());
         assert!(versions.get(1).is_none());
     }

@@ -30,7 +30,6 @@ pub(crate) struct Client {
     busy: AtomicBool,
     /// Used by the runner that has the session's one request, so never contended. Last used first.
     plans: Mutex<Vec<RunPlan>>,
-    /// Likewise.
     private: Mutex<PrivateModels>,
 }
 

@@ -108,8 +108,8 @@ impl Engine {
     }
 
     /// Adds another generation of the models, for sessions that are attached with it.
-    pub fn offer(&self, generation: u32, models: Vec<Model>) -> Result<(), EngineError> {
-        self.shared.catalogs.add(generation, models)?;
+    pub fn offer(&self, version: u32, models: Vec<Model>) -> Result<(), EngineError> {
+        self.shared.catalogs.add(version, models)?;
         self.shared.changed();
         Ok(())
     }
@@ -122,9 +122,9 @@ impl Engine {
         socket: OwnedFd,
         memory: OwnedFd,
     ) -> Result<(), AttachError> {
-        let generation = attach.catalog_version;
-        let catalog = self.shared.catalogs.attach(generation);
-        let catalog = catalog.ok_or(AttachError::Generation(generation))?;
+        let version = attach.catalog_version;
+        let catalog = self.shared.catalogs.attach(version);
+        let catalog = catalog.ok_or(AttachError::UnknownVersion(version))?;
         self.dispatcher.attach(Client::new(attach, catalog, socket, memory)?)
     }
 

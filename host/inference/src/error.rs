@@ -11,6 +11,7 @@ pub(crate) const PINNED_VERSION: &str = "1.28.0";
 
 /// Why the engine cannot start.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant names its fields")]
 pub enum EngineError {
     /// The library is not there.
     #[error(
@@ -18,12 +19,7 @@ pub enum EngineError {
             `inference.library` to its path",
         path.display()
     )]
-    LibraryMissing {
-        /// The path that was tried.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
+    LibraryMissing { path: PathBuf, source: std::io::Error },
     /// The file is no usable ONNX Runtime.
     #[error(
         "{} is not a usable ONNX Runtime: {reason}; run `./x setup`, or set `inference.library` \
@@ -31,12 +27,7 @@ pub enum EngineError {
          {PINNED_VERSION}",
         path.display()
     )]
-    LibraryUnusable {
-        /// The library.
-        path: PathBuf,
-        /// The defect, in a few words.
-        reason: String,
-    },
+    LibraryUnusable { path: PathBuf, reason: String },
     /// The library is not the one that was asked for.
     #[error(
         "ONNX Runtime at {} has sha256 {found}, expected {expected}; delete it and run `./x \
@@ -44,23 +35,11 @@ pub enum EngineError {
          `inference.library` to one that you trust",
         path.display()
     )]
-    LibraryDiffers {
-        /// The library.
-        path: PathBuf,
-        /// The pinned digest.
-        expected: String,
-        /// The digest of the file.
-        found: String,
-    },
+    LibraryDiffers { path: PathBuf, expected: String, found: String },
     /// A process can load one library only.
     #[error("this process has loaded ONNX Runtime from {} already; restart to use \
         {}", loaded.display(), asked.display())]
-    OtherLibraryLoaded {
-        /// The first one.
-        loaded: PathBuf,
-        /// The one asked for now.
-        asked: PathBuf,
-    },
+    OtherLibraryLoaded { loaded: PathBuf, asked: PathBuf },
     /// The configuration makes no sense.
     #[error("the inference configuration is invalid: {0}")]
     Configuration(String),
@@ -87,9 +66,9 @@ pub enum AttachError {
     /// There are [`crate::MAX_SESSIONS`] already.
     #[error("there are {} sessions already", crate::MAX_SESSIONS)]
     TooMany,
-    /// The models of its generation are not there, or not any more.
-    #[error("generation {0} of the models is not known")]
-    Generation(u32),
+    /// The models of its catalog version are not there, or not any more.
+    #[error("version {0} of the catalog is not known")]
+    UnknownVersion(u32),
     /// Its memory or its socket cannot be used.
     #[error(transparent)]
     System(#[from] std::io::Error),
@@ -102,7 +81,7 @@ pub enum AttachError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct RequestError {
-    /// Its kind.
+    /// The kind that the worker maps to an error of wasi:nn.
     pub code: ErrorCode,
     /// The cause, for people.
     pub message: String,

@@ -76,12 +76,10 @@ impl<T> FairQueue<T> {
         Self { shares, clock: 0, turns: 0, waiting: 0, running: 0, alone: false, bound }
     }
 
-    /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting == 0
     }
 
-    /// Whether nothing runs.
     pub(crate) fn is_idle(&self) -> bool {
         self.running == 0
     }

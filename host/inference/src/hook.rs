@@ -17,9 +17,9 @@ pub type Hook = Option<fn(&RunInfo<'_>)>;
 pub struct RunInfo<'a> {
     /// The session's name, as the host announced it.
     pub session: &'a str,
-    /// The request's number.
+    /// The number that the worker gave the request.
     pub request: u64,
-    /// The model's name.
+    /// The name of the model in the catalog.
     pub model: &'a str,
     pub(crate) inputs: &'a [TensorPlace],
     pub(crate) memory: &'a SharedMemory,

@@ -28,7 +28,7 @@ pub(crate) struct Job {
     pub(crate) taken_ns: u64,
     /// When it has to be answered.
     pub(crate) deadline_ns: u64,
-    /// It runs alone.
+    /// Whether the host suspects it of a crash: it runs alone.
     pub(crate) suspect: bool,
 }
 
@@ -94,7 +94,7 @@ impl Job {
             && inputs.iter().zip(theirs).all(same)
     }
 
-    /// How it waits.
+    /// The job as an entry of the queue.
     pub(crate) fn waiting(self) -> QueuedRequest<Self> {
         let service = self.client.terms().service;
         // A frame grows old. A model that is asked for does not.

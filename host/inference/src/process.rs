@@ -171,10 +171,10 @@ fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), ProcessError> {
     loop {
         match receive_with(host.as_fd(), &mut buffer) {
             Ok((FromHost::Attach(session), descriptors)) => attach(&engine, session, descriptors),
-            Ok((FromHost::Catalog { version: generation, models }, _)) => {
-                // Sessions of this generation will not be served; all others are.
-                if let Err(error) = engine.offer(generation, models) {
-                    tracing::error!(generation, %error, "models that cannot be offered");
+            Ok((FromHost::Catalog { version, models }, _)) => {
+                // Sessions of this catalog version will not be served; all others are.
+                if let Err(error) = engine.offer(version, models) {
+                    tracing::error!(version, %error, "models that cannot be offered");
                 }
             }
             Ok((FromHost::Drain, _)) => {

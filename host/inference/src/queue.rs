@@ -25,15 +25,14 @@ struct QueueState<T> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Once nothing waits.
+    /// The runners end after the last waiting request.
     Drained,
-    /// At once.
+    /// The runners end at once.
     Closed,
 }
 
 /// The next task of a runner.
 pub(crate) enum QueueTask<T> {
-    /// Run this.
     Run(T, Turn),
     /// Answer these, which have waited too long.
     Late(Vec<T>),

@@ -47,7 +47,7 @@ pub(crate) struct RunPlan {
 pub(crate) struct TensorNames {
     inputs: Vec<*const c_char>,
     outputs: Vec<*const c_char>,
-    /// The names' owner.
+    /// Owns the names that the pointers refer to.
     signature: Arc<Signature>,
 }
 

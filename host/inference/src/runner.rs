@@ -38,7 +38,7 @@ struct RunnerContext {
     shared: Arc<EngineShared>,
     /// Its number among the runners.
     index: usize,
-    /// Terminates its runs.
+    /// Options of its runs, by which the timer terminates them.
     options: Arc<RunOptions>,
 }
 
@@ -61,7 +61,7 @@ impl Runner {
         Self { context: RunnerContext { shared, index, options }, models }
     }
 
-    /// Loads and warms models of generation 0.
+    /// Loads and warms models of catalog version 0.
     pub(crate) fn preload(&mut self, names: &[String]) -> Result<(), RequestError> {
         let shared = Arc::clone(&self.context.shared);
         let Some(catalog) = shared.catalogs.get(0) else { return Ok(()) };
@@ -312,7 +312,6 @@ impl RunnerModels {
             .ok_or_else(|| RequestError::argument("the model is not loaded"))
     }
 
-    /// Loads a model.
     fn load(&mut self, entry: &Arc<ModelVersion>) -> Result<&ModelSession, RequestError> {
         let begun = Instant::now();
         let loaded = entry.load(&self.runtime)?;

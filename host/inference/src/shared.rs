@@ -22,7 +22,7 @@ pub(crate) struct EngineShared {
     pub(crate) before_run: Hook,
     /// Reports to the host a model that was loaded on demand.
     pub(crate) loaded: Box<dyn Fn(LoadedModel) + Send + Sync>,
-    /// Counts the sessions that went and the generations that came: some loaded model may be of no
+    /// Counts the sessions that went and the catalog versions that came: some loaded model may be of no
     /// use since.
     pub(crate) changes: AtomicU64,
 }

@@ -60,7 +60,6 @@ const DENIED: &[Errno] = &[Errno::PERM, Errno::ACCESS];
 /// Other errors come from elsewhere, and say nothing about confinement.
 type Try = (&'static str, &'static [Errno], fn(&Targets) -> io::Result<()>);
 
-/// All attempts.
 const ATTEMPTS: &[Try] = &[
     ("open_file", DENIED, open_file),
     ("create_file", DENIED, create_file),
@@ -84,7 +83,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     ATTEMPTS.iter().map(|(name, ..)| *name)
 }
 
-/// Makes all attempts.
+/// Makes all attempts in their order. The last one ends the process if it succeeds.
 pub fn make_all(targets: &Targets) -> Vec<Attempt> {
     ATTEMPTS.iter().map(|attempt| make(attempt, targets)).collect()
 }

@@ -14,7 +14,7 @@ use super::source::Source;
 /// When a changed key outside `[[cameras]]` takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    /// At once.
+    /// Takes effect with the reload.
     Now,
     /// For workers started from now on. Running ones keep the old value.
     NextWorker,
@@ -144,7 +144,7 @@ fn differing(path: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<String
 /// Differences between the cameras of two configs.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct CameraChanges {
-    /// New ones.
+    /// Cameras that the old config lacks.
     pub added: Vec<Camera>,
     /// Names of those that are gone.
     pub removed: Vec<String>,
@@ -155,7 +155,7 @@ pub struct CameraChanges {
 /// A camera with another entry than before.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChangedCamera {
-    /// Its new entry.
+    /// The entry of the new config.
     pub camera: Camera,
     /// The keys that differ; never empty.
     pub keys: Vec<String>,

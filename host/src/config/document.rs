@@ -18,29 +18,29 @@ use super::source::{Pace, Source, Transport};
 /// Everything that an operator can set, with the defaults in place.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
-    /// The API.
+    /// The HTTP and WebSocket API.
     pub server: ServerConfig,
-    /// The worker processes.
+    /// The worker processes and their number.
     pub session_processes: SessionProcesses,
     /// Limits of one session.
     pub resource_limits: ResourceLimits,
     /// The process that runs the models.
     pub inference: InferenceConfig,
-    /// The models.
+    /// The folder of models.
     pub models: ModelsConfig,
-    /// Log files.
+    /// The folder and the format of log files.
     pub logs: LogsConfig,
     /// Data directory and cache.
     pub store: StoreConfig,
     /// The Redis that events are written to, besides being sent to subscribers. `None`: no Redis.
     pub redis: Option<RedisConfig>,
-    /// Retention of events.
+    /// Retention of events and attachments.
     pub events: EventsConfig,
     /// Sessions that subscribers make.
     pub subscriptions: SubscriptionsConfig,
     /// Changing the pipeline of a running session.
     pub deploy: DeployConfig,
-    /// Single pictures.
+    /// The analysis of single images.
     pub analyze: AnalyzeConfig,
     /// When an alert is raised.
     pub alerts: AlertsConfig,
@@ -59,7 +59,7 @@ pub struct Camera {
     pub pipeline: String,
     /// Given to the pipeline.
     pub settings: Map<String, Value>,
-    /// Frames to decode.
+    /// Which frames are decoded.
     pub decode: Decode,
     /// Its share of the inference process.
     pub priority: Priority,

@@ -10,7 +10,7 @@ pub enum ValueOrigin {
     Line(usize),
     /// Somewhere in the file: the JSON parser drops line numbers.
     File,
-    /// This environment variable.
+    /// The environment variable of this name.
     Environment(String),
 }
 
@@ -67,7 +67,7 @@ pub enum ConfigError {
     Syntax {
         /// The path as it was given.
         path: PathBuf,
-        /// `TOML` or `JSON`.
+        /// The format of the file: `TOML` or `JSON`.
         format: &'static str,
         /// Line and column, counted from 1.
         position: String,

@@ -6,7 +6,7 @@ use ocelli_protocol::inference::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where models run.
+/// The process in which models run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(inline)]
@@ -25,7 +25,7 @@ pub enum Isolation {
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 pub enum Fallback {
-    /// An error.
+    /// An unusable device is an error.
     #[default]
     None,
     /// The processor takes over, and the log, the metrics and the API say so.
@@ -110,7 +110,7 @@ pub struct ModelOptions {
     #[serde(default, with = "super::text::optional")]
     #[schemars(with = "String", length(min = 1))]
     pub device: Option<Device>,
-    /// Left out: inference.fallback.
+    /// Policy for an unusable device. Left out: inference.fallback.
     #[serde(default)]
     pub fallback: Option<Fallback>,
     /// Most requests that one run answers, of a model whose first dimension is open. 1: each runs

@@ -169,7 +169,7 @@ impl Default for ModelsConfig {
     }
 }
 
-/// Log files.
+/// The folder and the format of log files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogsConfig {
@@ -190,10 +190,10 @@ impl Default for LogsConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// One line of text for people.
     #[default]
     Text,
-    /// One JSON object.
+    /// One JSON object per line.
     Json,
 }
 
@@ -230,7 +230,7 @@ impl Default for AlertsConfig {
     }
 }
 
-/// The data directory.
+/// The data directory and the cache of compiled pipelines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
@@ -460,10 +460,10 @@ impl Default for AnalyzeConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AnalyzePipeline {
-    /// A pipeline's name.
+    /// The name of a pipeline, as GET /v1/pipelines lists it.
     #[schemars(length(min = 1))]
     pub name: String,
-    /// Its workers.
+    /// Worker processes that are kept for the pipeline.
     #[serde(default = "one_worker")]
     #[schemars(range(min = 1, max = 256))]
     pub workers: usize,

@@ -75,7 +75,7 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
-/// An authorised caller.
+/// A caller of the API, known by the hash of a token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
@@ -133,7 +133,7 @@ impl TokenHash {
         Self(Digest::of(token))
     }
 
-    /// The 32 bytes.
+    /// The digest: 32 bytes.
     pub fn bytes(&self) -> &[u8; 32] {
         self.0.bytes()
     }

@@ -16,9 +16,9 @@ use url::Url;
 /// A source of access units. Equal sources share one connection to the camera.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// A live stream.
+    /// A live stream over RTSP.
     Rtsp(RtspSource),
-    /// A recording.
+    /// A recording in a file.
     File(FileSource),
 }
 
@@ -32,7 +32,7 @@ pub struct RtspSource {
     pub transport: Transport,
 }
 
-/// A video file.
+/// A video file and how it is read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileSource {
     /// As written; a relative path starts from the process's working directory.
@@ -46,9 +46,9 @@ pub struct FileSource {
 /// User name and password, percent-decoded.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
-    /// User name.
+    /// User name, percent-decoded.
     pub user: String,
-    /// Password.
+    /// Password, percent-decoded. Empty if the URL has none.
     pub password: String,
 }
 
@@ -76,28 +76,23 @@ pub enum Pace {
 
 /// Why a text is not a source. Shows no more of the text than the name of a well-known URL scheme.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant names its fields")]
 pub enum SourceError {
-    /// Nothing there.
+    /// The text is empty.
     #[error("the source is empty: write an rtsp:// URL or file:PATH")]
     Empty,
-    /// Neither form.
+    /// The text is neither a URL nor `file:PATH`.
     #[error("not a source: write an rtsp:// URL or file:PATH")]
     Unrecognised,
     /// A URL of another kind.
     #[error("{scheme} is not supported as a source: write an rtsp:// URL or file:PATH")]
-    Scheme {
-        /// The URL's scheme, one of a fixed list.
-        scheme: &'static str,
-    },
+    Scheme { scheme: &'static str },
     /// The URL does not parse.
     #[error(
         "the rtsp:// URL is not valid: {reason} (in a user name or password, write : / ? # @ % as \
             %3A %2F %3F %23 %40 %25)"
     )]
-    Url {
-        /// The parser's words, none of the text's.
-        reason: String,
-    },
+    Url { reason: String },
     /// A URL without a host.
     #[error("the rtsp:// URL names no host")]
     NoHost,
@@ -108,19 +103,14 @@ pub enum SourceError {
             password that holds one \
          of : / ? # @ % needs each of them encoded)"
     )]
-    Reserved {
-        /// The character.
-        character: char,
-        /// How to write it.
-        encoded: &'static str,
-    },
+    Reserved { character: char, encoded: &'static str },
     /// The credentials are not text.
     #[error("the user name or password in the rtsp:// URL is not UTF-8 once percent-decoded")]
     Credentials,
     /// `file:` and nothing behind it.
     #[error("file: needs a path behind it")]
     NoPath,
-    /// `file://host/path`.
+    /// A file on another host: `file://host/path`.
     #[error(
         "file: takes a path on this machine (file:clip.mp4 or file:///videos/clip.mp4), not one \
             on another host"
@@ -131,10 +121,7 @@ pub enum SourceError {
     TransportOfFile,
     /// `pace` or `repeat` was set for a live stream.
     #[error("{key} is for file: sources; this one is a live stream")]
-    FileKey {
-        /// The key.
-        key: &'static str,
-    },
+    FileKey { key: &'static str },
 }
 
 /// Schemes worth naming in an error. A scheme outside this list is not repeated: in

@@ -35,7 +35,7 @@ pub(super) struct SyntaxError {
 }
 
 impl Node {
-    /// Reads TOML.
+    /// Parses TOML. Each value gets its line.
     pub(super) fn from_toml(text: &str) -> Result<Self, SyntaxError> {
         let lines = Lines::of(text);
         let (table, errors) = DeTable::parse_recoverable(text);
@@ -56,7 +56,7 @@ impl Node {
         }
     }
 
-    /// Reads JSON.
+    /// Parses JSON, which has no lines.
     pub(super) fn from_json(text: &str) -> Result<Self, SyntaxError> {
         match serde_json::from_str(text) {
             Ok(value) => Ok(Self::of_json(value, &ValueOrigin::File)),

@@ -44,9 +44,9 @@ pub fn forbid_telemetry(config: &Config) -> anyhow::Result<()> {
 pub(super) async fn start(
     configure: Configure,
     inbox: mpsc::Receiver<SupervisorRequest>,
-    shown: Arc<Mutex<PublishedState>>,
+    published: Arc<Mutex<PublishedState>>,
 ) -> anyhow::Result<()> {
-    let loaded = Arc::clone(&shown);
+    let loaded = Arc::clone(&published);
     // A version is reported again when its execution provider has changed.
     let loaded = move |model: LoadedModel| {
         let known = &mut loaded.lock().loaded;
@@ -63,28 +63,28 @@ pub(super) async fn start(
     tracing::info!(target: "ocelli::inference", "ONNX Runtime {} is ready in the host \
         itself", engine.version());
     {
-        let mut shown = shown.lock();
-        shown.status.serves = true;
-        shown.status.version = Some(engine.version().to_owned());
-        shown.loaded = engine.loaded();
+        let mut published = published.lock();
+        published.status.serves = true;
+        published.status.version = Some(engine.version().to_owned());
+        published.loaded = engine.loaded();
     }
-    tokio::spawn(serve(engine, inbox, shown));
+    tokio::spawn(serve(engine, inbox, published));
     Ok(())
 }
 
 async fn serve(
     engine: Engine,
     mut inbox: mpsc::Receiver<SupervisorRequest>,
-    shown: Arc<Mutex<PublishedState>>,
+    published: Arc<Mutex<PublishedState>>,
 ) {
-    let mut generation = 0_u32;
+    let mut catalog_version = 0_u32;
     while let Some(request) = inbox.recv().await {
         match request {
             SupervisorRequest::Attach { number, name, service, place } => {
                 let attach = Attach {
                     session: name.clone(),
                     number,
-                    catalog_version: generation,
+                    catalog_version,
                     service,
                     suspect: None,
                 };
@@ -95,18 +95,19 @@ async fn serve(
             }
             // The engine sees the end of the worker's socket by itself.
             SupervisorRequest::Detach { .. } => {}
-            SupervisorRequest::Offer(models) if *shown.lock().models == *models => {}
-            SupervisorRequest::Offer(models) => match engine.offer(generation + 1, models.to_vec())
-            {
-                Ok(()) => {
-                    generation += 1;
-                    shown.lock().models = models;
-                }
-                Err(error) => {
-                    tracing::error!(target: "ocelli::inference", "the models cannot be offered: \
+            SupervisorRequest::Offer(models) if *published.lock().models == *models => {}
+            SupervisorRequest::Offer(models) => {
+                match engine.offer(catalog_version + 1, models.to_vec()) {
+                    Ok(()) => {
+                        catalog_version += 1;
+                        published.lock().models = models;
+                    }
+                    Err(error) => {
+                        tracing::error!(target: "ocelli::inference", "the models cannot be offered: \
                         {error}");
+                    }
                 }
-            },
+            }
         }
     }
     // Dropping it waits for runs that are under way.

@@ -11,7 +11,7 @@ const SHA256: &str = "aa4079d18f4ea7a5f3a94d80cd4bbe0f2740436626622d64d793803a20
 /// A library to load.
 #[derive(Debug)]
 pub struct Library {
-    /// Its absolute path.
+    /// The absolute path of the shared library.
     pub path: String,
     /// Its digest, where it has to be the pinned one: a library that the operator chose may be any.
     pub sha256: Option<String>,

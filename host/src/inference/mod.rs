@@ -40,7 +40,7 @@ use ocelli_protocol::inference::{
     Configure, LoadedModel, Model, Priority, ServiceLevel, packet_pair,
 };
 use ocelli_protocol::shm::SharedMemory;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::config::{Config, Isolation};
@@ -113,7 +113,7 @@ pub struct ServiceTerms {
 /// The share of the runners' time that a session draws from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
-    /// Its own share.
+    /// A share of its own.
     Own,
     /// The share of all sessions with this number, such as the images of one analysed pipeline.
     Group(u32),
@@ -188,15 +188,15 @@ impl InferenceHandle {
             preload: settings.preload.clone(),
         };
         let (requests, inbox) = mpsc::channel(REQUESTS);
-        let shown = Arc::<Mutex<PublishedState>>::default();
-        let inference = Self { requests, published: Arc::clone(&shown) };
+        let published = Arc::<Mutex<PublishedState>>::default();
+        let inference = Self { requests, published: Arc::clone(&published) };
         {
-            let mut shown = inference.shown();
-            shown.status.isolation = settings.isolation;
-            shown.models = Arc::clone(&models);
+            let mut published = inference.published.lock();
+            published.status.isolation = settings.isolation;
+            published.models = Arc::clone(&models);
         }
         if settings.isolation == Isolation::InProcess {
-            in_process::start(configure, inbox, shown).await?;
+            in_process::start(configure, inbox, published).await?;
             return Ok(inference);
         }
         let program = InferenceProgram { path: program, sandbox: config.session_processes.sandbox };
@@ -206,8 +206,8 @@ impl InferenceHandle {
             budget: Budget::from_mib(settings.memory_mb),
             configure,
         };
-        let generation = Arc::new(CatalogVersion { number: 0, models });
-        let supervisor = Supervisor::start(program, policy, generation, inbox, shown)
+        let catalog_version = Arc::new(CatalogVersion { number: 0, models });
+        let supervisor = Supervisor::start(program, policy, catalog_version, inbox, published)
             .await
             .context("starting the inference process")?;
         tokio::spawn(supervisor.run());
@@ -224,18 +224,18 @@ impl InferenceHandle {
 
     /// The models that a session may use that is attached now, sorted by name.
     pub fn models(&self) -> Arc<[Model]> {
-        Arc::clone(&self.shown().models)
+        Arc::clone(&self.published.lock().models)
     }
 
     /// The models loaded by the processes that serve sessions, sorted by name. Several versions of
     /// a name may be in use.
     pub fn loaded(&self) -> Vec<LoadedModel> {
-        self.shown().loaded.clone()
+        self.published.lock().loaded.clone()
     }
 
     /// The state of inference.
     pub fn status(&self) -> InferenceStatus {
-        self.shown().status.clone()
+        self.published.lock().status.clone()
     }
 
     /// Makes the socket and the shared memory of a session and announces it to the supervisor.
@@ -266,10 +266,6 @@ impl InferenceHandle {
             .await
             .map_err(|_| anyhow::anyhow!("the inference supervisor has stopped"))?;
         Ok(attachment)
-    }
-
-    fn shown(&self) -> MutexGuard<'_, PublishedState> {
-        self.published.lock()
     }
 }
 

@@ -52,7 +52,6 @@ const COMMAND_QUEUE: usize = 1024;
 pub(super) enum ProcessCommand {
     /// A message without descriptors.
     Send(FromHost),
-    /// A session.
     Attach(Attach, Arc<SessionEndpoint>),
 }
 
@@ -103,7 +102,7 @@ pub(super) struct InferenceProgram {
 /// A process that is ready. It is killed when this is dropped.
 pub(super) struct InferenceProcess {
     pub(super) pid: u32,
-    /// ONNX Runtime's.
+    /// The version of ONNX Runtime, like `1.28.0`.
     pub(super) version: String,
     /// The models loaded so far.
     pub(super) models: Vec<LoadedModel>,

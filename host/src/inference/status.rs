@@ -27,10 +27,10 @@ pub struct InferenceStatus {
     pub poison: u64,
 }
 
-/// An inference process.
+/// A running inference process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessStatus {
-    /// Its number.
+    /// The system's number of the process.
     pub pid: u32,
     /// What it is there for.
     pub duty: Duty,
@@ -46,9 +46,9 @@ pub struct ProcessStatus {
 #[strum(serialize_all = "lowercase")]
 #[schemars(inline)]
 pub enum Duty {
-    /// It stands by.
+    /// It waits to take over, with models loaded.
     Spare,
-    /// It serves sessions.
+    /// It runs the requests of sessions.
     Serving,
     /// It answers what it has taken before another takes over.
     Draining,

@@ -81,7 +81,7 @@ pub(super) struct Supervisor {
     sessions: BTreeMap<u64, AttachedSession>,
     /// Those that are ready, by a number that counts up.
     processes: BTreeMap<u64, SupervisedProcess>,
-    /// Those that are being started, with the generation that they are configured with.
+    /// Those that are being started, with the catalog version that they are configured with.
     starting: BTreeMap<u64, u32>,
     last_key: u64,
     restart_backoff: RestartBackoff,
@@ -92,7 +92,7 @@ pub(super) struct Supervisor {
     /// The names of models that sessions have asked for. Processes that are started from now on
     /// preload them.
     used_models: BTreeSet<String>,
-    /// When a model was used last, or a generation came.
+    /// When a model was used last, or a catalog version came.
     models_changed_at: Instant,
     checked_at: Instant,
     measured_at: Instant,
@@ -104,7 +104,7 @@ struct AttachedSession {
     name: String,
     service: ServiceLevel,
     place: Arc<SessionEndpoint>,
-    generation: Arc<CatalogVersion>,
+    catalog_version: Arc<CatalogVersion>,
     /// The process that serves it.
     served_by: Option<u64>,
     /// Answers its requests with errors while it is quarantined.
@@ -118,7 +118,7 @@ struct SupervisedProcess {
     since: Instant,
     watchdog: Watchdog,
     memory: u64,
-    /// Which generations it knows: it numbers them by their position.
+    /// Which catalog versions it knows: it numbers them by their position.
     known_versions: Vec<u32>,
     /// The names of what it loaded before it was ready.
     preloaded: BTreeSet<String>,
@@ -204,12 +204,12 @@ impl Supervisor {
     fn request(&mut self, request: SupervisorRequest) -> bool {
         match request {
             SupervisorRequest::Attach { number, name, service, place } => {
-                let generation = Arc::clone(&self.newest);
+                let catalog_version = Arc::clone(&self.newest);
                 let session = AttachedSession {
                     name,
                     service,
                     place,
-                    generation,
+                    catalog_version,
                     served_by: None,
                     refuser: None,
                 };
@@ -280,7 +280,7 @@ impl Supervisor {
         true
     }
 
-    /// Begins to start a process with the models of the newest generation.
+    /// Begins to start a process with the models of the newest catalog version.
     fn start_one(&mut self) {
         self.last_key += 1;
         let mut configure = self.policy.configure.clone();
@@ -620,18 +620,17 @@ impl Supervisor {
             return;
         }
         session.served_by = Some(key);
-        let generation = session.generation.number;
+        let catalog_version = session.catalog_version.number;
         let mut told = true;
-        let known =
-            process.known_versions.iter().position(|known_versions| *known_versions == generation);
+        let known = process.known_versions.iter().position(|known| *known == catalog_version);
         let position = known.unwrap_or(process.known_versions.len());
         let local = u32::try_from(position).unwrap_or(u32::MAX);
         if known.is_none() {
-            let models = session.generation.models.to_vec();
+            let models = session.catalog_version.models.to_vec();
             told &= process
                 .handle
                 .command(ProcessCommand::Send(FromHost::Catalog { version: local, models }));
-            process.known_versions.push(generation);
+            process.known_versions.push(catalog_version);
         }
         let attach = Attach {
             session: session.name.clone(),
@@ -653,8 +652,8 @@ impl Supervisor {
         for home in self.sessions.values().filter_map(|session| session.served_by) {
             *sessions.entry(home).or_default() += 1;
         }
-        let mut shown = self.published.lock();
-        let status = &mut shown.status;
+        let mut published = self.published.lock();
+        let status = &mut published.status;
         if let Some(process) = self.processes.values().next_back() {
             status.version = Some(process.handle.version.clone());
         }
@@ -681,8 +680,8 @@ impl Supervisor {
         // The same version may be loaded in several processes.
         loaded.sort_by(|one, other| (&one.name, &one.sha256).cmp(&(&other.name, &other.sha256)));
         loaded.dedup_by(|one, other| one.name == other.name && one.sha256 == other.sha256);
-        shown.loaded = loaded;
-        shown.models = Arc::clone(&self.newest.models);
+        published.loaded = loaded;
+        published.models = Arc::clone(&self.newest.models);
     }
 }
 

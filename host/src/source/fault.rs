@@ -15,7 +15,7 @@ const MAX_FOREIGN_TEXT: usize = 200;
 /// Why a source delivers nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SourceFault {
-    /// For programs.
+    /// The kind, stable across releases.
     pub kind: SourceFaultKind,
     /// For people: one line that names the source, without credentials, and the cause.
     pub message: String,

@@ -40,7 +40,7 @@ enum Container {
     Raw(NalCodec),
 }
 
-/// The subscriber's end.
+/// The subscriber's end of the queue of units read ahead.
 #[derive(Debug)]
 pub(super) struct FileReader {
     pace: Pace,
@@ -135,7 +135,6 @@ fn report_at_once(sender: &mpsc::Sender<FileItem>, fault: SourceFault) {
 enum ReadStop {
     /// The subscriber has gone.
     Unwanted,
-    /// With the cause.
     Failed(FileError),
 }
 

@@ -21,11 +21,10 @@ const MAX_SAMPLE: u64 = 64 << 20;
 /// The video track of an mp4 file.
 pub(super) struct Mp4File {
     file: File,
-    /// H.264 or H.265.
     pub(super) codec: NalCodec,
     assembler: Assembler,
     length_size: usize,
-    /// In decoding order.
+    /// All pictures of the track in decoding order.
     pub(super) samples: Vec<Sample>,
     /// Of the whole track, in nanoseconds: a repetition is shifted by this much.
     pub(super) duration_ns: i64,

@@ -16,7 +16,7 @@ const NTP_TO_UNIX: i128 = 2_208_988_800;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RtpTime {
     pub(super) ticks: i64,
-    /// Ticks a second.
+    /// Ticks of the clock per second.
     pub(super) rate: u32,
 }
 

@@ -19,23 +19,14 @@ const SHOWN: usize = 2000;
 
 /// Why a file was not inspected.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message of each variant names its fields")]
 pub enum InspectError {
     /// The program cannot be started.
     #[error("starting {program}: {source}")]
-    Start {
-        /// The program.
-        program: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
+    Start { program: PathBuf, source: std::io::Error },
     /// It is not a file that can be read.
     #[error("{path}: {source}")]
-    File {
-        /// The path.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
+    File { path: PathBuf, source: std::io::Error },
     /// It is no model, or one that takes more memory or time than it may.
     #[error("{0}")]
     Refused(String),

@@ -18,7 +18,7 @@ pub struct Manifest {
     pub file: String,
     /// SHA-256 of that file, lower-case hexadecimal.
     pub sha256: String,
-    /// SPDX expression.
+    /// The licence as an SPDX expression, such as `Apache-2.0`.
     pub licence: String,
     /// Where it comes from.
     pub source: String,
@@ -42,9 +42,9 @@ pub struct Manifest {
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 pub struct Embedding {
-    /// The output's name.
+    /// The name of the output.
     pub output: String,
-    /// The vector's length.
+    /// The length of the vector: the output's last side.
     #[schemars(range(min = 1))]
     pub dimension: u32,
 }
@@ -53,13 +53,13 @@ pub struct Embedding {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
-    /// "rgb" or "bgr".
+    /// The order of channels: "rgb" or "bgr".
     pub channels: String,
     /// Subtracted from each channel, 0 to 255.
     pub mean: [f32; 3],
-    /// Then divided by.
+    /// Divisor of each channel, after the mean is subtracted.
     pub std: [f32; 3],
-    /// "letterbox" or "stretch".
+    /// How the picture is scaled: "letterbox" or "stretch".
     pub fit: String,
     /// Pixel value of what a letterbox leaves empty.
     #[serde(default)]
