@@ -3,8 +3,8 @@
 //!
 //! Each device that a model names is tried once, when the process starts, with a graph of one node:
 //! that loads the provider's library and opens the device while the process may still open files,
-//! and it shows what is wrong with a device before any camera needs it. No provider is registered
-//! in a way that lets ONNX Runtime go on without it.
+//! and it shows the fault of a device before any camera needs it. No provider is registered in a
+//! way that lets ONNX Runtime go on without it.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_uint};
@@ -18,7 +18,7 @@ use ort::session::Session;
 
 use crate::error::EngineError;
 
-/// Where a model's device comes from, for errors.
+/// The keys that set a model's device, for errors.
 const KEY: &str = "`inference.device`, or `device` in its `[[inference.models]]`";
 
 /// The library of NVIDIA's driver.
@@ -246,8 +246,8 @@ fn total_memory(number: u32) -> Result<u64, DeviceError> {
     Ok(bytes as u64)
 }
 
-/// Nodes of a session's graph by the provider that runs them, sorted by name: what ONNX Runtime has
-/// decided, after its optimisations. The session was made with
+/// Nodes of a session's graph by the provider that runs them, sorted by name, as ONNX Runtime
+/// assigned them after its optimisations. The session was made with
 /// `session.record_ep_graph_assignment_info`.
 #[allow(unsafe_code)]
 pub(crate) fn nodes(session: &Session) -> ort::Result<Vec<(String, u32)>> {

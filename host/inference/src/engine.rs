@@ -27,12 +27,12 @@ use crate::shared::{EngineShared, MAX_SESSIONS};
 /// Most runners. More threads than this on one device are a mistake in the configuration.
 const MAX_THREADS: u32 = 256;
 
-/// ONNX Runtime, loaded, with its threads. Dropping it ends the runs that are under way, waits for
-/// them, and ends the threads; what waits is not answered.
+/// ONNX Runtime, loaded, with its threads. Dropping it terminates the runs under way, waits for
+/// them, and ends the threads; waiting requests get no answer.
 ///
 /// The host calls it with the content of the messages to a process: [`attach`](Self::attach),
-/// [`offer`](Self::offer), [`drain`](Self::drain). It hears of models that are loaded through what
-/// it gave to [`PreparedComponent::start`].
+/// [`offer`](Self::offer), [`drain`](Self::drain). [`Prepared::start`] takes its callback for
+/// loaded models.
 pub struct Engine {
     shared: Arc<EngineShared>,
     dispatcher: Arc<Dispatcher>,

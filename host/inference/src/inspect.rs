@@ -16,10 +16,10 @@ use crate::error::EngineError;
 use crate::runtime::Runtime;
 use crate::tensor::graph_tensor;
 
-/// Largest file in bytes: what protobuf, in which models are written, allows for a message.
+/// Largest file in bytes: the limit of a protobuf message, in which models are written.
 const MAX_FILE: u64 = 2 << 30;
 
-/// Private memory in bytes: what ONNX Runtime takes for itself, ...
+/// Private memory in bytes: the share of ONNX Runtime itself, ...
 const OWN_MEMORY: u64 = 1 << 30;
 
 /// ... and how many copies of the file there are: its bytes, the message made of them, the weights.

@@ -54,8 +54,8 @@ impl Layout {
         })
     }
 
-    /// Inputs of these shapes from the region's start on, and the outputs in `room`, which is large
-    /// enough.
+    /// Inputs of these shapes from the region's start on, and the outputs in `output_region`, which
+    /// is large enough.
     pub(crate) fn consecutive(
         signature: &Signature,
         shapes: Vec<Vec<u32>>,

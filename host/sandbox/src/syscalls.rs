@@ -95,8 +95,8 @@ const THREAD: c_int = libc::CLONE_VM
 /// `PR_GET_AUXV` of Linux 6.4: reads the auxiliary vector.
 const PR_GET_AUXV: c_int = 0x4155_5856;
 
-/// Names, what confinement itself still sets, and what reads it back. Nothing that takes a measure
-/// back.
+/// Options that set names, that confinement itself still uses, and that read its state. None
+/// reverts a measure.
 const PRCTL: &[c_int] = &[
     libc::PR_SET_NAME,
     libc::PR_GET_NAME,

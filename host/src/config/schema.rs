@@ -1,9 +1,9 @@
 //! The config's schema, made of the types of [`super`], and the check against it.
 //! `config/ocelli.schema.json` is the same for editors, kept current by a test.
 //!
-//! The schema keeps to what this reads: `type`, `properties` with `additionalProperties: false`,
-//! `required`, `items`, `enum`, `minimum`, `maximum`, `minLength`, and `writeOnly` for values that
-//! may hold a credential and are not shown.
+//! The schema uses only what this file reads: `type`, `properties` with `additionalProperties:
+//! false`, `required`, `items`, `enum`, `minimum`, `maximum`, `minLength`, and `writeOnly` for
+//! values that may hold a credential and are not shown.
 
 use std::collections::BTreeMap;
 

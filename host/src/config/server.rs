@@ -87,8 +87,8 @@ pub struct Token {
     #[serde(with = "text")]
     #[schemars(with = "String", length(min = 1), extend("writeOnly" = true))]
     pub hash: TokenHash,
-    /// viewer: looks at sessions. operator: also analyses pictures, deploys, restarts, makes
-    /// sessions. admin: also puts pipelines into the store.
+    /// viewer: reads sessions. operator: also analyses images, deploys, restarts, makes sessions.
+    /// admin: also stores pipelines.
     pub role: Role,
     /// The sessions that a viewer sees; left out: all.
     #[serde(default)]
@@ -107,11 +107,11 @@ pub struct Token {
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Role {
-    /// Looks at named sessions or at all.
+    /// Reads named sessions or all.
     Viewer,
-    /// And analyses pictures, deploys, restarts, makes sessions.
+    /// And analyses images, deploys, restarts, makes sessions.
     Operator,
-    /// And puts pipelines into the store: everything.
+    /// And stores pipelines: everything.
     Admin,
 }
 

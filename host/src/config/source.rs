@@ -28,7 +28,7 @@ pub struct RtspSource {
     url: Url,
     /// Credentials for the server.
     pub credentials: Option<Credentials>,
-    /// How RTP packets come.
+    /// The transport of RTP packets.
     pub transport: Transport,
 }
 
@@ -52,7 +52,7 @@ pub struct Credentials {
     pub password: String,
 }
 
-/// How RTP packets come from the server.
+/// The transport of RTP packets from the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
@@ -67,7 +67,7 @@ pub enum Transport {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pace {
-    /// As fast as they are taken.
+    /// As fast as the session takes them.
     #[default]
     AsFast,
     /// At the speed at which they were recorded.
@@ -371,7 +371,7 @@ pub(super) fn percent_decode(text: &str) -> Result<String, SourceError> {
     decoded.map(Cow::into_owned).map_err(|_| SourceError::Credentials)
 }
 
-/// Hides the values of `name=value` pairs whose name tells a secret. Some cameras take user name
+/// Hides the values of `name=value` pairs with the name of a secret. Some cameras take user name
 /// and password in the path (`/user=admin_password=x_channel=1`) or in the query, tokens come there
 /// too.
 fn hide_secret_pairs(text: &str) -> String {

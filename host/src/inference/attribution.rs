@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ocelli_protocol::in_flight::RunningRequest;
 
 /// Strikes of one attachment until it is quarantined. One may be a damaged frame, and a second one
-/// the frame after it; with the third it is what the pipeline commonly asks for, and each of them
-/// has cost every other session two hand-overs.
+/// the frame after it; the third shows that the pipeline sends such requests regularly, and each
+/// has cost every other session two handovers.
 pub(super) const MAX_STRIKES: u32 = 3;
 
 /// A request: the attachment's number and its own.

@@ -124,7 +124,7 @@ impl ServiceTerms {
         let Self { share, priority, timeout_ms, stale_ms, may_load, tensor_memory: _ } = self;
         let share = match share {
             Share::Own => number,
-            // Numbers of attachments count up from 1 and never come near.
+            // Numbers of attachments count up from 1 and never get that far.
             Share::Group(group) => u64::MAX - u64::from(group),
         };
         ServiceLevel { share, priority, timeout_ms, stale_ms, may_load }

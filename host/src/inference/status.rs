@@ -32,15 +32,15 @@ pub struct InferenceStatus {
 pub struct ProcessStatus {
     /// The system's number of the process.
     pub pid: u32,
-    /// What it is there for.
+    /// Its role.
     pub duty: Duty,
     /// Sessions that it serves.
     pub sessions: usize,
-    /// Bytes of private memory that it used when it was last looked at, at most some seconds ago.
+    /// Bytes of private memory at the last measurement, at most some seconds ago.
     pub memory: u64,
 }
 
-/// What a process is there for.
+/// The role of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
@@ -50,7 +50,7 @@ pub enum Duty {
     Spare,
     /// It runs the requests of sessions.
     Serving,
-    /// It answers what it has taken before another takes over.
+    /// It answers the requests taken before another process takes over.
     Draining,
 }
 

@@ -48,8 +48,8 @@ use super::{CatalogVersion, SessionEndpoint, SupervisorRequest};
 /// serve.
 const MAX_STARTING: usize = 2;
 
-/// How long a process that is to be replaced may take over the requests that it has: twice what one
-/// inference of a stream may take by default.
+/// Time for a process that is replaced to answer its requests: twice the default limit of one
+/// inference of a stream.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the models in use have to stay the same before the process that stands by is replaced
@@ -79,9 +79,9 @@ pub(super) struct Supervisor {
     /// Cloned for the tasks of processes. Held here so that the channel never closes.
     event_sender: mpsc::Sender<(u64, ProcessEvent)>,
     sessions: BTreeMap<u64, AttachedSession>,
-    /// Those that are ready, by a number that counts up.
+    /// Ready processes by a number that counts up.
     processes: BTreeMap<u64, SupervisedProcess>,
-    /// Those that are being started, with the catalog version that they are configured with.
+    /// Starting processes, with the version of the catalog that they are configured with.
     starting: BTreeMap<u64, u32>,
     last_key: u64,
     restart_backoff: RestartBackoff,
@@ -120,7 +120,7 @@ struct SupervisedProcess {
     memory: u64,
     /// Which catalog versions it knows: it numbers them by their position.
     known_versions: Vec<u32>,
-    /// The names of what it loaded before it was ready.
+    /// The names of the models loaded before it was ready.
     preloaded: BTreeSet<String>,
     /// Why the host killed it, if it did.
     kill_cause: Option<DeathCause>,

@@ -1,7 +1,7 @@
 //! Access units of an mp4 file, read one by one.
 //!
 //! The index comes from re_mp4. NAL units decide which samples are key pictures: in fragmented
-//! files re_mp4 takes the flag of non-sync samples for its opposite.
+//! files re_mp4 inverts the flag of non-sync samples.
 
 use std::fs::File;
 use std::io::BufReader;

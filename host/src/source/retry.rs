@@ -35,7 +35,7 @@ const SLOW: BackoffPolicy = BackoffPolicy {
 
 /// A stream that held this long was a good one: the next fault starts from the shortest wait again.
 /// Shorter ones count as failed attempts, or a camera that drops each client at once would be
-/// called four times a second for ever.
+/// called four times a second forever.
 const HEALTHY: Duration = Duration::from_secs(5);
 
 /// The backoff of one reader.

@@ -39,8 +39,8 @@ const FIRST_PICTURE_LIMIT: Duration = Duration::from_secs(8);
 /// Without a key picture for this long the stream is of no use; a new session makes most encoders
 /// send one.
 const KEY_LIMIT: Duration = Duration::from_secs(30);
-/// After a request went unanswered: whether the server still takes connections tells a silent one
-/// from one that is away.
+/// After an unanswered request: a server that still accepts connections is silent, another one is
+/// unreachable.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// How long a new attempt waits for the old session's TEARDOWN. Cameras with few session slots need
 /// it; a dead one answers never.

@@ -20,7 +20,7 @@ pub struct Manifest {
     pub sha256: String,
     /// The licence as an SPDX expression, such as `Apache-2.0`.
     pub licence: String,
-    /// Where it comes from.
+    /// Its origin, such as a URL.
     pub source: String,
     /// Class names in the order of the outputs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -133,7 +133,7 @@ impl Manifest {
         let &[1 | -1, classes] = shape.as_slice() else { return None };
         let scores = matches!(element, Element::F16 | Element::F32 | Element::F64 | Element::Bf16);
         let embedding = self.embedding.is_some();
-        // One score for two classes is the other way to tell two apart.
+        // A classifier of two classes may have one score.
         let counted = classes > 1;
         let labels = self.labels.len();
         (scores && counted && !embedding && labels > 0 && i64::try_from(labels) != Ok(classes))

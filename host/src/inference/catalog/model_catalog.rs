@@ -1,10 +1,9 @@
-//! The models on offer: read at start, and again when their folder has changed or SIGHUP asks for
-//! it.
+//! The models that sessions may use: read at start, and again after a change of their folder or
+//! SIGHUP.
 //!
-//! What comes of a folder that has changed is one of three things. Nothing is other than before:
-//! nothing happens. All of it is good: it is a new generation, which sessions that start from then
-//! on get; those that run keep theirs. Something of it is wrong: that is said, and what was offered
-//! stays.
+//! A reading without changes is dropped. A good one is a new version of the catalog for sessions
+//! that start from then on; running ones keep theirs. A faulty one is logged, and the version
+//! before it stays.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -9,14 +9,14 @@ use crate::config::{Fallback, Isolation};
 use crate::inference::{Duty, InferenceStatus};
 use crate::shape::DIGEST;
 
-/// All models, and what runs them.
+/// All models and the processes that run them.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "Models")]
 pub struct ModelList {
     /// How often the models have changed since the host was started.
     generation: u32,
     models: Vec<ModelInfo>,
-    /// Versions that sessions still run and that are no longer on offer.
+    /// Versions that sessions still run and that the catalog no longer has.
     earlier: Vec<Earlier>,
     runtime: Runtime,
 }
@@ -31,14 +31,14 @@ struct Earlier {
     run: ShownRun,
 }
 
-/// What runs models.
+/// ONNX Runtime and its processes.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(inline)]
 struct Runtime {
     /// ONNX Runtime's.
     version: Option<String>,
     isolation: Isolation,
-    /// Whether every session has what runs its requests.
+    /// Whether every session has a process for its requests.
     serves: bool,
     /// Whether a process stands by; null where none is to.
     spare_ready: Option<bool>,
@@ -54,7 +54,7 @@ struct ShownProcess {
 }
 
 impl ModelList {
-    /// The models of a catalog, those that are loaded, and what runs them.
+    /// Combines the catalog, the loaded models and the state of inference.
     pub fn new(
         generation: u32,
         catalog: &Catalog,
@@ -90,7 +90,7 @@ impl From<InferenceStatus> for Runtime {
     }
 }
 
-/// A model, and what it really runs on.
+/// A model and the execution providers that run it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "Model")]
 pub struct ModelInfo {
@@ -105,9 +105,9 @@ pub struct ModelInfo {
     inputs: Vec<TensorDeclaration>,
     outputs: Vec<TensorDeclaration>,
     embedding: Option<Embedding>,
-    /// What it is to run on, as the config writes it.
+    /// The configured device, as the config writes it.
     device: String,
-    /// What happens where that is not usable.
+    /// Policy for an unusable device.
     fallback: Fallback,
     preload: bool,
     batching: Option<ShownBatching>,
@@ -133,11 +133,11 @@ enum ShownState {
     Available,
 }
 
-/// What a loaded model really runs on.
+/// The execution providers of a loaded model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 #[schemars(inline)]
 struct ShownRun {
-    /// Which execution provider runs how many nodes of the graph. Empty where it is not loaded.
+    /// Number of nodes of the graph by execution provider. Empty if it is not loaded.
     runs_on: Vec<ShownNodes>,
     /// Why it does not run on `device`, in the provider's words.
     fell_back: Option<String>,
@@ -161,7 +161,7 @@ impl From<&LoadedModel> for ShownRun {
 }
 
 impl ModelInfo {
-    /// A model of a catalog, and what is known of those that are loaded.
+    /// Combines an entry of the catalog with the loaded models.
     pub fn new(entry: &CatalogEntry, loaded: &[LoadedModel]) -> Self {
         let CatalogEntry { manifest, model, preload } = entry;
         let run =

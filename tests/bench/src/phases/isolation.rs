@@ -109,9 +109,9 @@ impl Asker {
         config.inference.spare = false;
         config.models.directory = paths.test_models.clone();
         config.store.directory = environment.workplace.folder().join("isolation");
-        let catalogue = Catalog::load(&paths.test_models, &config.inference)?;
+        let catalog = Catalog::load(&paths.test_models, &config.inference)?;
         let program = paths.host.with_file_name("ocelli-inference");
-        let inference = InferenceHandle::start(program, &catalogue, &config).await?;
+        let inference = InferenceHandle::start(program, &catalog, &config).await?;
         let timeout_ms = u32::try_from(PATIENCE.as_millis())?;
         let terms = ServiceTerms {
             share: Share::Own,
