@@ -9,8 +9,8 @@ use ocelli_protocol::worker::{FromWorker, ToWorker};
 use super::Spec;
 use super::feed::Target;
 use super::rollout::{
-    Candidate, CandidateAction, CandidateEvent, CandidateInput, CandidateWorker, Completed,
-    PipelineState, Report, RunningView, Step, SwapRequest, VersionInput, send_report,
+    Candidate, CandidateAction, CandidateEvent, CandidateInput, Completed, PipelineState, Report,
+    RunningView, Step, SwapRequest, VersionInput, send_report,
 };
 use super::serving::Serving;
 use super::stream_worker::StreamWorker;
@@ -44,11 +44,6 @@ impl SessionTask {
         serving: &mut Serving,
     ) -> Option<FromWorker> {
         match event {
-            CandidateEvent::Launched(worker) => {
-                if let Some(candidate) = &mut serving.candidate {
-                    candidate.worker = CandidateWorker::Running(worker);
-                }
-            }
             CandidateEvent::DeadlinePassed => self.advance(CandidateInput::Tick, serving).await,
             CandidateEvent::Lost(reason) => self.on_candidate_lost(reason, serving).await,
             CandidateEvent::Message(message) => {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use ocelli_protocol::worker::{FromWorker, WorkerLimits};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::machine::{CandidateAction, CandidateInput, Rollout, RunningView};
+use super::machine::{Action, CandidateInput, Rollout, RunningView};
 use super::report::{Report, ReportSender, Step, SwapRequest, Swapped, send_report};
 use super::sleep_until;
 use super::version::{Fallback, PipelineState, VersionChange};
@@ -20,7 +20,7 @@ pub(in crate::session) struct Candidate {
     rollout: Rollout,
     began: Instant,
     reports: ReportSender,
-    pub(in crate::session) worker: CandidateWorker,
+    worker: CandidateWorker,
     /// The state of the running version, once it has given it.
     pub(in crate::session) state: Option<PipelineState>,
     /// When the running version gave its last result.
@@ -28,7 +28,7 @@ pub(in crate::session) struct Candidate {
 }
 
 /// A candidate's worker.
-pub(in crate::session) enum CandidateWorker {
+enum CandidateWorker {
     /// A worker that is made after all is killed when it is dropped.
     Launching(AbortOnDropHandle<anyhow::Result<StreamWorker>>),
     Running(Box<StreamWorker>),
@@ -38,7 +38,6 @@ pub(in crate::session) enum CandidateWorker {
 
 /// Something that happened to a candidate.
 pub(in crate::session) enum CandidateEvent {
-    Launched(Box<StreamWorker>),
     Message(Box<FromWorker>),
     /// Its worker has ended, or is of no more use.
     Lost(String),
@@ -74,24 +73,30 @@ impl Candidate {
     /// The next event; never resolves without a candidate. Nothing is lost if the future is dropped.
     pub(in crate::session) async fn next(candidate: &mut Option<Self>) -> CandidateEvent {
         let Some(candidate) = candidate else { return pending().await };
-        let deadline_passed = sleep_until(candidate.rollout.deadline());
-        match &mut candidate.worker {
-            CandidateWorker::Launching(launching) => tokio::select! {
-                launched = launching => match launched {
-                    Ok(Ok(worker)) => CandidateEvent::Launched(Box::new(worker)),
-                    Ok(Err(error)) => CandidateEvent::Lost(format!("{error:#}")),
-                    Err(error) => CandidateEvent::Lost(error.to_string()),
+        loop {
+            let deadline_passed = sleep_until(candidate.rollout.deadline());
+            match &mut candidate.worker {
+                CandidateWorker::Launching(launching) => tokio::select! {
+                    launched = launching => match launched {
+                        Ok(Ok(worker)) => {
+                            candidate.worker = CandidateWorker::Running(Box::new(worker));
+                        }
+                        Ok(Err(error)) => return CandidateEvent::Lost(format!("{error:#}")),
+                        Err(error) => return CandidateEvent::Lost(error.to_string()),
+                    },
+                    () = deadline_passed => return CandidateEvent::DeadlinePassed,
                 },
-                () = deadline_passed => CandidateEvent::DeadlinePassed,
-            },
-            CandidateWorker::Running(worker) => tokio::select! {
-                received = worker.handle.next() => match received {
-                    Ok((message, _)) => CandidateEvent::Message(Box::new(message)),
-                    Err(fault) => CandidateEvent::Lost(fault.to_string()),
-                },
-                () = deadline_passed => CandidateEvent::DeadlinePassed,
-            },
-            CandidateWorker::Taken => pending().await,
+                CandidateWorker::Running(worker) => {
+                    return tokio::select! {
+                        received = worker.handle.next() => match received {
+                            Ok((message, _)) => CandidateEvent::Message(Box::new(message)),
+                            Err(fault) => CandidateEvent::Lost(fault.to_string()),
+                        },
+                        () = deadline_passed => CandidateEvent::DeadlinePassed,
+                    };
+                }
+                CandidateWorker::Taken => return pending().await,
+            }
         }
     }
 
@@ -137,7 +142,7 @@ impl Candidate {
         input: CandidateInput<'_>,
         mut view: RunningView,
         now: Instant,
-    ) -> Vec<CandidateAction> {
+    ) -> Vec<Action> {
         let sent = self.worker().map(|worker| worker.handle.sent().units());
         view.sent_since = sent.unwrap_or_default();
         self.rollout.on_candidate(input, view, now)
@@ -174,15 +179,12 @@ impl Candidate {
         let worker = self.take_worker()?;
         let state = self.state.filter(|state| !state.bytes.is_empty());
         let milliseconds = |since: Instant| since.elapsed().as_secs_f64() * 1000.0;
-        let first_frame = self.rollout.first_frame();
+        let figures = self.rollout.swapped();
         let swapped = Swapped {
             total_ms: milliseconds(self.began),
-            gap_ms: self.last_result.filter(|_| first_frame.is_some()).map(milliseconds),
+            gap_ms: self.last_result.filter(|_| figures.first_frame.is_some()).map(milliseconds),
             state_bytes: state.as_ref().map(|state| state.bytes.len() as u64),
-            fresh: self.rollout.is_fresh(),
-            last_frame: self.rollout.last_frame(),
-            first_frame,
-            cold: false,
+            ..figures
         };
         let fallback = Fallback { spec: before, state };
         let change = VersionChange::completed(self.rollout, self.reports, fallback);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use ocelli_protocol::worker::{FrameResult, ToWorker};
 
-use super::report::{Comparison, Report, Step};
+use super::report::{Report, Step, Swapped};
 use super::shadow::Comparer;
 use crate::config::RefusedState;
 use crate::session::lifecycle::STABLE_AFTER;
@@ -26,6 +26,9 @@ use crate::session::lifecycle::STABLE_AFTER;
 /// How long a change waits for a result of the running version: right after one, the time until
 /// the next frame is longest. Slower cameras lose no frame if the change does not wait.
 const NEXT_RESULT: Duration = Duration::from_secs(1);
+
+/// A candidate's result for a frame whose output is discarded, or its error.
+type DryRun = Result<FrameResult, String>;
 
 /// Time limits of a change.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +62,7 @@ pub(crate) enum CandidateInput<'a> {
     /// The candidate has reached the barrier; `first` is the first frame that it holds.
     BarrierReached { first: Option<u64> },
     /// The candidate's answer to a dry run; `None`: it does not hold the frame.
-    DryRunDone { frame: Option<u64>, outcome: Option<&'a Result<FrameResult, String>> },
+    DryRunDone { frame: Option<u64>, outcome: Option<&'a DryRun> },
     /// A fresh instance of the candidate is initialised.
     Reinstantiated,
     /// The candidate has taken the state over, or refuses it.
@@ -79,7 +82,7 @@ pub(crate) enum CandidateInput<'a> {
 
 /// Something to be done for a candidate.
 #[derive(Debug, PartialEq)]
-pub(crate) enum CandidateAction {
+pub(crate) enum Action {
     /// Report a step, or the comparison.
     Report(Report),
     /// Let the candidate have the units.
@@ -157,9 +160,7 @@ pub(crate) struct Rollout {
     shadow: u32,
     comparer: Comparer,
     refused_state: RefusedState,
-    last_frame: Option<u64>,
-    first_frame: Option<u64>,
-    fresh: bool,
+    swapped: Swapped,
 }
 
 impl Rollout {
@@ -185,9 +186,7 @@ impl Rollout {
             shadow: 0,
             comparer: Comparer::default(),
             refused_state: RefusedState::Keep,
-            last_frame: None,
-            first_frame: None,
-            fresh: false,
+            swapped: Swapped::default(),
         }
     }
 
@@ -211,19 +210,9 @@ impl Rollout {
         matches!(self.phase, Phase::Rollback { .. })
     }
 
-    /// Whether the new version began without the state that there was.
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.fresh
-    }
-
-    /// The last frame of the version before, once it has given its state.
-    pub(crate) fn last_frame(&self) -> Option<u64> {
-        self.last_frame
-    }
-
-    /// The first frame of the new version.
-    pub(crate) fn first_frame(&self) -> Option<u64> {
-        self.first_frame
+    /// The figures of the change, as far as they do not depend on a clock.
+    pub(crate) fn swapped(&self) -> Swapped {
+        self.swapped
     }
 
     /// Takes in an input while the candidate gets ready. One that is out of turn has no effect.
@@ -232,11 +221,11 @@ impl Rollout {
         input: CandidateInput<'_>,
         view: RunningView,
         now: Instant,
-    ) -> Vec<CandidateAction> {
+    ) -> Vec<Action> {
         use CandidateInput as Input;
         match (&self.phase, input) {
             (Phase::Starting, Input::Ready) => {
-                vec![self.start_step(Step::CatchUp), CandidateAction::Attach, self.send_barrier()]
+                vec![self.start_step(Step::CatchUp), Action::Attach, self.send_barrier()]
             }
             (Phase::CatchingUp { .. }, Input::BarrierReached { first }) => {
                 self.on_barrier(first, view, now)
@@ -333,9 +322,9 @@ impl Rollout {
         report
     }
 
-    fn start_step(&mut self, step: Step) -> CandidateAction {
+    fn start_step(&mut self, step: Step) -> Action {
         self.step = step;
-        CandidateAction::Report(Report::StepStarted(step))
+        Action::Report(Report::StepStarted(step))
     }
 
     fn enter(&mut self, phase: Phase, limit: Duration, now: Instant) {
@@ -352,24 +341,19 @@ impl Rollout {
         self.deadline.is_some_and(|deadline| now >= deadline)
     }
 
-    fn send_barrier(&mut self) -> CandidateAction {
+    fn send_barrier(&mut self) -> Action {
         self.phase = Phase::CatchingUp { answered: false };
         self.next_barrier += 1;
-        CandidateAction::Send(ToWorker::Barrier { id: self.next_barrier })
+        Action::Send(ToWorker::Barrier { id: self.next_barrier })
     }
 
-    fn on_barrier(
-        &mut self,
-        first: Option<u64>,
-        view: RunningView,
-        now: Instant,
-    ) -> Vec<CandidateAction> {
+    fn on_barrier(&mut self, first: Option<u64>, view: RunningView, now: Instant) -> Vec<Action> {
         // Frames before its first are the running version's to process.
         let caught_up = first
             .is_some_and(|first| view.last_done.is_none_or(|done| first <= done.saturating_add(1)));
         if caught_up {
             self.enter(Phase::DryRunning, self.terms.first_frame, now);
-            let dry_run = CandidateAction::Send(ToWorker::DryRun { frame: None });
+            let dry_run = Action::Send(ToWorker::DryRun { frame: None });
             vec![self.start_step(Step::DryRun), dry_run]
         } else if view.source_down {
             // There is no frame to try it on.
@@ -382,18 +366,14 @@ impl Rollout {
         }
     }
 
-    fn on_dry_run(
-        &mut self,
-        outcome: Option<&Result<FrameResult, String>>,
-        now: Instant,
-    ) -> Vec<CandidateAction> {
+    fn on_dry_run(&mut self, outcome: Option<&DryRun>, now: Instant) -> Vec<Action> {
         match outcome {
             Some(Ok(_)) if self.shadow > 0 => {
                 self.enter(Phase::Shadowing, self.terms.start, now);
                 vec![self.start_step(Step::Shadow)]
             }
             Some(Ok(_)) => self.reinstantiate(Phase::Reinstantiating, self.terms.start, now),
-            Some(Err(error)) => vec![CandidateAction::Abort(format!("its first frame: {error}"))],
+            Some(Err(error)) => vec![Action::Abort(format!("its first frame: {error}"))],
             None => {
                 self.phase = Phase::CatchingUp { answered: true };
                 Vec::new()
@@ -402,56 +382,41 @@ impl Rollout {
     }
 
     /// Has the candidate process the frame of a running version's result, too.
-    fn shadow_frame(&mut self, result: &FrameResult) -> Vec<CandidateAction> {
+    fn shadow_frame(&mut self, result: &FrameResult) -> Vec<Action> {
         if self.comparer.asked() < self.shadow && self.comparer.expect(result) {
-            vec![CandidateAction::Send(ToWorker::DryRun { frame: Some(result.frame) })]
+            vec![Action::Send(ToWorker::DryRun { frame: Some(result.frame) })]
         } else {
             Vec::new()
         }
     }
 
-    fn on_shadowed(
-        &mut self,
-        frame: u64,
-        outcome: Option<&Result<FrameResult, String>>,
-        now: Instant,
-    ) -> Vec<CandidateAction> {
+    fn on_shadowed(&mut self, frame: u64, outcome: Option<&DryRun>, now: Instant) -> Vec<Action> {
         self.comparer.compare(frame, outcome);
         self.deadline = Some(now + self.terms.start);
         if self.comparer.settled() < self.shadow {
             return Vec::new();
         }
-        let comparison: Comparison = std::mem::take(&mut self.comparer).finish();
-        let mut actions = vec![CandidateAction::Report(Report::Compared(comparison))];
+        let comparison = std::mem::take(&mut self.comparer).finish();
+        let mut actions = vec![Action::Report(Report::Compared(comparison))];
         actions.extend(self.reinstantiate(Phase::Reinstantiating, self.terms.start, now));
         actions
     }
 
     /// Nothing of the dry runs, or of a refused state, is to stay in the instance.
-    fn reinstantiate(
-        &mut self,
-        phase: Phase,
-        limit: Duration,
-        now: Instant,
-    ) -> Vec<CandidateAction> {
+    fn reinstantiate(&mut self, phase: Phase, limit: Duration, now: Instant) -> Vec<Action> {
         self.enter(phase, limit, now);
-        vec![CandidateAction::Send(ToWorker::Reinstantiate)]
+        vec![Action::Send(ToWorker::Reinstantiate)]
     }
 
-    fn take_snapshot(&mut self, now: Instant) -> Vec<CandidateAction> {
+    fn take_snapshot(&mut self, now: Instant) -> Vec<Action> {
         self.enter(Phase::AwaitingState, self.terms.swap, now);
-        vec![CandidateAction::TakeSnapshot]
+        vec![Action::TakeSnapshot]
     }
 
-    fn on_snapshot(
-        &mut self,
-        last_frame: Option<u64>,
-        bytes: usize,
-        now: Instant,
-    ) -> Vec<CandidateAction> {
-        self.last_frame = last_frame;
+    fn on_snapshot(&mut self, last_frame: Option<u64>, bytes: usize, now: Instant) -> Vec<Action> {
+        self.swapped.last_frame = last_frame;
         let state = bytes > 0;
-        let mut actions = vec![self.start_step(Step::Restore), CandidateAction::Restore { state }];
+        let mut actions = vec![self.start_step(Step::Restore), Action::Restore { state }];
         if state {
             self.enter(Phase::Restoring, self.terms.swap, now);
         } else {
@@ -460,33 +425,33 @@ impl Rollout {
         actions
     }
 
-    fn on_restored(&mut self, restored: &Result<(), String>, now: Instant) -> Vec<CandidateAction> {
+    fn on_restored(&mut self, restored: &Result<(), String>, now: Instant) -> Vec<Action> {
         match (restored, self.refused_state) {
             (Ok(()), _) => self.promote(now),
             (Err(error), RefusedState::Keep) => {
-                vec![CandidateAction::Abort(format!("it refuses the state: {error}"))]
+                vec![Action::Abort(format!("it refuses the state: {error}"))]
             }
             (Err(_), RefusedState::Fresh) => {
-                self.fresh = true;
+                self.swapped.fresh = true;
                 self.reinstantiate(Phase::ReinstantiatingFresh, self.terms.swap, now)
             }
         }
     }
 
-    fn promote(&mut self, now: Instant) -> Vec<CandidateAction> {
+    fn promote(&mut self, now: Instant) -> Vec<Action> {
         self.enter(Phase::Promoted, self.terms.swap, now);
-        let after = self.last_frame;
-        vec![self.start_step(Step::FirstResult), CandidateAction::Promote { after }]
+        let after = self.swapped.last_frame;
+        vec![self.start_step(Step::FirstResult), Action::Promote { after }]
     }
 
-    fn complete(&mut self, first_frame: Option<u64>, now: Instant) -> Vec<CandidateAction> {
-        self.first_frame = first_frame;
+    fn complete(&mut self, first_frame: Option<u64>, now: Instant) -> Vec<Action> {
+        self.swapped.first_frame = first_frame;
         self.enter(Phase::Probation, self.terms.probation, now);
         self.step = Step::Probation;
-        vec![CandidateAction::Complete]
+        vec![Action::Complete]
     }
 
-    fn on_deadline(&mut self, view: RunningView, now: Instant) -> Vec<CandidateAction> {
+    fn on_deadline(&mut self, view: RunningView, now: Instant) -> Vec<Action> {
         let RolloutTerms { start, first_frame, swap, .. } = self.terms;
         let setting = |name: &str, limit: Duration| {
             format!("within {} ms (deploy.{name})", limit.as_millis())
@@ -520,7 +485,7 @@ impl Rollout {
             }
         };
         self.deadline = Some(now + self.terms.start);
-        vec![CandidateAction::Abort(reason)]
+        vec![Action::Abort(reason)]
     }
 }
 

@@ -15,9 +15,9 @@ mod version;
 use std::future::pending;
 use std::time::Instant;
 
-pub(in crate::session) use candidate::{Candidate, CandidateEvent, CandidateWorker, Completed};
+pub(in crate::session) use candidate::{Candidate, CandidateEvent, Completed};
 pub(crate) use machine::{
-    CandidateAction, CandidateInput, RolloutTerms, RunningView, VersionInput,
+    Action as CandidateAction, CandidateInput, RolloutTerms, RunningView, VersionInput,
 };
 pub(crate) use report::send_report;
 pub use report::{

@@ -1,5 +1,4 @@
 use super::*;
-use CandidateAction as Action;
 use CandidateInput as Input;
 use ocelli_protocol::worker::Timestamps;
 use proptest::prelude::*;
@@ -81,7 +80,7 @@ fn a_change_goes_through_its_steps_in_order() {
     assert!(!rollout.is_promoted());
     let acts = rollout.on_candidate(Input::Restored(&Ok(())), view(11), now);
     assert_eq!(acts, [started(Step::FirstResult), Action::Promote { after: Some(11) }]);
-    assert!(rollout.is_promoted() && !rollout.is_fresh());
+    assert!(rollout.is_promoted() && !rollout.swapped().fresh);
 }
 
 #[test]
@@ -117,7 +116,7 @@ fn what_happens_to_a_refused_state_is_the_operators_choice() {
     );
     let acts = fresh.on_candidate(Input::Reinstantiated, view(7), now);
     assert_eq!(acts, [started(Step::FirstResult), Action::Promote { after: Some(7) }]);
-    assert!(fresh.is_fresh());
+    assert!(fresh.swapped().fresh);
 }
 
 #[test]
@@ -284,7 +283,7 @@ fn a_completed_candidate_is_on_probation() {
     rollout.on_candidate(Input::Snapshot { last_frame: Some(7), bytes: 0 }, view(7), now);
     let first = Input::FirstResult { frame: Some(8) };
     assert_eq!(rollout.on_candidate(first, view(7), now), [Action::Complete]);
-    assert_eq!((rollout.step(), rollout.first_frame()), (Step::Probation, Some(8)));
+    assert_eq!((rollout.step(), rollout.swapped().first_frame), (Step::Probation, Some(8)));
     let end = now + TERMS.probation;
     assert_eq!(rollout.on_version(VersionInput::Tick, true, end), Some(Report::Healthy));
 }
