@@ -1,5 +1,5 @@
 //! The config while the host runs: read again when SIGHUP asks for it or the file was edited, and
-//! applied where it is without errors.
+//! applied if it has no errors.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub(crate) struct ConfigReloader {
 
 impl ConfigReloader {
     /// From here on SIGHUP no longer ends the process: one that comes before
-    /// [`block_on`](Self::block_on) is heeded then.
+    /// [`run`](Self::run) takes effect then.
     pub(crate) fn new(path: &Path) -> anyhow::Result<Self> {
         let hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
         Ok(Self { path: path.to_owned(), hangup })
@@ -30,7 +30,7 @@ impl ConfigReloader {
             let path = self.path.clone();
             move || FileStamp::of(&path)
         });
-        // The first report is of the file that the host was started with, unless somebody edited it
+        // The first report is of the file that the host was started with, unless it was edited
         // since.
         let mut first = true;
         loop {
@@ -44,7 +44,7 @@ impl ConfigReloader {
     }
 }
 
-/// Reads the config and applies it. `quiet`: nothing is said where nothing has changed.
+/// Reads the config and applies it. `quiet`: does not log that nothing has changed.
 async fn reload(path: &Path, deployer: &Deployer, cause: &str, quiet: bool) {
     let owned = path.to_owned();
     // On a thread of its own: a network file system may take its time.
@@ -71,8 +71,8 @@ async fn reload(path: &Path, deployer: &Deployer, cause: &str, quiet: bool) {
     }
 }
 
-/// Reads a config that is to take the place of another. An empty file is what a full disk or a
-/// broken tool leaves behind: to have no cameras, one writes so much as a comment.
+/// Reads a config that is to take the place of another. An empty file is an error: a full disk or a
+/// broken tool leaves one. A config without cameras has at least a comment.
 fn read(path: &Path) -> Result<Config, ConfigError> {
     if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
         let source = std::io::Error::other("the file is empty");
@@ -81,7 +81,7 @@ fn read(path: &Path) -> Result<Config, ConfigError> {
     Config::load(path)
 }
 
-/// Says everything that is wrong, one line for each, so that no line of the log holds several.
+/// Logs every problem in a line of its own.
 fn log_problems(error: &ConfigError, cause: &str) {
     const KEPT: &str = "the config is not applied, everything runs on as before";
     match error {
@@ -91,7 +91,7 @@ fn log_problems(error: &ConfigError, cause: &str) {
                 tracing::error!("{}: {problem}", path.display());
             }
         }
-        // Its own words are for the first start: how to make one.
+        // The error's own text says how to make a first config.
         ConfigError::Missing { path } => {
             tracing::error!(cause, "{KEPT}: {}: no such file", path.display());
         }

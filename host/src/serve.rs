@@ -40,7 +40,7 @@ const DESCRIPTORS: u64 = 16_384;
 
 /// Runs the host until SIGTERM or SIGINT, then stops it within `process_cleanup_timeout`. A second
 /// signal ends the process at once. `config` was read from `path`, which is read again when it was
-/// edited and at SIGHUP. Fails where something that every camera needs is missing: the address, a
+/// edited and at SIGHUP. Fails if something that every camera needs is missing: the address, a
 /// program, a model that differs from its description, a configured pipeline, ONNX Runtime.
 pub async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
@@ -75,14 +75,14 @@ pub async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What runs.
+/// A running host.
 struct RunningHost {
     sessions: Sessions,
     deployer: Deployer,
     journal: Journal,
     analyses: Analyses,
     server: Server,
-    /// Offers the models again when they have changed.
+    /// Publishes a new version of the model catalog when models have changed.
     model_watch: JoinHandle<()>,
     /// Deploys pipelines whose files have changed.
     pipeline_watch: JoinHandle<()>,
@@ -142,8 +142,8 @@ impl RunningHost {
         let writing = redis.write(journal.events().clone());
         deployer.start_configured().await;
         let deploying = tokio::spawn(deployer.clone().watch_pipelines());
-        // Whoever connected before waits until here: a client that is answered finds every
-        // configured session.
+        // Earlier connections wait until here: a client that gets an answer finds every configured
+        // session.
         let config_in_force = deployer.watch_config();
         let control = HostControl {
             sessions: sessions.clone(),
@@ -176,7 +176,7 @@ impl RunningHost {
         if tokio::join!(tokio::time::timeout(within, workers), self.server.stop()).0.is_err() {
             tracing::warn!("some workers did not end within {} s and are killed", within.as_secs());
         }
-        // What it has not written it writes after the next start.
+        // Events that are not written yet follow after the next start.
         self.redis_writer.abort();
         for flushed in [self.journal.flush().await, self.journal.events().flush().await] {
             if let Err(error) = flushed {
@@ -187,7 +187,7 @@ impl RunningHost {
     }
 }
 
-/// The control groups of workers, where the host may make some. To be called before any child is
+/// The control groups of workers, if the host may make some. To be called before any child is
 /// started.
 fn control_groups() -> Option<ControlGroups> {
     match ControlGroups::set_up() {
@@ -212,7 +212,7 @@ fn control_groups() -> Option<ControlGroups> {
     }
 }
 
-/// Sessions as the API may use them.
+/// The host as the API controls it.
 #[derive(Clone)]
 struct HostControl {
     sessions: Sessions,
@@ -222,7 +222,7 @@ struct HostControl {
     models: ModelSources,
 }
 
-/// What there is to say of the models.
+/// The sources of the model list.
 #[derive(Clone)]
 struct ModelSources {
     offer: ModelCatalog,
@@ -351,7 +351,7 @@ impl Signals {
         })
     }
 
-    /// The name of the next.
+    /// Waits for the next signal and returns its name.
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -360,7 +360,7 @@ impl Signals {
     }
 }
 
-/// Goes on with what there is where it cannot have more.
+/// Raises the soft limit on descriptors as far as the hard limit allows.
 fn raise_descriptor_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let wanted = limit.maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));

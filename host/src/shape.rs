@@ -1,36 +1,36 @@
-//! JSON Schemas of the types that are read and written, in the plain form that our documents have.
+//! JSON Schemas of the types of the API and the config, in the plain form of our documents.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::transform_subschemas;
 use serde_json::Value;
 
-/// A time as we tell it: RFC 3339 in UTC, with milliseconds.
+/// The pattern of times: RFC 3339 in UTC, with milliseconds.
 pub(crate) const TIME: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$";
 
-/// A SHA-256 as we tell it.
+/// The pattern of digests: SHA-256 in lower-case hexadecimal.
 pub(crate) const DIGEST: &str = "^[0-9a-f]{64}$";
 
-/// For all our documents.
+/// The settings for all documents.
 pub(crate) fn settings() -> SchemaSettings {
     SchemaSettings::draft2020_12().with_transform(simplify)
 }
 
-/// Leaves out what is Rust's alone.
+/// Removes details that concern Rust alone.
 fn simplify(schema: &mut Schema) {
     transform_subschemas(&mut simplify, schema);
-    // How wide a number is in memory. What it may be is said where the type is.
+    // The width of a number in memory; its range stands beside the type.
     let width = |format: &str| {
         ["int", "uint", "float", "double"].iter().any(|name| format.starts_with(name))
     };
     if schema.get("format").and_then(Value::as_str).is_some_and(width) {
         schema.remove("format");
     }
-    // What a map of anything admits by itself.
+    // A map of anything admits this by itself.
     if schema.get("additionalProperties") == Some(&Value::Bool(true)) {
         schema.remove("additionalProperties");
     }
-    // Where a comment's lines break.
+    // Line breaks of the comment.
     if let Some(Value::String(description)) = schema.get_mut("description") {
         *description = description.split_whitespace().collect::<Vec<_>>().join(" ");
     }
@@ -42,7 +42,7 @@ fn simplify(schema: &mut Schema) {
     }
 }
 
-/// The words of an enum whose variants are all one word.
+/// The words of an enum whose variants are all single words.
 fn choices(schema: &Schema) -> Option<Vec<Value>> {
     let words = |variant: &Value| match (variant.get("const"), variant.get("enum")) {
         (Some(word @ Value::String(_)), None) => Some(vec![word.clone()]),
@@ -59,7 +59,7 @@ fn choices(schema: &Schema) -> Option<Vec<Value>> {
     variants.map(|words| words.concat())
 }
 
-/// Takes null from the values that a schema admits.
+/// Removes null from the values that a schema admits.
 pub(crate) fn never_null(schema: &mut Schema) {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|kind| kind != "null");
@@ -77,7 +77,7 @@ pub(crate) fn never_null(schema: &mut Schema) {
         let only = only.clone();
         schema.remove("anyOf");
         for (key, value) in only {
-            // What is said of the member comes before what is said of its type.
+            // The member's own description has precedence over its type's.
             if schema.get(&key).is_none() {
                 schema.insert(key, value);
             }

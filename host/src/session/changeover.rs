@@ -56,8 +56,8 @@ impl SessionTask {
         None
     }
 
-    /// Handles a message of the candidate. Returns it if it is the running worker's by now. An error is why
-    /// the candidate is of no use.
+    /// Handles a message of the candidate. Returns it if it is the running worker's by now. An error
+    /// says why the candidate is of no use.
     async fn on_candidate_message(
         &mut self,
         message: FromWorker,
@@ -90,7 +90,7 @@ impl SessionTask {
             FromWorker::Restored(restored) => {
                 self.advance(CandidateInput::Restored(&restored), serving).await;
             }
-            // Committed with the call that they belong to, once the candidate is the session's version.
+            // Committed with their call, once the candidate is the session's version.
             FromWorker::StoreCommit(changes) if worker.pending_store_changes.is_empty() => {
                 worker.pending_store_changes = changes;
             }
@@ -187,7 +187,7 @@ impl SessionTask {
         self.advance(CandidateInput::Snapshot { last_frame, bytes: size }, serving).await;
     }
 
-    /// The candidate is the session's version: its first frame is done, or there is none to wait for.
+    /// Makes the candidate the session's version: its first frame is done, or none is to come.
     async fn complete_change(&mut self, serving: &mut Serving) {
         let completed = serving
             .candidate

@@ -1,18 +1,17 @@
-//! Carries access units from a session's source to its worker, and to a second one that gets ready
-//! beside it.
+//! Carries access units from a session's source to its active worker, and to a candidate beside it.
 //!
 //! ```text
-//! source --> pump --> lane --> the worker that speaks          (its room is the back-pressure on the source)
-//!              |  `-> lane --> the one that gets ready         (behind by at most [`MAX_BEHIND`])
-//!              `--> retained units: what a worker needs that is to go on where this one is
+//! source --> pump --> lane --> active worker     (a full lane is the back-pressure on the source)
+//!              |  `-> lane --> candidate         (behind by at most `MAX_BEHIND`)
+//!              `--> retained units               (for a candidate, to go on where the active is)
 //! ```
 //!
-//! The pump never waits for a worker: each lane has a task that writes to it. Whoever gets ready
-//! gets the retained units first and then each unit that the other gets, so both see the same
-//! stream. While the pump is [paused](SubscriptionFeed::pause) no unit leaves the source, and
-//! whatever is put into a lane comes behind all units before. A worker that has been [passed
-//! over](SubscriptionFeed::promote) keeps its lane until it is certain that it is not needed any
-//! more: what it has missed is kept for it.
+//! The pump never waits for a worker: each lane has a task that writes to it. A candidate gets the
+//! retained units first and then each unit that the active worker gets, so both see the same
+//! stream. While the pump is [paused](Feed::pause) no unit leaves the source, and a message in a
+//! lane follows all units before it. A worker that a candidate has [superseded](Feed::promote)
+//! keeps its lane until the change is [committed](Feed::commit): the units that it misses wait for
+//! it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,12 +26,12 @@ use tokio::task::JoinHandle;
 use crate::source::{AccessUnit, SourceEvent, Subscription};
 use crate::worker::WorkerSender;
 
-/// Units in the lane of the worker that speaks, beside the one that is being written: its socket is
-/// queue enough.
+/// Units in the active worker's lane, beside the one that is being written: its socket is queue
+/// enough.
 const AHEAD: usize = 1;
 
-/// Most units and bytes that are retained, withheld from a worker that was passed over, or that a
-/// worker which gets ready may be behind: 40 s at 25 frames a second, longer than any usual GOP,
+/// Most units and bytes that are retained, that wait for a superseded worker, or that a candidate
+/// may be behind: 40 s at 25 frames a second, longer than any usual GOP,
 /// and 20 s of a 4K camera at 25 Mbit/s.
 const MAX_BEHIND: usize = 1000;
 const MAX_BEHIND_BYTES: usize = 64 << 20;
@@ -40,25 +39,23 @@ const MAX_BEHIND_BYTES: usize = 64 << 20;
 /// Messages that wait for the pump; it takes them at once.
 const COMMAND_CAPACITY: usize = 16;
 
-/// Words from the pump that wait to be heard: one is enough to say that the source changed.
+/// Notes of the pump that may wait: the source seldom changes.
 const NOTE_CAPACITY: usize = 4;
 
 /// How long the pump may take to end.
 const PUMP_GRACE: Duration = Duration::from_millis(500);
 
-/// What the pump says of the source.
+/// A change of the source.
 pub(super) enum SourceNote {
     Up,
     Down(String),
     Ended,
 }
 
-/// Which worker is meant.
+/// A worker of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
-    /// The one that speaks.
     Active,
-    /// The one that gets ready.
     Candidate,
 }
 
@@ -103,24 +100,24 @@ impl Feed {
         Self { notes, commands, pump, dropped, done }
     }
 
-    /// Units that the source has left out for this session, because it was too slow for them.
+    /// Units that the source has left out because this session was too slow for them.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// The worker that speaks has done with all frames up to this one: units that only they need
-    /// are not retained any more.
+    /// The active worker is done with all frames up to this one: units that only they need are no
+    /// longer retained.
     pub(super) fn mark_done(&self, frame: u64) {
         self.done.store(frame.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Puts a message into a worker's lane, behind the units that it has been given.
+    /// Puts a message into a worker's lane, behind the units in it.
     pub(super) async fn send(&self, whom: Target, message: ToWorker, payload: Vec<u8>) {
         self.command(PumpCommand::Send(whom, (message, payload))).await;
     }
 
-    /// Brings in a second worker: it is told `first`, then gets the retained units, then what the
-    /// other gets.
+    /// Attaches a candidate: it gets the messages `first`, then the retained units, then each unit
+    /// that the active worker gets.
     pub(super) async fn attach(&self, sender: WorkerSender, first: Vec<Outgoing>) {
         self.command(PumpCommand::Attach(WorkerLane::start(sender), first)).await;
     }
@@ -131,24 +128,24 @@ impl Feed {
         self.command(PumpCommand::Pause).await;
     }
 
-    /// The worker that got ready is the one that speaks from the next unit on. The other gets no
-    /// more, and what it misses is kept.
+    /// Makes the candidate the active worker from the next unit on. The units that the superseded
+    /// worker misses wait for it.
     pub(super) async fn promote(&self) {
         self.command(PumpCommand::Promote).await;
     }
 
-    /// Closes the connection to the worker that was passed over.
+    /// Closes the connection to the superseded worker.
     pub(super) async fn commit(&self) {
         self.command(PumpCommand::Commit).await;
     }
 
-    /// The worker that was passed over speaks again, and gets what it has missed; the other one's
-    /// connection is closed.
+    /// Makes the superseded worker active again, with the units that it has missed, and closes the
+    /// other one's connection.
     pub(super) async fn revert(&self) {
         self.command(PumpCommand::Revert).await;
     }
 
-    /// Closes the connection to the worker that was getting ready. The other goes on.
+    /// Closes the connection to the candidate.
     pub(super) async fn detach(&self) {
         self.command(PumpCommand::Detach).await;
     }
@@ -173,7 +170,7 @@ impl Feed {
     }
 
     async fn command(&self, command: PumpCommand) {
-        // A pump that takes no more has failed, which `stop` tells.
+        // A pump that takes no more has failed; `stop` logs it.
         let _ = self.commands.send(command).await;
     }
 }
@@ -182,7 +179,7 @@ impl Feed {
 struct Pump {
     active: WorkerLane,
     candidate: Option<WorkerLane>,
-    /// The lane of a worker that was passed over, and what it has missed.
+    /// The superseded worker's lane, and the items that it has missed.
     superseded: Option<(WorkerLane, Vec<LaneItem>)>,
     retained: RetainedUnits,
     paused: bool,
@@ -224,8 +221,7 @@ impl Pump {
                     missed.push(LaneItem::Unit(Arc::clone(&unit)));
                 }
                 if self.candidate.as_ref().is_some_and(|lane| !lane.offer(&unit)) {
-                    // It does not keep up with decoding alone: its end of the connection tells the
-                    // session.
+                    // It does not keep up even with decoding. The session sees the connection end.
                     self.candidate = None;
                 }
                 self.active.push(LaneItem::Unit(unit));
@@ -234,7 +230,7 @@ impl Pump {
             SourceEvent::Down(fault) => self.note(SourceNote::Down(fault.message)).await,
             SourceEvent::Ended => {
                 self.ended = true;
-                // Told before the worker can say that it has finished.
+                // Before the worker can report that it has finished.
                 self.note(SourceNote::Ended).await;
                 if let Some((_, missed)) = &mut self.superseded {
                     missed.push(LaneItem::End);
@@ -245,7 +241,7 @@ impl Pump {
     }
 
     async fn note(&self, note: SourceNote) {
-        // Without anyone to hear it the session is over.
+        // Without a receiver the session is over.
         let _ = self.notes.send(note).await;
     }
 
@@ -273,7 +269,7 @@ impl Pump {
                 self.paused = false;
                 if let Some(ready) = self.candidate.take() {
                     let passed = std::mem::replace(&mut self.active, ready);
-                    // One at a time is passed over; of two the older is not needed any more.
+                    // Of two superseded workers only the later may be needed again.
                     self.superseded = Some((passed, Vec::new()));
                 }
             }
@@ -292,7 +288,7 @@ impl Pump {
     }
 }
 
-/// Something to be written to a worker.
+/// An item to be written to a worker.
 enum LaneItem {
     Unit(Arc<AccessUnit>),
     Message(Outgoing),
@@ -300,7 +296,7 @@ enum LaneItem {
 }
 
 impl LaneItem {
-    /// What it adds to the bound on waiting bytes.
+    /// Bytes that count towards `MAX_BEHIND_BYTES`.
     fn bytes(&self) -> usize {
         match self {
             Self::Unit(unit) => unit.data.len(),
@@ -310,8 +306,7 @@ impl LaneItem {
     }
 }
 
-/// What waits to be written to one worker, and the task that writes it. Dropping it closes the
-/// connection.
+/// The queue of one worker, and the task that writes it. Dropping it closes the connection.
 struct WorkerLane {
     queue: Arc<LaneQueue>,
     writer: JoinHandle<()>,
@@ -320,9 +315,9 @@ struct WorkerLane {
 #[derive(Default)]
 struct LaneQueue {
     waiting: Mutex<LaneItems>,
-    /// Something waits.
+    /// Notified when an item is added.
     added: Notify,
-    /// Something was taken.
+    /// Notified when an item was written.
     written: Notify,
 }
 
@@ -330,7 +325,7 @@ struct LaneQueue {
 struct LaneItems {
     items: VecDeque<LaneItem>,
     bytes: usize,
-    /// The worker is gone: nothing is taken any more.
+    /// The worker is gone: nothing is written any more.
     broken: bool,
 }
 
@@ -354,7 +349,7 @@ impl WorkerLane {
         self.queue.added.notify_one();
     }
 
-    /// Queues a unit unless as much waits as a worker may be behind. Whether it did.
+    /// Queues a unit. False if the worker is as far behind as it may be.
     fn offer(&self, unit: &Arc<AccessUnit>) -> bool {
         let mut waiting = self.queue.waiting.lock();
         if waiting.items.len() >= MAX_BEHIND || waiting.bytes > MAX_BEHIND_BYTES {
@@ -379,7 +374,7 @@ impl Drop for WorkerLane {
     }
 }
 
-/// Writes what is queued until the worker is gone.
+/// Writes the queue until the worker is gone.
 async fn write(mut sender: WorkerSender, queue: Arc<LaneQueue>) {
     loop {
         let item = loop {
@@ -404,19 +399,19 @@ async fn write(mut sender: WorkerSender, queue: Arc<LaneQueue>) {
         let broken = waiting.broken;
         drop(waiting);
         if broken {
-            // Its end of the connection tells the session; nothing more leaves the source for it.
+            // The session sees the connection end; nothing more leaves the source for it.
             return;
         }
         queue.written.notify_one();
     }
 }
 
-/// The units from a key unit on that a worker needs to decode every frame that the one which speaks
-/// has not done with.
+/// The units that a candidate needs to decode every frame that the active worker is not done with,
+/// from a key unit on.
 struct RetainedUnits {
     units: VecDeque<Arc<AccessUnit>>,
     bytes: usize,
-    /// One more than the last frame that is done with; 0: none is.
+    /// One more than the last frame that the active worker is done with; 0 before the first.
     done: Arc<AtomicU64>,
 }
 
@@ -434,13 +429,13 @@ impl RetainedUnits {
         self.bytes = self.bytes.saturating_add(unit.data.len());
         self.units.push_back(Arc::clone(unit));
         while self.units.len() > MAX_BEHIND || self.bytes > MAX_BEHIND_BYTES {
-            // A GOP that is longer than that is given up: who joins waits for the next key unit.
+            // A longer GOP is dropped: a candidate then waits for the next key unit.
             self.drop_first_gop();
         }
     }
 
-    /// Forgets the GOPs before the last key unit from which all frames can be decoded that are not
-    /// done with. Pictures that follow a key unit and are presented before it may refer to what was
+    /// Drops the GOPs before the last key unit from which every frame that is not done can be
+    /// decoded. Pictures that follow a key unit and are presented before it may refer to pictures
     /// before it; there are no more of them than a decoder holds back.
     fn drop_done(&mut self) {
         let done = self.done.load(Ordering::Relaxed);
@@ -451,7 +446,7 @@ impl RetainedUnits {
         }
     }
 
-    /// Forgets the first GOP.
+    /// Drops the first GOP.
     fn drop_first_gop(&mut self) {
         while let Some(unit) = self.units.pop_front() {
             self.bytes = self.bytes.saturating_sub(unit.data.len());

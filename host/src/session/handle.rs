@@ -191,8 +191,8 @@ impl SessionHandle {
         self.request(SessionRequest::Restart).await
     }
 
-    /// Gives it another spec: a fresh worker at once, whatever state it is in. Its subscribers stay,
-    /// its events are numbered on, and a source that is the same stays connected.
+    /// Gives it another spec: a fresh worker at once, whatever state it is in. Its subscribers and
+    /// the numbers of its events go on, and the same source stays connected.
     pub async fn replace(
         &self,
         spec: Spec,
@@ -235,5 +235,38 @@ impl SessionHandle {
     async fn request(&self, request: SessionRequest) -> Result<(), SessionError> {
         let sent = self.requests.send(request).await;
         sent.map_err(|_| SessionError::Unknown(self.id().to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::source::Source;
+    use crate::session::CompiledPipeline;
+
+    fn version(number: u64) -> RunningVersion {
+        RunningVersion { number, pipeline: "eye".into(), digest: number.to_string() }
+    }
+
+    #[test]
+    fn a_rollback_undoes_its_own_deployment_and_no_later_one() {
+        let session = SessionHandle::without_task(Spec {
+            id: "cam".into(),
+            source: Source::parse("file:clip.mp4", None, None, false).unwrap(),
+            pipeline: CompiledPipeline::missing("eye", String::new()),
+            settings: Default::default(),
+            decode: Default::default(),
+            priority: Default::default(),
+            redis_prefix: None,
+        });
+        assert_eq!(session.set_running(Some(version(1))), None);
+        assert_eq!(session.set_running(Some(version(1))), None, "nothing has changed");
+        assert_eq!(session.set_running(Some(version(2))), Some(version(1)));
+        session.set_running(Some(version(3)));
+        session.roll_back(2, Some(version(1)));
+        assert_eq!(session.running(), Some(version(3)));
+        session.roll_back(3, Some(version(2)));
+        assert_eq!(session.running(), Some(version(2)));
+        assert!(session.is_alive());
     }
 }

@@ -1,5 +1,5 @@
-//! The host's copy of a session's `wasi:keyvalue` store: what the next worker is given, and what a
-//! worker's changes are held against.
+//! The host's copy of a session's `wasi:keyvalue` store: the next worker gets it, and a worker's
+//! changes are validated against it.
 
 use ocelli_protocol::limit::{MAX_STORE_BUCKET, MAX_STORE_BUCKETS, MAX_STORE_KEY};
 use ocelli_protocol::wire;
@@ -20,21 +20,20 @@ impl StoreReplica {
         mirror
     }
 
-    /// Room for what there is: where the operator has lowered the bounds below it, it is kept and
-    /// may not grow.
+    /// Raises the limits to the present size: a store above lowered limits stays and may not grow.
     pub(super) fn raise_limits(&self, limits: &mut WorkerLimits) {
         limits.store_bytes = limits.store_bytes.max(u32::try_from(self.bytes).unwrap_or(u32::MAX));
         limits.store_keys = limits.store_keys.max(u32::try_from(self.keys).unwrap_or(u32::MAX));
     }
 
-    /// As it goes to a worker.
+    /// Encodes the store as the payload of `LoadStore`.
     pub(super) fn encode(&self) -> Vec<u8> {
         // Texts and bytes always serialise.
         wire::to_bytes(&self.kept).unwrap_or_default()
     }
 
-    /// Takes the changes of one call over. An error says what a worker that keeps to its limits
-    /// would not have sent; the store is spoilt then.
+    /// Applies the changes of one call. An error says how the worker breaks its limits; the replica
+    /// is unusable then.
     pub(super) fn apply(
         &mut self,
         changes: &[StoreChange],
@@ -84,7 +83,7 @@ impl StoreReplica {
     }
 }
 
-/// Bytes and keys.
+/// The store's size: bytes of names, keys and values together, and keys.
 fn size(kept: &StoreContents) -> (usize, usize) {
     let entries = kept.values().flatten();
     let bytes = entries.map(|(key, value)| key.len() + value.len()).sum::<usize>();

@@ -1,4 +1,4 @@
-//! How long frames took on their way, counted in buckets for as long as the session lives.
+//! Latencies of a session's frames, in histograms over its whole life.
 
 use ocelli_protocol::worker::Timestamps;
 use strum::VariantArray;
@@ -8,13 +8,13 @@ use strum::VariantArray;
 /// a quantile is known to within that factor.
 pub const BOUNDS_MS: [u64; 13] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
 
-/// What a single frame counts at the most, in nanoseconds: an hour. The times come from a worker,
-/// and a wrong one must not drown the sum of the others.
+/// The most that a single frame adds to a sum, in nanoseconds: an hour. The times come from a
+/// worker, and a wrong one must not drown the sum of the others.
 const LONGEST: u64 = 3_600_000_000_000;
 
 const NS_PER_MS: u64 = 1_000_000;
 
-/// A part of a frame's way.
+/// A stage of a frame's way through the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "lowercase")]
 pub enum LatencyStage {
@@ -26,12 +26,12 @@ pub enum LatencyStage {
     Inference,
     /// From there until the pipeline returned.
     Pipeline,
-    /// All of it.
+    /// From the access unit's arrival until the pipeline returned.
     Total,
 }
 
 impl LatencyStage {
-    /// All of them.
+    /// All stages, in order.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// Its name in metrics: that of the same time in `latency_ms` of a `detections` message.
@@ -39,7 +39,7 @@ impl LatencyStage {
         self.into()
     }
 
-    /// Nanoseconds; none where the frame has not gone this part of the way.
+    /// The stage's duration in nanoseconds; `None` for a frame without inference.
     fn of(self, stations: &Timestamps) -> Option<u64> {
         let between = |from: u64, to: u64| Some(to.saturating_sub(from));
         match self {
@@ -52,7 +52,7 @@ impl LatencyStage {
     }
 }
 
-/// Times in buckets, with their sum.
+/// Durations in buckets, with their sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Histogram {
     counts: [u64; BOUNDS_MS.len() + 1],
@@ -69,14 +69,13 @@ impl Histogram {
         self.sum_ns = self.sum_ns.saturating_add(ns.min(LONGEST));
     }
 
-    /// Upper bound in seconds, infinite for the last, and how many lie in the bucket and in none
-    /// before it.
+    /// Each bucket: its upper bound in seconds, infinite for the last, and its own count.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         let bounds = BOUNDS_MS.iter().map(|ms| *ms as f64 / 1e3).chain([f64::INFINITY]);
         bounds.zip(self.counts.iter().copied())
     }
 
-    /// How many times were counted.
+    /// Durations counted.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }

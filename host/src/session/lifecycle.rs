@@ -1,14 +1,13 @@
-//! The life of a session as one value. Everything that happens to a session goes through
-//! [`Lifecycle::apply`]; the state that subscribers see is derived from it, so the two cannot
-//! disagree.
+//! The lifecycle of a session as one value. Each event goes through [`Lifecycle::apply`]; the state
+//! that subscribers see derives from it, so the two cannot disagree.
 //!
 //! ```text
 //! starting --> running <--> degraded      (source lost and found)
 //!     |           |             |
 //!     +-----------+-------------+--> restarting --> running ...     (worker lost, backoff)
 //!                                         |
-//!                                         +--> failed               (crash loop: needs a person or a new pipeline)
-//! starting, running, degraded --> failed  (a model or a file that is not there)
+//!                                         +--> failed    (crash loop: needs a person or a new pipeline)
+//! starting, running, degraded --> failed  (a missing model or file)
 //! any state --> stopped;  failed, stopped --> starting              (restarted by a person)
 //! ```
 
@@ -20,20 +19,19 @@ use crate::event::SessionState;
 /// any wait between starts, so that a worker that dies on every hundredth frame ends as failed too.
 pub(super) const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// How many times in a row a worker may be lost before it has served for a while. More is a crash
-/// loop.
+/// Losses in a row, none of them after [`STABLE_AFTER`] of service, that are a crash loop.
 pub(super) const CRASH_LOOP: u32 = 5;
 
-/// Something that happens to a session.
+/// An event of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum LifecycleEvent {
     /// The pipeline waits for frames.
     WorkerReady,
-    /// The worker has given results for long enough not to be in a crash loop.
+    /// The worker has given a result [`STABLE_AFTER`] after its start.
     Stable,
     /// The worker is gone, or could not be started.
     WorkerLost(String),
-    /// As `WorkerLost`, of a pipeline on probation: the one before it comes back.
+    /// As `WorkerLost`, in probation: the version before comes back.
     RollBack(String),
     /// The source delivers nothing.
     SourceDown(String),
@@ -41,9 +39,9 @@ pub(super) enum LifecycleEvent {
     SourceUp,
     /// A person asked for a new start.
     Restart,
-    /// What the session cannot go on without is not there, and trying again would not bring it.
+    /// Something that the session needs is missing, and another attempt would not bring it.
     Fail(String),
-    /// The end: asked for, or a file's.
+    /// The end: by request, or of the file.
     Stop(String),
 }
 
@@ -56,7 +54,7 @@ enum LifecyclePhase {
     Stopped(String),
 }
 
-/// What is known of a session.
+/// See the module's documentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lifecycle {
     phase: LifecyclePhase,
@@ -71,8 +69,8 @@ impl Default for Lifecycle {
 }
 
 impl Lifecycle {
-    /// Takes a change in. A change that means nothing in this phase leaves it as it is: once failed
-    /// or stopped, only a restart or a stop counts.
+    /// Applies an event. One without a meaning in this phase has no effect: once failed or stopped,
+    /// only a restart or a stop has.
     pub(super) fn apply(&mut self, change: LifecycleEvent) {
         match (change, &self.phase) {
             (LifecycleEvent::Stop(reason), _) => self.phase = LifecyclePhase::Stopped(reason),
@@ -116,7 +114,7 @@ impl Lifecycle {
         }
     }
 
-    /// What is wrong with the source now.
+    /// Why the source delivers nothing, if so.
     pub(super) fn source_fault(&self) -> Option<&str> {
         self.source_down.as_deref()
     }

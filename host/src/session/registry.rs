@@ -18,11 +18,11 @@ use crate::journal::Journal;
 use crate::source::Sources;
 use crate::worker::WorkerLauncher;
 
-/// Where what sessions say and keep goes.
+/// Where the output of sessions goes.
 pub struct Sinks {
-    /// To subscribers, and to the journal of events.
+    /// Subscribers, and the journal of events.
     pub hub: Hub,
-    /// Their stores.
+    /// The journal of the sessions' stores.
     pub journal: Journal,
 }
 
@@ -54,7 +54,7 @@ impl Sessions {
         self.environment.workers.apply_config(config);
     }
 
-    /// Makes a session and starts it. `probation`: whether what it runs lasts is to be reported.
+    /// Makes a session and starts it. `probation`: reports whether its version lasts.
     pub fn start(
         &self,
         spec: Spec,
@@ -80,12 +80,12 @@ impl Sessions {
         Ok(handle)
     }
 
-    /// One session.
+    /// A session by its name.
     pub fn get(&self, id: &str) -> Option<SessionHandle> {
         self.handles.lock().get(id).cloned()
     }
 
-    /// One session.
+    /// A session by its name, or the error that there is none.
     pub fn find(&self, id: &str) -> Result<SessionHandle, SessionError> {
         self.get(id).ok_or_else(|| SessionError::Unknown(id.to_owned()))
     }
@@ -109,8 +109,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// Waits until a session that was told to stop is gone; returns at once if there is none, or
-    /// one that goes on.
+    /// Waits until a session that is stopping is gone; returns at once if there is none.
     pub async fn wait_until_gone(&self, id: &str) {
         if let Some(handle) = self.get(id).filter(SessionHandle::is_stopping) {
             handle.ended().await;
@@ -118,7 +117,7 @@ impl Sessions {
         }
     }
 
-    /// Frees the name of a session that has ended: not before, so that no name ever has two workers.
+    /// Frees the name of a session after its end, so that no name ever has two workers.
     fn forget(&self, handle: &SessionHandle) {
         let mut handles = self.handles.lock();
         // Another caller may have waited for the same end, and the name been given anew.

@@ -1,4 +1,4 @@
-//! What a session is made of.
+//! The spec of a session.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,23 +9,22 @@ use serde_json::{Map, Value};
 
 use crate::config::source::Source;
 
-/// A compiled pipeline, ready to be run by any number of workers, or why there is none.
+/// A compiled pipeline, for any number of workers, or why there is none.
 #[derive(Debug, Clone)]
 pub struct CompiledPipeline {
     /// The pipeline's name or path, as the config or the subscriber gave it.
     pub name: String,
-    /// The first 12 hexadecimal digits of the component's SHA-256: what results carry as
-    /// `deployment`. Empty where there is no component.
+    /// The first 12 hexadecimal digits of the component's SHA-256: results carry
+    /// it as `deployment`. Empty without a component.
     pub id: String,
     /// The whole of that SHA-256, hexadecimal.
     pub digest: String,
-    /// The compiled component, open for reading; or why there is none, with which the session
-    /// fails.
+    /// The compiled component, open for reading; or the reason with which the session fails.
     pub compiled: Result<Arc<OwnedFd>, String>,
 }
 
 impl CompiledPipeline {
-    /// Stands for a pipeline that cannot be run.
+    /// A pipeline that cannot run.
     pub fn missing(pipeline: &str, reason: String) -> Self {
         Self {
             name: pipeline.to_owned(),
@@ -39,11 +38,11 @@ impl CompiledPipeline {
 /// What a session is made of.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// Unique; anything printable.
+    /// The session's name: unique and printable.
     pub id: String,
-    /// Where its frames come from.
+    /// The camera or file.
     pub source: Source,
-    /// What processes them.
+    /// The pipeline that processes its frames.
     pub pipeline: CompiledPipeline,
     /// The pipeline's settings.
     pub settings: Map<String, Value>,
@@ -51,6 +50,6 @@ pub struct Spec {
     pub decode: Decode,
     /// Its share of the inference process.
     pub priority: Priority,
-    /// What the keys of Redis begin with that its pipeline may use; none: it may use none.
+    /// The prefix of the Redis keys that its pipeline may use; `None`: it has no access.
     pub redis_prefix: Option<String>,
 }

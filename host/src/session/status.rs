@@ -1,4 +1,4 @@
-//! How a session stands: as its task notes it, and as the API, metrics and alerts see it.
+//! The status of a session: as its task keeps it, and as the API, metrics and alerts see it.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -18,34 +18,34 @@ use crate::event::SessionState;
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(rename = "Session")]
 pub struct SessionStatus {
-    /// Its name.
+    /// The session's name.
     pub id: String,
-    /// Where it stands.
+    /// Whether it runs.
     pub state: SessionState,
-    /// Why, where that says something.
+    /// Why it is in this state; null for `starting` and `running`.
     pub reason: Option<String>,
-    /// The worker's process.
+    /// The worker's process ID; null without a worker.
     pub pid: Option<u32>,
     /// Its source, without credentials.
     pub source: String,
     /// Its pipeline, as configured.
     pub pipeline: String,
-    /// What the pipeline says of itself: name and version.
+    /// The pipeline's own name and version; null before it has described itself.
     pub pipeline_version: Option<String>,
-    /// Which component runs.
+    /// The first 12 hexadecimal digits of the running component's SHA-256.
     pub deployment: String,
     /// Seconds since the session was made or restarted by a person.
     #[schemars(range(min = 0))]
     pub uptime_s: f64,
     /// Workers started after the first.
     pub restarts: u64,
-    /// What went wrong last.
+    /// The last error, of the worker, the pipeline or the source.
     pub last_error: Option<String>,
     /// Results since the session was made.
     pub results: u64,
     /// Events since the session was made.
     pub events: u64,
-    /// What became of the frames since the session was made.
+    /// Counts of frames since the session was made.
     pub frames: Frames,
     /// Bytes of the component's linear memories together.
     pub guest_memory: u64,
@@ -58,7 +58,7 @@ pub struct SessionStatus {
     // Their names belong to the monitor, which is above the sessions; its tests hold them to these.
     #[schemars(extend("items" = {"type": "string", "enum": ["memory", "no_results", "restarts", "source_down", "disk"]}))]
     pub alerts: Vec<&'static str>,
-    /// What the kernel enforces on the worker; none before it has said so.
+    /// What the kernel enforces on the worker; null before the worker has reported it.
     pub sandbox: Option<Confinement>,
     /// Whether the worker runs in a control group of its own, which bounds its memory and CPU time.
     pub control_group: bool,
@@ -89,7 +89,7 @@ pub struct Observation {
     pub guest_memory_limit: u64,
 }
 
-/// A session's status as its task notes it.
+/// A session's status as its task keeps it.
 pub(super) struct StatusInner {
     pub(super) state: SessionState,
     pub(super) reason: Option<String>,
@@ -106,7 +106,7 @@ pub(super) struct StatusInner {
     pub(super) alerts: Vec<&'static str>,
     pub(super) confinement: Option<Confinement>,
     pub(super) control_group: bool,
-    /// What the worker that runs may use, or the next one if none runs.
+    /// Limits of the worker that runs, or of the next one if none runs.
     pub(super) allowed: WorkerLimits,
     /// When the pipeline last gave a result, or was ready to.
     pub(super) last_result: Option<Instant>,
@@ -139,7 +139,7 @@ impl StatusInner {
         }
     }
 
-    /// The worker is gone.
+    /// Ends a worker's part of the status.
     pub(super) fn end_worker(&mut self) {
         self.pid = None;
         self.guest_memory = 0;

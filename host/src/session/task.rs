@@ -1,5 +1,5 @@
-//! The task of one session. [`SessionTask::run`] only loops: it serves, and decides what follows. How
-//! one worker serves stands in `serve`, what happens beside it during a change in `changeover`.
+//! The task of one session. [`SessionTask::run`] only loops: it serves, and decides what follows.
+//! `serve` is the service of one worker, `changeover` a change beside it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -304,7 +304,7 @@ impl SessionTask {
         }));
     }
 
-    /// Tells the change of the session's version what has happened, and forgets it with its outcome.
+    /// Passes an input to the change of the session's version, and drops it with its outcome.
     pub(super) fn on_version(&mut self, input: VersionInput) {
         let (has_results, now) = (self.has_results, Instant::now());
         self.change.take_if(|change| change.on(input, has_results, now));

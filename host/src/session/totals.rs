@@ -1,4 +1,4 @@
-//! What became of a session's frames, and which limits it ran into, over all its workers.
+//! Counts of a session's frames and of the limits that it met, over all its workers.
 
 use ocelli_protocol::limit::{Limit, LimitCounts};
 use ocelli_protocol::worker::Counters;
@@ -8,7 +8,7 @@ use serde::Serialize;
 /// Counts of frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Frames {
-    /// Access units that the worker got.
+    /// Access units sent to the worker.
     pub received: u64,
     /// Pictures decoded.
     pub decoded: u64,
@@ -16,7 +16,7 @@ pub struct Frames {
     pub processed: u64,
     /// Inferences run.
     pub inferred: u64,
-    /// Inferences that brought an error.
+    /// Inferences that failed.
     pub inference_failed: u64,
     /// Inferences dropped because they had waited too long.
     pub inference_stale: u64,
@@ -48,7 +48,7 @@ impl From<Counters> for Frames {
     fn from(counters: Counters) -> Self {
         Self {
             received: counters.received,
-            // What another worker had processed is counted there.
+            // Frames that another worker had processed count there.
             decoded: counters.decoded.saturating_sub(counters.already_processed),
             processed: counters.processed,
             inferred: counters.inferred,
@@ -68,10 +68,10 @@ impl From<Counters> for Frames {
 }
 
 impl Frames {
-    /// Both counts together.
+    /// The sum of both.
     #[must_use]
     fn plus(self, other: Self) -> Self {
-        // The numbers come from a worker: whatever they are, adding them must not go wrong.
+        // The numbers come from a worker and are not trusted: no sum may overflow.
         let sum = u64::saturating_add;
         let (one, two) = (self.skipped, other.skipped);
         Self {
@@ -104,36 +104,36 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// Takes in what the worker that runs has counted so far.
+    /// Replaces the running worker's counts.
     pub(super) fn count(&mut self, frames: Frames, limits: LimitCounts) {
         self.frames = frames;
         self.limits = limits;
     }
 
-    /// Takes in the limits alone, where no frame was sent yet.
+    /// Replaces the running worker's limits alone, before the first frame.
     pub(super) fn count_limits(&mut self, limits: LimitCounts) {
         self.limits = limits;
     }
 
-    /// Adds a limit that the worker ran into and could not tell of.
+    /// Adds a limit that the worker met and could not report.
     pub(super) fn hit(&mut self, limit: Limit) {
         // Beside the worker's own numbers, which replace each other.
         self.past_limits.add(limit, 1);
     }
 
-    /// The worker is gone: the next one counts on top of what it has counted.
+    /// Ends a worker: the next one counts on top.
     pub(super) fn end_worker(&mut self) {
         self.past_frames = self.frames();
         self.past_limits = self.limits();
         (self.frames, self.limits) = Default::default();
     }
 
-    /// Of all workers together.
+    /// The frames of all workers together.
     pub(super) fn frames(&self) -> Frames {
         self.past_frames.plus(self.frames)
     }
 
-    /// Of all workers together.
+    /// The limits that all workers together met.
     pub(super) fn limits(&self) -> LimitCounts {
         self.past_limits.plus(self.limits)
     }

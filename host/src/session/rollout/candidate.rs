@@ -70,7 +70,7 @@ impl Candidate {
         candidate
     }
 
-    /// The next event; never resolves without a candidate. Nothing is lost if the future is dropped.
+    /// The next event; never without a candidate. Nothing is lost if the future is dropped.
     pub(in crate::session) async fn next(candidate: &mut Option<Self>) -> CandidateEvent {
         let Some(candidate) = candidate else { return pending().await };
         loop {

@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use crate::config::RefusedState;
 use crate::session::Spec;
 
-/// A step of a deployment, in their order. The first three are taken before the session hears of
-/// it.
+/// A step of a deployment, in their order. The first three come before the request to the
+/// session.
 #[derive(
     Debug,
     Clone,
@@ -73,7 +73,7 @@ impl Step {
 pub struct Comparison {
     /// Frames that both processed.
     pub frames: u32,
-    /// Frames that the new one was to process and had not kept.
+    /// Frames that the new one was to process and no longer held.
     pub missed: u32,
     /// Frames for which the new one returned an error.
     pub errors: u32,
@@ -81,7 +81,7 @@ pub struct Comparison {
     pub first_error: Option<String>,
     /// Time in the pipeline, inference included, in milliseconds.
     pub latency_ms: ComparedLatency,
-    /// Detections of both.
+    /// Detections of both versions, compared.
     pub detections: ComparedDetections,
     /// Events of the running version and of the new one, by kind, where their numbers differ.
     pub events: std::collections::BTreeMap<String, [u64; 2]>,
@@ -110,9 +110,9 @@ pub struct ComparedDetections {
     pub running: u64,
     /// Of the new one.
     pub new: u64,
-    /// Pairs.
+    /// Pairs of the same object.
     pub matched: u64,
-    /// Mean IoU of the pairs, 0 to 1; 0 where there are none.
+    /// Mean IoU of the pairs, 0 to 1; 0 without pairs.
     pub mean_iou: f64,
     /// Mean difference of the pairs' scores, without its sign.
     pub mean_score_difference: f64,
@@ -125,12 +125,12 @@ pub struct ComparedDetections {
 /// Figures of a change at the moment when the new version has given its first result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Swapped {
-    /// From the session's hearing of the change to the first result, in milliseconds.
+    /// From the request at the session to the first result, in milliseconds.
     pub total_ms: f64,
-    /// From the last result of the old version to the first of the new one, in milliseconds. None
-    /// where one of them gave none.
+    /// From the last result of the old version to the first of the new one, in milliseconds. Null
+    /// if one of them gave none.
     pub gap_ms: Option<f64>,
-    /// Bytes of state handed over; none where none was.
+    /// Bytes of state handed over; null without a handover.
     pub state_bytes: Option<u64>,
     /// Whether the state was refused and the new version began without.
     pub fresh: bool,
@@ -163,7 +163,7 @@ pub enum Report {
     Aborted {
         /// The step that failed.
         step: Step,
-        /// Why.
+        /// Why the step failed.
         reason: String,
     },
     /// See the module's table.

@@ -1,4 +1,4 @@
-//! How a new version does beside the running one: their results for the same frames.
+//! The comparison of a candidate's results with the running version's, for the same frames.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,10 @@ use ocelli_protocol::worker::{Detection, FrameResult, Rect};
 
 use super::report::Comparison;
 
-/// Frames whose second result is still to come. A new version that is slower than this lets frames
-/// go, which counts as missed.
+/// Frames whose second result is still to come. A candidate that is slower than this skips frames.
 const MAX_OPEN: usize = 64;
 
-/// Overlap from which on two boxes are taken for the same object, as detectors are usually
-/// measured.
+/// IoU from which on two boxes count as the same object, as in the usual measures of detectors.
 const SAME_OBJECT: f64 = 0.5;
 
 /// Detections of a frame that are compared, those with the highest scores: every pair is looked at.
@@ -30,7 +28,7 @@ pub(super) struct Comparer {
     events: BTreeMap<String, [u64; 2]>,
 }
 
-/// What of a result is compared.
+/// The compared part of a result.
 #[derive(Debug)]
 struct ResultSummary {
     detections: Vec<Detection>,
@@ -53,8 +51,8 @@ impl ResultSummary {
 }
 
 impl Comparer {
-    /// The running version's result for a frame. Whether the new one is to process it too: not
-    /// while too many are open.
+    /// Takes in the running version's result for a frame. Whether the candidate is to process it,
+    /// too: not while too many are open.
     pub(super) fn expect(&mut self, result: &FrameResult) -> bool {
         if self.open.len() >= MAX_OPEN {
             return false;
@@ -63,8 +61,8 @@ impl Comparer {
         true
     }
 
-    /// What the new version made of a frame; none where it had not kept it. A frame that nobody
-    /// asked for means nothing.
+    /// Takes in the candidate's outcome for a frame; `None`: it no longer holds the frame. A frame
+    /// that was not asked for has no effect.
     pub(super) fn compare(&mut self, frame: u64, outcome: Option<&Result<FrameResult, String>>) {
         let Some(running) = self.open.remove(&frame) else { return };
         match outcome {
@@ -114,7 +112,7 @@ impl Comparer {
         }
     }
 
-    /// The report.
+    /// Completes the comparison.
     pub(super) fn finish(mut self) -> Comparison {
         let differing = |counts: BTreeMap<String, [u64; 2]>| {
             counts.into_iter().filter(|(_, [one, other])| one != other).collect::<BTreeMap<_, _>>()
@@ -140,7 +138,7 @@ impl Comparer {
     }
 }
 
-/// The value below which `percent` of the sorted values lie; 0 of none.
+/// The value below which `percent` of the sorted values lie; 0 without values.
 fn percentile(sorted: &[f64], percent: usize) -> f64 {
     rounded(sorted.get(sorted.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default())
 }
