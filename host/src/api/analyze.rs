@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::multipart::{Field, MultipartError};
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{FromRequest, Multipart, Path, Query, Request, State};
+use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
@@ -15,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::body::{collect, length};
+use super::extract::{InPath, InQuery};
 use super::jobs::{self, Results};
 use super::problem::Problem;
 use super::{ApiState, Control};
@@ -62,13 +62,10 @@ fn switch<'de, D: serde::Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
 
 pub(super) async fn analyze<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
-    path: Result<Path<String>, PathRejection>,
-    query: Result<Query<AnalyzeParameters>, QueryRejection>,
+    InPath(pipeline): InPath,
+    InQuery(parameters): InQuery<AnalyzeParameters>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let bad = |code, text| Problem::new(StatusCode::BAD_REQUEST, code, text);
-    let Path(pipeline) = path.map_err(|rejection| bad("bad_path", rejection.body_text()))?;
-    let Query(parameters) = query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
     let analyses = state.control.analyses();
     let mut order = analyses.request(&pipeline)?;
     if let Some(text) = &parameters.settings {

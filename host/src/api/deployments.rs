@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -17,6 +16,7 @@ use serde_json::json;
 
 use super::access::Caller;
 use super::body::{collect, length};
+use super::extract::{InPath, InQuery};
 use super::problem::{More, Problem};
 use super::{ApiState, Control, Refusal};
 use crate::config::{LOCAL_CALLER, RefusedState};
@@ -161,28 +161,30 @@ pub(super) struct DeployParameters {
 pub(super) async fn deploy<C: DeploymentControl>(
     State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
-    path: Result<Path<String>, PathRejection>,
-    query: Result<Query<DeployParameters>, QueryRejection>,
+    InPath(session): InPath,
+    InQuery(parameters): InQuery<DeployParameters>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let session = in_path(path)?;
-    let Query(parameters) = query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
     let DeployParameters { shadow, state: refused_state, settings, name, pipeline } = parameters;
     if name
         .as_ref()
         .is_some_and(|name| name.chars().count() > MAX_NAME || name.contains(char::is_control))
     {
-        return Err(bad(
+        return Err(Problem::bad(
             "bad_query",
             format!("name: at most {MAX_NAME} characters that can be shown"),
         ));
     }
     if shadow > MAX_SHADOW {
-        return Err(bad("bad_query", format!("shadow: {shadow} is more than {MAX_SHADOW} frames")));
+        return Err(Problem::bad(
+            "bad_query",
+            format!("shadow: {shadow} is more than {MAX_SHADOW} frames"),
+        ));
     }
     let settings = settings.map(|text| serde_json::from_str(&text)).transpose();
-    let settings = settings
-        .map_err(|error| bad("bad_settings", format!("settings are a JSON object: {error}")))?;
+    let settings = settings.map_err(|error| {
+        Problem::bad("bad_settings", format!("settings are a JSON object: {error}"))
+    })?;
     let by = by(&caller, request.headers());
     let bytes = upload(&state, request).await?;
     let component = match (pipeline, name) {
@@ -193,7 +195,7 @@ pub(super) async fn deploy<C: DeploymentControl>(
         _ => {
             let detail = "the body is the component, with `name` for its name; or it is empty, and \
                           `pipeline` names one in the data directory or built in";
-            return Err(bad("bad_request", detail));
+            return Err(Problem::bad("bad_request", detail));
         }
     };
     let request = DeployRequest { session, component, settings, shadow, refused_state, by };
@@ -204,10 +206,10 @@ pub(super) async fn deploy<C: DeploymentControl>(
 pub(super) async fn rollback<C: DeploymentControl>(
     State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
-    path: Result<Path<String>, PathRejection>,
+    InPath(session): InPath,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (session, by, control) = (in_path(path)?, by(&caller, &headers), state.control.clone());
+    let (by, control) = (by(&caller, &headers), state.control.clone());
     answer(to_its_end(async move { control.rollback(&session, &by).await }).await?)
 }
 
@@ -220,15 +222,12 @@ pub(super) struct Limit {
 
 pub(super) async fn list<C: Control + DeploymentControl>(
     State(state): State<Arc<ApiState<C>>>,
-    path: Result<Path<String>, PathRejection>,
-    query: Result<Query<Limit>, QueryRejection>,
+    InPath(session): InPath,
+    InQuery(Limit { limit }): InQuery<Limit>,
 ) -> Result<Response, Problem> {
-    let session = in_path(path)?;
-    let Query(Limit { limit }) =
-        query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
     let limit = limit.unwrap_or(LISTED);
     if !(1..=MAX_LISTED).contains(&limit) {
-        return Err(bad("bad_query", format!("limit is 1 to {MAX_LISTED}")));
+        return Err(Problem::bad("bad_query", format!("limit is 1 to {MAX_LISTED}")));
     }
     let deployments = state.control.deployments(&session, limit).await?;
     // A session that has ended has a history; an unknown one has none.
@@ -251,13 +250,12 @@ pub(super) async fn pipelines<C: DeploymentControl>(
 
 pub(super) async fn put_pipeline<C: DeploymentControl>(
     State(state): State<Arc<ApiState<C>>>,
-    path: Result<Path<String>, PathRejection>,
+    InPath(name): InPath,
     request: Request,
 ) -> Result<Response, Problem> {
-    let name = in_path(path)?;
     let component = upload(&state, request).await?;
     if component.is_empty() {
-        return Err(bad("bad_request", "the body is the component: it is empty"));
+        return Err(Problem::bad("bad_request", "the body is the component: it is empty"));
     }
     let control = state.control.clone();
     let pipeline = to_its_end(async move { control.put_pipeline(&name, component).await }).await?;
@@ -308,14 +306,6 @@ async fn upload<C: DeploymentControl>(
         Problem::new(StatusCode::REQUEST_TIMEOUT, "upload_timeout", detail)
     };
     body.map_err(|_| late())??.ok_or_else(too_large)
-}
-
-fn in_path(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
-    path.map(|Path(name)| name).map_err(|rejection| bad("bad_path", rejection.body_text()))
-}
-
-fn bad(code: &'static str, detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, code, detail)
 }
 
 /// The client as the history shows it: the token's name, or "operator" without tokens, and the

@@ -4,8 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
@@ -15,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::access::Caller;
+use super::extract::{InPath, InQuery};
 use super::problem::Problem;
 use super::resume::{self, ResumeError};
 use super::{ApiState, Control, Refusal};
@@ -46,13 +46,10 @@ pub(super) struct EventParameters {
 /// `GET /v1/sessions/{id}/events`.
 pub(super) async fn list<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
-    path: Result<Path<String>, PathRejection>,
-    query: Result<Query<EventParameters>, QueryRejection>,
+    InPath(session): InPath,
+    InQuery(parameters): InQuery<EventParameters>,
 ) -> Result<Response, Problem> {
-    let bad = |code, text| Problem::new(StatusCode::BAD_REQUEST, code, text);
-    let Path(session) = path.map_err(|rejection| bad("bad_path", rejection.body_text()))?;
-    let Query(parameters) = query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
-    let wanted = wanted(parameters).map_err(|text| bad("bad_query", text))?;
+    let wanted = wanted(parameters).map_err(|text| Problem::bad("bad_query", text))?;
     let after = wanted.after;
     let page = state.hub.events().page(&session, wanted).await.map_err(ResumeError::Unreadable)?;
     if page.span.newest == 0 && state.control.session(&session).is_none() {
@@ -142,12 +139,10 @@ fn text(session: &str, after: u64, page: &JournalPage) -> String {
 pub(super) async fn attachment<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
-    path: Result<Path<String>, PathRejection>,
+    InPath(name): InPath,
 ) -> Result<Response, Problem> {
-    let bad = |code, text| Problem::new(StatusCode::BAD_REQUEST, code, text);
-    let Path(name) = path.map_err(|rejection| bad("bad_path", rejection.body_text()))?;
     let digest = name.parse().map_err(|_: NotADigest| {
-        bad("bad_digest", "an attachment's name is 64 hexadecimal digits, small letters".to_owned())
+        Problem::bad("bad_digest", "an attachment's name is 64 hexadecimal digits, small letters")
     })?;
     let kept = state.hub.events().attachment(digest).await.map_err(ResumeError::Unreadable)?;
     let (bytes, _) = kept
@@ -168,6 +163,7 @@ fn unknown(name: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::Query;
     use serde_json::json;
 
     use super::*;

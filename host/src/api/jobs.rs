@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
+use super::extract::InPath;
 use super::problem::Problem;
 use super::{ApiState, Control};
 use crate::analyze::{Analysis, ImageOutcome, JobState, JobStatus};
@@ -136,9 +136,8 @@ pub(super) async fn list<C: Control>(State(state): State<Arc<ApiState<C>>>) -> R
 
 pub(super) async fn show<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
-    path: Result<Path<String>, PathRejection>,
+    InPath(id): InPath,
 ) -> Result<Response, Problem> {
-    let id = id(path)?;
     let (job, items) = state.control.analyses().job(&id).ok_or_else(|| unknown(&id))?;
     let over = job.finished.is_some();
     let single = items.first().filter(|_| over && !job.list).map(|item| &item.outcome);
@@ -155,20 +154,13 @@ pub(super) async fn show<C: Control>(
 
 pub(super) async fn cancel<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
-    path: Result<Path<String>, PathRejection>,
+    InPath(id): InPath,
 ) -> Result<StatusCode, Problem> {
-    let id = id(path)?;
     if state.control.analyses().cancel(&id) {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(unknown(&id))
     }
-}
-
-fn id(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
-    path.map(|Path(id)| id).map_err(|rejection| {
-        Problem::new(StatusCode::BAD_REQUEST, "bad_path", rejection.body_text())
-    })
 }
 
 fn unknown(id: &str) -> Problem {

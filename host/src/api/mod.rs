@@ -11,6 +11,7 @@ mod body;
 mod deployments;
 mod documents;
 mod events;
+mod extract;
 mod gate;
 mod jobs;
 mod keys;

@@ -75,6 +75,11 @@ pub(super) struct More {
 }
 
 impl Problem {
+    /// A request that is not valid.
+    pub(super) fn bad(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,

@@ -3,25 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::json;
 
 use super::access::Caller;
+use super::extract::InPath;
 use super::problem::Problem;
 use super::{ApiState, Control, Refusal};
-
-/// A session's name in a path: percent-decoded, so it may hold a slash.
-type Id = Result<Path<String>, PathRejection>;
-
-fn id(path: Id) -> Result<String, Problem> {
-    path.map(|Path(id)| id).map_err(|rejection| {
-        Problem::new(StatusCode::BAD_REQUEST, "bad_path", rejection.body_text())
-    })
-}
 
 /// `GET /healthz`: the process answers.
 pub(super) async fn health() -> Response {
@@ -61,9 +52,8 @@ pub(super) async fn sessions<C: Control>(
 
 pub(super) async fn session<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
-    path: Id,
+    InPath(id): InPath,
 ) -> Result<Response, Problem> {
-    let id = id(path)?;
     let status = state.control.session(&id).ok_or_else(|| Refusal::unknown(&id))?;
     Ok(Json(status).into_response())
 }
@@ -71,9 +61,8 @@ pub(super) async fn session<C: Control>(
 /// Answers with the session's status after the request.
 pub(super) async fn restart<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
-    path: Id,
+    InPath(id): InPath,
 ) -> Result<Response, Problem> {
-    let id = id(path)?;
     state.control.restart(&id).await?;
     let status = state.control.session(&id).ok_or_else(|| Refusal::unknown(&id))?;
     Ok((StatusCode::ACCEPTED, Json(status)).into_response())
@@ -82,9 +71,8 @@ pub(super) async fn restart<C: Control>(
 /// Answers when the session's process is gone. It ends too if the client goes away.
 pub(super) async fn stop<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
-    path: Id,
+    InPath(id): InPath,
 ) -> Result<StatusCode, Problem> {
-    let id = id(path)?;
     let control = state.control.clone();
     let stopped = state.tasks.spawn(async move { control.stop(&id).await });
     match stopped.await {

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -16,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::access::Caller;
+use super::extract::{InPath, InQuery};
 use super::problem::Problem;
 use super::resume::{self, ResumeError};
 use super::socket::reserve_socket;
@@ -42,13 +42,10 @@ fn yes() -> bool {
 pub(super) async fn open<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
-    path: Result<Path<String>, PathRejection>,
-    query: Result<Query<StreamParameters>, QueryRejection>,
+    InPath(session): InPath,
+    InQuery(parameters): InQuery<StreamParameters>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let bad = |code, text| Problem::new(StatusCode::BAD_REQUEST, code, text);
-    let Path(session) = path.map_err(|rejection| bad("bad_path", rejection.body_text()))?;
-    let Query(parameters) = query.map_err(|rejection| bad("bad_query", rejection.body_text()))?;
     if !caller.sees(&session) || state.control.session(&session).is_none() {
         return Err(Refusal::unknown(&session).into());
     }
@@ -56,7 +53,7 @@ pub(super) async fn open<C: Control>(
     let after = match headers.get("last-event-id").filter(|last| !last.is_empty()) {
         Some(last) => {
             Some(last.to_str().ok().and_then(|last| last.parse().ok()).ok_or_else(|| {
-                bad("bad_last_event_id", "Last-Event-ID is not the number of an event".into())
+                Problem::bad("bad_last_event_id", "Last-Event-ID is not the number of an event")
             })?)
         }
         None => parameters.after,

@@ -32,27 +32,34 @@ impl MemoryFigures {
         self.running.saturating_add(self.running / 2).max(LEAST)
     }
 
-    /// The bytes to reserve; or why there are too few.
-    pub(super) fn admit(&self) -> Result<u64, String> {
-        let Self { running, available, reserve, promised } = *self;
-        let (need, mib) = (self.need(), |bytes: u64| bytes >> 20);
-        let free = available.saturating_sub(reserve).saturating_sub(promised);
-        if need <= free {
-            return Ok(need);
-        }
-        Err(format!(
-            "a second worker needs {} MiB (the running one holds {} MiB), and there are {} MiB: \
-                {} MiB are available, of \
-             which {} MiB have to stay free (deploy.reserve_mb) and {} MiB are promised to other \
-             deployments",
-            mib(need),
-            mib(running),
-            mib(free),
-            mib(available),
-            mib(reserve),
-            mib(promised)
-        ))
+    /// Memory that is available to it.
+    fn free(&self) -> u64 {
+        self.available.saturating_sub(self.reserve).saturating_sub(self.promised)
     }
+
+    /// The bytes to reserve.
+    pub(super) fn admit(self) -> Result<u64, AdmissionError> {
+        let need = self.need();
+        if need <= self.free() { Ok(need) } else { Err(AdmissionError::TooLittle(self)) }
+    }
+}
+
+/// Why a second worker is not admitted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdmissionError {
+    #[error("the machine's free memory is not known: {0}")]
+    Unknown(#[from] procfs::ProcError),
+    #[error(
+        "a second worker needs {} MiB (the running one holds {} MiB), and there are {} MiB: {} MiB \
+         are available, of which {} MiB have to stay free (deploy.reserve_mb) and {} MiB are \
+         promised to other deployments",
+        .0.need() >> 20, .0.running >> 20, .0.free() >> 20, .0.available >> 20, .0.reserve >> 20,
+        .0.promised >> 20
+    )]
+    TooLittle(MemoryFigures),
+    /// The task that reads the figures has failed.
+    #[error(transparent)]
+    Task(#[from] tokio::task::JoinError),
 }
 
 /// Memory that is reserved for deployments under way. Cheap to clone.
@@ -79,7 +86,11 @@ impl Drop for Admission {
 impl MemoryBudget {
     /// Reserves memory for a second worker beside the process `running`. Reads `/proc`, which may
     /// block.
-    pub(super) fn admit(&self, running: Option<u32>, reserve: u64) -> Result<Admission, String> {
+    pub(super) fn admit(
+        &self,
+        running: Option<u32>,
+        reserve: u64,
+    ) -> Result<Admission, AdmissionError> {
         let running = running.and_then(private).unwrap_or(0);
         let available = available()?;
         self.reserve(running, available, reserve)
@@ -90,7 +101,7 @@ impl MemoryBudget {
         running: u64,
         available: u64,
         reserve: u64,
-    ) -> Result<Admission, String> {
+    ) -> Result<Admission, AdmissionError> {
         let mut promised = self.promised.lock();
         let bytes = MemoryFigures { running, available, reserve, promised: *promised }.admit()?;
         *promised += bytes;
@@ -111,9 +122,8 @@ fn private(pid: u32) -> Option<u64> {
 }
 
 /// Bytes that the machine can give, or the host's control group.
-fn available() -> Result<u64, String> {
-    let machine = Meminfo::current()
-        .map_err(|error| format!("the machine's free memory is not known: {error}"))?;
+fn available() -> Result<u64, AdmissionError> {
+    let machine = Meminfo::current()?;
     let machine = machine.mem_available.unwrap_or(machine.mem_free);
     let group = fs::read_to_string("/proc/self/cgroup")
         .ok()
@@ -190,7 +200,7 @@ mod tests {
         ] {
             assert_eq!(given.admit().ok(), admitted.map(|mib| mib * MIB), "{given:?}");
         }
-        let refused = figures(100, 700, 256, 300).admit().unwrap_err();
+        let refused = figures(100, 700, 256, 300).admit().unwrap_err().to_string();
         for figure in
             ["150 MiB", "100 MiB", "144 MiB", "700 MiB", "256 MiB", "300 MiB", "deploy.reserve_mb"]
         {
@@ -204,7 +214,7 @@ mod tests {
         let budget = MemoryBudget::default();
         let first = budget.reserve(0, 150 * MIB, 0).unwrap();
         let second = budget.reserve(0, 150 * MIB, 0).unwrap();
-        let refused = budget.reserve(0, 150 * MIB, 0).unwrap_err();
+        let refused = budget.reserve(0, 150 * MIB, 0).unwrap_err().to_string();
         assert!(
             refused.contains("22 MiB") && refused.contains("128 MiB are promised"),
             "{refused}"

@@ -1,6 +1,6 @@
 //! The host as deployments need it.
 
-use super::admission::{Admission, MemoryBudget};
+use super::admission::{Admission, AdmissionError, MemoryBudget};
 use super::compile::{CompileError, Compiler, ComponentSource, PreparedComponent};
 use crate::event::{Event, Hub};
 use crate::session::rollout::{ProbationRequest, SwapRequest};
@@ -22,7 +22,7 @@ pub(super) trait DeployBackend: Send + Sync + 'static {
         &self,
         session: &str,
         reserve: u64,
-    ) -> impl Future<Output = Result<Admission, String>> + Send;
+    ) -> impl Future<Output = Result<Admission, AdmissionError>> + Send;
 
     /// Changes what a session runs, in a second worker.
     fn swap(&self, swap: SwapRequest) -> impl Future<Output = Result<(), SessionError>> + Send;
@@ -60,11 +60,10 @@ impl DeployBackend for HostBackend {
         self.compiler.prepare(pipeline, source).await
     }
 
-    async fn admit(&self, session: &str, reserve: u64) -> Result<Admission, String> {
+    async fn admit(&self, session: &str, reserve: u64) -> Result<Admission, AdmissionError> {
         let running = self.sessions.get(session).and_then(|session| session.status().pid);
         let memory = self.memory.clone();
-        let asked = tokio::task::spawn_blocking(move || memory.admit(running, reserve)).await;
-        asked.unwrap_or_else(|error| Err(error.to_string()))
+        tokio::task::spawn_blocking(move || memory.admit(running, reserve)).await?
     }
 
     async fn swap(&self, swap: SwapRequest) -> Result<(), SessionError> {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::admission::Admission;
+use super::admission::{Admission, AdmissionError};
 use super::backend::DeployBackend;
 use super::compile::{CompileError, ComponentSource, PreparedComponent};
 use super::components::ComponentLease;
@@ -82,9 +82,8 @@ pub(super) enum ExecuteError {
     History(anyhow::Error),
     #[error(transparent)]
     Compile(#[from] CompileError),
-    /// There is no memory for a second worker.
-    #[error("{0}")]
-    Memory(String),
+    #[error(transparent)]
+    Memory(#[from] AdmissionError),
     #[error(transparent)]
     Session(#[from] SessionError),
     #[error("the session has ended")]
@@ -276,7 +275,7 @@ impl<B: DeployBackend> Executor<B> {
         let deploy = &self.state.config().deploy;
         self.step(active, Step::Admit).await;
         let admitted = self.backend.admit(&active.record.session, deploy.reserve_mb << 20).await;
-        let admission = active.admission.insert(admitted.map_err(ExecuteError::Memory)?);
+        let admission = active.admission.insert(admitted?);
         active.record.admitted = Some(admission.bytes);
         self.step(active, Step::Start).await;
         let Record { session, pipeline, settings, shadow, before, .. } = &mut active.record;

@@ -85,7 +85,7 @@ impl DeployBackend for Fake {
         Ok(PreparedComponent { digest, id, size, compiled, report, cached: false })
     }
 
-    async fn admit(&self, _: &str, reserve: u64) -> Result<Admission, String> {
+    async fn admit(&self, _: &str, reserve: u64) -> Result<Admission, AdmissionError> {
         self.hang(Step::Admit).await;
         self.memory.reserve(0, self.available, reserve)
     }
