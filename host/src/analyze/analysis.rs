@@ -1,4 +1,4 @@
-//! What a request is answered.
+//! The answer to a request.
 
 use std::time::Duration;
 
@@ -9,51 +9,51 @@ use super::AnalysisError;
 use super::factory::ImageResult;
 use crate::event::{Detection, Event};
 
-/// What a pipeline found in a picture, as `POST /v1/analyze/{pipeline}` tells it.
+/// A pipeline's result for one image, as `POST /v1/analyze/{pipeline}` returns it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Analysis {
-    /// The pipeline's name.
+    /// Name of the pipeline.
     pub pipeline: String,
-    /// The deployment that found it: the first 12 hexadecimal digits of a component's SHA-256.
+    /// The component that made the result: the first 12 hexadecimal digits of its SHA-256.
     pub deployment: String,
-    /// Size of the picture in pixels.
+    /// Size of the image in pixels.
     #[schemars(range(min = 1))]
     pub width: u32,
-    /// Size of the picture in pixels.
+    /// Size of the image in pixels.
     #[schemars(range(min = 1))]
     pub height: u32,
-    /// What was found.
+    /// Objects in the image, each with its area in pixels.
     pub detections: Vec<Detection>,
-    /// What happened.
+    /// Events that the pipeline emitted for the image.
     pub events: Vec<Event>,
-    /// Milliseconds that each station took.
+    /// Milliseconds of each stage.
     pub latency_ms: AnalysisLatency,
 }
 
-/// Milliseconds on a picture's way, 2 decimals.
+/// Milliseconds of each stage of an image, with 2 decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 #[schemars(rename = "AnalysisLatency")]
 pub struct AnalysisLatency {
-    /// From its arrival until a worker was given it.
+    /// From the image's arrival until a worker was given it.
     #[schemars(range(min = 0))]
     pub queued: f64,
-    /// From there to the decoded picture.
+    /// From there until the image was decoded.
     #[schemars(range(min = 0))]
     pub decode: f64,
-    /// From there, the pipeline's `init` included, to the last inference's answer; 0 where there
-    /// was none.
+    /// From there until the last inference had answered, the pipeline's `init` included; 0 without
+    /// inference.
     #[schemars(range(min = 0))]
     pub inference: f64,
-    /// From there until the pipeline returned.
+    /// From there until the pipeline had returned.
     #[schemars(range(min = 0))]
     pub pipeline: f64,
-    /// From its arrival to its result.
+    /// From the image's arrival to its result.
     #[schemars(range(min = 0))]
     pub total: f64,
 }
 
 impl Analysis {
-    /// `queued` and `total` are as [`AnalysisLatency`] has them.
+    /// `queued` and `total`: see [`AnalysisLatency`].
     pub(super) fn new(
         pipeline: &str,
         found: ImageResult,
@@ -79,7 +79,7 @@ impl Analysis {
         }
     }
 
-    /// Bytes that it takes as JSON.
+    /// Its bytes as JSON.
     pub(super) fn bytes(&self) -> usize {
         serde_json::to_vec(self).map_or(0, |text| text.len())
     }
@@ -89,11 +89,11 @@ fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 100_000.0).round() / 100.0
 }
 
-/// What became of one picture of a request with several, in the order of the request.
+/// The outcome of one image of a request with several, in the order of the request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageOutcome {
-    /// As the request named it.
+    /// The file's name in the request, if it had one.
     pub filename: Option<String>,
-    /// What was found, or why nothing was.
+    /// The result, or why there is none.
     pub outcome: Result<Analysis, AnalysisError>,
 }

@@ -1,4 +1,4 @@
-//! Why a picture was not analysed.
+//! Why an image was not analysed.
 
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::AnalysisFault;
@@ -6,7 +6,7 @@ use strum::VariantArray;
 
 use crate::deploy::DeployError;
 
-/// The kinds of faults.
+/// The kinds of errors.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, strum::IntoStaticStr, VariantArray,
 )]
@@ -15,46 +15,46 @@ pub enum AnalysisErrorKind {
     /// `analyze.workers` is 0.
     #[strum(serialize = "analysis_disabled")]
     Disabled,
-    /// No such pipeline.
+    /// There is no pipeline of this name.
     UnknownPipeline,
     /// The pipeline cannot be compiled or started.
     InvalidPipeline,
     /// A model that the pipeline needs is missing or another than it needs.
     ModelMissing,
-    /// All workers are kept for other pipelines.
+    /// All workers are reserved for other pipelines.
     NoWorkers,
-    /// As many pictures wait as may.
+    /// The queue or the memory for images is full.
     Busy,
-    /// As many jobs are kept as may.
+    /// The store of jobs is full.
     JobsFull,
-    /// No answer in time.
+    /// The worker did not answer within `analyze.timeout_ms`.
     Timeout,
-    /// A file without a byte.
+    /// The file is empty.
     EmptyImage,
-    /// Neither a JPEG nor a PNG file.
+    /// The file is neither a JPEG nor a PNG image.
     UnsupportedImage,
-    /// Damaged, or not all of it.
+    /// The file is damaged or incomplete.
     DamagedImage,
-    /// More bytes or pixels than are allowed.
+    /// More bytes than `analyze.max_image_mb` or more pixels than `analyze.max_megapixels`.
     ImageTooLarge,
     /// The pipeline refused its settings.
     InvalidSettings,
-    /// The pipeline answered the picture with an error.
+    /// The pipeline returned an error for the image.
     PipelineFailed,
     /// The pipeline trapped, or ran into a limit.
     PipelineTrapped,
-    /// The worker died over the picture.
+    /// The worker ended while it analysed the image.
     PipelineCrashed,
-    /// The result is more than a result may be, or holds what JSON has no value for.
+    /// The result exceeds a limit or has a value that JSON cannot express.
     InvalidResult,
-    /// The results of a request are together more than is kept.
+    /// The results of one request, or of all jobs, exceed their limit.
     AnswerTooLarge,
-    /// The host stops.
+    /// The host is stopping.
     ShuttingDown,
 }
 
 impl AnalysisErrorKind {
-    /// All of them.
+    /// Every kind.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// A stable name for programs: `code` in a problem, `outcome` in the metrics.
@@ -63,27 +63,27 @@ impl AnalysisErrorKind {
     }
 }
 
-/// Why a picture was not analysed, or a job not taken.
+/// Why an image was not analysed, or a job not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", kind.code())]
 pub struct AnalysisError {
-    /// For programs.
+    /// Stable, for programs.
     pub kind: AnalysisErrorKind,
-    /// For a person.
+    /// The cause in words, for people.
     pub message: String,
-    /// The limit that the pipeline ran into, where it was one.
+    /// The limit that the pipeline exceeded, if that is the cause.
     pub limit: Option<Limit>,
-    /// Seconds after which it may be worth trying again, where it may.
+    /// Seconds until a retry may succeed; `None`: a retry fails as well.
     pub retry_after_s: Option<u64>,
 }
 
 impl AnalysisError {
-    /// A fault that trying again does not mend.
+    /// An error that a retry does not mend.
     pub fn new(kind: AnalysisErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), limit: None, retry_after_s: None }
     }
 
-    /// A fault that is over some seconds later.
+    /// An error that a retry after some seconds may mend.
     pub fn temporary(
         kind: AnalysisErrorKind,
         message: impl Into<String>,
@@ -92,7 +92,7 @@ impl AnalysisError {
         Self { retry_after_s: Some(retry_after_s), ..Self::new(kind, message) }
     }
 
-    /// What a worker says.
+    /// The error that a worker reported for an image.
     pub(super) fn from_worker(fault: AnalysisFault, message: String) -> Self {
         let kind = match fault {
             AnalysisFault::UnsupportedImage => AnalysisErrorKind::UnsupportedImage,
@@ -106,7 +106,7 @@ impl AnalysisError {
         Self { limit, ..Self::new(kind, message) }
     }
 
-    /// No answer within this many milliseconds.
+    /// No answer within `timeout_ms`.
     pub(super) fn timeout(timeout_ms: u32) -> Self {
         Self::new(
             AnalysisErrorKind::Timeout,
@@ -114,7 +114,7 @@ impl AnalysisError {
         )
     }
 
-    /// The host stops.
+    /// The host is stopping.
     pub(super) fn shutting_down() -> Self {
         Self::new(AnalysisErrorKind::ShuttingDown, "the host is stopping")
     }

@@ -1,5 +1,5 @@
-//! What the pool needs of workers: to be started, to analyse one picture after another, to end. The
-//! real ones are processes (`workers`); the tests have others.
+//! The workers of the pool: how they start, analyse one image after another, and end. The real ones
+//! are processes ([`process`](super::process)); tests have others.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 use super::AnalysisError;
 use crate::event::{Detection, Event};
 
-/// Makes workers.
+/// Starts workers.
 pub trait WorkerFactory: Send + Sync + 'static {
-    /// Whether there is a pipeline of this name; if not, why. Called for each request.
+    /// Fails if there is no pipeline of this name. Called for each request.
     fn find(&self, pipeline: &str) -> Result<(), AnalysisError>;
 
-    /// Starts a worker. Returns when it is ready for a picture. Dropping the future ends what has
-    /// been started.
+    /// Starts a worker. Returns when it is ready for an image. Dropping the future ends what it has
+    /// started.
     fn start(
         &self,
         pipeline: Arc<str>,
@@ -25,18 +25,18 @@ pub trait WorkerFactory: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<Box<dyn ImageWorker>, ImageWorkerStartError>>;
 }
 
-/// Why a worker did not get ready.
+/// Why a worker did not start.
 #[derive(Debug)]
 pub struct ImageWorkerStartError {
-    /// What pictures are answered that wait for it.
-    pub fault: AnalysisError,
-    /// Whether the next one would not get ready either.
+    /// The error that images get that wait for this worker.
+    pub error: AnalysisError,
+    /// Whether the next worker would not start either.
     pub permanent: bool,
 }
 
-/// A worker that is ready. Dropping it ends it at once.
+/// A worker that is ready. Dropping it kills it.
 pub trait ImageWorker: Send {
-    /// Analyses a picture. An error within is about the picture; the outer one is the end of the
+    /// Analyses an image. The inner error is about the image; the outer one is the end of the
     /// worker.
     fn analyze(
         &mut self,
@@ -44,35 +44,36 @@ pub trait ImageWorker: Send {
         settings: Option<Arc<str>>,
     ) -> BoxFuture<'_, Result<Result<ImageResult, AnalysisError>, ImageWorkerLost>>;
 
-    /// Waits as long as the worker is well, and says what became of it. May be dropped at any time.
+    /// Waits without an image until the worker fails, and returns the reason. May be dropped at any
+    /// time.
     fn watch_idle(&mut self) -> BoxFuture<'_, String>;
 
-    /// Ends the worker: it is gone when this returns. `hurry`: without asking it.
+    /// Ends the worker and returns its exit status. `hurry`: kills it first.
     fn end(self: Box<Self>, hurry: bool) -> BoxFuture<'static, String>;
 }
 
-/// The end of a worker that was given a picture.
+/// A worker ended that was given an image.
 #[derive(Debug)]
 pub struct ImageWorkerLost {
-    /// How it came.
+    /// The cause, for the log and the answer.
     pub reason: String,
-    /// Whether the picture had reached the worker, and so may have been the cause.
+    /// Whether the worker had received the image, which may then be the cause.
     pub received: bool,
 }
 
-/// What a pipeline found in a picture.
+/// A pipeline's result for one image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageResult {
-    /// The deployment that found it.
+    /// The component that made it: the first 12 hexadecimal digits of its SHA-256.
     pub deployment: String,
-    /// Size of the picture in pixels.
+    /// Size of the image in pixels.
     pub width: u32,
-    /// Size of the picture in pixels.
+    /// Size of the image in pixels.
     pub height: u32,
-    /// What was found.
+    /// Objects in the image, each with its area in pixels.
     pub detections: Vec<Detection>,
-    /// What happened.
+    /// Events that the pipeline emitted for the image.
     pub events: Vec<Event>,
-    /// When the picture passed each station in the worker.
+    /// When the image passed each stage in the worker.
     pub timestamps: Timestamps,
 }

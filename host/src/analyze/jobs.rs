@@ -1,5 +1,5 @@
-//! Jobs: requests whose answer is asked for later. A bounded store; what is finished is kept for a
-//! while. Time is a parameter.
+//! Jobs: requests whose results are fetched later. The store is bounded and keeps finished jobs for
+//! a while. Time is a parameter.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -14,11 +14,11 @@ use tokio::task::AbortHandle;
 use super::analysis::ImageOutcome;
 use super::error::{AnalysisError, AnalysisErrorKind};
 
-/// Bytes of results, as JSON, that all jobs keep together: those of some 10,000 faces with
-/// embeddings of 1024 numbers. What finds no room is answered with a fault.
+/// Bytes of results, as JSON, that all jobs keep together: about 10,000 faces with embeddings of
+/// 1024 numbers. A result beyond is replaced by an error.
 const MAX_RESULT_BYTES: usize = 128 << 20;
 
-/// A moment on both clocks: one to count with, one to tell.
+/// A time on both clocks: the monotonic one for durations, the wall clock for answers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct JobTime {
     pub(super) at: Instant,
@@ -31,7 +31,7 @@ impl JobTime {
     }
 }
 
-/// What a job is doing.
+/// A job's progress.
 #[derive(
     Debug,
     Clone,
@@ -49,48 +49,48 @@ impl JobTime {
 #[strum(serialize_all = "lowercase")]
 #[schemars(inline)]
 pub enum JobState {
-    /// Its first picture waits for a worker.
+    /// No image has been given to a worker yet.
     Queued,
-    /// A worker has been given a picture of it.
+    /// A worker has been given an image.
     Running,
-    /// It is over, and at least one picture was analysed.
+    /// Finished; at least one image was analysed.
     Done,
-    /// It is over, and no picture was analysed.
+    /// Finished; no image was analysed.
     Failed,
 }
 
 impl JobState {
-    /// All of them.
+    /// Every state.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
-    /// The name in answers and metrics.
+    /// Its name in answers and metrics.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
-/// A job as it is at a moment.
+/// A snapshot of a job.
 #[derive(Debug, Clone)]
 pub struct JobStatus {
-    /// Its name: 32 hexadecimal digits that nobody can guess.
+    /// 32 hexadecimal digits, random: who knows it may read the job.
     pub id: String,
-    /// See [`JobState`].
+    /// Its progress.
     pub state: JobState,
-    /// The pipeline's name.
+    /// Name of the pipeline.
     pub pipeline: String,
-    /// Whether the request had a list of pictures.
+    /// Whether the request had a list of images.
     pub list: bool,
-    /// Its pictures.
+    /// Number of images in the request.
     pub images: usize,
-    /// Those that are answered.
+    /// Images with a result or an error.
     pub answered: usize,
-    /// When it was made.
+    /// When the request came.
     pub created: SystemTime,
-    /// When a worker was given its first picture.
+    /// When a worker was given the first image.
     pub started: Option<SystemTime>,
-    /// When its last picture was answered.
+    /// When the last image had its result or error.
     pub finished: Option<SystemTime>,
-    /// When it is forgotten.
+    /// When the job is removed.
     pub expires: Option<SystemTime>,
 }
 
@@ -125,7 +125,7 @@ impl Drop for AnalysisJob {
     }
 }
 
-/// All jobs.
+/// The jobs that have not expired.
 pub(super) struct JobStore {
     limit: usize,
     ttl: Duration,
@@ -139,7 +139,7 @@ impl JobStore {
         Self { limit, ttl: kept_for, jobs: BTreeMap::new(), bytes: 0, max_bytes: MAX_RESULT_BYTES }
     }
 
-    /// Makes a job that has not begun, and gives its name. `started` is set when it begins.
+    /// Adds a job and returns its id. `started` is set when a worker is given the first image.
     pub(super) fn add(
         &mut self,
         pipeline: &str,
@@ -172,7 +172,7 @@ impl JobStore {
         Ok(id)
     }
 
-    /// The task that works on a job: it ends with the job.
+    /// Sets the task that works on a job: removing the job aborts it.
     pub(super) fn set_task(&mut self, id: &str, task: AbortHandle) {
         match self.jobs.get_mut(id) {
             Some(job) => job.task = Some(task),
@@ -180,7 +180,7 @@ impl JobStore {
         }
     }
 
-    /// The next picture of a job is answered.
+    /// Adds the outcome of the job's next image.
     pub(super) fn answer(&mut self, id: &str, mut item: ImageOutcome) {
         let Some(job) = self.jobs.get_mut(id) else { return };
         let bytes = item.outcome.as_ref().map_or(0, super::Analysis::bytes);
@@ -195,7 +195,7 @@ impl JobStore {
         job.items.push(Arc::new(item));
     }
 
-    /// A job's last picture is answered.
+    /// All images of a job are answered.
     pub(super) fn finish(&mut self, id: &str, now: JobTime) {
         if let Some(job) = self.jobs.get_mut(id) {
             job.finished = Some(now);
@@ -212,7 +212,7 @@ impl JobStore {
         Some((self.status(id, job), job.items.clone()))
     }
 
-    /// All jobs, the oldest first.
+    /// Every job, the oldest first.
     pub(super) fn list(&self, now: Instant) -> Vec<JobStatus> {
         let jobs = self.jobs.iter().filter(|(_, job)| !self.is_expired(job, now));
         let mut list: Vec<_> = jobs.map(|(id, job)| self.status(id, job)).collect();
@@ -220,7 +220,7 @@ impl JobStore {
         list
     }
 
-    /// Forgets a job, and ends it where it is under way. False where there is none.
+    /// Removes a job, and aborts it if it is not finished. False if there is no such job.
     pub(super) fn remove(&mut self, id: &str, now: Instant) -> bool {
         self.expire(now);
         let removed = self.jobs.remove(id);
@@ -228,7 +228,7 @@ impl JobStore {
         removed.is_some()
     }
 
-    /// Forgets what has been kept for long enough.
+    /// Removes jobs whose time is over.
     pub(super) fn expire(&mut self, now: Instant) {
         let expired = self.jobs.iter().filter(|(_, job)| self.is_expired(job, now));
         let expired: Vec<String> = expired.map(|(id, _)| id.clone()).collect();
@@ -237,7 +237,7 @@ impl JobStore {
         }
     }
 
-    /// How many are in each state.
+    /// The number of jobs in each state.
     pub(super) fn count(&self) -> Vec<(JobState, usize)> {
         let count = |state| self.jobs.values().filter(|job| job.state() == state).count();
         JobState::ALL.iter().map(|&state| (state, count(state))).collect()

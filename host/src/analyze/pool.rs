@@ -1,14 +1,15 @@
-//! Which worker analyses which picture, and which workers there are: decisions alone. Everything
-//! that happens is told to the [`TypePool`], with the time; it answers with what is to be done.
+//! Decides which worker analyses which image, and which workers there are. The [`Pool`] starts
+//! nothing itself: it is called with each event and its time, and returns the [actions](PoolAction)
+//! to take.
 //!
-//! A worker belongs to one pipeline. What is decided, in this order:
+//! A worker belongs to one pipeline. The pool decides in this order:
 //!
-//! 1. A pipeline whose pictures wait and that has no worker gets one; where there are as many
-//!    workers as there may be, the one that has been idle for longest ends for it. One that others
-//!    wait for too ends when it has had its turn.
-//! 2. An idle worker gets the next picture of its pipeline.
-//! 3. A pipeline whose pictures wait behind others gets more workers, as far as there is room.
-//! 4. A pipeline whose workers are kept gets back those that it lost.
+//! 1. A pipeline without a worker gets one for its waiting images. At the limit of workers, the
+//!    worker that has been idle for longest ends for it; one whose own images wait ends only after
+//!    it has had its turn.
+//! 2. An idle worker gets the next image of its pipeline.
+//! 3. A pipeline whose images wait behind others gets more workers, up to the limit.
+//! 4. A pipeline with reserved workers gets back those that it lost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,19 +19,18 @@ use super::error::AnalysisError;
 use super::queue::{ImageQueue, WaitingImage};
 use crate::util::backoff::BackoffPolicy;
 
-/// Pictures that a worker has analysed at least before it ends for another pipeline while its own
-/// pictures wait. A start costs as much as some ten pictures.
+/// Images that a worker analyses at least before it ends for another pipeline while images of its
+/// own wait. A start costs as much as about ten images.
 const MIN_SERVED_BEFORE_EVICTION: u32 = 8;
 
-/// A picture that has waited this long gets a worker of its own where there is room, however few
-/// wait. About as long as a start takes.
+/// An image that has waited this long gets another worker, however few images wait. About as long
+/// as a start takes.
 const LATE_AFTER: Duration = Duration::from_millis(300);
 
-/// Starts in a row that may fail for no lasting reason before the pictures that wait for them are
-/// given up.
+/// Starts in a row that may fail for a temporary reason before the waiting images are refused.
 const ATTEMPTS: u32 = 2;
 
-/// Waits after losses of a pipeline's workers in a row.
+/// Delays of the next start after losses of a pipeline's workers in a row.
 const WAITS: BackoffPolicy = BackoffPolicy {
     // The first loss is made up for at once.
     free: 1,
@@ -39,19 +39,19 @@ const WAITS: BackoffPolicy = BackoffPolicy {
     jitter: 0.0,
 };
 
-/// A worker's number.
+/// Identifies a worker; never used again.
 pub(super) type WorkerNumber = u64;
 
-/// What is to be done.
+/// An action for the owner of the pool.
 #[derive(Debug)]
 pub(super) enum PoolAction<P> {
     /// Start a worker for a pipeline.
     Start(WorkerNumber, Arc<str>),
-    /// Let an idle worker analyse a picture.
+    /// Give an image to an idle worker.
     Assign(WorkerNumber, WaitingImage<P>),
     /// End an idle worker.
     End(WorkerNumber),
-    /// Answer a picture that no worker will take.
+    /// Answer an image that no worker will take.
     Refuse(WaitingImage<P>, AnalysisError),
 }
 
@@ -67,29 +67,30 @@ enum PooledWorkerState {
 struct PooledWorker {
     pipeline: Arc<str>,
     state: PooledWorkerState,
-    /// Pictures that it has analysed.
+    /// Images that it has analysed.
     served: u32,
 }
 
-/// What is known of a pipeline.
+/// A pipeline's waiting images, and what its workers have shown.
 #[derive(Debug)]
 struct PipelineWorkers<P> {
     queue: ImageQueue<P>,
-    /// Workers that are kept.
-    kept: usize,
-    /// Workers that were lost in a row for no picture's sake.
+    /// Workers that never end for being idle, nor for another pipeline.
+    reserved: usize,
+    /// Workers lost in a row that had no image.
     losses: u32,
-    /// The first worker that was started after the last of them: it shows that workers can live.
+    /// The number of the first worker started after the last loss. An image analysed by it or a
+    /// later one resets `losses`.
     first_after_loss: WorkerNumber,
-    /// When a worker may be started again that is not the only one of waiting pictures.
+    /// Before this, a worker is started only for a pipeline that has none and whose images wait.
     not_before: Option<Instant>,
 }
 
 impl<P> PipelineWorkers<P> {
-    fn new(kept: usize) -> Self {
+    fn new(reserved: usize) -> Self {
         Self {
             queue: ImageQueue::default(),
-            kept,
+            reserved,
             losses: 0,
             first_after_loss: 0,
             not_before: None,
@@ -97,7 +98,7 @@ impl<P> PipelineWorkers<P> {
     }
 }
 
-/// How many workers a pipeline has.
+/// A pipeline's workers by state.
 #[derive(Debug, Clone, Copy, Default)]
 struct WorkerCounts {
     starting: usize,
@@ -106,7 +107,7 @@ struct WorkerCounts {
 }
 
 impl WorkerCounts {
-    /// Those that end do not count: they take no more pictures.
+    /// Workers that may still take an image: ending ones do not count.
     fn live(self) -> usize {
         self.starting + self.ready()
     }
@@ -116,20 +117,20 @@ impl WorkerCounts {
     }
 }
 
-/// How many there are of what.
+/// Images and workers by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolLoad {
-    /// Pictures that wait.
+    /// Images that wait for a worker.
     pub waiting: usize,
-    /// Workers that get ready.
+    /// Workers that are not ready yet.
     pub starting: usize,
-    /// Workers that wait for a picture.
+    /// Workers without an image.
     pub idle: usize,
-    /// Workers with a picture.
+    /// Workers with an image.
     pub busy: usize,
 }
 
-/// All workers and all pictures that wait. `P` is what a picture is.
+/// All workers and all waiting images. `P` is an image with all that its owner needs to answer it.
 #[derive(Debug)]
 pub(super) struct Pool<P> {
     limit: usize,
@@ -141,26 +142,35 @@ pub(super) struct Pool<P> {
 }
 
 impl<P> Pool<P> {
-    /// A pool of at most `limit` workers, each of which ends when it was idle for so long, unless
-    /// it is one of those that are kept.
+    /// A pool of at most `limit` workers. A worker that was idle for `idle` ends, unless it is one
+    /// of the `reserved` ones of its pipeline.
     pub(super) fn new<'a>(
         limit: usize,
         idle: Duration,
-        kept: impl IntoIterator<Item = (&'a str, usize)>,
+        reserved: impl IntoIterator<Item = (&'a str, usize)>,
     ) -> Self {
-        let mut lines = BTreeMap::new();
-        for (pipeline, count) in kept {
-            lines.entry(Arc::from(pipeline)).or_insert_with(|| PipelineWorkers::new(0)).kept +=
-                count;
+        let mut pipelines = BTreeMap::new();
+        for (pipeline, count) in reserved {
+            pipelines
+                .entry(Arc::from(pipeline))
+                .or_insert_with(|| PipelineWorkers::new(0))
+                .reserved += count;
         }
-        Self { limit, idle, pipelines: lines, workers: BTreeMap::new(), next: 0, stopping: false }
+        Self {
+            limit,
+            idle,
+            pipelines: pipelines,
+            workers: BTreeMap::new(),
+            next: 0,
+            stopping: false,
+        }
     }
 
-    /// Whether a worker of this pipeline can ever be: places that are kept for others are never
-    /// given.
+    /// Whether this pipeline can ever have a worker: places reserved for others are never given
+    /// away.
     pub(super) fn can_serve(&self, pipeline: &str) -> bool {
         let others = self.pipelines.iter().filter(|(name, _)| ***name != *pipeline);
-        others.map(|(_, line)| line.kept).sum::<usize>() < self.limit
+        others.map(|(_, line)| line.reserved).sum::<usize>() < self.limit
     }
 
     pub(super) fn load(&self) -> PoolLoad {
@@ -175,7 +185,7 @@ impl<P> Pool<P> {
         }
     }
 
-    /// A picture has come.
+    /// An image has come.
     pub(super) fn submit(
         &mut self,
         pipeline: &str,
@@ -189,12 +199,12 @@ impl<P> Pool<P> {
         self.plan(now)
     }
 
-    /// Nobody waits for a picture any more. None where it does not wait.
+    /// Takes a waiting image out. `None` if no such image waits.
     pub(super) fn cancel(&mut self, number: u64) -> Option<WaitingImage<P>> {
         self.pipelines.values_mut().find_map(|line| line.queue.remove(number))
     }
 
-    /// A worker is ready for its first picture.
+    /// A worker is ready for its first image.
     pub(super) fn ready(&mut self, worker: WorkerNumber, now: Instant) -> Vec<PoolAction<P>> {
         if let Some(worker) = self.workers.get_mut(&worker)
             && worker.state == PooledWorkerState::Starting
@@ -204,7 +214,7 @@ impl<P> Pool<P> {
         self.plan(now)
     }
 
-    /// A worker has answered and is ready for the next picture.
+    /// A worker has answered and is ready for the next image.
     pub(super) fn served(&mut self, number: WorkerNumber, now: Instant) -> Vec<PoolAction<P>> {
         if let Some(worker) = self.workers.get_mut(&number)
             && worker.state == PooledWorkerState::Busy
@@ -220,14 +230,14 @@ impl<P> Pool<P> {
         self.plan(now)
     }
 
-    /// A worker is gone that was told to end.
+    /// A worker that was told to end is gone.
     pub(super) fn ended(&mut self, worker: WorkerNumber, now: Instant) -> Vec<PoolAction<P>> {
         self.workers.remove(&worker);
         self.plan(now)
     }
 
-    /// A worker is gone over a picture that it had taken.
-    pub(super) fn lost_over_picture(
+    /// A worker has ended over an image that it had received.
+    pub(super) fn lost_over_image(
         &mut self,
         worker: WorkerNumber,
         now: Instant,
@@ -235,29 +245,28 @@ impl<P> Pool<P> {
         self.ended(worker, now)
     }
 
-    /// A worker is gone that was ready once. `untaken` is a picture that it was given and never
-    /// took.
+    /// A worker that was ready is gone. `not_received`: an image that it was given and did not receive.
     pub(super) fn lost(
         &mut self,
         worker: WorkerNumber,
-        untaken: Option<WaitingImage<P>>,
+        not_received: Option<WaitingImage<P>>,
         now: Instant,
     ) -> Vec<PoolAction<P>> {
         let next = self.next;
         if let Some(worker) = self.workers.remove(&worker) {
             let line = self.pipeline(&worker.pipeline);
-            line.queue_first(untaken);
+            line.queue_first(not_received);
             line.record_loss(next, now);
         }
         self.plan(now)
     }
 
-    /// A worker did not get ready. For a `lasting` reason the next one would not either.
+    /// A worker did not start. `permanent`: the next one would not start either.
     pub(super) fn start_failed(
         &mut self,
         worker: WorkerNumber,
         fault: &AnalysisError,
-        lasting: bool,
+        permanent: bool,
         now: Instant,
     ) -> Vec<PoolAction<P>> {
         let Some(PooledWorker { pipeline, .. }) = self.workers.remove(&worker) else {
@@ -266,7 +275,7 @@ impl<P> Pool<P> {
         let (next, others) = (self.next, self.count(&pipeline).ready() > 0);
         let line = self.pipeline(&pipeline);
         line.record_loss(next, now);
-        let given_up = !others && (lasting || line.losses >= ATTEMPTS);
+        let given_up = !others && (permanent || line.losses >= ATTEMPTS);
         let refused: Vec<_> = if given_up { line.queue.drain().collect() } else { Vec::new() };
         let refused = refused.into_iter().map(|waiting| PoolAction::Refuse(waiting, fault.clone()));
         let mut actions: Vec<_> = refused.collect();
@@ -274,7 +283,7 @@ impl<P> Pool<P> {
         actions
     }
 
-    /// Time has passed. To be called about once a second.
+    /// To be called about once a second.
     pub(super) fn tick(&mut self, now: Instant) -> Vec<PoolAction<P>> {
         let mut actions = Vec::new();
         for (number, pipeline) in
@@ -288,7 +297,7 @@ impl<P> Pool<P> {
         actions
     }
 
-    /// No more pictures and no more workers.
+    /// Refuses all images and ends all workers, from now on.
     pub(super) fn stop(&mut self) -> Vec<PoolAction<P>> {
         self.stopping = true;
         let waiting = self.pipelines.values_mut().flat_map(|line| line.queue.drain());
@@ -308,17 +317,17 @@ impl<P> Pool<P> {
         self.start_missing(&mut actions);
         self.assign(&mut actions);
         self.add_workers(&mut actions, now);
-        self.restore_kept(&mut actions, now);
+        self.restore_reserved(&mut actions, now);
         self.pipelines.retain(|pipeline, line| {
-            line.kept > 0
+            line.reserved > 0
                 || line.queue.len() > 0
                 || self.workers.values().any(|worker| worker.pipeline == *pipeline)
         });
         actions
     }
 
-    /// A worker for each pipeline that has none, or the end of another pipeline's worker, whose
-    /// place it gets then.
+    /// Starts a worker for each pipeline that needs its first, or ends another pipeline's to free
+    /// its place.
     fn start_missing(&mut self, actions: &mut Vec<PoolAction<P>>) {
         let mut coming = self
             .workers
@@ -339,7 +348,8 @@ impl<P> Pool<P> {
         }
     }
 
-    /// Pictures for the idle workers, those first that were busy last: the others may end.
+    /// Gives images to idle workers. Those that were busy last come first, so that the others may
+    /// end.
     fn assign(&mut self, actions: &mut Vec<PoolAction<P>>) {
         let mut idle = self.idle_since(|_| true);
         idle.reverse();
@@ -363,7 +373,7 @@ impl<P> Pool<P> {
             while self.is_below_limit() {
                 let count = self.count(&pipeline);
                 let enough = if late { count.starting } else { count.starting + count.busy };
-                // One that has none has been seen to.
+                // `start_missing` has seen to a pipeline without any.
                 if waiting <= enough || count.live() == 0 {
                     break;
                 }
@@ -372,11 +382,12 @@ impl<P> Pool<P> {
         }
     }
 
-    fn restore_kept(&mut self, actions: &mut Vec<PoolAction<P>>, now: Instant) {
-        let kept = self.pipelines.iter().filter(|(_, line)| line.is_due(now));
-        let kept: Vec<_> = kept.map(|(pipeline, line)| (Arc::clone(pipeline), line.kept)).collect();
-        for (pipeline, kept) in kept {
-            for _ in self.count(&pipeline).live()..kept {
+    fn restore_reserved(&mut self, actions: &mut Vec<PoolAction<P>>, now: Instant) {
+        let reserved = self.pipelines.iter().filter(|(_, line)| line.is_due(now));
+        let reserved: Vec<_> =
+            reserved.map(|(pipeline, line)| (Arc::clone(pipeline), line.reserved)).collect();
+        for (pipeline, reserved) in reserved {
+            for _ in self.count(&pipeline).live()..reserved {
                 if self.is_below_limit() {
                     actions.push(self.start(&pipeline));
                 } else if !self
@@ -431,13 +442,13 @@ impl<P> Pool<P> {
         count
     }
 
-    /// Whether a pipeline has more workers than are kept for it.
+    /// Whether a pipeline has more workers than are reserved for it.
     fn has_surplus(&self, pipeline: &str) -> bool {
-        let kept = self.pipelines.get(pipeline).map_or(0, |line| line.kept);
-        self.count(pipeline).live() > kept
+        let reserved = self.pipelines.get(pipeline).map_or(0, |line| line.reserved);
+        self.count(pipeline).live() > reserved
     }
 
-    /// Pipelines whose pictures wait, and since when; the longest first.
+    /// Pipelines with waiting images, each with the arrival of its oldest; the oldest first.
     fn waiting(&self) -> Vec<(Arc<str>, Instant)> {
         let waiting = self.pipelines.iter();
         let waiting =
@@ -447,7 +458,7 @@ impl<P> Pool<P> {
         waiting
     }
 
-    /// Idle workers with their pipelines, those first that have been idle for longest.
+    /// Idle workers with their pipelines; the worker that has been idle for longest first.
     fn idle_since(&self, wanted: impl Fn(Instant) -> bool) -> Vec<(WorkerNumber, Arc<str>)> {
         let idle = self.workers.iter().filter_map(|(number, worker)| match worker.state {
             PooledWorkerState::Idle(since) if wanted(since) => {
@@ -460,9 +471,9 @@ impl<P> Pool<P> {
         idle.into_iter().map(|(_, number, pipeline)| (number, pipeline)).collect()
     }
 
-    /// The worker that ends for a picture of another pipeline, which has waited since then: the one
-    /// that has been idle for longest. One whose own pictures wait ends only for an older picture,
-    /// and when it has had its turn.
+    /// The worker to end for an image of another pipeline that waits since `since`: the one that
+    /// has been idle for longest. One whose own images wait ends only for an older image, and after
+    /// its turn.
     fn worker_to_evict(&self, since: Option<Instant>) -> Option<WorkerNumber> {
         let may = |number: &WorkerNumber, pipeline: &str| {
             let own = self.pipelines.get(pipeline).and_then(|line| line.queue.oldest());
@@ -478,8 +489,8 @@ impl<P> Pool<P> {
 }
 
 impl<P> PipelineWorkers<P> {
-    fn queue_first(&mut self, untaken: Option<WaitingImage<P>>) {
-        if let Some(waiting) = untaken {
+    fn queue_first(&mut self, not_received: Option<WaitingImage<P>>) {
+        if let Some(waiting) = not_received {
             self.queue.push_first(waiting);
         }
     }
@@ -488,7 +499,7 @@ impl<P> PipelineWorkers<P> {
         self.not_before.is_none_or(|time| time <= now)
     }
 
-    /// `next` is the number of the next worker.
+    /// `next`: the number of the next worker.
     fn record_loss(&mut self, next: WorkerNumber, now: Instant) {
         self.first_after_loss = next;
         self.losses = self.losses.saturating_add(1);

@@ -105,14 +105,14 @@ async fn until_ready(worker: &mut WorkerHandle) -> Result<(), StartError> {
 }
 
 fn permanent(error: AnalysisError) -> ImageWorkerStartError {
-    ImageWorkerStartError { fault: error, permanent: true }
+    ImageWorkerStartError { error, permanent: true }
 }
 
 /// The next worker may get ready.
 fn temporary(reason: &str) -> ImageWorkerStartError {
     let message = format!("its worker does not start: {reason}");
     ImageWorkerStartError {
-        fault: AnalysisError::new(AnalysisErrorKind::PipelineCrashed, message),
+        error: AnalysisError::new(AnalysisErrorKind::PipelineCrashed, message),
         permanent: false,
     }
 }

@@ -1,21 +1,21 @@
-//! The pictures of one pipeline that wait for a worker: in turn by request, so that a request with
-//! many pictures keeps nobody waiting for more than one of them.
+//! The images of one pipeline that wait for a worker. Requests take turns, so that a request with
+//! many images delays another by one image at most.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// A picture that waits.
+/// An image that waits for a worker.
 #[derive(Debug)]
 pub(super) struct WaitingImage<P> {
-    /// Unlike any other's.
+    /// Unique.
     pub(super) number: u64,
-    /// The request that it came with.
+    /// The number of its request.
     pub(super) request: u64,
     pub(super) since: Instant,
     pub(super) image: P,
 }
 
-/// Pictures by request: the request whose turn it is stands first.
+/// Images by request; the request whose turn it is comes first.
 #[derive(Debug)]
 pub(super) struct ImageQueue<P> {
     requests: VecDeque<VecDeque<WaitingImage<P>>>,
@@ -28,43 +28,44 @@ impl<P> Default for ImageQueue<P> {
 }
 
 impl<P> ImageQueue<P> {
-    /// Behind all others of its request; a request that is new, behind all requests.
+    /// Adds an image behind all others of its request; a new request comes behind all requests.
     pub(super) fn push(&mut self, waiting: WaitingImage<P>) {
-        let own = |pictures: &&mut VecDeque<WaitingImage<P>>| {
-            pictures.front().is_some_and(|first| first.request == waiting.request)
+        let own = |images: &&mut VecDeque<WaitingImage<P>>| {
+            images.front().is_some_and(|first| first.request == waiting.request)
         };
         match self.requests.iter_mut().find(own) {
-            Some(pictures) => pictures.push_back(waiting),
+            Some(images) => images.push_back(waiting),
             None => self.requests.push_back(VecDeque::from([waiting])),
         }
     }
 
-    /// Before all others: it had its turn, and its worker died before it took the picture.
+    /// Adds an image before all others: it had its turn, but its worker ended before it received
+    /// the image.
     pub(super) fn push_first(&mut self, waiting: WaitingImage<P>) {
         self.requests.push_front(VecDeque::from([waiting]));
     }
 
-    /// The next, after which it is the next request's turn.
+    /// Takes the next image, after which it is the next request's turn.
     pub(super) fn pop(&mut self) -> Option<WaitingImage<P>> {
-        let mut pictures = self.requests.pop_front()?;
-        let next = pictures.pop_front();
-        if !pictures.is_empty() {
-            self.requests.push_back(pictures);
+        let mut images = self.requests.pop_front()?;
+        let next = images.pop_front();
+        if !images.is_empty() {
+            self.requests.push_back(images);
         }
         next
     }
 
-    /// Takes one out.
+    /// Takes out the image with this number.
     pub(super) fn remove(&mut self, number: u64) -> Option<WaitingImage<P>> {
-        let found = self.requests.iter_mut().find_map(|pictures| {
-            let index = pictures.iter().position(|waiting| waiting.number == number)?;
-            pictures.remove(index)
+        let found = self.requests.iter_mut().find_map(|images| {
+            let index = images.iter().position(|waiting| waiting.number == number)?;
+            images.remove(index)
         });
-        self.requests.retain(|pictures| !pictures.is_empty());
+        self.requests.retain(|images| !images.is_empty());
         found
     }
 
-    /// Takes all out.
+    /// Takes all images out.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = WaitingImage<P>> {
         std::mem::take(&mut self.requests).into_iter().flatten()
     }
@@ -73,7 +74,7 @@ impl<P> ImageQueue<P> {
         self.requests.iter().map(VecDeque::len).sum()
     }
 
-    /// Since when the oldest waits.
+    /// When the oldest image arrived.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.requests.iter().flatten().map(|waiting| waiting.since).min()
     }

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
@@ -58,7 +59,7 @@ impl WorkerFactory for Doubles {
         Box::pin(async move {
             if &*pipeline == "broken" {
                 return Err(ImageWorkerStartError {
-                    fault: AnalysisError::new(AnalysisErrorKind::ModelMissing, "no"),
+                    error: AnalysisError::new(AnalysisErrorKind::ModelMissing, "no"),
                     permanent: true,
                 });
             }
@@ -150,7 +151,7 @@ fn picture(analyses: &Analyses, word: &str) -> ImageFile {
 }
 
 fn named(analyses: &Analyses, word: &str) -> NamedImage {
-    NamedImage { filename: Some(word.to_owned()), picture: Ok(picture(analyses, word)) }
+    NamedImage { filename: Some(word.to_owned()), image: Ok(picture(analyses, word)) }
 }
 
 async fn analyze(
@@ -351,7 +352,7 @@ async fn a_list_that_is_longer_than_the_queue_comes_through_with_each_item_its_o
     let words = ["a", "damaged", "b", "die", "c", "d", "e"];
     let mut pictures: Vec<NamedImage> = words.iter().map(|word| named(&analyses, word)).collect();
     let empty = Err(AnalysisError::new(AnalysisErrorKind::EmptyImage, "no"));
-    pictures.insert(1, NamedImage { filename: None, picture: empty });
+    pictures.insert(1, NamedImage { filename: None, image: empty });
     let pictures = stream::iter(pictures.into_iter().map(Ok::<_, ()>));
     let items: Vec<ImageOutcome> =
         analyses.analyze_all(&order, pictures).try_collect().await.unwrap();

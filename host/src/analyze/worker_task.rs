@@ -1,4 +1,4 @@
-//! The task of one worker: starts it, hands it pictures one at a time, and ends it.
+//! The task of one worker: starts it, gives it one image after another, and ends it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,37 +11,37 @@ use super::pool::WorkerNumber;
 use super::queue::WaitingImage;
 use super::{AnalysesInner, Analysis, AnalysisError, AnalysisErrorKind, ImageTicket, now};
 
-/// What became of a worker that was given a picture.
+/// A worker's state after it was given an image.
 enum AnalyzeOutcome {
-    /// It is ready for the next one.
+    /// It is ready for the next image.
     Ready,
-    /// It is gone, or to be killed, over the picture.
+    /// It ended over the image, or has to be killed.
     WorkerLost,
-    /// It was gone before it took the picture, which another may try.
+    /// It ended before it received the image, which another worker may analyse.
     NotReceived(WaitingImage<ImageTicket>),
 }
 
-/// Serves until the pool hangs up or the worker is lost. The worker is gone when the pool hears of
-/// its end.
+/// Serves until the pool closes `given` or the worker is lost. The pool hears of a worker's end
+/// only when its process is gone.
 pub(super) async fn run(
     shared: Arc<AnalysesInner>,
     number: WorkerNumber,
     pipeline: Arc<str>,
     mut given: mpsc::Receiver<WaitingImage<ImageTicket>>,
 ) {
-    let settings = shared.settings.get(&*pipeline).cloned().unwrap_or_default();
+    let settings = shared.settings(&pipeline);
     let started = tokio::select! {
         started = shared.factory.start(Arc::clone(&pipeline), settings) => started,
-        // Before it is ready it is given nothing, so this is the end.
+        // A worker gets no image before it is ready, so this is the end.
         _ = given.recv() => return shared.apply(|pool, now| pool.ended(number, now)),
     };
     let mut worker = match started {
         Ok(worker) => worker,
-        Err(ImageWorkerStartError { fault, permanent: lasting }) => {
+        Err(ImageWorkerStartError { error, permanent }) => {
             let pipeline = &*pipeline;
-            tracing::error!(target: "ocelli::analyze", pipeline, "no worker: {fault}");
-            shared.pool.lock().tasks.remove(&number);
-            return shared.apply(|pool, now| pool.start_failed(number, &fault, lasting, now));
+            tracing::error!(target: "ocelli::analyze", pipeline, "no worker: {error}");
+            shared.remove_task(number);
+            return shared.apply(|pool, now| pool.start_failed(number, &error, permanent, now));
         }
     };
     shared.apply(|pool, now| pool.ready(number, now));
@@ -62,8 +62,8 @@ pub(super) async fn run(
             (AnalyzeOutcome::Ready, _) => shared.apply(|pool, now| pool.served(number, now)),
             (AnalyzeOutcome::WorkerLost, reason) => {
                 end(&shared, &pipeline, worker, &reason).await;
-                shared.pool.lock().tasks.remove(&number);
-                return shared.apply(|pool, now| pool.lost_over_picture(number, now));
+                shared.remove_task(number);
+                return shared.apply(|pool, now| pool.lost_over_image(number, now));
             }
             (AnalyzeOutcome::NotReceived(waiting), reason) => {
                 end(&shared, &pipeline, worker, &reason).await;
@@ -73,31 +73,31 @@ pub(super) async fn run(
     }
 }
 
-/// Ends a worker that is of no more use.
+/// Kills a worker that failed.
 async fn end(shared: &AnalysesInner, pipeline: &str, worker: Box<dyn ImageWorker>, reason: &str) {
     let status = worker.end(true).await;
     tracing::error!(target: "ocelli::analyze", pipeline, "worker lost: {reason} ({status})");
     shared.lost.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Tells the pool of a worker that is gone, and gives it back what the worker never took.
+/// Reports the end of a worker to the pool, and gives back the image that it did not receive.
 fn lost(
     shared: &Arc<AnalysesInner>,
     number: WorkerNumber,
     given: &mut mpsc::Receiver<WaitingImage<ImageTicket>>,
-    untaken: Option<WaitingImage<ImageTicket>>,
+    not_received: Option<WaitingImage<ImageTicket>>,
 ) {
     shared.apply(|pool, now| {
-        // The pool may have given it a picture before it heard of its end. Both happen under the
+        // The pool may have given it an image before it hears of its end. Both happen under the
         // pool's lock.
         given.close();
-        let untaken = untaken.or_else(|| given.try_recv().ok());
-        pool.lost(number, untaken, now)
+        let not_received = not_received.or_else(|| given.try_recv().ok());
+        pool.lost(number, not_received, now)
     });
-    shared.pool.lock().tasks.remove(&number);
+    shared.remove_task(number);
 }
 
-/// Has a picture analysed, and answers.
+/// Has an image analysed, and answers.
 async fn serve(
     shared: &AnalysesInner,
     pipeline: &str,
@@ -108,16 +108,16 @@ async fn serve(
     if ticket.answer.is_closed() {
         return (AnalyzeOutcome::Ready, String::new());
     }
-    let (arrived, deadline) = (ticket.picture.arrived, ticket.deadline);
+    let (arrived, deadline) = (ticket.file.arrived(), ticket.deadline);
     let queued = now().saturating_duration_since(arrived);
-    // Only the first picture of a request counts.
-    let _ = ticket.order.started.set(SystemTime::now());
-    let image = ticket.picture.image.clone();
-    let analysed = worker.analyze(image, ticket.order.settings.clone());
+    // Fails for all images of a request but the first, which alone counts.
+    let _ = ticket.request.started.set(SystemTime::now());
+    let image = ticket.file.bytes();
+    let analysed = worker.analyze(image, ticket.request.settings.clone());
     let (answer, served, reason) = match tokio::time::timeout_at(deadline.into(), analysed).await {
         Ok(Ok(outcome)) => {
-            let analysis = outcome.map(|found| {
-                Analysis::new(pipeline, found, queued, now().saturating_duration_since(arrived))
+            let analysis = outcome.map(|result| {
+                Analysis::new(pipeline, result, queued, now().saturating_duration_since(arrived))
             });
             (analysis, AnalyzeOutcome::Ready, String::new())
         }
@@ -126,19 +126,19 @@ async fn serve(
             return (AnalyzeOutcome::NotReceived(waiting), reason);
         }
         Ok(Err(ImageWorkerLost { reason, .. })) => {
-            let fault = AnalysisError::new(
+            let error = AnalysisError::new(
                 AnalysisErrorKind::PipelineCrashed,
                 format!("the worker died: {reason}"),
             );
-            (Err(fault), AnalyzeOutcome::WorkerLost, reason)
+            (Err(error), AnalyzeOutcome::WorkerLost, reason)
         }
         Err(_) => {
             let timeout = shared.config.timeout_ms;
-            let reason = format!("no answer within {timeout} ms, which one picture may take");
+            let reason = format!("no answer within {timeout} ms, which one image may take");
             (Err(AnalysisError::timeout(timeout)), AnalyzeOutcome::WorkerLost, reason)
         }
     };
-    // Whoever has gone away needs no answer.
+    // Fails if the client has gone.
     let _ = waiting.image.answer.send(answer);
     (served, reason)
 }

@@ -116,16 +116,16 @@ async fn one(
     parameters: &AnalyzeParameters,
     request: Request,
 ) -> Result<Response, Problem> {
-    let picture = picture(analyses, request).await?;
+    let image = image(analyses, request).await?;
     if parameters.background {
-        let named = NamedImage { filename: None, picture: Ok(picture) };
+        let named = NamedImage { filename: None, image: Ok(image) };
         return Ok(jobs::accepted(&analyses.submit(order, false, vec![named])?));
     }
-    Ok(Json(analyses.analyze(&order, picture).await?).into_response())
+    Ok(Json(analyses.analyze(&order, image).await?).into_response())
 }
 
 /// Reads a body that is one picture. A body whose header says that it is too large is not read.
-async fn picture(analyses: &Analyses, request: Request) -> Result<ImageFile, Problem> {
+async fn image(analyses: &Analyses, request: Request) -> Result<ImageFile, Problem> {
     let arrived = now();
     let AnalysisLimits { image_bytes, timeout, .. } = analyses.limits();
     let length = length(request.headers());
@@ -278,14 +278,14 @@ impl<'a> Parts<'a> {
         };
         let arrived = now();
         let file = within(bounds.timeout, up_to(field, bounds.image_bytes)).await??;
-        let picture = match file {
+        let image = match file {
             Some(file) => {
                 self.held += file.len();
                 ImageFile::new(file, arrived, room)
             }
             None => Err(too_large(bounds.image_bytes)),
         };
-        Ok(Some(Part::Picture(NamedImage { filename, picture })))
+        Ok(Some(Part::Picture(NamedImage { filename, image })))
     }
 }
 

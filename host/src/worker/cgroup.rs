@@ -1,12 +1,12 @@
-//! Control groups (cgroup v2): a bound on a worker's memory and CPU time that the kernel keeps from
-//! outside the process.
+//! Control groups (cgroup v2): bounds on a worker's memory and CPU time that the kernel enforces
+//! from outside the process.
 //!
 //! # Theory of operation
 //!
-//! Groups are folders. The host may make some where the folder that it runs in was *delegated* to
-//! it: by systemd (`Delegate=yes` in the shipped unit), or by whoever made it and gave it to the
-//! host's user. Everything below a delegated folder is the host's own business, the folder's limits
-//! themselves are not.
+//! Groups are folders. The host may make some if the folder that it runs in was *delegated* to it:
+//! by systemd (`Delegate=yes` in the shipped unit), or by whoever made the folder for the host's
+//! user. Everything below a delegated folder is the host's own business; the limits of the folder
+//! itself are not.
 //!
 //! ```text
 //! .../ocelli.service            delegated; its `cgroup.subtree_control` hands memory and cpu down
@@ -16,12 +16,11 @@
 //!
 //! A group hands controllers down only while it holds no process itself, so
 //! [`ControlGroups::set_up`] moves the host into the leaf `host` first. A worker enters its group
-//! right after its start, before it was told what to run: it cannot leave it, since it reaches no
-//! file.
+//! right after its start, before it is told what to run. It cannot leave the group, since it
+//! reaches no file.
 //!
-//! The memory that a pipeline can take is bounded by `RLIMIT_DATA` and by the engine first, both
-//! with an error that says so. The group bounds what those do not see, with room to spare, so that
-//! it never comes before them.
+//! `RLIMIT_DATA` and the engine bound a pipeline's memory first, both with an error that says so.
+//! The group bounds what those do not count, with a margin, so that it never comes before them.
 
 mod locate;
 
@@ -37,16 +36,16 @@ use rustix::io::Errno;
 
 use crate::util::backoff::BackoffPolicy;
 
-/// The leaf that the host itself moves into.
+/// The name of the leaf that the host moves into.
 const HOST: &str = "host";
 
-/// What a worker's group is called, before its number.
+/// The name of a worker's group without its number.
 const WORKER: &str = "worker-";
 
-/// What `memory.max` lies above the worker's `RLIMIT_DATA`, in bytes. A group counts what that
-/// limit does not: the pages of programs, libraries and compiled components that the worker was the
-/// first to touch (libavcodec 15 MiB, the worker 5 MiB, a component made of Python 30 MiB), page
-/// tables (4 MiB for 2 GiB), stacks and socket buffers (1 MiB). Tensors are counted where they were
+/// Bytes by which `memory.max` exceeds the worker's `RLIMIT_DATA`. A group counts what that limit
+/// does not: the pages of programs, libraries and compiled components that the worker was the first
+/// to touch (libavcodec 15 MiB, the worker 5 MiB, a component made of Python 30 MiB), page tables
+/// (4 MiB for 2 GiB), stacks and socket buffers (1 MiB). Tensors are counted where they were
 /// allocated, with the host.
 const UNCOUNTED_MEMORY: u64 = 64 << 20;
 
@@ -54,7 +53,7 @@ const UNCOUNTED_MEMORY: u64 = 64 << 20;
 /// its share waits for the next period, at most this long.
 const CPU_PERIOD_US: u64 = 100_000;
 
-/// Waits before a group is removed that still holds a process.
+/// Delays before the next attempt to remove a group that still holds a process.
 const WAITS: BackoffPolicy = BackoffPolicy {
     free: 0,
     first: Duration::from_millis(10),
@@ -66,24 +65,23 @@ const WAITS: BackoffPolicy = BackoffPolicy {
 /// hangs in the kernel.
 const ATTEMPTS: u32 = 11;
 
-/// Numbers that are tried for one group: those of an earlier host that could not be removed are
-/// taken.
+/// Numbers that are tried for one group: an earlier host may have left some that could not be
+/// removed.
 const NUMBERS: u32 = 1000;
 
-/// Why workers run without control groups. What to do about it is the same in all cases; see
-/// [`REMEDY`].
+/// Why workers run without control groups. The [`REMEDY`] is the same in all cases.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlGroupsUnavailable {
-    /// cgroup v1, or nothing at all.
+    /// There is only cgroup v1, or nothing.
     #[error("no cgroup v2 hierarchy is mounted")]
     NotMounted,
-    /// The mount shows another part of the hierarchy.
+    /// The mount shows a part of the hierarchy without the host's group.
     #[error("the host's own control group is not below the cgroup v2 mount {}", .0.display())]
     OutOfSight(PathBuf),
-    /// The kernel's own group: not anyone's to divide.
+    /// The host runs in the kernel's own group, which cannot be divided.
     #[error("the host runs in the root control group {}, which is the system's", .0.display())]
     Root(PathBuf),
-    /// Neither of the two controllers was handed down.
+    /// The host's group has neither controller.
     #[error(
         "the control group {} has neither the memory nor the cpu controller{}",
         group.display(),
@@ -92,34 +90,34 @@ pub enum ControlGroupsUnavailable {
     NoControllers {
         /// The host's own group.
         group: PathBuf,
-        /// Whether cgroup v1 has at least one of them.
+        /// Whether cgroup v1 holds at least one of them.
         v1: bool,
     },
-    /// Made by someone who has not given it away.
+    /// The host's group belongs to someone else.
     #[error("the control group {} is not delegated to the host", .0.display())]
     NotDelegated(PathBuf),
-    /// Given away to another user, or mounted read-only as in most containers.
+    /// The host's group belongs to another user, or is mounted read-only, as in most containers.
     #[error("the control group {} cannot be written: {source}", path.display())]
     NotWritable {
-        /// The folder or file.
+        /// The folder or file that cannot be written.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A group with processes of its own hands no controllers down.
+    /// Other processes run in the host's group, which then hands no controllers down.
     #[error("other processes than the host run in the control group {}", .0.display())]
     Busy(PathBuf),
-    /// Anything else.
+    /// Any other error.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file that could not be read or written.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// What an operator can do where control groups are not available.
+/// How an operator gets control groups, as a part of a sentence.
 pub const REMEDY: &str =
     "run the host as a systemd service with Delegate=yes, as config/ocelli.service has it";
 
@@ -137,7 +135,7 @@ struct DelegatedGroup {
     next: AtomicU64,
 }
 
-/// The controllers that were handed down: at least one of the two.
+/// The controllers that the host's group has: at least one of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Controllers {
     memory: bool,
@@ -145,7 +143,7 @@ struct Controllers {
 }
 
 impl Controllers {
-    /// Reads a list as it stands in `cgroup.controllers`.
+    /// Reads the text of `cgroup.controllers`.
     fn parse(list: &str) -> Option<Self> {
         let has = |name| list.split_whitespace().any(|controller| controller == name);
         let found = Self { memory: has("memory"), cpu: has("cpu") };
@@ -184,10 +182,10 @@ impl ControlGroups {
         Self::claim(&own, is_delegated(&own))
     }
 
-    /// As [`set_up`](Self::set_up), for a given group.
+    /// [`set_up`](Self::set_up) for a given group.
     fn claim(own: &locate::OwnGroup, delegated: bool) -> Result<Self, ControlGroupsUnavailable> {
         let folder = &own.folder;
-        // Only the kernel's own group is of no type.
+        // The kernel's own group alone has no type.
         if !folder.join("cgroup.type").exists() {
             return Err(if folder.join("cgroup.controllers").exists() && !own.v1_controllers {
                 ControlGroupsUnavailable::Root(folder.clone())
@@ -227,12 +225,12 @@ impl ControlGroups {
         Ok(groups)
     }
 
-    /// Where the groups are, for a line of the log.
+    /// The folder of the groups, for the log.
     pub fn folder(&self) -> &Path {
         &self.inner.folder
     }
 
-    /// What the groups do not bound because the controller was not handed down to the host.
+    /// The resource that the groups do not bound because the host's group lacks its controller.
     pub fn missing_controller(&self) -> Option<&'static str> {
         match self.inner.controllers {
             Controllers { memory: false, .. } => Some("memory"),
@@ -247,9 +245,8 @@ impl ControlGroups {
         let Controllers { memory, cpu } = self.inner.controllers;
         if memory {
             group.write("memory.max", limits.memory.saturating_add(UNCOUNTED_MEMORY))?;
-            // A worker that is swapped out does not meet its limit: it makes all others wait for
-            // the disk. The files are not there in a kernel without swap, and nothing is lost
-            // without them.
+            // A worker that is swapped out does not reach its limit: it makes all others wait for
+            // the disk. A kernel without swap has no such file.
             group.write_if_there("memory.swap.max", 0)?;
             group.write_if_there("memory.oom.group", 1)?;
         }
@@ -273,8 +270,8 @@ impl ControlGroups {
         Err(io::Error::other(format!("{NUMBERS} groups of earlier hosts are in the way")))
     }
 
-    /// Workers die with their host, so their groups are empty. One that is not belongs to somebody
-    /// else and stays.
+    /// Removes groups of an earlier host. Workers die with their host, so the groups are empty. One
+    /// that is not belongs to someone else and stays.
     fn remove_leftovers(&self) {
         let Ok(entries) = fs::read_dir(&self.inner.folder) else { return };
         let folders = entries.flatten().filter(|entry| {
@@ -289,8 +286,7 @@ impl ControlGroups {
     }
 }
 
-/// Moves the host into its leaf and hands controllers down. What was done is undone where it fails
-/// half-way.
+/// Moves the host into its leaf and hands controllers down. If one step fails, undoes those before.
 fn hand_down(folder: &Path, controllers: Controllers) -> Result<(), ControlGroupsUnavailable> {
     let leaf = folder.join(HOST);
     let not_writable =
@@ -301,7 +297,7 @@ fn hand_down(folder: &Path, controllers: Controllers) -> Result<(), ControlGroup
         }
         _ => {}
     }
-    // 0 is whoever writes it, with all threads.
+    // 0 stands for the writing process, with all its threads.
     let procs = leaf.join("cgroup.procs");
     fs::write(&procs, "0").map_err(not_writable(procs))?;
     let path = folder.join("cgroup.subtree_control");
@@ -314,21 +310,21 @@ fn hand_down(folder: &Path, controllers: Controllers) -> Result<(), ControlGroup
     })
 }
 
-/// Whether somebody gave a group away to the host. To root everything can be written, so that says
-/// nothing there.
+/// Whether a group was delegated to the host. Root can write everything, so write access proves
+/// nothing then.
 fn is_delegated(own: &locate::OwnGroup) -> bool {
-    // systemd marks what it delegates; the second name is older and can be read by root alone.
+    // systemd marks delegated groups; the second name is older and only root can read it.
     let marked = ["user.delegate", "trusted.delegate"].iter().any(|name| {
         let mut value = [0; 1];
         rustix::fs::getxattr(&own.folder, *name, &mut value)
             .is_ok_and(|length| length == 1 && value == *b"1")
     });
-    // A container whose view of the hierarchy begins at its own group was given that group, if it
-    // can write it.
+    // A container whose view of the hierarchy begins at its own group owns that group, if it can
+    // write it.
     marked || own.is_view || !rustix::process::geteuid().is_root()
 }
 
-/// A worker's group. It is removed when this is dropped, as soon as the worker is gone.
+/// A worker's group. Dropping it removes the group as soon as the worker is gone.
 #[derive(Debug)]
 pub(crate) struct WorkerGroup {
     folder: PathBuf,
@@ -372,7 +368,7 @@ impl Drop for WorkerGroup {
     }
 }
 
-/// Removes a group that may still hold a process that is about to end.
+/// Removes a group whose process is about to end.
 async fn remove_when_empty(folder: PathBuf) {
     for attempt in 1..=ATTEMPTS {
         tokio::time::sleep(WAITS.delay(attempt, 0.0)).await;
@@ -387,7 +383,7 @@ async fn remove_when_empty(folder: PathBuf) {
     }
 }
 
-/// One that is gone already is as good as removed.
+/// Removes a group. One that does not exist counts as removed.
 fn remove(folder: &Path) -> io::Result<()> {
     match fs::remove_dir(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

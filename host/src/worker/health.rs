@@ -1,30 +1,29 @@
-//! Whether a worker is well: it gives signs of life, and frames that reach it come out as results.
+//! The health of a worker: it sends heartbeats, and turns the frames that it gets into results.
 //!
-//! A process that is alive says little. Two things are asked of a worker: a message at least as
-//! often as its heartbeat, which it sends from a thread that nothing else can hold up; and
-//! progress, as long as it owes some. It owes progress while the host has sent it access units that
-//! it has not taken in, or it has decoded pictures that its pipeline has neither processed nor
-//! skipped for a newer one.
+//! That the process exists proves little. A worker owes two things: a message at least once per
+//! heartbeat interval, which it sends from a thread that nothing else can hold up; and progress. It
+//! owes progress while the host has sent it access units that it has not taken in, and while it has
+//! decoded frames that its pipeline has neither processed nor skipped for a newer one.
 
 use std::time::{Duration, Instant};
 
 use ocelli_protocol::worker::Counters;
 
-/// Heartbeats in the time within which a worker that hangs is noticed: one or two that come late
-/// are no reason to kill.
+/// Heartbeats within the time in which a worker that hangs is noticed: one or two late ones are no
+/// reason to kill it.
 pub(super) const HEARTBEATS: u32 = 5;
 
-/// How a worker is unwell.
+/// Why a worker is unhealthy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HealthFault {
-    /// Stopped, or without a processor.
+    /// No message came: it is stopped, or gets no CPU time.
     #[error("health: no sign of life for {:.1} s", .0.as_secs_f64())]
     Silent(Duration),
-    /// It has access units and takes none in.
+    /// It was sent access units and takes none in.
     #[error("health: the decoder has taken nothing in for {:.1} s although frames \
         arrive", .0.as_secs_f64())]
     NotDecoding(Duration),
-    /// It has frames and gives no results.
+    /// It has decoded frames and gives no results.
     #[error("health: no result for {:.1} s although frames arrive", .0.as_secs_f64())]
     NoResults(Duration),
     /// It floods the host: messages within a time.
@@ -35,7 +34,7 @@ pub(crate) enum HealthFault {
     LogLines(u64, Duration),
 }
 
-/// Since when progress has been owed.
+/// The time since when a worker owes progress.
 #[derive(Debug, Default)]
 struct ProgressDeadline {
     done: u64,
@@ -57,7 +56,7 @@ impl ProgressDeadline {
     }
 }
 
-/// What is known of a worker's health.
+/// A worker's health, from its messages and counters.
 #[derive(Debug)]
 pub(super) struct WorkerHealth {
     limit: Duration,
@@ -69,8 +68,8 @@ pub(super) struct WorkerHealth {
 }
 
 impl WorkerHealth {
-    /// A worker that was started now. One that hangs is noticed within `limit`, if it is looked at
-    /// every [`interval`](Self::interval).
+    /// The health of a worker that is started now. A hang is noticed within `limit` if
+    /// [`check`](Self::check) is called every [`interval`](Self::interval).
     pub(super) fn new(limit: Duration, now: Instant) -> Self {
         Self {
             limit,
@@ -82,17 +81,17 @@ impl WorkerHealth {
         }
     }
 
-    /// Between two looks, and between two heartbeats.
+    /// The time between two checks, and between two heartbeats.
     pub(super) fn interval(limit: Duration) -> Duration {
         limit / HEARTBEATS
     }
 
-    /// A message has come.
+    /// A message has come; any message is a sign of life.
     pub(super) fn record_message(&mut self, now: Instant) {
         self.last_message = now;
     }
 
-    /// The worker's totals.
+    /// Takes the worker's totals in.
     pub(super) fn record_counters(&mut self, counters: Counters, now: Instant) {
         self.counters = counters;
         let settled = counters
@@ -102,16 +101,17 @@ impl WorkerHealth {
         self.pipeline.update(counters.decoded > settled, counters.processed, now);
     }
 
-    /// Looks at the worker, which was sent `sent` access units so far.
+    /// Checks the worker, which was sent `sent` access units so far.
     pub(super) fn check(&mut self, sent: u64, now: Instant) -> Result<(), HealthFault> {
         let pause = now.saturating_duration_since(std::mem::replace(&mut self.last_check, now));
         if pause >= self.limit / 2 {
-            // The host itself did not run: what the worker said meanwhile has still to be read.
+            // The host itself did not run: the worker's messages of that time have still to be
+            // read.
             self.last_message = now;
             self.pipeline.since = None;
             self.intake.since = None;
         }
-        // The intake of a file waits for the pipeline, so what the pipeline does is its progress
+        // The intake of a file waits for the pipeline, so progress of the pipeline counts for it
         // too.
         let done = self.counters.received.saturating_add(self.counters.processed);
         self.intake.update(sent > self.counters.received, done, now);

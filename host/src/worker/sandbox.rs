@@ -1,4 +1,4 @@
-//! The check at start: what the kernel enforces on a worker here, found out by a worker that tries.
+//! The check at the host's start: a worker tries what the sandbox has to refuse on this machine.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,21 +11,19 @@ use tokio::process::Command;
 use super::Programs;
 use crate::config::Sandbox;
 
-/// How long the check may take. It takes a few milliseconds; the program's libraries are loaded
-/// before.
+/// Limit for the check. It takes a few milliseconds; loading the program's libraries comes before.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Most that is read of what the check prints, in bytes: a few lines for each measure and attempt.
+/// Bytes of the check's output that are read: a few lines for each measure and attempt.
 const MAX_OUTPUT: u64 = 64 << 10;
 
-/// What is enforced on workers.
+/// The result of the check.
 #[derive(Debug)]
 pub(crate) struct SandboxReport {
     check: SandboxCheck,
 }
 
-/// Checks what is enforced on workers here and says it in the log. An error where it is less than
-/// `sandbox` wants.
+/// Runs the check and logs its result. Fails if it found less than `sandbox` requires.
 pub async fn check_sandbox(programs: &Programs, sandbox: Sandbox) -> anyhow::Result<()> {
     let report = check(programs).await.context("checking the sandbox")?;
     if report.is_complete() {
@@ -38,8 +36,8 @@ pub async fn check_sandbox(programs: &Programs, sandbox: Sandbox) -> anyhow::Res
     Ok(())
 }
 
-/// Lets a worker confine itself and try what it must not be able to do. Fails where the check
-/// itself does not work; what it found is in the report.
+/// Starts a worker that confines itself and tries what it must not be able to do. Fails if the
+/// check itself does not work; its findings are in the report.
 pub(crate) async fn check(programs: &Programs) -> anyhow::Result<SandboxReport> {
     let program = programs.worker.display();
     let mut child = Command::new(&programs.worker)
@@ -66,35 +64,35 @@ pub(crate) async fn check(programs: &Programs) -> anyhow::Result<SandboxReport> 
     Ok(SandboxReport { check })
 }
 
-/// The first bytes of a pipe. The rest is not read: who writes more is ended by the broken pipe.
+/// Reads the first bytes of a pipe. A writer of more gets a broken pipe.
 async fn bounded(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
-        // What came before an error is all there is.
+        // Bytes before an error are enough.
         let _ = pipe.take(MAX_OUTPUT).read_to_end(&mut bytes).await;
     }
     bytes
 }
 
 impl SandboxReport {
-    /// Whether every measure is in force and every attempt was refused.
+    /// Whether every measure is in force and the kernel refused every attempt.
     pub(crate) fn is_complete(&self) -> bool {
         self.check.confinement.is_complete()
             && !self.check.attempts.is_empty()
             && self.check.attempts.iter().all(|attempt| attempt.refused)
     }
 
-    /// What is in force.
+    /// The measures in force, and those that are missing.
     pub(crate) fn confinement(&self) -> &Confinement {
         &self.check.confinement
     }
 
-    /// Attempts that the kernel did not refuse.
+    /// The attempts that the kernel did not refuse.
     pub(crate) fn not_refused(&self) -> impl Iterator<Item = &Attempt> {
         self.check.attempts.iter().filter(|attempt| !attempt.refused)
     }
 
-    /// One line for the log, and for the error where the sandbox is required.
+    /// One line for the log, or for the error if the sandbox is required.
     pub(crate) fn summary(&self) -> String {
         let confinement = self.confinement();
         let names: Vec<_> = confinement.enforced.iter().copied().map(Measure::name).collect();

@@ -58,11 +58,11 @@ impl PoolBench {
         self.tell(|pool, now| pool.ended(worker, now))
     }
 
-    fn lost(&mut self, worker: WorkerNumber, untaken: Option<u64>) -> Vec<String> {
+    fn lost(&mut self, worker: WorkerNumber, not_received: Option<u64>) -> Vec<String> {
         let since = self.now;
-        let untaken =
-            untaken.map(|number| WaitingImage { number, request: number, since, image: () });
-        self.tell(|pool, now| pool.lost(worker, untaken, now))
+        let not_received =
+            not_received.map(|number| WaitingImage { number, request: number, since, image: () });
+        self.tell(|pool, now| pool.lost(worker, not_received, now))
     }
 
     fn unready(&mut self, worker: WorkerNumber, lasting: bool) -> Vec<String> {

@@ -1,23 +1,23 @@
-//! Where the host's own control group lies in the file system.
+//! Finds the host's own control group in the file system.
 
 use std::path::{Path, PathBuf};
 
 use super::ControlGroupsUnavailable;
 
-/// The host's own group.
+/// The host's own control group.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct OwnGroup {
-    /// Its folder.
+    /// Its path in the file system.
     pub(super) folder: PathBuf,
     /// Whether the process sees it as the root of all groups.
     pub(super) is_view: bool,
-    /// Whether cgroup v1 is there beside and has the memory or the cpu controller.
+    /// Whether cgroup v1 is mounted as well and has the memory or the cpu controller.
     pub(super) v1_controllers: bool,
 }
 
-/// The folder of the process's group in the cgroup v2 hierarchy. `cgroup` is the text of
-/// `/proc/self/cgroup`, `mountinfo` of `/proc/self/mountinfo`; cgroups(7) and proc(5) describe the
-/// two.
+/// Finds the process's group in the cgroup v2 hierarchy. `cgroup` is the text of
+/// `/proc/self/cgroup`, `mountinfo` that of `/proc/self/mountinfo`; cgroups(7) and proc(5) describe
+/// the two.
 pub(super) fn own_group(
     cgroup: &str,
     mountinfo: &str,
@@ -32,21 +32,21 @@ pub(super) fn own_group(
     });
     let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
     let first = mounts.first().ok_or(ControlGroupsUnavailable::NotMounted)?;
-    // There may be several, some of which show another part: the first that shows the group counts.
+    // Some of several mounts may show another part: the first that shows the group counts.
     let folder = mounts.iter().find_map(|mount| mount.folder_of(path));
     let folder = folder.ok_or_else(|| ControlGroupsUnavailable::OutOfSight(first.point.clone()))?;
     Ok(OwnGroup { folder, is_view: path == "/", v1_controllers })
 }
 
-/// A place where groups can be seen.
+/// A mount of the cgroup v2 hierarchy.
 struct Mount {
-    /// The group that lies there.
+    /// The group that is mounted there.
     root: String,
     point: PathBuf,
 }
 
 impl Mount {
-    /// None for a line about another file system.
+    /// `None` for a line about another file system.
     fn parse(line: &str) -> Option<Self> {
         // The fields before the dash differ in number, those behind it begin with the type.
         let (before, behind) = line.split_once(" - ")?;
@@ -66,7 +66,7 @@ impl Mount {
     }
 }
 
-/// Blanks and backslashes stand as three octal digits.
+/// Decodes blanks and backslashes, which are written as three octal digits.
 fn unescape(field: &str) -> String {
     let mut parts = field.split('\\');
     let mut text = parts.next().unwrap_or_default().to_owned();

@@ -34,7 +34,7 @@ impl WorkerFactory for NoPipelines {
     ) -> BoxFuture<'static, Result<Box<dyn ImageWorker>, ImageWorkerStartError>> {
         Box::pin(async move {
             Err(ImageWorkerStartError {
-                fault: AnalysisError::new(AnalysisErrorKind::UnknownPipeline, &*pipeline),
+                error: AnalysisError::new(AnalysisErrorKind::UnknownPipeline, &*pipeline),
                 permanent: true,
             })
         })
