@@ -3,10 +3,10 @@
 use ocelli_sdk::FrameError;
 
 /// Makes one tensor of the first `most` items, or of half as many, and half of those, until it
-/// finds room. Gives the tensor and the number of items in it.
+/// fits. Gives the tensor and the number of items in it.
 ///
 /// # Errors
-/// What `make` says of a single item, and any error but that of no room.
+/// The error of `make` for a single item, and any error but out of memory.
 pub fn make<I, T>(
     items: &[I],
     most: usize,
@@ -25,7 +25,7 @@ pub fn make<I, T>(
 mod tests {
     use super::*;
 
-    /// Room for `room` items.
+    /// Takes up to `room` items.
     fn within(room: usize) -> impl Fn(&[u8]) -> Result<Vec<u8>, FrameError> {
         move |items| {
             let full = || FrameError::OutOfMemory(format!("{} do not fit", items.len()));

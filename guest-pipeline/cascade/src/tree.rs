@@ -33,7 +33,7 @@ pub struct Detect {
     pub score: f32,
     /// Of two boxes of a label that overlap by more the better stands.
     pub iou: f32,
-    /// Which it is.
+    /// The model and its own settings.
     pub detector: Detector,
 }
 
@@ -44,7 +44,7 @@ pub enum Detector {
     Nanodet {
         /// The model.
         variant: Variant,
-        /// Class by class.
+        /// For each class of COCO, whether it is reported.
         wanted: Vec<bool>,
     },
     /// Faces.
@@ -66,7 +66,7 @@ pub struct Stage {
     pub name: String,
     /// About what it looks at.
     pub crop: CropRule,
-    /// What it does.
+    /// The model and its own settings.
     pub work: StageModel,
     /// Look at what it found.
     pub stages: Vec<Stage>,

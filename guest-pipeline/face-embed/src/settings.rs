@@ -45,7 +45,7 @@ pub struct Settings {
     /// Faces whose box has a shorter side are left out: too little to tell anybody by. Frame
     /// pixels.
     pub min_face_pixels: f32,
-    /// See [`Alignment`].
+    /// How a face is cut from the frame.
     pub alignment: Alignment,
     /// Whether gender and age are reported.
     pub gender_and_age: bool,

@@ -66,8 +66,9 @@ struct InZone<'a> {
 
 /// Answers `{"query":"tracks"}` with `{"tracks":[...],"counts":{"person":3}}`, and
 /// `{"query":"counts"}` with
-/// `{"zones":[{"zone":"door","labels":{"person":{"entered":2,"left":1,"inside":1}}}],"objects":{...}}`.
-/// `{"reset":"counts"}` makes them begin anew and answers with them.
+/// `{"zones":[{"zone":"door","labels":{"person":COUNTS}}],"objects":{...}}`, where `COUNTS` is
+/// `{"entered":2,"left":1,"inside":1}`. `{"reset":"counts"}` makes them begin anew and answers with
+/// them.
 ///
 /// # Errors
 /// Any other request; the text says which ones there are. A store that fails.

@@ -69,17 +69,16 @@ pub struct Settings {
 /// A part of the picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Zone {
-    /// What events and counts call it.
+    /// Name in events and counts.
     pub name: String,
     /// Its corners in turn, x and y in parts of the picture, 0 to 1.
     pub polygon: Vec<[f32; 2]>,
-    /// What it is about.
+    /// Labels of the objects that count.
     pub labels: Classes,
 }
 
 impl Zone {
-    /// Whether it is the zone of this definition. Its labels may be others: whom it is about may
-    /// change while it goes on.
+    /// Whether the zone has this name and polygon. The labels may change while its counts go on.
     #[must_use]
     pub fn is(&self, name: &str, polygon: &[[f32; 2]]) -> bool {
         self.name == name && self.polygon == polygon

@@ -18,10 +18,10 @@ const WITHOUT_ZONES: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot<S> {
-    /// First, so that it can be told from the formats of other versions.
+    /// First, so that a reader can tell the formats apart.
     format: u32,
     pipeline: String,
-    /// Of the pipeline that gave it.
+    /// Version of the pipeline that wrote it.
     #[serde(default)]
     version: String,
     next_due: Option<u64>,

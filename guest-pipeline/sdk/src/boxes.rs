@@ -1,14 +1,15 @@
-//! A detector's outputs looked through by the host: the rows stay on its side until they are asked
-//! for.
+//! The host's search in a detector's outputs: the rows stay on its side until the pipeline asks for
+//! them.
 //!
-//! This pays for outputs that are large and of which little is wanted. Where a Rust pipeline reads
+//! This pays for large outputs of which the pipeline needs little. If a Rust pipeline reads
 //! most of an output anyway, [`nms`](crate::nms) does the same on its own copy and needs no call.
 //!
 //! ```no_run
 //! use ocelli_sdk::boxes::{self, Axes};
 //! use ocelli_sdk::nn::Outputs;
 //!
-//! /// The hundred best rows of an output [1, 84, 8400], a column for each box: its four numbers, then 80 scores.
+//! /// The hundred best rows of an output [1, 84, 8400]: a column for each box, with its four
+//! /// numbers, then 80 scores.
 //! fn best_rows(outputs: &Outputs) -> Result<Vec<Vec<f32>>, String> {
 //!     let output = outputs.tensor("output0")?;
 //!     let hits = boxes::best(output, Axes::ColumnsRows, Some(4..84), 0.4, 100)?;

@@ -53,9 +53,9 @@ pub fn crop(face: &BBox) -> BBox {
 pub struct FaceReading {
     /// [`DIMENSION`] numbers, of length 1.
     pub embedding: Vec<f32>,
-    /// See [`Gender`].
+    /// The more likely gender.
     pub gender: Gender,
-    /// See [`Age`].
+    /// The expected age.
     pub age: Age,
 }
 

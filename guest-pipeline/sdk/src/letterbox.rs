@@ -31,12 +31,12 @@ pub fn place(width: u32, height: u32, tensor_width: u32, tensor_height: u32) -> 
     })
 }
 
-/// The frame that a tensor was made of.
+/// A letterboxed tensor's frame, with its place in the tensor.
 #[derive(Debug, Clone, Copy)]
 pub struct Letterbox {
-    /// Pixels.
+    /// Width of the frame in pixels.
     pub width: u32,
-    /// Pixels.
+    /// Height of the frame in pixels.
     pub height: u32,
     /// Where it lies in the tensor.
     pub placement: Placement,

@@ -2,8 +2,8 @@
 
 pub use crate::bindings::wasi::logging::logging::Level;
 
-/// Writes one line; `context` says which part of the pipeline speaks. Natively, in tests, it goes
-/// to standard error.
+/// Writes one line; `context` names the part of the pipeline that writes it. Natively, in tests, it
+/// goes to standard error.
 pub fn log(level: Level, context: &str, message: &str) {
     #[cfg(target_family = "wasm")]
     crate::bindings::wasi::logging::logging::log(level, context, message);
@@ -11,7 +11,7 @@ pub fn log(level: Level, context: &str, message: &str) {
     eprintln!("{level:?} {context}: {message}");
 }
 
-/// Writes a line that tells what goes on.
+/// Writes a line worth knowing.
 pub fn info(context: &str, message: &str) {
     log(Level::Info, context, message);
 }

@@ -36,7 +36,7 @@ impl RateLimiter {
         true
     }
 
-    /// When the next frame is due, to be kept over a change of the pipeline.
+    /// Presentation time of the next due frame, for the snapshot.
     #[must_use]
     pub fn next(&self) -> Option<u64> {
         self.next

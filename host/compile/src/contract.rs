@@ -51,7 +51,7 @@ pub(crate) static CONTRACTS: [Contract; SERVED.len()] = [
     },
 ];
 
-/// What `wasmtime-wasi` links.
+/// The interfaces that `wasmtime-wasi` links.
 const WASI: (&str, &str) = ("wasi.wit", include_str!("wasi.wit"));
 
 /// Packages of the namespace `wasi` of which components of every version may import every

@@ -27,12 +27,12 @@ use contract::{CONTRACTS, Contract};
 use notation::truncate;
 use types::TypePool;
 
-/// What a component is held against.
+/// What a component has to fulfil besides the contract.
 #[derive(Debug, Clone, Default)]
 pub struct Requirements {
-    /// Most bytes.
+    /// Largest size of the component in bytes.
     pub max_bytes: u64,
-    /// Where it has to be signed: by one of these keys.
+    /// Keys of which one has to have signed it; `None`: it may be unsigned.
     pub trusted: Option<Vec<TrustedKey>>,
 }
 

@@ -12,7 +12,7 @@ pub(crate) struct Notation<'a> {
     pub(crate) pool: &'a TypePool,
     /// What its types are called.
     pub(crate) names: &'a HashMap<Shape, String>,
-    /// The types that the other side has, too; none where there is no other side.
+    /// The types that the other side also has; `None` without another side.
     pub(crate) common: Option<&'a HashSet<Shape>>,
 }
 

@@ -3,8 +3,8 @@
 //! of everything behind it.
 //!
 //! The format also has signatures of a component's first sections alone. They are not enough here:
-//! whoever cuts a component off where a signed part ends would change what it does. So of the
-//! hashes that a signature covers only the last counts, and it has to be that of the whole file.
+//! a component that is cut off where a signed part ends does something else. So of the hashes that
+//! a signature covers only the last counts, and it has to be that of the whole file.
 //!
 //! Not the crate `wasmsign2`: it accepts a component that ends where a signed part ends, and takes
 //! lengths in the file for amounts of memory.
@@ -20,7 +20,7 @@ use crate::problem;
 /// Bytes of the magic number and the version, which no signature covers.
 const HEADER: usize = 8;
 
-/// The section's name.
+/// Name of the custom section.
 const SECTION: &str = "signature";
 
 /// What stands before the hashes in the signed message: the domain; the format's version, the kind

@@ -1,5 +1,5 @@
 //! Types of imports and exports, by their structure: two types are the same where their shapes are.
-//! Resources have none, and are told apart by where they are defined.
+//! Resources have no structure; they differ by the place of their definition.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -87,11 +87,11 @@ impl Confinement {
 /// An attempt at something that a confined process must not be able to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// What was tried.
+    /// The action that was tried.
     pub attempt: String,
     /// The kernel refused it, as confinement makes it refuse.
     pub refused: bool,
-    /// The system's error, like `EPERM`; none where the attempt succeeded.
+    /// The system's error, like `EPERM`; `None` if the attempt succeeded.
     pub error: Option<String>,
 }
 
@@ -99,9 +99,9 @@ pub struct Attempt {
 /// tries it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxCheck {
-    /// What the process was told is in force.
+    /// The measures in force, as the process found out.
     pub confinement: Confinement,
-    /// What the kernel did.
+    /// The kernel's answers.
     pub attempts: Vec<Attempt>,
 }
 

@@ -11,10 +11,9 @@ use crate::inference::{Element, TensorDeclaration};
 /// An input or output of a graph.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GraphTensor {
-    /// Its name.
+    /// Name in the graph.
     pub name: String,
-    /// Its elements; none where they are of a type that Ocelli does not move, or where it is no
-    /// tensor.
+    /// Type of the elements; `None` for a type that Ocelli does not move, or if it is no tensor.
     pub element: Option<Element>,
     /// Its type in ONNX Runtime's words.
     pub kind: String,
@@ -27,7 +26,7 @@ pub struct GraphTensor {
 pub struct Inspection {
     /// SHA-256 of the file: lower-case hexadecimal.
     pub sha256: String,
-    /// The file's size.
+    /// Size of the file in bytes.
     pub bytes: u64,
     /// The program that wrote the file, as it says of itself. May be empty.
     pub producer: String,

@@ -108,7 +108,7 @@ impl Element {
         }
     }
 
-    /// Bytes of a tensor of this shape, or none where that overflows.
+    /// Bytes of a tensor of this shape. `None` if that overflows.
     pub fn bytes(self, shape: &[u32]) -> Option<usize> {
         shape
             .iter()
@@ -330,12 +330,12 @@ pub enum FromHost {
 pub struct LoadedModel {
     /// Name of the model in the catalog.
     pub name: String,
-    /// The version's SHA-256.
+    /// SHA-256 of the model's version.
     pub sha256: String,
     /// Nodes of the graph by the execution provider that runs them, as ONNX Runtime reports it.
-    /// Empty where the library cannot tell.
+    /// Empty if the library does not report it.
     pub nodes: Vec<(String, u32)>,
-    /// Why it does not run on the device that it was meant for: the provider's own words.
+    /// The provider's error text if the model does not run on its device.
     pub fell_back: Option<String>,
 }
 
@@ -365,18 +365,18 @@ pub enum ToHost {
 /// A tensor in the session's shared memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedTensor {
-    /// Its name in the graph.
+    /// Name in the graph.
     pub name: String,
-    /// Its elements.
+    /// Type of the elements.
     pub element: Element,
-    /// Its shape.
+    /// Size of each axis.
     pub shape: Vec<u32>,
-    /// Where it begins in the shared memory: a multiple of [`crate::shm::ALIGNMENT`].
+    /// Offset in the shared memory: a multiple of [`crate::shm::ALIGNMENT`].
     pub offset: u64,
 }
 
 impl PlacedTensor {
-    /// Where its bytes lie, or none where that overflows.
+    /// The tensor's bytes in the shared memory. `None` if that overflows.
     pub fn range(&self) -> Option<std::ops::Range<usize>> {
         let start = usize::try_from(self.offset).ok()?;
         Some(start..start.checked_add(self.element.bytes(&self.shape)?)?)
@@ -402,7 +402,7 @@ pub enum InferenceRequest {
         id: u64,
         /// Where the ONNX file begins in the shared memory.
         offset: u64,
-        /// Its bytes.
+        /// Size of the file in bytes.
         length: u64,
     },
     /// Runs a model that was opened before; answered by `Done`, `Stale` or `Failed`.
@@ -437,7 +437,7 @@ pub enum ErrorCode {
     InvalidArgument,
     /// The model's file cannot be read as a graph.
     InvalidEncoding,
-    /// Not in time.
+    /// The deadline has passed.
     Timeout,
     /// ONNX Runtime reported an error, or the process died.
     RuntimeError,
@@ -463,18 +463,18 @@ pub enum InferenceResponse {
     Opened {
         /// The request's number.
         id: u64,
-        /// By what name to run it.
+        /// The name for [`InferenceRequest::Run`].
         model: String,
-        /// Its inputs.
+        /// Inputs of the model.
         inputs: Vec<TensorDeclaration>,
-        /// Its outputs, in the order in which they are laid out.
+        /// Outputs of the model, in the order in which they are laid out.
         outputs: Vec<TensorDeclaration>,
     },
     /// The outputs lie in the shared memory.
     Done {
         /// The request's number.
         id: u64,
-        /// Where, and of what shape.
+        /// The tensors with their offsets and shapes.
         outputs: Vec<PlacedTensor>,
         /// Time spent waiting for a free thread, in nanoseconds.
         queued_ns: u64,
@@ -493,9 +493,9 @@ pub enum InferenceResponse {
     Failed {
         /// The request's number.
         id: u64,
-        /// Its kind.
+        /// The code of `wasi:nn`.
         code: ErrorCode,
-        /// What happened.
+        /// The cause, for the component's author.
         message: String,
     },
 }
@@ -558,7 +558,7 @@ pub fn send<M: Serialize>(socket: BorrowedFd<'_>, message: &M) -> Result<(), Pac
 }
 
 /// Receives one message and the descriptors that came with it. `buffer` is at least [`MAX_PACKET`]
-/// bytes, kept by the caller between calls.
+/// bytes, which the caller reuses.
 pub fn receive_with<M: DeserializeOwned>(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],

@@ -69,12 +69,12 @@ impl TrustedKey {
         Self(bytes)
     }
 
-    /// The key itself.
+    /// The bytes of the public key.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// As `ssh-keygen -l` tells it: `SHA256:` and the digest of OpenSSH's form, in base 64.
+    /// As `ssh-keygen -l` prints it: `SHA256:` and the digest of OpenSSH's form, in base 64.
     pub fn fingerprint(&self) -> String {
         format!("SHA256:{}", STANDARD_NO_PAD.encode(Digest::of(openssh_blob(&self.0)).bytes()))
     }

@@ -97,7 +97,7 @@ impl Limit {
     }
 }
 
-/// By its name: in JSON a limit stands so, while the processes tell each other its number.
+/// JSON has a limit's name; the messages between processes have its number.
 impl JsonSchema for Limit {
     fn inline_schema() -> bool {
         true
@@ -124,7 +124,7 @@ impl LimitCounts {
         }
     }
 
-    /// A limit's count.
+    /// How often the component ran into this limit.
     pub fn of(&self, limit: Limit) -> u64 {
         self.0.get(limit as usize).copied().unwrap_or(0)
     }
@@ -134,7 +134,7 @@ impl LimitCounts {
         Limit::ALL.iter().copied().zip(self.0).filter(|(_, count)| *count > 0)
     }
 
-    /// Both counts together.
+    /// The sum of both counts, limit by limit.
     #[must_use]
     pub fn plus(mut self, other: Self) -> Self {
         other.hit().for_each(|(limit, count)| self.add(limit, count));

@@ -13,8 +13,8 @@ pub mod worker {
     pub const TENSORS: RawFd = 5;
     /// The compiled component, open for reading.
     pub const COMPONENT: RawFd = 6;
-    /// Stream socket for the keys of Redis that the session was granted. Without a grant nobody is
-    /// at its other end.
+    /// Stream socket for the keys of Redis that the session was granted. Without a grant it has no
+    /// other end.
     pub const REDIS: RawFd = 7;
 }
 

@@ -57,7 +57,7 @@ impl SharedMemory {
         Ok(Self { map: MmapOptions::new().len(length).map_raw(&file)?, file })
     }
 
-    /// Bytes.
+    /// Length of the region in bytes.
     #[allow(clippy::len_without_is_empty, reason = "a region is never empty")]
     pub fn len(&self) -> usize {
         self.map.len()
@@ -68,7 +68,7 @@ impl SharedMemory {
         self.file.as_fd()
     }
 
-    /// The address of `range`, or none where it does not lie in the region.
+    /// The address of `range`. `None` if it does not lie in the region.
     pub fn address(&self, range: Range<usize>) -> Option<*mut u8> {
         if range.start > range.end || range.end > self.len() {
             return None;
@@ -95,7 +95,7 @@ impl SharedMemory {
     ///
     /// # Safety
     ///
-    /// As for [`Self::bytes`], and nobody may read the range while the slice lives.
+    /// As for [`Self::bytes`], and no one may read the range while the slice lives.
     #[allow(unsafe_code, clippy::mut_from_ref)]
     pub unsafe fn bytes_mut(&self, range: Range<usize>) -> Option<&mut [u8]> {
         let length = range.len();

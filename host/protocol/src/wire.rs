@@ -102,7 +102,7 @@ pub fn write<M: Serialize>(
     Ok(())
 }
 
-/// Reads messages from a blocking stream into buffers that are kept between calls.
+/// Reads messages from a blocking stream, with the same buffers for each.
 pub struct Reader<R> {
     from: R,
     message: Vec<u8>,
@@ -115,7 +115,7 @@ impl<R: Read> Reader<R> {
         Self { from, message: Vec::new(), payload: Vec::new() }
     }
 
-    /// The stream. Whoever reads from it takes from this reader.
+    /// The stream. Bytes read from it directly are missing here.
     pub fn get_ref(&self) -> &R {
         &self.from
     }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 #[derive(Debug)]
 pub struct Arena {
     memory: SharedMemory,
-    /// Ranges that nobody holds: sorted, not adjacent, multiples of [`ALIGNMENT`].
+    /// Free ranges: sorted, not adjacent, multiples of [`ALIGNMENT`].
     free: Mutex<Vec<Range<usize>>>,
 }
 
@@ -34,7 +34,7 @@ impl Arena {
         free.iter().map(|range| range.end - range.start).max().unwrap_or(0)
     }
 
-    /// A block of at least `length` bytes, or none where no free range is that long. Its bytes are
+    /// A block of at least `length` bytes. `None` if no free range is that long. Its bytes are
     /// what was left there.
     pub fn allocate(self: &Arc<Self>, length: usize) -> Option<Block> {
         let length = length.max(1).checked_next_multiple_of(ALIGNMENT)?;
@@ -77,7 +77,7 @@ impl Block {
         self.range.start
     }
 
-    /// Bytes.
+    /// Length of the block in bytes.
     pub fn len(&self) -> usize {
         self.range.end - self.range.start
     }

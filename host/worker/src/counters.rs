@@ -1,5 +1,5 @@
-//! What a worker counts, and how much memory its component has: one owner, read and written by all
-//! of its threads.
+//! The counters of a worker, and the size of its component's memory: one owner, read and written by
+//! all of its threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,19 +16,20 @@ pub struct SharedCounters {
 }
 
 impl SharedCounters {
-    /// Applies `change` and gives the totals after it. `change` is to do no more than count.
+    /// Applies `change` and gives the totals after it. `change` only counts: it runs under the
+    /// lock.
     pub fn update(&self, change: impl FnOnce(&mut Counters)) -> Counters {
         let mut counters = self.counters.lock();
         change(&mut counters);
         *counters
     }
 
-    /// The totals.
+    /// A copy of the totals.
     pub fn snapshot(&self) -> Counters {
         self.update(|_| ())
     }
 
-    /// Counts that a limit was run into.
+    /// Counts that the component ran into a limit.
     pub fn count_limit(&self, limit: Limit) {
         self.update(|counters| counters.limits.add(limit, 1));
     }
@@ -38,7 +39,7 @@ impl SharedCounters {
         self.guest_memory.load(Ordering::Relaxed)
     }
 
-    /// See [`SharedCounters::guest_memory`].
+    /// Sets the bytes of the component's linear memories together.
     pub fn set_guest_memory(&self, bytes: usize) {
         self.guest_memory.store(bytes as u64, Ordering::Relaxed);
     }

@@ -25,13 +25,13 @@ use crate::poll::ready_by;
 /// host answers. So this is run into only where neither gets to it.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Why a request brought nothing: a code of wasi:nn and a message.
+/// Why a request failed: a code of wasi:nn and a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct InferenceError {
-    /// Its kind.
+    /// The code of `wasi:nn`.
     pub code: ErrorCode,
-    /// What happened.
+    /// The cause, for the component's author.
     pub message: String,
 }
 
@@ -45,9 +45,9 @@ impl InferenceError {
 /// The inputs and outputs of an opened model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelSignature {
-    /// What it takes.
+    /// The inputs, in the model's order.
     pub inputs: Vec<TensorDeclaration>,
-    /// What it gives, in the order in which it is laid out.
+    /// The outputs, in the order in which they are laid out.
     pub outputs: Vec<TensorDeclaration>,
 }
 
@@ -56,12 +56,12 @@ pub struct ModelSignature {
 pub struct OpenedModel {
     /// By what name to run it.
     pub name: String,
-    /// See [`ModelSignature`].
+    /// The model's inputs and outputs.
     pub signature: Arc<ModelSignature>,
 }
 
-/// A model that the component brought. Its bytes are kept: the next inference process knows nothing
-/// of it.
+/// A model that the component brought. Its bytes stay in memory: the next inference process does
+/// not have it.
 struct OwnModel {
     bytes: Vec<u8>,
     opened: OpenedModel,
@@ -344,7 +344,7 @@ impl InferenceClient {
         }
     }
 
-    /// The next message, or none where none has come by then.
+    /// The next message; `None` if none has come by `deadline`.
     fn receive(&mut self, deadline: Instant) -> Result<Option<InferenceResponse>, InferenceError> {
         let ready = ready_by(&self.socket, PollFlags::IN, deadline);
         if !ready.map_err(|errno| lost(PacketError::Io(errno)))? {
@@ -354,7 +354,7 @@ impl InferenceClient {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 enum RunOutcome {
     Done { outputs: Vec<PlacedTensor>, queued_ns: u64, run_ns: u64 },
     Stale { waited_ms: u32 },

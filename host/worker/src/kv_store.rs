@@ -2,10 +2,10 @@
 //! changes that the host has not been sent yet.
 //!
 //! ```text
-//! set, delete --> changes of the current call --commit()--> unreported changes --take_changes()--> the host
-//!                      | roll_back()                              | reset()
-//!                      v                                          v
-//!            the content before the call                the content that the host has
+//! set, delete --> current call --commit()--> unreported --take_changes()--> the host
+//!                     | roll_back()              | reset()
+//!                     v                          v
+//!           content before the call    content that the host has
 //! ```
 
 use std::collections::BTreeMap;

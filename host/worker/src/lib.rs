@@ -1,13 +1,13 @@
 //! The worker process of one camera session.
 //!
-//! Two threads share the work, and a third says that they live ([`heartbeat`]). The *intake* reads
-//! the host's messages and decodes access units into pictures; the *pipeline* thread owns the
-//! Wasmtime store and calls the guest component. Between them stands one bounded queue
-//! ([`queue::WorkQueue`]): for a live source a newer frame takes the place of one that still waits
-//! there, for a file the intake waits until there is room.
+//! Two threads share the work, and a third sends heartbeats ([`heartbeat`]). The *intake* reads the
+//! host's messages and decodes access units into pictures; the *pipeline* thread owns the Wasmtime
+//! store and calls the guest component. Between them is one bounded queue ([`queue::WorkQueue`]):
+//! for a live source a newer frame takes the place of one that still waits there, for a file the
+//! intake waits until the queue has a place.
 //!
 //! ```text
-//! host --access units--> intake: decode -> queue -> pipeline thread: guest.process -> results --> host
+//! host --access units--> intake: decode -> queue -> pipeline thread: guest.process --results--> host
 //!                                                        | tensors in shared memory
 //!                                                        v
 //!                                                  inference process

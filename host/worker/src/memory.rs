@@ -1,4 +1,4 @@
-//! What the process may still have of private memory, by its own limit.
+//! The private memory that the process may still allocate under its own limit.
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 

@@ -1,7 +1,7 @@
-//! The NanoDet models that pipelines know, and one of them at work. wasi:nn cannot be asked for a
-//! model's input size, so it stands here.
+//! The NanoDet models that pipelines know, and a detector that runs one of them. `wasi:nn` does not
+//! report a model's input size, so it is defined here.
 
-use super::Level;
+use super::level::Level;
 use crate::nms::Candidate;
 use crate::nn::Model;
 use crate::settings::nearest;
@@ -11,13 +11,13 @@ use crate::{Channels, Frame, Letterbox, TensorSpec, labels};
 /// outputs' form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Variant {
-    /// The name in the host's catalogue.
+    /// The name in the host's catalog.
     pub name: &'static str,
     /// Width and height of the input in pixels.
     pub size: u32,
 }
 
-/// The model that is used where the settings name none.
+/// The default model.
 pub const DEFAULT: Variant = Variant { name: "nanodet-g-416", size: 416 };
 
 /// All models that the settings may name.

@@ -44,7 +44,7 @@ pub const MAX_TRACKS: usize = 400;
 /// there afterwards is something else, and extrapolation over such a time is a guess.
 const HOPELESS: u32 = 5;
 
-/// How tracks begin, are kept and end. The defaults are ByteTrack's.
+/// Thresholds of a tracker. The defaults are ByteTrack's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrackerConfig {
     /// Detections of this score and more are paired first.
@@ -59,7 +59,7 @@ pub struct TrackerConfig {
     pub low_iou: f32,
     /// The same for an unconfirmed track.
     pub unconfirmed_iou: f32,
-    /// How long a track that is not seen is kept.
+    /// How long a lost track stays alive.
     pub lost_for: Duration,
     /// In how many updates, at least, a track is looked for in vain before it ends: with few
     /// updates a second, `lost_for` may be over after a single one.
@@ -149,7 +149,7 @@ pub struct TrackUpdate {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Track {
-    /// None until confirmed.
+    /// `None` until confirmed.
     id: Option<u64>,
     class: u32,
     score: f32,
@@ -249,7 +249,7 @@ impl Tracker {
         Ok(Self { config, state })
     }
 
-    /// How tracks begin, are kept and end.
+    /// The thresholds of this tracker.
     #[must_use]
     pub fn config(&self) -> &TrackerConfig {
         &self.config

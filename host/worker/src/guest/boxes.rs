@@ -226,7 +226,7 @@ fn is_larger(number: f32, than: f32) -> bool {
     !(than >= number) & !number.is_nan()
 }
 
-/// The largest of the numbers, or NaN where there is none.
+/// The largest of the numbers; NaN for an empty slice.
 fn largest(numbers: &[[u8; 4]]) -> f32 {
     let (vectors, rest) = numbers.as_chunks::<LANES>();
     let mut lanes = [f32::NAN; LANES];

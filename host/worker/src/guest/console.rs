@@ -20,8 +20,8 @@ const MAX_TAIL: usize = 2 << 10;
 /// Bytes that a component may write at a time.
 const PERMIT: usize = 64 << 10;
 
-/// A component's standard output or error: each line goes to the session's log, the latest text is
-/// kept.
+/// A component's standard output or error: each line goes to the session's log, and the latest text
+/// stays in memory to explain a trap.
 #[derive(Clone)]
 pub(super) struct Console {
     log: GuestLog,

@@ -114,7 +114,7 @@ impl FramesView<'_> {
     }
 }
 
-/// The shape and the bytes of `count` pictures, or none where that overflows.
+/// The shape and the bytes of `count` pictures. `None` if that overflows.
 fn shape(spec: &video::TensorSpec, count: usize) -> Option<(Vec<u32>, usize)> {
     let count = u32::try_from(count).ok()?;
     let shape = match spec.layout {

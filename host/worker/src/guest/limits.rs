@@ -28,20 +28,19 @@ const MAX_INSTANCES: usize = 200;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("limit {limit}: {message}")]
 pub(super) struct LimitExceeded {
-    /// Which.
+    /// The limit.
     pub limit: Limit,
-    /// What was asked for, and how much there is.
+    /// The amount asked for, and the amount allowed.
     pub message: String,
 }
 
 impl LimitExceeded {
-    /// That this limit was run into.
+    /// The component ran into this limit.
     pub(super) fn new(limit: Limit, message: impl Into<String>) -> Self {
         Self { limit, message: message.into() }
     }
 
-    /// The limit that Wasmtime or one of the host's functions ran into, where that is what `error`
-    /// says.
+    /// The limit behind an error of Wasmtime or of one of the host's functions, if any.
     pub(super) fn from_error(error: &wasmtime::Error) -> Option<Self> {
         if let Some(exceeded) = error.downcast_ref::<Self>() {
             return Some(exceeded.clone());
@@ -83,7 +82,7 @@ fn is_out_of_memory(error: &wasmtime::Error) -> bool {
 }
 
 /// Bounds linear memory and tables, summed over a component, and remembers what was refused: a
-/// guest that is denied memory traps as `unreachable`, which by itself does not tell why.
+/// guest that is denied memory traps as `unreachable`, which by itself has no reason.
 #[derive(Debug)]
 pub(super) struct Limiter {
     memory: usize,

@@ -1,4 +1,4 @@
-//! The store against a model: what calls see, what the host is told, and that the bounds hold.
+//! The store against a model: what calls see, what the host gets, and that the bounds hold.
 
 use super::*;
 use proptest::prelude::*;

@@ -76,7 +76,7 @@ impl Intake {
     }
 
     fn serve(&mut self, reader: &mut Reader<UnixStream>) -> Result<(), WorkerFailure> {
-        // The queue is closed when the host has hung up: nobody needs the rest.
+        // The queue is closed when the host has hung up: the rest is of no use.
         while !self.sink.queue.is_closed() {
             match reader.read::<ToWorker>() {
                 Ok((message, payload)) => self.take(message, payload)?,
@@ -174,7 +174,7 @@ fn out_of_turn(message: &ToWorker) -> WorkerFailure {
     let text = match message {
         ToWorker::Analyze { .. } => "a picture for a stream's worker",
         ToWorker::DryRun { .. } | ToWorker::Reinstantiate | ToWorker::Activate { .. } => {
-            "a message for a worker on standby, to one that speaks"
+            "a message for a worker on standby, to an active one"
         }
         _ => "a second start",
     };

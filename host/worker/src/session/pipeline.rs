@@ -16,7 +16,7 @@ use crate::queue::Work;
 use crate::video::Frame;
 
 /// The answer of a worker on standby to a command.
-const NOT_ACTIVE: &str = "this worker stands by and does not speak yet";
+const NOT_ACTIVE: &str = "this worker is on standby and not active yet";
 
 /// See the module's documentation.
 ///

@@ -14,7 +14,7 @@ use crate::video::Frame;
 pub(super) struct FrameRing(Mutex<VecDeque<Arc<Frame>>>);
 
 impl FrameRing {
-    /// Adds a frame; the oldest makes room.
+    /// Adds a frame in place of the oldest.
     pub(super) fn push(&self, frame: Arc<Frame>) {
         let mut frames = self.0.lock();
         if frames.len() >= STANDBY_FRAMES {

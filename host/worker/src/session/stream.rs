@@ -70,7 +70,7 @@ pub(super) fn serve(
 }
 
 /// Closes the queue as soon as the host hangs up, so that the frame in process is the last: the
-/// rest in the socket is for nobody. The end of a file is different: a message behind all of its
+/// rest in the socket is of no use. The end of a file is different: a message behind all of its
 /// frames.
 fn stop_at_hang_up(host: UnixStream, queue: Arc<Queue>) -> std::io::Result<()> {
     let wait = move || {

@@ -1,4 +1,4 @@
-//! A stream's worker over a real socket: the hand-over from a worker that speaks to one that stands
+//! A stream's worker over a real socket: the handoff from an active worker to one that stands
 //! by, and what standby promises.
 
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ struct Setup {
     pacing: Pacing,
     decode: Decode,
     settings: &'static str,
-    kept: StoreContents,
+    store: StoreContents,
 }
 
 const RUNNING: Setup = Setup {
@@ -87,14 +87,14 @@ const RUNNING: Setup = Setup {
     pacing: Pacing::EveryFrame,
     decode: Decode::All,
     settings: "{}",
-    kept: StoreContents::new(),
+    store: StoreContents::new(),
 };
 const STANDBY: Setup = Setup {
     standby: true,
     pacing: Pacing::EveryFrame,
     decode: Decode::All,
     settings: "{}",
-    kept: StoreContents::new(),
+    store: StoreContents::new(),
 };
 
 /// For a message of the worker.
@@ -148,7 +148,7 @@ impl Host {
         });
         let from = Reader::new(ours.try_clone().unwrap());
         let mut host = Self { to: ours, from, counters, worker, _inference: inference };
-        host.adopt(&setup.kept);
+        host.load_store(&setup.store);
         host
     }
 
@@ -164,8 +164,8 @@ impl Host {
         let _ = wire::write(&mut self.to, message, payload);
     }
 
-    fn adopt(&mut self, kept: &StoreContents) {
-        self.send(&ToWorker::LoadStore, &wire::to_bytes(kept).unwrap());
+    fn load_store(&mut self, contents: &StoreContents) {
+        self.send(&ToWorker::LoadStore, &wire::to_bytes(contents).unwrap());
     }
 
     fn units(&mut self, units: &[AccessUnit]) {
@@ -203,7 +203,7 @@ impl Host {
     }
 
     /// How far it has decoded: the first frame and the newest.
-    fn mark(&mut self) -> (Option<u64>, Option<u64>) {
+    fn barrier(&mut self) -> (Option<u64>, Option<u64>) {
         self.send(&ToWorker::Barrier { id: 3 }, &[]);
         match self.next() {
             FromWorker::BarrierReached { id: 3, first, newest } => (first, newest),
@@ -211,7 +211,7 @@ impl Host {
         }
     }
 
-    fn rehearse(&mut self, frame: Option<u64>) -> (Option<u64>, Option<u64>) {
+    fn dry_run(&mut self, frame: Option<u64>) -> (Option<u64>, Option<u64>) {
         self.send(&ToWorker::DryRun { frame }, &[]);
         match self.next() {
             FromWorker::DryRunResult { frame, outcome } => {
@@ -221,7 +221,7 @@ impl Host {
         }
     }
 
-    fn renew(&mut self) {
+    fn reinstantiate(&mut self) {
         self.send(&ToWorker::Reinstantiate, &[]);
         assert!(matches!(self.next(), FromWorker::Reinstantiated));
     }
@@ -230,9 +230,7 @@ impl Host {
     fn snapshot(&mut self) -> (Vec<FromWorker>, Option<u64>, Vec<u8>) {
         self.send(&ToWorker::Snapshot, &[]);
         match self.until(|message| matches!(message, FromWorker::Snapshot { .. })) {
-            (before, FromWorker::Snapshot { last_frame: through, .. }, state) => {
-                (before, through, state)
-            }
+            (before, FromWorker::Snapshot { last_frame, .. }, state) => (before, last_frame, state),
             other => panic!("{other:?}"),
         }
     }
@@ -245,7 +243,7 @@ impl Host {
         }
     }
 
-    fn speak(&mut self, after: Option<u64>) {
+    fn activate(&mut self, after: Option<u64>) {
         self.send(&ToWorker::Activate { after }, &[]);
         assert!(matches!(self.next(), FromWorker::Active));
     }
@@ -299,7 +297,7 @@ fn change(key: &str, value: &str) -> StoreChange {
     StoreChange { bucket: String::new(), key: key.into(), value: Some(value.as_bytes().to_vec()) }
 }
 
-fn kept(values: &[(&str, &str)]) -> StoreContents {
+fn contents(values: &[(&str, &str)]) -> StoreContents {
     let values = values.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()));
     StoreContents::from([(String::new(), BTreeMap::from_iter(values))])
 }
@@ -339,7 +337,7 @@ struct Change {
     decode: Decode,
     pacing: Pacing,
     rehearsals: usize,
-    /// Units behind the last one of the running worker that it has before it speaks.
+    /// Units behind the last one of the running worker that it has before it is activated.
     early: usize,
 }
 
@@ -386,11 +384,16 @@ impl Change {
         all[begin..all.len().min(begin + self.length)].to_vec()
     }
 
-    /// The other worker, at the point where it speaks next, and its last frame before.
+    /// The other worker, when it is activated next, and its last frame before.
     ///
     /// The host takes a change back whose new worker cannot have the frame after the last one, so
     /// an earlier key unit is tried here where that is so.
-    fn caught_up(&self, component: &Component, units: &[AccessUnit], through: Option<u64>) -> Host {
+    fn caught_up(
+        &self,
+        component: &Component,
+        units: &[AccessUnit],
+        last_frame: Option<u64>,
+    ) -> Host {
         let keys: Vec<usize> = (0..units.len()).filter(|&at| units[at].0.key).collect();
         let latest = self.from.index(keys.len());
         for at in keys[..=latest].iter().rev() {
@@ -399,7 +402,7 @@ impl Change {
                 &Setup { pacing: self.pacing, decode: self.decode, ..STANDBY },
             );
             green.units(&units[*at..]);
-            let (first, newest) = green.mark();
+            let (first, newest) = green.barrier();
             let on_standby = green.counters.snapshot();
             assert_eq!(on_standby.received, (units.len() - at) as u64);
             assert_eq!(
@@ -408,10 +411,12 @@ impl Change {
                 "nothing is owed on standby"
             );
             for _ in 0..self.rehearsals {
-                assert_eq!(green.rehearse(None), (newest, newest));
+                assert_eq!(green.dry_run(None), (newest, newest));
             }
-            green.renew();
-            if *at == 0 || first.zip(through).is_some_and(|(first, through)| first <= through + 1) {
+            green.reinstantiate();
+            if *at == 0
+                || first.zip(last_frame).is_some_and(|(first, last_frame)| first <= last_frame + 1)
+            {
                 return green;
             }
             green.leave().unwrap();
@@ -428,25 +433,25 @@ impl Change {
         let mut blue =
             Host::ready(component, &Setup { pacing: self.pacing, decode: self.decode, ..RUNNING });
         blue.units(before);
-        let (told, through, given) = blue.snapshot();
-        let of_blue = results(&told);
-        assert_eq!(through, of_blue.last().copied());
+        let (messages, last_frame, given) = blue.snapshot();
+        let of_blue = results(&messages);
+        assert_eq!(last_frame, of_blue.last().copied());
         assert_eq!(given, state(of_blue.len() as u32), "a frame has come after the state");
         let counted = blue.counters.snapshot();
         assert_eq!(counted.decoded, counted.processed + counted.skipped_newer);
 
-        let mut green = self.caught_up(component, before, through);
+        let mut green = self.caught_up(component, before, last_frame);
         assert_eq!(green.restore(&given), Ok(()));
-        // It may be ahead of the other: what it keeps then is heard first.
+        // It may be ahead of the other: its kept frames come first then.
         let (early, late) = after.split_at(after.len().min(self.early));
         green.units(early);
-        green.mark();
-        green.speak(through);
+        green.barrier();
+        green.activate(last_frame);
         green.units(late);
-        let (told, counters) = green.finish();
-        let of_green = results(&told);
+        let (messages, counters) = green.finish();
+        let of_green = results(&messages);
         let (_, last, given) = green.snapshot();
-        assert_eq!(last, of_green.last().copied().or(through));
+        assert_eq!(last, of_green.last().copied().or(last_frame));
         assert_eq!(given, state((of_blue.len() + of_green.len()) as u32));
 
         assert_eq!(counted.received + counters.received, (units.len() - early.len()) as u64);
@@ -502,14 +507,14 @@ fn many_changes_one_after_another_lose_no_frame() {
     let (mut frames, mut begin) = (Vec::new(), 0);
     for last in (3..units.len()).step_by(9) {
         running.units(&units[begin..=last]);
-        let (told, through, given) = running.snapshot();
-        frames.extend(results(&told));
+        let (messages, last_frame, given) = running.snapshot();
+        frames.extend(results(&messages));
         let key =
             (0..=last.saturating_sub(STANDBY_FRAMES)).rev().find(|&at| units[at].0.key).unwrap();
         let mut next = Host::ready(&component, &STANDBY);
         next.units(&units[key..=last]);
         assert_eq!(next.restore(&given), Ok(()));
-        next.speak(through);
+        next.activate(last_frame);
         std::mem::replace(&mut running, next).leave().unwrap();
         begin = last + 1;
     }
@@ -523,44 +528,46 @@ fn many_changes_one_after_another_lose_no_frame() {
 fn a_rehearsal_leaves_no_trace_in_the_store_and_none_in_the_state_once_renewed() {
     let component = compiled(&COUNTS);
     let units = units(PLAIN);
-    let mut host = Host::ready(&component, &Setup { kept: kept(&[("frames", "7")]), ..STANDBY });
-    assert_eq!(host.rehearse(None), (None, None), "nothing is kept yet");
+    let mut host =
+        Host::ready(&component, &Setup { store: contents(&[("frames", "7")]), ..STANDBY });
+    assert_eq!(host.dry_run(None), (None, None), "nothing is kept yet");
     host.units(&units[..20]);
-    let (first, newest) = host.mark();
+    let (first, newest) = host.barrier();
     let newest = newest.unwrap();
     assert_eq!(first, Some(0));
-    assert_eq!(host.rehearse(None), (Some(newest), Some(newest)));
-    assert_eq!(host.rehearse(Some(newest - 1)), (Some(newest - 1), Some(newest - 1)));
+    assert_eq!(host.dry_run(None), (Some(newest), Some(newest)));
+    assert_eq!(host.dry_run(Some(newest - 1)), (Some(newest - 1), Some(newest - 1)));
     let oldest = newest + 1 - STANDBY_FRAMES as u64;
-    assert_eq!(host.rehearse(Some(oldest)), (Some(oldest), Some(oldest)));
-    assert_eq!(host.rehearse(Some(oldest - 1)), (Some(oldest - 1), None), "it has made room");
-    assert_eq!(host.rehearse(Some(newest + 1)), (Some(newest + 1), None), "it is not decoded yet");
+    assert_eq!(host.dry_run(Some(oldest)), (Some(oldest), Some(oldest)));
+    assert_eq!(host.dry_run(Some(oldest - 1)), (Some(oldest - 1), None), "it has made room");
+    assert_eq!(host.dry_run(Some(newest + 1)), (Some(newest + 1), None), "it is not decoded yet");
     assert_eq!(host.snapshot().2, state(3), "the instance has processed them");
-    host.renew();
-    let (told, through, given) = host.snapshot();
-    assert_eq!((told.len(), through, given.as_slice()), (0, None, state(0).as_slice()));
-    host.speak(Some(newest - 1));
-    let (told, _, _) = host.until(|message| matches!(message, FromWorker::Result { .. }));
-    // One start counts, that of the instance that speaks; and one frame, on top of what was there.
-    assert_eq!(stored(&told), [[change("frames", "8"), change("starts", "1")]]);
+    host.reinstantiate();
+    let (messages, last_frame, given) = host.snapshot();
+    assert_eq!((messages.len(), last_frame, given.as_slice()), (0, None, state(0).as_slice()));
+    host.activate(Some(newest - 1));
+    let (messages, _, _) = host.until(|message| matches!(message, FromWorker::Result { .. }));
+    // One start counts, that of the active instance; and one frame, on top of what was there.
+    assert_eq!(stored(&messages), [[change("frames", "8"), change("starts", "1")]]);
     host.leave().unwrap();
 }
 
 #[test]
-fn what_a_call_changes_is_told_before_what_it_returned() {
+fn changes_of_a_call_come_before_its_result() {
     let component = compiled(&COUNTS);
     let units = units(PLAIN);
-    let mut host = Host::start(&component, &Setup { kept: kept(&[("starts", "4")]), ..RUNNING });
-    let (told, ..) = host.until(|message| matches!(message, FromWorker::Ready));
-    assert_eq!(stored(&told), [[change("starts", "5")]]);
+    let mut host =
+        Host::start(&component, &Setup { store: contents(&[("starts", "4")]), ..RUNNING });
+    let (messages, ..) = host.until(|message| matches!(message, FromWorker::Ready));
+    assert_eq!(stored(&messages), [[change("starts", "5")]]);
     host.units(&units[..3]);
-    let (told, counters) = host.finish();
+    let (messages, counters) = host.finish();
     assert_eq!(counters.processed, 3);
-    for (number, pair) in told.chunks_exact(2).enumerate() {
+    for (number, pair) in messages.chunks_exact(2).enumerate() {
         assert_eq!(stored(pair), [[change("frames", &(number + 1).to_string())]]);
         assert_eq!(results(&pair[1..]), [number as u64]);
     }
-    assert_eq!(told.len(), 6);
+    assert_eq!(messages.len(), 6);
     host.leave().unwrap();
 }
 
@@ -598,8 +605,8 @@ fn a_call_that_traps_changes_nothing() {
     let component = compiled(&traps);
     let mut host = Host::ready(&component, &RUNNING);
     host.units(&units(PLAIN)[..2]);
-    let (told, ..) = host.until(|message| matches!(message, FromWorker::Result { .. }));
-    assert_eq!(stored(&told), [[change("frames", "1")]]);
+    let (messages, ..) = host.until(|message| matches!(message, FromWorker::Result { .. }));
+    assert_eq!(stored(&messages), [[change("frames", "1")]]);
     // It ends by itself; only then is the connection closed, so that the frame that traps is taken.
     let Host { to, mut from, worker, .. } = host;
     assert_eq!(worker.join().unwrap().unwrap_err().stage, WorkerStage::Process);
@@ -614,14 +621,15 @@ fn an_instance_that_saw_another_store_is_made_anew_when_the_store_is_handed_over
     let units = units(PLAIN);
     for (now, starts) in [("3", "4"), ("9", "10")] {
         let mut host =
-            Host::ready(&component, &Setup { kept: kept(&[("starts", "3")]), ..STANDBY });
+            Host::ready(&component, &Setup { store: contents(&[("starts", "3")]), ..STANDBY });
         host.units(&units[..4]);
-        host.adopt(&kept(&[("starts", now)]));
+        host.load_store(&contents(&[("starts", now)]));
         assert_eq!(host.restore(&state(40)), Ok(()));
-        host.speak(Some(2));
-        let (told, result, _) = host.until(|message| matches!(message, FromWorker::Result { .. }));
+        host.activate(Some(2));
+        let (messages, result, _) =
+            host.until(|message| matches!(message, FromWorker::Result { .. }));
         assert_eq!(results(&[result]), [3]);
-        assert_eq!(stored(&told), [[change("frames", "1"), change("starts", starts)]]);
+        assert_eq!(stored(&messages), [[change("frames", "1"), change("starts", starts)]]);
         assert_eq!(host.snapshot().2, state(41));
         host.leave().unwrap();
     }
@@ -633,30 +641,30 @@ fn a_refused_state_costs_nothing_but_itself() {
     let mut host = Host::ready(&component, &STANDBY);
     host.units(&units(PLAIN)[..4]);
     assert_eq!(host.restore(&[255; 4]), Err("refused".into()));
-    host.renew();
+    host.reinstantiate();
     assert_eq!(host.snapshot().2, state(0));
-    host.speak(Some(2));
+    host.activate(Some(2));
     let (_, result, _) = host.until(|message| matches!(message, FromWorker::Result { .. }));
     assert_eq!(results(&[result]), [3]);
     host.leave().unwrap();
 }
 
 #[test]
-fn without_a_worker_before_it_all_frames_that_are_kept_are_heard() {
+fn without_a_worker_before_it_all_kept_frames_have_results() {
     let component = compiled(&COUNTS);
     let units = units(PLAIN);
     let mut host = Host::ready(&component, &STANDBY);
     host.units(&units[..10]);
-    host.speak(None);
+    host.activate(None);
     host.units(&units[10..20]);
-    let (told, counters) = host.finish();
-    assert_eq!(results(&told), (0..20).collect::<Vec<_>>());
+    let (messages, counters) = host.finish();
+    assert_eq!(results(&messages), (0..20).collect::<Vec<_>>());
     assert_eq!((counters.received, counters.decoded, counters.already_processed), (10, 20, 0));
 
     let mut live = Host::ready(&component, &Setup { pacing: Pacing::NewestWins, ..STANDBY });
     live.units(&units[..10]);
-    let (_, newest) = live.mark();
-    live.speak(None);
+    let (_, newest) = live.barrier();
+    live.activate(None);
     let (_, result, _) = live.until(|message| matches!(message, FromWorker::Result { .. }));
     assert_eq!(results(&[result]), [newest.unwrap()], "the newest of them");
     assert_eq!(live.counters.snapshot().skipped_newer, newest.unwrap());
@@ -667,11 +675,11 @@ fn frames_that_another_worker_has_processed_are_passed_over_and_counted() {
     let component = compiled(&COUNTS);
     let units = units(PLAIN);
     let mut host = Host::ready(&component, &STANDBY);
-    // As after a loss: the units come again, all of them after the word to speak.
-    host.speak(Some(11));
+    // As after a loss: the units come again, all of them after the activation.
+    host.activate(Some(11));
     host.units(&units[..20]);
-    let (told, counters) = host.finish();
-    assert_eq!(results(&told), (12..20).collect::<Vec<_>>());
+    let (messages, counters) = host.finish();
+    assert_eq!(results(&messages), (12..20).collect::<Vec<_>>());
     assert_eq!((counters.received, counters.decoded, counters.already_processed), (20, 20, 12));
     host.leave().unwrap();
 }
@@ -682,10 +690,11 @@ fn the_end_of_a_source_is_answered_when_its_frames_are_processed() {
     let mut host = Host::ready(&component, &STANDBY);
     host.units(&units(PLAIN)[..6]);
     host.send(&ToWorker::EndOfStream, &[]);
-    assert_eq!(host.mark().1, Some(5), "nothing was said of the end");
-    host.speak(Some(3));
-    let (told, finished, _) = host.until(|message| matches!(message, FromWorker::Finished { .. }));
-    assert_eq!(results(&told), [4, 5]);
+    assert_eq!(host.barrier().1, Some(5), "nothing was said of the end");
+    host.activate(Some(3));
+    let (messages, finished, _) =
+        host.until(|message| matches!(message, FromWorker::Finished { .. }));
+    assert_eq!(results(&messages), [4, 5]);
     assert!(matches!(finished, FromWorker::Finished { counters } if counters.processed == 2));
     host.leave().unwrap();
 }
@@ -696,7 +705,7 @@ fn a_question_is_not_for_a_worker_on_standby() {
     let mut host = Host::ready(&component, &STANDBY);
     host.send(&ToWorker::Command { id: 5, request: "{}".into() }, &[]);
     assert!(matches!(host.next(), FromWorker::CommandAnswer { id: 5, answer: Err(_) }));
-    host.speak(None);
+    host.activate(None);
     host.send(&ToWorker::Command { id: 6, request: "{}".into() }, &[]);
     let (_, answer, _) = host.until(|message| matches!(message, FromWorker::CommandAnswer { .. }));
     assert!(matches!(answer, FromWorker::CommandAnswer { id: 6, answer: Ok(_) }));
@@ -710,7 +719,7 @@ fn a_file_on_standby_is_never_held_up() {
     let mut host = Host::ready(&component, &STANDBY);
     // Far more frames than wait anywhere, and none of them is taken.
     host.units(&units);
-    assert_eq!(host.mark().0, Some(0));
+    assert_eq!(host.barrier().0, Some(0));
     assert_eq!(
         host.counters.snapshot(),
         Counters { received: units.len() as u64, ..Counters::default() }
@@ -736,14 +745,14 @@ fn messages_out_of_turn_end_the_worker() {
         assert_eq!(host.leave().unwrap_err().0, WorkerStage::Setup, "{message:?}");
     }
     let mut host = Host::ready(&component, &STANDBY);
-    host.speak(None);
+    host.activate(None);
     host.send(&ToWorker::Activate { after: None }, &[]);
     assert_eq!(host.fails(), WorkerStage::Setup);
     assert_eq!(host.leave().unwrap_err().0, WorkerStage::Setup);
 
     let large =
         StoreContents::from([("b".into(), BTreeMap::from([("k".into(), vec![0; 2 << 20])]))]);
-    let host = Host::start(&component, &Setup { kept: large, ..RUNNING });
+    let host = Host::start(&component, &Setup { store: large, ..RUNNING });
     let (stage, words) = host.leave().unwrap_err();
     assert_eq!(stage, WorkerStage::Setup);
     assert!(words.contains("2097154 bytes, at most 1048576"), "{words}");

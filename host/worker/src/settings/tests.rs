@@ -1,4 +1,4 @@
-//! Settings against schemas: those of the gallery's kind, each keyword, and schemas that mean harm.
+//! Settings against schemas: those of built-in pipelines, each keyword, and malicious schemas.
 
 use super::*;
 use serde_json::json;

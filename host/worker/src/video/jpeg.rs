@@ -14,9 +14,9 @@ const STRIP_ROWS: u32 = 64;
 /// An encoded picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Jpeg {
-    /// Pixels.
+    /// Width in pixels.
     pub width: u32,
-    /// Pixels.
+    /// Height in pixels.
     pub height: u32,
     /// The JPEG file.
     pub bytes: Vec<u8>,

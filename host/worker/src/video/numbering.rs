@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 
 /// Access units that can wait for their picture. The standards allow 16 frames, 32 fields, in the
-/// reorder buffer; twice that leaves room for units in between that bring no picture.
+/// reorder buffer; twice that allows for units in between that give no picture.
 const MAX_PENDING: usize = 64;
 
 /// What is known of an access unit.

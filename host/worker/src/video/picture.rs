@@ -92,7 +92,7 @@ impl<'a> Plane<'a> {
         self.width
     }
 
-    /// Rows.
+    /// Number of rows.
     pub fn height(&self) -> u32 {
         self.height
     }
@@ -127,7 +127,7 @@ impl<'a> Plane<'a> {
 enum Memory {
     /// An AVFrame.
     Frame(NonNull<c_void>),
-    /// The picture's own: nobody changes them.
+    /// Buffers of the picture's own, which never change.
     Own(
         #[allow(dead_code, reason = "held for `Picture::data`, which points into it")] Vec<Vec<u8>>,
     ),
@@ -263,12 +263,12 @@ impl Picture {
         })
     }
 
-    /// Pixels.
+    /// Width in pixels.
     pub fn width(&self) -> u32 {
         self.width
     }
 
-    /// Pixels.
+    /// Height in pixels.
     pub fn height(&self) -> u32 {
         self.height
     }
@@ -307,7 +307,7 @@ impl Picture {
         )
     }
 
-    /// Luma.
+    /// The luma plane.
     pub fn luma(&self) -> Plane<'_> {
         self.plane(0)
     }
@@ -374,7 +374,7 @@ impl Picture {
         full_range: bool,
         sample: impl Fn(usize, u32, u32) -> u8,
     ) -> Self {
-        // Padding with an odd colour: nobody may read it.
+        // Padding with an odd colour: no code may read it.
         const PADDING: usize = 7;
         let mut stride = [0; 3];
         let planes: [Vec<u8>; 3] = std::array::from_fn(|plane| {

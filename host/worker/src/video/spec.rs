@@ -53,24 +53,24 @@ impl Element {
 /// The tensor that a model takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TensorSpec {
-    /// Pixels.
+    /// Width of the tensor in pixels.
     pub width: u32,
-    /// Pixels.
+    /// Height of the tensor in pixels.
     pub height: u32,
-    /// See [`Fit`].
+    /// How a region of another aspect ratio is placed.
     pub fit: Fit,
-    /// See [`Channels`].
+    /// The order of the colour channels.
     pub channels: Channels,
-    /// See [`Layout`].
+    /// The order of the axes.
     pub layout: Layout,
-    /// See [`Element`].
+    /// The type of the elements.
     pub element: Element,
     /// Pixel value, 0 to 255, of what is left empty, in the order of `channels`; before
     /// normalisation.
     pub fill: [f32; 3],
     /// An `f32` element is (pixel - mean) / std, in the order of `channels`.
     pub mean: [f32; 3],
-    /// See `mean`.
+    /// Per channel, the divisor after `mean` is subtracted.
     pub std: [f32; 3],
 }
 
@@ -111,9 +111,9 @@ pub struct Placement {
     pub scale_x: f32,
     /// Tensor pixels per frame pixel.
     pub scale_y: f32,
-    /// Tensor pixels.
+    /// Left edge of the picture in tensor pixels.
     pub offset_x: f32,
-    /// Tensor pixels.
+    /// Upper edge of the picture in tensor pixels.
     pub offset_y: f32,
 }
 

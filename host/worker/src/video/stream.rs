@@ -158,7 +158,7 @@ impl Stream {
     }
 
     /// Puts this stream's totals of access units into `counters` and leaves the others alone, those
-    /// of pictures too: whoever gets them counts them.
+    /// of pictures too: their receiver counts them.
     pub fn count_into(&self, counters: &mut Counters) {
         counters.received = self.counters.received;
         counters.skipped_setting = self.counters.skipped_setting;

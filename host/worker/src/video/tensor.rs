@@ -21,8 +21,8 @@ use super::spec::{FrameError, Placement, TensorSpec};
 /// Longest side of a luma picture, in pixels: it is copied into the component's memory.
 pub const MAX_LUMA_SIDE: u32 = 640;
 
-/// Samples for which buffers are kept between calls: enough for the usual 640 x 640, 1.6 MB in each
-/// of the larger ones. One large tensor does not make a worker large for good.
+/// Samples of the buffers that stay allocated between calls: enough for the usual 640 x 640, 1.6 MB
+/// in each of the larger ones. One large tensor does not make a worker large for good.
 const KEPT_SAMPLES: usize = 640 * 640;
 
 /// Resizes and converts. It keeps its buffers from call to call.

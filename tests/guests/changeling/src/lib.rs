@@ -36,8 +36,8 @@ struct Settings {
     keep: bool,
     /// Whether each of these events has a picture of the first object.
     attach: bool,
-    /// Whether results and events tell when they were made: `stamp`, in microseconds since 1970 by
-    /// the machine's clock.
+    /// Whether results and events have the time when they were made: `stamp`, in microseconds since
+    /// 1970 by the machine's clock.
     stamp: bool,
     /// Whether each of these events is counted in Redis, too: its data says what came of it.
     redis: bool,

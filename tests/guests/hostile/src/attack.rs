@@ -47,7 +47,7 @@ pub(crate) enum Attack {
     LargeEvent,
     /// One event of 100 MB.
     HugeEvent,
-    /// A thousand detections that share one text of a megabyte: a gigabyte for whoever copies each.
+    /// A thousand detections that share one text of a megabyte: a gigabyte if each is copied.
     SharedText,
     /// A score that is not a number.
     NanScore,

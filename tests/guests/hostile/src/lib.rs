@@ -1,13 +1,13 @@
 //! A pipeline that does harm: what, its setting `do` says. The tests run it beside healthy cameras,
 //! which must not notice.
 //!
-//! | module | whom it tries to hurt |
+//! | module | the victim |
 //! | --- | --- |
 //! | `time` | those who wait for the processor, or for this call to come back |
 //! | `memory` | those who need memory |
 //! | `handles` | the host's tables of what a component holds |
 //! | `output` | those who read results and logs |
-//! | `faults` | nobody: it breaks by itself |
+//! | `faults` | none: it breaks by itself |
 
 mod attack;
 mod faults;

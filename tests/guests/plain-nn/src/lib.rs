@@ -1,6 +1,6 @@
 //! A component that knows `wasi:nn` and, of this host, only what it has to export: it asks no frame
 //! for anything. For its first frame it makes tensors of bytes of its own, runs a model on them,
-//! and tells the outputs in an event.
+//! and reports the outputs in an event.
 //!
 //! The settings say which model: `{}` for "nanodet-g-416" by name, `{"own":true}` for a graph that
 //! it brings as bytes, y = x + x.

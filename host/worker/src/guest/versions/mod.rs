@@ -35,7 +35,7 @@ pub mod v0_2;
 /// The interface of [`PACKAGE`] that a component exports, before the version.
 const INTERFACE: &str = "/pipeline@";
 
-/// One of [`SERVED`].
+/// The versions that are [`SERVED`], as a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum ContractVersion {
     V0_1,
@@ -80,9 +80,9 @@ macro_rules! dispatch {
 
 /// A component whose imports are linked.
 pub enum LinkedComponent {
-    /// Made for 0.1.
+    /// A component made for 0.1.
     V0_1(v0_1::CameraPipelinePre<InstanceState>),
-    /// Made for 0.2.
+    /// A component made for 0.2.
     V0_2(v0_2::CameraPipelinePre<InstanceState>),
 }
 
@@ -135,9 +135,9 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
 
 /// An instance, called in the newest version's types.
 pub enum PipelineInstance {
-    /// Made for 0.1.
+    /// An instance made for 0.1.
     V0_1(v0_1::CameraPipeline),
-    /// Made for 0.2.
+    /// An instance made for 0.2.
     V0_2(v0_2::CameraPipeline),
 }
 
