@@ -82,8 +82,8 @@ pub struct Start {
 
 /// Frames that a worker on standby keeps: as many as the standards let a decoder hold back. A
 /// handoff goes by frame number, not by access unit: with B frames, two decoders that got the same
-/// units may hold back a different number of pictures, but their numbers agree. So this worker keeps
-/// what its decoder gave out and the other's still holds.
+/// units may hold back a different number of pictures, but their numbers agree. So this worker
+/// keeps what its decoder gave out and the other's still holds.
 pub const STANDBY_FRAMES: usize = 16;
 
 /// The content of the session's `wasi:keyvalue` store, by bucket and key.

@@ -7,10 +7,10 @@
 //! intake waits until the queue has a place.
 //!
 //! ```text
-//! host --access units--> intake: decode -> queue -> pipeline thread: guest.process --results--> host
-//!                                                        | tensors in shared memory
-//!                                                        v
-//!                                                  inference process
+//! host --units--> intake: decode -> queue -> pipeline thread: guest.process --results--> host
+//!                                                 | tensors in shared memory
+//!                                                 v
+//!                                           inference process
 //! ```
 //!
 //! A worker for single pictures ([`ocelli_protocol::worker::WorkerMode::Analyze`]) has one thread
