@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use ocelli_protocol::worker::{FromWorker, ToWorker};
 
-use super::Spec;
 use super::feed::Target;
 use super::rollout::{
     Candidate, CandidateAction, CandidateEvent, CandidateInput, Completed, PipelineState, Report,
     RunningView, Step, SwapRequest, VersionInput, send_report,
 };
 use super::serving::Serving;
+use super::spec::Spec;
 use super::stream_worker::StreamWorker;
 use super::task::SessionTask;
 use crate::worker::WorkerFault;
@@ -33,8 +33,9 @@ impl SessionTask {
         let mut limits = self.environment.workers.limits();
         self.replica.iter().for_each(|replica| replica.raise_limits(&mut limits));
         let request = SwapRequest { spec, ..request };
-        let candidate = Candidate::start(&self.environment, limits, request, self.encoded_store());
-        serving.candidate = Some(candidate);
+        let (workers, terms) = (&self.environment.workers, self.environment.limits().rollout);
+        let store = self.encoded_store();
+        serving.candidate = Some(Candidate::start(workers, terms, limits, request, store));
     }
 
     /// Handles an event of the candidate. Returns its message if it is the running worker's by now.

@@ -18,6 +18,7 @@
 //! ten seconds of results, are a crash loop, which ends in `failed` and waits for a person.
 
 mod changeover;
+mod environment;
 mod error;
 mod feed;
 mod handle;
@@ -34,62 +35,9 @@ mod stream_worker;
 mod task;
 mod totals;
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use parking_lot::Mutex;
-
-use crate::config::Config;
-use crate::event::Hub;
-use crate::journal::Journal;
-use crate::source::Sources;
-use crate::worker::WorkerLauncher;
 pub use error::SessionError;
 pub use handle::{RunningVersion, SessionHandle};
 pub use registry::{Sessions, Sinks};
-use rollout::RolloutTerms;
 pub use spec::{CompiledPipeline, Spec};
 pub use status::{Observation, SessionStatus};
 pub use totals::{Frames, Skipped};
-
-/// What every session needs.
-struct Environment {
-    workers: Arc<WorkerLauncher>,
-    sources: Sources,
-    hub: Hub,
-    journal: Journal,
-    limits: Mutex<SessionLimits>,
-}
-
-impl Environment {
-    /// Those of the config in force.
-    fn limits(&self) -> SessionLimits {
-        *self.limits.lock()
-    }
-}
-
-/// Bounds on sessions from the config.
-#[derive(Debug, Clone, Copy)]
-struct SessionLimits {
-    /// How long a worker may take to end by itself.
-    cleanup: Duration,
-    /// Time limits of a change beside a running worker.
-    rollout: RolloutTerms,
-    /// Sessions at a time.
-    sessions: usize,
-}
-
-impl SessionLimits {
-    fn new(config: &Config) -> Self {
-        Self {
-            cleanup: Duration::from_secs(config.session_processes.process_cleanup_timeout),
-            rollout: RolloutTerms {
-                start: Duration::from_secs(config.deploy.start_timeout_s),
-                first_frame: Duration::from_millis(config.deploy.first_frame_ms),
-                swap: Duration::from_millis(config.deploy.swap_timeout_ms),
-                probation: Duration::from_secs(config.deploy.probation_s),
-            },
-            sessions: config.session_processes.max_concurrent_sessions,
-        }
-    }
-}

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::environment::{Environment, SessionLimits};
 use super::error::SessionError;
 use super::handle::{SessionHandle, TaskEnd};
 use super::rollout::ProbationRequest;
 use super::spec::Spec;
 use super::status::{Observation, SessionStatus, StatusInner};
 use super::task::SessionTask;
-use super::{Environment, SessionLimits};
 use crate::config::Config;
 use crate::event::Hub;
 use crate::journal::Journal;

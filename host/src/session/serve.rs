@@ -66,7 +66,8 @@ impl SessionTask {
             self.subscription = Some(environment.sources.subscribe(&self.spec.source));
         }
         let standby = self.handoff.is_some();
-        StreamWorker::launch(environment, limits, Arc::clone(&self.spec), standby, store).await
+        let workers = Arc::clone(&environment.workers);
+        StreamWorker::launch(workers, limits, Arc::clone(&self.spec), standby, store).await
     }
 
     /// Waits until the pipeline is initialised.

@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use ocelli_protocol::worker::{Counters, FromWorker, StoreChange, WorkerLimits};
 
-use super::{Environment, Frames, Spec};
-use crate::worker::{Handshake, StartError, WorkerExit, WorkerHandle, WorkerLaunch, Workload};
+use super::spec::Spec;
+use super::totals::Frames;
+use crate::worker::{
+    Handshake, StartError, WorkerExit, WorkerHandle, WorkerLaunch, WorkerLauncher, Workload,
+};
 
 /// How long a worker that its session gave up may take to end by itself.
 const END_GRACE: Duration = Duration::from_millis(500);
@@ -28,7 +31,7 @@ pub(super) struct StreamWorker {
 impl StreamWorker {
     /// Starts a worker for a session. `store` is the session's key-value store, encoded.
     pub(super) async fn launch(
-        environment: Arc<Environment>,
+        workers: Arc<WorkerLauncher>,
         limits: WorkerLimits,
         spec: Arc<Spec>,
         standby: bool,
@@ -54,7 +57,7 @@ impl StreamWorker {
             limits,
             workload,
         };
-        let handle = environment.workers.launch(launch).await?;
+        let handle = workers.launch(launch).await?;
         Ok(Self {
             spec,
             handle,

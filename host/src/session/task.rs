@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::environment::Environment;
 use super::error::SessionError;
 use super::feed::Feed;
 use super::handle::{SessionRequest, SessionShared};
@@ -15,8 +16,8 @@ use super::lifecycle::{Lifecycle, LifecycleEvent};
 use super::rollout::{
     Fallback, ProbationRequest, Report, Step, SwapRequest, VersionChange, VersionInput, send_report,
 };
+use super::spec::Spec;
 use super::stream_worker::StreamWorker;
-use super::{Environment, Spec};
 use crate::event::SessionState;
 use crate::source::Subscription;
 use crate::util::backoff::BackoffPolicy;

@@ -7,12 +7,13 @@ use std::time::Instant;
 use ocelli_protocol::worker::{FromWorker, WorkerLimits};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::machine::{Action, CandidateInput, Rollout, RunningView};
+use super::machine::{Action, CandidateInput, Rollout, RolloutTerms, RunningView};
 use super::report::{Report, ReportSender, Step, SwapRequest, Swapped, send_report};
 use super::sleep_until;
 use super::version::{Fallback, PipelineState, VersionChange};
+use crate::session::spec::Spec;
 use crate::session::stream_worker::StreamWorker;
-use crate::session::{Environment, Spec};
+use crate::worker::WorkerLauncher;
 
 /// See the module's documentation.
 pub(in crate::session) struct Candidate {
@@ -47,7 +48,8 @@ pub(in crate::session) enum CandidateEvent {
 impl Candidate {
     /// Starts the worker.
     pub(in crate::session) fn start(
-        environment: &Arc<Environment>,
+        workers: &Arc<WorkerLauncher>,
+        terms: RolloutTerms,
         limits: WorkerLimits,
         request: SwapRequest,
         store: Vec<u8>,
@@ -56,10 +58,10 @@ impl Candidate {
         let (spec, began) = (Arc::new(spec), Instant::now());
         // On the runtime's own threads, as every child is started.
         let launching =
-            StreamWorker::launch(Arc::clone(environment), limits, Arc::clone(&spec), true, store);
+            StreamWorker::launch(Arc::clone(workers), limits, Arc::clone(&spec), true, store);
         let candidate = Self {
             spec,
-            rollout: Rollout::beside(environment.limits().rollout, shadow, refused_state, began),
+            rollout: Rollout::beside(terms, shadow, refused_state, began),
             began,
             reports,
             worker: CandidateWorker::Launching(AbortOnDropHandle::new(tokio::spawn(launching))),

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::config::RefusedState;
-use crate::session::Spec;
+use crate::session::spec::Spec;
 
 /// A step of a deployment, in their order. The first three come before the request to the
 /// session.

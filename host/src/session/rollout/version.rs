@@ -7,7 +7,7 @@ use ocelli_protocol::worker::{Description, ToWorker};
 
 use super::machine::{Rollout, RolloutTerms, VersionInput};
 use super::report::{ProbationRequest, Report, ReportSender, Step, Swapped, send_report};
-use crate::session::Spec;
+use crate::session::spec::Spec;
 
 /// The state that a pipeline gave.
 #[derive(Debug, Clone)]

@@ -1,0 +1,55 @@
+//! The services and bounds that all sessions share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::rollout::RolloutTerms;
+use crate::config::Config;
+use crate::event::Hub;
+use crate::journal::Journal;
+use crate::source::Sources;
+use crate::worker::WorkerLauncher;
+
+/// The services that every session needs.
+pub(super) struct Environment {
+    pub(super) workers: Arc<WorkerLauncher>,
+    pub(super) sources: Sources,
+    pub(super) hub: Hub,
+    pub(super) journal: Journal,
+    pub(super) limits: Mutex<SessionLimits>,
+}
+
+impl Environment {
+    /// The bounds of the config in force.
+    pub(super) fn limits(&self) -> SessionLimits {
+        *self.limits.lock()
+    }
+}
+
+/// Bounds on sessions from the config.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SessionLimits {
+    /// How long a worker may take to end by itself.
+    pub(super) cleanup: Duration,
+    /// Time limits of a change beside a running worker.
+    pub(super) rollout: RolloutTerms,
+    /// Sessions at a time.
+    pub(super) sessions: usize,
+}
+
+impl SessionLimits {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            cleanup: Duration::from_secs(config.session_processes.process_cleanup_timeout),
+            rollout: RolloutTerms {
+                start: Duration::from_secs(config.deploy.start_timeout_s),
+                first_frame: Duration::from_millis(config.deploy.first_frame_ms),
+                swap: Duration::from_millis(config.deploy.swap_timeout_ms),
+                probation: Duration::from_secs(config.deploy.probation_s),
+            },
+            sessions: config.session_processes.max_concurrent_sessions,
+        }
+    }
+}
