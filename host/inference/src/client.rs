@@ -87,8 +87,7 @@ impl Client {
         !self.busy.swap(true, Ordering::AcqRel)
     }
 
-    /// Answers the request that is under way. A worker that is gone or does not listen is left to
-    /// the dispatcher.
+    /// Answers the request that is under way. A worker that is gone is left to the dispatcher.
     pub(crate) fn answer(&self, answer: &InferenceResponse) {
         // Before the answer: the worker may send its next request as soon as it has read it.
         self.busy.store(false, Ordering::Release);
@@ -106,8 +105,7 @@ impl Client {
         send(self.socket(), message)
     }
 
-    /// Ends the connection for all who hold a descriptor of it; the worker and the dispatcher see
-    /// its end.
+    /// Shuts the connection down: the worker and the dispatcher see its end.
     pub(crate) fn disconnect(&self) {
         if let Err(error) = rustix::net::shutdown(&self.socket, Shutdown::Both) {
             tracing::debug!(session = self.name(), %error, "cannot shut a worker's socket down");

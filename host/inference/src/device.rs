@@ -68,8 +68,7 @@ pub(crate) struct Devices {
 
 impl Devices {
     /// Tries each device that a model names. `probe` makes a session with these providers of a
-    /// graph that every provider runs. The error names the first model that has to run on a device
-    /// that is not usable.
+    /// graph that every provider runs. The error names the first model whose device is not usable.
     pub(crate) fn try_all<'a>(
         models: impl IntoIterator<Item = &'a Model>,
         memory_fraction: f32,
@@ -128,8 +127,7 @@ fn try_one(
     memory_fraction: f32,
     probe: impl Fn(Vec<ExecutionProviderDispatch>) -> Result<(), DeviceError>,
 ) -> Result<UsableDevice, DeviceError> {
-    // Without a bound first: where the provider is not there at all, its own words say more than
-    // the driver's.
+    // Without a bound first: the error of a missing provider says more than the driver's.
     let unbounded = UsableDevice::default();
     probe(providers(device, &unbounded)?)?;
     let number = match device {
@@ -188,8 +186,8 @@ fn providers(
     Ok(providers.into_iter().map(ExecutionProviderDispatch::error_on_failure).collect())
 }
 
-/// The memory of an NVIDIA device in bytes, by the driver's own library, which numbers devices as
-/// CUDA does.
+/// The memory of an NVIDIA device in bytes, by the driver's library. It numbers devices as CUDA
+/// does.
 #[allow(unsafe_code)]
 fn total_memory(number: u32) -> Result<u64, DeviceError> {
     type Init = unsafe extern "C" fn(c_uint) -> c_int;

@@ -114,8 +114,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes on a session: maps its memory, greets its worker, and serves it until the worker's end
-    /// of the socket closes.
+    /// Maps a session's memory, greets its worker, and serves it until the worker closes its
+    /// socket.
     pub fn attach(
         &self,
         attach: Attach,
@@ -175,8 +175,7 @@ impl Prepared {
         folders.chain(self.folder.clone()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// Whether a device other than the processor is in use, whose driver opens files and starts
-    /// threads of its own.
+    /// Whether a device is in use, whose driver opens files and starts threads of its own.
     pub fn uses_devices(&self) -> bool {
         self.runtime.uses_devices()
     }

@@ -7,15 +7,13 @@
 //! the tag of the share that was served last: it gains no credit.
 //!
 //! So no request waits longer than the runs under way, and one run of each share with a smaller
-//! tag; and shares that have always something waiting get time by their weights, however long their
-//! runs are.
+//! tag; and busy shares get time by their weights, however long their runs are.
 //!
 //! This is a pure structure: time is a parameter.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Tags count nanoseconds times this number, a multiple of every weight, so that no weight loses a
-/// fraction.
+/// Tags count nanoseconds times this number, a multiple of every weight, to avoid rounding.
 const SCALE: u64 = 16;
 
 /// A request that waits.
@@ -105,8 +103,7 @@ impl<T> FairQueue<T> {
         Ok(())
     }
 
-    /// The next request to run. `None` if the queue is empty or the next request must wait for runs
-    /// under way.
+    /// The next request to run. `None` if none waits, or if it must wait for runs under way.
     pub(crate) fn pop(&mut self) -> Option<(T, Turn)> {
         if self.alone {
             return None;
@@ -117,16 +114,14 @@ impl<T> FairQueue<T> {
             .filter_map(|(number, share)| Some((number, share, share.waiting.front()?)))
             .min_by_key(|(_, share, _)| (share.tag, share.turn))
             .map(|(number, _, first)| (number, first.alone))?;
-        // An exclusive request blocks the others until all runs are done. Otherwise it could wait
-        // forever.
+        // An exclusive request blocks the others until all runs are done, or it could wait forever.
         if alone && self.running > 0 {
             return None;
         }
         self.begin(share, 0)
     }
 
-    /// The next of the requests that match and need not run alone, out of turn: it joins one that
-    /// runs.
+    /// The next matching request that need not run alone, out of turn: it joins a batch.
     pub(crate) fn pop_like(
         &mut self,
         matches: impl Fn(&QueuedRequest<T>) -> bool,
@@ -175,8 +170,7 @@ impl<T> FairQueue<T> {
             // No request waits, so debts are void. This also bounds the number of shares.
             self.shares.clear();
         } else {
-            // An idle share keeps its debt for its return, unless more such shares exist than can
-            // be attached.
+            // An idle share keeps its debt, unless more such shares exist than can be attached.
             let (clock, crowded) = (self.clock, self.shares.len() > 2 * self.bound);
             self.shares.retain(|_, share| share.is_active() || (share.tag > clock && !crowded));
         }

@@ -26,8 +26,7 @@ pub struct RunInfo<'a> {
 }
 
 impl RunInfo<'_> {
-    /// A copy of the bytes of an input, counted from 0 in the model's order. `None` if there is no
-    /// such input.
+    /// A copy of an input's bytes, counted from 0 in the model's order, if there is one.
     pub fn input(&self, index: usize) -> Option<Vec<u8>> {
         let place = self.inputs.get(index)?;
         Some(Buffer::copied(self.memory, place.bytes.clone())?.bytes().to_vec())

@@ -1,8 +1,7 @@
 //! `ocelli-inference --inspect`: describes a model file for the host's command line.
 //!
-//! The file is a stranger's and ONNX Runtime parses it, so this process does nothing else: it
-//! confines itself once the library is loaded and the file is open, with little memory and little
-//! time.
+//! ONNX Runtime parses an untrusted file. So the process does nothing else: with the library loaded
+//! and the file open it confines itself, with little memory and time.
 
 use std::fs::File;
 use std::io::Read;

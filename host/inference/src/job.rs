@@ -139,8 +139,7 @@ impl Job {
         self.client.answer(&answer);
     }
 
-    /// The error of a request that is not done in time. A run that did not begin has begun at
-    /// `now_ns`.
+    /// The error of a late request. For a run that did not begin, `begun_ns` is `now_ns`.
     pub(crate) fn timeout(&self, begun_ns: u64, now_ns: u64) -> RequestError {
         let message = format!(
             "{}: not done within {} ms; it waited {} ms and ran {} ms",

@@ -1,5 +1,4 @@
-//! The models that may be asked for: their files, checked against the catalog, and the sessions
-//! made from them.
+//! The models of the catalog: their files, checked, and the sessions made from them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

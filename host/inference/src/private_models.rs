@@ -68,8 +68,7 @@ pub(crate) fn load(
     range: Range<usize>,
     runtime: &Runtime,
 ) -> Result<ModelSession, RequestError> {
-    // A worker that writes to the file while it is parsed could have it pass one check and meet
-    // another.
+    // A copy: a worker could change the file between its check and its use.
     let file = Buffer::copied(memory, range)
         .ok_or_else(|| RequestError::argument("the model does not lie in the shared memory"))?;
     let mut model = Model {

@@ -1,5 +1,4 @@
-//! The inference process: the engine on its own, started by the host, which passes one socket and
-//! says all else over it.
+//! The inference process: the engine on its own. The host starts it and passes one socket.
 
 use std::io::{IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -58,8 +57,7 @@ enum ProcessError {
 /// With `--inspect FILE --library PATH [SHA256]` it prints a description of a model file as JSON.
 /// `before_run` is `None` except in a program for tests.
 ///
-/// To be the whole of `main`: descriptor 3 is taken over, all above it are closed, and the process
-/// is confined.
+/// To be the whole of `main`: it takes descriptor 3, closes all above it, and confines the process.
 #[allow(unsafe_code)]
 pub fn main(before_run: Hook) -> ExitCode {
     // SAFETY: the process has opened nothing yet, and the host passes no more than this.
@@ -70,8 +68,7 @@ pub fn main(before_run: Hook) -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     tracing_subscriber::registry().with(log_levels()).with(lines).init();
-    // A thread that is gone would leave its requests unanswered; the host replaces a process that
-    // is gone.
+    // A dead thread would leave its requests unanswered; the host replaces a dead process.
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!("{panic}");
         std::process::abort();

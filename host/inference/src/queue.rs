@@ -82,8 +82,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Waits until `until_ns` for requests that match, out of turn, and takes `most` of them at
-    /// most.
+    /// Waits until `until_ns` for at most `most` matching requests, out of turn.
     pub(crate) fn collect(
         &self,
         matches: impl Fn(&T) -> bool,

@@ -14,8 +14,7 @@ use crate::tensor::{Signature, Tensor};
 pub(crate) struct Layout {
     /// One for each input of the signature, in its order.
     pub(crate) inputs: Vec<TensorPlace>,
-    /// For the outputs up to the first whose shape is known at run time alone. The others follow
-    /// them.
+    /// For the outputs up to the first without a fixed shape. The others follow them.
     pub(crate) outputs: Vec<TensorPlace>,
     /// The region for all outputs.
     pub(crate) output_region: Range<usize>,
@@ -54,8 +53,8 @@ impl Layout {
         })
     }
 
-    /// Inputs of these shapes from the region's start on, and the outputs in `output_region`, which
-    /// is large enough.
+    /// Inputs of these shapes from the region's start on, outputs in `output_region`, which is
+    /// large enough.
     pub(crate) fn consecutive(
         signature: &Signature,
         shapes: Vec<Vec<u32>>,
@@ -143,8 +142,7 @@ fn output_places(
     Ok(places)
 }
 
-/// The place of a tensor of `bytes` bytes at the first aligned offset from `from` on, if it fits
-/// into the region.
+/// The place of `bytes` bytes at the first aligned offset from `from` on, if it fits.
 pub(crate) fn place_in(
     room: &Range<usize>,
     from: usize,

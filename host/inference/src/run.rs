@@ -1,9 +1,8 @@
 //! Runs a model on tensors that lie in shared memory, without copying them: ONNX Runtime reads its
 //! inputs and writes its outputs where the worker put them.
 //!
-//! A worker that writes to an input during a run changes numbers, not bounds. Where an element may
-//! be an index, which ONNX Runtime checks before it uses it, the input is copied to private memory
-//! first.
+//! A worker that writes to an input during a run changes numbers, not bounds. Inputs that may hold
+//! indexes, which ONNX Runtime checks before use, are copied to private memory.
 //!
 //! This goes through the C interface, since `ort` has no safe call that does it.
 
@@ -25,8 +24,7 @@ use crate::tensor::TensorPlace;
 use crate::tensor::{Signature, Tensor};
 use crate::value::{Value, runtime_error};
 
-/// A run that can be repeated: the tensors over the shared memory are made once, and a run
-/// allocates none.
+/// A repeatable run: its tensors over the shared memory are made once.
 pub(crate) struct RunPlan {
     inputs: Vec<Value>,
     /// Copies of the inputs that must not change during a run, by their number.
@@ -156,8 +154,7 @@ impl RunPlan {
         &self.layout
     }
 
-    /// Copies the inputs that must not change during a run, and checks them. Before, they are all
-    /// zeros.
+    /// Copies and checks the inputs that must not change during a run. Before, they are zeros.
     pub(crate) fn take_inputs(&mut self) -> Result<(), RequestError> {
         for (index, buffer) in &mut self.copies {
             let input = self.names.signature.inputs.get(*index);
@@ -170,8 +167,7 @@ impl RunPlan {
         Ok(())
     }
 
-    /// Runs the model. Afterwards the outputs lie in the shared memory. `session` is one of the
-    /// plan's model.
+    /// Runs the model into the shared memory. `session` is one of the plan's model.
     pub(crate) fn execute(
         &mut self,
         session: &mut Session,
@@ -218,8 +214,7 @@ impl RunPlan {
     }
 }
 
-/// Whether a tensor of this type may hold indices or conditions, which ONNX Runtime checks before
-/// it uses them.
+/// Whether a tensor may hold indexes or conditions, which ONNX Runtime checks before use.
 fn may_be_index(element: Element) -> bool {
     match element {
         Element::Bool | Element::I32 | Element::I64 => true,

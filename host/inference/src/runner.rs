@@ -202,8 +202,7 @@ impl Runner {
         let first =
             jobs.first().ok_or_else(|| RequestError::argument("there is nothing to run"))?;
         let loaded = self.models.of(&self.context, first)?;
-        // A wrong request must not cost the others their batch. It gets its error when it is run by
-        // itself.
+        // A wrong request must not cost the others their batch. Run by itself it gets its error.
         let part = |job: &Job| BatchPart::new(Arc::clone(&job.client), job.layout(loaded).ok()?);
         let parts: Vec<_> = jobs.iter().map(part).collect();
         let together: Vec<_> =

@@ -21,8 +21,7 @@ use parking_lot::Mutex;
 use crate::device::{self, DeviceError, Devices};
 use crate::error::{EngineError, RequestError};
 
-/// ONNX Runtime, loaded and ready to make sessions. There is one environment in a process; clones
-/// share it.
+/// ONNX Runtime, loaded. A process has one environment, which clones share.
 #[derive(Clone)]
 pub(crate) struct Runtime {
     environment: Environment,
@@ -87,9 +86,8 @@ impl Runtime {
         &self.version
     }
 
-    /// The same runtime, with the devices of these models tried: an error where a model has to run
-    /// on one that is not usable. To be called before the process is confined, since providers open
-    /// files.
+    /// Tries the devices of these models. An error if a model has to run on an unusable one. Call
+    /// it before the process is confined: providers open files.
     pub(crate) fn with_devices(
         self,
         models: &[Model],
@@ -103,8 +101,7 @@ impl Runtime {
         Ok(Self { devices: Arc::new(devices?), ..self })
     }
 
-    /// Whether a device other than the processor is in use, whose driver opens files and starts
-    /// threads of its own.
+    /// Whether a device is in use, whose driver opens files and starts threads of its own.
     pub(crate) fn uses_devices(&self) -> bool {
         self.devices.any_usable()
     }
@@ -206,9 +203,8 @@ fn provider_error(error: &ort::Error) -> DeviceError {
     DeviceError::Provider(error.to_string().trim_end_matches([' ', '.', '\n']).to_owned())
 }
 
-/// The folder for weights outside of the model file: none, since this path is no folder. The
-/// default is the working directory, from which a pipeline's own model could read files into its
-/// outputs.
+/// The folder for weights outside of the model file: none, since this path is no folder. By default
+/// a pipeline's own model could read files of the working directory.
 const NO_FOLDER: &str = "/dev/null";
 
 /// `y = Identity(x)`, both f32 with one side of 1: an `onnx.ModelProto` of `onnx/onnx.proto`, opset
@@ -277,8 +273,7 @@ fn elf_extent(file: &mut File) -> io::Result<Option<u64>> {
     let (entry, count) = (number(&header, 54, 2), number(&header, 56, 2));
     let mut extent = table.saturating_add(entry * count);
     file.seek(SeekFrom::Start(table))?;
-    // Both factors are 16-bit numbers: at most 4 GiB by the header, and never read beyond the
-    // file's end.
+    // Both factors are 16-bit numbers: at most 4 GiB, and never beyond the file's end.
     let mut entries = Vec::new();
     file.take(entry * count).read_to_end(&mut entries)?;
     for segment in entries.chunks_exact(usize::try_from(entry).unwrap_or(0).max(1)) {

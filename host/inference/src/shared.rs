@@ -22,8 +22,7 @@ pub(crate) struct EngineShared {
     pub(crate) before_run: Hook,
     /// Reports to the host a model that was loaded on demand.
     pub(crate) loaded: Box<dyn Fn(LoadedModel) + Send + Sync>,
-    /// Counts the sessions that went and the catalog versions that came: some loaded model may be of no
-    /// use since.
+    /// Counts clients that left and catalog versions that came: a loaded model may be unused since.
     pub(crate) changes: AtomicU64,
 }
 

@@ -18,16 +18,14 @@ pub(crate) struct Tensor {
     pub(crate) name: CString,
 }
 
-/// A tensor's place, checked: `bytes` lies in the region, begins aligned, and is as long as the
-/// shape needs.
+/// A checked place of a tensor: in the region, aligned, and as long as the shape needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TensorPlace {
     pub(crate) shape: Vec<u32>,
     pub(crate) bytes: Range<usize>,
 }
 
-/// The inputs and outputs of a model, as the catalog declares them and its graph has been found
-/// to have them.
+/// The inputs and outputs of a model, as the catalog declares them.
 #[derive(Debug)]
 pub(crate) struct Signature {
     /// In the catalog's order.

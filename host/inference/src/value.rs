@@ -56,8 +56,7 @@ impl Value {
         ))
     }
 
-    /// The tensor's shape. `None` if it is no tensor of this element or its shape cannot be sent to
-    /// a worker.
+    /// The tensor's shape. `None` for another element, or a shape that no message holds.
     #[allow(unsafe_code)]
     pub(crate) fn shape(&self, element: Element) -> ort::Result<Option<Vec<u32>>> {
         let mut is_tensor = 0;

@@ -44,8 +44,7 @@ impl Targets {
             folder: std::env::temp_dir(),
             listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
             receiver: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
-            // A parent outside this namespace of processes has no number here; the first process is
-            // as foreign.
+            // A parent outside this PID namespace has no number; the first process is as foreign.
             parent: getppid().unwrap_or(Pid::INIT),
             memory,
             open_files,

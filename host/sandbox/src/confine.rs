@@ -101,8 +101,8 @@ fn threads() -> usize {
 }
 
 /// Drops capabilities and the ability to gain privileges by executing a program. The inference
-/// process keeps the right to read the files of other users: a host that runs as root checked the
-/// models with it.
+/// process keeps the right to read other users' files: a host that runs as root needs it for
+/// models.
 fn give_up_privileges(kind: ProcessKind) -> Result<(), MeasureError> {
     set_no_new_privs(true)?;
     let held = capabilities(None)?.permitted;

@@ -1,5 +1,4 @@
-//! Confines a child process: takes from it, before it starts a thread, all that its work does not
-//! need.
+//! Confines a child process before it starts a thread: only what its work needs remains.
 //!
 //! A child calls two functions at its start. [`enter`] comes first of all: it ties the process to
 //! its parent and closes every descriptor that the parent did not promise. [`confine`] comes as
@@ -17,8 +16,7 @@
 //!   better value (the number of processors, the system's overcommit setting) continues without it,
 //!   and an attacker gains nothing either way.
 //!
-//! A measure that cannot be had is no error here. [`confine`] says which and why, and the host
-//! decides.
+//! A missing measure is no error here. [`confine`] reports it, and the host decides.
 //!
 //! Kernel versions: landlock restricts files from Linux 6.2 on (its version 3), TCP from 6.7 (4),
 //! signals and abstract sockets from 6.12 (6). With an older landlock, seccomp still keeps a worker

@@ -1,5 +1,4 @@
-//! Resource limits of a process: set once, for good. Without capabilities a process cannot raise a
-//! limit again.
+//! Resource limits of a process: without capabilities it cannot raise them again.
 
 use std::io;
 
@@ -16,8 +15,7 @@ pub fn open_files(count: u64) -> io::Result<()> {
     set(Resource::Nofile, count)
 }
 
-/// Bounds CPU time of all threads together, in seconds (`RLIMIT_CPU`). The kernel ends a process
-/// that uses more.
+/// Bounds CPU time of all threads in seconds (`RLIMIT_CPU`). The kernel kills beyond it.
 pub fn cpu_time(seconds: u64) -> io::Result<()> {
     set(Resource::Cpu, seconds)
 }

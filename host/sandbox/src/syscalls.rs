@@ -10,19 +10,17 @@ use seccompiler::{
 
 use crate::profile::ProcessKind;
 
-/// A call's number, and the arguments with which it is allowed: any of the rules. No rule means any
+/// A call's number, and the rules for its arguments, any of which allows it. No rule: any
 /// arguments.
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Calls of every confined process, with any arguments: memory, threads, time, waiting, and open
-/// descriptors.
+/// Calls of every confined process: memory, threads, time, waiting, open descriptors.
 const ALLOWED: &[c_long] = &[
     libc::SYS_brk,
     libc::SYS_clock_getres,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
-    // Answered with ENOSYS by a filter of its own: its flags lie in memory, where no filter sees
-    // them.
+    // Answered with ENOSYS by its own filter: its flags lie in memory, out of sight.
     libc::SYS_clone3,
     libc::SYS_close,
     libc::SYS_epoll_create1,
@@ -95,8 +93,7 @@ const THREAD: c_int = libc::CLONE_VM
 /// `PR_GET_AUXV` of Linux 6.4: reads the auxiliary vector.
 const PR_GET_AUXV: c_int = 0x4155_5856;
 
-/// Options that set names, that confinement itself still uses, and that read its state. None
-/// reverts a measure.
+/// Options for names, for confinement itself, and for its state. None reverts a measure.
 const PRCTL: &[c_int] = &[
     libc::PR_SET_NAME,
     libc::PR_GET_NAME,
@@ -118,8 +115,7 @@ const FCNTL: &[c_int] = &[
     libc::F_GET_SEALS,
 ];
 
-/// Restricts this thread, and those that it will start, to the calls of its kind. The error says
-/// why it cannot.
+/// Restricts this thread, and those that it will start, to the calls of its kind.
 pub(crate) fn restrict(kind: ProcessKind) -> Result<(), seccompiler::Error> {
     let lists = || -> Result<_, BackendError> {
         let own = std::process::id();

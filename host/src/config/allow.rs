@@ -96,8 +96,7 @@ impl Host {
     }
 }
 
-/// Whether the path begins with this, at the border of a part. What a server might take for a way
-/// out of it does not.
+/// Whether the path lies below `start`. A path that a server might resolve to outside does not.
 fn below(source: &RtspSource, start: &str) -> bool {
     if start.is_empty() {
         return true;

@@ -23,8 +23,7 @@ pub const LOCAL_CALLER: &str = "local";
 /// The name that stands for every session. No camera may have it.
 pub const EVERY_SESSION: &str = "*";
 
-/// Longest session name in bytes. The session's log file is named after it, and file names end at
-/// 255 bytes.
+/// Longest session name in bytes: it names a log file, and file names have at most 255 bytes.
 pub const MAX_ID_BYTES: usize = 200;
 
 /// An invalid name of a session or a token. The text does not repeat the name.

@@ -53,8 +53,7 @@ pub fn sections(old: &Config, new: &Config) -> BTreeMap<Effect, Vec<String>> {
     changes
 }
 
-/// The config that a host with `running` uses after a reload of `wanted`: new values except those
-/// that need a restart.
+/// The config after a reload of `wanted`: new values except those that need a restart.
 #[must_use]
 pub fn effective(running: &Config, wanted: Config) -> Config {
     let Config {
@@ -124,8 +123,7 @@ fn as_json(config: &Config) -> Value {
     })
 }
 
-/// The paths of the innermost keys whose values differ, those included that only one of the two
-/// has.
+/// The paths of the innermost keys that differ, or that only one of the two has.
 fn differing(path: &str, old: Option<&Value>, new: Option<&Value>) -> Vec<String> {
     match (old, new) {
         (Some(Value::Object(old)), Some(Value::Object(new))) => {

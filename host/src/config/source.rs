@@ -96,8 +96,7 @@ pub enum SourceError {
     /// A URL without a host.
     #[error("the rtsp:// URL names no host")]
     NoHost,
-    /// A reserved character behind the host: most often one of a password that should have been
-    /// encoded.
+    /// A reserved character behind the host: often one of a password that is not encoded.
     #[error(
         "the rtsp:// URL has a {character} behind the host: write it as {encoded} (a user name or \
             password that holds one \
@@ -176,8 +175,7 @@ impl Source {
         Err(known.map_or(SourceError::Unrecognised, |scheme| SourceError::Scheme { scheme }))
     }
 
-    /// Whether the source runs in real time: a live source never waits for a slow reader, a file
-    /// does.
+    /// Whether the source is live. It never waits for a slow reader, a file does.
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Rtsp(_))
     }
@@ -190,8 +188,7 @@ impl RtspSource {
         if url.host_str().is_none_or(str::is_empty) {
             return Err(SourceError::NoHost);
         }
-        // Of rtsp://user:12#34@host/ the parser makes host "user", port 12 and a fragment: nothing
-        // of that may be shown.
+        // The parser reads rtsp://user:12#34@host/ as host "user", port 12: show nothing of that.
         if url.fragment().is_some() {
             return Err(SourceError::Reserved { character: '#', encoded: "%23" });
         }
@@ -353,8 +350,7 @@ pub(super) fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
     start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
-/// The path of a `file:` source: `PATH`, or `//` and an absolute path. It is taken as it stands,
-/// without decoding.
+/// The path of a `file:` source: `PATH`, or `//` and an absolute path. It is not decoded.
 pub(super) fn file_path(text: &str) -> Result<&Path, SourceError> {
     let path = match text.strip_prefix("//") {
         None => text,
@@ -371,9 +367,8 @@ pub(super) fn percent_decode(text: &str) -> Result<String, SourceError> {
     decoded.map(Cow::into_owned).map_err(|_| SourceError::Credentials)
 }
 
-/// Hides the values of `name=value` pairs with the name of a secret. Some cameras take user name
-/// and password in the path (`/user=admin_password=x_channel=1`) or in the query, tokens come there
-/// too.
+/// Hides the values of `name=value` pairs with the name of a secret. Some cameras take credentials
+/// or tokens in the path (`/user=admin_password=x_channel=1`) or in the query.
 fn hide_secret_pairs(text: &str) -> String {
     const SECRET_NAMES: [&str; 8] =
         ["user", "usr", "pass", "pwd", "auth", "token", "secret", "key"];

@@ -26,8 +26,7 @@ pub(super) enum DeathCause {
     Crash,
     /// The host killed it, since it showed no sign of life.
     Silence,
-    /// The host killed it, since these requests were past their time and could not be ended
-    /// otherwise.
+    /// The host killed it: these requests were past their time and did not end.
     Overdue(Vec<RequestKey>),
     /// The host killed it for a reason that has to do with no request.
     Unrelated,

@@ -1,8 +1,7 @@
 //! How much memory an inference process may use before a fresh one takes its place.
 //!
 //! Counted is resident private memory, `RssAnon` of `/proc/PID/status`. It grows with leaks and
-//! with arenas that never shrink. It leaves out the library, shared memory, and memory that is
-//! reserved and not used.
+//! with arenas that never shrink. It leaves out the library, shared memory and unused reservations.
 
 use std::time::Duration;
 
@@ -11,9 +10,8 @@ use procfs::process::Process;
 /// Time between two measurements.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A process is not replaced by another one sooner than this after it took over from the last:
-/// where a fresh process is above the budget soon, replacing it again and again would cost more
-/// than the memory.
+/// Minimum time between two replacements: if fresh processes exceed the budget soon, replacing them
+/// again and again would cost more than the memory.
 const REST: Duration = Duration::from_secs(60);
 
 /// Bytes that a process may use.
@@ -37,15 +35,13 @@ impl Budget {
         self.0
     }
 
-    /// Where the process itself is refused memory: so far above the budget that it is commonly
-    /// replaced before, and that one request which asks for too much ends that process instead of
-    /// the machine.
+    /// Hard limit of the process, far above the budget: it is commonly replaced before, and one
+    /// excessive request ends the process instead of the machine.
     pub(super) fn hard_limit(self) -> u64 {
         self.0.saturating_mul(2)
     }
 
-    /// `took_over`: how long ago the process took the place of one that was above the budget;
-    /// `None` if it did not.
+    /// `took_over`: how long ago the process replaced one above the budget, if it did.
     pub(super) fn judge(self, used: u64, took_over: Option<Duration>) -> BudgetVerdict {
         let rested = took_over.is_none_or(|since| since >= REST);
         if used > self.0 && rested { BudgetVerdict::Replace } else { BudgetVerdict::Keep }

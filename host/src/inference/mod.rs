@@ -1,5 +1,4 @@
-//! Inference in the host: where models run, which process serves which session, and recovery from
-//! crashes.
+//! Inference in the host: where models run, which process serves a session, and recovery.
 //!
 //! Each worker of a session is [attached](InferenceHandle::attach) once, with a packet socket and
 //! shared memory of its own, which outlive any one inference process: the host keeps the inference
@@ -100,8 +99,7 @@ pub struct ServiceTerms {
     pub priority: Priority,
     /// Milliseconds that a request may take, waiting included.
     pub timeout_ms: u32,
-    /// Milliseconds after which a waiting request is dropped as stale. `None`: it waits up to
-    /// `timeout_ms`.
+    /// Milliseconds after which a waiting request is dropped as stale. `None`: never.
     pub stale_ms: Option<u32>,
     /// Whether the pipeline may load its own models.
     pub may_load: bool,
@@ -131,8 +129,7 @@ impl ServiceTerms {
     }
 }
 
-/// A session's attachment to inference: the descriptors that its worker inherits. Dropping it ends
-/// the service.
+/// A session's attachment: the descriptors that its worker inherits. Dropping it detaches.
 pub struct InferenceAttachment {
     /// The worker's end of the packet socket.
     pub socket: OwnedFd,
@@ -214,8 +211,7 @@ impl InferenceHandle {
         Ok(inference)
     }
 
-    /// Offers the models of this catalog to sessions attached from now on. Attached ones keep
-    /// theirs.
+    /// Offers these models to sessions attached from now on. Attached ones keep theirs.
     pub async fn offer(&self, catalog: &Catalog) {
         let models = catalog.models().cloned().collect();
         // It fails where the host ends.
@@ -227,8 +223,8 @@ impl InferenceHandle {
         Arc::clone(&self.published.lock().models)
     }
 
-    /// The models loaded by the processes that serve sessions, sorted by name. Several versions of
-    /// a name may be in use.
+    /// The models loaded by the processes that serve sessions, sorted by name. A name may have
+    /// several versions.
     pub fn loaded(&self) -> Vec<LoadedModel> {
         self.published.lock().loaded.clone()
     }

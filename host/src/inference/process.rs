@@ -44,8 +44,7 @@ const MAX_LINE_BYTES: u64 = 500;
 /// or two, a panic has three.
 const QUOTED_LINES: usize = 3;
 
-/// Queue of messages to a process: enough to announce all sessions of a host at once, with their
-/// catalog versions.
+/// Messages queued for a process: enough to announce all sessions and catalog versions.
 const COMMAND_QUEUE: usize = 1024;
 
 /// A command to a process.
@@ -156,8 +155,7 @@ pub(super) fn spawn(
     });
 }
 
-/// Starts a process and waits until it says that it is ready: ONNX Runtime loaded, the models to
-/// preload warm.
+/// Starts a process and waits until ONNX Runtime is loaded and the preloaded models are warm.
 async fn start(
     program: &InferenceProgram,
     configure: Configure,
@@ -174,8 +172,7 @@ async fn start(
         .kill_on_drop(true);
     let mut process =
         command.spawn().with_context(|| format!("starting {}", program.path.display()))?;
-    // The mapping keeps our copy of the child's end open; it closes here, so that the child's death
-    // is seen.
+    // The mapping holds our copy of the child's end. Close it, or the child's death stays unseen.
     drop(command);
     let pid = process.id().context("the inference process has ended")?;
     let mut stderr = StderrTail::keep(process.stderr.take());
@@ -214,8 +211,7 @@ async fn start(
 }
 
 impl ProcessTask {
-    /// Carries messages until the process has ended. Where the [`InferenceProcess`] is dropped the
-    /// process is killed.
+    /// Carries messages until the process has ended. Dropping the [`InferenceProcess`] kills it.
     async fn run(mut self, key: u64, said: mpsc::Sender<(u64, ProcessEvent)>) {
         let mut listens = true;
         let mut next = None;

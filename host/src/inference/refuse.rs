@@ -10,8 +10,7 @@ use tokio::task::AbortHandle;
 use super::SessionEndpoint;
 use super::socket::PacketSocket;
 
-/// Answers one request with an error. A worker that does not take it is left to its session's
-/// health.
+/// Answers one request with an error. A stuck worker is left to its session's health check.
 pub(super) fn refuse(place: &SessionEndpoint, id: u64, code: ErrorCode, message: String) {
     let answer = InferenceResponse::Failed { id, code, message };
     if let Err(error) = send(place.socket.as_fd(), &answer)

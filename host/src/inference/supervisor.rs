@@ -2,9 +2,8 @@
 //! process, watches the processes by their in-flight tables, and puts another in the place of one that dies,
 //! hangs or has grown too large.
 //!
-//! A session's place at a process outlives it: the host keeps a duplicate of the inference end of
-//! the session's socket and of its memory. When a process is gone, this happens in an order that
-//! matters:
+//! A session's place at a process outlives it: the host keeps duplicates of the session's inference
+//! descriptors. When a process is gone, the order matters:
 //!
 //! 1. Packets that wait in the session's socket are discarded: the worker sends unanswered requests
 //!    again when it is greeted, and a request that is answered now must not reach the next process.
@@ -44,12 +43,10 @@ use super::status::{Duty, ProcessStatus, PublishedState, Restarts};
 use super::watchdog::{self, HealthFinding, Watchdog};
 use super::{CatalogVersion, SessionEndpoint, SupervisorRequest};
 
-/// Processes that are started at the same time: loading models takes the processor from those that
-/// serve.
+/// Processes started at the same time: loading models slows those that serve.
 const MAX_STARTING: usize = 2;
 
-/// Time for a process that is replaced to answer its requests: twice the default limit of one
-/// inference of a stream.
+/// Time for a replaced process to answer its requests: twice the default limit of one inference.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the models in use have to stay the same before the process that stands by is replaced
@@ -89,8 +86,7 @@ pub(super) struct Supervisor {
     restarts: Restarts,
     poison: u64,
     newest: Arc<CatalogVersion>,
-    /// The names of models that sessions have asked for. Processes that are started from now on
-    /// preload them.
+    /// Names of models that sessions have asked for. New processes preload them.
     used_models: BTreeSet<String>,
     /// When a model was used last, or a catalog version came.
     models_changed_at: Instant,
@@ -362,8 +358,7 @@ impl Supervisor {
         self.release_sessions(key, &cause, Some(death));
     }
 
-    /// Takes the sessions from a process that died or is drained, in the order of the module's
-    /// docs.
+    /// Takes the sessions from a dead or drained process, in the order of the module's docs.
     fn release_sessions(&mut self, key: u64, cause: &DeathCause, death: Option<&ProcessDeath>) {
         let Some(process) = self.processes.remove(&key) else { return };
         let served: Vec<u64> = self
@@ -490,8 +485,7 @@ impl Supervisor {
         measures
     }
 
-    /// Gives every session a process, as far as there are any, and starts missing ones. True if
-    /// something has changed.
+    /// Gives sessions their processes, and starts missing ones. True if something has changed.
     fn reconcile(&mut self) -> bool {
         let now = Instant::now();
         let mut changed = self.replace_over_budget(now);

@@ -1,7 +1,7 @@
 //! Judges the health of a process by its in-flight table.
 //!
-//! Time counts by checks: a host that was suspended with its machine finds old entries and kills no
-//! process for them.
+//! Time counts by checks: a host that was suspended with its machine kills no process for old
+//! entries.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,8 +25,7 @@ const GRACE: Duration = Duration::from_millis(500);
 /// neither a long run nor a busy machine explains it.
 pub(super) const SILENCE: Duration = Duration::from_secs(3);
 
-/// A process that has been silent for so long may have been stopped: the time of its runs does not
-/// count.
+/// A process silent for so long may have been stopped: the time of its runs does not count.
 const QUIET: Duration = Duration::from_millis(1000);
 
 /// The observations of one process.
@@ -48,8 +47,7 @@ pub(super) enum HealthFinding {
 }
 
 impl Watchdog {
-    /// Checks the content of the table, `since` after the last check. `now_ns` is the monotonic
-    /// clock.
+    /// Checks the table, `since` after the last check. `now_ns` is the monotonic clock.
     pub(super) fn check(
         &mut self,
         beat: u64,

@@ -7,8 +7,8 @@ use super::nal::{NalCodec, NalKind, find_start_code, trim_trailing_zeros};
 
 /// How much is read at a time.
 const CHUNK: usize = 64 << 10;
-/// Largest access unit. An uncompressed 8K picture is 50 MB; a file with none of its start codes
-/// must not fill memory.
+/// Largest access unit. An uncompressed 8K picture is 50 MB. A file without start codes must not
+/// fill memory.
 const MAX_UNIT: usize = 64 << 20;
 
 /// The access units of a raw stream, each as its NAL units without start codes.
@@ -29,9 +29,7 @@ impl<R: Read> AnnexB<R> {
 
     /// The next access unit. `None` at the end.
     ///
-    /// # Errors
-    /// The input cannot be read, or is no Annex B stream. The text says so, without naming the
-    /// file.
+    /// # Errors The input cannot be read, or is no Annex B stream. The text does not name the file.
     pub(super) fn next_unit(&mut self) -> Result<Option<Vec<Vec<u8>>>, FileError> {
         let mut unit = Vec::new();
         let mut size = 0;
@@ -57,8 +55,8 @@ impl<R: Read> AnnexB<R> {
         Ok((!unit.is_empty()).then_some(unit))
     }
 
-    /// Whether such a NAL unit, after a slice, belongs to the next access unit (H.264 7.4.1.2.3,
-    /// H.265 7.4.2.4.4).
+    /// Whether such a NAL unit after a slice starts an access unit (H.264 7.4.1.2.3, H.265
+    /// 7.4.2.4.4).
     fn starts_unit(&self, kind: NalKind) -> bool {
         match kind {
             NalKind::Slice { first } => first,

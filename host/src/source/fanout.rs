@@ -12,8 +12,7 @@ use super::{AccessUnit, SourceEvent, SourceFault};
 
 /// Units that may wait for one subscriber, not counting the GOP that it got when it joined: 10 s at
 /// 25 frames a second. A worker that restarts is back within that time and loses nothing; one that
-/// hangs longer is given up by its session in any case. Units are shared, so ten slow subscribers
-/// hold them once.
+/// hangs longer is given up by its session in any case. Units are shared.
 const MAX_WAITING_UNITS: usize = 250;
 /// Bytes that may wait for one subscriber, likewise: 10 s of 25 Mbit/s, the rate of a 4K camera.
 const MAX_WAITING_BYTES: usize = 32 << 20;
@@ -48,8 +47,7 @@ struct SubscriberQueue {
     events: VecDeque<SourceEvent>,
     units: usize,
     bytes: usize,
-    /// Units and bytes that the first GOP adds to the bounds, so that a long GOP does not cause
-    /// drops at once.
+    /// Units and bytes that the first GOP adds to the bounds: a long one must not cause drops.
     head_start: (usize, usize),
     /// Units are dropped up to the next key unit.
     skipping: bool,
@@ -105,8 +103,7 @@ impl Fanout {
     /// repeated. Whether it was reported.
     pub(super) fn down(&self, fault: SourceFault) -> bool {
         let mut state = self.state.lock();
-        // Units after the break do not continue the GOP, and a new subscriber must not get old
-        // pictures.
+        // Units after the break do not continue the GOP, and old pictures are of no use.
         state.gop.clear();
         if matches!(&state.status, SourceState::Down(known) if *known == fault) {
             return false;

@@ -143,8 +143,7 @@ impl SourceFault {
     /// Maps an error of the RTSP library.
     ///
     /// The library offers a response's status and otherwise only text, so the kind follows from the
-    /// start of the text; the library's version is pinned and the tests against real servers hold
-    /// each case.
+    /// start of the text; the library is pinned, and tests against real servers hold each case.
     pub(super) fn retina(source: &RtspSource, step: RtspStep, error: &retina::Error) -> Self {
         Self::from_text(source, step, error.status_code(), &error.to_string())
     }

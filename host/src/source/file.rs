@@ -1,5 +1,4 @@
-//! Reads a video file for one subscriber: on a thread of its own, no faster than the subscriber
-//! takes the units.
+//! Reads a video file for one subscriber, on its own thread, at the subscriber's speed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -73,10 +72,9 @@ impl FileReader {
         let failed = source.clone();
         let on_failure = sender.clone();
         let thread = std::thread::Builder::new().name("ocelli-file".to_owned()).spawn(move || {
-            // The mp4 parser panics on some damaged files; that is the file's fault, and no one
-            // else's trouble.
+            // The mp4 parser panics on some damaged files.
             let outcome = catch_unwind(AssertUnwindSafe(|| read(&source, &sender)))
-                .unwrap_or_else(|_panic| Err(ReadStop::Failed(FileError::Panicked)));
+                .unwrap_or(Err(ReadStop::Failed(FileError::Panicked)));
             match outcome {
                 Ok(()) => debug!(target: "ocelli::source", %source, "at its end"),
                 Err(ReadStop::Unwanted) => {

@@ -2,8 +2,7 @@
 
 use std::io;
 
-/// Why a video file yields no access unit, or no further one. The text names the cause, not the
-/// file.
+/// Why a video file yields no further access unit. The text does not name the file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
     #[error("no thread to read it: {0}")]

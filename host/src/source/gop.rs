@@ -10,8 +10,7 @@ const MAX_BYTES: usize = 64 << 20;
 /// joiner can decode within a few seconds.
 const MAX_UNITS: usize = 1000;
 
-/// Caches the current GOP. A GOP above the bounds is dropped, and new subscribers wait for the next
-/// key picture.
+/// Caches the current GOP. One above the bounds is dropped: new subscribers wait for the next one.
 #[derive(Debug, Default)]
 pub(super) struct GopCache {
     units: Vec<Arc<AccessUnit>>,

@@ -45,9 +45,7 @@ pub(super) struct Sample {
 impl Mp4File {
     /// Reads the file's index. Edit lists are ignored: every picture in the file is delivered.
     ///
-    /// # Errors
-    /// Not an mp4 file, or without video that can be decoded. The text names the cause, not the
-    /// file.
+    /// # Errors No mp4 file, or no video that can be decoded. The text does not name the file.
     pub(super) fn open(file: File) -> Result<Self, FileError> {
         let size = file.metadata()?.len();
         let mp4 = Mp4::read(BufReader::new(&file), size)?;
@@ -101,8 +99,7 @@ fn configuration(entry: &StsdBoxContent) -> Option<(NalCodec, usize, Vec<Vec<u8>
         }
         StsdBoxContent::Hvc1(entry) | StsdBoxContent::Hev1(entry) => {
             let hvcc = &entry.hvcc.contents;
-            // The arrays may hold SEI messages beside parameter sets; their order is free, the
-            // stream's is VPS first.
+            // The arrays may hold SEI messages, too, in any order; the stream needs VPS first.
             let mut arrays: Vec<_> = hvcc
                 .arrays
                 .iter()
@@ -169,8 +166,7 @@ fn samples(
         });
     }
     let span = samples.iter().map(|sample| sample.presentation_ns).max().unwrap_or_default();
-    // The last picture is shown as long as the others are on average; a file of one picture for a
-    // 25th of a second.
+    // The last picture lasts the average of the others; a single one a 25th of a second.
     let intervals = i64::try_from(samples.len().saturating_sub(1)).unwrap_or(i64::MAX);
     let frame = span.checked_div(intervals).filter(|frame| *frame > 0).unwrap_or(ASSUMED_FRAME_NS);
     Ok((samples, span.saturating_add(frame)))

@@ -66,8 +66,7 @@ impl NalCodec {
     /// `None` if the NAL unit is too short to have a header.
     pub(super) fn kind(self, nal: &[u8]) -> Option<NalKind> {
         // The first syntax element of a slice header, first_mb_in_slice as ue(v) or
-        // first_slice_segment_in_pic_flag, starts with a set bit exactly where the slice starts its
-        // picture.
+        // first_slice_segment_in_pic_flag, starts with a set bit if the slice starts its picture.
         let starts_picture = |at: usize| nal.get(at).is_some_and(|byte| byte & 0x80 != 0);
         Some(match (self, self.nal_type(nal)?) {
             (Self::H264, 1 | 2 | 5) => NalKind::Slice { first: starts_picture(1) },
@@ -75,8 +74,7 @@ impl NalCodec {
             (Self::H264, 9) => NalKind::Delimiter,
             (Self::H264, 6 | 15..=18) => NalKind::Prefix,
             (Self::H265, 0..=31) => {
-                // Slices of other layers than the base layer belong to the base layer's picture
-                // before them.
+                // Slices of other layers belong to the base layer's picture before them.
                 NalKind::Slice { first: layer(nal)? == 0 && starts_picture(2) }
             }
             (Self::H265, 32..=34) => NalKind::ParameterSet,
@@ -130,8 +128,7 @@ impl PictureInspector {
                     self.highest_layer = nal.get(2).map(|byte| (byte >> 1) & 0x07);
                 }
                 (NalCodec::H265, 0..=31) => {
-                    // 16 to 21 are BLA, IDR and CRA: random access points all of them. 22 and 23
-                    // are reserved for more.
+                    // 16 to 21 are BLA, IDR and CRA: random access points. 22 and 23 are reserved.
                     let key = (16..=21).contains(&nal_type);
                     return Some(PictureInfo {
                         key,
@@ -244,8 +241,7 @@ pub(super) fn split_annex_b(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A NAL unit never ends with a zero byte; those that follow it belong to the next start code or
-/// are padding.
+/// A NAL unit never ends with a zero byte; further ones are padding or of the next start code.
 pub(super) fn trim_trailing_zeros(nal: &[u8]) -> &[u8] {
     let end = nal.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     nal.get(..end).unwrap_or_default()

@@ -36,11 +36,9 @@ const DESCRIBE_LIMIT: Duration = Duration::from_secs(5);
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// From PLAY to the first picture: some cameras start their encoder only then.
 const FIRST_PICTURE_LIMIT: Duration = Duration::from_secs(8);
-/// Without a key picture for this long the stream is of no use; a new session makes most encoders
-/// send one.
+/// Longest time without a key picture. A new session makes most encoders send one.
 const KEY_LIMIT: Duration = Duration::from_secs(30);
-/// After an unanswered request: a server that still accepts connections is silent, another one is
-/// unreachable.
+/// After an unanswered request: a server that accepts connections is silent, else unreachable.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// How long a new attempt waits for the old session's TEARDOWN. Cameras with few session slots need
 /// it; a dead one answers never.
@@ -103,8 +101,8 @@ struct Video {
 }
 
 impl RtspReader {
-    /// One session, up to the fault that ends it. A panic inside the RTSP library ends the session,
-    /// not the reader.
+    /// One session, up to the fault that ends it. A panic of the RTSP library ends only the
+    /// session.
     async fn run_once(&mut self) -> SourceFault {
         match AssertUnwindSafe(self.session()).catch_unwind().await {
             Ok(Err(fault)) => fault,
@@ -240,8 +238,8 @@ impl RtspReader {
         video: Video,
     ) -> Result<std::convert::Infallible, SourceFault> {
         let mut inspector = match video.codec {
-            // For H.265, retina takes IDR pictures alone for random access points, and marks none
-            // as disposable.
+            // For H.265, retina takes only IDR for random access points, and marks none as
+            // disposable.
             Codec::H265 => Some(PictureInspector::new(NalCodec::H265)),
             Codec::H264 | Codec::Mjpeg => None,
         };
@@ -282,8 +280,7 @@ impl RtspReader {
         }
     }
 
-    /// Delivers a frame to the subscribers, unless a frame that it refers to is missing. Whether it
-    /// was delivered.
+    /// Delivers a frame, unless one that it refers to is missing. Whether it did.
     fn hand_on(&mut self, frame: ReceivedFrame, codec: Codec) -> bool {
         let Some(discontinuity) = self.gate.admit(frame.key, frame.lost) else { return false };
         if self.up_since.is_none() {
@@ -337,7 +334,7 @@ impl ReceivedFrame {
         let received = frame.end_ctx().received().elapsed();
         let received_ns = clock::monotonic_ns()
             .saturating_sub(u64::try_from(received.as_nanos()).unwrap_or(u64::MAX));
-        // The camera sent the first packet right after it had the picture; the last one may be much
+        // The first packet is sent right after the picture was taken; the last one may be much
         // later.
         let received_wall: SystemTime = frame.start_ctx().received_wall().into();
         let received_wall_ns = received_wall
@@ -348,8 +345,7 @@ impl ReceivedFrame {
         let (lost, rtp) = (frame.loss() > 0, rtp_time(frame.timestamp()));
         let has_sets = frame.is_random_access_point();
         let mut key = has_sets;
-        // No picture refers to a JPEG picture, but a session that skips disposable pictures still
-        // needs some.
+        // No picture refers to JPEG ones, but sessions that skip disposable ones need some.
         let mut disposable = frame.is_disposable() && video.codec != Codec::Mjpeg;
         let mut data = Bytes::from(frame.into_data());
         if let Some(inspector) = inspector {

@@ -14,8 +14,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use tracing::debug;
 
 /// A key picture of a 4K camera at its largest, about 1 MB, with what the kernel counts on top of
-/// each packet. Linux grants no more than `net.core.rmem_max`, and takes the memory only while
-/// packets wait.
+/// each packet. Linux grants up to `net.core.rmem_max`, and takes it only while packets wait.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Makes the receive buffer of a UDP stream larger. The stream also works without it, with losses:

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// Time between two polls, and the time that a file must have rested: editors write in several
-/// steps.
+/// Time between two polls, for which a file must rest: editors write in steps.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Identity and state of a file at one poll. Another file, or another state of it, differs.

@@ -1,5 +1,4 @@
-//! Inspects model files in a confined process: ONNX Runtime, which parses them, is not loaded into
-//! the host.
+//! Inspects model files in a confined process: the host does not load ONNX Runtime.
 
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,4 @@
-//! The models that an operator offers: one folder each, with the graph and a `model.toml` that
-//! describes it.
+//! The models that an operator offers: one folder each, with the graph and its `model.toml`.
 
 mod error;
 mod inspect;
@@ -170,8 +169,7 @@ impl Catalog {
     }
 }
 
-/// The folders of models, with their names, sorted. Those that begin with a dot are being made or
-/// put away.
+/// The folders of models by name, without hidden ones, which are being made or removed.
 fn folders(directory: &Path) -> Result<BTreeMap<String, std::path::PathBuf>, CatalogError> {
     let unreadable = |source| CatalogError::Directory { directory: directory.to_owned(), source };
     let mut folders = BTreeMap::new();
@@ -264,8 +262,7 @@ pub fn missing_model(models: &[Model], pipeline: &Description) -> Option<String>
     })
 }
 
-/// The difference between a model's input and the pipeline's expectation. -1 on either side matches
-/// any size.
+/// How a model's input differs from the pipeline's expectation. -1 matches any size.
 fn differs(model: &Model, (name, expected): &(String, Vec<i64>)) -> Option<String> {
     let Some(declared) = model.inputs.iter().find(|input| input.name == *name) else {
         return Some(format!("has no input {name:?}"));

@@ -1,9 +1,7 @@
-//! The models that sessions may use: read at start, and again after a change of their folder or
-//! SIGHUP.
+//! The models for sessions: read at start, after a change of their folder, and on SIGHUP.
 //!
 //! A reading without changes is dropped. A good one is a new version of the catalog for sessions
-//! that start from then on; running ones keep theirs. A faulty one is logged, and the version
-//! before it stays.
+//! that start from then on; running ones keep theirs. A faulty one is logged and dropped.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,8 +26,7 @@ pub(crate) struct ModelCatalog {
 }
 
 impl ModelCatalog {
-    /// Reads the models, keeps a copy of each, and deletes the copies of earlier runs that nothing
-    /// needs.
+    /// Reads and copies the models, and deletes unused copies of earlier runs.
     pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
         let (directory, settings) =
             (config.models.directory.clone(), Arc::new(config.inference.clone()));
@@ -57,8 +54,7 @@ impl ModelCatalog {
         (*generation, Arc::clone(catalog))
     }
 
-    /// Reads the folder again. `None` if nothing has changed; otherwise the catalog and a line for
-    /// each change.
+    /// Reads the folder again. If it has changed: the catalog and a line for each change.
     fn read_again(&self) -> Result<Option<(Catalog, Vec<String>)>, CatalogError> {
         let catalog = Catalog::load(&self.directory, &self.settings)?;
         let changes = catalog.changes_since(&self.newest().1);
@@ -87,8 +83,7 @@ impl CatalogWatcher {
         Ok(Self { offer, hangup })
     }
 
-    /// Offers the models again after each change and each SIGHUP. Never returns; may be dropped at
-    /// any time.
+    /// Offers the models after each change and each SIGHUP. Never returns. Cancel-safe.
     pub(crate) async fn run(mut self, inference: InferenceHandle) {
         let mut watch = Watch::new({
             let directory = self.offer.directory.clone();
