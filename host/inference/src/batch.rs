@@ -115,7 +115,7 @@ fn split(
         if shape.first() != Some(&rows) {
             let message = format!(
                 "the output \"{}\" has shape {shape:?} for a batch of {rows} rows: the model \
-                    cannot be batched",
+                 cannot be batched",
                 declaration.name
             );
             return Err(RequestError::new(ErrorCode::RuntimeError, message));

@@ -115,9 +115,8 @@ impl Devices {
 pub(crate) fn refusal(model: &Model, reason: &DeviceError) -> String {
     format!(
         "model \"{}\" is to run on {} ({KEY}), which is not usable: {reason}; name an ONNX \
-            Runtime that is built for it \
-         in `inference.library`, choose another device, or let the processor take over with \
-         `fallback = \"cpu\"`",
+         Runtime that is built for it in `inference.library`, choose another device, or let the \
+         processor take over with `fallback = \"cpu\"`",
         model.name, model.device
     )
 }

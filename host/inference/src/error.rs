@@ -16,23 +16,21 @@ pub enum EngineError {
     /// The library is not there.
     #[error(
         "ONNX Runtime {PINNED_VERSION} not found at {}: {source}; run `./x setup`, or set \
-            `inference.library` to its path",
+         `inference.library` to its path",
         path.display()
     )]
     LibraryMissing { path: PathBuf, source: std::io::Error },
     /// The file is no usable ONNX Runtime.
     #[error(
         "{} is not a usable ONNX Runtime: {reason}; run `./x setup`, or set `inference.library` \
-            to version \
-         {PINNED_VERSION}",
+         to version {PINNED_VERSION}",
         path.display()
     )]
     LibraryUnusable { path: PathBuf, reason: String },
     /// The library is not the one that was asked for.
     #[error(
         "ONNX Runtime at {} has sha256 {found}, expected {expected}; delete it and run `./x \
-            setup`, or set \
-         `inference.library` to one that you trust",
+         setup`, or set `inference.library` to one that you trust",
         path.display()
     )]
     LibraryDiffers { path: PathBuf, expected: String, found: String },

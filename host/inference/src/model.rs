@@ -128,8 +128,7 @@ impl ModelVersion {
         if found != *expected {
             let message = format!(
                 "model \"{name}\": {path} has sha256 {found}, model.toml says {expected}; restore \
-                    the file, or correct \
-                 model.toml if the change is wanted"
+                 the file, or correct model.toml if the change is wanted"
             );
             return Err(RequestError::new(ErrorCode::Security, message));
         }

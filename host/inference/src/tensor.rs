@@ -40,8 +40,8 @@ pub(crate) enum SignatureError {
     #[error("model \"{model}\" has {count} {kind}s; 1 to {MAX_TENSORS} are possible")]
     Count { model: String, kind: &'static str, count: usize },
     #[error(
-        "model \"{model}\": {kind} \"{name}\" has shape {shape:?}; at most {MAX_RANK} sides are possible, each -1 \
-         or more than 0"
+        "model \"{model}\": {kind} \"{name}\" has shape {shape:?}; at most {MAX_RANK} sides are \
+         possible, each -1 or more than 0"
     )]
     Shape { model: String, kind: &'static str, name: String, shape: Vec<i64> },
     #[error("model \"{model}\": the name of {kind} {name:?} holds a 0 byte")]

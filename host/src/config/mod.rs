@@ -123,9 +123,8 @@ impl Config {
         if self.inference.isolation == Isolation::InProcess {
             warnings.push(
                 "inference.isolation = \"in-process\": models run in the host itself, so a crash \
-                    of ONNX Runtime or of a \
-                 GPU's driver ends the host and every session with it; \"process\" is the default \
-                 for that reason"
+                 of ONNX Runtime or of a GPU's driver ends the host and every session with it; \
+                 \"process\" is the default for that reason"
                     .to_owned(),
             );
         }
@@ -134,8 +133,7 @@ impl Config {
             warnings.push(format!(
                 "resource_limits.call_timeout_ms = {} and host_call_ms = {} are not below \
                  session_processes.health_check_interval ({health_ms} ms): a pipeline that takes \
-                 so long is ended as \
-                 one that hangs, without the limit's name",
+                 so long is ended as one that hangs, without the limit's name",
                 limits.call_timeout_ms, limits.host_call_ms
             ));
         }

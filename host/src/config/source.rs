@@ -90,7 +90,7 @@ pub enum SourceError {
     /// The URL does not parse.
     #[error(
         "the rtsp:// URL is not valid: {reason} (in a user name or password, write : / ? # @ % as \
-            %3A %2F %3F %23 %40 %25)"
+         %3A %2F %3F %23 %40 %25)"
     )]
     Url { reason: String },
     /// A URL without a host.
@@ -99,8 +99,7 @@ pub enum SourceError {
     /// A reserved character behind the host: often one of a password that is not encoded.
     #[error(
         "the rtsp:// URL has a {character} behind the host: write it as {encoded} (a user name or \
-            password that holds one \
-         of : / ? # @ % needs each of them encoded)"
+         password that holds one of : / ? # @ % needs each of them encoded)"
     )]
     Reserved { character: char, encoded: &'static str },
     /// The credentials are not text.
@@ -112,7 +111,7 @@ pub enum SourceError {
     /// A file on another host: `file://host/path`.
     #[error(
         "file: takes a path on this machine (file:clip.mp4 or file:///videos/clip.mp4), not one \
-            on another host"
+         on another host"
     )]
     RemoteFile,
     /// `transport` was set for a file.

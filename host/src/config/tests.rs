@@ -33,7 +33,7 @@ fn the_committed_schema_is_that_of_the_types() {
     assert!(
         committed == schema,
         "config/ocelli.schema.json is not current: OCELLI_BLESS=1 cargo test -p ocelli --lib \
-            the_committed_schema"
+         the_committed_schema"
     );
 }
 

@@ -45,7 +45,7 @@ fn cache(variable: impl Fn(&str) -> Option<PathBuf>) -> anyhow::Result<PathBuf> 
         .or_else(|| variable("HOME").map(|home| home.join(".cache/ocelli")))
         .context(
             "ONNX Runtime is looked for in $OCELLI_CACHE or $HOME/.cache/ocelli, and neither \
-                variable is set",
+             variable is set",
         )
 }
 

@@ -186,7 +186,7 @@ async fn start(
                 if program.sandbox == Sandbox::Required {
                     bail!(
                         "it is not confined as session_processes.sandbox = \"required\" wants: \
-                            {lacks}"
+                         {lacks}"
                     );
                 }
                 tracing::warn!(target: "ocelli::inference", "the inference process is not fully \

@@ -309,7 +309,7 @@ impl Supervisor {
             tracing::error!(
                 target: "ocelli::inference",
                 "inference.memory_mb = {} is too small: a fresh inference process uses {} MiB \
-                    before it has run anything",
+                 before it has run anything",
                 budget.bytes() >> 20,
                 memory >> 20
             );
@@ -416,8 +416,7 @@ impl Supervisor {
                 let limit = session.service.timeout_ms;
                 let message = format!(
                     "time limit: the request went on after its {limit} ms and was ended with the \
-                        inference process \
-                     ({ended})"
+                     inference process ({ended})"
                 );
                 (ErrorCode::Timeout, message)
             }
@@ -425,8 +424,7 @@ impl Supervisor {
         if refusal.quarantined {
             message = format!(
                 "{message}; {MAX_STRIKES} requests of this session have ended the inference \
-                    process: it runs no more of \
-                 them until the session's worker is replaced"
+                 process: it runs no more of them until the session's worker is replaced"
             );
             match Refuser::start(&session.place, format!("poison session: {message}")) {
                 Ok(refuser) => session.refuser = Some(refuser),
@@ -477,7 +475,7 @@ impl Supervisor {
                         target: "ocelli::inference",
                         pid,
                         "the inference process uses {used} MiB, more than inference.memory_mb: \
-                            another takes its place"
+                         another takes its place"
                     );
                 }
             }

@@ -20,8 +20,7 @@ pub enum CatalogError {
     /// The graph is not the one that `model.toml` describes.
     #[error(
         "model {model}: {path} has sha256 {found}, model.toml says {expected}: the file is \
-            damaged or was exchanged; \
-         restore it, or correct `sha256` if the new file is meant"
+         damaged or was exchanged; restore it, or correct `sha256` if the new file is meant"
     )]
     Digest { model: String, path: PathBuf, expected: String, found: String },
     /// The config sets an option that the model cannot have.

@@ -96,8 +96,7 @@ impl ModelInspector {
             Some(_) if !words.is_empty() => words.to_owned(),
             _ => format!(
                 "{}: looking into it ended with {status}: it is damaged, or takes more memory or \
-                    time than a model of \
-                 its size should {words}",
+                 time than a model of its size should {words}",
                 file.display()
             ),
         }))

@@ -98,7 +98,7 @@ impl Manifest {
                 if shape.len() > MAX_RANK || shape.iter().any(|&side| side == 0 || side < -1) {
                     return Some(format!(
                         "{kind} {name:?} has shape {shape:?}; at most {MAX_RANK} sides are \
-                            possible, each -1 or more than 0"
+                         possible, each -1 or more than 0"
                     ));
                 }
             }
@@ -118,7 +118,7 @@ impl Manifest {
         (tensor.shape.last() != Some(&i64::from(*dimension))).then(|| {
             format!(
                 "`embedding.dimension` is {dimension}, but the last side of output {output:?} is \
-                    that of {:?}",
+                 that of {:?}",
                 tensor.shape
             )
         })

@@ -236,8 +236,7 @@ fn batching(options: &ModelOptions, model: &Model) -> Result<Option<Batching>, S
     {
         return Err(format!(
             "{} requests of model {:?} cannot be one run: the first side of {name:?} has to be \
-                open (-1), it is that of \
-             {shape:?}",
+             open (-1), it is that of {shape:?}",
             options.max_batch, model.name
         ));
     }
@@ -257,7 +256,7 @@ pub fn missing_model(models: &[Model], pipeline: &Description) -> Option<String>
         let (Description { name, version, .. }, ModelNeed { name: model, .. }) = (pipeline, need);
         Some(format!(
             "pipeline {name} {version} needs the model {model}, which {problem}; put the right \
-                one there"
+             one there"
         ))
     })
 }
