@@ -130,7 +130,11 @@ impl Dispatcher {
             }
             Err(error) => ProtocolViolation::Packet(error),
         };
-        tracing::warn!(session = session.name(), fault = %violation, "dropped a worker that broke the protocol");
+        tracing::warn!(
+            session = session.name(),
+            fault = %violation,
+            "dropped a worker that broke the protocol"
+        );
         session.disconnect();
         self.forget(&mut sessions, key);
     }

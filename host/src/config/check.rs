@@ -102,7 +102,8 @@ fn check_name(name: &str, noun: &'static str) -> Result<(), NameError> {
 fn printable(character: char) -> bool {
     !character.is_control()
         && !matches!(character,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}')
 }
 
 /// The last step: turns a document that passed the schema into a config.
@@ -156,8 +157,9 @@ impl Check<'_> {
             self.report(
                 "server.listen",
                 format!(
-                    "{listen} is not a loopback address, and without tokens everyone who reaches it would get in: \
-                     make a token (`ocelli token new`) for [[server.tokens]], or listen on 127.0.0.1"
+                    "{listen} is not a loopback address, and without tokens everyone who reaches \
+                     it would get in: make a token (`ocelli token new`) for [[server.tokens]], or \
+                     listen on 127.0.0.1"
                 ),
             );
         }
@@ -244,7 +246,7 @@ impl Check<'_> {
             }
         }
         if deploy.signatures == Signatures::Required && deploy.trusted_keys.is_empty() {
-            let message = "components have to be signed, and deploy.trusted_keys names nobody who could sign them";
+            let message = "components have to be signed, and deploy.trusted_keys has no key";
             self.report("deploy.signatures", message);
         }
     }
@@ -298,7 +300,8 @@ impl Check<'_> {
             self.report(
                 "cameras",
                 format!(
-                    "{} cameras are more than session_processes.max_concurrent_sessions = {max_sessions}",
+                    "{} cameras are more than session_processes.max_concurrent_sessions = \
+                     {max_sessions}",
                     indexes.len()
                 ),
             );

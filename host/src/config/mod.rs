@@ -1,5 +1,5 @@
-//! The config: TOML or JSON with the same keys, overridden by `OCELLI__SECTION__KEY`, and checked as
-//! a whole before anything starts.
+//! The config: TOML or JSON with the same keys, overridden by `OCELLI__SECTION__KEY`, and checked
+//! as a whole before the start.
 //!
 //! Three steps, each of which reports all its problems at once:
 //!

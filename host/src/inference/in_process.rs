@@ -60,8 +60,11 @@ pub(super) async fn start(
         anyhow::Ok(Engine::prepare(configure, in_flight)?.start(loaded, None)?)
     });
     let engine = engine.await?.context("starting inference")?;
-    tracing::info!(target: "ocelli::inference", "ONNX Runtime {} is ready in the host \
-        itself", engine.version());
+    tracing::info!(
+        target: "ocelli::inference",
+        "ONNX Runtime {} is ready in the host itself",
+        engine.version()
+    );
     {
         let mut published = published.lock();
         published.status.serves = true;
@@ -89,8 +92,11 @@ async fn serve(
                     suspect: None,
                 };
                 if let Err(error) = take_on(&engine, attach, &place) {
-                    tracing::error!(target: "ocelli::inference", session = name, "cannot serve \
-                        the session: {error:#}");
+                    tracing::error!(
+                        target: "ocelli::inference",
+                        session = name,
+                        "cannot serve the session: {error:#}"
+                    );
                 }
             }
             // The engine sees the end of the worker's socket by itself.
@@ -103,8 +109,10 @@ async fn serve(
                         published.lock().models = models;
                     }
                     Err(error) => {
-                        tracing::error!(target: "ocelli::inference", "the models cannot be offered: \
-                        {error}");
+                        tracing::error!(
+                            target: "ocelli::inference",
+                            "the models cannot be offered: {error}"
+                        );
                     }
                 }
             }

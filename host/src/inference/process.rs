@@ -1,7 +1,7 @@
 //! One inference process: its start, its packet socket, its in-flight table, and its end.
 //!
-//! [`spawn`] starts the process in a task of its own. The task returns an [`InferenceProcess`] to the
-//! supervisor, carries messages both ways, and reports the process's end.
+//! [`spawn`] starts the process in a task of its own. The task returns an [`InferenceProcess`] to
+//! the supervisor, carries messages both ways, and reports the process's end.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -189,8 +189,10 @@ async fn start(
                          {lacks}"
                     );
                 }
-                tracing::warn!(target: "ocelli::inference", "the inference process is not fully \
-                    confined: {lacks}");
+                tracing::warn!(
+                    target: "ocelli::inference",
+                    "the inference process is not fully confined: {lacks}"
+                );
             }
             tracing::info!(target: "ocelli::inference", pid, "ONNX Runtime {version} is ready");
             (version, models)
@@ -231,23 +233,31 @@ impl ProcessTask {
                 sent = send(&self.socket, next.as_ref()), if next.is_some() => {
                     next = None;
                     if let Err(error) = sent && !matches!(error, PacketError::Closed) {
-                        tracing::error!(target: "ocelli::inference", "the inference process \
-                            cannot be told: {error}");
+                        tracing::error!(
+                            target: "ocelli::inference",
+                            "the inference process cannot be told: {error}"
+                        );
                         self.end();
                     }
                 }
                 received = self.socket.receive(), if listens => match received {
-                    Ok(ToHost::Loaded(model)) => report(&said, key, ProcessEvent::Loaded(model)).await,
+                    Ok(ToHost::Loaded(model)) => {
+                        report(&said, key, ProcessEvent::Loaded(model)).await;
+                    }
                     Ok(ToHost::Drained) => report(&said, key, ProcessEvent::Drained).await,
                     Ok(ToHost::Failed { message }) => {
-                        tracing::error!(target: "ocelli::inference", "the inference process gives \
-                            up: {message}");
+                        tracing::error!(
+                            target: "ocelli::inference",
+                            "the inference process gives up: {message}"
+                        );
                     }
                     // It ends, or has closed its side: its end is waited for.
                     Err(PacketError::Closed) => listens = false,
                     Ok(ToHost::Ready { .. }) | Err(_) => {
-                        tracing::error!(target: "ocelli::inference", "the inference process broke \
-                            the protocol");
+                        tracing::error!(
+                            target: "ocelli::inference",
+                            "the inference process broke the protocol"
+                        );
                         listens = false;
                         self.end();
                     }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ocelli_protocol::inference::{MAX_PACKET, PacketError, receive, send_with};
+use rustix::net::{RecvFlags, recv};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::Interest;
@@ -58,4 +59,10 @@ impl PacketSocket {
             ))
         })
     }
+}
+
+/// Discards the packets in a socket: the worker sends its request again when it is greeted.
+pub(super) fn discard_pending(socket: &OwnedFd) {
+    let mut buffer = vec![0; MAX_PACKET];
+    while let Ok((1.., _)) = recv(socket, buffer.as_mut_slice(), RecvFlags::DONTWAIT) {}
 }

@@ -1,6 +1,6 @@
 //! The task that owns the inference processes and the list of sessions: it gives each session a
-//! process, watches the processes by their in-flight tables, and puts another in the place of one that dies,
-//! hangs or has grown too large.
+//! process, watches the processes by their in-flight tables, and replaces one that dies, hangs or
+//! has grown too large.
 //!
 //! A session's place at a process outlives it: the host keeps duplicates of the session's inference
 //! descriptors. When a process is gone, the order matters:
@@ -16,17 +16,15 @@
 //! process included, is the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::in_flight::RunningRequest;
 use ocelli_protocol::inference::{
-    Attach, Configure, Device, ErrorCode, FromHost, LoadedModel, MAX_PACKET, ServiceLevel,
+    Attach, Configure, Device, ErrorCode, FromHost, LoadedModel, ServiceLevel,
 };
 use parking_lot::Mutex;
-use rustix::net::RecvFlags;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -39,6 +37,7 @@ use super::process::{
 };
 use super::refuse::{Refuser, refuse};
 use super::restart_backoff::RestartBackoff;
+use super::socket::discard_pending;
 use super::status::{Duty, ProcessStatus, PublishedState, Restarts};
 use super::watchdog::{self, HealthFinding, Watchdog};
 use super::{CatalogVersion, SessionEndpoint, SupervisorRequest};
@@ -248,8 +247,10 @@ impl Supervisor {
         match event {
             ProcessEvent::Started(Ok(child)) => self.add_process(key, child),
             ProcessEvent::Started(Err(error)) => {
-                tracing::error!(target: "ocelli::inference", "the inference process does not \
-                    start: {error:#}");
+                tracing::error!(
+                    target: "ocelli::inference",
+                    "the inference process does not start: {error:#}"
+                );
                 self.starting.remove(&key);
                 self.restart_backoff.failed(Instant::now());
                 // A model that cannot be loaded any more must not keep processes from starting.
@@ -352,8 +353,13 @@ impl Supervisor {
                 "was killed, since it did not answer in time what it had taken".to_owned()
             }
         };
-        tracing::error!(target: "ocelli::inference", pid, duty, "the inference process {why}: \
-            {}", death.in_full());
+        tracing::error!(
+            target: "ocelli::inference",
+            pid,
+            duty,
+            "the inference process {why}: {}",
+            death.in_full()
+        );
         self.restart_backoff.died(Instant::now(), process.since.elapsed());
         self.release_sessions(key, &cause, Some(death));
     }
@@ -429,12 +435,15 @@ impl Supervisor {
             match Refuser::start(&session.place, format!("poison session: {message}")) {
                 Ok(refuser) => session.refuser = Some(refuser),
                 Err(error) => {
-                    tracing::error!(target: "ocelli::inference", "requests cannot be refused: \
-                        {error}");
+                    tracing::error!(
+                        target: "ocelli::inference",
+                        "requests cannot be refused: {error}"
+                    );
                 }
             }
         }
-        tracing::error!(target: "ocelli::inference", session = session.name, request = refusal.request, "{message}");
+        let (name, request) = (&session.name, refusal.request);
+        tracing::error!(target: "ocelli::inference", session = name, request, "{message}");
         refuse(&session.place, refusal.request, code, message);
     }
 
@@ -679,14 +688,10 @@ impl Supervisor {
 
 fn warn_of_fallback(model: &LoadedModel) {
     if let Some(reason) = &model.fell_back {
-        tracing::warn!(target: "ocelli::inference", "the model {} runs on the processor: \
-            {reason}", model.name);
-    }
-}
-
-/// Discards the packets in a socket: the worker sends its request again when it is greeted.
-fn discard_pending(socket: &OwnedFd) {
-    let mut buffer = vec![0; MAX_PACKET];
-    while let Ok((1.., _)) = rustix::net::recv(socket, buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
+        tracing::warn!(
+            target: "ocelli::inference",
+            "the model {} runs on the processor: {reason}",
+            model.name
+        );
     }
 }
