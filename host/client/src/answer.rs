@@ -91,7 +91,7 @@ pub struct Deployment {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Models {
     /// How often they have changed since the host was started.
-    pub generation: u64,
+    pub catalog_version: u64,
     /// By name.
     pub models: Vec<Model>,
     /// The rest.

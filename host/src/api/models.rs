@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{ApiState, Control};
 
-/// The models of the newest generation, and what they really run on.
+/// The models of the newest catalog, and the devices that really run them.
 pub(super) async fn list<C: Control>(State(state): State<Arc<ApiState<C>>>) -> Response {
     Json(state.control.models()).into_response()
 }

@@ -209,7 +209,7 @@ async fn a_folder_that_changes_is_offered_anew_and_costs_no_session_anything() {
     let told = models_become(&host, |models| models["models"][0]["state"] == "loaded").await;
     assert_eq!(told["runtime"]["version"], "1.28.0");
     let detector = &told["models"][0];
-    assert_eq!((&told["generation"], &detector["name"]), (&0.into(), &DETECTOR.into()));
+    assert_eq!((&told["catalog_version"], &detector["name"]), (&0.into(), &DETECTOR.into()));
     assert_eq!((&detector["device"], &detector["fallback"]), (&"cpu".into(), &"none".into()));
     assert_eq!(detector["runs_on"][0]["provider"], "CPUExecutionProvider");
     assert!(
@@ -220,7 +220,7 @@ async fn a_folder_that_changes_is_offered_anew_and_costs_no_session_anything() {
     let add = ["models", "add", file.to_str().unwrap(), "--name", "second"];
     site.done(&add);
     logged(&host, &["model second added"]).await;
-    let told = models_become(&host, |models| models["generation"] == 1).await;
+    let told = models_become(&host, |models| models["catalog_version"] == 1).await;
     assert_eq!(told["models"][1]["name"], "second");
 
     // In place, as a careless copy does it: neither the session nor a new inference process may see

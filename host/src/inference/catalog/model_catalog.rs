@@ -50,8 +50,8 @@ impl ModelCatalog {
 
     /// The newest version: its number, counted from 0, and its models.
     pub(crate) fn newest(&self) -> (u32, Arc<Catalog>) {
-        let (generation, catalog) = &*self.newest.lock();
-        (*generation, Arc::clone(catalog))
+        let (version, catalog) = &*self.newest.lock();
+        (*version, Arc::clone(catalog))
     }
 
     /// Reads the folder again. If it has changed: the catalog and a line for each change.
@@ -109,9 +109,13 @@ impl CatalogWatcher {
             Err(error) => return tracing::error!(cause, "{KEPT}: {error}"),
         };
         inference.offer(&catalog).await;
-        let generation = self.offer.replace(catalog);
+        let catalog_version = self.offer.replace(catalog);
         for change in changes {
-            tracing::info!(cause, generation, "{change}; sessions that run keep what they have");
+            tracing::info!(
+                cause,
+                catalog_version,
+                "{change}; sessions that run keep what they have"
+            );
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::shape::DIGEST;
 #[schemars(rename = "Models")]
 pub struct ModelList {
     /// How often the models have changed since the host was started.
-    generation: u32,
+    catalog_version: u32,
     models: Vec<ModelInfo>,
     /// Versions that sessions still run and that the catalog no longer has.
     earlier: Vec<Earlier>,
@@ -56,7 +56,7 @@ struct ShownProcess {
 impl ModelList {
     /// Combines the catalog, the loaded models and the state of inference.
     pub fn new(
-        generation: u32,
+        catalog_version: u32,
         catalog: &Catalog,
         loaded: &[LoadedModel],
         status: InferenceStatus,
@@ -64,7 +64,7 @@ impl ModelList {
         let offered = |sha256: &str| catalog.models().any(|model| model.sha256 == sha256);
         let earlier = loaded.iter().filter(|loaded| !offered(&loaded.sha256));
         Self {
-            generation,
+            catalog_version,
             models: catalog.entries().map(|entry| ModelInfo::new(entry, loaded)).collect(),
             earlier: earlier
                 .map(|loaded| Earlier {
