@@ -14,7 +14,7 @@ use super::rollout::{
 use super::serving::Serving;
 use super::spec::Spec;
 use super::stream_worker::StreamWorker;
-use super::task::SessionTask;
+use super::task::{ServeOutcome, SessionTask};
 use crate::worker::WorkerFault;
 
 impl SessionTask {
@@ -50,7 +50,9 @@ impl SessionTask {
             CandidateEvent::Message(message) => {
                 match self.on_candidate_message(*message, serving).await {
                     Ok(message) => return message,
-                    Err(reason) => self.abort_candidate(reason, serving).await,
+                    Err(outcome) => {
+                        self.abort_candidate(outcome.reason().to_owned(), serving).await;
+                    }
                 }
             }
         }
@@ -63,7 +65,7 @@ impl SessionTask {
         &mut self,
         message: FromWorker,
         serving: &mut Serving,
-    ) -> Result<Option<FromWorker>, String> {
+    ) -> Result<Option<FromWorker>, ServeOutcome> {
         let promoted = serving.is_promoted();
         let Some(candidate) = &mut serving.candidate else { return Ok(None) };
         if candidate.step() == Step::Start {
@@ -80,7 +82,10 @@ impl SessionTask {
             }
             FromWorker::DryRunResult { frame, outcome } => {
                 if let Some(Ok(result)) = &outcome {
-                    worker.handle.validate(result).map_err(|exceeded| exceeded.to_string())?;
+                    let valid = worker.handle.validate(result);
+                    valid.map_err(|exceeded| {
+                        ServeOutcome::ProtocolViolation(exceeded.to_string())
+                    })?;
                 }
                 let input = CandidateInput::DryRunDone { frame, outcome: outcome.as_ref() };
                 self.advance(input, serving).await;
@@ -113,9 +118,9 @@ impl SessionTask {
                 return Ok(Some(message));
             }
             FromWorker::Failed { stage, message, .. } => {
-                return Err(WorkerFault::failed(stage, &message).to_string());
+                return Err(WorkerFault::failed(stage, &message).into());
             }
-            other => return Err(WorkerFault::unexpected(&other).to_string()),
+            other => return Err(WorkerFault::unexpected(&other).into()),
         }
         Ok(None)
     }

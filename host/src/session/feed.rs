@@ -112,8 +112,8 @@ impl Feed {
     }
 
     /// Puts a message into a worker's lane, behind the units in it.
-    pub(super) async fn send(&self, whom: Target, message: ToWorker, payload: Vec<u8>) {
-        self.command(PumpCommand::Send(whom, (message, payload))).await;
+    pub(super) async fn send(&self, target: Target, message: ToWorker, payload: Vec<u8>) {
+        self.command(PumpCommand::Send(target, (message, payload))).await;
     }
 
     /// Attaches a candidate: it gets the messages `first`, then the retained units, then each unit
@@ -196,7 +196,7 @@ impl Pump {
         loop {
             let open = !self.paused && !self.ended && !self.is_withholding_too_much();
             let room = self.active.has_room();
-            let speaking = Arc::clone(&self.active.queue);
+            let queue = Arc::clone(&self.active.queue);
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
@@ -204,7 +204,7 @@ impl Pump {
                     None => return subscription,
                 },
                 event = subscription.next(), if open && room => self.event(event).await,
-                () = speaking.written.notified(), if open && !room => {}
+                () = queue.written.notified(), if open && !room => {}
             }
         }
     }
@@ -247,19 +247,21 @@ impl Pump {
 
     fn command(&mut self, command: PumpCommand) {
         match command {
-            PumpCommand::Send(Target::Active, told) => self.active.push(LaneItem::Message(told)),
-            PumpCommand::Send(Target::Candidate, told) => {
-                if let Some(ready) = &self.candidate {
-                    ready.push(LaneItem::Message(told));
+            PumpCommand::Send(Target::Active, message) => {
+                self.active.push(LaneItem::Message(message))
+            }
+            PumpCommand::Send(Target::Candidate, message) => {
+                if let Some(candidate) = &self.candidate {
+                    candidate.push(LaneItem::Message(message));
                 }
             }
             PumpCommand::Attach(lane, first) => {
-                let speaks =
+                let activates =
                     first.iter().any(|(message, _)| matches!(message, ToWorker::Activate { .. }));
-                first.into_iter().for_each(|told| lane.push(LaneItem::Message(told)));
+                first.into_iter().for_each(|message| lane.push(LaneItem::Message(message)));
                 let units = self.retained.units.iter().map(|unit| LaneItem::Unit(Arc::clone(unit)));
                 units.for_each(|unit| lane.push(unit));
-                if self.ended && speaks {
+                if self.ended && activates {
                     lane.push(LaneItem::End);
                 }
                 self.candidate = Some(lane);
@@ -267,10 +269,10 @@ impl Pump {
             PumpCommand::Pause => self.paused = true,
             PumpCommand::Promote => {
                 self.paused = false;
-                if let Some(ready) = self.candidate.take() {
-                    let passed = std::mem::replace(&mut self.active, ready);
+                if let Some(candidate) = self.candidate.take() {
+                    let superseded = std::mem::replace(&mut self.active, candidate);
                     // Of two superseded workers only the later may be needed again.
-                    self.superseded = Some((passed, Vec::new()));
+                    self.superseded = Some((superseded, Vec::new()));
                 }
             }
             PumpCommand::Commit => self.superseded = None,

@@ -207,7 +207,7 @@ impl SessionHandle {
         self.request_unless_stopping(SessionRequest::Swap(Box::new(request))).await
     }
 
-    /// Whether it was told to stop.
+    /// Whether it is to stop.
     pub(super) fn is_stopping(&self) -> bool {
         self.shared.is_stopping.load(Ordering::Relaxed)
     }

@@ -8,16 +8,16 @@ use ocelli_protocol::worker::{StoreChange, StoreContents, WorkerLimits};
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct StoreReplica {
-    kept: StoreContents,
+    contents: StoreContents,
     bytes: usize,
     keys: usize,
 }
 
 impl StoreReplica {
-    pub(super) fn new(kept: StoreContents) -> Self {
-        let mut mirror = Self { kept, bytes: 0, keys: 0 };
-        (mirror.bytes, mirror.keys) = size(&mirror.kept);
-        mirror
+    pub(super) fn new(contents: StoreContents) -> Self {
+        let mut replica = Self { contents, bytes: 0, keys: 0 };
+        (replica.bytes, replica.keys) = size(&replica.contents);
+        replica
     }
 
     /// Raises the limits to the present size: a store above lowered limits stays and may not grow.
@@ -29,7 +29,7 @@ impl StoreReplica {
     /// Encodes the store as the payload of `LoadStore`.
     pub(super) fn encode(&self) -> Vec<u8> {
         // Texts and bytes always serialise.
-        wire::to_bytes(&self.kept).unwrap_or_default()
+        wire::to_bytes(&self.contents).unwrap_or_default()
     }
 
     /// Applies the changes of one call. An error says how the worker breaks its limits; the replica
@@ -47,7 +47,7 @@ impl StoreReplica {
                     key.len()
                 ));
             }
-            let entries = self.kept.entry(bucket.clone()).or_default();
+            let entries = self.contents.entry(bucket.clone()).or_default();
             if entries.is_empty() {
                 self.bytes += bucket.len();
             }
@@ -65,18 +65,21 @@ impl StoreReplica {
             }
             if entries.is_empty() {
                 self.bytes -= bucket.len();
-                self.kept.remove(bucket);
+                self.contents.remove(bucket);
             }
         }
         let (most_bytes, most_keys) = (limits.store_bytes as usize, limits.store_keys as usize);
-        if self.bytes > most_bytes || self.keys > most_keys || self.kept.len() > MAX_STORE_BUCKETS {
+        if self.bytes > most_bytes
+            || self.keys > most_keys
+            || self.contents.len() > MAX_STORE_BUCKETS
+        {
             return Err(format!(
                 "its store has {} bytes in {} keys and {} buckets: at most {most_bytes} in \
                     {most_keys} and \
                  {MAX_STORE_BUCKETS} are kept",
                 self.bytes,
                 self.keys,
-                self.kept.len()
+                self.contents.len()
             ));
         }
         Ok(())
@@ -84,11 +87,11 @@ impl StoreReplica {
 }
 
 /// The store's size: bytes of names, keys and values together, and keys.
-fn size(kept: &StoreContents) -> (usize, usize) {
-    let entries = kept.values().flatten();
+fn size(contents: &StoreContents) -> (usize, usize) {
+    let entries = contents.values().flatten();
     let bytes = entries.map(|(key, value)| key.len() + value.len()).sum::<usize>();
-    let names = kept.keys().map(String::len).sum::<usize>();
-    (bytes + names, kept.values().map(|bucket| bucket.len()).sum())
+    let names = contents.keys().map(String::len).sum::<usize>();
+    (bytes + names, contents.values().map(|bucket| bucket.len()).sum())
 }
 
 #[cfg(test)]
@@ -108,12 +111,12 @@ mod tests {
     proptest! {
         #[test]
         fn sizes_are_those_of_what_is_kept(changes in proptest::collection::vec(change(), 0..60)) {
-            let mut mirror = StoreReplica::default();
+            let mut replica = StoreReplica::default();
             for change in changes {
-                mirror.apply(&[change], &limits()).unwrap();
-                prop_assert_eq!((mirror.bytes, mirror.keys), size(&mirror.kept));
-                let again = StoreReplica::new(wire::decode(&mirror.encode()).unwrap());
-                prop_assert_eq!(again.bytes, mirror.bytes);
+                replica.apply(&[change], &limits()).unwrap();
+                prop_assert_eq!((replica.bytes, replica.keys), size(&replica.contents));
+                let again = StoreReplica::new(wire::decode(&replica.encode()).unwrap());
+                prop_assert_eq!(again.bytes, replica.bytes);
             }
         }
     }
@@ -125,12 +128,12 @@ mod tests {
             key: key.into(),
             value: Some(vec![0; 9]),
         };
-        let mut mirror = StoreReplica::default();
-        mirror.apply(&[set("k"), set("l")], &limits()).unwrap();
+        let mut replica = StoreReplica::default();
+        replica.apply(&[set("k"), set("l")], &limits()).unwrap();
         let mut lowered = WorkerLimits { store_bytes: 10, store_keys: 1, ..limits() };
-        mirror.raise_limits(&mut lowered);
-        mirror.apply(&[set("l")], &lowered).unwrap();
-        mirror.apply(&[set("m")], &lowered).unwrap_err();
+        replica.raise_limits(&mut lowered);
+        replica.apply(&[set("l")], &lowered).unwrap();
+        replica.apply(&[set("m")], &lowered).unwrap_err();
     }
 
     #[test]

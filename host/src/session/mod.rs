@@ -14,7 +14,7 @@
 //! to the next key frame. A file's reader waits instead.
 //!
 //! Results go to the event hub as they come. Each loss of the worker is followed by a new one after
-//! a wait that grows; the source's reader is kept meanwhile. Losses in a row, none of them after
+//! a wait that grows; the source's reader goes on meanwhile. Losses in a row, none of them after
 //! ten seconds of results, are a crash loop, which ends in `failed` and waits for a person.
 
 mod changeover;

@@ -254,7 +254,7 @@ impl SessionTask {
             }
             FromWorker::CommandAnswer { id, answer } => {
                 self.commit_store(&mut serving.worker).await?;
-                serving.commands.answer(id, answer).map_err(ServeOutcome::ProtocolViolation)?;
+                serving.commands.answer(id, answer)?;
             }
             FromWorker::Snapshot { last_frame, counters } if serving.snapshots_pending > 0 => {
                 serving.snapshots_pending -= 1;
@@ -346,8 +346,8 @@ impl SessionTask {
             self.replica = None;
             return Err(ServeOutcome::ProtocolViolation(message));
         }
-        let kept = self.environment.journal.commit_store(&worker.spec.id, changes).await;
-        kept.map_err(|error| {
+        let committed = self.environment.journal.commit_store(&worker.spec.id, changes).await;
+        committed.map_err(|error| {
             self.replica = None;
             ServeOutcome::WorkerLost(format!("the session's store cannot be kept: {error:#}"))
         })
@@ -393,11 +393,11 @@ impl SessionTask {
         }
         let given_up = matches!(outcome, ServeOutcome::WorkerLost(_));
         let exit = worker.end(given_up, self.environment.limits().cleanup).await;
-        self.shared.update(|shown| {
+        self.shared.update(|status| {
             if exit.out_of_memory {
-                shown.totals.hit(Limit::Memory);
+                status.totals.hit(Limit::Memory);
             }
-            shown.end_worker();
+            status.end_worker();
         });
         match outcome {
             ServeOutcome::WorkerLost(reason) => {

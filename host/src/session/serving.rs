@@ -9,6 +9,7 @@ use super::feed::{Feed, Target};
 use super::handle::CommandReply;
 use super::rollout::Candidate;
 use super::stream_worker::StreamWorker;
+use super::task::ServeOutcome;
 
 /// Commands to a pipeline that wait for their answer.
 const MAX_PENDING: usize = 64;
@@ -92,9 +93,14 @@ impl PendingCommands {
     }
 
     /// Passes an answer on. An error says that no command has this number.
-    pub(super) fn answer(&mut self, id: u64, answer: Result<String, String>) -> Result<(), String> {
+    pub(super) fn answer(
+        &mut self,
+        id: u64,
+        answer: Result<String, String>,
+    ) -> Result<(), ServeOutcome> {
         let Some((_, reply)) = self.waiting.remove(&id) else {
-            return Err(format!("an answer to a question {id} that nobody asked"));
+            let reason = format!("an answer to a question {id} that nobody asked");
+            return Err(ServeOutcome::ProtocolViolation(reason));
         };
         let _ = reply.send(answer.map_err(SessionError::Refused));
         Ok(())

@@ -107,7 +107,7 @@ pub(super) struct SessionTask {
     pub(super) spec: Arc<Spec>,
     pub(super) requests: mpsc::Receiver<SessionRequest>,
     pub(super) lifecycle: Lifecycle,
-    /// The last worker's subscription, kept so that the source's reader lives on until the next
+    /// The last worker's subscription: the source's reader goes on until the next
     /// worker has subscribed.
     pub(super) subscription: Option<Subscription>,
     /// The session's store, once it was read.

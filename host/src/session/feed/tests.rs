@@ -11,7 +11,7 @@ const GOP: u64 = 5;
 #[derive(Debug, Clone, PartialEq)]
 enum Got {
     Unit(u64),
-    Told(ToWorker),
+    Message(ToWorker),
     End,
 }
 
@@ -26,7 +26,7 @@ async fn all(mut from: OwnedReadHalf) -> Vec<Got> {
         got.push(match wire::decode(&bytes[..message]).unwrap() {
             ToWorker::Unit(header) => Got::Unit(header.number),
             ToWorker::EndOfStream => Got::End,
-            other => Got::Told(other),
+            other => Got::Message(other),
         });
     }
     got
@@ -116,10 +116,10 @@ async fn the_new_worker_gets_what_it_needs_to_go_on_and_then_the_same_units() {
     rig.end().await;
     let green = green.await.unwrap();
     assert_eq!(units(&blue), (0..27).collect::<Vec<_>>());
-    assert_eq!(blue[27], Got::Told(ToWorker::Snapshot));
+    assert_eq!(blue[27], Got::Message(ToWorker::Snapshot));
     // Nothing was said to be done with when the key units came, so all of them are kept.
     assert_eq!(units(&green), (0..30).collect::<Vec<_>>());
-    assert_eq!(green[27], Got::Told(ToWorker::Activate { after: Some(26) }));
+    assert_eq!(green[27], Got::Message(ToWorker::Activate { after: Some(26) }));
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn a_worker_that_goes_on_for_a_lost_one_is_told_first_and_gets_the_end_too
     rig.pump.command(PumpCommand::Commit);
     rig.end().await;
     let green = green.await.unwrap();
-    assert_eq!(green[0], Got::Told(ToWorker::Activate { after: Some(3) }));
+    assert_eq!(green[0], Got::Message(ToWorker::Activate { after: Some(3) }));
     assert_eq!((units(&green), &green[8]), ((0..7).collect(), &Got::End));
     drop(blue);
 }

@@ -13,7 +13,7 @@ use super::sleep_until;
 use super::version::{Fallback, PipelineState, VersionChange};
 use crate::session::spec::Spec;
 use crate::session::stream_worker::StreamWorker;
-use crate::worker::WorkerLauncher;
+use crate::worker::{StartError, WorkerLauncher};
 
 /// See the module's documentation.
 pub(in crate::session) struct Candidate {
@@ -115,7 +115,7 @@ impl Candidate {
     pub(in crate::session) fn on_start_message(
         &mut self,
         message: FromWorker,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, StartError> {
         let Some(worker) = self.worker() else { return Ok(false) };
         let was_described = worker.handle.description().is_some();
         let ready = worker.on_start_message(message);
@@ -125,7 +125,7 @@ impl Candidate {
         {
             self.report(Report::Described { name, version });
         }
-        ready.map_err(|error| error.to_string())
+        ready
     }
 
     /// The step under way.
