@@ -1,5 +1,5 @@
-//! What a host answers over HTTP. Members that a type does not name are in its `more`: a host may
-//! be newer than this crate.
+//! Answers of a host over HTTP. Members that a type does not name are in its `more`, since a host
+//! may be newer than this crate.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -9,80 +9,80 @@ use crate::message::{Event, SessionState};
 /// A session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Session {
-    /// Its name.
+    /// The session's name.
     pub id: String,
-    /// What it is doing.
+    /// The state of the session.
     pub state: SessionState,
-    /// Why, for a person.
+    /// The reason of the state, for a person.
     pub reason: Option<String>,
-    /// Its worker's process.
+    /// The process number of its worker.
     pub pid: Option<u32>,
-    /// Where its pictures come from, without passwords.
+    /// The URL or the file of its pictures, without passwords.
     pub source: String,
-    /// Its pipeline.
+    /// The name or the file of its pipeline.
     pub pipeline: String,
     /// The component that runs: the first 12 digits of its SHA-256.
     pub deployment: String,
-    /// Workers after the first since it was made, or started anew by a person.
+    /// Restarts of its worker since the session was made, or restarted over the API.
     pub restarts: u64,
-    /// Why its last worker was lost.
+    /// The reason of its last worker's loss.
     pub last_error: Option<String>,
-    /// Frames with a result since it was made.
+    /// Frames with a result since the session was made.
     pub results: u64,
-    /// Events since it was made.
+    /// Events since the session was made.
     pub events: u64,
-    /// The rest.
+    /// Members that this crate does not know.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
 
-/// A part of a session's events.
+/// A page of a session's events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventPage {
-    /// The session.
+    /// The session's name.
     pub session: String,
-    /// Oldest first.
+    /// The events, oldest first.
     pub events: Vec<Event>,
-    /// The first event that is kept.
+    /// The number of the first event in the journal.
     pub oldest: u64,
-    /// The last event that there was.
+    /// The number of the session's last event.
     pub newest: u64,
-    /// The `after` of the next page. None: that was all.
+    /// The `after` of the next page. `None` after the last page.
     pub next: Option<u64>,
-    /// Events that were asked for and are kept no more.
+    /// Requested events that are no longer in the journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<Gone>,
 }
 
-/// Numbers of events that are kept no more.
+/// Numbers of events that are no longer in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gone {
-    /// The first.
+    /// The first number.
     pub from: u64,
-    /// The last.
+    /// The last number.
     pub to: u64,
 }
 
 /// The record of a deployment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deployment {
-    /// Its number in the session.
+    /// Counts the session's deployments, from 1.
     pub number: u64,
-    /// The session.
+    /// The session's name.
     pub session: String,
     /// The component: the first 12 digits of its SHA-256.
     pub deployment: String,
-    /// What the pipeline calls itself.
+    /// The pipeline's name for itself.
     pub name: Option<String>,
-    /// Its version.
+    /// The pipeline's version.
     pub version: Option<String>,
-    /// How far it came.
+    /// The step that it reached: `check` to `probation`.
     pub step: String,
-    /// What became of it.
+    /// `pending`, `probation`, or the outcome: `healthy`, `aborted`, ...
     pub state: String,
-    /// Why, where it did not become what was wanted.
+    /// The reason of the outcome, for a person.
     pub reason: Option<String>,
-    /// The rest.
+    /// Members that this crate does not know.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
@@ -90,11 +90,11 @@ pub struct Deployment {
 /// The models of a host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Models {
-    /// How often they have changed since the host was started.
+    /// Counts their changes since the host was started.
     pub catalog_version: u64,
-    /// By name.
+    /// The models, sorted by name.
     pub models: Vec<Model>,
-    /// The rest.
+    /// Members that this crate does not know.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
@@ -102,15 +102,15 @@ pub struct Models {
 /// A model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Model {
-    /// Its name.
+    /// The model's name.
     pub name: String,
-    /// SHA-256 of its file, in hexadecimal digits.
+    /// SHA-256 of the model's file, hexadecimal.
     pub sha256: String,
     /// `loaded` or `available`.
     pub state: String,
-    /// Its classes, by index.
+    /// The names of its classes, by index.
     pub labels: Vec<String>,
-    /// The rest.
+    /// Members that this crate does not know.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }

@@ -1,4 +1,4 @@
-//! What a host is asked over HTTP.
+//! Requests to a host over HTTP.
 
 use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -14,15 +14,15 @@ use crate::error::Error;
 use crate::http::{Content, Endpoint, PATIENCE, WHO, read};
 use crate::subscriber::Subscriber;
 
-/// A host, and what is needed to be let in. Clones are cheap. Its requests need a Tokio runtime
-/// with time and network.
+/// A host with the credentials for it. Cheap to clone. Requests need a Tokio runtime with time and
+/// network.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(crate) host: Endpoint,
 }
 
-/// A request of the API. Made for those that [`Client`] has no method for, or whose answer is
-/// wanted as it came.
+/// A request to the API, for those that [`Client`] has no method for, or whose answer is wanted as
+/// JSON.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
     method: Method,
@@ -35,82 +35,84 @@ pub struct Request<'a> {
 /// A new version of a session's pipeline.
 #[derive(Debug, Clone)]
 pub struct Deploy {
-    /// What is to run.
+    /// The component of the new version.
     pub component: Component,
-    /// Compare it with the running one on so many frames before it takes over.
+    /// Frames on which both versions are compared before the change; 0: none.
     pub shadow: u32,
-    /// What happens when it refuses the state of the running one. None: as the host's config says.
+    /// What happens when the new version refuses the state of the old one. `None`: as the host's
+    /// config says.
     pub state: Option<RefusedState>,
-    /// The pipeline's settings. None: those that the session has.
+    /// The pipeline's settings. `None`: those that the session has.
     pub settings: Option<Map<String, Value>>,
 }
 
-/// What a session is to run.
+/// The component of a deployment.
 #[derive(Debug, Clone)]
 pub enum Component {
     /// A component that is sent.
     File {
-        /// What the history calls it.
+        /// Its name in the history.
         name: Option<String>,
-        /// The component.
+        /// The content of the `.wasm` file.
         bytes: Bytes,
     },
-    /// A pipeline that the host has.
+    /// The name of a pipeline on the host.
     Named(String),
 }
 
-/// What becomes of a deployment whose new version refuses the state of the old one.
+/// What happens when the new version refuses the state of the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusedState {
-    /// The old one goes on.
+    /// The deployment fails, and the old version goes on.
     Keep,
-    /// The new one begins without a state.
+    /// The new version starts without state.
     Fresh,
 }
 
 impl Client {
-    /// Of the host at this `http://` or `https://` URL; a path in it is that of a proxy. Who
-    /// vouches for an `https://` host is one of the well-known certificate authorities.
+    /// A client of the host at this `http://` or `https://` URL, which may have the path of a
+    /// proxy. An `https://` host needs a certificate of a well-known authority.
     pub fn new(url: &str) -> Result<Self, Error> {
         let mut host = Endpoint::new(url)?;
         let name = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
         host.set_header(WHO, HeaderValue::from_static(name));
-        // A URL that no path can be added to is none of a host.
+        // A URL that takes no path is refused.
         host.url(&[])?;
         Ok(Self { host })
     }
 
-    /// With this token.
+    /// Sends this token with every request.
     pub fn with_token(mut self, token: &str) -> Result<Self, Error> {
         let value = HeaderValue::from_str(&format!("Bearer {token}"));
         self.host.set_header(AUTHORIZATION, value.map_err(|_| Error::Header("the token"))?);
         Ok(self)
     }
 
-    /// With these certificates, in PEM, in the place of the well-known authorities.
+    /// Trusts these certificates, in PEM, instead of the well-known authorities.
     pub fn with_certificates(mut self, pem: &[u8]) -> Result<Self, Error> {
         self.host.trust(pem)?;
         Ok(self)
     }
 
-    /// Under this name, `PRODUCT/VERSION`, which the host writes into its records of deployments.
+    /// Sends this name, `PRODUCT/VERSION`, which the host writes into its records of deployments.
     pub fn with_user_agent(mut self, name: &str) -> Result<Self, Error> {
         self.host
             .set_header(WHO, HeaderValue::from_str(name).map_err(|_| Error::Header("the name"))?);
         Ok(self)
     }
 
-    /// The sessions that the token sees, by name.
+    /// The sessions that the token sees, sorted by name.
     pub async fn sessions(&self) -> Result<Vec<Session>, Error> {
         self.list(&Request::get(&["sessions"]), "sessions").await
     }
 
-    /// A session.
+    /// One session.
     pub async fn session(&self, id: &str) -> Result<Session, Error> {
         self.typed(&Request::get(&["sessions", id])).await
     }
 
-    /// Has a session started anew, whatever its state; the session as it was when it was asked.
+    /// Restarts a session's worker, whatever its state. Returns the session's status after the
+    /// request.
     pub async fn restart(&self, id: &str) -> Result<Session, Error> {
         self.typed(&Request::post(&["sessions", id, "restart"])).await
     }
@@ -120,36 +122,36 @@ impl Client {
         self.ask(&Request::new(Method::DELETE, &["sessions", id]).patient()).await.map(drop)
     }
 
-    /// Changes the pipeline of a session. Returns when the new version speaks; where it does not,
-    /// the problem has the step and all that is wrong.
+    /// Changes the pipeline of a session. Returns once the new version is active. If it fails, the
+    /// problem has the step and everything that is wrong.
     pub async fn deploy(&self, session: &str, deploy: &Deploy) -> Result<Deployment, Error> {
         self.typed(&Request::deploy(session, deploy)).await
     }
 
-    /// Goes back to the version before, as [`deploy`](Self::deploy) goes on to another.
+    /// Goes back to the previous version, like [`deploy`](Self::deploy).
     pub async fn rollback(&self, session: &str) -> Result<Deployment, Error> {
         self.typed(&Request::rollback(session)).await
     }
 
-    /// What was deployed to a session, the newest first.
+    /// The deployments of a session, newest first.
     pub async fn deployments(&self, session: &str, limit: u32) -> Result<Vec<Deployment>, Error> {
         self.list(&Request::deployments(session, limit), "deployments").await
     }
 
-    /// The events of a session that follow number `after`, oldest first: up to `limit` (1 to 1000),
-    /// or fewer where they are large. The page says where the next begins.
+    /// The events of a session after number `after`, oldest first: up to `limit` (1 to 1000), or
+    /// fewer large ones. [`EventPage::next`] leads to the next page.
     pub async fn events(&self, session: &str, after: u64, limit: u32) -> Result<EventPage, Error> {
         let request = Request::get(&["sessions", session, "events"]);
         self.typed(&request.query("after", after.to_string()).query("limit", limit.to_string()))
             .await
     }
 
-    /// The models, and what really runs them.
+    /// The models, with the execution providers that run them.
     pub async fn models(&self) -> Result<Models, Error> {
         self.typed(&Request::get(&["models"])).await
     }
 
-    /// Whether the host serves. An error: it does not answer.
+    /// Whether the host serves. An error if it does not answer.
     pub async fn is_ready(&self) -> Result<bool, Error> {
         match self.ask(&Request { path: vec!["readyz"], ..Request::get(&[]) }).await {
             Ok(_) => Ok(true),
@@ -158,17 +160,17 @@ impl Client {
         }
     }
 
-    /// A WebSocket, which is opened when it is first needed.
+    /// A subscriber, whose WebSocket opens when it is first needed.
     pub fn subscriber(&self) -> Subscriber {
         Subscriber::new(self.clone())
     }
 
-    /// Where a request goes.
+    /// The URL of a request.
     pub fn url(&self, request: &Request<'_>) -> Result<String, Error> {
         self.target(request).map(String::from)
     }
 
-    /// Sends any request; the JSON of its answer, null where it has none.
+    /// Sends any request. Returns the answer's JSON, or null if it has none.
     pub async fn ask(&self, request: &Request<'_>) -> Result<Value, Error> {
         let asked = async { read(self.send(request, HeaderMap::new()).await?).await };
         if request.patient {
@@ -199,7 +201,7 @@ impl Client {
             .map_err(|error| Error::InvalidAnswer(error.to_string()))
     }
 
-    /// A list that stands under `key` in the answer.
+    /// A list that is the member `key` of the answer.
     async fn list<T: DeserializeOwned>(
         &self,
         request: &Request<'_>,
@@ -212,24 +214,24 @@ impl Client {
 }
 
 impl<'a> Request<'a> {
-    /// `path` is what follows `/v1`, part by part; names are encoded.
+    /// `path` are the segments after `/v1`, which are percent-encoded.
     pub fn new(method: Method, path: &[&'a str]) -> Self {
         let path = ["v1"].iter().chain(path).copied().collect();
         let content = Content { media_type: None, bytes: Bytes::new(), ask_first: false };
         Self { method, path, query: Vec::new(), content, patient: false }
     }
 
-    /// `GET`.
+    /// A `GET` request.
     pub fn get(path: &[&'a str]) -> Self {
         Self::new(Method::GET, path)
     }
 
-    /// `POST`, without content unless it is [given](Self::content).
+    /// A `POST` request, without content unless it is [given](Self::content).
     pub fn post(path: &[&'a str]) -> Self {
         Self::new(Method::POST, path)
     }
 
-    /// What [`Client::deploy`] sends.
+    /// The request of [`Client::deploy`].
     pub fn deploy(session: &'a str, deploy: &Deploy) -> Self {
         let Deploy { component, shadow, state, settings } = deploy;
         let mut request = Self::new(Method::PUT, &["sessions", session, "pipeline"]).patient();
@@ -237,7 +239,7 @@ impl<'a> Request<'a> {
             Component::Named(name) => request = request.query("pipeline", name.clone()),
             Component::File { name, bytes } => {
                 request.query.extend(name.clone().map(|name| ("name", name)));
-                // One that is too large is refused before it is sent.
+                // The host refuses one that is too large before it is sent.
                 request.content =
                     Content { media_type: None, bytes: bytes.clone(), ask_first: true };
             }
@@ -255,29 +257,29 @@ impl<'a> Request<'a> {
         request
     }
 
-    /// What [`Client::rollback`] sends.
+    /// The request of [`Client::rollback`].
     pub fn rollback(session: &'a str) -> Self {
         Self::post(&["sessions", session, "rollback"]).patient()
     }
 
-    /// What [`Client::deployments`] sends.
+    /// The request of [`Client::deployments`].
     pub fn deployments(session: &'a str, limit: u32) -> Self {
         Self::get(&["sessions", session, "deployments"]).query("limit", limit.to_string())
     }
 
-    /// Adds a parameter.
+    /// Adds a parameter to the query.
     pub fn query(mut self, key: &'static str, value: String) -> Self {
         self.query.push((key, value));
         self
     }
 
-    /// Gives it content.
+    /// Adds a body with its media type.
     pub fn content(mut self, media_type: &'static str, bytes: Bytes) -> Self {
         self.content = Content { media_type: Some(media_type), bytes, ask_first: false };
         self
     }
 
-    /// The answer may take as long as it takes: a shadow alone may be ten minutes.
+    /// Waits for the answer without a limit: a shadow alone may take ten minutes.
     pub fn patient(mut self) -> Self {
         self.patient = true;
         self

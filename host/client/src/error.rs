@@ -1,4 +1,4 @@
-//! What goes wrong, and the host's own words for it.
+//! Errors, of this crate and of the host.
 
 use std::fmt;
 use std::io;
@@ -8,35 +8,35 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Why something was not done. Its text has its causes in it.
+/// Why a request failed. The text includes the causes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is not one.
+    /// The URL is not that of a host.
     #[error("{0:?} is not the URL of a host")]
     Url(String),
-    /// The token, or the name of the program, cannot stand in a header.
+    /// The token or the program's name cannot stand in a header.
     #[error("{0} holds what no header may")]
     Header(&'static str),
-    /// Nothing in a file of certificates is one.
+    /// A file of certificates has none.
     #[error("no certificate in PEM")]
     NoCertificate,
     /// TLS cannot be set up.
     #[error("TLS: {0}")]
     Tls(rustls::Error),
-    /// There is no connection: nobody listens there, or TLS fails.
+    /// There is no connection: the host does not listen, or TLS fails.
     #[error("no connection: {0}")]
     Connect(io::Error),
     /// The host took too long.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// The connection broke between question and answer.
+    /// The connection broke before the answer.
     #[error("the connection failed: {}", with_causes(.0))]
     Http(hyper::Error),
-    /// The host says no.
+    /// The host refused the request.
     #[error("{0}")]
     Problem(Box<Problem>),
-    /// The answer is not that of an Ocelli host.
+    /// The answer is not of an Ocelli host.
     #[error("this is no Ocelli host: {0}")]
     InvalidAnswer(String),
     /// The WebSocket ended. The next call opens another.
@@ -45,7 +45,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether it is worth trying again without changing anything.
+    /// Whether the same request may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect(_) | Self::TimedOut(_) | Self::Http(_) | Self::Disconnected(_) => true,
@@ -72,8 +72,8 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// An error answer: problem details (RFC 9457). An answer that is none, as that of a proxy may be,
-/// has an empty `code` and `detail`.
+/// An error answer: problem details (RFC 9457). The answer of a proxy has an empty `code` and
+/// `detail`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Problem {
@@ -81,20 +81,20 @@ pub struct Problem {
     pub status: u16,
     /// The status in words.
     pub title: String,
-    /// Stable, for programs: `unknown_session`, `forbidden`, ...
+    /// A stable code for programs: `unknown_session`, `forbidden`, ...
     pub code: String,
-    /// For a person.
+    /// The reason, for a person.
     pub detail: String,
-    /// Further members: those of a refused deployment, say.
+    /// Further members, such as those of a failed deployment.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
 
 impl Problem {
-    /// Of an answer with this status.
+    /// The problem in an answer with this status.
     pub(crate) fn parse(status: StatusCode, body: &[u8]) -> Self {
         let mut problem: Self = serde_json::from_slice(body).unwrap_or_default();
-        // The answer's own status counts, not what its body says.
+        // The answer's status counts, not the one in its body.
         problem.status = status.as_u16();
         if problem.title.is_empty() {
             status.canonical_reason().unwrap_or_default().clone_into(&mut problem.title);

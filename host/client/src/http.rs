@@ -30,18 +30,17 @@ use url::Url;
 
 use crate::error::{Error, Problem};
 
-/// How long a host may take to take a connection, and to answer what it answers from memory: one
-/// that takes longer does not answer at all.
+/// Limit for a connection, and for an answer that the host has in memory.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long one waits for the word to go on before a large body goes out all the same (RFC 9110,
-/// 10.1.1): not every proxy knows it.
+/// Wait for `100 Continue` before a large body is sent anyway (RFC 9110, 10.1.1): some proxies do
+/// not know it.
 const GO_ON: Duration = Duration::from_secs(1);
 
-/// The longest answer that is read: ten thousand deployments' records are a fifth of it.
+/// Longest answer in bytes: five times that of ten thousand deployments' records.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// Where a host is, and what is said to it with every request.
+/// A host's address and the headers of every request.
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     base: Url,
@@ -55,7 +54,7 @@ pub(crate) struct Endpoint {
 pub(crate) struct Content {
     pub(crate) media_type: Option<&'static str>,
     pub(crate) bytes: Bytes,
-    /// Whether the host is asked first if it wants all that.
+    /// Whether the request waits for `100 Continue`.
     pub(crate) ask_first: bool,
 }
 
@@ -70,16 +69,16 @@ impl Endpoint {
         Ok(Self { base, headers: HeaderMap::new(), tls })
     }
 
-    /// Says this header with every request.
+    /// Sends this header with every request.
     pub(crate) fn set_header(&mut self, name: HeaderName, mut value: HeaderValue) {
         value.set_sensitive(name == AUTHORIZATION);
         self.headers.insert(name, value);
     }
 
-    /// Trusts these certificates in the place of the well-known ones.
+    /// Trusts these certificates instead of the well-known ones.
     pub(crate) fn trust(&mut self, pem: &[u8]) -> Result<(), Error> {
         let mut roots = RootCertStore::empty();
-        // A file may hold other things too, and certificates that are no root.
+        // A file may have other content, and certificates that are no roots.
         let certificates = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
         let (known, _) = roots.add_parsable_certificates(certificates);
         if known == 0 {
@@ -91,7 +90,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// The URL of a path, whose parts are encoded.
+    /// The URL of a path, whose segments are percent-encoded.
     pub(crate) fn url(&self, path: &[&str]) -> Result<Url, Error> {
         let mut url = self.base.clone();
         let refused = Error::Url(self.base.to_string());
@@ -99,7 +98,7 @@ impl Endpoint {
         Ok(url)
     }
 
-    /// Sends a request; its answer's head, and the rest to be read.
+    /// Sends a request. Returns the answer's head; its body is still to be read.
     pub(crate) async fn send(
         &self,
         method: Method,
@@ -110,7 +109,7 @@ impl Endpoint {
         let stream = timeout(PATIENCE, self.connect(url)).await;
         let stream = stream.map_err(|_| Error::TimedOut(PATIENCE))?.map_err(Error::Connect)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with its request, or with the WebSocket that it becomes.
+        // The task ends with the request, or with the WebSocket that it becomes.
         tokio::spawn(connection.with_upgrades());
         let ask_first = content.ask_first && !content.bytes.is_empty();
         let (go, wait) = oneshot::channel();
@@ -140,7 +139,7 @@ impl Endpoint {
                 if answer.status() == StatusCode::CONTINUE
                     && let Some(go) = go.lock().take()
                 {
-                    // Nobody waits any more where the second is over.
+                    // The wait may be over.
                     let _ = go.send(());
                 }
             });
@@ -157,7 +156,7 @@ impl Endpoint {
             url::Host::Ipv4(address) => TcpStream::connect((address, port)).await?,
             url::Host::Ipv6(address) => TcpStream::connect((address, port)).await?,
         };
-        // Requests and commands are short, and waited for.
+        // Without Nagle's delay: requests are short and waited for.
         stream.set_nodelay(true)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let name = match host {
@@ -179,10 +178,10 @@ fn trusting(roots: RootCertStore) -> Result<Arc<ClientConfig>, Error> {
     Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// Who asks, as the host's records name it.
+/// The header with the client's name.
 pub(crate) const WHO: HeaderName = USER_AGENT;
 
-/// Reads an answer to its end: its JSON, null where there is nothing to read.
+/// Reads an answer to its end. Returns its JSON, null if it has none.
 pub(crate) async fn read(answer: Response<Incoming>) -> Result<Value, Error> {
     let status = answer.status();
     let body = read_bytes(answer).await?;
@@ -195,7 +194,7 @@ pub(crate) async fn read(answer: Response<Incoming>) -> Result<Value, Error> {
     serde_json::from_slice(&body).map_err(|_| Error::InvalidAnswer("its answer is not JSON".into()))
 }
 
-/// Reads an answer that should have been another.
+/// Reads an error answer.
 pub(crate) async fn read_problem(answer: Response<Incoming>) -> Error {
     let status = answer.status();
     match read_bytes(answer).await {
@@ -214,12 +213,12 @@ async fn read_bytes(answer: Response<Incoming>) -> Result<Bytes, Error> {
     }
 }
 
-/// TCP or TLS.
+/// A TCP or TLS connection.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// A body of known length that may have to wait for the host's word.
+/// A body of known length that may wait for `100 Continue`.
 struct RequestBody {
     wait: Option<Pin<Box<tokio::time::Timeout<oneshot::Receiver<()>>>>>,
     bytes: Bytes,
@@ -234,7 +233,7 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Some(wait) = &mut self.wait {
-            // The word came, or it did not in time.
+            // `100 Continue` has come, or the wait is over.
             let _ = ready!(wait.as_mut().poll(context));
             self.wait = None;
         }

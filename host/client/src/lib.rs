@@ -1,20 +1,19 @@
 //! A client of the Ocelli host, for the host's own commands, its tests, and programs of others.
 //!
-//! A [`Client`] is an address with what is needed to be let in. Its requests each open a
-//! connection, ask, and close it: a host is asked now and then, and what is to be heard at once
-//! comes over a WebSocket. An answer that is an error is an [`Error::ConfigProblem`] with the
-//! host's stable code (RFC 9457).
+//! A [`Client`] is an address with the credentials for it. Each request opens a connection and
+//! closes it: requests are rare, and live messages come over a WebSocket. An error answer is an
+//! [`Error::Problem`] with the host's stable code (RFC 9457).
 //!
 //! A [`Subscriber`] is one WebSocket, opened when it is needed and opened again when it is lost. It
 //! has no task and no queue of its own: [`Subscriber::next`] reads the next message when it is
-//! called, so a program that is slow leaves the messages to the host, which keeps a bounded number
-//! for it and says what it dropped ([`Message::Lagged`]). It has to be called at least every half
-//! minute, because it is what answers the host's pings.
+//! called. The host queues a bounded number of messages for a slow program and counts what it
+//! dropped ([`Message::Lagged`]). Call it at least every half minute, since it answers the host's
+//! pings.
 //!
 //! The subscriber notes the number of the last event of each session. When the connection is lost,
-//! `next` says so once, and the next call connects and subscribes again from there: events come at
-//! least once and in order, and those that came before are dropped by their number. Detections are
-//! live: those of the time without a connection are gone.
+//! `next` reports it once, and the next call connects and subscribes again from there: events come
+//! at least once and in order, and duplicates are dropped by their number. Detections are live:
+//! those of the time without a connection are gone.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), ocelli_client::Error> {
@@ -25,7 +24,7 @@
 //!     println!("{} is {}", session.id, session.state);
 //! }
 //! let mut subscriber = client.subscriber();
-//! // 41: the last event that this program has dealt with.
+//! // 41: the last event that this program has processed.
 //! subscriber.subscribe(Subscribe::to("gate").after(41).detections(false)).await;
 //! loop {
 //!     match subscriber.next().await {
@@ -33,7 +32,7 @@
 //!         Ok(Message::Error(refusal)) => eprintln!("{}", refusal.message),
 //!         Ok(_) => {}
 //!         // The next call waits a little, connects again and resumes.
-//!         Err(error) if error.may_pass() => eprintln!("{error}"),
+//!         Err(error) if error.is_transient() => eprintln!("{error}"),
 //!         Err(error) => return Err(error),
 //!     }
 //! }

@@ -1,4 +1,4 @@
-//! What goes over a WebSocket. `docs/subscriber.md` says when each comes.
+//! The messages of a WebSocket. `docs/subscriber.md` describes them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,26 +6,26 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The name that stands for every session, those made later too.
+/// The name for every session, later ones included.
 pub(crate) const EVERY_SESSION: &str = "*";
 
-/// What a session is doing.
+/// The state of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionState {
-    /// Its worker is being set up.
+    /// Its worker starts.
     Starting,
-    /// It works.
+    /// Its pipeline processes frames.
     Running,
-    /// The source is down.
+    /// Its source delivers nothing.
     Degraded,
-    /// The worker has ended and a new one comes after a pause.
+    /// Its worker has ended, and the next one starts after a pause.
     Restarting,
-    /// It needs a person or another pipeline.
+    /// It needs an operator or another pipeline.
     Failed,
     /// It has ended.
     Stopped,
-    /// What this crate does not know.
+    /// A state that this crate does not know.
     #[serde(untagged)]
     Other(String),
 }
@@ -44,178 +44,178 @@ impl fmt::Display for SessionState {
     }
 }
 
-/// What a host sends.
+/// A message of a host.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Message {
-    /// A subscription holds: the session's messages follow.
+    /// A subscription has begun: the session's messages follow.
     Subscribed {
         /// The session, or `*`.
         session: String,
-        /// What it is doing now.
+        /// The session's state now.
         state: SessionState,
     },
     /// A subscription has ended: no message of the session follows.
     Unsubscribed {
-        /// The session.
+        /// The session's name, or `*`.
         session: String,
     },
-    /// What a pipeline found in one frame.
+    /// The detections of one frame.
     Detections(Detections),
-    /// Something happened.
+    /// An event of a session.
     Event(Event),
-    /// A session is doing something else now.
+    /// The session has another state.
     Session {
-        /// The session.
+        /// The session's name.
         session: String,
-        /// What.
+        /// The new state.
         state: SessionState,
-        /// Why, for a person.
+        /// The reason of the state, for a person.
         #[serde(default)]
         reason: Option<String>,
     },
-    /// Detections that this subscriber was too slow for.
+    /// This subscriber was too slow for some detections.
     Lagged {
-        /// The session.
+        /// The session's name.
         session: String,
-        /// How many, since the last that came.
+        /// Detections missed since the last that came.
         missed: u64,
     },
-    /// What a pipeline says to a command.
+    /// The answer of a pipeline to a command.
     Answer {
-        /// The session.
+        /// The session's name.
         session: String,
-        /// As the command gave it.
+        /// The `id` of the command.
         #[serde(default)]
         id: Option<Value>,
-        /// The pipeline's own words.
+        /// The pipeline's JSON.
         answer: Value,
     },
     /// The answer to a ping.
     Pong {},
-    /// Something was not done, or the connection is about to end.
+    /// A request was refused, or the connection is about to end.
     Error(Refusal),
-    /// What this crate does not know, as it came.
+    /// A message that this crate does not know, as JSON.
     #[serde(untagged)]
     Unknown(Value),
 }
 
-/// What a pipeline found in one frame. Also when it found nothing.
+/// The detections of one frame; the list may be empty.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Detections {
-    /// The session.
+    /// The session's name.
     pub session: String,
     /// The frame's number in its source, from 0.
     pub frame: u64,
     /// When the camera took the picture: RFC 3339 in UTC.
     pub time: String,
-    /// The component that found it: the first 12 digits of its SHA-256.
+    /// The component that detected them: the first 12 digits of its SHA-256.
     pub deployment: String,
-    /// Of the frame, in pixels.
+    /// Width of the frame in pixels.
     pub width: u32,
-    /// Of the frame, in pixels.
+    /// Height of the frame in pixels.
     pub height: u32,
-    /// What was found.
+    /// The objects in the frame.
     pub detections: Vec<Detection>,
-    /// Milliseconds by station.
+    /// Milliseconds of each stage: `decode`, `wait`, `inference`, `pipeline`, ...
     pub latency_ms: BTreeMap<String, f64>,
 }
 
-/// An object found in a frame.
+/// An object in a frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Detection {
-    /// Its class.
+    /// The name of its class.
     pub label: String,
-    /// 0 to 1.
+    /// Confidence, 0 to 1.
     pub score: f64,
     /// Left edge, upper edge, width, height in frame pixels.
     #[serde(rename = "box")]
     pub area: [f64; 4],
-    /// The same number for the same object from frame to frame.
+    /// The number of its track: the same for the same object in all frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub track: Option<u64>,
-    /// What further stages made of it, by name.
+    /// Results of further models, by name.
     #[serde(default)]
     pub attributes: BTreeMap<String, Attribute>,
-    /// A vector that describes it.
+    /// A vector by which objects can be compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embedding: Option<Vec<f32>>,
 }
 
-/// What a further stage made of an object.
+/// The result of a further model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attribute {
-    /// The value.
+    /// The name of the class.
     pub value: String,
-    /// 0 to 1.
+    /// Confidence, 0 to 1.
     pub score: f64,
 }
 
-/// Something that happened, as a pipeline or the host told it.
+/// An event of a pipeline or of the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// The session.
+    /// The session's name.
     pub session: String,
-    /// Its number in the session's name, from 1 without gaps.
+    /// Counts the session's events, from 1 without gaps.
     pub seq: u64,
-    /// When: RFC 3339 in UTC.
+    /// When it happened: RFC 3339 in UTC.
     pub time: String,
-    /// What happened.
+    /// The kind of event, such as `entered`.
     pub kind: String,
-    /// The component that saw it, or that ran.
+    /// The component that reported it, or that ran: the first 12 digits of its SHA-256.
     pub deployment: String,
-    /// The frame's number in its source. None for the host's own events.
+    /// The frame's number in its source. `None` for the host's own events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<u64>,
-    /// The objects that it is about.
+    /// The objects that it concerns.
     #[serde(default)]
     pub detections: Vec<Detection>,
-    /// What else there is to say.
+    /// Further data of the event's kind.
     #[serde(default)]
     pub data: Map<String, Value>,
-    /// Its pictures.
+    /// Its images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,
 }
 
-/// A picture of an event.
+/// An image of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// SHA-256 of the file, in hexadecimal digits: its name under `/v1/attachments`.
+    /// SHA-256 of the file, hexadecimal: its name under `/v1/attachments`.
     pub digest: String,
-    /// What the file is.
+    /// The media type of the file.
     #[serde(rename = "type")]
     pub media_type: String,
-    /// Its size.
+    /// Size of the file in bytes.
     pub bytes: u64,
 }
 
-/// An error that came over a WebSocket.
+/// An error over a WebSocket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// Stable, for programs.
+    /// A stable code for programs.
     pub code: String,
-    /// For a person.
+    /// The reason, for a person.
     pub message: String,
-    /// The session that it is about.
+    /// The session that it concerns.
     #[serde(default)]
     pub session: Option<String>,
-    /// Which of the causes of `code` it was, where it has several.
+    /// The cause, for a `code` that has several.
     #[serde(default)]
     pub cause: Option<String>,
-    /// The number after which events were asked for.
+    /// With `after_ahead` and `events_gone`: the requested number.
     #[serde(default)]
     pub after: Option<u64>,
-    /// The first of the session's events that is kept.
+    /// With these codes: the number of the first event in the journal.
     #[serde(default)]
     pub oldest: Option<u64>,
-    /// The number of the session's last event.
+    /// With these codes: the number of the session's last event.
     #[serde(default)]
     pub newest: Option<u64>,
 }
 
-/// A wish to listen to a session.
+/// A request to subscribe to a session.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "subscribe")]
 pub struct Subscribe {
@@ -228,17 +228,17 @@ pub struct Subscribe {
     make: Option<MakeSession>,
 }
 
-/// The last event that somebody has.
+/// The number of the last event that the client has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum After {
-    /// Of the session.
+    /// A number for the session.
     One(u64),
-    /// Of some sessions, where the subscription is to all.
+    /// Numbers for some sessions, with a subscription to all.
     Each(BTreeMap<String, u64>),
 }
 
-/// How to make a session.
+/// The source and the pipeline of a session to make.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct MakeSession {
     source: String,
@@ -247,36 +247,36 @@ struct MakeSession {
 }
 
 impl Subscribe {
-    /// To a session: from now on, with detections.
+    /// Subscribes to a session: from now on, with detections.
     pub fn to(session: &str) -> Self {
         Self { session: session.into(), detections: true, after: None, make: None }
     }
 
-    /// To every session that there is and that is made later. The token has to see all.
+    /// Subscribes to every session, later ones included. The token has to see all.
     pub fn to_all() -> Self {
         Self::to(EVERY_SESSION)
     }
 
-    /// With the events that follow this number first.
+    /// Asks first for the events after this number.
     pub fn after(mut self, seq: u64) -> Self {
         self.after = Some(After::One(seq));
         self
     }
 
-    /// As [`after`](Self::after), of some sessions, where the subscription is to all.
+    /// As [`after`](Self::after), for some sessions, with a subscription to all.
     pub fn after_each(mut self, each: BTreeMap<String, u64>) -> Self {
         self.after = Some(After::Each(each));
         self
     }
 
-    /// With detections, or with events and states alone.
+    /// Subscribes with detections, or to events and states only.
     pub fn detections(mut self, wanted: bool) -> Self {
         self.detections = wanted;
         self
     }
 
-    /// Makes the session where it is not there. The token has to be an operator's, and the host's
-    /// config has to admit the source.
+    /// Makes the session if there is none. The token has to be an operator's, and the host's config
+    /// has to allow the source.
     pub fn make(mut self, source: &str, pipeline: &str, settings: Map<String, Value>) -> Self {
         self.make =
             Some(MakeSession { source: source.into(), pipeline: pipeline.into(), settings });
@@ -284,7 +284,7 @@ impl Subscribe {
     }
 }
 
-/// What else is sent.
+/// The other messages of a client.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum ClientMessage<'a> {
@@ -300,9 +300,9 @@ pub(crate) enum ClientMessage<'a> {
     Ping {},
 }
 
-/// The message as it goes over the wire.
+/// The message as JSON text.
 pub(crate) fn text(message: &impl Serialize) -> String {
-    // Every key is a string and every number finite: nothing to refuse.
+    // Keys are strings and numbers finite: it does not fail.
     serde_json::to_string(message).unwrap_or_default()
 }
 

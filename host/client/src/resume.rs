@@ -1,20 +1,19 @@
-//! What a subscriber has to ask for again when its connection was lost, and which events it has
-//! had.
+//! The subscriptions and event numbers of a subscriber, for the next connection.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::message::{After, EVERY_SESSION, Message, Refusal, SessionState, Subscribe};
 
-/// Sessions whose last event is noted. Beyond that those that have ended are forgotten; a host runs
-/// a thousand at a time.
+/// Sessions whose last event is noted. Beyond that, sessions that have ended are forgotten; a host
+/// has a thousand at a time.
 const MAX_NOTED: usize = 10_000;
 
-/// Bytes of the numbers in a subscription to all: with the rest, below the 64 KiB that a host
-/// reads. Enough for a thousand sessions with names of up to 30 bytes; of those beyond, only what
-/// is told from then on comes.
+/// Bytes of the numbers in a subscription to all: with the rest, below the host's limit of 64 KiB.
+/// Enough for a thousand sessions with names of up to 30 bytes; the sessions beyond resume with
+/// their next event.
 const MAX_EACH: usize = 48 << 10;
 
-/// Errors by which a host says that it has not subscribed.
+/// Codes of errors that refuse a subscription.
 const REFUSALS: [&str; 7] = [
     "unknown_session",
     "after_ahead",
@@ -28,16 +27,16 @@ const REFUSALS: [&str; 7] = [
 /// Subscriptions and the last event of each session.
 #[derive(Debug, Default)]
 pub(crate) struct Resume {
-    /// By session.
-    wishes: BTreeMap<String, Subscription>,
-    heard: HashMap<String, LastEvent>,
+    /// The subscriptions, by session.
+    subscriptions: BTreeMap<String, Subscription>,
+    last_events: HashMap<String, LastEvent>,
 }
 
 #[derive(Debug)]
 struct Subscription {
     subscribe: Subscribe,
-    /// Whether it was sent over the connection of now and not answered yet.
-    asked: bool,
+    /// Whether it was sent over this connection and is not answered yet.
+    is_pending: bool,
 }
 
 #[derive(Debug)]
@@ -49,48 +48,54 @@ struct LastEvent {
 }
 
 impl Resume {
-    /// Notes a wish that is about to be sent.
+    /// Notes a subscription that is about to be sent.
     pub(crate) fn subscribe(&mut self, subscribe: Subscribe) {
-        self.wishes.insert(subscribe.session.clone(), Subscription { subscribe, asked: true });
+        self.subscriptions
+            .insert(subscribe.session.clone(), Subscription { subscribe, is_pending: true });
     }
 
-    /// Forgets a wish.
+    /// Forgets a subscription.
     pub(crate) fn unsubscribe(&mut self, session: &str) {
-        self.wishes.remove(session);
+        self.subscriptions.remove(session);
     }
 
-    /// What is to be sent over a new connection.
+    /// The subscriptions to send over a new connection.
     pub(crate) fn resubscriptions(&mut self) -> Vec<Subscribe> {
-        let Self { wishes, heard } = self;
-        wishes
+        let Self { subscriptions, last_events } = self;
+        subscriptions
             .values_mut()
-            .map(|wish| {
-                wish.asked = true;
-                let session = &wish.subscribe.session;
+            .map(|subscription| {
+                subscription.is_pending = true;
+                let session = &subscription.subscribe.session;
                 if session == EVERY_SESSION {
-                    each(&mut wish.subscribe, heard);
-                } else if let Some(heard) = heard.get(session) {
-                    wish.subscribe.after = Some(After::One(heard.seq));
+                    each(&mut subscription.subscribe, last_events);
+                } else if let Some(last) = last_events.get(session) {
+                    subscription.subscribe.after = Some(After::One(last.seq));
                 }
-                wish.subscribe.clone()
+                subscription.subscribe.clone()
             })
             .collect()
     }
 
-    /// Takes note of a message. False: it is an event that has been told already.
+    /// Notes a message. False for an event that has come before.
     pub(crate) fn accept(&mut self, message: &Message) -> bool {
         match message {
             Message::Event(event) => return self.event(&event.session, event.seq),
             Message::Subscribed { session, .. } => self.subscribed(session),
             Message::Session { session, state, .. } => {
-                if let Some(heard) = self.heard.get_mut(session) {
-                    heard.ended = *state == SessionState::Stopped;
+                if let Some(last) = self.last_events.get_mut(session) {
+                    last.ended = *state == SessionState::Stopped;
                 }
             }
             Message::Error(Refusal { code, session: Some(session), .. }) => {
                 let refused = REFUSALS.contains(&code.as_str());
-                if refused && self.wishes.get(session).is_some_and(|wish| wish.asked) {
-                    self.wishes.remove(session);
+                if refused
+                    && self
+                        .subscriptions
+                        .get(session)
+                        .is_some_and(|subscription| subscription.is_pending)
+                {
+                    self.subscriptions.remove(session);
                 }
             }
             _ => {}
@@ -99,50 +104,49 @@ impl Resume {
     }
 
     fn event(&mut self, session: &str, seq: u64) -> bool {
-        match self.heard.get_mut(session) {
-            Some(heard) if seq <= heard.seq => return false,
-            Some(heard) => *heard = LastEvent { seq, ended: false },
+        match self.last_events.get_mut(session) {
+            Some(last) if seq <= last.seq => return false,
+            Some(last) => *last = LastEvent { seq, ended: false },
             None => self.note(session, seq),
         }
         true
     }
 
-    /// The host counts from where the wish says: events before that may come again, because they
-    /// were asked for.
+    /// The host counts from the subscription's number, so events after it may come again.
     fn subscribed(&mut self, session: &str) {
-        let Some(wish) = self.wishes.get_mut(session) else { return };
-        if !std::mem::take(&mut wish.asked) {
+        let Some(subscription) = self.subscriptions.get_mut(session) else { return };
+        if !std::mem::take(&mut subscription.is_pending) {
             return;
         }
-        match wish.subscribe.after.clone() {
+        match subscription.subscribe.after.clone() {
             Some(After::One(seq)) => self.note(session, seq),
             Some(After::Each(each)) => {
                 each.iter().for_each(|(session, seq)| self.note(session, *seq))
             }
             None if session == EVERY_SESSION => {}
             None => {
-                self.heard.remove(session);
+                self.last_events.remove(session);
             }
         }
     }
 
     fn note(&mut self, session: &str, seq: u64) {
-        if self.heard.len() >= MAX_NOTED && !self.heard.contains_key(session) {
-            self.heard.retain(|_, heard| !heard.ended);
+        if self.last_events.len() >= MAX_NOTED && !self.last_events.contains_key(session) {
+            self.last_events.retain(|_, last| !last.ended);
         }
-        self.heard.insert(session.into(), LastEvent { seq, ended: false });
+        self.last_events.insert(session.into(), LastEvent { seq, ended: false });
     }
 }
 
-/// Says where each session is to go on, of those that run before those that have ended.
-fn each(subscribe: &mut Subscribe, heard: &HashMap<String, LastEvent>) {
-    let mut noted: Vec<_> = heard.iter().collect();
-    noted.sort_by_key(|(session, heard)| (heard.ended, session.as_str()));
-    let mut room = MAX_EACH;
-    let fit = noted.into_iter().map_while(|(session, heard)| {
+/// Sets the last number of each session, those that run first.
+fn each(subscribe: &mut Subscribe, last_events: &HashMap<String, LastEvent>) {
+    let mut noted: Vec<_> = last_events.iter().collect();
+    noted.sort_by_key(|(session, last)| (last.ended, session.as_str()));
+    let mut left = MAX_EACH;
+    let fit = noted.into_iter().map_while(|(session, last)| {
         // Quotes, colon, comma and the digits. A character is escaped as six bytes at most.
-        room = room.checked_sub(6 * session.len().min(session.chars().count()) + 24)?;
-        Some((session.clone(), heard.seq))
+        left = left.checked_sub(6 * session.len().min(session.chars().count()) + 24)?;
+        Some((session.clone(), last.seq))
     });
     let Some(After::Each(each)) = &mut subscribe.after else {
         let each: BTreeMap<String, u64> = fit.collect();
@@ -182,7 +186,9 @@ mod tests {
     fn again(resume: &mut Resume) -> Vec<Value> {
         let sent = resume.resubscriptions();
         sent.iter()
-            .map(|wish| serde_json::from_str::<Value>(&text(wish)).unwrap()["after"].clone())
+            .map(|subscription| {
+                serde_json::from_str::<Value>(&text(subscription)).unwrap()["after"].clone()
+            })
             .collect()
     }
 
@@ -218,7 +224,7 @@ mod tests {
         resume.accept(&subscribed("gate"));
         assert!(resume.accept(&event("gate", 9)));
         resume.subscribe(Subscribe::to("gate").after(3));
-        // On its way when the wish was sent.
+        // On its way when the subscription was sent.
         assert!(resume.accept(&event("gate", 10)));
         resume.accept(&subscribed("gate"));
         assert!(resume.accept(&event("gate", 4)));
@@ -236,12 +242,12 @@ mod tests {
         }
         resume.accept(&error("unknown_session", "gate"));
         resume.accept(&subscribed("yard"));
-        // Of a command, since the wish holds.
+        // Of a command, since the subscription holds.
         assert!(resume.accept(&error("forbidden", "yard")));
         resume.accept(&error("events_gone", "door"));
         resume.unsubscribe("nobody");
         let sessions: Vec<String> =
-            resume.resubscriptions().into_iter().map(|wish| wish.session).collect();
+            resume.resubscriptions().into_iter().map(|subscription| subscription.session).collect();
         assert_eq!(sessions, ["door", "yard"]);
     }
 
@@ -293,6 +299,6 @@ mod tests {
                 resume.accept(&message(state));
             }
         }
-        assert!(resume.heard.len() < 10 && resume.heard.contains_key("display-0"));
+        assert!(resume.last_events.len() < 10 && resume.last_events.contains_key("display-0"));
     }
 }

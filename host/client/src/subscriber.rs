@@ -23,28 +23,27 @@ use crate::http::{PATIENCE, read_problem};
 use crate::message::{ClientMessage, Message, Subscribe, text};
 use crate::resume::Resume;
 
-/// A host pings every 15 s: one from which nothing came for four times that is gone, however it
-/// went.
+/// A host pings every 15 s: after four times that without a frame the connection is lost.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// The longest message that is read: four times what a host lets wait for one subscriber.
+/// Longest message in bytes: four times the host's limit for one subscriber's queue.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// Read at once: a dozen messages. What is larger is read in parts.
+/// Bytes of one read: a dozen messages.
 const READ: usize = 16 << 10;
 
-/// The first pause before a connection is tried again, and the longest: a host is back in a second
-/// after a restart, and one that is away for long is noticed soon enough.
+/// The first and the longest pause before the next connection: a host restarts within a second, and
+/// after a long failure it is found soon enough.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// A subscriber. Dropped, its connection ends and with it all its subscriptions.
+/// A subscriber. When it is dropped, its connection and its subscriptions end.
 #[derive(Debug)]
 pub struct Subscriber {
     client: Client,
     socket: Option<Socket>,
     resume: Resume,
-    /// Connections in a row that brought nothing, and when the next may be tried.
+    /// Failed connections in a row, and the earliest time of the next.
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -53,7 +52,7 @@ pub struct Subscriber {
 struct Socket {
     stream: WebSocketStream<TokioIo<Upgraded>>,
     /// When the last frame came.
-    heard: Instant,
+    last_frame: Instant,
 }
 
 impl Subscriber {
@@ -61,32 +60,32 @@ impl Subscriber {
         Self { client, socket: None, resume: Resume::default(), failures: 0, not_before: None }
     }
 
-    /// Listens to a session. The answer comes as [`Message::Subscribed`] or as [`Message::Error`].
-    /// Without a connection it is asked for with the next one, which [`next`](Self::next) opens.
+    /// Subscribes to a session. The answer is a [`Message::Subscribed`] or a [`Message::Error`].
+    /// Without a connection, the request is sent once [`next`](Self::next) has opened one.
     ///
-    /// Without [`Subscribe::after`], events are resumed from the first that comes; one that is told
-    /// while the connection is lost before that is missed.
-    /// [`EventPage::newest`](crate::EventPage::newest) is a number to begin with.
-    pub async fn subscribe(&mut self, wish: Subscribe) {
-        let text = text(&wish);
-        self.resume.subscribe(wish);
+    /// Without [`Subscribe::after`], events are resumed from the first that comes; an event before
+    /// that is missed if the connection is lost. [`EventPage::newest`](crate::EventPage::newest) is
+    /// a number to begin with.
+    pub async fn subscribe(&mut self, request: Subscribe) {
+        let text = text(&request);
+        self.resume.subscribe(request);
         if self.socket.is_some() {
-            // Where this fails it is asked for again.
+            // An error means that it is sent over the next connection.
             let _ = self.send(text).await;
         }
     }
 
-    /// Stops listening to a session, or to `*`. [`Message::Unsubscribed`] is the last of it.
+    /// Ends a subscription to a session, or to `*`. [`Message::Unsubscribed`] is its last message.
     pub async fn unsubscribe(&mut self, session: &str) {
         self.resume.unsubscribe(session);
         if self.socket.is_some() {
-            // No connection, no subscription.
+            // Without a connection there is no subscription.
             let _ = self.send(text(&ClientMessage::Unsubscribe { session })).await;
         }
     }
 
-    /// Asks a session's pipeline. Its words come as [`Message::InvalidAnswer`] with this `id`; a
-    /// connection that is lost before takes the answer with it.
+    /// Sends a command to a session's pipeline. Its answer is a [`Message::Answer`] with this `id`,
+    /// unless the connection is lost before.
     pub async fn command(
         &mut self,
         session: &str,
@@ -103,15 +102,15 @@ impl Subscriber {
         self.send(text(&ClientMessage::Ping {})).await
     }
 
-    /// The next message. [`Error::Disconnected`] comes once when the connection is lost; the call
-    /// after that waits for a moment (0.1 to 10 s, the longer the more often it was in vain),
-    /// connects, and resumes. Any other error: there is no connection, and the next call tries
-    /// again. Dropping the future loses nothing.
+    /// The next message. [`Error::Disconnected`] comes once when the connection is lost; the next
+    /// call pauses (0.1 to 10 s, longer after each failure), connects, and resumes. After any other
+    /// error there is no connection, and the next call tries again. Dropping the future loses
+    /// nothing.
     pub async fn next(&mut self) -> Result<Message, Error> {
         Ok(self.next_with_text().await?.0)
     }
 
-    /// As [`next`](Self::next), with the message as it came.
+    /// As [`next`](Self::next), with the message's JSON text.
     pub async fn next_with_text(&mut self) -> Result<(Message, String), Error> {
         loop {
             let socket = self.connected().await?;
@@ -129,7 +128,7 @@ impl Subscriber {
         }
     }
 
-    /// Says good-bye and ends the connection.
+    /// Closes the connection.
     pub async fn close(mut self) {
         if let Some(socket) = &mut self.socket {
             // A host that does not answer is not waited for.
@@ -154,8 +153,8 @@ impl Subscriber {
                     return Err(error);
                 }
             };
-            for wish in self.resume.resubscriptions() {
-                if let Err(error) = socket.send(text(&wish)).await {
+            for request in self.resume.resubscriptions() {
+                if let Err(error) = socket.send(text(&request)).await {
                     return Err(self.lose(error.to_string()));
                 }
             }
@@ -184,16 +183,16 @@ impl Subscriber {
     }
 }
 
-/// How long to wait after so many failures in a row. `random`, from 0 to 1, keeps the subscribers
-/// of a host that was restarted from all coming at once.
+/// The pause after so many failures in a row. `random`, from 0 to 1, spreads the subscribers of a
+/// host that was restarted.
 fn pause(failures: u32, random: f64) -> Duration {
-    // 2^16 times the first is far above the longest.
+    // 2^16 times the first pause is far above the longest.
     let longest = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE);
     longest.mul_f64(0.5 + random / 2.0)
 }
 
 impl Socket {
-    /// Opens one (RFC 6455, 4.1).
+    /// Opens a WebSocket (RFC 6455, 4.1).
     async fn open(client: &Client) -> Result<Self, Error> {
         timeout(PATIENCE, Self::handshake(client)).await.unwrap_or(Err(Error::TimedOut(PATIENCE)))
     }
@@ -222,20 +221,20 @@ impl Socket {
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         let stream = WebSocketStream::from_raw_socket(connection, Role::Client, Some(config)).await;
-        Ok(Self { stream, heard: Instant::now() })
+        Ok(Self { stream, last_frame: Instant::now() })
     }
 
     async fn send(&mut self, text: String) -> Result<(), tungstenite::Error> {
         self.stream.send(tungstenite::Message::text(text)).await
     }
 
-    /// The next text, or why there is none any more.
+    /// The next text, or the reason of the connection's end.
     async fn receive(&mut self) -> Result<Utf8Bytes, String> {
         loop {
-            // What has come already is taken, however long ago the last call was.
-            let frame = timeout_at(self.heard + SILENCE, self.stream.next()).await;
+            // Data that has come already is read, however long ago the last call was.
+            let frame = timeout_at(self.last_frame + SILENCE, self.stream.next()).await;
             let frame = frame.map_err(|_| format!("nothing came for {} s", SILENCE.as_secs()))?;
-            self.heard = Instant::now();
+            self.last_frame = Instant::now();
             match frame {
                 Some(Ok(tungstenite::Message::Text(text))) => return Ok(text),
                 Some(Ok(tungstenite::Message::Close(Some(frame)))) if !frame.reason.is_empty() => {

@@ -88,7 +88,7 @@ impl PendingUpgrade {
     pub(super) async fn open(self, longest: usize) -> hyper::Result<(Sender, Receiver)> {
         let (reader, writer) = tokio::io::split(TokioIo::new(self.upgrade.await?));
         let decoder = Decoder::new(longest, self.deflate.is_some());
-        let receiver = Receiver { reader, decoder, heard: Instant::now(), began: None };
+        let receiver = Receiver { reader, decoder, last_frame: Instant::now(), began: None };
         let sender = Sender {
             writer,
             waiting: VecDeque::new(),
@@ -118,7 +118,7 @@ pub(super) struct Receiver {
     reader: ReadHalf<TokioIo<Upgraded>>,
     decoder: Decoder,
     /// When the last frame came.
-    heard: Instant,
+    last_frame: Instant,
     /// When an incomplete message began.
     began: Option<Instant>,
 }
@@ -133,7 +133,7 @@ impl Receiver {
     ) -> Result<Incoming, ReadEnd> {
         loop {
             if let Some(incoming) = self.decoder.next().map_err(ReadEnd::Fault)? {
-                self.heard = Instant::now();
+                self.last_frame = Instant::now();
                 if !self.decoder.in_message() {
                     self.began = None;
                 }
@@ -142,7 +142,7 @@ impl Receiver {
             if self.decoder.in_message() || self.decoder.in_frame() {
                 self.began.get_or_insert_with(Instant::now);
             }
-            let silent = self.heard + silence;
+            let silent = self.last_frame + silence;
             let unfinished = self.began.map(|began| began + whole).filter(|at| *at < silent);
             match timeout_at(unfinished.unwrap_or(silent), self.read()).await {
                 Ok(true) => {}
