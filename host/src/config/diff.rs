@@ -56,71 +56,25 @@ pub fn sections(old: &Config, new: &Config) -> BTreeMap<Effect, Vec<String>> {
 /// The config after a reload of `wanted`: new values except those that need a restart.
 #[must_use]
 pub fn effective(running: &Config, wanted: Config) -> Config {
-    let Config {
-        server,
-        session_processes,
-        resource_limits,
-        inference: _,
-        models: _,
-        logs: _,
-        store: _,
-        analyze: _,
-        redis,
-        events,
-        deploy,
-        subscriptions,
-        alerts,
-        cameras,
-    } = wanted;
-    let log_rotation = running.session_processes.log_rotation.clone();
-    let ServerConfig { listen, tls, .. } = running.server.clone();
+    let Config { server, session_processes, inference, models, logs, store, analyze, .. } =
+        running.clone();
+    let ServerConfig { listen, tls, .. } = server;
+    let log_rotation = session_processes.log_rotation;
     Config {
-        server: ServerConfig { listen, tls, ..server },
-        session_processes: SessionProcesses { log_rotation, ..session_processes },
-        resource_limits,
-        redis,
-        events,
-        deploy,
-        subscriptions,
-        alerts,
-        cameras,
-        ..running.clone()
-    }
-}
-
-/// Sections without cameras. A new one does not compile until it is here.
-fn as_json(config: &Config) -> Value {
-    let Config {
-        server,
-        session_processes,
-        resource_limits,
+        server: ServerConfig { listen, tls, ..wanted.server },
+        session_processes: SessionProcesses { log_rotation, ..wanted.session_processes },
         inference,
         models,
         logs,
         store,
-        redis,
-        events,
-        deploy,
         analyze,
-        subscriptions,
-        alerts,
-        cameras: _,
-    } = config;
-    serde_json::json!({
-        "server": server,
-        "session_processes": session_processes,
-        "resource_limits": resource_limits,
-        "inference": inference,
-        "models": models,
-        "logs": logs,
-        "store": store,
-        "redis": redis,
-        "events": events,
-        "deploy": deploy,
-        "analyze": analyze,
-        "subscriptions": subscriptions,
-        "alerts": alerts,
-    })
+        ..wanted
+    }
+}
+
+/// The sections without cameras, secrets included.
+fn as_json(config: &Config) -> Value {
+    serde_json::to_value(config).unwrap_or_default()
 }
 
 /// The paths of the innermost keys that differ, or that only one of the two has.

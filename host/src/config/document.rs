@@ -16,7 +16,7 @@ use super::server::ServerConfig;
 use super::source::{Pace, Source, Transport};
 
 /// Everything that an operator can set, with the defaults in place.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Config {
     /// The HTTP and WebSocket API.
     pub server: ServerConfig,
@@ -45,6 +45,7 @@ pub struct Config {
     /// When an alert is raised.
     pub alerts: AlertsConfig,
     /// Sessions that are always on.
+    #[serde(skip)]
     pub cameras: Vec<Camera>,
 }
 
