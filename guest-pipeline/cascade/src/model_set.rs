@@ -70,7 +70,7 @@ impl ModelSet {
         }
     }
 
-    /// What a stage finds in each of the crops.
+    /// Runs a stage on crops; gives a result for each.
     pub(crate) fn run_stage(
         &self,
         frame: &Frame,

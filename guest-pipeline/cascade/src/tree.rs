@@ -129,7 +129,7 @@ pub struct Classifier {
     pub labels: Vec<String>,
     /// How many of the best classes are reported. At least one.
     pub top: usize,
-    /// What makes scores of the output.
+    /// The function from the output to scores.
     pub activation: Activation,
     /// Most crops of a run. At least one.
     pub batch: usize,

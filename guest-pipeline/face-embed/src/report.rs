@@ -1,4 +1,4 @@
-//! What is said of a face.
+//! The detection that a face becomes.
 
 use ocelli_sdk::centerface::Face;
 use ocelli_sdk::faceres::FaceReading;

@@ -1,4 +1,4 @@
-//! What an operator may set, and the JSON Schema of it.
+//! The pipeline's settings, their checks and their JSON Schema.
 
 use ocelli_sdk::centerface::{self, Face};
 use ocelli_sdk::settings::parse;

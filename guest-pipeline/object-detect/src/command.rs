@@ -21,7 +21,7 @@ enum Request {
 enum Query {
     /// The tracks that are alive, and how many of each label.
     Tracks,
-    /// How many entered and left.
+    /// The counts of objects that entered and left.
     Counts,
 }
 

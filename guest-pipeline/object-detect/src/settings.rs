@@ -100,7 +100,7 @@ impl Classes {
     }
 }
 
-/// What of the model's outputs is of interest at all.
+/// Selects the part of the model's outputs that the pipeline uses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filter {
     /// Below this score nothing is, neither as a detection nor to the tracker.
@@ -141,7 +141,7 @@ impl Settings {
         Ok(Self { model, score, iou, max_results_per_second, zones, count_objects, filter })
     }
 
-    /// What of the model's outputs is of interest.
+    /// The part of the model's outputs that the pipeline uses.
     #[must_use]
     pub fn filter(&self) -> &Filter {
         &self.filter

@@ -93,8 +93,8 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
         return Err(refuse(format!("{count} zones are more than {MAX_ZONES}")));
     }
     let settings = &engine.settings.zones;
-    let kept = |name: &str| snapshot.zones.iter().any(|state| state.is_of(name, settings));
-    let pending = pending(snapshot.pending, kept).map_err(refuse)?;
+    let exists = |name: &str| snapshot.zones.iter().any(|state| state.is_of(name, settings));
+    let pending = pending(snapshot.pending, exists).map_err(refuse)?;
     let zones = Zones::resume(settings, snapshot.zones, &tracks).map_err(refuse)?;
     engine.tracker = tracker;
     engine.rate_limiter.resume(snapshot.next_due);
@@ -103,7 +103,10 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
 }
 
 /// The events still to be reported: all but those of zones that no longer exist.
-fn pending(events: Vec<TrackEvent>, kept: impl Fn(&str) -> bool) -> Result<PendingEvents, String> {
+fn pending(
+    events: Vec<TrackEvent>,
+    exists: impl Fn(&str) -> bool,
+) -> Result<PendingEvents, String> {
     let count = events.len();
     if count > MAX_PENDING {
         return Err(format!("{count} pending events are more than {MAX_PENDING}"));
@@ -118,7 +121,7 @@ fn pending(events: Vec<TrackEvent>, kept: impl Fn(&str) -> bool) -> Result<Pendi
             event.track.id
         ));
     }
-    let events = events.into_iter().filter(|event| event.zone().is_none_or(&kept));
+    let events = events.into_iter().filter(|event| event.zone().is_none_or(&exists));
     Ok(PendingEvents::resume(events.collect()))
 }
 

@@ -155,7 +155,7 @@ impl Zones {
         })
     }
 
-    /// What a snapshot keeps.
+    /// The zones' part of a snapshot.
     pub(crate) fn state(&self) -> Vec<ZoneState> {
         let state = |ZoneTracks { zone, tracks }: &ZoneTracks| ZoneState {
             name: zone.name.clone(),

@@ -62,7 +62,7 @@ impl Similarity {
         finite.then_some(Self { a, b, x0, y0 })
     }
 
-    /// Where the transform takes a point.
+    /// Applies the transform to a point.
     #[must_use]
     pub fn apply(&self, (x, y): Point) -> Point {
         let (x, y) = (f64::from(x), f64::from(y));

@@ -143,7 +143,7 @@ impl<'a> Maps<'a> {
     }
 }
 
-/// What an input's width and height must be.
+/// Checks the width and height of an input.
 ///
 /// # Errors
 /// A side that is 0 or no multiple of [`SIDE_STEP`], more pixels than [`MAX_PIXELS`]. `path` is

@@ -48,7 +48,7 @@ pub fn crop(face: &BBox) -> BBox {
     face.square().expanded(CROP)
 }
 
-/// What the model reads in one face.
+/// The model's reading of one face.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FaceReading {
     /// [`DIMENSION`] numbers, of length 1.

@@ -7,7 +7,7 @@ use crate::{Description, Output, Pipeline};
 /// The place where a component keeps its one pipeline. A component runs on one thread and the host
 /// never re-enters it.
 pub trait InstanceSlot {
-    /// What the place holds.
+    /// The type of the instance.
     type Pipeline: Pipeline;
 
     /// Gives access to the place, which is empty until `init`.

@@ -38,7 +38,7 @@ pub struct Letterbox {
     pub width: u32,
     /// Height of the frame in pixels.
     pub height: u32,
-    /// Where it lies in the tensor.
+    /// The frame's place in the tensor.
     pub placement: Placement,
 }
 

@@ -1,4 +1,4 @@
-//! What an author of a pipeline in Rust depends on.
+//! The SDK for pipelines in Rust.
 //!
 //! A pipeline is a WebAssembly component that looks at one camera. The host decodes the stream,
 //! calls [`Pipeline::process`] for each frame that it gives to the pipeline, and sends on what

@@ -55,7 +55,7 @@ fn text(error: &Error) -> String {
     format!("{} ({:?})", error.data(), error.code())
 }
 
-/// What a run of a model gave: named tensors, on the host's side until they are read.
+/// The outputs of a run: named tensors, on the host's side until they are read.
 pub struct Outputs {
     model: String,
     outputs: Vec<(String, Tensor)>,

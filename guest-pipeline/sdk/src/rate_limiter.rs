@@ -1,5 +1,5 @@
-//! How many frames a second are looked at, by the stream's own time, so that a file always gives
-//! the same frames.
+//! Limits the frames per second that a pipeline processes, by the stream's own time, so that a file
+//! always gives the same frames.
 
 /// Nanoseconds by which a frame may come early. Streams round their timestamps to a millisecond at
 /// worst.

@@ -19,7 +19,7 @@ impl Schema {
     /// Reads a schema, of draft 2020-12 unless it says otherwise.
     ///
     /// # Errors
-    /// What is no JSON, or no schema.
+    /// The text is no JSON, or no schema.
     pub fn read(text: &str) -> Result<Self, String> {
         let schema: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let mut compiler = Compiler::new();

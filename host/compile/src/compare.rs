@@ -1,4 +1,4 @@
-//! What a component has against what the contract has: everything that is missing or differs.
+//! Compares a component with the contract: reports everything that is missing or differs.
 //!
 //! The rules are those by which the worker's linker links. An import has to be there with the very
 //! type; an interface that only gives types their names needs nothing to be there. What the
@@ -12,7 +12,7 @@ use ocelli_protocol::component::{Problem, ProblemKind};
 use crate::notation::{Notation, truncate};
 use crate::types::{Item, Shape, TypePool, World, link_name};
 
-/// Holds a component against the contract.
+/// Compares a component with the contract.
 pub(crate) fn compare(pool: &TypePool, found: &World, contract: &World) -> Vec<Problem> {
     let mut comparison = Comparison { pool, found, contract, problems: Vec::new() };
     comparison.imports();

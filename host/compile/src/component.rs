@@ -1,4 +1,4 @@
-//! What a component imports and exports, read from the types that its validation has found.
+//! The imports and exports of a component, read from the types that its validation has found.
 
 use std::collections::HashMap;
 
@@ -44,7 +44,7 @@ pub(crate) fn names(bytes: &[u8]) -> Names {
     names
 }
 
-/// What a component whose types these are imports and exports.
+/// The imports and exports of a component with these types.
 pub(crate) fn world(types: TypesRef<'_>, names: &Names, pool: &mut TypePool) -> World {
     let mut reader = ComponentReader {
         types,
@@ -73,7 +73,7 @@ struct ComponentReader<'a> {
     types: TypesRef<'a>,
     pool: &'a mut TypePool,
     shapes: HashMap<ComponentDefinedTypeId, Shape>,
-    /// Where each resource was met first.
+    /// The place where each resource appeared first.
     resources: HashMap<ResourceId, String>,
     world: World,
 }

@@ -2,8 +2,8 @@
 //! it is for, who signed it, and everything in which it differs from that contract. The program
 //! `ocelli-compile` runs it and then compiles; the worker has none of it.
 //!
-//! A component that passes is linked by the worker: [`contract`] holds what the worker's linker
-//! has, and [`compare`] has its rules.
+//! A component that passes is linked by the worker: `contract` holds what the worker's linker
+//! has, and `compare` has its rules.
 
 mod compare;
 mod component;
@@ -71,7 +71,7 @@ pub fn not_compiled(report: CheckReport, error: &wasmtime::Error) -> CheckReport
     CheckReport { problems: vec![problem(ProblemKind::NotCompiled, one_line(&message))], ..report }
 }
 
-/// What is wrong with a file before it is read as a component.
+/// Checks the form of a file before it is read as a component.
 fn form(bytes: &[u8], most: u64) -> Option<Problem> {
     if bytes.len() as u64 > most {
         let most = most >> 20;
@@ -201,7 +201,7 @@ fn named_version(name: &str) -> Option<&str> {
     Some(rest.split_once('@').map_or("", |(_, version)| version))
 }
 
-/// What to do about a version that is not served.
+/// Advice about a version that is not served.
 fn advice(version: &str) -> &'static str {
     let parsed = |version: &str| semver::Version::parse(version).ok();
     let served = || CONTRACTS.iter().filter_map(|contract| parsed(contract.version));

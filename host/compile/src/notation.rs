@@ -10,7 +10,7 @@ use crate::types::{Item, Shape, Signature, Structure, TypePool};
 /// Writes types of one side.
 pub(crate) struct Notation<'a> {
     pub(crate) pool: &'a TypePool,
-    /// What its types are called.
+    /// Names of the types.
     pub(crate) names: &'a HashMap<Shape, String>,
     /// The types that the other side also has; `None` without another side.
     pub(crate) common: Option<&'a HashSet<Shape>>,

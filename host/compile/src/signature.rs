@@ -103,11 +103,11 @@ fn claims(mut reader: BinaryReader<'_>) -> Result<Vec<SignedHashes>, String> {
             other => return Err(format!("its {what} is {other}, and only 1 is known")),
         }
     }
-    let (mut claims, mut room) = (Vec::new(), MAX_SIGNATURES);
+    let (mut claims, mut left) = (Vec::new(), MAX_SIGNATURES);
     for _ in 0..reader.read_var_u32().map_err(cut_off)? {
         let claim = claim(reader.read_reader().map_err(cut_off)?).map_err(cut_off)?;
         // Each takes a place, with or without a signature.
-        room = room
+        left = left
             .checked_sub(claim.signatures.len().max(1))
             .ok_or_else(|| format!("it holds more than {MAX_SIGNATURES} signatures"))?;
         claims.push(claim);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use semver::Version;
 
-/// Where a type's shape lies in the [`TypePool`]. Equal ids are equal types.
+/// Index of a type's shape in the [`TypePool`]. Equal ids are equal types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Shape(usize);
 
@@ -97,24 +97,24 @@ pub(crate) struct Signature {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Item {
     Function(Signature),
-    /// Where it is defined.
+    /// The place of its definition.
     Resource(String),
     /// A value type: it gives a structure a name and needs nothing to stand behind it.
     Type,
     Interface(Interface),
-    /// What no version of the contract has: "module", "component".
+    /// An item that no version of the contract has: "module", "component".
     Other(&'static str),
 }
 
 /// An interface's items by their names.
 pub(crate) type Interface = BTreeMap<String, Item>;
 
-/// What a component imports and exports, or what the contract has for it.
+/// The imports and exports of a component, or those of the contract.
 #[derive(Debug, Default)]
 pub(crate) struct World {
     pub(crate) imports: BTreeMap<String, Item>,
     pub(crate) exports: BTreeMap<String, Item>,
-    /// What types are called here.
+    /// Names of the types on this side.
     pub(crate) names: HashMap<Shape, String>,
 }
 

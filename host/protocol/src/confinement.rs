@@ -76,11 +76,11 @@ impl Confinement {
         Measure::ALL.iter().all(|measure| self.enforced.contains(measure))
     }
 
-    /// What is missing and why, for a person.
+    /// The missing measures with their reasons, for a person.
     pub fn missing_text(&self) -> String {
-        let told =
+        let describe =
             |missing: &MissingMeasure| format!("{} ({})", missing.measure.name(), missing.reason);
-        self.missing.iter().map(told).collect::<Vec<_>>().join(", ")
+        self.missing.iter().map(describe).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -121,8 +121,8 @@ mod tests {
             buffer[..chunk.len()].copy_from_slice(chunk);
             Ok(chunk.len())
         });
-        let told = Digest::of_copy(reader, &mut copy).unwrap();
-        assert_eq!(told, (Digest::of(&long), long.len() as u64));
+        let copied = Digest::of_copy(reader, &mut copy).unwrap();
+        assert_eq!(copied, (Digest::of(&long), long.len() as u64));
         assert_eq!(copy, long);
     }
 

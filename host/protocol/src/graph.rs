@@ -21,7 +21,7 @@ pub struct GraphTensor {
     pub shape: Vec<i64>,
 }
 
-/// What `ocelli-inference --inspect` prints, as JSON.
+/// The output of `ocelli-inference --inspect`, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
     /// SHA-256 of the file: lower-case hexadecimal.

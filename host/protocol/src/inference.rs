@@ -146,7 +146,7 @@ impl TensorDeclaration {
     }
 }
 
-/// What a model runs on.
+/// The device that runs a model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Device {
     /// The processor.
@@ -400,7 +400,7 @@ pub enum InferenceRequest {
     Load {
         /// Counts up with each request of the session.
         id: u64,
-        /// Where the ONNX file begins in the shared memory.
+        /// Offset of the ONNX file in the shared memory.
         offset: u64,
         /// Size of the file in bytes.
         length: u64,

@@ -9,7 +9,7 @@ use crate::digest::Digest;
 /// The kind of key, as OpenSSH writes it.
 const OPENSSH: &str = "ssh-ed25519";
 
-/// What stands before an Ed25519 key in a `SubjectPublicKeyInfo` (RFC 8410, section 4).
+/// The prefix of an Ed25519 key in a `SubjectPublicKeyInfo` (RFC 8410, section 4).
 const DER: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 const PEM_BEGINS: &str = "-----BEGIN PUBLIC KEY-----";

@@ -1,4 +1,4 @@
-//! How a child process is given its descriptors: by number, from 3 on, before it starts.
+//! The descriptors of child processes: passed by number, from 3 on, before a child starts.
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 

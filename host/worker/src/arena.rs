@@ -1,5 +1,5 @@
-//! Where tensors lie: blocks of the session's shared memory, given out first-fit and returned when
-//! dropped.
+//! Allocator of tensors: blocks of the session's shared memory, given out first-fit and returned
+//! when dropped.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Where the block begins in the shared memory.
+    /// Offset of the block in the shared memory.
     pub fn offset(&self) -> usize {
         self.range.start
     }

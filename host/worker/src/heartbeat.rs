@@ -70,11 +70,11 @@ mod tests {
 
         shared.count_limit(Limit::Memory);
         shared.set_guest_memory(7 << 20);
-        let told = |message| {
+        let has_totals = |message| {
             matches!(message, FromWorker::Heartbeat { counters, guest_memory }
                 if counters.limits.of(Limit::Memory) == 1 && guest_memory == 7 << 20)
         };
-        while !told(next().unwrap()) {}
+        while !has_totals(next().unwrap()) {}
 
         drop(heartbeat);
         let end = loop {

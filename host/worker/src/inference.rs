@@ -65,7 +65,7 @@ pub struct OpenedModel {
 struct OwnModel {
     bytes: Vec<u8>,
     opened: OpenedModel,
-    /// What the inference process that has it calls it.
+    /// Its name in the inference process that has loaded it.
     name: String,
     /// Inference processes that had said `Hello` when it was loaded.
     greetings: u64,
@@ -201,11 +201,11 @@ impl InferenceClient {
         };
         match self.exchange(request, blocks.to_vec(), patience)? {
             InferenceResponse::Done { outputs, queued_ns, run_ns, .. } => {
-                let room = output.offset()..output.offset() + output.len();
+                let block = output.offset()..output.offset() + output.len();
                 let inside = |tensor: &PlacedTensor| {
                     tensor
                         .range()
-                        .is_some_and(|range| range.start >= room.start && range.end <= room.end)
+                        .is_some_and(|range| range.start >= block.start && range.end <= block.end)
                 };
                 if outputs.iter().all(inside) {
                     Ok(RunOutcome::Done { outputs, queued_ns, run_ns })

@@ -18,10 +18,10 @@ const MAX_SCHEMA: usize = 256 << 10;
 /// Violations that are named; there is no end to those of a long list.
 const MAX_REPORTED: usize = 20;
 
-/// Why a pipeline is not to have its settings.
+/// Why settings are refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsFault {
-    /// What the component describes is no schema: no settings can be right.
+    /// The component's schema is invalid: no settings can be right.
     #[error("the pipeline's settings schema is not usable: {0}")]
     Schema(String),
     /// The settings do not fit; names each violation by its path.
@@ -42,18 +42,18 @@ pub fn check(schema: &str, settings: &Map<String, Value>) -> Result<(), Settings
     }
     let parsed = serde_json::from_str::<Value>(schema)
         .map_err(|error| SettingsFault::Schema(format!("it is no JSON: {error}")))?;
-    let broken = |SchemaError(words)| SettingsFault::Schema(words);
+    let broken = |SchemaError(message)| SettingsFault::Schema(message);
     let schema = Schema::new(&parsed).map_err(broken)?;
     let violations = schema.violations(&Value::Object(settings.clone())).map_err(broken)?;
     if violations.is_empty() {
         return Ok(());
     }
     let more = violations.len().saturating_sub(MAX_REPORTED);
-    let mut words = violations.into_iter().take(MAX_REPORTED).collect::<Vec<_>>().join("; ");
+    let mut message = violations.into_iter().take(MAX_REPORTED).collect::<Vec<_>>().join("; ");
     if more > 0 {
-        words += &format!("; and {more} more");
+        message += &format!("; and {more} more");
     }
-    Err(SettingsFault::Settings(words))
+    Err(SettingsFault::Settings(message))
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl Axis {
     }
 }
 
-/// Where a box is and how it moves.
+/// Position and velocity of a box.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Motion {
     x: Axis,

@@ -135,7 +135,7 @@ impl TrackInfo {
     }
 }
 
-/// What an update made of a frame's detections.
+/// The result of an update.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TrackUpdate {
     /// For each observation, in the order given, the track that it belongs to. `None` where that is
@@ -178,7 +178,7 @@ impl Track {
         self.missed = self.missed.saturating_add(1);
     }
 
-    /// What others may know of it; `None` until confirmed.
+    /// The public part of the track; `None` until confirmed.
     fn info(&self) -> Option<TrackInfo> {
         let Self { class, score, bbox, first_seen, last_seen, .. } = *self;
         self.id.map(|id| TrackInfo {

@@ -32,7 +32,7 @@ const BLOCK: usize = 1024;
 
 type Fallible<T> = wasmtime::Result<Result<T, String>>;
 
-/// What the functions of `boxes` may use.
+/// The view of `boxes`: the only state that its functions reach.
 pub(super) struct BoxesView<'a> {
     table: &'a ResourceTable,
 }
@@ -129,9 +129,9 @@ impl<'a> ScoreTable<'a> {
             Some(Columns { first, count }) => {
                 let within = first.checked_add(count).map(|end| first as usize..end as usize);
                 let within = within.filter(|classes| classes.end <= columns);
-                let gone =
+                let outside =
                     || format!("{count} columns from {first} on: a row of the table has {columns}");
-                within.ok_or_else(gone)?
+                within.ok_or_else(outside)?
             }
         };
         let mut best = TopCandidates::new(threshold, limit);
@@ -192,8 +192,8 @@ impl<'a> ScoreTable<'a> {
                     numbers are given"
             ));
         }
-        if let Some(gone) = wanted.iter().find(|&&row| row as usize >= rows) {
-            return Err(format!("row {gone}: the table has {rows}, counted from 0"));
+        if let Some(row) = wanted.iter().find(|&&row| row as usize >= rows) {
+            return Err(format!("row {row}: the table has {rows}, counted from 0"));
         }
         let mut given = Vec::with_capacity(count * columns);
         for &row in wanted {

@@ -123,7 +123,7 @@ impl CallDeadline {
         }
     }
 
-    /// What the call has left by the clock.
+    /// The time that the call has left by the clock.
     fn clock_left(&self, clock_ns: u64) -> Duration {
         Duration::from_nanos(self.clock_ns.saturating_sub(clock_ns))
     }

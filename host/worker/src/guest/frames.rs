@@ -41,7 +41,7 @@ impl FramesState {
     }
 }
 
-/// What the functions of `frames` may use.
+/// The view of `frames`: the only state that its functions reach.
 pub(super) struct FramesView<'a> {
     arena: &'a Arc<Arena>,
     resampler: &'a mut video::Resampler,

@@ -53,7 +53,7 @@ impl KeyValueState {
     }
 }
 
-/// What the functions of `wasi:keyvalue` may use.
+/// The view of `wasi:keyvalue`: the only state that its functions reach.
 pub(super) struct KeyValueView<'a> {
     kv_store: &'a SharedKvStore,
     redis: &'a RedisBucket,

@@ -50,15 +50,15 @@ impl LimitExceeded {
                 format!("the component used more than {} KiB of stack", MAX_WASM_STACK >> 10);
             return Some(Self::new(Limit::Stack, message));
         }
-        // Wasmtime has no types for the two errors that are known by their words.
-        let words = error.root_cause().to_string();
+        // Wasmtime has no types for the two errors that are known by their text.
+        let text = error.root_cause().to_string();
         let full =
             matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
-        if full || words.contains("store handle limit exceeded") {
+        if full || text.contains("store handle limit exceeded") {
             let message = format!("the component holds more than {MAX_HANDLES} handles");
             return Some(Self::new(Limit::Handles, message));
         }
-        if words.contains("fuel allocated for hostcalls has been exhausted") {
+        if text.contains("fuel allocated for hostcalls has been exhausted") {
             let message = "the component handed over more at a time than the host takes";
             return Some(Self::new(Limit::OutputBytes, message));
         }
@@ -87,7 +87,7 @@ fn is_out_of_memory(error: &wasmtime::Error) -> bool {
 pub(super) struct Limiter {
     memory: usize,
     memory_limit: usize,
-    /// What the latest permitted growth added to `memory`.
+    /// Bytes that the latest permitted growth added to `memory`.
     added: usize,
     table: usize,
     refused: Option<LimitExceeded>,
@@ -150,10 +150,10 @@ impl ResourceLimiter for Limiter {
             return Ok(false);
         }
         if !can_allocate(added.saturating_add(RESERVED)) {
-            let (total, kept) = (total >> 20, RESERVED >> 20);
+            let (total, reserved) = (total >> 20, RESERVED >> 20);
             let message = format!(
                 "the component was refused linear memory of {total} MiB, the process has no room for it beside \
-                 the {kept} MiB that it keeps for itself"
+                 the {reserved} MiB that it keeps for itself"
             );
             self.refuse(Limit::Memory, message);
             return Ok(false);

@@ -58,7 +58,7 @@ impl NnState {
     }
 }
 
-/// What the functions of `wasi:nn` may use.
+/// The view of `wasi:nn`: the only state that its functions reach.
 pub(super) struct NnView<'a> {
     arena: &'a Arc<Arena>,
     inference: &'a Mutex<InferenceClient>,

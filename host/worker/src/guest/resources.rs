@@ -1,4 +1,4 @@
-//! What a component's handles stand for, apart from [tensors](super::tensor).
+//! The resources behind a component's handles, apart from [tensors](super::tensor).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -20,11 +20,11 @@ const PATTERN_STEPS: usize = 20;
 /// Longest part of a value that is repeated in an error, in characters.
 const MAX_SHOWN: usize = 60;
 
-/// What is wrong with a schema.
+/// A fault of a schema, as text.
 #[derive(Debug)]
 pub(super) struct SchemaError(pub(super) String);
 
-/// What a keyword's value has to be.
+/// The form of a keyword's value.
 #[derive(Clone, Copy)]
 enum Form {
     Schema,
@@ -90,7 +90,7 @@ impl<'a> Schema<'a> {
         Ok(Self(schema))
     }
 
-    /// What in a value does not fit, each with its path.
+    /// The violations of a value, each with its path.
     pub(super) fn violations(&self, settings: &Value) -> Result<Vec<String>, SchemaError> {
         let mut check = Check { root: self.0, steps: MAX_STEPS };
         let mut found = Vec::new();
@@ -232,7 +232,7 @@ impl Check<'_> {
         self.combined(keywords, value, at, depth, found)
     }
 
-    /// What is said of one value by itself, whatever its type.
+    /// The keywords that apply to a value of any type.
     fn any_value(
         &mut self,
         keywords: &Map<String, Value>,

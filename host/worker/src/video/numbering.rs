@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 /// reorder buffer; twice that allows for units in between that give no picture.
 const MAX_PENDING: usize = 64;
 
-/// What is known of an access unit.
+/// An access unit, as far as numbering needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NumberedUnit<T> {
     /// Number in decoding order.
@@ -25,7 +25,7 @@ pub struct NumberedUnit<T> {
     pub key: bool,
     /// Not given to the decoder.
     pub skipped: bool,
-    /// What goes with the picture.
+    /// The caller's data for the picture.
     pub data: T,
 }
 

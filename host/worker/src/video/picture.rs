@@ -123,7 +123,7 @@ impl<'a> Plane<'a> {
     }
 }
 
-/// Where a picture's samples are.
+/// The memory of a picture's samples.
 enum Memory {
     /// An AVFrame.
     Frame(NonNull<c_void>),
@@ -181,7 +181,7 @@ impl RawPicture {
         }
     }
 
-    /// What the decoder was given with the access unit.
+    /// The number that went with the access unit into the decoder.
     pub(super) fn unit(&self) -> i64 {
         self.unit
     }

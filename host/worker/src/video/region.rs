@@ -53,7 +53,7 @@ impl Region {
     }
 }
 
-/// Where a region's pixels go in a tensor.
+/// The place of a region's pixels in a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) left: u32,

@@ -1,4 +1,4 @@
-//! What a tensor is to look like, and where the picture lies in it. Mirrors `wit/0.1/frames.wit`.
+//! The specification of a tensor, and the place of the picture in it. Mirrors `wit/0.1/frames.wit`.
 
 /// Longest side of a tensor, in pixels. No model in use takes more; with it every size fits 32
 /// bits.

@@ -23,10 +23,10 @@ use super::orientation::Orientation;
 use super::picture::Picture;
 use crate::memory::{RESERVED, can_allocate};
 
-/// What every JPEG file begins with: the start of image, and the first byte of a marker.
+/// The first bytes of every JPEG file: the start of image, and the first byte of a marker.
 const JPEG: &[u8] = b"\xff\xd8\xff";
 
-/// What every PNG file begins with.
+/// The first bytes of every PNG file.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// Bytes of memory that decoding takes for each pixel: of a progressive JPEG in four colours, 8 for
@@ -133,8 +133,8 @@ fn jpeg_error(error: &DecodeErrors) -> StillError {
         DecodeErrors::LargeDimensions(_) => StillError::TooLarge(format!("{error:?}")),
         // 12 bits is the other depth that the standard has. The crate has no kind of its own for
         // it.
-        DecodeErrors::SofError(words) if words.contains("8-bit") => {
-            StillError::Unsupported(words.clone())
+        DecodeErrors::SofError(reason) if reason.contains("8-bit") => {
+            StillError::Unsupported(reason.clone())
         }
         _ => damaged("JPEG", &format!("{error:?}")),
     }

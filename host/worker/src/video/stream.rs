@@ -32,7 +32,7 @@ pub struct Frame {
     pub picture: Picture,
 }
 
-/// What a frame takes over from its access unit.
+/// The times that a frame takes over from its access unit.
 #[derive(Debug, Clone, Copy)]
 struct Times {
     capture_ns: u64,

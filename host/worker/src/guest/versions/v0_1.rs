@@ -1,7 +1,7 @@
 //! `ocelli:pipeline@0.1.0` for components that were made for it. Since then `frame.skipped` and
 //! `boxes` have been added.
 
-/// What has changed since; the other interfaces are the newest version's.
+/// The interfaces that have changed since; the others are the newest version's.
 #[allow(missing_docs, reason = "generated; the documentation stands in the WIT files")]
 mod bindings {
     wasmtime::component::bindgen!({
@@ -167,9 +167,9 @@ impl From<newest::frames::Placement> for frames::Placement {
 impl From<newest::frames::FrameError> for frames::FrameError {
     fn from(error: newest::frames::FrameError) -> Self {
         match error {
-            newest::frames::FrameError::InvalidRegion(words) => Self::InvalidRegion(words),
-            newest::frames::FrameError::InvalidSpec(words) => Self::InvalidSpec(words),
-            newest::frames::FrameError::OutOfMemory(words) => Self::OutOfMemory(words),
+            newest::frames::FrameError::InvalidRegion(message) => Self::InvalidRegion(message),
+            newest::frames::FrameError::InvalidSpec(message) => Self::InvalidSpec(message),
+            newest::frames::FrameError::OutOfMemory(message) => Self::OutOfMemory(message),
         }
     }
 }
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use crate::guest::tests::{TestInstance, frame, state};
 
-    /// What a component reads of a tensor, or the error's words.
+    /// What a component reads of a tensor, or the error's message.
     fn read<T: std::fmt::Debug, E: std::fmt::Debug>(
         state: &mut TestInstance,
         made: wasmtime::Result<Result<(Resource<Tensor>, T), E>>,
