@@ -14,10 +14,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::body::{collect, length};
+use super::control::Control;
 use super::extract::{InPath, InQuery};
 use super::jobs::{self, Results};
 use super::problem::Problem;
-use super::{ApiState, Control};
+use super::state::ApiState;
 use crate::analyze::{
     Analyses, AnalysisError, AnalysisErrorKind, AnalysisLimits, AnalysisRequest, ImageFile,
     ImageOutcome, NamedImage, now,

@@ -16,9 +16,10 @@ use serde_json::json;
 
 use super::access::Caller;
 use super::body::{collect, length};
+use super::control::{Control, Refusal};
 use super::extract::{InPath, InQuery};
 use super::problem::{More, Problem};
-use super::{ApiState, Control, Refusal};
+use super::state::ApiState;
 use crate::config::{LOCAL_CALLER, RefusedState};
 use crate::deploy::{
     CompileError, Component, DeployError, DeployRequest, NamedPipeline, Outcome, PipelineError,

@@ -14,10 +14,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::access::Caller;
+use super::control::{Control, Refusal};
 use super::extract::{InPath, InQuery};
 use super::problem::Problem;
 use super::resume::{self, ResumeError};
-use super::{ApiState, Control, Refusal};
+use super::state::ApiState;
 use crate::event::{JournalledEvent, event_told};
 use crate::journal::events::{EventQuery as Wanted, JournalPage};
 
@@ -144,8 +145,8 @@ pub(super) async fn attachment<C: Control>(
     let digest = name.parse().map_err(|_: NotADigest| {
         Problem::bad("bad_digest", "an attachment's name is 64 hexadecimal digits, small letters")
     })?;
-    let kept = state.hub.events().attachment(digest).await.map_err(ResumeError::Unreadable)?;
-    let (bytes, _) = kept
+    let found = state.hub.events().attachment(digest).await.map_err(ResumeError::Unreadable)?;
+    let (bytes, _) = found
         .filter(|(_, sessions)| sessions.iter().any(|session| caller.sees(session)))
         .ok_or_else(|| unknown(&name))?;
     let headers = [

@@ -12,9 +12,9 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::Refusal;
 use super::access::{Caller, Right};
 use super::audit::{self, AuditEntry};
+use super::control::Refusal;
 use super::keys::{AuthError, Keys};
 use super::limits::{RateLimits, site};
 use super::problem::Problem;

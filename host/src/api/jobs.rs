@@ -12,9 +12,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
+use super::control::Control;
 use super::extract::InPath;
 use super::problem::Problem;
-use super::{ApiState, Control};
+use super::state::ApiState;
 use crate::analyze::{Analysis, ImageOutcome, JobState, JobStatus};
 use crate::event::{rfc3339, unix_ns};
 use crate::shape::TIME;

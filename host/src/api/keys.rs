@@ -31,7 +31,7 @@ pub(super) enum AuthError {
 pub(super) struct Keys {
     /// Whether only this machine reaches the host, so that it can do without tokens.
     loopback: bool,
-    held: RwLock<TokenTable>,
+    table: RwLock<TokenTable>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ impl TokenEntry {
 impl Keys {
     /// `loopback`: the host listens on a loopback address.
     pub(super) fn new(tokens: &[Token], loopback: bool, now: Timestamp) -> Self {
-        let keys = Self { loopback, held: RwLock::default() };
+        let keys = Self { loopback, table: RwLock::default() };
         keys.update(tokens, now);
         keys
     }
@@ -80,27 +80,27 @@ impl Keys {
     /// Takes the tokens of another config. Connections of tokens that are removed, changed or
     /// expired end.
     pub(super) fn update(&self, tokens: &[Token], now: Timestamp) {
-        let mut held = self.held.write();
-        let TokenTable { entries: mut before, local } = std::mem::take(&mut *held);
+        let mut table = self.table.write();
+        let TokenTable { entries: mut before, local } = std::mem::take(&mut *table);
         for token in tokens {
-            let kept = before.iter().position(|entry| entry.token == *token);
-            held.entries.push(
-                kept.map_or_else(|| TokenEntry::new(token), |index| before.swap_remove(index)),
+            let same = before.iter().position(|entry| entry.token == *token);
+            table.entries.push(
+                same.map_or_else(|| TokenEntry::new(token), |index| before.swap_remove(index)),
             );
         }
         if tokens.is_empty() && self.loopback {
-            held.local = Some(local.unwrap_or_else(Caller::local));
+            table.local = Some(local.unwrap_or_else(Caller::local));
         } else {
             // Without tokens, other machines get no access.
             local.iter().for_each(|local| local.revoked.cancel());
         }
         before.iter().for_each(|entry| entry.caller.revoked.cancel());
-        held.revoke_ended(now);
+        table.revoke_ended(now);
     }
 
     /// Whether the host needs no tokens.
     pub(super) fn open(&self) -> bool {
-        self.held.read().local.is_some()
+        self.table.read().local.is_some()
     }
 
     /// The caller of this token. The comparison takes the same time for every token.
@@ -109,13 +109,13 @@ impl Keys {
         presented: Option<&str>,
         now: Timestamp,
     ) -> Result<Caller, AuthError> {
-        let held = self.held.read();
-        if let Some(local) = &held.local {
+        let table = self.table.read();
+        if let Some(local) = &table.local {
             return Ok(local.clone());
         }
         let hash = TokenHash::of(presented.ok_or(AuthError::Missing)?);
         let mut found = None;
-        for entry in &held.entries {
+        for entry in &table.entries {
             if bool::from(entry.token.hash.bytes().ct_eq(hash.bytes())) {
                 found = Some(entry);
             }
@@ -129,7 +129,7 @@ impl Keys {
 
     /// Revokes expired tokens. Whether others will expire.
     fn tick(&self, now: Timestamp) -> bool {
-        self.held.read().revoke_ended(now)
+        self.table.read().revoke_ended(now)
     }
 
     /// Follows the config and the clock until it is dropped.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::util::bucket::{RateLimit, TokenBucket};
 
 /// Most buckets; callers or addresses beyond share one. A bucket takes some 100 bytes.
-const KEPT: usize = 10_000;
+const MAX_BUCKETS: usize = 10_000;
 
 /// The least time between two sweeps for full buckets, once there are so many.
 const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ pub(super) fn site(address: IpAddr) -> IpAddr {
 /// A token bucket for each caller or address.
 #[derive(Debug)]
 pub(super) struct RateLimits<K> {
-    kept: Mutex<Buckets<K>>,
+    buckets: Mutex<Buckets<K>>,
 }
 
 #[derive(Debug)]
@@ -41,24 +41,24 @@ struct Buckets<K> {
 
 impl<K> Default for RateLimits<K> {
     fn default() -> Self {
-        Self { kept: Mutex::new(Buckets { left: HashMap::new(), swept: None }) }
+        Self { buckets: Mutex::new(Buckets { left: HashMap::new(), swept: None }) }
     }
 }
 
 impl<K: Hash + Eq> RateLimits<K> {
     /// Takes one token from the bucket of `key`. An error is the time until there is one.
     pub(super) fn take(&self, key: K, pace: RateLimit, now: Instant) -> Result<(), Duration> {
-        let mut kept = self.kept.lock();
+        let mut buckets = self.buckets.lock();
         let mut key = Some(key);
-        let Buckets { left, swept } = &mut *kept;
-        if left.len() >= KEPT && !left.contains_key(&key) {
+        let Buckets { left, swept } = &mut *buckets;
+        if left.len() >= MAX_BUCKETS && !left.contains_key(&key) {
             // A flood must not cause a sweep with each request.
             if swept.is_none_or(|swept| now.saturating_duration_since(swept) >= BETWEEN_SWEEPS) {
                 *swept = Some(now);
                 // A full bucket is the same as a new one.
                 left.retain(|_, left| !left.is_full(pace, now));
             }
-            if left.len() >= KEPT {
+            if left.len() >= MAX_BUCKETS {
                 key = None;
             }
         }
@@ -74,9 +74,9 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_then_the_pace_and_each_has_its_own() {
-        let (allowances, now) = (RateLimits::default(), Instant::now());
+        let (limits, now) = (RateLimits::default(), Instant::now());
         let take = |key: &'static str, after_ms| {
-            allowances.take(key, PACE, now + Duration::from_millis(after_ms))
+            limits.take(key, PACE, now + Duration::from_millis(after_ms))
         };
         assert_eq!([take("a", 0), take("a", 0), take("a", 0)], [Ok(()); 3]);
         assert_eq!(take("a", 0), Err(Duration::from_millis(500)));
@@ -93,16 +93,17 @@ mod tests {
 
     #[test]
     fn a_flood_of_addresses_neither_grows_nor_locks_out_those_that_are_known() {
-        let (allowances, now) = (RateLimits::default(), Instant::now());
+        let (limits, now) = (RateLimits::default(), Instant::now());
         let strict = RateLimit { burst: 2.0, per_second: 0.001 };
-        assert!(allowances.take(usize::MAX, strict, now).is_ok());
-        let passed = (0..3 * KEPT).filter(|key| allowances.take(*key, strict, now).is_ok()).count();
-        assert_eq!(passed, KEPT - 1 + 2, "those beyond share one allowance");
-        assert!(allowances.kept.lock().left.len() <= KEPT + 1);
-        assert!(allowances.take(usize::MAX, strict, now).is_ok());
+        assert!(limits.take(usize::MAX, strict, now).is_ok());
+        let passed =
+            (0..3 * MAX_BUCKETS).filter(|key| limits.take(*key, strict, now).is_ok()).count();
+        assert_eq!(passed, MAX_BUCKETS - 1 + 2, "those beyond share one allowance");
+        assert!(limits.buckets.lock().left.len() <= MAX_BUCKETS + 1);
+        assert!(limits.take(usize::MAX, strict, now).is_ok());
         let later = now + Duration::from_secs(3600);
-        assert!(allowances.take(usize::MAX - 1, strict, later).is_ok());
-        assert_eq!(allowances.kept.lock().left.len(), 1, "idle ones are forgotten");
+        assert!(limits.take(usize::MAX - 1, strict, later).is_ok());
+        assert_eq!(limits.buckets.lock().left.len(), 1, "idle ones are forgotten");
     }
 
     #[test]

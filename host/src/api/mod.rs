@@ -8,6 +8,7 @@ pub mod access;
 mod analyze;
 mod audit;
 mod body;
+mod control;
 mod deployments;
 mod documents;
 mod events;
@@ -25,6 +26,7 @@ mod resume;
 mod routes;
 mod server;
 mod socket;
+mod state;
 mod stream;
 mod tls;
 mod websocket;
@@ -32,139 +34,28 @@ mod websocket;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use axum::http::Method;
-use serde::Serialize;
-use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::analyze::Analyses;
 use crate::config::Config;
 use crate::event::Hub;
 
-pub use deployments::DeploymentControl;
 use gate::Gate;
 use server::Connections;
+use state::ApiState;
+
+pub use control::{Control, Refusal};
+pub use deployments::DeploymentControl;
+pub use state::Timing;
 
 /// Most WebSockets and streams, far beyond the displays of a site; each has a file descriptor and
 /// up to 2 x [`MAX_RESULT_BYTES`](crate::event::MAX_RESULT_BYTES) of messages.
 const MAX_SOCKETS: usize = 4096;
-
-/// Sessions, models and metrics as the API needs them.
-pub trait Control: Clone + Send + Sync + 'static {
-    /// A session as `GET /v1/sessions` shows it.
-    type Status: Serialize + Send;
-
-    /// All models, as `GET /v1/models` shows them.
-    type Models: Serialize + Send;
-
-    /// All sessions, sorted by name.
-    fn sessions(&self) -> Vec<Self::Status>;
-
-    /// The session's name in its status.
-    fn id(status: &Self::Status) -> &str;
-
-    /// One session; `None` if there is none of this name.
-    fn session(&self, id: &str) -> Option<Self::Status>;
-
-    /// Makes sure that a session of this name runs this pipeline on this source. Runs to its end
-    /// even if the caller stops waiting.
-    fn ensure(
-        &self,
-        id: &str,
-        source: &str,
-        pipeline: &str,
-        settings: Map<String, Value>,
-    ) -> impl Future<Output = Result<(), Refusal>> + Send;
-
-    /// Sends a command to a session's pipeline and returns its answer.
-    fn command(
-        &self,
-        id: &str,
-        command: Value,
-    ) -> impl Future<Output = Result<Value, Refusal>> + Send;
-
-    /// Restarts a session's worker.
-    fn restart(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
-
-    /// Ends a session. Returns when it has ended.
-    fn stop(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
-
-    /// The models as `GET /v1/models` shows them.
-    fn models(&self) -> Self::Models;
-
-    /// The analysis of single pictures.
-    fn analyses(&self) -> &Analyses;
-
-    /// The metrics of the host and its sessions in the OpenMetrics text format.
-    fn metrics(&self) -> impl Future<Output = String> + Send;
-}
-
-/// A refused request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// A stable code for programs: `unknown_session`, `timeout`, ...
-    pub code: &'static str,
-    /// The reason, for a person. Holds no credential.
-    pub message: String,
-}
-
-impl Refusal {
-    /// There is no session of this name.
-    pub fn unknown(id: &str) -> Self {
-        Self { code: "unknown_session", message: format!("there is no session {id:?}") }
-    }
-}
-
-/// Timeouts of connections.
-#[derive(Debug, Clone, Copy)]
-pub struct Timing {
-    /// Interval of pings to a WebSocket.
-    pub ping: Duration,
-    /// A client that sends nothing for this long, no pong either, is gone.
-    pub silence: Duration,
-    /// A client that takes no byte of a message for this long does not read.
-    pub send: Duration,
-    /// Limit from the first byte of a client's message to its last.
-    pub message: Duration,
-    /// Limit for the last message, the closing handshake, and requests under way when the host
-    /// stops.
-    pub farewell: Duration,
-}
-
-impl Default for Timing {
-    /// Three pings within the silence: one may be lost in a change of networks, and proxies that
-    /// close a connection idle for a minute see traffic.
-    fn default() -> Self {
-        Self {
-            ping: Duration::from_secs(15),
-            silence: Duration::from_secs(45),
-            send: Duration::from_secs(20),
-            message: Duration::from_secs(30),
-            farewell: Duration::from_secs(2),
-        }
-    }
-}
-
-/// The state that all requests share.
-struct ApiState<C> {
-    control: C,
-    hub: Hub,
-    timing: Timing,
-    ready: Arc<AtomicBool>,
-    stop: CancellationToken,
-    /// Permits for WebSockets and streams.
-    sockets: Arc<Semaphore>,
-    squeezed: websocket::CompressedMessages,
-    /// Permits for uploads of components.
-    uploads: Semaphore,
-    tasks: TaskTracker,
-}
 
 /// The running API.
 #[derive(Debug)]

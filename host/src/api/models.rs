@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
-use super::{ApiState, Control};
+use super::control::Control;
+use super::state::ApiState;
 
 /// The models of the newest catalog, and the devices that really run them.
 pub(super) async fn list<C: Control>(State(state): State<Arc<ApiState<C>>>) -> Response {

@@ -8,7 +8,7 @@ use ocelli_protocol::limit::Limit;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use super::Refusal;
+use super::control::Refusal;
 use crate::analyze::{AnalysisError, AnalysisErrorKind};
 use crate::deploy::Record;
 use crate::event::CODE;

@@ -10,9 +10,10 @@ use axum::{Extension, Json};
 use serde_json::json;
 
 use super::access::Caller;
+use super::control::{Control, Refusal};
 use super::extract::InPath;
 use super::problem::Problem;
-use super::{ApiState, Control, Refusal};
+use super::state::ApiState;
 
 /// `GET /healthz`: the process answers.
 pub(super) async fn health() -> Response {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::ApiState;
+use super::state::ApiState;
 use crate::journal::events::{EventQuery, SequenceRange};
 
 /// Why a client cannot resume.

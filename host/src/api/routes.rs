@@ -10,12 +10,12 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::access::Right::{Administer, Analyze, Operate, View};
+use super::control::Control;
+use super::deployments::DeploymentControl;
 use super::gate::Need::{Caller, May, Nothing, OfAll, OfSession};
 use super::gate::{Gate, Need, RouteGuard, pass};
-use super::{
-    ApiState, Control, DeploymentControl, analyze, deployments, documents, events, jobs, models,
-    origin, rest, socket, stream,
-};
+use super::state::ApiState;
+use super::{analyze, deployments, documents, events, jobs, models, origin, rest, socket, stream};
 
 /// A row of the table.
 pub(super) struct Route {

@@ -242,20 +242,20 @@ impl Drop for ConnectionSlot {
 /// Logs refused connections, at most one line a minute.
 #[derive(Debug, Default)]
 struct Refusals {
-    told: Option<Instant>,
+    logged: Option<Instant>,
     since: u64,
 }
 
 impl Refusals {
     fn note(&mut self, peer: SocketAddr, now: Instant) {
         self.since += 1;
-        if self.told.is_none_or(|told| now.saturating_duration_since(told) >= BETWEEN_LINES) {
+        if self.logged.is_none_or(|logged| now.saturating_duration_since(logged) >= BETWEEN_LINES) {
             tracing::warn!(
                 target: "ocelli::audit", %peer, connections = self.since,
                 "turned away: as many connections as `[server] max_connections` and \
                     max_connections_per_address allow"
             );
-            *self = Self { told: Some(now), since: 0 };
+            *self = Self { logged: Some(now), since: 0 };
         }
     }
 }

@@ -21,11 +21,13 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Caller, Right};
 use super::audit::{self, AuditEntry};
+use super::control::{Control, Refusal};
+use super::gate;
 use super::message::{After, ClientMessage, MAX_MESSAGE, Subscribe};
 use super::problem::Problem;
 use super::resume::{self, ResumeError};
+use super::state::ApiState;
 use super::websocket::{self, FrameFault, Incoming, ReadEnd, Receiver, Sender, WriteError};
-use super::{ApiState, Control, Refusal, gate};
 use crate::config::EVERY_SESSION;
 use crate::event::{ServerMessage, SubscribeOptions, Subscriber};
 use crate::util::bucket::{RateLimit, TokenBucket};
@@ -55,7 +57,7 @@ const FRAMES: RateLimit = RateLimit { per_second: 50.0, burst: 1200.0 };
 const FLOOD: RateLimit = RateLimit { per_second: 500.0, burst: 12_000.0 };
 
 /// Rate of errors about ignored messages.
-const TOLD: RateLimit = RateLimit { per_second: 1.0, burst: 1.0 };
+const NOTICES: RateLimit = RateLimit { per_second: 1.0, burst: 1.0 };
 
 /// The action's name in the log when a subscriber has a session made.
 const MAKE: &str = "make_session";
@@ -169,9 +171,9 @@ impl<C: Control> Client<C> {
             tokio::select! {
                 next = self.subscriber.next() => {
                     let mut next = Some(next);
-                    while let Some(told) = next {
-                        match told {
-                            Ok(told) => sender.text(&told.text, &self.state.squeezed),
+                    while let Some(message) = next {
+                        match message {
+                            Ok(message) => sender.text(&message.text, &self.state.squeezed),
                             Err(slow) => return SocketEnd::Slow(slow.to_string()),
                         }
                         next = if sender.is_full() { None } else { self.subscriber.try_next() };
@@ -206,7 +208,7 @@ impl<C: Control> Client<C> {
         let (silence, whole) = (self.state.timing.silence, self.state.timing.message);
         let room = Arc::new(Semaphore::new(REQUEST_BYTES));
         let bucket = |pace| TokenBucket::full(pace, Instant::now());
-        let (mut frames, mut flood, mut told) = (bucket(FRAMES), bucket(FLOOD), bucket(TOLD));
+        let (mut frames, mut flood, mut notices) = (bucket(FRAMES), bucket(FLOOD), bucket(NOTICES));
         loop {
             let incoming = match receiver.next(silence, whole).await {
                 Ok(Incoming::Close(status)) => return SocketEnd::Client(status),
@@ -221,7 +223,7 @@ impl<C: Control> Client<C> {
                 return SocketEnd::Flood;
             }
             if frames.take(FRAMES, now).is_err() {
-                if told.take(TOLD, now).is_ok() {
+                if notices.take(NOTICES, now).is_ok() {
                     let message = format!(
                         "more than {} messages a second; some are not done",
                         FRAMES.per_second
@@ -442,8 +444,8 @@ impl<C: Control> Client<C> {
         let patience = self.state.timing.farewell;
         if !code.is_empty() {
             // Messages still in the queue. A client that was too slow has none.
-            while let Some(Ok(told)) = self.subscriber.try_next() {
-                sender.text(&told.text, &self.state.squeezed);
+            while let Some(Ok(message)) = self.subscriber.try_next() {
+                sender.text(&message.text, &self.state.squeezed);
                 if sender.is_full() && sender.flush(patience).await.is_err() {
                     return;
                 }

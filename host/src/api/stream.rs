@@ -15,11 +15,12 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::access::Caller;
+use super::control::{Control, Refusal};
 use super::extract::{InPath, InQuery};
 use super::problem::Problem;
 use super::resume::{self, ResumeError};
 use super::socket::reserve_socket;
-use super::{ApiState, Control, Refusal};
+use super::state::ApiState;
 use crate::event::{EncodedMessage, ServerMessage, SubscribeOptions, Subscriber};
 
 /// Bytes after which a chunk is sent.
@@ -109,9 +110,9 @@ async fn feed<C: Control>(
             Err(_) => text.push_str(":\n\n"),
             Ok(next) => {
                 let mut next = Some(next);
-                while let Some(told) = next {
-                    match told {
-                        Ok(told) => put(&mut text, &told),
+                while let Some(message) = next {
+                    match message {
+                        Ok(message) => put(&mut text, &message),
                         Err(error) => slow = Some(error.to_string()),
                     }
                     next = if slow.is_some() || text.len() >= CHUNK {
@@ -144,13 +145,13 @@ async fn feed<C: Control>(
 }
 
 /// Writes one message. It has no line break: JSON on one line.
-fn put(out: &mut String, told: &EncodedMessage) {
+fn put(out: &mut String, message: &EncodedMessage) {
     // Writing to memory does not fail.
-    let _ = writeln!(out, "event: {}", told.kind);
-    if let Some(seq) = told.seq {
+    let _ = writeln!(out, "event: {}", message.kind);
+    if let Some(seq) = message.seq {
         let _ = writeln!(out, "id: {seq}");
     }
-    let _ = write!(out, "data: {}\n\n", told.text);
+    let _ = write!(out, "data: {}\n\n", message.text);
 }
 
 impl From<ResumeError> for Problem {

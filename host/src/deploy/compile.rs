@@ -24,10 +24,10 @@ use parking_lot::Mutex;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use tokio::process::Command;
 
-use crate::config::{self, Sandbox, Signatures};
+use crate::config::{self, Sandbox};
 use crate::session::CompiledPipeline;
 use cache::CompiledCache;
-use child::CompilerProcess;
+use child::{CompilerProcess, trusted};
 
 pub use error::CompileError;
 
@@ -258,14 +258,6 @@ pub async fn check_component(
     let taken = blocking(move || take(source, most)).await;
     let taken = taken.map_err(|source| CompileError::file(&pipeline, file, source))?;
     CompilerProcess { program, sandbox }.run(&pipeline, taken.bytes, None, settings).await
-}
-
-/// The keys of which one has to have signed a component. `None`: signatures are not checked.
-fn trusted(settings: &config::DeployConfig) -> Option<&[String]> {
-    match settings.signatures {
-        Signatures::Off => None,
-        Signatures::Required => Some(&settings.trusted_keys),
-    }
 }
 
 /// A component to be checked or compiled.

@@ -13,8 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
 use super::error::CompileError;
-use super::trusted;
-use crate::config::{self, Sandbox};
+use crate::config::{self, Sandbox, Signatures};
 
 /// Longest message on standard error in bytes: a compiler's message names a function and a reason;
 /// the rest is a backtrace.
@@ -92,6 +91,14 @@ impl CompilerProcess {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         Ok(command)
+    }
+}
+
+/// The keys of which one has to have signed a component. `None`: signatures are not checked.
+pub(super) fn trusted(settings: &config::DeployConfig) -> Option<&[String]> {
+    match settings.signatures {
+        Signatures::Off => None,
+        Signatures::Required => Some(&settings.trusted_keys),
     }
 }
 

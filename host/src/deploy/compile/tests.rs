@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::Signatures;
 use crate::session::rollout::Step;
 
 /// What the program prints where nothing is wrong.

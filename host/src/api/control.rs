@@ -1,0 +1,72 @@
+//! The host as the API needs it.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::analyze::Analyses;
+
+/// Sessions, models and metrics as the API needs them.
+pub trait Control: Clone + Send + Sync + 'static {
+    /// A session as `GET /v1/sessions` shows it.
+    type Status: Serialize + Send;
+
+    /// All models, as `GET /v1/models` shows them.
+    type Models: Serialize + Send;
+
+    /// All sessions, sorted by name.
+    fn sessions(&self) -> Vec<Self::Status>;
+
+    /// The session's name in its status.
+    fn id(status: &Self::Status) -> &str;
+
+    /// One session; `None` if there is none of this name.
+    fn session(&self, id: &str) -> Option<Self::Status>;
+
+    /// Makes sure that a session of this name runs this pipeline on this source. Runs to its end
+    /// even if the caller stops waiting.
+    fn ensure(
+        &self,
+        id: &str,
+        source: &str,
+        pipeline: &str,
+        settings: Map<String, Value>,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Sends a command to a session's pipeline and returns its answer.
+    fn command(
+        &self,
+        id: &str,
+        command: Value,
+    ) -> impl Future<Output = Result<Value, Refusal>> + Send;
+
+    /// Restarts a session's worker.
+    fn restart(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Ends a session. Returns when it has ended.
+    fn stop(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// The models as `GET /v1/models` shows them.
+    fn models(&self) -> Self::Models;
+
+    /// The analysis of single pictures.
+    fn analyses(&self) -> &Analyses;
+
+    /// The metrics of the host and its sessions in the OpenMetrics text format.
+    fn metrics(&self) -> impl Future<Output = String> + Send;
+}
+
+/// A refused request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// A stable code for programs: `unknown_session`, `timeout`, ...
+    pub code: &'static str,
+    /// The reason, for a person. Holds no credential.
+    pub message: String,
+}
+
+impl Refusal {
+    /// There is no session of this name.
+    pub fn unknown(id: &str) -> Self {
+        Self { code: "unknown_session", message: format!("there is no session {id:?}") }
+    }
+}
