@@ -156,14 +156,7 @@ impl<P> Pool<P> {
                 .or_insert_with(|| PipelineWorkers::new(0))
                 .reserved += count;
         }
-        Self {
-            limit,
-            idle,
-            pipelines: pipelines,
-            workers: BTreeMap::new(),
-            next: 0,
-            stopping: false,
-        }
+        Self { limit, idle, pipelines, workers: BTreeMap::new(), next: 0, stopping: false }
     }
 
     /// Whether this pipeline can ever have a worker: places reserved for others are never given

@@ -7,8 +7,9 @@ use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::wire::WireError;
 use ocelli_protocol::worker::{Description, FrameResult, FromWorker, ToWorker, WorkerLimits};
 
-use super::handshake::{Handshake, HandshakeState, StartError};
-use super::monitor::{WorkerFault, WorkerMonitor};
+use super::fault::{StartError, WorkerFault};
+use super::handshake::{Handshake, HandshakeState};
+use super::monitor::WorkerMonitor;
 use super::process::{SentCounts, WorkerExit, WorkerProcess, WorkerSender};
 use super::validate::{self, LimitExceeded};
 use crate::inference::InferenceAttachment;

@@ -6,33 +6,13 @@ use std::time::Duration;
 use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::worker::{Description, FromWorker, StoreChange, WorkerStage};
 
+use super::fault::{StartError, WorkerFault};
 use super::limits::WorkerPolicy;
-use super::monitor::WorkerFault;
 use super::validate;
 
 /// How long a worker may take until it is ready: loading the component, its `init`, and opening its
 /// models. A model of hundreds of megabytes that is not preloaded takes tens of seconds.
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(90);
-
-/// Why a worker did not get ready.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StartError {
-    /// It has exited, hangs, or broke the protocol.
-    #[error(transparent)]
-    Fault(#[from] WorkerFault),
-    /// It refuses the pipeline's settings, in its own words.
-    #[error("settings: {0}")]
-    Settings(String),
-    /// It reported that it cannot start the pipeline, in its own words.
-    #[error("{stage:?}: {message}")]
-    Failed { stage: WorkerStage, message: String },
-    /// Its sandbox is not what the config requires.
-    #[error("{0}")]
-    Sandbox(String),
-    /// A model that the pipeline needs is missing or another than it needs.
-    #[error("{0}")]
-    Model(String),
-}
 
 /// How far a worker is.
 pub(crate) enum Handshake {
@@ -74,19 +54,17 @@ impl HandshakeState {
             FromWorker::SandboxReport(confinement) => {
                 let admitted = self.policy.admit(&confinement);
                 self.confinement = Some(confinement);
-                admitted.map_err(StartError::Sandbox)?;
+                admitted?;
             }
             FromWorker::Described(description) => {
                 if self.confinement.is_none() {
                     let reason = "the worker did not say how it is confined".to_owned();
                     return Err(WorkerFault::ProtocolViolation(reason).into());
                 }
-                validate::description(&description).map_err(WorkerFault::ProtocolViolation)?;
-                let missing = self.policy.missing_model(&description);
+                validate::description(&description)?;
+                let offered = self.policy.check_models(&description);
                 self.description = Some(description);
-                if let Some(missing) = missing {
-                    return Err(StartError::Model(missing));
-                }
+                offered?;
             }
             FromWorker::Ready => return Ok(Handshake::Ready),
             FromWorker::StoreCommit(changes) if is_stream => {

@@ -7,6 +7,7 @@ use ocelli_protocol::inference::Priority;
 use ocelli_protocol::worker::{Description, WorkerLimits};
 use parking_lot::Mutex;
 
+use super::fault::StartError;
 use crate::config::{Config, Sandbox};
 use crate::inference::{InferenceHandle, ServiceTerms, Share, catalog};
 
@@ -101,19 +102,20 @@ impl WorkerPolicy {
         &self.inference
     }
 
-    /// Why a worker with this sandbox may not run, if it may not.
-    pub(super) fn admit(&self, confinement: &Confinement) -> Result<(), String> {
+    /// Fails if a worker with this sandbox may not run.
+    pub(super) fn admit(&self, confinement: &Confinement) -> Result<(), StartError> {
         if confinement.is_complete() || self.settings().sandbox != Sandbox::Required {
             return Ok(());
         }
         let missing = confinement.missing_text();
-        Err(format!(
+        Err(StartError::Sandbox(format!(
             "the worker is not confined as session_processes.sandbox = \"required\" wants: {missing}"
-        ))
+        )))
     }
 
-    /// A model that the pipeline needs and that is not offered as it needs it, in words.
-    pub(super) fn missing_model(&self, pipeline: &Description) -> Option<String> {
-        catalog::missing_model(&self.inference.models(), pipeline)
+    /// Fails if a model that the pipeline needs is not offered as it needs it.
+    pub(super) fn check_models(&self, pipeline: &Description) -> Result<(), StartError> {
+        let missing = catalog::missing_model(&self.inference.models(), pipeline);
+        missing.map_or(Ok(()), |missing| Err(StartError::Model(missing)))
     }
 }

@@ -21,6 +21,7 @@
 //! module knows neither of them.
 
 mod cgroup;
+mod fault;
 mod handle;
 mod handshake;
 mod health;
@@ -32,11 +33,12 @@ mod sandbox;
 mod validate;
 
 pub use cgroup::{ControlGroups, ControlGroupsUnavailable, REMEDY as CONTROL_GROUPS_REMEDY};
+pub(crate) use fault::{StartError, WorkerFault};
 pub(crate) use handle::WorkerHandle;
-pub(crate) use handshake::{Handshake, READY_TIMEOUT, StartError};
+pub(crate) use handshake::{Handshake, READY_TIMEOUT};
 pub use launch::WorkerLauncher;
 pub(crate) use launch::{WorkerLaunch, Workload};
-pub(crate) use monitor::{WorkerFault, log_line};
+pub(crate) use monitor::log_line;
 pub use process::Programs;
 pub(crate) use process::{WorkerExit, WorkerSender};
 pub use sandbox::check_sandbox;

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use ocelli_protocol::limit::truncate_line;
 use ocelli_protocol::wire::WireError;
 use ocelli_protocol::worker::{
-    Counters, FromWorker, LogLevel, WorkerLimits, WorkerMode, WorkerStage,
+    Counters, FromWorker, LogLevel, WorkerLimits, WorkerMode,
 };
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::fault::WorkerFault;
 use super::health::{HealthFault, WorkerHealth};
 use super::process::ReceivedMessage;
 use super::validate;
@@ -21,34 +22,6 @@ const MAX_MESSAGE_RATE: u64 = 10_000;
 /// Log lines that a worker may write itself between two checks: it reports damaged pictures every
 /// ten seconds.
 const OWN_LINES: f64 = 100.0;
-
-/// Why a worker is of no more use.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum WorkerFault {
-    /// It has exited, or reported that it cannot go on.
-    #[error("{0}")]
-    Exited(String),
-    /// It has to be killed.
-    #[error("{0}")]
-    ProtocolViolation(String),
-    /// It has to be killed.
-    #[error(transparent)]
-    Unhealthy(#[from] HealthFault),
-}
-
-impl WorkerFault {
-    /// The worker's own report that it cannot go on.
-    pub(crate) fn failed(stage: WorkerStage, message: &str) -> Self {
-        Self::Exited(format!("{stage:?}: {message}"))
-    }
-
-    /// A message that may not come now. The reason has only its beginning: a message may have
-    /// megabytes.
-    pub(crate) fn unexpected(message: &FromWorker) -> Self {
-        const SHOWN: usize = 200;
-        Self::ProtocolViolation(format!("out of turn: {:.SHOWN$}", format!("{message:?}")))
-    }
-}
 
 /// Watches one worker.
 pub(super) struct WorkerMonitor {

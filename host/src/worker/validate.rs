@@ -6,6 +6,8 @@ use ocelli_protocol::worker::{
     Description, Detection, Event, FrameResult, FromWorker, WorkerLimits,
 };
 
+use super::fault::WorkerFault;
+
 /// Bytes of an error's text: a wasm backtrace and the last words before it.
 const MAX_CAUSE: usize = 16 << 10;
 
@@ -50,10 +52,11 @@ pub(super) fn result(result: &FrameResult, limits: &WorkerLimits) -> Result<(), 
 }
 
 /// Checks a pipeline's description of itself.
-pub(super) fn description(description: &Description) -> Result<(), String> {
+pub(super) fn description(description: &Description) -> Result<(), WorkerFault> {
     let is_long = |text: &str| text.len() > MAX_NAME;
     if is_long(&description.name) || is_long(&description.version) {
-        return Err(format!("a pipeline's name and version have at most {MAX_NAME} bytes"));
+        let reason = format!("a pipeline's name and version have at most {MAX_NAME} bytes");
+        return Err(WorkerFault::ProtocolViolation(reason));
     }
     Ok(())
 }
