@@ -67,7 +67,7 @@ impl AnalysisErrorKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}", kind.code())]
 pub struct AnalysisError {
-    /// Stable, for programs.
+    /// Its [`code`](AnalysisErrorKind::code) is stable, for programs.
     pub kind: AnalysisErrorKind,
     /// The cause in words, for people.
     pub message: String,

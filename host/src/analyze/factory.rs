@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::AnalysisError;
 use crate::event::{Detection, Event};
 
-/// Starts workers.
+/// Finds pipelines and starts workers of them.
 pub trait WorkerFactory: Send + Sync + 'static {
     /// Fails if there is no pipeline of this name. Called for each request.
     fn find(&self, pipeline: &str) -> Result<(), AnalysisError>;

@@ -31,7 +31,7 @@ impl JobTime {
     }
 }
 
-/// A job's progress.
+/// How far a job is.
 #[derive(
     Debug,
     Clone,
@@ -74,7 +74,7 @@ impl JobState {
 pub struct JobStatus {
     /// 32 hexadecimal digits, random: who knows it may read the job.
     pub id: String,
-    /// Its progress.
+    /// How far it is; derived from the other fields.
     pub state: JobState,
     /// Name of the pipeline.
     pub pipeline: String,

@@ -430,8 +430,7 @@ impl Analyses {
 
 impl AnalysesInner {
     fn busy(&self) -> AnalysisError {
-        let message = "the queue is full (analyze.queue), or waiting images take all the memory for \
-            images";
+        let message = "the queue is full (analyze.queue), or images take all the memory for them";
         AnalysisError::temporary(AnalysisErrorKind::Busy, message, RETRY_S)
     }
 

@@ -238,7 +238,8 @@ impl<P> Pool<P> {
         self.ended(worker, now)
     }
 
-    /// A worker that was ready is gone. `not_received`: an image that it was given and did not receive.
+    /// A worker that was ready is gone. `not_received`: an image that it was given and did not
+    /// receive.
     pub(super) fn lost(
         &mut self,
         worker: WorkerNumber,

@@ -7,7 +7,7 @@ use std::time::Instant;
 /// An image that waits for a worker.
 #[derive(Debug)]
 pub(super) struct WaitingImage<P> {
-    /// Unique.
+    /// Unique among images: what [`ImageQueue::remove`] finds it by.
     pub(super) number: u64,
     /// The number of its request.
     pub(super) request: u64,
@@ -125,7 +125,8 @@ mod tests {
             let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
             prop_assert_eq!(order.len(), requests.len() - usize::from(gone));
             for request in 0..5 {
-                let own: Vec<u64> = order.iter().filter(|w| w.request == request).map(|w| w.number).collect();
+                let own = order.iter().filter(|w| w.request == request);
+                let own: Vec<u64> = own.map(|w| w.number).collect();
                 prop_assert!(own.is_sorted(), "{:?}", own);
             }
         }

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! .../ocelli.service            delegated; its `cgroup.subtree_control` hands memory and cpu down
-//!     host/                     the host, the inference process and the compiler: no limits of their own
+//!     host/                     the host, the inference process and the compiler, without limits
 //!     worker-0/  worker-1/ ...  one for each worker, removed with it
 //! ```
 //!

@@ -49,13 +49,14 @@ impl WorkerHandle {
         }
     }
 
-    /// The next message that is not a log line, with its payload. Checks the worker's health as long
-    /// as it waits. After an error the worker is of no more use. May be dropped at any time.
+    /// The next message that is not a log line, with its payload. Checks the worker's health as
+    /// long as it waits. After an error the worker is of no more use. May be dropped at any time.
     pub(crate) async fn next(&mut self) -> Result<(FromWorker, Vec<u8>), WorkerFault> {
         loop {
             tokio::select! {
                 received = self.process.receive() => {
-                    let Some((message, payload)) = self.monitor.receive(received)? else { continue };
+                    let received = self.monitor.receive(received)?;
+                    let Some((message, payload)) = received else { continue };
                     if let FromWorker::Heartbeat { guest_memory, .. } = message {
                         self.guest_memory = guest_memory;
                     }
@@ -103,7 +104,7 @@ impl WorkerHandle {
         self.monitor.limits()
     }
 
-    /// The component's id.
+    /// The first 12 hexadecimal digits of the component's SHA-256.
     pub(crate) fn deployment(&self) -> &str {
         self.monitor.deployment()
     }
@@ -133,7 +134,7 @@ impl WorkerHandle {
         self.process.is_in_group()
     }
 
-    /// Kills the process.
+    /// Sends SIGKILL; [`end`](Self::end) waits for the exit.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }

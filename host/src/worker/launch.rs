@@ -36,7 +36,7 @@ pub(crate) struct WorkerLaunch<'a> {
     pub(crate) deployment: &'a str,
     /// The compiled component, open for reading.
     pub(crate) component: &'a OwnedFd,
-    /// The pipeline's settings.
+    /// The pipeline's settings, as its schema has them.
     pub(crate) settings: &'a Map<String, Value>,
     /// [`WorkerLauncher::limits`], or what the workload needs instead.
     pub(crate) limits: WorkerLimits,
@@ -117,7 +117,11 @@ impl WorkerLauncher {
         if let Some(groups) = &self.groups {
             let group = GroupLimits { memory: limits.memory, cpu_percent: config.cpu_percent };
             if let Err(error) = process.enter_group(groups.clone(), group).await {
-                tracing::warn!(target: "ocelli::session", session = name, "no control group: {error}");
+                tracing::warn!(
+                    target: "ocelli::session",
+                    session = name,
+                    "no control group: {error}"
+                );
             }
         }
         let heartbeat = WorkerHealth::interval(config.health).as_millis();

@@ -109,7 +109,8 @@ impl WorkerPolicy {
         }
         let missing = confinement.missing_text();
         Err(StartError::Sandbox(format!(
-            "the worker is not confined as session_processes.sandbox = \"required\" wants: {missing}"
+            "the worker is not confined as session_processes.sandbox = \"required\" wants: \
+             {missing}"
         )))
     }
 

@@ -4,18 +4,18 @@
 //!
 //! A [`WorkerLauncher`] starts workers. It attaches the worker to the inference process, spawns it
 //! with its descriptors ([`process`]), moves it into a control group ([`cgroup`]), and sends it the
-//! `Start` message. The result is a [`WorkerHandle`], which owns the process, the connection, and the
-//! attachment: dropping it kills the worker.
+//! `Start` message. The result is a [`WorkerHandle`], which owns the process, the connection, and
+//! the attachment: dropping it kills the worker.
 //!
 //! A worker first reports its sandbox, then describes its pipeline, then says that it is ready.
 //! [`WorkerHandle::handshake`] checks the three and their order; a [`StartError`] says why a worker
 //! does not start. Nothing else may be asked of a worker before it is ready.
 //!
-//! [`WorkerHandle::next`] is the one way to a worker's messages. It logs the worker's log lines, and
-//! its [`WorkerMonitor`](monitor::WorkerMonitor) counts messages and checks the worker's health while
-//! none come. Its error, a [`WorkerFault`], means that the worker is of no more use. A worker may be
-//! controlled by its stream or by its pipeline, so [`validate`] bounds each text and each result that
-//! leaves this module.
+//! [`WorkerHandle::next`] is the one way to a worker's messages. It logs the worker's log lines,
+//! and its [`WorkerMonitor`](monitor::WorkerMonitor) counts messages and checks the worker's health
+//! while none come. Its error, a [`WorkerFault`], means that the worker is of no more use. A worker
+//! may be controlled by its stream or by its pipeline, so [`validate`] bounds each text and each
+//! result that leaves this module.
 //!
 //! `session` and `analyze` lie above and decide what a worker is for and what follows its end; this
 //! module knows neither of them.

@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use ocelli_protocol::limit::truncate_line;
 use ocelli_protocol::wire::WireError;
-use ocelli_protocol::worker::{
-    Counters, FromWorker, LogLevel, WorkerLimits, WorkerMode,
-};
+use ocelli_protocol::worker::{Counters, FromWorker, LogLevel, WorkerLimits, WorkerMode};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::fault::WorkerFault;
@@ -15,17 +13,17 @@ use super::health::{HealthFault, WorkerHealth};
 use super::process::ReceivedMessage;
 use super::validate;
 
-/// Messages of a worker in a second, beyond which it floods the host: ten times what a camera of 100
-/// frames a second comes to with all the log lines that a pipeline may write.
+/// Messages of a worker in a second, beyond which it floods the host: ten times what a camera of
+/// 100 frames a second comes to with all the log lines that a pipeline may write.
 const MAX_MESSAGE_RATE: u64 = 10_000;
 
 /// Log lines that a worker may write itself between two checks: it reports damaged pictures every
 /// ten seconds.
 const OWN_LINES: f64 = 100.0;
 
-/// Watches one worker.
+/// The counts and the health of one worker, and what its log lines are labelled with.
 pub(super) struct WorkerMonitor {
-    /// In the log.
+    /// The session in the log.
     name: String,
     deployment: String,
     limits: WorkerLimits,

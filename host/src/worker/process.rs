@@ -35,11 +35,11 @@ const MAX_LINES: u32 = 200;
 /// The programs of the child processes.
 #[derive(Debug, Clone)]
 pub struct Programs {
-    /// `ocelli-worker`.
+    /// Path of `ocelli-worker`, which runs one pipeline.
     pub worker: PathBuf,
-    /// `ocelli-inference`.
+    /// Path of `ocelli-inference`, which runs models.
     pub inference: PathBuf,
-    /// `ocelli-compile`.
+    /// Path of `ocelli-compile`, which compiles one component.
     pub compile: PathBuf,
 }
 
@@ -123,7 +123,8 @@ impl WorkerProcess {
         Ok((Self { child, group: None, inbox }, WorkerSender::new(write)))
     }
 
-    /// Puts the process into a control group of its own. To be called before it is told what to run.
+    /// Puts the process into a control group of its own. To be called before it is told what to
+    /// run.
     pub(super) async fn enter_group(
         &mut self,
         groups: ControlGroups,
@@ -155,7 +156,7 @@ impl WorkerProcess {
         self.inbox.recv().await
     }
 
-    /// Kills the process.
+    /// Sends SIGKILL; [`end`](Self::end) waits for the exit.
     pub(super) fn kill(&mut self) {
         // It fails only if the process has ended already.
         let _ = self.child.start_kill();
@@ -225,7 +226,7 @@ impl WorkerSender {
         Arc::clone(&self.sent)
     }
 
-    /// Sends a message.
+    /// Sends a message; waits as long as the worker's socket is full.
     pub(crate) async fn send(
         &mut self,
         message: &ToWorker,

@@ -291,7 +291,8 @@ proptest! {
             now += Duration::from_millis(400);
             actions = match step {
                 Some((0..=2, pipeline)) => {
-                    let waiting = WaitingImage { number: submitted, request: submitted, since: now, image: () };
+                    let (number, request) = (submitted, submitted);
+                    let waiting = WaitingImage { number, request, since: now, image: () };
                     submitted += 1;
                     pool.submit(&format!("p{pipeline}"), waiting, now)
                 }
