@@ -4,30 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::state::ApiState;
+use crate::journal::JournalError;
 use crate::journal::events::{EventQuery, SequenceRange};
 
 /// Why a client cannot resume.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum ResumeError {
     /// The session has not had so many events.
+    #[error("\"after\" is {after}, and the newest event of {session:?} is {}", .span.newest)]
     Ahead { session: String, after: u64, span: SequenceRange },
-    /// The journal cannot be read.
-    Unreadable(anyhow::Error),
-}
-
-impl ResumeError {
-    /// The reason, for a person.
-    pub(super) fn message(&self) -> String {
-        match self {
-            Self::Ahead { session, after, span } => {
-                format!(
-                    "\"after\" is {after}, and the newest event of {session:?} is {}",
-                    span.newest
-                )
-            }
-            Self::Unreadable(error) => format!("the journal of events cannot be read: {error:#}"),
-        }
-    }
+    /// The journal could not be read.
+    #[error("the journal of events cannot be read: {0}")]
+    Unreadable(#[from] JournalError),
 }
 
 /// Checks the number for one session.
@@ -40,7 +28,7 @@ pub(super) async fn check<C>(
         return Ok(());
     }
     let query = EventQuery { after, limit: 0, ..EventQuery::default() };
-    let page = state.hub.events().page(session, query).await.map_err(ResumeError::Unreadable)?;
+    let page = state.hub.events().page(session, query).await?;
     compare(session, after, page.span)
 }
 
@@ -53,7 +41,7 @@ pub(super) async fn check_each<C>(
         return Ok(());
     }
     let spans: HashMap<Arc<str>, SequenceRange> =
-        state.hub.events().sessions().await.map_err(ResumeError::Unreadable)?.into_iter().collect();
+        state.hub.events().sessions().await?.into_iter().collect();
     each.iter().try_for_each(|(session, after)| {
         compare(session, *after, spans.get(session.as_str()).copied().unwrap_or_default())
     })

@@ -396,7 +396,7 @@ impl<C: Control> Client<C> {
     }
 
     fn refuse(&self, refused: &ResumeError, session: &str) {
-        let message = refused.message();
+        let message = refused.to_string();
         let error = match refused {
             ResumeError::Ahead { session, after, span } => ServerMessage::Error {
                 code: "after_ahead",

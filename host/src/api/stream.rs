@@ -156,7 +156,7 @@ fn put(out: &mut String, message: &EncodedMessage) {
 
 impl From<ResumeError> for Problem {
     fn from(refused: ResumeError) -> Self {
-        let message = refused.message();
+        let message = refused.to_string();
         match refused {
             ResumeError::Ahead { after, span, .. } => {
                 let mut problem = Self::new(StatusCode::BAD_REQUEST, "after_ahead", message);

@@ -92,7 +92,7 @@ impl History {
 
     /// Notes the entry that a camera has without a deployment.
     pub(super) async fn set_entry(&self, session: &str, entry: &CameraEntry) -> anyhow::Result<()> {
-        self.journal.set_entry(session, serde_json::to_string(entry)?).await
+        Ok(self.journal.set_entry(session, serde_json::to_string(entry)?).await?)
     }
 
     /// Deletes the oldest deployments beyond `most`. Returns the digests of the components that are

@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Journal;
+use super::{Journal, JournalError};
 
 /// Sessions of subscribers whose deployments are kept: their names have no end. Those of cameras
 /// are never forgotten.
@@ -28,7 +28,7 @@ impl Journal {
         session: &str,
         configured: bool,
         record: impl FnOnce(u64) -> String + Send + 'static,
-    ) -> anyhow::Result<u64> {
+    ) -> Result<u64, JournalError> {
         let session = session.to_owned();
         self.commit(move |connection| {
             let last = "SELECT COALESCE(MAX(number), 0) FROM deployments WHERE session = ?";
@@ -53,7 +53,7 @@ impl Journal {
         row: DeploymentRow,
         under_way: bool,
         entry: Option<String>,
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), JournalError> {
         self.commit(move |connection| {
             let DeploymentRow { session, number, record } = row;
             connection.execute(
@@ -70,7 +70,7 @@ impl Journal {
         &self,
         session: &str,
         limit: usize,
-    ) -> anyhow::Result<Vec<DeploymentRow>> {
+    ) -> Result<Vec<DeploymentRow>, JournalError> {
         let session = session.to_owned();
         self.read(move |connection| {
             let mut rows = connection.prepare_cached(
@@ -84,7 +84,7 @@ impl Journal {
     }
 
     /// The deployments of all sessions that are under way.
-    pub async fn deployments_under_way(&self) -> anyhow::Result<Vec<DeploymentRow>> {
+    pub async fn deployments_under_way(&self) -> Result<Vec<DeploymentRow>, JournalError> {
         self.read(|connection| {
             let mut rows = connection.prepare(
                 "SELECT session, number, record FROM deployments WHERE under_way ORDER BY seq",
@@ -95,7 +95,11 @@ impl Journal {
     }
 
     /// Forgets deployments of a session.
-    pub async fn forget_deployments(&self, session: &str, numbers: Vec<u64>) -> anyhow::Result<()> {
+    pub async fn forget_deployments(
+        &self,
+        session: &str,
+        numbers: Vec<u64>,
+    ) -> Result<(), JournalError> {
         let session = session.to_owned();
         self.enqueue_write(move |connection| {
             let mut forget = connection
@@ -106,7 +110,7 @@ impl Journal {
     }
 
     /// The entry of the config that a camera was given last.
-    pub async fn entry(&self, session: &str) -> anyhow::Result<Option<String>> {
+    pub async fn entry(&self, session: &str) -> Result<Option<String>, JournalError> {
         let session = session.to_owned();
         self.read(move |connection| {
             let entry = "SELECT entry FROM entries WHERE session = ?";
@@ -116,7 +120,7 @@ impl Journal {
     }
 
     /// Notes the entry of the config that a camera has. On the disk when it returns.
-    pub async fn set_entry(&self, session: &str, entry: String) -> anyhow::Result<()> {
+    pub async fn set_entry(&self, session: &str, entry: String) -> Result<(), JournalError> {
         let session = session.to_owned();
         self.commit(move |connection| set_entry(connection, &session, &entry)).await
     }

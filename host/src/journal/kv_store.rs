@@ -3,7 +3,7 @@
 use ocelli_protocol::worker::{StoreChange, StoreContents};
 use rusqlite::{Connection, params};
 
-use super::Journal;
+use super::{Journal, JournalError};
 
 /// Sessions whose stores are kept; beyond that the one that was used longest ago goes. A store has
 /// a megabyte unless the config says otherwise, and subscribers' sessions have names without end.
@@ -11,7 +11,7 @@ pub(super) const MAX_STORES: usize = 1000;
 
 impl Journal {
     /// What a session's store holds, all changes before included.
-    pub async fn store_contents(&self, session: &str) -> anyhow::Result<StoreContents> {
+    pub async fn store_contents(&self, session: &str) -> Result<StoreContents, JournalError> {
         let used = session.to_owned();
         self.enqueue_write(move |connection| touch(connection, &used).map(drop)).await?;
         let session = session.to_owned();
@@ -36,7 +36,7 @@ impl Journal {
         &self,
         session: &str,
         changes: Vec<StoreChange>,
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), JournalError> {
         let session = session.to_owned();
         self.enqueue_write(move |connection| keep(connection, &session, &changes)).await
     }

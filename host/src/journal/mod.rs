@@ -22,6 +22,7 @@
 //! can open it.
 
 mod deployments;
+mod error;
 pub mod events;
 mod file;
 mod kv_store;
@@ -29,11 +30,11 @@ mod writer;
 
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 pub use deployments::DeploymentRow;
+pub use error::JournalError;
 use events::EventJournal;
 use writer::JournalJob;
 
@@ -125,7 +126,7 @@ impl Journal {
     }
 
     /// Waits until everything that was asked for so far is on the disk.
-    pub async fn flush(&self) -> anyhow::Result<()> {
+    pub async fn flush(&self) -> Result<(), JournalError> {
         self.commit(|_| Ok(())).await
     }
 
@@ -133,7 +134,7 @@ impl Journal {
     async fn commit<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> anyhow::Result<T> {
+    ) -> Result<T, JournalError> {
         let (give, value) = oneshot::channel();
         let (done, committed) = oneshot::channel();
         let work = move |connection: &Connection| {
@@ -142,18 +143,15 @@ impl Journal {
             Ok(())
         };
         self.send(JournalJob::Write { work: Box::new(work), done: Some(done) }).await?;
-        committed
-            .await
-            .map_err(|_| ended())?
-            .map_err(|error| anyhow!("writing the journal: {error}"))?;
-        value.await.map_err(|_| ended())
+        committed.await.map_err(|_| JournalError::Ended)?.map_err(JournalError::Write)?;
+        value.await.map_err(|_| JournalError::Ended)
     }
 
     /// Writes, and waits for room in the queue alone. What fails is logged.
     async fn enqueue_write(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
-    ) -> anyhow::Result<()> {
+    ) -> Result<(), JournalError> {
         self.send(JournalJob::Write { work: Box::new(work), done: None }).await
     }
 
@@ -161,22 +159,18 @@ impl Journal {
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> anyhow::Result<T> {
+    ) -> Result<T, JournalError> {
         let (give, value) = oneshot::channel();
         let work = move |connection: &Connection| {
             let _ = give.send(work(connection));
         };
         self.send(JournalJob::Read(Box::new(work))).await?;
-        value.await.map_err(|_| ended())?.context("reading the journal")
+        value.await.map_err(|_| JournalError::Ended)?.map_err(JournalError::Read)
     }
 
-    async fn send(&self, job: JournalJob) -> anyhow::Result<()> {
-        self.jobs.send(job).await.map_err(|_| ended())
+    async fn send(&self, job: JournalJob) -> Result<(), JournalError> {
+        self.jobs.send(job).await.map_err(|_| JournalError::Ended)
     }
-}
-
-fn ended() -> anyhow::Error {
-    anyhow!("the journal's writer has ended")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The thread that owns the connection: it does what is asked for in its order, and commits several
 //! writes at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,10 +18,13 @@ const BATCH: usize = 256;
 type Write = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>;
 type Read = Box<dyn FnOnce(&Connection) + Send>;
 
+/// What became of a write. One error fails all writes of a commit.
+type Committed = Result<(), Arc<rusqlite::Error>>;
+
 /// Something to do.
 pub(super) enum JournalJob {
     /// Done as a whole or not at all. With `done` it is committed soon, and said to be.
-    Write { work: Write, done: Option<oneshot::Sender<Result<(), String>>> },
+    Write { work: Write, done: Option<oneshot::Sender<Committed>> },
     /// Answers by itself.
     Read(Read),
 }
@@ -52,7 +56,7 @@ pub(super) fn start(
 struct WriteBatch {
     writes: usize,
     /// Those who wait for the commit.
-    waiting: Vec<oneshot::Sender<Result<(), String>>>,
+    waiting: Vec<oneshot::Sender<Committed>>,
 }
 
 struct JournalWriter {
@@ -114,7 +118,7 @@ impl JournalWriter {
                     }
                 }
                 Err(error) => match done {
-                    Some(done) => drop(done.send(Err(error.to_string()))),
+                    Some(done) => drop(done.send(Err(Arc::new(error)))),
                     None => self.failed(1, &error),
                 },
             },
@@ -136,7 +140,7 @@ impl JournalWriter {
 
     fn commit(&mut self) {
         let Some(batch) = self.batch.take() else { return };
-        let committed = self.connection.execute_batch("COMMIT");
+        let committed = self.connection.execute_batch("COMMIT").map_err(Arc::new);
         self.last_commit = Some(Instant::now());
         match &committed {
             Ok(()) => {
@@ -152,7 +156,7 @@ impl JournalWriter {
         }
         for waiting in batch.waiting {
             // Whoever asked may be gone.
-            let _ = waiting.send(committed.as_ref().map(drop).map_err(ToString::to_string));
+            let _ = waiting.send(committed.clone());
         }
     }
 

@@ -15,10 +15,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::Redis;
-use super::link::short_message;
-
-/// What a pipeline is told, whatever the reason. The log has it.
-const UNREACHABLE: &str = "redis is not reachable";
 
 /// How long Redis may take over a pipeline's command, at most: it takes less than a millisecond,
 /// and a pipeline that waits processes no frame.
@@ -65,6 +61,36 @@ impl Redis {
     }
 }
 
+/// Why a pipeline's request fails. It gets the message.
+#[derive(Debug, thiserror::Error)]
+enum BucketError {
+    /// Redis gave no answer, or there is no `[redis]`. The reason is for the log alone.
+    #[error("redis is not reachable")]
+    Unreachable(Option<RedisError>),
+    /// Redis has answered with an error.
+    #[error("{code}: {detail}")]
+    Refused { code: String, detail: String },
+    #[error("this is no cursor of a listing")]
+    NotACursor,
+    #[error("the sum has more than 64 bits")]
+    Overflow,
+    #[error(
+        "values of {value} bytes, {all} together: at most {MAX_VALUE} and {MAX_BYTES} are given"
+    )]
+    TooLarge { value: usize, all: usize },
+}
+
+impl From<RedisError> for BucketError {
+    fn from(error: RedisError) -> Self {
+        match (error.code(), error.detail()) {
+            (Some(code), Some(detail)) => {
+                Self::Refused { code: code.to_owned(), detail: detail.to_owned() }
+            }
+            _ => Self::Unreachable(Some(error)),
+        }
+    }
+}
+
 /// What a session was granted.
 struct RedisBucket {
     redis: Redis,
@@ -90,15 +116,23 @@ impl RedisBucket {
             let RedisRequest { id, active: heard, operation } = wire::decode(&message)?;
             operation.check().map_err(anyhow::Error::msg)?;
             let answer = self.answer(operation, heard).await;
-            let answered =
-                wire::encode(&RedisResponse { id, result: answer }, 0).context("an answer")?;
+            if let Err(error) = &answer {
+                let prefix = &self.prefix;
+                tracing::debug!(target: "ocelli::redis", prefix, "a pipeline's question: {error:?}");
+            }
+            let result = answer.map_err(|error| error.to_string());
+            let answered = wire::encode(&RedisResponse { id, result }, 0).context("an answer")?;
             if worker.write_all(&answered).await.is_err() {
                 return Ok(());
             }
         }
     }
 
-    async fn answer(&self, operation: RedisOperation, heard: bool) -> Result<RedisReply, String> {
+    async fn answer(
+        &self,
+        operation: RedisOperation,
+        heard: bool,
+    ) -> Result<RedisReply, BucketError> {
         match operation {
             RedisOperation::Get(keys) => self.get(&keys).await,
             RedisOperation::Exists(key) => {
@@ -112,8 +146,7 @@ impl RedisBucket {
             RedisOperation::Increment { key, delta } => {
                 let number: Option<i64> = self.execute_one(cmd("GET").arg(self.key(&key))).await?;
                 let sum = number.unwrap_or(0).checked_add(delta);
-                sum.map(RedisReply::Number)
-                    .ok_or_else(|| "the sum has more than 64 bits".to_owned())
+                sum.map(RedisReply::Number).ok_or(BucketError::Overflow)
             }
             RedisOperation::Set(values) => {
                 let mut set = cmd("MSET");
@@ -132,7 +165,7 @@ impl RedisBucket {
         }
     }
 
-    async fn change(&self, done: bool, change: &::redis::Cmd) -> Result<RedisReply, String> {
+    async fn change(&self, done: bool, change: &::redis::Cmd) -> Result<RedisReply, BucketError> {
         if done {
             self.execute_one::<Value>(change).await?;
         }
@@ -140,7 +173,7 @@ impl RedisBucket {
     }
 
     /// Sizes come first: others may have put there what is too large for a message.
-    async fn get(&self, keys: &[String]) -> Result<RedisReply, String> {
+    async fn get(&self, keys: &[String]) -> Result<RedisReply, BucketError> {
         if keys.is_empty() {
             return Ok(RedisReply::Values(Vec::new()));
         }
@@ -150,9 +183,7 @@ impl RedisBucket {
         });
         let mut bytes = 0_usize;
         for size in self.ask(&mut sizes).await? {
-            let size: usize = size
-                .and_then(|size| Ok(from_redis_value(size)?))
-                .map_err(|error| self.describe_error(&error))?;
+            let size: usize = from_redis_value(size?).map_err(RedisError::from)?;
             bytes = bytes.saturating_add(size);
             check_size(size, bytes)?;
         }
@@ -166,10 +197,10 @@ impl RedisBucket {
         Ok(RedisReply::Values(values))
     }
 
-    async fn list(&self, cursor: Option<String>) -> Result<RedisReply, String> {
+    async fn list(&self, cursor: Option<String>) -> Result<RedisReply, BucketError> {
         let mut cursor = cursor.unwrap_or_else(|| "0".into());
         if cursor.parse::<u64>().is_err() {
-            return Err("this is no cursor of a listing".into());
+            return Err(BucketError::NotACursor);
         }
         let pattern = format!("{}*", literal(&self.prefix));
         for _ in 0..STEPS {
@@ -207,41 +238,23 @@ impl RedisBucket {
     async fn execute_one<T: ::redis::FromRedisValue>(
         &self,
         command: &::redis::Cmd,
-    ) -> Result<T, String> {
+    ) -> Result<T, BucketError> {
         let mut commands = Pipeline::new();
         commands.add_command(command.clone());
-        let answer = self.ask(&mut commands).await?.pop().ok_or_else(|| UNREACHABLE.to_owned())?;
-        answer
-            .and_then(|value| Ok(from_redis_value(value)?))
-            .map_err(|error| self.describe_error(&error))
+        let answer = self.ask(&mut commands).await?.pop().ok_or(BucketError::Unreachable(None))?;
+        Ok(from_redis_value(answer?).map_err(RedisError::from)?)
     }
 
-    async fn ask(&self, commands: &mut Pipeline) -> Result<Vec<RedisResult<Value>>, String> {
-        let settings =
-            self.redis.settings.borrow().clone().ok_or_else(|| UNREACHABLE.to_owned())?;
-        self.redis
-            .link
-            .ask(&settings, commands, self.patience)
-            .await
-            .map_err(|error| self.describe_error(&error))
-    }
-
-    /// What the pipeline is told of an error: Redis's own words where it has answered.
-    fn describe_error(&self, error: &RedisError) -> String {
-        tracing::debug!(target: "ocelli::redis", prefix = self.prefix, "a pipeline's question: \
-            {}", short_message(error));
-        match (error.code(), error.detail()) {
-            (Some(code), Some(detail)) => format!("{code}: {detail}"),
-            _ => UNREACHABLE.to_owned(),
-        }
+    async fn ask(&self, commands: &mut Pipeline) -> Result<Vec<RedisResult<Value>>, BucketError> {
+        let settings = self.redis.settings.borrow().clone();
+        let settings = settings.ok_or(BucketError::Unreachable(None))?;
+        Ok(self.redis.link.ask(&settings, commands, self.patience).await?)
     }
 }
 
-fn check_size(value: usize, all: usize) -> Result<(), String> {
+fn check_size(value: usize, all: usize) -> Result<(), BucketError> {
     if value > MAX_VALUE || all > MAX_BYTES {
-        return Err(format!(
-            "values of {value} bytes, {all} together: at most {MAX_VALUE} and {MAX_BYTES} are given"
-        ));
+        return Err(BucketError::TooLarge { value, all });
     }
     Ok(())
 }
@@ -292,10 +305,11 @@ mod tests {
             RedisOperation::List(None),
             RedisOperation::Increment { key: "k".into(), delta: 1 },
         ] {
-            assert_eq!(granted.answer(operation, true).await, Err(UNREACHABLE.to_owned()));
+            let error = granted.answer(operation, true).await.unwrap_err();
+            assert_eq!(error.to_string(), "redis is not reachable");
         }
         let unheard = RedisOperation::Set(vec![("k".into(), vec![1])]);
-        assert_eq!(granted.answer(unheard, false).await, Ok(RedisReply::Done));
+        assert_eq!(granted.answer(unheard, false).await.unwrap(), RedisReply::Done);
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use super::entry::{OutgoingEvent, StreamBatch, stream_key};
 use super::link::{ask, connect, short_message};
 use super::resume::{EntryIds, ResumePoint, StreamTail, resume};
 use crate::config;
+use crate::journal::JournalError;
 use crate::journal::events::{EventJournal, EventQuery, SequenceRange};
 use crate::util::backoff::{Backoff, BackoffPolicy};
 
@@ -50,33 +51,14 @@ const WAITS: BackoffPolicy = BackoffPolicy {
 const ASIDE: Duration = Duration::from_secs(30);
 
 /// Why nothing can be written now.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum SinkError {
-    /// Redis does not do it.
-    Redis(RedisError),
+    /// Redis does not do what it is asked.
+    #[error("{}", short_message(.0))]
+    Redis(#[from] RedisError),
     /// The journal cannot be read.
-    Journal(anyhow::Error),
-}
-
-impl From<RedisError> for SinkError {
-    fn from(error: RedisError) -> Self {
-        Self::Redis(error)
-    }
-}
-
-impl From<anyhow::Error> for SinkError {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Journal(error)
-    }
-}
-
-impl std::fmt::Display for SinkError {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Redis(error) => formatter.write_str(&short_message(error)),
-            Self::Journal(error) => write!(formatter, "the journal: {error:#}"),
-        }
-    }
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 /// A stream on this connection.
@@ -200,7 +182,7 @@ impl EventSink {
             let mut moved = Vec::new();
             let written = self.round(&mut connection, settings, &spans, &mut moved).await;
             if !moved.is_empty() {
-                self.journal.set_cursors(NAME, moved).await?;
+                self.journal.set_cursors(NAME, moved);
             }
             let written = written?;
             self.count_behind(&spans);

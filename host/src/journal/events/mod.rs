@@ -39,7 +39,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use ocelli_protocol::digest::Digest;
 use rusqlite::Connection;
@@ -50,6 +49,7 @@ use reader::EventRead;
 use shared::{Clock, JournalInner};
 use store::EventStore;
 
+use super::JournalError;
 use crate::config;
 
 /// An event that has no number yet.
@@ -290,18 +290,22 @@ impl EventJournal {
 
     /// Reads events of a session. Sees everything that was delivered. An unknown session has an
     /// empty page.
-    pub async fn page(&self, session: &str, query: EventQuery) -> anyhow::Result<JournalPage> {
+    pub async fn page(
+        &self,
+        session: &str,
+        query: EventQuery,
+    ) -> Result<JournalPage, JournalError> {
         let session = session.to_owned();
         self.read(move |connection| reader::page(connection, &session, &query)).await
     }
 
     /// Every session that the journal has events of, or had.
-    pub async fn sessions(&self) -> anyhow::Result<Vec<(Arc<str>, SequenceRange)>> {
+    pub async fn sessions(&self) -> Result<Vec<(Arc<str>, SequenceRange)>, JournalError> {
         self.read(reader::sessions).await
     }
 
     /// How far a sink has come with each session: the number of the last event that it has taken.
-    pub async fn cursors(&self, sink: &'static str) -> anyhow::Result<Vec<(Arc<str>, u64)>> {
+    pub async fn cursors(&self, sink: &'static str) -> Result<Vec<(Arc<str>, u64)>, JournalError> {
         // First those that are not written yet: what is written meanwhile is read.
         let waiting: Vec<(Arc<str>, u64)> = {
             let outboxes = self.shared().outboxes();
@@ -315,13 +319,8 @@ impl EventJournal {
 
     /// Notes how far a sink has come. Written with the next events; a kill may set a sink back by a
     /// second.
-    pub async fn set_cursors(
-        &self,
-        sink: &'static str,
-        cursors: Vec<(Arc<str>, u64)>,
-    ) -> anyhow::Result<()> {
+    pub fn set_cursors(&self, sink: &'static str, cursors: Vec<(Arc<str>, u64)>) {
         self.shared().set_cursors(sink, cursors);
-        Ok(())
     }
 
     /// Changes whenever events were delivered.
@@ -334,7 +333,7 @@ impl EventJournal {
     pub async fn attachment(
         &self,
         digest: Digest,
-    ) -> anyhow::Result<Option<(Bytes, Vec<Arc<str>>)>> {
+    ) -> Result<Option<(Bytes, Vec<Arc<str>>)>, JournalError> {
         let pictures = self.pictures.clone();
         let (owners, bytes) = self
             .read(move |connection| {
@@ -343,12 +342,12 @@ impl EventJournal {
                 Ok((owners, bytes))
             })
             .await?;
-        Ok(bytes.context("reading an attachment")?.map(|bytes| (bytes, owners)))
+        Ok(bytes.map_err(JournalError::Attachment)?.map(|bytes| (bytes, owners)))
     }
 
     /// Waits until everything that was appended is on the disk and delivered. An error where the
     /// disk does not take it.
-    pub async fn flush(&self) -> anyhow::Result<()> {
+    pub async fn flush(&self) -> Result<(), JournalError> {
         let mut progress = self.changed();
         // Every note has a clone: when all are gone each has had its turn.
         let (waiting, mut all) = mpsc::channel::<()>(1);
@@ -361,17 +360,21 @@ impl EventJournal {
         loop {
             {
                 let outboxes = self.shared().outboxes();
-                ensure!(!outboxes.closed, "the journal of events has ended");
-                ensure!(!outboxes.failing, "events cannot be kept: those that wait are lost");
+                if outboxes.closed {
+                    return Err(JournalError::Ended);
+                }
+                if outboxes.failing {
+                    return Err(JournalError::Failing);
+                }
             }
             tokio::select! {
                 _ = all.recv() => break,
-                changed = progress.changed() => changed?,
+                changed = progress.changed() => changed.map_err(|_| JournalError::Ended)?,
             }
         }
         let (done, written) = oneshot::channel();
         self.shared().flush_cursors(done);
-        written.await.context("the journal of events has ended")
+        written.await.map_err(|_| JournalError::Ended)
     }
 
     /// How the journal stands.
@@ -394,15 +397,14 @@ impl EventJournal {
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> anyhow::Result<T> {
+    ) -> Result<T, JournalError> {
         let (give, value) = oneshot::channel();
         let work = move |connection: &Connection| {
             // Whoever asked may be gone.
             let _ = give.send(work(connection));
         };
-        let ended = || anyhow!("the journal's reader has ended");
-        self.reads.send(Box::new(work)).await.map_err(|_| ended())?;
-        value.await.map_err(|_| ended())?.context("reading the journal of events")
+        self.reads.send(Box::new(work)).await.map_err(|_| JournalError::Ended)?;
+        value.await.map_err(|_| JournalError::Ended)?.map_err(JournalError::Read)
     }
 }
 

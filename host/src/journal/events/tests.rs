@@ -412,9 +412,9 @@ async fn cursors_are_read_back_at_once_and_after_a_flush_by_another() {
     let folder = tempfile::tempdir().unwrap();
     let events = EventJournal::open(folder.path()).unwrap();
     let set = |seq| vec![(Arc::from("cam"), seq), (Arc::from("other"), 1)];
-    events.set_cursors("redis", set(7)).await.unwrap();
+    events.set_cursors("redis", set(7));
     assert_eq!(events.cursors("redis").await.unwrap(), set(7));
-    events.set_cursors("redis", set(9)).await.unwrap();
+    events.set_cursors("redis", set(9));
     events.flush().await.unwrap();
     let other = open_at(folder.path(), 0);
     assert_eq!(reader::cursors(&other.connection, "redis").unwrap(), set(9));
