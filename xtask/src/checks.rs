@@ -6,7 +6,7 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{features, process, programs, setup, skips};
+use crate::{features, process, programs, setup, skips, structure};
 
 /// Tells the tests that they are to run their long loops whole.
 const DEPTH: (&str, &str) = ("OCELLI_TEST_DEPTH", "full");
@@ -87,6 +87,9 @@ pub(crate) fn lint(workspace: &Workspace) -> Result<ExitCode> {
     setup::rust_component("clippy", "clippy")?;
     process::step("checking the format", || {
         process::run(workspace.cargo().args(["fmt", "--all", "--check"]))
+    })?;
+    process::step("checking layers, names and errors of the source", || {
+        structure::check(workspace)
     })?;
     process::step("checking that one set of features serves every build", || {
         features::check(workspace)

@@ -14,6 +14,7 @@ mod programs;
 mod setup;
 mod skips;
 mod soak;
+mod structure;
 mod workspace;
 
 use std::process::ExitCode;

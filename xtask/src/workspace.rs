@@ -22,6 +22,14 @@ pub(crate) struct Workspace {
 #[derive(Debug, Deserialize)]
 struct Package {
     name: String,
+    targets: Vec<Target>,
+}
+
+/// What Cargo builds of a crate: a library, a program, a test …
+#[derive(Debug, Deserialize)]
+struct Target {
+    kind: Vec<String>,
+    src_path: PathBuf,
 }
 
 impl Workspace {
@@ -35,6 +43,18 @@ impl Workspace {
     /// The names of the workspace's crates.
     pub(crate) fn members(&self) -> impl Iterator<Item = &str> {
         self.packages.iter().map(|package| package.name.as_str())
+    }
+
+    /// The root files of all libraries and programs, each with the name of its crate.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = (&str, &Path)> {
+        let targets = self.packages.iter().flat_map(|package| {
+            package.targets.iter().map(|target| (package.name.as_str(), target))
+        });
+        let product =
+            |kind: &String| !["test", "bench", "example", "custom-build"].contains(&kind.as_str());
+        targets
+            .filter(move |(_, target)| target.kind.iter().all(product))
+            .map(|(name, target)| (name, target.src_path.as_path()))
     }
 
     /// The top of the checkout.
