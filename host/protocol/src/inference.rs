@@ -171,27 +171,41 @@ impl std::fmt::Display for Device {
     }
 }
 
+/// Why a text names no device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDevice {
+    /// What stands behind the colon is no number.
+    #[error("{text:?} is no device: a number has to follow \"{kind}:\"")]
+    Number {
+        /// The whole text.
+        text: String,
+        /// What stands before the colon.
+        kind: String,
+    },
+    /// There is no such kind.
+    #[error("{0:?} is no device: \"cpu\", \"cuda:N\", \"tensorrt:N\" or \"openvino\" is")]
+    Kind(String),
+}
+
 impl std::str::FromStr for Device {
-    type Err = String;
+    type Err = InvalidDevice;
 
     /// "cpu", "cuda:N", "tensorrt:N" or "openvino"; "cuda" and "tensorrt" alone mean device 0.
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, InvalidDevice> {
         let (kind, number) = match text.split_once(':') {
             Some((kind, number)) => (kind, Some(number)),
             None => (text, None),
         };
         let numbered = |device: fn(u32) -> Self| match number.unwrap_or("0").parse() {
             Ok(number) => Ok(device(number)),
-            Err(_) => Err(format!("{text:?} is no device: a number has to follow \"{kind}:\"")),
+            Err(_) => Err(InvalidDevice::Number { text: text.into(), kind: kind.into() }),
         };
         match kind {
             "cpu" if number.is_none() => Ok(Self::Cpu),
             "openvino" if number.is_none() => Ok(Self::Openvino),
             "cuda" => numbered(Self::Cuda),
             "tensorrt" => numbered(Self::Tensorrt),
-            _ => Err(format!(
-                "{text:?} is no device: \"cpu\", \"cuda:N\", \"tensorrt:N\" or \"openvino\" is"
-            )),
+            _ => Err(InvalidDevice::Kind(text.into())),
         }
     }
 }

@@ -53,9 +53,18 @@ pub enum RedisOperation {
     },
 }
 
+/// A request has more keys or bytes than the protocol allows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {has}, at most {bound} are taken")]
+pub struct LimitExceeded {
+    what: &'static str,
+    has: usize,
+    bound: usize,
+}
+
 impl RedisOperation {
     /// Checks the bounds of keys and values. The error names the bound that is exceeded.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), LimitExceeded> {
         let (keys, values): (Vec<&str>, Vec<usize>) = match self {
             Self::Get(keys) | Self::Delete(keys) => {
                 (keys.iter().map(String::as_str).collect(), Vec::new())
@@ -66,12 +75,8 @@ impl RedisOperation {
             Self::Exists(key) | Self::Increment { key, .. } => (vec![key], Vec::new()),
             Self::List(cursor) => (cursor.as_deref().into_iter().collect(), Vec::new()),
         };
-        let too_much = |what: &str, has: usize, bound: usize| {
-            if has > bound {
-                Err(format!("{what} {has}, at most {bound} are taken"))
-            } else {
-                Ok(())
-            }
+        let too_much = |what: &'static str, has: usize, bound: usize| {
+            if has > bound { Err(LimitExceeded { what, has, bound }) } else { Ok(()) }
         };
         too_much("keys:", keys.len(), MAX_KEYS)?;
         too_much("bytes of a key:", keys.iter().map(|key| key.len()).max().unwrap_or(0), MAX_KEY)?;

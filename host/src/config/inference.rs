@@ -24,7 +24,7 @@ pub enum Isolation {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
-pub enum Fallback {
+pub enum DeviceFallback {
     /// An unusable device is an error.
     #[default]
     None,
@@ -46,7 +46,7 @@ pub struct InferenceConfig {
     pub device: Device,
     /// Policy for a device that is not usable: none is an error; cpu runs the model on the
     /// processor, with a warning, a metric and a field of GET /v1/models.
-    pub fallback: Fallback,
+    pub fallback: DeviceFallback,
     /// Inferences at the same time, one thread each. Left out: as many as there are cores.
     #[schemars(range(min = 1, max = 256))]
     pub threads: Option<u32>,
@@ -85,7 +85,7 @@ impl Default for InferenceConfig {
         Self {
             isolation: Isolation::default(),
             device: Device::default(),
-            fallback: Fallback::default(),
+            fallback: DeviceFallback::default(),
             threads: None,
             timeout_ms: 5000,
             stale_ms: 2000,
@@ -112,7 +112,7 @@ pub struct ModelOptions {
     pub device: Option<Device>,
     /// Policy for an unusable device. Left out: inference.fallback.
     #[serde(default)]
-    pub fallback: Option<Fallback>,
+    pub fallback: Option<DeviceFallback>,
     /// Most requests that one run answers, of a model whose first dimension is open. 1: each runs
     /// by itself, which is best on a processor.
     #[serde(default = "one")]

@@ -29,7 +29,7 @@ pub use allow::SourcePattern;
 pub use check::{EVERY_SESSION, LOCAL_CALLER, MAX_ID_BYTES, check_session_id, check_token_name};
 pub use document::{Camera, Config};
 pub use error::{ConfigError, ConfigProblem, ValueOrigin};
-pub use inference::{Fallback, InferenceConfig, Isolation, ModelOptions};
+pub use inference::{DeviceFallback, InferenceConfig, Isolation, ModelOptions};
 pub use redis::RedisConfig;
 pub use schema::document as schema_document;
 pub use sections::{

@@ -114,7 +114,7 @@ impl RedisBucket {
                 return Ok(());
             }
             let RedisRequest { id, active: heard, operation } = wire::decode(&message)?;
-            operation.check().map_err(anyhow::Error::msg)?;
+            operation.check()?;
             let answer = self.answer(operation, heard).await;
             if let Err(error) = &answer {
                 let prefix = &self.prefix;

@@ -64,7 +64,7 @@ impl RedisBucket {
         operation: RedisOperation,
         time_left: Duration,
     ) -> Result<RedisReply, String> {
-        operation.check()?;
+        operation.check().map_err(|error| error.to_string())?;
         let client = self.client.as_ref().ok_or_else(|| UNREACHABLE.to_owned())?;
         // One thread calls components: the lock is never waited for.
         let mut client = client.lock();

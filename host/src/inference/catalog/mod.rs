@@ -14,7 +14,7 @@ use std::path::Path;
 use ocelli_protocol::inference::{Batching, Device, Model, TensorDeclaration};
 use ocelli_protocol::worker::{Description, ModelNeed};
 
-use crate::config::{Fallback, InferenceConfig, ModelOptions};
+use crate::config::{DeviceFallback, InferenceConfig, ModelOptions};
 
 pub use error::CatalogError;
 pub use inspect::{InspectError, ModelInspector, mismatch};
@@ -77,7 +77,7 @@ impl Catalog {
         for entry in self.entries.values_mut() {
             entry.preload = config.preload.contains(&entry.model.name);
             (entry.model.device, entry.model.fallback) =
-                (config.device, config.fallback == Fallback::Cpu);
+                (config.device, config.fallback == DeviceFallback::Cpu);
         }
         for (index, options) in config.models.iter().enumerate() {
             let key = format!("inference.models[{index}]");
@@ -86,7 +86,8 @@ impl Catalog {
                 continue;
             };
             entry.model.device = options.device.unwrap_or(config.device);
-            entry.model.fallback = options.fallback.unwrap_or(config.fallback) == Fallback::Cpu;
+            entry.model.fallback =
+                options.fallback.unwrap_or(config.fallback) == DeviceFallback::Cpu;
             match batching(options, &entry.model) {
                 Ok(batching) => entry.model.batching = batching,
                 Err(message) => {

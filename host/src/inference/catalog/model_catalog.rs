@@ -264,7 +264,7 @@ mod tests {
         let options = |name: &str, max_batch| ModelOptions {
             name: name.into(),
             device: Some("cuda:1".parse().unwrap()),
-            fallback: Some(crate::config::Fallback::Cpu),
+            fallback: Some(crate::config::DeviceFallback::Cpu),
             max_batch,
             batch_delay_ms: 3,
         };

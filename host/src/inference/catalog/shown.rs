@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Catalog, CatalogEntry, Embedding};
-use crate::config::{Fallback, Isolation};
+use crate::config::{DeviceFallback, Isolation};
 use crate::inference::{Duty, InferenceStatus};
 use crate::shape::DIGEST;
 
@@ -108,7 +108,7 @@ pub struct ModelInfo {
     /// The configured device, as the config writes it.
     device: String,
     /// Policy for an unusable device.
-    fallback: Fallback,
+    fallback: DeviceFallback,
     preload: bool,
     batching: Option<ShownBatching>,
     /// Whether an inference process has it ready.
@@ -177,7 +177,7 @@ impl ModelInfo {
             outputs: model.outputs.clone(),
             embedding: manifest.embedding.clone(),
             device: model.device.to_string(),
-            fallback: if model.fallback { Fallback::Cpu } else { Fallback::None },
+            fallback: if model.fallback { DeviceFallback::Cpu } else { DeviceFallback::None },
             preload: *preload,
             batching: model.batching.map(|batching| ShownBatching {
                 max_batch: batching.max,
