@@ -104,8 +104,8 @@ impl Embedder {
     }
 }
 
-/// Makes a reading of the outputs `embedding` [1024], `gender` [1], the probability of "male", and
-/// `age` [100], the probabilities of 1 to 100 years.
+/// Makes a reading of the outputs: `embedding`, 1024 numbers; `gender`, the probability of "male";
+/// and `age`, the probabilities of 1 to 100 years.
 ///
 /// # Errors
 /// An output of another length, with both lengths; numbers that are not finite; an embedding

@@ -7,6 +7,7 @@ use std::ops::Range;
 use ocelli_protocol::inference::Element;
 use wasmtime::component::{HasData, Resource, ResourceTable};
 
+use super::HostResult;
 use super::newest::boxes::{self as wit, Axes, Candidate, Columns, ScoredBox};
 use super::tensor::Tensor;
 
@@ -29,8 +30,6 @@ const LANES: usize = 8;
 /// Rows that are looked at together where their numbers lie apart: their largest values stay in the
 /// first cache.
 const BLOCK: usize = 1024;
-
-type Fallible<T> = wasmtime::Result<Result<T, String>>;
 
 /// The view of `boxes`: the only state that its functions reach.
 pub(super) struct BoxesView<'a> {
@@ -58,17 +57,22 @@ impl wit::Host for BoxesView<'_> {
         classes: Option<Columns>,
         threshold: f32,
         limit: u32,
-    ) -> Fallible<Vec<Candidate>> {
+    ) -> HostResult<Vec<Candidate>, String> {
         let tensor = self.table.get(&table)?;
         Ok(ScoreTable::of(tensor, axes).and_then(|table| table.best(classes, threshold, limit)))
     }
 
-    fn rows(&mut self, table: Resource<Tensor>, axes: Axes, rows: Vec<u32>) -> Fallible<Vec<f32>> {
+    fn rows(
+        &mut self,
+        table: Resource<Tensor>,
+        axes: Axes,
+        rows: Vec<u32>,
+    ) -> HostResult<Vec<f32>, String> {
         let tensor = self.table.get(&table)?;
         Ok(ScoreTable::of(tensor, axes).and_then(|table| table.rows(&rows)))
     }
 
-    fn suppress(&mut self, boxes: Vec<ScoredBox>, iou: f32) -> Fallible<Vec<u32>> {
+    fn suppress(&mut self, boxes: Vec<ScoredBox>, iou: f32) -> HostResult<Vec<u32>, String> {
         Ok(suppress(&boxes, iou))
     }
 }

@@ -6,6 +6,7 @@ use ocelli_protocol::inference::Element;
 use ocelli_protocol::limit::Limit;
 use wasmtime::component::{HasData, Resource, ResourceTable};
 
+use super::HostResult;
 use super::limits::Limiter;
 use super::newest::frames::{self as wit, FrameError};
 use super::output::rect;
@@ -57,8 +58,6 @@ impl HasData for Frames {
     type Data<'a> = FramesView<'a>;
 }
 
-type Fallible<T> = wasmtime::Result<Result<T, FrameError>>;
-
 impl FramesView<'_> {
     /// Allocates a tensor for `count` pictures and lets `write` fill it.
     fn tensor_of<T>(
@@ -72,7 +71,7 @@ impl FramesView<'_> {
             &video::TensorSpec,
             &mut [u8],
         ) -> Result<T, video::FrameError>,
-    ) -> Fallible<(Resource<Tensor>, T)> {
+    ) -> HostResult<(Resource<Tensor>, T), FrameError> {
         let frame = Arc::clone(&self.table.get(frame)?.frame);
         let spec = tensor_spec(spec);
         if let Err(error) = spec.check() {
@@ -219,7 +218,7 @@ impl wit::HostFrame for FramesView<'_> {
         frame: Resource<FrameHandle>,
         region: Option<wit::Rect>,
         spec: wit::TensorSpec,
-    ) -> Fallible<(Resource<Tensor>, wit::Placement)> {
+    ) -> HostResult<(Resource<Tensor>, wit::Placement), FrameError> {
         let made = self.tensor_of(&frame, spec, 1, |resampler, picture, spec, out| {
             resampler.tensor(picture, region.map(rect), spec, out)
         })?;
@@ -231,7 +230,7 @@ impl wit::HostFrame for FramesView<'_> {
         frame: Resource<FrameHandle>,
         regions: Vec<wit::Rect>,
         spec: wit::TensorSpec,
-    ) -> Fallible<(Resource<Tensor>, Vec<wit::Placement>)> {
+    ) -> HostResult<(Resource<Tensor>, Vec<wit::Placement>), FrameError> {
         if regions.is_empty() || regions.len() > MAX_REGIONS {
             let message =
                 format!("{} regions: between 1 and {MAX_REGIONS} are taken", regions.len());
@@ -250,7 +249,7 @@ impl wit::HostFrame for FramesView<'_> {
         frame: Resource<FrameHandle>,
         to_frame: wit::Affine,
         spec: wit::TensorSpec,
-    ) -> Fallible<Resource<Tensor>> {
+    ) -> HostResult<Resource<Tensor>, FrameError> {
         let wit::Affine { a, b, c, d, e, f } = to_frame;
         let to_frame = video::Affine { a, b, c, d, e, f };
         let made = self.tensor_of(&frame, spec, 1, |_, picture, spec, out| {
@@ -259,7 +258,12 @@ impl wit::HostFrame for FramesView<'_> {
         Ok(made.map(|(tensor, ())| tensor))
     }
 
-    fn luma(&mut self, frame: Resource<FrameHandle>, width: u32, height: u32) -> Fallible<Vec<u8>> {
+    fn luma(
+        &mut self,
+        frame: Resource<FrameHandle>,
+        width: u32,
+        height: u32,
+    ) -> HostResult<Vec<u8>, FrameError> {
         let frame = Arc::clone(&self.table.get(&frame)?.frame);
         let luma = self.resampler.luma(&frame.picture, width, height);
         Ok(luma.map_err(|error| self.frame_error(error)))
@@ -270,7 +274,7 @@ impl wit::HostFrame for FramesView<'_> {
         frame: Resource<FrameHandle>,
         region: Option<wit::Rect>,
         quality: u8,
-    ) -> Fallible<Resource<Image>> {
+    ) -> HostResult<Resource<Image>, FrameError> {
         let frame = Arc::clone(&self.table.get(&frame)?.frame);
         let video::Jpeg { width, height, bytes } =
             match video::jpeg(&frame.picture, region.map(rect), quality) {

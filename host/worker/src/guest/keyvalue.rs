@@ -5,6 +5,7 @@ use ocelli_protocol::redis_bridge::{self, RedisOperation, RedisReply};
 use wasmtime::component::{HasData, Resource, ResourceTable};
 
 use self::bindings::wasi::keyvalue::{atomics, batch, store};
+use super::HostResult;
 use super::deadline::CallBudget;
 use crate::kv_store::{SharedKvStore, StoreError, ValueVersion};
 use crate::redis_bridge::RedisBucket;
@@ -94,9 +95,6 @@ impl From<StoreError> for store::Error {
     }
 }
 
-/// The outer error ends the instance, the component handles the inner one.
-type Answer<T, E = store::Error> = wasmtime::Result<Result<T, E>>;
-
 impl KeyValueView<'_> {
     fn bucket(&self, handle: &Resource<Bucket>) -> wasmtime::Result<Bucket> {
         let bucket = self.table.get(handle)?.clone();
@@ -130,7 +128,7 @@ fn done(reply: RedisReply) -> Option<()> {
 }
 
 impl store::Host for KeyValueView<'_> {
-    fn open(&mut self, identifier: String) -> Answer<Resource<Bucket>> {
+    fn open(&mut self, identifier: String) -> HostResult<Resource<Bucket>, store::Error> {
         if identifier == redis_bridge::BUCKET {
             return Ok(if self.redis.is_granted() {
                 Ok(self.table.push(Bucket::Redis)?)
@@ -151,7 +149,11 @@ impl store::Host for KeyValueView<'_> {
 }
 
 impl store::HostBucket for KeyValueView<'_> {
-    fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Option<Vec<u8>>> {
+    fn get(
+        &mut self,
+        bucket: Resource<Bucket>,
+        key: String,
+    ) -> HostResult<Option<Vec<u8>>, store::Error> {
         Ok(match self.bucket(&bucket)? {
             Bucket::Session(bucket) => {
                 Ok(self.kv_store.lock().get(&bucket, &key).map(<[u8]>::to_vec))
@@ -163,7 +165,12 @@ impl store::HostBucket for KeyValueView<'_> {
         })
     }
 
-    fn set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Answer<()> {
+    fn set(
+        &mut self,
+        bucket: Resource<Bucket>,
+        key: String,
+        value: Vec<u8>,
+    ) -> HostResult<(), store::Error> {
         Ok(match self.bucket(&bucket)? {
             Bucket::Session(bucket) => {
                 self.kv_store.lock().set(&bucket, &key, value).map_err(Into::into)
@@ -172,7 +179,7 @@ impl store::HostBucket for KeyValueView<'_> {
         })
     }
 
-    fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<()> {
+    fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> HostResult<(), store::Error> {
         Ok(match self.bucket(&bucket)? {
             Bucket::Session(bucket) => {
                 self.kv_store.lock().delete(&bucket, &key).map_err(Into::into)
@@ -181,7 +188,7 @@ impl store::HostBucket for KeyValueView<'_> {
         })
     }
 
-    fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<bool> {
+    fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> HostResult<bool, store::Error> {
         Ok(match self.bucket(&bucket)? {
             Bucket::Session(bucket) => Ok(self.kv_store.lock().get(&bucket, &key).is_some()),
             Bucket::Redis => self.ask_redis(RedisOperation::Exists(key), |reply| match reply {
@@ -195,7 +202,7 @@ impl store::HostBucket for KeyValueView<'_> {
         &mut self,
         bucket: Resource<Bucket>,
         cursor: Option<String>,
-    ) -> Answer<store::KeyResponse> {
+    ) -> HostResult<store::KeyResponse, store::Error> {
         Ok(match self.bucket(&bucket)? {
             Bucket::Session(bucket) => {
                 let (keys, cursor) = self.kv_store.lock().list(&bucket, cursor.as_deref());
@@ -215,7 +222,12 @@ impl store::HostBucket for KeyValueView<'_> {
 }
 
 impl atomics::Host for KeyValueView<'_> {
-    fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: i64) -> Answer<i64> {
+    fn increment(
+        &mut self,
+        bucket: Resource<Bucket>,
+        key: String,
+        delta: i64,
+    ) -> HostResult<i64, store::Error> {
         let bucket = match self.bucket(&bucket)? {
             Bucket::Session(bucket) => bucket,
             Bucket::Redis => {
@@ -248,7 +260,7 @@ impl atomics::Host for KeyValueView<'_> {
         })
     }
 
-    fn swap(&mut self, cas: Resource<Cas>, value: Vec<u8>) -> Answer<(), atomics::CasError> {
+    fn swap(&mut self, cas: Resource<Cas>, value: Vec<u8>) -> HostResult<(), atomics::CasError> {
         let Cas { bucket, key, version } = self.table.delete(cas)?;
         let swapped = {
             let mut kv = self.kv_store.lock();
@@ -262,7 +274,11 @@ impl atomics::Host for KeyValueView<'_> {
 }
 
 impl atomics::HostCas for KeyValueView<'_> {
-    fn new(&mut self, bucket: Resource<Bucket>, key: String) -> Answer<Resource<Cas>> {
+    fn new(
+        &mut self,
+        bucket: Resource<Bucket>,
+        key: String,
+    ) -> HostResult<Resource<Cas>, store::Error> {
         match self.bucket(&bucket)? {
             Bucket::Session(bucket) => Ok(Ok(self.cas(bucket, key)?)),
             Bucket::Redis => Ok(Err(store::Error::Other(
@@ -274,7 +290,7 @@ impl atomics::HostCas for KeyValueView<'_> {
 
     /// The handle holds the value's version and not the value: thousands of handles to large values
     /// would fill the process.
-    fn current(&mut self, cas: Resource<Cas>) -> Answer<Option<Vec<u8>>> {
+    fn current(&mut self, cas: Resource<Cas>) -> HostResult<Option<Vec<u8>>, store::Error> {
         let Cas { bucket, key, version } = self.table.get(&cas)?;
         let kv = self.kv_store.lock();
         if kv.version(bucket, key) != *version {
@@ -295,7 +311,7 @@ impl batch::Host for KeyValueView<'_> {
         &mut self,
         bucket: Resource<Bucket>,
         keys: Vec<String>,
-    ) -> Answer<Vec<Option<(String, Vec<u8>)>>> {
+    ) -> HostResult<Vec<Option<(String, Vec<u8>)>>, store::Error> {
         let bucket = match self.bucket(&bucket)? {
             Bucket::Session(bucket) => bucket,
             Bucket::Redis => {
@@ -336,7 +352,7 @@ impl batch::Host for KeyValueView<'_> {
         &mut self,
         bucket: Resource<Bucket>,
         key_values: Vec<(String, Vec<u8>)>,
-    ) -> Answer<()> {
+    ) -> HostResult<(), store::Error> {
         let bucket = match self.bucket(&bucket)? {
             Bucket::Session(bucket) => bucket,
             Bucket::Redis => return Ok(self.ask_redis(RedisOperation::Set(key_values), done)),
@@ -346,7 +362,11 @@ impl batch::Host for KeyValueView<'_> {
         Ok(values.try_for_each(|(key, value)| kv.set(&bucket, &key, value)).map_err(Into::into))
     }
 
-    fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<()> {
+    fn delete_many(
+        &mut self,
+        bucket: Resource<Bucket>,
+        keys: Vec<String>,
+    ) -> HostResult<(), store::Error> {
         let bucket = match self.bucket(&bucket)? {
             Bucket::Session(bucket) => bucket,
             Bucket::Redis => return Ok(self.ask_redis(RedisOperation::Delete(keys), done)),
@@ -405,7 +425,7 @@ mod tests {
         (instance, bucket)
     }
 
-    fn text<T: std::fmt::Debug>(answer: Answer<T>) -> String {
+    fn text<T: std::fmt::Debug>(answer: HostResult<T, store::Error>) -> String {
         match answer.unwrap().unwrap_err() {
             store::Error::Other(words) => words,
             other => panic!("{other:?}"),

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 
+use super::HostResult;
 use super::deadline::CallBudget;
 use super::limits::Limiter;
 use super::newest::wasi::nn::{errors, graph, inference, tensor};
@@ -22,8 +23,6 @@ use crate::inference::{InferenceClient, InferenceError, OpenedModel};
 
 /// The name under which `tensor` is imported.
 const TENSOR_INTERFACE: &str = "wasi:nn/tensor@0.2.0-rc-2024-10-28";
-
-type Fallible<T> = wasmtime::Result<Result<T, Resource<InferenceError>>>;
 
 /// The part of an instance's state behind `wasi:nn`.
 pub(super) struct NnState {
@@ -183,7 +182,10 @@ impl NnView<'_> {
         })
     }
 
-    fn push_error<T>(&mut self, mut error: InferenceError) -> Fallible<T> {
+    fn push_error<T>(
+        &mut self,
+        mut error: InferenceError,
+    ) -> HostResult<T, Resource<InferenceError>> {
         // The component may have a part in the text, and keeps it as long as its handle.
         error.message = truncate_line(&error.message).to_owned();
         Ok(Err(self.table.push(error)?))
@@ -192,7 +194,7 @@ impl NnView<'_> {
     fn push_graph(
         &mut self,
         opened: Result<OpenedModel, InferenceError>,
-    ) -> Fallible<Resource<Graph>> {
+    ) -> HostResult<Resource<Graph>, Resource<InferenceError>> {
         match opened {
             Ok(opened) => Ok(Ok(self.table.push(Graph(opened))?)),
             Err(error) => self.push_error(error),
@@ -342,7 +344,7 @@ impl graph::Host for NnView<'_> {
         builders: Vec<graph::GraphBuilder>,
         encoding: graph::GraphEncoding,
         target: graph::ExecutionTarget,
-    ) -> Fallible<Resource<Graph>> {
+    ) -> HostResult<Resource<Graph>, Resource<InferenceError>> {
         let loaded = check_graph(builders, encoding, target)
             .and_then(|bytes| self.with_inference(|client, timeout| client.load(bytes, timeout)));
         if let Err(InferenceError { code: ErrorCode::TooLarge, message }) = &loaded {
@@ -351,7 +353,10 @@ impl graph::Host for NnView<'_> {
         self.push_graph(loaded)
     }
 
-    fn load_by_name(&mut self, name: String) -> Fallible<Resource<Graph>> {
+    fn load_by_name(
+        &mut self,
+        name: String,
+    ) -> HostResult<Resource<Graph>, Resource<InferenceError>> {
         let opened = self.with_inference(|client, timeout| client.open(&name, timeout));
         self.push_graph(opened)
     }
@@ -361,7 +366,7 @@ impl graph::HostGraph for NnView<'_> {
     fn init_execution_context(
         &mut self,
         graph: Resource<Graph>,
-    ) -> Fallible<Resource<ExecutionContext>> {
+    ) -> HostResult<Resource<ExecutionContext>, Resource<InferenceError>> {
         let graph = self.table.get(&graph)?.clone();
         Ok(Ok(self.table.push(ExecutionContext(graph))?))
     }
@@ -379,7 +384,7 @@ impl inference::HostGraphExecutionContext for NnView<'_> {
         &mut self,
         context: Resource<ExecutionContext>,
         inputs: Vec<(String, Resource<Tensor>)>,
-    ) -> Fallible<Vec<(String, Resource<Tensor>)>> {
+    ) -> HostResult<Vec<(String, Resource<Tensor>)>, Resource<InferenceError>> {
         let model = self.table.get(&context)?.0.0.clone();
         let inputs: Vec<(String, Tensor)> = inputs
             .into_iter()

@@ -28,7 +28,7 @@ pub struct Image {
     pub height: u32,
     /// The JPEG file.
     pub jpeg: Vec<u8>,
-    /// The file's share of the [`ImageBudget`], returned on drop.
+    /// The file's share of the `ImageBudget`, returned on drop.
     pub lease: ImageLease,
 }
 
@@ -59,7 +59,7 @@ impl ImageBudget {
     }
 }
 
-/// A part of the [`ImageBudget`]. Dropping it returns the bytes.
+/// A part of the `ImageBudget`. Dropping it returns the bytes.
 #[derive(Debug)]
 pub struct ImageLease {
     budget: ImageBudget,

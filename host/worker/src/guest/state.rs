@@ -1,7 +1,7 @@
 //! The state of one component instance, and one view of it for each capability that the component
 //! may import.
 //!
-//! A capability keeps its own part ([`FramesState`], [`NnState`], [`KeyValueState`]) with private
+//! A capability keeps its own part (`FramesState`, `NnState`, `KeyValueState`) with private
 //! fields. The linker calls a host function with the view that a getter here makes: the
 //! capability's part, the handle table, and the limits. No capability reaches another one's part.
 

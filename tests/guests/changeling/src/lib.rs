@@ -1,6 +1,6 @@
 //! A cheap pipeline whose state shows whether a change of version was seamless: it counts the
 //! frames that it was given and those that it was not, and follows two objects that never rest. A
-//! test makes versions of it, good ones and bad ones, by writing into the file: see [`manifest`].
+//! test makes versions of it, good ones and bad ones, by writing into the file: see `manifest`.
 
 mod manifest;
 

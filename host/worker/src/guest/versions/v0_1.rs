@@ -24,12 +24,11 @@ pub use bindings::{CameraPipeline, CameraPipelinePre};
 use wasmtime::component::Resource;
 
 use self::bindings::exports::ocelli::pipeline::pipeline as exported;
+use crate::guest::HostResult;
 use crate::guest::frames::FramesView;
 use crate::guest::newest;
 use crate::guest::resources::{FrameHandle, Image};
 use crate::guest::tensor::Tensor;
-
-type Fallible<T> = wasmtime::Result<Result<T, frames::FrameError>>;
 
 impl frames::Host for FramesView<'_> {}
 
@@ -77,7 +76,7 @@ impl frames::HostFrame for FramesView<'_> {
         frame: Resource<FrameHandle>,
         region: Option<frames::Rect>,
         spec: frames::TensorSpec,
-    ) -> Fallible<(Resource<Tensor>, frames::Placement)> {
+    ) -> HostResult<(Resource<Tensor>, frames::Placement), frames::FrameError> {
         let made =
             newest::frames::HostFrame::tensor(self, frame, region.map(Into::into), spec.into())?;
         Ok(made.map(|(tensor, placed)| (tensor, placed.into())).map_err(Into::into))
@@ -88,7 +87,7 @@ impl frames::HostFrame for FramesView<'_> {
         frame: Resource<FrameHandle>,
         regions: Vec<frames::Rect>,
         spec: frames::TensorSpec,
-    ) -> Fallible<(Resource<Tensor>, Vec<frames::Placement>)> {
+    ) -> HostResult<(Resource<Tensor>, Vec<frames::Placement>), frames::FrameError> {
         let regions = regions.into_iter().map(Into::into).collect();
         let made = newest::frames::HostFrame::tensors(self, frame, regions, spec.into())?;
         let placed =
@@ -101,13 +100,18 @@ impl frames::HostFrame for FramesView<'_> {
         frame: Resource<FrameHandle>,
         to_frame: frames::Affine,
         spec: frames::TensorSpec,
-    ) -> Fallible<Resource<Tensor>> {
+    ) -> HostResult<Resource<Tensor>, frames::FrameError> {
         let frames::Affine { a, b, c, d, e, f } = to_frame;
         let to_frame = newest::frames::Affine { a, b, c, d, e, f };
         Ok(newest::frames::HostFrame::warp(self, frame, to_frame, spec.into())?.map_err(Into::into))
     }
 
-    fn luma(&mut self, frame: Resource<FrameHandle>, width: u32, height: u32) -> Fallible<Vec<u8>> {
+    fn luma(
+        &mut self,
+        frame: Resource<FrameHandle>,
+        width: u32,
+        height: u32,
+    ) -> HostResult<Vec<u8>, frames::FrameError> {
         Ok(newest::frames::HostFrame::luma(self, frame, width, height)?.map_err(Into::into))
     }
 
@@ -116,7 +120,7 @@ impl frames::HostFrame for FramesView<'_> {
         frame: Resource<FrameHandle>,
         region: Option<frames::Rect>,
         quality: u8,
-    ) -> Fallible<Resource<Image>> {
+    ) -> HostResult<Resource<Image>, frames::FrameError> {
         let made = newest::frames::HostFrame::image(self, frame, region.map(Into::into), quality)?;
         Ok(made.map_err(Into::into))
     }
