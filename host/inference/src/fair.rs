@@ -30,7 +30,7 @@ pub(crate) struct QueuedRequest<T> {
     pub(crate) late_ns: u64,
 }
 
-/// A run under way, to be returned to [`finish`](Fair::finish) with the time it took.
+/// A run under way, to be returned to [`finish`](FairQueue::finish) with the time it took.
 #[derive(Debug)]
 #[must_use = "the run is under way until `finish`"]
 pub(crate) struct Turn {

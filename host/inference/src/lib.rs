@@ -27,7 +27,7 @@
 //!
 //! The program `ocelli-inference` puts the engine into a process of its own ([`process::main`]).
 //! The host links it too, for isolation "in-process": [`Engine::prepare`],
-//! [`PreparedComponent::start`], then [`Engine::attach`], [`Engine::offer`] and [`Engine::drain`]
+//! [`Prepared::start`], then [`Engine::attach`], [`Engine::offer`] and [`Engine::drain`]
 //! in place of the messages.
 
 mod batch;

@@ -68,7 +68,7 @@ pub struct Camera {
     pub redis_prefix: Option<String>,
 }
 
-/// A config as it is written: [`TrackerConfig`] before sources are taken apart. Its keys are those
+/// A config as it is written: [`Config`] before sources are taken apart. Its keys are those
 /// of the schema. Without `Debug`: it holds credentials.
 #[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

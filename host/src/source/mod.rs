@@ -173,7 +173,7 @@ struct LiveFeed {
 
 impl Subscription {
     /// The next event. Cancel-safe: a call that is given up loses nothing. After
-    /// [`SourceEvent::ServeOutcome`] it answers `ServeOutcome` again.
+    /// [`SourceEvent::Ended`] it answers `Ended` again.
     pub async fn next(&mut self) -> SourceEvent {
         match &mut self.feed {
             SubscriptionFeed::Live(live) => live.member.next().await,
