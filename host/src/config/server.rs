@@ -168,7 +168,7 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// The origin of web pages as a browser's `ValueOrigin` header names it: scheme, host, and the port
+/// The origin of web pages as a browser's `Origin` header names it: scheme, host, and the port
 /// unless it is the scheme's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
