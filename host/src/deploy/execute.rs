@@ -33,7 +33,7 @@ pub(super) enum Placement {
     /// Beside the running worker, from which it takes over.
     Beside(Turn),
     /// In the session's only worker.
-    Fresh(Fresh),
+    Fresh(Box<Fresh>),
 }
 
 /// A session that is made, or whose worker is replaced.
@@ -221,7 +221,7 @@ impl<B: DeployBackend> Executor<B> {
             let prepared = self.prepare(&mut active.record, source).await?;
             match fresh {
                 None => self.start_beside(&mut active, &prepared, refused_state, reports).await,
-                Some(fresh) => self.start_fresh(&mut active, &prepared, fresh, reports).await,
+                Some(fresh) => self.start_fresh(&mut active, &prepared, *fresh, reports).await,
             }
         };
         match started.await {

@@ -44,7 +44,7 @@ pub(super) async fn ensure(
         priority: Default::default(),
         redis_prefix: None,
     };
-    let fresh = Placement::Fresh(Fresh { spec, session: None, fallback: None });
+    let fresh = Placement::Fresh(Box::new(Fresh { spec, session: None, fallback: None }));
     let started = executor.execute(plan, fresh).await.map_err(|failed| failed.error)?;
     let session = started.session.clone();
     executor.follow_in_background(started);

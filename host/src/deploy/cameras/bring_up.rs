@@ -323,7 +323,7 @@ impl BringUp {
         plan.record.before = before.filter(|id| !id.is_empty());
         let missing = CompiledPipeline::missing(&self.camera.pipeline, String::new());
         let spec = self.spec(missing, Map::new());
-        let fresh = Placement::Fresh(Fresh { spec, session, fallback });
+        let fresh = Placement::Fresh(Box::new(Fresh { spec, session, fallback }));
         let started = self.executor.execute(plan, fresh).await.map_err(|failed| failed.error)?;
         let handle = started.session.clone();
         self.executor.follow_in_background(started);
