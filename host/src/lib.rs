@@ -5,10 +5,9 @@
 //! worker through [`session`], come back as detections and events into [`event`], and leave through
 //! [`api`].
 //!
-//! Imports point down only:
-//! `api -> deploy, monitor -> session -> worker, source -> inference, redis -> event -> journal -> config`.
-//! [`telemetry`] stands beside, below all of them `util`; [`serve`] composes, and [`cli`], the
-//! command line, lies on top.
+//! Imports point down, in this order: [`cli`] and [`serve`], `reload`, [`api`], [`monitor`],
+//! [`analyze`], [`deploy`], [`session`], [`worker`], [`redis`], [`inference`], [`source`],
+//! [`event`], [`journal`], [`telemetry`], [`config`], `shape` and `util`.
 
 pub mod analyze;
 pub mod api;
