@@ -47,7 +47,6 @@ const SHARED_NAMES: &[Exception] = &[
     ("ocelli-sdk", "Detector", "one in the module of each model, which a pipeline names it by"),
     ("ocelli-sdk", "Handle", "two bodies of one type: in a component and in a test"),
     ("ocelli-sdk", "Native", "two bodies of one type: with SIMD and without"),
-    ("ocelli-worker", "Fallible", "the result of a host call, each interface with its own error"),
 ];
 
 /// Functions that give other modules a `String` as an error.
