@@ -170,3 +170,41 @@ pub(crate) fn log_line(
         LogLevel::Error => line!(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::tests::limits;
+    use ocelli_protocol::worker::Pacing;
+
+    fn monitor() -> WorkerMonitor {
+        let mode = WorkerMode::Stream(Pacing::NewestWins);
+        WorkerMonitor::new("s", "d", Duration::from_secs(10), limits(), mode)
+    }
+
+    fn line() -> FromWorker {
+        let (context, message) = ("pipeline".to_owned(), "line".to_owned());
+        FromWorker::Log { level: LogLevel::Trace, context, message, frame: None }
+    }
+
+    #[tokio::test]
+    async fn log_lines_go_no_further_and_too_many_are_a_fault() {
+        let mut monitor = monitor();
+        assert!(monitor.receive(Some(Ok((line(), Vec::new())))).unwrap().is_none());
+        assert!(monitor.receive(Some(Ok((FromWorker::Ready, Vec::new())))).unwrap().is_some());
+        monitor.check_health(0).unwrap();
+        for _ in 0..=OWN_LINES as u32 {
+            monitor.receive(Some(Ok((line(), Vec::new())))).unwrap();
+        }
+        assert!(matches!(monitor.check_health(0), Err(HealthFault::LogLines(101, _))));
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_is_an_exit_and_a_broken_message_a_violation() {
+        let closed = monitor().receive(None);
+        assert!(matches!(closed, Err(WorkerFault::Exited(_))));
+        let long = WireError::TooLong { what: "payload", length: 2, bound: 1 };
+        let broken = monitor().receive(Some(Err(long)));
+        assert!(matches!(broken, Err(WorkerFault::ProtocolViolation(_))));
+    }
+}

@@ -312,3 +312,25 @@ async fn log_lines(stderr: tokio::process::ChildStderr, session: String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::tests::unit;
+
+    #[tokio::test]
+    async fn units_are_counted_from_the_activation_on_and_the_end_is_known() {
+        let (mut sender, _worker) = WorkerSender::pair();
+        let sent = sender.sent();
+        let header = unit(0, true, 1).header.clone();
+        let unit = ToWorker::Unit(header);
+        sender.send(&unit, &[0]).await.unwrap();
+        sender.send(&ToWorker::Snapshot, &[]).await.unwrap();
+        assert_eq!((sent.units(), sent.has_ended()), (1, false));
+        sender.send(&ToWorker::Activate { after: None }, &[]).await.unwrap();
+        assert_eq!(sent.units(), 0);
+        sender.send(&unit, &[0]).await.unwrap();
+        sender.send(&ToWorker::EndOfStream, &[]).await.unwrap();
+        assert_eq!((sent.units(), sent.has_ended()), (1, true));
+    }
+}
