@@ -51,9 +51,7 @@ const SHARED_NAMES: &[Exception] = &[
 
 /// Functions that give other modules a `String` as an error.
 const TEXT_ERRORS: &[Exception] = &[
-    ("ocelli", "admit", VIOLATION),
     ("ocelli", "apply", VIOLATION),
-    ("ocelli", "description", VIOLATION),
     ("ocelli-worker", "best", TO_PIPELINE),
     ("ocelli-worker", "command", BY_PIPELINE),
     ("ocelli-worker", "init", BY_PIPELINE),
