@@ -75,7 +75,6 @@ pub async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A running host.
 struct RunningHost {
     sessions: Sessions,
     deployer: Deployer,

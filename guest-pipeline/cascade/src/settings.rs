@@ -187,11 +187,13 @@ pub fn schema() -> Value {
             "stages": stages_schema(),
             "max_crops": {
                 "type": "integer", "minimum": 1, "maximum": MAX_CROPS, "default": default_max_crops(),
-                "description": "Most crops of a frame that the stages look at together; the best detections come first."
+                "description": "Most crops of a frame that the stages look at together; the best \
+                    detections come first."
             },
             "max_results_per_second": {
                 "type": ["number", "null"], "exclusiveMinimum": 0, "default": null,
-                "description": "Look at no more frames than this a second of the stream. Null: at every frame that comes."
+                "description": "Look at no more frames than this a second of the stream. Null: at \
+                    every frame that comes."
             }
         },
         "$defs": { "stage": stage_schema() }
@@ -208,8 +210,10 @@ fn detect_schema() -> Value {
         "properties": {
             "kind": { "enum": [DetectorKind::Nanodet, DetectorKind::Centerface] },
             "model": model_schema(),
-            "score": share_schema("Detections of this score and more are reported. Left out: 0.4 for nanodet, 0.5 for centerface."),
-            "iou": share_schema("Of two boxes of one label that overlap by more, the better stands. Left out: 0.5 for nanodet, 0.3 for centerface."),
+            "score": share_schema("Detections of this score and more are reported. Left out: 0.4 \
+                for nanodet, 0.5 for centerface."),
+            "iou": share_schema("Of two boxes of one label that overlap by more, the better \
+                stands. Left out: 0.5 for nanodet, 0.3 for centerface."),
             "labels": texts_schema("nanodet: the labels to look for. None: all."),
             "size": size_schema()
         }
@@ -232,20 +236,24 @@ fn stage_schema() -> Value {
                 "description": "Least score of what it looks at."
             },
             "crop": crop_schema(),
-            "as": { "type": "string", "description": "What its attributes are called; stages below it add theirs after a dot." },
+            "as": { "type": "string", "description": "What its attributes are called; stages \
+                below it add theirs after a dot." },
             "stages": stages_schema(),
             "score": share_schema("centerface: least score of a face. Left out: 0.5."),
             "size": size_schema(),
-            "embedding": { "type": "boolean", "default": false, "description": "faceres: whether the detection gets the embedding." },
+            "embedding": { "type": "boolean", "default": false, "description": "faceres: whether \
+                the detection gets the embedding." },
             "labels": {
                 "type": "array", "items": { "type": "string" }, "minItems": 1,
                 "description": "classifier: its classes, in the output's order."
             },
-            "top": { "type": "integer", "minimum": 1, "default": 1, "description": "classifier: how many of the best classes are reported." },
+            "top": { "type": "integer", "minimum": 1, "default": 1, "description": "classifier: \
+                how many of the best classes are reported." },
             "activation": { "enum": ["softmax", "sigmoid", "none"], "default": "softmax", "description": "classifier: what makes scores of its output." },
             "batch": { "type": "integer", "minimum": 1, "maximum": MAX_BATCH, "default": 1, "description": "classifier: crops in a run. More than 1 needs a model whose first dimension is open." },
             "input": input_schema(),
-            "output": { "type": "string", "default": "output", "description": "classifier: its output's name, [n, labels]." }
+            "output": { "type": "string", "default": "output", "description": "classifier: its \
+                output's name, [n, labels]." }
         }
     })
 }

@@ -26,7 +26,6 @@ pub struct Tree {
     pub max_results_per_second: Option<f64>,
 }
 
-/// The detector.
 #[derive(Debug, Clone)]
 pub struct Detect {
     /// Detections of this score and more are reported.
@@ -42,14 +41,11 @@ pub struct Detect {
 pub enum Detector {
     /// Objects of COCO's classes.
     Nanodet {
-        /// The model.
         variant: Variant,
         /// For each class of COCO, whether it is reported.
         wanted: Vec<bool>,
     },
-    /// Faces.
     Centerface {
-        /// The model's name.
         model: String,
         /// Width and height of its input.
         size: [u32; 2],
@@ -94,7 +90,6 @@ impl CropRule {
 pub enum StageModel {
     /// Finds the best face; stages below look at it.
     Centerface {
-        /// The model's name.
         model: String,
         /// Width and height of its input.
         size: [u32; 2],
@@ -105,7 +100,6 @@ pub enum StageModel {
     },
     /// Says gender and age of a face.
     Faceres {
-        /// The model's name.
         model: String,
         /// Whether the detection gets the face's embedding.
         embedding: bool,
@@ -117,13 +111,10 @@ pub enum StageModel {
 /// A model whose output is [n, classes].
 #[derive(Debug, Clone)]
 pub struct Classifier {
-    /// The model's name.
     pub model: String,
     /// The tensor that it takes.
     pub input: TensorSpec,
-    /// The input's name.
     pub input_name: String,
-    /// The output's name.
     pub output: String,
     /// The classes' names. At least one.
     pub labels: Vec<String>,

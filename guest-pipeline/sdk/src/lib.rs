@@ -88,6 +88,8 @@
 //! Everything but the calls to the host compiles and can be tested natively; the log and the store
 //! have natively a stand-in.
 
+#![warn(missing_docs)]
+
 pub mod align;
 pub mod bindings;
 pub mod boxes;

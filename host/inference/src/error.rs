@@ -11,7 +11,6 @@ pub(crate) const PINNED_VERSION: &str = "1.28.0";
 
 /// Why the engine cannot start.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the message of each variant names its fields")]
 pub enum EngineError {
     /// The library is not there.
     #[error(

@@ -41,7 +41,6 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// All of them.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// Its name, in the API and in messages.
@@ -101,7 +100,6 @@ pub struct Attempt {
 pub struct SandboxCheck {
     /// The measures in force, as the process found out.
     pub confinement: Confinement,
-    /// The kernel's answers.
     pub attempts: Vec<Attempt>,
 }
 

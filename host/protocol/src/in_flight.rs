@@ -27,7 +27,6 @@ pub const SLOTS: usize = MAX_BATCH as usize;
 /// Words of 8 bytes in a slot, and in the header before the first slot.
 const SLOT_WORDS: usize = 4;
 
-/// A running request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RunningRequest {
     /// The session's attachment: [`Attach::number`](crate::inference::Attach::number), never 0.

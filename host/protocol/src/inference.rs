@@ -149,14 +149,12 @@ impl TensorDeclaration {
 /// The device that runs a model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Device {
-    /// The processor.
     #[default]
     Cpu,
     /// NVIDIA by CUDA: the device's number.
     Cuda(u32),
     /// NVIDIA by TensorRT: the device's number.
     Tensorrt(u32),
-    /// Intel by OpenVINO.
     Openvino,
 }
 
@@ -177,7 +175,6 @@ pub enum InvalidDevice {
     /// What stands behind the colon is no number.
     #[error("{text:?} is no device: a number has to follow \"{kind}:\"")]
     Number {
-        /// The whole text.
         text: String,
         /// What stands before the colon.
         kind: String,
@@ -324,7 +321,6 @@ pub struct Attach {
 /// From the host to the inference process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromHost {
-    /// The first message.
     Configure(Configure),
     /// Another version of the catalog. Models of earlier versions stay.
     Catalog {
@@ -358,7 +354,6 @@ pub struct LoadedModel {
 pub enum ToHost {
     /// The library is loaded and the models to preload are warm.
     Ready {
-        /// ONNX Runtime's version.
         version: String,
         /// How the process is confined.
         confinement: Confinement,
@@ -405,7 +400,6 @@ pub enum InferenceRequest {
     Open {
         /// Counts up with each request of the session.
         id: u64,
-        /// The model's name.
         model: String,
     },
     /// Asks for a model whose file lies in the shared memory; answered by `Opened` or `Failed`.
@@ -423,7 +417,6 @@ pub enum InferenceRequest {
     Run {
         /// Counts up with each request of the session.
         id: u64,
-        /// The model's name.
         model: String,
         /// Every input of the model.
         inputs: Vec<PlacedTensor>,
@@ -436,7 +429,6 @@ pub enum InferenceRequest {
 }
 
 impl InferenceRequest {
-    /// The request's number.
     pub fn id(&self) -> u64 {
         match self {
             Self::Open { id, .. } | Self::Load { id, .. } | Self::Run { id, .. } => *id,
@@ -459,11 +451,8 @@ pub enum ErrorCode {
     UnsupportedOperation,
     /// The tensors do not fit into the session's shared memory.
     TooLarge,
-    /// No such model.
     NotFound,
-    /// Not allowed.
     Security,
-    /// Anything else.
     Unknown,
 }
 
@@ -475,7 +464,6 @@ pub enum InferenceResponse {
     Hello,
     /// The model may be run.
     Opened {
-        /// The request's number.
         id: u64,
         /// The name for [`InferenceRequest::Run`].
         model: String,
@@ -486,7 +474,6 @@ pub enum InferenceResponse {
     },
     /// The outputs lie in the shared memory.
     Done {
-        /// The request's number.
         id: u64,
         /// The tensors with their offsets and shapes.
         outputs: Vec<PlacedTensor>,
@@ -497,7 +484,6 @@ pub enum InferenceResponse {
     },
     /// The request was not run: it had waited so long that its frame is too old.
     Stale {
-        /// The request's number.
         id: u64,
         /// How long it had waited, in milliseconds.
         waited_ms: u32,
@@ -505,7 +491,6 @@ pub enum InferenceResponse {
     /// The request failed; the session may go on. Sent by the host where the process died of the
     /// request.
     Failed {
-        /// The request's number.
         id: u64,
         /// The code of `wasi:nn`.
         code: ErrorCode,
@@ -566,7 +551,6 @@ pub fn send_with<M: Serialize>(
     }
 }
 
-/// Sends one message.
 pub fn send<M: Serialize>(socket: BorrowedFd<'_>, message: &M) -> Result<(), PacketError> {
     send_with(socket, message, &[])
 }
@@ -637,7 +621,7 @@ mod tests {
         }
         assert_eq!("cuda".parse::<Device>(), Ok(Device::Cuda(0)));
         for text in ["", "gpu", "cpu:0", "cuda:", "cuda:x", "openvino:1"] {
-            assert!(text.parse::<Device>().unwrap_err().contains(text), "{text}");
+            assert!(text.parse::<Device>().unwrap_err().to_string().contains(text), "{text}");
         }
     }
 

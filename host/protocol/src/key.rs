@@ -23,7 +23,6 @@ pub struct TrustedKey([u8; 32]);
 /// mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// A secret key.
     #[error("this is a secret key: name the public one (for OpenSSH the file that ends in .pub)")]
     Secret,
     /// A key of another kind.

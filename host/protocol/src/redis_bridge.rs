@@ -48,7 +48,6 @@ pub enum RedisOperation {
     Increment {
         /// Key of the number; a missing one counts as 0.
         key: String,
-        /// The summand.
         delta: i64,
     },
 }
@@ -142,7 +141,7 @@ mod tests {
             set(1, MAX_VALUE + 1),
             set(3, MAX_VALUE),
         ] {
-            assert!(over.check().unwrap_err().contains("at most"), "{over:?}");
+            assert!(over.check().unwrap_err().to_string().contains("at most"), "{over:?}");
         }
     }
 }

@@ -20,7 +20,6 @@ pub const MAX_LENGTH: usize = 1 << 30;
 /// Seals without which a region is refused.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// A mapped region.
 #[derive(Debug)]
 pub struct SharedMemory {
     map: MmapRaw,

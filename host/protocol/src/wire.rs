@@ -34,7 +34,6 @@ pub enum WireError {
     /// A length exceeds its bound.
     #[error("a {what} of {length} bytes exceeds the bound of {bound}")]
     TooLong {
-        /// "message" or "payload".
         what: &'static str,
         /// Bytes announced.
         length: usize,

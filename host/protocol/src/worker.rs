@@ -63,7 +63,6 @@ pub struct Start {
     pub session: String,
     /// The pipeline's settings, a JSON object.
     pub settings: String,
-    /// The worker's task.
     pub mode: WorkerMode,
     /// The frames to decode.
     pub decode: Decode,
@@ -159,7 +158,6 @@ pub struct UnitHeader {
 /// From the host to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// The first message.
     Start(Start),
     /// A compressed picture; the payload holds its bytes.
     Unit(UnitHeader),
@@ -244,7 +242,6 @@ pub struct Attribute {
 /// An object found in a frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Detection {
-    /// The object's class.
     pub label: String,
     /// Confidence, 0 to 1.
     pub score: f32,
@@ -280,7 +277,6 @@ pub struct Event {
     pub detections: Vec<Detection>,
     /// A JSON object, or empty.
     pub data: String,
-    /// JPEG pictures.
     pub attachments: Vec<Vec<u8>>,
 }
 
@@ -329,13 +325,10 @@ pub struct FrameResult {
 /// Totals of a worker since it started, or since [`ToWorker::Activate`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Access units received.
     pub received: u64,
-    /// Pictures decoded.
     pub decoded: u64,
     /// Frames that the pipeline has processed.
     pub processed: u64,
-    /// Inferences that succeeded.
     pub inferred: u64,
     /// Inferences that returned an error.
     pub inference_failed: u64,
@@ -365,13 +358,10 @@ pub struct Counters {
 pub enum LogLevel {
     /// Steps of an algorithm.
     Trace,
-    /// For debugging.
     Debug,
-    /// Worth knowing.
     Info,
     /// Something is not as it should be.
     Warn,
-    /// Something failed.
     Error,
 }
 
@@ -391,7 +381,6 @@ pub enum WorkerStage {
     Settings,
     /// The component's `init`.
     Init,
-    /// Decoding the stream.
     Decode,
     /// The component's `process`.
     Process,
@@ -415,7 +404,6 @@ pub struct ModelNeed {
 /// A component's description of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
-    /// The pipeline's name.
     pub name: String,
     /// Semantic version.
     pub version: String,
@@ -452,19 +440,12 @@ pub enum FromWorker {
     /// The pipeline is initialised and waits for frames.
     Ready,
     /// The pipeline has processed a frame.
-    Result {
-        /// The output.
-        result: FrameResult,
-        /// Totals so far.
-        counters: Counters,
-    },
+    Result { result: FrameResult, counters: Counters },
     /// `process` returned an error: this frame has no result, the pipeline goes on.
     FrameFailed {
-        /// The frame's number.
         frame: u64,
         /// The pipeline's error text.
         message: String,
-        /// Totals so far.
         counters: Counters,
     },
     /// A line for the session's log.
@@ -473,7 +454,6 @@ pub enum FromWorker {
         level: LogLevel,
         /// The part of the pipeline or the worker that wrote the line.
         context: String,
-        /// The line.
         message: String,
         /// The frame in process.
         frame: Option<u64>,
@@ -511,7 +491,6 @@ pub enum FromWorker {
     Snapshot {
         /// The last frame that was processed, or skipped for a newer one. `None` if there was none.
         last_frame: Option<u64>,
-        /// Totals so far.
         counters: Counters,
     },
     /// Answer to [`ToWorker::Restore`]; the error is the pipeline's.
@@ -524,17 +503,12 @@ pub enum FromWorker {
         id: u64,
         /// The output for the picture as frame 0, or the fault with a text for a person.
         outcome: Result<FrameResult, (AnalysisFault, String)>,
-        /// Totals so far.
         counters: Counters,
     },
     /// Answer to [`ToWorker::EndOfStream`]: every frame is processed.
-    Finished {
-        /// Final totals.
-        counters: Counters,
-    },
+    Finished { counters: Counters },
     /// The worker is alive: sent every [`Start::heartbeat_ms`], whatever the pipeline does.
     Heartbeat {
-        /// Totals so far.
         counters: Counters,
         /// Bytes of the component's linear memories together.
         guest_memory: u64,

@@ -54,7 +54,6 @@ pub enum AnalysisErrorKind {
 }
 
 impl AnalysisErrorKind {
-    /// Every kind.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// A stable name for programs: `code` in a problem, `outcome` in the metrics.

@@ -31,7 +31,6 @@ impl ImageMemory {
     }
 }
 
-/// An image's file.
 #[derive(Debug)]
 pub struct ImageFile {
     bytes: Bytes,

@@ -60,7 +60,6 @@ pub enum JobState {
 }
 
 impl JobState {
-    /// Every state.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// Its name in answers and metrics.

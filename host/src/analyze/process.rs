@@ -134,7 +134,6 @@ impl From<StartError> for ImageWorkerStartError {
     }
 }
 
-/// A worker process.
 struct ProcessWorker {
     worker: WorkerHandle,
     /// The id of the next request.

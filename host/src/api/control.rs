@@ -55,7 +55,6 @@ pub trait Control: Clone + Send + Sync + 'static {
     fn metrics(&self) -> impl Future<Output = String> + Send;
 }
 
-/// A refused request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// A stable code for programs: `unknown_session`, `timeout`, ...

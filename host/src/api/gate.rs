@@ -36,7 +36,6 @@ const SAVED: f64 = 20.0;
 pub(super) enum Need {
     /// None: for monitoring of the process.
     Nothing,
-    /// A valid token.
     Caller,
     /// A right, without a session; the route leaves out sessions that the caller does not see.
     May(Right),

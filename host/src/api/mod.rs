@@ -57,7 +57,6 @@ pub use state::Timing;
 /// up to 2 x [`MAX_RESULT_BYTES`](crate::event::MAX_RESULT_BYTES) of messages.
 const MAX_SOCKETS: usize = 4096;
 
-/// The running API.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,

@@ -32,8 +32,8 @@ use crate::config::EVERY_SESSION;
 use crate::event::{ServerMessage, SubscribeOptions, Subscriber};
 use crate::util::bucket::{RateLimit, TokenBucket};
 
-/// A message of more than [`MAX_MESSAGE`] gets an error; one of more than this closes the connection
-/// before it is read.
+/// A message of more than [`MAX_MESSAGE`] gets an error; one of more than this closes the
+/// connection before it is read.
 const MAX_READ: usize = 2 * MAX_MESSAGE;
 
 /// Requests of one client that wait: one for each session that it may subscribe to. Most of the

@@ -11,7 +11,6 @@ use tokio_util::task::TaskTracker;
 use super::websocket::CompressedMessages;
 use crate::event::Hub;
 
-/// Timeouts of connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// Interval of pings to a WebSocket.

@@ -100,7 +100,6 @@ impl PendingUpgrade {
     }
 }
 
-/// Why reading ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ReadEnd {
     /// The connection is closed.
@@ -113,7 +112,6 @@ pub(super) enum ReadEnd {
     Fault(FrameFault),
 }
 
-/// The reading half.
 pub(super) struct Receiver {
     reader: ReadHalf<TokioIo<Upgraded>>,
     decoder: Decoder,
@@ -174,7 +172,6 @@ impl Receiver {
     }
 }
 
-/// Why writing ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum WriteError {
     /// The connection is closed.
@@ -210,7 +207,6 @@ impl Chunk {
 }
 
 impl Sender {
-    /// Adds a message.
     pub(super) fn text(&mut self, text: &Arc<str>, squeezed: &CompressedMessages) {
         let opcode = OpCode::Data(Data::Text);
         let packed = self.deflate.and_then(|deflate| squeezed.get(text, deflate));

@@ -59,7 +59,6 @@ pub enum ConfigError {
     Unreadable {
         /// The path as it was given.
         path: PathBuf,
-        /// The system's error.
         source: std::io::Error,
     },
     /// It is neither TOML nor JSON.

@@ -76,7 +76,6 @@ pub enum Pace {
 
 /// Why a text is not a source. Shows no more of the text than the name of a well-known URL scheme.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the message of each variant names its fields")]
 pub enum SourceError {
     /// The text is empty.
     #[error("the source is empty: write an rtsp:// URL or file:PATH")]

@@ -10,7 +10,6 @@ use crate::session::{SessionError, SessionHandle, Sessions, Spec};
 pub(super) trait DeployBackend: Send + Sync + 'static {
     fn session(&self, id: &str) -> Option<SessionHandle>;
 
-    /// Checks and compiles.
     fn prepare(
         &self,
         pipeline: &str,

@@ -42,7 +42,6 @@ const REMEMBERED: usize = 64;
 pub enum ComponentSource {
     /// In a file, which is read once.
     Path(PathBuf),
-    /// In a request.
     Bytes(Bytes),
 }
 

@@ -242,7 +242,6 @@ impl<B: DeployBackend> Executor<B> {
         begun.map_err(ExecuteError::History)
     }
 
-    /// Checks and compiles.
     async fn prepare(
         &self,
         record: &mut Record,
@@ -471,7 +470,8 @@ impl<B: DeployBackend> Executor<B> {
         match history.prune(session, running, most).await {
             Ok(needed) => sessions.set_needed(session, needed),
             Err(error) => {
-                tracing::warn!(target: "ocelli::deploy", session, "the history is not pruned: {error:#}");
+                tracing::warn!(target: "ocelli::deploy", session, "the history is not pruned: \
+                    {error:#}");
             }
         }
     }

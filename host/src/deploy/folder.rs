@@ -1,5 +1,5 @@
-//! The watched folder of pipelines in the data directory: a file that has changed is deployed to the
-//! sessions that use its name.
+//! The watched folder of pipelines in the data directory: a file that has changed is deployed to
+//! the sessions that use its name.
 //!
 //! A change counts once the file has rested ([`Debounce`]). So a file that is written in steps, and
 //! one that is renamed into its place, is one change.

@@ -262,7 +262,8 @@ fn log_sections(running: &Config, wanted: &Config) {
                 "in force for workers that start from now on, others keep what they have: {keys}"
             ),
             Effect::NextHost => {
-                tracing::warn!(target: "ocelli::deploy", "takes effect when the host is restarted: {keys}");
+                tracing::warn!(target: "ocelli::deploy", "takes effect when the host is \
+                    restarted: {keys}");
             }
         }
     }

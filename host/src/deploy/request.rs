@@ -34,7 +34,6 @@ pub enum Component {
 /// A request to deploy to a session.
 #[derive(Debug, Clone)]
 pub struct DeployRequest {
-    /// The session's name.
     pub session: String,
     /// The new version's component.
     pub component: Component,
@@ -96,7 +95,6 @@ pub enum DeployError {
             wait"
     )]
     UnderWay {
-        /// The session's name.
         session: String,
         /// The number of the deployment under way; 0 if it has none yet.
         number: u64,

@@ -27,7 +27,6 @@ pub(super) struct EventLane {
 /// A page of the journal that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PageRequest {
-    /// Of this session.
     pub(super) session: Arc<str>,
     /// The events that follow.
     pub(super) after: u64,
@@ -177,7 +176,6 @@ mod tests {
         Read,
         /// A page is asked for.
         Ask,
-        /// And comes.
         Come,
         Full(bool),
     }

@@ -18,23 +18,13 @@ pub enum InvalidResult {
     /// Infinite, or not a number.
     #[error("a detection of frame {frame} labelled {label:?} has a {what} that is not finite")]
     NotFinite {
-        /// The frame's number.
         frame: u64,
-        /// The detection's label.
         label: String,
         /// Which of its numbers.
         what: &'static str,
     },
-    /// An event's data.
     #[error("the data of event {kind:?} of frame {frame} is not a JSON object: {reason}")]
-    Data {
-        /// The frame's number.
-        frame: u64,
-        /// The event's kind.
-        kind: String,
-        /// The parser's words.
-        reason: String,
-    },
+    Data { frame: u64, kind: String, reason: String },
 }
 
 /// The detections of a frame; none where the pipeline did not look at it. `deployment` says which

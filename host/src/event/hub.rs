@@ -105,7 +105,6 @@ impl Hub {
         Self { shared }
     }
 
-    /// The journal.
     pub fn events(&self) -> &EventJournal {
         &self.shared.events
     }

@@ -78,7 +78,6 @@ struct OrderedMessage {
     told: EncodedMessage,
 }
 
-/// One session.
 #[derive(Debug, Default)]
 struct SessionLane {
     /// Of the detections that wait.

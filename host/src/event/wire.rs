@@ -159,7 +159,6 @@ pub(crate) struct JournalledEvent {
 /// What a subscriber gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedMessage {
-    /// The message's type.
     pub kind: &'static str,
     /// The event's number, where it is an event.
     pub seq: Option<u64>,
@@ -177,12 +176,10 @@ pub fn encode_event(session: &str, seq: u64, body: &str) -> EncodedMessage {
 }
 
 impl<'a> ServerMessage<'a> {
-    /// An error.
     pub fn error(code: &'a str, message: &'a str, session: Option<&'a str>) -> Self {
         Self::Error { code, message, session, cause: None, after: None, oldest: None, newest: None }
     }
 
-    /// The message's type.
     pub fn kind(&self) -> &'static str {
         self.into()
     }

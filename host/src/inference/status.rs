@@ -32,7 +32,6 @@ pub struct InferenceStatus {
 pub struct ProcessStatus {
     /// The system's number of the process.
     pub pid: u32,
-    /// Its role.
     pub duty: Duty,
     /// Sessions that it serves.
     pub sessions: usize,

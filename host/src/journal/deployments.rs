@@ -12,7 +12,6 @@ pub(super) const MAX_SESSIONS: usize = 1000;
 /// One deployment of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeploymentRow {
-    /// The session's name.
     pub session: String,
     /// Counts the session's deployments from 1 on.
     pub number: u64,

@@ -21,11 +21,12 @@ type Read = Box<dyn FnOnce(&Connection) + Send>;
 /// What became of a write. One error fails all writes of a commit.
 type Committed = Result<(), Arc<rusqlite::Error>>;
 
-/// Something to do.
 pub(super) enum JournalJob {
     /// Done as a whole or not at all. With `done` it is committed soon, and said to be.
-    Write { work: Write, done: Option<oneshot::Sender<Committed>> },
-    /// Answers by itself.
+    Write {
+        work: Write,
+        done: Option<oneshot::Sender<Committed>>,
+    },
     Read(Read),
 }
 

@@ -56,7 +56,6 @@ pub(super) enum Alert {
 }
 
 impl Alert {
-    /// All of them.
     pub(super) const ALL: &'static [Self] = Self::VARIANTS;
 
     /// Its name in events, in the API and in metrics.
@@ -79,17 +78,12 @@ pub(super) struct MemoryUse {
 /// What is known of a session at a moment.
 #[derive(Debug, Clone)]
 pub(super) struct SessionReading<'a> {
-    /// Its name.
     pub(super) session: &'a str,
-    /// What it does.
     pub(super) state: SessionState,
-    /// Why.
     pub(super) reason: Option<&'a str>,
     /// Since when its source delivers nothing.
     pub(super) source_down: Option<Instant>,
-    /// Results so far.
     pub(super) results: u64,
-    /// Restarts so far.
     pub(super) restarts: u64,
     /// Memories that have a limit; none where nothing is known of them now.
     pub(super) memories: Vec<MemoryUse>,
@@ -118,9 +112,7 @@ impl DiskSpace {
 pub(super) struct AlertChange {
     /// None: the host's.
     pub(super) session: Option<String>,
-    /// Which.
     pub(super) alert: Alert,
-    /// Or cleared.
     pub(super) raised: bool,
     /// What was measured, in the threshold's unit, with one decimal.
     pub(super) value: f64,

@@ -15,12 +15,10 @@ pub(super) struct ProcessUsage {
     pub(super) resident: u64,
     /// Bytes of private memory that it asked for, used or not: what RLIMIT_DATA bounds.
     pub(super) data: u64,
-    /// Threads.
     pub(super) threads: u64,
 }
 
 impl ProcessUsage {
-    /// Of this process.
     pub(super) fn own() -> Option<Self> {
         Self::read(&Process::myself().ok()?).map(|(usage, _)| usage)
     }

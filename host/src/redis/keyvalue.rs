@@ -118,7 +118,8 @@ impl RedisBucket {
             let answer = self.answer(operation, heard).await;
             if let Err(error) = &answer {
                 let prefix = &self.prefix;
-                tracing::debug!(target: "ocelli::redis", prefix, "a pipeline's question: {error:?}");
+                tracing::debug!(target: "ocelli::redis", prefix, "a pipeline's question: \
+                    {error:?}");
             }
             let result = answer.map_err(|error| error.to_string());
             let answered = wire::encode(&RedisResponse { id, result }, 0).context("an answer")?;

@@ -59,8 +59,8 @@ impl SessionTask {
         None
     }
 
-    /// Handles a message of the candidate. Returns it if it is the running worker's by now. An error
-    /// says why the candidate is of no use.
+    /// Handles a message of the candidate. Returns it if it is the running worker's by now. An
+    /// error says why the candidate is of no use.
     async fn on_candidate_message(
         &mut self,
         message: FromWorker,

@@ -19,12 +19,7 @@ pub enum SessionError {
         "{limit} sessions run, as many as session_processes.max_concurrent_sessions allows: {}",
         holders.join(", ")
     )]
-    Limit {
-        /// The setting.
-        limit: usize,
-        /// The sessions' names.
-        holders: Vec<String>,
-    },
+    Limit { limit: usize, holders: Vec<String> },
     /// No worker runs that could answer.
     #[error("session {0:?} has no running pipeline")]
     NotRunning(String),

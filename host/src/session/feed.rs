@@ -345,7 +345,6 @@ impl WorkerLane {
         Self { queue, writer }
     }
 
-    /// Queues an item.
     fn push(&self, item: LaneItem) {
         self.queue.waiting.lock().push(item);
         self.queue.added.notify_one();

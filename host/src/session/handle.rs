@@ -19,7 +19,6 @@ const REQUESTS: usize = 32;
 /// The deployment that a session runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunningVersion {
-    /// The deployment's number.
     pub number: u64,
     /// The pipeline as it was asked for: a name is followed when its file changes.
     pub pipeline: String,
@@ -115,7 +114,6 @@ impl SessionHandle {
         handle
     }
 
-    /// Its name.
     pub fn id(&self) -> &str {
         &self.shared.id
     }
@@ -155,7 +153,6 @@ impl SessionHandle {
         while ended.changed().await.is_ok() {}
     }
 
-    /// How it stands.
     pub fn status(&self) -> SessionStatus {
         let spec = self.spec();
         self.shared.update(|status| status.status(&spec))

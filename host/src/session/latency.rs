@@ -75,7 +75,6 @@ impl Histogram {
         bounds.zip(self.counts.iter().copied())
     }
 
-    /// Durations counted.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }

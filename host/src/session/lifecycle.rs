@@ -35,7 +35,6 @@ pub(super) enum LifecycleEvent {
     RollBack(String),
     /// The source delivers nothing.
     SourceDown(String),
-    /// The source delivers.
     SourceUp,
     /// A person asked for a new start.
     Restart,

@@ -44,7 +44,6 @@ pub struct Spec {
     pub source: Source,
     /// The pipeline that processes its frames.
     pub pipeline: CompiledPipeline,
-    /// The pipeline's settings.
     pub settings: Map<String, Value>,
     /// Which frames are decoded.
     pub decode: Decode,

@@ -35,9 +35,7 @@ const RESTART_BACKOFF: BackoffPolicy = BackoffPolicy {
 /// How a session has stopped serving.
 #[derive(Debug)]
 pub(super) enum ServeOutcome {
-    /// Asked for.
     Stop(String),
-    /// Asked for.
     Restart,
     /// The file has no more frames.
     Finished,

@@ -18,10 +18,11 @@ const MAX_PARAMETER_SETS: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NalKind {
     /// A slice; `first` where it is the first one of its picture.
-    Slice { first: bool },
+    Slice {
+        first: bool,
+    },
     /// VPS, SPS or PPS.
     ParameterSet,
-    /// Access unit delimiter.
     Delimiter,
     /// Anything else that stands before the first slice of an access unit.
     Prefix,

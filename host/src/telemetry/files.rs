@@ -48,7 +48,6 @@ pub(super) struct LogFiles {
     last_report: Option<Timestamp>,
 }
 
-/// One log.
 struct ManagedLog {
     file: LogFile,
     /// Whether it is known to be one of at most [`MAX_SESSION_LOGS`] on disk.

@@ -69,7 +69,6 @@ pub enum TelemetryError {
         "{variable}: not a log filter such as `debug` or `info,ocelli::source=trace`: {source}"
     )]
     Filter {
-        /// Its name.
         variable: &'static str,
         /// What is wrong with it.
         source: ParseError,
@@ -78,7 +77,6 @@ pub enum TelemetryError {
     #[error("cannot write the log {}: {source}; `[logs] directory` in the config says where logs \
         go", path.display())]
     File {
-        /// The file.
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,

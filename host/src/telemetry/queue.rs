@@ -56,7 +56,6 @@ pub(super) struct LogQueue {
 #[derive(Default)]
 struct LogQueueState {
     entries: VecDeque<LogEntry>,
-    /// Of all entries.
     cost: usize,
     /// Of those of pipelines and workers, by session.
     guests: HashMap<Arc<str>, usize>,

@@ -41,7 +41,6 @@ pub(super) struct LogRecord<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) frame: Option<u64>,
     pub(super) message: String,
-    /// All other fields.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub(super) fields: Map<String, Value>,
     /// Names of those fields, in their order, and whether a text is quoted.

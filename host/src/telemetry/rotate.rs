@@ -29,7 +29,6 @@ pub(super) struct LogFile {
 
 struct OpenLogFile {
     file: File,
-    /// Device and inode.
     id: (u64, u64),
     len: u64,
     /// Of the last line.

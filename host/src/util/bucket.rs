@@ -20,7 +20,6 @@ pub(crate) struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full one.
     pub(crate) fn full(pace: RateLimit, now: Instant) -> Self {
         Self { left: pace.burst, at: now }
     }

@@ -101,18 +101,15 @@ pub enum ControlGroupsUnavailable {
     NotWritable {
         /// The folder or file that cannot be written.
         path: PathBuf,
-        /// The system's error.
         source: io::Error,
     },
     /// Other processes run in the host's group, which then hands no controllers down.
     #[error("other processes than the host run in the control group {}", .0.display())]
     Busy(PathBuf),
-    /// Any other error.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file that could not be read or written.
         path: PathBuf,
-        /// The system's error.
         source: io::Error,
     },
 }
@@ -129,7 +126,6 @@ pub struct ControlGroups {
 
 #[derive(Debug)]
 struct DelegatedGroup {
-    /// The delegated group.
     folder: PathBuf,
     controllers: Controllers,
     next: AtomicU64,

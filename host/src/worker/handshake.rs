@@ -16,7 +16,6 @@ pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How far a worker is.
 pub(crate) enum Handshake {
-    /// Not ready yet.
     Pending,
     /// Not ready yet; `init` of a stream's pipeline has changed the session's store.
     StoreCommit(Vec<StoreChange>),

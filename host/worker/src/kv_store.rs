@@ -53,7 +53,6 @@ struct StoredValue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueVersion(Option<u64>);
 
-/// Bucket and key.
 type EntryKey = (String, String);
 
 /// The values of changed entries before the change.

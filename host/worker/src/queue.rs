@@ -12,9 +12,7 @@ use crate::counters::SharedCounters;
 /// Work for the pipeline thread. `F` is a decoded frame.
 #[derive(Debug)]
 pub enum Work<F> {
-    /// Process a frame.
     Frame(F),
-    /// Answer a command.
     Command {
         /// Number of the command.
         id: u64,

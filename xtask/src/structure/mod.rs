@@ -1,8 +1,10 @@
-//! Rules about the source that neither the compiler nor clippy holds. `./x lint` and the tests check them.
+//! Rules about the source that neither the compiler nor clippy holds. `./x lint` and the tests
+//! check them.
 //!
 //! - The top-level modules of the host are layers: each uses only those below it ([`LAYERS`]).
 //! - A type name means one thing in a crate, unless [`SHARED_NAMES`] gives a reason.
-//! - Between modules of the host's crates an error is a type, not a `String`, unless [`TEXT_ERRORS`] gives a reason.
+//! - Between modules of the host's crates an error is a type, not a `String`, unless
+//!   [`TEXT_ERRORS`] gives a reason.
 
 mod source;
 
@@ -208,7 +210,8 @@ mod tests {
             fn private() -> Result<(), String> {}
             trait T { async fn b() -> Option<Result<u8, String>>; }
             impl FromStr for S { type Err = String; }
-            impl S { pub fn c() -> Result<String, Error> {} pub fn d() -> anyhow::Result<String> {} }";
+            impl S { pub fn c() -> Result<String, Error> {} pub fn d() -> anyhow::Result<String> \
+            {} }";
         let names: Vec<String> =
             source(&[], text).text_errors.into_iter().map(|found| found.name).collect();
         assert_eq!(names, ["a", "b", "Err"]);

@@ -1,5 +1,5 @@
-//! The source of a crate as the rules see it: parsed with `syn`, by following `mod` declarations from the crate's root,
-//! without what is compiled for tests only.
+//! The source of a crate as the rules see it: parsed with `syn`, by following `mod` declarations
+//! from the crate's root, without what is compiled for tests only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -118,7 +118,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes in a path that begins with `crate`, `self` or `super`: others name no other top-level module.
+    /// Takes in a path that begins with `crate`, `self` or `super`: others name no other top-level
+    /// module.
     fn path<'i>(&mut self, segments: impl IntoIterator<Item = &'i Ident>) {
         let mut segments = segments.into_iter().peekable();
         let mut at = match segments.peek() {

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use parking_lot::Mutex;
 
-/// The extension's name.
 const NAME: &str = "permessage-deflate";
 
 /// Shorter messages go as they are: there is little to win.

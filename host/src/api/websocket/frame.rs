@@ -35,7 +35,6 @@ pub(in crate::api) enum FrameFault {
     TooLarge,
     /// The message is not UTF-8, or not compressed data.
     NotText(&'static str),
-    /// Any other breach.
     Protocol(String),
 }
 
@@ -51,7 +50,6 @@ pub(super) struct Decoder {
     longest: usize,
 }
 
-/// An incomplete message.
 #[derive(Debug)]
 struct Message {
     text: bool,

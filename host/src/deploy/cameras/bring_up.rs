@@ -79,20 +79,24 @@ impl BringUp {
                 let (version, place) = (keys.iter().any(ours), !keys.iter().all(ours));
                 let keys = keys.join(", ");
                 if !place {
-                    tracing::info!(target: "ocelli::deploy", session = id, "is deployed to: changed in the config: {keys}");
+                    tracing::info!(target: "ocelli::deploy", session = id, "is deployed to: \
+                        changed in the config: {keys}");
                     return self.redeploy(running).await;
                 }
-                tracing::info!(target: "ocelli::deploy", session = id, "restarts: changed in the config: {keys}");
+                tracing::info!(target: "ocelli::deploy", session = id, "restarts: changed in the \
+                    config: {keys}");
                 if version { self.replace(running).await } else { self.relocate(running).await }
             }
             (reason, session) => {
                 match reason {
                     BringUpReason::New => {
-                        tracing::info!(target: "ocelli::deploy", session = id, "starts: in the config");
+                        tracing::info!(target: "ocelli::deploy", session = id, "starts: in the \
+                            config");
                     }
                     BringUpReason::Changed(keys) => {
                         let keys = keys.join(", ");
-                        tracing::info!(target: "ocelli::deploy", session = id, "restarts: changed in the config: {keys}");
+                        tracing::info!(target: "ocelli::deploy", session = id, "restarts: changed \
+                            in the config: {keys}");
                     }
                     BringUpReason::Retried => {
                         tracing::info!(target: "ocelli::deploy", session = id, "is tried again");
@@ -139,12 +143,14 @@ impl BringUp {
                     Err(error) => tracing::error!(
                         target: "ocelli::deploy",
                         session,
-                        "runs deployment {number}, the last that was healthy: the config's cannot be had: {error}"
+                        "runs deployment {number}, the last that was healthy: the config's cannot \
+                            be had: {error}"
                     ),
                     Ok(plan) if plan.record.digest != running.digest => tracing::info!(
                         target: "ocelli::deploy",
                         session,
-                        "runs deployment {number}, the last that was healthy, and not what its file is now"
+                        "runs deployment {number}, the last that was healthy, and not what its \
+                            file is now"
                     ),
                     Ok(_) => {}
                 }
@@ -160,7 +166,8 @@ impl BringUp {
                         tracing::error!(
                             target: "ocelli::deploy",
                             session,
-                            "runs deployment {number}, the last that was healthy: the config's is refused: {refused}"
+                            "runs deployment {number}, the last that was healthy: the config's is \
+                                refused: {refused}"
                         );
                         self.resume(spec, running, failed, false).await
                     }
@@ -237,7 +244,8 @@ impl BringUp {
             anyhow::Ok((records, history.entry(session).await?))
         };
         known.await.unwrap_or_else(|error| {
-            tracing::error!(target: "ocelli::deploy", session, "the history cannot be read: {error:#}");
+            tracing::error!(target: "ocelli::deploy", session, "the history cannot be read: \
+                {error:#}");
             Default::default()
         })
     }
@@ -272,7 +280,8 @@ impl BringUp {
             }
             Err(error) => {
                 let (session, number) = (&self.camera.id, record.number);
-                tracing::error!(target: "ocelli::deploy", session, "deployment {number} was healthy and is refused now: {error}");
+                tracing::error!(target: "ocelli::deploy", session, "deployment {number} was \
+                    healthy and is refused now: {error}");
                 None
             }
         }
@@ -308,7 +317,8 @@ impl BringUp {
         let session = &self.camera.id;
         // The record and the log say what becomes of a deployment that has begun.
         if let Err(error) = self.executor.deploy(session, self.origin()).await {
-            tracing::error!(target: "ocelli::deploy", session, "the config's entry is not deployed: {error}");
+            tracing::error!(target: "ocelli::deploy", session, "the config's entry is not \
+                deployed: {error}");
         }
     }
 
@@ -356,7 +366,8 @@ impl BringUp {
         let session = &self.camera.id;
         self.executor.state.sessions.set_requested(session, &self.camera.pipeline);
         if let Err(error) = self.executor.state.history.set_entry(session, entry).await {
-            tracing::error!(target: "ocelli::deploy", session, "the journal cannot be written: {error:#}");
+            tracing::error!(target: "ocelli::deploy", session, "the journal cannot be written: \
+                {error:#}");
         }
     }
 
@@ -395,7 +406,8 @@ impl BringUp {
                  applied again"
             ),
             error => {
-                tracing::error!(target: "ocelli::deploy", session, "the camera is not started: {error}");
+                tracing::error!(target: "ocelli::deploy", session, "the camera is not started: \
+                    {error}");
             }
         }
         BringUpOutcome::Refused

@@ -45,7 +45,6 @@ impl CompiledCache {
         Ok(Self { folder: folder.to_owned(), compatibility })
     }
 
-    /// The cache's folder.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }

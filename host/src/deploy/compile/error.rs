@@ -19,7 +19,6 @@ pub enum CompileError {
         pipeline: String,
         /// The component, or the cache's folder.
         path: PathBuf,
-        /// The system's error.
         source: std::io::Error,
     },
     /// The compiler could not be started, or printed no report.

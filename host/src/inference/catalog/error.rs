@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 /// Why a model cannot be offered.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the message of each variant names its fields")]
 pub enum CatalogError {
     /// The models' folder cannot be read.
     #[error(

@@ -18,7 +18,6 @@ const SHOWN: usize = 2000;
 
 /// Why a file was not inspected.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the message of each variant names its fields")]
 pub enum InspectError {
     /// The program cannot be started.
     #[error("starting {program}: {source}")]

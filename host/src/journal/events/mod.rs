@@ -55,7 +55,6 @@ use crate::config;
 /// An event that has no number yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventDraft {
-    /// What happened.
     pub kind: String,
     /// Wall-clock time in milliseconds since 1970: what `from` and `to` of a [`EventQuery`] are
     /// compared with.
@@ -71,7 +70,6 @@ pub struct EventDraft {
 pub struct Attachment {
     /// SHA-256 of the bytes.
     pub digest: Digest,
-    /// A JPEG file.
     pub bytes: Bytes,
 }
 
@@ -80,7 +78,6 @@ pub struct Attachment {
 pub struct StoredEvent {
     /// Counts the session's events.
     pub seq: u64,
-    /// What happened.
     pub kind: Box<str>,
     /// As in [`EventDraft`].
     pub body: Box<str>,

@@ -26,7 +26,6 @@ const BATCH_BYTES: usize = 16 << 20;
 /// What an event takes beside its texts: [`EventDraft`], and a row of the file.
 pub(super) const EVENT_BYTES: usize = 128;
 
-/// In an outbox.
 pub(super) enum OutboxItem {
     Event(EventDraft),
     /// In the place of so many that were lost.

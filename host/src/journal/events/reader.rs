@@ -88,7 +88,6 @@ pub(super) fn page(
     Ok(page)
 }
 
-/// All streams.
 pub(super) fn sessions(
     connection: &Connection,
 ) -> rusqlite::Result<Vec<(Arc<str>, SequenceRange)>> {

@@ -43,7 +43,6 @@ struct EventWriter {
     shared: Arc<JournalInner>,
     /// When it is looked after what is kept no longer.
     step_due: Instant,
-    /// Events since then.
     since_step: usize,
     /// Whether that failed the last time.
     stuck: bool,

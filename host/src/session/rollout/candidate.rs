@@ -28,7 +28,6 @@ pub(in crate::session) struct Candidate {
     pub(in crate::session) last_result: Option<Instant>,
 }
 
-/// A candidate's worker.
 enum CandidateWorker {
     /// A worker that is made after all is killed when it is dropped.
     Launching(AbortOnDropHandle<anyhow::Result<StreamWorker>>),
@@ -46,7 +45,6 @@ pub(in crate::session) enum CandidateEvent {
 }
 
 impl Candidate {
-    /// Starts the worker.
     pub(in crate::session) fn start(
         workers: &Arc<WorkerLauncher>,
         terms: RolloutTerms,

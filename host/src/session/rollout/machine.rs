@@ -60,23 +60,32 @@ pub(crate) enum CandidateInput<'a> {
     /// The candidate is initialised.
     Ready,
     /// The candidate has reached the barrier; `first` is the first frame that it holds.
-    BarrierReached { first: Option<u64> },
+    BarrierReached {
+        first: Option<u64>,
+    },
     /// The candidate's answer to a dry run; `None`: it does not hold the frame.
-    DryRunDone { frame: Option<u64>, outcome: Option<&'a DryRun> },
+    DryRunDone {
+        frame: Option<u64>,
+        outcome: Option<&'a DryRun>,
+    },
     /// A fresh instance of the candidate is initialised.
     Reinstantiated,
     /// The candidate has taken the state over, or refuses it.
     Restored(&'a Result<(), String>),
     /// The promoted candidate is done with a frame (`None`: its file has ended), or the version
     /// before it is gone.
-    FirstResult { frame: Option<u64> },
+    FirstResult {
+        frame: Option<u64>,
+    },
     /// A result of the running version.
     RunningResult(&'a FrameResult),
     /// A heartbeat of the running version.
     RunningHeartbeat,
     /// The running version's state: bytes of it, and the last frame that is in it.
-    Snapshot { last_frame: Option<u64>, bytes: usize },
-    /// Time has passed.
+    Snapshot {
+        last_frame: Option<u64>,
+        bytes: usize,
+    },
     Tick,
 }
 
@@ -105,9 +114,13 @@ pub(crate) enum Action {
 #[derive(Debug, Clone)]
 pub(crate) enum VersionInput {
     /// A worker is initialised and serves: this version's, or the one's before it on the way back.
-    Serving { probation: Duration },
+    Serving {
+        probation: Duration,
+    },
     /// The version before it has taken its own state back, or refuses it.
-    Restored { accepted: bool },
+    Restored {
+        accepted: bool,
+    },
     /// The worker is lost, and there is nothing to roll back to.
     Lost,
     /// The file has ended.
@@ -118,7 +131,6 @@ pub(crate) enum VersionInput {
     Superseded,
     /// The session is stopped.
     Stopped(String),
-    /// Time has passed.
     Tick,
 }
 

@@ -149,12 +149,7 @@ pub enum Report {
     /// A step has begun.
     StepStarted(Step),
     /// The new component's own name and version.
-    Described {
-        /// The pipeline's name.
-        name: String,
-        /// Its version.
-        version: String,
-    },
+    Described { name: String, version: String },
     /// The comparison is complete.
     Compared(Comparison),
     /// The new version is active.
@@ -185,7 +180,6 @@ pub enum Report {
 }
 
 impl Report {
-    /// Whether nothing follows.
     pub fn is_last(&self) -> bool {
         matches!(
             self,
@@ -216,7 +210,6 @@ pub struct SwapRequest {
     pub shadow: u32,
     /// What to do if the new version refuses the state.
     pub refused_state: RefusedState,
-    /// Gets the reports.
     pub reports: ReportSender,
 }
 

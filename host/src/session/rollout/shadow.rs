@@ -112,7 +112,6 @@ impl Comparer {
         }
     }
 
-    /// Completes the comparison.
     pub(super) fn finish(mut self) -> Comparison {
         let differing = |counts: BTreeMap<String, [u64; 2]>| {
             counts.into_iter().filter(|(_, [one, other])| one != other).collect::<BTreeMap<_, _>>()

@@ -12,7 +12,6 @@ use crate::session::spec::Spec;
 /// The state that a pipeline gave.
 #[derive(Debug, Clone)]
 pub(crate) struct PipelineState {
-    /// The pipeline's version.
     pub(crate) version: String,
     pub(crate) bytes: Vec<u8>,
 }

@@ -112,7 +112,6 @@ impl Instance {
         .map_err(refused)
     }
 
-    /// The component's state.
     pub fn snapshot(&mut self) -> Result<Vec<u8>, CallError> {
         self.call(MAX_SNAPSHOT, async |component, store| component.snapshot(store).await)
     }

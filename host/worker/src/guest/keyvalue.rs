@@ -11,7 +11,6 @@ use crate::kv_store::{SharedKvStore, StoreError, ValueVersion};
 use crate::redis_bridge::RedisBucket;
 
 /// Generated from `wasi:keyvalue` alone.
-#[allow(missing_docs, reason = "generated; the documentation stands in the WIT files")]
 pub(super) mod bindings {
     wasmtime::component::bindgen!({
         path: "../../wit/0.2/deps/wasi-keyvalue",
@@ -282,7 +281,8 @@ impl atomics::HostCas for KeyValueView<'_> {
         match self.bucket(&bucket)? {
             Bucket::Session(bucket) => Ok(Ok(self.cas(bucket, key)?)),
             Bucket::Redis => Ok(Err(store::Error::Other(
-                "the bucket of Redis has no compare-and-swap: use increment, or one writer for each key"
+                "the bucket of Redis has no compare-and-swap: use increment, or one writer for \
+                    each key"
                     .into(),
             ))),
         }

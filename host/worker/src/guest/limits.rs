@@ -28,7 +28,6 @@ const MAX_INSTANCES: usize = 200;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("limit {limit}: {message}")]
 pub(super) struct LimitExceeded {
-    /// The limit.
     pub limit: Limit,
     /// The amount asked for, and the amount allowed.
     pub message: String,
@@ -152,7 +151,8 @@ impl ResourceLimiter for Limiter {
         if !can_allocate(added.saturating_add(RESERVED)) {
             let (total, reserved) = (total >> 20, RESERVED >> 20);
             let message = format!(
-                "the component was refused linear memory of {total} MiB, the process has no room for it beside \
+                "the component was refused linear memory of {total} MiB, the process has no room \
+                    for it beside \
                  the {reserved} MiB that it keeps for itself"
             );
             self.refuse(Limit::Memory, message);
@@ -190,7 +190,8 @@ impl ResourceLimiter for Limiter {
         let total = self.table.saturating_add(desired.saturating_sub(current));
         if total > MAX_TABLE_ELEMENTS {
             let message = format!(
-                "the component was refused tables of {total} elements, the limit is {MAX_TABLE_ELEMENTS}"
+                "the component was refused tables of {total} elements, the limit is \
+                    {MAX_TABLE_ELEMENTS}"
             );
             self.refuse(Limit::Tables, message);
             return Ok(false);

@@ -106,7 +106,8 @@ impl GuestLog {
             let most = self.state.per_second;
             let limit = Limit::LogLines;
             let message = format!(
-                "limit {limit}: {dropped} lines of the component were dropped: {most} a second are kept"
+                "limit {limit}: {dropped} lines of the component were dropped: {most} a second \
+                    are kept"
             );
             self.own_line(LogLevel::Warn, &message);
         }

@@ -175,7 +175,8 @@ impl NnView<'_> {
         self.arena.allocate(bytes).ok_or_else(|| {
             let (largest, capacity) = (self.arena.largest_free(), self.arena.capacity());
             let message = format!(
-                "a block of {bytes} bytes does not fit: {largest} of {capacity} bytes are free in one piece"
+                "a block of {bytes} bytes does not fit: {largest} of {capacity} bytes are free in \
+                    one piece"
             );
             self.limiter.refuse(Limit::Tensor, message.clone());
             InferenceError::new(ErrorCode::TooLarge, message)

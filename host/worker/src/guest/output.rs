@@ -133,7 +133,6 @@ fn check_count(limit: Limit, what: &str, count: usize, most: usize) -> Result<()
     Ok(())
 }
 
-/// Converts a rectangle.
 pub(super) fn rect(area: frames::Rect) -> Rect {
     Rect { x: area.x, y: area.y, width: area.width, height: area.height }
 }

@@ -13,20 +13,17 @@ const MAX_IMAGE_BYTES: usize = 64 << 20;
 /// The frame that a component borrows while it processes it.
 #[derive(Debug, Clone)]
 pub struct FrameHandle {
-    /// The frame.
     pub frame: Arc<video::Frame>,
     /// Frames between the one that the instance got before and this one.
     pub skipped: u64,
 }
 
-/// An encoded picture.
 #[derive(Debug)]
 pub struct Image {
     /// In pixels.
     pub width: u32,
     /// In pixels.
     pub height: u32,
-    /// The JPEG file.
     pub jpeg: Vec<u8>,
     /// The file's share of the `ImageBudget`, returned on drop.
     pub lease: ImageLease,

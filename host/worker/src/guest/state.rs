@@ -79,7 +79,6 @@ impl HostServices {
         }
     }
 
-    /// The session's log.
     pub fn log(&self) -> &GuestLog {
         &self.log
     }

@@ -9,9 +9,7 @@ use crate::host_link::HostLink;
 
 /// The pipeline, with its first instance.
 pub(super) struct DescribedPipeline {
-    /// Makes further instances.
     pub(super) factory: InstanceFactory,
-    /// The first instance.
     pub(super) instance: Instance,
     /// JSON Schema of its settings.
     pub(super) schema: String,

@@ -191,7 +191,6 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// One channel's normalisation.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
     mean: f32,

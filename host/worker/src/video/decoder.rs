@@ -39,15 +39,12 @@ pub enum DecoderError {
     Open {
         /// The codec asked for.
         codec: Codec,
-        /// libavcodec's words.
         reason: String,
     },
     /// The access unit's data are not what they should be, or a bound does not allow them.
     #[error("the {codec:?} decoder refuses it ({reason}); pictures may have {max_pixels} pixels")]
     Refused {
-        /// The decoder's codec.
         codec: Codec,
-        /// libavcodec's words.
         reason: String,
         /// The bound it was opened with.
         max_pixels: u64,

@@ -11,14 +11,12 @@ use super::tensor::Resampler;
 /// Rows that are converted at a time: the buffers stay small however large the picture is.
 const STRIP_ROWS: u32 = 64;
 
-/// An encoded picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Jpeg {
     /// Width in pixels.
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
-    /// The JPEG file.
     pub bytes: Vec<u8>,
 }
 

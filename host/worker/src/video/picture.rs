@@ -92,7 +92,6 @@ impl<'a> Plane<'a> {
         self.width
     }
 
-    /// Number of rows.
     pub fn height(&self) -> u32 {
         self.height
     }
@@ -125,7 +124,6 @@ impl<'a> Plane<'a> {
 
 /// The memory of a picture's samples.
 enum Memory {
-    /// An AVFrame.
     Frame(NonNull<c_void>),
     /// Buffers of the picture's own, which never change.
     Own(
@@ -307,7 +305,6 @@ impl Picture {
         )
     }
 
-    /// The luma plane.
     pub fn luma(&self) -> Plane<'_> {
         self.plane(0)
     }

@@ -18,7 +18,6 @@ pub enum Fit {
 pub enum Channels {
     /// Red first.
     Rgb,
-    /// Blue first.
     Bgr,
 }
 
@@ -120,7 +119,6 @@ pub struct Placement {
 /// Takes tensor coordinates to the frame: frame x = a * x + b * y + c, frame y = d * x + e * y + f.
 /// Coordinates are those of boxes: the middle of the first pixel is (0.5, 0.5).
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[allow(missing_docs)]
 pub struct Affine {
     pub a: f32,
     pub b: f32,

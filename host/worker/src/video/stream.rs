@@ -28,7 +28,6 @@ pub struct Frame {
     pub received_ns: u64,
     /// When the picture came out of the decoder, on the monotonic clock, in nanoseconds.
     pub decoded_ns: u64,
-    /// The picture.
     pub picture: Picture,
 }
 

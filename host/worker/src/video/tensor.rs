@@ -38,7 +38,6 @@ pub struct Resampler {
 }
 
 impl Resampler {
-    /// One without buffers.
     pub fn new() -> Self {
         Self::default()
     }

@@ -51,7 +51,8 @@ fn a_change_goes_through_its_steps_in_order() {
     let barrier = |id| Action::Send(ToWorker::Barrier { id });
     let acts = rollout.on_candidate(Input::Ready, view(7), now);
     assert_eq!(acts, [started(Step::CatchUp), Action::Attach, barrier(1)]);
-    // Its first frame lies behind what the running one has done with: the next key picture is waited for.
+    // Its first frame lies behind what the running one has done with: the next key picture is
+    // waited for.
     assert_eq!(rollout.on_candidate(Input::BarrierReached { first: Some(9) }, view(7), now), []);
     assert_eq!(rollout.on_candidate(Input::RunningResult(&result(8)), view(8), now), [barrier(2)]);
     assert_eq!(
@@ -219,7 +220,8 @@ fn each_step_that_takes_too_long_names_its_setting() {
 }
 
 proptest! {
-    /// Whatever is said in whatever order, the new version never speaks before the running one has given its state.
+    /// Whatever is said in whatever order, the new version never speaks before the running one has
+    /// given its state.
     #[test]
     fn nothing_that_a_worker_says_makes_it_speak_early(inputs in proptest::collection::vec(0u8..8, 0..60), seconds in 0u64..200) {
         let now = Instant::now();

@@ -57,14 +57,19 @@ impl ContractVersion {
             .filter_map(|name| name.strip_prefix(PACKAGE)?.strip_prefix(INTERFACE))
             .collect();
         let mut served = SERVED.iter().zip(Self::ALL).rev();
-        served.find(|(name, _)| exported.contains(name)).map(|(_, version)| version).ok_or_else(|| {
-            let served = SERVED.join(", ");
-            if exported.is_empty() {
-                return format!("not a pipeline: the component does not export {PACKAGE}{INTERFACE}(one of {served})");
-            }
-            let theirs = exported.join(", ");
-            format!("the component is made for {PACKAGE}@{theirs}, this host serves {served}")
-        })
+        served.find(|(name, _)| exported.contains(name)).map(|(_, version)| version).ok_or_else(
+            || {
+                let served = SERVED.join(", ");
+                if exported.is_empty() {
+                    return format!(
+                        "not a pipeline: the component does not export \
+                    {PACKAGE}{INTERFACE}(one of {served})"
+                    );
+                }
+                let theirs = exported.join(", ");
+                format!("the component is made for {PACKAGE}@{theirs}, this host serves {served}")
+            },
+        )
     }
 }
 

@@ -2,7 +2,6 @@
 //! `boxes` have been added.
 
 /// The interfaces that have changed since; the others are the newest version's.
-#[allow(missing_docs, reason = "generated; the documentation stands in the WIT files")]
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../../wit/0.1",

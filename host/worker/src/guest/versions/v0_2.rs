@@ -1,7 +1,6 @@
 //! `ocelli:pipeline@0.2.0`, the newest version: what the host's functions are written for.
 
 /// Generated from `wit/0.2`.
-#[allow(missing_docs, reason = "generated; the documentation stands in the WIT files")]
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../../wit/0.2",
