@@ -5,6 +5,8 @@ use ocelli_protocol::limit::{MAX_STORE_BUCKET, MAX_STORE_BUCKETS, MAX_STORE_KEY}
 use ocelli_protocol::wire;
 use ocelli_protocol::worker::{StoreChange, StoreContents, WorkerLimits};
 
+use crate::worker::WorkerFault;
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct StoreReplica {
@@ -38,14 +40,14 @@ impl StoreReplica {
         &mut self,
         changes: &[StoreChange],
         limits: &WorkerLimits,
-    ) -> Result<(), String> {
+    ) -> Result<(), WorkerFault> {
         for StoreChange { bucket, key, value } in changes {
             if bucket.len() > MAX_STORE_BUCKET || key.len() > MAX_STORE_KEY {
-                return Err(format!(
+                return Err(WorkerFault::ProtocolViolation(format!(
                     "a bucket's name of {} bytes, a key of {}",
                     bucket.len(),
                     key.len()
-                ));
+                )));
             }
             let entries = self.contents.entry(bucket.clone()).or_default();
             if entries.is_empty() {
@@ -73,14 +75,13 @@ impl StoreReplica {
             || self.keys > most_keys
             || self.contents.len() > MAX_STORE_BUCKETS
         {
-            return Err(format!(
+            return Err(WorkerFault::ProtocolViolation(format!(
                 "its store has {} bytes in {} keys and {} buckets: at most {most_bytes} in \
-                    {most_keys} and \
-                 {MAX_STORE_BUCKETS} are kept",
+                 {most_keys} and {MAX_STORE_BUCKETS} are kept",
                 self.bytes,
                 self.keys,
                 self.contents.len()
-            ));
+            )));
         }
         Ok(())
     }
@@ -153,7 +154,7 @@ mod tests {
             (vec![set("b", "k".repeat(257), 0)], "a key of 257"),
             (vec![set(&"b".repeat(65), "k".into(), 0)], "name of 65 bytes"),
         ] {
-            let error = StoreReplica::default().apply(&changes, &limits()).unwrap_err();
+            let error = StoreReplica::default().apply(&changes, &limits()).unwrap_err().to_string();
             assert!(error.contains(said), "{error} for {said}");
         }
     }

@@ -341,10 +341,10 @@ impl SessionTask {
             return Ok(());
         }
         if let Some(replica) = &mut self.replica
-            && let Err(message) = replica.apply(&changes, worker.handle.limits())
+            && let Err(fault) = replica.apply(&changes, worker.handle.limits())
         {
             self.replica = None;
-            return Err(ServeOutcome::ProtocolViolation(message));
+            return Err(fault.into());
         }
         let committed = self.environment.journal.commit_store(&worker.spec.id, changes).await;
         committed.map_err(|error| {

@@ -53,7 +53,6 @@ const SHARED_NAMES: &[Exception] = &[
 
 /// Functions that give other modules a `String` as an error.
 const TEXT_ERRORS: &[Exception] = &[
-    ("ocelli", "apply", VIOLATION),
     ("ocelli-worker", "best", TO_PIPELINE),
     ("ocelli-worker", "command", BY_PIPELINE),
     ("ocelli-worker", "init", BY_PIPELINE),
@@ -65,7 +64,6 @@ const TEXT_ERRORS: &[Exception] = &[
     ("ocelli-worker", "suppress", TO_PIPELINE),
 ];
 
-const VIOLATION: &str = "what a worker did against the protocol; the caller says which fault it is";
 const TO_PIPELINE: &str = "a pipeline gets the error as the contract has it: `result<_, string>`";
 const BY_PIPELINE: &str = "the error is the pipeline's own, `result<_, string>` in the contract";
 
