@@ -307,7 +307,7 @@ fn written(value: f64) -> String {
     if text.len() >= 5 && !text.contains('.') {
         for position in (1..text.len())
             .rev()
-            .filter(|position| (text.len() - position) % 3 == 0)
+            .filter(|position| (text.len() - position).is_multiple_of(3))
             .collect::<Vec<_>>()
         {
             text.insert(position, ',');

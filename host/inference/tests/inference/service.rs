@@ -215,8 +215,8 @@ fn a_session_keeps_the_generation_that_it_was_attached_with() {
     let never = Worker::new();
     let error =
         started.attach(&never, |attach| attach.catalog_version = 7).unwrap_err().to_string();
-    assert!(error.contains("generation 7"), "{error}");
-    assert!(started.engine.offer(1, vec![new]).is_err(), "a generation was replaced");
+    assert!(error.contains("version 7 of the catalog"), "{error}");
+    assert!(started.engine.offer(1, vec![new]).is_err(), "a version was replaced");
 }
 
 #[test]
