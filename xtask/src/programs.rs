@@ -19,7 +19,7 @@ pub(crate) const GUEST_TARGET: &str = "wasm32-wasip2";
 const NOT_PIPELINES: [&str; 2] = ["sdk", "templates"];
 
 /// The programs that one command builds, with the same dependencies.
-const PROGRAMS: [&str; 3] = ["ocelli", "ocelli-worker", "ocelli-inference"];
+const PROGRAMS: [&str; 4] = ["ocelli", "ocelli-worker", "ocelli-inference", "ocelli-ingest"];
 
 /// The program that has Wasmtime's compiler inside.
 const COMPILER: &str = "ocelli-compile";

@@ -32,6 +32,7 @@ const TO_BUILD: &[Need] = &[
     need("build-essential", &["c++", "--version"]),
     need("pkg-config", &["pkg-config", "--version"]),
     need("libavcodec-dev", &["pkg-config", "--exists", "libavcodec"]),
+    need("libavformat-dev", &["pkg-config", "--exists", "libavformat"]),
     need("libavutil-dev", &["pkg-config", "--exists", "libavutil"]),
 ];
 

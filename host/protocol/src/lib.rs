@@ -12,6 +12,8 @@
 //!   session was granted.
 //! - **host and inference** ([`inference`]): a sequenced-packet socket over which the host
 //!   announces sessions and passes their descriptors.
+//! - **host and ingest** ([`ingest`]): a stream socket carrying [`wire`] messages, and a
+//!   sequenced-packet socket over which the child asks for connections and gets them.
 //!
 //! No process trusts another's messages: lengths are bounded before anything is allocated, offsets
 //! are checked against the region before anything is read.
@@ -25,6 +27,7 @@ pub mod engine;
 pub mod graph;
 pub mod in_flight;
 pub mod inference;
+pub mod ingest;
 pub mod key;
 pub mod limit;
 pub mod process;

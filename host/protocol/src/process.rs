@@ -25,6 +25,17 @@ pub mod inference {
     pub const HOST: RawFd = 3;
 }
 
+/// Descriptors of an `ocelli-ingest`.
+pub mod ingest {
+    use super::RawFd;
+    /// Stream socket to the host.
+    pub const HOST: RawFd = 3;
+    /// Sequenced-packet socket to the host, for connections. For a file it has no other end.
+    pub const NETWORK: RawFd = 4;
+    /// The file, open for reading. For a camera it is `/dev/null`.
+    pub const FILE: RawFd = 5;
+}
+
 /// Descriptors of an `ocelli-compile`.
 pub mod compile {
     use super::RawFd;

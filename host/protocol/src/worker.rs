@@ -133,6 +133,39 @@ pub struct WorkerLimits {
     pub store_keys: u32,
 }
 
+/// What has to be done to a picture as it is coded so that it stands upright: EXIF's values 1 to 8
+/// in their order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Orientation {
+    /// Nothing.
+    #[default]
+    Upright,
+    /// Left and right change places.
+    MirrorAcross,
+    /// Half a turn.
+    HalfTurn,
+    /// Above and below change places.
+    MirrorDown,
+    /// Rows become columns.
+    Transpose,
+    /// A quarter turn clockwise.
+    TurnRight,
+    /// Rows become columns, and half a turn.
+    Transverse,
+    /// A quarter turn counter-clockwise.
+    TurnLeft,
+}
+
+/// Whose clock a wall-clock time is of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CaptureClock {
+    /// The camera's, by its RTCP sender reports.
+    Camera,
+    /// The host's at the receipt; for a file the presentation time counted from 1970-01-01.
+    #[default]
+    Host,
+}
+
 /// The description of an access unit; its bytes are the message's payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitHeader {
@@ -151,6 +184,12 @@ pub struct UnitHeader {
     pub presentation_ns: Option<i64>,
     /// Wall-clock time of the picture, in nanoseconds since 1970.
     pub capture_ns: u64,
+    /// Whose clock that is.
+    pub capture_clock: CaptureClock,
+    /// How the picture is turned before anything looks at it.
+    pub orientation: Orientation,
+    /// Decoded because others refer to it, and not shown: it lies outside of the file's edit list.
+    pub hidden: bool,
     /// When the host had received the unit, on the monotonic clock, in nanoseconds.
     pub received_ns: u64,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ocelli_protocol::clock;
-use ocelli_protocol::worker::UnitHeader;
+use ocelli_protocol::worker::{CaptureClock, Orientation, UnitHeader};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
@@ -239,6 +239,9 @@ impl Output<'_> {
             discontinuity: std::mem::take(&mut self.restarted),
             presentation_ns,
             capture_ns: u64::try_from(presentation_ns.unwrap_or(due_ns)).unwrap_or_default(),
+            capture_clock: CaptureClock::default(),
+            orientation: Orientation::default(),
+            hidden: false,
             // Set when the unit is handed over: before that it waits for its subscriber.
             received_ns: 0,
         };

@@ -216,7 +216,7 @@ impl fmt::Debug for ReaderLease {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use ocelli_protocol::worker::Codec;
+    use ocelli_protocol::worker::{CaptureClock, Codec, Orientation};
 
     use super::*;
 
@@ -230,6 +230,9 @@ pub(crate) mod tests {
             discontinuity: false,
             presentation_ns: None,
             capture_ns: 0,
+            capture_clock: CaptureClock::default(),
+            orientation: Orientation::default(),
+            hidden: false,
             received_ns: 0,
         };
         Arc::new(AccessUnit { header, data: Bytes::from(vec![0; size]) })

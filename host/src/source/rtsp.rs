@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 use ocelli_protocol::clock;
-use ocelli_protocol::worker::{Codec, UnitHeader};
+use ocelli_protocol::worker::{CaptureClock, Codec, Orientation, UnitHeader};
 use retina::client::{
     Credentials, Demuxed, Described, InitialTimestampPolicy, PlayOptions, Session, SessionGroup,
     SessionIdPolicy, SessionOptions, SetupOptions, TcpTransportOptions, TeardownPolicy,
@@ -296,6 +296,9 @@ impl RtspReader {
             discontinuity,
             presentation_ns: Some(self.presentation.place(frame.rtp, frame.received_ns)),
             capture_ns: self.capture.capture_ns(frame.rtp, frame.received_wall_ns),
+            capture_clock: CaptureClock::default(),
+            orientation: Orientation::default(),
+            hidden: false,
             received_ns: frame.received_ns,
         };
         self.number += 1;

@@ -41,6 +41,8 @@ pub struct Programs {
     pub inference: PathBuf,
     /// Path of `ocelli-compile`, which compiles one component.
     pub compile: PathBuf,
+    /// Path of `ocelli-ingest`, which reads files and some cameras.
+    pub ingest: PathBuf,
 }
 
 impl Programs {
@@ -56,6 +58,7 @@ impl Programs {
             worker: find("ocelli-worker")?,
             inference: find("ocelli-inference")?,
             compile: find("ocelli-compile")?,
+            ingest: find("ocelli-ingest")?,
         })
     }
 }

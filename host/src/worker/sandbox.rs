@@ -144,6 +144,7 @@ mod tests {
             worker: program,
             inference: "/nonexistent".into(),
             compile: "/nonexistent".into(),
+            ingest: "/nonexistent".into(),
         };
         check(&programs).await
     }

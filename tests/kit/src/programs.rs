@@ -18,7 +18,8 @@ impl Programs {
     /// The product's programs with `worker` in the place of `ocelli-worker`. The real one lies
     /// beside it as `ocelli-worker-honest`.
     pub fn with_worker(worker: &Path) -> Self {
-        let programs = Self::copied(&["ocelli", "ocelli-inference", "ocelli-compile"]);
+        let programs =
+            Self::copied(&["ocelli", "ocelli-inference", "ocelli-compile", "ocelli-ingest"]);
         programs.copy(&program("ocelli-worker"), "ocelli-worker-honest");
         programs.copy(worker, "ocelli-worker");
         programs
@@ -26,7 +27,8 @@ impl Programs {
 
     /// The product's programs with `inference` in the place of `ocelli-inference`.
     pub fn with_inference(inference: &Path) -> Self {
-        let programs = Self::copied(&["ocelli", "ocelli-worker", "ocelli-compile"]);
+        let programs =
+            Self::copied(&["ocelli", "ocelli-worker", "ocelli-compile", "ocelli-ingest"]);
         programs.copy(inference, "ocelli-inference");
         programs
     }

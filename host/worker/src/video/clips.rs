@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use ocelli_protocol::worker::{Codec, UnitHeader};
+use ocelli_protocol::worker::{CaptureClock, Codec, Orientation, UnitHeader};
 
 /// Wall-clock time of a clip's first picture in these headers; a picture's is this much later than
 /// its presentation.
@@ -36,6 +36,9 @@ fn header(
         discontinuity: number == 0,
         presentation_ns: Some(presentation_ns),
         capture_ns: CAPTURE_START + presentation_ns as u64,
+        capture_clock: CaptureClock::default(),
+        orientation: Orientation::default(),
+        hidden: false,
         received_ns: number as u64,
     }
 }

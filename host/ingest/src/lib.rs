@@ -1,0 +1,1 @@
+//! Demuxes one file or one camera with libavformat, in a confined process of its own.
