@@ -7,8 +7,8 @@
 //! write: so a file is read at its subscriber's speed.
 //!
 //! The **network socket** (sequenced packets, postcard) carries one [`NetworkRequest`] at a time
-//! and its [`NetworkResponse`]. The child has no right to connect: the host resolves names and
-//! connects, where the source's rule admits it, and passes the connected socket.
+//! and its [`NetworkResponse`]. The child has no right to connect or to send a datagram: the host
+//! resolves names, connects, and sends, where the source's rule admits it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -22,6 +22,10 @@ pub const MAX_NETWORK_MESSAGE: usize = 1024;
 
 /// Addresses of one name that are passed on.
 pub const MAX_ADDRESSES: usize = 16;
+
+/// Longest datagram that is sent for a child, in bytes: a receiver report of RTCP with the name of
+/// its machine has some hundred.
+pub const MAX_DATAGRAM: usize = 512;
 
 /// Longest text of libavformat that is passed on, in bytes: one line of a log.
 pub const MAX_TEXT: usize = 400;
@@ -95,8 +99,12 @@ pub struct StreamInfo {
     pub pictures: Option<u64>,
     /// Length of a file in nanoseconds, by its header.
     pub duration_ns: Option<u64>,
-    /// The streams that are left out, each in a word or two: "audio aac".
+    /// The streams that are left out, each in a word or two: "audio aac". For a camera none: those
+    /// are not asked for.
     pub left_out: Vec<String>,
+    /// Parameter sets that the container keeps apart from the units, in Annex B: for key units that
+    /// lack their own. Empty if there are none.
+    pub parameter_sets: Vec<u8>,
 }
 
 /// The description of an access unit of an ingest process.
@@ -111,6 +119,8 @@ pub struct IngestUnit {
     pub hidden: bool,
     /// Presentation time in nanoseconds, from any origin. `None` if the container has no times.
     pub presentation_ns: Option<i64>,
+    /// Time at which decoding is due, in nanoseconds, from the same origin. `None` likewise.
+    pub decoding_ns: Option<i64>,
     /// Wall-clock time by the camera's sender reports, in nanoseconds since 1970.
     pub capture_ns: Option<u64>,
 }
@@ -188,6 +198,14 @@ pub enum NetworkRequest {
         /// Where to.
         address: SocketAddr,
     },
+    /// A datagram from the UDP socket that comes with this message (SCM_RIGHTS): reports to the
+    /// camera, and the packets that open a firewall for its answers.
+    Send {
+        /// Where to.
+        address: SocketAddr,
+        /// At most [`MAX_DATAGRAM`] bytes.
+        data: Vec<u8>,
+    },
 }
 
 /// The host's answer to a [`NetworkRequest`].
@@ -197,6 +215,8 @@ pub enum NetworkResponse {
     Resolved(Vec<IpAddr>),
     /// The connected socket comes with this message (SCM_RIGHTS).
     Connected,
+    /// The datagram is sent.
+    Sent,
     /// The source's rule does not admit it.
     NotAdmitted,
     /// It failed with this error number of the system.
