@@ -108,7 +108,7 @@ fn give_up_privileges(kind: ProcessKind) -> Result<(), MeasureError> {
     let held = capabilities(None)?.permitted;
     let kept = match kind {
         ProcessKind::Inference => held & CapabilitySet::DAC_READ_SEARCH,
-        ProcessKind::Worker | ProcessKind::Compile => CapabilitySet::empty(),
+        ProcessKind::Worker | ProcessKind::Compile | ProcessKind::Ingest => CapabilitySet::empty(),
     };
     let sets =
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };

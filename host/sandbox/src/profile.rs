@@ -21,6 +21,7 @@ pub(crate) enum ProcessKind {
     Worker,
     Compile,
     Inference,
+    Ingest,
 }
 
 impl<'a> Profile<'a> {
@@ -45,6 +46,13 @@ impl<'a> Profile<'a> {
     /// makes memory to warm them, and takes the descriptors of sessions.
     pub fn inference(models: Vec<PathBuf>) -> Self {
         Self { kind: ProcessKind::Inference, readable: models, reopened: None, devices: false }
+    }
+
+    /// The reader process of one source: no files, sockets that neither connect nor listen. The
+    /// descriptors that it inherits stay open and at their numbers, because the one call that can
+    /// carry an address is allowed for one of them only.
+    pub fn ingest() -> Self {
+        Self { kind: ProcessKind::Ingest, readable: Vec::new(), reopened: None, devices: false }
     }
 
     /// The same where models run on a device other than the processor: its driver opens and writes

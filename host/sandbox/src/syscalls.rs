@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use libc::{c_int, c_long};
+use ocelli_protocol::process::ingest;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
     SeccompFilter, SeccompRule, apply_filter, apply_filter_all_threads,
@@ -78,6 +79,11 @@ const COMPILE: &[c_long] = &[libc::SYS_fdatasync, libc::SYS_fsync];
 /// not: its memory limit does not count shared memory.
 const INFERENCE: &[c_long] = &[libc::SYS_fallocate, libc::SYS_ftruncate, libc::SYS_memfd_create];
 
+/// Further calls of the reader process, whose library makes its own sockets: what they are, and
+/// where they are bound. It neither connects nor listens: the host connects for it.
+const INGEST: &[c_long] =
+    &[libc::SYS_bind, libc::SYS_getpeername, libc::SYS_getsockname, libc::SYS_getsockopt];
+
 /// The flags with which the C library starts a thread. A process started with others would have a
 /// life, a number, or names of its own.
 const THREAD: c_int = libc::CLONE_VM
@@ -143,6 +149,7 @@ fn rules(kind: ProcessKind, own: u32) -> Result<Rules, BackendError> {
         ProcessKind::Worker => (&[], &[]),
         ProcessKind::Compile => (COMPILE, &[]),
         ProcessKind::Inference => (INFERENCE, &[libc::F_ADD_SEALS]),
+        ProcessKind::Ingest => (INGEST, &[]),
     };
     let mut rules: Rules = ALLOWED.iter().chain(calls).map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![masked(0, !libc::CLONE_DETACHED, THREAD)?]);
@@ -167,7 +174,10 @@ fn rules(kind: ProcessKind, own: u32) -> Result<Rules, BackendError> {
         let arguments = [condition(0, libc::SECCOMP_SET_MODE_FILTER)?, condition(1, flags)?];
         rules.insert(libc::SYS_seccomp, vec![SeccompRule::new(arguments.into())?]);
     }
-    if kind != ProcessKind::Compile {
+    if kind == ProcessKind::Ingest {
+        restrict_sockets(&mut rules)?;
+    }
+    if matches!(kind, ProcessKind::Worker | ProcessKind::Inference) {
         // Which files is landlock's part; none is made, changed or written to.
         let writes = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC;
         rules.insert(libc::SYS_openat, vec![masked(2, writes, libc::O_RDONLY)?]);
@@ -175,6 +185,38 @@ fn rules(kind: ProcessKind, own: u32) -> Result<Rules, BackendError> {
         rules.insert(libc::SYS_statx, vec![masked(2, libc::AT_EMPTY_PATH, libc::AT_EMPTY_PATH)?]);
     }
     Ok(rules)
+}
+
+/// What the reader process may do with sockets of its own: receive.
+fn restrict_sockets(rules: &mut Rules) -> Result<(), BackendError> {
+    // It has one thread.
+    rules.remove(&libc::SYS_clone);
+    let flags = (libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).cast_unsigned();
+    let without_flags = SeccompCmpOp::MaskedEq(u64::from(!flags));
+    let kinds = [libc::AF_INET, libc::AF_INET6]
+        .into_iter()
+        .flat_map(|family| [libc::SOCK_STREAM, libc::SOCK_DGRAM].map(|kind| (family, kind)));
+    // The protocol is the kind's first: others have calls of their own that connect.
+    let sockets = kinds.map(|(family, kind)| {
+        SeccompRule::new(vec![
+            condition(0, family.cast_unsigned())?,
+            compared(1, without_flags.clone(), kind.cast_unsigned())?,
+            condition(2, 0)?,
+        ])
+    });
+    rules.insert(libc::SYS_socket, sockets.collect::<Result<_, _>>()?);
+    let receive_buffer =
+        vec![condition(1, libc::SOL_SOCKET as u32)?, condition(2, libc::SO_RCVBUF as u32)?];
+    rules.insert(libc::SYS_setsockopt, vec![SeccompRule::new(receive_buffer)?]);
+    // A message's address lies in memory, out of sight. So only the host's packet socket, which is
+    // connected, takes one; and no other socket can come to its number.
+    rules.insert(libc::SYS_sendmsg, vec![number(0, ingest::NETWORK.cast_unsigned())?]);
+    let inherited = ingest::FILE.cast_unsigned();
+    for (call, argument) in [(libc::SYS_close, 0), (libc::SYS_dup3, 1)] {
+        let above = compared(argument, SeccompCmpOp::Gt, inherited)?;
+        rules.insert(call, vec![SeccompRule::new(vec![above])?]);
+    }
+    Ok(())
 }
 
 fn allowing(rules: Rules) -> Result<BpfProgram, BackendError> {
@@ -222,7 +264,15 @@ fn number(argument: u8, value: u32) -> Result<SeccompRule, BackendError> {
 }
 
 fn condition(argument: u8, value: u32) -> Result<SeccompCondition, BackendError> {
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())
+    compared(argument, SeccompCmpOp::Eq, value)
+}
+
+fn compared(
+    argument: u8,
+    operator: SeccompCmpOp,
+    value: u32,
+) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value.into())
 }
 
 fn no_pointer(argument: u8) -> Result<SeccompRule, BackendError> {
@@ -238,22 +288,31 @@ fn no_pointer(argument: u8) -> Result<SeccompRule, BackendError> {
 mod tests {
     use super::*;
 
+    const KINDS: [ProcessKind; 4] =
+        [ProcessKind::Worker, ProcessKind::Compile, ProcessKind::Inference, ProcessKind::Ingest];
+
     #[test]
     fn every_kind_has_a_list_that_fits_the_kernel() {
-        for kind in [ProcessKind::Worker, ProcessKind::Compile, ProcessKind::Inference] {
+        for kind in KINDS {
             assert!(allowing(rules(kind, 7).unwrap()).unwrap().len() < 4096, "{kind:?}");
         }
     }
 
     #[test]
     fn no_list_holds_a_call_that_reaches_another_process_or_a_new_socket() {
-        for kind in [ProcessKind::Worker, ProcessKind::Compile, ProcessKind::Inference] {
+        for kind in KINDS {
             let rules = rules(kind, 7).unwrap();
+            for call in [libc::SYS_socket, libc::SYS_setsockopt, libc::SYS_bind, libc::SYS_dup3] {
+                assert_eq!(rules.contains_key(&call), kind == ProcessKind::Ingest, "{kind:?}");
+            }
             for call in [
-                libc::SYS_socket,
                 libc::SYS_socketpair,
                 libc::SYS_connect,
-                libc::SYS_bind,
+                libc::SYS_listen,
+                libc::SYS_accept,
+                libc::SYS_accept4,
+                libc::SYS_sendmmsg,
+                libc::SYS_close_range,
                 libc::SYS_execve,
                 libc::SYS_execveat,
                 libc::SYS_kill,
@@ -271,6 +330,12 @@ mod tests {
                 assert!(!rules.contains_key(&call), "{kind:?}: {call}");
             }
         }
-        assert!(!rules(ProcessKind::Worker, 7).unwrap().contains_key(&libc::SYS_memfd_create));
+        for kind in [ProcessKind::Worker, ProcessKind::Ingest] {
+            assert!(!rules(kind, 7).unwrap().contains_key(&libc::SYS_memfd_create));
+        }
+        let ingest = rules(ProcessKind::Ingest, 7).unwrap();
+        for call in [libc::SYS_clone, libc::SYS_openat, libc::SYS_statx] {
+            assert!(!ingest.contains_key(&call), "a reader has one thread and opens nothing");
+        }
     }
 }
