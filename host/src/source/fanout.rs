@@ -221,8 +221,8 @@ impl Drop for FanoutSubscriber {
 
 #[cfg(test)]
 mod tests {
-    use super::super::SourceFaultKind;
     use super::super::tests::unit;
+    use super::super::{SourceFaultKind, SourceStep};
     use super::*;
 
     fn publish(fanout: &Fanout, numbers: std::ops::Range<u64>, gop: u64) {
@@ -244,7 +244,8 @@ mod tests {
     }
 
     fn fault(message: &str) -> SourceFault {
-        SourceFault { kind: SourceFaultKind::Closed, message: message.to_owned() }
+        let (kind, step) = (SourceFaultKind::Closed, SourceStep::Stream);
+        SourceFault { kind, step, message: message.to_owned() }
     }
 
     #[test]

@@ -17,6 +17,8 @@ const MAX_FOREIGN_TEXT: usize = 200;
 pub struct SourceFault {
     /// The kind, stable across releases.
     pub kind: SourceFaultKind,
+    /// The step that failed.
+    pub step: SourceStep,
     /// For people: one line that names the source, without credentials, and the cause.
     pub message: String,
 }
@@ -77,16 +79,21 @@ impl SourceFaultKind {
     }
 }
 
-/// A step of an RTSP session, as its errors name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RtspStep {
+/// A step of reading a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceStep {
+    /// Connecting to a camera and asking what it offers; opening a file.
     Describe,
+    /// Asking a camera for its video.
     Setup,
+    /// Asking a camera to send.
     Play,
+    /// Reading pictures.
     Stream,
 }
 
-impl RtspStep {
+impl SourceStep {
     fn request(self) -> &'static str {
         match self {
             Self::Describe => "DESCRIBE",
@@ -102,15 +109,17 @@ impl SourceFault {
     pub(super) fn rtsp(
         source: &RtspSource,
         kind: SourceFaultKind,
+        step: SourceStep,
         cause: impl fmt::Display,
     ) -> Self {
-        Self { kind, message: format!("{source}: {cause}") }
+        Self { kind, step, message: format!("{source}: {cause}") }
     }
 
     /// A fault of a file.
     pub(super) fn file(source: &FileSource, cause: impl fmt::Display) -> Self {
         Self {
             kind: SourceFaultKind::File,
+            step: SourceStep::Stream,
             message: format!("{source}: {}", one_line(&cause.to_string())),
         }
     }
@@ -118,37 +127,39 @@ impl SourceFault {
     /// No answer to a request. `accepts` says whether the server takes connections at all.
     pub(super) fn no_answer(
         source: &RtspSource,
-        step: RtspStep,
+        step: SourceStep,
         limit: Duration,
         accepts: bool,
     ) -> Self {
         let limit = limit.as_secs_f32();
         let (kind, cause) = match (step, accepts) {
-            (RtspStep::Describe, true) => (
+            (SourceStep::Describe, true) => (
                 SourceFaultKind::Silent,
                 format!("accepts the connection, then says nothing for {limit} s"),
             ),
-            (RtspStep::Describe, false) => {
+            (SourceStep::Describe, false) => {
                 (SourceFaultKind::Unreachable, format!("no connection within {limit} s"))
             }
-            (RtspStep::Stream, _) => (SourceFaultKind::Silent, format!("no picture for {limit} s")),
-            (RtspStep::Setup | RtspStep::Play, _) => (
+            (SourceStep::Stream, _) => {
+                (SourceFaultKind::Silent, format!("no picture for {limit} s"))
+            }
+            (SourceStep::Setup | SourceStep::Play, _) => (
                 SourceFaultKind::Timeout,
                 format!("no answer to {} within {limit} s", step.request()),
             ),
         };
-        Self::rtsp(source, kind, cause)
+        Self::rtsp(source, kind, step, cause)
     }
 
     /// Maps an error of the RTSP library.
     ///
     /// The library offers a response's status and otherwise only text, so the kind follows from the
     /// start of the text; the library is pinned, and tests against real servers hold each case.
-    pub(super) fn retina(source: &RtspSource, step: RtspStep, error: &retina::Error) -> Self {
+    pub(super) fn retina(source: &RtspSource, step: SourceStep, error: &retina::Error) -> Self {
         Self::from_text(source, step, error.status_code(), &error.to_string())
     }
 
-    fn from_text(source: &RtspSource, step: RtspStep, status: Option<u16>, text: &str) -> Self {
+    fn from_text(source: &RtspSource, step: SourceStep, status: Option<u16>, text: &str) -> Self {
         let request = step.request();
         // Before it is cut to length: half a password must not survive either.
         let foreign = one_line(&source.scrub(text));
@@ -200,13 +211,13 @@ impl SourceFault {
             }
             _ => (SourceFaultKind::Protocol, format!("{request} failed: {foreign}")),
         };
-        Self::rtsp(source, kind, cause)
+        Self::rtsp(source, kind, step, cause)
     }
 }
 
 /// A first answer that does not parse is not from an RTSP server; a later one is from a broken one.
-fn is_foreign_protocol(step: RtspStep, text: &str) -> bool {
-    step == RtspStep::Describe
+fn is_foreign_protocol(step: SourceStep, text: &str) -> bool {
+    step == SourceStep::Describe
         && [
             "RTSP framing error: Invalid RTSP message",
             "RTSP framing error: Incomplete RTSP message",
@@ -245,7 +256,7 @@ mod tests {
     fn a_fault_names_source_and_cause_in_one_line() {
         let camera = source("rtsp://user:pw@camera/stream");
         let text = "Unable to connect to RTSP server: Connection refused (os error 111)";
-        let fault = SourceFault::from_text(&camera, RtspStep::Describe, None, text);
+        let fault = SourceFault::from_text(&camera, SourceStep::Describe, None, text);
         assert_eq!(fault.kind, SourceFaultKind::Unreachable);
         assert_eq!(
             fault.message,
@@ -257,7 +268,7 @@ mod tests {
     fn each_status_has_its_kind() {
         let camera = source("rtsp://camera/stream");
         let kind =
-            |status| SourceFault::from_text(&camera, RtspStep::Setup, Some(status), "x").kind;
+            |status| SourceFault::from_text(&camera, SourceStep::Setup, Some(status), "x").kind;
         assert_eq!(kind(401), SourceFaultKind::Unauthorized);
         assert_eq!(kind(403), SourceFaultKind::Unauthorized);
         assert_eq!(kind(404), SourceFaultKind::Protocol);
@@ -292,7 +303,7 @@ mod tests {
             user in "Q[XZ0-9]{6,12}", password in "Q[XZ0-9!]{6,12}", status in prop::option::of(200_u16..600),
         ) {
             let camera = source(&format!("rtsp://{user}:{password}@camera/stream"));
-            for step in [RtspStep::Describe, RtspStep::Setup, RtspStep::Play, RtspStep::Stream] {
+            for step in [SourceStep::Describe, SourceStep::Setup, SourceStep::Play, SourceStep::Stream] {
                 for text in [
                     format!("Unable to connect to RTSP server: {user}"),
                     format!("Error reading from RTSP peer: {user}:{password}"),

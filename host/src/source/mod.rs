@@ -10,8 +10,8 @@
 //! skipped, and no subscriber waits for another.
 //!
 //! ```text
-//! retina --frame--> rtsp: gate, timing --unit--> fanout: gop, queue per subscriber --> Subscription
-//! mp4 | annexb --unit--> file: thread, bounded channel ------------------------------> Subscription
+//! rtsp --picture--> delivery: gate, timing --unit--> fanout: gop, queues --> Subscription
+//! mp4 | annexb --unit--> file: thread, bounded channel -------------------> Subscription
 //! ```
 
 use std::collections::HashMap;
@@ -28,11 +28,12 @@ use tokio::task::AbortHandle;
 use crate::config::source::{RtspSource, Source};
 
 mod annexb;
+mod camera;
+mod delivery;
 mod fanout;
 mod fault;
 mod file;
 mod file_error;
-
 mod gop;
 mod key_frame_gate;
 mod mp4;
@@ -42,7 +43,7 @@ mod rtsp;
 mod timing;
 mod udp;
 
-pub use fault::{SourceFault, SourceFaultKind};
+pub use fault::{SourceFault, SourceFaultKind, SourceStep};
 
 use fanout::{Fanout, FanoutSubscriber};
 use file::FileReader;
@@ -132,8 +133,8 @@ impl Sources {
         let mut readers = self.inner.readers.lock();
         let reader = readers.entry(source.clone()).or_insert_with(|| {
             let fanout = Arc::new(Fanout::default());
-            let task =
-                tokio::spawn(rtsp::run(source.clone(), Arc::clone(&fanout), self.inner.settings));
+            let reading = camera::run(source.clone(), Arc::clone(&fanout), self.inner.settings);
+            let task = tokio::spawn(reading);
             LiveReader { fanout, task: task.abort_handle(), subscriptions: 0 }
         });
         reader.subscriptions += 1;
@@ -150,8 +151,6 @@ impl fmt::Debug for Sources {
         f.debug_struct("Sources").field("settings", &self.inner.settings).finish_non_exhaustive()
     }
 }
-
-impl SourcesInner {}
 
 /// A subscriber's view of a source. Dropping it unsubscribes.
 #[derive(Debug)]

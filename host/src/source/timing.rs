@@ -83,12 +83,12 @@ impl PresentationClock {
 
 /// The wall clock of a camera, from its RTCP sender reports.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct CaptureClock {
+pub(super) struct CameraClock {
     /// This RTP time is that time since 1970 in nanoseconds.
     report: Option<(RtpTime, i128)>,
 }
 
-impl CaptureClock {
+impl CameraClock {
     /// A new session: reports of the one before do not count.
     pub(super) fn new_session(&mut self) {
         self.report = None;
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn capture_time_comes_from_the_sender_report() {
-        let mut clock = CaptureClock::default();
+        let mut clock = CameraClock::default();
         assert_eq!(clock.capture_ns(rtp(0), 42), 42, "no report yet: the time of receipt");
         let ntp = ((NTP_TO_UNIX as u64 + 1_700_000_000) << 32) | (1 << 31);
         clock.report(rtp(90_000), ntp);
