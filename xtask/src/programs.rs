@@ -38,7 +38,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     process::step(&title(workspace, "the compiler of pipelines", COMPILER), || {
         process::run(&mut compiler(workspace, "build"))
     })?;
-    components(workspace, "pipelines", "guest", "guest-pipeline", &workspace.pipelines())?;
+    components(workspace, "pipelines", "guest-pipeline", &workspace.pipelines())?;
     note_digests(workspace)
 }
 
@@ -75,33 +75,20 @@ fn note_digests(workspace: &Workspace) -> Result<()> {
 }
 
 /// Builds the pipelines of the tests into `target/test-pipelines`, apart from the gallery: no
-/// camera is to run them. With the profile of the programs, whose macros are built already; nobody
-/// ships them, so they need not be small.
+/// camera is to run them.
 pub(crate) fn build_test_pipelines(workspace: &Workspace) -> Result<()> {
-    components(
-        workspace,
-        "pipelines of the tests",
-        "release",
-        "tests/guests",
-        &workspace.test_pipelines(),
-    )
+    components(workspace, "pipelines of the tests", "tests/guests", &workspace.test_pipelines())
 }
 
-/// Builds the components whose crates lie in a folder of the checkout with a profile, and puts them
+/// Builds the components whose crates lie in a folder of the checkout, and puts them
 /// into a gallery.
-fn components(
-    workspace: &Workspace,
-    what: &str,
-    profile: &str,
-    folder: &str,
-    gallery: &Path,
-) -> Result<()> {
+fn components(workspace: &Workspace, what: &str, folder: &str, gallery: &Path) -> Result<()> {
     let names = pipelines(&workspace.root().join(folder))?;
     process::step(&format!("building {what}: {}", names.join(", ")), || {
         let mut command = workspace.cargo();
-        command.args(["build", "--profile", profile, "--target", GUEST_TARGET, "-p", UNIFIER]);
+        command.args(["build", "--release", "--target", GUEST_TARGET, "-p", UNIFIER]);
         process::run(command.args(names.iter().flat_map(|name| ["-p", name])))?;
-        let built = workspace.target().join(GUEST_TARGET).join(profile);
+        let built = workspace.target().join(GUEST_TARGET).join("release");
         names.iter().try_for_each(|name| add_to_gallery(&built, name, gallery))
     })
 }
