@@ -110,6 +110,9 @@ pub struct Detections {
     pub frame: u64,
     /// When the camera took the picture: RFC 3339 in UTC.
     pub time: String,
+    /// Whose clock `time` is of: `camera` or `host`. Empty where the host does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub clock: String,
     /// The component that detected them: the first 12 digits of its SHA-256.
     pub deployment: String,
     /// Width of the frame in pixels.
@@ -161,6 +164,9 @@ pub struct Event {
     pub seq: u64,
     /// When it happened: RFC 3339 in UTC.
     pub time: String,
+    /// Whose clock `time` is of: `camera` or `host`. Empty where the host does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub clock: String,
     /// The kind of event, such as `entered`.
     pub kind: String,
     /// The component that reported it, or that ran: the first 12 digits of its SHA-256.

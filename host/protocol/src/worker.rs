@@ -349,6 +349,8 @@ pub struct FrameResult {
     pub frame: u64,
     /// Wall-clock time of the picture, nanoseconds since 1970.
     pub capture_ns: u64,
+    /// Whose clock that is.
+    pub capture_clock: CaptureClock,
     /// Width of the frame in pixels.
     pub width: u32,
     /// Height of the frame in pixels.

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::record::{Cause, DeploymentState, Outcome, Record};
-use crate::event::{Event, unix_ns};
+use crate::event::{Clock, Event, unix_ns};
 
 /// The kind of the event that subscribers get of a deployment.
 pub const DEPLOYMENT: &str = "deployment";
@@ -119,6 +119,7 @@ pub(super) fn event(record: &Record) -> Event {
     }
     Event {
         time_ns: unix_ns(SystemTime::now()),
+        clock: Clock::Host,
         kind: DEPLOYMENT.to_owned(),
         deployment: record.deployment.clone(),
         frame: None,

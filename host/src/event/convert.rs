@@ -37,6 +37,7 @@ pub fn detections(
     Ok(Some(Detections {
         frame: result.frame,
         time: rfc3339(result.capture_ns),
+        clock: result.capture_clock.into(),
         deployment: deployment.to_owned(),
         width: result.width,
         height: result.height,
@@ -63,6 +64,7 @@ pub fn event(
     };
     Ok(Event {
         time_ns: result.capture_ns,
+        clock: result.capture_clock.into(),
         kind: event.kind.clone(),
         deployment: deployment.to_owned(),
         frame: Some(result.frame),

@@ -28,7 +28,7 @@ pub use hub::{Hub, HubCounts, SubscriberHold};
 pub use queue::{MAX_ANSWERS, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, SlowSubscriber};
 pub use subscriber::{SubscribeOptions, Subscriber};
 pub use wire::{
-    ALERT, AttachmentRef, Attribute, Attributes, Detection, Detections, EncodedMessage, Event,
-    Latency, ServerMessage, SessionState, encode_event as event_told,
+    ALERT, AttachmentRef, Attribute, Attributes, Clock, Detection, Detections, EncodedMessage,
+    Event, Latency, ServerMessage, SessionState, encode_event as event_told,
 };
 pub(crate) use wire::{CODE, JournalledEvent};

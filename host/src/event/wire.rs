@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ocelli_protocol::worker::CaptureClock;
 use schemars::JsonSchema;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -193,6 +194,26 @@ impl<'a> ServerMessage<'a> {
     }
 }
 
+/// Whose clock a time is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Clock {
+    /// The camera's own.
+    Camera,
+    /// The host's: when the picture arrived, or when the host's event happened. A file's pictures
+    /// have their presentation time.
+    Host,
+}
+
+impl From<CaptureClock> for Clock {
+    fn from(clock: CaptureClock) -> Self {
+        match clock {
+            CaptureClock::Camera => Self::Camera,
+            CaptureClock::Host => Self::Host,
+        }
+    }
+}
+
 /// What a pipeline found in one frame.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Detections {
@@ -201,6 +222,8 @@ pub struct Detections {
     /// Wall-clock time of the picture: RFC 3339 in UTC, with milliseconds.
     #[schemars(regex(pattern = TIME))]
     pub time: String,
+    /// Whose clock `time` is of.
+    pub clock: Clock,
     /// The deployment that found it: the first 12 hexadecimal digits of a component's SHA-256.
     pub deployment: String,
     /// Frame size in pixels.
@@ -291,6 +314,8 @@ pub struct Event {
     #[serde(rename = "time", serialize_with = "as_rfc3339")]
     #[schemars(with = "String", regex(pattern = TIME))]
     pub time_ns: u64,
+    /// Whose clock `time` is of.
+    pub clock: Clock,
     /// What happened. `alert` where the host tells it.
     pub kind: String,
     /// The deployment that saw it, or that ran: the first 12 hexadecimal digits of a component's

@@ -27,7 +27,7 @@ use tokio::time::MissedTickBehavior;
 use crate::analyze::Analyses;
 use crate::config::Config;
 use crate::deploy::Deployer;
-use crate::event::{ALERT, Event, Hub, unix_ns};
+use crate::event::{ALERT, Clock, Event, Hub, unix_ns};
 use crate::inference::{InferenceHandle, InferenceStatus};
 use crate::redis::Redis;
 use crate::session::{Observation, Sessions};
@@ -298,6 +298,7 @@ fn event(change: &AlertChange, deployment: &str, now: SystemTime) -> Event {
     ];
     Event {
         time_ns: unix_ns(now),
+        clock: Clock::Host,
         kind: ALERT.to_owned(),
         deployment: deployment.to_owned(),
         frame: None,
@@ -366,7 +367,7 @@ mod tests {
         assert_eq!(
             told[1],
             concat!(
-                r#"{"type":"event","session":"cam","seq":1,"time":"2023-11-14T22:13:20.123Z","kind":"alert","#,
+                r#"{"type":"event","session":"cam","seq":1,"time":"2023-11-14T22:13:20.123Z","clock":"host","kind":"alert","#,
                 r#""deployment":"0a1b2c3d4e5f","detections":[],"data":{"alert":"source_down","#,
                 r#""message":"no pictures for 12 s","raised":true,"threshold":10,"value":12.5}}"#
             )

@@ -89,7 +89,7 @@ fn check_limit(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use ocelli_protocol::worker::{Rect, Timestamps};
+    use ocelli_protocol::worker::{CaptureClock, Rect, Timestamps};
 
     pub(crate) fn limits() -> WorkerLimits {
         WorkerLimits {
@@ -136,6 +136,7 @@ pub(crate) mod tests {
         let made = FrameResult {
             frame: 1,
             capture_ns: 0,
+            capture_clock: CaptureClock::Host,
             width: 1,
             height: 1,
             detections,

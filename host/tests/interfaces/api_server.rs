@@ -9,7 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::AnalyzeConfig;
-use ocelli::event::{Detections, Event, Hub, Latency, SessionState};
+use ocelli::event::{Clock, Detections, Event, Hub, Latency, SessionState};
 use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;
 use parking_lot::Mutex;
@@ -164,6 +164,7 @@ fn found(frame: u64) -> Detections {
     Detections {
         frame,
         time: "2026-01-02T03:04:05.678Z".into(),
+        clock: Clock::Host,
         deployment: "0a1b".into(),
         width: 4,
         height: 3,
@@ -176,6 +177,7 @@ fn happened(size: usize) -> Event {
     Event {
         // 2026-01-02T03:04:05.678Z.
         time_ns: 1_767_323_045_678_000_000,
+        clock: Clock::Host,
         kind: "x".repeat(size),
         deployment: "0a1b".into(),
         frame: Some(1),

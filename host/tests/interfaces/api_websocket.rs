@@ -12,7 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{AnalyzeConfig, Config};
-use ocelli::event::{Attributes, Detection, Detections, Event, Hub, Latency, SessionState};
+use ocelli::event::{Attributes, Clock, Detection, Detections, Event, Hub, Latency, SessionState};
 use ocelli_testkit::depth::rounds;
 use ocelli_testkit::http::{self, EventStream};
 use ocelli_testkit::within;
@@ -181,6 +181,7 @@ fn happened() -> Event {
     Event {
         // 2026-01-02T03:04:05.678Z.
         time_ns: 1_767_323_045_678_000_000,
+        clock: Clock::Host,
         kind: "entered".into(),
         deployment: "0a1b".into(),
         frame: Some(1),
@@ -203,6 +204,7 @@ fn found(frame: u64, objects: usize) -> Detections {
     Detections {
         frame,
         time: "2026-01-02T03:04:05.678Z".into(),
+        clock: Clock::Host,
         deployment: "0a1b".into(),
         width: 4,
         height: 3,

@@ -25,8 +25,8 @@ use ocelli_protocol::confinement::{Confinement, Measure};
 use ocelli_protocol::process::{die_with_parent, inherited, worker};
 use ocelli_protocol::wire::{self, MAX_MESSAGE, MAX_PAYLOAD};
 use ocelli_protocol::worker::{
-    Attribute, Counters, Description, Detection, Event, FrameResult, FromWorker, LogLevel, Rect,
-    Timestamps, WorkerStage,
+    Attribute, CaptureClock, Counters, Description, Detection, Event, FrameResult, FromWorker,
+    LogLevel, Rect, Timestamps, WorkerStage,
 };
 
 /// What fits into a message beside a text or a list: names, numbers, lengths.
@@ -188,6 +188,7 @@ impl Rogue {
         FrameResult {
             frame: u64::MAX,
             capture_ns: u64::MAX,
+            capture_clock: CaptureClock::Host,
             width: 0,
             height: u32::MAX,
             detections: Some(vec![detection]),
@@ -324,6 +325,7 @@ fn empty() -> FrameResult {
     FrameResult {
         frame: 0,
         capture_ns: 0,
+        capture_clock: CaptureClock::Host,
         width: 768,
         height: 576,
         detections: None,

@@ -9,8 +9,8 @@ use super::*;
 use crate::api::message::ClientMessage;
 use crate::api::routes::ROUTES;
 use crate::event::{
-    AttachmentRef, Attribute, Attributes, Detection, Detections, Event, Latency, ServerMessage,
-    SessionState, event_told,
+    AttachmentRef, Attribute, Attributes, Clock, Detection, Detections, Event, Latency,
+    ServerMessage, SessionState, event_told,
 };
 
 /// Where a document is for the schemas in it.
@@ -176,6 +176,7 @@ fn detections() -> Detections {
     Detections {
         frame: 3,
         time: "2026-11-22T02:16:28.798Z".into(),
+        clock: Clock::Camera,
         deployment: "c2247ebd57c7".into(),
         width: 768,
         height: 576,
@@ -187,6 +188,7 @@ fn detections() -> Detections {
 fn event(frame: Option<u64>) -> Event {
     Event {
         time_ns: 1_795_313_788_798_000_000,
+        clock: Clock::Camera,
         kind: "entered".into(),
         deployment: "c2247ebd57c7".into(),
         frame,

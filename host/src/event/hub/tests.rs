@@ -26,6 +26,7 @@ fn result(frame: u64) -> protocol::FrameResult {
     protocol::FrameResult {
         frame,
         capture_ns: 1_700_000_000_123_999_999,
+        capture_clock: protocol::CaptureClock::Camera,
         width: 768,
         height: 576,
         detections: Some(vec![detection.clone()]),
@@ -122,14 +123,14 @@ async fn messages_are_on_the_wire_as_the_contract_has_them() {
         r#"{"type":"session","session":"display-001;cam-001","state":"running","reason":null}"#,
         concat!(
             r#"{"type":"detections","session":"display-001;cam-001","frame":12,"time":"2023-11-14T22:13:20.123Z","#,
-            r#""deployment":"0a1b2c3d4e5f","width":768,"height":576,"detections":[{"label":"car","score":0.8733,"#,
+            r#""clock":"camera","deployment":"0a1b2c3d4e5f","width":768,"height":576,"detections":[{"label":"car","score":0.8733,"#,
             r#""box":[12.35,0.0,100.0,50.5],"track":7,"attributes":{"brand":{"value":"b","score":0.9123},"#,
             r#""body":{"value":"van","score":1.0}}}],"#,
             r#""latency_ms":{"decode":2.5,"wait":0.1,"inference":47.4,"pipeline":1.0,"total":51.0}}"#
         ),
         concat!(
             r#"{"type":"event","session":"display-001;cam-001","seq":1,"time":"2023-11-14T22:13:20.123Z","#,
-            r#""kind":"entered","deployment":"0a1b2c3d4e5f","frame":12,"detections":[{"label":"car","score":0.8733,"#,
+            r#""clock":"camera","kind":"entered","deployment":"0a1b2c3d4e5f","frame":12,"detections":[{"label":"car","score":0.8733,"#,
             r#""box":[12.35,0.0,100.0,50.5],"attributes":{}}],"data":{"zone":"gate"}}"#
         ),
         r#"{"type":"pong"}"#,

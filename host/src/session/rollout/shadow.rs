@@ -190,7 +190,7 @@ fn iou(one: &Rect, other: &Rect) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ocelli_protocol::worker::{Event, Timestamps};
+    use ocelli_protocol::worker::{CaptureClock, Event, Timestamps};
 
     fn detection(label: &str, x: f32, score: f32) -> Detection {
         Detection {
@@ -213,6 +213,7 @@ mod tests {
         FrameResult {
             frame,
             capture_ns: 0,
+            capture_clock: CaptureClock::Host,
             width: 100,
             height: 100,
             detections: Some(detections),

@@ -140,6 +140,7 @@ impl Instance {
         Ok(FrameResult {
             frame: frame.number,
             capture_ns: frame.capture_ns,
+            capture_clock: frame.capture_clock,
             width: frame.picture.width(),
             height: frame.picture.height(),
             detections,

@@ -9,7 +9,7 @@ use ocelli_protocol::clock::{monotonic_ns, wall_ns};
 use ocelli_protocol::limit::truncate_line;
 use ocelli_protocol::wire::{Reader, WireError};
 use ocelli_protocol::worker::{
-    AnalysisFault, FrameResult, FromWorker, LogLevel, Start, ToWorker, WorkerStage,
+    AnalysisFault, CaptureClock, FrameResult, FromWorker, LogLevel, Start, ToWorker, WorkerStage,
 };
 
 use super::described::DescribedPipeline;
@@ -120,6 +120,7 @@ impl ImageWorker {
             number: 0,
             presentation_ns: 0,
             capture_ns: wall_ns(),
+            capture_clock: CaptureClock::Host,
             received_ns,
             decoded_ns,
             picture,

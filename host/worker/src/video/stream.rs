@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use ocelli_protocol::clock::monotonic_ns;
-use ocelli_protocol::worker::{Codec, Counters, Decode, UnitHeader};
+use ocelli_protocol::worker::{CaptureClock, Codec, Counters, Decode, UnitHeader};
 
 use super::decoder::{Decoded, Decoder, DecoderError, MAX_PIXELS};
 use super::numbering::{NumberedUnit, Numbering};
@@ -24,6 +24,8 @@ pub struct Frame {
     pub presentation_ns: u64,
     /// Wall-clock time of the picture, nanoseconds since 1970.
     pub capture_ns: u64,
+    /// Whose clock that is.
+    pub capture_clock: CaptureClock,
     /// When the host had received the access unit, on the monotonic clock, in nanoseconds.
     pub received_ns: u64,
     /// When the picture came out of the decoder, on the monotonic clock, in nanoseconds.
@@ -35,6 +37,7 @@ pub struct Frame {
 #[derive(Debug, Clone, Copy)]
 struct Times {
     capture_ns: u64,
+    capture_clock: CaptureClock,
     received_ns: u64,
 }
 
@@ -134,7 +137,11 @@ impl Stream {
             time: header.presentation_ns,
             key: header.key,
             skipped,
-            data: Times { capture_ns: header.capture_ns, received_ns: header.received_ns },
+            data: Times {
+                capture_ns: header.capture_ns,
+                capture_clock: header.capture_clock,
+                received_ns: header.received_ns,
+            },
         });
         if skipped {
             self.counters.skipped_setting += 1;
@@ -312,6 +319,7 @@ impl Stream {
             number,
             presentation_ns: self.last_presentation_ns,
             capture_ns: unit.data.capture_ns,
+            capture_clock: unit.data.capture_clock,
             received_ns: unit.data.received_ns,
             decoded_ns: held.decoded_ns,
             picture,

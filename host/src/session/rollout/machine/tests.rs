@@ -1,6 +1,6 @@
 use super::*;
 use CandidateInput as Input;
-use ocelli_protocol::worker::Timestamps;
+use ocelli_protocol::worker::{CaptureClock, Timestamps};
 use proptest::prelude::*;
 
 const TERMS: RolloutTerms = RolloutTerms {
@@ -14,6 +14,7 @@ fn result(frame: u64) -> FrameResult {
     FrameResult {
         frame,
         capture_ns: 0,
+        capture_clock: CaptureClock::Host,
         width: 1,
         height: 1,
         detections: None,
