@@ -1,7 +1,8 @@
 //! NAL units of H.264 and H.265: their kinds, and the assembly of access units in Annex B form.
 //!
-//! Only headers are read, and of a sequence parameter set the one field that lies in its third
-//! byte. Type numbers are those of ITU-T H.264 table 7-1 and H.265 table 7-1.
+//! Only headers are read, the recovery points among the SEI messages, and of a sequence parameter
+//! set the one field that lies in its third byte. Type numbers are those of ITU-T H.264 table 7-1
+//! and H.265 table 7-1.
 
 use bytes::Bytes;
 use ocelli_protocol::worker::Codec;
@@ -13,6 +14,24 @@ const START_CODE: [u8; 4] = [0, 0, 0, 1];
 /// Maximum parameter sets cached for key pictures without their own. A stream has one of each kind,
 /// rarely two; the bound keeps a hostile file from filling memory.
 const MAX_PARAMETER_SETS: usize = 64;
+
+/// The payload type of a recovery point SEI message in both codecs (H.264 D.1, H.265 D.2.1).
+const RECOVERY_POINT: u32 = 6;
+/// Pictures after which a recovery point promises a right one: further away, it is of no use to
+/// who waits. 20 s at 30 pictures a second.
+const MAX_RECOVERY: u32 = 600;
+/// A stream that has shown a picture that is right at once within so many pictures is entered at
+/// those alone, not where it becomes right by and by: 10 s at 30 pictures a second.
+const IMMEDIATE_WITHIN: u32 = 300;
+/// Pictures without any mark of where decoding can start, before an intra picture counts as one:
+/// encoders that send an IDR picture at their own start alone. A wait of 4 s at 25 a second, and
+/// as far apart are the entries that late joiners get.
+const UNMARKED: u32 = 100;
+
+/// A recovery point SEI message of H.264 with its start code: "right from this picture on"
+/// (recovery_frame_cnt 0). Goes before an intra picture that has none ([`PictureInfo::unmarked`]),
+/// since decoders hold back what comes before the first marked picture.
+pub(super) const RECOVERY_POINT_H264: [u8; 9] = [0, 0, 0, 1, 6, 6, 1, 0xc4, 0x80];
 
 /// The role of a NAL unit in an access unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +52,15 @@ pub(super) enum NalKind {
 /// Properties of an access unit, from its slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PictureInfo {
-    /// Decoding can start here.
+    /// Decoding can start here: an IDR, CRA or BLA picture, a recovery point, or after a long time
+    /// without any of them an intra picture.
     pub(super) key: bool,
     /// No other picture refers to this one.
     pub(super) disposable: bool,
+    /// It begins with the first slice of its picture.
+    pub(super) whole: bool,
+    /// A key picture that nothing marks as one: the decoder needs [`RECOVERY_POINT_H264`].
+    pub(super) unmarked: bool,
 }
 
 /// H.264 or H.265: the two codecs made of NAL units.
@@ -104,11 +128,15 @@ pub(super) struct PictureInspector {
     codec: NalCodec,
     /// The highest temporal layer that the H.265 stream may have (sps_max_sub_layers_minus1).
     highest_layer: Option<u8>,
+    /// Pictures since the last one that is right at once. `None` before the first.
+    since_immediate: Option<u32>,
+    /// Pictures since the last key picture, or the first picture.
+    since_key: u32,
 }
 
 impl PictureInspector {
     pub(super) fn new(codec: NalCodec) -> Self {
-        Self { codec, highest_layer: None }
+        Self { codec, highest_layer: None, since_immediate: None, since_key: 0 }
     }
 
     /// Judges an access unit by its first slice: key and reference marks are the same for all
@@ -117,12 +145,19 @@ impl PictureInspector {
         &mut self,
         nals: impl IntoIterator<Item = &'a [u8]>,
     ) -> Option<PictureInfo> {
-        for nal in nals {
+        let mut recovery = None;
+        let mut nals = nals.into_iter();
+        while let Some(nal) = nals.next() {
             let Some(nal_type) = self.codec.nal_type(nal) else { continue };
             match (self.codec, nal_type) {
+                (NalCodec::H264, 6) | (NalCodec::H265, 39) => {
+                    recovery = recovery.or(recovery_point(self.codec, nal));
+                }
                 (NalCodec::H264, 1 | 2 | 5) => {
                     let reference = nal.first().is_some_and(|header| header & 0x60 != 0);
-                    return Some(PictureInfo { key: nal_type == 5, disposable: !reference });
+                    let entry = self
+                        .entry(nal_type == 5, recovery, || reference && is_intra_h264(nal, nals));
+                    return Some(self.picture(nal, !reference, entry));
                 }
                 (NalCodec::H265, 33) => {
                     // sps_video_parameter_set_id u(4), sps_max_sub_layers_minus1 u(3)
@@ -130,16 +165,50 @@ impl PictureInspector {
                 }
                 (NalCodec::H265, 0..=31) => {
                     // 16 to 21 are BLA, IDR and CRA: random access points. 22 and 23 are reserved.
-                    let key = (16..=21).contains(&nal_type);
-                    return Some(PictureInfo {
-                        key,
-                        disposable: self.is_disposable_h265(nal, nal_type),
-                    });
+                    let random_access = (16..=21).contains(&nal_type);
+                    let entry = self.entry(random_access, recovery, || false);
+                    return Some(self.picture(nal, self.is_disposable_h265(nal, nal_type), entry));
                 }
                 _ => {}
             }
         }
         None
+    }
+
+    fn picture(&self, slice: &[u8], disposable: bool, entry: Entry) -> PictureInfo {
+        PictureInfo {
+            key: entry != Entry::None,
+            disposable,
+            whole: self.codec.kind(slice) == Some(NalKind::Slice { first: true }),
+            unmarked: entry == Entry::Unmarked,
+        }
+    }
+
+    /// Whether decoding can start at a picture, which is counted. `recovery`: its recovery point,
+    /// as [`recovery_point`] gives it.
+    fn entry(
+        &mut self,
+        random_access: bool,
+        recovery: Option<u32>,
+        is_intra: impl FnOnce() -> bool,
+    ) -> Entry {
+        let immediate = random_access || recovery == Some(0);
+        let knows_immediate = self.since_immediate.is_some_and(|since| since < IMMEDIATE_WITHIN);
+        let gradual = recovery.is_some_and(|count| count <= MAX_RECOVERY) && !knows_immediate;
+        let entry = if immediate || gradual {
+            Entry::Marked
+        } else if self.since_key >= UNMARKED && is_intra() {
+            Entry::Unmarked
+        } else {
+            Entry::None
+        };
+        if immediate {
+            self.since_immediate = Some(0);
+        } else if let Some(since) = &mut self.since_immediate {
+            *since = since.saturating_add(1);
+        }
+        self.since_key = if entry == Entry::None { self.since_key.saturating_add(1) } else { 0 };
+        entry
     }
 
     /// A sub-layer non-reference picture (even types up to 14) may still be referred to by pictures
@@ -148,6 +217,128 @@ impl PictureInspector {
         let non_reference = nal_type <= 14 && nal_type.is_multiple_of(2);
         let temporal_layer = nal.get(1).and_then(|byte| (byte & 0x07).checked_sub(1));
         non_reference && temporal_layer.is_some() && temporal_layer == self.highest_layer
+    }
+}
+
+/// Whether and why decoding can start at a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    None,
+    Marked,
+    Unmarked,
+}
+
+/// In how many pictures after this one the stream is right, by the recovery point among the SEI
+/// messages of a NAL unit: recovery_frame_cnt, or recovery_poc_cnt, which counts backwards where a
+/// picture before is right already.
+fn recovery_point(codec: NalCodec, nal: &[u8]) -> Option<u32> {
+    let header = match codec {
+        NalCodec::H264 => 1,
+        NalCodec::H265 => 2,
+    };
+    let mut payload = Unescaped { bytes: nal.get(header..)?, zeros: 0 };
+    loop {
+        let (kind, size) = (payload.sei_number()?, payload.sei_number()?);
+        if kind != RECOVERY_POINT {
+            // One byte at least is read for the number, so this comes to an end.
+            (0..size).try_for_each(|_| payload.next().map(drop))?;
+            continue;
+        }
+        let mut bits = Bits::new(payload.by_ref().take(usize::try_from(size).ok()?));
+        let code = bits.exp_golomb()?;
+        return Some(match codec {
+            NalCodec::H264 => code,
+            // se(v): odd codes are positive.
+            NalCodec::H265 if code % 2 == 1 => code / 2 + 1,
+            NalCodec::H265 => 0,
+        });
+    }
+}
+
+/// Whether all slices of an H.264 picture are intra ones, of which `slice` is the first.
+fn is_intra_h264<'a>(slice: &[u8], rest: impl Iterator<Item = &'a [u8]>) -> bool {
+    // first_mb_in_slice ue(v), slice_type ue(v): 2 and 4 are I and SI; 7 and 9 too, and say so of
+    // the picture's other slices as well.
+    let slice_type = |nal: &[u8]| {
+        let mut bits = Bits::new(nal.iter().skip(1).copied());
+        bits.exp_golomb().and_then(|_| bits.exp_golomb())
+    };
+    match slice_type(slice) {
+        Some(7 | 9) => true,
+        Some(2 | 4) => rest
+            .filter(|nal| matches!(NalCodec::H264.nal_type(nal), Some(1 | 2 | 5)))
+            .all(|nal| matches!(slice_type(nal), Some(2 | 4 | 7 | 9))),
+        _ => false,
+    }
+}
+
+/// The bytes of a NAL unit without those that keep start codes out of it (H.264 7.4.1).
+struct Unescaped<'a> {
+    bytes: &'a [u8],
+    zeros: u8,
+}
+
+impl Iterator for Unescaped<'_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        let (mut byte, mut rest) = self.bytes.split_first()?;
+        if self.zeros >= 2 && *byte == 3 {
+            (byte, rest) = rest.split_first()?;
+            self.zeros = 0;
+        }
+        self.zeros = if *byte == 0 { self.zeros.saturating_add(1) } else { 0 };
+        self.bytes = rest;
+        Some(*byte)
+    }
+}
+
+impl Unescaped<'_> {
+    /// A payload type or size: 255 for each full byte, then the rest.
+    fn sei_number(&mut self) -> Option<u32> {
+        let mut number = 0_u32;
+        loop {
+            let byte = self.next()?;
+            number = number.checked_add(u32::from(byte))?;
+            if byte != 0xff {
+                return Some(number);
+            }
+        }
+    }
+}
+
+/// Reads bits, the highest of each byte first.
+struct Bits<I> {
+    bytes: I,
+    byte: u8,
+    /// Bits of `byte` that are not read yet.
+    left: u8,
+}
+
+impl<I: Iterator<Item = u8>> Bits<I> {
+    fn new(bytes: I) -> Self {
+        Self { bytes, byte: 0, left: 0 }
+    }
+
+    fn bit(&mut self) -> Option<u32> {
+        if self.left == 0 {
+            (self.byte, self.left) = (self.bytes.next()?, 8);
+        }
+        self.left -= 1;
+        Some(u32::from(self.byte >> self.left & 1))
+    }
+
+    /// ue(v). `None` for one of more than 31 bits behind its prefix.
+    fn exp_golomb(&mut self) -> Option<u32> {
+        let mut zeros = 0;
+        while self.bit()? == 0 {
+            zeros += 1;
+            if zeros > 31 {
+                return None;
+            }
+        }
+        let rest = (0..zeros).try_fold(0, |value, _| Some(value << 1 | self.bit()?))?;
+        Some((1_u32 << zeros) - 1 + rest)
     }
 }
 
@@ -309,10 +500,72 @@ mod tests {
     fn h264_key_and_disposable_come_from_the_slice_header() {
         let mut inspector = PictureInspector::new(NalCodec::H264);
         let mut inspect = |nal: &[u8]| inspector.inspect([SPS_264, nal]);
-        assert_eq!(inspect(IDR_264), Some(PictureInfo { key: true, disposable: false }));
-        assert_eq!(inspect(&[0x41, 0x9a]), Some(PictureInfo { key: false, disposable: false }));
-        assert_eq!(inspect(&[0x01, 0x9a]), Some(PictureInfo { key: false, disposable: true }));
+        let picture =
+            |key, disposable| Some(PictureInfo { key, disposable, whole: true, unmarked: false });
+        assert_eq!(inspect(IDR_264), picture(true, false));
+        assert_eq!(inspect(&[0x41, 0x9a]), picture(false, false));
+        assert_eq!(inspect(&[0x01, 0x9a]), picture(false, true));
+        assert!(!inspect(&[0x41, 0x1a]).unwrap().whole, "not the picture's first slice");
         assert_eq!(inspect(PPS_264), None);
+    }
+
+    const P_264: &[u8] = &[0x41, 0x9a];
+    /// As x264 writes them: right at once, and after 9 pictures.
+    const AT_ONCE: &[u8] = &[6, 6, 1, 0xc4, 0x80];
+    const BY_AND_BY: &[u8] = &[6, 6, 2, 0x15, 0x10, 0x80];
+    /// I slices: type 7, and type 2, which says nothing of the other slices.
+    const ALL_I_264: &[u8] = &[0x61, 0x88, 0x84];
+    const I_264: &[u8] = &[0x61, 0b1011_0000];
+
+    #[test]
+    fn a_recovery_point_is_a_key_picture() {
+        let key = |codec, nals: &[&[u8]]| {
+            PictureInspector::new(codec).inspect(nals.iter().copied()).unwrap().key
+        };
+        // Behind the encoder's own words, as is usual, and with an escaped byte in between.
+        let words: &[u8] = &[6, 5, 4, 0, 0, 3, 1, 7, 6, 1, 0xc4, 0x80];
+        for sei in [AT_ONCE, BY_AND_BY, words] {
+            assert!(key(NalCodec::H264, &[sei, P_264]));
+        }
+        assert!(!key(NalCodec::H264, &[P_264]));
+        assert!(!key(NalCodec::H264, &[&[6, 5, 200, 1, 2], P_264]), "cut short");
+        assert!(!key(NalCodec::H264, &[&[6], P_264]));
+        assert!(!key(NalCodec::H264, &[&[6, 6, 3, 0, 0x4b, 0x40], P_264]), "in 601");
+        let trail = h265(1, 0);
+        for count in [0b1100_0000, 0b0101_0000, 0b0110_0000] {
+            assert!(key(NalCodec::H265, &[&[39 << 1, 1, 6, 1, count, 0x80], &trail]));
+        }
+        assert_eq!(recovery_point(NalCodec::H264, AT_ONCE), Some(0));
+        assert_eq!(recovery_point(NalCodec::H264, BY_AND_BY), Some(9));
+        assert_eq!(recovery_point(NalCodec::H265, &[78, 1, 6, 1, 0b0101_0000]), Some(1));
+        assert_eq!(recovery_point(NalCodec::H265, &[78, 1, 6, 1, 0b0110_0000]), Some(0));
+    }
+
+    #[test]
+    fn where_pictures_are_right_at_once_those_that_become_right_are_no_key_pictures() {
+        let mut inspector = PictureInspector::new(NalCodec::H264);
+        assert!(inspector.inspect([BY_AND_BY, P_264]).unwrap().key);
+        assert!(inspector.inspect([IDR_264]).unwrap().key);
+        assert!(!inspector.inspect([BY_AND_BY, P_264]).unwrap().key);
+        for _ in 0..IMMEDIATE_WITHIN {
+            inspector.inspect([P_264]);
+        }
+        assert!(inspector.inspect([BY_AND_BY, P_264]).unwrap().key, "only at its start");
+    }
+
+    #[test]
+    fn without_any_mark_an_intra_picture_becomes_a_key_picture_after_a_while() {
+        let mut inspector = PictureInspector::new(NalCodec::H264);
+        for _ in 0..UNMARKED {
+            assert!(!inspector.inspect([ALL_I_264]).unwrap().key);
+        }
+        assert!(!inspector.inspect([P_264]).unwrap().key);
+        assert!(!inspector.inspect([I_264, P_264]).unwrap().key, "not all of it is intra");
+        let picture = inspector.inspect([I_264, I_264]).unwrap();
+        assert!(picture.key && picture.unmarked);
+        assert!(!inspector.inspect([ALL_I_264]).unwrap().key, "as seldom as others");
+        let marked: Vec<&[u8]> = split_annex_b(&RECOVERY_POINT_H264).collect();
+        assert_eq!(recovery_point(NalCodec::H264, marked[0]), Some(0));
     }
 
     #[test]
