@@ -288,7 +288,8 @@ impl Check<'_> {
             if let Some(prefix) = &table.redis_prefix {
                 self.redis_prefix(key("redis_prefix"), prefix, redis);
             }
-            match Source::parse(&table.source, table.transport, table.pace, table.repeat) {
+            let source = Source::parse(&table.source, table.transport, table.pace, table.repeat);
+            match source.and_then(|source| source.with_silence(table.silence_s)) {
                 Ok(source) => cameras.push(table.with_source(source)),
                 Err(error) => {
                     let message = format!("camera \"{}\": {error}", table.id.escape_debug());

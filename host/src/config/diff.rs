@@ -164,6 +164,7 @@ fn source_keys(old: &Source, new: &Source) -> Vec<&'static str> {
             ("source", old.url() != new.url()),
             ("source (user name or password)", old.credentials != new.credentials),
             ("transport", old.transport != new.transport),
+            ("silence_s", old.silence != new.silence),
         ],
         (Source::File(old), Source::File(new)) => vec![
             ("source", old.path != new.path),
@@ -206,8 +207,8 @@ mod tests {
         assert_eq!(keys(rtsp, &password), ["source (user name or password)"]);
         assert_eq!(keys(rtsp, &rtsp.replace("camera/a", "camera/b")), ["source"]);
         assert_eq!(
-            keys(rtsp, &format!("{rtsp}\ntransport = \"udp\"\ndecode = \"key\"")),
-            ["transport", "decode"]
+            keys(rtsp, &format!("{rtsp}\ntransport = \"udp\"\nsilence_s = 90\ndecode = \"key\"")),
+            ["transport", "silence_s", "decode"]
         );
         assert_eq!(keys(rtsp, &rtsp.replace("eye", "ear")), ["pipeline"]);
         let file = "source = \"file:a.mp4\"\npipeline = \"eye\"";

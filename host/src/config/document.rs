@@ -108,6 +108,10 @@ pub(super) struct CameraTable {
     /// How RTSP media is carried. UDP has no reorder buffer here, so it loses more.
     #[schemars(extend("default" = Transport::default()))]
     pub(super) transport: Option<Transport>,
+    /// Seconds that an RTSP camera may send no picture before its connection is given up. Left out:
+    /// as the rate says that it has shown, 4 to 120.
+    #[schemars(range(min = 1, max = 3600))]
+    pub(super) silence_s: Option<u64>,
     /// How fast a file is read: as fast as the pipeline takes it, or as fast as it was recorded.
     #[schemars(extend("default" = Pace::default()))]
     pub(super) pace: Option<Pace>,

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use percent_encoding::{percent_decode as decode, percent_decode_str};
 use schemars::JsonSchema;
@@ -30,6 +31,8 @@ pub struct RtspSource {
     pub credentials: Option<Credentials>,
     /// The transport of RTP packets.
     pub transport: Transport,
+    /// How long it may send no picture before its connection is given up. `None`: as its rate says.
+    pub silence: Option<Duration>,
 }
 
 /// A video file and how it is read.
@@ -113,9 +116,9 @@ pub enum SourceError {
          on another host"
     )]
     RemoteFile,
-    /// `transport` was set for a file.
-    #[error("transport is for rtsp:// sources; this one is a file")]
-    TransportOfFile,
+    /// `transport` or `silence_s` was set for a file.
+    #[error("{key} is for rtsp:// sources; this one is a file")]
+    LiveKey { key: &'static str },
     /// `pace` or `repeat` was set for a live stream.
     #[error("{key} is for file: sources; this one is a live stream")]
     FileKey { key: &'static str },
@@ -153,7 +156,7 @@ impl Source {
         }
         if let Some(path) = strip_scheme(text, "file:") {
             if transport.is_some() {
-                return Err(SourceError::TransportOfFile);
+                return Err(SourceError::LiveKey { key: "transport" });
             }
             let path = file_path(path)?.to_owned();
             return Ok(Self::File(FileSource { path, pace: pace.unwrap_or_default(), repeat }));
@@ -171,6 +174,20 @@ impl Source {
             .into_iter()
             .find(|scheme| strip_scheme(text, scheme).is_some_and(|rest| rest.starts_with("://")));
         Err(known.map_or(SourceError::Unrecognised, |scheme| SourceError::Scheme { scheme }))
+    }
+
+    /// Sets how long a live source may send no picture, in seconds.
+    ///
+    /// # Errors A file has no such limit.
+    pub fn with_silence(mut self, seconds: Option<u64>) -> Result<Self, SourceError> {
+        match (&mut self, seconds) {
+            (_, None) => {}
+            (Self::Rtsp(source), Some(seconds)) => {
+                source.silence = Some(Duration::from_secs(seconds));
+            }
+            (Self::File(_), Some(_)) => return Err(SourceError::LiveKey { key: "silence_s" }),
+        }
+        Ok(self)
     }
 
     /// Whether the source is live. It never waits for a slow reader, a file does.
@@ -205,7 +222,7 @@ impl RtspSource {
             .and_then(|()| url.set_password(None))
             .and_then(|()| if url.port() == Some(RTSP_PORT) { url.set_port(None) } else { Ok(()) });
         cleared.map_err(|()| SourceError::NoHost)?;
-        Ok(Self { url, credentials, transport })
+        Ok(Self { url, credentials, transport, silence: None })
     }
 
     /// The URL without credentials, as it goes into requests. It may hold a token in its query: to
@@ -326,6 +343,7 @@ impl fmt::Debug for RtspSource {
         f.debug_struct("RtspSource")
             .field("url", &format_args!("{self}"))
             .field("transport", &self.transport)
+            .field("silence", &self.silence)
             .finish()
     }
 }
@@ -465,7 +483,7 @@ mod tests {
         assert_eq!(parse("file://host/a.mp4"), Err(SourceError::RemoteFile));
         assert_eq!(parse("rtsp://u:%FF@camera/x"), Err(SourceError::Credentials));
         let udp_file = Source::parse("file:a.mp4", Some(Transport::Udp), None, false);
-        assert_eq!(udp_file, Err(SourceError::TransportOfFile));
+        assert_eq!(udp_file, Err(SourceError::LiveKey { key: "transport" }));
         let repeated = Source::parse("rtsp://a/b", None, None, true);
         assert_eq!(repeated, Err(SourceError::FileKey { key: "repeat" }));
     }
