@@ -1,18 +1,21 @@
 //! From a received picture to the subscribers of its camera, alike for every reader: the gate, the
 //! two times, the number, the fan-out.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ocelli_protocol::worker::{CaptureClock, Codec, Orientation, UnitHeader};
+use ocelli_protocol::worker::{Codec, Orientation, UnitHeader};
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
-use super::AccessUnit;
 use super::fanout::Fanout;
 use super::key_frame_gate::KeyFrameGate;
-use super::timing::{CameraClock, PresentationClock, RtpTime};
+use super::silence::Silence;
+use super::timing::{CameraClock, PresentationClock, RtpTime, SenderReport};
+use super::{AccessUnit, SourceSettings};
+use crate::config::source::RtspSource;
 
 /// A picture as it came, judged.
 pub(super) struct ReceivedPicture {
@@ -44,20 +47,30 @@ pub(super) struct Delivery {
     gate: KeyFrameGate,
     presentation: PresentationClock,
     camera_clock: CameraClock,
+    silence: Silence,
+    /// Packets that could not be used, by what they were.
+    left_out: BTreeMap<&'static str, u64>,
     /// Since when this session delivers.
     up_since: Option<Instant>,
 }
 
 impl Delivery {
-    /// Of a source that has not been read yet; it is shown as `source`.
-    pub(super) fn new(source: String, fanout: Arc<Fanout>) -> Self {
+    /// Of a source that has not been read yet.
+    pub(super) fn new(
+        source: &RtspSource,
+        fanout: Arc<Fanout>,
+        SourceSettings { silence_limit }: SourceSettings,
+    ) -> Self {
+        let silence = Silence::new(silence_limit, source.silence, Instant::now());
         Self {
-            source,
+            source: source.to_string(),
             fanout,
             number: 0,
             gate: KeyFrameGate::default(),
             presentation: PresentationClock::default(),
             camera_clock: CameraClock::default(),
+            silence,
+            left_out: BTreeMap::new(),
             up_since: None,
         }
     }
@@ -67,6 +80,7 @@ impl Delivery {
         self.gate.new_session();
         self.presentation.new_session();
         self.camera_clock.new_session();
+        self.silence.new_session(Instant::now());
     }
 
     /// Ends the session. How long it has delivered, if it did.
@@ -74,20 +88,49 @@ impl Delivery {
         self.up_since.take().map(|since| since.elapsed())
     }
 
-    /// Takes a sender report: at this time of the stream the camera's clock showed `ntp`, in 32.32
-    /// fixed point.
-    pub(super) fn sender_report(&mut self, time: RtpTime, ntp: u64) {
-        self.camera_clock.report(time, ntp);
+    /// The camera is alive, though it sends no picture: a report of its, or the like, has come.
+    pub(super) fn alive(&mut self, now: Instant) {
+        self.silence.report(now);
+    }
+
+    /// When the session is to be given up if no picture comes.
+    pub(super) fn silence_deadline(&self) -> Instant {
+        self.silence.deadline()
+    }
+
+    /// How long there was no picture at `now`.
+    pub(super) fn silent_for(&self, now: Instant) -> Duration {
+        self.silence.so_far(now)
+    }
+
+    /// Takes a sender report.
+    pub(super) fn sender_report(&mut self, report: SenderReport) {
+        if let Err(reason) = self.camera_clock.report(report) {
+            self.left_out(reason.words());
+        }
+    }
+
+    /// Counts a packet that was left out, by what it is. The log gets the first of each kind, then
+    /// the tenth, the hundredth and so on.
+    pub(super) fn left_out(&mut self, what: &'static str) {
+        let count = self.left_out.entry(what).or_default();
+        *count += 1;
+        if count.ilog10() > (*count - 1).checked_ilog10().unwrap_or_default() || *count == 1 {
+            warn!(target: "ocelli::source", source = self.source, count, "left out {what}");
+        }
     }
 
     /// Delivers a picture, unless one that it refers to is missing. Whether it did.
     pub(super) fn deliver(&mut self, picture: ReceivedPicture) -> bool {
+        self.silence.picture(Instant::now());
         let Some(discontinuity) = self.gate.admit(picture.key, picture.lost) else { return false };
         if self.up_since.is_none() {
             self.up_since = Some(Instant::now());
             info!(target: "ocelli::source", source = self.source, codec = ?picture.codec, "up");
             self.fanout.up();
         }
+        let (capture_ns, capture_clock) =
+            self.camera_clock.capture(picture.time, picture.received_ns, picture.received_wall_ns);
         let header = UnitHeader {
             number: self.number,
             codec: picture.codec,
@@ -95,8 +138,8 @@ impl Delivery {
             disposable: picture.disposable,
             discontinuity,
             presentation_ns: Some(self.presentation.place(picture.time, picture.received_ns)),
-            capture_ns: self.camera_clock.capture_ns(picture.time, picture.received_wall_ns),
-            capture_clock: CaptureClock::default(),
+            capture_ns,
+            capture_clock,
             orientation: picture.orientation,
             hidden: false,
             received_ns: picture.received_ns,

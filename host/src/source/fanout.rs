@@ -100,17 +100,16 @@ impl Fanout {
     }
 
     /// Reports that the source is down until the next [`Fanout::up`]. A known fault is not
-    /// repeated. Whether it was reported.
-    pub(super) fn down(&self, fault: SourceFault) -> bool {
+    /// repeated, whatever numbers its text has.
+    pub(super) fn down(&self, fault: SourceFault) {
         let mut state = self.state.lock();
         // Units after the break do not continue the GOP, and old pictures are of no use.
         state.gop.clear();
-        if matches!(&state.status, SourceState::Down(known) if *known == fault) {
-            return false;
+        if matches!(&state.status, SourceState::Down(known) if known.key() == fault.key()) {
+            return;
         }
         state.status = SourceState::Down(fault.clone());
         state.broadcast(&SourceEvent::Down(fault));
-        true
     }
 }
 
@@ -244,8 +243,7 @@ mod tests {
     }
 
     fn fault(message: &str) -> SourceFault {
-        let (kind, step) = (SourceFaultKind::Closed, SourceStep::Stream);
-        SourceFault { kind, step, message: message.to_owned() }
+        SourceFault::new(SourceFaultKind::Closed, SourceStep::Stream, message.to_owned())
     }
 
     #[test]
@@ -328,13 +326,20 @@ mod tests {
     }
 
     #[test]
-    fn the_same_fault_is_told_once() {
+    fn a_fault_is_told_once_by_its_kind_and_step() {
         let fanout = Arc::new(Fanout::default());
         let member = fanout.join();
         fanout.down(fault("gone"));
         assert_eq!(drain(&member).len(), 1);
-        fanout.down(fault("gone"));
+        fanout.down(fault("gone after 17 packets"));
         assert!(drain(&member).is_empty());
+        let refused = SourceFault::new(
+            SourceFaultKind::Protocol,
+            SourceStep::Describe,
+            "answers, and not in order".to_owned(),
+        );
+        fanout.down(refused.clone());
+        assert_eq!(drain(&member), [SourceEvent::Down(refused)]);
     }
 
     #[tokio::test]

@@ -21,6 +21,35 @@ pub struct SourceFault {
     pub step: SourceStep,
     /// For people: one line that names the source, without credentials, and the cause.
     pub message: String,
+    /// The status that the server refused it with.
+    #[serde(skip)]
+    status: Option<u16>,
+    #[serde(skip)]
+    other_reader: OtherReader,
+}
+
+/// What makes two faults the same one: neither a number in the text nor its wording does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FaultKey {
+    pub(super) kind: SourceFaultKind,
+    pub(super) step: SourceStep,
+    pub(super) status: Option<u16>,
+}
+
+/// What the compatible reader can do about a fault of the strict one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum OtherReader {
+    /// Nothing: the camera is away, refuses, or has no video.
+    #[default]
+    NoHelp,
+    /// Nothing, if this happens once; it may hold where the strict reader breaks off every time.
+    IfRepeated,
+    /// It reads much of what the strict reader refuses.
+    Helps,
+    /// The server answers a wrong password and a used-up nonce alike, and only the compatible
+    /// reader tries a new nonce. One attempt, after the slow wait: cameras lock an account after a
+    /// few wrong passwords.
+    OneAttempt,
 }
 
 impl fmt::Display for SourceFault {
@@ -79,6 +108,47 @@ impl SourceFaultKind {
     }
 }
 
+/// An error in mid-stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum StreamError {
+    /// One packet was left out; the session goes on.
+    Packet(PacketFlaw),
+    /// A keepalive was refused or not answered. As long as pictures come, the session goes on.
+    Keepalive,
+    /// The session is over.
+    Ended(SourceFault),
+}
+
+/// What is wrong with a packet that was left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PacketFlaw {
+    /// An RTCP packet that does not parse: no picture needs it.
+    Report,
+    /// Not of this stream: another SSRC, or no RTP at all. If it was one of the stream's packets,
+    /// the next sequence number tells.
+    Stray,
+    /// Nothing of a picture: no payload, a NAL unit of a reserved type. What came before it of the
+    /// same picture is lost with it, though.
+    Odd,
+    /// A sequence number from before: late, sent twice, or the server starts to count again.
+    Order,
+    /// A part of a picture.
+    Damaged,
+}
+
+impl PacketFlaw {
+    /// For people.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Report => "an RTCP packet that is none",
+            Self::Stray => "a packet of another stream",
+            Self::Odd => "a packet without a part of a picture",
+            Self::Order => "a packet out of order",
+            Self::Damaged => "a part of a picture that does not fit",
+        }
+    }
+}
+
 /// A step of reading a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,43 +182,82 @@ impl SourceFault {
         step: SourceStep,
         cause: impl fmt::Display,
     ) -> Self {
-        Self { kind, step, message: format!("{source}: {cause}") }
+        Self::new(kind, step, format!("{source}: {cause}"))
     }
 
     /// A fault of a file.
     pub(super) fn file(source: &FileSource, cause: impl fmt::Display) -> Self {
-        Self {
-            kind: SourceFaultKind::File,
-            step: SourceStep::Stream,
-            message: format!("{source}: {}", one_line(&cause.to_string())),
-        }
+        let message = format!("{source}: {}", one_line(&cause.to_string()));
+        Self::new(SourceFaultKind::File, SourceStep::Stream, message)
     }
 
-    /// No answer to a request. `accepts` says whether the server takes connections at all.
-    pub(super) fn no_answer(
-        source: &RtspSource,
-        step: SourceStep,
-        limit: Duration,
-        accepts: bool,
-    ) -> Self {
-        let limit = limit.as_secs_f32();
-        let (kind, cause) = match (step, accepts) {
-            (SourceStep::Describe, true) => (
-                SourceFaultKind::Silent,
-                format!("accepts the connection, then says nothing for {limit} s"),
-            ),
-            (SourceStep::Describe, false) => {
-                (SourceFaultKind::Unreachable, format!("no connection within {limit} s"))
+    /// One with this text; its kind says what the compatible reader can do.
+    pub(super) fn new(kind: SourceFaultKind, step: SourceStep, message: String) -> Self {
+        let other_reader = match kind {
+            SourceFaultKind::Protocol => OtherReader::Helps,
+            SourceFaultKind::Silent | SourceFaultKind::Timeout | SourceFaultKind::Closed => {
+                OtherReader::IfRepeated
             }
-            (SourceStep::Stream, _) => {
-                (SourceFaultKind::Silent, format!("no picture for {limit} s"))
-            }
-            (SourceStep::Setup | SourceStep::Play, _) => (
+            SourceFaultKind::Unauthorized
+            | SourceFaultKind::Unreachable
+            | SourceFaultKind::NotRtsp
+            | SourceFaultKind::NoVideo
+            | SourceFaultKind::UnsupportedCodec
+            | SourceFaultKind::File => OtherReader::NoHelp,
+        };
+        Self { kind, step, message, status: None, other_reader }
+    }
+
+    /// What makes it the same fault as another.
+    pub(super) fn key(&self) -> FaultKey {
+        FaultKey { kind: self.kind, step: self.step, status: self.status }
+    }
+
+    /// What the compatible reader can do about it.
+    pub(super) fn other_reader(&self) -> OtherReader {
+        self.other_reader
+    }
+
+    /// The same with another word on the compatible reader.
+    pub(super) fn with_other_reader(self, other_reader: OtherReader) -> Self {
+        Self { other_reader, ..self }
+    }
+
+    /// No answer to a request.
+    pub(super) fn no_answer(source: &RtspSource, step: SourceStep, limit: Duration) -> Self {
+        let limit = limit.as_secs();
+        let (kind, cause) = match step {
+            SourceStep::Stream => (SourceFaultKind::Silent, format!("no picture for {limit} s")),
+            SourceStep::Describe | SourceStep::Setup | SourceStep::Play => (
                 SourceFaultKind::Timeout,
                 format!("no answer to {} within {limit} s", step.request()),
             ),
         };
         Self::rtsp(source, kind, step, cause)
+    }
+
+    /// No answer to the first request. `first_bytes`: how the server answered another one on a
+    /// connection of its own; empty if it took the connection and said nothing, `None` if it did
+    /// not even take it.
+    pub(super) fn no_first_answer(
+        source: &RtspSource,
+        limit: Duration,
+        first_bytes: Option<&[u8]>,
+    ) -> Self {
+        let limit = limit.as_secs();
+        let (kind, cause) = match first_bytes {
+            None => (SourceFaultKind::Unreachable, format!("no connection within {limit} s")),
+            Some([]) => (
+                SourceFaultKind::Silent,
+                format!("accepts the connection, then says nothing for {limit} s"),
+            ),
+            Some(bytes) if bytes.starts_with(b"RTSP/") => (
+                SourceFaultKind::Protocol,
+                "its answer to DESCRIBE has no end, as if its lines ended in LF alone".to_owned(),
+            ),
+            Some(_) => (SourceFaultKind::NotRtsp, NOT_RTSP.to_owned()),
+        };
+        Self::rtsp(source, kind, SourceStep::Describe, cause)
     }
 
     /// Maps an error of the RTSP library.
@@ -160,70 +269,160 @@ impl SourceFault {
     }
 
     fn from_text(source: &RtspSource, step: SourceStep, status: Option<u16>, text: &str) -> Self {
-        let request = step.request();
         // Before it is cut to length: half a password must not survive either.
         let foreign = one_line(&source.scrub(text));
-        let (kind, cause) = match status {
-            Some(401) if source.credentials.is_none() => (
+        match status {
+            Some(status) if status >= 300 => Self::refused(source, step, status, text),
+            _ => {
+                let (kind, cause) = broken(step, &foreign, text);
+                Self::rtsp(source, kind, step, cause)
+            }
+        }
+    }
+
+    /// A request was answered with `status`. `text` is not shown.
+    fn refused(source: &RtspSource, step: SourceStep, status: u16, text: &str) -> Self {
+        let request = step.request();
+        let protocol = SourceFaultKind::Protocol;
+        let (kind, other_reader, cause) = match status {
+            401 if source.credentials.is_none() => (
                 SourceFaultKind::Unauthorized,
+                OtherReader::NoHelp,
                 "asks for a user name and password, and the source has none".to_owned(),
             ),
-            Some(401) => (
+            401 if text.contains("Can't understand WWW-Authenticate") => (
+                protocol,
+                OtherReader::Helps,
+                "asks for the password in a way that the strict reader does not know".to_owned(),
+            ),
+            401 if step != SourceStep::Describe => (
+                protocol,
+                OtherReader::Helps,
+                format!("takes the password for DESCRIBE and refuses it for {request} (401)"),
+            ),
+            401 => (
                 SourceFaultKind::Unauthorized,
+                if text.contains("after trying digest auth") {
+                    OtherReader::OneAttempt
+                } else {
+                    OtherReader::NoHelp
+                },
                 "refuses the user name or password (401)".to_owned(),
             ),
-            Some(403) => (SourceFaultKind::Unauthorized, format!("forbids {request} (403)")),
-            Some(404) => (
-                SourceFaultKind::Protocol,
-                format!("has no such stream (404 to {request}): check the path"),
+            403 => (
+                SourceFaultKind::Unauthorized,
+                OtherReader::NoHelp,
+                format!("forbids {request} (403)"),
             ),
-            Some(461) => (
-                SourceFaultKind::Protocol,
+            404 if step == SourceStep::Describe => (
+                protocol,
+                OtherReader::NoHelp,
+                "has no such stream (404 to DESCRIBE): check the path".to_owned(),
+            ),
+            461 => (
+                protocol,
+                OtherReader::NoHelp,
                 format!("does not offer this transport (461 to {request}): try the other one"),
             ),
-            Some(status) if status >= 300 => {
-                (SourceFaultKind::Protocol, format!("answers {status} to {request}"))
-            }
-            _ if foreign.starts_with("Unable to connect") => {
-                (SourceFaultKind::Unreachable, after_colon(&foreign))
-            }
-            _ if is_foreign_protocol(step, &foreign) => {
-                (SourceFaultKind::NotRtsp, "answers, but not in RTSP: check the port".to_owned())
-            }
-            _ if foreign.starts_with(
-                "Error reading from RTSP peer: Server failed to respond to keepalive",
-            ) =>
-            {
-                (SourceFaultKind::Timeout, "no answer to a keepalive request".to_owned())
-            }
-            _ if [
-                "Error reading from RTSP peer",
-                "Error writing to RTSP peer",
-                "Error receiving UDP packet",
-            ]
-            .iter()
-            .any(|start| foreign.starts_with(start)) =>
-            {
-                (
-                    SourceFaultKind::Closed,
-                    format!("connection lost during {request}: {}", after_colon(&foreign)),
-                )
-            }
-            _ => (SourceFaultKind::Protocol, format!("{request} failed: {foreign}")),
+            300..=399 => (
+                protocol,
+                OtherReader::Helps,
+                format!(
+                    "redirects {request} to another address ({status}): the strict reader does \
+                     not follow"
+                ),
+            ),
+            _ => (protocol, OtherReader::IfRepeated, format!("answers {status} to {request}")),
         };
-        Self::rtsp(source, kind, step, cause)
+        let fault = Self::rtsp(source, kind, step, cause);
+        Self { status: Some(status), other_reader, ..fault }
     }
 }
 
-/// A first answer that does not parse is not from an RTSP server; a later one is from a broken one.
+impl StreamError {
+    /// Judges an error of the RTSP library in mid-stream by its text, as [`SourceFault::retina`]
+    /// does.
+    pub(super) fn retina(source: &RtspSource, error: &retina::Error) -> Self {
+        Self::from_text(source, error.status_code(), &error.to_string())
+    }
+
+    fn from_text(source: &RtspSource, status: Option<u16>, text: &str) -> Self {
+        let starts = |starts: &[&str]| starts.iter().any(|start| text.starts_with(start));
+        // The library writes the packet's place behind errors of packets, and of no others. A part
+        // that a server wrote holds no line break: the library escapes it.
+        if text.contains("\nstream: ") && text.contains("\npkt: ") {
+            return Self::Packet(match () {
+                () if starts(&["corrupt RTP header", "wrong ssrc"]) => PacketFlaw::Stray,
+                // Only packets that parsed as RTP have their SSRC written there.
+                () if !text.contains("\nssrc: ") => PacketFlaw::Report,
+                () if starts(&["Out-of-order packet"]) => PacketFlaw::Order,
+                () if starts(&ODD_PACKETS) => PacketFlaw::Odd,
+                () => PacketFlaw::Damaged,
+            });
+        }
+        if starts(&[
+            "RTSP framing error: Unexpected RTSP response",
+            "Error reading from RTSP peer: Server failed to respond to keepalive",
+            "Error writing to RTSP peer: Unable to write keepalive",
+        ]) {
+            return Self::Keepalive;
+        }
+        Self::Ended(SourceFault::from_text(source, SourceStep::Stream, status, text))
+    }
+}
+
+/// Errors of packets that hold nothing of a picture: no payload, the forbidden bit, NAL units of
+/// types that RTP does not use.
+const ODD_PACKETS: [&str; 9] = [
+    "Empty NAL",
+    "forbidden zero bit",
+    "zero temporal_id_plus1",
+    "Short NAL",
+    "NAL header",
+    "bad nal header",
+    "bad NAL header",
+    "unimplemented/unexpected interleaved mode NAL",
+    "unexpected/bad nal header",
+];
+
+const NOT_RTSP: &str = "answers, but not in RTSP: check the port";
+
+/// The kind and the cause of an error that is no refusal. `foreign` is what may be shown of `text`.
+fn broken(step: SourceStep, foreign: &str, text: &str) -> (SourceFaultKind, String) {
+    let request = step.request();
+    let starts = |starts: &[&str]| starts.iter().any(|start| text.starts_with(start));
+    if starts(&["Unable to connect"]) {
+        (SourceFaultKind::Unreachable, after_colon(foreign))
+    } else if is_foreign_protocol(step, text) {
+        (SourceFaultKind::NotRtsp, NOT_RTSP.to_owned())
+    } else if starts(&[
+        "Error reading from RTSP peer",
+        "Error writing to RTSP peer",
+        "Error receiving UDP packet",
+    ]) {
+        let cause = format!("connection lost during {request}: {}", after_colon(foreign));
+        (SourceFaultKind::Closed, cause)
+    } else {
+        (SourceFaultKind::Protocol, format!("{request} failed: {foreign}"))
+    }
+}
+
+/// A first answer that neither begins like one of RTSP nor was parsed up to its headers is not from
+/// an RTSP server; any other is from a broken one.
 fn is_foreign_protocol(step: SourceStep, text: &str) -> bool {
-    step == SourceStep::Describe
-        && [
-            "RTSP framing error: Invalid RTSP message",
-            "RTSP framing error: Incomplete RTSP message",
-        ]
-        .iter()
-        .any(|start| text.starts_with(start))
+    let Some(error) = text.strip_prefix("RTSP framing error: ") else { return false };
+    let at_first_line = match error.split_once("; buffered") {
+        // The parser names the rule that failed: it takes for a request what is no RTSP answer.
+        Some((error, _)) if error.starts_with("Invalid RTSP message") => {
+            error.contains("request-line") || error.ends_with("(no context)")
+        }
+        // The rest is a dump of the first bytes.
+        Some((error, dump)) if error.starts_with("Incomplete RTSP message") => {
+            !dump.contains("RTSP/")
+        }
+        _ => false,
+    };
+    step == SourceStep::Describe && at_first_line
 }
 
 /// The first line, without control characters, no longer than a log line bears. The library puts
@@ -265,15 +464,98 @@ mod tests {
     }
 
     #[test]
-    fn each_status_has_its_kind() {
+    fn each_status_has_its_kind_and_its_word_on_the_other_reader() {
+        use OtherReader::*;
+        use SourceFaultKind::*;
+        use SourceStep::*;
+        let tried =
+            "401 response to DESCRIBE CSeq=2: Received Unauthorized after trying digest auth";
+        let strange =
+            "401 response to DESCRIBE CSeq=1: Can't understand WWW-Authenticate header: x";
+        for (step, status, text, kind, other_reader) in [
+            (Describe, 401, tried, Unauthorized, OneAttempt),
+            (Describe, 401, strange, Protocol, Helps),
+            (Setup, 401, tried, Protocol, Helps),
+            (Setup, 403, "x", Unauthorized, NoHelp),
+            (Describe, 404, "x", Protocol, NoHelp),
+            (Setup, 404, "x", Protocol, IfRepeated),
+            (Describe, 302, "x", Protocol, Helps),
+            (Setup, 503, "x", Protocol, IfRepeated),
+            // An answer that could not be understood.
+            (Setup, 200, "x", Protocol, Helps),
+        ] {
+            let camera = source("rtsp://a:b@camera/stream");
+            let fault = SourceFault::from_text(&camera, step, Some(status), text);
+            assert_eq!((fault.kind, fault.other_reader()), (kind, other_reader), "{fault}");
+            let asks = SourceFault::from_text(&source("rtsp://camera/x"), step, Some(401), text);
+            assert_eq!((asks.kind, asks.other_reader()), (Unauthorized, NoHelp), "{asks}");
+        }
+    }
+
+    #[test]
+    fn only_a_first_answer_that_is_no_rtsp_is_told_as_such() {
         let camera = source("rtsp://camera/stream");
-        let kind =
-            |status| SourceFault::from_text(&camera, SourceStep::Setup, Some(status), "x").kind;
-        assert_eq!(kind(401), SourceFaultKind::Unauthorized);
-        assert_eq!(kind(403), SourceFaultKind::Unauthorized);
-        assert_eq!(kind(404), SourceFaultKind::Protocol);
-        assert_eq!(kind(503), SourceFaultKind::Protocol);
-        assert_eq!(kind(200), SourceFaultKind::Protocol, "an answer that could not be understood");
+        let kind = |step, text: &str| SourceFault::from_text(&camera, step, None, text).kind;
+        for (text, expected) in [
+            ("Invalid RTSP message: byte 0: request-line; buffered:\n0000: 48", "not_rtsp"),
+            ("Invalid RTSP message: byte 0: status-line; buffered:\n0000: 52", "protocol"),
+            (
+                "Invalid RTSP message: byte 17: response > message-header > field-value: x; \
+                 buffered:\n0000: 43",
+                "protocol",
+            ),
+            ("Incomplete RTSP message at EOF (x); buffered:\n0000: 48  HTTP/1.1", "not_rtsp"),
+            ("Incomplete RTSP message at EOF (x); buffered:\n0000: 52  RTSP/1.0", "protocol"),
+            ("Expected response to DESCRIBE CSeq 1, got OK response with CSeq 0", "protocol"),
+        ] {
+            let text = format!("RTSP framing error: {text}\n\nconn: x\nmsg: 0@now");
+            assert_eq!(kind(SourceStep::Describe, &text).code(), expected, "{text}");
+            assert_eq!(kind(SourceStep::Setup, &text), SourceFaultKind::Protocol, "{text}");
+        }
+        let first = |bytes| {
+            SourceFault::no_first_answer(&camera, Duration::from_secs(5), bytes).kind.code()
+        };
+        assert_eq!(first(None), "unreachable");
+        assert_eq!(first(Some(&b""[..])), "silent");
+        assert_eq!(first(Some(b"RTSP/1.0 200 OK\n")), "protocol");
+        assert_eq!(first(Some(b"HTTP/1.1 400")), "not_rtsp");
+    }
+
+    #[test]
+    fn an_error_in_mid_stream_is_a_packet_a_keepalive_or_the_end() {
+        let camera = source("rtsp://camera/stream");
+        let judge = |text: &str| StreamError::from_text(&camera, None, text);
+        let rtp = "\n\nconn: a\nstream: b\nssrc: 0000002a\nseq: 7\npkt: 12@now";
+        let rtcp = "\n\nconn: a\nstream: b\npkt: 12@now";
+        for (text, end, flaw) in [
+            ("bad nal header 1f", rtp, PacketFlaw::Odd),
+            ("NAL header 86 has F bit set", rtp, PacketFlaw::Odd),
+            ("Empty NAL", rtp, PacketFlaw::Odd),
+            ("FU-A pkt with MARK && !END", rtp, PacketFlaw::Damaged),
+            ("wrong ssrc after 3 RTP pkts", rtp, PacketFlaw::Stray),
+            ("corrupt RTP header while expecting seq=None: x\n0000: 1", rtcp, PacketFlaw::Stray),
+            ("Out-of-order packet or large loss; expecting x", rtp, PacketFlaw::Order),
+            ("RTCP packets must be at least 4 bytes", rtcp, PacketFlaw::Report),
+        ] {
+            assert_eq!(judge(&format!("{text}{end}")), StreamError::Packet(flaw), "{text}");
+        }
+        let unexpected = "RTSP framing error: Unexpected RTSP response Response {\n    \
+            reason_phrase: \"Bad\\nstream: x\\npkt: y\",\n}";
+        let unanswered =
+            "Error reading from RTSP peer: Server failed to respond to keepalive 5 within 2s";
+        assert_eq!(judge(unexpected), StreamError::Keepalive);
+        assert_eq!(judge(unanswered), StreamError::Keepalive);
+        let lost = judge("Error reading from RTSP peer: Connection reset by peer\n\nconn: x");
+        let StreamError::Ended(fault) = lost else { panic!("{lost:?}") };
+        assert_eq!(fault.kind, SourceFaultKind::Closed);
+    }
+
+    #[test]
+    fn a_number_in_the_text_makes_no_other_fault() {
+        let camera = source("rtsp://camera/stream");
+        let fault = |step, text| SourceFault::from_text(&camera, step, None, text).key();
+        assert_eq!(fault(SourceStep::Setup, "odd 1"), fault(SourceStep::Setup, "odd 2"));
+        assert_ne!(fault(SourceStep::Setup, "odd 1"), fault(SourceStep::Play, "odd 1"));
     }
 
     #[test]

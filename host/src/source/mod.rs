@@ -38,8 +38,10 @@ mod gop;
 mod key_frame_gate;
 mod mp4;
 mod nal;
+mod packet_flaws;
 mod retry;
 mod rtsp;
+mod silence;
 mod timing;
 mod udp;
 

@@ -1,9 +1,11 @@
-//! How long to wait before the next attempt to reach a camera. Time and randomness are parameters,
-//! so that tests are exact.
+//! How long to wait before the next attempt to reach a camera, and which faults the log gets. Time
+//! and randomness are parameters, so that tests are exact.
 
 use std::time::Duration;
 
-use super::fault::SourceFaultKind;
+use tokio::time::Instant;
+
+use super::fault::{FaultKey, SourceFaultKind, SourceStep};
 use crate::util::backoff::{Backoff, BackoffPolicy};
 
 /// Maximum share by which a wait is lengthened at random, so that the cameras of a restarted switch
@@ -19,6 +21,18 @@ const FAST: BackoffPolicy = BackoffPolicy {
     // first key frame, up to 2 s with the usual GOP, take their share of it. One connection attempt
     // every 0.7 s costs neither side anything.
     longest: Duration::from_millis(700),
+    jitter: JITTER,
+};
+
+/// Waits after a fault that comes at once and again and again: a server that answers, and never in
+/// a way that leads to a picture.
+const PERSISTENT: BackoffPolicy = BackoffPolicy {
+    free: 0,
+    // The first attempts are as quick as after any fault.
+    first: Duration::from_millis(250),
+    // How long the camera's next firmware, or the path that someone has just published, may take
+    // to be noticed. Two connections a minute fill no camera's log.
+    longest: Duration::from_secs(30),
     jitter: JITTER,
 };
 
@@ -38,47 +52,105 @@ const SLOW: BackoffPolicy = BackoffPolicy {
 /// called four times a second forever.
 const HEALTHY: Duration = Duration::from_secs(5);
 
+/// How often a fault that stays is logged. A person who looks at one day's log sees it.
+const REMINDER: Duration = Duration::from_secs(3600);
+
 /// The backoff of one reader.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReconnectBackoff {
-    fast: Backoff,
-    slow: Backoff,
+    /// The pace of the last fault, and its waits.
+    current: Option<(Pace, FaultKey, Backoff)>,
 }
 
-impl Default for ReconnectBackoff {
-    fn default() -> Self {
-        Self { fast: Backoff::new(FAST), slow: Backoff::new(SLOW) }
+/// How fast a fault may be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    Fast,
+    Persistent,
+    Slow,
+}
+
+impl Pace {
+    fn policy(self) -> BackoffPolicy {
+        match self {
+            Self::Fast => FAST,
+            Self::Persistent => PERSISTENT,
+            Self::Slow => SLOW,
+        }
+    }
+
+    /// That of a fault. `delivered`: the session brought pictures before it.
+    fn of(fault: FaultKey, delivered: bool) -> Self {
+        match (fault.kind, fault.step) {
+            // Stays until a person changes something. A 401 in any step may count as a wrong
+            // password.
+            (
+                SourceFaultKind::Unauthorized
+                | SourceFaultKind::NotRtsp
+                | SourceFaultKind::NoVideo
+                | SourceFaultKind::UnsupportedCodec,
+                _,
+            ) => Self::Slow,
+            _ if fault.status == Some(401) => Self::Slow,
+            _ if delivered => Self::Fast,
+            // Answers, and to no avail.
+            (SourceFaultKind::Protocol, _)
+            | (
+                SourceFaultKind::Closed,
+                SourceStep::Setup | SourceStep::Play | SourceStep::Stream,
+            ) => Self::Persistent,
+            // Away, or on the way up: what starts accepts connections first, and closes them or
+            // says nothing. Those that say nothing are bounded by the limit of the request.
+            _ => Self::Fast,
+        }
     }
 }
 
 impl ReconnectBackoff {
+    /// Nothing has failed yet.
+    pub(super) fn new() -> Self {
+        Self { current: None }
+    }
+
     /// The wait after an attempt that ended with `fault`, its stream having delivered for `up_for`
     /// (zero if it never did). `random` is drawn evenly from `[0, 1)`.
-    pub(super) fn after(
-        &mut self,
-        fault: SourceFaultKind,
-        up_for: Duration,
-        random: f64,
-    ) -> Duration {
-        let Self { fast, slow } = self;
-        let (this, other) = if is_slow(fault) { (slow, fast) } else { (fast, slow) };
-        other.reset();
-        if up_for >= HEALTHY {
-            this.reset();
-        }
-        this.fail(random)
+    pub(super) fn after(&mut self, fault: FaultKey, up_for: Duration, random: f64) -> Duration {
+        let pace = Pace::of(fault, !up_for.is_zero());
+        let continues = |last: Pace, key: FaultKey| {
+            // The fast pace is the same for all: what a camera on its way up says changes.
+            last == pace && up_for < HEALTHY && (pace != Pace::Persistent || key == fault)
+        };
+        let mut waits = match self.current {
+            Some((last, key, waits)) if continues(last, key) => waits,
+            _ => Backoff::new(pace.policy()),
+        };
+        let wait = waits.fail(random);
+        self.current = Some((pace, fault, waits));
+        wait
     }
 }
 
-/// Faults that stay until a person changes something.
-fn is_slow(fault: SourceFaultKind) -> bool {
-    matches!(
-        fault,
-        SourceFaultKind::Unauthorized
-            | SourceFaultKind::NotRtsp
-            | SourceFaultKind::NoVideo
-            | SourceFaultKind::UnsupportedCodec
-    )
+/// Which faults of one camera are logged as warnings: each once, by kind and step, and again after
+/// a good stream, or after a long time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FaultLog {
+    logged: Option<(FaultKey, Instant)>,
+    since: u64,
+}
+
+impl FaultLog {
+    /// Whether this fault is logged, and how many like it were not since the last that was.
+    pub(super) fn take(&mut self, fault: FaultKey, up_for: Duration, now: Instant) -> Option<u64> {
+        let known = self.logged.is_some_and(|(key, at)| {
+            key == fault && up_for < HEALTHY && now.duration_since(at) < REMINDER
+        });
+        if known {
+            self.since += 1;
+            return None;
+        }
+        self.logged = Some((fault, now));
+        Some(std::mem::take(&mut self.since))
+    }
 }
 
 #[cfg(test)]
@@ -89,45 +161,87 @@ mod tests {
 
     const NEVER_UP: Duration = Duration::ZERO;
 
-    fn waits(fault: SourceFaultKind, random: f64, count: usize) -> Vec<u128> {
-        let mut retry = ReconnectBackoff::default();
+    fn fault(kind: SourceFaultKind, step: SourceStep) -> FaultKey {
+        FaultKey { kind, step, status: None }
+    }
+
+    fn waits(fault: FaultKey, random: f64, count: usize) -> Vec<u128> {
+        let mut retry = ReconnectBackoff::new();
         (0..count).map(|_| retry.after(fault, NEVER_UP, random).as_millis()).collect()
     }
 
+    const AWAY: FaultKey =
+        FaultKey { kind: SourceFaultKind::Unreachable, step: SourceStep::Describe, status: None };
+    const REFUSED: FaultKey = FaultKey {
+        kind: SourceFaultKind::Unauthorized,
+        step: SourceStep::Describe,
+        status: Some(401),
+    };
+
     #[test]
     fn an_unreachable_camera_is_tried_at_doubling_waits_up_to_the_cap() {
-        assert_eq!(waits(SourceFaultKind::Unreachable, 0.0, 5), [250, 500, 700, 700, 700]);
+        assert_eq!(waits(AWAY, 0.0, 5), [250, 500, 700, 700, 700]);
+        let closed = fault(SourceFaultKind::Closed, SourceStep::Describe);
+        assert_eq!(waits(closed, 0.0, 5), [250, 500, 700, 700, 700], "it may be on its way up");
     }
 
     #[test]
     fn a_wrong_password_is_not_retried_within_ten_seconds() {
-        assert_eq!(
-            waits(SourceFaultKind::Unauthorized, 0.0, 5),
-            [10_000, 20_000, 40_000, 60_000, 60_000]
-        );
-        assert_eq!(waits(SourceFaultKind::Unauthorized, 1.0, 2), [12_500, 25_000]);
+        assert_eq!(waits(REFUSED, 0.0, 5), [10_000, 20_000, 40_000, 60_000, 60_000]);
+        assert_eq!(waits(REFUSED, 1.0, 2), [12_500, 25_000]);
+        let later =
+            FaultKey { status: Some(401), ..fault(SourceFaultKind::Protocol, SourceStep::Setup) };
+        assert_eq!(waits(later, 0.0, 2), [10_000, 20_000]);
+    }
+
+    #[test]
+    fn a_server_that_answers_to_no_avail_is_tried_ever_more_seldom() {
+        let odd = fault(SourceFaultKind::Protocol, SourceStep::Setup);
+        let expected = [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000];
+        assert_eq!(waits(odd, 0.0, 9), expected);
+        assert_eq!(waits(fault(SourceFaultKind::Closed, SourceStep::Play), 0.0, 9), expected);
+        // Once it gets further, or has gone away, that is news.
+        let mut retry = ReconnectBackoff::new();
+        let mut after = |fault, up_for| retry.after(fault, up_for, 0.0).as_millis();
+        for _ in 0..5 {
+            after(odd, NEVER_UP);
+        }
+        assert_eq!(after(fault(SourceFaultKind::Protocol, SourceStep::Play), NEVER_UP), 250);
+        assert_eq!(after(odd, NEVER_UP), 250);
+        assert_eq!(after(AWAY, NEVER_UP), 250);
+        assert_eq!(after(odd, NEVER_UP), 250);
+        assert_eq!(after(odd, Duration::from_secs(1)), 250, "it has brought pictures");
     }
 
     #[test]
     fn a_stream_that_held_starts_the_waits_anew_and_one_that_broke_at_once_does_not() {
-        let mut retry = ReconnectBackoff::default();
-        retry.after(SourceFaultKind::Closed, NEVER_UP, 0.0);
-        assert_eq!(
-            retry.after(SourceFaultKind::Closed, Duration::from_secs(1), 0.0).as_millis(),
-            500
-        );
-        assert_eq!(
-            retry.after(SourceFaultKind::Closed, Duration::from_secs(60), 0.0).as_millis(),
-            250
-        );
+        let closed = fault(SourceFaultKind::Closed, SourceStep::Stream);
+        let mut retry = ReconnectBackoff::new();
+        retry.after(closed, Duration::from_secs(1), 0.0);
+        assert_eq!(retry.after(closed, Duration::from_secs(1), 0.0).as_millis(), 500);
+        assert_eq!(retry.after(closed, Duration::from_secs(60), 0.0).as_millis(), 250);
     }
 
     #[test]
     fn a_camera_that_comes_back_while_it_refuses_the_password_is_not_waited_for_like_before() {
-        let mut retry = ReconnectBackoff::default();
-        retry.after(SourceFaultKind::Unauthorized, NEVER_UP, 0.0);
-        retry.after(SourceFaultKind::Unauthorized, NEVER_UP, 0.0);
-        assert_eq!(retry.after(SourceFaultKind::Unreachable, NEVER_UP, 0.0).as_millis(), 250);
+        let mut retry = ReconnectBackoff::new();
+        retry.after(REFUSED, NEVER_UP, 0.0);
+        retry.after(REFUSED, NEVER_UP, 0.0);
+        assert_eq!(retry.after(AWAY, NEVER_UP, 0.0).as_millis(), 250);
+    }
+
+    #[test]
+    fn a_fault_is_logged_once_and_then_each_hour() {
+        let (mut log, start) = (FaultLog::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(log.take(AWAY, NEVER_UP, start), Some(0));
+        for second in 1..3600 {
+            assert_eq!(log.take(AWAY, NEVER_UP, at(second)), None);
+        }
+        assert_eq!(log.take(AWAY, NEVER_UP, at(3600)), Some(3599));
+        assert_eq!(log.take(REFUSED, NEVER_UP, at(3601)), Some(0), "another fault is news");
+        assert_eq!(log.take(REFUSED, Duration::from_secs(1), at(3602)), None);
+        assert_eq!(log.take(REFUSED, HEALTHY, at(3603)), Some(1), "it was over in between");
     }
 
     proptest! {
@@ -136,10 +250,11 @@ mod tests {
             random in 0.0..1.0_f64,
             faults in prop::collection::vec(prop::sample::select(SourceFaultKind::ALL.to_vec()), 1..100),
         ) {
-            let mut retry = ReconnectBackoff::default();
-            for fault in faults {
+            let mut retry = ReconnectBackoff::new();
+            for kind in faults {
+                let fault = fault(kind, SourceStep::Describe);
                 let wait = retry.after(fault, NEVER_UP, random);
-                let BackoffPolicy { first, longest, .. } = if is_slow(fault) { SLOW } else { FAST };
+                let BackoffPolicy { first, longest, .. } = Pace::of(fault, false).policy();
                 prop_assert!((first..=longest).contains(&wait), "{:?} {:?}", fault, wait);
             }
         }

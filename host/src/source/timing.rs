@@ -1,14 +1,24 @@
 //! The two times of a live picture: presentation time that continues across reconnects, and
 //! wall-clock capture time. Nothing here reads a clock.
 
+use ocelli_protocol::worker::CaptureClock;
+
 /// Nanoseconds in a second.
 const SECOND: i128 = 1_000_000_000;
-/// A step between two pictures' RTP times beyond which the camera must have set its clock: pictures
-/// further apart would have been reported as silence long before.
-const MAX_STEP_NS: i64 = 10_000_000_000;
-/// A sender report from before 2000-01-01 comes from a camera whose clock was never set (they start
-/// at 1970, or send the time since power-on): not worth more than the time of receipt.
-const EARLIEST_NS: i128 = 946_684_800 * SECOND;
+/// How far the RTP time may run ahead of the clock between two pictures: beyond, the camera must
+/// have set its own. A stall of the network holds pictures up and moves no RTP time.
+const MAX_AHEAD_NS: i64 = 10_000_000_000;
+/// How far the RTP time may go back from one picture to the next: as far as B frames of a slow
+/// stream reach, 16 pictures at 5 a second.
+const MAX_BACK_NS: i64 = 3_200_000_000;
+/// How far a camera's wall clock may be off the host's. A time zone set wrong is 14 h at most, and
+/// such times still agree with what the camera writes into its pictures. A clock that is further
+/// off was never set: cameras start in 1970 or 2000, or send the time since power-on. That is
+/// worth less than the time of receipt.
+const MAX_OFF_NS: i128 = 24 * 3600 * SECOND;
+/// How far a report's RTP time may lie off that of the pictures around it. Reports are of the
+/// moment at which they are sent; pictures may wait in the encoder for a second or two.
+const MAX_APART_NS: i64 = 10_000_000_000;
 /// Seconds from 1900-01-01, where NTP counts from, to 1970-01-01 (RFC 868).
 const NTP_TO_UNIX: i128 = 2_208_988_800;
 
@@ -22,7 +32,7 @@ pub(super) struct RtpTime {
 
 impl RtpTime {
     /// Nanoseconds from `earlier` on; both are of one stream.
-    fn since(self, earlier: Self) -> i64 {
+    pub(super) fn since(self, earlier: Self) -> i64 {
         let ticks = i128::from(self.ticks) - i128::from(earlier.ticks);
         let ns = ticks * SECOND / i128::from(self.rate.max(1));
         i64::try_from(ns).unwrap_or(if ns < 0 { i64::MIN } else { i64::MAX })
@@ -53,10 +63,9 @@ impl PresentationClock {
     /// The presentation time of a picture, in nanoseconds. Pictures come in decoding order, so it
     /// moves back and forth by the reordering of B frames, but never back past a break.
     pub(super) fn place(&mut self, rtp: RtpTime, received_ns: u64) -> i64 {
-        let stepped =
-            |(last, _): (RtpTime, u64)| rtp.since(last).unsigned_abs() > MAX_STEP_NS.unsigned_abs();
+        let jumped = self.last.is_some_and(|last| is_jump(last, (rtp, received_ns)));
         let (origin, base) = match self.origin {
-            Some(origin) if !self.last.is_some_and(stepped) => origin,
+            Some(origin) if !jumped => origin,
             _ => {
                 let origin = (rtp, self.base_after_break(received_ns));
                 *self.origin.insert(origin)
@@ -81,34 +90,126 @@ impl PresentationClock {
     }
 }
 
-/// The wall clock of a camera, from its RTCP sender reports.
+/// Whether the RTP time between two pictures has nothing to do with the time that passed between
+/// them, which is also what a slow camera's takes. Each is an RTP time and a time of receipt.
+fn is_jump((last, last_ns): (RtpTime, u64), (rtp, received_ns): (RtpTime, u64)) -> bool {
+    let step = rtp.since(last);
+    step < -MAX_BACK_NS || step.saturating_sub(between(last_ns, received_ns)) > MAX_AHEAD_NS
+}
+
+/// Nanoseconds from one time of the monotonic clock to another.
+fn between(from_ns: u64, to_ns: u64) -> i64 {
+    i64::try_from(to_ns.saturating_sub(from_ns)).unwrap_or(i64::MAX)
+}
+
+/// Why a sender report is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnusableReport {
+    /// Its wall-clock time is further off than [`MAX_OFF_NS`].
+    FarOff,
+    /// Its RTP time has nothing to do with the pictures'.
+    ForeignRtpTime,
+}
+
+impl UnusableReport {
+    /// For people.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::FarOff => "a sender report whose time is more than a day off",
+            Self::ForeignRtpTime => "a sender report whose RTP time is not that of the pictures",
+        }
+    }
+}
+
+/// A sender report.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SenderReport {
+    /// Its RTP time, on the stream's own timeline.
+    pub(super) rtp: RtpTime,
+    /// Its NTP time: 32.32 fixed-point seconds since 1900.
+    pub(super) ntp: u64,
+    /// When it came, on the monotonic clock, in nanoseconds.
+    pub(super) received_ns: u64,
+    /// When it came, in nanoseconds since 1970.
+    pub(super) received_wall_ns: u64,
+}
+
+impl SenderReport {
+    /// Its time in nanoseconds since 1970. The 32 bits of its seconds start again in 2036: of the
+    /// two times that they can mean, the one nearer to the host's.
+    fn unix_ns(&self) -> i128 {
+        const ERA: i128 = (1 << 32) * SECOND;
+        let fraction = (i128::from(self.ntp & 0xffff_ffff) * SECOND) >> 32;
+        let ns = (i128::from(self.ntp >> 32) - NTP_TO_UNIX) * SECOND + fraction;
+        let host = i128::from(self.received_wall_ns);
+        if host - ns > ERA / 2 { ns + ERA } else { ns }
+    }
+}
+
+/// The wall clock of a camera, by its RTCP sender reports.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CameraClock {
-    /// This RTP time is that time since 1970 in nanoseconds.
-    report: Option<(RtpTime, i128)>,
+    /// The report in force: its RTP time, the time since 1970 in nanoseconds, the time of receipt.
+    report: Option<(RtpTime, i128, u64)>,
+    /// The last picture: RTP time and time of receipt.
+    last: Option<(RtpTime, u64)>,
 }
 
 impl CameraClock {
     /// A new session: reports of the one before do not count.
     pub(super) fn new_session(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Takes a sender report. One that cannot be used also ends the one before: one of the two is
+    /// wrong.
+    pub(super) fn report(&mut self, report: SenderReport) -> Result<(), UnusableReport> {
         self.report = None;
+        let unix_ns = report.unix_ns();
+        if (unix_ns - i128::from(report.received_wall_ns)).abs() > MAX_OFF_NS {
+            return Err(UnusableReport::FarOff);
+        }
+        let at = (report.rtp, report.received_ns);
+        if self.last.is_some_and(|picture| are_apart(picture, at)) {
+            return Err(UnusableReport::ForeignRtpTime);
+        }
+        self.report = Some((report.rtp, unix_ns, report.received_ns));
+        Ok(())
     }
 
-    /// Takes a sender report: `ntp` is its 32.32 fixed-point NTP time.
-    pub(super) fn report(&mut self, rtp: RtpTime, ntp: u64) {
-        let seconds = i128::from(ntp >> 32) - NTP_TO_UNIX;
-        let fraction = (i128::from(ntp & 0xffff_ffff) * SECOND) >> 32;
-        let unix_ns = seconds * SECOND + fraction;
-        self.report = (unix_ns >= EARLIEST_NS).then_some((rtp, unix_ns));
+    /// When a picture was taken, in nanoseconds since 1970, and by whose clock: the camera's where
+    /// a report is in force, else the host's at the receipt. A jump of the RTP time ends a report.
+    pub(super) fn capture(
+        &mut self,
+        rtp: RtpTime,
+        received_ns: u64,
+        received_wall_ns: u64,
+    ) -> (u64, CaptureClock) {
+        let picture = (rtp, received_ns);
+        let stale = match (self.last, self.report) {
+            (Some(last), _) => is_jump(last, picture),
+            // The report came before the first picture, so nothing was there to hold it against.
+            (None, Some((rtp, _, received_ns))) => are_apart((rtp, received_ns), picture),
+            (None, None) => false,
+        };
+        if stale {
+            self.report = None;
+        }
+        self.last = Some(picture);
+        let by_report = self
+            .report
+            .and_then(|(at, unix_ns, _)| u64::try_from(unix_ns + i128::from(rtp.since(at))).ok());
+        match by_report {
+            Some(capture_ns) => (capture_ns, CaptureClock::Camera),
+            None => (received_wall_ns, CaptureClock::Host),
+        }
     }
+}
 
-    /// When the picture was taken, in nanoseconds since 1970: the camera's own time where it has
-    /// reported one, else the time of receipt.
-    pub(super) fn capture_ns(&self, rtp: RtpTime, received_wall_ns: u64) -> u64 {
-        self.report
-            .and_then(|(at, unix_ns)| u64::try_from(unix_ns + i128::from(rtp.since(at))).ok())
-            .unwrap_or(received_wall_ns)
-    }
+/// Whether two RTP times of one stream do not lie as far apart as the moments at which they came.
+fn are_apart((earlier, earlier_ns): (RtpTime, u64), (later, later_ns): (RtpTime, u64)) -> bool {
+    let difference = later.since(earlier).saturating_sub(between(earlier_ns, later_ns));
+    difference.unsigned_abs() > MAX_APART_NS.unsigned_abs()
 }
 
 #[cfg(test)]
@@ -147,12 +248,17 @@ mod tests {
         presentation.new_session();
         assert_eq!(presentation.place(rtp(-5), 6_000_000_000), 6_000_000_000);
         assert_eq!(presentation.place(rtp(-5 - 9000), 6_000_000_000), 5_900_000_000);
+        assert_eq!(presentation.place(rtp(-5 - 9000 - 270_000), 6_000_000_000), 2_900_000_000);
         assert_eq!(
-            presentation.place(rtp(-5 - 900_000 + 9000), 6_000_000_000),
+            presentation.place(rtp(-5 - 9000 - 2 * 270_000), 6_000_000_000),
             1_000_000_001,
             "not past the break"
         );
     }
+
+    const S: u64 = 1_000_000_000;
+    /// The host's wall clock when the monotonic one is at 0.
+    const WALL: u64 = 1_700_000_000 * S;
 
     #[test]
     fn a_camera_that_sets_its_clock_does_not_move_presentation_time() {
@@ -162,18 +268,94 @@ mod tests {
         assert_eq!(jumped, 40_000_000);
         assert_eq!(presentation.place(rtp(90_000 * 86_400 + 3600), 80_000_000), 80_000_000);
         assert_eq!(presentation.place(rtp(0), 120_000_000), 120_000_000);
+        // Four seconds back is more than B frames need.
+        assert_eq!(presentation.place(rtp(-4 * 90_000), 160_000_000), 160_000_000);
+    }
+
+    #[test]
+    fn a_slow_camera_and_a_stalled_network_are_no_jump() {
+        let mut presentation = PresentationClock::default();
+        presentation.place(rtp(0), 0);
+        assert_eq!(presentation.place(rtp(60 * 90_000), 61 * S), 60_000_000_000);
+        // Held up for a minute, then all at once.
+        assert_eq!(presentation.place(rtp(61 * 90_000), 120 * S), 61_000_000_000);
+        assert_eq!(presentation.place(rtp(62 * 90_000), 120 * S), 62_000_000_000);
+    }
+
+    /// A report that came at `at` seconds, `off` seconds ahead of the host's clock.
+    fn report(ticks: i64, at: u64, off: i128) -> SenderReport {
+        let unix = i128::from(WALL / S) + i128::from(at) + off;
+        let ntp = u64::try_from((unix + NTP_TO_UNIX) & 0xffff_ffff).unwrap() << 32;
+        let received_ns = at * S;
+        SenderReport { rtp: rtp(ticks), ntp, received_ns, received_wall_ns: WALL + received_ns }
+    }
+
+    /// The capture time of a picture that came at `at` seconds: seconds ahead of [`WALL`].
+    fn capture(clock: &mut CameraClock, ticks: i64, at: u64) -> (i64, CaptureClock) {
+        let (ns, whose) = clock.capture(rtp(ticks), at * S, WALL + at * S);
+        (ns.cast_signed().wrapping_sub(WALL.cast_signed()) / S.cast_signed(), whose)
     }
 
     #[test]
     fn capture_time_comes_from_the_sender_report() {
         let mut clock = CameraClock::default();
-        assert_eq!(clock.capture_ns(rtp(0), 42), 42, "no report yet: the time of receipt");
-        let ntp = ((NTP_TO_UNIX as u64 + 1_700_000_000) << 32) | (1 << 31);
-        clock.report(rtp(90_000), ntp);
-        assert_eq!(clock.capture_ns(rtp(180_000), 42), 1_700_000_001_500_000_000);
-        assert_eq!(clock.capture_ns(rtp(0), 42), 1_699_999_999_500_000_000);
-        clock.report(rtp(90_000), (NTP_TO_UNIX as u64 + 60) << 32);
-        assert_eq!(clock.capture_ns(rtp(180_000), 42), 42, "the camera's clock is not set");
+        assert_eq!(capture(&mut clock, 0, 1), (1, CaptureClock::Host));
+        clock.report(report(90_000, 2, -7200)).unwrap();
+        assert_eq!(capture(&mut clock, 90_000, 2), (2 - 7200, CaptureClock::Camera));
+        assert_eq!(capture(&mut clock, 4 * 90_000, 4), (5 - 7200, CaptureClock::Camera));
+        clock.new_session();
+        assert_eq!(capture(&mut clock, 5 * 90_000, 5), (5, CaptureClock::Host));
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_is_not_believed() {
+        let year = 365 * 86_400;
+        for off in [-i128::from(WALL / S), 9 * year, -23 * year, 86_401, -86_401] {
+            let mut clock = CameraClock::default();
+            assert_eq!(clock.report(report(0, 1, off)), Err(UnusableReport::FarOff), "{off}");
+            assert_eq!(capture(&mut clock, 0, 1), (1, CaptureClock::Host));
+        }
+        // 14 h: a time zone set wrong.
+        let mut clock = CameraClock::default();
+        clock.report(report(0, 1, 14 * 3600)).unwrap();
+        assert_eq!(capture(&mut clock, 0, 1), (1 + 14 * 3600, CaptureClock::Camera));
+    }
+
+    #[test]
+    fn reports_go_on_when_the_seconds_of_ntp_start_again() {
+        // 2036-02-07, four seconds into the next era.
+        let wall_ns = (2_085_978_496 + 4) * S;
+        let ntp = 4_u64 << 32;
+        let report = SenderReport { rtp: rtp(0), ntp, received_ns: 0, received_wall_ns: wall_ns };
+        assert_eq!(report.unix_ns(), i128::from(wall_ns));
+    }
+
+    #[test]
+    fn a_jump_of_rtp_time_ends_the_report_until_the_next_one() {
+        let mut clock = CameraClock::default();
+        clock.report(report(0, 0, 5)).unwrap();
+        assert_eq!(capture(&mut clock, 0, 0), (5, CaptureClock::Camera));
+        let hour = 3600 * 90_000;
+        assert_eq!(capture(&mut clock, hour, 1), (1, CaptureClock::Host));
+        assert_eq!(capture(&mut clock, hour + 90_000, 2), (2, CaptureClock::Host));
+        clock.report(report(hour + 90_000, 2, 5)).unwrap();
+        assert_eq!(capture(&mut clock, hour + 2 * 90_000, 3), (8, CaptureClock::Camera));
+    }
+
+    #[test]
+    fn a_report_of_another_rtp_time_is_not_used() {
+        let mut clock = CameraClock::default();
+        capture(&mut clock, 0, 0);
+        let foreign = clock.report(report(0x7000_0000, 1, 0));
+        assert_eq!(foreign, Err(UnusableReport::ForeignRtpTime));
+        assert_eq!(capture(&mut clock, 90_000, 1), (1, CaptureClock::Host));
+        // Nor one that came before the first picture.
+        clock.new_session();
+        clock.report(report(0x7000_0000, 1, 0)).unwrap();
+        assert_eq!(capture(&mut clock, 2 * 90_000, 2), (2, CaptureClock::Host));
+        // A minute without a picture is no reason to doubt.
+        clock.report(report(62 * 90_000, 62, 3)).unwrap();
+        assert_eq!(capture(&mut clock, 63 * 90_000, 63), (66, CaptureClock::Camera));
     }
 
     proptest! {

@@ -24,4 +24,5 @@ mod api_websocket;
 mod config_cli;
 mod config_load;
 mod source_file;
+mod source_odd_cameras;
 mod source_rtsp;
