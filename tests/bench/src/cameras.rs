@@ -1,5 +1,6 @@
 //! RTSP cameras that play the clip, from the tests' launcher.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -26,12 +27,17 @@ pub struct Cameras {
 }
 
 impl Cameras {
-    /// Starts `count` cameras, from 0 on.
+    /// Starts `count` cameras, from 0 on, that play the clip of all parts.
     pub async fn start(paths: &Paths, count: usize) -> Result<Self> {
+        Self::play(paths, &paths.clip, count).await
+    }
+
+    /// Starts `count` cameras, from 0 on, that play a clip.
+    pub async fn play(paths: &Paths, clip: &Path, count: usize) -> Result<Self> {
         let mut command = Command::new(PYTHON);
         command.arg(&paths.cameras).args(["--port", "0"]);
         for index in 0..count {
-            command.arg(format!("/{index}={}", paths.clip.display()));
+            command.arg(format!("/{index}={}", clip.display()));
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut server = Running::start("the cameras' server", command)?;

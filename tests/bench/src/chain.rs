@@ -37,6 +37,8 @@ pub struct Camera {
     settings: Value,
     /// Whether a file comes as fast as it was recorded.
     realtime: bool,
+    /// Further keys of the camera's config.
+    keys: Value,
 }
 
 impl Camera {
@@ -58,7 +60,14 @@ impl Camera {
     }
 
     fn new(id: String, source: String) -> Self {
-        Self { id, source, pipeline: "object-detect".into(), settings: json!({}), realtime: false }
+        Self {
+            id,
+            source,
+            pipeline: "object-detect".into(),
+            settings: json!({}),
+            realtime: false,
+            keys: json!({}),
+        }
     }
 
     /// The same with settings for its pipeline.
@@ -66,14 +75,20 @@ impl Camera {
         Self { settings, ..self }
     }
 
+    /// The same with further keys in its config.
+    pub fn keyed(self, keys: Value) -> Self {
+        Self { keys, ..self }
+    }
+
     fn config(&self) -> Value {
-        let Self { id, source, pipeline, settings, realtime } = self;
+        let Self { id, source, pipeline, settings, realtime, keys } = self;
         let mut camera =
             json!({"id": id, "source": source, "pipeline": pipeline, "settings": settings});
         if let (true, Some(table)) = (self.source.starts_with("file:"), camera.as_object_mut()) {
             table.insert("repeat".into(), true.into());
             table.insert("pace".into(), if *realtime { "realtime" } else { "as-fast" }.into());
         }
+        add(&mut camera, keys.clone());
         camera
     }
 }

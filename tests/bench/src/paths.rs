@@ -7,6 +7,9 @@ use anyhow::{Context, Result, ensure};
 /// The clip that every part shows: 768x576, 10 pictures a second, a key frame every 20.
 pub const CLIP: &str = "people-576-high.mp4";
 
+/// The same scene in 1920x1080.
+pub const CLIP_1080: &str = "people-1080-high-b3.mp4";
+
 /// A picture with one face.
 pub const FACE: &str = "collins-1.jpg";
 
@@ -31,6 +34,8 @@ pub struct Paths {
     pub library: PathBuf,
     /// See [`CLIP`].
     pub clip: PathBuf,
+    /// The folder of all clips.
+    pub clips: PathBuf,
     /// The program that plays clips as RTSP cameras.
     pub cameras: PathBuf,
 }
@@ -53,6 +58,7 @@ impl Paths {
             test_models: root.join("tests/models"),
             library: ocelli::inference::library::find(None)?.path.into(),
             clip: root.join("tests/clips").join(CLIP),
+            clips: root.join("tests/clips"),
             cameras: root.join("tests/cameras/rtsp_cameras.py"),
         };
         for (path, remedy) in [

@@ -14,6 +14,7 @@ use crate::phases::fanout::Fanout;
 use crate::phases::isolation::{self as isolation_cost, IsolationCost};
 use crate::phases::joining::Joining;
 use crate::phases::live::{Live, Moments, STATIONS};
+use crate::phases::readers::ReaderCost;
 use crate::phases::recovery::Recovery;
 use crate::phases::twenty::{Idle, Streaming, Twenty};
 
@@ -37,6 +38,8 @@ pub struct Report {
     pub live: Vec<Live>,
     /// Twenty sessions.
     pub twenty: Option<Twenty>,
+    /// Cameras with each reader.
+    pub readers: Vec<ReaderCost>,
     /// A model in another process.
     pub isolation: Option<IsolationCost>,
     /// Faces to vectors.
@@ -77,6 +80,9 @@ impl Display for Report {
         if let Some(measured) = &self.twenty {
             twenty(measured, f)?;
         }
+        if !self.readers.is_empty() {
+            readers(&self.readers, f)?;
+        }
         if let Some(measured) = &self.isolation {
             isolation(measured, f)?;
         }
@@ -97,6 +103,36 @@ impl Display for Report {
         }
         self.fanout.as_ref().map_or(Ok(()), |measured| fanout(measured, f))
     }
+}
+
+fn readers(rows: &[ReaderCost], f: &mut Formatter<'_>) -> fmt::Result {
+    writeln!(f)?;
+    writeln!(f, "readers of cameras; CPU for each camera, in percent of a core")?;
+    writeln!(
+        f,
+        "  cameras  reader        host  ingest   PSS of an ingest, median (largest)   host   \
+            units/s   busy with others"
+    )?;
+    for row in rows {
+        let pss = row
+            .ingest_mb
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), |mb| format!("{:.1} MB ({:.1})", mb.median, mb.max));
+        writeln!(
+            f,
+            "  {:>7}  {:<10} {:>5.2} % {:>5.2} %   {pss:>34}   {:.0} MB   {:>5.1}   {:.2} cores   \
+                {}",
+            row.cameras,
+            row.reader,
+            row.host_percent,
+            row.ingest_percent,
+            row.host_mb,
+            row.units_per_second,
+            row.other_cores,
+            row.clip
+        )?;
+    }
+    Ok(())
 }
 
 fn cost(cost: &Cost, f: &mut Formatter<'_>) -> fmt::Result {
@@ -417,6 +453,7 @@ fn roles(by_role: &BTreeMap<Role, f64>) -> String {
         Role::Host => "host",
         Role::Worker => "workers",
         Role::Inference => "inference",
+        Role::Ingest => "readers",
         Role::Other => "other",
     };
     by_role

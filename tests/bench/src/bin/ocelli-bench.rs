@@ -9,8 +9,8 @@ use ocelli_bench::chain::BenchFolder;
 use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::{CLIP, Paths};
 use ocelli_bench::phases::{
-    Environment, cost, deploying, embeddings, fairness, fanout, isolation, joining, live, recovery,
-    twenty,
+    Environment, cost, deploying, embeddings, fairness, fanout, isolation, joining, live, readers,
+    recovery, twenty,
 };
 use ocelli_bench::report::Report;
 
@@ -54,6 +54,8 @@ enum Part {
     Live,
     /// Twenty sessions.
     Twenty,
+    /// The two readers of cameras.
+    Readers,
     /// A model in this process and in another.
     Isolation,
     /// Faces to vectors.
@@ -106,6 +108,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         cost: None,
         live: Vec::new(),
         twenty: None,
+        readers: Vec::new(),
         isolation: None,
         embeddings: None,
         fairness: None,
@@ -133,6 +136,10 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
                 progress("twenty sessions");
                 report.twenty =
                     Some(twenty::measure(&environment).await.context("twenty sessions")?);
+            }
+            Part::Readers => {
+                progress("the two readers of cameras");
+                report.readers = readers::measure(&environment).await.context("readers")?;
             }
             Part::Isolation => {
                 progress("a model in this process and in another");
