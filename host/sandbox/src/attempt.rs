@@ -2,7 +2,7 @@
 //! enforces. In an unconfined process each succeeds and does no harm.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -15,6 +15,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendFlags, SocketType, sendmsg_addr, socket,
+};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, setrlimit};
 
 /// The argument with which the attempt to execute starts this very program. A process that reads it
@@ -63,7 +66,9 @@ const ATTEMPTS: &[Try] = &[
     ("open_file", DENIED, open_file),
     ("create_file", DENIED, create_file),
     ("connect_tcp", DENIED, connect_tcp),
+    ("listen", DENIED, listen),
     ("send_udp", DENIED, send_udp),
+    ("send_udp_message", DENIED, send_udp_message),
     ("create_unix_socket", DENIED, create_unix_socket),
     ("fork", DENIED, fork),
     ("trace_process", DENIED, trace_process),
@@ -124,6 +129,21 @@ fn create_file(targets: &Targets) -> io::Result<()> {
 
 fn connect_tcp(targets: &Targets) -> io::Result<()> {
     TcpStream::connect(targets.listener.local_addr()?).map(drop)
+}
+
+/// On a port that the kernel chooses.
+fn listen(_: &Targets) -> io::Result<()> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    Ok(rustix::net::listen(&socket, 1)?)
+}
+
+/// With the call whose address lies in memory, out of the filter's sight.
+fn send_udp_message(targets: &Targets) -> io::Result<()> {
+    let to = targets.receiver.local_addr()?;
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    let message = [IoSlice::new(b"ocelli")];
+    let mut control = SendAncillaryBuffer::default();
+    Ok(sendmsg_addr(&socket, &to, &message, &mut control, SendFlags::empty()).map(drop)?)
 }
 
 /// With a socket of its own, and with one that it already has.

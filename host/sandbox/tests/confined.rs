@@ -47,9 +47,10 @@ fn main() -> ExitCode {
 fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for name in names() {
-        trials.push(Trial::test(format!("a_confined_worker_is_refused::{name}"), move || {
-            refused(name)
-        }));
+        for kind in ["worker", "reader"] {
+            let title = format!("a_confined_{kind}_is_refused::{name}");
+            trials.push(Trial::test(title, move || refused(kind, name)));
+        }
         trials.push(Trial::test(
             format!("a_process_that_is_not_confined_succeeds::{name}"),
             move || succeeds(name),
@@ -87,9 +88,12 @@ fn child(role: &str, rest: &[&str]) {
             let targets = Targets::new(MEMORY, OPEN_FILES).unwrap();
             report(&make_one(name, &targets).unwrap());
         }
-        ("confined", [name]) => {
+        ("confined", [kind, name]) => {
             let targets = Targets::new(MEMORY, OPEN_FILES).unwrap();
-            confined_worker();
+            match *kind {
+                "worker" => confined_worker(),
+                _ => confined_reader(),
+            };
             report(&make_one(name, &targets).unwrap());
         }
         ("shown", []) => {
@@ -174,6 +178,14 @@ fn confined_worker() -> Confinement {
     confinement
 }
 
+/// As `ocelli-ingest` does it.
+fn confined_reader() -> Confinement {
+    let confinement = confine(&Profile::ingest());
+    limit::memory(MEMORY).unwrap();
+    limit::open_files(OPEN_FILES).unwrap();
+    confinement
+}
+
 /// Threads, memory, sockets, random numbers, waiting and time.
 fn work() {
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -232,13 +244,13 @@ fn printed(arguments: &[&str]) -> Vec<String> {
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-fn refused(name: &str) -> Result<(), Failed> {
+fn refused(kind: &str, name: &str) -> Result<(), Failed> {
     let expected = match name {
         "allocate_past_limit" => "true ENOMEM",
         "open_past_limit" => "true EMFILE",
         _ => "true EPERM",
     };
-    assert_eq!(printed(&["confined", name]), [expected]);
+    assert_eq!(printed(&["confined", kind, name]), [expected]);
     Ok(())
 }
 

@@ -10,11 +10,13 @@ use serde_json::Value;
 use crate::camera;
 
 /// What must be refused, and the errors with which it may be.
-const ATTEMPTS: [(&str, &[&str]); 14] = [
+const ATTEMPTS: [(&str, &[&str]); 16] = [
     ("open_file", DENIED),
     ("create_file", DENIED),
     ("connect_tcp", DENIED),
+    ("listen", DENIED),
     ("send_udp", DENIED),
+    ("send_udp_message", DENIED),
     ("create_unix_socket", DENIED),
     ("fork", DENIED),
     ("execute", DENIED),
