@@ -1,5 +1,5 @@
-//! What the tests of all crates are made with: the real programs, real RTSP cameras, a WebSocket
-//! client, servers that are no cameras, and the one way to skip.
+//! What the tests of all crates are made with: the real programs, real RTSP cameras and scripted ones,
+//! a WebSocket client, servers that are no cameras, and the one way to skip.
 //!
 //! It knows no crate of the product, so that any may have it for its tests, and so that
 //! whole-system tests see what an operator and a subscriber see. Whatever waits has a deadline, and
@@ -16,6 +16,7 @@
     reason = "what goes wrong here fails the test"
 )]
 
+pub mod camera;
 mod cameras;
 mod client;
 mod client_process;
