@@ -266,7 +266,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_under_way_is_closed_with_its_step_and_nothing_else_is_touched() {
-        let history = History::new(Journal::default());
+        let history = History::new(Journal::temporary().unwrap());
         let mut first = record(0, 'a', Cause::Config, DeploymentState::Ended(Healthy));
         history.begin(&mut first, true).await.unwrap();
         history.write(&first, None).await;
@@ -285,7 +285,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_history_is_bounded() {
-        let history = History::new(Journal::default());
+        let history = History::new(Journal::temporary().unwrap());
         for _ in 0..20 {
             let mut record = record(0, 'a', Cause::Request, DeploymentState::Pending);
             history.begin(&mut record, true).await.unwrap();

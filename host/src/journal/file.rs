@@ -6,31 +6,16 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail, ensure};
 use rusqlite::{Connection, ErrorCode};
 
-/// What a file is to be like.
-#[derive(Debug)]
-pub(super) struct DatabaseSpec {
-    /// What leads from each version of the schema to the next; `user_version` counts those that a
-    /// file has had.
-    pub(super) migrations: &'static [&'static str],
-    /// Set when it is opened, in this order.
-    pub(super) pragmas: &'static [(&'static str, &'static str)],
-    /// What is lost with a damaged one, for the log.
-    pub(super) contents: &'static str,
-}
-
-/// A file that is ready.
-#[derive(Debug)]
-pub(super) struct OpenedDatabase {
-    pub(super) connection: Connection,
-    /// Where the one is now that was there before, and was damaged.
-    pub(super) quarantined: Option<PathBuf>,
-}
+use super::DatabaseSpec;
 
 /// How long a host that is just ending may still have the file.
-pub(super) const BUSY: Duration = Duration::from_secs(5);
+const BUSY: Duration = Duration::from_secs(5);
 
-/// Opens the file, or begins one. One that is damaged is put aside.
-pub(super) fn open(path: &Path, kind: &DatabaseSpec) -> anyhow::Result<OpenedDatabase> {
+/// Opens the file, or begins one. One that is damaged is put aside: the path says where it is now.
+pub(super) fn open(
+    path: &Path,
+    kind: &DatabaseSpec,
+) -> anyhow::Result<(Connection, Option<PathBuf>)> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| {
             format!(
@@ -45,7 +30,7 @@ pub(super) fn open(path: &Path, kind: &DatabaseSpec) -> anyhow::Result<OpenedDat
         Ok((None, connection)) => {
             let connection =
                 migrate(connection, kind).with_context(|| format!("{}", path.display()))?;
-            return Ok(OpenedDatabase { connection, quarantined: None });
+            return Ok((connection, None));
         }
         Ok((Some(damage), _)) => damage,
         Err(error) if is_damage(&error) => error.to_string(),
@@ -70,7 +55,7 @@ pub(super) fn open(path: &Path, kind: &DatabaseSpec) -> anyhow::Result<OpenedDat
     );
     let begun = || -> anyhow::Result<Connection> { migrate(taken(path, kind)?, kind) };
     let connection = begun().with_context(|| format!("beginning {}", path.display()))?;
-    Ok(OpenedDatabase { connection, quarantined: Some(aside) })
+    Ok((connection, Some(aside)))
 }
 
 /// The file, whose lock was free.
@@ -95,10 +80,7 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 /// Brings the schema to this version's.
-pub(super) fn migrate(
-    mut connection: Connection,
-    kind: &DatabaseSpec,
-) -> anyhow::Result<Connection> {
+fn migrate(mut connection: Connection, kind: &DatabaseSpec) -> anyhow::Result<Connection> {
     let had: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     ensure!(
         had <= kind.migrations.len(),

@@ -10,12 +10,12 @@
 //! Writes are committed together, with `synchronous = FULL`: what is committed is on the disk. Two
 //! kinds differ in who waits:
 //!
-//! - **Deployments** are committed at once, and whoever asks waits for it.
-//! - **Changes of a session's store** wait for nobody and nobody waits for them: they are committed
-//!   as soon as 100 ms have passed since the commit before, so a pipeline that writes with each
-//!   frame costs ten writes to the disk in a second. When the power fails, or the host is killed,
-//!   the last 100 ms of such changes may be lost; of the changes that one call made, and that are
-//!   given together, never a part alone.
+//! - **Deployments** are committed at once, and the caller waits for it.
+//! - **Changes of a session's store** are committed without a caller that waits, as soon as 100 ms
+//!   have passed since the commit before, so a pipeline that writes with each frame costs ten
+//!   writes to the disk in a second. When the power fails, or the host is killed, the last 100 ms
+//!   of such changes may be lost; of the changes that one call made, and that are given together,
+//!   never a part alone.
 //!
 //! The file is looked through at the start. One that is damaged is put aside under another name and
 //! a new one is begun, which the log says as an error. While a host has the file no other process
@@ -45,7 +45,19 @@ const QUEUE: usize = 1024;
 /// The name of the file in the store's folder.
 pub const FILE: &str = "journal.db";
 
-const KIND: file::DatabaseSpec = file::DatabaseSpec {
+/// What a file is to be like.
+#[derive(Debug)]
+struct DatabaseSpec {
+    /// What leads from each version of the schema to the next; `user_version` counts those that a
+    /// file has had.
+    migrations: &'static [&'static str],
+    /// Set when it is opened, in this order.
+    pragmas: &'static [(&'static str, &'static str)],
+    /// What is lost with a damaged one, for the log.
+    contents: &'static str,
+}
+
+const KIND: DatabaseSpec = DatabaseSpec {
     migrations: &["
     CREATE TABLE stores (session TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;
     CREATE INDEX stores_used ON stores (used);
@@ -91,33 +103,22 @@ pub struct Journal {
     events: EventJournal,
 }
 
-/// A journal in memory.
-impl Default for Journal {
-    fn default() -> Self {
-        let (jobs, queue) = mpsc::channel(QUEUE);
-        match in_memory().and_then(|connection| writer::start(connection, queue)) {
-            Ok(()) => {}
-            // Without a writer every call fails, and says so.
-            Err(error) => tracing::error!(target: "ocelli::journal", "no journal: {error:#}"),
-        }
-        Self { jobs, events: EventJournal::default() }
-    }
-}
-
-fn in_memory() -> anyhow::Result<Connection> {
-    let connection = Connection::open_in_memory()?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    file::migrate(connection, &KIND)
-}
-
 impl Journal {
     /// Opens the journal in this folder, or begins one.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
         // First the file that no second host can open.
-        let file::OpenedDatabase { connection, .. } = file::open(&folder.join(FILE), &KIND)?;
+        let (connection, _) = file::open(&folder.join(FILE), &KIND)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         writer::start(connection, queue)?;
         Ok(Self { jobs, events: EventJournal::open(folder)? })
+    }
+
+    /// A journal for tests, in a folder that goes with the last clone of its events.
+    pub fn temporary() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let journal = Self::open(folder.path())?;
+        journal.events.own(folder);
+        Ok(journal)
     }
 
     /// The journal of events.
@@ -138,7 +139,7 @@ impl Journal {
         let (give, value) = oneshot::channel();
         let (done, committed) = oneshot::channel();
         let work = move |connection: &Connection| {
-            // Nobody waits any more: it is done all the same.
+            // Written all the same where the caller is gone.
             let _ = give.send(work(connection)?);
             Ok(())
         };

@@ -49,7 +49,7 @@ async fn a_store_is_read_back_as_it_was_written_by_its_session_alone() {
 
 #[tokio::test]
 async fn beyond_the_bound_the_store_that_was_used_longest_ago_goes() {
-    let journal = Journal::default();
+    let journal = Journal::temporary().unwrap();
     for session in 0..kv_store::MAX_STORES {
         journal.commit_store(&format!("s{session}"), vec![set("x", "1")]).await.unwrap();
     }
@@ -64,7 +64,7 @@ async fn beyond_the_bound_the_store_that_was_used_longest_ago_goes() {
 
 #[tokio::test]
 async fn deployments_are_numbered_by_session_and_read_newest_first() {
-    let journal = Journal::default();
+    let journal = Journal::temporary().unwrap();
     for session in ["cam", "other", "cam"] {
         journal.add_deployment(session, true, |number| format!("begun {number}")).await.unwrap();
     }
@@ -88,7 +88,7 @@ async fn deployments_are_numbered_by_session_and_read_newest_first() {
 
 #[tokio::test]
 async fn of_subscribers_sessions_the_oldest_are_forgotten_and_of_cameras_none() {
-    let journal = Journal::default();
+    let journal = Journal::temporary().unwrap();
     journal.add_deployment("camera", true, |_| String::new()).await.unwrap();
     // A batch at a time, as the writer takes them.
     let adding = (0..deployments::MAX_SESSIONS + 2).map(|session| {
@@ -105,7 +105,7 @@ async fn of_subscribers_sessions_the_oldest_are_forgotten_and_of_cameras_none() 
 
 #[tokio::test]
 async fn a_write_that_fails_takes_none_of_its_parts_and_no_other_with_it() {
-    let journal = Journal::default();
+    let journal = Journal::temporary().unwrap();
     journal.commit_store("cam", vec![set("before", "1")]).await.unwrap();
     let failed = journal.commit(|connection| {
         connection.execute("INSERT INTO entries VALUES ('half', 'done')", [])?;
@@ -159,7 +159,7 @@ async fn close(journal: Journal, folder: &Path) {
     journal.flush().await.unwrap();
     drop(journal);
     // Waits for the lock.
-    let connection = file::open(&folder.join(FILE), &KIND).unwrap().connection;
+    let connection = file::open(&folder.join(FILE), &KIND).unwrap().0;
     connection.pragma_update(None, "wal_checkpoint", "TRUNCATE").unwrap();
 }
 

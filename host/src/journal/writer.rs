@@ -9,10 +9,10 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-/// Between two commits that nobody waits for; the module above says what that costs.
+/// Between two commits that no caller waits for; the module above says what that costs.
 const SPACING: Duration = Duration::from_millis(100);
 
-/// Writes of one commit at most, so that whoever waits does not wait for a flood of others.
+/// Writes of one commit at most, so that a caller does not wait for a flood of others.
 const BATCH: usize = 256;
 
 type Write = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>;
@@ -30,16 +30,7 @@ pub(super) enum JournalJob {
     Read(Read),
 }
 
-impl std::fmt::Debug for JournalJob {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::Write { .. } => "Write",
-            Self::Read(_) => "Read",
-        })
-    }
-}
-
-/// Starts the thread. It ends, with everything committed, when nobody can ask any more.
+/// Starts the thread. It ends, with everything committed, when the last sender is gone.
 pub(super) fn start(
     connection: Connection,
     queue: mpsc::Receiver<JournalJob>,
@@ -56,7 +47,7 @@ pub(super) fn start(
 #[derive(Default)]
 struct WriteBatch {
     writes: usize,
-    /// Those who wait for the commit.
+    /// Callers that wait for the commit.
     waiting: Vec<oneshot::Sender<Committed>>,
 }
 
@@ -78,8 +69,7 @@ impl JournalWriter {
                     self.commit();
                     continue;
                 }
-                // Whoever waits for the commit gets it as soon as nothing more is there to share
-                // it.
+                // A caller that waits gets its commit as soon as nothing more is there to share it.
                 Some(batch) if !batch.waiting.is_empty() => match queue.try_recv() {
                     Ok(job) => Some(job),
                     Err(_) => {
@@ -103,7 +93,7 @@ impl JournalWriter {
         self.commit();
     }
 
-    /// When writes that nobody waits for are committed.
+    /// When writes that no caller waits for are committed.
     fn due(&self) -> Instant {
         self.last_commit.map_or_else(Instant::now, |last| last + SPACING)
     }
@@ -156,7 +146,7 @@ impl JournalWriter {
             }
         }
         for waiting in batch.waiting {
-            // Whoever asked may be gone.
+            // The caller may be gone.
             let _ = waiting.send(committed.clone());
         }
     }

@@ -341,7 +341,7 @@ fn disk_space(folder: &'static str, path: &Path) -> Option<DiskSpace> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::events::EventJournal;
+    use crate::journal::Journal;
 
     #[tokio::test]
     async fn an_alert_is_an_event_without_a_frame() {
@@ -354,7 +354,7 @@ mod tests {
             message: "no pictures for 12 s".into(),
         };
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
-        let hub = Hub::new(EventJournal::default());
+        let hub = Hub::new(Journal::temporary().unwrap().events().clone());
         let subscriber = hub.subscriber();
         hub.publish_state("cam", crate::event::SessionState::Degraded, None);
         subscriber

@@ -11,7 +11,6 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{Config, Role, ServerConfig as Section, Token, TokenHash};
 use ocelli::event::Hub;
-use ocelli::journal::events::EventJournal;
 use ocelli_testkit::within;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -189,7 +188,7 @@ impl Host {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(
             listener,
-            Hub::new(EventJournal::default()),
+            Hub::new(crate::support::events()),
             Double(analyses),
             Timing::default(),
             seen,

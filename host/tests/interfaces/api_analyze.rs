@@ -125,7 +125,7 @@ impl Host {
         let operator = Operator(analyses.clone());
         let server = Server::start(
             listener,
-            Hub::new(Default::default()),
+            Hub::new(crate::support::events()),
             operator,
             Timing::default(),
             crate::support::defaults(),

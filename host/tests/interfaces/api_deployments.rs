@@ -191,7 +191,7 @@ impl Host {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Server::start(
             listener,
-            Hub::new(Default::default()),
+            Hub::new(crate::support::events()),
             double.clone(),
             Timing::default(),
             crate::support::defaults(),

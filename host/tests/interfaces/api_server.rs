@@ -116,7 +116,7 @@ impl Host {
 
     /// One session, running.
     async fn with(timing: Timing) -> Self {
-        let hub = Hub::new(ocelli::journal::events::EventJournal::default());
+        let hub = Hub::new(crate::support::events());
         let analyses =
             Analyses::start(&AnalyzeConfig::default(), Box::new(crate::support::NoPipelines));
         let double = Double { sessions: Arc::default(), gate: Arc::default(), analyses };

@@ -7,7 +7,6 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Server, Timing};
 use ocelli::config::{Config, ServerConfig as Section, Tls};
 use ocelli::event::Hub;
-use ocelli::journal::events::EventJournal;
 use ocelli_testkit::within;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
@@ -82,7 +81,7 @@ async fn serve(tls: Tls) -> anyhow::Result<Server> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     Server::start(
         listener,
-        Hub::new(EventJournal::default()),
+        Hub::new(crate::support::events()),
         Double(analyses),
         Timing::default(),
         config,

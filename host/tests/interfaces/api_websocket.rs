@@ -116,7 +116,7 @@ impl Host {
     }
 
     async fn with(timing: Timing, tokens: Value) -> Self {
-        let hub = Hub::new(Default::default());
+        let hub = Hub::new(crate::support::events());
         let analyses =
             Analyses::start(&AnalyzeConfig::default(), Box::new(crate::support::NoPipelines));
         let double = Double { sessions: Arc::default(), analyses };

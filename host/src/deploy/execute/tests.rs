@@ -122,7 +122,7 @@ const PLENTY: u64 = 1 << 40;
 
 impl Site {
     async fn new() -> Self {
-        Self::with(PLENTY, Journal::default(), None).await
+        Self::with(PLENTY, Journal::temporary().unwrap(), None).await
     }
 
     async fn with(available: u64, journal: Journal, hangs: Option<Step>) -> Self {
@@ -321,7 +321,7 @@ async fn what_is_refused_never_reaches_the_session() {
     assert_eq!((record.outcome(), record.digest.as_str()), (Some(Outcome::Refused), ""));
     assert!(site.swaps.try_recv().is_err());
 
-    let mut small = Site::with(300 << 20, Journal::default(), None).await;
+    let mut small = Site::with(300 << 20, Journal::temporary().unwrap(), None).await;
     let record = small.deploy("two").await.unwrap().unwrap();
     assert_eq!((record.outcome(), record.step), (Some(Outcome::Refused), Step::Admit));
     assert!(record.reason.unwrap().contains("64 MiB"));

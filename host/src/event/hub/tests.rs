@@ -9,6 +9,7 @@ use super::super::{
     SubscribeOptions, convert,
 };
 use super::*;
+use crate::journal::Journal;
 
 fn result(frame: u64) -> protocol::FrameResult {
     let detection = protocol::Detection {
@@ -53,7 +54,7 @@ const ALL: SubscribeOptions = SubscribeOptions { detections: true, after: None }
 const EVENTS: SubscribeOptions = SubscribeOptions { detections: false, after: None };
 
 fn hub() -> Hub {
-    Hub::new(EventJournal::default())
+    Hub::new(Journal::temporary().unwrap().events().clone())
 }
 
 fn found(frame: u64) -> Detections {

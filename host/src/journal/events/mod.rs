@@ -1,5 +1,5 @@
-//! The event journal: every event of every session, numbered and on the disk before anyone is told
-//! of it. One SQLite file, `events.db`, beside the folder of its attachments.
+//! The event journal: every event of every session, numbered and on the disk before it is
+//! delivered. One SQLite file, `events.db`, beside the folder of its attachments.
 //!
 //! # Theory of operation
 //!
@@ -10,7 +10,7 @@
 //! write to it. A session that floods has its outbox to fill, and delays the others by one turn.
 //!
 //! Commits are `synchronous = FULL` in WAL mode: each is one append to the log and one fsync of it,
-//! and only then is anything of it delivered. So whatever anybody was told of survives a kill and a
+//! and only then is anything of it delivered. So whatever was delivered survives a kill and a
 //! power cut, with its number, and what is found after one is a prefix of what was appended. A
 //! commit that fails takes no number; it is tried again each second until the disk takes it.
 //!
@@ -27,145 +27,32 @@
 mod outbox;
 mod pictures;
 mod reader;
-mod retention;
-mod shared;
 mod store;
+mod types;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use ocelli_protocol::digest::Digest;
+use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
+use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::JournalError;
+use outbox::{OutboxBatch, Outboxes};
 use pictures::AttachmentFiles;
 use reader::EventRead;
-use shared::{Clock, JournalInner};
 use store::EventStore;
-
-use super::JournalError;
-use crate::config;
-
-/// An event that has no number yet.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EventDraft {
-    pub kind: String,
-    /// Wall-clock time in milliseconds since 1970: what `from` and `to` of a [`EventQuery`] are
-    /// compared with.
-    pub time_ms: i64,
-    /// All there is to say of it but session and number: the text of a JSON object.
-    pub body: Box<str>,
-    /// Pictures that `body` names by their digests; kept before the event is.
-    pub attachments: Vec<Attachment>,
-}
-
-/// A picture of an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attachment {
-    /// SHA-256 of the bytes.
-    pub digest: Digest,
-    pub bytes: Bytes,
-}
-
-/// An event of the journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredEvent {
-    /// Counts the session's events.
-    pub seq: u64,
-    pub kind: Box<str>,
-    /// As in [`EventDraft`].
-    pub body: Box<str>,
-}
-
-/// Which events of a session are asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EventQuery {
-    /// Those with greater numbers.
-    pub after: u64,
-    /// At most so many.
-    pub limit: usize,
-    /// Of this kind alone.
-    pub kind: Option<String>,
-    /// Not before this time, in milliseconds since 1970.
-    pub from_ms: Option<i64>,
-    /// Before this time, in milliseconds since 1970.
-    pub to_ms: Option<i64>,
-}
-
-/// Events of one session, in their order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct JournalPage {
-    /// Bounded by [`EventQuery::limit`] and in bytes, and by how many events are looked at for one
-    /// page.
-    pub events: Vec<StoredEvent>,
-    /// What the session has now.
-    pub span: SequenceRange,
-    /// What to ask for next, as [`EventQuery::after`]: everything up to it was looked at. None:
-    /// that was all there is.
-    pub next: Option<u64>,
-}
-
-/// The numbers of the events that are kept of a session.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SequenceRange {
-    /// The first that is kept; `newest + 1` where none is.
-    pub oldest: u64,
-    /// The last that was given; 0 where there was no event yet.
-    pub newest: u64,
-}
-
-/// Something that waits its turn behind the events of a session that were given before it.
-pub type DeliveryCallback = Box<dyn FnOnce() + Send>;
-
-/// Told of each event, on the journal's own thread, in the order of the session's numbers, once it
-/// is on the disk.
-pub type DeliveryHandler = Box<dyn Fn(&Arc<str>, &StoredEvent) + Send + Sync>;
-
-/// How much is kept, and for how long. 0: no bound.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RetentionLimits {
-    /// Hours after which an event goes.
-    pub hours: u64,
-    /// Bytes of the events' file.
-    pub bytes: u64,
-    /// Hours after which an attachment goes.
-    pub attachment_hours: u64,
-    /// Bytes of all attachments.
-    pub attachment_bytes: u64,
-}
-
-impl From<&config::EventsConfig> for RetentionLimits {
-    fn from(config: &config::EventsConfig) -> Self {
-        let bytes = |mb: u64| mb.saturating_mul(1 << 20);
-        Self {
-            hours: config.keep_hours,
-            bytes: bytes(config.keep_mb),
-            attachment_hours: config.attachments_hours,
-            attachment_bytes: bytes(config.attachments_mb),
-        }
-    }
-}
-
-/// How the journal stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct JournalMetrics {
-    /// Events kept since the host was started.
-    pub events: u64,
-    /// Events since then for which there was no room.
-    pub lost: u64,
-    /// Commits since then that failed.
-    pub failures: u64,
-    /// What the events take on the disk.
-    pub bytes: u64,
-    /// What the attachments take.
-    pub attachment_bytes: u64,
-}
+pub use types::{
+    Attachment, DeliveryCallback, DeliveryHandler, EventDraft, EventQuery, JournalMetrics,
+    JournalPage, RetentionLimits, SequenceRange, StoredEvent,
+};
 
 /// How long [`EventJournal::wait_for_capacity`] waits: several commits of a disk that works, and no
 /// time in which a camera misses much.
@@ -180,37 +67,64 @@ pub struct EventJournal {
 }
 
 /// Shared by all clones: the writer ends when it is gone.
-struct JournalOwner(Arc<JournalInner>);
+struct JournalOwner {
+    shared: Arc<JournalInner>,
+    /// The folder, where it goes with the journal.
+    folder: OnceLock<TempDir>,
+}
 
 impl Drop for JournalOwner {
     fn drop(&mut self) {
-        self.0.close();
+        self.shared.state.lock().closed = true;
+        self.shared.wake.notify_all();
+    }
+}
+
+/// What callers and the writer share.
+struct JournalInner {
+    state: Mutex<JournalState>,
+    /// Told of what the writer waits for.
+    wake: Condvar,
+    /// Changes when events were delivered, and when commits begin to fail.
+    progress: watch::Sender<u64>,
+    deliver: OnceLock<DeliveryHandler>,
+    keep: Mutex<RetentionLimits>,
+    metrics: Mutex<JournalMetrics>,
+    /// Milliseconds since 1970.
+    now_ms: WallClock,
+}
+
+/// What waits for the writer.
+#[derive(Default)]
+struct JournalState {
+    outboxes: Outboxes,
+    /// One for each stream and sink.
+    cursors: Cursors,
+    /// Told when the cursors are on the disk.
+    flushing: Vec<oneshot::Sender<()>>,
+    /// Whether the last commit failed.
+    failing: bool,
+    /// Whether no clone of the journal is left.
+    closed: bool,
+}
+
+/// How far sinks have come, by sink and session.
+type Cursors = BTreeMap<(&'static str, Arc<str>), u64>;
+
+type WallClock = Box<dyn Fn() -> i64 + Send + Sync>;
+
+impl JournalInner {
+    /// The events of a batch were delivered, or its note was run.
+    fn done(&self, batch: &OutboxBatch) {
+        self.state.lock().outboxes.done(batch);
+        self.wake.notify_all();
+        self.progress.send_modify(|count| *count += 1);
     }
 }
 
 impl fmt::Debug for EventJournal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Events").finish_non_exhaustive()
-    }
-}
-
-/// A journal in memory.
-impl Default for EventJournal {
-    fn default() -> Self {
-        let (reads, queue) = mpsc::channel(reader::QUEUE);
-        let shared = Arc::new(JournalInner::new(Box::new(now_ms)));
-        let mut pictures = AttachmentFiles::temporary();
-        let started = store::in_memory().and_then(|(store, reader)| {
-            pictures = store.pictures.clone();
-            reader::start(reader, queue)?;
-            writer::start(store, Arc::clone(&shared))
-        });
-        if let Err(error) = started {
-            // Without a writer every call fails, and says so.
-            tracing::error!(target: "ocelli::journal", "no journal of events: {error:#}");
-            shared.close();
-        }
-        Self { owner: Arc::new(JournalOwner(shared)), reads, pictures }
     }
 }
 
@@ -226,13 +140,27 @@ impl EventJournal {
         Self::start(store, reader, Box::new(now_ms))
     }
 
-    fn start(store: EventStore, reader: Connection, clock: Clock) -> anyhow::Result<Self> {
-        let (reads, queue) = mpsc::channel(reader::QUEUE);
-        let pictures = store.pictures.clone();
-        let owner = Arc::new(JournalOwner(Arc::new(JournalInner::new(clock))));
-        reader::start(reader, queue)?;
-        writer::start(store, Arc::clone(&owner.0))?;
+    fn start(store: EventStore, reader: Connection, clock: WallClock) -> anyhow::Result<Self> {
+        let pictures = store.pictures().clone();
+        let shared = Arc::new(JournalInner {
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            progress: watch::Sender::new(0),
+            deliver: OnceLock::new(),
+            keep: Mutex::default(),
+            metrics: Mutex::default(),
+            now_ms: clock,
+        });
+        let reads = reader::start(reader)?;
+        writer::start(store, Arc::clone(&shared))?;
+        let owner = Arc::new(JournalOwner { shared, folder: OnceLock::new() });
         Ok(Self { owner, reads, pictures })
+    }
+
+    /// Removes the journal's folder with the last clone.
+    pub(super) fn own(&self, folder: TempDir) {
+        // A second folder would not be the journal's.
+        let _ = self.owner.folder.set(folder);
     }
 
     /// Sets how much is kept. What is too much goes soon.
@@ -252,7 +180,16 @@ impl EventJournal {
     /// the session has too many that wait for the disk, and this one is lost; an event of kind
     /// `events_lost` will say how many were.
     pub fn append(&self, session: &str, draft: EventDraft) -> bool {
-        self.shared().append(session, draft)
+        let shared = self.shared();
+        let mut state = shared.state.lock();
+        let taken = !state.closed && state.outboxes.append(session, draft);
+        drop(state);
+        if taken {
+            shared.wake.notify_all();
+        } else {
+            shared.metrics.lock().lost += 1;
+        }
+        taken
     }
 
     /// Waits until the session has room for a frame's events again, or until it is clear that the
@@ -263,11 +200,11 @@ impl EventJournal {
         let wait = async {
             loop {
                 {
-                    let outboxes = self.shared().outboxes();
-                    if outboxes.failing || outboxes.closed {
+                    let state = self.shared().state.lock();
+                    if state.failing || state.closed {
                         return false;
                     }
-                    if outboxes.has_capacity(session) {
+                    if state.outboxes.has_capacity(session) {
                         return true;
                     }
                 }
@@ -282,7 +219,12 @@ impl EventJournal {
     /// Calls `note` once every event of the session that was appended before is delivered: at once
     /// where none waits. No later event is delivered before it has returned.
     pub fn after_pending(&self, session: &str, note: DeliveryCallback) {
-        self.shared().behind(session, note);
+        // Not run under the lock: a note may append events.
+        let at_once = self.shared().state.lock().outboxes.behind(session, note);
+        if let Some((note, batch)) = at_once {
+            note();
+            self.shared().done(&batch);
+        }
     }
 
     /// Reads events of a session. Sees everything that was delivered. An unknown session has an
@@ -305,8 +247,8 @@ impl EventJournal {
     pub async fn cursors(&self, sink: &'static str) -> Result<Vec<(Arc<str>, u64)>, JournalError> {
         // First those that are not written yet: what is written meanwhile is read.
         let waiting: Vec<(Arc<str>, u64)> = {
-            let outboxes = self.shared().outboxes();
-            let own = outboxes.cursors.iter().filter(|((of, _), _)| *of == sink);
+            let state = self.shared().state.lock();
+            let own = state.cursors.iter().filter(|((of, _), _)| *of == sink);
             own.map(|((_, session), seq)| (Arc::clone(session), *seq)).collect()
         };
         let written = self.read(move |connection| reader::cursors(connection, sink)).await?;
@@ -317,7 +259,8 @@ impl EventJournal {
     /// Notes how far a sink has come. Written with the next events; a kill may set a sink back by a
     /// second.
     pub fn set_cursors(&self, sink: &'static str, cursors: Vec<(Arc<str>, u64)>) {
-        self.shared().set_cursors(sink, cursors);
+        let cursors = cursors.into_iter().map(|(session, seq)| ((sink, session), seq));
+        self.shared().state.lock().cursors.extend(cursors);
     }
 
     /// Changes whenever events were delivered.
@@ -348,7 +291,7 @@ impl EventJournal {
         let mut progress = self.changed();
         // Every note has a clone: when all are gone each has had its turn.
         let (waiting, mut all) = mpsc::channel::<()>(1);
-        let busy = self.shared().outboxes().busy();
+        let busy = self.shared().state.lock().outboxes.busy();
         for session in busy {
             let waiting = waiting.clone();
             self.after_pending(&session, Box::new(move || drop(waiting)));
@@ -356,11 +299,11 @@ impl EventJournal {
         drop(waiting);
         loop {
             {
-                let outboxes = self.shared().outboxes();
-                if outboxes.closed {
+                let state = self.shared().state.lock();
+                if state.closed {
                     return Err(JournalError::Ended);
                 }
-                if outboxes.failing {
+                if state.failing {
                     return Err(JournalError::Failing);
                 }
             }
@@ -370,25 +313,18 @@ impl EventJournal {
             }
         }
         let (done, written) = oneshot::channel();
-        self.shared().flush_cursors(done);
+        self.shared().state.lock().flushing.push(done);
+        self.shared().wake.notify_all();
         written.await.map_err(|_| JournalError::Ended)
     }
 
     /// How the journal stands.
     pub fn metrics(&self) -> JournalMetrics {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.shared().counters;
-        JournalMetrics {
-            events: load(&counters.events),
-            lost: load(&counters.lost),
-            failures: load(&counters.failures),
-            bytes: load(&counters.bytes),
-            attachment_bytes: load(&counters.picture_bytes),
-        }
+        *self.shared().metrics.lock()
     }
 
     fn shared(&self) -> &JournalInner {
-        &self.owner.0
+        &self.owner.shared
     }
 
     async fn read<T: Send + 'static>(
@@ -397,7 +333,7 @@ impl EventJournal {
     ) -> Result<T, JournalError> {
         let (give, value) = oneshot::channel();
         let work = move |connection: &Connection| {
-            // Whoever asked may be gone.
+            // The caller may be gone.
             let _ = give.send(work(connection));
         };
         self.reads.send(Box::new(work)).await.map_err(|_| JournalError::Ended)?;

@@ -1,9 +1,7 @@
 //! What waits for the disk: a bounded outbox for each session, and whose turn it is.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-
-use tokio::sync::oneshot;
 
 use super::{DeliveryCallback, EventDraft};
 
@@ -41,6 +39,12 @@ pub(super) struct OutboxBatch {
     bytes: usize,
 }
 
+impl OutboxBatch {
+    fn new(session: Arc<str>) -> Self {
+        Self { session, items: Vec::new(), events: 0, bytes: 0 }
+    }
+}
+
 #[derive(Default)]
 struct Outbox {
     items: VecDeque<OutboxItem>,
@@ -59,22 +63,11 @@ pub(super) struct Outboxes {
     boxes: HashMap<Arc<str>, Outbox>,
     /// The sessions that have something and that the writer has nothing of.
     turns: VecDeque<Arc<str>>,
-    /// Cursors of sinks that are to be written: one for each stream and sink.
-    pub(super) cursors: BTreeMap<(&'static str, Arc<str>), u64>,
-    /// Who waits until the cursors are on the disk.
-    pub(super) flushing: Vec<oneshot::Sender<()>>,
-    /// Whether the last commit failed.
-    pub(super) failing: bool,
-    /// Whether nobody writes any more, or nobody can ask any more.
-    pub(super) closed: bool,
 }
 
 impl Outboxes {
     /// Takes an event in. False: there is no room.
     pub(super) fn append(&mut self, session: &str, draft: EventDraft) -> bool {
-        if self.closed {
-            return false;
-        }
         let bytes = draft.bytes();
         let outbox = self.outbox(session);
         let first = outbox.is_idle();
@@ -102,9 +95,7 @@ impl Outboxes {
         let outbox = self.outbox(session);
         if outbox.is_idle() {
             outbox.in_flight = true;
-            let part =
-                OutboxBatch { session: session.into(), items: Vec::new(), events: 0, bytes: 0 };
-            return Some((note, part));
+            return Some((note, OutboxBatch::new(session.into())));
         }
         // It has its turn, or gets it from `done`.
         outbox.items.push_back(OutboxItem::Note(note));
@@ -183,7 +174,7 @@ impl Outbox {
     }
 
     fn take(&mut self, session: Arc<str>) -> OutboxBatch {
-        let mut part = OutboxBatch { session, items: Vec::new(), events: 0, bytes: 0 };
+        let mut part = OutboxBatch::new(session);
         let mut turn = 0;
         while let Some(item) = self.items.front() {
             let (cost, events, bytes) = match item {

@@ -4,37 +4,25 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use ocelli_protocol::digest::Digest;
-use tempfile::TempDir;
 
 use super::Attachment;
 
 /// The ending of a file that is being written.
 const BEGUN: &str = "new";
 
-/// Where they are. Clones are one.
-#[derive(Debug, Clone)]
-pub(super) struct AttachmentFiles {
-    place: Arc<AttachmentFolder>,
-}
+/// Into how many folders pictures are divided: one for each first byte of a digest.
+pub(super) const FOLDERS: u16 = 256;
 
-#[derive(Debug)]
-enum AttachmentFolder {
-    Folder(PathBuf),
-    /// Made with the first picture, and gone with the journal.
-    Temporary(OnceLock<TempDir>),
-}
+/// The folder of all.
+#[derive(Debug, Clone)]
+pub(super) struct AttachmentFiles(PathBuf);
 
 impl AttachmentFiles {
     pub(super) fn new(folder: PathBuf) -> Self {
-        Self { place: Arc::new(AttachmentFolder::Folder(folder)) }
-    }
-
-    pub(super) fn temporary() -> Self {
-        Self { place: Arc::new(AttachmentFolder::Temporary(OnceLock::new())) }
+        Self(folder)
     }
 
     /// Writes those that are not there yet: on the disk when it returns, each under its name only
@@ -45,7 +33,7 @@ impl AttachmentFiles {
     ) -> io::Result<()> {
         let mut folders = BTreeSet::new();
         for picture in pictures {
-            let path = self.path(&picture.digest)?;
+            let path = self.path(&picture.digest);
             let Some(folder) = path.parent() else { continue };
             if folders.insert(folder.to_owned()) && !folder.is_dir() {
                 std::fs::create_dir_all(folder)?;
@@ -67,7 +55,7 @@ impl AttachmentFiles {
 
     /// The picture, where it is kept.
     pub(super) fn read(&self, digest: &Digest) -> io::Result<Option<Bytes>> {
-        match std::fs::read(self.path(digest)?) {
+        match std::fs::read(self.path(digest)) {
             Ok(bytes) => Ok(Some(bytes.into())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -76,46 +64,22 @@ impl AttachmentFiles {
 
     /// Deletes a picture, whole or begun, where it is there.
     pub(super) fn remove(&self, digest: &Digest) -> io::Result<()> {
-        let path = self.path(digest)?;
+        let path = self.path(digest);
         gone(std::fs::remove_file(path.with_extension(BEGUN)))?;
         gone(std::fs::remove_file(path))
     }
 
-    /// Into how many folders pictures of an earlier host may be divided: one for each first byte of
-    /// a digest.
-    pub(super) fn folders(&self) -> u16 {
-        match &*self.place {
-            AttachmentFolder::Folder(_) => 256,
-            AttachmentFolder::Temporary(_) => 0,
-        }
-    }
-
-    /// The pictures in one of those folders, whole or begun.
+    /// The pictures in one of the folders, whole or begun.
     pub(super) fn list(&self, folder: u16) -> Vec<Digest> {
-        let Ok(folder) = self.folder().map(|all| all.join(format!("{folder:02x}"))) else {
-            return Vec::new();
-        };
-        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let files = std::fs::read_dir(self.0.join(format!("{folder:02x}")));
+        let files = files.into_iter().flatten().flatten();
         files
             .filter_map(|file| Path::new(&file.file_name()).file_stem()?.to_str()?.parse().ok())
             .collect()
     }
 
-    fn path(&self, digest: &Digest) -> io::Result<PathBuf> {
-        Ok(self.folder()?.join(format!("{digest:.2}")).join(format!("{digest}.jpg")))
-    }
-
-    fn folder(&self) -> io::Result<&Path> {
-        match &*self.place {
-            AttachmentFolder::Folder(folder) => Ok(folder),
-            AttachmentFolder::Temporary(made) => {
-                if let Some(folder) = made.get() {
-                    return Ok(folder.path());
-                }
-                let folder = tempfile::tempdir()?;
-                Ok(made.get_or_init(|| folder).path())
-            }
-        }
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.0.join(format!("{digest:.2}")).join(format!("{digest}.jpg"))
     }
 }
 

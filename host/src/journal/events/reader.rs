@@ -11,7 +11,7 @@ use super::{EventQuery, JournalPage, SequenceRange, StoredEvent};
 
 /// Reads that may wait: one for each of some hundred subscribers that catch up; the others wait for
 /// room.
-pub(super) const QUEUE: usize = 256;
+const QUEUE: usize = 256;
 
 /// Bytes of a page, but at least one event: what a subscriber's queue takes at once.
 pub(super) const PAGE_BYTES: usize = 1 << 20;
@@ -22,11 +22,9 @@ pub(super) const LOOKED_AT: usize = 20_000;
 
 pub(super) type EventRead = Box<dyn FnOnce(&Connection) + Send>;
 
-/// Starts the thread. It ends when nobody can ask any more.
-pub(super) fn start(
-    connection: Connection,
-    mut queue: mpsc::Receiver<EventRead>,
-) -> anyhow::Result<()> {
+/// Starts the thread. It ends when the last sender is gone.
+pub(super) fn start(connection: Connection) -> anyhow::Result<mpsc::Sender<EventRead>> {
+    let (reads, mut queue) = mpsc::channel::<EventRead>(QUEUE);
     let run = move || {
         while let Some(read) = queue.blocking_recv() {
             read(&connection);
@@ -34,7 +32,7 @@ pub(super) fn start(
     };
     let thread = std::thread::Builder::new().name("journal-read".to_owned());
     thread.spawn(run).context("starting the journal's reader")?;
-    Ok(())
+    Ok(reads)
 }
 
 /// The session's events that the query asks for, as of one moment.
@@ -121,13 +119,4 @@ pub(super) fn owners(connection: &Connection, digest: &Digest) -> rusqlite::Resu
     )?;
     let rows = owners.query_map([digest.bytes()], |row| Ok(row.get::<_, String>(0)?.into()))?;
     rows.collect()
-}
-
-impl SequenceRange {
-    /// Of a stream that there is not.
-    pub(super) const NONE: Self = Self { oldest: 1, newest: 0 };
-
-    fn new(oldest: Option<u64>, newest: u64) -> Self {
-        Self { oldest: oldest.unwrap_or(newest + 1), newest }
-    }
 }

@@ -1,28 +1,29 @@
 //! What the file holds: the streams with their last numbers, their events, and how far sinks have
 //! come.
 
-use std::collections::{BTreeMap, HashMap};
+mod retention;
+
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
 };
 
-use super::EventDraft;
 use super::outbox::{EVENT_BYTES, OutboxBatch, OutboxItem};
-use super::pictures::AttachmentFiles;
-use crate::journal::file;
+use super::pictures::{self, AttachmentFiles};
+use super::{Cursors, EventDraft};
+use crate::journal::{DatabaseSpec, file};
 
 /// The name of the file in the store's folder.
-pub(super) const FILE: &str = "events.db";
+const FILE: &str = "events.db";
 
 /// Greater numbers are not taken from a damaged file: JSON's readers have no whole numbers beyond.
 const GREATEST: u64 = 1 << 53;
 
-const KIND: file::DatabaseSpec = file::DatabaseSpec {
+const KIND: DatabaseSpec = DatabaseSpec {
     migrations: &["
         -- One row: numbers of new streams begin above `floor`.
         CREATE TABLE numbering (floor INTEGER NOT NULL);
@@ -77,36 +78,36 @@ const KIND: file::DatabaseSpec = file::DatabaseSpec {
 
 /// A stream as the writer knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct EventStream {
-    pub(super) id: i64,
-    pub(super) last: u64,
-    pub(super) used: i64,
+struct EventStream {
+    id: i64,
+    last: u64,
+    used: i64,
     /// The number of the oldest event that is kept, and when that was appended.
-    pub(super) oldest: Option<(u64, i64)>,
+    oldest: Option<(u64, i64)>,
     /// What its events take.
-    pub(super) bytes: u64,
+    bytes: u64,
     /// What its pictures take.
-    pub(super) pictures: u64,
+    pictures: u64,
 }
 
 /// The writer's connection, and what it need not ask the file for.
 pub(super) struct EventStore {
-    pub(super) connection: Connection,
-    pub(super) streams: HashMap<Arc<str>, EventStream>,
-    pub(super) floor: u64,
-    pub(super) next_id: i64,
-    pub(super) pictures: AttachmentFiles,
+    connection: Connection,
+    streams: HashMap<Arc<str>, EventStream>,
+    floor: u64,
+    next_id: i64,
+    pictures: AttachmentFiles,
     /// What all pictures take; one that several streams have counts once.
-    pub(super) picture_bytes: u64,
+    picture_bytes: u64,
     /// Folders of pictures that have not been looked through since the start.
-    pub(super) unswept: u16,
+    unswept: u16,
 }
 
 /// Opens the journal in this folder, or begins one; the second connection is for readers. A file
 /// that is damaged is put aside, and numbering goes on above all that it may have given.
 pub(super) fn open(folder: &Path, now_ms: i64) -> anyhow::Result<(EventStore, Connection)> {
     let path = folder.join(FILE);
-    let file::OpenedDatabase { connection, quarantined: aside } = file::open(&path, &KIND)?;
+    let (connection, aside) = file::open(&path, &KIND)?;
     if let Some(aside) = aside {
         let floor = greatest(&aside).max(now_ms.unsigned_abs());
         connection
@@ -120,22 +121,6 @@ pub(super) fn open(folder: &Path, now_ms: i64) -> anyhow::Result<(EventStore, Co
     Ok((EventStore::load(connection, pictures).with_context(reading)?, reader))
 }
 
-/// A journal that ends with the process.
-pub(super) fn in_memory() -> anyhow::Result<(EventStore, Connection)> {
-    static NAMES: AtomicU64 = AtomicU64::new(0);
-    let name = format!("file:/events-{}?vfs=memdb", NAMES.fetch_add(1, Ordering::Relaxed));
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_URI
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = file::migrate(Connection::open_with_flags(&name, flags)?, &KIND)?;
-    let reader = Connection::open_with_flags(&name, flags)?;
-    for connection in [&connection, &reader] {
-        connection.busy_timeout(file::BUSY)?;
-    }
-    Ok((EventStore::load(connection, AttachmentFiles::temporary())?, reader))
-}
-
 /// The greatest number that can still be read of a damaged file; 0 where none can.
 fn greatest(aside: &Path) -> u64 {
     let read = || -> rusqlite::Result<u64> {
@@ -146,14 +131,6 @@ fn greatest(aside: &Path) -> u64 {
         connection.query_row(greatest, [], |row| row.get(0))
     };
     read().ok().filter(|number| *number < GREATEST).unwrap_or(0)
-}
-
-/// What a batch changes, once it is committed.
-#[derive(Default)]
-struct StreamChanges {
-    streams: HashMap<Arc<str>, EventStream>,
-    next_id: i64,
-    picture_bytes: u64,
 }
 
 impl EventStore {
@@ -189,7 +166,7 @@ impl EventStore {
             streams,
             floor,
             next_id,
-            unswept: pictures.folders(),
+            unswept: pictures::FOLDERS,
             pictures,
             picture_bytes,
         })
@@ -201,18 +178,16 @@ impl EventStore {
     pub(super) fn commit(
         &mut self,
         parts: &[OutboxBatch],
-        cursors: &BTreeMap<(&'static str, Arc<str>), u64>,
+        cursors: &Cursors,
         now_ms: i64,
     ) -> anyhow::Result<Vec<u64>> {
         let drafts = || parts.iter().flat_map(|part| &part.items).filter_map(OutboxItem::draft);
         // A picture is there before an event names it.
         let pictures = drafts().flat_map(|draft| &draft.attachments);
         self.pictures.write(pictures).context("writing an attachment")?;
-        let mut change = StreamChanges {
-            next_id: self.next_id,
-            picture_bytes: self.picture_bytes,
-            ..StreamChanges::default()
-        };
+        // Taken over once they are committed.
+        let (mut streams, mut next_id) = (Vec::new(), self.next_id);
+        let mut picture_bytes = self.picture_bytes;
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         let mut firsts = Vec::with_capacity(parts.len());
@@ -224,25 +199,32 @@ impl EventStore {
             }
             let mut stream = match self.streams.get(&part.session) {
                 Some(stream) => stream.clone(),
-                None => {
-                    begin(&transaction, &part.session, self.floor, now_ms, &mut change.next_id)?
-                }
+                None => begin(&transaction, &part.session, self.floor, now_ms, &mut next_id)?,
             };
             firsts.push(stream.last + 1);
             for draft in events {
-                add(&transaction, &mut stream, draft, now_ms, &mut change.picture_bytes)?;
+                add(&transaction, &mut stream, draft, now_ms, &mut picture_bytes)?;
             }
             transaction
                 .prepare_cached("UPDATE streams SET last = ?, used = ?, bytes = ? WHERE id = ?")?
                 .execute(params![stream.last, now_ms, stream.bytes, stream.id])?;
             stream.used = now_ms;
-            change.streams.insert(Arc::clone(&part.session), stream);
+            streams.push((Arc::clone(&part.session), stream));
         }
         set_cursors(&transaction, cursors)?;
         transaction.commit()?;
-        self.streams.extend(change.streams);
-        (self.next_id, self.picture_bytes) = (change.next_id, change.picture_bytes);
+        self.streams.extend(streams);
+        (self.next_id, self.picture_bytes) = (next_id, picture_bytes);
         Ok(firsts)
+    }
+
+    pub(super) fn pictures(&self) -> &AttachmentFiles {
+        &self.pictures
+    }
+
+    /// What all pictures take, in bytes.
+    pub(super) fn picture_bytes(&self) -> u64 {
+        self.picture_bytes
     }
 
     /// What the file takes on the disk, without what waits to be given back.
@@ -254,7 +236,7 @@ impl EventStore {
 }
 
 /// The oldest event that is kept of a stream: its number, and when it was appended.
-pub(super) fn oldest(connection: &Connection, stream: i64) -> rusqlite::Result<Option<(u64, i64)>> {
+fn oldest(connection: &Connection, stream: i64) -> rusqlite::Result<Option<(u64, i64)>> {
     connection
         .prepare_cached("SELECT seq, kept FROM events WHERE stream = ? ORDER BY seq LIMIT 1")?
         .query_row([stream], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -316,10 +298,7 @@ fn add(
     Ok(())
 }
 
-fn set_cursors(
-    transaction: &Transaction<'_>,
-    cursors: &BTreeMap<(&'static str, Arc<str>), u64>,
-) -> rusqlite::Result<()> {
+fn set_cursors(transaction: &Transaction<'_>, cursors: &Cursors) -> rusqlite::Result<()> {
     let set = "INSERT INTO cursors (sink, session, seq) VALUES (?, ?, ?)
         ON CONFLICT DO UPDATE SET seq = excluded.seq";
     let mut set = transaction.prepare_cached(set)?;
@@ -337,3 +316,6 @@ impl OutboxItem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

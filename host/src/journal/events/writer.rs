@@ -1,8 +1,6 @@
-//! The thread that numbers events, commits them and tells of them.
+//! The thread that numbers events, commits and delivers them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -11,7 +9,7 @@ use serde_json::json;
 
 use super::outbox::{OutboxBatch, OutboxItem};
 use super::store::EventStore;
-use super::{EventDraft, JournalInner, StoredEvent};
+use super::{Cursors, EventDraft, JournalInner, JournalState, StoredEvent};
 
 /// The kind of the event that stands for those that could not be kept.
 const EVENTS_LOST: &str = "events_lost";
@@ -29,7 +27,8 @@ const BETWEEN_STEPS: Duration = Duration::from_millis(50);
 /// comes, the journal does not outgrow its bounds. A thousand take some 10 ms.
 const STEP_ROWS: usize = 1000;
 
-/// Starts the thread. It ends, with everything committed, when nobody can ask any more.
+/// Starts the thread. It ends, with everything committed, when the last clone of the journal is
+/// gone.
 pub(super) fn start(store: EventStore, shared: Arc<JournalInner>) -> anyhow::Result<()> {
     let soon = Instant::now() + BETWEEN_STEPS;
     let writer = EventWriter { store, shared, step_due: soon, since_step: 0, stuck: false };
@@ -52,7 +51,7 @@ impl EventWriter {
     fn run(mut self) {
         let mut due = Instant::now() + TICK;
         loop {
-            let (mut parts, closed) = self.shared.take(due.min(self.step_due));
+            let (mut parts, closed) = self.take(due.min(self.step_due));
             for item in parts.iter_mut().flat_map(|part| &mut part.items) {
                 if let OutboxItem::Lost(lost) = item {
                     *item = OutboxItem::Event(events_lost(*lost, (self.shared.now_ms)()));
@@ -63,22 +62,23 @@ impl EventWriter {
                 due = Instant::now() + TICK;
             }
             let (cursors, flushing) = {
-                let mut outboxes = self.shared.outboxes();
+                let mut state = self.shared.state.lock();
                 // Without an event they wait for the tick.
-                let now = !parts.is_empty() || ticks || closed || !outboxes.flushing.is_empty();
-                let cursors = if now { outboxes.cursors.clone() } else { BTreeMap::new() };
-                (cursors, std::mem::take(&mut outboxes.flushing))
+                let now = !parts.is_empty() || ticks || closed || !state.flushing.is_empty();
+                let cursors = if now { state.cursors.clone() } else { Cursors::new() };
+                (cursors, std::mem::take(&mut state.flushing))
             };
             if !parts.is_empty() || !cursors.is_empty() {
                 let Some(firsts) = self.keep(&parts, &cursors) else { return };
-                self.shared.forget_cursors(&cursors);
+                let written = |cursor: &_, seq: &u64| cursors.get(cursor) == Some(seq);
+                self.shared.state.lock().cursors.retain(|cursor, seq| !written(cursor, seq));
                 self.deliver(parts, firsts);
             }
             for flushing in flushing {
-                // Whoever flushes may be gone.
+                // The caller may be gone.
                 let _ = flushing.send(());
             }
-            if closed && !self.shared.outboxes().has_pending() {
+            if closed && !self.shared.state.lock().outboxes.has_pending() {
                 return;
             }
             if Instant::now() >= self.step_due {
@@ -87,25 +87,41 @@ impl EventWriter {
         }
     }
 
-    /// Commits a batch, however often it has to be tried. None: it cannot be, and nobody waits for
-    /// it any more.
-    fn keep(
-        &mut self,
-        parts: &[OutboxBatch],
-        cursors: &BTreeMap<(&'static str, Arc<str>), u64>,
-    ) -> Option<Vec<u64>> {
+    /// Waits until there is something to do, or this moment has come. What is to be written, and
+    /// whether no clone of the journal is left.
+    fn take(&self, until: Instant) -> (Vec<OutboxBatch>, bool) {
+        let idle = |state: &mut JournalState| {
+            !state.outboxes.has_pending() && state.flushing.is_empty() && !state.closed
+        };
+        let mut state = self.shared.state.lock();
+        self.shared.wake.wait_while_until(&mut state, idle, until);
+        (state.outboxes.take(), state.closed)
+    }
+
+    /// Notes whether commits fail. Whether they did before.
+    fn set_failing(&self, failing: bool) -> bool {
+        let before = std::mem::replace(&mut self.shared.state.lock().failing, failing);
+        if before != failing {
+            self.shared.progress.send_modify(|count| *count += 1);
+        }
+        before
+    }
+
+    /// Commits a batch, however often it has to be tried. None: it cannot be, and no clone of the
+    /// journal is left.
+    fn keep(&mut self, parts: &[OutboxBatch], cursors: &Cursors) -> Option<Vec<u64>> {
         loop {
             let error = match self.store.commit(parts, cursors, (self.shared.now_ms)()) {
                 Ok(firsts) => {
-                    if self.shared.set_failing(false) {
+                    if self.set_failing(false) {
                         tracing::info!(target: "ocelli::journal", "events are kept again");
                     }
                     return Some(firsts);
                 }
                 Err(error) => error,
             };
-            self.shared.counters.failed();
-            if !self.shared.set_failing(true) {
+            self.shared.metrics.lock().failures += 1;
+            if !self.set_failing(true) {
                 tracing::error!(
                     target: "ocelli::journal",
                     "events cannot be kept: none is told to anyone until they can, and those are \
@@ -113,7 +129,9 @@ impl EventWriter {
                      more of than may wait: {error:#}"
                 );
             }
-            if self.shared.sleep(AGAIN) {
+            let mut state = self.shared.state.lock();
+            self.shared.wake.wait_while_for(&mut state, |state| !state.closed, AGAIN);
+            if state.closed {
                 return None;
             }
         }
@@ -126,8 +144,10 @@ impl EventWriter {
             for item in std::mem::take(&mut part.items) {
                 match item {
                     OutboxItem::Event(EventDraft { kind, body, .. }) => {
-                        self.shared
-                            .deliver(&part.session, &StoredEvent { seq, kind: kind.into(), body });
+                        let event = StoredEvent { seq, kind: kind.into(), body };
+                        if let Some(deliver) = self.shared.deliver.get() {
+                            deliver(&part.session, &event);
+                        }
                         seq += 1;
                         told += 1;
                     }
@@ -138,14 +158,15 @@ impl EventWriter {
             }
             self.shared.done(&part);
         }
-        self.shared.counters.kept(told as u64);
+        self.shared.metrics.lock().events += told as u64;
         self.since_step += told;
     }
 
     /// Deletes some of what is kept no longer.
     fn step(&mut self) {
         let rows = STEP_ROWS.max(2 * std::mem::take(&mut self.since_step));
-        let more = self.store.retain(&self.shared.keep(), (self.shared.now_ms)(), rows);
+        let keep = *self.shared.keep.lock();
+        let more = self.store.retain(&keep, (self.shared.now_ms)(), rows);
         let failed = more.is_err();
         if let Err(error) = &more
             && !self.stuck
@@ -154,12 +175,12 @@ impl EventWriter {
                 again: {error}");
         }
         self.stuck = failed;
-        let counters = &self.shared.counters;
+        let bytes = self.store.bytes();
+        let mut metrics = self.shared.metrics.lock();
         // As it was before where it cannot be asked for.
-        if let Ok(bytes) = self.store.bytes() {
-            counters.bytes.store(bytes, Ordering::Relaxed);
-        }
-        counters.picture_bytes.store(self.store.picture_bytes, Ordering::Relaxed);
+        metrics.bytes = bytes.unwrap_or(metrics.bytes);
+        metrics.attachment_bytes = self.store.picture_bytes();
+        drop(metrics);
         self.step_due = Instant::now() + if more.unwrap_or(false) { BETWEEN_STEPS } else { TICK };
     }
 }

@@ -14,6 +14,11 @@ use tokio::sync::watch;
 
 pub(crate) use client::Client;
 
+/// A journal of events that ends with the test.
+pub(crate) fn events() -> ocelli::journal::events::EventJournal {
+    ocelli::journal::Journal::temporary().unwrap().events().clone()
+}
+
 /// A config that says nothing and never changes: without tokens.
 pub(crate) fn defaults() -> tokio::sync::watch::Receiver<std::sync::Arc<ocelli::config::Config>> {
     tokio::sync::watch::channel(std::sync::Arc::default()).1

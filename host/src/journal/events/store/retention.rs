@@ -11,9 +11,9 @@ use std::sync::Arc;
 use ocelli_protocol::digest::Digest;
 use rusqlite::{Connection, params};
 
-use super::RetentionLimits;
-use super::outbox::EVENT_BYTES;
-use super::store::{EventStore, EventStream, oldest};
+use super::{EventStore, EventStream, oldest};
+use crate::journal::events::RetentionLimits;
+use crate::journal::events::outbox::EVENT_BYTES;
 
 /// Streams whose numbers are kept: names of subscribers' sessions have no end.
 pub(super) const STREAMS: usize = 10_000;
@@ -35,7 +35,7 @@ struct AttachmentRow {
 
 impl EventStore {
     /// One step: deletes at most so many rows of what is too much. Whether there may be more.
-    pub(super) fn retain(
+    pub(in crate::journal::events) fn retain(
         &mut self,
         keep: &RetentionLimits,
         now_ms: i64,

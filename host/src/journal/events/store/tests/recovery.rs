@@ -217,7 +217,7 @@ async fn a_kill_loses_nothing_that_was_told_and_numbers_go_on() {
     let mut told: HashMap<String, u64> = HashMap::new();
     for round in 1..=6usize {
         let mut child = Command::new(std::env::current_exe().unwrap());
-        let name = "journal::events::tests::recovery::tells_until_it_is_killed";
+        let name = "journal::events::store::tests::recovery::tells_until_it_is_killed";
         child.args(["--exact", name, "--ignored", "--nocapture"]).env(FOLDER, folder.path());
         let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);

@@ -1,0 +1,132 @@
+//! What the journal is given and what it gives.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ocelli_protocol::digest::Digest;
+
+use crate::config::EventsConfig;
+
+/// An event that has no number yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventDraft {
+    pub kind: String,
+    /// Wall-clock time in milliseconds since 1970: what `from` and `to` of a [`EventQuery`] are
+    /// compared with.
+    pub time_ms: i64,
+    /// All there is to say of it but session and number: the text of a JSON object.
+    pub body: Box<str>,
+    /// Pictures that `body` names by their digests; kept before the event is.
+    pub attachments: Vec<Attachment>,
+}
+
+/// A picture of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// SHA-256 of the bytes.
+    pub digest: Digest,
+    pub bytes: Bytes,
+}
+
+/// An event of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Counts the session's events.
+    pub seq: u64,
+    pub kind: Box<str>,
+    /// As in [`EventDraft`].
+    pub body: Box<str>,
+}
+
+/// Which events of a session are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventQuery {
+    /// Those with greater numbers.
+    pub after: u64,
+    /// At most so many.
+    pub limit: usize,
+    /// Of this kind alone.
+    pub kind: Option<String>,
+    /// Not before this time, in milliseconds since 1970.
+    pub from_ms: Option<i64>,
+    /// Before this time, in milliseconds since 1970.
+    pub to_ms: Option<i64>,
+}
+
+/// Events of one session, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JournalPage {
+    /// Bounded by [`EventQuery::limit`] and in bytes, and by how many events are looked at for one
+    /// page.
+    pub events: Vec<StoredEvent>,
+    /// What the session has now.
+    pub span: SequenceRange,
+    /// What to ask for next, as [`EventQuery::after`]: everything up to it was looked at. None:
+    /// that was all there is.
+    pub next: Option<u64>,
+}
+
+/// The numbers of the events that are kept of a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SequenceRange {
+    /// The first that is kept; `newest + 1` where none is.
+    pub oldest: u64,
+    /// The last that was given; 0 where there was no event yet.
+    pub newest: u64,
+}
+
+impl SequenceRange {
+    /// Of a stream that there is not.
+    pub(super) const NONE: Self = Self { oldest: 1, newest: 0 };
+
+    pub(super) fn new(oldest: Option<u64>, newest: u64) -> Self {
+        Self { oldest: oldest.unwrap_or(newest + 1), newest }
+    }
+}
+
+/// Something that waits its turn behind the events of a session that were given before it.
+pub type DeliveryCallback = Box<dyn FnOnce() + Send>;
+
+/// Told of each event, on the journal's own thread, in the order of the session's numbers, once it
+/// is on the disk.
+pub type DeliveryHandler = Box<dyn Fn(&Arc<str>, &StoredEvent) + Send + Sync>;
+
+/// How much is kept, and for how long. 0: no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RetentionLimits {
+    /// Hours after which an event goes.
+    pub hours: u64,
+    /// Bytes of the events' file.
+    pub bytes: u64,
+    /// Hours after which an attachment goes.
+    pub attachment_hours: u64,
+    /// Bytes of all attachments.
+    pub attachment_bytes: u64,
+}
+
+impl From<&EventsConfig> for RetentionLimits {
+    fn from(config: &EventsConfig) -> Self {
+        let bytes = |mb: u64| mb.saturating_mul(1 << 20);
+        Self {
+            hours: config.keep_hours,
+            bytes: bytes(config.keep_mb),
+            attachment_hours: config.attachments_hours,
+            attachment_bytes: bytes(config.attachments_mb),
+        }
+    }
+}
+
+/// How the journal stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JournalMetrics {
+    /// Events kept since the host was started.
+    pub events: u64,
+    /// Events since then for which there was no room.
+    pub lost: u64,
+    /// Commits since then that failed.
+    pub failures: u64,
+    /// What the events take on the disk.
+    pub bytes: u64,
+    /// What the attachments take.
+    pub attachment_bytes: u64,
+}
