@@ -32,15 +32,6 @@ pub(super) struct PageRequest {
     pub(super) after: u64,
 }
 
-/// What of a page is told.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct PageSlice {
-    /// So many events at its beginning are not.
-    pub(super) skip: usize,
-    /// Some that followed this number are not kept any more.
-    pub(super) gone: Option<u64>,
-}
-
 impl EventLane {
     /// Live from now on, or behind from a number on.
     pub(super) fn new(after: Option<u64>) -> Self {
@@ -86,8 +77,13 @@ impl EventLane {
         })
     }
 
-    /// Takes a page in; none where it is not the one that is wanted now.
-    pub(super) fn take(&mut self, load: &PageRequest, page: &JournalPage) -> Option<PageSlice> {
+    /// Takes a page in; none where it is not the one that is wanted now. Gives how many events at
+    /// its beginning are not told, and a number where some that followed it are deleted.
+    pub(super) fn take(
+        &mut self,
+        load: &PageRequest,
+        page: &JournalPage,
+    ) -> Option<(usize, Option<u64>)> {
         let after = self.last_queued.unwrap_or_default();
         if !self.behind || after != load.after {
             return None;
@@ -100,7 +96,7 @@ impl EventLane {
         let through = page.next.unwrap_or(span.newest).max(after);
         self.last_queued = Some(through);
         self.behind = page.next.is_some() || self.newest > through;
-        Some(PageSlice { skip, gone })
+        Some((skip, gone))
     }
 }
 
@@ -144,20 +140,17 @@ mod tests {
     fn what_retention_has_deleted_is_told_and_it_goes_on_with_the_oldest() {
         let mut lane = EventLane::new(Some(5));
         let load = lane.load(&"cam".into()).unwrap();
-        assert_eq!(
-            lane.take(&load, &page(20, 30, 5, 100)).unwrap(),
-            PageSlice { skip: 0, gone: Some(5) }
-        );
+        assert_eq!(lane.take(&load, &page(20, 30, 5, 100)).unwrap(), (0, Some(5)));
         assert!(lane.is_live());
         // Everything is gone.
         let mut lane = EventLane::new(Some(5));
         let load = lane.load(&"cam".into()).unwrap();
-        assert_eq!(lane.take(&load, &page(31, 30, 5, 100)).unwrap().gone, Some(5));
+        assert_eq!(lane.take(&load, &page(31, 30, 5, 100)).unwrap().1, Some(5));
         assert!(lane.publish(31, false));
         // Nothing has happened since.
         let mut lane = EventLane::new(Some(5));
         let load = lane.load(&"cam".into()).unwrap();
-        assert_eq!(lane.take(&load, &page(6, 5, 5, 100)).unwrap().gone, None);
+        assert_eq!(lane.take(&load, &page(6, 5, 5, 100)).unwrap().1, None);
     }
 
     #[test]
@@ -224,9 +217,9 @@ mod tests {
                         (load, page)
                     }),
                     Step::Come => if let Some((load, page)) = asked.take() {
-                        let taken = lane.take(&load, &page).unwrap();
-                        prop_assert_eq!(taken.gone, None);
-                        waiting.extend(page.events[taken.skip..].iter().map(|entry| entry.seq));
+                        let (skip, gone) = lane.take(&load, &page).unwrap();
+                        prop_assert_eq!(gone, None);
+                        waiting.extend(page.events[skip..].iter().map(|entry| entry.seq));
                     },
                     Step::Full(now) => full = now,
                     _ => {}

@@ -2,17 +2,16 @@
 //! is compact and two runs over one file give the same bytes.
 
 use std::collections::HashSet;
-use std::time::SystemTime;
 
-use jiff::Timestamp;
 use ocelli_protocol::digest::Digest;
 use ocelli_protocol::worker as protocol;
 use serde_json::{Map, Value};
 
+use super::time::rfc3339;
 use super::wire::{AttachmentRef, Attribute, Attributes, Detection, Detections, Event, Latency};
 use crate::journal::events::{Attachment, EventDraft};
 
-/// Why a worker's result cannot be told to anyone: JSON has no such value.
+/// Why a worker's result cannot be published: JSON has no such value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidResult {
     /// Infinite, or not a number.
@@ -92,19 +91,6 @@ pub(super) fn draft(mut event: Event, pictures: Vec<Vec<u8>>) -> EventDraft {
     let body = serde_json::to_string(&event).unwrap_or_default().into_boxed_str();
     let time_ms = i64::try_from(event.time_ns / 1_000_000).unwrap_or(i64::MAX);
     EventDraft { kind: event.kind, time_ms, body, attachments }
-}
-
-/// A time in nanoseconds since 1970.
-pub fn unix_ns(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Nanoseconds since 1970 as RFC 3339 in UTC with milliseconds, cut off, not rounded.
-pub fn rfc3339(wall_ns: u64) -> String {
-    // 64 bits of nanoseconds end in the year 2554, within what a timestamp can hold.
-    let time = Timestamp::from_nanosecond(i128::from(wall_ns)).unwrap_or(Timestamp::UNIX_EPOCH);
-    format!("{time:.3}")
 }
 
 fn all(found: &[protocol::Detection], frame: u64) -> Result<Vec<Detection>, InvalidResult> {

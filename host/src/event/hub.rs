@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::convert::{self, InvalidResult};
-use super::queue::{LossCounters, MessageQueue};
+use super::queue::{HubCounts, MessageQueue};
 use super::subscriber::Subscriber;
 use super::wire::{self, Detections, EncodedMessage, Event, ServerMessage, SessionState};
 use crate::journal::events::{EventDraft, EventJournal, StoredEvent};
@@ -27,38 +27,23 @@ struct HubInner {
     // Locked before a topic's own lock where both are held, and never while a message is
     // serialised.
     topics: Mutex<Topics>,
-    /// Subscribers made and subscribers gone, so far.
-    subscribers: AtomicU64,
-    gone: AtomicU64,
-    losses: Arc<LossCounters>,
-}
-
-/// How a hub stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HubCounts {
-    /// Who listens now, whether to a session or to none yet.
-    pub subscribers: u64,
-    /// Detections that subscribers were too slow for, so far.
-    pub missed: u64,
-    /// How often a subscriber was too slow for a session's events and went on from the journal, so
-    /// far.
-    pub fell_behind: u64,
-    /// Subscribers closed for being too slow for what nothing keeps, so far.
-    pub closed: u64,
+    next_subscriber: AtomicU64,
+    // A leaf: locked under any of the others.
+    counts: Arc<Mutex<HubCounts>>,
 }
 
 #[derive(Debug, Default)]
 struct Topics {
     sessions: HashMap<Arc<str>, Arc<Topic>>,
-    /// Those who listen to every session, by subscriber.
+    /// Subscriptions to every session, by subscriber.
     wildcards: HashMap<u64, Wildcard>,
 }
 
-/// One who listens to every session.
+/// A subscription to every session.
 #[derive(Debug)]
 struct Wildcard {
-    queue: Arc<MessageQueue>,
-    wants_detections: bool,
+    /// As it joins each of them.
+    member: TopicSubscriber,
     /// The last event that it has, of sessions that have not been there yet.
     after: HashMap<String, u64>,
 }
@@ -80,7 +65,7 @@ struct TopicState {
     exists: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct TopicSubscriber {
     queue: Arc<MessageQueue>,
     wants_detections: bool,
@@ -94,9 +79,8 @@ impl Hub {
         let shared = Arc::new(HubInner {
             events,
             topics: Mutex::default(),
-            subscribers: AtomicU64::new(0),
-            gone: AtomicU64::new(0),
-            losses: Arc::default(),
+            next_subscriber: AtomicU64::new(0),
+            counts: Arc::default(),
         });
         let hub = Arc::downgrade(&shared);
         shared
@@ -139,7 +123,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Tells all who want to know what was found in a frame. Costs nothing where nobody listens.
+    /// Publishes what was found in a frame. Costs nothing where no subscriber wants it.
     pub fn publish_detections(&self, session: &str, detections: &Detections) {
         let topic = self.live_topic(session);
         let inner = topic.inner.lock();
@@ -151,7 +135,7 @@ impl Hub {
         }
     }
 
-    /// Whether anyone wants the session's detections: if not, they need not be made.
+    /// Whether a subscriber wants the session's detections: if not, they need not be made.
     pub fn wants_detections(&self, session: &str) -> bool {
         let topic = self.topics().sessions.get(session).cloned();
         topic.is_some_and(|topic| {
@@ -218,22 +202,14 @@ impl Hub {
 
     /// A new subscriber that listens to nothing yet.
     pub fn subscriber(&self) -> Subscriber {
-        let id = self.shared.subscribers.fetch_add(1, Ordering::Relaxed);
-        Subscriber::new(self.clone(), id, MessageQueue::new(Arc::clone(&self.shared.losses)))
+        let id = self.shared.next_subscriber.fetch_add(1, Ordering::Relaxed);
+        self.shared.counts.lock().subscribers += 1;
+        Subscriber::new(self.clone(), id, MessageQueue::new(Arc::clone(&self.shared.counts)))
     }
 
     /// How many listen, and what was lost so far.
     pub fn counts(&self) -> HubCounts {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let HubInner { subscribers, gone, losses, .. } = &*self.shared;
-        // Read first, so that nobody counts as gone who is not yet counted as made.
-        let gone = load(gone);
-        HubCounts {
-            subscribers: load(subscribers).saturating_sub(gone),
-            missed: load(&losses.missed),
-            fell_behind: load(&losses.fell_behind),
-            closed: load(&losses.closed),
-        }
+        *self.shared.counts.lock()
     }
 
     /// How many subscribe to a session, those included who only [`hold`](Self::hold) it, and those
@@ -248,8 +224,8 @@ impl Hub {
         self.live_topic(session).count.subscribe()
     }
 
-    /// Counts as a subscriber until it is dropped. Taken before a session is made for somebody, so
-    /// that it does not end before they have subscribed.
+    /// Counts as a subscriber until it is dropped. Taken before a session is made for a client, so
+    /// that it does not end before the client has subscribed.
     pub fn hold(&self, session: &str) -> SubscriberHold {
         let mut topics = self.topics();
         let topic = topics.topic(session);
@@ -274,11 +250,8 @@ impl Hub {
         if !wants.detections {
             queue.clear_detections(session);
         }
-        let member = TopicSubscriber {
-            queue: Arc::clone(queue),
-            wants_detections: wants.detections,
-            by_wildcard: false,
-        };
+        let (queue, wants_detections) = (Arc::clone(queue), wants.detections);
+        let member = TopicSubscriber { queue, wants_detections, by_wildcard: false };
         let joined = topic.join(&mut inner, id, member, wants.after);
         drop(inner);
         topics.remove_idle(&topic);
@@ -295,7 +268,9 @@ impl Hub {
     ) {
         let mut topics = self.topics();
         let Topics { sessions, wildcards } = &mut *topics;
-        let mut wildcard = Wildcard { queue: Arc::clone(queue), wants_detections, after };
+        let member =
+            TopicSubscriber { queue: Arc::clone(queue), wants_detections, by_wildcard: true };
+        let mut wildcard = Wildcard { member, after };
         let mut there: Vec<&Arc<Topic>> = sessions.values().collect();
         there.sort_unstable_by(|one, other| one.session.cmp(&other.session));
         for topic in there {
@@ -334,7 +309,7 @@ impl Hub {
 
     /// A subscriber is gone.
     pub(super) fn count_gone(&self) {
-        self.shared.gone.fetch_add(1, Ordering::Relaxed);
+        self.shared.counts.lock().subscribers -= 1;
     }
 
     fn append(&self, session: &str, draft: EventDraft) {
@@ -344,11 +319,6 @@ impl Hub {
 
     fn topics(&self) -> MutexGuard<'_, Topics> {
         self.shared.topics.lock()
-    }
-
-    #[cfg(test)]
-    pub(super) fn topic_count(&self) -> usize {
-        self.topics().sessions.len()
     }
 
     /// The topic of a session that exists.
@@ -365,8 +335,8 @@ impl Hub {
         topic
     }
 
-    /// Changes who listens to a session; the topic goes when nobody does and there is no session
-    /// behind it.
+    /// Changes the subscribers of a session; the topic goes when none is left and there is no
+    /// session behind it.
     fn leave(&self, session: &str, change: impl FnOnce(&mut TopicState)) {
         let mut topics = self.topics();
         let Some(topic) = topics.sessions.get(session).cloned() else { return };
@@ -414,7 +384,7 @@ impl Topics {
         Arc::clone(self.sessions.entry(session).or_insert(Arc::new(topic)))
     }
 
-    /// Drops a topic that nobody needs, unless another one has its place.
+    /// Drops a topic that is idle, unless another one has its place.
     fn remove_idle(&mut self, topic: &Arc<Topic>) {
         let in_place =
             self.sessions.get(&topic.session).is_some_and(|other| Arc::ptr_eq(other, topic));
@@ -430,17 +400,12 @@ impl Wildcard {
         if inner.members.get(&id).is_some_and(|member| !member.by_wildcard) {
             return;
         }
-        let member = TopicSubscriber {
-            queue: Arc::clone(&self.queue),
-            wants_detections: self.wants_detections,
-            by_wildcard: true,
-        };
-        topic.join(inner, id, member, self.after.remove(&*topic.session));
+        topic.join(inner, id, self.member.clone(), self.after.remove(&*topic.session));
     }
 }
 
 impl Topic {
-    /// Nobody listens, and there is no session behind it.
+    /// Whether it has no subscribers and no session behind it.
     fn is_idle(&self) -> bool {
         let inner = self.inner.lock();
         !inner.exists && inner.members.is_empty() && inner.holds == 0

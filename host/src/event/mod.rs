@@ -1,8 +1,7 @@
-//! What sessions tell the world: the messages, and the hub that carries each to everyone who asked
-//! for it.
+//! What sessions publish: the messages, and the hub that carries each to the session's subscribers.
 //!
 //! A session publishes into the [`Hub`]; each subscriber has a bounded queue of its own there, so
-//! one that reads slowly or never costs a fixed amount of memory and delays nobody:
+//! one that reads slowly or never costs a fixed amount of memory and delays no other:
 //!
 //! - **Detections** are live only. The newest win: when a session's [`MAX_DETECTIONS`] wait, the
 //!   oldest goes, and the subscriber is told exactly how many it missed before it gets the next.
@@ -21,12 +20,14 @@ mod convert;
 mod hub;
 mod queue;
 mod subscriber;
+mod time;
 mod wire;
 
-pub use convert::{InvalidResult, detections, event, rfc3339, unix_ns};
-pub use hub::{Hub, HubCounts, SubscriberHold};
-pub use queue::{MAX_ANSWERS, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, SlowSubscriber};
+pub use convert::{InvalidResult, detections, event};
+pub use hub::{Hub, SubscriberHold};
+pub use queue::{HubCounts, MAX_ANSWERS, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, SlowSubscriber};
 pub use subscriber::{SubscribeOptions, Subscriber};
+pub use time::{rfc3339, unix_ns};
 pub use wire::{
     ALERT, AttachmentRef, Attribute, Attributes, Clock, Detection, Detections, EncodedMessage,
     Event, Latency, ServerMessage, SessionState, encode_event as event_told,

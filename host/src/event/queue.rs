@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -34,15 +33,18 @@ pub const MAX_BYTES: usize = 16 << 20;
 #[error("more than {MAX_ANSWERS} answers and changes of state were waiting to be read")]
 pub struct SlowSubscriber;
 
-/// What all queues of a hub have lost so far.
-#[derive(Debug, Default)]
-pub(super) struct LossCounters {
-    /// Detections that a subscriber was too slow for.
-    pub(super) missed: AtomicU64,
-    /// How often a subscriber was too slow for a session's events and went on from the journal.
-    pub(super) fell_behind: AtomicU64,
-    /// Subscribers closed because they were too slow for what nothing keeps.
-    pub(super) closed: AtomicU64,
+/// What a hub counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HubCounts {
+    /// Subscribers now, whether to a session or to none yet.
+    pub subscribers: u64,
+    /// Detections that subscribers were too slow for, so far.
+    pub missed: u64,
+    /// How often a subscriber was too slow for a session's events and went on from the journal, so
+    /// far.
+    pub fell_behind: u64,
+    /// Subscribers closed for being too slow for what nothing keeps, so far.
+    pub closed: u64,
 }
 
 /// A subscriber's queue: written by the hub, read by the subscriber alone.
@@ -50,7 +52,7 @@ pub(super) struct LossCounters {
 pub(super) struct MessageQueue {
     waiting: Mutex<PendingMessages>,
     changed: Notify,
-    losses: Arc<LossCounters>,
+    counts: Arc<Mutex<HubCounts>>,
 }
 
 #[derive(Debug, Default)]
@@ -92,8 +94,8 @@ struct SessionLane {
 
 impl MessageQueue {
     /// An empty queue that counts what it loses.
-    pub(super) fn new(losses: Arc<LossCounters>) -> Self {
-        Self { waiting: Mutex::default(), changed: Notify::default(), losses }
+    pub(super) fn new(counts: Arc<Mutex<HubCounts>>) -> Self {
+        Self { waiting: Mutex::default(), changed: Notify::default(), counts }
     }
 
     /// Adds what nothing keeps: a change of state, an answer. False when the subscriber is closed,
@@ -108,7 +110,7 @@ impl MessageQueue {
             || waiting.answer_bytes.saturating_add(told.text.len()) > MAX_BYTES
         {
             *waiting = PendingMessages { closed: true, ..PendingMessages::default() };
-            self.losses.closed.fetch_add(1, Ordering::Relaxed);
+            self.counts.lock().closed += 1;
         } else {
             waiting.answer_bytes += told.text.len();
             waiting.add(None, told);
@@ -143,10 +145,7 @@ impl MessageQueue {
         let full = waiting.events >= MAX_EVENTS
             || waiting.event_bytes.saturating_add(told.text.len()) > MAX_BYTES
                 && waiting.events > 0;
-        let Some(lane) = waiting.lanes.get_mut(session).and_then(|lane| lane.events.as_mut())
-        else {
-            return;
-        };
+        let Some(lane) = waiting.events_of(session) else { return };
         let was_live = lane.is_live();
         let queued = lane.publish(seq, full);
         let fell_behind = was_live && !lane.is_live();
@@ -155,7 +154,7 @@ impl MessageQueue {
         }
         drop(waiting);
         if fell_behind {
-            self.losses.fell_behind.fetch_add(1, Ordering::Relaxed);
+            self.counts.lock().fell_behind += 1;
         }
         self.changed.notify_one();
     }
@@ -175,13 +174,13 @@ impl MessageQueue {
             && let Some(&oldest) = lane.tickets.front()
         {
             waiting.skip(oldest);
-            self.losses.missed.fetch_add(1, Ordering::Relaxed);
+            self.counts.lock().missed += 1;
         }
         // The message that has just come stays, whatever its size.
         while waiting.detection_bytes > MAX_BYTES && waiting.detections.len() > 1 {
             let Some((&oldest, _)) = waiting.detections.first_key_value() else { break };
             waiting.skip(oldest);
-            self.losses.missed.fetch_add(1, Ordering::Relaxed);
+            self.counts.lock().missed += 1;
         }
         drop(waiting);
         self.changed.notify_one();
@@ -233,13 +232,11 @@ impl MessageQueue {
         }
         let ordered = waiting.ordered.front().map(|message| message.ticket);
         let detections = waiting.detections.first_key_value().map(|(ticket, _)| *ticket);
-        match (ordered, detections) {
-            (None, None) => None,
-            (Some(ordered), found) if found.is_none_or(|found| ordered < found) => {
-                waiting.next_ordered().map(Ok)
+        match detections {
+            Some(ticket) if ordered.is_none_or(|ordered| ticket < ordered) => {
+                waiting.next_detections(ticket).map(Ok)
             }
-            (_, Some(ticket)) => waiting.next_detections(ticket).map(Ok),
-            (Some(_), None) => None,
+            _ => waiting.next_ordered().map(Ok),
         }
     }
 
@@ -261,10 +258,10 @@ impl MessageQueue {
     pub(super) fn accept_page(&self, load: &PageRequest, page: &JournalPage) {
         let mut waiting = self.waiting.lock();
         waiting.loading = false;
-        let lane = waiting.lanes.get_mut(&load.session).and_then(|lane| lane.events.as_mut());
+        let lane = waiting.events_of(&load.session);
         // The subscription may have ended, or begun anew, meanwhile.
-        if let Some(taken) = lane.and_then(|lane| lane.take(load, page)) {
-            if let Some(after) = taken.gone {
+        if let Some((skip, gone)) = lane.and_then(|lane| lane.take(load, page)) {
+            if let Some(after) = gone {
                 let message = format!(
                     "the events after {after} are kept no more: it goes on with the oldest that \
                         are, from {}",
@@ -283,7 +280,7 @@ impl MessageQueue {
                 waiting.answer_bytes += told.text.len();
                 waiting.add(None, told);
             }
-            for StoredEvent { seq, body, .. } in page.events.get(taken.skip..).unwrap_or_default() {
+            for StoredEvent { seq, body, .. } in page.events.get(skip..).unwrap_or_default() {
                 waiting.add_event(&load.session, encode_event(&load.session, *seq, body));
             }
             waiting.remove_idle_lane(&load.session);
@@ -309,6 +306,10 @@ impl PendingMessages {
         self.next_ticket
     }
 
+    fn events_of(&mut self, session: &str) -> Option<&mut EventLane> {
+        self.lanes.get_mut(session)?.events.as_mut()
+    }
+
     fn add(&mut self, event_of: Option<Arc<str>>, told: EncodedMessage) {
         let ticket = self.ticket();
         self.ordered.push_back(OrderedMessage { ticket, event_of, told });
@@ -327,9 +328,7 @@ impl PendingMessages {
             Some(session) => {
                 self.events = self.events.saturating_sub(1);
                 self.event_bytes = self.event_bytes.saturating_sub(told.text.len());
-                if let Some(lane) =
-                    self.lanes.get_mut(&session).and_then(|lane| lane.events.as_mut())
-                {
+                if let Some(lane) = self.events_of(&session) {
                     lane.read();
                 }
                 self.remove_idle_lane(&session);

@@ -1,4 +1,4 @@
-//! One who listens, and the pages of the journal that it reads to catch up.
+//! A subscriber, and the pages of the journal that it reads to catch up.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub struct SubscribeOptions {
     pub after: Option<u64>,
 }
 
-/// One who listens. Dropping it ends all its subscriptions.
+/// A subscriber. Dropping it ends all its subscriptions.
 #[derive(Debug)]
 pub struct Subscriber {
     hub: Hub,
@@ -131,7 +131,7 @@ impl Drop for Subscriber {
     }
 }
 
-/// Reads a page for a queue, for as long as somebody has it.
+/// Reads a page for a queue, for as long as its subscriber is there.
 async fn load_page(events: EventJournal, queue: Arc<MessageQueue>, load: PageRequest) {
     let query = EventQuery { after: load.after, limit: PAGE, ..EventQuery::default() };
     loop {

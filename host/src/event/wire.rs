@@ -9,7 +9,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::convert::rfc3339;
+use super::time::rfc3339;
 use crate::shape::{DIGEST, TIME};
 
 /// The kind of the event by which the host tells that an alert was raised or cleared.
@@ -28,6 +28,7 @@ pub const ALERT: &str = "alert";
     JsonSchema,
     strum::Display,
     strum::IntoStaticStr,
+    strum::VariantArray,
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
