@@ -17,12 +17,16 @@
 //! session that has stopped or is gone takes its alerts with it, untold.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use serde_json::{Map, Number, Value};
 use strum::VariantArray;
 
+use super::DiskSpace;
+use super::process::WorkerUsage;
 use crate::config::AlertsConfig as Thresholds;
-use crate::event::SessionState;
+use crate::event::{ALERT, Clock, Event, SessionState, unix_ns};
+use crate::session::Observation;
 
 /// The part of the threshold at which a `memory` alert clears.
 const MEMORY_CLEARS: f64 = 0.95;
@@ -66,44 +70,51 @@ impl Alert {
 
 /// How much of a memory is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct MemoryUse {
+struct MemoryUse {
     /// Whose it is, for a person.
-    pub(super) whose: &'static str,
+    whose: &'static str,
     /// Bytes.
-    pub(super) used: u64,
+    used: u64,
     /// Bytes; 0 is no limit.
-    pub(super) limit: u64,
+    limit: u64,
 }
 
 /// What is known of a session at a moment.
 #[derive(Debug, Clone)]
 pub(super) struct SessionReading<'a> {
-    pub(super) session: &'a str,
-    pub(super) state: SessionState,
-    pub(super) reason: Option<&'a str>,
+    session: &'a str,
+    state: SessionState,
+    reason: Option<&'a str>,
     /// Since when its source delivers nothing.
-    pub(super) source_down: Option<Instant>,
-    pub(super) results: u64,
-    pub(super) restarts: u64,
+    source_down: Option<Instant>,
+    results: u64,
+    restarts: u64,
     /// Memories that have a limit; none where nothing is known of them now.
-    pub(super) memories: Vec<MemoryUse>,
+    memories: Vec<MemoryUse>,
 }
 
-/// The room in a folder that the host writes to.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct DiskSpace {
-    /// `logs` or `store`.
-    pub(super) folder: &'static str,
-    /// Bytes that the host may still write.
-    pub(super) free: u64,
-    /// Bytes in use and free together.
-    pub(super) size: u64,
-}
-
-impl DiskSpace {
-    /// Of what the host could use, in percent.
-    pub(super) fn free_percent(&self) -> f64 {
-        if self.size == 0 { 100.0 } else { self.free as f64 * 100.0 / self.size as f64 }
+impl<'a> SessionReading<'a> {
+    pub(super) fn new(observation: &'a Observation, worker: &WorkerUsage) -> Self {
+        let status = &observation.status;
+        // The kernel bounds what a process asks for; a control group bounds what it uses.
+        let used = worker.now.map(|now| now.data.max(now.resident));
+        let (limit, guest_limit) = (observation.memory_limit, observation.guest_memory_limit);
+        let memories = used.map(|used| {
+            let (guest, guest_used) = ("the pipeline's linear memory", status.guest_memory);
+            [
+                MemoryUse { whose: "the worker's memory", used, limit },
+                MemoryUse { whose: guest, used: guest_used, limit: guest_limit },
+            ]
+        });
+        Self {
+            session: &status.id,
+            state: status.state,
+            reason: status.reason.as_deref(),
+            source_down: observation.source_down,
+            results: observation.latencies.frames(),
+            restarts: status.restarts,
+            memories: memories.into_iter().flatten().collect(),
+        }
     }
 }
 
@@ -111,15 +122,62 @@ impl DiskSpace {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct AlertChange {
     /// None: the host's.
-    pub(super) session: Option<String>,
-    pub(super) alert: Alert,
-    pub(super) raised: bool,
+    session: Option<String>,
+    alert: Alert,
+    raised: bool,
     /// What was measured, in the threshold's unit, with one decimal.
-    pub(super) value: f64,
+    value: f64,
     /// The setting: percent, seconds, or a count.
-    pub(super) threshold: u64,
+    threshold: u64,
     /// For a person. Holds no credential.
-    pub(super) message: String,
+    message: String,
+}
+
+impl AlertChange {
+    pub(super) fn log(&self) {
+        let Self { session, alert, raised, value, threshold, message } = self;
+        let (session, alert) = (session.as_deref(), alert.name());
+        if *raised {
+            tracing::warn!(target: "ocelli::alert", session, alert, value, threshold, "alert raised: {message}");
+        } else {
+            tracing::info!(target: "ocelli::alert", session, alert, value, threshold, "alert cleared: {message}");
+        }
+    }
+
+    /// Whether the subscribers of a session are told: of a change of the host's all are.
+    pub(super) fn concerns(&self, session: &str) -> bool {
+        self.session.as_deref().is_none_or(|own| own == session)
+    }
+
+    /// The event that tells a session's subscribers of it.
+    pub(super) fn event(&self, deployment: &str, now: SystemTime) -> Event {
+        let data: [(&str, Value); 5] = [
+            ("alert", self.alert.name().into()),
+            ("raised", self.raised.into()),
+            ("value", number(self.value)),
+            ("threshold", self.threshold.into()),
+            ("message", self.message.as_str().into()),
+        ];
+        Event {
+            time_ns: unix_ns(now),
+            clock: Clock::Host,
+            kind: ALERT.to_owned(),
+            deployment: deployment.to_owned(),
+            frame: None,
+            detections: Vec::new(),
+            data: Map::from_iter(data.map(|(key, value)| (key.to_owned(), value))),
+            attachments: Vec::new(),
+        }
+    }
+}
+
+/// Whole numbers without a decimal point.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && (0.0..1e15).contains(&value) {
+        (value as u64).into()
+    } else {
+        Number::from_f64(value).map_or(Value::Null, Value::Number)
+    }
 }
 
 /// What a measurement says of an alert.
@@ -132,11 +190,22 @@ enum Verdict {
     Unchanged,
 }
 
+impl Verdict {
+    fn of(raises: bool, clears: bool, value: f64, message: String) -> Self {
+        match (raises, clears) {
+            (true, _) => Self::Raise(value, message),
+            (false, true) => Self::Clear(value, message),
+            (false, false) => Self::Unchanged,
+        }
+    }
+}
+
 /// The alerts of all sessions and of the host.
 #[derive(Debug, Default)]
 pub(super) struct AlertTracker {
     sessions: BTreeMap<String, SessionAlerts>,
-    disk: bool,
+    /// The host's own that are raised.
+    host: BTreeSet<Alert>,
 }
 
 /// What is remembered of a session.
@@ -172,61 +241,34 @@ impl AlertTracker {
                 watched.active.clear();
                 continue;
             }
+            let (memory, quiet) = (thresholds.memory_percent.into(), thresholds.no_results_s);
+            let (restarts, down) = (thresholds.restarts_per_hour.into(), thresholds.source_down_s);
             let verdicts = [
-                (
-                    Alert::Memory,
-                    u64::from(thresholds.memory_percent),
-                    watched.memory(reading, thresholds),
-                ),
-                (
-                    Alert::NoResults,
-                    thresholds.no_results_s,
-                    watched.no_results(now, reading, thresholds),
-                ),
-                (
-                    Alert::Restarts,
-                    u64::from(thresholds.restarts_per_hour),
-                    watched.restarts(thresholds),
-                ),
-                (
-                    Alert::SourceDown,
-                    thresholds.source_down_s,
-                    source_down(now, reading, thresholds),
-                ),
+                (Alert::Memory, memory, watched.memory(reading, memory)),
+                (Alert::NoResults, quiet, watched.no_results(now, reading, quiet)),
+                (Alert::Restarts, restarts, watched.restarts(restarts)),
+                (Alert::SourceDown, down, source_down(now, reading, down)),
             ];
-            for (alert, threshold, verdict) in verdicts {
-                let mut active = watched.active.contains(&alert);
-                let change = decide(Some(reading.session), alert, threshold, verdict, &mut active);
-                if let Some(change) = change {
-                    if active {
-                        watched.active.insert(alert)
-                    } else {
-                        watched.active.remove(&alert)
-                    };
-                    changes.push(change);
-                }
-            }
+            let (session, active) = (Some(reading.session), &mut watched.active);
+            changes.extend(verdicts.into_iter().filter_map(|(alert, threshold, verdict)| {
+                decide(session, alert, threshold, verdict, active)
+            }));
         }
-        let threshold = u64::from(thresholds.disk_free_percent);
-        changes.extend(decide(
-            None,
-            Alert::Disk,
-            threshold,
-            disk(rooms, threshold),
-            &mut self.disk,
-        ));
+        let threshold = thresholds.disk_free_percent.into();
+        let verdict = disk(rooms, threshold);
+        changes.extend(decide(None, Alert::Disk, threshold, verdict, &mut self.host));
         changes
     }
 
     /// The alerts of a session that are raised now, the host's among them.
     pub(super) fn active(&self, session: &str) -> impl Iterator<Item = Alert> {
         let own = self.sessions.get(session).map(|watched| &watched.active);
-        own.into_iter().flatten().copied().chain(self.disk.then_some(Alert::Disk))
+        own.into_iter().flatten().chain(&self.host).copied()
     }
 
     /// Whether the host's own alert is raised.
     pub(super) fn disk(&self) -> bool {
-        self.disk
+        self.host.contains(&Alert::Disk)
     }
 }
 
@@ -236,28 +278,17 @@ fn decide(
     alert: Alert,
     threshold: u64,
     verdict: Verdict,
-    active: &mut bool,
+    active: &mut BTreeSet<Alert>,
 ) -> Option<AlertChange> {
-    let verdict = if threshold == 0 {
-        Verdict::Clear(0.0, "the alert is turned off".into())
-    } else {
-        verdict
-    };
     let (raised, value, message) = match verdict {
-        Verdict::Raise(value, message) if !*active => (true, value, message),
-        Verdict::Clear(value, message) if *active => (false, value, message),
-        _ => return None,
+        _ if threshold == 0 => (false, 0.0, "the alert is turned off".into()),
+        Verdict::Raise(value, message) => (true, value, message),
+        Verdict::Clear(value, message) => (false, value, message),
+        Verdict::Unchanged => return None,
     };
-    *active = raised;
-    let value = (value * 10.0).round() / 10.0;
-    Some(AlertChange {
-        session: session.map(str::to_owned),
-        alert,
-        raised,
-        value,
-        threshold,
-        message,
-    })
+    let changed = if raised { active.insert(alert) } else { active.remove(&alert) };
+    let (session, value) = (session.map(str::to_owned), (value * 10.0).round() / 10.0);
+    changed.then_some(AlertChange { session, alert, raised, value, threshold, message })
 }
 
 impl SessionAlerts {
@@ -294,8 +325,8 @@ impl SessionAlerts {
         };
     }
 
-    fn memory(&self, reading: &SessionReading<'_>, thresholds: &Thresholds) -> Verdict {
-        let threshold = f64::from(thresholds.memory_percent);
+    fn memory(&self, reading: &SessionReading<'_>, threshold: u64) -> Verdict {
+        let threshold = threshold as f64;
         let limited = reading.memories.iter().filter(|memory| memory.limit > 0);
         let shares =
             limited.map(|memory| (memory.used as f64 * 100.0 / memory.limit as f64, memory));
@@ -311,21 +342,11 @@ impl SessionAlerts {
         let mib = |bytes: u64| bytes >> 20;
         let message =
             format!("{}: {} MiB of {} MiB", memory.whose, mib(memory.used), mib(memory.limit));
-        if percent >= threshold {
-            Verdict::Raise(percent, message)
-        } else if percent <= threshold * MEMORY_CLEARS {
-            Verdict::Clear(percent, message)
-        } else {
-            Verdict::Unchanged
-        }
+        let clears = percent <= threshold * MEMORY_CLEARS;
+        Verdict::of(percent >= threshold, clears, percent, message)
     }
 
-    fn no_results(
-        &self,
-        now: Instant,
-        reading: &SessionReading<'_>,
-        thresholds: &Thresholds,
-    ) -> Verdict {
+    fn no_results(&self, now: Instant, reading: &SessionReading<'_>, threshold: u64) -> Verdict {
         let Some(since) = self.quiet_since else {
             return match reading.state {
                 // Before the first result of a new start nothing is known.
@@ -340,7 +361,7 @@ impl SessionAlerts {
             };
         };
         let quiet = now.saturating_duration_since(since);
-        if quiet >= Duration::from_secs(thresholds.no_results_s) {
+        if quiet >= Duration::from_secs(threshold) {
             let message = format!("no result for {} s while the source delivers", quiet.as_secs());
             Verdict::Raise(quiet.as_secs_f64(), message)
         } else {
@@ -348,21 +369,14 @@ impl SessionAlerts {
         }
     }
 
-    fn restarts(&self, thresholds: &Thresholds) -> Verdict {
+    fn restarts(&self, threshold: u64) -> Verdict {
         let count: u64 = self.recent_restarts.iter().map(|(_, count)| count).sum();
         let message = format!("{count} restarts within an hour");
-        let threshold = u64::from(thresholds.restarts_per_hour);
-        if count >= threshold {
-            Verdict::Raise(count as f64, message)
-        } else if count <= threshold / 2 {
-            Verdict::Clear(count as f64, message)
-        } else {
-            Verdict::Unchanged
-        }
+        Verdict::of(count >= threshold, count <= threshold / 2, count as f64, message)
     }
 }
 
-fn source_down(now: Instant, reading: &SessionReading<'_>, thresholds: &Thresholds) -> Verdict {
+fn source_down(now: Instant, reading: &SessionReading<'_>, threshold: u64) -> Verdict {
     match reading.source_down {
         _ if reading.state == SessionState::Failed => {
             Verdict::Clear(0.0, "the session has failed and reads no source".into())
@@ -370,7 +384,7 @@ fn source_down(now: Instant, reading: &SessionReading<'_>, thresholds: &Threshol
         None => Verdict::Clear(0.0, "the source delivers".into()),
         Some(since) => {
             let down = now.saturating_duration_since(since);
-            if down < Duration::from_secs(thresholds.source_down_s) {
+            if down < Duration::from_secs(threshold) {
                 return Verdict::Unchanged;
             }
             let why = reading.reason.filter(|_| reading.state == SessionState::Degraded);
@@ -390,13 +404,7 @@ fn disk(rooms: &[DiskSpace], threshold: u64) -> Verdict {
         format!("{} MiB free for {}, {percent:.1} % of the disk", room.free >> 20, room.folder);
     // Below 100 whatever the threshold is, so that an empty disk clears every alert.
     let clears = (threshold + DISK_CLEARS).min((threshold + 100.0) / 2.0);
-    if percent < threshold {
-        Verdict::Raise(percent, message)
-    } else if percent >= clears {
-        Verdict::Clear(percent, message)
-    } else {
-        Verdict::Unchanged
-    }
+    Verdict::of(percent < threshold, percent >= clears, percent, message)
 }
 
 #[cfg(test)]

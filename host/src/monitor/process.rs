@@ -86,7 +86,7 @@ fn open(pid: u32) -> Option<Process> {
 /// CPU time of processes that follow one another in one role. It never goes back: what an earlier
 /// process had used when it was last looked at stays in the sum.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct CpuTotal {
+struct CpuTotal {
     past: f64,
     life: Option<(u32, u64)>,
     current: f64,
@@ -95,7 +95,7 @@ pub(super) struct CpuTotal {
 impl CpuTotal {
     /// Takes in what the process in the role has used; None where there is none now. The sum so
     /// far, in seconds.
-    pub(super) fn update(&mut self, usage: Option<ProcessUsage>) -> f64 {
+    fn update(&mut self, usage: Option<ProcessUsage>) -> f64 {
         if let Some(usage) = usage {
             if self.life != Some(usage.identity) {
                 self.past += self.current;

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::event::{Hub, SubscribeOptions};
+use crate::journal::Journal;
 
 const SESSION: &str = "display-001;cam-001";
 
@@ -392,5 +394,35 @@ fn a_sessions_status_is_documented_with_the_names_of_all_alerts() {
     assert_eq!(
         *names,
         serde_json::json!(Alert::ALL.iter().map(|alert| alert.name()).collect::<Vec<_>>())
+    );
+}
+
+#[tokio::test]
+async fn an_alert_is_an_event_without_a_frame() {
+    let change = AlertChange {
+        session: Some("display-001;cam-001".into()),
+        alert: Alert::SourceDown,
+        raised: true,
+        value: 12.5,
+        threshold: 10,
+        message: "no pictures for 12 s".into(),
+    };
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+    let hub = Hub::new(Journal::temporary().unwrap().events().clone());
+    let subscriber = hub.subscriber();
+    hub.publish_state("cam", SessionState::Degraded, None);
+    subscriber.subscribe("cam", SubscribeOptions { detections: true, after: None });
+    assert!(hub.publish_event_if_exists("cam", change.event("0a1b2c3d4e5f", now)));
+    hub.events().flush().await.unwrap();
+    let told: Vec<String> = std::iter::from_fn(|| subscriber.try_next())
+        .map(|told| told.unwrap().text.to_string())
+        .collect();
+    assert_eq!(
+        told[1],
+        concat!(
+            r#"{"type":"event","session":"cam","seq":1,"time":"2023-11-14T22:13:20.123Z","clock":"host","kind":"alert","#,
+            r#""deployment":"0a1b2c3d4e5f","detections":[],"data":{"alert":"source_down","#,
+            r#""message":"no pictures for 12 s","raised":true,"threshold":10,"value":12.5}}"#
+        )
     );
 }

@@ -1,12 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use ocelli_protocol::limit::LimitCounts;
+use ocelli_protocol::limit::{Limit, LimitCounts};
 use ocelli_protocol::worker::Timestamps;
 
 use super::*;
-use crate::inference::{Duty, InferenceStatus, ProcessStatus, Restarts};
+use crate::event::SessionState;
+use crate::inference::{Duty, ProcessStatus, Restarts};
 use crate::session::latency::Latencies;
-use crate::session::{Frames, SessionStatus, Skipped};
+use crate::session::{Frames, Skipped};
 
 /// Names that a config accepts, and some that no config does.
 const ODD_NAMES: [&str; 6] = [
@@ -116,27 +117,25 @@ fn exposition(sessions: &[&str]) -> Exposition {
             gap_ms: sessions.iter().map(|id| ((*id).to_owned(), 40.0)).collect(),
         },
         sessions: sessions.iter().map(|id| session(id)).collect(),
-        programs: vec![
+        programs: [
             ProcessSample { name: "host", now: Some(own), cpu: 2.5 },
             ProcessSample { name: "inference", now: None, cpu: 100.0 },
         ],
         descriptors: Some((40, 16_384)),
-        inference: InferenceSample {
-            status: InferenceStatus {
-                serves: false,
-                processes: vec![ProcessStatus {
-                    pid: 99,
-                    duty: Duty::Spare,
-                    sessions: 0,
-                    memory: 1 << 20,
-                }],
-                spare_ready: Some(true),
-                restarts: Restarts { crash: 1, hang: 0, timeout: 0, memory: 2 },
-                poison: 3,
-                ..InferenceStatus::default()
-            },
-            fallbacks: BTreeMap::from([("eye".to_owned(), true)]),
+        inference: InferenceStatus {
+            serves: false,
+            processes: vec![ProcessStatus {
+                pid: 99,
+                duty: Duty::Spare,
+                sessions: 0,
+                memory: 1 << 20,
+            }],
+            spare_ready: Some(true),
+            restarts: Restarts { crash: 1, hang: 0, timeout: 0, memory: 2 },
+            poison: 3,
+            ..InferenceStatus::default()
         },
+        fallbacks: BTreeMap::from([("eye".to_owned(), true)]),
         session_limit: 20,
         hub: HubCounts { subscribers: 3, missed: 44, fell_behind: 5, closed: 1 },
         redis: Some(crate::redis::RedisMetrics {
