@@ -1,20 +1,26 @@
 //! Events as Redis gets them.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
-use ::redis::{Pipeline, cmd};
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Pipeline, RedisError, RedisResult, cmd};
 use bytes::Bytes;
 use ocelli_protocol::digest::Digest;
 use serde::Deserialize;
 
-use super::resume::EntryIds;
+use super::link::ask;
+use super::resume::{EntryIds, is_other_type};
 use crate::config;
 use crate::event::event_told;
-use crate::journal::events::StoredEvent;
+use crate::journal::JournalError;
+use crate::journal::events::{EventJournal, StoredEvent};
+
+/// Bytes of events and pictures at which a transaction is full. One event with its pictures may be
+/// more.
+const MAX_BYTES: usize = 4 << 20;
 
 /// Kind of the entry that stands for events that the journal had deleted before Redis had them.
-pub(super) const GONE: &str = "events_gone";
+const GONE: &str = "events_gone";
 
 /// What of an event's body stands in fields of its own.
 #[derive(Deserialize)]
@@ -33,32 +39,6 @@ struct AttachmentName {
     digest: String,
 }
 
-/// An event on its way to Redis.
-pub(super) struct OutgoingEvent<'a> {
-    entry: &'a StoredEvent,
-    head: EventHead,
-    /// The event as subscribers get it.
-    message: Arc<str>,
-}
-
-impl<'a> OutgoingEvent<'a> {
-    /// Of a session. The journal keeps JSON objects: an error means that its file was changed.
-    pub(super) fn new(session: &str, entry: &'a StoredEvent) -> serde_json::Result<Self> {
-        let head: EventHead = serde_json::from_str(&entry.body)?;
-        Ok(Self { entry, head, message: event_told(session, entry.seq, &entry.body).text })
-    }
-
-    /// The pictures that it names.
-    pub(super) fn digests(&self) -> impl Iterator<Item = Digest> {
-        self.head.attachments.iter().filter_map(|named| named.digest.parse().ok())
-    }
-
-    /// Bytes that it takes to send, without pictures.
-    pub(super) fn bytes(&self) -> usize {
-        self.message.len()
-    }
-}
-
 /// The stream of a session, and the channel.
 pub(super) fn stream_key(settings: &config::RedisConfig, session: &str) -> String {
     format!("{}events:{session}", settings.prefix)
@@ -67,67 +47,116 @@ pub(super) fn stream_key(settings: &config::RedisConfig, session: &str) -> Strin
 /// What is written to the stream of one session in one transaction.
 pub(super) struct StreamBatch<'a> {
     settings: &'a config::RedisConfig,
+    session: &'a str,
     key: String,
     ids: EntryIds,
-    pub(super) commands: Pipeline,
+    commands: Pipeline,
     /// Which commands add entries.
-    pub(super) added: Vec<usize>,
+    added: Vec<usize>,
     pictures: HashSet<Digest>,
+    /// To send so far, as far as they count.
     bytes: usize,
 }
 
 impl<'a> StreamBatch<'a> {
-    pub(super) fn new(settings: &'a config::RedisConfig, session: &str, ids: EntryIds) -> Self {
+    pub(super) fn new(settings: &'a config::RedisConfig, session: &'a str, ids: EntryIds) -> Self {
         let mut commands = Pipeline::new();
         commands.atomic();
-        let key = stream_key(settings, session);
-        Self { settings, key, ids, commands, added: Vec::new(), pictures: HashSet::new(), bytes: 0 }
+        Self {
+            settings,
+            session,
+            key: stream_key(settings, session),
+            ids,
+            commands,
+            added: Vec::new(),
+            pictures: HashSet::new(),
+            bytes: 0,
+        }
     }
 
-    /// Bytes to send so far, as far as they count.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// Whether no more is to be added.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= MAX_BYTES
     }
 
-    /// Whether the picture is to be [added](Self::picture).
-    pub(super) fn wants(&self, digest: &Digest) -> bool {
-        self.settings.crops && !self.pictures.contains(digest)
+    /// Adds an event, behind its pictures where they are wanted. `publish`: on its channel too.
+    /// False where the event cannot be read.
+    pub(super) async fn add_event(
+        &mut self,
+        journal: &EventJournal,
+        event: &StoredEvent,
+        publish: bool,
+    ) -> Result<bool, JournalError> {
+        let head: EventHead = match serde_json::from_str(&event.body) {
+            Ok(head) => head,
+            // The journal keeps JSON objects: its file was changed.
+            Err(error) => {
+                let (session, seq) = (self.session, event.seq);
+                tracing::error!(target: "ocelli::redis", session, "event {seq} is not JSON: {error}");
+                return Ok(false);
+            }
+        };
+        for digest in head.attachments.iter().filter_map(|named| named.digest.parse().ok()) {
+            if self.settings.crops
+                && !self.pictures.contains(&digest)
+                && let Some((bytes, _)) = journal.attachment(digest).await?
+            {
+                self.add_picture(digest, &bytes);
+            }
+        }
+        let message = event_told(self.session, event.seq, &event.body).text;
+        let mut add = self.add((event.seq, 0));
+        add.arg("seq").arg(event.seq).arg("kind").arg(&*event.kind).arg("time").arg(&head.time);
+        add.arg("deployment").arg(&head.deployment).arg("event").arg(&*message);
+        self.commands.add_command(add);
+        if publish {
+            self.commands.add_command(cmd("PUBLISH").arg(&self.key).arg(&*message).to_owned());
+        }
+        self.bytes += message.len();
+        Ok(true)
     }
 
-    /// Adds a picture of an event that follows.
-    pub(super) fn picture(&mut self, digest: Digest, bytes: &Bytes) {
+    fn add_picture(&mut self, digest: Digest, bytes: &Bytes) {
         let key = format!("{}attachment:{digest}", self.settings.prefix);
-        self.commands.add_command(
-            cmd("SET")
-                .arg(key)
-                .arg(&bytes[..])
-                .arg("EX")
-                .arg(self.settings.crops_expire_s)
-                .to_owned(),
-        );
+        let mut set = cmd("SET");
+        set.arg(key).arg(&bytes[..]).arg("EX").arg(self.settings.crops_expire_s);
+        self.commands.add_command(set);
         self.pictures.insert(digest);
         self.bytes += bytes.len();
     }
 
-    /// Adds an event. `publish`: on its channel too.
-    pub(super) fn event(&mut self, event: &OutgoingEvent<'_>, publish: bool) {
-        let OutgoingEvent { entry, head, message } = event;
-        let mut add = self.add((entry.seq, 0));
-        add.arg("seq").arg(entry.seq).arg("kind").arg(&*entry.kind).arg("time").arg(&head.time);
-        add.arg("deployment").arg(&head.deployment).arg("event").arg(&**message);
-        self.commands.add_command(add);
-        if publish {
-            self.commands.add_command(cmd("PUBLISH").arg(&self.key).arg(&**message).to_owned());
-        }
-        self.bytes += event.bytes();
-    }
-
     /// Adds the entry that says that events are missing, these two included. Its id lies between
     /// those of the last of them and of the event that follows.
-    pub(super) fn gone(&mut self, from: u64, to: u64) {
+    pub(super) fn add_gap(&mut self, from: u64, to: u64) {
         let mut add = self.add((to, 1));
         add.arg("kind").arg(GONE).arg("from").arg(from).arg("to").arg(to);
         self.commands.add_command(add);
+    }
+
+    /// Sends it, if there is anything. Gives the error of the first entry that Redis did not take,
+    /// where the others of the transaction do not matter to that. What concerns Redis as a whole is
+    /// the outer error.
+    pub(super) async fn send(
+        mut self,
+        connection: &mut MultiplexedConnection,
+    ) -> RedisResult<Option<RedisError>> {
+        if self.added.is_empty() {
+            return Ok(None);
+        }
+        let answers = ask(connection, &mut self.commands).await?;
+        for (index, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Ok(_) => {}
+                Err(error)
+                    if self.added.contains(&index)
+                        && (is_too_small(&error) || is_other_type(&error)) =>
+                {
+                    return Ok(Some(error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     fn add(&mut self, (id, part): (u64, u64)) -> ::redis::Cmd {
@@ -142,9 +171,16 @@ impl<'a> StreamBatch<'a> {
     }
 }
 
+/// Whether the stream has an entry with this id or a greater one.
+pub(super) fn is_too_small(error: &RedisError) -> bool {
+    error.detail().is_some_and(|words| words.contains("equal or smaller"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::Journal;
+    use crate::journal::events::{Attachment, EventDraft};
 
     fn entry(seq: u64, body: &str) -> StoredEvent {
         StoredEvent { seq, kind: "k".into(), body: body.into() }
@@ -154,41 +190,54 @@ mod tests {
         serde_json::from_value(serde_json::json!({"url": "redis://h", "publish": publish})).unwrap()
     }
 
-    #[test]
-    fn the_message_is_what_subscribers_get() {
-        let entry = entry(7, r#"{"time":"t","kind":"k","deployment":"d","data":{}}"#);
-        let outgoing = OutgoingEvent::new("a \"b\"", &entry).unwrap();
-        let message: serde_json::Value = serde_json::from_str(&outgoing.message).unwrap();
+    fn packed(batch: &StreamBatch<'_>) -> String {
+        String::from_utf8(batch.commands.get_packed_pipeline()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_message_is_what_subscribers_get() {
+        let settings = settings(false);
+        let journal = Journal::temporary().unwrap();
+        let mut batch = StreamBatch::new(&settings, "a \"b\"", EntryIds::Numbers);
+        let event = entry(7, r#"{"time":"t","kind":"k","deployment":"d","data":{}}"#);
+        assert!(batch.add_event(journal.events(), &event, false).await.unwrap());
+        let packed = packed(&batch);
+        let message = packed.lines().find(|line| line.starts_with('{')).unwrap();
+        let message: serde_json::Value = serde_json::from_str(message).unwrap();
         let expected = serde_json::json!({
             "type": "event", "session": "a \"b\"", "seq": 7, "time": "t", "kind": "k", "deployment": "d", "data": {},
         });
         assert_eq!(message, expected);
+        assert!(!batch.add_event(journal.events(), &entry(8, "{"), false).await.unwrap());
     }
 
-    #[test]
-    fn pictures_come_before_the_event_that_names_them_and_once() {
+    #[tokio::test]
+    async fn pictures_come_before_the_event_that_names_them_and_once() {
         let settings = settings(true);
-        let (digest, body) = (Digest::from([0x0f; 32]), Bytes::from_static(b"jpeg"));
-        let named =
-            entry(3, &format!(r#"{{"attachments":[{{"digest":"{digest}"}},{{"digest":"no"}}]}}"#));
-        let outgoing = OutgoingEvent::new("cam", &named).unwrap();
-        assert_eq!(outgoing.digests().collect::<Vec<_>>(), [Digest::from([0x0f; 32])]);
+        let (digest, bytes) = (Digest::from([0x0f; 32]), Bytes::from_static(b"jpeg"));
+        let journal = Journal::temporary().unwrap();
+        let body = format!(r#"{{"attachments":[{{"digest":"{digest}"}},{{"digest":"no"}}]}}"#);
+        let draft = EventDraft {
+            kind: "k".into(),
+            time_ms: 0,
+            body: body.clone().into(),
+            attachments: vec![Attachment { digest, bytes }],
+        };
+        assert!(journal.events().append("cam", draft));
+        journal.events().flush().await.unwrap();
         let mut batch = StreamBatch::new(&settings, "cam", EntryIds::Numbers);
-        assert!(batch.wants(&digest));
-        batch.picture(digest, &body);
-        assert!(!batch.wants(&digest));
-        batch.event(&outgoing, true);
-        batch.gone(4, 9);
-        assert_eq!(batch.added, [1, 3]);
-        let packed = String::from_utf8(batch.commands.get_packed_pipeline()).unwrap();
+        for seq in [2, 3] {
+            assert!(batch.add_event(journal.events(), &entry(seq, &body), true).await.unwrap());
+        }
+        batch.add_gap(4, 9);
+        assert_eq!(batch.added, [1, 3, 5]);
+        let packed = packed(&batch);
         let at =
             |text: &str| packed.find(text).unwrap_or_else(|| panic!("{text} is not in {packed}"));
-        assert!(at("MULTI") < at(&format!("ocelli:attachment:{digest}")));
-        assert!(at(&format!("ocelli:attachment:{digest}")) < at("3-0"));
-        assert!(
-            at("ocelli:events:cam") < at("PUBLISH")
-                && at("PUBLISH") < at("9-1")
-                && at("9-1") < at("EXEC")
-        );
+        let picture = format!("ocelli:attachment:{digest}");
+        assert_eq!(packed.matches(&picture).count(), 1, "{packed}");
+        assert!(at("MULTI") < at(&picture) && at(&picture) < at("2-0"));
+        assert!(at("ocelli:events:cam") < at("PUBLISH") && at("PUBLISH") < at("3-0"));
+        assert!(at("3-0") < at("9-1") && at("9-1") < at("EXEC"));
     }
 }

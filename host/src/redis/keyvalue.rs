@@ -27,7 +27,7 @@ const SCANNED: usize = 500;
 /// some 0.1 ms.
 const STEPS: usize = 20;
 
-/// The worker's end of a socket that nobody answers.
+/// The worker's end of a socket without a peer.
 pub(crate) fn unserved_socket() -> io::Result<OwnedFd> {
     let (_, theirs) = std::os::unix::net::UnixStream::pair()?;
     Ok(theirs.into())
@@ -157,10 +157,7 @@ impl RedisBucket {
                 self.change(!values.is_empty() && heard, &set).await
             }
             RedisOperation::Delete(keys) => {
-                let mut delete = cmd("DEL");
-                keys.iter().for_each(|key| {
-                    delete.arg(self.key(key));
-                });
+                let delete = cmd("DEL").arg(self.keys(&keys)).to_owned();
                 self.change(!keys.is_empty() && heard, &delete).await
             }
         }
@@ -179,20 +176,17 @@ impl RedisBucket {
             return Ok(RedisReply::Values(Vec::new()));
         }
         let mut sizes = Pipeline::new();
-        keys.iter().for_each(|key| {
-            sizes.add_command(cmd("STRLEN").arg(self.key(key)).to_owned());
-        });
+        for key in self.keys(keys) {
+            sizes.add_command(cmd("STRLEN").arg(key).to_owned());
+        }
         let mut bytes = 0_usize;
         for size in self.ask(&mut sizes).await? {
             let size: usize = from_redis_value(size?).map_err(RedisError::from)?;
             bytes = bytes.saturating_add(size);
             check_size(size, bytes)?;
         }
-        let mut get = cmd("MGET");
-        keys.iter().for_each(|key| {
-            get.arg(self.key(key));
-        });
-        let values: Vec<Option<Vec<u8>>> = self.execute_one(&get).await?;
+        let values: Vec<Option<Vec<u8>>> =
+            self.execute_one(cmd("MGET").arg(self.keys(keys))).await?;
         let sizes = values.iter().flatten().map(Vec::len);
         check_size(sizes.clone().max().unwrap_or(0), sizes.sum())?;
         Ok(RedisReply::Values(values))
@@ -228,6 +222,10 @@ impl RedisBucket {
     /// A key as Redis has it.
     fn key(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
+    }
+
+    fn keys(&self, keys: &[String]) -> Vec<String> {
+        keys.iter().map(|key| self.key(key)).collect()
     }
 
     /// A key as the pipeline has it; none where it could not have made it.

@@ -18,7 +18,7 @@ const MAX_WORDS: usize = 300;
 /// Connects, within the time that the settings allow.
 ///
 /// A connection does not connect again by itself: what was asked when it broke may have been done
-/// or not, which whoever asked has to find out.
+/// or not, which the caller has to find out.
 pub(super) async fn connect(settings: &config::RedisConfig) -> RedisResult<MultiplexedConnection> {
     let wait = Duration::from_millis(u64::from(settings.timeout_ms));
     let how = AsyncConnectionConfig::new()
@@ -84,7 +84,7 @@ impl SharedConnection {
         };
         if lost {
             self.set_failed();
-            // Whoever holds it is about to make another one.
+            // The task that holds it is about to make another one.
             if let Ok(mut made) = self.made.try_lock() {
                 *made = None;
             }

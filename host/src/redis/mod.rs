@@ -4,9 +4,9 @@
 //! # Theory of operation
 //!
 //! One task ([`sink`]) reads the journal from where it stopped, and writes each session's events to
-//! a stream of its own. An entry's id is `SEQ-0`: Redis itself refuses an event that it has, and
-//! whoever reads the stream goes on from the last id. How far each stream has come is noted in the
-//! journal once Redis has answered. Nobody waits for Redis: where it is down, slow or full, events
+//! a stream of its own. An entry's id is `SEQ-0`: Redis itself refuses an event that it has, and a
+//! reader of the stream goes on from the last id. How far each stream has come is noted in the
+//! journal once Redis has answered. Nothing waits for Redis: where it is down, slow or full, events
 //! wait in the journal, and the task tries again after a wait that grows.
 //!
 //! ```text
@@ -27,8 +27,8 @@ mod resume;
 mod sink;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -41,7 +41,7 @@ use sink::EventSink;
 #[derive(Clone)]
 pub struct Redis {
     settings: watch::Sender<Option<config::RedisConfig>>,
-    tally: Arc<SinkCounters>,
+    metrics: Arc<Mutex<RedisMetrics>>,
     /// For pipelines: the sink has a connection of its own, so that neither waits for the other.
     link: Arc<SharedConnection>,
 }
@@ -61,20 +61,11 @@ pub struct RedisMetrics {
     pub gaps: u64,
 }
 
-/// What the sink counts.
-#[derive(Debug, Default)]
-struct SinkCounters {
-    up: AtomicBool,
-    behind: AtomicU64,
-    written: AtomicU64,
-    errors: AtomicU64,
-    gaps: AtomicU64,
-}
-
 impl Redis {
     /// With these settings; none: nothing is done.
     pub fn new(settings: Option<config::RedisConfig>) -> Self {
-        Self { settings: watch::Sender::new(settings), tally: Arc::default(), link: Arc::default() }
+        let settings = watch::Sender::new(settings);
+        Self { settings, metrics: Arc::default(), link: Arc::default() }
     }
 
     /// From now on with these settings.
@@ -88,21 +79,12 @@ impl Redis {
 
     /// Writes the journal's events from now on, until the task is aborted. To be called once.
     pub fn write(&self, journal: EventJournal) -> JoinHandle<()> {
-        let sink = EventSink::new(journal, Arc::clone(&self.tally));
+        let sink = EventSink::new(journal, Arc::clone(&self.metrics));
         tokio::spawn(sink.run(self.settings.subscribe()))
     }
 
     /// How the sink stands; none where there is no `[redis]`.
     pub fn metrics(&self) -> Option<RedisMetrics> {
-        self.settings.borrow().as_ref()?;
-        let SinkCounters { up, behind, written, errors, gaps } = &*self.tally;
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Some(RedisMetrics {
-            up: up.load(Ordering::Relaxed),
-            behind: load(behind),
-            written: load(written),
-            errors: load(errors),
-            gaps: load(gaps),
-        })
+        self.settings.borrow().as_ref().map(|_| *self.metrics.lock())
     }
 }

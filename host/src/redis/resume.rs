@@ -1,15 +1,56 @@
 //! Where to go on writing a stream, from how far it was written, what Redis has of it, and what the
 //! journal has.
 
+use std::collections::HashMap;
+
+use ::redis::{RedisError, RedisResult, Value, from_redis_value};
+
 use crate::journal::events::SequenceRange;
 
 /// What Redis has of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StreamTail {
     /// First part of the greatest id that the stream ever had: Redis takes no smaller one.
-    pub(super) id: u64,
+    id: u64,
     /// Number of the event in its newest entry.
-    pub(super) seq: Option<u64>,
+    seq: Option<u64>,
+}
+
+impl StreamTail {
+    /// What Redis says of the stream; none where there is no such key. The inner error concerns this
+    /// stream alone.
+    pub(super) fn read(
+        answer: RedisResult<Value>,
+    ) -> RedisResult<Result<Option<Self>, RedisError>> {
+        let value = match answer {
+            Ok(value) => value,
+            Err(error) if error.detail().is_some_and(|words| words.contains("no such key")) => {
+                return Ok(Ok(None));
+            }
+            Err(error) if is_other_type(&error) => return Ok(Err(error)),
+            Err(error) => return Err(error),
+        };
+        let mut told: HashMap<String, Value> = from_redis_value(value)?;
+        let id: String =
+            told.remove("last-generated-id").map(from_redis_value).transpose()?.unwrap_or_default();
+        let id = id.split('-').next().and_then(|id| id.parse().ok()).unwrap_or(0);
+        let newest = match told.remove("last-entry") {
+            None | Some(Value::Nil) => None,
+            Some(entry) => {
+                Some(from_redis_value::<(String, HashMap<String, ::redis::Value>)>(entry)?.1)
+            }
+        };
+        let number = |field: &str| {
+            let value = newest.as_ref()?.get(field)?.clone();
+            from_redis_value::<u64>(value).ok()
+        };
+        Ok(Ok(Some(StreamTail { id, seq: number("seq").or_else(|| number("to")) })))
+    }
+}
+
+/// Whether the key is not a stream.
+pub(super) fn is_other_type(error: &RedisError) -> bool {
+    error.code() == Some("WRONGTYPE")
 }
 
 /// How entries are named.
@@ -156,5 +197,48 @@ mod tests {
             // Redis refuses ids up to its top.
             prop_assert!(resume.ids == EntryIds::Own || resume.after >= has);
         }
+    }
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn said(id: &str, entry: Value) -> Value {
+        let length = Value::Int(1);
+        Value::Array(vec![
+            text("length"),
+            length,
+            text("last-generated-id"),
+            text(id),
+            text("last-entry"),
+            entry,
+        ])
+    }
+
+    #[test]
+    fn what_redis_says_of_a_stream_is_understood() {
+        let fields = Value::Array(vec![text("seq"), text("41"), text("event"), text("{}")]);
+        let entry = Value::Array(vec![text("41-0"), fields]);
+        assert_eq!(
+            StreamTail::read(Ok(said("41-0", entry))).unwrap().unwrap(),
+            Some(StreamTail { id: 41, seq: Some(41) })
+        );
+        let fields = Value::Array(vec![
+            text("kind"),
+            text("events_gone"),
+            text("from"),
+            text("3"),
+            text("to"),
+            text("9"),
+        ]);
+        let entry = Value::Array(vec![text("9-1"), fields]);
+        assert_eq!(
+            StreamTail::read(Ok(said("9-1", entry))).unwrap().unwrap(),
+            Some(StreamTail { id: 9, seq: Some(9) })
+        );
+        assert_eq!(
+            StreamTail::read(Ok(said("7-0", Value::Nil))).unwrap().unwrap(),
+            Some(StreamTail { id: 7, seq: None })
+        );
     }
 }

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Pipeline, RedisError, RedisResult, Value, cmd, from_redis_value};
+use ::redis::{Pipeline, RedisError, cmd};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::SinkCounters;
-use super::entry::{OutgoingEvent, StreamBatch, stream_key};
+use super::RedisMetrics;
+use super::entry::{StreamBatch, is_too_small, stream_key};
 use super::link::{ask, connect, short_message};
 use super::resume::{EntryIds, ResumePoint, StreamTail, resume};
 use crate::config;
@@ -25,10 +25,6 @@ const NAME: &str = "redis";
 
 /// Most events of one transaction: Redis does nothing else meanwhile, for about a millisecond.
 const MAX_EVENTS: usize = 256;
-
-/// Bytes of events and pictures at which a transaction is full. One event with its pictures may be
-/// more.
-const MAX_BYTES: usize = 4 << 20;
 
 /// Streams that are asked about at once: each answer holds the newest entry, which may be 256 KiB.
 const LOOK_UP: usize = 16;
@@ -72,7 +68,7 @@ enum StreamState {
 /// See the module's documentation.
 pub(super) struct EventSink {
     journal: EventJournal,
-    tally: Arc<SinkCounters>,
+    metrics: Arc<Mutex<RedisMetrics>>,
     /// How far each stream was ever written; none before the journal was asked.
     cursors: Option<BTreeMap<Arc<str>, u64>>,
     /// Those that the connection in use was asked about.
@@ -85,10 +81,10 @@ pub(super) struct EventSink {
 }
 
 impl EventSink {
-    pub(super) fn new(journal: EventJournal, tally: Arc<SinkCounters>) -> Self {
+    pub(super) fn new(journal: EventJournal, metrics: Arc<Mutex<RedisMetrics>>) -> Self {
         Self {
             journal,
-            tally,
+            metrics,
             cursors: None,
             streams: HashMap::new(),
             limit: MAX_EVENTS,
@@ -102,15 +98,15 @@ impl EventSink {
         loop {
             let settings = wanted.borrow_and_update().clone();
             let Some(settings) = settings else {
-                self.tally.up.store(false, Ordering::Relaxed);
+                self.metrics.lock().up = false;
                 self.down = None;
                 if wanted.changed().await.is_err() {
                     return;
                 }
                 continue;
             };
-            let fault = tokio::select! {
-                fault = self.serve(&settings) => fault,
+            let Err(fault) = tokio::select! {
+                served = self.serve(&settings) => served,
                 () = next(&mut wanted) => {
                     tracing::info!(target: "ocelli::redis", "other settings: connecting anew");
                     continue;
@@ -126,8 +122,8 @@ impl EventSink {
 
     /// Tells of a failure, and gives how long to wait.
     async fn failed(&mut self, fault: &SinkError) -> Duration {
-        self.tally.errors.fetch_add(1, Ordering::Relaxed);
-        self.tally.up.store(false, Ordering::Relaxed);
+        self.count_error();
+        self.metrics.lock().up = false;
         if matches!(fault, SinkError::Redis(error) if error.is_timeout()) {
             self.limit = (self.limit / 2).max(1);
         }
@@ -147,7 +143,7 @@ impl EventSink {
     /// Redis does what it is asked.
     fn works(&mut self) {
         self.backoff.reset();
-        if !self.tally.up.swap(true, Ordering::Relaxed) {
+        if !std::mem::replace(&mut self.metrics.lock().up, true) {
             match self.down.take() {
                 Some(since) => {
                     let seconds = since.elapsed().as_secs_f64();
@@ -159,16 +155,7 @@ impl EventSink {
         }
     }
 
-    async fn serve(&mut self, settings: &config::RedisConfig) -> SinkError {
-        match self.serve_until(settings).await {
-            Err(fault) => fault,
-        }
-    }
-
-    async fn serve_until(
-        &mut self,
-        settings: &config::RedisConfig,
-    ) -> Result<Infallible, SinkError> {
+    async fn serve(&mut self, settings: &config::RedisConfig) -> Result<Infallible, SinkError> {
         if self.cursors.is_none() {
             self.cursors = Some(self.journal.cursors(NAME).await?.into_iter().collect());
         }
@@ -223,7 +210,7 @@ impl EventSink {
             }
             for ((session, span), answer) in some.iter().zip(ask(connection, &mut commands).await?)
             {
-                let stream = match top(answer)? {
+                let stream = match StreamTail::read(answer)? {
                     Ok(top) => StreamState::Known(self.go_on(settings, session, *span, top)),
                     Err(error) => self.suspend(session, &error),
                 };
@@ -260,7 +247,7 @@ impl EventSink {
     }
 
     fn suspend(&self, session: &Arc<str>, error: &RedisError) -> StreamState {
-        self.tally.errors.fetch_add(1, Ordering::Relaxed);
+        self.count_error();
         tracing::warn!(
             target: "ocelli::redis", session = &**session,
             "its stream cannot be written, its events wait in the journal: {}", short_message(error)
@@ -310,37 +297,20 @@ impl EventSink {
         let mut batch = StreamBatch::new(settings, session, at.ids);
         if page.span.oldest > after.saturating_add(1) {
             let (from, to) = (after + 1, page.span.oldest - 1);
-            self.tally.gaps.fetch_add(1, Ordering::Relaxed);
+            self.metrics.lock().gaps += 1;
             tracing::warn!(
                 target: "ocelli::redis", session = &**session,
                 "the journal has deleted events {from} to {to} before Redis had them"
             );
-            batch.gone(from, to);
+            batch.add_gap(from, to);
             after = to;
         }
         for entry in &page.events {
-            match OutgoingEvent::new(session, entry) {
-                Ok(event) => {
-                    for digest in event.digests() {
-                        if batch.wants(&digest)
-                            && let Some((bytes, _)) = self.journal.attachment(digest).await?
-                        {
-                            batch.picture(digest, &bytes);
-                        }
-                    }
-                    // What is written again was published the first time.
-                    let publish =
-                        settings.publish && cursor.is_none_or(|cursor| cursor < entry.seq);
-                    batch.event(&event, publish);
-                    events += 1;
-                }
-                Err(error) => tracing::error!(
-                    target: "ocelli::redis", session = &**session, "event {} is not JSON: \
-                        {error}", entry.seq
-                ),
-            }
+            // What is written again was published the first time.
+            let publish = settings.publish && cursor.is_none_or(|cursor| cursor < entry.seq);
+            events += u64::from(batch.add_event(&self.journal, entry, publish).await?);
             after = entry.seq;
-            if batch.bytes() >= MAX_BYTES {
+            if batch.is_full() {
                 break;
             }
         }
@@ -348,23 +318,17 @@ impl EventSink {
             // Everything up to there was looked at.
             after = after.max(page.next.unwrap_or(page.span.newest));
         }
-        let refused = if batch.added.is_empty() {
-            None
-        } else {
-            let answers = ask(connection, &mut batch.commands).await?;
-            refusal(answers, &batch.added)?
-        };
-        match refused {
+        match batch.send(connection).await? {
             None => {
-                self.tally.written.fetch_add(events, Ordering::Relaxed);
+                self.metrics.lock().written += events;
                 self.limit = (self.limit * 2).min(MAX_EVENTS);
                 self.streams.insert(
                     Arc::clone(session),
                     StreamState::Known(ResumePoint { after, ids: at.ids }),
                 );
             }
-            // Redis has it already: somebody else writes to this stream. It is asked how far it has
-            // come.
+            // Redis has it already: another client writes to this stream. It is asked how far it
+            // has come.
             Some(error) if is_too_small(&error) => {
                 self.streams.remove(session);
             }
@@ -374,6 +338,10 @@ impl EventSink {
             }
         }
         Ok(())
+    }
+
+    fn count_error(&self) {
+        self.metrics.lock().errors += 1;
     }
 
     fn cursor(&self, session: &Arc<str>) -> Option<u64> {
@@ -389,114 +357,13 @@ impl EventSink {
             };
             span.newest.saturating_sub(at.unwrap_or(0).max(span.oldest.saturating_sub(1)))
         });
-        self.tally.behind.store(behind.sum(), Ordering::Relaxed);
+        self.metrics.lock().behind = behind.sum();
     }
-}
-
-/// The first entry that Redis did not take, if the others of its transaction do not matter to that.
-/// What concerns Redis as a whole is the outer error.
-fn refusal(answers: Vec<RedisResult<Value>>, added: &[usize]) -> RedisResult<Option<RedisError>> {
-    for (index, answer) in answers.into_iter().enumerate() {
-        match answer {
-            Ok(_) => {}
-            Err(error)
-                if added.contains(&index) && (is_too_small(&error) || is_other_type(&error)) =>
-            {
-                return Ok(Some(error));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
-}
-
-fn is_too_small(error: &RedisError) -> bool {
-    error.detail().is_some_and(|words| words.contains("equal or smaller"))
-}
-
-fn is_other_type(error: &RedisError) -> bool {
-    error.code() == Some("WRONGTYPE")
-}
-
-/// What Redis says of a stream; none where there is no such key. The inner error concerns this
-/// stream alone.
-fn top(answer: RedisResult<Value>) -> RedisResult<Result<Option<StreamTail>, RedisError>> {
-    let value = match answer {
-        Ok(value) => value,
-        Err(error) if error.detail().is_some_and(|words| words.contains("no such key")) => {
-            return Ok(Ok(None));
-        }
-        Err(error) if is_other_type(&error) => return Ok(Err(error)),
-        Err(error) => return Err(error),
-    };
-    let mut told: HashMap<String, Value> = from_redis_value(value)?;
-    let id: String =
-        told.remove("last-generated-id").map(from_redis_value).transpose()?.unwrap_or_default();
-    let id = id.split('-').next().and_then(|id| id.parse().ok()).unwrap_or(0);
-    let newest = match told.remove("last-entry") {
-        None | Some(Value::Nil) => None,
-        Some(entry) => {
-            Some(from_redis_value::<(String, HashMap<String, ::redis::Value>)>(entry)?.1)
-        }
-    };
-    let number = |field: &str| {
-        let value = newest.as_ref()?.get(field)?.clone();
-        from_redis_value::<u64>(value).ok()
-    };
-    Ok(Ok(Some(StreamTail { id, seq: number("seq").or_else(|| number("to")) })))
 }
 
 /// Returns when there is something new; never where nothing will be any more.
 async fn next<T>(changed: &mut watch::Receiver<T>) {
     if changed.changed().await.is_err() {
         pending().await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(text: &str) -> Value {
-        Value::BulkString(text.as_bytes().to_vec())
-    }
-
-    fn said(id: &str, entry: Value) -> Value {
-        let length = Value::Int(1);
-        Value::Array(vec![
-            text("length"),
-            length,
-            text("last-generated-id"),
-            text(id),
-            text("last-entry"),
-            entry,
-        ])
-    }
-
-    #[test]
-    fn what_redis_says_of_a_stream_is_understood() {
-        let fields = Value::Array(vec![text("seq"), text("41"), text("event"), text("{}")]);
-        let entry = Value::Array(vec![text("41-0"), fields]);
-        assert_eq!(
-            top(Ok(said("41-0", entry))).unwrap().unwrap(),
-            Some(StreamTail { id: 41, seq: Some(41) })
-        );
-        let fields = Value::Array(vec![
-            text("kind"),
-            text("events_gone"),
-            text("from"),
-            text("3"),
-            text("to"),
-            text("9"),
-        ]);
-        let entry = Value::Array(vec![text("9-1"), fields]);
-        assert_eq!(
-            top(Ok(said("9-1", entry))).unwrap().unwrap(),
-            Some(StreamTail { id: 9, seq: Some(9) })
-        );
-        assert_eq!(
-            top(Ok(said("7-0", Value::Nil))).unwrap().unwrap(),
-            Some(StreamTail { id: 7, seq: None })
-        );
     }
 }
