@@ -22,8 +22,8 @@ use crate::config::LogFormat;
 /// With more sessions than that, files are opened and closed as lines come.
 const MAX_OPEN: usize = 64;
 
-/// Session logs on disk, each with its older ones. Whoever may subscribe makes names of sessions,
-/// and every name has a file. As many as there may be sessions at once.
+/// Session logs on disk, each with its older ones. Subscribers choose names of sessions, and every
+/// name has a file. As many as there may be sessions at once.
 const MAX_SESSION_LOGS: usize = 1000;
 
 /// Warnings and errors of one session's pipeline and worker that the main log shows in a minute.
@@ -209,25 +209,18 @@ impl LogFiles {
         self.last_report = Some(now);
         let note = LogRecord::note(now, None, message);
         if let Some(console) = &self.console {
-            let line = note.text().into();
-            console.push(LogEntry {
-                time: now,
-                level: Level::WARN,
-                session: None,
-                guest: false,
-                line,
-            });
+            console.push(note.entry(note.text().into()));
         }
         // Where the main log is what cannot be written, the console alone has it.
         let _ = self.main.file.append(&note.line(self.format), now);
     }
 
-    /// Says what is missing where nobody has written anything since.
+    /// Says what is missing where no line came since.
     fn finish(&mut self) {
         let now = Timestamp::now();
         let format = self.format;
         for (session, log) in &mut self.sessions {
-            // There is nobody left to tell.
+            // The log ends here: an error has no place any more.
             let _ = log.append(Some(session), format, "", now);
         }
         let _ = self.main.append(None, format, "", now);

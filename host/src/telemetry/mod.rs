@@ -35,22 +35,20 @@ use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-pub use self::name::{MAIN_LOG, session_log};
-pub use self::writer::LogGuard;
+pub use name::{MAIN_LOG, session_log};
+pub use record::GUEST_TARGETS;
+pub use writer::LogGuard;
 
-use self::files::LogFiles;
-use self::queue::{LogEntry, LogQueue};
-use self::record::LogRecord;
-use self::rotate::Rotation;
-use self::writer::to_stderr;
 use crate::config::{LogFormat, LogRotation, LogsConfig};
+use files::LogFiles;
+use queue::LogQueue;
+use record::LogRecord;
+use rotate::Rotation;
+use writer::to_stderr;
 
 /// Variables that set what is logged, the first one that is there counts: `debug`, or
 /// `info,ocelli::source=trace`.
 pub const VARIABLES: [&str; 2] = ["OCELLI_LOG", "RUST_LOG"];
-
-/// Targets of what a session's pipeline and worker say themselves.
-pub const GUEST_TARGETS: [&str; 2] = ["ocelli::pipeline", "ocelli::worker"];
 
 /// Bytes that may wait for the files: the lines of a second or two at the speed of a slow disk.
 const FILES_ROOM: usize = 8 << 20;
@@ -101,25 +99,21 @@ pub fn init(logs: &LogsConfig, rotation: &LogRotation) -> Result<LogGuard, Telem
     let files =
         LogFiles::open(&logs.directory, logs.format, rotation, Arc::clone(&lost), Timestamp::now())
             .map_err(|(path, source)| TelemetryError::File { path, source })?;
+    // A line that the console does not show is not lost.
+    let console = Arc::new(LogQueue::new(CONSOLE_ROOM, Arc::default()));
+    let files = files.with_console(Arc::clone(&console));
     let layer = LogLayer {
         format: logs.format,
         files: Arc::new(LogQueue::new(FILES_ROOM, Arc::clone(&lost))),
-        // A line that the console does not show is not lost.
-        console: Some(Arc::new(LogQueue::new(CONSOLE_ROOM, Arc::default()))),
+        console: Some(Arc::clone(&console)),
     };
     let mut guard = LogGuard::default();
-    let files = match &layer.console {
-        Some(console) => files.with_console(Arc::clone(console)),
-        None => files,
-    };
     guard
         .add("log files", Arc::clone(&layer.files), |queue| files.write_all(queue))
+        .and_then(|()| guard.add("log console", console, to_stderr))
         .map_err(TelemetryError::Thread)?;
-    if let Some(console) = &layer.console {
-        guard.add("log console", Arc::clone(console), to_stderr).map_err(TelemetryError::Thread)?;
-    }
     tracing_subscriber::registry().with(filter).with(layer).try_init()?;
-    // There is one log, so nobody was here before.
+    // There is one log, so it is set once.
     let _ = LOST.set(lost);
     Ok(guard)
 }
@@ -152,23 +146,14 @@ struct LogLayer {
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let record = LogRecord::of(event, Timestamp::now());
-        let session: Option<Arc<str>> = record.session.as_deref().map(Arc::from);
-        let guest = GUEST_TARGETS.contains(&record.target.as_ref());
-        let entry = |line| LogEntry {
-            time: record.time,
-            level: record.level,
-            session: session.clone(),
-            guest,
-            line,
-        };
         let line: Arc<str> = record.line(self.format).into();
         if let Some(console) = &self.console {
             let shown = match self.format {
                 LogFormat::Text => Arc::clone(&line),
                 LogFormat::Json => record.text().into(),
             };
-            console.push(entry(shown));
+            console.push(record.entry(shown));
         }
-        self.files.push(entry(line));
+        self.files.push(record.entry(line));
     }
 }

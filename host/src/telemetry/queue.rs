@@ -1,5 +1,5 @@
-//! What waits to be written. Whoever logs puts an entry here and goes on: where there is no room,
-//! the entry is counted and dropped.
+//! What waits to be written. Logging puts an entry here and goes on: where there is no room, the
+//! entry is counted and dropped.
 //!
 //! Pipelines and workers get a share of the room alone, each session a part of that share: a flood
 //! of one costs its own lines, not those of its neighbours or of the host.
@@ -69,7 +69,7 @@ impl LogQueue {
         Self { room, state: Mutex::default(), arrived: Condvar::new(), lost }
     }
 
-    /// Queues an entry, or drops and counts it. Waits for nobody.
+    /// Queues an entry, or drops and counts it. Never waits.
     pub(super) fn push(&self, entry: LogEntry) {
         let mut state = self.state.lock();
         if state.closed || !state.admits(&entry, self.room) {

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -11,7 +12,11 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 use tracing_log::NormalizeEvent;
 
+use super::queue::LogEntry;
 use crate::config::LogFormat;
+
+/// Targets of what a session's pipeline and worker say themselves.
+pub const GUEST_TARGETS: [&str; 2] = ["ocelli::pipeline", "ocelli::worker"];
 
 /// Bytes of a message. A worker cuts what a pipeline says at 8 KiB; a backtrace with the pipeline's
 /// last words is longer.
@@ -28,42 +33,29 @@ const TARGET: &str = "ocelli::telemetry";
 
 /// What an event says.
 #[derive(Serialize)]
-pub(super) struct LogRecord<'a> {
+pub(super) struct LogRecord {
     #[serde(serialize_with = "time")]
-    pub(super) time: Timestamp,
+    time: Timestamp,
     #[serde(serialize_with = "level")]
-    pub(super) level: Level,
-    pub(super) target: Cow<'a, str>,
+    level: Level,
+    target: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) session: Option<String>,
+    session: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) deployment: Option<String>,
+    deployment: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) frame: Option<u64>,
-    pub(super) message: String,
+    frame: Option<u64>,
+    message: String,
     #[serde(skip_serializing_if = "Map::is_empty")]
-    pub(super) fields: Map<String, Value>,
+    fields: Map<String, Value>,
     /// Names of those fields, in their order, and whether a text is quoted.
     #[serde(skip)]
     order: Vec<(&'static str, bool)>,
 }
 
-impl LogRecord<'_> {
-    /// A warning about the log itself.
-    pub(super) fn note(
-        time: Timestamp,
-        session: Option<&str>,
-        message: String,
-    ) -> LogRecord<'static> {
-        LogRecord {
-            session: session.map(str::to_owned),
-            message,
-            ..LogRecord::new(time, Level::WARN, TARGET.into())
-        }
-    }
-
-    fn new(time: Timestamp, level: Level, target: Cow<'_, str>) -> LogRecord<'_> {
-        LogRecord {
+impl LogRecord {
+    fn new(time: Timestamp, level: Level, target: Cow<'static, str>) -> Self {
+        Self {
             time,
             level,
             target,
@@ -76,14 +68,26 @@ impl LogRecord<'_> {
         }
     }
 
+    /// A warning about the log itself.
+    pub(super) fn note(time: Timestamp, session: Option<&str>, message: String) -> Self {
+        let session = session.map(str::to_owned);
+        Self { session, message, ..Self::new(time, Level::WARN, TARGET.into()) }
+    }
+
     /// What `event` says. Records of the crate `log` come with their own target.
-    pub(super) fn of(event: &Event<'_>, time: Timestamp) -> LogRecord<'static> {
+    pub(super) fn of(event: &Event<'_>, time: Timestamp) -> Self {
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
-        let mut record =
-            LogRecord::new(time, *metadata.level(), metadata.target().to_owned().into());
+        let mut record = Self::new(time, *metadata.level(), metadata.target().to_owned().into());
         event.record(&mut record);
         record
+    }
+
+    /// What waits to be written: this line, with the line feed at its end.
+    pub(super) fn entry(&self, line: Arc<str>) -> LogEntry {
+        let session = self.session.as_deref().map(Arc::from);
+        let guest = GUEST_TARGETS.contains(&self.target.as_ref());
+        LogEntry { time: self.time, level: self.level, session, guest, line }
     }
 
     /// The entry as it stands in a file, with the line feed at its end.
@@ -169,7 +173,7 @@ impl LogRecord<'_> {
     }
 }
 
-impl Visit for LogRecord<'_> {
+impl Visit for LogRecord {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.put(field, format_args!("{value:?}"), false);
     }

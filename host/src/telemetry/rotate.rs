@@ -1,7 +1,7 @@
 //! One log file with the older ones behind it: `NAME`, `NAME.1` (the youngest) to `NAME.N`.
 //!
 //! The time is that of the line which is written, so a file holds the lines of one day (UTC) at
-//! most, and one that nobody writes to is rotated when somebody does.
+//! most, and one without new lines is rotated with the next.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -111,7 +111,7 @@ impl OpenLogFile {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        // Appending, so that a line goes behind all others whoever writes them.
+        // Appending, so that a line goes behind those of other processes.
         let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
         let there = file.metadata()?;
         let len = there.len();

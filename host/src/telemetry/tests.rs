@@ -9,6 +9,7 @@ use jiff::ToSpan;
 use ocelli_testkit::skip::skip;
 use tracing::Level;
 
+use super::queue::LogEntry;
 use super::*;
 
 const ROTATION: Rotation = Rotation { max_bytes: 1 << 20, backups: 2 };

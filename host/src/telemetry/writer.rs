@@ -1,5 +1,5 @@
 //! The threads that write: one for all files, one for standard error. A disk that hangs holds up
-//! the one, a terminal that is paused the other, and neither of them whoever logs.
+//! the one, a terminal that is paused the other, and neither of them the host.
 
 use std::convert::Infallible;
 use std::io::{self, IsTerminal, Write};
@@ -81,7 +81,7 @@ fn to_console(queue: &LogQueue, to: &mut impl Write, colours: bool) {
             text = LogRecord::note(entry.time, None, message).text();
         }
         text += &if colours { coloured(&entry) } else { entry.line.to_string() };
-        // Where nobody listens, nobody can be told.
+        // A closed terminal cannot be told of lines that it lacks.
         match to.write_all(text.as_bytes()) {
             Ok(()) => missing = 0,
             Err(_) => missing = missing.saturating_add(1),
@@ -114,15 +114,8 @@ mod tests {
     use super::*;
 
     fn entry(message: &str) -> LogEntry {
-        let mut record = LogRecord::note(Timestamp::UNIX_EPOCH, None, message.into());
-        record.level = Level::ERROR;
-        LogEntry {
-            time: record.time,
-            level: record.level,
-            session: None,
-            guest: false,
-            line: record.text().into(),
-        }
+        let record = LogRecord::note(Timestamp::UNIX_EPOCH, None, message.into());
+        record.entry(record.text().into())
     }
 
     #[test]
@@ -137,7 +130,7 @@ mod tests {
         to_console(&queue, &mut shown, true);
         let shown = String::from_utf8(shown).unwrap();
         let lines = shown.lines().filter(|line| line.contains("it breaks")).count();
-        let line = "\x1b[2m1970-01-01T00:00:00.000000Z \x1b[0m\x1b[31mERROR\x1b[0m \
+        let line = "\x1b[2m1970-01-01T00:00:00.000000Z \x1b[0m\x1b[33m WARN\x1b[0m \
             ocelli::telemetry: it breaks\n";
         assert!(shown.contains(line), "{shown:?}");
         assert!(shown.contains(&format!("{} lines are not shown", 100 - lines)), "{shown}");
@@ -150,7 +143,7 @@ mod tests {
         let mut guard = LogGuard::default();
         let write = move |queue: &LogQueue| to_console(queue, &mut *to.lock(), false);
         guard.add("test", Arc::clone(&queue), write).unwrap();
-        // Never ends: its channel is held by nobody who would let go of it.
+        // Never ends: the other end of its channel is held below.
         let (_never, hangs) = sync_channel::<()>(0);
         guard.add("hangs", Arc::default(), move |_| _ = hangs.recv()).unwrap();
         for _ in 0..100 {
