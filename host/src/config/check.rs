@@ -14,7 +14,6 @@ use super::inference::InferenceConfig;
 use super::redis::RedisConfig;
 use super::sections::{AnalyzeConfig, DeployConfig, ResourceLimits, Signatures};
 use super::server::{Role, ServerConfig, Token, TokenHash, WebOrigin};
-use super::source::Source;
 use super::tree::Node;
 
 /// The name of callers on a host without tokens.
@@ -26,48 +25,21 @@ pub const EVERY_SESSION: &str = "*";
 /// Longest session name in bytes: it names a log file, and file names have at most 255 bytes.
 pub const MAX_ID_BYTES: usize = 200;
 
-/// An invalid name of a session or a token. The text does not repeat the name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NameError {
-    /// `session` or `token`.
-    noun: &'static str,
-    fault: NameFault,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NameFault {
-    Empty,
-    /// Its length in bytes.
-    TooLong(usize),
-    Unprintable(char),
-    OuterBlanks,
+/// An invalid name of a `session` or a `token`: the first field. The text does not repeat the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("a {0}'s name is empty")]
+    Empty(&'static str),
+    /// With its length in bytes.
+    #[error("a {0}'s name has at most {MAX_ID_BYTES} bytes, this one has {1}")]
+    TooLong(&'static str, usize),
+    #[error("a {0}'s name is printable; this one has U+{code:04X}", code = u32::from(*.1))]
+    Unprintable(&'static str, char),
+    #[error("a {0}'s name has no blanks at its ends")]
+    OuterBlanks(&'static str),
+    #[error("\"{LOCAL_CALLER}\" is the name of callers on a host without tokens")]
     Reserved,
 }
-
-impl fmt::Display for NameError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let noun = self.noun;
-        match self.fault {
-            NameFault::Empty => write!(f, "a {noun}'s name is empty"),
-            NameFault::TooLong(bytes) => {
-                write!(f, "a {noun}'s name has at most {MAX_ID_BYTES} bytes, this one has {bytes}")
-            }
-            NameFault::Unprintable(character) => {
-                write!(
-                    f,
-                    "a {noun}'s name is printable; this one has U+{:04X}",
-                    u32::from(character)
-                )
-            }
-            NameFault::OuterBlanks => write!(f, "a {noun}'s name has no blanks at its ends"),
-            NameFault::Reserved => {
-                write!(f, "\"{LOCAL_CALLER}\" is the name of callers on a host without tokens")
-            }
-        }
-    }
-}
-
-impl std::error::Error for NameError {}
 
 /// Checks the name of a session: 1 to [`MAX_ID_BYTES`] printable bytes without blanks at the ends.
 pub fn check_session_id(id: &str) -> Result<(), NameError> {
@@ -77,24 +49,23 @@ pub fn check_session_id(id: &str) -> Result<(), NameError> {
 /// Checks the name of a token, which stands in log lines and in the history of deployments.
 pub fn check_token_name(name: &str) -> Result<(), NameError> {
     if name == LOCAL_CALLER {
-        return Err(NameError { noun: "token", fault: NameFault::Reserved });
+        return Err(NameError::Reserved);
     }
     check_name(name, "token")
 }
 
 fn check_name(name: &str, noun: &'static str) -> Result<(), NameError> {
-    let fault = if name.is_empty() {
-        NameFault::Empty
+    if name.is_empty() {
+        Err(NameError::Empty(noun))
     } else if name.len() > MAX_ID_BYTES {
-        NameFault::TooLong(name.len())
+        Err(NameError::TooLong(noun, name.len()))
     } else if let Some(character) = name.chars().find(|&character| !printable(character)) {
-        NameFault::Unprintable(character)
+        Err(NameError::Unprintable(noun, character))
     } else if name.trim() != name {
-        NameFault::OuterBlanks
+        Err(NameError::OuterBlanks(noun))
     } else {
-        return Ok(());
-    };
-    Err(NameError { noun, fault })
+        Ok(())
+    }
 }
 
 /// Neither a control character nor one that is invisible or reverses the text direction: names
@@ -108,34 +79,17 @@ fn printable(character: char) -> bool {
 
 /// The last step: turns a document that passed the schema into a config.
 pub(super) fn into_config(document: Document, tree: &Node) -> Result<Config, Vec<ConfigProblem>> {
+    let (mut config, cameras) = document.into_parts();
     let mut check = Check { tree, problems: Vec::new() };
-    check.server(&document.server);
-    check.limits(&document.resource_limits);
-    check.models(&document.inference);
-    check.analyze(&document.analyze);
-    check.deploy(&document.deploy);
-    check.redis(document.redis.as_ref());
-    let max_sessions = document.session_processes.max_concurrent_sessions;
-    let cameras = check.cameras(document.cameras, document.redis.as_ref(), max_sessions);
-    if !check.problems.is_empty() {
-        return Err(check.problems);
-    }
-    Ok(Config {
-        server: document.server,
-        session_processes: document.session_processes,
-        resource_limits: document.resource_limits,
-        inference: document.inference,
-        models: document.models,
-        logs: document.logs,
-        store: document.store,
-        redis: document.redis,
-        events: document.events,
-        subscriptions: document.subscriptions,
-        deploy: document.deploy,
-        analyze: document.analyze,
-        alerts: document.alerts,
-        cameras,
-    })
+    check.server(&config.server);
+    check.limits(&config.resource_limits);
+    check.models(&config.inference);
+    check.analyze(&config.analyze);
+    check.deploy(&config.deploy);
+    check.redis(config.redis.as_ref());
+    let max_sessions = config.session_processes.max_concurrent_sessions;
+    config.cameras = check.cameras(cameras, config.redis.as_ref(), max_sessions);
+    if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
 }
 
 /// The problems found so far, each with the place of its key. One method checks one section.
@@ -147,8 +101,7 @@ struct Check<'a> {
 impl Check<'_> {
     fn report(&mut self, key: impl Into<String>, message: impl Into<String>) {
         let key = key.into();
-        let origin = self.tree.nearest(&key).origin.clone();
-        self.problems.push(ConfigProblem { origin, key, message: message.into() });
+        self.problems.push(ConfigProblem::at(&self.tree.nearest(&key).origin, key, message));
     }
 
     fn server(&mut self, server: &ServerConfig) {
@@ -275,24 +228,24 @@ impl Check<'_> {
         let mut cameras = Vec::with_capacity(tables.len());
         for (index, table) in tables.into_iter().enumerate() {
             let key = |name: &str| format!("cameras[{index}].{name}");
-            if let Err(error) = check_session_id(&table.id) {
+            let id = table.id();
+            if let Err(error) = check_session_id(id) {
                 self.report(key("id"), error.to_string());
-            } else if table.id == EVERY_SESSION {
+            } else if id == EVERY_SESSION {
                 let message =
                     format!("{EVERY_SESSION:?} stands for every session, and is the name of none");
                 self.report(key("id"), message);
-            } else if let Some(first) = indexes.insert(table.id.clone(), index) {
-                let message = format!("\"{}\" is the name of cameras[{first}] already", table.id);
+            } else if let Some(first) = indexes.insert(id.to_owned(), index) {
+                let message = format!("\"{id}\" is the name of cameras[{first}] already");
                 self.report(key("id"), message);
             }
-            if let Some(prefix) = &table.redis_prefix {
+            if let Some(prefix) = table.redis_prefix() {
                 self.redis_prefix(key("redis_prefix"), prefix, redis);
             }
-            let source = Source::parse(&table.source, table.transport, table.pace, table.repeat);
-            match source.and_then(|source| source.with_silence(table.silence_s)) {
+            match table.source() {
                 Ok(source) => cameras.push(table.with_source(source)),
                 Err(error) => {
-                    let message = format!("camera \"{}\": {error}", table.id.escape_debug());
+                    let message = format!("camera \"{}\": {error}", id.escape_debug());
                     self.report(key("source"), message);
                 }
             }
@@ -338,8 +291,7 @@ pub(super) fn type_problems(tree: &Node, error: &serde_json::Error) -> Vec<Confi
     let mut check = |keys: Vec<String>, wrong: fn(&str) -> Option<String>| {
         for key in keys {
             if let Some(message) = value(&key).as_str().and_then(wrong) {
-                let origin = tree.nearest(&key).origin.clone();
-                problems.push(ConfigProblem { origin, key, message });
+                problems.push(ConfigProblem::at(&tree.nearest(&key).origin, key, message));
             }
         }
     };

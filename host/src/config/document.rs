@@ -13,7 +13,7 @@ use super::sections::{
     ResourceLimits, SessionProcesses, StoreConfig, SubscriptionsConfig,
 };
 use super::server::ServerConfig;
-use super::source::{Pace, Source, Transport};
+use super::source::{Pace, Source, SourceError, Transport};
 
 /// Everything that an operator can set, with the defaults in place.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -78,21 +78,21 @@ pub struct Camera {
         config against this very schema."
 )]
 pub(super) struct Document {
-    pub(super) server: ServerConfig,
-    pub(super) session_processes: SessionProcesses,
-    pub(super) resource_limits: ResourceLimits,
-    pub(super) inference: InferenceConfig,
-    pub(super) models: ModelsConfig,
-    pub(super) logs: LogsConfig,
-    pub(super) store: StoreConfig,
-    pub(super) events: EventsConfig,
-    pub(super) redis: Option<RedisConfig>,
-    pub(super) subscriptions: SubscriptionsConfig,
-    pub(super) deploy: DeployConfig,
-    pub(super) analyze: AnalyzeConfig,
-    pub(super) alerts: AlertsConfig,
+    server: ServerConfig,
+    session_processes: SessionProcesses,
+    resource_limits: ResourceLimits,
+    inference: InferenceConfig,
+    models: ModelsConfig,
+    logs: LogsConfig,
+    store: StoreConfig,
+    events: EventsConfig,
+    redis: Option<RedisConfig>,
+    subscriptions: SubscriptionsConfig,
+    deploy: DeployConfig,
+    analyze: AnalyzeConfig,
+    alerts: AlertsConfig,
     /// Sessions that are always on.
-    pub(super) cameras: Vec<CameraTable>,
+    cameras: Vec<CameraTable>,
 }
 
 /// A session that is always on.
@@ -101,43 +101,80 @@ pub(super) struct Document {
 pub(super) struct CameraTable {
     /// The session's name: anything printable, unique, at most 200 bytes.
     #[schemars(length(min = 1))]
-    pub(super) id: String,
+    id: String,
     /// rtsp://USER:PASSWORD@HOST:PORT/PATH, or file:PATH (mp4, or a raw H.264 or H.265 stream).
     #[schemars(length(min = 1), extend("writeOnly" = true))]
-    pub(super) source: String,
+    source: String,
     /// How RTSP media is carried. UDP has no reorder buffer here, so it loses more.
     #[schemars(extend("default" = Transport::default()))]
-    pub(super) transport: Option<Transport>,
+    transport: Option<Transport>,
     /// Seconds that an RTSP camera may send no picture before its connection is given up. Left out:
     /// as the rate says that it has shown, 4 to 120.
     #[schemars(range(min = 1, max = 3600))]
-    pub(super) silence_s: Option<u64>,
+    silence_s: Option<u64>,
     /// How fast a file is read: as fast as the pipeline takes it, or as fast as it was recorded.
     #[schemars(extend("default" = Pace::default()))]
-    pub(super) pace: Option<Pace>,
+    pace: Option<Pace>,
     /// Whether a file begins again at its end.
     #[serde(default)]
-    pub(super) repeat: bool,
+    repeat: bool,
     /// A pipeline's name, or a path to a .wasm component.
     #[schemars(length(min = 1))]
-    pub(super) pipeline: String,
+    pipeline: String,
     /// Settings of the pipeline, which defines their schema.
     #[serde(default)]
-    pub(super) settings: Map<String, Value>,
+    settings: Map<String, Value>,
     /// Frames to decode: all, those that others refer to, or key frames alone.
     #[serde(default)]
-    pub(super) decode: Decode,
+    decode: Decode,
     /// The session's share of the inference process under overload: low is a quarter of normal,
     /// high four times as much.
     #[serde(default)]
-    pub(super) priority: Priority,
+    priority: Priority,
     /// Prefix of the Redis keys that the pipeline may use, as the wasi:keyvalue bucket "redis".
     /// Left out: no access to Redis.
     #[schemars(length(min = 1, max = 200))]
-    pub(super) redis_prefix: Option<String>,
+    redis_prefix: Option<String>,
+}
+
+impl Document {
+    /// The config without cameras, and their tables.
+    pub(super) fn into_parts(self) -> (Config, Vec<CameraTable>) {
+        let config = Config {
+            server: self.server,
+            session_processes: self.session_processes,
+            resource_limits: self.resource_limits,
+            inference: self.inference,
+            models: self.models,
+            logs: self.logs,
+            store: self.store,
+            redis: self.redis,
+            events: self.events,
+            subscriptions: self.subscriptions,
+            deploy: self.deploy,
+            analyze: self.analyze,
+            alerts: self.alerts,
+            cameras: Vec::new(),
+        };
+        (config, self.cameras)
+    }
 }
 
 impl CameraTable {
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn redis_prefix(&self) -> Option<&str> {
+        self.redis_prefix.as_deref()
+    }
+
+    /// The source, read from its keys.
+    pub(super) fn source(&self) -> Result<Source, SourceError> {
+        let source = Source::parse(&self.source, self.transport, self.pace, self.repeat)?;
+        source.with_silence(self.silence_s)
+    }
+
     /// The camera, its source read.
     pub(super) fn with_source(self, source: Source) -> Camera {
         Camera {

@@ -39,7 +39,7 @@ impl fmt::Display for ConfigProblem {
     }
 }
 
-/// Why there is no config.
+/// Why there is no config. Each has the path as it was given.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file is not there.
@@ -50,21 +50,13 @@ pub enum ConfigError {
          \"object-detect\"\n",
         path.display()
     )]
-    Missing {
-        /// The path as it was given.
-        path: PathBuf,
-    },
+    Missing { path: PathBuf },
     /// The file is there and cannot be read.
     #[error("{}: cannot read the config file: {source}", path.display())]
-    Unreadable {
-        /// The path as it was given.
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     /// It is neither TOML nor JSON.
     #[error("{}: not valid {format}, {position}: {message}", path.display())]
     Syntax {
-        /// The path as it was given.
         path: PathBuf,
         /// The format of the file: `TOML` or `JSON`.
         format: &'static str,
@@ -76,7 +68,6 @@ pub enum ConfigError {
     /// It can be read and says something wrong.
     #[error("{}: {}", path.display(), listing(problems))]
     Invalid {
-        /// The path as it was given.
         path: PathBuf,
         /// All that is wrong, in the order of the file's sections; never empty.
         problems: Vec<ConfigProblem>,
@@ -95,8 +86,17 @@ fn listing(problems: &[ConfigProblem]) -> String {
 }
 
 impl ConfigProblem {
+    /// About what was written there; `key` may be empty.
+    pub(super) fn at(
+        origin: &ValueOrigin,
+        key: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { origin: origin.clone(), key: key.into(), message: message.into() }
+    }
+
     /// About the config as a whole.
     pub(super) fn whole(message: String) -> Self {
-        Self { origin: ValueOrigin::File, key: String::new(), message }
+        Self::at(&ValueOrigin::File, "", message)
     }
 }

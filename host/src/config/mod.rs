@@ -61,12 +61,8 @@ impl Config {
             .filter_map(|(name, value)| match value.into_string() {
                 Ok(value) => Some((name, value)),
                 Err(_) => {
-                    let message = "the value is not valid UTF-8".to_owned();
-                    unreadable.push(ConfigProblem {
-                        origin: ValueOrigin::Environment(name),
-                        key: String::new(),
-                        message,
-                    });
+                    let origin = ValueOrigin::Environment(name);
+                    unreadable.push(ConfigProblem::at(&origin, "", "the value is not valid UTF-8"));
                     None
                 }
             })

@@ -106,11 +106,11 @@ impl Schema {
                 }
             }
             (NodeValue::Scalar(scalar), kind) if self.admits(scalar, kind) => {}
-            _ => problems.push(ConfigProblem {
-                origin: node.origin.clone(),
-                key: key.to_owned(),
-                message: format!("expected {}, found {}", self.expected(), self.found(&node.value)),
-            }),
+            _ => {
+                let (expected, found) = (self.expected(), self.found(&node.value));
+                let message = format!("expected {expected}, found {found}");
+                problems.push(ConfigProblem::at(&node.origin, key, message));
+            }
         }
     }
 
@@ -125,20 +125,15 @@ impl Schema {
         for (name, member) in members {
             match self.properties.get(name) {
                 Some(schema) => schema.check_below(root, member, &joined(key, name), problems),
-                None if self.additional_properties == Some(false) => problems.push(ConfigProblem {
-                    origin: member.origin.clone(),
-                    key: joined(key, name),
-                    message: self.unknown(root, name),
-                }),
+                None if self.additional_properties == Some(false) => {
+                    let (key, message) = (joined(key, name), self.unknown(root, name));
+                    problems.push(ConfigProblem::at(&member.origin, key, message));
+                }
                 None => {}
             }
         }
         for name in self.required.iter().filter(|name| !members.contains_key(*name)) {
-            problems.push(ConfigProblem {
-                origin: node.origin.clone(),
-                key: joined(key, name),
-                message: "missing".to_owned(),
-            });
+            problems.push(ConfigProblem::at(&node.origin, joined(key, name), "missing"));
         }
     }
 
@@ -148,11 +143,8 @@ impl Schema {
             .keys()
             .map(|known| (strsim::normalized_damerau_levenshtein(known, name), known))
             .max_by(|one, other| one.0.total_cmp(&other.0));
-        match nearest {
-            Some((similarity, known)) if similarity >= SIMILAR => {
-                return format!("unknown key; did you mean {known}?");
-            }
-            _ => {}
+        if let Some((_, known)) = nearest.filter(|(similarity, _)| *similarity >= SIMILAR) {
+            return format!("unknown key; did you mean {known}?");
         }
         if let Some(elsewhere) = root.find(name, "") {
             return format!("unknown key here; did you mean {elsewhere}?");

@@ -1,18 +1,20 @@
 //! Values that the config writes as text, for `#[serde(with = "text")]`.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-pub(super) fn serialize<T: ToString, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&value.to_string())
+/// A type that is read from text.
+pub(super) trait FromText: FromStr<Err: Display> {}
+
+impl<T: FromStr<Err: Display>> FromText for T {}
+
+pub(super) fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
 }
 
-pub(super) fn deserialize<
-    'de,
-    T: std::str::FromStr<Err: std::fmt::Display>,
-    D: Deserializer<'de>,
->(
-    from: D,
-) -> Result<T, D::Error> {
+pub(super) fn deserialize<'de, T: FromText, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     String::deserialize(from)?.parse().map_err(D::Error::custom)
 }
 
@@ -27,11 +29,7 @@ pub(super) mod optional {
         value.as_ref().map(ToString::to_string).serialize(to)
     }
 
-    pub(in crate::config) fn deserialize<
-        'de,
-        T: std::str::FromStr<Err: std::fmt::Display>,
-        D: Deserializer<'de>,
-    >(
+    pub(in crate::config) fn deserialize<'de, T: super::FromText, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<T>, D::Error> {
         let text = Option::<String>::deserialize(from)?;

@@ -127,11 +127,8 @@ impl Node {
             let Some(path) = name.strip_prefix(PREFIX) else { continue };
             let path = path.to_lowercase();
             let steps: Vec<&str> = path.split("__").collect();
-            let problem = |message: &str| ConfigProblem {
-                origin: ValueOrigin::Environment(name.clone()),
-                key: String::new(),
-                message: message.to_owned(),
-            };
+            let origin = ValueOrigin::Environment(name.clone());
+            let problem = |message| ConfigProblem::at(&origin, "", message);
             if steps.iter().any(|step| step.is_empty()) {
                 problems.push(problem("not a key; overrides are written OCELLI__SECTION__KEY"));
             } else if steps.first() == Some(&"cameras") {
@@ -140,8 +137,7 @@ impl Node {
                 ));
             } else {
                 let value = environment_value(text, is_string(&steps));
-                if !self.put(&steps, Self::of_json(value, &ValueOrigin::Environment(name.clone())))
-                {
+                if !self.put(&steps, Self::of_json(value, &origin)) {
                     problems.push(problem(
                         "no such key: what stands above it is a value, not a section",
                     ));
