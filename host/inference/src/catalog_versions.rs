@@ -78,15 +78,9 @@ impl CatalogVersions {
     pub(crate) fn note_loaded(&self, entry: &Arc<ModelVersion>, runs: &LoadedModel) -> bool {
         let mut reported = self.reported.lock();
         reported.retain(|(known, _)| known.strong_count() > 0);
-        match reported
-            .iter_mut()
-            .find(|(known, _)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(entry)))
-        {
-            Some((_, known)) if known == runs => false,
-            Some((_, known)) => {
-                *known = runs.clone();
-                true
-            }
+        let same = |known: &Weak<ModelVersion>| std::ptr::eq(known.as_ptr(), Arc::as_ptr(entry));
+        match reported.iter_mut().find(|(known, _)| same(known)) {
+            Some((_, known)) => std::mem::replace(known, runs.clone()) != *runs,
             None => {
                 reported.push((Arc::downgrade(entry), runs.clone()));
                 true

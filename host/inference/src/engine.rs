@@ -62,16 +62,7 @@ impl Engine {
         configure: Configure,
         in_flight: InFlightTable,
     ) -> Result<Prepared, EngineError> {
-        let Configure {
-            library,
-            library_sha256,
-            threads,
-            gpu_memory_fraction,
-            folder,
-            models,
-            preload,
-            ..
-        } = configure;
+        let threads = configure.threads;
         if !(1..=MAX_THREADS).contains(&threads) {
             let message =
                 format!("`inference.threads` is {threads}; 1 to {MAX_THREADS} are possible");
@@ -84,16 +75,16 @@ impl Engine {
             );
             return Err(EngineError::Configuration(message));
         }
-        let runtime = Runtime::load(Path::new(&library), library_sha256.as_deref())?;
-        let runtime = runtime.with_devices(&models, gpu_memory_fraction)?;
-        let offers = CatalogVersions::new(models)?;
+        let (library, digest) = (Path::new(&configure.library), &configure.library_sha256);
+        let runtime = Runtime::load(library, digest.as_deref())?
+            .with_devices(&configure.models, configure.gpu_memory_fraction)?;
         Ok(Prepared {
             runtime,
-            offers,
+            offers: CatalogVersions::new(configure.models)?,
             in_flight,
-            folder: folder.map(PathBuf::from),
+            folder: configure.folder.map(PathBuf::from),
             threads,
-            preload: preload.into(),
+            preload: configure.preload.into(),
         })
     }
 

@@ -7,7 +7,7 @@ use ocelli_protocol::inference::ErrorCode;
 use crate::tensor::SignatureError;
 
 /// The version of ONNX Runtime that this release is tested with and that `./x setup` installs.
-pub(crate) const PINNED_VERSION: &str = "1.28.0";
+pub const PINNED_VERSION: &str = "1.28.0";
 
 /// Why the engine cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -108,17 +108,13 @@ impl<T> FairQueue<T> {
         if self.alone {
             return None;
         }
-        let (&share, alone) = self
-            .shares
-            .iter()
-            .filter_map(|(number, share)| Some((number, share, share.waiting.front()?)))
-            .min_by_key(|(_, share, _)| (share.tag, share.turn))
-            .map(|(number, _, first)| (number, first.alone))?;
+        let (share, index) = self.next(|share| (!share.waiting.is_empty()).then_some(0))?;
+        let alone = self.shares.get(&share)?.waiting.front()?.alone;
         // An exclusive request blocks the others until all runs are done, or it could wait forever.
         if alone && self.running > 0 {
             return None;
         }
-        self.begin(share, 0)
+        self.begin(share, index)
     }
 
     /// The next matching request that need not run alone, out of turn: it joins a batch.
@@ -132,13 +128,17 @@ impl<T> FairQueue<T> {
         let position = |share: &Share<T>| {
             share.waiting.iter().position(|request| !request.alone && matches(request))
         };
-        let (share, index) = self
-            .shares
+        let (share, index) = self.next(position)?;
+        self.begin(share, index)
+    }
+
+    /// The share whose turn it is, of those that have such a position, and the position.
+    fn next(&self, position: impl Fn(&Share<T>) -> Option<usize>) -> Option<(u64, usize)> {
+        self.shares
             .iter()
             .filter_map(|(&number, share)| Some((number, share, position(share)?)))
             .min_by_key(|(_, share, _)| (share.tag, share.turn))
-            .map(|(number, _, index)| (number, index))?;
-        self.begin(share, index)
+            .map(|(number, _, index)| (number, index))
     }
 
     fn begin(&mut self, number: u64, index: usize) -> Option<(T, Turn)> {

@@ -9,7 +9,7 @@ use crate::tensor::TensorPlace;
 /// Called on the runner's thread right before ONNX Runtime is: the in-flight table says already
 /// that the request is running, and its time limit counts. Once for each request of a batch.
 ///
-/// The signature is `Option<fn(&Run<'_>)>`; a program of its own passes it to
+/// The signature is `Option<fn(&RunInfo<'_>)>`; a program of its own passes it to
 /// [`crate::process::main`].
 pub type Hook = Option<fn(&RunInfo<'_>)>;
 

@@ -22,8 +22,8 @@ const MS: u64 = 1_000_000;
 pub(crate) struct Job {
     pub(crate) client: Arc<Client>,
     pub(crate) request: InferenceRequest,
-    /// The version of the model that it asks for. `None` if the client's catalog has no such model.
-    entry: Option<Arc<ModelVersion>>,
+    /// The version of the model that it asks for, if the client's catalog has it.
+    entry: Result<Arc<ModelVersion>, RequestError>,
     /// When it was taken.
     pub(crate) taken_ns: u64,
     /// When it has to be answered.
@@ -39,26 +39,18 @@ impl Job {
         let suspect = terms.suspect == Some(request.id());
         let entry = match &request {
             InferenceRequest::Open { model, .. } | InferenceRequest::Run { model, .. } => {
-                session.catalog().find(model).ok().cloned()
+                session.catalog().find(model).cloned()
             }
-            InferenceRequest::Load { .. } => None,
+            InferenceRequest::Load { .. } => {
+                Err(RequestError::argument("it asks for no model of the catalog"))
+            }
         };
         Self { client: session, request, entry, taken_ns: now_ns, deadline_ns, suspect }
     }
 
     /// The version of the model that it asks for.
     pub(crate) fn entry(&self) -> Result<&Arc<ModelVersion>, RequestError> {
-        if let Some(entry) = &self.entry {
-            return Ok(entry);
-        }
-        match &self.request {
-            InferenceRequest::Open { model, .. } | InferenceRequest::Run { model, .. } => {
-                self.client.catalog().find(model)
-            }
-            InferenceRequest::Load { .. } => {
-                Err(RequestError::argument("it asks for no model of the catalog"))
-            }
-        }
+        self.entry.as_ref().map_err(RequestError::clone)
     }
 
     /// Where its tensors lie, checked.
@@ -73,14 +65,14 @@ impl Job {
 
     /// How it may be joined with others.
     pub(crate) fn batching(&self) -> Option<Batching> {
-        let entry = self.entry.as_ref().filter(|_| !self.suspect)?;
+        let entry = self.entry.as_ref().ok().filter(|_| !self.suspect)?;
         matches!(self.request, InferenceRequest::Run { .. }).then(|| batching(&entry.model))?
     }
 
     /// Whether another can run as one with this one, which may be joined: the same version of a
     /// model, and the same shapes but for the first side.
     pub(crate) fn joins(&self, other: &Self) -> bool {
-        let (Some(entry), Some(others)) = (&self.entry, &other.entry) else { return false };
+        let (Ok(entry), Ok(others)) = (&self.entry, &other.entry) else { return false };
         let (InferenceRequest::Run { inputs, .. }, InferenceRequest::Run { inputs: theirs, .. }) =
             (&self.request, &other.request)
         else {

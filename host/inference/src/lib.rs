@@ -8,12 +8,12 @@
 //!
 //! - **Fair** (`fair.rs`): each share has the runners' time by its weight, however many sessions it
 //!   has and however long its runs are.
-//! - **In time** (`watch.rs`): a request is answered at its deadline, whether it waits or runs; one
-//!   whose frame is too old is dropped.
+//! - **In time** (`deadline_timer.rs`): a request is answered at its deadline, whether it waits or
+//!   runs; one whose frame is too old is dropped.
 //! - **Attributed** (the in-flight table): each runner notes its request in memory that the host
 //!   reads after a crash. A suspect runs alone.
-//! - **In versions** (`offers.rs`): a session keeps the generation of the models that it was
-//!   attached with.
+//! - **In versions** (`catalog_versions.rs`): a session keeps the generation of the models that it
+//!   was attached with.
 //! - **Checked** (`request.rs`, `run.rs`): a request names places in the memory that the worker
 //!   shares. ONNX Runtime reads its inputs and writes its outputs right there. All arguments are
 //!   checked first, since one worker must not be able to harm the others: wrong ones are answered
@@ -57,7 +57,7 @@ mod tensor;
 mod value;
 
 pub use engine::{Engine, Prepared};
-pub use error::{AttachError, EngineError, RequestError};
+pub use error::{AttachError, EngineError, PINNED_VERSION, RequestError};
 pub use hook::{Hook, RunInfo};
 pub use inspect::{InspectError, inspect};
 pub use shared::MAX_SESSIONS;

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::error::{EngineError, RequestError};
 use crate::request::Layout;
 use crate::run::RunPlan;
-use crate::runtime::{NewSession, Runtime};
+use crate::runtime::Runtime;
 use crate::tensor::{Signature, SignatureError};
 
 /// A session of a model, ready to run.
@@ -92,17 +92,13 @@ impl ModelVersion {
     /// Makes a session of the model: reads the file, checks its digest and its graph, and runs it
     /// once, since the first run costs twice as much as any other.
     pub(crate) fn load(&self, runtime: &Runtime) -> Result<ModelSession, RequestError> {
-        let (entry, name) = (self, &self.model.name);
-        let NewSession { session, runs } = {
-            let bytes = entry.bytes()?;
-            runtime.session(&bytes, &entry.model)?
-        };
-        if let Some(difference) = entry.signature.difference(&session) {
-            let path = &entry.model.path;
+        let Model { name, path, .. } = &self.model;
+        let (session, runs) = runtime.session(&self.bytes()?, &self.model)?;
+        if let Some(difference) = self.signature.difference(&session) {
             let message = format!("model \"{name}\": model.toml and {path} differ: {difference}");
             return Err(RequestError::new(ErrorCode::InvalidEncoding, message));
         }
-        let mut loaded = ModelSession { session, signature: Arc::clone(&entry.signature), runs };
+        let mut loaded = ModelSession { session, signature: Arc::clone(&self.signature), runs };
         loaded.warm(None).map_err(|error| {
             let message =
                 format!("model \"{name}\" fails when it is run on zeros: {}", error.message);

@@ -10,7 +10,7 @@ use ort::value::Outlet;
 use crate::buffer::Buffer;
 use crate::error::RequestError;
 use crate::model::ModelSession;
-use crate::runtime::{NewSession, Runtime};
+use crate::runtime::Runtime;
 use crate::tensor::{Signature, graph_tensor};
 
 /// The models of a session's own, in the order in which they were loaded. They have one ONNX
@@ -44,23 +44,6 @@ impl PrivateModels {
     }
 }
 
-/// The range of the shared memory where a file lies.
-pub(crate) fn file_range(
-    memory: &SharedMemory,
-    offset: u64,
-    length: u64,
-) -> Result<Range<usize>, RequestError> {
-    let start = usize::try_from(offset).ok();
-    let end = offset.checked_add(length).and_then(|end| usize::try_from(end).ok());
-    match start.zip(end) {
-        Some((start, end)) if end <= memory.len() => Ok(start..end),
-        _ => Err(RequestError::argument(format!(
-            "the model, {length} bytes at {offset}, does not lie in the {} bytes of shared memory",
-            memory.len()
-        ))),
-    }
-}
-
 /// Makes a session of a file that lies in shared memory, on the processor. It is not warm yet.
 pub(crate) fn load(
     name: &str,
@@ -81,7 +64,7 @@ pub(crate) fn load(
         fallback: false,
         batching: None,
     };
-    let NewSession { session, runs } = runtime.session(file.bytes(), &model)?;
+    let (session, runs) = runtime.session(file.bytes(), &model)?;
     model.inputs = declared("input", session.inputs())?;
     model.outputs = declared("output", session.outputs())?;
     let signature = Signature::new(&model);

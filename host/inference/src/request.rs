@@ -6,8 +6,7 @@ use ocelli_protocol::inference::{ErrorCode, MAX_RANK, PlacedTensor};
 use ocelli_protocol::shm::ALIGNMENT;
 
 use crate::error::RequestError;
-use crate::tensor::TensorPlace;
-use crate::tensor::{Signature, Tensor};
+use crate::tensor::{Signature, Tensor, TensorPlace};
 
 /// Where the tensors of a run lie.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,10 +28,9 @@ impl Layout {
         output_offset: u64,
         output_length: u64,
     ) -> Result<Self, RequestError> {
-        let room = region_range(length, output_offset, output_length).ok_or_else(|| {
-            outside("the room for the outputs", output_offset, output_length, length)
-        })?;
-        aligned("the room for the outputs", output_offset)?;
+        const ROOM: &str = "the room for the outputs";
+        let room = region(ROOM, length, output_offset, output_length)?;
+        aligned(ROOM, output_offset)?;
         if let Some(unknown) = placed.iter().find(|given| {
             !signature.inputs.iter().any(|input| input.declaration.name == given.name)
         }) {
@@ -114,8 +112,7 @@ fn input_place(
         .bytes(&tensor.shape)
         .and_then(|size| u64::try_from(size).ok())
         .unwrap_or(u64::MAX);
-    let bytes = region_range(length, tensor.offset, size)
-        .ok_or_else(|| outside(&what, tensor.offset, size, length))?;
+    let bytes = region(&what, length, tensor.offset, size)?;
     if bytes.start < room.end && room.start < bytes.end {
         return Err(RequestError::argument(format!(
             "{what} at {}..{} overlaps the room for the outputs at {}..{}",
@@ -163,10 +160,20 @@ pub(crate) fn output_too_large(name: &str, room: &Range<usize>) -> RequestError 
     RequestError::new(ErrorCode::TooLarge, message)
 }
 
-fn region_range(length: usize, offset: u64, size: u64) -> Option<Range<usize>> {
-    let start = usize::try_from(offset).ok()?;
-    let end = start.checked_add(usize::try_from(size).ok()?)?;
-    (end <= length).then_some(start..end)
+/// The range of `size` bytes at `offset` in shared memory of `length` bytes.
+pub(crate) fn region(
+    what: &str,
+    length: usize,
+    offset: u64,
+    size: u64,
+) -> Result<Range<usize>, RequestError> {
+    let start = usize::try_from(offset).ok();
+    let end = offset.checked_add(size).and_then(|end| usize::try_from(end).ok());
+    start.zip(end).filter(|(_, end)| *end <= length).map(|(start, end)| start..end).ok_or_else(|| {
+        RequestError::argument(format!(
+            "{what}, {size} bytes at {offset}, does not lie in the {length} bytes of shared memory"
+        ))
+    })
 }
 
 fn aligned(what: &str, offset: u64) -> Result<(), RequestError> {
@@ -176,11 +183,4 @@ fn aligned(what: &str, offset: u64) -> Result<(), RequestError> {
     Err(RequestError::argument(format!(
         "{what} begins at {offset}, which is no multiple of {ALIGNMENT}"
     )))
-}
-
-fn outside(what: &str, offset: u64, size: u64, length: usize) -> RequestError {
-    let message = format!(
-        "{what}, {size} bytes at {offset}, does not lie in the {length} bytes of shared memory"
-    );
-    RequestError::argument(message)
 }

@@ -20,8 +20,7 @@ use crate::buffer::Buffer;
 use crate::error::RequestError;
 use crate::finite::first_not_finite;
 use crate::request::{Layout, output_too_large, place_in};
-use crate::tensor::TensorPlace;
-use crate::tensor::{Signature, Tensor};
+use crate::tensor::{Signature, Tensor, TensorPlace};
 use crate::value::{Value, runtime_error};
 
 /// A repeatable run: its tensors over the shared memory are made once.

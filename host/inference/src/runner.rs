@@ -16,7 +16,7 @@ use crate::job::Job;
 use crate::model::{ModelSession, ModelVersion};
 use crate::private_models;
 use crate::queue::QueueTask;
-use crate::request::Layout;
+use crate::request::{self, Layout};
 use crate::runtime::Runtime;
 use crate::shared::EngineShared;
 use crate::tensor::Tensor;
@@ -153,7 +153,7 @@ impl Runner {
         }
         let mut private = session.private().lock();
         let name = private.next_name()?;
-        let range = private_models::file_range(session.memory(), offset, length)?;
+        let range = request::region("the model", session.memory().len(), offset, length)?;
         let begun = Instant::now();
         let mut loaded =
             private_models::load(&name, session.memory(), range, &self.models.runtime)?;

@@ -29,21 +29,6 @@ pub(crate) struct Runtime {
     devices: Arc<Devices>,
 }
 
-/// A session, with the nodes of its graph by execution provider.
-pub(crate) struct NewSession {
-    pub(crate) session: Session,
-    pub(crate) runs: LoadedModel,
-}
-
-/// How much ONNX Runtime does to a graph before it is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// All that makes it faster.
-    Run,
-    /// Nothing that is not needed to know its inputs and outputs.
-    Inspect,
-}
-
 /// The one library of this process, once it is loaded. It is never unloaded.
 static LOADED: Mutex<Option<(PathBuf, Runtime)>> = Mutex::new(None);
 
@@ -94,7 +79,7 @@ impl Runtime {
         memory_fraction: f32,
     ) -> Result<Self, EngineError> {
         let devices = Devices::try_all(models, memory_fraction, |providers| {
-            self.build(ONE_NODE, providers, Purpose::Run)
+            self.build(ONE_NODE, providers, GraphOptimizationLevel::All)
                 .map(drop)
                 .map_err(|error| provider_error(&error))
         });
@@ -107,12 +92,16 @@ impl Runtime {
     }
 
     /// A session of a model from its bytes, on the model's device, or on the processor where that
-    /// is not usable and the model may fall back.
-    pub(crate) fn session(&self, bytes: &[u8], model: &Model) -> Result<NewSession, RequestError> {
+    /// is not usable and the model may fall back. Says what runs the nodes of its graph.
+    pub(crate) fn session(
+        &self,
+        bytes: &[u8],
+        model: &Model,
+    ) -> Result<(Session, LoadedModel), RequestError> {
         let Model { name, path, device, .. } = model;
         let made = |session: Session, nodes, fell_back| {
             let (name, sha256) = (name.clone(), model.sha256.clone());
-            NewSession { session, runs: LoadedModel { name, sha256, nodes, fell_back } }
+            (session, LoadedModel { name, sha256, nodes, fell_back })
         };
         let mut fell_back = None;
         if *device != Device::Cpu {
@@ -132,7 +121,8 @@ impl Runtime {
             let message = format!("model \"{name}\": {path} cannot be loaded: {error}");
             RequestError::new(ErrorCode::InvalidEncoding, message)
         };
-        let session = self.build(bytes, Vec::new(), Purpose::Run).map_err(unreadable)?;
+        let session =
+            self.build(bytes, Vec::new(), GraphOptimizationLevel::All).map_err(unreadable)?;
         let nodes = nodes(&session);
         Ok(made(session, nodes, fell_back))
     }
@@ -144,7 +134,7 @@ impl Runtime {
         device: Device,
     ) -> Result<(Session, Vec<(String, u32)>), DeviceError> {
         let session = self
-            .build(bytes, self.devices.providers(device)?, Purpose::Run)
+            .build(bytes, self.devices.providers(device)?, GraphOptimizationLevel::All)
             .map_err(|error| provider_error(&error))?;
         let nodes = nodes(&session);
         let provider = device::provider_name(device);
@@ -156,9 +146,10 @@ impl Runtime {
         Err(DeviceError::Unused(provider))
     }
 
-    /// A session for inspection, not to run.
+    /// A session for inspection, not to run: nothing is done that is not needed to know its inputs
+    /// and outputs.
     pub(crate) fn inspected(&self, bytes: &[u8]) -> ort::Result<Session> {
-        self.build(bytes, Vec::new(), Purpose::Inspect)
+        self.build(bytes, Vec::new(), GraphOptimizationLevel::Disable)
     }
 
     /// A session of one thread that never spins, with the shared arena.
@@ -166,12 +157,8 @@ impl Runtime {
         &self,
         model: &[u8],
         providers: Vec<ExecutionProviderDispatch>,
-        purpose: Purpose,
+        level: GraphOptimizationLevel,
     ) -> ort::Result<Session> {
-        let level = match purpose {
-            Purpose::Run => GraphOptimizationLevel::All,
-            Purpose::Inspect => GraphOptimizationLevel::Disable,
-        };
         let session = SessionBuilder::new(&self.environment)?
             .with_optimization_level(level)?
             .with_parallel_execution(false)?

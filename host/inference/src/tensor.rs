@@ -105,13 +105,9 @@ fn tensor(
 
 /// An input or output of a session's graph.
 pub(crate) fn graph_tensor(outlet: &Outlet) -> GraphTensor {
-    let (element, shape) = match outlet.dtype() {
-        ValueType::Tensor { ty, shape, .. } => (element_of(*ty), shape.to_vec()),
-        _ => (None, Vec::new()),
-    };
-    let kind = match outlet.dtype() {
-        ValueType::Tensor { ty, .. } => ty.to_string(),
-        other => other.to_string(),
+    let (kind, element, shape) = match outlet.dtype() {
+        ValueType::Tensor { ty, shape, .. } => (ty.to_string(), element_of(*ty), shape.to_vec()),
+        other => (other.to_string(), None, Vec::new()),
     };
     GraphTensor { name: outlet.name().to_owned(), element, kind, shape }
 }

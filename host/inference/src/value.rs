@@ -102,7 +102,7 @@ impl Value {
         if length == 0 || source.is_null() {
             return Ok(&[]);
         }
-        // SAFETY: so many bytes belong to the value, says the caller; nobody writes to them while
+        // SAFETY: so many bytes belong to the value, says the caller; nothing writes to them while
         // it is borrowed.
         Ok(unsafe { std::slice::from_raw_parts(source.cast::<u8>().cast_const(), length) })
     }
