@@ -71,12 +71,6 @@ impl CrashAttribution {
         self.records.get(&attachment)?.suspect
     }
 
-    /// Whether an attachment is refused everything.
-    #[cfg(test)]
-    fn is_quarantined(&self, attachment: u64) -> bool {
-        self.records.get(&attachment).is_some_and(|record| record.strikes >= MAX_STRIKES)
-    }
-
     /// Drops the record of an attachment that has ended.
     pub(super) fn forget(&mut self, attachment: u64) {
         self.records.remove(&attachment);
@@ -137,6 +131,13 @@ impl CrashAttribution {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    impl CrashAttribution {
+        /// Whether an attachment is refused everything.
+        fn is_quarantined(&self, attachment: u64) -> bool {
+            self.records.get(&attachment).is_some_and(|record| record.strikes >= MAX_STRIKES)
+        }
+    }
 
     fn running(keys: &[RequestKey]) -> Vec<RunningRequest> {
         keys.iter()

@@ -18,13 +18,6 @@ const REST: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget(u64);
 
-/// Verdict on a process.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum BudgetVerdict {
-    Keep,
-    Replace,
-}
-
 impl Budget {
     /// `None` for 0: unbounded.
     pub(super) fn from_mib(mib: u64) -> Option<Self> {
@@ -41,10 +34,10 @@ impl Budget {
         self.0.saturating_mul(2)
     }
 
-    /// `took_over`: how long ago the process replaced one above the budget, if it did.
-    pub(super) fn judge(self, used: u64, took_over: Option<Duration>) -> BudgetVerdict {
-        let rested = took_over.is_none_or(|since| since >= REST);
-        if used > self.0 && rested { BudgetVerdict::Replace } else { BudgetVerdict::Keep }
+    /// Whether a process that uses so many bytes is to be replaced. `took_over`: how long ago it
+    /// replaced one above the budget, if it did.
+    pub(super) fn is_exceeded(self, used: u64, took_over: Option<Duration>) -> bool {
+        used > self.0 && took_over.is_none_or(|since| since >= REST)
     }
 }
 
@@ -63,10 +56,10 @@ mod tests {
     fn a_process_above_the_budget_is_replaced_and_the_next_one_has_a_minute() {
         let budget = Budget::from_mib(100).unwrap();
         let (below, above) = (budget.bytes(), budget.bytes() + 1);
-        assert_eq!(budget.judge(below, None), BudgetVerdict::Keep);
-        assert_eq!(budget.judge(above, None), BudgetVerdict::Replace);
-        assert_eq!(budget.judge(above, Some(Duration::from_secs(59))), BudgetVerdict::Keep);
-        assert_eq!(budget.judge(above, Some(Duration::from_secs(60))), BudgetVerdict::Replace);
+        assert!(!budget.is_exceeded(below, None));
+        assert!(budget.is_exceeded(above, None));
+        assert!(!budget.is_exceeded(above, Some(Duration::from_secs(59))));
+        assert!(budget.is_exceeded(above, Some(Duration::from_secs(60))));
         assert_eq!(budget.hard_limit(), 200 << 20);
         assert_eq!(Budget::from_mib(0), None);
     }

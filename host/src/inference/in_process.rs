@@ -91,7 +91,11 @@ async fn serve(
                     service,
                     suspect: None,
                 };
-                if let Err(error) = take_on(&engine, attach, &place) {
+                let taken = || -> anyhow::Result<()> {
+                    let SessionEndpoint { socket, memory } = &*place;
+                    Ok(engine.attach(attach, socket.try_clone()?, memory.try_clone()?)?)
+                };
+                if let Err(error) = taken() {
                     tracing::error!(
                         target: "ocelli::inference",
                         session = name,
@@ -120,8 +124,4 @@ async fn serve(
     }
     // Dropping it waits for runs that are under way.
     let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
-}
-
-fn take_on(engine: &Engine, attach: Attach, place: &SessionEndpoint) -> anyhow::Result<()> {
-    Ok(engine.attach(attach, place.socket.try_clone()?, place.memory.try_clone()?)?)
 }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use ocelli_inference::PINNED_VERSION as VERSION;
 
-/// The version that this release is made for, and the digest of its library for x86-64 Linux.
-const VERSION: &str = "1.28.0";
+/// The digest of [`VERSION`]'s library for x86-64 Linux.
 const SHA256: &str = "aa4079d18f4ea7a5f3a94d80cd4bbe0f2740436626622d64d793803a20381083";
 
 /// A library to load.

@@ -42,14 +42,12 @@ use ocelli_protocol::shm::SharedMemory;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::config::{Config, Isolation};
+use crate::config::{Config, Isolation, Sandbox};
 use budget::Budget;
 use catalog::{Catalog, VersionStore};
 pub use in_process::forbid_telemetry;
-use process::InferenceProgram;
-use status::PublishedState;
 pub use status::{Duty, InferenceStatus, ProcessStatus, Restarts};
-use supervisor::{Policy, Supervisor};
+use supervisor::Supervisor;
 
 /// Requests to the supervising task that may wait. Each is a session that starts or ends.
 const REQUESTS: usize = 32;
@@ -71,6 +69,32 @@ enum SupervisorRequest {
 struct SessionEndpoint {
     socket: OwnedFd,
     memory: OwnedFd,
+}
+
+/// How processes are started.
+struct InferenceProgram {
+    path: PathBuf,
+    sandbox: Sandbox,
+}
+
+/// How the supervisor works.
+struct Policy {
+    /// Whether each session has a process of its own.
+    per_session: bool,
+    /// Whether a process stands by.
+    spare: bool,
+    budget: Option<Budget>,
+    /// The first message to every process, with the names of the models to preload. Its models are
+    /// replaced by those of the newest catalog version.
+    configure: Configure,
+}
+
+/// What the task that runs the models publishes to readers.
+#[derive(Debug, Default)]
+struct PublishedState {
+    status: InferenceStatus,
+    models: Arc<[Model]>,
+    loaded: Vec<LoadedModel>,
 }
 
 /// One reading of the models' folder.

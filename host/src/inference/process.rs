@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +22,8 @@ use tokio::process::Command;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::SessionEndpoint;
 use super::socket::PacketSocket;
+use super::{InferenceProgram, SessionEndpoint};
 use crate::config::Sandbox;
 
 /// How long loading the library and warming the preloaded models may take. A large model on a slow
@@ -90,12 +89,6 @@ impl ProcessDeath {
             lines => format!("{}; it wrote last: {}", self.status, lines.join(" | ")),
         }
     }
-}
-
-/// How processes are started.
-pub(super) struct InferenceProgram {
-    pub(super) path: PathBuf,
-    pub(super) sandbox: Sandbox,
 }
 
 /// A process that is ready. It is killed when this is dropped.

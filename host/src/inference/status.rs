@@ -1,41 +1,41 @@
-//! The published state of inference.
+//! The state of inference as metrics and the API show it.
 
-use std::sync::Arc;
-
-use ocelli_protocol::inference::{LoadedModel, Model};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::Isolation;
 
-/// Inference at a moment.
-#[derive(Debug, Clone, Default)]
+/// ONNX Runtime and its processes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct InferenceStatus {
-    /// How models are isolated.
-    pub isolation: Isolation,
-    /// ONNX Runtime's version, like `1.28.0`.
+    /// ONNX Runtime's.
     pub version: Option<String>,
-    /// Whether every session has a process.
+    pub isolation: Isolation,
+    /// Whether every session has a process for its requests.
     pub serves: bool,
-    /// The processes that are ready, the oldest first. The host's own is not among them.
-    pub processes: Vec<ProcessStatus>,
-    /// Whether a spare process is ready. `None`: no spare is configured.
+    /// Whether a process stands by; null where none is to.
     pub spare_ready: Option<bool>,
+    // Those that are ready, the oldest first. The host's own is not among them.
+    pub processes: Vec<ProcessStatus>,
     /// Processes that were replaced.
+    #[serde(skip)]
     pub restarts: Restarts,
     /// Requests that were refused since they ended processes.
+    #[serde(skip)]
     pub poison: u64,
 }
 
-/// A running inference process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+// A running inference process. What the API shows of it has no description there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct ProcessStatus {
-    /// The system's number of the process.
     pub pid: u32,
     pub duty: Duty,
-    /// Sessions that it serves.
+    // Those that it serves.
     pub sessions: usize,
     /// Bytes of private memory at the last measurement, at most some seconds ago.
+    #[serde(skip)]
     pub memory: u64,
 }
 
@@ -83,12 +83,4 @@ impl Restarts {
             ("memory", self.memory),
         ]
     }
-}
-
-/// State that the supervising task publishes to readers.
-#[derive(Debug, Default)]
-pub(super) struct PublishedState {
-    pub(super) status: InferenceStatus,
-    pub(super) models: Arc<[Model]>,
-    pub(super) loaded: Vec<LoadedModel>,
 }

@@ -21,9 +21,7 @@ use std::time::{Duration, Instant};
 
 use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::in_flight::RunningRequest;
-use ocelli_protocol::inference::{
-    Attach, Configure, Device, ErrorCode, FromHost, LoadedModel, ServiceLevel,
-};
+use ocelli_protocol::inference::{Attach, Device, ErrorCode, FromHost, LoadedModel, ServiceLevel};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -31,16 +29,16 @@ use tokio::time::MissedTickBehavior;
 use super::attribution::{
     CrashAttribution, DeathCause, MAX_STRIKES, RefusalReason, RequestRefusal,
 };
-use super::budget::{self, Budget, BudgetVerdict, private_memory};
-use super::process::{
-    self, InferenceProcess, InferenceProgram, ProcessCommand, ProcessDeath, ProcessEvent,
-};
+use super::budget::{self, Budget, private_memory};
+use super::process::{self, InferenceProcess, ProcessCommand, ProcessDeath, ProcessEvent};
 use super::refuse::{Refuser, refuse};
 use super::restart_backoff::RestartBackoff;
 use super::socket::discard_pending;
-use super::status::{Duty, ProcessStatus, PublishedState, Restarts};
+use super::status::{Duty, ProcessStatus, Restarts};
 use super::watchdog::{self, HealthFinding, Watchdog};
-use super::{CatalogVersion, SessionEndpoint, SupervisorRequest};
+use super::{
+    CatalogVersion, InferenceProgram, Policy, PublishedState, SessionEndpoint, SupervisorRequest,
+};
 
 /// Processes started at the same time: loading models slows those that serve.
 const MAX_STARTING: usize = 2;
@@ -54,18 +52,6 @@ const SPARE_REFRESH_DELAY: Duration = Duration::from_secs(1);
 
 /// Queue of events of processes. A process with more events waits.
 const EVENT_QUEUE: usize = 32;
-
-/// How the supervisor works.
-pub(super) struct Policy {
-    /// Whether each session has a process of its own.
-    pub(super) per_session: bool,
-    /// Whether a process stands by.
-    pub(super) spare: bool,
-    pub(super) budget: Option<Budget>,
-    /// The first message to every process, with the names of the models to preload. Its models are
-    /// replaced by those of the newest catalog version.
-    pub(super) configure: Configure,
-}
 
 pub(super) struct Supervisor {
     program: Arc<InferenceProgram>,
@@ -367,25 +353,18 @@ impl Supervisor {
     /// Takes the sessions from a dead or drained process, in the order of the module's docs.
     fn release_sessions(&mut self, key: u64, cause: &DeathCause, death: Option<&ProcessDeath>) {
         let Some(process) = self.processes.remove(&key) else { return };
-        let served: Vec<u64> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.served_by == Some(key))
-            .map(|(n, _)| *n)
-            .collect();
-        // Entries of sessions that the process does not serve count as company only.
-        let running: Vec<RunningRequest> =
-            death.map_or_else(Vec::new, |_| process.handle.in_flight.running());
-        let stranger = |running: RunningRequest| match served.contains(&running.attachment) {
-            true => running,
-            false => RunningRequest { attachment: 0, ..running },
-        };
-        let running: Vec<RunningRequest> = running.into_iter().map(stranger).collect();
-        for number in &served {
-            if let Some(session) = self.sessions.get_mut(number) {
-                session.served_by = None;
+        let mut served = Vec::new();
+        for (number, session) in &mut self.sessions {
+            if session.served_by.take_if(|home| *home == key).is_some() {
                 discard_pending(&session.place.socket);
+                served.push(*number);
             }
+        }
+        // Entries of sessions that the process does not serve count as company only.
+        let mut running: Vec<RunningRequest> =
+            death.map_or_else(Vec::new, |_| process.handle.in_flight.running());
+        for stranger in running.iter_mut().filter(|entry| !served.contains(&entry.attachment)) {
+            stranger.attachment = 0;
         }
         for refusal in self.attribution.on_death(&running, cause) {
             self.refuse(&refusal, death);
@@ -473,8 +452,8 @@ impl Supervisor {
             if measures {
                 process.memory = private_memory(process.handle.pid).unwrap_or(process.memory);
                 let took_over = process.took_over_at.map(|at| now.saturating_duration_since(at));
-                let step = self.policy.budget.map(|budget| budget.judge(process.memory, took_over));
-                if step == Some(BudgetVerdict::Replace)
+                let exceeded = |budget: Budget| budget.is_exceeded(process.memory, took_over);
+                if self.policy.budget.is_some_and(exceeded)
                     && process.duty == Duty::Serving
                     && !process.over_budget
                 {
@@ -519,12 +498,7 @@ impl Supervisor {
         let over_budget = |process: &SupervisedProcess| {
             process.over_budget && process.successor.is_none() && process.kill_cause.is_none()
         };
-        let over_budget: Vec<u64> = self
-            .processes
-            .iter()
-            .filter(|(_, process)| over_budget(process))
-            .map(|(key, _)| *key)
-            .collect();
+        let over_budget: Vec<u64> = self.keys(over_budget).collect();
         let mut changed = false;
         for key in over_budget {
             let Some(next) = self.promote() else { break };
@@ -589,18 +563,20 @@ impl Supervisor {
 
     /// The process for all.
     fn serving(&self) -> Option<u64> {
-        self.processes
-            .iter()
-            .find(|(_, process)| process.duty == Duty::Serving)
-            .map(|(key, _)| *key)
+        self.keys(|process| process.duty == Duty::Serving).next()
     }
 
     /// Processes that stand by, the oldest first.
     fn spares(&self) -> impl DoubleEndedIterator<Item = u64> {
-        let spare = |process: &SupervisedProcess| {
-            process.duty == Duty::Spare && process.kill_cause.is_none()
-        };
-        self.processes.iter().filter(move |(_, process)| spare(process)).map(|(key, _)| *key)
+        self.keys(|process| process.duty == Duty::Spare && process.kill_cause.is_none())
+    }
+
+    /// The processes of which this is so, the oldest first.
+    fn keys(
+        &self,
+        so: impl Fn(&SupervisedProcess) -> bool,
+    ) -> impl DoubleEndedIterator<Item = u64> {
+        self.processes.iter().filter(move |(_, process)| so(process)).map(|(key, _)| *key)
     }
 
     /// Has the newest process that stands by serve.

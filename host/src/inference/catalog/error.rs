@@ -1,6 +1,6 @@
 //! Why a model, or the models' folder, cannot be used.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a model cannot be offered.
 #[derive(Debug, thiserror::Error)]
@@ -25,4 +25,14 @@ pub enum CatalogError {
     /// The config sets an option that the model cannot have.
     #[error("{key}: {message}")]
     Options { key: String, message: String },
+}
+
+impl CatalogError {
+    /// Of a model's file.
+    pub(super) fn file<'a>(
+        model: &'a str,
+        path: &'a Path,
+    ) -> impl FnOnce(std::io::Error) -> Self + 'a {
+        |source| Self::File { model: model.to_owned(), path: path.to_owned(), source }
+    }
 }

@@ -186,12 +186,8 @@ fn folders(directory: &Path) -> Result<BTreeMap<String, std::path::PathBuf>, Cat
 
 /// Reads a model from its folder, with default options.
 fn load(name: &str, folder: &Path) -> Result<CatalogEntry, CatalogError> {
-    let file = |path: &Path| {
-        let (model, path) = (name.to_owned(), path.to_owned());
-        move |source| CatalogError::File { model, path, source }
-    };
     let path = folder.join(MANIFEST);
-    let text = std::fs::read_to_string(&path).map_err(file(&path))?;
+    let text = std::fs::read_to_string(&path).map_err(CatalogError::file(name, &path))?;
     let wrong = |message: String| CatalogError::Manifest {
         model: name.to_owned(),
         path: path.clone(),
@@ -202,11 +198,12 @@ fn load(name: &str, folder: &Path) -> Result<CatalogEntry, CatalogError> {
         return Err(wrong(problem));
     }
     let graph = folder.join(&manifest.file);
-    let graph = graph.canonicalize().map_err(file(&graph))?;
+    let graph = graph.canonicalize().map_err(CatalogError::file(name, &graph))?;
+    let file = CatalogError::file(name, &graph);
     if !graph.is_file() {
-        return Err(file(&graph)(std::io::Error::other("it is not a file")));
+        return Err(file(std::io::Error::other("it is not a file")));
     }
-    let found = digest(&graph).map_err(file(&graph))?;
+    let found = digest(&graph).map_err(file)?;
     if found != manifest.sha256 {
         let (model, expected) = (name.to_owned(), manifest.sha256);
         return Err(CatalogError::Digest { model, path: graph, expected, found });

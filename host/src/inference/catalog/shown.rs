@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Catalog, CatalogEntry, Embedding};
-use crate::config::{DeviceFallback, Isolation};
-use crate::inference::{Duty, InferenceStatus};
+use crate::config::DeviceFallback;
+use crate::inference::InferenceStatus;
 use crate::shape::DIGEST;
 
 /// All models and the processes that run them.
@@ -18,7 +18,7 @@ pub struct ModelList {
     models: Vec<ModelInfo>,
     /// Versions that sessions still run and that the catalog no longer has.
     earlier: Vec<Earlier>,
-    runtime: Runtime,
+    runtime: InferenceStatus,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -31,35 +31,13 @@ struct Earlier {
     run: ShownRun,
 }
 
-/// ONNX Runtime and its processes.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(inline)]
-struct Runtime {
-    /// ONNX Runtime's.
-    version: Option<String>,
-    isolation: Isolation,
-    /// Whether every session has a process for its requests.
-    serves: bool,
-    /// Whether a process stands by; null where none is to.
-    spare_ready: Option<bool>,
-    processes: Vec<ShownProcess>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(inline)]
-struct ShownProcess {
-    pid: u32,
-    duty: Duty,
-    sessions: usize,
-}
-
 impl ModelList {
     /// Combines the catalog, the loaded models and the state of inference.
     pub fn new(
         catalog_version: u32,
         catalog: &Catalog,
         loaded: &[LoadedModel],
-        status: InferenceStatus,
+        runtime: InferenceStatus,
     ) -> Self {
         let offered = |sha256: &str| catalog.models().any(|model| model.sha256 == sha256);
         let earlier = loaded.iter().filter(|loaded| !offered(&loaded.sha256));
@@ -73,20 +51,8 @@ impl ModelList {
                     run: loaded.into(),
                 })
                 .collect(),
-            runtime: Runtime::from(status),
+            runtime,
         }
-    }
-}
-
-impl From<InferenceStatus> for Runtime {
-    fn from(status: InferenceStatus) -> Self {
-        let InferenceStatus { isolation, version, serves, spare_ready, processes, .. } = status;
-        let processes = processes.into_iter().map(|process| ShownProcess {
-            pid: process.pid,
-            duty: process.duty,
-            sessions: process.sessions,
-        });
-        Self { version, isolation, serves, spare_ready, processes: processes.collect() }
     }
 }
 

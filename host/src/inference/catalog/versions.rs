@@ -50,29 +50,27 @@ impl VersionStore {
             let model = &mut entry.model;
             let kept = self.folder.join(format!("{}.onnx", model.sha256));
             let source = PathBuf::from(&model.path);
-            let failed = |path: &Path| {
-                let (model, path) = (model.name.clone(), path.to_owned());
-                move |source| CatalogError::File { model, path, source }
-            };
+            let name = model.name.clone();
             // One that a crash of the machine left half written is made again.
             if !digest(&kept).is_ok_and(|found| found == model.sha256) {
                 let mut copy = tempfile::Builder::new()
                     .prefix(".copy-")
                     .tempfile_in(&self.folder)
-                    .map_err(failed(&self.folder))?;
+                    .map_err(CatalogError::file(&name, &self.folder))?;
                 let (found, _) = File::open(&source)
                     .and_then(|source| Digest::of_copy(source, copy.as_file_mut()))
-                    .map_err(failed(&source))?;
+                    .map_err(CatalogError::file(&name, &source))?;
                 let found = found.to_string();
                 if found != model.sha256 {
                     let (model, expected) = (model.name.clone(), model.sha256.clone());
                     return Err(CatalogError::Digest { model, path: source, expected, found });
                 }
-                copy.persist(&kept).map_err(|error| failed(&kept)(error.error))?;
+                let persisted = copy.persist(&kept).map_err(|error| error.error);
+                persisted.map_err(CatalogError::file(&name, &kept))?;
             }
-            let path = kept.to_str().map(str::to_owned);
-            model.path =
-                path.ok_or_else(|| failed(&kept)(std::io::Error::other("the path is not UTF-8")))?;
+            let not_utf8 = || std::io::Error::other("the path is not UTF-8");
+            let path = kept.to_str().ok_or_else(not_utf8).map_err(CatalogError::file(&name, &kept));
+            model.path = path?.to_owned();
         }
         Ok(catalog)
     }
