@@ -1,9 +1,8 @@
 //! How long to wait before something that has failed is tried again.
 //!
-//! Ours and not the crate `backon`: its iterator draws its jitter from a generator of its own,
-//! which only ever lengthens a wait, past the longest too; it knows neither failures that are not
-//! waited for nor a way back to the first wait, and running a future again and again, which is what
-//! it is made for, is done by nobody here: a supervisor has other things to do while it waits.
+//! Not the crate `backon`: its jitter only lengthens a wait, past the longest too, and it knows
+//! neither free failures nor a way back to the first wait. It is made for running a future again,
+//! and a supervisor has other things to do while it waits.
 
 use std::time::Duration;
 

@@ -11,8 +11,7 @@ pub(crate) struct RateLimit {
     pub(crate) per_second: f64,
 }
 
-/// What is left of a [`RateLimit`], which whoever asks brings along: it may change between two
-/// questions.
+/// What is left of a [`RateLimit`], which the caller brings along: it may change between two calls.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenBucket {
     left: f64,
