@@ -188,8 +188,10 @@ impl EventWriter {
 /// Stands for events that could not be kept. Its body has the members that every event has.
 fn events_lost(lost: u64, now_ms: i64) -> EventDraft {
     let time = Timestamp::from_millisecond(now_ms).unwrap_or_default();
-    let body = json!({"time": format!("{time:.3}"), "kind": EVENTS_LOST, "deployment": "", "detections": [],
-        "data": {"events": lost}});
+    let body = json!({
+        "time": format!("{time:.3}"), "clock": "host", "kind": EVENTS_LOST, "deployment": "",
+        "detections": [], "data": {"events": lost},
+    });
     EventDraft {
         kind: EVENTS_LOST.to_owned(),
         time_ms: now_ms,

@@ -187,6 +187,7 @@ async fn what_cannot_be_kept_is_told_to_nobody_and_what_was_lost_has_its_place()
     let body: serde_json::Value = serde_json::from_str(&page.events[place].body).unwrap();
     assert_eq!(body["data"], serde_json::json!({ "events": lost }));
     assert_eq!(body["time"], "1970-01-01T00:00:00.077Z");
+    assert_eq!(body["clock"], "host");
     let figures = events.metrics();
     assert_eq!((figures.lost, figures.events), (lost, page.events.len() as u64));
 }
