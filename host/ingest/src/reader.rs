@@ -108,13 +108,18 @@ impl Reader {
             reason: one_line(reason),
         };
         demuxer.find_video().map_err(|error| match error {
-            AvError::NO_STREAM => {
-                let others = match demuxer.left_out().join(", ") {
-                    others if others.is_empty() => "nothing that is known".to_owned(),
-                    others => others,
-                };
-                fault(IngestFaultKind::NoVideo, &format!("it has {others}"))
-            }
+            AvError::NO_STREAM => match demuxer.left_out().join(", ") {
+                // A camera was asked for its video alone.
+                others if others.is_empty() && is_camera => {
+                    fault(IngestFaultKind::NoVideo, "it offers no video")
+                }
+                others if others.is_empty() => {
+                    let said = log::take().last;
+                    let reason = said.as_deref().unwrap_or("its header lists no stream");
+                    fault(IngestFaultKind::InvalidData, reason)
+                }
+                others => fault(IngestFaultKind::NoVideo, &format!("it has {others}")),
+            },
             error => failed(IngestStep::Probe, error),
         })?;
         let stream = demuxer.describe();
@@ -206,22 +211,27 @@ impl Reader {
             false => packet.clock_us,
         };
         let timed = |time: Option<i64>| time.filter(|_| !self.untimed);
+        let presentation_ns = timed(packet.presentation_ns.or(packet.decoding_ns));
+        // libavcodec's parser loses the time of a camera's first unit, from which the others are
+        // counted.
+        let is_first = self.is_camera && self.seen == 0;
         let unit = IngestUnit {
             key: packet.key,
             corrupt: packet.corrupt || !whole,
             hidden: packet.hidden,
-            presentation_ns: timed(packet.presentation_ns.or(packet.decoding_ns)),
+            presentation_ns: presentation_ns.or(is_first.then_some(0)),
             decoding_ns: timed(packet.decoding_ns),
             capture_ns: clock_us
                 .and_then(|time| u64::try_from(time).ok())
                 .and_then(|time| time.checked_mul(1000)),
         };
-        let is_empty_sample = packet.data.is_empty();
+        let (is_empty_sample, packet_is_short) = (packet.data.is_empty(), packet.corrupt);
         self.seen += 1;
         self.errors = 0;
         let lines = log::take();
         if !whole {
-            self.lose(0, "a picture is shorter than its parts say");
+            let cut = if packet_is_short { CUT_SHORT } else { "a picture's parts exceed it" };
+            self.lose(0, cut);
         }
         if let Some(loss) = lines.loss {
             self.lose(0, &loss);

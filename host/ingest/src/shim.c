@@ -206,6 +206,8 @@ int ocelli_ingest_open_file(int fd, const char *raw, int (*stop)(void *), void *
     }
     input->fd = fd;
     input->format->pb = input->io;
+    /* Said here, because closing asks for it where nothing was opened. */
+    input->format->flags |= AVFMT_FLAG_CUSTOM_IO;
     input->format->io_open = open_nothing;
     input->format->protocol_whitelist = av_strdup("none");
     input->format->format_whitelist = av_strdup(FORMATS);
