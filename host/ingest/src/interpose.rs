@@ -145,9 +145,9 @@ unsafe extern "C" fn getaddrinfo(
     hints: *const addrinfo,
     list: *mut *mut addrinfo,
 ) -> c_int {
-    // SAFETY: the caller promises null or a text.
     let text = |text: *const c_char| match text.is_null() {
         true => Some(""),
+        // SAFETY: the caller promises null or a text.
         false => unsafe { CStr::from_ptr(text) }.to_str().ok(),
     };
     let (Some(node), Some(service)) = (text(node), text(service)) else {

@@ -36,12 +36,15 @@ pub fn ending(path: &Path) -> String {
     path.extension().and_then(std::ffi::OsStr::to_str).unwrap_or_default().to_ascii_lowercase()
 }
 
+/// Access units in decoding order, each with its bytes.
+pub type Units = Vec<(IngestUnit, Vec<u8>)>;
+
 /// All units of a file, in Annex B form, without a process of its own. For tests.
 ///
 /// # Errors
 ///
 /// The file cannot be read to its end.
-pub fn file_units(path: &Path) -> anyhow::Result<(StreamInfo, Vec<(IngestUnit, Vec<u8>)>)> {
+pub fn file_units(path: &Path) -> anyhow::Result<(StreamInfo, Units)> {
     let said = |fault: IngestFault| anyhow::anyhow!("{}: {}", path.display(), fault.reason);
     let file = File::open(path)?;
     let mut reader =

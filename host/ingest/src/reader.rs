@@ -174,10 +174,10 @@ impl Reader {
     /// Reads on. At its end it gives the same again.
     pub fn next_item(&mut self) -> Item {
         loop {
-            if self.unit.is_some() || self.end.is_some() {
-                if let Some(damage) = self.damage.take() {
-                    return Item::Damage(damage);
-                }
+            if (self.unit.is_some() || self.end.is_some())
+                && let Some(damage) = self.damage.take()
+            {
+                return Item::Damage(damage);
             }
             if let Some(unit) = self.unit.take() {
                 self.units += 1;

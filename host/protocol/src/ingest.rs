@@ -37,7 +37,8 @@ pub struct Open {
     pub input: Input,
     /// Private memory of the process (RLIMIT_DATA), in bytes.
     pub memory: u64,
-    /// How long one read of the network may take, in milliseconds.
+    /// How long the network may be silent, and how long a file may be read for one picture, in
+    /// milliseconds.
     pub read_timeout_ms: u32,
 }
 

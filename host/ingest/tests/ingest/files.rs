@@ -84,7 +84,7 @@ fn slices(played: &Played) -> Vec<Vec<Vec<u8>>> {
 fn other_containers_of_a_clip_give_the_same_pictures() {
     let whole = play(&clip("bikes.mp4"));
     let expected = slices(&whole);
-    for name in ["bikes.mkv", "bikes.ts"] {
+    for name in ["bikes.mkv", "bikes.ts", "bikes-cmaf.mp4"] {
         let played = play(&own_clip(name));
         assert!(played.ended() && played.damage.is_empty(), "{name}: {played:?}");
         assert_eq!(slices(&played), expected[..40], "{name}");
@@ -187,6 +187,21 @@ fn a_files_matrix_says_how_it_is_turned() {
     let played = play_bytes(&file, "mp4");
     assert_eq!(played.info().orientation, Orientation::TurnRight);
     assert_eq!(played.units.len(), 100);
+}
+
+#[test]
+fn pictures_outside_of_the_edit_list_are_hidden_and_come_all_the_same() {
+    let mut file = std::fs::read(clip("people-576-baseline.mp4")).unwrap();
+    let times = file.windows(4).position(|w| w == b"stts").unwrap() + 4;
+    let interval = u32::from_be_bytes(file[times + 12..times + 16].try_into().unwrap());
+    let edits = file.windows(4).position(|w| w == b"elst").unwrap() + 4;
+    // One edit, which begins with the first picture: now with the sixth.
+    assert_eq!(file[edits + 4..edits + 8], [0, 0, 0, 1]);
+    file[edits + 12..edits + 16].copy_from_slice(&(5 * interval).to_be_bytes());
+    let played = play_bytes(&file, "mp4");
+    assert!(played.ended() && played.damage.is_empty(), "{:?}", played.damage);
+    let hidden: Vec<bool> = played.units.iter().map(|(unit, _)| unit.hidden).collect();
+    assert_eq!(hidden, (0..100).map(|number| number < 5).collect::<Vec<_>>());
 }
 
 #[test]
