@@ -6,7 +6,8 @@ use std::process::Command;
 
 use ocelli_testkit::{built, gallery, program};
 
-const PROGRAMS: [&str; 4] = ["ocelli", "ocelli-compile", "ocelli-inference", "ocelli-worker"];
+const PROGRAMS: [&str; 5] =
+    ["ocelli", "ocelli-compile", "ocelli-inference", "ocelli-ingest", "ocelli-worker"];
 
 #[test]
 fn programs_and_pipelines_under_test_are_those_that_were_built() {
