@@ -21,6 +21,8 @@ mod warp;
 #[cfg(test)]
 pub(crate) mod clips;
 #[cfg(test)]
+mod recovery_tests;
+#[cfg(test)]
 mod still_tests;
 #[cfg(test)]
 mod tests;
