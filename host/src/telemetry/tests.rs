@@ -239,12 +239,12 @@ fn a_record_of_the_log_crate_has_its_own_target() {
     log.during(|| {
         let record = tracing_log::log::Record::builder()
             .target("retina::client")
-            .level(tracing_log::log::Level::Warn)
+            .level(tracing_log::log::Level::Error)
             .args(format_args!("an odd camera"))
             .build();
         tracing_log::format_trace(&record).unwrap();
     });
-    assert_eq!(said(&log.files()[MAIN_LOG]), [" WARN retina::client: an odd camera"]);
+    assert_eq!(said(&log.files()[MAIN_LOG]), ["ERROR retina::client: an odd camera"]);
 }
 
 #[test]
