@@ -93,13 +93,19 @@ impl Delivery {
         self.silence.report(now);
     }
 
+    /// Another reader is at hand, which may bring a first picture if this session does not.
+    pub(super) fn be_impatient(&mut self) {
+        self.silence.be_impatient();
+    }
+
     /// When the session is to be given up if no picture comes.
     pub(super) fn silence_deadline(&self) -> Instant {
         self.silence.deadline()
     }
 
-    /// How long there was no picture at `now`.
-    pub(super) fn silent_for(&self, now: Instant) -> Duration {
+    /// How long there was no picture at `now`, at which the session is given up.
+    pub(super) fn silent_for(&mut self, now: Instant) -> Duration {
+        self.silence.give_up(now);
         self.silence.so_far(now)
     }
 

@@ -24,9 +24,9 @@ const MAX_RECOVERY: u32 = 600;
 /// those alone, not where it becomes right by and by: 10 s at 30 pictures a second.
 const IMMEDIATE_WITHIN: u32 = 300;
 /// Pictures without any mark of where decoding can start, before an intra picture counts as one:
-/// encoders that send an IDR picture at their own start alone. A wait of 4 s at 25 a second, and
-/// as far apart are the entries that late joiners get.
-const UNMARKED: u32 = 100;
+/// encoders that send an IDR picture at their own start alone. A wait of a second at 25 a second,
+/// so that marked ones come first, and of 25 s at one a second, within the limit for key pictures.
+const UNMARKED: u32 = 25;
 
 /// A recovery point SEI message of H.264 with its start code: "right from this picture on"
 /// (recovery_frame_cnt 0). Goes before an intra picture that has none ([`PictureInfo::unmarked`]),

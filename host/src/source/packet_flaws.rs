@@ -1,6 +1,7 @@
 //! Packets of a session that could not be used: what is missing because of them, and when there is
 //! no use in going on. Time is a parameter.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -22,8 +23,10 @@ const BREAKS_WITHIN: Duration = Duration::from_secs(60);
 /// Without a picture, the other reader is called for after this time and [`MAX_IN_A_ROW`] unusable
 /// packets: twice the usual time between two key pictures.
 const NO_PICTURE: Duration = Duration::from_secs(4);
-/// Steps between pictures that say how far apart they usually are.
+/// Steps between pictures that say how far apart they usually are: the latest ones, once there are
+/// a few.
 const STEPS: usize = 8;
+const MIN_STEPS: usize = 3;
 
 /// What an unusable packet says of the next frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +39,7 @@ enum Suspicion {
 }
 
 /// See the module's documentation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PacketFlaws {
     total: u64,
     suspicion: Suspicion,
@@ -46,9 +49,8 @@ pub(super) struct PacketFlaws {
     breaks: u32,
     breaks_since: Instant,
     last_frame: Option<RtpTime>,
-    /// Nanoseconds of RTP time between the latest frames; a ring.
-    steps: [i64; STEPS],
-    next_step: usize,
+    /// Nanoseconds of RTP time between the latest frames.
+    steps: VecDeque<i64>,
 }
 
 impl PacketFlaws {
@@ -63,9 +65,7 @@ impl PacketFlaws {
             breaks: 0,
             breaks_since: now,
             last_frame: None,
-            // Nothing is known: no step is like these.
-            steps: [0; STEPS],
-            next_step: 0,
+            steps: VecDeque::with_capacity(STEPS),
         }
     }
 
@@ -98,13 +98,7 @@ impl PacketFlaws {
     /// far away as pictures have been, all of them in the order of their times.
     pub(super) fn frame(&mut self, rtp: RtpTime, whole: bool, now: Instant) -> bool {
         self.in_a_row = 0;
-        let step = self.last_frame.replace(rtp).map_or(0, |last| rtp.since(last));
-        let shortest = self.steps.iter().copied().min().unwrap_or_default();
-        let usual = shortest > 0 && step > 0 && step <= shortest.saturating_add(shortest / 2);
-        if let Some(slot) = self.steps.get_mut(self.next_step) {
-            *slot = step;
-        }
-        self.next_step = (self.next_step + 1) % STEPS;
+        let usual = self.last_frame.replace(rtp).is_some_and(|last| self.step(rtp.since(last)));
         let lost = match std::mem::replace(&mut self.suspicion, Suspicion::None) {
             Suspicion::None => !whole,
             Suspicion::Possible => !whole || !usual,
@@ -117,6 +111,20 @@ impl PacketFlaws {
             self.breaks += 1;
         }
         lost
+    }
+
+    /// Notes a step from one frame to the next, in nanoseconds. Whether it is a usual one.
+    fn step(&mut self, step: i64) -> bool {
+        let shortest = self.steps.iter().copied().min().unwrap_or_default();
+        let usual = self.steps.len() >= MIN_STEPS
+            && shortest > 0
+            && step > 0
+            && step <= shortest.saturating_add(shortest / 2);
+        if self.steps.len() == STEPS {
+            self.steps.pop_front();
+        }
+        self.steps.push_back(step);
+        usual
     }
 
     /// Whether nothing but unusable packets comes.

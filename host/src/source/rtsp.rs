@@ -101,6 +101,9 @@ impl StrictReader {
     ) -> Result<Infallible, SourceFault> {
         let (session, video) = self.open().await?;
         delivery.new_session();
+        if impatient {
+            delivery.be_impatient();
+        }
         self.stream(session, video, delivery, impatient).await
     }
 
@@ -245,7 +248,10 @@ impl StrictReader {
                         stream.delivered(source, delivery.deliver(picture), now)?;
                     }
                 }
-                Ok(Some(Ok(CodecItem::Rtcp(packet)))) => note_reports(&packet, delivery),
+                Ok(Some(Ok(CodecItem::Rtcp(packet)))) => {
+                    stream.has_reports = true;
+                    note_reports(&packet, delivery);
+                }
                 Ok(Some(Ok(_))) => {}
                 Ok(Some(Err(error))) => match StreamError::retina(source, &error) {
                     StreamError::Packet(flaw) => {
@@ -273,7 +279,14 @@ impl StrictReader {
             stream.check(source, impatient, now)?;
             if now >= delivery.silence_deadline() {
                 let silent = delivery.silent_for(now);
-                return Err(SourceFault::no_answer(source, SourceStep::Stream, silent));
+                let fault = SourceFault::no_answer(source, SourceStep::Stream, silent);
+                // It is alive, and what it sends besides makes no picture for the library.
+                let never_began = stream.has_reports && !stream.has_delivered;
+                return Err(if never_began {
+                    fault.with_other_reader(OtherReader::Helps)
+                } else {
+                    fault
+                });
             }
         }
     }
@@ -311,6 +324,7 @@ struct PictureStream {
     /// Packets were lost before the next picture.
     lost: bool,
     lacks_keepalives: bool,
+    has_reports: bool,
     /// Whether a picture was delivered, and when the last one was; at first, when the session
     /// began.
     has_delivered: bool,
@@ -330,6 +344,7 @@ impl PictureStream {
             flaws: PacketFlaws::new(now),
             lost: false,
             lacks_keepalives: false,
+            has_reports: false,
             has_delivered: false,
             last_delivered: now,
         }

@@ -26,6 +26,9 @@ const OF_THE_SILENCE: Duration = Duration::from_secs(1);
 /// Reports come every 5 s, give or take half of that (RFC 3550, 6.2): after one, the next is
 /// waited for.
 const REPORT_INTERVAL: Duration = Duration::from_secs(8);
+/// The first picture after a silence comes at once if it comes within this time: a new connection
+/// takes less than a second, and the next key picture two.
+const AT_ONCE: Duration = Duration::from_secs(3);
 /// How long an interval is remembered, at least: cameras with a dynamic rate change back and forth.
 const MEMORY: Duration = Duration::from_secs(600);
 
@@ -38,8 +41,11 @@ pub(super) struct Silence {
     fixed: Option<Duration>,
     longest: RecentMaximum,
     session_since: Instant,
+    impatient: bool,
     last_picture: Option<Instant>,
     last_report: Option<Instant>,
+    /// When a session was given up, and after how long a silence.
+    given_up: Option<(Instant, Duration)>,
 }
 
 impl Silence {
@@ -49,8 +55,10 @@ impl Silence {
             fixed,
             longest: RecentMaximum::new(now),
             session_since: now,
+            impatient: false,
             last_picture: None,
             last_report: None,
+            given_up: None,
         }
     }
 
@@ -59,10 +67,22 @@ impl Silence {
         self.session_since = now;
         self.last_picture = None;
         self.last_report = None;
+        self.impatient = false;
+    }
+
+    /// The session is given up because of its silence. If the camera sends a picture to the next
+    /// one at once, it was alive, and that long a silence is its way.
+    pub(super) fn give_up(&mut self, now: Instant) {
+        self.given_up = self.last_picture.map(|_| (now, self.so_far(now)));
     }
 
     /// A picture has come.
     pub(super) fn picture(&mut self, now: Instant) {
+        if let Some((at, silence)) = self.given_up.take()
+            && now.duration_since(at) <= AT_ONCE
+        {
+            self.longest.note(silence, now);
+        }
         if let Some(last) = self.last_picture.replace(now) {
             self.longest.note(now.duration_since(last), now);
         }
@@ -76,11 +96,17 @@ impl Silence {
         }
     }
 
+    /// Another reader is at hand: for a first picture, this session is not to wait on reports.
+    pub(super) fn be_impatient(&mut self) {
+        self.impatient = true;
+    }
+
     /// When the connection is to be given up if no picture and no report comes.
     pub(super) fn deadline(&self) -> Instant {
         let since = self.last_picture.unwrap_or(self.session_since);
         let (limit, longest_reported) = match (self.fixed, self.last_picture) {
             (Some(fixed), _) => return since + fixed,
+            (None, None) if self.impatient => return since + FIRST_PICTURE.max(self.floor),
             (None, None) => (FIRST_PICTURE.max(self.floor), FIRST_PICTURE_REPORTED),
             (None, Some(_)) => (self.by_rate(), LONGEST_REPORTED),
         };
@@ -199,6 +225,27 @@ mod tests {
         assert_eq!(silence.deadline(), start + seconds(15.0), "before the first picture");
         silence.report(start + seconds(29.0));
         assert_eq!(silence.deadline(), start + seconds(30.0));
+        silence.be_impatient();
+        assert_eq!(silence.deadline(), start + FIRST_PICTURE, "another reader is at hand");
+    }
+
+    #[test]
+    fn a_camera_that_was_only_slow_is_given_more_time() {
+        let (mut silence, start) = new(None);
+        limit(&mut silence, start, &[0.0, 0.1]);
+        let mut at = start + seconds(4.1);
+        for expected in [16.0, 64.0, 120.0] {
+            silence.give_up(at);
+            silence.new_session(at + seconds(0.5));
+            assert_eq!(limit(&mut silence, at, &[1.0]), expected);
+            at += seconds(1.0 + expected);
+        }
+        // One that was away stays to be noticed soon.
+        let (mut silence, start) = new(None);
+        limit(&mut silence, start, &[0.0, 0.1]);
+        silence.give_up(start + seconds(4.1));
+        silence.new_session(start + seconds(20.0));
+        assert_eq!(limit(&mut silence, start, &[20.1, 20.2]), 4.0);
     }
 
     #[test]
