@@ -24,7 +24,6 @@ pub mod library;
 mod process;
 mod refuse;
 mod restart_backoff;
-mod socket;
 mod status;
 mod supervisor;
 mod watchdog;

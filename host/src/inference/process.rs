@@ -22,9 +22,9 @@ use tokio::process::Command;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use super::socket::PacketSocket;
 use super::{InferenceProgram, SessionEndpoint};
 use crate::config::Sandbox;
+use crate::util::packet_socket::PacketSocket;
 
 /// How long loading the library and warming the preloaded models may take. A large model on a slow
 /// disk takes tens of seconds.

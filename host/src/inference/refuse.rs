@@ -8,7 +8,7 @@ use ocelli_protocol::inference::{
 use tokio::task::AbortHandle;
 
 use super::SessionEndpoint;
-use super::socket::PacketSocket;
+use crate::util::packet_socket::PacketSocket;
 
 /// Answers one request with an error. A stuck worker is left to its session's health check.
 pub(super) fn refuse(place: &SessionEndpoint, id: u64, code: ErrorCode, message: String) {

@@ -33,12 +33,12 @@ use super::budget::{self, Budget, private_memory};
 use super::process::{self, InferenceProcess, ProcessCommand, ProcessDeath, ProcessEvent};
 use super::refuse::{Refuser, refuse};
 use super::restart_backoff::RestartBackoff;
-use super::socket::discard_pending;
 use super::status::{Duty, ProcessStatus, Restarts};
 use super::watchdog::{self, HealthFinding, Watchdog};
 use super::{
     CatalogVersion, InferenceProgram, Policy, PublishedState, SessionEndpoint, SupervisorRequest,
 };
+use crate::util::packet_socket::discard_pending;
 
 /// Processes started at the same time: loading models slows those that serve.
 const MAX_STARTING: usize = 2;

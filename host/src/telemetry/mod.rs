@@ -16,6 +16,7 @@
 //! counted ([`lost_lines`]), and when lines are written again, one of them tells how many are
 //! missing.
 
+mod child;
 mod files;
 mod name;
 mod queue;
@@ -35,6 +36,7 @@ use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+pub(crate) use child::child_lines;
 pub use name::{MAIN_LOG, session_log};
 pub use record::GUEST_TARGETS;
 pub use writer::LogGuard;

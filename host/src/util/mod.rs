@@ -1,6 +1,9 @@
 //! Small values that more than one part of the host uses. They know no clock and no randomness of
-//! their own: both come as parameters, so that tests are exact.
+//! their own: both come as parameters, so that tests are exact. Beside them, the host's ends of the
+//! sockets to its child processes.
 
 pub(crate) mod backoff;
 pub(crate) mod bucket;
+pub(crate) mod messages;
+pub(crate) mod packet_socket;
 pub(crate) mod watch;

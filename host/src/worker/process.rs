@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use command_fds::{CommandFdExt, FdMapping};
 use ocelli_protocol::process::worker as descriptor;
 use ocelli_protocol::wire::{self, WireError};
 use ocelli_protocol::worker::{FromWorker, ToWorker};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
@@ -20,17 +20,12 @@ use tokio::sync::mpsc;
 
 use super::cgroup::{ControlGroups, GroupLimits, WorkerGroup};
 use crate::inference::InferenceAttachment;
+use crate::telemetry;
+use crate::util::messages;
 
 /// Messages of a worker that wait to be handled. A worker that sends faster is held up by its
 /// socket.
 const INBOX: usize = 32;
-
-/// Bytes of a line of standard error that are logged.
-const MAX_LINE: usize = 2 << 10;
-
-/// Lines of standard error that are logged in a second: a panic with its backtrace, and the
-/// allocator's last words.
-const MAX_LINES: u32 = 200;
 
 /// The programs of the child processes.
 #[derive(Debug, Clone)]
@@ -118,7 +113,10 @@ impl WorkerProcess {
         // Closes our copies of what the child inherited, its end of the socket above all.
         drop(command);
         if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(log_lines(stderr, session.to_owned()));
+            let session = session.to_owned();
+            tokio::spawn(telemetry::child_lines(stderr, move |line| {
+                tracing::warn!(target: "ocelli::worker", session, "{line}");
+            }));
         }
         let (read, write) = UnixStream::from_std(ours)?.into_split();
         let (sender, inbox) = mpsc::channel(INBOX);
@@ -258,60 +256,15 @@ impl WorkerSender {
 /// Reads messages until the connection ends or breaks; says which, then stops.
 async fn receive_all(mut from: OwnedReadHalf, to: mpsc::Sender<ReceivedMessage>) {
     loop {
-        let received = receive(&mut from).await;
+        // Nothing is allocated for bytes that no message has.
+        let payload = |message: &FromWorker| match message {
+            FromWorker::Snapshot { .. } => wire::MAX_PAYLOAD,
+            _ => 0,
+        };
+        let received = messages::receive(&mut from, wire::MAX_MESSAGE, payload).await;
         let over = received.is_err();
         if to.send(received).await.is_err() || over {
             return;
-        }
-    }
-}
-
-async fn receive(from: &mut OwnedReadHalf) -> ReceivedMessage {
-    let mut header = [0; wire::HEADER];
-    if let Err(error) = from.read_exact(&mut header).await {
-        let closed = error.kind() == std::io::ErrorKind::UnexpectedEof;
-        return Err(if closed { WireError::Closed } else { error.into() });
-    }
-    let (message, length) = wire::decode_header(header)?;
-    let mut bytes = vec![0; message];
-    from.read_exact(&mut bytes).await?;
-    let message = wire::decode(&bytes)?;
-    // Nothing is allocated for bytes that no message has.
-    let bound = if matches!(message, FromWorker::Snapshot { .. }) { wire::MAX_PAYLOAD } else { 0 };
-    if length > bound {
-        return Err(WireError::TooLong { what: "payload", length, bound });
-    }
-    let mut payload = vec![0; length];
-    from.read_exact(&mut payload).await?;
-    Ok((message, payload))
-}
-
-/// Logs what a worker writes to its standard error: nothing, unless something went badly wrong.
-async fn log_lines(stderr: tokio::process::ChildStderr, session: String) {
-    let mut lines = BufReader::new(stderr);
-    let mut line = Vec::new();
-    let (mut second, mut logged, mut left_out) = (Instant::now(), 0, 0_u64);
-    loop {
-        line.clear();
-        // A read costs one unit of the task's budget for hundreds of short lines, so a flood would
-        // hold a thread of the host.
-        tokio::task::coop::consume_budget().await;
-        if second.elapsed() >= Duration::from_secs(1) {
-            if left_out > 0 {
-                tracing::warn!(target: "ocelli::worker", session, "{left_out} lines of standard \
-                    error are left out");
-            }
-            (second, logged, left_out) = (Instant::now(), 0, 0);
-        }
-        // A line longer than the bound is logged in pieces.
-        match (&mut lines).take(MAX_LINE as u64).read_until(b'\n', &mut line).await {
-            Ok(1..) if logged >= MAX_LINES => left_out += 1,
-            Ok(1..) => {
-                logged += 1;
-                let text = String::from_utf8_lossy(&line);
-                tracing::warn!(target: "ocelli::worker", session, "{}", text.trim_end());
-            }
-            _ => return,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ocelli_protocol::inference::{MAX_PACKET, PacketError, receive, send_with};
+use ocelli_protocol::inference::{MAX_PACKET, PacketError, receive, receive_with, send_with};
 use rustix::net::{RecvFlags, recv};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,11 +11,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// One end. It does not block.
-pub(super) struct PacketSocket(AsyncFd<OwnedFd>);
+pub(crate) struct PacketSocket(AsyncFd<OwnedFd>);
 
 impl PacketSocket {
     /// Takes over an end and makes it non-blocking. To be called within a tokio runtime.
-    pub(super) fn new(end: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(end: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&end, true)?;
         #[expect(
             deprecated,
@@ -27,7 +27,7 @@ impl PacketSocket {
 
     /// Sends a message once the socket is writable. Cancel-safe: it is sent as a whole or not at
     /// all.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         message: &impl Serialize,
         descriptors: &[BorrowedFd<'_>],
@@ -36,9 +36,17 @@ impl PacketSocket {
     }
 
     /// The next message. Cancel-safe.
-    pub(super) async fn receive<M: DeserializeOwned>(&self) -> Result<M, PacketError> {
+    pub(crate) async fn receive<M: DeserializeOwned>(&self) -> Result<M, PacketError> {
         let mut buffer = vec![0; MAX_PACKET];
         self.when(Interest::READABLE, |socket| receive(socket, &mut buffer)).await
+    }
+
+    /// The next message with the descriptors that came with it. Cancel-safe.
+    pub(crate) async fn receive_with<M: DeserializeOwned>(
+        &self,
+    ) -> Result<(M, Vec<OwnedFd>), PacketError> {
+        let mut buffer = vec![0; MAX_PACKET];
+        self.when(Interest::READABLE, |socket| receive_with(socket, &mut buffer)).await
     }
 
     /// Runs a call whenever the socket is ready, until it does not block.
@@ -62,7 +70,7 @@ impl PacketSocket {
 }
 
 /// Discards the packets in a socket: the worker sends its request again when it is greeted.
-pub(super) fn discard_pending(socket: &OwnedFd) {
+pub(crate) fn discard_pending(socket: &OwnedFd) {
     let mut buffer = vec![0; MAX_PACKET];
     while let Ok((1.., _)) = recv(socket, buffer.as_mut_slice(), RecvFlags::DONTWAIT) {}
 }
