@@ -1,5 +1,5 @@
-//! What the host keeps on disk beside files: the sessions' `wasi:keyvalue` stores, and the history
-//! of deployments. One SQLite file, `journal.db` in the store's folder.
+//! What the host keeps on disk beside files: the sessions' `wasi:keyvalue` stores, the history of
+//! deployments, and the readers of cameras. One SQLite file, `journal.db` in the store's folder.
 //!
 //! # Theory of operation
 //!
@@ -26,6 +26,7 @@ mod error;
 pub mod events;
 mod file;
 mod kv_store;
+mod readers;
 mod writer;
 
 use std::path::Path;
@@ -36,6 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use deployments::DeploymentRow;
 pub use error::JournalError;
 use events::EventJournal;
+pub use readers::ReaderRow;
 use writer::JournalJob;
 
 /// Jobs that may wait for the writer: those of a second in which fifty sessions write with each
@@ -58,7 +60,8 @@ struct DatabaseSpec {
 }
 
 const KIND: DatabaseSpec = DatabaseSpec {
-    migrations: &["
+    migrations: &[
+        "
     CREATE TABLE stores (session TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;
     CREATE INDEX stores_used ON stores (used);
     CREATE TABLE kept (
@@ -84,7 +87,17 @@ const KIND: DatabaseSpec = DatabaseSpec {
     CREATE INDEX deployments_under_way ON deployments (under_way) WHERE under_way;
     -- The entry of the config that a camera was given last.
     CREATE TABLE entries (session TEXT PRIMARY KEY, entry TEXT NOT NULL) WITHOUT ROWID;
-"],
+",
+        "
+    -- Cameras that the compatible reader reads, by a digest of their URLs without credentials.
+    CREATE TABLE readers (
+        source TEXT PRIMARY KEY,
+        reason TEXT NOT NULL,
+        -- Seconds since 1970.
+        since INTEGER NOT NULL
+    ) WITHOUT ROWID;
+",
+    ],
     pragmas: &[
         // One process at a time, and no shared memory beside the file: it may lie on a network file
         // system.
