@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::source::{
-    FileSource, RTSP_PORT, RtspSource, Source, SourceError, file_path, percent_decode, strip_scheme,
+    FileSource, RTSP_PORT, RTSPS_PORT, RtspSource, Source, SourceError, file_path, percent_decode,
+    strip_scheme,
 };
 
 /// One entry of `[subscriptions] sources`:
@@ -17,6 +18,7 @@ use super::source::{
 ///   domain, or `*`; without a port it is RTSP's own, 554, and `*` is any; `/PATH` is what the path
 ///   begins with;
 /// - `rtsp://ADDRESS/BITS[:PORT]`: the addresses of a network, written as addresses;
+/// - both with `rtsps://`, for RTSP over TLS, whose port is 322;
 /// - `file:PATH`: a file, or those in a folder and the folders below it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -28,6 +30,7 @@ pub struct SourcePattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum PatternTarget {
     Rtsp {
+        tls: bool,
         host: Host,
         /// `None`: any.
         port: Option<u16>,
@@ -69,15 +72,32 @@ impl SourcePattern {
     /// Whether a subscriber may name this source.
     pub fn admits(&self, source: &Source) -> bool {
         match (&self.admits, source) {
-            (PatternTarget::Rtsp { host, port, path }, Source::Rtsp(source)) => {
+            (PatternTarget::Rtsp { tls, path, .. }, Source::Rtsp(source)) => {
                 let (name, number) = source.address();
-                host.admits(name) && port.is_none_or(|port| port == number) && below(source, path)
+                *tls == source.tls.is_some()
+                    && self.admits_host(name, number)
+                    && below(source, path)
             }
             (PatternTarget::File(folder), Source::File(FileSource { path, .. })) => {
                 !climbs(path) && path.starts_with(folder)
             }
             _ => false,
         }
+    }
+
+    /// Whether it admits some stream of this name or address at this port.
+    pub fn admits_host(&self, name: &str, number: u16) -> bool {
+        match &self.admits {
+            PatternTarget::Rtsp { host, port, .. } => {
+                host.admits(name) && port.is_none_or(|port| port == number)
+            }
+            PatternTarget::File(_) => false,
+        }
+    }
+
+    /// Whether it admits some stream of this name or address, at whatever port.
+    pub fn admits_name(&self, name: &str) -> bool {
+        matches!(&self.admits, PatternTarget::Rtsp { host, .. } if host.admits(name))
     }
 }
 
@@ -136,7 +156,9 @@ impl FromStr for SourcePattern {
             }
             PatternTarget::File(path.to_owned())
         } else if let Some(rest) = strip_scheme(text, "rtsp://") {
-            rtsp(rest)?
+            rtsp(rest, false)?
+        } else if let Some(rest) = strip_scheme(text, "rtsps://") {
+            rtsp(rest, true)?
         } else {
             return Err(PatternError::Form(text.to_owned()));
         };
@@ -144,7 +166,7 @@ impl FromStr for SourcePattern {
     }
 }
 
-fn rtsp(rest: &str) -> Result<PatternTarget, PatternError> {
+fn rtsp(rest: &str, tls: bool) -> Result<PatternTarget, PatternError> {
     if let Some(character) = rest
         .chars()
         .find(|character| "@?#\\%".contains(*character) || !character.is_ascii_graphic())
@@ -166,6 +188,7 @@ fn rtsp(rest: &str) -> Result<PatternTarget, PatternError> {
             }
             None => name.parse::<Ipv4Addr>().ok().map(IpAddr::from),
         };
+    let default = if tls { RTSPS_PORT } else { RTSP_PORT };
     let not_a_host = || PatternError::Host(name.clone());
     if let (Some(address), None) = (address, port)
         && let Some((bits, port)) = network(path)
@@ -173,8 +196,9 @@ fn rtsp(rest: &str) -> Result<PatternTarget, PatternError> {
         let network = bits.parse().ok().and_then(|bits| IpNet::new(address, bits).ok());
         let network = network.ok_or_else(|| PatternError::Network(format!("{address}/{bits}")))?;
         return Ok(PatternTarget::Rtsp {
+            tls,
             host: Host::Network(network),
-            port: port_of(port)?,
+            port: port_of(port, default)?,
             path: String::new(),
         });
     }
@@ -189,7 +213,7 @@ fn rtsp(rest: &str) -> Result<PatternTarget, PatternError> {
         (None, None) => return Err(not_a_host()),
     };
     let path = if path == "/" { String::new() } else { path.to_owned() };
-    Ok(PatternTarget::Rtsp { host, port: port_of(port)?, path })
+    Ok(PatternTarget::Rtsp { tls, host, port: port_of(port, default)?, path })
 }
 
 /// Of `/16` or `/16:8554` the bits and the port.
@@ -200,9 +224,10 @@ fn network(path: &str) -> Option<(&str, Option<&str>)> {
     digits.then_some((bits, port))
 }
 
-fn port_of(port: Option<&str>) -> Result<Option<u16>, PatternError> {
+/// `default`: the port where none is written.
+fn port_of(port: Option<&str>, default: u16) -> Result<Option<u16>, PatternError> {
     match port {
-        None => Ok(Some(RTSP_PORT)),
+        None => Ok(Some(default)),
         Some("*") => Ok(None),
         Some(number) => number.parse().map(Some).map_err(|_| PatternError::Port(number.to_owned())),
     }
@@ -248,6 +273,8 @@ mod tests {
             ("rtsp://10.1.0.0/16:*", "rtsp://10.1.0.1:8554/live"),
             ("rtsp://[fd00::]/8:8554", "rtsp://[fd12::1]:8554/live"),
             ("rtsp://[::1]:8554", "rtsp://[0:0:0:0:0:0:0:1]:8554/live"),
+            ("rtsps://unifi.example", "rtsps://unifi.example:322/abc?enableSrtp"),
+            ("rtsps://10.1.0.0/16:7441", "rtsps://10.1.0.9:7441/abc"),
             ("rtsp://127.0.0.1:8554/live/", "rtsp://127.0.0.1:8554/live/cam%201"),
             ("rtsp://127.0.0.1:8554/live", "rtsp://127.0.0.1:8554/live?channel=1"),
             ("rtsp://10.0.0.1:554/16", "rtsp://10.0.0.1/16"),
@@ -319,6 +346,8 @@ mod tests {
             ("rtsp://*:*", "file:/etc/passwd"),
             ("rtsp://*:*", "http://a/"),
             ("rtsp://*:*", "rtsps://a/"),
+            ("rtsps://*:*", "rtsp://a/"),
+            ("rtsps://a", "rtsps://a:554/"),
             ("file:/", "rtsp://a/"),
         ] {
             assert!(!admits(pattern, source), "{pattern} {source}");

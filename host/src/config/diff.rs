@@ -165,6 +165,8 @@ fn source_keys(old: &Source, new: &Source) -> Vec<&'static str> {
             ("source (user name or password)", old.credentials != new.credentials),
             ("transport", old.transport != new.transport),
             ("silence_s", old.silence != new.silence),
+            ("reader", old.reader != new.reader),
+            ("ca or certificate_sha256", old.tls != new.tls),
         ],
         (Source::File(old), Source::File(new)) => vec![
             ("source", old.path != new.path),

@@ -1,5 +1,7 @@
 //! The config as a whole: as it is written ([`Document`]) and as the host uses it ([`Config`]).
 
+use std::path::PathBuf;
+
 use ocelli_protocol::inference::Priority;
 use ocelli_protocol::worker::Decode;
 use schemars::JsonSchema;
@@ -13,7 +15,7 @@ use super::sections::{
     ResourceLimits, SessionProcesses, StoreConfig, SubscriptionsConfig,
 };
 use super::server::ServerConfig;
-use super::source::{Pace, Source, SourceError, Transport};
+use super::source::{Pace, ReaderSetting, Source, SourceError, SourceOptions, Transport};
 
 /// Everything that an operator can set, with the defaults in place.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -102,7 +104,8 @@ pub(super) struct CameraTable {
     /// The session's name: anything printable, unique, at most 200 bytes.
     #[schemars(length(min = 1))]
     id: String,
-    /// rtsp://USER:PASSWORD@HOST:PORT/PATH, or file:PATH (mp4, or a raw H.264 or H.265 stream).
+    /// rtsp://USER:PASSWORD@HOST:PORT/PATH, rtsps:// for TLS, or file:PATH (mp4, mov, mkv, MPEG-TS,
+    /// avi, or a raw stream).
     #[schemars(length(min = 1), extend("writeOnly" = true))]
     source: String,
     /// How RTSP media is carried. UDP has no reorder buffer here, so it loses more.
@@ -112,6 +115,19 @@ pub(super) struct CameraTable {
     /// as the rate says that it has shown, 4 to 120.
     #[schemars(range(min = 1, max = 3600))]
     silence_s: Option<u64>,
+    /// Who reads a camera: "strict" goes by the standards and costs least, "compatible" bears what
+    /// cameras in the field do, in a process of its own; "auto" begins with the first and goes over
+    /// to the second where that fails.
+    #[schemars(extend("default" = ReaderSetting::default()))]
+    reader: Option<ReaderSetting>,
+    /// For rtsps://: a PEM file with the certificate authorities that are trusted, instead of the
+    /// system's. Relative to the working directory.
+    #[schemars(length(min = 1))]
+    ca: Option<PathBuf>,
+    /// For rtsps://: SHA-256 of the camera's own certificate, 64 hexadecimal digits. It is trusted
+    /// alone, whoever signed it.
+    #[schemars(length(min = 1))]
+    certificate_sha256: Option<String>,
     /// How fast a file is read: as fast as the pipeline takes it, or as fast as it was recorded.
     #[schemars(extend("default" = Pace::default()))]
     pace: Option<Pace>,
@@ -171,8 +187,16 @@ impl CameraTable {
 
     /// The source, read from its keys.
     pub(super) fn source(&self) -> Result<Source, SourceError> {
-        let source = Source::parse(&self.source, self.transport, self.pace, self.repeat)?;
-        source.with_silence(self.silence_s)
+        let options = SourceOptions {
+            transport: self.transport,
+            silence_s: self.silence_s,
+            pace: self.pace,
+            repeat: self.repeat,
+            reader: self.reader,
+            ca: self.ca.clone(),
+            certificate_sha256: self.certificate_sha256.clone(),
+        };
+        Source::configured(&self.source, options)
     }
 
     /// The camera, its source read.

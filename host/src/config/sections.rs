@@ -298,14 +298,18 @@ pub struct SubscriptionsConfig {
     #[schemars(range(min = 0, max = 3600))]
     pub grace_s: u64,
     /// The sources that a subscriber may name: `rtsp://HOST[:PORT][/PATH]`, `rtsp://*.DOMAIN`,
-    /// `rtsp://ADDRESS/BITS`, `file:PATH`. Empty: subscribers make no sessions.
+    /// `rtsp://ADDRESS/BITS`, the same with `rtsps://`, `file:PATH`. Empty: subscribers make no
+    /// sessions.
     #[schemars(with = "Vec<String>", inner(length(min = 1)))]
     pub sources: Vec<SourcePattern>,
+    /// Whether cameras that subscribers name may be read by the compatible reader, as reader =
+    /// "auto" does. A redirect then reaches what `sources` admits.
+    pub compatible: bool,
 }
 
 impl Default for SubscriptionsConfig {
     fn default() -> Self {
-        Self { grace_s: 10, sources: Vec::new() }
+        Self { grace_s: 10, sources: Vec::new(), compatible: false }
     }
 }
 

@@ -9,10 +9,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use percent_encoding::{percent_decode as decode, percent_decode_str};
+use percent_encoding::{
+    NON_ALPHANUMERIC, percent_decode as decode, percent_decode_str, utf8_percent_encode,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
+
+use super::source_options::leave_out_srtp;
+pub use super::source_options::{ReaderSetting, SourceOptions, TlsTrust};
 
 /// A source of access units. Equal sources share one connection to the camera.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -33,6 +38,12 @@ pub struct RtspSource {
     pub transport: Transport,
     /// How long it may send no picture before its connection is given up. `None`: as its rate says.
     pub silence: Option<Duration>,
+    /// The reader of its stream.
+    pub reader: ReaderSetting,
+    /// `rtsps://`: the certificates that are trusted. `None`: without TLS.
+    pub tls: Option<TlsTrust>,
+    /// Named by a subscriber, not by the config.
+    pub is_subscribers: bool,
 }
 
 /// A video file and how it is read.
@@ -86,6 +97,24 @@ pub enum SourceError {
     /// The text is neither a URL nor `file:PATH`.
     #[error("not a source: write an rtsp:// URL or file:PATH")]
     Unrecognised,
+    /// UniFi's form of an `rtsps://` URL whose certificate is not to be checked.
+    #[error(
+        "rtspx:// is not supported as a source: write rtsps://, and the camera's certificate as \
+         certificate_sha256 (the first attempt's error shows it)"
+    )]
+    Unchecked,
+    /// `ca` or `certificate_sha256` was set for another source.
+    #[error("{key} is for rtsps:// sources")]
+    NotTls { key: &'static str },
+    /// Both were set.
+    #[error("ca and certificate_sha256 exclude each other")]
+    TwoTrusts,
+    /// `certificate_sha256` is none.
+    #[error("certificate_sha256 is not 64 hexadecimal digits")]
+    Fingerprint,
+    /// `rtsps://` with a setting that cannot be met.
+    #[error("rtsps:// sources have {0}")]
+    TlsNeeds(&'static str),
     /// A URL of another kind.
     #[error("{scheme} is not supported as a source: write an rtsp:// URL or file:PATH")]
     Scheme { scheme: &'static str },
@@ -116,7 +145,7 @@ pub enum SourceError {
          on another host"
     )]
     RemoteFile,
-    /// `transport` or `silence_s` was set for a file.
+    /// A key of live streams was set for a file.
     #[error("{key} is for rtsp:// sources; this one is a file")]
     LiveKey { key: &'static str },
     /// `pace` or `repeat` was set for a live stream.
@@ -126,49 +155,53 @@ pub enum SourceError {
 
 /// Schemes worth naming in an error. A scheme outside this list is not repeated: in
 /// `user:password@host` the user name stands where a scheme would.
-const KNOWN_SCHEMES: [&str; 13] = [
-    "rtsps", "rtspu", "http", "https", "rtmp", "rtmps", "srt", "rtp", "udp", "hls", "ftp", "ws",
-    "wss",
-];
+const KNOWN_SCHEMES: [&str; 12] =
+    ["rtspu", "http", "https", "rtmp", "rtmps", "srt", "rtp", "udp", "hls", "ftp", "ws", "wss"];
 
 /// RTSP's port where a URL names none (RFC 2326, 3.2).
 pub(super) const RTSP_PORT: u16 = 554;
+
+/// The port of RTSP over TLS where a URL names none (RFC 7826, 22.14.1).
+pub(super) const RTSPS_PORT: u16 = 322;
 
 /// Placeholder for a hidden user name, password or token.
 const HIDDEN: &str = "***";
 
 impl Source {
-    /// Reads `rtsp://[user[:password]@]host[:port]/path` or `file:PATH`.
-    ///
-    /// User name and password are percent-decoded. `transport` belongs to live streams, `pace` and
-    /// `repeat` to files; `None` and `false` mean the default and fit both.
-    ///
-    /// # Errors Names the error in the text, without repeating the text.
+    /// Reads a source with the options that most have; see [`configured`](Self::configured).
     pub fn parse(
         text: &str,
         transport: Option<Transport>,
         pace: Option<Pace>,
         repeat: bool,
     ) -> Result<Self, SourceError> {
+        let options = SourceOptions { transport, pace, repeat, ..SourceOptions::default() };
+        Self::configured(text, options)
+    }
+
+    /// Reads `rtsp://[user[:password]@]host[:port]/path`, the same with `rtsps://`, or `file:PATH`.
+    ///
+    /// User name and password are percent-decoded.
+    ///
+    /// # Errors Names the error in the text, without repeating the text.
+    pub fn configured(text: &str, options: SourceOptions) -> Result<Self, SourceError> {
         let text = text.trim();
         if text.is_empty() {
             return Err(SourceError::Empty);
         }
         if let Some(path) = strip_scheme(text, "file:") {
-            if transport.is_some() {
-                return Err(SourceError::LiveKey { key: "transport" });
-            }
-            let path = file_path(path)?.to_owned();
-            return Ok(Self::File(FileSource { path, pace: pace.unwrap_or_default(), repeat }));
+            options.fit_file()?;
+            let (path, repeat) = (file_path(path)?.to_owned(), options.repeat);
+            let pace = options.pace.unwrap_or_default();
+            return Ok(Self::File(FileSource { path, pace, repeat }));
         }
-        if strip_scheme(text, "rtsp://").is_some() {
-            if repeat {
-                return Err(SourceError::FileKey { key: "repeat" });
-            }
-            if pace.is_some() {
-                return Err(SourceError::FileKey { key: "pace" });
-            }
-            return RtspSource::parse(text, transport.unwrap_or_default()).map(Self::Rtsp);
+        if let Some(is_tls) =
+            ["rtsp://", "rtsps://"].iter().position(|scheme| strip_scheme(text, scheme).is_some())
+        {
+            return RtspSource::parse(text, is_tls == 1, options).map(Self::Rtsp);
+        }
+        if strip_scheme(text, "rtspx://").is_some() {
+            return Err(SourceError::Unchecked);
         }
         let known = KNOWN_SCHEMES
             .into_iter()
@@ -176,28 +209,35 @@ impl Source {
         Err(known.map_or(SourceError::Unrecognised, |scheme| SourceError::Scheme { scheme }))
     }
 
-    /// Sets how long a live source may send no picture, in seconds.
-    ///
-    /// # Errors A file has no such limit.
-    pub fn with_silence(mut self, seconds: Option<u64>) -> Result<Self, SourceError> {
-        match (&mut self, seconds) {
-            (_, None) => {}
-            (Self::Rtsp(source), Some(seconds)) => {
-                source.silence = Some(Duration::from_secs(seconds));
-            }
-            (Self::File(_), Some(_)) => return Err(SourceError::LiveKey { key: "silence_s" }),
-        }
-        Ok(self)
-    }
-
     /// Whether the source is live. It never waits for a slow reader, a file does.
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Rtsp(_))
     }
+
+    /// Whether the strict reader cannot read it whatever it is like.
+    pub fn needs_compatible_reader(&self) -> bool {
+        matches!(self, Self::Rtsp(RtspSource { tls: Some(_), .. }))
+    }
+
+    /// The same source as a subscriber named it.
+    #[must_use]
+    pub fn of_subscriber(self) -> Self {
+        match self {
+            Self::Rtsp(source) => Self::Rtsp(RtspSource { is_subscribers: true, ..source }),
+            file @ Self::File(_) => file,
+        }
+    }
 }
 
 impl RtspSource {
-    fn parse(text: &str, transport: Transport) -> Result<Self, SourceError> {
+    fn parse(text: &str, is_tls: bool, options: SourceOptions) -> Result<Self, SourceError> {
+        options.fit_live()?;
+        let tls = if is_tls {
+            Some(options.trust()?)
+        } else {
+            options.fit_plain()?;
+            None
+        };
         let mut url =
             Url::parse(text).map_err(|error| SourceError::Url { reason: error.to_string() })?;
         if url.host_str().is_none_or(str::is_empty) {
@@ -217,12 +257,41 @@ impl RtspSource {
                 password: percent_decode(password.unwrap_or_default())?,
             }),
         };
-        let cleared = url
-            .set_username("")
-            .and_then(|()| url.set_password(None))
-            .and_then(|()| if url.port() == Some(RTSP_PORT) { url.set_port(None) } else { Ok(()) });
+        let cleared = url.set_username("").and_then(|()| url.set_password(None)).and_then(|()| {
+            let default = if is_tls { RTSPS_PORT } else { RTSP_PORT };
+            if url.port() == Some(default) { url.set_port(None) } else { Ok(()) }
+        });
         cleared.map_err(|()| SourceError::NoHost)?;
-        Ok(Self { url, credentials, transport, silence: None })
+        if is_tls {
+            leave_out_srtp(&mut url);
+        }
+        let transport = options.transport.unwrap_or_default();
+        let reader = options.reader.unwrap_or_default();
+        let silence = options.silence_s.map(Duration::from_secs);
+        Ok(Self { url, credentials, transport, silence, reader, tls, is_subscribers: false })
+    }
+
+    /// Whether both are one stream of one camera, whoever named it and whichever reader reads it.
+    pub fn is_same_stream(&self, other: &Self) -> bool {
+        self.url == other.url
+            && self.credentials == other.credentials
+            && self.transport == other.transport
+    }
+
+    /// The URL that the compatible reader asks for, with the credentials: always `rtsp://`, since
+    /// the host speaks TLS for it. It must not be shown.
+    pub fn request_url(&self) -> String {
+        let (host, port) = self.address();
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let credentials = match &self.credentials {
+            Some(Credentials { user, password }) => {
+                format!("{}:{}@", encode(user), encode(password))
+            }
+            None => String::new(),
+        };
+        let query = self.url.query().map(|query| format!("?{query}")).unwrap_or_default();
+        format!("rtsp://{credentials}{host}:{port}{}{query}", self.url.path())
     }
 
     /// The URL without credentials, as it goes into requests. It may hold a token in its query: to
@@ -235,7 +304,8 @@ impl RtspSource {
     pub fn address(&self) -> (&str, u16) {
         let host = self.url.host_str().unwrap_or_default();
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        (host, self.url.port().unwrap_or(RTSP_PORT))
+        let default = if self.tls.is_some() { RTSPS_PORT } else { RTSP_PORT };
+        (host, self.url.port().unwrap_or(default))
     }
 
     /// Hides secrets in the text of a server or library: user name and password, plain and
@@ -322,7 +392,7 @@ impl fmt::Debug for Source {
 
 impl fmt::Display for RtspSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("rtsp://")?;
+        f.write_str(if self.tls.is_some() { "rtsps://" } else { "rtsp://" })?;
         if self.credentials.is_some() {
             write!(f, "{HIDDEN}:{HIDDEN}@")?;
         }
@@ -344,7 +414,9 @@ impl fmt::Debug for RtspSource {
             .field("url", &format_args!("{self}"))
             .field("transport", &self.transport)
             .field("silence", &self.silence)
-            .finish()
+            .field("reader", &self.reader)
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
     }
 }
 
@@ -412,7 +484,6 @@ fn hide_secret_pairs(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
     use proptest::prelude::*;
 
     use super::*;
@@ -473,7 +544,7 @@ mod tests {
     fn what_is_no_source_is_told_why() {
         assert_eq!(parse("  "), Err(SourceError::Empty));
         assert_eq!(parse("http://camera/x"), Err(SourceError::Scheme { scheme: "http" }));
-        assert_eq!(parse("rtsps://camera/x"), Err(SourceError::Scheme { scheme: "rtsps" }));
+        assert_eq!(parse("rtspx://camera/x"), Err(SourceError::Unchecked));
         assert_eq!(parse("camera.mp4"), Err(SourceError::Unrecognised));
         assert_eq!(parse("admin:secret@camera/x"), Err(SourceError::Unrecognised));
         assert_eq!(parse("rtsp:///x"), Err(SourceError::NoHost));

@@ -127,8 +127,8 @@ fn the_shipped_config_says_every_range() {
 fn the_example_camera_of_the_shipped_config_is_valid_once_it_is_uncommented() {
     let (_, example) = SHIPPED.split_once("# [[cameras]]").unwrap();
     let lines: Vec<&str> = example.lines().map(|line| line.trim_start_matches("# ")).collect();
-    // Pace and repeat are for files, and the prefix needs a Redis, as their comments say.
-    let not_alone = ["pace", "repeat", "redis_prefix"];
+    // Some are for files or for TLS, and the prefix needs a Redis, as their comments say.
+    let not_alone = ["pace", "repeat", "redis_prefix", "certificate_sha256", "ca "];
     let lines: Vec<&str> = lines
         .into_iter()
         .filter(|line| !not_alone.iter().any(|key| line.starts_with(key)))
