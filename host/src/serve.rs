@@ -28,7 +28,7 @@ use crate::monitor::Monitor;
 use crate::redis::Redis;
 use crate::reload::ConfigReloader;
 use crate::session::{SessionError, SessionStatus, Sessions, Sinks};
-use crate::source::{SourceSettings, Sources};
+use crate::source::Sources;
 use crate::telemetry;
 use crate::worker::{
     CONTROL_GROUPS_REMEDY, ControlGroups, Programs, WorkerLauncher, check_sandbox,
@@ -111,7 +111,7 @@ impl RunningHost {
         let groups = control_groups();
         let inference =
             InferenceHandle::start(programs.inference.clone(), &offer.newest().1, config).await?;
-        let sources = Sources::new(SourceSettings::default());
+        let sources = Sources::new(programs.ingest.clone(), journal.clone(), config);
         let compiler = programs.compile.clone();
         let redis = Redis::new(config.redis.clone());
         let workers = Arc::new(WorkerLauncher::new(

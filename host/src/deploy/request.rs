@@ -83,6 +83,12 @@ pub enum DeployError {
             the config, by default none"
     )]
     SourceNotAllowed,
+    /// The config does not let sources of subscribers have the reader that this one needs.
+    #[error(
+        "rtsps:// is read by the compatible reader, which sources of subscribers get with \
+            `[subscriptions] compatible = true` in the config alone"
+    )]
+    ReaderNotAllowed,
     /// A session of this name has another source or pipeline.
     #[error("session {0:?} exists with another source or pipeline")]
     SessionDiffers(String),
@@ -134,7 +140,7 @@ impl DeployError {
             Self::InvalidName(_) => "invalid_name",
             Self::Compile(_) => "invalid_pipeline",
             Self::Source(_) => "invalid_source",
-            Self::SourceNotAllowed => "source_not_allowed",
+            Self::SourceNotAllowed | Self::ReaderNotAllowed => "source_not_allowed",
             Self::SessionDiffers(_) => "session_differs",
             Self::Session(error) => error.code(),
             Self::UnderWay { .. } => "deployment_under_way",

@@ -21,7 +21,7 @@ pub(super) async fn ensure(
     settings: Map<String, Value>,
 ) -> Result<(), DeployError> {
     let config = executor.state.config();
-    let source = Source::parse(source, None, None, false)?;
+    let source = Source::parse(source, None, None, false)?.of_subscriber();
     executor.backend.sessions.wait_until_gone(id).await;
     if let Some(spec) = executor.backend.session(id).map(|session| session.spec()) {
         // Whatever it runs by now.
@@ -32,6 +32,9 @@ pub(super) async fn ensure(
     }
     if !config.subscriptions.sources.iter().any(|pattern| pattern.admits(&source)) {
         return Err(DeployError::SourceNotAllowed);
+    }
+    if source.needs_compatible_reader() && !config.subscriptions.compatible {
+        return Err(DeployError::ReaderNotAllowed);
     }
     let origin = Origin::Subscriber { pipeline: pipeline.to_owned(), settings };
     let plan = Plan::new(&executor.state, id, origin, None).await?;

@@ -76,7 +76,7 @@ mod tests {
 
     #[tokio::test]
     async fn readers_are_bounded_and_the_newest_stay() {
-        let journal = Journal::default();
+        let journal = Journal::temporary().unwrap();
         for at in 0..=MAX_READERS as u64 {
             let row = ReaderRow { reason: String::new(), since: at };
             journal.set_reader(format!("camera {at}"), Some(row)).await.unwrap();

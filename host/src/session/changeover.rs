@@ -203,7 +203,7 @@ impl SessionTask {
         serving.feed.commit().await;
         serving.commands.cancel_others();
         worker.since = Instant::now();
-        worker.dropped_before = serving.feed.dropped();
+        worker.missed_before = serving.feed.missed();
         let before = std::mem::replace(&mut serving.worker, *worker);
         serving.snapshots_pending = 0;
         self.on_version(VersionInput::Superseded);

@@ -49,6 +49,8 @@ const PUMP_GRACE: Duration = Duration::from_millis(500);
 pub(super) enum SourceNote {
     Up,
     Down(String),
+    /// A part of it cannot be read.
+    Damaged(String),
     Ended,
 }
 
@@ -78,7 +80,17 @@ pub(super) struct Feed {
     commands: mpsc::Sender<PumpCommand>,
     pump: JoinHandle<Subscription>,
     dropped: Arc<AtomicU64>,
+    lost: Arc<AtomicU64>,
     done: Arc<AtomicU64>,
+}
+
+/// Access units that a session did not get, so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct MissedUnits {
+    /// It was too slow for them.
+    pub(super) dropped: u64,
+    /// The source could not read them.
+    pub(super) lost: u64,
 }
 
 impl Feed {
@@ -86,7 +98,8 @@ impl Feed {
     pub(super) fn start(subscription: Subscription, sender: WorkerSender) -> Self {
         let (note_sender, notes) = mpsc::channel(NOTE_CAPACITY);
         let (commands, inbox) = mpsc::channel(COMMAND_CAPACITY);
-        let (dropped, done) = (subscription.dropped(), Arc::<AtomicU64>::default());
+        let (dropped, lost) = (subscription.dropped(), subscription.lost());
+        let done = Arc::<AtomicU64>::default();
         let pump = Pump {
             active: WorkerLane::start(sender),
             candidate: None,
@@ -97,12 +110,15 @@ impl Feed {
             notes: note_sender,
         };
         let pump = tokio::spawn(pump.run(subscription, inbox));
-        Self { notes, commands, pump, dropped, done }
+        Self { notes, commands, pump, dropped, lost, done }
     }
 
-    /// Units that the source has left out because this session was too slow for them.
-    pub(super) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+    /// Units that no worker got.
+    pub(super) fn missed(&self) -> MissedUnits {
+        MissedUnits {
+            dropped: self.dropped.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+        }
     }
 
     /// The active worker is done with all frames up to this one: units that only they need are no
@@ -228,6 +244,7 @@ impl Pump {
             }
             SourceEvent::Up => self.note(SourceNote::Up).await,
             SourceEvent::Down(fault) => self.note(SourceNote::Down(fault.message)).await,
+            SourceEvent::Damaged(reason) => self.note(SourceNote::Damaged(reason)).await,
             SourceEvent::Ended => {
                 self.ended = true;
                 // Before the worker can report that it has finished.

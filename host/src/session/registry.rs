@@ -52,6 +52,7 @@ impl Sessions {
     pub fn apply_config(&self, config: &Config) {
         *self.environment.limits.lock() = SessionLimits::new(config);
         self.environment.workers.apply_config(config);
+        self.environment.sources.apply_config(config);
     }
 
     /// Makes a session and starts it. `probation`: reports whether its version lasts.

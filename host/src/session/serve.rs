@@ -63,7 +63,10 @@ impl SessionTask {
             // Subscribing first lets a cold camera connect while the worker starts. The old
             // subscription goes when the new one is there, so that the reader does not end in
             // between.
-            self.subscription = Some(environment.sources.subscribe(&self.spec.source));
+            let subscription = environment.sources.subscribe(&self.spec.source);
+            self.shared.update(|status| status.reader = subscription.reader());
+            self.subscription = Some(subscription);
+            self.source_damage = None;
         }
         let standby = self.handoff.is_some();
         let workers = Arc::clone(&environment.workers);
@@ -142,7 +145,7 @@ impl SessionTask {
             feed.attach(sender, first).await;
             feed.promote().await;
             feed.commit().await;
-            worker.dropped_before = feed.dropped();
+            worker.missed_before = feed.missed();
             return Ok((feed, last_done));
         }
         if let Some((message, payload)) = state {
@@ -209,6 +212,10 @@ impl SessionTask {
                 tracing::warn!(target: "ocelli::session", session = self.id(), deployment, "source down: {reason}");
                 self.shared.update(|status| status.last_error = Some(reason.clone()));
                 self.apply_event(LifecycleEvent::SourceDown(reason));
+            }
+            SourceNote::Damaged(reason) => {
+                self.shared.update(|status| status.last_error = Some(reason.clone()));
+                self.source_damage = Some(reason);
             }
             // A file that cannot be read ends with its fault. One that ends well ends with
             // `Finished`, when the worker has processed what it has.
@@ -355,7 +362,7 @@ impl SessionTask {
 
     fn count(&self, serving: &mut Serving, counters: Counters) {
         let Serving { worker, feed, .. } = serving;
-        let frames = worker.frames(counters, feed.dropped());
+        let frames = worker.frames(counters, feed.missed());
         self.shared.update(|status| status.totals.count(frames, counters.limits));
     }
 

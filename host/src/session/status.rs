@@ -13,6 +13,7 @@ use super::latency::Latencies;
 use super::spec::Spec;
 use super::totals::{Frames, Totals};
 use crate::event::SessionState;
+use crate::source::{ReaderStatus, ReaderView};
 
 /// A session as `GET /v1/sessions` shows it.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -28,6 +29,8 @@ pub struct SessionStatus {
     pub pid: Option<u32>,
     /// Its source, without credentials.
     pub source: String,
+    /// The reader of its camera; null for a file, and before one is chosen.
+    pub reader: Option<ReaderStatus>,
     /// Its pipeline, as configured.
     pub pipeline: String,
     /// The pipeline's own name and version; null before it has described itself.
@@ -104,6 +107,7 @@ pub(super) struct StatusInner {
     pub(super) latencies: Latencies,
     pub(super) guest_memory: u64,
     pub(super) alerts: Vec<&'static str>,
+    pub(super) reader: ReaderView,
     pub(super) confinement: Option<Confinement>,
     pub(super) control_group: bool,
     /// Limits of the worker that runs, or of the next one if none runs.
@@ -131,6 +135,7 @@ impl StatusInner {
             latencies: Latencies::default(),
             guest_memory: 0,
             alerts: Vec::new(),
+            reader: ReaderView::default(),
             confinement: None,
             control_group: false,
             allowed,
@@ -155,6 +160,7 @@ impl StatusInner {
             reason: self.reason.clone(),
             pid: self.pid,
             source: spec.source.to_string(),
+            reader: self.reader.status(),
             pipeline: spec.pipeline.name.clone(),
             pipeline_version: description.map(|d| format!("{} {}", d.name, d.version)),
             deployment: spec.pipeline.id.clone(),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use ocelli_protocol::worker::{Counters, FromWorker, StoreChange, WorkerLimits};
 
+use super::feed::MissedUnits;
 use super::spec::Spec;
 use super::totals::Frames;
 use crate::worker::{
@@ -24,8 +25,8 @@ pub(super) struct StreamWorker {
     pub(super) last_result: Option<Instant>,
     /// Changes of the session's store by a call whose outcome has not come yet.
     pub(super) pending_store_changes: Vec<StoreChange>,
-    /// Units that the source had left out before it became active.
-    pub(super) dropped_before: u64,
+    /// Units that no worker got before it became active.
+    pub(super) missed_before: MissedUnits,
 }
 
 impl StreamWorker {
@@ -64,7 +65,7 @@ impl StreamWorker {
             since: Instant::now(),
             last_result: None,
             pending_store_changes: Vec::new(),
-            dropped_before: 0,
+            missed_before: MissedUnits::default(),
         })
     }
 
@@ -83,10 +84,11 @@ impl StreamWorker {
         }
     }
 
-    /// Its counts, with what never reached it. `dropped` is what the source has left out so far.
-    pub(super) fn frames(&self, counters: Counters, dropped: u64) -> Frames {
+    /// Its counts, with what never reached it: `missed` so far.
+    pub(super) fn frames(&self, counters: Counters, missed: MissedUnits) -> Frames {
         let mut frames = Frames::from(counters);
-        frames.skipped.queue = dropped.saturating_sub(self.dropped_before);
+        frames.skipped.queue = missed.dropped.saturating_sub(self.missed_before.dropped);
+        frames.skipped.unreadable = missed.lost.saturating_sub(self.missed_before.lost);
         frames
     }
 

@@ -108,6 +108,8 @@ pub(super) struct SessionTask {
     /// The last worker's subscription: the source's reader goes on until the next
     /// worker has subscribed.
     pub(super) subscription: Option<Subscription>,
+    /// The last part of the source that could not be read.
+    pub(super) source_damage: Option<String>,
     /// The session's store, once it was read.
     pub(super) replica: Option<StoreReplica>,
     /// The change that made the session's version what it is, until its outcome is known.
@@ -135,6 +137,7 @@ impl SessionTask {
             requests,
             lifecycle: Lifecycle::default(),
             subscription: None,
+            source_damage: None,
             replica: None,
             change: probation.map(|request| VersionChange::in_place(request, terms)),
             handoff: None,
@@ -165,7 +168,11 @@ impl SessionTask {
                 ServeOutcome::Restart => self.apply_event(LifecycleEvent::Restart),
                 ServeOutcome::Finished => {
                     self.on_version(VersionInput::Finished);
-                    self.apply_event(LifecycleEvent::Stop("the file has ended".into()));
+                    let reason = match self.source_damage.take() {
+                        Some(damage) => format!("the file has ended, with losses: {damage}"),
+                        None => "the file has ended".to_owned(),
+                    };
+                    self.apply_event(LifecycleEvent::Stop(reason));
                 }
                 ServeOutcome::Failed(reason) | ServeOutcome::SourceFailed(reason) => {
                     self.shared.update(|status| status.last_error = Some(reason.clone()));

@@ -42,6 +42,8 @@ pub struct Skipped {
     pub corrupt: u64,
     /// The worker's queue was full.
     pub queue: u64,
+    /// The source could not be read there: a damaged part of a file.
+    pub unreadable: u64,
 }
 
 impl From<Counters> for Frames {
@@ -62,6 +64,7 @@ impl From<Counters> for Frames {
                 no_key: counters.skipped_no_key,
                 corrupt: counters.skipped_corrupt,
                 queue: 0,
+                unreadable: 0,
             },
         }
     }
@@ -89,6 +92,7 @@ impl Frames {
                 no_key: sum(one.no_key, two.no_key),
                 corrupt: sum(one.corrupt, two.corrupt),
                 queue: sum(one.queue, two.queue),
+                unreadable: sum(one.unreadable, two.unreadable),
             },
         }
     }
@@ -189,6 +193,7 @@ mod tests {
                     let counters = counters(count);
                     let mut frames = Frames::from(counters);
                     frames.skipped.queue = count;
+                    frames.skipped.unreadable = count;
                     totals.count(frames, counters.limits);
                     let now = numbers(&totals);
                     for (before, after) in last.iter().zip(&now) {

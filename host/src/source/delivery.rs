@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ocelli_protocol::worker::{Codec, Orientation, UnitHeader};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -52,6 +53,8 @@ pub(super) struct Delivery {
     left_out: BTreeMap<&'static str, u64>,
     /// Since when this session delivers.
     up_since: Option<Instant>,
+    /// Notified when a session delivers its first picture.
+    started: Arc<Notify>,
 }
 
 impl Delivery {
@@ -72,6 +75,7 @@ impl Delivery {
             silence,
             left_out: BTreeMap::new(),
             up_since: None,
+            started: Arc::default(),
         }
     }
 
@@ -81,6 +85,11 @@ impl Delivery {
         self.presentation.new_session();
         self.camera_clock.new_session();
         self.silence.new_session(Instant::now());
+    }
+
+    /// Notified when a session delivers its first picture.
+    pub(super) fn started(&self) -> Arc<Notify> {
+        Arc::clone(&self.started)
     }
 
     /// Ends the session. How long it has delivered, if it did.
@@ -132,6 +141,7 @@ impl Delivery {
         let Some(discontinuity) = self.gate.admit(picture.key, picture.lost) else { return false };
         if self.up_since.is_none() {
             self.up_since = Some(Instant::now());
+            self.started.notify_one();
             info!(target: "ocelli::source", source = self.source, codec = ?picture.codec, "up");
             self.fanout.up();
         }

@@ -94,6 +94,10 @@ pub enum SourceFaultKind {
     Closed,
     /// The server broke the protocol, or refused a request.
     Protocol,
+    /// The camera's certificate is not trusted.
+    Certificate,
+    /// The process that reads the source cannot be started, died, or broke its protocol.
+    Reader,
     /// The file cannot be read.
     File,
 }
@@ -194,15 +198,22 @@ impl SourceFault {
     /// One with this text; its kind says what the compatible reader can do.
     pub(super) fn new(kind: SourceFaultKind, step: SourceStep, message: String) -> Self {
         let other_reader = match kind {
-            SourceFaultKind::Protocol => OtherReader::Helps,
-            SourceFaultKind::Silent | SourceFaultKind::Timeout | SourceFaultKind::Closed => {
+            SourceFaultKind::Protocol | SourceFaultKind::Reader => OtherReader::Helps,
+            SourceFaultKind::Silent | SourceFaultKind::Timeout | SourceFaultKind::Closed
+                if step != SourceStep::Describe =>
+            {
                 OtherReader::IfRepeated
+            }
+            // A camera that starts takes connections before it answers.
+            SourceFaultKind::Silent | SourceFaultKind::Timeout | SourceFaultKind::Closed => {
+                OtherReader::NoHelp
             }
             SourceFaultKind::Unauthorized
             | SourceFaultKind::Unreachable
             | SourceFaultKind::NotRtsp
             | SourceFaultKind::NoVideo
             | SourceFaultKind::UnsupportedCodec
+            | SourceFaultKind::Certificate
             | SourceFaultKind::File => OtherReader::NoHelp,
         };
         Self { kind, step, message, status: None, other_reader }
@@ -281,7 +292,7 @@ impl SourceFault {
     }
 
     /// A request was answered with `status`. `text` is not shown.
-    fn refused(source: &RtspSource, step: SourceStep, status: u16, text: &str) -> Self {
+    pub(super) fn refused(source: &RtspSource, step: SourceStep, status: u16, text: &str) -> Self {
         let request = step.request();
         let protocol = SourceFaultKind::Protocol;
         let (kind, other_reader, cause) = match status {
@@ -427,7 +438,7 @@ fn is_foreign_protocol(step: SourceStep, text: &str) -> bool {
 
 /// The first line, without control characters, no longer than a log line bears. The library puts
 /// connection details and dumps of packets on further lines.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let shown: String = line.chars().filter(|c| !c.is_control()).take(MAX_FOREIGN_TEXT).collect();
     shown.trim_end_matches([' ', ':', ';']).to_owned()
@@ -570,6 +581,8 @@ mod tests {
             "timeout",
             "closed",
             "protocol",
+            "certificate",
+            "reader",
             "file",
         ];
         assert!(SourceFaultKind::ALL.iter().map(|kind| kind.code()).eq(codes));

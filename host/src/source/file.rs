@@ -1,43 +1,45 @@
-//! Reads a video file for one subscriber, on its own thread, at the subscriber's speed.
+//! Reads a video file for one subscriber, through a process of its own, at the subscriber's speed.
 
-use std::ffi::OsStr;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ocelli_protocol::clock;
-use ocelli_protocol::worker::{CaptureClock, Orientation, UnitHeader};
+use ocelli_protocol::ingest::{IngestUnit, Input, StreamInfo};
+use ocelli_protocol::worker::{CaptureClock, UnitHeader};
+use rustix::fs::{FileType, Mode, OFlags};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
-use super::annexb::AnnexB;
+use super::fault::one_line;
 use super::file_error::FileError;
-use super::mp4::{ASSUMED_FRAME_NS, Mp4File};
-use super::nal::{Assembler, NalCodec, PictureInfo};
+use super::ingest::{Descriptors, IngestItem, IngestLauncher, PictureReader};
+use super::nal::PictureInfo;
 use super::{AccessUnit, SourceEvent, SourceFault};
 use crate::config::source::{FileSource, Pace};
 
 /// Units read ahead: enough that the disk's delays do not show, few enough to cost no memory.
 const READ_AHEAD: usize = 8;
-/// The container for each ending of a file's name.
-const ENDINGS: [(&str, Container); 7] = [
-    ("mp4", Container::Mp4),
-    ("m4v", Container::Mp4),
-    ("h264", Container::Raw(NalCodec::H264)),
-    ("264", Container::Raw(NalCodec::H264)),
-    ("h265", Container::Raw(NalCodec::H265)),
-    ("265", Container::Raw(NalCodec::H265)),
-    ("hevc", Container::Raw(NalCodec::H265)),
-];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Container {
-    Mp4,
-    Raw(NalCodec),
-}
+/// Duration assumed for a picture without times: 25 pictures a second.
+const ASSUMED_FRAME_NS: i64 = 40_000_000;
+
+/// How long reading the header, the index or the next picture may take: the index of a day's
+/// recording on a slow network disk.
+const READ_LIMIT: Duration = Duration::from_secs(60);
+
+/// Damaged places of a file that are told. A file with more is given up there.
+const MAX_DAMAGE: u64 = 10_000;
+
+/// Most pictures that may be decoded before the one that is shown first: the largest reordering
+/// that H.264 and H.265 allow.
+const MAX_LEADING: usize = 16;
 
 /// The subscriber's end of the queue of units read ahead.
 #[derive(Debug)]
@@ -48,11 +50,15 @@ pub(super) struct FileReader {
     pending: Option<TimedUnit>,
     /// When the first unit was due.
     started: Option<Instant>,
+    lost: Arc<AtomicU64>,
+    _task: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
 enum FileItem {
     Unit(TimedUnit),
+    /// Something is missing from here on, in words.
+    Damaged(String),
     Failed(SourceFault),
 }
 
@@ -64,29 +70,32 @@ struct TimedUnit {
 }
 
 impl FileReader {
-    /// Starts to read. Faults of the file arrive as an event.
-    pub(super) fn start(source: &FileSource) -> Self {
+    /// Starts to read, within a tokio runtime. Faults of the file arrive as an event.
+    pub(super) fn start(source: &FileSource, launcher: &IngestLauncher) -> Self {
         let (sender, items) = mpsc::channel(READ_AHEAD);
-        let reader = Self { pace: source.pace, items, pending: None, started: None };
-        let source = source.clone();
-        let failed = source.clone();
-        let on_failure = sender.clone();
-        let thread = std::thread::Builder::new().name("ocelli-file".to_owned()).spawn(move || {
-            // The mp4 parser panics on some damaged files.
-            let outcome = catch_unwind(AssertUnwindSafe(|| read(&source, &sender)))
-                .unwrap_or(Err(ReadStop::Failed(FileError::Panicked)));
-            match outcome {
-                Ok(()) => debug!(target: "ocelli::source", %source, "at its end"),
-                Err(ReadStop::Unwanted) => {
-                    debug!(target: "ocelli::source", %source, "no longer wanted")
-                }
-                Err(ReadStop::Failed(cause)) => report(&sender, SourceFault::file(&source, cause)),
-            }
-        });
-        if let Err(error) = thread {
-            report_at_once(&on_failure, SourceFault::file(&failed, FileError::Thread(error)));
+        let lost = Arc::<AtomicU64>::default();
+        let task = FileTask {
+            source: source.clone(),
+            launcher: launcher.clone(),
+            sender,
+            lost: Arc::clone(&lost),
+            number: 0,
+            restarted: false,
+            damage: 0,
+        };
+        Self {
+            pace: source.pace,
+            items,
+            pending: None,
+            started: None,
+            lost,
+            _task: AbortOnDropHandle::new(tokio::spawn(task.run())),
         }
-        reader
+    }
+
+    /// Counter of pictures of the file that could not be read.
+    pub(super) fn lost(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.lost)
     }
 
     /// The next event; cancel-safe.
@@ -110,23 +119,12 @@ impl FileReader {
                         return SourceEvent::Up;
                     }
                 }
+                Some(FileItem::Damaged(reason)) => return SourceEvent::Damaged(reason),
                 Some(FileItem::Failed(fault)) => return SourceEvent::Down(fault),
                 None => return SourceEvent::Ended,
             }
         }
     }
-}
-
-fn report(sender: &mpsc::Sender<FileItem>, fault: SourceFault) {
-    warn!(target: "ocelli::source", kind = fault.kind.code(), "{fault}");
-    // It fails if the subscriber is gone, which no longer needs the fault.
-    let _ = sender.blocking_send(FileItem::Failed(fault));
-}
-
-fn report_at_once(sender: &mpsc::Sender<FileItem>, fault: SourceFault) {
-    warn!(target: "ocelli::source", kind = fault.kind.code(), "{fault}");
-    // The queue is empty: nothing was ever read.
-    let _ = sender.try_send(FileItem::Failed(fault));
 }
 
 /// Why reading stops before the end.
@@ -142,112 +140,309 @@ impl From<FileError> for ReadStop {
     }
 }
 
-fn read(source: &FileSource, sender: &mpsc::Sender<FileItem>) -> Result<(), ReadStop> {
-    let container = container(source)?;
-    let mut output = Output { sender, number: 0, restarted: false };
-    let file = || File::open(&source.path).map_err(FileError::Open);
-    match container {
-        Container::Mp4 => {
-            let mut mp4 = Mp4File::open(file()?)?;
-            let mut shift_ns = 0_i64;
-            loop {
-                output.mp4(&mut mp4, shift_ns)?;
-                shift_ns = shift_ns.saturating_add(mp4.duration_ns);
-                if !output.repeats(source)? {
-                    return Ok(());
-                }
-            }
-        }
-        Container::Raw(codec) => loop {
-            output.raw(file()?, codec)?;
-            if !output.repeats(source)? {
-                return Ok(());
-            }
-        },
-    }
-}
-
-fn container(source: &FileSource) -> Result<Container, FileError> {
-    let ending =
-        source.path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
-    let known = ENDINGS.iter().find(|(known, _)| *known == ending);
-    known.map(|(_, container)| *container).ok_or_else(|| {
-        let known: Vec<String> = ENDINGS.iter().map(|(ending, _)| format!(".{ending}")).collect();
-        FileError::Ending { ending, known: known.join(", ") }
-    })
-}
-
-/// Where units go, numbered.
-struct Output<'a> {
-    sender: &'a mpsc::Sender<FileItem>,
+/// Reads the file, again and again if it is to repeat.
+struct FileTask {
+    source: FileSource,
+    launcher: IngestLauncher,
+    sender: mpsc::Sender<FileItem>,
+    lost: Arc<AtomicU64>,
+    /// The next unit's number.
     number: u64,
     /// The next unit is the first of a repetition.
     restarted: bool,
+    /// Damaged places so far.
+    damage: u64,
 }
 
-impl Output<'_> {
-    /// At the file's end: whether to read it again.
-    fn repeats(&mut self, source: &FileSource) -> Result<bool, FileError> {
-        if self.number == 0 {
-            return Err(FileError::NoPictures);
-        }
-        self.restarted = true;
-        Ok(source.repeat)
-    }
-
-    fn mp4(&mut self, mp4: &mut Mp4File, shift_ns: i64) -> Result<(), ReadStop> {
-        let samples = std::mem::take(&mut mp4.samples);
-        for sample in &samples {
-            if let Some((picture, data)) = mp4.read(sample)? {
-                let shown_ns = sample.presentation_ns.saturating_add(shift_ns);
-                let due_ns = sample.decoding_ns.saturating_add(shift_ns);
-                self.send(mp4.codec, picture, data, Some(shown_ns), due_ns)?;
+impl FileTask {
+    async fn run(mut self) {
+        match self.read().await {
+            Ok(()) => debug!(target: "ocelli::source", source = %self.source, "at its end"),
+            Err(ReadStop::Unwanted) => {
+                debug!(target: "ocelli::source", source = %self.source, "no longer wanted")
+            }
+            Err(ReadStop::Failed(cause)) => {
+                let fault = SourceFault::file(&self.source, cause);
+                warn!(target: "ocelli::source", kind = fault.kind.code(), "{fault}");
+                // It fails if the subscriber is gone, which no longer needs the fault.
+                let _ = self.sender.send(FileItem::Failed(fault)).await;
             }
         }
-        mp4.samples = samples;
-        Ok(())
     }
 
-    fn raw(&mut self, file: File, codec: NalCodec) -> Result<(), ReadStop> {
-        let mut units = AnnexB::new(file, codec);
-        let mut assembler = Assembler::new(codec, Vec::new());
-        while let Some(unit) = units.next_unit()? {
-            let nals: Vec<&[u8]> = unit.iter().map(Vec::as_slice).collect();
-            if let Some((picture, data)) = assembler.assemble(&nals, false) {
-                let due_ns =
-                    i64::try_from(self.number).unwrap_or(i64::MAX).saturating_mul(ASSUMED_FRAME_NS);
-                self.send(codec, picture, data, None, due_ns)?;
+    async fn read(&mut self) -> Result<(), ReadStop> {
+        let mut shift_ns = 0_i64;
+        loop {
+            let (process, stream) = self.open().await?;
+            let mut timeline = Timeline::new(shift_ns);
+            let is_whole = self.pass(process, &stream, &mut timeline).await?;
+            if self.number == 0 {
+                return Err(FileError::NoPictures.into());
             }
+            // A reader that failed in the middle would fail there again.
+            if !self.source.repeat || !is_whole {
+                return Ok(());
+            }
+            shift_ns = shift_ns.saturating_add(timeline.duration_ns());
+            self.restarted = true;
         }
-        Ok(())
     }
 
-    fn send(
+    async fn open(&self) -> Result<(super::ingest::IngestProcess, StreamInfo), FileError> {
+        let path = self.source.path.clone();
+        let opened = tokio::task::spawn_blocking(move || open_regular(&path)).await;
+        let file = opened.map_err(|error| FileError::Open(error.into()))??;
+        let descriptors = Descriptors::of_file(file).map_err(FileError::Open)?;
+        let text = |name: Option<&std::ffi::OsStr>| {
+            name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        };
+        let name = text(self.source.path.file_name());
+        let input = Input::File { ending: text(self.source.path.extension()).to_ascii_lowercase() };
+        Ok(self.launcher.open(&name, input, descriptors, READ_LIMIT).await?)
+    }
+
+    /// Reads the file once. Whether it came to the file's end.
+    async fn pass(
         &mut self,
-        codec: NalCodec,
-        picture: PictureInfo,
-        data: Bytes,
-        presentation_ns: Option<i64>,
-        due_ns: i64,
+        mut process: super::ingest::IngestProcess,
+        stream: &StreamInfo,
+        timeline: &mut Timeline,
+    ) -> Result<bool, ReadStop> {
+        let mut pictures = PictureReader::new(stream);
+        let before = self.number;
+        let is_whole = loop {
+            match process.next(READ_LIMIT).await {
+                Ok(IngestItem::Unit(unit, _)) if unit.corrupt => {
+                    self.lose(1, "a picture is incomplete").await?;
+                }
+                Ok(IngestItem::Unit(unit, data)) => {
+                    if let Some((picture, data)) = pictures.read(&unit, data) {
+                        for placed in timeline.place(FilePicture { unit, picture, data }) {
+                            self.send(stream, &pictures, placed).await?;
+                        }
+                    }
+                }
+                Ok(IngestItem::Damage(_)) if self.damage >= MAX_DAMAGE => break false,
+                Ok(IngestItem::Damage(damage)) => {
+                    self.lose(damage.pictures, &damage.reason).await?;
+                }
+                Ok(IngestItem::Alive) => {}
+                Ok(IngestItem::Ended) => break true,
+                // What was read plays up to here.
+                Err(error) if self.number > before || timeline.has_pictures() => {
+                    self.lose(0, &FileError::from(error).to_string()).await?;
+                    break false;
+                }
+                Err(error) => return Err(FileError::from(error).into()),
+            }
+        };
+        for placed in timeline.settle() {
+            self.send(stream, &pictures, placed).await?;
+        }
+        Ok(is_whole)
+    }
+
+    /// Notes a loss. The log has the first.
+    async fn lose(&mut self, pictures: u64, reason: &str) -> Result<(), ReadStop> {
+        self.lost.fetch_add(pictures, Ordering::Relaxed);
+        let text = format!("{}: {}", self.source, one_line(reason));
+        self.damage += 1;
+        if self.damage == 1 {
+            warn!(target: "ocelli::source", pictures, "{text}");
+        }
+        self.sender.send(FileItem::Damaged(text)).await.map_err(|_| ReadStop::Unwanted)
+    }
+
+    async fn send(
+        &mut self,
+        stream: &StreamInfo,
+        pictures: &PictureReader,
+        placed: PlacedPicture,
     ) -> Result<(), ReadStop> {
+        let PlacedPicture { picture: FilePicture { unit, picture, data }, shown_ns, due_ns } =
+            placed;
+        let assumed_ns =
+            i64::try_from(self.number).unwrap_or(i64::MAX).saturating_mul(ASSUMED_FRAME_NS);
+        let due_ns = due_ns.unwrap_or(assumed_ns);
         let header = UnitHeader {
             number: self.number,
-            codec: codec.into(),
+            codec: pictures.codec(),
             key: picture.key,
             disposable: picture.disposable,
             // The decoder must not take the repetition for a continuation of the end.
             discontinuity: std::mem::take(&mut self.restarted),
-            presentation_ns,
-            capture_ns: u64::try_from(presentation_ns.unwrap_or(due_ns)).unwrap_or_default(),
-            capture_clock: CaptureClock::default(),
-            orientation: Orientation::default(),
-            hidden: false,
+            presentation_ns: shown_ns,
+            capture_ns: u64::try_from(shown_ns.unwrap_or(due_ns)).unwrap_or_default(),
+            capture_clock: CaptureClock::Host,
+            orientation: stream.orientation,
+            hidden: unit.hidden,
             // Set when the unit is handed over: before that it waits for its subscriber.
             received_ns: 0,
         };
         self.number += 1;
         let due = Duration::from_nanos(u64::try_from(due_ns).unwrap_or_default());
         let unit = TimedUnit { unit: AccessUnit { header, data }, due };
-        self.sender.blocking_send(FileItem::Unit(unit)).map_err(|_| ReadStop::Unwanted)
+        self.sender.send(FileItem::Unit(unit)).await.map_err(|_| ReadStop::Unwanted)
+    }
+}
+
+/// Opens a file for reading, and nothing that could block: a pipe waits for its writer.
+fn open_regular(path: &Path) -> Result<File, FileError> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = rustix::fs::open(path, flags, Mode::empty());
+    let file: OwnedFd = opened.map_err(|error| FileError::Open(error.into()))?;
+    let found = rustix::fs::fstat(&file).map_err(|error| FileError::Open(error.into()))?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+        return Err(FileError::NotAFile);
+    }
+    Ok(file.into())
+}
+
+/// A picture as it was read.
+#[derive(Debug)]
+struct FilePicture {
+    unit: IngestUnit,
+    picture: PictureInfo,
+    data: Bytes,
+}
+
+/// A picture with its place in time.
+#[derive(Debug)]
+struct PlacedPicture {
+    picture: FilePicture,
+    /// Since the first picture shown, repetitions before it included, in nanoseconds.
+    shown_ns: Option<i64>,
+    /// Since the first picture decoded, likewise. `None` if the container has no times.
+    due_ns: Option<i64>,
+}
+
+/// Counts the times of one reading of the file from its first picture on. Which that is shows only
+/// when those before it in decoding order are known.
+#[derive(Debug)]
+struct Timeline {
+    /// Where this reading begins.
+    shift_ns: i64,
+    /// Times of the first picture shown and of the first one decoded, once they are known.
+    origin: Option<(i64, i64)>,
+    waiting: Vec<FilePicture>,
+    /// Of the pictures so far, from the origin on.
+    latest_ns: i64,
+    pictures: i64,
+}
+
+impl Timeline {
+    fn new(shift_ns: i64) -> Self {
+        Self { shift_ns, origin: None, waiting: Vec::new(), latest_ns: 0, pictures: 0 }
+    }
+
+    fn has_pictures(&self) -> bool {
+        self.pictures > 0 || !self.waiting.is_empty()
+    }
+
+    /// Takes a picture in, and gives out those whose place is known.
+    fn place(&mut self, picture: FilePicture) -> Vec<PlacedPicture> {
+        let has_time = picture.unit.presentation_ns.is_some();
+        self.waiting.push(picture);
+        if self.origin.is_some() || !has_time || self.waiting.len() > MAX_LEADING {
+            self.settle()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Gives out those that wait.
+    fn settle(&mut self) -> Vec<PlacedPicture> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let shown = waiting.iter().filter(|picture| !picture.unit.hidden);
+        let first = shown.filter_map(|picture| picture.unit.presentation_ns).min();
+        let first = first.or_else(|| waiting.iter().find_map(|p| p.unit.presentation_ns));
+        if let (None, Some(first)) = (self.origin, first) {
+            let decoded = waiting.iter().find_map(|picture| picture.unit.decoding_ns);
+            self.origin = Some((first, decoded.unwrap_or(first)));
+        }
+        waiting.into_iter().map(|picture| self.place_one(picture)).collect()
+    }
+
+    fn place_one(&mut self, picture: FilePicture) -> PlacedPicture {
+        let since = |time: Option<i64>, origin: i64| time.map(|time| time.saturating_sub(origin));
+        let (shown, decoded) = self.origin.unwrap_or_default();
+        let shown_ns = since(picture.unit.presentation_ns, shown);
+        let due_ns = since(picture.unit.decoding_ns, decoded);
+        self.latest_ns = self.latest_ns.max(shown_ns.unwrap_or_default());
+        self.pictures += 1;
+        // Without a decoding time none is due before those shown so far.
+        let due_ns = due_ns.or(shown_ns.map(|_| self.latest_ns));
+        let shift = |time: i64| time.saturating_add(self.shift_ns);
+        PlacedPicture { picture, shown_ns: shown_ns.map(shift), due_ns: due_ns.map(shift) }
+    }
+
+    /// Of this reading, in nanoseconds. The last picture lasts the average of the others; a single
+    /// one a 25th of a second.
+    fn duration_ns(&self) -> i64 {
+        let frame = self.latest_ns.checked_div(self.pictures.saturating_sub(1));
+        let frame = frame.filter(|frame| *frame > 0).unwrap_or(ASSUMED_FRAME_NS);
+        self.latest_ns.saturating_add(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(shown: Option<i64>, decoded: Option<i64>, hidden: bool) -> FilePicture {
+        let unit = IngestUnit {
+            key: true,
+            corrupt: false,
+            hidden,
+            presentation_ns: shown,
+            decoding_ns: decoded,
+            capture_ns: None,
+        };
+        let picture = PictureInfo { key: true, disposable: false, whole: true, unmarked: false };
+        FilePicture { unit, picture, data: Bytes::new() }
+    }
+
+    fn times(
+        timeline: &mut Timeline,
+        pictures: Vec<FilePicture>,
+    ) -> Vec<(Option<i64>, Option<i64>)> {
+        let mut placed: Vec<_> =
+            pictures.into_iter().flat_map(|picture| timeline.place(picture)).collect();
+        placed.extend(timeline.settle());
+        placed.iter().map(|placed| (placed.shown_ns, placed.due_ns)).collect()
+    }
+
+    #[test]
+    fn times_count_from_the_picture_that_is_shown_first() {
+        let pictures = [(80, 0), (40, 40), (120, 80)]
+            .map(|(shown, decoded)| picture(Some(shown + 1000), Some(decoded), false));
+        let mut timeline = Timeline::new(7);
+        let times = times(&mut timeline, pictures.into());
+        assert_eq!(times, [(40, 0), (0, 40), (80, 80)].map(|(a, b)| (Some(a + 7), Some(b + 7))));
+        assert_eq!(timeline.duration_ns(), 120);
+    }
+
+    #[test]
+    fn hidden_pictures_lie_before_the_first_that_is_shown() {
+        let pictures = vec![picture(Some(0), Some(0), true), picture(Some(40), Some(40), false)];
+        let times = times(&mut Timeline::new(0), pictures);
+        assert_eq!(times, [(Some(-40), Some(0)), (Some(0), Some(40))]);
+    }
+
+    #[test]
+    fn without_times_nothing_waits_and_nothing_is_said() {
+        let mut timeline = Timeline::new(0);
+        assert_eq!(timeline.place(picture(None, None, false)).len(), 1);
+        assert_eq!(times(&mut timeline, vec![picture(None, None, false)]), [(None, None)]);
+    }
+
+    #[test]
+    fn a_folder_and_a_pipe_are_no_files() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(open_regular(folder.path()), Err(FileError::NotAFile)));
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RWXU).unwrap();
+        assert!(matches!(open_regular(&pipe), Err(FileError::NotAFile)));
+        assert!(matches!(open_regular(&folder.path().join("none")), Err(FileError::Open(_))));
     }
 }

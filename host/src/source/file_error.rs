@@ -2,52 +2,48 @@
 
 use std::io;
 
+use ocelli_protocol::ingest::IngestFaultKind;
+
+use super::ingest::IngestError;
+
 /// Why a video file yields no further access unit. The text does not name the file.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
-    #[error("no thread to read it: {0}")]
-    Thread(io::Error),
     #[error("cannot be opened: {0}")]
     Open(io::Error),
-    #[error(transparent)]
-    Read(#[from] io::Error),
-    /// The ending of the file's name stands for no container.
-    #[error("{}; known are {known}", unknown(.ending))]
-    Ending { ending: String, known: String },
+    /// A folder, a pipe or a device.
+    #[error("is no file")]
+    NotAFile,
     #[error("holds no pictures")]
     NoPictures,
-    /// The parser of mp4 panicked.
-    #[error("the file is damaged")]
-    Panicked,
-    #[error("not a sound mp4 file: {0}")]
-    Mp4(#[from] re_mp4::Error),
     #[error("has no video track")]
     NoVideo,
-    /// The codecs of the video tracks, as mp4 names them.
-    #[error("video is {0}, which is not supported; known are H.264 (avc1) and H.265 (hvc1, hev1)")]
+    /// The codec, as libavcodec names it.
+    #[error("video is {0}, which is not supported; known are H.264, H.265 and Motion JPEG")]
     UnsupportedCodec(String),
-    #[error("its video track is empty")]
-    EmptyTrack,
-    #[error("its video track has no time scale")]
-    NoTimeScale,
-    #[error("its video track has times beyond 292 years")]
-    TimeRange,
-    #[error("cut short or damaged: picture {picture} lies outside of the file's {file_size} bytes")]
-    CutShort { picture: usize, file_size: u64 },
-    #[error("the picture at byte {offset} cannot be read: {source}")]
-    Picture { offset: u64, source: io::Error },
-    #[error("the picture at byte {0} is damaged")]
-    DamagedPicture(u64),
-    #[error("not a raw video stream: it does not begin with a start code (00 00 01)")]
-    NoStartCode,
-    /// The largest access unit allowed, in bytes.
-    #[error("an access unit larger than {} MiB: not a video stream", .0 >> 20)]
-    UnitTooLarge(usize),
+    #[error(
+        "not a video file: known are mp4, mov, mkv, MPEG-TS, avi, and raw H.264, H.265 and Motion \
+         JPEG"
+    )]
+    UnknownContainer,
+    /// The reader's words.
+    #[error("damaged or cut short: {0}")]
+    Damaged(String),
+    #[error(transparent)]
+    Reader(IngestError),
 }
 
-fn unknown(ending: &str) -> String {
-    match ending {
-        "" => "the name has no ending".to_owned(),
-        ending => format!("unknown ending .{ending}"),
+impl From<IngestError> for FileError {
+    fn from(error: IngestError) -> Self {
+        match error {
+            IngestError::Failed(fault) => match fault.kind {
+                IngestFaultKind::NoVideo => Self::NoVideo,
+                IngestFaultKind::UnsupportedCodec(codec) => Self::UnsupportedCodec(codec),
+                IngestFaultKind::UnknownContainer => Self::UnknownContainer,
+                IngestFaultKind::InvalidData => Self::Damaged(fault.reason),
+                _ => Self::Reader(IngestError::Failed(fault)),
+            },
+            error => Self::Reader(error),
+        }
     }
 }

@@ -7,17 +7,21 @@
 //! first, then all further units, without gap or duplicate.
 //!
 //! A **file** has a reader for each subscription, which waits for its subscriber: nothing is ever
-//! skipped, and no subscriber waits for another.
+//! skipped, and no subscriber waits for another. It runs in a process of its own ([`ingest`]).
+//!
+//! A live source has one of two readers at a time, which [`choice`] decides: retina in the host, or
+//! libavformat in a process of its own.
 //!
 //! ```text
-//! rtsp --picture--> delivery: gate, timing --unit--> fanout: gop, queues --> Subscription
-//! mp4 | annexb --unit--> file: thread, bounded channel -------------------> Subscription
+//! rtsp | ingest::camera --picture--> delivery: gate, timing --unit--> fanout --> Subscription
+//! ingest::pictures --picture--> file: pace, bounded channel --unit-------------> Subscription
 //! ```
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,18 +29,20 @@ use ocelli_protocol::worker::UnitHeader;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-use crate::config::source::{RtspSource, Source};
+use crate::config::Config;
+use crate::config::source::{ReaderSetting, RtspSource, Source};
+use crate::journal::Journal;
 
-mod annexb;
 mod camera;
+mod choice;
 mod delivery;
 mod fanout;
 mod fault;
 mod file;
 mod file_error;
 mod gop;
+mod ingest;
 mod key_frame_gate;
-mod mp4;
 mod nal;
 mod packet_flaws;
 mod retry;
@@ -45,10 +51,13 @@ mod silence;
 mod timing;
 mod udp;
 
+pub use choice::{ReaderKind, ReaderStatus, ReaderView};
 pub use fault::{SourceFault, SourceFaultKind, SourceStep};
 
+use camera::CameraServices;
 use fanout::{Fanout, FanoutSubscriber};
 use file::FileReader;
+use ingest::{Admitted, IngestLauncher};
 
 /// One coded picture with its metadata.
 ///
@@ -72,6 +81,8 @@ pub enum SourceEvent {
     /// The source delivers nothing. A live source is tried again by itself, and [`SourceEvent::Up`]
     /// follows when it is back; another `Down` when the reason has changed.
     Down(SourceFault),
+    /// A part of a file cannot be read, and why. What can be follows.
+    Damaged(String),
     /// A file is at its end. Nothing else follows.
     Ended,
 }
@@ -98,20 +109,45 @@ pub struct Sources {
 
 struct SourcesInner {
     settings: SourceSettings,
+    ingest: IngestLauncher,
+    journal: Journal,
+    admitted: Admitted,
+    /// Sources that subscribers name may have the compatible reader.
+    compatible: AtomicBool,
     readers: Mutex<HashMap<RtspSource, LiveReader>>,
 }
 
 /// The one reader of a live source.
 struct LiveReader {
     fanout: Arc<Fanout>,
+    view: ReaderView,
     task: AbortHandle,
     subscriptions: usize,
 }
 
 impl Sources {
-    /// A registry without readers.
-    pub fn new(settings: SourceSettings) -> Self {
-        Self { inner: Arc::new(SourcesInner { settings, readers: Mutex::default() }) }
+    /// A registry without readers. `ingest` is the path of the program `ocelli-ingest`; `journal`
+    /// remembers which reader plays which camera.
+    pub fn new(ingest: PathBuf, journal: Journal, config: &Config) -> Self {
+        let inner = SourcesInner {
+            settings: SourceSettings::default(),
+            ingest: IngestLauncher::new(ingest, config.session_processes.sandbox),
+            journal,
+            admitted: Admitted::default(),
+            compatible: AtomicBool::default(),
+            readers: Mutex::default(),
+        };
+        let sources = Self { inner: Arc::new(inner) };
+        sources.apply_config(config);
+        sources
+    }
+
+    /// Takes another config over: for processes and readers that start from now on, and for where
+    /// subscribers' cameras may lead at once.
+    pub fn apply_config(&self, config: &Config) {
+        self.inner.ingest.set_sandbox(config.session_processes.sandbox);
+        *self.inner.admitted.lock() = config.subscriptions.sources.clone().into();
+        self.inner.compatible.store(config.subscriptions.compatible, Ordering::Relaxed);
     }
 
     /// Subscribes to a source, whose reader starts if this is the first subscription. Faults of the
@@ -121,7 +157,9 @@ impl Sources {
     pub fn subscribe(&self, source: &Source) -> Subscription {
         let feed = match source {
             Source::Rtsp(source) => SubscriptionFeed::Live(self.join(source)),
-            Source::File(source) => SubscriptionFeed::File(FileReader::start(source)),
+            Source::File(source) => {
+                SubscriptionFeed::File(FileReader::start(source, &self.inner.ingest))
+            }
         };
         Subscription { feed }
     }
@@ -133,17 +171,32 @@ impl Sources {
 
     fn join(&self, source: &RtspSource) -> LiveFeed {
         let mut readers = self.inner.readers.lock();
+        // A subscriber may see what a configured camera shows, by whichever reader that has.
+        let configured =
+            readers.keys().find(|known| source.is_subscribers && known.is_same_stream(source));
+        let source = configured.unwrap_or(source).clone();
         let reader = readers.entry(source.clone()).or_insert_with(|| {
             let fanout = Arc::new(Fanout::default());
-            let reading = camera::run(source.clone(), Arc::clone(&fanout), self.inner.settings);
+            let view = ReaderView::default();
+            let (source, to) = (source.clone(), Arc::clone(&fanout));
+            let reading = camera::run(source.clone(), to, view.clone(), self.services(&source));
             let task = tokio::spawn(reading);
-            LiveReader { fanout, task: task.abort_handle(), subscriptions: 0 }
+            LiveReader { fanout, view, task: task.abort_handle(), subscriptions: 0 }
         });
         reader.subscriptions += 1;
-        let member = reader.fanout.join();
-        LiveFeed {
-            member,
-            _lease: ReaderLease { inner: Arc::clone(&self.inner), source: source.clone() },
+        let (member, view) = (reader.fanout.join(), reader.view.clone());
+        LiveFeed { member, view, _lease: ReaderLease { inner: Arc::clone(&self.inner), source } }
+    }
+
+    fn services(&self, source: &RtspSource) -> CameraServices {
+        let inner = &self.inner;
+        let may_choose = !source.is_subscribers || inner.compatible.load(Ordering::Relaxed);
+        CameraServices {
+            settings: inner.settings,
+            setting: if may_choose { source.reader } else { ReaderSetting::Strict },
+            launcher: inner.ingest.clone(),
+            admitted: Arc::clone(&inner.admitted),
+            journal: inner.journal.clone(),
         }
     }
 }
@@ -169,6 +222,7 @@ enum SubscriptionFeed {
 #[derive(Debug)]
 struct LiveFeed {
     member: FanoutSubscriber,
+    view: ReaderView,
     _lease: ReaderLease,
 }
 
@@ -187,6 +241,22 @@ impl Subscription {
         match &self.feed {
             SubscriptionFeed::Live(live) => live.member.dropped(),
             SubscriptionFeed::File(_) => Arc::default(),
+        }
+    }
+
+    /// The reader of a camera, at any time.
+    pub fn reader(&self) -> ReaderView {
+        match &self.feed {
+            SubscriptionFeed::Live(live) => live.view.clone(),
+            SubscriptionFeed::File(_) => ReaderView::default(),
+        }
+    }
+
+    /// Counter of pictures of a file that could not be read. Stays 0 for a live source.
+    pub fn lost(&self) -> Arc<AtomicU64> {
+        match &self.feed {
+            SubscriptionFeed::Live(_) => Arc::default(),
+            SubscriptionFeed::File(file) => file.lost(),
         }
     }
 }

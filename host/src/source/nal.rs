@@ -366,6 +366,10 @@ impl Assembler {
     /// (recovery points without IDR).
     pub(super) fn assemble(&mut self, nals: &[&[u8]], sync: bool) -> Option<(PictureInfo, Bytes)> {
         let picture = self.inspector.inspect(nals.iter().copied());
+        // The decoder must know that it can start here, whoever says so.
+        let lacks_mark = self.codec == NalCodec::H264
+            && picture.is_some_and(|picture| picture.unmarked || (sync && !picture.key));
+        let mark = if lacks_mark { RECOVERY_POINT_H264.get(START_CODE.len()..) } else { None };
         let picture = picture.map(|picture| PictureInfo { key: picture.key || sync, ..picture });
         let brings_sets = nals.iter().any(|nal| self.codec.is_sequence_parameter_set(nal));
         let add_sets = picture.is_some_and(|picture| picture.key) && !brings_sets;
@@ -385,6 +389,7 @@ impl Assembler {
         if add_sets {
             self.parameter_sets.iter().for_each(|nal| write(nal));
         }
+        mark.into_iter().for_each(&mut write);
         let rest = nals.iter().filter(|nal| self.codec.kind(nal) != Some(NalKind::Delimiter));
         rest.for_each(|nal| write(nal));
         self.remember(nals, brings_sets);
@@ -452,22 +457,6 @@ pub(super) fn find_start_code(data: &[u8]) -> Option<usize> {
     }
 }
 
-/// The NAL units of a sample with length prefixes of `length_size` bytes, as mp4 keeps them. `None`
-/// if a length exceeds the sample.
-pub(super) fn split_length_prefixed(mut data: &[u8], length_size: usize) -> Option<Vec<&[u8]>> {
-    let mut nals = Vec::new();
-    while !data.is_empty() {
-        let (length, rest) = data.split_at_checked(length_size)?;
-        let length = length.iter().fold(0_usize, |length, byte| length << 8 | usize::from(*byte));
-        let (nal, rest) = rest.split_at_checked(length)?;
-        if !nal.is_empty() {
-            nals.push(nal);
-        }
-        data = rest;
-    }
-    Some(nals)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -487,13 +476,6 @@ mod tests {
         assert_eq!(nals, [&[9][..], &[0x65, 0, 0, 2], &[7]]);
         assert_eq!(split_annex_b(&[1, 2, 3]).count(), 0);
         assert_eq!(split_annex_b(&[0, 0, 1]).count(), 0);
-    }
-
-    #[test]
-    fn a_length_behind_the_samples_end_is_refused() {
-        assert_eq!(split_length_prefixed(&[0, 2, 8, 9, 0, 1, 7], 2), Some(vec![&[8, 9][..], &[7]]));
-        assert_eq!(split_length_prefixed(&[0, 3, 8, 9], 2), None);
-        assert_eq!(split_length_prefixed(&[0], 2), None);
     }
 
     #[test]

@@ -88,13 +88,14 @@ impl Pace {
                 SourceFaultKind::Unauthorized
                 | SourceFaultKind::NotRtsp
                 | SourceFaultKind::NoVideo
-                | SourceFaultKind::UnsupportedCodec,
+                | SourceFaultKind::UnsupportedCodec
+                | SourceFaultKind::Certificate,
                 _,
             ) => Self::Slow,
             _ if fault.status == Some(401) => Self::Slow,
             _ if delivered => Self::Fast,
             // Answers, and to no avail.
-            (SourceFaultKind::Protocol, _)
+            (SourceFaultKind::Protocol | SourceFaultKind::Reader, _)
             | (
                 SourceFaultKind::Closed,
                 SourceStep::Setup | SourceStep::Play | SourceStep::Stream,
@@ -115,7 +116,15 @@ impl ReconnectBackoff {
     /// The wait after an attempt that ended with `fault`, its stream having delivered for `up_for`
     /// (zero if it never did). `random` is drawn evenly from `[0, 1)`.
     pub(super) fn after(&mut self, fault: FaultKey, up_for: Duration, random: f64) -> Duration {
-        let pace = Pace::of(fault, !up_for.is_zero());
+        self.wait(Pace::of(fault, !up_for.is_zero()), fault, up_for, random)
+    }
+
+    /// The wait after a fault with which every reader fails, so that only a person can help.
+    pub(super) fn slowly(&mut self, fault: FaultKey, random: f64) -> Duration {
+        self.wait(Pace::Slow, fault, Duration::ZERO, random)
+    }
+
+    fn wait(&mut self, pace: Pace, fault: FaultKey, up_for: Duration, random: f64) -> Duration {
         let continues = |last: Pace, key: FaultKey| {
             // The fast pace is the same for all: what a camera on its way up says changes.
             last == pace && up_for < HEALTHY && (pace != Pace::Persistent || key == fault)

@@ -1,5 +1,7 @@
-//! The check at the host's start: a worker tries what the sandbox has to refuse on this machine.
+//! The check at the host's start: a worker and a reader process try what the sandbox has to refuse
+//! on this machine.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -25,22 +27,25 @@ pub(crate) struct SandboxReport {
 
 /// Runs the check and logs its result. Fails if it found less than `sandbox` requires.
 pub async fn check_sandbox(programs: &Programs, sandbox: Sandbox) -> anyhow::Result<()> {
-    let report = check(programs).await.context("checking the sandbox")?;
-    if report.is_complete() {
-        tracing::info!("{}", report.summary());
-    } else if sandbox == Sandbox::BestEffort {
-        tracing::warn!("{}", report.summary());
-    } else {
-        bail!("session_processes.sandbox = \"required\", but {}", report.summary());
+    for (whose, program) in [("", &programs.worker), ("readers' ", &programs.ingest)] {
+        let report = check(program).await.context("checking the sandbox")?;
+        let summary = format!("{whose}{}", report.summary());
+        if report.is_complete() {
+            tracing::info!("{summary}");
+        } else if sandbox == Sandbox::BestEffort {
+            tracing::warn!("{summary}");
+        } else {
+            bail!("session_processes.sandbox = \"required\", but {summary}");
+        }
     }
     Ok(())
 }
 
-/// Starts a worker that confines itself and tries what it must not be able to do. Fails if the
+/// Starts a process that confines itself and tries what it must not be able to do. Fails if the
 /// check itself does not work; its findings are in the report.
-pub(crate) async fn check(programs: &Programs) -> anyhow::Result<SandboxReport> {
-    let program = programs.worker.display();
-    let mut child = Command::new(&programs.worker)
+pub(crate) async fn check(path: &Path) -> anyhow::Result<SandboxReport> {
+    let program = path.display();
+    let mut child = Command::new(path)
         .arg("--sandbox-check")
         .env_clear()
         .stdin(Stdio::null())
@@ -140,13 +145,7 @@ mod tests {
         let program = folder.path().join("worker");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let programs = Programs {
-            worker: program,
-            inference: "/nonexistent".into(),
-            compile: "/nonexistent".into(),
-            ingest: "/nonexistent".into(),
-        };
-        check(&programs).await
+        check(&program).await
     }
 
     #[test]

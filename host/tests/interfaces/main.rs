@@ -25,4 +25,5 @@ mod config_cli;
 mod config_load;
 mod source_file;
 mod source_odd_cameras;
+mod source_reader;
 mod source_rtsp;

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ocelli::config::source::Source;
-use ocelli::source::{
-    AccessUnit, SourceEvent, SourceFaultKind, SourceSettings, Sources, Subscription,
-};
+use ocelli::config::source::Transport;
+use ocelli::source::{AccessUnit, SourceEvent, SourceFaultKind, Subscription};
 use ocelli_protocol::worker::CaptureClock;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::support::{sources, strict};
 
 /// Far above what any step takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -121,8 +121,7 @@ impl OddCamera {
 
     fn subscribe(&self) -> Subscription {
         let url = format!("rtsp://127.0.0.1:{}/cam", self.port);
-        let source = Source::parse(&url, None, None, false).unwrap();
-        Sources::new(SourceSettings::default()).subscribe(&source)
+        sources().subscribe(&strict(&url, Transport::Tcp))
     }
 
     fn played(&self) -> usize {

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocelli::config::source::{Source, Transport};
-use ocelli::source::{
-    AccessUnit, SourceEvent, SourceFault, SourceFaultKind, SourceSettings, Sources, Subscription,
-};
+use ocelli::source::{AccessUnit, SourceEvent, SourceFault, SourceFaultKind, Subscription};
 use ocelli_protocol::clock;
 use ocelli_protocol::worker::Codec;
 use rustix::process::{Pid, Signal, kill_process};
@@ -20,17 +18,19 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::support::{sources, strict};
+
 /// Far above what any step takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running server; killed when dropped.
-struct Cameras {
+pub(super) struct Cameras {
     child: Child,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl Cameras {
-    fn start(options: &[&str], mounts: &[(&str, &str)]) -> Self {
+    pub(super) fn start(options: &[&str], mounts: &[(&str, &str)]) -> Self {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
         let mounts = mounts
             .iter()
@@ -55,7 +55,7 @@ impl Cameras {
         Self { child, port }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(super) fn url(&self, path: &str) -> String {
         format!("rtsp://127.0.0.1:{}{path}", self.port)
     }
 
@@ -78,18 +78,18 @@ impl Drop for Cameras {
 }
 
 fn source(url: &str, transport: Transport) -> Source {
-    Source::parse(url, Some(transport), None, false).unwrap()
+    strict(url, transport)
 }
 
 fn subscribe(url: &str) -> Subscription {
-    Sources::new(SourceSettings::default()).subscribe(&source(url, Transport::Tcp))
+    sources().subscribe(&source(url, Transport::Tcp))
 }
 
 async fn next(subscription: &mut Subscription) -> SourceEvent {
     timeout(DEADLINE, subscription.next()).await.expect("an event within the deadline")
 }
 
-async fn units(subscription: &mut Subscription, count: usize) -> Vec<Arc<AccessUnit>> {
+pub(super) async fn units(subscription: &mut Subscription, count: usize) -> Vec<Arc<AccessUnit>> {
     let mut units = Vec::new();
     while units.len() < count {
         match next(subscription).await {
@@ -101,18 +101,18 @@ async fn units(subscription: &mut Subscription, count: usize) -> Vec<Arc<AccessU
     units
 }
 
-async fn fault(subscription: &mut Subscription) -> SourceFault {
+pub(super) async fn fault(subscription: &mut Subscription) -> SourceFault {
     loop {
         match next(subscription).await {
             SourceEvent::Down(fault) => return fault,
             SourceEvent::Up | SourceEvent::Unit(_) => {}
-            SourceEvent::Ended => panic!("a live source has no end"),
+            SourceEvent::Damaged(_) | SourceEvent::Ended => panic!("what files alone have"),
         }
     }
 }
 
 /// Up, and the first unit after it.
-async fn recovery(subscription: &mut Subscription) -> Arc<AccessUnit> {
+pub(super) async fn recovery(subscription: &mut Subscription) -> Arc<AccessUnit> {
     let mut up = false;
     loop {
         match next(subscription).await {
@@ -120,7 +120,7 @@ async fn recovery(subscription: &mut Subscription) -> Arc<AccessUnit> {
             SourceEvent::Unit(_) => {}
             SourceEvent::Up => up = true,
             SourceEvent::Down(_) => up = false,
-            SourceEvent::Ended => panic!("a live source has no end"),
+            SourceEvent::Damaged(_) | SourceEvent::Ended => panic!("what files alone have"),
         }
     }
 }
@@ -168,7 +168,7 @@ impl Relay {
 }
 
 /// Answers every request with `answer`, in which `{cseq}` is replaced.
-async fn scripted(answer: &'static str) -> SocketAddr {
+pub(super) async fn scripted(answer: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -210,7 +210,7 @@ async fn every_codec_comes_over_tcp_and_udp_from_a_key_unit_on() {
             ("/mjpeg", "people-576-mjpeg.avi"),
         ],
     );
-    let sources = Sources::new(SourceSettings::default());
+    let sources = sources();
     for transport in [Transport::Tcp, Transport::Udp] {
         for (path, codec) in [
             ("/baseline", Codec::H264),
@@ -328,7 +328,7 @@ async fn what_is_no_camera_is_told_by_kind() {
         (hasty, SourceFaultKind::Closed, "DESCRIBE"),
         (busy, SourceFaultKind::Protocol, "503"),
     ];
-    let sources = Sources::new(SourceSettings::default());
+    let sources = sources();
     let subscriptions: Vec<_> = cases
         .iter()
         .map(|(address, ..)| {
@@ -361,7 +361,7 @@ async fn after_a_restart_of_the_server_numbers_and_times_go_on() {
         let mounts = [("/cam", "people-576-high-b3.mp4")];
         let cameras = Cameras::start(&[], &mounts);
         let mut relay = Relay::start(Some(cameras.port)).await;
-        let sources = Sources::new(SourceSettings::default());
+        let sources = sources();
         let url = format!("rtsp://127.0.0.1:{}/cam", relay.port);
         let mut subscription = sources.subscribe(&source(&url, transport));
         let mut before = units(&mut subscription, 20).await;
@@ -412,7 +412,7 @@ async fn a_frozen_server_is_noticed_and_recovered_from() {
 async fn subscribers_share_one_connection_which_ends_with_the_last() {
     let cameras = Cameras::start(&[], &[("/cam", "people-576-high.mp4")]);
     let mut relay = Relay::start(Some(cameras.port)).await;
-    let sources = Sources::new(SourceSettings::default());
+    let sources = sources();
     let camera = source(&format!("rtsp://127.0.0.1:{}/cam", relay.port), Transport::Tcp);
     let mut early = sources.subscribe(&camera);
     let seen = units(&mut early, 15).await;
@@ -445,7 +445,7 @@ async fn after_packet_loss_units_wait_for_a_key_unit_which_is_marked() {
         [("people-576-high.mp4", Transport::Tcp), ("people-576-hevc.mp4", Transport::Udp)]
     {
         let cameras = Cameras::start(&["--drop", "0.01"], &[("/cam", clip)]);
-        let sources = Sources::new(SourceSettings::default());
+        let sources = sources();
         let mut subscription = sources.subscribe(&source(&cameras.url("/cam"), transport));
         let mut number = 0;
         let mut marked = 0;

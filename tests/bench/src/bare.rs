@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use object_detect::engine::Engine;
 use object_detect::settings::Settings;
 use ocelli::config::source::Source;
-use ocelli::source::{AccessUnit, SourceEvent, Sources};
+use ocelli::source::{AccessUnit, SourceEvent};
 use ocelli_protocol::worker::Decode;
 use ocelli_sdk::Letterbox;
 use ocelli_sdk::nanodet::{self, Variant};
@@ -291,13 +291,14 @@ fn period_ns(units: &[AccessUnit]) -> Result<i64> {
 /// All access units of a clip, read as the host reads files.
 async fn units(clip: &Path) -> Result<Vec<AccessUnit>> {
     let source = Source::parse(&format!("file:{}", clip.display()), None, None, false)?;
-    let mut subscription = Sources::new(Default::default()).subscribe(&source);
+    let mut subscription = crate::paths::sources()?.subscribe(&source);
     let mut units = Vec::new();
     loop {
         match subscription.next().await {
             SourceEvent::Unit(unit) => units.push(AccessUnit::clone(&unit)),
             SourceEvent::Up => {}
             SourceEvent::Down(fault) => bail!("{}", fault.message),
+            SourceEvent::Damaged(reason) => bail!("{reason}"),
             SourceEvent::Ended => break,
         }
     }

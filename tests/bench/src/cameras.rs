@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ocelli::config::source::Source;
-use ocelli::source::{SourceEvent, Sources};
+use ocelli::source::SourceEvent;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
@@ -60,12 +60,12 @@ impl Cameras {
     /// server would begin its clip, and so a GOP, with the first. Returns when pictures come.
     pub async fn keep_playing(&self, index: usize) -> Result<Playing> {
         let source = Source::parse(&self.url(index), None, None, false)?;
-        let mut subscription = Sources::new(Default::default()).subscribe(&source);
+        let mut subscription = crate::paths::sources()?.subscribe(&source);
         loop {
             match subscription.next().await {
                 SourceEvent::Unit(_) => break,
                 SourceEvent::Down(fault) => bail!("camera {index}: {}", fault.message),
-                SourceEvent::Up | SourceEvent::Ended => {}
+                SourceEvent::Up | SourceEvent::Damaged(_) | SourceEvent::Ended => {}
             }
         }
         let reader = tokio::spawn(async move {

@@ -9,6 +9,7 @@ use super::family::Families;
 use super::{Exposition, SessionSample};
 use crate::event::SessionState;
 use crate::monitor::alerts::Alert;
+use crate::source::ReaderKind;
 
 const NANOSECONDS: f64 = 1e9;
 
@@ -36,6 +37,12 @@ impl Exposition {
             .samples(states)?;
         out.gauge("session_source_up", "Whether the source is not known to be down")?
             .samples(self.each(|it| u64::from(it.observation.source_down.is_none())))?;
+        let compatible = self.some(|it| {
+            let reader = it.status().reader.as_ref()?;
+            Some(u64::from(reader.kind == ReaderKind::Compatible))
+        });
+        let help = "Whether the compatible reader reads its camera";
+        out.gauge("session_compatible_reader", help)?.samples(compatible)?;
         let alerts = self.sessions.iter().flat_map(|session| {
             let own = Alert::ALL.iter().filter(|alert| **alert != Alert::Disk);
             own.map(|alert| {
@@ -76,6 +83,7 @@ impl Exposition {
                 ("no_key", skipped.no_key),
                 ("corrupt", skipped.corrupt),
                 ("queue", skipped.queue),
+                ("unreadable", skipped.unreadable),
             ];
             reasons.map(|(reason, n)| ([("session", session.name()), ("reason", reason)], n))
         });

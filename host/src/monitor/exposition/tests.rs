@@ -22,7 +22,7 @@ const ODD_NAMES: [&str; 6] = [
 fn session(id: &str) -> SessionSample {
     let mut limits = LimitCounts::default();
     limits.add(Limit::LogLines, 3);
-    let skipped = Skipped { newer: 5, setting: 0, no_key: 1, corrupt: 0, queue: 2 };
+    let skipped = Skipped { newer: 5, setting: 0, no_key: 1, corrupt: 0, queue: 2, unreadable: 3 };
     let mut latencies = Latencies::default();
     for ms in [4u64, 40, 400] {
         let ns = ms * 1_000_000;
@@ -47,6 +47,11 @@ fn session(id: &str) -> SessionSample {
         uptime_s: 12.0,
         restarts: 1,
         last_error: None,
+        reader: Some(crate::source::ReaderStatus {
+            kind: crate::source::ReaderKind::Compatible,
+            reason: "strict failed".into(),
+            since: "2026-01-01T00:00:00Z".into(),
+        }),
         results: 3,
         events: 2,
         frames: Frames {
@@ -315,6 +320,7 @@ fn the_exposition_is_open_metrics_and_says_what_is_so() {
         ("ocelli_session_state", vec![cam, ("state", "degraded")], 1.0),
         ("ocelli_session_state", vec![cam, ("state", "failed")], 0.0),
         ("ocelli_session_source_up", vec![cam], 0.0),
+        ("ocelli_session_compatible_reader", vec![cam], 1.0),
         ("ocelli_session_frames_received_total", vec![cam], 45.0),
         ("ocelli_session_frames_decoded_total", vec![cam], 44.0),
         ("ocelli_session_frames_processed_total", vec![cam], 40.0),
@@ -325,6 +331,7 @@ fn the_exposition_is_open_metrics_and_says_what_is_so() {
         ("ocelli_session_inference_run_seconds_total", vec![cam], 2.0),
         ("ocelli_session_frames_skipped_total", vec![cam, ("reason", "newer")], 5.0),
         ("ocelli_session_frames_skipped_total", vec![cam, ("reason", "queue")], 2.0),
+        ("ocelli_session_frames_skipped_total", vec![cam, ("reason", "unreadable")], 3.0),
         ("ocelli_session_results_total", vec![cam], 3.0),
         ("ocelli_session_events_total", vec![cam], 2.0),
         ("ocelli_session_restarts_total", vec![cam], 1.0),

@@ -9,6 +9,11 @@ use futures_util::future::BoxFuture;
 use ocelli::analyze::{
     AnalysisError, AnalysisErrorKind, ImageWorker, ImageWorkerStartError, WorkerFactory,
 };
+use ocelli::config::Config;
+use ocelli::config::source::{ReaderSetting, Source, SourceOptions, Transport};
+use ocelli::journal::Journal;
+use ocelli::source::Sources;
+use ocelli_testkit::program;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
@@ -16,7 +21,20 @@ pub(crate) use client::Client;
 
 /// A journal of events that ends with the test.
 pub(crate) fn events() -> ocelli::journal::events::EventJournal {
-    ocelli::journal::Journal::temporary().unwrap().events().clone()
+    Journal::temporary().unwrap().events().clone()
+}
+
+/// Sources as a host has them, with the real program for files.
+pub(crate) fn sources() -> Sources {
+    let journal = Journal::temporary().unwrap();
+    Sources::new(program("ocelli-ingest"), journal, &Config::default())
+}
+
+/// An RTSP camera for the strict reader alone.
+pub(crate) fn strict(url: &str, transport: Transport) -> Source {
+    let (transport, reader) = (Some(transport), Some(ReaderSetting::Strict));
+    let options = SourceOptions { transport, reader, ..SourceOptions::default() };
+    Source::configured(url, options).unwrap()
 }
 
 /// A config that says nothing and never changes: without tokens.
