@@ -160,11 +160,7 @@ fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), ProcessError> {
     };
     let engine = prepared.start(loaded, before_run)?;
     let (version, models) = (engine.version().to_owned(), engine.loaded());
-    match send(host.as_fd(), &ToHost::Ready { version, confinement, models }) {
-        Ok(()) => {}
-        Err(PacketError::Closed) => return Ok(()),
-        Err(error) => return Err(ProcessError::Report(error)),
-    }
+    report(host, &ToHost::Ready { version, confinement, models })?;
     loop {
         match receive_with(host.as_fd(), &mut buffer) {
             Ok((FromHost::Attach(session), descriptors)) => attach(&engine, session, descriptors),
@@ -176,17 +172,20 @@ fn serve(host: &Arc<OwnedFd>, before_run: Hook) -> Result<(), ProcessError> {
             }
             Ok((FromHost::Drain, _)) => {
                 engine.drain();
-                return match send(host.as_fd(), &ToHost::Drained) {
-                    Ok(()) | Err(PacketError::Closed) => Ok(()),
-                    Err(error) => Err(ProcessError::Report(error)),
-                };
+                return report(host, &ToHost::Drained);
             }
-            Ok((FromHost::Configure(_), _)) => {
-                return Err(ProcessError::ConfiguredTwice);
-            }
+            Ok((FromHost::Configure(_), _)) => return Err(ProcessError::ConfiguredTwice),
             Err(PacketError::Closed) => return Ok(()),
             Err(error) => return Err(ProcessError::Message(error)),
         }
+    }
+}
+
+/// Reports to the host. Where that has closed its end, the next message is the end.
+fn report(host: &OwnedFd, message: &ToHost) -> Result<(), ProcessError> {
+    match send(host.as_fd(), message) {
+        Ok(()) | Err(PacketError::Closed) => Ok(()),
+        Err(error) => Err(ProcessError::Report(error)),
     }
 }
 

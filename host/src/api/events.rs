@@ -19,7 +19,7 @@ use super::extract::{InPath, InQuery};
 use super::problem::Problem;
 use super::resume::{self, ResumeError};
 use super::state::ApiState;
-use crate::event::{JournalledEvent, event_told};
+use crate::event::{JournalledEvent, encode_event};
 use crate::journal::events::{EventQuery as Wanted, JournalPage};
 
 /// Events of a page unless the client sets `limit`.
@@ -119,7 +119,7 @@ fn text(session: &str, after: u64, page: &JournalPage) -> String {
     let mut text = format!("{{\"session\":{},\"events\":[", Value::from(session));
     for (index, event) in events.iter().enumerate() {
         text.push_str(if index > 0 { "," } else { "" });
-        text.push_str(&event_told(session, event.seq, &event.body).text);
+        text.push_str(&encode_event(session, event.seq, &event.body).text);
     }
     // Writing to a string does not fail.
     let _ = write!(

@@ -139,43 +139,40 @@ impl CameraChanges {
 
 /// The keys that differ between two entries of one camera.
 fn differing_keys(old: &Camera, new: &Camera) -> Vec<String> {
-    let mut keys: Vec<String> =
-        source_keys(&old.source, &new.source).into_iter().map(str::to_owned).collect();
-    if old.pipeline != new.pipeline {
-        keys.push("pipeline".into());
-    }
     let settings = |camera: &Camera| Value::Object(camera.settings.clone());
+    let mut keys = source_keys(&old.source, &new.source);
+    keys.extend(named(&[("pipeline", old.pipeline != new.pipeline)]));
     keys.extend(differing("settings", Some(&settings(old)), Some(&settings(new))));
-    if old.decode != new.decode {
-        keys.push("decode".into());
-    }
-    if old.priority != new.priority {
-        keys.push("priority".into());
-    }
-    if old.redis_prefix != new.redis_prefix {
-        keys.push("redis_prefix".into());
-    }
+    keys.extend(named(&[
+        ("decode", old.decode != new.decode),
+        ("priority", old.priority != new.priority),
+        ("redis_prefix", old.redis_prefix != new.redis_prefix),
+    ]));
     keys
 }
 
-fn source_keys(old: &Source, new: &Source) -> Vec<&'static str> {
-    let differs: Vec<(&str, bool)> = match (old, new) {
-        (Source::Rtsp(old), Source::Rtsp(new)) => vec![
+/// The keys that differ.
+fn named(keys: &[(&str, bool)]) -> Vec<String> {
+    keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| (*key).to_owned()).collect()
+}
+
+fn source_keys(old: &Source, new: &Source) -> Vec<String> {
+    match (old, new) {
+        (Source::Rtsp(old), Source::Rtsp(new)) => named(&[
             ("source", old.url() != new.url()),
             ("source (user name or password)", old.credentials != new.credentials),
             ("transport", old.transport != new.transport),
             ("silence_s", old.silence != new.silence),
             ("reader", old.reader != new.reader),
             ("ca or certificate_sha256", old.tls != new.tls),
-        ],
-        (Source::File(old), Source::File(new)) => vec![
+        ]),
+        (Source::File(old), Source::File(new)) => named(&[
             ("source", old.path != new.path),
             ("pace", old.pace != new.pace),
             ("repeat", old.repeat != new.repeat),
-        ],
-        _ => vec![("source", true)],
-    };
-    differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+        ]),
+        _ => named(&[("source", true)]),
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,6 @@ pub use subscriber::{SubscribeOptions, Subscriber};
 pub use time::{rfc3339, unix_ns};
 pub use wire::{
     ALERT, AttachmentRef, Attribute, Attributes, Clock, Detection, Detections, EncodedMessage,
-    Event, Latency, ServerMessage, SessionState, encode_event as event_told,
+    Event, Latency, ServerMessage, SessionState, encode_event,
 };
 pub(crate) use wire::{CODE, JournalledEvent};

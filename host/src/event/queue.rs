@@ -288,16 +288,6 @@ impl MessageQueue {
         drop(waiting);
         self.changed.notify_one();
     }
-
-    /// Messages and bytes that wait.
-    #[cfg(test)]
-    pub(super) fn waiting(&self) -> (usize, usize) {
-        let waiting = self.waiting.lock();
-        (
-            waiting.ordered.len() + waiting.detections.len(),
-            waiting.event_bytes + waiting.answer_bytes + waiting.detection_bytes,
-        )
-    }
 }
 
 impl PendingMessages {
@@ -382,6 +372,22 @@ impl PendingMessages {
         }
         if lane.tickets.is_empty() && lane.missed == 0 && lane.events.is_none() {
             self.lanes.remove(session);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl MessageQueue {
+        /// Messages and bytes that wait.
+        pub(in crate::event) fn waiting(&self) -> (usize, usize) {
+            let waiting = self.waiting.lock();
+            (
+                waiting.ordered.len() + waiting.detections.len(),
+                waiting.event_bytes + waiting.answer_bytes + waiting.detection_bytes,
+            )
         }
     }
 }

@@ -114,12 +114,6 @@ impl Subscriber {
         }
         next
     }
-
-    /// Messages and bytes that wait.
-    #[cfg(test)]
-    pub(super) fn waiting(&self) -> (usize, usize) {
-        self.queue.waiting()
-    }
 }
 
 impl Drop for Subscriber {
@@ -148,5 +142,17 @@ async fn load_page(events: EventJournal, queue: Arc<MessageQueue>, load: PageReq
             return;
         }
         tokio::time::sleep(READ_AGAIN).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Subscriber {
+        /// Messages and bytes that wait.
+        pub(in crate::event) fn waiting(&self) -> (usize, usize) {
+            self.queue.waiting()
+        }
     }
 }

@@ -66,7 +66,7 @@ pub(super) enum ProcessEvent {
 #[derive(Debug, Clone)]
 pub(super) struct ProcessDeath {
     /// Its exit status, in words.
-    pub(super) status: String,
+    status: String,
     /// The last lines that it wrote to standard error.
     lines: Vec<String>,
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::link::ask;
 use super::resume::{EntryIds, is_other_type};
 use crate::config;
-use crate::event::event_told;
+use crate::event::encode_event;
 use crate::journal::JournalError;
 use crate::journal::events::{EventJournal, StoredEvent};
 
@@ -104,7 +104,7 @@ impl<'a> StreamBatch<'a> {
                 self.add_picture(digest, &bytes);
             }
         }
-        let message = event_told(self.session, event.seq, &event.body).text;
+        let message = encode_event(self.session, event.seq, &event.body).text;
         let mut add = self.add((event.seq, 0));
         add.arg("seq").arg(event.seq).arg("kind").arg(&*event.kind).arg("time").arg(&head.time);
         add.arg("deployment").arg(&head.deployment).arg("event").arg(&*message);

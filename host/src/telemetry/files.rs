@@ -236,7 +236,7 @@ impl ManagedLog {
     /// Sees to it that there is room for this log among the sessions', once: the folder may be a
     /// large one.
     fn admit(&mut self, directory: &Path) -> io::Result<()> {
-        if !self.admitted && !self.file.exists() {
+        if !self.admitted && !self.file.path().exists() {
             make_room(directory, MAX_SESSION_LOGS - 1)?;
         }
         self.admitted = true;

@@ -46,11 +46,6 @@ impl LogFile {
         &self.path
     }
 
-    /// Whether there is a file to append to.
-    pub(super) fn exists(&self) -> bool {
-        self.path.exists()
-    }
-
     /// Opens the file, so that an error is known before the first line.
     pub(super) fn prepare(&mut self, now: Timestamp) -> io::Result<()> {
         self.opened(now).map(drop)

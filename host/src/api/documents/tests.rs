@@ -10,7 +10,7 @@ use crate::api::message::ClientMessage;
 use crate::api::routes::ROUTES;
 use crate::event::{
     AttachmentRef, Attribute, Attributes, Clock, Detection, Detections, Event, Latency,
-    ServerMessage, SessionState, event_told,
+    ServerMessage, SessionState, encode_event,
 };
 
 /// Where a document is for the schemas in it.
@@ -232,7 +232,7 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
         gone,
     ];
     let body = |event: &Event| serde_json::to_string(event).unwrap();
-    let events = [event_told(session, 1, &body(&seen)), event_told(session, 2, &body(&told))];
+    let events = [encode_event(session, 1, &body(&seen)), encode_event(session, 2, &body(&told))];
     let mut kinds = BTreeSet::new();
     for message in &messages {
         match message {

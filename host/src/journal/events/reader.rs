@@ -18,7 +18,7 @@ pub(super) const PAGE_BYTES: usize = 1 << 20;
 
 /// Events that are looked at for a page. A filter that few pass costs tens of milliseconds, and
 /// comes again.
-pub(super) const LOOKED_AT: usize = 20_000;
+const LOOKED_AT: usize = 20_000;
 
 pub(super) type EventRead = Box<dyn FnOnce(&Connection) + Send>;
 
