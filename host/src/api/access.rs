@@ -10,7 +10,7 @@ use crate::config::LOCAL_CALLER;
 pub use crate::config::Role;
 
 /// A right of a caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::Display)]
 #[strum(serialize_all = "lowercase")]
 pub enum Right {
     /// To look at the sessions that the caller [sees](Caller::sees), subscribe to them and ask
@@ -23,13 +23,6 @@ pub enum Right {
     Operate,
     /// To put components into the data directory.
     Administer,
-}
-
-impl Right {
-    /// The right's name in an error.
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
 }
 
 /// The sessions that a caller may know of.

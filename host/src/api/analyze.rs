@@ -6,14 +6,13 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, TryStreamExt};
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
-use super::body::{collect, length};
+use super::body;
 use super::control::Control;
 use super::extract::{InPath, InQuery};
 use super::jobs::{self, Results};
@@ -70,45 +69,22 @@ pub(super) async fn analyze<C: Control>(
     let analyses = state.control.analyses();
     let mut order = analyses.request(&pipeline)?;
     if let Some(text) = &parameters.settings {
-        order.set_settings(&settings(text)?);
+        order.set_settings(&body::settings(text)?);
     }
     if !parameters.background {
         analyses.admit()?;
     }
-    match kind(request.headers())? {
-        Content::Picture => one(analyses, order, &parameters, request).await,
-        Content::List => list(analyses, order, &parameters, request).await,
-    }
-}
-
-enum Content {
-    Picture,
-    List,
-}
-
-fn kind(headers: &HeaderMap) -> Result<Content, Problem> {
-    let value = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
-    let essence =
-        value.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
-        "image/jpeg" | "image/png" => Ok(Content::Picture),
-        "multipart/form-data" => Ok(Content::List),
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    match kind.to_ascii_lowercase().as_str() {
+        "image/jpeg" | "image/png" => one(analyses, order, &parameters, request).await,
+        "multipart/form-data" => list(analyses, order, &parameters, request).await,
         _ => {
             let detail = "the Content-Type says what the body is: image/jpeg, image/png, or \
                 multipart/form-data";
             Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
         }
     }
-}
-
-/// Settings are a JSON object.
-fn settings(text: &str) -> Result<Map<String, Value>, Problem> {
-    serde_json::from_str(text)
-        .map_err(|error| bad_settings(format!("settings are a JSON object: {error}")))
-}
-
-fn bad_settings(detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "bad_settings", detail)
 }
 
 async fn one(
@@ -129,13 +105,13 @@ async fn one(
 async fn image(analyses: &Analyses, request: Request) -> Result<ImageFile, Problem> {
     let arrived = now();
     let AnalysisLimits { image_bytes, timeout, .. } = analyses.limits();
-    let length = length(request.headers());
+    let length = body::length(request.headers());
     if length.is_some_and(|length| length > image_bytes) {
         return Err(too_large(image_bytes).into());
     }
     let room = analyses.reserve_memory(length.unwrap_or(image_bytes))?;
-    let body = collect(request.into_body(), length.unwrap_or(0), image_bytes);
-    let body = within(timeout, body).await??.ok_or_else(|| too_large(image_bytes))?;
+    let body = within(timeout, body::collect(request, image_bytes)).await??;
+    let body = body.ok_or_else(|| too_large(image_bytes))?;
     Ok(ImageFile::new(body, arrived, room)?)
 }
 
@@ -159,7 +135,8 @@ async fn list(
     request: Request,
 ) -> Result<Response, Problem> {
     let multipart = Multipart::from_request(request, &()).await;
-    let multipart = multipart.map_err(|rejection| broken(rejection.body_text()))?;
+    let multipart =
+        multipart.map_err(|rejection| Problem::bad("bad_multipart", rejection.body_text()))?;
     let mut parts = Parts {
         analyses,
         multipart,
@@ -170,9 +147,10 @@ async fn list(
     };
     if let Some(text) = parts.settings().await? {
         if parameters.settings.is_some() {
-            return Err(bad_settings("settings stand in the query or in a part, not in both"));
+            let detail = "settings stand in the query or in a part, not in both";
+            return Err(Problem::bad("bad_settings", detail));
         }
-        order.set_settings(&settings(&text)?);
+        order.set_settings(&body::settings(&text)?);
     }
     if parameters.background {
         let pictures: Vec<NamedImage> = parts.pictures().try_collect().await?;
@@ -189,12 +167,8 @@ async fn list(
     Ok(Json(Results::of(&items)).into_response())
 }
 
-fn broken(detail: String) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "bad_multipart", detail)
-}
-
 fn no_images() -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "no_images", "the list has no picture")
+    Problem::bad("no_images", "the list has no picture")
 }
 
 impl From<MultipartError> for Problem {
@@ -203,7 +177,7 @@ impl From<MultipartError> for Problem {
             let detail = "the list is longer than its pictures may be together";
             return Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", detail);
         }
-        broken(error.body_text())
+        Self::bad("bad_multipart", error.body_text())
     }
 }
 
@@ -242,7 +216,8 @@ impl<'a> Parts<'a> {
             match parts.next().await? {
                 Some(Part::Picture(picture)) => Ok(Some((picture, parts))),
                 Some(Part::Settings(_)) => {
-                    Err(bad_settings("the part named settings comes once, before all pictures"))
+                    let detail = "the part named settings comes once, before all pictures";
+                    Err(Problem::bad("bad_settings", detail))
                 }
                 None => Ok(None),
             }
@@ -255,11 +230,11 @@ impl<'a> Parts<'a> {
         let Some(field) = field else { return Ok(None) };
         if field.name() == Some(SETTINGS) {
             let text = within(bounds.timeout, up_to(field, MAX_SETTINGS)).await??;
-            let text = text.ok_or_else(|| {
-                bad_settings(format!("settings have at most {MAX_SETTINGS} bytes"))
-            })?;
+            let bad = |detail: String| Problem::bad("bad_settings", detail);
+            let text =
+                text.ok_or_else(|| bad(format!("settings have at most {MAX_SETTINGS} bytes")))?;
             let text = String::from_utf8(text.into())
-                .map_err(|_| bad_settings("settings are a JSON object, which is UTF-8"))?;
+                .map_err(|_| bad("settings are a JSON object, which is UTF-8".into()))?;
             return Ok(Some(Part::Settings(text)));
         }
         self.seen += 1;

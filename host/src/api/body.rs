@@ -1,9 +1,10 @@
 //! Reads a body that is one file, up to a limit.
 
-use axum::body::Body;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::Request;
+use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::StreamExt;
+use serde_json::{Map, Value};
 
 use super::problem::Problem;
 
@@ -12,24 +13,24 @@ pub(super) fn length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
 }
 
-/// Reads a body of at most `most` bytes. `None` if it has more. `expected` is the length by its
-/// header.
-pub(super) async fn collect(
-    body: Body,
-    expected: usize,
-    most: usize,
-) -> Result<Option<Bytes>, Problem> {
+/// Reads a body of at most `most` bytes. `None` if it has more.
+pub(super) async fn collect(request: Request, most: usize) -> Result<Option<Bytes>, Problem> {
+    let expected = length(request.headers()).unwrap_or(0);
     let mut bytes = BytesMut::with_capacity(expected.min(most));
-    let mut chunks = body.into_data_stream();
+    let mut chunks = request.into_body().into_data_stream();
     while let Some(chunk) = chunks.next().await {
-        let unreadable = |error: axum::Error| {
-            Problem::new(StatusCode::BAD_REQUEST, "bad_body", error.to_string())
-        };
-        let chunk = chunk.map_err(unreadable)?;
+        let chunk = chunk.map_err(|error| Problem::bad("bad_body", error.to_string()))?;
         if bytes.len().saturating_add(chunk.len()) > most {
             return Ok(None);
         }
         bytes.extend_from_slice(&chunk);
     }
     Ok(Some(bytes.freeze()))
+}
+
+/// Settings are a JSON object.
+pub(super) fn settings(text: &str) -> Result<Map<String, Value>, Problem> {
+    serde_json::from_str(text).map_err(|error| {
+        Problem::bad("bad_settings", format!("settings are a JSON object: {error}"))
+    })
 }

@@ -15,18 +15,14 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::access::Caller;
-use super::body::{collect, length};
+use super::body;
 use super::control::{Control, Refusal};
 use super::extract::{InPath, InQuery};
-use super::problem::{More, Problem};
+use super::problem::Problem;
 use super::state::ApiState;
 use crate::config::{LOCAL_CALLER, RefusedState};
-use crate::deploy::{
-    CompileError, Component, DeployError, DeployRequest, NamedPipeline, Outcome, PipelineError,
-    Record,
-};
-use crate::session::SessionError;
-use crate::session::rollout::{MAX_SHADOW, Step};
+use crate::deploy::{Component, DeployError, DeployRequest, NamedPipeline, Outcome, Record};
+use crate::session::rollout::MAX_SHADOW;
 
 /// Components that are uploaded at the same time. Each may have `deploy.max_component_mb`, 128 MiB
 /// at the most.
@@ -88,65 +84,6 @@ pub trait DeploymentControl: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<NamedPipeline, DeployError>> + Send;
 }
 
-/// The answer for a deployment that began: its record, or a problem if it has failed.
-fn answer(record: Record) -> Result<Response, Problem> {
-    let (status, code) = match (record.outcome(), record.step) {
-        (None | Some(Outcome::Healthy | Outcome::Superseded), _) => {
-            return Ok(Json(record).into_response());
-        }
-        (Some(Outcome::Refused), Step::Admit) => {
-            (StatusCode::INSUFFICIENT_STORAGE, "not_enough_memory")
-        }
-        (Some(Outcome::Refused), Step::Compile) => {
-            (StatusCode::UNPROCESSABLE_ENTITY, "not_compiled")
-        }
-        (Some(Outcome::Refused), _) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_pipeline"),
-        (Some(outcome), _) => (StatusCode::CONFLICT, outcome.name()),
-    };
-    let detail = record
-        .reason
-        .clone()
-        .unwrap_or_else(|| format!("the deployment failed at {}", record.step));
-    let more = More {
-        step: Some(record.step),
-        problems: record.check.as_ref().map(|check| check.problems.clone()),
-        deployment: Some(record),
-        ..More::default()
-    };
-    Err(Problem { more: Box::new(more), ..Problem::new(status, code, detail) })
-}
-
-impl From<DeployError> for Problem {
-    fn from(error: DeployError) -> Self {
-        let status = match &error {
-            DeployError::Session(SessionError::Unknown(_)) => StatusCode::NOT_FOUND,
-            DeployError::Pipeline(PipelineError::NotAName(_)) => StatusCode::BAD_REQUEST,
-            DeployError::InvalidName(_) | DeployError::Shadow { .. } => StatusCode::BAD_REQUEST,
-            DeployError::Pipeline(_) => StatusCode::NOT_FOUND,
-            DeployError::Compile(CompileError::File { .. } | CompileError::Start { .. }) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
-            DeployError::Compile(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            DeployError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            DeployError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            // The state of the session does not allow it.
-            _ => StatusCode::CONFLICT,
-        };
-        let mut problem = Self::new(status, error.code(), error.to_string());
-        match &error {
-            DeployError::UnderWay { step, .. } => {
-                problem.more.step = Some(*step);
-            }
-            DeployError::Compile(error) => {
-                problem.more.step = Some(error.step());
-                problem.more.problems = error.report().map(|check| check.problems.clone());
-            }
-            _ => {}
-        }
-        problem
-    }
-}
-
 /// The query of `PUT /v1/sessions/{id}/pipeline`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -182,10 +119,7 @@ pub(super) async fn deploy<C: DeploymentControl>(
             format!("shadow: {shadow} is more than {MAX_SHADOW} frames"),
         ));
     }
-    let settings = settings.map(|text| serde_json::from_str(&text)).transpose();
-    let settings = settings.map_err(|error| {
-        Problem::bad("bad_settings", format!("settings are a JSON object: {error}"))
-    })?;
+    let settings = settings.as_deref().map(body::settings).transpose()?;
     let by = by(&caller, request.headers());
     let bytes = upload(&state, request).await?;
     let component = match (pipeline, name) {
@@ -201,7 +135,7 @@ pub(super) async fn deploy<C: DeploymentControl>(
     };
     let request = DeployRequest { session, component, settings, shadow, refused_state, by };
     let control = state.control.clone();
-    answer(to_its_end(async move { control.deploy(request).await }).await?)
+    deployed(async move { control.deploy(request).await }).await
 }
 
 pub(super) async fn rollback<C: DeploymentControl>(
@@ -211,7 +145,7 @@ pub(super) async fn rollback<C: DeploymentControl>(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (by, control) = (by(&caller, &headers), state.control.clone());
-    answer(to_its_end(async move { control.rollback(&session, &by).await }).await?)
+    deployed(async move { control.rollback(&session, &by).await }).await
 }
 
 /// The query of `GET /v1/sessions/{id}/deployments`.
@@ -263,17 +197,23 @@ pub(super) async fn put_pipeline<C: DeploymentControl>(
     Ok(Json(pipeline).into_response())
 }
 
+/// Runs a deployment to its end. Answers with its record, or with a problem if it has failed.
+async fn deployed(
+    doing: impl Future<Output = Result<Record, DeployError>> + Send + 'static,
+) -> Result<Response, Problem> {
+    let record = to_its_end(doing).await?;
+    match record.outcome() {
+        None | Some(Outcome::Healthy | Outcome::Superseded) => Ok(Json(record).into_response()),
+        Some(outcome) => Err(Problem::failed(record, outcome)),
+    }
+}
+
 /// Runs it to its end even if the client goes away. The host's stop does not wait for it: its
 /// session ends then, and with it the deployment.
 async fn to_its_end<T: Send + 'static>(
     doing: impl Future<Output = Result<T, DeployError>> + Send + 'static,
 ) -> Result<T, Problem> {
-    match tokio::spawn(doing).await {
-        Ok(outcome) => Ok(outcome?),
-        Err(error) => {
-            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()))
-        }
-    }
+    Ok(tokio::spawn(doing).await.map_err(Problem::internal)??)
 }
 
 /// Reads a body that is a component, or empty. A body whose header says that it is too large is not
@@ -288,25 +228,19 @@ async fn upload<C: DeploymentControl>(
             format!("the component has more than {} MiB (deploy.max_component_mb)", most >> 20);
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "component_too_large", detail)
     };
-    let length = length(request.headers());
-    if length.is_some_and(|length| length > most) {
+    if body::length(request.headers()).is_some_and(|length| length > most) {
         return Err(too_large());
     }
-    let _turn = state.uploads.try_acquire().map_err(|_| Problem {
-        retry_after: Some(1),
-        ..Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "busy",
-            format!("{MAX_UPLOADS} components are being sent already"),
-        )
+    let _turn = state.uploads.try_acquire().map_err(|_| {
+        let detail = format!("{MAX_UPLOADS} components are being sent already");
+        Problem::unavailable("busy", detail).retry_after(1)
     })?;
-    let body =
-        tokio::time::timeout(UPLOAD, collect(request.into_body(), length.unwrap_or(0), most)).await;
-    let late = || {
+    let body = tokio::time::timeout(UPLOAD, body::collect(request, most)).await;
+    let late = |_| {
         let detail = format!("the component took longer than {} s to arrive", UPLOAD.as_secs());
         Problem::new(StatusCode::REQUEST_TIMEOUT, "upload_timeout", detail)
     };
-    body.map_err(|_| late())??.ok_or_else(too_large)
+    body.map_err(late)??.ok_or_else(too_large)
 }
 
 /// The client as the history shows it: the token's name, or "operator" without tokens, and the

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{ConnectInfo, RawPathParams, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -140,29 +140,18 @@ pub(super) async fn pass(
     parameters: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
-) -> Response {
+) -> Result<Response, Problem> {
     if need == Need::Nothing {
-        return next.run(request).await;
+        return Ok(next.run(request).await);
     }
     let peer = peer(&request);
-    let caller = match gate.authenticate(request.headers(), peer, action) {
-        Ok(caller) => caller,
-        Err(problem) => return refused(problem),
-    };
-    if let Err(problem) = gate.check_rate(&caller, peer) {
-        return problem.into_response();
-    }
-    let subject = match &parameters {
-        Ok(parameters) => parameters.iter().next().map(|(_, value)| value).unwrap_or_default(),
-        Err(rejection) => {
-            return Problem::new(StatusCode::BAD_REQUEST, "bad_path", rejection.body_text())
-                .into_response();
-        }
-    };
-    if let Err(problem) = permit(&caller, need, subject) {
-        audit::denied(&caller, peer, action, subject);
-        return problem.into_response();
-    }
+    let caller = gate.authenticate(request.headers(), peer, action)?;
+    gate.check_rate(&caller, peer)?;
+    let parameters =
+        parameters.map_err(|rejection| Problem::bad("bad_path", rejection.body_text()))?;
+    let subject = parameters.iter().next().map(|(_, value)| value).unwrap_or_default();
+    permit(&caller, need, subject)
+        .inspect_err(|_| audit::denied(&caller, peer, action, subject))?;
     let deed = need
         .right()
         .filter(|right| *right >= Right::Operate)
@@ -172,7 +161,7 @@ pub(super) async fn pass(
     if let Some(deed) = deed {
         deed.finish(response.status().as_u16());
     }
-    response
+    Ok(response)
 }
 
 /// Checks the caller's right. A session that the caller does not see does not exist for it.
@@ -185,8 +174,7 @@ fn permit(caller: &Caller, need: Need, session: &str) -> Result<(), Problem> {
     let forbidden = |what: &str| Problem::new(StatusCode::FORBIDDEN, "forbidden", what);
     match need.right() {
         Some(right) if !caller.may(right) => Err(forbidden(&format!(
-            "this needs the right to {}, which the token's role has not",
-            right.name()
+            "this needs the right to {right}, which the token's role has not"
         ))),
         _ if matches!(need, Need::OfAll(_)) && !caller.sees_all() => {
             Err(forbidden("this needs a token that sees all sessions"))
@@ -217,22 +205,9 @@ fn presented(headers: &HeaderMap) -> Option<String> {
         .find_map(|protocol| protocol.trim().strip_prefix(SUBPROTOCOL).map(str::to_owned))
 }
 
-fn refused(problem: Problem) -> Response {
-    let unauthorized = problem.status == StatusCode::UNAUTHORIZED;
-    let mut response = problem.into_response();
-    if unauthorized {
-        let value = HeaderValue::from_static("Bearer realm=\"ocelli\"");
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
-    }
-    response
-}
-
 fn limited(wait: Duration, detail: &str) -> Problem {
     let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
-    Problem {
-        retry_after: Some(seconds),
-        ..Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
-    }
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(seconds)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::config::{EVERY_SESSION, MAX_ID_BYTES, check_session_id};
 
@@ -16,8 +16,9 @@ pub(super) const MAX_MESSAGE: usize = 64 << 10;
 const TYPES: &str = "subscribe, unsubscribe, command, ping";
 
 /// A message of a client.
-#[derive(Debug, PartialEq, JsonSchema)]
-#[schemars(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[schemars(tag = "type")]
 pub(super) enum ClientMessage {
     Subscribe(Subscribe),
     Unsubscribe {
@@ -31,7 +32,7 @@ pub(super) enum ClientMessage {
         id: Option<Value>,
         command: Value,
     },
-    Ping,
+    Ping {},
 }
 
 #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
@@ -87,24 +88,6 @@ fn yes() -> bool {
     true
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Unsubscribe {
-    session: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Command {
-    session: String,
-    id: Option<Value>,
-    command: Value,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Ping {}
-
 /// A message that is no request, and the reason.
 #[derive(Debug, PartialEq)]
 pub(super) struct Malformed {
@@ -131,30 +114,23 @@ impl ClientMessage {
         // A text that is no name is not repeated: it may be as long as the message.
         let session =
             session.filter(|session| check_session_id(session).is_ok()).map(str::to_owned);
-        let kind = members.remove("type");
-        let rest = Value::Object(members);
-        let parsed = match kind.as_ref().and_then(Value::as_str) {
-            Some("subscribe") => Subscribe::deserialize(rest).map(Self::Subscribe),
-            Some("unsubscribe") => Unsubscribe::deserialize(rest)
-                .map(|message| Self::Unsubscribe { session: message.session }),
-            Some("command") => Command::deserialize(rest).map(|message| Self::Command {
-                session: message.session,
-                id: message.id,
-                command: message.command,
-            }),
-            Some("ping") => Ping::deserialize(rest).map(|Ping {}| Self::Ping),
-            Some(other) => {
+        let malformed = |code, message| Malformed { session: session.clone(), code, message };
+        let kind = match members.remove("type") {
+            Some(Value::String(kind)) if TYPES.split(", ").any(|known| known == kind) => kind,
+            Some(Value::String(other)) => {
                 let other: String = other.chars().take(60).collect();
                 let message = format!("there is no message of type {other:?}; types are {TYPES}");
-                return Err(Malformed { session, ..malformed("unknown_type", message) });
+                return Err(malformed("unknown_type", message));
             }
-            None => {
+            _ => {
                 let message = format!("a message says what it is in \"type\", one of {TYPES}");
-                return Err(Malformed { session, ..malformed("bad_message", message) });
+                return Err(malformed("bad_message", message));
             }
         };
+        // The type is the key of the rest.
+        let parsed = Self::deserialize(json!({kind: members}));
         let checked = parsed.map_err(|error| error.to_string()).and_then(Self::checked);
-        checked.map_err(|message| Malformed { session, ..malformed("bad_message", message) })
+        checked.map_err(|message| malformed("bad_message", message))
     }
 
     fn checked(self) -> Result<Self, String> {
@@ -191,7 +167,7 @@ impl ClientMessage {
                 }
             }
             Self::Unsubscribe { session } | Self::Command { session, .. } => check_id(session)?,
-            Self::Ping => {}
+            Self::Ping {} => {}
         }
         Ok(self)
     }
@@ -201,7 +177,6 @@ impl ClientMessage {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use serde_json::json;
 
     fn code(text: &str) -> (&'static str, String) {
         let malformed = ClientMessage::parse(text).unwrap_err();
@@ -228,7 +203,7 @@ mod tests {
                 command: json!({"count": "cars"})
             }
         );
-        assert_eq!(ClientMessage::parse(r#"{"type":"ping"}"#).unwrap(), ClientMessage::Ping);
+        assert_eq!(ClientMessage::parse(r#"{"type":"ping"}"#).unwrap(), ClientMessage::Ping {});
     }
 
     #[test]

@@ -18,7 +18,6 @@ mod jobs;
 mod keys;
 mod limits;
 mod message;
-mod models;
 mod origin;
 mod problem;
 mod rest;

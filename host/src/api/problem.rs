@@ -1,4 +1,4 @@
-//! Error answers as RFC 9457 problem details.
+//! Error answers as RFC 9457 problem details, and the status of each of the host's errors.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -9,9 +9,11 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::control::Refusal;
+use super::resume::ResumeError;
 use crate::analyze::{AnalysisError, AnalysisErrorKind};
-use crate::deploy::Record;
+use crate::deploy::{CompileError, DeployError, Outcome, PipelineError, Record};
 use crate::event::CODE;
+use crate::session::SessionError;
 use crate::session::rollout::Step;
 
 /// An error answer (RFC 9457). Without `type`, which stands for `about:blank`; `code` distinguishes
@@ -19,17 +21,13 @@ use crate::session::rollout::Step;
 #[derive(Debug, JsonSchema)]
 #[schemars(with = "Body<'static>")]
 pub(super) struct Problem {
-    pub(super) status: StatusCode,
-    /// A stable code for programs.
-    pub(super) code: &'static str,
-    /// The reason, for a person.
-    pub(super) detail: String,
-    /// The limit that the pipeline exceeded.
-    pub(super) limit: Option<&'static str>,
-    /// Further members of some problems.
-    pub(super) more: Box<More>,
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    limit: Option<&'static str>,
+    more: Box<More>,
     /// Seconds after which the client may try again.
-    pub(super) retry_after: Option<u64>,
+    retry_after: Option<u64>,
 }
 
 /// A problem as JSON.
@@ -53,42 +51,74 @@ struct Body<'a> {
 
 /// Members that some problems have.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-pub(super) struct More {
+struct More {
     /// With `after_ahead`: the number in the request.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) after: Option<u64>,
+    after: Option<u64>,
     /// The deployment that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) deployment: Option<Record>,
+    deployment: Option<Record>,
     /// With `after_ahead`: the number of the last event.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) newest: Option<u64>,
+    newest: Option<u64>,
     /// With `after_ahead`: the first number in the journal.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) oldest: Option<u64>,
+    oldest: Option<u64>,
     /// The problems of a component.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) problems: Option<Vec<component::Problem>>,
+    problems: Option<Vec<component::Problem>>,
     /// The step at which a deployment failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) step: Option<Step>,
+    step: Option<Step>,
 }
 
 impl Problem {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self { status, code, detail, limit: None, more: Box::default(), retry_after: None }
+    }
+
     /// A request that is not valid.
     pub(super) fn bad(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
     }
 
-    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            detail: detail.into(),
-            limit: None,
-            more: Box::default(),
-            retry_after: None,
-        }
+    /// The host cannot serve the request now.
+    pub(super) fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+    }
+
+    /// The host's own fault.
+    pub(super) fn internal(error: impl ToString) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())
+    }
+
+    /// A deployment that began and has failed.
+    pub(super) fn failed(record: Record, outcome: Outcome) -> Self {
+        let (status, code) = match (outcome, record.step) {
+            (Outcome::Refused, Step::Admit) => {
+                (StatusCode::INSUFFICIENT_STORAGE, "not_enough_memory")
+            }
+            (Outcome::Refused, Step::Compile) => (StatusCode::UNPROCESSABLE_ENTITY, "not_compiled"),
+            (Outcome::Refused, _) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_pipeline"),
+            _ => (StatusCode::CONFLICT, outcome.name()),
+        };
+        let detail = record
+            .reason
+            .clone()
+            .unwrap_or_else(|| format!("the deployment failed at {}", record.step));
+        let more = More {
+            step: Some(record.step),
+            problems: record.check.as_ref().map(|check| check.problems.clone()),
+            deployment: Some(record),
+            ..More::default()
+        };
+        Self { more: Box::new(more), ..Self::new(status, code, detail) }
+    }
+
+    /// The request may be sent again after so many seconds.
+    pub(super) fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
     }
 }
 
@@ -140,6 +170,51 @@ impl From<AnalysisError> for Problem {
     }
 }
 
+impl From<DeployError> for Problem {
+    fn from(error: DeployError) -> Self {
+        let status = match &error {
+            DeployError::Session(SessionError::Unknown(_)) => StatusCode::NOT_FOUND,
+            DeployError::Pipeline(PipelineError::NotAName(_)) => StatusCode::BAD_REQUEST,
+            DeployError::InvalidName(_) | DeployError::Shadow { .. } => StatusCode::BAD_REQUEST,
+            DeployError::Pipeline(_) => StatusCode::NOT_FOUND,
+            DeployError::Compile(CompileError::File { .. } | CompileError::Start { .. }) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            DeployError::Compile(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            DeployError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            DeployError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            // The state of the session does not allow it.
+            _ => StatusCode::CONFLICT,
+        };
+        let mut problem = Self::new(status, error.code(), error.to_string());
+        match &error {
+            DeployError::UnderWay { step, .. } => problem.more.step = Some(*step),
+            DeployError::Compile(error) => {
+                problem.more.step = Some(error.step());
+                problem.more.problems = error.report().map(|check| check.problems.clone());
+            }
+            _ => {}
+        }
+        problem
+    }
+}
+
+impl From<ResumeError> for Problem {
+    fn from(refused: ResumeError) -> Self {
+        let message = refused.to_string();
+        let ResumeError::Ahead { after, span, .. } = refused else {
+            return Self::internal(message);
+        };
+        let more = More {
+            after: Some(after),
+            oldest: Some(span.oldest),
+            newest: Some(span.newest),
+            ..More::default()
+        };
+        Self { more: Box::new(more), ..Self::bad("after_ahead", message) }
+    }
+}
+
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal.code {
@@ -157,6 +232,10 @@ impl IntoResponse for Problem {
         let mut response = (self.status, Json(&self)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer realm=\"ocelli\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }

@@ -24,14 +24,11 @@ pub(super) async fn health() -> Response {
 pub(super) async fn ready<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
 ) -> Result<Response, Problem> {
-    let not = |code, detail| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail));
-    if state.stop.is_cancelled() {
-        not("shutting_down", "the host is stopping")
-    } else if !state.ready.load(Ordering::Acquire) {
-        not("starting", "the host is starting its cameras")
-    } else {
-        Ok(Json(json!({"status": "ready"})).into_response())
+    state.check_running()?;
+    if !state.ready.load(Ordering::Acquire) {
+        return Err(Problem::unavailable("starting", "the host is starting its cameras"));
     }
+    Ok(Json(json!({"status": "ready"})).into_response())
 }
 
 /// The only format, whatever the client accepts.
@@ -76,17 +73,13 @@ pub(super) async fn stop<C: Control>(
 ) -> Result<StatusCode, Problem> {
     let control = state.control.clone();
     let stopped = state.tasks.spawn(async move { control.stop(&id).await });
-    match stopped.await {
-        Ok(stopped) => stopped?,
-        Err(error) => {
-            return Err(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                error.to_string(),
-            ));
-        }
-    }
+    stopped.await.map_err(Problem::internal)??;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The models of the newest catalog, and the devices that really run them.
+pub(super) async fn models<C: Control>(State(state): State<Arc<ApiState<C>>>) -> Response {
+    Json(state.control.models()).into_response()
 }
 
 pub(super) async fn no_such_path(uri: Uri) -> Problem {

@@ -15,7 +15,7 @@ use super::deployments::DeploymentControl;
 use super::gate::Need::{Caller, May, Nothing, OfAll, OfSession};
 use super::gate::{Gate, Need, RouteGuard, pass};
 use super::state::ApiState;
-use super::{analyze, deployments, documents, events, jobs, models, origin, rest, socket, stream};
+use super::{analyze, deployments, documents, events, jobs, origin, rest, socket, stream};
 
 /// A row of the table.
 pub(super) struct Route {
@@ -60,7 +60,7 @@ routes! { |pictures|
     "attachment", GET, "/v1/attachments/{digest}", May(View), events::attachment;
     "list_pipelines", GET, "/v1/pipelines", May(View), deployments::pipelines;
     "put_pipeline", PUT, "/v1/pipelines/{name}", May(Administer), deployments::put_pipeline;
-    "list_models", GET, "/v1/models", May(View), models::list;
+    "list_models", GET, "/v1/models", May(View), rest::models;
     "analyze", POST, "/v1/analyze/{pipeline}", May(Analyze), analyze::analyze.layer(pictures);
     "list_jobs", GET, "/v1/jobs", May(Analyze), jobs::list;
     "job", GET, "/v1/jobs/{id}", May(Analyze), jobs::show;

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -15,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -104,25 +102,15 @@ impl Connections {
         let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
         self.tasks.spawn(async move {
             let served = async {
-                match acceptor {
-                    None => exchange(SlottedStream { stream, _place: place }, peer, router, &stop).await,
-                    Some(acceptor) => {
-                        let handshake = async {
-                            tokio::select! {
-                                () = stop.cancelled() => None,
-                                secured = timeout(tls::HANDSHAKE, secured(acceptor, stream)) => secured.ok().flatten(),
-                            }
-                        };
-                        if let Some(stream) = handshake.await {
-                            exchange(SlottedStream { stream, _place: place }, peer, router, &stop).await;
-                        }
-                    }
+                let Some(acceptor) = acceptor else {
+                    return exchange(stream, place, peer, router, &stop).await;
+                };
+                let secured = timeout(tls::HANDSHAKE, secured(acceptor, stream));
+                if let Some(Ok(Some(stream))) = stop.run_until_cancelled(secured).await {
+                    exchange(stream, place, peer, router, &stop).await;
                 }
             };
-            tokio::select! {
-                () = abort.cancelled() => {}
-                () = served => {}
-            }
+            abort.run_until_cancelled(served).await;
         });
     }
 }
@@ -148,17 +136,20 @@ async fn secured(
     }
 }
 
-/// Serves the requests of one connection.
+/// Serves the requests of one connection. Each has its slot, which a WebSocket keeps.
 async fn exchange<S>(
-    stream: SlottedStream<S>,
+    stream: S,
+    place: ConnectionSlot,
     peer: SocketAddr,
     router: Router,
     stop: &CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let place = Arc::new(place);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(Arc::clone(&place));
         // A router is always ready.
         router.clone().call(request)
     });
@@ -202,7 +193,7 @@ struct ConnectionCounts {
 
 /// An open connection in the count, until it is dropped.
 #[derive(Debug)]
-struct ConnectionSlot {
+pub(super) struct ConnectionSlot {
     places: Arc<ConnectionLimit>,
     address: IpAddr,
 }
@@ -257,52 +248,6 @@ impl Refusals {
             );
             *self = Self { logged: Some(now), since: 0 };
         }
-    }
-}
-
-/// A connection with its slot, which the WebSocket that it may become keeps.
-struct SlottedStream<S> {
-    stream: S,
-    _place: ConnectionSlot,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for SlottedStream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for SlottedStream<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 

@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use axum::Extension;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::response::Response;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -26,6 +25,7 @@ use super::gate;
 use super::message::{After, ClientMessage, MAX_MESSAGE, Subscribe};
 use super::problem::Problem;
 use super::resume::{self, ResumeError};
+use super::server::ConnectionSlot;
 use super::state::ApiState;
 use super::websocket::{self, FrameFault, Incoming, ReadEnd, Receiver, Sender, WriteError};
 use crate::config::EVERY_SESSION;
@@ -65,22 +65,16 @@ const MAKE: &str = "make_session";
 /// Why a socket ends.
 #[derive(Debug, PartialEq, Eq)]
 enum SocketEnd {
-    /// The client closed it with this status, or is gone.
-    Client(Option<u16>),
+    /// The client closed it with this status.
+    Closed(Option<u16>),
     /// The client takes no messages.
     Slow(String),
-    /// Nothing came from the client, not even an answer to a ping.
-    Silent,
-    /// A message of the client took too long.
-    Unfinished,
-    /// The client broke the protocol, or sent too long a message.
-    Broken(FrameFault),
+    /// Nothing more can be read from the client.
+    Read(ReadEnd),
     /// The client sent too many frames.
     Flood,
-    /// The client's token is no longer valid.
-    Revoked,
-    /// The host stops.
-    Stopping,
+    /// The host's own reason: its code and text.
+    Host(&'static str, &'static str),
 }
 
 /// `GET /v1/ws`.
@@ -90,8 +84,9 @@ pub(super) async fn open<C: Control>(
     request: Request,
 ) -> Result<Response, Problem> {
     let peer = gate::peer(&request);
+    let connection = request.extensions().get::<Arc<ConnectionSlot>>().cloned();
     let (response, opening) = websocket::handshake(request)?;
-    let place = reserve_socket(&state)?;
+    let place = state.reserve_socket()?;
     // Counted from here on, so that the host does not stop between the upgrade and the first
     // message.
     state.tasks.clone().spawn(async move {
@@ -99,23 +94,9 @@ pub(super) async fn open<C: Control>(
         if let Ok((sender, receiver)) = opening.open(MAX_READ).await {
             serve(sender, receiver, state, caller, peer).await;
         }
-        drop(place);
+        drop((place, connection));
     });
     Ok(response)
-}
-
-/// Takes one of the permits for WebSockets and streams.
-pub(super) fn reserve_socket<C>(state: &ApiState<C>) -> Result<OwnedSemaphorePermit, Problem> {
-    let unavailable = |code, detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
-    if state.stop.is_cancelled() {
-        return Err(unavailable("shutting_down", "the host is stopping"));
-    }
-    Arc::clone(&state.sockets).try_acquire_owned().map_err(|_| {
-        unavailable(
-            "too_many_subscribers",
-            "as many WebSockets and streams are open as this host serves",
-        )
-    })
 }
 
 /// The state that reading, requests and writing share.
@@ -147,11 +128,10 @@ async fn serve<C: Control>(
     let end = tokio::select! {
         // In this order: the host's own reason counts first.
         biased;
-        () = client.state.stop.cancelled() => SocketEnd::Stopping,
-        () = client.caller.revoked.cancelled() => SocketEnd::Revoked,
+        (code, message) = client.state.ended(&client.caller) => SocketEnd::Host(code, message),
         end = client.write(&mut sender) => end,
         end = client.read(&mut receiver, requests) => end,
-        () = client.answer(inbox) => SocketEnd::Client(None),
+        () = client.answer(inbox) => SocketEnd::Read(ReadEnd::Gone),
     };
     tracing::debug!(?end, caller = &*client.caller.name, "WebSocket ends");
     let farewell = client.farewell(&mut sender, &mut receiver, &end);
@@ -181,20 +161,15 @@ impl<C: Control> Client<C> {
                 }
                 _ = pings.tick() => sender.ping(),
                 () = self.pinged.notified() => {
-                    if let Some(payload) = self.ping().take() {
+                    if let Some(payload) = self.ping.lock().take() {
                         sender.pong(&payload);
                     }
                 }
             }
             match sender.flush(timing.send).await {
                 Ok(()) => {}
-                Err(WriteError::Gone) => return SocketEnd::Client(None),
-                Err(WriteError::Full) => {
-                    return SocketEnd::Slow(format!(
-                        "no message was taken for {} s",
-                        timing.send.as_secs_f32()
-                    ));
-                }
+                Err(WriteError::Gone) => return SocketEnd::Read(ReadEnd::Gone),
+                Err(WriteError::Full) => return SocketEnd::Slow(self.state.untaken()),
             }
         }
     }
@@ -211,12 +186,9 @@ impl<C: Control> Client<C> {
         let (mut frames, mut flood, mut notices) = (bucket(FRAMES), bucket(FLOOD), bucket(NOTICES));
         loop {
             let incoming = match receiver.next(silence, whole).await {
-                Ok(Incoming::Close(status)) => return SocketEnd::Client(status),
+                Ok(Incoming::Close(status)) => return SocketEnd::Closed(status),
                 Ok(incoming) => incoming,
-                Err(ReadEnd::Gone) => return SocketEnd::Client(None),
-                Err(ReadEnd::Silent) => return SocketEnd::Silent,
-                Err(ReadEnd::Unfinished) => return SocketEnd::Unfinished,
-                Err(ReadEnd::Fault(fault)) => return SocketEnd::Broken(fault),
+                Err(end) => return SocketEnd::Read(end),
             };
             let now = Instant::now();
             if flood.take(FLOOD, now).is_err() {
@@ -235,16 +207,13 @@ impl<C: Control> Client<C> {
             let text = match incoming {
                 Incoming::Text(text) => text,
                 Incoming::Binary => {
-                    self.error(
-                        "unsupported_binary",
-                        "messages are text, one JSON object each",
-                        None,
-                    );
+                    let message = "messages are text, one JSON object each";
+                    self.error("unsupported_binary", message, None);
                     continue;
                 }
                 Incoming::Ping(payload) => {
                     // The last of several pings is enough (RFC 6455, 5.5.3).
-                    *self.ping() = Some(payload);
+                    *self.ping.lock() = Some(payload);
                     self.pinged.notify_one();
                     continue;
                 }
@@ -254,7 +223,7 @@ impl<C: Control> Client<C> {
                 Err(malformed) => {
                     self.error(malformed.code, &malformed.message, malformed.session.as_deref());
                 }
-                Ok(ClientMessage::Ping) => self.subscriber.send(&ServerMessage::Pong),
+                Ok(ClientMessage::Ping {}) => self.subscriber.send(&ServerMessage::Pong),
                 Ok(request) => {
                     let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
                     let waiting = match Arc::clone(&room).try_acquire_many_owned(bytes) {
@@ -304,7 +273,7 @@ impl<C: Control> Client<C> {
                         self.error("too_many_requests", &message, Some(&session));
                     }
                 }
-                ClientMessage::Ping => self.subscriber.send(&ServerMessage::Pong),
+                ClientMessage::Ping {} => self.subscriber.send(&ServerMessage::Pong),
             }
         }
     }
@@ -333,9 +302,7 @@ impl<C: Control> Client<C> {
             Some(After::One(after)) => Some(after),
             Some(After::Each(_)) | None => None,
         };
-        if let Some(after) = after
-            && let Err(refused) = resume::check(&self.state, &session, after).await
-        {
+        if let Err(refused) = resume::check(&self.state, &session, after.unwrap_or(0)).await {
             return self.refuse(&refused, &session);
         }
         let wants = SubscribeOptions { detections, after };
@@ -374,11 +341,8 @@ impl<C: Control> Client<C> {
 
     async fn subscribe_all(&self, request: Subscribe) {
         if !self.caller.sees_all() {
-            return self.error(
-                "forbidden",
-                "the token is for some sessions, not for all",
-                Some(EVERY_SESSION),
-            );
+            let message = "the token is for some sessions, not for all";
+            return self.error("forbidden", message, Some(EVERY_SESSION));
         }
         let after = match request.after {
             Some(After::Each(each)) => each,
@@ -416,30 +380,27 @@ impl<C: Control> Client<C> {
         error(&self.subscriber, code, message, session);
     }
 
-    fn ping(&self) -> parking_lot::MutexGuard<'_, Option<Vec<u8>>> {
-        self.ping.lock()
-    }
-
     /// Sends the reason, closes the socket, and reads on until the client has closed it too: unread
     /// data would make the system discard the last messages.
     async fn farewell(&self, sender: &mut Sender, receiver: &mut Receiver, end: &SocketEnd) {
         const POLICY: u16 = 1008;
         let too_large = format!("a message has at most {MAX_MESSAGE} bytes");
         let (status, code, message) = match end {
-            SocketEnd::Client(status) => (status.unwrap_or(1000), "", ""),
+            SocketEnd::Closed(status) => (status.unwrap_or(1000), "", ""),
             SocketEnd::Slow(message) => (POLICY, "slow_subscriber", message.as_str()),
-            SocketEnd::Silent => (POLICY, "silent", "no ping was answered"),
-            SocketEnd::Unfinished => {
+            SocketEnd::Flood => (POLICY, "rate_limited", "far too many messages"),
+            SocketEnd::Host(code, message) if *code == "shutting_down" => (1001, *code, *message),
+            SocketEnd::Host(code, message) => (POLICY, *code, *message),
+            SocketEnd::Read(ReadEnd::Gone) => (1000, "", ""),
+            SocketEnd::Read(ReadEnd::Silent) => (POLICY, "silent", "no ping was answered"),
+            SocketEnd::Read(ReadEnd::Unfinished) => {
                 (POLICY, "message_timeout", "a message took too long to arrive")
             }
-            SocketEnd::Flood => (POLICY, "rate_limited", "far too many messages"),
-            SocketEnd::Revoked => (POLICY, "token_revoked", "the token is valid no more"),
-            SocketEnd::Broken(FrameFault::TooLarge) => (1009, "too_large", &*too_large),
-            SocketEnd::Broken(FrameFault::NotText(message)) => (1007, "protocol_error", *message),
-            SocketEnd::Broken(FrameFault::Protocol(message)) => {
-                (1002, "protocol_error", message.as_str())
-            }
-            SocketEnd::Stopping => (1001, "shutting_down", "the host is stopping"),
+            SocketEnd::Read(ReadEnd::Fault(fault)) => match fault {
+                FrameFault::TooLarge => (1009, "too_large", too_large.as_str()),
+                FrameFault::NotText(message) => (1007, "protocol_error", *message),
+                FrameFault::Protocol(message) => (1002, "protocol_error", message.as_str()),
+            },
         };
         let patience = self.state.timing.farewell;
         if !code.is_empty() {
@@ -459,8 +420,8 @@ impl<C: Control> Client<C> {
         }
         // The host is the first to close once both have said that they do (RFC 6455, 7.1.1).
         match end {
-            SocketEnd::Client(_) => sender.shutdown().await,
-            SocketEnd::Broken(_) => {
+            SocketEnd::Closed(_) | SocketEnd::Read(ReadEnd::Gone) => sender.shutdown().await,
+            SocketEnd::Read(ReadEnd::Fault(_)) => {
                 sender.shutdown().await;
                 receiver.drain().await;
             }
@@ -500,7 +461,7 @@ impl ClientMessage {
         match self {
             Self::Subscribe(request) => Some(&request.session),
             Self::Unsubscribe { session } | Self::Command { session, .. } => Some(session),
-            Self::Ping => None,
+            Self::Ping {} => None,
         }
     }
 }

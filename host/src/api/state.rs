@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::access::Caller;
+use super::problem::Problem;
 use super::websocket::CompressedMessages;
 use crate::event::Hub;
 
@@ -40,11 +42,14 @@ impl Default for Timing {
     }
 }
 
+const STOPPING: &str = "the host is stopping";
+
 /// The state that all requests share.
 pub(super) struct ApiState<C> {
     pub(super) control: C,
     pub(super) hub: Hub,
     pub(super) timing: Timing,
+    /// Whether the cameras have been started.
     pub(super) ready: Arc<AtomicBool>,
     pub(super) stop: CancellationToken,
     /// Permits for WebSockets and streams.
@@ -53,4 +58,37 @@ pub(super) struct ApiState<C> {
     /// Permits for uploads of components.
     pub(super) uploads: Semaphore,
     pub(super) tasks: TaskTracker,
+}
+
+impl<C> ApiState<C> {
+    /// An error once the host stops.
+    pub(super) fn check_running(&self) -> Result<(), Problem> {
+        if self.stop.is_cancelled() {
+            return Err(Problem::unavailable("shutting_down", STOPPING));
+        }
+        Ok(())
+    }
+
+    /// Takes one of the permits for WebSockets and streams.
+    pub(super) fn reserve_socket(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.check_running()?;
+        Arc::clone(&self.sockets).try_acquire_owned().map_err(|_| {
+            let detail = "as many WebSockets and streams are open as this host serves";
+            Problem::unavailable("too_many_subscribers", detail)
+        })
+    }
+
+    /// Waits for a reason of the host's own to end a subscriber's connection: its code and text.
+    pub(super) async fn ended(&self, caller: &Caller) -> (&'static str, &'static str) {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => ("shutting_down", STOPPING),
+            () = caller.revoked.cancelled() => ("token_revoked", "the token is valid no more"),
+        }
+    }
+
+    /// The text for a subscriber that took no byte for [`Timing::send`].
+    pub(super) fn untaken(&self) -> String {
+        format!("no message was taken for {} s", self.timing.send.as_secs_f32())
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
@@ -18,8 +18,7 @@ use super::access::Caller;
 use super::control::{Control, Refusal};
 use super::extract::{InPath, InQuery};
 use super::problem::Problem;
-use super::resume::{self, ResumeError};
-use super::socket::reserve_socket;
+use super::resume;
 use super::state::ApiState;
 use crate::event::{EncodedMessage, ServerMessage, SubscribeOptions, Subscriber};
 
@@ -59,10 +58,8 @@ pub(super) async fn open<C: Control>(
         }
         None => parameters.after,
     };
-    if let Some(after) = after {
-        resume::check(&state, &session, after).await?;
-    }
-    let place = reserve_socket(&state)?;
+    resume::check(&state, &session, after.unwrap_or(0)).await?;
+    let place = state.reserve_socket()?;
     let subscriber = state.hub.subscriber();
     subscriber.subscribe(&session, SubscribeOptions { detections: parameters.detections, after });
     // One chunk waits while one is written; for a slow client the rest stays in the subscriber's
@@ -96,42 +93,28 @@ async fn feed<C: Control>(
     let (code, message) = loop {
         let next = tokio::select! {
             biased;
-            () = state.stop.cancelled() => break ("shutting_down", "the host is \
-                stopping".to_owned()),
-            () = caller.revoked.cancelled() => break ("token_revoked", "the token is valid no \
-                more".to_owned()),
+            (code, message) = state.ended(caller) => break (code, message.to_owned()),
             () = chunks.closed() => return,
             next = timeout(timing.ping, subscriber.next()) => next,
         };
         let mut text = String::new();
         let mut slow = None;
-        match next {
-            // A comment, so that neither side nor a proxy takes the connection for dead.
-            Err(_) => text.push_str(":\n\n"),
-            Ok(next) => {
-                let mut next = Some(next);
-                while let Some(message) = next {
-                    match message {
-                        Ok(message) => put(&mut text, &message),
-                        Err(error) => slow = Some(error.to_string()),
-                    }
-                    next = if slow.is_some() || text.len() >= CHUNK {
-                        None
-                    } else {
-                        subscriber.try_next()
-                    };
-                }
+        // On silence a comment, so that neither side nor a proxy takes the connection for dead.
+        let mut next = next.inspect_err(|_| text.push_str(":\n\n")).ok();
+        while let Some(message) = next.take() {
+            match message {
+                Ok(message) => put(&mut text, &message),
+                Err(error) => slow = Some(error.to_string()),
+            }
+            if slow.is_none() && text.len() < CHUNK {
+                next = subscriber.try_next();
             }
         }
         if !text.is_empty() {
             match timeout(timing.send, chunks.send(text.into())).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
-                Err(_) => {
-                    let message =
-                        format!("no message was taken for {} s", timing.send.as_secs_f32());
-                    break ("slow_subscriber", message);
-                }
+                Err(_) => break ("slow_subscriber", state.untaken()),
             }
         }
         if let Some(message) = slow {
@@ -153,25 +136,6 @@ fn put(out: &mut String, message: &EncodedMessage) {
     }
     let _ = write!(out, "data: {}\n\n", message.text);
 }
-
-impl From<ResumeError> for Problem {
-    fn from(refused: ResumeError) -> Self {
-        let message = refused.to_string();
-        match refused {
-            ResumeError::Ahead { after, span, .. } => {
-                let mut problem = Self::new(StatusCode::BAD_REQUEST, "after_ahead", message);
-                problem.more.after = Some(after);
-                problem.more.oldest = Some(span.oldest);
-                problem.more.newest = Some(span.newest);
-                problem
-            }
-            ResumeError::Unreadable(_) => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,11 +26,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tungstenite::handshake::server::create_response_with_body;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-pub(super) use self::deflate::CompressedMessages;
-use self::deflate::Deflate;
-use self::frame::Decoder;
-pub(super) use self::frame::{FrameFault, Incoming};
 use super::problem::Problem;
+
+pub(super) use deflate::CompressedMessages;
+use deflate::Deflate;
+use frame::Decoder;
+pub(super) use frame::{FrameFault, Incoming};
 
 /// The only subprotocol: a browser that offers any, its token for one, expects one to be chosen.
 const PROTOCOL: &str = "ocelli.v1";
