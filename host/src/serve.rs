@@ -27,7 +27,7 @@ use crate::monitor::Monitor;
 
 use crate::redis::Redis;
 use crate::reload::ConfigReloader;
-use crate::session::{SessionError, SessionStatus, Sessions, Sinks};
+use crate::session::{SessionError, SessionStatus, Sessions};
 use crate::source::Sources;
 use crate::telemetry;
 use crate::worker::{
@@ -121,8 +121,8 @@ impl RunningHost {
             groups,
             config,
         ));
-        let sinks = Sinks { hub: hub.clone(), journal: journal.clone() };
-        let sessions = Sessions::new(Arc::clone(&workers), sources, sinks, config);
+        let sessions =
+            Sessions::new(Arc::clone(&workers), sources, hub.clone(), journal.clone(), config);
         let deployer =
             Deployer::new(sessions.clone(), hub.clone(), journal.clone(), &compiler, config)
                 .await?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::state::ApiState;
+use crate::event::Hub;
 use crate::journal::JournalError;
 use crate::journal::events::{EventQuery, SequenceRange};
 
@@ -19,29 +19,22 @@ pub(super) enum ResumeError {
 }
 
 /// Checks the number for one session.
-pub(super) async fn check<C>(
-    state: &ApiState<C>,
-    session: &str,
-    after: u64,
-) -> Result<(), ResumeError> {
+pub(super) async fn check(hub: &Hub, session: &str, after: u64) -> Result<(), ResumeError> {
     if after == 0 {
         return Ok(());
     }
     let query = EventQuery { after, limit: 0, ..EventQuery::default() };
-    let page = state.hub.events().page(session, query).await?;
+    let page = hub.events().page(session, query).await?;
     compare(session, after, page.span)
 }
 
 /// Checks the numbers for several sessions.
-pub(super) async fn check_each<C>(
-    state: &ApiState<C>,
-    each: &HashMap<String, u64>,
-) -> Result<(), ResumeError> {
+pub(super) async fn check_each(hub: &Hub, each: &HashMap<String, u64>) -> Result<(), ResumeError> {
     if each.values().all(|after| *after == 0) {
         return Ok(());
     }
     let spans: HashMap<Arc<str>, SequenceRange> =
-        state.hub.events().sessions().await?.into_iter().collect();
+        hub.events().sessions().await?.into_iter().collect();
     each.iter().try_for_each(|(session, after)| {
         compare(session, *after, spans.get(session.as_str()).copied().unwrap_or_default())
     })

@@ -302,7 +302,7 @@ impl<C: Control> Client<C> {
             Some(After::One(after)) => Some(after),
             Some(After::Each(_)) | None => None,
         };
-        if let Err(refused) = resume::check(&self.state, &session, after.unwrap_or(0)).await {
+        if let Err(refused) = resume::check(&self.state.hub, &session, after.unwrap_or(0)).await {
             return self.refuse(&refused, &session);
         }
         let wants = SubscribeOptions { detections, after };
@@ -348,7 +348,7 @@ impl<C: Control> Client<C> {
             Some(After::Each(each)) => each,
             Some(After::One(_)) | None => Default::default(),
         };
-        match resume::check_each(&self.state, &after).await {
+        match resume::check_each(&self.state.hub, &after).await {
             Ok(()) => self.subscriber.subscribe_all(request.detections, after),
             Err(refused) => self.refuse(&refused, EVERY_SESSION),
         }

@@ -58,7 +58,7 @@ pub(super) async fn open<C: Control>(
         }
         None => parameters.after,
     };
-    resume::check(&state, &session, after.unwrap_or(0)).await?;
+    resume::check(&state.hub, &session, after.unwrap_or(0)).await?;
     let place = state.reserve_socket()?;
     let subscriber = state.hub.subscriber();
     subscriber.subscribe(&session, SubscribeOptions { detections: parameters.detections, after });

@@ -20,6 +20,7 @@ pub const ALERT: &str = "alert";
     Debug,
     Clone,
     Copy,
+    Default,
     PartialEq,
     Eq,
     Hash,
@@ -34,6 +35,7 @@ pub const ALERT: &str = "alert";
 #[strum(serialize_all = "lowercase")]
 pub enum SessionState {
     /// Its worker is being set up.
+    #[default]
     Starting,
     /// It works.
     Running,

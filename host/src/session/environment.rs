@@ -18,10 +18,27 @@ pub(super) struct Environment {
     pub(super) sources: Sources,
     pub(super) hub: Hub,
     pub(super) journal: Journal,
-    pub(super) limits: Mutex<SessionLimits>,
+    limits: Mutex<SessionLimits>,
 }
 
 impl Environment {
+    pub(super) fn new(
+        workers: Arc<WorkerLauncher>,
+        sources: Sources,
+        hub: Hub,
+        journal: Journal,
+        config: &Config,
+    ) -> Self {
+        Self { workers, sources, hub, journal, limits: Mutex::new(SessionLimits::new(config)) }
+    }
+
+    /// See [`Sessions::apply_config`](super::Sessions::apply_config).
+    pub(super) fn apply_config(&self, config: &Config) {
+        *self.limits.lock() = SessionLimits::new(config);
+        self.workers.apply_config(config);
+        self.sources.apply_config(config);
+    }
+
     /// The bounds of the config in force.
     pub(super) fn limits(&self) -> SessionLimits {
         *self.limits.lock()
@@ -40,7 +57,7 @@ pub(super) struct SessionLimits {
 }
 
 impl SessionLimits {
-    pub(super) fn new(config: &Config) -> Self {
+    fn new(config: &Config) -> Self {
         Self {
             cleanup: Duration::from_secs(config.session_processes.process_cleanup_timeout),
             rollout: RolloutTerms {

@@ -8,9 +8,9 @@
 //!
 //! The pump never waits for a worker: each lane has a task that writes to it. A candidate gets the
 //! retained units first and then each unit that the active worker gets, so both see the same
-//! stream. While the pump is [paused](Feed::pause) no unit leaves the source, and a message in a
-//! lane follows all units before it. A worker that a candidate has [superseded](Feed::promote)
-//! keeps its lane until the change is [committed](Feed::commit): the units that it misses wait for
+//! stream. While the pump is [paused](PumpCommand::Pause) no unit leaves the source, and a message in a
+//! lane follows all units before it. A worker that a candidate has [superseded](PumpCommand::Promote)
+//! keeps its lane until the change is [committed](PumpCommand::Commit): the units that it misses wait for
 //! it.
 
 use std::collections::VecDeque;
@@ -64,13 +64,25 @@ pub(super) enum Target {
 /// A message with its payload.
 pub(super) type Outgoing = (ToWorker, Vec<u8>);
 
-enum PumpCommand {
+/// What the pump is to do next.
+pub(super) enum PumpCommand {
+    /// Put a message into a worker's lane, behind the units in it.
     Send(Target, Outgoing),
+    /// Attach a candidate: it gets these messages, then the retained units, then each unit that
+    /// the active worker gets.
     Attach(WorkerLane, Vec<Outgoing>),
+    /// Take no more units from the source until [`Promote`](Self::Promote) or
+    /// [`Detach`](Self::Detach).
     Pause,
+    /// Make the candidate the active worker from the next unit on. The units that the superseded
+    /// worker misses wait for it.
     Promote,
+    /// Close the connection to the superseded worker.
     Commit,
+    /// Make the superseded worker active again, with the units that it has missed, and close the
+    /// other one's connection.
     Revert,
+    /// Close the connection to the candidate.
     Detach,
 }
 
@@ -127,43 +139,14 @@ impl Feed {
         self.done.store(frame.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Puts a message into a worker's lane, behind the units in it.
-    pub(super) async fn send(&self, target: Target, message: ToWorker, payload: Vec<u8>) {
-        self.command(PumpCommand::Send(target, (message, payload))).await;
+    /// Sends a message without a payload: see [`PumpCommand::Send`].
+    pub(super) async fn send(&self, target: Target, message: ToWorker) {
+        self.command(PumpCommand::Send(target, (message, Vec::new()))).await;
     }
 
-    /// Attaches a candidate: it gets the messages `first`, then the retained units, then each unit
-    /// that the active worker gets.
+    /// Attaches a candidate: see [`PumpCommand::Attach`].
     pub(super) async fn attach(&self, sender: WorkerSender, first: Vec<Outgoing>) {
         self.command(PumpCommand::Attach(WorkerLane::start(sender), first)).await;
-    }
-
-    /// Takes no more units from the source until [`promote`](Self::promote) or
-    /// [`detach`](Self::detach).
-    pub(super) async fn pause(&self) {
-        self.command(PumpCommand::Pause).await;
-    }
-
-    /// Makes the candidate the active worker from the next unit on. The units that the superseded
-    /// worker misses wait for it.
-    pub(super) async fn promote(&self) {
-        self.command(PumpCommand::Promote).await;
-    }
-
-    /// Closes the connection to the superseded worker.
-    pub(super) async fn commit(&self) {
-        self.command(PumpCommand::Commit).await;
-    }
-
-    /// Makes the superseded worker active again, with the units that it has missed, and closes the
-    /// other one's connection.
-    pub(super) async fn revert(&self) {
-        self.command(PumpCommand::Revert).await;
-    }
-
-    /// Closes the connection to the candidate.
-    pub(super) async fn detach(&self) {
-        self.command(PumpCommand::Detach).await;
     }
 
     /// Ends the pump, which closes the workers' connections, and gives the subscription back.
@@ -185,7 +168,7 @@ impl Feed {
         }
     }
 
-    async fn command(&self, command: PumpCommand) {
+    pub(super) async fn command(&self, command: PumpCommand) {
         // A pump that takes no more has failed; `stop` logs it.
         let _ = self.commands.send(command).await;
     }
@@ -326,7 +309,7 @@ impl LaneItem {
 }
 
 /// The queue of one worker, and the task that writes it. Dropping it closes the connection.
-struct WorkerLane {
+pub(super) struct WorkerLane {
     queue: Arc<LaneQueue>,
     writer: JoinHandle<()>,
 }

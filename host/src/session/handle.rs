@@ -62,6 +62,10 @@ impl SessionShared {
         change(&mut self.status.lock())
     }
 
+    pub(super) fn note_error(&self, error: &str) {
+        self.update(|status| status.shown.last_error = Some(error.to_owned()));
+    }
+
     pub(super) fn spec(&self) -> Arc<Spec> {
         Arc::clone(&self.spec.lock())
     }
@@ -160,7 +164,7 @@ impl SessionHandle {
 
     /// Shows the alerts that are raised of it, by their names.
     pub fn show_alerts(&self, alerts: Vec<&'static str>) {
-        self.shared.update(|status| status.alerts = alerts);
+        self.shared.update(|status| status.shown.alerts = alerts);
     }
 
     /// Its status, with what metrics and alerts need.

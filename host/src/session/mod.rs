@@ -17,7 +17,6 @@
 //! a wait that grows; the source's reader goes on meanwhile. Losses in a row, none of them after
 //! ten seconds of results, are a crash loop, which ends in `failed` and waits for a person.
 
-mod changeover;
 mod environment;
 mod error;
 mod feed;
@@ -27,8 +26,6 @@ pub mod latency;
 mod lifecycle;
 mod registry;
 pub mod rollout;
-mod serve;
-mod serving;
 mod spec;
 mod status;
 mod stream_worker;
@@ -37,7 +34,7 @@ mod totals;
 
 pub use error::SessionError;
 pub use handle::{RunningVersion, SessionHandle};
-pub use registry::{Sessions, Sinks};
+pub use registry::Sessions;
 pub use spec::{CompiledPipeline, Spec};
 pub use status::{Observation, SessionStatus};
 pub use totals::{Frames, Skipped};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::environment::{Environment, SessionLimits};
+use super::environment::Environment;
 use super::error::SessionError;
-use super::handle::{SessionHandle, TaskEnd};
+use super::handle::SessionHandle;
 use super::rollout::ProbationRequest;
 use super::spec::Spec;
 use super::status::{Observation, SessionStatus, StatusInner};
@@ -18,14 +18,6 @@ use crate::journal::Journal;
 use crate::source::Sources;
 use crate::worker::WorkerLauncher;
 
-/// Where the output of sessions goes.
-pub struct Sinks {
-    /// Subscribers, and the journal of events.
-    pub hub: Hub,
-    /// The journal of the sessions' stores.
-    pub journal: Journal,
-}
-
 /// All sessions. Cheap to clone.
 #[derive(Clone)]
 pub struct Sessions {
@@ -34,25 +26,22 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// An empty registry.
+    /// An empty registry. Results go to `hub`, the sessions' stores to `journal`.
     pub fn new(
         workers: Arc<WorkerLauncher>,
         sources: Sources,
-        sinks: Sinks,
+        hub: Hub,
+        journal: Journal,
         config: &Config,
     ) -> Self {
-        let Sinks { hub, journal } = sinks;
-        let limits = Mutex::new(SessionLimits::new(config));
-        let environment = Environment { workers, sources, hub, journal, limits };
+        let environment = Environment::new(workers, sources, hub, journal, config);
         Self { environment: Arc::new(environment), handles: Arc::default() }
     }
 
     /// Takes limits and Redis over from another config: limits on workers for workers that start
     /// from now on, all else at once.
     pub fn apply_config(&self, config: &Config) {
-        *self.environment.limits.lock() = SessionLimits::new(config);
-        self.environment.workers.apply_config(config);
-        self.environment.sources.apply_config(config);
+        self.environment.apply_config(config);
     }
 
     /// Makes a session and starts it. `probation`: reports whether its version lasts.
@@ -71,12 +60,7 @@ impl Sessions {
         }
         let (handle, end) =
             SessionHandle::new(spec, StatusInner::new(self.environment.workers.limits()));
-        let TaskEnd { shared, requests, alive } = end;
-        let task = SessionTask::new(Arc::clone(&self.environment), shared, requests, probation);
-        tokio::spawn(async move {
-            task.run().await;
-            drop(alive);
-        });
+        tokio::spawn(SessionTask::new(Arc::clone(&self.environment), end, probation).run());
         handles.insert(handle.id().to_owned(), handle.clone());
         Ok(handle)
     }

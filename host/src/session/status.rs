@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::limit::{Limit, LimitCounts};
-use ocelli_protocol::worker::{Description, WorkerLimits};
+use ocelli_protocol::worker::WorkerLimits;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
@@ -16,7 +16,7 @@ use crate::event::SessionState;
 use crate::source::{ReaderStatus, ReaderView};
 
 /// A session as `GET /v1/sessions` shows it.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 #[schemars(rename = "Session")]
 pub struct SessionStatus {
     /// The session's name.
@@ -94,22 +94,12 @@ pub struct Observation {
 
 /// A session's status as its task keeps it.
 pub(super) struct StatusInner {
-    pub(super) state: SessionState,
-    pub(super) reason: Option<String>,
-    pub(super) pid: Option<u32>,
-    pub(super) description: Option<Description>,
+    /// As the API shows it, but for what [`status`](Self::status) fills in.
+    pub(super) shown: SessionStatus,
     pub(super) since: Instant,
-    pub(super) restarts: u64,
-    pub(super) last_error: Option<String>,
-    pub(super) results: u64,
-    pub(super) events: u64,
     pub(super) totals: Totals,
     pub(super) latencies: Latencies,
-    pub(super) guest_memory: u64,
-    pub(super) alerts: Vec<&'static str>,
     pub(super) reader: ReaderView,
-    pub(super) confinement: Option<Confinement>,
-    pub(super) control_group: bool,
     /// Limits of the worker that runs, or of the next one if none runs.
     pub(super) allowed: WorkerLimits,
     /// When the pipeline last gave a result, or was ready to.
@@ -122,22 +112,11 @@ impl StatusInner {
     /// A session that starts now, with these limits on its worker.
     pub(super) fn new(allowed: WorkerLimits) -> Self {
         Self {
-            state: SessionState::Starting,
-            reason: None,
-            pid: None,
-            description: None,
+            shown: SessionStatus::default(),
             since: Instant::now(),
-            restarts: 0,
-            last_error: None,
-            results: 0,
-            events: 0,
             totals: Totals::default(),
             latencies: Latencies::default(),
-            guest_memory: 0,
-            alerts: Vec::new(),
             reader: ReaderView::default(),
-            confinement: None,
-            control_group: false,
             allowed,
             last_result: None,
             source_down: None,
@@ -146,35 +125,23 @@ impl StatusInner {
 
     /// Ends a worker's part of the status.
     pub(super) fn end_worker(&mut self) {
-        self.pid = None;
-        self.guest_memory = 0;
+        self.shown.pid = None;
+        self.shown.guest_memory = 0;
         self.totals.end_worker();
     }
 
     /// The status as the API shows it.
     pub(super) fn status(&self, spec: &Spec) -> SessionStatus {
-        let description = self.description.as_ref();
         SessionStatus {
             id: spec.id.clone(),
-            state: self.state,
-            reason: self.reason.clone(),
-            pid: self.pid,
             source: spec.source.to_string(),
             reader: self.reader.status(),
             pipeline: spec.pipeline.name.clone(),
-            pipeline_version: description.map(|d| format!("{} {}", d.name, d.version)),
             deployment: spec.pipeline.id.clone(),
             uptime_s: (self.since.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
-            restarts: self.restarts,
-            last_error: self.last_error.clone(),
-            results: self.results,
-            events: self.events,
             frames: self.totals.frames(),
-            guest_memory: self.guest_memory,
             limits: self.totals.limits(),
-            alerts: self.alerts.clone(),
-            sandbox: self.confinement.clone(),
-            control_group: self.control_group,
+            ..self.shown.clone()
         }
     }
 

@@ -1,13 +1,11 @@
-//! The worker of a session: a [`WorkerHandle`] with what the session knows of it.
+//! The worker of a session.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ocelli_protocol::worker::{Counters, FromWorker, StoreChange, WorkerLimits};
+use ocelli_protocol::worker::{FromWorker, StoreChange, WorkerLimits};
 
-use super::feed::MissedUnits;
 use super::spec::Spec;
-use super::totals::Frames;
 use crate::worker::{
     Handshake, StartError, WorkerExit, WorkerHandle, WorkerLaunch, WorkerLauncher, Workload,
 };
@@ -17,16 +15,9 @@ const END_GRACE: Duration = Duration::from_millis(500);
 
 /// A worker that runs a session's pipeline, or is to.
 pub(super) struct StreamWorker {
-    pub(super) spec: Arc<Spec>,
     pub(super) handle: WorkerHandle,
-    /// When it was ready, or became active.
-    pub(super) since: Instant,
-    /// When its last result came.
-    pub(super) last_result: Option<Instant>,
     /// Changes of the session's store by a call whose outcome has not come yet.
     pub(super) pending_store_changes: Vec<StoreChange>,
-    /// Units that no worker got before it became active.
-    pub(super) missed_before: MissedUnits,
 }
 
 impl StreamWorker {
@@ -58,38 +49,17 @@ impl StreamWorker {
             limits,
             workload,
         };
-        let handle = workers.launch(launch).await?;
-        Ok(Self {
-            spec,
-            handle,
-            since: Instant::now(),
-            last_result: None,
-            pending_store_changes: Vec::new(),
-            missed_before: MissedUnits::default(),
-        })
+        Ok(Self { handle: workers.launch(launch).await?, pending_store_changes: Vec::new() })
     }
 
     /// Handles a message of a worker that is not ready yet. Whether it is now.
     pub(super) fn on_start_message(&mut self, message: FromWorker) -> Result<bool, StartError> {
         match self.handle.handshake(message)? {
-            Handshake::Pending => Ok(false),
-            Handshake::StoreCommit(changes) => {
-                self.pending_store_changes.extend(changes);
-                Ok(false)
-            }
-            Handshake::Ready => {
-                self.since = Instant::now();
-                Ok(true)
-            }
+            Handshake::Ready => return Ok(true),
+            Handshake::StoreCommit(changes) => self.pending_store_changes.extend(changes),
+            Handshake::Pending => {}
         }
-    }
-
-    /// Its counts, with what never reached it: `missed` so far.
-    pub(super) fn frames(&self, counters: Counters, missed: MissedUnits) -> Frames {
-        let mut frames = Frames::from(counters);
-        frames.skipped.queue = missed.dropped.saturating_sub(self.missed_before.dropped);
-        frames.skipped.unreadable = missed.lost.saturating_sub(self.missed_before.lost);
-        frames
+        Ok(false)
     }
 
     /// Ends it. A feed that has its sender has to be closed by then. A worker that was given up has

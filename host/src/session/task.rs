@@ -1,27 +1,36 @@
 //! The task of one session. [`SessionTask::run`] only loops: it serves, and decides what follows.
 //! `serve` is the service of one worker, `changeover` a change beside it.
 
+mod changeover;
+mod commands;
+mod serve;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use ocelli_protocol::worker::Counters;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::environment::Environment;
 use super::error::SessionError;
-use super::feed::Feed;
-use super::handle::{SessionRequest, SessionShared};
+use super::feed::{Feed, MissedUnits, PumpCommand};
+use super::handle::{SessionRequest, SessionShared, TaskEnd};
 use super::kv_replica::StoreReplica;
 use super::lifecycle::{Lifecycle, LifecycleEvent};
 use super::rollout::{
-    Fallback, ProbationRequest, Report, Step, SwapRequest, VersionChange, VersionInput, send_report,
+    Candidate, Fallback, ProbationRequest, Report, Step, SwapRequest, VersionChange, VersionInput,
+    send_report,
 };
 use super::spec::Spec;
 use super::stream_worker::StreamWorker;
+use super::totals::Frames;
 use crate::event::SessionState;
 use crate::source::Subscription;
 use crate::util::backoff::BackoffPolicy;
 use crate::worker::{StartError, WorkerFault};
+
+use commands::PendingCommands;
 
 /// Waits after losses of a worker in a row.
 const RESTART_BACKOFF: BackoffPolicy = BackoffPolicy {
@@ -34,7 +43,7 @@ const RESTART_BACKOFF: BackoffPolicy = BackoffPolicy {
 
 /// How a session has stopped serving.
 #[derive(Debug)]
-pub(super) enum ServeOutcome {
+enum ServeOutcome {
     Stop(String),
     Restart,
     /// The file has no more frames.
@@ -51,7 +60,7 @@ pub(super) enum ServeOutcome {
 
 impl ServeOutcome {
     /// The reason, as a part of a sentence.
-    pub(super) fn reason(&self) -> &str {
+    fn reason(&self) -> &str {
         match self {
             Self::Stop(reason)
             | Self::Failed(reason)
@@ -64,7 +73,7 @@ impl ServeOutcome {
     }
 
     /// Whether the pipeline is to blame, or may be.
-    pub(super) fn blames_pipeline(&self) -> bool {
+    fn blames_pipeline(&self) -> bool {
         matches!(self, Self::Failed(_) | Self::WorkerLost(_) | Self::ProtocolViolation(_))
     }
 }
@@ -92,42 +101,127 @@ impl From<StartError> for ServeOutcome {
     }
 }
 
-/// The feed of a lost worker, for the one that is to go on in its place.
-pub(super) struct FeedHandoff {
-    pub(super) feed: Feed,
+/// The worker that is active, what feeds it, and the candidate that gets ready beside it.
+struct Serving {
+    worker: StreamWorker,
+    /// When the worker became active.
+    since: Instant,
+    /// When its last result came.
+    last_result: Option<Instant>,
+    /// Units that no worker got before this one became active.
+    missed_before: MissedUnits,
+    feed: Feed,
+    candidate: Option<Candidate>,
+    commands: PendingCommands,
     /// The last frame that is done with.
-    pub(super) last_done: Option<u64>,
+    last_done: Option<u64>,
+    /// Snapshots that the worker was asked for and has not given: a change may be given up
+    /// meanwhile.
+    snapshots_pending: u32,
+}
+
+impl Serving {
+    fn new(
+        worker: StreamWorker,
+        feed: Feed,
+        last_done: Option<u64>,
+        missed_before: MissedUnits,
+    ) -> Self {
+        Self {
+            worker,
+            since: Instant::now(),
+            last_result: None,
+            missed_before,
+            feed,
+            candidate: None,
+            commands: PendingCommands::default(),
+            last_done,
+            snapshots_pending: 0,
+        }
+    }
+
+    /// Makes another worker the active one. Returns the one before.
+    fn replace_worker(&mut self, worker: StreamWorker) -> StreamWorker {
+        self.since = Instant::now();
+        self.last_result = None;
+        self.missed_before = self.feed.missed();
+        self.snapshots_pending = 0;
+        std::mem::replace(&mut self.worker, worker)
+    }
+
+    /// The worker's counts, with what never reached it.
+    fn frames(&self, counters: Counters) -> Frames {
+        let mut frames = Frames::from(counters);
+        let missed = self.feed.missed();
+        frames.skipped.queue = missed.dropped.saturating_sub(self.missed_before.dropped);
+        frames.skipped.unreadable = missed.lost.saturating_sub(self.missed_before.lost);
+        frames
+    }
+
+    /// No worker has to process this frame any more.
+    fn mark_done(&mut self, frame: u64) {
+        self.last_done = self.last_done.max(Some(frame));
+        self.feed.mark_done(frame);
+    }
+
+    /// Whether the candidate has the source's units.
+    fn is_promoted(&self) -> bool {
+        self.candidate.as_ref().is_some_and(Candidate::is_promoted)
+    }
+
+    /// Takes the candidate out and lets the running version have everything.
+    async fn detach_candidate(&mut self) -> Option<Candidate> {
+        let candidate = self.candidate.take()?;
+        if candidate.is_promoted() {
+            self.feed.command(PumpCommand::Revert).await;
+            // Commands to the candidate get no answer.
+            self.commands.next_worker();
+            self.commands.cancel_others();
+        } else {
+            self.feed.command(PumpCommand::Detach).await;
+        }
+        Some(candidate)
+    }
+}
+
+/// The feed of a lost worker, for the one that is to go on in its place.
+struct FeedHandoff {
+    feed: Feed,
+    /// The last frame that is done with.
+    last_done: Option<u64>,
 }
 
 pub(super) struct SessionTask {
-    pub(super) environment: Arc<Environment>,
-    pub(super) shared: Arc<SessionShared>,
-    pub(super) spec: Arc<Spec>,
-    pub(super) requests: mpsc::Receiver<SessionRequest>,
-    pub(super) lifecycle: Lifecycle,
+    environment: Arc<Environment>,
+    shared: Arc<SessionShared>,
+    spec: Arc<Spec>,
+    requests: mpsc::Receiver<SessionRequest>,
+    lifecycle: Lifecycle,
     /// The last worker's subscription: the source's reader goes on until the next
     /// worker has subscribed.
-    pub(super) subscription: Option<Subscription>,
+    subscription: Option<Subscription>,
     /// The last part of the source that could not be read.
-    pub(super) source_damage: Option<String>,
+    source_damage: Option<String>,
     /// The session's store, once it was read.
-    pub(super) replica: Option<StoreReplica>,
+    replica: Option<StoreReplica>,
     /// The change that made the session's version what it is, until its outcome is known.
-    pub(super) change: Option<VersionChange>,
-    pub(super) handoff: Option<FeedHandoff>,
+    change: Option<VersionChange>,
+    handoff: Option<FeedHandoff>,
     /// Whether the session's version has given a result.
-    pub(super) has_results: bool,
+    has_results: bool,
     /// The end of the last worker whose place another took.
-    pub(super) ending: Option<JoinHandle<()>>,
+    ending: Option<JoinHandle<()>>,
+    /// Dropped when the session has ended.
+    _alive: watch::Sender<()>,
 }
 
 impl SessionTask {
     pub(super) fn new(
         environment: Arc<Environment>,
-        shared: Arc<SessionShared>,
-        requests: mpsc::Receiver<SessionRequest>,
+        end: TaskEnd,
         probation: Option<ProbationRequest>,
     ) -> Self {
+        let TaskEnd { shared, requests, alive } = end;
         let spec = shared.spec();
         let terms = environment.limits().rollout;
         Self {
@@ -143,6 +237,7 @@ impl SessionTask {
             handoff: None,
             has_results: false,
             ending: None,
+            _alive: alive,
         }
     }
 
@@ -175,13 +270,13 @@ impl SessionTask {
                     self.apply_event(LifecycleEvent::Stop(reason));
                 }
                 ServeOutcome::Failed(reason) | ServeOutcome::SourceFailed(reason) => {
-                    self.shared.update(|status| status.last_error = Some(reason.clone()));
+                    self.shared.note_error(&reason);
                     self.apply_event(LifecycleEvent::Fail(reason));
                 }
                 ServeOutcome::WorkerLost(reason) | ServeOutcome::ProtocolViolation(reason) => {
                     let deployment = &self.spec.pipeline.id;
                     tracing::error!(target: "ocelli::session", session = self.id(), deployment, "worker lost: {reason}");
-                    self.shared.update(|status| status.last_error = Some(reason.clone()));
+                    self.shared.note_error(&reason);
                     self.apply_event(LifecycleEvent::WorkerLost(reason));
                 }
             }
@@ -214,7 +309,7 @@ impl SessionTask {
             session = self.id(), deployment,
             "worker lost on probation, {before} comes back: {reason}"
         );
-        self.shared.update(|status| status.last_error = Some(reason.to_owned()));
+        self.shared.note_error(reason);
         self.apply_event(LifecycleEvent::RollBack(reason.to_owned()));
         self.adopt_spec(spec);
         true
@@ -260,10 +355,7 @@ impl SessionTask {
     }
 
     /// Handles a request while no worker serves. `None`: the session goes on as it does.
-    pub(super) fn on_idle_request(
-        &mut self,
-        request: Option<SessionRequest>,
-    ) -> Option<ServeOutcome> {
+    fn on_idle_request(&mut self, request: Option<SessionRequest>) -> Option<ServeOutcome> {
         match request {
             Some(SessionRequest::Restart) => Some(ServeOutcome::Restart),
             Some(SessionRequest::Replace { spec, probation }) => {
@@ -311,12 +403,12 @@ impl SessionTask {
     }
 
     /// Passes an input to the change of the session's version, and drops it with its outcome.
-    pub(super) fn on_version(&mut self, input: VersionInput) {
+    fn on_version(&mut self, input: VersionInput) {
         let (has_results, now) = (self.has_results, Instant::now());
         self.change.take_if(|change| change.on(input, has_results, now));
     }
 
-    pub(super) fn id(&self) -> &str {
+    fn id(&self) -> &str {
         &self.spec.id
     }
 
@@ -328,23 +420,23 @@ impl SessionTask {
             self.shared.update(|status| status.source_down = None);
             self.handoff = None;
         }
-        self.shared.update(|status| status.description = None);
+        self.shared.update(|status| status.shown.pipeline_version = None);
         self.has_results = false;
         self.set_spec(spec);
     }
 
-    pub(super) fn set_spec(&mut self, spec: Arc<Spec>) {
+    fn set_spec(&mut self, spec: Arc<Spec>) {
         self.shared.set_spec(Arc::clone(&spec));
         self.spec = spec;
     }
 
     /// The session's store as a worker gets it; empty before it was read.
-    pub(super) fn encoded_store(&self) -> Vec<u8> {
+    fn encoded_store(&self) -> Vec<u8> {
         self.replica.as_ref().map(StoreReplica::encode).unwrap_or_default()
     }
 
     /// Applies an event, and publishes the state if it has changed.
-    pub(super) fn apply_event(&mut self, event: LifecycleEvent) {
+    fn apply_event(&mut self, event: LifecycleEvent) {
         let before = (self.lifecycle.state().0, self.lifecycle.state().1.map(str::to_owned));
         let now = Instant::now();
         self.shared.update(|status| match &event {
@@ -361,7 +453,7 @@ impl SessionTask {
         self.lifecycle.apply(event);
         let (state, reason) = self.lifecycle.state();
         if new_worker && matches!(state, SessionState::Restarting | SessionState::Starting) {
-            self.shared.update(|status| status.restarts += 1);
+            self.shared.update(|status| status.shown.restarts += 1);
         }
         if (state, reason) != (before.0, before.1.as_deref()) {
             self.publish_state();
@@ -371,8 +463,8 @@ impl SessionTask {
     fn publish_state(&self) {
         let (state, reason) = self.lifecycle.state();
         self.shared.update(|status| {
-            status.state = state;
-            status.reason = reason.map(str::to_owned);
+            status.shown.state = state;
+            status.shown.reason = reason.map(str::to_owned);
         });
         // A backtrace has been logged with the loss that it explains.
         let first_line = reason.and_then(|reason| reason.lines().next());
@@ -382,16 +474,17 @@ impl SessionTask {
     }
 
     /// Shows a worker as the session's.
-    pub(super) fn show_worker(&self, worker: &StreamWorker) {
+    fn show_worker(&self, worker: &StreamWorker) {
         self.shared.update(|status| {
             let worker = &worker.handle;
-            status.pid = worker.pid();
-            status.confinement = worker.confinement().cloned();
-            status.control_group = worker.is_in_group();
             status.allowed = *worker.limits();
-            status.guest_memory = worker.guest_memory();
-            if let Some(description) = worker.description() {
-                status.description = Some(description.clone());
+            status.shown.pid = worker.pid();
+            status.shown.sandbox = worker.confinement().cloned();
+            status.shown.control_group = worker.is_in_group();
+            status.shown.guest_memory = worker.guest_memory();
+            if let Some(described) = worker.description() {
+                let version = format!("{} {}", described.name, described.version);
+                status.shown.pipeline_version = Some(version);
             }
         });
     }

@@ -6,16 +6,15 @@ use std::time::Instant;
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::{Counters, FrameResult, FromWorker, LogLevel, ToWorker};
 
-use super::feed::{Feed, SourceNote};
-use super::handle::SessionRequest;
-use super::kv_replica::StoreReplica;
-use super::lifecycle::{LifecycleEvent, STABLE_AFTER};
-use super::rollout::{
+use super::{FeedHandoff, ServeOutcome, Serving, SessionTask};
+use crate::session::feed::{Feed, MissedUnits, PumpCommand, SourceNote, Target};
+use crate::session::handle::SessionRequest;
+use crate::session::kv_replica::StoreReplica;
+use crate::session::lifecycle::{LifecycleEvent, STABLE_AFTER};
+use crate::session::rollout::{
     Candidate, CandidateInput, PipelineState, VersionChange, VersionInput, sleep_until,
 };
-use super::serving::Serving;
-use super::stream_worker::StreamWorker;
-use super::task::{FeedHandoff, ServeOutcome, SessionTask};
+use crate::session::stream_worker::StreamWorker;
 use crate::worker::{READY_TIMEOUT, WorkerFault, log_line};
 
 type Served = Result<(), ServeOutcome>;
@@ -114,6 +113,7 @@ impl SessionTask {
         &mut self,
         mut worker: StreamWorker,
     ) -> Result<Serving, (Box<StreamWorker>, ServeOutcome)> {
+        let resumes = self.handoff.is_some();
         let (feed, last_done) = match self.start_feed(&mut worker).await {
             Ok(started) => started,
             Err(outcome) => return Err((Box::new(worker), outcome)),
@@ -122,7 +122,8 @@ impl SessionTask {
         let probation = self.environment.limits().rollout.probation;
         let description = worker.handle.description();
         self.change.take_if(|change| change.on_serving(description, probation, Instant::now()));
-        Ok(Serving::new(worker, feed, last_done))
+        let missed_before = if resumes { feed.missed() } else { MissedUnits::default() };
+        Ok(Serving::new(worker, feed, last_done, missed_before))
     }
 
     async fn start_feed(
@@ -143,9 +144,8 @@ impl SessionTask {
             let mut first: Vec<_> = state.into_iter().collect();
             first.push((ToWorker::Activate { after: last_done }, Vec::new()));
             feed.attach(sender, first).await;
-            feed.promote().await;
-            feed.commit().await;
-            worker.missed_before = feed.missed();
+            feed.command(PumpCommand::Promote).await;
+            feed.command(PumpCommand::Commit).await;
             return Ok((feed, last_done));
         }
         if let Some((message, payload)) = state {
@@ -191,7 +191,10 @@ impl SessionTask {
             }
             request = self.requests.recv() => match request {
                 Some(SessionRequest::Command { request, reply }) => {
-                    serving.command(self.id(), request, reply).await;
+                    if let Some(id) = serving.commands.add(self.id(), reply) {
+                        let command = ToWorker::Command { id, request };
+                        serving.feed.send(Target::Active, command).await;
+                    }
                     Ok(())
                 }
                 Some(SessionRequest::Swap(request)) => {
@@ -210,11 +213,11 @@ impl SessionTask {
             SourceNote::Down(reason) => {
                 let deployment = &self.spec.pipeline.id;
                 tracing::warn!(target: "ocelli::session", session = self.id(), deployment, "source down: {reason}");
-                self.shared.update(|status| status.last_error = Some(reason.clone()));
+                self.shared.note_error(&reason);
                 self.apply_event(LifecycleEvent::SourceDown(reason));
             }
             SourceNote::Damaged(reason) => {
-                self.shared.update(|status| status.last_error = Some(reason.clone()));
+                self.shared.note_error(&reason);
                 self.source_damage = Some(reason);
             }
             // A file that cannot be read ends with its fault. One that ends well ends with
@@ -251,12 +254,12 @@ impl SessionTask {
                 self.commit_store(&mut serving.worker).await?;
                 self.count(serving, counters);
                 serving.mark_done(frame);
-                self.shared.update(|status| status.last_error = Some(message.clone()));
+                self.shared.note_error(&message);
                 self.log(LogLevel::Error, "process", &message, Some(frame));
             }
             FromWorker::Heartbeat { counters, guest_memory } => {
                 self.count(serving, counters);
-                self.shared.update(|status| status.guest_memory = guest_memory);
+                self.shared.update(|status| status.shown.guest_memory = guest_memory);
                 self.advance(CandidateInput::RunningHeartbeat, serving).await;
             }
             FromWorker::CommandAnswer { id, answer } => {
@@ -305,17 +308,17 @@ impl SessionTask {
             self.shared.update(|status| status.totals.hit(exceeded.limit));
             return Err(ServeOutcome::ProtocolViolation(exceeded.to_string()));
         }
-        if serving.worker.since.elapsed() >= STABLE_AFTER {
+        if serving.since.elapsed() >= STABLE_AFTER {
             self.lifecycle.apply(LifecycleEvent::Stable);
         }
         self.commit_store(&mut serving.worker).await?;
         self.count(serving, counters);
         self.has_results = true;
         let now = Instant::now();
-        serving.worker.last_result = Some(now);
+        serving.last_result = Some(now);
         self.shared.update(|status| {
-            status.results += u64::from(result.detections.is_some());
-            status.events += result.events.len() as u64;
+            status.shown.results += u64::from(result.detections.is_some());
+            status.shown.events += result.events.len() as u64;
             status.last_result = Some(now);
             status.latencies.record(&result.timestamps);
         });
@@ -325,8 +328,9 @@ impl SessionTask {
         let deployment = &self.spec.pipeline.id;
         let published = self.environment.hub.publish_result(self.id(), deployment, result).await;
         if let Err(error) = published {
-            self.shared.update(|status| status.last_error = Some(error.to_string()));
-            self.log(LogLevel::Error, "result", &error.to_string(), Some(frame));
+            let error = error.to_string();
+            self.shared.note_error(&error);
+            self.log(LogLevel::Error, "result", &error, Some(frame));
         }
         Ok(())
     }
@@ -353,16 +357,15 @@ impl SessionTask {
             self.replica = None;
             return Err(fault.into());
         }
-        let committed = self.environment.journal.commit_store(&worker.spec.id, changes).await;
+        let committed = self.environment.journal.commit_store(self.id(), changes).await;
         committed.map_err(|error| {
             self.replica = None;
             ServeOutcome::WorkerLost(format!("the session's store cannot be kept: {error:#}"))
         })
     }
 
-    fn count(&self, serving: &mut Serving, counters: Counters) {
-        let Serving { worker, feed, .. } = serving;
-        let frames = worker.frames(counters, feed.missed());
+    fn count(&self, serving: &Serving, counters: Counters) {
+        let frames = serving.frames(counters);
         self.shared.update(|status| status.totals.count(frames, counters.limits));
     }
 

@@ -1,20 +1,19 @@
 //! What a session does while a candidate gets ready beside the running version, up to the moment
-//! when it has taken its place. [`rollout`](super::rollout) decides; here is what a decision means.
+//! when it has taken its place. [`rollout`](crate::session::rollout) decides; here is what a decision means.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use ocelli_protocol::worker::{FromWorker, ToWorker};
 
-use super::feed::Target;
-use super::rollout::{
+use super::{ServeOutcome, Serving, SessionTask};
+use crate::session::feed::{PumpCommand, Target};
+use crate::session::rollout::{
     Candidate, CandidateAction, CandidateEvent, CandidateInput, Completed, PipelineState, Report,
     RunningView, Step, SwapRequest, VersionInput, send_report,
 };
-use super::serving::Serving;
-use super::spec::Spec;
-use super::stream_worker::StreamWorker;
-use super::task::{ServeOutcome, SessionTask};
+use crate::session::spec::Spec;
+use crate::session::stream_worker::StreamWorker;
 use crate::worker::WorkerFault;
 
 impl SessionTask {
@@ -139,15 +138,10 @@ impl SessionTask {
     }
 
     async fn carry_out(&mut self, action: CandidateAction, serving: &mut Serving) {
-        let Serving { feed, candidate: Some(candidate), worker: running, commands, .. } = serving
-        else {
-            return;
-        };
+        let Serving { feed, candidate: Some(candidate), .. } = serving else { return };
         match action {
             CandidateAction::Report(report) => candidate.report(report),
-            CandidateAction::Send(message) => {
-                feed.send(Target::Candidate, message, Vec::new()).await
-            }
+            CandidateAction::Send(message) => feed.send(Target::Candidate, message).await,
             CandidateAction::Attach => {
                 if let Some(worker) = candidate.worker()
                     && let Some(sender) = worker.handle.take_sender()
@@ -156,22 +150,22 @@ impl SessionTask {
                 }
             }
             CandidateAction::TakeSnapshot => {
-                feed.pause().await;
-                feed.send(Target::Active, ToWorker::Snapshot, Vec::new()).await;
-                candidate.last_result = running.last_result;
+                feed.command(PumpCommand::Pause).await;
+                feed.send(Target::Active, ToWorker::Snapshot).await;
+                candidate.last_result = serving.last_result;
                 serving.snapshots_pending += 1;
             }
             CandidateAction::Restore { state } => {
-                feed.send(Target::Candidate, ToWorker::LoadStore, self.encoded_store()).await;
-                if let Some(state) = candidate.state.as_ref().filter(|_| state) {
-                    let (message, payload) = state.restore();
-                    feed.send(Target::Candidate, message, payload).await;
+                let store = (ToWorker::LoadStore, self.encoded_store());
+                let state = candidate.state.as_ref().filter(|_| state).map(PipelineState::restore);
+                for message in [Some(store), state].into_iter().flatten() {
+                    feed.command(PumpCommand::Send(Target::Candidate, message)).await;
                 }
             }
             CandidateAction::Promote { after } => {
-                feed.send(Target::Candidate, ToWorker::Activate { after }, Vec::new()).await;
-                feed.promote().await;
-                commands.next_worker();
+                feed.send(Target::Candidate, ToWorker::Activate { after }).await;
+                feed.command(PumpCommand::Promote).await;
+                serving.commands.next_worker();
             }
             CandidateAction::Complete => self.complete_change(serving).await,
             CandidateAction::Abort(reason) => self.abort_candidate(reason, serving).await,
@@ -185,10 +179,12 @@ impl SessionTask {
         bytes: Vec<u8>,
         serving: &mut Serving,
     ) {
-        let Serving { candidate: Some(candidate), worker, .. } = serving else { return };
+        let Serving { candidate: Some(candidate), worker, last_result, .. } = serving else {
+            return;
+        };
         let version = worker.handle.description().map(|description| description.version.clone());
         let size = bytes.len();
-        candidate.last_result = worker.last_result;
+        candidate.last_result = *last_result;
         candidate.state = Some(PipelineState { version: version.unwrap_or_default(), bytes });
         self.advance(CandidateInput::Snapshot { last_frame, bytes: size }, serving).await;
     }
@@ -199,13 +195,10 @@ impl SessionTask {
             .candidate
             .take()
             .and_then(|candidate| candidate.complete(Arc::clone(&self.spec)));
-        let Some(Completed { spec, mut worker, change, swapped }) = completed else { return };
-        serving.feed.commit().await;
+        let Some(Completed { spec, worker, change, swapped }) = completed else { return };
+        serving.feed.command(PumpCommand::Commit).await;
         serving.commands.cancel_others();
-        worker.since = Instant::now();
-        worker.missed_before = serving.feed.missed();
-        let before = std::mem::replace(&mut serving.worker, *worker);
-        serving.snapshots_pending = 0;
+        let before = serving.replace_worker(*worker);
         self.on_version(VersionInput::Superseded);
         self.has_results = swapped.first_frame.is_some();
         self.shared.update(|status| status.end_worker());
