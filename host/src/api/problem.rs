@@ -175,7 +175,7 @@ impl From<DeployError> for Problem {
         let status = match &error {
             DeployError::Session(SessionError::Unknown(_)) => StatusCode::NOT_FOUND,
             DeployError::Pipeline(PipelineError::NotAName(_)) => StatusCode::BAD_REQUEST,
-            DeployError::InvalidName(_) | DeployError::Shadow { .. } => StatusCode::BAD_REQUEST,
+            DeployError::InvalidName(_) | DeployError::Shadow(_) => StatusCode::BAD_REQUEST,
             DeployError::Pipeline(_) => StatusCode::NOT_FOUND,
             DeployError::Compile(CompileError::File { .. } | CompileError::Start { .. }) => {
                 StatusCode::INTERNAL_SERVER_ERROR

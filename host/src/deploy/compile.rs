@@ -31,9 +31,6 @@ use child::{CompilerProcess, trusted};
 
 pub use error::CompileError;
 
-/// Digits of the digest that name a deployment.
-const ID_DIGITS: usize = 12;
-
 /// Checks that are cached: many times the pipelines of one host.
 const REMEMBERED: usize = 64;
 
@@ -50,8 +47,6 @@ pub enum ComponentSource {
 pub struct PreparedComponent {
     /// SHA-256 of the component, hexadecimal.
     pub digest: String,
-    /// The first 12 digits of the digest: the `deployment` of results.
-    pub id: String,
     /// Size of the component in bytes.
     pub size: u64,
     /// The compiled component, open for reading, even when its entry leaves the cache.
@@ -67,7 +62,6 @@ impl PreparedComponent {
     pub fn compiled_pipeline(&self, pipeline: &str) -> CompiledPipeline {
         CompiledPipeline {
             name: pipeline.to_owned(),
-            id: self.id.clone(),
             digest: self.digest.clone(),
             compiled: Ok(Arc::clone(&self.compiled)),
         }
@@ -150,31 +144,22 @@ impl Compiler {
             ComponentSource::Bytes(_) => PathBuf::from("the component sent"),
         };
         let taken = blocking(move || take(source, most)).await;
-        let taken = taken.map_err(|source| CompileError::file(pipeline, &path, source))?;
-        let SealedComponent { bytes, digest, size } = taken;
-        let job = CompileJob { pipeline, digest: &digest, bytes, settings: &settings };
-        let (compiled, report, cached) = match self.cached(&digest).await {
-            Some(compiled) => (compiled, self.check(job).await?, true),
-            None => {
-                let _compiling = self.compiling.lock().await;
-                match self.cached(&digest).await {
-                    Some(compiled) => (compiled, self.check(job).await?, true),
-                    None => {
-                        let (compiled, report) = self.compile(job).await?;
-                        (compiled, report, false)
-                    }
-                }
-            }
+        let component = taken.map_err(|source| CompileError::file(pipeline, &path, source))?;
+        let mut found = self.cached(&component.digest).await;
+        let _compiling = if found.is_none() {
+            let turn = self.compiling.lock().await;
+            found = self.cached(&component.digest).await;
+            Some(turn)
+        } else {
+            None
         };
-        let id = digest.get(..ID_DIGITS).unwrap_or(&digest).to_owned();
-        Ok(PreparedComponent {
-            id,
-            digest,
-            size,
-            compiled: Arc::new(compiled.into()),
-            report,
-            cached,
-        })
+        let (digest, size, cached) = (component.digest.clone(), component.size, found.is_some());
+        let (compiled, report) = match found {
+            Some(compiled) => (compiled, self.check(pipeline, component, &settings).await?),
+            None => self.compile(pipeline, component, &settings).await?,
+        };
+        let compiled = Arc::new(compiled.into());
+        Ok(PreparedComponent { digest, size, compiled, report, cached })
     }
 
     /// The compiled code of a component, if the cache has it whole.
@@ -185,24 +170,35 @@ impl Compiler {
 
     /// Checks a component that the cache has, or returns the check of the same bytes with the same
     /// keys.
-    async fn check(&self, job: CompileJob<'_>) -> Result<CheckReport, CompileError> {
-        if let Some(report) = self.remembered(&job) {
+    async fn check(
+        &self,
+        pipeline: &str,
+        component: SealedComponent,
+        settings: &config::DeployConfig,
+    ) -> Result<CheckReport, CompileError> {
+        let SealedComponent { bytes, digest, .. } = component;
+        if let Some(report) = self.remembered(&digest, settings) {
             return Ok(report);
         }
-        let report = self.child.run(job.pipeline, job.bytes, None, job.settings).await?;
-        self.remember(job.digest, job.settings, &report);
+        let report = self.child.run(pipeline, bytes, None, settings).await?;
+        self.remember(digest, settings, &report);
         Ok(report)
     }
 
     /// Checks and compiles in one run of the child, into a file that becomes the cache's entry when
     /// it is complete.
-    async fn compile(&self, job: CompileJob<'_>) -> Result<(File, CheckReport), CompileError> {
-        let CompileJob { pipeline, digest, bytes, settings } = job;
+    async fn compile(
+        &self,
+        pipeline: &str,
+        component: SealedComponent,
+        settings: &config::DeployConfig,
+    ) -> Result<(File, CheckReport), CompileError> {
+        let SealedComponent { bytes, digest, .. } = component;
         let at_cache = |source| CompileError::file(pipeline, self.cache.folder(), source);
         let draft = self.cache.draft().map_err(at_cache)?;
         let output = draft.as_file().try_clone().map_err(at_cache)?;
         let report = self.child.run(pipeline, bytes, Some(output), settings).await?;
-        let (cache, named) = (Arc::clone(&self.cache), digest.to_owned());
+        let (cache, named) = (Arc::clone(&self.cache), digest.clone());
         let most = settings.cache_mb << 20;
         let inserted = blocking(move || {
             let entry = cache.insert(&named, draft)?;
@@ -221,26 +217,22 @@ impl Compiler {
         Ok((compiled, report))
     }
 
-    fn remembered(&self, job: &CompileJob<'_>) -> Option<CheckReport> {
-        let trusted = trusted(job.settings);
+    fn remembered(&self, digest: &str, settings: &config::DeployConfig) -> Option<CheckReport> {
+        let trusted = trusted(settings);
         let checked = self.checked.lock();
-        let found = checked
-            .iter()
-            .find(|one| one.digest == job.digest && one.trusted.as_deref() == trusted)?;
+        let found =
+            checked.iter().find(|one| one.digest == digest && one.trusted.as_deref() == trusted)?;
         Some(found.report.clone())
     }
 
-    fn remember(&self, digest: &str, settings: &config::DeployConfig, report: &CheckReport) {
+    fn remember(&self, digest: String, settings: &config::DeployConfig, report: &CheckReport) {
         let mut checked = self.checked.lock();
         if checked.len() >= REMEMBERED {
             checked.pop_front();
         }
         let report = CheckReport { compile_ms: None, ..report.clone() };
-        checked.push_back(CachedCheck {
-            digest: digest.to_owned(),
-            trusted: trusted(settings).map(<[_]>::to_vec),
-            report,
-        });
+        let trusted = trusted(settings).map(<[_]>::to_vec);
+        checked.push_back(CachedCheck { digest, trusted, report });
     }
 }
 
@@ -257,14 +249,6 @@ pub async fn check_component(
     let taken = blocking(move || take(source, most)).await;
     let taken = taken.map_err(|source| CompileError::file(&pipeline, file, source))?;
     CompilerProcess { program, sandbox }.run(&pipeline, taken.bytes, None, settings).await
-}
-
-/// A component to be checked or compiled.
-struct CompileJob<'a> {
-    pipeline: &'a str,
-    digest: &'a str,
-    bytes: File,
-    settings: &'a config::DeployConfig,
 }
 
 /// A component's bytes, which cannot change any more.

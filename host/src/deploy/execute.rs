@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::admission::{Admission, AdmissionError};
@@ -17,7 +18,7 @@ use super::history::CameraEntry;
 use super::plan::{Origin, Plan};
 use super::queue::{DeployQueue, Turn};
 use super::record::{Cause, DeploymentState, Outcome, Record, now};
-use super::report::{self, DeploymentCounters};
+use super::report::{self, DeploymentFigures};
 use super::request::DeployError;
 use super::state::DeployState;
 use crate::config::RefusedState;
@@ -113,7 +114,7 @@ impl From<ExecuteError> for DeployError {
 pub(super) struct Executor<B> {
     pub(super) backend: B,
     pub(super) state: DeployState,
-    pub(super) counters: DeploymentCounters,
+    pub(super) figures: Mutex<DeploymentFigures>,
     queue: DeployQueue,
     /// Whether every configured camera has been started. Before, it is not known which components
     /// they need.
@@ -126,7 +127,7 @@ impl<B: DeployBackend> Executor<B> {
         Self {
             backend,
             state,
-            counters: DeploymentCounters::default(),
+            figures: Mutex::default(),
             queue: DeployQueue::default(),
             cameras_started: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -142,7 +143,7 @@ impl<B: DeployBackend> Executor<B> {
         if let Origin::Request(request) = &origin
             && request.shadow > MAX_SHADOW
         {
-            return Err(DeployError::Shadow { asked: request.shadow, most: MAX_SHADOW });
+            return Err(DeployError::Shadow(request.shadow));
         }
         if self.stopping.load(Ordering::Relaxed) {
             return Err(DeployError::Stopping);
@@ -281,7 +282,7 @@ impl<B: DeployBackend> Executor<B> {
         let session = self.backend.session(session).ok_or(ExecuteError::SessionEnded)?;
         // It may have changed since the deployment was planned.
         let spec = session.spec();
-        *before = Some(spec.pipeline.id.clone()).filter(|id| !id.is_empty());
+        *before = Some(spec.pipeline.id().to_owned()).filter(|id| !id.is_empty());
         let swap = SwapRequest {
             spec: Spec {
                 pipeline: prepared.compiled_pipeline(pipeline),
@@ -419,7 +420,7 @@ impl<B: DeployBackend> Executor<B> {
         }
         active.admission = None;
         self.state.history.write(record, None).await;
-        self.counters.count(record);
+        self.figures.lock().count(record);
         self.announce(record);
         active.turn = None;
         if let Some(answer) = active.answer.take() {
@@ -443,7 +444,7 @@ impl<B: DeployBackend> Executor<B> {
             _ => true,
         };
         self.state.history.write(&record, entry.as_ref().filter(|_| applied)).await;
-        self.counters.count(&record);
+        self.figures.lock().count(&record);
         self.prune(&record.session).await;
         drop(lease);
         self.remove_unneeded_components().await;
@@ -483,7 +484,9 @@ impl<B: DeployBackend> Executor<B> {
         }
         let DeployState { sessions, components, .. } = &self.state;
         let needed = sessions.needed();
-        self.counters.retain(|session| sessions.requested(session).is_some());
+        let mut figures = self.figures.lock();
+        figures.gap_ms.retain(|session, _| sessions.requested(session).is_some());
+        drop(figures);
         let components = components.clone();
         let _ = tokio::task::spawn_blocking(move || components.remove_unneeded(&needed)).await;
     }

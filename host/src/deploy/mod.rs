@@ -101,7 +101,7 @@ impl Deployer {
 
     /// Figures of the deployments since the host was started.
     pub fn figures(&self) -> DeploymentFigures {
-        self.inner.executor.counters.figures()
+        self.inner.executor.figures.lock().clone()
     }
 
     /// The config that is in force. A setting that a running host cannot take over is as it was at

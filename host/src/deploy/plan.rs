@@ -1,7 +1,6 @@
 //! Where a deployment comes from, and the plan that follows from it: the component, the settings
 //! and the record, before the first step is taken.
 
-use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::compile::ComponentSource;
@@ -12,10 +11,7 @@ use super::record::{Cause, Record};
 use super::request::{Component, DeployError, DeployRequest};
 use super::state::DeployState;
 use crate::config::RefusedState;
-use crate::session::Spec;
-
-/// Digits of a component's SHA-256 that name a deployment.
-const ID_DIGITS: usize = 12;
+use crate::session::{Spec, deployment_id};
 
 /// What asks for a deployment.
 #[derive(Debug)]
@@ -67,31 +63,6 @@ pub(super) struct Plan {
     pub(super) refused_state: Option<RefusedState>,
 }
 
-/// Component and settings as an origin names them.
-struct Resolved {
-    pipeline: String,
-    source: ComponentSource,
-    lease: Option<ComponentLease>,
-    /// `None`: those that the session has.
-    settings: Option<Map<String, Value>>,
-}
-
-impl Resolved {
-    fn file(
-        pipeline: String,
-        path: std::path::PathBuf,
-        settings: Option<Map<String, Value>>,
-    ) -> Self {
-        Self { pipeline, source: ComponentSource::Path(path), lease: None, settings }
-    }
-
-    fn bytes(name: String, bytes: Bytes, settings: Option<Map<String, Value>>) -> Self {
-        // With a file's ending it is never taken for a pipeline's name.
-        let pipeline = if name.ends_with(".wasm") { name } else { format!("{name}.wasm") };
-        Self { pipeline, source: ComponentSource::Bytes(bytes), lease: None, settings }
-    }
-}
-
 impl Plan {
     /// Plans a deployment to a session. Copies the component into the store. `running`: what the
     /// session is made of, if there is one.
@@ -103,29 +74,35 @@ impl Plan {
     ) -> Result<Plan, DeployError> {
         let config = state.config();
         let mut record = Record::draft(session, origin.cause(), origin.by());
-        record.before = running.map(|spec| spec.pipeline.id.clone()).filter(|id| !id.is_empty());
-        let (mut entry, mut refused_state) = (None, None);
-        let resolved = match origin {
+        record.before =
+            running.map(|spec| spec.pipeline.id().to_owned()).filter(|id| !id.is_empty());
+        let (mut entry, mut refused_state, mut lease) = (None, None, None);
+        // `None` for the settings: those that the session has.
+        let (pipeline, mut source, settings) = match origin {
             Origin::Request(request) => {
                 (record.shadow, refused_state) = (request.shadow, request.refused_state);
-                match request.component {
+                let (pipeline, source) = match request.component {
                     Component::Bytes { name, bytes } => {
-                        Resolved::bytes(name, bytes, request.settings)
+                        // With a file's ending it is never taken for a pipeline's name.
+                        let named = name.ends_with(".wasm");
+                        let pipeline = if named { name } else { format!("{name}.wasm") };
+                        (pipeline, ComponentSource::Bytes(bytes))
                     }
                     Component::Pipeline(name) => {
                         let path = find_named(&name, &config)?;
-                        Resolved::file(name, path, request.settings)
+                        (name, ComponentSource::Path(path))
                     }
-                }
+                };
+                (pipeline, source, request.settings)
             }
             Origin::Rollback { .. } => {
                 let previous = previous(state, session).await?;
                 record.back_to = Some(previous.number);
-                let lease = state.components.lease(&previous.digest);
-                let lease = lease.ok_or(DeployError::ComponentGone(previous.digest))?;
-                let source = ComponentSource::Path(lease.path.clone());
-                let settings = Some(previous.settings);
-                Resolved { pipeline: previous.pipeline, source, lease: Some(lease), settings }
+                let leased = state.components.lease(&previous.digest);
+                let leased =
+                    lease.insert(leased.ok_or(DeployError::ComponentGone(previous.digest))?);
+                let source = ComponentSource::Path(leased.path.clone());
+                (previous.pipeline, source, Some(previous.settings))
             }
             Origin::Folder { pipeline } => {
                 let mut cameras = config.cameras.iter();
@@ -133,25 +110,24 @@ impl Plan {
                     cameras.find(|camera| camera.id == session && camera.pipeline == pipeline);
                 entry = camera.map(|camera| camera.settings.clone());
                 let path = find_named(&pipeline, &config)?;
-                Resolved::file(pipeline, path, None)
+                (pipeline, ComponentSource::Path(path), None)
             }
             Origin::Config { pipeline, settings } => {
                 entry = Some(settings.clone());
                 let path = find_pipeline(&pipeline, &config)?;
-                Resolved::file(pipeline, path, Some(settings))
+                (pipeline, ComponentSource::Path(path), Some(settings))
             }
             Origin::Subscriber { pipeline, settings } => {
                 let path = find_named(&pipeline, &config)?;
-                Resolved::file(pipeline, path, Some(settings))
+                (pipeline, ComponentSource::Path(path), Some(settings))
             }
         };
-        let Resolved { pipeline, mut source, mut lease, settings } = resolved;
         if lease.is_none() {
             lease = state.store(&source).await?;
         }
         if let Some(lease) = &lease {
             source = ComponentSource::Path(lease.path.clone());
-            record.deployment = lease.digest.get(..ID_DIGITS).unwrap_or_default().to_owned();
+            record.deployment = deployment_id(&lease.digest).to_owned();
             (record.digest, record.size) = (lease.digest.clone(), lease.size);
         }
         let of_session = || running.map(|spec| spec.settings.clone()).unwrap_or_default();

@@ -35,6 +35,7 @@ use crate::shape::TIME;
     Debug,
     Clone,
     Copy,
+    Default,
     PartialEq,
     Eq,
     Hash,
@@ -48,6 +49,7 @@ use crate::shape::TIME;
 #[schemars(inline)]
 pub enum Cause {
     /// A client of the API.
+    #[default]
     Request,
     /// A client of the API, for the previous version.
     Rollback,
@@ -113,11 +115,12 @@ impl Outcome {
 }
 
 /// The state of a deployment. In JSON one word: "pending", "probation", or the outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum DeploymentState {
     /// The new version is not active yet.
+    #[default]
     Pending,
     /// The new version is active, on probation.
     Probation,
@@ -138,7 +141,7 @@ impl DeploymentState {
 }
 
 /// One deployment, as in the history and in the API.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Deployment")]
 pub struct Record {
     /// Counts the session's deployments, from 1.
@@ -202,33 +205,7 @@ pub struct Record {
 impl Record {
     /// A deployment before its check, without a number and a component.
     pub(super) fn draft(session: &str, cause: Cause, by: String) -> Self {
-        Self {
-            number: 0,
-            session: session.to_owned(),
-            deployment: String::new(),
-            digest: String::new(),
-            size: 0,
-            pipeline: String::new(),
-            name: None,
-            version: None,
-            settings: Map::new(),
-            cause,
-            by,
-            shadow: 0,
-            requested: now(),
-            ended: None,
-            before: None,
-            back_to: None,
-            step: Step::Check,
-            state: DeploymentState::Pending,
-            reason: None,
-            check: None,
-            compile_ms: None,
-            cached: false,
-            admitted: None,
-            comparison: None,
-            swapped: None,
-        }
+        Self { session: session.to_owned(), cause, by, requested: now(), ..Self::default() }
     }
 
     /// The outcome; `None` while it is under way.

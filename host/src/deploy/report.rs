@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::record::{Cause, DeploymentState, Outcome, Record};
@@ -22,34 +21,18 @@ pub struct DeploymentFigures {
     pub gap_ms: BTreeMap<String, f64>,
 }
 
-/// Counts deployments as they come to their states.
-#[derive(Debug, Default)]
-pub(super) struct DeploymentCounters {
-    figures: Mutex<DeploymentFigures>,
-}
-
-impl DeploymentCounters {
-    pub(super) fn count(&self, record: &Record) {
-        let mut figures = self.figures.lock();
+impl DeploymentFigures {
+    /// Counts a deployment that has come to a state.
+    pub(super) fn count(&mut self, record: &Record) {
         match record.state {
             DeploymentState::Pending => {}
             DeploymentState::Probation => {
                 if let Some(gap) = record.swapped.and_then(|swapped| swapped.gap_ms) {
-                    figures.gap_ms.insert(record.session.clone(), gap);
+                    self.gap_ms.insert(record.session.clone(), gap);
                 }
             }
-            DeploymentState::Ended(outcome) => *figures.outcomes.entry(outcome).or_default() += 1,
+            DeploymentState::Ended(outcome) => *self.outcomes.entry(outcome).or_default() += 1,
         }
-    }
-
-    /// Forgets sessions that have ended.
-    pub(super) fn retain(&self, lives: impl Fn(&str) -> bool) {
-        let mut figures = self.figures.lock();
-        figures.gap_ms.retain(|session, _| lives(session));
-    }
-
-    pub(super) fn figures(&self) -> DeploymentFigures {
-        self.figures.lock().clone()
     }
 }
 

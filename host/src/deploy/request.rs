@@ -10,7 +10,7 @@ use super::pipelines::PipelineError;
 use crate::config::RefusedState;
 use crate::config::source::SourceError;
 use crate::session::SessionError;
-use crate::session::rollout::Step;
+use crate::session::rollout::{MAX_SHADOW, Step};
 use crate::shape::DIGEST;
 
 /// Deployments that may wait for one session, behind the one under way: each holds a component in
@@ -108,13 +108,8 @@ pub enum DeployError {
         step: Step,
     },
     /// The shadow has too many frames.
-    #[error("a shadow of {asked} frames: {most} are the most")]
-    Shadow {
-        /// Frames that were asked for.
-        asked: u32,
-        /// Most frames of a shadow.
-        most: u32,
-    },
+    #[error("a shadow of {0} frames: {MAX_SHADOW} are the most")]
+    Shadow(u32),
     /// No other version of the session has served.
     #[error("session {0:?} has run no other version that served: there is nothing to go back to")]
     NoPreviousVersion(String),
@@ -144,7 +139,7 @@ impl DeployError {
             Self::SessionDiffers(_) => "session_differs",
             Self::Session(error) => error.code(),
             Self::UnderWay { .. } => "deployment_under_way",
-            Self::Shadow { .. } => "invalid_shadow",
+            Self::Shadow(_) => "invalid_shadow",
             Self::NoPreviousVersion(_) => "no_previous_version",
             Self::ComponentGone(_) => "component_gone",
             Self::Stopping => "stopping",

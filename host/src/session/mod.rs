@@ -35,6 +35,6 @@ mod totals;
 pub use error::SessionError;
 pub use handle::{RunningVersion, SessionHandle};
 pub use registry::Sessions;
-pub use spec::{CompiledPipeline, Spec};
+pub use spec::{CompiledPipeline, Spec, deployment_id};
 pub use status::{Observation, SessionStatus};
 pub use totals::{Frames, Skipped};

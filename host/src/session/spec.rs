@@ -14,10 +14,7 @@ use crate::config::source::Source;
 pub struct CompiledPipeline {
     /// The pipeline's name or path, as the config or the subscriber gave it.
     pub name: String,
-    /// The first 12 hexadecimal digits of the component's SHA-256: results carry
-    /// it as `deployment`. Empty without a component.
-    pub id: String,
-    /// The whole of that SHA-256, hexadecimal.
+    /// SHA-256 of the component, hexadecimal. Empty without a component.
     pub digest: String,
     /// The compiled component, open for reading; or the reason with which the session fails.
     pub compiled: Result<Arc<OwnedFd>, String>,
@@ -26,13 +23,18 @@ pub struct CompiledPipeline {
 impl CompiledPipeline {
     /// A pipeline that cannot run.
     pub fn missing(pipeline: &str, reason: String) -> Self {
-        Self {
-            name: pipeline.to_owned(),
-            id: String::new(),
-            digest: String::new(),
-            compiled: Err(reason),
-        }
+        Self { name: pipeline.to_owned(), digest: String::new(), compiled: Err(reason) }
     }
+
+    /// The [`deployment_id`] of its component.
+    pub fn id(&self) -> &str {
+        deployment_id(&self.digest)
+    }
+}
+
+/// The first 12 digits of a component's SHA-256: results carry them as `deployment`.
+pub fn deployment_id(digest: &str) -> &str {
+    digest.get(..12).unwrap_or_default()
 }
 
 /// What a session is made of.

@@ -137,7 +137,7 @@ impl StatusInner {
             source: spec.source.to_string(),
             reader: self.reader.status(),
             pipeline: spec.pipeline.name.clone(),
-            deployment: spec.pipeline.id.clone(),
+            deployment: spec.pipeline.id().to_owned(),
             uptime_s: (self.since.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
             frames: self.totals.frames(),
             limits: self.totals.limits(),

@@ -43,7 +43,7 @@ impl StreamWorker {
         };
         let launch = WorkerLaunch {
             name: &spec.id,
-            deployment: &spec.pipeline.id,
+            deployment: spec.pipeline.id(),
             component,
             settings: &spec.settings,
             limits,

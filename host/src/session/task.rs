@@ -274,7 +274,7 @@ impl SessionTask {
                     self.apply_event(LifecycleEvent::Fail(reason));
                 }
                 ServeOutcome::WorkerLost(reason) | ServeOutcome::ProtocolViolation(reason) => {
-                    let deployment = &self.spec.pipeline.id;
+                    let deployment = self.spec.pipeline.id();
                     tracing::error!(target: "ocelli::session", session = self.id(), deployment, "worker lost: {reason}");
                     self.shared.note_error(&reason);
                     self.apply_event(LifecycleEvent::WorkerLost(reason));
@@ -303,7 +303,7 @@ impl SessionTask {
         let Some(spec) = self.change.as_mut().and_then(|change| change.roll_back(reason)) else {
             return false;
         };
-        let (deployment, before) = (&self.spec.pipeline.id, &spec.pipeline.id);
+        let (deployment, before) = (self.spec.pipeline.id(), spec.pipeline.id());
         tracing::error!(
             target: "ocelli::session",
             session = self.id(), deployment,
@@ -468,7 +468,7 @@ impl SessionTask {
         });
         // A backtrace has been logged with the loss that it explains.
         let first_line = reason.and_then(|reason| reason.lines().next());
-        let deployment = &self.spec.pipeline.id;
+        let deployment = self.spec.pipeline.id();
         tracing::info!(target: "ocelli::session", session = self.id(), deployment, %state, reason = first_line, "session state");
         self.environment.hub.publish_state(self.id(), state, reason.map(str::to_owned));
     }

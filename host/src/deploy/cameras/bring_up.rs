@@ -329,7 +329,7 @@ impl BringUp {
         fallback: Option<(Spec, Option<RunningVersion>)>,
         session: Option<SessionHandle>,
     ) -> Result<CameraSession, ExecuteError> {
-        let before = fallback.as_ref().map(|(spec, _)| spec.pipeline.id.clone());
+        let before = fallback.as_ref().map(|(spec, _)| spec.pipeline.id().to_owned());
         plan.record.before = before.filter(|id| !id.is_empty());
         let missing = CompiledPipeline::missing(&self.camera.pipeline, String::new());
         let spec = self.spec(missing, Map::new());

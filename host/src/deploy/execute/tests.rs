@@ -81,8 +81,7 @@ impl DeployBackend for Fake {
             });
         }
         let compiled = Arc::new(std::fs::File::open("/dev/null").unwrap().into());
-        let id = digest[..12].to_owned();
-        Ok(PreparedComponent { digest, id, size, compiled, report, cached: false })
+        Ok(PreparedComponent { digest, size, compiled, report, cached: false })
     }
 
     async fn admit(&self, _: &str, reserve: u64) -> Result<Admission, AdmissionError> {
@@ -265,7 +264,7 @@ async fn every_end_of_a_change_is_an_outcome_and_the_session_runs_what_it_says()
         assert_eq!(states[..3], ["pending", "probation", "healthy"]);
         assert_eq!((states[3], states.last()), ("pending", Some(&outcome.name())));
         assert_eq!(
-            site.executor.counters.figures().outcomes[&outcome],
+            site.executor.figures.lock().outcomes[&outcome],
             if outcome == Healthy { 2 } else { 1 }
         );
     }

@@ -162,7 +162,7 @@ impl Candidate {
 
     /// Gives the candidate up, and reports it.
     pub(in crate::session) fn abort(&mut self, reason: String) {
-        let (session, deployment) = (&self.spec.id, &self.spec.pipeline.id);
+        let (session, deployment) = (&self.spec.id, self.spec.pipeline.id());
         let step = self.rollout.step();
         tracing::warn!(
             target: "ocelli::session",

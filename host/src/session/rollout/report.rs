@@ -23,6 +23,7 @@ use crate::session::spec::Spec;
     Debug,
     Clone,
     Copy,
+    Default,
     PartialEq,
     Eq,
     PartialOrd,
@@ -38,6 +39,7 @@ use crate::session::spec::Spec;
 #[strum(serialize_all = "snake_case")]
 pub enum Step {
     /// The component is read and checked against the contract.
+    #[default]
     Check,
     /// It is compiled, or found in the cache.
     Compile,

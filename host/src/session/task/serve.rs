@@ -211,7 +211,7 @@ impl SessionTask {
         match note {
             SourceNote::Up => self.apply_event(LifecycleEvent::SourceUp),
             SourceNote::Down(reason) => {
-                let deployment = &self.spec.pipeline.id;
+                let deployment = self.spec.pipeline.id();
                 tracing::warn!(target: "ocelli::session", session = self.id(), deployment, "source down: {reason}");
                 self.shared.note_error(&reason);
                 self.apply_event(LifecycleEvent::SourceDown(reason));
@@ -325,7 +325,7 @@ impl SessionTask {
         let frame = result.frame;
         serving.mark_done(frame);
         self.advance(CandidateInput::RunningResult(&result), serving).await;
-        let deployment = &self.spec.pipeline.id;
+        let deployment = self.spec.pipeline.id();
         let published = self.environment.hub.publish_result(self.id(), deployment, result).await;
         if let Err(error) = published {
             let error = error.to_string();
@@ -419,6 +419,6 @@ impl SessionTask {
 
     /// Writes a line of the worker or its pipeline to the host's log.
     fn log(&self, level: LogLevel, context: &str, message: &str, frame: Option<u64>) {
-        log_line(self.id(), &self.spec.pipeline.id, level, context, message, frame);
+        log_line(self.id(), self.spec.pipeline.id(), level, context, message, frame);
     }
 }
