@@ -48,17 +48,13 @@ impl ImageFile {
     ) -> Result<Self, AnalysisError> {
         const JPEG: &[u8] = b"\xff\xd8\xff";
         const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+        let refuse = |kind, message| Err(AnalysisError::new(kind, message));
         if bytes.is_empty() {
-            return Err(AnalysisError::new(
-                AnalysisErrorKind::EmptyImage,
-                "the image's file is empty",
-            ));
+            return refuse(AnalysisErrorKind::EmptyImage, "the image's file is empty");
         }
         if !bytes.starts_with(JPEG) && !bytes.starts_with(PNG) {
-            return Err(AnalysisError::new(
-                AnalysisErrorKind::UnsupportedImage,
-                "the file is neither a JPEG nor a PNG image",
-            ));
+            let message = "the file is neither a JPEG nor a PNG image";
+            return refuse(AnalysisErrorKind::UnsupportedImage, message);
         }
         memory.shrink_to(bytes.len());
         Ok(Self { bytes, arrived, _memory: memory })

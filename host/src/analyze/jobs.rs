@@ -59,15 +59,6 @@ pub enum JobState {
     Failed,
 }
 
-impl JobState {
-    pub const ALL: &'static [Self] = Self::VARIANTS;
-
-    /// Its name in answers and metrics.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
 /// A snapshot of a job.
 #[derive(Debug, Clone)]
 pub struct JobStatus {
@@ -237,9 +228,9 @@ impl JobStore {
     }
 
     /// The number of jobs in each state.
-    pub(super) fn count(&self) -> Vec<(JobState, usize)> {
+    pub(super) fn count(&self) -> Vec<(&'static str, usize)> {
         let count = |state| self.jobs.values().filter(|job| job.state() == state).count();
-        JobState::ALL.iter().map(|&state| (state, count(state))).collect()
+        JobState::VARIANTS.iter().map(|&state| (state.into(), count(state))).collect()
     }
 
     fn remaining(&self, finished: JobTime, now: Instant) -> Duration {

@@ -210,10 +210,8 @@ impl Analyses {
     pub fn request(&self, pipeline: &str) -> Result<AnalysisRequest, AnalysisError> {
         let shared = &self.shared;
         if shared.config.workers == 0 {
-            return Err(AnalysisError::new(
-                AnalysisErrorKind::Disabled,
-                "analyze.workers is 0 in the config",
-            ));
+            let message = "analyze.workers is 0 in the config";
+            return Err(AnalysisError::new(AnalysisErrorKind::Disabled, message));
         }
         shared.factory.find(pipeline)?;
         if !shared.pool.lock().pool.can_serve(pipeline) {
@@ -281,19 +279,9 @@ impl Analyses {
         let analysed = images.map_ok(move |NamedImage { filename, image }| {
             let (analyses, request) = (analyses.clone(), request.clone());
             async move {
-                let outcome = match image {
-                    Ok(image) => {
-                        analyses
-                            .count_outcome(analyses.enqueue_and_wait(
-                                &request,
-                                image,
-                                WhenFull::Wait,
-                            ))
-                            .await
-                    }
-                    Err(fault) => analyses.count_outcome(std::future::ready(Err(fault))).await,
-                };
-                Ok(ImageOutcome { filename, outcome })
+                let analysis =
+                    async { analyses.enqueue_and_wait(&request, image?, WhenFull::Wait).await };
+                Ok(ImageOutcome { filename, outcome: analyses.count_outcome(analysis).await })
             }
         });
         analysed.try_buffered(at_once).map_ok(move |item| within_answer_limit(item, &total))
@@ -309,13 +297,8 @@ impl Analyses {
     ) -> Result<JobStatus, AnalysisError> {
         let shared = &self.shared;
         let started = Arc::clone(&request.started);
-        let id = shared.jobs.lock().add(
-            &request.pipeline,
-            list,
-            images.len(),
-            started,
-            JobTime::now(),
-        )?;
+        let (count, now_both) = (images.len(), JobTime::now());
+        let id = shared.jobs.lock().add(&request.pipeline, list, count, started, now_both)?;
         let (analyses, name) = (self.clone(), id.clone());
         let task = shared.tasks.spawn(async move {
             let images = stream::iter(images.into_iter().map(Ok::<_, std::convert::Infallible>));
@@ -348,19 +331,13 @@ impl Analyses {
 
     /// The numbers as of now.
     pub fn figures(&self) -> AnalysisFigures {
-        let jobs = self.shared.jobs.lock().count();
+        let shared = &self.shared;
         AnalysisFigures {
-            load: self.shared.pool.lock().pool.load(),
-            worker_limit: self.shared.config.workers,
-            outcomes: self
-                .shared
-                .outcomes
-                .lock()
-                .iter()
-                .map(|(name, count)| (*name, *count))
-                .collect(),
-            jobs: jobs.into_iter().map(|(state, count)| (state.as_str(), count)).collect(),
-            lost_workers: self.shared.lost.load(Ordering::Relaxed),
+            load: shared.pool.lock().pool.load(),
+            worker_limit: shared.config.workers,
+            outcomes: shared.outcomes.lock().clone().into_iter().collect(),
+            jobs: shared.jobs.lock().count(),
+            lost_workers: shared.lost.load(Ordering::Relaxed),
         }
     }
 
@@ -432,11 +409,6 @@ impl AnalysesInner {
     fn busy(&self) -> AnalysisError {
         let message = "the queue is full (analyze.queue), or images take all the memory for them";
         AnalysisError::temporary(AnalysisErrorKind::Busy, message, RETRY_S)
-    }
-
-    /// The config's settings of a pipeline.
-    fn settings(&self, pipeline: &str) -> Arc<Map<String, Value>> {
-        self.settings.get(pipeline).cloned().unwrap_or_default()
     }
 
     /// Closes the channel to the task of a worker that has ended.

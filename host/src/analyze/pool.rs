@@ -87,14 +87,20 @@ struct PipelineWorkers<P> {
 }
 
 impl<P> PipelineWorkers<P> {
-    fn new(reserved: usize) -> Self {
-        Self {
-            queue: ImageQueue::default(),
-            reserved,
-            losses: 0,
-            first_after_loss: 0,
-            not_before: None,
-        }
+    fn new() -> Self {
+        let queue = ImageQueue::default();
+        Self { queue, reserved: 0, losses: 0, first_after_loss: 0, not_before: None }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|time| time <= now)
+    }
+
+    /// `next`: the number of the next worker.
+    fn record_loss(&mut self, next: WorkerNumber, now: Instant) {
+        self.first_after_loss = next;
+        self.losses = self.losses.saturating_add(1);
+        self.not_before = Some(now + WAITS.delay(self.losses, 0.0));
     }
 }
 
@@ -151,10 +157,8 @@ impl<P> Pool<P> {
     ) -> Self {
         let mut pipelines = BTreeMap::new();
         for (pipeline, count) in reserved {
-            pipelines
-                .entry(Arc::from(pipeline))
-                .or_insert_with(|| PipelineWorkers::new(0))
-                .reserved += count;
+            let line = pipelines.entry(Arc::from(pipeline)).or_insert_with(PipelineWorkers::new);
+            line.reserved += count;
         }
         Self { limit, idle, pipelines, workers: BTreeMap::new(), next: 0, stopping: false }
     }
@@ -223,19 +227,10 @@ impl<P> Pool<P> {
         self.plan(now)
     }
 
-    /// A worker that was told to end is gone.
+    /// A worker that was told to end is gone, or one that ended over an image that it had received.
     pub(super) fn ended(&mut self, worker: WorkerNumber, now: Instant) -> Vec<PoolAction<P>> {
         self.workers.remove(&worker);
         self.plan(now)
-    }
-
-    /// A worker has ended over an image that it had received.
-    pub(super) fn lost_over_image(
-        &mut self,
-        worker: WorkerNumber,
-        now: Instant,
-    ) -> Vec<PoolAction<P>> {
-        self.ended(worker, now)
     }
 
     /// A worker that was ready is gone. `not_received`: an image that it was given and did not
@@ -249,7 +244,7 @@ impl<P> Pool<P> {
         let next = self.next;
         if let Some(worker) = self.workers.remove(&worker) {
             let line = self.pipeline(&worker.pipeline);
-            line.queue_first(not_received);
+            not_received.into_iter().for_each(|waiting| line.queue.push_first(waiting));
             line.record_loss(next, now);
         }
         self.plan(now)
@@ -269,10 +264,11 @@ impl<P> Pool<P> {
         let (next, others) = (self.next, self.count(&pipeline).ready() > 0);
         let line = self.pipeline(&pipeline);
         line.record_loss(next, now);
-        let given_up = !others && (permanent || line.losses >= ATTEMPTS);
-        let refused: Vec<_> = if given_up { line.queue.drain().collect() } else { Vec::new() };
-        let refused = refused.into_iter().map(|waiting| PoolAction::Refuse(waiting, fault.clone()));
-        let mut actions: Vec<_> = refused.collect();
+        let mut actions = Vec::new();
+        if !others && (permanent || line.losses >= ATTEMPTS) {
+            let refused = line.queue.drain();
+            actions.extend(refused.map(|waiting| PoolAction::Refuse(waiting, fault.clone())));
+        }
         actions.extend(self.plan(now));
         actions
     }
@@ -323,11 +319,7 @@ impl<P> Pool<P> {
     /// Starts a worker for each pipeline that needs its first, or ends another pipeline's to free
     /// its place.
     fn start_missing(&mut self, actions: &mut Vec<PoolAction<P>>) {
-        let mut coming = self
-            .workers
-            .values()
-            .filter(|worker| worker.state == PooledWorkerState::Ending)
-            .count();
+        let mut coming = self.ending();
         for (pipeline, oldest) in self.waiting() {
             if self.count(&pipeline).live() > 0 {
                 continue;
@@ -384,10 +376,7 @@ impl<P> Pool<P> {
             for _ in self.count(&pipeline).live()..reserved {
                 if self.is_below_limit() {
                     actions.push(self.start(&pipeline));
-                } else if !self
-                    .workers
-                    .values()
-                    .any(|worker| worker.state == PooledWorkerState::Ending)
+                } else if self.ending() == 0
                     && let Some(number) = self.worker_to_evict(None)
                 {
                     actions.push(self.end(number));
@@ -416,7 +405,12 @@ impl<P> Pool<P> {
     }
 
     fn pipeline(&mut self, pipeline: &str) -> &mut PipelineWorkers<P> {
-        self.pipelines.entry(Arc::from(pipeline)).or_insert_with(|| PipelineWorkers::new(0))
+        self.pipelines.entry(Arc::from(pipeline)).or_insert_with(PipelineWorkers::new)
+    }
+
+    fn ending(&self) -> usize {
+        let ending = |worker: &&PooledWorker| worker.state == PooledWorkerState::Ending;
+        self.workers.values().filter(ending).count()
     }
 
     fn is_below_limit(&self) -> bool {
@@ -479,25 +473,6 @@ impl<P> Pool<P> {
         };
         let mut idle = self.idle_since(|_| true).into_iter();
         idle.find(|(number, pipeline)| may(number, pipeline)).map(|(number, _)| number)
-    }
-}
-
-impl<P> PipelineWorkers<P> {
-    fn queue_first(&mut self, not_received: Option<WaitingImage<P>>) {
-        if let Some(waiting) = not_received {
-            self.queue.push_first(waiting);
-        }
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        self.not_before.is_none_or(|time| time <= now)
-    }
-
-    /// `next`: the number of the next worker.
-    fn record_loss(&mut self, next: WorkerNumber, now: Instant) {
-        self.first_after_loss = next;
-        self.losses = self.losses.saturating_add(1);
-        self.not_before = Some(now + WAITS.delay(self.losses, 0.0));
     }
 }
 

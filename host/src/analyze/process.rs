@@ -64,7 +64,7 @@ impl WorkerFactory for ProcessFactory {
         Box::pin(async move {
             let deployment = deployer.component(&pipeline).await;
             let deployment = deployment.map_err(|error| permanent(error.into()))?;
-            let component = deployment.compiled.map_err(|reason| {
+            let component = deployment.compiled.as_ref().map_err(|reason| {
                 permanent(AnalysisError::new(AnalysisErrorKind::InvalidPipeline, reason))
             })?;
             // All that is done for an image may take as long as the image.
@@ -75,21 +75,18 @@ impl WorkerFactory for ProcessFactory {
             };
             let launch = WorkerLaunch {
                 name: &format!("analyze:{pipeline}"),
-                deployment: &deployment.id,
-                component: &component,
+                deployment: deployment.id(),
+                component,
                 settings: &settings,
                 limits,
                 workload: Workload::Images { share },
             };
             let mut worker =
                 launcher.launch(launch).await.map_err(|error| temporary(&format!("{error:#}")))?;
-            match tokio::time::timeout(READY_TIMEOUT, until_ready(&mut worker)).await {
-                Ok(ready) => ready?,
-                Err(_) => {
-                    let limit = READY_TIMEOUT.as_secs();
-                    return Err(temporary(&format!("not ready within {limit} s")));
-                }
-            }
+            let ready = tokio::time::timeout(READY_TIMEOUT, until_ready(&mut worker)).await;
+            ready.map_err(|_| {
+                temporary(&format!("not ready within {} s", READY_TIMEOUT.as_secs()))
+            })??;
             Ok(Box::new(ProcessWorker { worker, next: 0 }) as Box<dyn ImageWorker>)
         })
     }

@@ -29,7 +29,7 @@ pub(super) async fn run(
     pipeline: Arc<str>,
     mut given: mpsc::Receiver<WaitingImage<ImageTicket>>,
 ) {
-    let settings = shared.settings(&pipeline);
+    let settings = shared.settings.get(&*pipeline).cloned().unwrap_or_default();
     let started = tokio::select! {
         started = shared.factory.start(Arc::clone(&pipeline), settings) => started,
         // A worker gets no image before it is ready, so this is the end.
@@ -63,7 +63,7 @@ pub(super) async fn run(
             (AnalyzeOutcome::WorkerLost, reason) => {
                 end(&shared, &pipeline, worker, &reason).await;
                 shared.remove_task(number);
-                return shared.apply(|pool, now| pool.lost_over_image(number, now));
+                return shared.apply(|pool, now| pool.ended(number, now));
             }
             (AnalyzeOutcome::NotReceived(waiting), reason) => {
                 end(&shared, &pipeline, worker, &reason).await;
@@ -126,10 +126,8 @@ async fn serve(
             return (AnalyzeOutcome::NotReceived(waiting), reason);
         }
         Ok(Err(ImageWorkerLost { reason, .. })) => {
-            let error = AnalysisError::new(
-                AnalysisErrorKind::PipelineCrashed,
-                format!("the worker died: {reason}"),
-            );
+            let message = format!("the worker died: {reason}");
+            let error = AnalysisError::new(AnalysisErrorKind::PipelineCrashed, message);
             (Err(error), AnalyzeOutcome::WorkerLost, reason)
         }
         Err(_) => {

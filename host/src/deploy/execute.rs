@@ -484,9 +484,7 @@ impl<B: DeployBackend> Executor<B> {
         }
         let DeployState { sessions, components, .. } = &self.state;
         let needed = sessions.needed();
-        let mut figures = self.figures.lock();
-        figures.gap_ms.retain(|session, _| sessions.requested(session).is_some());
-        drop(figures);
+        self.figures.lock().retain(|session| sessions.requested(session).is_some());
         let components = components.clone();
         let _ = tokio::task::spawn_blocking(move || components.remove_unneeded(&needed)).await;
     }

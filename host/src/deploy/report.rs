@@ -34,6 +34,11 @@ impl DeploymentFigures {
             DeploymentState::Ended(outcome) => *self.outcomes.entry(outcome).or_default() += 1,
         }
     }
+
+    /// Forgets sessions that have ended.
+    pub(super) fn retain(&mut self, lives: impl Fn(&str) -> bool) {
+        self.gap_ms.retain(|session, _| lives(session));
+    }
 }
 
 /// Logs one line: both versions, the state, compile and swap time, frames skipped, and the reason.
@@ -154,17 +159,16 @@ mod tests {
 
     #[test]
     fn deployments_are_counted_by_their_outcome() {
-        let tally = DeploymentCounters::default();
+        let mut figures = DeploymentFigures::default();
         let mut one = record(1, 'a', Cause::Request, DeploymentState::Probation);
         one.swapped = Some(Swapped { gap_ms: Some(40.0), ..Swapped::default() });
-        tally.count(&one);
+        figures.count(&one);
         for outcome in [Outcome::Healthy, Outcome::Aborted, Outcome::Aborted] {
-            tally.count(&Record { state: DeploymentState::Ended(outcome), ..one.clone() });
+            figures.count(&Record { state: DeploymentState::Ended(outcome), ..one.clone() });
         }
-        let figures = tally.figures();
         assert_eq!(figures.outcomes, [(Outcome::Aborted, 2), (Outcome::Healthy, 1)].into());
         assert_eq!(figures.gap_ms["cam"], 40.0);
-        tally.retain(|session| session != "cam");
-        assert!(tally.figures().gap_ms.is_empty());
+        figures.retain(|session| session != "cam");
+        assert!(figures.gap_ms.is_empty());
     }
 }

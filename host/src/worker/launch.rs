@@ -92,19 +92,18 @@ impl WorkerLauncher {
     pub(crate) async fn launch(&self, launch: WorkerLaunch<'_>) -> anyhow::Result<WorkerHandle> {
         let WorkerLaunch { name, deployment, component, settings, limits, workload } = launch;
         let config = self.policy.settings();
-        let (share, priority, live) = match workload {
-            Workload::Stream { live, priority, .. } => (Share::Own, priority, live),
-            Workload::Images { share } => (share, Priority::default(), false),
-        };
-        let terms = config.service_terms(&limits, share, priority, live);
-        let attachment = self.policy.inference().attach(name, terms).await?;
-        let (mode, decode, standby, redis_prefix, store) = match workload {
-            Workload::Stream { decode, standby, redis_prefix, store, .. } => {
+        let (terms, mode, decode, standby, redis_prefix, store) = match workload {
+            Workload::Stream { live, priority, decode, standby, redis_prefix, store } => {
+                let terms = config.service_terms(&limits, Share::Own, priority, live);
                 let pacing = if live { Pacing::NewestWins } else { Pacing::EveryFrame };
-                (WorkerMode::Stream(pacing), decode, standby, redis_prefix, Some(store))
+                (terms, WorkerMode::Stream(pacing), decode, standby, redis_prefix, Some(store))
             }
-            Workload::Images { .. } => (WorkerMode::Analyze, Decode::default(), false, None, None),
+            Workload::Images { share } => {
+                let terms = config.service_terms(&limits, share, Priority::default(), false);
+                (terms, WorkerMode::Analyze, Decode::default(), false, None, None)
+            }
         };
+        let attachment = self.policy.inference().attach(name, terms).await?;
         let redis = match redis_prefix {
             Some(prefix) => {
                 let host_call = Duration::from_millis(u64::from(limits.host_call_ms));

@@ -297,7 +297,7 @@ fn of_clients(message: &ClientMessage) -> &'static str {
         ClientMessage::Subscribe(_) => "subscribe",
         ClientMessage::Unsubscribe { .. } => "unsubscribe",
         ClientMessage::Command { .. } => "command",
-        ClientMessage::Ping => "ping",
+        ClientMessage::Ping {} => "ping",
     }
 }
 

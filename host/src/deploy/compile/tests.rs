@@ -80,7 +80,7 @@ async fn a_component_is_compiled_once_and_then_found_also_by_the_next_host() {
     let first = compiler.prepare("eye", bytes("code")).await.unwrap();
     assert_eq!((first.cached, first.size, first.report.compile_ms), (false, 4, Some(2)));
     assert_eq!(first.digest, "5694d08a2e53ffcae0c3103e5ad6f6076abd960eb1f8a56577040bc1028f702b");
-    assert_eq!(first.id, "5694d08a2e53");
+    assert_eq!(first.compiled_pipeline("eye").id(), "5694d08a2e53");
     let again = compiler.prepare("eye", bytes("code")).await.unwrap();
     assert_eq!(
         (again.cached, content(&again), again.report.compile_ms),
@@ -218,7 +218,8 @@ async fn what_is_compiled_are_the_bytes_that_were_read_whatever_becomes_of_the_f
     std::fs::write(site.path("compiler"), changing).unwrap();
     let compiler = site.compiler(&config::DeployConfig::default()).await;
     let prepared = compiler.prepare("eye", ComponentSource::Path(file.clone())).await.unwrap();
-    assert_eq!((content(&prepared).as_str(), prepared.id.as_str()), ("code", "5694d08a2e53"));
+    let pipeline = prepared.compiled_pipeline("eye");
+    assert_eq!((content(&prepared).as_str(), pipeline.id()), ("code", "5694d08a2e53"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "other\n");
 }
 

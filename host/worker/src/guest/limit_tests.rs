@@ -11,10 +11,10 @@ use ocelli_protocol::shm::SharedMemory;
 use ocelli_protocol::wire::Reader;
 use ocelli_protocol::worker::{Decode, FrameResult, FromWorker, WorkerLimits};
 
-use super::components::{Guest, IDLE, RESULT, SLEEP, test_engine};
 use super::instance::{CallError, Instance, InstanceFactory};
 use super::state::HostServices;
 use super::state::tests::limits;
+use super::tests::components::{Guest, IDLE, RESULT, SLEEP, test_engine};
 use crate::arena::Arena;
 use crate::counters::SharedCounters;
 use crate::heartbeat::Heartbeat;

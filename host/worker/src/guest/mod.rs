@@ -4,8 +4,6 @@
 pub mod boxes;
 #[cfg(test)]
 mod boxes_tests;
-#[cfg(test)]
-pub(crate) mod components;
 mod config;
 mod console;
 mod deadline;
@@ -24,7 +22,7 @@ mod resources;
 pub mod state;
 mod tensor;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod versions;
 
 /// The version of the contract whose types the host's functions are written for.

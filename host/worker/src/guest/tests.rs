@@ -1,6 +1,8 @@
 //! The host's side of the imports, called as the generated glue would call it: without wasm, with
 //! the test in the place of the inference process.
 
+pub(crate) mod components;
+
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;

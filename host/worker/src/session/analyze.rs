@@ -201,9 +201,9 @@ fn analysis_error(refused: AnalysisFault, error: CallError) -> AnalysisError {
 mod tests {
     use super::*;
     use crate::arena::Arena;
-    use crate::guest::components::{Guest, IDLE, RESULT, test_engine};
     use crate::guest::state::HostServices;
     use crate::guest::state::tests::limits;
+    use crate::guest::tests::components::{Guest, IDLE, RESULT, test_engine};
     use crate::redis_bridge::RedisBucket;
     use ocelli_protocol::inference::packet_pair;
     use ocelli_protocol::limit::Limit;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use ocelli_protocol::digest::Digest;
 
 use super::{ContractVersion, SERVED};
-use crate::guest::components::{Guest, IDLE, WIT};
 use crate::guest::limit_tests::{Running, frame, instantiate};
 use crate::guest::state::tests::limits;
+use crate::guest::tests::components::{Guest, IDLE, WIT};
 use crate::video::Frame;
 
 /// The files of the versions that do not change any more.
