@@ -12,9 +12,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
     setup::everything()?;
     programs::build(workspace)?;
     programs::build_test_pipelines(workspace)?;
-    process::step("building the bench", || {
-        process::run(workspace.cargo().args(["build", "--release", "-p", "ocelli-bench"]))
-    })?;
+    programs::build_tool(workspace, "ocelli-bench")?;
     let mut bench = Command::new(workspace.programs().join("ocelli-bench"));
     checks::system_environment(&mut bench, workspace);
     process::status(bench.arg("--root").arg(workspace.root()).args(arguments))

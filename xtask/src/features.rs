@@ -2,7 +2,8 @@
 //!
 //! For each crate of the workspace Cargo is asked which dependencies, with which features, its
 //! tests are built with when `ocelli-features` is selected beside it. All have to be among those of
-//! the workspace as a whole: a dependency that is not would be compiled a second time.
+//! the workspace as a whole: a dependency that is not would be compiled a second time. The commands
+//! of this tool are looked at, too: each selects the whole workspace, or that crate beside others.
 
 use std::collections::BTreeSet;
 
@@ -24,6 +25,17 @@ const EDGES: [&str; 2] = ["normal,build,dev", "no-build,no-proc-macro"];
 /// An error that names, for each crate, the dependencies that it alone would build with other
 /// features.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
+    for entry in std::fs::read_dir(workspace.root().join("xtask/src"))? {
+        let path = entry?.path();
+        if path.is_file() {
+            let alone = selections_alone(&std::fs::read_to_string(&path)?);
+            let path = path.display();
+            ensure!(
+                alone.is_empty(),
+                "{path}: {alone:?} build a crate without {UNIFIER} beside it"
+            );
+        }
+    }
     let mut lacking = BTreeSet::new();
     for edges in EDGES {
         let whole = tree(workspace, edges, &["--workspace"])?;
@@ -41,6 +53,14 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
          name those features in features/Cargo.toml:{lacking}"
     );
     Ok(())
+}
+
+/// The functions in a file of this tool that have Cargo select crates without the unifier.
+fn selections_alone(source: &str) -> Vec<&str> {
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let functions = code.split("\nfn ").flat_map(|part| part.split("\npub(crate) fn "));
+    let alone = functions.filter(|text| text.contains("\"-p\"") && !text.contains("UNIFIER"));
+    alone.filter_map(|text| text.split('(').next()).collect()
 }
 
 /// Lines of `together` that `whole` lacks, of packages that the crate's `own` graph has.
@@ -76,6 +96,14 @@ mod tests {
 
     fn lines(lines: &[&str]) -> BTreeSet<Line> {
         lines.iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_function_that_selects_a_crate_without_the_unifier_is_named() {
+        let source = "use x;\n\nfn good() { args([\"-p\", name, \"-p\", UNIFIER]) }\n\n\
+            pub(crate) fn bad(it: It) { args([\"-p\", \"it\"]) }\n";
+        assert_eq!(selections_alone(source), ["bad"]);
+        assert!(selections_alone("fn whole() { args([\"--workspace\"]) }").is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `./x build`: the programs and the gallery of pipelines.
+//! `./x build`: the programs and the built-in pipelines.
 
 use std::fs;
 use std::path::Path;
@@ -24,8 +24,8 @@ const PROGRAMS: [&str; 4] = ["ocelli", "ocelli-worker", "ocelli-inference", "oce
 /// The program that has Wasmtime's compiler inside.
 const COMPILER: &str = "ocelli-compile";
 
-/// Builds the programs into `target/release` and the gallery into `target/pipelines`, and notes
-/// their digests.
+/// Builds the programs into `target/release` and the built-in pipelines into `target/pipelines`,
+/// and notes their digests.
 ///
 /// Cargo unifies the features of all that one command selects, so the compiler needs one of its
 /// own: with it Cranelift would come into every session's process. The other programs are built
@@ -48,6 +48,13 @@ pub(crate) fn release(workspace: &Workspace, subcommand: &str) -> Command {
     let mut command = workspace.cargo();
     command.args([subcommand, "--release", "--workspace"]);
     command
+}
+
+/// Builds a program of the tests or the bench, with dependencies that the tests share.
+pub(crate) fn build_tool(workspace: &Workspace, name: &str) -> Result<()> {
+    process::step(&format!("building {name}"), || {
+        process::run(release(workspace, "build").args(["--bin", name]))
+    })
 }
 
 /// A cargo command on the compiler alone.
@@ -74,22 +81,22 @@ fn note_digests(workspace: &Workspace) -> Result<()> {
     fs::write(&list, lines).with_context(|| format!("cannot write {}", list.display()))
 }
 
-/// Builds the pipelines of the tests into `target/test-pipelines`, apart from the gallery: no
-/// camera is to run them.
+/// Builds the pipelines of the tests into `target/test-pipelines`, apart from the built-in ones:
+/// no camera is to run them.
 pub(crate) fn build_test_pipelines(workspace: &Workspace) -> Result<()> {
     components(workspace, "pipelines of the tests", "tests/guests", &workspace.test_pipelines())
 }
 
-/// Builds the components whose crates lie in a folder of the checkout, and puts them
-/// into a gallery.
-fn components(workspace: &Workspace, what: &str, folder: &str, gallery: &Path) -> Result<()> {
+/// Builds the components whose crates lie in a folder of the checkout, and puts them into the folder
+/// `destination`.
+fn components(workspace: &Workspace, what: &str, folder: &str, destination: &Path) -> Result<()> {
     let names = pipelines(&workspace.root().join(folder))?;
     process::step(&format!("building {what}: {}", names.join(", ")), || {
         let mut command = workspace.cargo();
         command.args(["build", "--release", "--target", GUEST_TARGET, "-p", UNIFIER]);
         process::run(command.args(names.iter().flat_map(|name| ["-p", name])))?;
         let built = workspace.target().join(GUEST_TARGET).join("release");
-        names.iter().try_for_each(|name| add_to_gallery(&built, name, gallery))
+        names.iter().try_for_each(|name| install_pipeline(&built, name, destination))
     })
 }
 
@@ -113,18 +120,18 @@ fn pipelines(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Puts what Cargo built into the gallery in one step, so that a running host never reads half a
+/// Puts what Cargo built into its folder in one step, so that a running host never reads half a
 /// file.
-fn add_to_gallery(folder: &Path, name: &str, gallery: &Path) -> Result<()> {
+fn install_pipeline(folder: &Path, name: &str, destination: &Path) -> Result<()> {
     let built = folder.join(format!("{}.wasm", name.replace('-', "_")));
     let place = || -> std::io::Result<()> {
-        fs::create_dir_all(gallery)?;
-        let partial = tempfile::NamedTempFile::new_in(gallery)?;
+        fs::create_dir_all(destination)?;
+        let partial = tempfile::NamedTempFile::new_in(destination)?;
         fs::copy(&built, partial.path())?;
-        partial.persist(gallery.join(format!("{name}.wasm")))?;
+        partial.persist(destination.join(format!("{name}.wasm")))?;
         Ok(())
     };
-    place().with_context(|| format!("cannot copy {} to {}", built.display(), gallery.display()))
+    place().with_context(|| format!("cannot copy {} to {}", built.display(), destination.display()))
 }
 
 #[cfg(test)]
@@ -132,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_gallery_holds_the_crates_that_are_pipelines() {
+    fn the_pipelines_are_the_crates_that_are_no_part_of_the_sdk() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["object-detect", "count", "sdk", "templates"] {
             fs::create_dir(folder.path().join(name)).unwrap();

@@ -15,10 +15,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
     );
     setup::everything()?;
     programs::build(workspace)?;
-    process::step("building the soak", || {
-        let soak = ["build", "--release", "-p", "ocelli-tests", "--bin", "ocelli-soak"];
-        process::run(workspace.cargo().args(soak))
-    })?;
+    programs::build_tool(workspace, "ocelli-soak")?;
     let mut soak = Command::new(workspace.programs().join("ocelli-soak"));
     checks::system_environment(&mut soak, workspace);
     process::status(soak.args(arguments)).map(checks::exit_code)

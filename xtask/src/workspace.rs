@@ -77,12 +77,12 @@ impl Workspace {
         self.target.join("clients")
     }
 
-    /// The gallery: one `NAME.wasm` for each pipeline.
+    /// The built-in pipelines: one `NAME.wasm` for each.
     pub(crate) fn pipelines(&self) -> PathBuf {
         self.target.join("pipelines")
     }
 
-    /// The pipelines of the tests, as the gallery has its own.
+    /// The pipelines of the tests, likewise.
     pub(crate) fn test_pipelines(&self) -> PathBuf {
         self.target.join("test-pipelines")
     }

@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use rustix::fs::Access;
 use rustix::io::Errno;
+use tokio::task::JoinHandle;
 
 use crate::util::backoff::BackoffPolicy;
 
@@ -340,6 +341,19 @@ impl WorkerGroup {
         kills.and_then(|count| count.trim().parse::<u64>().ok()).is_some_and(|count| count > 0)
     }
 
+    /// Removes the group: now, or in a task once its process is gone.
+    fn remove(&mut self) -> Option<JoinHandle<()>> {
+        let folder = std::mem::take(&mut self.folder);
+        let error = remove(&folder).err()?;
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) if is_busy(&error) => Some(runtime.spawn(remove_when_empty(folder))),
+            _ => {
+                tracing::warn!(target: "ocelli::session", "{} stays: {error}", folder.display());
+                None
+            }
+        }
+    }
+
     fn write(&self, file: &str, value: impl std::fmt::Display) -> io::Result<()> {
         let path = self.folder.join(file);
         // In one write: the kernel takes each for a whole value.
@@ -353,14 +367,8 @@ impl WorkerGroup {
 
 impl Drop for WorkerGroup {
     fn drop(&mut self) {
-        let folder = std::mem::take(&mut self.folder);
-        let Err(error) = remove(&folder) else { return };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) if is_busy(&error) => {
-                runtime.spawn(remove_when_empty(folder));
-            }
-            _ => tracing::warn!(target: "ocelli::session", "{} stays: {error}", folder.display()),
-        }
+        // The task goes on by itself.
+        drop(self.remove());
     }
 }
 

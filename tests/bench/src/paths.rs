@@ -19,7 +19,7 @@ pub const FACE: &str = "collins-1.jpg";
 /// Files and programs. All paths are absolute.
 #[derive(Debug, Clone)]
 pub struct Paths {
-    /// The host; its children and the gallery are found beside it.
+    /// The host; its children and the built-in pipelines are found beside it.
     pub host: PathBuf,
     /// The program `bare-loop`.
     pub bare_loop: PathBuf,

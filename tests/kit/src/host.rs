@@ -146,8 +146,8 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// The component of a pipeline of the gallery.
-pub fn gallery(name: &str) -> PathBuf {
+/// The component of a built-in pipeline.
+pub fn built_in_pipeline(name: &str) -> PathBuf {
     let path = built("pipelines").join(format!("{name}.wasm"));
     assert!(path.is_file(), "{} is missing: `./x test` builds it", path.display());
     path

@@ -44,7 +44,7 @@ pub use client::Client;
 pub use client_process::{ClientProcess, client_python};
 pub use fake_server::{ClosedPort, FakeServer, Relay};
 pub use guests::{PipelineFolder, guest};
-pub use host::{Exit, Ocelli, built, gallery, program, run_to_end};
+pub use host::{Exit, Ocelli, built, built_in_pipeline, program, run_to_end};
 pub use log::Log;
 pub use page::BrowserPage;
 pub use play::{FileSession, assert_identical};

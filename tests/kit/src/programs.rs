@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::host::{gallery, program};
+use crate::host::{built_in_pipeline, program};
 
 /// The programs; the folder goes when this is dropped.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Programs {
         for name in names {
             programs.copy(&program(name), name);
         }
-        fs::copy(gallery("object-detect"), pipelines.join("object-detect.wasm")).unwrap();
+        fs::copy(built_in_pipeline("object-detect"), pipelines.join("object-detect.wasm")).unwrap();
         programs
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
-use ocelli_testkit::{built, gallery, program};
+use ocelli_testkit::{built, built_in_pipeline, program};
 
 const PROGRAMS: [&str; 5] =
     ["ocelli", "ocelli-compile", "ocelli-inference", "ocelli-ingest", "ocelli-worker"];
@@ -24,7 +24,7 @@ fn programs_and_pipelines_under_test_are_those_that_were_built() {
     for entry in std::fs::read_dir(built("pipelines")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "wasm") {
-            used.insert(gallery(path.file_stem().unwrap().to_str().unwrap()));
+            used.insert(built_in_pipeline(path.file_stem().unwrap().to_str().unwrap()));
         }
     }
     assert_eq!(used, listed, "what is used, and what was built");

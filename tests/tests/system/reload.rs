@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use ocelli_testkit::{ClosedPort, DEADLINE, Ocelli, Process, clip, gallery};
+use ocelli_testkit::{ClosedPort, DEADLINE, Ocelli, Process, built_in_pipeline, clip};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -206,7 +206,7 @@ async fn a_pipeline_that_cannot_be_had_stops_no_camera_and_is_tried_again() {
     );
 
     // Both are there now.
-    std::fs::copy(gallery("object-detect"), store(&host)).unwrap();
+    std::fs::copy(built_in_pipeline("object-detect"), store(&host)).unwrap();
     std::fs::copy(store(&host), store(&host).with_file_name("nowhere.wasm")).unwrap();
     host.restart("two").await;
     worker(&host, "two").await;

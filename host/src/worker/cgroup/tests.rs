@@ -128,13 +128,14 @@ fn every_worker_has_a_group_of_its_own_which_goes_with_it() {
 #[tokio::test(start_paused = true)]
 async fn a_group_whose_worker_still_ends_is_removed_later() {
     let imitation = FakeCgroup::new("cpu memory");
-    let group = imitation.take().unwrap().create(LIMITS).unwrap();
+    let mut group = imitation.take().unwrap().create(LIMITS).unwrap();
     let folder = group.folder.clone();
-    drop(group);
-    tokio::time::sleep(WAITS.first * 5).await;
-    assert!(folder.exists(), "a folder with files is as busy as a group with processes");
+    let mut removal = group.remove().unwrap();
+    let early = tokio::time::timeout(WAITS.first * 5, &mut removal).await;
+    assert!(early.is_err(), "a folder with files is as busy as a group with processes");
+    assert!(folder.exists());
     empty(&folder);
-    tokio::time::sleep(WAITS.first * 10).await;
+    removal.await.unwrap();
     assert!(!folder.exists());
 }
 
@@ -205,18 +206,16 @@ async fn the_kernel_keeps_a_group_while_a_process_is_in_it() {
     if let Err(error) = fs::create_dir(&folder) {
         return skip(&format!("no group can be made here: {}: {error}", folder.display()));
     }
-    let group = WorkerGroup { folder: folder.clone() };
+    let mut group = WorkerGroup { folder: folder.clone() };
     let mut child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
     let admitted = group.admit(child.id());
     let members = fs::read_to_string(folder.join("cgroup.procs"));
     let removed = fs::remove_dir(&folder);
-    drop(group);
+    let removal = group.remove();
     child.kill().unwrap();
     child.wait().unwrap();
-    let mut tries = 0;
-    while folder.exists() && tries < 1000 {
-        tokio::time::sleep(WAITS.first).await;
-        tries += 1;
+    if let Some(removal) = removal {
+        removal.await.unwrap();
     }
     admitted.unwrap();
     assert_eq!(members.unwrap().trim(), child.id().to_string());

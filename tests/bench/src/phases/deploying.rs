@@ -63,7 +63,7 @@ pub async fn measure(environment: &Environment) -> Result<Deploying> {
     let mut subscriber = chain.subscriber().await?;
     subscriber.subscribe(&camera.id).await?;
     subscriber.result(&camera.id).await?;
-    let component = std::fs::read(gallery(&environment.paths.host)?)?;
+    let component = std::fs::read(object_detect(&environment.paths.host)?)?;
     let (mut cold, mut cached, mut interval) = (Vec::new(), Vec::new(), Vec::new());
     for repeat in 0..environment.repeats {
         for (samples, part) in [(&mut cold, repeat), (&mut cached, repeat.wrapping_sub(1))] {
@@ -132,8 +132,8 @@ impl Deployments {
     }
 }
 
-/// The default pipeline of the gallery that lies beside the folder of a host's program.
-fn gallery(host: &Path) -> Result<std::path::PathBuf> {
+/// The default pipeline among the built-in ones beside the folder of a host's program.
+fn object_detect(host: &Path) -> Result<std::path::PathBuf> {
     let target =
         host.parent().and_then(Path::parent).context("the host's program lies in no folder")?;
     let path = target.join("pipelines/object-detect.wasm");

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use ocelli_testkit::depth::rounds;
 use ocelli_testkit::{
-    Cameras, FileSession, Ocelli, PipelineFolder, Received, Recording, clip, gallery, tagged,
+    Cameras, FileSession, Ocelli, PipelineFolder, Received, Recording, built_in_pipeline, clip,
+    tagged,
 };
 use serde_json::{Value, json};
 
@@ -197,7 +198,7 @@ const RATE: &str = "settings = { max_results_per_second = 8, score = 0.3 }";
 async fn objects_keep_their_numbers_through_many_changes_on_a_file() {
     let host = Ocelli::start(&format!("{COMMON}{}", playing("cam", "object-detect", RATE))).await;
     let recording = watch(&host, "cam").await;
-    let component = std::fs::read(gallery("object-detect")).unwrap();
+    let component = std::fs::read(built_in_pipeline("object-detect")).unwrap();
     let versions = [tagged(&component, "one"), tagged(&component, "two")];
     let records = swap(&host, &recording, [&versions[0], &versions[1]]).await;
     let messages = recording.messages();
@@ -219,7 +220,7 @@ async fn objects_keep_their_numbers_through_many_changes_on_a_live_camera() {
         Ocelli::start(&format!("{COMMON}{}{beside}", camera("cam", &server.url("/cam"), RATE)))
             .await;
     let recording = watch(&host, "cam").await;
-    let component = std::fs::read(gallery("object-detect")).unwrap();
+    let component = std::fs::read(built_in_pipeline("object-detect")).unwrap();
     let versions = [tagged(&component, "one"), tagged(&component, "two")];
     let records = swap(&host, &recording, [&versions[0], &versions[1]]).await;
     let messages = recording.messages();
@@ -251,7 +252,7 @@ async fn a_file_played_through_changes_gives_what_it_gives_without() {
     drop(host);
 
     let host = Ocelli::start(&config).await;
-    let component = std::fs::read(gallery("object-detect")).unwrap();
+    let component = std::fs::read(built_in_pipeline("object-detect")).unwrap();
     let begun = Instant::now();
     let playing = session.play(&host);
     let changing = async {
