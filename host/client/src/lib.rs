@@ -46,13 +46,15 @@ mod client;
 mod error;
 mod http;
 mod message;
+mod request;
 mod resume;
 mod subscriber;
 
 pub use answer::{Deployment, EventPage, Gone, Model, Models, Session};
-pub use client::{Client, Component, Deploy, RefusedState, Request};
+pub use client::Client;
 pub use error::{Error, Problem};
 pub use message::{
     Attachment, Attribute, Detection, Detections, Event, Message, Refusal, SessionState, Subscribe,
 };
+pub use request::{Component, Deploy, RefusedState, Request};
 pub use subscriber::Subscriber;

@@ -17,10 +17,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Utf8Bytes};
 
-use crate::client::{Client, Request};
 use crate::error::Error;
-use crate::http::{PATIENCE, read_problem};
+use crate::http::{Endpoint, PATIENCE, read_problem};
 use crate::message::{ClientMessage, Message, Subscribe, text};
+use crate::request::Request;
 use crate::resume::Resume;
 
 /// A host pings every 15 s: after four times that without a frame the connection is lost.
@@ -40,7 +40,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A subscriber. When it is dropped, its connection and its subscriptions end.
 #[derive(Debug)]
 pub struct Subscriber {
-    client: Client,
+    host: Endpoint,
     socket: Option<Socket>,
     resume: Resume,
     /// Failed connections in a row, and the earliest time of the next.
@@ -56,8 +56,8 @@ struct Socket {
 }
 
 impl Subscriber {
-    pub(crate) fn new(client: Client) -> Self {
-        Self { client, socket: None, resume: Resume::default(), failures: 0, not_before: None }
+    pub(crate) fn new(host: Endpoint) -> Self {
+        Self { host, socket: None, resume: Resume::default(), failures: 0, not_before: None }
     }
 
     /// Subscribes to a session. The answer is a [`Message::Subscribed`] or a [`Message::Error`].
@@ -146,7 +146,7 @@ impl Subscriber {
             if let Some(moment) = self.not_before {
                 sleep_until(moment).await;
             }
-            let mut socket = match Socket::open(&self.client).await {
+            let mut socket = match Socket::open(&self.host).await {
                 Ok(socket) => socket,
                 Err(error) => {
                     self.pause();
@@ -193,11 +193,11 @@ fn pause(failures: u32, random: f64) -> Duration {
 
 impl Socket {
     /// Opens a WebSocket (RFC 6455, 4.1).
-    async fn open(client: &Client) -> Result<Self, Error> {
-        timeout(PATIENCE, Self::handshake(client)).await.unwrap_or(Err(Error::TimedOut(PATIENCE)))
+    async fn open(host: &Endpoint) -> Result<Self, Error> {
+        timeout(PATIENCE, Self::handshake(host)).await.unwrap_or(Err(Error::TimedOut(PATIENCE)))
     }
 
-    async fn handshake(client: &Client) -> Result<Self, Error> {
+    async fn handshake(host: &Endpoint) -> Result<Self, Error> {
         let key = generate_key();
         let value =
             HeaderValue::from_str(&key).map_err(|_| Error::Header("the WebSocket's key"))?;
@@ -207,7 +207,7 @@ impl Socket {
             (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
             (SEC_WEBSOCKET_KEY, value),
         ]);
-        let answer = client.send(&Request::get(&["ws"]), headers).await?;
+        let answer = Request::get(&["ws"]).send(host, headers).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(read_problem(answer).await);
         }

@@ -2,7 +2,7 @@
 //! the output file open; [`ocelli_protocol::component`] says with which arguments, and what it
 //! answers. Prints the engine's compatibility when asked with `--compatibility`.
 //!
-//! Whoever sends a component decides what the compiler does with the processor, so it confines
+//! A component decides what the compiler does with the processor, so it confines
 //! itself first. With `--require-sandbox` it does nothing where a part of that cannot be had;
 //! without, it says so and goes on.
 

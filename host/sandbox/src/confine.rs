@@ -27,7 +27,7 @@ pub unsafe fn enter(promised: RawFd) -> io::Result<()> {
     die_with_parent()?;
     let first = libc::c_uint::try_from(promised).map_or(0, |promised| promised.saturating_add(1));
     // By number, since libraries that are older than the kernel lack the function. SAFETY: the call
-    // takes three numbers; nobody owns the descriptors that it closes, says the caller.
+    // takes three numbers; the caller guarantees that the descriptors have no owner.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
     if closed == 0 {
         return Ok(());

@@ -4,7 +4,7 @@
 //! # Theory of operation
 //!
 //! Groups are folders. The host may make some if the folder that it runs in was *delegated* to it:
-//! by systemd (`Delegate=yes` in the shipped unit), or by whoever made the folder for the host's
+//! by systemd (`Delegate=yes` in the shipped unit), or by the one who made the folder for the host's
 //! user. Everything below a delegated folder is the host's own business; the limits of the folder
 //! itself are not.
 //!

@@ -164,7 +164,7 @@ impl WorkerProcess {
     }
 
     /// Waits until the process has ended by itself, and kills it after `grace`. Drops its messages:
-    /// a worker whose messages nobody reads would wait for ever to send the next one.
+    /// a worker whose messages are not read would wait for ever to send the next one.
     pub(super) async fn end(mut self, grace: Duration) -> WorkerExit {
         self.inbox.close();
         while self.inbox.try_recv().is_ok() {}

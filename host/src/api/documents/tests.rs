@@ -135,22 +135,17 @@ fn every_operation_says_how_it_refuses_and_has_a_name_of_its_own() {
 
 #[test]
 fn every_problem_is_as_the_http_document_says() {
-    use crate::analyze::AnalysisErrorKind;
+    use crate::analyze::{AnalysisError, AnalysisErrorKind};
     use crate::api::problem::Problem;
     use axum::http::StatusCode;
+    use ocelli_protocol::limit::Limit;
 
     let (_, mut checker) = Checker::of(http_document());
     let problem =
         Problem::new(StatusCode::NOT_FOUND, "unknown_session", "there is no session \"nobody\"");
-    let limited = Problem {
-        limit: Some("memory"),
-        ..Problem::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            AnalysisErrorKind::PipelineTrapped.code(),
-            "it trapped",
-        )
-    };
-    for problem in [problem, limited] {
+    let trapped = AnalysisError::new(AnalysisErrorKind::PipelineTrapped, "it trapped");
+    let limited = AnalysisError { limit: Some(Limit::Memory), ..trapped };
+    for problem in [problem, limited.into()] {
         let told = serde_json::to_value(&problem).unwrap();
         checker.check(&pointer(&["components", "schemas", "Problem"]), &told).unwrap();
     }

@@ -18,8 +18,7 @@ const NAME: &str = "permessage-deflate";
 /// Shorter messages go as they are: there is little to win.
 const SHORTEST: usize = 256;
 
-/// Longer messages go as they are: this is some 10 ms of work already, in which a thread serves
-/// nobody else.
+/// Longer messages go as they are: this is some 10 ms of work already, which holds up a thread.
 const LONGEST: usize = 1 << 20;
 
 /// Longest message that is kept for the next socket.
