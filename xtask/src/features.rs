@@ -28,7 +28,8 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     for entry in std::fs::read_dir(workspace.root().join("xtask/src"))? {
         let path = entry?.path();
         if path.is_file() {
-            let alone = selections_alone(&std::fs::read_to_string(&path)?);
+            let source = std::fs::read_to_string(&path)?;
+            let alone = selections_alone(&source);
             let path = path.display();
             ensure!(
                 alone.is_empty(),

@@ -53,7 +53,9 @@ impl InstanceFactory {
     ) -> Result<Self, CallError> {
         let linked =
             || Ok((LinkedComponent::new(engine, component)?, Arc::new(CallDriver::new(engine)?)));
-        let (component, driver) = linked().map_err(|error| trap(&error))?;
+        let trap =
+            |error: wasmtime::Error| CallError::Trap { limit: None, message: format!("{error:?}") };
+        let (component, driver) = linked().map_err(trap)?;
         Ok(Self { engine: engine.clone(), driver, component, services })
     }
 
@@ -228,8 +230,4 @@ fn refused(message: String) -> CallError {
 fn lost(state: &mut InstanceState, error: &wasmtime::Error) -> CallError {
     let (limit, message) = state.explain(error);
     CallError::Trap { limit, message }
-}
-
-fn trap(error: &wasmtime::Error) -> CallError {
-    CallError::Trap { limit: None, message: format!("{error:?}") }
 }

@@ -241,22 +241,20 @@ impl atomics::Host for KeyValueView<'_> {
         let mut kv = self.kv_store.lock();
         let number = match kv.get(&bucket, &key) {
             None => Ok(0),
-            Some(value) => {
-                decimal(value).ok_or_else(|| format!("the value of {key:?} is no decimal number"))
-            }
+            Some(value) => std::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse::<i64>().ok())
+                .ok_or_else(|| format!("the value of {key:?} is no decimal number")),
         };
         let sum = number.and_then(|number| {
             number
                 .checked_add(delta)
                 .ok_or_else(|| format!("{number} and {delta} make more than 64 bits hold"))
         });
-        Ok(match sum {
-            Ok(sum) => kv
-                .set(&bucket, &key, sum.to_string().into_bytes())
-                .map(|()| sum)
-                .map_err(Into::into),
-            Err(message) => Err(store::Error::Other(message)),
-        })
+        Ok(sum.map_err(store::Error::Other).and_then(|sum| {
+            kv.set(&bucket, &key, sum.to_string().into_bytes())?;
+            Ok(sum)
+        }))
     }
 
     fn swap(&mut self, cas: Resource<Cas>, value: Vec<u8>) -> HostResult<(), atomics::CasError> {
@@ -374,11 +372,6 @@ impl batch::Host for KeyValueView<'_> {
         let mut kv = self.kv_store.lock();
         Ok(keys.iter().try_for_each(|key| kv.delete(&bucket, key)).map_err(Into::into))
     }
-}
-
-/// A number in decimal text.
-fn decimal(value: &[u8]) -> Option<i64> {
-    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 #[cfg(test)]

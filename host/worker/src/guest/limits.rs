@@ -71,13 +71,9 @@ impl LimitExceeded {
 /// Whether the kernel refused something: of a component's making that can only be memory. Wasmtime
 /// says it in two ways.
 fn is_out_of_memory(error: &wasmtime::Error) -> bool {
-    let refusals = [error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error)];
-    let errno = error.downcast_ref::<Errno>().map(|errno| errno.raw_os_error());
-    refusals
-        .into_iter()
-        .chain([errno])
-        .flatten()
-        .any(|number| number == Errno::NOMEM.raw_os_error())
+    let number = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    number == Some(Errno::NOMEM.raw_os_error())
+        || error.downcast_ref::<Errno>() == Some(&Errno::NOMEM)
 }
 
 /// Bounds linear memory and tables, summed over a component, and remembers what was refused: a

@@ -28,7 +28,6 @@ pub struct GuestLog {
 }
 
 struct LogState {
-    per_second: u32,
     bucket: Mutex<TokenBucket>,
     /// The number of the frame in process, or [`NO_FRAME`].
     frame: AtomicU64,
@@ -57,7 +56,7 @@ impl GuestLog {
     /// A log of up to `per_second` lines in a second.
     pub fn new(host: HostLink, counters: Arc<SharedCounters>, per_second: u32) -> Self {
         let bucket = Mutex::new(TokenBucket::new(per_second, monotonic_ns()));
-        let state = Arc::new(LogState { per_second, bucket, frame: AtomicU64::new(NO_FRAME) });
+        let state = Arc::new(LogState { bucket, frame: AtomicU64::new(NO_FRAME) });
         Self { host, counters, state }
     }
 
@@ -102,8 +101,8 @@ impl GuestLog {
     }
 
     fn report(&self, dropped: impl FnOnce(&mut TokenBucket) -> Option<u64>) {
-        if let Some(dropped) = self.with_bucket(dropped) {
-            let most = self.state.per_second;
+        let (dropped, most) = self.with_bucket(|bucket| (dropped(bucket), bucket.per_second));
+        if let Some(dropped) = dropped {
             let limit = Limit::LogLines;
             let message = format!(
                 "limit {limit}: {dropped} lines of the component were dropped: {most} a second \

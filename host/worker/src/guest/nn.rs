@@ -87,12 +87,12 @@ fn output_bytes(outputs: &[TensorDeclaration]) -> Option<usize> {
     })
 }
 
-/// Puts what was given for a model's inputs into the model's order. Names are checked, and types
-/// and shapes.
+/// Puts what was given for a model's inputs into the model's order, each beside its declaration.
+/// Names are checked, and types and shapes.
 fn bind<'a>(
     model: &'a OpenedModel,
     given: &'a [(String, Tensor)],
-) -> Result<Vec<BoundInput<'a>>, InferenceError> {
+) -> Result<Vec<(&'a TensorDeclaration, &'a Tensor)>, InferenceError> {
     let wrong = |what: String| invalid(format!("model {}: {what}", model.name));
     let declared = &model.signature.inputs;
     for (index, (name, _)) in given.iter().enumerate() {
@@ -127,15 +127,9 @@ fn bind<'a>(
         if declared.element == Element::Bool && tensor.bytes().iter().any(|&byte| byte > 1) {
             return Err(wrong(format!("input {name:?} holds truth values, each 0 or 1")));
         }
-        Ok(BoundInput { declared, tensor })
+        Ok((declared, tensor))
     });
     bound.collect()
-}
-
-/// An input of a model, and the tensor given for it.
-struct BoundInput<'a> {
-    declared: &'a TensorDeclaration,
-    tensor: &'a Tensor,
 }
 
 impl NnView<'_> {
@@ -156,8 +150,8 @@ impl NnView<'_> {
         let bytes =
             output_bytes(&model.signature.outputs).unwrap_or_else(|| self.arena.largest_free());
         let output = Arc::new(self.allocate(bytes)?);
-        let placed = inputs.iter().map(|input| input.tensor.placed_as(input.declared)).collect();
-        let blocks = inputs.iter().map(|input| Arc::clone(input.tensor.block())).collect();
+        let placed = inputs.iter().map(|(declared, tensor)| tensor.placed_as(declared)).collect();
+        let blocks = inputs.iter().map(|(_, tensor)| Arc::clone(tensor.block())).collect();
         let outputs = self.with_inference(|client, timeout| {
             client.run(&model.name, placed, blocks, &output, timeout)
         })?;
