@@ -59,18 +59,18 @@ const REMINDER: Duration = Duration::from_secs(3600);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReconnectBackoff {
     /// The pace of the last fault, and its waits.
-    current: Option<(Pace, FaultKey, Backoff)>,
+    current: Option<(RetryPace, FaultKey, Backoff)>,
 }
 
 /// How fast a fault may be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pace {
+enum RetryPace {
     Fast,
     Persistent,
     Slow,
 }
 
-impl Pace {
+impl RetryPace {
     fn policy(self) -> BackoffPolicy {
         match self {
             Self::Fast => FAST,
@@ -116,18 +116,24 @@ impl ReconnectBackoff {
     /// The wait after an attempt that ended with `fault`, its stream having delivered for `up_for`
     /// (zero if it never did). `random` is drawn evenly from `[0, 1)`.
     pub(super) fn after(&mut self, fault: FaultKey, up_for: Duration, random: f64) -> Duration {
-        self.wait(Pace::of(fault, !up_for.is_zero()), fault, up_for, random)
+        self.wait(RetryPace::of(fault, !up_for.is_zero()), fault, up_for, random)
     }
 
     /// The wait after a fault with which every reader fails, so that only a person can help.
     pub(super) fn slowly(&mut self, fault: FaultKey, random: f64) -> Duration {
-        self.wait(Pace::Slow, fault, Duration::ZERO, random)
+        self.wait(RetryPace::Slow, fault, Duration::ZERO, random)
     }
 
-    fn wait(&mut self, pace: Pace, fault: FaultKey, up_for: Duration, random: f64) -> Duration {
-        let continues = |last: Pace, key: FaultKey| {
+    fn wait(
+        &mut self,
+        pace: RetryPace,
+        fault: FaultKey,
+        up_for: Duration,
+        random: f64,
+    ) -> Duration {
+        let continues = |last: RetryPace, key: FaultKey| {
             // The fast pace is the same for all: what a camera on its way up says changes.
-            last == pace && up_for < HEALTHY && (pace != Pace::Persistent || key == fault)
+            last == pace && up_for < HEALTHY && (pace != RetryPace::Persistent || key == fault)
         };
         let mut waits = match self.current {
             Some((last, key, waits)) if continues(last, key) => waits,
@@ -263,7 +269,7 @@ mod tests {
             for kind in faults {
                 let fault = fault(kind, SourceStep::Describe);
                 let wait = retry.after(fault, NEVER_UP, random);
-                let BackoffPolicy { first, longest, .. } = Pace::of(fault, false).policy();
+                let BackoffPolicy { first, longest, .. } = RetryPace::of(fault, false).policy();
                 prop_assert!((first..=longest).contains(&wait), "{:?} {:?}", fault, wait);
             }
         }
