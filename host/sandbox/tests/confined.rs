@@ -20,6 +20,7 @@ use std::process::{Child, Command, ExitCode, Output, Stdio};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use ocelli_protocol::confinement::{Attempt, Confinement, Measure};
+use ocelli_protocol::process::ingest;
 use ocelli_sandbox::attempt::{EXECUTED, EXECUTED_STATUS, Targets, make_one, names};
 use ocelli_sandbox::{Profile, confine, enter, limit, seal};
 use ocelli_testkit::skip::skip;
@@ -56,7 +57,11 @@ fn trials() -> Vec<Trial> {
             move || succeeds(name),
         ));
     }
-    let tests: [Test; 10] = [
+    let tests: [Test; 11] = [
+        (
+            "a_reader_cannot_free_the_numbers_that_it_inherited",
+            a_reader_cannot_free_the_numbers_that_it_inherited,
+        ),
         ("the_kernel_says_what_is_in_force", the_kernel_says_what_is_in_force),
         ("what_a_worker_needs_goes_on_working", what_a_worker_needs_goes_on_working),
         ("an_abort_still_ends_a_confined_process", an_abort_still_ends_a_confined_process),
@@ -157,6 +162,21 @@ fn child(role: &str, rest: &[&str]) {
             println!("{:?} {}", confinement.enforced, confinement.missing_text());
             drop(hold);
             let _ = thread.join().unwrap();
+        }
+        ("numbers", []) => {
+            confined_reader();
+            #[allow(unsafe_code)]
+            // SAFETY: numbers alone; nothing here owns those that would be closed.
+            let answers = unsafe {
+                let network = ingest::NETWORK;
+                [
+                    libc::close(network),
+                    libc::dup3(0, network, libc::O_CLOEXEC),
+                    libc::dup2(0, network),
+                    libc::syscall(libc::SYS_close_range, network, network, 0) as i32,
+                ]
+            };
+            println!("{answers:?} {:?}", std::io::Error::last_os_error().raw_os_error());
         }
         ("clone3", []) => {
             confined_worker();
@@ -383,6 +403,12 @@ fn a_second_thread_that_escapes_is_reported() -> Result<(), Failed> {
     let line = &printed(&["threads"])[0];
     assert!(line.starts_with("[ParentDeath, CoreDumps] "), "{line}");
     assert!(line.contains("system_calls (2 threads were running already)"), "{line}");
+    Ok(())
+}
+
+/// The one call whose address no filter sees is allowed for one of these numbers.
+fn a_reader_cannot_free_the_numbers_that_it_inherited() -> Result<(), Failed> {
+    assert_eq!(printed(&["numbers"]), [format!("[-1, -1, -1, -1] Some({})", libc::EPERM)]);
     Ok(())
 }
 
