@@ -45,8 +45,9 @@ fn build() -> Result<(), String> {
             .for_each(|path| println!("cargo:rustc-link-search=native={}", path.display()));
         library.libs.iter().for_each(|name| println!("cargo:rustc-link-lib={name}"));
     }
-    // libavformat connects through this program's own functions: see interpose.rs.
-    for symbol in ["connect", "getaddrinfo", "freeaddrinfo", "sendto", "recv", "recvfrom"] {
+    // libavformat calls this program's own functions of these names: see interpose.rs.
+    let network = ["connect", "getaddrinfo", "freeaddrinfo", "sendto", "recv", "recvfrom"];
+    for symbol in network.into_iter().chain(["av_get_random_seed"]) {
         println!("cargo:rustc-link-arg-bins=-Wl,--export-dynamic-symbol={symbol}");
     }
     Ok(())

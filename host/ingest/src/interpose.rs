@@ -1,5 +1,6 @@
 //! The C library's functions that reach the network, in this program's own version: libavformat
-//! calls these, because the linker finds a program's symbols before those of libraries.
+//! calls these, because the linker finds a program's symbols before those of libraries. So is the
+//! one source of random numbers that wants a file.
 //!
 //! Nothing depends on that for safety: the system calls behind the C library's own are not allowed
 //! in this process. Before a network is installed ([`ocelli_ingest::network`]) these functions make
@@ -200,6 +201,17 @@ fn addresses(node: &str, flags: c_int) -> Result<Vec<IpAddr>, c_int> {
         }
         _ => Err(libc::EAI_NONAME),
     }
+}
+
+/// As libavutil's function, which reads `/dev/urandom`, or else counts clock ticks for a tenth of a
+/// second: the nonces of digest authentication, and ports.
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+extern "C" fn av_get_random_seed() -> u32 {
+    let mut bytes = [0; 4];
+    // SAFETY: the buffer has room for so many bytes. The call cannot fail for as few as these.
+    unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    u32::from_ne_bytes(bytes)
 }
 
 /// An entry of a list as `getaddrinfo` gives it, with the address behind it.
