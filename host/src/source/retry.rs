@@ -55,6 +55,10 @@ const HEALTHY: Duration = Duration::from_secs(5);
 /// How often a fault that stays is logged. A person who looks at one day's log sees it.
 const REMINDER: Duration = Duration::from_secs(3600);
 
+/// Faults of one camera that are logged within [`REMINDER`]: more than two readers have steps. A
+/// server that answers with another status each time fills no log.
+const MAX_FAULTS: usize = 16;
+
 /// The backoff of one reader.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReconnectBackoff {
@@ -133,7 +137,8 @@ impl ReconnectBackoff {
     ) -> Duration {
         let continues = |last: RetryPace, key: FaultKey| {
             // The fast pace is the same for all: what a camera on its way up says changes.
-            last == pace && up_for < HEALTHY && (pace != RetryPace::Persistent || key == fault)
+            let same = (key.kind, key.step) == (fault.kind, fault.step);
+            last == pace && up_for < HEALTHY && (pace != RetryPace::Persistent || same)
         };
         let mut waits = match self.current {
             Some((last, key, waits)) if continues(last, key) => waits,
@@ -146,25 +151,34 @@ impl ReconnectBackoff {
 }
 
 /// Which faults of one camera are logged as warnings: each once, by kind and step, and again after
-/// a good stream, or after a long time.
-#[derive(Clone, Copy, Debug, Default)]
+/// a good stream, or after a long time. Two readers that take turns and fail in two ways are two
+/// faults.
+#[derive(Clone, Debug, Default)]
 pub(super) struct FaultLog {
-    logged: Option<(FaultKey, Instant)>,
-    since: u64,
+    /// When each was logged, and how many like it were not since then; at most [`MAX_FAULTS`].
+    logged: Vec<(FaultKey, Instant, u64)>,
 }
 
 impl FaultLog {
     /// Whether this fault is logged, and how many like it were not since the last that was.
     pub(super) fn take(&mut self, fault: FaultKey, up_for: Duration, now: Instant) -> Option<u64> {
-        let known = self.logged.is_some_and(|(key, at)| {
-            key == fault && up_for < HEALTHY && now.duration_since(at) < REMINDER
-        });
-        if known {
-            self.since += 1;
+        if up_for >= HEALTHY {
+            self.logged.clear();
+        }
+        let Some((_, at, since)) = self.logged.iter_mut().find(|(key, ..)| *key == fault) else {
+            self.logged.retain(|(_, at, _)| now.duration_since(*at) < REMINDER);
+            if self.logged.len() >= MAX_FAULTS {
+                return None;
+            }
+            self.logged.push((fault, now, 0));
+            return Some(0);
+        };
+        if now.duration_since(*at) < REMINDER {
+            *since += 1;
             return None;
         }
-        self.logged = Some((fault, now));
-        Some(std::mem::take(&mut self.since))
+        *at = now;
+        Some(std::mem::take(since))
     }
 }
 
@@ -226,6 +240,8 @@ mod tests {
         assert_eq!(after(AWAY, NEVER_UP), 250);
         assert_eq!(after(odd, NEVER_UP), 250);
         assert_eq!(after(odd, Duration::from_secs(1)), 250, "it has brought pictures");
+        after(odd, NEVER_UP);
+        assert_eq!(after(FaultKey { status: Some(503), ..odd }, NEVER_UP), 500, "no other fault");
     }
 
     #[test]
@@ -256,7 +272,11 @@ mod tests {
         assert_eq!(log.take(AWAY, NEVER_UP, at(3600)), Some(3599));
         assert_eq!(log.take(REFUSED, NEVER_UP, at(3601)), Some(0), "another fault is news");
         assert_eq!(log.take(REFUSED, Duration::from_secs(1), at(3602)), None);
-        assert_eq!(log.take(REFUSED, HEALTHY, at(3603)), Some(1), "it was over in between");
+        assert_eq!(log.take(AWAY, NEVER_UP, at(3603)), None, "two in turn are told once each");
+        assert_eq!(log.take(REFUSED, HEALTHY, at(3604)), Some(0), "it was over in between");
+        let statuses = (300..1000).map(|status| FaultKey { status: Some(status), ..AWAY });
+        let logged = statuses.filter(|fault| log.take(*fault, NEVER_UP, at(3605)).is_some());
+        assert_eq!(logged.count(), MAX_FAULTS - 1);
     }
 
     proptest! {
