@@ -20,8 +20,8 @@ const RECOVERY_POINT: u32 = 6;
 /// Pictures after which a recovery point promises a right one: further away, it is of no use to
 /// who waits. 20 s at 30 pictures a second.
 const MAX_RECOVERY: u32 = 600;
-/// A stream that has shown a picture that is right at once within so many pictures is entered at
-/// those alone, not where it becomes right by and by: 10 s at 30 pictures a second.
+/// A stream that has shown a marked picture that is right at once within so many pictures is entered
+/// at those alone: 10 s at 30 pictures a second.
 const IMMEDIATE_WITHIN: u32 = 300;
 /// Pictures without any mark of where decoding can start, before an intra picture counts as one:
 /// encoders that send an IDR picture at their own start alone. A wait of a second at 25 a second,
@@ -197,7 +197,7 @@ impl PictureInspector {
         let gradual = recovery.is_some_and(|count| count <= MAX_RECOVERY) && !knows_immediate;
         let entry = if immediate || gradual {
             Entry::Marked
-        } else if self.since_key >= UNMARKED && is_intra() {
+        } else if !knows_immediate && self.since_key >= UNMARKED && is_intra() {
             Entry::Unmarked
         } else {
             Entry::None
@@ -546,6 +546,11 @@ mod tests {
         let picture = inspector.inspect([I_264, I_264]).unwrap();
         assert!(picture.key && picture.unmarked);
         assert!(!inspector.inspect([ALL_I_264]).unwrap().key, "as seldom as others");
+        inspector.inspect([IDR_264]);
+        for _ in 0..IMMEDIATE_WITHIN {
+            assert!(!inspector.inspect([ALL_I_264]).unwrap().key, "IDR pictures do come");
+        }
+        assert!(inspector.inspect([ALL_I_264]).unwrap().key);
         let marked: Vec<&[u8]> = split_annex_b(&RECOVERY_POINT_H264).collect();
         assert_eq!(recovery_point(NalCodec::H264, marked[0]), Some(0));
     }
