@@ -65,6 +65,16 @@ struct Video {
     codec: Codec,
 }
 
+/// The codec of a name as the RTSP library gives it, in lower case.
+fn codec_of(name: &str) -> Option<Codec> {
+    match name {
+        "h264" => Some(Codec::H264),
+        "h265" => Some(Codec::H265),
+        "jpeg" => Some(Codec::Mjpeg),
+        _ => None,
+    }
+}
+
 impl StrictReader {
     pub(super) fn new(source: RtspSource) -> Self {
         Self { source, group: Arc::default() }
@@ -188,13 +198,7 @@ impl StrictReader {
         let known =
             streams.iter().enumerate().filter(|(_, stream)| is_video(stream.media())).find_map(
                 |(index, stream)| {
-                    let codec = match stream.encoding_name() {
-                        "h264" => Codec::H264,
-                        "h265" => Codec::H265,
-                        "jpeg" => Codec::Mjpeg,
-                        _ => return None,
-                    };
-                    Some(Video { index, codec })
+                    codec_of(stream.encoding_name()).map(|codec| Video { index, codec })
                 },
             );
         known.ok_or_else(|| {
@@ -217,12 +221,14 @@ impl StrictReader {
                     format!("has no video: it offers {media}"),
                 );
             }
+            let misspelt = offered.iter().any(|name| codec_of(name.trim()).is_some());
             let offered = list(offered);
             let cause = format!(
                 "video is {offered}, which is not supported; known are h264, h265 and jpeg"
             );
             let kind = SourceFaultKind::UnsupportedCodec;
-            SourceFault::rtsp(&self.source, kind, SourceStep::Describe, cause)
+            let fault = SourceFault::rtsp(&self.source, kind, SourceStep::Describe, cause);
+            if misspelt { fault.with_other_reader(OtherReader::Helps) } else { fault }
         })
     }
 
