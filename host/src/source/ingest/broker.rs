@@ -47,6 +47,8 @@ pub(in crate::source) type Admitted = Arc<Mutex<Arc<[SourcePattern]>>>;
 /// Why a connection came to nothing, if the host knows better than the process.
 #[derive(Debug)]
 pub(super) enum NetworkRefusal {
+    /// More connections than a process may have: redirects without end.
+    TooMany,
     /// The camera led to this place, which its rule does not admit.
     NotAdmitted(String),
     Tls(TlsError),
@@ -206,6 +208,7 @@ impl Desk {
             return Err(self.refuse(address.to_string()));
         }
         if self.connections >= MAX_CONNECTIONS {
+            *self.refusal.lock() = Some(NetworkRefusal::TooMany);
             return Err(failed(Errno::MFILE));
         }
         self.connections += 1;

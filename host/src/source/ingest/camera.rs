@@ -178,6 +178,10 @@ impl CompatibleReader {
                 let cause = format!("leads to {place}, which this source may not reach");
                 fault(SourceFaultKind::Protocol, source.scrub(&cause))
             }
+            (IngestError::Failed(_), Some(NetworkRefusal::TooMany)) => {
+                let cause = "leads from one address to the next without end";
+                fault(SourceFaultKind::Protocol, cause.to_owned())
+            }
             (IngestError::Failed(_), Some(NetworkRefusal::Tls(error))) => match error {
                 TlsError::Certificate { .. } => {
                     fault(SourceFaultKind::Certificate, error.to_string())
