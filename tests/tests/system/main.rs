@@ -11,6 +11,7 @@
 
 mod analyze;
 mod bad_sources;
+mod cameras;
 mod client;
 mod clients;
 mod contamination;

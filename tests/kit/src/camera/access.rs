@@ -100,22 +100,24 @@ impl Access {
     }
 
     fn is_right_digest(&self, given: &str, method: &str) -> bool {
-        let algorithm = field(given, "algorithm");
+        let algorithm = field(given, "algorithm").to_lowercase();
         let offered = |challenge: &String| {
             let challenge = challenge.to_lowercase();
-            challenge.starts_with("digest")
-                && (algorithm.is_empty() || challenge.contains(&algorithm.to_lowercase()))
+            // MD5 is the one that needs no name.
+            let unnamed = !challenge.contains("algorithm") && matches!(&*algorithm, "" | "md5");
+            let named = !algorithm.is_empty() && challenge.contains(&algorithm);
+            challenge.starts_with("digest") && (unnamed || named || algorithm.is_empty())
         };
         if !self.challenges.iter().any(offered) {
             return false;
         }
         // A client need not repeat the algorithm where one alone is offered.
-        let sha256 = algorithm.to_lowercase().starts_with("sha-256")
+        let sha256 = algorithm.starts_with("sha-256")
             || algorithm.is_empty() && self.challenges.iter().all(|text| text.contains("SHA-256"));
         let hash = |text: String| if sha256 { hex::<Sha256>(&text) } else { hex::<Md5>(&text) };
         let [nonce, nc, cnonce, qop] = ["nonce", "nc", "cnonce", "qop"].map(|n| field(given, n));
         let mut secret = hash(format!("{}:{}:{}", self.user, field(given, "realm"), self.password));
-        if algorithm.to_lowercase().ends_with("-sess") {
+        if algorithm.ends_with("-sess") {
             secret = hash(format!("{secret}:{nonce}:{cnonce}"));
         }
         let asked = hash(format!("{method}:{}", field(given, "uri")));

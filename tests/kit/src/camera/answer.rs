@@ -13,8 +13,25 @@ pub struct Request {
     headers: Vec<(String, String)>,
     /// Which of the camera's ports it came to: 0, or 1 for the second.
     pub door: usize,
-    /// Where the camera listens.
+    /// Where the camera is.
+    pub place: Place,
+}
+
+/// Where a camera is.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Its two ports.
     pub doors: [SocketAddr; 2],
+    /// Its path, which no other camera has: a client of another test's camera whose port this one
+    /// was given later is told that there is no such stream.
+    pub path: String,
+}
+
+impl Place {
+    /// Its URL at one of its ports.
+    pub fn url(&self, door: usize) -> String {
+        format!("rtsp://{}{}", self.doors[door], self.path)
+    }
 }
 
 /// What a client sent.
@@ -37,7 +54,7 @@ impl Request {
 
     /// The URL of the camera at the port that the client came to.
     pub fn base(&self) -> String {
-        format!("rtsp://{}/stream1/", self.doors[self.door])
+        format!("{}/", self.place.url(self.door))
     }
 
     /// Whether it is one of these methods.
@@ -48,7 +65,7 @@ impl Request {
 
 /// Takes the first message out of what came; none where it is not whole yet. Interleaved packets of
 /// the client (RTCP) go.
-pub(super) fn take(buffer: &mut Vec<u8>, door: usize, doors: [SocketAddr; 2]) -> Option<Message> {
+pub(super) fn take(buffer: &mut Vec<u8>, door: usize, place: &Place) -> Option<Message> {
     while let [b'$', _, high, low, rest @ ..] = buffer.as_slice() {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         if rest.len() < length {
@@ -66,7 +83,7 @@ pub(super) fn take(buffer: &mut Vec<u8>, door: usize, doors: [SocketAddr; 2]) ->
         .collect();
     let method = words.next().unwrap_or_default();
     let url = words.next().unwrap_or_default();
-    let request = Request { method, url, headers, door, doors };
+    let request = Request { method, url, headers, door, place: place.clone() };
     let body = request.header("content-length").parse().unwrap_or(0);
     if buffer.len() < end + body {
         return None;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Seen;
 use super::access::Nonce;
-use super::answer::{Answer, Message, Request, take};
+use super::answer::{Answer, Message, Place, Request, take};
 use super::footage::Stream;
 use super::packet::{Packet, Report};
 use super::script::{Moment, Script};
@@ -37,7 +37,7 @@ enum Path {
 pub(super) struct Connection {
     script: Arc<Script>,
     stream: Stream,
-    doors: [SocketAddr; 2],
+    place: Place,
     door: usize,
     seen: Arc<Mutex<Seen>>,
     nonce: Nonce,
@@ -60,7 +60,7 @@ struct Play {
 impl Connection {
     pub(super) fn new(
         script: Arc<Script>,
-        doors: [SocketAddr; 2],
+        place: Place,
         door: usize,
         seen: Arc<Mutex<Seen>>,
     ) -> Self {
@@ -68,7 +68,7 @@ impl Connection {
         Self {
             script,
             stream,
-            doors,
+            place,
             door,
             seen,
             nonce: Nonce::default(),
@@ -103,7 +103,7 @@ impl Connection {
                     continue;
                 }
             }
-            while let Some(message) = take(&mut buffer, self.door, self.doors) {
+            while let Some(message) = take(&mut buffer, self.door, &self.place) {
                 self.heard = Instant::now();
                 let Message::Request(request) = message else {
                     self.seen.lock().answers += 1;
@@ -126,6 +126,10 @@ impl Connection {
     }
 
     async fn answer(&mut self, request: &Request) -> std::io::Result<Answer> {
+        if request.method == "DESCRIBE" && !request.url.contains(&self.place.path) {
+            self.seen.lock().strangers += 1;
+            return Ok(Answer::new("404 Not Found"));
+        }
         {
             let mut seen = self.seen.lock();
             if seen.requests.len() < super::MAX_REQUESTS {
@@ -179,7 +183,7 @@ impl Connection {
             "SETUP" => {
                 let timeout = self.script.timeout.as_secs();
                 answer.add("Session", &format!("{SESSION};timeout={timeout}"));
-                answer.add("Transport", &self.set_up(request.header("transport")).await?);
+                answer.add("Transport", &self.set_up(request).await?);
             }
             "PLAY" => {
                 let base = request.base();
@@ -196,7 +200,12 @@ impl Connection {
     }
 
     /// Prepares the way of packets that a client asks for; the value of `Transport`.
-    async fn set_up(&mut self, asked: &str) -> std::io::Result<String> {
+    async fn set_up(&mut self, request: &Request) -> std::io::Result<String> {
+        let asked = request.header("transport");
+        if request.url.contains("trackID=") && !request.url.contains("trackID=0") {
+            // Of a track that a script adds beside the video: nothing ever comes on it.
+            return Ok(asked.to_owned());
+        }
         let number = |name: &str| {
             let digits = asked.split_once(name)?.1;
             let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());

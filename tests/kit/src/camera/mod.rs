@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 
 pub use access::Access;
-pub use answer::{Answer, Request};
+pub use answer::{Answer, Place, Request};
 pub use footage::Footage;
 pub use packet::{Packet, Report};
 pub use script::{Moment, Script};
@@ -36,7 +36,7 @@ const MAX_REQUESTS: usize = 10_000;
 /// A running camera; it goes when dropped.
 #[derive(Debug)]
 pub struct Camera {
-    doors: [SocketAddr; 2],
+    place: Place,
     scheme: &'static str,
     credentials: String,
     seen: Arc<Mutex<Seen>>,
@@ -47,6 +47,8 @@ pub struct Camera {
 #[derive(Debug, Default)]
 struct Seen {
     connections: usize,
+    /// Those of them that were meant for another camera.
+    strangers: usize,
     requests: Vec<String>,
     answers: usize,
 }
@@ -63,8 +65,10 @@ impl Camera {
         let seen = Arc::<Mutex<Seen>>::default();
         let scheme = if script.certificate.is_some() { "rtsps" } else { "rtsp" };
         let credentials = script.access.as_ref().map(Access::credentials).unwrap_or_default();
-        let task = tokio::spawn(serve(Arc::new(script), listeners, doors, Arc::clone(&seen)));
-        Self { doors, scheme, credentials, seen, task: task.abort_handle() }
+        let place = Place { doors, path: format!("/camera-{:08x}", fastrand::u32(..)) };
+        let task =
+            tokio::spawn(serve(Arc::new(script), listeners, place.clone(), Arc::clone(&seen)));
+        Self { place, scheme, credentials, seen, task: task.abort_handle() }
     }
 
     /// Its URL, with its user name and password where it asks for them.
@@ -74,17 +78,18 @@ impl Camera {
 
     /// Its URL with other credentials: `user:password@`, or nothing.
     pub fn url_with(&self, credentials: &str) -> String {
-        format!("{}://{credentials}{}/stream1", self.scheme, self.doors[0])
+        format!("{}://{credentials}{}{}", self.scheme, self.address(), self.place.path)
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.doors[0]
+        self.place.doors[0]
     }
 
     /// How many connections it took, at both ports.
     pub fn connections(&self) -> usize {
-        self.seen.lock().connections
+        let seen = self.seen.lock();
+        seen.connections - seen.strangers
     }
 
     /// How often it was asked for this method.
@@ -108,7 +113,7 @@ impl Drop for Camera {
 async fn serve(
     script: Arc<Script>,
     [front, side]: [TcpListener; 2],
-    doors: [SocketAddr; 2],
+    place: Place,
     seen: Arc<Mutex<Seen>>,
 ) {
     let mut connections = JoinSet::new();
@@ -121,7 +126,8 @@ async fn serve(
         let Ok((socket, _)) = accepted else { continue };
         seen.lock().connections += 1;
         let _ = socket.set_nodelay(true);
-        let connection = Connection::new(Arc::clone(&script), doors, door, Arc::clone(&seen));
+        let connection =
+            Connection::new(Arc::clone(&script), place.clone(), door, Arc::clone(&seen));
         let tls = script.certificate.as_ref().map(Certificate::acceptor);
         connections.spawn(async move {
             // A client may go at any moment, and that is the end of its connection alone.

@@ -134,6 +134,11 @@ impl Script {
         self
     }
 
+    /// Whether it speaks no TLS.
+    pub fn is_plain(&self) -> bool {
+        self.certificate.is_none()
+    }
+
     /// Bends the lines of SDP.
     pub fn sdp(mut self, bend: impl Fn(&mut Vec<String>) + Send + Sync + 'static) -> Self {
         self.bend_sdp.push(Box::new(move |(), lines| bend(lines)));
