@@ -29,6 +29,8 @@ mod isolation;
 mod manager;
 mod metrics;
 mod models;
+mod readers;
+mod recordings;
 mod recovery;
 mod redis;
 mod reload;
