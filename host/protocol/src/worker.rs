@@ -156,6 +156,18 @@ pub enum Orientation {
     TurnLeft,
 }
 
+impl Orientation {
+    /// Whether rows become columns, so that width and height change places.
+    pub fn is_quarter_turn(self) -> bool {
+        matches!(self, Self::Transpose | Self::TurnRight | Self::Transverse | Self::TurnLeft)
+    }
+
+    /// Width and height as shown, of a picture coded in this width and height.
+    pub fn shown<T>(self, (width, height): (T, T)) -> (T, T) {
+        if self.is_quarter_turn() { (height, width) } else { (width, height) }
+    }
+}
+
 /// Whose clock a wall-clock time is of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CaptureClock {

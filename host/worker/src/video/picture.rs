@@ -5,6 +5,10 @@ use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
 use std::ptr::NonNull;
 
+use ocelli_protocol::worker::Orientation;
+
+use super::orientation::coded_place;
+
 /// `struct ocelli_picture` of shim.c.
 #[repr(C)]
 pub(super) struct RawPicture {
@@ -133,12 +137,18 @@ enum Memory {
 
 /// A decoded picture. It owns its memory and may outlive the decoder; dropping it gives the memory
 /// back to the decoder.
+///
+/// Its planes are as they were coded, its size and all coordinates as it is shown: whatever reads
+/// samples goes by way of [`Picture::coded`], so that a picture which stands upright, as nearly all
+/// do, is never copied.
 pub struct Picture {
     memory: Memory,
     data: [*const u8; 3],
     stride: [usize; 3],
+    /// As coded.
     width: u32,
     height: u32,
+    orientation: Orientation,
     planes: usize,
     depth: u32,
     chroma_shift: (u32, u32),
@@ -208,6 +218,7 @@ impl RawPicture {
             stride: self.stride.map(|stride| usize::try_from(stride).unwrap_or(0)),
             width: u32::try_from(self.width).unwrap_or(0),
             height,
+            orientation: Orientation::Upright,
             planes: usize::try_from(self.planes).unwrap_or(0),
             depth: u32::try_from(self.depth).unwrap_or(0),
             chroma_shift: (
@@ -250,6 +261,7 @@ impl Picture {
             stride: [stride; 3],
             width,
             height,
+            orientation: Orientation::Upright,
             planes: planes.len(),
             memory: Memory::Own(planes),
             depth: 8,
@@ -261,14 +273,31 @@ impl Picture {
         })
     }
 
-    /// Width in pixels.
-    pub fn width(&self) -> u32 {
-        self.width
+    /// The same picture, shown like this.
+    #[must_use]
+    pub(super) fn oriented(mut self, orientation: Orientation) -> Self {
+        self.orientation = orientation;
+        self
     }
 
-    /// Height in pixels.
+    /// How it is shown.
+    pub(super) fn orientation(&self) -> Orientation {
+        self.orientation
+    }
+
+    /// Width in pixels, as shown.
+    pub fn width(&self) -> u32 {
+        self.orientation.shown((self.width, self.height)).0
+    }
+
+    /// Height in pixels, as shown.
     pub fn height(&self) -> u32 {
-        self.height
+        self.orientation.shown((self.width, self.height)).1
+    }
+
+    /// The place among the coded pixels of a place as shown.
+    pub(super) fn coded(&self, place: (f64, f64)) -> (f64, f64) {
+        coded_place(self.orientation, place, (self.width.into(), self.height.into()))
     }
 
     /// How luma and chroma make a colour.
@@ -305,12 +334,13 @@ impl Picture {
         )
     }
 
+    /// As coded.
     pub fn luma(&self) -> Plane<'_> {
         self.plane(0)
     }
 
-    /// Blue and red difference; none for a grey picture. Each is as large as the picture shifted by
-    /// [`Picture::chroma_shift`], rounded up.
+    /// Blue and red difference, as coded; none for a grey picture. Each is as large as luma shifted
+    /// by [`Picture::chroma_shift`], rounded up.
     pub fn chroma(&self) -> Option<[Plane<'_>; 2]> {
         (self.planes == 3).then(|| [self.plane(1), self.plane(2)])
     }
@@ -351,10 +381,10 @@ impl Drop for Picture {
 
 impl fmt::Debug for Picture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { width, height, format, matrix, full_range, .. } = self;
+        let Self { width, height, orientation, format, matrix, full_range, .. } = self;
         write!(
             f,
-            "Picture({width}x{height} {format} {matrix:?}{})",
+            "Picture({width}x{height} {orientation:?} {format} {matrix:?}{})",
             if *full_range { " full" } else { "" }
         )
     }
@@ -395,6 +425,7 @@ impl Picture {
             stride,
             width,
             height,
+            orientation: Orientation::Upright,
             planes: 3,
             depth: 8,
             chroma_shift,

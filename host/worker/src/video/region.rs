@@ -5,7 +5,8 @@ use ocelli_protocol::worker::Rect;
 use super::picture::Picture;
 use super::spec::{Fit, FrameError, Placement, TensorSpec};
 
-/// A region inside a picture, in luma pixels from the picture's left upper corner. It has an area.
+/// A region inside a picture, in luma pixels from the picture's left upper corner, as it is shown
+/// or as it is coded. It has an area.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Region {
     pub(super) x: f64,
@@ -15,7 +16,7 @@ pub(super) struct Region {
 }
 
 impl Region {
-    /// The part of `rect` that lies in the picture; without a `rect`, all of it.
+    /// The part of `rect` that lies in the picture; without a `rect`, all of it. As shown.
     pub(super) fn of(picture: &Picture, rect: Option<Rect>) -> Result<Self, FrameError> {
         let (width, height) = (f64::from(picture.width()), f64::from(picture.height()));
         let Some(rect) = rect else { return Ok(Self { x: 0.0, y: 0.0, width, height }) };
@@ -39,6 +40,15 @@ impl Region {
             return Err(refuse("lies outside the frame"));
         }
         Ok(inside)
+    }
+
+    /// The coded pixels of this region of the picture as shown.
+    pub(super) fn coded(self, picture: &Picture) -> Self {
+        let (left, top) = picture.coded((self.x, self.y));
+        let (right, bottom) = picture.coded((self.x + self.width, self.y + self.height));
+        let (width, height) = picture.orientation().shown((self.width, self.height));
+        // Counted from the other edge, the first place may come out below 0 by a rounding.
+        Self { x: left.min(right).max(0.0), y: top.min(bottom).max(0.0), width, height }
     }
 
     /// The smallest region of whole pixels around it.

@@ -6,7 +6,7 @@
 //! progressive, 8 bits; its luma and chroma go to the resampler as they are; RGB, CMYK and YCCK
 //! ones by way of RGB. PNG: all kinds, 16 bits cut to 8, transparency ignored, as image libraries
 //! do where they are asked for three channels. An animation gives its first picture. Colour
-//! profiles are not looked at. What EXIF says of the orientation is done to both.
+//! profiles are not looked at. What EXIF says of the orientation holds for both.
 
 use std::io::Cursor;
 use std::panic::catch_unwind;
@@ -19,7 +19,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::colour::ycbcr;
-use super::orientation::Orientation;
+use super::orientation::of_exif;
 use super::picture::Picture;
 use crate::memory::{RESERVED, can_allocate};
 
@@ -115,14 +115,14 @@ fn jpeg(file: &[u8], max_pixels: u32) -> Result<Picture, StillError> {
     };
     decoder.set_options(options.jpeg_set_out_colorspace(wanted));
     let pixels = decoder.decode().map_err(|error| jpeg_error(&error))?;
-    let orientation = Orientation::of_exif(decoder.exif().map(Vec::as_slice));
+    let orientation = of_exif(decoder.exif().map(Vec::as_slice));
     drop(decoder);
     let planes = match wanted {
-        ColorSpace::Luma => orientation.planes(&pixels, size, |grey: [u8; 1]| grey),
-        ColorSpace::YCbCr => orientation.planes(&pixels, size, |samples: [u8; 3]| samples),
-        _ => orientation.planes(&pixels, size, ycbcr),
+        ColorSpace::Luma => planes(&pixels, size, |grey: [u8; 1]| grey),
+        ColorSpace::YCbCr => planes(&pixels, size, |samples: [u8; 3]| samples),
+        _ => planes(&pixels, size, ycbcr),
     };
-    picture(orientation.size(size), planes, "JPEG")
+    Ok(picture(size, planes, "JPEG")?.oriented(orientation))
 }
 
 fn jpeg_error(error: &DecodeErrors) -> StillError {
@@ -156,20 +156,18 @@ fn png(file: &[u8], max_pixels: u32) -> Result<Picture, StillError> {
         vec![0; reader.output_buffer_size().ok_or_else(|| damaged("PNG", "its size has no end"))?];
     reader.next_frame(&mut pixels).map_err(|error| png_error(&error))?;
     reader.finish().map_err(|error| png_error(&error))?;
-    let orientation = Orientation::of_exif(reader.info().exif_metadata.as_deref());
+    let orientation = of_exif(reader.info().exif_metadata.as_deref());
     let (colours, _) = reader.output_color_type();
     drop(reader);
     let planes = match colours {
-        ColorType::Grayscale => orientation.planes(&pixels, size, |grey: [u8; 1]| grey),
-        ColorType::GrayscaleAlpha => orientation.planes(&pixels, size, |[grey, _]| [grey]),
-        ColorType::Rgb => orientation.planes(&pixels, size, ycbcr),
-        ColorType::Rgba => {
-            orientation.planes(&pixels, size, |[red, green, blue, _]| ycbcr([red, green, blue]))
-        }
+        ColorType::Grayscale => planes(&pixels, size, |grey: [u8; 1]| grey),
+        ColorType::GrayscaleAlpha => planes(&pixels, size, |[grey, _]| [grey]),
+        ColorType::Rgb => planes(&pixels, size, ycbcr),
+        ColorType::Rgba => planes(&pixels, size, |[red, green, blue, _]| ycbcr([red, green, blue])),
         // The transformations expand palettes.
         ColorType::Indexed => return Err(damaged("PNG", "its palette cannot be expanded")),
     };
-    picture(orientation.size(size), planes, "PNG")
+    Ok(picture(size, planes, "PNG")?.oriented(orientation))
 }
 
 fn png_error(error: &DecodingError) -> StillError {
@@ -181,6 +179,21 @@ fn png_error(error: &DecodingError) -> StillError {
 
 fn damaged(kind: &str, why: &str) -> StillError {
     StillError::Damaged(format!("the {kind} file is damaged: {why}"))
+}
+
+/// Splits pixels of `N` bytes, row by row from the upper left, into planes; `samples` makes a
+/// pixel's samples.
+fn planes<const N: usize, const P: usize>(
+    pixels: &[u8],
+    (width, height): (usize, usize),
+    samples: impl Fn([u8; N]) -> [u8; P],
+) -> Vec<Vec<u8>> {
+    let mut planes: [Vec<u8>; P] =
+        std::array::from_fn(|_| Vec::with_capacity(width.saturating_mul(height)));
+    for pixel in pixels.as_chunks().0 {
+        planes.iter_mut().zip(samples(*pixel)).for_each(|(plane, sample)| plane.push(sample));
+    }
+    planes.into()
 }
 
 fn picture(

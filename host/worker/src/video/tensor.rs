@@ -11,9 +11,10 @@ use fast_image_resize::pixels::{F32x2, InnerPixel, U8};
 use fast_image_resize::{
     FilterType, ImageView, PixelTrait, ResizeAlg, ResizeError, ResizeOptions, Resizer,
 };
-use ocelli_protocol::worker::Rect;
+use ocelli_protocol::worker::{Orientation, Rect};
 
 use super::colour::{Conversion, NEUTRAL, Writer};
+use super::orientation::turn;
 use super::picture::{Picture, Plane};
 use super::region::{Region, Target};
 use super::spec::{FrameError, Placement, TensorSpec};
@@ -137,8 +138,21 @@ impl Resampler {
         Ok(target.placement(&region))
     }
 
-    /// Resizes luma into `self.luma`.
+    /// Resizes luma into `self.luma`, as shown.
     fn resize_luma(
+        &mut self,
+        picture: &Picture,
+        region: &Region,
+        width: u32,
+        height: u32,
+    ) -> Result<(), FrameError> {
+        let (width, height) = picture.orientation().shown((width, height));
+        self.resize_coded_luma(picture, &region.coded(picture), width, height)?;
+        show(picture, width, &mut self.luma, &mut self.luma_window);
+        Ok(())
+    }
+
+    fn resize_coded_luma(
         &mut self,
         picture: &Picture,
         region: &Region,
@@ -164,7 +178,7 @@ impl Resampler {
         resize_window(resizer, luma_window, &window, &area, luma, width, height)
     }
 
-    /// Resizes both chroma planes into `self.chroma`.
+    /// Resizes both chroma planes into `self.chroma`, as shown.
     fn resize_chroma(
         &mut self,
         picture: &Picture,
@@ -179,7 +193,9 @@ impl Resampler {
             chroma.resize(width as usize * height as usize, F32x2::new([NEUTRAL; 2]));
             return Ok(());
         };
-        let area = Area::new(region, picture.chroma_shift(), picture.chroma_offset());
+        let (width, height) = picture.orientation().shown((width, height));
+        let region = region.coded(picture);
+        let area = Area::new(&region, picture.chroma_shift(), picture.chroma_offset());
         let window = Window::around(&area, &blue, width, height);
         if blue.depth() == 8 {
             window.copy([blue, red], chroma_window, |[blue, red], out| {
@@ -194,7 +210,9 @@ impl Resampler {
                 out.extend(samples.map(|(&u, &v)| F32x2::new([read(u), read(v)])));
             });
         }
-        resize_window(resizer, chroma_window, &window, &area, chroma, width, height)
+        resize_window(resizer, chroma_window, &window, &area, chroma, width, height)?;
+        show(picture, width, chroma, chroma_window);
+        Ok(())
     }
 
     /// Gives back buffers beyond what the usual tensor needs.
@@ -222,6 +240,15 @@ fn check(spec: &TensorSpec, out: &[u8], count: usize) -> Result<(), FrameError> 
         return Err(FrameError::InvalidSpec(message));
     }
     Ok(())
+}
+
+/// Turns samples that were resized as coded, rows of `width`, to where they are shown. The window
+/// that they were resized from is of no use any more: its buffer takes them.
+fn show<P: PixelTrait>(picture: &Picture, width: u32, samples: &mut Vec<P>, window: &mut Vec<P>) {
+    if picture.orientation() != Orientation::Upright {
+        turn(picture.orientation(), samples, width as usize, window);
+        std::mem::swap(samples, window);
+    }
 }
 
 /// A region in the coordinates of one plane. It may reach beyond the right and lower edge by less

@@ -1,5 +1,6 @@
 //! What tensors, warps and luma pictures promise, on painted pictures.
 
+use super::super::orientation::coded_place;
 use super::super::picture::Matrix;
 use super::super::spec::{Affine, Channels, Element, Fit, Layout};
 use super::super::warp::warp;
@@ -455,6 +456,74 @@ fn five_points_come_to_lie_where_a_warp_puts_them() {
         assert_eq!(at(x, y), 255, "({x}, {y})");
         for (dx, dy) in [(6.0, 0.0), (-6.0, 0.0), (0.0, 6.0), (0.0, -6.0)] {
             assert_eq!(at(x + dx, y + dy), 0, "beside ({x}, {y})");
+        }
+    }
+}
+
+#[test]
+fn a_picture_shown_turned_is_the_coded_one_turned() {
+    const ALL: [Orientation; 8] = [
+        Orientation::Upright,
+        Orientation::MirrorAcross,
+        Orientation::HalfTurn,
+        Orientation::MirrorDown,
+        Orientation::Transpose,
+        Orientation::TurnRight,
+        Orientation::Transverse,
+        Orientation::TurnLeft,
+    ];
+    let near = |a: &[u8], b: &[u8]| a.iter().zip(b).all(|(a, b)| a.abs_diff(*b) <= 1);
+    for orientation in ALL {
+        for depth in [8, 10] {
+            // Odd sides: the last chroma samples reach beyond the picture.
+            let picture = || match depth {
+                8 => gradient(61, 35),
+                _ => gradient(61, 35).deeper(depth),
+            };
+            let (coded, shown) = (picture(), picture().oriented(orientation));
+            assert_eq!((shown.width(), shown.height()), orientation.shown((61, 35)));
+            let back = match orientation {
+                Orientation::TurnRight => Orientation::TurnLeft,
+                Orientation::TurnLeft => Orientation::TurnRight,
+                own_inverse => own_inverse,
+            };
+            let size = (f64::from(shown.width()), f64::from(shown.height()));
+            let shown_place = |x, y| coded_place(back, (f64::from(x), f64::from(y)), size);
+            for part in [None, Some(rect(4.5, 3.0, 20.0, 18.25)), Some(rect(40.0, 9.5, 21.0, 25.5))]
+            {
+                let shown_part = part.map(|part| {
+                    let (left, top) = shown_place(part.x, part.y);
+                    let (right, bottom) = shown_place(part.x + part.width, part.y + part.height);
+                    let (width, height) = ((left - right).abs(), (top - bottom).abs());
+                    rect(
+                        left.min(right) as f32,
+                        top.min(bottom) as f32,
+                        width as f32,
+                        height as f32,
+                    )
+                });
+                let (width, height) = orientation.shown((30, 24));
+                let (found, placed) = bytes(&shown, shown_part, &spec(width, height));
+                let (pixels, _) = bytes(&coded, part, &spec(30, 24));
+                let mut expected = Vec::new();
+                turn(orientation, pixels.as_chunks::<3>().0, 30, &mut expected);
+                let what = format!("{orientation:?} {depth} {part:?}");
+                assert!(near(&found, expected.as_flattened()), "{what}");
+                let corner = shown_part.unwrap_or(rect(0.0, 0.0, size.0 as f32, size.1 as f32));
+                let right = (corner.x + corner.width) * placed.scale_x + placed.offset_x;
+                assert!((right - width as f32).abs() < 1e-3, "{what}: {placed:?}");
+            }
+            let (width, height) = orientation.shown((20, 15));
+            let luma = Resampler::new().luma(&shown, width, height).unwrap();
+            let mut expected = Vec::new();
+            turn(orientation, &Resampler::new().luma(&coded, 20, 15).unwrap(), 20, &mut expected);
+            assert!(near(&luma, &expected), "{orientation:?} {depth}: luma");
+
+            let stretch = spec(shown.width(), shown.height());
+            let mut warped = vec![0; stretch.bytes()];
+            let identity = Affine { a: 1.0, b: 0.0, c: 0.0, d: 0.0, e: 1.0, f: 0.0 };
+            warp(&shown, &identity, &stretch, &mut warped).unwrap();
+            assert!(near(&warped, &bytes(&shown, None, &stretch).0), "{orientation:?}: warp");
         }
     }
 }

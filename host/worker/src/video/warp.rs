@@ -43,8 +43,9 @@ pub fn warp(
                 if luma.is_empty() {
                     left = x;
                 }
-                luma.push(sampler.luma(frame_x, frame_y));
-                chroma.push(sampler.chroma(frame_x, frame_y));
+                let place = picture.coded((frame_x, frame_y));
+                luma.push(sampler.luma(place));
+                chroma.push(sampler.chroma(place));
             }
         }
         rgb.iter_mut().for_each(|row| row.resize(columns, 0));
@@ -56,7 +57,8 @@ pub fn warp(
     Ok(())
 }
 
-/// Bilinear samples of a picture at coordinates in luma pixels, 0 being the left edge of the first.
+/// Bilinear samples of a picture at coordinates in luma pixels as coded, 0 being the left edge of
+/// the first.
 struct Sampler<'a> {
     luma: Plane<'a>,
     chroma: Option<[Plane<'a>; 2]>,
@@ -76,13 +78,13 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    fn luma(&self, x: f64, y: f64) -> u8 {
+    fn luma(&self, (x, y): (f64, f64)) -> u8 {
         // Between 0 and 255, so nothing is cut off. Cheaper than `round`, which is a call on
         // processors of the oldest kind.
         (sample(&self.luma, x, y) + 0.5) as u8
     }
 
-    fn chroma(&self, x: f64, y: f64) -> [f32; 2] {
+    fn chroma(&self, (x, y): (f64, f64)) -> [f32; 2] {
         let Some([u, v]) = &self.chroma else { return [NEUTRAL; 2] };
         let (x, y) = ((x + self.offset.0) * self.scale.0, (y + self.offset.1) * self.scale.1);
         [sample(u, x, y), sample(v, x, y)]
