@@ -399,6 +399,10 @@ pub struct Counters {
     pub skipped_no_key: u64,
     /// Pictures that the decoder marked as damaged, and access units that it refused.
     pub skipped_corrupt: u64,
+    /// Pictures that the source does not show: they lie outside of a file's edit list.
+    pub skipped_hidden: u64,
+    /// Access units that the decoder took and made no picture of.
+    pub skipped_no_picture: u64,
     /// Frames that came out of the decoder after [`ToWorker::Activate`] and that the previous
     /// worker had processed.
     pub already_processed: u64,
@@ -559,12 +563,18 @@ pub enum FromWorker {
         counters: Counters,
     },
     /// Answer to [`ToWorker::EndOfStream`]: every frame is processed.
-    Finished { counters: Counters },
+    Finished {
+        counters: Counters,
+        /// The decoder's words, if not one picture of the source was sound.
+        damage: Option<String>,
+    },
     /// The worker is alive: sent every [`Start::heartbeat_ms`], whatever the pipeline does.
     Heartbeat {
         counters: Counters,
         /// Bytes of the component's linear memories together.
         guest_memory: u64,
+        /// The decoder's words, while pictures come and not one has been sound for several seconds.
+        damage: Option<String>,
     },
     /// The worker cannot go on. It exits after this message.
     Failed {

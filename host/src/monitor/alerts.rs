@@ -53,7 +53,7 @@ pub(super) enum Alert {
     NoResults,
     /// The worker was started anew too often.
     Restarts,
-    /// The source delivers nothing.
+    /// The source delivers nothing, or nothing but damage.
     SourceDown,
     /// The disk of the logs or of the store is nearly full: of the host, and so of every session.
     Disk,
@@ -85,7 +85,7 @@ pub(super) struct SessionReading<'a> {
     session: &'a str,
     state: SessionState,
     reason: Option<&'a str>,
-    /// Since when its source delivers nothing.
+    /// Since when its source delivers nothing, or nothing but damage.
     source_down: Option<Instant>,
     results: u64,
     restarts: u64,

@@ -2,7 +2,7 @@
 //! that subscribers see derives from it, so the two cannot disagree.
 //!
 //! ```text
-//! starting --> running <--> degraded      (source lost and found)
+//! starting --> running <--> degraded      (source lost and found, or nothing but damage)
 //!     |           |             |
 //!     +-----------+-------------+--> restarting --> running ...     (worker lost, backoff)
 //!                                         |
@@ -36,6 +36,8 @@ pub(super) enum LifecycleEvent {
     /// The source delivers nothing.
     SourceDown(String),
     SourceUp,
+    /// The source delivers, and not one picture is sound, for this reason; `None` once one is.
+    Damage(Option<String>),
     /// A person asked for a new start.
     Restart,
     /// Something that the session needs is missing, and another attempt would not bring it.
@@ -58,12 +60,13 @@ enum LifecyclePhase {
 pub(super) struct Lifecycle {
     phase: LifecyclePhase,
     source_down: Option<String>,
+    damage: Option<String>,
     losses: u32,
 }
 
 impl Default for Lifecycle {
     fn default() -> Self {
-        Self { phase: LifecyclePhase::Starting, source_down: None, losses: 0 }
+        Self { phase: LifecyclePhase::Starting, source_down: None, damage: None, losses: 0 }
     }
 }
 
@@ -82,6 +85,7 @@ impl Lifecycle {
             (LifecycleEvent::Stable, _) => self.losses = 0,
             (LifecycleEvent::WorkerLost(reason), _) => {
                 self.losses += 1;
+                self.damage = None;
                 self.phase = if self.losses >= CRASH_LOOP {
                     LifecyclePhase::Failed(format!(
                         "lost {} times in a row, last: {reason}",
@@ -94,16 +98,18 @@ impl Lifecycle {
             // The losses were another pipeline's.
             (LifecycleEvent::RollBack(reason), _) => {
                 self.losses = 0;
+                self.damage = None;
                 self.phase = LifecyclePhase::Backoff(reason);
             }
             (LifecycleEvent::SourceDown(reason), _) => self.source_down = Some(reason),
             (LifecycleEvent::SourceUp, _) => self.source_down = None,
+            (LifecycleEvent::Damage(reason), _) => self.damage = reason,
         }
     }
 
     /// The state that subscribers see, with its reason.
     pub(super) fn state(&self) -> (SessionState, Option<&str>) {
-        match (&self.phase, &self.source_down) {
+        match (&self.phase, self.source_down.as_ref().or(self.damage.as_ref())) {
             (LifecyclePhase::Starting, _) => (SessionState::Starting, None),
             (LifecyclePhase::Serving, None) => (SessionState::Running, None),
             (LifecyclePhase::Serving, Some(reason)) => (SessionState::Degraded, Some(reason)),
@@ -111,6 +117,16 @@ impl Lifecycle {
             (LifecyclePhase::Failed(reason), _) => (SessionState::Failed, Some(reason)),
             (LifecyclePhase::Stopped(reason), _) => (SessionState::Stopped, Some(reason)),
         }
+    }
+
+    /// Whether no picture comes that a pipeline could process.
+    pub(super) fn lacks_pictures(&self) -> bool {
+        self.source_down.is_some() || self.damage.is_some()
+    }
+
+    /// Why not one picture of the source is sound, if so.
+    pub(super) fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// Why the source delivers nothing, if so.
@@ -137,6 +153,8 @@ mod tests {
             Just(LifecycleEvent::RollBack("worker".into())),
             Just(LifecycleEvent::SourceDown("source".into())),
             Just(LifecycleEvent::SourceUp),
+            Just(LifecycleEvent::Damage(Some("damage".into()))),
+            Just(LifecycleEvent::Damage(None)),
             Just(LifecycleEvent::Restart),
             Just(LifecycleEvent::Fail("model".into())),
             Just(LifecycleEvent::Stop("asked".into())),
@@ -162,8 +180,12 @@ mod tests {
                 LifecycleEvent::RollBack(_) => {
                     matches!((from, to), (Starting | Running | Degraded | Restarting, Restarting))
                 }
-                LifecycleEvent::SourceDown(_) => (from, to) == (Running, Degraded),
-                LifecycleEvent::SourceUp => (from, to) == (Degraded, Running),
+                LifecycleEvent::SourceDown(_) | LifecycleEvent::Damage(Some(_)) => {
+                    (from, to) == (Running, Degraded)
+                }
+                LifecycleEvent::SourceUp | LifecycleEvent::Damage(None) => {
+                    (from, to) == (Degraded, Running)
+                }
                 LifecycleEvent::Stable => false,
             }
     }
@@ -208,5 +230,23 @@ mod tests {
             life.apply(LifecycleEvent::WorkerLost("killed".into()));
             assert_eq!(life.state().0, SessionState::Restarting);
         }
+    }
+
+    #[test]
+    fn damage_degrades_until_a_sound_picture_or_another_worker_comes() {
+        let mut life = Lifecycle::default();
+        life.apply(LifecycleEvent::WorkerReady);
+        life.apply(LifecycleEvent::Damage(Some("damage".into())));
+        assert_eq!(life.state(), (SessionState::Degraded, Some("damage")));
+        life.apply(LifecycleEvent::SourceDown("silent".into()));
+        assert_eq!(life.state(), (SessionState::Degraded, Some("silent")), "nothing comes at all");
+        life.apply(LifecycleEvent::SourceUp);
+        assert_eq!(life.state(), (SessionState::Degraded, Some("damage")));
+        life.apply(LifecycleEvent::Damage(None));
+        assert_eq!(life.state(), (SessionState::Running, None));
+        life.apply(LifecycleEvent::Damage(Some("damage".into())));
+        life.apply(LifecycleEvent::WorkerLost("killed".into()));
+        life.apply(LifecycleEvent::WorkerReady);
+        assert_eq!(life.state(), (SessionState::Running, None));
     }
 }

@@ -84,7 +84,7 @@ pub struct Observation {
     pub latencies: Latencies,
     /// When its pipeline last gave a result, or was ready to.
     pub last_result: Option<Instant>,
-    /// Since when its source delivers nothing.
+    /// Since when its source delivers nothing, or nothing but damage.
     pub source_down: Option<Instant>,
     /// Bytes of private memory that its worker may have.
     pub memory_limit: u64,
@@ -104,7 +104,7 @@ pub(super) struct StatusInner {
     pub(super) allowed: WorkerLimits,
     /// When the pipeline last gave a result, or was ready to.
     pub(super) last_result: Option<Instant>,
-    /// Since when the source delivers nothing.
+    /// Since when the source delivers nothing, or nothing but damage.
     pub(super) source_down: Option<Instant>,
 }
 

@@ -417,6 +417,7 @@ impl SessionTask {
         if spec.source != self.spec.source {
             // A fault of the old source says nothing of the new one.
             self.lifecycle.apply(LifecycleEvent::SourceUp);
+            self.lifecycle.apply(LifecycleEvent::Damage(None));
             self.shared.update(|status| status.source_down = None);
             self.handoff = None;
         }
@@ -442,8 +443,6 @@ impl SessionTask {
         self.shared.update(|status| match &event {
             LifecycleEvent::Restart => status.since = now,
             LifecycleEvent::WorkerReady => status.last_result = Some(now),
-            LifecycleEvent::SourceDown(_) => status.source_down = status.source_down.or(Some(now)),
-            LifecycleEvent::SourceUp => status.source_down = None,
             _ => {}
         });
         let new_worker = matches!(
@@ -451,6 +450,10 @@ impl SessionTask {
             LifecycleEvent::WorkerLost(_) | LifecycleEvent::RollBack(_) | LifecycleEvent::Restart
         );
         self.lifecycle.apply(event);
+        let lacks_pictures = self.lifecycle.lacks_pictures();
+        self.shared.update(|status| {
+            status.source_down = lacks_pictures.then(|| status.source_down.unwrap_or(now));
+        });
         let (state, reason) = self.lifecycle.state();
         if new_worker && matches!(state, SessionState::Restarting | SessionState::Starting) {
             self.shared.update(|status| status.shown.restarts += 1);

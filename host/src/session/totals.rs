@@ -40,6 +40,10 @@ pub struct Skipped {
     pub no_key: u64,
     /// Damaged.
     pub corrupt: u64,
+    /// The source does not show them: they lie outside of a file's edit list.
+    pub hidden: u64,
+    /// The decoder made no picture of them.
+    pub no_picture: u64,
     /// The worker's queue was full.
     pub queue: u64,
     /// The source could not be read there: a damaged part of a file.
@@ -63,6 +67,8 @@ impl From<Counters> for Frames {
                 setting: counters.skipped_setting,
                 no_key: counters.skipped_no_key,
                 corrupt: counters.skipped_corrupt,
+                hidden: counters.skipped_hidden,
+                no_picture: counters.skipped_no_picture,
                 queue: 0,
                 unreadable: 0,
             },
@@ -91,6 +97,8 @@ impl Frames {
                 setting: sum(one.setting, two.setting),
                 no_key: sum(one.no_key, two.no_key),
                 corrupt: sum(one.corrupt, two.corrupt),
+                hidden: sum(one.hidden, two.hidden),
+                no_picture: sum(one.no_picture, two.no_picture),
                 queue: sum(one.queue, two.queue),
                 unreadable: sum(one.unreadable, two.unreadable),
             },
@@ -164,6 +172,8 @@ mod tests {
             skipped_setting: count,
             skipped_no_key: count,
             skipped_corrupt: count,
+            skipped_hidden: count,
+            skipped_no_picture: count,
             already_processed: 0,
             limits,
         }

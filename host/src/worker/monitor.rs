@@ -136,7 +136,7 @@ fn counters(message: &FromWorker) -> Option<Counters> {
         | FromWorker::FrameFailed { counters, .. }
         | FromWorker::Snapshot { counters, .. }
         | FromWorker::Analyzed { counters, .. }
-        | FromWorker::Finished { counters }
+        | FromWorker::Finished { counters, .. }
         | FromWorker::Heartbeat { counters, .. }
         | FromWorker::Failed { counters, .. } => Some(*counters),
         _ => None,

@@ -68,6 +68,8 @@ pub(super) fn truncate_texts(message: &mut FromWorker) {
         | FromWorker::Failed { message: text, .. }
         | FromWorker::DryRunResult { outcome: Some(Err(text)), .. }
         | FromWorker::Restored(Err(text))
+        | FromWorker::Heartbeat { damage: Some(text), .. }
+        | FromWorker::Finished { damage: Some(text), .. }
         | FromWorker::Analyzed { outcome: Err((_, text)), .. } => {
             text.truncate(text.floor_char_boundary(MAX_CAUSE));
         }

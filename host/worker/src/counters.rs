@@ -1,5 +1,5 @@
-//! The counters of a worker, and the size of its component's memory: one owner, read and written by
-//! all of its threads.
+//! The counters of a worker, the size of its component's memory and the damage of its source: one
+//! owner, read and written by all of its threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 pub struct SharedCounters {
     counters: Mutex<Counters>,
     guest_memory: AtomicU64,
+    damage: Mutex<Option<String>>,
 }
 
 impl SharedCounters {
@@ -42,5 +43,15 @@ impl SharedCounters {
     /// Sets the bytes of the component's linear memories together.
     pub fn set_guest_memory(&self, bytes: usize) {
         self.guest_memory.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The decoder's words, while the source has nothing but damaged pictures.
+    pub fn damage(&self) -> Option<String> {
+        self.damage.lock().clone()
+    }
+
+    /// Sets the decoder's words on a source of nothing but damaged pictures.
+    pub fn set_damage(&self, words: Option<&str>) {
+        *self.damage.lock() = words.map(str::to_owned);
     }
 }

@@ -17,7 +17,8 @@ const STACK: usize = 128 << 10;
 /// A thread that sends [`FromWorker::Heartbeat`]. It ends when this is dropped, after the message
 /// that it may be sending.
 ///
-/// It takes two locks, the link's and within it the counters', each held by others for a moment.
+/// It takes three locks, the link's and within it those of the counters, each held by others for a
+/// moment.
 /// The link is held longer only by a thread that writes to a full socket, and then the host is the
 /// one that does not listen.
 pub struct Heartbeat {
@@ -38,6 +39,7 @@ impl Heartbeat {
                     host.send_atomically(|| FromWorker::Heartbeat {
                         counters: counters.snapshot(),
                         guest_memory: counters.guest_memory(),
+                        damage: counters.damage(),
                     });
                 }
             },
@@ -63,16 +65,18 @@ mod tests {
             Heartbeat::start(HostLink::from_stream(ours), Arc::clone(&shared), INTERVAL).unwrap();
         let mut reader = Reader::new(theirs);
         let mut next = || reader.read::<FromWorker>().map(|(message, _)| message);
-        let FromWorker::Heartbeat { counters, guest_memory } = next().unwrap() else {
+        let FromWorker::Heartbeat { counters, guest_memory, damage: None } = next().unwrap() else {
             panic!("another message")
         };
         assert_eq!((counters.limits.of(Limit::Memory), guest_memory), (0, 0));
 
         shared.count_limit(Limit::Memory);
         shared.set_guest_memory(7 << 20);
+        shared.set_damage(Some("no picture"));
         let has_totals = |message| {
-            matches!(message, FromWorker::Heartbeat { counters, guest_memory }
-                if counters.limits.of(Limit::Memory) == 1 && guest_memory == 7 << 20)
+            matches!(message, FromWorker::Heartbeat { counters, guest_memory, damage: Some(words) }
+                if counters.limits.of(Limit::Memory) == 1 && guest_memory == 7 << 20
+                    && words == "no picture")
         };
         while !has_totals(next().unwrap()) {}
 

@@ -133,10 +133,10 @@ impl Rogue {
             FromWorker::Ready,
             FromWorker::Snapshot { last_frame: None, counters: Counters::default() },
             FromWorker::Restored(Ok(())),
-            FromWorker::Finished { counters },
+            FromWorker::Finished { counters, damage: None },
             FromWorker::Result { result: empty(), counters },
             FromWorker::FrameFailed { frame: 7, message: "seven".into(), counters },
-            FromWorker::Heartbeat { counters, guest_memory: 0 },
+            FromWorker::Heartbeat { counters, guest_memory: 0, damage: None },
             FromWorker::Failed {
                 stage: WorkerStage::Setup,
                 limit: None,
@@ -152,7 +152,7 @@ impl Rogue {
     /// Says that it is at the end of what has none.
     fn finished(&mut self) -> Result<()> {
         self.greet()?;
-        self.say(&FromWorker::Finished { counters: Counters::default() })?;
+        self.say(&FromWorker::Finished { counters: Counters::default(), damage: None })?;
         hang()
     }
 
@@ -238,6 +238,7 @@ impl Rogue {
             self.say(&FromWorker::Heartbeat {
                 counters: Counters::default(),
                 guest_memory: u64::MAX,
+                damage: None,
             })?;
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -272,7 +273,11 @@ impl Rogue {
         let message = match self.seed % 3 {
             0 => line("short".into()),
             1 => line(long_text()),
-            _ => FromWorker::Heartbeat { counters: Counters::default(), guest_memory: 0 },
+            _ => FromWorker::Heartbeat {
+                counters: Counters::default(),
+                guest_memory: 0,
+                damage: None,
+            },
         };
         let message = wire::encode(&message, 0).unwrap();
         loop {

@@ -134,3 +134,45 @@ async fn cameras_with_damaged_streams_go_on_and_their_neighbour_notices_nothing(
     }
     notices_nothing(&host, &mut client, "good", neighbour).await;
 }
+
+/// How many pictures the clip has of which every one is damaged before those that are not: 8 s.
+const UNREADABLE: usize = 80;
+
+/// A clip of H.264 that shows nothing in its first pictures: of each only the head of its slice is
+/// left. The one after them is a key picture.
+fn nothing_to_see_at_first(folder: &TempDir, name: &str) -> PathBuf {
+    let mut bytes = std::fs::read(clip(name)).unwrap();
+    let mut at = pictures(name).start;
+    let mut slices = 0;
+    while slices < UNREADABLE {
+        let length = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        let end = at + 4 + length;
+        // ITU-T H.264, table 7-1: types 1 to 5 are slices.
+        if (1..=5).contains(&(bytes[at + 4] & 31)) {
+            bytes[at + 20..end].fill(0);
+            slices += 1;
+        }
+        at = end;
+    }
+    let path = folder.path().join(format!("unreadable-{name}"));
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_of_nothing_but_damage_is_degraded_until_a_sound_picture_comes() {
+    let folder = TempDir::new().unwrap();
+    let file = nothing_to_see_at_first(&folder, FILES[0].0);
+    let endless = format!("pace = \"realtime\"\nrepeat = true\n{SLOW}");
+    let config = camera("eye", &format!("file:{}", file.display()), &endless);
+    let host =
+        Ocelli::start(&format!("[session_processes]\nhealth_check_interval = 5\n{config}")).await;
+    let degraded = host.wait_for_session("eye", |status| status["state"] == "degraded").await;
+    let reason = degraded["reason"].as_str().unwrap();
+    assert!(reason.starts_with("no picture is sound: "), "{degraded}");
+    assert_eq!(degraded["last_error"], reason, "{degraded}");
+    assert!(degraded["frames"]["skipped"]["corrupt"].as_u64() > Some(20), "{degraded}");
+    host.wait_for_session_log("eye", "source damaged").await;
+    let running = host.wait_for_session("eye", |status| status["state"] == "running").await;
+    assert_eq!((&running["reason"], &running["restarts"]), (&Value::Null, &0.into()), "{running}");
+}

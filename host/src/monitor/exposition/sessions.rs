@@ -82,6 +82,8 @@ impl Exposition {
                 ("setting", skipped.setting),
                 ("no_key", skipped.no_key),
                 ("corrupt", skipped.corrupt),
+                ("hidden", skipped.hidden),
+                ("no_picture", skipped.no_picture),
                 ("queue", skipped.queue),
                 ("unreadable", skipped.unreadable),
             ];

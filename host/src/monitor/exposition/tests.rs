@@ -22,7 +22,16 @@ const ODD_NAMES: [&str; 6] = [
 fn session(id: &str) -> SessionSample {
     let mut limits = LimitCounts::default();
     limits.add(Limit::LogLines, 3);
-    let skipped = Skipped { newer: 5, setting: 0, no_key: 1, corrupt: 0, queue: 2, unreadable: 3 };
+    let skipped = Skipped {
+        newer: 5,
+        setting: 0,
+        no_key: 1,
+        corrupt: 0,
+        hidden: 0,
+        no_picture: 0,
+        queue: 2,
+        unreadable: 3,
+    };
     let mut latencies = Latencies::default();
     for ms in [4u64, 40, 400] {
         let ns = ms * 1_000_000;

@@ -128,7 +128,7 @@ impl SessionTask {
     pub(super) async fn advance(&mut self, input: CandidateInput<'_>, serving: &mut Serving) {
         let view = RunningView {
             last_done: serving.last_done,
-            source_down: self.lifecycle.source_fault().is_some(),
+            source_down: self.lifecycle.lacks_pictures(),
             sent_since: 0,
         };
         let Some(candidate) = &mut serving.candidate else { return };

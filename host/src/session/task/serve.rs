@@ -257,9 +257,10 @@ impl SessionTask {
                 self.shared.note_error(&message);
                 self.log(LogLevel::Error, "process", &message, Some(frame));
             }
-            FromWorker::Heartbeat { counters, guest_memory } => {
+            FromWorker::Heartbeat { counters, guest_memory, damage } => {
                 self.count(serving, counters);
                 self.shared.update(|status| status.shown.guest_memory = guest_memory);
+                self.on_damage(damage);
                 self.advance(CandidateInput::RunningHeartbeat, serving).await;
             }
             FromWorker::CommandAnswer { id, answer } => {
@@ -281,8 +282,11 @@ impl SessionTask {
                 self.on_restored(restored);
             }
             FromWorker::Active => {}
-            FromWorker::Finished { counters } if serving.worker.handle.sent().has_ended() => {
+            FromWorker::Finished { counters, damage }
+                if serving.worker.handle.sent().has_ended() =>
+            {
                 self.count(serving, counters);
+                self.on_damage(damage);
                 // Notes from before the end of the file may still wait: its fault, that is.
                 while let Ok(note) = serving.feed.notes.try_recv() {
                     self.on_source_note(note)?;
@@ -296,6 +300,24 @@ impl SessionTask {
             other => return Err(WorkerFault::unexpected(&other).into()),
         }
         Ok(())
+    }
+
+    /// Takes in what the worker says of a source of which not one picture is sound.
+    fn on_damage(&mut self, words: Option<String>) {
+        let reason = words.map(|words| format!("no picture is sound: {words}"));
+        if reason.as_deref() == self.lifecycle.damage() {
+            return;
+        }
+        if let Some(reason) = &reason {
+            let deployment = self.spec.pipeline.id();
+            tracing::warn!(
+                target: "ocelli::session",
+                session = self.id(), deployment, kind = "damaged",
+                "source damaged: {reason}"
+            );
+            self.shared.note_error(reason);
+        }
+        self.apply_event(LifecycleEvent::Damage(reason));
     }
 
     async fn on_result(

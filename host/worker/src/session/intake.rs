@@ -35,6 +35,8 @@ pub(super) struct Intake {
     ended: bool,
     /// When the log last got a line about a damaged picture.
     last_fault_log: Option<Instant>,
+    /// The source has nothing but damaged pictures, and the counters say so.
+    is_damaged: bool,
 }
 
 impl Intake {
@@ -64,6 +66,7 @@ impl Intake {
             counters: Arc::clone(counters),
             ended: false,
             last_fault_log: None,
+            is_damaged: false,
         }
     }
 
@@ -94,7 +97,7 @@ impl Intake {
                 self.ended = false;
                 let decoded =
                     self.stream.push(&header, payload, &mut |frame| self.sink.push(frame));
-                self.counters.update(|counters| self.stream.count_into(counters));
+                self.publish_counts(false);
                 decoded.map_err(WorkerFailure::at(WorkerStage::Decode))?;
                 self.log_fault();
                 return Ok(());
@@ -106,7 +109,7 @@ impl Intake {
             }
             ToWorker::EndOfStream => {
                 self.stream.drain(&mut |frame| self.sink.push(frame));
-                self.counters.update(|counters| self.stream.count_into(counters));
+                self.publish_counts(true);
                 if on_standby {
                     self.ended = true;
                     return Ok(());
@@ -155,6 +158,15 @@ impl Intake {
         frames.into_iter().for_each(|frame| queue.push(Work::Frame(frame)));
         if std::mem::take(&mut self.ended) {
             queue.push(Work::EndOfStream);
+        }
+    }
+
+    fn publish_counts(&mut self, ended: bool) {
+        self.counters.update(|counters| self.stream.count_into(counters));
+        let damage = self.stream.damage(ended);
+        if damage.is_some() != self.is_damaged {
+            self.is_damaged = damage.is_some();
+            self.counters.set_damage(damage);
         }
     }
 

@@ -103,7 +103,8 @@ impl PipelineTask {
                     self.host.send(&FromWorker::Restored(restored));
                 }
                 Work::EndOfStream => {
-                    self.host.send(&FromWorker::Finished { counters: self.counters.snapshot() });
+                    let (counters, damage) = (self.counters.snapshot(), self.counters.damage());
+                    self.host.send(&FromWorker::Finished { counters, damage });
                 }
             }
         }

@@ -252,7 +252,7 @@ impl Host {
     fn finish(&mut self) -> (Vec<FromWorker>, Counters) {
         self.send(&ToWorker::EndOfStream, &[]);
         match self.until(|message| matches!(message, FromWorker::Finished { .. })) {
-            (before, FromWorker::Finished { counters }, _) => (before, counters),
+            (before, FromWorker::Finished { counters, .. }, _) => (before, counters),
             other => panic!("{other:?}"),
         }
     }
@@ -695,7 +695,7 @@ fn the_end_of_a_source_is_answered_when_its_frames_are_processed() {
     let (messages, finished, _) =
         host.until(|message| matches!(message, FromWorker::Finished { .. }));
     assert_eq!(results(&messages), [4, 5]);
-    assert!(matches!(finished, FromWorker::Finished { counters } if counters.processed == 2));
+    assert!(matches!(finished, FromWorker::Finished { counters, .. } if counters.processed == 2));
     host.leave().unwrap();
 }
 

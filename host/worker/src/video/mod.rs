@@ -6,6 +6,7 @@
 //! of it to a tensor, plane by plane; only the pixels of the result are ever converted to RGB.
 
 mod colour;
+mod damage;
 mod decoder;
 mod jpeg;
 mod numbering;

@@ -46,29 +46,45 @@ impl<T> Default for Numbering<T> {
 
 impl<T> Numbering<T> {
     /// Takes note of an access unit, whether it goes to the decoder or not. Numbers have to rise.
-    pub fn push(&mut self, unit: NumberedUnit<T>) {
+    /// `passed` gets the unit that has waited too long, if any.
+    pub fn push(&mut self, unit: NumberedUnit<T>, passed: &mut dyn FnMut(&NumberedUnit<T>)) {
         if self.units.len() >= MAX_PENDING {
-            let earliest = self
-                .units
-                .iter()
-                .min_by_key(|unit| (unit.time, unit.number))
-                .map(|unit| unit.number);
-            self.units.retain(|unit| Some(unit.number) != earliest);
-            self.numbers.pop_front();
+            let units = self.units.iter().enumerate();
+            let earliest = units.min_by_key(|(_, unit)| (unit.time, unit.number)).map(|(at, _)| at);
+            if let Some(unit) = earliest.and_then(|at| self.units.remove(at)) {
+                self.numbers.pop_front();
+                passed(&unit);
+            }
         }
         self.numbers.push_back(unit.number);
         self.units.push_back(unit);
     }
 
     /// The picture of access unit `number` has come out: its frame number, and the unit. None for a
-    /// unit that is not waiting, or one that a later picture has overtaken.
-    pub fn output(&mut self, number: u64) -> Option<(u64, NumberedUnit<T>)> {
+    /// unit that is not waiting, or one that a later picture has overtaken. `passed` gets the units
+    /// that give no picture any more.
+    pub fn output(
+        &mut self,
+        number: u64,
+        passed: &mut dyn FnMut(&NumberedUnit<T>),
+    ) -> Option<(u64, NumberedUnit<T>)> {
         let at = self.units.iter().position(|unit| unit.number == number)?;
         let own = self.units.remove(at)?;
         let before = self.units.len();
-        self.units.retain(|other| !passed(other, &own));
+        self.units.retain(|other| {
+            let has_passed = has_passed(other, &own);
+            if has_passed {
+                passed(other);
+            }
+            !has_passed
+        });
         self.numbers.drain(..(before - self.units.len()).min(self.numbers.len()));
         Some((self.numbers.pop_front()?, own))
+    }
+
+    /// What goes with a unit that waits for its picture.
+    pub fn data_mut(&mut self, number: u64) -> Option<&mut T> {
+        self.units.iter_mut().find(|unit| unit.number == number).map(|unit| &mut unit.data)
     }
 
     /// Whether all units that are presented before unit `number` have come in: one that came after
@@ -79,15 +95,15 @@ impl<T> Numbering<T> {
             || self.units.iter().any(|other| other.number > number && other.time > own.time)
     }
 
-    /// Forgets all units: the decoder has been emptied.
-    pub fn clear(&mut self) {
-        self.units.clear();
+    /// Forgets all units: the decoder has been emptied. `passed` gets those without a picture.
+    pub fn clear(&mut self, passed: &mut dyn FnMut(&NumberedUnit<T>)) {
+        self.units.drain(..).for_each(|unit| passed(&unit));
         self.numbers.clear();
     }
 }
 
 /// Whether no picture of `other` can come any more once that of `own` has.
-fn passed<T>(other: &NumberedUnit<T>, own: &NumberedUnit<T>) -> bool {
+fn has_passed<T>(other: &NumberedUnit<T>, own: &NumberedUnit<T>) -> bool {
     let earlier = match (other.time, own.time) {
         (Some(other), Some(own)) => other < own,
         // Without times, what was left out counts as presented where it was decoded.
@@ -120,7 +136,7 @@ mod tests {
         let mut found = BTreeMap::new();
         let mut output = |numbering: &mut Numbering<i64>, waiting: &mut BTreeMap<i64, u64>| {
             let (time, unit) = waiting.pop_first().unwrap();
-            let (number, unit) = numbering.output(unit).unwrap();
+            let (number, unit) = numbering.output(unit, &mut |_| ()).unwrap();
             assert_eq!(unit.data, time, "what goes with a picture goes with that picture");
             assert_eq!(found.insert(time, number), None);
         };
@@ -131,13 +147,14 @@ mod tests {
                     output(&mut numbering, &mut waiting);
                 }
             }
-            numbering.push(NumberedUnit {
+            let unit = NumberedUnit {
                 number: number as u64,
                 time: times.then_some(coded.time),
                 key: coded.key,
                 skipped: !coded.comes_out,
                 data: coded.time,
-            });
+            };
+            numbering.push(unit, &mut |_| ());
             if coded.comes_out {
                 waiting.insert(coded.time, number as u64);
                 if waiting.len() > depth {
@@ -241,14 +258,24 @@ mod tests {
         }
 
         #[test]
-        fn what_waits_is_bounded(numbers in proptest::collection::btree_set(0_u64..100_000, 0..300)) {
-            let mut numbering = Numbering::default();
-            for number in numbers {
-                let time = Some(number as i64);
-                numbering.push(NumberedUnit { number, time, key: false, skipped: true, data: () });
+        fn what_waits_is_bounded_and_each_unit_is_told_of_once(
+            numbers in proptest::collection::btree_set(0_u64..100_000, 0..300),
+            with_picture in any::<prop::sample::Index>(),
+        ) {
+            let (mut numbering, mut told) = (Numbering::default(), Vec::new());
+            for &number in &numbers {
+                numbering.push(unit(number, number as i64), &mut |unit| told.push(unit.number));
                 prop_assert!(numbering.units.len() <= MAX_PENDING);
                 prop_assert_eq!(numbering.units.len(), numbering.numbers.len());
             }
+            if !numbering.units.is_empty() {
+                let number = numbering.units[with_picture.index(numbering.units.len())].number;
+                let output = numbering.output(number, &mut |unit| told.push(unit.number));
+                told.extend(output.map(|(_, unit)| unit.number));
+            }
+            numbering.clear(&mut |unit| told.push(unit.number));
+            told.sort_unstable();
+            prop_assert_eq!(told, numbers.into_iter().collect::<Vec<_>>());
         }
     }
 
@@ -260,32 +287,32 @@ mod tests {
     fn more_units_than_are_remembered_may_pass_between_two_pictures() {
         let mut numbering = Numbering::default();
         for number in 0..1000 {
-            numbering.push(unit(number, number as i64));
+            numbering.push(unit(number, number as i64), &mut |_| ());
         }
-        assert_eq!(numbering.output(999).map(|(number, _)| number), Some(999));
+        assert_eq!(numbering.output(999, &mut |_| ()).map(|(number, _)| number), Some(999));
     }
 
     #[test]
     fn a_picture_is_settled_when_a_later_one_is_presented_after_it() {
         let mut numbering = Numbering::default();
-        numbering.push(unit(0, 0));
-        numbering.push(unit(1, 30));
+        numbering.push(unit(0, 0), &mut |_| ());
+        numbering.push(unit(1, 30), &mut |_| ());
         assert!(numbering.settled(0) && !numbering.settled(1));
-        numbering.push(unit(2, 10));
-        numbering.push(unit(3, 20));
+        numbering.push(unit(2, 10), &mut |_| ());
+        numbering.push(unit(3, 20), &mut |_| ());
         assert!(!numbering.settled(1), "B pictures before it may still come");
-        numbering.push(unit(4, 60));
+        numbering.push(unit(4, 60), &mut |_| ());
         assert!(numbering.settled(1));
-        assert_eq!(numbering.output(1).map(|(number, _)| number), Some(3));
+        assert_eq!(numbering.output(1, &mut |_| ()).map(|(number, _)| number), Some(3));
     }
 
     #[test]
     fn a_picture_comes_out_once() {
         let mut numbering = Numbering::default();
-        numbering.push(unit(0, 0));
-        assert!(numbering.output(0).is_some());
-        assert!(numbering.output(0).is_none());
-        numbering.clear();
-        assert!(numbering.output(7).is_none());
+        numbering.push(unit(0, 0), &mut |_| ());
+        assert!(numbering.output(0, &mut |_| ()).is_some());
+        assert!(numbering.output(0, &mut |_| ()).is_none());
+        numbering.clear(&mut |_| ());
+        assert!(numbering.output(7, &mut |_| ()).is_none());
     }
 }

@@ -1,10 +1,12 @@
 //! One source's access units turned into numbered frames.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use ocelli_protocol::clock::monotonic_ns;
-use ocelli_protocol::worker::{CaptureClock, Codec, Counters, Decode, UnitHeader};
+use ocelli_protocol::worker::{CaptureClock, Codec, Counters, Decode, Orientation, UnitHeader};
 
+use super::damage::Damage;
 use super::decoder::{Decoded, Decoder, DecoderError, MAX_PIXELS};
 use super::numbering::{NumberedUnit, Numbering};
 use super::picture::Picture;
@@ -33,12 +35,16 @@ pub struct Frame {
     pub picture: Picture,
 }
 
-/// The times that a frame takes over from its access unit.
+/// What a frame takes over from its access unit, and what is known of that before its picture.
 #[derive(Debug, Clone, Copy)]
-struct Times {
+struct UnitData {
     capture_ns: u64,
     capture_clock: CaptureClock,
     received_ns: u64,
+    orientation: Orientation,
+    hidden: bool,
+    /// The decoder has refused it.
+    refused: bool,
 }
 
 /// A picture that waits until its number is known.
@@ -61,11 +67,14 @@ struct PendingPicture {
 /// - What the decoder refuses or marks as damaged is counted and not given out;
 ///   [`Stream::take_fault`] says why. After such a unit an H.264 source gets a new decoder at its
 ///   next key unit.
+/// - A hidden unit is decoded and not given out; its number is used up like any other's.
+/// - Each unit is counted once: as decoded when its frame is given out, or as skipped, by reason,
+///   when it is certain that it brings none.
 pub struct Stream {
     setting: Decode,
     max_pixels: u64,
     decoder: Option<Decoder>,
-    numbering: Numbering<Times>,
+    numbering: Numbering<UnitData>,
     held: VecDeque<PendingPicture>,
     /// The first key unit since the last start, once there was one: its number and time.
     start: Option<(u64, Option<i64>)>,
@@ -76,6 +85,9 @@ pub struct Stream {
     last_presentation_ns: u64,
     counters: Counters,
     fault: Option<String>,
+    damage: Damage,
+    /// When the host had received the latest unit.
+    received_ns: u64,
     /// The decoder has met something damaged.
     spoilt: bool,
 }
@@ -101,6 +113,8 @@ impl Stream {
             last_presentation_ns: 0,
             counters: Counters::default(),
             fault: None,
+            damage: Damage::default(),
+            received_ns: 0,
             spoilt: false,
         }
     }
@@ -115,6 +129,7 @@ impl Stream {
         out: &mut dyn FnMut(Frame),
     ) -> Result<(), DecoderError> {
         self.counters.received += 1;
+        self.received_ns = header.received_ns;
         if self.starts_afresh(header) || (header.key && self.is_spoilt()) {
             self.drain(out);
             if self.is_spoilt() {
@@ -132,17 +147,22 @@ impl Stream {
             Decode::Reference => header.disposable && !header.key,
             Decode::Key => !header.key,
         };
-        self.numbering.push(NumberedUnit {
+        let unit = NumberedUnit {
             number: header.number,
             time: header.presentation_ns,
             key: header.key,
             skipped,
-            data: Times {
+            data: UnitData {
                 capture_ns: header.capture_ns,
                 capture_clock: header.capture_clock,
                 received_ns: header.received_ns,
+                orientation: header.orientation,
+                hidden: header.hidden,
+                refused: false,
             },
-        });
+        };
+        let Self { numbering, counters, damage, .. } = self;
+        numbering.push(unit, &mut |unit| count_without_picture(unit, counters, damage));
         if skipped {
             self.counters.skipped_setting += 1;
             self.left_out |= header.disposable;
@@ -158,7 +178,8 @@ impl Stream {
     pub fn drain(&mut self, out: &mut dyn FnMut(Frame)) {
         self.empty_decoder();
         self.release(true, out);
-        self.numbering.clear();
+        let Self { numbering, counters, damage, .. } = self;
+        numbering.clear(&mut |unit| count_without_picture(unit, counters, damage));
         self.start = None;
         self.last_time = None;
     }
@@ -170,6 +191,8 @@ impl Stream {
         counters.skipped_setting = self.counters.skipped_setting;
         counters.skipped_no_key = self.counters.skipped_no_key;
         counters.skipped_corrupt = self.counters.skipped_corrupt;
+        counters.skipped_hidden = self.counters.skipped_hidden;
+        counters.skipped_no_picture = self.counters.skipped_no_picture;
     }
 
     /// Counts from 0 again.
@@ -182,10 +205,16 @@ impl Stream {
         self.counters
     }
 
-    /// Why the latest access unit was counted as corrupt, since this was last asked. For the log;
-    /// names the unit.
+    /// Why the latest access unit is corrupt, since this was last asked. For the log; names the
+    /// unit.
     pub fn take_fault(&mut self) -> Option<String> {
         self.fault.take()
+    }
+
+    /// What the decoder says of a source of which not one picture has been sound for
+    /// several seconds, or up to its end.
+    pub fn damage(&self, ended: bool) -> Option<&str> {
+        if ended { self.damage.words_at_end() } else { self.damage.words() }
     }
 
     /// Whether nothing that came before `header` says anything about what follows.
@@ -221,7 +250,10 @@ impl Stream {
         let result = decoder.decode(header.number, data, &mut |picture| decoded.push(picture));
         self.take_out(decoded);
         if let Err(error) = result {
-            self.corrupt(format!("access unit {}: {error}", header.number));
+            if let Some(unit) = self.numbering.data_mut(header.number) {
+                unit.refused = true;
+            }
+            self.corrupt(&format!("access unit {}", header.number), &error);
         }
         if self.setting == Decode::Key {
             // Nothing follows that could push the picture out of the reorder buffer before the next
@@ -239,7 +271,7 @@ impl Stream {
             .map(|decoder| decoder.drain(&mut |picture| decoded.push(picture)));
         self.take_out(decoded);
         if let Some(Err(error)) = result {
-            self.corrupt(format!("the end before access unit {:?}: {error}", self.last_unit));
+            self.corrupt(&format!("the end before access unit {:?}", self.last_unit), &error);
         }
     }
 
@@ -248,12 +280,15 @@ impl Stream {
         for Decoded { unit, damaged, picture } in decoded {
             let picture = match picture {
                 Ok(_) if damaged => {
-                    self.corrupt(format!("access unit {unit}: the picture is damaged"));
+                    self.corrupt(&format!("access unit {unit}"), &"the picture is damaged");
                     None
                 }
-                Ok(picture) => Some(picture),
+                Ok(picture) => {
+                    self.damage.on_sound();
+                    Some(picture)
+                }
                 Err(error) => {
-                    self.corrupt(format!("access unit {unit}: {error}"));
+                    self.corrupt(&format!("access unit {unit}"), &error);
                     None
                 }
             };
@@ -261,10 +296,10 @@ impl Stream {
         }
     }
 
-    fn corrupt(&mut self, fault: String) {
+    fn corrupt(&mut self, place: &str, fault: &dyn fmt::Display) {
         self.spoilt = true;
-        self.counters.skipped_corrupt += 1;
-        self.fault = Some(fault);
+        self.damage.on_damaged(self.received_ns, || fault.to_string());
+        self.fault = Some(format!("{place}: {fault}"));
     }
 
     /// Gives out held pictures: all of them, or those whose number is certain.
@@ -293,12 +328,23 @@ impl Stream {
     }
 
     fn number(&mut self, held: PendingPicture, out: &mut dyn FnMut(Frame)) {
-        let Some((number, unit)) = self.numbering.output(held.unit) else {
+        let Self { numbering, counters, damage, .. } = self;
+        let passed = &mut |unit: &NumberedUnit<UnitData>| {
+            count_without_picture(unit, counters, damage);
+        };
+        let Some((number, unit)) = numbering.output(held.unit, passed) else {
             // A picture of a unit that has given one already (two fields taken for two frames), or
-            // that came too late.
+            // that came too late: it is counted.
             return;
         };
-        let Some(picture) = held.picture else { return };
+        if unit.data.hidden {
+            self.counters.skipped_hidden += 1;
+            return;
+        }
+        let Some(picture) = held.picture else {
+            self.counters.skipped_corrupt += 1;
+            return;
+        };
         let before_start =
             self.start.is_some_and(|(first, time)| unit.number > first && unit.time < time);
         let late = unit.time.is_some() && unit.time < self.last_time;
@@ -322,7 +368,28 @@ impl Stream {
             capture_clock: unit.data.capture_clock,
             received_ns: unit.data.received_ns,
             decoded_ns: held.decoded_ns,
-            picture,
+            picture: picture.oriented(unit.data.orientation),
         });
+    }
+}
+
+/// Counts a unit that brings no picture any more. One that the decode setting left out is counted
+/// already.
+fn count_without_picture(
+    unit: &NumberedUnit<UnitData>,
+    counters: &mut Counters,
+    damage: &mut Damage,
+) {
+    let UnitData { hidden, refused, received_ns, .. } = unit.data;
+    if unit.skipped {
+        return;
+    }
+    if hidden {
+        counters.skipped_hidden += 1;
+    } else if refused {
+        counters.skipped_corrupt += 1;
+    } else {
+        counters.skipped_no_picture += 1;
+        damage.on_damaged(received_ns, || "the decoder makes no picture of it".into());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ocelli_protocol::worker::{Codec, Counters, Decode};
+use ocelli_protocol::worker::{Codec, Counters, Decode, Orientation};
 use ocelli_testkit::Random;
 use ocelli_testkit::depth::rounds;
 
@@ -29,7 +29,20 @@ fn decode_with(mut stream: Stream, units: &[AccessUnit]) -> (Vec<Frame>, Counter
         stream.push(header, data, &mut |frame| frames.push(frame)).unwrap();
     }
     stream.drain(&mut |frame| frames.push(frame));
-    (frames, stream.counters())
+    let counters = stream.counters();
+    assert_eq!(counters.decoded, frames.len() as u64);
+    assert_eq!(counters.received, accounted(&counters), "{counters:?}");
+    (frames, counters)
+}
+
+/// Access units that became a frame, or were skipped for a reason.
+fn accounted(counters: &Counters) -> u64 {
+    counters.decoded
+        + counters.skipped_setting
+        + counters.skipped_no_key
+        + counters.skipped_corrupt
+        + counters.skipped_hidden
+        + counters.skipped_no_picture
 }
 
 fn decode(setting: Decode, units: &[AccessUnit]) -> (Vec<Frame>, Counters) {
@@ -183,6 +196,84 @@ fn a_discontinuity_gives_out_what_is_held_and_starts_afresh() {
 }
 
 #[test]
+fn hidden_units_are_decoded_and_counted_and_use_up_their_numbers() {
+    for clip in ["people-576-high-b3.mp4", "people-576-hevc.mp4"] {
+        let mut units: Vec<AccessUnit> = units(clip).into_iter().take(40).collect();
+        let expected = decode(Decode::All, &units).0;
+        // An edit list that begins in the middle of a GOP, and ends before the last pictures.
+        let shown = 7..30;
+        for (header, _) in &mut units {
+            let frame = header.presentation_ns.unwrap() / 100_000_000;
+            header.hidden = !shown.contains(&frame);
+        }
+        let (frames, counters) = decode(Decode::All, &units);
+        assert_eq!(counters.skipped_hidden, 40 - 23, "{clip}");
+        assert!(frames.iter().map(|frame| frame.number).eq(7..30), "{clip}");
+        for (frame, expected) in frames.iter().zip(&expected[7..]) {
+            assert_eq!(sum(&frame.picture), sum(&expected.picture), "{clip} {}", frame.number);
+        }
+        // Who joins at the next key unit, and who decodes key units alone, agree.
+        let key = units.iter().skip(1).position(|(header, _)| header.key).unwrap() + 1;
+        let all = numbers(&frames);
+        for (setting, from) in [(Decode::All, key), (Decode::Key, 0), (Decode::Reference, 0)] {
+            let found = numbers(&decode(setting, &units[from..]).0);
+            assert!(!found.is_empty() && found.iter().all(|(n, t)| all.get(n) == Some(t)));
+        }
+    }
+}
+
+#[test]
+fn a_source_that_is_shown_turned_gives_turned_frames() {
+    let mut units: Vec<AccessUnit> = units("people-576-high.mp4").into_iter().take(3).collect();
+    let upright = decode(Decode::All, &units).0;
+    units.iter_mut().for_each(|(header, _)| header.orientation = Orientation::TurnRight);
+    let turned = decode(Decode::All, &units).0;
+    assert_eq!(turned.len(), 3);
+    let grey =
+        |picture: &Picture, width, height| Resampler::new().luma(picture, width, height).unwrap();
+    for (upright, turned) in upright.iter().zip(&turned) {
+        let (upright, turned) = (&upright.picture, &turned.picture);
+        assert_eq!((turned.width(), turned.height()), (576, 768));
+        let mut expected = Vec::new();
+        orientation::turn(Orientation::TurnRight, &grey(upright, 64, 48), 64, &mut expected);
+        let found = grey(turned, 48, 64);
+        assert!(found.iter().zip(&expected).all(|(a, b)| a.abs_diff(*b) <= 1));
+        // An attached picture stands upright too.
+        let image = still(&jpeg(turned, None, 95).unwrap().bytes, u32::MAX).unwrap();
+        assert_eq!((image.width(), image.height()), (576, 768));
+        let image = grey(&image, 48, 64);
+        let pairs = image.iter().zip(&expected);
+        let difference: usize = pairs.map(|(a, b)| usize::from(a.abs_diff(*b))).sum();
+        assert!(difference <= 2 * expected.len(), "JPEG: {difference}");
+    }
+}
+
+#[test]
+fn a_source_of_nothing_but_damage_is_told_in_the_decoders_words() {
+    let sound = units("people-576-mjpeg.avi");
+    let mut stream = Stream::new(Decode::All);
+    let mut told = Vec::new();
+    for (second, (mut header, mut data)) in sound.into_iter().take(12).enumerate() {
+        header.received_ns = second as u64 * 1_000_000_000;
+        if second < 10 {
+            // The frame header, which has the size, becomes a comment.
+            let frame = data.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+            data[frame + 1] = 0xfe;
+        }
+        stream.push(&header, &data, &mut |_| ()).unwrap();
+        told.push(stream.damage(false).map(str::to_owned));
+    }
+    assert!(told[..5].iter().all(Option::is_none), "{told:?}");
+    let words = told[5].clone().unwrap();
+    assert!(words.contains("Mjpeg"), "{words}");
+    assert!(told[5..10].iter().all(|told| told.as_ref() == Some(&words)), "{told:?}");
+    assert_eq!(told[10..], [None, None], "sound pictures");
+    stream.drain(&mut |_| ());
+    assert_eq!(stream.damage(true), None);
+    assert_eq!(stream.counters().skipped_corrupt, 10);
+}
+
+#[test]
 fn a_source_may_change_its_codec() {
     let mut both: Vec<AccessUnit> = units("people-576-high-b3.mp4").into_iter().take(20).collect();
     for (number, (mut header, data)) in
@@ -296,7 +387,6 @@ fn mutations_of_each_codec() {
             let units = [mutate(whole, seed), follow.clone()].concat();
             let (frames, counters) = decode(Decode::All, &units);
             assert_eq!(counters.received, units.len() as u64, "{clip} seed {seed}");
-            assert_eq!(counters.decoded, frames.len() as u64, "{clip} seed {seed}");
             assert!(frames.len() <= units.len(), "{clip} seed {seed}");
             assert!(frames.is_sorted_by(|a, b| a.number < b.number), "{clip} seed {seed}");
             assert!(frames.is_sorted_by_key(|frame| frame.presentation_ns), "{clip} seed {seed}");
