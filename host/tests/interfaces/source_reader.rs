@@ -32,6 +32,30 @@ fn reader(subscription: &Subscription) -> (ReaderKind, String) {
     (status.kind, status.reason)
 }
 
+#[tokio::test]
+async fn a_subscribers_camera_is_strict_unless_it_joins_a_configured_one() {
+    // Nothing listens there.
+    let url = "rtsp://127.0.0.1:1/a";
+    let named = Source::parse(url, None, None, false).unwrap().of_subscriber();
+    let sources = sources();
+    let mut alone = sources.subscribe(&named);
+    let told = fault(&mut alone).await;
+    assert_eq!(told.kind, SourceFaultKind::Unreachable, "{told}");
+    let (kind, reason) = reader(&alone);
+    assert_eq!(kind, ReaderKind::Strict);
+    assert!(reason.contains("subscriptions.compatible"), "{reason}");
+    drop(alone);
+
+    let mut configured = sources.subscribe(&with_reader(url, ReaderSetting::Compatible));
+    let mut joined = sources.subscribe(&named);
+    assert_eq!(sources.live_readers(), 1);
+    for subscription in [&mut configured, &mut joined] {
+        let told = fault(subscription).await;
+        assert_eq!(told.kind, SourceFaultKind::Unreachable, "{told}");
+        assert_eq!(reader(subscription).0, ReaderKind::Compatible);
+    }
+}
+
 /// A server that redirects every request to `url`.
 async fn redirecting(url: String) -> SocketAddr {
     let answer = format!("RTSP/1.0 302 Moved\r\nCSeq: {{cseq}}\r\nLocation: {url}\r\n\r\n");
