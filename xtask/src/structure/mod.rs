@@ -45,7 +45,6 @@ type Exception = (&'static str, &'static str, &'static str);
 
 /// Names that several types of one crate have.
 const SHARED_NAMES: &[Exception] = &[
-    ("ocelli", "Command", "one of the command line, one of a WebSocket: they never meet"),
     ("ocelli-sdk", "Detector", "one in the module of each model, which a pipeline names it by"),
     ("ocelli-sdk", "Handle", "two bodies of one type: in a component and in a test"),
     ("ocelli-sdk", "Native", "two bodies of one type: with SIMD and without"),
