@@ -266,6 +266,17 @@ pub enum ToWorker {
     },
 }
 
+/// The first line, in JSON, of what `ocelli-worker --still` writes to its standard output after it
+/// was given [`ToWorker::Unit`] messages on its standard input. A PNG file follows, if a picture
+/// could be decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StillReport {
+    /// Width and height in pixels of the first sound picture, as shown. `None` without one.
+    pub size: Option<(u32, u32)>,
+    /// The decoder's words, if there is no picture.
+    pub fault: Option<String>,
+}
+
 /// A rectangle in frame pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rect {

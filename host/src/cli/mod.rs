@@ -4,6 +4,7 @@ mod deployments;
 mod host;
 mod models;
 mod pipeline;
+mod probe;
 mod sessions;
 mod table;
 mod token;
@@ -13,6 +14,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::config::source::SourceError;
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::deploy::{find_named, find_pipeline};
 use crate::telemetry::{self, TelemetryError};
@@ -43,6 +45,9 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
+    /// Say what a camera or a file is and which reader plays it, or why it does not play. Needs no
+    /// running host. Exit status 0 where it plays, 1 where it does not.
+    Probe(probe::ProbeCommand),
     /// List the sessions of a running host.
     Sessions(host::HostArgs),
     /// Change the pipeline of a session while it runs.
@@ -69,6 +74,7 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve { config } => serve(&config),
         Command::Check { config } => check(&config),
+        Command::Probe(probe) => probe.run(),
         Command::Sessions(host) => sessions::print(&host),
         Command::Deploy(deploy) => deploy.run(),
         Command::Rollback(rollback) => rollback.run(),
@@ -84,6 +90,7 @@ pub fn run() -> ExitCode {
             // Standard error may be a file on a full disk.
             let _ = writeln!(std::io::stderr(), "ocelli: {error:#}");
             let usage = error.is::<ConfigError>()
+                || error.is::<SourceError>()
                 || error.is::<KeyError>()
                 || error
                     .downcast_ref::<TelemetryError>()

@@ -126,7 +126,7 @@ impl Journal {
         Ok(Self { jobs, events: EventJournal::open(folder)? })
     }
 
-    /// A journal for tests, in a folder that goes with the last clone of its events.
+    /// A journal for tests and for `ocelli probe`, in a folder that goes with the last clone of its events.
     pub fn temporary() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let journal = Self::open(folder.path())?;

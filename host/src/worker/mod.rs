@@ -30,6 +30,7 @@ mod limits;
 mod monitor;
 mod process;
 mod sandbox;
+mod still;
 mod validate;
 
 pub use cgroup::{ControlGroups, ControlGroupsUnavailable, REMEDY as CONTROL_GROUPS_REMEDY};
@@ -42,6 +43,7 @@ pub(crate) use monitor::log_line;
 pub use process::Programs;
 pub(crate) use process::{WorkerExit, WorkerSender};
 pub use sandbox::check_sandbox;
+pub(crate) use still::still;
 
 #[cfg(test)]
 pub(crate) use validate::tests;

@@ -7,6 +7,7 @@ mod failure;
 mod intake;
 mod pipeline;
 mod ring;
+mod still;
 mod stream;
 #[cfg(test)]
 mod stream_tests;
@@ -37,6 +38,7 @@ use crate::redis_bridge::RedisBucket;
 use analyze::ImageWorker;
 use described::DescribedPipeline;
 use failure::WorkerFailure;
+pub use still::write_still;
 
 /// The descriptors that a worker inherits.
 pub struct Inherited {

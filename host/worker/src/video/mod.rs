@@ -8,7 +8,7 @@
 mod colour;
 mod damage;
 mod decoder;
-mod jpeg;
+mod encode;
 mod numbering;
 mod orientation;
 mod picture;
@@ -29,7 +29,7 @@ mod still_tests;
 mod tests;
 
 pub use decoder::{Decoded, Decoder, DecoderError, MAX_PIXELS};
-pub use jpeg::{Jpeg, jpeg};
+pub use encode::{Jpeg, jpeg, write_png};
 pub use numbering::Numbering;
 pub use picture::{Matrix, Picture, Plane, Unreadable};
 pub use spec::{
