@@ -214,7 +214,7 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (GUIDE, "retries after {ms} ms to 5 s", "host/src/redis/sink.rs WAITS.first"),
     (GUIDE, "ms to {s} s. - The log", "host/src/redis/sink.rs WAITS.longest"),
     (GUIDE, "at most {} events of one session", "host/src/redis/sink.rs MAX_EVENTS"),
-    (GUIDE, "and about {MiB} MiB; the host", "host/src/redis/sink.rs MAX_BYTES"),
+    (GUIDE, "and about {MiB} MiB; the host", "host/src/redis/entry.rs MAX_BYTES"),
     (GUIDE, "retries every {s} s", "host/src/redis/sink.rs ASIDE"),
     (
         GUIDE,
