@@ -17,7 +17,7 @@ use crate::config::source::{ReaderSetting, Source, SourceError, SourceOptions, T
 use crate::journal::Journal;
 use crate::source::{ReaderStatus, SourceFault, SourceFaultKind, SourceStep, Sources};
 use crate::worker::{Programs, still};
-use measure::{Measured, Outcome, measure};
+use measure::{Measured, ProbeOutcome, measure};
 
 /// See the module's documentation.
 #[derive(Args)]
@@ -51,7 +51,7 @@ pub(super) struct ProbeCommand {
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
-struct Report {
+struct ProbeReport {
     /// Without credentials.
     source: String,
     /// Whether a picture of it could be decoded.
@@ -128,16 +128,16 @@ impl ProbeCommand {
         }
     }
 
-    async fn probe(&self, source: &Source) -> anyhow::Result<Report> {
+    async fn probe(&self, source: &Source) -> anyhow::Result<ProbeReport> {
         let programs = Programs::find()?;
         let config = Config::from_text(Path::new("probe.toml"), "", &[])?;
         // In memory: what a host has remembered of the camera plays no part.
         let sources = Sources::new(programs.ingest.clone(), Journal::temporary()?, &config);
         let mut subscription = sources.subscribe(source);
         let reader = subscription.reader();
-        let Outcome { measured, units, fault } =
+        let ProbeOutcome { measured, units, fault } =
             measure(&mut subscription, source.is_live(), Duration::from_secs(self.seconds)).await;
-        let mut report = Report {
+        let mut report = ProbeReport {
             source: source.to_string(),
             plays: false,
             reader: reader.status(),
@@ -211,8 +211,8 @@ fn advice(kind: SourceFaultKind) -> &'static str {
 }
 
 /// The report for a person.
-fn text(report: &Report) -> String {
-    let Report { source, plays, reader, transport, size, measured, fault } = report;
+fn text(report: &ProbeReport) -> String {
+    let ProbeReport { source, plays, reader, transport, size, measured, fault } = report;
     let mut lines =
         vec![("source", source.clone()), ("plays", if *plays { "yes" } else { "no" }.to_owned())];
     if let Some(reader) = reader {

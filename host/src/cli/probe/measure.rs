@@ -56,7 +56,7 @@ pub(super) struct Measured {
 }
 
 /// The end of a measurement.
-pub(super) struct Outcome {
+pub(super) struct ProbeOutcome {
     pub(super) measured: Measured,
     /// The first key unit, and those after it.
     pub(super) units: Vec<Arc<AccessUnit>>,
@@ -69,7 +69,7 @@ pub(super) async fn measure(
     subscription: &mut Subscription,
     is_live: bool,
     span: Duration,
-) -> Outcome {
+) -> ProbeOutcome {
     let mut tally = Tally::default();
     let mut fault = None;
     let begun = Instant::now();
@@ -105,7 +105,7 @@ pub(super) async fn measure(
     }
     let lost = subscription.lost().load(std::sync::atomic::Ordering::Relaxed);
     let units = std::mem::take(&mut tally.first_units);
-    Outcome { measured: tally.measured(lost), units, fault }
+    ProbeOutcome { measured: tally.measured(lost), units, fault }
 }
 
 /// Whether waiting for another attempt, of either reader, brings nothing.
