@@ -64,6 +64,8 @@ struct ProbeReport {
     transport: Option<Transport>,
     /// Width and height in pixels, as shown.
     size: Option<(u32, u32)>,
+    /// Streams that are not read: "audio aac".
+    left_out: Vec<String>,
     #[serde(flatten)]
     measured: Measured,
     fault: Option<Fault>,
@@ -146,6 +148,7 @@ impl ProbeCommand {
                 Source::File(_) => None,
             },
             size: None,
+            left_out: subscription.other_streams(),
             measured,
             fault: fault.map(|fault| Fault::of_source(&fault)),
         };
@@ -212,7 +215,7 @@ fn advice(kind: SourceFaultKind) -> &'static str {
 
 /// The report for a person.
 fn text(report: &ProbeReport) -> String {
-    let ProbeReport { source, plays, reader, transport, size, measured, fault } = report;
+    let ProbeReport { source, plays, reader, transport, size, left_out, measured, fault } = report;
     let mut lines =
         vec![("source", source.clone()), ("plays", if *plays { "yes" } else { "no" }.to_owned())];
     if let Some(reader) = reader {
@@ -227,6 +230,9 @@ fn text(report: &ProbeReport) -> String {
     }
     if let Some((width, height)) = size {
         lines.push(("size", format!("{width} x {height}")));
+    }
+    if !left_out.is_empty() {
+        lines.push(("left out", left_out.join(", ")));
     }
     lines.extend(measured.lines());
     if let Some(Fault { kind, step, message, advice }) = fault {

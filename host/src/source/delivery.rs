@@ -87,6 +87,11 @@ impl Delivery {
         self.silence.new_session(Instant::now());
     }
 
+    /// Notes which streams the camera offers beside the one that is read.
+    pub(super) fn set_other_streams(&self, streams: Vec<String>) {
+        self.fanout.set_other_streams(streams);
+    }
+
     /// Notified when a session delivers its first picture.
     pub(super) fn started(&self) -> Arc<Notify> {
         Arc::clone(&self.started)

@@ -39,6 +39,7 @@ struct FanoutState {
     gop: GopCache,
     queues: HashMap<u64, SubscriberQueue>,
     next_queue: u64,
+    other_streams: Vec<String>,
 }
 
 /// The queue of one subscriber.
@@ -90,6 +91,11 @@ impl Fanout {
         for queue in state.queues.values_mut() {
             queue.push_unit(&unit);
         }
+    }
+
+    /// Notes which streams the source offers beside the one that is read: "audio aac".
+    pub(super) fn set_other_streams(&self, streams: Vec<String>) {
+        self.state.lock().other_streams = streams;
     }
 
     /// Reports that the source delivers.
@@ -191,6 +197,11 @@ pub(super) struct FanoutSubscriber {
 }
 
 impl FanoutSubscriber {
+    /// The streams beside the one that is read.
+    pub(super) fn other_streams(&self) -> Vec<String> {
+        self.fanout.state.lock().other_streams.clone()
+    }
+
     /// The next event. Cancel-safe: what is not returned stays queued.
     pub(super) async fn next(&self) -> SourceEvent {
         loop {

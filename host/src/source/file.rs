@@ -11,6 +11,7 @@ use bytes::Bytes;
 use ocelli_protocol::clock;
 use ocelli_protocol::ingest::{IngestUnit, Input, StreamInfo};
 use ocelli_protocol::worker::{CaptureClock, UnitHeader};
+use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, OFlags};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -51,6 +52,7 @@ pub(super) struct FileReader {
     /// When the first unit was due.
     started: Option<Instant>,
     lost: Arc<AtomicU64>,
+    other_streams: Arc<Mutex<Vec<String>>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -74,11 +76,13 @@ impl FileReader {
     pub(super) fn start(source: &FileSource, launcher: &IngestLauncher) -> Self {
         let (sender, items) = mpsc::channel(READ_AHEAD);
         let lost = Arc::<AtomicU64>::default();
+        let other_streams = Arc::<Mutex<Vec<String>>>::default();
         let task = FileTask {
             source: source.clone(),
             launcher: launcher.clone(),
             sender,
             lost: Arc::clone(&lost),
+            other_streams: Arc::clone(&other_streams),
             number: 0,
             restarted: false,
             damage: 0,
@@ -89,6 +93,7 @@ impl FileReader {
             pending: None,
             started: None,
             lost,
+            other_streams,
             _task: AbortOnDropHandle::new(tokio::spawn(task.run())),
         }
     }
@@ -96,6 +101,11 @@ impl FileReader {
     /// Counter of pictures of the file that could not be read.
     pub(super) fn lost(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lost)
+    }
+
+    /// The streams beside the one that is read.
+    pub(super) fn other_streams(&self) -> Vec<String> {
+        self.other_streams.lock().clone()
     }
 
     /// The next event; cancel-safe.
@@ -146,6 +156,7 @@ struct FileTask {
     launcher: IngestLauncher,
     sender: mpsc::Sender<FileItem>,
     lost: Arc<AtomicU64>,
+    other_streams: Arc<Mutex<Vec<String>>>,
     /// The next unit's number.
     number: u64,
     /// The next unit is the first of a repetition.
@@ -174,6 +185,7 @@ impl FileTask {
         let mut shift_ns = 0_i64;
         loop {
             let (process, stream) = self.open().await?;
+            self.other_streams.lock().clone_from(&stream.left_out);
             let mut timeline = Timeline::new(shift_ns);
             let is_whole = self.pass(process, &stream, &mut timeline).await?;
             if self.number == 0 {

@@ -252,6 +252,14 @@ impl Subscription {
         }
     }
 
+    /// The streams that are left out, each in a word or two, once the source is open: "audio aac".
+    pub fn other_streams(&self) -> Vec<String> {
+        match &self.feed {
+            SubscriptionFeed::Live(live) => live.member.other_streams(),
+            SubscriptionFeed::File(file) => file.other_streams(),
+        }
+    }
+
     /// Counter of pictures of a file that could not be read. Stays 0 for a live source.
     pub fn lost(&self) -> Arc<AtomicU64> {
         match &self.feed {

@@ -111,6 +111,11 @@ impl StrictReader {
     ) -> Result<Infallible, SourceFault> {
         let (session, video) = self.open().await?;
         delivery.new_session();
+        let others = session.streams().iter().enumerate();
+        let others = others.filter(|(index, _)| *index != video.index).map(|(_, stream)| {
+            self.source.scrub(&format!("{} {}", stream.media(), stream.encoding_name()))
+        });
+        delivery.set_other_streams(others.collect());
         if impatient {
             delivery.be_impatient();
         }

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use ocelli_testkit::{Cameras, ClosedPort, clip, program};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Its exit status and what it prints. It ends by itself.
 fn probe(arguments: &[&str]) -> (Option<i32>, String) {
@@ -26,6 +26,7 @@ fn a_file_and_a_camera_that_play_are_described_with_a_still() {
     assert_eq!((&report["codec"], &report["pictures"]), (&"H.264".into(), &102.into()));
     assert_eq!((&report["size"][0], &report["size"][1]), (&768.into(), &576.into()));
     assert_eq!((&report["rate"], &report["gop"]), (&10.0.into(), &20.0.into()), "{printed}");
+    assert_eq!(report["left_out"], json!([]), "{printed}");
     assert!(std::fs::read(&still).unwrap().starts_with(b"\x89PNG"));
 
     let cameras = Cameras::start(
@@ -38,6 +39,10 @@ fn a_file_and_a_camera_that_play_are_described_with_a_still() {
         assert!(printed.contains(said), "{said}: {printed}");
     }
     assert!(!printed.contains("secret"), "{printed}");
+
+    let (status, printed) = probe(&[clip("field/sound-first.mp4").to_str().unwrap()]);
+    assert_eq!(status, Some(0), "{printed}");
+    assert!(printed.contains("left out     audio aac\n"), "{printed}");
 }
 
 #[test]

@@ -86,6 +86,7 @@ impl CompatibleReader {
         let (process, stream) = opened
             .map_err(|error| self.fault(SourceStep::Describe, error, broker.take_refusal()))?;
         delivery.new_session();
+        delivery.set_other_streams(stream.left_out.clone());
         self.stream(process, &stream, delivery)
             .await
             .map_err(|error| self.fault(SourceStep::Stream, error, broker.take_refusal()))?
