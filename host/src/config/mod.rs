@@ -20,6 +20,7 @@ mod schema;
 mod sections;
 mod server;
 pub mod source;
+mod source_error;
 mod source_options;
 mod text;
 mod tree;

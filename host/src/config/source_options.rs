@@ -7,7 +7,29 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::source::{Pace, SourceError, Transport};
+use super::source_error::SourceError;
+
+/// The transport of RTP packets from the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// Inside the RTSP connection: nothing is lost, passes every firewall that RTSP passes.
+    #[default]
+    Tcp,
+    /// In datagrams of their own. Packets that overtake each other count as lost.
+    Udp,
+}
+
+/// How fast a file's access units are handed out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pace {
+    /// As fast as the session takes them.
+    #[default]
+    AsFast,
+    /// At the speed at which they were recorded.
+    Realtime,
+}
 
 /// The certificates that are trusted of a camera with TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
