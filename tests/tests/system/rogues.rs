@@ -67,7 +67,7 @@ const ROUNDS: [Rules; 5] = [
         ("noise", PROTOCOL),
         ("order", PROTOCOL),
         ("finished", &["out of turn"]),
-        ("answers", &["nobody asked"]),
+        ("answers", &["which was not given"]),
     ],
     &[("absurd", TOO_MUCH), ("heavy", TOO_MUCH)],
     &[("closing", PROTOCOL), ("leaving", CLOSED)],
