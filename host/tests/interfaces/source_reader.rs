@@ -2,6 +2,7 @@
 //! happens when the process dies, and what is remembered.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use ocelli::config::Config;
@@ -9,7 +10,7 @@ use ocelli::config::source::{ReaderSetting, Source, SourceOptions};
 use ocelli::journal::Journal;
 use ocelli::source::{ReaderKind, SourceFaultKind, Sources, Subscription};
 use ocelli_protocol::digest::Digest;
-use ocelli_testkit::program;
+use ocelli_testkit::{program, within};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::{TcpListener, TcpStream};
@@ -69,7 +70,7 @@ async fn a_redirect_within_the_camera_is_followed_by_the_compatible_reader_and_r
     let url = format!("rtsp://{door}/high");
     let folder = tempfile::tempdir().unwrap();
     for run in 0..2 {
-        let journal = Journal::open(folder.path()).unwrap();
+        let journal = within(free_journal(folder.path())).await;
         let sources = Sources::new(program("ocelli-ingest"), journal.clone(), &Config::default());
         let mut subscription = sources.subscribe(&with_reader(&url, ReaderSetting::Auto));
         if run == 0 {
@@ -84,6 +85,18 @@ async fn a_redirect_within_the_camera_is_followed_by_the_compatible_reader_and_r
         assert!(reason.contains("302"), "{reason}");
         drop((subscription, sources));
         journal.flush().await.unwrap();
+    }
+}
+
+/// Opens a journal as soon as the one who had it has let go of it: a reader that is dropped ends a
+/// moment later.
+async fn free_journal(folder: &Path) -> Journal {
+    let mut tries = tokio::time::interval(std::time::Duration::from_millis(10));
+    loop {
+        tries.tick().await;
+        if let Ok(journal) = Journal::open(folder) {
+            return journal;
+        }
     }
 }
 
