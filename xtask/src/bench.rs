@@ -12,7 +12,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
     setup::everything()?;
     programs::build(workspace)?;
     programs::build_test_pipelines(workspace)?;
-    programs::build_tool(workspace, "ocelli-bench")?;
+    programs::build_tools(workspace, &["ocelli-bench", "bare-loop", "bare-models"])?;
     let mut bench = Command::new(workspace.programs().join("ocelli-bench"));
     checks::system_environment(&mut bench, workspace);
     process::status(bench.arg("--root").arg(workspace.root()).args(arguments))

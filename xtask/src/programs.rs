@@ -50,10 +50,12 @@ pub(crate) fn release(workspace: &Workspace, subcommand: &str) -> Command {
     command
 }
 
-/// Builds a program of the tests or the bench, with dependencies that the tests share.
-pub(crate) fn build_tool(workspace: &Workspace, name: &str) -> Result<()> {
-    process::step(&format!("building {name}"), || {
-        process::run(release(workspace, "build").args(["--bin", name]))
+/// Builds programs of the tests or the bench, with dependencies that the tests share.
+pub(crate) fn build_tools(workspace: &Workspace, names: &[&str]) -> Result<()> {
+    process::step(&format!("building {}", names.join(", ")), || {
+        process::run(
+            release(workspace, "build").args(names.iter().flat_map(|name| ["--bin", name])),
+        )
     })
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
     );
     setup::everything()?;
     programs::build(workspace)?;
-    programs::build_tool(workspace, "ocelli-soak")?;
+    programs::build_tools(workspace, &["ocelli-soak"])?;
     let mut soak = Command::new(workspace.programs().join("ocelli-soak"));
     checks::system_environment(&mut soak, workspace);
     process::status(soak.args(arguments)).map(checks::exit_code)
