@@ -106,7 +106,7 @@ struct Work {
 impl BareLoop {
     /// Loads library, model and clip.
     pub fn new(library: &Path, model: &Path, clip: &Path) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let units = runtime.block_on(units(clip))?;
         let settings = Settings::read("{}").map_err(anyhow::Error::msg)?;
         let variant =
