@@ -94,10 +94,10 @@ mod tests {
     #[test]
     fn a_refused_connection_is_the_cause_unless_time_ran_out() {
         let refusal = Refusal::NotAdmitted("10.0.0.1:554".into());
-        let told = |error| fault(IngestStep::Open, error, &Lines::default(), Some(&refusal));
-        let refused = told(AvError(-Errno::ACCESS.raw_os_error()));
+        let mapped = |error| fault(IngestStep::Open, error, &Lines::default(), Some(&refusal));
+        let refused = mapped(AvError(-Errno::ACCESS.raw_os_error()));
         assert_eq!(refused.kind, IngestFaultKind::NotAdmitted);
         assert!(refused.reason.contains("10.0.0.1:554"), "{}", refused.reason);
-        assert_eq!(told(AvError::STOPPED).kind, IngestFaultKind::Timeout);
+        assert_eq!(mapped(AvError::STOPPED).kind, IngestFaultKind::Timeout);
     }
 }

@@ -25,7 +25,7 @@ const MAX_REQUESTS: u64 = 64;
 /// Bytes that libavformat has received from the network.
 static RECEIVED: AtomicU64 = AtomicU64::new(0);
 
-/// Counts received bytes: how a silent camera is told from one that sends no picture.
+/// Counts received bytes: a silent camera has none, one that sends no picture has some.
 pub fn count_received(bytes: u64) {
     RECEIVED.fetch_add(bytes, Ordering::Relaxed);
 }

@@ -56,7 +56,7 @@ pub unsafe fn inherit() -> Inherited {
     }
 }
 
-/// Reads what the host asks for. What goes wrong with the input is told to the host and is no
+/// Reads what the host asks for. A fault of the input is reported to the host and is no
 /// error. `confinement` is what the process has found to be in force.
 pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()> {
     let Inherited { host, network, file } = inherited;
@@ -134,14 +134,14 @@ fn watch_file(clock: Rc<Clock>) -> Watch {
 /// comes without a picture is reported.
 fn watch_camera(clock: Rc<Clock>, host: Host) -> Watch {
     let mut heard = (received(), Instant::now());
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     Box::new(move || {
         let (now, bytes) = (Instant::now(), received());
         if bytes != heard.0 {
             heard = (bytes, now);
-            let since = told.max(clock.started.get());
+            let since = reported.max(clock.started.get());
             if clock.opened.get() && now.duration_since(since) >= ALIVE_INTERVAL {
-                told = now;
+                reported = now;
                 if host.send(&FromIngest::Alive, &[]).is_err() {
                     // The host is gone.
                     return true;
