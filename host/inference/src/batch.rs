@@ -85,7 +85,7 @@ fn join(
     let declaration = &signature.inputs.get(index).ok_or_else(missing)?.declaration;
     let places: Option<Vec<_>> = parts.iter().map(|part| part.layout.inputs.get(index)).collect();
     let places = places.ok_or_else(missing)?;
-    let mut buffer = Buffer::zeroed(places.iter().map(|place| place.bytes.len()).sum());
+    let mut buffer = Buffer::zeroed(places.iter().map(|place| place.bytes.len()).sum())?;
     let mut end = 0;
     for (part, place) in parts.iter().zip(&places) {
         if !buffer.copy_from(end, part.client.memory(), place.bytes.clone()) {

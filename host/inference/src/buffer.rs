@@ -1,9 +1,12 @@
-//! Private memory for tensors that must not change while ONNX Runtime reads them, and for batches.
+//! Private memory for what ONNX Runtime reads.
 
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 
+use ocelli_protocol::inference::ErrorCode;
 use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
+
+use crate::error::RequestError;
 
 /// Bytes at an address that is a multiple of [`ALIGNMENT`]. The address is stable: moving the
 /// buffer does not change it.
@@ -25,14 +28,23 @@ struct Line([u8; ALIGNMENT]);
 const _: () = assert!(align_of::<Line>() == ALIGNMENT && size_of::<Line>() == ALIGNMENT);
 
 impl Buffer {
-    pub(crate) fn zeroed(length: usize) -> Self {
-        let lines: Box<[Line]> = vec![Line([0; ALIGNMENT]); length.div_ceil(ALIGNMENT)].into();
-        Self { lines: NonNull::from(Box::leak(lines)), length }
+    /// So many bytes, all zero. An error where the process may not have them: a request's size is
+    /// a worker's choice, and must not end the process.
+    pub(crate) fn zeroed(length: usize) -> Result<Self, RequestError> {
+        let count = length.div_ceil(ALIGNMENT);
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(count).map_err(|_| {
+            let message = format!("there is no memory for {length} bytes of tensors");
+            RequestError::new(ErrorCode::TooLarge, message)
+        })?;
+        lines.resize(count, Line([0; ALIGNMENT]));
+        let lines: Box<[Line]> = lines.into();
+        Ok(Self { lines: NonNull::from(Box::leak(lines)), length })
     }
 
-    /// Copies a range of shared memory. `None` if the range exceeds it.
+    /// Copies a range of shared memory. `None` if the range exceeds it, or the process's memory.
     pub(crate) fn copied(memory: &SharedMemory, range: Range<usize>) -> Option<Self> {
-        let mut buffer = Self::zeroed(range.len());
+        let mut buffer = Self::zeroed(range.len()).ok()?;
         buffer.copy_from(0, memory, range).then_some(buffer)
     }
 

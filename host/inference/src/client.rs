@@ -9,27 +9,20 @@ use ocelli_protocol::shm::SharedMemory;
 use parking_lot::Mutex;
 use rustix::net::Shutdown;
 
-use crate::error::RequestError;
 use crate::hook::RunInfo;
 use crate::model::Catalog;
 use crate::private_models::PrivateModels;
 use crate::request::Layout;
-use crate::run::RunPlan;
-use crate::tensor::Signature;
 
-/// Plans cached per client. A pipeline runs a model or two, each on a few blocks of memory in turn.
-const MAX_PLANS: usize = 16;
-
-/// The connection to one worker, with its caches.
+/// The connection to one worker, with its own models.
 pub(crate) struct Client {
     attach: Attach,
     catalog: Arc<Catalog>,
     socket: OwnedFd,
-    memory: Arc<SharedMemory>,
+    memory: SharedMemory,
     /// A request is in the queue or with a runner.
     busy: AtomicBool,
-    /// Used by the runner that has the session's one request, so never contended. Last used first.
-    plans: Mutex<Vec<RunPlan>>,
+    /// Used by the runner that has the session's one request, so never contended.
     private: Mutex<PrivateModels>,
 }
 
@@ -42,7 +35,7 @@ impl Client {
         socket: OwnedFd,
         memory: OwnedFd,
     ) -> std::io::Result<Self> {
-        let memory = Arc::new(SharedMemory::map(memory)?);
+        let memory = SharedMemory::map(memory)?;
         rustix::io::ioctl_fionbio(&socket, true)?;
         Ok(Self {
             attach,
@@ -50,7 +43,6 @@ impl Client {
             socket,
             memory,
             busy: AtomicBool::new(false),
-            plans: Mutex::default(),
             private: Mutex::default(),
         })
     }
@@ -126,29 +118,5 @@ impl Client {
             inputs: &layout.inputs,
             memory: &self.memory,
         }
-    }
-
-    /// Uses the plan to run a model over a layout of this session's memory. The plan is cached for
-    /// the next request with the same layout.
-    pub(crate) fn with_plan<T>(
-        &self,
-        signature: &Arc<Signature>,
-        layout: Layout,
-        used: impl FnOnce(&mut RunPlan) -> Result<T, RequestError>,
-    ) -> Result<T, RequestError> {
-        let mut plans = self.plans.lock();
-        match plans.iter().position(|plan| plan.is_for(signature, &layout)) {
-            Some(index) => {
-                if let Some(recent) = plans.get_mut(..=index) {
-                    recent.rotate_right(1);
-                }
-            }
-            None => {
-                let plan = RunPlan::new(Arc::clone(&self.memory), Arc::clone(signature), layout)?;
-                plans.truncate(MAX_PLANS - 1);
-                plans.insert(0, plan);
-            }
-        }
-        used(plans.first_mut().ok_or_else(|| RequestError::argument("there is nothing to run"))?)
     }
 }

@@ -1,4 +1,4 @@
-//! The inference engine: ONNX Runtime behind a fair queue, over tensors in shared memory.
+//! The inference engine: ONNX Runtime behind a fair queue; tensors come and go in shared memory.
 //!
 //! One dispatcher thread waits for requests on the sockets of all sessions and puts them into the
 //! queue; a fixed number of runner threads take them out; one thread keeps the time. Each runner
@@ -15,10 +15,10 @@
 //! - **In versions** (`catalog_versions.rs`): a session keeps the generation of the models that it
 //!   was attached with.
 //! - **Checked** (`request.rs`, `run.rs`): a request names places in the memory that the worker
-//!   shares. ONNX Runtime reads its inputs and writes its outputs right there. All arguments are
-//!   checked first, since one worker must not be able to harm the others: wrong ones are answered
-//!   with an error, and a broken protocol ends that worker's connection. Outputs of models are
-//!   checked for NaN and infinity.
+//!   shares. All arguments are checked first, since one worker must not be able to harm the others:
+//!   wrong ones are answered with an error, and a broken protocol ends that worker's connection.
+//!   ONNX Runtime runs on copies, which a worker that writes during a run does not reach. Outputs of
+//!   models are checked for NaN and infinity.
 //! - **Joined** (`batch.rs`), where a model is configured so: requests of several sessions run as
 //!   one.
 //!

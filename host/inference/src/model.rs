@@ -5,13 +5,13 @@ use std::sync::{Arc, Weak};
 
 use ocelli_protocol::digest::Digest;
 use ocelli_protocol::inference::{ErrorCode, LoadedModel, Model};
-use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
+use ocelli_protocol::shm::MAX_LENGTH;
 use ort::session::{RunOptions, Session};
 use parking_lot::Mutex;
 
 use crate::error::{EngineError, RequestError};
 use crate::request::Layout;
-use crate::run::RunPlan;
+use crate::run::RunTensors;
 use crate::runtime::Runtime;
 use crate::tensor::{Signature, SignatureError};
 
@@ -19,6 +19,8 @@ use crate::tensor::{Signature, SignatureError};
 pub(crate) struct ModelSession {
     pub(crate) session: Session,
     pub(crate) signature: Arc<Signature>,
+    /// Those of the latest run: the next has the same shapes, as a rule.
+    tensors: Option<RunTensors>,
     /// The nodes of its graph by execution provider, for the host.
     pub(crate) runs: LoadedModel,
 }
@@ -98,7 +100,7 @@ impl ModelVersion {
             let message = format!("model \"{name}\": model.toml and {path} differ: {difference}");
             return Err(RequestError::new(ErrorCode::InvalidEncoding, message));
         }
-        let mut loaded = ModelSession { session, signature: Arc::clone(&self.signature), runs };
+        let mut loaded = ModelSession::new(session, Arc::clone(&self.signature), runs);
         loaded.warm(None).map_err(|error| {
             let message =
                 format!("model \"{name}\" fails when it is run on zeros: {}", error.message);
@@ -134,6 +136,29 @@ impl ModelVersion {
 }
 
 impl ModelSession {
+    pub(crate) fn new(session: Session, signature: Arc<Signature>, runs: LoadedModel) -> Self {
+        Self { session, signature, tensors: None, runs }
+    }
+
+    /// Uses the session, with tensors for a run of this layout.
+    pub(crate) fn for_run<T>(
+        &mut self,
+        layout: &Layout,
+        used: impl FnOnce(&mut Session, &mut RunTensors) -> Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
+        // Those of another shape go before new ones come.
+        let mut tensors = match self.tensors.take().filter(|tensors| tensors.are_for(layout)) {
+            Some(tensors) => tensors,
+            None => {
+                let shapes = layout.inputs.iter().map(|place| place.shape.clone()).collect();
+                RunTensors::zeroed(&self.signature, shapes)?
+            }
+        };
+        let done = used(&mut self.session, &mut tensors);
+        self.tensors = Some(tensors).filter(RunTensors::may_stay);
+        done
+    }
+
     /// One run on zeros. A model without fixed input shapes is not run: a valid shape is unknown.
     pub(crate) fn warm(&mut self, options: Option<&RunOptions>) -> Result<(), RequestError> {
         let signature = &self.signature;
@@ -144,12 +169,12 @@ impl ModelSession {
             || RequestError::new(ErrorCode::TooLarge, "its tensors exceed the address space");
         let inputs = Signature::fixed_bytes(signature.inputs.iter()).ok_or_else(too_large)?;
         let outputs = Signature::fixed_bytes(signature.outputs.iter()).ok_or_else(too_large)?;
-        let length = inputs.checked_add(outputs).ok_or_else(too_large)?.max(ALIGNMENT);
-        let memory = SharedMemory::create(length).map_err(|error| {
-            RequestError::new(ErrorCode::TooLarge, format!("{length} bytes of tensors: {error}"))
-        })?;
-        let layout = Layout::consecutive(signature, shapes, inputs..length);
-        let mut plan = RunPlan::new(Arc::new(memory), Arc::clone(signature), layout)?;
-        plan.execute(&mut self.session, options)
+        // No session's shared memory holds more, so that no request could run it.
+        let length = inputs.checked_add(outputs).ok_or_else(too_large)?;
+        if length > MAX_LENGTH {
+            let message = format!("{length} bytes of tensors: {MAX_LENGTH} are possible");
+            return Err(RequestError::new(ErrorCode::TooLarge, message));
+        }
+        RunTensors::zeroed(signature, shapes)?.execute(&mut self.session, options)
     }
 }

@@ -70,7 +70,7 @@ pub(crate) fn load(
     let signature = Signature::new(&model);
     let signature = signature
         .map_err(|error| RequestError::new(ErrorCode::UnsupportedOperation, error.to_string()))?;
-    Ok(ModelSession { session, signature: signature.into(), runs })
+    Ok(ModelSession::new(session, signature.into(), runs))
 }
 
 /// Declares the tensors as the graph has them: there is no `model.toml`.

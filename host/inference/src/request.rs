@@ -9,12 +9,10 @@ use crate::error::RequestError;
 use crate::tensor::{Signature, Tensor, TensorPlace};
 
 /// Where the tensors of a run lie.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Layout {
     /// One for each input of the signature, in its order.
     pub(crate) inputs: Vec<TensorPlace>,
-    /// For the outputs up to the first without a fixed shape. The others follow them.
-    pub(crate) outputs: Vec<TensorPlace>,
     /// The region for all outputs.
     pub(crate) output_region: Range<usize>,
 }
@@ -44,33 +42,9 @@ impl Layout {
             return Err(RequestError::argument(message));
         }
         let inputs = signature.inputs.iter().map(|input| input_place(input, length, placed, &room));
-        Ok(Self {
-            inputs: inputs.collect::<Result<_, _>>()?,
-            outputs: output_places(signature, &room)?,
-            output_region: room,
-        })
-    }
-
-    /// Inputs of these shapes from the region's start on, outputs in `output_region`, which is
-    /// large enough.
-    pub(crate) fn consecutive(
-        signature: &Signature,
-        shapes: Vec<Vec<u32>>,
-        room: Range<usize>,
-    ) -> Self {
-        let mut start = 0;
-        let inputs = signature.inputs.iter().zip(shapes).map(|(input, shape)| {
-            let end = start + input.declaration.element.bytes(&shape).unwrap_or(0);
-            let place = TensorPlace { shape, bytes: start..end };
-            start = end.next_multiple_of(ALIGNMENT);
-            place
-        });
-        let inputs = inputs.collect();
-        Self {
-            inputs,
-            outputs: output_places(signature, &room).unwrap_or_default(),
-            output_region: room,
-        }
+        let inputs = inputs.collect::<Result<_, _>>()?;
+        fits_fixed_outputs(signature, &room)?;
+        Ok(Self { inputs, output_region: room })
     }
 }
 
@@ -122,11 +96,9 @@ fn input_place(
     Ok(TensorPlace { shape: tensor.shape.clone(), bytes })
 }
 
-fn output_places(
-    signature: &Signature,
-    room: &Range<usize>,
-) -> Result<Vec<TensorPlace>, RequestError> {
-    let mut places = Vec::with_capacity(signature.outputs.len());
+/// Fails where the outputs up to the first without a fixed shape do not fit, before a run for
+/// nothing.
+fn fits_fixed_outputs(signature: &Signature, room: &Range<usize>) -> Result<(), RequestError> {
     let mut start = room.start;
     for output in &signature.outputs {
         let Some(shape) = output.declaration.fixed_shape() else { break };
@@ -134,9 +106,8 @@ fn output_places(
         let place = place_in(room, start, shape, bytes)
             .ok_or_else(|| output_too_large(&output.declaration.name, room))?;
         start = place.bytes.end;
-        places.push(place);
     }
-    Ok(places)
+    Ok(())
 }
 
 /// The place of `bytes` bytes at the first aligned offset from `from` on, if it fits.

@@ -240,16 +240,15 @@ impl RunnerContext {
     /// Runs one request by itself.
     fn run(&self, job: &Job, loaded: &mut ModelSession) -> Result<InferenceResponse, RequestError> {
         let layout = job.layout(loaded)?;
-        let ModelSession { session, signature, .. } = loaded;
+        let memory = job.client.memory();
         let begun_ns = monotonic_ns();
-        let outputs = job.client.with_plan(signature, layout, |plan| {
-            plan.take_inputs()?;
+        let outputs = loaded.for_run(&layout, |session, tensors| {
+            tensors.take_inputs(memory, &layout)?;
             self.in_time(job, begun_ns, |options| {
-                self.before_run(job, plan.layout());
-                plan.execute(session, Some(options))
+                self.before_run(job, &layout);
+                tensors.execute(session, Some(options))
             })?;
-            plan.check_outputs()?;
-            Ok(plan.results())
+            tensors.give_outputs(memory, &layout)
         })?;
         let run_ns = monotonic_ns().saturating_sub(begun_ns);
         let queued_ns = begun_ns.saturating_sub(job.taken_ns);

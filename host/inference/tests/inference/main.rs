@@ -18,5 +18,6 @@ mod engine;
 mod models;
 mod private;
 mod process;
+mod rogue;
 mod service;
 mod tensors;

@@ -129,13 +129,6 @@ fn inspect(file: &Path) -> Output {
     command.env_clear().stdin(Stdio::null()).output().unwrap()
 }
 
-fn element(name: &str) -> Element {
-    serde::Deserialize::deserialize(
-        serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name),
-    )
-    .unwrap()
-}
-
 fn tensor(name: &str, element: Element, shape: &[i64]) -> TensorDeclaration {
     TensorDeclaration { name: name.into(), element, shape: shape.to_vec() }
 }

@@ -136,6 +136,14 @@ pub(crate) fn model_of(
     (model, file)
 }
 
+/// The type that `model.toml` calls so.
+pub(crate) fn element(name: &str) -> Element {
+    serde::Deserialize::deserialize(
+        serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name),
+    )
+    .unwrap()
+}
+
 /// A picture's worth of numbers that depends on `seed`.
 pub(crate) fn picture(seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
