@@ -71,11 +71,14 @@ async fn reload(path: &Path, deployer: &Deployer, cause: &str, quiet: bool) {
     }
 }
 
-/// Reads a config that is to take the place of another. An empty file is an error: a full disk or a
-/// broken tool leaves one. A config without cameras has at least a comment.
+/// Reads a config that is to take the place of another. A file of nothing but blanks is an error: a
+/// full disk, a broken tool or a slip of an editor leaves one, and it would end every camera. A
+/// config without cameras has at least a comment.
 fn read(path: &Path) -> Result<Config, ConfigError> {
-    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
-        let source = std::io::Error::other("the file is empty");
+    let blank = |text: String| text.chars().all(|c| c.is_whitespace() || c == '\u{feff}');
+    if std::fs::read_to_string(path).is_ok_and(blank) {
+        let source =
+            std::io::Error::other("the file is empty; a config without cameras has a comment");
         return Err(ConfigError::Unreadable { path: path.to_owned(), source });
     }
     Config::load(path)
@@ -107,9 +110,11 @@ mod tests {
     fn an_empty_file_is_no_config_to_go_on_with() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ocelli.toml");
-        std::fs::write(&path, "").unwrap();
-        let error = read(&path).unwrap_err().to_string();
-        assert!(error.contains("empty") && error.contains("ocelli.toml"), "{error}");
+        for blank in ["", "\n", " \t\r\n\n", "\u{feff}", "\u{feff}\n  "] {
+            std::fs::write(&path, blank).unwrap();
+            let error = read(&path).unwrap_err().to_string();
+            assert!(error.contains("empty") && error.contains("ocelli.toml"), "{blank:?}: {error}");
+        }
         std::fs::write(&path, "# no cameras\n").unwrap();
         assert_eq!(read(&path).unwrap(), Config::load(&path).unwrap());
         std::fs::remove_file(&path).unwrap();

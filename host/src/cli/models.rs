@@ -314,7 +314,7 @@ fn describe(file: &Path, found: &Inspection, about: ModelArgs) -> anyhow::Result
         None => Vec::new(),
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+            label_lines(&text)
         }
     };
     let source = about.source.unwrap_or_else(|| {
@@ -339,6 +339,13 @@ fn describe(file: &Path, found: &Inspection, about: ModelArgs) -> anyhow::Result
     }
 }
 
+/// The labels of a file that has one in each line. Editors of Windows begin it with a byte order mark
+/// and end its lines with a carriage return, neither of which is part of a label.
+fn label_lines(text: &str) -> Vec<String> {
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
 fn declared(tensor: &TensorDeclaration) -> String {
     format!("{} {} {:?}", tensor.name, tensor.element.name(), tensor.shape)
 }
@@ -349,4 +356,18 @@ fn print_line(value: &Value) -> anyhow::Result<()> {
 
 fn print_table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> anyhow::Result<()> {
     Ok(lines(rows).try_for_each(|line| writeln!(std::io::stdout(), "{line}"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_file_of_any_editor_has_the_labels_alone() {
+        for text in
+            ["car\nold bus\n", "\u{feff}car\r\nold bus", "\u{feff}\u{feff} car \r\n\r\nold bus\r\n"]
+        {
+            assert_eq!(label_lines(text), ["car", "old bus"], "{text:?}");
+        }
+    }
 }

@@ -85,6 +85,23 @@ impl SourcePattern {
         }
     }
 
+    /// The source as it may be read when a subscriber names it: a file beneath the folder that is
+    /// written here, or next to the one file that is. `None`: it is not admitted.
+    pub fn admitted(&self, source: &Source) -> Option<Source> {
+        if !self.admits(source) {
+            return None;
+        }
+        match (&self.admits, source) {
+            (PatternTarget::File(written), Source::File(file)) => {
+                let folder = if file.path == *written { written.parent()? } else { written };
+                let beneath = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+                let beneath = Some(beneath.to_owned());
+                Some(Source::File(FileSource { beneath, ..file.clone() }))
+            }
+            _ => Some(source.clone()),
+        }
+    }
+
     /// Whether it admits some stream of this name or address at this port.
     pub fn admits_host(&self, name: &str, number: u16) -> bool {
         match &self.admits {
@@ -351,6 +368,24 @@ mod tests {
             ("file:/", "rtsp://a/"),
         ] {
             assert!(!admits(pattern, source), "{pattern} {source}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_beneath_the_folder_that_admits_it() {
+        for (pattern, source, folder) in [
+            ("file:/var/clips/", "file:/var/clips/a/b.mp4", Some("/var/clips")),
+            ("file:/var/clips/b.mp4", "file:/var/clips/b.mp4", Some("/var/clips")),
+            ("file:b.mp4", "file:b.mp4", Some(".")),
+            ("file:/", "file:/", None),
+        ] {
+            let pattern: SourcePattern = pattern.parse().unwrap();
+            let admitted = pattern.admitted(&Source::parse(source, None, None, false).unwrap());
+            let beneath = admitted.map(|admitted| match admitted {
+                Source::File(file) => file.beneath.unwrap(),
+                Source::Rtsp(_) => panic!("{source}"),
+            });
+            assert_eq!(beneath, folder.map(PathBuf::from), "{source}");
         }
     }
 

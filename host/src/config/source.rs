@@ -54,6 +54,9 @@ pub struct FileSource {
     pub pace: Pace,
     /// Restart at the end, forever. Numbers and times continue without a gap.
     pub repeat: bool,
+    /// The folder that the file has to lie in when it is opened, since a subscriber named it.
+    /// `None`: the operator named it.
+    pub beneath: Option<PathBuf>,
 }
 
 /// User name and password, percent-decoded.
@@ -105,7 +108,7 @@ impl Source {
             options.fit_file()?;
             let (path, repeat) = (file_path(path)?.to_owned(), options.repeat);
             let pace = options.pace.unwrap_or_default();
-            return Ok(Self::File(FileSource { path, pace, repeat }));
+            return Ok(Self::File(FileSource { path, pace, repeat, beneath: None }));
         }
         if let Some(is_tls) =
             ["rtsp://", "rtsps://"].iter().position(|scheme| strip_scheme(text, scheme).is_some())
@@ -445,7 +448,12 @@ mod tests {
         };
         assert_eq!(
             file,
-            FileSource { path: "clips/a b.mp4".into(), pace: Pace::Realtime, repeat: true }
+            FileSource {
+                path: "clips/a b.mp4".into(),
+                pace: Pace::Realtime,
+                repeat: true,
+                beneath: None
+            }
         );
         assert_eq!(parse("file:///videos/a.mp4").unwrap().to_string(), "file:/videos/a.mp4");
         assert!(!parse("file:a.mp4").unwrap().is_live());

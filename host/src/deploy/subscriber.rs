@@ -22,17 +22,21 @@ pub(super) async fn ensure(
 ) -> Result<(), DeployError> {
     let config = executor.state.config();
     let source = Source::parse(source, None, None, false)?.of_subscriber();
+    let patterns = &config.subscriptions.sources;
+    let admitted = patterns.iter().find_map(|pattern| pattern.admitted(&source));
     executor.backend.sessions.wait_until_gone(id).await;
     if let Some(spec) = executor.backend.session(id).map(|session| session.spec()) {
         // Whatever it runs by now.
         let requested = executor.state.sessions.requested(id);
         let requested = requested.unwrap_or_else(|| spec.pipeline.name.clone());
-        let same = spec.source == source && requested == pipeline;
-        return if same { Ok(()) } else { Err(DeployError::SessionDiffers(id.to_owned())) };
+        let same = spec.source == source || admitted.as_ref() == Some(&spec.source);
+        return if same && requested == pipeline {
+            Ok(())
+        } else {
+            Err(DeployError::SessionDiffers(id.to_owned()))
+        };
     }
-    if !config.subscriptions.sources.iter().any(|pattern| pattern.admits(&source)) {
-        return Err(DeployError::SourceNotAllowed);
-    }
+    let source = admitted.ok_or(DeployError::SourceNotAllowed)?;
     if source.needs_compatible_reader() && !config.subscriptions.compatible {
         return Err(DeployError::ReaderNotAllowed);
     }

@@ -1,18 +1,20 @@
 //! Reads a video file for one subscriber, through a process of its own, at the subscriber's speed.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use ocelli_protocol::clock;
 use ocelli_protocol::ingest::{IngestUnit, Input, StreamInfo};
 use ocelli_protocol::worker::{CaptureClock, UnitHeader};
 use parking_lot::Mutex;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
@@ -201,8 +203,8 @@ impl FileTask {
     }
 
     async fn open(&self) -> Result<(super::ingest::IngestProcess, StreamInfo), FileError> {
-        let path = self.source.path.clone();
-        let opened = tokio::task::spawn_blocking(move || open_regular(&path)).await;
+        let source = self.source.clone();
+        let opened = tokio::task::spawn_blocking(move || open_regular(&source)).await;
         let file = opened.map_err(|error| FileError::Open(error.into()))??;
         let descriptors = Descriptors::of_file(file).map_err(FileError::Open)?;
         let text = |name: Option<&std::ffi::OsStr>| {
@@ -298,16 +300,24 @@ impl FileTask {
     }
 }
 
-/// Opens a file for reading, and nothing that could block: a pipe waits for its writer.
-fn open_regular(path: &Path) -> Result<File, FileError> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = rustix::fs::open(path, flags, Mode::empty());
-    let file: OwnedFd = opened.map_err(|error| FileError::Open(error.into()))?;
-    let found = rustix::fs::fstat(&file).map_err(|error| FileError::Open(error.into()))?;
-    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+/// Opens a video file for reading. One that a subscriber named is resolved by the kernel beneath the
+/// folder that the operator admits: neither `..`, a link nor a folder that is exchanged meanwhile
+/// leads out. Nothing is opened that could block: a pipe waits for its writer.
+fn open_regular(source: &FileSource) -> Result<File, FileError> {
+    let prompt = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let opened = match &source.beneath {
+        None => File::options().read(true).custom_flags(prompt).open(&source.path),
+        Some(folder) => Dir::open_ambient_dir(folder, ambient_authority()).and_then(|opened| {
+            let name = source.path.strip_prefix(folder).map_err(io::Error::other)?;
+            let opened = opened.open_with(name, OpenOptions::new().read(true).custom_flags(prompt));
+            Ok(opened?.into_std())
+        }),
+    };
+    let file = opened.map_err(FileError::Open)?;
+    if !file.metadata().map_err(FileError::Open)?.is_file() {
         return Err(FileError::NotAFile);
     }
-    Ok(file.into())
+    Ok(file)
 }
 
 /// A picture as it was read.
@@ -400,6 +410,8 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::Mode;
+    use std::path::Path;
 
     fn picture(shown: Option<i64>, decoded: Option<i64>, hidden: bool) -> FilePicture {
         let unit = IngestUnit {
@@ -451,10 +463,53 @@ mod tests {
     #[test]
     fn a_folder_and_a_pipe_are_no_files() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(open_regular(folder.path()), Err(FileError::NotAFile)));
+        let open = |path: &Path| open_regular(&file(path, None));
+        assert!(matches!(open(folder.path()), Err(FileError::NotAFile)));
         let pipe = folder.path().join("pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RWXU).unwrap();
-        assert!(matches!(open_regular(&pipe), Err(FileError::NotAFile)));
-        assert!(matches!(open_regular(&folder.path().join("none")), Err(FileError::Open(_))));
+        assert!(matches!(open(&pipe), Err(FileError::NotAFile)));
+        assert!(matches!(open(Path::new("/dev/null")), Err(FileError::NotAFile)));
+        assert!(matches!(open(&folder.path().join("none")), Err(FileError::Open(_))));
+    }
+
+    fn file(path: &Path, beneath: Option<&Path>) -> FileSource {
+        let beneath = beneath.map(Path::to_owned);
+        FileSource { path: path.to_owned(), pace: Pace::default(), repeat: false, beneath }
+    }
+
+    #[test]
+    fn a_subscriber_reaches_regular_files_beneath_the_admitted_folder_alone() {
+        let site = tempfile::tempdir().unwrap();
+        let folder = site.path().join("clips");
+        let at = |name: &str| folder.join(name);
+        std::fs::create_dir_all(at("day")).unwrap();
+        std::fs::write(site.path().join("secret.mp4"), "secret").unwrap();
+        std::fs::write(at("day/a.mp4"), "picture").unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), Mode::RWXU).unwrap();
+        for (target, link) in [
+            ("day/a.mp4", "inside"),
+            ("../secret.mp4", "outside"),
+            ("/dev/null", "device"),
+            ("/proc/self/fd/0", "magic"),
+            ("..", "up"),
+            ("loop", "loop"),
+        ] {
+            std::os::unix::fs::symlink(target, at(link)).unwrap();
+        }
+        let open = |name: &str| open_regular(&file(&at(name), Some(&folder)));
+        for good in ["day/a.mp4", "inside", "day/../inside"] {
+            assert!(open(good).is_ok(), "{good}");
+        }
+        for name in
+            ["outside", "device", "magic", "up/secret.mp4", "../secret.mp4", "loop", "day/../../x"]
+        {
+            assert!(matches!(open(name), Err(FileError::Open(_))), "{name}");
+        }
+        for name in ["pipe", "day", "day/.."] {
+            assert!(matches!(open(name), Err(FileError::NotAFile)), "{name}");
+        }
+        // Of any place, only what lies in the folder.
+        let elsewhere = file(&site.path().join("secret.mp4"), Some(&folder));
+        assert!(matches!(open_regular(&elsewhere), Err(FileError::Open(_))));
     }
 }
