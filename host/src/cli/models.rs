@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Config, DEFAULT_PATH};
 use crate::inference::catalog::{
-    Catalog, CatalogEntry, MANIFEST, Manifest, ModelInfo, ModelInspector, digest, mismatch,
+    Catalog, CatalogEntry, MANIFEST, Manifest, ModelInfo, ModelInspector, mismatch,
 };
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
+use ocelli_protocol::digest::Digest;
 use ocelli_protocol::graph::{GraphTensor, Inspection};
 use ocelli_protocol::inference::TensorDeclaration;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -261,8 +262,13 @@ fn add(file: &Path, config: &Config, about: ModelArgs, replace: bool) -> anyhow:
         .with_context(|| format!("making a folder in {}", directory.display()))?;
     let graph = made.path().join(FILE);
     std::fs::copy(file, &graph).with_context(|| format!("copying {}", file.display()))?;
-    let copied = digest(&graph).with_context(|| graph.display().to_string())?;
-    ensure!(copied == found.sha256, "{} was changed while it was added", file.display());
+    let copied = std::fs::File::open(&graph).and_then(Digest::of_reader);
+    let copied = copied.with_context(|| graph.display().to_string())?;
+    ensure!(
+        copied.to_string() == found.sha256,
+        "{} was changed while it was added",
+        file.display()
+    );
     let text = toml::to_string(&manifest).context("writing the description")?;
     std::fs::write(made.path().join(MANIFEST), text).context("writing the description")?;
 

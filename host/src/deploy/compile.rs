@@ -26,6 +26,7 @@ use tokio::process::Command;
 
 use crate::config::{self, Sandbox};
 use crate::session::CompiledPipeline;
+use crate::util::folder::{Folder, open_regular};
 use cache::CompiledCache;
 use child::{CompilerProcess, trusted};
 
@@ -39,7 +40,37 @@ const REMEMBERED: usize = 64;
 pub enum ComponentSource {
     /// In a file, which is read once.
     Path(PathBuf),
+    /// In a file of a folder of the host's, likewise.
+    Stored(StoredComponent),
+    /// In memory, as they were sent.
     Bytes(Bytes),
+}
+
+/// A component's file in a folder that the host has opened.
+#[derive(Debug, Clone)]
+pub struct StoredComponent {
+    pub(super) folder: Folder,
+    pub(super) name: String,
+}
+
+impl ComponentSource {
+    /// The bytes from their beginning on. May block.
+    pub(super) fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(match self {
+            Self::Path(path) => Box::new(open_regular(path)?),
+            Self::Stored(StoredComponent { folder, name }) => Box::new(folder.read_linked(name)?),
+            Self::Bytes(bytes) => Box::new(bytes.as_ref()),
+        })
+    }
+
+    /// The file's path, to be shown.
+    pub(super) fn place(&self) -> PathBuf {
+        match self {
+            Self::Path(path) => path.clone(),
+            Self::Stored(StoredComponent { folder, name }) => folder.path().join(name),
+            Self::Bytes(_) => PathBuf::from("the component sent"),
+        }
+    }
 }
 
 /// A component that has passed its check, compiled.
@@ -139,11 +170,8 @@ impl Compiler {
     ) -> Result<PreparedComponent, CompileError> {
         let settings = Arc::clone(&self.settings.lock());
         let most = u64::from(settings.max_component_mb) << 20;
-        let path = match &source {
-            ComponentSource::Path(path) => path.clone(),
-            ComponentSource::Bytes(_) => PathBuf::from("the component sent"),
-        };
-        let taken = blocking(move || take(source, most)).await;
+        let path = source.place();
+        let taken = blocking(move || take(&source, most)).await;
         let component = taken.map_err(|source| CompileError::file(pipeline, &path, source))?;
         let mut found = self.cached(&component.digest).await;
         let _compiling = if found.is_none() {
@@ -196,7 +224,7 @@ impl Compiler {
         let SealedComponent { bytes, digest, .. } = component;
         let at_cache = |source| CompileError::file(pipeline, self.cache.folder(), source);
         let draft = self.cache.draft().map_err(at_cache)?;
-        let output = draft.as_file().try_clone().map_err(at_cache)?;
+        let output = draft.file.try_clone().map_err(at_cache)?;
         let report = self.child.run(pipeline, bytes, Some(output), settings).await?;
         let (cache, named) = (Arc::clone(&self.cache), digest.clone());
         let most = settings.cache_mb << 20;
@@ -246,7 +274,7 @@ pub async fn check_component(
     let pipeline = file.display().to_string();
     let (source, most) =
         (ComponentSource::Path(file.to_owned()), u64::from(settings.max_component_mb) << 20);
-    let taken = blocking(move || take(source, most)).await;
+    let taken = blocking(move || take(&source, most)).await;
     let taken = taken.map_err(|source| CompileError::file(&pipeline, file, source))?;
     CompilerProcess { program, sandbox }.run(&pipeline, taken.bytes, None, settings).await
 }
@@ -262,14 +290,11 @@ struct SealedComponent {
 
 /// Copies a component into sealed memory: at most one byte more than `most`, so that the child sees
 /// that it is too large.
-fn take(source: ComponentSource, most: u64) -> io::Result<SealedComponent> {
+fn take(source: &ComponentSource, most: u64) -> io::Result<SealedComponent> {
     let memory = memfd_create("ocelli-component", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut bytes = File::from(memory);
     let most = most.saturating_add(1);
-    let (digest, size) = match source {
-        ComponentSource::Path(path) => Digest::of_copy(File::open(path)?.take(most), &mut bytes)?,
-        ComponentSource::Bytes(sent) => Digest::of_copy(sent.as_ref().take(most), &mut bytes)?,
-    };
+    let (digest, size) = Digest::of_copy(source.open()?.take(most), &mut bytes)?;
     fcntl_add_seals(
         &bytes,
         SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,

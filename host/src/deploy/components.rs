@@ -2,23 +2,24 @@
 //! its digest, so a change of the pipeline's own file does not matter.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::compile::ComponentSource;
+use super::compile::{ComponentSource, StoredComponent};
 use anyhow::Context;
 use ocelli_protocol::digest::Digest;
 use parking_lot::Mutex;
 
-/// The beginning of the names of files that are not complete.
-const DRAFT: &str = ".draft-";
+use crate::util::folder::Folder;
+
+/// The ending of a component's file.
+const ENDING: &str = ".wasm";
 
 /// The folder of components. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct ComponentStore {
-    folder: PathBuf,
+    folder: Folder,
     /// Leases of each component, by digest. Locked while files are named and deleted, so that no
     /// file goes while it is leased.
     held: Arc<Mutex<BTreeMap<String, usize>>>,
@@ -31,9 +32,17 @@ pub(super) struct ComponentLease {
     pub(super) digest: String,
     /// Bytes.
     pub(super) size: u64,
-    /// The component's file in the store.
-    pub(super) path: PathBuf,
     components: ComponentStore,
+}
+
+impl ComponentLease {
+    /// The component's file in the store.
+    pub(super) fn source(&self) -> ComponentSource {
+        ComponentSource::Stored(StoredComponent {
+            folder: self.components.folder.clone(),
+            name: file_name(&self.digest).unwrap_or_default(),
+        })
+    }
 }
 
 impl Drop for ComponentLease {
@@ -51,20 +60,15 @@ impl Drop for ComponentLease {
 impl ComponentStore {
     /// Opens the store in this folder, which is made if it is missing. Deletes incomplete files of
     /// a host that was killed.
-    pub(super) fn open(folder: PathBuf) -> anyhow::Result<Self> {
-        let making = || {
-            format!(
-                "making {}: set `store.directory` to a folder that can be written",
-                folder.display()
-            )
-        };
-        fs::create_dir_all(&folder).with_context(making)?;
-        for entry in fs::read_dir(&folder).with_context(making)? {
-            let entry = entry.with_context(making)?;
-            if entry.file_name().as_encoded_bytes().starts_with(DRAFT.as_bytes()) {
-                fs::remove_file(entry.path()).with_context(making)?;
-            }
-        }
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let opened = Folder::private(path).and_then(|folder| {
+            folder.remove_drafts()?;
+            Ok(folder)
+        });
+        let folder = opened.with_context(|| {
+            let path = path.display();
+            format!("making {path}: set `store.directory` to a folder that can be written")
+        })?;
         Ok(Self { folder, held: Arc::default() })
     }
 
@@ -75,82 +79,61 @@ impl ComponentStore {
         source: &ComponentSource,
         most: u64,
     ) -> io::Result<Option<ComponentLease>> {
-        let mut draft = tempfile::Builder::new().prefix(DRAFT).tempfile_in(&self.folder)?;
+        let mut draft = self.folder.draft()?;
         let most_read = most.saturating_add(1);
-        let (digest, size) = match source {
-            ComponentSource::Path(path) => {
-                Digest::of_copy(File::open(path)?.take(most_read), draft.as_file_mut())?
-            }
-            ComponentSource::Bytes(bytes) => {
-                Digest::of_copy(bytes.as_ref().take(most_read), draft.as_file_mut())?
-            }
-        };
+        let (digest, size) = Digest::of_copy(source.open()?.take(most_read), &mut draft.file)?;
         if size > most {
             return Ok(None);
         }
+        let name = format!("{digest}{ENDING}");
         let digest = digest.to_string();
-        let path = self.file(&digest);
         let mut held = self.held.lock();
         // A file that a crash of the machine left incomplete is written again.
-        if fs::metadata(&path).map(|about| about.len()).ok() != Some(size) {
+        if self.folder.size(&name) != Some(size) {
             // A rollback after a power cut needs the whole component.
-            draft.as_file().sync_all()?;
-            draft.persist(&path)?;
+            draft.file.sync_all()?;
+            draft.persist(&name)?;
         }
         *held.entry(digest.clone()).or_default() += 1;
-        Ok(Some(ComponentLease { digest, size, path, components: self.clone() }))
+        Ok(Some(ComponentLease { digest, size, components: self.clone() }))
     }
 
     /// Leases a stored component. `None` if it is not stored.
     pub(super) fn lease(&self, digest: &str) -> Option<ComponentLease> {
-        let path = self.file(digest);
+        let name = file_name(digest)?;
         let mut held = self.held.lock();
-        let size = fs::metadata(&path).ok()?.len();
+        let size = self.folder.size(&name)?;
         *held.entry(digest.to_owned()).or_default() += 1;
-        Some(ComponentLease { digest: digest.to_owned(), size, path, components: self.clone() })
+        Some(ComponentLease { digest: digest.to_owned(), size, components: self.clone() })
     }
 
     /// Whether a component is stored.
     pub(super) fn contains(&self, digest: &str) -> bool {
-        self.file(digest).is_file()
+        file_name(digest).is_some_and(|name| self.folder.size(&name).is_some())
     }
 
     /// Deletes every component that is neither leased nor among `needed`. May block.
     pub(super) fn remove_unneeded(&self, needed: &BTreeSet<String>) {
         let held = self.held.lock();
-        let Ok(files) = fs::read_dir(&self.folder) else { return };
-        for file in files.filter_map(Result::ok) {
-            let name = file.file_name();
-            let Some(digest) = name.to_str().and_then(|name| name.strip_suffix(".wasm")) else {
-                continue;
-            };
+        let Ok(names) = self.folder.names() else { return };
+        for name in names {
+            let Some(digest) = name.strip_suffix(ENDING) else { continue };
             if needed.contains(digest) || held.contains_key(digest) {
                 continue;
             }
-            if let Err(error) = fs::remove_file(file.path()) {
+            if let Err(error) = self.folder.remove(&name) {
+                let path = self.folder.path().join(&name);
                 tracing::warn!(target: "ocelli::deploy", "{} is of no use and stays: \
-                    {error}", file.path().display());
+                    {error}", path.display());
             }
         }
     }
-
-    fn file(&self, digest: &str) -> PathBuf {
-        // A digest from outside never becomes a path.
-        let hexadecimal =
-            digest.len() == 64 && digest.bytes().all(|digit| digit.is_ascii_hexdigit());
-        self.folder.join(if hexadecimal { format!("{digest}.wasm") } else { "none".to_owned() })
-    }
 }
 
-/// Writes a file as a whole: afterwards it has these bytes, or is as it was.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut draft = tempfile::Builder::new().prefix(DRAFT).tempfile_in(folder)?;
-    draft.write_all(bytes)?;
-    draft.as_file().sync_all()?;
-    draft.persist(path)?;
-    Ok(())
+/// The name of a component's file. `None`: this is no digest.
+fn file_name(digest: &str) -> Option<String> {
+    let hexadecimal = digest.len() == 64 && digest.bytes().all(|digit| digit.is_ascii_hexdigit());
+    hexadecimal.then(|| format!("{digest}{ENDING}"))
 }
 
 /// The SHA-256, hexadecimal, and the number of bytes.
@@ -161,22 +144,27 @@ pub(super) fn digest(from: impl Read) -> io::Result<(String, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn bytes(text: &'static str) -> ComponentSource {
         ComponentSource::Bytes(bytes::Bytes::from_static(text.as_bytes()))
     }
 
+    fn content(lease: &ComponentLease) -> String {
+        io::read_to_string(lease.source().open().unwrap()).unwrap()
+    }
+
     #[test]
     fn a_component_is_kept_whatever_becomes_of_its_file_and_goes_when_nothing_needs_it() {
         let folder = tempfile::tempdir().unwrap();
-        let components = ComponentStore::open(folder.path().join("components")).unwrap();
+        let components = ComponentStore::open(&folder.path().join("components")).unwrap();
         let file = folder.path().join("eye.wasm");
         fs::write(&file, "one").unwrap();
         let one = components.insert(&ComponentSource::Path(file.clone()), 3).unwrap().unwrap();
         fs::write(&file, "two").unwrap();
-        assert_eq!((fs::read(&one.path).unwrap(), one.size), (b"one".to_vec(), 3));
+        assert_eq!((content(&one), one.size), ("one".to_owned(), 3));
         let again = components.insert(&bytes("one"), 3).unwrap().unwrap();
-        assert_eq!((&again.digest, &again.path), (&one.digest, &one.path));
+        assert_eq!((&again.digest, content(&again)), (&one.digest, content(&one)));
 
         components.remove_unneeded(&BTreeSet::new());
         drop(one);
@@ -198,13 +186,13 @@ mod tests {
     fn what_is_too_large_or_half_written_is_not_kept() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(".draft-x"), "half").unwrap();
-        let components = ComponentStore::open(folder.path().to_owned()).unwrap();
+        let components = ComponentStore::open(folder.path()).unwrap();
         assert!(components.insert(&bytes("four"), 3).unwrap().is_none());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         let held = components.insert(&bytes("four"), 4).unwrap().unwrap();
-        fs::write(&held.path, "fo").unwrap();
+        fs::write(folder.path().join(file_name(&held.digest).unwrap()), "fo").unwrap();
         let held = components.insert(&bytes("four"), 4).unwrap().unwrap();
-        assert_eq!(fs::read(&held.path).unwrap(), b"four");
+        assert_eq!(content(&held), "four");
         for digest in ["../../etc/passwd", "", "../x"] {
             assert!(
                 components.lease(digest).is_none() && !components.contains(digest),

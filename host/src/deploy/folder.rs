@@ -5,25 +5,24 @@
 //! one that is renamed into its place, is one change.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::backend::HostBackend;
 use super::components;
 use super::execute::Executor;
-use super::pipelines::{data_folder, named_in};
+use super::pipelines::PipelineFolders;
 use super::plan::Origin;
 use crate::util::watch::{Debounce, FileStamp, Watch};
 
 /// The folder's files, and when each has changed.
 #[derive(Debug, Default)]
-struct Folder {
+struct WatchedFolder {
     files: BTreeMap<String, Debounce<FileStamp>>,
     /// Whether it was polled before: the files of the first poll have not changed.
     known: bool,
 }
 
-impl Folder {
+impl WatchedFolder {
     /// Takes a poll in. Returns the names of files that have changed and been left alone since.
     fn take_poll(&mut self, seen: &BTreeMap<String, FileStamp>) -> Vec<String> {
         let first = !std::mem::replace(&mut self.known, true);
@@ -45,18 +44,18 @@ impl Folder {
     }
 }
 
-fn stamps(folder: &Path) -> BTreeMap<String, FileStamp> {
-    let files = named_in(folder).into_iter();
-    files.map(|(name, path)| (name, FileStamp::of(&path))).collect()
+fn stamps(pipelines: &PipelineFolders) -> BTreeMap<String, FileStamp> {
+    let files = pipelines.in_data().into_iter();
+    files.map(|(name, source)| (name, FileStamp::of(&source.place()))).collect()
 }
 
 /// See [`super::Deployer::watch_pipelines`].
 pub(super) async fn watch(executor: &Arc<Executor<HostBackend>>) {
     let mut watch = Watch::new({
-        let folder = data_folder(&executor.state.config());
-        move || stamps(&folder)
+        let pipelines = executor.state.pipelines.clone();
+        move || stamps(&pipelines)
     });
-    let mut folder = Folder::default();
+    let mut folder = WatchedFolder::default();
     loop {
         let changed = folder.take_poll(&watch.poll().await);
         if executor.state.config().deploy.watch {
@@ -70,9 +69,11 @@ pub(super) async fn watch(executor: &Arc<Executor<HostBackend>>) {
 /// Deploys a pipeline's file to the sessions that use it and run something else, each in a task of
 /// its own.
 async fn deploy_changed(executor: &Arc<Executor<HostBackend>>, name: &str) {
-    let path = data_folder(&executor.state.config()).join(format!("{name}.wasm"));
-    let read =
-        tokio::task::spawn_blocking(move || components::digest(std::fs::File::open(path)?)).await;
+    let source = executor.state.pipelines.named(name);
+    let read = tokio::task::spawn_blocking(move || {
+        components::digest(source.map_err(std::io::Error::other)?.open()?)
+    })
+    .await;
     let digest = match read.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
         Ok((digest, _)) => digest,
         Err(error) => {
@@ -107,10 +108,15 @@ mod tests {
     #[test]
     fn a_change_counts_once_it_is_left_alone_and_what_was_there_is_none() {
         let site = tempfile::tempdir().unwrap();
-        let file = site.path().join("eye.wasm");
+        let mut config = crate::config::Config::default();
+        config.store.directory = site.path().to_owned();
+        let pipelines = PipelineFolders::new(&config);
+        let folder = site.path().join("pipelines");
+        std::fs::create_dir(&folder).unwrap();
+        let file = folder.join("eye.wasm");
         std::fs::write(&file, "one").unwrap();
-        let mut folder = Folder::default();
-        let mut changed = || folder.take_poll(&stamps(site.path()));
+        let mut watched = WatchedFolder::default();
+        let mut changed = || watched.take_poll(&stamps(&pipelines));
         assert_eq!((changed(), changed(), changed()), (vec![], vec![], vec![]), "as it is found");
 
         std::fs::write(&file, "in steps").unwrap();
@@ -120,13 +126,13 @@ mod tests {
         assert_eq!(changed(), ["eye"]);
         assert_eq!(changed(), [""; 0]);
 
-        let draft = site.path().join(".eye.wasm.swp");
+        let draft = folder.join(".eye.wasm.swp");
         std::fs::write(&draft, "by rename").unwrap();
         assert_eq!((changed(), changed()), (vec![], vec![]), "an editor's own file is none");
         std::fs::rename(&draft, &file).unwrap();
         assert_eq!((changed(), changed()), (vec![], vec!["eye".to_owned()]));
 
-        std::fs::write(site.path().join("new.wasm"), "hides the built-in one").unwrap();
+        std::fs::write(folder.join("new.wasm"), "hides the built-in one").unwrap();
         assert_eq!((changed(), changed()), (vec![], vec!["new".to_owned()]));
         std::fs::remove_file(&file).unwrap();
         assert_eq!((changed(), changed()), (vec![], vec![]), "gone: what runs goes on");

@@ -25,7 +25,7 @@ mod session_index;
 mod state;
 mod subscriber;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -48,6 +48,7 @@ use state::DeployState;
 
 pub use cameras::Applied;
 pub use compile::{CompileError, ComponentSource, PreparedComponent, check_component};
+use pipelines::PipelineFolders;
 pub use pipelines::{PipelineError, find_named, find_pipeline};
 pub use record::{Cause, DeploymentState, Outcome, Record};
 pub use report::{DEPLOYMENT, DeploymentFigures};
@@ -80,7 +81,8 @@ impl Deployer {
         let sandbox = config.session_processes.sandbox;
         let compiler =
             Compiler::new(program.to_owned(), &store.compiled(), sandbox, &config.deploy).await?;
-        let components = ComponentStore::open(store.directory.join("components"))?;
+        let components = ComponentStore::open(&store.directory.join("components"))?;
+        let pipelines = PipelineFolders::new(config);
         journal.events().set_retention((&config.events).into());
         let history = History::new(journal.clone());
         for record in history.close_interrupted().await? {
@@ -88,7 +90,7 @@ impl Deployer {
         }
         let config = watch::Sender::new(Arc::new(config.clone()));
         let backend = HostBackend { sessions, hub, compiler, memory: MemoryBudget::default() };
-        let state = DeployState::new(history, components, config.subscribe());
+        let state = DeployState::new(history, components, pipelines, config.subscribe());
         let executor = Arc::new(Executor::new(backend, state));
         let cameras = Mutex::new(Cameras::new(Arc::clone(&executor)));
         Ok(Self { inner: Arc::new(DeployerInner { executor, journal, config, cameras }) })
@@ -172,19 +174,19 @@ impl Deployer {
     pub async fn pipelines(&self) -> Result<Vec<NamedPipeline>, DeployError> {
         let deployer = self.clone();
         let listed = tokio::task::spawn_blocking(move || {
-            let named = pipelines::all_named(&deployer.config()).into_iter();
+            let named = deployer.inner.executor.state.pipelines.all().into_iter();
             // A file may be deleted meanwhile.
-            named.filter_map(|(name, file)| deployer.describe(name, file).ok()).collect()
+            named.filter_map(|(name, source)| deployer.describe(name, &source).ok()).collect()
         });
         listed.await.map_err(|error| DeployError::Internal(error.to_string()))
     }
 
     /// A pipeline as its file is now. Reads the file.
-    fn describe(&self, name: String, file: PathBuf) -> std::io::Result<NamedPipeline> {
-        let (digest, size) = components::digest(std::fs::File::open(&file)?)?;
+    fn describe(&self, name: String, source: &ComponentSource) -> std::io::Result<NamedPipeline> {
+        let (digest, size) = components::digest(source.open()?)?;
         let users = self.inner.executor.state.sessions.users(&name).into_iter();
         let sessions = users.map(|(session, _)| session).collect();
-        Ok(NamedPipeline { name, file, size, digest, sessions })
+        Ok(NamedPipeline { name, file: source.place(), size, digest, sessions })
     }
 
     /// Checks a component and puts it into the data directory under this name, as a whole. If the
@@ -199,10 +201,9 @@ impl Deployer {
         self.inner.executor.backend.compiler.prepare(name, source).await?;
         let (deployer, name) = (self.clone(), name.to_owned());
         let put = tokio::task::spawn_blocking(move || {
-            let file = pipelines::data_folder(&deployer.config()).join(format!("{name}.wasm"));
-            let written = components::write_whole(&file, &bytes);
-            let put = written.and_then(|()| deployer.describe(name, file.clone()));
-            put.map_err(|error| DeployError::Internal(format!("{}: {error}", file.display())))
+            let put = deployer.inner.executor.state.pipelines.put(&name, &bytes);
+            let put = put.and_then(|source| deployer.describe(name, &source));
+            put.map_err(|error| DeployError::Internal(format!("storing the pipeline: {error}")))
         });
         put.await.unwrap_or_else(|error| Err(DeployError::Internal(error.to_string())))
     }
@@ -222,7 +223,7 @@ impl Deployer {
 
     /// Whether there is a pipeline of this name; if not, why.
     pub fn knows(&self, pipeline: &str) -> Result<(), DeployError> {
-        Ok(find_named(pipeline, &self.config()).map(drop)?)
+        Ok(self.inner.executor.state.pipelines.named(pipeline).map(drop)?)
     }
 
     /// A pipeline's component as it is now, compiled if it is new. Compiling may take minutes, and
@@ -230,7 +231,7 @@ impl Deployer {
     pub async fn component(&self, pipeline: &str) -> Result<CompiledPipeline, DeployError> {
         let (deployer, pipeline) = (self.clone(), pipeline.to_owned());
         let compiled = tokio::spawn(async move {
-            let source = ComponentSource::Path(find_named(&pipeline, &deployer.config())?);
+            let source = deployer.inner.executor.state.pipelines.named(&pipeline)?;
             let compiler = &deployer.inner.executor.backend.compiler;
             Ok(compiler.prepare(&pipeline, source).await?.compiled_pipeline(&pipeline))
         });

@@ -1,9 +1,15 @@
 //! Finds the component of a pipeline.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::compile::{ComponentSource, StoredComponent};
 use crate::config::Config;
+use crate::util::folder::Folder;
+
+/// The ending of a component's file.
+const ENDING: &str = ".wasm";
 
 /// Why a pipeline is not found.
 #[derive(Debug, thiserror::Error)]
@@ -34,17 +40,21 @@ pub enum PipelineError {
 /// The component of a configured pipeline: a path that ends in `.wasm`, or a name that is looked
 /// for in the data directory, then among the built-in pipelines beside the program.
 pub fn find_pipeline(pipeline: &str, config: &Config) -> Result<PathBuf, PipelineError> {
-    if !pipeline.ends_with(".wasm") {
+    if !pipeline.ends_with(ENDING) {
         return find_named(pipeline, config);
     }
-    let path = PathBuf::from(pipeline);
+    component_file(pipeline)
+}
+
+fn component_file(path: &str) -> Result<PathBuf, PipelineError> {
+    let path = PathBuf::from(path);
     if path.is_file() { Ok(path) } else { Err(PipelineError::NoFile { path }) }
 }
 
 /// The component of a pipeline by its name alone: names from outside never become paths.
 pub fn find_named(name: &str, config: &Config) -> Result<PathBuf, PipelineError> {
     check_name(name)?;
-    let file = format!("{name}.wasm");
+    let file = format!("{name}{ENDING}");
     let looked: Vec<PathBuf> = folders(config).iter().map(|folder| folder.join(&file)).collect();
     match looked.iter().find(|path| path.is_file()) {
         Some(path) => Ok(path.clone()),
@@ -52,32 +62,94 @@ pub fn find_named(name: &str, config: &Config) -> Result<PathBuf, PipelineError>
     }
 }
 
-/// All pipelines that have a name, with their files. One in the data directory hides the built-in
-/// one of its name.
-pub(super) fn all_named(config: &Config) -> BTreeMap<String, PathBuf> {
-    let mut all = BTreeMap::new();
-    for folder in folders(config) {
-        for (name, path) in named_in(&folder) {
-            all.entry(name).or_insert(path);
-        }
-    }
-    all
+/// The folders in which the host looks for a name: that of the data directory, then that of the
+/// built-in pipelines. Both are opened for each look: an operator may exchange them as a whole.
+#[derive(Debug, Clone)]
+pub(super) struct PipelineFolders {
+    data: PathBuf,
 }
 
-/// The pipelines of one folder.
-pub(super) fn named_in(folder: &Path) -> BTreeMap<String, PathBuf> {
-    let files = std::fs::read_dir(folder).into_iter().flatten();
-    let paths = files.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file());
-    let named = paths.filter_map(|path| {
-        let name = path.file_name()?.to_str()?.strip_suffix(".wasm")?.to_owned();
+impl PipelineFolders {
+    /// Those of this config.
+    pub(super) fn new(config: &Config) -> Self {
+        Self { data: data_folder(config) }
+    }
+
+    /// See [`find_pipeline`].
+    pub(super) fn configured(&self, pipeline: &str) -> Result<ComponentSource, PipelineError> {
+        if !pipeline.ends_with(ENDING) {
+            return self.named(pipeline);
+        }
+        component_file(pipeline).map(ComponentSource::Path)
+    }
+
+    /// See [`find_named`].
+    pub(super) fn named(&self, name: &str) -> Result<ComponentSource, PipelineError> {
+        check_name(name)?;
+        let file = format!("{name}{ENDING}");
+        let mut looked = Vec::new();
+        for path in self.all_folders() {
+            looked.push(path.join(&file));
+            if let Ok(folder) = Folder::open(&path)
+                && folder.read_linked(&file).is_ok()
+            {
+                return Ok(ComponentSource::Stored(StoredComponent { folder, name: file }));
+            }
+        }
+        Err(PipelineError::Unknown { name: name.to_owned(), looked })
+    }
+
+    /// All pipelines that have a name. One in the data directory hides the built-in one of its
+    /// name.
+    pub(super) fn all(&self) -> BTreeMap<String, ComponentSource> {
+        let mut all = BTreeMap::new();
+        for path in self.all_folders() {
+            for (name, source) in named_in(&path) {
+                all.entry(name).or_insert(source);
+            }
+        }
+        all
+    }
+
+    /// Those in the data directory.
+    pub(super) fn in_data(&self) -> BTreeMap<String, ComponentSource> {
+        named_in(&self.data)
+    }
+
+    /// Puts a component into the data directory under this name, which was checked, as a whole.
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) -> std::io::Result<ComponentSource> {
+        let name = format!("{name}{ENDING}");
+        let folder = Folder::made(&self.data)?;
+        let mut draft = folder.draft()?;
+        draft.file.write_all(bytes)?;
+        draft.file.sync_all()?;
+        draft.persist(&name)?;
+        Ok(ComponentSource::Stored(StoredComponent { folder, name }))
+    }
+
+    fn all_folders(&self) -> impl Iterator<Item = PathBuf> {
+        std::iter::once(self.data.clone()).chain(built_in())
+    }
+}
+
+/// The pipelines of one folder. None where it cannot be read.
+fn named_in(path: &Path) -> BTreeMap<String, ComponentSource> {
+    let Ok(folder) = Folder::open(path) else { return BTreeMap::new() };
+    let files = folder.names().unwrap_or_default().into_iter();
+    let named = files.filter_map(|file| {
+        let name = file.strip_suffix(ENDING)?.to_owned();
         check_name(&name).ok()?;
-        Some((name, path))
+        folder.read_linked(&file).ok()?;
+        Some((
+            name,
+            ComponentSource::Stored(StoredComponent { folder: folder.clone(), name: file }),
+        ))
     });
     named.collect()
 }
 
 /// The folder of pipelines in the data directory.
-pub(super) fn data_folder(config: &Config) -> PathBuf {
+fn data_folder(config: &Config) -> PathBuf {
     config.store.directory.join("pipelines")
 }
 
@@ -92,7 +164,7 @@ pub(super) fn check_name(name: &str) -> Result<(), PipelineError> {
 
 /// The folders in which a name is looked for, in this order.
 fn folders(config: &Config) -> Vec<PathBuf> {
-    std::iter::once(data_folder(config)).chain(built_in()).collect()
+    PipelineFolders::new(config).all_folders().collect()
 }
 
 /// The folder of the built-in pipelines: `target/pipelines`, seen from the program in
@@ -123,8 +195,20 @@ mod tests {
         }
         std::fs::write(store.path().join("pipelines/.draft-1.wasm"), b"").unwrap();
         std::fs::write(store.path().join("pipelines/notes.txt"), b"").unwrap();
-        assert_eq!(named_in(&data_folder(&config)), [("eye".to_owned(), file.clone())].into());
-        assert_eq!(all_named(&config)["eye"], file);
+        std::os::unix::fs::symlink("/dev/null", store.path().join("pipelines/null.wasm")).unwrap();
+        let folders = PipelineFolders::new(&config);
+        let names =
+            |found: BTreeMap<String, ComponentSource>| found.into_keys().collect::<Vec<_>>();
+        assert_eq!(names(folders.in_data()), ["eye"]);
+        assert_eq!(folders.all()["eye"].place(), file);
+        assert_eq!(folders.configured("eye").unwrap().place(), file);
+        for name in ["../pipelines/eye", "", ".eye", "a/b", "a\0"] {
+            assert!(matches!(folders.named(name), Err(PipelineError::NotAName(_))), "{name:?}");
+        }
+        assert!(matches!(folders.named("null"), Err(PipelineError::Unknown { .. })));
+        folders.put("nose", b"new").unwrap();
+        assert_eq!(names(folders.in_data()), ["eye", "nose"]);
+        std::fs::remove_file(store.path().join("pipelines/nose.wasm")).unwrap();
         let error = find_pipeline("nose", &config).unwrap_err().to_string();
         assert!(error.contains("nose") && error.contains("pipelines"), "{error}");
         assert!(matches!(find_pipeline("gone.wasm", &config), Err(PipelineError::NoFile { .. })));

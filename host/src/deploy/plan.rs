@@ -6,7 +6,6 @@ use serde_json::{Map, Value};
 use super::compile::ComponentSource;
 use super::components::ComponentLease;
 use super::history::{CameraEntry, previous_version};
-use super::pipelines::{find_named, find_pipeline};
 use super::record::{Cause, Record};
 use super::request::{Component, DeployError, DeployRequest};
 use super::state::DeployState;
@@ -89,8 +88,8 @@ impl Plan {
                         (pipeline, ComponentSource::Bytes(bytes))
                     }
                     Component::Pipeline(name) => {
-                        let path = find_named(&name, &config)?;
-                        (name, ComponentSource::Path(path))
+                        let source = state.pipelines.named(&name)?;
+                        (name, source)
                     }
                 };
                 (pipeline, source, request.settings)
@@ -101,32 +100,31 @@ impl Plan {
                 let leased = state.components.lease(&previous.digest);
                 let leased =
                     lease.insert(leased.ok_or(DeployError::ComponentGone(previous.digest))?);
-                let source = ComponentSource::Path(leased.path.clone());
-                (previous.pipeline, source, Some(previous.settings))
+                (previous.pipeline, leased.source(), Some(previous.settings))
             }
             Origin::Folder { pipeline } => {
                 let mut cameras = config.cameras.iter();
                 let camera =
                     cameras.find(|camera| camera.id == session && camera.pipeline == pipeline);
                 entry = camera.map(|camera| camera.settings.clone());
-                let path = find_named(&pipeline, &config)?;
-                (pipeline, ComponentSource::Path(path), None)
+                let source = state.pipelines.named(&pipeline)?;
+                (pipeline, source, None)
             }
             Origin::Config { pipeline, settings } => {
                 entry = Some(settings.clone());
-                let path = find_pipeline(&pipeline, &config)?;
-                (pipeline, ComponentSource::Path(path), Some(settings))
+                let source = state.pipelines.configured(&pipeline)?;
+                (pipeline, source, Some(settings))
             }
             Origin::Subscriber { pipeline, settings } => {
-                let path = find_named(&pipeline, &config)?;
-                (pipeline, ComponentSource::Path(path), Some(settings))
+                let source = state.pipelines.named(&pipeline)?;
+                (pipeline, source, Some(settings))
             }
         };
         if lease.is_none() {
             lease = state.store(&source).await?;
         }
         if let Some(lease) = &lease {
-            source = ComponentSource::Path(lease.path.clone());
+            source = lease.source();
             record.deployment = deployment_id(&lease.digest).to_owned();
             (record.digest, record.size) = (lease.digest.clone(), lease.size);
         }

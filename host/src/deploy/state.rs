@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::compile::ComponentSource;
 use super::components::{ComponentLease, ComponentStore};
 use super::history::History;
+use super::pipelines::PipelineFolders;
 use super::request::DeployError;
 use super::session_index::SessionIndex;
 use crate::config::Config;
@@ -16,6 +17,7 @@ use crate::config::Config;
 pub(super) struct DeployState {
     pub(super) history: History,
     pub(super) components: ComponentStore,
+    pub(super) pipelines: PipelineFolders,
     pub(super) sessions: SessionIndex,
     config: watch::Receiver<Arc<Config>>,
 }
@@ -24,9 +26,10 @@ impl DeployState {
     pub(super) fn new(
         history: History,
         components: ComponentStore,
+        pipelines: PipelineFolders,
         config: watch::Receiver<Arc<Config>>,
     ) -> Self {
-        Self { history, components, sessions: SessionIndex::default(), config }
+        Self { history, components, pipelines, sessions: SessionIndex::default(), config }
     }
 
     /// The config that is in force.

@@ -7,22 +7,38 @@ use anyhow::{Context, bail, ensure};
 use rusqlite::{Connection, ErrorCode};
 
 use super::DatabaseSpec;
+use crate::util::folder::Folder;
 
 /// How long a host that is just ending may still have the file.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// Opens the file, or begins one. One that is damaged is put aside: the path says where it is now.
+/// What belongs to a file of SQLite beside it.
+const BESIDE: [&str; 2] = ["-wal", "-shm"];
+
+/// Opens the folder of the journal, which is made where it is missing.
+pub(super) fn folder(path: &Path) -> anyhow::Result<Folder> {
+    Folder::private(path).with_context(|| {
+        format!("making {}: set `store.directory` to a folder that can be written", path.display())
+    })
+}
+
+/// Opens the file of this name, or begins one. One that is damaged is put aside: the path says where
+/// it is now.
+///
+/// SQLite opens by path, since it makes, locks and deletes files beside this one, which get its
+/// mode. That path is a regular file of the folder, for the host's user alone, before SQLite sees it.
 pub(super) fn open(
-    path: &Path,
+    folder: &Folder,
+    name: &str,
     kind: &DatabaseSpec,
 ) -> anyhow::Result<(Connection, Option<PathBuf>)> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(|| {
-            format!(
-                "making {}: set `store.directory` to a folder that can be written",
-                folder.display()
-            )
-        })?;
+    let path = &folder.path().join(name);
+    let opening = || format!("opening {}", path.display());
+    folder.private_file(name).with_context(opening)?;
+    for beside in BESIDE.map(|ending| format!("{name}{ending}")) {
+        if folder.has(&beside) {
+            folder.private_file(&beside).with_context(opening)?;
+        }
     }
     let damage = match taken(path, kind)
         .and_then(|connection| Ok((damage(&connection)?, connection)))
@@ -44,8 +60,9 @@ pub(super) fn open(
             });
         }
     };
-    let aside =
-        quarantine(path).with_context(|| format!("putting {} aside: {damage}", path.display()))?;
+    let aside = quarantine(folder, name)
+        .with_context(|| format!("putting {} aside: {damage}", path.display()))?;
+    folder.private_file(name).with_context(opening)?;
     tracing::error!(
         target: "ocelli::journal",
         "{} is damaged ({damage}): it is kept as {}, and the host goes on without {} that it held",
@@ -96,20 +113,15 @@ fn migrate(mut connection: Connection, kind: &DatabaseSpec) -> anyhow::Result<Co
 }
 
 /// Gives the file, and what belongs to it, a name that says when it was found to be damaged.
-fn quarantine(path: &Path) -> std::io::Result<PathBuf> {
+fn quarantine(folder: &Folder, name: &str) -> std::io::Result<PathBuf> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let beside = |path: &Path, ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let aside = beside(path, &format!(".damaged-{}", since.as_millis()));
-    for ending in ["-wal", "-shm"] {
-        match std::fs::rename(beside(path, ending), beside(&aside, ending)) {
+    let aside = format!("{name}.damaged-{}", since.as_millis());
+    for ending in BESIDE {
+        match folder.rename(&format!("{name}{ending}"), &format!("{aside}{ending}")) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    std::fs::rename(path, &aside)?;
-    Ok(aside)
+    folder.rename(name, &aside)?;
+    Ok(folder.path().join(aside))
 }

@@ -120,10 +120,11 @@ impl Journal {
     /// Opens the journal in this folder, or begins one.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
         // First the file that no second host can open.
-        let (connection, _) = file::open(&folder.join(FILE), &KIND)?;
+        let folder = file::folder(folder)?;
+        let (connection, _) = file::open(&folder, FILE, &KIND)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         writer::start(connection, queue)?;
-        Ok(Self { jobs, events: EventJournal::open(folder)? })
+        Ok(Self { jobs, events: EventJournal::open(&folder)? })
     }
 
     /// A journal for tests and for `ocelli probe`, in a folder that goes with the last clone of its events.

@@ -159,7 +159,7 @@ async fn close(journal: Journal, folder: &Path) {
     journal.flush().await.unwrap();
     drop(journal);
     // Waits for the lock.
-    let connection = file::open(&folder.join(FILE), &KIND).unwrap().0;
+    let connection = file::open(&file::folder(folder).unwrap(), FILE, &KIND).unwrap().0;
     connection.pragma_update(None, "wal_checkpoint", "TRUNCATE").unwrap();
 }
 

@@ -2,19 +2,15 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cap_std::ambient_authority;
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use ocelli_protocol::clock;
 use ocelli_protocol::ingest::{IngestUnit, Input, StreamInfo};
 use ocelli_protocol::worker::{CaptureClock, UnitHeader};
 use parking_lot::Mutex;
-use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
@@ -26,6 +22,7 @@ use super::ingest::{Descriptors, IngestItem, IngestLauncher, PictureReader};
 use super::nal::PictureInfo;
 use super::{AccessUnit, SourceEvent, SourceFault};
 use crate::config::source::{FileSource, Pace};
+use crate::util::folder::{Folder, open_regular};
 
 /// Units read ahead: enough that the disk's delays do not show, few enough to cost no memory.
 const READ_AHEAD: usize = 8;
@@ -204,7 +201,7 @@ impl FileTask {
 
     async fn open(&self) -> Result<(super::ingest::IngestProcess, StreamInfo), FileError> {
         let source = self.source.clone();
-        let opened = tokio::task::spawn_blocking(move || open_regular(&source)).await;
+        let opened = tokio::task::spawn_blocking(move || open_file(&source)).await;
         let file = opened.map_err(|error| FileError::Open(error.into()))??;
         let descriptors = Descriptors::of_file(file).map_err(FileError::Open)?;
         let text = |name: Option<&std::ffi::OsStr>| {
@@ -303,21 +300,17 @@ impl FileTask {
 /// Opens a video file for reading. One that a subscriber named is resolved by the kernel beneath the
 /// folder that the operator admits: neither `..`, a link nor a folder that is exchanged meanwhile
 /// leads out. Nothing is opened that could block: a pipe waits for its writer.
-fn open_regular(source: &FileSource) -> Result<File, FileError> {
-    let prompt = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+fn open_file(source: &FileSource) -> Result<File, FileError> {
     let opened = match &source.beneath {
-        None => File::options().read(true).custom_flags(prompt).open(&source.path),
-        Some(folder) => Dir::open_ambient_dir(folder, ambient_authority()).and_then(|opened| {
-            let name = source.path.strip_prefix(folder).map_err(io::Error::other)?;
-            let opened = opened.open_with(name, OpenOptions::new().read(true).custom_flags(prompt));
-            Ok(opened?.into_std())
+        None => open_regular(&source.path),
+        Some(folder) => Folder::open(folder).and_then(|opened| {
+            opened.read_linked(source.path.strip_prefix(folder).map_err(io::Error::other)?)
         }),
     };
-    let file = opened.map_err(FileError::Open)?;
-    if !file.metadata().map_err(FileError::Open)?.is_file() {
-        return Err(FileError::NotAFile);
-    }
-    Ok(file)
+    opened.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => FileError::NotAFile,
+        _ => FileError::Open(error),
+    })
 }
 
 /// A picture as it was read.
@@ -463,7 +456,7 @@ mod tests {
     #[test]
     fn a_folder_and_a_pipe_are_no_files() {
         let folder = tempfile::tempdir().unwrap();
-        let open = |path: &Path| open_regular(&file(path, None));
+        let open = |path: &Path| open_file(&file(path, None));
         assert!(matches!(open(folder.path()), Err(FileError::NotAFile)));
         let pipe = folder.path().join("pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RWXU).unwrap();
@@ -496,7 +489,7 @@ mod tests {
         ] {
             std::os::unix::fs::symlink(target, at(link)).unwrap();
         }
-        let open = |name: &str| open_regular(&file(&at(name), Some(&folder)));
+        let open = |name: &str| open_file(&file(&at(name), Some(&folder)));
         for good in ["day/a.mp4", "inside", "day/../inside"] {
             assert!(open(good).is_ok(), "{good}");
         }
@@ -510,6 +503,6 @@ mod tests {
         }
         // Of any place, only what lies in the folder.
         let elsewhere = file(&site.path().join("secret.mp4"), Some(&folder));
-        assert!(matches!(open_regular(&elsewhere), Err(FileError::Open(_))));
+        assert!(matches!(open_file(&elsewhere), Err(FileError::Open(_))));
     }
 }

@@ -2,7 +2,6 @@
 //! is said of lines that could not be written.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use super::queue::{LogEntry, LogQueue, MissedLines};
 use super::record::LogRecord;
 use super::rotate::{LogFile, Rotation};
 use crate::config::LogFormat;
+use crate::util::folder::Folder;
 
 /// Session logs that are open at once: all of a large host, at a small part of its descriptors.
 /// With more sessions than that, files are opened and closed as lines come.
@@ -35,7 +35,7 @@ const TROUBLE_EVERY: i64 = 60;
 
 /// The main log and the sessions'.
 pub(super) struct LogFiles {
-    directory: PathBuf,
+    folder: Folder,
     format: LogFormat,
     rotation: Rotation,
     main: ManagedLog,
@@ -76,10 +76,12 @@ impl LogFiles {
         lost: Arc<AtomicU64>,
         now: Timestamp,
     ) -> Result<Self, (PathBuf, io::Error)> {
-        let mut main = ManagedLog::new(directory.join(MAIN_LOG), rotation);
-        main.file.prepare(now).map_err(|error| (main.file.path().to_owned(), error))?;
+        let failed = |error| (directory.join(MAIN_LOG), error);
+        let folder = Folder::made(directory).map_err(failed)?;
+        let mut main = ManagedLog::new(&folder, MAIN_LOG.to_owned(), rotation);
+        main.file.prepare(now).map_err(failed)?;
         Ok(Self {
-            directory: directory.to_owned(),
+            folder,
             format,
             rotation,
             main,
@@ -89,6 +91,11 @@ impl LogFiles {
             console: None,
             last_report: None,
         })
+    }
+
+    /// Whether others than the host's user can look into the folder.
+    pub(super) fn is_shared(&self) -> bool {
+        self.folder.is_shared()
     }
 
     /// As this, with trouble told on the console.
@@ -153,17 +160,17 @@ impl LogFiles {
 
     fn write_main(&mut self, line: &str, now: Timestamp) {
         if let Err(error) = self.main.append(None, self.format, line, now) {
-            self.failed(self.main.file.path().to_owned(), &error, now);
+            self.failed(self.main.file.path(), &error, now);
         }
     }
 
     fn write_session(&mut self, session: &Arc<str>, line: &str, now: Timestamp) {
-        let (directory, format) = (self.directory.clone(), self.format);
+        let (folder, format) = (self.folder.clone(), self.format);
         let log = self.session(session);
         if let Err(error) =
-            log.admit(&directory).and_then(|()| log.append(Some(session), format, line, now))
+            log.admit(&folder).and_then(|()| log.append(Some(session), format, line, now))
         {
-            let path = log.file.path().to_owned();
+            let path = log.file.path();
             self.failed(path, &error, now);
         }
     }
@@ -183,7 +190,7 @@ impl LogFiles {
                 self.main.miss(closed.missing, &closed.why);
             }
         }
-        let new = || ManagedLog::new(self.directory.join(session_log(session)), self.rotation);
+        let new = || ManagedLog::new(&self.folder, session_log(session), self.rotation);
         let log = self.sessions.entry(Arc::clone(session)).or_insert_with(new);
         log.used = self.uses;
         log
@@ -228,16 +235,16 @@ impl LogFiles {
 }
 
 impl ManagedLog {
-    fn new(path: PathBuf, rotation: Rotation) -> Self {
-        let file = LogFile::new(path, rotation);
+    fn new(folder: &Folder, name: String, rotation: Rotation) -> Self {
+        let file = LogFile::new(folder.clone(), name, rotation);
         Self { file, admitted: false, missing: 0, why: String::new(), minute: 0, shown: 0, used: 0 }
     }
 
     /// Sees to it that there is room for this log among the sessions', once: the folder may be a
     /// large one.
-    fn admit(&mut self, directory: &Path) -> io::Result<()> {
-        if !self.admitted && !self.file.path().exists() {
-            make_room(directory, MAX_SESSION_LOGS - 1)?;
+    fn admit(&mut self, folder: &Folder) -> io::Result<()> {
+        if !self.admitted && !self.file.exists() {
+            make_room(folder, MAX_SESSION_LOGS - 1)?;
         }
         self.admitted = true;
         Ok(())
@@ -275,31 +282,24 @@ impl ManagedLog {
 
 /// Removes the session logs that were written to longest ago, with their older files, until there
 /// are at most `kept`.
-fn make_room(directory: &Path, kept: usize) -> io::Result<()> {
-    let listed = match fs::read_dir(directory) {
+fn make_room(folder: &Folder, kept: usize) -> io::Result<()> {
+    let names = match folder.names() {
         // It is made with the first file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        listed => listed?,
+        names => names?,
     };
-    let mut logs = BTreeMap::<String, (SystemTime, Vec<PathBuf>)>::new();
-    for file in listed {
-        let file = file?;
-        let name = file.file_name();
-        let Some(log) = name.to_str().and_then(session_log_of) else { continue };
-        let written =
-            file.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    let mut logs = BTreeMap::<String, (SystemTime, Vec<String>)>::new();
+    for name in names {
+        let Some(log) = session_log_of(&name) else { continue };
+        let written = folder.about(&name).and_then(|file| file.modified());
+        let written = written.map_or(SystemTime::UNIX_EPOCH, |time| time.into_std());
         let (last, files) = logs.entry(log.to_owned()).or_insert((written, Vec::new()));
         *last = written.max(*last);
-        files.push(file.path());
+        files.push(name);
     }
     let mut logs: Vec<_> = logs.into_values().collect();
     logs.sort();
     let surplus = logs.len().saturating_sub(kept);
-    for path in logs.into_iter().take(surplus).flat_map(|(_, files)| files) {
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+    let mut files = logs.into_iter().take(surplus).flat_map(|(_, files)| files);
+    files.try_for_each(|name| folder.remove(&name))
 }

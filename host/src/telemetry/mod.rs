@@ -109,6 +109,7 @@ pub fn init(logs: &LogsConfig, rotation: &LogRotation) -> Result<LogGuard, Telem
         files: Arc::new(LogQueue::new(FILES_ROOM, Arc::clone(&lost))),
         console: Some(Arc::clone(&console)),
     };
+    let shared = files.is_shared();
     let mut guard = LogGuard::default();
     guard
         .add("log files", Arc::clone(&layer.files), |queue| files.write_all(queue))
@@ -117,6 +118,10 @@ pub fn init(logs: &LogsConfig, rotation: &LogRotation) -> Result<LogGuard, Telem
     tracing_subscriber::registry().with(filter).with(layer).try_init()?;
     // There is one log, so it is set once.
     let _ = LOST.set(lost);
+    if shared {
+        // Who reads logs is for an operator to say; the files are the host's user's alone.
+        tracing::warn!("{} is open to other users: they see its names", logs.directory.display());
+    }
     Ok(guard)
 }
 

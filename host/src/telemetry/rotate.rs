@@ -3,12 +3,14 @@
 //! The time is that of the line which is written, so a file holds the lines of one day (UTC) at
 //! most, and one without new lines is rotated with the next.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
+
+use crate::util::folder::Folder;
 
 /// Seconds of a day. UTC's days have no others in a Unix time.
 const DAY: i64 = 86_400;
@@ -22,7 +24,8 @@ pub(super) struct Rotation {
 
 /// A log that is opened when it is first written to.
 pub(super) struct LogFile {
-    path: PathBuf,
+    folder: Folder,
+    name: String,
     rotation: Rotation,
     open: Option<OpenLogFile>,
 }
@@ -38,12 +41,18 @@ struct OpenLogFile {
 }
 
 impl LogFile {
-    pub(super) fn new(path: PathBuf, rotation: Rotation) -> Self {
-        Self { path, rotation, open: None }
+    pub(super) fn new(folder: Folder, name: String, rotation: Rotation) -> Self {
+        Self { folder, name, rotation, open: None }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Where the file is, to be shown.
+    pub(super) fn path(&self) -> PathBuf {
+        self.folder.path().join(&self.name)
+    }
+
+    /// Whether the file is there.
+    pub(super) fn exists(&self) -> bool {
+        self.folder.has(&self.name)
     }
 
     /// Opens the file, so that an error is known before the first line.
@@ -69,11 +78,25 @@ impl LogFile {
 
     /// The file under its name: not one that was removed or renamed meanwhile.
     fn opened(&mut self, now: Timestamp) -> io::Result<&mut OpenLogFile> {
+        use cap_std::fs::MetadataExt;
+        let there = self.folder.about(&self.name).map(|there| (there.dev(), there.ino()));
         let open = match self.open.take() {
-            Some(open) if fs::metadata(&self.path).is_ok_and(|there| open.id == id(&there)) => open,
-            _ => OpenLogFile::new(&self.path, now)?,
+            Some(open) if there.is_ok_and(|id| open.id == id) => open,
+            _ => OpenLogFile::new(self.begun()?, now)?,
         };
         Ok(self.open.insert(open))
+    }
+
+    /// The file, opened for appending, so that a line goes behind those of other processes.
+    fn begun(&mut self) -> io::Result<File> {
+        match self.folder.append(&self.name) {
+            // The folder itself was removed, which an operator may do.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.folder = Folder::made(self.folder.path())?;
+                self.folder.append(&self.name)
+            }
+            begun => begun,
+        }
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -81,33 +104,26 @@ impl LogFile {
         let backups = self.rotation.backups;
         // Left from a time when more were kept.
         let mut surplus = backups + 1;
-        while self.older(surplus).exists() {
-            fs::remove_file(self.older(surplus))?;
+        while self.folder.has(&self.older(surplus)) {
+            self.folder.remove(&self.older(surplus))?;
             surplus += 1;
         }
         if backups == 0 {
-            return unless_missing(fs::remove_file(&self.path));
+            return self.folder.remove(&self.name);
         }
         for number in (1..backups).rev() {
-            unless_missing(fs::rename(self.older(number), self.older(number + 1)))?;
+            unless_missing(self.folder.rename(&self.older(number), &self.older(number + 1)))?;
         }
-        unless_missing(fs::rename(&self.path, self.older(1)))
+        unless_missing(self.folder.rename(&self.name, &self.older(1)))
     }
 
-    fn older(&self, number: usize) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push(format!(".{number}"));
-        path.into()
+    fn older(&self, number: usize) -> String {
+        format!("{}.{number}", self.name)
     }
 }
 
 impl OpenLogFile {
-    fn new(path: &Path, now: Timestamp) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        // Appending, so that a line goes behind those of other processes.
-        let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+    fn new(file: File, now: Timestamp) -> io::Result<Self> {
         let there = file.metadata()?;
         let len = there.len();
         let last =
@@ -116,7 +132,7 @@ impl OpenLogFile {
         if len > 0 {
             file.read_exact_at(&mut end, len - 1)?;
         }
-        Ok(Self { file, id: id(&there), len, day: day(last), torn: end != [b'\n'] })
+        Ok(Self { file, id: (there.dev(), there.ino()), len, day: day(last), torn: end != [b'\n'] })
     }
 
     fn write(&mut self, lines: &str, now: Timestamp) -> io::Result<()> {
@@ -141,10 +157,6 @@ impl OpenLogFile {
     }
 }
 
-fn id(there: &fs::Metadata) -> (u64, u64) {
-    (there.dev(), there.ino())
-}
-
 fn day(time: Timestamp) -> i64 {
     time.as_second().div_euclid(DAY)
 }
@@ -159,6 +171,8 @@ fn unless_missing(done: io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::path::Path;
 
     fn time(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -172,7 +186,8 @@ mod tests {
     }
 
     fn log(folder: &Path, max_bytes: u64, backups: usize) -> LogFile {
-        LogFile::new(folder.join("log"), Rotation { max_bytes, backups })
+        let folder = Folder::made(folder).unwrap();
+        LogFile::new(folder, "log".to_owned(), Rotation { max_bytes, backups })
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //!
 //! - The top-level modules of the host are layers: each uses only those below it ([`LAYERS`]).
 //! - A type name means one thing in a crate, unless [`SHARED_NAMES`] gives a reason.
+//! - The host's modules open no file by path ([`BY_PATH`] has those that may): they go through
+//!   `util::folder`.
 //! - Between modules of the host's crates an error is a type, not a `String`, unless
 //!   [`TEXT_ERRORS`] gives a reason.
 
@@ -63,6 +65,25 @@ const TEXT_ERRORS: &[Exception] = &[
     ("ocelli-worker", "suppress", TO_PIPELINE),
 ];
 
+/// Modules of the host that open files by path, and why. All others reach them by name through an
+/// open folder, out of which no name leads.
+const BY_PATH: &[Exception] = &[
+    (LAYERED, "cli", OPERATORS),
+    (LAYERED, "config", OPERATORS),
+    (LAYERED, "deploy::admission", KERNELS),
+    (LAYERED, "inference::catalog::model_catalog", STAMPS),
+    (LAYERED, "reload", OPERATORS),
+    (LAYERED, "source::ingest::process", KERNELS),
+    (LAYERED, "source::udp", KERNELS),
+    (LAYERED, "util::folder", "the one place where folders are opened"),
+    (LAYERED, "util::watch", STAMPS),
+    (LAYERED, "worker::cgroup", KERNELS),
+];
+
+const OPERATORS: &str = "the operator names the file, on the command line or as the config";
+const KERNELS: &str = "files of the kernel: /proc, /dev/null, control groups";
+const STAMPS: &str = "asks for times and sizes, through links that an operator may exchange";
+
 const TO_PIPELINE: &str = "a pipeline gets the error as the contract has it: `result<_, string>`";
 const BY_PIPELINE: &str = "the error is the pipeline's own, `result<_, string>` in the contract";
 
@@ -71,11 +92,14 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut breaches = Vec::new();
     let mut shared_names = Found::new();
     let mut text_errors = Found::new();
+    let mut by_path = Found::new();
     let host = workspace.root().join("host");
     for (package, root) in workspace.roots() {
         let source = Source::of_crate(root)?;
         if package == LAYERED && root.ends_with("lib.rs") {
             breaches.extend(against_layers(&source, LAYERS));
+            let by_module = source.by_path.into_iter().map(in_excepted_module).collect();
+            collect(&mut by_path, package, by_module, 1);
         }
         if root.starts_with(&host) {
             collect(&mut text_errors, package, source.text_errors, 1);
@@ -92,11 +116,28 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         TEXT_ERRORS,
         "callers elsewhere get a `String` as an error",
     ));
+    breaches.extend(against_exceptions(
+        &by_path,
+        BY_PATH,
+        "opens files by path; go through `util::folder`",
+    ));
     let root = format!("{}/", workspace.root().display());
     let list: String =
         breaches.iter().map(|breach| format!("\n  {}", breach.replace(&root, ""))).collect();
     ensure!(breaches.is_empty(), "rules of xtask/src/structure are broken:{list}");
     Ok(())
+}
+
+/// The same under the name of the exception that covers its module, if one does.
+fn in_excepted_module(mention: Mention) -> Mention {
+    let covers = |module: &str| {
+        let rest = mention.name.strip_prefix(module);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    match BY_PATH.iter().find(|(_, module, _)| covers(module)) {
+        Some((_, module, _)) => Mention { name: (*module).to_owned(), ..mention },
+        None => mention,
+    }
 }
 
 /// Places by crate and name.
@@ -212,6 +253,24 @@ mod tests {
         let names: Vec<String> =
             source(&[], text).text_errors.into_iter().map(|found| found.name).collect();
         assert_eq!(names, ["a", "b", "Err"]);
+    }
+
+    #[test]
+    fn a_file_that_is_opened_by_path_is_found_however_it_is_written() {
+        let text = "use std::fs::File;
+            use std::fs;
+            fn a() { std::fs::read(p); fs::write(p, b); tokio::fs::remove_file(p); }
+            fn b() { File::open(p); File::options(); OpenOptions::new(); log!(std::fs::read(p)); }
+            fn c(file: &File, folder: &Folder) { file.sync_all(); folder.read(name); }
+            use rustix::fs::openat; fn d() { rustix::fs::fstat(f); cap_std::fs::Dir::x(); }
+            #[cfg(test)] mod tests { fn e() { std::fs::read(p); } }";
+        let lines: Vec<usize> =
+            source(&["a", "b"], text).by_path.into_iter().map(|found| found.line).collect();
+        assert_eq!(lines, [2, 3, 3, 3, 4, 4, 4, 4]);
+        let mention = Mention { name: "cli::models".into(), file: "a".into(), line: 1 };
+        assert_eq!(in_excepted_module(mention.clone()).name, "cli");
+        let mention = Mention { name: "client".into(), ..mention };
+        assert_eq!(in_excepted_module(mention).name, "client");
     }
 
     #[test]

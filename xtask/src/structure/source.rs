@@ -20,6 +20,8 @@ pub(super) struct Source {
     pub(super) imports: Vec<Import>,
     /// Functions and associated types by which other modules get a `String` as an error.
     pub(super) text_errors: Vec<Mention>,
+    /// Where files are opened, made, renamed or removed by path. The name is the module's.
+    pub(super) by_path: Vec<Mention>,
 }
 
 /// A name and where it stands.
@@ -121,6 +123,8 @@ impl Reader<'_> {
     /// Takes in a path that begins with `crate`, `self` or `super`: others name no other top-level
     /// module.
     fn path<'i>(&mut self, segments: impl IntoIterator<Item = &'i Ident>) {
+        let segments: Vec<&Ident> = segments.into_iter().collect();
+        self.file_by_path(&segments);
         let mut segments = segments.into_iter().peekable();
         let mut at = match segments.peek() {
             Some(first) if *first == "crate" => 0,
@@ -142,6 +146,24 @@ impl Reader<'_> {
                     return;
                 }
             }
+        }
+    }
+
+    /// Takes in a path to a function of `std::fs` or `tokio::fs`, or to one of a file's that opens.
+    fn file_by_path(&mut self, segments: &[&Ident]) {
+        let Some(last) = segments.last() else { return };
+        let at = |place: usize, names: &[&str]| {
+            segments.get(place).is_some_and(|segment| names.iter().any(|name| *segment == name))
+        };
+        let of_module = at(0, &["std", "tokio"]) && at(1, &["fs"]);
+        let is_function = last.to_string().starts_with(char::is_lowercase);
+        let opens = segments.len() >= 2
+            && at(segments.len() - 2, &["File", "OpenOptions", "DirBuilder"])
+            && ["open", "create", "create_new", "options", "new"].iter().any(|name| *last == name);
+        let whole = of_module && (segments.len() == 2 || is_function);
+        if whole || opens || (at(0, &["fs"]) && segments.len() == 2 && is_function) {
+            let name = self.modules.join("::");
+            self.source.by_path.push(Mention { name, ..self.mention(last) });
         }
     }
 

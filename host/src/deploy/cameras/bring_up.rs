@@ -9,7 +9,6 @@ use tokio::sync::mpsc;
 use super::start::{StartDecision, resolve};
 use crate::config::Camera;
 use crate::deploy::backend::{DeployBackend, HostBackend};
-use crate::deploy::compile::ComponentSource;
 use crate::deploy::execute::{ExecuteError, Executor, Fresh, Placement};
 use crate::deploy::history::{CameraEntry, find_number};
 use crate::deploy::plan::{Origin, Plan};
@@ -271,8 +270,7 @@ impl BringUp {
         let same = wanted.filter(|wanted| record.same_as(&wanted.digest, &wanted.settings));
         let pipeline = same.map_or(&record.pipeline, |wanted| &wanted.pipeline);
         let lease = self.executor.state.components.lease(&record.digest)?;
-        let source = ComponentSource::Path(lease.path.clone());
-        match self.executor.backend.prepare(pipeline, source).await {
+        match self.executor.backend.prepare(pipeline, lease.source()).await {
             Ok(prepared) => {
                 let compiled = prepared.compiled_pipeline(pipeline);
                 let running = RunningVersion { pipeline: pipeline.clone(), ..record.into() };

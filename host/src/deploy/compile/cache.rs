@@ -9,24 +9,21 @@
 //! it open keeps it when another host deletes it. A draft is locked by the host that writes it and
 //! by the compiler; one without a lock is abandoned.
 
-use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Seek};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::SystemTime;
 
 use ocelli_protocol::digest::Digest;
-use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
-use tempfile::NamedTempFile;
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 
-/// The beginning of the names of files that are not complete.
-const DRAFT: &str = ".draft-";
+use crate::util::folder::{DRAFT, Draft, Folder};
 
 /// The folder of compiled components.
 #[derive(Debug)]
 pub(super) struct CompiledCache {
-    folder: PathBuf,
+    folder: Folder,
     compatibility: String,
 }
 
@@ -34,19 +31,15 @@ impl CompiledCache {
     /// Opens the cache for code that is compatible with `compatibility`. The folder is made if it
     /// is missing, closed to other users, and rid of abandoned drafts.
     pub(super) fn open(folder: &Path, compatibility: String) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            if entry.file_name().as_encoded_bytes().starts_with(DRAFT.as_bytes()) {
-                remove_abandoned(&entry.path())?;
-            }
+        let folder = Folder::private(folder)?;
+        for name in folder.names()?.iter().filter(|name| name.starts_with(DRAFT)) {
+            remove_abandoned(&folder, name)?;
         }
-        Ok(Self { folder: folder.to_owned(), compatibility })
+        Ok(Self { folder, compatibility })
     }
 
     pub(super) fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 
     /// The compiled code of a component, which becomes the entry used last. An entry whose content
@@ -55,11 +48,11 @@ impl CompiledCache {
         let beginning = self.beginning(digest);
         for entry in self.entries() {
             let Some(content) =
-                entry.name().strip_prefix(&beginning).and_then(|rest| rest.strip_suffix(".cwasm"))
+                entry.name.strip_prefix(&beginning).and_then(|rest| rest.strip_suffix(".cwasm"))
             else {
                 continue;
             };
-            match genuine(&entry.path, content) {
+            match genuine(&self.folder, &entry.name, content) {
                 Ok(file) => {
                     // Only the choice of the entry to delete depends on it.
                     let _ =
@@ -72,9 +65,9 @@ impl CompiledCache {
                     tracing::warn!(
                         target: "ocelli::deploy",
                         "{}: compiled code that cannot be trusted is compiled again: {error}",
-                        entry.path.display()
+                        self.folder.path().join(&entry.name).display()
                     );
-                    let _ = fs::remove_file(&entry.path);
+                    let _ = self.folder.remove(&entry.name);
                 }
             }
         }
@@ -82,27 +75,24 @@ impl CompiledCache {
     }
 
     /// A locked file to write compiled code to. It is deleted when it is dropped.
-    pub(super) fn draft(&self) -> io::Result<NamedTempFile> {
+    pub(super) fn draft(&self) -> io::Result<Draft> {
         loop {
-            let draft = tempfile::Builder::new()
-                .prefix(DRAFT)
-                .permissions(Permissions::from_mode(0o600))
-                .tempfile_in(&self.folder)?;
-            draft.as_file().lock()?;
+            let draft = self.folder.draft()?;
+            draft.file.lock()?;
             // A host that starts may have taken it for abandoned before it was locked.
-            if draft.as_file().metadata()?.nlink() > 0 {
+            if draft.file.metadata()?.nlink() > 0 {
                 return Ok(draft);
             }
         }
     }
 
     /// Makes a draft a component's entry, and returns it, open for reading only.
-    pub(super) fn insert(&self, digest: &str, mut draft: NamedTempFile) -> io::Result<File> {
-        draft.as_file_mut().rewind()?;
-        let content = Digest::of_reader(draft.as_file_mut())?;
+    pub(super) fn insert(&self, digest: &str, mut draft: Draft) -> io::Result<File> {
+        draft.file.rewind()?;
+        let content = Digest::of_reader(&mut draft.file)?;
         // Before it has its name: from then on another host may delete it.
-        let entry = File::open(draft.path())?;
-        draft.persist(self.folder.join(format!("{}{content}.cwasm", self.beginning(digest))))?;
+        let entry = draft.reader()?;
+        draft.persist(&format!("{}{content}.cwasm", self.beginning(digest)))?;
         Ok(entry)
     }
 
@@ -116,14 +106,11 @@ impl CompiledCache {
             if size <= most {
                 break;
             }
-            match fs::remove_file(&entry.path) {
+            match self.folder.remove(&entry.name) {
                 Ok(()) => size = size.saturating_sub(entry.size),
-                // Another host has deleted it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    size = size.saturating_sub(entry.size);
-                }
                 Err(error) => {
-                    tracing::warn!(target: "ocelli::deploy", "{}: {error}", entry.path.display());
+                    let path = self.folder.path().join(&entry.name);
+                    tracing::warn!(target: "ocelli::deploy", "{}: {error}", path.display());
                 }
             }
         }
@@ -135,25 +122,22 @@ impl CompiledCache {
 
     /// All files but drafts. One that is deleted meanwhile is left out.
     fn entries(&self) -> Vec<CacheEntry> {
-        let Ok(listed) = fs::read_dir(&self.folder) else { return Vec::new() };
-        listed.filter_map(|entry| CacheEntry::of(&entry.ok()?)).collect()
+        let names = self.folder.names().unwrap_or_default().into_iter();
+        let names = names.filter(|name| !name.starts_with(DRAFT));
+        names.filter_map(|name| CacheEntry::of(&self.folder, name)).collect()
     }
 }
 
-/// Deletes a draft that has no lock.
-fn remove_abandoned(path: &Path) -> io::Result<()> {
-    let opened = File::open(path);
-    let gone = |result: io::Result<()>| match result {
-        // It has become an entry, or went with its host.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    };
-    let draft = match opened {
+/// Deletes a draft that has no lock. One that is not there any more has become an entry, or went
+/// with its host.
+fn remove_abandoned(folder: &Folder, name: &str) -> io::Result<()> {
+    let draft = match folder.read(name) {
         Ok(draft) => draft,
-        Err(error) => return gone(Err(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
     };
     match draft.try_lock() {
-        Ok(()) => gone(fs::remove_file(path)),
+        Ok(()) => folder.remove(name),
         Err(TryLockError::WouldBlock) => Ok(()),
         Err(TryLockError::Error(error)) => Err(error),
     }
@@ -163,33 +147,24 @@ const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
 
 /// A file in the cache.
 struct CacheEntry {
-    path: PathBuf,
+    name: String,
     size: u64,
     used: SystemTime,
 }
 
 impl CacheEntry {
-    fn of(entry: &fs::DirEntry) -> Option<Self> {
-        let about = entry.metadata().ok()?;
-        let draft = entry.file_name().as_encoded_bytes().starts_with(DRAFT.as_bytes());
-        let used = about.modified().ok()?;
-        (!about.is_dir() && !draft).then(|| Self { path: entry.path(), size: about.len(), used })
-    }
-
-    fn name(&self) -> &str {
-        self.path.file_name().and_then(OsStr::to_str).unwrap_or_default()
+    fn of(folder: &Folder, name: String) -> Option<Self> {
+        let about = folder.about(&name).ok().filter(|about| !about.is_dir())?;
+        let used = about.modified().ok()?.into_std();
+        Some(Self { name, size: about.len(), used })
     }
 }
 
 /// Opens an entry whose content has this SHA-256 and that only this user can write.
-fn genuine(path: &Path, content: &str) -> io::Result<File> {
-    let not_following = OFlags::NOFOLLOW.bits().cast_signed();
-    let mut file = File::options().read(true).custom_flags(not_following).open(path)?;
+fn genuine(folder: &Folder, name: &str, content: &str) -> io::Result<File> {
+    let mut file = folder.read(name)?;
     let about = file.metadata()?;
-    if !about.is_file()
-        || about.uid() != rustix::process::geteuid().as_raw()
-        || about.mode() & 0o022 != 0
-    {
+    if about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o022 != 0 {
         return Err(io::Error::other(
             "it is not a file of this host's own, or others may write to it",
         ));

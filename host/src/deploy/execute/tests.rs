@@ -1,6 +1,6 @@
 //! Deployments with a session that says what the test wants: no process, no compiler.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::super::admission::MemoryBudget;
 use super::super::components::ComponentStore;
 use super::super::history::{self, History};
+use super::super::pipelines::PipelineFolders;
 use super::super::request::{Component, DeployRequest, MAX_WAITING};
 use super::*;
 use crate::config::Config;
@@ -53,10 +54,8 @@ impl DeployBackend for Fake {
         source: ComponentSource,
     ) -> Result<PreparedComponent, CompileError> {
         self.hang(Step::Check).await;
-        let bytes = match source {
-            ComponentSource::Path(path) => std::fs::read(path).unwrap(),
-            ComponentSource::Bytes(bytes) => bytes.to_vec(),
-        };
+        let mut bytes = Vec::new();
+        source.open().unwrap().read_to_end(&mut bytes).unwrap();
         let (digest, size) = super::super::components::digest(bytes.as_slice()).unwrap();
         let mut report = CheckReport {
             version: None,
@@ -147,9 +146,11 @@ impl Site {
         };
         let mut config = Config::default();
         config.store.directory = folder.path().to_owned();
+        let pipelines = PipelineFolders::new(&config);
         let config = watch::Sender::new(Arc::new(config));
-        let components = ComponentStore::open(folder.path().join("components")).unwrap();
-        let state = DeployState::new(History::new(journal), components, config.subscribe());
+        let components = ComponentStore::open(&folder.path().join("components")).unwrap();
+        let history = History::new(journal);
+        let state = DeployState::new(history, components, pipelines, config.subscribe());
         let executor = Arc::new(Executor::new(backend, state));
         executor.state.sessions.insert(&session, "eye", true, None);
         executor.on_cameras_started().await;

@@ -9,19 +9,21 @@ mod shown;
 mod versions;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 use ocelli_protocol::inference::{Batching, Device, Model, TensorDeclaration};
 use ocelli_protocol::worker::{Description, ModelNeed};
 
 use crate::config::{DeviceFallback, InferenceConfig, ModelOptions};
+use crate::util::folder::Folder;
 
 pub use error::CatalogError;
 pub use inspect::{InspectError, ModelInspector, mismatch};
 pub use manifest::{Embedding, Manifest, Preprocessing};
 pub(crate) use model_catalog::{CatalogWatcher, ModelCatalog};
 pub use shown::{ModelInfo, ModelList};
-pub use versions::{VersionStore, digest};
+pub use versions::VersionStore;
 
 /// The name of a model's description in its folder.
 pub const MANIFEST: &str = "model.toml";
@@ -33,7 +35,7 @@ pub struct Catalog {
 }
 
 /// A model of a catalog.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct CatalogEntry {
     /// The content of its `model.toml`.
     pub manifest: Manifest,
@@ -41,6 +43,8 @@ pub struct CatalogEntry {
     pub model: Model,
     /// Whether it is loaded before it is asked for.
     pub preload: bool,
+    /// The model's folder, open.
+    folder: Folder,
 }
 
 impl Catalog {
@@ -62,7 +66,8 @@ impl Catalog {
     ) -> Result<(Self, Vec<CatalogError>), CatalogError> {
         let (mut catalog, mut problems) = (Self::default(), Vec::new());
         for (name, folder) in folders(directory)? {
-            match load(&name, &folder) {
+            let model = folder.map_err(CatalogError::file(&name, &directory.join(&name)));
+            match model.and_then(|folder| load(&name, folder)) {
                 Ok(entry) => drop(catalog.entries.insert(name, entry)),
                 Err(error) => problems.push(error),
             }
@@ -170,24 +175,29 @@ impl Catalog {
     }
 }
 
-/// The folders of models by name, without hidden ones, which are being made or removed.
-fn folders(directory: &Path) -> Result<BTreeMap<String, std::path::PathBuf>, CatalogError> {
+/// The folders of models by name, without hidden ones, which are being made or removed. A link that
+/// leads out of the models' folder is an error.
+fn folders(directory: &Path) -> Result<BTreeMap<String, io::Result<Folder>>, CatalogError> {
     let unreadable = |source| CatalogError::Directory { directory: directory.to_owned(), source };
-    let mut folders = BTreeMap::new();
-    for entry in std::fs::read_dir(directory).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') && entry.path().join(MANIFEST).is_file() {
-            folders.insert(name, entry.path());
-        }
-    }
-    Ok(folders)
+    let models = directory.canonicalize().and_then(|path| Folder::open(&path));
+    let models = models.map_err(unreadable)?;
+    let names = models.names().map_err(unreadable)?.into_iter();
+    let named = names.filter(|name| !name.starts_with('.')).filter_map(|name| {
+        let folder = match models.open_folder(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return None,
+            folder => folder,
+        };
+        let described = folder.as_ref().map_or(true, |folder| folder.has(MANIFEST));
+        described.then_some((name, folder))
+    });
+    Ok(named.collect())
 }
 
 /// Reads a model from its folder, with default options.
-fn load(name: &str, folder: &Path) -> Result<CatalogEntry, CatalogError> {
-    let path = folder.join(MANIFEST);
-    let text = std::fs::read_to_string(&path).map_err(CatalogError::file(name, &path))?;
+fn load(name: &str, folder: Folder) -> Result<CatalogEntry, CatalogError> {
+    let path = folder.path().join(MANIFEST);
+    let text = folder.read_linked(MANIFEST).and_then(io::read_to_string);
+    let text = text.map_err(CatalogError::file(name, &path))?;
     let wrong = |message: String| CatalogError::Manifest {
         model: name.to_owned(),
         path: path.clone(),
@@ -197,13 +207,9 @@ fn load(name: &str, folder: &Path) -> Result<CatalogEntry, CatalogError> {
     if let Some(problem) = manifest.problem(name) {
         return Err(wrong(problem));
     }
-    let graph = folder.join(&manifest.file);
-    let graph = graph.canonicalize().map_err(CatalogError::file(name, &graph))?;
-    let file = CatalogError::file(name, &graph);
-    if !graph.is_file() {
-        return Err(file(std::io::Error::other("it is not a file")));
-    }
-    let found = digest(&graph).map_err(file)?;
+    let graph = folder.path().join(&manifest.file);
+    let found = folder.read_linked(&manifest.file).and_then(versions::digest);
+    let found = found.map_err(CatalogError::file(name, &graph))?;
     if found != manifest.sha256 {
         let (model, expected) = (name.to_owned(), manifest.sha256);
         return Err(CatalogError::Digest { model, path: graph, expected, found });
@@ -220,7 +226,7 @@ fn load(name: &str, folder: &Path) -> Result<CatalogEntry, CatalogError> {
         fallback: false,
         batching: None,
     };
-    Ok(CatalogEntry { manifest, model, preload: false })
+    Ok(CatalogEntry { manifest, model, preload: false, folder })
 }
 
 /// How requests for a model are put together. That takes a first dimension that is open.

@@ -129,7 +129,7 @@ impl From<&LoadedModel> for ShownRun {
 impl ModelInfo {
     /// Combines an entry of the catalog with the loaded models.
     pub fn new(entry: &CatalogEntry, loaded: &[LoadedModel]) -> Self {
-        let CatalogEntry { manifest, model, preload } = entry;
+        let CatalogEntry { manifest, model, preload, .. } = entry;
         let run =
             loaded.iter().find(|other| other.name == model.name && other.sha256 == model.sha256);
         Self {

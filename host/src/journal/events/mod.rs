@@ -33,7 +33,6 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -45,6 +44,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::JournalError;
+use crate::util::folder::Folder;
 use outbox::{OutboxBatch, Outboxes};
 use pictures::AttachmentFiles;
 use reader::EventRead;
@@ -135,7 +135,7 @@ fn now_ms() -> i64 {
 
 impl EventJournal {
     /// Opens the journal in this folder, or begins one.
-    pub(super) fn open(folder: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(folder: &Folder) -> anyhow::Result<Self> {
         let (store, reader) = store::open(folder, now_ms())?;
         Self::start(store, reader, Box::new(now_ms))
     }

@@ -1,28 +1,35 @@
 //! The files of attachments, named by their content: `attachments/ab/<digest>.jpg`.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
 
 use bytes::Bytes;
 use ocelli_protocol::digest::Digest;
 
 use super::Attachment;
+use crate::util::folder::Folder;
+
+/// The folder of all, in the data directory.
+const ATTACHMENTS: &str = "attachments";
 
 /// The ending of a file that is being written.
 const BEGUN: &str = "new";
 
+/// The ending of a picture.
+const WHOLE: &str = "jpg";
+
 /// Into how many folders pictures are divided: one for each first byte of a digest.
 pub(super) const FOLDERS: u16 = 256;
 
-/// The folder of all.
+/// The attachments of a data directory.
 #[derive(Debug, Clone)]
-pub(super) struct AttachmentFiles(PathBuf);
+pub(super) struct AttachmentFiles(Folder);
 
 impl AttachmentFiles {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self(folder)
+    /// Those in this data directory.
+    pub(super) fn new(data: Folder) -> Self {
+        Self(data)
     }
 
     /// Writes those that are not there yet: on the disk when it returns, each under its name only
@@ -33,30 +40,30 @@ impl AttachmentFiles {
     ) -> io::Result<()> {
         let mut folders = BTreeSet::new();
         for picture in pictures {
-            let path = self.path(&picture.digest);
-            let Some(folder) = path.parent() else { continue };
-            if folders.insert(folder.to_owned()) && !folder.is_dir() {
-                std::fs::create_dir_all(folder)?;
-                folders.extend(folder.parent().map(Path::to_owned));
+            let folder = format!("{ATTACHMENTS}/{:.2}", picture.digest);
+            if !folders.contains(&folder) && self.0.make_folder(&folder)? {
+                folders.extend([ATTACHMENTS.to_owned(), ".".to_owned()]);
             }
-            let there = std::fs::metadata(&path);
-            if there.is_ok_and(|there| there.len() == picture.bytes.len() as u64) {
+            folders.insert(folder);
+            let name = name(&picture.digest, WHOLE);
+            if self.0.size(&name) == Some(picture.bytes.len() as u64) {
                 continue;
             }
-            let begun = path.with_extension(BEGUN);
-            let mut file = File::create(&begun)?;
+            let begun = self::name(&picture.digest, BEGUN);
+            let mut file = self.0.create(&begun)?;
             file.write_all(&picture.bytes)?;
             file.sync_all()?;
-            std::fs::rename(&begun, &path)?;
+            self.0.rename(&begun, &name)?;
         }
         // Names, too, are on the disk only when their folder is.
-        folders.iter().try_for_each(|folder| File::open(folder)?.sync_all())
+        folders.iter().try_for_each(|folder| self.0.handle(folder)?.sync_all())
     }
 
     /// The picture, where it is kept.
     pub(super) fn read(&self, digest: &Digest) -> io::Result<Option<Bytes>> {
-        match std::fs::read(self.path(digest)) {
-            Ok(bytes) => Ok(Some(bytes.into())),
+        let mut bytes = Vec::new();
+        match self.0.read(&name(digest, WHOLE)).and_then(|mut file| file.read_to_end(&mut bytes)) {
+            Ok(_) => Ok(Some(bytes.into())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -64,25 +71,21 @@ impl AttachmentFiles {
 
     /// Deletes a picture, whole or begun, where it is there.
     pub(super) fn remove(&self, digest: &Digest) -> io::Result<()> {
-        let path = self.path(digest);
-        gone(std::fs::remove_file(path.with_extension(BEGUN)))?;
-        gone(std::fs::remove_file(path))
+        self.0.remove(&name(digest, BEGUN))?;
+        self.0.remove(&name(digest, WHOLE))
     }
 
     /// The pictures in one of the folders, whole or begun.
     pub(super) fn list(&self, folder: u16) -> Vec<Digest> {
-        let files = std::fs::read_dir(self.0.join(format!("{folder:02x}")));
-        let files = files.into_iter().flatten().flatten();
-        files
-            .filter_map(|file| Path::new(&file.file_name()).file_stem()?.to_str()?.parse().ok())
+        let names = self.0.names_in(&format!("{ATTACHMENTS}/{folder:02x}")).unwrap_or_default();
+        names
+            .iter()
+            .filter_map(|name| Path::new(name).file_stem()?.to_str()?.parse().ok())
             .collect()
-    }
-
-    fn path(&self, digest: &Digest) -> PathBuf {
-        self.0.join(format!("{digest:.2}")).join(format!("{digest}.jpg"))
     }
 }
 
-fn gone(removed: io::Result<()>) -> io::Result<()> {
-    removed.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+/// The name of a picture's file in the data directory.
+fn name(digest: &Digest, ending: &str) -> String {
+    format!("{ATTACHMENTS}/{digest:.2}/{digest}.{ending}")
 }

@@ -16,6 +16,7 @@ use super::outbox::{EVENT_BYTES, OutboxBatch, OutboxItem};
 use super::pictures::{self, AttachmentFiles};
 use super::{Cursors, EventDraft};
 use crate::journal::{DatabaseSpec, file};
+use crate::util::folder::Folder;
 
 /// The name of the file in the store's folder.
 const FILE: &str = "events.db";
@@ -105,9 +106,9 @@ pub(super) struct EventStore {
 
 /// Opens the journal in this folder, or begins one; the second connection is for readers. A file
 /// that is damaged is put aside, and numbering goes on above all that it may have given.
-pub(super) fn open(folder: &Path, now_ms: i64) -> anyhow::Result<(EventStore, Connection)> {
-    let path = folder.join(FILE);
-    let (connection, aside) = file::open(&path, &KIND)?;
+pub(super) fn open(folder: &Folder, now_ms: i64) -> anyhow::Result<(EventStore, Connection)> {
+    let path = folder.path().join(FILE);
+    let (connection, aside) = file::open(folder, FILE, &KIND)?;
     if let Some(aside) = aside {
         let floor = greatest(&aside).max(now_ms.unsigned_abs());
         connection
@@ -117,7 +118,7 @@ pub(super) fn open(folder: &Path, now_ms: i64) -> anyhow::Result<(EventStore, Co
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let reading = || format!("{}", path.display());
     let reader = Connection::open_with_flags(&path, flags).with_context(reading)?;
-    let pictures = AttachmentFiles::new(folder.join("attachments"));
+    let pictures = AttachmentFiles::new(folder.clone());
     Ok((EventStore::load(connection, pictures).with_context(reading)?, reader))
 }
 

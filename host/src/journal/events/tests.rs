@@ -137,7 +137,7 @@ async fn a_note_may_append_and_what_it_appends_comes_after_it() {
 #[tokio::test]
 async fn a_long_read_delays_no_commit() {
     let folder = tempfile::tempdir().unwrap();
-    let events = EventJournal::open(folder.path()).unwrap();
+    let events = EventJournal::open(&crate::journal::file::folder(folder.path()).unwrap()).unwrap();
     events.append("cam", draft(1));
     events.flush().await.unwrap();
     let (begun, reads) = oneshot::channel();

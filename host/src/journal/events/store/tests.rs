@@ -6,7 +6,7 @@ use super::*;
 
 /// Opened by hand, with a clock that stands still and nothing that ends it but the test.
 fn open_at(folder: &Path, now_ms: i64) -> EventStore {
-    store::open(folder, now_ms).unwrap().0
+    store::open(&file::folder(folder).unwrap(), now_ms).unwrap().0
 }
 
 fn part(session: &str, drafts: Vec<EventDraft>) -> outbox::OutboxBatch {
@@ -221,7 +221,7 @@ proptest::proptest! {
 #[tokio::test]
 async fn pages_end_where_the_next_begins_and_a_filter_costs_no_more_than_it_may() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut store, reader) = store::open(folder.path(), 0).unwrap();
+    let (mut store, reader) = store::open(&file::folder(folder.path()).unwrap(), 0).unwrap();
     for first in (1..=25_000).step_by(25) {
         let drafts = (first..first + 25).map(|number| EventDraft {
             kind: if number % 10_000 == 0 { "rare".into() } else { "usual".into() },
@@ -252,7 +252,7 @@ async fn pages_end_where_the_next_begins_and_a_filter_costs_no_more_than_it_may(
 #[tokio::test]
 async fn cursors_are_read_back_at_once_and_after_a_flush_by_another() {
     let folder = tempfile::tempdir().unwrap();
-    let events = EventJournal::open(folder.path()).unwrap();
+    let events = EventJournal::open(&file::folder(folder.path()).unwrap()).unwrap();
     let set = |seq| vec![(Arc::from("cam"), seq), (Arc::from("other"), 1)];
     events.set_cursors("redis", set(7));
     assert_eq!(events.cursors("redis").await.unwrap(), set(7));

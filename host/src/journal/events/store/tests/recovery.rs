@@ -141,7 +141,7 @@ fn a_batch_that_finds_no_room_takes_no_number_and_leaves_nothing() {
 #[tokio::test]
 async fn what_cannot_be_kept_is_told_to_nobody_and_what_was_lost_has_its_place() {
     let folder = tempfile::tempdir().unwrap();
-    let (store, reader) = store::open(folder.path(), 0).unwrap();
+    let (store, reader) = store::open(&file::folder(folder.path()).unwrap(), 0).unwrap();
     store.connection.busy_timeout(Duration::ZERO).unwrap();
     let failures = Connection::open(folder.path().join(store::FILE)).unwrap();
     failures.busy_timeout(Duration::from_secs(10)).unwrap();
@@ -200,7 +200,7 @@ const FOLDER: &str = "OCELLI_TEST_EVENTS";
 #[ignore = "run by another test"]
 async fn tells_until_it_is_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
-    let events = EventJournal::open(Path::new(&folder)).unwrap();
+    let events = EventJournal::open(&file::folder(Path::new(&folder)).unwrap()).unwrap();
     events.set_delivery_handler(Box::new(|session, entry| {
         println!("\ntold {session} {} {}", entry.seq, entry.body)
     }));
