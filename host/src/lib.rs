@@ -5,7 +5,7 @@
 //! worker through [`session`], come back as detections and events into [`event`], and leave through
 //! [`api`].
 //!
-//! Imports point down, in this order: [`cli`] and [`serve`], `reload`, [`api`], [`monitor`],
+//! Imports point down, in this order: [`cli`] and [`serve`], `reload`, `preflight`, [`api`], [`monitor`],
 //! [`analyze`], [`deploy`], [`session`], [`worker`], [`redis`], [`inference`], [`source`],
 //! [`event`], [`journal`], [`telemetry`], [`config`], `shape` and `util`.
 
@@ -18,6 +18,7 @@ pub mod event;
 pub mod inference;
 pub mod journal;
 pub mod monitor;
+mod preflight;
 
 pub mod redis;
 mod reload;

@@ -2,13 +2,16 @@
 //! applied if it has no errors.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Camera, ConfigError, ConfigFile, ShownProblem};
 use crate::deploy::{Applied, Deployer};
+use crate::preflight::{self, Finding};
 use crate::util::watch::{FileStamp, Watch};
+use crate::worker::Programs;
 
 /// Listens for reasons to read the config again.
 pub(crate) struct ConfigReloader {
@@ -44,26 +47,48 @@ impl ConfigReloader {
     }
 }
 
-/// Reads the config and applies it. `quiet`: does not log that nothing has changed.
+/// Said of a config that changes nothing.
+const KEPT: &str = "the config is not applied, everything runs on as before";
+
+/// Reads the config, checks what it names, and applies it. `quiet`: does not log that nothing has
+/// changed.
 async fn reload(path: &Path, deployer: &Deployer, cause: &str, quiet: bool) {
     let owned = path.to_owned();
     // On a thread of its own: a network file system may take its time.
-    let read = tokio::task::spawn_blocking(move || read(&owned)).await;
-    let wanted = match read {
-        Ok(Ok(wanted)) => wanted,
-        Ok(Err(error)) => return log_problems(&error, cause),
+    let looked = tokio::task::spawn_blocking(move || {
+        let file = read(&owned)?;
+        let findings = preflight::files(&file);
+        Ok((Arc::new(file), findings))
+    });
+    let (file, mut findings) = match looked.await {
+        Ok(Ok(looked)) => looked,
+        Ok(Err(error)) => {
+            log_problems(&error, cause);
+            return deployer.refuse_config(cause, error.problems());
+        }
         Err(error) => {
             tracing::error!("reading the config: {error}");
             return;
         }
     };
+    findings.extend(components(&file, deployer).await);
+    let problems: Vec<ShownProblem> = findings.iter().map(|finding| finding.shown(&file)).collect();
+    // A camera whose entry does not do goes on as it was; the others follow the config.
+    let of_host = |finding: &Finding| finding.camera.is_none() && finding.stops_start;
+    if findings.iter().any(of_host) {
+        log_all(path, cause, &problems);
+        return deployer.refuse_config(cause, problems);
+    }
+    for problem in &problems {
+        tracing::error!("{}: {problem}", path.display());
+    }
     let running = deployer.config();
     for warning in
-        wanted.warnings().into_iter().filter(|warning| !running.warnings().contains(warning))
+        file.config.warnings().into_iter().filter(|warning| !running.warnings().contains(warning))
     {
         tracing::warn!("{warning}");
     }
-    let applied = deployer.apply(wanted).await;
+    let applied = deployer.apply(file.config.clone(), problems).await;
     let touched =
         Applied { untouched: 0, ..applied } != Applied::default() || *running != *deployer.config();
     if touched || !quiet {
@@ -71,34 +96,49 @@ async fn reload(path: &Path, deployer: &Deployer, cause: &str, quiet: bool) {
     }
 }
 
+/// The faults of components and settings, of cameras whose entries have changed.
+async fn components(file: &ConfigFile, deployer: &Deployer) -> Vec<Finding> {
+    let running = deployer.config();
+    let changed = |camera: &Camera| !running.cameras.contains(camera);
+    match Programs::find() {
+        Ok(programs) => {
+            let compiler = deployer.compiler();
+            preflight::components(&compiler, &programs.worker, file, changed, None).await
+        }
+        // The cameras' own start says so.
+        Err(_) => Vec::new(),
+    }
+}
+
 /// Reads a config that is to take the place of another. A file of nothing but blanks is an error: a
 /// full disk, a broken tool or a slip of an editor leaves one, and it would end every camera. A
 /// config without cameras has at least a comment.
-fn read(path: &Path) -> Result<Config, ConfigError> {
+fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
     let blank = |text: String| text.chars().all(|c| c.is_whitespace() || c == '\u{feff}');
     if std::fs::read_to_string(path).is_ok_and(blank) {
         let source =
             std::io::Error::other("the file is empty; a config without cameras has a comment");
         return Err(ConfigError::Unreadable { path: path.to_owned(), source });
     }
-    Config::load(path)
+    ConfigFile::load(path)
 }
 
 /// Logs every problem in a line of its own.
 fn log_problems(error: &ConfigError, cause: &str) {
-    const KEPT: &str = "the config is not applied, everything runs on as before";
     match error {
-        ConfigError::Invalid { path, problems } => {
-            tracing::error!(cause, config = %path.display(), problems = problems.len(), "{KEPT}");
-            for problem in problems {
-                tracing::error!("{}: {problem}", path.display());
-            }
-        }
+        ConfigError::Invalid { path, .. } => log_all(path, cause, &error.problems()),
         // The error's own text says how to make a first config.
         ConfigError::Missing { path } => {
             tracing::error!(cause, "{KEPT}: {}: no such file", path.display());
         }
         error => tracing::error!(cause, "{KEPT}: {error}"),
+    }
+}
+
+fn log_all(path: &Path, cause: &str, problems: &[ShownProblem]) {
+    tracing::error!(cause, config = %path.display(), problems = problems.len(), "{KEPT}");
+    for problem in problems {
+        tracing::error!("{}: {problem}", path.display());
     }
 }
 
@@ -112,11 +152,11 @@ mod tests {
         let path = folder.path().join("ocelli.toml");
         for blank in ["", "\n", " \t\r\n\n", "\u{feff}", "\u{feff}\n  "] {
             std::fs::write(&path, blank).unwrap();
-            let error = read(&path).unwrap_err().to_string();
+            let error = read(&path).err().unwrap().to_string();
             assert!(error.contains("empty") && error.contains("ocelli.toml"), "{blank:?}: {error}");
         }
         std::fs::write(&path, "# no cameras\n").unwrap();
-        assert_eq!(read(&path).unwrap(), Config::load(&path).unwrap());
+        assert!(read(&path).is_ok());
         std::fs::remove_file(&path).unwrap();
         assert!(matches!(read(&path), Err(ConfigError::Missing { .. })));
     }

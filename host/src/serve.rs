@@ -1,7 +1,6 @@
 //! `ocelli serve`: puts the host together, runs it, and takes it apart again.
 
 use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +14,14 @@ use tokio::task::JoinHandle;
 
 use crate::analyze::{Analyses, ProcessFactory};
 use crate::api::{Control, DeploymentControl, Refusal, Server, Timing};
-use crate::config::Config;
-use crate::deploy::{
-    DeployError, DeployRequest, Deployer, NamedPipeline, Record, find_named, find_pipeline,
-};
+use crate::config::{ConfigFile, listing};
+use crate::deploy::{ConfigStatus, DeployError, DeployRequest, Deployer, NamedPipeline, Record};
 use crate::event::Hub;
 use crate::inference::InferenceHandle;
 use crate::inference::catalog::{CatalogWatcher, ModelCatalog, ModelList};
 use crate::journal::Journal;
 use crate::monitor::Monitor;
+use crate::preflight::{self, Finding};
 
 use crate::redis::Redis;
 use crate::reload::ConfigReloader;
@@ -39,18 +37,19 @@ use crate::worker::{
 const DESCRIPTORS: u64 = 16_384;
 
 /// Runs the host until SIGTERM or SIGINT, then stops it within `process_cleanup_timeout`. A second
-/// signal ends the process at once. `config` was read from `path`, which is read again when it was
-/// edited and at SIGHUP. Fails if something that every camera needs is missing: the address, a
-/// program, a model that differs from its description, a configured pipeline, ONNX Runtime.
-pub async fn serve(path: &Path, config: Config) -> anyhow::Result<()> {
+/// signal ends the process at once. The file is read again when it was edited and at SIGHUP. Fails
+/// if something that every camera needs is missing: the address, a program, a file or folder, a
+/// model that differs from its description, a configured pipeline, ONNX Runtime.
+pub async fn serve(file: ConfigFile) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let reloads = ConfigReloader::new(path)?;
+    let reloads = ConfigReloader::new(&file.path)?;
+    let config = &file.config;
     raise_descriptor_limit();
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
     let host = tokio::select! {
-        host = RunningHost::start(&config) => host?,
+        host = RunningHost::start(&file) => host?,
         name = signals.next() => {
             tracing::info!("{name}: stopped while starting");
             return Ok(());
@@ -90,19 +89,14 @@ struct RunningHost {
 }
 
 impl RunningHost {
-    async fn start(config: &Config) -> anyhow::Result<Self> {
+    async fn start(file: &ConfigFile) -> anyhow::Result<Self> {
+        let config = &file.config;
         // First what can fail without having started a process.
         let listen = config.server.listen;
         let listener = TcpListener::bind(listen).await.with_context(|| {
             format!("cannot listen on {listen} (`[server] listen` in the config)")
         })?;
-        for camera in &config.cameras {
-            find_pipeline(&camera.pipeline, config)
-                .with_context(|| format!("camera {:?}", camera.id))?;
-        }
-        for kept in &config.analyze.pipelines {
-            find_named(&kept.name, config).context("analyze.pipelines")?;
-        }
+        check_files(file)?;
         let programs = Programs::find()?;
         check_sandbox(&programs, config.session_processes.sandbox).await?;
         let offer = ModelCatalog::new(config)?;
@@ -186,6 +180,19 @@ impl RunningHost {
     }
 }
 
+/// Fails with all that keeps the host from starting, and logs what is wrong with single cameras.
+fn check_files(file: &ConfigFile) -> anyhow::Result<()> {
+    let path = file.path.display();
+    let (fatal, others): (Vec<Finding>, Vec<Finding>) =
+        preflight::files(file).into_iter().partition(|finding| finding.stops_start);
+    for finding in others {
+        tracing::error!("{path}: {}", finding.shown(file));
+    }
+    let fatal: Vec<_> = fatal.iter().map(|finding| finding.shown(file)).collect();
+    anyhow::ensure!(fatal.is_empty(), "{path}: {}", listing(&fatal));
+    Ok(())
+}
+
 /// The control groups of workers, if the host may make some. To be called before any child is
 /// started.
 fn control_groups() -> Option<ControlGroups> {
@@ -233,7 +240,10 @@ impl Control for HostControl {
     type Models = ModelList;
 
     fn sessions(&self) -> Vec<SessionStatus> {
-        self.sessions.list()
+        let mut drifts = self.deployer.drifts();
+        let with_drift =
+            |status: SessionStatus| SessionStatus { drift: drifts.remove(&status.id), ..status };
+        self.sessions.list().into_iter().map(with_drift).collect()
     }
 
     fn id(status: &SessionStatus) -> &str {
@@ -241,7 +251,8 @@ impl Control for HostControl {
     }
 
     fn session(&self, id: &str) -> Option<SessionStatus> {
-        Some(self.sessions.get(id)?.status())
+        let status = self.sessions.get(id)?.status();
+        Some(SessionStatus { drift: self.deployer.drifts().remove(id), ..status })
     }
 
     fn ensure(
@@ -264,7 +275,7 @@ impl Control for HostControl {
     }
 
     async fn stop(&self, id: &str) -> Result<(), Refusal> {
-        Ok(self.sessions.stop(id, "stopped by an operator").await?)
+        Ok(self.deployer.end(id).await?)
     }
 
     fn models(&self) -> ModelList {
@@ -308,6 +319,10 @@ impl DeploymentControl for HostControl {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Record>, DeployError>> + Send {
         self.deployer.deployments(session, limit)
+    }
+
+    fn config(&self) -> ConfigStatus {
+        self.deployer.config_status()
     }
 
     fn pipelines(&self) -> impl Future<Output = Result<Vec<NamedPipeline>, DeployError>> + Send {

@@ -27,6 +27,10 @@ pub struct Deploy {
     pub component: Component,
     /// Frames on which both versions are compared before the change; 0: none.
     pub shadow: u32,
+    /// Whether the comparison is all: the new version does not become active.
+    pub shadow_only: bool,
+    /// The agreement of the comparison, 0 to 1, below which the new version is given up.
+    pub threshold: Option<f64>,
     /// What happens when the new version refuses the state of the old one. `None`: as the host's
     /// config says.
     pub state: Option<RefusedState>,
@@ -77,7 +81,7 @@ impl<'a> Request<'a> {
 
     /// The request of [`Client::deploy`](crate::Client::deploy).
     pub fn deploy(session: &'a str, deploy: &Deploy) -> Self {
-        let Deploy { component, shadow, state, settings } = deploy;
+        let Deploy { component, shadow, shadow_only, threshold, state, settings } = deploy;
         let mut request = Self::new(Method::PUT, &["sessions", session, "pipeline"]).patient();
         match component {
             Component::Named(name) => request = request.query("pipeline", name.clone()),
@@ -91,6 +95,10 @@ impl<'a> Request<'a> {
         if *shadow > 0 {
             request = request.query("shadow", shadow.to_string());
         }
+        if *shadow_only {
+            request = request.query("shadow_only", "true".to_owned());
+        }
+        request.query.extend(threshold.map(|threshold| ("threshold", threshold.to_string())));
         let state = state.map(|state| match state {
             RefusedState::Keep => "keep",
             RefusedState::Fresh => "fresh",
@@ -164,7 +172,14 @@ mod tests {
     fn a_deployment_says_what_differs_from_the_usual() {
         let component =
             Component::File { name: Some("eye".into()), bytes: Bytes::from_static(b"component") };
-        let plain = Deploy { component, shadow: 0, state: None, settings: None };
+        let plain = Deploy {
+            component,
+            shadow: 0,
+            shadow_only: false,
+            threshold: None,
+            state: None,
+            settings: None,
+        };
         let request = Request::deploy("display-001;cam-001", &plain);
         assert_eq!(request.path, ["v1", "sessions", "display-001;cam-001", "pipeline"]);
         assert_eq!(request.query, [("name", "eye".to_owned())]);
@@ -172,11 +187,20 @@ mod tests {
 
         let settings = serde_json::json!({"score": 0.5}).as_object().cloned();
         let component = Component::Named("nose".into());
-        let full = Deploy { component, shadow: 5, state: Some(RefusedState::Fresh), settings };
+        let full = Deploy {
+            component,
+            shadow: 5,
+            shadow_only: true,
+            threshold: Some(0.9),
+            state: Some(RefusedState::Fresh),
+            settings,
+        };
         let request = Request::deploy("gate", &full);
         let query = [
             ("pipeline", "nose"),
             ("shadow", "5"),
+            ("shadow_only", "true"),
+            ("threshold", "0.9"),
             ("state", "fresh"),
             ("settings", r#"{"score":0.5}"#),
         ];

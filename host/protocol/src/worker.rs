@@ -54,6 +54,9 @@ pub enum WorkerMode {
     Stream(Pacing),
     /// Single pictures ([`ToWorker::Analyze`]), each with a fresh instance of the component.
     Analyze,
+    /// Nothing: the component describes itself, the settings are held against its schema, and the
+    /// worker ends with [`FromWorker::Ready`] or its failure.
+    Describe,
 }
 
 /// The first message to a worker: its whole configuration.

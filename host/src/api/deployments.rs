@@ -21,8 +21,10 @@ use super::extract::{InPath, InQuery};
 use super::problem::Problem;
 use super::state::ApiState;
 use crate::config::{LOCAL_CALLER, RefusedState};
-use crate::deploy::{Component, DeployError, DeployRequest, NamedPipeline, Outcome, Record};
-use crate::session::rollout::MAX_SHADOW;
+use crate::deploy::{
+    Component, ConfigStatus, DeployError, DeployRequest, NamedPipeline, Outcome, Record,
+};
+use crate::session::rollout::{MAX_SHADOW, Shadow};
 
 /// Components that are uploaded at the same time. Each may have `deploy.max_component_mb`, 128 MiB
 /// at the most.
@@ -72,6 +74,9 @@ pub trait DeploymentControl: Clone + Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Record>, DeployError>> + Send;
 
+    /// The config in force, and how what runs differs from it.
+    fn config(&self) -> ConfigStatus;
+
     /// All pipelines in the data directory and built in, sorted by name.
     fn pipelines(&self) -> impl Future<Output = Result<Vec<NamedPipeline>, DeployError>> + Send;
 
@@ -90,6 +95,9 @@ pub trait DeploymentControl: Clone + Send + Sync + 'static {
 pub(super) struct DeployParameters {
     #[serde(default)]
     shadow: u32,
+    #[serde(default)]
+    shadow_only: bool,
+    threshold: Option<f64>,
     state: Option<RefusedState>,
     settings: Option<String>,
     name: Option<String>,
@@ -103,7 +111,16 @@ pub(super) async fn deploy<C: DeploymentControl>(
     InQuery(parameters): InQuery<DeployParameters>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let DeployParameters { shadow, state: refused_state, settings, name, pipeline } = parameters;
+    let DeployParameters {
+        shadow: frames,
+        shadow_only: only,
+        threshold,
+        state: refused_state,
+        settings,
+        name,
+        pipeline,
+    } = parameters;
+    let shadow = Shadow { frames, only, threshold };
     if name
         .as_ref()
         .is_some_and(|name| name.chars().count() > MAX_NAME || name.contains(char::is_control))
@@ -113,11 +130,18 @@ pub(super) async fn deploy<C: DeploymentControl>(
             format!("name: at most {MAX_NAME} characters that can be shown"),
         ));
     }
-    if shadow > MAX_SHADOW {
+    if frames > MAX_SHADOW {
         return Err(Problem::bad(
             "bad_query",
-            format!("shadow: {shadow} is more than {MAX_SHADOW} frames"),
+            format!("shadow: {frames} is more than {MAX_SHADOW} frames"),
         ));
+    }
+    if threshold.is_some_and(|threshold| !(0.0..=1.0).contains(&threshold)) {
+        return Err(Problem::bad("bad_query", "threshold: it is 0 to 1"));
+    }
+    if frames == 0 && shadow.is_condition() {
+        let detail = "shadow_only and threshold need frames to compare on: shadow";
+        return Err(Problem::bad("bad_query", detail));
     }
     let settings = settings.as_deref().map(body::settings).transpose()?;
     let by = by(&caller, request.headers());
@@ -146,6 +170,12 @@ pub(super) async fn rollback<C: DeploymentControl>(
 ) -> Result<Response, Problem> {
     let (by, control) = (by(&caller, &headers), state.control.clone());
     deployed(async move { control.rollback(&session, &by).await }).await
+}
+
+pub(super) async fn config<C: Control + DeploymentControl>(
+    State(state): State<Arc<ApiState<C>>>,
+) -> Response {
+    Json(state.control.config()).into_response()
 }
 
 /// The query of `GET /v1/sessions/{id}/deployments`.
@@ -203,7 +233,9 @@ async fn deployed(
 ) -> Result<Response, Problem> {
     let record = to_its_end(doing).await?;
     match record.outcome() {
-        None | Some(Outcome::Healthy | Outcome::Superseded) => Ok(Json(record).into_response()),
+        None | Some(Outcome::Healthy | Outcome::Superseded | Outcome::Compared) => {
+            Ok(Json(record).into_response())
+        }
         Some(outcome) => Err(Problem::failed(record, outcome)),
     }
 }

@@ -14,7 +14,7 @@ use super::events::EventPage;
 use super::jobs::{JobView as Job, JobWithResults, Results};
 use super::message::ClientMessage;
 use crate::analyze::Analysis;
-use crate::deploy::{NamedPipeline, Record};
+use crate::deploy::{ConfigStatus, NamedPipeline, Record};
 use crate::event::{JournalledEvent, ServerMessage};
 use crate::inference::catalog::ModelList;
 use crate::session::SessionStatus;
@@ -68,8 +68,9 @@ fn closed(schema: &mut Schema) {
 fn http_document() -> Value {
     let mut types = generator(Contract::Serialize);
     // The types that these refer to are included.
-    let roots: [fn(&mut SchemaGenerator) -> Schema; 9] = [
+    let roots: [fn(&mut SchemaGenerator) -> Schema; 10] = [
         SchemaGenerator::subschema_for::<SessionStatus>,
+        SchemaGenerator::subschema_for::<ConfigStatus>,
         SchemaGenerator::subschema_for::<EventPage>,
         SchemaGenerator::subschema_for::<Analysis>,
         SchemaGenerator::subschema_for::<Results<'_>>,

@@ -124,6 +124,11 @@ impl Server {
         Ok(Self { address, secure, ready, stop, tasks, timing, running, connections, abort })
     }
 
+    /// Fails if certificate and key cannot be used.
+    pub(crate) fn check_certificate(files: &crate::config::Tls) -> anyhow::Result<()> {
+        tls::load(files).map(drop)
+    }
+
     /// All routes: methods and paths, with their parameters in braces.
     pub fn routes(&self) -> Vec<(Method, &'static str)> {
         routes::ROUTES.iter().map(|route| (route.method.clone(), route.path)).collect()

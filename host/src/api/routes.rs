@@ -48,6 +48,7 @@ routes! { |pictures|
     "metrics", GET, "/metrics", OfAll(View), rest::metrics;
     "openapi", GET, "/openapi.json", Caller, documents::openapi;
     "asyncapi", GET, "/asyncapi.json", Caller, documents::asyncapi;
+    "config", GET, "/v1/config", May(Operate), deployments::config;
     "list_sessions", GET, "/v1/sessions", May(View), rest::sessions;
     "session", GET, "/v1/sessions/{id}", OfSession(View), rest::session;
     "stop", DELETE, "/v1/sessions/{id}", OfSession(Operate), rest::stop;

@@ -10,7 +10,7 @@ use ocelli_client::{Component, Problem, RefusedState, Request};
 use serde_json::{Map, Value};
 
 use super::host::{HostArgs, status};
-use super::table::{entries, printable};
+use super::table::{entries, lines, printable};
 
 #[derive(Args)]
 pub(super) struct DeployCommand {
@@ -22,6 +22,16 @@ pub(super) struct DeployCommand {
     /// Compare it with the running one on this many frames before it takes over.
     #[arg(long, value_name = "FRAMES", default_value_t = 0)]
     shadow: u32,
+    /// Compare alone: the running version stays.
+    #[arg(long, requires = "shadow")]
+    shadow_only: bool,
+    /// Keep the running version if the comparison's agreement is below this, 0 to 1.
+    #[arg(long, value_name = "SHARE", requires = "shadow", value_parser = share)]
+    threshold: Option<f64>,
+    /// Return when it has passed its probation; status 1 if it has not. Left out: when it is
+    /// active.
+    #[arg(long, value_parser = ["healthy"])]
+    wait: Option<String>,
     /// What happens when it refuses the state of the running one: "keep" that one, or start
     /// "fresh". Left out: as the host's config says.
     #[arg(long, value_parser = ["keep", "fresh"])]
@@ -37,6 +47,10 @@ pub(super) struct DeployCommand {
 pub(super) struct RollbackCommand {
     /// The session.
     session: String,
+    /// Return when it has passed its probation; status 1 if it has not. Left out: when it is
+    /// active.
+    #[arg(long, value_parser = ["healthy"])]
+    wait: Option<String>,
     #[command(flatten)]
     host: HostArgs,
 }
@@ -52,6 +66,11 @@ pub(super) struct DeploymentsCommand {
     host: HostArgs,
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "a number from 0 to 1".to_owned())
+}
+
 fn settings(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("settings are a JSON object: {error}"))
 }
@@ -59,7 +78,8 @@ fn settings(text: &str) -> Result<Map<String, Value>, String> {
 impl DeployCommand {
     /// Returns when the new version speaks.
     pub(super) fn run(&self) -> anyhow::Result<()> {
-        let Self { session, pipeline, shadow, state, settings, host } = self;
+        let Self { session, pipeline, shadow, shadow_only, threshold, wait, state, settings, host } =
+            self;
         let component = if pipeline.ends_with(".wasm") {
             let bytes = std::fs::read(pipeline).with_context(|| pipeline.clone())?;
             if bytes.is_empty() {
@@ -74,17 +94,27 @@ impl DeployCommand {
             "fresh" => RefusedState::Fresh,
             _ => RefusedState::Keep,
         });
-        let new =
-            ocelli_client::Deploy { component, shadow: *shadow, state, settings: settings.clone() };
-        print_answer(session, host, host.ask(&Request::deploy(session, &new))?)
+        let new = ocelli_client::Deploy {
+            component,
+            shadow: *shadow,
+            shadow_only: *shadow_only,
+            threshold: *threshold,
+            state,
+            settings: settings.clone(),
+        };
+        let wait = wait.is_some();
+        let answer = host.follow_deployment(session, &Request::deploy(session, &new), wait)?;
+        print_answer(session, host, answer)
     }
 }
 
 impl RollbackCommand {
     /// Returns when the version before speaks.
     pub(super) fn run(&self) -> anyhow::Result<()> {
-        let Self { session, host } = self;
-        print_answer(session, host, host.ask(&Request::rollback(session))?)
+        let Self { session, host, .. } = self;
+        let request = Request::rollback(session);
+        let answer = host.follow_deployment(session, &request, self.wait.is_some())?;
+        print_answer(session, host, answer)
     }
 }
 
@@ -106,23 +136,80 @@ fn print_answer(
     host: &HostArgs,
     answer: Result<Value, Problem>,
 ) -> anyhow::Result<()> {
+    // A deployment that was waited for may have ended otherwise.
+    let answer = answer.map(|record| (lasts(&record), record));
     match answer {
-        Ok(record) if host.json => println!("{record}"),
-        Ok(record) => println!("{}", format_line(&record)),
+        Ok((false, record)) => {
+            if host.json {
+                println!("{record}");
+            }
+            let word = |key: &str| record.get(key).and_then(Value::as_str).map(printable);
+            let (state, reason) = (word("state"), word("reason"));
+            let (state, reason) = (state.unwrap_or_default(), reason.unwrap_or_default());
+            bail!("{}: the deployment is {state}: {reason}", printable(session));
+        }
+        Ok((true, record)) if host.json => println!("{record}"),
+        Ok((true, record)) => {
+            println!("{}", format_line(&record));
+            print!("{}", comparison(&record));
+        }
         Err(problem) => {
             let body = serde_json::to_value(&problem)?;
             if host.json {
                 println!("{body}");
             }
+            eprint!("{}", body.get("deployment").map(comparison).unwrap_or_default());
             bail!("{}: {}", printable(session), refusal(&status(&problem), &body));
         }
     }
     Ok(())
 }
 
+/// Whether the new version was active, or the comparison was all, and nothing has undone it.
+fn lasts(record: &Value) -> bool {
+    let state = record.get("state").and_then(Value::as_str).unwrap_or_default();
+    !["refused", "aborted", "rolled_back", "unverified", "interrupted"].contains(&state)
+}
+
+/// The comparison of both versions as a table; empty without one.
+fn comparison(record: &Value) -> String {
+    let Some(compared @ Value::Object(_)) = record.get("comparison") else { return String::new() };
+    let at = |place: &str| compared.pointer(place);
+    let number = |place: &str| at(place).map(Value::to_string).unwrap_or_else(|| "-".into());
+    let mut rows = vec![
+        ["", "RUNNING", "NEW"].map(str::to_owned),
+        ["detections".into(), number("/detections/running"), number("/detections/new")],
+        ["median ms".into(), number("/latency_ms/running_p50"), number("/latency_ms/new_p50")],
+        ["95 % ms".into(), number("/latency_ms/running_p95"), number("/latency_ms/new_p95")],
+    ];
+    for (kind, place) in [("label", "/detections/labels"), ("event", "/events")] {
+        for (name, counts) in at(place).and_then(Value::as_object).into_iter().flatten() {
+            let count = |index: usize| counts.get(index).map(Value::to_string).unwrap_or_default();
+            rows.push([format!("{kind} {name}"), count(0), count(1)]);
+        }
+    }
+    let mut text = format!(
+        "compared on {} frames ({} missed, {} errors): agreement {}\n",
+        number("/frames"),
+        number("/missed"),
+        number("/errors"),
+        number("/agreement")
+    );
+    lines(&rows).for_each(|line| text += &format!("  {line}\n"));
+    if let Some(error) = at("/first_error").and_then(Value::as_str) {
+        text += &format!("  first error: {}\n", printable(error));
+    }
+    text
+}
+
 /// One line on a deployment that went well.
 fn format_line(record: &Value) -> String {
     let text = |key: &str| record.get(key).and_then(Value::as_str).map(printable);
+    if text("state").as_deref() == Some("compared") {
+        let (session, new) = (text("session"), text("deployment"));
+        let (session, new) = (session.unwrap_or_default(), new.unwrap_or_default());
+        return format!("{session}: {new} was compared, the running version stays");
+    }
     let swapped = |key: &str| record.get("swapped").and_then(|swapped| swapped.get(key));
     let ms = |value: Option<&Value>| value.and_then(Value::as_f64).map(|ms| format!("{ms:.0} ms"));
     let mut line = format!(
@@ -143,6 +230,14 @@ fn format_line(record: &Value) -> String {
     line.extend(ms(swapped("gap_ms")).map(|ms| format!(", gap {ms}")));
     if swapped("fresh").and_then(Value::as_bool) == Some(true) {
         line.push_str(", without the state, which it refused");
+    }
+    let changed = record.get("changed").and_then(Value::as_array).into_iter().flatten();
+    let changed: Vec<String> = changed.filter_map(Value::as_str).map(printable).collect();
+    if !changed.is_empty() {
+        line += &format!(", changed: {}", changed.join(", "));
+    }
+    if text("state").as_deref() == Some("healthy") {
+        line.push_str(", healthy");
     }
     line
 }
@@ -204,6 +299,42 @@ mod tests {
             without the state, which it refused";
         assert_eq!(format_line(&record), said);
         assert_eq!(format_line(&json!({})), ": nothing -> , compiled before");
+    }
+
+    #[test]
+    fn a_comparison_is_a_small_table() {
+        let record = json!({"session": "cam", "deployment": "0a", "state": "compared", "comparison": {
+            "frames": 50, "missed": 1, "errors": 0, "first_error": null, "agreement": 0.95,
+            "latency_ms": {"running_p50": 40.5, "running_p95": 60.0, "new_p50": 20.25, "new_p95": 31.0},
+            "detections": {"running": 100, "new": 104, "labels": {"car": [60, 64]}},
+            "events": {"entered\u{1b}": [3, 4]}}});
+        let expected = "\
+compared on 50 frames (1 missed, 0 errors): agreement 0.95
+                  RUNNING  NEW
+  detections      100      104
+  median ms       40.5     20.25
+  95 % ms         60.0     31.0
+  label car       60       64
+  event entered\u{fffd}  3        4
+";
+        assert_eq!(comparison(&record), expected);
+        assert_eq!(format_line(&record), "cam: 0a was compared, the running version stays");
+        assert_eq!(comparison(&json!({"comparison": null})), "");
+    }
+
+    #[test]
+    fn what_was_lost_in_probation_is_no_success() {
+        for (state, good) in [
+            ("probation", true),
+            ("healthy", true),
+            ("superseded", true),
+            ("compared", true),
+            ("rolled_back", false),
+            ("unverified", false),
+            ("aborted", false),
+        ] {
+            assert_eq!(lasts(&json!({"state": state})), good, "{state}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Requests to a running host.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
@@ -75,6 +76,42 @@ impl HostArgs {
         }
     }
 
+    /// Asks for a deployment and follows it: each step that takes longer than a second is told on
+    /// standard error. `to_end`: to the end of its probation, else until it is active.
+    pub(super) fn follow_deployment(
+        &self,
+        session: &str,
+        request: &Request<'_>,
+        to_end: bool,
+    ) -> anyhow::Result<Result<Value, Problem>> {
+        let client = self.client()?;
+        let answer = block_on(async {
+            let mut progress = DeployProgress::new(&client, session);
+            let mut answer = {
+                let asked = client.ask(request);
+                tokio::pin!(asked);
+                loop {
+                    tokio::select! {
+                        answer = &mut asked => break answer?,
+                        () = tokio::time::sleep(LOOK) => progress.tell().await,
+                    }
+                }
+            };
+            while to_end && answer["state"] == "probation" {
+                tokio::time::sleep(LOOK).await;
+                let number = answer["number"].as_u64();
+                if let Some(record) = progress.record(number).await? {
+                    answer = record;
+                }
+            }
+            Ok(answer)
+        })?;
+        match answer {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(error) => self.refused(error).map(Err),
+        }
+    }
+
     /// The host's refusal. An error if the host is not reached, or does not know the token.
     pub(super) fn refused(&self, error: Error) -> anyhow::Result<Problem> {
         let url = &self.url;
@@ -119,6 +156,52 @@ impl HostArgs {
         match body.get_mut(key).map(Value::take) {
             Some(Value::Array(list)) => Ok(Some(list)),
             _ => bail!("{} does not answer as an Ocelli host does", self.url),
+        }
+    }
+}
+
+/// Between two looks at a deployment that is under way.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Deployments that are looked at: those that wait for one session, and the one under way.
+const LOOKED_AT: u32 = 10;
+
+/// What was told of a deployment that is under way.
+struct DeployProgress<'a> {
+    client: &'a Client,
+    session: &'a str,
+    told: String,
+}
+
+impl<'a> DeployProgress<'a> {
+    fn new(client: &'a Client, session: &'a str) -> Self {
+        Self { client, session, told: String::new() }
+    }
+
+    /// Tells the step, unless it was told before. A host that does not answer is left to the
+    /// request itself.
+    async fn tell(&mut self) {
+        let Ok(list) = self.list().await else { return };
+        let Some(record) = list.iter().find(|record| record["state"] == "pending") else { return };
+        let step = record["step"].as_str().unwrap_or_default();
+        let line = format!("deployment {}: {}", record["number"], printable(step));
+        if line != self.told {
+            eprintln!("ocelli: {line}");
+            self.told = line;
+        }
+    }
+
+    /// The deployment as it is now.
+    async fn record(&self, number: Option<u64>) -> Result<Option<Value>, Error> {
+        let list = self.list().await?;
+        Ok(list.into_iter().find(|record| record["number"].as_u64() == number))
+    }
+
+    async fn list(&self) -> Result<Vec<Value>, Error> {
+        let request = Request::deployments(self.session, LOOKED_AT);
+        match self.client.ask(&request).await?.get_mut("deployments").map(Value::take) {
+            Some(Value::Array(list)) => Ok(list),
+            _ => Ok(Vec::new()),
         }
     }
 }

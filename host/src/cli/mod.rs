@@ -1,5 +1,7 @@
 //! The command line. Exit status: 0 done, 1 failed, 2 wrong usage or config.
 
+mod check;
+mod config;
 mod deployments;
 mod host;
 mod models;
@@ -15,8 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::source::SourceError;
-use crate::config::{Config, ConfigError, DEFAULT_PATH};
-use crate::deploy::{find_named, find_pipeline};
+use crate::config::{ConfigError, ConfigFile, DEFAULT_PATH, LogFormat};
 use crate::telemetry::{self, TelemetryError};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -39,17 +40,17 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
-    /// Check a config, the models, and that the pipelines that it names are there.
-    Check {
-        /// The config: TOML, or JSON with the same keys.
-        #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
-        config: PathBuf,
-    },
+    /// Check a config and all that it names: files, models, pipelines and their settings. Exit
+    /// status 0: good; 1: something that it names is not; 2: the config itself is not.
+    Check(check::CheckCommand),
     /// Say what a camera or a file is and which reader plays it, or why it does not play. Needs no
     /// running host. Exit status 0 where it plays, 1 where it does not.
     Probe(probe::ProbeCommand),
     /// List the sessions of a running host.
     Sessions(host::HostArgs),
+    /// Show the config of a running host beside what runs. Exit status 1 where they differ, or
+    /// where the file as it is now was refused.
+    Config(host::HostArgs),
     /// Change the pipeline of a session while it runs.
     Deploy(deployments::DeployCommand),
     /// Go back to what a session ran before its last deployment.
@@ -73,9 +74,10 @@ enum Command {
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve { config } => serve(&config),
-        Command::Check { config } => check(&config),
+        Command::Check(check) => check.run(),
         Command::Probe(probe) => probe.run(),
         Command::Sessions(host) => sessions::print(&host),
+        Command::Config(host) => config::print(&host),
         Command::Deploy(deploy) => deploy.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Deployments(deployments) => deployments.run(),
@@ -87,6 +89,9 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if error.is::<Told>() {
+                return ExitCode::FAILURE;
+            }
             // Standard error may be a file on a full disk.
             let _ = writeln!(std::io::stderr(), "ocelli: {error:#}");
             let usage = error.is::<ConfigError>()
@@ -100,43 +105,27 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// An error that the log has told on standard error.
+#[derive(Debug, thiserror::Error)]
+#[error("the log says why")]
+struct Told;
+
 fn serve(path: &Path) -> anyhow::Result<()> {
-    let config = Config::load(path)?;
-    crate::inference::forbid_telemetry(&config)?;
+    let file = ConfigFile::load(path)?;
+    let config = &file.config;
+    crate::inference::forbid_telemetry(config)?;
     // Dropped behind all else, so that nothing of what is said at the end is missing.
     let _log = telemetry::init(&config.logs, &config.session_processes.log_rotation)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "starting");
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
-    let served = runtime.block_on(crate::serve::serve(path, config));
-    if let Err(error) = &served {
+    let json = config.logs.format == LogFormat::Json;
+    let served = runtime.block_on(crate::serve::serve(file));
+    let served = served.map_err(|error| {
         tracing::error!("the host has failed: {error:#}");
-    }
+        // A line of text among lines of JSON would be one too many.
+        if json { Told.into() } else { error }
+    });
     // What still runs on a thread of its own is not waited for: the process ends here.
     runtime.shutdown_background();
     served
-}
-
-/// Says everything that is wrong, not only the first.
-fn check(path: &Path) -> anyhow::Result<()> {
-    let config = Config::load(path)?;
-    for warning in config.warnings() {
-        eprintln!("ocelli: {}: warning: {warning}", path.display());
-    }
-    let (mut problems, models) = models::check(&config);
-    for camera in &config.cameras {
-        if let Err(error) = find_pipeline(&camera.pipeline, &config) {
-            problems.push(format!("camera {:?}: {:#}", camera.id, anyhow::Error::from(error)));
-        }
-    }
-    for kept in &config.analyze.pipelines {
-        if let Err(error) = find_named(&kept.name, &config) {
-            problems.push(format!("analyze.pipelines: {:#}", anyhow::Error::from(error)));
-        }
-    }
-    if problems.is_empty() {
-        let cameras = config.cameras.len();
-        println!("{}: good; cameras: {cameras}, models: {models}", path.display());
-        return Ok(());
-    }
-    anyhow::bail!("{}: {}", path.display(), problems.join("\n  "))
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use ocelli_protocol::digest::Digest;
 use ocelli_protocol::graph::{GraphTensor, Inspection};
-use ocelli_protocol::inference::TensorDeclaration;
+use ocelli_protocol::inference::{Model, TensorDeclaration};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 
@@ -104,11 +104,11 @@ impl ModelCommand {
     }
 }
 
-/// Everything that is wrong with the models that a config names, and how many good ones there are.
-pub(super) fn check(config: &Config) -> (Vec<String>, usize) {
+/// Everything that is wrong with the models that a config names, and the good ones.
+pub(super) fn check(config: &Config) -> (Vec<String>, Vec<Model>) {
     let (catalog, problems) = match Catalog::survey(&config.models.directory, &config.inference) {
         Ok(found) => found,
-        Err(error) => return (vec![error.to_string()], 0),
+        Err(error) => return (vec![error.to_string()], Vec::new()),
     };
     let mut problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
     match ModelInspector::find(config.inference.library.as_deref()) {
@@ -118,7 +118,7 @@ pub(super) fn check(config: &Config) -> (Vec<String>, usize) {
         }
         Err(error) => problems.push(format!("{error:#}")),
     }
-    (problems, catalog.names().count())
+    (problems, catalog.models().cloned().collect())
 }
 
 /// Inspects a model's file. An error if the file and its description differ.

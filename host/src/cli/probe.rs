@@ -51,7 +51,7 @@ pub(super) struct ProbeCommand {
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
-struct ProbeReport {
+pub(super) struct ProbeReport {
     /// Without credentials.
     source: String,
     /// Whether a picture of it could be decoded.
@@ -87,7 +87,10 @@ impl ProbeCommand {
         let source = self.source()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.context("starting the runtime")?;
-        let report = runtime.block_on(self.probe(&source))?;
+        let (report, still) = runtime.block_on(probe(&source, self.seconds))?;
+        if let (true, Some(path)) = (report.plays, &self.still) {
+            std::fs::write(path, still).with_context(|| format!("writing {}", path.display()))?;
+        }
         // The reader's processes end with this one.
         runtime.shutdown_background();
         if self.json {
@@ -129,48 +132,68 @@ impl ProbeCommand {
             source => source,
         }
     }
+}
 
-    async fn probe(&self, source: &Source) -> anyhow::Result<ProbeReport> {
-        let programs = Programs::find()?;
-        let config = Config::from_text(Path::new("probe.toml"), "", &[])?;
-        // In memory: what a host has remembered of the camera plays no part.
-        let sources = Sources::new(programs.ingest.clone(), Journal::temporary()?, &config);
-        let mut subscription = sources.subscribe(source);
-        let reader = subscription.reader();
-        let ProbeOutcome { measured, units, fault } =
-            measure(&mut subscription, source.is_live(), Duration::from_secs(self.seconds)).await;
-        let mut report = ProbeReport {
-            source: source.to_string(),
-            plays: false,
-            reader: reader.status(),
-            transport: match source {
-                Source::Rtsp(source) => Some(source.transport),
-                Source::File(_) => None,
-            },
-            size: None,
-            left_out: subscription.other_streams(),
-            measured,
-            fault: fault.map(|fault| Fault::of_source(&fault)),
-        };
-        if units.is_empty() {
-            return Ok(report);
-        }
-        let (still, file) = still(&programs.worker, &units).await?;
-        report.size = still.size;
-        report.plays = still.size.is_some();
-        if !report.plays {
-            report.fault.get_or_insert_with(|| Fault {
-                kind: "damaged",
-                step: None,
-                message: still.fault.unwrap_or_else(|| "the decoder makes no picture".to_owned()),
-                advice: "no picture of the first GOP is sound: set another codec or profile in the \
-                         camera, or try the other transport",
-            });
-        } else if let Some(path) = &self.still {
-            std::fs::write(path, file).with_context(|| format!("writing {}", path.display()))?;
-        }
-        Ok(report)
+impl ProbeReport {
+    /// Whether a picture of it could be decoded.
+    pub(super) fn plays(&self) -> bool {
+        self.plays
     }
+
+    /// What it is, or why it does not play and what to do, on one line.
+    pub(super) fn summary(&self) -> String {
+        if let (false, Some(Fault { kind, message, advice, .. })) = (self.plays, &self.fault) {
+            return format!("does not play: {kind}: {message}; {advice}");
+        }
+        let measured =
+            self.measured.lines().into_iter().map(|(name, value)| format!("{name} {value}"));
+        let size = self.size.map(|(width, height)| format!("{width} x {height}"));
+        let plays = if self.plays { "plays" } else { "does not play" };
+        let parts = std::iter::once(plays.to_owned()).chain(size).chain(measured);
+        parts.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Reads a source as a host would, a camera for `seconds`. Also gives the picture of the report as
+/// a PNG file, empty without one.
+pub(super) async fn probe(source: &Source, seconds: u64) -> anyhow::Result<(ProbeReport, Vec<u8>)> {
+    let programs = Programs::find()?;
+    let config = Config::from_text(Path::new("probe.toml"), "", &[])?;
+    // In memory: what a host has remembered of the camera plays no part.
+    let sources = Sources::new(programs.ingest.clone(), Journal::temporary()?, &config);
+    let mut subscription = sources.subscribe(source);
+    let reader = subscription.reader();
+    let ProbeOutcome { measured, units, fault } =
+        measure(&mut subscription, source.is_live(), Duration::from_secs(seconds)).await;
+    let mut report = ProbeReport {
+        source: source.to_string(),
+        plays: false,
+        reader: reader.status(),
+        transport: match source {
+            Source::Rtsp(source) => Some(source.transport),
+            Source::File(_) => None,
+        },
+        size: None,
+        left_out: subscription.other_streams(),
+        measured,
+        fault: fault.map(|fault| Fault::of_source(&fault)),
+    };
+    if units.is_empty() {
+        return Ok((report, Vec::new()));
+    }
+    let (still, file) = still(&programs.worker, &units).await?;
+    report.size = still.size;
+    report.plays = still.size.is_some();
+    if !report.plays {
+        report.fault.get_or_insert_with(|| Fault {
+            kind: "damaged",
+            step: None,
+            message: still.fault.unwrap_or_else(|| "the decoder makes no picture".to_owned()),
+            advice: "no picture of the first GOP is sound: set another codec or profile in the \
+                     camera, or try the other transport",
+        });
+    }
+    Ok((report, file))
 }
 
 impl Fault {

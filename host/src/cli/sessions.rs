@@ -1,14 +1,16 @@
 //! `ocelli sessions`: the sessions of a running host.
 
 use ocelli_client::Request;
+use serde_json::Value;
 
 use super::host::HostArgs;
 use super::table::entries;
 
 /// Columns of the table: heading, member of the session.
-const COLUMNS: [(&str, &str); 8] = [
+const COLUMNS: [(&str, &str); 9] = [
     ("SESSION", "id"),
     ("STATE", "state"),
+    ("DRIFT", "drift"),
     ("PID", "pid"),
     ("PIPELINE", "pipeline"),
     ("DEPLOYMENT", "deployment"),
@@ -19,10 +21,18 @@ const COLUMNS: [(&str, &str); 8] = [
 
 /// Prints the sessions of a host: a table, or the answer as it came.
 pub(super) fn print(host: &HostArgs) -> anyhow::Result<()> {
-    if let Some(list) = host.list(&Request::get(&["sessions"]), "sessions")? {
+    if let Some(mut list) = host.list(&Request::get(&["sessions"]), "sessions")? {
+        list.iter_mut().for_each(name_drift);
         print!("{}", entries(&list, &COLUMNS, "last_error"));
     }
     Ok(())
+}
+
+/// Puts the kind of a session's drift in its place: `ocelli config` says the rest.
+fn name_drift(session: &mut Value) {
+    if let Some(drift) = session.get_mut("drift") {
+        *drift = drift.get_mut("kind").map(Value::take).unwrap_or_default();
+    }
 }
 
 #[cfg(test)]
@@ -32,18 +42,20 @@ mod tests {
 
     #[test]
     fn sessions_are_a_table_with_their_last_error_below() {
-        let sessions = [
+        let mut sessions = [
             json!({"id": "cam-001", "state": "running", "pid": 71, "pipeline": "object-detect", "deployment": "0a1b",
                    "uptime_s": 3725.5, "restarts": 0, "source": "rtsp://host/stream", "last_error": null}),
             json!({"id": "d;c", "state": "degraded", "pid": null, "pipeline": "p", "deployment": "0a1b",
-                   "uptime_s": 61.0, "restarts": 2, "source": "file:a\u{1b}[2J", "last_error": "no route\nto host"}),
+                   "uptime_s": 61.0, "restarts": 2, "source": "file:a\u{1b}[2J", "last_error": "no route\nto host",
+                   "drift": {"kind": "pipeline", "reason": "deployment 7"}}),
         ];
         let expected = "\
-SESSION  STATE     PID  PIPELINE       DEPLOYMENT  UPTIME  RESTARTS  SOURCE
-cam-001  running   71   object-detect  0a1b        1h02m   0         rtsp://host/stream
-d;c      degraded  -    p              0a1b        1m01s   2         file:a\u{fffd}[2J
+SESSION  STATE     DRIFT     PID  PIPELINE       DEPLOYMENT  UPTIME  RESTARTS  SOURCE
+cam-001  running   -         71   object-detect  0a1b        1h02m   0         rtsp://host/stream
+d;c      degraded  pipeline  -    p              0a1b        1m01s   2         file:a\u{fffd}[2J
   last error: no route to host
 ";
+        sessions.iter_mut().for_each(name_drift);
         assert_eq!(entries(&sessions, &COLUMNS, "last_error"), expected);
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::document::{Camera, Config};
 use super::sections::SessionProcesses;
@@ -137,12 +137,16 @@ impl CameraChanges {
     }
 }
 
+/// The settings that differ, as `settings.key`.
+pub fn settings(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<String> {
+    differing("settings", Some(&old.clone().into()), Some(&new.clone().into()))
+}
+
 /// The keys that differ between two entries of one camera.
 fn differing_keys(old: &Camera, new: &Camera) -> Vec<String> {
-    let settings = |camera: &Camera| Value::Object(camera.settings.clone());
     let mut keys = source_keys(&old.source, &new.source);
     keys.extend(named(&[("pipeline", old.pipeline != new.pipeline)]));
-    keys.extend(differing("settings", Some(&settings(old)), Some(&settings(new))));
+    keys.extend(settings(&old.settings, &new.settings));
     keys.extend(named(&[
         ("decode", old.decode != new.decode),
         ("priority", old.priority != new.priority),

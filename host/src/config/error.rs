@@ -1,7 +1,10 @@
 //! Errors of a config, worded so that an operator can fix them without looking anything up.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +77,64 @@ pub enum ConfigError {
     },
 }
 
-fn listing(problems: &[ConfigProblem]) -> String {
+/// A problem as `ocelli check --json` and `GET /v1/config` show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ConfigProblem")]
+pub struct ShownProblem {
+    /// The config file.
+    pub file: String,
+    /// The line, counted from 1. Null where it is not known: JSON, or a variable.
+    pub line: Option<usize>,
+    /// The environment variable that sets the value; null where the file does.
+    pub variable: Option<String>,
+    /// The key's full path, such as `cameras[0].source`. Empty for the file as a whole.
+    pub key: String,
+    /// The camera that it concerns; null: the host.
+    pub camera: Option<String>,
+    /// The error and the remedy.
+    pub message: String,
+}
+
+impl fmt::Display for ShownProblem {
+    /// Without the file, which stands once above all.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.line, &self.variable) {
+            (Some(line), _) => write!(formatter, "line {line}: ")?,
+            (None, Some(variable)) => write!(formatter, "environment variable {variable}: ")?,
+            (None, None) => {}
+        }
+        if !self.key.is_empty() {
+            write!(formatter, "{}: ", self.key)?;
+        }
+        if let Some(camera) = &self.camera {
+            write!(formatter, "camera {camera:?}: ")?;
+        }
+        formatter.write_str(&self.message)
+    }
+}
+
+impl ConfigError {
+    /// Its problems, one by one.
+    pub fn problems(&self) -> Vec<ShownProblem> {
+        match self {
+            Self::Invalid { path, problems } => {
+                problems.iter().map(|problem| problem.shown(path, None)).collect()
+            }
+            Self::Missing { path } => {
+                vec![ConfigProblem::whole("no such file".into()).shown(path, None)]
+            }
+            Self::Unreadable { path, source } => {
+                vec![ConfigProblem::whole(source.to_string()).shown(path, None)]
+            }
+            Self::Syntax { path, .. } => {
+                vec![ConfigProblem::whole(self.to_string()).shown(path, None)]
+            }
+        }
+    }
+}
+
+/// Problems on a line each, below their number; one alone stands for itself.
+pub(crate) fn listing<P: fmt::Display>(problems: &[P]) -> String {
     match problems {
         [only] => only.to_string(),
         several => {
@@ -86,6 +146,23 @@ fn listing(problems: &[ConfigProblem]) -> String {
 }
 
 impl ConfigProblem {
+    /// As programs get it. `camera`: the camera that it concerns.
+    pub fn shown(&self, file: &Path, camera: Option<&str>) -> ShownProblem {
+        let (line, variable) = match &self.origin {
+            ValueOrigin::Line(line) => (Some(*line), None),
+            ValueOrigin::File => (None, None),
+            ValueOrigin::Environment(name) => (None, Some(name.clone())),
+        };
+        ShownProblem {
+            file: file.display().to_string(),
+            line,
+            variable,
+            key: self.key.clone(),
+            camera: camera.map(str::to_owned),
+            message: self.message.clone(),
+        }
+    }
+
     /// About what was written there; `key` may be empty.
     pub(super) fn at(
         origin: &ValueOrigin,

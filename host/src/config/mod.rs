@@ -14,6 +14,7 @@ mod check;
 pub mod diff;
 mod document;
 mod error;
+mod file;
 mod inference;
 mod redis;
 mod schema;
@@ -30,9 +31,11 @@ use std::path::Path;
 pub use allow::SourcePattern;
 pub use check::{EVERY_SESSION, LOCAL_CALLER, MAX_ID_BYTES, check_session_id, check_token_name};
 pub use document::{Camera, Config};
-pub use error::{ConfigError, ConfigProblem, ValueOrigin};
+pub(crate) use error::listing;
+pub use error::{ConfigError, ConfigProblem, ShownProblem, ValueOrigin};
+pub use file::ConfigFile;
 pub use inference::{DeviceFallback, InferenceConfig, Isolation, ModelOptions};
-pub use redis::RedisConfig;
+pub use redis::{RedisConfig, RedisStart};
 pub use schema::document as schema_document;
 pub use sections::{
     AlertsConfig, AnalyzeConfig, AnalyzePipeline, DeployConfig, EventsConfig, LogFormat,
@@ -41,77 +44,22 @@ pub use sections::{
 };
 pub use server::{Role, ServerConfig, Tls, Token, TokenHash, WebOrigin};
 
-use document::Document;
-use schema::Schema;
-use tree::Node;
-
 /// Where the config is when no other file is named, relative to the working directory.
 pub const DEFAULT_PATH: &str = "config/ocelli.toml";
 
 impl Config {
     /// Reads a config file and the environment's overrides of it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
-            _ => ConfigError::Unreadable { path: path.to_owned(), source },
-        })?;
-        let mut unreadable = Vec::new();
-        // Sorted, so that the same environment gives the same result each time.
-        let mut variables: Vec<(String, String)> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-            .filter(|(name, _)| name.starts_with(tree::PREFIX))
-            .filter_map(|(name, value)| match value.into_string() {
-                Ok(value) => Some((name, value)),
-                Err(_) => {
-                    let origin = ValueOrigin::Environment(name);
-                    unreadable.push(ConfigProblem::at(&origin, "", "the value is not valid UTF-8"));
-                    None
-                }
-            })
-            .collect();
-        variables.sort_unstable();
-        if unreadable.is_empty() {
-            Self::from_text(path, &text, &variables)
-        } else {
-            Err(ConfigError::Invalid { path: path.to_owned(), problems: unreadable })
-        }
+        Ok(ConfigFile::load(path)?.config)
     }
 
-    /// A config from the text of a file, overridden by variables given as name and value. The
-    /// ending of `path` selects TOML or JSON; without one the text decides. `path` also stands in
-    /// errors. No file is read.
+    /// A config from the text of a file; see [`ConfigFile::from_text`].
     pub fn from_text(
         path: &Path,
         text: &str,
         variables: &[(String, String)],
     ) -> Result<Self, ConfigError> {
-        let json = match path.extension().and_then(|ending| ending.to_str()) {
-            Some("json") => true,
-            Some("toml") => false,
-            // No TOML document begins with a brace.
-            _ => text.trim_start().starts_with('{'),
-        };
-        let (format, parsed) =
-            if json { ("JSON", Node::from_json(text)) } else { ("TOML", Node::from_toml(text)) };
-        let mut tree = parsed.map_err(|error| ConfigError::Syntax {
-            path: path.to_owned(),
-            format,
-            position: error.position,
-            message: error.message,
-        })?;
-        let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
-        let schema = Schema::of_config().map_err(|error| {
-            invalid(vec![ConfigProblem::whole(format!("the built-in schema is broken: {error}"))])
-        })?;
-        let mut problems = Vec::new();
-        tree.overlay(variables, |path| schema.wants_string(path), &mut problems);
-        schema.check(&tree, "", &mut problems);
-        if !problems.is_empty() {
-            return Err(invalid(problems));
-        }
-        let document: Document = serde_json::from_value(tree.to_json())
-            .map_err(|error| invalid(check::type_problems(&tree, &error)))?;
-        check::into_config(document, &tree).map_err(invalid)
+        Ok(ConfigFile::from_text(path, text, variables)?.config)
     }
 
     /// Warnings about risky settings, one line each, for the log at start.

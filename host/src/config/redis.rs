@@ -20,6 +20,10 @@ pub struct RedisConfig {
     #[serde(default = "redis_stream_length")]
     #[schemars(range(min = 1, max = 100_000_000))]
     pub stream_length: u64,
+    /// Where a Redis begins that this host has not written to before: with the events from now on,
+    /// or with the beginning of the journal.
+    #[serde(default)]
+    pub from: RedisStart,
     /// Whether each event is published on a channel too.
     #[serde(default)]
     pub publish: bool,
@@ -34,6 +38,18 @@ pub struct RedisConfig {
     #[serde(default = "redis_timeout")]
     #[schemars(range(min = 100, max = 60_000))]
     pub timeout_ms: u32,
+}
+
+/// The first event of a Redis that this host has not written to before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum RedisStart {
+    /// The next one.
+    #[default]
+    Now,
+    /// The oldest one of the journal.
+    Beginning,
 }
 
 impl std::fmt::Debug for RedisConfig {

@@ -176,7 +176,8 @@ pub struct LogsConfig {
     /// Where they go; made when it is not there. Relative to the working directory.
     #[schemars(length(min = 1))]
     pub directory: PathBuf,
-    /// How a line of a log file is written: text for people, or one JSON object.
+    /// How a line of a log file, and of standard error, is written: text for people, or one JSON
+    /// object.
     pub format: LogFormat,
 }
 
@@ -207,7 +208,7 @@ pub struct AlertsConfig {
     /// Seconds without a result of a session whose source delivers.
     #[schemars(range(min = 0, max = 86_400))]
     pub no_results_s: u64,
-    /// Restarts of a session within an hour.
+    /// Lost workers of a session within an hour. What an operator restarts does not count.
     #[schemars(range(min = 0, max = 10_000))]
     pub restarts_per_hour: u32,
     /// Seconds that the source of a session has been down.
@@ -216,6 +217,10 @@ pub struct AlertsConfig {
     /// Free space, in percent, of the disks that hold the logs and the data directory.
     #[schemars(range(min = 0, max = 100))]
     pub disk_free_percent: u32,
+    /// Frames of a session, or of all sessions together, that were skipped for load within the last
+    /// minute, in percent.
+    #[schemars(range(min = 0, max = 100))]
+    pub overload_percent: u32,
 }
 
 impl Default for AlertsConfig {
@@ -226,6 +231,7 @@ impl Default for AlertsConfig {
             restarts_per_hour: 5,
             source_down_s: 10,
             disk_free_percent: 5,
+            overload_percent: 50,
         }
     }
 }

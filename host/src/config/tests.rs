@@ -5,6 +5,8 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 const SHIPPED: &str = include_str!("../../../config/ocelli.toml");
+const SERVICE: &str = include_str!("../../../config/service.toml");
+const UNIT: &str = include_str!("../../../config/ocelli.service");
 const DEMO: &str = include_str!("../../../config/demo.toml");
 
 fn parsed(text: &str) -> Config {
@@ -136,6 +138,19 @@ fn the_example_camera_of_the_shipped_config_is_valid_once_it_is_uncommented() {
     let config = parsed(&format!("[[cameras]]\n{}", lines.join("\n")));
     assert_eq!(config.cameras[0].id, "cam-001");
     assert_eq!(config.cameras[0].settings, *json!({"score": 0.4}).as_object().unwrap());
+}
+
+#[test]
+fn the_services_paths_stand_in_its_config() {
+    let Config { models, logs, store, inference, .. } = parsed(SERVICE);
+    let library = inference.library.unwrap();
+    for path in [&models.directory, &logs.directory, &store.directory, &library] {
+        assert!(path.is_absolute(), "{path:?}");
+    }
+    assert!(!UNIT.contains("OCELLI_"), "a path that `ocelli check` would not see");
+    for line in ["StateDirectory=ocelli", "LogsDirectory=ocelli", "config/service.toml"] {
+        assert!(UNIT.contains(line), "{line}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The host as deployments need it.
 
+use std::sync::Arc;
+
 use super::admission::{Admission, AdmissionError, MemoryBudget};
 use super::compile::{CompileError, Compiler, ComponentSource, PreparedComponent};
 use crate::event::{Event, Hub};
@@ -42,7 +44,7 @@ pub(super) trait DeployBackend: Send + Sync + 'static {
 pub(super) struct HostBackend {
     pub(super) sessions: Sessions,
     pub(super) hub: Hub,
-    pub(super) compiler: Compiler,
+    pub(super) compiler: Arc<Compiler>,
     pub(super) memory: MemoryBudget,
 }
 

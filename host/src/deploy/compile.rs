@@ -100,7 +100,7 @@ impl PreparedComponent {
 }
 
 /// Checks and compiles components in a child process and keeps the results.
-pub(super) struct Compiler {
+pub(crate) struct Compiler {
     child: CompilerProcess,
     cache: Arc<CompiledCache>,
     settings: Mutex<Arc<config::DeployConfig>>,
@@ -119,7 +119,7 @@ struct CachedCheck {
 impl Compiler {
     /// A compiler with its cache in this folder, which is made if it is missing. Deletes incomplete
     /// files of a host that was killed.
-    pub(super) async fn new(
+    pub(crate) async fn new(
         program: PathBuf,
         cache: &Path,
         sandbox: Sandbox,
@@ -163,7 +163,7 @@ impl Compiler {
     /// log.
     ///
     /// Signatures are checked against the config's keys as they are now, for cached code too.
-    pub(super) async fn prepare(
+    pub(crate) async fn prepare(
         &self,
         pipeline: &str,
         source: ComponentSource,

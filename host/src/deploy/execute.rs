@@ -19,13 +19,13 @@ use super::plan::{Origin, Plan};
 use super::queue::{DeployQueue, Turn};
 use super::record::{Cause, DeploymentState, Outcome, Record, now};
 use super::report::{self, DeploymentFigures};
-use super::request::DeployError;
+use super::request::{DeployError, DeployRequest};
 use super::state::DeployState;
 use crate::config::RefusedState;
 use crate::session::rollout::{
-    MAX_SHADOW, ProbationRequest, REPORT_CAPACITY, Report, ReportSender, Step, SwapRequest,
+    MAX_SHADOW, ProbationRequest, REPORT_CAPACITY, Report, ReportSender, Shadow, Step, SwapRequest,
 };
-use crate::session::{RunningVersion, SessionError, SessionHandle, Spec};
+use crate::session::{DriftKind, RunningVersion, SessionError, SessionHandle, Spec};
 
 type Answer = oneshot::Sender<Result<Record, DeployError>>;
 
@@ -140,10 +140,13 @@ impl<B: DeployBackend> Executor<B> {
         session: &str,
         origin: Origin,
     ) -> Result<Record, DeployError> {
-        if let Origin::Request(request) = &origin
-            && request.shadow > MAX_SHADOW
-        {
-            return Err(DeployError::Shadow(request.shadow));
+        if let Origin::Request(DeployRequest { shadow, .. }) = &origin {
+            if shadow.frames > MAX_SHADOW {
+                return Err(DeployError::Shadow(shadow.frames));
+            }
+            if shadow.frames == 0 && shadow.is_condition() {
+                return Err(DeployError::NoShadow);
+            }
         }
         if self.stopping.load(Ordering::Relaxed) {
             return Err(DeployError::Stopping);
@@ -278,7 +281,9 @@ impl<B: DeployBackend> Executor<B> {
         let admission = active.admission.insert(admitted?);
         active.record.admitted = Some(admission.bytes);
         self.step(active, Step::Start).await;
-        let Record { session, pipeline, settings, shadow, before, .. } = &mut active.record;
+        let Record { shadow: frames, shadow_only: only, threshold, .. } = active.record;
+        let shadow = Shadow { frames, only, threshold };
+        let Record { session, pipeline, settings, before, .. } = &mut active.record;
         let session = self.backend.session(session).ok_or(ExecuteError::SessionEnded)?;
         // It may have changed since the deployment was planned.
         let spec = session.spec();
@@ -289,7 +294,7 @@ impl<B: DeployBackend> Executor<B> {
                 settings: settings.clone(),
                 ..(*spec).clone()
             },
-            shadow: *shadow,
+            shadow,
             refused_state: refused_state.unwrap_or(deploy.refused_state),
             reports,
         };
@@ -398,6 +403,7 @@ impl<B: DeployBackend> Executor<B> {
                 Report::Unverified { reason } => break (Outcome::Unverified, Some(reason)),
                 Report::Superseded => break (Outcome::Superseded, None),
                 Report::Healthy => break (Outcome::Healthy, None),
+                Report::OnlyCompared => break (Outcome::Compared, None),
             }
         };
         active.admission = None;
@@ -449,12 +455,32 @@ impl<B: DeployBackend> Executor<B> {
         drop(lease);
         self.remove_unneeded_components().await;
         self.announce(&record);
+        self.note_outcome(&record, outcome);
         // The next in the queue finds everything written.
         drop(turn);
         if let Some(answer) = answer {
             let _ = answer.send(Ok(record.clone()));
         }
         record
+    }
+
+    /// Notes whether a camera runs as the config says.
+    fn note_outcome(&self, record: &Record, outcome: Outcome) {
+        if record.cause != Cause::Config {
+            return;
+        }
+        let (notes, session) = (&self.state.notes, record.session.as_str());
+        match outcome {
+            Outcome::Healthy | Outcome::Superseded => notes.clear(session),
+            Outcome::Refused | Outcome::Aborted | Outcome::RolledBack | Outcome::Unverified => {
+                let reason = record.reason.as_deref().unwrap_or_default();
+                let reason =
+                    format!("deployment {} is {}: {reason}", record.number, outcome.name());
+                let kind = DriftKind::Refused;
+                notes.refused(session, kind, &record.pipeline, &record.settings, &reason);
+            }
+            Outcome::Interrupted | Outcome::Compared => {}
+        }
     }
 
     /// Logs a deployment as it stands, and tells the session's subscribers.

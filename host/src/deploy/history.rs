@@ -1,8 +1,9 @@
 //! The history of a session's deployments, and what follows from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -24,11 +25,13 @@ pub(super) struct History {
     journal: Journal,
     /// Whether the last write failed: a disk that stays full is one line in the log.
     failing: AtomicBool,
+    /// The entries that cameras were given last, as far as this host has read or written them.
+    entries: Mutex<BTreeMap<String, CameraEntry>>,
 }
 
 impl History {
     pub(super) fn new(journal: Journal) -> Self {
-        Self { journal, failing: AtomicBool::new(false) }
+        Self { journal, failing: AtomicBool::new(false), entries: Mutex::default() }
     }
 
     /// Adds a deployment and gives it its number. On the disk when it returns.
@@ -51,6 +54,7 @@ impl History {
             number: record.number,
             record: text(record),
         };
+        entry.into_iter().for_each(|entry| self.remember(&record.session, entry));
         let entry = entry.and_then(|entry| serde_json::to_string(entry).ok());
         let written = self.journal.set_deployment(row, record.outcome().is_none(), entry).await;
         match written {
@@ -87,11 +91,23 @@ impl History {
     /// The entry that a camera was given last.
     pub(super) async fn entry(&self, session: &str) -> anyhow::Result<Option<CameraEntry>> {
         let entry = self.journal.entry(session).await?;
-        Ok(entry.and_then(|entry| serde_json::from_str(&entry).ok()))
+        let entry = entry.and_then(|entry| serde_json::from_str(&entry).ok());
+        entry.iter().for_each(|entry| self.remember(session, entry));
+        Ok(entry)
+    }
+
+    fn remember(&self, session: &str, entry: &CameraEntry) {
+        self.entries.lock().insert(session.to_owned(), entry.clone());
+    }
+
+    /// The entry that a camera was given last, as far as this host knows.
+    pub(super) fn applied(&self, session: &str) -> Option<CameraEntry> {
+        self.entries.lock().get(session).cloned()
     }
 
     /// Notes the entry that a camera has without a deployment.
     pub(super) async fn set_entry(&self, session: &str, entry: &CameraEntry) -> anyhow::Result<()> {
+        self.remember(session, entry);
         Ok(self.journal.set_entry(session, serde_json::to_string(entry)?).await?)
     }
 

@@ -12,6 +12,7 @@ mod backend;
 mod cameras;
 mod compile;
 mod components;
+mod desired;
 mod execute;
 mod folder;
 mod history;
@@ -25,29 +26,32 @@ mod session_index;
 mod state;
 mod subscriber;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, watch};
 
-use crate::config::Config;
 use crate::config::diff::{self, Effect};
+use crate::config::{Config, ShownProblem};
 use crate::event::Hub;
 use crate::journal::Journal;
-use crate::session::{CompiledPipeline, SessionError, Sessions};
+use crate::session::{CompiledPipeline, Drift, SessionError, SessionHandle, Sessions};
 use admission::MemoryBudget;
 use backend::HostBackend;
 use cameras::Cameras;
-use compile::Compiler;
 use components::ComponentStore;
+use desired::{ActualVersion, ReloadState, drift};
 use execute::Executor;
 use history::History;
 use plan::Origin;
 use state::DeployState;
 
 pub use cameras::Applied;
+pub(crate) use compile::Compiler;
 pub use compile::{CompileError, ComponentSource, PreparedComponent, check_component};
+pub use desired::{CameraStatus, ConfigStatus, RefusedConfig, ReloadFigures};
 use pipelines::PipelineFolders;
 pub use pipelines::{PipelineError, find_named, find_pipeline};
 pub use record::{Cause, DeploymentState, Outcome, Record};
@@ -66,6 +70,7 @@ struct DeployerInner {
     config: watch::Sender<Arc<Config>>,
     /// Locked while a config is applied.
     cameras: Mutex<Cameras>,
+    reloads: parking_lot::Mutex<ReloadState>,
 }
 
 impl Deployer {
@@ -89,11 +94,20 @@ impl Deployer {
             report::log(&record);
         }
         let config = watch::Sender::new(Arc::new(config.clone()));
+        let compiler = Arc::new(compiler);
         let backend = HostBackend { sessions, hub, compiler, memory: MemoryBudget::default() };
         let state = DeployState::new(history, components, pipelines, config.subscribe());
         let executor = Arc::new(Executor::new(backend, state));
         let cameras = Mutex::new(Cameras::new(Arc::clone(&executor)));
-        Ok(Self { inner: Arc::new(DeployerInner { executor, journal, config, cameras }) })
+        let reloads = ReloadState { applied: record::now(), ..ReloadState::default() };
+        let reloads = parking_lot::Mutex::new(reloads);
+        let inner = DeployerInner { executor, journal, config, cameras, reloads };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What checks and compiles components.
+    pub(crate) fn compiler(&self) -> Arc<Compiler> {
+        Arc::clone(&self.inner.executor.backend.compiler)
     }
 
     /// The host stops: no deployment begins any more, and those under way are interrupted.
@@ -124,11 +138,13 @@ impl Deployer {
     }
 
     /// Makes the running host follow another config, as far as a running host can, and logs what it
-    /// does and why. Calls wait for each other.
-    pub async fn apply(&self, wanted: Config) -> Applied {
+    /// does and why. `problems` are faults of single cameras, to be shown. Calls wait for each
+    /// other.
+    pub async fn apply(&self, wanted: Config, problems: Vec<ShownProblem>) -> Applied {
         let mut cameras = self.inner.cameras.lock().await;
         let running = self.config();
         log_sections(&running, &wanted);
+        let waiting = diff::sections(&running, &wanted).remove(&Effect::NextHost);
         let config = Arc::new(diff::effective(&running, wanted));
         // First, so that workers that start below get the new limits.
         let HostBackend { sessions, compiler, .. } = &self.inner.executor.backend;
@@ -136,7 +152,72 @@ impl Deployer {
         compiler.configure(&config.deploy);
         self.inner.journal.events().set_retention((&config.events).into());
         self.inner.config.send_replace(Arc::clone(&config));
+        self.note_applied(problems, waiting.unwrap_or_default());
         cameras.apply(&config).await
+    }
+
+    fn note_applied(&self, problems: Vec<ShownProblem>, waiting: Vec<String>) {
+        let mut reloads = self.inner.reloads.lock();
+        let figures = reloads.figures;
+        let figures = ReloadFigures { applied: figures.applied + 1, is_refused: false, ..figures };
+        let applied = record::now();
+        *reloads = ReloadState { applied, problems, waiting, refused: None, figures };
+    }
+
+    /// Notes that a config was read and not applied.
+    pub fn refuse_config(&self, cause: &str, problems: Vec<ShownProblem>) {
+        let mut reloads = self.inner.reloads.lock();
+        reloads.figures.refused += 1;
+        reloads.figures.is_refused = true;
+        let (time, cause) = (record::now(), cause.to_owned());
+        reloads.refused = Some(RefusedConfig { time, cause, problems });
+    }
+
+    /// Counts of reloads since the host was started.
+    pub fn reload_figures(&self) -> ReloadFigures {
+        self.inner.reloads.lock().figures
+    }
+
+    /// The config in force, and how each camera differs from its entry.
+    pub fn config_status(&self) -> ConfigStatus {
+        let ReloadState { applied, problems, waiting, refused, .. } =
+            self.inner.reloads.lock().clone();
+        let drifts = self.drifts();
+        let config = self.config();
+        let cameras = config.cameras.iter().map(|camera| CameraStatus {
+            id: camera.id.clone(),
+            drift: drifts.get(&camera.id).cloned(),
+        });
+        ConfigStatus { applied, problems, waiting, refused, cameras: cameras.collect() }
+    }
+
+    /// The cameras that do not run as the config says, by name.
+    pub fn drifts(&self) -> BTreeMap<String, Drift> {
+        let state = &self.inner.executor.state;
+        let started = self.inner.reloads.lock().applied.clone();
+        let config = self.config();
+        let drifts = config.cameras.iter().filter_map(|camera| {
+            let session = state.sessions.camera(&camera.id);
+            let spec = session.as_ref().map(SessionHandle::spec);
+            let actual = session.as_ref().zip(spec.as_ref()).map(|(session, spec)| ActualVersion {
+                version: session.running(),
+                settings: &spec.settings,
+            });
+            let applied = state.history.applied(&camera.id);
+            let drift = drift(camera, actual, applied.as_ref(), &state.notes, &started)?;
+            Some((camera.id.clone(), drift))
+        });
+        drifts.collect()
+    }
+
+    /// Ends a session. Returns when it has ended. A configured camera stays ended until its entry
+    /// changes or the host is started again.
+    pub async fn end(&self, id: &str) -> Result<(), SessionError> {
+        let Executor { backend, state, .. } = &*self.inner.executor;
+        if state.sessions.configured(id) {
+            state.notes.ended(id);
+        }
+        backend.sessions.stop(id, "stopped by an operator").await
     }
 
     /// Deploys the pipelines whose files change in the watched folder. Never returns; may be

@@ -9,7 +9,8 @@ use super::history::{CameraEntry, previous_version};
 use super::record::{Cause, Record};
 use super::request::{Component, DeployError, DeployRequest};
 use super::state::DeployState;
-use crate::config::RefusedState;
+use crate::config::{RefusedState, diff};
+use crate::session::rollout::Shadow;
 use crate::session::{Spec, deployment_id};
 
 /// What asks for a deployment.
@@ -79,7 +80,9 @@ impl Plan {
         // `None` for the settings: those that the session has.
         let (pipeline, mut source, settings) = match origin {
             Origin::Request(request) => {
-                (record.shadow, refused_state) = (request.shadow, request.refused_state);
+                let Shadow { frames, only, threshold } = request.shadow;
+                (record.shadow, record.shadow_only, record.threshold) = (frames, only, threshold);
+                refused_state = request.refused_state;
                 let (pipeline, source) = match request.component {
                     Component::Bytes { name, bytes } => {
                         // With a file's ending it is never taken for a pipeline's name.
@@ -130,6 +133,8 @@ impl Plan {
         }
         let of_session = || running.map(|spec| spec.settings.clone()).unwrap_or_default();
         record.settings = settings.unwrap_or_else(of_session);
+        let before = running.map(|spec| diff::settings(&spec.settings, &record.settings));
+        record.changed = before.unwrap_or_default();
         record.pipeline = pipeline;
         let entry = entry.map(|settings| CameraEntry {
             pipeline: record.pipeline.clone(),

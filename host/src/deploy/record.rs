@@ -11,6 +11,7 @@
 //! | [`Unverified`](Outcome::Unverified) | probation | the new version, tried again like any worker that is lost, for there is nothing to go back to; or the session has ended; or another version took its place before it gave a result |
 //! | [`Superseded`](Outcome::Superseded) | | the new version, until the deployment after it |
 //! | [`Healthy`](Outcome::Healthy) | | the new version: it has served for its probation |
+//! | [`Compared`](Outcome::Compared) | | what it ran before, without a pause: the comparison was all that was asked for |
 //! | [`Interrupted`](Outcome::Interrupted) | any step | the host or the session has ended meanwhile. A host that starts again runs the last healthy version |
 //!
 //! A rollback can fail too: the previous version is then started again and again like any other
@@ -102,6 +103,8 @@ pub enum Outcome {
     Healthy,
     /// The host or the session ended during the deployment.
     Interrupted,
+    /// The comparison was all that was asked for.
+    Compared,
 }
 
 impl Outcome {
@@ -164,12 +167,21 @@ pub struct Record {
     pub version: Option<String>,
     /// The pipeline's settings.
     pub settings: Map<String, Value>,
+    /// The settings that differ from those before, by their keys: `settings.score`.
+    #[serde(default)]
+    pub changed: Vec<String>,
     /// What asked for it.
     pub cause: Cause,
     /// Who asked for it: "operator", "ocelli deploy", "config".
     pub by: String,
     /// Frames on which both versions were to be compared before the change.
     pub shadow: u32,
+    /// Whether the comparison was all that was asked for.
+    #[serde(default)]
+    pub shadow_only: bool,
+    /// The agreement of the comparison below which the new version is given up, 0 to 1; null: none.
+    #[serde(default)]
+    pub threshold: Option<f64>,
     /// When it was asked for: RFC 3339 in UTC, with milliseconds.
     #[schemars(regex(pattern = TIME))]
     pub requested: String,

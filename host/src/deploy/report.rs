@@ -66,6 +66,9 @@ fn line(record: &Record) -> String {
         record.by,
         record.state.name()
     );
+    if !record.changed.is_empty() {
+        line += &format!(", changed: {}", record.changed.join(", "));
+    }
     if let Some(ms) = record.compile_ms {
         line += &format!(", compiled in {ms} ms");
     } else if record.cached {
@@ -102,6 +105,9 @@ pub(super) fn event(record: &Record) -> Event {
         ("pipeline".to_owned(), record.pipeline.as_str().into()),
         ("before".to_owned(), record.before.clone().into()),
     ]);
+    if !record.changed.is_empty() {
+        data.insert("changed".to_owned(), record.changed.clone().into());
+    }
     if let Some(reason) = &record.reason {
         data.insert("reason".to_owned(), first_line(reason).into());
     }

@@ -10,7 +10,7 @@ use super::pipelines::PipelineError;
 use crate::config::RefusedState;
 use crate::config::source::SourceError;
 use crate::session::SessionError;
-use crate::session::rollout::{MAX_SHADOW, Step};
+use crate::session::rollout::{MAX_SHADOW, Shadow, Step};
 use crate::shape::DIGEST;
 
 /// Deployments that may wait for one session, behind the one under way: each holds a component in
@@ -39,9 +39,8 @@ pub struct DeployRequest {
     pub component: Component,
     /// The pipeline's settings. `None`: those that the session has.
     pub settings: Option<Map<String, Value>>,
-    /// Frames on which both versions are compared before the change, at most
-    /// [`MAX_SHADOW`](crate::session::rollout::MAX_SHADOW).
-    pub shadow: u32,
+    /// What the new version does beside the running one before the change.
+    pub shadow: Shadow,
     /// What happens when the new version refuses the state. `None`: as the config says.
     pub refused_state: Option<RefusedState>,
     /// Who asks: "operator", "ocelli deploy".
@@ -110,6 +109,9 @@ pub enum DeployError {
     /// The shadow has too many frames.
     #[error("a shadow of {0} frames: {MAX_SHADOW} are the most")]
     Shadow(u32),
+    /// A comparison is to decide, and has no frames.
+    #[error("a comparison that is all, or that is to decide, needs frames: `shadow`")]
+    NoShadow,
     /// No other version of the session has served.
     #[error("session {0:?} has run no other version that served: there is nothing to go back to")]
     NoPreviousVersion(String),
@@ -139,7 +141,7 @@ impl DeployError {
             Self::SessionDiffers(_) => "session_differs",
             Self::Session(error) => error.code(),
             Self::UnderWay { .. } => "deployment_under_way",
-            Self::Shadow(_) => "invalid_shadow",
+            Self::Shadow(_) | Self::NoShadow => "invalid_shadow",
             Self::NoPreviousVersion(_) => "no_previous_version",
             Self::ComponentGone(_) => "component_gone",
             Self::Stopping => "stopping",

@@ -5,13 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 
-use super::record::Record;
+use super::record::{Cause, Record};
 use crate::session::{RunningVersion, SessionHandle};
 
 impl From<&Record> for RunningVersion {
     fn from(record: &Record) -> Self {
-        let (pipeline, digest) = (record.pipeline.clone(), record.digest.clone());
-        Self { number: record.number, pipeline, digest }
+        Self {
+            number: record.number,
+            pipeline: record.pipeline.clone(),
+            digest: record.digest.clone(),
+            since: record.requested.clone(),
+            by: record.by.clone(),
+            of_config: matches!(record.cause, Cause::Config | Cause::File),
+        }
     }
 }
 
@@ -114,6 +120,13 @@ impl SessionIndex {
         let alive = sessions.iter().filter(|(_, session)| session.handle.is_alive());
         let users = alive.filter_map(|(id, session)| Some((id.clone(), session.handle.running()?)));
         users.filter(|(_, running)| running.pipeline == pipeline).collect()
+    }
+
+    /// A camera's session that has not ended.
+    pub(super) fn camera(&self, session: &str) -> Option<SessionHandle> {
+        let sessions = self.sessions.lock();
+        let session = sessions.get(session)?;
+        Some(&session.handle).filter(|handle| session.configured && handle.is_alive()).cloned()
     }
 
     /// Whether a session is the config's.

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::compile::ComponentSource;
 use super::components::{ComponentLease, ComponentStore};
+use super::desired::DriftNotes;
 use super::history::History;
 use super::pipelines::PipelineFolders;
 use super::request::DeployError;
@@ -19,6 +20,7 @@ pub(super) struct DeployState {
     pub(super) components: ComponentStore,
     pub(super) pipelines: PipelineFolders,
     pub(super) sessions: SessionIndex,
+    pub(super) notes: DriftNotes,
     config: watch::Receiver<Arc<Config>>,
 }
 
@@ -29,7 +31,8 @@ impl DeployState {
         pipelines: PipelineFolders,
         config: watch::Receiver<Arc<Config>>,
     ) -> Self {
-        Self { history, components, pipelines, sessions: SessionIndex::default(), config }
+        let (sessions, notes) = Default::default();
+        Self { history, components, pipelines, sessions, notes, config }
     }
 
     /// The config that is in force.

@@ -17,10 +17,14 @@ pub struct Library {
     pub sha256: Option<String>,
 }
 
-/// The operator's library, or the one that `./x setup` puts into the cache folder.
+/// The operator's library, or the one that `./x setup` puts into the cache folder. One that lies as
+/// the setup puts it has to be the pinned one wherever its cache folder is.
 pub fn find(chosen: Option<&Path>) -> anyhow::Result<Library> {
     let (path, sha256) = match chosen {
-        Some(path) => (path.to_owned(), None),
+        Some(path) => {
+            let is_setups = path.ends_with(in_cache(Path::new("")));
+            (path.to_owned(), is_setups.then(|| SHA256.to_owned()))
+        }
         None => (
             in_cache(&cache(|name| {
                 std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
@@ -69,6 +73,18 @@ mod tests {
         );
         assert_eq!(cache(set(&["HOME"])).unwrap(), Path::new("HOME/.cache/ocelli"));
         assert!(cache(set(&[])).is_err());
+    }
+
+    #[test]
+    fn a_library_as_the_setup_puts_it_is_checked_wherever_it_lies() {
+        let cache = tempfile::tempdir().unwrap();
+        let path = in_cache(cache.path());
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        for file in [path, cache.path().join("libonnxruntime.so")] {
+            std::fs::write(&file, "").unwrap();
+            let is_setups = find(Some(&file)).unwrap().sha256.is_some();
+            assert_eq!(is_setups, file.parent() != Some(cache.path()), "{file:?}");
+        }
     }
 
     #[test]

@@ -162,6 +162,16 @@ pub struct InferenceAttachment {
     requests: mpsc::Sender<SupervisorRequest>,
 }
 
+impl InferenceAttachment {
+    /// One that no inference process serves, with so many bytes of shared memory.
+    pub(crate) fn unserved(tensor_memory: usize) -> anyhow::Result<Self> {
+        let (socket, _) = packet_pair().context("making a socket")?;
+        let memory = SharedMemory::create(tensor_memory).context("making shared memory")?;
+        let memory = memory.fd().try_clone_to_owned().context("cloning a descriptor")?;
+        Ok(Self { socket, memory, number: 0, requests: mpsc::channel(1).0 })
+    }
+}
+
 impl Drop for InferenceAttachment {
     fn drop(&mut self) {
         let request = SupervisorRequest::Detach { number: self.number };

@@ -12,9 +12,12 @@
 //! | `restarts` | so many within an hour | half as many within an hour |
 //! | `source_down` | down for so long | up |
 //! | `disk` | less room than the threshold | two points more than the threshold |
+//! | `overload`, `host_overload` | such a part of a minute's frames is skipped | four fifths of it |
 //!
 //! `no_results` and `source_down` are raised after a time, which is all the calm that they need. A
 //! session that has stopped or is gone takes its alerts with it, untold.
+
+mod load;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
@@ -27,6 +30,7 @@ use super::process::WorkerUsage;
 use crate::config::AlertsConfig as Thresholds;
 use crate::event::{ALERT, Clock, Event, SessionState, unix_ns};
 use crate::session::Observation;
+use load::{FrameLoad, Load, LoadWindow};
 
 /// The part of the threshold at which a `memory` alert clears.
 const MEMORY_CLEARS: f64 = 0.95;
@@ -34,6 +38,9 @@ const MEMORY_CLEARS: f64 = 0.95;
 /// Points of free room above the threshold at which a `disk` alert clears: more than a rotation of
 /// logs gives back.
 const DISK_CLEARS: f64 = 2.0;
+
+/// The part of the threshold at which an alert of overload clears.
+const OVERLOAD_CLEARS: f64 = 0.8;
 
 /// How far back restarts count.
 const RESTART_WINDOW: Duration = Duration::from_secs(3600);
@@ -55,12 +62,19 @@ pub(super) enum Alert {
     Restarts,
     /// The source delivers nothing, or nothing but damage.
     SourceDown,
+    /// Too many of the session's frames are skipped for load.
+    Overload,
     /// The disk of the logs or of the store is nearly full: of the host, and so of every session.
     Disk,
+    /// Too many of all sessions' frames together: of the host, and so of every session.
+    HostOverload,
 }
 
 impl Alert {
     pub(super) const ALL: &'static [Self] = Self::VARIANTS;
+
+    /// Those of the host, which every session shows.
+    pub(super) const OF_HOST: [Self; 2] = [Self::Disk, Self::HostOverload];
 
     /// Its name in events, in the API and in metrics.
     pub(super) fn name(self) -> &'static str {
@@ -88,7 +102,9 @@ pub(super) struct SessionReading<'a> {
     /// Since when its source delivers nothing, or nothing but damage.
     source_down: Option<Instant>,
     results: u64,
+    /// Workers that were lost and replaced. Those that an operator replaced do not count.
     restarts: u64,
+    load: FrameLoad,
     /// Memories that have a limit; none where nothing is known of them now.
     memories: Vec<MemoryUse>,
 }
@@ -112,7 +128,8 @@ impl<'a> SessionReading<'a> {
             reason: status.reason.as_deref(),
             source_down: observation.source_down,
             results: observation.latencies.frames(),
-            restarts: status.restarts,
+            restarts: observation.losses,
+            load: status.frames.into(),
             memories: memories.into_iter().flatten().collect(),
         }
     }
@@ -206,6 +223,9 @@ pub(super) struct AlertTracker {
     sessions: BTreeMap<String, SessionAlerts>,
     /// The host's own that are raised.
     host: BTreeSet<Alert>,
+    /// The frames of all sessions since the start, and of the last minute.
+    host_load: FrameLoad,
+    host_window: LoadWindow,
 }
 
 /// What is remembered of a session.
@@ -218,6 +238,8 @@ struct SessionAlerts {
     restarts: u64,
     /// The start of a step of time, and the restarts within it.
     recent_restarts: VecDeque<(Instant, u64)>,
+    load: FrameLoad,
+    window: LoadWindow,
 }
 
 impl AlertTracker {
@@ -236,18 +258,20 @@ impl AlertTracker {
         self.sessions.retain(|session, _| present.contains(session.as_str()));
         for reading in readings {
             let watched = self.sessions.entry(reading.session.to_owned()).or_default();
-            watched.take_in(now, reading);
+            self.host_load = self.host_load.plus(watched.take_in(now, reading));
             if reading.state == SessionState::Stopped {
                 watched.active.clear();
                 continue;
             }
             let (memory, quiet) = (thresholds.memory_percent.into(), thresholds.no_results_s);
             let (restarts, down) = (thresholds.restarts_per_hour.into(), thresholds.source_down_s);
+            let load = thresholds.overload_percent.into();
             let verdicts = [
                 (Alert::Memory, memory, watched.memory(reading, memory)),
                 (Alert::NoResults, quiet, watched.no_results(now, reading, quiet)),
                 (Alert::Restarts, restarts, watched.restarts(restarts)),
                 (Alert::SourceDown, down, source_down(now, reading, down)),
+                (Alert::Overload, load, overload(watched.window.load(now), load)),
             ];
             let (session, active) = (Some(reading.session), &mut watched.active);
             changes.extend(verdicts.into_iter().filter_map(|(alert, threshold, verdict)| {
@@ -257,6 +281,10 @@ impl AlertTracker {
         let threshold = thresholds.disk_free_percent.into();
         let verdict = disk(rooms, threshold);
         changes.extend(decide(None, Alert::Disk, threshold, verdict, &mut self.host));
+        self.host_window.take_in(now, self.host_load);
+        let threshold = thresholds.overload_percent.into();
+        let verdict = overload(self.host_window.load(now), threshold);
+        changes.extend(decide(None, Alert::HostOverload, threshold, verdict, &mut self.host));
         changes
     }
 
@@ -266,9 +294,9 @@ impl AlertTracker {
         own.into_iter().flatten().chain(&self.host).copied()
     }
 
-    /// Whether the host's own alert is raised.
-    pub(super) fn disk(&self) -> bool {
-        self.host.contains(&Alert::Disk)
+    /// Whether an alert of the host's own is raised.
+    pub(super) fn host(&self, alert: Alert) -> bool {
+        self.host.contains(&alert)
     }
 }
 
@@ -292,8 +320,8 @@ fn decide(
 }
 
 impl SessionAlerts {
-    /// Notes what later evaluations need.
-    fn take_in(&mut self, now: Instant, reading: &SessionReading<'_>) {
+    /// Notes what later evaluations need. Returns the frames since the last one.
+    fn take_in(&mut self, now: Instant, reading: &SessionReading<'_>) -> FrameLoad {
         if reading.restarts < self.restarts || reading.results < self.results {
             // Another session under the same name.
             *self = Self::default();
@@ -323,6 +351,9 @@ impl SessionAlerts {
             SessionState::Restarting => self.quiet_since.filter(|_| !came),
             _ => None,
         };
+        self.window.take_in(now, reading.load);
+        let before = std::mem::replace(&mut self.load, reading.load);
+        reading.load.since(before)
     }
 
     fn memory(&self, reading: &SessionReading<'_>, threshold: u64) -> Verdict {
@@ -392,6 +423,17 @@ fn source_down(now: Instant, reading: &SessionReading<'_>, threshold: u64) -> Ve
             Verdict::Raise(down.as_secs_f64(), format!("no pictures for {} s{why}", down.as_secs()))
         }
     }
+}
+
+fn overload(load: Load, threshold: u64) -> Verdict {
+    let percent = match load {
+        Load::Unknown => return Verdict::Unchanged,
+        Load::NoFrames => return Verdict::Clear(0.0, "no frames come".into()),
+        Load::Percent(percent) => percent,
+    };
+    let message = format!("{percent:.0} % of the last minute's frames were skipped for load");
+    let threshold = threshold as f64;
+    Verdict::of(percent >= threshold, percent <= threshold * OVERLOAD_CLEARS, percent, message)
 }
 
 fn disk(rooms: &[DiskSpace], threshold: u64) -> Verdict {

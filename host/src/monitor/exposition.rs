@@ -20,12 +20,12 @@ use super::alerts::Alert;
 use super::process::{self, ProcessUsage, WorkerUsage};
 use super::{DiskSpace, MonitorInner, MonitorState};
 use crate::analyze::AnalysisFigures;
-use crate::deploy::DeploymentFigures;
+use crate::deploy::{DeploymentFigures, ReloadFigures};
 use crate::event::HubCounts;
 use crate::inference::InferenceStatus;
 use crate::journal::events::JournalMetrics;
 use crate::redis::RedisMetrics;
-use crate::session::{Observation, SessionStatus};
+use crate::session::{DriftKind, Observation, SessionStatus};
 use family::Families;
 
 /// What every name begins with.
@@ -61,6 +61,9 @@ pub(super) struct Exposition {
     sessions: Vec<SessionSample>,
     analysis: AnalysisFigures,
     deployments: DeploymentFigures,
+    reloads: ReloadFigures,
+    /// The kinds of drift of the cameras that have one, by their names.
+    drifts: BTreeMap<String, DriftKind>,
     journal: JournalMetrics,
     programs: [ProcessSample; 2],
     /// Open descriptors of the host, and its limit.
@@ -75,7 +78,8 @@ pub(super) struct Exposition {
     redis: Option<RedisMetrics>,
     lost_lines: u64,
     rooms: Vec<DiskSpace>,
-    disk_alert: bool,
+    /// The host's own alerts, and whether each is raised.
+    host_alerts: [(Alert, bool); 2],
 }
 
 impl Exposition {
@@ -93,7 +97,7 @@ impl Exposition {
             .iter()
             .map(|observation| alerts.active(&observation.status.id).collect())
             .collect();
-        let disk_alert = alerts.disk();
+        let host_alerts = Alert::OF_HOST.map(|alert| (alert, alerts.host(alert)));
         drop(seen);
         let now = Instant::now();
         let age = |at| now.saturating_duration_since(at).as_secs_f64();
@@ -111,10 +115,14 @@ impl Exposition {
             *fallbacks.entry(model.name).or_default() |= model.fell_back.is_some();
         }
         let together = ProcessUsage::together(&inferring);
+        let drifts = monitor.deployer.drifts().into_iter();
+        let drifts = drifts.map(|(camera, drift)| (camera, drift.kind));
         Self {
             sessions: sessions.collect(),
             analysis: monitor.analyses.figures(),
             deployments: monitor.deployer.figures(),
+            reloads: monitor.deployer.reload_figures(),
+            drifts: drifts.collect(),
             journal: monitor.hub.events().metrics(),
             programs: [
                 ProcessSample { name: "host", now: own, cpu: own.map_or(0.0, |own| own.cpu) },
@@ -128,7 +136,7 @@ impl Exposition {
             redis: monitor.redis.metrics(),
             lost_lines: (monitor.lost_lines)(),
             rooms: monitor.rooms.lock().clone(),
-            disk_alert,
+            host_alerts,
         }
     }
 

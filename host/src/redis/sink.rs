@@ -15,13 +15,20 @@ use super::RedisMetrics;
 use super::entry::{StreamBatch, is_too_small, stream_key};
 use super::link::{ask, connect, short_message};
 use super::resume::{EntryIds, ResumePoint, StreamTail, resume};
-use crate::config;
+use crate::config::{self, RedisStart};
 use crate::journal::JournalError;
 use crate::journal::events::{EventJournal, EventQuery, SequenceRange};
 use crate::util::backoff::{Backoff, BackoffPolicy};
 
 /// By which the journal knows this sink.
 const NAME: &str = "redis";
+
+/// By which the journal knows where the sink began: turning Redis on does not send a month of
+/// events, unless it is to.
+const STARTS: &str = "redis starts";
+
+/// Stands there in the place of a session's name, for a host without sessions. None has this name.
+const BEGUN: &str = "";
 
 /// Most events of one transaction: Redis does nothing else meanwhile, for about a millisecond.
 const MAX_EVENTS: usize = 256;
@@ -71,6 +78,8 @@ pub(super) struct EventSink {
     metrics: Arc<Mutex<RedisMetrics>>,
     /// How far each stream was ever written; none before the journal was asked.
     cursors: Option<BTreeMap<Arc<str>, u64>>,
+    /// The newest event of each session when the sink began for the first time ever.
+    starts: BTreeMap<Arc<str>, u64>,
     /// Those that the connection in use was asked about.
     streams: HashMap<Arc<str>, StreamState>,
     /// Events of the next transaction: fewer where Redis does not answer in time.
@@ -86,6 +95,7 @@ impl EventSink {
             journal,
             metrics,
             cursors: None,
+            starts: BTreeMap::new(),
             streams: HashMap::new(),
             limit: MAX_EVENTS,
             backoff: Backoff::new(WAITS),
@@ -157,7 +167,9 @@ impl EventSink {
 
     async fn serve(&mut self, settings: &config::RedisConfig) -> Result<Infallible, SinkError> {
         if self.cursors.is_none() {
-            self.cursors = Some(self.journal.cursors(NAME).await?.into_iter().collect());
+            let cursors: BTreeMap<_, _> = self.journal.cursors(NAME).await?.into_iter().collect();
+            self.starts = self.begin(!cursors.is_empty()).await?;
+            self.cursors = Some(cursors);
         }
         let mut changed = self.journal.changed();
         let mut connection = connect(settings).await?;
@@ -183,6 +195,22 @@ impl EventSink {
                 }
             }
         }
+    }
+
+    /// Behind which event of each session that has any the sink has begun, or begins now. A host
+    /// from before that was noted has begun with all of them.
+    async fn begin(&self, has_cursors: bool) -> Result<BTreeMap<Arc<str>, u64>, JournalError> {
+        let known: BTreeMap<_, _> = self.journal.cursors(STARTS).await?.into_iter().collect();
+        if !known.is_empty() {
+            return Ok(known);
+        }
+        let mut starts = BTreeMap::from([(Arc::from(BEGUN), 0)]);
+        if !has_cursors {
+            let spans = self.journal.sessions().await?.into_iter();
+            starts.extend(spans.map(|(session, span)| (session, span.newest)));
+        }
+        self.journal.set_cursors(STARTS, starts.clone().into_iter().collect());
+        Ok(starts)
     }
 
     /// Asks Redis how far it has come with the streams that it was not asked about yet.
@@ -228,7 +256,11 @@ impl EventSink {
         top: Option<StreamTail>,
     ) -> ResumePoint {
         let cursor = self.cursor(session);
-        let resumed = resume(top, cursor, span, settings.stream_length);
+        let mut resumed = resume(top, cursor, span, settings.stream_length);
+        if settings.from == RedisStart::Now {
+            let start = self.starts.get(session).copied().unwrap_or(0);
+            resumed.after = resumed.after.max(start.min(span.newest));
+        }
         if resumed.ids == EntryIds::Own {
             tracing::warn!(
                 target: "ocelli::redis", session = &**session,
@@ -365,5 +397,44 @@ impl EventSink {
 async fn next<T>(changed: &mut watch::Receiver<T>) {
     if changed.changed().await.is_err() {
         pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Clock, Event, Hub, SessionState};
+    use crate::journal::Journal;
+
+    #[tokio::test]
+    async fn a_sink_that_begins_leaves_out_what_was_before_and_knows_that_ever_after() {
+        let journal = Journal::temporary().unwrap();
+        let hub = Hub::new(journal.events().clone());
+        hub.publish_state("gate", SessionState::Running, None);
+        let event = || Event {
+            time_ns: 0,
+            clock: Clock::Host,
+            kind: "entered".into(),
+            deployment: "a".into(),
+            frame: None,
+            detections: Vec::new(),
+            data: Default::default(),
+            attachments: Vec::new(),
+        };
+        for _ in 0..3 {
+            assert!(hub.publish_event_if_exists("gate", event()));
+        }
+        journal.events().flush().await.unwrap();
+        let sink = || EventSink::new(journal.events().clone(), Arc::default());
+        let starts = sink().begin(false).await.unwrap();
+        assert_eq!(starts.get("gate"), Some(&3));
+        assert!(hub.publish_event_if_exists("gate", event()));
+        journal.events().flush().await.unwrap();
+        assert_eq!(sink().begin(true).await.unwrap(), starts, "as it began the first time");
+
+        let older = Journal::temporary().unwrap();
+        let sink = EventSink::new(older.events().clone(), Arc::default());
+        let starts = sink.begin(true).await.unwrap();
+        assert_eq!(starts.keys().map(|name| &**name).collect::<Vec<_>>(), [BEGUN]);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -24,6 +25,12 @@ pub struct RunningVersion {
     pub pipeline: String,
     /// SHA-256 of the component, hexadecimal.
     pub digest: String,
+    /// When it was asked for: RFC 3339.
+    pub since: String,
+    /// Who asked for it.
+    pub by: String,
+    /// Whether the config, or a file that it names, asked for it.
+    pub of_config: bool,
 }
 
 /// Where the answer to a command goes.
@@ -63,7 +70,7 @@ impl SessionShared {
     }
 
     pub(super) fn note_error(&self, error: &str) {
-        self.update(|status| status.shown.last_error = Some(error.to_owned()));
+        self.update(|status| status.note_error(error, Instant::now()));
     }
 
     pub(super) fn spec(&self) -> Arc<Spec> {
@@ -246,7 +253,14 @@ mod tests {
     use crate::session::CompiledPipeline;
 
     fn version(number: u64) -> RunningVersion {
-        RunningVersion { number, pipeline: "eye".into(), digest: number.to_string() }
+        RunningVersion {
+            number,
+            pipeline: "eye".into(),
+            digest: number.to_string(),
+            since: String::new(),
+            by: "test".into(),
+            of_config: false,
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! a wait that grows; the source's reader goes on meanwhile. Losses in a row, none of them after
 //! ten seconds of results, are a crash loop, which ends in `failed` and waits for a person.
 
+mod drift;
 mod environment;
 mod error;
 mod feed;
@@ -32,6 +33,7 @@ mod stream_worker;
 mod task;
 mod totals;
 
+pub use drift::{Drift, DriftKind};
 pub use error::SessionError;
 pub use handle::{RunningVersion, SessionHandle};
 pub use registry::Sessions;

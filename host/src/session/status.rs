@@ -1,7 +1,7 @@
 //! The status of a session: as its task keeps it, and as the API, metrics and alerts see it.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::limit::{Limit, LimitCounts};
@@ -9,10 +9,12 @@ use ocelli_protocol::worker::WorkerLimits;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
+use super::drift::Drift;
 use super::latency::Latencies;
 use super::spec::Spec;
 use super::totals::{Frames, Totals};
-use crate::event::SessionState;
+use crate::event::{SessionState, rfc3339, unix_ns};
+use crate::shape::TIME;
 use crate::source::{ReaderStatus, ReaderView};
 
 /// A session as `GET /v1/sessions` shows it.
@@ -42,8 +44,12 @@ pub struct SessionStatus {
     pub uptime_s: f64,
     /// Workers started after the first.
     pub restarts: u64,
-    /// The last error, of the worker, the pipeline or the source.
+    /// The last error, of the worker, the pipeline or the source; null once the session has been
+    /// running for 10 minutes without another.
     pub last_error: Option<String>,
+    /// When it came: RFC 3339 in UTC, with milliseconds. Null without one.
+    #[schemars(regex(pattern = TIME))]
+    pub last_error_time: Option<String>,
     /// Results since the session was made.
     pub results: u64,
     /// Events since the session was made.
@@ -59,12 +65,14 @@ pub struct SessionStatus {
     pub limits: LimitCounts,
     /// The alerts that are raised now.
     // Their names belong to the monitor, which is above the sessions; its tests hold them to these.
-    #[schemars(extend("items" = {"type": "string", "enum": ["memory", "no_results", "restarts", "source_down", "disk"]}))]
+    #[schemars(extend("items" = {"type": "string", "enum": ["memory", "no_results", "restarts", "source_down", "overload", "disk", "host_overload"]}))]
     pub alerts: Vec<&'static str>,
     /// What the kernel enforces on the worker; null before the worker has reported it.
     pub sandbox: Option<Confinement>,
     /// Whether the worker runs in a control group of its own, which bounds its memory and CPU time.
     pub control_group: bool,
+    /// How a configured camera differs from its entry in the config; null: it does not.
+    pub drift: Option<Drift>,
 }
 
 fn serialize_limits<S: Serializer>(counts: &LimitCounts, serializer: S) -> Result<S::Ok, S::Error> {
@@ -86,6 +94,8 @@ pub struct Observation {
     pub last_result: Option<Instant>,
     /// Since when its source delivers nothing, or nothing but damage.
     pub source_down: Option<Instant>,
+    /// Workers that were lost and replaced, without those that an operator's own change replaced.
+    pub losses: u64,
     /// Bytes of private memory that its worker may have.
     pub memory_limit: u64,
     /// Bytes that the component's linear memories may have together.
@@ -106,7 +116,16 @@ pub(super) struct StatusInner {
     pub(super) last_result: Option<Instant>,
     /// Since when the source delivers nothing, or nothing but damage.
     pub(super) source_down: Option<Instant>,
+    /// Workers that were lost and replaced.
+    pub(super) losses: u64,
+    /// When the last error came, and since when the session has been running.
+    pub(super) last_error: Option<Instant>,
+    pub(super) running_since: Option<Instant>,
 }
+
+/// How long a session runs without another error until its last one is forgotten: longer than a
+/// person takes to look, shorter than it would mislead the next one.
+const ERROR_FORGOTTEN: Duration = Duration::from_secs(600);
 
 impl StatusInner {
     /// A session that starts now, with these limits on its worker.
@@ -120,7 +139,25 @@ impl StatusInner {
             allowed,
             last_result: None,
             source_down: None,
+            losses: 0,
+            last_error: None,
+            running_since: None,
         }
+    }
+
+    /// Notes an error.
+    pub(super) fn note_error(&mut self, error: &str, now: Instant) {
+        self.shown.last_error = Some(error.to_owned());
+        self.shown.last_error_time = Some(rfc3339(unix_ns(SystemTime::now())));
+        self.last_error = Some(now);
+    }
+
+    /// Whether the session has run for long enough to forget its last error.
+    fn has_recovered(&self, now: Instant) -> bool {
+        let (Some(since), Some(error)) = (self.running_since, self.last_error) else {
+            return false;
+        };
+        now.saturating_duration_since(since.max(error)) >= ERROR_FORGOTTEN
     }
 
     /// Ends a worker's part of the status.
@@ -132,6 +169,11 @@ impl StatusInner {
 
     /// The status as the API shows it.
     pub(super) fn status(&self, spec: &Spec) -> SessionStatus {
+        let shown = &self.shown;
+        let (last_error, last_error_time) = match self.has_recovered(Instant::now()) {
+            true => (None, None),
+            false => (shown.last_error.clone(), shown.last_error_time.clone()),
+        };
         SessionStatus {
             id: spec.id.clone(),
             source: spec.source.to_string(),
@@ -141,6 +183,8 @@ impl StatusInner {
             uptime_s: (self.since.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
             frames: self.totals.frames(),
             limits: self.totals.limits(),
+            last_error,
+            last_error_time,
             ..self.shown.clone()
         }
     }
@@ -152,8 +196,30 @@ impl StatusInner {
             latencies: self.latencies,
             last_result: self.last_result,
             source_down: self.source_down,
+            losses: self.losses,
             memory_limit: self.allowed.memory,
             guest_memory_limit: self.allowed.guest_memory,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_forgotten_once_the_session_has_run_for_ten_minutes_without_another() {
+        let begun = Instant::now();
+        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        let mut status = StatusInner::new(crate::worker::tests::limits());
+        status.note_error("no route to host", begun);
+        assert!(status.shown.last_error_time.is_some());
+        assert!(!status.has_recovered(at(86_400)), "it has not run since");
+        status.running_since = Some(at(100));
+        assert!(!status.has_recovered(at(699)) && status.has_recovered(at(700)));
+        status.note_error("it traps", at(650));
+        assert!(!status.has_recovered(at(700)) && status.has_recovered(at(1250)));
+        status.running_since = None;
+        assert!(!status.has_recovered(at(9999)));
     }
 }

@@ -363,8 +363,7 @@ impl SessionTask {
                 Some(ServeOutcome::Restart)
             }
             Some(SessionRequest::Swap(request)) => {
-                self.start_cold(*request);
-                Some(ServeOutcome::Restart)
+                self.start_cold(*request).then_some(ServeOutcome::Restart)
             }
             Some(SessionRequest::Stop { reason }) => Some(ServeOutcome::Stop(reason)),
             Some(SessionRequest::Command { reply, .. }) => {
@@ -383,10 +382,16 @@ impl SessionTask {
         self.adopt_spec(spec);
     }
 
-    /// Changes the pipeline without a running version beside it.
-    fn start_cold(&mut self, request: SwapRequest) {
-        let SwapRequest { spec, reports, .. } = request;
+    /// Changes the pipeline without a running version beside it. Whether it does: there is nothing
+    /// to compare with.
+    fn start_cold(&mut self, request: SwapRequest) -> bool {
+        let SwapRequest { spec, shadow, reports, .. } = request;
         send_report(&reports, Report::StepStarted(Step::Start));
+        if shadow.is_condition() {
+            let reason = "the session does not run: there is nothing to compare with".to_owned();
+            send_report(&reports, Report::Aborted { step: Step::Start, reason });
+            return false;
+        }
         // A version that has failed is nothing to go back to.
         let has_failed =
             matches!(self.lifecycle.state().0, SessionState::Failed | SessionState::Stopped);
@@ -400,6 +405,7 @@ impl SessionTask {
             settings: spec.settings,
             ..(*self.spec).clone()
         }));
+        true
     }
 
     /// Passes an input to the change of the session's version, and drops it with its outcome.
@@ -445,10 +451,10 @@ impl SessionTask {
             LifecycleEvent::WorkerReady => status.last_result = Some(now),
             _ => {}
         });
-        let new_worker = matches!(
-            event,
-            LifecycleEvent::WorkerLost(_) | LifecycleEvent::RollBack(_) | LifecycleEvent::Restart
-        );
+        // A version that is rolled back was an operator's own change: its deployment tells.
+        let is_loss = matches!(event, LifecycleEvent::WorkerLost(_));
+        let new_worker =
+            is_loss || matches!(event, LifecycleEvent::RollBack(_) | LifecycleEvent::Restart);
         self.lifecycle.apply(event);
         let lacks_pictures = self.lifecycle.lacks_pictures();
         self.shared.update(|status| {
@@ -456,7 +462,10 @@ impl SessionTask {
         });
         let (state, reason) = self.lifecycle.state();
         if new_worker && matches!(state, SessionState::Restarting | SessionState::Starting) {
-            self.shared.update(|status| status.shown.restarts += 1);
+            self.shared.update(|status| {
+                status.shown.restarts += 1;
+                status.losses += u64::from(is_loss);
+            });
         }
         if (state, reason) != (before.0, before.1.as_deref()) {
             self.publish_state();
@@ -467,6 +476,7 @@ impl SessionTask {
         let (state, reason) = self.lifecycle.state();
         self.shared.update(|status| {
             status.shown.state = state;
+            status.running_since = (state == SessionState::Running).then(Instant::now);
             status.shown.reason = reason.map(str::to_owned);
         });
         // A backtrace has been logged with the loss that it explains.

@@ -53,6 +53,7 @@ mod udp;
 
 pub use choice::{ReaderKind, ReaderStatus, ReaderView};
 pub use fault::{SourceFault, SourceFaultKind, SourceStep};
+pub(crate) use ingest::fault_of_authorities;
 
 use camera::CameraServices;
 use fanout::{Fanout, FanoutSubscriber};

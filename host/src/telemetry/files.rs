@@ -216,7 +216,7 @@ impl LogFiles {
         self.last_report = Some(now);
         let note = LogRecord::note(now, None, message);
         if let Some(console) = &self.console {
-            console.push(note.entry(note.text().into()));
+            console.push(note.entry(note.line(self.format).into()));
         }
         // Where the main log is what cannot be written, the console alone has it.
         let _ = self.main.file.append(&note.line(self.format), now);

@@ -1,4 +1,4 @@
-//! The log: lines for people on standard error, the same in `detector_worker_main.log`, and a file
+//! The log: lines on standard error, the same in `detector_worker_main.log`, and a file
 //! for each session.
 //!
 //! ```text
@@ -110,10 +110,11 @@ pub fn init(logs: &LogsConfig, rotation: &LogRotation) -> Result<LogGuard, Telem
         console: Some(Arc::clone(&console)),
     };
     let shared = files.is_shared();
+    let format = logs.format;
     let mut guard = LogGuard::default();
     guard
         .add("log files", Arc::clone(&layer.files), |queue| files.write_all(queue))
-        .and_then(|()| guard.add("log console", console, to_stderr))
+        .and_then(|()| guard.add("log console", console, move |queue| to_stderr(queue, format)))
         .map_err(TelemetryError::Thread)?;
     tracing_subscriber::registry().with(filter).with(layer).try_init()?;
     // There is one log, so it is set once.
@@ -156,11 +157,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         let record = LogRecord::of(event, Timestamp::now());
         let line: Arc<str> = record.line(self.format).into();
         if let Some(console) = &self.console {
-            let shown = match self.format {
-                LogFormat::Text => Arc::clone(&line),
-                LogFormat::Json => record.text().into(),
-            };
-            console.push(record.entry(shown));
+            console.push(record.entry(Arc::clone(&line)));
         }
         self.files.push(record.entry(line));
     }

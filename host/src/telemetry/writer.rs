@@ -12,6 +12,7 @@ use tracing::Level;
 
 use super::queue::{LogEntry, LogQueue};
 use super::record::LogRecord;
+use crate::config::LogFormat;
 
 /// How long the process waits at its end for each thread: a disk that hangs must not keep it.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -63,13 +64,13 @@ impl Drop for LogGuard {
     }
 }
 
-/// Writes a queue of text to standard error, in colour on a terminal.
-pub(super) fn to_stderr(queue: &LogQueue) {
-    let colours = io::stderr().is_terminal();
-    to_console(queue, &mut io::stderr(), colours);
+/// Writes a queue to standard error, text in colour on a terminal.
+pub(super) fn to_stderr(queue: &LogQueue, format: LogFormat) {
+    let colours = format == LogFormat::Text && io::stderr().is_terminal();
+    to_console(queue, &mut io::stderr(), format, colours);
 }
 
-fn to_console(queue: &LogQueue, to: &mut impl Write, colours: bool) {
+fn to_console(queue: &LogQueue, to: &mut impl Write, format: LogFormat, colours: bool) {
     let mut missing: u64 = 0;
     while let Some((entry, missed)) = queue.pop() {
         missing = missed.values().fold(missing, |sum, lines| sum.saturating_add(*lines));
@@ -78,7 +79,7 @@ fn to_console(queue: &LogQueue, to: &mut impl Write, colours: bool) {
             let message = format!(
                 "{missing} lines are not shown here: they came faster than they could be written"
             );
-            text = LogRecord::note(entry.time, None, message).text();
+            text = LogRecord::note(entry.time, None, message).line(format);
         }
         text += &if colours { coloured(&entry) } else { entry.line.to_string() };
         // A closed terminal cannot be told of lines that it lacks.
@@ -127,7 +128,7 @@ mod tests {
         }
         queue.close();
         let mut shown = Vec::new();
-        to_console(&queue, &mut shown, true);
+        to_console(&queue, &mut shown, LogFormat::Text, true);
         let shown = String::from_utf8(shown).unwrap();
         let lines = shown.lines().filter(|line| line.contains("it breaks")).count();
         let line = "\x1b[2m1970-01-01T00:00:00.000000Z \x1b[0m\x1b[33m WARN\x1b[0m \
@@ -137,11 +138,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_console_of_json_shows_is_json_to_the_last_line() {
+        let queue = LogQueue::new(3 * 512, Arc::default());
+        for _ in 0..100 {
+            let record = LogRecord::note(Timestamp::UNIX_EPOCH, None, "it breaks".into());
+            queue.push(record.entry(record.line(LogFormat::Json).into()));
+        }
+        queue.close();
+        let mut shown = Vec::new();
+        to_console(&queue, &mut shown, LogFormat::Json, false);
+        let shown = String::from_utf8(shown).unwrap();
+        let lines = shown.lines().map(|line| serde_json::from_str(line).unwrap());
+        let lines: Vec<serde_json::Value> = lines.collect();
+        let missing = lines.iter().filter_map(|line| line["message"].as_str());
+        let missing = missing.filter(|message| message.contains("not shown")).count();
+        assert!(lines.len() > 1 && missing == 1, "{lines:?}");
+    }
+
+    #[test]
     fn the_guard_waits_until_all_is_written_and_not_for_ever() {
         let (queue, shown) = (Arc::new(LogQueue::new(1 << 20, Arc::default())), Arc::default());
         let to: Arc<parking_lot::Mutex<Vec<u8>>> = Arc::clone(&shown);
         let mut guard = LogGuard::default();
-        let write = move |queue: &LogQueue| to_console(queue, &mut *to.lock(), false);
+        let write =
+            move |queue: &LogQueue| to_console(queue, &mut *to.lock(), LogFormat::Text, false);
         guard.add("test", Arc::clone(&queue), write).unwrap();
         // Never ends: the other end of its channel is held below.
         let (_never, hangs) = sync_channel::<()>(0);

@@ -30,7 +30,7 @@ pub(super) struct WorkerSettings {
 }
 
 impl WorkerSettings {
-    fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let resources = &config.resource_limits;
         Self {
             limits: WorkerLimits {

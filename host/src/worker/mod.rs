@@ -31,6 +31,7 @@ mod monitor;
 mod process;
 mod sandbox;
 mod still;
+mod trial;
 mod validate;
 
 pub use cgroup::{ControlGroups, ControlGroupsUnavailable, REMEDY as CONTROL_GROUPS_REMEDY};
@@ -44,6 +45,7 @@ pub use process::Programs;
 pub(crate) use process::{WorkerExit, WorkerSender};
 pub use sandbox::check_sandbox;
 pub(crate) use still::still;
+pub(crate) use trial::{Trial, try_settings};
 
 #[cfg(test)]
 pub(crate) use validate::tests;

@@ -269,6 +269,7 @@ const RULES: &[Rule] = &[
     Rule { request: "GET /metrics", who: LOOK_AT_ALL, seen: false },
     Rule { request: "GET /openapi.json", who: LOOK, seen: false },
     Rule { request: "GET /asyncapi.json", who: LOOK, seen: false },
+    Rule { request: "GET /v1/config", who: OPERATE, seen: false },
     Rule { request: "GET /v1/sessions", who: LOOK, seen: false },
     Rule { request: "GET /v1/sessions/{id}", who: LOOK, seen: true },
     Rule { request: "DELETE /v1/sessions/{id}", who: OPERATE, seen: true },

@@ -14,7 +14,7 @@ use ocelli::deploy::{
 };
 use ocelli::event::Hub;
 use ocelli::session::SessionError;
-use ocelli::session::rollout::{Step, Swapped};
+use ocelli::session::rollout::{Shadow, Step, Swapped};
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
 use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;
@@ -57,6 +57,9 @@ fn record(step: Step, state: DeploymentState) -> Record {
         cause: Cause::Request,
         by: "operator".into(),
         shadow: 0,
+        shadow_only: false,
+        threshold: None,
+        changed: Vec::new(),
         requested: "2026-01-01T00:00:00.000Z".into(),
         ended: None,
         before: Some("ffffffffffff".into()),
@@ -108,6 +111,10 @@ fn unknown(session: &str) -> DeployError {
 }
 
 impl DeploymentControl for Double {
+    fn config(&self) -> ocelli::deploy::ConfigStatus {
+        Default::default()
+    }
+
     fn component_bytes(&self) -> usize {
         MIB
     }
@@ -242,7 +249,7 @@ async fn a_component_is_deployed_with_what_the_query_says() {
     let host = Host::start().await;
     let (status, answer) = host.put("", b"component").await;
     assert_eq!((status, &answer), (200, &json!(speaks())));
-    let query = "?shadow=25&state=fresh&name=eye&settings=%7B%22score%22%3A0.5%7D";
+    let query = "?shadow=25&shadow_only=true&threshold=0.9&state=fresh&name=eye&settings=%7B%22score%22%3A0.5%7D";
     assert_eq!(host.put(query, b"component").await.0, 200);
     assert_eq!(host.put("?pipeline=eye&state=keep", b"").await.0, 200);
     let sent = |name: &str| Component::Bytes {
@@ -253,14 +260,14 @@ async fn a_component_is_deployed_with_what_the_query_says() {
         session: NAME.into(),
         component: sent("component"),
         settings: None,
-        shadow: 0,
+        shadow: Shadow::default(),
         refused_state: None,
         by: "operator (curl)".into(),
     };
     let full = DeployRequest {
         component: sent("eye"),
         settings: json!({"score": 0.5}).as_object().cloned(),
-        shadow: 25,
+        shadow: Shadow { frames: 25, only: true, threshold: Some(0.9) },
         refused_state: Some(RefusedState::Fresh),
         ..plain.clone()
     };
@@ -276,13 +283,16 @@ async fn a_component_is_deployed_with_what_the_query_says() {
 #[tokio::test]
 async fn what_cannot_be_meant_is_refused_before_anything_is_done() {
     let host = Host::start().await;
-    let cases: [(&str, &[u8], &str); 9] = [
+    let cases: [(&str, &[u8], &str); 12] = [
         ("", b"", "bad_request"),
         ("?pipeline=eye", b"component", "bad_request"),
         ("?pipeline=eye&name=nose", b"", "bad_request"),
         ("?name=eye", b"", "bad_request"),
         ("?shadow=15001", b"component", "bad_query"),
         ("?shadow=-1", b"component", "bad_query"),
+        ("?shadow_only=true", b"component", "bad_query"),
+        ("?threshold=0.5", b"component", "bad_query"),
+        ("?shadow=5&threshold=1.5", b"component", "bad_query"),
         ("?state=maybe", b"component", "bad_query"),
         ("?shadows=1", b"component", "bad_query"),
         ("?settings=%5B%5D", b"component", "bad_settings"),
@@ -415,6 +425,9 @@ async fn the_command_line_says_what_became_of_it() {
         "eye",
         "--shadow",
         "5",
+        "--shadow-only",
+        "--threshold",
+        "0.9",
         "--state",
         "fresh",
         "--settings",
@@ -428,7 +441,9 @@ async fn the_command_line_says_what_became_of_it() {
         asked[0].contains(r#"name: "eye""#) && asked[0].contains("operator (ocelli)"),
         "{asked:?}"
     );
-    for part in ["shadow: 5", "Some(Fresh)", r#"Pipeline("eye")"#, "b&c"] {
+    for part in
+        ["frames: 5, only: true, threshold: Some(0.9)", "Some(Fresh)", r#"Pipeline("eye")"#, "b&c"]
+    {
         assert!(asked[1].contains(part), "{part}: {}", asked[1]);
     }
 

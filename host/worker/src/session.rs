@@ -85,6 +85,11 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
                 WorkerMode::Stream(pacing) => {
                     stream::serve(reader, described, start, pacing, &host, &counters)
                 }
+                WorkerMode::Describe => {
+                    described.check_settings()?;
+                    host.send(&FromWorker::Ready);
+                    Ok(())
+                }
                 WorkerMode::Analyze => {
                     let worker = ImageWorker::new(described, &start, &host, &counters)?;
                     host.send(&FromWorker::Ready);

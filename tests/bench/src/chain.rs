@@ -233,7 +233,14 @@ impl Chain {
     /// Gives a session another version of its pipeline; the deployment's record once it speaks.
     pub async fn deploy(&self, session: &str, component: Vec<u8>) -> Result<Value> {
         let component = Component::File { name: None, bytes: component.into() };
-        let deploy = Deploy { component, shadow: 0, state: None, settings: None };
+        let deploy = Deploy {
+            component,
+            shadow: 0,
+            shadow_only: false,
+            threshold: None,
+            state: None,
+            settings: None,
+        };
         let request = Request::deploy(session, &deploy);
         let answer = tokio::time::timeout(START_LIMIT, self.client.ask(&request)).await;
         let answer = answer.map_err(|_| anyhow!("no answer within {} s", START_LIMIT.as_secs()));

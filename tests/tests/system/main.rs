@@ -29,6 +29,7 @@ mod isolation;
 mod manager;
 mod metrics;
 mod models;
+mod operator;
 mod probe;
 mod readers;
 mod recordings;

@@ -320,6 +320,23 @@ async fn a_stream_of_a_journal_that_is_gone_is_gone_on_with_under_other_ids() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_turned_on_begins_with_the_events_from_then_on() {
+    let redis = Redis::start();
+    let store = PipelineFolder::with(&["changeling"]);
+    let camera = eventful("gate", "", "");
+    let host = Ocelli::start(&(store.section() + &camera)).await;
+    let mut before = 0;
+    while before < 20 {
+        before = newest(&host, "gate").await;
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    host.edit_config(&(store.section() + &redis.section("") + &camera));
+    let entries = reaches(&redis, GATE, before + 30).await;
+    without_gap(&entries);
+    assert!(entries[0].number("seq") > before, "{:?} after {before}", entries[0].id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_address_in_the_config_is_taken_over_while_the_host_runs() {
     let (first, second) = (Redis::start(), Redis::start());
     let store = PipelineFolder::with(&["changeling"]);

@@ -37,6 +37,7 @@ const LAYERS: &[&str] = &[
     "analyze",
     "monitor",
     "api",
+    "preflight",
     "reload",
     "serve",
     "cli",

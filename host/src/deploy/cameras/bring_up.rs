@@ -15,7 +15,9 @@ use crate::deploy::plan::{Origin, Plan};
 use crate::deploy::record::{DeploymentState, Outcome, Record};
 use crate::deploy::request::DeployError;
 use crate::session::rollout::{ProbationRequest, REPORT_CAPACITY, Report};
-use crate::session::{CompiledPipeline, RunningVersion, SessionError, SessionHandle, Spec};
+use crate::session::{
+    CompiledPipeline, DriftKind, RunningVersion, SessionError, SessionHandle, Spec,
+};
 
 /// The session of a camera.
 #[derive(Clone)]
@@ -84,6 +86,7 @@ impl BringUp {
                 }
                 tracing::info!(target: "ocelli::deploy", session = id, "restarts: changed in the \
                     config: {keys}");
+                self.executor.state.notes.clear(id);
                 if version { self.replace(running).await } else { self.relocate(running).await }
             }
             (reason, session) => {
@@ -102,6 +105,7 @@ impl BringUp {
                     }
                 }
                 let new = session.is_none();
+                self.executor.state.notes.clear(id);
                 match self.start(session.map(|session| session.handle)).await {
                     Ok(session) if session.faulty => BringUpOutcome::Faulty(session),
                     Ok(session) if new => BringUpOutcome::Started(session),
@@ -346,6 +350,7 @@ impl BringUp {
     ) -> Result<CameraSession, SessionError> {
         let session = &self.camera.id;
         tracing::error!(target: "ocelli::deploy", session, "the camera is not started: {reason}");
+        self.note_refusal(DriftKind::Failed, &reason);
         let missing = CompiledPipeline::missing(&self.camera.pipeline, reason);
         let spec = self.spec(missing, self.camera.settings.clone());
         let handle = self.executor.backend.start(spec, failed, None).await?;
@@ -383,8 +388,14 @@ impl BringUp {
         }
     }
 
+    fn note_refusal(&self, kind: DriftKind, reason: &str) {
+        let Camera { id, pipeline, settings, .. } = &self.camera;
+        self.executor.state.notes.refused(id, kind, pipeline, settings, reason);
+    }
+
     fn not_applied(&self, reason: &str) -> BringUpOutcome {
         let session = &self.camera.id;
+        self.note_refusal(DriftKind::Refused, reason);
         tracing::error!(
             target: "ocelli::deploy",
             session,
@@ -395,6 +406,7 @@ impl BringUp {
 
     fn refused(&self, error: &SessionError) -> BringUpOutcome {
         let session = &self.camera.id;
+        self.note_refusal(DriftKind::Refused, &error.to_string());
         match error {
             SessionError::Exists(_) => tracing::error!(
                 target: "ocelli::deploy",

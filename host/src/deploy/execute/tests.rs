@@ -212,7 +212,7 @@ fn request(bytes: &'static str) -> DeployRequest {
             bytes: Bytes::from_static(bytes.as_bytes()),
         },
         settings: None,
-        shadow: 0,
+        shadow: Shadow::default(),
         refused_state: None,
         by: "test".into(),
     }
@@ -234,6 +234,7 @@ async fn every_end_of_a_change_is_an_outcome_and_the_session_runs_what_it_says()
     for (reports, outcome, step, runs) in [
         (kept(Step::Start), Aborted, Step::Start, 1),
         (kept(Step::Restore), Aborted, Step::Restore, 1),
+        (vec![Report::StepStarted(Step::Shadow), Report::OnlyCompared], Compared, Step::Shadow, 1),
         (vec![swapped(), Report::Healthy], Healthy, Step::Probation, 2),
         (vec![swapped(), Report::Superseded], Superseded, Step::Probation, 2),
         (vec![swapped(), Report::Unverified { reason: reason() }], Unverified, Step::Probation, 2),
@@ -275,10 +276,12 @@ async fn every_end_of_a_change_is_an_outcome_and_the_session_runs_what_it_says()
 async fn an_answer_comes_when_the_new_version_speaks_and_the_probation_goes_on() {
     let mut site = Site::new().await;
     let mut asked = request("two");
-    (asked.shadow, asked.settings) = (3, Some(Map::from_iter([("score".to_owned(), 0.5.into())])));
+    let shadow = Shadow { frames: 3, ..Shadow::default() };
+    (asked.shadow, asked.settings) =
+        (shadow, Some(Map::from_iter([("score".to_owned(), 0.5.into())])));
     let answered = site.deploy_from(Origin::Request(asked));
     let swap = site.swaps.recv().await.unwrap();
-    assert_eq!((swap.shadow, swap.spec.settings["score"].as_f64()), (3, Some(0.5)));
+    assert_eq!((swap.shadow.frames, swap.spec.settings["score"].as_f64()), (3, Some(0.5)));
     let described = Report::Described { name: "eye".into(), version: "2.0.0".into() };
     let comparison = Comparison { frames: 3, ..Comparison::default() };
     for report in
@@ -288,6 +291,7 @@ async fn an_answer_comes_when_the_new_version_speaks_and_the_probation_goes_on()
     }
     let record = answered.await.unwrap().unwrap();
     assert_eq!((record.state, record.step), (DeploymentState::Probation, Step::Probation));
+    assert_eq!(record.changed, ["settings.score"]);
     assert_eq!((record.name.as_deref(), record.version.as_deref()), (Some("eye"), Some("2.0.0")));
     assert_eq!(record.comparison.as_ref().map(|comparison| comparison.frames), Some(3));
     assert_eq!((record.compile_ms, record.cached, record.size), (Some(20), false, 3));
@@ -330,7 +334,10 @@ async fn what_is_refused_never_reaches_the_session() {
     *small.executor.backend.session.lock() = None;
     let error = small.deploy("two").await.unwrap().unwrap_err();
     assert_eq!(error.code(), "unknown_session");
-    let shadow = Origin::Request(DeployRequest { shadow: MAX_SHADOW + 1, ..request("two") });
+    let shadow = Origin::Request(DeployRequest {
+        shadow: Shadow { frames: MAX_SHADOW + 1, ..Shadow::default() },
+        ..request("two")
+    });
     let error = small.deploy_from(shadow).await.unwrap().unwrap_err();
     assert_eq!(error.code(), "invalid_shadow");
 }

@@ -16,6 +16,7 @@ struct Bench {
     source_down: Option<u64>,
     results: u64,
     restarts: u64,
+    load: FrameLoad,
     memory: Option<(u64, u64)>,
     room: f64,
 }
@@ -28,6 +29,7 @@ impl Bench {
             restarts_per_hour: 5,
             source_down_s: 10,
             disk_free_percent: 5,
+            overload_percent: 50,
         };
         Self {
             begun: Instant::now(),
@@ -38,6 +40,7 @@ impl Bench {
             source_down: None,
             results: 0,
             restarts: 0,
+            load: FrameLoad::default(),
             memory: Some((100, 1000)),
             room: 50.0,
         }
@@ -59,6 +62,7 @@ impl Bench {
             source_down: self.source_down.map(at),
             results: self.results,
             restarts: self.restarts,
+            load: self.load,
             memories: self.memory.map(memory).into_iter().collect(),
         };
         let room =
@@ -212,6 +216,7 @@ fn the_memory_that_is_nearest_to_its_limit_counts() {
         source_down: None,
         results: 0,
         restarts: 0,
+        load: FrameLoad::default(),
         memories: vec![
             memory("the worker's memory", 300 << 20, 2048 << 20),
             memory("the pipeline's linear memory", 250 << 20, 256 << 20),
@@ -244,6 +249,33 @@ fn restarts_count_for_an_hour_and_a_steady_rate_does_not_flap() {
 }
 
 #[test]
+fn frames_that_are_skipped_for_a_minute_are_an_overload_of_session_and_host() {
+    let mut bench = Bench::new();
+    let frames = |bench: &mut Bench, seconds: u64, processed: u64, skipped: u64| {
+        let second = |bench: &mut Bench| {
+            bench.load.processed += processed;
+            bench.load.skipped += skipped;
+            bench.with_results(1)
+        };
+        (0..seconds).flat_map(|_| second(bench)).collect::<Vec<_>>()
+    };
+    assert!(frames(&mut bench, 300, 6, 4).is_empty(), "40 % are below the threshold");
+    assert!(frames(&mut bench, 20, 0, 10).len() == 2, "the minute has reached it");
+    assert_eq!(bench.active(), ["overload", "host_overload"]);
+    assert!(frames(&mut bench, 300, 55, 45).is_empty(), "45 % are above four fifths of it");
+    assert_eq!(frames(&mut bench, 120, 10, 0), ["-overload", "-host_overload"]);
+    assert!(frames(&mut bench, 3600, 9, 1).is_empty());
+    let watched = bench.alerts.sessions.get(SESSION).unwrap();
+    assert!(watched.window.len() <= 14, "{}", watched.window.len());
+
+    let mut new = Bench::new();
+    assert!(frames(&mut new, 59, 0, 10).is_empty(), "less than a minute says nothing");
+    assert_eq!(frames(&mut new, 2, 0, 10), ["+overload", "+host_overload"]);
+    new.thresholds.overload_percent = 0;
+    assert_eq!(new.after(1), ["-overload", "-host_overload"]);
+}
+
+#[test]
 fn restarts_are_remembered_in_a_bounded_room() {
     let mut bench = Bench::new();
     for _ in 0..100_000 {
@@ -266,7 +298,7 @@ fn a_full_disk_is_the_hosts_alert_and_every_sessions() {
     let [change] = told.as_slice() else { panic!("{told:?}") };
     assert_eq!((change.session.as_deref(), change.alert, change.value), (None, Alert::Disk, 4.9));
     assert_eq!(bench.active(), ["disk"]);
-    assert!(bench.alerts.disk());
+    assert!(bench.alerts.host(Alert::Disk));
     bench.room = 7.0;
     assert_eq!(bench.with_results(1), ["-disk"]);
 }
@@ -290,6 +322,7 @@ fn a_threshold_of_0_turns_an_alert_off_and_clears_it() {
         restarts_per_hour: 0,
         source_down_s: 0,
         disk_free_percent: 0,
+        overload_percent: 0,
     };
     (bench.source_down, bench.memory, bench.room, bench.restarts) =
         (Some(0), Some((10, 1)), 0.0, 100);
@@ -354,13 +387,14 @@ proptest! {
                 let memory = memory.map(|used| MemoryUse { whose: "its memory", used, limit: 100 });
                 readings.push(SessionReading {
                     session: names[at], state, reason: None, source_down: down[at], results: results[at],
-                    restarts: restarts[at], memories: memory.into_iter().collect(),
+                    restarts: restarts[at], load: FrameLoad::default(), memories: memory.into_iter().collect(),
                 });
             }
             let [memory, quiet, restarts_per_hour, source_down, disk] = moment.thresholds;
             let thresholds = Thresholds {
                 memory_percent: memory, no_results_s: quiet.into(), restarts_per_hour,
                 source_down_s: source_down.into(), disk_free_percent: disk,
+                overload_percent: 50,
             };
             let rooms = [DiskSpace { folder: "store", free: moment.room, size: 100 }];
             let changes = alerts.evaluate(now, &thresholds, &readings, &rooms);
@@ -377,7 +411,7 @@ proptest! {
             }
             for session in names {
                 let told = |alert: &Alert| match alert {
-                    Alert::Disk => raised.contains(&(None, Alert::Disk)),
+                    alert if Alert::OF_HOST.contains(alert) => raised.contains(&(None, *alert)),
                     alert => raised.contains(&(Some(session.to_owned()), *alert)),
                 };
                 let expected: Vec<Alert> = Alert::ALL.iter().copied().filter(told).collect();

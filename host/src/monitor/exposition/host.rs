@@ -6,11 +6,12 @@ use strum::VariantArray;
 
 use super::family::Families;
 use super::{Exposition, ProcessSample, SessionSample};
-use crate::deploy::Outcome;
+use crate::deploy::{Outcome, ReloadFigures};
 use crate::event::SessionState;
 use crate::inference::Duty;
 use crate::monitor::DiskSpace;
 use crate::monitor::process::ProcessUsage;
+use crate::session::DriftKind;
 
 const DUTIES: [Duty; 3] = [Duty::Serving, Duty::Spare, Duty::Draining];
 
@@ -21,6 +22,7 @@ impl Exposition {
         self.host(out)?;
         self.analysis(out)?;
         self.deployments(out)?;
+        self.config(out)?;
         self.journal(out)?;
         self.redis(out)
     }
@@ -159,6 +161,27 @@ impl Exposition {
             "Time between the last result of the version before and the first of the one that runs",
         )?
         .samples(self.some(|session| Some(figures.gap_ms.get(session.name())? / 1000.0)))
+    }
+
+    fn config(&self, out: &mut Families<'_, '_>) -> fmt::Result {
+        let ReloadFigures { applied, refused, is_refused } = self.reloads;
+        out.counter("config_reloads", "Edits of the config by what became of them")?.samples(
+            [("applied", applied), ("refused", refused)]
+                .map(|(outcome, count)| ([("outcome", outcome)], count)),
+        )?;
+        out.gauge("config_refused", "Whether the config's last edit is not in force")?
+            .value(u64::from(is_refused))?;
+        let kinds = DriftKind::ALL.iter().map(|kind| {
+            let count = self.drifts.values().filter(|drift| *drift == kind).count();
+            ([("kind", kind.name())], count)
+        });
+        out.gauge("config_drift", "Cameras that do not run as the config says, by kind")?
+            .samples(kinds)?;
+        let each = self.drifts.iter();
+        let each = each
+            .map(|(camera, kind)| ([("session", camera.as_str()), ("kind", kind.name())], 1_u64));
+        out.gauge("session_drift", "1 for a camera that does not run as the config says")?
+            .samples(each)
     }
 
     fn journal(&self, out: &mut Families<'_, '_>) -> fmt::Result {

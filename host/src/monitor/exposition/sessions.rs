@@ -44,14 +44,16 @@ impl Exposition {
         let help = "Whether the compatible reader reads its camera";
         out.gauge("session_compatible_reader", help)?.samples(compatible)?;
         let alerts = self.sessions.iter().flat_map(|session| {
-            let own = Alert::ALL.iter().filter(|alert| **alert != Alert::Disk);
+            let own = Alert::ALL.iter().filter(|alert| !Alert::OF_HOST.contains(alert));
             own.map(|alert| {
                 let raised = u64::from(session.alerts.contains(alert));
                 (vec![("session", session.name()), ("alert", alert.name())], raised)
             })
         });
-        let disk = (vec![("alert", Alert::Disk.name())], u64::from(self.disk_alert));
-        out.gauge("alert_active", "Whether the alert is raised")?.samples(alerts.chain([disk]))?;
+        let host = self
+            .host_alerts
+            .map(|(alert, raised)| (vec![("alert", alert.name())], u64::from(raised)));
+        out.gauge("alert_active", "Whether the alert is raised")?.samples(alerts.chain(host))?;
         out.counter("session_restarts", "Workers started after the first")?
             .samples(self.each(|it| it.status().restarts))?;
         out.counter("session_results", "Frames that the pipeline looked at")?

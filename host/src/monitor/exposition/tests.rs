@@ -4,6 +4,7 @@ use ocelli_protocol::limit::{Limit, LimitCounts};
 use ocelli_protocol::worker::Timestamps;
 
 use super::*;
+use crate::deploy::ReloadFigures;
 use crate::event::SessionState;
 use crate::inference::{Duty, ProcessStatus, Restarts};
 use crate::session::latency::Latencies;
@@ -56,6 +57,7 @@ fn session(id: &str) -> SessionSample {
         uptime_s: 12.0,
         restarts: 1,
         last_error: None,
+        last_error_time: None,
         reader: Some(crate::source::ReaderStatus {
             kind: crate::source::ReaderKind::Compatible,
             reason: "strict failed".into(),
@@ -79,6 +81,7 @@ fn session(id: &str) -> SessionSample {
         alerts: vec!["source_down"],
         sandbox: None,
         control_group: false,
+        drift: None,
     };
     let worker = ProcessUsage {
         identity: (77, 5),
@@ -93,6 +96,7 @@ fn session(id: &str) -> SessionSample {
             latencies,
             last_result: None,
             source_down: Some(std::time::Instant::now()),
+            losses: 1,
             memory_limit: 2 << 30,
             guest_memory_limit: 256 << 20,
         },
@@ -161,7 +165,9 @@ fn exposition(sessions: &[&str]) -> Exposition {
         }),
         lost_lines: 9,
         rooms: vec![DiskSpace { folder: "logs", free: 1 << 30, size: 4 << 30 }],
-        disk_alert: false,
+        reloads: ReloadFigures { applied: 3, refused: 2, is_refused: true },
+        drifts: [("gate".to_owned(), DriftKind::Settings)].into(),
+        host_alerts: Alert::OF_HOST.map(|alert| (alert, alert == Alert::HostOverload)),
     }
 }
 
@@ -365,6 +371,12 @@ fn the_exposition_is_open_metrics_and_says_what_is_so() {
         ("ocelli_session_latency_seconds_sum", vec![cam, ("stage", "total")], 0.444),
         ("ocelli_session_subscribers", vec![cam], 2.0),
         ("ocelli_deployments_total", vec![("outcome", "aborted")], 2.0),
+        ("ocelli_config_reloads_total", vec![("outcome", "refused")], 2.0),
+        ("ocelli_config_refused", vec![], 1.0),
+        ("ocelli_config_drift", vec![("kind", "settings")], 1.0),
+        ("ocelli_config_drift", vec![("kind", "ended")], 0.0),
+        ("ocelli_session_drift", vec![("session", "gate"), ("kind", "settings")], 1.0),
+        ("ocelli_alert_active", vec![("alert", "host_overload")], 1.0),
         ("ocelli_journal_events_total", vec![], 50.0),
         ("ocelli_journal_events_lost_total", vec![], 3.0),
         ("ocelli_journal_commit_failures_total", vec![], 2.0),

@@ -173,6 +173,12 @@ impl Candidate {
         self.report(report);
     }
 
+    /// Lets the candidate go after its comparison, and reports it.
+    pub(in crate::session) fn dismiss(&mut self) {
+        let report = self.rollout.dismiss();
+        self.report(report);
+    }
+
     /// Makes the candidate the session's version, with `before` to go back to. `None`: it has no
     /// worker yet.
     pub(in crate::session) fn complete(mut self, before: Arc<Spec>) -> Option<Completed> {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use ocelli_protocol::worker::{FrameResult, ToWorker};
 
-use super::report::{Report, Step, Swapped};
+use super::report::{Report, Shadow, Step, Swapped};
 use super::shadow::Comparer;
 use crate::config::RefusedState;
 use crate::session::lifecycle::STABLE_AFTER;
@@ -108,6 +108,8 @@ pub(crate) enum Action {
     Complete,
     /// Give the candidate up.
     Abort(String),
+    /// Let the candidate go: it was to be compared, and nothing else.
+    Dismiss,
 }
 
 /// An input while the change's version is the session's, or is being rolled back.
@@ -169,7 +171,7 @@ pub(crate) struct Rollout {
     deadline: Option<Instant>,
     terms: RolloutTerms,
     next_barrier: u64,
-    shadow: u32,
+    shadow: Shadow,
     comparer: Comparer,
     refused_state: RefusedState,
     swapped: Swapped,
@@ -179,7 +181,7 @@ impl Rollout {
     /// A change beside the running worker, which begins now with [`Step::Start`].
     pub(crate) fn beside(
         terms: RolloutTerms,
-        shadow: u32,
+        shadow: Shadow,
         refused_state: RefusedState,
         now: Instant,
     ) -> Self {
@@ -195,7 +197,7 @@ impl Rollout {
             deadline: None,
             terms,
             next_barrier: 0,
-            shadow: 0,
+            shadow: Shadow::default(),
             comparer: Comparer::default(),
             refused_state: RefusedState::Keep,
             swapped: Swapped::default(),
@@ -276,6 +278,12 @@ impl Rollout {
     pub(crate) fn abort(&mut self, reason: String) -> Report {
         self.end();
         Report::Aborted { step: self.step, reason }
+    }
+
+    /// Ends a change that was to compare, and nothing else. The running version stays.
+    pub(crate) fn dismiss(&mut self) -> Report {
+        self.end();
+        Report::OnlyCompared
     }
 
     /// Rolls back to the version before, in a new worker. `with_state`: that version's own state
@@ -367,6 +375,9 @@ impl Rollout {
             self.enter(Phase::DryRunning, self.terms.first_frame, now);
             let dry_run = Action::Send(ToWorker::DryRun { frame: None });
             vec![self.start_step(Step::DryRun), dry_run]
+        } else if view.source_down && self.shadow.is_condition() {
+            let reason = "the source delivers nothing: there is no frame to compare on";
+            vec![Action::Abort(reason.to_owned())]
         } else if view.source_down {
             // There is no frame to try it on.
             let mut actions = vec![self.start_step(Step::Handoff)];
@@ -380,7 +391,7 @@ impl Rollout {
 
     fn on_dry_run(&mut self, outcome: Option<&DryRun>, now: Instant) -> Vec<Action> {
         match outcome {
-            Some(Ok(_)) if self.shadow > 0 => {
+            Some(Ok(_)) if self.shadow.frames > 0 => {
                 self.enter(Phase::Shadowing, self.terms.start, now);
                 vec![self.start_step(Step::Shadow)]
             }
@@ -395,7 +406,7 @@ impl Rollout {
 
     /// Has the candidate process the frame of a running version's result, too.
     fn shadow_frame(&mut self, result: &FrameResult) -> Vec<Action> {
-        if self.comparer.asked() < self.shadow && self.comparer.expect(result) {
+        if self.comparer.asked() < self.shadow.frames && self.comparer.expect(result) {
             vec![Action::Send(ToWorker::DryRun { frame: Some(result.frame) })]
         } else {
             Vec::new()
@@ -405,12 +416,23 @@ impl Rollout {
     fn on_shadowed(&mut self, frame: u64, outcome: Option<&DryRun>, now: Instant) -> Vec<Action> {
         self.comparer.compare(frame, outcome);
         self.deadline = Some(now + self.terms.start);
-        if self.comparer.settled() < self.shadow {
+        if self.comparer.settled() < self.shadow.frames {
             return Vec::new();
         }
         let comparison = std::mem::take(&mut self.comparer).finish();
+        let agreement = comparison.agreement;
         let mut actions = vec![Action::Report(Report::Compared(comparison))];
-        actions.extend(self.reinstantiate(Phase::Reinstantiating, self.terms.start, now));
+        let Shadow { only, threshold, .. } = self.shadow;
+        if let Some(wanted) = threshold.filter(|wanted| agreement < *wanted) {
+            let reason = format!(
+                "it agrees with the running version by {agreement:.3}, and {wanted} were asked for"
+            );
+            actions.push(Action::Abort(reason));
+        } else if only {
+            actions.push(Action::Dismiss);
+        } else {
+            actions.extend(self.reinstantiate(Phase::Reinstantiating, self.terms.start, now));
+        }
         actions
     }
 
@@ -480,7 +502,7 @@ impl Rollout {
                 format!("no result for its first frame {first_frame}")
             }
             Phase::Shadowing => {
-                let (settled, wanted) = (self.comparer.settled(), self.shadow);
+                let (settled, wanted) = (self.comparer.settled(), self.shadow.frames);
                 format!("no frame to compare {start}; {settled} of {wanted} are compared")
             }
             Phase::Reinstantiating | Phase::ReinstantiatingFresh => {

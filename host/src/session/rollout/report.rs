@@ -9,6 +9,7 @@
 //! | [`Unverified`](Report::Unverified) | what the reason says | it was lost during its probation with nothing to go back to, or the session ended |
 //! | [`Superseded`](Report::Superseded) | the new version, until the next change | another change began during its probation |
 //! | [`Healthy`](Report::Healthy) | the new version | it has served for its probation |
+//! | [`OnlyCompared`](Report::OnlyCompared) | what it ran before, without a pause | the comparison was all that was asked for |
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -87,6 +88,21 @@ pub struct Comparison {
     pub detections: ComparedDetections,
     /// Events of the running version and of the new one, by kind, where their numbers differ.
     pub events: std::collections::BTreeMap<String, [u64; 2]>,
+    /// How far both agree, 0 to 1: the share of all detections that are pairs, times the share of
+    /// frames without an error of the new version. 1 where neither has a detection or an error.
+    #[serde(default)]
+    pub agreement: f64,
+}
+
+impl Comparison {
+    /// See the member of this name.
+    pub(super) fn measured_agreement(&self) -> f64 {
+        let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 1.0 };
+        let ComparedDetections { running, new, matched, .. } = &self.detections;
+        let all = running.saturating_add(*new) as f64;
+        let frames = f64::from(self.frames);
+        share(2.0 * *matched as f64, all) * share(frames, frames + f64::from(self.errors))
+    }
 }
 
 /// Medians and 95th percentiles of both.
@@ -179,6 +195,8 @@ pub enum Report {
     Superseded,
     /// See the module's table.
     Healthy,
+    /// The comparison was all that was asked for.
+    OnlyCompared,
 }
 
 impl Report {
@@ -190,6 +208,7 @@ impl Report {
                 | Self::Unverified { .. }
                 | Self::Superseded
                 | Self::Healthy
+                | Self::OnlyCompared
         )
     }
 }
@@ -207,12 +226,29 @@ pub const REPORT_CAPACITY: usize = 64;
 pub struct SwapRequest {
     /// The session's new spec. Only its pipeline and its settings may differ from the present one.
     pub spec: Spec,
-    /// Frames that the new version processes beside the running one before it is active, at most
-    /// [`MAX_SHADOW`].
-    pub shadow: u32,
+    /// What the new version does beside the running one before it is active.
+    pub shadow: Shadow,
     /// What to do if the new version refuses the state.
     pub refused_state: RefusedState,
     pub reports: ReportSender,
+}
+
+/// A comparison of the new version with the running one.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Shadow {
+    /// Frames that both process, at most [`MAX_SHADOW`]; 0: no comparison.
+    pub frames: u32,
+    /// Whether the comparison is all: the new version does not become active.
+    pub only: bool,
+    /// The [`agreement`](Comparison#structfield.agreement), 0 to 1, below which the new version is given up.
+    pub threshold: Option<f64>,
+}
+
+impl Shadow {
+    /// Whether nothing may become of the change without the comparison.
+    pub fn is_condition(&self) -> bool {
+        self.only || self.threshold.is_some()
+    }
 }
 
 /// Most frames of a shadow: ten minutes at 25 a second.

@@ -133,6 +133,7 @@ impl Comparer {
             values.sort_by(f64::total_cmp);
             (*p50, *p95) = (percentile(values, 50), percentile(values, 95));
         }
+        report.agreement = rounded(report.measured_agreement());
         report
     }
 }
@@ -246,7 +247,7 @@ mod tests {
             (1.0, 0.0)
         );
         assert!(report.detections.labels.is_empty() && report.events.is_empty());
-        assert_eq!(report.latency_ms.new_p95, 5.0);
+        assert_eq!((report.latency_ms.new_p95, report.agreement), (5.0, 1.0));
     }
 
     #[test]
@@ -278,6 +279,9 @@ mod tests {
         let labels: Vec<_> =
             report.detections.labels.iter().map(|(name, count)| (name.as_str(), *count)).collect();
         assert_eq!(labels, [("bicycle", [0, 1]), ("car", [1, 2]), ("person", [1, 0])]);
+        // One pair among five detections, and one of two frames without an error.
+        assert_eq!(report.agreement, 0.2);
+        assert_eq!(Comparer::default().finish().agreement, 1.0, "nothing differs");
         assert_eq!(report.events.get("entered"), Some(&[1, 0]));
         assert_eq!((report.latency_ms.running_p50, report.latency_ms.new_p50), (4.0, 8.0));
     }

@@ -169,6 +169,7 @@ impl SessionTask {
             }
             CandidateAction::Complete => self.complete_change(serving).await,
             CandidateAction::Abort(reason) => self.abort_candidate(reason, serving).await,
+            CandidateAction::Dismiss => self.dismiss_candidate(serving).await,
         }
     }
 
@@ -210,8 +211,17 @@ impl SessionTask {
 
     /// The running version stays, and the candidate goes.
     async fn abort_candidate(&mut self, reason: String, serving: &mut Serving) {
+        self.drop_candidate(serving, |candidate| candidate.abort(reason)).await;
+    }
+
+    /// The same for one that was only to be compared.
+    async fn dismiss_candidate(&mut self, serving: &mut Serving) {
+        self.drop_candidate(serving, Candidate::dismiss).await;
+    }
+
+    async fn drop_candidate(&mut self, serving: &mut Serving, end: impl FnOnce(&mut Candidate)) {
         let Some(mut candidate) = serving.detach_candidate().await else { return };
-        candidate.abort(reason);
+        end(&mut candidate);
         if let Some(mut worker) = candidate.take_worker() {
             worker.handle.kill();
             self.end_in_background(*worker).await;

@@ -17,3 +17,4 @@ pub(super) use broker::Admitted;
 pub(super) use camera::CompatibleReader;
 pub(super) use pictures::PictureReader;
 pub(super) use process::{Descriptors, IngestError, IngestItem, IngestLauncher, IngestProcess};
+pub(crate) use tls::fault_of_authorities;

@@ -112,6 +112,12 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
+/// Why a file with certificate authorities, the camera's key `ca`, cannot be used; `None` where it
+/// can.
+pub(crate) fn fault_of_authorities(file: &Path) -> Option<String> {
+    roots_of(file).err().map(|error| error.to_string())
+}
+
 fn roots_of(file: &Path) -> Result<RootCertStore, TlsError> {
     let failed = |cause: String| TlsError::Setting(format!("ca = {}: {cause}", file.display()));
     let mut roots = RootCertStore::empty();

@@ -167,6 +167,10 @@ macro_rules! no_sessions {
 macro_rules! no_deployments {
     ($double:ty) => {
         impl ocelli::api::DeploymentControl for $double {
+            fn config(&self) -> ocelli::deploy::ConfigStatus {
+                Default::default()
+            }
+
             fn component_bytes(&self) -> usize {
                 0
             }

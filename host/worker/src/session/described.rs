@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::failure::WorkerFailure;
 use crate::guest::instance::{Instance, InstanceFactory};
 use crate::host_link::HostLink;
+use crate::settings;
 
 /// The pipeline, with its first instance.
 pub(super) struct DescribedPipeline {
@@ -31,5 +32,11 @@ impl DescribedPipeline {
         let schema = description.settings_schema.clone();
         host.send(&FromWorker::Described(description));
         Ok(Self { factory, instance, schema, fields })
+    }
+
+    /// Fails if the settings do not fit the pipeline's schema.
+    pub(super) fn check_settings(&self) -> Result<(), WorkerFailure> {
+        settings::check(&self.schema, &self.fields)
+            .map_err(|fault| WorkerFailure::new(WorkerStage::Settings, fault.to_string()))
     }
 }

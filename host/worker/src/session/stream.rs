@@ -30,9 +30,8 @@ pub(super) fn serve(
     host: &HostLink,
     counters: &Arc<SharedCounters>,
 ) -> Result<(), WorkerFailure> {
-    let DescribedPipeline { factory, mut instance, schema, fields } = described;
-    crate::settings::check(&schema, &fields)
-        .map_err(|fault| WorkerFailure::new(WorkerStage::Settings, fault.to_string()))?;
+    described.check_settings()?;
+    let DescribedPipeline { factory, mut instance, fields, .. } = described;
     let ring = Arc::new(FrameRing::default());
     let settings = (start.settings, fields);
     let pipeline =

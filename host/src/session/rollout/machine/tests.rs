@@ -28,6 +28,7 @@ fn view(done: u64) -> RunningView {
 }
 
 fn change(shadow: u32, refused_state: RefusedState, now: Instant) -> Rollout {
+    let shadow = Shadow { frames: shadow, ..Shadow::default() };
     Rollout::beside(TERMS, shadow, refused_state, now)
 }
 
@@ -119,6 +120,43 @@ fn what_happens_to_a_refused_state_is_the_operators_choice() {
     let acts = fresh.on_candidate(Input::Reinstantiated, view(7), now);
     assert_eq!(acts, [started(Step::FirstResult), Action::Promote { after: Some(7) }]);
     assert!(fresh.swapped().fresh);
+}
+
+/// What follows the comparison of one frame, for which the new version has an error or not.
+fn after_shadow(shadow: Shadow, is_error: bool) -> Vec<Action> {
+    let now = Instant::now();
+    let mut rollout = Rollout::beside(TERMS, shadow, RefusedState::Keep, now);
+    rollout.on_candidate(Input::Ready, view(7), now);
+    rollout.on_candidate(Input::BarrierReached { first: Some(0) }, view(7), now);
+    let good = Ok(result(8));
+    let tried = Input::DryRunDone { frame: Some(8), outcome: Some(&good) };
+    rollout.on_candidate(tried, view(7), now);
+    rollout.on_candidate(Input::RunningResult(&result(8)), view(8), now);
+    let outcome = if is_error { Err("no model".to_owned()) } else { Ok(result(8)) };
+    let compared = Input::DryRunDone { frame: Some(8), outcome: Some(&outcome) };
+    let mut acts = rollout.on_candidate(compared, view(8), now);
+    assert!(matches!(acts.remove(0), Action::Report(Report::Compared(_))));
+    acts
+}
+
+#[test]
+fn a_comparison_may_be_all_that_is_asked_for_or_a_condition() {
+    let once = Shadow { frames: 1, ..Shadow::default() };
+    assert_eq!(after_shadow(once, true), [Action::Send(ToWorker::Reinstantiate)]);
+    let only = Shadow { only: true, ..once };
+    assert_eq!(after_shadow(only, false), [Action::Dismiss]);
+    let strict = Shadow { threshold: Some(0.9), ..once };
+    assert_eq!(after_shadow(strict, false), [Action::Send(ToWorker::Reinstantiate)]);
+    let given_up = after_shadow(strict, true);
+    let [Action::Abort(reason)] = &given_up[..] else { panic!("{given_up:?}") };
+    assert!(reason.contains("0.9"), "{reason}");
+
+    let now = Instant::now();
+    let mut rollout = Rollout::beside(TERMS, strict, RefusedState::Keep, now);
+    rollout.on_candidate(Input::Ready, view(7), now);
+    let down = RunningView { source_down: true, ..view(7) };
+    let acts = rollout.on_candidate(Input::BarrierReached { first: None }, down, now);
+    assert!(matches!(&acts[..], [Action::Abort(_)]), "no frame, no comparison: {acts:?}");
 }
 
 #[test]

@@ -1,0 +1,93 @@
+//! A config with the places of its values.
+
+use std::path::{Path, PathBuf};
+
+use super::check;
+use super::document::{Config, Document};
+use super::error::{ConfigError, ConfigProblem, ValueOrigin};
+use super::schema::Schema;
+use super::tree::{self, Node};
+
+/// A config that was read, and where each of its values stands. Without `Debug`: it holds
+/// credentials.
+pub struct ConfigFile {
+    /// The file, as it was named.
+    pub path: PathBuf,
+    /// What it says.
+    pub config: Config,
+    tree: Node,
+}
+
+impl ConfigFile {
+    /// Reads a config file and the environment's overrides of it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
+            _ => ConfigError::Unreadable { path: path.to_owned(), source },
+        })?;
+        let mut unreadable = Vec::new();
+        // Sorted, so that the same environment gives the same result each time.
+        let mut variables: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+            .filter(|(name, _)| name.starts_with(tree::PREFIX))
+            .filter_map(|(name, value)| match value.into_string() {
+                Ok(value) => Some((name, value)),
+                Err(_) => {
+                    let origin = ValueOrigin::Environment(name);
+                    unreadable.push(ConfigProblem::at(&origin, "", "the value is not valid UTF-8"));
+                    None
+                }
+            })
+            .collect();
+        variables.sort_unstable();
+        if unreadable.is_empty() {
+            Self::from_text(path, &text, &variables)
+        } else {
+            Err(ConfigError::Invalid { path: path.to_owned(), problems: unreadable })
+        }
+    }
+
+    /// A config from the text of a file, overridden by variables given as name and value. The
+    /// ending of `path` selects TOML or JSON; without one the text decides. `path` also stands in
+    /// errors. No file is read.
+    pub fn from_text(
+        path: &Path,
+        text: &str,
+        variables: &[(String, String)],
+    ) -> Result<Self, ConfigError> {
+        let json = match path.extension().and_then(|ending| ending.to_str()) {
+            Some("json") => true,
+            Some("toml") => false,
+            // No TOML document begins with a brace.
+            _ => text.trim_start().starts_with('{'),
+        };
+        let (format, parsed) =
+            if json { ("JSON", Node::from_json(text)) } else { ("TOML", Node::from_toml(text)) };
+        let mut tree = parsed.map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            format,
+            position: error.position,
+            message: error.message,
+        })?;
+        let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
+        let schema = Schema::of_config().map_err(|error| {
+            invalid(vec![ConfigProblem::whole(format!("the built-in schema is broken: {error}"))])
+        })?;
+        let mut problems = Vec::new();
+        tree.overlay(variables, |path| schema.wants_string(path), &mut problems);
+        schema.check(&tree, "", &mut problems);
+        if !problems.is_empty() {
+            return Err(invalid(problems));
+        }
+        let document: Document = serde_json::from_value(tree.to_json())
+            .map_err(|error| invalid(check::type_problems(&tree, &error)))?;
+        let config = check::into_config(document, &tree).map_err(invalid)?;
+        Ok(Self { path: path.to_owned(), config, tree })
+    }
+
+    /// A problem of what is written at a key, such as `cameras[0].source`.
+    pub fn problem(&self, key: impl Into<String>, message: impl Into<String>) -> ConfigProblem {
+        let key = key.into();
+        ConfigProblem::at(&self.tree.nearest(&key).origin, key, message)
+    }
+}

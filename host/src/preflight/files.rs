@@ -1,0 +1,193 @@
+//! Files and folders that a config names.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{Access, access};
+
+use super::Finding;
+use crate::api::Server;
+use crate::config::source::{Source, TlsTrust};
+use crate::config::{Camera, Config, ConfigFile};
+use crate::deploy::{find_named, find_pipeline};
+use crate::source::fault_of_authorities;
+
+/// The faults of all files and folders. The folder of models is left to the catalog. May block.
+pub(crate) fn files(file: &ConfigFile) -> Vec<Finding> {
+    let config = &file.config;
+    let mut findings = of_host(file, config);
+    for (index, camera) in config.cameras.iter().enumerate() {
+        findings.extend(of_camera(file, index, camera));
+    }
+    findings
+}
+
+fn of_host(file: &ConfigFile, config: &Config) -> Vec<Finding> {
+    let mut faults: Vec<(String, String)> = Vec::new();
+    if let Some(tls) = &config.server.tls
+        && let Err(error) = Server::check_certificate(tls)
+    {
+        faults.push(("server.tls".into(), format!("{error:#}")));
+    }
+    if let Some(library) = &config.inference.library
+        && !library.is_file()
+    {
+        let fault =
+            format!("{}: no such file; leave it out for that of `./x setup`", library.display());
+        faults.push(("inference.library".into(), fault));
+    }
+    let folders = [
+        ("logs.directory", Some(&config.logs.directory)),
+        ("store.directory", Some(&config.store.directory)),
+        ("store.cache", config.store.cache.as_ref()),
+    ];
+    for (key, folder) in folders {
+        faults.extend(
+            folder.and_then(|folder| fault_of_folder(folder)).map(|fault| (key.into(), fault)),
+        );
+    }
+    for (index, kept) in config.analyze.pipelines.iter().enumerate() {
+        if let Err(error) = find_named(&kept.name, config) {
+            faults.push((format!("analyze.pipelines[{index}].name"), error.to_string()));
+        }
+    }
+    let findings = faults.into_iter();
+    findings.map(|(key, fault)| Finding::of_host(file.problem(key, fault))).collect()
+}
+
+fn of_camera(file: &ConfigFile, index: usize, camera: &Camera) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let finding = |key: &str, fault: String| {
+        Finding::of_camera(file.problem(format!("cameras[{index}].{key}"), fault), camera)
+    };
+    match &camera.source {
+        Source::File(source) => {
+            findings.extend(fault_of_file(&source.path).map(|fault| finding("source", fault)));
+        }
+        Source::Rtsp(source) => {
+            if let Some(TlsTrust::Authorities(authorities)) = &source.tls {
+                let fault = fault_of_authorities(authorities);
+                findings.extend(fault.map(|fault| finding("ca", fault)));
+            }
+        }
+    }
+    if let Err(error) = find_pipeline(&camera.pipeline, &file.config) {
+        let missing = finding("pipeline", error.to_string());
+        findings.push(Finding { stops_start: true, ..missing });
+    }
+    findings
+}
+
+/// Why a recording cannot be read.
+fn fault_of_file(path: &Path) -> Option<String> {
+    let shown = path.display();
+    let error = match std::fs::File::open(path).and_then(|file| file.metadata()) {
+        Ok(about) if about.is_file() => return None,
+        Ok(_) => return Some(format!("{shown} is not a regular file")),
+        Err(error) => error,
+    };
+    Some(match error.kind() {
+        io::ErrorKind::NotFound if path.is_relative() => {
+            format!("{shown}: no such file; a relative path starts from the working directory")
+        }
+        io::ErrorKind::NotFound => format!("{shown}: no such file"),
+        _ => format!("{shown} cannot be read by this user: {error}"),
+    })
+}
+
+/// Why the host can make no files in a folder, or cannot make the folder itself.
+fn fault_of_folder(folder: &Path) -> Option<String> {
+    let shown = folder.display();
+    // The first part of the path that is there.
+    let mut existing = folder;
+    while let Err(error) = existing.metadata() {
+        if error.kind() != io::ErrorKind::NotFound {
+            return Some(format!("{}: {error}", existing.display()));
+        }
+        existing = match existing.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+    }
+    if !existing.is_dir() {
+        return Some(format!("{} is a file, not a folder", existing.display()));
+    }
+    access(existing, Access::WRITE_OK | Access::EXEC_OK).err()?;
+    Some(if existing == folder {
+        format!("{shown} cannot be written by this user")
+    } else {
+        format!("{shown} is not there, and this user cannot make it in {}", existing.display())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings(text: &str) -> Vec<(usize, String, String, bool)> {
+        let file = ConfigFile::from_text(Path::new("test.toml"), text, &[]).unwrap();
+        let mut findings: Vec<_> = files(&file)
+            .into_iter()
+            .map(|finding| {
+                let shown = finding.shown(&file);
+                (shown.line.unwrap_or(0), shown.key, shown.message, finding.stops_start)
+            })
+            .collect();
+        findings.sort();
+        findings
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_told_at_once_with_its_line() {
+        let site = tempfile::tempdir().unwrap();
+        let at = |name: &str| site.path().join(name).display().to_string();
+        std::fs::write(at("file"), "no folder").unwrap();
+        std::fs::write(at("ca.pem"), "no certificate").unwrap();
+        let text = format!(
+            "[server.tls]\ncertificate = {:?}\nkey = {:?}\n[logs]\ndirectory = {:?}\n\
+             [store]\ndirectory = {:?}\n[[cameras]]\nid = \"a\"\nsource = \"file:{}\"\n\
+             pipeline = \"nowhere\"\n[[cameras]]\nid = \"b\"\nsource = \"rtsps://h/\"\nca = {:?}\n\
+             pipeline = {:?}\n[[cameras]]\nid = \"c\"\nsource = \"file:{}\"\npipeline = {:?}\n",
+            at("cert.pem"),
+            at("key.pem"),
+            at("file"),
+            at("file/data"),
+            at("clip.mp4"),
+            at("ca.pem"),
+            at("gone.wasm"),
+            site.path().display(),
+            at("gone.wasm"),
+        );
+        let found = findings(&text);
+        let keys: Vec<_> =
+            found.iter().map(|(line, key, _, stops)| (*line, key.as_str(), *stops)).collect();
+        assert_eq!(
+            keys,
+            [
+                (1, "server.tls", true),
+                (5, "logs.directory", true),
+                (7, "store.directory", true),
+                (10, "cameras[0].source", false),
+                (11, "cameras[0].pipeline", true),
+                (15, "cameras[1].ca", false),
+                (16, "cameras[1].pipeline", true),
+                (19, "cameras[2].source", false),
+                (20, "cameras[2].pipeline", true),
+            ],
+            "{found:#?}"
+        );
+        let said = |key: &str| &found.iter().find(|one| one.1 == key).unwrap().2;
+        assert!(said("server.tls").contains("cert.pem"), "{found:?}");
+        assert!(said("logs.directory").contains("is a file, not a folder"), "{found:?}");
+        assert!(said("cameras[0].source").contains("no such file"), "{found:?}");
+        assert!(said("cameras[2].source").contains("not a regular file"), "{found:?}");
+    }
+
+    #[test]
+    fn folders_that_the_host_makes_itself_are_no_fault() {
+        let site = tempfile::tempdir().unwrap();
+        assert_eq!(fault_of_folder(&site.path().join("a/b/c")), None);
+        assert_eq!(fault_of_folder(site.path()), None);
+        assert_eq!(fault_of_folder(Path::new("made-by-the-host")), None);
+    }
+}

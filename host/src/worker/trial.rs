@@ -1,0 +1,86 @@
+//! A worker that only describes its pipeline and checks settings: for a config that is to be
+//! checked before it is in force. It runs nothing but the component's `describe`.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use ocelli_protocol::worker::{
+    Decode, Description, FromWorker, Start, ToWorker, WorkerMode, WorkerStage,
+};
+use serde_json::{Map, Value};
+
+use super::limits::WorkerSettings;
+use super::process::WorkerProcess;
+use super::validate;
+use crate::config::Config;
+use crate::inference::InferenceAttachment;
+use crate::redis::keyvalue;
+
+/// How long it may take: loading the component takes milliseconds, its `describe` at most
+/// `call_timeout_ms`.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Shared memory for tensors, of which it makes none: a page.
+const TENSOR_MEMORY: usize = 4096;
+
+/// What came of a trial.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    /// What the pipeline says of itself.
+    pub(crate) description: Description,
+    /// Why it refuses the settings, if it does.
+    pub(crate) refusal: Option<String>,
+}
+
+/// Lets a compiled component describe itself in a confined process, `program`, and holds settings
+/// against its schema. To be called on a thread of the runtime.
+pub(crate) async fn try_settings(
+    program: &Path,
+    pipeline: &str,
+    component: &OwnedFd,
+    settings: &Map<String, Value>,
+    config: &Config,
+) -> anyhow::Result<Trial> {
+    let attachment = InferenceAttachment::unserved(TENSOR_MEMORY)?;
+    let redis = keyvalue::unserved_socket()?;
+    let (mut process, mut sender) =
+        WorkerProcess::start(program, pipeline, &attachment, component, redis)?;
+    let start = Start {
+        session: pipeline.to_owned(),
+        settings: serde_json::to_string(settings)?,
+        mode: WorkerMode::Describe,
+        decode: Decode::default(),
+        limits: WorkerSettings::new(config).limits,
+        heartbeat_ms: u32::try_from(TIMEOUT.as_millis()).unwrap_or(u32::MAX),
+        standby: true,
+        redis_granted: false,
+    };
+    sender.send(&ToWorker::Start(start), &[]).await?;
+    let answer = tokio::time::timeout(TIMEOUT, answer(&mut process)).await;
+    process.kill();
+    process.end(Duration::ZERO).await;
+    answer.with_context(|| format!("it has not described itself in {} s", TIMEOUT.as_secs()))?
+}
+
+async fn answer(process: &mut WorkerProcess) -> anyhow::Result<Trial> {
+    let mut description = None;
+    let refusal = loop {
+        let (message, _) = process.receive().await.context("its worker has ended")??;
+        match message {
+            FromWorker::Described(described) => {
+                validate::description(&described)?;
+                description = Some(described);
+            }
+            FromWorker::Ready => break None,
+            FromWorker::Failed { stage: WorkerStage::Settings, message, .. } => {
+                break Some(message);
+            }
+            FromWorker::Failed { stage, message, .. } => bail!("{stage:?}: {message}"),
+            _ => {}
+        }
+    };
+    let description = description.context("it has not described itself")?;
+    Ok(Trial { description, refusal })
+}
