@@ -13,11 +13,18 @@
 //! Exit status: 0 where nothing is wrong, 1 where the report names problems. Where it cannot do its
 //! work, it prints no report, says why on its standard error, and exits 2.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use schemars::JsonSchema;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// Problems that a report names. A component with more is built for something else.
 pub const MAX_PROBLEMS: usize = 200;
+
+/// Versions that a report names.
+const MAX_VERSIONS: usize = 100;
 
 /// Longest text in a report, in bytes: a person reads it, and a component may have a type of a
 /// megabyte.
@@ -32,11 +39,13 @@ pub struct CheckReport {
     /// The version of `ocelli:pipeline` that the component names, where it could be read: "0.1.0".
     pub version: Option<String>,
     /// The versions that this host serves, oldest first.
+    #[serde(deserialize_with = "at_most::<MAX_VERSIONS, _, _>")]
     pub supported: Vec<String>,
     /// The trusted key that signed it, as its SHA-256 fingerprint (`SHA256:...`), where signatures
     /// were asked for.
     pub signed_by: Option<String>,
     /// Everything that is wrong; empty where nothing is.
+    #[serde(deserialize_with = "at_most::<MAX_PROBLEMS, _, _>")]
     pub problems: Vec<Problem>,
     /// Milliseconds that the check took.
     pub check_ms: u64,
@@ -91,4 +100,58 @@ pub enum ProblemKind {
     WrongSignature,
     /// The compiler refused it: it is too deep, too large for the memory, or the like.
     NotCompiled,
+}
+
+/// A list of at most `MOST` elements: the compiler reads what a stranger wrote, and its report may
+/// be the stranger's.
+fn at_most<'de, const MOST: usize, T, D>(from: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct List<T, const MOST: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for List<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MOST}")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(element) = elements.next_element()? {
+                if list.len() == MOST {
+                    return Err(A::Error::invalid_length(MOST + 1, &self));
+                }
+                list.push(element);
+            }
+            Ok(list)
+        }
+    }
+
+    from.deserialize_seq(List::<T, MOST>(PhantomData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_with_more_than_it_may_name_is_refused_where_it_exceeds() {
+        let report = |problems: usize, versions: usize| {
+            let problem = r#"{"kind":"too_large","message":""}"#;
+            format!(
+                r#"{{"supported":[{}],"problems":[{}],"check_ms":1}}"#,
+                vec!["\"\""; versions].join(","),
+                vec![problem; problems].join(",")
+            )
+        };
+        let read = |report: String| serde_json::from_str::<CheckReport>(&report);
+        read(report(MAX_PROBLEMS, MAX_VERSIONS)).unwrap();
+        for over in [report(MAX_PROBLEMS + 1, 0), report(0, MAX_VERSIONS + 1)] {
+            let error = read(over).unwrap_err().to_string();
+            assert!(error.contains("at most"), "{error}");
+        }
+    }
 }

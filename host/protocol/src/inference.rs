@@ -33,10 +33,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::confinement::Confinement;
+use crate::wire::{WireError, decode_within, to_bytes};
 
 /// Longest packet in bytes: a request with 64 tensors, or the catalog of a few hundred models,
 /// stays below it.
 pub const MAX_PACKET: usize = 128 << 10;
+
+/// Most bytes that the lists and texts of a packet take once it is decoded: the catalog's tensors
+/// take six times what they take in the packet.
+const MAX_DECODED: usize = 8 * MAX_PACKET;
 
 /// Most inputs or outputs of a model.
 pub const MAX_TENSORS: usize = 64;
@@ -510,7 +515,7 @@ pub enum PacketError {
     TooLong,
     /// The bytes are not a message of the expected type.
     #[error("malformed packet: {0}")]
-    Malformed(#[from] postcard::Error),
+    Malformed(#[from] WireError),
     /// The socket failed; `WOULDBLOCK` where it does not block and nothing is there.
     #[error(transparent)]
     Io(#[from] rustix::io::Errno),
@@ -532,7 +537,7 @@ pub fn send_with<M: Serialize>(
     message: &M,
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<(), PacketError> {
-    let bytes = postcard::to_stdvec(message)?;
+    let bytes = to_bytes(message)?;
     if bytes.len() > MAX_PACKET || descriptors.len() > ATTACH_DESCRIPTORS {
         return Err(PacketError::TooLong);
     }
@@ -586,7 +591,7 @@ pub fn receive_with<M: DeserializeOwned>(
     // No message of ours is empty, so no bytes means that the other side is gone.
     match buffer.get(..received.bytes) {
         None | Some([]) => Err(PacketError::Closed),
-        Some(bytes) => Ok((postcard::from_bytes(bytes)?, descriptors)),
+        Some(bytes) => Ok((decode_within(bytes, MAX_DECODED)?, descriptors)),
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! - **host and worker** ([`worker`]): a stream socket carrying [`wire`] messages. The host sends
 //!   compressed access units and commands, the worker answers with results, log lines and counters.
+//!   The [`gate`] says what a worker may send when.
 //! - **worker and inference** ([`inference`]): a sequenced-packet socket for small requests and
 //!   responses, and one sealed [`shm::SharedMemory`] per session that holds the tensors. Tensors
 //!   are not copied on the way.
@@ -15,15 +16,18 @@
 //! - **host and ingest** ([`ingest`]): a stream socket carrying [`wire`] messages, and a
 //!   sequenced-packet socket over which the child asks for connections and gets them.
 //!
-//! No process trusts another's messages: lengths are bounded before anything is allocated, offsets
-//! are checked against the region before anything is read.
+//! No process trusts another's messages: lengths are bounded before anything is allocated, so is
+//! what a message takes once it is decoded, and offsets are checked against the region before
+//! anything is read.
 
 pub mod clock;
 pub mod component;
 pub mod confinement;
 pub mod contract;
+mod decode;
 pub mod digest;
 pub mod engine;
+pub mod gate;
 pub mod graph;
 pub mod in_flight;
 pub mod inference;

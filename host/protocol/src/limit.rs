@@ -33,6 +33,13 @@ pub const MAX_STORE_BUCKETS: usize = 16;
 /// below it.
 pub const MAX_LINE: usize = 8 << 10;
 
+/// Longest text of an error that a worker reports, in bytes: a wasm backtrace and the last words
+/// before it.
+pub const MAX_CAUSE: usize = 16 << 10;
+
+/// Longest description of a pipeline, in bytes: twice the longest schema of settings that is read.
+pub const MAX_DESCRIPTION: usize = 512 << 10;
+
 /// At most [`MAX_LINE`] bytes of a text, up to a character boundary. For texts that a component has
 /// a part in.
 pub fn truncate_line(text: &str) -> &str {

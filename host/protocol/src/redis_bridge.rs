@@ -20,6 +20,10 @@ pub const MAX_KEYS: usize = 1000;
 /// into a message beside them.
 pub const MAX_BYTES: usize = 3 << 20;
 
+/// Bytes that a request's keys and values take in memory: themselves, and two lengths and places
+/// for each.
+pub const MAX_DECODED: usize = MAX_BYTES + MAX_KEYS * size_of::<(String, Vec<u8>)>();
+
 /// From a worker to the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedisRequest {
@@ -130,8 +134,10 @@ mod tests {
             set(MAX_KEYS, 3000),
         ] {
             within.check().unwrap();
-            wire::encode(&RedisRequest { id: u64::MAX, active: true, operation: within }, 0)
-                .unwrap();
+            let request = RedisRequest { id: u64::MAX, active: true, operation: within };
+            let message = wire::encode(&request, 0).unwrap();
+            let decoded = wire::decode_within(&message[wire::HEADER..], MAX_DECODED);
+            assert_eq!(decoded.map(|request: RedisRequest| request.id).unwrap(), u64::MAX);
         }
         for over in [
             RedisOperation::Get(vec![key(1); MAX_KEYS + 1]),

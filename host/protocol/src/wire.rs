@@ -14,6 +14,8 @@ use std::io::{self, Read, Write};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::decode;
+
 /// Bytes of the two lengths.
 pub const HEADER: usize = 8;
 
@@ -37,6 +39,12 @@ pub enum WireError {
         what: &'static str,
         /// Bytes announced.
         length: usize,
+        /// Bytes allowed.
+        bound: usize,
+    },
+    /// Decoded it would take more memory than such a message may.
+    #[error("a message that takes more than {bound} bytes of memory")]
+    TooLarge {
         /// Bytes allowed.
         bound: usize,
     },
@@ -82,7 +90,13 @@ pub fn decode_header(header: [u8; HEADER]) -> Result<(usize, usize), WireError> 
     Ok((message, payload))
 }
 
-/// Takes a message apart. All bytes must belong to it.
+/// Takes a message apart that comes from a process that is not trusted: its lists and
+/// texts take at most `most` bytes of memory, and it has no map. All bytes must belong to it.
+pub fn decode_within<M: DeserializeOwned>(message: &[u8], most: usize) -> Result<M, WireError> {
+    decode::decode_within(message, most)
+}
+
+/// Takes a message of the host, or a value in its payload, apart. All bytes must belong to it.
 pub fn decode<M: DeserializeOwned>(message: &[u8]) -> Result<M, WireError> {
     match postcard::take_from_bytes(message)? {
         (value, []) => Ok(value),
@@ -101,7 +115,7 @@ pub fn write<M: Serialize>(
     Ok(())
 }
 
-/// Reads messages from a blocking stream, with the same buffers for each.
+/// Reads the host's messages from a blocking stream, with the same buffers for each.
 pub struct Reader<R> {
     from: R,
     message: Vec<u8>,

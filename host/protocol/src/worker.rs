@@ -501,8 +501,11 @@ pub enum AnalysisFault {
     PipelineTrapped(Option<Limit>),
 }
 
-/// From a worker to the host.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// From a worker to the host: [`gate`](crate::gate) says which may come when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, strum::EnumDiscriminants)]
+#[strum_discriminants(name(FromWorkerKind))]
+#[strum_discriminants(derive(strum::Display, strum::FromRepr, strum::VariantArray))]
+#[strum_discriminants(doc = "A message of a worker, by its number: the first byte of the message.")]
 pub enum FromWorker {
     /// How the process is confined. The first message.
     SandboxReport(Confinement),

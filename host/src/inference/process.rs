@@ -15,6 +15,7 @@ use ocelli_protocol::in_flight::InFlightTable;
 use ocelli_protocol::inference::{
     Attach, Configure, FromHost, LoadedModel, PacketError, ToHost, packet_pair,
 };
+use ocelli_protocol::limit::truncate_line;
 use ocelli_protocol::process::inference::HOST;
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
@@ -45,6 +46,10 @@ const QUOTED_LINES: usize = 3;
 
 /// Messages queued for a process: enough to announce all sessions and catalog versions.
 const COMMAND_QUEUE: usize = 1024;
+
+/// Loaded models of one process that are shown: the catalog has some dozens, and a changed one
+/// comes again.
+const MAX_MODELS: usize = 500;
 
 /// A command to a process.
 pub(super) enum ProcessCommand {
@@ -107,6 +112,15 @@ impl InferenceProcess {
     /// Sends a command. False if the queue is full or the process has ended.
     pub(super) fn command(&self, order: ProcessCommand) -> bool {
         self.orders.try_send(order).is_ok()
+    }
+
+    /// Adds a model that it says it has loaded. The text is the process's own.
+    pub(super) fn add_model(&mut self, mut model: LoadedModel) {
+        model.fell_back = model.fell_back.as_deref().map(truncate_line).map(str::to_owned);
+        if self.models.len() >= MAX_MODELS {
+            self.models.remove(0);
+        }
+        self.models.push(model);
     }
 
     /// Kills the process. [`ProcessEvent::Died`] follows.
@@ -190,8 +204,8 @@ async fn start(
             tracing::info!(target: "ocelli::inference", pid, "ONNX Runtime {version} is ready");
             (version, models)
         }
-        Ok(Ok(ToHost::Failed { message })) => bail!("{message}"),
-        Ok(Ok(other)) => bail!("it spoke out of turn: {other:?}"),
+        Ok(Ok(ToHost::Failed { message })) => bail!("{}", truncate_line(&message)),
+        Ok(Ok(_)) => bail!("it spoke out of turn"),
         Ok(Err(PacketError::Closed)) => {
             bail!("{}", stderr.death(process.wait().await).await.in_full())
         }
@@ -241,7 +255,8 @@ impl ProcessTask {
                     Ok(ToHost::Failed { message }) => {
                         tracing::error!(
                             target: "ocelli::inference",
-                            "the inference process gives up: {message}"
+                            "the inference process gives up: {}",
+                            truncate_line(&message)
                         );
                     }
                     // It ends, or has closed its side: its end is waited for.

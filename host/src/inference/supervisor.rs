@@ -248,7 +248,7 @@ impl Supervisor {
                 if self.newest.has(&model) && self.used_models.insert(model.name.clone()) {
                     self.models_changed_at = Instant::now();
                 }
-                process.handle.models.push(model);
+                process.handle.add_model(model);
             }
             ProcessEvent::Drained => {
                 let drained = |process: &SupervisedProcess| {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use ::redis::{Pipeline, RedisError, RedisResult, Value, cmd, from_redis_value};
 use anyhow::Context;
 use ocelli_protocol::redis_bridge::{
-    MAX_BYTES, MAX_KEY, MAX_VALUE, RedisOperation, RedisReply, RedisRequest, RedisResponse,
+    MAX_BYTES, MAX_DECODED, MAX_KEY, MAX_VALUE, RedisOperation, RedisReply, RedisRequest,
+    RedisResponse,
 };
 use ocelli_protocol::wire;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -113,7 +114,8 @@ impl RedisBucket {
             if worker.read_exact(&mut message).await.is_err() {
                 return Ok(());
             }
-            let RedisRequest { id, active: heard, operation } = wire::decode(&message)?;
+            let RedisRequest { id, active: heard, operation } =
+                wire::decode_within(&message, MAX_DECODED)?;
             operation.check()?;
             let answer = self.answer(operation, heard).await;
             if let Err(error) = &answer {

@@ -56,7 +56,7 @@ impl StreamWorker {
     pub(super) fn on_start_message(&mut self, message: FromWorker) -> Result<bool, StartError> {
         match self.handle.handshake(message)? {
             Handshake::Ready => return Ok(true),
-            Handshake::StoreCommit(changes) => self.pending_store_changes.extend(changes),
+            Handshake::StoreCommit(changes) => self.pending_store_changes = changes,
             Handshake::Pending => {}
         }
         Ok(false)

@@ -4,9 +4,9 @@ use ocelli_protocol::wire::{self, WireError};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The next message and its payload. `longest` bounds the message, `payload` says how long the
-/// payload of such a message may be, both in bytes. Not cancel-safe: after a call that is given up,
-/// the socket is of no more use.
+/// The next message and its payload. `longest` bounds the message, and four times as much what its
+/// lists and texts take once it is decoded; `payload` says how long the payload of such a message may be: all in bytes.
+/// Not cancel-safe: after a call that is given up, the socket is of no more use.
 pub(crate) async fn receive<M: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
     longest: usize,
@@ -23,7 +23,7 @@ pub(crate) async fn receive<M: DeserializeOwned>(
     }
     let mut bytes = vec![0; message];
     from.read_exact(&mut bytes).await?;
-    let message = wire::decode(&bytes)?;
+    let message = wire::decode_within(&bytes, 4 * longest)?;
     let bound = payload(&message);
     if length > bound {
         return Err(WireError::TooLong { what: "payload", length, bound });

@@ -1,8 +1,10 @@
 //! How workers fail: before they are ready, and at any time.
 
+use ocelli_protocol::wire::WireError;
 use ocelli_protocol::worker::{FromWorker, WorkerStage};
 
 use super::health::HealthFault;
+use super::inbox::InboxError;
 
 /// Why a worker is of no more use.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,16 @@ impl WorkerFault {
     pub(crate) fn unexpected(message: &FromWorker) -> Self {
         const SHOWN: usize = 200;
         Self::ProtocolViolation(format!("out of turn: {:.SHOWN$}", format!("{message:?}")))
+    }
+}
+
+impl From<InboxError> for WorkerFault {
+    fn from(error: InboxError) -> Self {
+        match error {
+            InboxError::Wire(WireError::Closed) => Self::Exited("the connection is closed".into()),
+            InboxError::Wire(WireError::Io(error)) => Self::Exited(error.to_string()),
+            error => Self::ProtocolViolation(format!("it broke the protocol: {error}")),
+        }
     }
 }
 

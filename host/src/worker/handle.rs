@@ -55,8 +55,8 @@ impl WorkerHandle {
         loop {
             tokio::select! {
                 received = self.process.receive() => {
-                    let received = self.monitor.receive(received)?;
-                    let Some((message, payload)) = received else { continue };
+                    let (message, payload) = received?;
+                    let Some(message) = self.monitor.receive(message) else { continue };
                     if let FromWorker::Heartbeat { guest_memory, .. } = message {
                         self.guest_memory = guest_memory;
                     }
@@ -69,7 +69,7 @@ impl WorkerHandle {
 
     /// Handles a message of a worker that is not ready yet.
     pub(crate) fn handshake(&mut self, message: FromWorker) -> Result<Handshake, StartError> {
-        self.handshake.on_message(message, self.monitor.is_stream())
+        self.handshake.on_message(message)
     }
 
     /// Checks a result against the worker's limits.

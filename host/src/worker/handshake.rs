@@ -43,12 +43,8 @@ impl HandshakeState {
         self.description.as_ref()
     }
 
-    /// Handles a message. Only a stream's worker has a store.
-    pub(super) fn on_message(
-        &mut self,
-        message: FromWorker,
-        is_stream: bool,
-    ) -> Result<Handshake, StartError> {
+    /// Handles a message; the gate has seen to its order.
+    pub(super) fn on_message(&mut self, message: FromWorker) -> Result<Handshake, StartError> {
         match message {
             FromWorker::SandboxReport(confinement) => {
                 let admitted = self.policy.admit(&confinement);
@@ -56,19 +52,13 @@ impl HandshakeState {
                 admitted?;
             }
             FromWorker::Described(description) => {
-                if self.confinement.is_none() {
-                    let reason = "the worker did not say how it is confined".to_owned();
-                    return Err(WorkerFault::ProtocolViolation(reason).into());
-                }
                 validate::description(&description)?;
                 let offered = self.policy.check_models(&description);
                 self.description = Some(description);
                 offered?;
             }
             FromWorker::Ready => return Ok(Handshake::Ready),
-            FromWorker::StoreCommit(changes) if is_stream => {
-                return Ok(Handshake::StoreCommit(changes));
-            }
+            FromWorker::StoreCommit(changes) => return Ok(Handshake::StoreCommit(changes)),
             FromWorker::Heartbeat { .. } => {}
             FromWorker::Failed { stage: WorkerStage::Settings, message, .. } => {
                 return Err(StartError::Settings(message));

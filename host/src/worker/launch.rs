@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ocelli_protocol::gate::Gate;
 use ocelli_protocol::inference::Priority;
 use ocelli_protocol::worker::{Decode, Pacing, Start, ToWorker, WorkerLimits, WorkerMode};
 use serde_json::{Map, Value};
@@ -111,8 +112,9 @@ impl WorkerLauncher {
             }
             None => keyvalue::unserved_socket()?,
         };
+        let gate = Gate::new(mode, standby);
         let (mut process, mut sender) =
-            WorkerProcess::start(&self.program, name, &attachment, component, redis)?;
+            WorkerProcess::start(&self.program, name, gate, &attachment, component, redis)?;
         if let Some(groups) = &self.groups {
             let group = GroupLimits { memory: limits.memory, cpu_percent: config.cpu_percent };
             if let Err(error) = process.enter_group(groups.clone(), group).await {

@@ -11,8 +11,9 @@
 //! [`WorkerHandle::handshake`] checks the three and their order; a [`StartError`] says why a worker
 //! does not start. Nothing else may be asked of a worker before it is ready.
 //!
-//! [`WorkerHandle::next`] is the one way to a worker's messages. It logs the worker's log lines,
-//! and its [`WorkerMonitor`](monitor::WorkerMonitor) counts messages and checks the worker's health
+//! [`WorkerHandle::next`] is the one way to a worker's messages. They are read where they are
+//! handled, so that none wait in the host; the [`inbox`] asks the protocol's gate before it reads
+//! one. It logs the worker's log lines, and its [`WorkerMonitor`](monitor::WorkerMonitor) counts messages and checks the worker's health
 //! while none come. Its error, a [`WorkerFault`], means that the worker is of no more use. A worker
 //! may be controlled by its stream or by its pipeline, so [`validate`] bounds each text and each
 //! result that leaves this module.
@@ -25,6 +26,7 @@ mod fault;
 mod handle;
 mod handshake;
 mod health;
+mod inbox;
 mod launch;
 mod limits;
 mod monitor;

@@ -4,13 +4,10 @@
 use std::time::{Duration, Instant};
 
 use ocelli_protocol::limit::truncate_line;
-use ocelli_protocol::wire::WireError;
 use ocelli_protocol::worker::{Counters, FromWorker, LogLevel, WorkerLimits, WorkerMode};
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::fault::WorkerFault;
 use super::health::{HealthFault, WorkerHealth};
-use super::process::ReceivedMessage;
 use super::validate;
 
 /// Messages of a worker in a second, beyond which it floods the host: ten times what a camera of
@@ -68,28 +65,9 @@ impl WorkerMonitor {
         &self.deployment
     }
 
-    pub(super) fn is_stream(&self) -> bool {
-        self.is_stream
-    }
-
     /// Takes a message in: it comes back with its texts cut to their bounds, or `None` for a log
     /// line, which goes to the host's log.
-    pub(super) fn receive(
-        &mut self,
-        received: Option<ReceivedMessage>,
-    ) -> Result<Option<(FromWorker, Vec<u8>)>, WorkerFault> {
-        let (mut message, payload) = match received {
-            Some(Ok(received)) => received,
-            Some(Err(WireError::Closed)) | None => {
-                return Err(WorkerFault::Exited("the connection is closed".into()));
-            }
-            Some(Err(WireError::Io(error))) => return Err(WorkerFault::Exited(error.to_string())),
-            Some(Err(error)) => {
-                return Err(WorkerFault::ProtocolViolation(format!(
-                    "it broke the protocol: {error}"
-                )));
-            }
-        };
+    pub(super) fn receive(&mut self, mut message: FromWorker) -> Option<FromWorker> {
         let now = Instant::now();
         self.messages += 1;
         self.health.record_message(now);
@@ -97,13 +75,13 @@ impl WorkerMonitor {
             self.lines += 1;
             let frame = frame.filter(|_| self.is_stream);
             log_line(&self.name, &self.deployment, level, &context, &message, frame);
-            return Ok(None);
+            return None;
         }
         if let Some(counters) = counters(&message).filter(|_| self.is_stream) {
             self.health.record_counters(counters, now);
         }
         validate::truncate_texts(&mut message);
-        Ok(Some((message, payload)))
+        Some(message)
     }
 
     /// Returns when the next [check](Self::check_health) is due. May be dropped at any time.
@@ -190,21 +168,12 @@ mod tests {
     #[tokio::test]
     async fn log_lines_go_no_further_and_too_many_are_a_fault() {
         let mut monitor = monitor();
-        assert!(monitor.receive(Some(Ok((line(), Vec::new())))).unwrap().is_none());
-        assert!(monitor.receive(Some(Ok((FromWorker::Ready, Vec::new())))).unwrap().is_some());
+        assert!(monitor.receive(line()).is_none());
+        assert!(monitor.receive(FromWorker::Ready).is_some());
         monitor.check_health(0).unwrap();
         for _ in 0..=OWN_LINES as u32 {
-            monitor.receive(Some(Ok((line(), Vec::new())))).unwrap();
+            monitor.receive(line());
         }
         assert!(matches!(monitor.check_health(0), Err(HealthFault::LogLines(101, _))));
-    }
-
-    #[tokio::test]
-    async fn a_closed_connection_is_an_exit_and_a_broken_message_a_violation() {
-        let closed = monitor().receive(None);
-        assert!(matches!(closed, Err(WorkerFault::Exited(_))));
-        let long = WireError::TooLong { what: "payload", length: 2, bound: 1 };
-        let broken = monitor().receive(Some(Err(long)));
-        assert!(matches!(broken, Err(WorkerFault::ProtocolViolation(_))));
     }
 }

@@ -4,11 +4,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use command_fds::{CommandFdExt, FdMapping};
+use ocelli_protocol::gate::{Gate, Request};
 use ocelli_protocol::process::worker as descriptor;
 use ocelli_protocol::wire::{self, WireError};
 use ocelli_protocol::worker::{FromWorker, ToWorker};
@@ -16,16 +17,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
 
 use super::cgroup::{ControlGroups, GroupLimits, WorkerGroup};
+use super::inbox::{Inbox, InboxError};
 use crate::inference::InferenceAttachment;
 use crate::telemetry;
-use crate::util::messages;
-
-/// Messages of a worker that wait to be handled. A worker that sends faster is held up by its
-/// socket.
-const INBOX: usize = 32;
 
 /// The programs of the child processes.
 #[derive(Debug, Clone)]
@@ -58,14 +54,11 @@ impl Programs {
     }
 }
 
-/// A message of a worker with its payload, or how its connection ended.
-pub(super) type ReceivedMessage = Result<(FromWorker, Vec<u8>), WireError>;
-
 /// A running worker. It is killed when this is dropped.
 pub(super) struct WorkerProcess {
     child: Child,
     group: Option<WorkerGroup>,
-    inbox: mpsc::Receiver<ReceivedMessage>,
+    inbox: Inbox<OwnedReadHalf>,
 }
 
 /// How a worker ended.
@@ -77,11 +70,12 @@ pub(crate) struct WorkerExit {
 }
 
 impl WorkerProcess {
-    /// Starts `program` for a session. `component` is the compiled component, `redis` the worker's
-    /// end of the socket for keys of Redis.
+    /// Starts `program` for a session. `gate` says which messages it may send, `component` is the
+    /// compiled component, `redis` the worker's end of the socket for keys of Redis.
     pub(super) fn start(
         program: &Path,
         session: &str,
+        gate: Gate,
         attachment: &InferenceAttachment,
         component: &OwnedFd,
         redis: OwnedFd,
@@ -119,9 +113,9 @@ impl WorkerProcess {
             }));
         }
         let (read, write) = UnixStream::from_std(ours)?.into_split();
-        let (sender, inbox) = mpsc::channel(INBOX);
-        tokio::spawn(receive_all(read, sender));
-        Ok((Self { child, group: None, inbox }, WorkerSender::new(write)))
+        let sender = WorkerSender::new(write);
+        let inbox = Inbox::new(read, gate, sender.sent());
+        Ok((Self { child, group: None, inbox }, sender))
     }
 
     /// Puts the process into a control group of its own. To be called before it is told what to
@@ -152,9 +146,10 @@ impl WorkerProcess {
         self.child.id()
     }
 
-    /// The next message; the end of the connection is the last. May be dropped at any time.
-    pub(super) async fn receive(&mut self) -> Option<ReceivedMessage> {
-        self.inbox.recv().await
+    /// The next message with its payload. May be dropped at any time. After an error no message
+    /// follows.
+    pub(super) async fn receive(&mut self) -> Result<(FromWorker, Vec<u8>), InboxError> {
+        self.inbox.next().await
     }
 
     /// Sends SIGKILL; [`end`](Self::end) waits for the exit.
@@ -163,20 +158,22 @@ impl WorkerProcess {
         let _ = self.child.start_kill();
     }
 
-    /// Waits until the process has ended by itself, and kills it after `grace`. Drops its messages:
-    /// a worker whose messages are not read would wait for ever to send the next one.
-    pub(super) async fn end(mut self, grace: Duration) -> WorkerExit {
-        self.inbox.close();
-        while self.inbox.try_recv().is_ok() {}
-        let status = match tokio::time::timeout(grace, self.child.wait()).await {
+    /// Waits until the process has ended by itself, and kills it after `grace`. Closes the
+    /// connection first: a worker whose messages are not read would wait for ever to send the next
+    /// one.
+    pub(super) async fn end(self, grace: Duration) -> WorkerExit {
+        let Self { mut child, group, inbox } = self;
+        drop(inbox);
+        let status = match tokio::time::timeout(grace, child.wait()).await {
             Ok(status) => status,
             Err(_) => {
-                self.kill();
-                self.child.wait().await
+                // It fails only if the process has ended already.
+                let _ = child.start_kill();
+                child.wait().await
             }
         };
         let mut status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        let out_of_memory = self.group.as_ref().is_some_and(WorkerGroup::is_out_of_memory);
+        let out_of_memory = group.as_ref().is_some_and(WorkerGroup::is_out_of_memory);
         if out_of_memory {
             status += ": killed by its memory limit (control group)";
         }
@@ -188,10 +185,16 @@ impl WorkerProcess {
 #[derive(Debug, Default)]
 pub(crate) struct SentCounts {
     units: AtomicU64,
-    end: AtomicBool,
+    /// Since its start, each before it was written: an answer never comes first.
+    requests: [AtomicU64; Request::COUNT],
 }
 
 impl SentCounts {
+    /// How often it was sent a request since its start.
+    pub(super) fn requests(&self, request: Request) -> u64 {
+        self.requests.get(request as usize).map_or(0, |count| count.load(Ordering::Acquire))
+    }
+
     /// Access units since the worker was activated, or since its start if it was never on standby.
     pub(crate) fn units(&self) -> u64 {
         self.units.load(Ordering::Relaxed)
@@ -199,7 +202,7 @@ impl SentCounts {
 
     /// Whether the worker was sent the end of its file.
     pub(crate) fn has_ended(&self) -> bool {
-        self.end.load(Ordering::Acquire)
+        self.requests(Request::EndOfStream) > 0
     }
 }
 
@@ -233,14 +236,16 @@ impl WorkerSender {
         message: &ToWorker,
         payload: &[u8],
     ) -> Result<(), WireError> {
-        match message {
+        let request = Request::of(message);
+        if let Some(count) = request.and_then(|request| self.sent.requests.get(request as usize)) {
+            count.fetch_add(1, Ordering::Release);
+        }
+        if request == Some(Request::Activate) {
             // The worker counts from here on, too.
-            ToWorker::Activate { .. } => self.sent.units.store(0, Ordering::Relaxed),
-            ToWorker::EndOfStream => self.sent.end.store(true, Ordering::Release),
-            _ => {}
+            self.sent.units.store(0, Ordering::Relaxed);
         }
         let written = self.write(message, payload).await;
-        if matches!(message, ToWorker::Unit(_)) {
+        if request == Some(Request::Unit) {
             self.sent.units.fetch_add(1, Ordering::Relaxed);
         }
         written
@@ -250,22 +255,6 @@ impl WorkerSender {
         self.socket.write_all(&wire::encode(message, payload.len())?).await?;
         self.socket.write_all(payload).await?;
         Ok(())
-    }
-}
-
-/// Reads messages until the connection ends or breaks; says which, then stops.
-async fn receive_all(mut from: OwnedReadHalf, to: mpsc::Sender<ReceivedMessage>) {
-    loop {
-        // Nothing is allocated for bytes that no message has.
-        let payload = |message: &FromWorker| match message {
-            FromWorker::Snapshot { .. } => wire::MAX_PAYLOAD,
-            _ => 0,
-        };
-        let received = messages::receive(&mut from, wire::MAX_MESSAGE, payload).await;
-        let over = received.is_err();
-        if to.send(received).await.is_err() || over {
-            return;
-        }
     }
 }
 

@@ -1,15 +1,12 @@
 //! Bounds on what a worker sends. It keeps to them itself; but a worker that its stream or its
 //! pipeline controls may send anything, and what it sends goes to every subscriber.
 
-use ocelli_protocol::limit::{Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
+use ocelli_protocol::limit::{Limit, MAX_CAUSE, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
 use ocelli_protocol::worker::{
     Description, Detection, Event, FrameResult, FromWorker, WorkerLimits,
 };
 
 use super::fault::WorkerFault;
-
-/// Bytes of an error's text: a wasm backtrace and the last words before it.
-const MAX_CAUSE: usize = 16 << 10;
 
 /// Bytes of a pipeline's name, and of its version.
 const MAX_NAME: usize = 200;

@@ -21,12 +21,13 @@ use std::process::{Command, exit};
 use std::time::Duration;
 
 use fastrand::Rng;
-use ocelli_protocol::confinement::{Confinement, Measure};
+use ocelli_protocol::confinement::{Confinement, Measure, MissingMeasure};
+use ocelli_protocol::limit::MAX_DESCRIPTION;
 use ocelli_protocol::process::{die_with_parent, inherited, worker};
 use ocelli_protocol::wire::{self, MAX_MESSAGE, MAX_PAYLOAD};
 use ocelli_protocol::worker::{
     Attribute, CaptureClock, Counters, Description, Detection, Event, FrameResult, FromWorker,
-    LogLevel, Rect, Timestamps, WorkerStage,
+    LogLevel, Rect, StoreChange, Timestamps, WorkerStage,
 };
 
 /// What fits into a message beside a text or a list: names, numbers, lengths.
@@ -79,6 +80,8 @@ impl Rogue {
             "order" => self.order(),
             "finished" => self.finished(),
             "absurd" => self.absurd(),
+            "stored" => self.stored(),
+            "again" => self.again(),
             "heavy" => self.heavy(),
             "deaf" => self.deaf(),
             "mute" => self.mute(),
@@ -154,6 +157,56 @@ impl Rogue {
         self.greet()?;
         self.say(&FromWorker::Finished { counters: Counters::default(), damage: None })?;
         hang()
+    }
+
+    /// Changes of the store without a call, as large as a message: of bytes, or of nothings.
+    fn stored(&mut self) -> Result<()> {
+        match self.seed % 3 {
+            0 => {
+                self.say(&confined())?;
+                self.say(&described())?;
+            }
+            1 => self.greet()?,
+            _ => {}
+        }
+        let value = Some(vec![7; MAX_MESSAGE - ROOM]);
+        let change = StoreChange { bucket: String::new(), key: String::new(), value };
+        let changes = if self.random.bool() {
+            vec![change]
+        } else {
+            vec![StoreChange { value: None, ..change }; (MAX_MESSAGE - ROOM) / 3]
+        };
+        let message = wire::encode(&FromWorker::StoreCommit(changes), 0).unwrap();
+        loop {
+            self.host.write_all(&message)?;
+        }
+    }
+
+    /// One message of the opening again and again, as large as it may be.
+    fn again(&mut self) -> Result<()> {
+        let reason = "r".repeat(ROOM);
+        let missing = MissingMeasure { measure: Measure::Files, reason };
+        let report = Confinement {
+            enforced: Measure::ALL.to_vec(),
+            missing: vec![missing; Measure::ALL.len()],
+        };
+        let settings_schema = " ".repeat(MAX_DESCRIPTION - ROOM);
+        let FromWorker::Described(description) = described() else { unreachable!() };
+        let description = Description { settings_schema, ..description };
+        let message = match self.seed % 3 {
+            0 => FromWorker::SandboxReport(report),
+            1 => {
+                self.say(&confined())?;
+                FromWorker::Described(description)
+            }
+            _ => {
+                self.greet()?;
+                FromWorker::Ready
+            }
+        };
+        loop {
+            self.say(&message)?;
+        }
     }
 
     /// Results that no camera can have.

@@ -96,9 +96,7 @@ impl SessionTask {
                 self.advance(CandidateInput::Restored(&restored), serving).await;
             }
             // Committed with their call, once the candidate is the session's version.
-            FromWorker::StoreCommit(changes) if worker.pending_store_changes.is_empty() => {
-                worker.pending_store_changes = changes;
-            }
+            FromWorker::StoreCommit(changes) => worker.pending_store_changes = changes,
             FromWorker::Active if promoted => {}
             FromWorker::CommandAnswer { id, answer } if promoted => {
                 serving.commands.answer(id, answer)?

@@ -240,12 +240,7 @@ impl SessionTask {
     ) -> Served {
         match message {
             FromWorker::StoreCommit(changes) => {
-                let pending = &mut serving.worker.pending_store_changes;
-                if !pending.is_empty() {
-                    let reason = "it changed its store twice in one call".into();
-                    return Err(ServeOutcome::ProtocolViolation(reason));
-                }
-                *pending = changes;
+                serving.worker.pending_store_changes = changes;
             }
             FromWorker::Result { result, counters } => {
                 self.on_result(result, counters, serving).await?
@@ -269,6 +264,7 @@ impl SessionTask {
             }
             FromWorker::Snapshot { last_frame, counters } if serving.snapshots_pending > 0 => {
                 serving.snapshots_pending -= 1;
+                self.commit_store(&mut serving.worker).await?;
                 self.count(serving, counters);
                 // An answer before the last was for a change that was given up.
                 if serving.snapshots_pending == 0 {

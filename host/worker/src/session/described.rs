@@ -1,5 +1,7 @@
 //! A pipeline that has described itself and is not initialised yet.
 
+use ocelli_protocol::limit::MAX_DESCRIPTION;
+use ocelli_protocol::wire;
 use ocelli_protocol::worker::{FromWorker, WorkerStage};
 use serde_json::{Map, Value};
 
@@ -30,7 +32,13 @@ impl DescribedPipeline {
         let description =
             instance.describe().map_err(WorkerFailure::of_call(WorkerStage::Describe))?;
         let schema = description.settings_schema.clone();
-        host.send(&FromWorker::Described(description));
+        let described = FromWorker::Described(description);
+        let size = wire::to_bytes(&described).map_or(usize::MAX, |bytes| bytes.len());
+        if size > MAX_DESCRIPTION {
+            let text = format!("a description of {size} bytes: at most {MAX_DESCRIPTION} are read");
+            return Err(WorkerFailure::new(WorkerStage::Describe, text));
+        }
+        host.send(&described);
         Ok(Self { factory, instance, schema, fields })
     }
 
