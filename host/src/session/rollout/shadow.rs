@@ -13,7 +13,18 @@ const MAX_OPEN: usize = 64;
 const SAME_OBJECT: f64 = 0.5;
 
 /// Detections of a frame that are compared, those with the highest scores: every pair is looked at.
+/// As many of its events are.
 const MAX_COMPARED: usize = 200;
+
+/// Labels and kinds of events that are counted by name, of each. Further ones count together as
+/// [`OTHERS`]: a pipeline may make up a name for each box.
+const MAX_NAMES: usize = 200;
+
+/// Bytes of such a name; longer ones are cut.
+const MAX_NAME: usize = 200;
+
+/// The name that stands for those beyond [`MAX_NAMES`].
+const OTHERS: &str = "(others)";
 
 /// Collects results and compares them.
 #[derive(Debug, Default)]
@@ -31,20 +42,37 @@ pub(super) struct Comparer {
 /// The compared part of a result.
 #[derive(Debug)]
 struct ResultSummary {
-    detections: Vec<Detection>,
+    detections: Vec<Compared>,
     kinds: Vec<String>,
     ms: f64,
+}
+
+/// The compared part of a detection.
+#[derive(Debug)]
+struct Compared {
+    label: String,
+    score: f32,
+    area: Rect,
+}
+
+/// A name as it is counted.
+fn cut(name: &str) -> String {
+    name.get(..name.floor_char_boundary(MAX_NAME)).unwrap_or(name).to_owned()
 }
 
 impl ResultSummary {
     fn of(result: &FrameResult) -> Self {
         let stations = result.timestamps;
-        let mut detections = result.detections.clone().unwrap_or_default();
-        detections.sort_by(|one, other| other.score.total_cmp(&one.score));
-        detections.truncate(MAX_COMPARED);
+        let mut best: Vec<_> = result.detections.iter().flatten().collect();
+        best.sort_by(|one, other| other.score.total_cmp(&one.score));
+        let compared = |found: &&Detection| Compared {
+            label: cut(&found.label),
+            score: found.score,
+            area: found.area,
+        };
         Self {
-            detections,
-            kinds: result.events.iter().map(|event| event.kind.clone()).collect(),
+            detections: best.iter().take(MAX_COMPARED).map(compared).collect(),
+            kinds: result.events.iter().take(MAX_COMPARED).map(|event| cut(&event.kind)).collect(),
             ms: stations.emitted.saturating_sub(stations.submitted) as f64 / 1e6,
         }
     }
@@ -99,6 +127,8 @@ impl Comparer {
             self.sum_of_score_differences += f64::from((one.score - other.score).abs());
         }
         let count = |counts: &mut BTreeMap<String, [u64; 2]>, name: &str, which: usize| {
+            let is_counted = counts.len() < MAX_NAMES || counts.contains_key(name);
+            let name = if is_counted { name } else { OTHERS };
             if let Some(count) = counts.entry(name.to_owned()).or_default().get_mut(which) {
                 *count += 1;
             }
@@ -151,9 +181,9 @@ fn rounded(value: f64) -> f64 {
 /// Pairs of boxes of the same label that overlap, the best first; each box is in one pair at the
 /// most.
 fn pairs<'a>(
-    running: &'a [Detection],
-    new: &'a [Detection],
-) -> Vec<(f64, &'a Detection, &'a Detection)> {
+    running: &'a [Compared],
+    new: &'a [Compared],
+) -> Vec<(f64, &'a Compared, &'a Compared)> {
     let mut candidates = Vec::new();
     for (i, one) in running.iter().enumerate() {
         for (j, other) in new.iter().enumerate() {
@@ -292,5 +322,21 @@ mod tests {
         let taken =
             (0..1000).filter(|frame| comparer.expect(&result(*frame, 1, vec![], &[]))).count();
         assert_eq!(taken, MAX_OPEN);
+    }
+
+    #[test]
+    fn names_that_are_made_up_do_not_fill_the_report() {
+        let mut comparer = Comparer::default();
+        for frame in 0..20 {
+            let made_up = |box_number| format!("{frame}.{box_number}{}", "x".repeat(10_000));
+            let labels = (0..100).map(|number| detection(&made_up(number), 0.0, 0.5)).collect();
+            comparer.expect(&result(frame, 1, vec![], &[]));
+            comparer.compare(frame, Some(&Ok(result(frame, 1, labels, &[&made_up(0)]))));
+        }
+        let report = comparer.finish();
+        let labels = &report.detections.labels;
+        assert_eq!(labels.len(), MAX_NAMES + 1);
+        assert_eq!(labels.get(OTHERS), Some(&[0, 2000 - MAX_NAMES as u64]));
+        assert!(labels.keys().chain(report.events.keys()).all(|name| name.len() <= MAX_NAME));
     }
 }
