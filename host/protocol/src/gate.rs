@@ -222,7 +222,8 @@ impl Gate {
     /// The gate of a worker that is started now.
     pub fn new(mode: WorkerMode, standby: bool) -> Self {
         let ready = match mode {
-            WorkerMode::Analyze => Phase::Images,
+            // It is asked for nothing more, so nothing more may come.
+            WorkerMode::Describe | WorkerMode::Analyze => Phase::Images,
             WorkerMode::Stream(_) if standby => Phase::Standby,
             WorkerMode::Stream(_) => Phase::Active,
         };

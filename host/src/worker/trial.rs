@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use ocelli_protocol::gate::Gate;
 use ocelli_protocol::worker::{
     Decode, Description, FromWorker, Start, ToWorker, WorkerMode, WorkerStage,
 };
 use serde_json::{Map, Value};
 
+use super::fault::WorkerFault;
 use super::limits::WorkerSettings;
 use super::process::WorkerProcess;
 use super::validate;
@@ -45,8 +47,9 @@ pub(crate) async fn try_settings(
 ) -> anyhow::Result<Trial> {
     let attachment = InferenceAttachment::unserved(TENSOR_MEMORY)?;
     let redis = keyvalue::unserved_socket()?;
+    let gate = Gate::new(WorkerMode::Describe, true);
     let (mut process, mut sender) =
-        WorkerProcess::start(program, pipeline, &attachment, component, redis)?;
+        WorkerProcess::start(program, pipeline, gate, &attachment, component, redis)?;
     let start = Start {
         session: pipeline.to_owned(),
         settings: serde_json::to_string(settings)?,
@@ -67,7 +70,7 @@ pub(crate) async fn try_settings(
 async fn answer(process: &mut WorkerProcess) -> anyhow::Result<Trial> {
     let mut description = None;
     let refusal = loop {
-        let (message, _) = process.receive().await.context("its worker has ended")??;
+        let (message, _) = process.receive().await.map_err(WorkerFault::from)?;
         match message {
             FromWorker::Described(described) => {
                 validate::description(&described)?;
