@@ -129,6 +129,7 @@ impl RunningHost {
             deployer.clone(),
             inference.clone(),
             hub.clone(),
+            journal.clone(),
             redis.clone(),
             telemetry::lost_lines,
         );
