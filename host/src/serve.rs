@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
+use ocelli_protocol::worker::RequestKind;
 use rustix::process::{Resource, Rlimit};
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
@@ -129,7 +130,6 @@ impl RunningHost {
             deployer.clone(),
             inference.clone(),
             hub.clone(),
-            journal.clone(),
             redis.clone(),
             telemetry::lost_lines,
         );
@@ -267,8 +267,8 @@ impl Control for HostControl {
         async { made.await.map_err(Refusal::from) }
     }
 
-    async fn command(&self, id: &str, command: Value) -> Result<Value, Refusal> {
-        Ok(self.sessions.find(id)?.command(&command).await?)
+    async fn ask(&self, id: &str, kind: RequestKind, request: Value) -> Result<Value, Refusal> {
+        Ok(self.sessions.find(id)?.ask(kind, &request).await?)
     }
 
     async fn restart(&self, id: &str) -> Result<(), Refusal> {

@@ -133,8 +133,8 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (BUILT_IN, "A tree has at most {} stages", "guest-pipeline/cascade/src/objects.rs MAX_STAGES"),
     (BUILT_IN, "stages, {} levels deep", "guest-pipeline/cascade/src/objects.rs MAX_DEPTH"),
     (BUILT_IN, "1 (default) to {};", "guest-pipeline/cascade/src/objects.rs MAX_BATCH"),
-    ("wit/0.2/frames.wit", "At most {} regions", "host/worker/src/guest MAX_REGIONS"),
-    ("wit/0.2/frames.wit", "At most {} x 640", "host/worker/src/video MAX_LUMA_SIDE"),
+    ("wit/0.3/frames.wit", "At most {} regions", "host/worker/src/guest MAX_REGIONS"),
+    ("wit/0.3/frames.wit", "At most {} x 640", "host/worker/src/video MAX_LUMA_SIDE"),
     (
         BUILT_IN,
         "parts of the picture, at most {},",

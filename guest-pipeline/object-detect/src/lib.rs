@@ -12,10 +12,10 @@
 //!
 //! Everything but [`ObjectDetect`], which calls the host, is tested natively.
 
-pub mod command;
 mod counts;
 pub mod engine;
 pub mod objects;
+pub mod request;
 pub mod settings;
 pub mod snapshot;
 mod track_event;
@@ -71,8 +71,12 @@ impl Pipeline for ObjectDetect {
         Ok(self.engine.finish(time, (frame.width(), frame.height()), candidates))
     }
 
+    fn query(&self, request: &str) -> Result<String, String> {
+        request::query(&self.engine, request)
+    }
+
     fn command(&mut self, request: &str) -> Result<String, String> {
-        command::answer(&self.engine, request)
+        request::command(&self.engine, request)
     }
 
     fn snapshot(&mut self) -> Vec<u8> {

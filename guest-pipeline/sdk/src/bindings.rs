@@ -1,4 +1,4 @@
-//! The generated bindings of the world `camera-pipeline` in `wit/0.2`. Generated code: the
+//! The generated bindings of the world `camera-pipeline` in `wit/0.3`. Generated code: the
 //! allowances below are for it.
 #![allow(
     missing_docs,
@@ -10,7 +10,7 @@
 )]
 
 wit_bindgen::generate!({
-    path: "../../wit/0.2",
+    path: "../../wit/0.3",
     world: "camera-pipeline",
     generate_all,
     pub_export_macro: true,

@@ -36,6 +36,10 @@ impl<S: InstanceSlot> Guest for S {
         with::<S, _>("process", |pipeline| pipeline.process(frame))
     }
 
+    fn query(request: String) -> Result<String, String> {
+        with::<S, _>("query", |pipeline| pipeline.query(&request))
+    }
+
     fn command(request: String) -> Result<String, String> {
         with::<S, _>("command", |pipeline| pipeline.command(&request))
     }
@@ -113,7 +117,8 @@ mod tests {
     fn after_init_calls_reach_the_pipeline() {
         Place::init("7".into()).unwrap();
         assert_eq!(Place::snapshot(), [7]);
-        assert_eq!(Place::command("{}".into()), Err("counter answers no commands".into()));
+        assert_eq!(Place::query("{}".into()), Err("counter answers no queries".into()));
+        assert_eq!(Place::command("{}".into()), Err("counter takes no commands".into()));
         assert_eq!(Place::restore("0.9.0".into(), vec![1, 2]), Ok(()));
     }
 }

@@ -30,13 +30,24 @@ pub trait Pipeline: Sized + 'static {
     /// The frame counts as failed and the pipeline gets the next one.
     fn process(&mut self, frame: &Frame) -> Result<Output, String>;
 
-    /// Answers a question of an operator or a subscriber: JSON in, JSON out.
+    /// Answers a question of anyone who sees the session: JSON in, JSON out. It changes nothing:
+    /// the host refuses writes to the [store](crate::store) meanwhile, and `&self` keeps the
+    /// pipeline as it is.
     ///
     /// # Errors
-    /// A request that this pipeline does not know. By default that is every request.
+    /// A question that this pipeline does not know. By default that is every question.
+    fn query(&self, request: &str) -> Result<String, String> {
+        let _ = request;
+        Err(format!("{} answers no queries", Self::describe().name))
+    }
+
+    /// Does what an operator asks, which may change the pipeline's state: JSON in, JSON out.
+    ///
+    /// # Errors
+    /// A command that this pipeline does not know. By default that is every command.
     fn command(&mut self, request: &str) -> Result<String, String> {
         let _ = request;
-        Err(format!("{} answers no commands", Self::describe().name))
+        Err(format!("{} takes no commands", Self::describe().name))
     }
 
     /// The state that a following version should go on from: what is in view now, with the format

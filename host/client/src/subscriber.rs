@@ -84,8 +84,20 @@ impl Subscriber {
         }
     }
 
-    /// Sends a command to a session's pipeline. Its answer is a [`Message::Answer`] with this `id`,
-    /// unless the connection is lost before.
+    /// Asks a session's pipeline a question, which changes nothing. Its answer is a
+    /// [`Message::Answer`] with this `id`, unless the connection is lost before.
+    pub async fn query(
+        &mut self,
+        session: &str,
+        id: Option<&Value>,
+        query: &Value,
+    ) -> Result<(), Error> {
+        self.connected().await?;
+        self.send(text(&ClientMessage::Query { session, id, query })).await
+    }
+
+    /// Sends a command to a session's pipeline, which may change its state: the token has to be an
+    /// operator's. The answer comes as that to a [`query`](Self::query).
     pub async fn command(
         &mut self,
         session: &str,

@@ -49,6 +49,16 @@ pub(crate) static CONTRACTS: [Contract; SERVED.len()] = [
             &[wit!("0.2/boxes.wit"), wit!("0.2/frames.wit"), wit!("0.2/pipeline.wit")],
         ],
     },
+    Contract {
+        version: SERVED[2],
+        packages: &[
+            &[wit!("0.3/deps/wasi-nn/wasi-nn.wit")],
+            &[wit!("0.3/deps/wasi-logging/logging.wit")],
+            &[wit!("0.3/deps/wasi-config/store.wit")],
+            &[wit!("0.3/deps/wasi-keyvalue/keyvalue.wit")],
+            &[wit!("0.3/boxes.wit"), wit!("0.3/frames.wit"), wit!("0.3/pipeline.wit")],
+        ],
+    },
 ];
 
 /// The interfaces that `wasmtime-wasi` links.

@@ -279,7 +279,7 @@ fn a_version_that_is_not_served_is_told_with_those_that_are() {
         ("0.0.9", ": build it against a newer contract"),
         ("0.1.7", ""),
         ("9.0.0", ": it needs a newer host"),
-        ("0.3.0", ": it needs a newer host"),
+        ("0.4.0", ": it needs a newer host"),
     ] {
         let edit = |text: &str| {
             text.replace("ocelli:pipeline@0.1.0", &format!("ocelli:pipeline@{version}"))
@@ -287,9 +287,10 @@ fn a_version_that_is_not_served_is_told_with_those_that_are() {
         let bytes = component(&CONTRACTS[0], edit, &include(version));
         let report = check(&bytes, &ANY).unwrap();
         assert_eq!(report.version.as_deref(), Some(version));
-        assert_eq!(report.supported, ["0.1.0", "0.2.0"]);
+        assert_eq!(report.supported, SERVED);
         let message = format!(
-            "it is for ocelli:pipeline {version}, and this host serves 0.1.0 and 0.2.0{advice}"
+            "it is for ocelli:pipeline {version}, and this host serves {}{advice}",
+            "0.1.0, 0.2.0 and 0.3.0"
         );
         assert_eq!(only(&bytes), problem(ProblemKind::UnsupportedVersion, &message));
         // What is not served may be made of what is not known.

@@ -5,4 +5,4 @@
 pub const PACKAGE: &str = "ocelli:pipeline";
 
 /// The versions of [`PACKAGE`] that are served, oldest first.
-pub const SERVED: [&str; 2] = ["0.1.0", "0.2.0"];
+pub const SERVED: [&str; 3] = ["0.1.0", "0.2.0", "0.3.0"];

@@ -47,8 +47,8 @@ pub enum Request {
     Unit,
     /// [`ToWorker::EndOfStream`].
     EndOfStream,
-    /// [`ToWorker::Command`].
-    Command,
+    /// [`ToWorker::Ask`].
+    Ask,
     /// [`ToWorker::Barrier`].
     Barrier,
     /// [`ToWorker::DryRun`].
@@ -75,7 +75,7 @@ impl Request {
             ToWorker::Start(_) | ToWorker::LoadStore => return None,
             ToWorker::Unit(_) => Self::Unit,
             ToWorker::EndOfStream => Self::EndOfStream,
-            ToWorker::Command { .. } => Self::Command,
+            ToWorker::Ask { .. } => Self::Ask,
             ToWorker::Barrier { .. } => Self::Barrier,
             ToWorker::DryRun { .. } => Self::DryRun,
             ToWorker::Reinstantiate => Self::Reinstantiate,
@@ -136,7 +136,7 @@ fn rule(kind: FromWorkerKind) -> Rule {
         Kind::Result => rule(&[Phase::Active], Answer(Request::Unit), MAX_MESSAGE),
         Kind::FrameFailed => rule(&[Phase::Active], Answer(Request::Unit), text),
         Kind::Log => rule(ANY, Always, 2 * MAX_LINE + NUMBERS),
-        Kind::CommandAnswer => rule(STREAM, Answer(Request::Command), MAX_OUTPUT_BYTES + NUMBERS),
+        Kind::Answer => rule(STREAM, Answer(Request::Ask), MAX_OUTPUT_BYTES + NUMBERS),
         Kind::StoreCommit => {
             Rule { memory: 4, ..rule(&[Phase::Described, Phase::Active], Call, MAX_MESSAGE) }
         }
@@ -164,7 +164,7 @@ fn ends_call(kind: FromWorkerKind) -> bool {
         Kind::Ready
             | Kind::Result
             | Kind::FrameFailed
-            | Kind::CommandAnswer
+            | Kind::Answer
             | Kind::Snapshot
             | Kind::Restored
     )
@@ -379,7 +379,7 @@ mod tests {
         let mut worker = Worker::ready(STREAM_MODE, false);
         for answer in [
             (Request::Unit, Kind::Result),
-            (Request::Command, Kind::CommandAnswer),
+            (Request::Ask, Kind::Answer),
             (Request::Snapshot, Kind::Snapshot),
         ] {
             worker.is_sent(answer.0);
@@ -416,7 +416,7 @@ mod tests {
     fn an_answer_comes_once_for_each_request() {
         use FromWorkerKind as Kind;
         for (request, kind, mode) in [
-            (Request::Command, Kind::CommandAnswer, STREAM_MODE),
+            (Request::Ask, Kind::Answer, STREAM_MODE),
             (Request::Barrier, Kind::BarrierReached, STREAM_MODE),
             (Request::DryRun, Kind::DryRunResult, STREAM_MODE),
             (Request::Reinstantiate, Kind::Reinstantiated, STREAM_MODE),

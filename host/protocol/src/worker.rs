@@ -209,6 +209,24 @@ pub struct UnitHeader {
     pub received_ns: u64,
 }
 
+/// What a request to a pipeline may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RequestKind {
+    /// Answer a question. The pipeline cannot write to its session's store or to Redis meanwhile.
+    Query,
+    /// Change the pipeline's state.
+    Command,
+}
+
+/// Why a pipeline did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RequestFault {
+    /// The pipeline's error text.
+    Refused(String),
+    /// It is a query, and the pipeline is made for a version of the contract without them.
+    NoQueries,
+}
+
 /// From the host to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
@@ -217,10 +235,11 @@ pub enum ToWorker {
     Unit(UnitHeader),
     /// The source has ended: drain the decoder, then answer [`FromWorker::Finished`].
     EndOfStream,
-    /// A question to the pipeline, answered by [`FromWorker::CommandAnswer`].
-    Command {
+    /// A request to the pipeline, answered by [`FromWorker::Answer`].
+    Ask {
         /// Repeated in the answer.
         id: u64,
+        kind: RequestKind,
         /// JSON.
         request: String,
     },
@@ -455,8 +474,8 @@ pub enum WorkerStage {
     Decode,
     /// The component's `process`.
     Process,
-    /// The component's `command`.
-    Command,
+    /// The component's `query` or `command`.
+    Request,
     /// The component's `snapshot`.
     Snapshot,
     /// The component's `restore`.
@@ -532,12 +551,12 @@ pub enum FromWorker {
         /// The frame in process.
         frame: Option<u64>,
     },
-    /// Answer to [`ToWorker::Command`].
-    CommandAnswer {
-        /// As in the command.
+    /// Answer to [`ToWorker::Ask`].
+    Answer {
+        /// As in the request.
         id: u64,
-        /// JSON, or the pipeline's error text.
-        answer: Result<String, String>,
+        /// JSON.
+        answer: Result<String, RequestFault>,
     },
     /// Changes of the session's store by the call that has just returned: the host keeps all of
     /// them or none. Sent before the call's result. A worker on standby sends none.

@@ -9,7 +9,7 @@ use ocelli_protocol::ingest::{FromIngest, NetworkRequest};
 use ocelli_protocol::redis_bridge::RedisRequest;
 use ocelli_protocol::wire::{MAX_MESSAGE, WireError, decode_within, to_bytes};
 use ocelli_protocol::worker::{
-    CaptureClock, Counters, Event, FrameResult, FromWorker, StoreChange, Timestamps,
+    CaptureClock, Counters, Event, FrameResult, FromWorker, RequestFault, StoreChange, Timestamps,
 };
 use proptest::prelude::*;
 use serde::Serialize;
@@ -117,7 +117,7 @@ fn what_stays_within_its_bytes_is_decoded_as_it_was_encoded() {
         assert!(matches!(longer, Err(WireError::Malformed(_))), "{longer:?}");
     }
     both(&result(vec![Event { attachments: vec![vec![7; 9]], ..event() }; 3]));
-    both(&FromWorker::CommandAnswer { id: u64::MAX, answer: Err("é".into()) });
+    both(&FromWorker::Answer { id: u64::MAX, answer: Err(RequestFault::Refused("é".into())) });
     both(&FromWorker::Ready);
     both(&NetworkRequest::Connect { address: "[::1]:554".parse().unwrap() });
     both(&FromIngest::Alive);

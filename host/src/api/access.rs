@@ -13,13 +13,13 @@ pub use crate::config::Role;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::Display)]
 #[strum(serialize_all = "lowercase")]
 pub enum Right {
-    /// To look at the sessions that the caller [sees](Caller::sees), subscribe to them and ask
-    /// their pipelines.
+    /// To look at the sessions that the caller [sees](Caller::sees), subscribe to them and send
+    /// queries to their pipelines.
     View,
     /// To analyse single pictures.
     Analyze,
-    /// To deploy, roll back, restart and end sessions, and make sessions on sources of the
-    /// allow-list.
+    /// To send commands to pipelines, to deploy, roll back, restart and end sessions, and make
+    /// sessions on sources of the allow-list.
     Operate,
     /// To put components into the data directory.
     Administer,

@@ -1,5 +1,6 @@
 //! The host as the API needs it.
 
+use ocelli_protocol::worker::RequestKind;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -32,11 +33,12 @@ pub trait Control: Clone + Send + Sync + 'static {
         settings: Map<String, Value>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Sends a command to a session's pipeline and returns its answer.
-    fn command(
+    /// Asks a session's pipeline for an answer.
+    fn ask(
         &self,
         id: &str,
-        command: Value,
+        kind: RequestKind,
+        request: Value,
     ) -> impl Future<Output = Result<Value, Refusal>> + Send;
 
     /// Restarts a session's worker.

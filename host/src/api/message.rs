@@ -13,7 +13,7 @@ use crate::config::{EVERY_SESSION, MAX_ID_BYTES, check_session_id};
 pub(super) const MAX_MESSAGE: usize = 64 << 10;
 
 /// The types of messages, for error messages.
-const TYPES: &str = "subscribe, unsubscribe, command, ping";
+const TYPES: &str = "subscribe, unsubscribe, query, command, ping";
 
 /// A message of a client.
 #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
@@ -24,6 +24,13 @@ pub(super) enum ClientMessage {
     Unsubscribe {
         #[schemars(length(min = 1, max = MAX_ID_BYTES))]
         session: String,
+    },
+    Query {
+        #[schemars(length(min = 1, max = MAX_ID_BYTES))]
+        session: String,
+        /// Returned with the answer.
+        id: Option<Value>,
+        query: Value,
     },
     Command {
         #[schemars(length(min = 1, max = MAX_ID_BYTES))]
@@ -166,7 +173,9 @@ impl ClientMessage {
                     Some(After::One(_)) | None => {}
                 }
             }
-            Self::Unsubscribe { session } | Self::Command { session, .. } => check_id(session)?,
+            Self::Unsubscribe { session }
+            | Self::Query { session, .. }
+            | Self::Command { session, .. } => check_id(session)?,
             Self::Ping {} => {}
         }
         Ok(self)
@@ -202,6 +211,10 @@ mod tests {
                 id: Some(json!(4)),
                 command: json!({"count": "cars"})
             }
+        );
+        assert_eq!(
+            ClientMessage::parse(r#"{"type":"query","session":"a","query":"tracks"}"#).unwrap(),
+            ClientMessage::Query { session: "a".into(), id: None, query: json!("tracks") }
         );
         assert_eq!(ClientMessage::parse(r#"{"type":"ping"}"#).unwrap(), ClientMessage::Ping {});
     }
@@ -254,6 +267,8 @@ mod tests {
                 "all sessions",
             ),
             (r#"{"type":"unsubscribe","session":""}"#, "empty"),
+            (r#"{"type":"query","session":"a"}"#, "query"),
+            (r#"{"type":"query","session":"a","command":{}}"#, "command"),
             (r#"{"type":"command","session":"a"}"#, "command"),
             (r#"{"type":"ping","session":"a"}"#, "session"),
         ];

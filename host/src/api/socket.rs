@@ -12,6 +12,7 @@ use std::time::Instant;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use ocelli_protocol::worker::RequestKind;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -43,8 +44,8 @@ const REQUESTS: usize = SUBSCRIPTIONS;
 /// Bytes of the requests that wait: a kilobyte for each.
 const REQUEST_BYTES: usize = 1 << 20;
 
-/// Commands of one client that wait for their pipelines.
-const COMMANDS: usize = 16;
+/// Queries and commands of one client that wait for their pipelines.
+const ASKED: usize = 16;
 
 /// Most sessions of one client: as many as a host can have.
 const SUBSCRIPTIONS: usize = 1000;
@@ -61,6 +62,9 @@ const NOTICES: RateLimit = RateLimit { per_second: 1.0, burst: 1.0 };
 
 /// The action's name in the log when a subscriber has a session made.
 const MAKE: &str = "make_session";
+
+/// The action's name in the log when a subscriber sends a command to a pipeline.
+const COMMAND: &str = "command";
 
 /// Why a socket ends.
 #[derive(Debug, PartialEq, Eq)]
@@ -244,9 +248,9 @@ impl<C: Control> Client<C> {
         }
     }
 
-    /// Answers the requests, in order. Commands wait for their pipelines in tasks of their own.
+    /// Answers the requests, in order. What is for pipelines waits for them in tasks of their own.
     async fn answer(&self, mut inbox: mpsc::Receiver<QueuedRequest>) {
-        let mut commands = JoinSet::new();
+        let mut asked = JoinSet::new();
         while let Some(waiting) = inbox.recv().await {
             let (request, _part) = *waiting;
             match request {
@@ -255,27 +259,59 @@ impl<C: Control> Client<C> {
                 }
                 ClientMessage::Subscribe(request) => self.subscribe(request).await,
                 ClientMessage::Unsubscribe { session } => self.subscriber.unsubscribe(&session),
-                ClientMessage::Command { session, .. } if !self.caller.sees(&session) => {
-                    self.unknown(&session)
+                ClientMessage::Query { session, id, query } => {
+                    self.ask(&mut asked, RequestKind::Query, session, id, query);
                 }
                 ClientMessage::Command { session, id, command } => {
-                    while commands.try_join_next().is_some() {}
-                    if commands.len() < COMMANDS {
-                        let (subscriber, control) =
-                            (Arc::clone(&self.subscriber), self.state.control.clone());
-                        commands.spawn(async move {
-                            ask(&control, &subscriber, &session, id, command).await
-                        });
-                    } else {
-                        let message = format!(
-                            "{COMMANDS} commands wait for their answers; this one is not done"
-                        );
-                        self.error("too_many_requests", &message, Some(&session));
-                    }
+                    self.ask(&mut asked, RequestKind::Command, session, id, command);
                 }
                 ClientMessage::Ping {} => self.subscriber.send(&ServerMessage::Pong),
             }
         }
+    }
+
+    /// Passes a query or a command on to the session's pipeline.
+    fn ask(
+        &self,
+        asked: &mut JoinSet<()>,
+        kind: RequestKind,
+        session: String,
+        id: Option<Value>,
+        request: Value,
+    ) {
+        if !self.caller.sees(&session) {
+            return self.unknown(&session);
+        }
+        if kind == RequestKind::Command && !self.caller.may(Right::Operate) {
+            audit::denied(&self.caller, self.peer, COMMAND, &session);
+            let message = "a command may change the pipeline's state, which takes the right to \
+                operate; a query asks";
+            return self.error("forbidden", message, Some(&session));
+        }
+        while asked.try_join_next().is_some() {}
+        if asked.len() >= ASKED {
+            let message = format!(
+                "{ASKED} queries and commands wait for their answers; this one is not done"
+            );
+            return self.error("too_many_requests", &message, Some(&session));
+        }
+        let deed = (kind == RequestKind::Command)
+            .then(|| AuditEntry::begin(&self.caller, self.peer, COMMAND, &session).given(&request));
+        let (subscriber, control) = (Arc::clone(&self.subscriber), self.state.control.clone());
+        asked.spawn(async move {
+            let answered = control.ask(&session, kind, request).await;
+            if let Some(deed) = deed {
+                deed.finish(answered.as_ref().map_or_else(|refusal| refusal.code, |_| "answered"));
+            }
+            match answered {
+                Ok(answer) => subscriber.send(&ServerMessage::Answer {
+                    session: &session,
+                    id: id.as_ref(),
+                    answer: &answer,
+                }),
+                Err(refusal) => error(&subscriber, refusal.code, &refusal.message, Some(&session)),
+            }
+        });
     }
 
     async fn subscribe(&self, request: Subscribe) {
@@ -437,21 +473,6 @@ impl<C: Control> Client<C> {
     }
 }
 
-async fn ask<C: Control>(
-    control: &C,
-    subscriber: &Subscriber,
-    session: &str,
-    id: Option<Value>,
-    command: Value,
-) {
-    match control.command(session, command).await {
-        Ok(answer) => {
-            subscriber.send(&ServerMessage::Answer { session, id: id.as_ref(), answer: &answer })
-        }
-        Err(refusal) => error(subscriber, refusal.code, &refusal.message, Some(session)),
-    }
-}
-
 fn error(subscriber: &Subscriber, code: &str, message: &str, session: Option<&str>) {
     subscriber.send(&ServerMessage::error(code, message, session));
 }
@@ -460,7 +481,9 @@ impl ClientMessage {
     fn session(&self) -> Option<&str> {
         match self {
             Self::Subscribe(request) => Some(&request.session),
-            Self::Unsubscribe { session } | Self::Command { session, .. } => Some(session),
+            Self::Unsubscribe { session }
+            | Self::Query { session, .. }
+            | Self::Command { session, .. } => Some(session),
             Self::Ping {} => None,
         }
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// How long the answer to a command may take: longer than the pipeline's own time limit for a call.
-pub(super) const COMMAND_TIMEOUT: Duration = Duration::from_secs(70);
+/// How long an answer may take: longer than the pipeline's own time limit for a call.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// Why a request to a session failed.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +26,14 @@ pub enum SessionError {
     /// The pipeline's own words.
     #[error("{0}")]
     Refused(String),
+    /// The pipeline has no queries.
+    #[error(
+        "the pipeline of session {0:?} is made for a contract before 0.3, which has commands alone: \
+            send it as a command, which takes the right to operate"
+    )]
+    NoQueries(String),
     /// No answer in time.
-    #[error("session {0:?} gave no answer within {limit} s", limit = COMMAND_TIMEOUT.as_secs())]
+    #[error("session {0:?} gave no answer within {limit} s", limit = ANSWER_TIMEOUT.as_secs())]
     Timeout(String),
 }
 
@@ -40,6 +46,7 @@ impl SessionError {
             Self::Limit { .. } => "session_limit",
             Self::NotRunning(_) => "not_running",
             Self::Refused(_) => "refused",
+            Self::NoQueries(_) => "no_queries",
             Self::Timeout(_) => "timeout",
         }
     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use ocelli_protocol::worker::RequestKind;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::error::{COMMAND_TIMEOUT, SessionError};
+use super::error::{ANSWER_TIMEOUT, SessionError};
 use super::rollout::{ProbationRequest, SwapRequest};
 use super::spec::Spec;
 use super::status::{Observation, SessionStatus, StatusInner};
@@ -33,14 +34,16 @@ pub struct RunningVersion {
     pub of_config: bool,
 }
 
-/// Where the answer to a command goes.
-pub(super) type CommandReply = oneshot::Sender<Result<String, SessionError>>;
+/// Where the pipeline's answer goes.
+pub(super) type AnswerSender = oneshot::Sender<Result<String, SessionError>>;
 
 /// A request to a session's task.
 pub(super) enum SessionRequest {
-    Command {
+    /// A request to its pipeline.
+    Ask {
+        kind: RequestKind,
         request: String,
-        reply: CommandReply,
+        reply: AnswerSender,
     },
     Restart,
     /// A new start with another spec of the same name.
@@ -180,11 +183,11 @@ impl SessionHandle {
         self.shared.update(|status| status.observation(&spec))
     }
 
-    /// Asks its pipeline a question.
-    pub async fn command(&self, request: &Value) -> Result<Value, SessionError> {
+    /// Asks its pipeline for an answer.
+    pub async fn ask(&self, kind: RequestKind, request: &Value) -> Result<Value, SessionError> {
         let (reply, answer) = oneshot::channel();
-        self.request(SessionRequest::Command { request: request.to_string(), reply }).await?;
-        let text = match tokio::time::timeout(COMMAND_TIMEOUT, answer).await {
+        self.request(SessionRequest::Ask { kind, request: request.to_string(), reply }).await?;
+        let text = match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
             Ok(Ok(answer)) => answer?,
             Ok(Err(_)) => return Err(SessionError::NotRunning(self.id().to_owned())),
             Err(_) => return Err(SessionError::Timeout(self.id().to_owned())),

@@ -1,8 +1,8 @@
 //! The task of one session. [`SessionTask::run`] only loops: it serves, and decides what follows.
 //! `serve` is the service of one worker, `changeover` a change beside it.
 
+mod answers;
 mod changeover;
-mod commands;
 mod serve;
 
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::source::Subscription;
 use crate::util::backoff::BackoffPolicy;
 use crate::worker::{StartError, WorkerFault};
 
-use commands::PendingCommands;
+use answers::PendingAnswers;
 
 /// Waits after losses of a worker in a row.
 const RESTART_BACKOFF: BackoffPolicy = BackoffPolicy {
@@ -112,7 +112,7 @@ struct Serving {
     missed_before: MissedUnits,
     feed: Feed,
     candidate: Option<Candidate>,
-    commands: PendingCommands,
+    answers: PendingAnswers,
     /// The last frame that is done with.
     last_done: Option<u64>,
     /// Snapshots that the worker was asked for and has not given: a change may be given up
@@ -134,7 +134,7 @@ impl Serving {
             missed_before,
             feed,
             candidate: None,
-            commands: PendingCommands::default(),
+            answers: PendingAnswers::default(),
             last_done,
             snapshots_pending: 0,
         }
@@ -174,9 +174,9 @@ impl Serving {
         let candidate = self.candidate.take()?;
         if candidate.is_promoted() {
             self.feed.command(PumpCommand::Revert).await;
-            // Commands to the candidate get no answer.
-            self.commands.next_worker();
-            self.commands.cancel_others();
+            // Requests to the candidate get no answer.
+            self.answers.next_worker();
+            self.answers.cancel_others();
         } else {
             self.feed.command(PumpCommand::Detach).await;
         }
@@ -366,7 +366,7 @@ impl SessionTask {
                 self.start_cold(*request).then_some(ServeOutcome::Restart)
             }
             Some(SessionRequest::Stop { reason }) => Some(ServeOutcome::Stop(reason)),
-            Some(SessionRequest::Command { reply, .. }) => {
+            Some(SessionRequest::Ask { reply, .. }) => {
                 let _ = reply.send(Err(SessionError::NotRunning(self.id().to_owned())));
                 None
             }

@@ -11,6 +11,7 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{Config, Role, ServerConfig as Section, Token, TokenHash};
 use ocelli::event::Hub;
+use ocelli_protocol::worker::RequestKind;
 use ocelli_testkit::within;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -57,7 +58,7 @@ impl Control for Double {
         Ok(())
     }
 
-    async fn command(&self, id: &str, _: Value) -> Result<Value, Refusal> {
+    async fn ask(&self, id: &str, _: RequestKind, _: Value) -> Result<Value, Refusal> {
         self.session(id).ok_or_else(|| Refusal::unknown(id))
     }
 
@@ -588,6 +589,36 @@ async fn what_operators_do_and_who_is_turned_away_is_logged_without_a_token() {
     assert!(!text.contains("ocelli_"), "{text}");
 }
 
+#[tokio::test]
+async fn commands_are_logged_with_their_caller_and_outcome_and_queries_are_not() {
+    let (log, _guard) = crate::support::Log::begin(tracing::Level::INFO);
+    let host = Host::start().await;
+    for who in [Viewer, Operator] {
+        let mut socket = host.socket("authorization", &format!("Bearer {}", who.text())).await;
+        for message in [
+            json!({"type": "query", "session": "a", "query": "counts"}),
+            json!({"type": "command", "session": "a", "command": {"reset": "counts"}}),
+            json!({"type": "command", "session": "c", "command": {"reset": "counts"}}),
+        ] {
+            socket.send(Message::text(message.to_string())).await.unwrap();
+            refused(&mut socket).await;
+        }
+    }
+    let text = log.text();
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("ocelli::audit")).collect();
+    let detail = r#"detail="{\"reset\":\"counts\"}""#;
+    let expected: [&[&str]; 4] = [
+        &["denied", "caller=\"Viewer\"", "action=\"command\"", "subject=\"a\""],
+        &["denied", "caller=\"Viewer\"", "action=\"command\"", "subject=\"c\""],
+        &["done", "caller=\"Operator\"", "subject=\"a\"", detail, "outcome=\"answered\""],
+        &["done", "caller=\"Operator\"", "subject=\"c\"", detail, "outcome=\"unknown_session\""],
+    ];
+    assert_eq!(lines.len(), expected.len(), "{text}");
+    for (line, parts) in lines.iter().zip(expected) {
+        parts.iter().for_each(|part| assert!(line.contains(part), "{part}: {line}"));
+    }
+}
+
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 impl Host {
@@ -620,6 +651,7 @@ async fn every_message_of_a_websocket_does_what_its_caller_may_and_nothing_else(
     let make =
         json!({"type": "subscribe", "session": "new", "source": "rtsp://cam/", "pipeline": "eye"});
     let subscribe = |session: &str| json!({"type": "subscribe", "session": session});
+    let query = |session: &str| json!({"type": "query", "session": session, "query": {}});
     let command = |session: &str| json!({"type": "command", "session": session, "command": {}});
     let unknown = Some("unknown_session");
     let forbidden = Some("forbidden");
@@ -631,25 +663,38 @@ async fn every_message_of_a_websocket_does_what_its_caller_may_and_nothing_else(
             (subscribe("c"), unknown),
             (subscribe("*"), forbidden.filter(|_| !all)),
             (make.clone(), forbidden.filter(|_| !operates)),
-            (command("b"), unknown.filter(|_| !all)),
-            (command("c"), unknown),
+            (query("a"), None),
+            (query("b"), unknown.filter(|_| !all)),
+            (query("c"), unknown),
+            // No session has this name, whatever the caller subscribes to.
+            (query("*"), unknown),
+            (command("a"), forbidden.filter(|_| !operates)),
+            (command("b"), if all { forbidden.filter(|_| !operates) } else { unknown }),
+            (command("c"), if operates || !all { unknown } else { forbidden }),
+            (command("*"), if operates || !all { unknown } else { forbidden }),
             (json!({"type": "unsubscribe", "session": "b"}), None),
             (json!({"type": "ping"}), None),
         ] {
-            let mut socket = host.socket("authorization", &format!("Bearer {}", who.text())).await;
-            socket.send(Message::text(message.to_string())).await.unwrap();
-            // Everyone here may ask a; requests are done in their order.
-            socket.send(Message::text(command("a").to_string())).await.unwrap();
-            let refused = refused(&mut socket).await;
-            assert_eq!(
-                refused.as_ref().map(|(code, _)| code.as_str()),
-                expected,
-                "{who:?}: {message}"
-            );
+            // A right is the caller's, not the subscription's.
+            for subscribed in [None, Some("a"), Some("*").filter(|_| all)] {
+                let mut socket =
+                    host.socket("authorization", &format!("Bearer {}", who.text())).await;
+                let first = subscribed.map(subscribe);
+                // Everyone here may ask a; requests are done in their order.
+                for message in first.iter().chain([&message, &query("a")]) {
+                    socket.send(Message::text(message.to_string())).await.unwrap();
+                }
+                let refused = refused(&mut socket).await;
+                assert_eq!(
+                    refused.as_ref().map(|(code, _)| code.as_str()),
+                    expected,
+                    "{who:?}, subscribed to {subscribed:?}: {message}"
+                );
+            }
         }
     }
     // What is not seen is as what is not there.
-    for message in [subscribe, command] {
+    for message in [subscribe, query, command] {
         let mut told = Vec::new();
         for session in ["b", "c"] {
             let mut socket =
@@ -667,7 +712,7 @@ async fn a_browser_offers_its_token_as_a_subprotocol_and_loses_the_socket_with_i
     let offered = format!("ocelli.v1, ocelli.bearer.{}", Viewer.text());
     let mut socket = host.socket("sec-websocket-protocol", &offered).await;
     socket
-        .send(Message::text(json!({"type": "command", "session": "a", "command": {}}).to_string()))
+        .send(Message::text(json!({"type": "query", "session": "a", "query": {}}).to_string()))
         .await
         .unwrap();
     assert_eq!(refused(&mut socket).await, None);

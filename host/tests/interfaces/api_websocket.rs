@@ -13,6 +13,7 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{AnalyzeConfig, Config};
 use ocelli::event::{Attributes, Clock, Detection, Detections, Event, Hub, Latency, SessionState};
+use ocelli_protocol::worker::RequestKind;
 use ocelli_testkit::depth::rounds;
 use ocelli_testkit::http::{self, EventStream};
 use ocelli_testkit::within;
@@ -73,8 +74,8 @@ impl Control for Double {
         Ok(())
     }
 
-    async fn command(&self, id: &str, command: Value) -> Result<Value, Refusal> {
-        self.session(id).map(|_| json!({"echo": command})).ok_or_else(|| Refusal::unknown(id))
+    async fn ask(&self, id: &str, _: RequestKind, request: Value) -> Result<Value, Refusal> {
+        self.session(id).map(|_| json!({"echo": request})).ok_or_else(|| Refusal::unknown(id))
     }
 
     async fn restart(&self, _: &str) -> Result<(), Refusal> {
@@ -401,11 +402,11 @@ async fn what_a_caller_does_not_see_is_as_what_is_not_there() {
     ]);
     let host = Host::with(Timing::default(), tokens).await;
     let mut viewer = host.client_with(&[("authorization", "Bearer viewer-secret")]).await;
-    for kind in ["subscribe", "command"] {
+    for kind in ["subscribe", "query", "command"] {
         let mut answers = [YARD, "nobody"].map(|session| {
             let mut message = json!({"type": kind, "session": session});
-            if kind == "command" {
-                message["command"] = json!({});
+            if kind != "subscribe" {
+                message[kind] = json!({});
             }
             (session, message)
         });
@@ -647,7 +648,8 @@ fn message(random: &mut StdRng) -> Vec<u8> {
         0 => json!({"type": "ping"}),
         1 => json!({"type": "unsubscribe", "session": session}),
         2 => {
-            json!({"type": "command", "session": session, "id": random.random::<u8>(), "command": {"a": [1, null]}})
+            let kind = *["query", "command"].choose(random).unwrap();
+            json!({"type": kind, "session": session, "id": random.random::<u8>(), kind: {"a": [1, null]}})
         }
         3 => json!({"type": "subscribe", "session": session, "after": random.random_range(0..3)}),
         4 => json!({"type": "subscribe", "session": "*", "after": {session: 0}}),

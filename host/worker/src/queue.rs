@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ocelli_protocol::worker::{Pacing, StoreContents};
+use ocelli_protocol::worker::{Pacing, RequestKind, StoreContents};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::counters::SharedCounters;
@@ -13,9 +13,10 @@ use crate::counters::SharedCounters;
 #[derive(Debug)]
 pub enum Work<F> {
     Frame(F),
-    Command {
-        /// Number of the command.
+    Ask {
+        /// Number of the request.
         id: u64,
+        kind: RequestKind,
         /// JSON.
         request: String,
     },

@@ -310,7 +310,7 @@ impl Rogue {
     fn answers(&mut self) -> Result<()> {
         self.greet()?;
         let id = self.random.u64(..);
-        self.say(&FromWorker::CommandAnswer { id, answer: Ok("{}".into()) })?;
+        self.say(&FromWorker::Answer { id, answer: Ok("{}".into()) })?;
         hang()
     }
 

@@ -76,14 +76,14 @@ async fn a_client_asks_for_all_that_a_host_tells_and_refusals_have_their_codes()
     let mut subscriber = client.subscriber();
     subscriber.subscribe(Subscribe::to("nobody")).await;
     subscriber.subscribe(Subscribe::to(GATE)).await;
-    subscriber.command(GATE, Some(&json!(7)), &json!({})).await.unwrap();
+    subscriber.query(GATE, Some(&json!(7)), &json!({})).await.unwrap();
     let (mut refused, mut found, mut answered) = (false, false, false);
     while !(refused && found && answered) {
         match timeout(DEADLINE, subscriber.next()).await.expect("a message in time").unwrap() {
             Message::Error(refusal) if refusal.code == "unknown_session" => refused = true,
             // The session was started anew just before.
             Message::Error(refusal) if refusal.code == "not_running" => {
-                subscriber.command(GATE, Some(&json!(7)), &json!({})).await.unwrap();
+                subscriber.query(GATE, Some(&json!(7)), &json!({})).await.unwrap();
             }
             Message::Detections(detections) => found |= detections.session == GATE,
             Message::Answer { session, id, answer } => {

@@ -149,7 +149,7 @@ async fn messages_are_as_the_websockets_document_says() {
     client.next_of("detections").await;
     client.send(&json!({"type": "ping"})).await;
     client.next_of("pong").await;
-    client.send(&json!({"type": "command", "session": "gate", "id": 1, "command": {}})).await;
+    client.send(&json!({"type": "query", "session": "gate", "id": 1, "query": {}})).await;
     client.next_of("answer").await;
     for wrong in ["{", r#"{"type":"dance"}"#, r#"{"type":"subscribe","session":"nobody"}"#] {
         client.send_raw(Message::text(wrong)).await;

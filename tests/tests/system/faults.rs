@@ -174,11 +174,7 @@ async fn a_subscriber_who_vanishes_takes_along_all_that_its_sessions_held() {
         println!("round {round}: {:?} beside {:?}", during.counts(), before.counts());
         assert_eq!(during.children, before.children + sessions.len());
         // A question under way must not hold the session either.
-        client
-            .send(
-                &json!({"type": "command", "session": sessions[0], "command": {"query": "tracks"}}),
-            )
-            .await;
+        client.send(&json!({"type": "query", "session": sessions[0], "query": "tracks"})).await;
         // Without a word: the socket is closed, the WebSocket is not.
         drop(client);
         for worker in workers {

@@ -165,11 +165,7 @@ async fn a_running_pipeline_answers_questions() {
     let entered =
         |message: &Value| (message["kind"] == "entered").then(|| message["data"]["track"].clone());
     let track = client.find(entered).await;
-    client
-        .send(
-            &json!({"type": "command", "session": "cam", "id": 7, "command": {"query": "tracks"}}),
-        )
-        .await;
+    client.send(&json!({"type": "query", "session": "cam", "id": 7, "query": "tracks"})).await;
     let answer = client.next_of("answer").await;
     assert_eq!((&answer["session"], &answer["id"]), (&"cam".into(), &7.into()), "{answer}");
     let tracks =
@@ -179,9 +175,7 @@ async fn a_running_pipeline_answers_questions() {
         answer["answer"]["counts"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
     assert_eq!(counted, tracks.len() as u64, "{answer}");
 
-    client
-        .send(&json!({"type": "command", "session": "cam", "command": {"query": "weather"}}))
-        .await;
+    client.send(&json!({"type": "query", "session": "cam", "query": "weather"})).await;
     let error = client.next_of("error").await;
     assert_eq!((&error["code"], &error["session"]), (&"refused".into(), &"cam".into()), "{error}");
     assert!(error["message"].as_str().unwrap().contains("tracks"), "{error}");

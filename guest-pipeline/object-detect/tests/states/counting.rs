@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use object_detect::engine::Engine;
 use object_detect::settings::Settings;
-use object_detect::{command, snapshot};
+use object_detect::{request, snapshot};
 use ocelli_sdk::Event;
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::nms::Candidate;
@@ -66,12 +66,16 @@ fn look(engine: &mut Engine, from: u64, walk: &[Vec<Candidate>]) -> Vec<Event> {
     looks.flat_map(|(n, seen)| engine.finish(n * FRAME, SIZE, seen.clone()).events).collect()
 }
 
-fn ask(engine: &Engine, request: &str) -> Value {
-    serde_json::from_str(&command::answer(engine, request).unwrap()).unwrap()
+fn ask(engine: &Engine, query: &str) -> Value {
+    serde_json::from_str(&request::query(engine, query).unwrap()).unwrap()
+}
+
+fn reset(engine: &Engine) -> Value {
+    serde_json::from_str(&request::command(engine, r#"{"reset":"counts"}"#).unwrap()).unwrap()
 }
 
 fn counts(engine: &Engine) -> Value {
-    ask(engine, r#"{"query":"counts"}"#)
+    ask(engine, r#""counts""#)
 }
 
 /// Of an answer: by zone ("": the picture) and label what entered, left and is inside.
@@ -156,7 +160,7 @@ proptest! {
             look(&mut engine, 0, before);
             let inside = numbers(&counts(&engine)).into_iter().filter(|(_, [_, _, inside])| *inside > 0);
             let anew: BTreeMap<_, _> = inside.map(|(key, [_, _, inside])| (key, [inside, 0, inside])).collect();
-            assert_eq!(numbers(&ask(&engine, r#"{"reset":"counts"}"#)), anew);
+            assert_eq!(numbers(&reset(&engine)), anew);
             look(&mut engine, before.len() as u64, after);
             let counted = numbers(&counts(&engine));
             assert!(counted.values().all(|[entered, left, inside]| entered - left == *inside), "{counted:?}");
@@ -189,7 +193,7 @@ fn zones_that_stay_the_same_go_on_and_others_begin_anew() {
     let data: Vec<_> =
         events.iter().map(|event| (event.kind.as_str(), event.data.as_str())).collect();
     assert_eq!(data, [("zone_entered", r#"{"track":1,"label":"person","zone":"stripe"}"#)]);
-    let tracks = ask(&green, r#"{"query":"tracks"}"#);
+    let tracks = ask(&green, r#""tracks""#);
     let zones = json!([{"zone": "stripe", "since_s": 1.0}, {"zone": "left", "since_s": 0.1}]);
     assert_eq!(tracks["tracks"][0]["zones"], zones);
 }
@@ -212,7 +216,7 @@ fn the_store_is_written_only_when_something_that_is_counted_changes() {
     let mut plain = engine("{}");
     assert_eq!(look(&mut plain, 0, &still(100.0, 5)).len(), 1);
     assert_eq!(counts(&plain), json!({"zones": []}));
-    assert_eq!(ask(&plain, r#"{"reset":"counts"}"#), json!({"zones": []}));
+    assert_eq!(reset(&plain), json!({"zones": []}));
     assert_eq!(store.get("counts"), Ok(None), "nothing is counted");
 
     let mut counting = engine(&SETTINGS.replace("true", "false"));

@@ -186,7 +186,7 @@ fn survive(state: &[u8]) {
             serde_json::from_str::<Value>(&event.data).unwrap();
         }
     }
-    object_detect::command::answer(&engine, r#"{"query":"counts"}"#).unwrap();
+    object_detect::request::query(&engine, r#""counts""#).unwrap();
     let mut next = self::engine();
     snapshot::read(&mut next, "0.2.0", &snapshot::write(&engine)).unwrap();
 }

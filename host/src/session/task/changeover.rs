@@ -98,8 +98,8 @@ impl SessionTask {
             // Committed with their call, once the candidate is the session's version.
             FromWorker::StoreCommit(changes) => worker.pending_store_changes = changes,
             FromWorker::Active if promoted => {}
-            FromWorker::CommandAnswer { id, answer } if promoted => {
-                serving.commands.answer(id, answer)?
+            FromWorker::Answer { id, answer } if promoted => {
+                serving.answers.answer(id, self.id(), answer)?
             }
             message @ (FromWorker::Result { .. }
             | FromWorker::FrameFailed { .. }
@@ -163,7 +163,7 @@ impl SessionTask {
             CandidateAction::Promote { after } => {
                 feed.send(Target::Candidate, ToWorker::Activate { after }).await;
                 feed.command(PumpCommand::Promote).await;
-                serving.commands.next_worker();
+                serving.answers.next_worker();
             }
             CandidateAction::Complete => self.complete_change(serving).await,
             CandidateAction::Abort(reason) => self.abort_candidate(reason, serving).await,
@@ -196,7 +196,7 @@ impl SessionTask {
             .and_then(|candidate| candidate.complete(Arc::clone(&self.spec)));
         let Some(Completed { spec, worker, change, swapped }) = completed else { return };
         serving.feed.command(PumpCommand::Commit).await;
-        serving.commands.cancel_others();
+        serving.answers.cancel_others();
         let before = serving.replace_worker(*worker);
         self.on_version(VersionInput::Superseded);
         self.has_results = swapped.first_frame.is_some();

@@ -190,10 +190,10 @@ impl SessionTask {
                 Ok(())
             }
             request = self.requests.recv() => match request {
-                Some(SessionRequest::Command { request, reply }) => {
-                    if let Some(id) = serving.commands.add(self.id(), reply) {
-                        let command = ToWorker::Command { id, request };
-                        serving.feed.send(Target::Active, command).await;
+                Some(SessionRequest::Ask { kind, request, reply }) => {
+                    if let Some(id) = serving.answers.add(self.id(), reply) {
+                        let message = ToWorker::Ask { id, kind, request };
+                        serving.feed.send(Target::Active, message).await;
                     }
                     Ok(())
                 }
@@ -258,9 +258,9 @@ impl SessionTask {
                 self.on_damage(damage);
                 self.advance(CandidateInput::RunningHeartbeat, serving).await;
             }
-            FromWorker::CommandAnswer { id, answer } => {
+            FromWorker::Answer { id, answer } => {
                 self.commit_store(&mut serving.worker).await?;
-                serving.commands.answer(id, answer)?;
+                serving.answers.answer(id, self.id(), answer)?;
             }
             FromWorker::Snapshot { last_frame, counters } if serving.snapshots_pending > 0 => {
                 serving.snapshots_pending -= 1;

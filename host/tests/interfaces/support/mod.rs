@@ -3,7 +3,7 @@
 mod client;
 
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures_util::future::BoxFuture;
 use ocelli::analyze::{
@@ -71,6 +71,11 @@ pub(crate) struct Log(watch::Sender<Vec<u8>>);
 impl Log {
     /// Down to this level. Ends when the guard is dropped.
     pub(crate) fn begin(level: tracing::Level) -> (Self, tracing::subscriber::DefaultGuard) {
+        // While there is only one dispatcher, a line that another thread comes to first is decided
+        // for all threads by that thread, which may have no log.
+        static ANOTHER: LazyLock<tracing::Dispatch> =
+            LazyLock::new(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default()));
+        LazyLock::force(&ANOTHER);
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -136,9 +141,10 @@ macro_rules! no_sessions {
                 Err(ocelli::api::Refusal::unknown(id))
             }
 
-            async fn command(
+            async fn ask(
                 &self,
                 id: &str,
+                _: ocelli_protocol::worker::RequestKind,
                 _: serde_json::Value,
             ) -> Result<serde_json::Value, ocelli::api::Refusal> {
                 Err(ocelli::api::Refusal::unknown(id))

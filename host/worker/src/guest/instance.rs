@@ -106,7 +106,17 @@ impl Instance {
             .map_err(refused)
     }
 
-    /// Asks the component a question, JSON.
+    /// Asks the component a question, JSON. It can write nothing meanwhile. `None`: its version of
+    /// the contract has no queries.
+    pub fn query(&mut self, request: &str) -> Result<Option<String>, CallError> {
+        self.store.data_mut().set_read_only(true);
+        let answer = self
+            .call(MAX_RESULT_BYTES, async |component, store| component.query(store, request).await);
+        self.store.data_mut().set_read_only(false);
+        answer?.transpose().map_err(refused)
+    }
+
+    /// Gives the component a command, JSON.
     pub fn command(&mut self, request: &str) -> Result<String, CallError> {
         self.call(MAX_RESULT_BYTES, async |component, store| {
             component.command(store, request).await

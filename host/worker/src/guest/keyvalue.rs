@@ -13,7 +13,7 @@ use crate::redis_bridge::RedisBucket;
 /// Generated from `wasi:keyvalue` alone.
 pub(super) mod bindings {
     wasmtime::component::bindgen!({
-        path: "../../wit/0.2/deps/wasi-keyvalue",
+        path: "../../wit/0.3/deps/wasi-keyvalue",
         inline: "
             package ocelli:host;
 
@@ -36,11 +36,18 @@ pub(super) mod bindings {
 pub(super) struct KeyValueState {
     kv_store: SharedKvStore,
     redis: RedisBucket,
+    /// A query is under way: nothing is written.
+    read_only: bool,
 }
 
 impl KeyValueState {
     pub(super) fn new(kv_store: SharedKvStore, redis: RedisBucket) -> Self {
-        Self { kv_store, redis }
+        Self { kv_store, redis, read_only: false }
+    }
+
+    /// Whether writes are refused from now on.
+    pub(super) fn set_read_only(&mut self, read_only: bool) {
+        self.read_only = read_only;
     }
 
     pub(super) fn view<'a>(
@@ -48,8 +55,8 @@ impl KeyValueState {
         table: &'a mut ResourceTable,
         call: &'a CallBudget,
     ) -> KeyValueView<'a> {
-        let Self { kv_store, redis } = self;
-        KeyValueView { kv_store, redis, table, call }
+        let Self { kv_store, redis, read_only } = self;
+        KeyValueView { kv_store, redis, read_only: *read_only, table, call }
     }
 }
 
@@ -57,6 +64,7 @@ impl KeyValueState {
 pub(super) struct KeyValueView<'a> {
     kv_store: &'a SharedKvStore,
     redis: &'a RedisBucket,
+    read_only: bool,
     table: &'a mut ResourceTable,
     call: &'a CallBudget,
 }
@@ -103,6 +111,15 @@ impl KeyValueView<'_> {
         Ok(bucket)
     }
 
+    /// The bucket, for a function that writes. A query may call none.
+    fn writable(
+        &self,
+        handle: &Resource<Bucket>,
+    ) -> wasmtime::Result<Result<Bucket, store::Error>> {
+        let bucket = self.bucket(handle)?;
+        Ok(if self.read_only { Err(read_only()) } else { Ok(bucket) })
+    }
+
     fn cas(&mut self, bucket: String, key: String) -> wasmtime::Result<Resource<Cas>> {
         let version = self.kv_store.lock().version(&bucket, &key);
         Ok(self.table.push(Cas { bucket, key, version })?)
@@ -119,6 +136,11 @@ impl KeyValueView<'_> {
         expected(reply)
             .ok_or_else(|| store::Error::Other("the host's answer is to another question".into()))
     }
+}
+
+/// The error of a write by a query.
+fn read_only() -> store::Error {
+    store::Error::Other("a query changes nothing: only a command may write".into())
 }
 
 /// The reply to [`RedisOperation::Set`] and [`RedisOperation::Delete`].
@@ -170,20 +192,22 @@ impl store::HostBucket for KeyValueView<'_> {
         key: String,
         value: Vec<u8>,
     ) -> HostResult<(), store::Error> {
-        Ok(match self.bucket(&bucket)? {
-            Bucket::Session(bucket) => {
+        Ok(match self.writable(&bucket)? {
+            Err(refused) => Err(refused),
+            Ok(Bucket::Session(bucket)) => {
                 self.kv_store.lock().set(&bucket, &key, value).map_err(Into::into)
             }
-            Bucket::Redis => self.ask_redis(RedisOperation::Set(vec![(key, value)]), done),
+            Ok(Bucket::Redis) => self.ask_redis(RedisOperation::Set(vec![(key, value)]), done),
         })
     }
 
     fn delete(&mut self, bucket: Resource<Bucket>, key: String) -> HostResult<(), store::Error> {
-        Ok(match self.bucket(&bucket)? {
-            Bucket::Session(bucket) => {
+        Ok(match self.writable(&bucket)? {
+            Err(refused) => Err(refused),
+            Ok(Bucket::Session(bucket)) => {
                 self.kv_store.lock().delete(&bucket, &key).map_err(Into::into)
             }
-            Bucket::Redis => self.ask_redis(RedisOperation::Delete(vec![key]), done),
+            Ok(Bucket::Redis) => self.ask_redis(RedisOperation::Delete(vec![key]), done),
         })
     }
 
@@ -227,9 +251,10 @@ impl atomics::Host for KeyValueView<'_> {
         key: String,
         delta: i64,
     ) -> HostResult<i64, store::Error> {
-        let bucket = match self.bucket(&bucket)? {
-            Bucket::Session(bucket) => bucket,
-            Bucket::Redis => {
+        let bucket = match self.writable(&bucket)? {
+            Err(refused) => return Ok(Err(refused)),
+            Ok(Bucket::Session(bucket)) => bucket,
+            Ok(Bucket::Redis) => {
                 return Ok(self.ask_redis(RedisOperation::Increment { key, delta }, |reply| {
                     match reply {
                         RedisReply::Number(number) => Some(number),
@@ -259,6 +284,9 @@ impl atomics::Host for KeyValueView<'_> {
 
     fn swap(&mut self, cas: Resource<Cas>, value: Vec<u8>) -> HostResult<(), atomics::CasError> {
         let Cas { bucket, key, version } = self.table.delete(cas)?;
+        if self.read_only {
+            return Ok(Err(atomics::CasError::StoreError(read_only())));
+        }
         let swapped = {
             let mut kv = self.kv_store.lock();
             (kv.version(&bucket, &key) == version).then(|| kv.set(&bucket, &key, value))
@@ -351,9 +379,10 @@ impl batch::Host for KeyValueView<'_> {
         bucket: Resource<Bucket>,
         key_values: Vec<(String, Vec<u8>)>,
     ) -> HostResult<(), store::Error> {
-        let bucket = match self.bucket(&bucket)? {
-            Bucket::Session(bucket) => bucket,
-            Bucket::Redis => return Ok(self.ask_redis(RedisOperation::Set(key_values), done)),
+        let bucket = match self.writable(&bucket)? {
+            Err(refused) => return Ok(Err(refused)),
+            Ok(Bucket::Session(bucket)) => bucket,
+            Ok(Bucket::Redis) => return Ok(self.ask_redis(RedisOperation::Set(key_values), done)),
         };
         let mut kv = self.kv_store.lock();
         let mut values = key_values.into_iter();
@@ -365,9 +394,10 @@ impl batch::Host for KeyValueView<'_> {
         bucket: Resource<Bucket>,
         keys: Vec<String>,
     ) -> HostResult<(), store::Error> {
-        let bucket = match self.bucket(&bucket)? {
-            Bucket::Session(bucket) => bucket,
-            Bucket::Redis => return Ok(self.ask_redis(RedisOperation::Delete(keys), done)),
+        let bucket = match self.writable(&bucket)? {
+            Err(refused) => return Ok(Err(refused)),
+            Ok(Bucket::Session(bucket)) => bucket,
+            Ok(Bucket::Redis) => return Ok(self.ask_redis(RedisOperation::Delete(keys), done)),
         };
         let mut kv = self.kv_store.lock();
         Ok(keys.iter().try_for_each(|key| kv.delete(&bucket, key)).map_err(Into::into))
@@ -440,6 +470,39 @@ mod tests {
             instance.view().get(b(), "k".into()).is_err(),
             "a handle that is gone is the component's fault"
         );
+    }
+
+    #[test]
+    fn a_query_reads_and_writes_nowhere() {
+        for (bucket, redis) in [("b", RedisBucket::default()), ("redis", redis_bucket(true))] {
+            let mut instance = Instance::new(redis);
+            let b = instance.open(bucket);
+            instance.view().set(b(), "k".into(), b"7".to_vec()).unwrap().unwrap();
+            instance.state.set_read_only(true);
+            let mut view = instance.view();
+            let pairs = vec![("k".to_owned(), b"8".to_vec())];
+            for refused in [
+                text(view.set(b(), "k".into(), b"8".to_vec())),
+                text(view.set_many(b(), pairs)),
+                text(view.delete(b(), "k".into())),
+                text(view.delete_many(b(), vec!["k".into()])),
+                text(view.increment(b(), "k".into(), 1)),
+            ] {
+                assert!(refused.contains("a query changes nothing"), "{bucket}: {refused}");
+            }
+            if bucket == "b" {
+                let cas = atomics::HostCas::new(&mut view, b(), "k".into()).unwrap().unwrap();
+                let refused = view.swap(cas, b"8".to_vec()).unwrap().unwrap_err();
+                assert!(
+                    matches!(refused, atomics::CasError::StoreError(store::Error::Other(_))),
+                    "{refused:?}"
+                );
+            }
+            assert_eq!(view.get(b(), "k".into()).unwrap().unwrap(), Some(b"7".to_vec()));
+            instance.state.set_read_only(false);
+            instance.view().set(b(), "k".into(), b"8".to_vec()).unwrap().unwrap();
+            assert_eq!(instance.view().get(b(), "k".into()).unwrap().unwrap(), Some(b"8".to_vec()));
+        }
     }
 
     #[test]

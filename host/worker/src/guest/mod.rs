@@ -26,7 +26,7 @@ pub(crate) mod tests;
 pub mod versions;
 
 /// The version of the contract whose types the host's functions are written for.
-pub use versions::v0_2 as newest;
+pub use versions::v0_3 as newest;
 
 /// The result of a host function. The outer error ends the instance, the component handles the
 /// inner one.

@@ -1,13 +1,11 @@
 //! Converts a component's types into the protocol's, within bounds.
 
 use ocelli_protocol::limit::{Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES, truncate_line};
-use ocelli_protocol::worker::{
-    Attribute, Description, Detection, Event, ModelNeed, Rect, WorkerLimits,
-};
+use ocelli_protocol::worker::{Attribute, Detection, Event, Rect, WorkerLimits};
 use wasmtime::component::ResourceTable;
 
 use super::limits::LimitExceeded;
-use super::newest::{exported, frames, results};
+use super::newest::{frames, results};
 
 /// Most bytes that a call returns in lists and texts, as Wasmtime counts them when it takes them
 /// over. A frame's texts, embeddings and attachments together are held to the same figure once
@@ -135,15 +133,4 @@ fn check_count(limit: Limit, what: &str, count: usize, most: usize) -> Result<()
 
 pub(super) fn rect(area: frames::Rect) -> Rect {
     Rect { x: area.x, y: area.y, width: area.width, height: area.height }
-}
-
-/// Converts the description of a pipeline.
-pub(super) fn description(description: exported::Description) -> Description {
-    let need = |need: exported::ModelNeed| ModelNeed { name: need.name, inputs: need.inputs };
-    Description {
-        name: description.name,
-        version: description.version,
-        models: description.models.into_iter().map(need).collect(),
-        settings_schema: description.settings_schema,
-    }
 }

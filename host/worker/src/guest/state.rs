@@ -170,6 +170,11 @@ impl InstanceState {
         self.keyvalue.view(&mut self.table, &self.call)
     }
 
+    /// Whether nothing that outlives the call may be written from now on: a query is under way.
+    pub(super) fn set_read_only(&mut self, read_only: bool) {
+        self.keyvalue.set_read_only(read_only);
+    }
+
     /// `wasi:config`.
     pub(super) fn settings(&mut self) -> &mut GuestSettings {
         &mut self.settings

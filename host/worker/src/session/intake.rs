@@ -123,7 +123,7 @@ impl Intake {
             ToWorker::LoadStore if on_standby => Work::LoadStore(decode_store(payload)?),
             ToWorker::DryRun { frame } if on_standby => Work::DryRun { frame },
             ToWorker::Reinstantiate if on_standby => Work::Reinstantiate,
-            ToWorker::Command { id, request } => Work::Command { id, request },
+            ToWorker::Ask { id, kind, request } => Work::Ask { id, kind, request },
             ToWorker::Snapshot => Work::Snapshot,
             ToWorker::Restore { version } => Work::Restore { version, state: payload.to_vec() },
             unexpected => return Err(out_of_turn(&unexpected)),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ocelli_protocol::worker::{FromWorker, StoreContents, WorkerStage};
+use ocelli_protocol::worker::{FromWorker, RequestFault, RequestKind, StoreContents, WorkerStage};
 use serde_json::{Map, Value};
 
 use super::failure::WorkerFailure;
@@ -15,7 +15,7 @@ use crate::host_link::HostLink;
 use crate::queue::Work;
 use crate::video::Frame;
 
-/// The answer of a worker on standby to a command.
+/// The answer of a worker on standby to a request.
 const NOT_ACTIVE: &str = "this worker is on standby and not active yet";
 
 /// See the module's documentation.
@@ -76,7 +76,10 @@ impl PipelineTask {
         while let Some(work) = queue.next() {
             match work {
                 Work::Frame(frame) => self.process(&mut instance, frame)?,
-                Work::Command { id, request } => self.command(&mut instance, id, &request)?,
+                Work::Ask { id, kind, request } => {
+                    let answer = self.answer(&mut instance, kind, &request)?;
+                    self.host.send(&FromWorker::Answer { id, answer });
+                }
                 Work::DryRun { frame } => self.dry_run(&mut instance, frame)?,
                 Work::LoadStore(contents) => {
                     if self.load_store(contents)? {
@@ -133,21 +136,25 @@ impl PipelineTask {
         Ok(())
     }
 
-    fn command(
+    fn answer(
         &self,
         instance: &mut Instance,
-        id: u64,
+        kind: RequestKind,
         request: &str,
-    ) -> Result<(), WorkerFailure> {
-        let answer = if self.active {
-            let answer = refusable(WorkerStage::Command, instance.command(request))?;
-            self.commit_store();
-            answer
-        } else {
-            Err(NOT_ACTIVE.to_owned())
+    ) -> Result<Result<String, RequestFault>, WorkerFailure> {
+        if !self.active {
+            return Ok(Err(RequestFault::Refused(NOT_ACTIVE.to_owned())));
+        }
+        let called = match kind {
+            RequestKind::Query => instance.query(request),
+            RequestKind::Command => instance.command(request).map(Some),
         };
-        self.host.send(&FromWorker::CommandAnswer { id, answer });
-        Ok(())
+        let answer = refusable(WorkerStage::Request, called)?;
+        self.commit_store();
+        Ok(match answer {
+            Ok(answer) => answer.ok_or(RequestFault::NoQueries),
+            Err(message) => Err(RequestFault::Refused(message)),
+        })
     }
 
     /// Lets the instance process a kept frame; its changes of the store are undone.

@@ -13,8 +13,8 @@ use ocelli_protocol::inference::packet_pair;
 use ocelli_protocol::shm::SharedMemory;
 use ocelli_protocol::wire::{self, Reader};
 use ocelli_protocol::worker::{
-    Counters, Decode, FromWorker, Pacing, STANDBY_FRAMES, Start, StoreChange, StoreContents,
-    ToWorker, WorkerMode, WorkerStage,
+    Counters, Decode, FromWorker, Pacing, RequestFault, RequestKind, STANDBY_FRAMES, Start,
+    StoreChange, StoreContents, ToWorker, WorkerMode, WorkerStage,
 };
 use ocelli_testkit::depth::rounds;
 use proptest::prelude::*;
@@ -239,6 +239,15 @@ impl Host {
         self.send(&ToWorker::Restore { version: "1.0.0".into() }, state);
         match self.next() {
             FromWorker::Restored(restored) => restored,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What it did until it answered a request, and the answer.
+    fn ask(&mut self, kind: RequestKind) -> (Vec<FromWorker>, Result<String, RequestFault>) {
+        self.send(&ToWorker::Ask { id: 5, kind, request: "{}".into() }, &[]);
+        match self.until(|message| matches!(message, FromWorker::Answer { .. })) {
+            (before, FromWorker::Answer { id: 5, answer }, _) => (before, answer),
             other => panic!("{other:?}"),
         }
     }
@@ -700,16 +709,39 @@ fn the_end_of_a_source_is_answered_when_its_frames_are_processed() {
 }
 
 #[test]
-fn a_question_is_not_for_a_worker_on_standby() {
+fn a_request_is_not_for_a_worker_on_standby() {
     let component = compiled(&COUNTS);
     let mut host = Host::ready(&component, &STANDBY);
-    host.send(&ToWorker::Command { id: 5, request: "{}".into() }, &[]);
-    assert!(matches!(host.next(), FromWorker::CommandAnswer { id: 5, answer: Err(_) }));
+    let (_, answer) = host.ask(RequestKind::Command);
+    assert!(matches!(answer, Err(RequestFault::Refused(_))), "{answer:?}");
     host.activate(None);
-    host.send(&ToWorker::Command { id: 6, request: "{}".into() }, &[]);
-    let (_, answer, _) = host.until(|message| matches!(message, FromWorker::CommandAnswer { .. }));
-    assert!(matches!(answer, FromWorker::CommandAnswer { id: 6, answer: Ok(_) }));
+    assert_eq!(host.ask(RequestKind::Command).1, Ok(String::new()));
     host.leave().unwrap();
+}
+
+#[test]
+fn a_query_writes_nothing_and_a_command_does() {
+    let count = "(call $count (i32.const 3000))";
+    let component =
+        compiled(&Guest { contracts: &["0.3.0"], query: count, command: count, ..COUNTS });
+    let mut host = Host::ready(&component, &RUNNING);
+    let (before, answer) = host.ask(RequestKind::Query);
+    assert_eq!((stored(&before).len(), answer), (0, Ok(String::new())));
+    let (before, answer) = host.ask(RequestKind::Command);
+    assert_eq!(stored(&before), [&[change("frames", "1")][..]]);
+    assert_eq!(answer, Ok(String::new()));
+    host.leave().unwrap();
+}
+
+#[test]
+fn a_component_of_a_version_without_queries_is_asked_none() {
+    for contracts in [&["0.1.0"][..], &["0.2.0"]] {
+        // All that it has may change its state.
+        let component = compiled(&Guest { contracts, command: "unreachable", ..IDLE });
+        let mut host = Host::ready(&component, &RUNNING);
+        assert_eq!(host.ask(RequestKind::Query).1, Err(RequestFault::NoQueries));
+        host.leave().unwrap();
+    }
 }
 
 #[test]

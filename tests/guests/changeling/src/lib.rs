@@ -171,7 +171,7 @@ impl Pipeline for Changeling {
         Ok(Output { detections: Some(detections), events })
     }
 
-    fn command(&mut self, _: &str) -> Result<String, String> {
+    fn query(&self, _: &str) -> Result<String, String> {
         let mut answer = self.state.report(None);
         if self.settings.keep {
             let kept = Bucket::open("changeling")?.get_json("counted")?.unwrap_or(0u64);

@@ -189,7 +189,7 @@ impl Strain {
             assert_eq!(status, 200, "{answer}");
         }
         let mut client = self.watch(SWAPPED).await;
-        client.send(&json!({"type": "command", "session": SWAPPED, "command": {}})).await;
+        client.send(&json!({"type": "query", "session": SWAPPED, "query": {}})).await;
         let state = client.next_of("answer").await["answer"].clone();
         assert_eq!((&state["missing"], &state["repeated"]), (&json!(0), &json!(0)), "{state}");
         assert_eq!(state["changes"], self.swaps_made, "{state}");

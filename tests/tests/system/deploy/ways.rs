@@ -209,7 +209,7 @@ async fn the_store_of_a_session_survives_changes_and_the_end_of_the_host() {
 async fn ask(host: &Ocelli, least: u64) -> u64 {
     let mut client = host.client().await;
     loop {
-        client.send(&json!({"type": "command", "session": "cam", "command": {}})).await;
+        client.send(&json!({"type": "query", "session": "cam", "query": {}})).await;
         let answer = client.next_of("answer").await;
         let kept = number(&answer["answer"]["kept"]);
         if kept >= least {

@@ -9,7 +9,7 @@ use ocelli_protocol::process::compile as descriptor;
 use ocelli_testkit::program;
 use wasmtime::component::Component;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_parser::{Resolve, WorldId};
 
 use crate::engine;
 
@@ -53,6 +53,10 @@ pub(crate) struct Guest<'a> {
     pub(crate) init: &'a str,
     /// What `process` does before it drops the frame and succeeds.
     pub(crate) process: &'a str,
+    /// What `query` does before it gives what lies at [`RESULT`]. For the versions that have it.
+    pub(crate) query: &'a str,
+    /// What `command` does before it gives what lies at [`RESULT`].
+    pub(crate) command: &'a str,
     /// What `snapshot` does before it gives what lies at [`RESULT`].
     pub(crate) snapshot: &'a str,
     /// What `restore` does before it succeeds.
@@ -71,6 +75,8 @@ pub(crate) const IDLE: Guest<'static> = Guest {
     describe: "",
     init: "",
     process: "",
+    query: "",
+    command: "",
     snapshot: "",
     restore: "",
 };
@@ -107,10 +113,20 @@ impl Guest<'_> {
     }
 
     fn exports(&self, version: &str) -> String {
-        let Self { describe, init, process, snapshot, restore, .. } = self;
+        let Self { describe, init, process, query, command, snapshot, restore, .. } = self;
         let pipeline = format!("ocelli:pipeline/pipeline@{version}");
+        let query = if ["0.1.0", "0.2.0"].contains(&version) {
+            String::new()
+        } else {
+            format!(
+                r#"(func (export "{pipeline}#query") (param i32 i32) (result i32)
+                    {query}
+                    (i32.const {RESULT}))"#
+            )
+        };
         format!(
             r#"
+                {query}
                 (func (export "{pipeline}#describe") (result i32)
                     {describe}
                     (i32.const {RESULT}))
@@ -121,7 +137,9 @@ impl Guest<'_> {
                     {process}
                     (call $drop_frame_{version} (local.get 0))
                     (i32.const {RESULT}))
-                (func (export "{pipeline}#command") (param i32 i32) (result i32) (i32.const {RESULT}))
+                (func (export "{pipeline}#command") (param i32 i32) (result i32)
+                    {command}
+                    (i32.const {RESULT}))
                 (func (export "{pipeline}#snapshot") (result i32)
                     {snapshot}
                     (i32.const {RESULT}))
@@ -132,7 +150,8 @@ impl Guest<'_> {
         )
     }
 
-    fn component(&self) -> Vec<u8> {
+    /// The component, ready to be instantiated.
+    pub(crate) fn compiled(&self, engine: &wasmtime::Engine) -> Component {
         let mut resolve = Resolve::default();
         let mut worlds = String::new();
         for version in self.contracts {
@@ -153,35 +172,41 @@ impl Guest<'_> {
         );
         let package = resolve.push_str("tests.wit", &world).unwrap();
         let world = resolve.select_world(&[package], Some("guest")).unwrap();
-        let mut module = wat::parse_str(self.wat()).unwrap();
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-        ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
+        compiled(engine, wat::parse_str(self.wat()).unwrap(), &resolve, world)
     }
+}
 
-    /// The component, ready to be instantiated.
-    #[allow(unsafe_code)]
-    pub(crate) fn compiled(&self, engine: &wasmtime::Engine) -> Component {
-        let folder = tempfile::tempdir().unwrap();
-        let [component, compiled] =
-            ["component.wasm", "component.cwasm"].map(|name| folder.path().join(name));
-        std::fs::write(&component, self.component()).unwrap();
-        let input = std::fs::File::open(&component).unwrap();
-        let output = std::fs::File::create(&compiled).unwrap();
-        let mut command = Command::new(program("ocelli-compile"));
-        command
-            .env_clear()
-            .stdin(Stdio::null())
-            .fd_mappings(vec![
-                FdMapping { parent_fd: input.into(), child_fd: descriptor::COMPONENT },
-                FdMapping { parent_fd: output.into(), child_fd: descriptor::OUTPUT },
-            ])
-            .unwrap();
-        let ended = command.output().unwrap();
-        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(ended.status.success(), "{} {}", said(&ended.stdout), said(&ended.stderr));
-        // SAFETY: `ocelli-compile` has just written the file, and nothing else knows of it.
-        unsafe { Component::deserialize_file(engine, &compiled) }.unwrap()
-    }
+/// The component of a core module, ready to be instantiated.
+#[allow(unsafe_code)]
+pub(crate) fn compiled(
+    engine: &wasmtime::Engine,
+    mut module: Vec<u8>,
+    resolve: &Resolve,
+    world: WorldId,
+) -> Component {
+    embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8).unwrap();
+    let bytes =
+        ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let [component, compiled] =
+        ["component.wasm", "component.cwasm"].map(|name| folder.path().join(name));
+    std::fs::write(&component, bytes).unwrap();
+    let input = std::fs::File::open(&component).unwrap();
+    let output = std::fs::File::create(&compiled).unwrap();
+    let mut command = Command::new(program("ocelli-compile"));
+    command
+        .env_clear()
+        .stdin(Stdio::null())
+        .fd_mappings(vec![
+            FdMapping { parent_fd: input.into(), child_fd: descriptor::COMPONENT },
+            FdMapping { parent_fd: output.into(), child_fd: descriptor::OUTPUT },
+        ])
+        .unwrap();
+    let ended = command.output().unwrap();
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(ended.status.success(), "{} {}", said(&ended.stdout), said(&ended.stderr));
+    // SAFETY: `ocelli-compile` has just written the file, and nothing else knows of it.
+    unsafe { Component::deserialize_file(engine, &compiled) }.unwrap()
 }
 
 /// The engine of the tests.

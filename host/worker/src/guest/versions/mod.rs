@@ -2,17 +2,17 @@
 //! each of them to the newest, and one enum passes calls on.
 //!
 //! ```text
-//! component for 0.1 <--> v0_1 --> host's functions: frames, boxes, nn, log, config
-//! component for 0.2 <--> v0_2 ---^
+//! component for 0.1 <--> v0_1 --> older --> host's functions: frames, boxes, nn, log, config
+//! component for 0.2 <--> v0_2 ----^         ^
+//! component for 0.3 <--> v0_3 --------------'
 //! ```
 //!
 //! The host's functions are written for the types of the [`newest`] version. An older one's file
-//! generates what has changed since, and turns it into the newest's; interfaces that are the same
-//! are the newest's own. The `wasi` interfaces have versions of their own and are there for every
-//! component.
+//! generates what its components export; `older` offers the newest's functions under the older
+//! names. The `wasi` interfaces have versions of their own and are there for every component.
 
 use ocelli_protocol::contract::{PACKAGE, SERVED};
-use ocelli_protocol::worker::Description;
+use ocelli_protocol::worker::{Description, ModelNeed};
 use wasmtime::component::{Component, HasSelf, Linker, Resource};
 use wasmtime::{Engine, Store};
 
@@ -23,14 +23,15 @@ use super::keyvalue::{self, KeyValue};
 use super::log::GuestLog;
 use super::newest;
 use super::nn::{self, Nn};
-use super::output;
 use super::resources::FrameHandle;
 use super::state::InstanceState;
 
+mod older;
 #[cfg(test)]
 mod tests;
 pub mod v0_1;
 pub mod v0_2;
+pub mod v0_3;
 
 /// The interface of [`PACKAGE`] that a component exports, before the version.
 const INTERFACE: &str = "/pipeline@";
@@ -40,11 +41,12 @@ const INTERFACE: &str = "/pipeline@";
 enum ContractVersion {
     V0_1,
     V0_2,
+    V0_3,
 }
 
 impl ContractVersion {
     /// All, oldest first, as [`SERVED`].
-    const ALL: [Self; SERVED.len()] = [Self::V0_1, Self::V0_2];
+    const ALL: [Self; SERVED.len()] = [Self::V0_1, Self::V0_2, Self::V0_3];
 
     fn of(engine: &Engine, component: &Component) -> wasmtime::Result<Self> {
         let ty = component.component_type();
@@ -79,6 +81,7 @@ macro_rules! dispatch {
         match $value {
             Self::V0_1($inner) => $call,
             Self::V0_2($inner) => $call,
+            Self::V0_3($inner) => $call,
         }
     };
 }
@@ -89,6 +92,8 @@ pub enum LinkedComponent {
     V0_1(v0_1::CameraPipelinePre<InstanceState>),
     /// A component made for 0.2.
     V0_2(v0_2::CameraPipelinePre<InstanceState>),
+    /// A component made for 0.3.
+    V0_3(v0_3::CameraPipelinePre<InstanceState>),
 }
 
 impl LinkedComponent {
@@ -100,6 +105,7 @@ impl LinkedComponent {
         Ok(match version {
             ContractVersion::V0_1 => Self::V0_1(v0_1::CameraPipelinePre::new(linked)?),
             ContractVersion::V0_2 => Self::V0_2(v0_2::CameraPipelinePre::new(linked)?),
+            ContractVersion::V0_3 => Self::V0_3(v0_3::CameraPipelinePre::new(linked)?),
         })
     }
 
@@ -111,6 +117,7 @@ impl LinkedComponent {
         Ok(match self {
             Self::V0_1(linked) => PipelineInstance::V0_1(linked.instantiate_async(store).await?),
             Self::V0_2(linked) => PipelineInstance::V0_2(linked.instantiate_async(store).await?),
+            Self::V0_3(linked) => PipelineInstance::V0_3(linked.instantiate_async(store).await?),
         })
     }
 }
@@ -132,9 +139,11 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
         InstanceState::settings,
     )?;
     // `results` has types alone, which need nothing in a linker.
-    v0_1::frames::add_to_linker::<_, Frames>(&mut linker, InstanceState::frames)?;
-    v0_2::frames::add_to_linker::<_, Frames>(&mut linker, InstanceState::frames)?;
-    v0_2::boxes::add_to_linker::<_, Boxes>(&mut linker, InstanceState::boxes)?;
+    newest::frames::add_to_linker::<_, Frames>(&mut linker, InstanceState::frames)?;
+    newest::boxes::add_to_linker::<_, Boxes>(&mut linker, InstanceState::boxes)?;
+    for older in SERVED.iter().rev().skip(1) {
+        older::link(&mut linker, older)?;
+    }
     Ok(linker)
 }
 
@@ -144,23 +153,30 @@ pub enum PipelineInstance {
     V0_1(v0_1::CameraPipeline),
     /// An instance made for 0.2.
     V0_2(v0_2::CameraPipeline),
+    /// An instance made for 0.3.
+    V0_3(v0_3::CameraPipeline),
 }
 
 /// The calls of the contract. The outer error is a trap, the inner one the component's own.
 impl PipelineInstance {
     /// See `describe` in the WIT.
-    #[allow(
-        clippy::useless_conversion,
-        reason = "an older version's description becomes the newest's"
-    )]
     pub async fn describe(
         &self,
         store: &mut Store<InstanceState>,
     ) -> wasmtime::Result<Description> {
-        let described = dispatch!(self, guest => {
-            newest::exported::Description::from(guest.ocelli_pipeline_pipeline().call_describe(store).await?)
-        });
-        Ok(output::description(described))
+        // Each version has a type of its own with the same fields.
+        dispatch!(self, guest => {
+            let described = guest.ocelli_pipeline_pipeline().call_describe(store).await?;
+            let models = described.models.into_iter();
+            Ok(Description {
+                name: described.name,
+                version: described.version,
+                models: models
+                    .map(|need| ModelNeed { name: need.name, inputs: need.inputs })
+                    .collect(),
+                settings_schema: described.settings_schema,
+            })
+        })
     }
 
     /// See `init` in the WIT.
@@ -179,6 +195,20 @@ impl PipelineInstance {
         frame: Resource<FrameHandle>,
     ) -> wasmtime::Result<Result<newest::results::Output, String>> {
         dispatch!(self, guest => guest.ocelli_pipeline_pipeline().call_process(store, frame).await)
+    }
+
+    /// See `query` in the WIT. `None`: the instance's version of the contract has no queries.
+    pub async fn query(
+        &self,
+        store: &mut Store<InstanceState>,
+        request: &str,
+    ) -> wasmtime::Result<Option<Result<String, String>>> {
+        match self {
+            Self::V0_1(_) | Self::V0_2(_) => Ok(None),
+            Self::V0_3(guest) => {
+                guest.ocelli_pipeline_pipeline().call_query(store, request).await.map(Some)
+            }
+        }
     }
 
     /// See `command` in the WIT.

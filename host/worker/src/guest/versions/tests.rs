@@ -7,33 +7,61 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ocelli_protocol::digest::Digest;
+use wit_component::dummy_module;
+use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 
-use super::{ContractVersion, SERVED};
+use super::{ContractVersion, LinkedComponent, SERVED};
 use crate::guest::limit_tests::{Running, frame, instantiate};
 use crate::guest::state::tests::limits;
-use crate::guest::tests::components::{Guest, IDLE, WIT};
+use crate::guest::tests::components::{Guest, IDLE, WIT, compiled, test_engine};
 use crate::video::Frame;
 
 /// The files of the versions that do not change any more.
-const FROZEN: &[(&str, &[(&str, &str)])] = &[(
-    "0.1",
-    &[
-        (
-            "deps/wasi-config/store.wit",
-            "ec9fa62c0329d9d47b062226c3628c18c82a092510a8edc30669e078de3237d1",
-        ),
-        (
-            "deps/wasi-logging/logging.wit",
-            "8ee5037a67734f0a51743def0a10c5ed5664f24246e07b445565c07fe53cb5e2",
-        ),
-        (
-            "deps/wasi-nn/wasi-nn.wit",
-            "362c214e8192a7b4754575c6c22813409323690d089742504e661f3e5f5d2fe2",
-        ),
-        ("frames.wit", "5015bd04037f046191414c662980ba3f7553daf91bc407cccde2968aafc0ae4b"),
-        ("pipeline.wit", "2a0cc120786824473d98367367a5223b0f91d45c0603c50654d28c8eb21c1139"),
-    ],
-)];
+const FROZEN: &[(&str, &[(&str, &str)])] = &[
+    (
+        "0.1",
+        &[
+            (
+                "deps/wasi-config/store.wit",
+                "ec9fa62c0329d9d47b062226c3628c18c82a092510a8edc30669e078de3237d1",
+            ),
+            (
+                "deps/wasi-logging/logging.wit",
+                "8ee5037a67734f0a51743def0a10c5ed5664f24246e07b445565c07fe53cb5e2",
+            ),
+            (
+                "deps/wasi-nn/wasi-nn.wit",
+                "362c214e8192a7b4754575c6c22813409323690d089742504e661f3e5f5d2fe2",
+            ),
+            ("frames.wit", "5015bd04037f046191414c662980ba3f7553daf91bc407cccde2968aafc0ae4b"),
+            ("pipeline.wit", "2a0cc120786824473d98367367a5223b0f91d45c0603c50654d28c8eb21c1139"),
+        ],
+    ),
+    (
+        "0.2",
+        &[
+            ("boxes.wit", "8808216ba92d296cc98e9f24feeb4c19333b04b4420309b9df5cd279c9bf0484"),
+            (
+                "deps/wasi-config/store.wit",
+                "ec9fa62c0329d9d47b062226c3628c18c82a092510a8edc30669e078de3237d1",
+            ),
+            (
+                "deps/wasi-keyvalue/keyvalue.wit",
+                "762e4008c575c75ae84d81f4a2ac068a832ad377710c8b47c030578ca7dd4960",
+            ),
+            (
+                "deps/wasi-logging/logging.wit",
+                "8ee5037a67734f0a51743def0a10c5ed5664f24246e07b445565c07fe53cb5e2",
+            ),
+            (
+                "deps/wasi-nn/wasi-nn.wit",
+                "362c214e8192a7b4754575c6c22813409323690d089742504e661f3e5f5d2fe2",
+            ),
+            ("frames.wit", "b7fe145c050cc6ccc01e168f51ab6136ee46820b593e921548d97784633da8bb"),
+            ("pipeline.wit", "9b9d650f26c8890befbc3faa981372069c2fc91f940c9daa02128ce19a99eeee"),
+        ],
+    ),
+];
 
 /// The files beneath a folder, by their names in it, with their SHA-256.
 fn digests(folder: &Path) -> BTreeMap<String, String> {
@@ -103,18 +131,35 @@ fn a_version_that_is_not_served_is_named_with_those_that_are() {
     let among = |exports: &[&str]| ContractVersion::among(exports.iter().copied()).unwrap_err();
     assert_eq!(
         among(&["ocelli:pipeline/pipeline@0.9.0"]),
-        "the component is made for ocelli:pipeline@0.9.0, this host serves 0.1.0, 0.2.0"
+        "the component is made for ocelli:pipeline@0.9.0, this host serves 0.1.0, 0.2.0, 0.3.0"
     );
     // A version is what its folder says, and no other of the same line.
     assert_eq!(
         among(&["ocelli:pipeline/pipeline@0.2.1"]),
-        "the component is made for ocelli:pipeline@0.2.1, this host serves 0.1.0, 0.2.0"
+        "the component is made for ocelli:pipeline@0.2.1, this host serves 0.1.0, 0.2.0, 0.3.0"
     );
     assert_eq!(
         among(&["wasi:cli/run@0.2.0"]),
         "not a pipeline: the component does not export ocelli:pipeline/pipeline@(one of 0.1.0, \
-            0.2.0)"
+            0.2.0, 0.3.0)"
     );
+}
+
+#[test]
+fn a_component_of_each_version_finds_every_function_that_its_version_has() {
+    let engine = test_engine();
+    for version in SERVED {
+        let mut resolve = Resolve::default();
+        let folder = Path::new(WIT).join(version.strip_suffix(".0").unwrap());
+        let (package, _) = resolve.push_dir(folder).unwrap();
+        let world = resolve.select_world(&[package], None).unwrap();
+        let abi = ManglingAndAbi::Legacy(LiftLowerAbi::Sync);
+        let module = dummy_module(&resolve, world, abi);
+        let component = compiled(&engine, module, &resolve, world);
+        if let Err(error) = LinkedComponent::new(&engine, &component) {
+            panic!("{version}: {error:?}");
+        }
+    }
 }
 
 fn running(guest: &Guest<'_>) -> Running {
@@ -128,7 +173,9 @@ fn numbered(number: u64) -> Arc<Frame> {
 
 #[test]
 fn components_of_each_version_are_called() {
-    for contracts in [&["0.1.0"][..], &["0.2.0"]] {
+    for (contracts, query) in
+        [(&["0.1.0"][..], None), (&["0.2.0"], None), (&["0.3.0"], Some(String::new()))]
+    {
         let Running { mut instance, .. } = running(&Guest { contracts, ..IDLE });
         assert_eq!(instance.describe().unwrap().name, "");
         instance.init("{}").unwrap();
@@ -138,6 +185,7 @@ fn components_of_each_version_are_called() {
             (3, None, 0),
             "{contracts:?}"
         );
+        assert_eq!(instance.query("{}").unwrap(), query, "{contracts:?}");
         assert_eq!(instance.command("{}").unwrap(), "");
         assert_eq!(instance.snapshot().unwrap(), b"");
         instance.restore("1.0.0", b"state").unwrap();

@@ -1,6 +1,7 @@
-//! `ocelli:pipeline@0.2.0`, the newest version: what the host's functions are written for.
+//! `ocelli:pipeline@0.2.0` for components that were made for it: what they export. Their imports
+//! are the newest version's (`older`).
 
-/// Generated from `wit/0.2`.
+/// The exports, with the newest version's types.
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../../wit/0.2",
@@ -8,17 +9,12 @@ mod bindings {
         imports: { default: trappable },
         exports: { default: async },
         with: {
-            "wasi:keyvalue": crate::guest::keyvalue::bindings::wasi::keyvalue,
-            "wasi:nn/tensor.tensor": crate::guest::tensor::Tensor,
-            "wasi:nn/graph.graph": crate::guest::resources::Graph,
-            "wasi:nn/inference.graph-execution-context": crate::guest::resources::ExecutionContext,
-            "wasi:nn/errors.error": crate::inference::InferenceError,
-            "ocelli:pipeline/frames.frame": crate::guest::resources::FrameHandle,
-            "ocelli:pipeline/frames.image": crate::guest::resources::Image,
+            "wasi": crate::guest::newest::wasi,
+            "ocelli:pipeline/boxes": crate::guest::newest::boxes,
+            "ocelli:pipeline/frames": crate::guest::newest::frames,
+            "ocelli:pipeline/results": crate::guest::newest::results,
         },
     });
 }
 
-pub use bindings::exports::ocelli::pipeline::pipeline as exported;
-pub use bindings::ocelli::pipeline::{boxes, frames, results};
-pub use bindings::{CameraPipeline, CameraPipelinePre, wasi};
+pub use bindings::{CameraPipeline, CameraPipelinePre};

@@ -1,7 +1,8 @@
-//! Questions to the running pipeline.
+//! Queries and commands to the running pipeline.
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -11,18 +12,17 @@ use crate::objects::{Occupancy, label};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Request {
-    Query(Query),
-    Reset(Reset),
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
 enum Query {
     /// The tracks that are alive, and how many of each label.
     Tracks,
     /// The counts of objects that entered and left.
     Counts,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Command {
+    Reset(Reset),
 }
 
 #[derive(Deserialize)]
@@ -64,29 +64,36 @@ struct InZone<'a> {
     since_s: f64,
 }
 
-/// Answers `{"query":"tracks"}` with `{"tracks":[...],"counts":{"person":3}}`, and
-/// `{"query":"counts"}` with
+/// Answers `"tracks"` with `{"tracks":[...],"counts":{"person":3}}`, and `"counts"` with
 /// `{"zones":[{"zone":"door","labels":{"person":COUNTS}}],"objects":{...}}`, where `COUNTS` is
-/// `{"entered":2,"left":1,"inside":1}`. `{"reset":"counts"}` makes them begin anew and answers with
-/// them.
+/// `{"entered":2,"left":1,"inside":1}`.
 ///
 /// # Errors
-/// Any other request; the text says which ones there are. A store that fails.
-pub fn answer(engine: &Engine, request: &str) -> Result<String, String> {
-    let request = serde_json::from_str(request).map_err(|e| {
-        format!(
-            "request not understood: {e}. This pipeline answers {{\"query\":\"tracks\"}}, \
-             {{\"query\":\"counts\"}} and {{\"reset\":\"counts\"}}"
-        )
-    })?;
-    match request {
-        Request::Query(Query::Tracks) => tracks(engine),
-        Request::Query(Query::Counts) => counts(engine),
-        Request::Reset(Reset::Counts) => {
-            Counts::reset(&engine.settings, &engine.inside())?;
-            counts(engine)
-        }
+/// Any other query; the text says which ones there are. A store that fails.
+pub fn query(engine: &Engine, request: &str) -> Result<String, String> {
+    match read(request)? {
+        Query::Tracks => tracks(engine),
+        Query::Counts => counts(engine),
     }
+}
+
+/// `{"reset":"counts"}` makes the counts begin anew and answers with them.
+///
+/// # Errors
+/// Any other command; the text says which ones there are. A store that fails.
+pub fn command(engine: &Engine, request: &str) -> Result<String, String> {
+    let Command::Reset(Reset::Counts) = read(request)?;
+    Counts::reset(&engine.settings, &engine.inside())?;
+    counts(engine)
+}
+
+fn read<T: DeserializeOwned>(request: &str) -> Result<T, String> {
+    serde_json::from_str(request).map_err(|e| {
+        format!(
+            "request not understood: {e}. This pipeline answers the queries \"tracks\" and \
+             \"counts\", and takes the command {{\"reset\":\"counts\"}}"
+        )
+    })
 }
 
 fn tracks(engine: &Engine) -> Result<String, String> {
@@ -157,7 +164,7 @@ mod tests {
             engine.finish(n * 500_000_000, (640, 480), vec![at(0.0, 0), at(50.0, 0), at(100.0, 2)]);
         }
         let answer: serde_json::Value =
-            serde_json::from_str(&answer(&engine, r#"{"query":"tracks"}"#).unwrap()).unwrap();
+            serde_json::from_str(&query(&engine, r#""tracks""#).unwrap()).unwrap();
         assert_eq!(answer["counts"], serde_json::json!({ "car": 1, "person": 2 }));
         assert_eq!(
             answer["tracks"][2],
@@ -169,20 +176,15 @@ mod tests {
     #[test]
     fn an_unknown_request_is_answered_with_the_known_ones() {
         let engine = Engine::new(Settings::read("{}").unwrap());
-        let unknown = [
-            r#"{"query":"weather"}"#,
-            r#"{"reset":"tracks"}"#,
-            r#"{"query":"tracks","of":"me"}"#,
-            r#"{"query":"counts","reset":"counts"}"#,
-            "{}",
-            "tracks",
-            "",
-        ];
-        for request in unknown {
-            let error = answer(&engine, request).unwrap_err();
-            for known in [r#"{"query":"tracks"}"#, r#"{"query":"counts"}"#, r#"{"reset":"counts"}"#]
-            {
-                assert!(error.contains(known), "{request}: {error}");
+        let queries =
+            [r#""weather""#, r#"{"tracks":1}"#, r#"{"reset":"counts"}"#, "{}", "tracks", ""]
+                .map(|request| query(&engine, request));
+        let commands = [r#""tracks""#, r#"{"reset":"tracks"}"#, r#"{"reset":"counts","x":1}"#, ""]
+            .map(|request| command(&engine, request));
+        for answer in queries.into_iter().chain(commands) {
+            let error = answer.unwrap_err();
+            for known in [r#""tracks""#, r#""counts""#, r#"{"reset":"counts"}"#] {
+                assert!(error.contains(known), "{error}");
             }
         }
     }

@@ -1,31 +1,33 @@
-//! Commands to a session's pipeline that wait for their answers.
+//! Queries and commands to a session's pipeline that wait for their answers.
 
 use std::collections::BTreeMap;
 
+use ocelli_protocol::worker::RequestFault;
+
 use super::ServeOutcome;
 use crate::session::error::SessionError;
-use crate::session::handle::CommandReply;
+use crate::session::handle::AnswerSender;
 
-/// Commands to a pipeline that wait for their answer.
+/// Requests to a pipeline that wait for their answers.
 const MAX_PENDING: usize = 64;
 
-/// Commands without an answer yet.
+/// Requests without an answer yet.
 #[derive(Default)]
-pub(super) struct PendingCommands {
+pub(super) struct PendingAnswers {
     /// By their numbers, with the number of the worker that was asked.
-    waiting: BTreeMap<u64, (u64, CommandReply)>,
+    waiting: BTreeMap<u64, (u64, AnswerSender)>,
     next: u64,
     /// How often another worker took over.
     worker: u64,
 }
 
-impl PendingCommands {
-    /// The command's number; `None` if too many wait.
-    pub(super) fn add(&mut self, session: &str, reply: CommandReply) -> Option<u64> {
-        // A command whose caller has gone away does not count.
+impl PendingAnswers {
+    /// The request's number; `None` if too many wait.
+    pub(super) fn add(&mut self, session: &str, reply: AnswerSender) -> Option<u64> {
+        // A request whose caller has gone away does not count.
         self.waiting.retain(|_, (_, reply)| !reply.is_closed());
         if self.waiting.len() >= MAX_PENDING {
-            let message = format!("session {session:?} has too many unanswered commands");
+            let message = format!("session {session:?} has too many unanswered requests");
             let _ = reply.send(Err(SessionError::Refused(message)));
             return None;
         }
@@ -35,17 +37,21 @@ impl PendingCommands {
         Some(id)
     }
 
-    /// Passes an answer on. An error says that no command has this number.
+    /// Passes an answer on. An error says that no request has this number.
     pub(super) fn answer(
         &mut self,
         id: u64,
-        answer: Result<String, String>,
+        session: &str,
+        answer: Result<String, RequestFault>,
     ) -> Result<(), ServeOutcome> {
         let Some((_, reply)) = self.waiting.remove(&id) else {
-            let reason = format!("an answer to command {id}, which was not given");
+            let reason = format!("an answer to request {id}, which was not given");
             return Err(ServeOutcome::ProtocolViolation(reason));
         };
-        let _ = reply.send(answer.map_err(SessionError::Refused));
+        let _ = reply.send(answer.map_err(|fault| match fault {
+            RequestFault::Refused(message) => SessionError::Refused(message),
+            RequestFault::NoQueries => SessionError::NoQueries(session.to_owned()),
+        }));
         Ok(())
     }
 
@@ -54,7 +60,7 @@ impl PendingCommands {
         self.worker += 1;
     }
 
-    /// Commands to the workers before get no answer.
+    /// Requests to the workers before get no answer.
     pub(super) fn cancel_others(&mut self) {
         let worker = self.worker;
         self.waiting.retain(|_, (asked, _)| *asked == worker);
