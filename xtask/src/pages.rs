@@ -202,6 +202,7 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (REFERENCE, "another value {KiB} KiB", "host/src/telemetry/record.rs MAX_VALUE"),
     (REFERENCE, "{MiB} MiB of lines may wait", "host/src/telemetry/mod.rs FILES_ROOM"),
     (REFERENCE, "for the files and {MiB} MiB", "host/src/telemetry/mod.rs CONSOLE_ROOM"),
+    (GUIDE, "At most {} connections have sent", "host/src/api/connections.rs MAX_STRANGERS"),
     (GUIDE, "receive buffer of {MiB} MiB", "host/src/source/udp.rs RECEIVE_BUFFER"),
     (GUIDE, "plus {MiB} MiB. The process", "host/src UNCOUNTED_MEMORY"),
     (GUIDE, "(IoU of at least {})", "host/src SAME_OBJECT"),

@@ -8,12 +8,13 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{ConnectInfo, RawPathParams, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::access::{Caller, Right};
 use super::audit::{self, AuditEntry};
+use super::connections::ConnectionSlot;
 use super::control::Refusal;
 use super::keys::{AuthError, Keys};
 use super::limits::{RateLimits, site};
@@ -30,6 +31,9 @@ const FAILURES: RateLimit = RateLimit { burst: 10.0, per_second: 10.0 / 60.0 };
 /// Seconds of its rate that a caller may save up: with the defaults 2000 requests, one for each
 /// connection of an address. All displays behind one proxy come back in the same second.
 const SAVED: f64 = 20.0;
+
+/// Seconds until a connection may have become free.
+const RETRY_S: u64 = 5;
 
 /// The right that a route needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +150,11 @@ pub(super) async fn pass(
     }
     let peer = peer(&request);
     let caller = gate.authenticate(request.headers(), peer, action)?;
+    if let Some(slot) = request.extensions().get::<Arc<ConnectionSlot>>()
+        && slot.admit(&gate.config().server).is_err()
+    {
+        return Ok(no_place());
+    }
     gate.check_rate(&caller, peer)?;
     let parameters =
         parameters.map_err(|rejection| Problem::bad("bad_path", rejection.body_text()))?;
@@ -203,6 +212,14 @@ fn presented(headers: &HeaderMap) -> Option<String> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .find_map(|protocol| protocol.trim().strip_prefix(SUBPROTOCOL).map(str::to_owned))
+}
+
+/// The last answer on a connection that gets no place among the callers'.
+fn no_place() -> Response {
+    let detail = "as many connections are open as `[server] max_connections` and \
+                  max_connections_per_address allow";
+    let problem = Problem::unavailable("too_many_connections", detail).retry_after(RETRY_S);
+    ([(header::CONNECTION, "close")], problem).into_response()
 }
 
 fn limited(wait: Duration, detail: &str) -> Problem {

@@ -8,6 +8,7 @@ pub mod access;
 mod analyze;
 mod audit;
 mod body;
+mod connections;
 mod control;
 mod deployments;
 mod documents;
@@ -45,7 +46,7 @@ use crate::config::Config;
 use crate::event::Hub;
 
 use gate::Gate;
-use server::Connections;
+use server::Serving;
 use state::ApiState;
 
 pub use control::{Control, Refusal};
@@ -95,7 +96,7 @@ impl Server {
             }
         };
         let gate = Arc::new(Gate::new(config.clone(), address.ip().to_canonical().is_loopback()));
-        running.spawn(Arc::clone(&gate.keys).follow(config.clone()));
+        running.spawn(Arc::clone(&gate.keys).follow(config));
         let (ready, stop, tasks) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), TaskTracker::new());
         let state = ApiState {
@@ -112,9 +113,8 @@ impl Server {
         let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
         let secure = tls.is_some();
         let router = routes::router(state, &gate);
-        let serving = Connections {
+        let serving = Serving {
             router,
-            config,
             tls,
             stop: stop.clone(),
             abort: abort.clone(),

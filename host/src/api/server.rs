@@ -1,17 +1,14 @@
 //! Connections: from the listener, through TLS if there is a certificate, to the routes.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,9 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-use super::limits::site;
+use super::connections::{ConnectionSlot, Connections};
 use super::tls;
-use crate::config::Config;
 
 /// Limit for the head of a request: from the first byte of a connection, and between two requests.
 const HEAD: Duration = Duration::from_secs(30);
@@ -43,18 +39,14 @@ const UNTAKEN_MS: u32 = 60_000;
 /// Pause after an error of the listener, usually a lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The least time between two log lines about refused connections.
-const BETWEEN_LINES: Duration = Duration::from_secs(60);
-
 /// The answer to a plain request on a TLS port.
 const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nConnection: close\r\n\
     Content-Length: 106\r\n\r\n\
     {\"title\":\"Bad Request\",\"status\":400,\"code\":\"tls_required\",\"detail\":\"this port speaks HTTPS: ask https://\"}";
 
-/// The state that all connections share.
-pub(super) struct Connections {
+/// What all connections share.
+pub(super) struct Serving {
     pub(super) router: Router,
-    pub(super) config: watch::Receiver<Arc<Config>>,
     /// The current certificate. `None`: plain HTTP.
     pub(super) tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     /// Cancelled when no more requests are accepted.
@@ -64,11 +56,10 @@ pub(super) struct Connections {
     pub(super) tasks: TaskTracker,
 }
 
-impl Connections {
+impl Serving {
     /// Accepts connections until the host stops.
     pub(super) async fn serve(self, listener: TcpListener) {
-        let places = Arc::new(ConnectionLimit::default());
-        let mut refusals = Refusals::default();
+        let connections = Arc::<Connections>::default();
         loop {
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -83,34 +74,32 @@ impl Connections {
                     continue;
                 }
             };
-            let (most, of_one) = {
-                let server = &self.config.borrow().server;
-                (server.max_connections, server.max_connections_per_address)
-            };
-            match places.take(peer.ip(), most, of_one) {
-                Some(place) => self.begin(stream, peer, place),
-                None => refusals.note(peer, Instant::now()),
-            }
+            self.begin(stream, connections.open(peer));
         }
     }
 
-    fn begin(&self, stream: TcpStream, peer: SocketAddr, place: ConnectionSlot) {
+    fn begin(&self, stream: TcpStream, slot: ConnectionSlot) {
         // Without Nagle's delay. An error here means that the connection is gone.
         let _ = stream.set_nodelay(true);
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNTAKEN_MS);
         let (router, stop, abort) = (self.router.clone(), self.stop.clone(), self.abort.clone());
         let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
+        let slot = Arc::new(slot);
         self.tasks.spawn(async move {
             let served = async {
                 let Some(acceptor) = acceptor else {
-                    return exchange(stream, place, peer, router, &stop).await;
+                    return exchange(stream, &slot, router, &stop).await;
                 };
                 let secured = timeout(tls::HANDSHAKE, secured(acceptor, stream));
                 if let Some(Ok(Some(stream))) = stop.run_until_cancelled(secured).await {
-                    exchange(stream, place, peer, router, &stop).await;
+                    exchange(stream, &slot, router, &stop).await;
                 }
             };
-            abort.run_until_cancelled(served).await;
+            tokio::select! {
+                () = served => {}
+                () = slot.displaced() => {}
+                () = abort.cancelled() => {}
+            }
         });
     }
 }
@@ -139,17 +128,16 @@ async fn secured(
 /// Serves the requests of one connection. Each has its slot, which a WebSocket keeps.
 async fn exchange<S>(
     stream: S,
-    place: ConnectionSlot,
-    peer: SocketAddr,
+    slot: &Arc<ConnectionSlot>,
     router: Router,
     stop: &CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let place = Arc::new(place);
+    let (slot, peer) = (Arc::clone(slot), slot.peer());
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        request.extensions_mut().insert(Arc::clone(&place));
+        request.extensions_mut().insert(Arc::clone(&slot));
         // A router is always ready.
         router.clone().call(request)
     });
@@ -179,98 +167,9 @@ fn is_the_clients(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Counts the open connections, by address.
-#[derive(Debug, Default)]
-struct ConnectionLimit {
-    taken: Mutex<ConnectionCounts>,
-}
-
-#[derive(Debug, Default)]
-struct ConnectionCounts {
-    all: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
-/// An open connection in the count, until it is dropped.
-#[derive(Debug)]
-pub(super) struct ConnectionSlot {
-    places: Arc<ConnectionLimit>,
-    address: IpAddr,
-}
-
-impl ConnectionLimit {
-    fn take(
-        self: &Arc<Self>,
-        address: IpAddr,
-        most: usize,
-        of_one: usize,
-    ) -> Option<ConnectionSlot> {
-        let address = site(address);
-        let mut taken = self.taken.lock();
-        let here = taken.by_address.get(&address).copied().unwrap_or_default();
-        if taken.all >= most || here >= of_one {
-            return None;
-        }
-        taken.all += 1;
-        taken.by_address.insert(address, here + 1);
-        Some(ConnectionSlot { places: Arc::clone(self), address })
-    }
-}
-
-impl Drop for ConnectionSlot {
-    fn drop(&mut self) {
-        let mut taken = self.places.taken.lock();
-        taken.all -= 1;
-        if let Some(here) = taken.by_address.get_mut(&self.address) {
-            *here -= 1;
-            if *here == 0 {
-                taken.by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// Logs refused connections, at most one line a minute.
-#[derive(Debug, Default)]
-struct Refusals {
-    logged: Option<Instant>,
-    since: u64,
-}
-
-impl Refusals {
-    fn note(&mut self, peer: SocketAddr, now: Instant) {
-        self.since += 1;
-        if self.logged.is_none_or(|logged| now.saturating_duration_since(logged) >= BETWEEN_LINES) {
-            tracing::warn!(
-                target: "ocelli::audit", %peer, connections = self.since,
-                "turned away: as many connections as `[server] max_connections` and \
-                    max_connections_per_address allow"
-            );
-            *self = Self { logged: Some(now), since: 0 };
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_place_is_free_again_when_its_connection_ends() {
-        let places = Arc::new(ConnectionLimit::default());
-        let take = |address: &str| places.take(address.parse().unwrap(), 3, 2);
-        let (one, two) = (take("192.0.2.1"), take("::ffff:192.0.2.1"));
-        assert!(
-            one.is_some() && two.is_some() && take("192.0.2.1").is_none(),
-            "two of one address"
-        );
-        let three = take("192.0.2.2");
-        assert!(three.is_some() && take("192.0.2.3").is_none(), "three altogether");
-        drop(one);
-        assert!(take("192.0.2.1").is_some());
-        drop((two, three));
-        assert!(places.taken.lock().by_address.is_empty());
-    }
 
     #[test]
     fn the_answer_to_plain_http_is_a_whole_problem() {

@@ -21,12 +21,12 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Caller, Right};
 use super::audit::{self, AuditEntry};
+use super::connections::ConnectionSlot;
 use super::control::{Control, Refusal};
 use super::gate;
 use super::message::{After, ClientMessage, MAX_MESSAGE, Subscribe};
 use super::problem::Problem;
 use super::resume::{self, ResumeError};
-use super::server::ConnectionSlot;
 use super::state::ApiState;
 use super::websocket::{self, FrameFault, Incoming, ReadEnd, Receiver, Sender, WriteError};
 use crate::config::EVERY_SESSION;

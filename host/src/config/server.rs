@@ -35,7 +35,7 @@ pub struct ServerConfig {
     /// asked.
     #[schemars(inner(length(min = 1)))]
     pub hosts: Vec<String>,
-    /// Connections at the same time.
+    /// Connections of callers at the same time. Those without a valid request yet are not counted.
     #[schemars(range(min = 1, max = 12_000))]
     pub max_connections: usize,
     /// Of these, from one address.

@@ -516,30 +516,65 @@ async fn without_tokens_a_name_that_resolves_to_this_machine_does_not_open_it_to
     within(async { while ask("evil.example").await.status == 403 {} }).await;
 }
 
+/// A connection of this address that has sent `text`.
+async fn connection(host: &Host, from: Ipv4Addr, text: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((from, 0))).unwrap();
+    let mut stream = within(socket.connect(host.server.address())).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream
+}
+
+/// A request of a caller on a connection that stays open.
+async fn ask_on(stream: &mut TcpStream) -> String {
+    let text = format!("HEAD /v1/sessions HTTP/1.1\r\nHost: localhost\r\n{}\r\n", Viewer.header());
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") && within(stream.read_buf(&mut answer)).await.unwrap() > 0
+    {
+    }
+    String::from_utf8(answer).unwrap()
+}
+
 #[tokio::test]
 async fn connections_of_one_address_have_a_bound_and_free_their_places() {
-    let host = Host::with(Section { max_connections_per_address: 2, ..Section::default() }).await;
-    let connect = async || TcpStream::connect(host.server.address()).await.unwrap();
-    let (mut one, _two) = (connect().await, connect().await);
-    one.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-    assert!(within(one.read(&mut [0; 512])).await.unwrap() > 0);
-    let mut third = connect().await;
-    assert_eq!(within(third.read(&mut [0; 1])).await.unwrap_or_default(), 0, "closed at once");
-    let elsewhere = host.send(Ipv4Addr::new(127, 0, 5, 1), "GET /healthz", "").await;
-    assert_eq!(elsewhere.status, 200);
+    let server = Section { max_connections_per_address: 2, tokens: tokens(), ..Section::default() };
+    let host = Host::with(server).await;
+    let connect = async || connection(&host, Ipv4Addr::LOCALHOST, "").await;
+    let (mut one, mut two) = (connect().await, connect().await);
+    assert!(ask_on(&mut one).await.starts_with("HTTP/1.1 200"));
+    assert!(ask_on(&mut two).await.starts_with("HTTP/1.1 200"));
+    assert!(ask_on(&mut two).await.starts_with("HTTP/1.1 200"), "it has its place already");
+    let third = host.ask(Viewer, "GET /v1/sessions").await;
+    assert_eq!((third.status, third.code().as_str()), (503, "too_many_connections"));
+    assert!(third.head.contains("connection: close") && third.head.contains("retry-after"));
+    assert_eq!(host.send(Ipv4Addr::LOCALHOST, "GET /healthz", "").await.status, 200);
+    let elsewhere = Ipv4Addr::new(127, 0, 5, 1);
+    assert_eq!(host.send(elsewhere, "GET /v1/sessions", &Viewer.header()).await.status, 200);
     drop(one);
-    let again = async {
-        loop {
-            let mut stream = connect().await;
-            let _ = stream
-                .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                .await;
-            if stream.read(&mut [0; 512]).await.is_ok_and(|bytes| bytes > 0) {
-                return;
-            }
-        }
-    };
-    within(again).await;
+    within(async { while host.ask(Viewer, "GET /v1/sessions").await.status != 200 {} }).await;
+}
+
+#[tokio::test]
+async fn connections_that_ask_nothing_or_slowly_keep_no_caller_out() {
+    let server = Section { max_connections: 10, tokens: tokens(), ..Section::default() };
+    let host = Host::with(server).await;
+    let (here, there) = (Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 5, 1));
+    let mut caller = connection(&host, there, "").await;
+    assert!(ask_on(&mut caller).await.starts_with("HTTP/1.1 200"));
+    let mut new = connection(&host, there, "").await;
+    let mut flood = Vec::new();
+    for number in 0..600 {
+        // Some say nothing, some begin a request, some guess a token.
+        let text = ["", "GET /v1/sess", "GET /v1/sessions HTTP/1.1\r\nHost: localhost\r\n\r\n"];
+        flood.push(connection(&host, here, text[number % 3]).await);
+    }
+    // The first of them are closed, and neither the caller nor who is new.
+    within(async { while !matches!(flood[0].read(&mut [0; 512]).await, Ok(0) | Err(_)) {} }).await;
+    assert!(ask_on(&mut caller).await.starts_with("HTTP/1.1 200"));
+    assert!(ask_on(&mut new).await.starts_with("HTTP/1.1 200"));
+    // Also from where the flood comes.
+    assert_eq!(host.ask(Viewer, "GET /v1/sessions").await.status, 200);
 }
 
 #[tokio::test]
