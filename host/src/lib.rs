@@ -5,9 +5,9 @@
 //! worker through [`session`], come back as detections and events into [`event`], and leave through
 //! [`api`].
 //!
-//! Imports point down, in this order: [`cli`] and [`serve`], `reload`, `preflight`, [`api`], [`monitor`],
-//! [`analyze`], [`deploy`], [`session`], [`worker`], [`redis`], [`inference`], [`source`],
-//! [`event`], [`journal`], [`telemetry`], [`config`], `shape` and `util`.
+//! Imports point down, in this order: `fuzzing`, [`cli`] and [`serve`], `reload`, `preflight`,
+//! [`api`], [`monitor`], [`analyze`], [`deploy`], [`session`], [`worker`], [`redis`],
+//! [`inference`], [`source`], [`event`], [`journal`], [`telemetry`], [`config`], `shape` and `util`.
 
 pub mod analyze;
 pub mod api;
@@ -15,6 +15,8 @@ pub mod cli;
 pub mod config;
 pub mod deploy;
 pub mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inference;
 pub mod journal;
 pub mod monitor;

@@ -6,10 +6,14 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{features, process, programs, setup, skips, structure};
+use crate::{features, fuzz, process, programs, setup, skips, structure};
 
 /// Tells the tests that they are to run their long loops whole.
 const DEPTH: (&str, &str) = ("OCELLI_TEST_DEPTH", "full");
+
+/// Seconds for each fuzz target after the tests with their long loops: whether the targets still
+/// build, and find nothing at once.
+const FUZZ_S: u32 = 30;
 
 /// Runs all tests, or those that `filter` selects, and lists those that said that they cannot run
 /// here. The runner's exit code is returned; under `CI=true` a failure where a test did not run
@@ -47,6 +51,9 @@ pub(crate) fn test(workspace: &Workspace, full: bool, filter: &[String]) -> Resu
     let in_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
     if status.success() && in_ci && !skips.is_allowed() {
         bail!("tests did not run that {} does not allow", skips::LIST);
+    }
+    if status.success() && full && filter.is_empty() {
+        return fuzz::run(workspace, None, FUZZ_S);
     }
     Ok(exit_code(status))
 }

@@ -6,6 +6,7 @@ mod checks;
 mod clients;
 mod demo;
 mod features;
+mod fuzz;
 mod onnxruntime;
 #[cfg(test)]
 mod pages;
@@ -64,6 +65,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Fuzzes what reads the bytes of others; each target for some time
+    Fuzz {
+        /// One target alone: a folder of fuzz/corpus
+        target: Option<String>,
+        /// Seconds for each target
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Builds everything and strains one host for some minutes: what it holds must not grow
     Soak {
         /// Given to the soak program: `--quick` does a tenth of everything
@@ -95,6 +104,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test { full, filter, .. } => checks::test(&workspace, full, &filter),
         Task::Lint => checks::lint(&workspace),
         Task::Bench { arguments } => bench::run(&workspace, &arguments),
+        Task::Fuzz { target, seconds } => fuzz::run(&workspace, target.as_deref(), seconds),
         Task::Soak { arguments } => soak::run(&workspace, &arguments),
     }
 }

@@ -88,7 +88,8 @@ pub(crate) fn rust_component(component: &str, subcommand: &str) -> Result<()> {
 
 /// Programs that Cargo builds from crates.io, each with the one version that this project is tried
 /// with.
-const TOOLS: [(&str, &str); 2] = [("cargo-deny", "0.20.2"), ("cargo-nextest", "0.9.143")];
+const TOOLS: [(&str, &str); 3] =
+    [("cargo-deny", "0.20.2"), ("cargo-fuzz", "0.13.2"), ("cargo-nextest", "0.9.143")];
 
 /// The path of one of [`TOOLS`]; built into the user's cache folder unless the machine has it.
 /// Debug builds: they are made in a third of the time, and what they do here takes a second.

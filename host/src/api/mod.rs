@@ -51,6 +51,8 @@ use state::ApiState;
 
 pub use control::{Control, Refusal};
 pub use deployments::DeploymentControl;
+#[doc(hidden)]
+pub use socket::read_client_frames;
 pub use state::Timing;
 
 /// Most WebSockets and streams, far beyond the displays of a site; each has a file descriptor and

@@ -488,3 +488,10 @@ impl ClientMessage {
         }
     }
 }
+/// Reads what a client sends, in pieces of `piece` bytes. Returns how many of its messages are
+/// requests.
+#[doc(hidden)]
+pub fn read_client_frames(bytes: &[u8], piece: usize, deflate: bool) -> usize {
+    let texts = websocket::read_texts(bytes, piece, MAX_READ, deflate);
+    texts.iter().filter(|text| ClientMessage::parse(text).is_ok()).count()
+}

@@ -173,6 +173,24 @@ impl Receiver {
     }
 }
 
+/// The texts among what a client sends, in pieces of `piece` bytes, up to the first fault.
+pub(super) fn read_texts(bytes: &[u8], piece: usize, longest: usize, deflate: bool) -> Vec<String> {
+    let mut decoder = Decoder::new(longest, deflate);
+    let mut texts = Vec::new();
+    for bytes in bytes.chunks(piece.max(1)) {
+        decoder.feed(bytes);
+        loop {
+            match decoder.next() {
+                Ok(Some(Incoming::Text(text))) => texts.push(text),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return texts,
+            }
+        }
+    }
+    texts
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum WriteError {
     /// The connection is closed.

@@ -55,6 +55,9 @@ pub use choice::{ReaderKind, ReaderStatus, ReaderView};
 pub use fault::{SourceFault, SourceFaultKind, SourceStep};
 pub(crate) use ingest::fault_of_authorities;
 
+#[doc(hidden)]
+pub use nal::assemble_units;
+
 use camera::CameraServices;
 use fanout::{Fanout, FanoutSubscriber};
 use file::FileReader;

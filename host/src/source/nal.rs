@@ -414,6 +414,20 @@ impl Assembler {
     }
 }
 
+/// Takes access units in Annex B form apart and puts them together as the readers of cameras do.
+/// Returns those that have a picture, each with whether decoding can start there.
+#[doc(hidden)]
+pub fn assemble_units(h265: bool, units: &[&[u8]]) -> Vec<(bool, Bytes)> {
+    let codec = if h265 { NalCodec::H265 } else { NalCodec::H264 };
+    let mut assembler = Assembler::new(codec, Vec::new());
+    let assemble = |unit: &&[u8]| {
+        let nals: Vec<&[u8]> = split_annex_b(unit).collect();
+        let (picture, data) = assembler.assemble(&nals, false)?;
+        Some((picture.key, data))
+    };
+    units.iter().filter_map(assemble).collect()
+}
+
 /// The NAL units of a whole access unit in Annex B form.
 pub(super) fn split_annex_b(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = match find_start_code(data) {

@@ -41,6 +41,7 @@ const LAYERS: &[&str] = &[
     "reload",
     "serve",
     "cli",
+    "fuzzing",
 ];
 
 /// A crate, a name in it, and why the rule does not hold there.
