@@ -25,6 +25,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
 fn takes(arguments: &[String]) -> &'static str {
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
     match (has("--quick"), has("--swaps")) {
+        (false, _) if has("--chaos") => "about 75 minutes",
+        (true, _) if has("--chaos") => "about 15 minutes",
         (false, false) => "about 12 minutes",
         (false, true) => "about 5 minutes",
         (true, false) => "about 3 minutes",

@@ -10,6 +10,8 @@
 //! Allowed growth: 8 MiB of the host and 16 MiB of the inference process (arenas of the allocator
 //! and of ONNX Runtime; a leak of one access unit for each reconnect would be ten times as much),
 //! two threads (the runtime keeps idle ones for ten seconds), else none.
+//!
+//! `./x soak --chaos` is another run, of an hour: see [`chaos`].
 
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +21,7 @@
     reason = "what goes wrong here fails the soak, with the end of the host's log"
 )]
 
+mod chaos;
 mod figures;
 mod strain;
 
@@ -26,6 +29,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use ocelli_testkit::Ocelli;
 use tokio::time::{Instant, sleep};
 
 use crate::figures::Figures;
@@ -53,17 +57,38 @@ struct Arguments {
     /// Change pipelines alone
     #[arg(long)]
     swaps: bool,
+    /// Faults at random beside twelve cameras, for an hour
+    #[arg(long, conflicts_with = "swaps")]
+    chaos: bool,
+    /// Chooses the faults of the chaos; by default another one each time
+    #[arg(long, requires = "chaos")]
+    seed: Option<u64>,
+}
+
+/// How long the chaos lasts.
+const CHAOS: Duration = Duration::from_secs(3600);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.chaos {
+        // Before the runtime has threads.
+        chaos::confine();
+    }
+    run(arguments)
 }
 
 // The host and the cameras end with the thread that starts them: this one.
 #[tokio::main]
-async fn main() -> ExitCode {
-    let Arguments { quick, swaps } = Arguments::parse();
+async fn run(Arguments { quick, swaps, chaos, seed }: Arguments) -> ExitCode {
     let share = if quick { 10 } else { 1 };
+    if chaos {
+        let seed = seed.unwrap_or_else(|| ocelli_testkit::Random::new().u64(..1_000_000));
+        return chaos::run(seed, CHAOS / share as u32).await;
+    }
     let table = Table { begun: Instant::now() };
     let mut strain = Strain::start().await;
     table.heading();
-    table.row("started", &strain);
+    table.row("started", strain.host());
     // Everything once: what is made at its first use is there from now on.
     if !swaps {
         strain.reconnect(20).await;
@@ -73,17 +98,17 @@ async fn main() -> ExitCode {
     }
     strain.swap(40).await;
     sleep(REST).await;
-    let before = table.row("warm", &strain);
+    let before = table.row("warm", strain.host());
     for step in 1..=STEPS {
         strain.swap(1000 / share / STEPS).await;
-        table.row(&format!("{} swaps", 1000 / share / STEPS * step), &strain);
+        table.row(&format!("{} swaps", 1000 / share / STEPS * step), strain.host());
     }
     if !swaps {
         drop_out(&mut strain, &table, share).await;
     }
     strain.all_give_results().await;
-    let grown = at_rest(&strain, &before).await;
-    table.row("in the end", &strain);
+    let grown = at_rest(strain.host(), &before).await;
+    table.row("in the end", strain.host());
     for what in &grown {
         println!("GROWN  {what}");
     }
@@ -98,26 +123,26 @@ async fn main() -> ExitCode {
 async fn drop_out(strain: &mut Strain, table: &Table, share: usize) {
     for step in 1..=STEPS {
         strain.reconnect(500 / share / STEPS).await;
-        table.row(&format!("{} reconnects", 500 / share / STEPS * step), strain);
+        table.row(&format!("{} reconnects", 500 / share / STEPS * step), strain.host());
     }
     for step in 1..=STEPS {
         strain.sessions(300 / share / STEPS).await;
-        table.row(&format!("{} sessions", 300 / share / STEPS * step), strain);
+        table.row(&format!("{} sessions", 300 / share / STEPS * step), strain.host());
     }
     for step in 1..=STEPS {
         strain.kill(100 / share / STEPS).await;
-        table.row(&format!("{} kills", 100 / share / STEPS * step), strain);
+        table.row(&format!("{} kills", 100 / share / STEPS * step), strain.host());
     }
     let outage = Duration::from_secs(60 / share as u64);
     strain.outage(outage).await;
-    table.row(&format!("server gone {} s", outage.as_secs()), strain);
+    table.row(&format!("server gone {} s", outage.as_secs()), strain.host());
 }
 
 /// Looks until nothing has grown, or for as long as things may take to come to rest.
-async fn at_rest(strain: &Strain, before: &Figures) -> Vec<String> {
+async fn at_rest(host: &Ocelli, before: &Figures) -> Vec<String> {
     let begun = Instant::now();
     loop {
-        let grown = Figures::of(strain.host()).grown_since(before);
+        let grown = Figures::of(host).grown_since(before);
         if grown.is_empty() || begun.elapsed() > LAST_REST {
             return grown;
         }
@@ -134,8 +159,8 @@ impl Table {
         println!("{:>6}  {:<18}{}", "s", "after", Figures::heading());
     }
 
-    fn row(&self, after: &str, strain: &Strain) -> Figures {
-        let figures = Figures::of(strain.host());
+    fn row(&self, after: &str, host: &Ocelli) -> Figures {
+        let figures = Figures::of(host);
         println!("{:>6.0}  {after:<18}{figures}", self.begun.elapsed().as_secs_f64());
         figures
     }
