@@ -182,6 +182,7 @@ impl From<DeployError> for Problem {
             }
             DeployError::Compile(_) => StatusCode::UNPROCESSABLE_ENTITY,
             DeployError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            DeployError::StorageFull(_) => StatusCode::INSUFFICIENT_STORAGE,
             DeployError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             // The state of the session does not allow it.
             _ => StatusCode::CONFLICT,

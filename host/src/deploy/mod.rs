@@ -284,7 +284,7 @@ impl Deployer {
         let put = tokio::task::spawn_blocking(move || {
             let put = deployer.inner.executor.state.pipelines.put(&name, &bytes);
             let put = put.and_then(|source| deployer.describe(name, &source));
-            put.map_err(|error| DeployError::Internal(format!("storing the pipeline: {error}")))
+            put.map_err(|error| DeployError::storing("the pipeline", &error))
         });
         put.await.unwrap_or_else(|error| Err(DeployError::Internal(error.to_string())))
     }

@@ -124,6 +124,9 @@ pub enum DeployError {
     /// The host stops.
     #[error("the host stops")]
     Stopping,
+    /// The disk of the data directory is full. Says what could not be written.
+    #[error("no space is left on the disk of the data directory for {0}")]
+    StorageFull(&'static str),
     /// The host itself has failed.
     #[error("making the deployment failed: {0}")]
     Internal(String),
@@ -145,7 +148,36 @@ impl DeployError {
             Self::NoPreviousVersion(_) => "no_previous_version",
             Self::ComponentGone(_) => "component_gone",
             Self::Stopping => "stopping",
+            Self::StorageFull(_) => "storage_full",
             Self::Internal(_) => "internal",
         }
+    }
+
+    /// Why a file could not be written. `what` names it.
+    pub(super) fn storing(what: &'static str, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match error.kind() {
+            StorageFull | QuotaExceeded => Self::StorageFull(what),
+            _ => Self::Internal(format!("storing {what}: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_fault_of_the_host() {
+        let storing = |kind| DeployError::storing("the component", &Error::from(kind));
+        let full = storing(ErrorKind::StorageFull);
+        assert_eq!(full.code(), "storage_full");
+        assert_eq!(
+            full.to_string(),
+            "no space is left on the disk of the data directory for the component"
+        );
+        assert_eq!(storing(ErrorKind::PermissionDenied).code(), "internal");
     }
 }

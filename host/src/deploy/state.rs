@@ -49,6 +49,6 @@ impl DeployState {
         let most = u64::from(self.config().deploy.max_component_mb) << 20;
         let stored = tokio::task::spawn_blocking(move || components.insert(&source, most)).await;
         let stored = stored.map_err(|error| DeployError::Internal(error.to_string()))?;
-        stored.map_err(|error| DeployError::Internal(format!("storing the component: {error}")))
+        stored.map_err(|error| DeployError::storing("the component", &error))
     }
 }
