@@ -9,9 +9,10 @@
 
 use ocelli::fuzzing;
 use ocelli_compile::Requirements;
+use ocelli_protocol::gate::Gate;
 use ocelli_protocol::wire;
 use ocelli_protocol::worker::{
-    CaptureClock, Codec, Decode, FromWorker, Orientation, ToWorker, UnitHeader,
+    CaptureClock, Codec, Decode, FromWorker, Orientation, Pacing, UnitHeader, WorkerMode,
 };
 use ocelli_worker::video::Stream;
 
@@ -88,12 +89,27 @@ pub fn manifests(bytes: &[u8]) {
     }
 }
 
-/// What a worker sends to the host, and the other way round.
+/// What a worker sends to the host, which has asked it for everything there is. The first byte
+/// chooses the worker's task.
 pub fn worker_messages(bytes: &[u8]) {
-    let mut reader = wire::Reader::new(bytes);
-    while reader.read::<FromWorker>().is_ok() {}
-    let mut reader = wire::Reader::new(bytes);
-    while reader.read::<ToWorker>().is_ok() {}
+    let Some((&choice, mut stream)) = bytes.split_first() else { return };
+    let modes = [
+        WorkerMode::Stream(Pacing::NewestWins),
+        WorkerMode::Stream(Pacing::EveryFrame),
+        WorkerMode::Analyze,
+        WorkerMode::Describe,
+    ];
+    let mut gate = Gate::new(modes[usize::from(choice) % modes.len()], choice & 0x80 != 0);
+    while let Some((header, rest)) = stream.split_first_chunk::<{ wire::HEADER }>() {
+        let Ok((message, payload)) = wire::decode_header(*header) else { return };
+        let Some(body) = rest.get(..message.saturating_add(payload)) else { return };
+        let Some(first) = body.first() else { return };
+        let Ok(most) = gate.admit(*first, message, payload, |_| u64::MAX) else { return };
+        if wire::decode_within::<FromWorker>(&body[..message], most).is_err() {
+            return;
+        }
+        stream = &rest[message + payload..];
+    }
 }
 
 /// The parts between the separators.
