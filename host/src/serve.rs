@@ -106,7 +106,7 @@ impl RunningHost {
         let groups = control_groups();
         let inference =
             InferenceHandle::start(programs.inference.clone(), &offer.newest().1, config).await?;
-        let sources = Sources::new(programs.ingest.clone(), journal.clone(), config);
+        let sources = Sources::new(programs.readers.clone(), journal.clone(), config);
         let compiler = programs.compile.clone();
         let redis = Redis::new(config.redis.clone());
         let workers = Arc::new(WorkerLauncher::new(

@@ -12,6 +12,7 @@ const REFERENCE: &str = "docs/operator-reference.md";
 const GUIDE: &str = "docs/operator-guide.md";
 const SUBSCRIBER: &str = "docs/subscriber.md";
 const AUTHOR: &str = "docs/pipeline-author.md";
+const CAMERAS: &str = "docs/cameras.md";
 const BUILT_IN: &str = "docs/built-in-pipelines.md";
 
 /// Page, a phrase of it, and the place of the figure. In the phrase `{}` stands for the
@@ -180,6 +181,16 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (REFERENCE, "{s} s before the first", "host/src/source/silence.rs FIRST_PICTURE_REPORTED"),
     (REFERENCE, "intra picture after {}", "host/src/source/nal.rs UNMARKED"),
     (REFERENCE, "up to {s} s, for `protocol`", "host/src/source/retry.rs PERSISTENT.longest"),
+    (CAMERAS, "strict reader | {KiB} KiB |", "host/protocol/src/rtsp.rs ANSWER_BUDGET"),
+    (CAMERAS, "streams of a description | {} |", "host/protocol/src/rtsp.rs MAX_STREAMS"),
+    (CAMERAS, "a coded picture | {MiB} MiB |", "host/protocol/src/rtsp.rs MAX_PICTURE"),
+    (CAMERAS, "picture is whole | {MiB} MiB |", "host/protocol/src/rtsp.rs PICTURE_BUDGET"),
+    (CAMERAS, "of the process | {MiB} MiB |", "host/src/source/ingest/process.rs CAMERA_MEMORY"),
+    (CAMERAS, "wait for a session | {} and", "host/src/source/fanout.rs MAX_WAITING_UNITS"),
+    (CAMERAS, "| 250 and {MiB} MiB |", "host/src/source/fanout.rs MAX_WAITING_BYTES"),
+    (CAMERAS, "sessions that join | {} and", "host/src/source/gop.rs MAX_UNITS"),
+    (CAMERAS, "| 1000 and {MiB} MiB |", "host/src/source/gop.rs MAX_BYTES"),
+    (CAMERAS, "a fault's text | {} |", "host/src/util/line.rs MAX_LINE"),
     (REFERENCE, "SETUP or PLAY within {s} s", "host/src/source/rtsp.rs REQUEST_LIMIT"),
     (REFERENCE, "no key frame for {s} s", "host/src/source/rtsp.rs KEY_LIMIT"),
     (REFERENCE, "follows after {s} s, doubled", "host/src/source/retry.rs SLOW.first"),

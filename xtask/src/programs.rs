@@ -19,7 +19,8 @@ pub(crate) const GUEST_TARGET: &str = "wasm32-wasip2";
 const NOT_PIPELINES: [&str; 2] = ["sdk", "templates"];
 
 /// The programs that one command builds, with the same dependencies.
-const PROGRAMS: [&str; 4] = ["ocelli", "ocelli-worker", "ocelli-inference", "ocelli-ingest"];
+const PROGRAMS: [&str; 5] =
+    ["ocelli", "ocelli-worker", "ocelli-inference", "ocelli-ingest", "ocelli-rtsp"];
 
 /// The program that has Wasmtime's compiler inside.
 const COMPILER: &str = "ocelli-compile";

@@ -5,7 +5,7 @@ use rustix::io::Errno;
 
 use crate::demuxer::AvError;
 use crate::log::{Lines, one_line};
-use crate::network::Refusal;
+use crate::network::{Refusal, is_over_budget};
 
 /// Why the input cannot be read, or not any further. `refusal` is the host's answer if the last
 /// connection came to nothing.
@@ -18,6 +18,7 @@ pub(crate) fn fault(
     // An end of waiting says more than what was tried before.
     let refusal = refusal.filter(|_| error != AvError::STOPPED);
     let kind = match refusal {
+        _ if is_over_budget() || error.errno() == Some(Errno::NOMEM) => IngestFaultKind::TooLarge,
         Some(Refusal::NotAdmitted(_)) => IngestFaultKind::NotAdmitted,
         Some(Refusal::Failed(..)) => IngestFaultKind::Unreachable,
         None => kind(error, lines),

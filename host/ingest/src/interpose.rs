@@ -1,20 +1,23 @@
-//! The C library's functions that reach the network, in this program's own version: libavformat
-//! calls these, because the linker finds a program's symbols before those of libraries. So is the
-//! one source of random numbers that wants a file.
+//! The C library's functions that reach the network, in this program's own version: libavformat and
+//! Rust's library call these, because the linker finds a program's symbols before those of
+//! libraries. So is the one source of random numbers that wants a file.
+//!
+//! What comes is counted, and ends where the budget does ([`is_over_budget`]).
 //!
 //! Nothing depends on that for safety: the system calls behind the C library's own are not allowed
 //! in this process. Before a network is installed ([`ocelli_ingest::network`]) these functions make
 //! just those system calls.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::null_mut;
 
 use libc::{addrinfo, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socklen_t, ssize_t};
-use ocelli_ingest::network::{Network, Refusal, count_received, network};
+use ocelli_ingest::network::{Network, Refusal, count_received, is_over_budget, network};
 use ocelli_protocol::ingest::{MAX_ADDRESSES, MAX_DATAGRAM};
+use ocelli_protocol::process::ingest;
 use rustix::io::Errno;
 
 /// As `connect(2)`: the host connects, and its socket takes the number of this one.
@@ -38,11 +41,10 @@ unsafe extern "C" fn connect(fd: RawFd, address: *const sockaddr, length: sockle
 
 #[allow(unsafe_code)]
 fn connect_through(network: &Network, fd: RawFd, address: SocketAddr) -> Result<(), Errno> {
-    // SAFETY: libavformat passes a socket that it has open.
+    // SAFETY: the library passes a socket that it has open.
     let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-    // A datagram socket stays unconnected: the host sends its datagrams.
     if rustix::net::sockopt::socket_type(socket)? != rustix::net::SocketType::STREAM {
-        return Err(Errno::ACCESS);
+        return network.bind(socket, address).map_err(|refusal| refusal.errno());
     }
     let flags = rustix::fs::fcntl_getfl(socket)?;
     let connected = network.connect(address).map_err(|refusal| refusal.errno())?;
@@ -126,9 +128,45 @@ unsafe extern "C" fn recvfrom(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> ssize_t {
+    counted(fd, || {
+        // SAFETY: the caller's arguments, unchanged.
+        unsafe { libc::syscall(libc::SYS_recvfrom, fd, buffer, size, flags, address, length) }
+    })
+}
+
+/// As `readv(2)`, and counts what comes.
+///
+/// # Safety
+///
+/// As the C library's: `parts` points to `count` buffers.
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn readv(fd: RawFd, parts: *const libc::iovec, count: c_int) -> ssize_t {
     // SAFETY: the caller's arguments, unchanged.
-    let received =
-        unsafe { libc::syscall(libc::SYS_recvfrom, fd, buffer, size, flags, address, length) };
+    counted(fd, || unsafe { libc::syscall(libc::SYS_readv, fd, parts, count) })
+}
+
+/// As `recvmsg(2)`, and counts what comes.
+///
+/// # Safety
+///
+/// As the C library's: `message` is valid.
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn recvmsg(fd: RawFd, message: *mut libc::msghdr, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's arguments, unchanged.
+    counted(fd, || unsafe { libc::syscall(libc::SYS_recvmsg, fd, message, flags) })
+}
+
+/// Receives from a socket of the library's while the budget lasts. The host's are not counted.
+fn counted(fd: RawFd, receive: impl FnOnce() -> c_long) -> ssize_t {
+    if fd <= ingest::FILE {
+        return receive() as ssize_t;
+    }
+    if is_over_budget() {
+        return status(Err(Errno::MSGSIZE)) as ssize_t;
+    }
+    let received = receive();
     count_received(u64::try_from(received).unwrap_or_default());
     received as ssize_t
 }

@@ -1,5 +1,6 @@
-//! The reader process of one source: demuxes a file, or a camera that the strict reader cannot
-//! read, with libavformat.
+//! The reader processes, one for each source: `ocelli-rtsp` is the strict reader of a camera
+//! ([`strict`]), `ocelli-ingest` demuxes a file, or a camera that the strict reader cannot read,
+//! with libavformat ([`session`]).
 //!
 //! It is confined before it reads anything from outside. A file comes as a descriptor; nothing is
 //! opened by name. For a camera libavformat runs its own RTSP session: its sockets are this
@@ -21,8 +22,10 @@ mod fault;
 mod log;
 pub mod network;
 mod orientation;
+pub mod program;
 mod reader;
 pub mod session;
+pub mod strict;
 
 use std::fs::File;
 use std::path::Path;

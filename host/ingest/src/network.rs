@@ -35,6 +35,20 @@ pub(crate) fn received() -> u64 {
     RECEIVED.load(Ordering::Relaxed)
 }
 
+/// How far [`RECEIVED`] may come.
+static BUDGET: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// So many further bytes may come from the network. Functions that receive fail beyond it, so that
+/// a camera that sends without end is noticed before its bytes fill this process.
+pub(crate) fn allow(bytes: u64) {
+    BUDGET.store(received().saturating_add(bytes), Ordering::Relaxed);
+}
+
+/// Whether more has come than was allowed.
+pub fn is_over_budget() -> bool {
+    received() > BUDGET.load(Ordering::Relaxed)
+}
+
 thread_local! {
     /// Why the last connection came to nothing; `None` if it did not.
     static REFUSAL: RefCell<Option<Refusal>> = const { RefCell::new(None) };
@@ -111,6 +125,14 @@ impl Network {
             other => Err(refusal(address.to_string(), other)),
         };
         remember(answer)
+    }
+
+    /// Binds a UDP socket of this process to the camera's address.
+    pub fn bind(&self, socket: BorrowedFd<'_>, address: SocketAddr) -> Result<(), Refusal> {
+        match self.ask(&NetworkRequest::Bind { address }, Some(socket)) {
+            Ok((NetworkResponse::Bound, _)) => Ok(()),
+            other => Err(refusal(address.to_string(), other)),
+        }
     }
 
     /// Sends a datagram from a socket of this process. What becomes of it is no matter for a fault:

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use ocelli_protocol::ingest::{
     Damage, IngestFault, IngestFaultKind, IngestStep, IngestUnit, StreamInfo,
 };
+use ocelli_protocol::rtsp::MAX_PICTURE;
 use ocelli_protocol::wire::MAX_PAYLOAD;
 use ocelli_protocol::worker::Codec;
 use rustix::io::Errno;
@@ -236,8 +237,9 @@ impl Reader {
         if let Some(loss) = lines.loss {
             self.lose(0, &loss);
         }
+        let longest = if self.is_camera { MAX_PICTURE } else { MAX_PAYLOAD };
         match self.data.len() {
-            length if length > MAX_PAYLOAD => {
+            length if length > longest => {
                 self.lose(1, &format!("a picture of {length} bytes"));
             }
             length if length > before => self.unit = Some(unit),

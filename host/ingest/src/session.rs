@@ -12,10 +12,11 @@ use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::ingest::{FromIngest, Input, Open};
 use ocelli_protocol::process::ingest as descriptor;
 use ocelli_protocol::process::inherited;
+use ocelli_protocol::rtsp::PICTURE_BUDGET;
 use ocelli_protocol::wire;
 use ocelli_sandbox::limit;
 
-use crate::network::{Network, received};
+use crate::network::{Network, allow, received};
 use crate::reader::{Item, Reader, Watch};
 
 /// Descriptors of a reader: the inherited ones, the sockets of an RTSP session (one, and two for
@@ -28,6 +29,9 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Reads of the network that opening a camera may take: names, connections, and some requests, each
 /// perhaps twice.
 const OPEN_READS: u32 = 4;
+
+/// Bytes that a camera may send until its stream is known: libavformat looks at 5 MB of pictures.
+const OPEN_BUDGET: u64 = 2 * PICTURE_BUDGET;
 
 /// The descriptors that a reader inherits.
 pub struct Inherited {
@@ -71,6 +75,7 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
     let clock = Rc::new(Clock::new(Duration::from_millis(open.read_timeout_ms.into())));
     let reader = match &open.input {
         Input::Camera { url, udp } => {
+            allow(OPEN_BUDGET);
             Reader::open_camera(url, *udp, watch_camera(clock.clone(), host.clone()))
         }
         Input::File { ending } => Reader::open_file(file, ending, watch_file(clock.clone())),
@@ -85,6 +90,7 @@ fn send_all(mut reader: Reader, clock: &Clock, host: &Host) -> anyhow::Result<()
     host.send(&FromIngest::Opened(reader.info().clone()), &[])?;
     loop {
         clock.read_starts();
+        allow(PICTURE_BUDGET);
         match reader.next_item() {
             Item::Unit(unit) => host.send(&FromIngest::Unit(unit), reader.data())?,
             Item::Damage(damage) => host.send(&FromIngest::Damage(damage), &[])?,

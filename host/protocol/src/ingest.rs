@@ -182,6 +182,9 @@ pub enum IngestFaultKind {
     UnknownContainer,
     /// The camera refuses a request with this status.
     Status(u16),
+    /// The camera sent more than a picture may have, or what takes more memory than the process
+    /// has.
+    TooLarge,
     /// Anything else.
     Other,
 }
@@ -197,6 +200,12 @@ pub enum NetworkRequest {
     /// A connection over TCP.
     Connect {
         /// Where to.
+        address: SocketAddr,
+    },
+    /// Only datagrams from this address come to the UDP socket that comes with this message
+    /// (SCM_RIGHTS), and its own go there; and room for those of a key picture.
+    Bind {
+        /// The camera's.
         address: SocketAddr,
     },
     /// A datagram from the UDP socket that comes with this message (SCM_RIGHTS): reports to the
@@ -216,6 +225,8 @@ pub enum NetworkResponse {
     Resolved(Vec<IpAddr>),
     /// The connected socket comes with this message (SCM_RIGHTS).
     Connected,
+    /// The socket takes datagrams of that address alone.
+    Bound,
     /// The datagram is sent.
     Sent,
     /// The source's rule does not admit it.

@@ -15,6 +15,7 @@
 //!   announces sessions and passes their descriptors.
 //! - **host and ingest** ([`ingest`]): a stream socket carrying [`wire`] messages, and a
 //!   sequenced-packet socket over which the child asks for connections and gets them.
+//! - **host and strict reader** ([`rtsp`]): the same two sockets.
 //!
 //! No process trusts another's messages: lengths are bounded before anything is allocated, so is
 //! what a message takes once it is decoded, and offsets are checked against the region before
@@ -36,6 +37,7 @@ pub mod key;
 pub mod limit;
 pub mod process;
 pub mod redis_bridge;
+pub mod rtsp;
 pub mod shm;
 pub mod wire;
 pub mod worker;

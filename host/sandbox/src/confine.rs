@@ -108,7 +108,9 @@ fn give_up_privileges(kind: ProcessKind) -> Result<(), MeasureError> {
     let held = capabilities(None)?.permitted;
     let kept = match kind {
         ProcessKind::Inference => held & CapabilitySet::DAC_READ_SEARCH,
-        ProcessKind::Worker | ProcessKind::Compile | ProcessKind::Ingest => CapabilitySet::empty(),
+        ProcessKind::Worker | ProcessKind::Compile | ProcessKind::Ingest | ProcessKind::Rtsp => {
+            CapabilitySet::empty()
+        }
     };
     let sets =
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };

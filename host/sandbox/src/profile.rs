@@ -22,6 +22,7 @@ pub(crate) enum ProcessKind {
     Compile,
     Inference,
     Ingest,
+    Rtsp,
 }
 
 impl<'a> Profile<'a> {
@@ -53,6 +54,12 @@ impl<'a> Profile<'a> {
     /// carry an address is allowed for one of them only.
     pub fn ingest() -> Self {
         Self { kind: ProcessKind::Ingest, readable: Vec::new(), reopened: None, devices: false }
+    }
+
+    /// The strict reader's process of one camera: the same with threads, of which one resolves
+    /// names.
+    pub fn rtsp() -> Self {
+        Self { kind: ProcessKind::Rtsp, readable: Vec::new(), reopened: None, devices: false }
     }
 
     /// The same where models run on a device other than the processor: its driver opens and writes

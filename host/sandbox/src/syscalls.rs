@@ -149,7 +149,7 @@ fn rules(kind: ProcessKind, own: u32) -> Result<Rules, BackendError> {
         ProcessKind::Worker => (&[], &[]),
         ProcessKind::Compile => (COMPILE, &[]),
         ProcessKind::Inference => (INFERENCE, &[libc::F_ADD_SEALS]),
-        ProcessKind::Ingest => (INGEST, &[]),
+        ProcessKind::Ingest | ProcessKind::Rtsp => (INGEST, &[]),
     };
     let mut rules: Rules = ALLOWED.iter().chain(calls).map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![masked(0, !libc::CLONE_DETACHED, THREAD)?]);
@@ -174,8 +174,12 @@ fn rules(kind: ProcessKind, own: u32) -> Result<Rules, BackendError> {
         let arguments = [condition(0, libc::SECCOMP_SET_MODE_FILTER)?, condition(1, flags)?];
         rules.insert(libc::SYS_seccomp, vec![SeccompRule::new(arguments.into())?]);
     }
-    if kind == ProcessKind::Ingest {
+    if matches!(kind, ProcessKind::Ingest | ProcessKind::Rtsp) {
         restrict_sockets(&mut rules)?;
+    }
+    if kind == ProcessKind::Ingest {
+        // It has one thread.
+        rules.remove(&libc::SYS_clone);
     }
     if matches!(kind, ProcessKind::Worker | ProcessKind::Inference) {
         // Which files is landlock's part; none is made, changed or written to.
@@ -187,10 +191,8 @@ fn rules(kind: ProcessKind, own: u32) -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
-/// What the reader process may do with sockets of its own: receive.
+/// What a reader process may do with sockets of its own: receive.
 fn restrict_sockets(rules: &mut Rules) -> Result<(), BackendError> {
-    // It has one thread.
-    rules.remove(&libc::SYS_clone);
     let flags = (libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).cast_unsigned();
     let without_flags = SeccompCmpOp::MaskedEq(u64::from(!flags));
     let kinds = [libc::AF_INET, libc::AF_INET6]
@@ -288,8 +290,14 @@ fn no_pointer(argument: u8) -> Result<SeccompRule, BackendError> {
 mod tests {
     use super::*;
 
-    const KINDS: [ProcessKind; 4] =
-        [ProcessKind::Worker, ProcessKind::Compile, ProcessKind::Inference, ProcessKind::Ingest];
+    const KINDS: [ProcessKind; 5] = [
+        ProcessKind::Worker,
+        ProcessKind::Compile,
+        ProcessKind::Inference,
+        ProcessKind::Ingest,
+        ProcessKind::Rtsp,
+    ];
+    const READERS: [ProcessKind; 2] = [ProcessKind::Ingest, ProcessKind::Rtsp];
 
     #[test]
     fn every_kind_has_a_list_that_fits_the_kernel() {
@@ -303,7 +311,7 @@ mod tests {
         for kind in KINDS {
             let rules = rules(kind, 7).unwrap();
             for call in [libc::SYS_socket, libc::SYS_setsockopt, libc::SYS_bind, libc::SYS_dup3] {
-                assert_eq!(rules.contains_key(&call), kind == ProcessKind::Ingest, "{kind:?}");
+                assert_eq!(rules.contains_key(&call), READERS.contains(&kind), "{kind:?}");
             }
             for call in [
                 libc::SYS_socketpair,
@@ -330,7 +338,7 @@ mod tests {
                 assert!(!rules.contains_key(&call), "{kind:?}: {call}");
             }
         }
-        for kind in [ProcessKind::Worker, ProcessKind::Ingest] {
+        for kind in [ProcessKind::Worker, ProcessKind::Ingest, ProcessKind::Rtsp] {
             assert!(!rules(kind, 7).unwrap().contains_key(&libc::SYS_memfd_create));
         }
         let ingest = rules(ProcessKind::Ingest, 7).unwrap();

@@ -160,7 +160,7 @@ pub(super) async fn probe(source: &Source, seconds: u64) -> anyhow::Result<(Prob
     let programs = Programs::find()?;
     let config = Config::from_text(Path::new("probe.toml"), "", &[])?;
     // In memory: what a host has remembered of the camera plays no part.
-    let sources = Sources::new(programs.ingest.clone(), Journal::temporary()?, &config);
+    let sources = Sources::new(programs.readers.clone(), Journal::temporary()?, &config);
     let mut subscription = sources.subscribe(source);
     let reader = subscription.reader();
     let ProbeOutcome { measured, units, fault } =
@@ -231,7 +231,10 @@ fn advice(kind: SourceFaultKind) -> &'static str {
         SourceFaultKind::Certificate => {
             "name the authority with --ca, or the certificate with --certificate-sha256"
         }
-        SourceFaultKind::Reader => "see the lines above: `./x build` makes ocelli-ingest",
+        SourceFaultKind::Reader => "see the lines above: `./x build` makes the readers",
+        SourceFaultKind::TooLarge => {
+            "set the camera to a lower resolution or rate of bits; if it is no camera, leave it out"
+        }
         SourceFaultKind::File => "check the path, and that the file is whole and of a known kind",
     }
 }

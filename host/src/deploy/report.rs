@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::record::{Cause, DeploymentState, Outcome, Record};
 use crate::event::{Clock, Event, unix_ns};
+use crate::util::line;
 
 /// The kind of the event that subscribers get of a deployment.
 pub const DEPLOYMENT: &str = "deployment";
@@ -90,8 +91,8 @@ fn line(record: &Record) -> String {
 }
 
 /// The first line: the rest is a backtrace, which the worker's own log has.
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
+fn first_line(text: &str) -> String {
+    line::line(text.lines().next().unwrap_or_default())
 }
 
 /// The event for a session's subscribers.

@@ -14,6 +14,7 @@ use super::error::{ANSWER_TIMEOUT, SessionError};
 use super::rollout::{ProbationRequest, SwapRequest};
 use super::spec::Spec;
 use super::status::{Observation, SessionStatus, StatusInner};
+use crate::util::line;
 
 /// Requests to a session's task that may wait.
 const REQUESTS: usize = 32;
@@ -73,7 +74,8 @@ impl SessionShared {
     }
 
     pub(super) fn note_error(&self, error: &str) {
-        self.update(|status| status.note_error(error, Instant::now()));
+        let error = line::text(error);
+        self.update(|status| status.note_error(&error, Instant::now()));
     }
 
     pub(super) fn spec(&self) -> Arc<Spec> {

@@ -28,6 +28,7 @@ use super::totals::Frames;
 use crate::event::SessionState;
 use crate::source::Subscription;
 use crate::util::backoff::BackoffPolicy;
+use crate::util::line;
 use crate::worker::{StartError, WorkerFault};
 
 use answers::PendingAnswers;
@@ -474,16 +475,17 @@ impl SessionTask {
 
     fn publish_state(&self) {
         let (state, reason) = self.lifecycle.state();
+        let reason = reason.map(line::text);
         self.shared.update(|status| {
             status.shown.state = state;
             status.running_since = (state == SessionState::Running).then(Instant::now);
-            status.shown.reason = reason.map(str::to_owned);
+            status.shown.reason.clone_from(&reason);
         });
         // A backtrace has been logged with the loss that it explains.
-        let first_line = reason.and_then(|reason| reason.lines().next());
+        let first_line = reason.as_deref().and_then(|reason| reason.lines().next());
         let deployment = self.spec.pipeline.id();
         tracing::info!(target: "ocelli::session", session = self.id(), deployment, %state, reason = first_line, "session state");
-        self.environment.hub.publish_state(self.id(), state, reason.map(str::to_owned));
+        self.environment.hub.publish_state(self.id(), state, reason);
     }
 
     /// Shows a worker as the session's.

@@ -15,7 +15,7 @@ use super::choice::{Next, ReaderChooser, ReaderInUse, ReaderKind, ReaderView, Se
 use super::delivery::Delivery;
 use super::fanout::Fanout;
 use super::fault::SourceFault;
-use super::ingest::{Admitted, CompatibleReader, IngestLauncher};
+use super::ingest::{Admitted, CompatibleReader, IngestLauncher, StrictLauncher};
 use super::retry::{FaultLog, ReconnectBackoff};
 use super::rtsp::StrictReader;
 use crate::config::source::{ReaderSetting, RtspSource};
@@ -42,15 +42,17 @@ pub(super) async fn run(
     let chooser = ReaderChooser::new(&source, services.setting, remembered, unix_now());
     view.show(chooser.in_use());
     let delivery = Delivery::new(&source, Arc::clone(&fanout), services.settings);
-    let compatible = CompatibleReader::new(source.clone(), services.launcher, services.admitted);
-    let strict = StrictReader::new(source.clone());
+    let CameraServices { launcher, admitted, .. } = services;
+    let processes = StrictLauncher::new(launcher.clone(), Arc::clone(&admitted));
+    let compatible = CompatibleReader::new(source.clone(), launcher, admitted);
+    let strict = StrictReader::new(source.clone(), processes);
     let mut camera = CameraReaders { source, strict, compatible, delivery, chooser };
     let (mut retry, mut log) = (ReconnectBackoff::new(), FaultLog::default());
     loop {
         let (mut fault, up_for) = camera.session(&mut memory).await;
         let cause = camera.cause(&fault);
         if let Some(both) = camera.chooser.with_other_cause(&cause) {
-            fault.message = format!("{}: {both}", camera.source);
+            fault = fault.with_message(&format!("{}: {both}", camera.source));
         }
         let end = SessionEnd { up_for, other_reader: fault.other_reader(), cause };
         let next = camera.chooser.session_ended(&end, unix_now());

@@ -4,10 +4,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use ocelli_protocol::rtsp::{ANSWER_BUDGET, MAX_PICTURE, PICTURE_BUDGET, ReaderError};
 use serde::Serialize;
 use strum::VariantArray;
 
+use super::ingest::IngestError;
 use crate::config::source::{FileSource, RtspSource};
+use crate::util::line::line;
 
 /// Longest text of a server or library that goes into a message, in characters: one line of a log.
 const MAX_FOREIGN_TEXT: usize = 200;
@@ -96,6 +99,9 @@ pub enum SourceFaultKind {
     Protocol,
     /// The camera's certificate is not trusted.
     Certificate,
+    /// The camera sends more than an answer or a picture may have, or what takes more memory than
+    /// its reader may use.
+    TooLarge,
     /// The process that reads the source cannot be started, died, or broke its protocol.
     Reader,
     /// The file cannot be read.
@@ -214,9 +220,15 @@ impl SourceFault {
             | SourceFaultKind::NoVideo
             | SourceFaultKind::UnsupportedCodec
             | SourceFaultKind::Certificate
+            | SourceFaultKind::TooLarge
             | SourceFaultKind::File => OtherReader::NoHelp,
         };
-        Self { kind, step, message, status: None, other_reader }
+        Self { kind, step, message: line(&message), status: None, other_reader }
+    }
+
+    /// The same with another text.
+    pub(super) fn with_message(self, message: &str) -> Self {
+        Self { message: line(message), ..self }
     }
 
     /// What makes it the same fault as another.
@@ -275,8 +287,36 @@ impl SourceFault {
     ///
     /// The library offers a response's status and otherwise only text, so the kind follows from the
     /// start of the text; the library is pinned, and tests against real servers hold each case.
-    pub(super) fn retina(source: &RtspSource, step: SourceStep, error: &retina::Error) -> Self {
-        Self::from_text(source, step, error.status_code(), &error.to_string())
+    pub(super) fn retina(source: &RtspSource, step: SourceStep, error: &ReaderError) -> Self {
+        if error.is_over_budget {
+            return Self::too_large(source, step);
+        }
+        Self::from_text(source, step, error.status, &error.text)
+    }
+
+    /// The camera sent more than its reader takes.
+    pub(super) fn too_large(source: &RtspSource, step: SourceStep) -> Self {
+        let cause = match step {
+            SourceStep::Describe => format!(
+                "its answer to DESCRIBE takes more than {} KiB, or more memory than a reader has",
+                ANSWER_BUDGET >> 10
+            ),
+            SourceStep::Setup | SourceStep::Play | SourceStep::Stream => format!(
+                "sent {} MiB without a whole picture of at most {} MiB, or what takes more memory \
+                 than a reader has",
+                PICTURE_BUDGET >> 20,
+                MAX_PICTURE >> 20
+            ),
+        };
+        Self::rtsp(source, SourceFaultKind::TooLarge, step, cause)
+    }
+
+    /// A fault of the process that reads a camera.
+    pub(super) fn of_reader(source: &RtspSource, step: SourceStep, error: &IngestError) -> Self {
+        match error {
+            IngestError::OutOfMemory => Self::too_large(source, step),
+            error => Self::rtsp(source, SourceFaultKind::Reader, step, error),
+        }
     }
 
     fn from_text(source: &RtspSource, step: SourceStep, status: Option<u16>, text: &str) -> Self {
@@ -353,8 +393,11 @@ impl SourceFault {
 impl StreamError {
     /// Judges an error of the RTSP library in mid-stream by its text, as [`SourceFault::retina`]
     /// does.
-    pub(super) fn retina(source: &RtspSource, error: &retina::Error) -> Self {
-        Self::from_text(source, error.status_code(), &error.to_string())
+    pub(super) fn retina(source: &RtspSource, error: &ReaderError) -> Self {
+        if error.is_over_budget {
+            return Self::Ended(SourceFault::too_large(source, SourceStep::Stream));
+        }
+        Self::from_text(source, error.status, &error.text)
     }
 
     fn from_text(source: &RtspSource, status: Option<u16>, text: &str) -> Self {
@@ -439,8 +482,11 @@ fn is_foreign_protocol(step: SourceStep, text: &str) -> bool {
 /// The first line, without control characters, no longer than a log line bears. The library puts
 /// connection details and dumps of packets on further lines.
 pub(super) fn one_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    let shown: String = line.chars().filter(|c| !c.is_control()).take(MAX_FOREIGN_TEXT).collect();
+    let shown = line(text.lines().next().unwrap_or_default());
+    let shown = match shown.char_indices().nth(MAX_FOREIGN_TEXT) {
+        None => shown,
+        Some((end, _)) => format!("{}\u{2026}", shown.split_at(end).0),
+    };
     shown.trim_end_matches([' ', ':', ';']).to_owned()
 }
 
@@ -582,6 +628,7 @@ mod tests {
             "closed",
             "protocol",
             "certificate",
+            "too_large",
             "reader",
             "file",
         ];

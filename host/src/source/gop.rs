@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::AccessUnit;
 
-/// Maximum bytes cached. A 4K stream at 25 Mbit/s with a key picture every 10 s fits twice.
-const MAX_BYTES: usize = 64 << 20;
+/// Maximum bytes cached: 10 s of 25 Mbit/s, the rate of a 4K camera.
+const MAX_BYTES: usize = 32 << 20;
 /// Maximum units cached: 40 s at 25 frames a second, longer than any usual GOP, and as much as a
 /// joiner can decode within a few seconds.
 const MAX_UNITS: usize = 1000;

@@ -9,8 +9,14 @@
 //! A **file** has a reader for each subscription, which waits for its subscriber: nothing is ever
 //! skipped, and no subscriber waits for another. It runs in a process of its own ([`ingest`]).
 //!
-//! A live source has one of two readers at a time, which [`choice`] decides: retina in the host, or
-//! libavformat in a process of its own.
+//! A live source has one of two readers at a time, which [`choice`] decides: retina, or libavformat.
+//! Both run in a process of their own for each camera, because neither bounds what a camera makes
+//! it keep: an answer, a header or a picture that never ends would fill the host, and with it every
+//! other camera. Such a process costs about 2 MB of PSS (retina) and a share of a percent of a core;
+//! a relay in the host that counts bytes before the library sees them would cost as much time, would
+//! have to rewrite requests, because the library connects by itself, and would still parse hostile
+//! text here. What the host takes from a process is bounded in bytes: a picture, the cache of the
+//! GOP, the queue of each subscriber.
 //!
 //! ```text
 //! rtsp | ingest::camera --picture--> delivery: gate, timing --unit--> fanout --> Subscription
@@ -19,7 +25,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -49,7 +55,6 @@ mod retry;
 mod rtsp;
 mod silence;
 mod timing;
-mod udp;
 
 pub use choice::{ReaderKind, ReaderStatus, ReaderView};
 pub use fault::{SourceFault, SourceFaultKind, SourceStep};
@@ -105,6 +110,23 @@ impl Default for SourceSettings {
     }
 }
 
+/// The programs that read sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReaderPrograms {
+    /// Path of `ocelli-rtsp`, which reads a camera by the standards.
+    pub strict: PathBuf,
+    /// Path of `ocelli-ingest`, which reads files and some cameras.
+    pub compatible: PathBuf,
+}
+
+impl ReaderPrograms {
+    /// Those in the folder of another program.
+    pub fn beside(program: &Path) -> Self {
+        let find = |name: &str| program.with_file_name(name);
+        Self { strict: find("ocelli-rtsp"), compatible: find("ocelli-ingest") }
+    }
+}
+
 /// The registry of readers. Clones are the same registry.
 #[derive(Clone)]
 pub struct Sources {
@@ -130,12 +152,11 @@ struct LiveReader {
 }
 
 impl Sources {
-    /// A registry without readers. `ingest` is the path of the program `ocelli-ingest`; `journal`
-    /// remembers which reader plays which camera.
-    pub fn new(ingest: PathBuf, journal: Journal, config: &Config) -> Self {
+    /// A registry without readers. `journal` remembers which reader plays which camera.
+    pub fn new(programs: ReaderPrograms, journal: Journal, config: &Config) -> Self {
         let inner = SourcesInner {
             settings: SourceSettings::default(),
-            ingest: IngestLauncher::new(ingest, config.session_processes.sandbox),
+            ingest: IngestLauncher::new(programs, config.session_processes.sandbox),
             journal,
             admitted: Admitted::default(),
             compatible: AtomicBool::default(),

@@ -99,7 +99,10 @@ impl RetryPace {
             _ if fault.status == Some(401) => Self::Slow,
             _ if delivered => Self::Fast,
             // Answers, and to no avail.
-            (SourceFaultKind::Protocol | SourceFaultKind::Reader, _)
+            (
+                SourceFaultKind::Protocol | SourceFaultKind::Reader | SourceFaultKind::TooLarge,
+                _,
+            )
             | (
                 SourceFaultKind::Closed,
                 SourceStep::Setup | SourceStep::Play | SourceStep::Stream,

@@ -1,35 +1,25 @@
-//! The strict reader: one session of an RTSP camera with retina, up to the fault that ends it.
+//! The strict reader: one session of an RTSP camera with retina, in a process of its own, up to the
+//! fault that ends it.
 
 use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
-use ocelli_protocol::clock;
+use ocelli_protocol::rtsp::{Moment, OfferedStream, Picture, ReaderError};
 use ocelli_protocol::worker::{Codec, Orientation};
-use retina::PacketContext;
-use retina::client::{
-    Credentials, Demuxed, Described, InitialTimestampPolicy, PlayOptions, Session, SessionGroup,
-    SessionIdPolicy, SessionOptions, SetupOptions, TcpTransportOptions, TeardownPolicy,
-    Transport as RetinaTransport, UdpTransportOptions, UnassignedChannelDataPolicy,
-    UnknownRtcpSsrcPolicy,
-};
-use retina::codec::{CodecItem, FrameFormat, ParametersRef, VideoFrame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tracing::{debug, trace, warn};
 
 use super::delivery::{Delivery, ReceivedPicture};
-use super::fault::{OtherReader, StreamError};
+use super::fault::{OtherReader, StreamError, one_line};
+use super::ingest::{IngestError, StrictItem, StrictLauncher, StrictProcess};
 use super::nal::{NalCodec, PictureInfo, PictureInspector, RECOVERY_POINT_H264, split_annex_b};
 use super::packet_flaws::PacketFlaws;
 use super::timing::{RtpTime, SenderReport};
-use super::udp::enlarge_receive_buffer;
 use super::{SourceFault, SourceFaultKind, SourceStep};
-use crate::config::source::{RtspSource, Transport};
+use crate::config::source::RtspSource;
 
 /// Connecting, the request and the second one with the password. A camera that has just started
 /// takes 2 to 3 s; one that takes longer than this is as good as away.
@@ -41,21 +31,10 @@ const KEY_LIMIT: Duration = Duration::from_secs(30);
 /// After an unanswered request, for each step of another one: a server that accepts connections is
 /// silent, else unreachable.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
-/// The library does not wake its reader after a request of the server's own: whatever follows waits
-/// until it is asked again. So it is asked again when nothing came for this long; a slow camera
-/// costs 20 polls a second, a microsecond each.
-const POLL_AGAIN: Duration = Duration::from_millis(50);
-/// Once a keepalive was not answered, the library repeats that error whenever no packet is there.
-/// This long a pause keeps that from filling a core, and a packet waits half of it on average.
-const AFTER_KEEPALIVE: Duration = Duration::from_millis(20);
-/// How long a new attempt waits for the old session's TEARDOWN. Cameras with few session slots need
-/// it; a dead one answers never.
-const TEARDOWN_LIMIT: Duration = Duration::from_secs(1);
-
 /// The strict reader of one camera.
 pub(super) struct StrictReader {
     source: RtspSource,
-    group: Arc<SessionGroup>,
+    processes: StrictLauncher,
 }
 
 /// A stream that can be decoded.
@@ -76,32 +55,24 @@ fn codec_of(name: &str) -> Option<Codec> {
 }
 
 impl StrictReader {
-    pub(super) fn new(source: RtspSource) -> Self {
-        Self { source, group: Arc::default() }
+    pub(super) fn new(source: RtspSource, processes: StrictLauncher) -> Self {
+        Self { source, processes }
     }
 
-    /// One session, up to the fault that ends it. A panic of the RTSP library ends only the
-    /// session.
+    /// One session, up to the fault that ends it.
     ///
     /// `impatient`: another reader is at hand, which bears more. The session ends as soon as it
     /// would do better.
     pub(super) async fn run_once(&self, delivery: &mut Delivery, impatient: bool) -> SourceFault {
-        match AssertUnwindSafe(self.session(delivery, impatient)).catch_unwind().await {
-            Ok(Err(fault)) => fault,
-            Ok(Ok(never)) => match never {},
-            Err(_panic) => SourceFault::rtsp(
-                &self.source,
-                SourceFaultKind::Protocol,
-                SourceStep::Stream,
-                "the RTSP client failed on this stream",
-            ),
+        match self.session(delivery, impatient).await {
+            Ok(never) => match never {},
+            Err(fault) => fault,
         }
     }
 
-    /// Waits, for a bounded time, until the server has been told of the end of the sessions so far.
+    /// Waits, for a bounded time, until the server has been told of the end of the session before.
     pub(super) async fn teardown(&self) {
-        let stale = self.group.stale_sessions();
-        let _ = timeout(TEARDOWN_LIMIT, self.group.await_stale_sessions(&stale)).await;
+        self.processes.teardown().await;
     }
 
     async fn session(
@@ -109,60 +80,54 @@ impl StrictReader {
         delivery: &mut Delivery,
         impatient: bool,
     ) -> Result<Infallible, SourceFault> {
-        let (session, video) = self.open().await?;
+        let (process, streams, video) = self.open().await?;
         delivery.new_session();
-        let others = session.streams().iter().enumerate();
-        let others = others.filter(|(index, _)| *index != video.index).map(|(_, stream)| {
-            self.source.scrub(&format!("{} {}", stream.media(), stream.encoding_name()))
+        let others = streams.iter().enumerate().filter(|(index, _)| *index != video.index);
+        let others = others.map(|(_, OfferedStream { media, encoding })| {
+            one_line(&self.source.scrub(&format!("{media} {encoding}")))
         });
         delivery.set_other_streams(others.collect());
         if impatient {
             delivery.be_impatient();
         }
-        self.stream(session, video, delivery, impatient).await
+        self.stream(process, video, delivery, impatient).await
     }
 
     /// DESCRIBE, SETUP and PLAY, each within its limit.
-    async fn open(&self) -> Result<(Demuxed, Video), SourceFault> {
+    async fn open(&self) -> Result<(StrictProcess, Vec<OfferedStream>, Video), SourceFault> {
         let source = &self.source;
-        let failed = |step| move |error: retina::Error| SourceFault::retina(source, step, &error);
+        let lost = |step| move |error: IngestError| SourceFault::of_reader(source, step, &error);
+        let failed = |step| move |error: ReaderError| SourceFault::retina(source, step, &error);
         debug!(target: "ocelli::source", %source, "connecting");
 
-        let describe = Session::describe(source.url().clone(), self.options());
-        let mut session = match timeout(DESCRIBE_LIMIT, describe).await {
-            Ok(session) => session.map_err(failed(SourceStep::Describe))?,
-            Err(_) => {
+        let started = self.processes.start(source).await;
+        let mut process = started.map_err(lost(SourceStep::Describe))?;
+        let streams = match process.described(DESCRIBE_LIMIT).await {
+            Err(IngestError::Silent(_)) => {
+                drop(process);
                 let first_bytes = self.first_bytes().await;
                 let first_bytes = first_bytes.as_deref();
                 return Err(SourceFault::no_first_answer(source, DESCRIBE_LIMIT, first_bytes));
             }
+            described => described
+                .map_err(lost(SourceStep::Describe))?
+                .map_err(failed(SourceStep::Describe))?,
         };
-        let video = self.choose(&session)?;
-
-        let transport = match source.transport {
-            Transport::Tcp => RetinaTransport::Tcp(TcpTransportOptions::default()),
-            Transport::Udp => RetinaTransport::Udp(UdpTransportOptions::default()),
-        };
-        let setup = SetupOptions::default().transport(transport).frame_format(FrameFormat::SIMPLE);
-        timeout(REQUEST_LIMIT, session.setup(video.index, setup))
-            .await
-            .map_err(|_| SourceFault::no_answer(source, SourceStep::Setup, REQUEST_LIMIT))?
-            .map_err(failed(SourceStep::Setup))?;
-        if let (Transport::Udp, Some(stream)) =
-            (source.transport, session.streams().get(video.index))
-        {
-            stream.ctx().into_iter().for_each(enlarge_receive_buffer);
+        let video = self.choose(&streams)?;
+        process.play(video.index).await.map_err(lost(SourceStep::Setup))?;
+        for step in [SourceStep::Setup, SourceStep::Play] {
+            let answer = match step {
+                SourceStep::Setup => process.set_up(REQUEST_LIMIT).await,
+                _ => process.playing(REQUEST_LIMIT).await,
+            };
+            match answer {
+                Err(IngestError::Silent(limit)) => {
+                    return Err(SourceFault::no_answer(source, step, limit));
+                }
+                answer => answer.map_err(lost(step))?.map_err(failed(step))?,
+            }
         }
-
-        // Cameras get RTP-Info wrong in many ways, and nothing here needs it: there is one stream.
-        let play = PlayOptions::default()
-            .initial_timestamp(InitialTimestampPolicy::Permissive)
-            .unknown_rtcp_ssrc(UnknownRtcpSsrcPolicy::ProcessPackets);
-        let session = timeout(REQUEST_LIMIT, session.play(play))
-            .await
-            .map_err(|_| SourceFault::no_answer(source, SourceStep::Play, REQUEST_LIMIT))?
-            .map_err(failed(SourceStep::Play))?;
-        Ok((session.demuxed().map_err(failed(SourceStep::Describe))?, video))
+        Ok((process, streams, video))
     }
 
     /// How the server answers a request on a connection of its own: its first bytes, none if it
@@ -181,42 +146,22 @@ impl StrictReader {
         Some(answer)
     }
 
-    fn options(&self) -> SessionOptions {
-        let credentials = self.source.credentials.as_ref();
-        let credentials = credentials.map(|credentials| Credentials {
-            username: credentials.user.clone(),
-            password: credentials.password.clone(),
-        });
-        SessionOptions::default()
-            .creds(credentials)
-            .user_agent(concat!("ocelli/", env!("CARGO_PKG_VERSION")).to_owned())
-            .session_group(Arc::clone(&self.group))
-            .teardown(TeardownPolicy::Auto)
-            .unassigned_channel_data(UnassignedChannelDataPolicy::Auto)
-            .session_id(SessionIdPolicy::UseFirst)
-    }
-
     /// The first video stream that can be decoded.
-    fn choose(&self, session: &Session<Described>) -> Result<Video, SourceFault> {
-        let streams = session.streams();
+    fn choose(&self, streams: &[OfferedStream]) -> Result<Video, SourceFault> {
         let is_video = |media: &str| matches!(media, "video" | "image");
         let known =
-            streams.iter().enumerate().filter(|(_, stream)| is_video(stream.media())).find_map(
-                |(index, stream)| {
-                    codec_of(stream.encoding_name()).map(|codec| Video { index, codec })
-                },
+            streams.iter().enumerate().filter(|(_, stream)| is_video(&stream.media)).find_map(
+                |(index, stream)| codec_of(&stream.encoding).map(|codec| Video { index, codec }),
             );
         known.ok_or_else(|| {
-            let list = |names: Vec<&str>| {
-                self.source.scrub(&names.join(", ").replace(char::is_control, ""))
-            };
+            let list = |names: Vec<&str>| one_line(&self.source.scrub(&names.join(", ")));
             let offered: Vec<&str> = streams
                 .iter()
-                .filter(|stream| is_video(stream.media()))
-                .map(|s| s.encoding_name())
+                .filter(|stream| is_video(&stream.media))
+                .map(|stream| stream.encoding.as_str())
                 .collect();
             if offered.is_empty() {
-                let media = list(streams.iter().map(|stream| stream.media()).collect());
+                let media = list(streams.iter().map(|stream| stream.media.as_str()).collect());
                 let media =
                     if media.is_empty() { "nothing".to_owned() } else { format!("only {media}") };
                 return SourceFault::rtsp(
@@ -240,7 +185,7 @@ impl StrictReader {
     /// Delivers frames until the stream fails, or is silent for too long.
     async fn stream(
         &self,
-        mut session: Demuxed,
+        mut process: StrictProcess,
         video: Video,
         delivery: &mut Delivery,
         impatient: bool,
@@ -250,42 +195,51 @@ impl StrictReader {
         // The library's stream ends behind some errors of packets.
         let mut last_error = None;
         loop {
-            let until = delivery.silence_deadline().min(Instant::now() + POLL_AGAIN);
-            let item = timeout_at(until, session.next()).await;
+            let left = delivery.silence_deadline().saturating_duration_since(Instant::now());
+            let item = process.next(left).await;
             let (now, error_before) = (Instant::now(), last_error.take());
             match item {
-                Ok(Some(Ok(CodecItem::VideoFrame(frame)))) => {
-                    if let Some(picture) = stream.received(frame, &session, now) {
+                Ok(StrictItem::Parameters(sets)) => {
+                    stream.parameters = sets;
+                    last_error = error_before;
+                }
+                Ok(StrictItem::Picture(picture, data)) => {
+                    if let Some(picture) = stream.received(picture, data, now) {
                         stream.delivered(source, delivery.deliver(picture), now)?;
                     }
                 }
-                Ok(Some(Ok(CodecItem::Rtcp(packet)))) => {
+                Ok(StrictItem::Report(report)) => {
                     stream.has_reports = true;
-                    note_reports(&packet, delivery);
+                    delivery.alive(now);
+                    if let Some(report) = report {
+                        delivery.sender_report(sender_report(&report));
+                    }
                 }
-                Ok(Some(Ok(_))) => {}
-                Ok(Some(Err(error))) => match StreamError::retina(source, &error) {
+                Ok(StrictItem::Error(error)) => match StreamError::retina(source, &error) {
                     StreamError::Packet(flaw) => {
                         stream.flaws.note(flaw, now);
                         delivery.left_out(flaw.words());
-                        trace!(target: "ocelli::source", %source, "left out: {error}");
+                        trace!(target: "ocelli::source", %source, "left out: {}", error.text);
                         last_error = Some(error);
                     }
                     StreamError::Keepalive => {
                         if !std::mem::replace(&mut stream.lacks_keepalives, true) {
                             warn!(target: "ocelli::source", %source, "refuses or ignores keepalives");
                         }
-                        tokio::time::sleep(AFTER_KEEPALIVE).await;
                     }
                     StreamError::Ended(fault) => return Err(fault),
                 },
-                Ok(None) => {
+                Ok(StrictItem::Ended) => {
                     return Err(match error_before {
                         Some(error) => SourceFault::retina(source, SourceStep::Stream, &error),
                         None => self.closed(),
                     });
                 }
-                Err(_) => {}
+                // The deadline is judged below.
+                Err(IngestError::Silent(_)) => {}
+                Err(error) => {
+                    return Err(SourceFault::of_reader(source, SourceStep::Stream, &error));
+                }
             }
             stream.check(source, impatient, now)?;
             if now >= delivery.silence_deadline() {
@@ -312,18 +266,13 @@ impl StrictReader {
     }
 }
 
-fn note_reports(packet: &retina::rtcp::ReceivedCompoundPacket, delivery: &mut Delivery) {
-    delivery.alive(Instant::now());
-    let Some(rtp) = packet.rtp_timestamp() else { return };
-    for report in packet.pkts() {
-        if let Ok(Some(report)) = report.as_sender_report() {
-            delivery.sender_report(SenderReport {
-                rtp: rtp_time(rtp),
-                ntp: report.ntp_timestamp().0,
-                received_ns: received_ns(packet.ctx()),
-                received_wall_ns: received_wall_ns(packet.ctx()),
-            });
-        }
+fn sender_report(report: &ocelli_protocol::rtsp::SenderReport) -> SenderReport {
+    let ocelli_protocol::rtsp::SenderReport { moment, ntp } = *report;
+    SenderReport {
+        rtp: rtp_time(&moment),
+        ntp,
+        received_ns: moment.received_ns,
+        received_wall_ns: moment.received_wall_ns,
     }
 }
 
@@ -331,6 +280,8 @@ fn note_reports(packet: &retina::rtcp::ReceivedCompoundPacket, delivery: &mut De
 struct PictureStream {
     video: Video,
     inspector: Option<PictureInspector>,
+    /// The stream's own, in Annex B form; empty where it has not sent any yet.
+    parameters: Bytes,
     flaws: PacketFlaws,
     /// Packets were lost before the next picture.
     lost: bool,
@@ -352,6 +303,7 @@ impl PictureStream {
         Self {
             video,
             inspector,
+            parameters: Bytes::new(),
             flaws: PacketFlaws::new(now),
             lost: false,
             lacks_keepalives: false,
@@ -364,24 +316,18 @@ impl PictureStream {
     /// A frame as it came, judged. `None` if it holds no picture.
     fn received(
         &mut self,
-        frame: VideoFrame,
-        session: &Demuxed,
+        frame: Picture,
+        mut data: Bytes,
         now: Instant,
     ) -> Option<ReceivedPicture> {
-        let codec = self.video.codec;
-        // The first packet is sent right after the picture was taken; the last one may be much
-        // later.
-        let received_ns = received_ns(frame.end_ctx());
-        let received_wall_ns = received_wall_ns(frame.start_ctx());
-        let time = rtp_time(frame.timestamp());
-        self.lost |= frame.loss() > 0;
-        let has_sets = frame.is_random_access_point();
-        let mut data = Bytes::from(frame.into_data());
+        let Picture { moment, lost, has_sets } = frame;
+        let (codec, time) = (self.video.codec, rtp_time(&moment));
+        self.lost |= lost;
         let picture = match &mut self.inspector {
             // No picture refers to another, but sessions that skip disposable ones need some.
             None => PictureInfo { key: true, disposable: false, whole: true, unmarked: false },
             Some(inspector) => {
-                let sets = parameter_sets(session, self.video.index);
+                let sets = &self.parameters;
                 inspector.inspect(split_annex_b(sets));
                 let picture = inspector.inspect(split_annex_b(&data))?;
                 if picture.key && (!has_sets || picture.unmarked) {
@@ -401,8 +347,8 @@ impl PictureStream {
             lost,
             orientation: Orientation::default(),
             time,
-            received_ns,
-            received_wall_ns,
+            received_ns: moment.received_ns,
+            received_wall_ns: moment.received_wall_ns,
         })
     }
 
@@ -447,25 +393,6 @@ fn broken(source: &RtspSource, cause: String) -> SourceFault {
     SourceFault::rtsp(source, SourceFaultKind::Protocol, SourceStep::Stream, cause)
 }
 
-fn received_ns(at: &PacketContext) -> u64 {
-    let ago = u64::try_from(at.received().elapsed().as_nanos()).unwrap_or(u64::MAX);
-    clock::monotonic_ns().saturating_sub(ago)
-}
-
-fn received_wall_ns(at: &PacketContext) -> u64 {
-    let wall: SystemTime = at.received_wall().into();
-    let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or_default()
-}
-
-/// The stream's parameter sets in Annex B form; empty where it has not sent any yet.
-fn parameter_sets(session: &Demuxed, index: usize) -> &[u8] {
-    match session.streams().get(index).and_then(|stream| stream.parameters()) {
-        Some(ParametersRef::Video(parameters)) => parameters.extra_data(),
-        _ => &[],
-    }
-}
-
-fn rtp_time(timestamp: retina::Timestamp) -> RtpTime {
-    RtpTime { ticks: timestamp.timestamp(), rate: timestamp.clock_rate().get() }
+fn rtp_time(moment: &Moment) -> RtpTime {
+    RtpTime { ticks: moment.ticks, rate: moment.rate.get() }
 }

@@ -5,6 +5,7 @@
 pub(crate) mod backoff;
 pub(crate) mod bucket;
 pub(crate) mod folder;
+pub(crate) mod line;
 pub(crate) mod messages;
 pub(crate) mod packet_socket;
 pub(crate) mod watch;

@@ -5,6 +5,7 @@ use ocelli_protocol::worker::{FromWorker, WorkerStage};
 
 use super::health::HealthFault;
 use super::inbox::InboxError;
+use crate::util::line::line;
 
 /// Why a worker is of no more use.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ impl WorkerFault {
     /// megabytes.
     pub(crate) fn unexpected(message: &FromWorker) -> Self {
         const SHOWN: usize = 200;
-        Self::ProtocolViolation(format!("out of turn: {:.SHOWN$}", format!("{message:?}")))
+        Self::ProtocolViolation(line(&format!("out of turn: {:.SHOWN$}", format!("{message:?}"))))
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::process::{Child, Command};
 use super::cgroup::{ControlGroups, GroupLimits, WorkerGroup};
 use super::inbox::{Inbox, InboxError};
 use crate::inference::InferenceAttachment;
+use crate::source::ReaderPrograms;
 use crate::telemetry;
 
 /// The programs of the child processes.
@@ -32,8 +33,8 @@ pub struct Programs {
     pub inference: PathBuf,
     /// Path of `ocelli-compile`, which compiles one component.
     pub compile: PathBuf,
-    /// Path of `ocelli-ingest`, which reads files and some cameras.
-    pub ingest: PathBuf,
+    /// Those that read sources.
+    pub readers: ReaderPrograms,
 }
 
 impl Programs {
@@ -49,7 +50,10 @@ impl Programs {
             worker: find("ocelli-worker")?,
             inference: find("ocelli-inference")?,
             compile: find("ocelli-compile")?,
-            ingest: find("ocelli-ingest")?,
+            readers: ReaderPrograms {
+                strict: find("ocelli-rtsp")?,
+                compatible: find("ocelli-ingest")?,
+            },
         })
     }
 }

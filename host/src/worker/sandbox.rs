@@ -27,7 +27,12 @@ pub(crate) struct SandboxReport {
 
 /// Runs the check and logs its result. Fails if it found less than `sandbox` requires.
 pub async fn check_sandbox(programs: &Programs, sandbox: Sandbox) -> anyhow::Result<()> {
-    for (whose, program) in [("", &programs.worker), ("readers' ", &programs.ingest)] {
+    let readers = &programs.readers;
+    for (whose, program) in [
+        ("", &programs.worker),
+        ("strict readers' ", &readers.strict),
+        ("compatible readers' ", &readers.compatible),
+    ] {
         let report = check(program).await.context("checking the sandbox")?;
         let summary = format!("{whose}{}", report.summary());
         if report.is_complete() {

@@ -1,12 +1,13 @@
 //! Bounds on what a worker sends. It keeps to them itself; but a worker that its stream or its
 //! pipeline controls may send anything, and what it sends goes to every subscriber.
 
-use ocelli_protocol::limit::{Limit, MAX_CAUSE, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
+use ocelli_protocol::limit::{Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES};
 use ocelli_protocol::worker::{
     Description, Detection, Event, FrameResult, FromWorker, WorkerLimits,
 };
 
 use super::fault::WorkerFault;
+use crate::util::line;
 
 /// Bytes of a pipeline's name, and of its version.
 const MAX_NAME: usize = 200;
@@ -58,18 +59,16 @@ pub(super) fn description(description: &Description) -> Result<(), WorkerFault> 
     Ok(())
 }
 
-/// Cuts the error texts of a message: they go to the log, the status, and the journal.
+/// Bounds and cleans the error texts of a message: they go to the log, the status, and the journal.
 pub(super) fn truncate_texts(message: &mut FromWorker) {
     match message {
         FromWorker::FrameFailed { message: text, .. }
         | FromWorker::Failed { message: text, .. }
         | FromWorker::DryRunResult { outcome: Some(Err(text)), .. }
         | FromWorker::Restored(Err(text))
-        | FromWorker::Heartbeat { damage: Some(text), .. }
-        | FromWorker::Finished { damage: Some(text), .. }
-        | FromWorker::Analyzed { outcome: Err((_, text)), .. } => {
-            text.truncate(text.floor_char_boundary(MAX_CAUSE));
-        }
+        | FromWorker::Analyzed { outcome: Err((_, text)), .. } => *text = line::text(text),
+        FromWorker::Heartbeat { damage: Some(text), .. }
+        | FromWorker::Finished { damage: Some(text), .. } => *text = line::line(text),
         _ => {}
     }
 }

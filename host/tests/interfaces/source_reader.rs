@@ -10,14 +10,14 @@ use ocelli::config::source::{ReaderSetting, Source, SourceOptions};
 use ocelli::journal::Journal;
 use ocelli::source::{ReaderKind, SourceFaultKind, Sources, Subscription};
 use ocelli_protocol::digest::Digest;
-use ocelli_testkit::{program, within};
+use ocelli_testkit::within;
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::source_rtsp::{Cameras, fault, recovery, scripted, units};
-use crate::support::sources;
+use crate::support::{readers, sources};
 
 fn camera(url: &str, options: SourceOptions) -> Source {
     Source::configured(url, options).unwrap()
@@ -71,7 +71,7 @@ async fn a_redirect_within_the_camera_is_followed_by_the_compatible_reader_and_r
     let folder = tempfile::tempdir().unwrap();
     for run in 0..2 {
         let journal = within(free_journal(folder.path())).await;
-        let sources = Sources::new(program("ocelli-ingest"), journal.clone(), &Config::default());
+        let sources = Sources::new(readers(), journal.clone(), &Config::default());
         let mut subscription = sources.subscribe(&with_reader(&url, ReaderSetting::Auto));
         if run == 0 {
             // The strict reader's fault comes first, and names the reason.

@@ -17,7 +17,7 @@ pub enum Role {
     Worker,
     /// `ocelli-inference`.
     Inference,
-    /// `ocelli-ingest`.
+    /// `ocelli-rtsp` or `ocelli-ingest`.
     Ingest,
     /// Any other child of the host.
     Other,
@@ -78,7 +78,7 @@ impl Snapshot {
                 "ocelli-worker" => Role::Worker,
                 // The kernel keeps 15 bytes of a name.
                 "ocelli-inferenc" => Role::Inference,
-                "ocelli-ingest" => Role::Ingest,
+                "ocelli-rtsp" | "ocelli-ingest" => Role::Ingest,
                 _ => Role::Other,
             };
             processes.push(Process { pid: number, role, cpu_s: stat.cpu_s });

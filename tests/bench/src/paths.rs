@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use ocelli::config::Config;
 use ocelli::journal::Journal;
-use ocelli::source::Sources;
+use ocelli::source::{ReaderPrograms, Sources};
 
 /// The clip that every part shows: 768x576, 10 pictures a second, a key frame every 20.
 pub const CLIP: &str = "people-576-high.mp4";
@@ -43,11 +43,10 @@ pub struct Paths {
     pub cameras: PathBuf,
 }
 
-/// Sources as the host has them. `ocelli-ingest` lies beside this program.
+/// Sources as the host has them. The readers lie beside this program.
 pub(crate) fn sources() -> Result<Sources> {
     let own = std::env::current_exe().context("asking for this program's path")?;
-    let ingest = own.with_file_name("ocelli-ingest");
-    Ok(Sources::new(ingest, Journal::temporary()?, &Config::default()))
+    Ok(Sources::new(ReaderPrograms::beside(&own), Journal::temporary()?, &Config::default()))
 }
 
 impl Paths {

@@ -114,10 +114,7 @@ fn readers(rows: &[ReaderCost], f: &mut Formatter<'_>) -> fmt::Result {
             units/s   busy with others"
     )?;
     for row in rows {
-        let pss = row
-            .ingest_mb
-            .as_ref()
-            .map_or_else(|| "none".to_owned(), |mb| format!("{:.1} MB ({:.1})", mb.median, mb.max));
+        let pss = format!("{:.1} MB ({:.1})", row.ingest_mb.median, row.ingest_mb.max);
         writeln!(
             f,
             "  {:>7}  {:<10} {:>5.2} % {:>5.2} %   {pss:>34}   {:.0} MB   {:>5.1}   {:.2} cores   \

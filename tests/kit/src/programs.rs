@@ -18,8 +18,7 @@ impl Programs {
     /// The product's programs with `worker` in the place of `ocelli-worker`. The real one lies
     /// beside it as `ocelli-worker-honest`.
     pub fn with_worker(worker: &Path) -> Self {
-        let programs =
-            Self::copied(&["ocelli", "ocelli-inference", "ocelli-compile", "ocelli-ingest"]);
+        let programs = Self::copied(&["ocelli-inference"]);
         programs.copy(&program("ocelli-worker"), "ocelli-worker-honest");
         programs.copy(worker, "ocelli-worker");
         programs
@@ -27,19 +26,20 @@ impl Programs {
 
     /// The product's programs with `inference` in the place of `ocelli-inference`.
     pub fn with_inference(inference: &Path) -> Self {
-        let programs =
-            Self::copied(&["ocelli", "ocelli-worker", "ocelli-compile", "ocelli-ingest"]);
+        let programs = Self::copied(&["ocelli-worker"]);
         programs.copy(inference, "ocelli-inference");
         programs
     }
 
+    /// With these beside those that no test replaces.
     fn copied(names: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let programs = Self { folder };
         let pipelines = programs.folder.path().join("pipelines");
         fs::create_dir(programs.programs()).unwrap();
         fs::create_dir(&pipelines).unwrap();
-        for name in names {
+        let always = ["ocelli", "ocelli-compile", "ocelli-ingest", "ocelli-rtsp"];
+        for name in names.iter().chain(&always) {
             programs.copy(&program(name), name);
         }
         fs::copy(built_in_pipeline("object-detect"), pipelines.join("object-detect.wasm")).unwrap();

@@ -6,8 +6,14 @@ use std::process::Command;
 
 use ocelli_testkit::{built, built_in_pipeline, program};
 
-const PROGRAMS: [&str; 5] =
-    ["ocelli", "ocelli-compile", "ocelli-inference", "ocelli-ingest", "ocelli-worker"];
+const PROGRAMS: [&str; 6] = [
+    "ocelli",
+    "ocelli-compile",
+    "ocelli-inference",
+    "ocelli-ingest",
+    "ocelli-rtsp",
+    "ocelli-worker",
+];
 
 #[test]
 fn programs_and_pipelines_under_test_are_those_that_were_built() {

@@ -264,10 +264,18 @@ fn answer(
         NetworkRequest::Resolve { .. } => {
             (NetworkResponse::Resolved(vec![IpAddr::from([127, 0, 0, 1])]), None)
         }
-        NetworkRequest::Connect { address } | NetworkRequest::Send { address, .. }
+        NetworkRequest::Connect { address }
+        | NetworkRequest::Bind { address }
+        | NetworkRequest::Send { address, .. }
             if !admits(*address) =>
         {
             (NetworkResponse::NotAdmitted, None)
+        }
+        NetworkRequest::Bind { address } => {
+            match UdpSocket::from(descriptor.unwrap()).connect(address) {
+                Ok(()) => (NetworkResponse::Bound, None),
+                Err(error) => (failed(error), None),
+            }
         }
         NetworkRequest::Connect { address } => match TcpStream::connect(address) {
             Ok(stream) => (NetworkResponse::Connected, Some(stream.into())),

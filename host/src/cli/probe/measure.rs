@@ -117,6 +117,7 @@ fn no_reader_helps(kind: SourceFaultKind) -> bool {
             | SourceFaultKind::UnsupportedCodec
             | SourceFaultKind::Certificate
             | SourceFaultKind::Reader
+            | SourceFaultKind::TooLarge
             | SourceFaultKind::File
     )
 }

@@ -17,7 +17,7 @@ use ocelli_protocol::ingest::{MAX_ADDRESSES, MAX_DATAGRAM, NetworkRequest, Netwo
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use rustix::net::sockopt::socket_type;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, socket_type};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -32,7 +32,8 @@ use crate::util::packet_socket::PacketSocket;
 /// Resolving a name, or connecting, TLS included.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Connections of one process: a redirect or two, each with two addresses, and a second try of all.
+/// Connections of one process: a redirect or two, each with two addresses, and a second try of all;
+/// or the strict reader's one, and some tries of TEARDOWN.
 const MAX_CONNECTIONS: usize = 16;
 
 /// Names that one process may ask for: the camera's own, and of a redirect.
@@ -40,6 +41,11 @@ const MAX_NAMES: usize = 8;
 
 /// Bytes that wait on each way of a connection with TLS: a key picture of a 1080p camera.
 const RELAY_BUFFER: usize = 128 << 10;
+
+/// Receive buffer of a UDP stream: a key picture of a 4K camera at its largest, about 1 MB, with
+/// what the kernel counts on top of each packet. Linux grants up to `net.core.rmem_max`, and takes
+/// it only while packets wait.
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// The names that subscribers' cameras may lead to, as the config in force has them.
 pub(in crate::source) type Admitted = Arc<Mutex<Arc<[SourcePattern]>>>;
@@ -165,6 +171,7 @@ impl Desk {
                 Ok(connection) => return (NetworkResponse::Connected, Some(connection)),
                 Err(response) => response,
             },
+            NetworkRequest::Bind { address } => self.bind(address, &descriptors),
             NetworkRequest::Send { address, data } => self.send(address, &data, &descriptors),
         };
         (response, None)
@@ -246,6 +253,26 @@ impl Desk {
         blocking(theirs.into_std())
     }
 
+    /// Lets a socket of the process exchange datagrams with this address alone. Linux keeps about
+    /// 90 packets of a socket by default (`net.core.rmem_default`) and drops the rest, so that key
+    /// pictures would never arrive whole.
+    fn bind(&mut self, address: SocketAddr, descriptors: &[OwnedFd]) -> NetworkResponse {
+        let [socket] = descriptors else { return failed(Errno::BADF) };
+        if !self.admits(address) {
+            return self.refuse(address.to_string());
+        }
+        if socket_type(socket) != Ok(rustix::net::SocketType::DGRAM) {
+            return failed(Errno::NOTSOCK);
+        }
+        if let Err(error) = set_socket_recv_buffer_size(socket, RECEIVE_BUFFER) {
+            debug!(target: "ocelli::source", %error, "the UDP receive buffer stays as it is");
+        }
+        match rustix::net::connect(socket, &address) {
+            Ok(()) => NetworkResponse::Bound,
+            Err(error) => failed(error),
+        }
+    }
+
     /// Sends a datagram from a socket of the process.
     fn send(
         &mut self,
@@ -294,6 +321,7 @@ fn blocking(connection: io::Result<impl Into<OwnedFd>>) -> Result<OwnedFd, Netwo
 #[cfg(test)]
 mod tests {
     use ocelli_protocol::inference::{MAX_PACKET, packet_pair, receive_with, send, send_with};
+    use rustix::net::sockopt::socket_recv_buffer_size;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -431,6 +459,24 @@ mod tests {
             assert_eq!(asked.connect(address).await.0, refused);
         }
         assert_eq!(asked.connect(address).await.0, failed(Errno::MFILE));
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_bound_to_the_camera_and_its_buffer_grows() {
+        let camera_end = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = camera_end.local_addr().unwrap();
+        let asked = Asked::new(camera("rtsp://127.0.0.1/a"), Admitted::default());
+        let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        set_socket_recv_buffer_size(&ours, 8192).unwrap();
+        let before = socket_recv_buffer_size(&ours).unwrap();
+        let socket = || OwnedFd::from(ours.try_clone().unwrap());
+        let elsewhere = NetworkRequest::Bind { address: "127.0.0.2:9".parse().unwrap() };
+        assert_eq!(asked.ask(elsewhere, Some(socket())).await.0, NetworkResponse::NotAdmitted);
+        assert!(ours.peer_addr().is_err());
+        let bind = NetworkRequest::Bind { address };
+        assert_eq!(asked.ask(bind, Some(socket())).await.0, NetworkResponse::Bound);
+        assert_eq!(ours.peer_addr().unwrap(), address);
+        assert!(socket_recv_buffer_size(&ours).unwrap() > before);
     }
 
     #[tokio::test]

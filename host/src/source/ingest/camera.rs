@@ -197,7 +197,7 @@ impl CompatibleReader {
                 let cause = format!("no picture within {} s", limit.as_secs());
                 SourceFault::rtsp(source, SourceFaultKind::Silent, SourceStep::Play, cause)
             }
-            (error, _) => fault(SourceFaultKind::Reader, error.to_string()),
+            (error, _) => SourceFault::of_reader(source, step, &error),
         }
     }
 
@@ -233,6 +233,7 @@ impl CompatibleReader {
             IngestFaultKind::Closed => {
                 (SourceFaultKind::Closed, format!("the server closed the connection: {text}"))
             }
+            IngestFaultKind::TooLarge => return SourceFault::too_large(&self.source, step),
             IngestFaultKind::InvalidData
             | IngestFaultKind::UnknownContainer
             | IngestFaultKind::Other => (SourceFaultKind::Protocol, text),

@@ -1,8 +1,11 @@
-//! One `ocelli-ingest` process: started with its descriptors, read with bounds, ended in time.
+//! One reader process (`ocelli-ingest` or `ocelli-rtsp`): started with its descriptors, read with
+//! bounds, ended in time.
 
+use std::fmt;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +19,12 @@ use ocelli_protocol::ingest::{
     Damage, FromIngest, IngestFault, IngestUnit, Input, Open, StreamInfo,
 };
 use ocelli_protocol::process::ingest as descriptor;
+use ocelli_protocol::rtsp::{self, FromReader, MAX_PICTURE};
 use ocelli_protocol::wire::{self, WireError};
 use parking_lot::Mutex;
+use rustix::process::Signal;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -25,12 +32,18 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
 
 use crate::config::Sandbox;
+use crate::source::ReaderPrograms;
 use crate::telemetry;
 use crate::util::messages;
 
-/// Private memory of a process (RLIMIT_DATA) in bytes. The index of a recording of 24 h at 25
-/// pictures a second takes about 100 MB, the largest picture and its copy 32 MB.
-const MEMORY: u64 = 256 << 20;
+/// Private memory of a process that reads a file (RLIMIT_DATA), in bytes. The index of a recording
+/// of 24 h at 25 pictures a second takes about 100 MB, the largest picture and its copy 32 MB.
+const FILE_MEMORY: u64 = 256 << 20;
+
+/// The same of one that reads a camera: what a picture's budget of bytes
+/// ([`PICTURE_BUDGET`](ocelli_protocol::rtsp::PICTURE_BUDGET)) makes in the buffers of a library,
+/// some times over.
+pub(super) const CAMERA_MEMORY: u64 = 128 << 20;
 
 /// How long one read of the network may take in the process. Longer than any silence after which
 /// the host gives a session up: the host judges, and names the cause.
@@ -47,7 +60,7 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long a process that has closed its socket may take to exit.
 const EXIT_GRACE: Duration = Duration::from_secs(1);
 
-/// Starts ingest processes. Clones share what they have logged.
+/// Starts reader processes. Clones share what they have logged.
 #[derive(Clone, Debug)]
 pub(in crate::source) struct IngestLauncher {
     inner: Arc<LauncherInner>,
@@ -55,7 +68,7 @@ pub(in crate::source) struct IngestLauncher {
 
 #[derive(Debug)]
 struct LauncherInner {
-    program: PathBuf,
+    programs: ReaderPrograms,
     sandbox: Mutex<Sandbox>,
     /// The missing measures of the sandbox have been logged.
     has_warned: AtomicBool,
@@ -82,10 +95,10 @@ impl Descriptors {
 }
 
 impl IngestLauncher {
-    /// Starts nothing yet. `program`: path of `ocelli-ingest`.
-    pub(in crate::source) fn new(program: PathBuf, sandbox: Sandbox) -> Self {
+    /// Starts nothing yet.
+    pub(in crate::source) fn new(programs: ReaderPrograms, sandbox: Sandbox) -> Self {
         let (sandbox, has_warned) = (Mutex::new(sandbox), AtomicBool::new(false));
-        Self { inner: Arc::new(LauncherInner { program, sandbox, has_warned }) }
+        Self { inner: Arc::new(LauncherInner { programs, sandbox, has_warned }) }
     }
 
     /// Takes the config's policy for processes that start from now on.
@@ -93,7 +106,7 @@ impl IngestLauncher {
         *self.inner.sandbox.lock() = sandbox;
     }
 
-    /// Starts a process and has it open `input` within `limit`. `name` is for the process list and
+    /// Starts an `ocelli-ingest` and has it open `input` within `limit`. `name` is for the process list and
     /// the log; everyone on the machine sees it.
     pub(in crate::source) async fn open(
         &self,
@@ -102,23 +115,52 @@ impl IngestLauncher {
         descriptors: Descriptors,
         limit: Duration,
     ) -> Result<(IngestProcess, StreamInfo), IngestError> {
-        let mut process = self.start(name, descriptors).map_err(IngestError::Start)?;
+        let program = &self.inner.programs.compatible;
+        let mut process = self.start(program, name, descriptors).map_err(IngestError::Start)?;
         let read_timeout_ms = u32::try_from(READ_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
-        let open = Open { input, memory: MEMORY, read_timeout_ms };
+        let (memory, longest) = match &input {
+            Input::Camera { .. } => (CAMERA_MEMORY, MAX_PICTURE),
+            Input::File { .. } => (FILE_MEMORY, wire::MAX_PAYLOAD),
+        };
+        let open = Open { input, memory, read_timeout_ms };
+        process.longest = longest;
         // A process that has ended already says so by its status.
         let _ = process.send(&open).await;
-        match process.receive(START_LIMIT).await? {
+        match process.receive_ingest(START_LIMIT).await? {
             (FromIngest::SandboxReport(confinement), _) => self.admit(&confinement)?,
             (other, _) => return Err(process.broke_off(&other)),
         }
-        match process.receive(limit).await? {
+        match process.receive_ingest(limit).await? {
             (FromIngest::Opened(stream), _) => Ok((process, stream)),
             (FromIngest::Failed(fault), _) => Err(IngestError::Failed(fault)),
             (other, _) => Err(process.broke_off(&other)),
         }
     }
 
-    fn start(&self, name: &str, descriptors: Descriptors) -> std::io::Result<IngestProcess> {
+    /// Starts an `ocelli-rtsp` and has it begin with `open`.
+    pub(super) async fn start_strict(
+        &self,
+        name: &str,
+        open: &rtsp::Open,
+        descriptors: Descriptors,
+    ) -> Result<IngestProcess, IngestError> {
+        let program = &self.inner.programs.strict;
+        let mut process = self.start(program, name, descriptors).map_err(IngestError::Start)?;
+        // A process that has ended already says so by its status.
+        let _ = process.send(open).await;
+        match process.receive(START_LIMIT, |_| 0).await? {
+            (FromReader::SandboxReport(confinement), _) => self.admit(&confinement)?,
+            (other, _) => return Err(process.broke_off(&other)),
+        }
+        Ok(process)
+    }
+
+    fn start(
+        &self,
+        program: &Path,
+        name: &str,
+        descriptors: Descriptors,
+    ) -> std::io::Result<IngestProcess> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mapping = |parent_fd: OwnedFd, child_fd| FdMapping { parent_fd, child_fd };
@@ -127,10 +169,11 @@ impl IngestLauncher {
             mapping(descriptors.network, descriptor::NETWORK),
             mapping(descriptors.file, descriptor::FILE),
         ];
-        let mut command = Command::new(&self.inner.program);
+        let program_name = program.file_name().unwrap_or(program.as_os_str()).to_owned();
+        let mut command = Command::new(program);
         command
             // For the process list alone, which then shows `ocelli-ingest NAME`.
-            .arg0("ocelli-ingest")
+            .arg0(&program_name)
             .arg(name)
             .fd_mappings(mappings)
             .map_err(std::io::Error::other)?
@@ -143,12 +186,12 @@ impl IngestLauncher {
         // Closes our copies of what the child inherited, its end of the socket above all.
         drop(command);
         if let Some(stderr) = child.stderr.take() {
-            let name = name.to_owned();
+            let name = format!("{} {name}", program_name.to_string_lossy());
             tokio::spawn(telemetry::child_lines(stderr, move |line| {
-                warn!(target: "ocelli::source", "ocelli-ingest {name}: {line}");
+                warn!(target: "ocelli::source", "{name}: {line}");
             }));
         }
-        Ok(IngestProcess { child, socket: UnixStream::from_std(ours)? })
+        Ok(IngestProcess { child, socket: UnixStream::from_std(ours)?, longest: 0 })
     }
 
     fn admit(&self, confinement: &Confinement) -> Result<(), IngestError> {
@@ -160,7 +203,7 @@ impl IngestLauncher {
             return Err(IngestError::Sandbox(missing));
         }
         if !self.inner.has_warned.swap(true, Ordering::Relaxed) {
-            warn!(target: "ocelli::source", "ocelli-ingest runs without {missing}");
+            warn!(target: "ocelli::source", "reader processes run without {missing}");
         }
         Ok(())
     }
@@ -177,12 +220,15 @@ pub(in crate::source) enum IngestError {
     /// It sent what it may not send.
     #[error("the reader process broke its protocol: {0}")]
     Protocol(String),
-    /// It said nothing for this time, and is killed.
+    /// It said nothing for this time.
     #[error("the reader process said nothing for {} s", .0.as_secs_f32())]
     Silent(Duration),
     /// It has ended, with this status.
     #[error("the reader process ended: {0}")]
     Exited(String),
+    /// It needed more memory than it may have.
+    #[error("the reader process needed more memory than it may have")]
+    OutOfMemory,
     /// It reports that it cannot read the input.
     #[error("{}", .0.reason)]
     Failed(IngestFault),
@@ -205,6 +251,8 @@ pub(in crate::source) enum IngestItem {
 pub(in crate::source) struct IngestProcess {
     child: Child,
     socket: UnixStream,
+    /// Most bytes of a picture.
+    longest: usize,
 }
 
 impl IngestProcess {
@@ -214,7 +262,7 @@ impl IngestProcess {
         &mut self,
         limit: Duration,
     ) -> Result<IngestItem, IngestError> {
-        match self.receive(limit).await? {
+        match self.receive_ingest(limit).await? {
             (FromIngest::Unit(unit), payload) => Ok(IngestItem::Unit(unit, payload.into())),
             (FromIngest::Damage(damage), _) => Ok(IngestItem::Damage(damage)),
             (FromIngest::Alive, _) => Ok(IngestItem::Alive),
@@ -224,37 +272,47 @@ impl IngestProcess {
         }
     }
 
-    async fn send(&mut self, open: &Open) -> Result<(), WireError> {
-        self.socket.write_all(&wire::encode(open, 0)?).await?;
+    /// Sends it a message.
+    pub(super) async fn send(&mut self, message: &impl Serialize) -> Result<(), WireError> {
+        self.socket.write_all(&wire::encode(message, 0)?).await?;
         Ok(())
     }
 
-    async fn receive(&mut self, limit: Duration) -> Result<(FromIngest, Vec<u8>), IngestError> {
-        let payload = |message: &FromIngest| match message {
-            FromIngest::Unit(_) => wire::MAX_PAYLOAD,
+    async fn receive_ingest(
+        &mut self,
+        limit: Duration,
+    ) -> Result<(FromIngest, Vec<u8>), IngestError> {
+        let longest = self.longest;
+        self.receive(limit, |message| match message {
+            FromIngest::Unit(_) => longest,
             _ => 0,
-        };
+        })
+        .await
+    }
+
+    /// Its next message and the payload, which is no longer than `payload` says. After an error,
+    /// and after a call that was given up, the process is of no more use.
+    pub(super) async fn receive<M: DeserializeOwned>(
+        &mut self,
+        limit: Duration,
+        payload: impl FnOnce(&M) -> usize,
+    ) -> Result<(M, Vec<u8>), IngestError> {
         let received =
             timeout(limit, messages::receive(&mut self.socket, MAX_MESSAGE, payload)).await;
         match received {
             Ok(Ok(received)) => Ok(received),
             // One that dies in the middle of a message has not chosen to.
-            Ok(Err(WireError::Closed | WireError::Io(_))) => {
-                Err(IngestError::Exited(self.status().await))
-            }
+            Ok(Err(WireError::Closed | WireError::Io(_))) => Err(self.exited().await),
             Ok(Err(error)) => {
                 self.kill();
                 Err(IngestError::Protocol(error.to_string()))
             }
-            Err(_) => {
-                self.kill();
-                Err(IngestError::Silent(limit))
-            }
+            Err(_) => Err(IngestError::Silent(limit)),
         }
     }
 
     /// A message that may not come now. The reason has only its beginning.
-    fn broke_off(&mut self, message: &FromIngest) -> IngestError {
+    pub(super) fn broke_off(&mut self, message: &impl fmt::Debug) -> IngestError {
         const SHOWN: usize = 100;
         self.kill();
         IngestError::Protocol(format!("out of turn: {:.SHOWN$}", format!("{message:?}")))
@@ -265,8 +323,15 @@ impl IngestProcess {
         let _ = self.child.start_kill();
     }
 
+    /// Lets it end by itself, for a bounded time.
+    pub(super) async fn end(self, limit: Duration) {
+        let Self { mut child, socket, .. } = self;
+        drop(socket);
+        let _ = timeout(limit, child.wait()).await;
+    }
+
     /// How it ended. It is killed if it has closed its socket and goes on.
-    async fn status(&mut self) -> String {
+    async fn exited(&mut self) -> IngestError {
         let deadline = Instant::now() + EXIT_GRACE;
         let status = match timeout_at(deadline, self.child.wait()).await {
             Ok(status) => status,
@@ -275,7 +340,14 @@ impl IngestProcess {
                 self.child.wait().await
             }
         };
-        status.map_or_else(|error| error.to_string(), |status| status.to_string())
+        match status {
+            // Rust's allocator aborts where the system has no more; nothing else there does.
+            Ok(status) if status.signal() == Some(Signal::ABORT.as_raw()) => {
+                IngestError::OutOfMemory
+            }
+            Ok(status) => IngestError::Exited(status.to_string()),
+            Err(error) => IngestError::Exited(error.to_string()),
+        }
     }
 }
 
@@ -291,7 +363,7 @@ mod tests {
         let program = folder.path().join("ocelli-ingest");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let launcher = IngestLauncher::new(program, sandbox);
+        let launcher = IngestLauncher::new(ReaderPrograms::beside(&program), sandbox);
         let descriptors = Descriptors::of_file(File::open("/dev/null").unwrap()).unwrap();
         let input = Input::File { ending: "mp4".to_owned() };
         let limit = Duration::from_millis(200);
@@ -349,7 +421,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_is_missing_is_told() {
-        let launcher = IngestLauncher::new("/nonexistent".into(), Sandbox::BestEffort);
+        let programs = ReaderPrograms::beside(Path::new("/nonexistent/ocelli"));
+        let launcher = IngestLauncher::new(programs, Sandbox::BestEffort);
         let descriptors = Descriptors::of_file(File::open("/dev/null").unwrap()).unwrap();
         let input = Input::File { ending: String::new() };
         let opened = launcher.open("clip", input, descriptors, EXIT_GRACE).await;

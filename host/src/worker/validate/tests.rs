@@ -93,13 +93,13 @@ fn each_limit_that_is_broken_is_named() {
 }
 
 #[test]
-fn a_cause_is_cut_at_a_character() {
+fn a_cause_is_cut_at_a_character_and_cleaned() {
     let truncated = |text: String| {
         let mut message = FromWorker::Restored(Err(text));
         truncate_texts(&mut message);
         let FromWorker::Restored(Err(text)) = message else { unreachable!() };
         text
     };
-    assert_eq!(truncated("é".repeat(MAX_CAUSE)).len(), MAX_CAUSE);
-    assert_eq!(truncated("short".into()), "short");
+    assert_eq!(truncated("é".repeat(1 << 20)).chars().count(), line::MAX_TEXT);
+    assert_eq!(truncated("short\u{1b}[2J\n at 1".into()), "short [2J\n at 1");
 }

@@ -12,7 +12,7 @@ use ocelli::analyze::{
 use ocelli::config::Config;
 use ocelli::config::source::{ReaderSetting, Source, SourceOptions, Transport};
 use ocelli::journal::Journal;
-use ocelli::source::Sources;
+use ocelli::source::{ReaderPrograms, Sources};
 use ocelli_testkit::program;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -24,10 +24,15 @@ pub(crate) fn events() -> ocelli::journal::events::EventJournal {
     Journal::temporary().unwrap().events().clone()
 }
 
-/// Sources as a host has them, with the real program for files.
+/// The programs that read sources.
+pub(crate) fn readers() -> ReaderPrograms {
+    ReaderPrograms { strict: program("ocelli-rtsp"), compatible: program("ocelli-ingest") }
+}
+
+/// Sources as a host has them, with the real programs.
 pub(crate) fn sources() -> Sources {
     let journal = Journal::temporary().unwrap();
-    Sources::new(program("ocelli-ingest"), journal, &Config::default())
+    Sources::new(readers(), journal, &Config::default())
 }
 
 /// An RTSP camera for the strict reader alone.
