@@ -235,21 +235,47 @@ fn the_schema_takes_the_trees_of_the_page_of_built_in_pipelines() {
 }
 
 #[test]
+fn the_largest_trees_fit_the_schema() {
+    // As many stages below each other as may be, the rest beside the last, each with the labels of
+    // ImageNet's larger set.
+    let labels: Vec<_> = (0..21_841).map(|n| format!("label {n}")).collect();
+    let stage = |n: usize, stages: Value| {
+        json!({
+            "kind": "classifier", "model": "m", "as": format!("stage-{n}"), "labels": labels,
+            "for": if n == 1 { vec!["person"] } else { vec!["label 21840"] }, "min_score": 1,
+            "crop": {"expand": 10, "square": true}, "top": labels.len(), "activation": "none",
+            "batch": MAX_BATCH, "output": "o", "stages": stages,
+            "input": {"name": "i", "width": 96, "height": 64, "channels": "bgr", "fit": "stretch",
+                "fill": [0, 0, 0], "mean": [0, 0, 0], "std": [1, 1, 1]}
+        })
+    };
+    let last: Vec<_> = (MAX_DEPTH..=MAX_STAGES).map(|n| stage(n, json!([]))).collect();
+    let stages = (1..MAX_DEPTH).rev().fold(json!(last), |below, n| json!([stage(n, below)]));
+    let detect = json!({"kind": "nanodet", "model": "nanodet-g-416", "score": 1, "iou": 1,
+        "labels": ocelli_sdk::labels::COCO_80.to_vec()});
+    let largest = json!({"detect": detect, "stages": stages, "max_crops": MAX_CROPS,
+        "max_results_per_second": 1e9});
+    let largest = largest.to_string();
+    assert_eq!(Tree::read(&largest).map(|tree| tree.stages().len()), Ok(MAX_STAGES));
+    assert_eq!(Schema::read(&schema().to_string()).unwrap().check(&largest), Ok(()));
+}
+
+#[test]
 fn the_schema_refuses_at_every_depth_what_is_no_setting() {
     let schema = Schema::read(&schema().to_string()).unwrap();
     let face = |extra: Value| with(json!([{"kind": "centerface", "stages": [extra]}]));
     let cases = [
         (r#"{"crops":1}"#.to_owned(), "crops"),
-        (r#"{"detect":{"kind":"yolo"}}"#.to_owned(), "/detect/kind"),
-        (r#"{"detect":{"kind":"nanodet","score":0}}"#.to_owned(), "/detect/score"),
-        (face(json!({"kind": "faceres", "min_score": 2})), "/stages/0/stages/0/min_score"),
+        (r#"{"detect":{"kind":"yolo"}}"#.to_owned(), ".detect.kind"),
+        (r#"{"detect":{"kind":"nanodet","score":0}}"#.to_owned(), ".detect.score"),
+        (face(json!({"kind": "faceres", "min_score": 2})), ".stages[0].stages[0].min_score"),
         (face(json!({"kind": "faceres", "crops": 1})), "crops"),
-        (face(json!({"kind": "classifier", "labels": []})), "/stages/0/stages/0/labels"),
+        (face(json!({"kind": "classifier", "labels": []})), ".stages[0].stages[0].labels"),
         (
             face(json!({"kind": "classifier", "input": {"width": 0}})),
-            "/stages/0/stages/0/input/width",
+            ".stages[0].stages[0].input.width",
         ),
-        (face(json!({})), "/stages/0/stages/0"),
+        (face(json!({})), ".stages[0].stages[0]"),
     ];
     for (settings, place) in cases {
         let error = schema.check(&settings).unwrap_err();

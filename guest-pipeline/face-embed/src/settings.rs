@@ -223,14 +223,14 @@ mod tests {
             assert!(Settings::read(settings).is_ok(), "{settings}");
         }
         let wrong = [
-            (r#"{"score":0}"#, "/score"),
-            (r#"{"iou":1.5}"#, "/iou"),
-            (r#"{"detector_size":[400,416]}"#, "/detector_size/0"),
-            (r#"{"detector_size":[416]}"#, "/detector_size"),
-            (r#"{"max_faces":257}"#, "/max_faces"),
-            (r#"{"min_face_pixels":-1}"#, "/min_face_pixels"),
-            (r#"{"alignment":"eyes"}"#, "/alignment"),
-            (r#"{"gender_and_age":1}"#, "/gender_and_age"),
+            (r#"{"score":0}"#, ".score"),
+            (r#"{"iou":1.5}"#, ".iou"),
+            (r#"{"detector_size":[400,416]}"#, ".detector_size[0]"),
+            (r#"{"detector_size":[416]}"#, ".detector_size"),
+            (r#"{"max_faces":257}"#, ".max_faces"),
+            (r#"{"min_face_pixels":-1}"#, ".min_face_pixels"),
+            (r#"{"alignment":"eyes"}"#, ".alignment"),
+            (r#"{"gender_and_age":1}"#, ".gender_and_age"),
             (r#"{"detector":416}"#, "detector"),
         ];
         for (settings, place) in wrong {

@@ -415,6 +415,27 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_settings_fit_the_schema() {
+        let corner = |n: usize| {
+            let (sin, cos) = (n as f64 / *CORNERS.end() as f64 * std::f64::consts::TAU).sin_cos();
+            [0.5 + sin / 2.0, 0.5 + cos / 2.0]
+        };
+        let polygon: Vec<_> = (0..*CORNERS.end()).map(corner).collect();
+        let zone = |n: usize| {
+            let name = format!("{n:é>MAX_ZONE_NAME$}");
+            json!({ "name": name, "polygon": polygon, "labels": COCO_80.to_vec() })
+        };
+        let largest = json!({
+            "model": "nanodet-g-416", "score": 1, "iou": 1, "labels": COCO_80.to_vec(),
+            "max_results_per_second": 1e9, "count_objects": true,
+            "zones": (0..MAX_ZONES).map(zone).collect::<Vec<_>>()
+        });
+        let largest = largest.to_string();
+        assert_eq!(Settings::read(&largest).map(|settings| settings.zones.len()), Ok(MAX_ZONES));
+        assert_eq!(Schema::read(&schema().to_string()).unwrap().check(&largest), Ok(()));
+    }
+
+    #[test]
     fn the_schema_takes_what_the_settings_take_and_refuses_the_rest() {
         let schema = Schema::read(&schema().to_string()).unwrap();
         let every_key = r#"{"model":"nanodet-g-320","score":0.25,"iou":0.3,"labels":["person","car"],
@@ -428,19 +449,22 @@ mod tests {
             assert!(Settings::read(settings).is_ok(), "{settings}");
         }
         let wrong = [
-            (r#"{"score":9}"#, "/score"),
-            (r#"{"iou":0}"#, "/iou"),
-            (r#"{"model":"yolo"}"#, "/model"),
-            (r#"{"labels":["persn"]}"#, "/labels/0"),
-            (r#"{"max_results_per_second":0}"#, "/max_results_per_second"),
+            (r#"{"score":9}"#, ".score"),
+            (r#"{"iou":0}"#, ".iou"),
+            (r#"{"model":"yolo"}"#, ".model"),
+            (r#"{"labels":["persn"]}"#, ".labels[0]"),
+            (r#"{"max_results_per_second":0}"#, ".max_results_per_second"),
             (r#"{"treshold":0.4}"#, "treshold"),
-            (r#"{"zones":[{"name":"a"}]}"#, "/zones/0"),
-            (r#"{"zones":[{"name":"","polygon":[[0,0],[1,0],[1,1]]}]}"#, "/zones/0/name"),
-            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0]]}]}"#, "/zones/0/polygon"),
-            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,-1]]}]}"#, "/zones/0/polygon/2/1"),
-            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1]]}]}"#, "/zones/0/polygon/2"),
+            (r#"{"zones":[{"name":"a"}]}"#, ".zones[0]"),
+            (r#"{"zones":[{"name":"","polygon":[[0,0],[1,0],[1,1]]}]}"#, ".zones[0].name"),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0]]}]}"#, ".zones[0].polygon"),
+            (
+                r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,-1]]}]}"#,
+                ".zones[0].polygon[2][1]",
+            ),
+            (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1]]}]}"#, ".zones[0].polygon[2]"),
             (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]],"line":1}]}"#, "line"),
-            (r#"{"count_objects":"all"}"#, "/count_objects"),
+            (r#"{"count_objects":"all"}"#, ".count_objects"),
         ];
         for (settings, place) in wrong {
             assert!(schema.check(settings).is_err_and(|error| error.contains(place)), "{settings}");

@@ -1,33 +1,19 @@
 //! What tests of a pipeline use, natively: its schema, applied as the host applies it before
-//! [`Pipeline::new`] is called.
+//! [`Pipeline::new`] is called, by the same code.
 //!
 //! [`Pipeline::new`]: crate::Pipeline::new
 
-use boon::{Compiler, SchemaIndex, Schemas};
-use serde_json::Value;
-
-/// Where the schema is said to lie. Nothing is read there.
-const PLACE: &str = "memory:settings.json";
-
 /// A JSON Schema of settings.
-pub struct Schema {
-    schemas: Schemas,
-    index: SchemaIndex,
-}
+#[derive(Debug)]
+pub struct Schema(ocelli_settings::Schema);
 
 impl Schema {
-    /// Reads a schema, of draft 2020-12 unless it says otherwise.
+    /// Reads a schema, of draft 2020-12 or a form of the drafts before it.
     ///
     /// # Errors
-    /// The text is no JSON, or no schema.
+    /// The text is no JSON, no schema, or one that the host refuses.
     pub fn read(text: &str) -> Result<Self, String> {
-        let schema: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let mut compiler = Compiler::new();
-        compiler.set_default_draft(boon::Draft::V2020_12);
-        compiler.add_resource(PLACE, schema).map_err(|error| format!("{error:#}"))?;
-        let mut schemas = Schemas::new();
-        let index = compiler.compile(PLACE, &mut schemas).map_err(|error| format!("{error:#}"))?;
-        Ok(Self { schemas, index })
+        ocelli_settings::Schema::read(text).map(Self).map_err(|fault| fault.to_string())
     }
 
     /// Whether settings, a JSON object, fit.
@@ -35,8 +21,8 @@ impl Schema {
     /// # Errors
     /// Each place that does not, with what would.
     pub fn check(&self, settings: &str) -> Result<(), String> {
-        let settings: Value = serde_json::from_str(settings).map_err(|error| error.to_string())?;
-        self.schemas.validate(&settings, self.index).map_err(|error| error.to_string())
+        let settings = serde_json::from_str(settings).map_err(|error| error.to_string())?;
+        self.0.check(&settings).map_err(|fault| fault.to_string())
     }
 }
 
@@ -51,14 +37,15 @@ mod tests {
         );
         let schema = schema.unwrap();
         assert_eq!(schema.check(r#"{"score":0.5}"#), Ok(()));
-        assert!(schema.check(r#"{"score":2}"#).is_err_and(|error| error.contains("/score")));
-        assert!(schema.check(r#"{"scor":1}"#).is_err_and(|error| error.contains("scor")));
+        assert!(schema.check(r#"{"score":2}"#).is_err_and(|error| error.contains(".score: 2")));
+        assert!(schema.check(r#"{"scor":1}"#).is_err_and(|error| error.contains(".scor: ")));
+        assert!(schema.check("[]").is_err());
     }
 
     #[test]
     fn what_is_no_schema_is_refused() {
         for text in
-            ["", "{", r#"{"type":"objekt"}"#, r#"{"minItems":-1}"#, r##"{"$ref":"#/$defs/none"}"##]
+            ["{", r#"{"type":"objekt"}"#, r#"{"minItems":-1}"#, r##"{"$ref":"#/$defs/none"}"##]
         {
             assert!(Schema::read(text).is_err(), "{text}");
         }

@@ -36,5 +36,4 @@ mod poll;
 pub mod queue;
 pub mod redis_bridge;
 pub mod session;
-pub mod settings;
 pub mod video;

@@ -11,13 +11,13 @@ use ocelli_protocol::wire::{Reader, WireError};
 use ocelli_protocol::worker::{
     AnalysisFault, CaptureClock, FrameResult, FromWorker, LogLevel, Start, ToWorker, WorkerStage,
 };
+use ocelli_settings::{Schema, SettingsFault};
 
 use super::described::DescribedPipeline;
 use super::failure::WorkerFailure;
 use crate::counters::SharedCounters;
 use crate::guest::instance::{CallError, Instance, InstanceFactory};
 use crate::host_link::HostLink;
-use crate::settings::{self, SettingsFault};
 use crate::video::{Frame, StillError, still};
 
 /// Why a picture was not analysed, with a text for a person.
@@ -31,7 +31,7 @@ pub(super) struct ImageWorker {
     settings: String,
     /// Why the settings do not fit the pipeline's schema, if so.
     settings_error: Option<String>,
-    schema: String,
+    schema: Schema,
     max_pixels: u32,
     host: HostLink,
     counters: Arc<SharedCounters>,
@@ -47,12 +47,13 @@ impl ImageWorker {
         counters: &Arc<SharedCounters>,
     ) -> Result<Self, WorkerFailure> {
         let DescribedPipeline { factory, instance, schema, fields } = described;
-        let settings_error = match settings::check(&schema, &fields) {
+        let unusable =
+            |fault: SettingsFault| WorkerFailure::new(WorkerStage::Settings, fault.to_string());
+        let schema = Schema::read(&schema).map_err(unusable)?;
+        let settings_error = match schema.check(&fields) {
             Ok(()) => None,
             Err(fault @ SettingsFault::Settings(_)) => Some(fault.to_string()),
-            Err(fault @ SettingsFault::Schema(_)) => {
-                return Err(WorkerFailure::new(WorkerStage::Settings, fault.to_string()));
-            }
+            Err(fault @ SettingsFault::Schema(_)) => return Err(unusable(fault)),
         };
         let mut worker = Self {
             factory,
@@ -146,7 +147,8 @@ impl ImageWorker {
         let fields = serde_json::from_str(&settings).map_err(|error| {
             (AnalysisFault::InvalidSettings, format!("the settings are no JSON object: {error}"))
         })?;
-        settings::check(&self.schema, &fields)
+        self.schema
+            .check(&fields)
             .map_err(|fault| (AnalysisFault::InvalidSettings, fault.to_string()))?;
         let initialised = self.factory.instance(fields).and_then(|mut instance| {
             instance.init(&settings)?;

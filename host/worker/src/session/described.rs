@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 use super::failure::WorkerFailure;
 use crate::guest::instance::{Instance, InstanceFactory};
 use crate::host_link::HostLink;
-use crate::settings;
 
 /// The pipeline, with its first instance.
 pub(super) struct DescribedPipeline {
@@ -44,7 +43,7 @@ impl DescribedPipeline {
 
     /// Fails if the settings do not fit the pipeline's schema.
     pub(super) fn check_settings(&self) -> Result<(), WorkerFailure> {
-        settings::check(&self.schema, &self.fields)
+        ocelli_settings::check(&self.schema, &self.fields)
             .map_err(|fault| WorkerFailure::new(WorkerStage::Settings, fault.to_string()))
     }
 }
