@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::{AnalysisError, AnalysisErrorKind};
+use super::format;
 
 /// Bytes that one permit of the memory semaphore stands for.
 pub(super) const MEMORY_UNIT: usize = 1 << 10;
@@ -48,13 +49,14 @@ impl ImageFile {
     ) -> Result<Self, AnalysisError> {
         const JPEG: &[u8] = b"\xff\xd8\xff";
         const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
-        let refuse = |kind, message| Err(AnalysisError::new(kind, message));
         if bytes.is_empty() {
-            return refuse(AnalysisErrorKind::EmptyImage, "the image's file is empty");
+            let message = "the image's file is empty; JPEG and PNG images are read";
+            return Err(AnalysisError::new(AnalysisErrorKind::EmptyImage, message));
         }
         if !bytes.starts_with(JPEG) && !bytes.starts_with(PNG) {
-            let message = "the file is neither a JPEG nor a PNG image";
-            return refuse(AnalysisErrorKind::UnsupportedImage, message);
+            let message =
+                format!("the file is {}; JPEG and PNG images are read", format::describe(&bytes));
+            return Err(AnalysisError::new(AnalysisErrorKind::UnsupportedImage, message));
         }
         memory.shrink_to(bytes.len());
         Ok(Self { bytes, arrived, _memory: memory })

@@ -26,6 +26,7 @@
 mod analysis;
 mod error;
 mod factory;
+mod format;
 mod image;
 mod jobs;
 mod pool;

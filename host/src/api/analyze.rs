@@ -77,11 +77,14 @@ pub(super) async fn analyze<C: Control>(
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     match kind.to_ascii_lowercase().as_str() {
-        "image/jpeg" | "image/png" => one(analyses, order, &parameters, request).await,
         "multipart/form-data" => list(analyses, order, &parameters, request).await,
+        // Programs say image/jpg, or nothing that helps: what the file is, its bytes say.
+        "" | "application/octet-stream" => one(analyses, order, &parameters, request).await,
+        kind if kind.starts_with("image/") => one(analyses, order, &parameters, request).await,
         _ => {
-            let detail = "the Content-Type says what the body is: image/jpeg, image/png, or \
-                multipart/form-data";
+            let detail = "the Content-Type says what the body is: an image (image/jpeg, image/png, \
+                or application/octet-stream; its bytes say which it is: JPEG and PNG are read), or \
+                multipart/form-data for a list of them";
             Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
         }
     }

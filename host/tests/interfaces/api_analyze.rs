@@ -227,7 +227,7 @@ async fn what_cannot_be_analysed_is_a_problem_with_a_code() {
         ("", "image/jpeg", b"", 400, "empty_image"),
         ("", "image/jpeg", b"just text", 415, "unsupported_image"),
         ("", "text/plain", b"just text", 415, "unsupported_media_type"),
-        ("", "image/gif", &jpeg("cat"), 415, "unsupported_media_type"),
+        ("", "image/gif", b"GIF89a", 415, "unsupported_image"),
         ("", "image/jpeg", &jpeg("damaged"), 422, "damaged_image"),
         ("", "image/jpeg", &jpeg("die"), 500, "pipeline_crashed"),
         ("?settings=%5B1%5D", "image/jpeg", &jpeg("cat"), 400, "bad_settings"),
@@ -257,6 +257,22 @@ async fn what_cannot_be_analysed_is_a_problem_with_a_code() {
         unknown.assert_problem(404, "unknown_pipeline");
     }
     assert_eq!(host.analyze("", "image/jpeg", &jpeg("cat")).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_image_is_what_its_bytes_say_whatever_its_media_type() {
+    let host = Host::start(AnalyzeConfig::default()).await;
+    for media_type in
+        ["image/jpg", "IMAGE/JPEG; q=1", "image/png", "image/gif", "application/octet-stream", ""]
+    {
+        let answer = host.analyze("", media_type, &jpeg("cat")).await;
+        assert_eq!(answer.status, 200, "{media_type}");
+        let heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
+        let refused = host.analyze("", media_type, heic).await;
+        refused.assert_problem(415, "unsupported_image");
+        let detail = refused.body["detail"].as_str().unwrap();
+        assert!(detail.contains("HEIC") && detail.contains("JPEG and PNG"), "{detail}");
+    }
 }
 
 #[tokio::test]
